@@ -1,0 +1,115 @@
+"""The networks: units, shapes, sizes, initialisation and errors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from layerpipe2.errors import UserError
+from layerpipe2.networks import NETWORKS, build
+
+SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
+UNITS = {"mlp": 9, "vgg": 9, "resnet18": 10, "resnet-small": 8}
+
+
+def parameters(units: list[nn.Module]) -> int:
+    return sum(p.numel() for unit in units for p in unit.parameters())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_maps_every_input_to_logits(name: str, shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    units = build(name, input_shape=shape, num_classes=7, width=8)
+    assert len(units) == UNITS[name]
+    assert all(any(True for _ in unit.parameters()) for unit in units)
+    logits = nn.Sequential(*units)(torch.randn(3, *shape))
+    assert logits.shape == (3, 7)
+    logits.square().sum().backward()
+    gradients = [p.grad for unit in units for p in unit.parameters() if p.dim() > 1]
+    assert all(g is not None and g.isfinite().all() and g.any() for g in gradients)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_units_leave_their_inputs_as_they_are(name: str) -> None:
+    x = torch.randn(3, 3, 8, 8)
+    for unit in build(name, input_shape=(3, 8, 8), num_classes=5, width=4):
+        before = x.clone()
+        out = unit(x)
+        assert torch.equal(x, before)
+        x = out.detach()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_module_works_in_place(name: str) -> None:
+    for unit in build(name, input_shape=(1, 8, 8), num_classes=5, width=4):
+        assert not any(getattr(module, "inplace", False) for module in unit.modules())
+
+
+def test_resnet18_has_the_published_number_of_parameters() -> None:
+    # The figures of the common PyTorch implementations of the CIFAR form.
+    assert parameters(build("resnet18", input_shape=(3, 32, 32), num_classes=10)) == 11_173_962
+    assert parameters(build("resnet18", input_shape=(3, 32, 32), num_classes=100)) == 11_220_132
+
+
+def test_mlp_has_the_parameters_of_its_formula() -> None:
+    units = build("mlp", input_shape=(1, 8, 8), num_classes=10, width=16)
+    assert parameters(units) == (64 * 16 + 16) + 7 * (16 * 16 + 16) + (16 * 10 + 10)
+
+
+def test_convolutional_stages_halve_the_size() -> None:
+    x = torch.randn(2, 3, 32, 32)
+    sides = []
+    for unit in build("resnet18", input_shape=(3, 32, 32), num_classes=10, width=2)[:-1]:
+        x = unit(x)
+        sides.append(x.shape[-1])
+    assert sides == [32, 32, 32, 16, 16, 8, 8, 4, 4]
+
+
+def test_the_signal_keeps_its_scale_through_the_deep_mlp() -> None:
+    torch.manual_seed(0)
+    units = build("mlp", input_shape=(1, 16, 16), num_classes=256, width=256)
+    x = torch.randn(512, 1, 16, 16)
+    power = []
+    for unit in units:
+        x = unit(x).detach()
+        power.append(float(x.square().mean()))
+    # E[relu(z)^2] = Var(z) / 2 and Var(z) = 2 E[x^2]: the mean square stays 1 in every layer, up to the draw.
+    assert all(0.3 < p < 3 for p in power)
+
+
+def test_the_global_seed_decides_the_weights() -> None:
+    weights = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        units = build("resnet-small", input_shape=(1, 8, 8), num_classes=10)
+        weights.append(torch.cat([p.flatten() for u in units for p in u.parameters()]))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_default_width_is_the_table_entry() -> None:
+    units = build("mlp", input_shape=(1, 8, 8), num_classes=10)
+    assert isinstance(units[-1], nn.Linear)
+    assert units[-1].in_features == NETWORKS["mlp"].default_width
+
+
+def test_unknown_network_names_the_choices() -> None:
+    with pytest.raises(UserError, match=r"unknown network 'alexnet'.*mlp, vgg, resnet18, resnet-small"):
+        build("alexnet", input_shape=(1, 8, 8), num_classes=10)
+
+
+@pytest.mark.parametrize("width", [0, -1, 2.5, True, float("nan"), "8"])
+def test_bad_width_is_refused(width: object) -> None:
+    with pytest.raises(UserError, match=r"mlp: width is .*at least 1"):
+        build("mlp", input_shape=(1, 8, 8), num_classes=10, width=width)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "message"),
+    [((1, 8), 10, "channels, height, width"), ((1, 0, 8), 10, "H is 0"), ((1, 8, 8), 0, "num_classes is 0")],
+)
+def test_bad_shapes_are_refused(shape: tuple[int, int, int], classes: int, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build("vgg", input_shape=shape, num_classes=classes)
