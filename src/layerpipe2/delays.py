@@ -1,0 +1,159 @@
+"""Delay schedules as data: how many optimizer updates late each stage reads its weights.
+
+Stage ``k`` of ``K`` has ``S = K - 1 - k`` downstream stages. In ``layerpipe2`` every stage does one forward and one
+backward per tick, so that a gradient comes back ``d = 2 S`` updates after the forward pass that it belongs to
+(secondary summaries of LayerPipe2; derived by delayed-gradient insertion and retiming). In ``pipedream`` (1F1B) a
+stage does a forward *or* a backward per tick, and ``d = S``. All layers of a stage share its delay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from layerpipe2.errors import UserError
+
+
+@dataclass(frozen=True)
+class DelaySchedule:
+    """One delay per stage, in optimizer updates, input side first.
+
+    Attributes:
+        delays: ``d_k``: the forward pass of mini-batch ``t`` at stage ``k`` reads the weights ``W_k(max(0, t - d_k))``.
+        convention: ``layerpipe2``, ``pipedream``, ``none`` or ``custom``; state it beside every result.
+
+    Raises:
+        UserError: on no stages, or a delay that is not an integer >= 0.
+    """
+
+    delays: tuple[int, ...]
+    convention: str = "custom"
+
+    def __post_init__(self) -> None:
+        if not self.delays:
+            raise UserError("delay schedule has no stages; give at least one delay")
+        for k, delay in enumerate(self.delays):
+            if isinstance(delay, bool) or not isinstance(delay, int) or delay < 0:
+                raise UserError(f"delay of stage {k} is {delay!r}; give an integer >= 0 (in optimizer updates)")
+        derived = _DELAY_LAWS.get(self.convention)
+        if self.convention != "custom" and derived is None:
+            raise UserError(f"unknown delay convention '{self.convention}'; known: {', '.join(_DELAY_LAWS)}, custom")
+        if derived is not None and self.delays != derived(len(self.delays)):
+            raise UserError(
+                f"delays {list(self.delays)} are not those of '{self.convention}' with {len(self.delays)} stages, "
+                f"{list(derived(len(self.delays)))}; use DelaySchedule.custom for your own"
+            )
+
+    @classmethod
+    def layerpipe2(cls, num_stages: int) -> DelaySchedule:
+        """``d_k = 2 (K - 1 - k)``: forward and backward of every stage in each tick."""
+        return cls(_layerpipe2(_checked(num_stages)), "layerpipe2")
+
+    @classmethod
+    def pipedream(cls, num_stages: int) -> DelaySchedule:
+        """``d_k = K - 1 - k``: PipeDream's 1F1B, one forward or one backward per tick."""
+        return cls(_pipedream(_checked(num_stages)), "pipedream")
+
+    @classmethod
+    def none(cls, num_stages: int) -> DelaySchedule:
+        """No delays: each mini-batch passes the whole network, forward and back, before the next one starts."""
+        return cls(_none(_checked(num_stages)), "none")
+
+    @classmethod
+    def custom(cls, delays: Sequence[int]) -> DelaySchedule:
+        """Delays of your own, one per stage; see :attr:`is_realizable`."""
+        return cls(tuple(delays), "custom")
+
+    @property
+    def num_stages(self) -> int:
+        """Number of stages ``K``."""
+        return len(self.delays)
+
+    @property
+    def is_realizable(self) -> bool:
+        """Whether a pipeline can have these delays: none may grow towards the output.
+
+        The loop forward k -> k+1 -> back to k holds ``d_k - d_{k+1}`` registers, and registers cannot be negative.
+        """
+        return all(a >= b for a, b in zip(self.delays, self.delays[1:], strict=False))
+
+    def grid(self, ticks: int) -> str:
+        """The schedule as text: a row per stage, a column per tick, ``F3`` forward and ``B3`` backward of batch 3.
+
+        A custom schedule has no clock of its own: its columns are mini-batches and its cells the weight version
+        that the forward pass reads, ``W3`` after three updates.
+
+        >>> print(DelaySchedule.layerpipe2(3).grid(6))
+        tick      0   1   2     3     4     5
+        stage 0  F0  F1  F2    F3  F4B0  F5B1
+        stage 1      F0  F1  F2B0  F3B1  F4B2
+        stage 2        F0B0  F1B1  F2B2  F3B3
+        >>> print(DelaySchedule.custom([2, 0]).grid(4))
+        batch     0   1   2   3
+        stage 0  W0  W0  W0  W1
+        stage 1  W0  W1  W2  W3
+        """
+        if self.convention == "custom":
+            rows = [[f"W{max(0, t - d)}" for t in range(ticks)] for d in self.delays]
+        else:
+            rows = [[self._cell(k, tick) for tick in range(ticks)] for k in range(self.num_stages)]
+        names = [f"stage {k}" for k in range(self.num_stages)]
+        head = ["batch" if self.convention == "custom" else "tick", *map(str, range(ticks))]
+        return _aligned([head, *([name, *row] for name, row in zip(names, rows, strict=True))])
+
+    def _cell(self, stage: int, tick: int) -> str:
+        period, forward, backward = _CLOCKS[self.convention](self.num_stages, stage)
+        cell = ""
+        for letter, start in (("F", forward), ("B", backward)):
+            batch, phase = divmod(tick - start, period)
+            cell += f"{letter}{batch}" if batch >= 0 and phase == 0 else ""
+        return cell
+
+
+def _layerpipe2(num_stages: int) -> tuple[int, ...]:
+    return tuple(2 * (num_stages - 1 - k) for k in range(num_stages))
+
+
+def _pipedream(num_stages: int) -> tuple[int, ...]:
+    return tuple(num_stages - 1 - k for k in range(num_stages))
+
+
+def _none(num_stages: int) -> tuple[int, ...]:
+    return (0,) * num_stages
+
+
+_DELAY_LAWS: dict[str, Callable[[int], tuple[int, ...]]] = {
+    "layerpipe2": _layerpipe2,
+    "pipedream": _pipedream,
+    "none": _none,
+}
+
+# (K, k) -> ticks between mini-batches, tick of the first forward, tick of the first backward. Counting the backward
+# ticks of a stage that precede a forward tick of it gives back the delay law above (tested).
+_CLOCKS: dict[str, Callable[[int, int], tuple[int, int, int]]] = {
+    "layerpipe2": lambda K, k: (1, k, 2 * (K - 1) - k),
+    "pipedream": lambda K, k: (2, k, 2 * K - 1 - k),
+    "none": lambda K, k: (2 * K, k, 2 * K - 1 - k),
+}
+
+CONVENTIONS: dict[str, Callable[[int], DelaySchedule]] = {
+    "layerpipe2": DelaySchedule.layerpipe2,
+    "pipedream": DelaySchedule.pipedream,
+    "none": DelaySchedule.none,
+}
+"""Convention name -> schedule for a number of stages."""
+
+
+def _checked(num_stages: int) -> int:
+    if isinstance(num_stages, bool) or not isinstance(num_stages, int) or num_stages < 1:
+        raise UserError(f"number of stages is {num_stages!r}; give an integer >= 1")
+    return num_stages
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

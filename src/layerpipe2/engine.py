@@ -1,0 +1,176 @@
+"""The delayed training step: one ordinary training loop in which every stage reads delayed weights.
+
+This is the retimed form of the pipeline: with ``t`` counting mini-batches, stage ``k`` runs the forward pass of batch
+``t`` with ``W_k(max(0, t - d_k))``, its backward pass with weights recalled by the weight history, and applies the
+gradient to ``W_k(t)``. It equals the clock-driven machine with activations travelling from stage to stage
+(``tests/reference.py``) to rounding. Everything that depends on ``t`` is indexed by a counter on the device, so that
+one step can be captured as a CUDA graph.
+
+The modules that the user gave always hold the latest weights ``W(t)``: optimizers, validation, ``state_dict`` work as
+ever. A delayed stage computes with a *shadow*, a copy whose weights are views of a flat compute buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from layerpipe2.delays import DelaySchedule
+from layerpipe2.delayed_stage import DelayedStage
+from layerpipe2.errors import UserError
+from layerpipe2.history import WeightHistory
+from layerpipe2.recall import Audit, SavedWeights, check_intercepted
+from layerpipe2.stages import check_stages
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class PipelineEngine:
+    """Delayed training of ``stages`` under ``schedule``, with ``history`` recalling weights for the backward pass.
+
+    Args:
+        stages: the network's stages on their final device, input side first.
+        schedule: one delay per stage.
+        history: the weight-history method, the same for every stage.
+        compute_dtype: ``None`` computes in the parameters' own type. ``torch.bfloat16`` casts activations and all
+            weights but BatchNorm's once per step; the parameters, updates and averages keep their own type.
+        gradient_clip_norm: largest gradient norm *per stage*: in a pipeline the stages never hold the gradients of one batch
+            at one time, so a norm over the whole network could not be had. ``None`` for no clipping.
+
+    Raises:
+        UserError: if the schedule does not fit the stages, or a stage cannot be laid out.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[nn.Module],
+        schedule: DelaySchedule,
+        history: WeightHistory,
+        *,
+        compute_dtype: torch.dtype | None = None,
+        gradient_clip_norm: float | None = None,
+    ) -> None:
+        check_stages(stages)
+        if len(stages) != schedule.num_stages:
+            raise UserError(
+                f"schedule has {schedule.num_stages} delays but the network has {len(stages)} stages; "
+                "give one delay per stage"
+            )
+        self.stages = list(stages)
+        self.schedule = schedule
+        self.history = history
+        self.compute_dtype = compute_dtype
+        self.gradient_clip_norm = gradient_clip_norm
+        device = next((p.device for stage in stages for p in stage.parameters()), torch.device("cpu"))
+        self.step_count = torch.zeros(1, dtype=torch.int64, device=device)
+        self.delayed: dict[int, DelayedStage] = {}
+        for k, (stage, delay) in enumerate(zip(stages, schedule.delays, strict=True)):
+            if (delay or compute_dtype) and any(p.requires_grad for p in stage.parameters()):
+                self.delayed[k] = DelayedStage(stage, k, delay, history, compute_dtype)
+        self._computing = [self.delayed[k].shadow if k in self.delayed else s for k, s in enumerate(self.stages)]
+        self._saved = SavedWeights([r for s in self.delayed.values() for r in s.exchanged])
+        self._audited = False
+
+    def train_step(self, x: Tensor, y: Tensor, loss: Loss, optimizer: Optimizer | Any) -> tuple[Tensor, Tensor]:
+        """One mini-batch: forward, backward, update, history.
+
+        Args:
+            x: inputs (B, ...); y: targets, as ``loss`` wants them.
+            optimizer: over the parameters of the stages; its ``step()`` is called once.
+
+        Returns:
+            The loss (scalar) and the outputs (B, ...), detached.
+        """
+        for stage in self.delayed.values():
+            stage.load(self.step_count)
+        outputs = self.forward(x)
+        value = loss(outputs, y)
+        for module in self.stages:
+            module.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        self._clip_and_collect()
+        rates = self._rates(optimizer) if self.history.consumes == "gradients" else {}
+        raw = {k: stage.scaled_gradients(rates) for k, stage in self.delayed.items()} if rates else {}
+        optimizer.step()
+        for k, stage in self.delayed.items():
+            stage.advance(self.step_count, raw.get(k))
+        self.step_count += 1
+        return value.detach(), outputs.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Forward pass with the delayed weights last loaded; the first one is audited (see ``recall.Audit``)."""
+        self._follow_modes()
+        if self.compute_dtype is not None and x.is_floating_point():
+            x = x.to(self.compute_dtype)
+        audit = Audit(self._saved.regions) if self._saved.regions and not self._audited else None
+        needs_gradient = []
+        hooks = self._saved.hooks(audit) if self._saved.regions else nullcontext()
+        with hooks, audit or nullcontext():
+            for k, stage in enumerate(self._computing):
+                needs_gradient.append(x.requires_grad)
+                x = self._run(stage, k, x)
+        if audit is not None:
+            self._finish_audit(needs_gradient)
+        return x if self.compute_dtype is None else x.float()
+
+    def refill(self) -> None:
+        """Start with an empty pipeline from the latest weights: all delay lines hold them, all averages are zero."""
+        self.step_count.zero_()
+        for stage in self.delayed.values():
+            stage.refill()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Step counter, delay lines and history states; tensors only."""
+        stages = {str(k): stage.state_dict() for k, stage in self.delayed.items()}
+        return {"delays": list(self.schedule.delays), "step_count": self.step_count.clone(), "stages": stages}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`.
+
+        Raises:
+            UserError: if it was saved with other delays.
+        """
+        if list(state["delays"]) != list(self.schedule.delays):
+            raise UserError(
+                f"checkpoint was saved with delays {list(state['delays'])}, this pipeline has "
+                f"{list(self.schedule.delays)}; resume with the same stages and schedule"
+            )
+        self.step_count.copy_(state["step_count"])
+        for k, stage in self.delayed.items():
+            stage.load_state_dict(state["stages"][str(k)])
+
+    def _run(self, stage: nn.Module, k: int, x: Tensor) -> Tensor:
+        # cuDNN's recurrent backward reads a packed copy of the weights, which cannot be exchanged.
+        exchanged = k in self.delayed and self.delayed[k].exchanged
+        if exchanged and x.is_cuda and any(isinstance(m, nn.RNNBase) for m in stage.modules()):
+            with torch.backends.cudnn.flags(enabled=False):
+                return cast(Tensor, stage(x))
+        return cast(Tensor, stage(x))
+
+    def _finish_audit(self, needs_gradient: list[bool]) -> None:
+        for k, stage in self.delayed.items():
+            stage.check_buffers_shared()
+            if stage.exchanged:
+                check_intercepted(stage.exchanged, needs_gradient[k], stage.has_matrices)
+        self._audited = True
+
+    def _clip_and_collect(self) -> None:
+        for stage in self.delayed.values():
+            stage.collect_gradients()
+        if self.gradient_clip_norm is not None:
+            for module in self.stages:
+                nn.utils.clip_grad_norm_(module.parameters(), self.gradient_clip_norm)
+
+    def _follow_modes(self) -> None:
+        for stage in self.delayed.values():
+            for original, copied in stage.module_pairs:
+                copied.training = original.training
+
+    @staticmethod
+    def _rates(optimizer: Optimizer | Any) -> dict[nn.Parameter, float | Tensor]:
+        return {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}

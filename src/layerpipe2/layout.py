@@ -1,0 +1,118 @@
+"""Where each parameter of a stage stands in the stage's flat weight vectors."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from layerpipe2.errors import UserError
+
+# Elements; a multiple of 64 bytes in every floating type. torch's own allocations are aligned so, and some matrix
+# kernels round differently on addresses that are not.
+_ALIGN = 64
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One parameter: its tensor and its place ``[offset, offset + numel)`` in the flat vector."""
+
+    parameter: nn.Parameter
+    offset: int
+
+    def view(self, flat: Tensor, base: int = 0) -> Tensor:
+        """The slot's part of ``flat``, with the shape and memory format of the parameter.
+
+        ``flat`` holds the elements of the flat vector from ``base`` on.
+        """
+        p = self.parameter
+        return flat.as_strided(p.size(), p.stride(), flat.storage_offset() + self.offset - base)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All trainable parameters of a stage in one flat vector of ``size`` elements, padding included.
+
+    Attributes:
+        slots: parameters in order; the first ``kept`` elements hold those that are computed with in their own type.
+        kept: where the parameters that low precision would cast begin.
+        size: length N of the flat vector.
+    """
+
+    slots: tuple[Slot, ...]
+    kept: int
+    size: int
+
+    @classmethod
+    def of(cls, stage: nn.Module, stage_index: int) -> Layout:
+        """Lay out a stage.
+
+        Raises:
+            UserError: if its parameters differ in type or device, or one is not dense in memory.
+        """
+        kept, cast = _split_by_cast(stage)
+        _check_alike([*kept, *cast], stage_index)
+        slots, offset, boundary = [], 0, 0
+        for i, parameter in enumerate([*kept, *cast]):
+            if i == len(kept):
+                boundary = offset
+            slots.append(Slot(parameter, offset))
+            offset += -(-parameter.numel() // _ALIGN) * _ALIGN
+        return cls(tuple(slots), boundary if cast else offset, offset)
+
+    def gather(self, tensors: Sequence[Tensor], flat: Tensor) -> None:
+        """Copy one tensor per slot (parameters, gradients) into their places in ``flat`` (N,)."""
+        torch._foreach_copy_([slot.view(flat) for slot in self.slots], list(tensors))
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters in the order of the slots."""
+        return [slot.parameter for slot in self.slots]
+
+
+def shadow(stage: nn.Module, leaves: dict[nn.Parameter, nn.Parameter]) -> nn.Module:
+    """A copy of ``stage`` that computes with ``leaves`` in place of its parameters and shares all other tensors.
+
+    Buffers (BatchNorm statistics) are the same tensors, so they move once per batch, whichever copy runs.
+    """
+    memo: dict[int, object] = {id(parameter): leaf for parameter, leaf in leaves.items()}
+    memo |= {id(p): p for p in stage.parameters() if p not in leaves}
+    memo |= {id(buffer): buffer for buffer in stage.buffers()}
+    return copy.deepcopy(stage, memo)
+
+
+def _split_by_cast(stage: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Trainable parameters: those of BatchNorm, whose kernels want float32 beside bf16 activations, and the others."""
+    kept: dict[nn.Parameter, None] = {}
+    for module in stage.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            kept |= dict.fromkeys(p for p in module.parameters(recurse=False) if p.requires_grad)
+    return list(kept), [p for p in stage.parameters() if p.requires_grad and p not in kept]
+
+
+def _check_alike(parameters: list[nn.Parameter], stage_index: int) -> None:
+    kinds = {(p.dtype, p.device) for p in parameters}
+    if len(kinds) > 1:
+        listed = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds))
+        raise UserError(
+            f"stage {stage_index} mixes parameters of {listed}; give all of a stage one type and device, "
+            "or move the odd layer into a stage of its own"
+        )
+    for p in parameters:
+        if not _dense(p):
+            raise UserError(
+                f"stage {stage_index} has a parameter of shape {list(p.shape)} with strides {list(p.stride())} that is not "
+                "dense in memory; make it contiguous before building the pipeline"
+            )
+
+
+def _dense(p: Tensor) -> bool:
+    expected = 1
+    for stride, size in sorted(zip(p.stride(), p.shape, strict=True)):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True

@@ -1,0 +1,56 @@
+"""From a flat list of layers to the stages of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from layerpipe2.errors import UserError
+
+
+def partition(layers: Sequence[nn.Module], group_size: int) -> list[nn.Sequential]:
+    """Group consecutive layers into stages of ``group_size`` layers, from the input side.
+
+    ``len(layers)`` need not be a multiple of ``group_size``: the last stage takes what is left. ``group_size=1``
+    pipelines at every layer, ``group_size=len(layers)`` is ordinary sequential training (one stage).
+
+    Args:
+        layers: the network as a flat list; calling them one after the other is the network.
+        group_size: layers per stage, from 1 to ``len(layers)``.
+
+    Returns:
+        The stages, input side first. The layers are used as they are, not copied.
+
+    Raises:
+        UserError: if there are no layers or ``group_size`` is out of range.
+    """
+    if not layers:
+        raise UserError("network has no layers; give a list of at least one module")
+    if isinstance(group_size, bool) or not isinstance(group_size, int) or not 1 <= group_size <= len(layers):
+        raise UserError(
+            f"group size {group_size!r} is out of range; this network has {len(layers)} layers, "
+            f"so give an integer from 1 to {len(layers)}"
+        )
+    return [nn.Sequential(*layers[i : i + group_size]) for i in range(0, len(layers), group_size)]
+
+
+def check_stages(stages: Sequence[nn.Module]) -> None:
+    """Refuse what a pipeline cannot hold: no stages, or one parameter owned by two stages.
+
+    A parameter that two stages share would get two gradients with different delays per mini-batch.
+
+    Raises:
+        UserError: naming the stages and the parameter.
+    """
+    if not stages:
+        raise UserError("pipeline has no stages; give at least one module")
+    owner: dict[int, tuple[int, str]] = {}
+    for k, stage in enumerate(stages):
+        for name, parameter in stage.named_parameters():
+            first = owner.setdefault(id(parameter), (k, name))
+            if first[0] != k:
+                raise UserError(
+                    f"parameter '{name}' of stage {k} is also '{first[1]}' of stage {first[0]}; a stage must own "
+                    "its weights: put the layers that share a weight into one stage, or untie them"
+                )
