@@ -1,0 +1,126 @@
+"""Lightning callbacks of a run: the epoch table, the step limit and the progress display."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, Checkpoint
+from tqdm import tqdm
+
+from layerpipe2.errors import UserError
+
+METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+
+
+class EpochRecorder(Checkpoint):
+    """Collects one row of metrics per epoch, and stops the run when a loss isn't finite any more.
+
+    It is a ``Checkpoint`` for its place in the order of the hooks: after the module has logged the epoch's means and
+    before a ``ModelCheckpoint`` behind it saves them, so that a resumed run continues the table.
+
+    Attributes:
+        rows: ``{"epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy"}``; ``lr`` is the rate of
+            the epoch's first mini-batch.
+        diverged_epoch: first epoch with a loss that isn't finite, or None.
+        train_time_s: seconds in training steps, without validation.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+        self.rows: list[dict[str, Any]] = []
+        self.diverged_epoch: int | None = None
+        self.train_time_s = 0.0
+        self._lr = math.nan
+        self._started = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the learning rate and start the clock."""
+        self._lr = float(trainer.optimizers[0].param_groups[0]["lr"])
+        self._started = time.perf_counter()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock."""
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        self.train_time_s += time.perf_counter() - self._started
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the epoch's row; stop if a loss isn't finite."""
+        logged = trainer.callback_metrics
+        row: dict[str, Any] = {"epoch": trainer.current_epoch, "lr": self._lr}
+        row.update({name: float(logged[name]) for name in METRICS})
+        self.rows.append(row)
+        if not (math.isfinite(row["train_loss"]) and math.isfinite(row["val_loss"])):
+            self.diverged_epoch = trainer.current_epoch
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values for the checkpoint."""
+        return {"config": self.config, "rows": self.rows, "train_time_s": self.train_time_s}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the table of the run that is resumed.
+
+        Raises:
+            UserError: if that run had other settings.
+        """
+        was = state_dict["config"]
+        changed = [name for name, value in self.config.items() if was.get(name) != value]
+        if changed:
+            differences = ", ".join(f"{name} was {was.get(name)!r}" for name in changed)
+            raise UserError(f"checkpoint belongs to a run with other settings ({differences}); resume with those")
+        self.rows = list(state_dict["rows"])
+        self.train_time_s = state_dict["train_time_s"]
+
+
+class StepLimit(Callback):
+    """Stops after ``max_steps`` mini-batches; validation still runs on what was trained."""
+
+    def __init__(self, max_steps: int) -> None:
+        self.max_steps = max_steps
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count in mini-batches: Lightning's own step counts optimizers."""
+        done = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx + 1
+        if done >= self.max_steps:
+            trainer.should_stop = True
+
+
+class EpochProgress(Callback):
+    """One bar on a terminal; elsewhere a plain line for about every tenth of the run."""
+
+    def __init__(self, epochs: int, label: str) -> None:
+        self.epochs = epochs
+        self.label = label
+        self._bar: tqdm[Any] | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar if there is a terminal to draw it on."""
+        if sys.stderr.isatty():
+            first = trainer.current_epoch
+            self._bar = tqdm(total=self.epochs, initial=first, desc=self.label, unit="epoch", leave=False)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the validation figures of the epoch."""
+        done = trainer.current_epoch + 1
+        logged = trainer.callback_metrics
+        loss = float(logged.get("val_loss", math.nan))
+        text = f"val loss {loss:.4f}, accuracy {float(logged.get('val_accuracy', math.nan)):.2%}"
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update()
+        elif done % max(1, self.epochs // 10) == 0 or done == self.epochs:
+            print(f"{self.label}: epoch {done}/{self.epochs}, {text}", file=sys.stderr, flush=True)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Close the bar, also after an error."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

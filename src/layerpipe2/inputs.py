@@ -1,0 +1,43 @@
+"""What a run reads: the device, the image shape and the loaders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from layerpipe2.config import RunConfig
+from layerpipe2.data import BatchLoader, ImageData, split
+from layerpipe2.errors import UserError
+
+Loaders = dict[str, BatchLoader]
+
+_EVALUATION_BATCH = 512
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` takes a CUDA device if there is one.
+
+    Raises:
+        UserError: if ``cuda`` is asked for and missing.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device 'cuda' isn't available here; use device 'cpu' or 'auto'")
+    use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    return torch.device("cuda:0" if use_cuda else "cpu")
+
+
+def make_loaders(config: RunConfig, data: ImageData, device: torch.device) -> Loaders:
+    """Loaders ``train`` (shuffled, whole batches only), ``validation`` and ``test``, all in memory on ``device``.
+
+    Raises:
+        UserError: if the training part doesn't fill one batch.
+    """
+    parts = split(data, config.validation_fraction, config.seed)
+    if len(parts.train.y) < config.batch_size:
+        raise UserError(f"batch_size is {config.batch_size}; give at most {len(parts.train.y)}, the training images")
+    common: dict[str, Any] = {"mean": data.mean, "std": data.std, "seed": config.seed, "device": device}
+    common["dtype"] = torch.float64 if config.precision == "float64" else torch.float32
+    train = BatchLoader(parts.train, config.batch_size, shuffle=True, augment=config.augment, drop_last=True, **common)
+    rest = {"validation": parts.validation, "test": parts.test}
+    return {"train": train} | {name: BatchLoader(part, _EVALUATION_BATCH, **common) for name, part in rest.items()}

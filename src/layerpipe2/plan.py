@@ -1,0 +1,63 @@
+"""A network cut into pipeline stages, with its delays and its weight history: what a run trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from layerpipe2 import networks
+from layerpipe2.config import RunConfig
+from layerpipe2.delays import CONVENTIONS, DelaySchedule
+from layerpipe2.errors import UserError
+from layerpipe2.history import WeightHistory, make_history
+from layerpipe2.stages import partition
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A network cut into stages, with its delays and its weight history.
+
+    Attributes:
+        config: the configuration with ``group_size`` and ``convention`` of the sequential baseline filled in.
+        units: number of layers that can be grouped.
+        stages: the pipeline's stages, input side first.
+    """
+
+    config: RunConfig
+    units: int
+    stages: list[nn.Sequential]
+    schedule: DelaySchedule
+    history: WeightHistory
+
+    @property
+    def parameters_per_stage(self) -> list[int]:
+        """Number of parameters of each stage."""
+        return [sum(p.numel() for p in stage.parameters()) for stage in self.stages]
+
+    def history_copies(self, history: WeightHistory | None = None) -> float:
+        """Modelled hardware memory: parameter copies beside the latest weights, as multiples of the network's size."""
+        history = history or self.history
+        sizes = self.parameters_per_stage
+        held = [history.copies(d) * n for d, n in zip(self.schedule.delays, sizes, strict=True)]
+        return sum(held) / sum(sizes)
+
+
+def make_plan(config: RunConfig, input_shape: tuple[int, int, int], num_classes: int) -> Plan:
+    """Build the network for images (C, H, W), cut it and give each stage its delay. Weights come from torch's RNG.
+
+    Raises:
+        UserError: on an unknown network or strategy, a group size out of range, or delays that don't fit the stages.
+    """
+    history = make_history(config.strategy)
+    units = networks.build(config.network, input_shape=input_shape, num_classes=num_classes, width=config.width)
+    if config.strategy == "sequential":
+        config = replace(config, group_size=len(units), convention="none", delays=None)
+    stages = partition(units, config.group_size)
+    if config.delays is None:
+        schedule = CONVENTIONS[config.convention](len(stages))
+    elif len(config.delays) == len(stages):
+        schedule = DelaySchedule.custom(config.delays)
+    else:
+        raise UserError(f"delays has {len(config.delays)} entries, but there are {len(stages)} stages; give one each")
+    return Plan(config, len(units), stages, schedule, history)

@@ -1,0 +1,67 @@
+"""Where a result comes from: commit, versions, device."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_PACKAGES = ("layerpipe2", "numpy", "pytorch-lightning", "scikit-learn", "torch", "torchvision")
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Commit (None outside a checkout), dirty flag, versions, device and CPU threads, as plain values."""
+    commit, dirty = git_state(Path(__file__).parent)
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "versions": versions(),
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+@cache
+def git_state(folder: Path) -> tuple[str | None, bool | None]:
+    """Commit of the checkout that holds ``folder``, and whether tracked code differs from it.
+
+    Files under ``results`` and ``paper_figures/out``, and ``dvc.lock``, don't count: a reproduction rewrites them as
+    it goes.
+    """
+    try:
+        top = _git(folder, "rev-parse", "--show-toplevel").strip()
+        commit = _git(folder, "rev-parse", "HEAD").strip()
+        outputs = (":!results", ":!paper_figures/out", ":!dvc.lock", ":!README.md")
+        changes = _git(Path(top), "status", "--porcelain", "--untracked-files=no", "--", ".", *outputs)
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+    return commit, bool(changes.strip())
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@cache
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that a number depends on; None where one isn't installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words, as in ``cpu (x86_64)`` or ``NVIDIA H100 80GB HBM3``."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.machine()})"

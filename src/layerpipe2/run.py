@@ -1,0 +1,188 @@
+"""One training run, from a configuration to a record."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+
+from layerpipe2.callbacks import EpochProgress, EpochRecorder, StepLimit
+from layerpipe2.config import RunConfig
+from layerpipe2.data import ImageData, load
+from layerpipe2.errors import UserError
+from layerpipe2.history import STRATEGIES
+from layerpipe2.inputs import Loaders, make_loaders, resolve_device
+from layerpipe2.optim import optimizer_factory, scheduler_factory
+from layerpipe2.pipeline import PipelinedModule
+from layerpipe2.plan import Plan, make_plan
+from layerpipe2.probe import ReconstructionProbe
+from layerpipe2.provenance import provenance
+from layerpipe2.records import SCHEMA, Record, writable_folder
+
+LAST_CHECKPOINT = "last.ckpt"
+
+
+def train_run(
+    config: RunConfig,
+    *,
+    data: ImageData | None = None,
+    progress: bool = True,
+    checkpoint_dir: Path | None = None,
+    resume: bool = False,
+) -> Record:
+    """Train, validate after every epoch, test once at the end, and return the run's record.
+
+    Args:
+        config: all settings; the run is a function of them (and of the library versions and the machine).
+        data: the data set if it is already in memory; by default it is loaded by name.
+        progress: show a bar, or sparse lines where there is no terminal.
+        checkpoint_dir: save the complete state there after every epoch, as ``last.ckpt``.
+        resume: continue from that checkpoint, bit for bit.
+
+    Returns:
+        The record: ``schema``, ``config``, ``network`` (``units``, ``parameters_per_stage``), ``convention``,
+        ``delays`` (in updates), ``history_copies`` (multiples of the network's size), ``status`` (``completed`` or
+        ``diverged``), ``diverged_epoch``, ``epochs`` (rows of :class:`EpochRecorder`), ``test`` (``loss``,
+        ``accuracy`` in [0, 1], both None if diverged, ``images``), ``reconstruction`` (rows of the probe) and
+        ``provenance``.
+
+    Raises:
+        UserError: on settings or data that don't work together, or a checkpoint that doesn't belong to them.
+    """
+    started, clock = datetime.now(UTC), time.perf_counter()
+    checkpoint = _checkpoint(checkpoint_dir, resume)
+    device = resolve_device(config.device)
+    torch.set_num_threads(config.threads)
+    data = data or load(config.dataset, root=Path(config.data_root) if config.data_root else None)
+    pl.seed_everything(config.seed, verbose=False)
+    plan = make_plan(config, data.image_shape, data.num_classes)
+    loaders = make_loaders(config, data, device)
+    recorder = EpochRecorder(plan.config.to_dict())
+    probe = make_probe(plan)
+    callbacks = _callbacks(plan.config, recorder, probe, progress, checkpoint_dir)
+    trainer = _trainer(plan.config, device, callbacks)
+    test = _train_and_test(_module(plan, len(loaders["train"])), loaders, trainer, recorder, checkpoint)
+    where = provenance(device) | {
+        "started": started.isoformat(timespec="seconds"),
+        "wall_time_s": time.perf_counter() - clock,
+        "train_time_s": recorder.train_time_s,
+    }
+    return _record(plan, recorder, test, probe.rows() if probe else [], where)
+
+
+def make_probe(plan: Plan) -> ReconstructionProbe | None:
+    """The probe of every strategy that recalls weights, if the run has delays, exact weights and ``probe_every``."""
+    config = plan.config
+    if config.strategy != "stash" or not config.probe_every or not any(plan.schedule.delays):
+        return None
+    recalling = [name for name in STRATEGIES if name not in ("sequential", "stash")]
+    raw = [f"{name}-raw" for name in recalling if name.startswith("ema-")]
+    return ReconstructionProbe([*recalling, *raw], config.probe_every)
+
+
+def _module(plan: Plan, steps_per_epoch: int) -> PipelinedModule:
+    config = plan.config
+    double = config.precision == "float64"
+    return PipelinedModule(
+        [stage.double() if double else stage for stage in plan.stages],
+        plan.schedule,
+        plan.history,
+        optimizer=optimizer_factory(config),
+        scheduler=scheduler_factory(config, steps_per_epoch),
+        scheduler_interval="step",
+        gradient_clip_norm=config.gradient_clip_norm,
+        drain=config.drain,
+        precision="bf16" if config.precision == "bf16" else "native",
+    )
+
+
+def _callbacks(
+    config: RunConfig,
+    recorder: EpochRecorder,
+    probe: ReconstructionProbe | None,
+    progress: bool,
+    checkpoint_dir: Path | None,
+) -> list[Callback]:
+    label = f"{config.network} g{config.group_size} {config.strategy} s{config.seed}"
+    optional = (
+        StepLimit(config.max_steps) if config.max_steps else None,
+        probe,
+        EpochProgress(config.epochs, label) if progress else None,
+        recorder,
+        ModelCheckpoint(checkpoint_dir, filename="last", enable_version_counter=False) if checkpoint_dir else None,
+    )
+    return [callback for callback in optional if callback is not None]
+
+
+def _train_and_test(
+    module: PipelinedModule, loaders: Loaders, trainer: pl.Trainer, recorder: EpochRecorder, checkpoint: Path | None
+) -> dict[str, float | None]:
+    outcome: dict[str, float | None] = {"loss": None, "accuracy": None, "images": len(loaders["test"].y)}
+    try:
+        with warnings.catch_warnings():
+            # Lightning 2.6 uses a part of torch's pytree that torch 2.13 is about to change.
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
+            trainer.fit(module, loaders["train"], loaders["validation"], ckpt_path=checkpoint)
+            if recorder.diverged_epoch is not None:
+                return outcome
+            found = trainer.test(module, loaders["test"], verbose=False)[0]
+    except SystemExit:  # what Lightning makes of Ctrl-C, after its own clean-up
+        raise KeyboardInterrupt from None
+    return outcome | {"loss": found["test_loss"], "accuracy": found["test_accuracy"]}
+
+
+def _trainer(config: RunConfig, device: torch.device, callbacks: list[Callback]) -> pl.Trainer:
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banner repeats what the record holds
+    return pl.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=1,
+        max_epochs=config.epochs,
+        callbacks=callbacks,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def _checkpoint(folder: Path | None, resume: bool) -> Path | None:
+    if folder is not None:
+        writable_folder(folder)
+    if not resume:
+        return None
+    if folder is None:
+        raise UserError("nothing to resume from; name the folder of the checkpoint (--checkpoint-dir)")
+    path = folder / LAST_CHECKPOINT
+    if not path.is_file():
+        raise UserError(f"no checkpoint {path} to resume from; start without resuming")
+    return path
+
+
+def _record(
+    plan: Plan,
+    recorder: EpochRecorder,
+    test: dict[str, float | None],
+    reconstruction: list[dict[str, Any]],
+    where: dict[str, Any],
+) -> Record:
+    return {
+        "schema": SCHEMA,
+        "config": plan.config.to_dict(),
+        "network": {"units": plan.units, "parameters_per_stage": plan.parameters_per_stage},
+        "convention": plan.schedule.convention,
+        "delays": list(plan.schedule.delays),
+        "history_copies": plan.history_copies(),
+        "status": "completed" if recorder.diverged_epoch is None else "diverged",
+        "diverged_epoch": recorder.diverged_epoch,
+        "epochs": recorder.rows,
+        "test": test,
+        "reconstruction": reconstruction,
+        "provenance": where,
+    }

@@ -1,0 +1,39 @@
+"""What a worker process of :mod:`layerpipe2.pool` does. Its imports are heavy; the pool's server does them once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from layerpipe2.config import RunConfig
+from layerpipe2.data import ImageData, load
+from layerpipe2.inputs import make_loaders, resolve_device
+from layerpipe2.plan import make_plan
+from layerpipe2.records import Record
+from layerpipe2.run import train_run
+
+
+def check_runs(configs: Sequence[RunConfig]) -> None:
+    """Build, but don't train, every run.
+
+    Raises:
+        UserError: as :func:`layerpipe2.run.train_run` would.
+    """
+    for config in configs:
+        data = _data(config.dataset, config.data_root)
+        resolve_device(config.device)
+        make_plan(config, data.image_shape, data.num_classes)
+        make_loaders(config, data, torch.device("cpu"))
+
+
+def train_quietly(config: RunConfig) -> Record:
+    """Train one run without a display, on the copy of the data set that this process keeps."""
+    return train_run(config, data=_data(config.dataset, config.data_root), progress=False)
+
+
+@cache
+def _data(dataset: str, root: str | None) -> ImageData:
+    return load(dataset, root=Path(root) if root else None)
