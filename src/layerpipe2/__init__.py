@@ -3,11 +3,31 @@
 >>> from layerpipe2 import DelaySchedule, PipelinedModule, make_history, partition
 """
 
-from layerpipe2.delays import DelaySchedule
-from layerpipe2.errors import UserError
-from layerpipe2.history import STRATEGIES, make_history
-from layerpipe2.pipeline import PipelinedModule
-from layerpipe2.stages import partition
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from layerpipe2.delays import DelaySchedule
+    from layerpipe2.errors import UserError
+    from layerpipe2.history import STRATEGIES, make_history
+    from layerpipe2.pipeline import PipelinedModule
+    from layerpipe2.stages import partition
 
 __all__ = ["STRATEGIES", "DelaySchedule", "PipelinedModule", "UserError", "make_history", "partition"]
 __version__ = "0.1.0"
+
+_HOMES = {
+    "DelaySchedule": "delays",
+    "PipelinedModule": "pipeline",
+    "STRATEGIES": "history",
+    "UserError": "errors",
+    "make_history": "history",
+    "partition": "stages",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use: Lightning takes seconds, which scripts that only read records need not pay."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'layerpipe2' has no attribute '{name}'")
+    return getattr(import_module(f"layerpipe2.{_HOMES[name]}"), name)

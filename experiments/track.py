@@ -1,0 +1,31 @@
+"""Copy the run records to MLflow for browsing (`make ui`). Each record is copied once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerpipe2.console import run_command
+from layerpipe2.records import read_records, write_json
+from layerpipe2.tracking import track
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the records, copy the new ones."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, default=Path("results/runs"), help="default: %(default)s")
+    parser.add_argument("--database", type=Path, default=Path("mlflow.db"), help="default: %(default)s")
+    parser.add_argument("--artifacts", type=Path, default=Path("mlartifacts"), help="default: %(default)s")
+    parser.add_argument("--summary", type=Path, help="JSON file that counts the records, for DVC")
+    options = parser.parse_args(arguments)
+    records = read_records(options.runs)
+    new = track(records, options.database, options.artifacts)
+    if options.summary:
+        write_json(options.summary, {"records": len(records)})
+    print(f"{new} of {len(records)} runs were new to {options.database}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("experiments/track.py", main, None))
