@@ -6,7 +6,6 @@ so a training run that is killed leaves nothing here; a copy that was itself kil
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 from pathlib import Path
@@ -16,7 +15,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # is read when MLflow
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # not: which tables the new database gets
 
-from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Experiment, Metric, Param, Run, ViewType
 from mlflow.tracking import MlflowClient
 
 from layerpipe2.records import Record, fingerprint, write_json
@@ -95,7 +94,8 @@ def _tags(record: Record) -> dict[str, str]:
 
 
 def _params(record: Record) -> dict[str, Any]:
-    return record["config"] | {
+    config: dict[str, Any] = record["config"]
+    return config | {
         "num_stages": len(record["delays"]),
         "stage_delays": " ".join(map(str, record["delays"])),
         "history_copies": round(record["history_copies"], 6),
