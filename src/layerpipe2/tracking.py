@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # is read when MLflow is imported
-
-logging.getLogger("mlflow").setLevel(logging.WARNING)  # not: which tables the new database gets
+# MLflow reads these when it is imported.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 from mlflow.entities import Experiment, Metric, Param, Run, ViewType
 from mlflow.tracking import MlflowClient
