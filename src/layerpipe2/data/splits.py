@@ -1,0 +1,49 @@
+"""Stratified splits that depend on the labels and a seed only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from layerpipe2.data.random import frozen_generator
+from layerpipe2.data.types import ImageData, Splits, TensorSplit
+from layerpipe2.errors import UserError
+
+
+def stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices (kept, held out), both ascending: of each class with n images, round(fraction * n) are held out."""
+    generator = frozen_generator("split", seed)
+    held_out = torch.zeros(len(labels), dtype=torch.bool)
+    for label in range(int(labels.max()) + 1):
+        members = (labels == label).nonzero().flatten()
+        chosen = generator.permutation(members.numpy())[: round(fraction * len(members))]
+        held_out[torch.from_numpy(chosen)] = True
+    return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
+
+
+def split(data: ImageData, validation_fraction: float, seed: int) -> Splits:
+    """Hold out a stratified part of the training images for validation; the test part is the published one.
+
+    Args:
+        data: the data set.
+        validation_fraction: share of each class's training images to hold out, from 0 up to but not including 1.
+        seed: chooses the images; the same seed gives the same split on every machine.
+
+    Raises:
+        UserError: a fraction or seed out of range, or a fraction that leaves a class without training images or, above
+            0, without validation images.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UserError(f"split seed is {seed!r}; give an integer of at least 0")
+    if not 0 <= validation_fraction < 1:
+        raise UserError(f"validation fraction is {validation_fraction!r}; give a number from 0 up to, not including, 1")
+    kept, held_out = stratified(data.y_train, validation_fraction, seed)
+    for part, indices in (("training", kept), ("validation", held_out)):
+        counts = data.y_train[indices].bincount(minlength=data.num_classes)
+        if (part == "training" or validation_fraction) and not counts.all():
+            raise UserError(
+                f"validation fraction {validation_fraction} leaves a class of {data.name} without {part} images; "
+                "choose a fraction nearer to 0.5"
+            )
+    train, validation = (TensorSplit(data.x_train[i], data.y_train[i], data.flippable) for i in (kept, held_out))
+    return Splits(train, validation, TensorSplit(data.x_test, data.y_test, data.flippable))

@@ -1,0 +1,66 @@
+"""The values that the data functions pass on. Images are uint8 (N, C, H, W), labels int64 (N,)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Arrays(NamedTuple):
+    """What a reader returns, not verified yet: images (N, C, H, W) and labels (N,) of both parts."""
+
+    x_train: NDArray[np.uint8]
+    y_train: NDArray[np.int64]
+    x_test: NDArray[np.uint8]
+    y_test: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """A verified data set, in an order that does not depend on where it was read from.
+
+    ``mean`` and ``std`` are those of the pixels of ``x_train / 255``, per channel. ``flippable`` says that a mirror
+    image still belongs to its class. ``source`` names the files that were read.
+    """
+
+    name: str
+    source: str
+    x_train: Tensor
+    y_train: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    flippable: bool
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one image, in pixels."""
+        channels, height, width = self.x_train.shape[1:]
+        return channels, height, width
+
+
+@dataclass(frozen=True, eq=False)
+class TensorSplit:
+    """One part of a data set: images ``x`` uint8 (N, C, H, W), labels ``y`` int64 (N,)."""
+
+    x: Tensor
+    y: Tensor
+    flippable: bool = False
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Training, validation and test part; validation is empty for a fraction of 0."""
+
+    train: TensorSplit
+    validation: TensorSplit
+    test: TensorSplit

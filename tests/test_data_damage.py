@@ -1,0 +1,182 @@
+"""Truncated, incomplete or wrong data: one line that names the file and the remedy."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from shutil import rmtree
+
+import numpy as np
+import pytest
+import torch
+from data_files import make_arrays, spec_of, write_cifar, write_idx, write_npz, write_tree
+from torchvision.io import write_png
+
+from layerpipe2.data.loading import _load
+from layerpipe2.data.types import Arrays
+from layerpipe2.errors import UserError
+
+ARRAYS = make_arrays()
+SPEC = spec_of("fashion-mnist", ARRAYS)
+IMAGES = "train-images-idx3-ubyte"
+
+
+def refused(root: Path, message: str) -> None:
+    """Loading must fail with one line that matches and that states the remedy."""
+    with pytest.raises(UserError, match=message) as caught:
+        _load(SPEC, root, False, lambda line: None)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert line.startswith("fashion-mnist: ")
+    assert str(root) in line
+    assert "remove or replace this copy, then `apt-get install" in line
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (flip_a_byte, rf"md5 \w+, expected \w+ \(1168 bytes\); in .*{IMAGES}"),
+        (cut, rf"md5 \w+, expected \w+ \(1128 bytes\); in .*{IMAGES}"),
+        (Path.unlink, rf"{IMAGES} \(or {IMAGES}\.gz\) is missing"),
+    ],
+)
+def test_damaged_idx_files(tmp_path: Path, harm: Callable[[Path], None], message: str) -> None:
+    write_idx(tmp_path / "fashion-mnist", ARRAYS)
+    harm(tmp_path / "fashion-mnist" / IMAGES)
+    refused(tmp_path, message)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(b"\0" * 5000)[:-12], r"cannot be read \(Compressed file ended"),
+        (gzip.compress(b"\0" * 5000), r"md5 \w+, expected \w+ \(5000 bytes\)"),
+        (b"<html>not found</html>", r"cannot be read \(Not a gzipped file"),
+        (b"", r"md5 \w+, expected \w+ \(0 bytes\)"),
+    ],
+)
+def test_damaged_compressed_idx_file(tmp_path: Path, content: bytes, message: str) -> None:
+    write_idx(tmp_path / "fashion-mnist", ARRAYS, compress=True)
+    (tmp_path / "fashion-mnist" / f"{IMAGES}.gz").write_bytes(content)
+    refused(tmp_path, message)
+
+
+def test_damaged_data_does_not_hide_behind_another_copy(tmp_path: Path) -> None:
+    write_npz(tmp_path / "fashion-mnist.npz", ARRAYS)
+    write_idx(tmp_path / "fashion-mnist", ARRAYS)
+    flip_a_byte(tmp_path / "fashion-mnist" / IMAGES)
+    refused(tmp_path, "md5")
+
+
+def one_image_less(tree: Path) -> None:
+    next((tree / "train" / "c1").iterdir()).unlink()
+
+
+def one_class_less(tree: Path) -> None:
+    rmtree(tree / "test" / "c2")
+
+
+def class_renamed(tree: Path) -> None:
+    (tree / "test" / "c2").rename(tree / "test" / "d2")
+
+
+def image_truncated(tree: Path) -> None:
+    path = next((tree / "train" / "c0").iterdir())
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def image_corrupted(tree: Path) -> None:
+    path = next((tree / "train" / "c0").iterdir())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+def image_empty(tree: Path) -> None:
+    next((tree / "test" / "c0").iterdir()).write_bytes(b"")
+
+
+def image_too_large(tree: Path) -> None:
+    write_png(torch.zeros(1, 9, 8, dtype=torch.uint8), str(next((tree / "train" / "c0").iterdir())))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (one_image_less, r"train class 1 has 5 images, expected 6 \(17 images in all, expected 18\)"),
+        (one_class_less, r"2 class folders, expected 3; in .*/test"),
+        (class_renamed, r"class folder c2 is not in both of train and test"),
+        (image_truncated, r"not a readable PNG image; in .*/train/c0/\d+\.png"),
+        (image_corrupted, r"not a readable PNG image; in .*/train/c0/\d+\.png"),
+        (image_empty, r"not a readable PNG image; in .*/test/c0/\d+\.png"),
+        (image_too_large, r"image of shape \(1, 9, 8\), expected \(1, 8, 8\); in .*\.png"),
+    ],
+)
+def test_damaged_tree(tmp_path: Path, harm: Callable[[Path], None], message: str) -> None:
+    write_tree(tmp_path / "fashion-mnist", ARRAYS)
+    harm(tmp_path / "fashion-mnist")
+    refused(tmp_path, message)
+
+
+def other_pixels(arrays: Arrays) -> np.ndarray:
+    return np.minimum(arrays.x_train, 200)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"y_test": None}, "array y_test is missing"),
+        ({"x_train": ARRAYS.x_train / 255}, r"train images are float64 \(18, 1, 8, 8\), expected uint8"),
+        ({"x_train": ARRAYS.x_train[:, 0]}, r"train images are uint8 \(18, 8, 8\), expected uint8 \(N, C, H, W\)"),
+        ({"x_test": ARRAYS.x_test.transpose(0, 2, 3, 1)}, r"test images are uint8 \(6, 8, 8, 1\)"),
+        ({"y_train": ARRAYS.y_train[:-1]}, r"train labels are int64 \(17,\), expected integers \(18,\)"),
+        ({"y_train": ARRAYS.y_train * 1.0}, "train labels are float64"),
+        ({"y_train": ARRAYS.y_train + 1}, "train labels run from 1 to 3, expected 0 to 2"),
+        ({"y_test": np.zeros(6, dtype=int)}, r"test class 0 has 6 images, expected 2"),
+        ({"x_train": other_pixels(ARRAYS)}, r"channel mean of the training images is 0\.\d{4}, expected 0\.\d{4}"),
+        ({"x_train": np.array([{}] * 18, dtype=object)}, r"cannot be read \(Object arrays"),
+    ],
+)
+def test_wrong_npz(tmp_path: Path, changes: dict[str, np.ndarray | None], message: str) -> None:
+    write_npz(tmp_path / "fashion-mnist.npz", ARRAYS, **changes)
+    refused(tmp_path, message)
+
+
+def test_equal_mean_with_another_spread_is_refused(tmp_path: Path) -> None:
+    flat = np.full_like(ARRAYS.x_train, int(ARRAYS.x_train.mean()))
+    flat.ravel()[: int(ARRAYS.x_train.sum()) - int(flat.sum())] += 1
+    assert flat.sum() == ARRAYS.x_train.sum()
+    write_npz(tmp_path / "fashion-mnist.npz", ARRAYS, x_train=flat)
+    refused(tmp_path, "channel std of the training images")
+
+
+@pytest.mark.parametrize("harm", [flip_a_byte, cut, lambda path: path.write_bytes(b"PK\x03\x04")])
+def test_damaged_npz(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+    write_npz(tmp_path / "fashion-mnist.npz", ARRAYS)
+    harm(tmp_path / "fashion-mnist.npz")
+    refused(tmp_path, "cannot be read")
+
+
+def test_a_single_array_is_not_an_archive(tmp_path: Path) -> None:
+    with (tmp_path / "fashion-mnist.npz").open("wb") as file:
+        np.save(file, ARRAYS.x_train)
+    refused(tmp_path, "a single array, not an .npz archive")
+
+
+def test_damaged_torchvision_files_are_not_unpickled(tmp_path: Path) -> None:
+    arrays = make_arrays((3, 32, 32))
+    spec = spec_of("cifar100", arrays, torchvision=write_cifar(tmp_path, arrays))
+    flip_a_byte(tmp_path / "cifar-100-python" / "train")
+    with pytest.raises(UserError, match=r"cifar100: cannot be read \(Dataset not found or corrupted.*cifar-100-python"):
+        _load(spec, tmp_path, False, lambda line: None)
