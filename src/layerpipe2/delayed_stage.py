@@ -49,7 +49,7 @@ class DelayedStage:
         self.refill()
 
     def load(self, step: Tensor) -> None:
-        """Fill the compute buffers with ``W(t - d)`` and recall the weights of the backward pass, before batch ``t``."""
+        """Before batch ``t``: fill the compute buffers with ``W(t - d)`` and recall the backward pass's weights."""
         with torch.no_grad():
             delayed = self.delayed(step)
             for (start, stop, _), region in zip(self._bounds, self.regions, strict=True):
@@ -111,10 +111,13 @@ class DelayedStage:
         """
         mine = {"latest": self.latest, "line": self.line, **self.state}
         theirs = {"latest": saved["latest"], "line": saved["line"], **saved["history"]}
-        if {n: t.shape for n, t in mine.items()} != {n: t.shape for n, t in theirs.items()}:
+        fits = {n: t.shape for n, t in mine.items()} == {n: t.shape for n, t in theirs.items()}
+        if not fits or not all(
+            torch.equal(mine[n], theirs[n].to(mine[n])) for n in self.history.constants if n in mine
+        ):
             raise UserError(
-                f"checkpoint does not fit stage {self.index}: it holds {_shapes(theirs)}, this pipeline needs "
-                f"{_shapes(mine)}; resume with the same network and weight history"
+                f"checkpoint does not fit stage {self.index} (it holds {_shapes(theirs)}; this pipeline needs "
+                f"{_shapes(mine)}, or its decay is another); resume with the same network and weight history"
             )
         for name, tensor in mine.items():
             tensor.copy_(theirs[name])

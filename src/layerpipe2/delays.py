@@ -84,10 +84,10 @@ class DelaySchedule:
         that the forward pass reads, ``W3`` after three updates.
 
         >>> print(DelaySchedule.layerpipe2(3).grid(6))
-        tick      0   1   2     3     4     5
-        stage 0  F0  F1  F2    F3  F4B0  F5B1
-        stage 1      F0  F1  F2B0  F3B1  F4B2
-        stage 2        F0B0  F1B1  F2B2  F3B3
+        tick      0   1     2     3     4     5
+        stage 0  F0  F1    F2    F3  F4B0  F5B1
+        stage 1      F0    F1  F2B0  F3B1  F4B2
+        stage 2          F0B0  F1B1  F2B2  F3B3
         >>> print(DelaySchedule.custom([2, 0]).grid(4))
         batch     0   1   2   3
         stage 0  W0  W0  W0  W1

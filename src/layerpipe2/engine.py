@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from layerpipe2.delays import DelaySchedule
 from layerpipe2.delayed_stage import DelayedStage
+from layerpipe2.delays import DelaySchedule
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
 from layerpipe2.recall import Audit, SavedWeights, check_intercepted
@@ -39,8 +39,8 @@ class PipelineEngine:
         history: the weight-history method, the same for every stage.
         compute_dtype: ``None`` computes in the parameters' own type. ``torch.bfloat16`` casts activations and all
             weights but BatchNorm's once per step; the parameters, updates and averages keep their own type.
-        gradient_clip_norm: largest gradient norm *per stage*: in a pipeline the stages never hold the gradients of one batch
-            at one time, so a norm over the whole network could not be had. ``None`` for no clipping.
+        gradient_clip_norm: largest gradient norm *per stage*: in a pipeline the stages never hold the gradients of
+            one batch at one time, so a norm over the whole network could not be had. ``None`` for no clipping.
 
     Raises:
         UserError: if the schedule does not fit the stages, or a stage cannot be laid out.

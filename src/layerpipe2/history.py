@@ -29,9 +29,10 @@ tensor([1.], dtype=torch.float64)
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -55,128 +56,130 @@ line (exponential smoothing's span rule). ``lsq``: least squared error for white
 """
 
 
-class WeightHistory(Protocol):
+@dataclass(frozen=True)
+class WeightHistory(ABC):
     """A method of recalling ``W(t - d)``. ``step`` is ``t``, an int64 tensor of shape (1,), counted from the last fill.
 
     Attributes:
-        exact: the recalled weights are those of the forward pass by definition, so nothing has to be replaced.
         consumes: what :meth:`record` takes: the applied ``updates``, ``gradients`` (``lr * gradient``) or ``nothing``.
+        constants: entries of the state that never change: a checkpoint that differs in them is another method's.
     """
 
-    @property
-    def exact(self) -> bool: ...
+    consumes: Consumes = "nothing"
+    constants: ClassVar[tuple[str, ...]] = ()
 
     @property
-    def consumes(self) -> Consumes: ...
+    def exact(self) -> bool:
+        """Whether the recalled weights are those of the forward pass by definition: nothing has to be replaced."""
+        return False
 
     def init(self, weights: Tensor, delay: int) -> State:
         """State of a stage with flat weights (N,) and ``delay`` > 0 updates, before its first update."""
-        ...
+        return {}
 
+    @abstractmethod
     def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
         """Weights (N,) for the backward pass. ``latest`` is ``W(t)``.
 
         ``delayed`` is ``W(t - d)`` from the simulator's delay line: only exact stashing may look at it.
         """
-        ...
 
-    def record(self, state: State, update: Tensor, step: Tensor) -> None:
+    def record(self, state: State, update: Tensor, step: Tensor) -> None:  # noqa: B027 - nothing to record by default
         """Take in update number ``step``, ``W(t) - W(t+1)``; changes ``state`` in place (CUDA graphs need that)."""
-        ...
 
+    @abstractmethod
     def copies(self, delay: int) -> float:
         """Copies of the stage's weights that hardware must hold beside the latest ones."""
-        ...
 
 
 @dataclass(frozen=True)
-class Stash:
+class Stash(WeightHistory):
     """Exact weight stashing (PipeDream): keeps ``W(t - d) ... W(t - 1)``."""
 
-    exact: bool = True
-    consumes: Consumes = "nothing"
-
-    def init(self, weights: Tensor, delay: int) -> State:
-        return {}
+    @property
+    def exact(self) -> bool:
+        """True: the backward pass uses the forward pass's own weights."""
+        return True
 
     def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
+        """``W(t - d)`` itself."""
         return delayed
 
-    def record(self, state: State, update: Tensor, step: Tensor) -> None:
-        pass
-
     def copies(self, delay: int) -> float:
+        """One copy per update of delay."""
         return float(delay)
 
 
 @dataclass(frozen=True)
-class Latest:
+class Latest(WeightHistory):
     """No history: the backward pass uses ``W(t)``, whatever the forward pass used."""
 
-    exact: bool = False
-    consumes: Consumes = "nothing"
-
-    def init(self, weights: Tensor, delay: int) -> State:
-        return {}
-
     def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
+        """``W(t)``."""
         return latest
 
-    def record(self, state: State, update: Tensor, step: Tensor) -> None:
-        pass
-
     def copies(self, delay: int) -> float:
+        """None."""
         return 0.0
 
 
 @dataclass(frozen=True)
-class MovingAverage:
+class MovingAverage(WeightHistory):
     """``What = W(t) + n E(t)``, ``E <- beta(n) E + (1 - beta(n)) u``; see the module's text.
 
     Attributes:
+        consumes: ``updates``, or ``gradients`` for the raw form.
         decay: the decay ``beta`` as a function of the span ``n`` >= 1, in [0, 1).
-        consumes: ``gradients`` for the raw form.
     """
 
-    decay: Callable[[int], float]
     consumes: Consumes = "updates"
-    exact: bool = False
+    constants: ClassVar[tuple[str, ...]] = ("gain",)
+    decay: Callable[[int], float] = DECAY_RULES["window"]
 
     def init(self, weights: Tensor, delay: int) -> State:
-        # Entry j is 1 - beta of update number j; from number d on it stays the same. Update j makes the span
-        # min(j + 1, d); the very first one starts the average.
+        """``average`` E (N,), and the table ``gain`` (d + 1,) of ``1 - beta``.
+
+        Entry j of the table belongs to update number j, and entry d to all later ones. Update j makes the span
+        ``min(j + 1, d)``; the very first one starts the average.
+        """
         gains = [1.0] + [1.0 - self.decay(min(j + 1, delay)) for j in range(1, delay + 1)]
         return {"average": torch.zeros_like(weights), "gain": weights.new_tensor(gains)}
 
     def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
+        """``W(t) + min(t, d) E(t)``."""
         span = step.clamp(max=len(state["gain"]) - 1)
         return torch.addcmul(latest, state["average"], span.to(latest.dtype))
 
     def record(self, state: State, update: Tensor, step: Tensor) -> None:
+        """Move the average towards ``update``."""
         number = step.clamp(max=len(state["gain"]) - 1)
         state["average"].lerp_(update, state["gain"].index_select(0, number))
 
     def copies(self, delay: int) -> float:
+        """One, the average, whatever the delay."""
         return 1.0 if delay else 0.0
 
 
 @dataclass(frozen=True)
-class UpdateWindow:
+class UpdateWindow(WeightHistory):
     """The identity itself: keeps the last ``d`` applied updates; equals stashing to rounding, at its memory cost."""
 
-    exact: bool = False
     consumes: Consumes = "updates"
 
     def init(self, weights: Tensor, delay: int) -> State:
+        """``updates`` (d, N): row ``t mod d`` is the newest one."""
         return {"updates": weights.new_zeros(delay, weights.numel())}
 
     def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
+        """``W(t)`` plus the sum of the last ``min(t, d)`` updates."""
         return latest + state["updates"].sum(0)
 
     def record(self, state: State, update: Tensor, step: Tensor) -> None:
+        """Put ``update`` in the oldest one's place."""
         state["updates"].index_copy_(0, step.remainder(len(state["updates"])), update[None])
 
     def copies(self, delay: int) -> float:
+        """One copy per update of delay."""
         return float(delay)
 
 
@@ -213,9 +216,9 @@ def make_history(strategy: str) -> WeightHistory:
     rule = strategy.removesuffix("-raw").removeprefix("ema-")
     consumes: Consumes = "gradients" if strategy.endswith("-raw") else "updates"
     if strategy.startswith("ema-") and rule in DECAY_RULES:
-        return MovingAverage(DECAY_RULES[rule], consumes)
+        return MovingAverage(consumes, DECAY_RULES[rule])
     if strategy.startswith("ema-"):
-        return MovingAverage(_fixed(rule, strategy), consumes)
+        return MovingAverage(consumes, _fixed(rule, strategy))
     raise _unknown(strategy)
 
 

@@ -104,8 +104,8 @@ def _check_alike(parameters: list[nn.Parameter], stage_index: int) -> None:
     for p in parameters:
         if not _dense(p):
             raise UserError(
-                f"stage {stage_index} has a parameter of shape {list(p.shape)} with strides {list(p.stride())} that is not "
-                "dense in memory; make it contiguous before building the pipeline"
+                f"stage {stage_index} has a parameter of shape {list(p.shape)} with strides {list(p.stride())} that is "
+                "not dense in memory; make it contiguous before building the pipeline"
             )
 
 

@@ -90,15 +90,19 @@ class PipelinedModule(pl.LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
 
-    def on_train_start(self) -> None:
-        """Lay the pipeline out on the training device, full of the initial weights or as the checkpoint left it."""
+    def on_fit_start(self) -> None:
+        """Check the trainer; continue the random generators of a checkpoint, before the data iterator draws from them."""
         self._check_trainer()
-        self.engine = self._build_engine()
         if self._resumed is not None:
-            self.engine.load_state_dict(self._resumed["engine"])
             torch.set_rng_state(self._resumed["rng"].cpu())
             if "cuda_rng" in self._resumed and self.device.type == "cuda":
                 torch.cuda.set_rng_state(self._resumed["cuda_rng"].cpu(), self.device)
+
+    def on_train_start(self) -> None:
+        """Lay the pipeline out on the training device, full of the initial weights or as the checkpoint left it."""
+        self.engine = self._build_engine()
+        if self._resumed is not None:
+            self.engine.load_state_dict(self._resumed["engine"])
             self._resumed = None
 
     def on_train_epoch_start(self) -> None:
@@ -159,8 +163,8 @@ class PipelinedModule(pl.LightningModule):
     def _check_trainer(self) -> None:
         if "mixed" in str(self.trainer.precision):
             raise UserError(
-                f"Trainer(precision='{self.trainer.precision}') trains under autocast, which hides the weights from the "
-                "pipeline; leave the Trainer's precision alone and give PipelinedModule(precision='bf16')"
+                f"Trainer(precision='{self.trainer.precision}') trains under autocast, which hides the weights from "
+                "the pipeline; leave the Trainer's precision alone and give PipelinedModule(precision='bf16')"
             )
         if self.trainer.world_size > 1:
             raise UserError(

@@ -1,0 +1,196 @@
+"""The pipeline as a machine with a clock, written to be read. Everything fast is held against it.
+
+One tick at a time, activations travel one stage down and gradients one stage up. A stage does not know the delay law:
+it stores what its forward pass saw, waits until the gradient comes back, and only then computes its backward pass
+with the weights that its method gives, and updates. Every layer's forward and backward pass is written out, so that
+nothing here depends on autograd or on how a backward pass can be made to use other weights.
+
+The delays come out of the clock: a mini-batch's forward pass at stage k reads weights that have seen as many updates
+as gradients have come back by then.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Weights = dict[str, Tensor]
+
+# clock: (number of stages, stage) -> ticks between mini-batches, tick of the first forward, of the first backward
+CLOCKS: dict[str, Callable[[int, int], tuple[int, int, int]]] = {
+    "layerpipe2": lambda K, k: (1, k, 2 * (K - 1) - k),
+    "pipedream": lambda K, k: (2, k, 2 * K - 1 - k),
+}
+
+
+def forward_layer(layer: nn.Module, w: Weights, x: Tensor) -> tuple[Tensor, tuple]:
+    """Output of one layer with weights ``w``, and what its backward pass must remember beside the weights."""
+    if isinstance(layer, nn.Linear):
+        return x @ w["weight"].T + w["bias"], (x,)
+    if isinstance(layer, nn.Conv2d):
+        return F.conv2d(x, w["weight"], w["bias"], layer.stride, layer.padding), (x,)
+    if isinstance(layer, nn.BatchNorm2d):
+        mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
+        n = x.numel() // x.shape[1]
+        layer.running_mean.mul_(1 - layer.momentum).add_(mean * layer.momentum)
+        layer.running_var.mul_(1 - layer.momentum).add_(var * n / (n - 1) * layer.momentum)
+        rate = (var + layer.eps).rsqrt()
+        xhat = (x - mean.view(1, -1, 1, 1)) * rate.view(1, -1, 1, 1)
+        return xhat * w["weight"].view(1, -1, 1, 1) + w["bias"].view(1, -1, 1, 1), (xhat, rate)
+    if isinstance(layer, nn.ReLU):
+        return x.clamp(min=0), (x > 0,)
+    if isinstance(layer, nn.Flatten):
+        return x.flatten(1), (x.shape,)
+    raise TypeError(f"the reference has no {type(layer).__name__}")
+
+
+def backward_layer(layer: nn.Module, w: Weights, kept: tuple, gy: Tensor) -> tuple[Tensor, Weights]:
+    """Gradient at the input, computed with weights ``w``, and gradients of the weights."""
+    if isinstance(layer, nn.Linear):
+        (x,) = kept
+        return gy @ w["weight"], {"weight": gy.T @ x, "bias": gy.sum(0)}
+    if isinstance(layer, nn.Conv2d):
+        (x,) = kept
+        how = {"stride": layer.stride, "padding": layer.padding}
+        gx = nn.grad.conv2d_input(x.shape, w["weight"], gy, **how)
+        gw = nn.grad.conv2d_weight(x, w["weight"].shape, gy, **how)
+        return gx, {"weight": gw, "bias": gy.sum((0, 2, 3))}
+    if isinstance(layer, nn.BatchNorm2d):
+        xhat, rate = kept
+        g = gy * w["weight"].view(1, -1, 1, 1)
+        centred = g - g.mean((0, 2, 3), keepdim=True) - xhat * (g * xhat).mean((0, 2, 3), keepdim=True)
+        return centred * rate.view(1, -1, 1, 1), {"weight": (gy * xhat).sum((0, 2, 3)), "bias": gy.sum((0, 2, 3))}
+    if isinstance(layer, nn.ReLU):
+        return gy * kept[0], {}
+    return gy.reshape(kept[0]), {}  # Flatten
+
+
+@dataclass
+class Method:
+    """What a stage remembers of its past, written straight from the definitions (paper.md's reconstruction)."""
+
+    strategy: str
+    delay: int
+    past: list[Weights] = field(default_factory=list)  # W(0), W(1), ... : only `stash` looks at old ones
+    average: Weights = field(default_factory=dict)
+
+    def backward_weights(self, used_forward: Weights, batch: int) -> Weights:
+        latest = self.past[-1]
+        if self.delay == 0 or self.strategy == "latest":
+            return latest
+        if self.strategy in ("stash", "update-window"):
+            return used_forward
+        n = min(batch, self.delay)
+        return {k: latest[k] + n * self.average[k] for k in latest} if n else latest
+
+    def beta(self, updates_seen: int) -> float:
+        if updates_seen == 0:
+            return 0.0
+        n = min(updates_seen + 1, self.delay)
+        rule = self.strategy.removeprefix("ema-").removesuffix("-raw")
+        rules = {"window": (n - 1) / n, "running": n / (n + 1), "span": (n - 1) / (n + 1)}
+        rules["lsq"] = max(0.0, 1 - 2 * math.log(2) / n)
+        return rules[rule] if rule in rules else float(rule)
+
+    def note_update(self, before: Weights, after: Weights, scaled_gradient: Weights) -> None:
+        raw = self.strategy.endswith("-raw")
+        update = scaled_gradient if raw else {k: before[k] - after[k] for k in after}
+        if self.delay and self.strategy.startswith("ema-"):
+            beta = self.beta(len(self.past) - 1)
+            old = self.average or {k: torch.zeros_like(u) for k, u in update.items()}
+            self.average = {k: beta * old[k] + (1 - beta) * update[k] for k in update}
+        self.past.append(after)
+
+
+class Stage:
+    """A stage of the machine: layers, the latest weights (those of ``module``), mini-batches in flight."""
+
+    def __init__(self, module: nn.Sequential, make_optimizer: Callable, strategy: str, delay: int) -> None:
+        self.layers = list(module)
+        self.module = module
+        self.optimizer = make_optimizer(module.parameters()) if list(module.parameters()) else None
+        self.method = Method(strategy, delay, past=[self.weights()])
+        self.in_flight: dict[int, tuple[Weights, list[tuple]]] = {}
+
+    def weights(self) -> Weights:
+        return {name: p.detach().clone() for name, p in self.module.named_parameters()}
+
+    def forward(self, batch: int, x: Tensor) -> Tensor:
+        w, kept = self.weights(), []
+        for i, layer in enumerate(self.layers):
+            x, memory = forward_layer(layer, _of(w, i), x)
+            kept.append(memory)
+        self.in_flight[batch] = (w, kept)
+        return x
+
+    def backward(self, batch: int, gy: Tensor, lr: float, clip: float | None) -> Tensor:
+        used_forward, kept = self.in_flight.pop(batch)
+        w = self.method.backward_weights(used_forward, batch)
+        gradients: Weights = {}
+        for i in reversed(range(len(self.layers))):
+            gy, g = backward_layer(self.layers[i], _of(w, i), kept[i], gy)
+            gradients |= {f"{i}.{name}": value for name, value in g.items()}
+        if self.optimizer is not None:
+            self.update(gradients, lr, clip)
+        return gy
+
+    def update(self, gradients: Weights, lr: float, clip: float | None) -> None:
+        norm = math.sqrt(sum(float((g * g).sum()) for g in gradients.values()))
+        scale = 1.0 if clip is None else min(1.0, clip / (norm + 1e-6))
+        before = self.weights()
+        for name, p in self.module.named_parameters():
+            p.grad = gradients[name] * scale
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        scaled = {name: lr * scale * g for name, g in gradients.items()}
+        self.method.note_update(before, self.weights(), scaled)
+
+
+def run_clocked(
+    modules: list[nn.Sequential],
+    batches: list[tuple[Tensor, Tensor]],
+    *,
+    strategy: str,
+    convention: str,
+    make_optimizer: Callable,
+    lr_of: Callable[[int], float],
+    clip: float | None = None,
+) -> list[float]:
+    """Train through all ``batches`` until the pipeline is empty; the losses by mini-batch. Changes ``modules``."""
+    K, clock = len(modules), CLOCKS[convention]
+    delay = {"layerpipe2": lambda k: 2 * (K - 1 - k), "pipedream": lambda k: K - 1 - k}[convention]
+    stages = [Stage(m, make_optimizer, strategy, delay(k)) for k, m in enumerate(modules)]
+    down: dict[tuple[int, int], Tensor] = {}  # (stage, batch) -> its input
+    up: dict[tuple[int, int], Tensor] = {}  # (stage, batch) -> gradient at its output
+    losses: dict[int, float] = {}
+    for tick in range(10 * (len(batches) + K)):
+        for k, stage in enumerate(stages):
+            period, first_forward, first_backward = clock(K, k)
+            t, phase = divmod(tick - first_forward, period)
+            if phase == 0 and 0 <= t < len(batches):
+                y = stage.forward(t, batches[t][0] if k == 0 else down.pop((k, t)))
+                if k + 1 < K:
+                    down[k + 1, t] = y
+                else:
+                    losses[t], up[k, t] = _cross_entropy(y, batches[t][1])
+            t, phase = divmod(tick - first_backward, period)
+            if phase == 0 and 0 <= t < len(batches):
+                up[k - 1, t] = stage.backward(t, up.pop((k, t)), lr_of(t), clip)
+    assert not down and len(losses) == len(batches) and not any(s.in_flight for s in stages)
+    return [losses[t] for t in range(len(batches))]
+
+
+def _cross_entropy(logits: Tensor, y: Tensor) -> tuple[float, Tensor]:
+    p = logits.softmax(1)
+    loss = -p[range(len(y)), y].log().mean()
+    return float(loss), (p - F.one_hot(y, logits.shape[1])) / len(y)
+
+
+def _of(weights: Weights, layer: int) -> Weights:
+    return {n.split(".", 1)[1]: w for n, w in weights.items() if n.split(".", 1)[0] == str(layer)}

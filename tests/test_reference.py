@@ -1,0 +1,135 @@
+"""The fast loop equals the clock-driven machine, for every strategy, grouping, convention and optimizer."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from reference import CLOCKS, run_clocked
+from torch import nn
+
+from layerpipe2 import STRATEGIES, make_history, partition
+from layerpipe2.delays import CONVENTIONS
+from layerpipe2.engine import PipelineEngine
+
+ALL = [*(s for s in STRATEGIES if s != "sequential"), "ema-0.9-raw", "ema-window-raw", "ema-span-raw", "ema-lsq-raw"]
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-2),
+    "nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.8, nesterov=True),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.1),
+}
+
+
+def mlp() -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for _ in range(5):
+        layers += [nn.Sequential(nn.Linear(6, 6), nn.ReLU())]
+    return [*layers, nn.Sequential(nn.Linear(6, 4))]
+
+
+def cnn() -> list[nn.Module]:
+    def unit(c: int, stride: int) -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(c, 4, 3, stride, 1), nn.BatchNorm2d(4), nn.ReLU())
+
+    return [unit(2, 1), unit(4, 2), unit(4, 1), nn.Sequential(nn.Flatten(), nn.Linear(4 * 9, 4))]
+
+
+NETWORKS = {"mlp": (mlp, (6,)), "cnn": (cnn, (2, 6, 6))}
+
+
+def flat_stages(units: list[nn.Module], group_size: int) -> list[nn.Sequential]:
+    """Stages as flat lists of layers, which is what the reference reads."""
+    return [nn.Sequential(*(layer for unit in stage for layer in unit)) for stage in partition(units, group_size)]
+
+
+def problem(network: str, group_size: int, steps: int = 24):
+    make, shape = NETWORKS[network]
+    torch.manual_seed(0)
+    stages = flat_stages([m.double() for m in make()], group_size)
+    batches = [(torch.randn(8, *shape, dtype=torch.float64), torch.randint(4, (8,))) for _ in range(steps)]
+    return stages, batches
+
+
+def run_fast(stages, batches, *, strategy, convention, make_optimizer, lr_of, clip=None):
+    schedule = CONVENTIONS[convention](len(stages))
+    engine = PipelineEngine(stages, schedule, make_history(strategy), gradient_clip_norm=clip)
+    optimizer = make_optimizer([p for s in stages for p in s.parameters()])
+    losses = []
+    for t, (x, y) in enumerate(batches):
+        for group in optimizer.param_groups:
+            group["lr"] = lr_of(t)
+        losses.append(float(engine.train_step(x, y, F.cross_entropy, optimizer)[0]))
+    return losses
+
+
+def assert_same(network, group_size, **settings):
+    stages, batches = problem(network, group_size)
+    twins = copy.deepcopy(stages)
+    expected = run_clocked(twins, batches, **settings)
+    losses = run_fast(stages, batches, **settings)
+    assert losses == pytest.approx(expected, abs=1e-12)
+    assert math.isfinite(losses[-1]) and len(set(losses)) == len(losses)
+    for mine, theirs in zip(stages, twins, strict=True):
+        for (name, a), b in zip(mine.state_dict().items(), theirs.state_dict().values(), strict=True):
+            if "num_batches" not in name:
+                torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("convention", ["layerpipe2", "pipedream"])
+@pytest.mark.parametrize("strategy", ALL)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_strategy_in_both_conventions(network, strategy, convention):
+    optimizer = OPTIMIZERS["momentum"]
+    settings = {"strategy": strategy, "convention": convention, "make_optimizer": optimizer}
+    assert_same(network, 1, lr_of=lambda t: 0.02, **settings)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("strategy", ["stash", "latest", "ema-window", "ema-span-raw"])
+@pytest.mark.parametrize("group_size", [1, 2, 3, 4, 6])
+def test_every_group_size_and_optimizer(group_size, strategy, optimizer):
+    lr = 0.002 if optimizer == "adamw" else 0.02
+    settings = {"strategy": strategy, "convention": "layerpipe2", "make_optimizer": OPTIMIZERS[optimizer]}
+    assert_same("mlp", group_size, lr_of=lambda t: lr / (1 + 0.1 * t), **settings)
+
+
+@pytest.mark.parametrize("strategy", ["stash", "ema-window", "ema-lsq-raw"])
+def test_clipping_and_a_schedule_that_moves_every_step(strategy):
+    settings = {"strategy": strategy, "convention": "layerpipe2", "make_optimizer": OPTIMIZERS["momentum"]}
+    assert_same("cnn", 1, lr_of=lambda t: 0.05 * (1 + math.cos(t / 8)), clip=0.05, **settings)
+
+
+def test_strategies_differ_from_each_other():
+    finals = {}
+    for strategy in ALL:
+        stages, batches = problem("mlp", 1)
+        run_fast(stages, batches, strategy=strategy, convention="layerpipe2",
+                 make_optimizer=OPTIMIZERS["momentum"], lr_of=lambda t: 0.02)  # fmt: skip
+        finals[strategy] = torch.cat([p.flatten() for s in stages for p in s.parameters()])
+    for i, a in enumerate(ALL):
+        for b in ALL[i + 1 :]:
+            same = {a, b} == {"stash", "update-window"}
+            assert torch.allclose(finals[a], finals[b], rtol=0, atol=1e-12) == same, (a, b)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_exact_window_of_applied_updates_equals_stashing(optimizer):
+    results = []
+    for strategy in ("stash", "update-window"):
+        stages, batches = problem("cnn", 1)
+        settings = {"strategy": strategy, "convention": "layerpipe2", "make_optimizer": OPTIMIZERS[optimizer]}
+        results.append(run_fast(stages, batches, lr_of=lambda t: 1e-3 * (1 + t % 3), **settings))
+    assert results[0] == pytest.approx(results[1], abs=1e-12)
+
+
+def test_delay_law_comes_out_of_the_clock():
+    # A forward tick reads the updates of all backward ticks before it; the reference's clock knows nothing else.
+    for convention, clock in CLOCKS.items():
+        for K in range(1, 9):
+            for k in range(K):
+                period, forward, backward = clock(K, k)
+                t = 50
+                updates = sum(backward + period * b < forward + period * t for b in range(2 * t))
+                assert t - updates == CONVENTIONS[convention](K).delays[k]
