@@ -17,7 +17,5 @@ def mlp(input_shape: tuple[int, int, int], num_classes: int, width: int) -> list
     The first unit flattens the images (N, C, H, W) itself, so that every unit owns weights.
     """
     first = nn.Sequential(nn.Flatten(), relu_linear(prod(input_shape), width), nn.ReLU(inplace=False))
-    hidden = [
-        nn.Sequential(relu_linear(width, width), nn.ReLU(inplace=False)) for _ in range(HIDDEN_LAYERS - 1)
-    ]
+    hidden = [nn.Sequential(relu_linear(width, width), nn.ReLU(inplace=False)) for _ in range(HIDDEN_LAYERS - 1)]
     return [first, *hidden, output_linear(width, num_classes)]
