@@ -13,7 +13,7 @@ from layerpipe2.errors import UserError
 
 SEQUENTIAL = "sequential"
 
-_SECTIONS = ("data", "study", "optimizer", "profiles", "nets", "execution")
+_SECTIONS = ("data", "study", "optimizer", "profiles", "nets", "report", "execution")
 _LISTS = ("networks", "groups", "strategies", "seeds")
 # Where the settings stand that are no run's own business; every other one may stand in any of the sections above.
 _PLACES = {"dataset": "data", "probe_every": "study", "device": "execution"}
@@ -23,7 +23,7 @@ _JOBS = Rule("execution", "processes side by side", "int", low=1)
 
 @dataclass(frozen=True)
 class Study:
-    """Checked content of ``params.yaml``.
+    """Checked content of ``params.yaml``, but for the section ``report``, which no run sees.
 
     Attributes:
         networks: network names.

@@ -1,0 +1,60 @@
+# `make help` lists the targets. Everything happens in .venv; nothing outside this folder is changed.
+
+VENV := .venv
+# The first Python >= 3.11 found; `make PYTHON=/path/to/python ...` chooses another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+INSTALLED := $(VENV)/.installed
+
+# Scripts that DVC starts find the environment's Python first; -u keeps their lines in order.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PYTHONUNBUFFERED := 1
+export DVC_NO_ANALYTICS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install reproduce report test lint ui clean
+
+help: ## list these targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+reproduce: $(INSTALLED) ## train everything, draw figures and tables, write the report (minutes; a second run: seconds)
+	@dvc repro
+	@echo
+	@dvc metrics show
+	@echo
+	@echo 'Look at:'
+	@echo '  paper_figures/out/report.md   verdict per claim, tables, figures (and report.html)'
+	@echo '  results/runs.csv              every run in one table; results/runs/ holds their records'
+	@echo '  make ui                       browse the runs in MLflow'
+
+report: $(INSTALLED) ## draw figures, tables and report from the records that are there
+	@dvc repro report
+
+test: $(INSTALLED) ## run the tests
+	@python -m pytest
+
+lint: $(INSTALLED) ## check style, docstrings and types
+	@ruff check
+	@ruff format --check
+	@mypy
+
+ui: $(INSTALLED) ## browse all runs in MLflow at http://127.0.0.1:5000 (Ctrl-C ends it)
+	@python experiments/track.py
+	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+		mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(or $(PORT),5000) --workers 1
+
+clean: ## remove the environment, all results and caches (the data folder stays)
+	rm -rf $(VENV) results/runs .dvc/cache .dvc/tmp mlflow.db mlartifacts checkpoints lightning_logs
+	rm -rf .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+install: $(INSTALLED)
+
+# Reinstalled when the dependencies change, and only then. The stamp is written last, so a broken install is repeated.
+$(INSTALLED): pyproject.toml
+	@test -n '$(PYTHON)' || { echo 'make: error: no Python >= 3.11 found; install one, or give PYTHON=/path/to/python'; exit 2; }
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo 'make: error: $(PYTHON) cannot make an environment; on Debian: apt-get install python3-venv'; exit 2; }
+	@echo 'installing into $(VENV) (a minute or two)'
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[all]'
+	@touch $(INSTALLED)

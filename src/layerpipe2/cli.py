@@ -1,0 +1,92 @@
+"""The command line ``layerpipe2``: train one network, look at delays, see what this machine offers."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from layerpipe2.cli_options import add_run_options, pipeline_options
+from layerpipe2.console import run_command
+
+_TRAIN_EXAMPLES = """\
+examples:
+  layerpipe2 train                                     an MLP on digits, pipelined at every layer, exact stashing
+  layerpipe2 train --strategy ema-window --group-size 2 --out window.json
+  layerpipe2 train --strategy sequential --out sequential.json        the same network without a pipeline
+  layerpipe2 train --network resnet18 --dataset cifar100 --batch-size 128 --max-steps 300 --augment
+  layerpipe2 train --epochs 50 --checkpoint-dir checkpoints           stop it with Ctrl-C, then go on bit for bit:
+  layerpipe2 train --epochs 50 --checkpoint-dir checkpoints --resume
+
+Accuracies are fractions in [0, 1]. The same settings give the same record, except for its times.
+"""
+
+_DELAYS_EXAMPLES = """\
+examples:
+  layerpipe2 delays                                    every layer of the MLP is a stage: delay 2 x stages after it
+  layerpipe2 delays --network vgg --group-size 3       three layers share a stage and its delay
+  layerpipe2 delays --convention pipedream             1F1B: half the delay
+  layerpipe2 delays --group-size 3 --convention custom --delays 4,4,0
+
+In the grid, F3 is the forward pass of mini-batch 3 and B3 its backward pass. A stage's delay is the number of its
+updates between the two. `copies` are the parameter copies that hardware holds beside the latest weights: what exact
+stashing stores and a moving average rebuilds.
+"""
+
+_EPILOG = "`layerpipe2 COMMAND --help` explains a command and shows examples. The whole reproduction: `make reproduce`."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code (0, or 2 on bad input)."""
+    return run_command("layerpipe2", _dispatch, arguments)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="layerpipe2", description="Pipelined (delayed-gradient) training of neural networks.", epilog=_EPILOG
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    train = _command(commands, "train", "train one network and write its record", _TRAIN_EXAMPLES)
+    add_run_options(train)
+    output = train.add_argument_group("output")
+    output.add_argument("--out", metavar="RECORD.json", help="write the record there; default: a summary only")
+    output.add_argument("--checkpoint-dir", metavar="DIR", help="save the complete state there after every epoch")
+    output.add_argument("--resume", action="store_true", help="go on from the state in --checkpoint-dir")
+    output.add_argument("--quiet", action="store_true", help="no progress display")
+    _add_download(train)
+    delays = _command(commands, "delays", "show stages, delays and the schedule grid", _DELAYS_EXAMPLES)
+    add_run_options(delays, only=pipeline_options())
+    delays.add_argument("--ticks", type=int, metavar="N", help="columns of the grid; default: two batches through")
+    info = _command(commands, "info", "show data, networks, strategies, device and versions", "")
+    add_run_options(info, only=("dataset", "data_root", "device"))
+    _add_download(info)
+    return parser
+
+
+def _dispatch(arguments: Sequence[str] | None) -> None:
+    options = make_parser().parse_args(arguments)
+    # Only the chosen command pays for its imports.
+    import_module(f"layerpipe2.cli_{options.command}").run(options)
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, purpose: str, epilog: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=purpose,
+        description=purpose.capitalize() + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def _add_download(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--download", action="store_true", help="let torchvision download data that isn't found")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""``layerpipe2 delays``."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from layerpipe2.cli_options import config_from
+from layerpipe2.config import Rule, check
+from layerpipe2.data import DATASETS, load
+from layerpipe2.history import STRATEGIES, make_history
+from layerpipe2.plan import Plan, make_plan
+
+_TICKS = Rule("", "", "int", low=1, optional=True)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the stage table, the modelled memory per strategy and the schedule grid.
+
+    Raises:
+        UserError: on bad settings.
+    """
+    check("--ticks", options.ticks, _TICKS)
+    config = config_from(options)
+    if config.dataset not in DATASETS:
+        load(config.dataset)  # says which names there are
+    spec = DATASETS[config.dataset]
+    with torch.device("meta"):  # only shapes are needed
+        plan = make_plan(config, spec.image_shape, spec.num_classes)
+    stages = plan.schedule.num_stages
+    print(
+        f"{config.network} for {config.dataset}: {plan.units} layers, {stages} stages, convention {config.convention}"
+    )
+    print(f"\n{stage_table(plan)}\n\n{memory_table(plan)}\n")
+    print(plan.schedule.grid(options.ticks or 2 * stages + 1))
+
+
+def stage_table(plan: Plan) -> str:
+    """One line per stage: its layers, parameters and delay in updates."""
+    lines, first = ["stage  layers  parameters  delay"], 0
+    sizes = plan.parameters_per_stage
+    for k, (stage, size, delay) in enumerate(zip(plan.stages, sizes, plan.schedule.delays, strict=True)):
+        last = first + len(stage) - 1
+        layers = f"{first}-{last}" if last > first else str(first)
+        lines.append(f"{k:5d}  {layers:>6}  {size:10,d}  {delay:5d}")
+        first = last + 1
+    return "\n".join(lines)
+
+
+def memory_table(plan: Plan) -> str:
+    """Modelled history memory of every strategy, as multiples of the network's size."""
+    names = [name for name in STRATEGIES if name != "sequential"]
+    width = max(map(len, names))
+    rows = [f"{name:{width}}  {plan.history_copies(make_history(name)):6.2f}" for name in names]
+    return "\n".join([f"{'strategy':{width}}  copies", *rows])

@@ -1,0 +1,43 @@
+"""``layerpipe2 info``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from layerpipe2.cli_options import config_from
+from layerpipe2.data import DATASETS, load
+from layerpipe2.history import STRATEGIES
+from layerpipe2.inputs import resolve_device
+from layerpipe2.networks import NETWORKS
+from layerpipe2.provenance import device_name, git_state, versions
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print names that can be used, the data that is found, device, threads and versions.
+
+    Raises:
+        UserError: if the data or the device isn't there.
+    """
+    config = config_from(options)
+    print(_listed("networks", {name: info.description for name, info in NETWORKS.items()}))
+    print(_listed("strategies (every ema-* also with -raw)", STRATEGIES))
+    print(f"data sets: {', '.join(DATASETS)}\n")
+    device = resolve_device(config.device)
+    root = Path(config.data_root) if config.data_root else None
+    data = load(config.dataset, root, download=options.download, announce=print)
+    shape = " x ".join(map(str, data.image_shape))
+    print(
+        f"{data.name}: {len(data.y_train)} + {len(data.y_test)} images, {shape}, {data.num_classes} classes, verified"
+    )
+    commit, dirty = git_state(Path(__file__).parent)
+    print(f"\ndevice: {device_name(device)}, {torch.get_num_threads()} CPU threads available")
+    print(f"commit: {commit or 'not a checkout'}{' (changed since)' if dirty else ''}")
+    print("versions: " + ", ".join(f"{name} {version or 'missing'}" for name, version in versions().items()))
+
+
+def _listed(title: str, entries: dict[str, str]) -> str:
+    width = max(map(len, entries))
+    return "\n".join([f"{title}:", *(f"  {name:{width}}  {text}" for name, text in entries.items()), ""])

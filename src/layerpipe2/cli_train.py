@@ -1,0 +1,53 @@
+"""``layerpipe2 train``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from layerpipe2.cli_options import config_from
+from layerpipe2.data import load
+from layerpipe2.errors import UserError
+from layerpipe2.records import Record, writable_folder, write_json
+from layerpipe2.run import train_run
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train one network; write the record and print a summary.
+
+    Raises:
+        UserError: on bad settings, data or output folder, before any training.
+    """
+    config = config_from(options)
+    out = Path(options.out) if options.out else None
+    if out is not None:
+        writable_folder(out.parent)
+        if out.is_dir():
+            raise UserError(f"--out {out} is a folder; give the name of a JSON file")
+    root = Path(config.data_root) if config.data_root else None
+    data = load(config.dataset, root, download=options.download, announce=None if options.quiet else _say)
+    folder = Path(options.checkpoint_dir) if options.checkpoint_dir else None
+    record = train_run(config, data=data, progress=not options.quiet, checkpoint_dir=folder, resume=options.resume)
+    if out is not None:
+        write_json(out, record)
+    print(summary(record) + (f"\nrecord: {out}" if out else ""))
+
+
+def summary(record: Record) -> str:
+    """The outcome of a run in a few lines."""
+    config, where, test = record["config"], record["provenance"], record["test"]
+    lines = [
+        f"{config['network']} on {config['dataset']}, strategy {config['strategy']}, seed {config['seed']}",
+        f"stages: {len(record['delays'])}   delays (updates, {record['convention']}): {record['delays']}",
+        f"modelled weight history: {record['history_copies']:.2f} x the network's parameters",
+    ]
+    if record["status"] == "diverged":
+        lines.append(f"diverged at epoch {record['diverged_epoch']}: the loss isn't finite")
+    else:
+        lines.append(f"test accuracy {test['accuracy']:.2%} of {test['images']} images, test loss {test['loss']:.4f}")
+    return "\n".join([*lines, f"{where['train_time_s']:.1f} s of training on {where['device']}"])
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
