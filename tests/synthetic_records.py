@@ -1,0 +1,90 @@
+"""Made-up records in the columns of ``results/*.csv``, for tests of figures and verdicts. Not measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+STRATEGIES = ("stash", "latest", "ema-0.9", "ema-window", "ema-running", "ema-span", "ema-lsq")
+UNITS = {"mlp": 9, "resnet-small": 5}
+_TEST_IMAGES, _EPOCHS = 450, 6
+_LOSS = {"latest": 0.012, "ema-0.9": 0.004, "ema-running": 0.001}  # accuracy lost per update of delay
+
+
+def make(seeds: int = 3, units: dict[str, int] = UNITS, groups: tuple[int, ...] = (1, 2, 4)) -> dict[str, pd.DataFrame]:
+    """runs, epochs, reconstruction and stages with diverged runs and one missing seed."""
+    rng = np.random.default_rng(0)
+    runs, epochs, stages, errors = [], [], [], []
+    for network, length in units.items():
+        for group in (*groups, length):
+            count = -(-length // group)
+            delays = [2 * (count - 1 - k) for k in range(count)]
+            sizes = [1000 + 200 * k for k in range(count)]
+            for k in range(count):
+                stages.append(
+                    {"network": network, "group_size": group, "stage": k, "delay": delays[k], "parameters": sizes[k]}
+                )
+            for strategy in STRATEGIES if count > 1 else ("sequential",):
+                for seed in range(seeds):
+                    if (strategy, seed, group) == ("ema-span", 2, 1):
+                        continue  # a run that is missing
+                    lost = strategy == "latest" and group == 1 and (network == "mlp" or seed == 0)
+                    run = _run(network, group, strategy, seed, delays, sizes, lost, rng)
+                    runs.append(run)
+                    epochs += _epochs(run, rng)
+            if count > 1:
+                errors += _errors(network, group, delays, seeds, rng)
+    tables = {"runs": runs, "epochs": epochs, "reconstruction": errors, "stages": stages}
+    return {name: pd.DataFrame(rows) for name, rows in tables.items()}
+
+
+def write(folder: Path, tables: dict[str, pd.DataFrame]) -> Path:
+    """The tables as CSV files in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    return folder
+
+
+def _run(network, group, strategy, seed, delays, sizes, lost, rng):
+    copies = {"stash": lambda d: d, "sequential": lambda d: 0, "latest": lambda d: 0}.get(strategy, lambda d: min(d, 1))
+    base = (0.972 if network == "mlp" else 0.988) - _LOSS.get(strategy, 0) * delays[0] + rng.normal(0, 0.003)
+    accuracy = round(base * _TEST_IMAGES) / _TEST_IMAGES
+    return {
+        "dataset": "digits", "network": network, "group_size": group, "num_stages": len(delays), "max_delay": delays[0],
+        "convention": "layerpipe2", "strategy": strategy, "seed": seed, "optimizer": "sgd", "momentum": 0.9, "lr": 0.02,
+        "status": "diverged" if lost else "completed", "diverged_epoch": 3 if lost else None,
+        "test_accuracy": None if lost else accuracy, "test_loss": None if lost else 0.1, "test_images": _TEST_IMAGES,
+        "best_val_accuracy": accuracy, "final_val_accuracy": accuracy,
+        "history_copies": sum(copies(d) * n for d, n in zip(delays, sizes, strict=True)) / sum(sizes),
+        "wall_time_s": 3.0, "train_time_s": 2.5, "commit": "0123abc", "device": "cpu",
+    }  # fmt: skip
+
+
+def _epochs(run, rng):
+    rows = []
+    for epoch in range(_EPOCHS):
+        gone = run["status"] == "diverged" and epoch >= run["diverged_epoch"]
+        growth = 4.0**epoch if run["status"] == "diverged" else 0.4**epoch
+        accuracy = run["final_val_accuracy"] * (1 - 0.5 ** (epoch + 1)) + rng.normal(0, 0.005)
+        key = {name: run[name] for name in ("network", "group_size", "strategy", "seed", "lr")}
+        rows.append(key | {
+            "epoch": epoch, "train_loss": np.nan if gone else 2 * growth + 0.01, "train_accuracy": accuracy,
+            "val_loss": np.nan if gone else 2 * growth + 0.1, "val_accuracy": np.nan if gone else accuracy,
+        })  # fmt: skip
+        if gone:
+            break
+    return rows
+
+
+def _errors(network, group, delays, seeds, rng):
+    level = {"ema-0.9": 0.8, "ema-window": 0.35, "ema-running": 0.5, "ema-span": 0.25, "ema-lsq": 0.3}
+    return [
+        {"network": network, "group_size": group, "seed": seed, "stage": k, "delay": d, "strategy": strategy, "n": 20,
+             "relative_error": 1.0 if strategy == "latest" else 1e-7 if strategy == "update-window"
+             else level[strategy] * (1 + d / 20) * np.exp(rng.normal(0, 0.1))}
+        for seed in range(seeds) for k, d in enumerate(delays) if d
+        for strategy in ("latest", "update-window", *level)
+    ]  # fmt: skip
