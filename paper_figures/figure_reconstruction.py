@@ -1,0 +1,69 @@
+"""Figure of the reconstruction error of each decay rule, measured on exactly stashed runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
+
+from paper_figures import style, tables
+from paper_figures.records import Records
+
+_EXACT = 1e-4
+"""A rule whose error never exceeds this is exact to rounding: it is named in the note, not drawn."""
+
+
+def reconstruction(records: Records) -> Figure:
+    """Relative error of the reconstructed weights against the delay; 1 is no better than the latest weights."""
+    table = tables.reconstruction(records)
+    table = table[(table["strategy"] != "latest") & table["mean"].notna()]
+    worst = table.groupby("strategy")["max"].max()
+    exact = style.ordered(worst.index[worst < _EXACT])
+    drawn = table[~table["strategy"].isin(exact)]
+    networks = [name for name in records.networks if name in set(table["network"])] or records.networks[:1]
+    with style.context():
+        figure, axes = style.panels(networks, 2.7, "relative error of\nreconstructed weights")
+        for network, axis in axes.items():
+            _draw(axis, drawn[drawn["network"] == network])
+            axis.set_xlabel("delay (updates)")
+        style.legend(figure, _handles(drawn))
+        style.note(figure, _note(records, table, {name: float(worst[name]) for name in exact}))
+        return figure
+
+
+def _draw(axis: Any, table: pd.DataFrame) -> None:
+    latest = style.style("latest")
+    axis.axhline(1.0, color=latest.color, linestyle=latest.dash, linewidth=1.2, zorder=1)
+    for strategy in style.ordered(table["strategy"]):
+        rows, looks = table[table["strategy"] == strategy].sort_values("delay"), style.style(strategy)
+        axis.fill_between(rows["delay"], rows["min"], rows["max"], color=looks.color, alpha=0.12, linewidth=0)
+        axis.plot(rows["delay"], rows["mean"], **looks.line())
+    delays = sorted(set(table["delay"]))
+    axis.xaxis.set_major_locator(FixedLocator(delays) if len(delays) < 9 else MaxNLocator(7, steps=[1, 2, 4, 10]))
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_minor_locator(NullLocator())
+
+
+def _handles(table: pd.DataFrame) -> list[Line2D]:
+    latest = style.style("latest")
+    reference = Line2D([], [], color=latest.color, linestyle=latest.dash, label="latest weights (error 1)")
+    looks = [style.style(name) for name in style.ordered(table["strategy"])]
+    return [reference, *(Line2D([], [], label=s.label, **s.line()) for s in looks)]
+
+
+def _note(records: Records, table: pd.DataFrame, exact: dict[str, float]) -> str:
+    counts = f"{table['n'].min()} to {table['n'].max()}" if len(table) else "0"
+    seeds = records.reconstruction["seed"].nunique()
+    text = (
+        f"|Ŵ − W(t−d)| / |W(t) − W(t−d)| along stash runs, mean over n = {counts} (stage, partition, seed) per "
+        f"point, {seeds} seed{'s' if seeds > 1 else ''};\nbands: range. "
+        f"{style.setting(records.dataset, records.convention)}"
+    )
+    for name, error in exact.items():
+        text += f"\nNot drawn: {style.style(name).label}, exact to rounding (at most {error:.1g})."
+    return text

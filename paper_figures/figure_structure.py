@@ -1,0 +1,102 @@
+"""Figures of what follows from the partition alone: delays and modelled memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from layerpipe2.delays import CONVENTIONS
+from paper_figures import style, tables
+from paper_figures.records import Records
+
+
+def delays(records: Records) -> Figure:
+    """Delay of every unit, one line per group size; the other convention's law is drawn thin and dashed."""
+    other = "pipedream" if records.convention == "layerpipe2" else "layerpipe2"
+    looks = _group_styles(records)
+    with style.context():
+        figure, axes = style.panels(records.networks, 2.5, "delay (updates)")
+        for network, axis in axes.items():
+            for group, delay in _partitions(records, network):
+                length = records.units().get(network, group * len(delay))
+                law = CONVENTIONS[other](len(delay)).delays
+                _draw_delays(axis, delay, group, length, looks[group])
+                _draw_delays(axis, law, group, length, looks[group] | _THIN)
+            axis.set_xlabel("unit (0 = input side)")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        style.legend(figure, [Line2D([], [], label=_size_label(g), **looks[g]) for g in looks])
+        recorded, thin = style.convention_label(records.convention), style.convention_label(other)
+        style.note(figure, f"Solid lines with markers: {recorded}, as recorded. Thin dashes: {thin}, for comparison.")
+        return figure
+
+
+_THIN: dict[str, Any] = {"linestyle": (0, (2, 1.5)), "marker": "", "linewidth": 0.8, "zorder": 3}
+
+
+def _draw_delays(axis: Any, delay: Sequence[int], group: int, length: int, looks: dict[str, Any]) -> None:
+    axis.plot(range(length), [delay[unit // group] for unit in range(length)], drawstyle="steps-mid", **looks)
+
+
+def _partitions(records: Records, network: str) -> list[tuple[int, list[int]]]:
+    mine = records.stages[records.stages["network"] == network].sort_values("stage")
+    return [(int(group), rows["delay"].tolist()) for group, rows in mine.groupby("group_size") if len(rows) > 1]
+
+
+def _group_styles(records: Records) -> dict[int, dict[str, Any]]:
+    # Shades of one colour map, so that a group size is never mistaken for a strategy.
+    groups = sorted({group for network in records.networks for group, _ in _partitions(records, network)})
+    shades = mpl.colormaps["viridis"](np.linspace(0.1, 0.8, max(len(groups), 1)))
+    return {g: {"color": shades[i], "marker": "osD^vP*h"[i % 8]} for i, g in enumerate(groups)}
+
+
+def _size_label(group: int) -> str:
+    return f"{group} unit{'s' if group > 1 else ''} per stage"
+
+
+def memory(records: Records) -> Figure:
+    """Copies of the parameters that a strategy needs, against the number of stages; equal strategies share a line."""
+    table = tables.memory(records)
+    with style.context():
+        figure, axes = style.panels(records.networks, 2.5, "parameter copies\nbeside the latest (modelled)")
+        handles: dict[str, Line2D] = {}
+        for network, axis in axes.items():
+            pipelined = table[(table["network"] == network) & (table["stages"] > 1)]
+            for strategies, line in _same_lines(pipelined):
+                looks = style.style(strategies[0]).line() if len(strategies) == 1 else _SHARED
+                (drawn,) = axis.plot(line.index, line.to_numpy(), clip_on=False, **looks)
+                handles.setdefault(_joined(strategies), drawn)
+            axis.set_xlabel("stages")
+            axis.set_xticks(sorted(set(pipelined["stages"])))
+        axis.set_ylim(bottom=0)  # the axes share y, and this ends its autoscaling: only after the last line
+        for label, line in handles.items():
+            line.set_label(label)
+        style.legend(figure, list(handles.values()), columns=3)
+        style.note(figure, style.setting(records.dataset, records.convention))
+        return figure
+
+
+_SHARED: dict[str, Any] = {"color": "#444444", "marker": "d", "linestyle": (0, (3, 1, 1, 1))}
+"""A line that several strategies share has no strategy's colour."""
+
+
+def _same_lines(table: pd.DataFrame) -> list[tuple[list[str], pd.Series]]:
+    groups: dict[tuple[Any, ...], tuple[list[str], pd.Series]] = {}
+    for strategy in style.ordered(table["strategy"]):
+        line = table[table["strategy"] == strategy].set_index("stages")["copies"].sort_index()
+        key = (tuple(line.index), tuple(line.round(9)))
+        groups.setdefault(key, ([], line))[0].append(strategy)
+    return list(groups.values())
+
+
+def _joined(strategies: list[str]) -> str:
+    labels = [style.style(strategy).label for strategy in strategies]
+    averages = [label.removeprefix("EMA ") for label in labels if label.startswith("EMA ")]
+    rest = [label for label in labels if not label.startswith("EMA ")]
+    return ", ".join(rest + ([f"EMA {', '.join(averages)}"] if averages else []))

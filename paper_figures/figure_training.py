@@ -1,0 +1,161 @@
+"""Figures of training: learning curves and final accuracy, with diverged runs drawn as diverged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from paper_figures import style
+from paper_figures.records import RUN, Records
+from paper_figures.scale import ErrorScale
+
+_LOSS = "training loss\n(nats, log scale)"
+
+
+def curves(records: Records, network: str) -> Figure:
+    """Accuracy and loss against epoch: rows are measures, columns partitions, the sequential runs in every column."""
+    epochs = _epochs(records, network)
+    partitions = epochs.loc[epochs["num_stages"] > 1, ["num_stages", "group_size"]].drop_duplicates()
+    columns = partitions.sort_values("num_stages").to_numpy().tolist() or [[1, int(epochs["group_size"].iloc[0])]]
+    scale = ErrorScale.spanning(epochs["val_accuracy"])
+    with style.context():
+        figure, axes = style.canvas(4.2, columns=len(columns), rows=2, sharex=True, sharey="row")
+        for (upper, lower), (stages, group) in zip(axes.T, columns, strict=True):
+            shown = epochs[(epochs["num_stages"] == 1) | (epochs["group_size"] == group)]
+            _draw_curves(upper, shown, "val_accuracy")
+            _draw_curves(lower, shown, "train_loss")
+            scale.apply(upper)
+            upper.set(title=style.stages_label(stages, group), xlabel="", ylabel="")
+            lower.set(xlabel="epoch", ylabel="", yscale="log")
+            lower.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+        axes[0, 0].set_ylabel("validation accuracy\n(%, log-error scale)")
+        axes[1, 0].set_ylabel(_LOSS)
+        style.legend(figure, _handles(epochs), columns=5)
+        style.note(figure, _curve_note(records, network))
+        return figure
+
+
+def _epochs(records: Records, network: str) -> pd.DataFrame:
+    status = records.runs[[*RUN, "status", "num_stages"]]
+    epochs = records.epochs[records.epochs["network"] == network].merge(status, on=RUN)
+    return epochs.assign(epoch=epochs["epoch"] + 1, val_accuracy=100 * epochs["val_accuracy"])
+
+
+def _draw_curves(axis: Any, epochs: pd.DataFrame, measure: str) -> None:
+    done = epochs[epochs["status"] == "completed"]
+    names = style.ordered(done["strategy"])
+    sns.lineplot(
+        done, x="epoch", y=measure, hue="strategy", style="strategy", hue_order=names, style_order=names,
+        palette={name: style.style(name).color for name in names},
+        dashes={name: _seaborn_dash(name) for name in names},
+        estimator="mean", errorbar=("pi", 100), err_kws={"alpha": 0.13, "linewidth": 0}, legend=False, ax=axis,
+    )  # fmt: skip
+    for (strategy, _), run in epochs[epochs["status"] == "diverged"].groupby(["strategy", "seed"]):
+        finite = run[run[measure].notna()].sort_values("epoch")
+        looks = style.style(strategy)
+        axis.plot(finite["epoch"], finite[measure], color=looks.color, linestyle=looks.dash, linewidth=0.7)
+        axis.plot(finite["epoch"].tail(1), finite[measure].tail(1), **_CROSS, color=looks.color)
+
+
+_CROSS: dict[str, Any] = {"linestyle": "", "marker": "x", "markersize": 6, "markeredgewidth": 1.6, "zorder": 5}
+
+
+def _seaborn_dash(strategy: str) -> Any:
+    lengths = style.style(strategy).dash[1]
+    return lengths or ""
+
+
+def _handles(table: pd.DataFrame) -> list[Line2D]:
+    looks = [style.style(name) for name in style.ordered(table["strategy"])]
+    handles = [Line2D([], [], color=s.color, linestyle=s.dash, label=s.label) for s in looks]
+    if (table["status"] == "diverged").any():
+        handles.append(Line2D([], [], color="#444444", label="diverged after here", **_CROSS))
+    return handles
+
+
+def _curve_note(records: Records, network: str) -> str:
+    runs = records.runs[(records.runs["network"] == network) & (records.runs["status"] == "completed")]
+    count = _counted(runs)
+    setting = style.setting(records.dataset, records.convention)
+    return f"Lines: mean of the completed runs, n = {count} seeds; bands: their range. {setting}"
+
+
+def _counted(runs: pd.DataFrame) -> str:
+    counts = runs.groupby(["network", "group_size", "strategy"])["seed"].nunique()
+    if counts.empty:
+        return "0"
+    return f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+
+
+def final_accuracy(records: Records) -> Figure:
+    """Final test accuracy: every run a dot, mean and standard deviation; diverged runs counted in a strip below."""
+    runs = records.runs.assign(percent=100 * records.runs["test_accuracy"])
+    done = runs[runs["status"] == "completed"]
+    scale = ErrorScale.spanning(done["percent"])
+    with style.context():
+        figure, axes = style.panels(records.networks, 3.0, "test accuracy (%, log-error scale)")
+        for network, axis in axes.items():
+            mine = runs[runs["network"] == network]
+            scale.apply(axis, strip=len(done) < len(runs))
+            _draw_baseline(axis, mine[mine["num_stages"] == 1])
+            _draw_partitions(axis, mine[mine["num_stages"] > 1], scale.strip)
+            axis.set_xlabel("stages")
+        looks = [style.style(name) for name in style.ordered(runs["strategy"])]
+        style.legend(figure, [Line2D([], [], label=s.label, **s.line(**_handle(s.label))) for s in looks])
+        style.note(figure, _accuracy_note(records, done))
+        return figure
+
+
+def _handle(label: str) -> dict[str, Any]:
+    return {"marker": ""} if label == "sequential" else {"linestyle": ""}
+
+
+def _draw_baseline(axis: Any, runs: pd.DataFrame) -> None:
+    percent = runs.loc[runs["status"] == "completed", "percent"]
+    if len(percent):
+        looks, mean = style.style("sequential"), percent.mean()
+        axis.axhline(mean, color=looks.color, linestyle=looks.dash, linewidth=1, zorder=1)
+        if len(percent) > 1:
+            low, high = mean - percent.std(), mean + percent.std()
+            axis.axhspan(low, high, color=looks.color, alpha=0.08, linewidth=0, zorder=0)
+
+
+def _draw_partitions(axis: Any, runs: pd.DataFrame, strip: float) -> None:
+    depths, names = sorted(set(runs["num_stages"])), style.ordered(runs["strategy"])
+    for (stages, strategy), cell in runs.groupby(["num_stages", "strategy"]):
+        x = depths.index(stages) + 0.84 * ((names.index(strategy) + 0.5) / len(names) - 0.5)
+        percent = cell.loc[cell["status"] == "completed", "percent"]
+        _draw_cell(axis, x, percent, style.style(strategy))
+        if len(percent) < len(cell):
+            color = style.style(strategy).color
+            axis.plot(x, strip, **_CROSS, color=color)
+            axis.annotate(f"{len(cell) - len(percent)}/{len(cell)}", (x, strip), (0, 4), textcoords="offset points",
+                          ha="center", va="bottom", fontsize=7, color=color)  # fmt: skip
+    for border in range(1, len(depths)):
+        axis.axvline(border - 0.5, color="#dddddd", linewidth=0.6)
+    axis.set_xticks(range(len(depths)), [str(k) for k in depths])
+    axis.set_xlim(-0.5, max(len(depths), 1) - 0.5)
+    axis.grid(False, axis="x")
+
+
+def _draw_cell(axis: Any, x: float, percent: pd.Series, looks: style.Style) -> None:
+    axis.plot([x] * len(percent), percent, ".", color=looks.color, alpha=0.45, markersize=3)
+    if len(percent) > 1:
+        ends = [percent.mean() - percent.std(), percent.mean() + percent.std()]
+        axis.plot([x, x], ends, color=looks.color, linewidth=1)
+    if len(percent):
+        axis.plot(x, percent.mean(), **looks.line(linestyle="", markersize=4.5))
+
+
+def _accuracy_note(records: Records, done: pd.DataFrame) -> str:
+    diverged = len(records.runs) - len(done)
+    lost = f" Crosses: diverged runs of all runs ({diverged} of {len(records.runs)} in total)." if diverged else ""
+    return (
+        f"Markers and bars: mean ± SD of the completed runs (dots), n = {_counted(done)} seeds.{lost}\n"
+        f"{style.setting(records.dataset, records.convention)}"
+    )
