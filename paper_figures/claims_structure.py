@@ -1,0 +1,113 @@
+"""Claims about delays and memory: C1, C2, C3 and C5, tested on the recorded delays, sizes and copies."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from layerpipe2.delays import CONVENTIONS
+from paper_figures.claims import NOT_REPRODUCED, REPRODUCED, STATEMENTS, Claim, inconclusive
+from paper_figures.records import CONFIGURATION, Records
+from paper_figures.style import convention_label, network_label
+
+_BY_DESIGN = (
+    "The training engine sets the delays from this law, so the test shows that the records obey it on these networks; "
+    "it is not the formal derivation (C4)."
+)
+
+
+def _with_law(records: Records) -> pd.DataFrame:
+    """Recorded stages of pipelined partitions, with count (K), downstream (S) and law (the convention's delay)."""
+    count = records.stages.groupby(CONFIGURATION)["stage"].transform("size")
+    rows = records.stages.assign(count=count, downstream=count - 1 - records.stages["stage"])[count > 1]
+    if records.convention not in ("layerpipe2", "pipedream"):  # no delays, or no law
+        return rows.iloc[:0].assign(law=0)
+    laws = [CONVENTIONS[records.convention](k).delays[s] for k, s in zip(rows["count"], rows["stage"], strict=True)]
+    return rows.assign(law=laws)
+
+
+def _verdict(violations: int, n: int) -> str:
+    if n == 0:
+        return inconclusive(n)
+    return NOT_REPRODUCED if violations else REPRODUCED
+
+
+def structure_alone(records: Records) -> Claim:
+    """C1: recorded delays equal the law of the stage count, fall towards the output, and depend on nothing else."""
+    rows = _with_law(records)
+    off = int((rows["delay"] != rows["law"]).sum())
+    steps = rows.sort_values("stage").groupby(CONFIGURATION)["delay"].diff().dropna()
+    runs = records.runs[records.runs["num_stages"] > 1]
+    varying = int((runs.groupby("num_stages")["max_delay"].nunique() > 1).sum())
+    rising = int((steps >= 0).sum())
+    partitions = rows[CONFIGURATION].drop_duplicates()
+    evidence = (
+        f"{off} of {len(rows)} stages in {len(partitions)} partitions of {partitions['network'].nunique()} networks "
+        f"deviate from the law '{convention_label(records.convention)}'; {rising} of {len(steps)} steps towards the "
+        f"output do not fall; {varying} of {runs['num_stages'].nunique()} stage counts show more than one largest "
+        f"delay over {len(runs)} runs (strategies, seeds, networks).",
+        _BY_DESIGN,
+    )
+    test = "Exact: each recorded delay equals the law of the stage count, falls towards the output, and the largest "
+    test += "delay is the same in all runs with as many stages."
+    return Claim("C1", STATEMENTS["C1"], _verdict(off + rising + varying, len(rows)), test, evidence)
+
+
+def downstream_stages(records: Records) -> Claim:
+    """C2: with one unit per stage, one delay per number of downstream stages, over all networks."""
+    rows = _with_law(records)
+    rows = rows[rows["group_size"] == 1]
+    kinds = rows.groupby("downstream")["delay"].nunique()
+    off = int((rows["delay"] != rows["law"]).sum()) + int((kinds > 1).sum())
+    pairs = rows.groupby("downstream")["delay"].first()
+    listed = ", ".join(f"{s}: {d}" for s, d in pairs.items())
+    evidence = (
+        f"{len(rows)} layers of {rows['network'].nunique()} networks; delay by downstream stages: {listed or 'none'}; "
+        f"{off} violations.",
+        _BY_DESIGN,
+    )
+    test = "Exact, on the partitions with one unit per stage: layers with as many downstream stages have one delay "
+    test += "in all networks, and it is the law's."
+    return Claim("C2", STATEMENTS["C2"], _verdict(off, len(rows)), test, evidence)
+
+
+def shared_delay(records: Records) -> Claim:
+    """C3: with several units per stage, ceil(L / g) groups, each with one recorded delay that is the law's."""
+    rows, units = _with_law(records), records.units()
+    rows = rows[(rows["group_size"] > 1) & rows["network"].isin(units)]
+    off, n, lines = 0, 0, []
+    for (network, group), stages in rows.groupby(CONFIGURATION):
+        length = units[str(network)]
+        off += int(len(stages) != math.ceil(length / group)) + int((stages["delay"] != stages["law"]).sum())
+        n += length
+        delays = " ".join(map(str, stages.sort_values("stage")["delay"]))
+        lines.append(f"{network_label(str(network))}: {length} layers in groups of {group}, delays {delays}")
+    evidence = ("; ".join(lines) + f"; {off} violations." if lines else "No grouped partition is recorded.", _BY_DESIGN)
+    test = "Exact, on the partitions with several units per stage: L layers make ceil(L/g) groups, and each group has "
+    test += "one delay, the law's for its place."
+    return Claim("C3", STATEMENTS["C3"], _verdict(off, n), test, evidence)
+
+
+def memory_cost(records: Records) -> Claim:
+    """C5: modelled copies of exact stashing equal the delay-weighted parameters and grow with the number of stages."""
+    stages = records.stages.assign(held=records.stages["delay"] * records.stages["parameters"])
+    sums = stages.groupby(CONFIGURATION)[["held", "parameters"]].sum()
+    expected = (sums["held"] / sums["parameters"]).rename("expected").reset_index()
+    stash = records.runs[(records.runs["strategy"] == "stash") & (records.runs["num_stages"] > 1)]
+    stash = stash.drop_duplicates(CONFIGURATION).merge(expected, on=CONFIGURATION)
+    wrong = int(((stash["history_copies"] - stash["expected"]).abs() > 1e-6 * (1 + stash["expected"])).sum())
+    n, flat, lines = 0, 0, []
+    for network, mine in stash.sort_values("num_stages").groupby("network"):
+        steps = mine["history_copies"].diff().dropna()
+        n, flat = n + len(steps), flat + int((steps <= 0).sum())
+        copies = mine.set_index("num_stages")["history_copies"].items()
+        lines.append(f"{network_label(str(network))}: " + ", ".join(f"{c:.2f} at {k} stages" for k, c in copies))
+    evidence = (
+        f"Copies of the parameters beside the latest: {'; '.join(lines) or 'none recorded'}. {flat} of {n} steps to "
+        f"more stages do not grow; {wrong} of {len(stash)} partitions differ from the sum over stages.",
+        "Modelled (delay times parameters, summed over stages), not measured on hardware.",
+    )
+    test = "Exact: stash copies equal sum(delay x parameters) / sum(parameters), and grow with every step to more "
+    test += "stages of the same network."
+    return Claim("C5", STATEMENTS["C5"], _verdict(flat + wrong, n), test, evidence)
