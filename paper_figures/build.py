@@ -1,0 +1,105 @@
+"""Draw figures, write tables and the report from results/*.csv. Run: python -m paper_figures.build COMMAND.
+
+figures  OUT/figures/*.png and *.svg        tables  OUT/tables/*.csv and *.md
+report   OUT/report.md, OUT/report.html (needs the figures) and OUT/verdicts.json
+readme   the results between the markers of README.md; --check only holds them against the records
+
+Same records, same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from layerpipe2.console import run_command
+from layerpipe2.errors import UserError
+from layerpipe2.records import writable_folder, write_json, write_text
+from paper_figures import claims_training, figures, readme, render, report, style, tables
+from paper_figures.equivalence import Settings
+from paper_figures.records import Records, load
+
+
+def write_figures(records: Records, folder: Path) -> None:
+    """Draw every figure into ``folder``."""
+    writable_folder(folder)
+    for stem, draw in figures.catalogue(records).items():
+        style.save(draw(), folder / stem)
+
+
+def write_tables(records: Records, settings: Settings, folder: Path) -> None:
+    """Write every table into ``folder``: CSV with all digits, Markdown for readers."""
+    accuracy, cells = tables.accuracy(records), claims_training.cells(records, settings)
+    found = {
+        "accuracy": (accuracy, tables.accuracy_for_readers(accuracy)),
+        "equivalence": (cells, report.equivalence_for_readers(cells)),
+    }
+    for make in (tables.training, tables.delays, tables.memory, tables.reconstruction):
+        table = make(records)
+        found[make.__name__] = (table, tables.for_readers(table))
+    for name, (exact, shown) in found.items():
+        write_text(folder / f"{name}.csv", exact.to_csv(index=False, lineterminator="\n"))
+        write_text(folder / f"{name}.md", tables.markdown(shown))
+
+
+def write_report(records: Records, settings: Settings, out: Path) -> None:
+    """Write the report as Markdown and as one HTML page, and the verdicts as JSON.
+
+    Raises:
+        UserError: if a figure is not there yet.
+    """
+    blocks = report.report(records, settings)
+    svg = {}
+    for stem in (block.stem for block in blocks if isinstance(block, render.Image)):
+        path = out / "figures" / f"{stem}.svg"
+        if not path.is_file():
+            raise UserError(f"figure '{path}' does not exist; run first: python -m paper_figures.build figures")
+        svg[stem] = path.read_bytes()
+    write_text(out / "report.md", render.markdown(blocks))
+    write_text(out / "report.html", render.html(blocks, svg))
+    write_json(out / "verdicts.json", {claim.key: claim.verdict for claim in report.claims(records, settings)})
+
+
+def read_params(path: Path) -> Mapping[str, Any]:
+    """The parameters of a YAML file.
+
+    Raises:
+        UserError: if it can't be read or is no mapping.
+    """
+    try:
+        params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"'{path}' cannot be read ({' '.join(str(error).split())}); give a YAML file") from None
+    if not isinstance(params, Mapping):
+        raise UserError(f"'{path}' holds no parameters; give a YAML mapping, for example 'report: {{}}'")
+    return params
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse, read the records, run one command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("figures", "tables", "report", "readme"))
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the CSV files")
+    parser.add_argument("--out", type=Path, default=Path("paper_figures/out"), help="default: %(default)s")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="margin and level of the tests")
+    parser.add_argument("--readme", type=Path, default=Path("README.md"), help="default: %(default)s")
+    parser.add_argument("--check", action="store_true", help="readme: change nothing, fail if out of date")
+    options = parser.parse_args(arguments)
+    records = load(options.results)
+    if options.command == "figures":
+        return write_figures(records, options.out / "figures")
+    settings = Settings.from_params(read_params(options.params))
+    if options.command == "tables":
+        return write_tables(records, settings, options.out / "tables")
+    if options.command == "report":
+        return write_report(records, settings, options.out)
+    return readme.update(options.readme, records, settings, options.out, options.check)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("paper_figures.build", main, None))

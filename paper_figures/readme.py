@@ -1,0 +1,83 @@
+"""The result table and figure of README.md, between two markers, made from the records."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from layerpipe2.errors import UserError
+from layerpipe2.records import write_text
+from paper_figures import tables
+from paper_figures.equivalence import Settings
+from paper_figures.records import Records
+from paper_figures.report import claims
+from paper_figures.style import convention_label, dataset_label, network_label, ordered, style
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+
+
+def headline(records: Records) -> pd.DataFrame:
+    """Test accuracy at the deepest pipeline of each network, strategies by networks, with the modelled copies."""
+    accuracy, memory = tables.accuracy(records), tables.memory(records)
+    columns: dict[str, dict[str, str]] = {}
+    for network in records.networks:
+        mine = accuracy[accuracy["network"] == network]
+        deepest = mine[mine["stages"].isin([1, mine["stages"].max()])]
+        name = f"{network_label(network)}, {mine['stages'].max()} stages"
+        columns[name] = {
+            row["strategy"]: tables.mean_spread(row["mean"], row["sd"], row["n"], row["diverged"])
+            for row in deepest.to_dict("records")
+        }
+    deepest_stages = memory.groupby("network")["stages"].transform("max")
+    shown = memory[memory["stages"].isin([1]) | (memory["stages"] == deepest_stages)]
+    most = shown.groupby("strategy")["copies"].max()
+    rows = ordered({strategy for cells in columns.values() for strategy in cells})
+    cells = {name: [column.get(strategy, "–") for strategy in rows] for name, column in columns.items()}
+    table = pd.DataFrame({"strategy": [style(s).label for s in rows], **cells}, dtype=object)
+    return table.assign(**{"copies of the weights": [f"{most[s]:.1f}" for s in rows]})
+
+
+def section(records: Records, settings: Settings, figures: str, report: str) -> str:
+    """What stands between the markers; ``figures`` and ``report`` are paths relative to the README."""
+    verdicts = ", ".join(f"{claim.key} {claim.verdict}" for claim in claims(records, settings))
+    return (
+        f"Test accuracy in per cent on {dataset_label(records.dataset)}, mean ± SD over n seeds, at each network's "
+        f"deepest pipeline (delays: {convention_label(records.convention)}; 'sequential' has one stage). Copies: "
+        "modelled weight history beside the latest weights, the largest over the networks.\n\n"
+        f"{tables.markdown(headline(records))}\n"
+        f"![Final test accuracy by network, number of stages and strategy]({figures}/final_accuracy.png)\n\n"
+        f"Verdicts: {verdicts}. Tests and evidence: [{report}]({report})."
+    )
+
+
+def inject(text: str, results: str, path: Path) -> str:
+    """``text`` with what stands between the markers replaced by ``results``.
+
+    Raises:
+        UserError: if the two markers don't stand in it once each, in this order.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in rest or END in after or END in before:
+        raise UserError(f"'{path}' must contain '{BEGIN}' and, after it, '{END}', once each; add the two lines")
+    return f"{before}{BEGIN}\n{results}\n{END}{after}"
+
+
+def update(path: Path, records: Records, settings: Settings, out: Path, check: bool) -> None:
+    """Write the results into the README at ``path``, or with ``check`` only hold it against the records.
+
+    Raises:
+        UserError: if it can't be read, lacks the markers, or (``check``) is out of date.
+    """
+    try:
+        old = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"'{path}' cannot be read ({error}); give the README's path with --readme") from None
+    relative = Path(os.path.relpath(out, path.parent)).as_posix()
+    new = inject(old, section(records, settings, f"{relative}/figures", f"{relative}/report.md"), path)
+    if check and new != old:
+        raise UserError(f"results in '{path}' are not those of the records; run: python -m paper_figures.build readme")
+    if new != old:
+        write_text(path, new)

@@ -1,0 +1,157 @@
+"""The report: verdicts, evidence, then what is not reproduced and not known. Every number is computed."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from paper_figures import claims_structure, claims_training, tables
+from paper_figures.claims import Claim, word
+from paper_figures.equivalence import Settings
+from paper_figures.records import Records
+from paper_figures.render import Block, Bullets, Heading, Image, Table, Text
+from paper_figures.style import convention_label, dataset_label, network_label, ordered, style
+
+
+def claims(records: Records, settings: Settings) -> list[Claim]:
+    """One verdict per claim that these records speak about."""
+    return [
+        claims_structure.structure_alone(records),
+        claims_structure.downstream_stages(records),
+        claims_structure.shared_delay(records),
+        claims_structure.memory_cost(records),
+        claims_training.reconstruction_keeps_accuracy(records, settings),
+        claims_training.kinds_of_networks(records, settings),
+    ]
+
+
+def report(records: Records, settings: Settings) -> list[Block]:
+    """The whole report as blocks."""
+    found = claims(records, settings)
+    return [
+        Heading("LayerPipe2: what these runs reproduce", 1),
+        Text(_setting(records)),
+        Heading("Verdicts"),
+        Table(verdict_table(found)),
+        *[block for claim in found for block in _claim(claim)],
+        Heading("Figures"),
+        *_images(records),
+        Heading("Tables"),
+        Text("Final test accuracy; diverged runs are counted, not averaged.", "Accuracy."),
+        Table(tables.accuracy_for_readers(tables.accuracy(records))),
+        Text(_equivalence_text(settings), "Each reconstruction against exact stashing."),
+        Table(equivalence_for_readers(claims_training.cells(records, settings))),
+        Text("Modelled copies of the parameters beside the latest ones.", "Memory."),
+        Table(tables.for_readers(tables.memory(records))),
+        Heading("Not reproduced, and not known"),
+        Bullets(_limits(records)),
+    ]
+
+
+def verdict_table(found: list[Claim]) -> pd.DataFrame:
+    """Claim, statement and verdict."""
+    rows = [(claim.key, claim.statement, claim.verdict) for claim in found]
+    return pd.DataFrame(rows, columns=["claim", "statement", "verdict"])
+
+
+def _claim(claim: Claim) -> list[Block]:
+    return [
+        Heading(f"{claim.key}: {claim.verdict}", 3),
+        Text(claim.statement, "Claim."),
+        Text(claim.test, "Test."),
+        Bullets(claim.evidence),
+    ]
+
+
+def _setting(records: Records) -> str:
+    runs = records.runs
+    diverged = int((runs["status"] == "diverged").sum())
+    networks = ", ".join(network_label(name) for name in records.networks)
+    strategies = ", ".join(style(name).label for name in ordered(runs["strategy"]))
+    return (
+        f"{len(runs)} training runs, {diverged} of which diverged, on {dataset_label(records.dataset)} "
+        f"({_values(runs, 'test_images')} test images). Networks: {networks}. Strategies: {strategies}. Seeds: "
+        f"{runs['seed'].nunique()}. Epochs: {records.epochs['epoch'].max() + 1}. "
+        f"Optimizer: {_values(runs, 'optimizer')}, momentum {_values(runs, 'momentum')}, {_rates(records)}. "
+        f"Delay convention: {convention_label(records.convention)}, where S is the "
+        "number of downstream stages."
+    )
+
+
+def _rates(records: Records) -> str:
+    parts = []
+    for name in records.networks:
+        mine = records.runs[records.runs["network"] == name]
+        parts.append(f"{network_label(name)} {_values(mine, 'lr')}")
+    one = (records.runs.groupby("network")["lr"].nunique() == 1).all()
+    return f"learning rate {'the same for all strategies' if one else 'not the same for all runs'}: {'; '.join(parts)}"
+
+
+def _values(runs: pd.DataFrame, column: str) -> str:
+    return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in sorted(runs[column].dropna().unique()))
+
+
+def _images(records: Records) -> list[Block]:
+    curves = [
+        Image(
+            f"curves_{name}",
+            f"{network_label(name)}: validation accuracy and training loss against epoch; columns are partitions.",
+        )
+        for name in records.networks
+    ]
+    return [
+        Image("final_accuracy", "Final test accuracy by network, number of stages and strategy."),
+        Image("delays", "Delay of every unit for each group size, in optimizer updates."),
+        *curves,
+        Image("reconstruction", "Error of the reconstructed weights relative to the latest ones, against the delay."),
+        Image("memory", "Weight-history memory that a strategy needs, in copies of the parameters (modelled)."),
+    ]
+
+
+def _equivalence_text(settings: Settings) -> str:
+    return (
+        f"Difference of test accuracy in points, paired by seed, with its {100 * (1 - 2 * settings.level):g} % "
+        f"interval; p of the test of equivalence within {settings.margin:g} points, Holm-corrected over this table. "
+        "Test-image error: about how far the difference would move on other test images of the same number; a verdict "
+        "needs a margin above it. With few seeds a row is hardly ever decided: the verdicts above pool partitions."
+    )
+
+
+def equivalence_for_readers(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of comparisons with difference and interval in one cell and the verdict in words."""
+    rows = table.to_dict("records")
+    cells = [_difference(row["mean"], row["low"], row["high"], row["n"]) for row in rows]
+    shown = table[["network", "num_stages", "strategy", "n", "lost"]].assign(
+        difference=cells,
+        p_equivalent=[tables.number(3)(row["p_equivalent"]) for row in rows],
+        image_error=[tables.number(2)(row["image_error"]) for row in rows],
+        verdict=[word(row["outcome"], row["n"]) for row in rows],
+    )
+    names = {"num_stages": "stages", "lost": "diverged alone", "p_equivalent": "p (equivalence)"}
+    names |= {"image_error": "test-image error (points)", "difference": "difference (points)"}
+    return tables.for_readers(shown, {column: (name, str) for column, name in names.items()})
+
+
+def _difference(mean: float, low: float, high: float, n: int) -> str:
+    if n == 0:
+        return "–"
+    return f"{mean:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if n > 1 else "")
+
+
+def _limits(records: Records) -> list[str]:
+    own = ("resnet18" in records.networks) and records.dataset == "cifar100"
+    networks = ", ".join(network_label(name) for name in records.networks)
+    experiment = (
+        "The paper's experiment was ResNet-18 on CIFAR-100. "
+        + ("That pair is among these runs" if own else f"These runs are {networks} on {dataset_label(records.dataset)}")
+        + "; its figures' values are not known, so no number here is compared with a number of the paper."
+    )
+    return [
+        experiment,
+        "Not tested by this report: the formal derivation by delay insertion and retiming (C4), the trade-off of "
+        "communication against computation (C7), spiking networks (the third part of C8).",
+        "Not known of the paper: number of stages, epochs, learning rate, batch size, optimizer, schedule, warm-up and "
+        "the exact decay formula. The hyper-parameters here are this project's own; several decay rules are measured.",
+        "Delays are simulated in one process: nothing here measures speed, communication or memory of real hardware.",
+        "The seeds vary initial weights and batch order on one split of one data set; the verdicts hold for its test "
+        "images and these training budgets, and equivalence means 'within the margin', not 'equal'.",
+    ]
