@@ -136,6 +136,12 @@ class DelayedStage:
                         "change it in place (copy_, mul_, ...)"
                     )
 
+    def _fits(self, mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+        if {name: t.shape for name, t in mine.items()} != {name: t.shape for name, t in theirs.items()}:
+            return False
+        constants = [name for name in self.history.constants if name in mine]
+        return all(torch.equal(mine[name], theirs[name].to(mine[name])) for name in constants)
+
     def _regions_of(self, compute_dtype: torch.dtype | None) -> list[tuple[int, int, torch.dtype]]:
         own, kept, size = self.latest.dtype, self.layout.kept, self.layout.size
         if compute_dtype is None:

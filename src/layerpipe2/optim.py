@@ -13,13 +13,16 @@ from layerpipe2.config import RunConfig
 
 
 def optimizer_factory(config: RunConfig) -> Callable[[Iterable[Parameter]], Optimizer]:
-    """Parameters -> optimizer with the settings of ``config``."""
+    """Parameters -> optimizer with the settings of ``config``; one that a CUDA graph can hold on a CUDA device."""
 
-    def make(parameters: Iterable[Parameter]) -> Optimizer:
+    def make(given: Iterable[Parameter]) -> Optimizer:
+        parameters = list(given)
+        cuda = parameters[0].is_cuda
         if config.optimizer == "adamw":
-            return AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+            return AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=cuda, capturable=cuda)
         return SGD(
             parameters,
+            fused=cuda,
             lr=config.lr,
             momentum=config.momentum,
             nesterov=config.nesterov,

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -15,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from layerpipe2.delays import DelaySchedule
 from layerpipe2.engine import Loss, PipelineEngine
 from layerpipe2.errors import UserError
+from layerpipe2.graph import GraphedStep, obstacle
 from layerpipe2.history import WeightHistory
 from layerpipe2.metrics import Totals
 
@@ -41,6 +43,8 @@ class PipelinedModule(pl.LightningModule):
             two epochs overlap in the pipeline.
         precision: ``native`` computes in the parameters' type (also with ``Trainer(precision="64-true")``); ``bf16``
             computes in bfloat16 with parameters, updates and averages in float32.
+        cuda_graph: on a CUDA device, run the step as one CUDA graph where the optimizer allows it; where it does not,
+            a line says why.
 
     Raises:
         UserError: if schedule and stages do not match, or ``precision`` is unknown; when fitting starts, if the
@@ -60,6 +64,7 @@ class PipelinedModule(pl.LightningModule):
         gradient_clip_norm: float | None = None,
         drain: bool = False,
         precision: Literal["native", "bf16"] = "native",
+        cuda_graph: bool = True,
     ) -> None:
         super().__init__()
         if precision not in _COMPUTE_DTYPES:
@@ -73,7 +78,9 @@ class PipelinedModule(pl.LightningModule):
         self.scheduler_interval = scheduler_interval
         self.loss, self.drain, self.precision = loss, drain, precision
         self.gradient_clip_norm = gradient_clip_norm
+        self.cuda_graph = cuda_graph
         self.engine = self._build_engine()
+        self._graphed: GraphedStep | None = None
         self._resumed: dict[str, Any] | None = None
         self._totals = {phase: Totals() for phase in ("train", "val", "test")}
 
@@ -91,7 +98,7 @@ class PipelinedModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
 
     def on_fit_start(self) -> None:
-        """Check the trainer; continue the random generators of a checkpoint, before the data iterator draws from them."""
+        """Check the trainer; continue a checkpoint's random generators, before the data iterator draws from them."""
         self._check_trainer()
         if self._resumed is not None:
             torch.set_rng_state(self._resumed["rng"].cpu())
@@ -104,6 +111,7 @@ class PipelinedModule(pl.LightningModule):
         if self._resumed is not None:
             self.engine.load_state_dict(self._resumed["engine"])
             self._resumed = None
+        self._graphed = self._make_graphed()
 
     def on_train_epoch_start(self) -> None:
         """With ``drain``, start the epoch with an empty pipeline."""
@@ -113,7 +121,7 @@ class PipelinedModule(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """One mini-batch through the pipeline."""
         x, y = batch
-        loss, outputs = self.engine.train_step(x, y, self.loss, self.optimizers())
+        loss, outputs = self._step(x, y)
         self._totals["train"].add(loss, outputs, y)
         if self.make_scheduler is not None and self.scheduler_interval == "step":
             self._step_scheduler()
@@ -159,6 +167,26 @@ class PipelinedModule(pl.LightningModule):
             compute_dtype=_COMPUTE_DTYPES[self.precision],
             gradient_clip_norm=self.gradient_clip_norm,
         )
+
+    def _make_graphed(self) -> GraphedStep | None:
+        if not self.cuda_graph or self.device.type != "cuda":
+            return None
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        reason = obstacle(optimizer)  # type: ignore[arg-type]
+        if reason is not None:
+            rank_zero_info(f"layerpipe2: no CUDA graph, training is several times slower: {reason}")
+            return None
+        return GraphedStep(self.engine, self.loss, optimizer)  # type: ignore[arg-type]
+
+    def _step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        optimizer = self.optimizers()
+        if self._graphed is None:
+            return self.engine.train_step(x, y, self.loss, optimizer)
+        # The graph contains the optimizer's step; Lightning counts steps in these two callbacks of its wrapper.
+        optimizer._on_before_step()  # type: ignore[union-attr]
+        results = self._graphed(x, y)
+        optimizer._on_after_step()  # type: ignore[union-attr]
+        return results
 
     def _check_trainer(self) -> None:
         if "mixed" in str(self.trainer.precision):

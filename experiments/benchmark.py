@@ -1,0 +1,145 @@
+"""Throughput of delayed training as ratios to plain Lightning training of the same network, in one run.
+
+Every round times each variant once, in turn; the table gives medians over the rounds. All variants see the same
+batches on the same device. Example: python experiments/benchmark.py --network resnet18 --rounds 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+
+from layerpipe2 import DelaySchedule, PipelinedModule, make_history, networks, partition
+from layerpipe2.data import BatchLoader, TensorSplit
+from layerpipe2.provenance import provenance
+
+
+class Plain(pl.LightningModule):
+    """The network as anybody would train it in Lightning: automatic optimization, nothing logged."""
+
+    def __init__(self, layers: list[torch.nn.Module], fused: bool) -> None:
+        super().__init__()
+        self.net, self.fused = torch.nn.Sequential(*layers), fused
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        """Cross-entropy of one mini-batch."""
+        return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """SGD with momentum, as the pipelines have."""
+        return make_optimizer(self.parameters(), self.fused)
+
+
+class Clock(pl.Callback):
+    """Seconds per step after ``warmup`` steps."""
+
+    def __init__(self, warmup: int) -> None:
+        self.warmup, self.start, self.steps = warmup, 0.0, 0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Start the clock."""
+        if batch_idx == self.warmup:
+            _synchronize(pl_module.device)
+            self.start = time.perf_counter()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Stop the clock."""
+        _synchronize(pl_module.device)
+        self.seconds = (time.perf_counter() - self.start) / (trainer.global_step - self.warmup)
+
+
+def make_optimizer(parameters: Any, fused: bool) -> torch.optim.Optimizer:
+    """SGD with momentum 0.9."""
+    return torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, fused=fused)
+
+
+def main() -> None:
+    """Time all variants, print the table, write the figures."""
+    options = _parser().parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")
+    variants = _variants(device)
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(options.rounds):
+        for name, (strategy, precision) in variants.items():
+            times[name].append(_time(options, device, strategy, precision))
+    plain, sequential = (statistics.median(times[n]) for n in ("plain Lightning", "sequential"))
+    rows = []
+    print(f"{options.network}, batch {options.batch_size}, {device}, n = {options.rounds} rounds of {options.steps} steps")
+    print(f"{'variant':28} {'ms/step':>9} {'speed-up':>9} {'/sequential':>11} {'spread':>8}")
+    for name, values in times.items():
+        median = statistics.median(values)
+        spread = (max(values) - min(values)) / median
+        print(f"{name:28} {median * 1e3:9.2f} {plain / median:8.2f}x {median / sequential:10.3f}x {spread:8.1%}")
+        rows.append({"variant": name, "seconds_per_step": values, "speed_up_over_plain": plain / median})
+    if options.out:
+        result = {"options": vars(options) | {"out": None}, "rows": rows, "provenance": provenance(device)}
+        options.out.write_text(json.dumps(result, indent=1, sort_keys=True, default=str) + "\n")
+
+
+def _variants(device: torch.device) -> dict[str, tuple[str, str]]:
+    named = {"plain Lightning": ("plain", "native"), "sequential": ("sequential", "native")}
+    for strategy in ("stash", "latest", "ema-window"):
+        named[f"per layer, {strategy}"] = (strategy, "native")
+    if device.type == "cuda":
+        named["sequential, bf16"] = ("sequential", "bf16")
+        for strategy in ("stash", "latest", "ema-window"):
+            named[f"per layer, {strategy}, bf16"] = (strategy, "bf16")
+    return named
+
+
+def _time(options: argparse.Namespace, device: torch.device, strategy: str, precision: str) -> float:
+    torch.manual_seed(0)
+    shape = tuple(options.input_shape)
+    layers = networks.build(options.network, input_shape=shape, num_classes=10, width=options.width)
+    cuda = device.type == "cuda"
+    if cuda:
+        layers = [layer.to(memory_format=torch.channels_last) for layer in layers]  # type: ignore[call-overload]
+    model: pl.LightningModule = Plain(layers, cuda)
+    if strategy != "plain":
+        stages = partition(layers, len(layers) if strategy == "sequential" else 1)
+        schedule, history = DelaySchedule.layerpipe2(len(stages)), make_history(strategy)
+        model = PipelinedModule(
+            stages, schedule, history, optimizer=lambda p: make_optimizer(p, cuda), precision=precision
+        )  # type: ignore[arg-type]
+    n = options.batch_size * (options.steps + options.warmup)
+    data = TensorSplit(torch.randint(0, 256, (n, *shape), dtype=torch.uint8), torch.randint(10, (n,)))
+    channels = [0.5] * shape[0]
+    loader = BatchLoader(data, options.batch_size, mean=channels, std=channels, seed=0, augment=True, device=device)
+    clock = Clock(options.warmup)
+    pl.Trainer(accelerator="gpu" if cuda else "cpu", devices=1, max_epochs=1, callbacks=[clock], logger=False,
+               enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
+               limit_val_batches=0).fit(model, loader)  # fmt: skip
+    return clock.seconds
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="resnet18", help="network name")
+    parser.add_argument("--width", type=int, default=None, help="base width; default: the network's own")
+    parser.add_argument("--input-shape", type=int, nargs=3, default=[3, 32, 32], help="C H W")
+    parser.add_argument("--batch-size", type=int, default=128, help="images per mini-batch")
+    parser.add_argument("--steps", type=int, default=20, help="timed steps per round")
+    parser.add_argument("--warmup", type=int, default=5, help="untimed steps per round")
+    parser.add_argument("--rounds", type=int, default=5, help="times that each variant is timed")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--cpu", action="store_true", help="time on the CPU even where there is a CUDA device")
+    parser.add_argument("--out", type=Path, default=None, help="write the figures there as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
