@@ -1,0 +1,94 @@
+"""The whole pipeline from end to end in a clone of the last commit: one network, two epochs, one seed.
+
+Then: a second run does nothing, a changed learning rate reruns that network alone, changed figure code retrains nothing,
+`dvc metrics` and `dvc plots` say something, and a mistake in params.yaml is one line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+NETWORKS = ["mlp", "resnet-small"]
+
+
+def main() -> None:
+    """Reproduce, then change things."""
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder) / "clone"
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+        set_params(clone, "study", networks=NETWORKS, groups=[4, "sequential"], strategies=["stash", "ema-window"])
+        set_params(clone, "study", seeds=[0, 1], probe_every=5)
+        set_params(clone, "profiles", digits={"epochs": 2, "batch_size": 64, "augment": False})
+        dvc(clone, "repro")
+        expect(json.loads((clone / "results/metrics.json").read_text())["runs"] == 12, "12 runs were collected")
+        expect((clone / "paper_figures/out/report.md").is_file(), "a report was written")
+        expect("up to date" in dvc(clone, "repro"), "a second run does nothing")
+        check_reruns(clone)
+        expect("test_accuracy" in dvc(clone, "metrics", "show", "--json"), "dvc metrics says something")
+        expect("mlp.csv" in dvc(clone, "plots", "show", "--json"), "dvc plots says something")
+        set_params(clone, "nets", mlp={"width": 8, "lr": -1})
+        failed = dvc(clone, "repro", code=255)
+        expect("params.yaml: nets.mlp.lr is -1; give a finite number > 0" in failed, "a mistake is named")
+        expect("Traceback" not in failed, "without a traceback")
+
+
+def check_reruns(clone: Path) -> None:
+    """What would run after a change of one network's parameter, and of figure code."""
+    set_params(clone, "nets", mlp={"width": 8, "lr": 0.02})
+    stages = changed(clone)
+    expect({"train@mlp-4", "train@mlp-sequential"} <= stages, "a network's parameter reruns that network")
+    expect(not any(stage.startswith("train@resnet-small") for stage in stages), "and no other")
+    dvc(clone, "repro")
+    with (clone / "paper_figures/style.py").open("a") as code:
+        code.write("\n# changed\n")
+    stages = changed(clone)
+    expect("figures" in stages, "a change of figure code redraws the figures")
+    expect(not any(stage.startswith(("train", "collect")) for stage in stages), "and retrains nothing")
+
+
+def changed(clone: Path) -> set[str]:
+    """Names of the stages that DVC finds changed."""
+    return set(json.loads(dvc(clone, "status", "--json")))
+
+
+def dvc(clone: Path, *arguments: str, code: int = 0) -> str:
+    """Run dvc on the clone's own code; returns what it printed."""
+    environment = os.environ | {
+        "PYTHONPATH": str(clone / "src"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != code:
+        sys.exit(
+            f"tiny reproduction: dvc {' '.join(arguments)} ended with {done.returncode}\n{done.stdout}{done.stderr}"
+        )
+    return done.stdout + done.stderr
+
+
+def set_params(clone: Path, section: str, **values: Any) -> None:
+    """Change values of one section of the clone's params.yaml."""
+    path = clone / "params.yaml"
+    content = yaml.safe_load(path.read_text())
+    content[section] |= values
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def expect(holds: bool, what: str) -> None:
+    """Report a check; end at the first that fails."""
+    print(f"tiny reproduction: {'ok' if holds else 'FAILED'}: {what}", flush=True)
+    if not holds:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

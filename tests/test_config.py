@@ -1,0 +1,73 @@
+"""Settings of a run: ranges, types, names."""
+
+import math
+
+import pytest
+
+from layerpipe2.config import RunConfig, rules
+from layerpipe2.errors import UserError
+
+
+def test_defaults_are_allowed_and_survive_a_round_trip():
+    config = RunConfig()
+    assert RunConfig.from_dict(config.to_dict()) == config
+
+
+def test_custom_delays_survive_a_round_trip():
+    config = RunConfig(convention="custom", delays=(4, 2, 0))
+    assert config.to_dict()["delays"] == [4, 2, 0]
+    assert RunConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("lr", math.nan, "a finite number > 0"),
+        ("lr", math.inf, "a finite number > 0"),
+        ("lr", 0.0, "a finite number > 0"),
+        ("lr", "fast", "a finite number > 0"),
+        ("group_size", 0, "an integer >= 1"),
+        ("group_size", 1.0, "an integer >= 1"),
+        ("group_size", True, "an integer >= 1"),
+        ("momentum", 1.0, "a finite number >= 0 and < 1"),
+        ("validation_fraction", 0.0, "> 0 and < 1"),
+        ("batch_size", -3, "an integer >= 1"),
+        ("optimizer", "adam", "one of sgd, adamw"),
+        ("convention", "gpipe", "one of layerpipe2, pipedream, none, custom"),
+        ("gradient_clip_norm", 0, "> 0, or none"),
+        ("delays", (2, -1), "a list of integers >= 0"),
+        ("delays", (), "a list of integers >= 0"),
+        ("augment", 1, "true or false"),
+        ("seed", 2**32, "<= 4.29497e+09"),
+        ("dataset", None, "a text"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(name, value, allowed):
+    with pytest.raises(UserError) as caught:
+        RunConfig(**{name: value})
+    message = str(caught.value)
+    assert message.startswith(f"{name} is {value!r}; give")
+    assert allowed in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("settings", [{"convention": "custom"}, {"delays": (2, 0)}])
+def test_custom_delays_and_convention_go_together(settings):
+    with pytest.raises(UserError, match="go together"):
+        RunConfig(**settings)
+
+
+def test_an_unknown_key_gets_the_nearest_name():
+    with pytest.raises(UserError, match=r"run\.json: unknown key 'grup_size'; did you mean 'group_size'\?"):
+        RunConfig.from_dict({"grup_size": 2}, "run.json")
+    with pytest.raises(UserError, match="unknown key 'zzz'; known: dataset, "):
+        RunConfig.from_dict({"zzz": 2})
+
+
+def test_a_bad_value_from_a_file_names_the_file():
+    with pytest.raises(UserError, match=r"run\.json: epochs is 0; give an integer >= 1"):
+        RunConfig.from_dict({"epochs": 0}, "run.json")
+
+
+def test_every_setting_has_a_line_of_help():
+    assert all(rule.text and rule.section for rule in rules().values())
