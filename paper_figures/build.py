@@ -20,7 +20,7 @@ import yaml
 from layerpipe2.console import run_command
 from layerpipe2.errors import UserError
 from layerpipe2.records import writable_folder, write_json, write_text
-from paper_figures import claims_training, figures, readme, render, report, style, tables
+from paper_figures import comparisons, figures, readme, render, report, style, tables
 from paper_figures.equivalence import Settings
 from paper_figures.records import Records, load
 
@@ -34,7 +34,7 @@ def write_figures(records: Records, folder: Path) -> None:
 
 def write_tables(records: Records, settings: Settings, folder: Path) -> None:
     """Write every table into ``folder``: CSV with all digits, Markdown for readers."""
-    accuracy, cells = tables.accuracy(records), claims_training.cells(records, settings)
+    accuracy, cells = tables.accuracy(records), comparisons.cells(records, settings)
     found = {
         "accuracy": (accuracy, tables.accuracy_for_readers(accuracy)),
         "equivalence": (cells, report.equivalence_for_readers(cells)),

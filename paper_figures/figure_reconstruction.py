@@ -40,7 +40,7 @@ def _draw(axis: Any, table: pd.DataFrame) -> None:
     for strategy in style.ordered(table["strategy"]):
         rows, looks = table[table["strategy"] == strategy].sort_values("delay"), style.style(strategy)
         axis.fill_between(rows["delay"], rows["min"], rows["max"], color=looks.color, alpha=0.12, linewidth=0)
-        axis.plot(rows["delay"], rows["mean"], **looks.line())
+        axis.plot(rows["delay"], rows["mean"], **(looks.line() if looks.filled else _raw_line(looks.color)))
     delays = sorted(set(table["delay"]))
     axis.xaxis.set_major_locator(FixedLocator(delays) if len(delays) < 9 else MaxNLocator(7, steps=[1, 2, 4, 10]))
     axis.set_yscale("log")
@@ -53,7 +53,15 @@ def _handles(table: pd.DataFrame) -> list[Line2D]:
     latest = style.style("latest")
     reference = Line2D([], [], color=latest.color, linestyle=latest.dash, label="latest weights (error 1)")
     looks = [style.style(name) for name in style.ordered(table["strategy"])]
-    return [reference, *(Line2D([], [], label=s.label, **s.line()) for s in looks)]
+    handles = [reference, *(Line2D([], [], label=s.label, **s.line()) for s in looks if s.filled)]
+    if any(not s.filled for s in looks):
+        handles.append(Line2D([], [], label="raw-gradient form (same colors)", **_raw_line("#444444")))
+    return handles
+
+
+def _raw_line(color: str) -> dict[str, Any]:
+    # The raw-gradient forms lie on top of each other: thin, without markers.
+    return {"color": color, "linestyle": (0, (1, 1.5)), "linewidth": 1.0}
 
 
 def _note(records: Records, table: pd.DataFrame, exact: dict[str, float]) -> str:

@@ -19,7 +19,7 @@ _LOSS = "training loss\n(nats, log scale)"
 
 def curves(records: Records, network: str) -> Figure:
     """Accuracy and loss against epoch: rows are measures, columns partitions, the sequential runs in every column."""
-    epochs = _epochs(records, network)
+    epochs, ceiling = _capped(_epochs(records, network))
     partitions = epochs.loc[epochs["num_stages"] > 1, ["num_stages", "group_size"]].drop_duplicates()
     columns = partitions.sort_values("num_stages").to_numpy().tolist() or [[1, int(epochs["group_size"].iloc[0])]]
     scale = ErrorScale.spanning(epochs["val_accuracy"])
@@ -36,7 +36,7 @@ def curves(records: Records, network: str) -> Figure:
         axes[0, 0].set_ylabel("validation accuracy\n(%, log-error scale)")
         axes[1, 0].set_ylabel(_LOSS)
         style.legend(figure, _handles(epochs), columns=5)
-        style.note(figure, _curve_note(records, network))
+        style.note(figure, _curve_note(records, network) + ceiling)
         return figure
 
 
@@ -44,6 +44,15 @@ def _epochs(records: Records, network: str) -> pd.DataFrame:
     status = records.runs[[*RUN, "status", "num_stages"]]
     epochs = records.epochs[records.epochs["network"] == network].merge(status, on=RUN)
     return epochs.assign(epoch=epochs["epoch"] + 1, val_accuracy=100 * epochs["val_accuracy"])
+
+
+def _capped(epochs: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Losses of diverging runs (up to 1e30) cut at ten times the largest other loss, and the sentence that says so."""
+    ceiling = 10 * epochs.loc[epochs["status"] == "completed", "train_loss"].max()
+    if not (epochs["train_loss"] > ceiling).any():
+        return epochs, ""
+    capped = epochs.assign(train_loss=epochs["train_loss"].clip(upper=ceiling))
+    return capped, f"\nTraining losses above {ceiling:.2g} nats (diverging runs) are drawn at that value."
 
 
 def _draw_curves(axis: Any, epochs: pd.DataFrame, measure: str) -> None:
@@ -62,7 +71,7 @@ def _draw_curves(axis: Any, epochs: pd.DataFrame, measure: str) -> None:
         axis.plot(finite["epoch"].tail(1), finite[measure].tail(1), **_CROSS, color=looks.color)
 
 
-_CROSS: dict[str, Any] = {"linestyle": "", "marker": "x", "markersize": 6, "markeredgewidth": 1.6, "zorder": 5}
+_CROSS: dict[str, Any] = {"linestyle": "", "marker": "x", "markersize": 5, "markeredgewidth": 1.4, "zorder": 5}
 
 
 def _seaborn_dash(strategy: str) -> Any:
@@ -93,7 +102,7 @@ def _counted(runs: pd.DataFrame) -> str:
 
 
 def final_accuracy(records: Records) -> Figure:
-    """Final test accuracy: every run a dot, mean and standard deviation; diverged runs counted in a strip below."""
+    """Final test accuracy: every run a dot, with mean and range; diverged runs counted in a strip below."""
     runs = records.runs.assign(percent=100 * records.runs["test_accuracy"])
     done = runs[runs["status"] == "completed"]
     scale = ErrorScale.spanning(done["percent"])
@@ -121,8 +130,7 @@ def _draw_baseline(axis: Any, runs: pd.DataFrame) -> None:
         looks, mean = style.style("sequential"), percent.mean()
         axis.axhline(mean, color=looks.color, linestyle=looks.dash, linewidth=1, zorder=1)
         if len(percent) > 1:
-            low, high = mean - percent.std(), mean + percent.std()
-            axis.axhspan(low, high, color=looks.color, alpha=0.08, linewidth=0, zorder=0)
+            axis.axhspan(percent.min(), percent.max(), color=looks.color, alpha=0.08, linewidth=0, zorder=0)
 
 
 def _draw_partitions(axis: Any, runs: pd.DataFrame, strip: float) -> None:
@@ -134,7 +142,7 @@ def _draw_partitions(axis: Any, runs: pd.DataFrame, strip: float) -> None:
         if len(percent) < len(cell):
             color = style.style(strategy).color
             axis.plot(x, strip, **_CROSS, color=color)
-            axis.annotate(f"{len(cell) - len(percent)}/{len(cell)}", (x, strip), (0, 4), textcoords="offset points",
+            axis.annotate(f"{len(cell) - len(percent)}", (x, strip), (0, 4), textcoords="offset points",
                           ha="center", va="bottom", fontsize=7, color=color)  # fmt: skip
     for border in range(1, len(depths)):
         axis.axvline(border - 0.5, color="#dddddd", linewidth=0.6)
@@ -146,16 +154,15 @@ def _draw_partitions(axis: Any, runs: pd.DataFrame, strip: float) -> None:
 def _draw_cell(axis: Any, x: float, percent: pd.Series, looks: style.Style) -> None:
     axis.plot([x] * len(percent), percent, ".", color=looks.color, alpha=0.45, markersize=3)
     if len(percent) > 1:
-        ends = [percent.mean() - percent.std(), percent.mean() + percent.std()]
-        axis.plot([x, x], ends, color=looks.color, linewidth=1)
+        axis.plot([x, x], [percent.min(), percent.max()], color=looks.color, linewidth=1)
     if len(percent):
         axis.plot(x, percent.mean(), **looks.line(linestyle="", markersize=4.5))
 
 
 def _accuracy_note(records: Records, done: pd.DataFrame) -> str:
     diverged = len(records.runs) - len(done)
-    lost = f" Crosses: diverged runs of all runs ({diverged} of {len(records.runs)} in total)." if diverged else ""
+    lost = f" Crosses: number of diverged runs ({diverged} of {len(records.runs)} in all)." if diverged else ""
     return (
-        f"Markers and bars: mean ± SD of the completed runs (dots), n = {_counted(done)} seeds.{lost}\n"
+        f"Markers: mean of the completed runs (dots); bars: their range, n = {_counted(done)} seeds.{lost}\n"
         f"{style.setting(records.dataset, records.convention)}"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from paper_figures import claims_structure, claims_training, tables
+from paper_figures import claims_structure, claims_training, comparisons, tables
 from paper_figures.claims import Claim, word
 from paper_figures.equivalence import Settings
 from paper_figures.records import Records
@@ -39,7 +39,7 @@ def report(records: Records, settings: Settings) -> list[Block]:
         Text("Final test accuracy; diverged runs are counted, not averaged.", "Accuracy."),
         Table(tables.accuracy_for_readers(tables.accuracy(records))),
         Text(_equivalence_text(settings), "Each reconstruction against exact stashing."),
-        Table(equivalence_for_readers(claims_training.cells(records, settings))),
+        Table(equivalence_for_readers(comparisons.cells(records, settings))),
         Text("Modelled copies of the parameters beside the latest ones.", "Memory."),
         Table(tables.for_readers(tables.memory(records))),
         Heading("Not reproduced, and not known"),

@@ -11,7 +11,7 @@ import synthetic_records
 from scipy import stats
 
 from layerpipe2.errors import UserError
-from paper_figures import claims_structure, claims_training
+from paper_figures import claims_structure, claims_training, comparisons
 from paper_figures.equivalence import CELL, Settings, compare, holm, pairs
 from paper_figures.records import Records
 from paper_figures.report import claims
@@ -144,7 +144,7 @@ def test_equivalent_on_average_with_a_loss_in_one_partition_is_not_reproduced_by
     deep = _runs({"stash": [0.97] * 4, "ema-span": [0.93, 0.94, 0.95, 0.94]}).assign(group_size=8, num_stages=2)
     records = _records(pd.concat([*many, deep]))
     claim = claims_training.reconstruction_keeps_accuracy(records, Settings())
-    assert claims_training.pooled(records, Settings())["outcome"].item() == "equivalent"
+    assert comparisons.pooled(records, Settings())["outcome"].item() == "equivalent"
     assert claim.verdict != "reproduced"
     assert any("beyond the margin in some partition: EMA span" in line for line in claim.evidence)
 
@@ -189,3 +189,12 @@ def test_one_seed_is_never_a_verdict_on_accuracy() -> None:
     found = {claim.key: claim.verdict for claim in claims(Records(**synthetic_records.make(seeds=1)), Settings())}
     assert found["C6"].startswith("inconclusive")
     assert found["C8"].startswith("inconclusive")
+
+
+def test_equal_to_a_stash_that_does_not_train_is_no_evidence() -> None:
+    baseline = _runs({"sequential": [0.97, 0.97, 0.97, 0.97]}).assign(group_size=9, num_stages=1)
+    flat = _runs({"stash": [0.11, 0.12, 0.11, 0.12], "ema-span": [0.11, 0.12, 0.11, 0.12]})
+    records = _records(pd.concat([baseline, flat]))
+    claim = claims_training.reconstruction_keeps_accuracy(records, Settings())
+    assert claim.verdict == "inconclusive (n=0)"
+    assert any("as stash does not train: MLP at 9 stages" in line for line in claim.evidence)

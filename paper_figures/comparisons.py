@@ -1,0 +1,79 @@
+"""Which runs are compared with which: the families of comparisons behind the claims about accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from paper_figures.equivalence import CELL, Settings, compare, pairs, pipeline_aware, reconstructions
+from paper_figures.records import CONFIGURATION, Records
+from paper_figures.style import ordered
+
+KINDS: Mapping[str, str] = {
+    "mlp": "fully connected",
+    "vgg": "convolutional",
+    "resnet18": "convolutional",
+    "resnet-small": "convolutional",
+}
+"""Network -> the kind of network of claim C8."""
+
+_BLOCK = ["network", "seed"]
+
+
+LEARNT = 0.5
+"""Share of the sequential accuracy that stash must reach for a partition to say anything about reconstruction."""
+
+
+def untrained(records: Records) -> list[tuple[str, int, int]]:
+    """(network, group size, stages) where stash itself hardly trains: being equal to it is no evidence there."""
+    mean = records.runs.groupby([*CONFIGURATION, "num_stages", "strategy"])["test_accuracy"].mean().reset_index()
+    base = mean[mean["strategy"] == "sequential"].set_index("network")["test_accuracy"]
+    found = []
+    for row in mean[(mean["strategy"] == "stash") & (mean["num_stages"] > 1)].to_dict("records"):
+        needed = LEARNT * base.get(row["network"], 0.0)
+        if not row["test_accuracy"] >= needed:  # also where every stash run diverged
+            found.append((row["network"], row["group_size"], row["num_stages"]))
+    return found
+
+
+def informative(table: pd.DataFrame, records: Records) -> pd.DataFrame:
+    """The rows of a table with CONFIGURATION columns whose partition is not :func:`untrained`."""
+    left_out = {(network, group) for network, group, _ in untrained(records)}
+    keep = [key not in left_out for key in zip(table["network"], table["group_size"], strict=True)]
+    return table[pd.Series(keep, index=table.index, dtype=bool)]
+
+
+def cells(records: Records, settings: Settings) -> pd.DataFrame:
+    """Each reconstruction against stash, per network and partition; the block is the seed. One Holm family."""
+    return compare(_paired(records, "stash"), CELL, ["seed"], settings)
+
+
+def pooled(records: Records, settings: Settings, reference: str = "stash") -> pd.DataFrame:
+    """Each reconstruction against ``reference`` over all informative partitions of all networks. One Holm family.
+
+    The block is network x seed: the partitions of one network share initial weights and batches, so their
+    differences are averaged, not counted.
+    """
+    return compare(informative(_paired(records, reference), records), ["strategy"], _BLOCK, settings)
+
+
+def by_kind(records: Records, settings: Settings) -> pd.DataFrame:
+    """Each pipeline-aware reconstruction against stash per kind of network. One Holm family."""
+    paired = informative(_paired(records, "stash"), records)
+    paired = paired[paired["strategy"].isin(pipeline_aware(paired["strategy"].unique()))]
+    paired = paired.assign(kind=paired["network"].map(KINDS))
+    return compare(paired[paired["kind"].notna()], ["kind", "strategy"], _BLOCK, settings)
+
+
+def control(records: Records, settings: Settings) -> pd.DataFrame:
+    """Latest weights against stash, pooled: can this experiment tell a bad strategy from a good one?"""
+    paired = informative(pairs(records.runs, "stash"), records)
+    return compare(paired[paired["strategy"] == "latest"], ["strategy"], _BLOCK, settings)
+
+
+def _paired(records: Records, reference: str) -> pd.DataFrame:
+    paired = pairs(records.runs, reference)
+    wanted = ordered(reconstructions(paired["strategy"].unique()))
+    places = {name: place for place, name in enumerate(wanted)}
+    return paired[paired["strategy"].isin(wanted)].sort_values("strategy", key=lambda s: s.map(places), kind="stable")
