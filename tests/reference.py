@@ -182,7 +182,9 @@ def run_clocked(
             t, phase = divmod(tick - first_backward, period)
             if phase == 0 and 0 <= t < len(batches):
                 up[k - 1, t] = stage.backward(t, up.pop((k, t)), lr_of(t), clip)
-    assert not down and len(losses) == len(batches) and not any(s.in_flight for s in stages)
+    assert not down
+    assert len(losses) == len(batches)
+    assert not any(stage.in_flight for stage in stages)
     return [losses[t] for t in range(len(batches))]
 
 

@@ -64,7 +64,7 @@ class Plain(pl.LightningModule):
 def trainer(epochs: int, **options) -> pl.Trainer:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     quiet |= {"enable_checkpointing": "callbacks" in options, "num_sanity_val_steps": 0}
-    return pl.Trainer(max_epochs=epochs, **quiet, **options)
+    return pl.Trainer(max_epochs=epochs, **(quiet | options))
 
 
 def module(strategy: str, schedule=None, group_size: int = 1, optimizer: str = "sgd", **options) -> PipelinedModule:
@@ -79,6 +79,11 @@ def fit(model: pl.LightningModule, epochs: int, ckpt_path=None, **options) -> pl
     torch.manual_seed(5)
     trainer(epochs, **options).fit(model, data(), data(shuffle=False), ckpt_path=ckpt_path)
     return model
+
+
+def resume(model: pl.LightningModule, epochs: int, save: ModelCheckpoint) -> None:
+    continued = ModelCheckpoint(save.dirpath, save_last=True)
+    trainer(epochs, callbacks=[continued]).fit(model, data(), data(shuffle=False), ckpt_path=save.last_model_path)
 
 
 def assert_bit_equal(a: dict, b: dict) -> None:

@@ -1,4 +1,4 @@
-"""The backward pass really uses the recalled weights, in every layer, precision and mode; where it can't, it says so."""
+"""The backward pass really uses the recalled weights, in every layer, precision and mode, or it says so."""
 
 from dataclasses import dataclass
 

@@ -70,7 +70,8 @@ def assert_same(network, group_size, **settings):
     expected = run_clocked(twins, batches, **settings)
     losses = run_fast(stages, batches, **settings)
     assert losses == pytest.approx(expected, abs=1e-12)
-    assert math.isfinite(losses[-1]) and len(set(losses)) == len(losses)
+    assert math.isfinite(losses[-1])
+    assert len(set(losses)) == len(losses)
     for mine, theirs in zip(stages, twins, strict=True):
         for (name, a), b in zip(mine.state_dict().items(), theirs.state_dict().values(), strict=True):
             if "num_batches" not in name:

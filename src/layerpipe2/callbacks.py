@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -21,7 +22,7 @@ class EpochRecorder(Checkpoint):
     """Collects one row of metrics per epoch, and stops the run when a loss isn't finite any more.
 
     It is a ``Checkpoint`` for its place in the order of the hooks: after the module has logged the epoch's means and
-    before a ``ModelCheckpoint`` behind it saves them, so that a resumed run continues the table.
+    before a :class:`LastCheckpoint` behind it saves them, so that a resumed run continues the table.
 
     Attributes:
         rows: ``{"epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy"}``; ``lr`` is the rate of
@@ -76,6 +77,19 @@ class EpochRecorder(Checkpoint):
             raise UserError(f"checkpoint belongs to a run with other settings ({differences}); resume with those")
         self.rows = list(state_dict["rows"])
         self.train_time_s = state_dict["train_time_s"]
+
+
+class LastCheckpoint(Checkpoint):
+    """Saves the complete state after every epoch as ``path``, atomically. Must stand behind the recorder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Replace the last epoch's file."""
+        temporary = self.path.with_suffix(".tmp")
+        trainer.save_checkpoint(temporary)
+        temporary.replace(self.path)
 
 
 class StepLimit(Callback):

@@ -8,6 +8,7 @@ stage does a forward *or* a backward per tick, and ``d = S``. All layers of a st
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -75,7 +76,7 @@ class DelaySchedule:
 
         The loop forward k -> k+1 -> back to k holds ``d_k - d_{k+1}`` registers, and registers cannot be negative.
         """
-        return all(a >= b for a, b in zip(self.delays, self.delays[1:], strict=False))
+        return all(a >= b for a, b in itertools.pairwise(self.delays))
 
     def grid(self, ticks: int) -> str:
         """The schedule as text: a row per stage, a column per tick, ``F3`` forward and ``B3`` backward of batch 3.

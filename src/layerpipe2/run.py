@@ -11,9 +11,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
 
-from layerpipe2.callbacks import EpochProgress, EpochRecorder, StepLimit
+from layerpipe2.callbacks import EpochProgress, EpochRecorder, LastCheckpoint, StepLimit
 from layerpipe2.config import RunConfig
 from layerpipe2.data import ImageData, load
 from layerpipe2.errors import UserError
@@ -116,7 +116,7 @@ def _callbacks(
         probe,
         EpochProgress(config.epochs, label) if progress else None,
         recorder,
-        ModelCheckpoint(checkpoint_dir, filename="last", enable_version_counter=False) if checkpoint_dir else None,
+        LastCheckpoint(checkpoint_dir / LAST_CHECKPOINT) if checkpoint_dir else None,
     )
     return [callback for callback in optional if callback is not None]
 

@@ -30,9 +30,7 @@ def engine_for(strategy, precision, clip=None):
     stages = [s.cuda() for s in partition(layers, len(layers) if strategy == "sequential" else 1)]
     schedule = DelaySchedule.layerpipe2(len(stages))
     dtype = torch.bfloat16 if precision == "bf16" else None
-    return PipelineEngine(
-        stages, schedule, make_history(strategy), compute_dtype=dtype, gradient_clip_norm=clip
-    )
+    return PipelineEngine(stages, schedule, make_history(strategy), compute_dtype=dtype, gradient_clip_norm=clip)
 
 
 def train(engine, make_optimizer, graphed, steps=14):
@@ -71,7 +69,9 @@ def test_captured_equals_eager_with_adamw_and_clipping():
 def test_a_captured_engine_goes_on_from_a_saved_state():
     whole = engine_for("ema-window", "native")
     state = copy.deepcopy(whole.state_dict())
-    assert all(torch.equal(v, whole.delayed[int(k)].line) for k, v in ((k, s["line"]) for k, s in state["stages"].items()))
+    assert all(
+        torch.equal(v, whole.delayed[int(k)].line) for k, v in ((k, s["line"]) for k, s in state["stages"].items())
+    )
     first = train(whole, OPTIMIZERS["sgd"], graphed=True)
     again = engine_for("ema-window", "native")
     again.load_state_dict(state)

@@ -1,0 +1,95 @@
+"""Weight histories by themselves: memory, exactness, bias."""
+
+import doctest
+
+import pytest
+import torch
+
+import layerpipe2.delays
+import layerpipe2.history
+from layerpipe2 import STRATEGIES, UserError, make_history
+from layerpipe2.history import DECAY_RULES
+
+RECALLING = [s for s in STRATEGIES if s not in ("sequential", "stash", "latest")]
+
+
+def recall_along(strategy: str, path: torch.Tensor, delay: int) -> list[torch.Tensor]:
+    """What ``strategy`` recalls before each update of the weights ``path`` (T + 1, N)."""
+    history = make_history(strategy)
+    state = history.init(path[0], delay)
+    recalled = []
+    for t in range(len(path) - 1):
+        step = torch.tensor([t])
+        recalled.append(history.recall(state, path[t], path[max(0, t - delay)], step))
+        history.record(state, path[t] - path[t + 1], step)
+    return recalled
+
+
+def walk(steps: int = 60, size: int = 5) -> torch.Tensor:
+    return torch.randn(steps, size, dtype=torch.float64).cumsum(0)
+
+
+@pytest.mark.parametrize("module", [layerpipe2.history, layerpipe2.delays])
+def test_traced_examples(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("delay", [1, 2, 5, 18])
+@pytest.mark.parametrize("strategy", ["stash", "update-window"])
+def test_exact_methods_recall_the_delayed_weights(strategy, delay):
+    path = walk()
+    for t, recalled in enumerate(recall_along(strategy, path, delay)):
+        torch.testing.assert_close(recalled, path[max(0, t - delay)], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("delay", [1, 2, 5, 18])
+def test_the_window_rule_is_exact_while_the_pipeline_fills(delay):
+    path = walk()
+    for t, recalled in enumerate(recall_along("ema-window", path, delay)[: delay + 1]):
+        torch.testing.assert_close(recalled, path[0], rtol=0, atol=1e-12, msg=str(t))
+
+
+@pytest.mark.parametrize("delay", [1, 2, 7])
+@pytest.mark.parametrize("strategy", RECALLING)
+def test_constant_updates_are_recalled_exactly_from_the_start(strategy, delay):
+    """No start-up bias: the average of equal updates is that update after one of them."""
+    path = torch.arange(30, dtype=torch.float64)[:, None] * torch.tensor([[0.5, -2.0]])
+    for t, recalled in enumerate(recall_along(strategy, path, delay)):
+        torch.testing.assert_close(recalled, path[max(0, t - delay)], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("delay", [2, 6, 14])
+def test_the_span_rule_has_no_bias_where_updates_drift_along_a_line(delay):
+    t = torch.arange(400, dtype=torch.float64)[:, None]
+    errors = {}
+    for strategy in ("ema-span", "ema-window", "ema-running", "ema-lsq", "ema-0.9"):
+        errors[strategy] = float((recall_along(strategy, t * t, delay)[-1] - (398 - delay) ** 2).abs())
+    assert errors.pop("ema-span") < 1e-6
+    assert all(error > 0.1 for error in errors.values()), errors
+
+
+@pytest.mark.parametrize("rule", DECAY_RULES)
+@pytest.mark.parametrize("n", [1, 2, 3, 18, 300])
+def test_decays_are_decays(rule, n):
+    assert 0 <= DECAY_RULES[rule](n) < 1
+
+
+def test_modelled_copies():
+    copies = {s: [make_history(s).copies(d) for d in (0, 1, 18)] for s in STRATEGIES}
+    assert copies["stash"] == copies["update-window"] == [0, 1, 18]
+    assert copies["latest"] == [0, 0, 0]
+    assert all(value == [0, 1, 1] for name, value in copies.items() if name.startswith("ema-"))
+
+
+@pytest.mark.parametrize("name", ["", "ema", "ema-", "ema-x", "Stash", "latest-raw", "stash-raw", "window"])
+def test_unknown_strategies(name):
+    with pytest.raises(UserError, match=f"unknown strategy '{name}'; known: sequential, stash"):
+        make_history(name)
+
+
+@pytest.mark.parametrize("beta", ["0", "1", "1.5", "-0.1", "nan", "inf"])
+def test_decays_out_of_range(beta):
+    with pytest.raises(UserError, match="give a decay between 0 and 1"):
+        make_history(f"ema-{beta}")

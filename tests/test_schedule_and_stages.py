@@ -1,0 +1,93 @@
+"""Partition and delay schedules: laws, grids and refusals."""
+
+import itertools
+
+import pytest
+from torch import nn
+
+from layerpipe2 import DelaySchedule, UserError, partition
+from layerpipe2.delays import CONVENTIONS
+
+
+@pytest.mark.parametrize("layers", range(1, 12))
+def test_partition_keeps_order_and_fills_all_stages_but_the_last(layers):
+    units = [nn.Linear(1, 1) for _ in range(layers)]
+    for group_size in range(1, layers + 1):
+        stages = partition(units, group_size)
+        assert [unit for stage in stages for unit in stage] == units
+        assert all(len(stage) == group_size for stage in stages[:-1])
+        assert 1 <= len(stages[-1]) <= group_size
+
+
+@pytest.mark.parametrize("group_size", [0, -1, 4, 1.0, True, "2"])
+def test_group_sizes_out_of_range(group_size):
+    with pytest.raises(UserError, match=r"group size .* is out of range; this network has 3 layers"):
+        partition([nn.Linear(1, 1)] * 3, group_size)
+
+
+def test_no_layers():
+    with pytest.raises(UserError, match="no layers"):
+        partition([], 1)
+
+
+@pytest.mark.parametrize("stages", range(1, 20))
+def test_delay_laws(stages):
+    downstream = [stages - 1 - k for k in range(stages)]
+    assert DelaySchedule.layerpipe2(stages).delays == tuple(2 * s for s in downstream)
+    assert DelaySchedule.pipedream(stages).delays == tuple(downstream)
+    assert DelaySchedule.none(stages).delays == (0,) * stages
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_the_grid_is_a_legal_execution(convention):
+    """Each forward follows the previous stage's, each backward the next stage's; the reads give back the delays."""
+    schedule = CONVENTIONS[convention](4)
+    when = {}
+    for k, line in enumerate(schedule.grid(80).splitlines()[1:]):
+        for tick, cell in enumerate(_cells(line, schedule.grid(80).splitlines()[0])):
+            for i, part in enumerate(cell):
+                when[k, part] = (tick, i)
+    for batch in range(6):
+        for k in range(3):
+            assert when[k, f"F{batch}"] < when[k + 1, f"F{batch}"]
+            assert when[k + 1, f"B{batch}"] < when[k, f"B{batch}"]
+        for k in range(4):
+            updates = sum(when[k, f"B{b}"] < when[k, f"F{batch}"] for b in range(6))
+            assert updates == max(0, batch - schedule.delays[k])
+
+
+def _cells(line, head):
+    """Cells of a row by the columns of its head; ``F4B0`` -> ``["F4", "B0"]``."""
+    ends = [i + 1 for i, c in enumerate(head) if c != " " and (i + 1 == len(head) or head[i + 1] == " ")]
+    cells = [line[a:b].strip() for a, b in itertools.pairwise(ends)]
+    return [[f"{letter}{rest}" for letter, rest in _split(cell)] for cell in cells]
+
+
+def _split(cell):
+    parts = cell.replace("F", " F").replace("B", " B").split()
+    return [(part[0], part[1:]) for part in parts]
+
+
+def test_custom_delays_show_versions():
+    assert DelaySchedule.custom([2, 0]).grid(3) == "batch     0   1   2\nstage 0  W0  W0  W0\nstage 1  W0  W1  W2"
+
+
+def test_realizable():
+    assert DelaySchedule.custom([4, 4, 0]).is_realizable
+    assert not DelaySchedule.custom([0, 1]).is_realizable
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DelaySchedule.custom([]), "no stages"),
+        (lambda: DelaySchedule.custom([2, -1]), "delay of stage 1 is -1"),
+        (lambda: DelaySchedule.custom([2, 0.5]), "delay of stage 1 is 0.5"),
+        (lambda: DelaySchedule.layerpipe2(0), "number of stages is 0"),
+        (lambda: DelaySchedule((2, 0), "gpipe"), "unknown delay convention 'gpipe'"),
+        (lambda: DelaySchedule((1, 0), "layerpipe2"), r"delays \[1, 0\] are not those of 'layerpipe2'"),
+    ],
+)
+def test_bad_schedules(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
