@@ -1,6 +1,6 @@
-"""The whole pipeline from end to end in a clone of the last commit: one network, two epochs, one seed.
+"""The whole pipeline from end to end in a clone of the last commit: two networks, two epochs, two seeds.
 
-Then: a second run does nothing, a changed learning rate reruns that network alone, changed figure code retrains nothing,
+Then: a second run does nothing, a changed learning rate reruns that network alone, figure code retrains nothing,
 `dvc metrics` and `dvc plots` say something, and a mistake in params.yaml is one line.
 """
 

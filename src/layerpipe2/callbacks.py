@@ -119,7 +119,9 @@ class EpochProgress(Callback):
         """Open the bar if there is a terminal to draw it on."""
         if sys.stderr.isatty():
             first = trainer.current_epoch
-            self._bar = tqdm(total=self.epochs, initial=first, desc=self.label, unit="epoch", leave=False)
+            self._bar = tqdm(
+                total=self.epochs, initial=first, desc=self.label, unit="epoch", leave=False, mininterval=0
+            )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the validation figures of the epoch."""

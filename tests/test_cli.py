@@ -1,0 +1,138 @@
+"""The command line: what it prints, and that mistakes are one line and exit code 2."""
+
+import json
+import os
+import re
+
+import pytest
+
+from layerpipe2.cli import main, make_parser
+from layerpipe2.config import RunConfig, rules
+from layerpipe2.console import run_command
+
+QUICK = ["train", "--width", "8", "--group-size", "3", "--epochs", "1", "--batch-size", "128", "--quiet"]
+
+
+def test_every_setting_is_an_option_of_train_with_its_default(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert all(f"--{name.replace('_', '-')}" in text for name in rules())
+    assert "examples:" in text
+    assert "layerpipe2 train --strategy ema-window" in text
+    for section in {rule.section for rule in rules().values()}:
+        assert f"\n{section}:\n" in text
+
+
+def test_the_examples_in_the_help_are_valid(capsys):
+    for command in ("train", "delays"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        lines = re.findall(r"^  layerpipe2 (.*?)(?:    .*)?$", capsys.readouterr().out, re.MULTILINE)
+        assert len(lines) >= 4
+        for line in lines:
+            assert make_parser().parse_args(line.split()).command == command
+
+
+def test_train_writes_a_record_and_prints_a_summary(tmp_path, capsys):
+    out = tmp_path / "deep" / "run.json"
+    assert main([*QUICK, "--strategy", "ema-window", "--no-augment", "--out", str(out)]) == 0
+    record = json.loads(out.read_text())
+    expected = RunConfig(width=8, group_size=3, epochs=1, batch_size=128, strategy="ema-window")
+    assert record["config"] == expected.to_dict()
+    text = capsys.readouterr().out
+    assert "delays (updates, layerpipe2): [4, 2, 0]" in text
+    assert f"test accuracy {record['test']['accuracy']:.2%} of 450 images" in text
+
+
+def test_train_says_where_the_data_comes_from_and_that_a_run_diverged(capsys):
+    assert main([*QUICK[:-1], "--lr", "1e30"]) == 0
+    captured = capsys.readouterr()
+    assert "digits: reading scikit-learn's digits" in captured.err
+    assert "diverged at epoch 0: the loss isn't finite" in captured.out
+
+
+def test_train_resumes(tmp_path, capsys):
+    folder = ["--checkpoint-dir", str(tmp_path)]
+    assert main([*QUICK, *folder]) == 0
+    assert main([*QUICK, *folder, "--resume"]) == 0
+    first, second = re.findall(r"test accuracy.*", capsys.readouterr().out)
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--lr", "nan"], "--lr is nan; give a finite number > 0"),
+        (["train", "--lr", "fast"], "--lr is 'fast'; give a finite number > 0"),
+        (["train", "--group-size", "0"], "--group-size is 0; give an integer >= 1"),
+        (["train", "--group-size", "10"], "group size 10 is out of range; this network has 9 layers"),
+        (["train", "--optimizer", "lion"], "--optimizer is 'lion'; give one of sgd, adamw"),
+        (["train", "--network", "mpl"], "unknown network 'mpl'"),
+        (["train", "--strategy", "ema-windo"], "unknown strategy 'ema-windo'"),
+        (["train", "--dataset", "mnist"], "unknown data set 'mnist'"),
+        (["train", "--dataset", "cifar10", "--data-root", "nowhere"], "cifar10: data folder nowhere "),
+        (["train", "--convention", "custom", "--delays", "2,-1"], "--delays is (2, -1); give a list of integers >= 0"),
+        (["train", "--convention", "custom", "--delays", "two"], "--delays is 'two'; give a list of integers >= 0"),
+        (["delays", "--dataset", "mnist"], "unknown data set 'mnist'"),
+        (["delays", "--ticks", "0"], "--ticks is 0; give an integer >= 1"),
+        (["info", "--dataset", "mnist"], "unknown data set 'mnist'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, "--quiet"] if arguments[0] == "train" else arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"layerpipe2: error: {message}")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_training(tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").touch()
+    assert main([*QUICK, "--out", str(tmp_path / "file" / "run.json")]) == 2
+    assert "can't be made" in capsys.readouterr().err
+    assert main([*QUICK, "--out", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert main([*QUICK, "--out", str(tmp_path / "run.json")]) == 2
+    assert "is read-only" in capsys.readouterr().err
+
+
+def test_delays_shows_stages_memory_and_grid(capsys):
+    assert main(["delays", "--network", "resnet18", "--group-size", "4", "--width", "8"]) == 0
+    text = capsys.readouterr().out
+    assert "10 layers, 3 stages, convention layerpipe2" in text
+    assert re.findall(r"^ +(\d)  +(\S+)  +[\d,]+  +(\d+)$", text, re.MULTILINE) == [
+        ("0", "0-3", "4"),
+        ("1", "4-7", "2"),
+        ("2", "8-9", "0"),
+    ]
+    assert re.search(r"^latest +0\.00$", text, re.MULTILINE)
+    assert re.search(r"^stage 2 +F0B0", text, re.MULTILINE)
+
+
+def test_delays_of_your_own(capsys):
+    assert main(["delays", "--group-size", "3", "--convention", "custom", "--delays", "4,4,0", "--ticks", "6"]) == 0
+    assert re.search(r"^stage 1 +W0  W0  W0  W0  W0  W1$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_info_names_data_device_and_versions(capsys):
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    for part in ("resnet18", "ema-lsq", "1347 + 450 images, 1 x 8 x 8, 10 classes, verified", "device: ", "torch 2"):
+        assert part in text
+
+
+def test_interrupts_and_closed_pipes_end_quietly(capsys, monkeypatch):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    def bug(arguments):
+        raise ZeroDivisionError
+
+    assert run_command("prog", interrupted, None) == 130
+    assert capsys.readouterr().err == "prog: interrupted\n"
+    with pytest.raises(ZeroDivisionError):
+        run_command("prog", bug, None)
