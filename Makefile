@@ -52,7 +52,8 @@ install: $(INSTALLED)
 
 # Reinstalled when the dependencies change, and only then. The stamp is written last, so a broken install is repeated.
 $(INSTALLED): pyproject.toml
-	@test -n '$(PYTHON)' || { echo 'make: error: no Python >= 3.11 found; install one, or give PYTHON=/path/to/python'; exit 2; }
+	@test -n '$(PYTHON)' || { \
+		echo 'make: error: no Python >= 3.11 found; install one, or give PYTHON=/path/to/python'; exit 2; }
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo 'make: error: $(PYTHON) cannot make an environment; on Debian: apt-get install python3-venv'; exit 2; }
 	@echo 'installing into $(VENV) (a minute or two)'
