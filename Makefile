@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED := 1
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce report test lint ui clean
+.PHONY: help install reproduce report readme test lint ui clean
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -29,6 +29,9 @@ reproduce: $(INSTALLED) ## train everything, draw figures and tables, write the 
 
 report: $(INSTALLED) ## draw figures, tables and report from the records that are there
 	@dvc repro report
+
+readme: $(INSTALLED) ## put the measured results into README.md
+	@python -m paper_figures.build readme
 
 test: $(INSTALLED) ## run the tests
 	@python -m pytest

@@ -11,7 +11,7 @@ import json
 import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -19,7 +19,10 @@ import torch.nn.functional as F
 
 from layerpipe2 import DelaySchedule, PipelinedModule, make_history, networks, partition
 from layerpipe2.data import BatchLoader, TensorSplit
-from layerpipe2.provenance import provenance
+from layerpipe2.runs.provenance import provenance
+
+
+Precision = Literal["native", "bf16"]
 
 
 class Plain(pl.LightningModule):
@@ -73,7 +76,9 @@ def main() -> None:
             times[name].append(_time(options, device, strategy, precision))
     plain, sequential = (statistics.median(times[n]) for n in ("plain Lightning", "sequential"))
     rows = []
-    print(f"{options.network}, batch {options.batch_size}, {device}, n = {options.rounds} rounds of {options.steps} steps")
+    print(
+        f"{options.network}, batch {options.batch_size}, {device}, n = {options.rounds} rounds of {options.steps} steps"
+    )
     print(f"{'variant':28} {'ms/step':>9} {'speed-up':>9} {'/sequential':>11} {'spread':>8}")
     for name, values in times.items():
         median = statistics.median(values)
@@ -85,8 +90,11 @@ def main() -> None:
         options.out.write_text(json.dumps(result, indent=1, sort_keys=True, default=str) + "\n")
 
 
-def _variants(device: torch.device) -> dict[str, tuple[str, str]]:
-    named = {"plain Lightning": ("plain", "native"), "sequential": ("sequential", "native")}
+def _variants(device: torch.device) -> dict[str, tuple[str, Precision]]:
+    named: dict[str, tuple[str, Precision]] = {
+        "plain Lightning": ("plain", "native"),
+        "sequential": ("sequential", "native"),
+    }
     for strategy in ("stash", "latest", "ema-window"):
         named[f"per layer, {strategy}"] = (strategy, "native")
     if device.type == "cuda":
@@ -96,7 +104,7 @@ def _variants(device: torch.device) -> dict[str, tuple[str, str]]:
     return named
 
 
-def _time(options: argparse.Namespace, device: torch.device, strategy: str, precision: str) -> float:
+def _time(options: argparse.Namespace, device: torch.device, strategy: str, precision: Precision) -> float:
     torch.manual_seed(0)
     shape = tuple(options.input_shape)
     layers = networks.build(options.network, input_shape=shape, num_classes=10, width=options.width)
@@ -109,7 +117,7 @@ def _time(options: argparse.Namespace, device: torch.device, strategy: str, prec
         schedule, history = DelaySchedule.layerpipe2(len(stages)), make_history(strategy)
         model = PipelinedModule(
             stages, schedule, history, optimizer=lambda p: make_optimizer(p, cuda), precision=precision
-        )  # type: ignore[arg-type]
+        )
     n = options.batch_size * (options.steps + options.warmup)
     data = TensorSplit(torch.randint(0, 256, (n, *shape), dtype=torch.uint8), torch.randint(10, (n,)))
     channels = [0.5] * shape[0]

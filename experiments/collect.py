@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerpipe2.console import run_command
-from layerpipe2.records import read_records
-from layerpipe2.results import write_tables
+from layerpipe2.runs.records import read_records
+from layerpipe2.study.tables import write_tables
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerpipe2.console import run_command
-from layerpipe2.records import read_records, write_json
-from layerpipe2.tracking import track
+from layerpipe2.runs.records import read_records, write_json
+from layerpipe2.study.tracking import track
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerpipe2.console import run_command
-from layerpipe2.pool import train_all
-from layerpipe2.study import Study
+from layerpipe2.study.params import Study
+from layerpipe2.study.pool import train_all
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

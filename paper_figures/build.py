@@ -19,9 +19,10 @@ import yaml
 
 from layerpipe2.console import run_command
 from layerpipe2.errors import UserError
-from layerpipe2.records import writable_folder, write_json, write_text
-from paper_figures import comparisons, figures, readme, render, report, style, tables
-from paper_figures.equivalence import Settings
+from layerpipe2.runs.records import writable_folder, write_json, write_text
+from paper_figures import figures, readme, render, report, style, tables
+from paper_figures.claims import comparisons
+from paper_figures.claims.equivalence import Settings
 from paper_figures.records import Records, load
 
 

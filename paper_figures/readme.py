@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from layerpipe2.errors import UserError
-from layerpipe2.records import write_text
+from layerpipe2.runs.records import write_text
 from paper_figures import tables
-from paper_figures.equivalence import Settings
+from paper_figures.claims.equivalence import Settings
 from paper_figures.records import Records
 from paper_figures.report import claims
 from paper_figures.style import convention_label, dataset_label, network_label, ordered, style

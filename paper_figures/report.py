@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from paper_figures import claims_structure, claims_training, comparisons, tables
-from paper_figures.claims import Claim, word
-from paper_figures.equivalence import Settings
+from paper_figures import tables
+from paper_figures.claims import Claim, comparisons, word
+from paper_figures.claims import structure as claims_structure
+from paper_figures.claims import training as claims_training
+from paper_figures.claims.equivalence import Settings
 from paper_figures.records import Records
 from paper_figures.render import Block, Bullets, Heading, Image, Table, Text
 from paper_figures.style import convention_label, dataset_label, network_label, ordered, style

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from layerpipe2.config import RunConfig
+from layerpipe2.runs.config import RunConfig
 
 
 def record(strategy: str = "stash", seed: int = 0, *, diverged: bool = False, **settings: Any) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from layerpipe2.cli import main, make_parser
-from layerpipe2.config import RunConfig, rules
 from layerpipe2.console import run_command
+from layerpipe2.runs.config import RunConfig, rules
 
 QUICK = ["train", "--width", "8", "--group-size", "3", "--epochs", "1", "--batch-size", "128", "--quiet"]
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from layerpipe2.config import RunConfig, rules
 from layerpipe2.errors import UserError
+from layerpipe2.runs.config import RunConfig, rules
 
 
 def test_defaults_are_allowed_and_survive_a_round_trip():

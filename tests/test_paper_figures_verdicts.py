@@ -11,8 +11,10 @@ import synthetic_records
 from scipy import stats
 
 from layerpipe2.errors import UserError
-from paper_figures import claims_structure, claims_training, comparisons
-from paper_figures.equivalence import CELL, Settings, compare, holm, pairs
+from paper_figures.claims import comparisons
+from paper_figures.claims import structure as claims_structure
+from paper_figures.claims import training as claims_training
+from paper_figures.claims.equivalence import CELL, Settings, compare, holm, pairs
 from paper_figures.records import Records
 from paper_figures.report import claims
 

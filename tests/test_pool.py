@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from experiments import train
-from layerpipe2.config import RunConfig
 from layerpipe2.errors import UserError
-from layerpipe2.pool import train_all
-from layerpipe2.run import train_run
+from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.train import train_run
+from layerpipe2.study.pool import train_all
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"width": 8, "group_size": 3, "epochs": 1, "batch_size": 128}
@@ -60,7 +60,7 @@ def _kill_self(config):
 
 
 def test_a_killed_worker_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("layerpipe2.pool._train", _kill_self)
+    monkeypatch.setattr("layerpipe2.study.pool._train", _kill_self)
     with pytest.raises(UserError, match="a training process was killed"):
         train_all([RunConfig(**SMALL)], tmp_path, jobs=1, label="item")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from layerpipe2.errors import UserError
-from layerpipe2.records import fingerprint, read_record, read_records, writable_folder, write_json, write_text
+from layerpipe2.runs.records import fingerprint, read_record, read_records, writable_folder, write_json, write_text
 
 
 def test_json_has_sorted_keys_and_null_for_what_is_not_finite(tmp_path):

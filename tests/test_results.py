@@ -6,8 +6,8 @@ import json
 import pytest
 
 from experiments import collect
-from layerpipe2.records import write_json
-from layerpipe2.results import TABLES, curves, metrics, write_tables
+from layerpipe2.runs.records import write_json
+from layerpipe2.study.tables import TABLES, curves, metrics, write_tables
 from tests.made_records import record
 
 

@@ -6,14 +6,14 @@ import math
 import pytest
 import torch
 
-from layerpipe2.config import RunConfig
 from layerpipe2.data import load
 from layerpipe2.errors import UserError
-from layerpipe2.inputs import resolve_device
-from layerpipe2.optim import lr_factor
-from layerpipe2.plan import make_plan
-from layerpipe2.provenance import git_state, provenance
-from layerpipe2.run import train_run
+from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.inputs import resolve_device
+from layerpipe2.runs.optim import lr_factor
+from layerpipe2.runs.plan import make_plan
+from layerpipe2.runs.provenance import git_state, provenance
+from layerpipe2.runs.train import train_run
 
 SMALL = RunConfig(width=8, group_size=3, epochs=2, batch_size=128)
 
@@ -85,7 +85,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(train, tmp_path, strategy, m
     settings = {"strategy": strategy, "epochs": 3, "probe_every": 2, "augment": True}
     whole = train(**settings)
     with monkeypatch.context() as patch:
-        patch.setattr("layerpipe2.callbacks.EpochRecorder.on_validation_start", _interrupt_in_second_epoch())
+        patch.setattr("layerpipe2.runs.callbacks.EpochRecorder.on_validation_start", _interrupt_in_second_epoch())
         with pytest.raises(KeyboardInterrupt):
             train(**settings, checkpoint_dir=tmp_path)
     assert _outcome(train(**settings, checkpoint_dir=tmp_path, resume=True)) == _outcome(whole)

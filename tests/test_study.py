@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from layerpipe2.errors import UserError
-from layerpipe2.study import Study
+from layerpipe2.study.params import Study
 
 ROOT = Path(__file__).parents[1]
 

@@ -6,8 +6,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from experiments import track as script
-from layerpipe2 import tracking
-from layerpipe2.records import fingerprint, write_json
+from layerpipe2.runs.records import fingerprint, write_json
+from layerpipe2.study import tracking
 from tests.made_records import record
 
 

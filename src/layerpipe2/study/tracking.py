@@ -18,7 +18,7 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 from mlflow.entities import Experiment, Metric, Param, Run, ViewType
 from mlflow.tracking import MlflowClient
 
-from layerpipe2.records import Record, fingerprint, write_json
+from layerpipe2.runs.records import Record, fingerprint, write_json
 
 FINGERPRINT = "layerpipe2.record"
 _PAGE = 1000

@@ -16,9 +16,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from layerpipe2.config import RunConfig
 from layerpipe2.errors import UserError
-from layerpipe2.records import Record, writable_folder, write_json
+from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.records import Record, writable_folder, write_json
 
 _LINES = 3  # of progress, where there is no terminal
 
@@ -57,7 +57,7 @@ def train_all(configs: Sequence[RunConfig], folder: Path, *, jobs: int, label: s
 
 def _start_server() -> None:
     # The server and its children inherit "ignored": Ctrl-C is the parent's business, also while the server imports.
-    forkserver.set_forkserver_preload(["layerpipe2.worker"])
+    forkserver.set_forkserver_preload(["layerpipe2.study.worker"])
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         forkserver.ensure_running()
@@ -78,13 +78,13 @@ def _follow_parent() -> None:
 
 
 def _check(configs: Sequence[RunConfig]) -> None:
-    from layerpipe2.worker import check_runs
+    from layerpipe2.study.worker import check_runs
 
     check_runs(configs)
 
 
 def _train(config: RunConfig) -> Record:
-    from layerpipe2.worker import train_quietly
+    from layerpipe2.study.worker import train_quietly
 
     return train_quietly(config)
 

@@ -6,11 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from layerpipe2.cli_options import config_from
+from layerpipe2.cli.options import config_from
 from layerpipe2.data import load
 from layerpipe2.errors import UserError
-from layerpipe2.records import Record, writable_folder, write_json
-from layerpipe2.run import train_run
+from layerpipe2.runs.records import Record, writable_folder, write_json
+from layerpipe2.runs.train import train_run
 
 
 def run(options: argparse.Namespace) -> None:

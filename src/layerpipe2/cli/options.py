@@ -1,4 +1,4 @@
-"""Command-line options made from the fields of :class:`layerpipe2.config.RunConfig`."""
+"""Command-line options made from the fields of :class:`layerpipe2.runs.config.RunConfig`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import fields
 from typing import Any
 
-from layerpipe2.config import Rule, RunConfig, check, rules
+from layerpipe2.runs.config import Rule, RunConfig, check, rules
 
 
 def add_run_options(parser: argparse.ArgumentParser, only: Collection[str] = ()) -> None:

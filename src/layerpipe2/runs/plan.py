@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from layerpipe2 import networks
-from layerpipe2.config import RunConfig
 from layerpipe2.delays import CONVENTIONS, DelaySchedule
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory, make_history
+from layerpipe2.runs.config import RunConfig
 from layerpipe2.stages import partition
 
 

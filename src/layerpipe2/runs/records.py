@@ -13,7 +13,7 @@ from typing import Any
 from layerpipe2.errors import UserError
 
 SCHEMA = 1
-"""Version of the record's layout; see :func:`layerpipe2.run.train_run`."""
+"""Version of the record's layout; see :func:`layerpipe2.runs.train.train_run`."""
 
 Record = dict[str, Any]
 

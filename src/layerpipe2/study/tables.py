@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from layerpipe2.records import Record, write_json, write_text
+from layerpipe2.runs.records import Record, write_json, write_text
 
 Row = dict[str, Any]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from layerpipe2.cli_options import config_from
+from layerpipe2.cli.options import config_from
 from layerpipe2.data import DATASETS, load
 from layerpipe2.history import STRATEGIES
-from layerpipe2.inputs import resolve_device
 from layerpipe2.networks import NETWORKS
-from layerpipe2.provenance import device_name, git_state, versions
+from layerpipe2.runs.inputs import resolve_device
+from layerpipe2.runs.provenance import device_name, git_state, versions
 
 
 def run(options: argparse.Namespace) -> None:

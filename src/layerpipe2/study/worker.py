@@ -1,4 +1,4 @@
-"""What a worker process of :mod:`layerpipe2.pool` does. Its imports are heavy; the pool's server does them once."""
+"""What a worker process of the pool does. Its imports are heavy; the pool's server does them once."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 import torch
 
-from layerpipe2.config import RunConfig
 from layerpipe2.data import ImageData, load
-from layerpipe2.inputs import make_loaders, resolve_device
-from layerpipe2.plan import make_plan
-from layerpipe2.records import Record
-from layerpipe2.run import train_run
+from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.inputs import make_loaders, resolve_device
+from layerpipe2.runs.plan import make_plan
+from layerpipe2.runs.records import Record
+from layerpipe2.runs.train import train_run
 
 
 def check_runs(configs: Sequence[RunConfig]) -> None:
     """Build, but don't train, every run.
 
     Raises:
-        UserError: as :func:`layerpipe2.run.train_run` would.
+        UserError: as :func:`layerpipe2.runs.train.train_run` would.
     """
     for config in configs:
         data = _data(config.dataset, config.data_root)

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from layerpipe2.config import Rule, RunConfig, check, check_keys, rules
 from layerpipe2.errors import UserError
+from layerpipe2.runs.config import Rule, RunConfig, check, check_keys, rules
 
 SEQUENTIAL = "sequential"
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from layerpipe2.config import RunConfig
 from layerpipe2.data import BatchLoader, ImageData, split
 from layerpipe2.errors import UserError
+from layerpipe2.runs.config import RunConfig
 
 Loaders = dict[str, BatchLoader]
 

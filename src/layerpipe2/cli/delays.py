@@ -6,11 +6,11 @@ import argparse
 
 import torch
 
-from layerpipe2.cli_options import config_from
-from layerpipe2.config import Rule, check
+from layerpipe2.cli.options import config_from
 from layerpipe2.data import DATASETS, load
 from layerpipe2.history import STRATEGIES, make_history
-from layerpipe2.plan import Plan, make_plan
+from layerpipe2.runs.config import Rule, check
+from layerpipe2.runs.plan import Plan, make_plan
 
 _TICKS = Rule("", "", "int", low=1, optional=True)
 

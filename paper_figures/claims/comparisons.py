@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from paper_figures.equivalence import CELL, Settings, compare, pairs, pipeline_aware, reconstructions
+from paper_figures.claims.equivalence import CELL, Settings, compare, pairs, pipeline_aware, reconstructions
 from paper_figures.records import CONFIGURATION, Records
 from paper_figures.style import ordered
 

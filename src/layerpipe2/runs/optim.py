@@ -9,7 +9,7 @@ from torch.nn import Parameter
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from layerpipe2.config import RunConfig
+from layerpipe2.runs.config import RunConfig
 
 
 def optimizer_factory(config: RunConfig) -> Callable[[Iterable[Parameter]], Optimizer]:

@@ -13,18 +13,18 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from layerpipe2.callbacks import EpochProgress, EpochRecorder, LastCheckpoint, StepLimit
-from layerpipe2.config import RunConfig
 from layerpipe2.data import ImageData, load
 from layerpipe2.errors import UserError
 from layerpipe2.history import STRATEGIES
-from layerpipe2.inputs import Loaders, make_loaders, resolve_device
-from layerpipe2.optim import optimizer_factory, scheduler_factory
 from layerpipe2.pipeline import PipelinedModule
-from layerpipe2.plan import Plan, make_plan
 from layerpipe2.probe import ReconstructionProbe
-from layerpipe2.provenance import provenance
-from layerpipe2.records import SCHEMA, Record, writable_folder
+from layerpipe2.runs.callbacks import EpochProgress, EpochRecorder, LastCheckpoint, StepLimit
+from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.inputs import Loaders, make_loaders, resolve_device
+from layerpipe2.runs.optim import optimizer_factory, scheduler_factory
+from layerpipe2.runs.plan import Plan, make_plan
+from layerpipe2.runs.provenance import provenance
+from layerpipe2.runs.records import SCHEMA, Record, writable_folder
 
 LAST_CHECKPOINT = "last.ckpt"
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from layerpipe2.cli_options import add_run_options, pipeline_options
+from layerpipe2.cli.options import add_run_options, pipeline_options
 from layerpipe2.console import run_command
 
 _TRAIN_EXAMPLES = """\
@@ -68,7 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _dispatch(arguments: Sequence[str] | None) -> None:
     options = make_parser().parse_args(arguments)
     # Only the chosen command pays for its imports.
-    import_module(f"layerpipe2.cli_{options.command}").run(options)
+    import_module(f"layerpipe2.cli.{options.command}").run(options)
 
 
 def _command(
