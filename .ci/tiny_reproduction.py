@@ -27,7 +27,7 @@ def main() -> None:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
         set_params(clone, "study", networks=NETWORKS, groups=[4, "sequential"], strategies=["stash", "ema-window"])
         set_params(clone, "study", seeds=[0, 1], probe_every=5)
-        set_params(clone, "profiles", digits={"epochs": 2, "batch_size": 64, "augment": False})
+        set_params(clone, "profiles", digits={"batch_size": 64, "epochs": 2})
         dvc(clone, "repro")
         expect(json.loads((clone / "results/metrics.json").read_text())["runs"] == 12, "12 runs were collected")
         expect((clone / "paper_figures/out/report.md").is_file(), "a report was written")

@@ -36,14 +36,12 @@ def test_the_shipped_file_has_three_networks_and_three_seeds():
     assert {run.strategy for run in study.runs("mlp", "sequential")} == {"sequential"}
 
 
-def test_the_more_special_section_wins(content, study_of):
+def test_of_two_sections_the_later_one_wins(content, study_of):
     content["optimizer"]["lr"] = 0.5
-    content["profiles"]["digits"]["lr"] = 0.25
-    content["nets"]["mlp"] = {"width": 8}
-    content["nets"]["vgg"] = {"lr": 0.125}
-    study = study_of(content)
-    assert study.runs("mlp", 1)[0].lr == 0.25
-    assert study.runs("vgg", 1)[0].lr == 0.125
+    content["nets"]["vgg"]["lr"] = 0.25
+    assert [study_of(content).runs(name, 1)[0].lr for name in ("mlp", "vgg")] == [0.5, 0.25]
+    content["profiles"]["digits"]["lr"] = 0.125
+    assert [study_of(content).runs(name, 1)[0].lr for name in ("mlp", "vgg")] == [0.125, 0.125]
 
 
 def test_one_parameter_switches_the_data_set(content, study_of):

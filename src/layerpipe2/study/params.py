@@ -30,8 +30,8 @@ class Study:
         groups: group sizes, and ``sequential`` for the baseline without a pipeline.
         strategies: strategies of the pipelined runs.
         seeds: one run of everything per seed.
-        settings: network -> settings of its runs. Where two sections give one, the more special wins: ``data``,
-            ``optimizer``, ``profiles.<data set>``, ``nets.<network>``.
+        settings: network -> settings of its runs. Where two sections give one, the later of ``data``, ``optimizer``,
+            ``nets.<network>`` and ``profiles.<data set>`` wins.
         jobs: training processes side by side; changes no result.
     """
 
@@ -68,8 +68,9 @@ class Study:
         placed = {name: file.value(section, name, rules()[name]) for name, section in _PLACES.items()}
         jobs = file.value("execution", "jobs", _JOBS)
         file.check_rest()
-        common = placed | file.fields("data") | file.fields("optimizer") | file.fields("profiles", placed["dataset"])
-        settings = {network: common | file.fields("nets", network) for network in lists["networks"]}
+        common = placed | file.fields("data") | file.fields("optimizer")
+        profile = file.fields("profiles", placed["dataset"])
+        settings = {network: common | file.fields("nets", network) | profile for network in lists["networks"]}
         return cls(**lists, settings=settings, jobs=jobs)
 
 

@@ -90,11 +90,14 @@ def _train(config: RunConfig) -> Record:
 
 
 def _end_now(pool: ProcessPoolExecutor) -> None:
-    """Drop what hasn't started and end the workers: a run that isn't finished leaves nothing behind."""
+    """Drop what hasn't started and end the workers: a run that isn't finished leaves nothing behind.
+
+    They are killed, because Lightning answers a polite request by ending its run, and the next one would start.
+    """
     workers = list(pool._processes.values())
     pool.shutdown(wait=False, cancel_futures=True)
     for worker in workers:
-        worker.terminate()
+        worker.kill()
 
 
 def _shown(runs: list[Future[Record]], label: str) -> Iterator[Future[Record]]:
