@@ -21,7 +21,6 @@ from layerpipe2 import DelaySchedule, PipelinedModule, make_history, networks, p
 from layerpipe2.data import BatchLoader, TensorSplit
 from layerpipe2.runs.provenance import provenance
 
-
 Precision = Literal["native", "bf16"]
 
 

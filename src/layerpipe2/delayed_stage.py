@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
-from layerpipe2.layout import Layout, Slot, shadow
+from layerpipe2.layout import Layout, Slot, trainable
 from layerpipe2.recall import Region
+from layerpipe2.swap import Swap
 
 
 class DelayedStage:
@@ -22,7 +24,7 @@ class DelayedStage:
             all rows start as ``W(0)``, which is what the forward pass reads while the pipeline fills.
         regions: compute buffers; one, or two in low precision (BatchNorm's weights keep their type).
         exchanged: the regions whose saved views the backward pass must exchange; empty for exact methods.
-        shadow: the module that computes with the regions' weights.
+        leaves: parameter -> its compute weight, a view of a region; what the forward pass uses instead.
     """
 
     def __init__(
@@ -43,14 +45,26 @@ class DelayedStage:
         self.regions = [Region(index, self.latest.new_zeros(b - a, dtype=t), self.latest) for a, b, t in self._bounds]
         self.exchanged = [] if history.exact or not delay else self.regions
         self.leaves = {slot.parameter: self._leaf(slot) for slot in self.layout.slots}
-        self.shadow = shadow(stage, self.leaves)
-        self.module_pairs = list(zip(stage.modules(), self.shadow.modules(), strict=True))
         self.has_matrices = any(p.ndim >= 2 for p in self.leaves)
+        self._frozen = self._cast_frozen(stage, compute_dtype)
+        self._trainable = {p: trainable(p) for p in stage.parameters()}
+        self._stage, self._swap = stage, Swap(stage, self.leaves | self._frozen, index)
         self.refill()
 
     def load(self, step: Tensor) -> None:
-        """Before batch ``t``: fill the compute buffers with ``W(t - d)`` and recall the backward pass's weights."""
+        """Before batch ``t``: fill the compute buffers with ``W(t - d)`` and recall the backward pass's weights.
+
+        Raises:
+            UserError: if a parameter was frozen or unfrozen since the pipeline was built.
+        """
+        if any(trainable(p) != was for p, was in self._trainable.items()):
+            raise UserError(f"stage {self.index}: a parameter was frozen or unfrozen while training; do it before "
+                            "fit() starts")  # fmt: skip
         with torch.no_grad():
+            for parameter, copied in self._frozen.items():
+                copied.copy_(parameter)
+            for leaf in self.leaves.values():
+                leaf.grad = None
             delayed = self.delayed(step)
             for (start, stop, _), region in zip(self._bounds, self.regions, strict=True):
                 region.compute.copy_(delayed[start:stop])
@@ -66,9 +80,35 @@ class DelayedStage:
             return self.latest
         return self.line.index_select(0, step.remainder(self.delay))[0]
 
+    def __call__(self, x: Tensor) -> Any:
+        """Forward pass of the user's module with the compute weights in the places of its parameters."""
+        # cuDNN's recurrent backward reads a packed copy of the weights, which can't be exchanged.
+        recurrent = self.exchanged and x.is_cuda and any(isinstance(m, nn.RNNBase) for m in self._stage.modules())
+        with self._swap.active(), torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext():
+            return self._stage(x)
+
+    def check_hooks(self) -> None:
+        """Refuse hooks on parameters: gradients arrive at the compute weights, where the hooks are not.
+
+        Raises:
+            UserError: naming the stage.
+        """
+        if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in self.leaves):
+            raise UserError(f"stage {self.index} has a hook on a parameter, which delayed training would not call; "
+                            "change gradients in the optimizer instead")  # fmt: skip
+
     def collect_gradients(self) -> None:
-        """Hand the gradients of the compute weights to the parameters that the optimizer updates."""
+        """Hand the gradients of the compute weights to the parameters that the optimizer updates.
+
+        Raises:
+            UserError: if a parameter got a gradient itself, so the forward pass did not use its compute weight.
+        """
         for parameter, leaf in self.leaves.items():
+            if parameter.grad is not None:
+                raise UserError(
+                    f"stage {self.index} uses a parameter of shape {list(parameter.shape)} otherwise than as a "
+                    "module's attribute (a list or a closure keeps it); it can't be delayed"
+                )
             parameter.grad = None if leaf.grad is None else leaf.grad.to(parameter.dtype)
             leaf.grad = None
 
@@ -76,8 +116,10 @@ class DelayedStage:
         """``lr * gradient`` of the stage, flat (N,): what the raw form of the averages takes for the update."""
         flat = torch.zeros_like(self.latest)
         for slot in self.layout.slots:
-            if slot.parameter.grad is not None:
-                slot.view(flat).copy_(slot.parameter.grad * rates[slot.parameter])
+            gradient = slot.parameter.grad
+            if gradient is not None and slot.parameter in rates:
+                dense = gradient.to_dense() if gradient.is_sparse else gradient
+                slot.view(flat).copy_(dense * rates[slot.parameter])
         return flat
 
     def advance(self, step: Tensor, raw: Tensor | None) -> None:
@@ -122,20 +164,6 @@ class DelayedStage:
         for name, tensor in mine.items():
             tensor.copy_(theirs[name])
 
-    def check_buffers_shared(self) -> None:
-        """Refuse layers that replace a buffer in the forward pass instead of changing it: the copies would part.
-
-        Raises:
-            UserError: naming the buffer.
-        """
-        for original, copied in self.module_pairs:
-            for name, buffer in original.named_buffers(recurse=False):
-                if getattr(copied, name) is not buffer:
-                    raise UserError(
-                        f"stage {self.index}: {type(original).__name__} assigned a new tensor to its buffer '{name}'; "
-                        "change it in place (copy_, mul_, ...)"
-                    )
-
     def _fits(self, mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
         if {name: t.shape for name, t in mine.items()} != {name: t.shape for name, t in theirs.items()}:
             return False
@@ -147,6 +175,15 @@ class DelayedStage:
         if compute_dtype is None:
             return [(0, size, own)]
         return [bounds for bounds in ((0, kept, own), (kept, size, compute_dtype)) if bounds[0] < bounds[1]]
+
+    def _cast_frozen(self, stage: nn.Module, dtype: torch.dtype | None) -> dict[nn.Parameter, nn.Parameter]:
+        """In low precision the weights that don't train are cast as well; BatchNorm's stay."""
+        if dtype is None:
+            return {}
+        norms = [m for m in stage.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        kept = {p for m in norms for p in m.parameters(recurse=False)}
+        cast = [p for p in stage.parameters() if not trainable(p) and p not in kept and p.is_floating_point()]
+        return {p: nn.Parameter(p.detach().to(dtype), requires_grad=False) for p in cast}
 
     def _leaf(self, slot: Slot) -> nn.Parameter:
         for (start, stop, _), region in zip(self._bounds, self.regions, strict=True):

@@ -7,24 +7,26 @@ gradient to ``W_k(t)``. It equals the clock-driven machine with activations trav
 one step can be captured as a CUDA graph.
 
 The modules that the user gave always hold the latest weights ``W(t)``: optimizers, validation, ``state_dict`` work as
-ever. A delayed stage computes with a *shadow*, a copy whose weights are views of a flat compute buffer.
+ever. Only while a delayed stage runs forward do views of a flat compute buffer stand in its parameters' places.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from typing import Any, cast
+from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from layerpipe2.audit import Audit
 from layerpipe2.delayed_stage import DelayedStage
 from layerpipe2.delays import DelaySchedule
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
-from layerpipe2.recall import Audit, SavedWeights, check_intercepted
+from layerpipe2.layout import trainable
+from layerpipe2.recall import SavedWeights, check_intercepted
 from layerpipe2.stages import check_stages
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -70,9 +72,8 @@ class PipelineEngine:
         self.step_count = torch.zeros(1, dtype=torch.int64, device=device)
         self.delayed: dict[int, DelayedStage] = {}
         for k, (stage, delay) in enumerate(zip(stages, schedule.delays, strict=True)):
-            if (delay or compute_dtype) and any(p.requires_grad for p in stage.parameters()):
+            if (delay or compute_dtype) and any(trainable(p) for p in stage.parameters()):
                 self.delayed[k] = DelayedStage(stage, k, delay, history, compute_dtype)
-        self._computing = [self.delayed[k].shadow if k in self.delayed else s for k, s in enumerate(self.stages)]
         self._saved = SavedWeights([r for s in self.delayed.values() for r in s.exchanged])
         self._audited = False
 
@@ -103,20 +104,31 @@ class PipelineEngine:
         return value.detach(), outputs.detach()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Forward pass with the delayed weights last loaded; the first one is audited (see ``recall.Audit``)."""
-        self._follow_modes()
+        """Forward pass with the delayed weights last loaded; audited after :meth:`audit_next` (and the first one).
+
+        Raises:
+            UserError: if a stage returns no tensor; audited: if recalled weights could not reach a backward pass.
+        """
         if self.compute_dtype is not None and x.is_floating_point():
             x = x.to(self.compute_dtype)
-        audit = Audit(self._saved.regions) if self._saved.regions and not self._audited else None
+        audit = Audit(self._saved.regions, x) if self._saved.regions and not self._audited else None
         needs_gradient = []
-        hooks = self._saved.hooks(audit) if self._saved.regions else nullcontext()
-        with hooks, audit or nullcontext():
-            for k, stage in enumerate(self._computing):
+        with ExitStack() as contexts:
+            if self._saved.regions:
+                contexts.enter_context(self._saved.hooks(audit))
+            if audit is not None:
+                contexts.enter_context(audit.alone())
+                contexts.enter_context(audit)
+            for k, stage in enumerate(self.stages):
                 needs_gradient.append(x.requires_grad)
-                x = self._run(stage, k, x)
-        if audit is not None:
-            self._finish_audit(needs_gradient)
+                x = self._run(self.delayed.get(k, stage), k, x)
+        if not self._audited:
+            self._finish_audit(audit, x, needs_gradient)
         return x if self.compute_dtype is None else x.float()
+
+    def audit_next(self) -> None:
+        """Check the next forward pass again: a network may take another way by then."""
+        self._audited = False
 
     def refill(self) -> None:
         """Start with an empty pipeline from the latest weights: all delay lines hold them, all averages are zero."""
@@ -125,36 +137,42 @@ class PipelineEngine:
             stage.refill()
 
     def state_dict(self) -> dict[str, Any]:
-        """Step counter, delay lines and history states; tensors only."""
+        """Step counter, delay lines and history states: tensors, and plain values that say what they belong to."""
         stages = {str(k): stage.state_dict() for k, stage in self.delayed.items()}
-        return {"delays": list(self.schedule.delays), "step_count": self.step_count.clone(), "stages": stages}
+        return {"kind": self._kind(), "step_count": self.step_count.clone(), "stages": stages}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`.
 
         Raises:
-            UserError: if it was saved with other delays.
+            UserError: if it was saved with other delays, another weight history or precision, or other weights.
         """
-        if list(state["delays"]) != list(self.schedule.delays):
+        if state["kind"] != self._kind():
+            saved, mine = ({k: v for k, v in a.items() if b.get(k) != v} for a, b in
+                           ((state["kind"], self._kind()), (self._kind(), state["kind"])))  # fmt: skip
             raise UserError(
-                f"checkpoint was saved with delays {list(state['delays'])}, this pipeline has "
-                f"{list(self.schedule.delays)}; resume with the same stages and schedule"
+                f"checkpoint was saved with {saved}, this pipeline has {mine}; resume with the same stages, schedule, "
+                "weight history and precision"
             )
         self.step_count.copy_(state["step_count"])
         for k, stage in self.delayed.items():
             stage.load_state_dict(state["stages"][str(k)])
 
-    def _run(self, stage: nn.Module, k: int, x: Tensor) -> Tensor:
-        # cuDNN's recurrent backward reads a packed copy of the weights, which cannot be exchanged.
-        exchanged = k in self.delayed and self.delayed[k].exchanged
-        if exchanged and x.is_cuda and any(isinstance(m, nn.RNNBase) for m in stage.modules()):
-            with torch.backends.cudnn.flags(enabled=False):
-                return cast(Tensor, stage(x))
-        return cast(Tensor, stage(x))
+    def _kind(self) -> dict[str, Any]:
+        method = f"{type(self.history).__name__} of {self.history.consumes}"
+        return {"delays": list(self.schedule.delays), "history": method, "compute": str(self.compute_dtype)}
 
-    def _finish_audit(self, needs_gradient: list[bool]) -> None:
+    def _run(self, stage: DelayedStage | nn.Module, k: int, x: Tensor) -> Tensor:
+        y = stage(x)
+        if not isinstance(y, Tensor):
+            raise UserError(f"stage {k} returns a {type(y).__name__}; a stage maps one tensor to one tensor")
+        return y
+
+    def _finish_audit(self, audit: Audit | None, outputs: Tensor, needs_gradient: list[bool]) -> None:
+        if audit is not None:
+            audit.finish(outputs)
         for k, stage in self.delayed.items():
-            stage.check_buffers_shared()
+            stage.check_hooks()
             if stage.exchanged:
                 check_intercepted(stage.exchanged, needs_gradient[k], stage.has_matrices)
         self._audited = True
@@ -166,11 +184,7 @@ class PipelineEngine:
             for module in self.stages:
                 nn.utils.clip_grad_norm_(module.parameters(), self.gradient_clip_norm)
 
-    def _follow_modes(self) -> None:
-        for stage in self.delayed.values():
-            for original, copied in stage.module_pairs:
-                copied.training = original.training
-
     @staticmethod
     def _rates(optimizer: Optimizer | Any) -> dict[nn.Parameter, float | Tensor]:
-        return {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        signs = [(group, -1 if group.get("maximize") else 1) for group in optimizer.param_groups]
+        return {p: sign * group["lr"] for group, sign in signs for p in group["params"]}

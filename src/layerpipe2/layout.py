@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,7 +50,7 @@ class Layout:
         """Lay out a stage.
 
         Raises:
-            UserError: if its parameters differ in type or device, or one is not dense in memory.
+            UserError: if its parameters differ in type or device, or one is complex or not dense in memory.
         """
         kept, cast = _split_by_cast(stage)
         _check_alike([*kept, *cast], stage_index)
@@ -73,15 +72,9 @@ class Layout:
         return [slot.parameter for slot in self.slots]
 
 
-def shadow(stage: nn.Module, leaves: dict[nn.Parameter, nn.Parameter]) -> nn.Module:
-    """A copy of ``stage`` that computes with ``leaves`` in place of its parameters and shares all other tensors.
-
-    Buffers (BatchNorm statistics) are the same tensors, so they move once per batch, whichever copy runs.
-    """
-    memo: dict[int, object] = {id(parameter): leaf for parameter, leaf in leaves.items()}
-    memo |= {id(p): p for p in stage.parameters() if p not in leaves}
-    memo |= {id(buffer): buffer for buffer in stage.buffers()}
-    return copy.deepcopy(stage, memo)
+def trainable(parameter: nn.Parameter) -> bool:
+    """Whether the parameter has elements that an optimizer may move."""
+    return parameter.requires_grad and parameter.numel() > 0
 
 
 def _split_by_cast(stage: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -89,8 +82,8 @@ def _split_by_cast(stage: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parame
     kept: dict[nn.Parameter, None] = {}
     for module in stage.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            kept |= dict.fromkeys(p for p in module.parameters(recurse=False) if p.requires_grad)
-    return list(kept), [p for p in stage.parameters() if p.requires_grad and p not in kept]
+            kept |= dict.fromkeys(p for p in module.parameters(recurse=False) if trainable(p))
+    return list(kept), [p for p in stage.parameters() if trainable(p) and p not in kept]
 
 
 def _check_alike(parameters: list[nn.Parameter], stage_index: int) -> None:
@@ -102,6 +95,9 @@ def _check_alike(parameters: list[nn.Parameter], stage_index: int) -> None:
             "or move the odd layer into a stage of its own"
         )
     for p in parameters:
+        if not p.is_floating_point():
+            raise UserError(f"stage {stage_index} has a parameter of type {p.dtype}; only real floating types can be "
+                            "delayed: hold real and imaginary part as two parameters")  # fmt: skip
         if not _dense(p):
             raise UserError(
                 f"stage {stage_index} has a parameter of shape {list(p.shape)} with strides {list(p.stride())} that is "

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -28,8 +29,8 @@ class PipelinedModule(pl.LightningModule):
 
     A batch is a pair ``(x, y)``. Per epoch it logs ``train_loss``, ``val_loss``, ``test_loss`` and, where the targets
     are classes, ``train_accuracy``, ``val_accuracy``, ``test_accuracy`` (fractions); nothing is logged per step.
-    A checkpoint holds the delay lines, history states and random generators, so that a resumed run continues bit for
-    bit. Without delays the training is bit-equal to a plain Lightning module's.
+    A checkpoint of an epoch's end holds the delay lines, history states and random generators, so that a resumed run
+    continues bit for bit. Without delays the training is bit-equal to a plain Lightning module's.
 
     Args:
         stages: the network, input side first, e.g. from :func:`layerpipe2.stages.partition`.
@@ -113,13 +114,10 @@ class PipelinedModule(pl.LightningModule):
             self._resumed = None
         self._graphed = self._make_graphed()
 
-    def on_train_epoch_start(self) -> None:
-        """With ``drain``, start the epoch with an empty pipeline."""
-        if self.drain:
-            self.engine.refill()
-
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """One mini-batch through the pipeline."""
+        """One mini-batch through the pipeline; with ``drain``, an epoch's first one finds it empty."""
+        if batch_idx == 0:  # not in on_train_epoch_start, which Lightning leaves out after some resumes
+            self._start_epoch()
         x, y = batch
         loss, outputs = self._step(x, y)
         self._totals["train"].add(loss, outputs, y)
@@ -156,8 +154,15 @@ class PipelinedModule(pl.LightningModule):
         checkpoint["pipeline"] = saved
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Keep the pipeline's state until training starts on its device."""
-        self._resumed = checkpoint.get("pipeline")
+        """Keep the pipeline's state until training starts on its device, if it is training that goes on."""
+        fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+        self._resumed = checkpoint.get("pipeline") if fitting else None
+
+    def _start_epoch(self) -> None:
+        self._totals["train"].drain()
+        self.engine.audit_next()
+        if self.drain:
+            self.engine.refill()
 
     def _build_engine(self) -> PipelineEngine:
         return PipelineEngine(
@@ -189,10 +194,10 @@ class PipelinedModule(pl.LightningModule):
         return results
 
     def _check_trainer(self) -> None:
-        if "mixed" in str(self.trainer.precision):
+        if "mixed" in str(self.trainer.precision) or "16" in str(self.trainer.precision):
             raise UserError(
-                f"Trainer(precision='{self.trainer.precision}') trains under autocast, which hides the weights from "
-                "the pipeline; leave the Trainer's precision alone and give PipelinedModule(precision='bf16')"
+                f"Trainer(precision='{self.trainer.precision}') would hide the weights from the pipeline (autocast) or "
+                "round its averages; leave the Trainer's precision alone and give PipelinedModule(precision='bf16')"
             )
         if self.trainer.world_size > 1:
             raise UserError(

@@ -26,8 +26,8 @@ class ReconstructionProbe(pl.Callback):
     """Runs other weight histories beside the training one and compares what they recall with ``W(t - d)``.
 
     The error of a rule at a stage is ``|What - W(t - d)| / |W(t) - W(t - d)|`` (Euclidean norms over the stage's
-    weights): 0 is exact, 1 is no better than using the latest weights. Steps at which the pipeline is filling, or
-    where the weights did not move, do not count.
+    weights): 0 is exact, 1 is no better than using the latest weights. The first ``2 d`` updates, in which the averages
+    start, and steps at which the weights did not move do not count.
 
     Args:
         strategies: names of the histories to compare, see ``layerpipe2.history.STRATEGIES``.
@@ -42,21 +42,6 @@ class ReconstructionProbe(pl.Callback):
         self._resumed: dict[str, Any] = {}
         self._rates: dict[nn.Parameter, Any] = {}
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start all histories at the run's initial weights, or go on as the checkpoint left them."""
-        for k, stage in _delayed(pl_module).items():
-            self._delays[k] = stage.delay
-            for name in self.strategies:
-                history = make_history(name)
-                series = _Series(history, history.init(stage.latest, stage.delay))
-                self._series[k, name] = series
-                if self._resumed:
-                    saved = self._resumed[f"{k} {name}"]
-                    series.errors = [error.to(stage.latest.device) for error in saved["errors"]]
-                    for key, value in series.state.items():
-                        value.copy_(saved["state"][key])
-        self._resumed = {}
-
     def state_dict(self) -> dict[str, Any]:
         """States and errors so far, for a Lightning checkpoint."""
         series = self._series.items()
@@ -69,9 +54,11 @@ class ReconstructionProbe(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Note the learning rates before a scheduler moves them."""
+        """Start the histories where the pipeline starts; note the learning rates before a scheduler moves them."""
+        if not self._series or (batch_idx == 0 and cast(PipelinedModule, pl_module).drain):
+            self._start(_delayed(pl_module))
         groups = trainer.optimizers[0].param_groups
-        self._rates = {p: group["lr"] for group in groups for p in group["params"]}
+        self._rates = {p: torch.as_tensor(group["lr"]).clone() for group in groups for p in group["params"]}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -83,7 +70,7 @@ class ReconstructionProbe(pl.Callback):
         for (k, _), series in self._series.items():
             stage = stages[k]
             _record(series, stage, before, self._rates)
-            if done >= stage.delay and done % self.every_n_steps == 0:
+            if done >= 2 * stage.delay and done % self.every_n_steps == 0:
                 series.errors.append(_error(series, stage, now))
 
     def rows(self) -> list[dict[str, Any]]:
@@ -96,6 +83,21 @@ class ReconstructionProbe(pl.Callback):
             row = {"stage": k, "delay": self._delays[k], "strategy": name, "relative_error": mean, "n": len(errors)}
             rows.append(row)
         return rows
+
+    def _start(self, stages: dict[int, DelayedStage]) -> None:
+        for k, stage in stages.items():
+            self._delays[k] = stage.delay
+            for name in self.strategies:
+                history = make_history(name)
+                errors = self._series[k, name].errors if (k, name) in self._series else []
+                series = _Series(history, history.init(stage.latest, stage.delay), errors)
+                self._series[k, name] = series
+                if self._resumed:
+                    saved = self._resumed[f"{k} {name}"]
+                    series.errors = [error.to(stage.latest.device) for error in saved["errors"]]
+                    for key, value in series.state.items():
+                        value.copy_(saved["state"][key])
+        self._resumed = {}
 
 
 def _delayed(module: pl.LightningModule) -> dict[int, DelayedStage]:
