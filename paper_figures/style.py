@@ -72,6 +72,9 @@ def style(strategy: str) -> Style:
     if strategy.endswith("-raw"):
         base = style(strategy.removesuffix("-raw"))
         return Style(f"{base.label}, raw", base.color, base.marker, _RAW_DASH, False, base.order + 0.5)
+    if strategy.startswith("pair-"):
+        momentum = strategy.removeprefix("pair-")
+        return Style(f"pair, momentum {momentum}", "#332288", "X", (0, (8, 2)), True, 9)
     decay = strategy.removeprefix("ema-")
     try:
         beta = float(decay)

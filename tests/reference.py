@@ -11,6 +11,7 @@ as gradients have come back by then.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from layerpipe2.moments import Updates
+from layerpipe2.optimal import optimal_pair
 
 Weights = dict[str, Tensor]
 
@@ -76,7 +80,7 @@ class Method:
 
     strategy: str
     delay: int
-    past: list[Weights] = field(default_factory=list)  # W(0), W(1), ... : only `stash` looks at old ones
+    past: list[Weights] = field(default_factory=list)  # W(0), W(1), ...: `stash` and `pair` look at old ones
     average: Weights = field(default_factory=dict)
 
     def backward_weights(self, used_forward: Weights, batch: int) -> Weights:
@@ -85,8 +89,20 @@ class Method:
             return latest
         if self.strategy in ("stash", "update-window"):
             return used_forward
+        if self.strategy.startswith("pair-"):
+            return self.pair(batch) if batch > self.delay else used_forward  # filling: exact
         n = min(batch, self.delay)
         return {k: latest[k] + n * self.average[k] for k in latest} if n else latest
+
+    def pair(self, t: int) -> Weights:
+        """W(t) + x A + y u(t-1), with A = mean of u(0) .. u(d-2), then an average with decay b of u(d-1) .. u(t-2)."""
+        d, best = self.delay, optimal_pair(Updates(float(self.strategy.removeprefix("pair-"))), self.delay)
+        share = {t - 1: best.y}
+        for j in range(t - 1):
+            old = best.decay ** (t - d) / max(1, d - 1)
+            share[j] = best.x * (old if j < d - 1 else (1 - best.decay) * best.decay ** (t - 2 - j))
+        u = [{k: a[k] - b[k] for k in a} for a, b in itertools.pairwise(self.past)]
+        return {k: w + sum(share[j] * u[j][k] for j in range(t)) for k, w in self.past[t].items()}
 
     def beta(self, updates_seen: int) -> float:
         if updates_seen == 0:
