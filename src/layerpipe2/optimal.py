@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from layerpipe2.moments import Moments, Updates
 
@@ -59,6 +60,7 @@ def optimal_gain(updates: Updates, delay: int) -> Estimator:
     return _least(best, delay)
 
 
+@lru_cache(maxsize=1024)
 def optimal_pair(updates: Updates, delay: int) -> Estimator:
     """The best ``What = W(t) + x A + y u_0``. Exact for delays 1 and 2, where the window is ``u_0`` and ``u_1``."""
 
