@@ -55,6 +55,8 @@ def _measure_stage(stage: nn.Module, x: Tensor, first: bool) -> tuple[Tensor, St
     with _Layers(stage, layers), keep, FlopCounterMode(display=False) as forward:
         y = torch.func.functional_call(stage, state, (source,), tie_weights=False)
     activation, weight = _gradient_flops(stage, state, x, first)
+    # torch's counter (2.13) takes a grouped weight gradient for an ungrouped one: groups times too many operations.
+    weight -= sum((gemm.count - 1) * gemm.flops for _, _, gemm in layers) if weights else 0
     gemms = zip(*layers, strict=True) if layers else iter(((), (), ()))
     products = [tuple(g for g in pass_ if g is not None) for pass_ in gemms]
     work = StageWork(
@@ -100,7 +102,7 @@ class _Layers:
     """While it is entered, lists the three products of every Linear and Conv layer that runs."""
 
     def __init__(self, stage: nn.Module, layers: list[_Layer]) -> None:
-        kinds = (nn.Linear, nn.modules.conv._ConvNd)
+        kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
         self._modules = [m for m in stage.modules() if isinstance(m, kinds)]
         self._layers, self._handles = layers, list[Any]()
 

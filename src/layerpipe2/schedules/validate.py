@@ -36,18 +36,24 @@ def validate(schedule: Schedule) -> None:
 
 def _check_actions(schedule: Schedule) -> None:
     seen: set[Action] = set()
-    home: dict[Task, int] = {}
+    home = _usual_processors(schedule)
     for p, actions in enumerate(schedule.processors):
         for step, action in enumerate(actions):
             problem = _range_problem(schedule, action)
+            other = home[action.kind, action.stage]
             if action in seen:
                 problem = f"{action} is done twice; remove one"
-            elif home.setdefault((action.kind, action.stage), p) != p:
-                other = home[action.kind, action.stage]
+            elif not problem and other != p:
                 problem = f"{action} belongs to processor {other}, which does the others of its kind; move it there"
             if problem:
                 raise ScheduleError(schedule, p, step, problem)
             seen.add(action)
+
+
+def _usual_processors(schedule: Schedule) -> dict[Task, int]:
+    """The processor that does most of each task's actions."""
+    count = Counter(((a.kind, a.stage), p) for p, actions in enumerate(schedule.processors) for a in actions)
+    return {task: p for (task, p), _ in reversed(count.most_common())}
 
 
 def _range_problem(schedule: Schedule, action: Action) -> str:
@@ -92,10 +98,11 @@ def _check_order(schedule: Schedule) -> None:
     if not stuck:
         return
     where = {action: (p, i) for p, actions in enumerate(schedule.processors) for i, action in enumerate(actions)}
-    own = [p for p in stuck if where[_missing(needs, schedule.processors[p][position[p]], done)[0]][0] == p]
-    p = (own or stuck)[0]
-    action = schedule.processors[p][position[p]]
-    missing = _missing(needs, action, done)[0]
+    heads = {p: schedule.processors[p][position[p]] for p in stuck}
+    lacks = {p: _missing(needs, head, done)[0] for p, head in heads.items()}
+    # In a circle of processors that wait for each other, the one furthest ahead in the batches is the likely culprit.
+    p = max(stuck, key=lambda p: (where[lacks[p]][0] == p, heads[p].batch))
+    action, missing = heads[p], lacks[p]
     other, step = where[missing]
     problem = f"{action} waits for {missing}, which is step {step} of processor {other} and can't have run by then"
     raise ScheduleError(schedule, p, position[p], f"{problem}; put the one that is waited for earlier")
