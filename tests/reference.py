@@ -20,8 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layerpipe2.moments import Updates
-from layerpipe2.optimal import optimal_pair
+from layerpipe2.history_pair import PairHistory
 
 Weights = dict[str, Tensor]
 
@@ -89,20 +88,27 @@ class Method:
             return latest
         if self.strategy in ("stash", "update-window"):
             return used_forward
-        if self.strategy.startswith("pair-"):
+        if self.strategy.startswith("pair"):
             return self.pair(batch) if batch > self.delay else used_forward  # filling: exact
         n = min(batch, self.delay)
         return {k: latest[k] + n * self.average[k] for k in latest} if n else latest
 
     def pair(self, t: int) -> Weights:
-        """W(t) + x A + y u(t-1), with A = mean of u(0) .. u(d-2), then an average with decay b of u(d-1) .. u(t-2)."""
-        d, best = self.delay, optimal_pair(Updates(float(self.strategy.removeprefix("pair-"))), self.delay)
-        share = {t - 1: best.y}
-        for j in range(t - 1):
-            old = best.decay ** (t - d) / max(1, d - 1)
-            share[j] = best.x * (old if j < d - 1 else (1 - best.decay) * best.decay ** (t - 2 - j))
+        """W(t) + x A + y u(t-1), with A an average of u(0) .. u(t-2), all of it computed anew from the old weights."""
+        correlation = self.strategy.removeprefix("pair").removeprefix("-")
+        table = PairHistory(correlation=float(correlation) if correlation else None).table(self.delay)
         u = [{k: a[k] - b[k] for k in a} for a, b in itertools.pairwise(self.past)]
-        return {k: w + sum(share[j] * u[j][k] for j in range(t)) for k, w in self.past[t].items()}
+        average = previous = {k: torch.zeros_like(w) for k, w in u[0].items()}
+        cross = square = 0.0
+        for j in range(t):
+            cross = 0.99 * cross + 0.01 * _dot(u[j], previous)
+            square = 0.99 * square + 0.01 * (_dot(u[j], u[j]) + _dot(previous, previous)) / 2
+            m = min(max(cross / square, 0.0), 0.999)
+            gain, x, y = table[min(len(table) - 1, round(-math.log(1 - m) / 0.2))]
+            gain = gain if j >= self.delay else 1 / max(1, j)
+            average = {k: (1 - gain) * average[k] + gain * previous[k] for k in average}
+            previous = u[j]
+        return {k: w + x * average[k] + y * previous[k] for k, w in self.past[t].items()}
 
     def beta(self, updates_seen: int) -> float:
         if updates_seen == 0:
@@ -206,6 +212,10 @@ def _cross_entropy(logits: Tensor, y: Tensor) -> tuple[float, Tensor]:
     p = logits.softmax(1)
     loss = -p[range(len(y)), y].log().mean()
     return float(loss), (p - F.one_hot(y, logits.shape[1])) / len(y)
+
+
+def _dot(a: Weights, b: Weights) -> float:
+    return sum(float((a[k] * b[k]).sum()) for k in a)
 
 
 def _of(weights: Weights, layer: int) -> Weights:

@@ -58,11 +58,11 @@ def test_memory():
 
 @pytest.mark.parametrize("name", ["pair-1", "pair-1.5", "pair--0.1"])
 def test_momentum_out_of_range(name):
-    with pytest.raises(UserError, match=r"give a momentum between 0 and 1, as in pair-0\.9"):
+    with pytest.raises(UserError, match=r"give a correlation between 0 and 1, as in pair-0\.9"):
         make_history(name)
 
 
-@pytest.mark.parametrize("name", ["pair", "pair-", "pair-x", "pair-0.9-raw"])
+@pytest.mark.parametrize("name", ["pair-", "pairs", "pair-x", "pair-0.9-raw"])
 def test_unknown_names(name):
     with pytest.raises(UserError, match=f"unknown strategy '{name}'"):
         make_history(name)

@@ -102,7 +102,8 @@ STRATEGIES: dict[str, str] = {
     "ema-running": "pipeline-aware moving average, decay n/(n+1)",
     "ema-span": "pipeline-aware moving average, decay (n-1)/(n+1)",
     "ema-lsq": "pipeline-aware moving average, decay 1 - 2 ln 2 / n",
-    "pair-0.9": "moving average and the optimizer's momentum buffer, best for momentum 0.9 (any number in [0, 1))",
+    "pair": "moving average and the optimizer's momentum buffer, weighted by the updates' measured correlation",
+    "pair-0.9": "moving average and the optimizer's momentum buffer, best for correlation 0.9 (any number in [0, 1))",
     "update-window": "exact window of the applied updates (equals stashing)",
 }
 """Strategy name -> one line. Every ``ema-*`` may end in ``-raw``: averages lr x gradient, not the applied update."""
@@ -112,6 +113,7 @@ _PLAIN: dict[str, WeightHistory] = {
     "sequential": Stash(),
     "stash": Stash(),
     "latest": Latest(),
+    "pair": PairHistory(),
     "update-window": UpdateWindow(),
 }
 
@@ -125,7 +127,7 @@ def make_history(strategy: str) -> WeightHistory:
     if strategy in _PLAIN:
         return _PLAIN[strategy]
     if strategy.startswith("pair-"):
-        return PairHistory(correlation=_number(strategy.removeprefix("pair-"), strategy, "momentum", zero=True))
+        return PairHistory(correlation=_number(strategy.removeprefix("pair-"), strategy, "correlation", zero=True))
     rule = strategy.removesuffix("-raw").removeprefix("ema-")
     consumes: Consumes = "gradients" if strategy.endswith("-raw") else "updates"
     if strategy.startswith("ema-") and rule in DECAY_RULES:

@@ -28,7 +28,7 @@ from functools import lru_cache
 
 from layerpipe2.moments import Moments, Updates
 
-_GRID, _STEPS = 160, 60
+_GRID, _STEPS = 80, 44
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def optimal_gain(updates: Updates, delay: int) -> Estimator:
     return _least(best, delay)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=8192)
 def optimal_pair(updates: Updates, delay: int) -> Estimator:
     """The best ``What = W(t) + x A + y u_0``. Exact for delays 1 and 2, where the window is ``u_0`` and ``u_1``."""
 

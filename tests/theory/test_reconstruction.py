@@ -47,6 +47,13 @@ def test_strategies_on_random_updates(updates, delay):
         assert measured(strategy, delay, *drawn) == pytest.approx(expected, rel=0.05), strategy
 
 
+@pytest.mark.parametrize("updates", [Updates(), Updates(0.9), Updates(0.5, white=0.5), Updates(0.8, drift=2.0)])
+def test_pair_finds_the_correlation(updates):
+    error = measured("pair", 8, *draw(updates))
+    assert error == pytest.approx(reconstruction.error("pair", 8, updates), rel=0.05)
+    assert error < 1.02 * min(reconstruction.error(strategy, 8, updates) for strategy in AVERAGES)
+
+
 @pytest.mark.parametrize("momentum", [0.5, 0.9])
 def test_averages_of_raw_gradients_under_momentum(momentum):
     drawn = draw(Updates(momentum))

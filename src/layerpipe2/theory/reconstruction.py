@@ -37,6 +37,7 @@ from typing import Any
 
 from layerpipe2.errors import UserError
 from layerpipe2.history import DECAY_RULES, make_history
+from layerpipe2.history_pair import told_apart
 from layerpipe2.moments import Moments, Updates
 from layerpipe2.optimal import Estimator, optimal_pair
 
@@ -46,7 +47,8 @@ _EXACT = ("stash", "sequential", "update-window")
 def estimator(strategy: str, delay: int, updates: Updates) -> Estimator:
     """The weights that ``strategy`` gives the average and the newest update, and its relative error.
 
-    The ``-raw`` averages take the optimizer's momentum to be the updates' correlation (not Nesterov's).
+    `pair` measures the correlation of the updates as they are. The ``-raw`` averages take the optimizer's momentum to
+    be the updates' correlation (not Nesterov's).
 
     Raises:
         UserError: on an unknown strategy, or one that is exact and has no average.
@@ -56,8 +58,8 @@ def estimator(strategy: str, delay: int, updates: Updates) -> Estimator:
         raise UserError(f"strategy '{strategy}' keeps the past itself: there is nothing to estimate; its error is 0")
     if strategy == "latest":
         decay, x, y = 0.0, 0.0, 0.0
-    elif strategy.startswith("pair-"):
-        best = optimal_pair(Updates(float(strategy.removeprefix("pair-"))), delay)
+    elif strategy.startswith("pair"):
+        best = optimal_pair(Updates(_believed(strategy, updates)), delay)
         decay, x, y = best.decay, best.x, best.y
     else:
         decay = _decay(strategy.removesuffix("-raw").removeprefix("ema-"), delay)
@@ -111,6 +113,15 @@ def fitted_correlation(measured: Iterable[dict[str, Any]]) -> float:
 
     coarse = min((i / 50 for i in range(50)), key=misfit)
     return min((m for i in range(-20, 21) if 0 <= (m := coarse + i / 1000) < 1), key=misfit)
+
+
+def _believed(strategy: str, updates: Updates) -> float:
+    """The correlation that a pair counts on: its own, or what it measures, as near as it tells them apart."""
+    if strategy != "pair":
+        return float(strategy.removeprefix("pair-"))
+    newest, older = updates.mean(0), updates.mean(1)
+    square = updates.covariance(0) + (newest**2 + older**2) / 2
+    return told_apart((updates.covariance(1) + newest * older) / square)
 
 
 def _decay(rule: str, delay: int) -> float:
