@@ -45,7 +45,7 @@ def path_matrices(circuit: nx.MultiDiGraph, times: Mapping[str, float]) -> tuple
     nodes = list(circuit)
     place = {node: i for i, node in enumerate(nodes)}
     time = np.array([float(times[node]) for node in nodes])
-    scale = time.sum() + 1.0
+    scale = float(time.sum()) + 1.0
     far = np.full((len(nodes), len(nodes)), np.inf)
     for u, v, count in circuit.edges(data="registers"):
         i, j = place[u], place[v]
@@ -53,10 +53,11 @@ def path_matrices(circuit: nx.MultiDiGraph, times: Mapping[str, float]) -> tuple
     np.fill_diagonal(far, np.minimum(far.diagonal(), 0.0))
     for k in range(len(nodes)):  # Floyd-Warshall
         np.minimum(far, far[:, k, None] + far[k], out=far)
-    registers = np.ceil(far / scale - 1e-9, dtype=np.float64)
+    registers = np.ceil(far / scale - 1e-9)
     with np.errstate(invalid="ignore"):
         longest = np.where(np.isfinite(far), registers * scale - far + time, 0.0)
-    computing: Matrix = np.round(longest, 9)
+    computing = np.zeros_like(far)
+    np.round(longest, 9, out=computing)
     return nodes, registers, computing
 
 
