@@ -61,6 +61,7 @@ _NAMED = {
     "ema-running": Style("EMA running", "#e69f00", "v", (0, (1, 1)), True, 6),
     "ema-span": Style("EMA span", "#56b4e9", "D", (0, (4, 1, 1, 1)), True, 7),
     "ema-lsq": Style("EMA lsq", "#7a4b1e", "P", (0, (6, 1, 1, 1, 1, 1)), True, 8),
+    "pair": Style("pair", "#332288", "X", (0, (8, 2)), True, 9),
 }
 _RAW_DASH: Dash = (0, (1, 2.5))
 
@@ -72,6 +73,9 @@ def style(strategy: str) -> Style:
     if strategy.endswith("-raw"):
         base = style(strategy.removesuffix("-raw"))
         return Style(f"{base.label}, raw", base.color, base.marker, _RAW_DASH, False, base.order + 0.5)
+    if strategy.startswith("pair-"):
+        correlation = strategy.removeprefix("pair-")
+        return Style(f"pair {correlation}", "#999933", "p", (0, (2, 2)), True, 9 + float(correlation) / 10)
     decay = strategy.removeprefix("ema-")
     try:
         beta = float(decay)

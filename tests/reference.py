@@ -11,6 +11,7 @@ as gradients have come back by then.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from layerpipe2.history_pair import PairHistory
 
 Weights = dict[str, Tensor]
 
@@ -76,7 +79,7 @@ class Method:
 
     strategy: str
     delay: int
-    past: list[Weights] = field(default_factory=list)  # W(0), W(1), ... : only `stash` looks at old ones
+    past: list[Weights] = field(default_factory=list)  # W(0), W(1), ...: `stash` and `pair` look at old ones
     average: Weights = field(default_factory=dict)
 
     def backward_weights(self, used_forward: Weights, batch: int) -> Weights:
@@ -85,8 +88,27 @@ class Method:
             return latest
         if self.strategy in ("stash", "update-window"):
             return used_forward
+        if self.strategy.startswith("pair"):
+            return self.pair(batch) if batch > self.delay else used_forward  # filling: exact
         n = min(batch, self.delay)
         return {k: latest[k] + n * self.average[k] for k in latest} if n else latest
+
+    def pair(self, t: int) -> Weights:
+        """W(t) + x A + y u(t-1), with A an average of u(0) .. u(t-2), all of it computed anew from the old weights."""
+        correlation = self.strategy.removeprefix("pair").removeprefix("-")
+        table = PairHistory(correlation=float(correlation) if correlation else None).table(self.delay)
+        u = [{k: a[k] - b[k] for k in a} for a, b in itertools.pairwise(self.past)]
+        average = previous = {k: torch.zeros_like(w) for k, w in u[0].items()}
+        cross = square = 0.0
+        for j in range(t):
+            cross = 0.99 * cross + 0.01 * _dot(u[j], previous)
+            square = 0.99 * square + 0.01 * (_dot(u[j], u[j]) + _dot(previous, previous)) / 2
+            m = min(max(cross / square, 0.0), 0.999)
+            gain, x, y = table[min(len(table) - 1, round(-math.log(1 - m) / 0.2))]
+            gain = gain if j >= self.delay else 1 / max(1, j)
+            average = {k: (1 - gain) * average[k] + gain * previous[k] for k in average}
+            previous = u[j]
+        return {k: w + x * average[k] + y * previous[k] for k, w in self.past[t].items()}
 
     def beta(self, updates_seen: int) -> float:
         if updates_seen == 0:
@@ -192,6 +214,10 @@ def _cross_entropy(logits: Tensor, y: Tensor) -> tuple[float, Tensor]:
     p = logits.softmax(1)
     loss = -p[range(len(y)), y].log().mean()
     return float(loss), (p - F.one_hot(y, logits.shape[1])) / len(y)
+
+
+def _dot(a: Weights, b: Weights) -> float:
+    return sum(float((a[k] * b[k]).sum()) for k in a)
 
 
 def _of(weights: Weights, layer: int) -> Weights:

@@ -29,18 +29,18 @@ tensor([1.], dtype=torch.float64)
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from layerpipe2.errors import UserError
+from layerpipe2.history_pair import PairHistory
+from layerpipe2.weight_history import Consumes, Latest, Stash, State, UpdateWindow, WeightHistory
 
-State = dict[str, Tensor]
-Consumes = Literal["updates", "gradients", "nothing"]
+__all__ = ["DECAY_RULES", "STRATEGIES", "MovingAverage", "State", "WeightHistory", "make_history"]
 
 DECAY_RULES: dict[str, Callable[[int], float]] = {
     "window": lambda n: (n - 1) / n,
@@ -54,73 +54,6 @@ DECAY_RULES: dict[str, Callable[[int], float]] = {
 already holds n values. ``span``: the same mean lag as the window, (n-1)/2, so no bias where the weights drift along a
 line (exponential smoothing's span rule). ``lsq``: least squared error for white updates at large n.
 """
-
-
-@dataclass(frozen=True)
-class WeightHistory(ABC):
-    """A method of recalling ``W(t - d)``. ``step`` is ``t``, an int64 tensor of shape (1,), counted from the last fill.
-
-    Attributes:
-        consumes: what :meth:`record` takes: the applied ``updates``, ``gradients`` (``lr * gradient``) or ``nothing``.
-        constants: entries of the state that never change: a checkpoint that differs in them is another method's.
-    """
-
-    consumes: Consumes = "nothing"
-    constants: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def exact(self) -> bool:
-        """Whether the recalled weights are those of the forward pass by definition: nothing has to be replaced."""
-        return False
-
-    def init(self, weights: Tensor, delay: int) -> State:
-        """State of a stage with flat weights (N,) and ``delay`` > 0 updates, before its first update."""
-        return {}
-
-    @abstractmethod
-    def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
-        """Weights (N,) for the backward pass. ``latest`` is ``W(t)``.
-
-        ``delayed`` is ``W(t - d)`` from the simulator's delay line: only exact stashing may look at it.
-        """
-
-    def record(self, state: State, update: Tensor, step: Tensor) -> None:  # noqa: B027 - nothing to record by default
-        """Take in update number ``step``, ``W(t) - W(t+1)``; changes ``state`` in place (CUDA graphs need that)."""
-
-    @abstractmethod
-    def copies(self, delay: int) -> float:
-        """Copies of the stage's weights that hardware must hold beside the latest ones."""
-
-
-@dataclass(frozen=True)
-class Stash(WeightHistory):
-    """Exact weight stashing (PipeDream): keeps ``W(t - d) ... W(t - 1)``."""
-
-    @property
-    def exact(self) -> bool:
-        """True: the backward pass uses the forward pass's own weights."""
-        return True
-
-    def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
-        """``W(t - d)`` itself."""
-        return delayed
-
-    def copies(self, delay: int) -> float:
-        """One copy per update of delay."""
-        return float(delay)
-
-
-@dataclass(frozen=True)
-class Latest(WeightHistory):
-    """No history: the backward pass uses ``W(t)``, whatever the forward pass used."""
-
-    def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
-        """``W(t)``."""
-        return latest
-
-    def copies(self, delay: int) -> float:
-        """None."""
-        return 0.0
 
 
 @dataclass(frozen=True)
@@ -160,29 +93,6 @@ class MovingAverage(WeightHistory):
         return 1.0 if delay else 0.0
 
 
-@dataclass(frozen=True)
-class UpdateWindow(WeightHistory):
-    """The identity itself: keeps the last ``d`` applied updates; equals stashing to rounding, at its memory cost."""
-
-    consumes: Consumes = "updates"
-
-    def init(self, weights: Tensor, delay: int) -> State:
-        """``updates`` (d, N): row ``t mod d`` is the newest one."""
-        return {"updates": weights.new_zeros(delay, weights.numel())}
-
-    def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
-        """``W(t)`` plus the sum of the last ``min(t, d)`` updates."""
-        return latest + state["updates"].sum(0)
-
-    def record(self, state: State, update: Tensor, step: Tensor) -> None:
-        """Put ``update`` in the oldest one's place."""
-        state["updates"].index_copy_(0, step.remainder(len(state["updates"])), update[None])
-
-    def copies(self, delay: int) -> float:
-        """One copy per update of delay."""
-        return float(delay)
-
-
 STRATEGIES: dict[str, str] = {
     "sequential": "no pipeline: one stage, no delay",
     "stash": "exact weight stashing",
@@ -192,6 +102,8 @@ STRATEGIES: dict[str, str] = {
     "ema-running": "pipeline-aware moving average, decay n/(n+1)",
     "ema-span": "pipeline-aware moving average, decay (n-1)/(n+1)",
     "ema-lsq": "pipeline-aware moving average, decay 1 - 2 ln 2 / n",
+    "pair": "moving average and the optimizer's momentum buffer, weighted by the updates' measured correlation",
+    "pair-0.9": "moving average and the optimizer's momentum buffer, best for correlation 0.9 (any number in [0, 1))",
     "update-window": "exact window of the applied updates (equals stashing)",
 }
 """Strategy name -> one line. Every ``ema-*`` may end in ``-raw``: averages lr x gradient, not the applied update."""
@@ -201,6 +113,7 @@ _PLAIN: dict[str, WeightHistory] = {
     "sequential": Stash(),
     "stash": Stash(),
     "latest": Latest(),
+    "pair": PairHistory(),
     "update-window": UpdateWindow(),
 }
 
@@ -213,23 +126,27 @@ def make_history(strategy: str) -> WeightHistory:
     """
     if strategy in _PLAIN:
         return _PLAIN[strategy]
+    if strategy.startswith("pair-"):
+        return PairHistory(correlation=_number(strategy.removeprefix("pair-"), strategy, "correlation", zero=True))
     rule = strategy.removesuffix("-raw").removeprefix("ema-")
     consumes: Consumes = "gradients" if strategy.endswith("-raw") else "updates"
     if strategy.startswith("ema-") and rule in DECAY_RULES:
         return MovingAverage(consumes, DECAY_RULES[rule])
     if strategy.startswith("ema-"):
-        return MovingAverage(consumes, _fixed(rule, strategy))
+        beta = _number(rule, strategy, "decay", zero=False)
+        return MovingAverage(consumes, lambda n: beta)
     raise _unknown(strategy)
 
 
-def _fixed(text: str, strategy: str) -> Callable[[int], float]:
+def _number(text: str, strategy: str, what: str, *, zero: bool) -> float:
     try:
-        beta = float(text)
+        value = float(text)
     except ValueError:
         raise _unknown(strategy) from None
-    if not 0 < beta < 1:
-        raise UserError(f"strategy '{strategy}' has decay {text}; give a decay between 0 and 1, as in ema-0.9")
-    return lambda n: beta
+    if not 0 < value < 1 and not (zero and value == 0):
+        example = strategy.split("-")[0] + "-0.9"
+        raise UserError(f"strategy '{strategy}' has {what} {text}; give a {what} between 0 and 1, as in {example}")
+    return value
 
 
 def _unknown(strategy: str) -> UserError:

@@ -10,7 +10,7 @@ from layerpipe2 import DelaySchedule, make_history, networks, partition
 from layerpipe2.engine import PipelineEngine
 from layerpipe2.graph import GraphedStep, obstacle
 
-STRATEGIES = ["sequential", "stash", "latest", "ema-0.9", "ema-window", "ema-lsq-raw", "update-window"]
+STRATEGIES = ["sequential", "stash", "latest", "ema-0.9", "ema-window", "ema-lsq-raw", "pair", "update-window"]
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=1e-3, fused=True),
     "adamw": lambda p: torch.optim.AdamW(p, lr=1e-3, fused=True, capturable=True),

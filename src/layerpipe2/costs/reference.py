@@ -1,0 +1,74 @@
+"""Networks of the tables: known architectures as flat lists of units, on the meta device (no weights in memory)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torchvision import models
+
+from layerpipe2 import networks
+from layerpipe2.errors import UserError
+
+
+@dataclass(frozen=True)
+class ReferenceNetwork:
+    """A declared network: its name for readers, one sample's shape, and the builder of its units."""
+
+    label: str
+    input_shape: tuple[int, int, int]
+    build: Callable[[], list[nn.Module]]
+
+    def units(self) -> list[nn.Module]:
+        """The units, input side first, on the meta device."""
+        with torch.device("meta"):
+            return self.build()
+
+
+def _chain(layers: Iterable[nn.Module]) -> list[nn.Module]:
+    """Layers in order as units of one weight layer each; what has no weights joins the unit before it."""
+    units: list[list[nn.Module]] = [[]]
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d | nn.Linear) and any(isinstance(m, nn.Conv2d | nn.Linear) for m in units[-1]):
+            units.append([])
+        units[-1].append(layer)
+    return [nn.Sequential(*unit) for unit in units]
+
+
+def _with_classifier(model: models.VGG | models.AlexNet) -> list[nn.Module]:
+    return _chain([*model.features, model.avgpool, nn.Flatten(), *model.classifier])
+
+
+def _residual(model: models.ResNet) -> list[nn.Module]:
+    stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
+    blocks = [block for group in (model.layer1, model.layer2, model.layer3, model.layer4) for block in group]
+    return [stem, *blocks, nn.Sequential(model.avgpool, nn.Flatten(), model.fc)]
+
+
+def _mlp() -> list[nn.Module]:
+    return networks.build("mlp", input_shape=(1, 28, 28), num_classes=10, width=1024)
+
+
+_IMAGE = (3, 224, 224)
+
+REFERENCE: dict[str, ReferenceNetwork] = {
+    "mlp": ReferenceNetwork("MLP 8 × 1024", (1, 28, 28), _mlp),
+    "alexnet": ReferenceNetwork("AlexNet", _IMAGE, lambda: _with_classifier(models.alexnet(weights=None))),
+    "vgg16": ReferenceNetwork("VGG-16", _IMAGE, lambda: _with_classifier(models.vgg16(weights=None))),
+    "resnet18": ReferenceNetwork("ResNet-18", _IMAGE, lambda: _residual(models.resnet18(weights=None))),
+    "resnet50": ReferenceNetwork("ResNet-50", _IMAGE, lambda: _residual(models.resnet50(weights=None))),
+}
+"""Units: 9 linear; 8 and 16 layers; 10 and 18 with a residual block as one unit. ImageNet sizes but for the MLP."""
+
+
+def reference(name: str) -> ReferenceNetwork:
+    """A declared network by name.
+
+    Raises:
+        UserError: on an unknown name.
+    """
+    if name not in REFERENCE:
+        raise UserError(f"unknown network '{name}' of the cost tables; choose one of {', '.join(REFERENCE)}")
+    return REFERENCE[name]

@@ -1,0 +1,142 @@
+"""What a derivation claims, checked on its graphs: nothing here assumes the delay law, it is compared with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from layerpipe2.delays import CONVENTIONS
+from layerpipe2.theory.certificates import loop_deficit, periods, smaller_is_infeasible
+from layerpipe2.theory.constraints import lag_ranges
+from layerpipe2.theory.derivation import Derivation
+from layerpipe2.theory.minimality import fewest_registers, held_registers
+from layerpipe2.theory.retiming import lags_between
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement about a derivation, and whether its graphs bear it out.
+
+    Attributes:
+        key: short name.
+        statement: what is claimed, for readers.
+        holds: the verdict.
+        evidence: what was computed.
+    """
+
+    key: str
+    statement: str
+    holds: bool
+    evidence: str
+
+    def __str__(self) -> str:
+        return f"  [{'holds' if self.holds else 'FAILS'}] {self.key}: {self.statement} ({self.evidence})"
+
+
+def prove(derivation: Derivation) -> tuple[Claim, ...]:
+    """All claims that apply to the derivation's convention."""
+    claims = [_delay_law(derivation), _groups(derivation), _engine(derivation), _same_function(derivation)]
+    claims += [_legal(derivation), _history(derivation), _in_flight(derivation), _least_delay(derivation)]
+    if derivation.clock.name != "none":  # sequential training leaves slack: many retimings, and none has to save
+        claims += [_only_retiming(derivation), _fewest(derivation), _period(derivation)]
+    return tuple(claims)
+
+
+def downstream(derivation: Derivation) -> dict[str, int]:
+    """``S``: number of stages after an operation's own, for every operation."""
+    graph, last = derivation.pipeline, derivation.num_stages - 1
+    return {d["operation"]: last - d["stage"] for d in graph.nodes.values() if d["kind"] == "forward"}
+
+
+_LAWS: dict[str, tuple[str, int, int]] = {"layerpipe2": ("2S", 2, 2), "pipedream": ("S", 1, 1), "none": ("0", 0, 0)}
+"""Convention -> delay law for readers, updates of delay per downstream stage, mini-batches in flight per stage."""
+
+
+def _differing(found: Mapping[str, int], expected: Mapping[str, int]) -> str:
+    wrong = [f"{op}: {found[op]} for {expected[op]}" for op in found if found[op] != expected[op]]
+    return "; ".join(wrong[:3]) or f"{len(found)} operations, {min(found.values())} to {max(found.values())}"
+
+
+def _delay_law(derivation: Derivation) -> Claim:
+    text, factor, _ = _LAWS[derivation.clock.name]
+    found, after = derivation.gradient_delays, downstream(derivation)
+    expected = {op: factor * after[op] for op in found}
+    holds = dict(found) == expected
+    return Claim("delay law", f"delay of layer l = {text}, S = stages after it", holds, _differing(found, expected))
+
+
+def _groups(derivation: Derivation) -> Claim:
+    by_stage: dict[int, set[int]] = {}
+    for operation, delay in derivation.gradient_delays.items():
+        by_stage.setdefault(derivation.pipeline.stage(f"F{operation}"), set()).add(delay)
+    mixed = [stage for stage, delays in by_stage.items() if len(delays) > 1]
+    evidence = f"stages {mixed} differ" if mixed else f"{derivation.num_stages} stages"
+    return Claim("groups", "all layers of a stage have the same delay", not mixed, evidence)
+
+
+def _engine(derivation: Derivation) -> Claim:
+    schedule = CONVENTIONS[derivation.clock.name](derivation.num_stages)
+    holds = schedule.delays == derivation.delays
+    evidence = f"{derivation.delays} for {schedule.delays}" if not holds else f"{len(schedule.delays)} stages"
+    return Claim("engine", "the training engine's delay schedule is the derived one", holds, evidence)
+
+
+def _same_function(derivation: Derivation) -> Claim:
+    lags = lags_between(derivation.delayed, derivation.pipeline)  # raises if it is no retiming
+    reach = f"lags from {min(lags.values())} to {max(lags.values())} ticks"
+    return Claim("function", "steps 3 and 4 only retime: no loop and no input-output path changes delay", True, reach)
+
+
+def _legal(derivation: Derivation) -> Claim:
+    graph, required = derivation.pipeline, derivation.required
+    short = [edge for edge in graph.edges if graph.registers[edge] < required[edge]]
+    statement = "every boundary has its registers, and every weight is read from its own"
+    return Claim("pipelined", statement, not short, f"short: {short[:3]}" if short else f"{len(required)} edges")
+
+
+def _history(derivation: Derivation) -> Claim:
+    found, expected = derivation.history, dict(derivation.gradient_delays)
+    statement = "historical weights needed beside the latest = the delay"
+    return Claim("history", statement, found == expected, _differing(found, expected))
+
+
+def _in_flight(derivation: Derivation) -> Claim:
+    text, _, factor = _LAWS[derivation.clock.name]
+    expected = {op: factor * after + 1 for op, after in downstream(derivation).items()}
+    found = derivation.in_flight
+    return Claim("activations", f"mini-batches in flight = {text} + 1", found == expected, _differing(found, expected))
+
+
+def _least_delay(derivation: Derivation) -> Claim:
+    """Any delay less by one, all others as large as one likes: no retiming. Two independent certificates per layer."""
+    graph = derivation.delayed
+    tight = [op for op, delay in derivation.gradient_delays.items() if delay]
+    kept = [op for op in tight if loop_deficit(derivation, op) <= 0]
+    sample = list(dict.fromkeys([*tight[:1], *tight[len(tight) // 2 :][:1], *tight[-1:]]))
+    kept += [op for op in sample if not smaller_is_infeasible(derivation, op)]
+    statement = "no smaller delay of any layer has a pipeline"
+    evidence = f"{len(tight)} loops counted, {len(sample)} systems of {len(graph.nodes)} nodes infeasible"
+    return Claim("least delay", statement, not kept, f"not so: {kept[:3]}" if kept else evidence)
+
+
+def _only_retiming(derivation: Derivation) -> Claim:
+    ranges = lag_ranges(derivation.delayed, derivation.required)
+    free = [node for node, (low, high) in ranges.items() if low != high]
+    evidence = f"free: {free[:3]}" if free else f"{len(ranges)} lags fixed"
+    return Claim("uniqueness", "no other retiming makes a pipeline of these delays", not free, evidence)
+
+
+def _fewest(derivation: Derivation) -> Claim:
+    held = sum(held_registers(derivation.pipeline).values())
+    least = fewest_registers(derivation.delayed, derivation.required)
+    holds = abs(held - least) < 1e-6
+    return Claim("minimality", "no legal retiming has fewer registers", holds, f"{held} held, optimum {least:.0f}")
+
+
+def _period(derivation: Derivation) -> Claim:
+    """Held against Leiserson and Saxe's algorithm, which knows neither stages nor the derivation's moves."""
+    derived, best, last = periods(derivation)
+    holds = best <= derived and (best == derived or derived > last)
+    statement = "the pipeline has the least clock period of any retiming, unless stages are out of balance"
+    evidence = f"{derived:g} task times, best retiming {best:g}, last stage {last:g}"
+    return Claim("period", statement, holds, evidence)

@@ -1,0 +1,103 @@
+"""Growth of errors measured with the training engine itself, to be held against the theory of stability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from layerpipe2.delays import DelaySchedule
+from layerpipe2.engine import PipelineEngine
+from layerpipe2.history import make_history
+
+Vector = NDArray[np.float64]
+
+
+class Scales(nn.Module):
+    """Multiplies its input (B, n) by one weight per element: ``n`` quadratics, or ``n`` chains, side by side."""
+
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weights.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Product, element by element."""
+        return x * self.weight
+
+
+def quadratic_growth(steps: Sequence[float], delay: int, momentum: float = 0.0, updates: int = 800) -> Vector:
+    """Measured growth per update of delayed descent on many quadratics at once, from w = 1.
+
+    A stage with weights w, fed with ``sqrt(step)`` and with loss ``sum of y^2 / 2``, has the curvature ``step`` in
+    each weight; the learning rate is 1. The weights do not see each other.
+
+    Args:
+        steps: values of ``eta lambda`` (n,).
+        delay: of the stage, in updates.
+        momentum: of ``torch.optim.SGD``.
+        updates: number of mini-batches; the growth is that of the second half.
+
+    Returns:
+        Growth factors (n,); infinite where the weights overflowed.
+    """
+    curvature = torch.tensor(steps, dtype=torch.float64)
+    stage = Scales(torch.ones_like(curvature))
+    x = curvature.sqrt()[None]
+    errors = _errors([stage], [delay], "stash", x, 0 * x, 1.0, momentum, updates)
+    return _growth(errors, window=4 * (2 * delay + 1) + 20)
+
+
+def chain_growth(
+    weights: Sequence[float], delays: Sequence[int], steps: Sequence[float], *,
+    strategy: str = "stash", momentum: float = 0.0, updates: int = 800,
+) -> Vector:  # fmt: skip
+    """Measured growth per update of pipelined scalar linear networks, from close to a minimum without residual.
+
+    All learning rates ``steps`` run side by side in one engine: a network that is fed with ``sqrt(s)`` behaves with
+    learning rate 1 as one that is fed with 1 does with learning rate s.
+
+    Args:
+        weights: one scalar per stage, at the minimum.
+        delays: of the stages, in updates.
+        steps: learning rates (n,).
+        strategy: weight history of the backward pass.
+        momentum: of ``torch.optim.SGD``.
+        updates: number of mini-batches.
+
+    Returns:
+        Growth factors (n,) of the residuals.
+    """
+    x = torch.tensor(steps, dtype=torch.float64).sqrt()[None]
+    stages = [Scales(torch.full((x.shape[1],), w, dtype=torch.float64)) for w in weights]
+    target = x * float(np.prod(weights)) * (1 + 1e-9)  # small, so that 1e9-fold growth still is in the linear range
+    errors = _errors(stages, delays, strategy, x, target, 1.0, momentum, updates)
+    return _growth(errors, window=4 * (2 * max(delays) + 1) + 20)
+
+
+def _errors(
+    stages: Sequence[nn.Module], delays: Sequence[int], strategy: str, x: Tensor, target: Tensor, lr: float,
+    momentum: float, updates: int,
+) -> Vector:  # fmt: skip
+    """Residuals (updates, n) in the course of training on one mini-batch again and again."""
+    engine = PipelineEngine(stages, DelaySchedule.custom(delays), make_history(strategy))
+    optimizer = torch.optim.SGD([p for stage in stages for p in stage.parameters()], lr=lr, momentum=momentum)
+    residuals = [engine.train_step(x, target, _half_square, optimizer)[1][0] - target[0] for _ in range(updates)]
+    errors: Vector = torch.stack(residuals).abs().numpy()
+    return errors
+
+
+def _half_square(outputs: Tensor, targets: Tensor) -> Tensor:
+    return 0.5 * ((outputs - targets) ** 2).sum()
+
+
+def _growth(errors: Vector, window: int) -> Vector:
+    """Growth between the largest errors of two windows, at the middle and at the end; a window spans oscillations."""
+    window = min(window, len(errors) // 4)
+    middle, end = len(errors) // 2, len(errors)
+    with np.errstate(all="ignore"):
+        ratio = errors[end - window :].max(axis=0) / errors[middle - window : middle].max(axis=0)
+        growth = ratio ** (1.0 / (end - middle))
+    return np.where(np.isfinite(growth), growth, np.inf)

@@ -1,0 +1,111 @@
+"""Signal-flow graphs as text, DOT, JSON and GraphML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+
+import networkx as nx
+
+from layerpipe2.errors import UserError
+from layerpipe2.theory.graph import KINDS, SignalFlowGraph
+
+_COLUMNS = ("step", "weight", "history", "activation", "gradient", "kept", "operand")
+
+
+def step_table(graph: SignalFlowGraph) -> str:
+    """Registers by operation: on its own edges, on those that bring its input and take its gradient away.
+
+    Operations side by side with the same counts in the same stage share a line; ``1/3`` are two edges that differ.
+    """
+    rows: list[list[str]] = []
+    for data in graph.nodes.values():
+        if data["kind"] == "forward":
+            name = data["operation"]
+            row = [str(data["stage"]), name, name, *(_counts(graph, name, kind) for kind in _COLUMNS)]
+            if rows and rows[-1][0] == row[0] and rows[-1][3:] == row[3:]:
+                rows[-1][2] = name
+            else:
+                rows.append(row)
+    found = [[stage, a if a == b else f"{a} .. {b}", *counts] for stage, a, b, *counts in rows]
+    around = [f"{u}->{v} {graph.registers[u, v, k]}" for u, v, k in graph.edges if "loss" in (u, v) or k == "output"]
+    head = ["stage", "operation", *_COLUMNS]
+    return "\n".join([*aligned([head, *found]), ", ".join(around)])
+
+
+def edge_table(graph: SignalFlowGraph) -> str:
+    """Every edge with its registers, by kind."""
+    rows = [["from", "to", "kind", "registers"]]
+    order = list(KINDS)
+    for u, v, kind in sorted(graph.edges, key=lambda edge: order.index(edge[2])):
+        rows.append([u, v, kind, str(graph.registers[u, v, kind])])
+    return "\n".join(aligned(rows))
+
+
+def dot(graph: SignalFlowGraph) -> str:
+    """The graph in Graphviz's language; edges are labelled with their registers (``2D``)."""
+    lines = ["digraph training {", "  rankdir=LR;", "  node [shape=circle];"]
+    lines += [f'  "{node}" [label="{node}", group="{data["stage"]}"];' for node, data in graph.nodes.items()]
+    for u, v, kind in graph.edges:
+        count = graph.registers[u, v, kind]
+        lines.append(f'  "{u}" -> "{v}" [kind="{kind}", label="{f"{count}D" if count else ""}"];')
+    return "\n".join([*lines, "}", ""])
+
+
+def as_json(graph: SignalFlowGraph) -> str:
+    """Nodes and edges as JSON; same graph, same text."""
+    nodes = [{"name": node, **data} for node, data in graph.nodes.items()]
+    edges = [
+        {"source": u, "target": v, "kind": kind, "registers": graph.registers[u, v, kind]} for u, v, kind in graph.edges
+    ]
+    return json.dumps({"period": graph.period, "nodes": nodes, "edges": edges}, indent=1) + "\n"
+
+
+def graphml(graph: SignalFlowGraph) -> str:
+    """The graph as GraphML, for yEd, Gephi and networkx."""
+    return "\n".join(nx.generate_graphml(graph.networkx())) + "\n"
+
+
+FORMATS: dict[str, Callable[[SignalFlowGraph], str]] = {
+    "table": step_table,
+    "edges": edge_table,
+    "dot": dot,
+    "json": as_json,
+    "graphml": graphml,
+}
+"""Name of a format -> function that writes a graph in it."""
+
+
+def export(graph: SignalFlowGraph, form: str) -> str:
+    """Write a graph in a format of :data:`FORMATS`.
+
+    Raises:
+        UserError: on an unknown format.
+    """
+    if form not in FORMATS:
+        raise UserError(f"unknown graph format '{form}'; known: {', '.join(FORMATS)}")
+    return FORMATS[form](graph)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines with columns aligned to the right, the header's first word flush left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _counts(graph: SignalFlowGraph, operation: str, kind: str) -> str:
+    """Registers of an operation's edges of one kind: incoming ones, but outgoing ones for its weights and gradient."""
+    forward, backward, gradient, update = (f"{letter}{operation}" for letter in "FAGU")
+    ends = {
+        "activation": (1, forward),
+        "operand": (1, gradient),
+        "gradient": (0, backward),
+        "kept": (0, forward),
+        "step": (0, gradient),
+    }
+    side, node = ends.get(kind, (0, update))
+    if node not in graph.nodes:
+        return "-"
+    edges = graph.topology.out_edges(node, keys=True) if side == 0 else graph.topology.in_edges(node, keys=True)
+    wanted = (kind, "output") if kind == "gradient" else (kind,)
+    return "/".join(str(c) for c in sorted({graph.registers[edge] for edge in edges if edge[2] in wanted})) or "-"

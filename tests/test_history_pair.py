@@ -1,0 +1,68 @@
+"""The pair of average and newest update: exact where it must be, and what it costs."""
+
+import doctest
+
+import pytest
+import torch
+
+from layerpipe2 import UserError, history_pair, make_history
+from layerpipe2.moments import Updates
+from layerpipe2.optimal import optimal_pair
+
+
+def walk(strategy: str, delay: int, steps: int, correlation: float = 0.9):
+    """Recalled and true W(max(0, t - d)) for every t of a random walk with AR(1) updates."""
+    history, noise = make_history(strategy), torch.randn(steps, 500, dtype=torch.float64)
+    updates = torch.zeros_like(noise)
+    for t in range(steps):
+        updates[t] = (correlation * updates[t - 1] if t else 0) + noise[t]
+    weights = torch.cat([torch.zeros(1, 500, dtype=torch.float64), -updates.cumsum(0)])
+    state, recalled = history.init(weights[0], delay), []
+    for t in range(steps):
+        recalled.append(history.recall(state, weights[t], weights[max(0, t - delay)], torch.tensor([t])))
+        history.record(state, updates[t], torch.tensor([t]))
+    return torch.stack(recalled), torch.stack([weights[max(0, t - delay)] for t in range(steps)]), weights[:-1]
+
+
+def test_docstring():
+    assert doctest.testmod(history_pair).failed == 0
+
+
+@pytest.mark.parametrize("delay", [1, 2, 3, 9])
+def test_exact_while_the_pipeline_fills(delay):
+    recalled, true, _ = walk("pair-0.9", delay, delay + 1)
+    torch.testing.assert_close(recalled, true, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("strategy", ["pair-0", "pair-0.5", "pair-0.99"])
+@pytest.mark.parametrize("delay", [1, 2])
+def test_exact_for_short_delays(strategy, delay):
+    recalled, true, _ = walk(strategy, delay, 30)
+    torch.testing.assert_close(recalled, true, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("delay", [4, 14])
+def test_measured_error_is_the_predicted_one_and_below_every_average(delay):
+    errors = {}
+    for strategy in ("pair-0.9", "ema-window", "ema-running", "ema-span", "ema-lsq"):
+        recalled, true, latest = (x[100:] for x in walk(strategy, delay, 600))
+        errors[strategy] = float((recalled - true).norm() / (latest - true).norm())
+    assert errors["pair-0.9"] == pytest.approx(optimal_pair(Updates(0.9), delay).error, rel=0.02)
+    assert all(errors["pair-0.9"] < 0.85 * error for name, error in errors.items() if name != "pair-0.9")
+
+
+def test_memory():
+    assert [make_history("pair-0.9").copies(d) for d in (0, 1, 2, 3, 14)] == [0, 0, 1, 1, 1]
+    assert [make_history("pair-0").copies(d) for d in (0, 1, 2, 3, 14)] == [0, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize("name", ["pair-1", "pair-1.5", "pair--0.1"])
+def test_momentum_out_of_range(name):
+    with pytest.raises(UserError, match=r"give a correlation between 0 and 1, as in pair-0\.9"):
+        make_history(name)
+
+
+@pytest.mark.parametrize("name", ["pair-", "pairs", "pair-x", "pair-0.9-raw"])
+def test_unknown_names(name):
+    with pytest.raises(UserError, match=f"unknown strategy '{name}'"):
+        make_history(name)

@@ -1,0 +1,145 @@
+"""Errors of the strategies: against their own code run on random updates, the table's limits, and back from errors."""
+
+import math
+
+import pytest
+import torch
+
+from layerpipe2 import UserError, make_history
+from layerpipe2.history import DECAY_RULES
+from layerpipe2.moments import Updates
+from layerpipe2.optimal import optimal_decay, optimal_gain, optimal_pair, ordinary
+from layerpipe2.theory import reconstruction
+
+AVERAGES = ["ema-0.9", *(f"ema-{rule}" for rule in DECAY_RULES), "pair-0.9", "pair-0"]
+WEIGHTS, STEPS = 5000, 200
+
+
+def draw(updates: Updates) -> tuple[torch.Tensor, torch.Tensor]:
+    """Updates (STEPS, WEIGHTS), oldest first, and the gradients times lr whose momentum they are."""
+    m = updates.correlation
+    gradients = torch.randn(STEPS, WEIGHTS, dtype=torch.float64) * math.sqrt(1 - m**2)
+    noise = gradients.clone()
+    noise[0] /= math.sqrt(1 - m**2)  # stationary from the start
+    for t in range(1, STEPS):
+        noise[t] += m * noise[t - 1]
+    means = torch.tensor([[updates.mean(age)] for age in reversed(range(STEPS))], dtype=torch.float64)
+    return noise + math.sqrt(updates.white) * torch.randn_like(noise) + means, gradients
+
+
+def measured(strategy: str, delay: int, applied: torch.Tensor, gradients: torch.Tensor) -> float:
+    """Relative error of the strategy's own code after STEPS updates."""
+    latest, history = torch.zeros(WEIGHTS, dtype=torch.float64), make_history(strategy)
+    state = history.init(latest, delay)
+    for t, update in enumerate(gradients if history.consumes == "gradients" else applied):
+        history.record(state, update, torch.tensor([t]))
+    window = applied[-delay:].sum(0)
+    recalled = history.recall(state, latest, window, torch.tensor([STEPS]))
+    return float((recalled - window).norm() / window.norm())
+
+
+@pytest.mark.parametrize("updates", [Updates(), Updates(0.9), Updates(0.5, white=0.5), Updates(0.5, 0, 1.0, 0.05)])
+@pytest.mark.parametrize("delay", [3, 14])
+def test_strategies_on_random_updates(updates, delay):
+    drawn = draw(updates)
+    for strategy in AVERAGES:
+        expected = reconstruction.error(strategy, delay, updates)
+        assert measured(strategy, delay, *drawn) == pytest.approx(expected, rel=0.05), strategy
+
+
+@pytest.mark.parametrize("updates", [Updates(), Updates(0.9), Updates(0.5, white=0.5), Updates(0.8, drift=2.0)])
+def test_pair_finds_the_correlation(updates):
+    error = measured("pair", 8, *draw(updates))
+    assert error == pytest.approx(reconstruction.error("pair", 8, updates), rel=0.05)
+    assert error < 1.02 * min(reconstruction.error(strategy, 8, updates) for strategy in AVERAGES)
+
+
+@pytest.mark.parametrize("momentum", [0.5, 0.9])
+def test_averages_of_raw_gradients_under_momentum(momentum):
+    drawn = draw(Updates(momentum))
+    for strategy in ("ema-window-raw", "ema-span-raw", "ema-0.9-raw"):
+        expected = reconstruction.error(strategy, 8, Updates(momentum))
+        assert measured(strategy, 8, *drawn) == pytest.approx(expected, rel=0.05), strategy
+
+
+def test_exact_strategies_and_the_latest_weights():
+    for updates in (Updates(), Updates(0.9, drift=1)):
+        assert reconstruction.error("latest", 5, updates) == 1
+        assert reconstruction.error("stash", 5, updates) == reconstruction.error("update-window", 5, updates) == 0
+
+
+def test_white_errors_follow_the_short_formula():
+    for delay in (1, 4, 40):
+        for b in (0.0, 0.5, 0.9):
+            squared = delay * (1 - b) / (1 + b) - 2 * (1 - b**delay) + 1
+            assert ordinary(Updates(), delay, b, delay).error == pytest.approx(math.sqrt(max(0, squared)), abs=1e-7)
+
+
+def test_limits_of_the_table():
+    limits = {"window": 2 / math.e - 0.5, "running": 2 / math.e - 0.5, "span": 2 / math.e**2, "lsq": math.log(2) - 0.5}
+    places = {"window": 1.0, "running": 1.0, "span": 2.0, "lsq": 2 * math.log(2)}
+    for rule, squared in limits.items():
+        assert reconstruction.white_limit(places[rule]) == pytest.approx(math.sqrt(squared), abs=1e-12)
+        assert reconstruction.error(f"ema-{rule}", 10**5, Updates()) == pytest.approx(math.sqrt(squared), abs=1e-4)
+
+
+def test_least_squares_decay_tends_to_the_rule_lsq():
+    n = 10**4
+    best = optimal_decay(Updates(), n)
+    assert n * (1 - best.decay) == pytest.approx(2 * math.log(2), rel=1e-3)
+    assert best.error == pytest.approx(reconstruction.white_limit(2 * math.log(2)), abs=1e-4)
+
+
+@pytest.mark.parametrize("found", [optimal_gain, optimal_pair])
+def test_best_gain_of_long_windows_is_above_one(found):
+    n = 10**4
+    best = found(Updates(), n)
+    z = n * (1 - best.decay)
+    assert math.exp(z) == pytest.approx(1 + 2 * z, rel=1e-3)
+    gain = (best.x + best.y) / n
+    assert gain == pytest.approx(1.1387, abs=1e-3)
+    assert best.error == pytest.approx(reconstruction.white_limit(z, gain), abs=1e-3)
+    assert best.error == pytest.approx(0.4307, abs=2e-4)
+
+
+def test_bias_on_a_ramp():
+    n, bias = 12, reconstruction.ramp_bias
+    assert bias(n, (n - 1) / n) == pytest.approx(-n * (n - 1) / 2)
+    assert bias(n, n / (n + 1)) == pytest.approx(-n * (n + 1) / 2)
+    assert bias(n, (n - 1) / (n + 1)) == pytest.approx(0, abs=1e-12)
+    lsq = -n / 2 * (n * (1 / math.log(2) - 1) - 1)
+    assert bias(n, DECAY_RULES["lsq"](n)) == pytest.approx(lsq)
+    # A ramp so steep that the noise does not matter: the error is the bias.
+    steep = Updates(ramp=1e6)
+    window = abs(steep.mean((n - 1) / 2) * n)
+    expected = abs(bias(n, (n - 1) / n)) * 1e6 / window
+    assert reconstruction.error("ema-window", n, steep) == pytest.approx(expected, rel=1e-6)
+
+
+def test_no_single_decay_of_the_family_wins_everywhere():
+    def best(updates: Updates) -> str:
+        return min(DECAY_RULES, key=lambda rule: reconstruction.error(f"ema-{rule}", 14, updates))
+
+    assert (best(Updates()), best(Updates(0.95))) == ("lsq", "span")
+
+
+def test_momentum_is_found_again_in_the_errors():
+    rows = [
+        {"strategy": s, "delay": d, "relative_error": reconstruction.error(s, d, Updates(0.837))}
+        for s in (*AVERAGES, "latest", "update-window")
+        for d in (2, 4, 8)
+    ]
+    assert reconstruction.fitted_correlation(rows) == pytest.approx(0.837, abs=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: reconstruction.error("ema-best", 3, Updates()), "unknown strategy 'ema-best'"),
+        (lambda: reconstruction.estimator("stash", 3, Updates()), "strategy 'stash' keeps the past itself"),
+        (lambda: reconstruction.fitted_correlation([]), "no reconstruction error to fit"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(UserError, match=message):
+        call()

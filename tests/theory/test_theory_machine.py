@@ -1,0 +1,71 @@
+"""The derived graphs, run as machines, train as the engine does: the theory and the code are about the same thing."""
+
+import pytest
+import torch
+from machine import run
+
+from layerpipe2 import make_history
+from layerpipe2.delays import CONVENTIONS
+from layerpipe2.engine import PipelineEngine
+from layerpipe2.theory import chain, derive, resnet
+from layerpipe2.theory.retiming import lags_between
+from layerpipe2.theory.stability_simulation import Scales
+
+INPUTS = [1.0, 0.7, -0.4, 0.9, 1.1, -0.8, 0.5, 0.3, 1.2, -0.6, 0.8, 1.0, -1.1, 0.2, 0.6, 0.9, 0.4, -0.3, 0.7, 0.5]
+TARGETS = [0.9 * x + 0.1 for x in INPUTS]
+RATE = 0.07
+
+
+def start(network):
+    return {op.name: 0.6 + 0.1 * i for i, op in enumerate(network.ordered) if op.weighted}
+
+
+@pytest.mark.parametrize("convention", ["layerpipe2", "pipedream", "none"])
+@pytest.mark.parametrize("groups", [[1, 1, 1, 1], [2, 2], [1, 2, 1], [4]])
+def test_machine_equals_engine(convention, groups):
+    derivation = derive(4, groups=groups, convention=convention)
+    schedule = CONVENTIONS[convention](len(groups))
+    weights = start(derivation.network)
+    units = [Scales(torch.tensor([w], dtype=torch.float64)) for w in weights.values()]
+    stages, first = [], 0
+    for size in groups:
+        stages.append(torch.nn.Sequential(*units[first : first + size]))
+        first += size
+    engine = PipelineEngine(stages, schedule, make_history("stash"))
+    optimizer = torch.optim.SGD([u.weight for u in units], lr=RATE)
+    graph, period, n = derivation.pipeline, derivation.pipeline.period, len(groups) - 1
+    lags = lags_between(derivation.delayed, graph)
+    trace = run(graph, INPUTS, TARGETS, weights, RATE)
+    for t, (x, y) in enumerate(zip(INPUTS, TARGETS, strict=True)):
+        pair = (torch.tensor([[v]], dtype=torch.float64) for v in (x, y))
+        engine.train_step(*pair, lambda a, b: 0.5 * ((a - b) ** 2).sum(), optimizer)
+        for op, unit in zip(weights, units, strict=True):
+            tick = period * (t + derivation.gradient_delays[op]) + n + lags[f"U{op}"]
+            if tick < len(trace[f"U{op}"]):
+                assert trace[f"U{op}"][tick] == pytest.approx(unit.weight.item(), abs=1e-13), (t, op)
+    assert unit.weight.item() != pytest.approx(weights[op], abs=1e-3)
+
+
+@pytest.mark.parametrize("network", [chain(5), resnet((1, 1)), resnet((2,))], ids=["chain", "projection", "blocks"])
+@pytest.mark.parametrize("convention", ["layerpipe2", "pipedream"])
+def test_every_retiming_step_computes_the_same(network, convention):
+    derivation = derive(network, convention=convention)
+    before = run(derivation.delayed, INPUTS, TARGETS, start(network), RATE)
+    late = next(i for i, step in enumerate(derivation.steps) if step.number == "2")
+    assert len(derivation.steps) > late + 1
+    for step in derivation.steps[late + 1 :]:
+        lags = lags_between(derivation.delayed, step.graph)
+        after = run(step.graph, INPUTS, TARGETS, start(network), RATE)
+        for node, values in before.items():
+            lag = lags[node]
+            a, b = (values[: len(values) - lag], after[node][lag:]) if lag >= 0 else (values[-lag:], after[node][:lag])
+            assert b == pytest.approx(a, abs=1e-13)
+    for node, values in before.items():
+        assert max(abs(value - start(network)[node[1:]]) for value in values) > 1e-4
+
+
+def test_delayed_gradients_do_change_what_is_computed():
+    derivation = derive(3)
+    on_time, delayed = (run(g, INPUTS, TARGETS, start(derivation.network), RATE) for g in
+                        (derivation.undelayed, derivation.delayed))  # fmt: skip
+    assert on_time["U0"][-1] != pytest.approx(delayed["U0"][-1], abs=1e-4)

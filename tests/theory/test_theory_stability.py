@@ -1,0 +1,104 @@
+"""Stability bounds: closed form, companion matrix and the training engine agree."""
+
+import math
+
+import numpy as np
+import pytest
+
+from layerpipe2.delays import DelaySchedule
+from layerpipe2.errors import UserError
+from layerpipe2.theory.coupled_stability import (
+    coupled_growth,
+    largest_stable_coupled_step,
+    linear_chain_hessian,
+)
+from layerpipe2.theory.stability import bisect_step, closed_form, growth, largest_stable_step, stability_table
+from layerpipe2.theory.stability_simulation import chain_growth, quadratic_growth
+
+
+@pytest.mark.parametrize(("delay", "bound"), [(0, 2.0), (1, 1.0), (2, 0.618034), (3, 0.445042), (14, 0.108278)])
+def test_known_bounds(delay, bound):
+    assert closed_form(delay) == pytest.approx(bound, abs=5e-7)
+    assert closed_form(delay) == pytest.approx(2 * math.sin(math.pi / (2 * (2 * delay + 1))), rel=1e-14)
+    assert largest_stable_step(delay) == pytest.approx(bound, abs=5e-7)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("delay", [0, 1, 2, 5, 18])
+def test_phase_condition_equals_bisection(delay, momentum):
+    assert largest_stable_step(delay, momentum) == pytest.approx(closed_form(delay, momentum), rel=1e-8)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("delay", [0, 1, 4])
+def test_stable_steps_are_one_interval(delay, momentum, nesterov):
+    bound = largest_stable_step(delay, momentum, nesterov)
+    assert all(growth(s, delay, momentum, nesterov) < 1 for s in np.linspace(0.001, 0.999, 60) * bound)
+    assert all(growth(s, delay, momentum, nesterov) > 1 for s in np.linspace(1.001, 4, 60) * bound)
+
+
+def test_momentum_tightens_the_bound_sharply_as_soon_as_there_is_delay():
+    assert largest_stable_step(0, 0.9) > largest_stable_step(0)
+    assert largest_stable_step(1, 0.9) == pytest.approx(0.1, rel=1e-8)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("delay", [0, 1, 3, 14])
+def test_engine_diverges_where_theory_says(delay, momentum):
+    bound = closed_form(delay, momentum)
+    steps = np.array([0.9, 0.97, 0.995, 1.005, 1.03, 1.1]) * bound
+    measured = quadratic_growth(steps, delay, momentum, updates=1200)
+    assert list(measured > 1) == [False, False, False, True, True, True]
+    expected = [growth(s, delay, momentum) for s in steps]
+    assert measured == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("strategy", ["stash", "latest", "ema-window"])
+@pytest.mark.parametrize("convention", ["layerpipe2", "pipedream"])
+def test_linear_network_in_the_engine_with_unequal_delays(convention, strategy):
+    weights = [1.1, 0.9, 1.2, 0.8]
+    delays = getattr(DelaySchedule, convention)(4).delays
+    hessian = linear_chain_hessian(weights)
+    bound = largest_stable_coupled_step(hessian, delays, 0.5)
+    steps = np.array([0.95, 0.99, 1.01, 1.05]) * bound
+    measured = chain_growth(weights, delays, steps, strategy=strategy, momentum=0.5)
+    assert list(measured > 1) == [False, False, True, True]
+    assert measured == pytest.approx([coupled_growth(s, hessian, delays, 0.5) for s in steps], abs=1e-3)
+
+
+def test_unequal_delays_lie_between_the_equal_ones():
+    hessian = linear_chain_hessian([1.0, 1.0, 1.0, 1.0])
+    sharpness = np.trace(hessian)
+    bound = largest_stable_coupled_step(hessian, [6, 4, 2, 0]) * sharpness
+    assert closed_form(6) < bound < closed_form(0)
+    assert largest_stable_coupled_step(hessian, [3] * 4) * sharpness == pytest.approx(closed_form(3), rel=1e-7)
+
+
+def test_uncoupled_stages_are_bounded_one_by_one():
+    bound = largest_stable_coupled_step(np.diag([0.5, 1.0, 3.0]), [6, 2, 0])
+    assert bound == pytest.approx(min(closed_form(6) / 0.5, closed_form(2), 2 / 3), rel=1e-7)
+
+
+def test_table():
+    lines = stability_table([0, 14]).splitlines()
+    assert lines[0].split() == ["delay", "m", "=", "0", "share", "m", "=", "0.9", "share"]
+    assert lines[2].split()[:2] == ["14", "0.108278"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: largest_stable_step(-1), "delay is -1"),
+        (lambda: largest_stable_step(1, momentum=1.0), "momentum is 1.0"),
+        (lambda: closed_form(True), "delay is True"),
+        (lambda: largest_stable_coupled_step([[1.0]], [0, 1]), r"hessian has shape \[1, 1\] for 2 delays"),
+        (lambda: largest_stable_coupled_step([[0.0]], [0]), "hessian is zero"),
+        (lambda: largest_stable_coupled_step([[-1.0]], [1]), "no stable step"),
+        (lambda: bisect_step(lambda s: False, 1.0), "no stable step"),
+    ],
+)
+def test_bad_input_is_one_line(call, message):
+    with pytest.raises(UserError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
