@@ -10,7 +10,8 @@ import layerpipe2.history
 from layerpipe2 import STRATEGIES, UserError, make_history
 from layerpipe2.history import DECAY_RULES
 
-RECALLING = [s for s in STRATEGIES if s not in ("sequential", "stash", "latest")]
+# `pair` weighs its two buffers for the least squared error, which shrinks what it recalls: not exact on equal updates.
+UNBIASED = [s for s in STRATEGIES if s not in ("sequential", "stash", "latest") and not s.startswith("pair")]
 
 
 def recall_along(strategy: str, path: torch.Tensor, delay: int) -> list[torch.Tensor]:
@@ -52,7 +53,7 @@ def test_the_window_rule_is_exact_while_the_pipeline_fills(delay):
 
 
 @pytest.mark.parametrize("delay", [1, 2, 7])
-@pytest.mark.parametrize("strategy", RECALLING)
+@pytest.mark.parametrize("strategy", UNBIASED)
 def test_constant_updates_are_recalled_exactly_from_the_start(strategy, delay):
     """No start-up bias: the average of equal updates is that update after one of them."""
     path = torch.arange(30, dtype=torch.float64)[:, None] * torch.tensor([[0.5, -2.0]])
