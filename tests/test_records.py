@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,11 @@ def test_a_folder_below_a_file_is_refused(tmp_path):
 
 
 def test_a_read_only_folder_is_refused(tmp_path, monkeypatch):
-    # Mocked, because nothing is read-only for root.
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(UserError, match="is read-only"):
+    def refuse(dir):  # mocked, because nothing is read-only for root
+        raise PermissionError(13, "Permission denied", dir)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(UserError, match=r"can't be written \(Permission denied\); change its permissions"):
         write_text(tmp_path / "run.json", "x")
     assert not list(tmp_path.iterdir())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -86,7 +85,3 @@ def _command(
 
 def _add_download(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--download", action="store_true", help="let torchvision download data that isn't found")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -43,6 +43,8 @@ class Rule:
         text = words.get(self.kind, "a list of integers >= 0, one per stage")
         if self.choices:
             text = f"one of {', '.join(self.choices)}"
+        if self.kind == "delays":
+            return text + (", or none" if self.optional else "")
         bounds = [f"{'>' if self.open_low else '>='} {self.low:g}"] if self.low > -math.inf else []
         bounds += [f"{'<' if self.open_high else '<='} {self.high:g}"] if self.high < math.inf else []
         return " ".join([text, " and ".join(bounds)]).strip() + (", or none" if self.optional else "")

@@ -55,8 +55,12 @@ def writable_folder(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"output folder {folder} can't be made ({error.strerror}); choose another folder") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"output folder {folder} is read-only; change its permissions or choose another folder")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()  # permissions don't tell it all: network and special file systems
+    except OSError as error:
+        raise UserError(
+            f"output folder {folder} can't be written ({error.strerror}); change its permissions or choose another"
+        ) from None
     return folder
 
 
