@@ -115,7 +115,7 @@ class PipelineEngine:
         needs_gradient = []
         with ExitStack() as contexts:
             if self._saved.regions:
-                contexts.enter_context(self._saved.hooks(audit))
+                contexts.enter_context(self._saved.hooks(audit.check_saved if audit else None))
             if audit is not None:
                 contexts.enter_context(audit.alone())
                 contexts.enter_context(audit)

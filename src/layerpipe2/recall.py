@@ -15,17 +15,15 @@ pass then mixes forward and recalled weights, as hardware that stores activation
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from layerpipe2.errors import UserError
-
-if TYPE_CHECKING:
-    from layerpipe2.audit import Audit
 
 
 class _Note(NamedTuple):
@@ -63,11 +61,14 @@ class SavedWeights:
     def __init__(self, regions: list[Region]) -> None:
         self.regions = regions
         self._index = {storage_of(region.compute): i for i, region in enumerate(regions)}
-        self._audit: Audit | None = None
+        self._check: Callable[[Tensor], None] | None = None
 
-    def hooks(self, audit: Audit | None = None) -> saved_tensors_hooks:
-        """The context manager to run the forward pass in; the backward pass may run outside of it."""
-        self._audit = audit
+    def hooks(self, check: Callable[[Tensor], None] | None = None) -> saved_tensors_hooks:
+        """The context manager to run the forward pass in; the backward pass may run outside of it.
+
+        ``check`` is shown every other tensor that is saved, and raises if it should have been exchanged.
+        """
+        self._check = check
         for region in self.regions:
             region.hits = 0
         return saved_tensors_hooks(self._pack, self._unpack)
@@ -75,8 +76,8 @@ class SavedWeights:
     def _pack(self, tensor: Tensor) -> tuple[Tensor, int] | _Note:
         found = self._index.get(storage_of(tensor)) if tensor.layout is torch.strided else None
         if found is None:
-            if self._audit is not None and tensor.layout is torch.strided:
-                self._audit.check_saved(tensor)
+            if self._check is not None and tensor.layout is torch.strided:
+                self._check(tensor)
             return tensor, tensor._version
         region = self.regions[found]
         region.hits += 1
