@@ -41,13 +41,11 @@ _LOOKS: dict[str, dict[str, Any]] = {
 _KINDS = {
     "F": ("forward", "#9ad0f0"),
     "B": ("activation gradient", "#f0c060"),
-    "B1": ("half of it", "#f8e2b0"),
-    "B2": ("half of it", "#f8e2b0"),
+    **dict.fromkeys(("B1", "B2"), ("half of it", "#f8e2b0")),
     "W": ("weight gradient", "#e89a6a"),
     "BW": ("whole backward pass", "#d9b3cc"),
 }
-ANCHORS = (1.25, 1.80)
-"""LayerPipe's abstract: speed over PipeDream on average, and at most with 7 to 9 processors."""
+ANCHORS = (1.25, 1.80)  # LayerPipe's abstract: speed over PipeDream on average, and at most with 7 to 9 processors
 
 
 def gantt(processors: int = 4, until: int = 30) -> Figure:
