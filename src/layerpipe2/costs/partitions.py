@@ -24,8 +24,7 @@ def chain_cuts(
     turns bytes into s on a link of one direction.
 
     Returns:
-        Starts of the runs and n: (parts + 1,). The largest of all runs' loads and all links' times is least, and
-        among these the sum of bytes.
+        Starts of the runs and n: (parts + 1,). The largest run or link time is least, then the sum of bytes.
 
     Raises:
         UserError: if there are more parts than items, or none.
