@@ -15,8 +15,10 @@ in it. With computation ``c_k`` and transfers ``x_k`` of boundary k per directio
 
     period >= max( c_k,  occupation_k,  max_k (w_k + sum_{j >= k} (c_j - w_j + 2 x_j)) / (d_k + 1) ),
 
-where ``w_j``, the time of the weight gradient, drops out where a stage sends its activation gradient before it computes
-the weight gradient (LayerPipe2), and is zero where the backward pass is one task (PipeDream, no pipeline).
+where ``w_j``, the time of the weight gradient, drops out where a stage sends its activation gradient before it
+computes the weight gradient (LayerPipe2), and is zero where the backward pass is one task (PipeDream, no pipeline). It
+is a bound: where slow stages and slow links alternate, the simulated schedule takes up to a tenth longer
+(``layerpipe2.schedules.simulate`` gives that time itself).
 """
 
 from __future__ import annotations

@@ -20,15 +20,11 @@ def chain_cuts(
 ) -> tuple[int, ...]:
     """Where to cut a chain of n items into ``parts`` non-empty runs.
 
-    Args:
-        loads: time of each item in s (n,).
-        cuts: bytes over the place after each item but the last (n - 1,).
-        parts: number of runs.
-        occupation: bytes -> time in s on a link of one direction.
+    ``loads`` (n,) are the items' times in s, ``cuts`` (n - 1,) the bytes after each item but the last, ``occupation``
+    turns bytes into s on a link of one direction.
 
     Returns:
-        Starts of the runs and n: (parts + 1,). The largest of all runs' loads and all links' times is least, and
-        among these the sum of bytes.
+        Starts of the runs and n: (parts + 1,). The largest run or link time is least, then the sum of bytes.
 
     Raises:
         UserError: if there are more parts than items, or none.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 
 from layerpipe2.costs.costs import Costs
 from layerpipe2.costs.devices import Device, Link, SystolicArray
@@ -75,16 +76,22 @@ def compare(
             raise UserError(f"number of processors is {count!r}; give integers of at least 1")
     rows = []
     for name in networks:
-        network = reference(name)
-        work = measure(network.units(), network.input_shape, batch_size)
-        units = Costs(work, DelaySchedule.none(len(work)), batch_size=batch_size)
+        units = unit_costs(name, batch_size)
         for count in counts:
             base = run("pipedream", units, count, device)
             for schedule in schedules:
-                if schedule != "interleaved" or 2 * count <= len(work):
+                if schedule != "interleaved" or 2 * count <= len(units.stages):
                     line = base if schedule == "pipedream" else run(schedule, units, count, device)
                     rows.append(asdict(_row(name, schedule, count, line, base)))
     return rows
+
+
+@cache
+def unit_costs(network: str, batch_size: int) -> Costs:
+    """Costs of a reference network with a stage per unit."""
+    declared = reference(network)
+    work = measure(declared.units(), declared.input_shape, batch_size)
+    return Costs(work, DelaySchedule.none(len(work)), batch_size=batch_size)
 
 
 def run(schedule: str, units: Costs, processors: int, device: Device) -> Timeline:

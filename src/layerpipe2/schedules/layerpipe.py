@@ -40,8 +40,7 @@ def layerpipe(
         stages: number of layers.
         processors: number of processors.
         batches: number of mini-batches, one update each.
-        costs: of the single layers, for the placement; by default all three passes of all layers take the same time.
-        device: likewise.
+        costs, device: for the placement, of the single layers; by default all passes of all layers take the same time.
 
     Raises:
         UserError: on counts out of range, or more processors than tasks.
@@ -54,10 +53,8 @@ def layerpipe(
         )
     items = [item for k, stage in enumerate(costs.stages) for item in _items(k, stage)]
     if processors > len(items):
-        raise UserError(
-            f"schedule 'layerpipe': {processors} processors, but {stages} layers give only {len(items)} tasks; "
-            f"give at most {len(items)} processors"
-        )
+        few = f"{processors} processors, but {stages} layers give only {len(items)} tasks; give at most {len(items)}"
+        raise UserError(f"schedule 'layerpipe': {few} processors")
     loads = [sum(task_seconds(kind, costs.stages[k], device) for kind, k in tasks) for tasks, _ in items]
     starts = chain_cuts(loads, [cut for _, cut in items[:-1]], processors, device.occupation)
     home = {task: p for p, (a, b) in enumerate(pairwise(starts)) for tasks, _ in items[a:b] for task in tasks}
