@@ -73,9 +73,14 @@ def test_the_script_trains_one_item_of_the_study(tmp_path):
 
 def _start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     command = [sys.executable, str(ROOT / "experiments" / "train.py"), *arguments]
-    return subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    # A shell that starts the tests in the background has them ignore Ctrl-C, and children inherit that.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _descendants(parent: int) -> list[int]:
@@ -108,7 +113,7 @@ def test_stopping_the_script_ends_its_workers(tmp_path, stop, code, says):
             time.sleep(0.05)
             pids = _descendants(process.pid)
         process.send_signal(stop) if stop == signal.SIGKILL else os.killpg(process.pid, stop)
-        errors = process.communicate()[1]
+        errors = process.communicate(timeout=60)[1]
     assert process.returncode == code
     assert says in errors
     assert "Traceback" not in errors
