@@ -64,6 +64,14 @@ def _claim(claim: Claim) -> list[Block]:
     ]
 
 
+def _epochs(records: Records) -> str:
+    """Epochs by network, as far as they differ."""
+    lengths = records.epochs.groupby("network")["epoch"].max() + 1
+    if lengths.nunique() == 1:
+        return str(lengths.iloc[0])
+    return ", ".join(f"{network_label(name)} {lengths[name]}" for name in records.networks if name in lengths)
+
+
 def _setting(records: Records) -> str:
     runs = records.runs
     diverged = int((runs["status"] == "diverged").sum())
@@ -72,7 +80,7 @@ def _setting(records: Records) -> str:
     return (
         f"{len(runs)} training runs, {diverged} of which diverged, on {dataset_label(records.dataset)} "
         f"({_values(runs, 'test_images')} test images). Networks: {networks}. Strategies: {strategies}. Seeds: "
-        f"{runs['seed'].nunique()}. Epochs: {records.epochs['epoch'].max() + 1}. "
+        f"{runs['seed'].nunique()}. Epochs: {_epochs(records)}. "
         f"Optimizer: {_values(runs, 'optimizer')}, momentum {_values(runs, 'momentum')}, {_rates(records)}. "
         f"Delay convention: {convention_label(records.convention)}, where S is the "
         "number of downstream stages."

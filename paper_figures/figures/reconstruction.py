@@ -13,16 +13,14 @@ from paper_figures import style, tables
 from paper_figures.records import Records
 
 _EXACT = 1e-4
-"""A rule whose error never exceeds this is exact to rounding: it is named in the note, not drawn."""
+"""A rule whose error at a delay never exceeds this is exact there, to rounding: named in the note, not drawn."""
 
 
 def reconstruction(records: Records) -> Figure:
     """Relative error of the reconstructed weights against the delay; 1 is no better than the latest weights."""
     table = tables.reconstruction(records)
     table = table[(table["strategy"] != "latest") & table["mean"].notna()]
-    worst = table.groupby("strategy")["max"].max()
-    exact = style.ordered(worst.index[worst < _EXACT])
-    drawn = table[~table["strategy"].isin(exact)]
+    exact, drawn = table[table["max"] < _EXACT], table[table["max"] >= _EXACT]
     networks = [name for name in records.networks if name in set(table["network"])] or records.networks[:1]
     with style.context():
         figure, axes = style.panels(networks, 2.7, "relative error of\nreconstructed weights")
@@ -30,7 +28,7 @@ def reconstruction(records: Records) -> Figure:
             _draw(axis, drawn[drawn["network"] == network])
             axis.set_xlabel("delay (updates)")
         style.legend(figure, _handles(drawn))
-        style.note(figure, _note(records, table, {name: float(worst[name]) for name in exact}))
+        style.note(figure, _note(records, table, exact))
         return figure
 
 
@@ -64,7 +62,7 @@ def _raw_line(color: str) -> dict[str, Any]:
     return {"color": color, "linestyle": (0, (1, 1.5)), "linewidth": 1.0}
 
 
-def _note(records: Records, table: pd.DataFrame, exact: dict[str, float]) -> str:
+def _note(records: Records, table: pd.DataFrame, exact: pd.DataFrame) -> str:
     counts = f"{table['n'].min()} to {table['n'].max()}" if len(table) else "0"
     seeds = records.reconstruction["seed"].nunique()
     text = (
@@ -72,6 +70,14 @@ def _note(records: Records, table: pd.DataFrame, exact: dict[str, float]) -> str
         f"point, {seeds} seed{'s' if seeds > 1 else ''};\nbands: range. "
         f"{style.setting(records.dataset, records.convention)}"
     )
-    for name, error in exact.items():
-        text += f"\nNot drawn: {style.style(name).label}, exact to rounding (at most {error:.1g})."
+    if len(exact):
+        names = [_where_exact(name, table, exact) for name in style.ordered(exact["strategy"])]
+        text += f"\nNot drawn, exact to rounding (at most {exact['max'].max():.1g}): {', '.join(names)}."
     return text
+
+
+def _where_exact(strategy: str, table: pd.DataFrame, exact: pd.DataFrame) -> str:
+    delays = sorted(set(exact.loc[exact["strategy"] == strategy, "delay"]))
+    everywhere = delays == sorted(set(table.loc[table["strategy"] == strategy, "delay"]))
+    where = "" if everywhere else f" (delay {', '.join(map(str, delays))})"
+    return style.style(strategy).label + where
