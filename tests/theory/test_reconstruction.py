@@ -123,13 +123,17 @@ def test_no_single_decay_of_the_family_wins_everywhere():
     assert (best(Updates()), best(Updates(0.95))) == ("lsq", "span")
 
 
-def test_momentum_is_found_again_in_the_errors():
+@pytest.mark.parametrize(("correlation", "white"), [(0.837, 0.0), (0.95, 3.0), (0.0, 0.0)])
+def test_updates_are_found_again_in_the_errors(correlation, white):
+    true = Updates(correlation, white)
     rows = [
-        {"strategy": s, "delay": d, "relative_error": reconstruction.error(s, d, Updates(0.837))}
+        {"strategy": s, "delay": d, "relative_error": reconstruction.error(s, d, true)}
         for s in (*AVERAGES, "latest", "update-window")
         for d in (2, 4, 8)
     ]
-    assert reconstruction.fitted_correlation(rows) == pytest.approx(0.837, abs=6e-4)
+    found = reconstruction.fitted(rows)
+    assert found.correlation == pytest.approx(correlation, abs=2e-3)
+    assert found.white == pytest.approx(white, abs=2e-2)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +141,7 @@ def test_momentum_is_found_again_in_the_errors():
     [
         (lambda: reconstruction.error("ema-best", 3, Updates()), "unknown strategy 'ema-best'"),
         (lambda: reconstruction.estimator("stash", 3, Updates()), "strategy 'stash' keeps the past itself"),
-        (lambda: reconstruction.fitted_correlation([]), "no reconstruction error to fit"),
+        (lambda: reconstruction.fitted([]), "no reconstruction error to fit"),
     ],
 )
 def test_bad_input(call, message):

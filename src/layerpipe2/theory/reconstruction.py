@@ -32,7 +32,7 @@ stands for ``1 - m`` of the drift.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from layerpipe2.errors import UserError
@@ -88,31 +88,50 @@ def white_limit(z: float, gain: float = 1.0) -> float:
     return math.sqrt(1 + 2 * gain * math.expm1(-z) + gain**2 * z / 2)
 
 
-def fitted_correlation(measured: Iterable[dict[str, Any]]) -> float:
-    """The ``m`` in [0, 0.999] under which theory comes closest to measured errors, in squared log ratio.
+def fitted(measured: Iterable[dict[str, Any]]) -> Updates:
+    """The AR(1) plus white updates under which theory comes closest to measured errors, in squared log ratio.
 
-    It is what the updates look like to the averages; gradients that are not white move it off the momentum.
+    It is what the updates look like to the averages. Gradients that are not white move it off the momentum.
 
     Args:
-        measured: rows with ``strategy``, ``delay`` and ``relative_error``, as the probe's; exact strategies, delay 0
-            and errors of 0 or None say nothing and are left out.
+        measured: rows with ``strategy``, ``delay`` and ``relative_error``, as the probe's. Exact strategies, raw
+            averages, delay 0, and errors of 0 or None say nothing and are left out.
+
+    Returns:
+        Correlation in [0, 0.99] and white part, to about three digits.
 
     Raises:
         UserError: if nothing is left.
     """
     groups: dict[tuple[str, int], list[float]] = {}
     for row in measured:
-        if row["strategy"] not in (*_EXACT, "latest") and row["delay"] and row["relative_error"]:
+        averages = row["strategy"] not in (*_EXACT, "latest") and not row["strategy"].endswith("-raw")
+        if averages and row["delay"] and row["relative_error"]:
             groups.setdefault((row["strategy"], int(row["delay"])), []).append(math.log(row["relative_error"]))
-    means = {key: sum(logs) / len(logs) for key, logs in groups.items() if estimator(*key, Updates()).error > 0}
+    means = {key: sum(logs) / len(logs) for key, logs in groups.items() if error(*key, Updates()) > 0}
     if not means:
         raise UserError("no reconstruction error to fit; give rows of the probe with averages and delays of at least 1")
 
-    def misfit(m: float) -> float:
-        return sum((mean - math.log(error(*key, Updates(m)))) ** 2 for key, mean in means.items())
+    def misfit(place: tuple[float, float]) -> float:
+        return sum((mean - math.log(error(*key, _model(place)))) ** 2 for key, mean in means.items())
 
-    coarse = min((i / 50 for i in range(50)), key=misfit)
-    return min((m for i in range(-20, 21) if 0 <= (m := coarse + i / 1000) < 1), key=misfit)
+    return _model(_descend(misfit, min(((s / 4, w / 8) for s in range(18) for w in range(8)), key=misfit)))
+
+
+def _model(place: tuple[float, float]) -> Updates:
+    """From ``-ln(1 - m)`` and the white share of the variance."""
+    return Updates(-math.expm1(-place[0]), place[1] / (1 - place[1]))
+
+
+def _descend(value: Callable[[tuple[float, float]], float], start: tuple[float, float]) -> tuple[float, float]:
+    """Pattern search in [0, 4.6] x [0, 0.98], from steps of 1/8 to 1/2000."""
+    place, step = start, 0.125
+    while step > 1 / 2000:
+        around = [(place[0] + i * step, place[1] + j * step / 2) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+        best = min([place, *(p for p in around if 0 <= p[0] <= 4.6 and 0 <= p[1] <= 0.98)], key=value)
+        step = step / 2 if best == place else step
+        place = best
+    return place
 
 
 def _believed(strategy: str, updates: Updates) -> float:
