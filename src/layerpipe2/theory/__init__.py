@@ -10,6 +10,7 @@ Needs the extra ``theory`` (networkx, scipy); nothing in the rest of the package
 from layerpipe2.theory.derivation import Derivation, Step, derive
 from layerpipe2.theory.network import LayeredNetwork, Operation, chain, from_units, resnet
 from layerpipe2.theory.proofs import Claim, prove
+from layerpipe2.theory.stability import largest_stable_step, stability_table
 from layerpipe2.theory.text import FORMATS, export
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "derive",
     "export",
     "from_units",
+    "largest_stable_step",
     "prove",
     "resnet",
+    "stability_table",
 ]

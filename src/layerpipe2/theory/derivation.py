@@ -121,12 +121,10 @@ class Derivation:
         return {u[1:]: self.pipeline.registers[u, v, k] // self.pipeline.period + 1 for u, v, k in edges}
 
     def report(self) -> str:
-        """All steps as tables, and the proofs; text of a few lines per operation and step."""
-        from layerpipe2.theory.proofs import prove
+        """Places, steps and proofs as text; see :func:`layerpipe2.theory.report.report`."""
+        from layerpipe2.theory.report import report
 
-        head = f"{self.clock.name}: {self.clock.text}\nunits per stage: {', '.join(map(str, self.sizes))}"
-        claims = "\n".join(str(claim) for claim in prove(self))
-        return "\n\n".join([head, *(step.table() for step in self.steps), f"proofs\n{claims}"])
+        return report(self)
 
     def _delays_of_stage(self, stage: int) -> list[int]:
         graph, period = self.pipeline, self.pipeline.period

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,7 +29,7 @@ class Scales(nn.Module):
         return x * self.weight
 
 
-def quadratic_growth(steps: Sequence[float], delay: int, momentum: float = 0.0, updates: int = 800) -> Vector:
+def quadratic_growth(steps: Sequence[float] | Vector, delay: int, momentum: float = 0.0, updates: int = 800) -> Vector:
     """Measured growth per update of delayed descent on many quadratics at once, from w = 1.
 
     A stage with weights w, fed with ``sqrt(step)`` and with loss ``sum of y^2 / 2``, has the curvature ``step`` in
@@ -38,20 +39,20 @@ def quadratic_growth(steps: Sequence[float], delay: int, momentum: float = 0.0, 
         steps: values of ``eta lambda`` (n,).
         delay: of the stage, in updates.
         momentum: of ``torch.optim.SGD``.
-        updates: number of mini-batches; the growth is that of the second half.
+        updates: number of mini-batches.
 
     Returns:
-        Growth factors (n,); infinite where the weights overflowed.
+        Growth factors (n,).
     """
     curvature = torch.tensor(steps, dtype=torch.float64)
     stage = Scales(torch.ones_like(curvature))
     x = curvature.sqrt()[None]
     errors = _errors([stage], [delay], "stash", x, 0 * x, 1.0, momentum, updates)
-    return _growth(errors, window=4 * (2 * delay + 1) + 20)
+    return _growth(errors, window=4 * (2 * delay + 1) + 20, floor=1e-300)
 
 
 def chain_growth(
-    weights: Sequence[float], delays: Sequence[int], steps: Sequence[float], *,
+    weights: Sequence[float], delays: Sequence[int], steps: Sequence[float] | Vector, *,
     strategy: str = "stash", momentum: float = 0.0, updates: int = 800,
 ) -> Vector:  # fmt: skip
     """Measured growth per update of pipelined scalar linear networks, from close to a minimum without residual.
@@ -72,9 +73,9 @@ def chain_growth(
     """
     x = torch.tensor(steps, dtype=torch.float64).sqrt()[None]
     stages = [Scales(torch.full((x.shape[1],), w, dtype=torch.float64)) for w in weights]
-    target = x * float(np.prod(weights)) * (1 + 1e-9)  # small, so that 1e9-fold growth still is in the linear range
+    target = x * float(np.prod(weights)) * (1 + 1e-6)  # small, for the linear range, and far above rounding
     errors = _errors(stages, delays, strategy, x, target, 1.0, momentum, updates)
-    return _growth(errors, window=4 * (2 * max(delays) + 1) + 20)
+    return _growth(errors, window=4 * (2 * max(delays) + 1) + 20, floor=1e-14 * float(target.max()))
 
 
 def _errors(
@@ -93,11 +94,22 @@ def _half_square(outputs: Tensor, targets: Tensor) -> Tensor:
     return 0.5 * ((outputs - targets) ** 2).sum()
 
 
-def _growth(errors: Vector, window: int) -> Vector:
-    """Growth between the largest errors of two windows, at the middle and at the end; a window spans oscillations."""
-    window = min(window, len(errors) // 4)
-    middle, end = len(errors) // 2, len(errors)
-    with np.errstate(all="ignore"):
-        ratio = errors[end - window :].max(axis=0) / errors[middle - window : middle].max(axis=0)
-        growth = ratio ** (1.0 / (end - middle))
-    return np.where(np.isfinite(growth), growth, np.inf)
+def _growth(errors: Vector, window: int, floor: float) -> Vector:
+    """Growth per update of every column of ``errors``, once fast decaying parts have died out.
+
+    Compares the largest errors of two windows, at the middle and at the end of the time in which they are above
+    ``floor``, where rounding takes over, and finite. A window spans several oscillations.
+    """
+    return np.array([_growth_of(column, window, floor) for column in errors.T])
+
+
+def _growth_of(errors: Vector, window: int, floor: float) -> float:
+    overflow = ~np.isfinite(errors)
+    end = int(np.argmax(overflow)) if overflow.any() else len(errors)
+    resolved = np.flatnonzero(errors[:end] > floor)
+    if len(resolved) == 0 or resolved[-1] < 3:  # gone at once
+        return 0.0
+    end = int(resolved[-1]) + 1
+    middle, window = end // 2, min(window, end // 4)
+    late, early = (max(errors[at - window : at].max(), floor) for at in (end, middle))
+    return math.exp((math.log(late) - math.log(early)) / (end - middle))
