@@ -1,0 +1,114 @@
+"""The derivation of the delays, step by step, as block diagrams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from layerpipe2.theory import Derivation, Step, derive
+from paper_figures import style
+from paper_figures.figure_derivation_graph import HEIGHT, MARGIN, Drawing
+from paper_figures.figure_derivation_pen import FONT, INK
+
+
+def per_layer() -> Figure:
+    """Three layers, each a stage of its own."""
+    return derivation_figure(derive(3), columns=2)
+
+
+def grouped() -> Figure:
+    """Five layers in stages of two, two and one; the start is that of :func:`per_layer`."""
+    return derivation_figure(derive(5, group_size=2), columns=1, first=1)
+
+
+def pipedream() -> Figure:
+    """The same three layers with PipeDream's clock."""
+    return derivation_figure(derive(3, convention="pipedream"), columns=2)
+
+
+_TITLE, _GAP, _LINE = 0.26, 0.08, 0.135
+"""Heights in inches: of a drawing's title, between drawings, of a line of text."""
+
+
+def derivation_figure(derivation: Derivation, columns: int, first: int = 0) -> Figure:
+    """The steps of a chain's derivation, ``columns`` side by side, then what came out, and a key.
+
+    Args:
+        derivation: of a chain (plain layers only).
+        columns: drawings in a row.
+        first: index of the first step to draw.
+    """
+    steps, width, row_height = derivation.steps[first:], style.DOUBLE / columns, HEIGHT + _GAP + _TITLE
+    table, argument = _result(derivation)
+    spare = len(steps) % columns  # a free place beside the last drawing takes the result
+    strip = 0.0 if spare else 0.5 + _LINE * max(len(table), len(argument))
+    height = -(-len(steps) // columns) * row_height + strip + 0.38
+    pitch = (width - 0.08 - 2 * MARGIN) / len(derivation.network.operations)
+    with style.context():
+        figure = Figure(figsize=(style.DOUBLE, height))
+        for i, step in enumerate(steps):
+            left, low = (i % columns) * width, height - (i // columns + 1) * row_height
+            axis = figure.add_axes(_share((left, low, width - 0.08, HEIGHT + 0.1), height))
+            before = derivation.steps[first + i - 1].graph.registers if first + i else None
+            Drawing(axis, step, before, pitch).draw()
+            _words(figure, left + 0.08, low + HEIGHT + 0.19, height, _title(step), FONT + 1)
+        left, top = spare * width + 0.08, height - (len(steps) // columns) * row_height - 0.15
+        _words(figure, left, top, height, "Result", FONT + 1)
+        _lines(figure, left, top - 0.22, height, table, family="DejaVu Sans Mono")
+        beside = (left, top - 0.4 - _LINE * len(table)) if spare else (left + style.DOUBLE / 2, top - 0.22)
+        _lines(figure, *beside, height, argument)
+        _lines(figure, 0.08, 0.25, height, _KEY_LINES)
+        return figure
+
+
+_TITLES = {
+    "0": "Sequential training: one weight register per loop",
+    "1": "1  Registers at the input and output cutsets",
+    "2": "2  Delayed gradients, as many as each loop needs",
+    "2t": "2t  A tick between forward and backward",
+    "3": "3  Retiming along two cutsets around stage 0",
+}
+_KEY_LINES = (
+    "F forward, A activation gradient, G weight gradient, U update, ℓ loss. Box: registers (D = one tick); orange:",
+    "changed by the step; pale: emptied by it. Dashed: nodes delayed by the number beside, in ticks. Grey: a stage.",
+)
+
+
+def _title(step: Step) -> str:
+    stage = step.number.removeprefix("4").removeprefix(".") or "1"
+    return _TITLES.get(step.number, f"4  The same for the rest: stage {stage}")
+
+
+def _result(derivation: Derivation) -> tuple[list[str], list[str]]:
+    """Registers of the last step by stage as a table, and the count of a loop that forbids fewer."""
+    last, period, turn = derivation.num_stages - 1, derivation.pipeline.period, derivation.clock.turn
+    table = ["stage  S  delay  old weights  batches in flight"]
+    for stage, delay in enumerate(derivation.delays):
+        mine = next(op for op in derivation.history if derivation.pipeline.stage(f"F{op}") == stage)
+        old, flying = derivation.history[mine], derivation.in_flight[mine]
+        table.append(f"{stage:5}  {last - stage}  {delay:5}  {old:11}  {flying:17}")
+    has = "1 + d" if period == 1 else f"{period} (1 + d)"
+    needs, turned = ("S + S + 1 + 1", ", the turn at the end") if turn else ("S + S + 1", "")
+    argument = [
+        f"The loop of a layer, U F … ℓ … A G U, has {has} registers.",
+        f"It needs {needs}: the boundaries there and back,",
+        f"the weight register{turned}. Retiming keeps the sum,",
+        f"so the delay d cannot be less than {'2S' if period == 1 else 'S'}; step 4 reaches it.",
+    ]
+    return table, argument
+
+
+def _lines(figure: Figure, left: float, top: float, height: float, lines: Sequence[str], **looks: Any) -> None:
+    for i, line in enumerate(lines):
+        _words(figure, left, top - _LINE * i, height, line, FONT, **looks)
+
+
+def _share(box: tuple[float, float, float, float], height: float) -> tuple[float, float, float, float]:
+    """Left, bottom, width, height from inches to shares of the figure."""
+    return box[0] / style.DOUBLE, box[1] / height, box[2] / style.DOUBLE, box[3] / height
+
+
+def _words(figure: Figure, left: float, low: float, height: float, text: str, size: float, **looks: Any) -> None:
+    figure.text(left / style.DOUBLE, low / height, text, fontsize=size, color=INK, va="center", **looks)

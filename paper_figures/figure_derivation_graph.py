@@ -1,0 +1,178 @@
+"""One signal-flow graph of a chain as a block diagram, in inches: layers side by side, F, U, G, A below each other.
+
+A box ``4D`` is four registers. Edges that carry the same signal share a wire, and with it the boxes that they have in
+common: an update's weight register stands once, before the wire forks to F, A and back to U, and a layer's input is
+tapped behind the register of the stage boundary. So the boxes of a drawing add up to the registers that are held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from layerpipe2.theory import Step
+from layerpipe2.theory.graph import Edge, SignalFlowGraph
+from paper_figures.figure_derivation_pen import MOVED, RADIUS, STAGE, Pen
+
+ROWS = {"F": 1.40, "U": 0.90, "G": 0.50, "A": 0.14}
+"""Height of each kind of node above the bottom of the drawing."""
+OLD, TAPPED = 0.70, 1.07
+"""Heights of the boxes of old weights, kept activations and delayed gradients, and of those of layer inputs."""
+HEIGHT, MARGIN = 1.66, 0.52
+OPERAND, KEPT, STATE, HISTORY, ERROR = -0.325, -0.225, -0.15, 0.19, 0.285
+"""Where the wires of a layer run, right of its middle."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A step on an axis; positions in inches.
+
+    Attributes:
+        axis: with equal scales, as large as the drawing.
+        step: graph and moves to draw.
+        before: register counts of the step before, to mark those that differ; None marks nothing.
+        pitch: distance of two layers.
+    """
+
+    axis: Any
+    step: Step
+    before: Mapping[Edge, int] | None
+    pitch: float
+
+    @property
+    def pen(self) -> Pen:
+        """Draws on the axis."""
+        return Pen(self.axis)
+
+    @property
+    def graph(self) -> SignalFlowGraph:
+        """The step's graph."""
+        return self.step.graph
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return len(self.graph.operations)
+
+    def x(self, layer: float) -> float:
+        """Middle of a layer's column; ``layer`` may be a fraction."""
+        return MARGIN + self.pitch * (layer + 0.5)
+
+    def draw(self) -> None:
+        """Stages, cutsets, wires, registers and nodes."""
+        self.axis.set_xlim(0, 2 * MARGIN + self.pitch * self.layers)
+        self.axis.set_ylim(-0.1, HEIGHT)
+        self.axis.set_aspect("equal")
+        self.axis.axis("off")
+        self._stages()
+        self._ends()
+        for layer in range(self.layers):
+            self._weights(layer)
+            self._travelling(layer)
+            self._kept(layer)
+            for letter, row in ROWS.items():
+                self.pen.node(letter, str(layer), (self.x(layer), row))
+        self._moves()
+
+    def _stages(self) -> None:
+        graph = self.graph
+        for stage in range(graph.num_stages):
+            mine = [i for i in range(self.layers) if graph.stage(f"F{i}") == stage]
+            left, right = self.x(mine[0] - 0.44), self.x(mine[-1] + 0.44)
+            self.pen.frame(left, -0.06, right, HEIGHT - 0.04, facecolor=STAGE, edgecolor="none", zorder=0)
+
+    def _ends(self) -> None:
+        """Inputs on the left and, for the targets, on the right; loss; the two results."""
+        last = self.layers - 1
+        loss = (self.x(last + 0.5) + 0.14, (ROWS["F"] + ROWS["A"]) / 2)
+        self.pen.text((0.10, ROWS["F"]), "x")
+        self.pen.text((0.12, ROWS["A"]), "out")
+        self.pen.node("loss", "", loss)
+        right = 2 * MARGIN + self.pitch * self.layers - 0.14
+        for text, row, ends, edge in (
+            ("y", ROWS["F"], (1, 0), ("y", "loss", "target")),
+            ("out", ROWS["A"], (0, 1), ("loss", "out", "output")),
+        ):
+            points = [(right, row + (0.09 if row < 1 else -0.09)), (right, loss[1] + (-0.05 if row < 1 else 0.05)),
+                      (loss[0] + RADIUS, loss[1] + (-0.05 if row < 1 else 0.05))]  # fmt: skip
+            self.pen.wire(points if ends[0] else points[::-1])
+            self.pen.text((right, row), text)
+            self.pen.box((right, row + (0.26 if row < 1 else -0.26)), self._count(edge), self._moved(edge))
+        self.pen.wire([(self.x(last) + RADIUS, ROWS["F"]), (loss[0], ROWS["F"]), (loss[0], loss[1] + RADIUS)])
+        self.pen.wire([(loss[0], loss[1] - RADIUS), (loss[0], ROWS["A"]), (self.x(last) + RADIUS, ROWS["A"])])
+
+    def _travelling(self, layer: int) -> None:
+        """Activation into a layer with the tap for its weight gradient, gradient out of it, error tap."""
+        left = self.x(layer - 1) + RADIUS if layer else 0.18
+        low = left if layer else 0.24
+        here, tap, boundary = self.x(layer), self.x(layer) + OPERAND, (self.x(layer - 0.5) if layer else 0.40)
+        source = f"F{layer - 1}" if layer else "x"
+        activation: Edge = (source, f"F{layer}", "activation")
+        operand: Edge = (source, f"G{layer}", "operand")
+        gradient: Edge = (f"A{layer}", f"A{layer - 1}" if layer else "out", "gradient" if layer else "output")
+        self.pen.wire([(left, ROWS["F"]), (here - RADIUS, ROWS["F"])])
+        self.pen.wire([(tap, ROWS["F"]), (tap, ROWS["G"]), (here - RADIUS, ROWS["G"])], dot=True)
+        self.pen.wire([(here - RADIUS, ROWS["A"]), (low, ROWS["A"])])
+        self.pen.box((boundary, ROWS["F"]), self._count(activation), self._moved(activation))
+        self.pen.box((boundary, ROWS["A"]), self._count(gradient), self._moved(gradient))
+        self.pen.box((tap, TAPPED), self._count(operand) - self._count(activation), self._moved(operand, activation))
+        tap = here + ERROR
+        self.pen.wire([(tap, ROWS["A"]), (tap, ROWS["G"]), (here + RADIUS, ROWS["G"])], dot=True)
+
+    def _weights(self, layer: int) -> None:
+        """The update's loop with the weight register, its wires to F and A, and the gradient that comes in."""
+        here, fork, side = self.x(layer), ROWS["U"] + 0.335, self.x(layer) + HISTORY
+        weight: Edge = (f"U{layer}", f"F{layer}", "weight")
+        history: Edge = (f"U{layer}", f"A{layer}", "history")
+        step: Edge = (f"G{layer}", f"U{layer}", "step")
+        state: Edge = (f"U{layer}", f"U{layer}", "state")
+        self.pen.wire([(here, ROWS["U"] + RADIUS), (here, ROWS["F"] - RADIUS)])
+        self.pen.wire(
+            [(here, fork), (here + STATE, fork), (here + STATE, ROWS["U"]), (here - RADIUS, ROWS["U"])], dot=True
+        )
+        slope = 0.075
+        self.pen.wire(
+            [(here, fork), (side, fork), (side, ROWS["A"] + 0.2), (here + slope, ROWS["A"] + slope)], dot=True
+        )
+        self.pen.wire([(here, ROWS["G"] + RADIUS), (here, ROWS["U"] - RADIUS)])
+        self.pen.box((here, ROWS["U"] + 0.205), self._count(weight), self._moved(weight))
+        self.pen.box((side, OLD), self._count(history) - self._count(weight), self._moved(history, weight))
+        self.pen.box((here, OLD), self._count(step), self._moved(step))
+        self.pen.box(
+            (here + STATE, ROWS["U"] + 0.205), self._count(state) - self._count(weight), self._moved(state, weight)
+        )
+
+    def _kept(self, layer: int) -> None:
+        """What the forward task leaves for the backward task of the same layer."""
+        here, side, slope = self.x(layer), self.x(layer) + KEPT, 0.075
+        kept: Edge = (f"F{layer}", f"A{layer}", "kept")
+        points = [(here - slope, ROWS["F"] - slope), (side, ROWS["F"] - 0.2), (side, ROWS["A"] + 0.2),
+                  (here - slope, ROWS["A"] + slope)]  # fmt: skip
+        self.pen.wire(points, color="#777777")
+        self.pen.box((side, OLD), self._count(kept), self._moved(kept))
+
+    def _moves(self) -> None:
+        """Dashed frames around nodes that were retimed, with their lag in registers."""
+        lags = self.step.lags
+        frames = [("FU", HEIGHT - 0.10), ("GA", -0.015)]
+        if lags.get("U0", 0) > 0:  # the step of a slowed clock: updates move with the gradients
+            frames = [("UGA", -0.015)]
+        for letters, corner in frames:
+            mine = [i for i in range(self.layers) if lags.get(f"{letters[-1]}{i}")]
+            if mine:
+                rows = [ROWS[letter] for letter in letters]
+                left, right = self.x(mine[0]) - 0.17, self.x(mine[-1]) + 0.165
+                self.pen.frame(left, min(rows) - 0.13, right, max(rows) + 0.13, facecolor="none", edgecolor=MOVED,
+                            linestyle=(0, (3, 1.5)), linewidth=1.0, zorder=6)  # fmt: skip
+                lag = lags[f"{letters[-1]}{mine[0]}"]
+                self.pen.text((right + 0.11, corner), f"{lag:+d}".replace("-", "−"), color=MOVED, weight="bold")
+
+    def _count(self, edge: Edge) -> int:
+        return self.graph.registers[edge]
+
+    def _moved(self, edge: Edge, shared: Edge | None = None) -> bool:
+        if self.before is None:
+            return False
+        now = self.graph.registers[edge] - (self.graph.registers[shared] if shared else 0)
+        return now != self.before[edge] - (self.before[shared] if shared else 0)
