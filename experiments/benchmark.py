@@ -44,7 +44,7 @@ class Clock(pl.Callback):
     """Seconds per step after ``warmup`` steps."""
 
     def __init__(self, warmup: int) -> None:
-        self.warmup, self.start, self.steps = warmup, 0.0, 0
+        self.warmup, self.start = warmup, 0.0
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Start the clock."""

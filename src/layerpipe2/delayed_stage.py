@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
-from layerpipe2.layout import Layout, Slot, trainable
+from layerpipe2.layout import Layout, Slot, batchnorm_parameters, trainable
 from layerpipe2.recall import Region
 from layerpipe2.swap import Swap
 
@@ -49,6 +49,8 @@ class DelayedStage:
         self._frozen = self._cast_frozen(stage, compute_dtype)
         self._trainable = {p: trainable(p) for p in stage.parameters()}
         self._stage, self._swap = stage, Swap(stage, self.leaves | self._frozen, index)
+        # cuDNN's recurrent backward reads a packed copy of the weights, which can't be exchanged.
+        self._recurrent = bool(self.exchanged) and any(isinstance(m, nn.RNNBase) for m in stage.modules())
         self.refill()
 
     def load(self, step: Tensor) -> None:
@@ -82,9 +84,8 @@ class DelayedStage:
 
     def __call__(self, x: Tensor) -> Any:
         """Forward pass of the user's module with the compute weights in the places of its parameters."""
-        # cuDNN's recurrent backward reads a packed copy of the weights, which can't be exchanged.
-        recurrent = self.exchanged and x.is_cuda and any(isinstance(m, nn.RNNBase) for m in self._stage.modules())
-        with self._swap.active(), torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext():
+        without_cudnn = self._recurrent and x.is_cuda
+        with self._swap.active(), torch.backends.cudnn.flags(enabled=False) if without_cudnn else nullcontext():
             return self._stage(x)
 
     def check_hooks(self) -> None:
@@ -153,10 +154,7 @@ class DelayedStage:
         """
         mine = {"latest": self.latest, "line": self.line, **self.state}
         theirs = {"latest": saved["latest"], "line": saved["line"], **saved["history"]}
-        fits = {n: t.shape for n, t in mine.items()} == {n: t.shape for n, t in theirs.items()}
-        if not fits or not all(
-            torch.equal(mine[n], theirs[n].to(mine[n])) for n in self.history.constants if n in mine
-        ):
+        if not self._fits(mine, theirs):
             raise UserError(
                 f"checkpoint does not fit stage {self.index} (it holds {_shapes(theirs)}; this pipeline needs "
                 f"{_shapes(mine)}, or its decay is another); resume with the same network and weight history"
@@ -180,8 +178,7 @@ class DelayedStage:
         """In low precision the weights that don't train are cast as well; BatchNorm's stay."""
         if dtype is None:
             return {}
-        norms = [m for m in stage.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        kept = {p for m in norms for p in m.parameters(recurse=False)}
+        kept = batchnorm_parameters(stage)
         cast = [p for p in stage.parameters() if not trainable(p) and p not in kept and p.is_floating_point()]
         return {p: nn.Parameter(p.detach().to(dtype), requires_grad=False) for p in cast}
 

@@ -32,6 +32,12 @@ from layerpipe2.stages import check_stages
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
+def update_rates(optimizer: Optimizer | Any) -> dict[nn.Parameter, float | Tensor]:
+    """Parameter -> learning rate of its group, negative where the optimizer maximizes: ``u = rate * gradient``."""
+    signs = [(group, -1 if group.get("maximize") else 1) for group in optimizer.param_groups]
+    return {p: sign * group["lr"] for group, sign in signs for p in group["params"]}
+
+
 class PipelineEngine:
     """Delayed training of ``stages`` under ``schedule``, with ``history`` recalling weights for the backward pass.
 
@@ -95,7 +101,7 @@ class PipelineEngine:
             module.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
         self._clip_and_collect()
-        rates = self._rates(optimizer) if self.history.consumes == "gradients" else {}
+        rates = update_rates(optimizer) if self.history.consumes == "gradients" else {}
         raw = {k: stage.scaled_gradients(rates) for k, stage in self.delayed.items()} if rates else {}
         optimizer.step()
         for k, stage in self.delayed.items():
@@ -147,12 +153,13 @@ class PipelineEngine:
         Raises:
             UserError: if it was saved with other delays, another weight history or precision, or other weights.
         """
-        if state["kind"] != self._kind():
-            saved, mine = ({k: v for k, v in a.items() if b.get(k) != v} for a, b in
-                           ((state["kind"], self._kind()), (self._kind(), state["kind"])))  # fmt: skip
+        saved, mine = state["kind"], self._kind()
+        differing = [name for name in mine if saved.get(name) != mine[name]]
+        if differing:
             raise UserError(
-                f"checkpoint was saved with {saved}, this pipeline has {mine}; resume with the same stages, schedule, "
-                "weight history and precision"
+                f"checkpoint was saved with { ({name: saved.get(name) for name in differing}) }, this pipeline has "
+                f"{ ({name: mine[name] for name in differing}) }; resume with the same stages, schedule, weight history "
+                "and precision"
             )
         self.step_count.copy_(state["step_count"])
         for k, stage in self.delayed.items():
@@ -183,8 +190,3 @@ class PipelineEngine:
         if self.gradient_clip_norm is not None:
             for module in self.stages:
                 nn.utils.clip_grad_norm_(module.parameters(), self.gradient_clip_norm)
-
-    @staticmethod
-    def _rates(optimizer: Optimizer | Any) -> dict[nn.Parameter, float | Tensor]:
-        signs = [(group, -1 if group.get("maximize") else 1) for group in optimizer.param_groups]
-        return {p: sign * group["lr"] for group, sign in signs for p in group["params"]}

@@ -77,13 +77,17 @@ def trainable(parameter: nn.Parameter) -> bool:
     return parameter.requires_grad and parameter.numel() > 0
 
 
+def batchnorm_parameters(stage: nn.Module) -> dict[nn.Parameter, None]:
+    """Parameters of the stage's BatchNorm layers, in order (a dict serves as an ordered set)."""
+    norms = [m for m in stage.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return dict.fromkeys(p for norm in norms for p in norm.parameters(recurse=False))
+
+
 def _split_by_cast(stage: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Trainable parameters: those of BatchNorm, whose kernels want float32 beside bf16 activations, and the others."""
-    kept: dict[nn.Parameter, None] = {}
-    for module in stage.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            kept |= dict.fromkeys(p for p in module.parameters(recurse=False) if trainable(p))
-    return list(kept), [p for p in stage.parameters() if trainable(p) and p not in kept]
+    norms = batchnorm_parameters(stage)
+    kept = [p for p in norms if trainable(p)]
+    return kept, [p for p in stage.parameters() if trainable(p) and p not in norms]
 
 
 def _check_alike(parameters: list[nn.Parameter], stage_index: int) -> None:

@@ -194,7 +194,7 @@ class PipelinedModule(pl.LightningModule):
         return results
 
     def _check_trainer(self) -> None:
-        if "mixed" in str(self.trainer.precision) or "16" in str(self.trainer.precision):
+        if "16" in str(self.trainer.precision):
             raise UserError(
                 f"Trainer(precision='{self.trainer.precision}') would hide the weights from the pipeline (autocast) or "
                 "round its averages; leave the Trainer's precision alone and give PipelinedModule(precision='bf16')"

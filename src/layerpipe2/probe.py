@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from layerpipe2.delayed_stage import DelayedStage
+from layerpipe2.engine import update_rates
 from layerpipe2.history import State, WeightHistory, make_history
 from layerpipe2.pipeline import PipelinedModule
 
@@ -57,8 +58,8 @@ class ReconstructionProbe(pl.Callback):
         """Start the histories where the pipeline starts; note the learning rates before a scheduler moves them."""
         if not self._series or (batch_idx == 0 and cast(PipelinedModule, pl_module).drain):
             self._start(_delayed(pl_module))
-        groups = trainer.optimizers[0].param_groups
-        self._rates = {p: torch.as_tensor(group["lr"]).clone() for group in groups for p in group["params"]}
+        rates = update_rates(trainer.optimizers[0])
+        self._rates = {parameter: torch.as_tensor(rate).clone() for parameter, rate in rates.items()}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
