@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from layerpipe2.moments import Updates
+from layerpipe2.history.moments import Updates
 from layerpipe2.theory import reconstruction
 from paper_figures import style
 from paper_figures.records import CONFIGURATION, Records

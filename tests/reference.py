@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layerpipe2.history_pair import PairHistory
+from layerpipe2.history.pair import PairHistory
 
 Weights = dict[str, Tensor]
 

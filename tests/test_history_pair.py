@@ -5,9 +5,12 @@ import doctest
 import pytest
 import torch
 
-from layerpipe2 import UserError, history_pair, make_history
-from layerpipe2.moments import Updates
-from layerpipe2.optimal import optimal_pair
+from layerpipe2 import UserError, make_history
+from layerpipe2.history import pair
+from layerpipe2.history.moments import Updates
+from layerpipe2.history.optimal import optimal_pair
+from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.plan import make_plan
 
 
 def walk(strategy: str, delay: int, steps: int, correlation: float = 0.9):
@@ -25,7 +28,7 @@ def walk(strategy: str, delay: int, steps: int, correlation: float = 0.9):
 
 
 def test_docstring():
-    assert doctest.testmod(history_pair).failed == 0
+    assert doctest.testmod(pair).failed == 0
 
 
 @pytest.mark.parametrize("delay", [1, 2, 3, 9])
@@ -53,7 +56,19 @@ def test_measured_error_is_the_predicted_one_and_below_every_average(delay):
 
 def test_memory():
     assert [make_history("pair-0.9").copies(d) for d in (0, 1, 2, 3, 14)] == [0, 0, 1, 1, 1]
-    assert [make_history("pair-0").copies(d) for d in (0, 1, 2, 3, 14)] == [0, 1, 2, 2, 2]
+    without = [make_history("pair-0.9").copies(d, momentum_buffer=False) for d in (0, 1, 2, 3, 14)]
+    assert without == [0, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "copies"),
+    [({"momentum": 0.9}, 1), ({"momentum": 0.0}, 2), ({"nesterov": True}, 2), ({"optimizer": "adamw"}, 1)],
+)
+def test_memory_depends_on_what_the_optimizer_keeps(settings, copies):
+    config = RunConfig.from_dict({"network": "mlp", "strategy": "pair", "group_size": 1} | settings)
+    plan = make_plan(config, (1, 8, 8), 10)
+    *delayed, last = plan.parameters_per_stage
+    assert plan.history_copies() == pytest.approx(copies * sum(delayed) / (sum(delayed) + last))
 
 
 @pytest.mark.parametrize("name", ["pair-1", "pair-1.5", "pair--0.1"])

@@ -156,10 +156,10 @@ class PipelineEngine:
         saved, mine = state["kind"], self._kind()
         differing = [name for name in mine if saved.get(name) != mine[name]]
         if differing:
+            theirs, ours = ({name: kind.get(name) for name in differing} for kind in (saved, mine))
             raise UserError(
-                f"checkpoint was saved with { ({name: saved.get(name) for name in differing}) }, this pipeline has "
-                f"{ ({name: mine[name] for name in differing}) }; resume with the same stages, schedule, weight history "
-                "and precision"
+                f"checkpoint was saved with {theirs}, this pipeline has {ours}; resume with the same stages, schedule, "
+                "weight history and precision"
             )
         self.step_count.copy_(state["step_count"])
         for k, stage in self.delayed.items():

@@ -5,7 +5,7 @@ import pytest
 import synthetic_records
 from matplotlib.text import Text
 
-from layerpipe2.moments import Updates
+from layerpipe2.history.moments import Updates
 from layerpipe2.theory import reconstruction
 from paper_figures import figure_reconstruction_theory as figure_module
 from paper_figures import style

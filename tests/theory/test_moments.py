@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from layerpipe2 import UserError
-from layerpipe2.moments import Moments, Updates
-from layerpipe2.optimal import optimal_decay, optimal_gain, optimal_pair, ordinary
+from layerpipe2.history.moments import Moments, Updates
+from layerpipe2.history.optimal import optimal_decay, optimal_gain, optimal_pair, ordinary
 
 AGES = np.arange(900)
 MODELS = {

@@ -38,8 +38,10 @@ class Plan:
     def history_copies(self, history: WeightHistory | None = None) -> float:
         """Modelled hardware memory: parameter copies beside the latest weights, as multiples of the network's size."""
         history = history or self.history
-        sizes = self.parameters_per_stage
-        held = [history.copies(d) * n for d, n in zip(self.schedule.delays, sizes, strict=True)]
+        config, sizes = self.config, self.parameters_per_stage
+        buffer = config.optimizer == "adamw" or (config.momentum > 0 and not config.nesterov)
+        copies = [history.copies(d, momentum_buffer=buffer) for d in self.schedule.delays]
+        held = [c * n for c, n in zip(copies, sizes, strict=True)]
         return sum(held) / sum(sizes)
 
 

@@ -2,7 +2,7 @@
 
 Every error is relative, as :class:`layerpipe2.probe.ReconstructionProbe` measures it: root mean square of
 ``What - W(t - n)`` over that of ``W(t) - W(t - n)``; 0 is exact, 1 no better than the latest weights. The sums stand in
-:mod:`layerpipe2.moments`, the optima and the limits for long delays in :mod:`layerpipe2.optimal`.
+:mod:`layerpipe2.history.moments`, the optima and the limits for long delays in :mod:`layerpipe2.history.optimal`.
 
 **White updates** (plain SGD, gradient noise only), decay ``b``, gain ``n``::
 
@@ -23,7 +23,7 @@ the bias is ``r n ((n-1)/2 - b/(1-b))``. It vanishes for `span` alone.
 
 **Momentum** makes updates AR(1) with coefficient ``m``. When ``n (1 - m)`` is small they look like a drift within the
 window, and `span` is close to the best; when it is large, like white noise, and `lsq` is. No rule of the family wins
-both; :func:`layerpipe2.optimal.optimal_decay` gives what could be won by the decay alone.
+both; :func:`layerpipe2.history.optimal.optimal_decay` gives what could be won by the decay alone.
 
 **Raw gradients.** The average of ``lr g``, ``g_i = v_i - m v_(i+1)``, is ``(1 - b) u_0 + (b - m) A``: with momentum it
 stands for ``1 - m`` of the drift.
@@ -37,9 +37,9 @@ from typing import Any
 
 from layerpipe2.errors import UserError
 from layerpipe2.history import DECAY_RULES, make_history
-from layerpipe2.history_pair import told_apart
-from layerpipe2.moments import Moments, Updates
-from layerpipe2.optimal import Estimator, optimal_pair
+from layerpipe2.history.moments import Moments, Updates
+from layerpipe2.history.optimal import Estimator, optimal_pair
+from layerpipe2.history.pair import told_apart
 
 _EXACT = ("stash", "sequential", "update-window")
 
@@ -83,7 +83,7 @@ def ramp_bias(delay: int, decay: float) -> float:
 def white_limit(z: float, gain: float = 1.0) -> float:
     """Error of decay ``1 - z/n`` with gain ``gain * n`` for white updates as ``n`` grows; ``gain`` is ``c`` there.
 
-    ``sqrt(1 - 2 c (1 - e^-z) + c^2 z / 2)``, see :mod:`layerpipe2.optimal`.
+    ``sqrt(1 - 2 c (1 - e^-z) + c^2 z / 2)``, see :mod:`layerpipe2.history.optimal`.
     """
     return math.sqrt(1 + 2 * gain * math.expm1(-z) + gain**2 * z / 2)
 

@@ -8,9 +8,9 @@ average hold the older ones only, ``A = (1 - b) (u_1 + b u_2 + ...)``, and recal
 
 **Which b, x, y.** If mini-batch gradients are white, ``u`` is an AR(1) process, autocovariance ``m^|k|``. For every
 ``b`` the least squared error ``E |x A + y u_0 - (u_0 + ... + u_{n-1})|^2`` has its ``(x, y)`` from two normal equations
-(:mod:`layerpipe2.moments` has the sums in closed form); the best ``b`` is a minimum in one variable
-(:func:`layerpipe2.optimal.optimal_pair`). Delays 1 and 2 are exact, with ``A = u_1``. At momentum 0.9 and delay 14 the
-relative error is 0.175, against 0.222 of the best decay without the buffer, and 0.239 of `lsq`.
+(:mod:`layerpipe2.history.moments` has the sums in closed form); the best ``b`` is a minimum in one variable
+(:func:`layerpipe2.history.optimal.optimal_pair`). Delays 1 and 2 are exact, with ``A = u_1``. At momentum 0.9 and delay
+14 the relative error is 0.175, against 0.222 of the best decay without the buffer, and 0.239 of `lsq`.
 
 **Which m.** Gradients are not quite white: what is best follows the correlation that the updates have. ``u_0`` being at
 hand when ``u`` arrives, it is measured: ``m = <u, u_0> / ((<u, u> + <u_0, u_0>) / 2)``, both averaged over some hundred
@@ -42,9 +42,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from layerpipe2.moments import Updates
-from layerpipe2.optimal import optimal_pair
-from layerpipe2.weight_history import Consumes, State, WeightHistory
+from layerpipe2.history.base import Consumes, State, WeightHistory
+from layerpipe2.history.moments import Updates
+from layerpipe2.history.optimal import optimal_pair
 
 MEMORY = 0.99
 """Decay of the averages that measure the correlation. Nothing is sensitive to it: 0.8 does almost as well."""
@@ -101,12 +101,9 @@ class PairHistory(WeightHistory):
         state["average"].lerp_(newest, gain)
         newest.copy_(update)
 
-    def copies(self, delay: int) -> float:
-        """One, the average; none below delay 2.
-
-        The newest update is taken to be in the optimizer's state. With ``m = 0``, no momentum, it is one copy more.
-        """
-        return float(min(delay, 2) if self.correlation == 0 else min(max(delay - 1, 0), 1))
+    def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
+        """One, the average; none below delay 2. Without a momentum buffer the newest update is one copy more."""
+        return float(min(max(delay - 1, 0), 1) if momentum_buffer else min(delay, 2))
 
 
 def told_apart(correlation: float) -> float:

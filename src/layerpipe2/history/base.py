@@ -1,6 +1,6 @@
 """What a weight history is, and those that reconstruct nothing: exact stashing, latest weights, a window of updates.
 
-The moving averages stand in ``history.py`` and ``history_pair.py``; a strategy's name becomes one of these in
+The moving averages stand in ``average.py`` and ``pair.py``; a strategy's name becomes one of these in
 :func:`layerpipe2.history.make_history`.
 """
 
@@ -48,8 +48,12 @@ class WeightHistory(ABC):
         """Take in update number ``step``, ``W(t) - W(t+1)``; changes ``state`` in place (CUDA graphs need that)."""
 
     @abstractmethod
-    def copies(self, delay: int) -> float:
-        """Copies of the stage's weights that hardware must hold beside the latest ones."""
+    def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
+        """Copies of the stage's weights that hardware must hold beside the latest ones and the optimizer's state.
+
+        ``momentum_buffer`` says whether that state tells the newest update: SGD's momentum and Adam's moments do, plain
+        SGD and Nesterov's form, whose update adds the gradient, do not.
+        """
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Stash(WeightHistory):
         """``W(t - d)`` itself."""
         return delayed
 
-    def copies(self, delay: int) -> float:
+    def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
         """One copy per update of delay."""
         return float(delay)
 
@@ -78,7 +82,7 @@ class Latest(WeightHistory):
         """``W(t)``."""
         return latest
 
-    def copies(self, delay: int) -> float:
+    def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
         """None."""
         return 0.0
 
@@ -101,6 +105,6 @@ class UpdateWindow(WeightHistory):
         """Put ``update`` in the oldest one's place."""
         state["updates"].index_copy_(0, step.remainder(len(state["updates"])), update[None])
 
-    def copies(self, delay: int) -> float:
+    def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
         """One copy per update of delay."""
         return float(delay)

@@ -1,6 +1,6 @@
 """The decays, gains and weights of least squared reconstruction error, for a model of the updates.
 
-Three methods of growing freedom, in the terms of :mod:`layerpipe2.moments`:
+Three methods of growing freedom, in the terms of :mod:`layerpipe2.history.moments`:
 
 - :func:`optimal_decay`: ``What = W + n E``, the decay free: the moving averages of the paper.
 - :func:`optimal_gain`: ``What = W + g E``, the gain ``g`` free as well.
@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from layerpipe2.moments import Moments, Updates
+from layerpipe2.history.moments import Moments, Updates
 
 _GRID, _STEPS = 80, 44
 

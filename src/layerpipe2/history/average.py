@@ -1,0 +1,63 @@
+"""Moving averages of the updates; the package's text derives them and names what each decay stands for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from layerpipe2.history.base import Consumes, State, WeightHistory
+
+DECAY_RULES: dict[str, Callable[[int], float]] = {
+    "window": lambda n: (n - 1) / n,
+    "running": lambda n: n / (n + 1),
+    "span": lambda n: (n - 1) / (n + 1),
+    "lsq": lambda n: max(0.0, 1 - 2 * math.log(2) / n),
+}
+"""Decay as a function of the span ``n``.
+
+``window``: the newest update weighs 1/n, as in the exact window. ``running``: the recursion of a running mean that
+already holds n values. ``span``: the same mean lag as the window, (n-1)/2, so no bias where the weights drift along a
+line (exponential smoothing's span rule). ``lsq``: least squared error for white updates at large n.
+"""
+
+
+@dataclass(frozen=True)
+class MovingAverage(WeightHistory):
+    """``What = W(t) + n E(t)``, ``E <- beta(n) E + (1 - beta(n)) u``; see the module's text.
+
+    Attributes:
+        consumes: ``updates``, or ``gradients`` for the raw form.
+        decay: the decay ``beta`` as a function of the span ``n`` >= 1, in [0, 1).
+    """
+
+    consumes: Consumes = "updates"
+    constants: ClassVar[tuple[str, ...]] = ("gain",)
+    decay: Callable[[int], float] = DECAY_RULES["window"]
+
+    def init(self, weights: Tensor, delay: int) -> State:
+        """``average`` E (N,), and the table ``gain`` (d + 1,) of ``1 - beta``.
+
+        Entry j of the table belongs to update number j, and entry d to all later ones. Update j makes the span
+        ``min(j + 1, d)``; the very first one starts the average.
+        """
+        gains = [1.0] + [1.0 - self.decay(min(j + 1, delay)) for j in range(1, delay + 1)]
+        return {"average": torch.zeros_like(weights), "gain": weights.new_tensor(gains)}
+
+    def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
+        """``W(t) + min(t, d) E(t)``."""
+        span = step.clamp(max=len(state["gain"]) - 1)
+        return torch.addcmul(latest, state["average"], span.to(latest.dtype))
+
+    def record(self, state: State, update: Tensor, step: Tensor) -> None:
+        """Move the average towards ``update``."""
+        number = step.clamp(max=len(state["gain"]) - 1)
+        state["average"].lerp_(update, state["gain"].index_select(0, number))
+
+    def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
+        """One, the average, whatever the delay."""
+        return 1.0 if delay else 0.0
