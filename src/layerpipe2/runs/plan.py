@@ -45,8 +45,10 @@ class Plan:
         return sum(held) / sum(sizes)
 
 
-def make_plan(config: RunConfig, input_shape: tuple[int, int, int], num_classes: int) -> Plan:
-    """Build the network for images (C, H, W), cut it and give each stage its delay. Weights come from torch's RNG.
+def make_plan(config: RunConfig, input_shape: tuple[int, ...], num_classes: int) -> Plan:
+    """Build the network for images (C, H, W) or windows of tokens (T,), cut it, and give each stage its delay.
+
+    Weights come from torch's random generator.
 
     Raises:
         UserError: on an unknown network or strategy, a group size out of range, or delays that don't fit the stages.

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from layerpipe2.data import ImageData, load
+from layerpipe2.data import Data, load
 from layerpipe2.errors import UserError
 from layerpipe2.history import STRATEGIES
 from layerpipe2.pipeline import PipelinedModule
@@ -32,7 +32,7 @@ LAST_CHECKPOINT = "last.ckpt"
 def train_run(
     config: RunConfig,
     *,
-    data: ImageData | None = None,
+    data: Data | None = None,
     progress: bool = True,
     checkpoint_dir: Path | None = None,
     resume: bool = False,
@@ -62,7 +62,7 @@ def train_run(
     torch.set_num_threads(config.threads)
     data = data or load(config.dataset, root=Path(config.data_root) if config.data_root else None)
     pl.seed_everything(config.seed, verbose=False)
-    plan = make_plan(config, data.image_shape, data.num_classes)
+    plan = make_plan(config, data.input_shape, data.num_classes)
     loaders = make_loaders(config, data, device)
     recorder = EpochRecorder(plan.config.to_dict())
     probe = make_probe(plan)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from layerpipe2.data import ImageData, load
+from layerpipe2.data import Data, load
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.inputs import make_loaders, resolve_device
 from layerpipe2.runs.plan import make_plan
@@ -25,7 +25,7 @@ def check_runs(configs: Sequence[RunConfig]) -> None:
     for config in configs:
         data = _data(config.dataset, config.data_root)
         resolve_device(config.device)
-        make_plan(config, data.image_shape, data.num_classes)
+        make_plan(config, data.input_shape, data.num_classes)
         make_loaders(config, data, torch.device("cpu"))
 
 
@@ -35,5 +35,5 @@ def train_quietly(config: RunConfig) -> Record:
 
 
 @cache
-def _data(dataset: str, root: str | None) -> ImageData:
+def _data(dataset: str, root: str | None) -> Data:
     return load(dataset, root=Path(root) if root else None)
