@@ -93,22 +93,10 @@ def ordered(strategies: Iterable[str]) -> list[str]:
     return sorted(set(strategies), key=lambda s: (style(s).order, s))
 
 
-_NETWORKS = {
-    "mlp": "MLP",
-    "vgg": "VGG",
-    "vgg16": "VGG-16",
-    "resnet18": "ResNet-18",
-    "resnet-small": "ResNet (small)",
-    "vit": "ViT",
-    "gpt": "GPT (characters)",
-}
+_NETWORKS = {"mlp": "MLP", "vgg": "VGG", "vgg16": "VGG-16", "resnet18": "ResNet-18", "resnet-small": "ResNet (small)",
+             "vit": "ViT", "gpt": "GPT (characters)"}  # fmt: skip
 _CONVENTIONS = {"layerpipe2": "LayerPipe2, 2S", "pipedream": "PipeDream, S", "none": "no delay"}
-_DATASETS = {
-    "fashion-mnist": "Fashion-MNIST",
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "python-docs": "Python's reference text",
-}
+_DATASETS = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 
 
 def network_label(name: str) -> str:
