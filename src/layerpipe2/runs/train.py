@@ -142,9 +142,12 @@ def _train_and_test(
 
 
 def make_trainer(
-    config: RunConfig, device: torch.device, callbacks: list[Callback], limit: int | None = None
+    config: RunConfig,
+    device: torch.device,
+    callbacks: list[Callback],
+    limits: tuple[int | None, int | None] = (None, None),
 ) -> pl.Trainer:
-    """The Lightning trainer of a run; ``limit`` cuts its epochs to so many mini-batches."""
+    """The Lightning trainer of a run; ``limits`` cut its epochs: training, validation batches."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banner repeats what the record holds
     return pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
@@ -155,8 +158,8 @@ def make_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        limit_train_batches=limit,
-        limit_val_batches=limit,
+        limit_train_batches=limits[0],
+        limit_val_batches=limits[1],
     )
 
 
