@@ -39,7 +39,7 @@ def write_params(folder: Path, **changes: Any) -> Path:
     content = {
         "settings": {"batch_size": 128},
         "optimizers": {"sgd": {"optimizer": "sgd", "momentum": 0.0, "rates": [0.05, 0.1]}},
-        "statistics": {"equivalence_margin_points": 5, "significance_level": 0.05},
+        "report": {"equivalence_margin_points": 5, "significance_level": 0.05},
         "profiles": {"tiny": TINY | changes},
     }
     path = folder / "params.yaml"
