@@ -29,7 +29,7 @@ reproduce: $(INSTALLED) ## train everything, draw figures and tables, write the 
 
 paper: $(INSTALLED) ## the experiment at full scale; PROFILE=cpu-tiny|cpu|h100|... (default h100), YES=1: don't ask
 	@python experiments/full_scale/run.py --profile $(or $(PROFILE),h100) $(if $(YES),--yes)
-	@dvc repro --single-item experiments/full_scale/dvc.yaml:page@$(or $(PROFILE),h100)
+	@python -m paper_figures.full_scale.build --profile $(or $(PROFILE),h100)
 
 report: $(INSTALLED) ## draw figures, tables and report from the records that are there
 	@dvc repro report

@@ -166,15 +166,15 @@ def test_without_a_terminal_and_without_yes_it_says_how_long_it_takes_in_one_lin
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["params.yaml"]
 
 
-@pytest.mark.parametrize(("answer", "runs"), [("n", 0), ("", 0)])
-def test_on_a_terminal_it_asks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str, runs: int
-) -> None:
+@pytest.mark.parametrize("answer", ["n", ""])
+def test_on_a_terminal_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    asked: list[str] = []
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
-    monkeypatch.setattr("builtins.input", lambda text: answer)
-    run.main(["--profile", "tiny", "--params", str(write_params(tmp_path)), "--out", str(tmp_path / "out")])
-    assert "nothing was started" in capsys.readouterr().out
-    assert len(list(tmp_path.rglob("*.json"))) == runs
+    monkeypatch.setattr("builtins.input", lambda text: asked.append(text) or answer)
+    with pytest.raises(UserError, match="not confirmed; nothing was started"):
+        run.main(["--profile", "tiny", "--params", str(write_params(tmp_path)), "--out", str(tmp_path / "out")])
+    assert "18 of 18 runs are left: about " in asked[0]
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_a_time_limit_begins_no_further_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,10 @@
 
 Says first how long it will take on this machine, from a few steps, and asks. Stop it whenever you like and start it
 again: finished runs stay, whatever ended it. Several machines may share the folder.
+
+This is no DVC stage: DVC removes a stage's outputs before it repeats the stage, takes one lock for the whole repository
+and knows nothing smaller than a stage, while here the unit is one of hundreds of runs. What DVC would see to is done
+per run: a record that was made with other settings is refused, and a record says which commit made it.
 """
 
 from __future__ import annotations
@@ -25,7 +29,11 @@ HERE = Path(__file__).parent
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse, look at what is left, ask, run."""
+    """Parse, look at what is left, ask, run.
+
+    Raises:
+        UserError: on a mistake in the parameters, records of other settings, or if the start isn't confirmed.
+    """
     options = _parser().parse_args(arguments)
     profile = Profile.from_file(options.params, options.profile)
     campaign = Campaign(profile, options.out or Path("results/full_scale") / options.profile)
@@ -34,8 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     left = [task for task in tasks if campaign.record(task) is None]
     if left:
         if not _agreed(campaign, left, len(tasks), jobs, options.yes):
-            print("nothing was started")
-            return
+            raise UserError("not confirmed; nothing was started")
         deadline = None if options.minutes is None else time.time() + 60 * options.minutes
         missing = run_campaign(campaign, jobs=jobs, gpus=torch.cuda.device_count(), deadline=deadline)
         if missing:

@@ -55,9 +55,10 @@ def differences(records: CampaignRecords, settings: Settings) -> Figure:
     cells = list(dict.fromkeys(zip(table["optimizer"], table["num_stages"], strict=True)))
     names = style.ordered(table["strategy"])
     with style.context():
-        rows = -(-len(cells) // 3)
+        columns = max(1, table["num_stages"].nunique())
+        rows = max(1, -(-len(cells) // columns))
         height = 1.0 + rows * (0.5 + 0.16 * len(names))
-        figure, axes = style.canvas(height, columns=min(3, len(cells)), rows=rows, sharex=True, sharey=True)
+        figure, axes = style.canvas(height, columns=columns, rows=rows, sharex=True, sharey=True)
         for spare in axes.flat[len(cells) :]:
             spare.remove()
         for axis, (optimizer, stages) in zip(axes.flat, cells, strict=False):
@@ -77,6 +78,7 @@ def _draw_differences(axis: Any, table: pd.DataFrame, names: list[str], settings
         if row["n"] > 1:
             axis.plot([row["low"], row["high"]], [y, y], color=look.color, linewidth=1.2)
         axis.plot([row["mean"]], [y], **look.line(linestyle=""))
+    axis.set_ylim(-0.5, len(names) - 0.5)
     axis.set_yticks(range(len(names)), [style.style(name).label for name in names])
 
 
