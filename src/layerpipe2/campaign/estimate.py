@@ -11,14 +11,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Checkpoint
 
 from layerpipe2.campaign.tasks import Campaign, Task
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.study.pool import workers
 
 # Steps before the clock starts, and steps on it. The CUDA graph is captured in the fourth step; a CPU is slow and even.
-_STEPS = {"cuda": (6, 20), "cpu": (1, 2)}
+_STEPS = {"cuda": (6, 20), "cpu": (1, 4)}
 _EVALUATIONS = (1, 1)
 
 
@@ -37,8 +37,11 @@ class Speed:
         return epochs * (self.steps * self.step + self.validation * self.evaluation) + self.test * self.evaluation
 
 
-class _Clock(Callback):
-    """Seconds per batch, after the first ones."""
+class _Clock(Checkpoint):
+    """Seconds per batch, after the first ones.
+
+    It is a ``Checkpoint`` because Lightning adds one that writes files where there is none.
+    """
 
     def __init__(self, train: tuple[int, int], validation: tuple[int, int]) -> None:
         self.parts = {"train": train, "validation": validation}
