@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Barrier, Thread
 
 import pytest
-from test_campaign import ROOT, SCRIPT, write_params
+from campaign_profiles import ROOT, SCRIPT, write_params
 
 from layerpipe2.campaign import locks
 from layerpipe2.campaign.locks import claimed, stale

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_campaign import campaign, write_params
+from campaign_profiles import campaign, write_params
 
 from layerpipe2.campaign.tasks import Campaign, Task
 from layerpipe2.errors import UserError
