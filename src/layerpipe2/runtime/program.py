@@ -82,24 +82,27 @@ class Program:
         self.timeline = timeline
         self.settled = [Settled(stage) for stage in stages]
         self.done = 0
+        self.epoch = 1
         self.limit: float = 0
         self._forwarded = [0] * len(stages)
         self._arrived: list[deque[list[Tensor]]] = [deque() for _ in stages]
+        self._losses: deque[tuple[Tensor, Tensor, Tensor]] = deque()
         self._gradient: Tensor | None = None
 
-    def start(self, batches: float, done: int = 0) -> None:
-        """Begin with an empty pipeline, ``batches`` mini-batches still to come after ``done`` updates."""
-        self.done, self.limit = done, done + batches
+    def start(self, batches: float, *, epoch: int, done: int = 0) -> None:
+        """Begin with an empty pipeline: ``batches`` mini-batches will follow on ``done`` updates, ``epoch`` in each."""
+        self.done, self.limit, self.epoch = done, done + batches, epoch
         self._forwarded = [done] * len(self.stages)
         self.neighbours.expect(batches)
 
-    def step(self, epoch_end: int) -> None:
-        """Everything up to the next update of every stage; ``epoch_end`` counts the updates up to the epoch's end."""
+    def step(self) -> None:
+        """Everything up to the next update of every stage."""
+        epoch_end = (self.done // self.epoch + 1) * self.epoch
         for i, stage in enumerate(self.stages):
             while self._forwarded[i] < min(self.limit, self.done + stage.delay + 1):
                 self._forward(i)
-                if self._forwarded[i] == epoch_end:
-                    self.settled[i].take()
+                if self._forwarded[i] % self.epoch == 0:
+                    self.settled[i].take(self._forwarded[i])
         for i, stage in reversed(list(enumerate(self.stages))):
             self.settled[i].keep(self.done, epoch_end)
             self._backward(i, stage)
@@ -113,7 +116,7 @@ class Program:
         with self._span("forward", stage, batch), self.settled[i].as_of(batch):
             outputs, loss = stage.forward(x, local_loss(self.loss, targets[0]) if last else None)
         if loss is not None:
-            self.totals.add(loss, outputs, targets[0])
+            self._losses.append((loss, outputs, targets[0]))
         elif i + 1 < len(self.stages):
             self._arrived[i + 1].append([outputs, *targets])
         elif self.neighbours.activations_out is not None:
@@ -133,6 +136,8 @@ class Program:
             outbox.send(self._gradient)
         with self._span("update", stage, self.done):
             stage.update()
+        if self._losses and i + 1 == len(self.stages):  # counted in the epoch of the update, as the simulator does
+            self.totals.add(*self._losses.popleft())
 
     def _incoming(self) -> list[Tensor]:
         inbox = self.neighbours.activations_in

@@ -89,7 +89,7 @@ class Runner(Execution):
         if self.strategy.is_global_zero:
             self._ahead = self._feed().ahead(trainer.current_epoch, self._batches)
         if not module.drain:
-            self.program.start(self._remaining(), done)
+            self.program.start(self._remaining(), epoch=self._batches, done=done)
 
     def start_epoch(self) -> None:
         """Audit the next forward passes; with ``drain``, begin with an empty pipeline."""
@@ -99,19 +99,18 @@ class Runner(Execution):
         if self.module.drain:
             for stage in program.stages:
                 stage.refill()
-            program.start(self._batches)
+            program.start(self._batches, epoch=self._batches)
 
     def train(self, batch: Any) -> None:
         """This process's share of one step."""
-        epoch = 0 if self.module.drain else self.module.trainer.current_epoch
         program = self._running()
         self.strategy.watch.progress(program.done)
-        program.step((epoch + 1) * self._batches)
+        program.step()
 
     def start_evaluation(self) -> None:
         """Stages that have already seen the next epoch's mini-batches show the buffers of this one's end."""
         for settled in self.program.settled if self.program else ():
-            settled.exchange()
+            settled.exchange(self._running().done)
 
     def evaluate(self, phase: str, batch: Any) -> None:
         """Pass one mini-batch on; the last process adds up."""
@@ -141,7 +140,7 @@ class Runner(Execution):
             UserError: in the middle of an epoch, when mini-batches are in flight.
         """
         program = self._running()
-        if program.done % self._batches:
+        if program.done % self._batches and program.done < program.limit:
             raise UserError("a pipeline of several processes saves at the end of an epoch only; drop "
                             "every_n_train_steps and the like")  # fmt: skip
         stages = {k: s.state_dict(program.done) for k, s in zip(self.stages, program.settled, strict=True)}

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from layerpipe2.runtime.local_stage import LocalStage
+
+
+class _Snapshot(NamedTuple):
+    buffers: dict[str, Tensor]
+    stream: list[Tensor]
 
 
 class Settled:
@@ -25,18 +30,17 @@ class Settled:
 
     def __init__(self, stage: LocalStage) -> None:
         self.stage = stage
-        self._buffers: dict[str, Tensor] = {}
-        self._stream = stage.stream.state_dict()
+        self._taken: dict[int, _Snapshot] = {}
         self._versions: dict[int, Tensor] = {}
         self._replayed: dict[int, Tensor] = {}
 
-    def take(self) -> None:
-        """Right after the forward pass of an epoch's last mini-batch."""
-        self._buffers = {name: buffer.clone() for name, buffer in self.stage.module.named_buffers()}
-        self._stream = self.stage.stream.state_dict()
+    def take(self, forwarded: int) -> None:
+        """Right after the forward pass of an epoch's last mini-batch, ``forwarded`` in all."""
+        self._taken[forwarded] = self._current()
 
     def keep(self, update: int, epoch_end: int) -> None:
         """Before ``update``: keep ``W(update)`` if a checkpoint after update ``epoch_end - 1`` needs it."""
+        self._taken = {count: snapshot for count, snapshot in self._taken.items() if count >= epoch_end}
         weights, delay = self.stage.weights, self.stage.delay
         if weights is None or len(weights.line):
             return
@@ -59,18 +63,21 @@ class Settled:
         yield
         weights.latest.copy_(latest)
 
-    def exchange(self) -> None:
-        """Swap the buffers with those of the epoch's end; a second call swaps them back."""
-        for name, buffer in self.stage.module.named_buffers():
-            if name in self._buffers:
-                current = buffer.clone()
-                buffer.copy_(self._buffers[name])
-                self._buffers[name] = current
+    def exchange(self, done: int) -> None:
+        """Swap the buffers with those of the epoch that ended with ``done`` updates; a second call swaps them back."""
+        snapshot = self._taken.get(done)
+        if snapshot is not None:
+            self._taken[done] = _Snapshot(self._current().buffers, snapshot.stream)
+            for name, buffer in self.stage.module.named_buffers():
+                buffer.copy_(snapshot.buffers[name])
 
     def state_dict(self, done: int) -> dict[str, Any]:
         """What a bit-exact continuation after ``done`` updates needs beside parameters and optimizer."""
         weights = self.stage.weights
-        state: dict[str, Any] = {"step": self.stage.step.clone(), "stream": self._stream, "buffers": self._buffers}
+        state: dict[str, Any] = {
+            "step": self.stage.step.clone(),
+            **(self._taken.get(done) or self._current())._asdict(),
+        }
         if weights is not None:
             state["weights"] = weights.state_dict() | {"line": self._line(done)}
         return state
@@ -91,6 +98,10 @@ class Settled:
         self._replayed = {batch: line[batch % delay].to(weights.latest) for batch in range(done, done + delay)}
         if not len(weights.line):
             self._versions = {batch - delay: old for batch, old in self._replayed.items()}
+
+    def _current(self) -> _Snapshot:
+        buffers = {name: buffer.clone() for name, buffer in self.stage.module.named_buffers()}
+        return _Snapshot(buffers, self.stage.stream.state_dict())
 
     def _line(self, done: int) -> Tensor:
         """The delay line as the simulator holds it: row ``v mod d`` is ``W(v)`` for the last ``d`` versions."""

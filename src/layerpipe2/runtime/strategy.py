@@ -6,6 +6,7 @@ only its own stages, and the same metrics.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -61,6 +62,8 @@ class PipelineStrategy(SingleDeviceStrategy):
                 raise UserError("a pipeline of several processes needs a launcher; start the script with "
                                 "`layerpipe2 launch --processes N SCRIPT` or torchrun")  # fmt: skip
             dist.init_process_group("gloo", timeout=self.timeout)
+        # Nothing is to be reduced: every process logs the last one's metrics.
+        warnings.filterwarnings("ignore", message=".*recommended to use .self.log.*sync_dist=True")
         self.global_rank, self.world_size = dist.get_rank(), dist.get_world_size()
         super().setup_environment()
 
