@@ -84,7 +84,7 @@ class Runner(Execution):
         if resumed is not None:
             done = int(resumed["done"])
             for k, settled in zip(self.stages, self.program.settled, strict=True):
-                settled.load_state_dict(resumed["stages"][k], done)
+                settled.load_state_dict(resumed["stages"][k], done, in_flight=not module.drain)
         self._batches = int(trainer.num_training_batches)
         if self.strategy.is_global_zero:
             self._ahead = self._feed().ahead(trainer.current_epoch, self._batches)

@@ -120,6 +120,12 @@ class PipelineStrategy(SingleDeviceStrategy):
         self.watch.waiting(None)
         return box[0]
 
+    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
+        """Whether all processes (or any) decide so: where callbacks must do the same everywhere."""
+        votes = torch.tensor(int(decision))
+        dist.all_reduce(votes, dist.ReduceOp.MIN if all else dist.ReduceOp.MAX)
+        return bool(votes)
+
     def barrier(self, name: str | None = None) -> None:
         """Wait for all processes."""
         dist.barrier()
