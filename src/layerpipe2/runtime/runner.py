@@ -74,7 +74,7 @@ class Runner(Execution):
         seed = module.stage_seed or 0
         stages = [
             LocalStage(stage, k, module.schedule.delays[k], module.history, optimizer, seed=seed,
-                       gradient_clip_norm=module.gradient_clip_norm)
+                       gradient_clip_norm=module.gradient_clip_norm, split_backward=self.strategy.split_backward)
             for (k, stage), optimizer in zip(self.stages.items(), self._given_optimizers(), strict=True)
         ]  # fmt: skip
         self.program = Program(

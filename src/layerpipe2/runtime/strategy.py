@@ -33,6 +33,8 @@ class PipelineStrategy(SingleDeviceStrategy):
     Args:
         stages_per_process: how many stages each process takes, input side first; by default as evenly as possible.
         timeout_s: seconds after which a process that does not answer is given up.
+        split_backward: compute the gradient of a stage's input, which the neighbour waits for, before those of its
+            weights. The results stay the same.
         timeline: takes time stamps of this process, if wanted.
 
     Raises:
@@ -47,12 +49,13 @@ class PipelineStrategy(SingleDeviceStrategy):
         stages_per_process: Sequence[int] | None = None,
         *,
         timeout_s: float = 60.0,
+        split_backward: bool = False,
         timeline: Timeline | None = None,
     ) -> None:
         super().__init__(device="cpu")
         self.stages_per_process = stages_per_process
         self.timeout = timedelta(seconds=timeout_s)
-        self.timeline = timeline
+        self.split_backward, self.timeline = split_backward, timeline
         self.watch = Watch()
 
     def setup_environment(self) -> None:
