@@ -170,7 +170,9 @@ class LocalStage:
 
         def saved(tensor: Tensor) -> None:
             if storage_of(tensor) not in self._own:
-                kept[storage_of(tensor)] = tensor.untyped_storage().nbytes()
+                # The input may lie in a message, with its header.
+                memory = x if storage_of(tensor) == storage_of(x) else tensor.untyped_storage().nbytes()
+                kept[storage_of(tensor)] = memory if isinstance(memory, int) else memory.nbytes
             if audit is not None:
                 audit.check_saved(tensor)
 

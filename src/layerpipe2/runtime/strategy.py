@@ -21,6 +21,7 @@ from layerpipe2.pipeline import PipelinedModule
 from layerpipe2.runtime import checkpoint as checkpoints
 from layerpipe2.runtime.feed import Feed
 from layerpipe2.runtime.links import Inbox, Outbox, Watch
+from layerpipe2.runtime.memory import StageMemory
 from layerpipe2.runtime.runner import Runner
 from layerpipe2.runtime.timeline import Timeline
 
@@ -110,6 +111,18 @@ class PipelineStrategy(SingleDeviceStrategy):
         if not 0 <= peer < self.world_size:
             return None
         return Outbox(peer, tag, self.root_device, self.timeout, self.watch, depth=depth)
+
+    def memory(self) -> list[StageMemory]:
+        """What every stage of the pipeline holds, in every process; to be called by all of them while training."""
+        runner = self._runner()
+        rows = [StageMemory.of(stage, self.global_rank) for stage in runner.program.stages] if runner.program else []
+        return [row for part in self.gather(rows) for row in part]
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's ``value``, in order of rank, in every process."""
+        found: list[Any] = [None] * self.world_size
+        dist.all_gather_object(found, value)
+        return found
 
     def from_last(self, value: T) -> T:
         """The last process's ``value``, in every process."""
