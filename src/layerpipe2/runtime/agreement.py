@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from torch.distributed import DistError, PrefixStore, Store
+from torch.distributed import DistError, PrefixStore, Store  # type: ignore[attr-defined]
 
 from layerpipe2.errors import UserError
 from layerpipe2.runs.provenance import versions
@@ -34,7 +34,9 @@ def package_hash(package: Path = Path(__file__).parents[1]) -> str:
     return digest.hexdigest()[:12]
 
 
-def check_agreement(store: Store, rank: int, world_size: int, facts: Mapping[str, str], timeout_s: float) -> None:
+def check_agreement(
+    store: Store, rank: int, world_size: int, facts: Mapping[str, str], timeout_s: float, member: str = "rank"
+) -> None:
     """Wait until all ranks have posted their facts; refuse to go on unless all are equal to rank 0's.
 
     Every rank raises the same error. Rank 0 leaves last, in case it serves the store.
@@ -45,18 +47,22 @@ def check_agreement(store: Store, rank: int, world_size: int, facts: Mapping[str
         world_size: number of ranks, as this rank knows it.
         facts: name -> value, such as :func:`standard_facts`, the configuration's fields, the stages of every rank.
         timeout_s: how long to wait for ranks that haven't come.
+        member: what has a "rank" here, as a word; launchers agree as nodes.
 
     Raises:
         UserError: naming the rank that never came, or the rank, the fact and both values that differ.
     """
-    facts = {"number of ranks": str(world_size), **facts}
+    verdict: str | None
+    facts = {f"number of {member}s": str(world_size), **facts}
     notice, came = Notice(store), [rank]
     try:
         board = PrefixStore(f"layerpipe2/facts/{store.add(f'layerpipe2/agreements/{rank}', 1)}", store)
         board.set(str(rank), json.dumps(facts))
-        verdict = _wait(board, notice, world_size, timeout_s, came)
-        if verdict is None:
-            verdict = _difference([json.loads(board.get(str(r))) for r in range(world_size)])
+        missing = _wait(board, notice, world_size, timeout_s, came)
+        if missing:
+            verdict = f"{member} {missing} never came: no sign of it for {timeout_s:g} s; start it, or see its output"
+        else:
+            verdict = _difference([json.loads(board.get(str(r))) for r in sorted(came)], member)
         if verdict is None:
             return
         verdict = notice.propose(verdict)
@@ -64,37 +70,31 @@ def check_agreement(store: Store, rank: int, world_size: int, facts: Mapping[str
         if rank == 0:
             notice.linger([str(r) for r in came], _LINGER_S)
     except DistError as error:
-        missing = ", ".join(str(r) for r in range(world_size) if r not in came)
-        verdict = f"the store of rank 0 is gone while rank(s) {missing} were awaited: {first_line(error)}"
+        missing = ", ".join(str(r) for r in range(world_size) if r not in came) or "no one"
+        verdict = f"{member} 0, with the store, is gone while {member} {missing} was awaited: {first_line(error)}"
     raise UserError(verdict)
 
 
-def _wait(board: Store, notice: Notice, world_size: int, timeout_s: float, came: list[int]) -> str | None:
-    """Wait for everybody's facts; fills ``came``. Returns why it is in vain, if it is."""
+def _wait(board: Store, notice: Notice, world_size: int, timeout_s: float, came: list[int]) -> str:
+    """Wait for everybody's facts, as long as nobody gives up; fills ``came``. Returns those that are missing."""
     end = time.monotonic() + timeout_s
-    while len(came) < world_size:
-        came += [r for r in range(world_size) if r not in came and board.check([str(r)])]
-        verdict = notice.read()
-        if verdict is not None:
-            return verdict
-        if time.monotonic() > end and len(came) < world_size:
-            missing = [str(r) for r in range(world_size) if r not in came]
-            return (
-                f"rank {', '.join(missing)} never came: no sign of it for {timeout_s:g} s; start it, or see its output"
-            )
+    while True:
+        came.extend(r for r in range(world_size) if r not in came and board.check([str(r)]))
+        missing = ", ".join(str(r) for r in range(world_size) if r not in came)
+        if not missing or time.monotonic() > end or notice.read() is not None:
+            return missing
         time.sleep(_POLL_S)
-    return None
 
 
-def _difference(all_facts: Sequence[Mapping[str, str]]) -> str | None:
+def _difference(all_facts: Sequence[Mapping[str, str]], member: str) -> str | None:
     first = all_facts[0]
     for rank, facts in enumerate(all_facts):
         for name in [*first, *(name for name in facts if name not in first)]:
-            mine, theirs = first.get(name, "missing"), facts.get(name, "missing")
-            if mine != theirs:
+            reference, value = first.get(name, "missing"), facts.get(name, "missing")
+            if value != reference:
                 return (
-                    f"rank {rank} differs from rank 0 in {name}: {_short(theirs)} against {_short(mine)}; start all "
-                    "ranks with the same settings and code"
+                    f"{member} {rank} differs from {member} 0 in {name}: {_short(value)} against {_short(reference)}; "
+                    "start all with the same settings and code"
                 )
     return None
 

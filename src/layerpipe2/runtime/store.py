@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection
 from datetime import timedelta
 
-from torch.distributed import DistError, Store, TCPStore
+from torch.distributed import DistError, Store, TCPStore  # type: ignore[attr-defined]
 
 from layerpipe2.errors import UserError
 
@@ -24,7 +24,7 @@ def host_store(host: str, port: int, timeout_s: float) -> TCPStore:
     """
     options = {"is_master": True, "wait_for_workers": False, "multi_tenant": True}
     try:
-        return TCPStore(host, port, timeout=timedelta(seconds=timeout_s), **options)  # type: ignore[arg-type]
+        return TCPStore(host, port, timeout=timedelta(seconds=timeout_s), **options)
     except DistError as error:
         if "EADDRINUSE" in str(error):
             raise UserError(f"port {port} of {host} is taken by another program; give another port") from None
@@ -94,10 +94,12 @@ class Notice:
         """Say that ``who`` knows the verdict and ends."""
         self._store.set(f"{_VERDICT}/known/{who}", "")
 
+    def all_know(self, others: Collection[str]) -> bool:
+        """Whether all of them have acknowledged."""
+        return not others or bool(self._store.check([f"{_VERDICT}/known/{who}" for who in others]))
+
     def linger(self, others: Collection[str], limit_s: float) -> None:
-        """Wait until all ``others`` have acknowledged, at most ``limit_s`` seconds (the guilty ones never will)."""
+        """Wait until all ``others`` know, at most ``limit_s`` seconds (the guilty ones never will)."""
         end = time.monotonic() + limit_s
-        missing = [f"{_VERDICT}/known/{who}" for who in others]
-        while missing and time.monotonic() < end:
-            missing = [key for key in missing if not self._store.check([key])]
+        while not self.all_know(others) and time.monotonic() < end:
             time.sleep(_POLL_S)

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 
-from torch.distributed import DistError, PrefixStore, TCPStore
+from torch.distributed import DistError, PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from layerpipe2.runtime.blame import Peers, Post
 from layerpipe2.runtime.store import Notice, agent_hosts_store, first_line, join_store
@@ -148,9 +148,7 @@ class Watchdog:
             if self._agent is not None and os.getppid() != self._agent:
                 self._end(f"the launcher of rank {self._rank} ({self._label}) is gone")
             if stalled >= self._timeout_s + self._interval_s:
-                self._end(
-                    f"{self._host_of_store()} gives no sign of life for {self._timeout_s:g} s: stopped or cut off"
-                )
+                self._end(f"{self._host_of_store()} gives no sign for {self._timeout_s:g} s: stopped or cut off")
 
     def _host_of_store(self) -> str:
         who = f"the launcher of {self._peers.name(0)}" if agent_hosts_store() else self._peers.name(0)
