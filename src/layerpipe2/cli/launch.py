@@ -35,7 +35,8 @@ def run(options: argparse.Namespace) -> None:
         SystemExit: with code 2 if a rank has failed; one line has said which and why.
     """
     for name, low in (("processes", 1), ("nodes", 1), ("node_rank", 0), ("threads", 1)):
-        check(f"--{name.replace('_', '-')}", getattr(options, name), Rule("", "", "int", low=low, optional=True))
+        rule = Rule("", "", "int", low=low, optional=name == "threads")
+        check(f"--{name.replace('_', '-')}", getattr(options, name), rule)
     if options.node_rank >= options.nodes:
         raise UserError(f"--node-rank is {options.node_rank}, but --nodes {options.nodes} are numbered from 0")
     host, port = _address(options.master, options.nodes)

@@ -69,13 +69,15 @@ class Peers:
         Args:
             impatient: a connection has broken, so a few missing beats are enough to call a rank dead.
         """
-        patience = min(self.timeout_s, _FRESH_LOOKS * self.interval_s) if impatient else self.timeout_s
-        for rank in sorted(range(len(self.posts)), key=self._silent.__getitem__, reverse=True):
-            post = self.posts[rank]
+        for rank, post in enumerate(self.posts):
             if post is None and self._silent[rank] >= self.timeout_s:
                 return f"rank {rank} never came: no sign of it for {self.timeout_s:g} s"
-            if post is not None and not post.done and self._silent[rank] >= patience:
-                return f"{self.name(rank)} gives no sign of life for {patience:g} s: killed, stopped or cut off"
+        patience = min(self.timeout_s, _FRESH_LOOKS * self.interval_s) if impatient else self.timeout_s
+        silent = self._silent_ranks(patience)
+        if silent:
+            verb = "gives" if len(silent) == 1 else "give"
+            names = " and ".join(map(self.name, silent))
+            return f"{names} {verb} no sign of life for {patience:g} s: killed, stopped or cut off"
         stuck = [rank for rank in range(len(self.posts)) if self._holds_up(rank)]
         return next((verdict for verdict in map(self._follow, stuck) if verdict), None)
 
@@ -87,6 +89,15 @@ class Peers:
     def others_done(self, rank: int) -> bool:
         """Whether every rank but ``rank`` has ended in order."""
         return all(post is not None and post.done for other, post in enumerate(self.posts) if other != rank)
+
+    def _silent_ranks(self, patience_s: float) -> list[int]:
+        quiet = {r: self._silent[r] for r, post in enumerate(self.posts) if post is not None and not post.done}
+        longest = max(quiet.values(), default=0.0)
+        if longest < patience_s:
+            return []
+        # Ranks that were cut off at one time are missed up to two looks apart; one that is only late must not be named.
+        margin = min(2 * self.interval_s, patience_s / 4)
+        return [rank for rank, silence in quiet.items() if silence >= longest - margin]
 
     def _holds_up(self, rank: int) -> bool:
         # A rank whose beat is late may be dead: silence will decide, and give the better reason.

@@ -44,8 +44,8 @@ def join_store(host: str, port: int, timeout_s: float) -> TCPStore:
     except DistError as error:
         reason = first_line(error)
     raise UserError(
-        f"rank 0's store never came: nothing answered at {host}:{port} for {timeout_s:g} s ({reason}); start rank 0 "
-        "there, and check address, port and firewall"
+        f"rank 0, or node 0's launcher, never came: nothing answered at {host}:{port} for {timeout_s:g} s ({reason}); "
+        "start it there, and check address, port and firewall"
     )
 
 
