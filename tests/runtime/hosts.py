@@ -13,6 +13,8 @@ class Namespaces:
     """Hosts with an interface ``eth0`` each, cabled to a switch; needs root and iproute2."""
 
     kind = "network namespaces"
+    interface = "eth0"
+    lost_hosts_notice = True
 
     def __init__(self, number: int) -> None:
         self._switch = f"lp2-{os.getpid()}-switch"
@@ -50,6 +52,8 @@ class Loopback:
     """Addresses of the loopback interface; what can't be cut off can be stopped, which looks the same from outside."""
 
     kind = "loopback addresses"
+    interface = "lo"
+    lost_hosts_notice = False  # they are stopped
 
     def set_up(self) -> None:
         """Nothing to do."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from layerpipe2.runtime.blame import Peers, Post
+from layerpipe2.runtime.blame import EVERYONE, Peers, Post
 
 TIMEOUT_S, INTERVAL_S = 3.0, 0.5
 
@@ -16,19 +16,19 @@ def watch(world_size, histories, looks, elapsed_s=INTERVAL_S, **options):
 
 
 def working(label):
-    return lambda i: Post(label, beat=i, progress=i)
+    return lambda i: Post(label, beat=i, moves=i, step=i)
 
 
 def waits_for(peer, label, step=7):
-    return lambda i: Post(label, beat=i, progress=step, waiting=peer)
+    return lambda i: Post(label, beat=i, step=step, waiting=peer)
 
 
 def hangs(label, step=7):
-    return lambda i: Post(label, beat=i, progress=step)
+    return lambda i: Post(label, beat=i, step=step)
 
 
 def dead(label, since=2):
-    return lambda i: Post(label, beat=min(i, since), progress=min(i, since))
+    return lambda i: Post(label, beat=min(i, since), moves=min(i, since))
 
 
 def test_nobody_is_to_blame_while_all_work():
@@ -49,14 +49,25 @@ def test_ranks_that_wait_for_each_other_are_a_deadlock():
     assert verdict == "deadlock: rank 1 (b) waits for rank 2 (c) waits for rank 1 (b) for 3 s"
 
 
+def test_whoever_isnt_at_the_barrier_is_blamed():
+    at_barrier = [waits_for(EVERYONE, "a"), waits_for(EVERYONE, "b")]
+    assert watch(3, [*at_barrier, working("c")], 100) is None
+    assert watch(3, [*at_barrier, hangs("c", 7)], 20) == "rank 2 (c) hangs: no progress for 3 s at step 7"
+    assert watch(3, [waits_for(1, "a"), waits_for(EVERYONE, "b"), working("c")], 100) is None
+
+
+def test_progress_within_a_step_is_progress():
+    assert watch(1, [lambda i: Post("a", beat=i, moves=i, step=7)], 100) is None
+
+
 def test_waiting_for_a_rank_that_has_finished_blames_the_one_that_waits():
-    finished = lambda i: Post("b", beat=1, progress=9, done=True)  # noqa: E731
+    finished = lambda i: Post("b", beat=1, step=9, done=True)  # noqa: E731
     verdict = watch(2, [waits_for(1, "a"), finished], 20)
     assert verdict == "rank 0 (a) waits for rank 1 (b), which has already finished"
 
 
 def test_a_finished_rank_may_be_silent():
-    finished = lambda i: Post("b", beat=1, progress=9, done=True)  # noqa: E731
+    finished = lambda i: Post("b", beat=1, step=9, done=True)  # noqa: E731
     assert watch(2, [working("a"), finished], 100) is None
 
 
@@ -91,5 +102,5 @@ def test_who_was_held_up_itself_doesnt_take_the_others_for_dead():
 
 
 def test_a_post_survives_the_store():
-    post = Post("stage 1, host h", 3, 4, 0, True)
+    post = Post("stage 1, host h", 3, 4, 5, 0, True)
     assert Post.decode(post.encode().encode()) == post

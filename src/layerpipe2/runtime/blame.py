@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+EVERYONE = -1  # instead of a rank: waits for all others, as in a barrier
 _FRESH_LOOKS = 4  # a beat that is missing for so many looks isn't late, it is absent
 
 
@@ -16,14 +17,16 @@ class Post:
     Args:
         label: stage and host in words.
         beat: counts the posts.
-        progress: the step it is at.
-        waiting: the rank it waits for, if any.
+        moves: counts its signs of progress.
+        step: where it is, in words a user knows.
+        waiting: the rank it waits for, if any, or ``EVERYONE``.
         done: it has ended its training in order.
     """
 
     label: str
     beat: int = 0
-    progress: int = 0
+    moves: int = 0
+    step: int = 0
     waiting: int | None = None
     done: bool = False
 
@@ -59,7 +62,7 @@ class Peers:
         for rank, before in enumerate(self.posts):
             now = posts.get(rank)
             self._silent[rank] = self._silent[rank] + elapsed if now == before else 0.0
-            moved = before is None or now is None or now.progress != before.progress
+            moved = before is None or now is None or now.moves != before.moves
             self._stuck[rank] = 0.0 if moved else self._stuck[rank] + elapsed
             self.posts[rank] = now
 
@@ -115,7 +118,12 @@ class Peers:
                 return None
             chain.append(rank)
             if post.waiting is None:
-                return f"{self.name(rank)} hangs: no progress for {self.timeout_s:g} s at step {post.progress}"
-            rank = post.waiting
+                return f"{self.name(rank)} hangs: no progress for {self.timeout_s:g} s at step {post.step}"
+            rank = self._awaited(rank) if post.waiting == EVERYONE else post.waiting
         ring = chain[chain.index(rank) :]
         return f"deadlock: {' waits for '.join(map(self.name, [*ring, rank]))} for {self.timeout_s:g} s"
+
+    def _awaited(self, rank: int) -> int:
+        """Whom a rank at a barrier waits for: one that isn't there, first of all one that may still come."""
+        away = [r for r, post in enumerate(self.posts) if r != rank and (post is None or post.waiting != EVERYONE)]
+        return min(away, key=lambda r: self._stuck[r], default=rank)

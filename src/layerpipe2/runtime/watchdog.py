@@ -9,8 +9,10 @@ import time
 
 from torch.distributed import DistError, PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from layerpipe2.runtime.blame import Peers, Post
+from layerpipe2.runtime.blame import EVERYONE, Peers, Post
 from layerpipe2.runtime.store import Notice, agent_hosts_store, first_line, join_store
+
+__all__ = ["EVERYONE", "Watchdog"]
 
 _EXIT_CODE = 2
 _LINGER_S = 2.0  # beside two intervals: for the others to read the verdict
@@ -50,7 +52,7 @@ class Watchdog:
         self._host, self._port, self._rank, self._world_size = host, port, rank, world_size
         self._label, self._interval_s, self._timeout_s = label, interval_s, max(timeout_s, 4 * interval_s)
         self._peers = Peers(world_size, self._timeout_s, interval_s)
-        self._step = self._beat = 0
+        self._step = self._moves = self._beat = 0
         self._waiting_for: int | None = None
         self._failure: str | None = None
         self._closing = self._impatient = False
@@ -62,11 +64,12 @@ class Watchdog:
             threading.Thread(target=work, name=f"layerpipe2{work.__name__}", daemon=True).start()
 
     def progress(self, step: int) -> None:
-        """The main thread has come to ``step``; costs an assignment."""
+        """The main thread is at ``step`` and has got on since the last call, if only within it; costs an addition."""
         self._step = step
+        self._moves += 1
 
     def waiting(self, peer: int | None) -> None:
-        """The main thread waits for the rank ``peer`` from now on; None: it works."""
+        """The main thread waits for the rank ``peer``, or :data:`EVERYONE`, from now on; None: it works."""
         self._waiting_for = peer
 
     def fail(self, message: str) -> None:
@@ -131,7 +134,7 @@ class Watchdog:
             self._wake.clear()
 
     def _post(self, done: bool) -> Post:
-        return Post(self._label, self._beat, self._step, self._waiting_for, done)
+        return Post(self._label, self._beat, self._moves, self._step, self._waiting_for, done)
 
     def _read(self, board: PrefixStore) -> dict[int, Post]:
         missing = [rank for rank, post in enumerate(self._peers.posts) if post is None]
