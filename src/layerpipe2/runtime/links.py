@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -33,17 +33,30 @@ _DTYPES = (
 )
 
 
-class Watch:
-    """Who looks after the other processes; this one does not. See :mod:`layerpipe2.runtime.watchdog`."""
+class Watch(Protocol):
+    """Who looks after the other processes; see :mod:`layerpipe2.runtime.watchdog`."""
 
     def progress(self, step: int) -> None:
-        """This process begins step ``step``."""
+        """This process got on, and is at ``step``."""
 
     def waiting(self, peer: int | None) -> None:
         """This process waits for ``peer`` from now on, or for nobody."""
 
     def explain(self, error: BaseException) -> str:
         """One line on why a transfer failed: which rank, and what became of it."""
+
+
+class Unwatched:
+    """Looks after nobody."""
+
+    def progress(self, step: int) -> None:
+        """Not noted."""
+
+    def waiting(self, peer: int | None) -> None:
+        """Not noted."""
+
+    def explain(self, error: BaseException) -> str:
+        """What the transfer says of itself."""
         return f"a transfer failed: {error}"
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from layerpipe2.engine import Loss
+from layerpipe2.errors import UserError
 from layerpipe2.metrics import Totals
 from layerpipe2.runtime.links import Inbox, Outbox
 from layerpipe2.runtime.local_stage import LocalStage, local_loss
@@ -67,6 +68,7 @@ class Program:
         loss: ``loss(outputs, targets)`` -> scalar, used by the process with the last stage.
         totals: where the last process adds up losses.
         timeline: takes time stamps, if wanted.
+        check_finite: stop at the first activation, loss or gradient that is not finite.
     """
 
     def __init__(
@@ -77,7 +79,10 @@ class Program:
         loss: Loss,
         totals: Totals,
         timeline: Timeline | None = None,
+        *,
+        check_finite: bool = False,
     ) -> None:
+        self.check_finite = check_finite
         self.stages, self.neighbours, self.source, self.loss, self.totals = stages, neighbours, source, loss, totals
         self.timeline = timeline
         self.settled = [Settled(stage) for stage in stages]
@@ -120,6 +125,7 @@ class Program:
         last = i == len(self.stages) - 1 and self.neighbours.activations_out is None
         with self._span("forward", stage, batch), self.settled[i].as_of(batch):
             outputs, loss = stage.forward(x, local_loss(self.loss, targets[0]) if last else None)
+        self._check(loss if loss is not None else outputs, "output", stage, batch)
         if loss is not None:
             self._losses.append((loss, outputs, targets[0]))
         elif i + 1 < len(self.stages):
@@ -136,6 +142,7 @@ class Program:
                 gradient = inbox.receive()[0]
         with self._span("backward", stage, self.done):
             self._gradient = stage.backward(gradient)
+        self._check(self._gradient, "gradient of the input", stage, self.done)
         outbox = self.neighbours.gradients_out if i == 0 else None
         if outbox is not None and self._gradient is not None:
             outbox.send(self._gradient)
@@ -144,6 +151,11 @@ class Program:
         with self._span("weights", stage, self.done):
             stage.finish_backward()
             stage.update()
+
+    def _check(self, value: Tensor | None, what: str, stage: LocalStage, batch: int) -> None:
+        if self.check_finite and value is not None and not bool(value.sum().isfinite()):
+            raise UserError(f"stage {stage.index} diverged at mini-batch {batch}: its {what} is not finite; lower the "
+                            "learning rate, or go on all the same with check_finite=False")  # fmt: skip
 
     def _incoming(self) -> list[Tensor]:
         inbox = self.neighbours.activations_in

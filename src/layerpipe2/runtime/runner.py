@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from layerpipe2.errors import UserError
+from layerpipe2.history import WeightHistory
 from layerpipe2.layout import trainable
 from layerpipe2.runtime.feed import Feed
 from layerpipe2.runtime.links import Inbox, Outbox
@@ -39,6 +42,7 @@ class Runner(Execution):
         self.mine = strategy.stages_of(strategy.global_rank, module.schedule.num_stages)
         if isinstance(module.stages, nn.ModuleList):
             check_stages(list(module.stages))
+            strategy.network = _fingerprint(module.stages)
             module.stages = nn.ModuleDict({str(k): module.stages[k] for k in self.mine})  # type: ignore[assignment]
         self.stages: dict[int, nn.Module] = {int(k): stage for k, stage in module.stages.items()}  # type: ignore[operator]
         self.program: Program | None = None
@@ -71,6 +75,7 @@ class Runner(Execution):
     def start(self, resumed: Mapping[str, Any] | None) -> None:
         """Connect to the neighbours; lay the stages out; where a checkpoint left mini-batches in flight, rerun them."""
         module, trainer = self.module, self.module.trainer
+        self.strategy.agree(self._facts())
         seed = module.stage_seed or 0
         stages = [
             LocalStage(stage, k, module.schedule.delays[k], module.history, optimizer, seed=seed,
@@ -78,8 +83,9 @@ class Runner(Execution):
             for (k, stage), optimizer in zip(self.stages.items(), self._given_optimizers(), strict=True)
         ]  # fmt: skip
         self.program = Program(
-            stages, self._neighbours(), self._next_batch, module.loss, self.totals["train"], self.strategy.timeline
-        )
+            stages, self._neighbours(), self._next_batch, module.loss, self.totals["train"], self.strategy.timeline,
+            check_finite=self.strategy.check_finite,
+        )  # fmt: skip
         done = 0
         if resumed is not None:
             done = int(resumed["done"])
@@ -114,6 +120,7 @@ class Runner(Execution):
 
     def evaluate(self, phase: str, batch: Any) -> None:
         """Pass one mini-batch on; the last process adds up."""
+        self.strategy.watch.progress(self.program.done if self.program else 0)
         inbox, outbox = self._evaluation_links(phase)
         if inbox is None:
             x, y = batch
@@ -145,6 +152,19 @@ class Runner(Execution):
                             "every_n_train_steps and the like")  # fmt: skip
         stages = {k: s.state_dict(program.done) for k, s in zip(self.stages, program.settled, strict=True)}
         return {"stages": stages, "done": 0 if self.module.drain else program.done}
+
+    def _facts(self) -> dict[str, str]:
+        """What must be the same in all processes, in words."""
+        module, trainer = self.module, self.module.trainer
+        optimizer = next((o for o in self._given_optimizers() if o is not None), None)
+        return {
+            "network": self.strategy.network,
+            "delays": str(module.schedule.delays),
+            "weight history": _method(module.history),
+            **({} if optimizer is None else {f"optimizer's {k}": str(v) for k, v in optimizer.defaults.items()}),
+            "drain, clipping, seed of the stages": f"{module.drain}, {module.gradient_clip_norm}, {module.stage_seed}",
+            "mini-batches": f"{trainer.num_training_batches} for {trainer.max_epochs} epochs",
+        }
 
     def _running(self) -> Program:
         assert self.program is not None, "training has not started"
@@ -192,3 +212,15 @@ class Runner(Execution):
             inbox = self.strategy.inbox(-1, tag, slots=2, ahead=1)
             self._evaluation[phase] = inbox, self.strategy.outbox(+1, tag, depth=2)
         return self._evaluation[phase]
+
+
+def _fingerprint(stages: nn.Module) -> str:
+    """Names and shapes of all weights, in short."""
+    shapes = [(name, tuple(value.shape), str(value.dtype)) for name, value in stages.state_dict().items()]
+    return hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]
+
+
+def _method(history: WeightHistory) -> str:
+    """A weight history and its constants, such as the decays."""
+    state = history.init(torch.zeros(1), 3)
+    return f"{type(history).__name__} of {history.consumes} {[state[name].tolist() for name in history.constants]}"

@@ -6,8 +6,10 @@ only its own stages, and the same metrics.
 
 from __future__ import annotations
 
+import os
+import socket
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -19,11 +21,14 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 from layerpipe2.errors import UserError
 from layerpipe2.pipeline import PipelinedModule
 from layerpipe2.runtime import checkpoint as checkpoints
+from layerpipe2.runtime.agreement import check_agreement, standard_facts
 from layerpipe2.runtime.feed import Feed
-from layerpipe2.runtime.links import Inbox, Outbox, Watch
+from layerpipe2.runtime.links import Inbox, Outbox, PeerLost, Unwatched, Watch
 from layerpipe2.runtime.memory import StageMemory
 from layerpipe2.runtime.runner import Runner
+from layerpipe2.runtime.store import agent_hosts_store, first_line, host_store, join_store
 from layerpipe2.runtime.timeline import Timeline
+from layerpipe2.runtime.watchdog import EVERYONE, Watchdog
 
 T = TypeVar("T")
 
@@ -36,6 +41,7 @@ class PipelineStrategy(SingleDeviceStrategy):
         timeout_s: seconds after which a process that does not answer is given up.
         split_backward: compute the gradient of a stage's input, which the neighbour waits for, before those of its
             weights. The results stay the same.
+        check_finite: end all processes, naming the stage, at the first activation, loss or gradient that is not finite.
         timeline: takes time stamps of this process, if wanted.
 
     Raises:
@@ -51,25 +57,50 @@ class PipelineStrategy(SingleDeviceStrategy):
         *,
         timeout_s: float = 60.0,
         split_backward: bool = False,
+        check_finite: bool = True,
         timeline: Timeline | None = None,
     ) -> None:
         super().__init__(device="cpu")
         self.stages_per_process = stages_per_process
-        self.timeout = timedelta(seconds=timeout_s)
-        self.split_backward, self.timeline = split_backward, timeline
-        self.watch = Watch()
+        self.timeout_s = timeout_s
+        self.split_backward, self.check_finite, self.timeline = split_backward, check_finite, timeline
+        self.network = ""  # of the whole network, in short; a process forgets the stages that aren't its own
+        self.watch: Watch = Unwatched()
+        self._watchdog: Watchdog | None = None
 
     def setup_environment(self) -> None:
-        """Join the process group."""
+        """Join the other processes, see that they run the same code, and begin to watch over them."""
         if not dist.is_initialized():
-            if not dist.is_torchelastic_launched():
-                raise UserError("a pipeline of several processes needs a launcher; start the script with "
-                                "`layerpipe2 launch --processes N SCRIPT` or torchrun")  # fmt: skip
-            dist.init_process_group("gloo", timeout=self.timeout)
+            self._join()
+        self.global_rank, self.world_size = dist.get_rank(), dist.get_world_size()
         # Nothing is to be reduced: every process logs the last one's metrics.
         warnings.filterwarnings("ignore", message=".*recommended to use .self.log.*sync_dist=True")
-        self.global_rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self.watch = self._watchdog = Watchdog(
+            *_address(), self.global_rank, self.world_size, timeout_s=self.timeout_s, label=socket.gethostname()
+        )
         super().setup_environment()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Tell the other processes why this one ends."""
+        if self._watchdog is not None and not isinstance(exception, PeerLost):
+            self._watchdog.fail(first_line(exception))
+            self._watchdog = None
+
+    def teardown(self) -> None:
+        """Stop watching: the others may end."""
+        if self._watchdog is not None:
+            self._watchdog.close()
+        self.watch, self._watchdog = Unwatched(), None
+        super().teardown()
+
+    def agree(self, facts: dict[str, str]) -> None:
+        """Refuse to train unless all processes have the same ``facts``.
+
+        Raises:
+            UserError: naming the process, the fact and both values.
+        """
+        store = join_store(*_address(), self.timeout_s)
+        check_agreement(store, self.global_rank, self.world_size, facts, self.timeout_s)
 
     def execution(self, module: PipelinedModule) -> Runner:
         """This process's part of ``module``."""
@@ -103,14 +134,14 @@ class PipelineStrategy(SingleDeviceStrategy):
         peer = self.global_rank + direction
         if not 0 <= peer < self.world_size:
             return None
-        return Inbox(peer, tag, self.root_device, self.timeout, self.watch, slots=slots, ahead=ahead)
+        return Inbox(peer, tag, self.root_device, self._transfer_timeout, self.watch, slots=slots, ahead=ahead)
 
     def outbox(self, direction: int, tag: int, *, depth: int) -> Outbox | None:
         """Messages to the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
         peer = self.global_rank + direction
         if not 0 <= peer < self.world_size:
             return None
-        return Outbox(peer, tag, self.root_device, self.timeout, self.watch, depth=depth)
+        return Outbox(peer, tag, self.root_device, self._transfer_timeout, self.watch, depth=depth)
 
     def memory(self) -> list[StageMemory]:
         """What every stage of the pipeline holds, in every process; to be called by all of them while training."""
@@ -121,7 +152,7 @@ class PipelineStrategy(SingleDeviceStrategy):
     def gather(self, value: T) -> list[T]:
         """Every process's ``value``, in order of rank, in every process."""
         found: list[Any] = [None] * self.world_size
-        dist.all_gather_object(found, value)
+        self._together(lambda: dist.all_gather_object(found, value))
         return found
 
     def from_last(self, value: T) -> T:
@@ -131,20 +162,18 @@ class PipelineStrategy(SingleDeviceStrategy):
     def broadcast(self, obj: T, src: int = 0) -> T:
         """``obj`` of process ``src``."""
         box = [obj]
-        self.watch.waiting(src if src != self.global_rank else None)
-        dist.broadcast_object_list(box, src)
-        self.watch.waiting(None)
+        self._together(lambda: dist.broadcast_object_list(box, src))
         return box[0]
 
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
         """Whether all processes (or any) decide so: where callbacks must do the same everywhere."""
         votes = torch.tensor(int(decision))
-        dist.all_reduce(votes, dist.ReduceOp.MIN if all else dist.ReduceOp.MAX)
+        self._together(lambda: dist.all_reduce(votes, dist.ReduceOp.MIN if all else dist.ReduceOp.MAX))
         return bool(votes)
 
     def barrier(self, name: str | None = None) -> None:
         """Wait for all processes."""
-        dist.barrier()
+        self._together(dist.barrier)
 
     def process_dataloader(self, dataloader: object) -> Feed:
         """Only the process with the first stage reads data."""
@@ -169,8 +198,36 @@ class PipelineStrategy(SingleDeviceStrategy):
         if self.is_global_zero:
             checkpoints.remove(Path(filepath))
 
+    def _together(self, work: Callable[[], Any]) -> None:
+        self.watch.waiting(EVERYONE)
+        try:
+            work()
+        except RuntimeError as error:
+            raise PeerLost(self.watch.explain(error)) from error
+        self.watch.waiting(None)
+
+    @property
+    def _transfer_timeout(self) -> timedelta:
+        """Longer than the watchdog's, which knows more."""
+        return timedelta(seconds=2 * self.timeout_s)
+
+    def _join(self) -> None:
+        if not dist.is_torchelastic_launched():
+            raise UserError("a pipeline of several processes needs a launcher; start the script with "
+                            "`layerpipe2 launch --processes N -- SCRIPT` or torchrun")  # fmt: skip
+        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        serve = host_store if rank == 0 and not agent_hosts_store() else join_store
+        store = serve(*_address(), self.timeout_s)
+        check_agreement(store, rank, world, standard_facts(), self.timeout_s)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=self._transfer_timeout)
+
     def _runner(self) -> Runner:
         module = self.lightning_module
         if not isinstance(module, PipelinedModule) or not isinstance(module.execution, Runner):
             raise UserError(f"PipelineStrategy trains a PipelinedModule, not a {type(module).__name__}")
         return module.execution
+
+
+def _address() -> tuple[str, int]:
+    """Of the store where the processes meet, from the launcher."""
+    return os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
