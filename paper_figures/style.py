@@ -70,6 +70,9 @@ def style(strategy: str) -> Style:
     """The style of a strategy: a function of its name alone, so that it is the same in every figure."""
     if strategy in _NAMED:
         return _NAMED[strategy]
+    if strategy.endswith("-warm"):  # after a warm-up with exact weights
+        base = style(strategy.removesuffix("-warm"))
+        return Style(f"{base.label}, warm-up", base.color, base.marker, (0, (2, 3)), False, base.order + 0.3)
     if strategy.endswith("-raw"):
         base = style(strategy.removesuffix("-raw"))
         return Style(f"{base.label}, raw", base.color, base.marker, _RAW_DASH, False, base.order + 0.5)
@@ -93,9 +96,10 @@ def ordered(strategies: Iterable[str]) -> list[str]:
     return sorted(set(strategies), key=lambda s: (style(s).order, s))
 
 
-_NETWORKS = {"mlp": "MLP", "vgg": "VGG", "resnet18": "ResNet-18", "resnet-small": "ResNet (small)"}
+_NETWORKS = {"mlp": "MLP", "vgg": "VGG", "vgg16": "VGG-16", "resnet18": "ResNet-18", "resnet-small": "ResNet (small)",
+             "vit": "ViT", "gpt": "GPT (characters)"}  # fmt: skip
 _CONVENTIONS = {"layerpipe2": "LayerPipe2, 2S", "pipedream": "PipeDream, S", "none": "no delay"}
-_DATASETS = {"digits": "digits", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+_DATASETS = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 
 
 def network_label(name: str) -> str:

@@ -7,7 +7,7 @@ import argparse
 import torch
 
 from layerpipe2.cli.options import config_from
-from layerpipe2.data import DATASETS, load
+from layerpipe2.data import describe
 from layerpipe2.history import STRATEGIES, make_history
 from layerpipe2.runs.config import Rule, check
 from layerpipe2.runs.plan import Plan, make_plan
@@ -23,11 +23,9 @@ def run(options: argparse.Namespace) -> None:
     """
     check("--ticks", options.ticks, _TICKS)
     config = config_from(options)
-    if config.dataset not in DATASETS:
-        load(config.dataset)  # says which names there are
-    spec = DATASETS[config.dataset]
+    spec = describe(config.dataset)
     with torch.device("meta"):  # only shapes are needed
-        plan = make_plan(config, spec.image_shape, spec.num_classes)
+        plan = make_plan(config, spec.input_shape, spec.num_classes)
     stages = plan.schedule.num_stages
     print(
         f"{config.network} for {config.dataset}: {plan.units} layers, {stages} stages, convention {config.convention}"

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from layerpipe2.data import ImageData, load
+from layerpipe2.data import Data, load
 from layerpipe2.errors import UserError
 from layerpipe2.history import STRATEGIES
 from layerpipe2.pipeline import PipelinedModule
@@ -32,7 +32,7 @@ LAST_CHECKPOINT = "last.ckpt"
 def train_run(
     config: RunConfig,
     *,
-    data: ImageData | None = None,
+    data: Data | None = None,
     progress: bool = True,
     checkpoint_dir: Path | None = None,
     resume: bool = False,
@@ -62,13 +62,14 @@ def train_run(
     torch.set_num_threads(config.threads)
     data = data or load(config.dataset, root=Path(config.data_root) if config.data_root else None)
     pl.seed_everything(config.seed, verbose=False)
-    plan = make_plan(config, data.image_shape, data.num_classes)
+    plan = make_plan(config, data.input_shape, data.num_classes)
     loaders = make_loaders(config, data, device)
+    plan = plan.warmed_up(len(loaders["train"]))
     recorder = EpochRecorder(plan.config.to_dict())
     probe = make_probe(plan)
     callbacks = _callbacks(plan.config, recorder, probe, progress, checkpoint_dir)
-    trainer = _trainer(plan.config, device, callbacks)
-    test = _train_and_test(_module(plan, len(loaders["train"])), loaders, trainer, recorder, checkpoint)
+    trainer = make_trainer(plan.config, device, callbacks)
+    test = _train_and_test(make_module(plan, len(loaders["train"])), loaders, trainer, recorder, checkpoint)
     where = provenance(device) | {
         "started": started.isoformat(timespec="seconds"),
         "wall_time_s": time.perf_counter() - clock,
@@ -87,7 +88,8 @@ def make_probe(plan: Plan) -> ReconstructionProbe | None:
     return ReconstructionProbe([*recalling, *raw], config.probe_every)
 
 
-def _module(plan: Plan, steps_per_epoch: int) -> PipelinedModule:
+def make_module(plan: Plan, steps_per_epoch: int) -> PipelinedModule:
+    """The module that a run trains; ``steps_per_epoch`` is the unit of its learning-rate schedule."""
     config = plan.config
     double = config.precision == "float64"
     return PipelinedModule(
@@ -100,6 +102,7 @@ def _module(plan: Plan, steps_per_epoch: int) -> PipelinedModule:
         gradient_clip_norm=config.gradient_clip_norm,
         drain=config.drain,
         precision="bf16" if config.precision == "bf16" else "native",
+        cuda_graph=config.cuda_graph,
     )
 
 
@@ -138,7 +141,13 @@ def _train_and_test(
     return outcome | {"loss": found["test_loss"], "accuracy": found["test_accuracy"]}
 
 
-def _trainer(config: RunConfig, device: torch.device, callbacks: list[Callback]) -> pl.Trainer:
+def make_trainer(
+    config: RunConfig,
+    device: torch.device,
+    callbacks: list[Callback],
+    limits: tuple[int | None, int | None] = (None, None),
+) -> pl.Trainer:
+    """The Lightning trainer of a run; ``limits`` cut its epochs: training, validation batches."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banner repeats what the record holds
     return pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
@@ -149,6 +158,8 @@ def _trainer(config: RunConfig, device: torch.device, callbacks: list[Callback])
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        limit_train_batches=limits[0],
+        limit_val_batches=limits[1],
     )
 
 
