@@ -34,7 +34,7 @@ def held(strategy, convention):
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(module, *loaders(torch.float32))
-    return pipeline.memory()
+    return pipeline.memory
 
 
 @pytest.mark.parametrize("convention", ["layerpipe2", "pipedream"])

@@ -203,7 +203,9 @@ class LocalStage:
 
     def _flatten(self) -> DelayedWeights:
         """The parameters become views of the flat vector of latest weights: one memory, no copying."""
-        weights = DelayedWeights(self.module, self.index, self.delay, self.history, keeps_line=self.history.exact)
+        weights = DelayedWeights(
+            self.module, self.index, self.delay, self.history, keeps_line=self.history.keeps_weights
+        )
         with torch.no_grad():
             weights.layout.gather(weights.layout.parameters, weights.latest)
             for slot in weights.layout.slots:

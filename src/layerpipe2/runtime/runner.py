@@ -223,4 +223,5 @@ def _fingerprint(stages: nn.Module) -> str:
 def _method(history: WeightHistory) -> str:
     """A weight history and its constants, such as the decays."""
     state = history.init(torch.zeros(1), 3)
-    return f"{type(history).__name__} of {history.consumes} {[state[name].tolist() for name in history.constants]}"
+    constants = [state[name].tolist() for name in history.constants if name in state]
+    return f"{type(history).__name__} of {history.consumes} {constants}"

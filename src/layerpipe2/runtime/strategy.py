@@ -44,6 +44,9 @@ class PipelineStrategy(SingleDeviceStrategy):
         check_finite: end all processes, naming the stage, at the first activation, loss or gradient that is not finite.
         timeline: takes time stamps of this process, if wanted.
 
+    Attributes:
+        memory: after training, what each stage of the whole pipeline holds.
+
     Raises:
         UserError: when training starts, if the script was not started by ``layerpipe2 launch`` or ``torchrun``, or
             processes and stages don't fit.
@@ -66,6 +69,7 @@ class PipelineStrategy(SingleDeviceStrategy):
         self.split_backward, self.check_finite, self.timeline = split_backward, check_finite, timeline
         self.network = ""  # of the whole network, in short; a process forgets the stages that aren't its own
         self.watch: Watch = Unwatched()
+        self.memory: list[StageMemory] = []
         self._watchdog: Watchdog | None = None
 
     def setup_environment(self) -> None:
@@ -143,11 +147,11 @@ class PipelineStrategy(SingleDeviceStrategy):
             return None
         return Outbox(peer, tag, self.root_device, self._transfer_timeout, self.watch, depth=depth)
 
-    def memory(self) -> list[StageMemory]:
-        """What every stage of the pipeline holds, in every process; to be called by all of them while training."""
-        runner = self._runner()
-        rows = [StageMemory.of(stage, self.global_rank) for stage in runner.program.stages] if runner.program else []
-        return [row for part in self.gather(rows) for row in part]
+    def on_train_end(self) -> None:
+        """Note, in every process, what each stage of the pipeline holds."""
+        program = self._runner().program
+        rows = [StageMemory.of(stage, self.global_rank) for stage in program.stages] if program else []
+        self.memory = [row for part in self.gather(rows) for row in part]
 
     def gather(self, value: T) -> list[T]:
         """Every process's ``value``, in order of rank, in every process."""
