@@ -107,8 +107,9 @@ def _rank(
 ) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    limit = timedelta(seconds=timeout)
+    limit = timedelta(seconds=timeout + 60)  # the caller's comes first
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=ranks, timeout=limit)
+    answer: tuple[float | None, Any]
     try:
         answer = None, work(*arguments)
     except Exception as error:

@@ -38,7 +38,7 @@ def test_a_failure_names_its_rank_and_ends_all(how, message, bad):
 
 
 def test_a_rank_that_hangs_is_ended():
-    with pytest.raises(UserError, match=r"^ranks \[0, 1\] did not finish within 2 s|^rank 0 failed: "):
+    with pytest.raises(UserError, match=r"^ranks \[0, 1\] did not finish within 2 s"):
         run_ranks(peer_work.misbehave, 2, "hangs", 1, timeout=2)
     assert multiprocessing.active_children() == []
 
