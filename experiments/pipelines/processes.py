@@ -26,6 +26,9 @@ from layerpipe2.errors import UserError
 
 T = TypeVar("T")
 
+# A server with threads should not fork; torch's profiler need not tell stderr when it starts.
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "KINETO_LOG_LEVEL": "99"}
+
 
 def run_ranks(work: Callable[..., T], ranks: int, *arguments: Any, timeout: float = 600.0) -> list[T]:
     """Call ``work(*arguments)`` on ``ranks`` processes of one thread each, within a process group.
@@ -42,9 +45,9 @@ def run_ranks(work: Callable[..., T], ranks: int, *arguments: Any, timeout: floa
     Raises:
         UserError: naming the rank that failed, died or did not finish, with its reason.
     """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's lines on stderr
+    os.environ.update(_ENVIRONMENT)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["experiments.pipelines.measure"])
+    context.set_forkserver_preload(["experiments.pipelines.measure", "sklearn.datasets"])
     with tempfile.TemporaryDirectory() as folder:
         pipes = [context.Pipe(duplex=False) for _ in range(ranks)]
         processes = [
