@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from experiments.pipelines.asynchronous import AsynchronousTrainer
 from experiments.pipelines.peers import PEERS, Batch, MakeOptimizer, SynchronousTrainer
 from layerpipe2 import networks
 from layerpipe2.data import ImageData
@@ -35,7 +35,10 @@ class Trainer(Protocol):
     """
 
     stages: dict[int, nn.Module]
-    sent_bytes: int
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes."""
 
     def train(self, batches: Iterable[Batch]) -> list[float]:
         """Train on one mini-batch after the other; returns, when all updates are done, the losses it knows."""
@@ -97,16 +100,8 @@ def make_trainer(variant: str, job: Job, data: ImageData, x: Tensor, processes: 
     if kind == "plain":
         return PlainTrainer(stages[0], int(detail or 1), make_optimizer)
     if kind == "async":
-        return asynchronous(stages, x, detail, make_optimizer)
+        return AsynchronousTrainer(stages, detail, make_optimizer, F.cross_entropy, job.config.seed)
     return SynchronousTrainer(kind, stages, x, int(detail), make_optimizer, F.cross_entropy)
-
-
-def asynchronous(stages: list[nn.Sequential], x: Tensor, strategy: str, make_optimizer: MakeOptimizer) -> Trainer:
-    """The asynchronous pipeline, one stage per process, on the process group that is there."""
-    trainer: Trainer = import_module("layerpipe2.runtime.bench").train_asynchronous(
-        stages, x, strategy, make_optimizer, F.cross_entropy
-    )
-    return trainer
 
 
 class PlainTrainer:

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
+from experiments.pipelines.asynchronous import AsynchronousTrainer
 from experiments.pipelines.peers import PEERS, SynchronousTrainer
 from layerpipe2 import networks
 from layerpipe2.errors import UserError
@@ -46,6 +47,19 @@ def train_peers(cases):
         losses = peer.train(batches())
         weights = {k: [p.detach() for p in stage.parameters()] for k, stage in peer.stages.items()}
         found[name, micro_batches] = losses, weights, peer.sent_bytes
+    return found
+
+
+def train_asynchronously(strategies):
+    """Strategy -> loss, this rank's weights by stage, and bytes sent per mini-batch."""
+    found = {}
+    for strategy in strategies:
+        layers = units()
+        stages = partition(layers, len(layers) // dist.get_world_size())
+        trainer = AsynchronousTrainer(stages, strategy, make_optimizer, F.cross_entropy, 0)
+        losses = trainer.train(batches())
+        weights = {k: [p.detach().clone() for p in stage.parameters()] for k, stage in trainer.stages.items()}
+        found[strategy] = losses, weights, trainer.sent_bytes
     return found
 
 
