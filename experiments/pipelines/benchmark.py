@@ -11,16 +11,15 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from experiments.pipelines import measure
 from experiments.pipelines.predict import Predictor
 from experiments.pipelines.processes import run_ranks
+from experiments.pipelines.summary import Row, summarise, table
 from experiments.pipelines.variants import Job, stages_of
 from layerpipe2.console import run_command
 from layerpipe2.errors import UserError
@@ -30,7 +29,6 @@ from layerpipe2.runs.provenance import provenance
 SYNCHRONOUS = tuple(f"{name}/{m}" for name in ("gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v")
                     for m in (2, 4))  # fmt: skip
 ASYNCHRONOUS = ("async/stash", "async/latest", "async/ema-window")
-Row = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +57,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     for seed in range(options.seeds):
         for row in rows:
             _accuracy(row, job, seed, options)
-    _summarise(rows, config.batch_size)
+    summarise(rows, config.batch_size)
     print(table(rows, options))
     if options.out:
         _write(options, rows, job)
@@ -90,50 +88,6 @@ def _accuracy(row: Row, job: Job, seed: int, options: argparse.Namespace) -> Non
     found = run_ranks(measure.measure_accuracy, _ranks(row, options), *work)[0]
     row["seconds_to_target"].append(found["seconds"] if found["reached"] else None)
     row["epochs_to_target"].append(len(found["accuracies"]) if found["reached"] else None)
-
-
-def _summarise(rows: list[Row], batch_size: int) -> None:
-    """Samples per second and ratios, round by round, to plain training."""
-    plain = next(row for row in rows if row["variant"] == "plain")
-    for row in rows:
-        row["samples_per_second"] = batch_size / statistics.median(row["seconds_per_batch"])
-        for name in ("seconds_per_batch", "seconds_to_target"):
-            pairs = [(a, b) for a, b in zip(plain[name], row[name], strict=True) if a is not None and b is not None]
-            ratios = [a / b for a, b in pairs] or [float("nan")]
-            row[f"{name}_ratio"] = [statistics.median(ratios), min(ratios), max(ratios)]
-
-
-def table(rows: Sequence[Row], options: argparse.Namespace) -> str:
-    """The figures as text: medians, ratios to plain training with their smallest and largest value."""
-    lines = [
-        f"{options.network} on {options.dataset}, mini-batches of {options.batch_size}; {options.processes} processes "
-        f"of one thread; n = {options.rounds} rounds of {options.batches} mini-batches",
-        "variant             samples/s  speed-up     (min-max)  predicted   torch MB by rank   RSS MB by rank   sent kB"
-        "  epochs  s to target  speed-up",
-    ]
-    for row in rows:
-        speed, low, high = row["seconds_per_batch_ratio"]
-        rss = [statistics.median(values) for values in zip(*row["peak_rss_bytes"], strict=True)]
-        predicted = row["predicted_speed_up"]
-        lines.append(
-            f"{row['variant']:18} {row['samples_per_second']:10.1f} {speed:8.2f}x {f'({low:.2f}-{high:.2f})':>13} "
-            f"{'' if predicted is None else f'{predicted:.2f}x':>10} {_megabytes(row['peak_torch_bytes']):>18} "
-            f"{_megabytes(rss):>16} {row['sent_bytes_per_batch'] / 1e3:9.1f} {_target(row)}"
-        )
-    if options.seeds:
-        lines.append(f"target: validation accuracy {options.target:.0%}; n = {options.seeds} seeds, medians")
-    return "\n".join(lines)
-
-
-def _target(row: Row) -> str:
-    if None in row["seconds_to_target"] or not row["seconds_to_target"]:
-        return f"{'missed' if row['seconds_to_target'] else '':>7}"
-    epochs, seconds = (statistics.median(row[name]) for name in ("epochs_to_target", "seconds_to_target"))
-    return f"{epochs:7g} {seconds:12.2f} {row['seconds_to_target_ratio'][0]:8.2f}x"
-
-
-def _megabytes(values: Sequence[float]) -> str:
-    return " + ".join(f"{value / 1e6:.1f}" for value in values)
 
 
 def _write(options: argparse.Namespace, rows: Sequence[Row], job: Job) -> None:

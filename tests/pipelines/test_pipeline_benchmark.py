@@ -1,5 +1,6 @@
 """The benchmark of pipelines: what it measures, predicts and writes."""
 
+import argparse
 import csv
 import json
 
@@ -8,6 +9,7 @@ import torch
 
 from experiments.pipelines import benchmark, measure, predict
 from experiments.pipelines.processes import run_ranks
+from experiments.pipelines.summary import summarise, table
 from experiments.pipelines.variants import Job, build_units, make_trainer, stages_of
 from layerpipe2.costs import StageWork, Work
 from layerpipe2.data import load
@@ -38,10 +40,7 @@ def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
     assert "even on digits, mini-batches of 64; 2 processes of one thread; n = 1 rounds of 2 mini-batches" in text
     result = json.loads((tmp_path / "even.json").read_text())
     plain, pipeline = result["rows"]
-    assert plain["seconds_per_batch_ratio"] == [1, 1, 1]
-    assert pipeline["seconds_per_batch_ratio"][0] == pytest.approx(
-        plain["seconds_per_batch"][0] / pipeline["seconds_per_batch"][0]
-    )
+    assert pipeline["speed_over"]["plain"][0] == plain["seconds_per_batch"][0] / pipeline["seconds_per_batch"][0]
     assert (len(plain["peak_torch_bytes"]), len(pipeline["peak_torch_bytes"])) == (1, 2)
     assert plain["sent_bytes_per_batch"] == 0
     assert pipeline["sent_bytes_per_batch"] == 2 * 64 * 4 * 8 * 8 * 4
@@ -119,6 +118,32 @@ def test_predictions_are_those_of_the_schedules(monkeypatch):
             assert predictor.speedup(f"{name}/{micro_batches}") == pytest.approx(expected)
     assert predictor.speedup("interleaved/4") > predictor.speedup("1f1b/4")
     assert predictor.speedup("zero-bubble/4") is None
+
+
+def test_ratios_are_taken_within_a_round_and_a_missed_target_is_said():
+    def row(variant, times, targets):
+        return {
+            "variant": variant, "seconds_per_batch": times, "seconds_to_target": targets, "peak_torch_bytes": [1e6],
+            "peak_rss_bytes": [[2e6]] * 3, "sent_bytes_per_batch": 0, "predicted_speed_up": None,
+            "epochs_to_target": [None if t is None else 3 for t in targets],
+        }  # fmt: skip
+
+    rows = [
+        row("plain", [2, 4, 6], [8, 8]),
+        row("1f1b/2", [1, 4, 2], [4, None]),
+        row("async/stash", [1, 1, 1], [4, 2]),
+    ]
+    summarise(rows, 64)
+    assert rows[1]["speed_over"]["plain"] == [2, 1, 3]
+    assert rows[2]["speed_over"]["1f1b/2"] == [2, 1, 4]
+    assert rows[1]["time_to_target_over"]["plain"] == [2, 2, 2]
+    assert rows[2]["time_to_target_over"]["plain"] == [3, 2, 4]
+    assert rows[0]["samples_per_second"] == 16
+    given = {"network": "n", "dataset": "d", "batch_size": 64, "processes": 2, "rounds": 3, "batches": 1}
+    lines = table(rows, argparse.Namespace(**given, seeds=2, target=0.5)).splitlines()
+    assert lines[3].endswith("missed")
+    assert lines[4].split()[-3:] == ["3", "3.00", "3.00x"]
+    assert lines[-1].split() == ["1f1b/2", "2.00x", "(1.00-4.00)"]
 
 
 def test_variants_want_their_stages():

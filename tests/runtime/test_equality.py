@@ -68,6 +68,12 @@ def test_uneven_processes():
     assert_equal(Case(), 2, stages_per_process=[1, 3])
 
 
+@pytest.mark.parametrize("strategy", ["stash", "latest", "ema-span", "pair"])
+@pytest.mark.parametrize("network", ["dense", "residual", "transformer"])
+def test_split_backward(strategy, network):
+    assert_equal(Case(strategy, network=network), 2, split_backward=True)
+
+
 @pytest.mark.parametrize(
     ("case", "world", "options", "message"),
     [

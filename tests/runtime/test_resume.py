@@ -52,7 +52,7 @@ def test_saving_changes_nothing(strategy, tmp_path):
 def test_what_does_not_fit(tmp_path):
     processes.run(in_process, 2, Case("stash", folder=tmp_path, epochs=1))
     folder = tmp_path / "epoch=0.ckpt"
-    with pytest.raises(AssertionError, match="checkpoint does not fit stage 0"):
+    with pytest.raises(AssertionError, match=r"checkpoint does not fit stage [02]"):
         processes.run(in_process, 2, Case("pair", resume=folder))
     (folder / STAGES[3]).unlink()
     with pytest.raises(AssertionError, match="has no stage 3; resume with as many stages as it was saved with"):

@@ -1,5 +1,6 @@
 """One training, run by the simulator or by several processes, that shows everything that must be equal."""
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,10 @@ def train(case: Case, strategy: PipelineStrategy | None = None) -> tuple[list, d
         drain=case.drain,
         stage_seed=7,
     )
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     metrics = Metrics()
-    keep = [ModelCheckpoint(case.folder, filename="{epoch}", save_top_k=-1)] if case.folder else []
+    folder = case.folder or (case.resume and case.resume.parent)
+    keep = [ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)] if folder else []
     trainer = pl.Trainer(
         strategy=strategy or "auto", max_epochs=case.epochs, callbacks=[metrics, *keep], accelerator="cpu", devices=1,
         logger=False, enable_checkpointing=bool(keep), enable_progress_bar=False, enable_model_summary=False,

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from importlib import import_module
 
+from layerpipe2.cli.launch import add_options as launch_options
 from layerpipe2.cli.options import add_run_options, pipeline_options
 from layerpipe2.console import run_command
 
@@ -44,6 +45,17 @@ Times are those of this machine, now: let nothing else run. The prediction leave
 In Python: layerpipe2.balance.
 """
 
+_LAUNCH_EXAMPLES = """\
+examples:
+  layerpipe2 launch --processes 2 -- train.py --epochs 5                  two ranks here
+  layerpipe2 launch --processes 2 -- -m layerpipe2 train --epochs 5
+  layerpipe2 launch --processes 4 --nodes 2 --node-rank 0 --master 10.0.0.1:29500 -- train.py    on 10.0.0.1, and
+  layerpipe2 launch --processes 4 --nodes 2 --node-rank 1 --master 10.0.0.1:29500 -- train.py    on the other machine
+
+The ranks find RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT as torchrun sets them. When one fails, all end
+with one line that names it. docs/cluster.md shows Slurm and the network's settings.
+"""
+
 _EPILOG = "`layerpipe2 COMMAND --help` explains a command and shows examples. The whole reproduction: `make reproduce`."
 
 
@@ -73,6 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_run_options(balance, only=("dataset", "batch_size", "network", "width", "optimizer", "threads", "device"))
     balance.add_argument("--stages", type=int, default=2, metavar="N", help="stages, one per process; default: 2")
     balance.add_argument("--repeats", type=int, default=9, metavar="N", help="timed steps; default: 9")
+    launch_options(_command(commands, "launch", "start the ranks of a pipeline on this machine", _LAUNCH_EXAMPLES))
     info = _command(commands, "info", "show data, networks, strategies, device and versions", "")
     add_run_options(info, only=("dataset", "data_root", "device"))
     _add_download(info)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,16 +24,16 @@ from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
 from layerpipe2.layout import trainable
 from layerpipe2.recall import Region, SavedWeights, check_intercepted, storage_of
+from layerpipe2.runtime.passes import Pass, SplitPass, WholePass
 from layerpipe2.streams import RandomStream
 
 
 @dataclass
 class Flight:
-    """A mini-batch between its forward and its backward pass: the stage's input, what to differentiate, its memory."""
+    """A mini-batch between its forward and its backward pass, and the bytes that autograd keeps for it."""
 
-    x: Tensor
-    root: Tensor
-    saved: dict[int, int] = field(default_factory=dict)
+    passing: Pass
+    bytes: int
 
 
 class LocalStage:
@@ -47,10 +47,12 @@ class LocalStage:
         optimizer: over the stage's parameters; ``None`` if there is nothing to train.
         seed: of the stage's stream of random numbers.
         gradient_clip_norm: largest gradient norm, or ``None``.
+        split_backward: compute the gradient of the input before those of the weights; see ``passes.py``.
 
     Attributes:
         weights: what the stage remembers of its weights; ``None`` without delay or without parameters.
         in_flight: mini-batches between forward and backward pass, oldest first.
+        peak_bytes: most bytes that autograd kept for them at one time (weights and buffers of the stage not counted).
         step: number of updates since the pipeline was last empty, an int64 tensor of shape (1,).
     """
 
@@ -64,6 +66,7 @@ class LocalStage:
         *,
         seed: int,
         gradient_clip_norm: float | None = None,
+        split_backward: bool = False,
     ) -> None:
         self.module, self.index, self.delay, self.history = module, index, delay, history
         self.optimizer, self.gradient_clip_norm = optimizer, gradient_clip_norm
@@ -75,6 +78,9 @@ class LocalStage:
         self._regions = [Region(index, self.weights.latest, self.weights.latest)] if self.weights else []
         self._saved = SavedWeights(self._regions, _running_statistics(module))
         self._own = {storage_of(t) for t in (*module.parameters(), *module.buffers())}
+        self._pass: Callable[[nn.Module, Tensor], Pass] = SplitPass if split_backward else WholePass
+        self._returned: Flight | None = None
+        self.peak_bytes = 0
         self._audited = False
 
     def forward(self, x: Tensor, loss: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
@@ -93,14 +99,15 @@ class LocalStage:
         x = x.detach()
         if self.index and x.is_floating_point():
             x.requires_grad_()
-        flight = Flight(x, x)
-        y = self._run(x, flight)
-        flight.root = y if loss is None else loss(y)
-        self.in_flight.append(flight)
-        return y.detach(), None if loss is None else flight.root.detach()
+        saved: dict[int, int] = {}
+        passing = self._run(x, saved)
+        value = None if loss is None else passing.add_loss(loss).detach()
+        self.in_flight.append(Flight(passing, sum(saved.values())))
+        self.peak_bytes = max(self.peak_bytes, sum(flight.bytes for flight in self.in_flight))
+        return passing.y.detach(), value
 
     def backward(self, gradient: Tensor | None) -> Tensor | None:
-        """Backward pass of the oldest mini-batch in flight, with the recalled weights.
+        """Backward pass of the oldest mini-batch in flight, with the recalled weights, as far as the input's gradient.
 
         Args:
             gradient: of the stage's outputs; ``None`` on the last stage, which has the loss.
@@ -108,15 +115,19 @@ class LocalStage:
         Returns:
             The gradient of the stage's input; ``None`` if it has none.
         """
-        flight = self.in_flight.popleft()
+        self._returned = self.in_flight.popleft()
         self.module.zero_grad(set_to_none=True)
         if self.weights is not None:
             self._regions[0].recalled = self.recall(self.weights)
-        if flight.root.requires_grad:
-            flight.root.backward(gradient)  # type: ignore[no-untyped-call]
+        return self._returned.passing.input_gradient(gradient)
+
+    def finish_backward(self) -> None:
+        """The rest of the backward pass, if it is split."""
+        assert self._returned is not None, "no backward pass has begun"
+        self._returned.passing.weight_gradients()
+        self._returned = None
         if self._regions:
             self._regions[0].recalled = self._regions[0].compute  # frees what was recalled
-        return flight.x.grad
 
     @torch.no_grad()
     def recall(self, weights: DelayedWeights) -> Tensor:
@@ -154,12 +165,14 @@ class LocalStage:
         if self.weights is not None:
             self.weights.start()
 
-    def _run(self, x: Tensor, flight: Flight) -> Tensor:
+    def _run(self, x: Tensor, kept: dict[int, int]) -> Pass:
         audit = Audit(self._regions, x) if self._regions and not self._audited else None
 
         def saved(tensor: Tensor) -> None:
             if storage_of(tensor) not in self._own:
-                flight.saved[storage_of(tensor)] = tensor.untyped_storage().nbytes()
+                # The input may lie in a message, with its header.
+                memory = x if storage_of(tensor) == storage_of(x) else tensor.untyped_storage().nbytes()
+                kept[storage_of(tensor)] = memory if isinstance(memory, int) else memory.nbytes
             if audit is not None:
                 audit.check_saved(tensor)
 
@@ -170,13 +183,15 @@ class LocalStage:
             if audit is not None:
                 contexts.enter_context(audit.alone())
                 contexts.enter_context(audit)
-            y = self.module(x)
-        if not isinstance(y, Tensor):
-            raise UserError(f"stage {self.index} returns a {type(y).__name__}; a stage maps one tensor to one tensor")
-        if audit is not None and self.weights is not None:
-            audit.finish(y)
+            passing = self._pass(self.module, x)
+        if not isinstance(passing.y, Tensor):
+            raise UserError(f"stage {self.index} returns a {type(passing.y).__name__}; a stage maps one tensor to one "
+                            "tensor")  # fmt: skip
+        if audit is not None:
+            for root in passing.roots():
+                audit.finish(root)
             self._check_audited(x, versions)
-        return y
+        return passing
 
     def _check_audited(self, x: Tensor, versions: list[int]) -> None:
         if [p._version for p in self.module.parameters()] != versions:

@@ -103,9 +103,14 @@ class Program:
                 self._forward(i)
                 if self._forwarded[i] % self.epoch == 0:
                     self.settled[i].take(self._forwarded[i])
-        for i, stage in reversed(list(enumerate(self.stages))):
-            self.settled[i].keep(self.done, epoch_end)
+        backwards = list(reversed(list(enumerate(self.stages))))
+        for i, stage in backwards:
             self._backward(i, stage)
+        for i, stage in backwards:
+            self.settled[i].keep(self.done, epoch_end)
+            self._update(stage)
+        if self._losses:  # counted in the epoch of the update, as the simulator does
+            self.totals.add(*self._losses.popleft())
         self.done += 1
 
     def _forward(self, i: int) -> None:
@@ -134,10 +139,11 @@ class Program:
         outbox = self.neighbours.gradients_out if i == 0 else None
         if outbox is not None and self._gradient is not None:
             outbox.send(self._gradient)
-        with self._span("update", stage, self.done):
+
+    def _update(self, stage: LocalStage) -> None:
+        with self._span("weights", stage, self.done):
+            stage.finish_backward()
             stage.update()
-        if self._losses and i + 1 == len(self.stages):  # counted in the epoch of the update, as the simulator does
-            self.totals.add(*self._losses.popleft())
 
     def _incoming(self) -> list[Tensor]:
         inbox = self.neighbours.activations_in

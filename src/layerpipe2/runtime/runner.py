@@ -74,7 +74,7 @@ class Runner(Execution):
         seed = module.stage_seed or 0
         stages = [
             LocalStage(stage, k, module.schedule.delays[k], module.history, optimizer, seed=seed,
-                       gradient_clip_norm=module.gradient_clip_norm)
+                       gradient_clip_norm=module.gradient_clip_norm, split_backward=self.strategy.split_backward)
             for (k, stage), optimizer in zip(self.stages.items(), self._given_optimizers(), strict=True)
         ]  # fmt: skip
         self.program = Program(
@@ -84,7 +84,7 @@ class Runner(Execution):
         if resumed is not None:
             done = int(resumed["done"])
             for k, settled in zip(self.stages, self.program.settled, strict=True):
-                settled.load_state_dict(resumed["stages"][k], done)
+                settled.load_state_dict(resumed["stages"][k], done, in_flight=not module.drain)
         self._batches = int(trainer.num_training_batches)
         if self.strategy.is_global_zero:
             self._ahead = self._feed().ahead(trainer.current_epoch, self._batches)

@@ -82,8 +82,8 @@ class Settled:
             state["weights"] = weights.state_dict() | {"line": self._line(done)}
         return state
 
-    def load_state_dict(self, saved: dict[str, Any], done: int) -> None:
-        """Continue from :meth:`state_dict`: the next ``d`` forward passes are run again with the weights of then.
+    def load_state_dict(self, saved: dict[str, Any], done: int, *, in_flight: bool) -> None:
+        """Continue from :meth:`state_dict`; what was ``in_flight`` runs forward again, with the weights of then.
 
         Raises:
             UserError: if it was saved with another weight history or another network.
@@ -95,7 +95,8 @@ class Settled:
             return
         line = saved["weights"]["line"]
         weights.load_state_dict(saved["weights"] | ({} if len(weights.line) else {"line": weights.line}))
-        self._replayed = {batch: line[batch % delay].to(weights.latest) for batch in range(done, done + delay)}
+        again = range(done, done + delay) if in_flight else ()
+        self._replayed = {batch: line[batch % delay].to(weights.latest) for batch in again}
         if not len(weights.line):
             self._versions = {batch - delay: old for batch, old in self._replayed.items()}
 

@@ -21,6 +21,7 @@ from layerpipe2.pipeline import PipelinedModule
 from layerpipe2.runtime import checkpoint as checkpoints
 from layerpipe2.runtime.feed import Feed
 from layerpipe2.runtime.links import Inbox, Outbox, Watch
+from layerpipe2.runtime.memory import StageMemory
 from layerpipe2.runtime.runner import Runner
 from layerpipe2.runtime.timeline import Timeline
 
@@ -33,6 +34,8 @@ class PipelineStrategy(SingleDeviceStrategy):
     Args:
         stages_per_process: how many stages each process takes, input side first; by default as evenly as possible.
         timeout_s: seconds after which a process that does not answer is given up.
+        split_backward: compute the gradient of a stage's input, which the neighbour waits for, before those of its
+            weights. The results stay the same.
         timeline: takes time stamps of this process, if wanted.
 
     Raises:
@@ -47,12 +50,13 @@ class PipelineStrategy(SingleDeviceStrategy):
         stages_per_process: Sequence[int] | None = None,
         *,
         timeout_s: float = 60.0,
+        split_backward: bool = False,
         timeline: Timeline | None = None,
     ) -> None:
         super().__init__(device="cpu")
         self.stages_per_process = stages_per_process
         self.timeout = timedelta(seconds=timeout_s)
-        self.timeline = timeline
+        self.split_backward, self.timeline = split_backward, timeline
         self.watch = Watch()
 
     def setup_environment(self) -> None:
@@ -108,6 +112,18 @@ class PipelineStrategy(SingleDeviceStrategy):
             return None
         return Outbox(peer, tag, self.root_device, self.timeout, self.watch, depth=depth)
 
+    def memory(self) -> list[StageMemory]:
+        """What every stage of the pipeline holds, in every process; to be called by all of them while training."""
+        runner = self._runner()
+        rows = [StageMemory.of(stage, self.global_rank) for stage in runner.program.stages] if runner.program else []
+        return [row for part in self.gather(rows) for row in part]
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's ``value``, in order of rank, in every process."""
+        found: list[Any] = [None] * self.world_size
+        dist.all_gather_object(found, value)
+        return found
+
     def from_last(self, value: T) -> T:
         """The last process's ``value``, in every process."""
         return self.broadcast(value, self.world_size - 1)
@@ -119,6 +135,12 @@ class PipelineStrategy(SingleDeviceStrategy):
         dist.broadcast_object_list(box, src)
         self.watch.waiting(None)
         return box[0]
+
+    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
+        """Whether all processes (or any) decide so: where callbacks must do the same everywhere."""
+        votes = torch.tensor(int(decision))
+        dist.all_reduce(votes, dist.ReduceOp.MIN if all else dist.ReduceOp.MAX)
+        return bool(votes)
 
     def barrier(self, name: str | None = None) -> None:
         """Wait for all processes."""
