@@ -30,6 +30,11 @@ class StashFirst(WeightHistory):
     def __post_init__(self) -> None:
         object.__setattr__(self, "consumes", self.then.consumes)
 
+    @property
+    def keeps_weights(self) -> bool:
+        """True: it begins as a stash."""
+        return True
+
     def init(self, weights: Tensor, delay: int) -> State:
         """The state of ``then``, and ``until`` (1,), the number of updates."""
         until = torch.full((1,), self.updates, dtype=torch.int64, device=weights.device)

@@ -7,7 +7,7 @@ import time
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
@@ -23,8 +23,12 @@ from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.inputs import Loaders, make_loaders, resolve_device
 from layerpipe2.runs.optim import optimizer_factory, scheduler_factory
 from layerpipe2.runs.plan import Plan, make_plan
+from layerpipe2.runs.processes import is_first_process, pipeline_strategy, processes_used
 from layerpipe2.runs.provenance import provenance
 from layerpipe2.runs.records import SCHEMA, Record, writable_folder
+
+if TYPE_CHECKING:
+    from layerpipe2.runtime.strategy import PipelineStrategy
 
 LAST_CHECKPOINT = "last.ckpt"
 
@@ -51,7 +55,8 @@ def train_run(
         ``delays`` (in updates), ``history_copies`` (multiples of the network's size), ``status`` (``completed`` or
         ``diverged``), ``diverged_epoch``, ``epochs`` (rows of :class:`EpochRecorder`), ``test`` (``loss``,
         ``accuracy`` in [0, 1], both None if diverged, ``images``), ``reconstruction`` (rows of the probe) and
-        ``provenance``.
+        ``provenance``. Under ``layerpipe2 launch`` every process returns this record, in which ``processes`` has the
+        memory of every stage.
 
     Raises:
         UserError: on settings or data that don't work together, or a checkpoint that doesn't belong to them.
@@ -66,16 +71,19 @@ def train_run(
     loaders = make_loaders(config, data, device)
     plan = plan.warmed_up(len(loaders["train"]))
     recorder = EpochRecorder(plan.config.to_dict())
-    probe = make_probe(plan)
-    callbacks = _callbacks(plan.config, recorder, probe, progress, checkpoint_dir)
-    trainer = make_trainer(plan.config, device, callbacks)
-    test = _train_and_test(make_module(plan, len(loaders["train"])), loaders, trainer, recorder, checkpoint)
+    strategy = pipeline_strategy()
+    probe = None if strategy else make_probe(plan)
+    callbacks = _callbacks(plan.config, recorder, probe, progress and is_first_process(), checkpoint_dir)
+    trainer = make_trainer(plan.config, device, callbacks, strategy)
+    module = make_module(plan, len(loaders["train"]), stage_seed=config.seed if strategy else None)
+    test = _train_and_test(module, loaders, trainer, recorder, checkpoint)
     where = provenance(device) | {
         "started": started.isoformat(timespec="seconds"),
         "wall_time_s": time.perf_counter() - clock,
         "train_time_s": recorder.train_time_s,
     }
-    return _record(plan, recorder, test, probe.rows() if probe else [], where)
+    record = _record(plan, recorder, test, probe.rows() if probe else [], where)
+    return record | ({"processes": processes_used(strategy)} if strategy else {})
 
 
 def make_probe(plan: Plan) -> ReconstructionProbe | None:
@@ -88,7 +96,7 @@ def make_probe(plan: Plan) -> ReconstructionProbe | None:
     return ReconstructionProbe([*recalling, *raw], config.probe_every)
 
 
-def make_module(plan: Plan, steps_per_epoch: int) -> PipelinedModule:
+def make_module(plan: Plan, steps_per_epoch: int, stage_seed: int | None = None) -> PipelinedModule:
     """The module that a run trains; ``steps_per_epoch`` is the unit of its learning-rate schedule."""
     config = plan.config
     double = config.precision == "float64"
@@ -102,6 +110,7 @@ def make_module(plan: Plan, steps_per_epoch: int) -> PipelinedModule:
         gradient_clip_norm=config.gradient_clip_norm,
         drain=config.drain,
         precision="bf16" if config.precision == "bf16" else "native",
+        stage_seed=stage_seed,
         cuda_graph=config.cuda_graph,
     )
 
@@ -145,11 +154,13 @@ def make_trainer(
     config: RunConfig,
     device: torch.device,
     callbacks: list[Callback],
+    strategy: PipelineStrategy | None = None,
     limits: tuple[int | None, int | None] = (None, None),
 ) -> pl.Trainer:
     """The Lightning trainer of a run; ``limits`` cut its epochs: training, validation batches."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banner repeats what the record holds
     return pl.Trainer(
+        strategy=strategy or "auto",
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
         max_epochs=config.epochs,
@@ -171,7 +182,7 @@ def _checkpoint(folder: Path | None, resume: bool) -> Path | None:
     if folder is None:
         raise UserError("nothing to resume from; name the folder of the checkpoint (--checkpoint-dir)")
     path = folder / LAST_CHECKPOINT
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"no checkpoint {path} to resume from; start without resuming")
     return path
 
