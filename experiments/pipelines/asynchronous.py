@@ -13,11 +13,10 @@ from experiments.pipelines.peers import Batch, Loss, MakeOptimizer
 from layerpipe2.delays import DelaySchedule
 from layerpipe2.history import make_history
 from layerpipe2.metrics import Totals
-from layerpipe2.runtime.links import Inbox, Outbox, Watch
+from layerpipe2.runtime.links import Endpoint, Unwatched
 from layerpipe2.runtime.local_stage import LocalStage
 from layerpipe2.runtime.program import Neighbours, Program
 
-_ACTIVATIONS, _GRADIENTS = 0, 1
 _TIMEOUT = timedelta(seconds=60)
 
 
@@ -44,7 +43,8 @@ class AsynchronousTrainer:
         self._stage = LocalStage(
             module, rank, delays[rank], make_history(strategy), make_optimizer(module.parameters()), seed=seed
         )
-        self._neighbours, self._totals = _neighbours(delays, rank), Totals()
+        endpoint = Endpoint(rank, len(stages), torch.device("cpu"), _TIMEOUT, Unwatched())
+        self._neighbours, self._totals = Neighbours.of(endpoint, delays, rank, rank), Totals()
         self._program = Program([self._stage], self._neighbours, lambda: next(self._batches), loss, self._totals)
 
     @property
@@ -63,23 +63,3 @@ class AsynchronousTrainer:
             self._program.step()
         self._neighbours.flush()
         return [float(mean) for name, mean in self._totals.drain().items() if name == "loss"]
-
-
-def _neighbours(delays: Sequence[int], rank: int) -> Neighbours:
-    """The links of a process: as many activations under way as the delays leave between two stages."""
-    ahead = max(1, delays[rank - 1] - delays[rank]) if rank else 1
-    first, last = rank == 0, rank == len(delays) - 1
-    return Neighbours(
-        None if first else _inbox(rank - 1, _ACTIVATIONS, slots=delays[rank] + ahead + 2, ahead=ahead),
-        None if last else _outbox(rank + 1, _ACTIVATIONS, depth=delays[rank] + 2),
-        None if last else _inbox(rank + 1, _GRADIENTS, slots=2, ahead=1),
-        None if first else _outbox(rank - 1, _GRADIENTS, depth=2),
-    )
-
-
-def _inbox(peer: int, tag: int, *, slots: int, ahead: int) -> Inbox:
-    return Inbox(peer, tag, torch.device("cpu"), _TIMEOUT, Watch(), slots=slots, ahead=ahead)
-
-
-def _outbox(peer: int, tag: int, *, depth: int) -> Outbox:
-    return Outbox(peer, tag, torch.device("cpu"), _TIMEOUT, Watch(), depth=depth)

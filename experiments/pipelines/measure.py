@@ -18,7 +18,7 @@ from experiments.pipelines.peers import Batch
 from experiments.pipelines.variants import Job, Trainer, build_units, make_trainer
 from layerpipe2.balance import profile
 from layerpipe2.costs import StageWork
-from layerpipe2.data import BatchLoader, ImageData, load
+from layerpipe2.data import BatchLoader, Data, load
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.inputs import make_loaders
 from layerpipe2.runs.optim import optimizer_factory
@@ -90,7 +90,7 @@ def measure_layers(config: RunConfig, batch_size: int, update: bool, repeats: in
     return profile(build_units(config, data), x, optimizer_factory(config) if update else None, repeats=repeats)
 
 
-def _data(config: RunConfig) -> tuple[ImageData, dict[str, BatchLoader]]:
+def _data(config: RunConfig) -> tuple[Data, dict[str, BatchLoader]]:
     data = load(config.dataset, Path(config.data_root) if config.data_root else None)
     return data, make_loaders(config, data, torch.device("cpu"))
 
@@ -108,7 +108,7 @@ def _barrier() -> float:
     return time.perf_counter()
 
 
-def _accuracy(trainer: Trainer, job: Job, data: ImageData, loader: BatchLoader) -> float:
+def _accuracy(trainer: Trainer, job: Job, data: Data, loader: BatchLoader) -> float:
     """Share of right answers of the whole network, put together from the stages of all ranks, on every rank."""
     mine = {k: stage.state_dict() for k, stage in trainer.stages.items()}
     gathered: list[Any] = [None] * dist.get_world_size()

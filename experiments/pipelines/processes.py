@@ -73,8 +73,8 @@ def _collect(receivers: list[Connection], timeout: float) -> list[Any]:
     results, failures = dict[int, Any](), list[tuple[float, str]]()
     open_, end = dict(enumerate(receivers)), time.monotonic() + timeout
     while open_:
-        # A rank's failure soon fails its neighbours: the earliest is the cause.
-        ready = wait(open_.values(), 1.0 if failures else max(0.0, end - time.monotonic()))
+        # A rank's death soon fails its neighbours: the earliest failure is the cause.
+        ready = wait(open_.values(), 0.5 if failures else max(0.0, end - time.monotonic()))
         if not ready:
             break
         for rank in [r for r, receiver in open_.items() if receiver in ready]:
@@ -111,15 +111,15 @@ def _rank(
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     limit = timedelta(seconds=timeout + 60)  # the caller's comes first
-    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=ranks, timeout=limit)
     answer: tuple[float | None, Any]
     try:
+        dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=ranks, timeout=limit)
         answer = None, work(*arguments)
     except Exception as error:
         answer = time.monotonic(), str(error) if isinstance(error, UserError) else traceback.format_exc()
     # Bytes: as objects, tensors would travel as handles, which end with this process.
     sender.send_bytes(pickle.dumps(answer))
-    dist.destroy_process_group()
+    threading.Event().wait()  # a rank that leaves takes its connections along: the caller ends all together
 
 
 def _end_with_parent() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from experiments.pipelines.asynchronous import AsynchronousTrainer
 from experiments.pipelines.peers import PEERS, Batch, MakeOptimizer, SynchronousTrainer
 from layerpipe2 import networks
-from layerpipe2.data import ImageData
+from layerpipe2.data import Data
 from layerpipe2.errors import UserError
 from layerpipe2.networks.layers import convolution, output_linear
 from layerpipe2.runs.config import RunConfig
@@ -52,7 +52,7 @@ class Job:
     starts: dict[int, tuple[int, ...]]
 
 
-def even(input_shape: tuple[int, int, int], num_classes: int, width: int) -> list[nn.Module]:
+def even(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
     """Stem, eight equal 3x3 convolutions of ``width`` channels with ReLU, head: 10 units that halve evenly.
 
     Without batch normalisation, so that micro-batches compute what the whole batch does.
@@ -63,13 +63,13 @@ def even(input_shape: tuple[int, int, int], num_classes: int, width: int) -> lis
     return [*units, nn.Sequential(nn.Flatten(), output_linear(width * pixels, num_classes))]
 
 
-def build_units(config: RunConfig, data: ImageData) -> list[nn.Module]:
+def build_units(config: RunConfig, data: Data) -> list[nn.Module]:
     """The units of ``even`` or of a network of ``layerpipe2.networks``, with the weights of the seed."""
     torch.manual_seed(config.seed)
     if config.network == "even":
-        return even(data.image_shape, data.num_classes, config.width or 64)
+        return even(data.input_shape, data.num_classes, config.width or 64)
     return networks.build(
-        config.network, input_shape=data.image_shape, num_classes=data.num_classes, width=config.width
+        config.network, input_shape=data.input_shape, num_classes=data.num_classes, width=config.width
     )
 
 
@@ -92,7 +92,7 @@ def stages_of(variant: str, processes: int) -> int:
     )
 
 
-def make_trainer(variant: str, job: Job, data: ImageData, x: Tensor, processes: int) -> Trainer:
+def make_trainer(variant: str, job: Job, data: Data, x: Tensor, processes: int) -> Trainer:
     """This process' part of ``variant``; ``x`` is a mini-batch, for its shape."""
     stages = partition_at(build_units(job.config, data), job.starts[stages_of(variant, processes)])
     kind, _, detail = variant.partition("/")

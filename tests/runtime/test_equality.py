@@ -1,11 +1,11 @@
 """Several processes train as the simulator does, bit for bit."""
 
-import processes
 import pytest
 import torch
-from training import Case, in_process, train
 
 from layerpipe2 import UserError
+from tests.runtime import processes
+from tests.runtime.training import Case, in_process, train
 
 STRATEGIES = ["stash", "latest", "ema-0.9", "ema-window", "ema-running", "ema-span", "ema-lsq", "pair", "update-window"]
 

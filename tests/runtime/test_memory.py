@@ -1,16 +1,16 @@
 """What the processes really hold is what the cost model says."""
 
-import processes
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from training import loaders
 
 from layerpipe2 import DelaySchedule, PipelinedModule, make_history
 from layerpipe2.costs.costs import stage_costs
 from layerpipe2.runtime.memory import memory_table
 from layerpipe2.runtime.strategy import PipelineStrategy
+from tests.runtime import processes
+from tests.runtime.training import loaders
 
 PADDING = 64 * 4  # bytes per parameter and copy, at most
 

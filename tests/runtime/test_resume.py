@@ -3,11 +3,11 @@
 import shutil
 from dataclasses import replace
 
-import processes
 import pytest
-from training import Case, in_process
 
 from layerpipe2.runtime import checkpoint
+from tests.runtime import processes
+from tests.runtime.training import Case, in_process
 
 STAGES = [f"stage-{k:03d}.pt" for k in range(4)]
 

@@ -1,5 +1,7 @@
 """One training, run by the simulator or by several processes, that shows everything that must be equal."""
 
+import os
+import signal
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +33,7 @@ class Case:
     epochs: int = 3
     folder: Path | None = None
     resume: Path | None = None
+    fault: str = ""  # KIND@RANK, in the second mini-batch of the second epoch
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -77,6 +80,25 @@ class Metrics(pl.Callback):
         self.rows.append({name: value.item() for name, value in trainer.callback_metrics.items()})
 
 
+class Fault(pl.Callback):
+    """Does to one process what ``case.fault`` says."""
+
+    def __init__(self, fault):
+        self.kind, _, self.rank = fault.partition("@")
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx, str(trainer.global_rank)) != (1, 1, self.rank):
+            return
+        if self.kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.kind == "nan":
+            next(pl_module.parameters()).data.fill_(float("nan"))
+        if self.kind == "bug":
+            raise ZeroDivisionError("a bug")
+        while self.kind == "hang":
+            pass
+
+
 def train(case: Case, strategy: PipelineStrategy | None = None) -> tuple[list, dict, int]:
     """Metrics of every epoch, the weights and buffers at the end, the number of updates."""
     torch.manual_seed(0)
@@ -98,17 +120,17 @@ def train(case: Case, strategy: PipelineStrategy | None = None) -> tuple[list, d
     folder = case.folder or (case.resume and case.resume.parent)
     keep = [ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)] if folder else []
     trainer = pl.Trainer(
-        strategy=strategy or "auto", max_epochs=case.epochs, callbacks=[metrics, *keep], accelerator="cpu", devices=1,
-        logger=False, enable_checkpointing=bool(keep), enable_progress_bar=False, enable_model_summary=False,
-        **case.options,
+        strategy=strategy or "auto", callbacks=[metrics, *keep, Fault(case.fault)], max_epochs=case.epochs,
+        accelerator="cpu", devices=1, logger=False, enable_checkpointing=bool(keep), enable_progress_bar=False,
+        enable_model_summary=False, **case.options,
     )  # fmt: skip
     trainer.fit(module, *loaders(case.dtype), ckpt_path=case.resume)
     return metrics.rows, {name: value.clone() for name, value in module.state_dict().items()}, trainer.global_step
 
 
-def in_process(case: Case, **options) -> tuple[list, dict, int]:
+def in_process(case: Case, timeout_s: float = 60, **options) -> tuple[list, dict, int]:
     """The same in this process's place in the pipeline."""
-    return train(case, PipelineStrategy(timeout_s=60, **options))
+    return train(case, PipelineStrategy(timeout_s=timeout_s, **options))
 
 
 def loaders(dtype):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from layerpipe2.cli.options import config_from
 from layerpipe2.data import load
 from layerpipe2.errors import UserError
-from layerpipe2.runs.processes import is_first_process
 from layerpipe2.runs.records import Record, writable_folder, write_json
 from layerpipe2.runs.train import train_run
+from layerpipe2.runtime.launched import pipeline_strategy, processes_used
+from layerpipe2.runtime.memory import StageMemory, memory_table
 
 
 def run(options: argparse.Namespace) -> None:
@@ -27,11 +29,17 @@ def run(options: argparse.Namespace) -> None:
         if out.is_dir():
             raise UserError(f"--out {out} is a folder; give the name of a JSON file")
     root = Path(config.data_root) if config.data_root else None
-    quiet = options.quiet or not is_first_process()
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that `layerpipe2 launch` started
+    quiet = options.quiet or not first
     data = load(config.dataset, root, download=options.download, announce=None if quiet else _say)
     folder = Path(options.checkpoint_dir) if options.checkpoint_dir else None
-    record = train_run(config, data=data, progress=not options.quiet, checkpoint_dir=folder, resume=options.resume)
-    if not is_first_process():
+    strategy = pipeline_strategy()
+    record = train_run(
+        config, data=data, progress=not quiet, checkpoint_dir=folder, resume=options.resume, strategy=strategy
+    )
+    if strategy is not None:
+        record["processes"] = processes_used(strategy)
+    if not first:
         return
     if out is not None:
         write_json(out, record)
@@ -51,8 +59,6 @@ def summary(record: Record) -> str:
     else:
         lines.append(f"test accuracy {test['accuracy']:.2%} of {test['images']} images, test loss {test['loss']:.4f}")
     if "processes" in record:
-        from layerpipe2.runtime.memory import StageMemory, memory_table
-
         rows = [StageMemory(**row) for row in record["processes"]["memory"]]
         lines += [f"{record['processes']['number']} processes", memory_table(rows)]
     return "\n".join([*lines, f"{where['train_time_s']:.1f} s of training on {where['device']}"])

@@ -7,11 +7,12 @@ import time
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.strategies import Strategy
 
 from layerpipe2.data import Data, load
 from layerpipe2.errors import UserError
@@ -23,12 +24,8 @@ from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.inputs import Loaders, make_loaders, resolve_device
 from layerpipe2.runs.optim import optimizer_factory, scheduler_factory
 from layerpipe2.runs.plan import Plan, make_plan
-from layerpipe2.runs.processes import is_first_process, pipeline_strategy, processes_used
 from layerpipe2.runs.provenance import provenance
 from layerpipe2.runs.records import SCHEMA, Record, writable_folder
-
-if TYPE_CHECKING:
-    from layerpipe2.runtime.strategy import PipelineStrategy
 
 LAST_CHECKPOINT = "last.ckpt"
 
@@ -40,6 +37,7 @@ def train_run(
     progress: bool = True,
     checkpoint_dir: Path | None = None,
     resume: bool = False,
+    strategy: Strategy | None = None,
 ) -> Record:
     """Train, validate after every epoch, test once at the end, and return the run's record.
 
@@ -49,14 +47,14 @@ def train_run(
         progress: show a bar, or sparse lines where there is no terminal.
         checkpoint_dir: save the complete state there after every epoch, as ``last.ckpt``.
         resume: continue from that checkpoint, bit for bit.
+        strategy: the ``Trainer``'s, if this process is one of a pipeline's; all processes return the same record.
 
     Returns:
         The record: ``schema``, ``config``, ``network`` (``units``, ``parameters_per_stage``), ``convention``,
         ``delays`` (in updates), ``history_copies`` (multiples of the network's size), ``status`` (``completed`` or
         ``diverged``), ``diverged_epoch``, ``epochs`` (rows of :class:`EpochRecorder`), ``test`` (``loss``,
         ``accuracy`` in [0, 1], both None if diverged, ``images``), ``reconstruction`` (rows of the probe) and
-        ``provenance``. Under ``layerpipe2 launch`` every process returns this record, in which ``processes`` has the
-        memory of every stage.
+        ``provenance``.
 
     Raises:
         UserError: on settings or data that don't work together, or a checkpoint that doesn't belong to them.
@@ -71,9 +69,8 @@ def train_run(
     loaders = make_loaders(config, data, device)
     plan = plan.warmed_up(len(loaders["train"]))
     recorder = EpochRecorder(plan.config.to_dict())
-    strategy = pipeline_strategy()
     probe = None if strategy else make_probe(plan)
-    callbacks = _callbacks(plan.config, recorder, probe, progress and is_first_process(), checkpoint_dir)
+    callbacks = _callbacks(plan.config, recorder, probe, progress, checkpoint_dir)
     trainer = make_trainer(plan.config, device, callbacks, strategy)
     module = make_module(plan, len(loaders["train"]), stage_seed=config.seed if strategy else None)
     test = _train_and_test(module, loaders, trainer, recorder, checkpoint)
@@ -82,8 +79,7 @@ def train_run(
         "wall_time_s": time.perf_counter() - clock,
         "train_time_s": recorder.train_time_s,
     }
-    record = _record(plan, recorder, test, probe.rows() if probe else [], where)
-    return record | ({"processes": processes_used(strategy)} if strategy else {})
+    return _record(plan, recorder, test, probe.rows() if probe else [], where)
 
 
 def make_probe(plan: Plan) -> ReconstructionProbe | None:
@@ -154,7 +150,7 @@ def make_trainer(
     config: RunConfig,
     device: torch.device,
     callbacks: list[Callback],
-    strategy: PipelineStrategy | None = None,
+    strategy: Strategy | None = None,
     limits: tuple[int | None, int | None] = (None, None),
 ) -> pl.Trainer:
     """The Lightning trainer of a run; ``limits`` cut its epochs: training, validation batches."""

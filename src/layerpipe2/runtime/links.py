@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -181,6 +182,41 @@ class Inbox(Channel):
             self._posted.append((dist.irecv(message, self.peer, tag=self.tag), message))
             self._number += 1
             self._expected -= 1
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """This process's place in the pipeline: makes its links to the neighbours.
+
+    Attributes:
+        rank: of this process; its neighbours are one less and one more.
+        world_size: number of processes.
+        device: where buffers lie.
+        timeout: how long a transfer may take.
+        watch: who looks after the other processes.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+    timeout: timedelta
+    watch: Watch
+
+    def inbox(self, direction: int, tag: int, *, slots: int, ahead: int) -> Inbox | None:
+        """Messages from the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
+        peer = self._peer(direction)
+        if peer is None:
+            return None
+        return Inbox(peer, tag, self.device, self.timeout, self.watch, slots=slots, ahead=ahead)
+
+    def outbox(self, direction: int, tag: int, *, depth: int) -> Outbox | None:
+        """Messages to the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
+        peer = self._peer(direction)
+        return None if peer is None else Outbox(peer, tag, self.device, self.timeout, self.watch, depth=depth)
+
+    def _peer(self, direction: int) -> int | None:
+        peer = self.rank + direction
+        return peer if 0 <= peer < self.world_size else None
 
 
 def _padded(tensor: Tensor) -> int:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -20,29 +21,41 @@ from torch import Tensor
 from layerpipe2.engine import Loss
 from layerpipe2.errors import UserError
 from layerpipe2.metrics import Totals
-from layerpipe2.runtime.links import Inbox, Outbox
+from layerpipe2.runtime.links import Endpoint, Inbox, Outbox
 from layerpipe2.runtime.local_stage import LocalStage, local_loss
 from layerpipe2.runtime.settled import Settled
 from layerpipe2.runtime.timeline import Timeline
 
 Batch = tuple[Tensor, Tensor]
+_ACTIVATIONS, _GRADIENTS = 0, 1
 
 
+@dataclass(frozen=True)
 class Neighbours:
     """The four directions of a process in training; ``None`` at the ends of the pipeline.
 
     Targets travel with their mini-batch from the first stage to the last, so that only the first reads data.
     """
 
-    def __init__(
-        self,
-        activations_in: Inbox | None,
-        activations_out: Outbox | None,
-        gradients_in: Inbox | None,
-        gradients_out: Outbox | None,
-    ) -> None:
-        self.activations_in, self.activations_out = activations_in, activations_out
-        self.gradients_in, self.gradients_out = gradients_in, gradients_out
+    activations_in: Inbox | None
+    activations_out: Outbox | None
+    gradients_in: Inbox | None
+    gradients_out: Outbox | None
+
+    @classmethod
+    def of(cls, endpoint: Endpoint, delays: Sequence[int], first: int, last: int) -> Neighbours:
+        """Those of the process that owns the stages ``first`` to ``last`` of a pipeline with ``delays``.
+
+        As many activations are awaited in advance as the delays put between the two stages of a boundary. A message
+        stays in its buffer until the backward pass, ``delays[first]`` steps later.
+        """
+        ahead = max(1, delays[first - 1] - delays[first]) if first else 1
+        return cls(
+            endpoint.inbox(-1, _ACTIVATIONS, slots=delays[first] + ahead + 2, ahead=ahead),
+            endpoint.outbox(+1, _ACTIVATIONS, depth=delays[last] + 2),
+            endpoint.inbox(+1, _GRADIENTS, slots=2, ahead=1),
+            endpoint.outbox(-1, _GRADIENTS, depth=2),
+        )
 
     def expect(self, batches: float) -> None:
         """So many more mini-batches will pass (infinitely many may)."""

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from layerpipe2.pipeline import PipelinedModule
     from layerpipe2.runtime.strategy import PipelineStrategy
 
-_ACTIVATIONS, _GRADIENTS = 0, 1
 _EVALUATION = {"val": 2, "test": 3}
 
 
@@ -82,10 +81,16 @@ class Runner(Execution):
                        gradient_clip_norm=module.gradient_clip_norm, split_backward=self.strategy.split_backward)
             for (k, stage), optimizer in zip(self.stages.items(), self._given_optimizers(), strict=True)
         ]  # fmt: skip
+        neighbours = Neighbours.of(self.strategy.endpoint, module.schedule.delays, self.mine[0], self.mine[-1])
         self.program = Program(
-            stages, self._neighbours(), self._next_batch, module.loss, self.totals["train"], self.strategy.timeline,
+            stages,
+            neighbours,
+            self._next_batch,
+            module.loss,
+            self.totals["train"],
+            self.strategy.timeline,
             check_finite=self.strategy.check_finite,
-        )  # fmt: skip
+        )
         done = 0
         if resumed is not None:
             done = int(resumed["done"])
@@ -194,23 +199,11 @@ class Runner(Execution):
         x, y = self.module.transfer_batch_to_device(next(self._ahead), self.strategy.root_device, 0)
         return x, y
 
-    def _neighbours(self) -> Neighbours:
-        delays, (first, last) = self.module.schedule.delays, (self.mine[0], self.mine[-1])
-        before = delays[first - 1] - delays[first] if first else 0
-        ahead = max(1, before)
-        activations_in = self.strategy.inbox(-1, _ACTIVATIONS, slots=delays[first] + ahead + 2, ahead=ahead)
-        return Neighbours(
-            activations_in,
-            self.strategy.outbox(+1, _ACTIVATIONS, depth=delays[last] + 2),
-            self.strategy.inbox(+1, _GRADIENTS, slots=2, ahead=1),
-            self.strategy.outbox(-1, _GRADIENTS, depth=2),
-        )
-
     def _evaluation_links(self, phase: str) -> tuple[Inbox | None, Outbox | None]:
         if phase not in self._evaluation:
             tag = _EVALUATION[phase]
-            inbox = self.strategy.inbox(-1, tag, slots=2, ahead=1)
-            self._evaluation[phase] = inbox, self.strategy.outbox(+1, tag, depth=2)
+            inbox = self.strategy.endpoint.inbox(-1, tag, slots=2, ahead=1)
+            self._evaluation[phase] = inbox, self.strategy.endpoint.outbox(+1, tag, depth=2)
         return self._evaluation[phase]
 
 

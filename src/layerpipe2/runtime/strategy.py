@@ -23,7 +23,7 @@ from layerpipe2.pipeline import PipelinedModule
 from layerpipe2.runtime import checkpoint as checkpoints
 from layerpipe2.runtime.agreement import check_agreement, standard_facts
 from layerpipe2.runtime.feed import Feed
-from layerpipe2.runtime.links import Inbox, Outbox, PeerLost, Unwatched, Watch
+from layerpipe2.runtime.links import Endpoint, PeerLost, Unwatched, Watch
 from layerpipe2.runtime.memory import StageMemory
 from layerpipe2.runtime.runner import Runner
 from layerpipe2.runtime.store import agent_hosts_store, first_line, host_store, join_store
@@ -133,19 +133,10 @@ class PipelineStrategy(SingleDeviceStrategy):
         start = sum(counts[:rank])
         return list(range(start, start + counts[rank]))
 
-    def inbox(self, direction: int, tag: int, *, slots: int, ahead: int) -> Inbox | None:
-        """Messages from the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
-        peer = self.global_rank + direction
-        if not 0 <= peer < self.world_size:
-            return None
-        return Inbox(peer, tag, self.root_device, self._transfer_timeout, self.watch, slots=slots, ahead=ahead)
-
-    def outbox(self, direction: int, tag: int, *, depth: int) -> Outbox | None:
-        """Messages to the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
-        peer = self.global_rank + direction
-        if not 0 <= peer < self.world_size:
-            return None
-        return Outbox(peer, tag, self.root_device, self._transfer_timeout, self.watch, depth=depth)
+    @property
+    def endpoint(self) -> Endpoint:
+        """Makes links to the neighbours."""
+        return Endpoint(self.global_rank, self.world_size, self.root_device, self._transfer_timeout, self.watch)
 
     def on_train_end(self) -> None:
         """Note, in every process, what each stage of the pipeline holds."""
