@@ -17,7 +17,9 @@ from experiments.full_scale import run
 from layerpipe2.campaign.estimate import Speed, in_words
 from layerpipe2.campaign.params import Profile
 from layerpipe2.campaign.tasks import Campaign, Cell
+from layerpipe2.campaign.work import work
 from layerpipe2.errors import UserError
+from layerpipe2.runs.provenance import git_state
 
 PARAMS = ROOT / "experiments" / "full_scale" / "params.yaml"
 PROFILES = list(yaml.safe_load(PARAMS.read_text())["profiles"])
@@ -147,6 +149,12 @@ def test_on_a_terminal_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         run.main(["--profile", "tiny", "--params", str(write_params(tmp_path)), "--out", str(tmp_path / "out")])
     assert "18 of 18 runs are left: about " in asked[0]
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_worker_notes_the_commit_before_it_trains(tmp_path: Path) -> None:
+    git_state.cache_clear()
+    work(campaign(tmp_path), None, deadline=0.0)
+    assert git_state.cache_info().currsize == 1
 
 
 def test_a_time_limit_begins_no_further_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,11 @@ import sys
 import time
 from concurrent.futures import as_completed
 
+import torch
+
 from layerpipe2.campaign.locks import claimed
 from layerpipe2.campaign.tasks import Campaign, Task
+from layerpipe2.runs.provenance import provenance
 from layerpipe2.runs.records import Record, writable_folder, write_json
 from layerpipe2.study.pool import workers
 
@@ -41,6 +44,9 @@ def work(campaign: Campaign, gpu: int | None, deadline: float | None) -> None:
     if gpu is not None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[gpu] if gpu < len(visible) and visible[gpu] else str(gpu)
+    provenance(
+        torch.device("cpu")
+    )  # keeps the commit of the code that is loaded: the checkout may move in the meantime
     waiting = campaign.tasks()
     while waiting and (deadline is None or time.time() < deadline):
         waiting = [task for task in waiting if campaign.record(task) is None]
