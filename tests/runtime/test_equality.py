@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from layerpipe2 import UserError
 from tests.runtime import processes
@@ -86,6 +87,21 @@ def test_split_backward(strategy, network):
 def test_what_cannot_be(case, world, options, message):
     with pytest.raises(AssertionError, match=message):
         processes.run(in_process, world, case, **options)
+
+
+def test_no_step_waits_for_all_processes():
+    """A collective operation in every step would take turns where a pipeline works side by side."""
+    few, many = (processes.run(_collectives, 2, Case(options={"limit_train_batches": n})) for n in (2, 5))
+    assert few == many
+
+
+def _collectives(case):
+    calls = []
+    for name in ("broadcast", "all_reduce", "barrier", "all_gather"):
+        original = getattr(dist, name)
+        setattr(dist, name, lambda *a, original=original, name=name, **k: (calls.append(name), original(*a, **k))[1])
+    in_process(case)
+    return calls
 
 
 def test_without_a_launcher():

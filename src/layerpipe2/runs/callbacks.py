@@ -87,7 +87,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Replace the last epoch's file; a pipeline of several processes replaces its folder by itself."""
-        if trainer.world_size > 1:
+        if hasattr(trainer.strategy, "processes"):
             trainer.save_checkpoint(self.path)
             return
         temporary = self.path.with_suffix(".tmp")

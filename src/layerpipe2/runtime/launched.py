@@ -18,4 +18,4 @@ def pipeline_strategy() -> PipelineStrategy | None:
 
 def processes_used(strategy: PipelineStrategy) -> dict[str, Any]:
     """For the record: the ``number`` of processes, and the ``memory`` of every stage in bytes."""
-    return {"number": strategy.world_size, "memory": [asdict(row) for row in strategy.memory]}
+    return {"number": strategy.processes, "memory": [asdict(row) for row in strategy.memory]}

@@ -8,10 +8,10 @@ Mini-batches may therefore shrink (the last one of an epoch) but not grow.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,7 @@ from torch import Tensor
 from layerpipe2.errors import UserError
 from layerpipe2.layout import is_dense
 
+T = TypeVar("T")
 _HEADER = 64  # int64 elements: the number of tensors, then (dtype, dimensions, sizes ..., strides ...) of each
 _ALIGN = 64  # bytes, as torch's own allocations: some kernels round differently on other addresses
 _DTYPES = (
@@ -88,11 +89,20 @@ class Channel:
         if work.is_completed():
             return
         self.watch.waiting(self.peer)
+        self._try(lambda: work.wait(self.timeout))
+        self.watch.waiting(None)
+
+    def _try(self, transfer: Callable[[], T]) -> T:
         try:
-            work.wait(self.timeout)
+            return transfer()
         except RuntimeError as error:
             raise PeerLost(self.watch.explain(error)) from error
-        self.watch.waiting(None)
+
+    def _send(self, message: Tensor) -> Any:
+        return self._try(lambda: dist.isend(message, self.peer, tag=self.tag))
+
+    def _receive(self, message: Tensor) -> Any:
+        return self._try(lambda: dist.irecv(message, self.peer, tag=self.tag))
 
     def buffer(self) -> Tensor:
         """Uninitialised bytes for one message."""
@@ -124,7 +134,7 @@ class Outbox(Channel):
             )
         message = self._free_buffer()
         _pack(parts, message)
-        self._under_way.append((dist.isend(message, self.peer, tag=self.tag), message))
+        self._under_way.append((self._send(message), message))
 
     def flush(self) -> None:
         """Wait until everything has left."""
@@ -134,7 +144,7 @@ class Outbox(Channel):
     def _announce(self, size: int) -> None:
         self.capacity = size
         note = torch.tensor([size], dtype=torch.int64, device=self.device)
-        self.wait(dist.isend(note, self.peer, tag=self.tag))
+        self.wait(self._send(note))
 
     def _free_buffer(self) -> Tensor:
         if len(self._under_way) < self.depth and not (self._under_way and self._under_way[0][0].is_completed()):
@@ -166,7 +176,7 @@ class Inbox(Channel):
         """The next message's tensors, views of the buffer that it lies in."""
         if not self.capacity:
             note = torch.empty(1, dtype=torch.int64, device=self.device)
-            self.wait(dist.irecv(note, self.peer, tag=self.tag))
+            self.wait(self._receive(note))
             self.capacity = int(note)
         self._post(1)
         work, message = self._posted.popleft()
@@ -179,7 +189,7 @@ class Inbox(Channel):
             if len(self._buffers) < self.slots:
                 self._buffers.append(self.buffer())
             message = self._buffers[self._number % self.slots]
-            self._posted.append((dist.irecv(message, self.peer, tag=self.tag), message))
+            self._posted.append((self._receive(message), message))
             self._number += 1
             self._expected -= 1
 

@@ -45,6 +45,7 @@ class PipelineStrategy(SingleDeviceStrategy):
         timeline: takes time stamps of this process, if wanted.
 
     Attributes:
+        processes: how many there are.
         memory: after training, what each stage of the whole pipeline holds.
 
     Raises:
@@ -65,6 +66,8 @@ class PipelineStrategy(SingleDeviceStrategy):
     ) -> None:
         super().__init__(device="cpu")
         self.stages_per_process = stages_per_process
+        # Lightning's own world stays one process: in a larger one it lets all wait for the first before every batch.
+        self.processes = 1
         self.timeout_s = timeout_s
         self.split_backward, self.check_finite, self.timeline = split_backward, check_finite, timeline
         self.network = ""  # of the whole network, in short; a process forgets the stages that aren't its own
@@ -76,11 +79,11 @@ class PipelineStrategy(SingleDeviceStrategy):
         """Join the other processes, see that they run the same code, and begin to watch over them."""
         if not dist.is_initialized():
             self._join()
-        self.global_rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self.global_rank, self.processes = dist.get_rank(), dist.get_world_size()
         # Nothing is to be reduced: every process logs the last one's metrics.
         warnings.filterwarnings("ignore", message=".*recommended to use .self.log.*sync_dist=True")
         self.watch = self._watchdog = Watchdog(
-            *_address(), self.global_rank, self.world_size, timeout_s=self.timeout_s, label=socket.gethostname()
+            *_address(), self.global_rank, self.processes, timeout_s=self.timeout_s, label=socket.gethostname()
         )
         super().setup_environment()
 
@@ -104,7 +107,7 @@ class PipelineStrategy(SingleDeviceStrategy):
             UserError: naming the process, the fact and both values.
         """
         store = join_store(*_address(), self.timeout_s)
-        check_agreement(store, self.global_rank, self.world_size, facts, self.timeout_s)
+        check_agreement(store, self.global_rank, self.processes, facts, self.timeout_s)
 
     def execution(self, module: PipelinedModule) -> Runner:
         """This process's part of ``module``."""
@@ -121,7 +124,7 @@ class PipelineStrategy(SingleDeviceStrategy):
         Raises:
             UserError: if there are fewer stages than processes, or ``stages_per_process`` does not add up.
         """
-        world = self.world_size
+        world = self.processes
         counts = self.stages_per_process
         if counts is None:
             if num_stages < world:
@@ -136,7 +139,7 @@ class PipelineStrategy(SingleDeviceStrategy):
     @property
     def endpoint(self) -> Endpoint:
         """Makes links to the neighbours."""
-        return Endpoint(self.global_rank, self.world_size, self.root_device, self._transfer_timeout, self.watch)
+        return Endpoint(self.global_rank, self.processes, self.root_device, self._transfer_timeout, self.watch)
 
     def on_train_end(self) -> None:
         """Note, in every process, what each stage of the pipeline holds."""
@@ -146,13 +149,13 @@ class PipelineStrategy(SingleDeviceStrategy):
 
     def gather(self, value: T) -> list[T]:
         """Every process's ``value``, in order of rank, in every process."""
-        found: list[Any] = [None] * self.world_size
+        found: list[Any] = [None] * self.processes
         self._together(lambda: dist.all_gather_object(found, value))
         return found
 
     def from_last(self, value: T) -> T:
         """The last process's ``value``, in every process."""
-        return self.broadcast(value, self.world_size - 1)
+        return self.broadcast(value, self.processes - 1)
 
     def broadcast(self, obj: T, src: int = 0) -> T:
         """``obj`` of process ``src``."""
