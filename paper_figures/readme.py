@@ -11,9 +11,10 @@ from layerpipe2.errors import UserError
 from layerpipe2.runs.records import write_text
 from paper_figures import tables
 from paper_figures.claims.equivalence import Settings
+from paper_figures.labels import convention_label, dataset_label, network_label
 from paper_figures.records import Records
 from paper_figures.report import claims
-from paper_figures.style import convention_label, dataset_label, network_label, ordered, style
+from paper_figures.style import ordered, style
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 

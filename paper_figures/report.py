@@ -9,9 +9,10 @@ from paper_figures.claims import Claim, comparisons, word
 from paper_figures.claims import structure as claims_structure
 from paper_figures.claims import training as claims_training
 from paper_figures.claims.equivalence import Settings
+from paper_figures.labels import convention_label, dataset_label, network_label
 from paper_figures.records import Records
 from paper_figures.render import Block, Bullets, Heading, Image, Table, Text
-from paper_figures.style import convention_label, dataset_label, network_label, ordered, style
+from paper_figures.style import ordered, style
 
 
 def claims(records: Records, settings: Settings) -> list[Claim]:

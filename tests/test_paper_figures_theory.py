@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from paper_figures.figure_derivation import derivation_figure
 
 from layerpipe2.theory import derive
 from layerpipe2.theory.stability import closed_form
 from paper_figures import figure_derivation, figure_stability, style
-from paper_figures.figure_derivation import derivation_figure
 
 DRAWN = ("per_layer", "grouped", "pipedream")
 

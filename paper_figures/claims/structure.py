@@ -8,8 +8,8 @@ import pandas as pd
 
 from layerpipe2.delays import CONVENTIONS
 from paper_figures.claims import NOT_REPRODUCED, REPRODUCED, STATEMENTS, Claim, inconclusive
+from paper_figures.labels import convention_label, network_label
 from paper_figures.records import CONFIGURATION, Records
-from paper_figures.style import convention_label, network_label
 
 _BY_DESIGN = (
     "The training engine sets the delays from this law, so the test shows that the records obey it on these networks; "

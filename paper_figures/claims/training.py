@@ -9,8 +9,9 @@ import numpy as np
 from paper_figures.claims import NOT_REPRODUCED, REPRODUCED, STATEMENTS, Claim, inconclusive, word
 from paper_figures.claims.comparisons import KINDS, LEARNT, by_kind, cells, control, informative, pooled, untrained
 from paper_figures.claims.equivalence import Settings, pipeline_aware
+from paper_figures.labels import network_label
 from paper_figures.records import CONFIGURATION, Records
-from paper_figures.style import network_label, ordered, style
+from paper_figures.style import ordered, style
 
 
 def reconstruction_keeps_accuracy(records: Records, settings: Settings) -> Claim:

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from layerpipe2.theory import Derivation, Step, derive
 from paper_figures import style
-from paper_figures.figure_derivation_graph import HEIGHT, MARGIN, Drawing
-from paper_figures.figure_derivation_pen import FONT, INK
+from paper_figures.figures.derivation_graph import HEIGHT, MARGIN, Drawing
+from paper_figures.figures.derivation_pen import FONT, INK
 
 
 def per_layer() -> Figure:

@@ -13,7 +13,7 @@ from typing import Any
 
 from layerpipe2.theory import Step
 from layerpipe2.theory.graph import Edge, SignalFlowGraph
-from paper_figures.figure_derivation_pen import MOVED, RADIUS, STAGE, Pen
+from paper_figures.figures.derivation_pen import MOVED, RADIUS, STAGE, Pen
 
 ROWS = {"F": 1.40, "U": 0.90, "G": 0.50, "A": 0.14}
 """Height of each kind of node above the bottom of the drawing."""

@@ -1,6 +1,6 @@
 """Verdicts on the modelled part of C5 and on C7, and where LayerPipe's numbers fall in our model.
 
-Each function takes a table of :mod:`paper_figures.tables_costs` and returns the verdict's word and a sentence whose
+Each function takes a table of :mod:`layerpipe2.study.costs` and returns the verdict's word and a sentence whose
 numbers come from the table. They can fail: the tests hold them against tables with the opposite outcome.
 """
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from layerpipe2.schedules import build_schedule
 from paper_figures.claims import NOT_REPRODUCED, REPRODUCED, inconclusive
-from paper_figures.style import network_label
+from paper_figures.labels import network_label
 
 Verdict = tuple[str, str]
 

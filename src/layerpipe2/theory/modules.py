@@ -1,0 +1,35 @@
+"""The forward graph of this project's networks, read off their modules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from layerpipe2 import networks
+from layerpipe2.networks.resnet import BasicBlock
+from layerpipe2.theory.network import LayeredNetwork, from_units
+
+
+def from_modules(units: Sequence[nn.Module]) -> LayeredNetwork:
+    """A residual block becomes a unit with its branches, any other unit a layer.
+
+    Raises:
+        UserError: if there are no units.
+    """
+    return from_units([_kind(unit) for unit in units])
+
+
+def named(network: str) -> LayeredNetwork:
+    """The forward graph of one of ``layerpipe2.networks.NETWORKS``.
+
+    Raises:
+        UserError: on an unknown name.
+    """
+    return from_modules(networks.build(network, input_shape=(3, 32, 32), num_classes=10, width=1))
+
+
+def _kind(unit: nn.Module) -> str:
+    if not isinstance(unit, BasicBlock):
+        return "layer"
+    return "block" if isinstance(unit.shortcut, nn.Identity) else "projection"
