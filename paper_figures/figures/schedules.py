@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 
 from layerpipe2.costs.reference import REFERENCE
 from paper_figures import labels, style
+from paper_figures.claims.costs import ANCHORS
 
 _LOOKS: dict[str, dict[str, Any]] = {
     "layerpipe": {"color": "#d55e00", "marker": "o", "linestyle": (0, ()), "linewidth": 1.6},
@@ -23,7 +24,6 @@ _LOOKS: dict[str, dict[str, Any]] = {
     "gpipe": {"color": "#cc79a7", "marker": "D", "linestyle": (0, (1, 2)), "markersize": 3},
     "interleaved": {"color": "#7a4b1e", "marker": "P", "linestyle": (0, (6, 1, 1, 1, 1, 1))},
 }
-ANCHORS = (1.25, 1.80)  # LayerPipe's abstract: speed over PipeDream on average, and at most with 7 to 9 processors
 
 
 def speeds(table: pd.DataFrame) -> Figure:

@@ -62,7 +62,7 @@ def _growths(axis: Any, measured: pd.DataFrame) -> None:
 
 
 def _chains(axis: Any, measured: pd.DataFrame) -> None:
-    lengths = sorted(measured.loc[measured["panel"] == "chain", "x"].astype(int).unique())
+    lengths = sorted({int(x) for x in measured.loc[measured["panel"] == "chain", "x"]})
     for name, (color, marker) in _CHAINS.items():
         delays = [CONVENTIONS[name](length).delays for length in lengths]
         found = [chain_bound(length, d) for length, d in zip(lengths, delays, strict=True)]

@@ -115,7 +115,7 @@ def final_accuracy(records: Records) -> Figure:
             _draw_partitions(axis, mine[mine["num_stages"] > 1], scale.strip)
             axis.set_xlabel("stages")
         looks = [style.style(name) for name in style.ordered(runs["strategy"])]
-        style.legend(figure, [Line2D([], [], label=s.label, **s.line(**_handle(s.label))) for s in looks])
+        style.legend(figure, [Line2D([], [], label=s.label, **s.line(**_handle(s.label))) for s in looks], columns=5)
         style.note(figure, _accuracy_note(records, done))
         return figure
 

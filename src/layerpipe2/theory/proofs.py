@@ -105,7 +105,7 @@ def _places(derivation: Derivation) -> Claim:
         wrong += [edge for edge in more if kinds[edge] != grown[step.number]]
     free = [sum(kind == wanted for kind in kinds.values()) for wanted in grown.values()]
     statement = "registers are inserted in feed-forward cutsets and on gradient -> update edges only"
-    evidence = f"{free[0]} and {free[1]} of {len(kinds)} edges; the rest lies on loops"
+    evidence = f"{free[0]} edges in feed-forward cutsets, {free[1]} gradient -> update, {len(kinds) - sum(free)} others"
     return Claim("places", statement, not wrong, f"not so: {wrong[:3]}" if wrong else evidence)
 
 
