@@ -14,6 +14,7 @@ from layerpipe2.errors import UserError
 from paper_figures import build, figures, tables
 from paper_figures.readme import BEGIN, END
 from paper_figures.records import Records
+from paper_figures.theory_records import load
 
 _COMMANDS = ("figures", "tables", "report", "readme")
 
@@ -54,8 +55,9 @@ def test_building_again_in_another_process_gives_the_same_bytes(place: Path) -> 
 def test_every_figure_and_table_is_written(place: Path) -> None:
     written = set(_bytes(place / "out"))
     records = Records(**synthetic_records.make())
-    stems = list(figures.catalogue(records))
-    names = ("accuracy", "equivalence", "training", "delays", "memory", "reconstruction")
+    stems = list(figures.catalogue(records, load(synthetic_records.THEORY)))
+    names = ("accuracy", "equivalence", "equivalence_own", "training", "delays", "memory", "reconstruction")
+    names += ("proofs", "partitions", "schedules")
     assert written == {
         *(f"figures/{stem}.{kind}" for stem in stems for kind in ("png", "svg")),
         *(f"tables/{name}.{kind}" for name in names for kind in ("csv", "md")),
@@ -67,7 +69,7 @@ def test_report_shows_every_figure_and_claim_and_needs_no_network(place: Path) -
     page, text = (place / "out/report.html").read_text(), (place / "out/report.md").read_text()
     assert "http" not in page.replace("http-equiv", "")
     assert page.count("<figure>") == text.count("](figures/") == len(list((place / "out/figures").glob("*.svg")))
-    for key in ("C1", "C2", "C3", "C5", "C6", "C8"):
+    for key in (f"C{number}" for number in range(1, 9)):
         assert f"### {key}: " in text
         assert f"<h3>{key}: " in page
     assert "nan" not in text.lower().split()
