@@ -102,6 +102,7 @@ def test_loops_name_what_forbids_a_smaller_delay():
         (lambda d: {"gradient_delays": {**d.gradient_delays, "1": 4}}, "groups"),
         (lambda d: {"gradient_delays": {**d.gradient_delays, "0": 6}}, "engine"),
         (lambda d: {"gradient_delays": {**d.gradient_delays, "0": 6}}, "history"),
+        (lambda d: {"steps": (d.steps[0], replace(d.steps[1], graph=d.delayed), *d.steps[2:])}, "places"),
         (lambda d: {"loops": {**d.loops, "0": ["U0", "U0"]}}, "least delay"),
         (lambda d: {"steps": (*d.steps, d.steps[2])}, "pipelined"),
         (lambda d: {"steps": (*d.steps, d.steps[2])}, "activations"),
