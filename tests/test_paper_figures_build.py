@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import synthetic_records
+from matplotlib.figure import Figure
 
 from layerpipe2.errors import UserError
 from paper_figures import build, figures, tables
 from paper_figures.readme import BEGIN, END
 from paper_figures.records import Records
-from paper_figures.theory_records import load
+from paper_figures.theory_records import Theory, load
 
 _COMMANDS = ("figures", "tables", "report", "readme")
 
@@ -73,6 +77,7 @@ def test_report_shows_every_figure_and_claim_and_needs_no_network(place: Path) -
         assert f"### {key}: " in text
         assert f"<h3>{key}: " in page
     assert "nan" not in text.lower().split()
+    assert "<code>layerpipe2 derive</code>" in page
 
 
 def test_diverged_runs_are_shown_as_diverged(place: Path) -> None:
@@ -125,6 +130,20 @@ def test_bad_parameter_file(place: Path, tmp_path: Path, text: str | None) -> No
     assert "\n" not in str(caught.value)
 
 
+@pytest.fixture
+def only_records(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is drawn from records is drawn again; figures of the theory are copied, which depend on no record."""
+    catalogue = figures.catalogue
+
+    def shorter(records: Records, theory: Theory) -> dict[str, Callable[[], Figure]]:
+        found = catalogue(records, theory).items()
+        return {stem: draw for stem, draw in found if isinstance(draw, partial) and draw.args[0] is records}
+
+    shutil.copytree(place / "out" / "figures", tmp_path / "out" / "figures")
+    monkeypatch.setattr(figures, "catalogue", shorter)
+
+
+@pytest.mark.usefixtures("only_records")
 def test_one_network_one_seed_and_the_other_convention(tmp_path: Path) -> None:
     made = synthetic_records.make(seeds=1, units={"vgg": 3}, groups=(1,))
     for name in ("runs", "stages", "reconstruction"):
@@ -139,6 +158,7 @@ def test_one_network_one_seed_and_the_other_convention(tmp_path: Path) -> None:
     assert "nan" not in text.lower().split()
 
 
+@pytest.mark.usefixtures("only_records")
 def test_sequential_runs_alone(tmp_path: Path) -> None:
     made = synthetic_records.make(seeds=2, units={"mlp": 3}, groups=())
     made["reconstruction"] = synthetic_records.make(seeds=1, units={"mlp": 3})["reconstruction"]

@@ -48,6 +48,9 @@ def test_figures_are_readable_at_their_final_size() -> None:
         assert figure.get_size_inches()[0] == style.DOUBLE, stem
         sizes = [text.get_fontsize() for text in figure.findobj(Text) if text.get_text()]
         assert min(sizes) >= 7, stem
+        if figure._supxlabel:
+            note = figure._supxlabel.get_window_extent()
+            assert 0.01 * figure.bbox.width < note.x0 < note.x1 < 0.99 * figure.bbox.width, stem
         panels = [axis.get_tightbbox() for axis in figure.axes]
         boxes = [*panels, *(legend.get_window_extent() for legend in figure.legends)]
         for i, box in enumerate(boxes):

@@ -205,3 +205,15 @@ def test_equal_to_a_stash_that_does_not_train_is_no_evidence() -> None:
     claim = claims_training.reconstruction_keeps_accuracy(records, Settings())
     assert claim.verdict == "inconclusive (n=0)"
     assert any("as stash does not train: MLP at 9 stages" in line for line in claim.evidence)
+
+
+def test_the_pair_is_compared_apart_from_the_papers_reconstructions() -> None:
+    good = _runs({"stash": list(_STASH), "latest": list(_BAD), "ema-span": list(_GOOD), "pair": list(_BAD)})
+    records = _records(good)
+    assert set(comparisons.cells(records, Settings())["strategy"]) == {"ema-span"}
+    assert set(comparisons.own_cells(records, Settings())["strategy"]) == {"pair"}
+    assert claims_training.reconstruction_keeps_accuracy(records, Settings()).verdict == "reproduced"
+    lines = claims_training.own_sentences(records, Settings())
+    assert [line.split(": ")[-1] for line in lines] == ["worse.", "equivalent."]
+    assert "against stash" in lines[0]
+    assert "against latest" in lines[1]

@@ -41,7 +41,7 @@ def tradeoff(table: pd.DataFrame) -> Figure:
         axes[0, 0].set_ylabel("work of slowest stage\n(% of network)")
         axes[1, 0].set_ylabel("speed over one processor")
         style.legend(figure, _tradeoff_handles(), columns=5)
-        style.note(figure, f"{_SETTING} Numbers at points: units per stage. Modelled: {_rate()} per processor.")
+        style.note(figure, f"Numbers at points: units per stage. Modelled: {_rate()} per processor.\n{_SETTING}")
         return figure
 
 
