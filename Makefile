@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED := 1
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce report readme test lint ui clean
+.PHONY: help install reproduce paper report readme test lint ui clean
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -26,6 +26,10 @@ reproduce: $(INSTALLED) ## train everything, draw figures and tables, write the 
 	@echo '  paper_figures/out/report.md   verdict per claim, tables, figures (and report.html)'
 	@echo '  results/runs.csv              every run in one table; results/runs/ holds their records'
 	@echo '  make ui                       browse the runs in MLflow'
+
+paper: $(INSTALLED) ## the experiment at full scale; PROFILE=cpu-tiny|cpu|h100|... (default h100), YES=1: don't ask
+	@python experiments/full_scale/run.py --profile $(or $(PROFILE),h100) $(if $(YES),--yes)
+	@python -m paper_figures.full_scale.build --profile $(or $(PROFILE),h100)
 
 report: $(INSTALLED) ## draw figures, tables and report from the records that are there
 	@dvc repro report

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-_NETWORKS = {"mlp": "MLP", "vgg": "VGG", "resnet18": "ResNet-18", "resnet-small": "ResNet (small)"}
+_NETWORKS = {"mlp": "MLP", "vgg": "VGG", "vgg16": "VGG-16", "resnet18": "ResNet-18", "resnet-small": "ResNet (small)",
+             "vit": "ViT", "gpt": "GPT (characters)"}  # fmt: skip
 _CONVENTIONS = {"layerpipe2": "LayerPipe2, 2S", "pipedream": "PipeDream, S", "none": "no delay"}
 _SCHEDULES = {
     "gpipe": "GPipe",
@@ -13,7 +14,7 @@ _SCHEDULES = {
     "layerpipe": "LayerPipe (our reading)",
     "layerpipe2": "LayerPipe2",
 }
-_DATASETS = {"digits": "digits", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+_DATASETS = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 
 
 def network_label(name: str) -> str:

@@ -72,6 +72,9 @@ def style(strategy: str) -> Style:
     """The style of a strategy: a function of its name alone, so that it is the same in every figure."""
     if strategy in _NAMED:
         return _NAMED[strategy]
+    if strategy.endswith("-warm"):  # after a warm-up with exact weights
+        base = style(strategy.removesuffix("-warm"))
+        return Style(f"{base.label}, warm-up", base.color, base.marker, (0, (2, 3)), False, base.order + 0.3)
     if strategy.endswith("-raw"):
         base = style(strategy.removesuffix("-raw"))
         return Style(f"{base.label}, raw", base.color, base.marker, _RAW_DASH, False, base.order + 0.5)

@@ -26,7 +26,7 @@ def test_every_setting_is_an_option_of_train_with_its_default(capsys):
 
 
 def test_the_examples_in_the_help_are_valid(capsys):
-    for command in ("train", "delays"):
+    for command in ("train", "delays", "balance"):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         lines = re.findall(r"^  layerpipe2 (.*?)(?:    .*)?$", capsys.readouterr().out, re.MULTILINE)
@@ -78,6 +78,10 @@ def test_train_resumes(tmp_path, capsys):
         (["delays", "--dataset", "mnist"], "unknown data set 'mnist'"),
         (["delays", "--ticks", "0"], "--ticks is 0; give an integer >= 1"),
         (["info", "--dataset", "mnist"], "unknown data set 'mnist'"),
+        (["balance", "--dataset", "mnist"], "unknown data set 'mnist'"),
+        (["balance", "--stages", "0"], "--stages is 0; give an integer >= 1"),
+        (["balance", "--repeats", "0"], "--repeats is 0; give an integer >= 1"),
+        (["balance", "--width", "4", "--stages", "10"], "cannot cut 9 layers into 10 stages"),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(arguments, message, capsys, tmp_path, monkeypatch):
@@ -120,6 +124,17 @@ def test_delays_shows_stages_memory_and_grid(capsys):
 def test_delays_of_your_own(capsys):
     assert main(["delays", "--group-size", "3", "--convention", "custom", "--delays", "4,4,0", "--ticks", "6"]) == 0
     assert re.search(r"^stage 1 +W0  W0  W0  W0  W0  W1$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_balance_shows_layers_stages_and_the_predicted_speed(capsys):
+    assert main(["balance", "--network", "resnet-small", "--width", "2", "--stages", "3", "--repeats", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "resnet-small for digits: 8 layers, mini-batches of 64, sgd, 1 thread(s), median of 1 steps" in text
+    layers = re.findall(r"^ +(\d)  +(\d)  +[\d,]+  +[\d.]+(?:  +[\d.]+){3}$", text, re.MULTILINE)
+    assert [layer for layer, _ in layers] == list("01234567")
+    assert sorted({stage for _, stage in layers}) == ["0", "1", "2"]
+    assert re.search(r"3 processes of one stage each: predicted [\d.]+ ms, [123]\.\d\dx", text)
+    assert re.search(r"by group size 3 \(3 stages\): predicted [123]\.\d\dx", text)
 
 
 def test_info_names_data_device_and_versions(capsys):

@@ -14,7 +14,9 @@ from data_files import make_arrays, spec_of, write_cifar, write_idx, write_npz, 
 from torchvision.io import write_png
 
 from layerpipe2.data.loading import _load
+from layerpipe2.data.specs import DATASETS
 from layerpipe2.data.types import Arrays
+from layerpipe2.data.verify import verified
 from layerpipe2.errors import UserError
 
 ARRAYS = make_arrays()
@@ -180,3 +182,22 @@ def test_damaged_torchvision_files_are_not_unpickled(tmp_path: Path) -> None:
     flip_a_byte(tmp_path / "cifar-100-python" / "train")
     with pytest.raises(UserError, match=r"cifar100: cannot be read \(Dataset not found or corrupted.*cifar-100-python"):
         _load(spec, tmp_path, False, lambda line: None)
+
+
+def _cifar100(gray: int = 0, lost: int = 0) -> Arrays:
+    """Arrays of CIFAR-100's size without the memory; ``lost`` training images are missing at the end."""
+    train = np.sort(np.tile(np.arange(100), 500))[: 50_000 - lost]
+    test = np.sort(np.tile(np.arange(100), 100))
+    images = [np.broadcast_to(np.uint8(gray), (len(y), 3, 32, 32)) for y in (train, test)]
+    return Arrays(images[0], train, images[1], test)
+
+
+def test_cifar100_is_held_against_its_published_statistics() -> None:
+    spec = DATASETS["cifar100"]
+    assert spec.mean == (0.5071, 0.4865, 0.4409)
+    counts = r"train class 99 has 499 images, expected 500 \(49999 images in all, expected 50000\)"
+    with pytest.raises(UserError, match=counts):
+        verified(spec, "a copy", _cifar100(lost=1))
+    statistics = r"channel mean of the training images is 0\.5059 0\.5059 0\.5059, expected 0\.5071 0\.4865 0\.4409"
+    with pytest.raises(UserError, match=statistics):
+        verified(spec, "a copy", _cifar100(gray=129))

@@ -42,7 +42,7 @@ def test_digits_are_embedded_and_complete() -> None:
     assert data.x_test.shape == (450, 1, 8, 8)
     assert data.x_train.dtype == torch.uint8
     assert data.y_train.dtype == torch.int64
-    assert data.image_shape == (1, 8, 8)
+    assert data.input_shape == (1, 8, 8)
     assert data.num_classes == 10
     assert int(data.x_train.max()) == 255
     pixels = data.x_train / 255

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torchvision.models import vgg16_bn
 
 from layerpipe2.errors import UserError
 from layerpipe2.networks import NETWORKS, build
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
-UNITS = {"mlp": 9, "vgg": 9, "resnet18": 10, "resnet-small": 8}
+UNITS = {"mlp": 9, "vgg": 9, "resnet18": 10, "resnet-small": 8, "vit": 10, "vgg16": 14, "gpt": 10}
+IMAGE_NETWORKS = [name for name, info in NETWORKS.items() if info.takes == "images"]
 
 
 def parameters(units: list[nn.Module]) -> int:
@@ -18,7 +20,7 @@ def parameters(units: list[nn.Module]) -> int:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", IMAGE_NETWORKS)
 def test_every_network_maps_every_input_to_logits(name: str, shape: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
     units = build(name, input_shape=shape, num_classes=7, width=8)
@@ -31,7 +33,7 @@ def test_every_network_maps_every_input_to_logits(name: str, shape: tuple[int, i
     assert all(g is not None and g.isfinite().all() and g.any() for g in gradients)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", IMAGE_NETWORKS)
 def test_units_leave_their_inputs_as_they_are(name: str) -> None:
     x = torch.randn(3, 3, 8, 8)
     for unit in build(name, input_shape=(3, 8, 8), num_classes=5, width=4):
@@ -41,7 +43,7 @@ def test_units_leave_their_inputs_as_they_are(name: str) -> None:
         x = out.detach()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", IMAGE_NETWORKS)
 def test_no_module_works_in_place(name: str) -> None:
     for unit in build(name, input_shape=(1, 8, 8), num_classes=5, width=4):
         assert not any(getattr(module, "inplace", False) for module in unit.modules())
@@ -51,6 +53,16 @@ def test_resnet18_has_the_published_number_of_parameters() -> None:
     # The figures of the common PyTorch implementations of the CIFAR form.
     assert parameters(build("resnet18", input_shape=(3, 32, 32), num_classes=10)) == 11_173_962
     assert parameters(build("resnet18", input_shape=(3, 32, 32), num_classes=100)) == 11_220_132
+
+
+def test_vgg16_has_the_convolutions_of_torchvisions() -> None:
+    published = [m for m in vgg16_bn().features if isinstance(m, nn.Conv2d)]
+    units = build("vgg16", input_shape=(3, 32, 32), num_classes=100)
+    ours = [m for unit in units for m in unit.modules() if isinstance(m, nn.Conv2d)]
+    assert [m.weight.shape for m in ours] == [m.weight.shape for m in published]
+    pools = [m for unit in units for m in unit.modules() if isinstance(m, nn.MaxPool2d)]
+    assert len(pools) == 5
+    assert nn.Sequential(*units[:-1])(torch.randn(2, 3, 32, 32)).shape == (2, 512, 1, 1)
 
 
 def test_mlp_has_the_parameters_of_its_formula() -> None:
@@ -108,7 +120,7 @@ def test_bad_width_is_refused(width: object) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "classes", "message"),
-    [((1, 8), 10, "channels, height, width"), ((1, 0, 8), 10, "H is 0"), ((1, 8, 8), 0, "num_classes is 0")],
+    [((1, 8), 10, "channels, height, width"), ((1, 0, 8), 10, "height is 0"), ((1, 8, 8), 0, "num_classes is 0")],
 )
 def test_bad_shapes_are_refused(shape: tuple[int, int, int], classes: int, message: str) -> None:
     with pytest.raises(UserError, match=message):

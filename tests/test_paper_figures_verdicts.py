@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +12,7 @@ from layerpipe2.errors import UserError
 from paper_figures.claims import comparisons
 from paper_figures.claims import structure as claims_structure
 from paper_figures.claims import training as claims_training
-from paper_figures.claims.equivalence import CELL, Settings, compare, holm, pairs
+from paper_figures.claims.equivalence import CELL, Settings, compare, pairs
 from paper_figures.records import Records
 from paper_figures.report import claims
 from paper_figures.theory_records import load
@@ -98,9 +96,12 @@ def test_p_values_are_those_of_the_paired_t_test() -> None:
     assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
 
 
-def test_holm() -> None:
-    np.testing.assert_allclose(holm(np.array([0.01, 0.04, math.nan, 0.03])), [0.03, 0.06, math.nan, 0.06])
-    assert holm(np.array([])).size == 0
+def test_without_the_guard_a_verdict_is_about_this_test_set() -> None:
+    runs = _runs({"stash": [0.97] * 4, "ema-span": [0.97] * 4}, images=100)
+    guarded, alone = (
+        compare(pairs(runs, "stash"), CELL, ["seed"], Settings(margin=3, image_guard=g)) for g in (True, False)
+    )
+    assert (guarded["outcome"].item(), alone["outcome"].item()) == ("undecided", "equivalent")
 
 
 @pytest.mark.parametrize(

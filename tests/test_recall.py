@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from layerpipe2 import DelaySchedule, UserError, make_history
 from layerpipe2.engine import PipelineEngine
-from layerpipe2.history import Latest
+from layerpipe2.history.base import Latest
 
 
 @dataclass(frozen=True)

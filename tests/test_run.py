@@ -153,7 +153,7 @@ def test_settings_that_do_not_fit_are_refused(train, settings, message):
 
 
 def test_custom_delays_reach_the_pipeline(digits):
-    plan = make_plan(RunConfig(group_size=3, convention="custom", delays=(5, 1, 0)), digits.image_shape, 10)
+    plan = make_plan(RunConfig(group_size=3, convention="custom", delays=(5, 1, 0)), digits.input_shape, 10)
     assert plan.schedule.delays == (5, 1, 0)
 
 

@@ -22,15 +22,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from scipy import stats
 
 from layerpipe2.errors import UserError
+from layerpipe2.statistics import holm, paired
 from paper_figures.records import CONFIGURATION
 
 CELL = [*CONFIGURATION, "num_stages", "strategy"]
 """One comparison per network, partition and strategy."""
+
+PAIR = [*CONFIGURATION, "num_stages", "seed"]
+"""What two runs that are compared have in common."""
 
 HYPOTHESES = ("equivalent", "worse", "better", "superior")
 
@@ -42,10 +45,13 @@ class Settings:
     Attributes:
         margin: largest difference of accuracy that counts as none, in percentage points, > 0.
         level: significance level alpha of a family of tests, in (0, 0.5).
+        image_guard: whether a verdict must also hold for other test images (see the module's text); without it the
+            verdicts are about the accuracy on this test set.
     """
 
     margin: float = 2.0
     level: float = 0.05
+    image_guard: bool = True
 
     def __post_init__(self) -> None:
         for name, value, high in (("margin", self.margin, 100.0), ("level", self.level, 0.5)):
@@ -68,18 +74,17 @@ class Settings:
         return cls(margin, section.get("significance_level", cls.level))
 
 
-def pairs(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Every pipelined run beside the run of ``reference`` with the same network, partition and seed.
+def pairs(runs: pd.DataFrame, reference: str, key: Sequence[str] = PAIR) -> pd.DataFrame:
+    """Every pipelined run beside the run of ``reference`` with the same ``key``: network, partition and seed.
 
     Returns:
         The runs with columns difference (points, absent if one of the two diverged), lost (only this run diverged),
         won (only the reference diverged), variance (points^2, of the difference over test images, errors taken as
         independent) and image (points that one test image is worth).
     """
-    key = [*CONFIGURATION, "num_stages", "seed"]
     pipelined = runs[runs["num_stages"] > 1]
     other = pipelined.loc[pipelined["strategy"] == reference, [*key, "status", "test_accuracy"]]
-    both = pipelined[pipelined["strategy"] != reference].merge(other, on=key, suffixes=("", "_reference"))
+    both = pipelined[pipelined["strategy"] != reference].merge(other, on=list(key), suffixes=("", "_reference"))
     own, held = both["test_accuracy"], both["test_accuracy_reference"]
     failed, reference_failed = both["status"] == "diverged", both["status_reference"] == "diverged"
     return both.assign(
@@ -91,11 +96,11 @@ def pairs(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
     )
 
 
-def compare(paired: pd.DataFrame, by: Sequence[str], blocks: Sequence[str], settings: Settings) -> pd.DataFrame:
+def compare(table: pd.DataFrame, by: Sequence[str], blocks: Sequence[str], settings: Settings) -> pd.DataFrame:
     """One row per group of pairs: mean difference with its interval, adjusted p-values and the outcome.
 
     Args:
-        paired: from :func:`pairs`, restricted to the family of comparisons that is to be corrected together.
+        table: from :func:`pairs`, restricted to the family of comparisons that is to be corrected together.
         by: columns that make the groups, for example :data:`CELL`.
         blocks: columns that make the independent blocks within a group; pairs of a block are averaged first.
         settings: margin and level.
@@ -105,32 +110,23 @@ def compare(paired: pd.DataFrame, by: Sequence[str], blocks: Sequence[str], sett
         won, p_equivalent, p_worse, p_better, p_superior (adjusted), outcome.
     """
     rows = []
-    for values, group in paired.groupby(list(by), sort=False):
+    for values, group in table.groupby(list(by), sort=False):
         rows.append(dict(zip(by, values, strict=True)) | _tested(group, list(blocks), settings))
     columns = [*by, "n", "pairs", "lost", "won", "mean", "sd", "low", "high", "image_error"]
-    table = pd.DataFrame(rows, columns=[*columns, *(f"p_{name}" for name in HYPOTHESES)])
+    result = pd.DataFrame(rows, columns=[*columns, *(f"p_{name}" for name in HYPOTHESES)])
     for name in HYPOTHESES:
-        table[f"p_{name}"] = holm(table[f"p_{name}"].to_numpy(dtype=float))
-    return table.assign(outcome=[_outcome(row, settings) for row in table.to_dict("records")])
+        result[f"p_{name}"] = holm(result[f"p_{name}"].to_numpy(dtype=float))
+    return result.assign(outcome=[_outcome(row, settings) for row in result.to_dict("records")])
 
 
 def _tested(group: pd.DataFrame, blocks: list[str], settings: Settings) -> dict[str, float]:
     done = group[group["difference"].notna()]
     values = done.groupby(blocks)["difference"].mean().to_numpy(dtype=float)
-    n, mean = len(values), float(values.mean()) if len(values) else math.nan
-    sd = max(float(values.std(ddof=1)), float(done["image"].max())) if n > 1 else math.nan
-    counts = {"n": n, "pairs": len(done), "lost": int(group["lost"].sum()), "won": int(group["won"].sum())}
-    law, error = stats.t(max(n - 1, 1)), sd / math.sqrt(max(n, 1))
-    reach = float(law.ppf(1 - settings.level)) * error
-    beyond = {
-        "p_equivalent": (settings.margin - abs(mean)) / error,
-        "p_worse": (-settings.margin - mean) / error,
-        "p_better": (mean - settings.margin) / error,
-        "p_superior": mean / error,
-    }
-    image_error = float(stats.norm.ppf(1 - settings.level)) * math.sqrt(done["variance"].mean()) if n else math.nan
-    about = {"mean": mean, "sd": sd, "low": mean - reach, "high": mean + reach, "image_error": image_error}
-    return counts | about | {name: float(law.sf(t)) for name, t in beyond.items()}
+    result = paired(values, margin=settings.margin, level=settings.level, least_sd=float(done["image"].max()))
+    counts = {"n": result.n, "pairs": len(done), "lost": int(group["lost"].sum()), "won": int(group["won"].sum())}
+    error = float(stats.norm.ppf(1 - settings.level)) * math.sqrt(done["variance"].mean()) if result.n else math.nan
+    about = {"mean": result.mean, "sd": result.sd, "low": result.low, "high": result.high, "image_error": error}
+    return counts | about | {f"p_{name}": getattr(result, f"p_{name}") for name in HYPOTHESES}
 
 
 def _outcome(row: Mapping[str, Any], settings: Settings) -> str:
@@ -138,26 +134,13 @@ def _outcome(row: Mapping[str, Any], settings: Settings) -> str:
         return "diverged"
     if not row["n"] > 1:
         return "undecided"
-    if row["p_equivalent"] < settings.level and row["image_error"] < settings.margin:
+    image_error = row["image_error"] if settings.image_guard else 0.0
+    if row["p_equivalent"] < settings.level and image_error < settings.margin:
         return "equivalent"
-    beyond = abs(row["mean"]) - settings.margin > row["image_error"]
+    beyond = abs(row["mean"]) - settings.margin > image_error
     if beyond and row["p_worse"] < settings.level:
         return "worse"
     return "better" if beyond and row["p_better"] < settings.level else "undecided"
-
-
-def holm(p_values: np.ndarray) -> np.ndarray:
-    """Holm's step-down adjustment of a family of p-values; absent ones stay absent and don't count.
-
-    >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    adjusted = np.full(len(p_values), np.nan)
-    present = np.flatnonzero(~np.isnan(p_values))
-    order = present[np.argsort(p_values[present], kind="stable")]
-    factors = np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * p_values[order]))
-    return adjusted
 
 
 def reconstructions(strategies: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""One stage with delayed weights: its delay line, its compute weights and the state of its weight history."""
+"""One stage of the simulator: the user's module runs forward with weights of earlier updates."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layerpipe2.delayed_weights import DelayedWeights
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
-from layerpipe2.layout import Layout, Slot, batchnorm_parameters, trainable
+from layerpipe2.layout import Slot, batchnorm_parameters, trainable
 from layerpipe2.recall import Region
 from layerpipe2.swap import Swap
 
 
-class DelayedStage:
-    """Flat storage of stage ``k``, all of it updated in place.
+class DelayedStage(DelayedWeights):
+    """Stage ``k`` with its compute weights, which stand in the parameters' places while it runs forward.
 
     Attributes:
-        latest: ``W(t)``, shape (N,), in the parameters' own type.
-        line: delay line, shape (d, N). Row ``t mod d`` holds ``W(t - d)`` until update ``t`` writes ``W(t)`` there;
-            all rows start as ``W(0)``, which is what the forward pass reads while the pipeline fills.
         regions: compute buffers; one, or two in low precision (BatchNorm's weights keep their type).
         exchanged: the regions whose saved views the backward pass must exchange; empty for exact methods.
         leaves: parameter -> its compute weight, a view of a region; what the forward pass uses instead.
@@ -35,11 +33,7 @@ class DelayedStage:
         history: WeightHistory,
         compute_dtype: torch.dtype | None,
     ) -> None:
-        self.index, self.delay, self.history = index, delay, history
-        self.layout = Layout.of(stage, index)
-        self.latest = self.layout.parameters[0].new_zeros(self.layout.size).detach()
-        self.line = self.latest.new_zeros(delay, self.layout.size)
-        self.state = history.init(self.latest, delay) if delay else {}
+        super().__init__(stage, index, delay, history)
         self._updated = torch.zeros_like(self.latest)
         self._bounds = self._regions_of(compute_dtype)
         self.regions = [Region(index, self.latest.new_zeros(b - a, dtype=t), self.latest) for a, b, t in self._bounds]
@@ -76,12 +70,6 @@ class DelayedStage:
             for (start, stop, dtype), region in zip(self._bounds, self.regions, strict=True):
                 region.recalled = recalled[start:stop].to(dtype)
 
-    def delayed(self, step: Tensor) -> Tensor:
-        """``W(max(0, t - d))``, shape (N,), before update ``t``."""
-        if not self.delay:
-            return self.latest
-        return self.line.index_select(0, step.remainder(self.delay))[0]
-
     def __call__(self, x: Tensor) -> Any:
         """Forward pass of the user's module with the compute weights in the places of its parameters."""
         without_cudnn = self._recurrent and x.is_cuda
@@ -113,16 +101,6 @@ class DelayedStage:
             parameter.grad = None if leaf.grad is None else leaf.grad.to(parameter.dtype)
             leaf.grad = None
 
-    def scaled_gradients(self, rates: dict[nn.Parameter, float | Tensor]) -> Tensor:
-        """``lr * gradient`` of the stage, flat (N,): what the raw form of the averages takes for the update."""
-        flat = torch.zeros_like(self.latest)
-        for slot in self.layout.slots:
-            gradient = slot.parameter.grad
-            if gradient is not None and slot.parameter in rates:
-                dense = gradient.to_dense() if gradient.is_sparse else gradient
-                slot.view(flat).copy_(dense * rates[slot.parameter])
-        return flat
-
     def advance(self, step: Tensor, raw: Tensor | None) -> None:
         """After update ``t``: record it in the history, put ``W(t)`` into the delay line, take in ``W(t + 1)``."""
         with torch.no_grad():
@@ -130,43 +108,14 @@ class DelayedStage:
             if self.delay:
                 if self.history.consumes != "nothing":
                     self.history.record(self.state, self.latest - self._updated if raw is None else raw, step)
-                self.line.index_copy_(0, step.remainder(self.delay), self.latest[None])
+                self.keep(step)
             self.latest.copy_(self._updated)
 
     def refill(self) -> None:
         """Empty the pipeline: the latest weights stand everywhere, the history starts anew."""
         with torch.no_grad():
             self.layout.gather(self.layout.parameters, self.latest)
-            self.line.copy_(self.latest.expand_as(self.line))
-            for name, value in (self.history.init(self.latest, self.delay) if self.delay else {}).items():
-                self.state[name].copy_(value)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Delay line, latest weights and history state, copied."""
-        history = {name: value.clone() for name, value in self.state.items()}
-        return {"latest": self.latest.clone(), "line": self.line.clone(), "history": history}
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`.
-
-        Raises:
-            UserError: if it was saved with another weight history or another network.
-        """
-        mine = {"latest": self.latest, "line": self.line, **self.state}
-        theirs = {"latest": saved["latest"], "line": saved["line"], **saved["history"]}
-        if not self._fits(mine, theirs):
-            raise UserError(
-                f"checkpoint does not fit stage {self.index} (it holds {_shapes(theirs)}; this pipeline needs "
-                f"{_shapes(mine)}, or its decay is another); resume with the same network and weight history"
-            )
-        for name, tensor in mine.items():
-            tensor.copy_(theirs[name])
-
-    def _fits(self, mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
-        if {name: t.shape for name, t in mine.items()} != {name: t.shape for name, t in theirs.items()}:
-            return False
-        constants = [name for name in self.history.constants if name in mine]
-        return all(torch.equal(mine[name], theirs[name].to(mine[name])) for name in constants)
+        self.start()
 
     def _regions_of(self, compute_dtype: torch.dtype | None) -> list[tuple[int, int, torch.dtype]]:
         own, kept, size = self.latest.dtype, self.layout.kept, self.layout.size
@@ -187,7 +136,3 @@ class DelayedStage:
             if start <= slot.offset < stop:
                 return nn.Parameter(slot.view(region.compute, base=start))
         raise AssertionError("unreachable: the regions cover the layout")
-
-
-def _shapes(tensors: dict[str, Tensor]) -> str:
-    return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())

@@ -13,7 +13,7 @@ ever. Only while a delayed stage runs forward do views of a flat compute buffer 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ from layerpipe2.history import WeightHistory
 from layerpipe2.layout import trainable
 from layerpipe2.recall import SavedWeights, check_intercepted
 from layerpipe2.stages import check_stages
+from layerpipe2.streams import RandomStream
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -49,6 +50,8 @@ class PipelineEngine:
             weights but BatchNorm's once per step; the parameters, updates and averages keep their own type.
         gradient_clip_norm: largest gradient norm *per stage*: in a pipeline the stages never hold the gradients of
             one batch at one time, so a norm over the whole network could not be had. ``None`` for no clipping.
+        stage_seed: gives each stage a stream of random numbers of its own (dropout), as stages that run at the same
+            time have; ``None`` draws from torch's default generator.
 
     Raises:
         UserError: if the schedule does not fit the stages, or a stage cannot be laid out.
@@ -62,6 +65,7 @@ class PipelineEngine:
         *,
         compute_dtype: torch.dtype | None = None,
         gradient_clip_norm: float | None = None,
+        stage_seed: int | None = None,
     ) -> None:
         check_stages(stages)
         if len(stages) != schedule.num_stages:
@@ -80,6 +84,8 @@ class PipelineEngine:
         for k, (stage, delay) in enumerate(zip(stages, schedule.delays, strict=True)):
             if (delay or compute_dtype) and any(trainable(p) for p in stage.parameters()):
                 self.delayed[k] = DelayedStage(stage, k, delay, history, compute_dtype)
+        seeded = range(len(self.stages) if stage_seed is not None else 0)
+        self._streams = {k: RandomStream(stage_seed or 0, k, device) for k in seeded}
         self._saved = SavedWeights([r for s in self.delayed.values() for r in s.exchanged])
         self._audited = False
 
@@ -145,7 +151,8 @@ class PipelineEngine:
     def state_dict(self) -> dict[str, Any]:
         """Step counter, delay lines and history states: tensors, and plain values that say what they belong to."""
         stages = {str(k): stage.state_dict() for k, stage in self.delayed.items()}
-        return {"kind": self._kind(), "step_count": self.step_count.clone(), "stages": stages}
+        streams = {str(k): stream.state_dict() for k, stream in self._streams.items()}
+        return {"kind": self._kind(), "step_count": self.step_count.clone(), "stages": stages, "streams": streams}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`.
@@ -164,13 +171,22 @@ class PipelineEngine:
         self.step_count.copy_(state["step_count"])
         for k, stage in self.delayed.items():
             stage.load_state_dict(state["stages"][str(k)])
+        for k, stream in self._streams.items():
+            stream.load_state_dict(state["streams"][str(k)])
 
     def _kind(self) -> dict[str, Any]:
         method = f"{type(self.history).__name__} of {self.history.consumes}"
-        return {"delays": list(self.schedule.delays), "history": method, "compute": str(self.compute_dtype)}
+        streams = "one per stage" if self._streams else "one"
+        return {
+            "delays": list(self.schedule.delays),
+            "history": method,
+            "compute": str(self.compute_dtype),
+            "random numbers": streams,
+        }
 
     def _run(self, stage: DelayedStage | nn.Module, k: int, x: Tensor) -> Tensor:
-        y = stage(x)
+        with self._streams[k].active() if self._streams else nullcontext():
+            y = stage(x)
         if not isinstance(y, Tensor):
             raise UserError(f"stage {k} returns a {type(y).__name__}; a stage maps one tensor to one tensor")
         return y

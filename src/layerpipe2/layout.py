@@ -102,16 +102,17 @@ def _check_alike(parameters: list[nn.Parameter], stage_index: int) -> None:
         if not p.is_floating_point():
             raise UserError(f"stage {stage_index} has a parameter of type {p.dtype}; only real floating types can be "
                             "delayed: hold real and imaginary part as two parameters")  # fmt: skip
-        if not _dense(p):
+        if not is_dense(p):
             raise UserError(
                 f"stage {stage_index} has a parameter of shape {list(p.shape)} with strides {list(p.stride())} that is "
                 "not dense in memory; make it contiguous before building the pipeline"
             )
 
 
-def _dense(p: Tensor) -> bool:
+def is_dense(tensor: Tensor) -> bool:
+    """Whether the tensor fills its span of memory without gaps or overlaps, in whatever order of dimensions."""
     expected = 1
-    for stride, size in sorted(zip(p.stride(), p.shape, strict=True)):
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size != 1 and stride != expected:
             return False
         expected *= size

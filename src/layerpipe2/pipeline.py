@@ -9,7 +9,6 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -17,11 +16,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from layerpipe2.delays import DelaySchedule
 from layerpipe2.engine import Loss, PipelineEngine
 from layerpipe2.errors import UserError
-from layerpipe2.graph import GraphedStep, obstacle
 from layerpipe2.history import WeightHistory
-from layerpipe2.metrics import Totals
-
-_COMPUTE_DTYPES = {"native": None, "bf16": torch.bfloat16}
+from layerpipe2.simulation import COMPUTE_DTYPES, Execution, Simulation
 
 
 class PipelinedModule(pl.LightningModule):
@@ -44,6 +40,8 @@ class PipelinedModule(pl.LightningModule):
             two epochs overlap in the pipeline.
         precision: ``native`` computes in the parameters' type (also with ``Trainer(precision="64-true")``); ``bf16``
             computes in bfloat16 with parameters, updates and averages in float32.
+        stage_seed: gives each stage its own stream of random numbers (dropout), as a pipeline of several processes
+            has; ``None`` draws from torch's default generator.
         cuda_graph: on a CUDA device, run the step as one CUDA graph where the optimizer allows it; where it does not,
             a line says why. Off until ``tests/cuda`` has passed on your device.
 
@@ -65,11 +63,12 @@ class PipelinedModule(pl.LightningModule):
         gradient_clip_norm: float | None = None,
         drain: bool = False,
         precision: Literal["native", "bf16"] = "native",
+        stage_seed: int | None = None,
         cuda_graph: bool = False,
     ) -> None:
         super().__init__()
-        if precision not in _COMPUTE_DTYPES:
-            raise UserError(f"precision is '{precision}'; give one of {', '.join(_COMPUTE_DTYPES)}")
+        if precision not in COMPUTE_DTYPES:
+            raise UserError(f"precision is '{precision}'; give one of {', '.join(COMPUTE_DTYPES)}")
         if scheduler_interval not in ("epoch", "step"):
             raise UserError(f"scheduler_interval is '{scheduler_interval}'; give epoch or step")
         self.automatic_optimization = False
@@ -79,11 +78,21 @@ class PipelinedModule(pl.LightningModule):
         self.scheduler_interval = scheduler_interval
         self.loss, self.drain, self.precision = loss, drain, precision
         self.gradient_clip_norm = gradient_clip_norm
-        self.cuda_graph = cuda_graph
-        self.engine = self._build_engine()
-        self._graphed: GraphedStep | None = None
+        self.stage_seed, self.cuda_graph = stage_seed, cuda_graph
+        self.execution: Execution = Simulation(self)
         self._resumed: dict[str, Any] | None = None
-        self._totals = {phase: Totals() for phase in ("train", "val", "test")}
+
+    @property
+    def engine(self) -> PipelineEngine:
+        """The simulated pipeline; it is built anew when training starts."""
+        assert isinstance(self.execution, Simulation), "a pipeline of several processes has no common engine"
+        return self.execution.engine
+
+    def setup(self, stage: str) -> None:
+        """Let the ``Trainer``'s strategy decide where the stages run."""
+        choose = getattr(self.trainer.strategy, "execution", None)
+        if choose is not None:
+            self.execution = choose(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """The network with its latest weights: (B, ...) -> outputs."""
@@ -92,15 +101,12 @@ class PipelinedModule(pl.LightningModule):
         return x
 
     def configure_optimizers(self) -> Any:
-        """The optimizer and, if there is one, the scheduler."""
-        optimizer = self.make_optimizer(self.stages.parameters())
-        if self.make_scheduler is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
+        """The optimizer, or one per stage, and their schedulers, if there are any."""
+        return self.execution.optimizers()
 
     def on_fit_start(self) -> None:
         """Check the trainer; continue a checkpoint's random generators, before the data iterator draws from them."""
-        self._check_trainer()
+        self.execution.check()
         if self._resumed is not None:
             torch.set_rng_state(self._resumed["rng"].cpu())
             if "cuda_rng" in self._resumed and self.device.type == "cuda":
@@ -108,19 +114,15 @@ class PipelinedModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Lay the pipeline out on the training device, full of the initial weights or as the checkpoint left it."""
-        self.engine = self._build_engine()
-        if self._resumed is not None:
-            self.engine.load_state_dict(self._resumed["engine"])
-            self._resumed = None
-        self._graphed = self._make_graphed()
+        self.execution.start(self._resumed)
+        self._resumed = None
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """One mini-batch through the pipeline; with ``drain``, an epoch's first one finds it empty."""
         if batch_idx == 0:  # not in on_train_epoch_start, which Lightning leaves out after some resumes
-            self._start_epoch()
-        x, y = batch
-        loss, outputs = self._step(x, y)
-        self._totals["train"].add(loss, outputs, y)
+            self.execution.totals["train"].drain()
+            self.execution.start_epoch()
+        self.execution.train(batch)
         if self.make_scheduler is not None and self.scheduler_interval == "step":
             self._step_scheduler()
 
@@ -130,9 +132,13 @@ class PipelinedModule(pl.LightningModule):
         if self.make_scheduler is not None and self.scheduler_interval == "epoch":
             self._step_scheduler()
 
+    def on_validation_epoch_start(self) -> None:
+        """Show validation the weights and buffers of the epoch's end."""
+        self.execution.start_evaluation()
+
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Loss and accuracy of the latest weights."""
-        self._evaluate("val", batch)
+        self.execution.evaluate("val", batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the validation data."""
@@ -140,7 +146,7 @@ class PipelinedModule(pl.LightningModule):
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Loss and accuracy of the latest weights."""
-        self._evaluate("test", batch)
+        self.execution.evaluate("test", batch)
 
     def on_test_epoch_end(self) -> None:
         """Log the means over the test data."""
@@ -148,7 +154,7 @@ class PipelinedModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a bit-exact continuation needs beside weights and optimizer."""
-        saved = {"engine": self.engine.state_dict(), "rng": torch.get_rng_state()}
+        saved = self.execution.state_dict() | {"rng": torch.get_rng_state()}
         if self.device.type == "cuda":
             saved["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         checkpoint["pipeline"] = saved
@@ -158,59 +164,8 @@ class PipelinedModule(pl.LightningModule):
         fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
         self._resumed = checkpoint.get("pipeline") if fitting else None
 
-    def _start_epoch(self) -> None:
-        self._totals["train"].drain()
-        self.engine.audit_next()
-        if self.drain:
-            self.engine.refill()
-
-    def _build_engine(self) -> PipelineEngine:
-        return PipelineEngine(
-            list(self.stages),
-            self.schedule,
-            self.history,
-            compute_dtype=_COMPUTE_DTYPES[self.precision],
-            gradient_clip_norm=self.gradient_clip_norm,
-        )
-
-    def _make_graphed(self) -> GraphedStep | None:
-        if not self.cuda_graph or self.device.type != "cuda":
-            return None
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        reason = obstacle(optimizer)  # type: ignore[arg-type]
-        if reason is not None:
-            rank_zero_info(f"layerpipe2: no CUDA graph, training is several times slower: {reason}")
-            return None
-        return GraphedStep(self.engine, self.loss, optimizer)  # type: ignore[arg-type]
-
-    def _step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        optimizer = self.optimizers()
-        if self._graphed is None:
-            return self.engine.train_step(x, y, self.loss, optimizer)
-        # The graph contains the optimizer's step; Lightning counts steps in these two callbacks of its wrapper.
-        optimizer._on_before_step()  # type: ignore[union-attr]
-        results = self._graphed(x, y)
-        optimizer._on_after_step()  # type: ignore[union-attr]
-        return results
-
-    def _check_trainer(self) -> None:
-        if "16" in str(self.trainer.precision):
-            raise UserError(
-                f"Trainer(precision='{self.trainer.precision}') would hide the weights from the pipeline (autocast) or "
-                "round its averages; leave the Trainer's precision alone and give PipelinedModule(precision='bf16')"
-            )
-        if self.trainer.world_size > 1:
-            raise UserError(
-                f"Trainer uses {self.trainer.world_size} devices; the simulated pipeline runs on one: give devices=1"
-            )
-
-    def _evaluate(self, phase: str, batch: tuple[Tensor, Tensor]) -> None:
-        x, y = batch
-        outputs = self(x)
-        self._totals[phase].add(self.loss(outputs, y), outputs, y)
-
     def _log_totals(self, phase: str) -> None:
-        for name, value in self._totals[phase].drain().items():
+        for name, value in self.execution.results(phase).items():
             self.log(f"{phase}_{name}", value)
 
     def _step_scheduler(self) -> None:

@@ -15,7 +15,7 @@ pass then mixes forward and recalled weights, as hardware that stores activation
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,10 +56,14 @@ def storage_of(tensor: Tensor) -> int:
 
 
 class SavedWeights:
-    """Hooks for a forward pass: saved views of ``region.compute`` come back as views of ``region.recalled``."""
+    """Hooks for a forward pass: saved views of ``region.compute`` come back as views of ``region.recalled``.
 
-    def __init__(self, regions: list[Region]) -> None:
+    ``moving`` names memory (:func:`storage_of`) that may change before the backward pass, because that doesn't read it.
+    """
+
+    def __init__(self, regions: list[Region], moving: Iterable[int] = ()) -> None:
         self.regions = regions
+        self._moving = frozenset(moving)
         self._index = {storage_of(region.compute): i for i, region in enumerate(regions)}
         self._check: Callable[[Tensor], None] | None = None
 
@@ -90,7 +94,7 @@ class SavedWeights:
             return recalled.as_strided(packed.size, packed.stride, recalled.storage_offset() + packed.offset)
         # autograd leaves this check out for tensors that a hook has packed.
         tensor, version = packed
-        if tensor._version != version:
+        if tensor._version != version and storage_of(tensor) not in self._moving:
             raise RuntimeError(
                 f"a tensor of shape {list(tensor.shape)} that is needed for the backward pass was modified by an "
                 f"inplace operation (version {version}, now {tensor._version}); use the out-of-place form"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import nn
 
@@ -33,6 +34,32 @@ def partition(layers: Sequence[nn.Module], group_size: int) -> list[nn.Sequentia
             f"so give an integer from 1 to {len(layers)}"
         )
     return [nn.Sequential(*layers[i : i + group_size]) for i in range(0, len(layers), group_size)]
+
+
+def partition_at(layers: Sequence[nn.Module], starts: Sequence[int]) -> list[nn.Sequential]:
+    """Cut the list of layers where you say, for example where ``layerpipe2.balance`` found the stages equally slow.
+
+    Args:
+        layers: the network as a flat list; calling them one after the other is the network.
+        starts: index of the first layer of every stage, from 0 upwards: ``[0, 3]`` makes two stages, layers 0 to 2
+            and the rest.
+
+    Returns:
+        The stages, input side first. The layers are used as they are, not copied.
+
+    Raises:
+        UserError: if there are no layers, or the starts do not rise from 0 to at most the last layer.
+    """
+    if not layers:
+        raise UserError("network has no layers; give a list of at least one module")
+    integers = all(isinstance(start, int) and not isinstance(start, bool) for start in starts)
+    ends = [*starts, len(layers)]
+    if not starts or not integers or starts[0] != 0 or any(a >= b for a, b in pairwise(ends)):
+        raise UserError(
+            f"stage starts {list(starts)!r} do not cut {len(layers)} layers; "
+            f"give rising integers from 0 to at most {len(layers) - 1}"
+        )
+    return [nn.Sequential(*layers[a:b]) for a, b in pairwise(ends)]
 
 
 def check_stages(stages: Sequence[nn.Module]) -> None:

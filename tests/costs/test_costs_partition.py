@@ -146,7 +146,7 @@ def test_bad_input_is_named():
         network_costs(units(), SHAPE, 10)
     with pytest.raises(UserError, match="number of stages is 0"):
         uniform_costs(0)
-    with pytest.raises(UserError, match="cannot cut 2 stages for 3 processors"):
+    with pytest.raises(UserError, match="cannot cut 2 layers into 3 stages"):
         chain_cuts([1.0, 1.0], [(0.0, 0.0)], 3, lambda size: size)
     for make in (lambda: FlopDevice(0), lambda: Link(-1), lambda: Link(1, -1), lambda: SystolicArray(rows=0)):
         with pytest.raises(UserError, match="give a"):

@@ -1,4 +1,4 @@
-"""The command line ``layerpipe2``: train one network, look at delays and theory, see what this machine offers."""
+"""The command line ``layerpipe2``: train, look at delays and theory, balance stages, see what this machine offers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 
+from layerpipe2.cli.launch import add_options as launch_options
 from layerpipe2.cli.options import add_run_options, pipeline_options
 from layerpipe2.cli.theory_commands import add_theory_commands
 from layerpipe2.console import run_command
@@ -36,6 +37,28 @@ updates between the two. `copies` are the parameter copies that hardware holds b
 stashing stores and a moving average rebuilds.
 """
 
+_BALANCE_EXAMPLES = """\
+examples:
+  layerpipe2 balance                                   the MLP on digits in two stages, with SGD's update
+  layerpipe2 balance --optimizer adamw --threads 2 --repeats 25
+  layerpipe2 balance --network resnet18 --stages 2     time every layer, cut where the slower stage is fastest
+  layerpipe2 balance --network vgg --dataset cifar10 --batch-size 128 --stages 4
+
+Times are those of this machine, now: let nothing else run. The prediction leaves out transfers between processes.
+In Python: layerpipe2.balance.
+"""
+
+_LAUNCH_EXAMPLES = """\
+examples:
+  layerpipe2 launch --processes 2 -- train.py --epochs 5                  two ranks here
+  layerpipe2 launch --processes 2 -- -m layerpipe2 train --epochs 5
+  layerpipe2 launch --processes 4 --nodes 2 --node-rank 0 --master 10.0.0.1:29500 -- train.py    on 10.0.0.1, and
+  layerpipe2 launch --processes 4 --nodes 2 --node-rank 1 --master 10.0.0.1:29500 -- train.py    on the other machine
+
+The ranks find RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT as torchrun sets them. When one fails, all end
+with one line that names it. docs/cluster.md shows Slurm and the network's settings.
+"""
+
 _EPILOG = "`layerpipe2 COMMAND --help` explains a command and shows examples. The whole reproduction: `make reproduce`."
 
 
@@ -61,6 +84,11 @@ def make_parser() -> argparse.ArgumentParser:
     delays = _command(commands, "delays", "show stages, delays and the schedule grid", _DELAYS_EXAMPLES)
     add_run_options(delays, only=pipeline_options())
     delays.add_argument("--ticks", type=int, metavar="N", help="columns of the grid; default: two batches through")
+    balance = _command(commands, "balance", "time the layers and cut them into equally slow stages", _BALANCE_EXAMPLES)
+    add_run_options(balance, only=("dataset", "batch_size", "network", "width", "optimizer", "threads", "device"))
+    balance.add_argument("--stages", type=int, default=2, metavar="N", help="stages, one per process; default: 2")
+    balance.add_argument("--repeats", type=int, default=9, metavar="N", help="timed steps; default: 9")
+    launch_options(_command(commands, "launch", "start the ranks of a pipeline on this machine", _LAUNCH_EXAMPLES))
     add_theory_commands(partial(_command, commands))
     info = _command(commands, "info", "show data, networks, strategies, device and versions", "")
     add_run_options(info, only=("dataset", "data_root", "device"))

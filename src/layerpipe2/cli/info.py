@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from layerpipe2.cli.options import config_from
-from layerpipe2.data import DATASETS, load
+from layerpipe2.data import DATASETS, TEXTS, ImageData, load
 from layerpipe2.history import STRATEGIES
 from layerpipe2.networks import NETWORKS
 from layerpipe2.runs.inputs import resolve_device
@@ -24,14 +24,14 @@ def run(options: argparse.Namespace) -> None:
     config = config_from(options)
     print(_listed("networks", {name: info.description for name, info in NETWORKS.items()}))
     print(_listed("strategies (every ema-* also with -raw)", STRATEGIES))
-    print(f"data sets: {', '.join(DATASETS)}\n")
+    print(f"data sets: {', '.join([*DATASETS, *TEXTS])}\n")
     device = resolve_device(config.device)
     root = Path(config.data_root) if config.data_root else None
     data = load(config.dataset, root, download=options.download, announce=print)
-    shape = " x ".join(map(str, data.image_shape))
-    print(
-        f"{data.name}: {len(data.y_train)} + {len(data.y_test)} images, {shape}, {data.num_classes} classes, verified"
-    )
+    shape = " x ".join(map(str, data.input_shape))
+    what = "images" if isinstance(data, ImageData) else "windows of text"
+    sizes = f"{len(data.y_train)} + {len(data.y_test)} {what}, {shape}, {data.num_classes} classes"
+    print(f"{data.name}: {sizes}, verified")
     commit, dirty = git_state(Path(__file__).parent)
     print(f"\ndevice: {device_name(device)}, {torch.get_num_threads()} CPU threads available")
     print(f"commit: {commit or 'not a checkout'}{' (changed since)' if dirty else ''}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from layerpipe2.data import DATASETS, load
+from layerpipe2.data import describe
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import Plan, make_plan
 
@@ -15,8 +15,6 @@ def plan_from(config: RunConfig) -> Plan:
     Raises:
         UserError: on an unknown data set or network, or a grouping or delays that don't fit it.
     """
-    if config.dataset not in DATASETS:
-        load(config.dataset)  # says which names there are
-    spec = DATASETS[config.dataset]
+    spec = describe(config.dataset)
     with torch.device("meta"):  # only shapes are needed
-        return make_plan(config, spec.image_shape, spec.num_classes)
+        return make_plan(config, spec.input_shape, spec.num_classes)

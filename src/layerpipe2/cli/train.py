@@ -9,6 +9,7 @@ from pathlib import Path
 from layerpipe2.cli.options import config_from
 from layerpipe2.data import load
 from layerpipe2.errors import UserError
+from layerpipe2.runs.processes import is_first_process
 from layerpipe2.runs.records import Record, writable_folder, write_json
 from layerpipe2.runs.train import train_run
 
@@ -26,9 +27,12 @@ def run(options: argparse.Namespace) -> None:
         if out.is_dir():
             raise UserError(f"--out {out} is a folder; give the name of a JSON file")
     root = Path(config.data_root) if config.data_root else None
-    data = load(config.dataset, root, download=options.download, announce=None if options.quiet else _say)
+    quiet = options.quiet or not is_first_process()
+    data = load(config.dataset, root, download=options.download, announce=None if quiet else _say)
     folder = Path(options.checkpoint_dir) if options.checkpoint_dir else None
     record = train_run(config, data=data, progress=not options.quiet, checkpoint_dir=folder, resume=options.resume)
+    if not is_first_process():
+        return
     if out is not None:
         write_json(out, record)
     print(summary(record) + (f"\nrecord: {out}" if out else ""))
@@ -46,6 +50,11 @@ def summary(record: Record) -> str:
         lines.append(f"diverged at epoch {record['diverged_epoch']}: the loss isn't finite")
     else:
         lines.append(f"test accuracy {test['accuracy']:.2%} of {test['images']} images, test loss {test['loss']:.4f}")
+    if "processes" in record:
+        from layerpipe2.runtime.memory import StageMemory, memory_table
+
+        rows = [StageMemory(**row) for row in record["processes"]["memory"]]
+        lines += [f"{record['processes']['number']} processes", memory_table(rows)]
     return "\n".join([*lines, f"{where['train_time_s']:.1f} s of training on {where['device']}"])
 
 

@@ -31,7 +31,7 @@ def chain_cuts(
     """
     n = len(loads)
     if isinstance(parts, bool) or not isinstance(parts, int) or not 1 <= parts <= n:
-        raise UserError(f"cannot cut {n} stages for {parts!r} processors; give an integer from 1 to {n}")
+        raise UserError(f"cannot cut {n} layers into {parts!r} stages; give an integer from 1 to {n}")
     sums = [0.0, *accumulate(loads)]
     links = [0.0, *(max(occupation(right), occupation(left)) for right, left in cuts)]
     bytes_ = [0.0, *(right + left for right, left in cuts)]

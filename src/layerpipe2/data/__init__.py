@@ -1,13 +1,28 @@
-"""Image data sets held whole in memory: found, verified, split and served as batches on the training device.
+"""Data sets held whole in memory: images found, verified, split and served as batches on the training device.
 
 `load` finds a data set and checks that it is the published one, `split` makes train, validation and test parts,
-`BatchLoader` turns a part into normalised batches. `layerpipe2.data.sources` documents where data is looked for.
+`BatchLoader` turns a part into batches. `layerpipe2.data.sources` documents where images are looked for,
+`layerpipe2.data.text` what the text is.
 """
 
 from layerpipe2.data.batches import BatchLoader
-from layerpipe2.data.loading import load
+from layerpipe2.data.loading import describe, load
 from layerpipe2.data.specs import DATASETS, DatasetSpec
 from layerpipe2.data.splits import split
-from layerpipe2.data.types import ImageData, Splits, TensorSplit
+from layerpipe2.data.text import TEXTS
+from layerpipe2.data.types import Data, ImageData, Splits, TensorSplit, TextData
 
-__all__ = ["DATASETS", "BatchLoader", "DatasetSpec", "ImageData", "Splits", "TensorSplit", "load", "split"]
+__all__ = [
+    "DATASETS",
+    "TEXTS",
+    "BatchLoader",
+    "Data",
+    "DatasetSpec",
+    "ImageData",
+    "Splits",
+    "TensorSplit",
+    "TextData",
+    "describe",
+    "load",
+    "split",
+]

@@ -33,6 +33,8 @@ class _Plan:
 class BatchLoader:
     """Iterable over (x, y): x normalised (B, C, H, W) of ``dtype``, y int64 (B,), both on ``device``.
 
+    Tokens have no mean: x is int64 (B, T) then, and so is y.
+
     Works as a Lightning data loader: Lightning calls ``set_epoch`` of `sampler`, and keeps the position in its
     checkpoints (`state_dict`), so that a run resumed after any batch sees what the uninterrupted run would have
     seen. Without Lightning call `set_epoch` before every epoch, otherwise each repeats the same batches.
@@ -40,7 +42,7 @@ class BatchLoader:
     Args:
         split: images and labels; they are moved to ``device`` as uint8 and stay there.
         batch_size: images per batch; the last batch of an epoch may be smaller.
-        mean: per channel, of images scaled to [0, 1]: x = (image / 255 - mean) / std.
+        mean: per channel, of images scaled to [0, 1]: x = (image / 255 - mean) / std. Empty for tokens.
         std: likewise.
         seed: of order and augmentation.
         shuffle: whether to draw a new order every epoch.
@@ -69,6 +71,8 @@ class BatchLoader:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         _check(split, batch_size, mean, std, seed)
+        if augment and split.x.ndim != 4:
+            raise UserError("augment crops and mirrors images, and this data is text; set augment to false")
         self.batch_size, self.seed = batch_size, seed
         self.shuffle, self.augment, self.drop_last = shuffle, augment, drop_last
         self.flippable = split.flippable
@@ -145,6 +149,8 @@ class BatchLoader:
             x, y = self.x.index_select(0, plan.order[at]), self.y.index_select(0, plan.order[at])
         if plan.dy is not None:
             x = crop_and_mirror(x, plan.dy[at], plan.dx[at], plan.mirror[at], self._padding)
+        if x.ndim != 4:
+            return x.long(), y
         return x.to(self.dtype).sub_(self._mean).mul_(self._scale), y
 
 
@@ -155,6 +161,6 @@ def _check(split: TensorSplit, batch_size: int, mean: Sequence[float], std: Sequ
             raise UserError(f"{label} is {value!r}; give an integer of at least {least}")
     if not len(split):
         raise UserError("this part of the data has no images; choose a validation fraction above 0")
-    channels = split.x.shape[1]
+    channels = split.x.shape[1] if split.x.ndim == 4 else 0
     if len(mean) != channels or len(std) != channels or not all(s > 0 for s in std):
         raise UserError(f"mean {mean} and std {std} must have {channels} entries, std above 0; see ImageData")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from layerpipe2.data.sources import Reader, formats, sources
 from layerpipe2.data.specs import DATASETS, DatasetSpec
-from layerpipe2.data.types import Arrays, ImageData
+from layerpipe2.data.text import TEXTS, TextSpec, load_text
+from layerpipe2.data.types import Arrays, Data, ImageData
 from layerpipe2.data.verify import damaged, first_line, verified
 from layerpipe2.errors import UserError
 
@@ -29,14 +30,26 @@ _READ_ERRORS = (
 Announce = Callable[[str], object]
 
 
-def load(name: str, root: Path | None = None, *, download: bool = False, announce: Announce | None = None) -> ImageData:
+def describe(name: str) -> DatasetSpec | TextSpec:
+    """What a data set must look like: ``input_shape``, ``num_classes`` and more, without reading it.
+
+    Raises:
+        UserError: unknown name.
+    """
+    known: dict[str, DatasetSpec | TextSpec] = {**DATASETS, **TEXTS}
+    if name not in known:
+        raise UserError(f"unknown data set {name!r}; choose one of {', '.join(known)}")
+    return known[name]
+
+
+def load(name: str, root: Path | None = None, *, download: bool = False, announce: Announce | None = None) -> Data:
     """Load a data set into memory and verify that it is the published one.
 
     The same arrays in the same order result from every source. `layerpipe2.data.sources` states the order in which
     folders and formats are tried; ``announce=print`` shows it.
 
     Args:
-        name: a key of `DATASETS`: digits, fashion-mnist, cifar10 or cifar100.
+        name: a key of `DATASETS` (digits, fashion-mnist, cifar10 or cifar100) or of `TEXTS` (python-docs).
         root: folder to search instead of LAYERPIPE2_DATA or ``./data``.
         download: allow torchvision to download what is not found.
         announce: called with one line for every place tried and for the one chosen.
@@ -44,9 +57,12 @@ def load(name: str, root: Path | None = None, *, download: bool = False, announc
     Raises:
         UserError: unknown name, nothing found (all places are listed), or data that is truncated or wrong.
     """
-    if name not in DATASETS:
-        raise UserError(f"unknown data set {name!r}; choose one of {', '.join(DATASETS)}")
-    return _load(DATASETS[name], root, download, announce or (lambda line: None))
+    spec, say = describe(name), announce or (lambda line: None)
+    if isinstance(spec, DatasetSpec):
+        return _load(spec, root, download, say)
+    text = load_text(spec)
+    say(f"{name}: reading {text.source}")
+    return text
 
 
 def _load(spec: DatasetSpec, root: Path | None, download: bool, announce: Announce) -> ImageData:

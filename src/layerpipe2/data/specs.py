@@ -38,6 +38,11 @@ class DatasetSpec:
         return len(self.train_counts)
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of one image, in pixels."""
+        return self.image_shape
+
+    @property
     def embedded(self) -> bool:
         """Whether the data set ships inside a dependency, so that no folder is searched."""
         return self.torchvision is None

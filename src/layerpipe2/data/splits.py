@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from layerpipe2.data.random import frozen_generator
-from layerpipe2.data.types import ImageData, Splits, TensorSplit
+from layerpipe2.data.types import Data, Splits, TensorSplit
 from layerpipe2.errors import UserError
 
 
@@ -21,8 +21,10 @@ def stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tens
     return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
 
 
-def split(data: ImageData, validation_fraction: float, seed: int) -> Splits:
-    """Hold out a stratified part of the training images for validation; the test part is the published one.
+def split(data: Data, validation_fraction: float, seed: int) -> Splits:
+    """Hold out a part of the training images for validation, stratified; the test part is the published one.
+
+    Of a text, random windows are held out.
 
     Args:
         data: the data set.
@@ -37,9 +39,10 @@ def split(data: ImageData, validation_fraction: float, seed: int) -> Splits:
         raise UserError(f"split seed is {seed!r}; give an integer of at least 0")
     if not 0 <= validation_fraction < 1:
         raise UserError(f"validation fraction is {validation_fraction!r}; give a number from 0 up to, not including, 1")
-    kept, held_out = stratified(data.y_train, validation_fraction, seed)
+    labels = data.y_train if data.y_train.ndim == 1 else torch.zeros(len(data.y_train), dtype=torch.int64)
+    kept, held_out = stratified(labels, validation_fraction, seed)
     for part, indices in (("training", kept), ("validation", held_out)):
-        counts = data.y_train[indices].bincount(minlength=data.num_classes)
+        counts = labels[indices].bincount(minlength=int(labels.max()) + 1)
         if (part == "training" or validation_fraction) and not counts.all():
             raise UserError(
                 f"validation fraction {validation_fraction} leaves a class of {data.name} without {part} images; "

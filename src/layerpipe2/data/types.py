@@ -1,4 +1,8 @@
-"""The values that the data functions pass on. Images are uint8 (N, C, H, W), labels int64 (N,)."""
+"""The values that the data functions pass on.
+
+Images are uint8 (N, C, H, W) with labels int64 (N,). Texts are windows of token numbers, uint8 (N, T), with the next
+tokens int64 (N, T) for labels.
+"""
 
 from __future__ import annotations
 
@@ -39,15 +43,36 @@ class ImageData:
     flippable: bool
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def input_shape(self) -> tuple[int, ...]:
         """(channels, height, width) of one image, in pixels."""
-        channels, height, width = self.x_train.shape[1:]
-        return channels, height, width
+        return tuple(self.x_train.shape[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class TextData:
+    """A text cut into windows of T tokens; ``num_classes`` is the size of the vocabulary."""
+
+    name: str
+    source: str
+    x_train: Tensor
+    y_train: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    num_classes: int
+    flippable: bool = False
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(T,): tokens of a window."""
+        return tuple(self.x_train.shape[1:])
+
+
+Data = ImageData | TextData
 
 
 @dataclass(frozen=True, eq=False)
 class TensorSplit:
-    """One part of a data set: images ``x`` uint8 (N, C, H, W), labels ``y`` int64 (N,)."""
+    """One part of a data set: images ``x`` uint8 (N, C, H, W), labels ``y`` int64 (N,); or windows, both (N, T)."""
 
     x: Tensor
     y: Tensor

@@ -29,6 +29,7 @@ tensor([1.], dtype=torch.float64)
 
 from layerpipe2.history.average import DECAY_RULES, MovingAverage
 from layerpipe2.history.base import State, WeightHistory
+from layerpipe2.history.stash_first import StashFirst
 from layerpipe2.history.strategies import STRATEGIES, make_history
 
-__all__ = ["DECAY_RULES", "STRATEGIES", "MovingAverage", "State", "WeightHistory", "make_history"]
+__all__ = ["DECAY_RULES", "STRATEGIES", "MovingAverage", "StashFirst", "State", "WeightHistory", "make_history"]

@@ -33,6 +33,11 @@ class WeightHistory(ABC):
         """Whether the recalled weights are those of the forward pass by definition: nothing has to be replaced."""
         return False
 
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether :meth:`recall` looks at ``delayed``: a real pipeline must then keep the last ``d`` weights."""
+        return self.exact
+
     def init(self, weights: Tensor, delay: int) -> State:
         """State of a stage with flat weights (N,) and ``delay`` > 0 updates, before its first update."""
         return {}
@@ -41,7 +46,7 @@ class WeightHistory(ABC):
     def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
         """Weights (N,) for the backward pass. ``latest`` is ``W(t)``.
 
-        ``delayed`` is ``W(t - d)`` from the simulator's delay line: only exact stashing may look at it.
+        ``delayed`` is ``W(t - d)`` from the delay line: only methods that keep weights may look at it.
         """
 
     def record(self, state: State, update: Tensor, step: Tensor) -> None:  # noqa: B027 - nothing to record by default

@@ -11,7 +11,7 @@ from layerpipe2.networks.layers import output_linear, relu_linear
 HIDDEN_LAYERS = 8
 
 
-def mlp(input_shape: tuple[int, int, int], num_classes: int, width: int) -> list[nn.Module]:
+def mlp(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
     """Eight hidden layers of ``width`` ReLU units and an output layer: 9 units, no normalisation.
 
     The first unit flattens the images (N, C, H, W) itself, so that every unit owns weights.

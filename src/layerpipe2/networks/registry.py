@@ -10,18 +10,23 @@ from torch import nn
 from layerpipe2.errors import UserError
 from layerpipe2.networks.mlp import mlp
 from layerpipe2.networks.resnet import resnet18, resnet_small
-from layerpipe2.networks.vgg import vgg
+from layerpipe2.networks.transformer import gpt, vit
+from layerpipe2.networks.vgg import vgg, vgg16
 
-Builder = Callable[[tuple[int, int, int], int, int], list[nn.Module]]
+Builder = Callable[[tuple[int, ...], int, int], list[nn.Module]]
+
+INPUTS = {"images": ("channels", "height", "width"), "text": ("context",)}
+"""Kind of input -> what the entries of its shape are."""
 
 
 @dataclass(frozen=True)
 class NetworkInfo:
-    """A network: what it is, its default width, its builder (input_shape, num_classes, width) -> units."""
+    """A network: what it is, its default width, its builder (input_shape, num_classes, width) -> units, its input."""
 
     description: str
     default_width: int
     builder: Builder
+    takes: str = "images"
 
 
 NETWORKS: dict[str, NetworkInfo] = {
@@ -29,35 +34,44 @@ NETWORKS: dict[str, NetworkInfo] = {
     "vgg": NetworkInfo("VGG-style: 8 conv-BN-ReLU of width to 8*width channels, head; 9 units", 32, vgg),
     "resnet18": NetworkInfo("ResNet-18 for small images: stem, 8 basic blocks, head; 10 units", 64, resnet18),
     "resnet-small": NetworkInfo("narrow ResNet-14: stem, 6 basic blocks, head; 8 units", 16, resnet_small),
+    "vgg16": NetworkInfo("VGG-16: 13 conv-BN-ReLU of width to 8*width channels, head; 14 units", 64, vgg16),
+    "vit": NetworkInfo("vision transformer: patches, 8 blocks of `width` features, head; 10 units", 192, vit),
+    "gpt": NetworkInfo("character-level GPT: embedding, 8 causal blocks, head; 10 units; text", 192, gpt, "text"),
 }
 
 
-def build(
-    name: str, *, input_shape: tuple[int, int, int], num_classes: int, width: int | None = None
-) -> list[nn.Module]:
+def build(name: str, *, input_shape: tuple[int, ...], num_classes: int, width: int | None = None) -> list[nn.Module]:
     """Build a network as a flat list of units, each with at least one parameter.
 
     Weights are drawn from torch's global random generator: seed it first (`torch.manual_seed`).
 
     Args:
         name: a key of `NETWORKS`.
-        input_shape: (channels, height, width) of one image, in pixels.
-        num_classes: number of logits.
-        width: units of a hidden layer (mlp) or channels of the first units (others); None: the default.
+        input_shape: (channels, height, width) of one image, in pixels, or (T,) of one sequence of tokens.
+        num_classes: number of logits: classes, or tokens of the vocabulary.
+        width: units of a hidden layer (mlp), features of a token (transformers) or channels of the first units
+            (others); None: the default.
 
     Returns:
-        The units, input side first: float images (N, C, H, W) -> ... -> logits (N, num_classes).
+        The units, input side first: float images (N, C, H, W) -> ... -> logits (N, num_classes), or token numbers
+        int64 (N, T) -> ... -> logits (N, num_classes, T).
 
     Raises:
-        UserError: unknown name, or a size that is not a positive integer.
+        UserError: unknown name, a network that takes another kind of input, or a size that is not a positive integer.
     """
     if name not in NETWORKS:
         raise UserError(f"unknown network {name!r}; choose one of {', '.join(NETWORKS)}")
     info = NETWORKS[name]
     width = info.default_width if width is None else width
-    if len(input_shape) != 3:
-        raise UserError(f"network {name}: input shape {input_shape!r}; give (channels, height, width)")
-    sizes = {"width": width, "num_classes": num_classes, **dict(zip("CHW", input_shape, strict=True))}
+    axes = INPUTS[info.takes]
+    if len(input_shape) != len(axes):
+        given, wanted = "x".join(map(str, input_shape)), f"({', '.join(axes)}{',' * (len(axes) == 1)})"
+        raise UserError(f"network {name} takes {info.takes}, not input of shape {given}; give data of shape {wanted}")
+    sizes = {
+        "width": width,
+        "num_classes": num_classes,
+        **{f"input {a}": n for a, n in zip(axes, input_shape, strict=True)},
+    }
     for label, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise UserError(f"network {name}: {label} is {size!r}; give an integer of at least 1")

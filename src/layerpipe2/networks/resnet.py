@@ -40,7 +40,7 @@ class BasicBlock(nn.Module):
 
 
 def _residual_units(
-    input_shape: tuple[int, int, int], num_classes: int, width: int, factors: Sequence[int]
+    input_shape: tuple[int, ...], num_classes: int, width: int, factors: Sequence[int]
 ) -> list[nn.Module]:
     """Stem, two blocks per channel factor (the first one of each later factor halves the size), head."""
     units: list[nn.Module] = [conv_bn_relu(input_shape[0], width)]
@@ -52,7 +52,7 @@ def _residual_units(
     return [*units, pooled_head(channels, num_classes)]
 
 
-def resnet18(input_shape: tuple[int, int, int], num_classes: int, width: int) -> list[nn.Module]:
+def resnet18(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
     """ResNet-18 with a 3x3 stem and no max pooling: stem, 8 basic blocks, head = 10 units.
 
     Channels are 1, 2, 4, 8 times ``width``; width 64 and 100 classes give the usual 11,220,132 parameters.
@@ -60,7 +60,7 @@ def resnet18(input_shape: tuple[int, int, int], num_classes: int, width: int) ->
     return _residual_units(input_shape, num_classes, width, (1, 2, 4, 8))
 
 
-def resnet_small(input_shape: tuple[int, int, int], num_classes: int, width: int) -> list[nn.Module]:
+def resnet_small(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
     """ResNet-14 for quick runs: stem, 6 basic blocks, head = 8 units.
 
     Channels are 1, 2, 4 times ``width``.

@@ -86,7 +86,10 @@ class LastCheckpoint(Checkpoint):
         self.path = path
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Replace the last epoch's file."""
+        """Replace the last epoch's file; a pipeline of several processes replaces its folder by itself."""
+        if trainer.world_size > 1:
+            trainer.save_checkpoint(self.path)
+            return
         temporary = self.path.with_suffix(".tmp")
         trainer.save_checkpoint(temporary)
         temporary.replace(self.path)

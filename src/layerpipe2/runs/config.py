@@ -105,6 +105,9 @@ class RunConfig:
         optional=True,
     )  # fmt: skip
     strategy: str = _option("stash", "pipeline", "weights that the backward pass uses", "str")
+    stash_epochs: float = _option(
+        0.0, "pipeline", "epochs with exact weights before `strategy` takes over", "float", low=0
+    )
     drain: bool = _option(False, "pipeline", "empty the pipeline at the end of every epoch", "bool")
 
     optimizer: str = _option("sgd", "optimizer", "optimizer", "str", choices=("sgd", "adamw"))
@@ -130,6 +133,7 @@ class RunConfig:
                         high=2**32 - 1)  # fmt: skip
     threads: int = _option(1, "run", "CPU threads; another number changes the last bits", "int", low=1)
     device: str = _option("auto", "run", "where to train", "str", choices=("auto", "cpu", "cuda"))
+    cuda_graph: bool = _option(False, "run", "on a CUDA device, run the step as one CUDA graph", "bool")
     probe_every: int = _option(
         0, "run", "with `stash`: measure every decay rule's reconstruction error each so many steps; 0: never", "int",
         low=0,
@@ -140,6 +144,9 @@ class RunConfig:
             check(name, getattr(self, name), rule)
         if (self.convention == "custom") != (self.delays is not None):
             raise UserError("delays and convention 'custom' go together; give both or neither")
+        if self.stash_epochs and self.drain:
+            raise UserError("stash_epochs counts from the last fill of the pipeline, and drain fills it every epoch; "
+                            "give one of them")  # fmt: skip
         if self.delays is not None:
             object.__setattr__(self, "delays", tuple(self.delays))
 

@@ -9,7 +9,7 @@ from torch import nn
 from layerpipe2 import networks
 from layerpipe2.delays import CONVENTIONS, DelaySchedule
 from layerpipe2.errors import UserError
-from layerpipe2.history import WeightHistory, make_history
+from layerpipe2.history import StashFirst, WeightHistory, make_history
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.stages import partition
 
@@ -30,6 +30,13 @@ class Plan:
     schedule: DelaySchedule
     history: WeightHistory
 
+    def warmed_up(self, steps_per_epoch: int) -> Plan:
+        """The plan with exact weights for the first ``stash_epochs`` epochs, if the configuration asks for them."""
+        updates = round(self.config.stash_epochs * steps_per_epoch)
+        if not updates or self.history.exact:
+            return self
+        return replace(self, history=StashFirst(then=self.history, updates=updates))
+
     @property
     def parameters_per_stage(self) -> list[int]:
         """Number of parameters of each stage."""
@@ -45,8 +52,10 @@ class Plan:
         return sum(held) / sum(sizes)
 
 
-def make_plan(config: RunConfig, input_shape: tuple[int, int, int], num_classes: int) -> Plan:
-    """Build the network for images (C, H, W), cut it and give each stage its delay. Weights come from torch's RNG.
+def make_plan(config: RunConfig, input_shape: tuple[int, ...], num_classes: int) -> Plan:
+    """Build the network for images (C, H, W) or windows of tokens (T,), cut it, and give each stage its delay.
+
+    Weights come from torch's random generator.
 
     Raises:
         UserError: on an unknown network or strategy, a group size out of range, or delays that don't fit the stages.
@@ -54,7 +63,7 @@ def make_plan(config: RunConfig, input_shape: tuple[int, int, int], num_classes:
     history = make_history(config.strategy)
     units = networks.build(config.network, input_shape=input_shape, num_classes=num_classes, width=config.width)
     if config.strategy == "sequential":
-        config = replace(config, group_size=len(units), convention="none", delays=None)
+        config = replace(config, group_size=len(units), convention="none", delays=None, stash_epochs=0.0)
     stages = partition(units, config.group_size)
     if config.delays is None:
         schedule = CONVENTIONS[config.convention](len(stages))

@@ -7,13 +7,13 @@ import time
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from layerpipe2.data import ImageData, load
+from layerpipe2.data import Data, load
 from layerpipe2.errors import UserError
 from layerpipe2.history import STRATEGIES
 from layerpipe2.pipeline import PipelinedModule
@@ -23,8 +23,12 @@ from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.inputs import Loaders, make_loaders, resolve_device
 from layerpipe2.runs.optim import optimizer_factory, scheduler_factory
 from layerpipe2.runs.plan import Plan, make_plan
+from layerpipe2.runs.processes import is_first_process, pipeline_strategy, processes_used
 from layerpipe2.runs.provenance import provenance
 from layerpipe2.runs.records import SCHEMA, Record, writable_folder
+
+if TYPE_CHECKING:
+    from layerpipe2.runtime.strategy import PipelineStrategy
 
 LAST_CHECKPOINT = "last.ckpt"
 
@@ -32,7 +36,7 @@ LAST_CHECKPOINT = "last.ckpt"
 def train_run(
     config: RunConfig,
     *,
-    data: ImageData | None = None,
+    data: Data | None = None,
     progress: bool = True,
     checkpoint_dir: Path | None = None,
     resume: bool = False,
@@ -51,7 +55,8 @@ def train_run(
         ``delays`` (in updates), ``history_copies`` (multiples of the network's size), ``status`` (``completed`` or
         ``diverged``), ``diverged_epoch``, ``epochs`` (rows of :class:`EpochRecorder`), ``test`` (``loss``,
         ``accuracy`` in [0, 1], both None if diverged, ``images``), ``reconstruction`` (rows of the probe) and
-        ``provenance``.
+        ``provenance``. Under ``layerpipe2 launch`` every process returns this record, in which ``processes`` has the
+        memory of every stage.
 
     Raises:
         UserError: on settings or data that don't work together, or a checkpoint that doesn't belong to them.
@@ -62,19 +67,23 @@ def train_run(
     torch.set_num_threads(config.threads)
     data = data or load(config.dataset, root=Path(config.data_root) if config.data_root else None)
     pl.seed_everything(config.seed, verbose=False)
-    plan = make_plan(config, data.image_shape, data.num_classes)
+    plan = make_plan(config, data.input_shape, data.num_classes)
     loaders = make_loaders(config, data, device)
+    plan = plan.warmed_up(len(loaders["train"]))
     recorder = EpochRecorder(plan.config.to_dict())
-    probe = make_probe(plan)
-    callbacks = _callbacks(plan.config, recorder, probe, progress, checkpoint_dir)
-    trainer = _trainer(plan.config, device, callbacks)
-    test = _train_and_test(_module(plan, len(loaders["train"])), loaders, trainer, recorder, checkpoint)
+    strategy = pipeline_strategy()
+    probe = None if strategy else make_probe(plan)
+    callbacks = _callbacks(plan.config, recorder, probe, progress and is_first_process(), checkpoint_dir)
+    trainer = make_trainer(plan.config, device, callbacks, strategy)
+    module = make_module(plan, len(loaders["train"]), stage_seed=config.seed if strategy else None)
+    test = _train_and_test(module, loaders, trainer, recorder, checkpoint)
     where = provenance(device) | {
         "started": started.isoformat(timespec="seconds"),
         "wall_time_s": time.perf_counter() - clock,
         "train_time_s": recorder.train_time_s,
     }
-    return _record(plan, recorder, test, probe.rows() if probe else [], where)
+    record = _record(plan, recorder, test, probe.rows() if probe else [], where)
+    return record | ({"processes": processes_used(strategy)} if strategy else {})
 
 
 def make_probe(plan: Plan) -> ReconstructionProbe | None:
@@ -87,7 +96,8 @@ def make_probe(plan: Plan) -> ReconstructionProbe | None:
     return ReconstructionProbe([*recalling, *raw], config.probe_every)
 
 
-def _module(plan: Plan, steps_per_epoch: int) -> PipelinedModule:
+def make_module(plan: Plan, steps_per_epoch: int, stage_seed: int | None = None) -> PipelinedModule:
+    """The module that a run trains; ``steps_per_epoch`` is the unit of its learning-rate schedule."""
     config = plan.config
     double = config.precision == "float64"
     return PipelinedModule(
@@ -100,6 +110,8 @@ def _module(plan: Plan, steps_per_epoch: int) -> PipelinedModule:
         gradient_clip_norm=config.gradient_clip_norm,
         drain=config.drain,
         precision="bf16" if config.precision == "bf16" else "native",
+        stage_seed=stage_seed,
+        cuda_graph=config.cuda_graph,
     )
 
 
@@ -138,9 +150,17 @@ def _train_and_test(
     return outcome | {"loss": found["test_loss"], "accuracy": found["test_accuracy"]}
 
 
-def _trainer(config: RunConfig, device: torch.device, callbacks: list[Callback]) -> pl.Trainer:
+def make_trainer(
+    config: RunConfig,
+    device: torch.device,
+    callbacks: list[Callback],
+    strategy: PipelineStrategy | None = None,
+    limits: tuple[int | None, int | None] = (None, None),
+) -> pl.Trainer:
+    """The Lightning trainer of a run; ``limits`` cut its epochs: training, validation batches."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banner repeats what the record holds
     return pl.Trainer(
+        strategy=strategy or "auto",
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
         max_epochs=config.epochs,
@@ -149,6 +169,8 @@ def _trainer(config: RunConfig, device: torch.device, callbacks: list[Callback])
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        limit_train_batches=limits[0],
+        limit_val_batches=limits[1],
     )
 
 
@@ -160,7 +182,7 @@ def _checkpoint(folder: Path | None, resume: bool) -> Path | None:
     if folder is None:
         raise UserError("nothing to resume from; name the folder of the checkpoint (--checkpoint-dir)")
     path = folder / LAST_CHECKPOINT
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"no checkpoint {path} to resume from; start without resuming")
     return path
 

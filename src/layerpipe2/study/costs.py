@@ -12,6 +12,8 @@ from layerpipe2.costs import Costs, Device, FlopDevice, Link, SystolicArray, net
 from layerpipe2.schedules.compare import DEVICE, compare
 from layerpipe2.study.tables import Row
 
+NETWORKS = ("mlp", "vgg", "resnet18", "resnet-small")
+"""Networks of the tables, keys of ``layerpipe2.networks.NETWORKS``."""
 INPUT_SHAPE = (3, 32, 32)
 CLASSES = 100
 BATCH_SIZE = 128
@@ -34,8 +36,8 @@ DEVICES: Mapping[str, Device] = {
 """Devices over which the gain of LayerPipe is looked at; links of 64 GB/s and 1 us, slow: 8 GB/s and 10 us."""
 
 
-def partitions(names: Sequence[str] = tuple(networks.NETWORKS), convention: str = "layerpipe2") -> list[Row]:
-    """Every group size of the project's networks (default widths, 3 x 32 x 32 inputs, 100 classes, batch 128).
+def partitions(names: Sequence[str] = NETWORKS, convention: str = "layerpipe2") -> list[Row]:
+    """Every group size of these networks (default widths, 3 x 32 x 32 inputs, 100 classes, batch 128).
 
     Returns:
         One row per network and group size: stages; communication (bytes over all boundaries per mini-batch);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ class Study:
         Raises:
             UserError: naming the file, the key, the value and what is allowed.
         """
-        file = _ParameterFile(path)
+        file = ParameterFile(path)
         lists = {key: file.list_of("study", key) for key in _LISTS}
         placed = {name: file.value(section, name, rules()[name]) for name, section in _PLACES.items()}
         jobs = file.value("execution", "jobs", _JOBS)
@@ -74,10 +75,10 @@ class Study:
         return cls(**lists, settings=settings, jobs=jobs)
 
 
-class _ParameterFile:
+class ParameterFile:
     """Access to the sections of a YAML file; every error names file, key and value."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sections: Sequence[str] = _SECTIONS) -> None:
         self.name = path.name
         try:
             self.content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -85,7 +86,7 @@ class _ParameterFile:
             raise UserError(f"{path} can't be read ({error.strerror}); run this in the repository's root") from None
         except yaml.YAMLError as error:
             raise UserError(f"{path} isn't valid YAML ({' '.join(str(error).split())})") from None
-        check_keys(self.section(), _SECTIONS, self.name)
+        check_keys(self.section(), sections, self.name)
 
     def section(self, *keys: str) -> dict[str, Any]:
         """The mapping at ``keys``, from the top of the file."""

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -39,15 +40,26 @@ def train_all(configs: Sequence[RunConfig], folder: Path, *, jobs: int, label: s
         UserError: a run's own, or if a worker was killed.
     """
     writable_folder(folder)
+    with workers(min(jobs, len(configs))) as pool:
+        pool.submit(_check, configs).result()
+        runs = {pool.submit(_train, config): config for config in configs}
+        for run in _shown(list(runs), label):
+            name = f"{runs[run].strategy}-s{runs[run].seed}.json"
+            write_json(folder / name, run.result())
+
+
+@contextmanager
+def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that have imported everything and end with this one, whatever ends it.
+
+    Raises:
+        UserError: if a worker was killed.
+    """
     _start_server()
     context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(min(jobs, len(configs)), context, initializer=_follow_parent) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=_follow_parent) as pool:
         try:
-            pool.submit(_check, configs).result()
-            runs = {pool.submit(_train, config): config for config in configs}
-            for run in _shown(list(runs), label):
-                name = f"{runs[run].strategy}-s{runs[run].seed}.json"
-                write_json(folder / name, run.result())
+            yield pool
         except BrokenProcessPool:
             raise UserError("a training process was killed; if memory ran out, lower execution.jobs") from None
         except BaseException:

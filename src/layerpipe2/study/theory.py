@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from layerpipe2 import networks
 from layerpipe2.delays import CONVENTIONS
+from layerpipe2.study.costs import NETWORKS
 from layerpipe2.study.tables import Row
 from layerpipe2.theory import derive, prove
 from layerpipe2.theory.modules import named
@@ -23,10 +23,8 @@ RATIO, UPDATES = 1.005, 640
 """Steps that are tried differ by this ratio; a step is unstable if errors grow over the last half of the updates."""
 
 
-def proofs(
-    names: Sequence[str] = tuple(networks.NETWORKS), conventions: Sequence[str] = ("layerpipe2", "pipedream")
-) -> list[Row]:
-    """Derivation and proofs of the project's networks at every group size.
+def proofs(names: Sequence[str] = NETWORKS, conventions: Sequence[str] = ("layerpipe2", "pipedream")) -> list[Row]:
+    """Derivation and proofs of these networks at every group size.
 
     Returns:
         One row per network, group size, convention and proof: units, stages, delays (of the stages, input side first,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from layerpipe2.data import ImageData, load
+from layerpipe2.data import Data, load
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.inputs import make_loaders, resolve_device
 from layerpipe2.runs.plan import make_plan
@@ -23,17 +23,18 @@ def check_runs(configs: Sequence[RunConfig]) -> None:
         UserError: as :func:`layerpipe2.runs.train.train_run` would.
     """
     for config in configs:
-        data = _data(config.dataset, config.data_root)
+        data = load_once(config.dataset, config.data_root)
         resolve_device(config.device)
-        make_plan(config, data.image_shape, data.num_classes)
+        make_plan(config, data.input_shape, data.num_classes)
         make_loaders(config, data, torch.device("cpu"))
 
 
 def train_quietly(config: RunConfig) -> Record:
     """Train one run without a display, on the copy of the data set that this process keeps."""
-    return train_run(config, data=_data(config.dataset, config.data_root), progress=False)
+    return train_run(config, data=load_once(config.dataset, config.data_root), progress=False)
 
 
 @cache
-def _data(dataset: str, root: str | None) -> ImageData:
+def load_once(dataset: str, root: str | None) -> Data:
+    """The data set, read once in this process."""
     return load(dataset, root=Path(root) if root else None)

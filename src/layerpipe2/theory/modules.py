@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from layerpipe2 import networks
@@ -12,7 +13,7 @@ from layerpipe2.theory.network import LayeredNetwork, from_units
 
 
 def from_modules(units: Sequence[nn.Module]) -> LayeredNetwork:
-    """A residual block becomes a unit with its branches, any other unit a layer.
+    """A residual block of two convolutions becomes a unit with its branches; any other unit stands as one layer.
 
     Raises:
         UserError: if there are no units.
@@ -26,7 +27,9 @@ def named(network: str) -> LayeredNetwork:
     Raises:
         UserError: on an unknown name.
     """
-    return from_modules(networks.build(network, input_shape=(3, 32, 32), num_classes=10, width=1))
+    text = network in networks.NETWORKS and networks.NETWORKS[network].takes == "text"
+    with torch.device("meta"):  # only the kinds of modules are needed
+        return from_modules(networks.build(network, input_shape=(64,) if text else (3, 32, 32), num_classes=10))
 
 
 def _kind(unit: nn.Module) -> str:

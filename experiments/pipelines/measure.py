@@ -1,0 +1,138 @@
+"""What is measured of a variant, in fresh processes: speed, memory, time to a target accuracy, layer times."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.profiler import ProfilerActivity
+
+from experiments.pipelines.peers import Batch
+from experiments.pipelines.variants import Job, Trainer, build_units, make_trainer
+from layerpipe2.balance import profile
+from layerpipe2.costs import StageWork
+from layerpipe2.data import BatchLoader, ImageData, load
+from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.inputs import make_loaders
+from layerpipe2.runs.optim import optimizer_factory
+
+
+def measure_speed(job: Job, variant: str, batches: int, warmup: int) -> dict[str, Any]:
+    """Train on ``batches`` mini-batches after ``warmup`` others, with a filling and a draining of the pipeline each.
+
+    Returns:
+        On every rank: ``seconds`` per mini-batch between two barriers; ``peak_rss``, by how many bytes the resident
+        memory was larger at its peak than before the network was built; ``sent_bytes`` per mini-batch; ``losses``.
+    """
+    data, loaders = _data(job.config)
+    found = list(islice(_endless(loaders["train"]), warmup + batches))
+    before = _status("VmRSS")
+    trainer = make_trainer(variant, job, data, found[0][0], dist.get_world_size())
+    trainer.train(found[:warmup])
+    start = _barrier()
+    losses = trainer.train(found[warmup:])
+    seconds = (_barrier() - start) / batches
+    peak = _status("VmHWM") - before
+    return {"seconds": seconds, "peak_rss": peak, "sent_bytes": trainer.sent_bytes, "losses": losses}
+
+
+def measure_memory(job: Job, variant: str, batches: int) -> int:
+    """Largest number of bytes that torch held at one time on this rank: network, gradients, optimizer, activations.
+
+    Read from torch's own profiler, which slows training down: not to be timed.
+    """
+    data, loaders = _data(job.config)
+    found = list(islice(_endless(loaders["train"]), batches))
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        trainer = make_trainer(variant, job, data, found[0][0], dist.get_world_size())
+        trainer.train(found)
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    return max(int(event["args"]["Total Allocated"]) for event in events if event["name"] == "[memory]")
+
+
+def measure_accuracy(job: Job, variant: str, target: float, epochs: int) -> dict[str, Any]:
+    """Train until the validation accuracy reaches ``target`` after an epoch, at most ``epochs``.
+
+    Returns:
+        On rank 0, elsewhere nothing: ``seconds`` of training, evaluation left out, ``accuracies`` after each epoch
+        and whether the target was ``reached``.
+    """
+    data, loaders = _data(job.config)
+    x = next(iter(loaders["train"]))[0]
+    trainer = make_trainer(variant, job, data, x, dist.get_world_size())
+    seconds, accuracies = 0.0, list[float]()
+    for epoch in range(epochs):
+        loaders["train"].set_epoch(epoch)
+        batches = list(loaders["train"])
+        start = _barrier()
+        trainer.train(batches)
+        seconds += _barrier() - start
+        accuracies.append(_accuracy(trainer, job, data, loaders["validation"]))
+        if accuracies[-1] >= target:
+            break
+    return {"seconds": seconds, "accuracies": accuracies, "reached": accuracies[-1] >= target}
+
+
+def measure_layers(config: RunConfig, batch_size: int, update: bool, repeats: int) -> tuple[StageWork, ...]:
+    """Seconds per unit for mini-batches of ``batch_size``, with or without the optimizer's update."""
+    data, loaders = _data(config)
+    x = next(iter(loaders["train"]))[0][:batch_size]
+    return profile(build_units(config, data), x, optimizer_factory(config) if update else None, repeats=repeats)
+
+
+def _data(config: RunConfig) -> tuple[ImageData, dict[str, BatchLoader]]:
+    data = load(config.dataset, Path(config.data_root) if config.data_root else None)
+    return data, make_loaders(config, data, torch.device("cpu"))
+
+
+def _endless(loader: BatchLoader) -> Iterator[Batch]:
+    epoch = 0
+    while True:
+        loader.set_epoch(epoch)
+        yield from loader
+        epoch += 1
+
+
+def _barrier() -> float:
+    dist.barrier()
+    return time.perf_counter()
+
+
+def _accuracy(trainer: Trainer, job: Job, data: ImageData, loader: BatchLoader) -> float:
+    """Share of right answers of the whole network, put together from the stages of all ranks, on every rank."""
+    mine = {k: stage.state_dict() for k, stage in trainer.stages.items()}
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, mine)
+    weights = {k: state for part in gathered for k, state in part.items()}
+    layers = [state for k in sorted(weights) for state in _by_layer(weights[k])]
+    network = torch.nn.Sequential(*build_units(job.config, data)).eval()
+    for layer, state in zip(network, layers, strict=True):
+        layer.load_state_dict(state)
+    with torch.no_grad():
+        right = sum(int((network(x).argmax(1) == y).sum()) for x, y in loader)
+    return right / len(loader.y)
+
+
+def _by_layer(stage: dict[str, Any]) -> list[dict[str, Any]]:
+    """The state of a stage, an ``nn.Sequential`` of units, as one state per unit."""
+    layers = dict[str, dict[str, Any]]()
+    for name, value in stage.items():
+        number, _, rest = name.partition(".")
+        layers.setdefault(number, {})[rest] = value
+    return [layers[number] for number in sorted(layers, key=int)]
+
+
+def _status(field: str) -> int:
+    """A value of /proc/self/status in bytes: VmRSS, resident memory now, or VmHWM, its peak."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return 1024 * int(line.split()[1])

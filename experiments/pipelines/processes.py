@@ -1,0 +1,129 @@
+"""Run a function in fresh processes that form a gloo group; nothing is left behind, whatever happens to one of them.
+
+The processes are forked from a server that has only imported the packages: they start in a fraction of a second, and
+each one's memory is its own. They meet at a file, hence need no free port.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from layerpipe2.errors import UserError
+
+T = TypeVar("T")
+
+# A server with threads should not fork; torch's profiler need not tell stderr when it starts.
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "KINETO_LOG_LEVEL": "99"}
+
+
+def run_ranks(work: Callable[..., T], ranks: int, *arguments: Any, timeout: float = 600.0) -> list[T]:
+    """Call ``work(*arguments)`` on ``ranks`` processes of one thread each, within a process group.
+
+    Args:
+        work: a function of a module that can be imported.
+        ranks: number of processes.
+        arguments: sent to every process; must pickle.
+        timeout: s after which all processes are ended.
+
+    Returns:
+        The results in the order of the ranks.
+
+    Raises:
+        UserError: naming the rank that failed, died or did not finish, with its reason.
+    """
+    os.environ.update(_ENVIRONMENT)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["experiments.pipelines.measure", "sklearn.datasets"])
+    with tempfile.TemporaryDirectory() as folder:
+        pipes = [context.Pipe(duplex=False) for _ in range(ranks)]
+        processes = [
+            context.Process(
+                target=_rank, args=(rank, ranks, Path(folder), sender, timeout, work, arguments), daemon=True
+            )
+            for rank, (_, sender) in enumerate(pipes)
+        ]
+        try:
+            for process, (_, sender) in zip(processes, pipes, strict=True):
+                process.start()
+                sender.close()  # so that the end of the process is the end of the pipe
+            return _collect([receiver for receiver, _ in pipes], timeout)
+        finally:
+            for process in processes:
+                if process.pid is not None:
+                    process.kill()
+                    process.join()
+
+
+def _collect(receivers: list[Connection], timeout: float) -> list[Any]:
+    """Results by rank; a failure is raised without waiting for the ranks that can't go on."""
+    results, failures = dict[int, Any](), list[tuple[float, str]]()
+    open_, end = dict(enumerate(receivers)), time.monotonic() + timeout
+    while open_:
+        # A rank's failure soon fails its neighbours: the earliest is the cause.
+        ready = wait(open_.values(), 1.0 if failures else max(0.0, end - time.monotonic()))
+        if not ready:
+            break
+        for rank in [r for r, receiver in open_.items() if receiver in ready]:
+            when, answer = _answer(rank, open_.pop(rank))
+            if when is None:
+                results[rank] = answer
+            else:
+                failures.append((when, answer))
+    if failures:
+        raise UserError(min(failures)[1])
+    if open_:
+        raise UserError(f"ranks {sorted(open_)} did not finish within {timeout:g} s")
+    return [results[rank] for rank in sorted(results)]
+
+
+def _answer(rank: int, receiver: Connection) -> tuple[float | None, Any]:
+    """None and the result, or the time of the failure and a line about it."""
+    try:
+        when, answer = pickle.loads(receiver.recv_bytes())
+    except EOFError:
+        return 0.0, f"rank {rank} died without a word"
+    return when, answer if when is None else f"rank {rank} failed: {answer}"
+
+
+def _rank(
+    rank: int,
+    ranks: int,
+    folder: Path,
+    sender: Connection,
+    timeout: float,
+    work: Callable[..., Any],
+    arguments: tuple[Any, ...],
+) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    limit = timedelta(seconds=timeout + 60)  # the caller's comes first
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=ranks, timeout=limit)
+    answer: tuple[float | None, Any]
+    try:
+        answer = None, work(*arguments)
+    except Exception as error:
+        answer = time.monotonic(), str(error) if isinstance(error, UserError) else traceback.format_exc()
+    # Bytes: as objects, tensors would travel as handles, which end with this process.
+    sender.send_bytes(pickle.dumps(answer))
+    dist.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

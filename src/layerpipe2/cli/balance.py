@@ -1,0 +1,82 @@
+"""``layerpipe2 balance``."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from layerpipe2 import networks
+from layerpipe2.balance import Balance, balanced, profile
+from layerpipe2.cli.options import config_from
+from layerpipe2.costs import StageWork
+from layerpipe2.data import DATASETS, load
+from layerpipe2.runs.config import Rule, check
+from layerpipe2.runs.inputs import resolve_device
+from layerpipe2.runs.optim import optimizer_factory
+
+_COUNT = Rule("", "", "int", low=1)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Time the network's layers, print them, the best cut and the speed that it predicts.
+
+    Raises:
+        UserError: on bad settings.
+    """
+    check("--stages", options.stages, _COUNT)
+    check("--repeats", options.repeats, _COUNT)
+    config = config_from(options)
+    if config.dataset not in DATASETS:
+        load(config.dataset)  # says which names there are
+    spec, device = DATASETS[config.dataset], resolve_device(config.device)
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    units = networks.build(
+        config.network, input_shape=spec.image_shape, num_classes=spec.num_classes, width=config.width
+    )
+    units = [unit.to(device) for unit in units]
+    x = torch.randn(config.batch_size, *spec.image_shape, device=device)
+    best = balanced(profile(units, x, optimizer_factory(config), repeats=options.repeats), options.stages)
+    print(f"{config.network} for {config.dataset}: {len(units)} layers, mini-batches of {config.batch_size}, "
+          f"{config.optimizer}, {config.threads} thread(s), median of {options.repeats} steps\n")  # fmt: skip
+    print(f"{unit_table(best)}\n\n{stage_table(best)}\n")
+    print(prediction(best))
+
+
+def unit_table(cut: Balance) -> str:
+    """One line per layer: its stage, parameters, output per mini-batch and times in ms."""
+    lines = ["layer  stage  parameters  output kB  forward ms  backward ms  update ms"]
+    stages = [sum(start <= i for start in cut.starts) - 1 for i in range(len(cut.units))]
+    for i, (k, unit) in enumerate(zip(stages, cut.units, strict=True)):
+        parameters, kilobytes = unit.parameter_bytes // 4, unit.output_bytes / 1e3
+        lines.append(f"{i:5d}  {k:5d}  {parameters:10,d}  {kilobytes:9.1f}  {_times(unit)}")
+    return "\n".join(lines)
+
+
+def stage_table(cut: Balance) -> str:
+    """One line per stage: layers, time per mini-batch and its share."""
+    lines = ["stage  layers      ms  share"]
+    ends = (*cut.starts[1:], len(cut.units))
+    for k, (first, end, seconds) in enumerate(zip(cut.starts, ends, cut.seconds, strict=True)):
+        layers = f"{first}-{end - 1}" if end - first > 1 else str(first)
+        lines.append(f"{k:5d}  {layers:>6}  {1e3 * seconds:6.2f}  {seconds / cut.sequential:5.1%}")
+    return "\n".join(lines)
+
+
+def prediction(cut: Balance) -> str:
+    """The speed of the cut, and that of equally many layers per stage."""
+    count = len(cut.starts)
+    text = (
+        f"one process {1e3 * cut.sequential:.2f} ms per mini-batch; {count} processes of one stage each: predicted "
+        f"{1e3 * cut.period():.2f} ms, {cut.speedup():.2f}x"
+    )
+    group = -(-len(cut.units) // count)
+    even = Balance(cut.units, tuple(range(0, len(cut.units), group)), cut.link)
+    stages = len(even.starts)
+    return f"{text}\nby group size {group} ({stages} stages): predicted {even.speedup():.2f}x"
+
+
+def _times(unit: StageWork) -> str:
+    forward, backward, update = (1e3 * work.flops for work in (unit.forward, unit.activation, unit.weight))
+    return f"{forward:10.3f}  {backward:11.3f}  {update:9.3f}"

@@ -1,0 +1,111 @@
+"""Text as a data set: windows of characters, each the question for the next one.
+
+``python-docs`` is the English reference text that every CPython carries for ``help()``: the module
+``pydoc_data.topics``, written by the Python documentation's authors (PSF licence). Some topics contain others, so a
+paragraph counts once; what is left is about 400,000 characters. The text grows a little with each version of Python,
+which a run's record names.
+
+The vocabulary is the same for every text and version: newline, the printable ASCII characters, and one number for all
+the others. The last tenth of the text is for testing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+
+import torch
+from torch import Tensor
+
+from layerpipe2.data.types import TextData
+from layerpipe2.errors import UserError
+
+ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
+VOCABULARY = len(ALPHABET) + 1
+CONTEXT = 128
+"""Characters of a window."""
+TEST_SHARE = 0.1
+
+_LEAST = 300_000  # characters; 376,677 in Python 3.11, 430,286 in 3.13
+_SHARES = {" ": (0.15, 0.25), "e": (0.07, 0.11), "t": (0.05, 0.09)}  # of English prose with examples of code
+_MOST_UNKNOWN = 0.01
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """A text by name: how it is read, and what to do if it can't be."""
+
+    name: str
+    read: Callable[[], str]
+    remedy: str
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(T,): characters of a window."""
+        return (CONTEXT,)
+
+    @property
+    def num_classes(self) -> int:
+        """Size of the vocabulary."""
+        return VOCABULARY
+
+
+def paragraphs(topics: Mapping[str, str]) -> str:
+    """The texts in the order of their names, without any paragraph that came before."""
+    return "\n\n".join(dict.fromkeys(p for name in sorted(topics) for p in topics[name].split("\n\n")))
+
+
+def encode(text: str) -> Tensor:
+    """Numbers of the characters, uint8 (number of characters,)."""
+    known = {character: number for number, character in enumerate(ALPHABET)}
+    return torch.tensor([known.get(character, len(ALPHABET)) for character in text], dtype=torch.uint8)
+
+
+def load_text(spec: TextSpec) -> TextData:
+    """Read, check and cut a text.
+
+    Raises:
+        UserError: if the text is missing, too short, or its letters aren't those of the text that is meant.
+    """
+    try:
+        text = spec.read()
+    except ImportError as error:
+        raise UserError(f"{spec.name}: this Python has no module {error.name}; {spec.remedy}") from None
+    _check(spec, text)
+    tokens = encode(text)
+    count = (len(tokens) - 1) // CONTEXT
+    x = tokens[: count * CONTEXT].view(count, CONTEXT)
+    y = tokens[1 : count * CONTEXT + 1].view(count, CONTEXT).long()
+    train = count - round(TEST_SHARE * count)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    source = f"pydoc_data.topics of Python {platform.python_version()} ({len(text)} characters, sha256 {digest})"
+    return TextData(spec.name, source, x[:train], y[:train], x[train:], y[train:], VOCABULARY)
+
+
+def _check(spec: TextSpec, text: str) -> None:
+    if len(text) < _LEAST:
+        raise UserError(f"{spec.name}: {len(text)} characters, expected at least {_LEAST}; {spec.remedy}")
+    for character, (low, high) in _SHARES.items():
+        share = text.count(character) / len(text)
+        if not low <= share <= high:
+            what = f"{share:.1%} of the characters are {character!r}, expected {low:.0%} to {high:.0%}"
+            raise UserError(f"{spec.name}: {what}; {spec.remedy}")
+    unknown = sum(character not in ALPHABET for character in text) / len(text)
+    if unknown > _MOST_UNKNOWN:
+        what = f"{unknown:.1%} of the characters are not ASCII, expected at most {_MOST_UNKNOWN:.0%}"
+        raise UserError(f"{spec.name}: {what}; {spec.remedy}")
+
+
+def _python_docs() -> str:
+    return paragraphs(import_module("pydoc_data.topics").topics)
+
+
+TEXTS: dict[str, TextSpec] = {
+    "python-docs": TextSpec(
+        "python-docs", _python_docs, "install a complete Python (on Debian: apt-get install libpython3-stdlib)"
+    )
+}
+"""The texts by name."""

@@ -1,0 +1,53 @@
+"""Exact weights for the first updates, then another method: a warm-up of the reconstruction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from layerpipe2.history.base import Consumes, State, WeightHistory
+
+
+@dataclass(frozen=True)
+class StashFirst(WeightHistory):
+    """``W(t - d)`` before update number ``updates``, what ``then`` recalls from there on.
+
+    ``then`` records from the first update on, so that its average is full when it takes over.
+
+    Attributes:
+        then: the method that takes over.
+        updates: number of updates with exact weights, counted from the last fill of the pipeline.
+    """
+
+    constants: ClassVar[tuple[str, ...]] = ("until", "gain", "span", "table")  # its own, and those of any other method
+    consumes: Consumes = field(default="nothing", init=False)
+    then: WeightHistory = field(kw_only=True)
+    updates: int = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "consumes", self.then.consumes)
+
+    @property
+    def keeps_weights(self) -> bool:
+        """True: it begins as a stash."""
+        return True
+
+    def init(self, weights: Tensor, delay: int) -> State:
+        """The state of ``then``, and ``until`` (1,), the number of updates."""
+        until = torch.full((1,), self.updates, dtype=torch.int64, device=weights.device)
+        return {**self.then.init(weights, delay), "until": until}
+
+    def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
+        """One or the other, chosen on the device: a CUDA graph of the step holds both."""
+        return torch.where(step < state["until"], delayed, self.then.recall(state, latest, delayed, step))
+
+    def record(self, state: State, update: Tensor, step: Tensor) -> None:
+        """Show ``then`` the update."""
+        self.then.record(state, update, step)
+
+    def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
+        """The larger of the two: the memory must be there in the beginning."""
+        return max(float(delay), self.then.copies(delay, momentum_buffer=momentum_buffer))

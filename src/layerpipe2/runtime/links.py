@@ -1,0 +1,221 @@
+"""Messages between neighbouring processes of the pipeline: preallocated buffers, transfers beside the computation.
+
+A message is one flat buffer of bytes: a header that says which tensors follow, then their memory as it is. All messages
+of a link have the size that the first one announces, so that the receiver can post its buffers before they are sent.
+Mini-batches may therefore shrink (the last one of an epoch) but not grow.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from layerpipe2.errors import UserError
+from layerpipe2.layout import is_dense
+
+_HEADER = 64  # int64 elements: the number of tensors, then (dtype, dimensions, sizes ..., strides ...) of each
+_ALIGN = 64  # bytes, as torch's own allocations: some kernels round differently on other addresses
+_DTYPES = (
+    torch.float32,
+    torch.float64,
+    torch.bfloat16,
+    torch.float16,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+    torch.bool,
+)
+
+
+class Watch(Protocol):
+    """Who looks after the other processes; see :mod:`layerpipe2.runtime.watchdog`."""
+
+    def progress(self, step: int) -> None:
+        """This process got on, and is at ``step``."""
+
+    def waiting(self, peer: int | None) -> None:
+        """This process waits for ``peer`` from now on, or for nobody."""
+
+    def explain(self, error: BaseException) -> str:
+        """One line on why a transfer failed: which rank, and what became of it."""
+
+
+class Unwatched:
+    """Looks after nobody."""
+
+    def progress(self, step: int) -> None:
+        """Not noted."""
+
+    def waiting(self, peer: int | None) -> None:
+        """Not noted."""
+
+    def explain(self, error: BaseException) -> str:
+        """What the transfer says of itself."""
+        return f"a transfer failed: {error}"
+
+
+class PeerLost(UserError):
+    """A neighbour is gone, or did not answer in time."""
+
+
+class Channel:
+    """One direction of messages of one kind between this process and ``peer``.
+
+    Args:
+        peer: rank of the neighbour.
+        tag: tells the kinds of messages between the same two processes apart.
+        device: where the buffers lie.
+        timeout: how long a transfer may take.
+    """
+
+    def __init__(self, peer: int, tag: int, device: torch.device, timeout: timedelta, watch: Watch) -> None:
+        self.peer, self.tag, self.device, self.timeout, self.watch = peer, tag, device, timeout, watch
+        self.capacity = 0
+
+    def wait(self, work: Any) -> None:
+        """Wait for a transfer.
+
+        Raises:
+            PeerLost: saying which rank failed and how.
+        """
+        if work.is_completed():
+            return
+        self.watch.waiting(self.peer)
+        try:
+            work.wait(self.timeout)
+        except RuntimeError as error:
+            raise PeerLost(self.watch.explain(error)) from error
+        self.watch.waiting(None)
+
+    def buffer(self) -> Tensor:
+        """Uninitialised bytes for one message."""
+        return torch.empty(self.capacity, dtype=torch.uint8, device=self.device)
+
+
+class Outbox(Channel):
+    """Sends; returns at once, and keeps what is under way in ``depth`` buffers."""
+
+    def __init__(self, *args: Any, depth: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.depth = depth
+        self._under_way: deque[tuple[Any, Tensor]] = deque()
+
+    def send(self, *tensors: Tensor) -> None:
+        """Copy the tensors into a message and let it go.
+
+        Raises:
+            UserError: if they need more room than the link's first message, or can't be described by the header.
+        """
+        parts = [t if is_dense(t) else t.contiguous() for t in tensors]
+        size = _HEADER * 8 + sum(_padded(t) for t in parts)
+        if not self.capacity:
+            self._announce(size)
+        if size > self.capacity:
+            raise UserError(
+                f"a mini-batch needs {size} bytes on the way to rank {self.peer}, but the first one needed "
+                f"{self.capacity}; between processes batches may shrink, not grow: put the largest one first"
+            )
+        message = self._free_buffer()
+        _pack(parts, message)
+        self._under_way.append((dist.isend(message, self.peer, tag=self.tag), message))
+
+    def flush(self) -> None:
+        """Wait until everything has left."""
+        while self._under_way:
+            self.wait(self._under_way.popleft()[0])
+
+    def _announce(self, size: int) -> None:
+        self.capacity = size
+        note = torch.tensor([size], dtype=torch.int64, device=self.device)
+        self.wait(dist.isend(note, self.peer, tag=self.tag))
+
+    def _free_buffer(self) -> Tensor:
+        if len(self._under_way) < self.depth and not (self._under_way and self._under_way[0][0].is_completed()):
+            return self.buffer()
+        work, message = self._under_way.popleft()
+        self.wait(work)
+        return message
+
+
+class Inbox(Channel):
+    """Receives, in order, into ``slots`` buffers used in turn; up to ``ahead`` receptions are posted in advance.
+
+    What :meth:`receive` returns lies in such a buffer, and stays there for ``slots - ahead`` further receptions.
+    """
+
+    def __init__(self, *args: Any, slots: int, ahead: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.slots, self.ahead = slots, ahead
+        self._buffers: list[Tensor] = []
+        self._posted: deque[tuple[Any, Tensor]] = deque()
+        self._number = 0
+        self._expected = 0
+
+    def expect(self, messages: int) -> None:
+        """So many further messages will come; no more receptions are posted than that."""
+        self._expected += messages
+
+    def receive(self) -> list[Tensor]:
+        """The next message's tensors, views of the buffer that it lies in."""
+        if not self.capacity:
+            note = torch.empty(1, dtype=torch.int64, device=self.device)
+            self.wait(dist.irecv(note, self.peer, tag=self.tag))
+            self.capacity = int(note)
+        self._post(1)
+        work, message = self._posted.popleft()
+        self.wait(work)
+        self._post(self.ahead)
+        return _unpack(message)
+
+    def _post(self, count: int) -> None:
+        while len(self._posted) < count and self._expected > 0:
+            if len(self._buffers) < self.slots:
+                self._buffers.append(self.buffer())
+            message = self._buffers[self._number % self.slots]
+            self._posted.append((dist.irecv(message, self.peer, tag=self.tag), message))
+            self._number += 1
+            self._expected -= 1
+
+
+def _padded(tensor: Tensor) -> int:
+    return -(-tensor.numel() * tensor.element_size() // _ALIGN) * _ALIGN
+
+
+def _pack(tensors: Sequence[Tensor], message: Tensor) -> None:
+    numbers, offset = [len(tensors)], _HEADER * 8
+    for tensor in tensors:
+        if tensor.dtype not in _DTYPES:
+            raise UserError(f"a tensor of type {tensor.dtype} can't travel between processes; use one of "
+                            f"{', '.join(str(dtype) for dtype in _DTYPES)}")  # fmt: skip
+        numbers += [_DTYPES.index(tensor.dtype), tensor.ndim, *tensor.shape, *tensor.stride()]
+        _view(message, offset, tensor.dtype, tensor.shape, tensor.stride()).copy_(tensor)
+        offset += _padded(tensor)
+    if len(numbers) > _HEADER:
+        raise UserError(f"tensors of {[t.ndim for t in tensors]} dimensions can't travel together; flatten some")
+    message[: len(numbers) * 8].view(torch.int64).copy_(torch.tensor(numbers))
+
+
+def _unpack(message: Tensor) -> list[Tensor]:
+    numbers = iter(message[: _HEADER * 8].view(torch.int64).tolist())
+    tensors, offset = [], _HEADER * 8
+    for _ in range(next(numbers)):
+        dtype, ndim = _DTYPES[next(numbers)], next(numbers)
+        shape, stride = [next(numbers) for _ in range(ndim)], [next(numbers) for _ in range(ndim)]
+        tensors.append(_view(message, offset, dtype, shape, stride))
+        offset += _padded(tensors[-1])
+    return tensors
+
+
+def _view(message: Tensor, offset: int, dtype: torch.dtype, shape: Sequence[int], stride: Sequence[int]) -> Tensor:
+    end = offset + -(-_bytes(shape, dtype) // _ALIGN) * _ALIGN
+    return message[offset:end].view(dtype).as_strided(shape, stride)
+
+
+def _bytes(shape: Sequence[int], dtype: torch.dtype) -> int:
+    return int(torch.Size(shape).numel()) * dtype.itemsize

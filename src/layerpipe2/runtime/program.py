@@ -1,0 +1,165 @@
+"""What one process does, in which order: the pipeline without a clock.
+
+A stage with delay ``d`` runs ``F(0) ... F(d) B(0) F(d+1) B(1) ...``: the forward pass of batch ``t`` follows ``t - d``
+updates, and that is all that the delay law says. The order of everything else comes from the data: a process that has
+nothing to compute with waits. With LayerPipe2's delays each boundary between stages then holds one activation and one
+gradient, sent in one tick and used in the next, so that sending takes place beside computing; with PipeDream's it is
+1F1B. *Step* ``t`` of a process is everything up to its update ``t``: ``F(t + d)`` and ``B(t)`` of each of its stages.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+from torch import Tensor
+
+from layerpipe2.engine import Loss
+from layerpipe2.errors import UserError
+from layerpipe2.metrics import Totals
+from layerpipe2.runtime.links import Inbox, Outbox
+from layerpipe2.runtime.local_stage import LocalStage, local_loss
+from layerpipe2.runtime.settled import Settled
+from layerpipe2.runtime.timeline import Timeline
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Neighbours:
+    """The four directions of a process in training; ``None`` at the ends of the pipeline.
+
+    Targets travel with their mini-batch from the first stage to the last, so that only the first reads data.
+    """
+
+    def __init__(
+        self,
+        activations_in: Inbox | None,
+        activations_out: Outbox | None,
+        gradients_in: Inbox | None,
+        gradients_out: Outbox | None,
+    ) -> None:
+        self.activations_in, self.activations_out = activations_in, activations_out
+        self.gradients_in, self.gradients_out = gradients_in, gradients_out
+
+    def expect(self, batches: float) -> None:
+        """So many more mini-batches will pass (infinitely many may)."""
+        count = 2**62 if math.isinf(batches) else int(batches)
+        for inbox in (self.activations_in, self.gradients_in):
+            if inbox is not None:
+                inbox.expect(count)
+
+    def flush(self) -> None:
+        """Wait until all messages have left."""
+        for outbox in (self.activations_out, self.gradients_out):
+            if outbox is not None:
+                outbox.flush()
+
+
+class Program:
+    """The steps of one process.
+
+    Args:
+        stages: its stages, input side first; consecutive ones of the pipeline.
+        neighbours: where messages come from and go to.
+        source: gives the next mini-batch; used by the process with the first stage.
+        loss: ``loss(outputs, targets)`` -> scalar, used by the process with the last stage.
+        totals: where the last process adds up losses.
+        timeline: takes time stamps, if wanted.
+        check_finite: stop at the first activation, loss or gradient that is not finite.
+    """
+
+    def __init__(
+        self,
+        stages: list[LocalStage],
+        neighbours: Neighbours,
+        source: Callable[[], Batch],
+        loss: Loss,
+        totals: Totals,
+        timeline: Timeline | None = None,
+        *,
+        check_finite: bool = False,
+    ) -> None:
+        self.check_finite = check_finite
+        self.stages, self.neighbours, self.source, self.loss, self.totals = stages, neighbours, source, loss, totals
+        self.timeline = timeline
+        self.settled = [Settled(stage) for stage in stages]
+        self.done = 0
+        self.epoch = 1
+        self.limit: float = 0
+        self._forwarded = [0] * len(stages)
+        self._arrived: list[deque[list[Tensor]]] = [deque() for _ in stages]
+        self._losses: deque[tuple[Tensor, Tensor, Tensor]] = deque()
+        self._gradient: Tensor | None = None
+
+    def start(self, batches: float, *, epoch: int, done: int = 0) -> None:
+        """Begin with an empty pipeline: ``batches`` mini-batches will follow on ``done`` updates, ``epoch`` in each."""
+        self.done, self.limit, self.epoch = done, done + batches, epoch
+        self._forwarded = [done] * len(self.stages)
+        self.neighbours.expect(batches)
+
+    def step(self) -> None:
+        """Everything up to the next update of every stage."""
+        epoch_end = (self.done // self.epoch + 1) * self.epoch
+        for i, stage in enumerate(self.stages):
+            while self._forwarded[i] < min(self.limit, self.done + stage.delay + 1):
+                self._forward(i)
+                if self._forwarded[i] % self.epoch == 0:
+                    self.settled[i].take(self._forwarded[i])
+        backwards = list(reversed(list(enumerate(self.stages))))
+        for i, stage in backwards:
+            self._backward(i, stage)
+        for i, stage in backwards:
+            self.settled[i].keep(self.done, epoch_end)
+            self._update(stage)
+        if self._losses:  # counted in the epoch of the update, as the simulator does
+            self.totals.add(*self._losses.popleft())
+        self.done += 1
+
+    def _forward(self, i: int) -> None:
+        stage, batch = self.stages[i], self._forwarded[i]
+        with self._span("wait", stage, batch):
+            x, *targets = self._arrived[i].popleft() if i else self._incoming()
+        last = i == len(self.stages) - 1 and self.neighbours.activations_out is None
+        with self._span("forward", stage, batch), self.settled[i].as_of(batch):
+            outputs, loss = stage.forward(x, local_loss(self.loss, targets[0]) if last else None)
+        self._check(loss if loss is not None else outputs, "output", stage, batch)
+        if loss is not None:
+            self._losses.append((loss, outputs, targets[0]))
+        elif i + 1 < len(self.stages):
+            self._arrived[i + 1].append([outputs, *targets])
+        elif self.neighbours.activations_out is not None:
+            self.neighbours.activations_out.send(outputs, *targets)
+        self._forwarded[i] += 1
+
+    def _backward(self, i: int, stage: LocalStage) -> None:
+        gradient = self._gradient if i + 1 < len(self.stages) else None
+        inbox = self.neighbours.gradients_in if i + 1 == len(self.stages) else None
+        if inbox is not None:
+            with self._span("wait", stage, self.done):
+                gradient = inbox.receive()[0]
+        with self._span("backward", stage, self.done):
+            self._gradient = stage.backward(gradient)
+        self._check(self._gradient, "gradient of the input", stage, self.done)
+        outbox = self.neighbours.gradients_out if i == 0 else None
+        if outbox is not None and self._gradient is not None:
+            outbox.send(self._gradient)
+
+    def _update(self, stage: LocalStage) -> None:
+        with self._span("weights", stage, self.done):
+            stage.finish_backward()
+            stage.update()
+
+    def _check(self, value: Tensor | None, what: str, stage: LocalStage, batch: int) -> None:
+        if self.check_finite and value is not None and not bool(value.sum().isfinite()):
+            raise UserError(f"stage {stage.index} diverged at mini-batch {batch}: its {what} is not finite; lower the "
+                            "learning rate, or go on all the same with check_finite=False")  # fmt: skip
+
+    def _incoming(self) -> list[Tensor]:
+        inbox = self.neighbours.activations_in
+        return list(self.source()) if inbox is None else inbox.receive()
+
+    def _span(self, what: str, stage: LocalStage, batch: int) -> Any:
+        return nullcontext() if self.timeline is None else self.timeline.span(what, stage.index, batch)

@@ -1,0 +1,227 @@
+"""How a ``PipelinedModule`` trains as one process of several."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from layerpipe2.errors import UserError
+from layerpipe2.history import WeightHistory
+from layerpipe2.layout import trainable
+from layerpipe2.runtime.feed import Feed
+from layerpipe2.runtime.links import Inbox, Outbox
+from layerpipe2.runtime.local_stage import LocalStage
+from layerpipe2.runtime.program import Batch, Neighbours, Program
+from layerpipe2.simulation import Execution
+from layerpipe2.stages import check_stages
+
+if TYPE_CHECKING:
+    from layerpipe2.pipeline import PipelinedModule
+    from layerpipe2.runtime.strategy import PipelineStrategy
+
+_ACTIVATIONS, _GRADIENTS = 0, 1
+_EVALUATION = {"val": 2, "test": 3}
+
+
+class Runner(Execution):
+    """The stages of this process, between its neighbours.
+
+    Args:
+        module: the whole network; the stages of other processes are dropped from it.
+        strategy: knows the rank, the other processes and which stages are whose.
+    """
+
+    def __init__(self, module: PipelinedModule, strategy: PipelineStrategy) -> None:
+        super().__init__(module)
+        self.strategy = strategy
+        self.mine = strategy.stages_of(strategy.global_rank, module.schedule.num_stages)
+        if isinstance(module.stages, nn.ModuleList):
+            check_stages(list(module.stages))
+            strategy.network = _fingerprint(module.stages)
+            module.stages = nn.ModuleDict({str(k): module.stages[k] for k in self.mine})  # type: ignore[assignment]
+        self.stages: dict[int, nn.Module] = {int(k): stage for k, stage in module.stages.items()}  # type: ignore[operator]
+        self.program: Program | None = None
+        self._evaluation: dict[str, tuple[Inbox | None, Outbox | None]] = {}
+        self._ahead: Iterator[Any] = iter(())
+
+    @property
+    def trained(self) -> dict[int, bool]:
+        """Stage -> whether it has something to train, hence an optimizer."""
+        return {k: any(trainable(p) for p in stage.parameters()) for k, stage in self.stages.items()}
+
+    def check(self) -> None:
+        """Delays that a pipeline can have, native precision, the same program everywhere."""
+        module = self.module
+        if not module.schedule.is_realizable:
+            raise UserError(f"delays {list(module.schedule.delays)} grow towards the output, which no pipeline can "
+                            "have; give delays that don't")  # fmt: skip
+        if module.precision != "native" or "16" in str(module.trainer.precision):
+            raise UserError("a pipeline of several processes computes in the parameters' own type; leave precision and "
+                            "the Trainer's precision alone")  # fmt: skip
+
+    def optimizers(self) -> Any:
+        """An optimizer per stage that has something to train, so that a checkpoint can be cut by stage."""
+        module = self.module
+        made = [module.make_optimizer(stage.parameters()) for k, stage in self.stages.items() if self.trained[k]]
+        if module.make_scheduler is None:
+            return made
+        return made, [{"scheduler": module.make_scheduler(optimizer)} for optimizer in made]
+
+    def start(self, resumed: Mapping[str, Any] | None) -> None:
+        """Connect to the neighbours; lay the stages out; where a checkpoint left mini-batches in flight, rerun them."""
+        module, trainer = self.module, self.module.trainer
+        self.strategy.agree(self._facts())
+        seed = module.stage_seed or 0
+        stages = [
+            LocalStage(stage, k, module.schedule.delays[k], module.history, optimizer, seed=seed,
+                       gradient_clip_norm=module.gradient_clip_norm, split_backward=self.strategy.split_backward)
+            for (k, stage), optimizer in zip(self.stages.items(), self._given_optimizers(), strict=True)
+        ]  # fmt: skip
+        self.program = Program(
+            stages, self._neighbours(), self._next_batch, module.loss, self.totals["train"], self.strategy.timeline,
+            check_finite=self.strategy.check_finite,
+        )  # fmt: skip
+        done = 0
+        if resumed is not None:
+            done = int(resumed["done"])
+            for k, settled in zip(self.stages, self.program.settled, strict=True):
+                settled.load_state_dict(resumed["stages"][k], done, in_flight=not module.drain)
+        self._batches = int(trainer.num_training_batches)
+        if self.strategy.is_global_zero:
+            self._ahead = self._feed().ahead(trainer.current_epoch, self._batches)
+        if not module.drain:
+            self.program.start(self._remaining(), epoch=self._batches, done=done)
+
+    def start_epoch(self) -> None:
+        """Audit the next forward passes; with ``drain``, begin with an empty pipeline."""
+        program = self._running()
+        for stage in program.stages:
+            stage.audit_next()
+        if self.module.drain:
+            for stage in program.stages:
+                stage.refill()
+            program.start(self._batches, epoch=self._batches)
+
+    def train(self, batch: Any) -> None:
+        """This process's share of one step."""
+        program = self._running()
+        self.strategy.watch.progress(program.done)
+        program.step()
+
+    def start_evaluation(self) -> None:
+        """Stages that have already seen the next epoch's mini-batches show the buffers of this one's end."""
+        for settled in self.program.settled if self.program else ():
+            settled.exchange(self._running().done)
+
+    def evaluate(self, phase: str, batch: Any) -> None:
+        """Pass one mini-batch on; the last process adds up."""
+        self.strategy.watch.progress(self.program.done if self.program else 0)
+        inbox, outbox = self._evaluation_links(phase)
+        if inbox is None:
+            x, y = batch
+        else:
+            inbox.expect(1)
+            x, y = inbox.receive()
+        for stage in self.stages.values():
+            x = stage(x)
+        if outbox is None:
+            self.totals[phase].add(self.module.loss(x, y), x, y)
+        else:
+            outbox.send(x, y)
+
+    def results(self, phase: str) -> dict[str, Tensor]:
+        """The last process's means, in every process."""
+        if phase == "val":
+            self.start_evaluation()  # the second exchange puts the buffers back
+        return self.strategy.from_last(self.totals[phase].drain())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Per stage, what its continuation needs.
+
+        Raises:
+            UserError: in the middle of an epoch, when mini-batches are in flight.
+        """
+        program = self._running()
+        if program.done % self._batches and program.done < program.limit:
+            raise UserError("a pipeline of several processes saves at the end of an epoch only; drop "
+                            "every_n_train_steps and the like")  # fmt: skip
+        stages = {k: s.state_dict(program.done) for k, s in zip(self.stages, program.settled, strict=True)}
+        return {"stages": stages, "done": 0 if self.module.drain else program.done}
+
+    def _facts(self) -> dict[str, str]:
+        """What must be the same in all processes, in words."""
+        module, trainer = self.module, self.module.trainer
+        optimizer = next((o for o in self._given_optimizers() if o is not None), None)
+        return {
+            "network": self.strategy.network,
+            "delays": str(module.schedule.delays),
+            "weight history": _method(module.history),
+            **({} if optimizer is None else {f"optimizer's {k}": str(v) for k, v in optimizer.defaults.items()}),
+            "drain, clipping, seed of the stages": f"{module.drain}, {module.gradient_clip_norm}, {module.stage_seed}",
+            "mini-batches": f"{trainer.num_training_batches} for {trainer.max_epochs} epochs",
+        }
+
+    def _running(self) -> Program:
+        assert self.program is not None, "training has not started"
+        return self.program
+
+    def _remaining(self) -> float:
+        trainer = self.module.trainer
+        epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs - trainer.current_epoch
+        steps = math.inf if trainer.max_steps == -1 else trainer.max_steps - trainer.global_step
+        return min(epochs * self._batches, steps)
+
+    def _given_optimizers(self) -> list[Any]:
+        """One per stage or ``None``. The first is Lightning's wrapper, whose steps the ``Trainer`` counts."""
+        wrapped, plain = self.module.optimizers(), self.module.optimizers(use_pl_optimizer=False)
+        first, rest = (wrapped, plain) if isinstance(wrapped, list) else ([wrapped], [plain])
+        ready = iter([*first[:1], *rest[1:]])  # type: ignore[index]
+        return [next(ready) if trains else None for trains in self.trained.values()]
+
+    def _feed(self) -> Feed:
+        feed = self.module.trainer.train_dataloader
+        if not isinstance(feed, Feed):
+            raise UserError(f"training data are a {type(feed).__name__}; a pipeline of several processes takes one "
+                            "data loader")  # fmt: skip
+        return feed
+
+    def _next_batch(self) -> Batch:
+        x, y = self.module.transfer_batch_to_device(next(self._ahead), self.strategy.root_device, 0)
+        return x, y
+
+    def _neighbours(self) -> Neighbours:
+        delays, (first, last) = self.module.schedule.delays, (self.mine[0], self.mine[-1])
+        before = delays[first - 1] - delays[first] if first else 0
+        ahead = max(1, before)
+        activations_in = self.strategy.inbox(-1, _ACTIVATIONS, slots=delays[first] + ahead + 2, ahead=ahead)
+        return Neighbours(
+            activations_in,
+            self.strategy.outbox(+1, _ACTIVATIONS, depth=delays[last] + 2),
+            self.strategy.inbox(+1, _GRADIENTS, slots=2, ahead=1),
+            self.strategy.outbox(-1, _GRADIENTS, depth=2),
+        )
+
+    def _evaluation_links(self, phase: str) -> tuple[Inbox | None, Outbox | None]:
+        if phase not in self._evaluation:
+            tag = _EVALUATION[phase]
+            inbox = self.strategy.inbox(-1, tag, slots=2, ahead=1)
+            self._evaluation[phase] = inbox, self.strategy.outbox(+1, tag, depth=2)
+        return self._evaluation[phase]
+
+
+def _fingerprint(stages: nn.Module) -> str:
+    """Names and shapes of all weights, in short."""
+    shapes = [(name, tuple(value.shape), str(value.dtype)) for name, value in stages.state_dict().items()]
+    return hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]
+
+
+def _method(history: WeightHistory) -> str:
+    """A weight history and its constants, such as the decays."""
+    state = history.init(torch.zeros(1), 3)
+    constants = [state[name].tolist() for name in history.constants if name in state]
+    return f"{type(history).__name__} of {history.consumes} {constants}"

@@ -1,0 +1,237 @@
+"""Lightning's view of a pipeline of several processes: ``Trainer(strategy=PipelineStrategy())``, under ``torchrun``.
+
+The user's script, data module, loggers and callbacks stay as they are. Every process runs the ``Trainer``; each holds
+only its own stages, and the same metrics.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import warnings
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning.strategies import SingleDeviceStrategy
+
+from layerpipe2.errors import UserError
+from layerpipe2.pipeline import PipelinedModule
+from layerpipe2.runtime import checkpoint as checkpoints
+from layerpipe2.runtime.agreement import check_agreement, standard_facts
+from layerpipe2.runtime.feed import Feed
+from layerpipe2.runtime.links import Inbox, Outbox, PeerLost, Unwatched, Watch
+from layerpipe2.runtime.memory import StageMemory
+from layerpipe2.runtime.runner import Runner
+from layerpipe2.runtime.store import agent_hosts_store, first_line, host_store, join_store
+from layerpipe2.runtime.timeline import Timeline
+from layerpipe2.runtime.watchdog import EVERYONE, Watchdog
+
+T = TypeVar("T")
+
+
+class PipelineStrategy(SingleDeviceStrategy):
+    """One process per group of consecutive stages.
+
+    Args:
+        stages_per_process: how many stages each process takes, input side first; by default as evenly as possible.
+        timeout_s: seconds after which a process that does not answer is given up.
+        split_backward: compute the gradient of a stage's input, which the neighbour waits for, before those of its
+            weights. The results stay the same.
+        check_finite: end all processes, naming the stage, at the first activation, loss or gradient that is not finite.
+        timeline: takes time stamps of this process, if wanted.
+
+    Attributes:
+        memory: after training, what each stage of the whole pipeline holds.
+
+    Raises:
+        UserError: when training starts, if the script was not started by ``layerpipe2 launch`` or ``torchrun``, or
+            processes and stages don't fit.
+    """
+
+    strategy_name = "pipeline"
+
+    def __init__(
+        self,
+        stages_per_process: Sequence[int] | None = None,
+        *,
+        timeout_s: float = 60.0,
+        split_backward: bool = False,
+        check_finite: bool = True,
+        timeline: Timeline | None = None,
+    ) -> None:
+        super().__init__(device="cpu")
+        self.stages_per_process = stages_per_process
+        self.timeout_s = timeout_s
+        self.split_backward, self.check_finite, self.timeline = split_backward, check_finite, timeline
+        self.network = ""  # of the whole network, in short; a process forgets the stages that aren't its own
+        self.watch: Watch = Unwatched()
+        self.memory: list[StageMemory] = []
+        self._watchdog: Watchdog | None = None
+
+    def setup_environment(self) -> None:
+        """Join the other processes, see that they run the same code, and begin to watch over them."""
+        if not dist.is_initialized():
+            self._join()
+        self.global_rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        # Nothing is to be reduced: every process logs the last one's metrics.
+        warnings.filterwarnings("ignore", message=".*recommended to use .self.log.*sync_dist=True")
+        self.watch = self._watchdog = Watchdog(
+            *_address(), self.global_rank, self.world_size, timeout_s=self.timeout_s, label=socket.gethostname()
+        )
+        super().setup_environment()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Tell the other processes why this one ends."""
+        if self._watchdog is not None and not isinstance(exception, PeerLost):
+            self._watchdog.fail(first_line(exception))
+            self._watchdog = None
+
+    def teardown(self) -> None:
+        """Stop watching: the others may end."""
+        if self._watchdog is not None:
+            self._watchdog.close()
+        self.watch, self._watchdog = Unwatched(), None
+        super().teardown()
+
+    def agree(self, facts: dict[str, str]) -> None:
+        """Refuse to train unless all processes have the same ``facts``.
+
+        Raises:
+            UserError: naming the process, the fact and both values.
+        """
+        store = join_store(*_address(), self.timeout_s)
+        check_agreement(store, self.global_rank, self.world_size, facts, self.timeout_s)
+
+    def execution(self, module: PipelinedModule) -> Runner:
+        """This process's part of ``module``."""
+        return Runner(module, self)
+
+    @property
+    def is_global_zero(self) -> bool:
+        """Whether this is the process with the first stage, which also writes what all have in common."""
+        return self.global_rank == 0
+
+    def stages_of(self, rank: int, num_stages: int) -> list[int]:
+        """The stages that process ``rank`` owns.
+
+        Raises:
+            UserError: if there are fewer stages than processes, or ``stages_per_process`` does not add up.
+        """
+        world = self.world_size
+        counts = self.stages_per_process
+        if counts is None:
+            if num_stages < world:
+                raise UserError(f"{num_stages} stages for {world} processes; start at most one process per stage")
+            counts = [(i + 1) * num_stages // world - i * num_stages // world for i in range(world)]
+        if len(counts) != world or sum(counts) != num_stages or min(counts) < 1:
+            raise UserError(f"stages_per_process is {list(counts)}; give {world} numbers that add up to {num_stages}, "
+                            "one per process")  # fmt: skip
+        start = sum(counts[:rank])
+        return list(range(start, start + counts[rank]))
+
+    def inbox(self, direction: int, tag: int, *, slots: int, ahead: int) -> Inbox | None:
+        """Messages from the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
+        peer = self.global_rank + direction
+        if not 0 <= peer < self.world_size:
+            return None
+        return Inbox(peer, tag, self.root_device, self._transfer_timeout, self.watch, slots=slots, ahead=ahead)
+
+    def outbox(self, direction: int, tag: int, *, depth: int) -> Outbox | None:
+        """Messages to the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
+        peer = self.global_rank + direction
+        if not 0 <= peer < self.world_size:
+            return None
+        return Outbox(peer, tag, self.root_device, self._transfer_timeout, self.watch, depth=depth)
+
+    def on_train_end(self) -> None:
+        """Note, in every process, what each stage of the pipeline holds."""
+        program = self._runner().program
+        rows = [StageMemory.of(stage, self.global_rank) for stage in program.stages] if program else []
+        self.memory = [row for part in self.gather(rows) for row in part]
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's ``value``, in order of rank, in every process."""
+        found: list[Any] = [None] * self.world_size
+        self._together(lambda: dist.all_gather_object(found, value))
+        return found
+
+    def from_last(self, value: T) -> T:
+        """The last process's ``value``, in every process."""
+        return self.broadcast(value, self.world_size - 1)
+
+    def broadcast(self, obj: T, src: int = 0) -> T:
+        """``obj`` of process ``src``."""
+        box = [obj]
+        self._together(lambda: dist.broadcast_object_list(box, src))
+        return box[0]
+
+    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
+        """Whether all processes (or any) decide so: where callbacks must do the same everywhere."""
+        votes = torch.tensor(int(decision))
+        self._together(lambda: dist.all_reduce(votes, dist.ReduceOp.MIN if all else dist.ReduceOp.MAX))
+        return bool(votes)
+
+    def barrier(self, name: str | None = None) -> None:
+        """Wait for all processes."""
+        self._together(dist.barrier)
+
+    def process_dataloader(self, dataloader: object) -> Feed:
+        """Only the process with the first stage reads data."""
+        return Feed(cast(Any, dataloader), reads=self.global_rank == 0)
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Every process has optimizers of its own."""
+        return optimizer.state_dict()
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        """A folder with one file per stage; see :mod:`layerpipe2.runtime.checkpoint`."""
+        runner = self._runner()
+        common, parts = checkpoints.split_by_stage(checkpoint, runner.trained)
+        checkpoints.write(Path(filepath), common, parts, first=self.is_global_zero, barrier=self.barrier)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """This process's stages from such a folder."""
+        return checkpoints.read(Path(checkpoint_path), self._runner().mine)
+
+    def remove_checkpoint(self, filepath: Any) -> None:
+        """Delete such a folder."""
+        if self.is_global_zero:
+            checkpoints.remove(Path(filepath))
+
+    def _together(self, work: Callable[[], Any]) -> None:
+        self.watch.waiting(EVERYONE)
+        try:
+            work()
+        except RuntimeError as error:
+            raise PeerLost(self.watch.explain(error)) from error
+        self.watch.waiting(None)
+
+    @property
+    def _transfer_timeout(self) -> timedelta:
+        """Longer than the watchdog's, which knows more."""
+        return timedelta(seconds=2 * self.timeout_s)
+
+    def _join(self) -> None:
+        if not dist.is_torchelastic_launched():
+            raise UserError("a pipeline of several processes needs a launcher; start the script with "
+                            "`layerpipe2 launch --processes N -- SCRIPT` or torchrun")  # fmt: skip
+        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        serve = host_store if rank == 0 and not agent_hosts_store() else join_store
+        store = serve(*_address(), self.timeout_s)
+        check_agreement(store, rank, world, standard_facts(), self.timeout_s)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=self._transfer_timeout)
+
+    def _runner(self) -> Runner:
+        module = self.lightning_module
+        if not isinstance(module, PipelinedModule) or not isinstance(module.execution, Runner):
+            raise UserError(f"PipelineStrategy trains a PipelinedModule, not a {type(module).__name__}")
+        return module.execution
+
+
+def _address() -> tuple[str, int]:
+    """Of the store where the processes meet, from the launcher."""
+    return os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])

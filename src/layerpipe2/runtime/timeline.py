@@ -1,0 +1,70 @@
+"""When each process did what: real time stamps, for a drawing and for Chrome's trace viewer."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from layerpipe2.runs.records import write_text
+
+
+class Event(NamedTuple):
+    """A span of time: what (``forward``, ``backward``, ``update``, ``wait``), which stage and mini-batch, when (ns)."""
+
+    what: str
+    stage: int
+    batch: int
+    start: int
+    stop: int
+
+
+class Timeline:
+    """Events of one process. The clock is the machine's monotonic one, common to all its processes.
+
+    Args:
+        limit: events to keep; later ones are dropped (a trace viewer can't show millions).
+    """
+
+    def __init__(self, limit: int = 100_000) -> None:
+        self.limit = limit
+        self.events: list[Event] = []
+
+    @contextmanager
+    def span(self, what: str, stage: int, batch: int) -> Iterator[None]:
+        """Records the time that the block takes."""
+        start = time.monotonic_ns()
+        yield
+        if len(self.events) < self.limit:
+            self.events.append(Event(what, stage, batch, start, time.monotonic_ns()))
+
+
+def chrome_trace(events_of_rank: Sequence[Sequence[Event]]) -> str:
+    """JSON for ``chrome://tracing`` or Perfetto: one process per rank, times in microseconds from the first event."""
+    origin = min((event.start for events in events_of_rank for event in events), default=0)
+    spans = [
+        {
+            "name": f"{event.what} {event.batch}",
+            "cat": event.what,
+            "ph": "X",
+            "pid": rank,
+            "tid": event.stage,
+            "ts": (event.start - origin) / 1000,
+            "dur": (event.stop - event.start) / 1000,
+        }
+        for rank, events in enumerate(events_of_rank)
+        for event in events
+    ]
+    names = [
+        {"name": "process_name", "ph": "M", "pid": rank, "args": {"name": f"rank {rank}"}}
+        for rank in range(len(events_of_rank))
+    ]
+    return json.dumps({"traceEvents": names + spans, "displayTimeUnit": "ms"})
+
+
+def write_chrome_trace(path: Path, events_of_rank: Sequence[Sequence[Event]]) -> None:
+    """Write :func:`chrome_trace` to ``path``."""
+    write_text(path, chrome_trace(events_of_rank))

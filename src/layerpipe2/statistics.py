@@ -1,0 +1,140 @@
+"""Statistics of repeated runs: paired tests of equivalence and superiority, correction for many tests, trends.
+
+The unit is a *block*: something that was drawn anew, such as a seed. Two strategies trained with one seed share initial
+weights and batches, so their difference varies less than either accuracy; all tests here are Student's t over such
+differences, one per block. Needs scipy (extra ``figures``).
+
+>>> import numpy as np
+>>> result = paired(np.array([0.1, -0.2, 0.05, 0.15]), margin=0.5, level=0.05)
+>>> round(result.mean, 3), round(result.low, 3), round(result.high, 3), result.p_equivalent < 0.05
+(0.025, -0.158, 0.208, True)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A sample: mean, sample standard deviation (NaN for fewer than 2 values) and number of values."""
+
+    mean: float
+    sd: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Paired(Summary):
+    """Tests on the mean of paired differences, all one-sided; NaN for fewer than 2 blocks.
+
+    Attributes:
+        low, high: the 1 - 2 * level interval of the mean: the tests at ``level`` can be read off it.
+        p_equivalent: two one-sided tests (Schuirmann 1987): the mean lies within (-margin, margin).
+        p_worse, p_better: it lies below -margin, above margin.
+        p_superior, p_inferior: it lies above 0, below 0.
+    """
+
+    low: float
+    high: float
+    p_equivalent: float
+    p_worse: float
+    p_better: float
+    p_superior: float
+    p_inferior: float
+
+
+@dataclass(frozen=True)
+class Trend:
+    """Mean slope over blocks with its two-sided 1 - level interval and the p-value of no slope."""
+
+    slope: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+
+def summary(values: ArrayLike) -> Summary:
+    """Mean, standard deviation and number of the values that are there (NaN counts as absent)."""
+    known = _known(values)
+    mean = float(known.mean()) if len(known) else math.nan
+    return Summary(mean, float(known.std(ddof=1)) if len(known) > 1 else math.nan, len(known))
+
+
+def paired(differences: ArrayLike, *, margin: float, level: float, least_sd: float = 0.0) -> Paired:
+    """Test paired differences, one per block.
+
+    Args:
+        differences: (n,), in any unit; NaN counts as absent.
+        margin: largest difference that counts as none, in that unit.
+        level: significance level of one test.
+        least_sd: the standard deviation is never taken below this (the resolution of the measurement), so that equal
+            values in a few blocks are no proof.
+    """
+    about = summary(differences)
+    sd = max(about.sd, least_sd) if about.n > 1 else math.nan
+    freedom, error = max(about.n - 1, 1), sd / math.sqrt(max(about.n, 1))
+    reach = float(special.stdtrit(freedom, 1 - level)) * error
+
+    def p_value(beyond: float) -> float:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(special.stdtr(freedom, -np.divide(beyond, error)))
+
+    return Paired(
+        about.mean,
+        sd,
+        about.n,
+        low=about.mean - reach,
+        high=about.mean + reach,
+        p_equivalent=p_value(margin - abs(about.mean)),
+        p_worse=p_value(-margin - about.mean),
+        p_better=p_value(about.mean - margin),
+        p_superior=p_value(about.mean),
+        p_inferior=p_value(-about.mean),
+    )
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """Holm's step-down adjustment (1979) of a family of p-values; absent ones stay absent and don't count.
+
+    >>> holm([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    given = np.asarray(p_values, dtype=np.float64)
+    adjusted = np.full(len(given), np.nan)
+    present = np.flatnonzero(~np.isnan(given))
+    order = present[np.argsort(given[present], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * given[order]))
+    return adjusted
+
+
+def trend(x: ArrayLike, y: ArrayLike, blocks: ArrayLike, *, level: float) -> Trend:
+    """Mean of the blocks' least-squares slopes of ``y`` on ``x``, with its t interval over the blocks.
+
+    The values of one block share its seed and are not independent: each block counts once, through its slope (the
+    summary-measures form of a regression with random intercepts and slopes; the same estimate where every block has
+    the same ``x``). Blocks with fewer than two values of ``x`` are left out.
+    """
+    xs, ys, names = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64), np.asarray(blocks)
+    slopes = []
+    for name in np.unique(names):
+        mine = (names == name) & ~np.isnan(ys)
+        if len(np.unique(xs[mine])) > 1:
+            slopes.append(float(np.polyfit(xs[mine], ys[mine], 1)[0]))
+    found = paired(slopes, margin=0.0, level=level / 2)
+    p = min(1.0, 2 * min(found.p_superior, found.p_inferior)) if found.n > 1 else math.nan
+    return Trend(found.mean, found.low, found.high, p, found.n)
+
+
+def _known(values: ArrayLike) -> Floats:
+    given = np.asarray(values, dtype=np.float64)
+    return given[~np.isnan(given)]

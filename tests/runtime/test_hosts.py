@@ -1,0 +1,95 @@
+"""Several hosts, each with its own launcher, meeting over the network."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.hosts import hosts
+from tests.runtime.nursery import REPOSITORY
+
+LIMIT_S = 180.0
+PORT = 29517
+TICKS = str(Path(__file__).with_name("ticks.py"))
+
+
+@contextmanager
+def launched(network, number, *rank_arguments, environment=()):
+    """One launcher of one rank per host; none outlives the block."""
+    started = []
+    shared = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}{os.pathsep}{REPOSITORY}", **dict(environment)}
+    try:
+        for node in range(number):
+            options = ("--nodes", str(number), "--node-rank", str(node), "--master", f"{network.address(0)}:{PORT}")
+            launch = (sys.executable, "-m", "layerpipe2", "launch", "--processes", "1", *options)
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            command = network.command(node, *launch, "--", TICKS, *rank_arguments)
+            started.append(subprocess.Popen(command, env=shared, text=True, **pipes))
+        yield started
+    finally:
+        for process in started:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.communicate()
+
+
+def test_three_hosts_train_over_the_network():
+    with hosts(3) as network, launched(network, 3, "none", "10") as launchers:
+        for node, launcher in enumerate(launchers):
+            out, err = launcher.communicate(timeout=LIMIT_S)
+            assert (launcher.returncode, out, err) == (0, f"[rank {node}] rank {node} at step 5\n", "")
+
+
+@pytest.mark.parametrize("lost", [1, 0])
+def test_a_host_that_is_cut_off_ends_the_others_with_one_line_that_names_it(lost):
+    with hosts(3) as network, launched(network, 3, "none", "100000") as launchers:
+        for node, launcher in enumerate(launchers):
+            assert launcher.stdout.readline() == f"[rank {node}] rank {node} at step 5\n"
+        network.cut_off(lost, launchers[lost])
+        for node, launcher in enumerate(launchers):
+            if node == lost and not network.lost_hosts_notice:
+                continue
+            _, err = launcher.communicate(timeout=LIMIT_S)
+            assert launcher.returncode == 2
+            blamed = {lost} if node != lost else {0, 1, 2} - {lost}
+            assert re.fullmatch(r"layerpipe2: .* (no sign|gone).*; all ranks end\n", err), err
+            assert {int(rank) for rank in re.findall(r"rank (\d) \(", err)} & blamed, err
+            assert err.count("\n") == 1, err
+
+
+def test_a_rank_killed_on_one_host_is_named_with_its_signal_on_all():
+    with hosts(2) as network, launched(network, 2, "kill@1", "100000") as launchers:
+        for launcher in launchers:
+            _, err = launcher.communicate(timeout=LIMIT_S)
+            assert launcher.returncode == 2
+            assert re.fullmatch(r"layerpipe2: rank 1 \(.*\) was killed by SIGKILL; all ranks end\n", err), err
+
+
+def test_plain_torchrun_starts_the_same_ranks():
+    with hosts(2) as network:
+        endpoint = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{network.address(0)}:{PORT}", "--rdzv-id", "job")
+        torchrun = (sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", *endpoint)
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{REPOSITORY / 'src'}{os.pathsep}{REPOSITORY}",
+            "GLOO_SOCKET_IFNAME": network.interface,
+        }
+        commands = [
+            network.command(node, *torchrun, "--local-addr", network.address(node), TICKS, "none", "10")
+            for node in range(2)
+        ]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        started = [subprocess.Popen(command, env=environment, text=True, **pipes) for command in commands]
+        try:
+            ends = [process.communicate(timeout=LIMIT_S)[0] for process in started]
+        finally:
+            for process in started:
+                process.kill()
+                process.communicate()
+        assert [process.returncode for process in started] == [0, 0], ends
+        assert sorted(re.findall(r"rank \d at step 5", "".join(ends))) == ["rank 0 at step 5", "rank 1 at step 5"]

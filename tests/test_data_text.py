@@ -1,0 +1,101 @@
+"""Text that ships with Python: what it is cut into, and how it trains."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from layerpipe2.data import TEXTS, BatchLoader, TextData, load, split
+from layerpipe2.data.text import ALPHABET, CONTEXT, VOCABULARY, encode, load_text, paragraphs
+from layerpipe2.errors import UserError
+from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.train import train_run
+
+SMALL = {"network": "gpt", "dataset": "python-docs", "width": 8, "batch_size": 64, "max_steps": 3, "epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def text() -> TextData:
+    found = load("python-docs")
+    assert isinstance(found, TextData)
+    return found
+
+
+def test_the_text_is_windows_with_the_next_character_as_the_answer(text: TextData) -> None:
+    assert text.input_shape == (CONTEXT,)
+    assert text.x_train.dtype == torch.uint8
+    assert text.y_train.dtype == torch.int64
+    assert len(text.x_train) > 2000
+    assert len(text.x_test) == pytest.approx(len(text.x_train) / 9, rel=0.01)
+    assert torch.equal(text.x_train[:, 1:].long(), text.y_train[:, :-1])
+    assert torch.equal(text.y_train[:-1, -1], text.x_train[1:, 0].long())
+    assert "pydoc_data.topics of Python 3." in text.source
+
+
+def test_it_is_english(text: TextData) -> None:
+    read = "".join(ALPHABET[i] if i < len(ALPHABET) else "?" for i in text.x_train[:2000].flatten().tolist())
+    assert 'The "assert" statement' in " ".join(read.split()) or "Assert statements" in read
+    assert text.num_classes == VOCABULARY == 97
+
+
+def test_characters_outside_the_alphabet_share_one_number() -> None:
+    assert encode("\n ~é漢").tolist() == [0, 1, 95, 96, 96]
+
+
+def test_a_paragraph_counts_once() -> None:
+    assert paragraphs({"b": "two\n\none", "a": "one\n\nthree"}) == "one\n\nthree\n\ntwo"
+
+
+def test_validation_windows_are_the_seeds_and_no_training_windows(text: TextData) -> None:
+    parts, again, other = split(text, 0.1, 3), split(text, 0.1, 3), split(text, 0.1, 4)
+    assert len(parts.validation) == round(0.1 * len(text.x_train))
+    assert len(parts.train) + len(parts.validation) == len(text.x_train)
+    assert torch.equal(parts.validation.x, again.validation.x)
+    assert not torch.equal(parts.validation.x, other.validation.x)
+
+
+def test_batches_are_token_numbers(text: TextData) -> None:
+    x, y = next(iter(BatchLoader(split(text, 0.1, 0).train, 4, mean=(), std=(), seed=0, shuffle=True)))
+    assert (x.dtype, y.dtype, x.shape, y.shape) == (torch.int64, torch.int64, (4, CONTEXT), (4, CONTEXT))
+
+
+def test_a_language_model_trains_through_the_pipeline() -> None:
+    record = train_run(RunConfig(**SMALL, strategy="ema-span", optimizer="adamw", lr=1e-3), progress=False)
+    assert record["status"] == "completed"
+    assert record["delays"] == list(range(18, -1, -2))
+    assert record["test"]["loss"] < math.log(VOCABULARY) + 0.1
+    assert 0 < record["test"]["accuracy"] < 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"augment": True}, "augment crops and mirrors images"),
+        ({"network": "resnet18"}, "network resnet18 takes images, not input of shape 128"),
+        ({"dataset": "digits"}, "network gpt takes text, not input of shape 1x8x8"),
+    ],
+)
+def test_what_does_not_fit_text_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        train_run(RunConfig(**SMALL | settings), progress=False)
+
+
+def _missing() -> str:
+    raise ModuleNotFoundError("No module named 'pydoc_data'", name="pydoc_data")
+
+
+@pytest.mark.parametrize(
+    ("read", "message"),
+    [
+        (_missing, "python-docs: this Python has no module pydoc_data; install a complete Python"),
+        (lambda: "e" * 1000, "1000 characters, expected at least 300000"),
+        (lambda: "e" * 400_000, r"0\.0% of the characters are ' ', expected 15% to 25%"),
+        (lambda: ("éeett" + " " * 5 + "a" * 15) * 20_000, r"% of the characters are not ASCII"),
+    ],
+)
+def test_another_text_is_refused(read: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_text(replace(TEXTS["python-docs"], read=read))  # type: ignore[arg-type]
