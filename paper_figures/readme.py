@@ -11,9 +11,11 @@ from layerpipe2.errors import UserError
 from layerpipe2.runs.records import write_text
 from paper_figures import tables
 from paper_figures.claims.equivalence import Settings
+from paper_figures.labels import convention_label, dataset_label, network_label
 from paper_figures.records import Records
 from paper_figures.report import claims
-from paper_figures.style import convention_label, dataset_label, network_label, ordered, style
+from paper_figures.style import ordered, style
+from paper_figures.theory_records import Theory
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
@@ -39,9 +41,9 @@ def headline(records: Records) -> pd.DataFrame:
     return table.assign(**{"copies of the weights": [f"{most[s]:.1f}" for s in rows]})
 
 
-def section(records: Records, settings: Settings, figures: str, report: str) -> str:
+def section(records: Records, theory: Theory, settings: Settings, figures: str, report: str) -> str:
     """What stands between the markers; ``figures`` and ``report`` are paths relative to the README."""
-    verdicts = ", ".join(f"{claim.key} {claim.verdict}" for claim in claims(records, settings))
+    verdicts = ", ".join(f"{claim.key} {claim.verdict}" for claim in claims(records, theory, settings))
     return (
         f"Test accuracy in per cent on {dataset_label(records.dataset)}, mean ± SD over n seeds, at each network's "
         f"deepest pipeline (delays: {convention_label(records.convention)}; 'sequential' has one stage). Copies: "
@@ -65,7 +67,7 @@ def inject(text: str, results: str, path: Path) -> str:
     return f"{before}{BEGIN}\n{results}\n{END}{after}"
 
 
-def update(path: Path, records: Records, settings: Settings, out: Path, check: bool) -> None:
+def update(path: Path, records: Records, theory: Theory, settings: Settings, out: Path, check: bool) -> None:
     """Write the results into the README at ``path``, or with ``check`` only hold it against the records.
 
     Raises:
@@ -76,7 +78,7 @@ def update(path: Path, records: Records, settings: Settings, out: Path, check: b
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"'{path}' cannot be read ({error}); give the README's path with --readme") from None
     relative = Path(os.path.relpath(out, path.parent)).as_posix()
-    new = inject(old, section(records, settings, f"{relative}/figures", f"{relative}/report.md"), path)
+    new = inject(old, section(records, theory, settings, f"{relative}/figures", f"{relative}/report.md"), path)
     if check and new != old:
         raise UserError(f"results in '{path}' are not those of the records; run: python -m paper_figures.build readme")
     if new != old:

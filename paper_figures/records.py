@@ -6,7 +6,7 @@ Units: accuracies are fractions in [0, 1], losses are mean cross-entropy in nats
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,19 +104,29 @@ def load(folder: Path) -> Records:
     return records
 
 
-def _read(path: Path, name: str) -> pd.DataFrame:
+def read_csv(path: Path, columns: Sequence[str], text: Collection[str], remedy: str) -> pd.DataFrame:
+    """A table with at least these columns and one row; the columns in ``text`` are not taken for numbers.
+
+    Raises:
+        UserError: if it is missing or unreadable, has no rows, or lacks a column; ``remedy`` ends the message.
+    """
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str))
+        table = pd.read_csv(path, dtype=dict.fromkeys(text, str))
     except FileNotFoundError:
-        raise UserError(f"results file '{path}' does not exist; {REMEDY}") from None
+        raise UserError(f"results file '{path}' does not exist; {remedy}") from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"results file '{path}' cannot be read ({reason}); {REMEDY}") from None
-    missing = [column for column in _REQUIRED[name] if column not in table]
+        raise UserError(f"results file '{path}' cannot be read ({reason}); {remedy}") from None
+    missing = [column for column in columns if column not in table]
     if missing:
-        raise UserError(f"results file '{path}' lacks the columns {', '.join(missing)}; {REMEDY}")
+        raise UserError(f"results file '{path}' lacks the columns {', '.join(missing)}; {remedy}")
     if table.empty:
-        raise UserError(f"results file '{path}' has no rows; {REMEDY}")
+        raise UserError(f"results file '{path}' has no rows; {remedy}")
+    return table
+
+
+def _read(path: Path, name: str) -> pd.DataFrame:
+    table = read_csv(path, _REQUIRED[name], _TEXT, REMEDY)
     _check_values(table, _REQUIRED[name], path)
     if table.duplicated(_KEYS[name]).any():
         row = table[table.duplicated(_KEYS[name])].iloc[0][_KEYS[name]].to_dict()

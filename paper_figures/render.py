@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -22,7 +23,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph of plain text; ``lead`` words in front of it are set bold."""
+    """A paragraph of text, in which `words` between backticks are code; ``lead`` words in front of it are set bold."""
 
     text: str
     lead: str = ""
@@ -30,7 +31,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Bullets:
-    """A list of plain sentences."""
+    """A list of sentences; `words` between backticks are code."""
 
     items: Sequence[str]
 
@@ -115,15 +116,19 @@ def _html(block: Block, svg: Mapping[str, bytes]) -> str:
         case Heading(text, level):
             return f"<h{level}>{escape(text)}</h{level}>"
         case Text(text, lead):
-            return f"<p>{f'<strong>{escape(lead)}</strong> ' if lead else ''}{escape(text)}</p>"
+            return f"<p>{f'<strong>{escape(lead)}</strong> ' if lead else ''}{_inline(text)}</p>"
         case Bullets(items):
-            return "<ul>\n" + "\n".join(f"<li>{escape(item)}</li>" for item in items) + "\n</ul>"
+            return "<ul>\n" + "\n".join(f"<li>{_inline(item)}</li>" for item in items) + "\n</ul>"
         case Table(frame):
             return _html_table(frame)
         case Image(stem, caption):
             source = "data:image/svg+xml;base64," + base64.b64encode(svg[stem]).decode()
             image = f'<div class="wide"><img src="{source}" alt="{escape(caption)}"></div>'
             return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _inline(text: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _html_table(frame: pd.DataFrame) -> str:

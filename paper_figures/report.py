@@ -4,39 +4,50 @@ from __future__ import annotations
 
 import pandas as pd
 
-from paper_figures import tables
+from paper_figures import report_theory, tables
 from paper_figures.claims import Claim, comparisons, word
+from paper_figures.claims import costs as claims_costs
 from paper_figures.claims import structure as claims_structure
+from paper_figures.claims import theory as claims_theory
 from paper_figures.claims import training as claims_training
 from paper_figures.claims.equivalence import Settings
+from paper_figures.labels import convention_label, dataset_label, network_label
 from paper_figures.records import Records
 from paper_figures.render import Block, Bullets, Heading, Image, Table, Text
-from paper_figures.style import convention_label, dataset_label, network_label, ordered, style
+from paper_figures.style import ordered, style
+from paper_figures.theory_records import Theory
 
 
-def claims(records: Records, settings: Settings) -> list[Claim]:
-    """One verdict per claim that these records speak about."""
+def claims(records: Records, theory: Theory, settings: Settings) -> list[Claim]:
+    """One verdict per claim, from the runs' records, from the tables of the theory, or from both."""
     return [
-        claims_structure.structure_alone(records),
-        claims_structure.downstream_stages(records),
-        claims_structure.shared_delay(records),
-        claims_structure.memory_cost(records),
+        claims_structure.structure_alone(records, theory),
+        claims_structure.downstream_stages(records, theory),
+        claims_structure.shared_delay(records, theory),
+        claims_theory.formal_derivation(theory),
+        claims_structure.memory_cost(records, theory),
         claims_training.reconstruction_keeps_accuracy(records, settings),
+        claims_costs.trade_off(theory.partitions),
         claims_training.kinds_of_networks(records, settings),
     ]
 
 
-def report(records: Records, settings: Settings) -> list[Block]:
+def report(records: Records, theory: Theory, settings: Settings) -> list[Block]:
     """The whole report as blocks."""
-    found = claims(records, settings)
+    found = claims(records, theory, settings)
     return [
         Heading("LayerPipe2: what these runs reproduce", 1),
         Text(_setting(records)),
         Heading("Verdicts"),
         Table(verdict_table(found)),
         *[block for claim in found for block in _claim(claim)],
-        Heading("Figures"),
+        Heading("Figures of the training runs"),
         *_images(records),
+        *report_theory.derivation(theory),
+        *report_theory.stability(),
+        *report_theory.costs(),
+        *report_theory.schedules(theory),
+        *_own(records, settings),
         Heading("Tables"),
         Text("Final test accuracy; diverged runs are counted, not averaged.", "Accuracy."),
         Table(tables.accuracy_for_readers(tables.accuracy(records))),
@@ -46,6 +57,22 @@ def report(records: Records, settings: Settings) -> list[Block]:
         Table(tables.for_readers(tables.memory(records))),
         Heading("Not reproduced, and not known"),
         Bullets(_limits(records)),
+    ]
+
+
+def _own(records: Records, settings: Settings) -> list[Block]:
+    """This project's own reconstruction, apart from the paper's family and from its verdicts."""
+    table = comparisons.own_cells(records, settings)
+    if table.empty:
+        return []
+    return [
+        Heading("This project's own reconstruction, not the paper's"),
+        Text(
+            "`pair` uses what the optimizer keeps anyway: besides a moving average the newest update, both weighted "
+            "for the least squared error at the delay. It is no part of C6; its comparisons are a family of their own."
+        ),
+        Bullets(claims_training.own_sentences(records, settings)),
+        Table(equivalence_for_readers(table, verdicts=False)),
     ]
 
 
@@ -126,18 +153,19 @@ def _equivalence_text(settings: Settings) -> str:
     )
 
 
-def equivalence_for_readers(table: pd.DataFrame) -> pd.DataFrame:
-    """The table of comparisons with difference and interval in one cell and the verdict in words."""
+def equivalence_for_readers(table: pd.DataFrame, verdicts: bool = True) -> pd.DataFrame:
+    """The table of comparisons with difference and interval in one cell, and the verdict in words or the outcome."""
     rows = table.to_dict("records")
     cells = [_difference(row["mean"], row["low"], row["high"], row["n"]) for row in rows]
     shown = table[["network", "num_stages", "strategy", "n", "lost"]].assign(
         difference=cells,
         p_equivalent=[tables.number(3)(row["p_equivalent"]) for row in rows],
         image_error=[tables.number(2)(row["image_error"]) for row in rows],
-        verdict=[word(row["outcome"], row["n"]) for row in rows],
+        verdict=[word(row["outcome"], row["n"]) if verdicts else row["outcome"] for row in rows],
     )
     names = {"num_stages": "stages", "lost": "diverged alone", "p_equivalent": "p (equivalence)"}
     names |= {"image_error": "test-image error (points)", "difference": "difference (points)"}
+    names |= {} if verdicts else {"verdict": "outcome"}
     return tables.for_readers(shown, {column: (name, str) for column, name in names.items()})
 
 
@@ -157,11 +185,11 @@ def _limits(records: Records) -> list[str]:
     )
     return [
         experiment,
-        "Not tested by this report: the formal derivation by delay insertion and retiming (C4), the trade-off of "
-        "communication against computation (C7), spiking networks (the third part of C8).",
+        "Not tested by this report: spiking networks (the third part of C8).",
         "Not known of the paper: number of stages, epochs, learning rate, batch size, optimizer, schedule, warm-up and "
         "the exact decay formula. The hyper-parameters here are this project's own; several decay rules are measured.",
-        "Delays are simulated in one process: nothing here measures speed, communication or memory of real hardware.",
+        "Delays are simulated in one process: nothing here measures speed, communication or memory of real hardware. "
+        "Costs and schedules are modelled on devices that this project declares.",
         "The seeds vary initial weights and batch order on one split of one data set; the verdicts hold for its test "
         "images and these training budgets, and equivalence means 'within the margin', not 'equal'.",
     ]

@@ -18,6 +18,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from paper_figures.labels import network_label
+
 DOUBLE = 6.9
 """Width of two columns of a paper, in inches; figures are drawn at their final size, so fonts are in true points."""
 
@@ -94,37 +96,6 @@ def style(strategy: str) -> Style:
 def ordered(strategies: Iterable[str]) -> list[str]:
     """Strategies without repetition, in the order of legends and tables."""
     return sorted(set(strategies), key=lambda s: (style(s).order, s))
-
-
-_NETWORKS = {"mlp": "MLP", "vgg": "VGG", "vgg16": "VGG-16", "resnet18": "ResNet-18", "resnet-small": "ResNet (small)",
-             "vit": "ViT", "gpt": "GPT (characters)"}  # fmt: skip
-_CONVENTIONS = {"layerpipe2": "LayerPipe2, 2S", "pipedream": "PipeDream, S", "none": "no delay"}
-_DATASETS = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
-
-
-def network_label(name: str) -> str:
-    """A network's name for readers."""
-    return _NETWORKS.get(name, name)
-
-
-def dataset_label(name: str) -> str:
-    """A data set's name for readers."""
-    return _DATASETS.get(name, name)
-
-
-def convention_label(name: str) -> str:
-    """A delay convention's name for readers, with its law; S is the number of downstream stages."""
-    return _CONVENTIONS.get(name, name)
-
-
-def setting(dataset: str, convention: str) -> str:
-    """What every result must be read with: the data and the delay convention."""
-    return f"Data: {dataset_label(dataset)}; delays: {convention_label(convention)}."
-
-
-def stages_label(num_stages: int, group_size: int) -> str:
-    """How a partition is named on axes."""
-    return f"{num_stages} stages ({group_size} unit{'s' if group_size > 1 else ''} each)"
 
 
 _RC = {

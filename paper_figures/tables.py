@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 
 from layerpipe2.delays import CONVENTIONS
+from paper_figures.labels import network_label
 from paper_figures.records import CONFIGURATION, Records
-from paper_figures.style import network_label, ordered, style
+from paper_figures.style import ordered, style
 
 _BYTES_PER_PARAMETER = 4  # float32
 _MIB = 2**20

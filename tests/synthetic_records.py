@@ -1,7 +1,11 @@
-"""Made-up records in the columns of ``results/*.csv``, for tests of figures and verdicts. Not measurements."""
+"""Made-up records in the columns of ``results/*.csv``, for tests of figures and verdicts. Not measurements.
+
+The tables of the theory are the repository's own: they follow from the code, and no training run is in them.
+"""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +44,15 @@ def make(seeds: int = 3, units: dict[str, int] = UNITS, groups: tuple[int, ...] 
     return {name: pd.DataFrame(rows) for name, rows in tables.items()}
 
 
+THEORY = Path(__file__).parents[1] / "results" / "theory"
+
+
 def write(folder: Path, tables: dict[str, pd.DataFrame]) -> Path:
-    """The tables as CSV files in ``folder``."""
+    """The tables as CSV files in ``folder``, those of the theory in ``folder/theory``."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False)
+    shutil.copytree(THEORY, folder / "theory", dirs_exist_ok=True)
     return folder
 
 

@@ -10,6 +10,7 @@ import pytest
 import synthetic_records
 
 from layerpipe2.errors import UserError
+from paper_figures import theory_records
 from paper_figures.records import load
 
 Tables = dict[str, pd.DataFrame]
@@ -74,3 +75,16 @@ def test_bad_values(tmp_path: Path, change: Callable[[Tables], None], words: str
     tables = synthetic_records.make()
     change(tables)
     assert words in _refusal(synthetic_records.write(tmp_path, tables))
+
+
+@pytest.mark.parametrize("name", ["proofs", "stability", "partitions", "schedules", "devices"])
+def test_missing_and_headless_tables_of_the_theory(tmp_path: Path, name: str) -> None:
+    folder = synthetic_records.write(tmp_path, synthetic_records.make(seeds=1)) / "theory"
+    assert len(theory_records.load(folder).proofs) > 0
+    for text, words in (("network\nmlp\n", "lacks the columns"), ("", "cannot be read"), (None, "does not exist")):
+        if text is None:
+            (folder / f"{name}.csv").unlink()
+        else:
+            (folder / f"{name}.csv").write_text(text)
+        with pytest.raises(UserError, match=f"{name}.csv' {words}.*; run: python experiments/theory.py"):
+            theory_records.load(folder)

@@ -11,6 +11,7 @@ from layerpipe2.history import STRATEGIES, make_history
 from paper_figures import figures, style
 from paper_figures.records import Records
 from paper_figures.scale import ErrorScale
+from paper_figures.theory_records import load
 
 _RAW = [f"{name}-raw" for name in STRATEGIES if name.startswith("ema-")]
 _FIXED = ["ema-0.5", "ema-0.8", "ema-0.95", "ema-0.99", "ema-0.999"]
@@ -39,7 +40,7 @@ def test_order_does_not_depend_on_what_else_is_there() -> None:
 def test_figures_are_readable_at_their_final_size() -> None:
     units = {"mlp": 3, "vgg": 3, "resnet18": 4, "resnet-small": 4}
     records = Records(**synthetic_records.make(seeds=2, units=units, groups=(1, 2)))
-    drawn = figures.catalogue(records)
+    drawn = figures.catalogue(records, load(synthetic_records.THEORY))
     for stem in [name for name in drawn if not name.startswith("curves_")] + ["curves_mlp"]:
         figure = drawn[stem]()
         with style.context():
@@ -47,6 +48,9 @@ def test_figures_are_readable_at_their_final_size() -> None:
         assert figure.get_size_inches()[0] == style.DOUBLE, stem
         sizes = [text.get_fontsize() for text in figure.findobj(Text) if text.get_text()]
         assert min(sizes) >= 7, stem
+        if figure._supxlabel:
+            note = figure._supxlabel.get_window_extent()
+            assert 0.01 * figure.bbox.width < note.x0 < note.x1 < 0.99 * figure.bbox.width, stem
         panels = [axis.get_tightbbox() for axis in figure.axes]
         boxes = [*panels, *(legend.get_window_extent() for legend in figure.legends)]
         for i, box in enumerate(boxes):

@@ -3,16 +3,19 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from layerpipe2.theory import derive
+from layerpipe2.study import theory as study
+from layerpipe2.theory import derive, from_units
 from layerpipe2.theory.stability import closed_form
-from paper_figures import figure_derivation, figure_stability, style
-from paper_figures.figure_derivation import derivation_figure
+from paper_figures import style
+from paper_figures.figures import derivation, stability
+from paper_figures.figures.derivation import derivation_figure
 
-DRAWN = ("per_layer", "grouped", "pipedream")
+DRAWN = ("per_layer", "grouped", "pipedream", "residual")
 
 
 def labels(figure: Figure) -> list[str]:
@@ -21,7 +24,7 @@ def labels(figure: Figure) -> list[str]:
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_derivations_are_legible_and_stay_inside_the_page(name):
-    figure = getattr(figure_derivation, name)()
+    figure = getattr(derivation, name)()
     assert figure.get_figwidth() == style.DOUBLE
     assert figure.get_figheight() < 9.5
     assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= 7
@@ -36,7 +39,7 @@ def test_derivations_are_legible_and_stay_inside_the_page(name):
 
 def test_same_derivation_same_bytes(tmp_path):
     (tmp_path / "again").mkdir()
-    written = [style.save(figure_derivation.per_layer(), folder / "a") for folder in (tmp_path, tmp_path / "again")]
+    written = [style.save(derivation.per_layer(), folder / "a") for folder in (tmp_path, tmp_path / "again")]
     assert [path.read_bytes() for path in written[0]] == [path.read_bytes() for path in written[1]]
 
 
@@ -47,17 +50,23 @@ def test_drawn_boxes_add_up_to_the_registers_of_the_graph():
     assert sorted(boxes) == ["2D"] * 3 + ["D"] * 6
 
 
-def test_stability_measurements_lie_on_the_lines(monkeypatch, tmp_path: Path):
-    monkeypatch.setattr(figure_stability, "LENGTHS", (2, 3))
-    monkeypatch.setattr(figure_stability, "DELAYS", {4: ("#0072b2", "o")})
-    monkeypatch.setattr(figure_stability, "MOMENTA", {0.0: ("#0072b2", "o")})
-    measured = figure_stability.measure()
+def test_the_residual_drawing_shows_the_shortcuts_register():
+    boxes = [text for text in labels(derivation.residual()) if re.fullmatch(r"\d*D", text)]
+    last = derive(from_units(["layer", "block", "layer"])).pipeline
+    assert last.registers["A1.add", "A0", "gradient"] == 1
+    # The last drawing: on each boundary an activation and a gradient, and one more for the shortcut's gradient.
+    assert boxes.count("D") == 3 * len(last.operations) + 5
+    assert "$A_{1+}$" in labels(derivation.residual())
+
+
+def test_stability_measurements_lie_on_the_lines(tmp_path: Path):
+    measured = pd.DataFrame(study.stability(momenta=(0.0,), delays=(4,), lengths=(2, 3)))
+    near = 2 * (study.RATIO - 1)
     for row in measured[measured["panel"] == "bound"].itertuples():
-        assert row.y == pytest.approx(closed_form(int(row.x)), rel=2 * (figure_stability.RATIO - 1))
+        assert row.y == pytest.approx(closed_form(int(row.x)), rel=near)
     for row in measured[measured["panel"] == "chain"].itertuples():
         delays = [2, 0] if row.x == 2 else [4, 2, 0]
         delays = delays if row.series == "layerpipe2" else [d // 2 for d in delays]
-        theory = figure_stability._chain_bound(int(row.x), delays)
-        assert row.y == pytest.approx(theory, rel=2 * (figure_stability.RATIO - 1))
-    style.save(figure_stability.stability(measured), tmp_path / "stability")
+        assert row.y == pytest.approx(stability.chain_bound(int(row.x), delays), rel=near)
+    style.save(stability.stability(measured), tmp_path / "stability")
     assert (tmp_path / "stability.svg").stat().st_size > 10_000

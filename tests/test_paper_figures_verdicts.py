@@ -15,6 +15,9 @@ from paper_figures.claims import training as claims_training
 from paper_figures.claims.equivalence import CELL, Settings, compare, pairs
 from paper_figures.records import Records
 from paper_figures.report import claims
+from paper_figures.theory_records import load
+
+_THEORY = load(synthetic_records.THEORY)
 
 _STASH = [0.970, 0.972, 0.968, 0.971]
 
@@ -178,18 +181,20 @@ def test_structure_claims_hold_on_lawful_records_and_fail_on_others() -> None:
         claims_structure.shared_delay,
         claims_structure.memory_cost,
     )
-    assert [claim(Records(**tables)).verdict for claim in judge] == ["reproduced"] * 4
+    assert [claim(Records(**tables), _THEORY).verdict for claim in judge] == ["reproduced"] * 4
     stages = tables["stages"].assign(delay=tables["stages"]["delay"] + (tables["stages"]["stage"] == 0))
     broken = Records(**(tables | {"stages": stages}))
-    assert [claim(broken).verdict for claim in judge] == ["not reproduced"] * 4
+    assert [claim(broken, _THEORY).verdict for claim in judge] == ["not reproduced"] * 4
     sequential = tables["runs"]["num_stages"] == 1
     alone = tables["stages"].groupby(["network", "group_size"]).filter(lambda rows: len(rows) == 1)
     none = Records(**(tables | {"stages": alone, "runs": tables["runs"][sequential]}))
-    assert [claim(none).verdict for claim in judge] == ["inconclusive (n=0)"] * 4
+    assert [claim(none, _THEORY).verdict for claim in judge] == ["inconclusive (n=0)"] * 4
 
 
 def test_one_seed_is_never_a_verdict_on_accuracy() -> None:
-    found = {claim.key: claim.verdict for claim in claims(Records(**synthetic_records.make(seeds=1)), Settings())}
+    found = {
+        claim.key: claim.verdict for claim in claims(Records(**synthetic_records.make(seeds=1)), _THEORY, Settings())
+    }
     assert found["C6"].startswith("inconclusive")
     assert found["C8"].startswith("inconclusive")
 
@@ -201,3 +206,15 @@ def test_equal_to_a_stash_that_does_not_train_is_no_evidence() -> None:
     claim = claims_training.reconstruction_keeps_accuracy(records, Settings())
     assert claim.verdict == "inconclusive (n=0)"
     assert any("as stash does not train: MLP at 9 stages" in line for line in claim.evidence)
+
+
+def test_the_pair_is_compared_apart_from_the_papers_reconstructions() -> None:
+    good = _runs({"stash": list(_STASH), "latest": list(_BAD), "ema-span": list(_GOOD), "pair": list(_BAD)})
+    records = _records(good)
+    assert set(comparisons.cells(records, Settings())["strategy"]) == {"ema-span"}
+    assert set(comparisons.own_cells(records, Settings())["strategy"]) == {"pair"}
+    assert claims_training.reconstruction_keeps_accuracy(records, Settings()).verdict == "reproduced"
+    lines = claims_training.own_sentences(records, Settings())
+    assert [line.split(": ")[-1] for line in lines] == ["worse.", "equivalent."]
+    assert "against stash" in lines[0]
+    assert "against latest" in lines[1]

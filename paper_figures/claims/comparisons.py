@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from paper_figures.claims.equivalence import CELL, Settings, compare, pairs, pipeline_aware, reconstructions
+from paper_figures.claims.equivalence import CELL, Settings, compare, own, pairs, pipeline_aware, reconstructions
 from paper_figures.records import CONFIGURATION, Records
 from paper_figures.style import ordered
 
@@ -72,8 +72,20 @@ def control(records: Records, settings: Settings) -> pd.DataFrame:
     return compare(paired[paired["strategy"] == "latest"], ["strategy"], _BLOCK, settings)
 
 
-def _paired(records: Records, reference: str) -> pd.DataFrame:
+def own_cells(records: Records, settings: Settings) -> pd.DataFrame:
+    """This project's own reconstructions against stash, per network and partition. A Holm family of its own."""
+    return compare(_paired(records, "stash", own), CELL, ["seed"], settings)
+
+
+def own_pooled(records: Records, settings: Settings, reference: str = "stash") -> pd.DataFrame:
+    """The same against ``reference`` over all informative partitions, with blocks as in :func:`pooled`."""
+    return compare(informative(_paired(records, reference, own), records), ["strategy"], _BLOCK, settings)
+
+
+def _paired(
+    records: Records, reference: str, select: Callable[[Sequence[str]], list[str]] = reconstructions
+) -> pd.DataFrame:
     paired = pairs(records.runs, reference)
-    wanted = ordered(reconstructions(paired["strategy"].unique()))
+    wanted = ordered(select(paired["strategy"].unique()))
     places = {name: place for place, name in enumerate(wanted)}
     return paired[paired["strategy"].isin(wanted)].sort_values("strategy", key=lambda s: s.map(places), kind="stable")

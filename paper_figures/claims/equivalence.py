@@ -144,8 +144,13 @@ def _outcome(row: Mapping[str, Any], settings: Settings) -> str:
 
 
 def reconstructions(strategies: Sequence[str]) -> list[str]:
-    """The strategies that reconstruct the weights by a moving average."""
+    """The strategies that reconstruct the weights by a moving average, as the paper does."""
     return [name for name in strategies if name.startswith("ema-")]
+
+
+def own(strategies: Sequence[str]) -> list[str]:
+    """This project's own reconstructions (``pair``): not the paper's, so that no verdict on a claim rests on them."""
+    return [name for name in strategies if name == "pair" or name.startswith("pair-")]
 
 
 def pipeline_aware(strategies: Sequence[str]) -> list[str]:

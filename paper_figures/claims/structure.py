@@ -1,4 +1,4 @@
-"""Claims about delays and memory: C1, C2, C3 and C5, tested on the recorded delays, sizes and copies."""
+"""Claims about delays and memory, C1, C2, C3 and C5: on recorded delays, sizes and copies, and on the derivations."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import math
 import pandas as pd
 
 from layerpipe2.delays import CONVENTIONS
-from paper_figures.claims import NOT_REPRODUCED, REPRODUCED, STATEMENTS, Claim, inconclusive
+from paper_figures.claims import STATEMENTS, Claim
+from paper_figures.claims.costs import history_is_a_cost
+from paper_figures.claims.theory import against_derivation, both, derived, verdict
+from paper_figures.labels import convention_label, network_label
 from paper_figures.records import CONFIGURATION, Records
-from paper_figures.style import convention_label, network_label
+from paper_figures.theory_records import Theory
 
-_BY_DESIGN = (
-    "The training engine sets the delays from this law, so the test shows that the records obey it on these networks; "
-    "it is not the formal derivation (C4)."
-)
+_DERIVED = " And the law itself is derived for networks of these kinds at every group size, without putting it in."
 
 
 def _with_law(records: Records) -> pd.DataFrame:
@@ -27,13 +27,7 @@ def _with_law(records: Records) -> pd.DataFrame:
     return rows.assign(law=laws)
 
 
-def _verdict(violations: int, n: int) -> str:
-    if n == 0:
-        return inconclusive(n)
-    return NOT_REPRODUCED if violations else REPRODUCED
-
-
-def structure_alone(records: Records) -> Claim:
+def structure_alone(records: Records, theory: Theory) -> Claim:
     """C1: recorded delays equal the law of the stage count, fall towards the output, and depend on nothing else."""
     rows = _with_law(records)
     off = int((rows["delay"] != rows["law"]).sum())
@@ -42,19 +36,23 @@ def structure_alone(records: Records) -> Claim:
     varying = int((runs.groupby("num_stages")["max_delay"].nunique() > 1).sum())
     rising = int((steps >= 0).sum())
     partitions = rows[CONFIGURATION].drop_duplicates()
+    same, known = against_derivation(rows, theory, records.convention)
+    proven, sentence = derived(theory, records.convention, ("delay law", "engine"))
     evidence = (
         f"{off} of {len(rows)} stages in {len(partitions)} partitions of {partitions['network'].nunique()} networks "
         f"deviate from the law '{convention_label(records.convention)}'; {rising} of {len(steps)} steps towards the "
         f"output do not fall; {varying} of {runs['num_stages'].nunique()} stage counts show more than one largest "
         f"delay over {len(runs)} runs (strategies, seeds, networks).",
-        _BY_DESIGN,
+        f"The training engine sets the delays from this law, so the records alone could not contradict it. {sentence} "
+        f"{same} of {known} recorded partitions that were derived as well have the derived delays.",
     )
     test = "Exact: each recorded delay equals the law of the stage count, falls towards the output, and the largest "
-    test += "delay is the same in all runs with as many stages."
-    return Claim("C1", STATEMENTS["C1"], _verdict(off + rising + varying, len(rows)), test, evidence)
+    test += "delay is the same in all runs with as many stages." + _DERIVED
+    recorded = verdict(off + rising + varying + known - same, len(rows))
+    return Claim("C1", STATEMENTS["C1"], both(recorded, proven), test, evidence)
 
 
-def downstream_stages(records: Records) -> Claim:
+def downstream_stages(records: Records, theory: Theory) -> Claim:
     """C2: with one unit per stage, one delay per number of downstream stages, over all networks."""
     rows = _with_law(records)
     rows = rows[rows["group_size"] == 1]
@@ -62,17 +60,18 @@ def downstream_stages(records: Records) -> Claim:
     off = int((rows["delay"] != rows["law"]).sum()) + int((kinds > 1).sum())
     pairs = rows.groupby("downstream")["delay"].first()
     listed = ", ".join(f"{s}: {d}" for s, d in pairs.items())
+    proven, sentence = derived(theory, records.convention, ("delay law",), grouped=False)
     evidence = (
         f"{len(rows)} layers of {rows['network'].nunique()} networks; delay by downstream stages: {listed or 'none'}; "
         f"{off} violations.",
-        _BY_DESIGN,
+        sentence,
     )
     test = "Exact, on the partitions with one unit per stage: layers with as many downstream stages have one delay "
-    test += "in all networks, and it is the law's."
-    return Claim("C2", STATEMENTS["C2"], _verdict(off, len(rows)), test, evidence)
+    test += "in all networks, and it is the law's." + _DERIVED
+    return Claim("C2", STATEMENTS["C2"], both(verdict(off, len(rows)), proven), test, evidence)
 
 
-def shared_delay(records: Records) -> Claim:
+def shared_delay(records: Records, theory: Theory) -> Claim:
     """C3: with several units per stage, ceil(L / g) groups, each with one recorded delay that is the law's."""
     rows, units = _with_law(records), records.units()
     rows = rows[(rows["group_size"] > 1) & rows["network"].isin(units)]
@@ -83,13 +82,14 @@ def shared_delay(records: Records) -> Claim:
         n += length
         delays = " ".join(map(str, stages.sort_values("stage")["delay"]))
         lines.append(f"{network_label(str(network))}: {length} layers in groups of {group}, delays {delays}")
-    evidence = ("; ".join(lines) + f"; {off} violations." if lines else "No grouped partition is recorded.", _BY_DESIGN)
+    proven, sentence = derived(theory, records.convention, ("groups", "delay law"), grouped=True)
+    evidence = ("; ".join(lines) + f"; {off} violations." if lines else "No grouped partition is recorded.", sentence)
     test = "Exact, on the partitions with several units per stage: L layers make ceil(L/g) groups, and each group has "
-    test += "one delay, the law's for its place."
-    return Claim("C3", STATEMENTS["C3"], _verdict(off, n), test, evidence)
+    test += "one delay, the law's for its place." + _DERIVED
+    return Claim("C3", STATEMENTS["C3"], both(verdict(off, n), proven), test, evidence)
 
 
-def memory_cost(records: Records) -> Claim:
+def memory_cost(records: Records, theory: Theory) -> Claim:
     """C5: modelled copies of exact stashing equal the delay-weighted parameters and grow with the number of stages."""
     stages = records.stages.assign(held=records.stages["delay"] * records.stages["parameters"])
     sums = stages.groupby(CONFIGURATION)[["held", "parameters"]].sum()
@@ -103,11 +103,16 @@ def memory_cost(records: Records) -> Claim:
         n, flat = n + len(steps), flat + int((steps <= 0).sum())
         copies = mine.set_index("num_stages")["history_copies"].items()
         lines.append(f"{network_label(str(network))}: " + ", ".join(f"{c:.2f} at {k} stages" for k, c in copies))
+    needed, sentence = derived(theory, records.convention, ("history",))
+    modelled, costs = history_is_a_cost(theory.partitions)
     evidence = (
         f"Copies of the parameters beside the latest: {'; '.join(lines) or 'none recorded'}. {flat} of {n} steps to "
         f"more stages do not grow; {wrong} of {len(stash)} partitions differ from the sum over stages.",
-        "Modelled (delay times parameters, summed over stages), not measured on hardware.",
+        f"Why it is needed: after retiming, the registers between an update and the backward task that reads its "
+        f"weights are as many as the delay. {sentence}",
+        f"{costs} Nothing here is measured on hardware.",
     )
     test = "Exact: stash copies equal sum(delay x parameters) / sum(parameters), and grow with every step to more "
-    test += "stages of the same network."
-    return Claim("C5", STATEMENTS["C5"], _verdict(flat + wrong, n), test, evidence)
+    test += "stages of the same network; the derivation finds as many old weights as the delay; and in the cost model "
+    test += "stashing is free with one stage only and largest with one unit per stage."
+    return Claim("C5", STATEMENTS["C5"], both(verdict(flat + wrong, n), needed, modelled), test, evidence)

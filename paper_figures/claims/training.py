@@ -7,10 +7,21 @@ from collections.abc import Mapping
 import numpy as np
 
 from paper_figures.claims import NOT_REPRODUCED, REPRODUCED, STATEMENTS, Claim, inconclusive, word
-from paper_figures.claims.comparisons import KINDS, LEARNT, by_kind, cells, control, informative, pooled, untrained
+from paper_figures.claims.comparisons import (
+    KINDS,
+    LEARNT,
+    by_kind,
+    cells,
+    control,
+    informative,
+    own_pooled,
+    pooled,
+    untrained,
+)
 from paper_figures.claims.equivalence import Settings, pipeline_aware
+from paper_figures.labels import network_label
 from paper_figures.records import CONFIGURATION, Records
-from paper_figures.style import network_label, ordered, style
+from paper_figures.style import ordered, style
 
 
 def reconstruction_keeps_accuracy(records: Records, settings: Settings) -> Claim:
@@ -68,19 +79,32 @@ def kinds_of_networks(records: Records, settings: Settings) -> Claim:
     return Claim("C8", STATEMENTS["C8"], verdict, test, (*evidence, "Spiking networks: not tested."))
 
 
+def own_sentences(records: Records, settings: Settings) -> tuple[str, ...]:
+    """This project's own reconstructions, pooled, against stash and against the latest weights; no verdict."""
+    lines = []
+    for reference in ("stash", "latest"):
+        for row in own_pooled(records, settings, reference).to_dict("records"):
+            label = style(str(row["strategy"])).label
+            lines.append(f"{label}: {_difference(row, style(reference).label)}: {row['outcome']}.")
+    return tuple(lines)
+
+
 def _names(strategies: list[str]) -> str:
     return ", ".join(style(name).label for name in ordered(strategies)) or "none"
 
 
 def _sentence(row: Mapping[str, object]) -> str:
-    label, lost = style(str(row["strategy"])).label, f"; diverged alone in {_pairs(row['lost'])}" if row["lost"] else ""
+    outcome = word(str(row["outcome"]), int(str(row["n"])))
+    return f"{style(str(row['strategy'])).label}: {_difference(row, 'stash')}: {outcome}."
+
+
+def _difference(row: Mapping[str, object], reference: str) -> str:
+    lost = f"; diverged alone in {_pairs(row['lost'])}" if row["lost"] else ""
     if row["n"] == 0:
-        return f"{label}: no pair of completed runs{lost}."
+        return f"no pair of completed runs{lost}"
     interval = f", interval {row['low']:+.2f} to {row['high']:+.2f}" if row["n"] != 1 else ""
-    return (
-        f"{label}: {row['mean']:+.2f} points against stash{interval}, n={row['n']} blocks of {_pairs(row['pairs'])}"
-        f"{lost}: {word(str(row['outcome']), int(str(row['n'])))}."
-    )
+    blocks = f"n={row['n']} blocks of {_pairs(row['pairs'])}"
+    return f"{row['mean']:+.2f} points against {reference}{interval}, {blocks}{lost}"
 
 
 def _pairs(count: object) -> str:

@@ -1,4 +1,4 @@
-"""All figures of the reproduction by file name: pure functions of the records."""
+"""All figures of the reproduction by file name: pure functions of the records and of the tables of the theory."""
 
 from __future__ import annotations
 
@@ -7,11 +7,22 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from paper_figures.figures import reconstruction, structure, training
+from paper_figures.figures import (
+    costs,
+    derivation,
+    gantt,
+    reconstruction,
+    reconstruction_theory,
+    schedules,
+    stability,
+    structure,
+    training,
+)
 from paper_figures.records import Records
+from paper_figures.theory_records import Theory
 
 
-def catalogue(records: Records) -> dict[str, Callable[[], Figure]]:
+def catalogue(records: Records, theory: Theory) -> dict[str, Callable[[], Figure]]:
     """File stem -> function that draws the figure. There is one figure of learning curves per network."""
     curves = {f"curves_{name}": partial(training.curves, records, name) for name in records.networks}
     return {
@@ -20,4 +31,16 @@ def catalogue(records: Records) -> dict[str, Callable[[], Figure]]:
         **curves,
         "reconstruction": partial(reconstruction.reconstruction, records),
         "memory": partial(structure.memory, records),
+        "derivation_per_layer": derivation.per_layer,
+        "derivation_grouped": derivation.grouped,
+        "derivation_residual": derivation.residual,
+        "derivation_pipedream": derivation.pipedream,
+        "stability": partial(stability.stability, theory.stability),
+        "reconstruction_theory": partial(reconstruction_theory.reconstruction_theory, records),
+        "costs_tradeoff": partial(costs.tradeoff, theory.partitions),
+        "costs_memory": partial(costs.memory, theory.partitions),
+        "gantt_equal": gantt.equal,
+        "gantt_unequal": gantt.unequal,
+        "schedules_speed": partial(schedules.speeds, theory.schedules),
+        "schedules_devices": partial(schedules.devices, theory.devices),
     }

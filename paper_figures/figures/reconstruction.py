@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
-from paper_figures import style, tables
+from paper_figures import labels, style, tables
 from paper_figures.records import Records
 
 _EXACT = 1e-4
@@ -68,7 +68,7 @@ def _note(records: Records, table: pd.DataFrame, exact: pd.DataFrame) -> str:
     text = (
         f"|Ŵ − W(t−d)| / |W(t) − W(t−d)| along stash runs, mean over n = {counts} (stage, partition, seed) per "
         f"point, {seeds} seed{'s' if seeds > 1 else ''};\nbands: range. "
-        f"{style.setting(records.dataset, records.convention)}"
+        f"{labels.setting(records.dataset, records.convention)}"
     )
     if len(exact):
         names = [_where_exact(name, table, exact) for name in style.ordered(exact["strategy"])]

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from layerpipe2.delays import CONVENTIONS
-from paper_figures import style, tables
+from paper_figures import labels, style, tables
 from paper_figures.records import Records
 
 
@@ -32,7 +32,7 @@ def delays(records: Records) -> Figure:
             axis.set_xlabel("unit (0 = input side)")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         style.legend(figure, [Line2D([], [], label=_size_label(g), **looks[g]) for g in looks])
-        recorded, thin = style.convention_label(records.convention), style.convention_label(other)
+        recorded, thin = labels.convention_label(records.convention), labels.convention_label(other)
         style.note(figure, f"Solid lines with markers: {recorded}, as recorded. Thin dashes: {thin}, for comparison.")
         return figure
 
@@ -78,7 +78,7 @@ def memory(records: Records) -> Figure:
         for label, line in handles.items():
             line.set_label(label)
         style.legend(figure, list(handles.values()), columns=3)
-        style.note(figure, style.setting(records.dataset, records.convention))
+        style.note(figure, labels.setting(records.dataset, records.convention))
         return figure
 
 
@@ -96,7 +96,7 @@ def _same_lines(table: pd.DataFrame) -> list[tuple[list[str], pd.Series]]:
 
 
 def _joined(strategies: list[str]) -> str:
-    labels = [style.style(strategy).label for strategy in strategies]
-    averages = [label.removeprefix("EMA ") for label in labels if label.startswith("EMA ")]
-    rest = [label for label in labels if not label.startswith("EMA ")]
+    names = [style.style(strategy).label for strategy in strategies]
+    averages = [name.removeprefix("EMA ") for name in names if name.startswith("EMA ")]
+    rest = [name for name in names if not name.startswith("EMA ")]
     return ", ".join(rest + ([f"EMA {', '.join(averages)}"] if averages else []))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from paper_figures import style
+from paper_figures import labels, style
 from paper_figures.records import RUN, Records
 from paper_figures.scale import ErrorScale
 
@@ -30,7 +30,7 @@ def curves(records: Records, network: str) -> Figure:
             _draw_curves(upper, shown, "val_accuracy")
             _draw_curves(lower, shown, "train_loss")
             scale.apply(upper)
-            upper.set(title=style.stages_label(stages, group), xlabel="", ylabel="")
+            upper.set(title=labels.stages_label(stages, group), xlabel="", ylabel="")
             lower.set(xlabel="epoch", ylabel="", yscale="log")
             lower.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         axes[0, 0].set_ylabel("validation accuracy\n(%, log-error scale)")
@@ -90,7 +90,7 @@ def _handles(table: pd.DataFrame) -> list[Line2D]:
 def _curve_note(records: Records, network: str) -> str:
     runs = records.runs[(records.runs["network"] == network) & (records.runs["status"] == "completed")]
     count = _counted(runs)
-    setting = style.setting(records.dataset, records.convention)
+    setting = labels.setting(records.dataset, records.convention)
     return f"Lines: mean of the completed runs, n = {count} seeds; bands: their range. {setting}"
 
 
@@ -115,7 +115,7 @@ def final_accuracy(records: Records) -> Figure:
             _draw_partitions(axis, mine[mine["num_stages"] > 1], scale.strip)
             axis.set_xlabel("stages")
         looks = [style.style(name) for name in style.ordered(runs["strategy"])]
-        style.legend(figure, [Line2D([], [], label=s.label, **s.line(**_handle(s.label))) for s in looks])
+        style.legend(figure, [Line2D([], [], label=s.label, **s.line(**_handle(s.label))) for s in looks], columns=5)
         style.note(figure, _accuracy_note(records, done))
         return figure
 
@@ -164,5 +164,5 @@ def _accuracy_note(records: Records, done: pd.DataFrame) -> str:
     lost = f" Crosses: number of diverged runs ({diverged} of {len(records.runs)} in all)." if diverged else ""
     return (
         f"Markers: mean of the completed runs (dots); bars: their range, n = {_counted(done)} seeds.{lost}\n"
-        f"{style.setting(records.dataset, records.convention)}"
+        f"{labels.setting(records.dataset, records.convention)}"
     )

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from layerpipe2.study.params import SEQUENTIAL
-from paper_figures import style
+from paper_figures import labels, style
 from paper_figures.claims.equivalence import Settings
 from paper_figures.full_scale import comparisons
 from paper_figures.full_scale.records import WARM, CampaignRecords
@@ -92,4 +92,4 @@ def _handles(strategies: pd.Series) -> list[Line2D]:
 
 def _setting(records: CampaignRecords) -> str:
     pipelined = records.runs[records.runs["num_stages"] > 1]
-    return style.setting(str(pipelined["dataset"].iloc[0]), str(pipelined["convention"].iloc[0]))
+    return labels.setting(str(pipelined["dataset"].iloc[0]), str(pipelined["convention"].iloc[0]))

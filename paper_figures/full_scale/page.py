@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from layerpipe2.campaign.estimate import in_words
-from paper_figures import style
+from paper_figures import labels
 from paper_figures.claims.equivalence import Settings
 from paper_figures.full_scale import comparisons, tables
 from paper_figures.full_scale.records import CampaignRecords
@@ -20,7 +20,7 @@ def page(records: CampaignRecords, settings: Settings) -> list[Block]:
     answers = pd.DataFrame(
         [(v.question, v.answer, v.conditions) for v in found], columns=["question", "answer", "where"]
     )
-    title = f"{style.network_label(_one(runs, 'network'))} on {style.dataset_label(_one(runs, 'dataset'))}: verdicts"
+    title = f"{labels.network_label(_one(runs, 'network'))} on {labels.dataset_label(_one(runs, 'dataset'))}: verdicts"
     return [
         Heading(title, 1),
         *_state(records),
@@ -52,7 +52,7 @@ def _state(records: CampaignRecords) -> list[Block]:
         f"Profile {profile.name}: {len(runs)} final runs of {profile.settings.get('epochs', 'the default')} epochs, "
         f"seeds {', '.join(map(str, seeds))}, {diverged} diverged; {len(records.tuning)} tuning runs. Devices: "
         f"{', '.join(sorted(runs['device'].unique()))}; together {hours} of final runs. Commits: {commits}. Delays: "
-        f"{style.convention_label(_pipelined(runs, 'convention'))}."
+        f"{labels.convention_label(_pipelined(runs, 'convention'))}."
     )
     blocks: list[Block] = [Text(text)]
     if records.finished < records.planned:

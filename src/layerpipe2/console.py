@@ -1,4 +1,4 @@
-"""How commands end: quietly, with one line, or with a traceback if the mistake is this package's."""
+"""How commands end (quietly, with one line, or with a traceback if the mistake is this package's) and print tables."""
 
 from __future__ import annotations
 
@@ -26,3 +26,9 @@ def run_command(program: str, command: Callable[[Sequence[str] | None], None], a
     except BrokenPipeError:  # the reader, e.g. `head`, has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines with columns aligned to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -10,7 +10,7 @@ import pytest
 from layerpipe2.delays import CONVENTIONS, DelaySchedule
 from layerpipe2.errors import UserError
 from layerpipe2.stages import partition
-from layerpipe2.theory import FORMATS, chain, derive, export, from_units, prove, resnet
+from layerpipe2.theory import FORMATS, chain, derive, explain, export, from_units, prove, resnet
 from layerpipe2.theory.certificates import period_with_delays
 from layerpipe2.theory.network import UNIT_KINDS
 
@@ -102,6 +102,7 @@ def test_loops_name_what_forbids_a_smaller_delay():
         (lambda d: {"gradient_delays": {**d.gradient_delays, "1": 4}}, "groups"),
         (lambda d: {"gradient_delays": {**d.gradient_delays, "0": 6}}, "engine"),
         (lambda d: {"gradient_delays": {**d.gradient_delays, "0": 6}}, "history"),
+        (lambda d: {"steps": (d.steps[0], replace(d.steps[1], graph=d.delayed), *d.steps[2:])}, "places"),
         (lambda d: {"loops": {**d.loops, "0": ["U0", "U0"]}}, "least delay"),
         (lambda d: {"steps": (*d.steps, d.steps[2])}, "pipelined"),
         (lambda d: {"steps": (*d.steps, d.steps[2])}, "activations"),
@@ -123,10 +124,10 @@ def test_a_step_that_is_no_retiming_is_refused_by_the_proof():
 
 def test_report_tables_and_exports():
     derivation = derive(3, convention="pipedream")
-    report = derivation.report()
+    report = explain(derivation)
     assert "step 2t" in report
     assert "3 take a delayed gradient" in report
-    assert "step 4.3" not in derive(6).report()
+    assert "step 4.3" not in explain(derive(6))
     assert report.count("[holds]") == len(prove(derivation))
     graph = derivation.pipeline
     assert export(graph, "table").splitlines()[1].split() == ["0", "0", "0", "1", "6", "0", "0", "5", "5"]

@@ -1,14 +1,17 @@
-"""The command line ``layerpipe2``: train one network, look at delays, balance stages, see what this machine offers."""
+"""The command line ``layerpipe2``: train, look at delays and theory, balance stages, see what this machine offers."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 
 from layerpipe2.cli.launch import add_options as launch_options
 from layerpipe2.cli.options import add_run_options, pipeline_options
+from layerpipe2.cli.theory_commands import add_theory_commands
 from layerpipe2.console import run_command
+from layerpipe2.errors import UserError
 
 _TRAIN_EXAMPLES = """\
 examples:
@@ -86,6 +89,7 @@ def make_parser() -> argparse.ArgumentParser:
     balance.add_argument("--stages", type=int, default=2, metavar="N", help="stages, one per process; default: 2")
     balance.add_argument("--repeats", type=int, default=9, metavar="N", help="timed steps; default: 9")
     launch_options(_command(commands, "launch", "start the ranks of a pipeline on this machine", _LAUNCH_EXAMPLES))
+    add_theory_commands(partial(_command, commands))
     info = _command(commands, "info", "show data, networks, strategies, device and versions", "")
     add_run_options(info, only=("dataset", "data_root", "device"))
     _add_download(info)
@@ -94,8 +98,15 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _dispatch(arguments: Sequence[str] | None) -> None:
     options = make_parser().parse_args(arguments)
-    # Only the chosen command pays for its imports.
-    import_module(f"layerpipe2.cli.{options.command}").run(options)
+    try:
+        command = import_module(f"layerpipe2.cli.{options.command}")  # only the chosen one pays for its imports
+    except ModuleNotFoundError as error:
+        if error.name not in ("networkx", "scipy"):
+            raise
+        raise UserError(
+            f"'layerpipe2 {options.command}' needs {error.name}; run: pip install 'layerpipe2[theory]'"
+        ) from None
+    command.run(options)
 
 
 def _command(

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-import torch
-
 from layerpipe2.cli.options import config_from
-from layerpipe2.data import describe
+from layerpipe2.cli.plan import plan_from
 from layerpipe2.history import STRATEGIES, make_history
 from layerpipe2.runs.config import Rule, check
-from layerpipe2.runs.plan import Plan, make_plan
+from layerpipe2.runs.plan import Plan
 
 _TICKS = Rule("", "", "int", low=1, optional=True)
 
@@ -23,9 +21,7 @@ def run(options: argparse.Namespace) -> None:
     """
     check("--ticks", options.ticks, _TICKS)
     config = config_from(options)
-    spec = describe(config.dataset)
-    with torch.device("meta"):  # only shapes are needed
-        plan = make_plan(config, spec.input_shape, spec.num_classes)
+    plan = plan_from(config)
     stages = plan.schedule.num_stages
     print(
         f"{config.network} for {config.dataset}: {plan.units} layers, {stages} stages, convention {config.convention}"

@@ -57,9 +57,14 @@ def _word(default: Any) -> str:
 
 def _parsed(name: str, text: Any) -> Any:
     rule, option = rules()[name], f"--{name.replace('_', '-')}"
-    value = text if isinstance(text, bool) else _READERS.get(rule.kind, str)(text)
+    value = text if isinstance(text, bool) else parsed(text, rule.kind)
     check(option, value, rule)
     return value
+
+
+def parsed(text: str, kind: str) -> Any:
+    """The value that a text stands for, or the text itself if it is no such value: a rule then says what is allowed."""
+    return _READERS.get(kind, str)(text)
 
 
 def _number(read: Callable[[str], Any]) -> Callable[[str], Any]:

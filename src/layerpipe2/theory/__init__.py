@@ -8,6 +8,7 @@ Needs the extra ``theory`` (networkx, scipy); nothing in the rest of the package
 """
 
 from layerpipe2.theory.derivation import Derivation, Step, derive
+from layerpipe2.theory.explanation import explain
 from layerpipe2.theory.network import LayeredNetwork, Operation, chain, from_units, resnet
 from layerpipe2.theory.proofs import Claim, prove
 from layerpipe2.theory.stability import largest_stable_step, stability_table
@@ -22,6 +23,7 @@ __all__ = [
     "Step",
     "chain",
     "derive",
+    "explain",
     "export",
     "from_units",
     "largest_stable_step",

@@ -120,12 +120,6 @@ class Derivation:
         edges = self.pipeline.of_kind("kept")
         return {u[1:]: self.pipeline.registers[u, v, k] // self.pipeline.period + 1 for u, v, k in edges}
 
-    def report(self) -> str:
-        """Places, steps and proofs as text; see :func:`layerpipe2.theory.report.report`."""
-        from layerpipe2.theory.report import report
-
-        return report(self)
-
     def _delays_of_stage(self, stage: int) -> list[int]:
         graph, period = self.pipeline, self.pipeline.period
         kept = [edge for edge in graph.of_kind("kept") if graph.stage(edge[0]) == stage]

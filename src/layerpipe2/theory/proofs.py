@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from layerpipe2.delays import CONVENTIONS
 from layerpipe2.theory.certificates import loop_deficit, periods, smaller_is_infeasible
 from layerpipe2.theory.constraints import lag_ranges
+from layerpipe2.theory.cutsets import DELAYED_GRADIENT, FEED_FORWARD, loop_through, places
 from layerpipe2.theory.derivation import Derivation
 from layerpipe2.theory.minimality import fewest_registers, held_registers
 from layerpipe2.theory.retiming import lags_between
@@ -36,7 +38,13 @@ class Claim:
 def prove(derivation: Derivation) -> tuple[Claim, ...]:
     """All claims that apply to the derivation's convention."""
     claims = [_delay_law(derivation), _groups(derivation), _engine(derivation), _same_function(derivation)]
-    claims += [_legal(derivation), _history(derivation), _in_flight(derivation), _least_delay(derivation)]
+    claims += [
+        _places(derivation),
+        _legal(derivation),
+        _history(derivation),
+        _in_flight(derivation),
+        _least_delay(derivation),
+    ]
     if derivation.clock.name != "none":  # sequential training leaves slack: many retimings, and none has to save
         claims += [_only_retiming(derivation), _fewest(derivation), _period(derivation)]
     return tuple(claims)
@@ -85,6 +93,20 @@ def _same_function(derivation: Derivation) -> Claim:
     lags = lags_between(derivation.delayed, derivation.pipeline)  # raises if it is no retiming
     reach = f"lags from {min(lags.values())} to {max(lags.values())} ticks"
     return Claim("function", "steps 3 and 4 only retime: no loop and no input-output path changes delay", True, reach)
+
+
+def _places(derivation: Derivation) -> Claim:
+    """Which edges gained registers without a retiming, held against loops that are searched edge by edge."""
+    graph, kinds = derivation.undelayed, places(derivation.undelayed)
+    wrong = [edge for edge in graph.edges if (kinds[edge] == FEED_FORWARD) == bool(loop_through(graph, edge))]
+    grown = {"1": FEED_FORWARD, "2": DELAYED_GRADIENT}
+    for before, step in pairwise(derivation.steps[:3]):
+        more = [e for e in graph.edges if step.graph.registers[e] > before.graph.registers[e]]
+        wrong += [edge for edge in more if kinds[edge] != grown[step.number]]
+    free = [sum(kind == wanted for kind in kinds.values()) for wanted in grown.values()]
+    statement = "registers are inserted in feed-forward cutsets and on gradient -> update edges only"
+    evidence = f"{free[0]} edges in feed-forward cutsets, {free[1]} gradient -> update, {len(kinds) - sum(free)} others"
+    return Claim("places", statement, not wrong, f"not so: {wrong[:3]}" if wrong else evidence)
 
 
 def _legal(derivation: Derivation) -> Claim:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import networkx as nx
 
+from layerpipe2.console import aligned
 from layerpipe2.errors import UserError
 from layerpipe2.theory.graph import KINDS, SignalFlowGraph
 
@@ -85,12 +86,6 @@ def export(graph: SignalFlowGraph, form: str) -> str:
     if form not in FORMATS:
         raise UserError(f"unknown graph format '{form}'; known: {', '.join(FORMATS)}")
     return FORMATS[form](graph)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines with columns aligned to the right, the header's first word flush left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _counts(graph: SignalFlowGraph, operation: str, kind: str) -> str:

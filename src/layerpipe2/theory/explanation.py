@@ -15,7 +15,7 @@ _PLACES = {
 }
 
 
-def report(derivation: Derivation) -> str:
+def explain(derivation: Derivation) -> str:
     """Places, steps and proofs of a derivation; of the rounds of step 4 the first and the last."""
     clock, steps = derivation.clock, derivation.steps
     head = f"{clock.name}: {clock.text}\nunits per stage: {', '.join(map(str, derivation.sizes))}"

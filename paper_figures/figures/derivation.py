@@ -7,10 +7,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from layerpipe2.theory import Derivation, Step, derive
+from layerpipe2.theory import Derivation, Step, derive, from_units
 from paper_figures import style
-from paper_figures.figure_derivation_graph import HEIGHT, MARGIN, Drawing
-from paper_figures.figure_derivation_pen import FONT, INK
+from paper_figures.figures.derivation_graph import HEIGHT, MARGIN, Drawing
+from paper_figures.figures.derivation_pen import FONT, INK
+from paper_figures.figures.derivation_residual import LOW, ResidualDrawing
 
 
 def per_layer() -> Figure:
@@ -26,6 +27,34 @@ def grouped() -> Figure:
 def pipedream() -> Figure:
     """The same three layers with PipeDream's clock."""
     return derivation_figure(derive(3, convention="pipedream"), columns=2)
+
+
+def residual() -> Figure:
+    """Layer, residual block, layer, a stage each: the start, the delayed gradients, and the end."""
+    found = derive(from_units(["layer", "block", "layer"]))
+    steps, tall, strip = found.steps, HEIGHT - LOW, 0.95
+    pairs = [(None, steps[0]), (steps[1], steps[2]), (steps[-2], steps[-1])]
+    row_height = tall + _GAP + _TITLE
+    height = len(pairs) * row_height + strip
+    pitch = (style.DOUBLE - 0.08 - 2 * MARGIN) / len(found.network.operations)
+    with style.context():
+        figure = Figure(figsize=(style.DOUBLE, height))
+        for i, (before, step) in enumerate(pairs):
+            low = height - (i + 1) * row_height
+            axis = figure.add_axes(_share((0, low, style.DOUBLE - 0.08, tall), height))
+            ResidualDrawing(axis, step, before.graph.registers if before else None, pitch).draw()
+            _words(figure, 0.08, low + tall + 0.12, height, _title(step), FONT + 1)
+        _lines(figure, 0.08, strip - 0.15, height, [*_residual_result(found), *_KEY_LINES])
+        return figure
+
+
+def _residual_result(found: Derivation) -> list[str]:
+    delays = ", ".join(f"{delay} for stage {k}" for k, delay in enumerate(found.delays))
+    return [
+        f"1a and 1b: the block's layers; 1+: their output plus the block's input. Delays: {delays}.",
+        "The block's input crosses the boundary once; its branches send a gradient each, which are added behind it.",
+        "",
+    ]
 
 
 _TITLE, _GAP, _LINE = 0.26, 0.08, 0.135

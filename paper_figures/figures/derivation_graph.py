@@ -1,4 +1,4 @@
-"""One signal-flow graph of a chain as a block diagram, in inches: layers side by side, F, U, G, A below each other.
+"""One signal-flow graph as a block diagram, in inches: operations side by side, F, U, G, A below each other.
 
 A box ``4D`` is four registers. Edges that carry the same signal share a wire, and with it the boxes that they have in
 common: an update's weight register stands once, before the wire forks to F, A and back to U, and a layer's input is
@@ -13,7 +13,7 @@ from typing import Any
 
 from layerpipe2.theory import Step
 from layerpipe2.theory.graph import Edge, SignalFlowGraph
-from paper_figures.figure_derivation_pen import MOVED, RADIUS, STAGE, Pen
+from paper_figures.figures.derivation_pen import MOVED, RADIUS, STAGE, Pen
 
 ROWS = {"F": 1.40, "U": 0.90, "G": 0.50, "A": 0.14}
 """Height of each kind of node above the bottom of the drawing."""
@@ -32,7 +32,7 @@ class Drawing:
         axis: with equal scales, as large as the drawing.
         step: graph and moves to draw.
         before: register counts of the step before, to mark those that differ; None marks nothing.
-        pitch: distance of two layers.
+        pitch: distance of two operations.
     """
 
     axis: Any
@@ -51,9 +51,14 @@ class Drawing:
         return self.step.graph
 
     @property
+    def names(self) -> list[str]:
+        """Operations, each of which reads the one before."""
+        return [data["operation"] for data in self.graph.nodes.values() if data["kind"] == "forward"]
+
+    @property
     def layers(self) -> int:
-        """Number of layers."""
-        return len(self.graph.operations)
+        """Number of operations."""
+        return len(self.names)
 
     def x(self, layer: float) -> float:
         """Middle of a layer's column; ``layer`` may be a fraction."""
@@ -67,18 +72,25 @@ class Drawing:
         self.axis.axis("off")
         self._stages()
         self._ends()
-        for layer in range(self.layers):
-            self._weights(layer)
+        for layer, name in enumerate(self.names):
             self._travelling(layer)
             self._kept(layer)
+            if name in self.graph.operations:
+                self._operand(layer)
+                self._weights(layer)
             for letter, row in ROWS.items():
-                self.pen.node(letter, str(layer), (self.x(layer), row))
+                if f"{letter}{name}" in self.graph.nodes:
+                    self.pen.node(letter, self.label(name), (self.x(layer), row))
         self._moves()
+
+    def label(self, name: str) -> str:
+        """What stands beside the letter of an operation's nodes."""
+        return name
 
     def _stages(self) -> None:
         graph = self.graph
         for stage in range(graph.num_stages):
-            mine = [i for i in range(self.layers) if graph.stage(f"F{i}") == stage]
+            mine = [i for i in range(self.layers) if graph.stage(f"F{self.names[i]}") == stage]
             left, right = self.x(mine[0] - 0.44), self.x(mine[-1] + 0.44)
             self.pen.frame(left, -0.06, right, HEIGHT - 0.04, facecolor=STAGE, edgecolor="none", zorder=0)
 
@@ -103,19 +115,26 @@ class Drawing:
         self.pen.wire([(loss[0], loss[1] - RADIUS), (loss[0], ROWS["A"]), (self.x(last) + RADIUS, ROWS["A"])])
 
     def _travelling(self, layer: int) -> None:
-        """Activation into a layer with the tap for its weight gradient, gradient out of it, error tap."""
+        """Activation into an operation, and gradient out of it."""
         left = self.x(layer - 1) + RADIUS if layer else 0.18
         low = left if layer else 0.24
-        here, tap, boundary = self.x(layer), self.x(layer) + OPERAND, (self.x(layer - 0.5) if layer else 0.40)
-        source = f"F{layer - 1}" if layer else "x"
-        activation: Edge = (source, f"F{layer}", "activation")
-        operand: Edge = (source, f"G{layer}", "operand")
-        gradient: Edge = (f"A{layer}", f"A{layer - 1}" if layer else "out", "gradient" if layer else "output")
+        here, boundary = self.x(layer), (self.x(layer - 0.5) if layer else 0.40)
+        activation, name = self._activation(layer), self.names[layer]
+        before = f"A{self.names[layer - 1]}" if layer else "out"
+        gradient: Edge = (f"A{name}", before, "gradient" if layer else "output")
         self.pen.wire([(left, ROWS["F"]), (here - RADIUS, ROWS["F"])])
-        self.pen.wire([(tap, ROWS["F"]), (tap, ROWS["G"]), (here - RADIUS, ROWS["G"])], dot=True)
         self.pen.wire([(here - RADIUS, ROWS["A"]), (low, ROWS["A"])])
         self.pen.box((boundary, ROWS["F"]), self._count(activation), self._moved(activation))
         self.pen.box((boundary, ROWS["A"]), self._count(gradient), self._moved(gradient))
+
+    def _activation(self, layer: int) -> Edge:
+        return f"F{self.names[layer - 1]}" if layer else "x", f"F{self.names[layer]}", "activation"
+
+    def _operand(self, layer: int) -> None:
+        """The two factors of the weight gradient, tapped from the activation and from the gradient."""
+        here, tap, activation = self.x(layer), self.x(layer) + OPERAND, self._activation(layer)
+        operand: Edge = (activation[0], f"G{self.names[layer]}", "operand")
+        self.pen.wire([(tap, ROWS["F"]), (tap, ROWS["G"]), (here - RADIUS, ROWS["G"])], dot=True)
         self.pen.box((tap, TAPPED), self._count(operand) - self._count(activation), self._moved(operand, activation))
         tap = here + ERROR
         self.pen.wire([(tap, ROWS["A"]), (tap, ROWS["G"]), (here + RADIUS, ROWS["G"])], dot=True)
@@ -123,10 +142,11 @@ class Drawing:
     def _weights(self, layer: int) -> None:
         """The update's loop with the weight register, its wires to F and A, and the gradient that comes in."""
         here, fork, side = self.x(layer), ROWS["U"] + 0.335, self.x(layer) + HISTORY
-        weight: Edge = (f"U{layer}", f"F{layer}", "weight")
-        history: Edge = (f"U{layer}", f"A{layer}", "history")
-        step: Edge = (f"G{layer}", f"U{layer}", "step")
-        state: Edge = (f"U{layer}", f"U{layer}", "state")
+        name = self.names[layer]
+        weight: Edge = (f"U{name}", f"F{name}", "weight")
+        history: Edge = (f"U{name}", f"A{name}", "history")
+        step: Edge = (f"G{name}", f"U{name}", "step")
+        state: Edge = (f"U{name}", f"U{name}", "state")
         self.pen.wire([(here, ROWS["U"] + RADIUS), (here, ROWS["F"] - RADIUS)])
         self.pen.wire(
             [(here, fork), (here + STATE, fork), (here + STATE, ROWS["U"]), (here - RADIUS, ROWS["U"])], dot=True
@@ -146,7 +166,7 @@ class Drawing:
     def _kept(self, layer: int) -> None:
         """What the forward task leaves for the backward task of the same layer."""
         here, side, slope = self.x(layer), self.x(layer) + KEPT, 0.075
-        kept: Edge = (f"F{layer}", f"A{layer}", "kept")
+        kept: Edge = (f"F{self.names[layer]}", f"A{self.names[layer]}", "kept")
         points = [(here - slope, ROWS["F"] - slope), (side, ROWS["F"] - 0.2), (side, ROWS["A"] + 0.2),
                   (here - slope, ROWS["A"] + slope)]  # fmt: skip
         self.pen.wire(points, color="#777777")
@@ -155,17 +175,17 @@ class Drawing:
     def _moves(self) -> None:
         """Dashed frames around nodes that were retimed, with their lag in registers."""
         lags = self.step.lags
-        frames = [("FU", HEIGHT - 0.10), ("GA", -0.015)]
-        if lags.get("U0", 0) > 0:  # the step of a slowed clock: updates move with the gradients
-            frames = [("UGA", -0.015)]
-        for letters, corner in frames:
-            mine = [i for i in range(self.layers) if lags.get(f"{letters[-1]}{i}")]
+        frames = [("FU", "F", HEIGHT - 0.10), ("GA", "A", -0.015)]
+        if lags.get(f"U{self.names[0]}", 0) > 0:  # the step of a slowed clock: updates move with the gradients
+            frames = [("UGA", "A", -0.015)]
+        for letters, shown, corner in frames:
+            mine = [i for i in range(self.layers) if lags.get(f"{shown}{self.names[i]}")]
             if mine:
                 rows = [ROWS[letter] for letter in letters]
                 left, right = self.x(mine[0]) - 0.17, self.x(mine[-1]) + 0.165
                 self.pen.frame(left, min(rows) - 0.13, right, max(rows) + 0.13, facecolor="none", edgecolor=MOVED,
                             linestyle=(0, (3, 1.5)), linewidth=1.0, zorder=6)  # fmt: skip
-                lag = lags[f"{letters[-1]}{mine[0]}"]
+                lag = lags[f"{shown}{self.names[mine[0]]}"]
                 self.pen.text((right + 0.11, corner), f"{lag:+d}".replace("-", "−"), color=MOVED, weight="bold")
 
     def _count(self, edge: Edge) -> int:

@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from layerpipe2.history.moments import Updates
 from layerpipe2.theory import reconstruction
-from paper_figures import style
+from paper_figures import labels, style
 from paper_figures.records import CONFIGURATION, Records
 
 SHOWN = ("ema-window", "ema-span", "ema-lsq", "pair")
@@ -42,7 +42,7 @@ def draw(measured: pd.DataFrame, dataset: str, convention: str) -> Figure:
         for column, ((network, momentum), rows) in zip(axes.T, groups, strict=False):
             fit = reconstruction.fitted(rows.to_dict("records"))
             share = fit.white / (1 + fit.white)
-            column[0].set_title(f"{style.network_label(str(network))}, m = {momentum:g}")
+            column[0].set_title(f"{labels.network_label(str(network))}, m = {momentum:g}")
             column[1].set_title(f"fit: m = {fit.correlation:.2f}, {100 * share:.0f} % white")
             _panel(column[0], rows, Updates(float(momentum)))
             _panel(column[1], rows, fit)
@@ -88,5 +88,5 @@ def _note(rows: pd.DataFrame, dataset: str, convention: str) -> str:
         "Lines: theory, AR(1) updates of correlation m: above, the optimizer's momentum; below, fitted with a white "
         f"part.\nMarkers: measured along stash runs, mean of n = {spread} (stage, partition, seed); bars: range.\n"
         "1 is no better than the latest weights; the pair is exact at delays 1 and 2. "
-        + style.setting(dataset, convention)
+        + labels.setting(dataset, convention)
     )

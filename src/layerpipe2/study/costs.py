@@ -1,4 +1,4 @@
-"""Tables of costs and schedules: computed from the networks' shapes and stated devices, no records needed.
+"""Costs of partitions and speeds of schedules, computed from the networks' shapes and stated devices.
 
 Bytes are those of float32; MB and GB are 10^6 and 10^9 bytes. All numbers are modelled, none is measured on hardware.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import pandas as pd
-
 from layerpipe2 import networks
 from layerpipe2.costs import Costs, Device, FlopDevice, Link, SystolicArray, network_costs
 from layerpipe2.schedules.compare import DEVICE, compare
-from layerpipe2.schedules.registry import SCHEDULES
+from layerpipe2.study.tables import Row
 
+NETWORKS = ("mlp", "vgg", "resnet18", "resnet-small")
+"""Networks of the tables, keys of ``layerpipe2.networks.NETWORKS``."""
 INPUT_SHAPE = (3, 32, 32)
 CLASSES = 100
 BATCH_SIZE = 128
@@ -36,8 +36,8 @@ DEVICES: Mapping[str, Device] = {
 """Devices over which the gain of LayerPipe is looked at; links of 64 GB/s and 1 us, slow: 8 GB/s and 10 us."""
 
 
-def partitions(names: Sequence[str] = tuple(networks.NETWORKS), convention: str = "layerpipe2") -> pd.DataFrame:
-    """Every group size of the project's networks (default widths, 3 x 32 x 32 inputs, 100 classes, batch 128).
+def partitions(names: Sequence[str] = NETWORKS, convention: str = "layerpipe2") -> list[Row]:
+    """Every group size of these networks (default widths, 3 x 32 x 32 inputs, 100 classes, batch 128).
 
     Returns:
         One row per network and group size: stages; communication (bytes over all boundaries per mini-batch);
@@ -46,18 +46,17 @@ def partitions(names: Sequence[str] = tuple(networks.NETWORKS), convention: str 
         over stages); speed (over one processor) for each link of :data:`LINKS`; efficient, whether no other group
         size of the network has less of both communication and computation.
     """
-    rows = []
+    rows: list[Row] = []
     for name in names:
         units = networks.build(name, input_shape=INPUT_SHAPE, num_classes=CLASSES)
-        for group in range(1, len(units) + 1):
-            costs = network_costs(units, INPUT_SHAPE, group, "stash", convention, BATCH_SIZE)
-            rows.append({"network": name, "group_size": group} | _row(costs))
-    table = pd.DataFrame(rows)
-    table["efficient"] = efficient(table)
-    return table
+        sizes = range(1, len(units) + 1)
+        found = [network_costs(units, INPUT_SHAPE, size, "stash", convention, BATCH_SIZE) for size in sizes]
+        mine = [{"network": name, "group_size": g} | _row(costs) for g, costs in zip(sizes, found, strict=True)]
+        rows += [row | {"efficient": efficient(row, mine)} for row in mine]
+    return rows
 
 
-def _row(costs: Costs) -> dict[str, float]:
+def _row(costs: Costs) -> Row:
     average = Costs(costs.stages, costs.schedule, "ema-window", costs.batch_size)
     return {
         "stages": len(costs.stages),
@@ -73,40 +72,21 @@ def _row(costs: Costs) -> dict[str, float]:
     }
 
 
-def efficient(table: pd.DataFrame) -> list[bool]:
-    """Which rows are on their network's Pareto front of communication and computation (less of both is better)."""
-    found = []
-    for row in table.itertuples():
-        others = table[table["network"] == row.network]
-        no_worse = (others["communication"] <= row.communication) & (others["computation"] <= row.computation)
-        better = (others["communication"] < row.communication) | (others["computation"] < row.computation)
-        found.append(not bool((no_worse & better).any()))
-    return found
+def efficient(row: Row, rows: Sequence[Row]) -> bool:
+    """Whether a row is on the Pareto front of communication and computation (less of both is better)."""
+    sent, done = row["communication"], row["computation"]
+    no_worse = [r for r in rows if r["communication"] <= sent and r["computation"] <= done]
+    return all(r["communication"] == sent and r["computation"] == done for r in no_worse)
 
 
-def schedules() -> pd.DataFrame:
+def schedules() -> list[Row]:
     """Every reference network, 3 to 9 processors and schedule on the declared device; see ``Row`` in ``compare``."""
-    return pd.DataFrame(compare())
+    return list(compare())
 
 
-def layerpipe_over_devices() -> pd.DataFrame:
+def layerpipe_over_devices() -> list[Row]:
     """Speed of LayerPipe and LayerPipe2 over PipeDream on every device: columns of :func:`schedules` and device."""
     names = ("pipedream", "layerpipe", "layerpipe2")
-    return pd.concat(
-        [pd.DataFrame(compare(schedules=names, device=d)).assign(device=label) for label, d in DEVICES.items()],
-        ignore_index=True,
-    )
-
-
-def stages(name: str, group_size: int, strategy: str = "stash", convention: str = "layerpipe2") -> pd.DataFrame:
-    """Bytes and operations of every stage of one partition, per mini-batch of 128: the rows of ``Costs``."""
-    units = networks.build(name, input_shape=INPUT_SHAPE, num_classes=CLASSES)
-    return pd.DataFrame(network_costs(units, INPUT_SHAPE, group_size, strategy, convention, BATCH_SIZE).rows())
-
-
-def speed_over_pipedream(table: pd.DataFrame) -> pd.DataFrame:
-    """The table of :func:`schedules` for readers: networks and schedules down, processors across, speed ratios."""
-    order = [name for name in SCHEDULES if name != "pipedream"]
-    wide = table.pivot_table(index=["network", "schedule"], columns="processors", values="speed", sort=False)
-    wide = wide.loc[[(n, s) for n in dict.fromkeys(table["network"]) for s in order if (n, s) in wide.index]]
-    return wide.map(lambda v: "–" if pd.isna(v) else f"{v:.2f}").reset_index().rename(columns=str)
+    return [
+        {"device": label} | row for label, device in DEVICES.items() for row in compare(schedules=names, device=device)
+    ]

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from paper_figures import style, tables_costs
+from layerpipe2.study.costs import BATCH_SIZE, LINKS, RATE
+from paper_figures import labels, style
 
 _FRONT: dict[str, Any] = {"color": "#0072b2", "marker": "o", "linestyle": (0, ()), "markersize": 4}
 _DOMINATED: dict[str, Any] = {"color": "#888888", "marker": "o", "linestyle": "", "markerfacecolor": "white"}
@@ -18,7 +19,7 @@ _LINKS: tuple[dict[str, Any], ...] = (
     {"color": "#e69f00", "marker": "s", "linestyle": (0, (4, 1.5))},
     {"color": "#d55e00", "marker": "v", "linestyle": (0, (1, 1))},
 )
-_SETTING = f"3 × 32 × 32 inputs, mini-batches of {tables_costs.BATCH_SIZE}, float32, LayerPipe2's delays."
+_SETTING = f"3 × 32 × 32 inputs, mini-batches of {BATCH_SIZE}, float32, LayerPipe2's delays."
 
 
 def tradeoff(table: pd.DataFrame) -> Figure:
@@ -27,7 +28,7 @@ def tradeoff(table: pd.DataFrame) -> Figure:
     Below: speed over one processor against the group size, for several links.
 
     Args:
-        table: of :func:`paper_figures.tables_costs.partitions`.
+        table: of :func:`layerpipe2.study.costs.partitions`.
     """
     names = list(dict.fromkeys(table["network"]))
     with style.context():
@@ -36,16 +37,16 @@ def tradeoff(table: pd.DataFrame) -> Figure:
             mine = table[table["network"] == name]
             _draw_front(axes[0, column], mine)
             _draw_speed(axes[1, column], mine)
-            axes[0, column].set_title(style.network_label(name))
+            axes[0, column].set_title(labels.network_label(name))
         axes[0, 0].set_ylabel("work of slowest stage\n(% of network)")
         axes[1, 0].set_ylabel("speed over one processor")
         style.legend(figure, _tradeoff_handles(), columns=5)
-        style.note(figure, f"{_SETTING} Numbers at points: units per stage. Modelled: {_rate()} per processor.")
+        style.note(figure, f"Numbers at points: units per stage. Modelled: {_rate()} per processor.\n{_SETTING}")
         return figure
 
 
 def _rate() -> str:
-    return f"{tables_costs.RATE / 1e12:.0f} TFLOP/s"
+    return f"{RATE / 1e12:.0f} TFLOP/s"
 
 
 def _draw_front(axis: Any, mine: pd.DataFrame) -> None:
@@ -66,7 +67,7 @@ def _draw_front(axis: Any, mine: pd.DataFrame) -> None:
 
 
 def _draw_speed(axis: Any, mine: pd.DataFrame) -> None:
-    for looks, link in zip(_LINKS, tables_costs.LINKS, strict=True):
+    for looks, link in zip(_LINKS, LINKS, strict=True):
         axis.plot(mine["group_size"], mine[link], clip_on=False, **looks)
     axis.axhline(1, color="#000000", linewidth=0.6, linestyle=(0, (4, 2)))
     axis.set_ylim(bottom=0)
@@ -75,16 +76,13 @@ def _draw_speed(axis: Any, mine: pd.DataFrame) -> None:
 
 
 def _tradeoff_handles() -> list[Line2D]:
-    links = [
-        Line2D([], [], label=f"links of {link}", **looks)
-        for looks, link in zip(_LINKS, tables_costs.LINKS, strict=True)
-    ]
+    links = [Line2D([], [], label=f"links of {link}", **looks) for looks, link in zip(_LINKS, LINKS, strict=True)]
     return [Line2D([], [], label="Pareto front", **_FRONT), Line2D([], [], label="dominated", **_DOMINATED), *links]
 
 
 _PARTS: dict[str, dict[str, Any]] = {
-    "activations": {"label": "stored activations", "color": "#56b4e9", "marker": "X", "linestyle": (0, ())},
-    "parameters": {"label": "parameters", "color": "#444444", "marker": "d", "linestyle": (0, (1, 1))},
+    "activations": {"label": "stored activations", "color": "#999999", "marker": "d", "linestyle": (0, ())},
+    "parameters": {"label": "parameters", "color": "#000000", "marker": "", "linestyle": (0, (1, 1))},
     "history_stash": style.style("stash").line(label="history: exact stash"),
     "history_ema": style.style("ema-window").line(label="history: moving average"),
 }
@@ -96,7 +94,7 @@ def memory(table: pd.DataFrame) -> Figure:
     One stage has no history, so that its lines end before.
 
     Args:
-        table: of :func:`paper_figures.tables_costs.partitions`.
+        table: of :func:`layerpipe2.study.costs.partitions`.
     """
     names = list(dict.fromkeys(table["network"]))
     with style.context():
@@ -107,7 +105,7 @@ def memory(table: pd.DataFrame) -> Figure:
                 held = mine[mine[part] > 0]
                 axis.plot(held["group_size"], held[part] / 1e6, clip_on=False, **looks)
             axis.set_yscale("log")
-            axis.set_title(style.network_label(name))
+            axis.set_title(labels.network_label(name))
             axis.set_xlabel("units per stage")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[0, 0].set_ylabel("MB in all stages")

@@ -4,13 +4,15 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from paper_figures import claims_costs, figure_costs, tables_costs
+from layerpipe2.study import costs as study
 from paper_figures.claims import NOT_REPRODUCED, REPRODUCED
+from paper_figures.claims import costs as claims_costs
+from paper_figures.figures import costs as figure_costs
 
 
 @pytest.fixture(scope="module")
 def table():
-    return tables_costs.partitions(("mlp", "vgg"))
+    return pd.DataFrame(study.partitions(("mlp", "vgg")))
 
 
 def test_every_group_size_is_there(table):
@@ -19,19 +21,17 @@ def test_every_group_size_is_there(table):
     assert (table["history_ema"] <= table["parameters"]).all()
     whole = table[table["stages"] == 1]
     assert (whole["share"] == 1).all()
-    assert (whole[list(tables_costs.LINKS)] == 1).all(axis=None)
+    assert (whole[list(study.LINKS)] == 1).all(axis=None)
 
 
 def test_faster_links_are_never_slower(table):
-    speeds = table[list(tables_costs.LINKS)].to_numpy()
+    speeds = table[list(study.LINKS)].to_numpy()
     assert (speeds[:, :-1] >= speeds[:, 1:]).all()
 
 
 def test_front_by_hand():
-    points = pd.DataFrame(
-        {"network": ["a"] * 4 + ["b"], "communication": [0, 1, 1, 2, 9], "computation": [9, 5, 6, 5, 9]}
-    )
-    assert tables_costs.efficient(points) == [True, True, False, False, True]
+    points = [{"communication": sent, "computation": done} for sent, done in ((0, 9), (1, 5), (1, 6), (2, 5), (1, 5))]
+    assert [study.efficient(point, points) for point in points] == [True, True, False, False, True]
 
 
 def test_verdicts_of_the_model(table):
@@ -61,9 +61,3 @@ def test_figures_are_legible_and_show_every_network(table):
         assert figure.get_figwidth() == 6.9
         assert min(t.get_fontsize() for t in figure.findobj(Text) if t.get_text()) >= 7
         assert [axis.get_title() for axis in figure.axes[:2]] == ["MLP", "VGG"]
-
-
-def test_rows_of_one_partition():
-    rows = tables_costs.stages("mlp", 3)
-    assert list(rows["delay"]) == [4, 2, 0]
-    assert (rows["history_bytes"] == rows["delay"] * rows["parameter_bytes"]).all()

@@ -7,8 +7,8 @@ from matplotlib.text import Text
 
 from layerpipe2.history.moments import Updates
 from layerpipe2.theory import reconstruction
-from paper_figures import figure_reconstruction_theory as figure_module
 from paper_figures import style
+from paper_figures.figures import reconstruction_theory as figure_module
 from paper_figures.records import Records
 
 

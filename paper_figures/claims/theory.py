@@ -1,0 +1,96 @@
+"""What the derivations prove: the verdict on C4, and the derived half of C1 to C3."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from paper_figures.claims import NOT_REPRODUCED, REPRODUCED, STATEMENTS, Claim, inconclusive
+from paper_figures.labels import convention_label, network_label
+from paper_figures.theory_records import Theory
+
+FORMAL = ("function", "places", "pipelined", "least delay", "uniqueness", "minimality", "period")
+"""Proofs (keys of ``layerpipe2.theory.prove``) that make a derivation formal, beyond the delays that come out."""
+
+
+def formal_derivation(theory: Theory) -> Claim:
+    """C4: delay insertion and retiming alone lead to the pipeline, legally, and no delay could be smaller."""
+    broken, lines, n = 0, [], 0
+    for convention, mine in theory.proofs.groupby("convention", sort=False):
+        used = mine[mine["claim"].isin(FORMAL)]
+        counts = used.groupby("claim", sort=False)["holds"].agg(["sum", "size"])
+        held = ", ".join(f"{claim} {row['sum']} of {row['size']}" for claim, row in counts.iterrows())
+        broken, n = broken + int((~used["holds"]).sum()), n + len(used)
+        lines.append(f"{convention_label(str(convention))}, {_scope(mine)}: {held}.")
+    test = (
+        "Exact, by program: sequential training as a signal-flow graph; registers inserted in feed-forward cutsets and "
+        "on gradient -> update edges only (each insertion checked against the graph's loops); then retiming along "
+        "cutsets, which keeps the delay of every loop and path. Reproduced if this reaches the pipeline for every "
+        "network and group size, with no smaller delay possible for any layer (loops counted edge by edge, systems of "
+        "constraints infeasible), one retiming only, registers as few as a linear program finds, and a clock period "
+        "that Leiserson and Saxe's algorithm does not beat."
+    )
+    evidence = (
+        *lines,
+        "The number of delays is not put in: it is the least that the loops of the graph allow. PipeDream's S comes "
+        "out of the same moves with a clock in which a stage does a forward or a backward task per tick, not both.",
+        "The four steps are known to us from summaries of the paper; which cutsets its step 3 means is our reading.",
+    )
+    return Claim("C4", STATEMENTS["C4"], verdict(broken, n), test, evidence)
+
+
+def verdict(violations: int, n: int) -> str:
+    """The verdict of an exact test with n cases."""
+    if n == 0:
+        return inconclusive(n)
+    return NOT_REPRODUCED if violations else REPRODUCED
+
+
+def both(*verdicts: str) -> str:
+    """A claim of several parts: not reproduced if one part is not, inconclusive if one part is."""
+    if NOT_REPRODUCED in verdicts:
+        return NOT_REPRODUCED
+    return next((word for word in verdicts if word != REPRODUCED), REPRODUCED)
+
+
+def derived(theory: Theory, convention: str, claims: Sequence[str], grouped: bool | None = None) -> tuple[str, str]:
+    """Verdict and sentence on some proofs of the derivations with a convention.
+
+    Args:
+        theory: the tables.
+        convention: of the records.
+        claims: keys of the proofs.
+        grouped: only derivations with several units per stage (True) or one (False).
+    """
+    mine = theory.proofs[(theory.proofs["convention"] == convention) & theory.proofs["claim"].isin(claims)]
+    if grouped is not None:
+        mine = mine[(mine["group_size"] > 1) == grouped]
+    if mine.empty:
+        return inconclusive(0), f"No derivation with the delays of '{convention_label(convention)}' was made."
+    failed = int((~mine["holds"]).sum())
+    laws = mine.groupby("stages")["delays"].nunique()
+    mixed = int((laws > 1).sum())
+    return verdict(failed + mixed, len(mine)), (
+        f"Derived without the law, from the loops of the training graph: {_scope(mine)}; {failed} of {len(mine)} "
+        f"proofs ({', '.join(claims)}) fail; {mixed} of {len(laws)} stage counts have other delays in another network."
+    )
+
+
+def against_derivation(stages: pd.DataFrame, theory: Theory, convention: str) -> tuple[int, int]:
+    """Recorded partitions that have the derived delays, and those whose derivation is there to compare with."""
+    mine = theory.proofs[theory.proofs["convention"] == convention].drop_duplicates(["network", "group_size"])
+    law = {(row.network, row.group_size, row.stages): row.delays for row in mine.itertuples()}
+    same = known = 0
+    for (network, group), rows in stages.groupby(["network", "group_size"]):
+        key = (network, group, len(rows))
+        if key in law:
+            known += 1
+            same += " ".join(map(str, rows.sort_values("stage")["delay"])) == law[key]
+    return same, known
+
+
+def _scope(proofs: pd.DataFrame) -> str:
+    networks = ", ".join(map(network_label, dict.fromkeys(proofs["network"])))
+    count = len(proofs[["network", "group_size", "convention"]].drop_duplicates())
+    return f"{count} derivations ({networks}, {proofs['stages'].min()} to {proofs['stages'].max()} stages)"

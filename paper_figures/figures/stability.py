@@ -1,0 +1,93 @@
+"""Stability of delayed gradients: theory against the training engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from layerpipe2.delays import CONVENTIONS
+from layerpipe2.theory.coupled_stability import largest_stable_coupled_step, linear_chain_hessian
+from layerpipe2.theory.stability import closed_form, growth
+from paper_figures import labels, style
+
+_MOMENTA = {"0": ("#0072b2", "o"), "0.5": ("#009e73", "^"), "0.9": ("#d55e00", "s")}
+_DELAYS = {"0": ("#000000", "o"), "1": ("#0072b2", "^"), "4": ("#009e73", "s"), "14": ("#d55e00", "D")}
+_CHAINS = {"layerpipe2": ("#0072b2", "s"), "pipedream": ("#000000", "o")}
+
+
+def stability(measured: pd.DataFrame) -> Figure:
+    """Bound over the delay, growth around the bound, and bound of a deep linear network with unequal delays.
+
+    Args:
+        measured: of :func:`layerpipe2.study.theory.stability`; series are text.
+    """
+    with style.context():
+        figure, axes = style.canvas(2.75, columns=3)
+        first, second, third = axes[0]
+        _bounds(first, measured)
+        _growths(second, measured)
+        _chains(third, measured)
+        style.note(figure, "Lines: theory. Markers: measured with the training engine (exact stashing).")
+        return figure
+
+
+def _bounds(axis: Any, measured: pd.DataFrame) -> None:
+    delays = np.arange(0, 19)
+    for momentum, (color, marker) in _MOMENTA.items():
+        axis.plot(delays, [closed_form(int(d), float(momentum)) for d in delays], color=color)
+        _points(axis, measured, "bound", momentum, color, marker)
+    axis.set(
+        yscale="log", xlabel="delay d (updates)", ylabel="largest stable step ηλ", title="One layer, with momentum"
+    )
+    _legend(axis, {f"m = {m}": looks for m, looks in _MOMENTA.items()})
+    axis.annotate("2 sin(π / (4d + 2))", (9, closed_form(9)), (8.2, 0.42), fontsize=7, color=_MOMENTA["0"][0])
+
+
+def _growths(axis: Any, measured: pd.DataFrame) -> None:
+    shares = np.linspace(0.05, 1.5, 146)
+    for series, (color, marker) in _DELAYS.items():
+        delay = int(series)
+        axis.plot(shares, [growth(s * closed_form(delay), delay) for s in shares], color=color)
+        _points(axis, measured, "growth", series, color, marker)
+    axis.axhline(1, color="#777777", linewidth=0.6, zorder=1)
+    axis.axvline(1, color="#777777", linewidth=0.6, zorder=1)
+    axis.set(ylim=(0.6, 1.45), xlabel="step / largest stable step", ylabel="growth of errors per update",
+             title="Around the bound, m = 0")  # fmt: skip
+    _legend(axis, {f"d = {delay}": looks for delay, looks in _DELAYS.items()})
+
+
+def _chains(axis: Any, measured: pd.DataFrame) -> None:
+    lengths = sorted({int(x) for x in measured.loc[measured["panel"] == "chain", "x"]})
+    for name, (color, marker) in _CHAINS.items():
+        delays = [CONVENTIONS[name](length).delays for length in lengths]
+        found = [chain_bound(length, d) for length, d in zip(lengths, delays, strict=True)]
+        axis.plot(lengths, found, color=color)
+        axis.plot(lengths, [closed_form(d[0]) for d in delays], color=color, linestyle=(0, (3, 2)), linewidth=0.8)
+        _points(axis, measured, "chain", name, color, marker)
+    axis.set(yscale="log", xlabel="stages K, one layer each", ylabel="largest stable step η tr H",
+             title="Deep linear network", xticks=lengths, ylim=(0.06, 9))  # fmt: skip
+    named = {labels.convention_label(name): looks for name, looks in _CHAINS.items()}
+    dashed = Line2D([], [], color="#444444", linestyle=(0, (3, 2)), linewidth=0.8, label="all at delay of stage 0")
+    _legend(axis, named, [dashed])
+
+
+def _points(axis: Any, measured: pd.DataFrame, panel: str, series: str, color: str, marker: str) -> None:
+    mine = measured[(measured["panel"] == panel) & (measured["series"] == series)]
+    axis.plot(mine["x"], mine["y"], linestyle="", marker=marker, markersize=3.2, markerfacecolor="white",
+              markeredgecolor=color, markeredgewidth=0.9)  # fmt: skip
+
+
+def _legend(axis: Any, looks: dict[str, tuple[str, str]], more: Sequence[Line2D] = ()) -> None:
+    handles = [Line2D([], [], color=c, marker=m, markersize=3.2, markerfacecolor="white", label=label)
+               for label, (c, m) in looks.items()]  # fmt: skip
+    axis.legend(handles=[*handles, *more], handlelength=2.0, borderaxespad=0.2, labelspacing=0.25)
+
+
+def chain_bound(length: int, delays: Sequence[int]) -> float:
+    """Largest stable ``eta tr H`` of a linear network of ``length`` unit weights."""
+    return length * largest_stable_coupled_step(linear_chain_hessian([1.0] * length), delays, precision=1e-5)

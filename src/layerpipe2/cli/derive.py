@@ -1,0 +1,63 @@
+"""``layerpipe2 derive``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from layerpipe2.cli.options import parsed
+from layerpipe2.errors import UserError
+from layerpipe2.runs.config import Rule, check
+from layerpipe2.runs.records import write_text
+from layerpipe2.theory import Derivation, LayeredNetwork, Step, chain, derive, explain, export
+from layerpipe2.theory.modules import named
+
+_COUNT = Rule("", "", "int", low=1, optional=True)
+_GROUPS = Rule("", "", "delays", optional=True)
+_LAYERS = 4
+
+
+def run(options: argparse.Namespace) -> None:
+    """Derive the pipeline; print steps and proofs, or one step's graph.
+
+    Raises:
+        UserError: on bad settings, an unknown step or format, or a file that can't be written.
+    """
+    groups, size = _read("--groups", options.groups, _GROUPS), _read("--group-size", options.group_size, _COUNT)
+    derivation = derive(_network(options), group_size=size, groups=groups, convention=options.convention)
+    text = _graph(derivation, options) if options.step or options.export else explain(derivation)
+    if options.out is None:
+        print(text.rstrip("\n"))
+    else:
+        write_text(Path(options.out), text.rstrip("\n") + "\n")
+        print(f"written: {options.out}")
+
+
+def _network(options: argparse.Namespace) -> LayeredNetwork:
+    if options.layers is not None and options.network is not None:
+        raise UserError("--layers and --network are both given; give one of them")
+    if options.network is not None:
+        return named(options.network)
+    return chain(_read("--layers", options.layers, _COUNT) or _LAYERS)
+
+
+def _graph(derivation: Derivation, options: argparse.Namespace) -> str:
+    step = _step(derivation, options.step)
+    return export(step.graph, options.export) if options.export else step.table()
+
+
+def _step(derivation: Derivation, number: str | None) -> Step:
+    """The step of this number; the last one by default."""
+    known = {step.number: step for step in derivation.steps}
+    if number is None:
+        return derivation.steps[-1]
+    if number not in known:
+        raise UserError(f"--step is '{number}'; this derivation has the steps {', '.join(known)}")
+    return known[number]
+
+
+def _read(option: str, text: str | None, rule: Rule) -> Any:
+    value = None if text is None else parsed(text, rule.kind)
+    check(option, value, rule)
+    return value

@@ -1,0 +1,72 @@
+"""``layerpipe2 schedule``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from layerpipe2.cli.options import parsed
+from layerpipe2.console import aligned
+from layerpipe2.costs import FlopDevice, uniform_costs
+from layerpipe2.runs.config import Rule, check
+from layerpipe2.schedules import SCHEDULES, Timeline, build_schedule, repeat, simulate
+from layerpipe2.schedules.compare import SYNCHRONOUS
+
+_COUNT = Rule("", "", "int", low=1)
+_TIME = Rule("", "", "float", low=0, open_low=True)
+_LONG, _COLUMNS = 4, 24
+"""Updates that synchronous schedules run for (the others do as many batches), and columns of a drawing."""
+
+
+def run(options: argparse.Namespace) -> None:
+    """Simulate one schedule and draw it, or compare all of them.
+
+    Raises:
+        UserError: on an unknown schedule, or counts that it cannot take.
+    """
+    processors, batches = _read(options, "processors", _COUNT), _read(options, "batches", _COUNT)
+    times = [float(_read(options, name, _TIME)) for name in ("forward", "activation", "weight")]
+    if options.name is None:
+        print(comparison(processors, batches, times))
+        return
+    line = _simulated(options.name, processors, batches, times)
+    until = _COLUMNS * min(times) if options.until is None else float(_read(options, "until", _TIME))
+    print(f"{line.gantt(min(times), until)}\n\n{summary(line)}")
+
+
+def comparison(processors: int, batches: int, times: Sequence[float]) -> str:
+    """One line per schedule that can take these counts."""
+    rows = [["schedule", "time per batch", "busy", "most delayed (updates)", "batches in flight"]]
+    for name in SCHEDULES:
+        if name != "interleaved" or batches % processors == 0:
+            line = _simulated(name, processors, batches, times)
+            delay, held = max(line.schedule.delays()), max(line.in_flight())
+            rows.append([name, f"{line.period:.4g}", f"{100 * line.steady_utilisation:.0f} %", str(delay), str(held)])
+    return "\n".join(aligned(rows))
+
+
+def summary(line: Timeline) -> str:
+    """Steady state, delays and stored batches of one run."""
+    schedule = line.schedule
+    return (
+        f"{schedule.name}: a batch every {line.period:.4g}, processors busy {100 * line.steady_utilisation:.0f} % of "
+        f"the time in the steady state\ndelays by stage (updates): {' '.join(map(str, schedule.delays()))}\n"
+        f"mini-batches in flight by stage: {' '.join(map(str, line.in_flight()))}"
+    )
+
+
+def _simulated(name: str, processors: int, batches: int, times: Sequence[float]) -> Timeline:
+    """One stage per processor (interleaved: two, half as long) with the given times of F, B and W."""
+    parts = 2 if name == "interleaved" else 1
+    together = name in SYNCHRONOUS
+    schedule = build_schedule(name, parts * processors, processors, batches if together else _LONG * batches)
+    schedule = repeat(schedule, _LONG) if together else schedule
+    forward, activation, weight = (time / parts for time in times)
+    return simulate(schedule, uniform_costs(parts * processors, forward, activation, weight), FlopDevice(1.0))
+
+
+def _read(options: argparse.Namespace, name: str, rule: Rule) -> Any:
+    value = parsed(getattr(options, name), rule.kind)
+    check(f"--{name}", value, rule)
+    return value
