@@ -41,17 +41,17 @@ def launched(network, number, *rank_arguments):
 
 
 def test_three_hosts_train_over_the_network():
-    with hosts(3) as network, launched(network, 3, "none", "10") as launchers:
+    with hosts(3) as network, launched(network, 3, "none", "30") as launchers:
         for node, launcher in enumerate(launchers):
             out, err = launcher.communicate(timeout=LIMIT_S)
-            assert (launcher.returncode, out, err) == (0, f"[rank {node}] rank {node} at step 5\n", "")
+            assert (launcher.returncode, out, err) == (0, f"[rank {node}] rank {node} at step 25\n", "")
 
 
 @pytest.mark.parametrize("lost", [1, 0])
 def test_a_host_that_is_cut_off_ends_the_others_with_one_line_that_names_it(lost):
     with hosts(3) as network, launched(network, 3, "none", "100000") as launchers:
         for node, launcher in enumerate(launchers):
-            assert launcher.stdout.readline() == f"[rank {node}] rank {node} at step 5\n"
+            assert launcher.stdout.readline() == f"[rank {node}] rank {node} at step 25\n"
         network.cut_off(lost, launchers[lost])
         for node, launcher in enumerate(launchers):
             if node == lost and not network.lost_hosts_notice:
@@ -60,7 +60,7 @@ def test_a_host_that_is_cut_off_ends_the_others_with_one_line_that_names_it(lost
             assert launcher.returncode == 2
             blamed = {lost} if node != lost else {0, 1, 2} - {lost}
             assert re.fullmatch(r"layerpipe2: .* (no sign|gone).*; all ranks end\n", err), err
-            assert {int(rank) for rank in re.findall(r"rank (\d) \(", err)} & blamed, err
+            assert {int(rank) for rank in re.findall(r"rank (\d)", err)} & blamed, err
             assert err.count("\n") == 1, err
 
 
@@ -74,7 +74,7 @@ def test_a_rank_killed_on_one_host_is_named_with_its_signal_on_all():
 
 def test_plain_torchrun_starts_the_same_ranks():
     with hosts(2) as network:
-        started = [torchrun(network, node, TICKS, "none", "10") for node in range(2)]
+        started = [torchrun(network, node, TICKS, "none", "30") for node in range(2)]
         try:
             ends = [process.communicate(timeout=LIMIT_S) for process in started]
         finally:
@@ -82,7 +82,7 @@ def test_plain_torchrun_starts_the_same_ranks():
                 process.kill()
                 process.communicate()
         assert [process.returncode for process in started] == [0, 0], ends
-        assert [out for out, _ in sorted(ends)] == ["rank 0 at step 5\n", "rank 1 at step 5\n"]
+        assert [out for out, _ in sorted(ends)] == ["rank 0 at step 25\n", "rank 1 at step 25\n"]
 
 
 def torchrun(network, node, *command):

@@ -113,7 +113,7 @@ def test_a_stopped_rank_is_named_and_ended_too():
     code, out, err = launched.end()
     assert code == 2
     assert re.fullmatch(r"layerpipe2: rank 1 \(stage 1\) gives no sign of life for .*; all ranks end", err.strip()), err
-    assert "[rank 1] rank 1 at step 5" in out
+    assert "[rank 1] rank 1 at step 25" in out
     assert not [line for line in processes() if TICKS in line]
 
 

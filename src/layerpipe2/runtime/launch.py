@@ -28,7 +28,8 @@ from layerpipe2.runtime.bulletin import Bulletin
 from layerpipe2.runtime.outputs import Outputs
 from layerpipe2.runtime.store import host_store, join_store
 
-_GRACE_S = 3.0  # from the news that all end to SIGTERM, and from there to SIGKILL
+_READ_S = 4.0  # from the news that all end to SIGTERM
+_GRACE_S = 3.0  # from there to SIGKILL
 _MONITOR_S = 0.1
 _COLLECTED = "collected"  # the agent has taken its status: the process number may be another's by now
 
@@ -150,8 +151,8 @@ class _Agent(LocalElasticAgent):
     def _end_ranks(self) -> None:
         """End all ranks here, and what they started: first by themselves, then politely, then by force."""
         ranks = [worker.id for worker in self._worker_group.workers if _ended(worker.id) != _COLLECTED]
-        if self._bulletin.verdict is not None:  # their watchdogs read it, too, and end them without another word
-            _wait(ranks, _GRACE_S)
+        if self._bulletin.verdict is not None and self._bulletin.watched:
+            _wait(ranks, _READ_S)  # their watchdogs read it, too, and end them without another word
         for pid in ranks:
             _signal(pid, signal.SIGTERM)
         _wait(ranks, _GRACE_S)
