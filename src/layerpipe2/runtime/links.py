@@ -36,7 +36,7 @@ _DTYPES = (
 
 
 class Watch(Protocol):
-    """Who looks after the other processes; see :mod:`layerpipe2.runtime.watchdog`."""
+    """Who looks after the other processes; see :mod:`layerpipe2.ranks.watchdog`."""
 
     def progress(self, step: int) -> None:
         """This process got on, and is at ``step``."""

@@ -20,15 +20,15 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 
 from layerpipe2.errors import UserError
 from layerpipe2.pipeline import PipelinedModule
+from layerpipe2.ranks.agreement import check_agreement, standard_facts
+from layerpipe2.ranks.store import agent_hosts_store, first_line, host_store, join_store
+from layerpipe2.ranks.watchdog import EVERYONE, Watchdog
 from layerpipe2.runtime import checkpoint as checkpoints
-from layerpipe2.runtime.agreement import check_agreement, standard_facts
 from layerpipe2.runtime.feed import Feed
 from layerpipe2.runtime.links import Endpoint, PeerLost, Unwatched, Watch
 from layerpipe2.runtime.memory import StageMemory
 from layerpipe2.runtime.runner import Runner
-from layerpipe2.runtime.store import agent_hosts_store, first_line, host_store, join_store
 from layerpipe2.runtime.timeline import Timeline
-from layerpipe2.runtime.watchdog import EVERYONE, Watchdog
 
 T = TypeVar("T")
 

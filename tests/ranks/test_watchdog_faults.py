@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.runtime.nursery import Nursery
+from tests.ranks.nursery import Nursery
 
 LIMIT_S = 60.0  # for a machine under load; the timeouts are 2 s
 STEPS = 100_000

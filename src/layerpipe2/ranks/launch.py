@@ -22,11 +22,11 @@ from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from layerpipe2.errors import UserError
-from layerpipe2.runtime import follow
-from layerpipe2.runtime.agreement import check_agreement, standard_facts
-from layerpipe2.runtime.bulletin import Bulletin
-from layerpipe2.runtime.outputs import Outputs
-from layerpipe2.runtime.store import host_store, join_store
+from layerpipe2.ranks import follow
+from layerpipe2.ranks.agreement import check_agreement, standard_facts
+from layerpipe2.ranks.bulletin import Bulletin
+from layerpipe2.ranks.outputs import Outputs
+from layerpipe2.ranks.store import host_store, join_store
 
 _READ_S = 4.0  # from the news that all end to SIGTERM
 _GRACE_S = 3.0  # from there to SIGKILL

@@ -8,7 +8,7 @@ import time
 from torch.distributed import DistError
 
 from layerpipe2.errors import UserError
-from layerpipe2.runtime.store import Notice, join_store, watch_count
+from layerpipe2.ranks.store import Notice, join_store, watch_count
 
 _INTERVAL_S = 0.5
 _PATIENCE_S = 3.0

@@ -15,9 +15,9 @@ import torch.distributed as dist
 
 from layerpipe2.console import run_command
 from layerpipe2.errors import UserError
-from layerpipe2.runtime.agreement import check_agreement
-from layerpipe2.runtime.store import agent_hosts_store, host_store, join_store
-from layerpipe2.runtime.watchdog import Watchdog
+from layerpipe2.ranks.agreement import check_agreement
+from layerpipe2.ranks.store import agent_hosts_store, host_store, join_store
+from layerpipe2.ranks.watchdog import Watchdog
 
 TIMEOUT_S, INTERVAL_S, TICK_S = 2.0, 0.2, 0.02
 FAULTY_STEP = 25

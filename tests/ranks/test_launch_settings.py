@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from layerpipe2.cli import main, make_parser
-from layerpipe2.runtime.interface import interface_towards
+from layerpipe2.ranks.interface import interface_towards
 
 TICKS = __file__  # any file: it isn't run
 

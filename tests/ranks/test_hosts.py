@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.hosts import hosts
-from tests.runtime.nursery import REPOSITORY
+from tests.ranks.hosts import hosts
+from tests.ranks.nursery import REPOSITORY
 
 LIMIT_S = 180.0
 with socket.create_server(("", 0)) as probe:

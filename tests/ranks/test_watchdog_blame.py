@@ -2,7 +2,7 @@
 
 import pytest
 
-from layerpipe2.runtime.blame import EVERYONE, Peers, Post
+from layerpipe2.ranks.blame import EVERYONE, Peers, Post
 
 TIMEOUT_S, INTERVAL_S = 3.0, 0.5
 

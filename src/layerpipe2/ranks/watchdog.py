@@ -9,8 +9,8 @@ import time
 
 from torch.distributed import DistError, PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from layerpipe2.runtime.blame import EVERYONE, Peers, Post
-from layerpipe2.runtime.store import Notice, agent_hosts_store, first_line, join_store, watch_count
+from layerpipe2.ranks.blame import EVERYONE, Peers, Post
+from layerpipe2.ranks.store import Notice, agent_hosts_store, first_line, join_store, watch_count
 
 __all__ = ["EVERYONE", "Watchdog"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.nursery import REPOSITORY
+from tests.ranks.nursery import REPOSITORY
 
 LIMIT_S = 120.0
 TICKS = str(Path(__file__).with_name("ticks.py"))
@@ -139,7 +139,7 @@ def test_a_killed_launcher_takes_its_ranks_with_it(script):
 def test_a_killed_torchrun_takes_watched_ranks_with_it(script):
     said = 'print("pid", os.getpid(), flush=True)'
     train = "train(rank, 2, '127.0.0.1', int(os.environ['MASTER_PORT']), '', 100000)"
-    text = f"import os\nfrom tests.runtime.ticks import train\nrank = int(os.environ['RANK'])\n{said}\n{train}\n"
+    text = f"import os\nfrom tests.ranks.ticks import train\nrank = int(os.environ['RANK'])\n{said}\n{train}\n"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script(text)]
     launched = Launched(command=command, ranks=2)
     while "at step 25" not in launched.process.stdout.readline():
