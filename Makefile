@@ -37,8 +37,8 @@ report: $(INSTALLED) ## draw figures, tables and report from the records that ar
 readme: $(INSTALLED) ## put the measured results into README.md
 	@python -m paper_figures.build readme
 
-test: $(INSTALLED) ## run the tests
-	@python -m pytest
+test: $(INSTALLED) ## run the tests, in two processes (many of them wait for processes of their own)
+	@python -m pytest -n 2 --dist loadscope
 
 lint: $(INSTALLED) ## check style, docstrings and types
 	@ruff check
