@@ -11,13 +11,23 @@ if TYPE_CHECKING:
     from layerpipe2.errors import UserError
     from layerpipe2.history import STRATEGIES, make_history
     from layerpipe2.pipeline import PipelinedModule
+    from layerpipe2.runtime.strategy import PipelineStrategy
     from layerpipe2.stages import partition
 
-__all__ = ["STRATEGIES", "DelaySchedule", "PipelinedModule", "UserError", "make_history", "partition"]
+__all__ = [
+    "STRATEGIES",
+    "DelaySchedule",
+    "PipelineStrategy",
+    "PipelinedModule",
+    "UserError",
+    "make_history",
+    "partition",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
     "DelaySchedule": "delays",
+    "PipelineStrategy": "runtime.strategy",
     "PipelinedModule": "pipeline",
     "STRATEGIES": "history",
     "UserError": "errors",

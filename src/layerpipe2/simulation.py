@@ -87,7 +87,7 @@ class Simulation(Execution):
         if trainer.world_size > 1:
             raise UserError(
                 f"Trainer uses {trainer.world_size} devices; the simulated pipeline runs on one: give devices=1, or "
-                "strategy=layerpipe2.runtime.PipelineStrategy() for one process per stage"
+                "strategy=layerpipe2.PipelineStrategy() for one process per stage"
             )
 
     def optimizers(self) -> Any:

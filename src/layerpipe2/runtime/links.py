@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Watch(Protocol):
-    """Who looks after the other processes; see :mod:`layerpipe2.runtime.watchdog`."""
+    """Who looks after the other processes; see :mod:`layerpipe2.ranks.watchdog`."""
 
     def progress(self, step: int) -> None:
         """This process got on, and is at ``step``."""

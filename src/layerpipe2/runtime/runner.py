@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pytorch_lightning.accelerators import CPUAccelerator
 from torch import Tensor, nn
 
 from layerpipe2.errors import UserError
@@ -54,11 +55,14 @@ class Runner(Execution):
         return {k: any(trainable(p) for p in stage.parameters()) for k, stage in self.stages.items()}
 
     def check(self) -> None:
-        """Delays that a pipeline can have, native precision, the same program everywhere."""
+        """Delays that a pipeline can have, CPUs, native precision."""
         module = self.module
         if not module.schedule.is_realizable:
             raise UserError(f"delays {list(module.schedule.delays)} grow towards the output, which no pipeline can "
                             "have; give delays that don't")  # fmt: skip
+        if not isinstance(module.trainer.accelerator, CPUAccelerator):
+            raise UserError("pipelines of several processes run on CPUs (gloo) so far; give the Trainer "
+                            "accelerator='cpu'")  # fmt: skip
         if module.precision != "native" or "16" in str(module.trainer.precision):
             raise UserError("a pipeline of several processes computes in the parameters' own type; leave precision and "
                             "the Trainer's precision alone")  # fmt: skip

@@ -20,15 +20,15 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 
 from layerpipe2.errors import UserError
 from layerpipe2.pipeline import PipelinedModule
+from layerpipe2.ranks.agreement import check_agreement, standard_facts
+from layerpipe2.ranks.store import agent_hosts_store, first_line, host_store, join_store
+from layerpipe2.ranks.watchdog import EVERYONE, Watchdog
 from layerpipe2.runtime import checkpoint as checkpoints
-from layerpipe2.runtime.agreement import check_agreement, standard_facts
 from layerpipe2.runtime.feed import Feed
 from layerpipe2.runtime.links import Endpoint, PeerLost, Unwatched, Watch
 from layerpipe2.runtime.memory import StageMemory
 from layerpipe2.runtime.runner import Runner
-from layerpipe2.runtime.store import agent_hosts_store, first_line, host_store, join_store
-from layerpipe2.runtime.timeline import Timeline
-from layerpipe2.runtime.watchdog import EVERYONE, Watchdog
+from layerpipe2.runtime.timeline import Event, Timeline
 
 T = TypeVar("T")
 
@@ -47,6 +47,8 @@ class PipelineStrategy(SingleDeviceStrategy):
     Attributes:
         processes: how many there are.
         memory: after training, what each stage of the whole pipeline holds.
+        events: after training, what every process did when, if they all have a ``timeline``; draw it, or open it in a
+            browser with :func:`layerpipe2.runtime.timeline.write_chrome_trace`.
 
     Raises:
         UserError: when training starts, if the script was not started by ``layerpipe2 launch`` or ``torchrun``, or
@@ -73,6 +75,7 @@ class PipelineStrategy(SingleDeviceStrategy):
         self.network = ""  # of the whole network, in short; a process forgets the stages that aren't its own
         self.watch: Watch = Unwatched()
         self.memory: list[StageMemory] = []
+        self.events: list[list[Event]] = []
         self._watchdog: Watchdog | None = None
 
     def setup_environment(self) -> None:
@@ -146,6 +149,7 @@ class PipelineStrategy(SingleDeviceStrategy):
         program = self._runner().program
         rows = [StageMemory.of(stage, self.global_rank) for stage in program.stages] if program else []
         self.memory = [row for part in self.gather(rows) for row in part]
+        self.events = self.gather(self.timeline.events) if self.timeline is not None else []
 
     def gather(self, value: T) -> list[T]:
         """Every process's ``value``, in order of rank, in every process."""

@@ -22,13 +22,14 @@ from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from layerpipe2.errors import UserError
-from layerpipe2.runtime import follow
-from layerpipe2.runtime.agreement import check_agreement, standard_facts
-from layerpipe2.runtime.bulletin import Bulletin
-from layerpipe2.runtime.outputs import Outputs
-from layerpipe2.runtime.store import host_store, join_store
+from layerpipe2.ranks import follow
+from layerpipe2.ranks.agreement import check_agreement, standard_facts
+from layerpipe2.ranks.bulletin import Bulletin
+from layerpipe2.ranks.outputs import Outputs
+from layerpipe2.ranks.store import host_store, join_store
 
-_GRACE_S = 3.0  # from the request to end, or the news that all end, to SIGKILL
+_READ_S = 4.0  # from the news that all end to SIGTERM
+_GRACE_S = 3.0  # from there to SIGKILL
 _MONITOR_S = 0.1
 _COLLECTED = "collected"  # the agent has taken its status: the process number may be another's by now
 
@@ -127,7 +128,6 @@ class _Agent(LocalElasticAgent):
     def __init__(self, spec: WorkerSpec, outputs: Outputs, bulletin: Bulletin) -> None:
         super().__init__(spec, outputs, start_method="spawn", exit_barrier_timeout=0)
         self._bulletin = bulletin
-        self._ending_since: float | None = None
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         ended = {worker.global_rank: _ended(worker.id) for worker in worker_group.workers}
@@ -137,10 +137,7 @@ class _Agent(LocalElasticAgent):
             self._bulletin.tell(f"rank {rank} ({socket.gethostname()}) {how}")
             self._end_ranks()
         elif self._bulletin.verdict is not None and None in ended.values():
-            # Another node's rank failed. The ranks here learn it by themselves, if they can.
-            self._ending_since = self._ending_since or time.monotonic()
-            if time.monotonic() - self._ending_since > _GRACE_S:
-                self._end_ranks()
+            self._end_ranks()  # another node's rank failed
         result: RunResult = super()._monitor_workers(worker_group)
         return result
 
@@ -152,15 +149,21 @@ class _Agent(LocalElasticAgent):
         super()._shutdown(death_sig)
 
     def _end_ranks(self) -> None:
-        """End all ranks here, and what they started: politely, after a while by force."""
+        """End all ranks here, and what they started: first by themselves, then politely, then by force."""
         ranks = [worker.id for worker in self._worker_group.workers if _ended(worker.id) != _COLLECTED]
+        if self._bulletin.verdict is not None and self._bulletin.watched:
+            _wait(ranks, _READ_S)  # their watchdogs read it, too, and end them without another word
         for pid in ranks:
             _signal(pid, signal.SIGTERM)
-        end = time.monotonic() + _GRACE_S
-        while any(_ended(pid) is None for pid in ranks) and time.monotonic() < end:
-            time.sleep(_MONITOR_S / 2)
+        _wait(ranks, _GRACE_S)
         for pid in ranks:
             _signal(pid, signal.SIGKILL)
+
+
+def _wait(ranks: Sequence[int], limit_s: float) -> None:
+    end = time.monotonic() + limit_s
+    while any(_ended(pid) is None for pid in ranks) and time.monotonic() < end:
+        time.sleep(_MONITOR_S / 2)
 
 
 def _signal(group: int, kind: signal.Signals) -> None:

@@ -8,7 +8,7 @@ import time
 from torch.distributed import DistError
 
 from layerpipe2.errors import UserError
-from layerpipe2.runtime.store import Notice, join_store
+from layerpipe2.ranks.store import Notice, join_store, watch_count
 
 _INTERVAL_S = 0.5
 _PATIENCE_S = 3.0
@@ -26,6 +26,7 @@ class Bulletin:
 
     def __init__(self, host: str, port: int, node: int, nodes: int) -> None:
         self.verdict: str | None = None
+        self.watched = False  # the ranks have watchdogs
         self._host, self._port, self._node, self._nodes = host, port, node, nodes
         self._proposal: str | None = None
         self._leaving = False
@@ -63,6 +64,7 @@ class Bulletin:
             while True:
                 leaving = self._leaving
                 self.verdict = notice.propose(self._proposal) if self._proposal else notice.read()
+                self.watched = self.watched or store.check([watch_count(0)])
                 if leaving:
                     notice.acknowledge(f"node {self._node}")
                 if leaving and (self._node or notice.all_know(others)):

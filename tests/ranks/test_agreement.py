@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from layerpipe2.errors import UserError
-from layerpipe2.runtime.agreement import check_agreement, package_hash, standard_facts
-from layerpipe2.runtime.store import host_store, join_store
+from layerpipe2.ranks.agreement import check_agreement, package_hash, standard_facts
+from layerpipe2.ranks.store import host_store, join_store
 
 HOST = "127.0.0.1"
 

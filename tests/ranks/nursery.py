@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from layerpipe2.console import run_command
-from tests.runtime.ticks import train
+from tests.ranks.ticks import train
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -28,7 +28,7 @@ class Nursery:
 
     def __enter__(self) -> Nursery:
         environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "TORCH_CPP_LOG_LEVEL": "ERROR", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "tests.runtime.nursery"]
+        command = [sys.executable, "-m", "tests.ranks.nursery"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self._process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, text=True, **pipes)
         return self

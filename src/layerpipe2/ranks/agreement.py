@@ -12,8 +12,8 @@ from pathlib import Path
 from torch.distributed import DistError, PrefixStore, Store  # type: ignore[attr-defined]
 
 from layerpipe2.errors import UserError
+from layerpipe2.ranks.store import Notice, first_line
 from layerpipe2.runs.provenance import versions
-from layerpipe2.runtime.store import Notice, first_line
 
 _POLL_S = 0.05
 _LINGER_S = 3.0

@@ -15,19 +15,21 @@ import torch.distributed as dist
 
 from layerpipe2.console import run_command
 from layerpipe2.errors import UserError
-from layerpipe2.runtime.store import agent_hosts_store, host_store, join_store
-from layerpipe2.runtime.watchdog import Watchdog
+from layerpipe2.ranks.agreement import check_agreement
+from layerpipe2.ranks.store import agent_hosts_store, host_store, join_store
+from layerpipe2.ranks.watchdog import Watchdog
 
 TIMEOUT_S, INTERVAL_S, TICK_S = 2.0, 0.2, 0.02
-FAULTY_STEP = 5
+FAULTY_STEP = 25
 
 
 def train(
     rank: int, world_size: int, host: str, port: int, fault: str, steps: int, times: int = 1, patience_s: float = 60.0
 ) -> None:
-    """Train ``times`` times; in the first, the fault ``KIND@RANK`` happens at step 5."""
+    """Train ``times`` times; in the first, the fault ``KIND@RANK`` happens at step 25."""
     hosts_store = rank == 0 and not agent_hosts_store()
     store = (host_store if hosts_store else join_store)(host, port, patience_s)
+    check_agreement(store, rank, world_size, {}, patience_s)
     for time_around in range(times):
         label = f"stage {rank}"
         watchdog = Watchdog(host, port, rank, world_size, timeout_s=TIMEOUT_S, label=label, interval_s=INTERVAL_S)
@@ -62,8 +64,8 @@ def _fail(kind: str, watchdog: Watchdog) -> None:
     if kind in ("kill", "stop"):
         os.kill(os.getpid(), signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
     if kind == "nan":
-        watchdog.fail("the loss is nan at step 5")
-        raise UserError("the loss is nan at step 5")
+        watchdog.fail("the loss is nan at step 25")
+        raise UserError("the loss is nan at step 25")
     if kind == "bug":
         raise ZeroDivisionError("a bug on this rank")
     while kind == "hang":

@@ -118,10 +118,23 @@ class Peers:
                 return None
             chain.append(rank)
             if post.waiting is None:
-                return f"{self.name(rank)} hangs: no progress for {self.timeout_s:g} s at step {post.step}"
+                return self._hanging()
             rank = self._awaited(rank) if post.waiting == EVERYONE else post.waiting
         ring = chain[chain.index(rank) :]
         return f"deadlock: {' waits for '.join(map(self.name, [*ring, rank]))} for {self.timeout_s:g} s"
+
+    def _hanging(self) -> str:
+        # A rank may wait inside a library that doesn't say so. Then the one to blame stands still for about as long,
+        # at an earlier step.
+        margin = min(_FRESH_LOOKS * self.interval_s, self.timeout_s / 2)
+        steps = {
+            r: (post.step, -self._stuck[r])
+            for r, post in enumerate(self.posts)
+            if post is not None and not post.done and post.waiting is None
+            if self._stuck[r] >= self.timeout_s - margin
+        }
+        guilty = min(steps, key=steps.__getitem__)
+        return f"{self.name(guilty)} hangs: no progress for {self.timeout_s:g} s at step {steps[guilty][0]}"
 
     def _awaited(self, rank: int) -> int:
         """Whom a rank at a barrier waits for: one that isn't there, first of all one that may still come."""

@@ -72,6 +72,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def watch_count(rank: int) -> str:
+    """Key under which a rank counts its watchdogs."""
+    return f"layerpipe2/watches/{rank}"
+
+
 class Notice:
     """What all ranks are told when one of them fails: the first verdict that is posted stays, and all say the same.
 

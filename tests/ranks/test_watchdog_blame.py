@@ -2,7 +2,7 @@
 
 import pytest
 
-from layerpipe2.runtime.blame import EVERYONE, Peers, Post
+from layerpipe2.ranks.blame import EVERYONE, Peers, Post
 
 TIMEOUT_S, INTERVAL_S = 3.0, 0.5
 
@@ -54,6 +54,11 @@ def test_whoever_isnt_at_the_barrier_is_blamed():
     assert watch(3, [*at_barrier, working("c")], 100) is None
     assert watch(3, [*at_barrier, hangs("c", 7)], 20) == "rank 2 (c) hangs: no progress for 3 s at step 7"
     assert watch(3, [waits_for(1, "a"), waits_for(EVERYONE, "b"), working("c")], 100) is None
+
+
+def test_of_two_that_seem_to_hang_the_one_behind_is_blamed():
+    later = lambda i: Post("b", beat=i, moves=int(i > 0), step=6)  # noqa: E731  # it moved last, one look later
+    assert watch(2, [hangs("a", 7), later], 8) == "rank 1 (b) hangs: no progress for 3 s at step 6"
 
 
 def test_progress_within_a_step_is_progress():

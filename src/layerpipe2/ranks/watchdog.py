@@ -9,13 +9,14 @@ import time
 
 from torch.distributed import DistError, PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from layerpipe2.runtime.blame import EVERYONE, Peers, Post
-from layerpipe2.runtime.store import Notice, agent_hosts_store, first_line, join_store
+from layerpipe2.ranks.blame import EVERYONE, Peers, Post
+from layerpipe2.ranks.store import Notice, agent_hosts_store, first_line, join_store, watch_count
 
 __all__ = ["EVERYONE", "Watchdog"]
 
 _EXIT_CODE = 2
-_LINGER_S = 2.0  # beside two intervals: for the others to read the verdict
+_LINGER_S = 0.5  # beside two intervals: for the others to read the verdict
+_EXPLAIN_S = 2.0  # beside eight intervals: for the others to say why they went, or to be missed
 
 
 class Watchdog:
@@ -90,7 +91,7 @@ class Watchdog:
         """
         self._impatient = True
         self._wake.set()
-        self._over.wait(8 * self._interval_s + _LINGER_S)
+        self._over.wait(8 * self._interval_s + _EXPLAIN_S)
         self._impatient = False
         return f"rank {self._rank} ({self._label}) lost a connection though every rank is alive: {first_line(error)}"
 
@@ -113,7 +114,7 @@ class Watchdog:
     def _watch(self, store: TCPStore) -> None:
         notice = Notice(store)
         # A process may train several times over one store: its posts of last time aren't this time's.
-        board = PrefixStore(f"layerpipe2/watch/{store.add(f'layerpipe2/watches/{self._rank}', 1)}", store)
+        board = PrefixStore(f"layerpipe2/watch/{store.add(watch_count(self._rank), 1)}", store)
         looked = time.monotonic()
         while True:
             closing, failure = self._closing, self._failure

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from layerpipe2.cli import main, make_parser
-from layerpipe2.runtime.interface import interface_towards
-from tests.runtime.nursery import REPOSITORY
+from tests.ranks.nursery import REPOSITORY
 
 LIMIT_S = 120.0
 TICKS = str(Path(__file__).with_name("ticks.py"))
@@ -33,11 +30,12 @@ SLEEP = REPORT + "time.sleep(600)"
 class Launched:
     """A launcher in the background, with the process numbers of its ranks as they come."""
 
-    def __init__(self, *arguments, ranks):
-        command = [sys.executable, "-m", "layerpipe2", "launch", *arguments]
+    def __init__(self, *arguments, ranks, command=(sys.executable, "-m", "layerpipe2", "launch")):
         environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}{os.pathsep}{REPOSITORY}"}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self.process = subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes)
+        self.process = subprocess.Popen(
+            [*command, *arguments], env=environment, text=True, start_new_session=True, **pipes
+        )
         self.head = [self.process.stdout.readline() for _ in range(ranks)]
         self.pids = [int(line.split()[-1]) for line in self.head]
 
@@ -113,7 +111,7 @@ def test_a_stopped_rank_is_named_and_ended_too():
     code, out, err = launched.end()
     assert code == 2
     assert re.fullmatch(r"layerpipe2: rank 1 \(stage 1\) gives no sign of life for .*; all ranks end", err.strip()), err
-    assert "[rank 1] rank 1 at step 5" in out
+    assert "[rank 1] rank 1 at step 25" in out
     assert not [line for line in processes() if TICKS in line]
 
 
@@ -138,71 +136,17 @@ def test_a_killed_launcher_takes_its_ranks_with_it(script):
     assert launched.alive() == []
 
 
-@pytest.fixture
-def taken_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
-
-
-def test_a_taken_port_is_one_line(script, taken_port, capsys, monkeypatch):
-    assert launch_here(monkeypatch, "--processes", "1", "--master", f"127.0.0.1:{taken_port}", "--", script("")) == 2
-    expected = f"layerpipe2: error: port {taken_port} of 127.0.0.1 is taken by another program; give another port\n"
-    assert capsys.readouterr().err == expected
-
-
-@pytest.mark.parametrize(("node", "absent"), [("0", "node 1 never came"), ("1", "rank 0, or node 0's launcher, never")])
-def test_a_node_that_never_comes_is_named(script, node, absent, capsys, monkeypatch, free_port):
-    arguments = ("--processes", "1", "--nodes", "2", "--node-rank", node, "--master", f"127.0.0.1:{free_port}")
-    assert launch_here(monkeypatch, *arguments, "--timeout", "0.3", "--", script("")) == 2
-    err = capsys.readouterr().err
-    assert err.startswith(f"layerpipe2: error: {absent}")
-    assert err.count("\n") == 1
-
-
-@pytest.fixture
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        (["--processes", "0", "--", TICKS], "--processes is 0"),
-        (["--processes", "1"], "no command; give a Python script"),
-        (["--processes", "1", "--", "missing.py"], "no file missing.py; give a Python script"),
-        (["--processes", "1", "--nodes", "2", "--", TICKS], "several machines need --master HOST:PORT"),
-        (["--processes", "1", "--nodes", "2", "--node-rank", "2", "--", TICKS], "--node-rank is 2, but --nodes 2"),
-        (["--processes", "1", "--master", "host", "--", TICKS], "--master is 'host'; give HOST:PORT"),
-        (["--processes", "1", "--master", "host:99999", "--", TICKS], "--master is 'host:99999'; give HOST:PORT"),
-    ],
-)
-def test_bad_settings_are_one_line(arguments, line, capsys):
-    assert main(["launch", *arguments]) == 2
-    err = capsys.readouterr().err
-    assert err.startswith(f"layerpipe2: error: {line}")
-    assert err.count("\n") == 1
-
-
-def test_the_examples_in_the_help_are_valid(capsys):
-    with pytest.raises(SystemExit):
-        main(["launch", "--help"])
-    lines = re.findall(r"^  layerpipe2 (.*?)(?:    .*)?$", capsys.readouterr().out, re.MULTILINE)
-    assert len(lines) >= 4
-    for line in lines:
-        assert make_parser().parse_args(line.split()).command_line[0] == "--"
-
-
-def test_the_interface_towards_an_address():
-    assert interface_towards("127.0.0.3") == "lo"
-    assert interface_towards("no-such-host.invalid") is None
-
-
-def launch_here(monkeypatch, *arguments):
-    """In this process, which keeps its environment: for launches that start no rank."""
-    for name in ("OMP_NUM_THREADS", "TORCH_CPP_LOG_LEVEL", "GLOO_SOCKET_IFNAME"):
-        monkeypatch.setenv(name, os.environ.get(name, "1"))
-    return main(["launch", *arguments])
+def test_a_killed_torchrun_takes_watched_ranks_with_it(script):
+    said = 'print("pid", os.getpid(), flush=True)'
+    train = "train(rank, 2, '127.0.0.1', int(os.environ['MASTER_PORT']), '', 100000)"
+    text = f"import os\nfrom tests.ranks.ticks import train\nrank = int(os.environ['RANK'])\n{said}\n{train}\n"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script(text)]
+    launched = Launched(command=command, ranks=2)
+    while "at step 25" not in launched.process.stdout.readline():
+        pass
+    launched.process.kill()
+    assert launched.end()[0] == -signal.SIGKILL
+    assert launched.alive() == []
 
 
 def processes():

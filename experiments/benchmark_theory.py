@@ -1,0 +1,51 @@
+"""How long the theory takes: derivations with all proofs, and the simulator of schedules. Prints medians of 3."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+from layerpipe2.costs.costs import uniform_costs
+from layerpipe2.costs.devices import FlopDevice
+from layerpipe2.schedules import build_schedule, simulate
+from layerpipe2.theory import derive, prove
+from layerpipe2.theory.modules import named
+
+REPEATS = 3
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Median time of ``work``."""
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def main() -> None:
+    """Print what was timed and how long it took."""
+    resnet = named("resnet18")
+    sizes = range(1, resnet.num_units + 1)
+    work: dict[str, Callable[[], object]] = {
+        f"ResNet-18 at all {len(sizes)} group sizes: derivations and proofs": lambda: [
+            prove(derive(resnet, group_size=size)) for size in sizes
+        ],
+        "152 layers, one per stage: derivation and proofs": lambda: prove(derive(152)),
+    }
+    for name in ("gpipe", "1f1b", "zb-h1", "pipedream", "layerpipe2"):
+        work[f"{name}: 1,000 mini-batches through 16 stages"] = partial(run_schedule, name)
+    for what, call in work.items():
+        print(f"{seconds(call):7.2f} s  {what}")
+
+
+def run_schedule(name: str, stages: int = 16, batches: int = 1000) -> None:
+    """Build and simulate a schedule with equal stages, one processor each."""
+    simulate(build_schedule(name, stages, stages, batches), uniform_costs(stages), FlopDevice(1.0))
+
+
+if __name__ == "__main__":
+    main()
