@@ -1,14 +1,14 @@
 """Messages between neighbouring processes of the pipeline: preallocated buffers, transfers beside the computation.
 
-A message is one flat buffer of bytes: a header that says which tensors follow, then their memory as it is. All messages
-of a link have the size that the first one announces, so that the receiver can post its buffers before they are sent.
-Mini-batches may therefore shrink (the last one of an epoch) but not grow.
+A message is one flat buffer of bytes (:mod:`layerpipe2.runtime.messages`). All messages of a link have the size that
+the first one announces, so that the receiver can post its buffers before they are sent. Mini-batches may therefore
+shrink (the last one of an epoch) but not grow.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
@@ -18,21 +18,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from layerpipe2.errors import UserError
-from layerpipe2.layout import is_dense
+from layerpipe2.runtime.messages import message_size, pack, unpack
 
 T = TypeVar("T")
-_HEADER = 64  # int64 elements: the number of tensors, then (dtype, dimensions, sizes ..., strides ...) of each
-_ALIGN = 64  # bytes, as torch's own allocations: some kernels round differently on other addresses
-_DTYPES = (
-    torch.float32,
-    torch.float64,
-    torch.bfloat16,
-    torch.float16,
-    torch.int64,
-    torch.int32,
-    torch.uint8,
-    torch.bool,
-)
 
 
 class Watch(Protocol):
@@ -123,8 +111,7 @@ class Outbox(Channel):
         Raises:
             UserError: if they need more room than the link's first message, or can't be described by the header.
         """
-        parts = [t if is_dense(t) else t.contiguous() for t in tensors]
-        size = _HEADER * 8 + sum(_padded(t) for t in parts)
+        size = message_size(tensors)
         if not self.capacity:
             self._announce(size)
         if size > self.capacity:
@@ -133,7 +120,7 @@ class Outbox(Channel):
                 f"{self.capacity}; between processes batches may shrink, not grow: put the largest one first"
             )
         message = self._free_buffer()
-        _pack(parts, message)
+        pack(tensors, message)
         self._under_way.append((self._send(message), message))
 
     def flush(self) -> None:
@@ -182,7 +169,7 @@ class Inbox(Channel):
         work, message = self._posted.popleft()
         self.wait(work)
         self._post(self.ahead)
-        return _unpack(message)
+        return unpack(message)
 
     def _post(self, count: int) -> None:
         while len(self._posted) < count and self._expected > 0:
@@ -227,41 +214,3 @@ class Endpoint:
     def _peer(self, direction: int) -> int | None:
         peer = self.rank + direction
         return peer if 0 <= peer < self.world_size else None
-
-
-def _padded(tensor: Tensor) -> int:
-    return -(-tensor.numel() * tensor.element_size() // _ALIGN) * _ALIGN
-
-
-def _pack(tensors: Sequence[Tensor], message: Tensor) -> None:
-    numbers, offset = [len(tensors)], _HEADER * 8
-    for tensor in tensors:
-        if tensor.dtype not in _DTYPES:
-            raise UserError(f"a tensor of type {tensor.dtype} can't travel between processes; use one of "
-                            f"{', '.join(str(dtype) for dtype in _DTYPES)}")  # fmt: skip
-        numbers += [_DTYPES.index(tensor.dtype), tensor.ndim, *tensor.shape, *tensor.stride()]
-        _view(message, offset, tensor.dtype, tensor.shape, tensor.stride()).copy_(tensor)
-        offset += _padded(tensor)
-    if len(numbers) > _HEADER:
-        raise UserError(f"tensors of {[t.ndim for t in tensors]} dimensions can't travel together; flatten some")
-    message[: len(numbers) * 8].view(torch.int64).copy_(torch.tensor(numbers))
-
-
-def _unpack(message: Tensor) -> list[Tensor]:
-    numbers = iter(message[: _HEADER * 8].view(torch.int64).tolist())
-    tensors, offset = [], _HEADER * 8
-    for _ in range(next(numbers)):
-        dtype, ndim = _DTYPES[next(numbers)], next(numbers)
-        shape, stride = [next(numbers) for _ in range(ndim)], [next(numbers) for _ in range(ndim)]
-        tensors.append(_view(message, offset, dtype, shape, stride))
-        offset += _padded(tensors[-1])
-    return tensors
-
-
-def _view(message: Tensor, offset: int, dtype: torch.dtype, shape: Sequence[int], stride: Sequence[int]) -> Tensor:
-    end = offset + -(-_bytes(shape, dtype) // _ALIGN) * _ALIGN
-    return message[offset:end].view(dtype).as_strided(shape, stride)
-
-
-def _bytes(shape: Sequence[int], dtype: torch.dtype) -> int:
-    return int(torch.Size(shape).numel()) * dtype.itemsize

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -41,17 +41,54 @@ class Pass(Protocol):
         """The rest of the backward pass: all parameters have their gradients after it."""
 
 
+class Gate:
+    """Where the graph of a stage or layer begins, and where the gradient of its input ends up, as autograd made it.
+
+    A leaf would give the gradient the strides of the input, so that the stage before might round differently than in
+    one graph; and no operation may change a leaf in place, as a ``ReLU(inplace=True)`` at a stage's begin does.
+
+    Attributes:
+        leaf: the input, where the graph ends.
+        gradient: of the input, after the backward pass.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        self.leaf = x
+        self.gradient: Tensor | None = None
+
+    def enter(self) -> Tensor:
+        """The input for the stage. Not kept here: graph and gate would hold each other."""
+        if not self.leaf.requires_grad:
+            return self.leaf
+        entered: Tensor = _Enter.apply(self.leaf, self)  # type: ignore[no-untyped-call]
+        return entered
+
+
+class _Enter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gate: Gate) -> Tensor:
+        ctx.gate = gate
+        return x.detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None]:  # type: ignore[override]
+        ctx.gate.gradient = gradient
+        return None, None
+
+
 class WholePass:
     """One graph; both kinds of gradients at once."""
 
     def __init__(self, stage: nn.Module, x: Tensor) -> None:
-        self._x = x
-        self.y: Tensor = stage(x)
+        self._gate = Gate(x)
+        self.y: Tensor = stage(self._gate.enter())
         self._root = self.y
+        self._has_loss = False
 
     def add_loss(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
         """The loss becomes the root of the graph."""
         self._root = value = loss(self.y)
+        self._has_loss = True
         return value
 
     def roots(self) -> list[Tensor]:
@@ -60,9 +97,9 @@ class WholePass:
 
     def input_gradient(self, gradient: Tensor | None) -> Tensor | None:
         """The whole backward pass."""
-        if self._root.requires_grad:
+        if self._root.requires_grad and (self._has_loss or gradient is not None):
             self._root.backward(gradient)
-        return self._x.grad
+        return self._gate.gradient
 
     def weight_gradients(self) -> None:
         """Nothing is left to do."""
@@ -70,10 +107,10 @@ class WholePass:
 
 @dataclass
 class _Piece:
-    """One layer in flight: input and output of its own graph, and the gradient of its output."""
+    """One layer in flight: begin and output of its own graph, and the gradient of its output."""
 
     layer: nn.Module | None
-    x: Tensor
+    gate: Gate
     y: Tensor
     gradient: Tensor | None = None
 
@@ -84,19 +121,19 @@ class SplitPass:
     def __init__(self, stage: nn.Module, x: Tensor) -> None:
         self._pieces: list[_Piece] = []
         for layer in layers_of(stage):
-            given = x.detach().requires_grad_(x.requires_grad) if self._pieces else x
-            x = layer(given)
+            gate = Gate(x.detach().requires_grad_(x.requires_grad) if self._pieces else x)
+            x = layer(gate.enter())
             if not isinstance(x, Tensor):
                 raise UserError(f"a {type(layer).__name__} returns a {type(x).__name__}; to split the backward pass, "
                                 "every layer of a stage must map one tensor to one tensor")  # fmt: skip
-            self._pieces.append(_Piece(layer, given, x))
+            self._pieces.append(_Piece(layer, gate, x))
         self.y = x
 
     def add_loss(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
         """The loss is one more piece, without weights."""
-        given = self.y.detach().requires_grad_(self.y.requires_grad)
-        value = loss(given)
-        self._pieces.append(_Piece(None, given, value))
+        gate = Gate(self.y.detach().requires_grad_(self.y.requires_grad))
+        value = loss(gate.enter())
+        self._pieces.append(_Piece(None, gate, value))
         return value
 
     def roots(self) -> list[Tensor]:
@@ -109,10 +146,9 @@ class SplitPass:
         passing = torch.ones_like(last.y) if last.layer is None else gradient
         for piece in reversed(self._pieces):
             piece.gradient = passing
-            if passing is not None and piece.y.requires_grad and piece.x.requires_grad:
-                (passing,) = torch.autograd.grad(piece.y, piece.x, passing, retain_graph=True)
-            else:
-                passing = None
+            if passing is not None and piece.y.requires_grad and piece.gate.leaf.requires_grad:
+                torch.autograd.grad(piece.y, piece.gate.leaf, passing, retain_graph=True, allow_unused=True)
+            passing = piece.gate.gradient
         return passing
 
     def weight_gradients(self) -> None:

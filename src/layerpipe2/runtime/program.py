@@ -152,13 +152,13 @@ class Program:
         inbox = self.neighbours.gradients_in if i + 1 == len(self.stages) else None
         if inbox is not None:
             with self._span("wait", stage, self.done):
-                gradient = inbox.receive()[0]
+                gradient = next(iter(inbox.receive()), None)
         with self._span("backward", stage, self.done):
             self._gradient = stage.backward(gradient)
         self._check(self._gradient, "gradient of the input", stage, self.done)
         outbox = self.neighbours.gradients_out if i == 0 else None
-        if outbox is not None and self._gradient is not None:
-            outbox.send(self._gradient)
+        if outbox is not None:  # also if there is none, as for integers: the neighbour waits for a message
+            outbox.send(*([] if self._gradient is None else [self._gradient]))
 
     def _update(self, stage: LocalStage) -> None:
         with self._span("weights", stage, self.done):

@@ -68,9 +68,13 @@ class Runner(Execution):
                             "the Trainer's precision alone")  # fmt: skip
 
     def optimizers(self) -> Any:
-        """An optimizer per stage that has something to train, so that a checkpoint can be cut by stage."""
+        """An optimizer per stage that has something to train, so that a checkpoint can be cut by stage.
+
+        A process without such a stage gets one that moves nothing: by its steps the ``Trainer`` counts the updates.
+        """
         module = self.module
         made = [module.make_optimizer(stage.parameters()) for k, stage in self.stages.items() if self.trained[k]]
+        made = made or [module.make_optimizer([nn.Parameter(torch.zeros(1))])]
         if module.make_scheduler is None:
             return made
         return made, [{"scheduler": module.make_scheduler(optimizer)} for optimizer in made]
@@ -121,6 +125,8 @@ class Runner(Execution):
         program = self._running()
         self.strategy.watch.progress(program.done)
         program.step()
+        if not any(self.trained.values()):
+            self._optimizers()[0].step()
 
     def start_evaluation(self) -> None:
         """Stages that have already seen the next epoch's mini-batches show the buffers of this one's end."""
@@ -165,12 +171,12 @@ class Runner(Execution):
     def _facts(self) -> dict[str, str]:
         """What must be the same in all processes, in words."""
         module, trainer = self.module, self.module.trainer
-        optimizer = next((o for o in self._given_optimizers() if o is not None), None)
+        optimizer = self._optimizers()[0]
         return {
             "network": self.strategy.network,
             "delays": str(module.schedule.delays),
             "weight history": _method(module.history),
-            **({} if optimizer is None else {f"optimizer's {k}": str(v) for k, v in optimizer.defaults.items()}),
+            **{f"optimizer's {k}": str(v) for k, v in optimizer.defaults.items()},
             "drain, clipping, seed of the stages": f"{module.drain}, {module.gradient_clip_norm}, {module.stage_seed}",
             "mini-batches": f"{trainer.num_training_batches} for {trainer.max_epochs} epochs",
         }
@@ -186,11 +192,14 @@ class Runner(Execution):
         return min(epochs * self._batches, steps)
 
     def _given_optimizers(self) -> list[Any]:
-        """One per stage or ``None``. The first is Lightning's wrapper, whose steps the ``Trainer`` counts."""
-        wrapped, plain = self.module.optimizers(), self.module.optimizers(use_pl_optimizer=False)
-        first, rest = (wrapped, plain) if isinstance(wrapped, list) else ([wrapped], [plain])
-        ready = iter([*first[:1], *rest[1:]])  # type: ignore[index]
+        """One per stage or ``None``."""
+        ready = iter(self._optimizers())
         return [next(ready) if trains else None for trains in self.trained.values()]
+
+    def _optimizers(self) -> list[Any]:
+        """The first is Lightning's wrapper, whose steps the ``Trainer`` counts."""
+        wrapped, plain = self.module.optimizers(), self.module.optimizers(use_pl_optimizer=False)
+        return [wrapped[0], *plain[1:]] if isinstance(wrapped, list) else [wrapped]  # type: ignore[index]
 
     def _feed(self) -> Feed:
         feed = self.module.trainer.train_dataloader
