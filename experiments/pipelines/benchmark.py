@@ -36,7 +36,7 @@ QUICK: dict[str, Any] = {
     "layer_repeats": 1,
     "seeds": 1,
     "epochs": 1,
-    "variants": ["plain", "1f1b/2", "gpipe/2", "async/stash", "exact/split"],
+    "variants": ["plain", "1f1b/2", "gpipe/2", "async/stash", "exact", "exact/split"],
     "target_variants": ["plain", "async/stash"],
     "memory_processes": [2],
     "memory_strategies": ["stash", "ema-window"],
@@ -121,7 +121,8 @@ def _add_parts(parser: argparse.ArgumentParser) -> None:
     add("--target-variants", **_names("plain", "gpipe/4", "1f1b/4", *ASYNCHRONOUS), help="those of --variants to do so")
     add("--memory-strategies", **_names("stash", "latest", "ema-window"), help="strategies whose bytes are measured")
     add("--memory-processes", type=int, nargs="*", default=[2, 4], help="on so many processes; none: not at all")
-    add("--timelines", **_names("async/ema-window", "1f1b/4", "gpipe/4"), help="variants to take time stamps of")
+    traced = ("async/ema-window", "1f1b/4", "gpipe/4", "exact", "exact/split")
+    add("--timelines", **_names(*traced), help="variants to take time stamps of")
     add("--trace-batches", type=int, default=18, help="mini-batches of a timeline")
     add("--cut-network", default="vgg16", help="network on which to compare cuts by time and by group size; '': none")
     add("--cut-width", type=int, default=64, help="its base width")
