@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.pipelines.names import Variant
 from experiments.pipelines.study import Study
 from experiments.pipelines.summary import memory_table, summarise, table
 from experiments.pipelines.writing import machine, write_study
@@ -70,10 +71,13 @@ def _run(arguments: Sequence[str] | None) -> None:
 
 
 def _main_study(options: argparse.Namespace) -> Study:
+    strategies = [f"async/{strategy}" for strategy in options.memory_strategies]
+    for name in (*strategies, options.cut_variant):  # a mistake is found before minutes have passed
+        Variant.parse(name)
     study = Study.of(options.network, options.width, options.variants, options)
     study.measure_accuracies(options.target_variants)
     for processes in options.memory_processes:
-        study.measure_stages([f"async/{strategy}" for strategy in options.memory_strategies], processes)
+        study.measure_stages(strategies, processes)
     study.measure_timelines(options.timelines)
     return _speeds(study)
 

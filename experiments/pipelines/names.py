@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from experiments.pipelines.peers import PEERS
 from layerpipe2.delays import CONVENTIONS, DelaySchedule
 from layerpipe2.errors import UserError
+from layerpipe2.history import make_history
 
 _OPTIONS = ("pipedream", "split", "groups")
 
@@ -47,7 +48,7 @@ class Variant:
         """Read a name.
 
         Raises:
-            UserError: if it is none.
+            UserError: if it is none, or its strategy isn't one.
         """
         kind, *details = name.split("/")
         if kind == "plain" and not details:
@@ -62,6 +63,8 @@ class Variant:
                 f"last two and /pipedream behind the last, or one of plain, {', '.join(PEERS)} with a number of "
                 "micro-batches, as in gpipe/4"
             )
+        if strategy:
+            make_history(strategy)
         delays = "none" if kind == "exact" else "pipedream" if "pipedream" in details else "layerpipe2"
         return cls(kind, 1, strategy or "latest", delays, "split" in details, "groups" in details)
 

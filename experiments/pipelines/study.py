@@ -46,7 +46,7 @@ class Study:
             UserError: on an unknown variant, or without ``plain``.
         """
         processes = options.processes
-        stages = {Variant.parse(name).stages(processes) for name in variants}
+        stages = {Variant.parse(name).stages(processes) for name in (*variants, *options.timelines)}
         if "plain" not in variants:
             raise UserError("variant 'plain' is missing; the others are measured against it")
         config = RunConfig(
