@@ -8,6 +8,7 @@ from paper_figures.pipelines.bubble import steady
 from paper_figures.pipelines.memory import totals
 from paper_figures.pipelines.records import PipelineRecords, Study
 from paper_figures.pipelines.speed_claims import cut, over_peers, over_plain, predicted, split
+from paper_figures.pipelines.targets import PEERS
 
 
 def claims(records: PipelineRecords) -> list[Claim]:
@@ -47,11 +48,20 @@ def held(study: Study) -> Claim:
     text = (
         f"Copies of its weights that the first stage holds as history at a delay of {delays} updates: "
         f"{'; '.join(told)}. Weights, optimizer and activations in flight equal the cost model "
-        f"{'byte for byte' if exact else 'NOT byte for byte'}; all kinds together differ from it by at most "
-        f"{off.max():.2%} ({variants.label(worst['variant'])}, stage {worst['stage']} of {worst['processes']}), "
-        f"because a history pads every parameter to 64 elements and keeps a table of decays."
+        f"{'byte for byte' if exact else 'NOT byte for byte'}. With the history, the sum is off by at most "
+        f"{100 * off.max():.2g} % ({variants.label(worst['variant'])}, stage {worst['stage']}/{worst['processes']}); "
+        f"a history pads every parameter to 64 elements and keeps a table of decays."
     )
+    text += f" {_peaks(study)}"
     return Claim("Memory", "as modelled" if exact and off.max() <= 0.02 else "not as modelled", text)
+
+
+def _peaks(study: Study) -> str:
+    """What a pipeline costs beside one process, all processes together."""
+    peaks = study.variants.set_index("variant")["peak_bytes"].map(sum) / 1e6
+    shown = [name for name in peaks.index if name in ("plain", *PEERS) or variants.is_candidate(name)]
+    told = [f"{variants.label(name)} {peaks[name]:.1f}" for name in shown]
+    return f"Most that torch held at one time, all processes together, in MB: {'; '.join(told)}."
 
 
 _FASTER = {REACHED: "faster", MISSED: "not faster", IN_PART: "faster in part"}

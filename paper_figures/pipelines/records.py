@@ -87,7 +87,7 @@ def _study(path: Path) -> Study:
             traces={name: read_trace(path.parent / record["traces"][name])
                     for name in sorted(record["traces"], key=lambda name: (is_peer(name), name))},
         )  # fmt: skip
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"record {path} is broken ({type(error).__name__}: {error}); measure again: make pipelines"
                         ) from None  # fmt: skip
 

@@ -6,7 +6,7 @@ from paper_figures.pipelines import variants
 from paper_figures.pipelines.answers import NOT_MEASURED, Claim, candidates, listed, sign, spread, word
 from paper_figures.pipelines.figures import network_words
 from paper_figures.pipelines.records import Study
-from paper_figures.pipelines.targets import OVER_PEERS, OVER_PLAIN, PEERS
+from paper_figures.pipelines.targets import IN_WORDS, OVER_PEERS, OVER_PLAIN, PEERS
 
 
 def over_plain(study: Study) -> Claim:
@@ -39,7 +39,7 @@ _OVER_PEERS = "Against torch's 1F1B and GPipe"
 def over_peers(study: Study) -> Claim:
     """Speed over torch's GPipe and 1F1B."""
     peers = [peer for peer in PEERS if peer in set(study.variants["variant"])]
-    aim = f"Aim: at least {OVER_PEERS:g}× torch's {listed(map(variants.label, PEERS))}."
+    aim = f"Aim: at least {OVER_PEERS:g}× torch's {IN_WORDS}."
     if len(peers) < len(PEERS):
         return Claim(_OVER_PEERS, NOT_MEASURED, f"{aim} Not all of them were measured.")
     told, reached = [], []

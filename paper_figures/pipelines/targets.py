@@ -8,3 +8,5 @@ OVER_PEERS = 1.25
 
 PEERS = ("gpipe/2", "gpipe/4", "1f1b/2", "1f1b/4")
 """The peers that it is about."""
+
+IN_WORDS = "1F1B and GPipe, at 2 and at 4 micro-batches"

@@ -65,6 +65,6 @@ def _draw(axis: Any, events: pd.DataFrame, found: Steady, width: float) -> None:
                                  edgecolor="white", linewidth=0.4))  # fmt: skip
         seen = min(left + length, width) - max(left, 0)
         text = str(event["batch"] - first + 1)
-        if event["what"] != "weights" and seen > 0.018 * len(text) * width:
+        if event["what"] != "weights" and seen > 0.013 * len(text) * width:
             middle = max(left, 0) + seen / 2
             axis.text(middle, event["rank"], text, ha="center", va="center_baseline", fontsize=7)

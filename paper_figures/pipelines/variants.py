@@ -8,6 +8,7 @@ from experiments.pipelines.names import Variant
 from paper_figures import labels, style
 
 _PEER = "#8c8c8c"
+_NAMES = {"zero-bubble-v": "zero-bubble V"}
 _GROUPS = ("one process", "torch's pipelines, synchronous", "asynchronous", "no delays")
 
 
@@ -19,7 +20,7 @@ def label(name: str) -> str:
     elif form.kind == "exact":
         words = ["exact"]
     else:
-        peer = labels.schedule_label(form.kind)
+        peer = _NAMES.get(form.kind) or labels.schedule_label(form.kind)
         words = [peer, f"{form.micro_batches} micro-batches" if form.micro_batches > 1 else ""]
     words += ["split backward" if form.split else "", "equal groups" if form.groups else ""]
     return ", ".join(word for word in words if word)

@@ -17,6 +17,8 @@ from layerpipe2.costs import StageWork, Work
 from layerpipe2.data import load
 from layerpipe2.errors import UserError
 from layerpipe2.runs.config import RunConfig
+from paper_figures.pipelines import build
+from paper_figures.pipelines.records import load as load_records
 
 CONFIG = RunConfig(network="even", width=4, schedule="constant")
 JOB = Job(CONFIG, {1: (0,), 2: (0, 5)})
@@ -42,7 +44,8 @@ SMALL = [
 
 def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
     options = ["--variants", "plain", "1f1b/2", "--seeds", "1", "--target", "0.01", "--out", str(tmp_path)]
-    options += ["--target-variants", "plain", "1f1b/2"]
+    options += ["--target-variants", "plain", "1f1b/2", "--memory-processes", "2", "--memory-strategies", "stash"]
+    options += ["--timelines", "1f1b/2", "--trace-batches", "7", "--cut-network", "mlp", "--cut-width", "4"]
     assert benchmark.main([*SMALL, *options]) == 0
     text = capsys.readouterr().out
     assert "even on digits, mini-batches of 64; 2 processes of one thread; n = 1 rounds of 2 mini-batches" in text
@@ -55,6 +58,12 @@ def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
     assert plain["epochs_to_target"] == pipeline["epochs_to_target"] == [1]
     assert plain["starts"] == [0]
     assert result["provenance"]["versions"]["torch"] == torch.__version__
+    assert "async/stash                2     0     2 " in text
+    assert [(row["stage"], row["delay"]) for row in result["memory"]] == [(0, 2), (1, 0)]
+    groups = json.loads((tmp_path / "mlp.json").read_text())["rows"][2]
+    assert (groups["variant"], groups["starts"]) == ("async/ema-window/groups", [0, 5])
+    build.build(load_records(tmp_path, "even"), tmp_path / "page")
+    assert "async/ema-window/groups" not in (tmp_path / "page" / "pipelines.md").read_text()  # names are for readers
     with (tmp_path / "even.csv").open() as file:
         assert [(line["variant"], line["round"]) for line in csv.DictReader(file)] == [("plain", "0"), ("1f1b/2", "0")]
 
@@ -83,6 +92,13 @@ def test_a_mistake_is_one_line(arguments, message, capsys):
     error = capsys.readouterr().err
     assert re.match(f"benchmark: error: {message}", error)
     assert error.count("\n") == 1
+
+
+def test_quick_changes_defaults_and_nothing_else():
+    quick, full = (benchmark._options([*arguments, "--rounds", "7"]) for arguments in (["--quick"], []))
+    assert quick.rounds == full.rounds == 7
+    assert quick.width == benchmark.QUICK["width"] != full.width
+    assert set(benchmark.QUICK) < set(vars(full))
 
 
 def test_pipelines_reach_the_accuracies_of_plain_training():
