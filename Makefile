@@ -5,6 +5,8 @@ VENV := .venv
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 INSTALLED := $(VENV)/.installed
+# Where `make pipelines` writes: results, or with QUICK=1 something to throw away.
+PIPELINES := $(if $(QUICK),build/pipelines,results/pipelines)
 
 # Scripts that DVC starts find the environment's Python first; -u keeps their lines in order.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -12,7 +14,7 @@ export PYTHONUNBUFFERED := 1
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce paper report readme test lint ui clean
+.PHONY: help install reproduce paper pipelines report readme test lint ui clean
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -30,6 +32,10 @@ reproduce: $(INSTALLED) ## train everything, draw figures and tables, write the 
 paper: $(INSTALLED) ## the experiment at full scale; PROFILE=cpu-tiny|cpu|h100|... (default h100), YES=1: don't ask
 	@python experiments/full_scale/run.py --profile $(or $(PROFILE),h100) $(if $(YES),--yes)
 	@python -m paper_figures.full_scale.build --profile $(or $(PROFILE),h100)
+
+pipelines: $(INSTALLED) ## measure pipelines on real processes (a quarter of an hour; leave the machine alone); QUICK=1: a try
+	@python -m experiments.pipelines.benchmark $(if $(QUICK),--quick) --out $(PIPELINES)
+	@python -m paper_figures.pipelines.build --records $(PIPELINES) $(if $(QUICK),--out $(PIPELINES)/page)
 
 report: $(INSTALLED) ## draw figures, tables and report from the records that are there
 	@dvc repro report

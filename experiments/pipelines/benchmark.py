@@ -1,34 +1,51 @@
 """Pipelines on real processes, as ratios to plain training in one process: speed, time to a target accuracy, memory.
 
 Every round runs each variant once, in turn, in fresh processes of one thread each; all train the same network on the
-same batches. Networks are cut where their measured layer times balance best. Example:
+same batches. Networks are cut where their measured layer times balance best. One run also measures what the stages hold
+beside what the cost model says, takes time stamps of some variants, and compares, on another network, balanced stages
+with groups of as many layers. Run it on an idle machine. Examples:
 
-  python -m experiments.pipelines.benchmark --network resnet18 --rounds 5 --out results/pipelines
+  python -m experiments.pipelines.benchmark --out results/pipelines
+  python -m experiments.pipelines.benchmark --network resnet18 --variants plain 1f1b/4 async/stash
+  python -m experiments.pipelines.benchmark --quick
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from experiments.pipelines import measure
-from experiments.pipelines.predict import Predictor
-from experiments.pipelines.processes import run_ranks
-from experiments.pipelines.summary import Row, summarise, table
-from experiments.pipelines.variants import Job, stages_of
+from experiments.pipelines.names import Variant
+from experiments.pipelines.study import Study
+from experiments.pipelines.summary import memory_table, summarise, table
+from experiments.pipelines.writing import machine, write_study
 from layerpipe2.console import run_command
-from layerpipe2.errors import UserError
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.provenance import provenance
 
 SYNCHRONOUS = tuple(f"{name}/{m}" for name in ("gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v")
                     for m in (2, 4))  # fmt: skip
 ASYNCHRONOUS = ("async/stash", "async/latest", "async/ema-window")
+OTHERS = ("async/ema-window/pipedream", "async/ema-window/split", "exact", "exact/split")
+
+# What differs from the defaults in a run that only shows that everything works.
+QUICK: dict[str, Any] = {
+    "width": 4,
+    "rounds": 2,
+    "batches": 3,
+    "warmup": 1,
+    "layer_repeats": 1,
+    "seeds": 1,
+    "epochs": 1,
+    "variants": ["plain", "1f1b/2", "gpipe/2", "async/stash", "exact", "exact/split"],
+    "target_variants": ["plain", "async/stash"],
+    "memory_processes": [2],
+    "memory_strategies": ["stash", "ema-window"],
+    "timelines": ["async/stash", "1f1b/2", "gpipe/2"],
+    "trace_batches": 9,
+    "cut_network": "mlp",
+    "cut_width": 8,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,70 +54,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> None:
-    options = _parser().parse_args(arguments)
-    counts = {variant: stages_of(variant, options.processes) for variant in options.variants}
-    if "plain" not in counts:
-        raise UserError("variant 'plain' is missing; the others are measured against it")
-    config = RunConfig(
-        dataset=options.dataset, data_root=options.data_root, network=options.network, width=options.width,
-        batch_size=options.batch_size, lr=options.lr, schedule="constant",
-    )  # fmt: skip
-    predictor = Predictor(config, options.processes, options.layer_repeats)
-    job = Job(config, {k: predictor.balance(k).starts for k in set(counts.values())})
-    rows = [_row(variant, predictor, options.processes) for variant in options.variants]
-    for _ in range(options.rounds):
-        for row in rows:
-            _speed(row, job, options)
-    for row in rows:
-        ranks = _ranks(row, options)
-        row["peak_torch_bytes"] = run_ranks(measure.measure_memory, ranks, job, row["variant"], 4)
-    for seed in range(options.seeds):
-        for row in rows:
-            _accuracy(row, job, seed, options)
-    summarise(rows, config.batch_size)
-    print(table(rows, options))
-    if options.out:
-        _write(options, rows, job)
+    options = _options(arguments)
+    where = machine()
+    studies = [_main_study(options)]
+    if options.cut_network:
+        pipeline = options.cut_variant
+        variants = ("plain", pipeline, f"{pipeline}/groups")
+        studies.append(_speeds(Study.of(options.cut_network, options.cut_width, variants, options)))
+    for study in studies:
+        print(table(study.rows, study.job.config.network, options))
+        if study.memory:
+            print("\n" + memory_table(study.memory))
+        print()
+        if options.out:
+            write_study(study, options.out, where)
 
 
-def _row(variant: str, predictor: Predictor, processes: int) -> Row:
-    lists = ("seconds_per_batch", "peak_rss_bytes", "seconds_to_target", "epochs_to_target")
-    return {"variant": variant, "predicted_speed_up": predictor.speedup(variant)} | {name: [] for name in lists}
+def _main_study(options: argparse.Namespace) -> Study:
+    strategies = [f"async/{strategy}" for strategy in options.memory_strategies]
+    for name in (*strategies, options.cut_variant):  # a mistake is found before minutes have passed
+        Variant.parse(name)
+    study = Study.of(options.network, options.width, options.variants, options)
+    study.measure_accuracies(options.target_variants)
+    for processes in options.memory_processes:
+        study.measure_stages(strategies, processes)
+    study.measure_timelines(options.timelines)
+    return _speeds(study)
 
 
-def _ranks(row: Row, options: argparse.Namespace) -> int:
-    return 1 if row["variant"].startswith("plain") else int(options.processes)
+def _speeds(study: Study) -> Study:
+    study.measure_speeds()
+    study.measure_peaks()
+    summarise(study.rows, study.options.batch_size)
+    return study
 
 
-def _speed(row: Row, job: Job, options: argparse.Namespace) -> None:
-    """One more round of a variant."""
-    found = run_ranks(measure.measure_speed, _ranks(row, options), job, row["variant"], options.batches, options.warmup)
-    row["seconds_per_batch"].append(max(rank["seconds"] for rank in found))
-    row["peak_rss_bytes"].append([rank["peak_rss"] for rank in found])
-    row["sent_bytes_per_batch"] = sum(rank["sent_bytes"] for rank in found)
-
-
-def _accuracy(row: Row, job: Job, seed: int, options: argparse.Namespace) -> None:
-    """One more seed of a variant; None where the target was not reached."""
-    values = job.config.to_dict() | {"seed": seed}
-    seeded = Job(RunConfig.from_dict(values), job.starts)
-    work = (seeded, row["variant"], options.target, options.epochs)
-    found = run_ranks(measure.measure_accuracy, _ranks(row, options), *work)[0]
-    row["seconds_to_target"].append(found["seconds"] if found["reached"] else None)
-    row["epochs_to_target"].append(len(found["accuracies"]) if found["reached"] else None)
-
-
-def _write(options: argparse.Namespace, rows: Sequence[Row], job: Job) -> None:
-    """``NETWORK.json`` with everything, ``NETWORK.csv`` with a line per variant and round."""
-    options.out.mkdir(parents=True, exist_ok=True)
-    plain = {name: value for name, value in vars(options).items() if name not in ("out", "data_root")}
-    result = {"options": plain, "starts": job.starts, "rows": rows, "provenance": provenance(torch.device("cpu"))}
-    text = json.dumps(result, indent=1, sort_keys=True)
-    (options.out / f"{options.network}.json").write_text(text + "\n")
-    with (options.out / f"{options.network}.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["variant", "round", "seconds_per_batch"])
-        writer.writerows([r["variant"], i, s] for r in rows for i, s in enumerate(r["seconds_per_batch"]))
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    if parser.parse_args(arguments).quick:
+        parser.set_defaults(**QUICK)
+    return parser.parse_args(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -113,22 +106,35 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int, default=64, help="images per mini-batch")
     add("--lr", type=float, default=0.01, help="learning rate of SGD with momentum 0.9")
     add("--processes", type=int, default=2, help="processes of a pipeline")
+    add("--variants", **_names("plain", "plain/4", *SYNCHRONOUS, *ASYNCHRONOUS, *OTHERS), help="what to compare")
     add("--rounds", type=int, default=5, help="times that each variant's speed is measured")
-    add("--batches", type=int, default=30, help="timed mini-batches per round")
+    add("--batches", type=int, default=40, help="timed mini-batches per round, filling and draining included")
     add("--warmup", type=int, default=5, help="mini-batches before them")
-    add("--seeds", type=int, default=0, help="runs to the target accuracy; 0: none")
+    add("--layer-repeats", type=int, default=9, help="timed steps of the layer profile")
+    _add_parts(parser)
+    add("--quick", action="store_true", help="seconds instead of minutes: shows that it works, measures nothing")
+    add("--out", type=Path, default=None, help="folder for the files of every network")
+    return parser
+
+
+def _add_parts(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--seeds", type=int, default=3, help="runs to the target accuracy; 0: none")
     add("--target", type=float, default=0.95, help="validation accuracy to reach")
     add("--epochs", type=int, default=15, help="most epochs to reach it")
-    add("--layer-repeats", type=int, default=9, help="timed steps of the layer profile")
-    add("--out", type=Path, default=None, help="folder for NETWORK.json and NETWORK.csv")
-    add(
-        "--variants",
-        nargs="+",
-        default=["plain", "plain/4", *SYNCHRONOUS, *ASYNCHRONOUS],
-        metavar="NAME",
-        help="what to compare",
-    )
-    return parser
+    add("--target-variants", **_names("plain", "gpipe/4", "1f1b/4", *ASYNCHRONOUS), help="those of --variants to do so")
+    add("--memory-strategies", **_names("stash", "latest", "ema-window"), help="strategies whose bytes are measured")
+    add("--memory-processes", type=int, nargs="*", default=[2, 4], help="on so many processes; none: not at all")
+    traced = ("async/ema-window", "1f1b/4", "gpipe/4", "exact", "exact/split")
+    add("--timelines", **_names(*traced), help="variants to take time stamps of")
+    add("--trace-batches", type=int, default=18, help="mini-batches of a timeline")
+    add("--cut-network", default="vgg16", help="network on which to compare cuts by time and by group size; '': none")
+    add("--cut-width", type=int, default=64, help="its base width")
+    add("--cut-variant", default="async/ema-window", help="the pipeline that is cut")
+
+
+def _names(*default: str) -> dict[str, Any]:
+    return {"nargs": "*", "default": list(default), "metavar": "NAME"}
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ def measure_speed(job: Job, variant: str, batches: int, warmup: int) -> dict[str
         On every rank: ``seconds`` per mini-batch between two barriers; ``peak_rss``, by how many bytes the resident
         memory was larger at its peak than before the network was built; ``sent_bytes`` per mini-batch; ``losses``.
     """
-    data, loaders = _data(job.config)
-    found = list(islice(_endless(loaders["train"]), warmup + batches))
+    data, loaders = load_data(job.config)
+    found = list(islice(endless(loaders["train"]), warmup + batches))
     before = _status("VmRSS")
     trainer = make_trainer(variant, job, data, found[0][0], dist.get_world_size())
     trainer.train(found[:warmup])
@@ -48,8 +48,8 @@ def measure_memory(job: Job, variant: str, batches: int) -> int:
 
     Read from torch's own profiler, which slows training down: not to be timed.
     """
-    data, loaders = _data(job.config)
-    found = list(islice(_endless(loaders["train"]), batches))
+    data, loaders = load_data(job.config)
+    found = list(islice(endless(loaders["train"]), batches))
     with torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         trainer = make_trainer(variant, job, data, found[0][0], dist.get_world_size())
         trainer.train(found)
@@ -67,7 +67,7 @@ def measure_accuracy(job: Job, variant: str, target: float, epochs: int) -> dict
         On rank 0, elsewhere nothing: ``seconds`` of training, evaluation left out, ``accuracies`` after each epoch
         and whether the target was ``reached``.
     """
-    data, loaders = _data(job.config)
+    data, loaders = load_data(job.config)
     x = next(iter(loaders["train"]))[0]
     trainer = make_trainer(variant, job, data, x, dist.get_world_size())
     seconds, accuracies = 0.0, list[float]()
@@ -85,17 +85,19 @@ def measure_accuracy(job: Job, variant: str, target: float, epochs: int) -> dict
 
 def measure_layers(config: RunConfig, batch_size: int, update: bool, repeats: int) -> tuple[StageWork, ...]:
     """Seconds per unit for mini-batches of ``batch_size``, with or without the optimizer's update."""
-    data, loaders = _data(config)
+    data, loaders = load_data(config)
     x = next(iter(loaders["train"]))[0][:batch_size]
     return profile(build_units(config, data), x, optimizer_factory(config) if update else None, repeats=repeats)
 
 
-def _data(config: RunConfig) -> tuple[Data, dict[str, BatchLoader]]:
+def load_data(config: RunConfig) -> tuple[Data, dict[str, BatchLoader]]:
+    """The data set, and its loaders by name."""
     data = load(config.dataset, Path(config.data_root) if config.data_root else None)
     return data, make_loaders(config, data, torch.device("cpu"))
 
 
-def _endless(loader: BatchLoader) -> Iterator[Batch]:
+def endless(loader: BatchLoader) -> Iterator[Batch]:
+    """Mini-batches of epoch after epoch."""
     epoch = 0
     while True:
         loader.set_epoch(epoch)

@@ -25,7 +25,9 @@ from torch.distributed.pipelining import (
 )
 from torch.optim import Optimizer
 
+from experiments.pipelines.stamps import Stamps
 from layerpipe2.errors import UserError
+from layerpipe2.runtime.timeline import Timeline
 
 Batch = tuple[Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -66,6 +68,7 @@ class SynchronousTrainer:
         micro_batches: parts of a mini-batch; B must be a multiple.
         make_optimizer: parameters of this rank -> optimizer.
         loss: mean loss of a micro-batch.
+        timeline: takes time stamps, if wanted.
 
     Raises:
         UserError: on an unknown name, or numbers that do not fit each other.
@@ -79,6 +82,8 @@ class SynchronousTrainer:
         micro_batches: int,
         make_optimizer: MakeOptimizer,
         loss: Loss,
+        *,
+        timeline: Timeline | None = None,
     ) -> None:
         peer = _checked(name, stages, x, micro_batches)
         ranks = peer.ranks(dist.get_world_size())
@@ -89,6 +94,9 @@ class SynchronousTrainer:
             PipelineStage(stage, k, len(stages), x.device, input_args=shapes[k], output_args=shapes[k + 1])
             for k, stage in self.stages.items()
         ]
+        self._stamps = Stamps(timeline)
+        for part in parts:
+            self._stamps.watch(part)
         single = peer.schedule in (ScheduleGPipe, Schedule1F1B)
         self._schedule = peer.schedule(parts[0] if single else parts, micro_batches, loss_fn=loss)
         self._optimizer = make_optimizer(p for stage in self.stages.values() for p in stage.parameters())
@@ -102,8 +110,9 @@ class SynchronousTrainer:
             parts = list[Tensor]()
             target = y if self._last else None
             self._schedule.step(*((x,) if self._first else ()), target=target, losses=parts, return_outputs=False)
-            self._optimizer.step()
-            self._optimizer.zero_grad(set_to_none=True)
+            with self._stamps.update(next(iter(self.stages))):
+                self._optimizer.step()
+                self._optimizer.zero_grad(set_to_none=True)
             if parts:
                 losses.append(torch.stack(parts).detach().mean().item())
         return losses

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 from experiments.pipelines.measure import measure_layers
+from experiments.pipelines.names import Variant, group_starts
 from experiments.pipelines.processes import run_ranks
-from experiments.pipelines.variants import stages_of
 from layerpipe2.balance import Balance, balanced
 from layerpipe2.costs import Costs, StageWork
 from layerpipe2.delays import DelaySchedule
@@ -33,17 +34,27 @@ class Predictor:
         """The best cut into so many stages, by the times of whole mini-batches."""
         return balanced(self._profile(self.config.batch_size, True), stages)
 
+    def cut(self, variant: str) -> Balance:
+        """The stages of a variant: balanced, or groups of as many units."""
+        form = Variant.parse(variant)
+        balance = self.balance(form.stages(self.processes))
+        return (
+            replace(balance, starts=group_starts(len(balance.units), len(balance.starts))) if form.groups else balance
+        )
+
     def speedup(self, variant: str) -> float | None:
-        """Predicted speed over plain training; None where no schedule of ours models the variant."""
-        kind, _, detail = variant.partition("/")
-        cut = self.balance(stages_of(variant, self.processes))
-        if kind == "plain":
-            return cut.sequential / self._accumulated(int(detail or 1), cut)
-        if kind == "async":
-            return cut.speedup()
-        if kind not in SCHEDULES:
+        """Predicted speed over plain training; None where nothing of ours models the variant.
+
+        The profile knows no time of the weights' gradients alone: where their place decides, there is no prediction.
+        """
+        form, cut = Variant.parse(variant), self.cut(variant)
+        if form.kind == "plain":
+            return cut.sequential / self._accumulated(form.micro_batches, cut)
+        if form.is_runtime:
+            return None if form.split and form.convention != "layerpipe2" else cut.speedup(form.convention)
+        if form.kind not in SCHEDULES:
             return None
-        return cut.sequential / self._synchronous(kind, int(detail), cut)
+        return cut.sequential / self._synchronous(form.kind, form.micro_batches, cut)
 
     def _accumulated(self, parts: int, cut: Balance) -> float:
         """Seconds per mini-batch of one process."""

@@ -11,7 +11,7 @@ Row = dict[str, Any]
 """What was measured of a variant: lists with an item per round or per seed."""
 
 _HEAD = (
-    "variant             samples/s  speed-up     (min-max)  predicted   torch MB by rank   RSS MB by rank   sent kB"
+    "variant                 samples/s  speed-up     (min-max)  predicted   torch MB by rank   RSS MB by rank   sent kB"
     "  epochs  s to target  speed-up"
 )
 
@@ -28,27 +28,40 @@ def summarise(rows: Sequence[Row], batch_size: int) -> None:
 
 
 def _ratio(theirs: Sequence[float | None], ours: Sequence[float | None]) -> list[float] | None:
+    if not theirs or not ours:
+        return None
     pairs = zip(theirs, ours, strict=True)
     ratios = [a / b for a, b in pairs if a is not None and b is not None]
     return [statistics.median(ratios), min(ratios), max(ratios)] if ratios else None
 
 
-def table(rows: Sequence[Row], options: argparse.Namespace) -> str:
+def table(rows: Sequence[Row], network: str, options: argparse.Namespace) -> str:
     """The figures as text: medians, and ratios with their smallest and largest value."""
     lines = [
-        f"{options.network} on {options.dataset}, mini-batches of {options.batch_size}; {options.processes} processes "
+        f"{network} on {options.dataset}, mini-batches of {options.batch_size}; {options.processes} processes "
         f"of one thread; n = {options.rounds} rounds of {options.batches} mini-batches",
         _HEAD,
         *map(_line, rows),
     ]
-    if options.seeds:
+    if any(row["seconds_to_target"] for row in rows):
         lines.append(f"target: validation accuracy {options.target:.0%}; n = {options.seeds} seeds, medians")
-    synchronous = [row["variant"] for row in rows if not row["variant"].startswith(("plain", "async"))]
-    asynchronous = [row for row in rows if row["variant"].startswith("async")]
+    synchronous = [row["variant"] for row in rows if not row["variant"].startswith(("plain", "async", "exact"))]
+    asynchronous = [row for row in rows if row["variant"].startswith("async") and row["variant"].count("/") == 1]
     if synchronous and asynchronous:
-        lines += ["", f"{'speed over':18} " + " ".join(f"{row['variant']:>26}" for row in asynchronous)]
+        lines += ["", f"{'speed over':22} " + " ".join(f"{row['variant']:>26}" for row in asynchronous)]
     for name in synchronous if asynchronous else ():
-        lines.append(f"{name:18} " + " ".join(f"{_spread(row['speed_over'][name]):>26}" for row in asynchronous))
+        lines.append(f"{name:22} " + " ".join(f"{_spread(row['speed_over'][name]):>26}" for row in asynchronous))
+    return "\n".join(lines)
+
+
+def memory_table(rows: Sequence[Row]) -> str:
+    """Bytes per stage as text: measured, and in brackets what the cost model says."""
+    kinds = ("parameters", "optimizer", "activations", "history")
+    lines = [f"{'variant':18} processes stage delay " + " ".join(f"{kind:>21}" for kind in kinds) + "   kB (modelled)"]
+    for row in rows:
+        cells = [f"{row[kind] / 1e3:.1f} ({row[f'modelled_{kind}'] / 1e3:.1f})" for kind in kinds]
+        head = f"{row['variant']:18} {row['processes']:9d} {row['stage']:5d} {row['delay']:5d} "
+        lines.append(head + " ".join(f"{cell:>21}" for cell in cells))
     return "\n".join(lines)
 
 
@@ -57,7 +70,7 @@ def _line(row: Row) -> str:
     rss = [statistics.median(values) for values in zip(*row["peak_rss_bytes"], strict=True)]
     predicted = row["predicted_speed_up"]
     return (
-        f"{row['variant']:18} {row['samples_per_second']:10.1f} {speed:8.2f}x {f'({low:.2f}-{high:.2f})':>13} "
+        f"{row['variant']:22} {row['samples_per_second']:10.1f} {speed:8.2f}x {f'({low:.2f}-{high:.2f})':>13} "
         f"{'' if predicted is None else f'{predicted:.2f}x':>10} {_megabytes(row['peak_torch_bytes']):>18} "
         f"{_megabytes(rss):>16} {row['sent_bytes_per_batch'] / 1e3:9.1f} {_target(row)}"
     ).rstrip()

@@ -1,9 +1,4 @@
-"""What the benchmark compares, each behind one interface: plain training, torch's pipelines, the asynchronous one.
-
-A variant's name is ``plain``, ``plain/<micro-batches>`` (one process that accumulates the gradients of micro-batches: a
-small one may stay in the cache, which is no merit of a pipeline), ``<peer>/<micro-batches>`` as in ``gpipe/4``, or
-``async/<strategy>`` as in ``async/stash``.
-"""
+"""What the benchmark compares, each behind one interface: plain training, torch's pipelines, the asynchronous one."""
 
 from __future__ import annotations
 
@@ -16,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.pipelines.asynchronous import AsynchronousTrainer
-from experiments.pipelines.peers import PEERS, Batch, MakeOptimizer, SynchronousTrainer
+from experiments.pipelines.names import Variant
+from experiments.pipelines.peers import Batch, MakeOptimizer, SynchronousTrainer
 from layerpipe2 import networks
 from layerpipe2.data import Data
-from layerpipe2.errors import UserError
 from layerpipe2.networks.layers import convolution, output_linear
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.optim import optimizer_factory
+from layerpipe2.runtime.timeline import Timeline
 from layerpipe2.stages import partition_at
 
 
@@ -46,10 +42,15 @@ class Trainer(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """What all variants train: a configuration, and first units of the stages by number of stages."""
+    """What all variants train: a configuration, and first units of the stages by number of stages, balanced by time."""
 
     config: RunConfig
     starts: dict[int, tuple[int, ...]]
+
+    def cut(self, variant: str, data: Data, processes: int) -> list[nn.Sequential]:
+        """The stages of a variant, with the weights of the seed."""
+        units = build_units(self.config, data)
+        return partition_at(units, Variant.parse(variant).starts(len(units), self.starts, processes))
 
 
 def even(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
@@ -73,35 +74,26 @@ def build_units(config: RunConfig, data: Data) -> list[nn.Module]:
     )
 
 
-def stages_of(variant: str, processes: int) -> int:
-    """Number of stages that a variant wants on so many processes.
+def make_trainer(
+    variant: str, job: Job, data: Data, x: Tensor, processes: int, timeline: Timeline | None = None
+) -> Trainer:
+    """This process' part of ``variant``; ``x`` is a mini-batch, for its shape; ``timeline`` takes time stamps.
 
     Raises:
-        UserError: on an unknown variant.
+        UserError: on an unknown variant, or one whose numbers do not fit each other.
     """
-    kind, _, detail = variant.partition("/")
-    if variant == "plain" or (kind == "plain" and detail.isdecimal() and int(detail)):
-        return 1
-    if kind == "async" and detail:
-        return processes
-    if kind in PEERS and detail.isdecimal() and int(detail):
-        return PEERS[kind].per_rank * processes
-    raise UserError(
-        f"unknown variant {variant!r}; give plain, async/STRATEGY, or one of plain, {', '.join(PEERS)} with a "
-        "number of micro-batches, as in gpipe/4"
-    )
-
-
-def make_trainer(variant: str, job: Job, data: Data, x: Tensor, processes: int) -> Trainer:
-    """This process' part of ``variant``; ``x`` is a mini-batch, for its shape."""
-    stages = partition_at(build_units(job.config, data), job.starts[stages_of(variant, processes)])
-    kind, _, detail = variant.partition("/")
+    form, stages = Variant.parse(variant), job.cut(variant, data, processes)
     make_optimizer = optimizer_factory(job.config)
-    if kind == "plain":
-        return PlainTrainer(stages[0], int(detail or 1), make_optimizer)
-    if kind == "async":
-        return AsynchronousTrainer(stages, detail, make_optimizer, F.cross_entropy, job.config.seed)
-    return SynchronousTrainer(kind, stages, x, int(detail), make_optimizer, F.cross_entropy)
+    if form.kind == "plain":
+        return PlainTrainer(stages[0], form.micro_batches, make_optimizer)
+    if form.is_runtime:
+        return AsynchronousTrainer(
+            stages, form.schedule(processes), form.strategy, make_optimizer, F.cross_entropy, job.config.seed,
+            split_backward=form.split, timeline=timeline,
+        )  # fmt: skip
+    return SynchronousTrainer(
+        form.kind, stages, x, form.micro_batches, make_optimizer, F.cross_entropy, timeline=timeline
+    )
 
 
 class PlainTrainer:

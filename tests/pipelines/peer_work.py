@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from experiments.pipelines.asynchronous import AsynchronousTrainer
 from experiments.pipelines.peers import PEERS, SynchronousTrainer
 from layerpipe2 import networks
+from layerpipe2.delays import DelaySchedule
 from layerpipe2.errors import UserError
 from layerpipe2.stages import partition
 
@@ -56,7 +57,9 @@ def train_asynchronously(strategies):
     for strategy in strategies:
         layers = units()
         stages = partition(layers, len(layers) // dist.get_world_size())
-        trainer = AsynchronousTrainer(stages, strategy, make_optimizer, F.cross_entropy, 0)
+        trainer = AsynchronousTrainer(
+            stages, DelaySchedule.layerpipe2(len(stages)), strategy, make_optimizer, F.cross_entropy, 0
+        )
         losses = trainer.train(batches())
         weights = {k: [p.detach().clone() for p in stage.parameters()] for k, stage in trainer.stages.items()}
         found[strategy] = losses, weights, trainer.sent_bytes

@@ -9,12 +9,16 @@ import pytest
 import torch
 
 from experiments.pipelines import benchmark, measure, predict
+from experiments.pipelines.names import Variant, group_starts
 from experiments.pipelines.processes import run_ranks
 from experiments.pipelines.summary import summarise, table
-from experiments.pipelines.variants import Job, build_units, make_trainer, stages_of
+from experiments.pipelines.variants import Job, build_units, make_trainer
 from layerpipe2.costs import StageWork, Work
 from layerpipe2.data import load
+from layerpipe2.errors import UserError
 from layerpipe2.runs.config import RunConfig
+from paper_figures.pipelines import build
+from paper_figures.pipelines.records import load as load_records
 
 CONFIG = RunConfig(network="even", width=4, schedule="constant")
 JOB = Job(CONFIG, {1: (0,), 2: (0, 5)})
@@ -31,11 +35,17 @@ SMALL = [
     "1",
     "--layer-repeats",
     "1",
+    "--memory-processes",
+    "--timelines",
+    "--cut-network",
+    "",
 ]
 
 
 def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
     options = ["--variants", "plain", "1f1b/2", "--seeds", "1", "--target", "0.01", "--out", str(tmp_path)]
+    options += ["--target-variants", "plain", "1f1b/2", "--memory-processes", "2", "--memory-strategies", "stash"]
+    options += ["--timelines", "1f1b/2", "--trace-batches", "7", "--cut-network", "mlp", "--cut-width", "4"]
     assert benchmark.main([*SMALL, *options]) == 0
     text = capsys.readouterr().out
     assert "even on digits, mini-batches of 64; 2 processes of one thread; n = 1 rounds of 2 mini-batches" in text
@@ -46,8 +56,14 @@ def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
     assert plain["sent_bytes_per_batch"] == 0
     assert pipeline["sent_bytes_per_batch"] == 2 * 64 * 4 * 8 * 8 * 4
     assert plain["epochs_to_target"] == pipeline["epochs_to_target"] == [1]
-    assert result["starts"]["1"] == [0]
+    assert plain["starts"] == [0]
     assert result["provenance"]["versions"]["torch"] == torch.__version__
+    assert "async/stash                2     0     2 " in text
+    assert [(row["stage"], row["delay"]) for row in result["memory"]] == [(0, 2), (1, 0)]
+    groups = json.loads((tmp_path / "mlp.json").read_text())["rows"][2]
+    assert (groups["variant"], groups["starts"]) == ("async/ema-window/groups", [0, 5])
+    build.build(load_records(tmp_path, "even"), tmp_path / "page")
+    assert "async/ema-window/groups" not in (tmp_path / "page" / "pipelines.md").read_text()  # names are for readers
     with (tmp_path / "even.csv").open() as file:
         assert [(line["variant"], line["round"]) for line in csv.DictReader(file)] == [("plain", "0"), ("1f1b/2", "0")]
 
@@ -55,9 +71,14 @@ def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--variants", "plain", "gpip/2"], "unknown variant 'gpip/2'; give plain, async/STRATEGY, or one of plain, "),
+        (["--variants", "plain", "gpip/2"], "unknown variant 'gpip/2'; give plain, exact or async/STRATEGY, "),
         (["--variants", "plain", "gpipe"], "unknown variant 'gpipe'"),
         (["--variants", "plain", "plain/0"], "unknown variant 'plain/0'"),
+        (["--variants", "plain", "async/split"], "unknown variant 'async/split'"),
+        (["--variants", "plain", "async/stash/split/split"], "unknown variant 'async/stash/split/split'"),
+        (["--variants", "plain", "exact/pipedream"], "unknown variant 'exact/pipedream'"),
+        (["--variants", "plain", "async/stashed"], "unknown strategy 'stashed'"),
+        (["--variants", "plain", "--memory-strategies", "emma"], "unknown strategy 'emma'"),
         (["--variants", "gpipe/2"], "variant 'plain' is missing"),
         (["--variants", "plain", "--network", "vgg19"], "rank 0 failed: unknown network 'vgg19'"),
         (
@@ -71,6 +92,13 @@ def test_a_mistake_is_one_line(arguments, message, capsys):
     error = capsys.readouterr().err
     assert re.match(f"benchmark: error: {message}", error)
     assert error.count("\n") == 1
+
+
+def test_quick_changes_defaults_and_nothing_else():
+    quick, full = (benchmark._options([*arguments, "--rounds", "7"]) for arguments in (["--quick"], []))
+    assert quick.rounds == full.rounds == 7
+    assert quick.width == benchmark.QUICK["width"] != full.width
+    assert set(benchmark.QUICK) < set(vars(full))
 
 
 def test_pipelines_reach_the_accuracies_of_plain_training():
@@ -122,6 +150,21 @@ def test_predictions_are_those_of_the_schedules(monkeypatch):
             assert predictor.speedup(f"{name}/{micro_batches}") == pytest.approx(expected)
     assert predictor.speedup("interleaved/4") > predictor.speedup("1f1b/4")
     assert predictor.speedup("zero-bubble/4") is None
+    assert predictor.speedup("async/stash/pipedream") == pytest.approx(2)
+    assert predictor.speedup("async/stash/split") == pytest.approx(2)
+    assert predictor.speedup("exact") == pytest.approx(1)
+    assert predictor.speedup("exact/split") is None
+
+
+def test_groups_are_cut_by_number_and_balance_by_time(monkeypatch):
+    units = [StageWork(Work(t), Work(0), Work(0)) for t in (1, 1, 1, 1, 4)]
+    monkeypatch.setattr(predict, "run_ranks", lambda *arguments: [tuple(units)])
+    predictor = predict.Predictor(CONFIG, 2, 1)
+    assert predictor.cut("async/latest").starts == (0, 4)
+    assert predictor.cut("async/latest/groups").starts == (0, 3)
+    assert predictor.speedup("async/latest/groups") == pytest.approx(8 / 5)
+    with pytest.raises(UserError, match="9 units do not make 4 groups of equal size"):
+        group_starts(9, 4)
 
 
 def test_ratios_are_taken_within_a_round_and_a_missed_target_is_said():
@@ -143,13 +186,21 @@ def test_ratios_are_taken_within_a_round_and_a_missed_target_is_said():
     assert rows[1]["time_to_target_over"]["plain"] == [2, 2, 2]
     assert rows[2]["time_to_target_over"]["plain"] == [3, 2, 4]
     assert rows[0]["samples_per_second"] == 16
-    given = {"network": "n", "dataset": "d", "batch_size": 64, "processes": 2, "rounds": 3, "batches": 1}
-    lines = table(rows, argparse.Namespace(**given, seeds=2, target=0.5)).splitlines()
+    given = {"dataset": "d", "batch_size": 64, "processes": 2, "rounds": 3, "batches": 1}
+    lines = table(rows, "n", argparse.Namespace(**given, seeds=2, target=0.5)).splitlines()
     assert lines[3].endswith("missed")
     assert lines[4].split()[-3:] == ["3", "3.00", "3.00x"]
     assert lines[-1].split() == ["1f1b/2", "2.00x", "(1.00-4.00)"]
 
 
 def test_variants_want_their_stages():
-    wanted = {"plain": 1, "plain/4": 1, "async/stash": 3, "gpipe/2": 3, "interleaved/2": 6, "zero-bubble-v/4": 6}
-    assert {variant: stages_of(variant, 3) for variant in wanted} == wanted
+    wanted = {
+        "plain": 1,
+        "plain/4": 1,
+        "async/stash": 3,
+        "exact/split": 3,
+        "gpipe/2": 3,
+        "interleaved/2": 6,
+        "zero-bubble-v/4": 6,
+    }
+    assert {variant: Variant.parse(variant).stages(3) for variant in wanted} == wanted

@@ -1,0 +1,56 @@
+"""Bytes that the stages of the runtime hold, measured in their processes, beside those of the cost model."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import torch.distributed as dist
+
+from experiments.pipelines.asynchronous import AsynchronousTrainer
+from experiments.pipelines.measure import endless, load_data
+from experiments.pipelines.names import Variant
+from experiments.pipelines.variants import Job, make_trainer
+from layerpipe2.costs import stage_costs
+from layerpipe2.errors import UserError
+from layerpipe2.runtime.memory import StageMemory
+
+KINDS = ("parameters", "optimizer", "activations", "history")
+
+
+def measure_held(job: Job, variant: str) -> list[dict[str, Any]]:
+    """Train until all memory is in use; bytes of every kind, as measured and as modelled.
+
+    The model: parameters once, as much for the momentum of the optimizer, (delay + 1) times what one mini-batch keeps
+    for its backward pass, and the copies of the weights that the strategy wants (``layerpipe2.costs``).
+
+    Returns:
+        On rank 0 a row per stage: stage, rank, delay, and for every kind its bytes and ``modelled_`` bytes.
+
+    Raises:
+        UserError: if the variant isn't one of the runtime's.
+    """
+    form, processes = Variant.parse(variant), dist.get_world_size()
+    if not form.is_runtime:
+        raise UserError(f"bytes per stage are known of variants async and exact only, not of {variant!r}")
+    data, loaders = load_data(job.config)
+    found = list(islice(endless(loaders["train"]), 2 * processes + 2))
+    trainer = make_trainer(variant, job, data, found[0][0], processes)
+    assert isinstance(trainer, AsynchronousTrainer)
+    trainer.train(found)
+    rows: list[StageMemory] = [None] * processes  # type: ignore[list-item]  # filled by the next line
+    dist.all_gather_object(rows, StageMemory.of(trainer.local, dist.get_rank()))
+    costs = stage_costs(
+        job.cut(variant, data, processes), data.input_shape, form.strategy, form.convention, job.config.batch_size
+    )
+    model = {
+        "parameters": costs.parameter_bytes,
+        "optimizer": costs.parameter_bytes,
+        "activations": costs.activation_bytes,
+        "history": costs.history_bytes,
+    }
+    return [_row(row) | {f"modelled_{kind}": model[kind][row.stage] for kind in KINDS} for row in rows]
+
+
+def _row(row: StageMemory) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in ("stage", "rank", "delay", *KINDS)}

@@ -1,0 +1,103 @@
+"""Names of the variants that the benchmark compares, and what they mean.
+
+- ``plain``, ``plain/<micro-batches>``: one process; with micro-batches it accumulates their gradients (a small one may
+  stay in the cache, which is no merit of a pipeline);
+- ``<peer>/<micro-batches>`` as in ``gpipe/4``: torch's own schedule;
+- ``async/<strategy>`` as in ``async/stash``: the asynchronous pipeline under LayerPipe2's delays, ``.../pipedream``
+  under PipeDream's;
+- ``exact``: the same runtime without delays: one process after the other computes, nothing is late.
+
+Of the last two kinds, ``.../split`` computes gradients of weights as a task of their own, and ``.../groups`` cuts into
+groups of as many units instead of into stages of equal time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from experiments.pipelines.peers import PEERS
+from layerpipe2.delays import CONVENTIONS, DelaySchedule
+from layerpipe2.errors import UserError
+from layerpipe2.history import make_history
+
+_OPTIONS = ("pipedream", "split", "groups")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A name, read.
+
+    Attributes:
+        kind: ``plain``, ``async``, ``exact`` or a key of :data:`experiments.pipelines.peers.PEERS`.
+        micro_batches: of a mini-batch; 1 for the asynchronous pipeline.
+        strategy: weight history of the asynchronous pipeline, else nothing.
+        convention: its delays.
+        split: whether gradients of weights are a task of their own.
+        groups: whether all stages have as many units, up to the last one.
+    """
+
+    kind: str
+    micro_batches: int = 1
+    strategy: str = ""
+    convention: str = "none"
+    split: bool = False
+    groups: bool = False
+
+    @classmethod
+    def parse(cls, name: str) -> Variant:
+        """Read a name.
+
+        Raises:
+            UserError: if it is none, or its strategy isn't one.
+        """
+        kind, *details = name.split("/")
+        if kind == "plain" and not details:
+            return cls(kind)
+        if (kind == "plain" or kind in PEERS) and len(details) == 1 and details[0].isdecimal() and int(details[0]):
+            return cls(kind, int(details[0]))
+        strategy = details.pop(0) if kind == "async" and details else ""
+        known = kind == "exact" or strategy not in ("", *_OPTIONS)
+        if not known or len(set(details)) < len(details) or not set(details) <= set(_OPTIONS[kind == "exact" :]):
+            raise UserError(
+                f"unknown variant {name!r}; give plain, exact or async/STRATEGY, with /split or /groups behind the "
+                f"last two and /pipedream behind the last, or one of plain, {', '.join(PEERS)} with a number of "
+                "micro-batches, as in gpipe/4"
+            )
+        if strategy:
+            make_history(strategy)
+        delays = "none" if kind == "exact" else "pipedream" if "pipedream" in details else "layerpipe2"
+        return cls(kind, 1, strategy or "latest", delays, "split" in details, "groups" in details)
+
+    @property
+    def is_runtime(self) -> bool:
+        """Whether ``layerpipe2.runtime`` trains it."""
+        return self.kind in ("async", "exact")
+
+    def ranks(self, processes: int) -> int:
+        """Number of processes, of so many at hand."""
+        return 1 if self.kind == "plain" else processes
+
+    def stages(self, processes: int) -> int:
+        """Number of stages on so many processes."""
+        return PEERS[self.kind].per_rank * processes if self.kind in PEERS else self.ranks(processes)
+
+    def schedule(self, processes: int) -> DelaySchedule:
+        """Delays of the stages; none where the pipeline waits for all updates."""
+        return CONVENTIONS[self.convention](self.stages(processes))
+
+    def starts(self, units: int, balanced: dict[int, tuple[int, ...]], processes: int) -> tuple[int, ...]:
+        """First unit of every stage, of ``balanced`` cuts by number of stages or of groups of equal size."""
+        stages = self.stages(processes)
+        return group_starts(units, stages) if self.groups else balanced[stages]
+
+
+def group_starts(units: int, stages: int) -> tuple[int, ...]:
+    """First units of so many groups of equal size, of which the last may be smaller.
+
+    Raises:
+        UserError: if no group size gives so many.
+    """
+    starts = tuple(range(0, units, -(-units // stages)))
+    if len(starts) != stages:
+        raise UserError(f"{units} units do not make {stages} groups of equal size; leave out the variants with /groups")
+    return starts

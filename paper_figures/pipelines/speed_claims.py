@@ -1,0 +1,105 @@
+"""What the measurements say of speed; every number is computed from the records."""
+
+from __future__ import annotations
+
+from paper_figures.pipelines import variants
+from paper_figures.pipelines.answers import NOT_MEASURED, Claim, candidates, listed, sign, spread, word
+from paper_figures.pipelines.figures import network_words
+from paper_figures.pipelines.records import Study
+from paper_figures.pipelines.targets import IN_WORDS, OVER_PEERS, OVER_PLAIN, PEERS
+
+
+def over_plain(study: Study) -> Claim:
+    """Speed over one process."""
+    names = candidates(study)
+    found = {name: study.ratios(name) for name in names}
+    told = [
+        f"{variants.label(name)}: {spread(ratio)}, in {int((ratio >= OVER_PLAIN).sum())} of {len(ratio)} rounds"
+        for name, ratio in found.items()
+    ]
+    text = (
+        f"Aim: at least {OVER_PLAIN:g}× plain training, median over rounds, {study.options['processes']} processes of "
+        f"one thread against one. {'; '.join(told)}. Filling and draining the pipeline once per "
+        f"{study.options['batches']} mini-batches is included."
+    )
+    if names and "plain/4" in set(study.variants["variant"]):
+        best = max(names, key=lambda name: found[name].median())
+        ratio = study.ratios(best, "plain/4")
+        text += (
+            f" One process that accumulates gradients of 4 micro-batches runs at {spread(study.ratios('plain/4'))}; "
+            f"over it, {variants.label(best)} has {spread(ratio)}."
+        )
+    title = f"{study.options['processes']} processes against one"
+    return Claim(title, word(ratio.median() >= OVER_PLAIN for ratio in found.values()), text)
+
+
+_OVER_PEERS = "Against torch's 1F1B and GPipe"
+
+
+def over_peers(study: Study) -> Claim:
+    """Speed over torch's GPipe and 1F1B."""
+    peers = [peer for peer in PEERS if peer in set(study.variants["variant"])]
+    aim = f"Aim: at least {OVER_PEERS:g}× torch's {IN_WORDS}."
+    if len(peers) < len(PEERS):
+        return Claim(_OVER_PEERS, NOT_MEASURED, f"{aim} Not all of them were measured.")
+    told, reached = [], []
+    for name in candidates(study):
+        medians = {peer: float(study.ratios(name, peer).median()) for peer in peers}
+        worst = min(peers, key=lambda peer: medians[peer])
+        reached.append(medians[worst] >= OVER_PEERS)
+        told.append(
+            f"{variants.label(name)}: at least {spread(study.ratios(name, worst))}, over {variants.label(worst)}"
+        )
+    return Claim(_OVER_PEERS, word(reached), f"{aim} {'; '.join(told)}.")
+
+
+def predicted(study: Study) -> Claim:
+    """Predictions from layer times against measured speeds."""
+    rows = study.variants[(study.variants["variant"] != "plain") & study.variants["predicted"].notna()]
+    error = {r.variant: float(study.ratios(r.variant).median()) / r.predicted - 1 for r in rows.itertuples()}
+    if not error:
+        return Claim("Prediction", NOT_MEASURED, "Nothing was predicted.")
+    worst = max(error, key=lambda name: abs(error[name]))
+    groups: dict[str, list[float]] = {}
+    for name, value in error.items():
+        groups.setdefault(variants.group(name), []).append(value)
+    told = [f"{kind}: {min(values):+.0%} to {max(values):+.0%}" for kind, values in groups.items()]
+    text = (
+        f"Measured over predicted speed, less one; the prediction knows the layers' times in one process and no "
+        f"transfer: {'; '.join(told)}. Furthest off: {variants.label(worst)}, {error[worst]:+.0%}."
+    )
+    within = sum(abs(value) <= 0.1 for value in error.values())
+    return Claim("Predicted against measured speed", f"{within} of {len(error)} within 10 %", text)
+
+
+def cut(study: Study) -> Claim:
+    """Stages of equal time against groups of as many layers."""
+    rows = study.variants.set_index("variant")
+    (groups,) = (name for name in rows.index if name.endswith("/groups"))
+    best = groups.removesuffix("/groups")
+    ratio = study.ratios(best, groups)
+    told = []
+    for what, name in (("balanced by time", best), ("equal groups", groups)):
+        starts, guess = listed(map(str, rows.loc[name, "starts"])), rows.loc[name, "predicted"]
+        measured = spread(study.ratios(name))
+        told.append(f"{what} (stages start at layers {starts}) predicted {guess:.2f}×, measured {measured}")
+    text = f"Over plain training, {variants.label(best)}: {'; '.join(told)}. Balanced over groups: {spread(ratio)}."
+    return Claim(f"Balanced stages, {network_words(study.network)}", sign(ratio, "faster", "slower"), text)
+
+
+def split(study: Study) -> Claim:
+    """The split backward pass against the whole one."""
+    known = set(study.variants["variant"])
+    names = [name for name in study.variants["variant"] if name.endswith("/split") and name[:-6] in known]
+    found = {name: study.ratios(name, name.removesuffix("/split")) for name in names}
+    told = [f"{variants.label(name.removesuffix('/split'))}: {spread(ratio)}" for name, ratio in found.items()]
+    answer = "; ".join(f"{variants.label(name.removesuffix('/split'))}: {sign(ratio, 'pays', 'costs')}"
+                     for name, ratio in found.items())  # fmt: skip
+    if not found:
+        return Claim("Split backward pass", NOT_MEASURED, "No variant was measured with and without it.")
+    text = (
+        "Speed with gradients of weights as a task of their own, over the same without: "
+        f"{'; '.join(told)}. It can pay where a neighbour waits for the input's gradient, as it does without "
+        "delays ('exact'); in the asynchronous pipeline messages travel while both neighbours compute."
+    )
+    return Claim("Split backward pass", answer, text)
