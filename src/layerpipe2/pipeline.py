@@ -96,6 +96,9 @@ class PipelinedModule(pl.LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """The network with its latest weights: (B, ...) -> outputs."""
+        if not isinstance(self.stages, nn.ModuleList):
+            raise UserError("this process has some of the stages only; it trains, validates and tests with the other "
+                            "processes, but can't predict")  # fmt: skip
         for stage in self.stages:
             x = stage(x)
         return x
@@ -163,6 +166,10 @@ class PipelinedModule(pl.LightningModule):
         """Keep the pipeline's state until training starts on its device, if it is training that goes on."""
         fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
         self._resumed = checkpoint.get("pipeline") if fitting else None
+
+    def _call_batch_hook(self, hook_name: str, *args: Any) -> Any:
+        """A number stands for a mini-batch that another process reads: there is nothing to send or change."""
+        return args[0] if isinstance(args[0], int) else super()._call_batch_hook(hook_name, *args)
 
     def _log_totals(self, phase: str) -> None:
         for name, value in self.execution.results(phase).items():

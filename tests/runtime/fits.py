@@ -71,12 +71,12 @@ def _run(work, strategy):
     return known, {name: value.clone() for name, value in module.state_dict().items()}
 
 
-def fit(make, validation=True, callbacks=(), data=noise, **options):
+def fit(make, callbacks=list, data=noise, validation=None, **options):
     """Work for :func:`assert_equal`: trains ``make()`` on noise."""
 
     def work(strategy):
         rows, module = Rows(), make()
-        trainer(strategy, callbacks=[rows, *callbacks], **options).fit(module, data(), data() if validation else None)
+        trainer(strategy, callbacks=[rows, *callbacks()], **options).fit(module, data(), (validation or data)())
         return rows.rows, module
 
     return work

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import nullcontext
+from itertools import islice
 from typing import Any, cast
 
+import torch
+from torch import Tensor
+
 from layerpipe2.errors import UserError
+from layerpipe2.streams import RandomStream
 
 
 class Feed:
     """Stands for a user's data loader in the ``Trainer`` of one process.
 
     Iterating gives the loader's mini-batches in the first process and their numbers in the others. While training, the
-    first process needs mini-batches earlier than the ``Trainer`` asks for them: it iterates over :meth:`ahead`, and the
-    ``Trainer`` over numbers.
+    first process needs mini-batches earlier than the ``Trainer`` asks for them: it takes them from :class:`Ahead`, and
+    the ``Trainer`` counts.
 
     Args:
         loader: the user's data loader; it must have a length.
@@ -34,24 +40,56 @@ class Feed:
         return len(cast(Sized, self.loader))
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.loader) if self.reads else iter(range(len(self)))
+        # Begins with the first mini-batch: the Trainer makes an iterator earlier, and a DataLoader's draws numbers.
+        yield from self.loader if self.reads else range(len(self))
 
-    def ahead(self, first_epoch: int, batches: int) -> Iterator[Any]:
-        """Mini-batches of epoch after epoch, ``batches`` of each; from here on the ``Trainer`` sees numbers only."""
-        self.reads = False
-        return self._epochs(first_epoch, batches)
 
-    def _epochs(self, epoch: int, batches: int) -> Iterator[Any]:
-        while True:
-            self._set_epoch(epoch)
-            for _, batch in zip(range(batches), self.loader, strict=False):
-                yield batch
-            epoch += 1
+class Ahead:
+    """Mini-batches of epoch after epoch.
 
-    def _set_epoch(self, epoch: int) -> None:
-        """What Lightning does at an epoch's start: samplers shuffle by its number."""
-        inner = getattr(getattr(self.loader, "batch_sampler", None), "sampler", None)
-        for sampler in (getattr(self.loader, "sampler", None), inner):
+    What is random about them (a shuffled ``DataLoader``'s order, augmentation) may come from a stream of its own, which
+    begins as torch's default generator: a resumed run then draws those again that were in flight. What else draws from
+    the default generator (a validation loader's iterator does) no longer changes them, as it would in one process; a
+    loader with a generator of its own gives the same mini-batches in both.
+
+    Args:
+        feed: from here on the ``Trainer`` sees numbers only.
+        first_epoch: its number, for samplers that shuffle by it.
+        batches: mini-batches of an epoch.
+        prepare: what becomes of each before it enters the first stage.
+        stream: their own one, or ``None``: the default generator.
+    """
+
+    def __init__(
+        self, feed: Feed, first_epoch: int, batches: int, prepare: Callable[[Any], Any], stream: RandomStream | None
+    ) -> None:
+        feed.reads = False
+        self._loader, self._epoch, self._batches, self._prepare = feed.loader, first_epoch, batches, prepare
+        self._stream = stream
+        self._begins: dict[int, Tensor] = {}
+        self._source: Iterator[Any] = iter(())
+
+    def __next__(self) -> Any:
+        with self._stream.active() if self._stream else nullcontext():
+            batch = next(self._source, self)
+            if batch is self:
+                self._begin()
+                batch = next(self._source)
+            return self._prepare(batch)
+
+    def random(self, epoch: int) -> list[Tensor] | None:
+        """State of the stream before ``epoch``, the ``Trainer``'s next one; those of earlier ones are forgotten."""
+        if self._stream is None:
+            return None
+        self._begins = {number: state for number, state in self._begins.items() if number >= epoch}
+        return [self._begins[epoch]] if epoch in self._begins else self._stream.state_dict()
+
+    def _begin(self) -> None:
+        self._begins[self._epoch] = torch.get_rng_state()
+        inner = getattr(getattr(self._loader, "batch_sampler", None), "sampler", None)
+        for sampler in (getattr(self._loader, "sampler", None), inner):  # as Lightning does
             set_epoch = getattr(sampler, "set_epoch", None)
             if callable(set_epoch):
-                set_epoch(epoch)
+                set_epoch(self._epoch)
+        self._source = islice(self._loader, self._batches)
+        self._epoch += 1

@@ -21,6 +21,7 @@ from layerpipe2.errors import UserError
 from layerpipe2.runtime.messages import message_size, pack, unpack
 
 T = TypeVar("T")
+TAGS = 4  # kinds of messages between two processes
 
 
 class Watch(Protocol):
@@ -191,6 +192,7 @@ class Endpoint:
         device: where buffers lie.
         timeout: how long a transfer may take.
         watch: who looks after the other processes.
+        first_tag: of :data:`TAGS` that belong to this endpoint.
     """
 
     rank: int
@@ -198,18 +200,23 @@ class Endpoint:
     device: torch.device
     timeout: timedelta
     watch: Watch
+    first_tag: int = 0
 
     def inbox(self, direction: int, tag: int, *, slots: int, ahead: int) -> Inbox | None:
         """Messages from the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
         peer = self._peer(direction)
         if peer is None:
             return None
-        return Inbox(peer, tag, self.device, self.timeout, self.watch, slots=slots, ahead=ahead)
+        return Inbox(peer, self.first_tag + tag, self.device, self.timeout, self.watch, slots=slots, ahead=ahead)
 
     def outbox(self, direction: int, tag: int, *, depth: int) -> Outbox | None:
         """Messages to the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
         peer = self._peer(direction)
-        return None if peer is None else Outbox(peer, tag, self.device, self.timeout, self.watch, depth=depth)
+        return (
+            None
+            if peer is None
+            else Outbox(peer, self.first_tag + tag, self.device, self.timeout, self.watch, depth=depth)
+        )
 
     def _peer(self, direction: int) -> int | None:
         peer = self.rank + direction

@@ -119,8 +119,7 @@ class Program:
         for i, stage in enumerate(self.stages):
             while self._forwarded[i] < min(self.limit, self.done + stage.delay + 1):
                 self._forward(i)
-                if self._forwarded[i] % self.epoch == 0:
-                    self.settled[i].take(self._forwarded[i])
+                self.settled[i].take(self._forwarded[i])
         backwards = list(reversed(list(enumerate(self.stages))))
         for i, stage in backwards:
             self._backward(i, stage)

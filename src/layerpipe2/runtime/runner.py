@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
 from layerpipe2.layout import trainable
-from layerpipe2.runtime.feed import Feed
+from layerpipe2.runs.callbacks import StepLimit
+from layerpipe2.runtime.feed import Ahead, Feed
 from layerpipe2.runtime.links import Inbox, Outbox
 from layerpipe2.runtime.local_stage import LocalStage
 from layerpipe2.runtime.program import Batch, Neighbours, Program
 from layerpipe2.simulation import Execution
 from layerpipe2.stages import check_stages
+from layerpipe2.streams import RandomStream
 
 if TYPE_CHECKING:
     from layerpipe2.pipeline import PipelinedModule
@@ -47,7 +49,9 @@ class Runner(Execution):
         self.stages: dict[int, nn.Module] = {int(k): stage for k, stage in module.stages.items()}  # type: ignore[operator]
         self.program: Program | None = None
         self._evaluation: dict[str, tuple[Inbox | None, Outbox | None]] = {}
-        self._ahead: Iterator[Any] = iter(())
+        self._endpoint = strategy.endpoint()
+        self._ahead: Ahead | None = None
+        self._epoch = 0
 
     @property
     def trained(self) -> dict[int, bool]:
@@ -89,7 +93,7 @@ class Runner(Execution):
                        gradient_clip_norm=module.gradient_clip_norm, split_backward=self.strategy.split_backward)
             for (k, stage), optimizer in zip(self.stages.items(), self._given_optimizers(), strict=True)
         ]  # fmt: skip
-        neighbours = Neighbours.of(self.strategy.endpoint, module.schedule.delays, self.mine[0], self.mine[-1])
+        neighbours = Neighbours.of(self._endpoint, module.schedule.delays, self.mine[0], self.mine[-1])
         self.program = Program(
             stages,
             neighbours,
@@ -105,20 +109,23 @@ class Runner(Execution):
             for k, settled in zip(self.stages, self.program.settled, strict=True):
                 settled.load_state_dict(resumed["stages"][k], done, in_flight=not module.drain)
         self._batches = int(trainer.num_training_batches)
+        self._epoch = trainer.current_epoch - 1
         if self.strategy.is_global_zero:
-            self._ahead = self._feed().ahead(trainer.current_epoch, self._batches)
+            stream = None if module.drain else _stream_of_data(resumed)
+            self._ahead = Ahead(self._feed(), trainer.current_epoch, self._batches, self._prepared, stream)
         if not module.drain:
             self.program.start(self._remaining(), epoch=self._batches, done=done)
 
     def start_epoch(self) -> None:
         """Audit the next forward passes; with ``drain``, begin with an empty pipeline."""
         program = self._running()
+        self._epoch += 1
         for stage in program.stages:
             stage.audit_next()
         if self.module.drain:
             for stage in program.stages:
                 stage.refill()
-            program.start(self._batches, epoch=self._batches)
+            program.start(min(self._batches, self._remaining()), epoch=self._batches)
 
     def train(self, batch: Any) -> None:
         """This process's share of one step."""
@@ -129,7 +136,7 @@ class Runner(Execution):
             self._optimizers()[0].step()
 
     def start_evaluation(self) -> None:
-        """Stages that have already seen the next epoch's mini-batches show the buffers of this one's end."""
+        """Stages that have already seen later mini-batches show the buffers as of the last update."""
         for settled in self.program.settled if self.program else ():
             settled.exchange(self._running().done)
 
@@ -164,9 +171,20 @@ class Runner(Execution):
         program = self._running()
         if program.done % self._batches and program.done < program.limit:
             raise UserError("a pipeline of several processes saves at the end of an epoch only; drop "
-                            "every_n_train_steps and the like")  # fmt: skip
+                            "every_n_train_steps and the like, or give ModelCheckpoint(save_on_train_epoch_end=True) "
+                            "where validation runs more often")  # fmt: skip
         stages = {k: s.state_dict(program.done) for k, s in zip(self.stages, program.settled, strict=True)}
-        return {"stages": stages, "done": 0 if self.module.drain else program.done}
+        data = None if self._ahead is None else self._ahead.random(self._epoch + 1)
+        return {"stages": stages, "done": 0 if self.module.drain else program.done, "data": data}
+
+    def stop(self) -> None:
+        """After training: the module and the random numbers are left as of the last update."""
+        program = self._running()
+        for settled in program.settled:
+            settled.stop(program.done)
+        random = self._ahead.random(self._epoch + 1) if self._ahead is not None else None
+        if random is not None:
+            torch.set_rng_state(random[0])
 
     def _facts(self) -> dict[str, str]:
         """What must be the same in all processes, in words."""
@@ -189,7 +207,9 @@ class Runner(Execution):
         trainer = self.module.trainer
         epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs - trainer.current_epoch
         steps = math.inf if trainer.max_steps == -1 else trainer.max_steps - trainer.global_step
-        return min(epochs * self._batches, steps)
+        done = trainer.current_epoch * self._batches
+        limits = [c.max_steps - done for c in trainer.callbacks if isinstance(c, StepLimit)]  # type: ignore[attr-defined]
+        return min(epochs * self._batches, steps, *limits)
 
     def _given_optimizers(self) -> list[Any]:
         """One per stage or ``None``."""
@@ -209,15 +229,29 @@ class Runner(Execution):
         return feed
 
     def _next_batch(self) -> Batch:
-        x, y = self.module.transfer_batch_to_device(next(self._ahead), self.strategy.root_device, 0)
+        assert self._ahead is not None, "another process reads the data"
+        x, y = next(self._ahead)
         return x, y
+
+    def _prepared(self, batch: Any) -> Any:
+        """What the ``Trainer`` does with a mini-batch, the hooks of a data module included."""
+        trainer = self.module.trainer
+        batch = trainer.precision_plugin.convert_input(batch)
+        batch = self.module._on_before_batch_transfer(batch, dataloader_idx=0)
+        return self.strategy.batch_to_device(batch, dataloader_idx=0)
 
     def _evaluation_links(self, phase: str) -> tuple[Inbox | None, Outbox | None]:
         if phase not in self._evaluation:
             tag = _EVALUATION[phase]
-            inbox = self.strategy.endpoint.inbox(-1, tag, slots=2, ahead=1)
-            self._evaluation[phase] = inbox, self.strategy.endpoint.outbox(+1, tag, depth=2)
+            inbox = self._endpoint.inbox(-1, tag, slots=2, ahead=1)
+            self._evaluation[phase] = inbox, self._endpoint.outbox(+1, tag, depth=2)
         return self._evaluation[phase]
+
+
+def _stream_of_data(resumed: Mapping[str, Any] | None) -> RandomStream:
+    stream = RandomStream(0, 0, torch.device("cpu"))
+    stream.load_state_dict([torch.get_rng_state()] if resumed is None else resumed["data"])
+    return stream
 
 
 def _fingerprint(stages: nn.Module) -> str:

@@ -1,8 +1,8 @@
-"""The state of a stage after a whole epoch, while the next epoch is already on its way through it.
+"""The state of a stage after an update, while later mini-batches are already on their way through it.
 
-At the end of an epoch without draining, a stage with delay ``d`` has made all updates of the epoch, but has also run
-forward the next epoch's first ``d`` mini-batches. Validation and checkpoints must not see what those left behind: moved
-BatchNorm statistics, random numbers drawn. And a resumed run has to run them forward again, with the weights of then.
+A stage with delay ``d`` has then also run forward the next ``d`` mini-batches. Validation, checkpoints and the module
+after training must not see what those left behind: moved BatchNorm statistics, random numbers drawn. And a run that is
+resumed at an epoch's end has to run them forward again, with the weights of then.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from layerpipe2.runtime.local_stage import LocalStage
@@ -22,7 +23,7 @@ class _Snapshot(NamedTuple):
 
 
 class Settled:
-    """One stage's buffers, random stream and last ``d`` weight versions as of the end of an epoch.
+    """One stage's buffers and random stream as of any update, its last ``d`` weight versions as of an epoch's end.
 
     Keeping the versions costs up to ``d`` copies of the weights during the last ``d`` updates of an epoch, for methods
     that keep no stash: a bit-exact checkpoint of a full pipeline needs them.
@@ -35,12 +36,12 @@ class Settled:
         self._replayed: dict[int, Tensor] = {}
 
     def take(self, forwarded: int) -> None:
-        """Right after the forward pass of an epoch's last mini-batch, ``forwarded`` in all."""
+        """Right after every forward pass, ``forwarded`` in all."""
         self._taken[forwarded] = self._current()
 
     def keep(self, update: int, epoch_end: int) -> None:
         """Before ``update``: keep ``W(update)`` if a checkpoint after update ``epoch_end - 1`` needs it."""
-        self._taken = {count: snapshot for count, snapshot in self._taken.items() if count >= epoch_end}
+        self._taken = {count: snapshot for count, snapshot in self._taken.items() if count > update}
         weights, delay = self.stage.weights, self.stage.delay
         if weights is None or len(weights.line):
             return
@@ -64,12 +65,18 @@ class Settled:
         weights.latest.copy_(latest)
 
     def exchange(self, done: int) -> None:
-        """Swap the buffers with those of the epoch that ended with ``done`` updates; a second call swaps them back."""
+        """Swap the buffers with those as of ``done`` updates; a second call swaps them back."""
         snapshot = self._taken.get(done)
         if snapshot is not None:
             self._taken[done] = _Snapshot(self._current().buffers, snapshot.stream)
-            for name, buffer in self.stage.module.named_buffers():
-                buffer.copy_(snapshot.buffers[name])
+            self._put(snapshot.buffers)
+
+    def stop(self, done: int) -> None:
+        """After the last update, ``done`` in all: the module is left without traces of mini-batches in flight."""
+        snapshot = self._taken.pop(done, None)
+        if snapshot is not None:
+            self._put(snapshot.buffers)
+            self.stage.stream.load_state_dict(snapshot.stream)
 
     def state_dict(self, done: int) -> dict[str, Any]:
         """What a bit-exact continuation after ``done`` updates needs beside parameters and optimizer."""
@@ -99,6 +106,11 @@ class Settled:
         self._replayed = {batch: line[batch % delay].to(weights.latest) for batch in again}
         if not len(weights.line):
             self._versions = {batch - delay: old for batch, old in self._replayed.items()}
+
+    def _put(self, buffers: dict[str, Tensor]) -> None:
+        for name, buffer in self.stage.module.named_buffers():
+            if not torch.equal(buffer, buffers[name]):  # mini-batches in flight may need a constant for their gradients
+                buffer.copy_(buffers[name])
 
     def _current(self) -> _Snapshot:
         buffers = {name: buffer.clone() for name, buffer in self.stage.module.named_buffers()}

@@ -11,6 +11,7 @@ import socket
 import warnings
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -25,12 +26,13 @@ from layerpipe2.ranks.store import agent_hosts_store, first_line, host_store, jo
 from layerpipe2.ranks.watchdog import EVERYONE, Watchdog
 from layerpipe2.runtime import checkpoint as checkpoints
 from layerpipe2.runtime.feed import Feed
-from layerpipe2.runtime.links import Endpoint, PeerLost, Unwatched, Watch
+from layerpipe2.runtime.links import TAGS, Endpoint, PeerLost, Unwatched, Watch
 from layerpipe2.runtime.memory import StageMemory
 from layerpipe2.runtime.runner import Runner
 from layerpipe2.runtime.timeline import Event, Timeline
 
 T = TypeVar("T")
+_ENDPOINTS = count()  # made by every process in the same order
 
 
 class PipelineStrategy(SingleDeviceStrategy):
@@ -139,13 +141,14 @@ class PipelineStrategy(SingleDeviceStrategy):
         start = sum(counts[:rank])
         return list(range(start, start + counts[rank]))
 
-    @property
     def endpoint(self) -> Endpoint:
-        """Makes links to the neighbours."""
-        return Endpoint(self.global_rank, self.processes, self.root_device, self._transfer_timeout, self.watch)
+        """Makes links to the neighbours, which no message of an earlier training can reach."""
+        timeout, tags = self._transfer_timeout, next(_ENDPOINTS) * TAGS
+        return Endpoint(self.global_rank, self.processes, self.root_device, timeout, self.watch, tags)
 
     def on_train_end(self) -> None:
-        """Note, in every process, what each stage of the pipeline holds."""
+        """Leave module and random numbers in order; note, in every process, what each stage of the pipeline holds."""
+        self._runner().stop()
         program = self._runner().program
         rows = [StageMemory.of(stage, self.global_rank) for stage in program.stages] if program else []
         self.memory = [row for part in self.gather(rows) for row in part]
