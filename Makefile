@@ -33,7 +33,7 @@ paper: $(INSTALLED) ## the experiment at full scale; PROFILE=cpu-tiny|cpu|h100|.
 	@python experiments/full_scale/run.py --profile $(or $(PROFILE),h100) $(if $(YES),--yes)
 	@python -m paper_figures.full_scale.build --profile $(or $(PROFILE),h100)
 
-pipelines: $(INSTALLED) ## measure pipelines on real processes (a quarter of an hour; leave the machine alone); QUICK=1: a try
+pipelines: $(INSTALLED) ## measure pipelines on real processes (15 min on an idle machine); QUICK=1: a try
 	@python -m experiments.pipelines.benchmark $(if $(QUICK),--quick) --out $(PIPELINES)
 	@python -m paper_figures.pipelines.build --records $(PIPELINES) $(if $(QUICK),--out $(PIPELINES)/page)
 

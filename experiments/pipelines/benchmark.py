@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=5, help="times that each variant's speed is measured")
     add("--batches", type=int, default=40, help="timed mini-batches per round, filling and draining included")
     add("--warmup", type=int, default=5, help="mini-batches before them")
-    add("--layer-repeats", type=int, default=9, help="timed steps of the layer profile")
+    add("--layer-repeats", type=int, default=25, help="timed steps of the layer profile")
     _add_parts(parser)
     add("--quick", action="store_true", help="seconds instead of minutes: shows that it works, measures nothing")
     add("--out", type=Path, default=None, help="folder for the files of every network")

@@ -22,24 +22,8 @@ from paper_figures.pipelines.records import load as load_records
 
 CONFIG = RunConfig(network="even", width=4, schedule="constant")
 JOB = Job(CONFIG, {1: (0,), 2: (0, 5)})
-SMALL = [
-    "--network",
-    "even",
-    "--width",
-    "4",
-    "--rounds",
-    "1",
-    "--batches",
-    "2",
-    "--warmup",
-    "1",
-    "--layer-repeats",
-    "1",
-    "--memory-processes",
-    "--timelines",
-    "--cut-network",
-    "",
-]
+SMALL = ["--network", "even", "--width", "4", "--rounds", "1", "--batches", "2", "--warmup", "1"]
+SMALL += ["--layer-repeats", "1", "--memory-processes", "--timelines", "--cut-network", ""]
 
 
 def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
