@@ -82,7 +82,8 @@ class SavedWeights:
         if found is None:
             if self._check is not None and tensor.layout is torch.strided:
                 self._check(tensor)
-            return tensor, tensor._version
+            # A node that kept its own output would keep itself alive: memory of every graph that is not run back.
+            return tensor.detach() if tensor.grad_fn is not None else tensor, tensor._version
         region = self.regions[found]
         region.hits += 1
         offset = int(tensor.storage_offset()) - int(region.compute.storage_offset())
