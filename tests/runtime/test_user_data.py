@@ -77,3 +77,17 @@ def _shuffled(folder, drain, size, resume=False):
     data = [noise(size=size, shuffle=True), noise(size=size)]
     one.fit(module, *data, ckpt_path=folder / "epoch=1.ckpt" if resume else None)
     return rows.rows, module.state_dict()
+
+
+class Prepared(Noise):
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def prepare_data(self):
+        (self.folder / str(len(list(self.folder.iterdir())))).touch(exist_ok=False)
+
+
+def test_one_process_prepares_the_data(tmp_path):
+    processes.run(lambda: trainer(PipelineStrategy(), max_epochs=1).fit(pipelined(dense()), Prepared(tmp_path)), 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["0"]

@@ -78,8 +78,10 @@ def write(
     barrier()
 
 
-def read(folder: Path, stages: list[int]) -> dict[str, Any]:
+def read(folder: Path, stages: list[int], *, weights_only: bool = False) -> dict[str, Any]:
     """The checkpoint of a process that owns ``stages``, whoever owned them when it was written.
+
+    ``weights_only`` is torch's: refuse whatever is no tensor or plain value, such as a learning rate that numpy made.
 
     Raises:
         UserError: if the folder is not there, or has no file for one of the stages.
@@ -94,8 +96,8 @@ def read(folder: Path, stages: list[int]) -> dict[str, Any]:
         path = folder / f"stage-{k:03d}.pt"
         if not path.is_file():
             raise UserError(f"checkpoint {folder} has no stage {k}; resume with as many stages as it was saved with")
-        parts[k] = torch.load(path, map_location="cpu", weights_only=True)
-    return join_stages(torch.load(folder / _COMMON, map_location="cpu", weights_only=False), parts)
+        parts[k] = torch.load(path, map_location="cpu", weights_only=weights_only)
+    return join_stages(torch.load(folder / _COMMON, map_location="cpu", weights_only=weights_only), parts)
 
 
 def remove(folder: Path) -> None:

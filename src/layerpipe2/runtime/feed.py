@@ -78,11 +78,14 @@ class Ahead:
             return self._prepare(batch)
 
     def random(self, epoch: int) -> list[Tensor] | None:
-        """State of the stream before ``epoch``, the ``Trainer``'s next one; those of earlier ones are forgotten."""
+        """State of the stream before ``epoch``, the ``Trainer``'s next one."""
         if self._stream is None:
             return None
-        self._begins = {number: state for number, state in self._begins.items() if number >= epoch}
         return [self._begins[epoch]] if epoch in self._begins else self._stream.state_dict()
+
+    def forget(self, epoch: int) -> None:
+        """The states before ``epoch`` are not asked for any more."""
+        self._begins = {number: state for number, state in self._begins.items() if number >= epoch}
 
     def _begin(self) -> None:
         self._begins[self._epoch] = torch.get_rng_state()

@@ -120,6 +120,8 @@ class Runner(Execution):
         """Audit the next forward passes; with ``drain``, begin with an empty pipeline."""
         program = self._running()
         self._epoch += 1
+        if self._ahead is not None:
+            self._ahead.forget(self._epoch)
         for stage in program.stages:
             stage.audit_next()
         if self.module.drain:

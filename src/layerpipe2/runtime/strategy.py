@@ -85,6 +85,7 @@ class PipelineStrategy(SingleDeviceStrategy):
         if not dist.is_initialized():
             self._join()
         self.global_rank, self.processes = dist.get_rank(), dist.get_world_size()
+        self.local_rank = int(os.environ["LOCAL_RANK"])  # the first one on each machine prepares the data
         # Nothing is to be reduced: every process logs the last one's metrics.
         warnings.filterwarnings("ignore", message=".*recommended to use .self.log.*sync_dist=True")
         self.watch = self._watchdog = Watchdog(
@@ -196,7 +197,7 @@ class PipelineStrategy(SingleDeviceStrategy):
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """This process's stages from such a folder."""
-        return checkpoints.read(Path(checkpoint_path), self._runner().mine)
+        return checkpoints.read(Path(checkpoint_path), self._runner().mine, weights_only=bool(weights_only))
 
     def remove_checkpoint(self, filepath: Any) -> None:
         """Delete such a folder."""
