@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,9 @@ from pytorch_lightning.accelerators import CPUAccelerator
 from torch import Tensor, nn
 
 from layerpipe2.errors import UserError
-from layerpipe2.history import WeightHistory
 from layerpipe2.layout import trainable
 from layerpipe2.runs.callbacks import StepLimit
+from layerpipe2.runtime.facts import facts, fingerprint
 from layerpipe2.runtime.feed import Ahead, Feed
 from layerpipe2.runtime.links import Inbox, Outbox
 from layerpipe2.runtime.local_stage import LocalStage
@@ -44,7 +43,7 @@ class Runner(Execution):
         self.mine = strategy.stages_of(strategy.global_rank, module.schedule.num_stages)
         if isinstance(module.stages, nn.ModuleList):
             check_stages(list(module.stages))
-            strategy.network = _fingerprint(module.stages)
+            strategy.network = fingerprint(module.stages)
             module.stages = nn.ModuleDict({str(k): module.stages[k] for k in self.mine})  # type: ignore[assignment]
         self.stages: dict[int, nn.Module] = {int(k): stage for k, stage in module.stages.items()}  # type: ignore[operator]
         self.program: Program | None = None
@@ -86,7 +85,7 @@ class Runner(Execution):
     def start(self, resumed: Mapping[str, Any] | None) -> None:
         """Connect to the neighbours; lay the stages out; where a checkpoint left mini-batches in flight, rerun them."""
         module, trainer = self.module, self.module.trainer
-        self.strategy.agree(self._facts())
+        self.strategy.agree(facts(module, self.strategy.network, self._optimizers()[0]))
         seed = module.stage_seed or 0
         stages = [
             LocalStage(stage, k, module.schedule.delays[k], module.history, optimizer, seed=seed,
@@ -188,19 +187,6 @@ class Runner(Execution):
         if random is not None:
             torch.set_rng_state(random[0])
 
-    def _facts(self) -> dict[str, str]:
-        """What must be the same in all processes, in words."""
-        module, trainer = self.module, self.module.trainer
-        optimizer = self._optimizers()[0]
-        return {
-            "network": self.strategy.network,
-            "delays": str(module.schedule.delays),
-            "weight history": _method(module.history),
-            **{f"optimizer's {k}": str(v) for k, v in optimizer.defaults.items()},
-            "drain, clipping, seed of the stages": f"{module.drain}, {module.gradient_clip_norm}, {module.stage_seed}",
-            "mini-batches": f"{trainer.num_training_batches} for {trainer.max_epochs} epochs",
-        }
-
     def _running(self) -> Program:
         assert self.program is not None, "training has not started"
         return self.program
@@ -254,16 +240,3 @@ def _stream_of_data(resumed: Mapping[str, Any] | None) -> RandomStream:
     stream = RandomStream(0, 0, torch.device("cpu"))
     stream.load_state_dict([torch.get_rng_state()] if resumed is None else resumed["data"])
     return stream
-
-
-def _fingerprint(stages: nn.Module) -> str:
-    """Names and shapes of all weights, in short."""
-    shapes = [(name, tuple(value.shape), str(value.dtype)) for name, value in stages.state_dict().items()]
-    return hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]
-
-
-def _method(history: WeightHistory) -> str:
-    """A weight history and its constants, such as the decays."""
-    state = history.init(torch.zeros(1), 3)
-    constants = [state[name].tolist() for name in history.constants if name in state]
-    return f"{type(history).__name__} of {history.consumes} {constants}"
