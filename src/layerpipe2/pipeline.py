@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from layerpipe2.delays import DelaySchedule
 from layerpipe2.engine import Loss, PipelineEngine
@@ -106,6 +106,19 @@ class PipelinedModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimizer, or one per stage, and their schedulers, if there are any."""
         return self.execution.optimizers()
+
+    def scheduler_of(self, optimizer: Optimizer) -> LRScheduler:
+        """The scheduler of one optimizer.
+
+        Raises:
+            UserError: if it's one that waits for a metric.
+        """
+        assert self.make_scheduler is not None, "there is none"
+        scheduler = self.make_scheduler(optimizer)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            raise UserError("ReduceLROnPlateau waits for a metric, which a pipeline doesn't give it; take a scheduler "
+                            "that depends on the step or epoch alone")  # fmt: skip
+        return scheduler
 
     def on_fit_start(self) -> None:
         """Check the trainer; continue a checkpoint's random generators, before the data iterator draws from them."""

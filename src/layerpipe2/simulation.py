@@ -96,7 +96,7 @@ class Simulation(Execution):
         optimizer = module.make_optimizer(module.stages.parameters())
         if module.make_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": module.make_scheduler(optimizer)}
+        return {"optimizer": optimizer, "lr_scheduler": module.scheduler_of(optimizer)}
 
     def start(self, resumed: Mapping[str, Any] | None) -> None:
         """A new engine, since the parameters may have moved."""

@@ -59,7 +59,7 @@ class Runner(Execution):
         return {k: any(trainable(p) for p in stage.parameters()) for k, stage in self.stages.items()}
 
     def check(self) -> None:
-        """Delays that a pipeline can have, CPUs, native precision."""
+        """Delays that a pipeline can have, CPUs, one data loader for all epochs, native precision."""
         module = self.module
         if not module.schedule.is_realizable:
             raise UserError(f"delays {list(module.schedule.delays)} grow towards the output, which no pipeline can "
@@ -67,6 +67,9 @@ class Runner(Execution):
         if not isinstance(module.trainer.accelerator, CPUAccelerator):
             raise UserError("pipelines of several processes run on CPUs (gloo) so far; give the Trainer "
                             "accelerator='cpu'")  # fmt: skip
+        if module.trainer.reload_dataloaders_every_n_epochs:  # type: ignore[attr-defined]
+            raise UserError("a pipeline of several processes reads ahead into the next epoch; leave "
+                            "reload_dataloaders_every_n_epochs alone")  # fmt: skip
         if module.precision != "native" or "16" in str(module.trainer.precision):
             raise UserError("a pipeline of several processes computes in the parameters' own type; leave precision and "
                             "the Trainer's precision alone")  # fmt: skip
@@ -81,7 +84,7 @@ class Runner(Execution):
         made = made or [module.make_optimizer([nn.Parameter(torch.zeros(1))])]
         if module.make_scheduler is None:
             return made
-        return made, [{"scheduler": module.make_scheduler(optimizer)} for optimizer in made]
+        return made, [{"scheduler": module.scheduler_of(optimizer)} for optimizer in made]
 
     def start(self, resumed: Mapping[str, Any] | None) -> None:
         """Connect to the neighbours; lay the stages out; where a checkpoint left mini-batches in flight, rerun them."""
