@@ -30,9 +30,11 @@ class Feed:
     """
 
     def __init__(self, loader: Iterable[Any], *, reads: bool) -> None:
-        if not isinstance(loader, Sized):
+        try:
+            len(cast(Sized, loader))
+        except TypeError:  # a DataLoader has a __len__ that fails if its data set has none
             raise UserError(f"a {type(loader).__name__} without a length can't feed a pipeline of several processes, "
-                            "which must agree on the number of mini-batches; give it a __len__")  # fmt: skip
+                            "which must agree on the number of mini-batches; give it a __len__") from None  # fmt: skip
         self.loader = loader
         self.reads = reads
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pytorch_lightning.accelerators import CPUAccelerator
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from layerpipe2.errors import UserError
 from layerpipe2.layout import trainable
@@ -58,7 +59,7 @@ class Runner(Execution):
         return {k: any(trainable(p) for p in stage.parameters()) for k, stage in self.stages.items()}
 
     def check(self) -> None:
-        """Delays that a pipeline can have, CPUs, native precision."""
+        """Delays that a pipeline can have, CPUs, one data loader for all epochs, native precision."""
         module = self.module
         if not module.schedule.is_realizable:
             raise UserError(f"delays {list(module.schedule.delays)} grow towards the output, which no pipeline can "
@@ -66,6 +67,9 @@ class Runner(Execution):
         if not isinstance(module.trainer.accelerator, CPUAccelerator):
             raise UserError("pipelines of several processes run on CPUs (gloo) so far; give the Trainer "
                             "accelerator='cpu'")  # fmt: skip
+        if module.trainer.reload_dataloaders_every_n_epochs:  # type: ignore[attr-defined]
+            raise UserError("a pipeline of several processes reads ahead into the next epoch; leave "
+                            "reload_dataloaders_every_n_epochs alone")  # fmt: skip
         if module.precision != "native" or "16" in str(module.trainer.precision):
             raise UserError("a pipeline of several processes computes in the parameters' own type; leave precision and "
                             "the Trainer's precision alone")  # fmt: skip
@@ -80,7 +84,11 @@ class Runner(Execution):
         made = made or [module.make_optimizer([nn.Parameter(torch.zeros(1))])]
         if module.make_scheduler is None:
             return made
-        return made, [{"scheduler": module.make_scheduler(optimizer)} for optimizer in made]
+        schedulers = [module.make_scheduler(optimizer) for optimizer in made]
+        if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
+            raise UserError("ReduceLROnPlateau waits for a metric, which a pipeline doesn't give it; take a scheduler "
+                            "that depends on the step or epoch alone")  # fmt: skip
+        return made, [{"scheduler": scheduler} for scheduler in schedulers]
 
     def start(self, resumed: Mapping[str, Any] | None) -> None:
         """Connect to the neighbours; lay the stages out; where a checkpoint left mini-batches in flight, rerun them."""

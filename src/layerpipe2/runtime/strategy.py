@@ -38,6 +38,9 @@ _ENDPOINTS = count()  # made by every process in the same order
 class PipelineStrategy(SingleDeviceStrategy):
     """One process per group of consecutive stages.
 
+    The results are those of one process with ``PipelinedModule(stage_seed=...)``, bit for bit, if the order of the data
+    does not hang on torch's default generator: give a shuffled ``DataLoader`` a ``generator`` of its own.
+
     Args:
         stages_per_process: how many stages each process takes, input side first; by default as evenly as possible.
         timeout_s: seconds after which a process that does not answer is given up.
@@ -182,7 +185,12 @@ class PipelineStrategy(SingleDeviceStrategy):
         self._together(dist.barrier)
 
     def process_dataloader(self, dataloader: object) -> Feed:
-        """Only the process with the first stage reads data."""
+        """Only the process with the first stage reads data.
+
+        Raises:
+            UserError: if it's not a ``PipelinedModule`` that is trained, or the data have no length.
+        """
+        self._runner()
         return Feed(cast(Any, dataloader), reads=self.global_rank == 0)
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
