@@ -22,13 +22,13 @@ def network():
             nn.Linear(256, 5)]  # fmt: skip
 
 
-def held(strategy, convention):
+def held(strategy, convention, **options):
     """Memory of the stages after 15 updates of 8 samples."""
     schedule = getattr(DelaySchedule, convention)(4)
     module = PipelinedModule(
         network(), schedule, make_history(strategy), optimizer=lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9)
     )
-    pipeline = PipelineStrategy()
+    pipeline = PipelineStrategy(**options)
     trainer = pl.Trainer(
         strategy=pipeline, max_epochs=3, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
@@ -56,5 +56,13 @@ def test_every_process_knows_and_the_table_says():
     assert found[0] == found[1]
     assert [(row.stage, row.rank, row.delay) for row in found[0]] == [(0, 0, 6), (1, 0, 4), (2, 1, 2), (3, 1, 0)]
     lines = memory_table(found[0]).splitlines()
-    assert lines[0].split() == ["stage", "rank", "delay", "parameters", "optimizer", "activations", "history", "(kB)"]
+    assert lines[0].split() == ["stage", "rank", "delay", "parameters", "optimizer", "activations", "history",
+                                "checkpoint", "(kB)"]  # fmt: skip
     assert lines[-1].split()[1] == f"{sum(row.parameters for row in found[0]) / 1e3:.1f}"
+
+
+@pytest.mark.parametrize(("resumable", "copies"), [(False, 0), (True, 1)])
+def test_versions_are_kept_for_a_checkpoint_only(resumable, copies):
+    for row in processes.run(held, 2, "latest", "layerpipe2", resumable=resumable)[0]:
+        weights = row.delay * row.parameters * copies
+        assert weights <= row.checkpoint <= weights + copies * row.delay * 4 * PADDING

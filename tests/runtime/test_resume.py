@@ -61,6 +61,13 @@ def test_what_does_not_fit(tmp_path):
         processes.run(in_process, 2, Case("stash", resume=tmp_path / "nowhere"))
 
 
+def test_the_weights_can_be_read_in_one_process(tmp_path):
+    found = processes.run(in_process, 2, Case("ema-window", folder=tmp_path))
+    weights = checkpoint.whole_state_dict(tmp_path / "epoch=2.ckpt")
+    assert weights.keys() == merged(found).keys()
+    assert all(value.equal(weights[name]) for name, value in merged(found).items())
+
+
 def test_saving_in_the_middle_of_an_epoch(tmp_path):
     case = Case(options={"max_steps": 8, "val_check_interval": 3}, folder=tmp_path)
     with pytest.raises(AssertionError, match="saves at the end of an epoch only"):

@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> None:
     quiet = options.quiet or not first
     data = load(config.dataset, root, download=options.download, announce=None if quiet else _say)
     folder = Path(options.checkpoint_dir) if options.checkpoint_dir else None
-    strategy = pipeline_strategy()
+    strategy = pipeline_strategy(resumable=folder is not None)
     record = train_run(
         config, data=data, progress=not quiet, checkpoint_dir=folder, resume=options.resume, strategy=strategy
     )

@@ -100,6 +100,17 @@ def read(folder: Path, stages: list[int], *, weights_only: bool = False) -> dict
     return join_stages(torch.load(folder / _COMMON, map_location="cpu", weights_only=weights_only), parts)
 
 
+def whole_state_dict(folder: Path) -> dict[str, Any]:
+    """Weights and buffers of the whole network, for a ``PipelinedModule`` in one process: ``load_state_dict`` takes it.
+
+    Raises:
+        UserError: if there is no checkpoint.
+    """
+    found = read(folder, sorted(int(path.stem.removeprefix("stage-")) for path in folder.glob("stage-*.pt")))
+    weights: dict[str, Any] = found["state_dict"]
+    return weights
+
+
 def remove(folder: Path) -> None:
     """Delete a checkpoint."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -9,11 +9,11 @@ from typing import Any
 from layerpipe2.runtime.strategy import PipelineStrategy
 
 
-def pipeline_strategy() -> PipelineStrategy | None:
+def pipeline_strategy(*, resumable: bool) -> PipelineStrategy | None:
     """The ``Trainer``'s strategy under a launcher, ``None`` in a process of its own."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
-    return PipelineStrategy(check_finite=False)  # a diverged run is a result
+    return PipelineStrategy(check_finite=False, resumable=resumable)  # a diverged run is a result
 
 
 def processes_used(strategy: PipelineStrategy) -> dict[str, Any]:

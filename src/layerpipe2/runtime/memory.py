@@ -22,6 +22,7 @@ class StageMemory:
         optimizer: state of its optimizer, such as momentum buffers.
         activations: most that autograd kept for mini-batches in flight (:attr:`LocalStage.peak_bytes`).
         history: delay line or averages of the weight history, padding to 64 elements per parameter included.
+        checkpoint: most that was kept at an epoch's end so that a full pipeline can be saved.
     """
 
     stage: int
@@ -31,13 +32,13 @@ class StageMemory:
     optimizer: int
     activations: int
     history: int
+    checkpoint: int = 0
 
     @classmethod
-    def of(cls, stage: LocalStage, rank: int) -> StageMemory:
+    def of(cls, stage: LocalStage, rank: int, checkpoint: int = 0) -> StageMemory:
         """Of a stage that has trained for more than ``delay`` updates.
 
-        Not in it: a copy of the stage's weights while it makes an update or recalls others, messages under way, and
-        the versions of the weights that a checkpoint needs (:mod:`layerpipe2.runtime.settled`).
+        Not in it: a copy of the stage's weights while it makes an update or recalls others, and messages under way.
         """
         history = 0 if stage.weights is None else _bytes([stage.weights.line, *stage.weights.state.values()])
         states = stage.optimizer.state.values() if stage.optimizer is not None else ()
@@ -50,6 +51,7 @@ class StageMemory:
             optimizer=_bytes(buffers),
             activations=stage.peak_bytes,
             history=history,
+            checkpoint=checkpoint,
         )
 
 

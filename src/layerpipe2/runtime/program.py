@@ -82,6 +82,7 @@ class Program:
         totals: where the last process adds up losses.
         timeline: takes time stamps, if wanted.
         check_finite: stop at the first activation, loss or gradient that is not finite.
+        resumable: keep what a checkpoint of a full pipeline needs; see :class:`Settled`.
     """
 
     def __init__(
@@ -94,11 +95,12 @@ class Program:
         timeline: Timeline | None = None,
         *,
         check_finite: bool = False,
+        resumable: bool = False,
     ) -> None:
         self.check_finite = check_finite
         self.stages, self.neighbours, self.source, self.loss, self.totals = stages, neighbours, source, loss, totals
         self.timeline = timeline
-        self.settled = [Settled(stage) for stage in stages]
+        self.settled = [Settled(stage, resumable=resumable) for stage in stages]
         self.done = 0
         self.epoch = 1
         self.limit: float = 0

@@ -109,6 +109,7 @@ class Runner(Execution):
             self.totals["train"],
             self.strategy.timeline,
             check_finite=self.strategy.check_finite,
+            resumable=self._resumable(),
         )
         done = 0
         if resumed is not None:
@@ -198,6 +199,10 @@ class Runner(Execution):
     def _running(self) -> Program:
         assert self.program is not None, "training has not started"
         return self.program
+
+    def _resumable(self) -> bool:
+        wanted = self.strategy.resumable
+        return bool(self.module.trainer.checkpoint_callbacks) if wanted is None else wanted
 
     def _remaining(self) -> float:
         trainer = self.module.trainer

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from layerpipe2.errors import UserError
 from layerpipe2.runtime.local_stage import LocalStage
 
 
@@ -25,12 +26,17 @@ class _Snapshot(NamedTuple):
 class Settled:
     """One stage's buffers and random stream as of any update, its last ``d`` weight versions as of an epoch's end.
 
-    Keeping the versions costs up to ``d`` copies of the weights during the last ``d`` updates of an epoch, for methods
-    that keep no stash: a bit-exact checkpoint of a full pipeline needs them.
+    Args:
+        stage: the stage.
+        resumable: keep the versions, which a bit-exact checkpoint of a full pipeline needs. For methods without a stash
+            this costs up to ``d`` copies of the weights during the last ``d`` updates of an epoch.
+
+    Attributes:
+        peak_bytes: most bytes of versions that were kept.
     """
 
-    def __init__(self, stage: LocalStage) -> None:
-        self.stage = stage
+    def __init__(self, stage: LocalStage, *, resumable: bool) -> None:
+        self.stage, self.resumable, self.peak_bytes = stage, resumable, 0
         self._taken: dict[int, _Snapshot] = {}
         self._versions: dict[int, Tensor] = {}
         self._replayed: dict[int, Tensor] = {}
@@ -45,10 +51,11 @@ class Settled:
         weights, delay = self.stage.weights, self.stage.delay
         if weights is None or len(weights.line):
             return
-        if epoch_end - update <= delay:
+        if self.resumable and epoch_end - update <= delay:
             self._versions[update] = weights.latest.clone()
         first = max(update + 1, epoch_end) - delay
         self._versions = {version: kept for version, kept in self._versions.items() if version >= first}
+        self.peak_bytes = max(self.peak_bytes, len(self._versions) * weights.latest.nbytes)
         self._replayed = {}
 
     @contextmanager
@@ -79,8 +86,15 @@ class Settled:
             self.stage.stream.load_state_dict(snapshot.stream)
 
     def state_dict(self, done: int) -> dict[str, Any]:
-        """What a bit-exact continuation after ``done`` updates needs beside parameters and optimizer."""
+        """What a bit-exact continuation after ``done`` updates needs beside parameters and optimizer.
+
+        Raises:
+            UserError: if mini-batches are in flight whose weights were not kept.
+        """
         weights = self.stage.weights
+        if weights is not None and self.stage.in_flight and not (self.resumable or len(weights.line)):
+            raise UserError("the weights that a checkpoint of a full pipeline needs were not kept; give the Trainer a "
+                            "checkpoint callback, or PipelineStrategy(resumable=True)")  # fmt: skip
         state: dict[str, Any] = {
             "step": self.stage.step.clone(),
             **(self._taken.get(done) or self._current())._asdict(),

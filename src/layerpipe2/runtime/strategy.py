@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar, cast
 
 import torch
@@ -47,6 +49,9 @@ class PipelineStrategy(SingleDeviceStrategy):
         split_backward: compute the gradient of a stage's input, which the neighbour waits for, before those of its
             weights. The results stay the same.
         check_finite: end all processes, naming the stage, at the first activation, loss or gradient that is not finite.
+        resumable: keep what a checkpoint of a full pipeline needs: for methods that keep no stash up to ``d`` copies of
+            the weights, during the last ``d`` updates of every epoch. By default if the ``Trainer`` has a checkpoint
+            callback. Not needed with ``drain``.
         timeline: takes time stamps of this process, if wanted.
 
     Attributes:
@@ -69,6 +74,7 @@ class PipelineStrategy(SingleDeviceStrategy):
         timeout_s: float = 60.0,
         split_backward: bool = False,
         check_finite: bool = True,
+        resumable: bool | None = None,
         timeline: Timeline | None = None,
     ) -> None:
         super().__init__(device="cpu")
@@ -77,6 +83,7 @@ class PipelineStrategy(SingleDeviceStrategy):
         self.processes = 1
         self.timeout_s = timeout_s
         self.split_backward, self.check_finite, self.timeline = split_backward, check_finite, timeline
+        self.resumable = resumable
         self.network = ""  # of the whole network, in short; a process forgets the stages that aren't its own
         self.watch: Watch = Unwatched()
         self.memory: list[StageMemory] = []
@@ -154,7 +161,8 @@ class PipelineStrategy(SingleDeviceStrategy):
         """Leave module and random numbers in order; note, in every process, what each stage of the pipeline holds."""
         self._runner().stop()
         program = self._runner().program
-        rows = [StageMemory.of(stage, self.global_rank) for stage in program.stages] if program else []
+        settled = program.settled if program else []
+        rows = [StageMemory.of(one.stage, self.global_rank, one.peak_bytes) for one in settled]
         self.memory = [row for part in self.gather(rows) for row in part]
         self.events = self.gather(self.timeline.events) if self.timeline is not None else []
 
@@ -229,6 +237,7 @@ class PipelineStrategy(SingleDeviceStrategy):
         if not dist.is_torchelastic_launched():
             raise UserError("a pipeline of several processes needs a launcher; start the script with "
                             "`layerpipe2 launch --processes N -- SCRIPT` or torchrun")  # fmt: skip
+        sys.excepthook = _in_one_line
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         serve = host_store if rank == 0 and not agent_hosts_store() else join_store
         store = serve(*_address(), self.timeout_s)
@@ -240,6 +249,16 @@ class PipelineStrategy(SingleDeviceStrategy):
         if not isinstance(module, PipelinedModule) or not isinstance(module.execution, Runner):
             raise UserError(f"PipelineStrategy trains a PipelinedModule, not a {type(module).__name__}")
         return module.execution
+
+
+def _in_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A user's mistake ends a script as it ends our commands: one line, exit code 2."""
+    if not issubclass(kind, UserError):
+        return sys.__excepthook__(kind, error, trace)
+    print(f"layerpipe2: error: {error}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(2)  # the interpreter would end with code 1
 
 
 def _address() -> tuple[str, int]:
