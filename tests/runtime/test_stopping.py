@@ -78,13 +78,20 @@ def _predict():
 
 
 def test_a_limit_of_steps_may_be_saved(tmp_path):
-    def work(strategy):
-        module = pipelined(dense())
-        limited = trainer(strategy, callbacks=[StepLimit(7), _Save(tmp_path / "a.ckpt")])
-        limited.fit(module, noise(), noise())
-        return limited.global_step, module
+    assert_equal(lambda strategy: _limited(strategy, tmp_path), 2, resumable=True)
 
-    assert_equal(work, 2)
+
+def test_a_callback_that_saves_must_be_announced(tmp_path):
+    with pytest.raises(AssertionError, match=r"were not kept; give the Trainer a\s+checkpoint callback, or Pipeline"):
+        processes.run(lambda: _limited(PipelineStrategy(timeout_s=20), tmp_path), 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _limited(strategy, folder):
+    module = pipelined(dense())
+    limited = trainer(strategy, callbacks=[StepLimit(7), _Save(folder / "a.ckpt")])
+    limited.fit(module, noise(), noise())
+    return limited.global_step, module
 
 
 class _Save(pl.Callback):
