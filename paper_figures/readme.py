@@ -43,7 +43,7 @@ def headline(records: Records) -> pd.DataFrame:
 
 def section(records: Records, theory: Theory, settings: Settings, figures: str, report: str) -> str:
     """What stands between the markers; ``figures`` and ``report`` are paths relative to the README."""
-    verdicts = ", ".join(f"{claim.key} {claim.verdict}" for claim in claims(records, theory, settings))
+    verdicts = ", ".join(f"{claim.key} {claim.told}" for claim in claims(records, theory, settings))
     return (
         f"Test accuracy in per cent on {dataset_label(records.dataset)}, mean ± SD over n seeds, at each network's "
         f"deepest pipeline (delays: {convention_label(records.convention)}; 'sequential' has one stage). Copies: "

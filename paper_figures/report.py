@@ -77,8 +77,8 @@ def _own(records: Records, settings: Settings) -> list[Block]:
 
 
 def verdict_table(found: list[Claim]) -> pd.DataFrame:
-    """Claim, statement and verdict."""
-    rows = [(claim.key, claim.statement, claim.verdict) for claim in found]
+    """Claim, statement and verdict with its caveat."""
+    rows = [(claim.key, claim.statement, claim.told) for claim in found]
     return pd.DataFrame(rows, columns=["claim", "statement", "verdict"])
 
 

@@ -164,6 +164,16 @@ def test_control(latest: list[float | None], words: str) -> None:
     assert any(words in line for line in claims_training.reconstruction_keeps_accuracy(records, Settings()).evidence)
 
 
+@pytest.mark.parametrize(("latest", "rule", "told"), [(_GOOD, _GOOD, True), (_BAD, _GOOD, False), (_GOOD, _BAD, False)])
+def test_a_verdict_says_if_no_history_does_as_well(
+    latest: list[float | None], rule: list[float | None], told: bool
+) -> None:
+    records = _records(_runs({"stash": list(_STASH), "latest": latest, "ema-span": rule}))
+    claim = claims_training.reconstruction_keeps_accuracy(records, Settings())
+    assert ("(but within 2 points the latest weights" in claim.told) == told
+    assert claim.told.startswith(claim.verdict)
+
+
 def test_kinds_of_networks_need_each_other() -> None:
     columns: dict[str, list[float | None]] = {"stash": list(_STASH), "ema-span": list(_GOOD)}
     mlp, conv = _runs(columns), _runs(columns, network="vgg")
