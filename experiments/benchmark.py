@@ -11,7 +11,7 @@ import json
 import statistics
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -22,6 +22,15 @@ from layerpipe2.data import BatchLoader, TensorSplit
 from layerpipe2.runs.provenance import provenance
 
 Precision = Literal["native", "bf16"]
+DELAYED = ("stash", "latest", "ema-window")
+
+
+class Variant(NamedTuple):
+    """What is timed: a strategy or ``plain``, its arithmetic, and whether a step is one CUDA graph."""
+
+    strategy: str
+    precision: Precision = "native"
+    graph: bool = False
 
 
 class Plain(pl.LightningModule):
@@ -71,8 +80,8 @@ def main() -> None:
     variants = _variants(device)
     times: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(options.rounds):
-        for name, (strategy, precision) in variants.items():
-            times[name].append(_time(options, device, strategy, precision))
+        for name, variant in variants.items():
+            times[name].append(_time(options, device, variant))
     plain, sequential = (statistics.median(times[n]) for n in ("plain Lightning", "sequential"))
     rows = []
     print(
@@ -89,21 +98,18 @@ def main() -> None:
         options.out.write_text(json.dumps(result, indent=1, sort_keys=True, default=str) + "\n")
 
 
-def _variants(device: torch.device) -> dict[str, tuple[str, Precision]]:
-    named: dict[str, tuple[str, Precision]] = {
-        "plain Lightning": ("plain", "native"),
-        "sequential": ("sequential", "native"),
-    }
-    for strategy in ("stash", "latest", "ema-window"):
-        named[f"per layer, {strategy}"] = (strategy, "native")
+def _variants(device: torch.device) -> dict[str, Variant]:
+    strategies = {"sequential": "sequential"} | {f"per layer, {name}": name for name in DELAYED}
+    forms: dict[str, tuple[Precision, bool]] = {"": ("native", False)}
     if device.type == "cuda":
-        named["sequential, bf16"] = ("sequential", "bf16")
-        for strategy in ("stash", "latest", "ema-window"):
-            named[f"per layer, {strategy}, bf16"] = (strategy, "bf16")
-    return named
+        forms |= {", bf16": ("bf16", False), ", graph": ("native", True), ", bf16, graph": ("bf16", True)}
+    found = {
+        name + words: Variant(strategy, *form) for words, form in forms.items() for name, strategy in strategies.items()
+    }
+    return {"plain Lightning": Variant("plain")} | found
 
 
-def _time(options: argparse.Namespace, device: torch.device, strategy: str, precision: Precision) -> float:
+def _time(options: argparse.Namespace, device: torch.device, variant: Variant) -> float:
     torch.manual_seed(0)
     shape = tuple(options.input_shape)
     layers = networks.build(options.network, input_shape=shape, num_classes=10, width=options.width)
@@ -111,12 +117,13 @@ def _time(options: argparse.Namespace, device: torch.device, strategy: str, prec
     if cuda:
         layers = [layer.to(memory_format=torch.channels_last) for layer in layers]  # type: ignore[call-overload]
     model: pl.LightningModule = Plain(layers, cuda)
-    if strategy != "plain":
-        stages = partition(layers, len(layers) if strategy == "sequential" else 1)
-        schedule, history = DelaySchedule.layerpipe2(len(stages)), make_history(strategy)
+    if variant.strategy != "plain":
+        stages = partition(layers, len(layers) if variant.strategy == "sequential" else 1)
+        schedule, history = DelaySchedule.layerpipe2(len(stages)), make_history(variant.strategy)
         model = PipelinedModule(
-            stages, schedule, history, optimizer=lambda p: make_optimizer(p, cuda), precision=precision
-        )
+            stages, schedule, history, optimizer=lambda p: make_optimizer(p, cuda), precision=variant.precision,
+            cuda_graph=variant.graph,
+        )  # fmt: skip
     n = options.batch_size * (options.steps + options.warmup)
     data = TensorSplit(torch.randint(0, 256, (n, *shape), dtype=torch.uint8), torch.randint(10, (n,)))
     channels = [0.5] * shape[0]
