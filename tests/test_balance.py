@@ -3,16 +3,19 @@
 import copy
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from layerpipe2 import balance
-from layerpipe2.balance import Balance, balanced, profile
+from layerpipe2 import layer_times
+from layerpipe2.balance import Balance, balanced
 from layerpipe2.costs import Costs, FlopDevice, Link, StageWork, Work
 from layerpipe2.delays import CONVENTIONS
 from layerpipe2.errors import UserError
+from layerpipe2.history.base import Latest
+from layerpipe2.layer_times import profile
 from layerpipe2.schedules import build_schedule, simulate
 from layerpipe2.stages import partition_at
 
@@ -126,7 +129,7 @@ class Timing(torch.optim.SGD):
 
 
 def test_the_profile_is_the_median_of_the_timed_steps(monkeypatch):
-    monkeypatch.setattr(balance, "time", CLOCK)
+    monkeypatch.setattr(layer_times, "time", CLOCK)
     layers = [Layer(1, 2), Layer(3, 5), nn.Flatten(), Layer(2, 4)]
     before = copy.deepcopy(layers)
     work = profile(layers, torch.ones(4, 3), lambda p: Timing(p, lr=0.1), repeats=3, warmup=2)
@@ -141,6 +144,49 @@ def test_the_profile_is_the_median_of_the_timed_steps(monkeypatch):
     assert [u.forward.flops for u in slow] == [100, 300, 0, 200]
     assert [u.weight.flops for u in slow] == [0, 0, 0, 0]
     assert balanced(work, 2).starts == (0, 2)
+
+
+class Slow(Latest):
+    """A history that takes its time."""
+
+    def recall(self, state, latest, delayed, step):
+        CLOCK.seconds += 0.25
+        return latest
+
+    def record(self, state, update, step):
+        assert update.any()
+        CLOCK.seconds += 8
+
+
+def test_the_profile_of_delayed_stages_counts_their_history(monkeypatch):
+    monkeypatch.setattr(layer_times, "time", CLOCK)
+    layers = [Layer(1, 2), nn.Flatten(), Layer(3, 5)]
+    before = copy.deepcopy(layers)
+    make, history = lambda p: Timing(p, lr=0.1), Slow("updates")
+    work = profile(layers, torch.ones(4, 3), make, history=history, repeats=3)
+    assert [u.forward.flops for u in work] == [1, 0, 3]
+    assert [u.activation.flops for u in work] == [2.25, 0, 5.25]
+    assert [u.weight.flops for u in work] == [8.5, 0, 8.5]
+    assert all(torch.equal(layer.weight, old.weight) for layer, old in zip(layers[::2], before[::2], strict=True))
+    with pytest.raises(UserError, match="history records an optimizer's updates; give make_optimizer, too"):
+        profile(layers, torch.ones(4, 3), history=history)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_all_stages_but_the_last_have_a_history(seed):
+    draw = random.Random(seed)
+    units = times(draw, 7)
+    delayed = tuple(replace(u, weight=Work(u.weight.flops + draw.uniform(0, 2))) for u in units)
+    for stages in range(1, 8):
+        best = balanced(units, stages, delayed=delayed)
+        cuts = ((0, *rest) for rest in itertools.combinations(range(1, 7), stages - 1))
+        assert max(best.seconds) == pytest.approx(min(max(Balance(units, c, Link(), delayed).seconds) for c in cuts))
+        of = [units if k == stages - 1 else delayed for k in range(stages)]
+        ends = itertools.pairwise([*best.starts, 7])
+        expected = [sum(u.total.flops for u in work[a:b]) for work, (a, b) in zip(of, ends, strict=True)]
+        assert best.seconds == pytest.approx(expected)
+        assert best.sequential == pytest.approx(balanced(units, 1).period())
+    assert balanced(units, 1, delayed=delayed).speedup() == pytest.approx(1)
 
 
 def test_cutting_at_starts():

@@ -34,7 +34,7 @@ def test_every_profile_is_a_list_of_different_runs(name: str, tmp_path: Path) ->
     )
 
 
-def test_the_full_profile_is_the_issues_experiment(tmp_path: Path) -> None:
+def test_the_full_profile_is_the_whole_experiment(tmp_path: Path) -> None:
     tasks = Campaign(Profile.from_file(PARAMS, "h100"), tmp_path).tasks()
     final = [task for task in tasks if task.final]
     assert {(t.config.dataset, t.config.network) for t in tasks} == {("cifar100", "resnet18")}

@@ -129,12 +129,12 @@ def test_delays_of_your_own(capsys):
 def test_balance_shows_layers_stages_and_the_predicted_speed(capsys):
     assert main(["balance", "--network", "resnet-small", "--width", "2", "--stages", "3", "--repeats", "1"]) == 0
     text = capsys.readouterr().out
-    assert "resnet-small for digits: 8 layers, mini-batches of 64, sgd, 1 thread(s), median of 1 steps" in text
-    layers = re.findall(r"^ +(\d)  +(\d)  +[\d,]+  +[\d.]+(?:  +[\d.]+){3}$", text, re.MULTILINE)
+    assert "resnet-small for digits: 8 layers, mini-batches of 64, sgd, strategy stash, 1 thread(s), median of 1" in text
+    layers = re.findall(r"^ +(\d)  +(\d)  +[\d,]+  +[\d.]+(?:  +-?[\d.]+){4}$", text, re.MULTILINE)
     assert [layer for layer, _ in layers] == list("01234567")
     assert sorted({stage for _, stage in layers}) == ["0", "1", "2"]
     assert re.search(r"3 processes of one stage each: predicted [\d.]+ ms, [123]\.\d\dx", text)
-    assert re.search(r"by group size 3 \(3 stages\): predicted [123]\.\d\dx", text)
+    assert re.search(r"by group size 3 \(3 stages\): predicted [0123]\.\d\dx", text)
 
 
 def test_info_names_data_device_and_versions(capsys):

@@ -60,7 +60,8 @@ def _run(arguments: Sequence[str] | None) -> None:
     if options.cut_network:
         pipeline = options.cut_variant
         variants = ("plain", pipeline, f"{pipeline}/groups")
-        studies.append(_speeds(Study.of(options.cut_network, options.cut_width, variants, options)))
+        strategy = Variant.parse(pipeline).strategy
+        studies.append(_speeds(Study.of(options.cut_network, options.cut_width, variants, options, strategy)))
     for study in studies:
         print(table(study.rows, study.job.config.network, options))
         if study.memory:

@@ -16,9 +16,10 @@ from torch.profiler import ProfilerActivity
 
 from experiments.pipelines.peers import Batch
 from experiments.pipelines.variants import Job, Trainer, build_units, make_trainer
-from layerpipe2.balance import profile
 from layerpipe2.costs import StageWork
 from layerpipe2.data import BatchLoader, Data, load
+from layerpipe2.history import make_history
+from layerpipe2.layer_times import profile
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.inputs import make_loaders
 from layerpipe2.runs.optim import optimizer_factory
@@ -83,11 +84,14 @@ def measure_accuracy(job: Job, variant: str, target: float, epochs: int) -> dict
     return {"seconds": seconds, "accuracies": accuracies, "reached": accuracies[-1] >= target}
 
 
-def measure_layers(config: RunConfig, batch_size: int, update: bool, repeats: int) -> tuple[StageWork, ...]:
-    """Seconds per unit for mini-batches of ``batch_size``, with or without the optimizer's update."""
+def measure_layers(
+    config: RunConfig, batch_size: int, update: bool, strategy: str, repeats: int
+) -> tuple[StageWork, ...]:
+    """Seconds per unit for mini-batches of ``batch_size``, with or without update; with a strategy's history if any."""
     data, loaders = load_data(config)
     x = next(iter(loaders["train"]))[0][:batch_size]
-    return profile(build_units(config, data), x, optimizer_factory(config) if update else None, repeats=repeats)
+    optimizer, history = optimizer_factory(config) if update else None, make_history(strategy) if strategy else None
+    return profile(build_units(config, data), x, optimizer, history=history, repeats=repeats)
 
 
 def load_data(config: RunConfig) -> tuple[Data, dict[str, BatchLoader]]:

@@ -22,25 +22,33 @@ class Predictor:
         config: network, data, batch size and optimizer.
         processes: of a pipeline.
         repeats: timed steps per profile.
+        strategy: the weight history that the cuts of all variants are balanced for; "" for none.
     """
 
-    def __init__(self, config: RunConfig, processes: int, repeats: int) -> None:
-        self.config, self.processes = config, processes
-        self._profile = cache(
-            lambda size, update: run_ranks(measure_layers, 1, config, size, update, repeats)[0]
-        )  # each in a process of its own, like every variant
+    def __init__(self, config: RunConfig, processes: int, repeats: int, strategy: str = "") -> None:
+        self.config, self.processes, self.strategy = config, processes, strategy
+
+        def measured(size: int, *, update: bool = True, strategy: str = "") -> tuple[StageWork, ...]:
+            # In a process of its own, like every variant.
+            found: tuple[StageWork, ...] = run_ranks(measure_layers, 1, config, size, update, strategy, repeats)[0]
+            return found
+
+        self._profile = cache(measured)
 
     def balance(self, stages: int) -> Balance:
         """The best cut into so many stages, by the times of whole mini-batches."""
-        return balanced(self._profile(self.config.batch_size, True), stages)
+        size = self.config.batch_size
+        delayed = self._profile(size, strategy=self.strategy) if self.strategy and stages > 1 else ()
+        return balanced(self._profile(size), stages, delayed=delayed)
 
     def cut(self, variant: str) -> Balance:
-        """The stages of a variant: balanced, or groups of as many units."""
+        """The stages of a variant, balanced or groups of as many units, with its own history."""
         form = Variant.parse(variant)
-        balance = self.balance(form.stages(self.processes))
-        return (
-            replace(balance, starts=group_starts(len(balance.units), len(balance.starts))) if form.groups else balance
-        )
+        found = self.balance(form.stages(self.processes))
+        if form.groups:
+            found = replace(found, starts=group_starts(len(found.units), len(found.starts)))
+        delayed = self._profile(self.config.batch_size, strategy=form.strategy) if form.kind == "async" else ()
+        return replace(found, delayed=delayed)
 
     def speedup(self, variant: str) -> float | None:
         """Predicted speed over plain training; None where nothing of ours models the variant.
@@ -60,12 +68,12 @@ class Predictor:
         """Seconds per mini-batch of one process."""
         if parts == 1:
             return cut.sequential
-        passes = sum(unit.total.flops for unit in self._profile(self.config.batch_size // parts, False))
+        passes = sum(unit.total.flops for unit in self._profile(self.config.batch_size // parts, update=False))
         return parts * passes + sum(unit.weight.flops for unit in cut.units)
 
     def _synchronous(self, name: str, micro_batches: int, cut: Balance) -> float:
         """Seconds per mini-batch: the schedule with the times of micro-batches, then the slowest process' update."""
-        units: tuple[StageWork, ...] = self._profile(self.config.batch_size // micro_batches, False)
+        units: tuple[StageWork, ...] = self._profile(self.config.batch_size // micro_batches, update=False)
         stages = Balance(units, cut.starts).stages
         costs = Costs(stages, DelaySchedule.none(len(stages)))
         plan = build_schedule(name, len(stages), self.processes, micro_batches)

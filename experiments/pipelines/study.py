@@ -39,8 +39,10 @@ class Study:
     traces: dict[str, list[list[Event]]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, network: str, width: int | None, variants: Sequence[str], options: argparse.Namespace) -> Study:
-        """Profile the network's layers, cut it, predict every variant's speed.
+    def of(
+        cls, network: str, width: int | None, variants: Sequence[str], options: argparse.Namespace, strategy: str = ""
+    ) -> Study:
+        """Profile the network's layers, cut it (for stages with the history of ``strategy``), predict all speeds.
 
         Raises:
             UserError: on an unknown variant, or without ``plain``.
@@ -53,7 +55,7 @@ class Study:
             dataset=options.dataset, data_root=options.data_root, network=network, width=width,
             batch_size=options.batch_size, lr=options.lr, schedule="constant",
         )  # fmt: skip
-        predictor = Predictor(config, processes, options.layer_repeats)
+        predictor = Predictor(config, processes, options.layer_repeats, strategy)
         job = Job(config, {k: predictor.balance(k).starts for k in sorted(stages)})
         return cls(job, options, [_row(name, predictor) for name in variants])
 

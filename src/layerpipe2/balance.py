@@ -1,12 +1,18 @@
-"""Balanced stages: time every layer on this machine, then cut where the slowest stage is as fast as possible.
+"""Balanced stages: cut where the slowest stage is as fast as possible, by the layers' times on this machine.
 
 A pipeline runs at the speed of its slowest stage. Floating-point operations say little about that: on a CPU a narrow
-convolution reaches a fraction of a wide one's rate. So ``profile`` times one real training step, layer by layer, and
-``balanced`` cuts by those times; its prediction can be held against the measured speed of the pipeline.
+convolution reaches a fraction of a wide one's rate. So :func:`layerpipe2.layer_times.profile` times real training
+steps, layer by layer, and ``balanced`` cuts by those times; its prediction can be held against the measured speed of
+the pipeline.
 
 >>> work = profile(layers, x, make_optimizer)
->>> best = balanced(work, stages=2)
+>>> delayed = profile(layers, x, make_optimizer, history=make_history("ema-span"))
+>>> best = balanced(work, stages=2, delayed=delayed)
 >>> stages = partition_at(layers, best.starts)
+
+Every stage but the last is delayed, and its weight history takes time of its own: several passes over all its weights
+per update. Where layers have many weights and small images that is as much as a layer; a cut that forgets it makes the
+first stages too long.
 
 The times stand in the place of operations, in s, so that all that ``layerpipe2.costs`` and ``layerpipe2.schedules``
 compute from operations holds for measured times on ``FlopDevice(1.0)``, whose speed is one second per second.
@@ -14,23 +20,13 @@ compute from operations holds for measured times on ``FlopDevice(1.0)``, whose s
 
 from __future__ import annotations
 
-import copy
-import statistics
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
-
-from layerpipe2.costs import Costs, FlopDevice, Link, StageWork, Work, measure
+from layerpipe2.costs import Costs, FlopDevice, Link, StageWork
 from layerpipe2.costs.partitions import chain_cuts, merge
 from layerpipe2.delays import CONVENTIONS
 from layerpipe2.errors import UserError
-
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
-_Times = tuple[list[float], list[float], list[float]]
 
 
 @dataclass(frozen=True)
@@ -38,14 +34,16 @@ class Balance:
     """A cut of a profiled network, and the speed that its times predict for one processor per stage.
 
     Attributes:
-        units: the profile, see :func:`profile`.
+        units: the profile, see :func:`layerpipe2.layer_times.profile`.
         starts: first unit of every stage, as ``layerpipe2.stages.partition_at`` wants it.
         link: the connection between two neighbours.
+        delayed: the profile with a weight history, for all stages but the last; by default there is none.
     """
 
     units: tuple[StageWork, ...]
     starts: tuple[int, ...]
     link: Link = field(default_factory=Link)
+    delayed: tuple[StageWork, ...] = ()
 
     @property
     def device(self) -> FlopDevice:
@@ -54,8 +52,9 @@ class Balance:
 
     @property
     def stages(self) -> tuple[StageWork, ...]:
-        """The profile of every stage."""
-        return merge(self.units, (*self.starts, len(self.units)))
+        """The profile of every stage, with its weight history if it is delayed."""
+        cuts = (*self.starts, len(self.units))
+        return (*merge(self.delayed or self.units, cuts)[:-1], merge(self.units, cuts)[-1])
 
     @property
     def seconds(self) -> tuple[float, ...]:
@@ -64,8 +63,8 @@ class Balance:
 
     @property
     def sequential(self) -> float:
-        """Time in s of one mini-batch on one processor that does all stages."""
-        return sum(self.seconds)
+        """Time in s of one mini-batch on one processor that does everything, without delays."""
+        return sum(unit.total.flops for unit in self.units)
 
     def period(self, convention: str = "layerpipe2") -> float:
         """Predicted time in s per mini-batch of the asynchronous pipeline, in the steady state.
@@ -85,95 +84,24 @@ class Balance:
         return self.sequential / self.period(convention)
 
 
-def balanced(units: Sequence[StageWork], stages: int, link: Link | None = None) -> Balance:
+def balanced(
+    units: Sequence[StageWork], stages: int, link: Link | None = None, *, delayed: Sequence[StageWork] = ()
+) -> Balance:
     """The contiguous cut whose slowest stage or link is fastest; among equals, the one that sends the fewest bytes.
 
     Exact, by dynamic programming over (stages, units) (``layerpipe2.costs.partitions``).
 
     Args:
-        units: measured times per unit, see :func:`profile`.
+        units: measured times per unit, see :func:`layerpipe2.layer_times.profile`.
         stages: from 1 to ``len(units)``.
         link: the connection between neighbours; None: transfers take no time.
+        delayed: measured times with a weight history, which all stages but the last one have.
 
     Raises:
         UserError: if there are more stages than units, or none.
     """
     link = link or Link()
     cuts = [(float(unit.output_bytes), float(unit.output_bytes)) for unit in units[:-1]]
-    ends = chain_cuts([unit.total.flops for unit in units], cuts, stages, link.occupation)
-    return Balance(tuple(units), ends[:-1], link)
-
-
-def profile(
-    units: Sequence[nn.Module],
-    x: Tensor,
-    make_optimizer: MakeOptimizer | None = None,
-    *,
-    repeats: int = 9,
-    warmup: int = 2,
-) -> tuple[StageWork, ...]:
-    """Time real training steps of float32 units, layer by layer, with the current number of threads.
-
-    Args:
-        units: the network as a flat list, input side first; copied, so that they stay as they are.
-        x: one mini-batch of inputs (B, ...), on the units' device.
-        make_optimizer: parameters -> optimizer; its update then counts too.
-        repeats: timed steps, of which the median counts for every unit on its own.
-        warmup: steps before them.
-
-    Returns:
-        One item per unit: median seconds in ``forward``, in ``activation`` (the whole backward pass) and in
-        ``weight`` (the update, which starts when the gradient is already on its way); sizes in bytes.
-
-    Raises:
-        UserError: on counts out of range, or a unit that refuses its input.
-    """
-    for name, value, least in (("repeats", repeats, 1), ("warmup", warmup, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise UserError(f"{name} of the profile is {value!r}; give an integer of at least {least}")
-    sizes = measure(units, x.shape[1:], x.shape[0])
-    copies = [copy.deepcopy(unit) for unit in units]
-    optimizers = [_optimizer(unit, make_optimizer) for unit in copies]
-    steps = [_step(copies, optimizers, x) for _ in range(warmup + repeats)][warmup:]
-    found = []
-    for number, size in enumerate(sizes):
-        forward, backward, update = (Work(statistics.median(step[kind][number] for step in steps)) for kind in range(3))
-        found.append(replace(size, forward=forward, activation=backward, weight=update))
-    return tuple(found)
-
-
-def _optimizer(unit: nn.Module, make: MakeOptimizer | None) -> Optimizer | None:
-    parameters = [p for p in unit.parameters() if p.requires_grad]
-    return make(parameters) if make is not None and parameters else None
-
-
-def _step(units: Sequence[nn.Module], optimizers: Sequence[Optimizer | None], x: Tensor) -> _Times:
-    """One training step; seconds per unit of forward pass, backward pass and update."""
-    forward, backward, update = list[float](), list[float](), list[float]()
-    inputs, outputs = list[Tensor](), list[Tensor]()
-    for number, unit in enumerate(units):
-        inputs.append(x.detach().requires_grad_(number > 0))
-        start = _now(x)
-        x = unit(inputs[-1])
-        forward.append(_now(x) - start)
-        outputs.append(x)
-    gradient: Tensor | None = torch.full_like(x, 1 / x.numel())
-    for source, y in zip(reversed(inputs), reversed(outputs), strict=True):
-        start = _now(x)
-        if y.requires_grad:
-            y.backward(gradient)  # type: ignore[no-untyped-call]
-        backward.append(_now(x) - start)
-        gradient = source.grad
-    for unit, optimizer in zip(units, optimizers, strict=True):
-        start = _now(x)
-        if optimizer is not None:
-            optimizer.step()
-        update.append(_now(x) - start)
-        unit.zero_grad(set_to_none=True)
-    return forward, backward[::-1], update
-
-
-def _now(x: Tensor) -> float:
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-    return time.perf_counter()
+    last, others = ([unit.total.flops for unit in work] for work in (units, delayed or units))
+    ends = chain_cuts(others, cuts, stages, link.occupation, last=last)
+    return Balance(tuple(units), ends[:-1], link, tuple(delayed))

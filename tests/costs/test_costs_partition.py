@@ -110,21 +110,24 @@ def test_double_delay_hides_what_single_delay_exposes():
     assert periods["pipedream"] == pytest.approx(compute + 2 * (stages - 1) * latency / stages)
 
 
+@pytest.mark.parametrize("other_last", [False, True])
 @pytest.mark.parametrize("seed", range(30))
-def test_chain_cuts_equal_exhaustive_search(seed):
+def test_chain_cuts_equal_exhaustive_search(seed, other_last):
     draw = random.Random(seed)
     n = draw.randint(1, 8)
     parts = draw.randint(1, n)
     loads = [draw.randint(1, 9) for _ in range(n)]
     cuts = [(float(draw.randint(0, 9)), float(draw.randint(0, 9))) for _ in range(n - 1)]
 
+    last = [draw.randint(1, 9) for _ in range(n)] if other_last else loads
+
     def value(starts):
-        runs = [sum(loads[a:b]) for a, b in itertools.pairwise(starts)]
+        runs = [sum((last if b == n else loads)[a:b]) for a, b in itertools.pairwise(starts)]
         inner = [cuts[i - 1] for i in starts[1:-1]]
         return max([*runs, *(max(c) / 2 for c in inner)]), sum(map(sum, inner))
 
     choices = [(0, *inner, n) for inner in itertools.combinations(range(1, n), parts - 1)]
-    found = chain_cuts(loads, cuts, parts, lambda size: size / 2)
+    found = chain_cuts(loads, cuts, parts, lambda size: size / 2, last=last if other_last else None)
     assert value(found) == min(map(value, choices))
 
 

@@ -4,6 +4,7 @@ import argparse
 import csv
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -119,8 +120,9 @@ def test_accumulated_micro_batches_train_like_whole_ones():
 def test_predictions_are_those_of_the_schedules(monkeypatch):
     """Eight equal units, a third of the time forward; the update takes as long as one unit's backward pass."""
 
-    def profiled(work, ranks, config, size, update, repeats):
-        return [(StageWork(Work(size), Work(2 * size), Work(2 * size if update else 0)),) * 8]
+    def profiled(work, ranks, config, size, update, strategy, repeats):
+        update = {"": 2 * size, "stash": 2 * size, "ema-span": 3 * size}[strategy] if update else 0
+        return [(StageWork(Work(size), Work(2 * size), Work(update)),) * 8]
 
     monkeypatch.setattr(predict, "run_ranks", profiled)
     predictor = predict.Predictor(CONFIG, 2, 1)
@@ -136,6 +138,10 @@ def test_predictions_are_those_of_the_schedules(monkeypatch):
     assert predictor.speedup("zero-bubble/4") is None
     assert predictor.speedup("async/stash/pipedream") == pytest.approx(2)
     assert predictor.speedup("async/stash/split") == pytest.approx(2)
+    assert predictor.speedup("async/ema-span") == pytest.approx(40 / 24)  # its first stage is slower by a fifth
+    with_history = predict.Predictor(replace(CONFIG, batch_size=60), 2, 1, "ema-span")
+    assert with_history.balance(2).seconds == (24 * 60, 20 * 60)
+    assert with_history.balance(1).sequential == 40 * 60
     assert predictor.speedup("exact") == pytest.approx(1)
     assert predictor.speedup("exact/split") is None
 

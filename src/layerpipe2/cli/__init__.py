@@ -42,7 +42,7 @@ examples:
   layerpipe2 balance                                   the MLP on digits in two stages, with SGD's update
   layerpipe2 balance --optimizer adamw --threads 2 --repeats 25
   layerpipe2 balance --network resnet18 --stages 2     time every layer, cut where the slower stage is fastest
-  layerpipe2 balance --network vgg --dataset cifar10 --batch-size 128 --stages 4
+  layerpipe2 balance --network vgg --dataset cifar10 --batch-size 128 --stages 4 --strategy ema-span
 
 Times are those of this machine, now: let nothing else run. The prediction leaves out transfers between processes.
 In Python: layerpipe2.balance.
@@ -85,7 +85,9 @@ def make_parser() -> argparse.ArgumentParser:
     add_run_options(delays, only=pipeline_options())
     delays.add_argument("--ticks", type=int, metavar="N", help="columns of the grid; default: two batches through")
     balance = _command(commands, "balance", "time the layers and cut them into equally slow stages", _BALANCE_EXAMPLES)
-    add_run_options(balance, only=("dataset", "batch_size", "network", "width", "optimizer", "threads", "device"))
+    add_run_options(
+        balance, only=("dataset", "batch_size", "network", "width", "strategy", "optimizer", "threads", "device")
+    )
     balance.add_argument("--stages", type=int, default=2, metavar="N", help="stages, one per process; default: 2")
     balance.add_argument("--repeats", type=int, default=9, metavar="N", help="timed steps; default: 9")
     launch_options(_command(commands, "launch", "start the ranks of a pipeline on this machine", _LAUNCH_EXAMPLES))

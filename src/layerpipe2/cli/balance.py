@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import torch
 
 from layerpipe2 import networks
-from layerpipe2.balance import Balance, balanced, profile
+from layerpipe2.balance import Balance, balanced
 from layerpipe2.cli.options import config_from
 from layerpipe2.costs import StageWork
 from layerpipe2.data import DATASETS, load
+from layerpipe2.history import make_history
+from layerpipe2.layer_times import profile
 from layerpipe2.runs.config import Rule, check
 from layerpipe2.runs.inputs import resolve_device
 from layerpipe2.runs.optim import optimizer_factory
@@ -37,20 +40,25 @@ def run(options: argparse.Namespace) -> None:
     )
     units = [unit.to(device) for unit in units]
     x = torch.randn(config.batch_size, *spec.image_shape, device=device)
-    best = balanced(profile(units, x, optimizer_factory(config), repeats=options.repeats), options.stages)
+    optimizer, history = optimizer_factory(config), make_history(config.strategy)
+    plain = profile(units, x, optimizer, repeats=options.repeats)
+    delayed = profile(units, x, optimizer, history=history, repeats=options.repeats)
+    best = balanced(plain, options.stages, delayed=delayed)
     print(f"{config.network} for {config.dataset}: {len(units)} layers, mini-batches of {config.batch_size}, "
-          f"{config.optimizer}, {config.threads} thread(s), median of {options.repeats} steps\n")  # fmt: skip
+          f"{config.optimizer}, strategy {config.strategy}, {config.threads} thread(s), median of {options.repeats} "
+          "steps; the last stage has no history\n")  # fmt: skip
     print(f"{unit_table(best)}\n\n{stage_table(best)}\n")
     print(prediction(best))
 
 
 def unit_table(cut: Balance) -> str:
-    """One line per layer: its stage, parameters, output per mini-batch and times in ms."""
-    lines = ["layer  stage  parameters  output kB  forward ms  backward ms  update ms"]
+    """One line per layer: stage, parameters, output per mini-batch, times in ms (history: what a delay adds)."""
+    lines = ["layer  stage  parameters  output kB  forward ms  backward ms  update ms  history ms"]
     stages = [sum(start <= i for start in cut.starts) - 1 for i in range(len(cut.units))]
-    for i, (k, unit) in enumerate(zip(stages, cut.units, strict=True)):
+    for i, (k, unit, delayed) in enumerate(zip(stages, cut.units, cut.delayed or cut.units, strict=True)):
         parameters, kilobytes = unit.parameter_bytes // 4, unit.output_bytes / 1e3
-        lines.append(f"{i:5d}  {k:5d}  {parameters:10,d}  {kilobytes:9.1f}  {_times(unit)}")
+        history = 1e3 * (delayed.total.flops - unit.total.flops)
+        lines.append(f"{i:5d}  {k:5d}  {parameters:10,d}  {kilobytes:9.1f}  {_times(unit)}  {history:10.3f}")
     return "\n".join(lines)
 
 
@@ -60,7 +68,7 @@ def stage_table(cut: Balance) -> str:
     ends = (*cut.starts[1:], len(cut.units))
     for k, (first, end, seconds) in enumerate(zip(cut.starts, ends, cut.seconds, strict=True)):
         layers = f"{first}-{end - 1}" if end - first > 1 else str(first)
-        lines.append(f"{k:5d}  {layers:>6}  {1e3 * seconds:6.2f}  {seconds / cut.sequential:5.1%}")
+        lines.append(f"{k:5d}  {layers:>6}  {1e3 * seconds:6.2f}  {seconds / sum(cut.seconds):5.1%}")
     return "\n".join(lines)
 
 
@@ -72,7 +80,7 @@ def prediction(cut: Balance) -> str:
         f"{1e3 * cut.period():.2f} ms, {cut.speedup():.2f}x"
     )
     group = -(-len(cut.units) // count)
-    even = Balance(cut.units, tuple(range(0, len(cut.units), group)), cut.link)
+    even = replace(cut, starts=tuple(range(0, len(cut.units), group)))
     stages = len(even.starts)
     return f"{text}\nby group size {group} ({stages} stages): predicted {even.speedup():.2f}x"
 

@@ -16,12 +16,17 @@ Cut = tuple[float, float]
 
 
 def chain_cuts(
-    loads: Sequence[float], cuts: Sequence[Cut], parts: int, occupation: Callable[[float], float]
+    loads: Sequence[float],
+    cuts: Sequence[Cut],
+    parts: int,
+    occupation: Callable[[float], float],
+    *,
+    last: Sequence[float] | None = None,
 ) -> tuple[int, ...]:
     """Where to cut a chain of n items into ``parts`` non-empty runs.
 
     ``loads`` (n,) are the items' times in s, ``cuts`` (n - 1,) the bytes after each item but the last, ``occupation``
-    turns bytes into s on a link of one direction.
+    turns bytes into s on a link of one direction. Where items take another time in the last run, ``last`` has it (n,).
 
     Returns:
         Starts of the runs and n: (parts + 1,). The largest run or link time is least, then the sum of bytes.
@@ -32,17 +37,21 @@ def chain_cuts(
     n = len(loads)
     if isinstance(parts, bool) or not isinstance(parts, int) or not 1 <= parts <= n:
         raise UserError(f"cannot cut {n} layers into {parts!r} stages; give an integer from 1 to {n}")
-    sums = [0.0, *accumulate(loads)]
+    sums, last_sums = ([0.0, *accumulate(times)] for times in (loads, loads if last is None else last))
     links = [0.0, *(max(occupation(right), occupation(left)) for right, left in cuts)]
     bytes_ = [0.0, *(right + left for right, left in cuts)]
 
+    def time(i: int, j: int) -> float:
+        of = last_sums if j == n else sums
+        return max(of[j] - of[i], links[i])
+
     def worst(best: float, i: int, j: int) -> float:
-        return max(best, sums[j] - sums[i], links[i])
+        return max(best, time(i, j))
 
     bound = _solve(n, parts, worst)[0] * (1 + 1e-12)
 
     def least_bytes(best: float, i: int, j: int) -> float:
-        return best + bytes_[i] if max(sums[j] - sums[i], links[i]) <= bound else float("inf")
+        return best + bytes_[i] if time(i, j) <= bound else float("inf")
 
     return _solve(n, parts, least_bytes)[1]
 
