@@ -19,6 +19,7 @@ import torch.nn.functional as F
 
 from layerpipe2 import DelaySchedule, PipelinedModule, make_history, networks, partition
 from layerpipe2.data import BatchLoader, TensorSplit
+from layerpipe2.heap import keep_freed_memory
 from layerpipe2.runs.provenance import provenance
 
 Precision = Literal["native", "bf16"]
@@ -75,6 +76,7 @@ def make_optimizer(parameters: Any, fused: bool) -> torch.optim.Optimizer:
 def main() -> None:
     """Time all variants, print the table, write the figures."""
     options = _parser().parse_args()
+    keep_freed_memory()
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")
     variants = _variants(device)

@@ -13,8 +13,8 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-# What these do can't change a number: names of errors, reading and writing, the display, provenance.
-_PLUMBING = ("__init__", "console", "errors", "runs/provenance", "runs/records", "study/pool")
+# What these do can't change a number: names of errors, reading and writing, the display, memory, provenance.
+_PLUMBING = ("__init__", "console", "errors", "heap", "runs/provenance", "runs/records", "study/pool")
 PLUMBING = {f"src/layerpipe2/{name}.py" for name in _PLUMBING} | {
     f"src/layerpipe2/{package}/__init__.py" for package in ("runs", "study")
 }

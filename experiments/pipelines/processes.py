@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 
 from layerpipe2.errors import UserError
+from layerpipe2.heap import keep_freed_memory
 
 T = TypeVar("T")
 
@@ -109,6 +110,7 @@ def _rank(
     arguments: tuple[Any, ...],
 ) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    keep_freed_memory()
     torch.set_num_threads(1)
     limit = timedelta(seconds=timeout + 60)  # the caller's comes first
     answer: tuple[float | None, Any]

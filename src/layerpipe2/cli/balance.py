@@ -12,6 +12,7 @@ from layerpipe2.balance import Balance, balanced
 from layerpipe2.cli.options import config_from
 from layerpipe2.costs import StageWork
 from layerpipe2.data import DATASETS, load
+from layerpipe2.heap import keep_freed_memory
 from layerpipe2.history import make_history
 from layerpipe2.layer_times import profile
 from layerpipe2.runs.config import Rule, check
@@ -33,6 +34,7 @@ def run(options: argparse.Namespace) -> None:
     if config.dataset not in DATASETS:
         load(config.dataset)  # says which names there are
     spec, device = DATASETS[config.dataset], resolve_device(config.device)
+    keep_freed_memory()
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     units = networks.build(

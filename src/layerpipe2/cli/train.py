@@ -10,6 +10,7 @@ from pathlib import Path
 from layerpipe2.cli.options import config_from
 from layerpipe2.data import load
 from layerpipe2.errors import UserError
+from layerpipe2.heap import keep_freed_memory
 from layerpipe2.runs.records import Record, writable_folder, write_json
 from layerpipe2.runs.train import train_run
 from layerpipe2.runtime.launched import pipeline_strategy, processes_used
@@ -22,6 +23,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: on bad settings, data or output folder, before any training.
     """
+    keep_freed_memory()
     config = config_from(options)
     out = Path(options.out) if options.out else None
     if out is not None:

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from pytorch_lightning.strategies import SingleDeviceStrategy
 
 from layerpipe2.errors import UserError
+from layerpipe2.heap import keep_freed_memory
 from layerpipe2.pipeline import PipelinedModule
 from layerpipe2.ranks.agreement import check_agreement, standard_facts
 from layerpipe2.ranks.store import agent_hosts_store, first_line, host_store, join_store
@@ -92,6 +93,7 @@ class PipelineStrategy(SingleDeviceStrategy):
 
     def setup_environment(self) -> None:
         """Join the other processes, see that they run the same code, and begin to watch over them."""
+        keep_freed_memory()
         if not dist.is_initialized():
             self._join()
         self.global_rank, self.processes = dist.get_rank(), dist.get_world_size()

@@ -18,6 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from layerpipe2.errors import UserError
+from layerpipe2.heap import keep_freed_memory
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.records import Record, writable_folder, write_json
 
@@ -57,7 +58,7 @@ def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """
     _start_server()
     context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(jobs, context, initializer=_follow_parent) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=_begin) as pool:
         try:
             yield pool
         except BrokenProcessPool:
@@ -77,8 +78,9 @@ def _start_server() -> None:
         signal.signal(signal.SIGINT, previous)
 
 
-def _follow_parent() -> None:
-    """In a worker: end when the parent has ended, however it did."""
+def _begin() -> None:
+    """In a worker: keep memory for the next step; end when the parent has ended, however it did."""
+    keep_freed_memory()
     parent = multiprocessing.parent_process()
     assert parent is not None
 
