@@ -129,9 +129,7 @@ def test_delays_of_your_own(capsys):
 def test_balance_shows_layers_stages_and_the_predicted_speed(capsys):
     assert main(["balance", "--network", "resnet-small", "--width", "2", "--stages", "3", "--repeats", "1"]) == 0
     text = capsys.readouterr().out
-    assert (
-        "resnet-small for digits: 8 layers, mini-batches of 64, sgd, strategy stash, 1 thread(s)" in text
-    )
+    assert "resnet-small for digits: 8 layers, mini-batches of 64, sgd, strategy stash, 1 thread(s)" in text
     layers = re.findall(r"^ +(\d)  +(\d)  +[\d,]+  +[\d.]+(?:  +-?[\d.]+){4}$", text, re.MULTILINE)
     assert [layer for layer, _ in layers] == list("01234567")
     assert sorted({stage for _, stage in layers}) == ["0", "1", "2"]

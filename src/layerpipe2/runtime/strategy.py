@@ -93,9 +93,9 @@ class PipelineStrategy(SingleDeviceStrategy):
 
     def setup_environment(self) -> None:
         """Join the other processes, see that they run the same code, and begin to watch over them."""
-        keep_freed_memory()
         if not dist.is_initialized():
             self._join()
+        keep_freed_memory()
         self.global_rank, self.processes = dist.get_rank(), dist.get_world_size()
         self.local_rank = int(os.environ["LOCAL_RANK"])  # the first one on each machine prepares the data
         # Nothing is to be reduced: every process logs the last one's metrics.
