@@ -44,4 +44,5 @@ def setting(dataset: str, convention: str) -> str:
 
 def stages_label(num_stages: int, group_size: int) -> str:
     """How a partition is named on axes."""
-    return f"{num_stages} stages ({group_size} unit{'s' if group_size > 1 else ''} each)"
+    units = f"up to {group_size} units" if group_size > 1 else "1 unit"
+    return f"{num_stages} stages ({units} each)"

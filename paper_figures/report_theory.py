@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from paper_figures import tables_theory
 from paper_figures.claims.costs import layerpipe_in_our_model
+from paper_figures.figures.reconstruction_theory import misfit
+from paper_figures.records import Records
 from paper_figures.render import Block, Bullets, Heading, Image, Table, Text
+from paper_figures.style import style
 from paper_figures.theory_records import Theory
 
 
@@ -27,22 +30,30 @@ def derivation(theory: Theory) -> list[Block]:
     ]
 
 
-def stability() -> list[Block]:
+def stability(records: Records) -> list[Block]:
     """What a delay costs in learning rate, and how well the past can be rebuilt: theory against measurement."""
     return [
         Heading("Theory against measurement: stability and reconstruction"),
         Text(
             "A late gradient bounds the learning rate: on a quadratic of curvature λ, descent with delay d is stable "
-            "exactly below ηλ = 2 sin(π / (4d + 2)), and momentum lowers this bound. `layerpipe2 stability` gives it "
-            "for any partition."
+            "exactly below ηλ = 2 sin(π / (4d + 2)). Without a delay momentum raises this bound; with one it lowers "
+            "it, by far more. `layerpipe2 stability` gives it for any partition."
         ),
         Image("stability", "Largest stable step over the delay, growth around the bound, and a deep linear network."),
         Text(
             "Each decay rule has an error in closed form if the updates are correlated like AR(1) noise. With the "
-            "optimizer's momentum as the correlation it is a prediction without a free number; fitted, it has two."
+            "optimizer's momentum as the correlation it is a prediction without a free number; fitted, it has two. "
+            + _misfit(records)
         ),
         Image("reconstruction_theory", "Error of the reconstructed weights over the delay: theory and training runs."),
     ]
+
+
+def _misfit(records: Records) -> str:
+    """How far off the prediction without a free number is."""
+    told = [f"{style(name).label} {low:+.0%} to {high:+.0%}".replace("%", " %")
+            for name, (low, high) in misfit(records).items()]  # fmt: skip
+    return f"Measured errors over that prediction, less one, over networks and delays: {'; '.join(told) or 'none'}."
 
 
 def costs() -> list[Block]:

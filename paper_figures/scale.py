@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
-_TICKS = (50, 90, 99, 80, 95, 98, 99.5, 0, 20, 60, 70, 40, 97, 99.8, 99.9)  # the first ones go first
+_TICKS = (50, 90, 99, 80, 95, 98, 99.5, 0, 20, 60, 70, 40, 97, 98.5, 99.8, 99.9)  # the first ones go first
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Claim:
         verdict: ``reproduced``, ``not reproduced`` or ``inconclusive (n=...)``.
         test: how the verdict is found from the data.
         evidence: sentences with the numbers.
-        caveat: what a reader of the verdict alone must know, as a clause after "but"; empty if nothing.
+        caveat: what a reader of the verdict alone must know; empty if nothing.
     """
 
     key: str
@@ -49,7 +49,7 @@ class Claim:
     @property
     def told(self) -> str:
         """The verdict with its caveat, where a reader sees no evidence beside it."""
-        return self.verdict + (f" (but {self.caveat})" if self.caveat else "")
+        return self.verdict + (f" ({self.caveat})" if self.caveat else "")
 
 
 STATEMENTS: Mapping[str, str] = {

@@ -45,8 +45,20 @@ def informative(table: pd.DataFrame, records: Records) -> pd.DataFrame:
 
 
 def cells(records: Records, settings: Settings) -> pd.DataFrame:
-    """Each reconstruction against stash, per network and partition; the block is the seed. One Holm family."""
-    return compare(_paired(records, "stash"), CELL, ["seed"], settings)
+    """Each reconstruction against stash, per network and partition; the block is the seed.
+
+    One Holm family with this project's own (:func:`own_cells`): none gets an easier test than another.
+    """
+    return _of(_all_cells(records, settings), reconstructions)
+
+
+def _all_cells(records: Records, settings: Settings) -> pd.DataFrame:
+    everything = _paired(records, "stash", lambda names: [*reconstructions(names), *own(names)])
+    return compare(everything, CELL, ["seed"], settings)
+
+
+def _of(table: pd.DataFrame, select: Callable[[Sequence[str]], list[str]]) -> pd.DataFrame:
+    return table[table["strategy"].isin(select(list(table["strategy"].unique())))].reset_index(drop=True)
 
 
 def pooled(records: Records, settings: Settings, reference: str = "stash") -> pd.DataFrame:
@@ -72,9 +84,18 @@ def control(records: Records, settings: Settings) -> pd.DataFrame:
     return compare(paired[paired["strategy"] == "latest"], ["strategy"], _BLOCK, settings)
 
 
+def deepest(records: Records, settings: Settings) -> pd.DataFrame:
+    """Latest weights and every reconstruction against stash, at each network's largest number of stages that trains."""
+    paired = informative(pairs(records.runs, "stash"), records)
+    paired = paired[paired["num_stages"] == paired.groupby("network")["num_stages"].transform("max")]
+    names = ordered(["latest", *reconstructions(paired["strategy"].unique())])
+    rows = [paired[paired["strategy"] == name] for name in names]
+    return compare(pd.concat(rows), ["strategy"], _BLOCK, settings)
+
+
 def own_cells(records: Records, settings: Settings) -> pd.DataFrame:
-    """This project's own reconstructions against stash, per network and partition. A Holm family of its own."""
-    return compare(_paired(records, "stash", own), CELL, ["seed"], settings)
+    """This project's own reconstructions against stash, per network and partition; see :func:`cells`."""
+    return _of(_all_cells(records, settings), own)
 
 
 def own_pooled(records: Records, settings: Settings, reference: str = "stash") -> pd.DataFrame:

@@ -41,7 +41,10 @@ def tradeoff(table: pd.DataFrame) -> Figure:
         axes[0, 0].set_ylabel("work of slowest stage\n(% of network)")
         axes[1, 0].set_ylabel("speed over one processor")
         style.legend(figure, _tradeoff_handles(), columns=5)
-        style.note(figure, f"Numbers at points: units per stage. Modelled: {_rate()} per processor.\n{_SETTING}")
+        style.note(
+            figure,
+            f"Numbers at points: units per stage. Modelled: {_rate()} per processor; dashed: one of them.\n{_SETTING}",
+        )
         return figure
 
 
@@ -63,7 +66,7 @@ def _draw_front(axis: Any, mine: pd.DataFrame) -> None:
         last = row.communication, row.share
     axis.set_ylim(0, 105)
     axis.set_xlim(left=0)
-    axis.set_xlabel("MB per mini-batch")
+    axis.set_xlabel("sent (MB per mini-batch)")
 
 
 def _draw_speed(axis: Any, mine: pd.DataFrame) -> None:

@@ -68,7 +68,7 @@ def _charts(lines: dict[str, Timeline], window: tuple[float, float], note: str, 
         for axis, (title, line) in zip(axes.flat, lines.items(), strict=True):
             _draw_chart(axis, line, window, line.schedule.num_stages == layers)
             axis.set_title(title, loc="left", pad=2)
-        axes.flat[-1].set_xlabel("time (units of one task)" if not layers else "time")
+        axes.flat[-1].set_xlabel("time (units of one task)" if not layers else "time (in the unit of the tasks' times)")
         used = {event.action.kind for line in lines.values() for event in line.events}
         colors = {text: color for kind, (text, color) in _KINDS.items() if kind in used}
         handles = [Patch(facecolor=color, edgecolor="#555555", label=text) for text, color in colors.items()]

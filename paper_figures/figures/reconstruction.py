@@ -23,7 +23,7 @@ def reconstruction(records: Records) -> Figure:
     exact, drawn = table[table["max"] < _EXACT], table[table["max"] >= _EXACT]
     networks = [name for name in records.networks if name in set(table["network"])] or records.networks[:1]
     with style.context():
-        figure, axes = style.panels(networks, 2.7, "relative error of\nreconstructed weights")
+        figure, axes = style.panels(networks, 2.7, "relative error of reconstructed\nweights (log scale)")
         for network, axis in axes.items():
             _draw(axis, drawn[drawn["network"] == network])
             axis.set_xlabel("delay (updates)")

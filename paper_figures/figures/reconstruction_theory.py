@@ -15,7 +15,7 @@ from layerpipe2.theory import reconstruction
 from paper_figures import labels, style
 from paper_figures.records import CONFIGURATION, Records
 
-SHOWN = ("ema-window", "ema-span", "ema-lsq", "pair")
+SHOWN = ("ema-0.9", "ema-window", "ema-running", "ema-span", "ema-lsq", "pair")
 """The strategies that are drawn, where they were measured; the correlation is fitted to all that were."""
 
 _EXACT = 1e-4
@@ -38,7 +38,7 @@ def draw(measured: pd.DataFrame, dataset: str, convention: str) -> Figure:
     kept = kept[~kept["strategy"].str.endswith("-raw")].assign(momentum=kept["momentum"].fillna(0.0))
     groups = list(kept.groupby(["network", "momentum"], sort=True))
     with style.context():
-        figure, axes = style.canvas(4.4, max(1, len(groups)), 2, sharex="col", sharey="col")
+        figure, axes = style.canvas(4.4, max(1, len(groups)), 2, sharex="col", sharey=True)
         for column, ((network, momentum), rows) in zip(axes.T, groups, strict=False):
             fit = reconstruction.fitted(rows.to_dict("records"))
             share = fit.white / (1 + fit.white)
@@ -47,10 +47,26 @@ def draw(measured: pd.DataFrame, dataset: str, convention: str) -> Figure:
             _panel(column[0], rows, Updates(float(momentum)))
             _panel(column[1], rows, fit)
             column[1].set_xlabel("delay (updates)")
-        figure.supylabel("relative error of reconstructed weights", fontsize=8)
+        figure.supylabel("relative error of reconstructed weights (log scale)", fontsize=8)
         style.legend(figure, _handles(kept))
         style.note(figure, _note(kept, dataset, convention))
         return figure
+
+
+def misfit(records: Records) -> dict[str, tuple[float, float]]:
+    """Strategy -> least and largest mean error over its theory, less one, over networks and delays.
+
+    The theory is that of the figure's upper row, with the optimizer's momentum for the correlation.
+    """
+    found: dict[str, list[float]] = {}
+    momentum = records.runs.groupby("network")["momentum"].first()
+    means = records.reconstruction.groupby(["network", "strategy", "delay"])["relative_error"].mean()
+    for (network, strategy, delay), measured in means.items():
+        if strategy in SHOWN and delay > 0 and measured > _EXACT:
+            theory = reconstruction.error(strategy, int(delay), Updates(float(momentum[network])))
+            if theory > _EXACT:
+                found.setdefault(strategy, []).append(float(measured) / theory - 1)
+    return {name: (min(found[name]), max(found[name])) for name in style.ordered(found)}
 
 
 def _panel(axis: Any, rows: pd.DataFrame, updates: Updates) -> None:

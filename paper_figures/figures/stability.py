@@ -32,7 +32,11 @@ def stability(measured: pd.DataFrame) -> Figure:
         _bounds(first, measured)
         _growths(second, measured)
         _chains(third, measured)
-        style.note(figure, "Lines: theory. Markers: measured with the training engine (exact stashing).")
+        style.note(
+            figure,
+            "Lines: theory. Markers: measured with the training engine (exact stashing).\n"
+            "η learning rate; λ curvature; tr H sum of the stages' curvatures; m momentum.",
+        )
         return figure
 
 

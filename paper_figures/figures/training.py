@@ -161,8 +161,8 @@ def _draw_cell(axis: Any, x: float, percent: pd.Series, looks: style.Style) -> N
 
 def _accuracy_note(records: Records, done: pd.DataFrame) -> str:
     diverged = len(records.runs) - len(done)
-    lost = f" Crosses: number of diverged runs ({diverged} of {len(records.runs)} in all)." if diverged else ""
+    lost = f"Crosses: number of diverged runs ({diverged} of {len(records.runs)} in all). " if diverged else ""
     return (
-        f"Markers: mean of the completed runs (dots); bars: their range, n = {_counted(done)} seeds.{lost}\n"
-        f"{labels.setting(records.dataset, records.convention)}"
+        f"Markers: mean of the completed runs (dots); bars: their range, n = {_counted(done)} seeds; "
+        f"grey: range of sequential training.\n{lost}{labels.setting(records.dataset, records.convention)}"
     )
