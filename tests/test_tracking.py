@@ -1,6 +1,7 @@
 """Copies of records in MLflow: once each, never left running."""
 
 import json
+from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -76,6 +77,25 @@ def test_the_script_counts_what_is_new(place, tmp_path, capsys):
     script.main([*arguments, "--summary", str(tmp_path / "tracked.json")])
     script.main(arguments)
     assert json.loads((tmp_path / "tracked.json").read_text()) == {"records": 1}
-    first, second = capsys.readouterr().out.strip().split("\n")
+    first, second = capsys.readouterr().out.strip().split("\n")  # no links without a port
     assert first.startswith("1 of 1 runs were new")
     assert second.startswith("0 of 1 runs were new")
+
+
+def test_the_script_prints_a_link_to_every_table_of_runs(place, tmp_path, capsys):
+    for name in ("digits", "cifar10"):
+        write_json(tmp_path / "runs" / f"{name}.json", record(dataset=name))
+    arguments = ["--runs", str(tmp_path / "runs"), "--database", str(place[0]), "--artifacts", str(place[1])]
+    script.main([*arguments, "--port", "5017"])
+    client = MlflowClient(f"sqlite:///{place[0]}")
+    expected = []
+    for name in ("layerpipe2/cifar10", "layerpipe2/digits"):
+        identity = client.get_experiment_by_name(name).experiment_id
+        expected.append(f"{name}: http://127.0.0.1:5017/#/experiments/{identity}?workflowType=machine_learning")
+    assert capsys.readouterr().out.splitlines()[1:] == expected
+
+
+def test_make_ui_serves_the_port_of_its_links():
+    makefile = (Path(script.__file__).parents[1] / "Makefile").read_text()
+    recipe = makefile.partition("\nui:")[2].partition("\n\n")[0]
+    assert recipe.count("--port $(or $(PORT),5000)") == 2

@@ -35,14 +35,26 @@ def track(records: list[Record], database: Path, artifacts: Path) -> int:
     """
     client = MlflowClient(f"sqlite:///{database.resolve()}")
     new = 0
-    for name in sorted({record["config"]["dataset"] for record in records}):
-        experiment = _experiment(client, f"layerpipe2/{name}", artifacts)
+    for name in sorted({_name(record) for record in records}):
+        experiment = _experiment(client, name, artifacts)
         known = _logged(client, experiment)
         for record in records:
-            if record["config"]["dataset"] == name and fingerprint(record) not in known:
+            if _name(record) == name and fingerprint(record) not in known:
                 _log(client, experiment, record)
                 new += 1
     return new
+
+
+def experiments(records: list[Record], database: Path) -> dict[str, str]:
+    """Name -> identity in MLflow of the experiments that hold these records' copies."""
+    client = MlflowClient(f"sqlite:///{database.resolve()}")
+    found = (client.get_experiment_by_name(name) for name in sorted({_name(record) for record in records}))
+    return {experiment.name: str(experiment.experiment_id) for experiment in found if experiment is not None}
+
+
+def _name(record: Record) -> str:
+    """Of the experiment that a record belongs to: one per data set."""
+    return f"layerpipe2/{record['config']['dataset']}"
 
 
 def _experiment(client: MlflowClient, name: str, artifacts: Path) -> str:
