@@ -70,6 +70,28 @@ def test_schedule_compares_all_and_draws_one(capsys):
     assert capsys.readouterr().out.splitlines()[1].split()[2:] == [".", "F0", "BW0", "-", "F1", "BW1"]
 
 
+def test_derive_wraps_its_prose_for_the_terminal_only(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    assert main(["derive"]) == 0
+    printed = capsys.readouterr().out
+    assert "\n  [holds] delay law: delay of layer l = 2S, S =\n    stages after it (" in printed
+    assert all(len(line) <= 50 for line in printed.splitlines() if "  " not in line.strip())
+    assert main(["derive", "--out", str(tmp_path / "steps.txt")]) == 0
+    written = (tmp_path / "steps.txt").read_text()
+    assert written.split() == printed.split()
+    assert "\n  [holds] delay law: delay of layer l = 2S, S = stages after it (" in written
+
+
+def test_derive_explains_the_columns_of_its_tables(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    for arguments in ([], ["--step", "2"]):
+        assert main(["derive", *arguments]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        (legend,) = (line for line in lines if line.startswith("columns count registers: "))
+        head = next(line for line in lines if line.startswith("stage  operation"))
+        assert re.findall(r"(\w+) (?:\w -> \w|into \w|out of \w)", legend) == head.split()[2:]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
