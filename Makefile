@@ -51,8 +51,8 @@ lint: $(INSTALLED) ## check style, docstrings and types
 	@ruff format --check
 	@mypy
 
-ui: $(INSTALLED) ## browse all runs in MLflow at http://127.0.0.1:5000 (Ctrl-C ends it)
-	@python experiments/track.py
+ui: $(INSTALLED) ## browse all runs in MLflow on 127.0.0.1 (PORT=5000; Ctrl-C ends it); prints the links to open
+	@python experiments/track.py --port $(or $(PORT),5000)
 	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 		mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(or $(PORT),5000) --workers 1
 

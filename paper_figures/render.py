@@ -88,8 +88,11 @@ h2 {{ border-bottom: 1px solid var(--line); padding-bottom: .2rem; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: .85rem; margin: .5rem 0; }}
 th, td {{ text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0; }}
+th {{ vertical-align: bottom; }}
 tr {{ border-bottom: 1px solid var(--line); }}
-td {{ font-variant-numeric: tabular-nums; }}
+td {{ font-variant-numeric: tabular-nums; white-space: nowrap; }}
+td.prose {{ min-width: 12rem; white-space: normal; }}
+td.number, th.number {{ text-align: right; }}
 figure {{ margin: 1.5rem 0; }}
 figure img {{ width: 100%; min-width: 34rem; height: auto; background: white; }}
 figcaption {{ color: var(--quiet); font-size: .9rem; }}
@@ -131,8 +134,22 @@ def _inline(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
+_PROSE = 40  # characters; a column with a longer cell is wrapped
+_NUMBER = re.compile(r"[-+]?\d|–$")  # how the cells of a column begin that is aligned to the right; – is no value
+
+
+def _column_class(cells: Sequence[str]) -> str:
+    """Attribute of a column's cells, by what they all hold; short texts have none."""
+    if max(map(len, cells), default=0) > _PROSE:
+        return ' class="prose"'
+    return ' class="number"' if cells and all(map(_NUMBER.match, cells)) else ""
+
+
 def _html_table(frame: pd.DataFrame) -> str:
-    head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in frame.columns)
-    rows = ["<tr>" + "".join(f"<td>{escape(str(v))}</td>" for v in row) + "</tr>" for row in frame.to_numpy()]
-    body = "\n".join(rows)
+    cells = [[str(value) for value in row] for row in frame.to_numpy()]
+    kinds = [_column_class([row[i] for row in cells]) for i in range(frame.shape[1])]
+    names = zip(frame.columns, kinds, strict=True)
+    head = "".join(f'<th scope="col"{kind}>{escape(str(name))}</th>' for name, kind in names)
+    rows = ["".join(f"<td{kind}>{escape(v)}</td>" for v, kind in zip(row, kinds, strict=True)) for row in cells]
+    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
     return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'

@@ -118,7 +118,19 @@ def test_delays_shows_stages_memory_and_grid(capsys):
         ("2", "8-9", "0"),
     ]
     assert re.search(r"^latest +0\.00$", text, re.MULTILINE)
+    assert "copies: of all the network's parameters, held beside the latest weights" in text
     assert re.search(r"^stage 2 +F0B0", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("width", "ticks"), [(20, 6), (80, 14), (400, 19)])
+def test_delays_draws_as_many_ticks_as_fit_the_terminal(width, ticks, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["delays"]) == 0
+    grid = capsys.readouterr().out.partition("\n\ntick")[2].splitlines()
+    assert grid[0].split() == [str(tick) for tick in range(ticks)]
+    assert max(map(len, grid)) <= max(width, len("stage 0") + 6 * len("  F0"))
+    assert main(["delays", "--ticks", "25"]) == 0
+    assert "  24\n" in capsys.readouterr().out
 
 
 def test_delays_of_your_own(capsys):

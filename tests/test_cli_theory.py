@@ -67,7 +67,50 @@ def test_schedule_compares_all_and_draws_one(capsys):
     assert main(["schedule", "--processors", "3"]) == 0
     assert "interleaved" not in capsys.readouterr().out  # eight batches are no multiple of three
     assert main(["schedule", "pipedream", "--processors", "2", "--until", "6"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split()[2:] == [".", "F0", "BW0", "-", "F1", "BW1"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["time", *"012345"]
+    assert lines[2].split()[2:] == [".", "F0", "BW0", "-", "F1", "BW1"]
+    assert lines[3].startswith("F forward, B activation gradient, W weight gradient, BW both")
+
+
+def test_schedule_shows_every_task_of_stages_of_half_the_length(capsys):
+    assert main(["schedule", "interleaved", "--processors", "2", "--batches", "2", "--until", "4"]) == 0
+    times, first = capsys.readouterr().out.splitlines()[:2]
+    assert times.split() == ["time", "0", "0.5", "1", "1.5", "2", "2.5", "3", "3.5"]
+    assert first.split()[2:6] == ["F0", "F1", "F0", "F1"]
+
+
+@pytest.mark.parametrize(("width", "columns"), [(20, 6), (80, 18), (400, 24)])
+def test_schedule_draws_as_many_columns_as_fit_the_terminal(width, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["schedule", "layerpipe2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["time", *map(str, range(columns))]
+    assert max(map(len, lines)) <= max(width, len("processor 0  ") + 6 * len("F0 "))
+    assert main(["schedule", "layerpipe2", "--until", "30"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith(" 29")
+
+
+def test_derive_wraps_its_prose_for_the_terminal_only(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    assert main(["derive"]) == 0
+    printed = capsys.readouterr().out
+    assert "\n  [holds] delay law: delay of layer l = 2S, S =\n    stages after it (" in printed
+    assert all(len(line) <= 50 for line in printed.splitlines() if "  " not in line.strip())
+    assert main(["derive", "--out", str(tmp_path / "steps.txt")]) == 0
+    written = (tmp_path / "steps.txt").read_text()
+    assert written.split() == printed.split()
+    assert "\n  [holds] delay law: delay of layer l = 2S, S = stages after it (" in written
+
+
+def test_derive_explains_the_columns_of_its_tables(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    for arguments in ([], ["--step", "2"]):
+        assert main(["derive", *arguments]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        (legend,) = (line for line in lines if line.startswith("columns count registers: "))
+        head = next(line for line in lines if line.startswith("stage  operation"))
+        assert re.findall(r"(\w+) (?:\w -> \w|into \w|out of \w)", legend) == head.split()[2:]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Copies of records in MLflow: once each, never left running."""
 
 import json
+from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -35,9 +36,39 @@ def test_a_record_is_copied_whole_and_once(place):
     assert run.data.metrics["test_accuracy"] == made["test"]["accuracy"]
     history = client.get_metric_history(run.info.run_id, "val_accuracy")
     assert [(metric.step, metric.value) for metric in history] == [(0, 0.5), (1, 0.75)]
+    assert (run.info.start_time, run.info.end_time) == (1767225600000, 1767225602000)  # 2026-01-01 UTC, two seconds
+    assert "delays" not in run.data.params  # they follow from the convention
+    assert "probed" not in run.data.tags
+    assert not [name for name in run.data.metrics if name.startswith("reconstruction_error")]
     copy = client.download_artifacts(run.info.run_id, "record.json")
     with open(copy) as file:
         assert json.load(file) == made
+
+
+def test_a_probed_run_is_marked_and_has_its_errors_by_delay(place):
+    made = record()
+    (row,) = made["reconstruction"]
+    later = {"stage": 1, "delay": 2, "relative_error": 0.125}
+    unmeasured = {"strategy": "ema-lsq", "relative_error": None, "n": 0}
+    made["reconstruction"] = [row, row | later, row | unmeasured]
+    tracking.track([made], *place)
+    client, (run,) = _runs(place)
+    assert run.data.tags["probed"] == "true"
+    history = client.get_metric_history(run.info.run_id, "reconstruction_error/ema-window")
+    assert sorted((metric.step, metric.value) for metric in history) == [(2, 0.125), (4, 0.25)]
+    assert run.data.metrics["reconstruction_error/ema-window"] == 0.25
+    assert "reconstruction_error/ema-lsq" not in run.data.metrics
+
+
+def test_stages_of_equal_delay_keep_an_error_each(place):
+    made = record(convention="custom", delays=(4, 4, 0))
+    (row,) = made["reconstruction"]
+    made["reconstruction"] = [row, row | {"stage": 1, "relative_error": 0.5}]
+    tracking.track([made], *place)
+    client, (run,) = _runs(place)
+    assert run.data.params["delays"] == "[4, 4, 0]"
+    history = client.get_metric_history(run.info.run_id, "reconstruction_error/ema-window")
+    assert sorted((metric.step, metric.value) for metric in history) == [(4, 0.25), (4, 0.5)]
 
 
 def test_a_diverged_run_is_a_finished_copy(place):
@@ -76,6 +107,25 @@ def test_the_script_counts_what_is_new(place, tmp_path, capsys):
     script.main([*arguments, "--summary", str(tmp_path / "tracked.json")])
     script.main(arguments)
     assert json.loads((tmp_path / "tracked.json").read_text()) == {"records": 1}
-    first, second = capsys.readouterr().out.strip().split("\n")
+    first, second = capsys.readouterr().out.strip().split("\n")  # no links without a port
     assert first.startswith("1 of 1 runs were new")
     assert second.startswith("0 of 1 runs were new")
+
+
+def test_the_script_prints_a_link_to_every_table_of_runs(place, tmp_path, capsys):
+    for name in ("digits", "cifar10"):
+        write_json(tmp_path / "runs" / f"{name}.json", record(dataset=name))
+    arguments = ["--runs", str(tmp_path / "runs"), "--database", str(place[0]), "--artifacts", str(place[1])]
+    script.main([*arguments, "--port", "5017"])
+    client = MlflowClient(f"sqlite:///{place[0]}")
+    expected = []
+    for name in ("layerpipe2/cifar10", "layerpipe2/digits"):
+        identity = client.get_experiment_by_name(name).experiment_id
+        expected.append(f"{name}: http://127.0.0.1:5017/#/experiments/{identity}?workflowType=machine_learning")
+    assert capsys.readouterr().out.splitlines()[1:] == expected
+
+
+def test_make_ui_serves_the_port_of_its_links():
+    makefile = (Path(script.__file__).parents[1] / "Makefile").read_text()
+    recipe = makefile.partition("\nui:")[2].partition("\n\n")[0]
+    assert recipe.count("--port $(or $(PORT),5000)") == 2

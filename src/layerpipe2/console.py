@@ -1,10 +1,15 @@
-"""How commands end (quietly, with one line, or with a traceback if the mistake is this package's) and print tables."""
+"""How commands end (quietly, with one line, or with a traceback if the mistake is this package's) and print text."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
+
+_FEWEST = 6
+"""Columns that a chart has on the narrowest terminal."""
 
 
 def run_command(program: str, command: Callable[[Sequence[str] | None], None], arguments: Sequence[str] | None) -> int:
@@ -32,3 +37,31 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as lines with columns aligned to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def terminal_width() -> int:
+    """Characters per line of the terminal, of ``$COLUMNS`` if that is set; 80 where there is neither."""
+    return shutil.get_terminal_size().columns
+
+
+def fitted(draw: Callable[[int], str], most: int, width: int) -> str:
+    """The chart with the most columns whose lines fit ``width``, at most ``most``; ``draw`` makes it from a number."""
+    columns = min(_FEWEST, most)
+    chart = draw(columns)
+    while columns < most:
+        columns += 1
+        wider = draw(columns)
+        if max(map(len, wider.splitlines())) > width:
+            break
+        chart = wider
+    return chart
+
+
+def wrapped(text: str, width: int) -> str:
+    """The text with lines broken between words at ``width``; lines of tables (wide gaps between words) stay whole."""
+    lines = []
+    for line in text.splitlines():
+        indent = " " * (len(line) - len(line.lstrip()) + 2)
+        broken = textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        lines += [line] if "  " in line.strip() else broken or [""]
+    return "\n".join(lines)

@@ -109,11 +109,31 @@ def test_one_batch_has_a_period():
 
 def test_gantt_text():
     line = simulate(build_schedule("1f1b", 2, 2, 2), uniform_costs(2), FlopDevice(1.0))
-    expected = "processor 0  F0  F1  .   .   BW0 -   .   BW1 -\nprocessor 1  .   F0  BW0 -   F1  BW1 -   .   ."
-    assert line.gantt(1.0) == expected
-    assert line.gantt(1.0, until=3.0).splitlines()[0] == "processor 0  F0  F1  ."
+    assert line.gantt(1.0).splitlines() == [
+        "time         0   1   2   3   4   5   6   7   8",
+        "processor 0  F0  F1  .   .   BW0 -   .   BW1 -",
+        "processor 1  .   F0  BW0 -   F1  BW1 -   .   .",
+    ]
+    assert line.gantt(1.0, until=3.0).splitlines()[:2] == ["time         0   1   2", "processor 0  F0  F1  ."]
     with pytest.raises(UserError, match="column width"):
         line.gantt(0)
+
+
+def test_gantt_labels_only_the_columns_that_have_room():
+    line = simulate(build_schedule("1f1b", 2, 2, 2), uniform_costs(2, 0.125, 0.125, 0.125), FlopDevice(1.0))
+    times, *rows = line.gantt(0.125).splitlines()
+    assert times == "time         0       0.25    0.5     0.75    1"
+    assert rows[0] == "processor 0  F0  F1  .   .   BW0 -   .   BW1 -"
+
+
+def test_gantt_has_no_extra_column_from_rounding():
+    line = simulate(build_schedule("1f1b", 2, 2, 2), uniform_costs(2, 0.1, 0.1, 0.1), FlopDevice(1.0))
+    assert line.gantt(0.1, 3 * 0.1) == line.gantt(0.1, 0.3)
+
+
+def test_gantt_aligns_ten_processors():
+    lines = simulate(build_schedule("1f1b", 11, 11, 2), uniform_costs(11), FlopDevice(1.0)).gantt(1.0, 2).splitlines()
+    assert {len(line) - len(line[13:].lstrip()) for line in lines} == {14}
 
 
 def test_grid_names_stages_where_there_are_several():

@@ -83,7 +83,9 @@ def make_parser() -> argparse.ArgumentParser:
     _add_download(train)
     delays = _command(commands, "delays", "show stages, delays and the schedule grid", _DELAYS_EXAMPLES)
     add_run_options(delays, only=pipeline_options())
-    delays.add_argument("--ticks", type=int, metavar="N", help="columns of the grid; default: two batches through")
+    delays.add_argument(
+        "--ticks", type=int, metavar="N", help="columns of the grid; default: what fits, at most 2 x stages + 1"
+    )
     balance = _command(commands, "balance", "time the layers and cut them into equally slow stages", _BALANCE_EXAMPLES)
     add_run_options(
         balance, only=("dataset", "batch_size", "network", "width", "strategy", "optimizer", "threads", "device")

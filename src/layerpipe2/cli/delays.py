@@ -6,6 +6,7 @@ import argparse
 
 from layerpipe2.cli.options import config_from
 from layerpipe2.cli.plan import plan_from
+from layerpipe2.console import fitted, terminal_width
 from layerpipe2.history import STRATEGIES, make_history
 from layerpipe2.runs.config import Rule, check
 from layerpipe2.runs.plan import Plan
@@ -27,7 +28,8 @@ def run(options: argparse.Namespace) -> None:
         f"{config.network} for {config.dataset}: {plan.units} layers, {stages} stages, convention {config.convention}"
     )
     print(f"\n{stage_table(plan)}\n\n{memory_table(plan)}\n")
-    print(plan.schedule.grid(options.ticks or 2 * stages + 1))
+    grid = plan.schedule.grid
+    print(grid(options.ticks) if options.ticks else fitted(grid, 2 * stages + 1, terminal_width()))
 
 
 def stage_table(plan: Plan) -> str:
@@ -43,8 +45,9 @@ def stage_table(plan: Plan) -> str:
 
 
 def memory_table(plan: Plan) -> str:
-    """Modelled history memory of every strategy, as multiples of the network's size."""
+    """Modelled history memory of every strategy, as multiples of the network's size, and what these are."""
     names = [name for name in STRATEGIES if name != "sequential"]
     width = max(map(len, names))
     rows = [f"{name:{width}}  {plan.history_copies(make_history(name)):6.2f}" for name in names]
-    return "\n".join([f"{'strategy':{width}}  copies", *rows])
+    note = "copies: of all the network's parameters, held beside the latest weights"
+    return "\n".join([f"{'strategy':{width}}  copies", *rows, note])

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from layerpipe2.cli.options import parsed
+from layerpipe2.console import terminal_width, wrapped
 from layerpipe2.errors import UserError
 from layerpipe2.runs.config import Rule, check
 from layerpipe2.runs.records import write_text
 from layerpipe2.theory import Derivation, LayeredNetwork, Step, chain, derive, explain, export
 from layerpipe2.theory.modules import named
+from layerpipe2.theory.text import legend
 
 _COUNT = Rule("", "", "int", low=1, optional=True)
 _GROUPS = Rule("", "", "delays", optional=True)
@@ -27,11 +29,11 @@ def run(options: argparse.Namespace) -> None:
     groups, size = _read("--groups", options.groups, _GROUPS), _read("--group-size", options.group_size, _COUNT)
     derivation = derive(_network(options), group_size=size, groups=groups, convention=options.convention)
     text = _graph(derivation, options) if options.step or options.export else explain(derivation)
-    if options.out is None:
-        print(text.rstrip("\n"))
-    else:
+    if options.out is not None:  # not wrapped: no reader's terminal is known
         write_text(Path(options.out), text.rstrip("\n") + "\n")
         print(f"written: {options.out}")
+    else:
+        print(text.rstrip("\n") if options.export else wrapped(text, terminal_width()))
 
 
 def _network(options: argparse.Namespace) -> LayeredNetwork:
@@ -44,7 +46,7 @@ def _network(options: argparse.Namespace) -> LayeredNetwork:
 
 def _graph(derivation: Derivation, options: argparse.Namespace) -> str:
     step = _step(derivation, options.step)
-    return export(step.graph, options.export) if options.export else step.table()
+    return export(step.graph, options.export) if options.export else f"{step.table()}\n\n{legend()}"
 
 
 def _step(derivation: Derivation, number: str | None) -> Step:

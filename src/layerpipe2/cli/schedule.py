@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from layerpipe2.cli.options import parsed
-from layerpipe2.console import aligned
+from layerpipe2.console import aligned, fitted, terminal_width, wrapped
 from layerpipe2.costs import FlopDevice, uniform_costs
 from layerpipe2.runs.config import Rule, check
 from layerpipe2.schedules import SCHEDULES, Timeline, build_schedule, repeat, simulate
@@ -16,7 +16,8 @@ from layerpipe2.schedules.compare import SYNCHRONOUS
 _COUNT = Rule("", "", "int", low=1)
 _TIME = Rule("", "", "float", low=0, open_low=True)
 _LONG, _COLUMNS = 4, 24
-"""Updates that synchronous schedules run for (the others do as many batches), and columns of a drawing."""
+"""Updates that synchronous schedules run for (the others do as many batches), and most columns of a drawing."""
+_LEGEND = "F forward, B activation gradient, W weight gradient, BW both; - goes on, . waits"
 
 
 def run(options: argparse.Namespace) -> None:
@@ -30,9 +31,11 @@ def run(options: argparse.Namespace) -> None:
     if options.name is None:
         print(comparison(processors, batches, times))
         return
+    until = None if options.until is None else float(_read(options, "until", _TIME))
     line = _simulated(options.name, processors, batches, times)
-    until = _COLUMNS * min(times) if options.until is None else float(_read(options, "until", _TIME))
-    print(f"{line.gantt(min(times), until)}\n\n{summary(line)}")
+    unit, width = min(*times, *(event.end - event.start for event in line.events)), terminal_width()
+    print(line.gantt(unit, until) if until else fitted(lambda n: line.gantt(unit, n * unit), _COLUMNS, width))
+    print(wrapped(f"{_LEGEND}\n\n{summary(line)}", width))
 
 
 def comparison(processors: int, batches: int, times: Sequence[float]) -> str:

@@ -42,7 +42,7 @@ _SCHEDULE_EXAMPLES = """\
 examples:
   layerpipe2 schedule                                     all schedules on four processors with equal stages
   layerpipe2 schedule layerpipe2 --processors 3           its chart: F3 is the forward pass of batch 3
-  layerpipe2 schedule zb-h1 --batches 6 --until 30        B activation gradient, W weight gradient, BW both
+  layerpipe2 schedule zb-h1 --batches 6 --until 30        as much of it as you like
   layerpipe2 schedule --processors 8 --forward 1 --activation 1 --weight 2
 
 Schedules: gpipe, 1f1b, interleaved, zb-h1 (these update once per --batches micro-batches), pipedream, layerpipe,
@@ -77,4 +77,4 @@ def add_theory_commands(add: AddCommand) -> None:
         ("weight", "1", "time of its weight gradient"),
     ):
         schedule.add_argument(f"--{option}", metavar="N", default=default, help=f"{text}; default: {default}")
-    schedule.add_argument("--until", metavar="T", help="end of the chart; default: 24 times the shortest task")
+    schedule.add_argument("--until", metavar="T", help="end of the chart; default: what fits, at most 24 columns")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from layerpipe2.errors import UserError
 from layerpipe2.schedules.actions import Action, Schedule
+
+_ROUNDING = 1e-9
+"""Share of a column by which a whole number of them may seem longer."""
 
 
 class Event(NamedTuple):
@@ -109,7 +113,7 @@ class Timeline:
         return tuple(peak)
 
     def gantt(self, unit: float, until: float | None = None) -> str:
-        """The run as text: a row per processor, a column per ``unit`` s, ``.`` where it waits.
+        """The run as text: a row of times, a row per processor, a column per ``unit`` s, ``.`` where it waits.
 
         An action fills its columns with its kind and batch, then ``-``; what is shorter than a column may be hidden.
 
@@ -118,12 +122,21 @@ class Timeline:
         """
         if not unit > 0:
             raise UserError(f"column width of the Gantt chart is {unit!r} s; give a time above 0")
-        columns = -(-(self.makespan if until is None else until) // unit)
-        rows = [["."] * int(columns) for _ in range(self.schedule.num_processors)]
+        columns = max(1, math.ceil((self.makespan if until is None else until) / unit - _ROUNDING))
+        rows = [["."] * columns for _ in range(self.schedule.num_processors)]
         for p, action, start, end in self.events:
             first, last = round(start / unit), round(end / unit)
             for column in range(first, min(last, len(rows[p]))):
                 rows[p][column] = f"{action.kind}{action.batch}" if column == first else "-"
         width = max((len(cell) for row in rows for cell in row), default=1)
-        lines = (" ".join(cell.ljust(width) for cell in row).rstrip() for row in rows)
-        return "\n".join(f"processor {p}  {line}" for p, line in enumerate(lines))
+        lines = [_times(unit, columns, width), *(" ".join(cell.ljust(width) for cell in row) for row in rows)]
+        names = ["time", *(f"processor {p}" for p in range(len(rows)))]
+        room = len(names[-1])
+        return "\n".join(f"{name:{room}}  {line}".rstrip() for name, line in zip(names, lines, strict=True))
+
+
+def _times(unit: float, columns: int, width: int) -> str:
+    """When columns of ``width`` characters start, each a blank apart: of all, or every second, third .. if need be."""
+    labels = [f"{column * unit:.4g}" for column in range(columns)]
+    every = max((-(-(len(label) + 1) // (width + 1)) for label in labels), default=1)
+    return "".join(label.ljust(every * (width + 1)) for label in labels[::every])

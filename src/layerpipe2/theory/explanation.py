@@ -7,6 +7,7 @@ from collections import Counter
 from layerpipe2.theory.cutsets import DELAYED_GRADIENT, FEED_FORWARD, LOOP, places
 from layerpipe2.theory.derivation import Derivation
 from layerpipe2.theory.proofs import prove
+from layerpipe2.theory.text import legend
 
 _PLACES = {
     FEED_FORWARD: "take registers with a feed-forward cutset",
@@ -23,4 +24,4 @@ def explain(derivation: Derivation) -> str:
     legal = "edges: " + ", ".join(f"{kinds[kind]} {text}" for kind, text in _PLACES.items())
     tables = [step.table() for step in steps if "." not in step.number or step is steps[-1]]
     claims = "\n".join(str(claim) for claim in prove(derivation))
-    return "\n\n".join([head, legal, *tables, f"proofs\n{claims}"])
+    return "\n\n".join([head, legal, legend(), *tables, f"proofs\n{claims}"])

@@ -140,7 +140,7 @@ def training_graph(network: LayeredNetwork, stages: Sequence[int], period: int =
     topology, last = nx.MultiDiGraph(), stages[-1]
     for node, kind, stage in (("x", "input", 0), ("y", "input", last)):
         topology.add_node(node, kind=kind, operation="", unit=-1, stage=stage)
-    for letter, kind in _TASKS.items():
+    for letter, kind in TASKS.items():
         for op in network.ordered:
             if op.weighted or letter in "FA":
                 where = {"operation": op.name, "unit": op.unit, "stage": stages[op.unit]}
@@ -157,7 +157,8 @@ def training_graph(network: LayeredNetwork, stages: Sequence[int], period: int =
     return SignalFlowGraph(nx.freeze(topology), registers, period)
 
 
-_TASKS = {"F": "forward", "A": "activation gradient", "G": "weight gradient", "U": "update"}
+TASKS = {"F": "forward", "A": "activation gradient", "G": "weight gradient", "U": "update"}
+"""Letter of a node's name -> its task."""
 
 
 def _edges_of(op: Operation, weighted: set[str], is_output: bool) -> Iterator[Edge]:

@@ -9,9 +9,24 @@ import networkx as nx
 
 from layerpipe2.console import aligned
 from layerpipe2.errors import UserError
-from layerpipe2.theory.graph import KINDS, SignalFlowGraph
+from layerpipe2.theory.graph import KINDS, TASKS, SignalFlowGraph
 
-_COLUMNS = ("step", "weight", "history", "activation", "gradient", "kept", "operand")
+_COLUMNS = {
+    "step": "G -> U",
+    "weight": "U -> F",
+    "history": "U -> A",
+    "activation": "into F",
+    "gradient": "out of A",
+    "kept": "F -> A",
+    "operand": "into G",
+}
+"""Kind of edge that has a column -> which edges of an operation are counted there."""
+
+
+def legend() -> str:
+    """What the columns of :func:`step_table` are, in one line."""
+    columns = ", ".join(f"{kind} {edges}" for kind, edges in _COLUMNS.items())
+    return f"columns count registers: {columns} ({', '.join(f'{letter} {task}' for letter, task in TASKS.items())})"
 
 
 def step_table(graph: SignalFlowGraph) -> str:
