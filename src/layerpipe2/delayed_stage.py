@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from layerpipe2.delayed_weights import DelayedWeights
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
-from layerpipe2.layout import Slot, batchnorm_parameters, trainable
-from layerpipe2.recall import Region
+from layerpipe2.layout import Slot, batchnorm_parameters, check_trainable, trainable
+from layerpipe2.recall import Region, as_bytes, changed_in_forward, storage_of
 from layerpipe2.swap import Swap
 
 
@@ -41,6 +41,7 @@ class DelayedStage(DelayedWeights):
         self.leaves = {slot.parameter: self._leaf(slot) for slot in self.layout.slots}
         self.has_matrices = any(p.ndim >= 2 for p in self.leaves)
         self._frozen = self._cast_frozen(stage, compute_dtype)
+        self._frozen_versions: list[int] = []
         self._trainable = {p: trainable(p) for p in stage.parameters()}
         self._stage, self._swap = stage, Swap(stage, self.leaves | self._frozen, index)
         # cuDNN's recurrent backward reads a packed copy of the weights, which can't be exchanged.
@@ -48,25 +49,30 @@ class DelayedStage(DelayedWeights):
         self.refill()
 
     def load(self, step: Tensor) -> None:
-        """Before batch ``t``: fill the compute buffers with ``W(t - d)`` and recall the backward pass's weights.
+        """Before batch ``t``: fill the compute buffers with ``W(t - d)``.
 
         Raises:
-            UserError: if a parameter was frozen or unfrozen since the pipeline was built.
+            UserError: if a parameter was frozen, unfrozen or changed since the last update.
         """
-        if any(trainable(p) != was for p, was in self._trainable.items()):
-            raise UserError(f"stage {self.index}: a parameter was frozen or unfrozen while training; do it before "
-                            "fit() starts")  # fmt: skip
+        check_trainable(self._trainable, self.index)
         with torch.no_grad():
+            self._check_unchanged()
             for parameter, copied in self._frozen.items():
                 copied.copy_(parameter)
+            self._frozen_versions = [copied._version for copied in self._frozen.values()]
             for leaf in self.leaves.values():
                 leaf.grad = None
-            delayed = self.delayed(step)
+            self._delayed = self.delayed(step)
             for (start, stop, _), region in zip(self._bounds, self.regions, strict=True):
-                region.compute.copy_(delayed[start:stop])
-            if not self.exchanged:
-                return
-            recalled = self.history.recall(self.state, self.latest, delayed, step)
+                region.compute.copy_(self._delayed[start:stop])
+                region.recalled = region.compute  # a stage may differentiate within its forward pass
+
+    def recall(self, step: Tensor) -> None:
+        """After the forward pass of batch ``t``: the weights of its backward pass."""
+        if not self.exchanged:
+            return
+        with torch.no_grad():
+            recalled = self.history.recall(self.state, self.latest, self._delayed, step)
             for (start, stop, dtype), region in zip(self._bounds, self.regions, strict=True):
                 region.recalled = recalled[start:stop].to(dtype)
 
@@ -76,12 +82,17 @@ class DelayedStage(DelayedWeights):
         with self._swap.active(), torch.backends.cudnn.flags(enabled=False) if without_cudnn else nullcontext():
             return self._stage(x)
 
-    def check_hooks(self) -> None:
-        """Refuse hooks on parameters: gradients arrive at the compute weights, where the hooks are not.
+    def check_leaves(self) -> None:
+        """Refuse a forward pass that gave a compute weight other memory, and hooks on parameters.
+
+        Gradients arrive at the compute weights, where the hooks are not.
 
         Raises:
             UserError: naming the stage.
         """
+        buffers = {storage_of(region.compute) for region in self.regions}
+        if any(storage_of(leaf) not in buffers for leaf in self.leaves.values()):
+            raise changed_in_forward(self.index)
         if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in self.leaves):
             raise UserError(f"stage {self.index} has a hook on a parameter, which delayed training would not call; "
                             "change gradients in the optimizer instead")  # fmt: skip
@@ -90,8 +101,12 @@ class DelayedStage(DelayedWeights):
         """Hand the gradients of the compute weights to the parameters that the optimizer updates.
 
         Raises:
-            UserError: if a parameter got a gradient itself, so the forward pass did not use its compute weight.
+            UserError: if a parameter got a gradient itself, so the forward pass did not use its compute weight, or if
+                the forward pass changed one that is frozen and was cast.
         """
+        if self._frozen_versions != [copied._version for copied in self._frozen.values()]:
+            raise UserError(f"stage {self.index} changes a frozen parameter in its forward pass, which low precision "
+                            "would lose; make it a buffer, or train without precision='bf16'")  # fmt: skip
         for parameter, leaf in self.leaves.items():
             if parameter.grad is not None:
                 raise UserError(
@@ -110,12 +125,36 @@ class DelayedStage(DelayedWeights):
                     self.history.record(self.state, self.latest - self._updated if raw is None else raw, step)
                 self.keep(step)
             self.latest.copy_(self._updated)
+        self._note_parameters()
 
     def refill(self) -> None:
         """Empty the pipeline: the latest weights stand everywhere, the history starts anew."""
         with torch.no_grad():
             self.layout.gather(self.layout.parameters, self.latest)
+        self._note_parameters()
         self.start()
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`; the parameters have been loaded before.
+
+        Raises:
+            UserError: if it was saved with another weight history or another network.
+        """
+        super().load_state_dict(saved)
+        self._note_parameters()
+
+    def _note_parameters(self) -> None:
+        self._noted = [(p.data_ptr(), p._version) for p in self.layout.parameters]
+
+    def _check_unchanged(self) -> None:
+        """The delay line holds what the optimizer made: what else changes weights would not get into it."""
+        if self._noted == [(p.data_ptr(), p._version) for p in self.layout.parameters]:
+            return
+        self.layout.gather(self.layout.parameters, self._updated)
+        if not torch.equal(as_bytes(self._updated), as_bytes(self.latest)):
+            raise UserError(f"stage {self.index}: weights were changed between two updates (a callback that clamps or "
+                            "loads them?); do it in the optimizer's step")  # fmt: skip
+        self._note_parameters()
 
     def _regions_of(self, compute_dtype: torch.dtype | None) -> list[tuple[int, int, torch.dtype]]:
         own, kept, size = self.latest.dtype, self.layout.kept, self.layout.size

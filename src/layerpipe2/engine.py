@@ -123,7 +123,7 @@ class PipelineEngine:
         """
         if self.compute_dtype is not None and x.is_floating_point():
             x = x.to(self.compute_dtype)
-        audit = Audit(self._saved.regions, x) if self._saved.regions and not self._audited else None
+        audit = None if self._audited or not self.delayed else self._audit(x)
         needs_gradient = []
         with ExitStack() as contexts:
             if self._saved.regions:
@@ -136,7 +136,13 @@ class PipelineEngine:
                 x = self._run(self.delayed.get(k, stage), k, x)
         if not self._audited:
             self._finish_audit(audit, x, needs_gradient)
+        for delayed in self.delayed.values():
+            delayed.recall(self.step_count)
         return x if self.compute_dtype is None else x.float()
+
+    def _audit(self, x: Tensor) -> Audit:
+        unexchanged = [region for stage in self.delayed.values() if not stage.exchanged for region in stage.regions]
+        return Audit(self._saved.regions, x, unexchanged)
 
     def audit_next(self) -> None:
         """Check the next forward pass again: a network may take another way by then."""
@@ -195,7 +201,7 @@ class PipelineEngine:
         if audit is not None:
             audit.finish(outputs)
         for k, stage in self.delayed.items():
-            stage.check_hooks()
+            stage.check_leaves()
             if stage.exchanged:
                 check_intercepted(stage.exchanged, needs_gradient[k], stage.has_matrices)
         self._audited = True

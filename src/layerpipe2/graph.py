@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -22,12 +24,19 @@ def obstacle(optimizer: Optimizer) -> str | None:
     return None
 
 
+def constants(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Per group, the settings that a captured step holds as numbers: all but the learning rate."""
+    return [{name: group[name] for name in group if name not in ("params", "lr", "initial_lr")}
+            for group in optimizer.param_groups]  # fmt: skip
+
+
 class GraphedStep:
     """:meth:`PipelineEngine.train_step` on CUDA, captured once and replayed; same arithmetic, same results.
 
-    The first steps, and batches of another shape than the captured one (the last, smaller batch of an epoch), run
-    eagerly: every state is updated in place, so that eager and replayed steps mix. Learning rates become device
-    tensors, which schedulers fill in place.
+    Three kinds of steps run eagerly: the first ones, batches of another shape than the captured one (the last, smaller
+    batch of an epoch), and steps for which a scheduler has changed more than the learning rate (OneCycleLR's momentum).
+    Every state is updated in place, so that eager and replayed steps mix. Learning rates become device tensors, which
+    schedulers fill in place.
 
     Args:
         engine: the pipeline, on a CUDA device.
@@ -44,6 +53,7 @@ class GraphedStep:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: tuple[Tensor, Tensor] | None = None
         self._results: tuple[Tensor, Tensor] | None = None
+        self._constants: list[dict[str, Any]] = []
 
     def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """One mini-batch: (B, ...) inputs and targets -> loss (scalar) and outputs, valid until the next step."""
@@ -69,6 +79,7 @@ class GraphedStep:
         return results
 
     def _capture(self, x: Tensor, y: Tensor) -> None:
+        self._constants = constants(self.optimizer)
         self._inputs = (x.clone(memory_format=torch.preserve_format), y.clone())
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
@@ -76,4 +87,6 @@ class GraphedStep:
         self._graph = graph
 
     def _fits(self, x: Tensor, y: Tensor) -> bool:
+        if self._constants != constants(self.optimizer):
+            return False
         return self._inputs is not None and self._inputs[0].shape == x.shape and self._inputs[1].shape == y.shape

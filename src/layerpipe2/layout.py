@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,6 +75,17 @@ class Layout:
 def trainable(parameter: nn.Parameter) -> bool:
     """Whether the parameter has elements that an optimizer may move."""
     return parameter.requires_grad and parameter.numel() > 0
+
+
+def check_trainable(known: Mapping[nn.Parameter, bool], stage_index: int) -> None:
+    """Refuse parameters that were frozen or unfrozen since ``known`` was noted.
+
+    Raises:
+        UserError: naming the stage.
+    """
+    if any(trainable(p) != was for p, was in known.items()):
+        raise UserError(f"stage {stage_index}: a parameter was frozen or unfrozen while training; do it before "
+                        "fit() starts")  # fmt: skip
 
 
 def batchnorm_parameters(stage: nn.Module) -> dict[nn.Parameter, None]:

@@ -26,7 +26,9 @@ class PipelinedModule(pl.LightningModule):
     A batch is a pair ``(x, y)``. Per epoch it logs ``train_loss``, ``val_loss``, ``test_loss`` and, where the targets
     are classes, ``train_accuracy``, ``val_accuracy``, ``test_accuracy`` (fractions); nothing is logged per step.
     A checkpoint of an epoch's end holds the delay lines, history states and random generators, so that a resumed run
-    continues bit for bit. Without delays the training is bit-equal to a plain Lightning module's.
+    continues bit for bit. Where validation writes it, before ``on_train_epoch_end``, Lightning draws a number more from
+    torch's generator when it resumes: give ``stage_seed``, and the data a generator of their own. Without delays the
+    training is bit-equal to a plain Lightning module's.
 
     Args:
         stages: the network, input side first, e.g. from :func:`layerpipe2.stages.partition`.
@@ -81,6 +83,7 @@ class PipelinedModule(pl.LightningModule):
         self.stage_seed, self.cuda_graph = stage_seed, cuda_graph
         self.execution: Execution = Simulation(self)
         self._resumed: dict[str, Any] | None = None
+        self._epoch_ended, self._end_is_due = True, False
 
     @property
     def engine(self) -> PipelineEngine:
@@ -118,13 +121,19 @@ class PipelinedModule(pl.LightningModule):
     def on_train_start(self) -> None:
         """Lay the pipeline out on the training device, full of the initial weights or as the checkpoint left it."""
         self.execution.start(self._resumed)
-        self._resumed = None
+        resumed, self._resumed = self._resumed, None
+        self._end_is_due = resumed is not None and not resumed.get("epoch_ended", True)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """One mini-batch through the pipeline; with ``drain``, an epoch's first one finds it empty."""
         if batch_idx == 0:  # not in on_train_epoch_start, which Lightning leaves out after some resumes
             self.execution.totals["train"].drain()
             self.execution.start_epoch()
+        if (
+            self._end_is_due and batch_idx == 0
+        ):  # saved behind the last mini-batch, from where Lightning goes on without
+            self._step_epoch_scheduler()  # the hooks of that epoch's end
+        self._epoch_ended = self._end_is_due = False
         self.execution.train(batch)
         if self.make_scheduler is not None and self.scheduler_interval == "step":
             self._step_scheduler()
@@ -132,8 +141,8 @@ class PipelinedModule(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means; step an epoch-wise scheduler."""
         self._log_totals("train")
-        if self.make_scheduler is not None and self.scheduler_interval == "epoch":
-            self._step_scheduler()
+        self._step_epoch_scheduler()
+        self._epoch_ended, self._end_is_due = True, False
 
     def on_validation_epoch_start(self) -> None:
         """Show validation the weights and buffers of the epoch's end."""
@@ -157,7 +166,7 @@ class PipelinedModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a bit-exact continuation needs beside weights and optimizer."""
-        saved = self.execution.state_dict() | {"rng": torch.get_rng_state()}
+        saved = self.execution.state_dict() | {"rng": torch.get_rng_state(), "epoch_ended": self._epoch_ended}
         if self.device.type == "cuda":
             saved["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         checkpoint["pipeline"] = saved
@@ -174,6 +183,10 @@ class PipelinedModule(pl.LightningModule):
     def _log_totals(self, phase: str) -> None:
         for name, value in self.execution.results(phase).items():
             self.log(f"{phase}_{name}", value)
+
+    def _step_epoch_scheduler(self) -> None:
+        if self.make_scheduler is not None and self.scheduler_interval == "epoch":
+            self._step_scheduler()
 
     def _step_scheduler(self) -> None:
         schedulers = self.lr_schedulers()

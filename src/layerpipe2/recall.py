@@ -55,6 +55,17 @@ def storage_of(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
+def as_bytes(tensor: Tensor) -> Tensor:
+    """The memory of a contiguous tensor, so that NaN equals NaN."""
+    return tensor.view(torch.uint8)
+
+
+def changed_in_forward(stage: int) -> UserError:
+    """What a layer is told that writes to its own weights."""
+    return UserError(f"stage {stage} changes its weights in its forward pass (an Embedding's max_norm, a mask, a "
+                     "norm?); a delayed stage can't")  # fmt: skip
+
+
 class SavedWeights:
     """Hooks for a forward pass: saved views of ``region.compute`` come back as views of ``region.recalled``.
 
@@ -85,6 +96,11 @@ class SavedWeights:
             # A node that kept its own output would keep itself alive: memory of every graph that is not run back.
             return tensor.detach() if tensor.grad_fn is not None else tensor, tensor._version
         region = self.regions[found]
+        if tensor.dtype != region.compute.dtype or tensor.is_conj() or tensor.is_neg():
+            raise UserError(
+                f"stage {region.stage} views its weights as {tensor.dtype} (torch.view_as_complex?), where recalled "
+                "weights can't follow; compute with real and imaginary parts"
+            )
         region.hits += 1
         offset = int(tensor.storage_offset()) - int(region.compute.storage_offset())
         return _Note(found, tensor.size(), tensor.stride(), offset)

@@ -93,7 +93,7 @@ class Simulation(Execution):
     def optimizers(self) -> Any:
         """One optimizer and, if there is one, the scheduler."""
         module = self.module
-        optimizer = module.make_optimizer(module.stages.parameters())
+        optimizer = module.make_optimizer(list(module.stages.parameters()))
         if module.make_scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": module.make_scheduler(optimizer)}

@@ -63,21 +63,23 @@ def partition_at(layers: Sequence[nn.Module], starts: Sequence[int]) -> list[nn.
 
 
 def check_stages(stages: Sequence[nn.Module]) -> None:
-    """Refuse what a pipeline cannot hold: no stages, or one parameter owned by two stages.
+    """Refuse what a pipeline cannot hold: no stages, or one parameter or buffer owned by two stages.
 
-    A parameter that two stages share would get two gradients with different delays per mini-batch.
+    A parameter that two stages share would get two gradients with different delays per mini-batch, a shared buffer
+    (running statistics) would be moved by two mini-batches at one time.
 
     Raises:
-        UserError: naming the stages and the parameter.
+        UserError: naming the stages and the parameter or buffer.
     """
     if not stages:
         raise UserError("pipeline has no stages; give at least one module")
     owner: dict[int, tuple[int, str]] = {}
     for k, stage in enumerate(stages):
-        for name, parameter in stage.named_parameters():
-            first = owner.setdefault(id(parameter), (k, name))
-            if first[0] != k:
-                raise UserError(
-                    f"parameter '{name}' of stage {k} is also '{first[1]}' of stage {first[0]}; a stage must own "
-                    "its weights: put the layers that share a weight into one stage, or untie them"
-                )
+        for kind, named in (("parameter", stage.named_parameters()), ("buffer", stage.named_buffers())):
+            for name, tensor in named:
+                first = owner.setdefault(id(tensor), (k, name))
+                if first[0] != k:
+                    raise UserError(
+                        f"{kind} '{name}' of stage {k} is also '{first[1]}' of stage {first[0]}; a stage must own what "
+                        "it holds: put the layers that share it into one stage, or untie them"
+                    )

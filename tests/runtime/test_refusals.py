@@ -31,6 +31,12 @@ class Plain(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+class Unfreezing(pl.Callback):
+    def on_train_epoch_start(self, trainer, pl_module):
+        for parameter in pl_module.parameters():
+            parameter.requires_grad_(trainer.current_epoch == 0)
+
+
 def plateau():
     return pipelined(dense(), scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau)
 
@@ -64,3 +70,12 @@ def test_refused(make, data, options, message, tmp_path):
     found = processes.ends(work, 2, tmp_path)
     assert [code for code, _ in found] == [2, 2]
     assert all(message in said for _, said in found), found
+
+
+def test_freezing_while_training_is_refused():
+    with pytest.raises(AssertionError, match="a parameter was frozen or unfrozen while training; do it before"):
+        processes.run(_freeze, 2)
+
+
+def _freeze():
+    trainer(PipelineStrategy(timeout_s=20), callbacks=[Unfreezing()]).fit(pipelined(dense()), noise(), noise())

@@ -123,13 +123,15 @@ class Watchdog:
             if failure is not None:
                 notice.propose(f"rank {self._rank} ({self._label}): {failure}")
                 return self._leave(notice)
+            if closing and self._rank:
+                return self._over.set()  # rank 0 may be gone with the store as soon as it reads this post
             now = time.monotonic()
             self._peers.look(self._read(board), now - looked)
             looked = now
             verdict = notice.read() or self._peers.verdict(self._impatient)
             if verdict is not None:
                 self._end(notice.propose(verdict), notice)
-            if closing and (self._rank or self._peers.others_done(self._rank)):
+            if closing and self._peers.others_done(self._rank):
                 return self._over.set()
             self._wake.wait(self._interval_s / 4 if closing else self._interval_s)
             self._wake.clear()

@@ -22,8 +22,8 @@ from layerpipe2.delayed_weights import DelayedWeights
 from layerpipe2.engine import Loss, update_rates
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
-from layerpipe2.layout import trainable
-from layerpipe2.recall import Region, SavedWeights, check_intercepted, storage_of
+from layerpipe2.layout import check_trainable, trainable
+from layerpipe2.recall import Region, SavedWeights, changed_in_forward, check_intercepted, storage_of
 from layerpipe2.runtime.passes import Pass, SplitPass, WholePass
 from layerpipe2.streams import RandomStream
 
@@ -79,6 +79,7 @@ class LocalStage:
         self._saved = SavedWeights(self._regions, _running_statistics(module))
         self._own = {storage_of(t) for t in (*module.parameters(), *module.buffers())}
         self._pass: Callable[[nn.Module, Tensor], Pass] = SplitPass if split_backward else WholePass
+        self._trainable = {p: trainable(p) for p in module.parameters()}
         self._returned: Flight | None = None
         self.peak_bytes = 0
         self._audited = False
@@ -94,8 +95,10 @@ class LocalStage:
             The outputs (B, ...) and the loss, detached.
 
         Raises:
-            UserError: if the stage returns no tensor, or recalled weights could not reach its backward pass.
+            UserError: if the stage returns no tensor, recalled weights could not reach its backward pass, or a
+                parameter was frozen or unfrozen while training.
         """
+        check_trainable(self._trainable, self.index)
         x = x.detach()
         if self.index and x.is_floating_point():
             x.requires_grad_()
@@ -195,8 +198,7 @@ class LocalStage:
 
     def _check_audited(self, x: Tensor, versions: list[int]) -> None:
         if [p._version for p in self.module.parameters()] != versions:
-            raise UserError(f"stage {self.index} changes its weights in its forward pass (an Embedding's max_norm?); "
-                            "a delayed stage can't")  # fmt: skip
+            raise changed_in_forward(self.index)
         has_matrices = any(p.ndim >= 2 for p in self.weights.layout.parameters) if self.weights else False
         check_intercepted(self._regions, x.requires_grad, has_matrices)
         self._audited = True

@@ -80,7 +80,7 @@ class Runner(Execution):
         A process without such a stage gets one that moves nothing: by its steps the ``Trainer`` counts the updates.
         """
         module = self.module
-        made = [module.make_optimizer(stage.parameters()) for k, stage in self.stages.items() if self.trained[k]]
+        made = [module.make_optimizer(list(stage.parameters())) for k, stage in self.stages.items() if self.trained[k]]
         made = made or [module.make_optimizer([nn.Parameter(torch.zeros(1))])]
         if module.make_scheduler is None:
             return made
