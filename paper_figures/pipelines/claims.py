@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paper_figures.pipelines import variants
-from paper_figures.pipelines.answers import IN_PART, MISSED, NOT_MEASURED, REACHED, Claim, listed, spread, word
+from paper_figures.pipelines.answers import IN_PART, MISSED, NOT_MEASURED, REACHED, Claim, listed, percent, spread, word
 from paper_figures.pipelines.bubble import steady
 from paper_figures.pipelines.memory import totals
 from paper_figures.pipelines.records import PipelineRecords, Study
@@ -14,7 +14,7 @@ from paper_figures.pipelines.targets import PEERS
 def claims(records: PipelineRecords) -> list[Claim]:
     """All of them, in the order of the page."""
     study = records.main
-    return [over_plain(study), over_peers(study), idle(study), held(study), predicted(study), *map(cut, records.cuts),
+    return [over_plain(study), over_peers(study), idle(study), held(study), predicted(records), *map(cut, records.cuts),
             split(study), accuracy(study)]  # fmt: skip
 
 
@@ -22,7 +22,8 @@ def idle(study: Study) -> Claim:
     """The bubble, from time stamps."""
     found = {name: steady(events) for name, events in study.traces.items()}
     told = [
-        f"{variants.label(name)}: {s.mean_idle:.0%} of {s.period:.1f} ms per mini-batch" for name, s in found.items()
+        f"{variants.label(name)}: {percent(s.mean_idle)} of {s.period:.1f} ms per mini-batch"
+        for name, s in found.items()
     ]
     ours = [s.mean_idle for name, s in found.items() if variants.is_candidate(name)]
     theirs = [s.mean_idle for name, s in found.items() if variants.is_peer(name)]
@@ -49,8 +50,9 @@ def held(study: Study) -> Claim:
         f"Copies of its weights that the first stage holds as history at a delay of {delays} updates: "
         f"{'; '.join(told)}. Weights, optimizer and activations in flight equal the cost model "
         f"{'byte for byte' if exact else 'NOT byte for byte'}. With the history, the sum is off by at most "
-        f"{100 * off.max():.2g} % ({variants.label(worst['variant'])}, stage {worst['stage']}/{worst['processes']}); "
-        f"a history pads every parameter to 64 elements and keeps a table of decays."
+        f"{percent(off.max(), '.2g')} ({variants.label(worst['variant'])}, stage "
+        f"{worst['stage']}/{worst['processes']}); a history pads every parameter to 64 elements "
+        f"and keeps a table of decays."
     )
     text += f" {_peaks(study)}"
     return Claim("Memory", "as modelled" if exact and off.max() <= 0.02 else "not as modelled", text)
@@ -85,8 +87,8 @@ def accuracy(study: Study) -> Claim:
     own = table.loc[table["variant"] == "plain", "epochs"]
     itself = f"missed by {own.isna().sum()} of {len(own)} seeds" if own.isna().any() else f"{own.median():g} epochs"
     text = (
-        f"Training time to {study.options['target']:.0%} validation accuracy on {study.options['dataset']}, speed over "
-        f"plain training ({itself}) by seed: {'; '.join(told)}."
+        f"Training time to {percent(study.options['target'])} validation accuracy on {study.options['dataset']}, "
+        f"speed over plain training ({itself}) by seed: {'; '.join(told)}."
     )
     if not faster:
         return Claim("Time to accuracy", NOT_MEASURED, text)

@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 
 from paper_figures import labels, style
 from paper_figures.pipelines import variants
+from paper_figures.pipelines.answers import percent
 from paper_figures.pipelines.records import PipelineRecords, Study
 from paper_figures.pipelines.targets import OVER_PLAIN
 
@@ -108,7 +109,7 @@ def time_to_target(records: PipelineRecords) -> Figure:
         places = _places(axis, names)
         for name in names:
             _draw_target(axis, study.targets[study.targets["variant"] == name], name, places[name])
-        axis.set(xlabel=f"training time (s) to {study.options['target']:.0%} validation accuracy")
+        axis.set(xlabel=f"training time (s) to {percent(study.options['target'])} validation accuracy")
         axis.set_xlim(0, 1.22 * max(study.targets["seconds"].max(), 1e-3) if study.targets["seconds"].any() else 1)
         style.note(figure, f"Bars: medians; dots: n={study.targets['seed'].nunique()} seeds. Evaluation is not timed.")
         return figure

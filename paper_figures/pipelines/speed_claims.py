@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from paper_figures.pipelines import variants
-from paper_figures.pipelines.answers import NOT_MEASURED, Claim, candidates, listed, sign, spread, word
+from paper_figures.pipelines.answers import NOT_MEASURED, Claim, candidates, listed, percent, sign, span, spread, word
 from paper_figures.pipelines.figures import network_words
-from paper_figures.pipelines.records import Study
+from paper_figures.pipelines.records import PipelineRecords, Study
 from paper_figures.pipelines.targets import IN_WORDS, OVER_PEERS, OVER_PLAIN, PEERS
 
 
@@ -53,23 +53,39 @@ def over_peers(study: Study) -> Claim:
     return Claim(_OVER_PEERS, word(reached), f"{aim} {'; '.join(told)}.")
 
 
-def predicted(study: Study) -> Claim:
-    """Predictions from layer times against measured speeds."""
-    rows = study.variants[(study.variants["variant"] != "plain") & study.variants["predicted"].notna()]
-    error = {r.variant: float(study.ratios(r.variant).median()) / r.predicted - 1 for r in rows.itertuples()}
-    if not error:
-        return Claim("Prediction", NOT_MEASURED, "Nothing was predicted.")
-    worst = max(error, key=lambda name: abs(error[name]))
+_PREDICTED = "Predicted against measured speed"
+
+
+def predicted(records: PipelineRecords) -> Claim:
+    """Predictions from layer times against measured speeds, of all networks."""
     groups: dict[str, list[float]] = {}
-    for name, value in error.items():
-        groups.setdefault(variants.group(name), []).append(value)
-    told = [f"{kind}: {min(values):+.0%} to {max(values):+.0%}" for kind, values in groups.items()]
+    found: dict[str, float] = {}
+    for study in (records.main, *records.cuts):
+        network = network_words(study.network)
+        before, behind = ("", "") if study is records.main else (f"{network}, ", f" on {network}")
+        for name, value in _errors(study).items():
+            groups.setdefault(f"{before}{variants.group(name)}", []).append(value)
+            found[f"{variants.label(name)}{behind}"] = value
+    if not found:
+        return Claim(_PREDICTED, NOT_MEASURED, "Nothing was predicted.")
+    told = [f"{kind}: {span(values, _signed)}" for kind, values in groups.items()]
+    worst = max(found, key=lambda name: abs(found[name]))
     text = (
         f"Measured over predicted speed, less one; the prediction knows the layers' times in one process and no "
-        f"transfer: {'; '.join(told)}. Furthest off: {variants.label(worst)}, {error[worst]:+.0%}."
+        f"transfer: {'; '.join(told)}. Furthest off: {worst}, {_signed(found[worst])}."
     )
-    within = sum(abs(value) <= 0.1 for value in error.values())
-    return Claim("Predicted against measured speed", f"{within} of {len(error)} within 10 %", text)
+    within = sum(abs(value) <= 0.1 for value in found.values())
+    return Claim(_PREDICTED, f"{within} of {len(found)} within 10 %", text)
+
+
+def _errors(study: Study) -> dict[str, float]:
+    """Measured over predicted speed, less one; plain training's is 1 on both sides."""
+    rows = study.variants[(study.variants["variant"] != "plain") & study.variants["predicted"].notna()]
+    return {r.variant: float(study.ratios(r.variant).median()) / r.predicted - 1 for r in rows.itertuples()}
+
+
+def _signed(share: float) -> str:
+    return percent(share, "+.0f")
 
 
 def cut(study: Study) -> Claim:

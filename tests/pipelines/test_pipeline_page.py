@@ -54,14 +54,23 @@ def test_verdicts_follow_the_numbers(tmp_path):
     assert torch.word == answers.REACHED
     assert "LayerPipe2, EMA window: at least 1.28× (1.28–1.29, n=3), over 1F1B, 4 micro-batches" in torch.text
     assert found["Bubble"].word == "smaller"
-    assert "LayerPipe2, stash: 6% of 50.0 ms" in found["Bubble"].text
+    assert "LayerPipe2, stash: 6 % of 50.0 ms" in found["Bubble"].text
     assert found["Memory"].word == "as modelled"
     assert "LayerPipe2, stash 2.00 and 6.00; LayerPipe2, EMA window 1.00 and 1.00." in found["Memory"].text
-    assert found["Predicted against measured speed"].word == "4 of 4 within 10 %"
     assert found["Balanced stages, VGG-16"].word == "faster"
     assert found["Split backward pass"].word == "LayerPipe2, EMA window: no difference shown; exact: pays"
     assert found["Time to accuracy"].word == "faster in part"
     assert "LayerPipe2, EMA window: missed by 1 of 2 seeds" in found["Time to accuracy"].text
+
+
+def test_predictions_of_all_networks_are_told(tmp_path):
+    found = told(written(tmp_path))["Predicted against measured speed"]
+    assert found.word == "5 of 6 within 10 %"
+    assert (
+        "synchronous: -2 %; asynchronous: -5 % to -4 %; no delays: -3 %; VGG-16, asynchronous: -29 % to -3 %."
+        in found.text
+    )
+    assert found.text.endswith("Furthest off: LayerPipe2, latest, equal groups on VGG-16, -29 %.")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +126,7 @@ def test_tables(tmp_path):
     assert (first["delay"], first["copies of the weights"]) == ("6", "6.00 (6.00)")
     assert (first["activations (kB)"], first["history (kB)"]) == ("3.5", "6.0 (6.0)")
     idle = tables.idle(records.main).set_index("variant")
-    assert (idle.loc["1F1B, 4 micro-batches", "idle"], idle.loc["exact", "ms per mini-batch"]) == ("30.0%", "100.0")
+    assert (idle.loc["1F1B, 4 micro-batches", "idle"], idle.loc["exact", "ms per mini-batch"]) == ("30.0 %", "100.0")
     late = tables.targets(records.main).set_index("variant")
     assert late.loc["LayerPipe2, EMA window", "missed"] == "1 of 2 seeds"
     assert late.loc["LayerPipe2, stash", "training time (s), median"] == "7.5"
