@@ -1,9 +1,10 @@
-"""All claims of the page; those on the bubble, on memory and on accuracy."""
+"""All claims of the page; those on the bubble and on memory."""
 
 from __future__ import annotations
 
 from paper_figures.pipelines import variants
-from paper_figures.pipelines.answers import IN_PART, MISSED, NOT_MEASURED, REACHED, Claim, listed, percent, spread, word
+from paper_figures.pipelines.accuracy_claims import accuracy
+from paper_figures.pipelines.answers import NOT_MEASURED, Claim, listed, percent
 from paper_figures.pipelines.bubble import steady
 from paper_figures.pipelines.memory import totals
 from paper_figures.pipelines.records import PipelineRecords, Study
@@ -64,32 +65,3 @@ def _peaks(study: Study) -> str:
     shown = [name for name in peaks.index if name in ("plain", *PEERS) or variants.is_candidate(name)]
     told = [f"{variants.label(name)} {peaks[name]:.1f}" for name in shown]
     return f"Most that torch held at one time, all processes together, in MB: {'; '.join(told)}."
-
-
-_FASTER = {REACHED: "faster", MISSED: "not faster", IN_PART: "faster in part"}
-
-
-def accuracy(study: Study) -> Claim:
-    """Time to the target accuracy."""
-    table = study.targets
-    if table.empty or "plain" not in set(table["variant"]):
-        return Claim("Time to accuracy", NOT_MEASURED, "No training to an accuracy was timed.")
-    plain = table[table["variant"] == "plain"].set_index("seed")["seconds"]
-    told, faster = [], list[bool]()
-    for name, rows in table[table["variant"] != "plain"].groupby("variant", sort=False):
-        missed = int(rows["seconds"].isna().sum())
-        ratio = (plain / rows.set_index("seed")["seconds"]).dropna()
-        epochs = f"{rows['epochs'].median():g} epochs"
-        told.append(f"{variants.label(str(name))}: " + (f"missed by {missed} of {len(rows)} seeds" if missed else
-                    f"{spread(ratio) if len(ratio) else '–'}, {epochs}"))  # fmt: skip
-        if variants.is_candidate(str(name)):
-            faster.append(not missed and len(ratio) == len(rows) and bool(ratio.min() > 1))
-    own = table.loc[table["variant"] == "plain", "epochs"]
-    itself = f"missed by {own.isna().sum()} of {len(own)} seeds" if own.isna().any() else f"{own.median():g} epochs"
-    text = (
-        f"Training time to {percent(study.options['target'])} validation accuracy on {study.options['dataset']}, "
-        f"speed over plain training ({itself}) by seed: {'; '.join(told)}."
-    )
-    if not faster:
-        return Claim("Time to accuracy", NOT_MEASURED, text)
-    return Claim("Time to accuracy", _FASTER[word(faster)], text)

@@ -16,7 +16,7 @@ def label(name: str) -> str:
     """A variant's name for readers, as in ``1F1B, 4 micro-batches`` or ``LayerPipe2, stash``."""
     form = Variant.parse(name)
     if form.kind == "async":
-        words = [labels.schedule_label(form.convention), style.style(form.strategy).label]
+        words = [labels.schedule_label(form.convention), history(name)]
     elif form.kind == "exact":
         words = ["exact"]
     else:
@@ -24,6 +24,11 @@ def label(name: str) -> str:
         words = [peer, f"{form.micro_batches} micro-batches" if form.micro_batches > 1 else ""]
     words += ["split backward" if form.split else "", "equal groups" if form.groups else ""]
     return ", ".join(word for word in words if word)
+
+
+def history(name: str) -> str:
+    """The weight history of an asynchronous variant, for readers."""
+    return style.style(Variant.parse(name).strategy).label
 
 
 def group(name: str) -> str:

@@ -21,7 +21,7 @@ SPEEDS = {  # over plain training, round by round
     "exact/split": (1.10, 1.12, 1.11),
 }
 CUTS = {"plain": (1.0, 1.0), "async/latest": (1.8, 1.9), "async/latest/groups": (1.4, 1.3)}
-TARGETS = {"plain": (10.0, 12.0), "async/stash": (7.0, 8.0), "async/ema-window": (6.0, None)}
+TARGETS = {"plain": (10.0, 12.0), "1f1b/4": (7.5, 7.5), "async/stash": (7.0, 8.0), "async/ema-window": (6.0, None)}
 COPIES = {"async/stash": lambda delay: delay, "async/ema-window": lambda delay: min(delay, 1)}
 
 

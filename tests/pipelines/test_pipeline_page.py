@@ -59,8 +59,6 @@ def test_verdicts_follow_the_numbers(tmp_path):
     assert "LayerPipe2, stash 2.00 and 6.00; LayerPipe2, EMA window 1.00 and 1.00." in found["Memory"].text
     assert found["Balanced stages, VGG-16"].word == "faster"
     assert found["Split backward pass"].word == "LayerPipe2, EMA window: no difference shown; exact: pays"
-    assert found["Time to accuracy"].word == "faster in part"
-    assert "LayerPipe2, EMA window: missed by 1 of 2 seeds" in found["Time to accuracy"].text
 
 
 def test_predictions_of_all_networks_are_told(tmp_path):
@@ -71,6 +69,22 @@ def test_predictions_of_all_networks_are_told(tmp_path):
         in found.text
     )
     assert found.text.endswith("Furthest off: LayerPipe2, latest, equal groups on VGG-16, -29 %.")
+
+
+def test_faster_to_an_accuracy_is_said_of_every_seed_and_every_rival(tmp_path):
+    found = told(written(tmp_path))["Time to accuracy"]
+    assert found.word == "faster than one process only with stash; not faster than 1F1B, 4 micro-batches"
+    assert "LayerPipe2, EMA window: missed by 1 of 2 seeds" in found.text
+    assert "Over 1F1B, 4 micro-batches: LayerPipe2, stash: 1.00× (0.94–1.07, n=2); " in found.text
+
+
+@pytest.mark.parametrize(
+    ("peer", "word"),
+    [((7.5, 8.5), "faster than 1F1B, 4 micro-batches"), ((7.5, None), "not faster than 1F1B, 4 micro-batches")],
+)
+def test_a_rival_that_missed_the_accuracy_shows_nothing(tmp_path, monkeypatch, peer, word):
+    monkeypatch.setattr(made, "TARGETS", {"plain": (10.0, 12.0), "1f1b/4": peer, "async/stash": (7.0, 8.0)})
+    assert told(written(tmp_path))["Time to accuracy"].word == f"faster than one process; {word}"
 
 
 @pytest.mark.parametrize(
