@@ -56,6 +56,11 @@ def is_candidate(name: str) -> bool:
     return form.kind == "async" and form.convention == "layerpipe2" and not form.split and not form.groups
 
 
+def is_average(name: str) -> bool:
+    """Whether its weight history is a moving average."""
+    return Variant.parse(name).strategy.startswith("ema-")
+
+
 def ordered(names: Iterable[str]) -> list[str]:
     """Kind by kind, each in the order of the records."""
     return sorted(dict.fromkeys(names), key=lambda name: _GROUPS.index(group(name)))
