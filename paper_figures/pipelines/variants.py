@@ -19,6 +19,8 @@ def label(name: str) -> str:
         words = [labels.schedule_label(form.convention), history(name)]
     elif form.kind == "exact":
         words = ["exact"]
+    elif form.kind == "threads":
+        words = [labels.schedule_label("plain"), f"{form.threads} threads"]
     else:
         peer = _NAMES.get(form.kind) or labels.schedule_label(form.kind)
         words = [peer, f"{form.micro_batches} micro-batches" if form.micro_batches > 1 else ""]
@@ -34,7 +36,7 @@ def history(name: str) -> str:
 def group(name: str) -> str:
     """What kind of training it is."""
     kind = Variant.parse(name).kind
-    return _GROUPS[{"plain": 0, "async": 2, "exact": 3}.get(kind, 1)]
+    return _GROUPS[{"plain": 0, "threads": 0, "async": 2, "exact": 3}.get(kind, 1)]
 
 
 def color(name: str) -> str:

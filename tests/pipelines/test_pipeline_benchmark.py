@@ -20,6 +20,7 @@ from layerpipe2.errors import UserError
 from layerpipe2.runs.config import RunConfig
 from paper_figures.pipelines import build
 from paper_figures.pipelines.records import load as load_records
+from tests.pipelines import variant_work
 
 CONFIG = RunConfig(network="even", width=4, schedule="constant")
 JOB = Job(CONFIG, {1: (0,), 2: (0, 5)})
@@ -59,6 +60,8 @@ def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
         (["--variants", "plain", "gpip/2"], "unknown variant 'gpip/2'; give plain, exact or async/STRATEGY, "),
         (["--variants", "plain", "gpipe"], "unknown variant 'gpipe'"),
         (["--variants", "plain", "plain/0"], "unknown variant 'plain/0'"),
+        (["--variants", "plain", "threads"], "unknown variant 'threads'; .* as in gpipe/4, or threads/NUMBER"),
+        (["--variants", "plain", "threads/two"], "unknown variant 'threads/two'"),
         (["--variants", "plain", "async/split"], "unknown variant 'async/split'"),
         (["--variants", "plain", "async/stash/split/split"], "unknown variant 'async/stash/split/split'"),
         (["--variants", "plain", "exact/pipedream"], "unknown variant 'exact/pipedream'"),
@@ -117,6 +120,15 @@ def test_accumulated_micro_batches_train_like_whole_ones():
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
 
 
+def test_threads_train_like_one():
+    (mine, alone), (shared, together) = (
+        run_ranks(variant_work.train_and_count, 1, JOB, variant, 3, timeout=120)[0]
+        for variant in ("plain", "threads/2")
+    )
+    assert (mine, shared) == (1, 2)
+    assert together == pytest.approx(alone, rel=1e-4)
+
+
 def test_predictions_are_those_of_the_schedules(monkeypatch):
     """Eight equal units, a third of the time forward; the update takes as long as one unit's backward pass."""
 
@@ -135,7 +147,7 @@ def test_predictions_are_those_of_the_schedules(monkeypatch):
             expected = 40 / (12 * (micro_batches + 1) / micro_batches + 8)
             assert predictor.speedup(f"{name}/{micro_batches}") == pytest.approx(expected)
     assert predictor.speedup("interleaved/4") > predictor.speedup("1f1b/4")
-    assert predictor.speedup("zero-bubble/4") is None
+    assert predictor.speedup("zero-bubble/4") is predictor.speedup("threads/2") is None
     assert predictor.speedup("async/stash/pipedream") == pytest.approx(2)
     assert predictor.speedup("async/stash/split") == pytest.approx(2)
     assert predictor.speedup("async/ema-span") == pytest.approx(40 / 24)  # its first stage is slower by a fifth
@@ -169,6 +181,7 @@ def test_ratios_are_taken_within_a_round_and_a_missed_target_is_said():
         row("plain", [2, 4, 6], [8, 8]),
         row("1f1b/2", [1, 4, 2], [4, None]),
         row("async/stash", [1, 1, 1], [4, 2]),
+        row("threads/2", [2, 2, 2], [None, None]),
     ]
     summarise(rows, 64)
     assert rows[1]["speed_over"]["plain"] == [2, 1, 3]
@@ -187,6 +200,7 @@ def test_variants_want_their_stages():
     wanted = {
         "plain": 1,
         "plain/4": 1,
+        "threads/3": 1,
         "async/stash": 3,
         "exact/split": 3,
         "gpipe/2": 3,
@@ -194,3 +208,4 @@ def test_variants_want_their_stages():
         "zero-bubble-v/4": 6,
     }
     assert {variant: Variant.parse(variant).stages(3) for variant in wanted} == wanted
+    assert [Variant.parse(variant).ranks(3) for variant in ("plain/4", "threads/3", "gpipe/2")] == [1, 1, 3]

@@ -86,6 +86,16 @@ def test_a_rival_that_missed_the_accuracy_shows_nothing(tmp_path, monkeypatch, p
     assert told(written(tmp_path))["Time to accuracy"].word == f"faster than one process; {word}"
 
 
+def test_one_process_of_as_many_threads_is_a_rival_if_measured(tmp_path):
+    records = written(tmp_path)
+    text = told(records)["2 processes against one"].text
+    assert "One process of 2 threads runs at 1.60× (1.50–1.70, n=3); over it, LayerPipe2, stash has 1.19× (" in text
+    assert "'plain, 2 threads' is plain training in one process" in render.markdown(page(records))
+    without = written(tmp_path, speeds={name: made.SPEEDS[name] for name in ("plain", "async/stash")})
+    assert "runs at" not in told(without)["2 processes against one"].text
+    assert "One process of 2 threads, which anybody would try first, was not" in render.markdown(page(without))
+
+
 @pytest.mark.parametrize(
     ("stash", "average", "word"),
     [(1.79, 1.7, answers.MISSED), (1.8, 1.79, answers.IN_PART), (1.8, 1.81, answers.REACHED)],
@@ -148,7 +158,8 @@ def test_a_busy_machine_and_a_quick_run_are_told(tmp_path):
 def test_tables(tmp_path):
     records = written(tmp_path)
     rows = tables.speeds(records.main).set_index("variant").T.to_dict()
-    assert list(rows)[:2] == ["plain", "plain, 4 micro-batches"]
+    assert list(rows)[:3] == ["plain", "plain, 4 micro-batches", "plain, 2 threads"]
+    assert (rows["plain, 2 threads"]["kind"], rows["plain, 2 threads"]["predicted"]) == ("one process", "–")
     assert rows["LayerPipe2, stash"]["speed over plain"] == "1.88× (1.79–1.90, n=3)"
     assert rows["LayerPipe2, stash"]["samples/s"] == f"{64 * 18.8:.0f}"
     assert rows["LayerPipe2, stash"]["torch's peak by process (MB)"] == "30.0 + 18.0"
@@ -180,6 +191,7 @@ def test_totals_tell_copies_of_a_stages_weights(tmp_path):
 def test_labels_name_peers_delays_and_options():
     assert label("zero-bubble-v/4") == "zero-bubble V, 4 micro-batches"
     assert label("async/latest/pipedream/groups") == "PipeDream, latest, equal groups"
+    assert label("threads/2") == "plain, 2 threads"
     assert label("exact/split") == "exact, split backward"
 
 
