@@ -4,6 +4,8 @@ import json
 
 from experiments.pipelines.writing import machine
 from layerpipe2.runtime.timeline import Event, write_chrome_trace
+from paper_figures.pipelines.claims import claims
+from paper_figures.pipelines.records import load
 
 PEAKS = {"plain": [15e6], "plain/4": [7e6], "threads/2": [15e6], "zero-bubble/2": [8e6, 8e6],
          "async/stash": [30e6, 18e6], "async/ema-window": [27.6e6, 18e6]}  # fmt: skip
@@ -95,3 +97,14 @@ def write(folder, speeds=SPEEDS, quick=False, load=0.0, **changes):
                      "rows": [row(variant, found, 1.9) for variant, found in CUTS.items()]}  # fmt: skip
     (folder / "even.json").write_text(json.dumps(main | changes))
     (folder / "vgg16.json").write_text(json.dumps(cuts))
+
+
+def written(folder, **changes):
+    """The same, read."""
+    write(folder, **changes)
+    return load(folder, "even")
+
+
+def told(records):
+    """Claims by title."""
+    return {claim.title: claim for claim in claims(records)}

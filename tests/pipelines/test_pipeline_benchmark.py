@@ -20,7 +20,6 @@ from layerpipe2.errors import UserError
 from layerpipe2.runs.config import RunConfig
 from paper_figures.pipelines import build
 from paper_figures.pipelines.records import load as load_records
-from tests.pipelines import variant_work
 
 CONFIG = RunConfig(network="even", width=4, schedule="constant")
 JOB = Job(CONFIG, {1: (0,), 2: (0, 5)})
@@ -118,15 +117,6 @@ def test_accumulated_micro_batches_train_like_whole_ones():
     whole, parts = (list(trainer.stages[0].parameters()) for trainer in trainers)
     for p, q in zip(whole, parts, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
-
-
-def test_threads_train_like_one():
-    (mine, alone), (shared, together) = (
-        run_ranks(variant_work.train_and_count, 1, JOB, variant, 3, timeout=120)[0]
-        for variant in ("plain", "threads/2")
-    )
-    assert (mine, shared) == (1, 2)
-    assert together == pytest.approx(alone, rel=1e-4)
 
 
 def test_predictions_are_those_of_the_schedules(monkeypatch):
