@@ -1,9 +1,9 @@
 """Pipelines on real processes, as ratios to plain training in one process: speed, time to a target accuracy, memory.
 
-Every round runs each variant once, in turn, in fresh processes of one thread each; all train the same network on the
-same batches. Networks are cut where their measured layer times balance best. One run also measures what the stages hold
-beside what the cost model says, takes time stamps of some variants, and compares, on another network, balanced stages
-with groups of as many layers. Run it on an idle machine. Examples:
+Every round runs each variant once, in turn, in fresh processes of one thread each (``threads/2``: of two); all train
+the same network on the same batches. Networks are cut where their measured layer times balance best. One run also
+measures what the stages hold beside what the cost model says, takes time stamps of some variants, and compares, on
+another network, balanced stages with groups of as many layers. Run it on an idle machine. Examples:
 
   python -m experiments.pipelines.benchmark --out results/pipelines
   python -m experiments.pipelines.benchmark --network resnet18 --variants plain 1f1b/4 async/stash
@@ -23,6 +23,7 @@ from experiments.pipelines.summary import memory_table, summarise, table
 from experiments.pipelines.writing import machine, write_study
 from layerpipe2.console import run_command
 
+ONE_PROCESS = ("plain", "plain/4", "threads/2")
 SYNCHRONOUS = tuple(f"{name}/{m}" for name in ("gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v")
                     for m in (2, 4))  # fmt: skip
 ASYNCHRONOUS = ("async/stash", "async/latest", "async/ema-window")
@@ -37,7 +38,7 @@ QUICK: dict[str, Any] = {
     "layer_repeats": 1,
     "seeds": 1,
     "epochs": 1,
-    "variants": ["plain", "1f1b/2", "gpipe/2", "async/stash", "exact", "exact/split"],
+    "variants": ["plain", "threads/2", "1f1b/2", "gpipe/2", "async/stash", "exact", "exact/split"],
     "target_variants": ["plain", "async/stash"],
     "memory_processes": [2],
     "memory_strategies": ["stash", "ema-window"],
@@ -107,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int, default=64, help="images per mini-batch")
     add("--lr", type=float, default=0.01, help="learning rate of SGD with momentum 0.9")
     add("--processes", type=int, default=2, help="processes of a pipeline")
-    add("--variants", **_names("plain", "plain/4", *SYNCHRONOUS, *ASYNCHRONOUS, *OTHERS), help="what to compare")
+    add("--variants", **_names(*ONE_PROCESS, *SYNCHRONOUS, *ASYNCHRONOUS, *OTHERS), help="what to compare")
     add("--rounds", type=int, default=5, help="times that each variant's speed is measured")
     add("--batches", type=int, default=40, help="timed mini-batches per round, filling and draining included")
     add("--warmup", type=int, default=5, help="mini-batches before them")

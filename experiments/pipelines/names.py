@@ -2,6 +2,8 @@
 
 - ``plain``, ``plain/<micro-batches>``: one process; with micro-batches it accumulates their gradients (a small one may
   stay in the cache, which is no merit of a pipeline);
+- ``threads/<n>``: plain training in one process of n threads, which share the work of every operation; what anybody
+  would try before a pipeline of n processes. Measured for its speed alone: nothing predicts it;
 - ``<peer>/<micro-batches>`` as in ``gpipe/4``: torch's own schedule;
 - ``async/<strategy>`` as in ``async/stash``: the asynchronous pipeline under LayerPipe2's delays, ``.../pipedream``
   under PipeDream's;
@@ -28,12 +30,13 @@ class Variant:
     """A name, read.
 
     Attributes:
-        kind: ``plain``, ``async``, ``exact`` or a key of :data:`experiments.pipelines.peers.PEERS`.
+        kind: ``plain``, ``threads``, ``async``, ``exact`` or a key of :data:`experiments.pipelines.peers.PEERS`.
         micro_batches: of a mini-batch; 1 for the asynchronous pipeline.
         strategy: weight history of the asynchronous pipeline, else nothing.
         convention: its delays.
         split: whether gradients of weights are a task of their own.
         groups: whether all stages have as many units, up to the last one.
+        threads: of every process.
     """
 
     kind: str
@@ -42,6 +45,7 @@ class Variant:
     convention: str = "none"
     split: bool = False
     groups: bool = False
+    threads: int = 1
 
     @classmethod
     def parse(cls, name: str) -> Variant:
@@ -53,15 +57,16 @@ class Variant:
         kind, *details = name.split("/")
         if kind == "plain" and not details:
             return cls(kind)
-        if (kind == "plain" or kind in PEERS) and len(details) == 1 and details[0].isdecimal() and int(details[0]):
-            return cls(kind, int(details[0]))
+        if kind in ("plain", "threads", *PEERS) and len(details) == 1 and details[0].isdecimal() and int(details[0]):
+            number = int(details[0])
+            return cls(kind, threads=number) if kind == "threads" else cls(kind, number)
         strategy = details.pop(0) if kind == "async" and details else ""
         known = kind == "exact" or strategy not in ("", *_OPTIONS)
         if not known or len(set(details)) < len(details) or not set(details) <= set(_OPTIONS[kind == "exact" :]):
             raise UserError(
                 f"unknown variant {name!r}; give plain, exact or async/STRATEGY, with /split or /groups behind the "
                 f"last two and /pipedream behind the last, or one of plain, {', '.join(PEERS)} with a number of "
-                "micro-batches, as in gpipe/4"
+                "micro-batches, as in gpipe/4, or threads/NUMBER"
             )
         if strategy:
             make_history(strategy)
@@ -75,7 +80,7 @@ class Variant:
 
     def ranks(self, processes: int) -> int:
         """Number of processes, of so many at hand."""
-        return 1 if self.kind == "plain" else processes
+        return 1 if self.kind in ("plain", "threads") else processes
 
     def stages(self, processes: int) -> int:
         """Number of stages on so many processes."""

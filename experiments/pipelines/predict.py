@@ -60,7 +60,7 @@ class Predictor:
             return cut.sequential / self._accumulated(form.micro_batches, cut)
         if form.is_runtime:
             return None if form.split and form.convention != "layerpipe2" else cut.speedup(form.convention)
-        if form.kind not in SCHEDULES:
+        if form.kind not in SCHEDULES:  # threads among them: layers are timed on one
             return None
         return cut.sequential / self._synchronous(form.kind, form.micro_batches, cut)
 

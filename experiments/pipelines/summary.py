@@ -7,6 +7,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from experiments.pipelines.names import Variant
+from experiments.pipelines.peers import PEERS
+
 Row = dict[str, Any]
 """What was measured of a variant: lists with an item per round or per seed."""
 
@@ -45,7 +48,7 @@ def table(rows: Sequence[Row], network: str, options: argparse.Namespace) -> str
     ]
     if any(row["seconds_to_target"] for row in rows):
         lines.append(f"target: validation accuracy {options.target:.0%}; n = {options.seeds} seeds, medians")
-    synchronous = [row["variant"] for row in rows if not row["variant"].startswith(("plain", "async", "exact"))]
+    synchronous = [row["variant"] for row in rows if Variant.parse(row["variant"]).kind in PEERS]
     asynchronous = [row for row in rows if row["variant"].startswith("async") and row["variant"].count("/") == 1]
     if synchronous and asynchronous:
         lines += ["", f"{'speed over':22} " + " ".join(f"{row['variant']:>26}" for row in asynchronous)]

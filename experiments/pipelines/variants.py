@@ -79,12 +79,16 @@ def make_trainer(
 ) -> Trainer:
     """This process' part of ``variant``; ``x`` is a mini-batch, for its shape; ``timeline`` takes time stamps.
 
+    A variant with threads of its own sets this process' number of threads, for good.
+
     Raises:
         UserError: on an unknown variant, or one whose numbers do not fit each other.
     """
     form, stages = Variant.parse(variant), job.cut(variant, data, processes)
     make_optimizer = optimizer_factory(job.config)
-    if form.kind == "plain":
+    if form.kind in ("plain", "threads"):
+        if form.kind == "threads":
+            torch.set_num_threads(form.threads)
         return PlainTrainer(stages[0], form.micro_batches, make_optimizer)
     if form.is_runtime:
         return AsynchronousTrainer(

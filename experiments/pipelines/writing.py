@@ -21,7 +21,7 @@ _SECRET = ("out", "data_root")  # places on this machine
 
 def machine() -> dict[str, Any]:
     """Where the numbers come from, and how busy the machine is before anything is measured."""
-    here = provenance(torch.device("cpu")) | {"threads": 1}  # of every process that is measured
+    here = provenance(torch.device("cpu")) | {"threads": 1}  # of every process, but for variants threads/N
     return here | {"cores": os.cpu_count(), "load_average": os.getloadavg()[0]}
 
 

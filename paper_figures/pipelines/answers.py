@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -25,6 +25,18 @@ class Claim:
 def spread(values: pd.Series) -> str:
     """``1.85× (1.80–1.90, n=5)``: median, smallest and largest."""
     return f"{values.median():.2f}× ({values.min():.2f}–{values.max():.2f}, n={len(values)})"
+
+
+def percent(share: float, form: str = ".0f") -> str:
+    """``24 %``; another format may give a sign or digits."""
+    return f"{100 * share:{form}} %"
+
+
+def span(values: Iterable[float], tell: Callable[[float], str]) -> str:
+    """``-4 % to +7 %``: the ends; one text if both read the same."""
+    found = list(values)
+    low, high = tell(min(found)), tell(max(found))
+    return low if low == high else f"{low} to {high}"
 
 
 def word(reached: Iterable[bool]) -> str:

@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 
 from paper_figures import labels, style
 from paper_figures.pipelines import variants
+from paper_figures.pipelines.answers import percent
 from paper_figures.pipelines.records import PipelineRecords, Study
 from paper_figures.pipelines.targets import OVER_PLAIN
 
@@ -60,15 +61,15 @@ def _draw_speed(axis: Any, study: Study, name: str, place: float) -> None:
     ratios = study.ratios(name)
     axis.barh(place, ratios.median(), height=0.72, color=variants.color(name), alpha=0.45, linewidth=0)
     axis.plot([ratios.median()] * 2, [place - 0.36, place + 0.36], color=variants.color(name), linewidth=1.6)
-    axis.plot(ratios, [place] * len(ratios), linestyle="", marker="o", markersize=2.6, color="#222222")
+    axis.plot(ratios, [place] * len(ratios), linestyle="", marker="o", markersize=2.6, color="#222222", zorder=4)
     predicted = study.variants.set_index("variant")["predicted"][name]
     if name != "plain" and pd.notna(predicted):
-        axis.plot([predicted], [place], linestyle="", **_PREDICTED)
+        axis.plot([predicted], [place], linestyle="", zorder=3, **_PREDICTED)
 
 
 _PREDICTED: dict[str, Any] = {
     "marker": "D",
-    "markersize": 4.5,
+    "markersize": 5,
     "markerfacecolor": "white",
     "markeredgecolor": "#d55e00",
     "markeredgewidth": 1.1,
@@ -108,9 +109,10 @@ def time_to_target(records: PipelineRecords) -> Figure:
         places = _places(axis, names)
         for name in names:
             _draw_target(axis, study.targets[study.targets["variant"] == name], name, places[name])
-        axis.set(xlabel=f"training time (s) to {study.options['target']:.0%} validation accuracy")
+        axis.set(xlabel=f"training time (s) to {percent(study.options['target'])} validation accuracy")
         axis.set_xlim(0, 1.22 * max(study.targets["seconds"].max(), 1e-3) if study.targets["seconds"].any() else 1)
-        style.note(figure, f"Bars: medians; dots: n={study.targets['seed'].nunique()} seeds. Evaluation is not timed.")
+        seeds = study.targets["seed"].nunique()
+        style.note(figure, f"Bars and epochs: medians; dots: n={seeds} seeds. Evaluation is not timed.")
         return figure
 
 

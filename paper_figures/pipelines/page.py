@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from paper_figures import labels
-from paper_figures.pipelines import tables
+from paper_figures.pipelines import tables, variants
 from paper_figures.pipelines.claims import claims
 from paper_figures.pipelines.figures import network_words
 from paper_figures.pipelines.records import PipelineRecords, Study
@@ -74,10 +74,20 @@ def _timelines(study: Study) -> list[Block]:
 
 def _limits(study: Study) -> list[str]:
     cores, processes = study.provenance["cores"], study.options["processes"]
+    threaded = f"threads/{processes}"
+    if threaded in set(study.variants["variant"]):
+        rival = (
+            f"'{variants.label(threaded)}' is plain training in one process whose {processes} threads share the work "
+            "of every operation, as torch ships them; only its speed was measured, and nothing predicts it. Such "
+            "threads wait for each other after every operation: other work on the machine holds up all of them."
+        )
+    else:
+        rival = f"One process of {processes} threads, which anybody would try first, was not measured."
     return [
         f"One machine with {cores} cores and {processes} processes that exchange messages over the loopback: nothing "
         "here measures GPUs, NCCL or a network between machines.",
         "All processes share caches and memory bandwidth, which one process has for itself.",
+        rival,
         "torch's pipelines run as torch ships them, with their default settings; larger mini-batches would leave them "
         "larger micro-batches.",
         "The time stamps are of one run per variant, and taking them costs time.",

@@ -6,7 +6,7 @@ import pandas as pd
 
 from experiments.pipelines.held import KINDS
 from paper_figures.pipelines import variants
-from paper_figures.pipelines.answers import spread
+from paper_figures.pipelines.answers import percent, spread
 from paper_figures.pipelines.bubble import steady
 from paper_figures.pipelines.memory import totals
 from paper_figures.pipelines.records import Study
@@ -47,11 +47,11 @@ def idle(study: Study) -> pd.DataFrame:
     rows = []
     for name, events in study.traces.items():
         found = steady(events)
-        shares = [f"{share:.1%}" for share in found.idle]
+        shares = [percent(share, ".1f") for share in found.idle]
         rows.append(
             {
                 "variant": variants.label(name),
-                "idle": f"{found.mean_idle:.1%}",
+                "idle": percent(found.mean_idle, ".1f"),
                 "by process": ", ".join(shares),
                 "ms per mini-batch": f"{found.period:.1f}",
                 "mini-batches": str(found.batches),

@@ -11,6 +11,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from paper_figures import style
 from paper_figures.pipelines import variants
+from paper_figures.pipelines.answers import percent
 from paper_figures.pipelines.bubble import COMPUTING, Steady, steady
 from paper_figures.pipelines.records import PipelineRecords
 
@@ -49,7 +50,7 @@ def _charts(records: PipelineRecords, names: list[str]) -> Figure:
 
 
 def _told(found: Steady) -> str:
-    return f"{found.mean_idle:.0%} idle, {found.period:.1f} ms per mini-batch"
+    return f"{percent(found.mean_idle)} idle, {found.period:.1f} ms per mini-batch"
 
 
 def _draw(axis: Any, events: pd.DataFrame, found: Steady, width: float) -> None:

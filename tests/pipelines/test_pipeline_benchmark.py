@@ -59,6 +59,8 @@ def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
         (["--variants", "plain", "gpip/2"], "unknown variant 'gpip/2'; give plain, exact or async/STRATEGY, "),
         (["--variants", "plain", "gpipe"], "unknown variant 'gpipe'"),
         (["--variants", "plain", "plain/0"], "unknown variant 'plain/0'"),
+        (["--variants", "plain", "threads"], "unknown variant 'threads'; .* as in gpipe/4, or threads/NUMBER"),
+        (["--variants", "plain", "threads/two"], "unknown variant 'threads/two'"),
         (["--variants", "plain", "async/split"], "unknown variant 'async/split'"),
         (["--variants", "plain", "async/stash/split/split"], "unknown variant 'async/stash/split/split'"),
         (["--variants", "plain", "exact/pipedream"], "unknown variant 'exact/pipedream'"),
@@ -135,7 +137,7 @@ def test_predictions_are_those_of_the_schedules(monkeypatch):
             expected = 40 / (12 * (micro_batches + 1) / micro_batches + 8)
             assert predictor.speedup(f"{name}/{micro_batches}") == pytest.approx(expected)
     assert predictor.speedup("interleaved/4") > predictor.speedup("1f1b/4")
-    assert predictor.speedup("zero-bubble/4") is None
+    assert predictor.speedup("zero-bubble/4") is predictor.speedup("threads/2") is None
     assert predictor.speedup("async/stash/pipedream") == pytest.approx(2)
     assert predictor.speedup("async/stash/split") == pytest.approx(2)
     assert predictor.speedup("async/ema-span") == pytest.approx(40 / 24)  # its first stage is slower by a fifth
@@ -169,6 +171,7 @@ def test_ratios_are_taken_within_a_round_and_a_missed_target_is_said():
         row("plain", [2, 4, 6], [8, 8]),
         row("1f1b/2", [1, 4, 2], [4, None]),
         row("async/stash", [1, 1, 1], [4, 2]),
+        row("threads/2", [2, 2, 2], [None, None]),
     ]
     summarise(rows, 64)
     assert rows[1]["speed_over"]["plain"] == [2, 1, 3]
@@ -187,6 +190,7 @@ def test_variants_want_their_stages():
     wanted = {
         "plain": 1,
         "plain/4": 1,
+        "threads/3": 1,
         "async/stash": 3,
         "exact/split": 3,
         "gpipe/2": 3,
@@ -194,3 +198,4 @@ def test_variants_want_their_stages():
         "zero-bubble-v/4": 6,
     }
     assert {variant: Variant.parse(variant).stages(3) for variant in wanted} == wanted
+    assert [Variant.parse(variant).ranks(3) for variant in ("plain/4", "threads/3", "gpipe/2")] == [1, 1, 3]

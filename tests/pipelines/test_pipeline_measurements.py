@@ -58,3 +58,12 @@ def test_without_delays_it_is_plain_training_split_or_not():
         assert losses == pytest.approx([mean], rel=1e-5)
     late = next(rank for rank in run_ranks(variant_work.train, 2, JOB, "async/stash", 3, timeout=120) if rank)
     assert late != pytest.approx([mean], rel=1e-5)
+
+
+def test_threads_train_like_one():
+    (mine, alone), (shared, together) = (
+        run_ranks(variant_work.train_and_count, 1, JOB, variant, 3, timeout=120)[0]
+        for variant in ("plain", "threads/2")
+    )
+    assert (mine, shared) == (1, 2)
+    assert together == pytest.approx(alone, rel=1e-4)

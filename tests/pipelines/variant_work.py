@@ -2,6 +2,7 @@
 
 from itertools import islice
 
+import torch
 import torch.distributed as dist
 
 from experiments.pipelines.measure import endless, load_data
@@ -18,3 +19,9 @@ def train(job, variant, count):
     found = batches(job, count)
     data = load_data(job.config)[0]
     return make_trainer(variant, job, data, found[0][0], dist.get_world_size()).train(found)
+
+
+def train_and_count(job, variant, count):
+    """Threads of this process after some mini-batches, and their losses."""
+    losses = train(job, variant, count)
+    return torch.get_num_threads(), losses
