@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,8 +20,10 @@ import torch
 import torch.nn.functional as F
 
 from layerpipe2 import DelaySchedule, PipelinedModule, make_history, networks, partition
+from layerpipe2.console import run_command
 from layerpipe2.data import BatchLoader, TensorSplit
 from layerpipe2.heap import keep_freed_memory
+from layerpipe2.runs.config import Rule, check
 from layerpipe2.runs.provenance import provenance
 
 Precision = Literal["native", "bf16"]
@@ -73,9 +77,15 @@ def make_optimizer(parameters: Any, fused: bool) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, fused=fused)
 
 
-def main() -> None:
-    """Time all variants, print the table, write the figures."""
-    options = _parser().parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Time all variants, print the table, write the figures.
+
+    Raises:
+        UserError: on an unknown network, or a number that is no count.
+    """
+    options = _parser().parse_args(arguments)
+    for name in ("batch_size", "steps", "rounds", "threads"):
+        check(f"--{name.replace('_', '-')}", getattr(options, name), Rule("", "", "int", low=1))
     keep_freed_memory()
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")
@@ -158,4 +168,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("experiments/benchmark.py", main, None))

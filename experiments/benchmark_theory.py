@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def main() -> None:
     """Print what was timed and how long it took."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     resnet = named("resnet18")
     sizes = range(1, resnet.num_units + 1)
     work: dict[str, Callable[[], object]] = {

@@ -69,6 +69,14 @@ class PipelinedModule(pl.LightningModule):
         cuda_graph: bool = False,
     ) -> None:
         super().__init__()
+        for name, value, kind, example in (
+            ("schedule", schedule, DelaySchedule, "DelaySchedule.layerpipe2(4)"),
+            ("history", history, WeightHistory, "make_history('ema-span')"),
+        ):
+            if not isinstance(value, kind):
+                raise UserError(f"{name} is a {type(value).__name__}; give a {kind.__name__}, such as {example}")
+        if not callable(optimizer):
+            raise UserError("optimizer is no function; give one that makes it, as lambda p: torch.optim.SGD(p, 0.1)")
         if precision not in COMPUTE_DTYPES:
             raise UserError(f"precision is '{precision}'; give one of {', '.join(COMPUTE_DTYPES)}")
         if scheduler_interval not in ("epoch", "step"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from pytorch_lightning.utilities import rank_zero_info
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from layerpipe2.engine import PipelineEngine
 from layerpipe2.errors import UserError
@@ -19,6 +20,20 @@ if TYPE_CHECKING:
     from layerpipe2.pipeline import PipelinedModule
 
 COMPUTE_DTYPES = {"native": None, "bf16": torch.bfloat16}
+
+
+def made_optimizer(
+    make: Callable[[Iterable[nn.Parameter]], Optimizer], parameters: Iterable[nn.Parameter]
+) -> Optimizer:
+    """The user's optimizer over ``parameters``, which ``make`` may walk more than once.
+
+    Raises:
+        UserError: if ``make`` returns something else.
+    """
+    optimizer = make(list(parameters))
+    if not isinstance(optimizer, Optimizer):
+        raise UserError(f"optimizer returned a {type(optimizer).__name__}; it must return a torch.optim optimizer")
+    return optimizer
 
 
 class Execution(ABC):
@@ -93,7 +108,7 @@ class Simulation(Execution):
     def optimizers(self) -> Any:
         """One optimizer and, if there is one, the scheduler."""
         module = self.module
-        optimizer = module.make_optimizer(list(module.stages.parameters()))
+        optimizer = made_optimizer(module.make_optimizer, module.stages.parameters())
         if module.make_scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": module.make_scheduler(optimizer)}

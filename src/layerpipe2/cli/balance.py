@@ -51,6 +51,8 @@ def run(options: argparse.Namespace) -> None:
           "steps; the last stage has no history\n")  # fmt: skip
     print(f"{unit_table(best)}\n\n{stage_table(best)}\n")
     print(prediction(best))
+    if any(slow.total.flops < unit.total.flops for slow, unit in zip(delayed, plain, strict=True)):
+        print("history below zero is noise: let nothing else run, or raise --repeats")
 
 
 def unit_table(cut: Balance) -> str:

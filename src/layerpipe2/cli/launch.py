@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> None:
     for name, low in (("processes", 1), ("nodes", 1), ("node_rank", 0), ("threads", 1)):
         rule = Rule("", "", "int", low=low, optional=name == "threads")
         check(f"--{name.replace('_', '-')}", getattr(options, name), rule)
+    check("--timeout", options.timeout, Rule("", "", "float", low=0, open_low=True))
     if options.node_rank >= options.nodes:
         raise UserError(f"--node-rank is {options.node_rank}, but --nodes {options.nodes} are numbered from 0")
     host, port = _address(options.master, options.nodes)

@@ -63,7 +63,8 @@ def _simulated(name: str, processors: int, batches: int, times: Sequence[float])
     """One stage per processor (interleaved: two, half as long) with the given times of F, B and W."""
     parts = 2 if name == "interleaved" else 1
     together = name in SYNCHRONOUS
-    schedule = build_schedule(name, parts * processors, processors, batches if together else _LONG * batches)
+    long = max(_LONG * batches, _LONG * processors)  # a pipeline must be full before its delays can be seen
+    schedule = build_schedule(name, parts * processors, processors, batches if together else long)
     schedule = repeat(schedule, _LONG) if together else schedule
     forward, activation, weight = (time / parts for time in times)
     return simulate(schedule, uniform_costs(parts * processors, forward, activation, weight), FlopDevice(1.0))

@@ -118,6 +118,7 @@ def _correlation(row: int) -> float:
 def _row(state: State) -> Tensor:
     """The table's row for the measured correlation: three tensors of shape (1,)."""
     table, (cross, square) = state["table"], state["products"]
-    correlation = (cross / square.clamp(min=torch.finfo(square.dtype).tiny)).clamp(0, 1)
+    # A run that diverges gets NaN here: it must go on to be recorded as diverged.
+    correlation = (cross / square.clamp(min=torch.finfo(square.dtype).tiny)).nan_to_num(nan=0.0).clamp(0, 1)
     place = (-torch.log1p(-correlation) / SPACING).clamp(max=len(table) - 1).round().long()
     return table.index_select(0, place[None]).T

@@ -101,6 +101,11 @@ class StepLimit(Callback):
     def __init__(self, max_steps: int) -> None:
         self.max_steps = max_steps
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A resumed run may have reached the limit."""
+        if trainer.current_epoch * int(trainer.num_training_batches) >= self.max_steps:
+            trainer.should_stop = True
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

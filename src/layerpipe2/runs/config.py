@@ -45,8 +45,11 @@ class Rule:
             text = f"one of {', '.join(self.choices)}"
         if self.kind == "delays":
             return text + (", or none" if self.optional else "")
-        bounds = [f"{'>' if self.open_low else '>='} {self.low:g}"] if self.low > -math.inf else []
-        bounds += [f"{'<' if self.open_high else '<='} {self.high:g}"] if self.high < math.inf else []
+        low, high = (
+            f"{int(b)}" if self.kind == "int" and math.isfinite(b) else f"{b:g}" for b in (self.low, self.high)
+        )
+        bounds = [f"{'>' if self.open_low else '>='} {low}"] if self.low > -math.inf else []
+        bounds += [f"{'<' if self.open_high else '<='} {high}"] if self.high < math.inf else []
         return " ".join([text, " and ".join(bounds)]).strip() + (", or none" if self.optional else "")
 
     def accepts(self, value: Any) -> bool:
@@ -147,6 +150,8 @@ class RunConfig:
         if self.stash_epochs and self.drain:
             raise UserError("stash_epochs counts from the last fill of the pipeline, and drain fills it every epoch; "
                             "give one of them")  # fmt: skip
+        if self.nesterov and self.optimizer == "sgd" and not self.momentum:
+            raise UserError("nesterov is a form of momentum, and momentum is 0; give a momentum above 0")
         if self.delays is not None:
             object.__setattr__(self, "delays", tuple(self.delays))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def train_run(
         UserError: on settings or data that don't work together, or a checkpoint that doesn't belong to them.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
-    checkpoint = _checkpoint(checkpoint_dir, resume)
+    checkpoint = _checkpoint(checkpoint_dir, resume, several=strategy is not None)
     device = resolve_device(config.device)
     torch.set_num_threads(config.threads)
     data = data or load(config.dataset, root=Path(config.data_root) if config.data_root else None)
@@ -170,16 +171,25 @@ def make_trainer(
     )
 
 
-def _checkpoint(folder: Path | None, resume: bool) -> Path | None:
-    if folder is not None:
-        writable_folder(folder)
+def _checkpoint(folder: Path | None, resume: bool, several: bool) -> Path | None:
+    """The checkpoint to resume from, if any; ``several``: processes, which write a folder instead of a file."""
+    if folder is None:
+        if resume:
+            raise UserError("nothing to resume from; name the folder of the checkpoint (--checkpoint-dir)")
+        return None
+    writable_folder(folder)
+    path = folder / LAST_CHECKPOINT
+    if path.exists() and path.is_dir() != several:
+        writer, how = ("several processes", "under `layerpipe2 launch`") if path.is_dir() else ("one process", "in one")
+        raise UserError(f"checkpoint {path} was written by {writer}; go on {how}, or choose another folder")
+    if not resume and path.exists():
+        raise UserError(f"{path} holds the state of a run; give --resume to go on with it, or choose another folder")
     if not resume:
         return None
-    if folder is None:
-        raise UserError("nothing to resume from; name the folder of the checkpoint (--checkpoint-dir)")
-    path = folder / LAST_CHECKPOINT
     if not path.exists():
         raise UserError(f"no checkpoint {path} to resume from; start without resuming")
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise UserError(f"checkpoint {path} can't be read; delete it and start without resuming")
     return path
 
 

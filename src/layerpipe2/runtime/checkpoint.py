@@ -62,7 +62,7 @@ def write(
     """Every process writes its stages; the ``first`` one makes the folder and, when all are done, puts it in place."""
     part, old = _beside(folder, "part"), _beside(folder, "old")
     if first:
-        shutil.rmtree(part, ignore_errors=True)
+        remove(part)
         part.mkdir(parents=True)
     barrier()
     for k, state in parts.items():
@@ -70,11 +70,11 @@ def write(
     barrier()
     if first:
         _save(common, part / _COMMON)
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)
         if folder.exists():
             folder.rename(old)
         part.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)
     barrier()
 
 
@@ -100,19 +100,22 @@ def read(folder: Path, stages: list[int], *, weights_only: bool = False) -> dict
     return join_stages(torch.load(folder / _COMMON, map_location="cpu", weights_only=weights_only), parts)
 
 
-def whole_state_dict(folder: Path) -> dict[str, Any]:
+def whole_state_dict(folder: Path | str) -> dict[str, Any]:
     """Weights and buffers of the whole network, for a ``PipelinedModule`` in one process: ``load_state_dict`` takes it.
 
     Raises:
         UserError: if there is no checkpoint.
     """
+    folder = Path(folder)
     found = read(folder, sorted(int(path.stem.removeprefix("stage-")) for path in folder.glob("stage-*.pt")))
     weights: dict[str, Any] = found["state_dict"]
     return weights
 
 
 def remove(folder: Path) -> None:
-    """Delete a checkpoint."""
+    """Delete a checkpoint, also one that a single process wrote in its place."""
+    if folder.is_file():
+        folder.unlink()
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -19,7 +19,7 @@ from layerpipe2.runtime.feed import Ahead, Feed
 from layerpipe2.runtime.links import Inbox, Outbox
 from layerpipe2.runtime.local_stage import LocalStage
 from layerpipe2.runtime.program import Batch, Neighbours, Program
-from layerpipe2.simulation import Execution
+from layerpipe2.simulation import Execution, made_optimizer
 from layerpipe2.stages import check_stages
 from layerpipe2.streams import RandomStream
 
@@ -80,7 +80,11 @@ class Runner(Execution):
         A process without such a stage gets one that moves nothing: by its steps the ``Trainer`` counts the updates.
         """
         module = self.module
-        made = [module.make_optimizer(list(stage.parameters())) for k, stage in self.stages.items() if self.trained[k]]
+        made = [
+            made_optimizer(module.make_optimizer, stage.parameters())
+            for k, stage in self.stages.items()
+            if self.trained[k]
+        ]
         made = made or [module.make_optimizer([nn.Parameter(torch.zeros(1))])]
         if module.make_scheduler is None:
             return made

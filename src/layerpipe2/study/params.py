@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 from layerpipe2.errors import UserError
+from layerpipe2.history import make_history
+from layerpipe2.networks import NETWORKS
 from layerpipe2.runs.config import Rule, RunConfig, check, check_keys, rules
 
 SEQUENTIAL = "sequential"
@@ -19,6 +21,10 @@ _LISTS = ("networks", "groups", "strategies", "seeds")
 # Where the settings stand that are no run's own business; every other one may stand in any of the sections above.
 _PLACES = {"dataset": "data", "probe_every": "study", "device": "execution"}
 _SWEPT = ("network", "group_size", "strategy", "seed")
+_REPORT = {
+    "equivalence_margin_points": Rule("report", "margin", "float", low=0, open_low=True, high=100),
+    "significance_level": Rule("report", "level", "float", low=0, open_low=True, high=0.5, open_high=True),
+}
 _JOBS = Rule("execution", "processes side by side", "int", low=1)
 
 
@@ -65,10 +71,11 @@ class Study:
             UserError: naming the file, the key, the value and what is allowed.
         """
         file = ParameterFile(path)
+        file.check_rest()
         lists = {key: file.list_of("study", key) for key in _LISTS}
         placed = {name: file.value(section, name, rules()[name]) for name, section in _PLACES.items()}
         jobs = file.value("execution", "jobs", _JOBS)
-        file.check_rest()
+        file.check_strategies(lists["strategies"])
         common = placed | file.fields("data") | file.fields("optimizer")
         profile = file.fields("profiles", placed["dataset"])
         settings = {network: common | file.fields("nets", network) | profile for network in lists["networks"]}
@@ -117,10 +124,22 @@ class ParameterFile:
                 check(f"{where}, entry", value, swept)
         return tuple(values)
 
+    def check_strategies(self, names: Sequence[str]) -> None:
+        """Refuse strategies that don't exist, before anything is trained."""
+        for name in names:
+            try:
+                make_history(name)
+            except UserError as error:
+                raise UserError(f"{self.name}: study.strategies: {error}") from None
+
     def check_rest(self) -> None:
-        """Refuse unknown keys in the sections that aren't settings of runs."""
+        """Refuse unknown keys in the sections that aren't settings of runs, and bad values in ``report``."""
         check_keys(self.section("study"), (*_LISTS, "probe_every"), f"{self.name}: study")
         check_keys(self.section("execution"), ("jobs", "device"), f"{self.name}: execution")
+        check_keys(self.section("nets"), NETWORKS, f"{self.name}: nets")
+        check_keys(self.section("report"), _REPORT, f"{self.name}: report")
+        for name, rule in _REPORT.items():
+            self.value("report", name, rule)
 
     def fields(self, *keys: str) -> dict[str, Any]:
         """Settings of runs in the section at ``keys``."""
