@@ -38,7 +38,7 @@ def test_custom_delays_survive_a_round_trip():
         ("delays", (2, -1), "a list of integers >= 0"),
         ("delays", (), "a list of integers >= 0"),
         ("augment", 1, "true or false"),
-        ("seed", 2**32, "<= 4.29497e+09"),
+        ("seed", 2**32, "<= 4294967295"),
         ("dataset", None, "a text"),
     ],
 )

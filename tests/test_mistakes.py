@@ -54,9 +54,11 @@ def test_a_state_of_several_processes_is_told_from_one_of_one(tmp_path):
         train_run(RunConfig(**SMALL), progress=False, checkpoint_dir=tmp_path, resume=True)
     file = tmp_path / "file.ckpt"
     file.touch()
-    by_stage.write(file, {}, {}, first=True, barrier=lambda: None)
+    by_stage.write(file, {"pipeline": {}}, {}, first=True, barrier=lambda: None)
     assert file.is_dir()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file.ckpt", LAST_CHECKPOINT]
+    with pytest.raises(UserError, match="no checkpoint of a pipeline of several processes"):
+        by_stage.whole_state_dict(str(tmp_path / "none"))
     assert by_stage.whole_state_dict(str(file)) == {}
 
 
