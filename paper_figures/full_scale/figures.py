@@ -26,7 +26,8 @@ def accuracy(records: CampaignRecords) -> Figure:
             axis.set(title=optimizer, xlabel="pipeline stages")
         axes.flat[0].set_ylabel("test accuracy (%)")
         style.legend(figure, _handles(runs["strategy"]), columns=5)
-        seeds = runs["seed"].nunique()
+        done = runs[runs["status"] == "completed"].groupby(["optimizer", "num_stages", "strategy"]).size()
+        seeds = f"{done.min()}" if done.min() == done.max() else f"{done.min()} to {done.max()}"
         style.note(figure, f"Lines: means over n={seeds} seeds (dots). Diverged runs are left out. {_setting(records)}")
         return figure
 

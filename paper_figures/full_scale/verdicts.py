@@ -79,11 +79,16 @@ def _superiority(runs: pd.DataFrame, settings: Settings) -> list[Verdict]:
 
 
 def _shown(table: pd.DataFrame, settings: Settings, question: str) -> Verdict:
-    """Superiority in every comparison, in some, or in none; a reference that diverged alone counts as shown."""
+    """Superiority in every comparison, in some, or in none.
+
+    A reference that diverged alone counts as shown, unless it is all that there is.
+    """
     if table.empty:
         return Verdict(question, "not tested", "no such runs")
     # An outcome of "diverged" is a loss of ours, whatever the mean over the other seeds says.
-    superior = ((table["p_superior"] < settings.level) | (table["won"] > 0)) & (table["outcome"] != "diverged")
+    superior = ((table["p_superior"] < settings.level) | ((table["won"] > 0) & (table["won"] + table["n"] > 1))) & (
+        table["outcome"] != "diverged"
+    )
     answer = "yes" if superior.all() else "in part" if superior.any() else "not shown"
     return Verdict(question, answer, _listed({"shown": table[superior], "not shown": table[~superior]}))
 
