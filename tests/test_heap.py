@@ -6,34 +6,40 @@ import sys
 
 import pytest
 
+# By the allocator's own books: the kernel's counts of page faults depend on what else the machine does.
 PROGRAM = """
-import resource, sys
+import ctypes, sys
 import torch
 from layerpipe2.heap import keep_freed_memory
 
+class Books(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")]
+
+mallinfo = ctypes.CDLL(None).mallinfo2
+mallinfo.restype = Books
 print(keep_freed_memory() if sys.argv[1] == "keep" else None)
-for step in range(6):
-    if step == 3:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
     tensors = [torch.zeros(1 << 20) for _ in range(8)]
     del tensors
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(mallinfo().fordblks)
 """
-PAGES = 3 * 8 * 1024  # of three steps
+FREED = 8 * 4 * 2**20
 
 
 def run(mode, **environment):
     command = [sys.executable, "-c", PROGRAM, mode]
     found = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
-    effect, faults = found.stdout.split()
-    return effect, int(faults)
+    effect, kept = found.stdout.split()
+    return effect, int(kept)
 
 
 @pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="glibc only")
-def test_no_step_asks_for_its_memory_again():
-    assert run("leave")[1] > PAGES / 2
-    effect, faults = run("keep")
-    assert (effect, faults < PAGES / 10) == ("True", True)
+def test_freed_tensors_stay_with_the_process():
+    assert run("leave")[1] < FREED / 2
+    effect, kept = run("keep")
+    assert effect == "True"
+    assert kept >= 0.9 * FREED
 
 
 def test_settings_of_the_environment_stay():
