@@ -13,10 +13,11 @@ from experiments.pipelines.peers import Batch, Loss, MakeOptimizer
 from layerpipe2.delays import DelaySchedule
 from layerpipe2.history import make_history
 from layerpipe2.metrics import Totals
-from layerpipe2.runtime.links import Endpoint, Unwatched
+from layerpipe2.runtime.endpoint import Endpoint
 from layerpipe2.runtime.local_stage import LocalStage
 from layerpipe2.runtime.program import Neighbours, Program
 from layerpipe2.runtime.timeline import Timeline
+from layerpipe2.runtime.watch import Unwatched
 
 _TIMEOUT = timedelta(seconds=60)
 

@@ -35,7 +35,9 @@ def trainer(strategy, **options):
     """A quiet ``Trainer`` of three epochs on the CPU."""
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "max_epochs": 3}
     return pl.Trainer(
-        strategy=strategy or "auto", accelerator="cpu", devices=1, **{**quiet, "enable_model_summary": False, **options}
+        strategy=strategy or "auto",
+        devices=1,
+        **{"accelerator": "cpu", **quiet, "enable_model_summary": False, **options},
     )
 
 
@@ -51,13 +53,13 @@ class Rows(pl.Callback):
     on_train_epoch_end = on_validation_end
 
 
-def assert_equal(work, world, **options):
+def assert_equal(work, world, strategy=PipelineStrategy, **options):
     """``work(strategy)`` returns what all processes must know, and the module: equal to the simulator's, bit for bit.
 
     ``work`` is called in forked processes, once without a strategy.
     """
     known, weights = _run(work, None)
-    found = processes.run(lambda: _run(work, PipelineStrategy(timeout_s=20, **options)), world)
+    found = processes.run(lambda: _run(work, strategy(timeout_s=20, **options)), world)
     for other, _ in found:
         assert other == known
     merged = {name: value for _, own in found for name, value in own.items()}

@@ -13,10 +13,10 @@ from layerpipe2 import UserError
 CONTEXT = mp.get_context("fork")
 
 
-def run(function, world: int, *args, timeout: float = 120, **options):
+def run(function, world: int, *args, timeout: float = 120, context=CONTEXT, **options):
     """``function(*args)`` in ``world`` processes; the list of what each returned. Fails with the first traceback."""
-    results = CONTEXT.Queue()
-    workers = _start(_return, world, function, args, options, results)
+    results = context.Queue()
+    workers = _start(_return, world, function, args, options, results, context=context)
     try:
         found = {}
         for _ in workers:
@@ -46,9 +46,9 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def _start(target, world, *args):
+def _start(target, world, *args, context=CONTEXT):
     common = (world, free_port(), *args)
-    workers = [CONTEXT.Process(target=target, args=(rank, *common)) for rank in range(world)]
+    workers = [context.Process(target=target, args=(rank, *common)) for rank in range(world)]
     for worker in workers:
         worker.start()
     return workers

@@ -121,11 +121,11 @@ def train(case: Case, strategy: PipelineStrategy | None = None) -> tuple[list, d
     keep = [ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)] if folder else []
     trainer = pl.Trainer(
         strategy=strategy or "auto", callbacks=[metrics, *keep, Fault(case.fault)], max_epochs=case.epochs,
-        accelerator="cpu", devices=1, logger=False, enable_checkpointing=bool(keep), enable_progress_bar=False,
-        enable_model_summary=False, **case.options,
+        devices=1, logger=False, enable_checkpointing=bool(keep), enable_progress_bar=False, enable_model_summary=False,
+        **{"accelerator": "cpu", **case.options},
     )  # fmt: skip
     trainer.fit(module, *loaders(case.dtype), ckpt_path=case.resume)
-    return metrics.rows, {name: value.clone() for name, value in module.state_dict().items()}, trainer.global_step
+    return metrics.rows, {name: value.cpu().clone() for name, value in module.state_dict().items()}, trainer.global_step
 
 
 def in_process(case: Case, timeout_s: float = 60, **options) -> tuple[list, dict, int]:

@@ -1,17 +1,17 @@
 """Messages between neighbouring processes of the pipeline: preallocated buffers, transfers beside the computation.
 
-A message is one flat buffer of bytes (:mod:`layerpipe2.runtime.messages`). All messages of a link have the size that
-the first one announces, so that the receiver can post its buffers before they are sent. Mini-batches may therefore
-shrink (the last one of an epoch) but not grow.
+A message is one flat buffer of bytes (:mod:`layerpipe2.runtime.messages`) in the memory of the host, sent by gloo. All
+messages of a link have the size that the first one announces, so that the receiver can post its buffers before they are
+sent. Mini-batches may therefore shrink (the last one of an epoch) but not grow. Between GPUs messages needn't pass the
+hosts: :mod:`layerpipe2.runtime.device_links`.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,40 +19,9 @@ from torch import Tensor
 
 from layerpipe2.errors import UserError
 from layerpipe2.runtime.messages import message_size, pack, unpack
+from layerpipe2.runtime.watch import PeerLost, Watch
 
 T = TypeVar("T")
-TAGS = 4  # kinds of messages between two processes
-
-
-class Watch(Protocol):
-    """Who looks after the other processes; see :mod:`layerpipe2.ranks.watchdog`."""
-
-    def progress(self, step: int) -> None:
-        """This process got on, and is at ``step``."""
-
-    def waiting(self, peer: int | None) -> None:
-        """This process waits for ``peer`` from now on, or for nobody."""
-
-    def explain(self, error: BaseException) -> str:
-        """One line on why a transfer failed: which rank, and what became of it."""
-
-
-class Unwatched:
-    """Looks after nobody."""
-
-    def progress(self, step: int) -> None:
-        """Not noted."""
-
-    def waiting(self, peer: int | None) -> None:
-        """Not noted."""
-
-    def explain(self, error: BaseException) -> str:
-        """What the transfer says of itself."""
-        return f"a transfer failed: {error}"
-
-
-class PeerLost(UserError):
-    """A neighbour is gone, or did not answer in time."""
 
 
 class Channel:
@@ -61,8 +30,9 @@ class Channel:
     Args:
         peer: rank of the neighbour.
         tag: tells the kinds of messages between the same two processes apart.
-        device: where the buffers lie.
+        device: where the tensors lie that are sent, and shall lie that are received.
         timeout: how long a transfer may take.
+        watch: is told whom this process waits for.
     """
 
     def __init__(self, peer: int, tag: int, device: torch.device, timeout: timedelta, watch: Watch) -> None:
@@ -94,8 +64,8 @@ class Channel:
         return self._try(lambda: dist.irecv(message, self.peer, tag=self.tag))
 
     def buffer(self) -> Tensor:
-        """Uninitialised bytes for one message."""
-        return torch.empty(self.capacity, dtype=torch.uint8, device=self.device)
+        """Uninitialised bytes for one message, in the host's memory."""
+        return torch.empty(self.capacity, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
 
 
 class Outbox(Channel):
@@ -115,11 +85,7 @@ class Outbox(Channel):
         size = message_size(tensors)
         if not self.capacity:
             self._announce(size)
-        if size > self.capacity:
-            raise UserError(
-                f"a mini-batch needs {size} bytes on the way to rank {self.peer}, but the first one needed "
-                f"{self.capacity}; between processes batches may shrink, not grow: put the largest one first"
-            )
+        self._check(size)
         message = self._free_buffer()
         pack(tensors, message)
         self._under_way.append((self._send(message), message))
@@ -131,8 +97,14 @@ class Outbox(Channel):
 
     def _announce(self, size: int) -> None:
         self.capacity = size
-        note = torch.tensor([size], dtype=torch.int64, device=self.device)
-        self.wait(self._send(note))
+        self.wait(self._send(torch.tensor([size], dtype=torch.int64)))
+
+    def _check(self, size: int) -> None:
+        if size > self.capacity:
+            raise UserError(
+                f"a mini-batch needs {size} bytes on the way to rank {self.peer}, but the first one needed "
+                f"{self.capacity}; between processes batches may shrink, not grow: put the largest one first"
+            )
 
     def _free_buffer(self) -> Tensor:
         if len(self._under_way) < self.depth and not (self._under_way and self._under_way[0][0].is_completed()):
@@ -145,7 +117,8 @@ class Outbox(Channel):
 class Inbox(Channel):
     """Receives, in order, into ``slots`` buffers used in turn; up to ``ahead`` receptions are posted in advance.
 
-    What :meth:`receive` returns lies in such a buffer, and stays there for ``slots - ahead`` further receptions.
+    What :meth:`receive` returns lies in such a buffer (or on the device, if it isn't the host), and stays there for
+    ``slots - ahead`` further receptions.
     """
 
     def __init__(self, *args: Any, slots: int, ahead: int, **kwargs: Any) -> None:
@@ -161,16 +134,16 @@ class Inbox(Channel):
         self._expected += messages
 
     def receive(self) -> list[Tensor]:
-        """The next message's tensors, views of the buffer that it lies in."""
+        """The next message's tensors, views of the buffer that it lies in where that is on their device."""
         if not self.capacity:
-            note = torch.empty(1, dtype=torch.int64, device=self.device)
+            note = torch.empty(1, dtype=torch.int64)
             self.wait(self._receive(note))
             self.capacity = int(note)
         self._post(1)
         work, message = self._posted.popleft()
         self.wait(work)
         self._post(self.ahead)
-        return unpack(message)
+        return [tensor.to(self.device) for tensor in unpack(message)]
 
     def _post(self, count: int) -> None:
         while len(self._posted) < count and self._expected > 0:
@@ -180,44 +153,3 @@ class Inbox(Channel):
             self._posted.append((self._receive(message), message))
             self._number += 1
             self._expected -= 1
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """This process's place in the pipeline: makes its links to the neighbours.
-
-    Attributes:
-        rank: of this process; its neighbours are one less and one more.
-        world_size: number of processes.
-        device: where buffers lie.
-        timeout: how long a transfer may take.
-        watch: who looks after the other processes.
-        first_tag: of :data:`TAGS` that belong to this endpoint.
-    """
-
-    rank: int
-    world_size: int
-    device: torch.device
-    timeout: timedelta
-    watch: Watch
-    first_tag: int = 0
-
-    def inbox(self, direction: int, tag: int, *, slots: int, ahead: int) -> Inbox | None:
-        """Messages from the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
-        peer = self._peer(direction)
-        if peer is None:
-            return None
-        return Inbox(peer, self.first_tag + tag, self.device, self.timeout, self.watch, slots=slots, ahead=ahead)
-
-    def outbox(self, direction: int, tag: int, *, depth: int) -> Outbox | None:
-        """Messages to the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
-        peer = self._peer(direction)
-        return (
-            None
-            if peer is None
-            else Outbox(peer, self.first_tag + tag, self.device, self.timeout, self.watch, depth=depth)
-        )
-
-    def _peer(self, direction: int) -> int | None:
-        peer = self.rank + direction
-        return peer if 0 <= peer < self.world_size else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,7 @@ class LocalStage:
         delay: updates between the forward and the backward pass of a mini-batch.
         history: what the backward pass uses for the weights of the forward pass.
         optimizer: over the stage's parameters; ``None`` if there is nothing to train.
+        device: where the stage runs, ``None``: where its parameters lie.
         seed: of the stage's stream of random numbers.
         gradient_clip_norm: largest gradient norm, or ``None``.
         split_backward: compute the gradient of the input before those of the weights; see ``passes.py``.
@@ -65,12 +66,13 @@ class LocalStage:
         optimizer: Optimizer | Any | None,
         *,
         seed: int,
+        device: torch.device | None = None,
         gradient_clip_norm: float | None = None,
         split_backward: bool = False,
     ) -> None:
         self.module, self.index, self.delay, self.history = module, index, delay, history
         self.optimizer, self.gradient_clip_norm = optimizer, gradient_clip_norm
-        device = next((p.device for p in module.parameters()), torch.device("cpu"))
+        self.device = device = device or next((p.device for p in module.parameters()), torch.device("cpu"))
         self.stream = RandomStream(seed, index, device)
         self.step = torch.zeros(1, dtype=torch.int64, device=device)
         self.in_flight: deque[Flight] = deque()
@@ -78,6 +80,9 @@ class LocalStage:
         self._regions = [Region(index, self.weights.latest, self.weights.latest)] if self.weights else []
         self._saved = SavedWeights(self._regions, _running_statistics(module))
         self._own = {storage_of(t) for t in (*module.parameters(), *module.buffers())}
+        # cuDNN's recurrent backward reads a packed copy of the weights, which can't be exchanged.
+        recurrent = bool(self._regions) and any(isinstance(m, nn.RNNBase) for m in module.modules())
+        self._without_cudnn = recurrent and device.type == "cuda"
         self._pass: Callable[[nn.Module, Tensor], Pass] = SplitPass if split_backward else WholePass
         self._trainable = {p: trainable(p) for p in module.parameters()}
         self._returned: Flight | None = None
@@ -182,6 +187,7 @@ class LocalStage:
         versions = [p._version for p in self.module.parameters()]
         with ExitStack() as contexts:
             contexts.enter_context(self.stream.active())
+            contexts.enter_context(torch.backends.cudnn.flags(enabled=False) if self._without_cudnn else nullcontext())
             contexts.enter_context(self._saved.hooks(saved))
             if audit is not None:
                 contexts.enter_context(audit.alone())

@@ -30,7 +30,12 @@ _DTYPES = (
 
 def message_size(tensors: Sequence[Tensor]) -> int:
     """Bytes of the message that holds them."""
-    return _HEADER * 8 + sum(_padded(_once(t)) for t in tensors)
+    return _HEADER * 8 + payload_size(tensors)
+
+
+def payload_size(tensors: Sequence[Tensor]) -> int:
+    """Bytes of the message without its header."""
+    return sum(_padded(_once(t)) for t in tensors)
 
 
 def pack(tensors: Sequence[Tensor], message: Tensor) -> None:
@@ -39,7 +44,25 @@ def pack(tensors: Sequence[Tensor], message: Tensor) -> None:
     Raises:
         UserError: if the header can't describe them.
     """
-    numbers, offset = [len(tensors)], _HEADER * 8
+    header = pack_payload(tensors, message[_HEADER * 8 :])
+    message[: _HEADER * 8].view(torch.int64).copy_(header)
+
+
+def unpack(message: Tensor) -> list[Tensor]:
+    """The tensors of a message: views of it, but for slices, which get memory of their own."""
+    return unpack_payload(message[: _HEADER * 8].view(torch.int64), message[_HEADER * 8 :])
+
+
+def pack_payload(tensors: Sequence[Tensor], payload: Tensor) -> Tensor:
+    """Copy the tensors into ``payload``, uint8 of at least :func:`payload_size` bytes; returns the header.
+
+    Returns:
+        int64 of a fixed length, on the CPU.
+
+    Raises:
+        UserError: if the header can't describe them.
+    """
+    numbers, offset = [len(tensors)], 0
     for tensor in tensors:
         if tensor.dtype not in _DTYPES:
             raise UserError(f"a tensor of type {tensor.dtype} can't travel between processes; use one of "
@@ -48,22 +71,22 @@ def pack(tensors: Sequence[Tensor], message: Tensor) -> None:
         as_it_is = is_dense(once) and not shift
         numbers += [_DTYPES.index(tensor.dtype), -1 if as_it_is else shift, tensor.ndim]
         numbers += [*tensor.shape, *tensor.stride()]
-        _place(message, offset, once.dtype, once.shape, once.stride() if as_it_is else None).copy_(once)
+        _place(payload, offset, once.dtype, once.shape, once.stride() if as_it_is else None).copy_(once)
         offset += _padded(once)
     if len(numbers) > _HEADER:
         raise UserError(f"tensors of {[t.ndim for t in tensors]} dimensions can't travel together; flatten some")
-    message[: len(numbers) * 8].view(torch.int64).copy_(torch.tensor(numbers))
+    return torch.tensor(numbers + [0] * (_HEADER - len(numbers)))
 
 
-def unpack(message: Tensor) -> list[Tensor]:
-    """The tensors of a message: views of it, but for slices, which get memory of their own."""
-    numbers = iter(message[: _HEADER * 8].view(torch.int64).tolist())
-    tensors, offset = [], _HEADER * 8
+def unpack_payload(header: Tensor, payload: Tensor) -> list[Tensor]:
+    """The tensors that :func:`pack_payload` put into ``payload``."""
+    numbers = iter(header.tolist())
+    tensors, offset = [], 0
     for _ in range(next(numbers)):
         dtype, shift, ndim = _DTYPES[next(numbers)], next(numbers), next(numbers)
         shape, stride = [next(numbers) for _ in range(ndim)], [next(numbers) for _ in range(ndim)]
         once = [n if s else min(n, 1) for n, s in zip(shape, stride, strict=True)]
-        tensor = _place(message, offset, dtype, once, stride if shift < 0 else None)
+        tensor = _place(payload, offset, dtype, once, stride if shift < 0 else None)
         offset += _padded(tensor)
         tensors.append((tensor if shift < 0 else _spread(tensor, stride, shift)).as_strided(shape, stride))
     return tensors

@@ -19,9 +19,10 @@ from typing import Any
 from torch import Tensor
 
 from layerpipe2.engine import Loss
-from layerpipe2.errors import UserError
 from layerpipe2.metrics import Totals
-from layerpipe2.runtime.links import Endpoint, Inbox, Outbox
+from layerpipe2.runtime.endpoint import Endpoint
+from layerpipe2.runtime.finite import FiniteCheck
+from layerpipe2.runtime.links import Inbox, Outbox
 from layerpipe2.runtime.local_stage import LocalStage, local_loss
 from layerpipe2.runtime.settled import Settled
 from layerpipe2.runtime.timeline import Timeline
@@ -97,7 +98,7 @@ class Program:
         check_finite: bool = False,
         resumable: bool = False,
     ) -> None:
-        self.check_finite = check_finite
+        self.finite = FiniteCheck() if check_finite else None
         self.stages, self.neighbours, self.source, self.loss, self.totals = stages, neighbours, source, loss, totals
         self.timeline = timeline
         self.settled = [Settled(stage, resumable=resumable) for stage in stages]
@@ -130,6 +131,8 @@ class Program:
             self._update(stage)
         if self._losses:  # counted in the epoch of the update, as the simulator does
             self.totals.add(*self._losses.popleft())
+        if self.finite is not None:
+            self.finite.end_step()
         self.done += 1
 
     def _forward(self, i: int) -> None:
@@ -167,13 +170,12 @@ class Program:
             stage.update()
 
     def _check(self, value: Tensor | None, what: str, stage: LocalStage, batch: int) -> None:
-        if self.check_finite and value is not None and not bool(value.sum().isfinite()):
-            raise UserError(f"stage {stage.index} diverged at mini-batch {batch}: its {what} is not finite; lower the "
-                            "learning rate, or go on all the same with check_finite=False")  # fmt: skip
+        if self.finite is not None and value is not None:
+            self.finite.note(value, f"stage {stage.index} diverged at mini-batch {batch}: its {what}")
 
     def _incoming(self) -> list[Tensor]:
         inbox = self.neighbours.activations_in
         return list(self.source()) if inbox is None else inbox.receive()
 
     def _span(self, what: str, stage: LocalStage, batch: int) -> Any:
-        return nullcontext() if self.timeline is None else self.timeline.span(what, stage.index, batch)
+        return nullcontext() if self.timeline is None else self.timeline.span(what, stage.index, batch, stage.device)

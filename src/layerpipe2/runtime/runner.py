@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pytorch_lightning.accelerators import CPUAccelerator
+from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -59,13 +59,13 @@ class Runner(Execution):
         return {k: any(trainable(p) for p in stage.parameters()) for k, stage in self.stages.items()}
 
     def check(self) -> None:
-        """Delays that a pipeline can have, CPUs, one data loader for all epochs, native precision."""
+        """Delays that a pipeline can have, CPUs or CUDA, one data loader for all epochs, native precision."""
         module = self.module
         if not module.schedule.is_realizable:
             raise UserError(f"delays {list(module.schedule.delays)} grow towards the output, which no pipeline can "
                             "have; give delays that don't")  # fmt: skip
-        if not isinstance(module.trainer.accelerator, CPUAccelerator):
-            raise UserError("pipelines of several processes run on CPUs (gloo) so far; give the Trainer "
+        if not isinstance(module.trainer.accelerator, CPUAccelerator | CUDAAccelerator):
+            raise UserError("pipelines of several processes run on CPUs or NVIDIA GPUs; give the Trainer "
                             "accelerator='cpu'")  # fmt: skip
         if module.trainer.reload_dataloaders_every_n_epochs:  # type: ignore[attr-defined]
             raise UserError("a pipeline of several processes reads ahead into the next epoch; leave "
@@ -101,7 +101,8 @@ class Runner(Execution):
         seed = module.stage_seed or 0
         stages = [
             LocalStage(stage, k, module.schedule.delays[k], module.history, optimizer, seed=seed,
-                       gradient_clip_norm=module.gradient_clip_norm, split_backward=self.strategy.split_backward)
+                       device=self.strategy.root_device, gradient_clip_norm=module.gradient_clip_norm,
+                       split_backward=self.strategy.split_backward)
             for (k, stage), optimizer in zip(self.stages.items(), self._given_optimizers(), strict=True)
         ]  # fmt: skip
         neighbours = Neighbours.of(self._endpoint, module.schedule.delays, self.mine[0], self.mine[-1])
@@ -174,7 +175,8 @@ class Runner(Execution):
         """The last process's means, in every process."""
         if phase == "val":
             self.start_evaluation()  # the second exchange puts the buffers back
-        return self.strategy.from_last(self.totals[phase].drain())
+        # By way of the host: a tensor of the last process's GPU would arrive on that GPU here.
+        return self.strategy.from_last({name: value.cpu() for name, value in self.totals[phase].drain().items()})
 
     def state_dict(self) -> dict[str, Any]:
         """Per stage, what its continuation needs.

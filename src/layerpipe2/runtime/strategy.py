@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from pytorch_lightning.strategies import SingleDeviceStrategy
+from pytorch_lightning.utilities import rank_zero_info
 
 from layerpipe2.errors import UserError
 from layerpipe2.heap import keep_freed_memory
@@ -28,20 +29,22 @@ from layerpipe2.ranks.agreement import check_agreement, standard_facts
 from layerpipe2.ranks.store import agent_hosts_store, first_line, host_store, join_store
 from layerpipe2.ranks.watchdog import EVERYONE, Watchdog
 from layerpipe2.runtime import checkpoint as checkpoints
+from layerpipe2.runtime.devices import describe, own_device, transport_of
+from layerpipe2.runtime.endpoint import TAGS, DeviceEndpoint, Endpoint
 from layerpipe2.runtime.feed import Feed
-from layerpipe2.runtime.links import TAGS, Endpoint, PeerLost, Unwatched, Watch
 from layerpipe2.runtime.memory import StageMemory
 from layerpipe2.runtime.runner import Runner
 from layerpipe2.runtime.timeline import Event, Timeline
+from layerpipe2.runtime.watch import PeerLost, Unwatched, Watch
 
 T = TypeVar("T")
 _ENDPOINTS = count()  # made by every process in the same order
 
 
 class PipelineStrategy(SingleDeviceStrategy):
-    """One process per group of consecutive stages.
+    """One process per group of consecutive stages, on CPUs or (not tried yet, see docs/cluster.md) a GPU each.
 
-    The results are those of one process with ``PipelinedModule(stage_seed=...)``, bit for bit, if the order of the data
+    The results are those of one process with ``PipelinedModule(stage_seed=...)``, on CPUs bit for bit, if the order of the data
     does not hang on torch's default generator: give a shuffled ``DataLoader`` a ``generator`` of its own. A callback
     that changes how a stage computes (a dropout rate, a frozen BatchNorm) takes effect up to ``d`` mini-batches later
     than in one process: those are already on their way.
@@ -80,7 +83,7 @@ class PipelineStrategy(SingleDeviceStrategy):
         resumable: bool | None = None,
         timeline: Timeline | None = None,
     ) -> None:
-        super().__init__(device="cpu")
+        super().__init__(device="cpu")  # until the launcher has said which device is this process's
         self.stages_per_process = stages_per_process
         # Lightning's own world stays one process: in a larger one it lets all wait for the first before every batch.
         self.processes = 1
@@ -95,11 +98,16 @@ class PipelineStrategy(SingleDeviceStrategy):
 
     def setup_environment(self) -> None:
         """Join the other processes, see that they run the same code, and begin to watch over them."""
+        self.local_rank = int(os.environ.get("LOCAL_RANK", 0))  # the first one on each machine prepares the data
+        self._root_device = own_device(self.accelerator, self.local_rank)
+        transport = transport_of(self.root_device)
         if not dist.is_initialized():
-            self._join()
+            self._join(transport)
         keep_freed_memory()
         self.global_rank, self.processes = dist.get_rank(), dist.get_world_size()
-        self.local_rank = int(os.environ["LOCAL_RANK"])  # the first one on each machine prepares the data
+        notice = describe(self.root_device, self.processes)
+        if notice is not None and self.is_global_zero:
+            rank_zero_info(f"layerpipe2: {notice}")
         # Nothing is to be reduced: every process logs the last one's metrics.
         warnings.filterwarnings("ignore", message=".*recommended to use .self.log.*sync_dist=True")
         self.watch = self._watchdog = Watchdog(
@@ -158,8 +166,9 @@ class PipelineStrategy(SingleDeviceStrategy):
 
     def endpoint(self) -> Endpoint:
         """Makes links to the neighbours, which no message of an earlier training can reach."""
+        make = DeviceEndpoint if transport_of(self.root_device) == "nccl" else Endpoint
         timeout, tags = self._transfer_timeout, next(_ENDPOINTS) * TAGS
-        return Endpoint(self.global_rank, self.processes, self.root_device, timeout, self.watch, tags)
+        return make(self.global_rank, self.processes, self.root_device, timeout, self.watch, tags)
 
     def on_train_end(self) -> None:
         """Leave module and random numbers in order; note, in every process, what each stage of the pipeline holds."""
@@ -237,7 +246,7 @@ class PipelineStrategy(SingleDeviceStrategy):
         """Longer than the watchdog's, which knows more."""
         return timedelta(seconds=2 * self.timeout_s)
 
-    def _join(self) -> None:
+    def _join(self, transport: str) -> None:
         if not dist.is_torchelastic_launched():
             raise UserError("a pipeline of several processes needs a launcher; start the script with "
                             "`layerpipe2 launch --processes N -- SCRIPT` or torchrun")  # fmt: skip
@@ -245,7 +254,8 @@ class PipelineStrategy(SingleDeviceStrategy):
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         serve = host_store if rank == 0 and not agent_hosts_store() else join_store
         store = serve(*_address(), self.timeout_s)
-        check_agreement(store, rank, world, standard_facts(), self.timeout_s)
+        facts = standard_facts() | {"transport of messages": transport}
+        check_agreement(store, rank, world, facts, self.timeout_s)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=self._transfer_timeout)
 
     def _runner(self) -> Runner:

@@ -1,0 +1,37 @@
+"""Which device a process has to itself, and by which way its messages go from there."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from pytorch_lightning.accelerators import CUDAAccelerator
+
+
+def own_device(accelerator: Any, local_rank: int) -> torch.device:
+    """The device of process ``local_rank`` of this machine; GPUs are dealt out in turn."""
+    if not isinstance(accelerator, CUDAAccelerator):
+        return torch.device("cpu")
+    os.environ.setdefault("CUDA_MODULE_LOADING", "EAGER")  # see device_links.py
+    return torch.device("cuda", local_rank % torch.cuda.device_count())
+
+
+def describe(device: torch.device, processes: int) -> str | None:
+    """What a user should know about the way of the messages; ``None``: nothing."""
+    if device.type != "cuda":
+        return None
+    if transport_of(device) == "nccl":
+        return (
+            f"{processes} processes on GPUs, messages by NCCL, which this project had no two GPUs to test on: run "
+            "tests/cuda first, and compare a short training with the simulation (docs/cluster.md)"
+        )
+    return "several processes share a GPU: messages pass the host's memory, and nothing becomes faster by it"
+
+
+def transport_of(device: torch.device) -> str:
+    """``nccl`` if each process of this machine has a GPU of its own, else ``gloo``, by way of the host's memory."""
+    if device.type != "cuda":
+        return "gloo"
+    alone = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) <= torch.cuda.device_count()
+    return "nccl" if alone and torch.distributed.is_nccl_available() else "gloo"

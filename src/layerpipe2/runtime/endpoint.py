@@ -1,0 +1,96 @@
+"""Where a process stands in the pipeline, and how its messages reach the neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from layerpipe2.runtime.device_links import DeviceInbox, DeviceOutbox
+from layerpipe2.runtime.links import Inbox, Outbox
+from layerpipe2.runtime.watch import Watch
+
+TAGS = 4  # kinds of messages between two processes
+
+
+@dataclass
+class Endpoint:
+    """This process's place in the pipeline: makes its links to the neighbours, by way of the hosts' memory.
+
+    Attributes:
+        rank: of this process; its neighbours are one less and one more.
+        world_size: number of processes.
+        device: where the tensors lie.
+        timeout: how long a transfer may take.
+        watch: who looks after the other processes.
+        first_tag: of :data:`TAGS` that belong to this endpoint.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+    timeout: timedelta
+    watch: Watch
+    first_tag: int = 0
+
+    def inbox(self, direction: int, tag: int, *, slots: int, ahead: int) -> Inbox | None:
+        """Messages from the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
+        return self._host_inbox(direction, tag, slots, ahead, self.device) if self._has(direction) else None
+
+    def outbox(self, direction: int, tag: int, *, depth: int) -> Outbox | None:
+        """Messages to the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
+        return self._host_outbox(direction, tag, depth, self.device) if self._has(direction) else None
+
+    def _has(self, direction: int) -> bool:
+        return 0 <= self.rank + direction < self.world_size
+
+    def _host_inbox(self, direction: int, tag: int, slots: int, ahead: int, device: torch.device) -> Inbox:
+        return Inbox(*self._link(direction, tag, device), slots=slots, ahead=ahead)
+
+    def _host_outbox(self, direction: int, tag: int, depth: int, device: torch.device) -> Outbox:
+        return Outbox(*self._link(direction, tag, device), depth=depth)
+
+    def _link(self, direction: int, tag: int, device: torch.device) -> tuple[Any, ...]:
+        return self.rank + direction, self.first_tag + tag, device, self.timeout, self.watch
+
+
+class DeviceEndpoint(Endpoint):
+    """The same, from device to device; see :mod:`layerpipe2.runtime.device_links`.
+
+    Made by all processes together, and its links by both neighbours in the same order.
+
+    Args:
+        backend: of torch.distributed, for the tensors: ``nccl``. (``gloo`` shows on CPUs that the order is right.)
+    """
+
+    def __init__(self, *args: Any, backend: str = "nccl", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._groups = self._make_groups(backend)
+
+    def inbox(self, direction: int, tag: int, *, slots: int, ahead: int) -> Inbox | None:
+        """Messages from the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
+        if not self._has(direction):
+            return None
+        headers = self._host_inbox(direction, tag, ahead + 1, ahead, torch.device("cpu"))
+        group = self._groups[self.rank + min(direction, 0), tag]
+        link = self._link(direction, tag, self.device)
+        return DeviceInbox(*link, slots=slots, ahead=ahead, headers=headers, group=group)
+
+    def outbox(self, direction: int, tag: int, *, depth: int) -> Outbox | None:
+        """Messages to the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
+        if not self._has(direction):
+            return None
+        headers = self._host_outbox(direction, tag, depth, torch.device("cpu"))
+        group = self._groups[self.rank + min(direction, 0), tag]
+        return DeviceOutbox(*self._link(direction, tag, self.device), depth=depth, headers=headers, group=group)
+
+    def _make_groups(self, backend: str) -> dict[tuple[int, int], Any]:
+        """(boundary, kind of message) -> communicator of the two processes there; torch has all processes make all."""
+        return {
+            (left, tag): dist.new_group([left, left + 1], timeout=self.timeout, backend=backend)
+            for left in range(self.world_size - 1)
+            for tag in range(TAGS)
+        }

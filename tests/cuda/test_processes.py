@@ -1,0 +1,119 @@
+"""Several processes on GPUs train as the simulator does on one, within rounding.
+
+With fewer GPUs than processes messages pass the host's memory; with as many they go by NCCL. The same tests cover both,
+and ``--junit-xml`` records which it was.
+"""
+
+import multiprocessing
+import os
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from layerpipe2.runtime.devices import transport_of
+from layerpipe2.runtime.strategy import PipelineStrategy
+from layerpipe2.runtime.timeline import Timeline
+from tests.runtime import fits, processes
+from tests.runtime.training import Case, in_process, train
+
+SPAWN = multiprocessing.get_context("spawn")  # CUDA can't be used in forked processes
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+ACCELERATOR = "gpu"
+OPTIONS = {"accelerator": ACCELERATOR}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        *(Case(strategy, options=OPTIONS) for strategy in ("stash", "latest", "ema-window", "ema-span-raw", "pair")),
+        Case("ema-span", "pipedream", options=OPTIONS),
+        Case("ema-lsq", network="transformer", options=OPTIONS),
+        Case("stash", network="residual", options=OPTIONS),
+        Case(drain=True, clip=0.1, optimizer="adamw", options=OPTIONS),
+    ],
+    ids=str,
+)
+def test_equals_the_simulator(case, record_property):
+    rows, weights, steps = train(case)
+    found = processes.run(in_process, 2, case, context=SPAWN)
+    record_property("transport", processes.run(_place, 2, Case(options=OPTIONS), context=SPAWN)[0][-1])
+    assert [count for _, _, count in found] == [steps] * 2
+    for own_rows, _, _ in found:
+        for row, expected in zip(own_rows, rows, strict=True):
+            assert row == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert_close(weights, [own for _, own, _ in found])
+
+
+def test_devices_are_dealt_out():
+    gpus = torch.cuda.device_count()
+    found = processes.run(_place, 2, Case(options=OPTIONS), context=SPAWN)
+    assert [place[:2] for place in found] == [("cuda", rank % gpus) for rank in range(2)]
+    assert {place[-1] for place in found} == {"nccl" if gpus >= 2 else "gloo"}
+
+
+def test_resume(tmp_path):
+    whole = processes.run(in_process, 2, Case(folder=tmp_path, options=OPTIONS), context=SPAWN)
+    again = Case(resume=tmp_path / "epoch=0.ckpt", options=OPTIONS)
+    found = processes.run(in_process, 2, again, context=SPAWN)
+    assert_close({name: value for _, own, _ in whole for name, value in own.items()}, [own for _, own, _ in found])
+
+
+def test_what_is_not_finite_ends_all():
+    with pytest.raises(AssertionError, match="diverged at mini-batch"):
+        processes.run(in_process, 2, Case(fault="nan@0", options=OPTIONS), context=SPAWN)
+
+
+def test_recurrent_layers_get_recalled_weights():
+    assert_close(_recurrent(None), processes.run(_recurrent_process, 2, context=SPAWN))
+
+
+def test_spans_are_in_order():
+    for events in processes.run(_events, 2, Case(options=OPTIONS), context=SPAWN)[0]:
+        assert {event.what for event in events} >= {"forward", "backward", "weights"}
+        assert all(before.stop <= after.start for before, after in pairwise(events))
+
+
+def assert_close(weights, parts):
+    merged = {name: value for own in parts for name, value in own.items()}
+    assert sorted(merged) == sorted(weights)
+    for name, value in weights.items():
+        torch.testing.assert_close(merged[name], value, **TOLERANCE)
+
+
+class Last(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(12, 16, batch_first=True)
+
+    def forward(self, x):
+        return self.gru(x)[0][:, -1]
+
+
+def _recurrent(strategy):
+    torch.manual_seed(0)
+    module = fits.pipelined([Last(), nn.Sequential(nn.Linear(16, 16), nn.Tanh()), nn.Linear(16, 4)], "ema-span")
+    fits.trainer(strategy, accelerator=ACCELERATOR).fit(module, fits.noise((5, 12)), fits.noise((5, 12)))
+    return {name: value.cpu() for name, value in module.state_dict().items()}
+
+
+def _recurrent_process():
+    return _recurrent(PipelineStrategy(timeout_s=60))
+
+
+def _place(case):
+    strategy = PipelineStrategy(timeout_s=60)
+    train(case, strategy)
+    return (
+        strategy.root_device.type,
+        strategy.root_device.index,
+        os.environ["LOCAL_WORLD_SIZE"],
+        transport_of(strategy.root_device),
+    )
+
+
+def _events(case):
+    strategy = PipelineStrategy(timeout_s=60, timeline=Timeline())
+    train(case, strategy)
+    return strategy.events
