@@ -12,6 +12,7 @@ from layerpipe2.runs.records import write_text
 from paper_figures import tables
 from paper_figures.claims import NOT_REPRODUCED, REPRODUCED, comparisons, training
 from paper_figures.claims.equivalence import Settings, pipeline_aware
+from paper_figures.claims.sentences import interval
 from paper_figures.labels import convention_label, dataset_label, network_label
 from paper_figures.records import Records
 from paper_figures.report import claims
@@ -63,8 +64,8 @@ def answer(records: Records, settings: Settings) -> str:
     if "latest" in deep.index and deep.loc["latest", "n"] > 1:
         row = deep.loc["latest"]
         without = (
-            f" Without any history the deepest pipelines change by {row['mean']:+.2f} points against stashing "
-            f"({100 * (1 - 2 * settings.level):g} % interval {row['low']:+.2f} to {row['high']:+.2f})."
+            f" Without any history the deepest pipelines change by {row['mean']:+.2f} points against stashing"
+            f"{interval(row, settings)}."
         )
     return (
         f"**Here: {word}**, within {settings.margin:g} points of test accuracy: a moving average keeps {average:.1f} "

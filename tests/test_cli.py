@@ -145,8 +145,8 @@ def test_balance_shows_layers_stages_and_the_predicted_speed(capsys):
     layers = re.findall(r"^ +(\d)  +(\d)  +[\d,]+  +[\d.]+(?:  +-?[\d.]+){4}$", text, re.MULTILINE)
     assert [layer for layer, _ in layers] == list("01234567")
     assert sorted({stage for _, stage in layers}) == ["0", "1", "2"]
-    assert re.search(r"3 processes of one stage each: predicted [\d.]+ ms, [123]\.\d\dx", text)
-    assert re.search(r"by group size 3 \(3 stages\): predicted [0123]\.\d\dx", text)
+    assert re.search(r"3 processes of one stage each: predicted [\d.]+ ms, \d\.\d\dx", text)
+    assert re.search(r"by group size 3 \(3 stages\): predicted \d\.\d\dx", text)
 
 
 def test_info_names_data_device_and_versions(capsys):

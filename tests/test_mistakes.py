@@ -9,6 +9,7 @@ from layerpipe2 import DelaySchedule, PipelinedModule, UserError, make_history
 from layerpipe2.cli import main
 from layerpipe2.cli.schedule import _simulated
 from layerpipe2.delays import CONVENTIONS
+from layerpipe2.ranks.store import first_line
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.train import LAST_CHECKPOINT, train_run
 from layerpipe2.runtime import checkpoint as by_stage
@@ -114,3 +115,26 @@ def test_a_correlation_that_is_not_a_number_is_none():
     for step in range(8):
         history.record(state, torch.full((64,), math.nan), torch.tensor([step]))
     assert history.recall(state, weights, weights, torch.tensor([8])).isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer": "adamw", "nesterov": True}, "nesterov is a form of sgd's momentum; the optimizer is adamw"),
+        ({"epochs": 2, "warmup_epochs": 3.0}, "warmup_epochs is 3, but there are 2 epochs"),
+    ],
+)
+def test_settings_that_would_do_nothing(settings, message):
+    with pytest.raises(UserError, match=message):
+        RunConfig(**settings)
+
+
+def test_a_schedule_that_is_left_out_is_named(capsys):
+    assert main(["schedule", "--processors", "3", "--batches", "8"]) == 0
+    assert capsys.readouterr().out.strip().endswith("interleaved is left out: --batches 8 is no multiple of 3")
+    assert main(["schedule", "--processors", "4", "--batches", "8"]) == 0
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_a_script_that_ends_itself_is_told_as_that():
+    assert first_line(SystemExit(7)) == "called sys.exit(7)"

@@ -24,6 +24,7 @@ from layerpipe2.campaign.tasks import Campaign, Task
 from layerpipe2.campaign.work import run_campaign
 from layerpipe2.console import run_command
 from layerpipe2.errors import UserError
+from layerpipe2.runs.config import Rule, check
 
 HERE = Path(__file__).parent
 
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         UserError: on a mistake in the parameters, records of other settings, or if the start isn't confirmed.
     """
     options = _parser().parse_args(arguments)
+    check("--jobs", options.jobs, Rule("", "", "int", low=1, optional=True))
+    check("--minutes", options.minutes, Rule("", "", "float", low=0, optional=True))
     profile = Profile.from_file(options.params, options.profile)
     campaign = Campaign(profile, options.out or Path("results/full_scale") / options.profile)
     jobs = options.jobs or profile.jobs

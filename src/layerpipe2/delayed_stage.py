@@ -35,6 +35,7 @@ class DelayedStage(DelayedWeights):
     ) -> None:
         super().__init__(stage, index, delay, history)
         self._updated = torch.zeros_like(self.latest)
+        self._delayed: Tensor | None = None
         self._bounds = self._regions_of(compute_dtype)
         self.regions = [Region(index, self.latest.new_zeros(b - a, dtype=t), self.latest) for a, b, t in self._bounds]
         self.exchanged = [] if history.exact or not delay else self.regions
@@ -62,9 +63,10 @@ class DelayedStage(DelayedWeights):
             self._frozen_versions = [copied._version for copied in self._frozen.values()]
             for leaf in self.leaves.values():
                 leaf.grad = None
-            self._delayed = self.delayed(step)
+            delayed = self.delayed(step)
+            self._delayed = delayed if self.exchanged else None  # what exact methods have no use for isn't held
             for (start, stop, _), region in zip(self._bounds, self.regions, strict=True):
-                region.compute.copy_(self._delayed[start:stop])
+                region.compute.copy_(delayed[start:stop])
                 region.recalled = region.compute  # a stage may differentiate within its forward pass
 
     def recall(self, step: Tensor) -> None:
@@ -72,7 +74,9 @@ class DelayedStage(DelayedWeights):
         if not self.exchanged:
             return
         with torch.no_grad():
-            recalled = self.history.recall(self.state, self.latest, self._delayed, step)
+            delayed, self._delayed = self._delayed, None
+            assert delayed is not None, "load() comes first"
+            recalled = self.history.recall(self.state, self.latest, delayed, step)
             for (start, stop, dtype), region in zip(self._bounds, self.regions, strict=True):
                 region.recalled = recalled[start:stop].to(dtype)
 

@@ -39,14 +39,16 @@ def run(options: argparse.Namespace) -> None:
 
 
 def comparison(processors: int, batches: int, times: Sequence[float]) -> str:
-    """One line per schedule that can take these counts."""
+    """One line per schedule, and one on what can't take these counts."""
     rows = [["schedule", "time per batch", "busy", "most delayed (updates)", "batches in flight"]]
+    divides = batches % processors == 0
     for name in SCHEDULES:
-        if name != "interleaved" or batches % processors == 0:
+        if name != "interleaved" or divides:
             line = _simulated(name, processors, batches, times)
             delay, held = max(line.schedule.delays()), max(line.in_flight())
             rows.append([name, f"{line.period:.4g}", f"{100 * line.steady_utilisation:.0f} %", str(delay), str(held)])
-    return "\n".join(aligned(rows))
+    left_out = [] if divides else [f"interleaved is left out: --batches {batches} is no multiple of {processors}"]
+    return "\n".join([*aligned(rows), *left_out])
 
 
 def summary(line: Timeline) -> str:

@@ -48,7 +48,7 @@ class DatasetSpec:
         return self.torchvision is None
 
 
-_CIFAR_REMEDY = "call layerpipe2.data.load('{}', folder, download=True), or put the files into the folder yourself"
+_REMEDY = "give --download (in Python download=True), or put the files there, or name their folder (--data-root)"
 
 _SPECS = (
     DatasetSpec(
@@ -70,8 +70,7 @@ _SPECS = (
         mean=(0.2860,),
         std=(0.3530,),
         flippable=True,
-        remedy="`apt-get install dataset-fashion-mnist`, or call layerpipe2.data.load('fashion-mnist', folder, "
-        "download=True), or put the files into the folder yourself",
+        remedy=f"`apt-get install dataset-fashion-mnist`, or {_REMEDY}",
         torchvision=FashionMNIST,
         folder="FashionMNIST/raw",
         idx_md5={
@@ -90,7 +89,7 @@ _SPECS = (
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
         flippable=True,
-        remedy=_CIFAR_REMEDY.format("cifar10"),
+        remedy=_REMEDY,
         torchvision=CIFAR10,
         folder="cifar-10-batches-py",
     ),
@@ -102,7 +101,7 @@ _SPECS = (
         mean=(0.5071, 0.4865, 0.4409),
         std=(0.2673, 0.2564, 0.2762),
         flippable=True,
-        remedy=_CIFAR_REMEDY.format("cifar100"),
+        remedy=_REMEDY,
         torchvision=CIFAR100,
         folder="cifar-100-python",
     ),

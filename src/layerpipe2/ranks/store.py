@@ -69,6 +69,8 @@ def agent_hosts_store() -> bool:
 
 def first_line(error: BaseException) -> str:
     """An error's message in one line."""
+    if isinstance(error, SystemExit):
+        return f"called sys.exit({error.code!r})"
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

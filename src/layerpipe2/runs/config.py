@@ -150,7 +150,12 @@ class RunConfig:
         if self.stash_epochs and self.drain:
             raise UserError("stash_epochs counts from the last fill of the pipeline, and drain fills it every epoch; "
                             "give one of them")  # fmt: skip
-        if self.nesterov and self.optimizer == "sgd" and not self.momentum:
+        if self.nesterov and self.optimizer != "sgd":
+            raise UserError(f"nesterov is a form of sgd's momentum; the optimizer is {self.optimizer}; leave it out")
+        if self.warmup_epochs > self.epochs:
+            raise UserError(f"warmup_epochs is {self.warmup_epochs:g}, but there are {self.epochs} epochs: the rate "
+                            "would never reach its peak; give a shorter warm-up")  # fmt: skip
+        if self.nesterov and not self.momentum:
             raise UserError("nesterov is a form of momentum, and momentum is 0; give a momentum above 0")
         if self.delays is not None:
             object.__setattr__(self, "delays", tuple(self.delays))

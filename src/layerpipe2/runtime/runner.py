@@ -85,7 +85,7 @@ class Runner(Execution):
             for k, stage in self.stages.items()
             if self.trained[k]
         ]
-        made = made or [module.make_optimizer([nn.Parameter(torch.zeros(1))])]
+        made = made or [made_optimizer(module.make_optimizer, [nn.Parameter(torch.zeros(1))])]
         if module.make_scheduler is None:
             return made
         schedulers = [module.make_scheduler(optimizer) for optimizer in made]

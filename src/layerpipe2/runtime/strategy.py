@@ -44,10 +44,10 @@ _ENDPOINTS = count()  # made by every process in the same order
 class PipelineStrategy(SingleDeviceStrategy):
     """One process per group of consecutive stages, on CPUs or (not tried yet, see docs/cluster.md) a GPU each.
 
-    The results are those of one process with ``PipelinedModule(stage_seed=...)``, on CPUs bit for bit, if the order of the data
-    does not hang on torch's default generator: give a shuffled ``DataLoader`` a ``generator`` of its own. A callback
-    that changes how a stage computes (a dropout rate, a frozen BatchNorm) takes effect up to ``d`` mini-batches later
-    than in one process: those are already on their way.
+    The results are those of one process with the same ``PipelinedModule(stage_seed=...)`` (``None`` is 0 here), on CPUs
+    bit for bit, if the order of the data does not hang on torch's default generator: give a shuffled ``DataLoader`` a
+    ``generator`` of its own. A callback that changes how a stage computes (a dropout rate, a frozen BatchNorm) takes
+    effect up to ``d`` mini-batches later than in one process: those are already on their way.
 
     Args:
         stages_per_process: how many stages each process takes, input side first; by default as evenly as possible.
