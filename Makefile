@@ -42,6 +42,7 @@ report: $(INSTALLED) ## draw figures, tables and report from the records that ar
 
 readme: $(INSTALLED) ## put the measured results into README.md
 	@python -m paper_figures.build readme
+	@python -m paper_figures.full_scale.build --readme README.md
 
 test: $(INSTALLED) ## run the tests, in two processes (many of them wait for processes of their own)
 	@python -m pytest -n 2 --dist loadscope

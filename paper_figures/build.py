@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from layerpipe2.console import run_command
 from layerpipe2.errors import UserError
@@ -23,6 +20,7 @@ from layerpipe2.runs.records import writable_folder, write_json, write_text
 from paper_figures import figures, readme, render, report, style, tables, tables_theory, theory_records
 from paper_figures.claims import comparisons
 from paper_figures.claims.equivalence import Settings
+from paper_figures.params import read_params
 from paper_figures.records import Records, load
 from paper_figures.theory_records import Theory
 
@@ -71,21 +69,6 @@ def write_report(records: Records, theory: Theory, settings: Settings, out: Path
     write_text(out / "report.html", render.html(blocks, svg))
     found = report.claims(records, theory, settings)
     write_json(out / "verdicts.json", {claim.key: claim.verdict for claim in found})
-
-
-def read_params(path: Path) -> Mapping[str, Any]:
-    """The parameters of a YAML file.
-
-    Raises:
-        UserError: if it can't be read or is no mapping.
-    """
-    try:
-        params = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"'{path}' cannot be read ({' '.join(str(error).split())}); give a YAML file") from None
-    if not isinstance(params, Mapping):
-        raise UserError(f"'{path}' holds no parameters; give a YAML mapping, for example 'report: {{}}'")
-    return params
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

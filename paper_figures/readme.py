@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from layerpipe2.errors import UserError
-from layerpipe2.runs.records import write_text
-from paper_figures import tables
+from paper_figures import markers, tables
 from paper_figures.claims import NOT_REPRODUCED, REPRODUCED, comparisons, training
 from paper_figures.claims.equivalence import Settings, pipeline_aware
 from paper_figures.claims.sentences import interval
@@ -19,7 +17,8 @@ from paper_figures.report import claims
 from paper_figures.style import ordered, style
 from paper_figures.theory_records import Theory
 
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+NAME = "results"
+"""Of the markers between which the results stand."""
 
 
 def headline(records: Records) -> pd.DataFrame:
@@ -89,32 +88,12 @@ def section(records: Records, theory: Theory, settings: Settings, figures: str, 
     )
 
 
-def inject(text: str, results: str, path: Path) -> str:
-    """``text`` with what stands between the markers replaced by ``results``.
-
-    Raises:
-        UserError: if the two markers don't stand in it once each, in this order.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in after or END in before:
-        raise UserError(f"'{path}' must contain '{BEGIN}' and, after it, '{END}', once each; add the two lines")
-    return f"{before}{BEGIN}\n{results}\n{END}{after}"
-
-
 def update(path: Path, records: Records, theory: Theory, settings: Settings, out: Path, check: bool) -> None:
     """Write the results into the README at ``path``, or with ``check`` only hold it against the records.
 
     Raises:
-        UserError: if it can't be read, lacks the markers, or (``check``) is out of date.
+        UserError: as :func:`paper_figures.markers.update`.
     """
-    try:
-        old = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"'{path}' cannot be read ({error}); give the README's path with --readme") from None
     relative = Path(os.path.relpath(out, path.parent)).as_posix()
-    new = inject(old, section(records, theory, settings, f"{relative}/figures", f"{relative}/report.md"), path)
-    if check and new != old:
-        raise UserError(f"results in '{path}' are not those of the records; run: python -m paper_figures.build readme")
-    if new != old:
-        write_text(path, new)
+    content = section(records, theory, settings, f"{relative}/figures", f"{relative}/report.md")
+    markers.update(path, NAME, content, check=check, remedy="python -m paper_figures.build readme")

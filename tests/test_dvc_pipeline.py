@@ -19,6 +19,8 @@ PLUMBING = {f"src/layerpipe2/{name}.py" for name in _PLUMBING} | {
     f"src/layerpipe2/{package}/__init__.py" for package in ("runs", "study")
 }
 
+REDRAWN = {"full_scale", "pipelines"}
+
 
 def _file_of(module: str) -> Path | None:
     base = {"layerpipe2": "src", "paper_figures": "", "experiments": ""}.get(module.split(".")[0])
@@ -55,7 +57,7 @@ def _closure(start: Path) -> set[str]:
 def test_every_stage_depends_on_the_code_that_it_runs(stage):
     words = STAGES[stage]["cmd"].split()
     script = words[2].replace(".", "/") + ".py" if words[1] == "-m" else words[1]
-    declared = [entry for entry in STAGES[stage]["deps"] if not entry.startswith("results")]
+    declared = [entry for entry in STAGES[stage]["deps"] if not entry.startswith(("results", "experiments/full_scale"))]
     needed = _closure(ROOT / script) - PLUMBING
     missing = {path for path in needed if not any(path == d or path.startswith(f"{d}/") for d in declared)}
     assert not missing
@@ -81,6 +83,8 @@ def finished(tmp_path_factory):
     study = yaml.safe_load((ROOT / "params.yaml").read_text())["study"]
     for item in (f"{network}-{group}" for network in study["networks"] for group in study["groups"]):
         _touch(copy / "results" / "runs" / item / "run.json")
+    for name in REDRAWN:
+        _touch(copy / "results" / name / "record.json")
     for stage in list(STAGES.values())[1:]:
         for kind in ("outs", "metrics", "plots"):
             for entry in stage.get(kind, []):
@@ -105,7 +109,8 @@ def _dvc(folder: Path, *arguments: str) -> str:
 
 
 def _changed(folder: Path) -> set[str]:
-    return set(json.loads(_dvc(folder, "status", "--json")))
+    """The stages that DVC would run, without those that redraw committed records: any code of ours redraws them."""
+    return set(json.loads(_dvc(folder, "status", "--json"))) - REDRAWN
 
 
 def _changed_by(copy: Path, name: str, old: str, new: str) -> set[str]:

@@ -65,7 +65,7 @@ def write_records(mine: Campaign, accuracy: Accuracy = usual, keep: Callable[[Ta
 @pytest.fixture
 def made(tmp_path: Path) -> Callable[..., CampaignRecords]:
     def make(accuracy: Accuracy = usual, **options: Any) -> CampaignRecords:
-        mine = campaign(tmp_path, **CHANGES)
+        mine = Campaign(campaign(tmp_path, **CHANGES).profile, tmp_path / "records" / "tiny")
         write_records(mine, accuracy, **options)
         return load(mine)
 
@@ -158,10 +158,14 @@ def test_the_trend_is_points_per_stage(made: Callable[..., CampaignRecords]) -> 
     assert table.loc["latest", "n"] == 5
 
 
+def _arguments(folder: Path) -> list[str]:
+    names = {"params": "params.yaml", "records": "records", "out": "page"}
+    return [word for name, path in names.items() for word in (f"--{name}", str(folder / path))]
+
+
 def _build(folder: Path) -> dict[str, bytes]:
-    out = folder / "page"
-    arguments = ["--profile", "tiny", "--params", str(folder / "params.yaml"), "--records", str(folder / "out")]
-    build.main([*arguments, "--out", str(out)])
+    out = folder / "page" / "tiny"
+    build.main(_arguments(folder))
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
 
 
@@ -188,6 +192,35 @@ def test_an_unfinished_campaign_says_so(made: Callable[..., CampaignRecords], tm
     page = _build(tmp_path)["page.md"].decode()
     assert "**Incomplete.** 34 of 82 runs are finished; every answer may still change." in page
     assert "± " not in page.split("## Reconstruction")[0].split("## Test accuracy")[1].replace("mean ± SD", "")
+
+
+def test_the_readme_has_answers_and_accuracies_of_every_profile(
+    made: Callable[..., CampaignRecords], tmp_path: Path
+) -> None:
+    made(keep=lambda t: t.cell.strategy != "sequential" or t.config.seed != 4)
+    path = tmp_path / "README.md"
+    path.write_text("before\n<!-- full-scale:begin -->\nold\n<!-- full-scale:end -->\nafter\n")
+    arguments = [*_arguments(tmp_path), "--readme", str(path)]
+    build.main(arguments)
+    text = path.read_text()
+    assert text.startswith(
+        "before\n<!-- full-scale:begin -->\n| question | MLP of width 8, digits, 5 stages, 1 epoch |\n"
+    )
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
+    assert "| C6: EMA span as accurate as exact stashing (within 5 points)? | reproduced |" in text
+    assert re.search(r"\| EMA window \| 72\.00 ± 0\.2\d \(n=5\) \|", text)
+    assert "](page/tiny/page.md) (missing: 1 of 82 runs)." in text
+    build.main([*arguments, "--check"])
+    path.write_text(text.replace("72.00", "75.00"))
+    with pytest.raises(UserError, match=r"not those of the records; run: make readme"):
+        build.main([*arguments, "--check"])
+
+
+def test_no_profile_has_records(tmp_path: Path) -> None:
+    write_params(tmp_path)
+    with pytest.raises(UserError, match=r"no profile of .* has final runs in .*; run first: make paper PROFILE=cpu"):
+        build.main(_arguments(tmp_path))
 
 
 def test_without_final_runs_there_is_no_page(made: Callable[..., CampaignRecords], tmp_path: Path) -> None:

@@ -16,11 +16,13 @@ from matplotlib.figure import Figure
 
 from layerpipe2.errors import UserError
 from paper_figures import build, figures, tables
-from paper_figures.readme import BEGIN, END
+from paper_figures.markers import markers
+from paper_figures.readme import NAME
 from paper_figures.records import Records
 from paper_figures.theory_records import Theory, load
 
 _COMMANDS = ("figures", "tables", "report", "readme")
+BEGIN, END = markers(NAME)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from paper_figures.full_scale import build
+
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
@@ -20,6 +22,11 @@ def test_the_snippet_runs_as_it_stands(capsys, tmp_path, monkeypatch):
     assert scope["module"].schedule.delays == (6, 4, 2, 0)
     assert scope["module"].trainer.global_step == 32
     assert {"train_loss", "val_accuracy"} <= scope["module"].trainer.callback_metrics.keys()
+
+
+def test_the_full_scale_results_are_those_of_the_committed_records(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    build.main(["--readme", "README.md", "--check"])
 
 
 def test_links_lead_somewhere():

@@ -1,11 +1,14 @@
-"""Draw the figures and tables of a campaign and write its page, from its records alone.
+"""Draw the figures and tables of campaigns and write their pages, from their records alone.
 
-Run: python -m paper_figures.full_scale.build --profile h100. Same records, same bytes.
+Run: python -m paper_figures.full_scale.build, for every profile that has records, or with --profile h100 for one.
+With --readme README.md it writes instead what that file says of them; --check only holds it against the records.
+Same records, same bytes.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,16 +17,18 @@ from pathlib import Path
 from layerpipe2.campaign.params import Profile
 from layerpipe2.campaign.tasks import Campaign
 from layerpipe2.console import run_command
+from layerpipe2.errors import UserError
 from layerpipe2.runs.records import writable_folder, write_json, write_text
-from paper_figures import render, style
-from paper_figures.build import read_params
+from paper_figures import markers, render, style
 from paper_figures.claims.equivalence import Settings
-from paper_figures.full_scale import comparisons, figures
+from paper_figures.full_scale import comparisons, figures, readme
 from paper_figures.full_scale.page import page
 from paper_figures.full_scale.records import CampaignRecords, load
 from paper_figures.full_scale.verdicts import verdicts
+from paper_figures.params import read_params
 
 PARAMS = Path("experiments/full_scale/params.yaml")
+RECORDS, OUT = Path("results/full_scale"), Path("paper_figures/out/full_scale")
 
 
 def build(records: CampaignRecords, settings: Settings, out: Path) -> None:
@@ -45,23 +50,52 @@ def build(records: CampaignRecords, settings: Settings, out: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse, read the records, write everything."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--profile", default="h100", help="a profile of the parameters; default: %(default)s")
-    parser.add_argument("--params", type=Path, default=PARAMS, help="default: %(default)s")
-    parser.add_argument("--records", type=Path, help="folder of the records; default: results/full_scale/<profile>")
-    parser.add_argument("--out", type=Path, help="default: paper_figures/out/full_scale/<profile>")
-    options = parser.parse_args(arguments)
-    profile = Profile.from_file(options.params, options.profile)
-    records = load(Campaign(profile, options.records or Path("results/full_scale") / profile.name))
-    out = options.out or Path("paper_figures/out/full_scale") / profile.name
-    build(records, _settings(options.params), out)
-    print(f"{records.finished} of {records.planned} runs: {out / 'page.md'}")
+    """Parse, read the records, write everything.
+
+    Raises:
+        UserError: bad parameters or records, or no records at all.
+    """
+    options = _parser().parse_args(arguments)
+    names = [options.profile] if options.profile else _with_records(options.params, options.records)
+    campaigns = [_load(options.params, name, options.records / name) for name in names]
+    settings = _settings(options.params)
+    if options.readme:
+        folder = Path(os.path.relpath(options.out, options.readme.parent))
+        pages = [(folder / name / "page.md").as_posix() for name in names]
+        content = readme.section(campaigns, settings, pages)
+        return markers.update(options.readme, readme.NAME, content, check=options.check, remedy="make readme")
+    for name, records in zip(names, campaigns, strict=True):
+        build(records, settings, options.out / name)
+        print(f"{records.finished} of {records.planned} runs: {options.out / name / 'page.md'}")
+    return None
+
+
+def _with_records(params: Path, folder: Path) -> list[str]:
+    """The profiles that have a final run, in the order of the file."""
+    names = [name for name in read_params(params).get("profiles", {}) if any((folder / name / "runs").glob("*.json"))]
+    if not names:
+        raise UserError(f"no profile of '{params}' has final runs in '{folder}'; run first: make paper PROFILE=cpu")
+    return names
+
+
+def _load(params: Path, name: str, folder: Path) -> CampaignRecords:
+    return load(Campaign(Profile.from_file(params, name), folder))
 
 
 def _settings(params: Path) -> Settings:
-    """Margin and level; verdicts are about the fixed test images, see :mod:`paper_figures.full_scale.comparisons`."""
+    """Margin and level; verdicts are about the fixed test set, see :mod:`paper_figures.full_scale.comparisons`."""
     return replace(Settings.from_params(read_params(params)), image_guard=False)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", help="a profile of the parameters; default: all that have records")
+    parser.add_argument("--params", type=Path, default=PARAMS, help="default: %(default)s")
+    parser.add_argument("--records", type=Path, default=RECORDS, help="a folder per profile; default: %(default)s")
+    parser.add_argument("--out", type=Path, default=OUT, help="a folder per profile; default: %(default)s")
+    parser.add_argument("--readme", type=Path, help="write into this file instead, between its markers")
+    parser.add_argument("--check", action="store_true", help="with --readme: change nothing, fail if out of date")
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The families of comparisons of a campaign. Each is corrected by itself (Holm), and paired by seed.
 
-The accuracies are those on the published test images, the same for all runs. The tests are about this test set: seeds
-are the units. How far other test images might move a difference is shown beside it (``image_error``, an upper bound).
+The accuracies are those on the published test set, the same for all runs. The tests are about this set: seeds are the
+units. How far another one of the same size might move a difference is shown beside it (``image_error``, an upper bound;
+of a text, whole windows are the images).
 """
 
 from __future__ import annotations

@@ -67,9 +67,9 @@ def _method(settings: Settings) -> str:
         f"Equivalence: two one-sided tests, margin {settings.margin:g} points. 'Everywhere' is the largest p-value of "
         "a rule's cells (an intersection-union test), Holm-corrected over the rules. A rule is reproduced if it is "
         "equivalent everywhere; reproduced in part if it is shown to lose in some cells and to lose nothing in others. "
-        "Seeds are the units and the test images are fixed; the column 'test-image error' bounds how far other images "
-        "might move a difference. Cells in which exact stashing itself stays below half of the sequential accuracy are "
-        "left out of the answers."
+        "Seeds are the units and the test set is fixed; the column 'test-set error' bounds how far another one of the "
+        "same size might move a difference. Cells in which exact stashing itself stays below half of the sequential "
+        "accuracy are left out of the answers."
     )
 
 
@@ -104,7 +104,7 @@ def _limits(records: CampaignRecords) -> list[str]:
         "of the paper's.",
         f"Cells in which exact stashing does not train, left out of the answers: {', '.join(left_out) or 'none'}.",
         f"{edges} of {len(records.chosen)} tuned learning rates lie at an end of the values tried.",
-        "Tuning used one seed; final runs share the published test images; equivalence means 'within the margin'.",
+        "Tuning used one seed; final runs share one test set; equivalence means 'within the margin'.",
         "Delays are simulated on one device: nothing here measures the speed or memory of a real pipeline.",
     ]
 

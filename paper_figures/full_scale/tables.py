@@ -47,7 +47,7 @@ def _comparison(row: Mapping[str, float], p_value: str) -> dict[str, str]:
         "SD": number(2)(row["sd"]),
         "diverged alone": str(row["lost"]),
         f"p ({p_value}, Holm)": number(4)(row[f"p_{p_value}"]),
-        "test-image error": number(2)(row["image_error"]),
+        "test-set error": number(2)(row["image_error"]),
     }
     return shown | ({"verdict": word(str(row["outcome"]), int(row["n"]))} if p_value == "equivalent" else {})
 

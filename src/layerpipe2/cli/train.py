@@ -11,6 +11,7 @@ from layerpipe2.cli.options import config_from
 from layerpipe2.data import load
 from layerpipe2.errors import UserError
 from layerpipe2.heap import keep_freed_memory
+from layerpipe2.networks import NETWORKS
 from layerpipe2.runs.records import Record, writable_folder, write_json
 from layerpipe2.runs.train import train_run
 from layerpipe2.runtime.launched import pipeline_strategy, processes_used
@@ -59,7 +60,8 @@ def summary(record: Record) -> str:
     if record["status"] == "diverged":
         lines.append(f"diverged at epoch {record['diverged_epoch']}: the loss isn't finite")
     else:
-        lines.append(f"test accuracy {test['accuracy']:.2%} of {test['images']} images, test loss {test['loss']:.4f}")
+        what = f"{test['images']} {'windows of text' if NETWORKS[config['network']].takes == 'text' else 'images'}"
+        lines.append(f"test accuracy {test['accuracy']:.2%} of {what}, test loss {test['loss']:.4f}")
     if "processes" in record:
         rows = [StageMemory(**row) for row in record["processes"]["memory"]]
         lines += [f"{record['processes']['number']} processes", memory_table(rows)]
