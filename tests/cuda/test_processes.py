@@ -9,6 +9,7 @@ import os
 from itertools import pairwise
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
@@ -65,6 +66,16 @@ def test_what_is_not_finite_ends_all():
         processes.run(in_process, 2, Case(fault="nan@0", options=OPTIONS), context=SPAWN)
 
 
+def test_what_is_not_finite_in_the_last_step_ends_all():
+    with pytest.raises(AssertionError, match="diverged at mini-batch"):
+        processes.run(_nan_at_the_end, 2, context=SPAWN)
+
+
+def test_transfers_that_wait_on_the_gpu_for_their_counterpart():
+    """Too large for NCCL's own buffers; validation makes its links while training is under way; nobody knew the end."""
+    assert_close(_large(None), processes.run(_large_process, 2, context=SPAWN))
+
+
 def test_recurrent_layers_get_recalled_weights():
     assert_close(_recurrent(None), processes.run(_recurrent_process, 2, context=SPAWN))
 
@@ -80,6 +91,50 @@ def assert_close(weights, parts):
     assert sorted(merged) == sorted(weights)
     for name, value in weights.items():
         torch.testing.assert_close(merged[name], value, **TOLERANCE)
+
+
+class Copies(nn.Module):
+    """A message of 64 MB."""
+
+    def forward(self, x):
+        return x.repeat(1, 2**24 // x.numel())
+
+
+class Mean(nn.Module):
+    """Back to the 16 features that were copied."""
+
+    def forward(self, x):
+        return x.view(len(x), -1, 16).mean(1)
+
+
+class StopEarly(pl.Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = trainer.current_epoch == 1
+
+
+class NanAtTheEnd(pl.Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.current_epoch == 2 and batch_idx == 4:
+            next(pl_module.parameters()).data.fill_(float("nan"))
+
+
+def _large(strategy):
+    torch.manual_seed(0)
+    stages = [nn.Sequential(nn.Linear(12, 16), nn.Tanh(), Copies()), nn.Sequential(Mean(), nn.Linear(16, 4))]
+    module = fits.pipelined(stages, "ema-span", delays=(5, 0))
+    options = {"accelerator": ACCELERATOR, "num_sanity_val_steps": 0, "max_epochs": 5, "callbacks": [StopEarly()]}
+    fits.trainer(strategy, **options).fit(module, fits.noise(), fits.noise())
+    return {name: value.cpu() for name, value in module.state_dict().items()}
+
+
+def _large_process():
+    return _large(PipelineStrategy(timeout_s=60))
+
+
+def _nan_at_the_end():
+    options = {"accelerator": ACCELERATOR, "num_sanity_val_steps": 0, "limit_val_batches": 0}
+    made = fits.trainer(PipelineStrategy(timeout_s=60), callbacks=[NanAtTheEnd()], **options)
+    made.fit(fits.pipelined(fits.dense()), fits.noise())
 
 
 class Last(nn.Module):

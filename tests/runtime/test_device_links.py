@@ -4,16 +4,22 @@ gloo without tags delivers in the order of the calls, as NCCL does: a link that 
 messages in another order than they were sent, would get the wrong ones here, too.
 """
 
+import os
+
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
 
+from layerpipe2 import UserError
+from layerpipe2.ranks.gpu_settings import SETTINGS
+from layerpipe2.runtime.device_links import DeviceInbox, DeviceOutbox
 from layerpipe2.runtime.devices import describe, own_device, transport_of
 from layerpipe2.runtime.endpoint import DeviceEndpoint
 from layerpipe2.runtime.strategy import PipelineStrategy
 from tests.runtime import processes
-from tests.runtime.fits import assert_equal, fit, noise, pipelined
+from tests.runtime.fits import Rows, assert_equal, dense, fit, noise, pipelined, trainer
 from tests.runtime.test_boundaries import STAGES, tokens
 from tests.runtime.training import Case, train
 
@@ -78,8 +84,6 @@ def test_no_reception_before_its_header_and_no_header_before_its_transfer():
 
 def _order(case):
     """What one process does with messages of activations, in order."""
-    from layerpipe2.runtime.device_links import DeviceInbox, DeviceOutbox
-
     said = []
     note = lambda what, call: lambda *a, **k: (said.append(what), call(*a, **k))[1]  # noqa: E731
     after = lambda what, call: lambda *a, **k: (call(*a, **k), said.append(what))[0]  # noqa: E731
@@ -101,10 +105,75 @@ def _order(case):
         link._receive = note("receive tensors", link._receive)
         link.headers.receive = after("header is there", link.headers.receive)
 
-    rank = int(processes.os.environ["RANK"])
+    rank = int(os.environ["RANK"])
     watched(*((DeviceOutbox, outbox) if rank == 0 else (DeviceInbox, inbox)))
     by_device(case)
     return said
+
+
+class Pauses(pl.Callback):
+    """In a hook of validation: how many transfers of activations to and from this process were begun."""
+
+    def __init__(self, module, hook):
+        self.module, self.counts = module, []
+        setattr(self, hook, self.count)
+
+    def count(self, *_):
+        links = self.module.execution.program.neighbours
+        self.counts.append([link and link.begun for link in (links.activations_out, links.activations_in)])
+
+
+# In the middle of an epoch the last step doesn't know that validation follows.
+@pytest.mark.parametrize(
+    ("options", "hook"), [({}, "on_validation_start"), ({"val_check_interval": 2}, "on_validation_batch_start")]
+)
+@pytest.mark.parametrize("delays", [None, (9, 2, 0)], ids=str)
+def test_nothing_is_under_way_during_a_pause(delays, options, hook):
+    first, second = processes.run(lambda: _pauses(delays, options, hook), 2)
+    assert len(first) > 2
+    assert [sent for sent, _ in first] == [received for _, received in second]
+    assert first[0][0] > 2
+
+
+def _pauses(delays, options, hook):
+    _count_transfers()
+    module = pipelined(dense(), delays=delays)
+    pauses = Pauses(module, hook)
+    made = trainer(ByDevice(timeout_s=20), callbacks=[pauses], num_sanity_val_steps=0, **options)
+    made.fit(module, noise(size=80), noise())
+    return pauses.counts
+
+
+def _count_transfers():
+    for cls, name in ((DeviceOutbox, "_send"), (DeviceInbox, "_receive")):
+        transfer = getattr(cls, name)
+
+        def counted(self, message, transfer=transfer):
+            self.begun = getattr(self, "begun", -1) + 1  # the first one makes the communicator
+            return transfer(self, message)
+
+        setattr(cls, name, counted)
+
+
+class StopEarly(pl.Callback):
+    """As ``EarlyStopping`` does: nobody knew it before."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = True
+
+
+def test_training_that_was_stopped_leaves_nothing_to_the_next():
+    assert_equal(_twice, 3, strategy=ByDevice)
+
+
+def _twice(strategy):
+    rows = Rows()
+    for callbacks in ([StopEarly()], [rows]):
+        torch.manual_seed(0)
+        module = pipelined(dense(), delays=(7, 2, 0))
+        mine = strategy and ByDevice(timeout_s=20)
+        trainer(mine, callbacks=callbacks).fit(module, noise(), noise())
+    return rows.rows, module
 
 
 @pytest.mark.parametrize("kind", ["kill", "nan"])
@@ -119,15 +188,34 @@ def test_devices_are_dealt_out(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    for name in SETTINGS:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     cpu, gpus = torch.device("cpu"), [own_device(CUDAAccelerator(), rank) for rank in range(4)]
     assert [gpu.index for gpu in gpus] == [0, 1, 0, 1]
     assert own_device(CPUAccelerator(), 3) == cpu
     assert (transport_of(cpu), describe(cpu, 2)) == ("gloo", None)
     assert transport_of(gpus[1]) == "nccl"
+    assert {name: os.environ[name] for name in SETTINGS} == SETTINGS
     assert "messages by NCCL" in describe(gpus[1], 2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert transport_of(gpus[1]) == "gloo"
     assert "share a GPU" in describe(gpus[1], 4)
+
+
+def test_what_would_stop_a_gpu_is_refused_or_said(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setenv("CUDA_MODULE_LOADING", "EAGER")
+    monkeypatch.setenv("CUDA_DEVICE_MAX_CONNECTIONS", "")
+    monkeypatch.delenv("CUDA_DEVICE_MAX_CONNECTIONS")
+    with pytest.warns(UserWarning, match="^CUDA_DEVICE_MAX_CONNECTIONS=32 comes too late"):
+        own_device(CUDAAccelerator(), 0)
+    monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
+    with pytest.raises(UserError, match="CUDA_LAUNCH_BLOCKING has a process wait"):
+        own_device(CUDAAccelerator(), 0)
 
 
 def test_another_transport_is_refused(tmp_path, monkeypatch):
@@ -139,5 +227,5 @@ def test_another_transport_is_refused(tmp_path, monkeypatch):
 def _with_rank_as_transport():
     from layerpipe2.runtime import strategy
 
-    strategy.transport_of = lambda device: f"by rank {processes.os.environ['RANK']}"
+    strategy.transport_of = lambda device: f"by rank {os.environ['RANK']}"
     by_device(Case())

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from layerpipe2.errors import UserError
+from layerpipe2.ranks.gpu_settings import set_missing
 from layerpipe2.runs.config import Rule, check
 
 
@@ -67,7 +68,7 @@ def _set_environment(threads: int | None, processes: int, host: str) -> None:
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
-    os.environ.setdefault("CUDA_MODULE_LOADING", "EAGER")  # transfers on a GPU need it: runtime/device_links.py
+    set_missing(os.environ)
     # Lost connections are told in one line; torch would add a C++ stack for each.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if "GLOO_SOCKET_IFNAME" not in os.environ:

@@ -47,7 +47,7 @@ class EpochRecorder(Checkpoint):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock."""
         if pl_module.device.type == "cuda":
-            torch.cuda.synchronize(pl_module.device)
+            torch.cuda.current_stream(pl_module.device).synchronize()
         self.train_time_s += time.perf_counter() - self._started
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

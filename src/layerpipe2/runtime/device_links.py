@@ -1,7 +1,7 @@
 """Messages from GPU to GPU: the tensors by NCCL, beside a header by gloo that says what comes.
 
 NCCL keeps no tags and runs its transfers in the order of their calls, each as a kernel that waits on the GPU for its
-counterpart. Three rules make that safe and keep the GPU busy:
+counterpart. Four rules make that safe and keep the GPU busy:
 
 - Each kind of message in each direction has a communicator of its own, so that two neighbours never wait for each other
   in opposite orders.
@@ -9,10 +9,12 @@ counterpart. Three rules make that safe and keep the GPU busy:
   waits for something that nobody has begun to send, and it is the host that waits for a slow neighbour, where the
   watchdog sees it.
 - The host doesn't wait for the GPU: transfers are ordered against the computation by streams and events.
+- Before a pause (validation, a checkpoint, the end) everything that is under way is taken in: a large transfer waits on
+  the sender's GPU until its reception is posted, and would do so all through the pause.
 
 What remains is NVIDIA's own condition for kernels that wait for each other: nothing may stop the whole device in
-between. Loading a kernel at its first use does; ``CUDA_MODULE_LOADING=EAGER`` prevents it, and launcher and strategy
-set it. The order of the messages is tested on CPUs, with gloo in the place of NCCL; NCCL itself has not been run yet.
+between; see :mod:`layerpipe2.ranks.gpu_settings`. The order of the messages is tested on CPUs, with gloo in the place
+of NCCL; NCCL itself has not been run yet.
 """
 
 from __future__ import annotations
@@ -113,6 +115,7 @@ class DeviceInbox(OnDevice, Inbox):
         super().__init__(*args, **kwargs)
         self.headers = headers
         self._beside = _stream(self.device) if self.device.type == "cuda" else None
+        self._taken: deque[tuple[Any, Tensor, Tensor]] = deque()
         self._readers: deque[Any] = deque(maxlen=self.ahead)
         self.connect(self._receive)
 
@@ -122,15 +125,37 @@ class DeviceInbox(OnDevice, Inbox):
 
     def receive(self) -> list[Tensor]:
         """The next message's tensors, views of the buffer that it lies in."""
+        before = self._readers[0] if len(self._readers) == self.ahead else None
+        if self._beside is not None:
+            self._readers.append(torch.cuda.current_stream(self.device).record_event())
+        work, header, payload = self._taken.popleft() if self._taken else self._begin(before)
+        if work is not None:
+            self.wait(work)
+        return unpack_payload(header, payload)
+
+    def take_in(self, messages: int) -> None:
+        """Before a pause: begin the reception of the next ``messages`` (up to ``ahead``), which are on their way.
+
+        All readers of the buffers that are used again were begun before.
+        """
+        now = torch.cuda.current_stream(self.device).record_event() if self._beside is not None else None
+        while len(self._taken) < messages:
+            self._taken.append(self._begin(now))
+
+    def _begin(self, after: Any) -> tuple[Any, Tensor, Tensor]:
+        """Transfer (``None``: nothing to transfer), header and buffer of the next message from the other side.
+
+        Args:
+            after: event behind whatever may still read the buffer that is used again. In a step that is the one of the
+                reception ``ahead`` calls ago; so this transfer runs beside everything that was begun since.
+        """
         header, sizes = self.headers.receive()
         size, self.capacity = sizes.tolist()
         if not size:
-            return unpack_payload(header, torch.empty(0, dtype=torch.uint8, device=self.device))
-        with self._after_readers():
+            return None, header, torch.empty(0, dtype=torch.uint8, device=self.device)
+        with self._stream_after(after):
             payload = self._next_buffer()
-            work = self._receive(payload[:size])
-        self.wait(work)
-        return unpack_payload(header, payload)
+            return self._receive(payload[:size]), header, payload
 
     def _next_buffer(self) -> Tensor:
         if len(self._buffers) < self.slots:
@@ -138,17 +163,12 @@ class DeviceInbox(OnDevice, Inbox):
         self._number += 1
         return self._buffers[(self._number - 1) % self.slots]
 
-    def _after_readers(self) -> AbstractContextManager[Any]:
-        """A stream beside the computation, behind whatever may still read the buffer that is used again.
-
-        The buffer's readers were begun before the reception ``ahead`` calls ago; so this one runs beside everything
-        that was begun since. New buffers belong to this stream: the computation's could still be in use there.
-        """
+    def _stream_after(self, event: Any) -> AbstractContextManager[Any]:
+        """A stream beside the computation. New buffers belong to it: the computation's could still be in use there."""
         if self._beside is None:
             return nullcontext()
-        if len(self._readers) == self.ahead:
-            self._beside.wait_event(self._readers[0])
-        self._readers.append(torch.cuda.current_stream(self.device).record_event())
+        if event is not None:
+            self._beside.wait_event(event)
         return torch.cuda.stream(self._beside)
 
 

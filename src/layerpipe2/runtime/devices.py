@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 import torch
 from pytorch_lightning.accelerators import CUDAAccelerator
 
+from layerpipe2.errors import UserError
+from layerpipe2.ranks.gpu_settings import set_missing
+
 
 def own_device(accelerator: Any, local_rank: int) -> torch.device:
-    """The device of process ``local_rank`` of this machine; GPUs are dealt out in turn."""
+    """The device of process ``local_rank`` of this machine; GPUs are dealt out in turn.
+
+    Raises:
+        UserError: if every kernel is to block the host (``CUDA_LAUNCH_BLOCKING``), while transfers go from GPU to GPU.
+    """
     if not isinstance(accelerator, CUDAAccelerator):
         return torch.device("cpu")
-    os.environ.setdefault("CUDA_MODULE_LOADING", "EAGER")  # see device_links.py
-    return torch.device("cuda", local_rank % torch.cuda.device_count())
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    if transport_of(device) == "nccl":
+        _prepare()
+    return device
+
+
+def _prepare() -> None:
+    if os.environ.get("CUDA_LAUNCH_BLOCKING", "0") != "0":
+        raise UserError("CUDA_LAUNCH_BLOCKING has a process wait for its transfer, whose counterpart then waits for "
+                        "the process; unset it, or look for the mistake with one process")  # fmt: skip
+    late = set_missing(os.environ)
+    if late and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        warnings.warn(
+            f"{' '.join(late)} comes too late, CUDA has been used before; set it in the environment, or transfers "
+            "between GPUs may wait for ever (docs/cluster.md)",
+            stacklevel=2,
+        )
 
 
 def describe(device: torch.device, processes: int) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -14,6 +15,8 @@ from layerpipe2.runtime.links import Inbox, Outbox
 from layerpipe2.runtime.watch import Watch
 
 TAGS = 4  # kinds of messages between two processes
+_LONG = timedelta(days=7)  # of a transfer between GPUs: the watchdog finds what hangs, and NCCL would abort
+_groups: dict[str, dict[tuple[int, int], Any]] = {}
 
 
 @dataclass
@@ -68,7 +71,10 @@ class DeviceEndpoint(Endpoint):
 
     def __init__(self, *args: Any, backend: str = "nccl", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._groups = self._make_groups(backend)
+        if backend not in _groups:
+            _groups[backend] = self._make_groups(backend)
+            atexit.register(_forget_groups)
+        self._groups = _groups[backend]
 
     def inbox(self, direction: int, tag: int, *, slots: int, ahead: int) -> Inbox | None:
         """Messages from the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
@@ -88,9 +94,19 @@ class DeviceEndpoint(Endpoint):
         return DeviceOutbox(*self._link(direction, tag, self.device), depth=depth, headers=headers, group=group)
 
     def _make_groups(self, backend: str) -> dict[tuple[int, int], Any]:
-        """(boundary, kind of message) -> communicator of the two processes there; torch has all processes make all."""
+        """(boundary, kind of message) -> communicator of the two processes there; torch has all processes make all.
+
+        Made once in a process: they hold memory of the GPU, and every training leaves them without a message.
+        """
         return {
-            (left, tag): dist.new_group([left, left + 1], timeout=self.timeout, backend=backend)
+            (left, tag): dist.new_group([left, left + 1], timeout=_LONG, backend=backend)
             for left in range(self.world_size - 1)
             for tag in range(TAGS)
         }
+
+
+def _forget_groups() -> None:
+    """NCCL wants to be told before the process ends."""
+    _groups.clear()
+    if dist.is_initialized():
+        dist.destroy_process_group()

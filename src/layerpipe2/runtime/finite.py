@@ -39,9 +39,23 @@ class FiniteCheck:
             return
         asked, self._previous = self._previous, (torch.cuda.current_stream().record_event(), self._notes)
         self._notes = []
-        if asked is not None:
-            asked[0].synchronize()
-            _refuse(asked[1])
+        _answer(asked)
+
+    def finish(self) -> None:
+        """Of a GPU: the answers to everything that was noted.
+
+        Raises:
+            UserError: naming the first that is not finite.
+        """
+        self.end_step()
+        asked, self._previous = self._previous, None
+        _answer(asked)
+
+
+def _answer(asked: tuple[Any, list[tuple[Tensor, str]]] | None) -> None:
+    if asked is not None:
+        asked[0].synchronize()
+        _refuse(asked[1])
 
 
 def _refuse(notes: list[tuple[Tensor, str]]) -> None:

@@ -133,6 +133,9 @@ class Inbox(Channel):
         """So many further messages will come; no more receptions are posted than that."""
         self._expected += messages
 
+    def take_in(self, messages: int) -> None:
+        """Before a pause: nothing to do, up to ``ahead`` receptions are always posted."""
+
     def receive(self) -> list[Tensor]:
         """The next message's tensors, views of the buffer that it lies in where that is on their device."""
         if not self.capacity:

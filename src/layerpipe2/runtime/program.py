@@ -36,8 +36,13 @@ class Neighbours:
     """The four directions of a process in training; ``None`` at the ends of the pipeline.
 
     Targets travel with their mini-batch from the first stage to the last, so that only the first reads data.
+
+    Attributes:
+        between: by how many updates the delay of the stage before this process exceeds that of its first stage: between
+            two steps, so many activations are under way.
     """
 
+    between: int
     activations_in: Inbox | None
     activations_out: Outbox | None
     gradients_in: Inbox | None
@@ -50,8 +55,10 @@ class Neighbours:
         As many activations are awaited in advance as the delays put between the two stages of a boundary. A message
         stays in its buffer until the backward pass, ``delays[first]`` steps later.
         """
-        ahead = max(1, delays[first - 1] - delays[first]) if first else 1
+        between = delays[first - 1] - delays[first] if first else 0
+        ahead = max(1, between)
         return cls(
+            between,
             endpoint.inbox(-1, _ACTIVATIONS, slots=delays[first] + ahead + 2, ahead=ahead),
             endpoint.outbox(+1, _ACTIVATIONS, depth=delays[last] + 2),
             endpoint.inbox(+1, _GRADIENTS, slots=2, ahead=1),
@@ -64,6 +71,11 @@ class Neighbours:
         for inbox in (self.activations_in, self.gradients_in):
             if inbox is not None:
                 inbox.expect(count)
+
+    def take_in(self, messages: int) -> None:
+        """Take in the activations that are under way."""
+        if self.activations_in is not None:
+            self.activations_in.take_in(messages)
 
     def flush(self) -> None:
         """Wait until all messages have left."""
@@ -102,7 +114,7 @@ class Program:
         self.stages, self.neighbours, self.source, self.loss, self.totals = stages, neighbours, source, loss, totals
         self.timeline = timeline
         self.settled = [Settled(stage, resumable=resumable) for stage in stages]
-        self.done = 0
+        self.done = self.started = 0
         self.epoch = 1
         self.limit: float = 0
         self._forwarded = [0] * len(stages)
@@ -112,7 +124,7 @@ class Program:
 
     def start(self, batches: float, *, epoch: int, done: int = 0) -> None:
         """Begin with an empty pipeline: ``batches`` mini-batches will follow on ``done`` updates, ``epoch`` in each."""
-        self.done, self.limit, self.epoch = done, done + batches, epoch
+        self.done, self.started, self.limit, self.epoch = done, done, done + batches, epoch
         self._forwarded = [done] * len(self.stages)
         self.neighbours.expect(batches)
 
@@ -134,6 +146,25 @@ class Program:
         if self.finite is not None:
             self.finite.end_step()
         self.done += 1
+        if self.done == epoch_end:
+            self.pause()
+
+    def pause(self) -> None:
+        """No step will follow soon: leave no neighbour with a transfer that waits for this process.
+
+        Raises:
+            UserError: on a GPU, if something of the last step is not finite.
+        """
+        if self.done > self.started:
+            ahead = min(self.limit, self.done + self.stages[0].delay + self.neighbours.between)
+            self.neighbours.take_in(int(ahead) - self._forwarded[0])
+        if self.finite is not None:
+            self.finite.finish()
+
+    def stop(self) -> None:
+        """After the last step: nothing of this program is under way any more."""
+        self.pause()
+        self.neighbours.flush()
 
     def _forward(self, i: int) -> None:
         stage, batch = self.stages[i], self._forwarded[i]

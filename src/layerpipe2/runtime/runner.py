@@ -152,6 +152,8 @@ class Runner(Execution):
 
     def start_evaluation(self) -> None:
         """Stages that have already seen later mini-batches show the buffers as of the last update."""
+        if self.program is not None:
+            self.program.pause()
         for settled in self.program.settled if self.program else ():
             settled.exchange(self._running().done)
 
@@ -196,6 +198,7 @@ class Runner(Execution):
     def stop(self) -> None:
         """After training: the module and the random numbers are left as of the last update."""
         program = self._running()
+        program.stop()
         for settled in program.settled:
             settled.stop(program.done)
         random = self._ahead.random(self._epoch + 1) if self._ahead is not None else None
