@@ -150,6 +150,16 @@ def test_where_stash_does_not_train_nothing_is_answered(made: Callable[..., Camp
     assert not any("5 stages" in text for text in conditions)
 
 
+def test_where_stash_trains_nowhere_every_question_says_so(made: Callable[..., CampaignRecords]) -> None:
+    everywhere = made(lambda t: usual(t) if t.cell.stages == 1 else 10.0 + (usual(t) or 0) / 100)
+    trained = made()
+    assert answers(everywhere) == dict.fromkeys(answers(trained), "no answer")
+    (reason,) = {v.conditions for v in verdicts(everywhere.runs, SETTINGS)}
+    assert (
+        reason == "exact stashing itself stays below half of the sequential accuracy: sgd at 3 stages, sgd at 5 stages."
+    )
+
+
 def test_the_trend_is_points_per_stage(made: Callable[..., CampaignRecords]) -> None:
     records = made(lambda t: (usual(t) or 0) - 0.3 * (t.cell.stages - 3) * (t.cell.strategy == "latest"))
     table = comparisons.trends(records.runs, SETTINGS).set_index("strategy")

@@ -11,7 +11,7 @@ from paper_figures import labels, tables
 from paper_figures.claims.equivalence import Settings
 from paper_figures.full_scale.records import CampaignRecords
 from paper_figures.full_scale.tables import accuracy
-from paper_figures.full_scale.verdicts import verdicts
+from paper_figures.full_scale.verdicts import NOT_TESTED, verdicts
 
 NAME = "full-scale"
 """Of the markers between which it stands."""
@@ -43,7 +43,7 @@ def _state(records: CampaignRecords) -> str:
 
 
 def _answers(records: CampaignRecords, settings: Settings) -> dict[str, str]:
-    return {v.question: v.answer for v in verdicts(records.runs, settings) if v.answer != "not tested"}
+    return {v.question: v.answer for v in verdicts(records.runs, settings) if v.answer != NOT_TESTED}
 
 
 def _accuracy(records: CampaignRecords) -> dict[str, str]:

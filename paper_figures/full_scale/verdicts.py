@@ -12,6 +12,7 @@ from paper_figures.full_scale import comparisons
 from paper_figures.style import style
 from paper_figures.tables import number
 
+NOT_TESTED, NO_ANSWER = "not tested", "no answer"
 _LOSS = ("worse", "diverged")
 
 
@@ -26,7 +27,16 @@ class Verdict:
 
 def verdicts(runs: pd.DataFrame, settings: Settings) -> list[Verdict]:
     """All of them, in the order of the page; cells in which stash itself does not train are left out."""
-    runs = comparisons.informative(runs)
+    left_out, informative = comparisons.untrained(runs), comparisons.informative(runs)
+    if not left_out or (informative["num_stages"] > 1).any():
+        return _found(informative, settings)
+    cells = ", ".join(f"{optimizer} at {stages} stages" for optimizer, stages in left_out)
+    reason = f"exact stashing itself stays below half of the sequential accuracy: {cells}."
+    return [v if v.answer == NOT_TESTED else replace(v, answer=NO_ANSWER, conditions=reason)
+            for v in _found(runs, settings)]  # fmt: skip
+
+
+def _found(runs: pd.DataFrame, settings: Settings) -> list[Verdict]:
     return [_control(runs, settings), *_equivalence(runs, settings), *_superiority(runs, settings),
             _shown(comparisons.applied_against_raw(runs, settings), settings,
                    "Is averaging the applied update better than averaging lr x gradient?"),
@@ -84,7 +94,7 @@ def _shown(table: pd.DataFrame, settings: Settings, question: str) -> Verdict:
     A reference that diverged alone counts as shown, unless it is all that there is.
     """
     if table.empty:
-        return Verdict(question, "not tested", "no such runs")
+        return Verdict(question, NOT_TESTED, "no such runs")
     # An outcome of "diverged" is a loss of ours, whatever the mean over the other seeds says.
     superior = ((table["p_superior"] < settings.level) | ((table["won"] > 0) & (table["won"] + table["n"] > 1))) & (
         table["outcome"] != "diverged"
