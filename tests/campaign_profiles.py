@@ -30,6 +30,7 @@ def write_params(folder: Path, **changes: Any) -> Path:
         "settings": {"batch_size": 128},
         "optimizers": {"sgd": {"optimizer": "sgd", "momentum": 0.0, "rates": [0.05, 0.1]}},
         "report": {"equivalence_margin_points": 5, "significance_level": 0.05},
+        "published": ["tiny"],
         "profiles": {"tiny": TINY | changes},
     }
     path = folder / "params.yaml"

@@ -189,7 +189,7 @@ def test_mistakes_name_file_key_and_remedy(tmp_path: Path, changes: dict[str, An
 
 
 def test_an_unknown_profile_names_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"profiles has no 'h200'; known: cpu-tiny, cpu, h100"):
+    with pytest.raises(UserError, match=r"profiles has no 'h200'; known: cpu-tiny, cpu, cpu-gpt, h100"):
         Profile.from_file(PARAMS, "h200")
 
 

@@ -1,6 +1,6 @@
 """Draw the figures and tables of campaigns and write their pages, from their records alone.
 
-Run: python -m paper_figures.full_scale.build, for every profile that has records, or with --profile h100 for one.
+Run: python -m paper_figures.full_scale.build, for every published profile, or with --profile h100 for any one.
 With --readme README.md it writes instead what that file says of them; --check only holds it against the records.
 Same records, same bytes.
 """
@@ -53,10 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, read the records, write everything.
 
     Raises:
-        UserError: bad parameters or records, or no records at all.
+        UserError: bad parameters or records, or a profile without a final run.
     """
     options = _parser().parse_args(arguments)
-    names = [options.profile] if options.profile else _with_records(options.params, options.records)
+    names = [options.profile] if options.profile else _published(options.params)
     campaigns = [_load(options.params, name, options.records / name) for name in names]
     settings = _settings(options.params)
     if options.readme:
@@ -70,11 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     return None
 
 
-def _with_records(params: Path, folder: Path) -> list[str]:
-    """The profiles that have a final run, in the order of the file."""
-    names = [name for name in read_params(params).get("profiles", {}) if any((folder / name / "runs").glob("*.json"))]
-    if not names:
-        raise UserError(f"no profile of '{params}' has final runs in '{folder}'; run first: make paper PROFILE=cpu")
+def _published(params: Path) -> list[str]:
+    names = read_params(params).get("published")
+    if not isinstance(names, list) or not names:
+        raise UserError(f"{params}: published is {names!r}; give a list of profiles whose records are committed")
     return names
 
 
@@ -89,7 +88,7 @@ def _settings(params: Path) -> Settings:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--profile", help="a profile of the parameters; default: all that have records")
+    parser.add_argument("--profile", help="a profile of the parameters; default: those listed as published")
     parser.add_argument("--params", type=Path, default=PARAMS, help="default: %(default)s")
     parser.add_argument("--records", type=Path, default=RECORDS, help="a folder per profile; default: %(default)s")
     parser.add_argument("--out", type=Path, default=OUT, help="a folder per profile; default: %(default)s")

@@ -7,6 +7,7 @@ of a text, whole windows are the images).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -33,22 +34,33 @@ def reconstructions(runs: pd.DataFrame) -> list[str]:
     return [n for n in names if n.startswith(("ema-", "pair")) and not n.endswith(WARM)]
 
 
-def untrained(runs: pd.DataFrame) -> list[tuple[str, int]]:
-    """(optimizer, stages) where stash stays below half of the sequential accuracy: equal to it is no evidence there."""
-    mean = runs.groupby(["optimizer", "num_stages", "strategy"])["test_accuracy"].mean().unstack()
-    found = []
-    for optimizer, table in mean.groupby(level="optimizer"):
-        base = table[SEQUENTIAL].max() if SEQUENTIAL in table else 0.0
-        low = table.get("stash", pd.Series(dtype=float))
-        stages = [int(s) for (_, s), accuracy in low.items() if s > 1 and not accuracy >= LEARNT * base]
-        found += [(str(optimizer), s) for s in stages]
+def untrained(runs: pd.DataFrame) -> dict[tuple[str, int], str]:
+    """(optimizer, stages) -> why, where stash does not train: equal to it is no evidence there.
+
+    It diverged in every run, or stays below half of the sequential accuracy. Where one of the two has not run yet,
+    nothing is known.
+    """
+    mean = runs.groupby(["optimizer", "num_stages", "strategy"])["test_accuracy"].mean()
+    found = {}
+    for (optimizer, stages, strategy), accuracy in mean.items():
+        base = mean.get((optimizer, 1, SEQUENTIAL), math.nan)
+        if strategy == "stash" and math.isnan(accuracy):
+            found[str(optimizer), int(stages)] = "diverged in every run"
+        elif strategy == "stash" and accuracy < LEARNT * base:
+            found[str(optimizer), int(stages)] = f"{accuracy:.1%} where sequential training reaches {base:.1%}"
     return found
+
+
+def left_out(runs: pd.DataFrame) -> str:
+    """The cells of :func:`untrained` as text; empty if there are none."""
+    texts = (f"{optimizer} at {stages} stages ({why})" for (optimizer, stages), why in untrained(runs).items())
+    return ", ".join(texts)
 
 
 def informative(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs without those of :func:`untrained` cells."""
-    left_out = untrained(runs)
-    keep = [key not in left_out for key in zip(runs["optimizer"], runs["num_stages"], strict=True)]
+    without = untrained(runs)
+    keep = [key not in without for key in zip(runs["optimizer"], runs["num_stages"], strict=True)]
     return runs[pd.Series(keep, index=runs.index, dtype=bool)]
 
 

@@ -97,12 +97,12 @@ def _families(runs: pd.DataFrame, settings: Settings) -> list[Block]:
 
 
 def _limits(records: CampaignRecords) -> list[str]:
-    left_out = [f"{optimizer} at {stages} stages" for optimizer, stages in comparisons.untrained(records.runs)]
+    left_out = comparisons.left_out(records.runs)
     edges = int(records.chosen["edge"].sum())
     return [
         "The paper's hyper-parameters and the values of its figures are not known: no number here is compared with one "
         "of the paper's.",
-        f"Cells in which exact stashing does not train, left out of the answers: {', '.join(left_out) or 'none'}.",
+        f"Cells in which exact stashing does not train, left out of the answers: {left_out or 'none'}.",
         f"{edges} of {len(records.chosen)} tuned learning rates lie at an end of the values tried.",
         "Tuning used one seed; final runs share one test set; equivalence means 'within the margin'.",
         "Delays are simulated on one device: nothing here measures the speed or memory of a real pipeline.",

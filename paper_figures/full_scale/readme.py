@@ -1,4 +1,4 @@
-"""What README.md says of the experiment at full scale, made from the records of every profile that has some."""
+"""What README.md says of the experiment at full scale, made from the records of the published profiles."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pandas as pd
 
 from paper_figures import labels, tables
 from paper_figures.claims.equivalence import Settings
+from paper_figures.full_scale.comparisons import left_out
 from paper_figures.full_scale.records import CampaignRecords
 from paper_figures.full_scale.tables import accuracy
-from paper_figures.full_scale.verdicts import NO_ANSWER, NOT_TESTED, verdicts
+from paper_figures.full_scale.verdicts import NOT_TESTED, verdicts
 
 NAME = "full-scale"
 """Of the markers between which it stands."""
@@ -22,26 +23,25 @@ def section(campaigns: Sequence[CampaignRecords], settings: Settings, pages: Seq
     titles = [_title(records) for records in campaigns]
     answers = _beside(titles, [_answers(records, settings) for records in campaigns], "question")
     accuracies = _beside(titles, [_accuracy(records) for records in campaigns], "test accuracy (%)")
-    unanswered = "No answer: exact stashing itself stays below half of the sequential accuracy there. "
-    listed = "; ".join(f"[{title}]({page}){_state(r)}" for title, page, r in zip(titles, pages, campaigns, strict=True))
+    evidence = [_evidence(*each) for each in zip(titles, pages, campaigns, strict=True)]
     return (
         f"{tables.markdown(answers)}\n{tables.markdown(accuracies)}\n"
-        f"Mean ± SD over n seeds at the deepest pipeline; 'sequential' has one stage. "
-        f"{unanswered if (answers == NO_ANSWER).any(axis=None) else ''}Tests and evidence: {listed}."
+        "Mean ± SD over n seeds; 'sequential' has one stage. Tests and evidence:\n\n" + "\n".join(evidence)
     )
 
 
 def _title(records: CampaignRecords) -> str:
     settings, runs = records.campaign.profile.settings, records.runs
     network, data = labels.network_label(runs["network"].iloc[0]), labels.dataset_label(runs["dataset"].iloc[0])
-    epochs = int(settings["epochs"])
     width = f" of width {settings['width']}" if "width" in settings else ""
-    return f"{network}{width}, {data}, {runs['num_stages'].max()} stages, {epochs} epoch{'s' if epochs > 1 else ''}"
+    epochs, stages = int(settings["epochs"]), ", ".join(map(str, records.campaign.profile.stages))
+    return f"{network}{width}, {data}, {stages} stages, {epochs} epoch{'s' if epochs > 1 else ''}"
 
 
-def _state(records: CampaignRecords) -> str:
-    missing = records.planned - records.finished
-    return f" (missing: {missing} of {records.planned} runs)" if missing else ""
+def _evidence(title: str, page: str, records: CampaignRecords) -> str:
+    without, missing = left_out(records.runs), records.planned - records.finished
+    notes = f". Left out of the answers, since exact stashing itself does not train: {without}" if without else ""
+    return f"- [{title}]({page})" + (f", {missing} of {records.planned} runs missing" if missing else "") + notes
 
 
 def _answers(records: CampaignRecords, settings: Settings) -> dict[str, str]:
@@ -49,9 +49,13 @@ def _answers(records: CampaignRecords, settings: Settings) -> dict[str, str]:
 
 
 def _accuracy(records: CampaignRecords) -> dict[str, str]:
-    deepest = records.runs["num_stages"].isin([1, records.runs["num_stages"].max()])
-    table = accuracy(replace(records, runs=records.runs[deepest])).drop(columns="copies of the weights")
-    return {name: "; ".join(cell for cell in cells if cell != "–") for name, *cells in table.to_numpy()}
+    """At the deepest pipeline; of several optimizers or numbers of stages each is named."""
+    most = records.runs["num_stages"].max()
+    deepest = replace(records, runs=records.runs[records.runs["num_stages"].isin([1, most])])
+    table = accuracy(deepest).drop(columns="copies of the weights").set_index("strategy")
+    if len(records.campaign.profile.optimizers) * len(records.campaign.profile.stages) > 1:
+        table = table.apply(lambda column: [f"{column.name}: {cell}" if cell != "–" else cell for cell in column])
+    return {str(row.Index): "; ".join(cell for cell in row[1:] if cell != "–") for row in table.itertuples(name="Row")}
 
 
 def _beside(titles: Sequence[str], columns: Sequence[Mapping[str, str]], first: str) -> pd.DataFrame:

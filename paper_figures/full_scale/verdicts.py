@@ -27,12 +27,9 @@ class Verdict:
 
 def verdicts(runs: pd.DataFrame, settings: Settings) -> list[Verdict]:
     """All of them, in the order of the page; cells in which stash itself does not train are left out."""
-    left_out, informative = comparisons.untrained(runs), comparisons.informative(runs)
-    if not left_out or (informative["num_stages"] > 1).any():
-        return _found(informative, settings)
-    cells = ", ".join(f"{optimizer} at {stages} stages" for optimizer, stages in left_out)
-    reason = f"exact stashing itself stays below half of the sequential accuracy: {cells}."
-    return [v if v.answer == NOT_TESTED else replace(v, answer=NO_ANSWER, conditions=reason)
+    reason = f"exact stashing itself does not train: {comparisons.left_out(runs)}"
+    answered = {v.question: v for v in _found(comparisons.informative(runs), settings) if v.answer != NOT_TESTED}
+    return [v if v.answer == NOT_TESTED else answered.get(v.question, Verdict(v.question, NO_ANSWER, reason))
             for v in _found(runs, settings)]  # fmt: skip
 
 
@@ -47,10 +44,11 @@ def _found(runs: pd.DataFrame, settings: Settings) -> list[Verdict]:
 def _control(runs: pd.DataFrame, settings: Settings) -> Verdict:
     table = comparisons.latest_against_stash(runs, settings)
     told = table[table["outcome"].isin(_LOSS)]
-    answer = "yes" if len(told) else "no"
+    question = "Can these runs tell the latest weights from exact stashing?"
+    if table.empty:
+        return Verdict(question, NOT_TESTED, "no such runs")
     rest = f"{_cells(table[~table.index.isin(told.index)])}: not told apart"
-    return Verdict("Can these runs tell the latest weights from exact stashing?", answer,
-                   f"{_cells(told)}: latest loses; {rest}.")  # fmt: skip
+    return Verdict(question, "yes" if len(told) else "no", f"{_cells(told)}: latest loses; {rest}.")
 
 
 def _equivalence(runs: pd.DataFrame, settings: Settings) -> list[Verdict]:

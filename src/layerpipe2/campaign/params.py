@@ -12,7 +12,7 @@ from layerpipe2.history import make_history
 from layerpipe2.runs.config import Rule, check, check_keys, rules
 from layerpipe2.study.params import SEQUENTIAL, ParameterFile
 
-_SECTIONS = ("settings", "optimizers", "report", "profiles")
+_SECTIONS = ("settings", "optimizers", "report", "published", "profiles")
 _PROFILE = ("settings", "optimizers", "stages", "strategies", "seeds", "tuning", "warm_up", "jobs")
 _SWEPT = ("group_size", "strategy", "seed", "lr", "stash_epochs", "max_steps")
 _RULES = {

@@ -150,6 +150,7 @@ class DeviceInbox(OnDevice, Inbox):
                 reception ``ahead`` calls ago; so this transfer runs beside everything that was begun since.
         """
         header, sizes = self.headers.receive()
+        header = header.clone()  # its buffer may be used again before this message is read
         size, self.capacity = sizes.tolist()
         if not size:
             return None, header, torch.empty(0, dtype=torch.uint8, device=self.device)

@@ -146,7 +146,7 @@ class Program:
         if self.finite is not None:
             self.finite.end_step()
         self.done += 1
-        if self.done == epoch_end:
+        if self.done in (epoch_end, self.limit):
             self.pause()
 
     def pause(self) -> None:
