@@ -65,7 +65,9 @@ def test_schedule_compares_all_and_draws_one(capsys):
     assert cells["pipedream"][-2:] == ["2", "3"]
     assert cells["layerpipe2"][-2:] == ["4", "5"]
     assert main(["schedule", "--processors", "3"]) == 0
-    assert "interleaved" not in capsys.readouterr().out  # eight batches are no multiple of three
+    *rest, last = capsys.readouterr().out.splitlines()
+    assert not any("interleaved" in line for line in rest)
+    assert last == "interleaved is left out: --batches 8 is no multiple of 3"
     assert main(["schedule", "pipedream", "--processors", "2", "--until", "6"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["time", *"012345"]
