@@ -82,5 +82,5 @@ class AsynchronousTrainer:
         self._program.start(len(found), epoch=len(found))
         for _ in found:
             self._program.step()
-        self._neighbours.flush()
+        self._program.stop()
         return [float(mean) for name, mean in self._totals.drain().items() if name == "loss"]

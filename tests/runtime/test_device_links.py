@@ -18,7 +18,7 @@ from layerpipe2.runtime.device_links import DeviceInbox, DeviceOutbox
 from layerpipe2.runtime.devices import describe, own_device, transport_of
 from layerpipe2.runtime.endpoint import DeviceEndpoint
 from layerpipe2.runtime.strategy import PipelineStrategy
-from tests.runtime import processes
+from tests.runtime import processes, test_equality
 from tests.runtime.fits import Rows, assert_equal, dense, fit, noise, pipelined, trainer
 from tests.runtime.test_boundaries import STAGES, tokens
 from tests.runtime.training import Case, train
@@ -43,12 +43,7 @@ def by_device(case, timeout_s=20):
     "case", [Case("stash"), Case("ema-span", "pipedream"), Case("pair", drain=True), Case(delays=(9, 2, 2, 0))], ids=str
 )
 def test_equals_the_simulator(case, world):
-    metrics, weights, steps = train(case)
-    found = processes.run(by_device, world, case)
-    assert all((rows, count) == (metrics, steps) for rows, _, count in found)
-    merged = {name: value for _, own, _ in found for name, value in own.items()}
-    assert sorted(merged) == sorted(weights)
-    assert [name for name, value in weights.items() if not torch.equal(merged[name], value)] == []
+    test_equality.assert_equal(case, world, by_device)
 
 
 @pytest.mark.parametrize("case", STAGES)
@@ -185,15 +180,19 @@ def test_faults_are_named(kind, tmp_path):
 
 
 def test_devices_are_dealt_out(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     for name in SETTINGS:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    cpu, gpus = torch.device("cpu"), [own_device(CUDAAccelerator(), rank) for rank in range(4)]
+    cpu, gpus = torch.device("cpu"), []
+    for rank in range(4):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        gpus.append(own_device(CUDAAccelerator()))
     assert [gpu.index for gpu in gpus] == [0, 1, 0, 1]
-    assert own_device(CPUAccelerator(), 3) == cpu
+    assert own_device(CPUAccelerator()) == cpu
     assert (transport_of(cpu), describe(cpu, 2)) == ("gloo", None)
     assert transport_of(gpus[1]) == "nccl"
     assert {name: os.environ[name] for name in SETTINGS} == SETTINGS
@@ -204,6 +203,7 @@ def test_devices_are_dealt_out(monkeypatch):
 
 
 def test_what_would_stop_a_gpu_is_refused_or_said(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
@@ -212,10 +212,10 @@ def test_what_would_stop_a_gpu_is_refused_or_said(monkeypatch):
     monkeypatch.setenv("CUDA_DEVICE_MAX_CONNECTIONS", "")
     monkeypatch.delenv("CUDA_DEVICE_MAX_CONNECTIONS")
     with pytest.warns(UserWarning, match="^CUDA_DEVICE_MAX_CONNECTIONS=32 comes too late"):
-        own_device(CUDAAccelerator(), 0)
+        own_device(CUDAAccelerator())
     monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
     with pytest.raises(UserError, match="CUDA_LAUNCH_BLOCKING has a process wait"):
-        own_device(CUDAAccelerator(), 0)
+        own_device(CUDAAccelerator())
 
 
 def test_another_transport_is_refused(tmp_path, monkeypatch):

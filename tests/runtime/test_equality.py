@@ -11,9 +11,9 @@ from tests.runtime.training import Case, in_process, train
 STRATEGIES = ["stash", "latest", "ema-0.9", "ema-window", "ema-running", "ema-span", "ema-lsq", "pair", "update-window"]
 
 
-def assert_equal(case, world, **options):
+def assert_equal(case, world, run=in_process, **options):
     metrics, weights, steps = train(case)
-    found = processes.run(in_process, world, case, **options)
+    found = processes.run(run, world, case, **options)
     assert all(rows == metrics for rows, _, _ in found)
     assert [count for _, _, count in found] == [steps] * world
     merged = {name: value for _, own, _ in found for name, value in own.items()}

@@ -158,12 +158,6 @@ class DeviceInbox(OnDevice, Inbox):
             payload = self._next_buffer()
             return self._receive(payload[:size]), header, payload
 
-    def _next_buffer(self) -> Tensor:
-        if len(self._buffers) < self.slots:
-            self._buffers.append(self.buffer())
-        self._number += 1
-        return self._buffers[(self._number - 1) % self.slots]
-
     def _stream_after(self, event: Any) -> AbstractContextManager[Any]:
         """A stream beside the computation. New buffers belong to it: the computation's could still be in use there."""
         if self._beside is None:

@@ -11,17 +11,18 @@ from pytorch_lightning.accelerators import CUDAAccelerator
 
 from layerpipe2.errors import UserError
 from layerpipe2.ranks.gpu_settings import set_missing
+from layerpipe2.runs.inputs import resolve_device
 
 
-def own_device(accelerator: Any, local_rank: int) -> torch.device:
-    """The device of process ``local_rank`` of this machine; GPUs are dealt out in turn.
+def own_device(accelerator: Any) -> torch.device:
+    """The device of this process; GPUs are dealt out in turn to those that a launcher started on a machine.
 
     Raises:
         UserError: if every kernel is to block the host (``CUDA_LAUNCH_BLOCKING``), while transfers go from GPU to GPU.
     """
     if not isinstance(accelerator, CUDAAccelerator):
         return torch.device("cpu")
-    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    device = resolve_device("cuda")
     if transport_of(device) == "nccl":
         _prepare()
     return device

@@ -16,6 +16,7 @@ from layerpipe2.runtime.watch import Watch
 
 TAGS = 4  # kinds of messages between two processes
 _LONG = timedelta(days=7)  # of a transfer between GPUs: the watchdog finds what hangs, and NCCL would abort
+_HOST = torch.device("cpu")
 _groups: dict[str, dict[tuple[int, int], Any]] = {}
 
 
@@ -41,20 +42,20 @@ class Endpoint:
 
     def inbox(self, direction: int, tag: int, *, slots: int, ahead: int) -> Inbox | None:
         """Messages from the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
-        return self._host_inbox(direction, tag, slots, ahead, self.device) if self._has(direction) else None
+        return self._inbox(direction, tag, slots, ahead) if self._has(direction) else None
 
     def outbox(self, direction: int, tag: int, *, depth: int) -> Outbox | None:
         """Messages to the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
-        return self._host_outbox(direction, tag, depth, self.device) if self._has(direction) else None
+        return self._outbox(direction, tag, depth) if self._has(direction) else None
 
     def _has(self, direction: int) -> bool:
         return 0 <= self.rank + direction < self.world_size
 
-    def _host_inbox(self, direction: int, tag: int, slots: int, ahead: int, device: torch.device) -> Inbox:
-        return Inbox(*self._link(direction, tag, device), slots=slots, ahead=ahead)
+    def _inbox(self, direction: int, tag: int, slots: int, ahead: int) -> Inbox:
+        return Inbox(*self._link(direction, tag, self.device), slots=slots, ahead=ahead)
 
-    def _host_outbox(self, direction: int, tag: int, depth: int, device: torch.device) -> Outbox:
-        return Outbox(*self._link(direction, tag, device), depth=depth)
+    def _outbox(self, direction: int, tag: int, depth: int) -> Outbox:
+        return Outbox(*self._link(direction, tag, self.device), depth=depth)
 
     def _link(self, direction: int, tag: int, device: torch.device) -> tuple[Any, ...]:
         return self.rank + direction, self.first_tag + tag, device, self.timeout, self.watch
@@ -76,22 +77,18 @@ class DeviceEndpoint(Endpoint):
             atexit.register(_forget_groups)
         self._groups = _groups[backend]
 
-    def inbox(self, direction: int, tag: int, *, slots: int, ahead: int) -> Inbox | None:
-        """Messages from the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
-        if not self._has(direction):
-            return None
-        headers = self._host_inbox(direction, tag, ahead + 1, ahead, torch.device("cpu"))
-        group = self._groups[self.rank + min(direction, 0), tag]
-        link = self._link(direction, tag, self.device)
+    def _inbox(self, direction: int, tag: int, slots: int, ahead: int) -> Inbox:
+        headers = Inbox(*self._link(direction, tag, _HOST), slots=ahead + 1, ahead=ahead)
+        link, group = self._link(direction, tag, self.device), self._group(direction, tag)
         return DeviceInbox(*link, slots=slots, ahead=ahead, headers=headers, group=group)
 
-    def outbox(self, direction: int, tag: int, *, depth: int) -> Outbox | None:
-        """Messages to the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
-        if not self._has(direction):
-            return None
-        headers = self._host_outbox(direction, tag, depth, torch.device("cpu"))
-        group = self._groups[self.rank + min(direction, 0), tag]
-        return DeviceOutbox(*self._link(direction, tag, self.device), depth=depth, headers=headers, group=group)
+    def _outbox(self, direction: int, tag: int, depth: int) -> Outbox:
+        headers = Outbox(*self._link(direction, tag, _HOST), depth=depth)
+        link, group = self._link(direction, tag, self.device), self._group(direction, tag)
+        return DeviceOutbox(*link, depth=depth, headers=headers, group=group)
+
+    def _group(self, direction: int, tag: int) -> Any:
+        return self._groups[self.rank + min(direction, 0), tag]
 
     def _make_groups(self, backend: str) -> dict[tuple[int, int], Any]:
         """(boundary, kind of message) -> communicator of the two processes there; torch has all processes make all.

@@ -150,9 +150,12 @@ class Inbox(Channel):
 
     def _post(self, count: int) -> None:
         while len(self._posted) < count and self._expected > 0:
-            if len(self._buffers) < self.slots:
-                self._buffers.append(self.buffer())
-            message = self._buffers[self._number % self.slots]
+            message = self._next_buffer()
             self._posted.append((self._receive(message), message))
-            self._number += 1
             self._expected -= 1
+
+    def _next_buffer(self) -> Tensor:
+        if len(self._buffers) < self.slots:
+            self._buffers.append(self.buffer())
+        self._number += 1
+        return self._buffers[(self._number - 1) % self.slots]

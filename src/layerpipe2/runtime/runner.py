@@ -152,10 +152,11 @@ class Runner(Execution):
 
     def start_evaluation(self) -> None:
         """Stages that have already seen later mini-batches show the buffers as of the last update."""
-        if self.program is not None:
-            self.program.pause()
-        for settled in self.program.settled if self.program else ():
-            settled.exchange(self._running().done)
+        if self.program is None:
+            return
+        self.program.pause()
+        for settled in self.program.settled:
+            settled.exchange(self.program.done)
 
     def evaluate(self, phase: str, batch: Any) -> None:
         """Pass one mini-batch on; the last process adds up."""

@@ -100,7 +100,7 @@ class PipelineStrategy(SingleDeviceStrategy):
     def setup_environment(self) -> None:
         """Join the other processes, see that they run the same code, and begin to watch over them."""
         self.local_rank = int(os.environ.get("LOCAL_RANK", 0))  # the first one on each machine prepares the data
-        self._root_device = own_device(self.accelerator, self.local_rank)
+        self._root_device = own_device(self.accelerator)
         transport = transport_of(self.root_device)
         if not dist.is_initialized():
             self._join(transport)
