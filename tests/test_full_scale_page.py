@@ -238,7 +238,7 @@ def test_the_readme_has_answers_and_accuracies_of_every_profile(
         build.main([*arguments, "--check"])
 
 
-@pytest.mark.parametrize("given", ["", "published: []", "published: cpu"])
+@pytest.mark.parametrize("given", ["", "published: []", "published: cpu", "published: [1]"])
 def test_nothing_is_published(tmp_path: Path, given: str) -> None:
     path = write_params(tmp_path)
     path.write_text(f"report: {{}}\n{given}\n")

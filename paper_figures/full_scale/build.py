@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _published(params: Path) -> list[str]:
     names = read_params(params).get("published")
-    if not isinstance(names, list) or not names:
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"{params}: published is {names!r}; give a list of profiles whose records are committed")
     return names
 
