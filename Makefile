@@ -12,6 +12,7 @@ PIPELINES := $(if $(QUICK),build/pipelines,results/pipelines)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
 export DVC_NO_ANALYTICS := 1
+export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce paper pipelines report readme test lint ui clean

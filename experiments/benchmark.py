@@ -19,12 +19,12 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
-from layerpipe2 import DelaySchedule, PipelinedModule, make_history, networks, partition
-from layerpipe2.console import run_command
+from layerpipe2 import Delays, PipelinedModule, make_history, networks, partition
+from layerpipe2.cli.console import run_command
 from layerpipe2.data import BatchLoader, TensorSplit
-from layerpipe2.heap import keep_freed_memory
+from layerpipe2.engine.allocator import keep_freed_memory
+from layerpipe2.provenance import provenance
 from layerpipe2.runs.config import Rule, check
-from layerpipe2.runs.provenance import provenance
 
 Precision = Literal["native", "bf16"]
 DELAYED = ("stash", "latest", "ema-window")
@@ -131,7 +131,7 @@ def _time(options: argparse.Namespace, device: torch.device, variant: Variant) -
     model: pl.LightningModule = Plain(layers, cuda)
     if variant.strategy != "plain":
         stages = partition(layers, len(layers) if variant.strategy == "sequential" else 1)
-        schedule, history = DelaySchedule.layerpipe2(len(stages)), make_history(variant.strategy)
+        schedule, history = Delays.layerpipe2(len(stages)), make_history(variant.strategy)
         model = PipelinedModule(
             stages, schedule, history, optimizer=lambda p: make_optimizer(p, cuda), precision=variant.precision,
             cuda_graph=variant.graph,

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from layerpipe2.costs.costs import uniform_costs
-from layerpipe2.costs.devices import FlopDevice
-from layerpipe2.schedules import build_schedule, simulate
+from layerpipe2.planning.costs import uniform_costs
+from layerpipe2.planning.devices import FlopDevice
+from layerpipe2.planning.schedules import build_schedule, simulate
 from layerpipe2.theory import derive, prove
 from layerpipe2.theory.modules import named
 

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerpipe2.console import run_command
+from experiments.study.tables import write_tables
+from layerpipe2.cli.console import run_command
 from layerpipe2.runs.records import read_records
-from layerpipe2.study.tables import write_tables
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

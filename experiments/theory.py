@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from layerpipe2.console import run_command
+from experiments.study import costs, theory
+from experiments.study.tables import Row, write_csv
+from layerpipe2.cli.console import run_command
 from layerpipe2.runs.records import writable_folder
-from layerpipe2.study import costs, theory
-from layerpipe2.study.tables import Row, write_csv
 
 TABLES: dict[str, Callable[[], list[Row]]] = {
     "devices": costs.layerpipe_over_devices,  # the slowest first

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerpipe2.console import run_command
+from experiments.study.tracking import experiments, track
+from layerpipe2.cli.console import run_command
 from layerpipe2.runs.records import read_records, write_json
-from layerpipe2.study.tracking import experiments, track
 
 _TABLE = "http://127.0.0.1:{port}/#/experiments/{identity}?workflowType=machine_learning"
 """An experiment's table of runs. Without the query MLflow may show it as one of generative AI, with empty traces."""

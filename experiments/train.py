@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerpipe2.console import run_command
-from layerpipe2.study.params import Study
-from layerpipe2.study.pool import train_all
+from experiments.study.params import Study
+from experiments.study.pool import train_all
+from layerpipe2.cli.console import run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerpipe2.console import run_command
+from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError
 from layerpipe2.runs.records import writable_folder, write_json, write_text
 from paper_figures import figures, readme, render, report, style, tables, tables_theory, theory_records

@@ -68,7 +68,7 @@ def delays(records: Records) -> pd.DataFrame:
     for (network, group), stages in records.stages.groupby(CONFIGURATION):
         recorded = [int(d) for d in stages.sort_values("stage")["delay"]]
         count = len(recorded)
-        laws = {f"{name}_delays": _listed(CONVENTIONS[name](count).delays) for name in ("layerpipe2", "pipedream")}
+        laws = {f"{name}_delays": _listed(CONVENTIONS[name](count).per_stage) for name in ("layerpipe2", "pipedream")}
         row = {"network": network, "stages": count, "group_size": group, "recorded_delays": _listed(recorded)}
         rows.append(row | laws)
     return _sorted(pd.DataFrame(rows), records)

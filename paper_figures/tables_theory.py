@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from layerpipe2.costs.reference import REFERENCE
-from layerpipe2.schedules import SCHEDULES
+from layerpipe2.planning.reference import REFERENCE
+from layerpipe2.planning.schedules import SCHEDULES
 from paper_figures.labels import convention_label, network_label, schedule_label
 from paper_figures.theory_records import Theory
 

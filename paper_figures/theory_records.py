@@ -25,7 +25,7 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class Theory:
-    """Tables of :mod:`layerpipe2.study.theory` and :mod:`layerpipe2.study.costs`, with their columns.
+    """Tables of :mod:`experiments.study.theory` and :mod:`experiments.study.costs`, with their columns.
 
     Attributes:
         proofs: one row per network, group size, delay convention and proof.

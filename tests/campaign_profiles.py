@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from layerpipe2.campaign.params import Profile
-from layerpipe2.campaign.tasks import Campaign
+from experiments.campaign.params import Profile
+from experiments.campaign.tasks import Campaign
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "experiments" / "full_scale" / "run.py"

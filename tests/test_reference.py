@@ -11,7 +11,7 @@ from torch import nn
 
 from layerpipe2 import STRATEGIES, make_history, partition
 from layerpipe2.delays import CONVENTIONS
-from layerpipe2.engine import PipelineEngine
+from layerpipe2.engine.step import PipelineEngine
 
 ALL = [*(s for s in STRATEGIES if s != "sequential"), "ema-0.9-raw", "ema-window-raw", "ema-span-raw", "ema-lsq-raw"]
 OPTIMIZERS = {
@@ -133,4 +133,4 @@ def test_delay_law_comes_out_of_the_clock():
                 period, forward, backward = clock(K, k)
                 t = 50
                 updates = sum(backward + period * b < forward + period * t for b in range(2 * t))
-                assert t - updates == CONVENTIONS[convention](K).delays[k]
+                assert t - updates == CONVENTIONS[convention](K).per_stage[k]

@@ -5,7 +5,7 @@ import itertools
 import pytest
 from torch import nn
 
-from layerpipe2 import DelaySchedule, UserError, partition
+from layerpipe2 import Delays, UserError, partition
 from layerpipe2.delays import CONVENTIONS
 
 
@@ -33,9 +33,9 @@ def test_no_layers():
 @pytest.mark.parametrize("stages", range(1, 20))
 def test_delay_laws(stages):
     downstream = [stages - 1 - k for k in range(stages)]
-    assert DelaySchedule.layerpipe2(stages).delays == tuple(2 * s for s in downstream)
-    assert DelaySchedule.pipedream(stages).delays == tuple(downstream)
-    assert DelaySchedule.none(stages).delays == (0,) * stages
+    assert Delays.layerpipe2(stages).per_stage == tuple(2 * s for s in downstream)
+    assert Delays.pipedream(stages).per_stage == tuple(downstream)
+    assert Delays.none(stages).per_stage == (0,) * stages
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
@@ -69,23 +69,23 @@ def _split(cell):
 
 
 def test_custom_delays_show_versions():
-    assert DelaySchedule.custom([2, 0]).grid(3) == "batch     0   1   2\nstage 0  W0  W0  W0\nstage 1  W0  W1  W2"
+    assert Delays.custom([2, 0]).grid(3) == "batch     0   1   2\nstage 0  W0  W0  W0\nstage 1  W0  W1  W2"
 
 
 def test_realizable():
-    assert DelaySchedule.custom([4, 4, 0]).is_realizable
-    assert not DelaySchedule.custom([0, 1]).is_realizable
+    assert Delays.custom([4, 4, 0]).is_realizable
+    assert not Delays.custom([0, 1]).is_realizable
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: DelaySchedule.custom([]), "no stages"),
-        (lambda: DelaySchedule.custom([2, -1]), "delay of stage 1 is -1"),
-        (lambda: DelaySchedule.custom([2, 0.5]), "delay of stage 1 is 0.5"),
-        (lambda: DelaySchedule.layerpipe2(0), "number of stages is 0"),
-        (lambda: DelaySchedule((2, 0), "gpipe"), "unknown delay convention 'gpipe'"),
-        (lambda: DelaySchedule((1, 0), "layerpipe2"), r"delays \[1, 0\] are not those of 'layerpipe2'"),
+        (lambda: Delays.custom([]), "no stages"),
+        (lambda: Delays.custom([2, -1]), "delay of stage 1 is -1"),
+        (lambda: Delays.custom([2, 0.5]), "delay of stage 1 is 0.5"),
+        (lambda: Delays.layerpipe2(0), "number of stages is 0"),
+        (lambda: Delays((2, 0), "gpipe"), "unknown delay convention 'gpipe'"),
+        (lambda: Delays((1, 0), "layerpipe2"), r"delays \[1, 0\] are not those of 'layerpipe2'"),
     ],
 )
 def test_bad_schedules(make, message):

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 
-from layerpipe2.campaign.estimate import Speed, estimate, in_words
-from layerpipe2.campaign.params import Profile
-from layerpipe2.campaign.tasks import Campaign, Task
-from layerpipe2.campaign.work import run_campaign
-from layerpipe2.console import run_command
+from experiments.campaign.estimate import Speed, estimate, in_words
+from experiments.campaign.params import Profile
+from experiments.campaign.tasks import Campaign, Task
+from experiments.campaign.work import run_campaign
+from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError
 from layerpipe2.runs.config import Rule, check
 

@@ -1,4 +1,4 @@
-"""The asynchronous pipeline of ``layerpipe2.runtime`` in the benchmark, without Lightning: one stage per process."""
+"""The asynchronous pipeline of ``layerpipe2.distributed`` in the benchmark, without Lightning: a stage per process."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch.distributed as dist
 from torch import nn
 
 from experiments.pipelines.peers import Batch, Loss, MakeOptimizer
-from layerpipe2.delays import DelaySchedule
+from layerpipe2.delays import Delays
+from layerpipe2.distributed.endpoint import Endpoint
+from layerpipe2.distributed.health.watch import Unwatched
+from layerpipe2.distributed.process_stage import LocalStage
+from layerpipe2.distributed.timeline import Timeline
+from layerpipe2.distributed.worker_loop import Neighbours, Program
+from layerpipe2.engine.metrics import Totals
 from layerpipe2.history import make_history
-from layerpipe2.metrics import Totals
-from layerpipe2.runtime.endpoint import Endpoint
-from layerpipe2.runtime.local_stage import LocalStage
-from layerpipe2.runtime.program import Neighbours, Program
-from layerpipe2.runtime.timeline import Timeline
-from layerpipe2.runtime.watch import Unwatched
 
 _TIMEOUT = timedelta(seconds=60)
 
@@ -28,7 +28,7 @@ class AsynchronousTrainer:
     Args:
         stages: the whole network, one stage per process, the same weights on every rank; the stages of other ranks
             are not kept.
-        schedule: their delays.
+        delays: theirs.
         strategy: weight history.
         make_optimizer: parameters of this rank -> optimizer.
         loss: mean loss of a mini-batch.
@@ -46,7 +46,7 @@ class AsynchronousTrainer:
     def __init__(
         self,
         stages: Sequence[nn.Module],
-        schedule: DelaySchedule,
+        delays: Delays,
         strategy: str,
         make_optimizer: MakeOptimizer,
         loss: Loss,
@@ -55,15 +55,15 @@ class AsynchronousTrainer:
         split_backward: bool = False,
         timeline: Timeline | None = None,
     ) -> None:
-        rank, delays = dist.get_rank(), schedule.delays
+        rank, per_stage = dist.get_rank(), delays.per_stage
         module = stages[rank]
         self.stages = {rank: module}
         self.local = LocalStage(
-            module, rank, delays[rank], make_history(strategy), make_optimizer(module.parameters()), seed=seed,
+            module, rank, per_stage[rank], make_history(strategy), make_optimizer(module.parameters()), seed=seed,
             split_backward=split_backward,
         )  # fmt: skip
         endpoint = Endpoint(rank, len(stages), torch.device("cpu"), _TIMEOUT, Unwatched())
-        self._neighbours, self._totals = Neighbours.of(endpoint, delays, rank, rank), Totals()
+        self._neighbours, self._totals = Neighbours.of(endpoint, per_stage, rank, rank), Totals()
         self._program = Program(
             [self.local], self._neighbours, lambda: next(self._batches), loss, self._totals, timeline
         )

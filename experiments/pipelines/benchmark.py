@@ -21,7 +21,7 @@ from experiments.pipelines.names import Variant
 from experiments.pipelines.study import Study
 from experiments.pipelines.summary import memory_table, summarise, table
 from experiments.pipelines.writing import machine, write_study
-from layerpipe2.console import run_command
+from layerpipe2.cli.console import run_command
 
 ONE_PROCESS = ("plain", "plain/4", "threads/2")
 SYNCHRONOUS = tuple(f"{name}/{m}" for name in ("gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v")

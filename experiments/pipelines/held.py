@@ -11,9 +11,9 @@ from experiments.pipelines.asynchronous import AsynchronousTrainer
 from experiments.pipelines.measure import endless, load_data
 from experiments.pipelines.names import Variant
 from experiments.pipelines.variants import Job, make_trainer
-from layerpipe2.costs import stage_costs
+from layerpipe2.distributed.memory import StageMemory
 from layerpipe2.errors import UserError
-from layerpipe2.runtime.memory import StageMemory
+from layerpipe2.planning import stage_costs
 
 KINDS = ("parameters", "optimizer", "activations", "history")
 
@@ -22,7 +22,7 @@ def measure_held(job: Job, variant: str) -> list[dict[str, Any]]:
     """Train until all memory is in use; bytes of every kind, as measured and as modelled.
 
     The model: parameters once, as much for the momentum of the optimizer, (delay + 1) times what one mini-batch keeps
-    for its backward pass, and the copies of the weights that the strategy wants (``layerpipe2.costs``).
+    for its backward pass, and the copies of the weights that the strategy wants (``layerpipe2.planning``).
 
     Returns:
         On rank 0 a row per stage: stage, rank, delay, and for every kind its bytes and ``modelled_`` bytes.

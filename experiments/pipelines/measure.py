@@ -16,10 +16,10 @@ from torch.profiler import ProfilerActivity
 
 from experiments.pipelines.peers import Batch
 from experiments.pipelines.variants import Job, Trainer, build_units, make_trainer
-from layerpipe2.costs import StageWork
 from layerpipe2.data import BatchLoader, Data, load
 from layerpipe2.history import make_history
-from layerpipe2.layer_times import profile
+from layerpipe2.planning import StageWork
+from layerpipe2.planning.profiling import profile
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.inputs import make_loaders
 from layerpipe2.runs.optim import optimizer_factory

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from experiments.pipelines.peers import PEERS
-from layerpipe2.delays import CONVENTIONS, DelaySchedule
+from layerpipe2.delays import CONVENTIONS, Delays
 from layerpipe2.errors import UserError
 from layerpipe2.history import make_history
 
@@ -75,7 +75,7 @@ class Variant:
 
     @property
     def is_runtime(self) -> bool:
-        """Whether ``layerpipe2.runtime`` trains it."""
+        """Whether ``layerpipe2.distributed`` trains it."""
         return self.kind in ("async", "exact")
 
     def ranks(self, processes: int) -> int:
@@ -86,7 +86,7 @@ class Variant:
         """Number of stages on so many processes."""
         return PEERS[self.kind].per_rank * processes if self.kind in PEERS else self.ranks(processes)
 
-    def schedule(self, processes: int) -> DelaySchedule:
+    def schedule(self, processes: int) -> Delays:
         """Delays of the stages; none where the pipeline waits for all updates."""
         return CONVENTIONS[self.convention](self.stages(processes))
 

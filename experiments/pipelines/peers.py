@@ -26,8 +26,8 @@ from torch.distributed.pipelining import (
 from torch.optim import Optimizer
 
 from experiments.pipelines.stamps import Stamps
+from layerpipe2.distributed.timeline import Timeline
 from layerpipe2.errors import UserError
-from layerpipe2.runtime.timeline import Timeline
 
 Batch = tuple[Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]

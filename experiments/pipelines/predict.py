@@ -8,11 +8,11 @@ from functools import cache
 from experiments.pipelines.measure import measure_layers
 from experiments.pipelines.names import Variant, group_starts
 from experiments.pipelines.processes import run_ranks
-from layerpipe2.balance import Balance, balanced
-from layerpipe2.costs import Costs, StageWork
-from layerpipe2.delays import DelaySchedule
+from layerpipe2.delays import Delays
+from layerpipe2.planning import Costs, StageWork
+from layerpipe2.planning.balance import Balance, balanced
+from layerpipe2.planning.schedules import SCHEDULES, build_schedule, simulate
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.schedules import SCHEDULES, build_schedule, simulate
 
 
 class Predictor:
@@ -75,7 +75,7 @@ class Predictor:
         """Seconds per mini-batch: the schedule with the times of micro-batches, then the slowest process' update."""
         units: tuple[StageWork, ...] = self._profile(self.config.batch_size // micro_batches, update=False)
         stages = Balance(units, cut.starts).stages
-        costs = Costs(stages, DelaySchedule.none(len(stages)))
+        costs = Costs(stages, Delays.none(len(stages)))
         plan = build_schedule(name, len(stages), self.processes, micro_batches)
         updates = [0.0] * self.processes
         for k, stage in enumerate(cut.stages):

@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.errors import UserError
-from layerpipe2.heap import keep_freed_memory
 
 T = TypeVar("T")
 

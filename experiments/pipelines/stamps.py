@@ -1,6 +1,6 @@
 """Time stamps of torch's own pipelines: their stages' passes, wrapped from outside.
 
-The same words as the runtime's (``layerpipe2.runtime.program``): ``forward`` and ``backward`` of a micro-batch, and
+The same words as those of ``layerpipe2.distributed.worker_loop``: ``forward`` and ``backward`` of a micro-batch, and
 ``weights`` for gradients of weights computed apart and for the update. What lies between them is waiting, messages and
 torch's own administration. The number of an event is that of the mini-batch.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 from torch.distributed.pipelining import PipelineStage
 
-from layerpipe2.runtime.timeline import Timeline
+from layerpipe2.distributed.timeline import Timeline
 
 _PASSES = {
     "forward_one_chunk": "forward",

@@ -15,9 +15,9 @@ from experiments.pipelines.processes import run_ranks
 from experiments.pipelines.summary import Row
 from experiments.pipelines.traces import measure_timeline
 from experiments.pipelines.variants import Job
+from layerpipe2.distributed.timeline import Event
 from layerpipe2.errors import UserError
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runtime.timeline import Event
 
 
 @dataclass

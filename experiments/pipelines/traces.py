@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from experiments.pipelines.measure import endless, load_data
 from experiments.pipelines.variants import Job, make_trainer
-from layerpipe2.runtime.timeline import Event, Timeline
+from layerpipe2.distributed.timeline import Event, Timeline
 
 
 def measure_timeline(job: Job, variant: str, batches: int) -> list[Event]:

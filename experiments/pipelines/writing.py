@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from experiments.pipelines.study import Study
-from layerpipe2.runs.provenance import provenance
+from layerpipe2.distributed.timeline import write_chrome_trace
+from layerpipe2.provenance import provenance
 from layerpipe2.runs.records import writable_folder, write_json, write_text
-from layerpipe2.runtime.timeline import write_chrome_trace
 
 _SECRET = ("out", "data_root")  # places on this machine
 

@@ -1,6 +1,6 @@
 """The modelled part of C5, the verdict on C7, and where LayerPipe's numbers fall in our model.
 
-Each function takes a table of :mod:`layerpipe2.study.costs` and returns the verdict's word and a sentence whose
+Each function takes a table of :mod:`experiments.study.costs` and returns the verdict's word and a sentence whose
 numbers come from the table. They can fail: the tests hold them against tables with the opposite outcome.
 """
 
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from layerpipe2.costs.reference import REFERENCE
-from layerpipe2.schedules import build_schedule
-from layerpipe2.study.costs import BATCH_SIZE, CLASSES, INPUT_SHAPE
+from experiments.study.costs import BATCH_SIZE, CLASSES, INPUT_SHAPE
+from layerpipe2.planning.reference import REFERENCE
+from layerpipe2.planning.schedules import build_schedule
 from paper_figures.claims import NOT_REPRODUCED, REPRODUCED, STATEMENTS, Claim, inconclusive
 from paper_figures.labels import network_label
 

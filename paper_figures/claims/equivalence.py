@@ -26,8 +26,8 @@ import pandas as pd
 from scipy import stats
 
 from layerpipe2.errors import UserError
-from layerpipe2.statistics import holm, paired
 from paper_figures.records import CONFIGURATION
+from paper_figures.statistics import holm, paired
 
 CELL = [*CONFIGURATION, "num_stages", "strategy"]
 """One comparison per network, partition and strategy."""

@@ -23,7 +23,7 @@ def _with_law(records: Records) -> pd.DataFrame:
     rows = records.stages.assign(count=count, downstream=count - 1 - records.stages["stage"])[count > 1]
     if records.convention not in ("layerpipe2", "pipedream"):  # no delays, or no law
         return rows.iloc[:0].assign(law=0)
-    laws = [CONVENTIONS[records.convention](k).delays[s] for k, s in zip(rows["count"], rows["stage"], strict=True)]
+    laws = [CONVENTIONS[records.convention](k).per_stage[s] for k, s in zip(rows["count"], rows["stage"], strict=True)]
     return rows.assign(law=laws)
 
 

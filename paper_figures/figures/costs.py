@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from layerpipe2.study.costs import BATCH_SIZE, LINKS, RATE
+from experiments.study.costs import BATCH_SIZE, LINKS, RATE
 from paper_figures import labels, style
 
 _FRONT: dict[str, Any] = {"color": "#0072b2", "marker": "o", "linestyle": (0, ()), "markersize": 4}
@@ -28,7 +28,7 @@ def tradeoff(table: pd.DataFrame) -> Figure:
     Below: speed over one processor against the group size, for several links.
 
     Args:
-        table: of :func:`layerpipe2.study.costs.partitions`.
+        table: of :func:`experiments.study.costs.partitions`.
     """
     names = list(dict.fromkeys(table["network"]))
     with style.context():
@@ -97,7 +97,7 @@ def memory(table: pd.DataFrame) -> Figure:
     One stage has no history, so that its lines end before.
 
     Args:
-        table: of :func:`layerpipe2.study.costs.partitions`.
+        table: of :func:`experiments.study.costs.partitions`.
     """
     names = list(dict.fromkeys(table["network"]))
     with style.context():

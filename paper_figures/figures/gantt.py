@@ -8,11 +8,11 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from layerpipe2.costs import Costs, FlopDevice, StageWork, Work, uniform_costs
-from layerpipe2.delays import DelaySchedule
-from layerpipe2.schedules import Timeline, build_schedule, repeat, simulate
-from layerpipe2.schedules.compare import grouped
-from layerpipe2.schedules.layerpipe import layerpipe
+from layerpipe2.delays import Delays
+from layerpipe2.planning import Costs, FlopDevice, StageWork, Work, uniform_costs
+from layerpipe2.planning.schedules import Timeline, build_schedule, repeat, simulate
+from layerpipe2.planning.schedules.compare import grouped
+from layerpipe2.planning.schedules.layerpipe import layerpipe
 from paper_figures import labels, style
 
 _KINDS = {
@@ -44,7 +44,7 @@ UNEQUAL = (8, 2, 6, 4, 2)
 def unequal(processors: int = 4, window: tuple[int, int] = (190, 246)) -> Figure:
     """Five layers of unequal times on four processors, steady state: whole layers per stage, and LayerPipe's tasks."""
     works = tuple(StageWork(*(Work(t),) * 3) for t in UNEQUAL)
-    units, device = Costs(works, DelaySchedule.none(len(works))), FlopDevice(1.0)
+    units, device = Costs(works, Delays.none(len(works))), FlopDevice(1.0)
     stages = grouped(units, processors, device)
     lines = {
         labels.schedule_label(name): simulate(build_schedule(name, processors, processors, 24), stages, device)

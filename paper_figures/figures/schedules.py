@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerpipe2.costs.reference import REFERENCE
+from layerpipe2.planning.reference import REFERENCE
 from paper_figures import labels, style
 from paper_figures.claims.costs import ANCHORS
 
@@ -29,7 +29,7 @@ def speeds(table: pd.DataFrame) -> Figure:
     """Speed over PipeDream against the number of processors, a panel per network; LayerPipe's abstract as grey lines.
 
     Args:
-        table: of :func:`layerpipe2.study.costs.schedules`.
+        table: of :func:`experiments.study.costs.schedules`.
     """
     names = list(dict.fromkeys(table["network"]))
     with style.context():
@@ -72,7 +72,7 @@ def devices(table: pd.DataFrame) -> Figure:
     """LayerPipe's speed over PipeDream on every device: a mark per network and number of processors, and the mean.
 
     Args:
-        table: of :func:`layerpipe2.study.costs.layerpipe_over_devices`.
+        table: of :func:`experiments.study.costs.layerpipe_over_devices`.
     """
     labels = list(dict.fromkeys(table["device"]))[::-1]
     networks = list(dict.fromkeys(table["network"]))

@@ -24,7 +24,7 @@ def stability(measured: pd.DataFrame) -> Figure:
     """Bound over the delay, growth around the bound, and bound of a deep linear network with unequal delays.
 
     Args:
-        measured: of :func:`layerpipe2.study.theory.stability`; series are text.
+        measured: of :func:`experiments.study.theory.stability`; series are text.
     """
     with style.context():
         figure, axes = style.canvas(2.75, columns=3)
@@ -68,7 +68,7 @@ def _growths(axis: Any, measured: pd.DataFrame) -> None:
 def _chains(axis: Any, measured: pd.DataFrame) -> None:
     lengths = sorted({int(x) for x in measured.loc[measured["panel"] == "chain", "x"]})
     for name, (color, marker) in _CHAINS.items():
-        delays = [CONVENTIONS[name](length).delays for length in lengths]
+        delays = [CONVENTIONS[name](length).per_stage for length in lengths]
         found = [chain_bound(length, d) for length, d in zip(lengths, delays, strict=True)]
         axis.plot(lengths, found, color=color)
         axis.plot(lengths, [closed_form(d[0]) for d in delays], color=color, linestyle=(0, (3, 2)), linewidth=0.8)

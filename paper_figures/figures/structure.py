@@ -26,7 +26,7 @@ def delays(records: Records) -> Figure:
         for network, axis in axes.items():
             for group, delay in _partitions(records, network):
                 length = records.units().get(network, group * len(delay))
-                law = CONVENTIONS[other](len(delay)).delays
+                law = CONVENTIONS[other](len(delay)).per_stage
                 _draw_delays(axis, delay, group, length, looks[group])
                 _draw_delays(axis, law, group, length, looks[group] | _THIN)
             axis.set_xlabel("unit (0 = input side)")

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from layerpipe2.campaign.params import Profile
-from layerpipe2.campaign.tasks import Campaign
-from layerpipe2.console import run_command
+from experiments.campaign.params import Profile
+from experiments.campaign.tasks import Campaign
+from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError
 from layerpipe2.runs.records import writable_folder, write_json, write_text
 from paper_figures import markers, render, style

@@ -12,11 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from layerpipe2.statistics import holm, trend
-from layerpipe2.study.params import SEQUENTIAL
+from experiments.study.params import SEQUENTIAL
 from paper_figures.claims.comparisons import LEARNT
 from paper_figures.claims.equivalence import Settings, compare, pairs, pipeline_aware
 from paper_figures.full_scale.records import WARM
+from paper_figures.statistics import holm, trend
 
 CELL = ["optimizer", "num_stages", "strategy"]
 PAIR = ["optimizer", "num_stages", "seed"]

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerpipe2.study.params import SEQUENTIAL
+from experiments.study.params import SEQUENTIAL
 from paper_figures import labels, style
 from paper_figures.claims.equivalence import Settings
 from paper_figures.full_scale import comparisons

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from layerpipe2.campaign.estimate import in_words
+from experiments.campaign.estimate import in_words
 from paper_figures import labels
 from paper_figures.claims.equivalence import Settings
 from paper_figures.full_scale import comparisons, tables

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from layerpipe2.campaign.tasks import Campaign, Task
+from experiments.campaign.tasks import Campaign, Task
+from experiments.study.tables import epoch_rows, run_rows
 from layerpipe2.errors import UserError
 from layerpipe2.runs.records import Record
-from layerpipe2.study.tables import epoch_rows, run_rows
 
 WARM = "-warm"
 """Ends the name of a strategy that was preceded by epochs with exact weights."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from layerpipe2.statistics import summary
 from paper_figures.claims import word
 from paper_figures.full_scale.records import CampaignRecords
+from paper_figures.statistics import summary
 from paper_figures.style import ordered, style
 from paper_figures.tables import mean_spread, number
 

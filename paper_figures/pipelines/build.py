@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from layerpipe2.console import run_command
+from layerpipe2.cli.console import run_command
 from layerpipe2.runs.records import writable_folder, write_json, write_text
 from paper_figures import render, style
 from paper_figures.pipelines import figures, memory, tables, timeline

@@ -1,22 +1,22 @@
 """Pipelined (delayed-gradient) training of neural networks: a reproduction of LayerPipe2.
 
->>> from layerpipe2 import DelaySchedule, PipelinedModule, make_history, partition
+>>> from layerpipe2 import Delays, PipelinedModule, make_history, partition
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from layerpipe2.delays import DelaySchedule
+    from layerpipe2.delays import Delays
+    from layerpipe2.distributed.strategy import PipelineStrategy
+    from layerpipe2.engine.module import PipelinedModule
     from layerpipe2.errors import UserError
     from layerpipe2.history import STRATEGIES, make_history
-    from layerpipe2.pipeline import PipelinedModule
-    from layerpipe2.runtime.strategy import PipelineStrategy
     from layerpipe2.stages import partition
 
 __all__ = [
     "STRATEGIES",
-    "DelaySchedule",
+    "Delays",
     "PipelineStrategy",
     "PipelinedModule",
     "UserError",
@@ -26,9 +26,9 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "DelaySchedule": "delays",
-    "PipelineStrategy": "runtime.strategy",
-    "PipelinedModule": "pipeline",
+    "Delays": "delays",
+    "PipelineStrategy": "distributed.strategy",
+    "PipelinedModule": "engine.module",
     "STRATEGIES": "history",
     "UserError": "errors",
     "make_history": "history",

@@ -1,4 +1,4 @@
-"""Delay schedules as data: how many optimizer updates late each stage reads its weights.
+"""Delays as data: how many optimizer updates late each stage reads its weights.
 
 Stage ``k`` of ``K`` has ``S = K - 1 - k`` downstream stages. In ``layerpipe2`` every stage does one forward and one
 backward per tick, so that a gradient comes back ``d = 2 S`` updates after the forward pass that it belongs to
@@ -16,59 +16,59 @@ from layerpipe2.errors import UserError
 
 
 @dataclass(frozen=True)
-class DelaySchedule:
+class Delays:
     """One delay per stage, in optimizer updates, input side first.
 
     Attributes:
-        delays: ``d_k``: the forward pass of mini-batch ``t`` at stage ``k`` reads the weights ``W_k(max(0, t - d_k))``.
+        per_stage: ``d_k``: the forward pass of mini-batch ``t`` at stage ``k`` reads ``W_k(max(0, t - d_k))``.
         convention: ``layerpipe2``, ``pipedream``, ``none`` or ``custom``; state it beside every result.
 
     Raises:
         UserError: on no stages, or a delay that is not an integer >= 0.
     """
 
-    delays: tuple[int, ...]
+    per_stage: tuple[int, ...]
     convention: str = "custom"
 
     def __post_init__(self) -> None:
-        if not self.delays:
-            raise UserError("delay schedule has no stages; give at least one delay")
-        for k, delay in enumerate(self.delays):
+        if not self.per_stage:
+            raise UserError("there are no stages; give at least one delay")
+        for k, delay in enumerate(self.per_stage):
             if isinstance(delay, bool) or not isinstance(delay, int) or delay < 0:
                 raise UserError(f"delay of stage {k} is {delay!r}; give an integer >= 0 (in optimizer updates)")
         derived = _DELAY_LAWS.get(self.convention)
         if self.convention != "custom" and derived is None:
             raise UserError(f"unknown delay convention '{self.convention}'; known: {', '.join(_DELAY_LAWS)}, custom")
-        if derived is not None and self.delays != derived(len(self.delays)):
+        if derived is not None and self.per_stage != derived(len(self.per_stage)):
             raise UserError(
-                f"delays {list(self.delays)} are not those of '{self.convention}' with {len(self.delays)} stages, "
-                f"{list(derived(len(self.delays)))}; use DelaySchedule.custom for your own"
+                f"delays {list(self.per_stage)} are not those of '{self.convention}' with {self.num_stages} stages, "
+                f"{list(derived(len(self.per_stage)))}; use Delays.custom for your own"
             )
 
     @classmethod
-    def layerpipe2(cls, num_stages: int) -> DelaySchedule:
+    def layerpipe2(cls, num_stages: int) -> Delays:
         """``d_k = 2 (K - 1 - k)``: forward and backward of every stage in each tick."""
         return cls(_layerpipe2(_checked(num_stages)), "layerpipe2")
 
     @classmethod
-    def pipedream(cls, num_stages: int) -> DelaySchedule:
+    def pipedream(cls, num_stages: int) -> Delays:
         """``d_k = K - 1 - k``: PipeDream's 1F1B, one forward or one backward per tick."""
         return cls(_pipedream(_checked(num_stages)), "pipedream")
 
     @classmethod
-    def none(cls, num_stages: int) -> DelaySchedule:
+    def none(cls, num_stages: int) -> Delays:
         """No delays: each mini-batch passes the whole network, forward and back, before the next one starts."""
         return cls(_none(_checked(num_stages)), "none")
 
     @classmethod
-    def custom(cls, delays: Sequence[int]) -> DelaySchedule:
+    def custom(cls, delays: Sequence[int]) -> Delays:
         """Delays of your own, one per stage; see :attr:`is_realizable`."""
         return cls(tuple(delays), "custom")
 
     @property
     def num_stages(self) -> int:
         """Number of stages ``K``."""
-        return len(self.delays)
+        return len(self.per_stage)
 
     @property
     def is_realizable(self) -> bool:
@@ -76,26 +76,26 @@ class DelaySchedule:
 
         The loop forward k -> k+1 -> back to k holds ``d_k - d_{k+1}`` registers, and registers cannot be negative.
         """
-        return all(a >= b for a, b in itertools.pairwise(self.delays))
+        return all(a >= b for a, b in itertools.pairwise(self.per_stage))
 
     def grid(self, ticks: int) -> str:
-        """The schedule as text: a row per stage, a column per tick, ``F3`` forward and ``B3`` backward of batch 3.
+        """What happens when: a row per stage, a column per tick, ``F3`` forward and ``B3`` backward of batch 3.
 
-        A custom schedule has no clock of its own: its columns are mini-batches and its cells the weight version
-        that the forward pass reads, ``W3`` after three updates.
+        Delays of your own have no clock: the columns are mini-batches and the cells the weight version that the
+        forward pass reads, ``W3`` after three updates.
 
-        >>> print(DelaySchedule.layerpipe2(3).grid(6))
+        >>> print(Delays.layerpipe2(3).grid(6))
         tick      0   1     2     3     4     5
         stage 0  F0  F1    F2    F3  F4B0  F5B1
         stage 1      F0    F1  F2B0  F3B1  F4B2
         stage 2          F0B0  F1B1  F2B2  F3B3
-        >>> print(DelaySchedule.custom([2, 0]).grid(4))
+        >>> print(Delays.custom([2, 0]).grid(4))
         batch     0   1   2   3
         stage 0  W0  W0  W0  W1
         stage 1  W0  W1  W2  W3
         """
         if self.convention == "custom":
-            rows = [[f"W{max(0, t - d)}" for t in range(ticks)] for d in self.delays]
+            rows = [[f"W{max(0, t - d)}" for t in range(ticks)] for d in self.per_stage]
         else:
             rows = [[self._cell(k, tick) for tick in range(ticks)] for k in range(self.num_stages)]
         names = [f"stage {k}" for k in range(self.num_stages)]
@@ -137,12 +137,12 @@ _CLOCKS: dict[str, Callable[[int, int], tuple[int, int, int]]] = {
     "none": lambda K, k: (2 * K, k, 2 * K - 1 - k),
 }
 
-CONVENTIONS: dict[str, Callable[[int], DelaySchedule]] = {
-    "layerpipe2": DelaySchedule.layerpipe2,
-    "pipedream": DelaySchedule.pipedream,
-    "none": DelaySchedule.none,
+CONVENTIONS: dict[str, Callable[[int], Delays]] = {
+    "layerpipe2": Delays.layerpipe2,
+    "pipedream": Delays.pipedream,
+    "none": Delays.none,
 }
-"""Convention name -> schedule for a number of stages."""
+"""Convention name -> delays for a number of stages."""
 
 
 def _checked(num_stages: int) -> int:

@@ -37,7 +37,7 @@ def partition(layers: Sequence[nn.Module], group_size: int) -> list[nn.Sequentia
 
 
 def partition_at(layers: Sequence[nn.Module], starts: Sequence[int]) -> list[nn.Sequential]:
-    """Cut the list of layers where you say, for example where ``layerpipe2.balance`` found the stages equally slow.
+    """Cut the list of layers where you say, for example where ``layerpipe2.planning.balance`` found them equally slow.
 
     Args:
         layers: the network as a flat list; calling them one after the other is the network.

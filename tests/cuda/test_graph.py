@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from layerpipe2 import DelaySchedule, make_history, networks, partition
-from layerpipe2.engine import PipelineEngine
-from layerpipe2.graph import GraphedStep, obstacle
+from layerpipe2 import Delays, make_history, networks, partition
+from layerpipe2.engine.cuda_graph import GraphedStep, obstacle
+from layerpipe2.engine.step import PipelineEngine
 
 STRATEGIES = ["sequential", "stash", "latest", "ema-0.9", "ema-window", "ema-lsq-raw", "pair", "update-window"]
 OPTIMIZERS = {
@@ -28,7 +28,7 @@ def engine_for(strategy, precision, clip=None):
     torch.manual_seed(1)
     layers = networks.build("resnet-small", input_shape=(3, 16, 16), num_classes=10)
     stages = [s.cuda() for s in partition(layers, len(layers) if strategy == "sequential" else 1)]
-    schedule = DelaySchedule.layerpipe2(len(stages))
+    schedule = Delays.layerpipe2(len(stages))
     dtype = torch.bfloat16 if precision == "bf16" else None
     return PipelineEngine(stages, schedule, make_history(strategy), compute_dtype=dtype, gradient_clip_norm=clip)
 

@@ -13,11 +13,11 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from layerpipe2.runtime.devices import transport_of
-from layerpipe2.runtime.strategy import PipelineStrategy
-from layerpipe2.runtime.timeline import Timeline
-from tests.runtime import fits, processes
-from tests.runtime.training import Case, in_process, train
+from layerpipe2.distributed.devices import transport_of
+from layerpipe2.distributed.strategy import PipelineStrategy
+from layerpipe2.distributed.timeline import Timeline
+from tests.distributed import fits, processes
+from tests.distributed.training import Case, in_process, train
 
 SPAWN = multiprocessing.get_context("spawn")  # CUDA can't be used in forked processes
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}

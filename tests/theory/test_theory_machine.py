@@ -6,7 +6,7 @@ from machine import run
 
 from layerpipe2 import make_history
 from layerpipe2.delays import CONVENTIONS
-from layerpipe2.engine import PipelineEngine
+from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.theory import chain, derive, resnet
 from layerpipe2.theory.retiming import lags_between
 from layerpipe2.theory.stability_simulation import Scales

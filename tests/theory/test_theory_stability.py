@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from layerpipe2.delays import DelaySchedule
+from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
 from layerpipe2.theory.coupled_stability import (
     coupled_growth,
@@ -58,7 +58,7 @@ def test_engine_diverges_where_theory_says(delay, momentum):
 @pytest.mark.parametrize("convention", ["layerpipe2", "pipedream"])
 def test_linear_network_in_the_engine_with_unequal_delays(convention, strategy):
     weights = [1.1, 0.9, 1.2, 0.8]
-    delays = getattr(DelaySchedule, convention)(4).delays
+    delays = getattr(Delays, convention)(4).per_stage
     hessian = linear_chain_hessian(weights)
     bound = largest_stable_coupled_step(hessian, delays, 0.5)
     steps = np.array([0.95, 0.99, 1.01, 1.05]) * bound

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 
+from layerpipe2.cli.console import run_command
 from layerpipe2.cli.launch import add_options as launch_options
 from layerpipe2.cli.options import add_run_options, pipeline_options
 from layerpipe2.cli.theory_commands import add_theory_commands
-from layerpipe2.console import run_command
 from layerpipe2.errors import UserError
 
 _TRAIN_EXAMPLES = """\
@@ -45,7 +45,7 @@ examples:
   layerpipe2 balance --network vgg --dataset cifar10 --batch-size 128 --stages 4 --strategy ema-span
 
 Times are those of this machine, now: let nothing else run. The prediction leaves out transfers between processes.
-In Python: layerpipe2.balance.
+In Python: layerpipe2.planning.balance.
 """
 
 _LAUNCH_EXAMPLES = """\

@@ -8,15 +8,15 @@ from dataclasses import replace
 import torch
 
 from layerpipe2 import networks
-from layerpipe2.balance import Balance, balanced
 from layerpipe2.cli.options import config_from
-from layerpipe2.costs import StageWork
 from layerpipe2.data import DATASETS, load
-from layerpipe2.heap import keep_freed_memory
+from layerpipe2.engine.allocator import keep_freed_memory
+from layerpipe2.engine.device import resolve_device
 from layerpipe2.history import make_history
-from layerpipe2.layer_times import profile
+from layerpipe2.planning import StageWork
+from layerpipe2.planning.balance import Balance, balanced
+from layerpipe2.planning.profiling import profile
 from layerpipe2.runs.config import Rule, check
-from layerpipe2.runs.inputs import resolve_device
 from layerpipe2.runs.optim import optimizer_factory
 
 _COUNT = Rule("", "", "int", low=1)

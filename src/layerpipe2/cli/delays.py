@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from layerpipe2.cli.console import fitted, terminal_width
 from layerpipe2.cli.options import config_from
 from layerpipe2.cli.plan import plan_from
-from layerpipe2.console import fitted, terminal_width
 from layerpipe2.history import STRATEGIES, make_history
 from layerpipe2.runs.config import Rule, check
 from layerpipe2.runs.plan import Plan
@@ -23,12 +23,12 @@ def run(options: argparse.Namespace) -> None:
     check("--ticks", options.ticks, _TICKS)
     config = config_from(options)
     plan = plan_from(config)
-    stages = plan.schedule.num_stages
+    stages = plan.delays.num_stages
     print(
         f"{config.network} for {config.dataset}: {plan.units} layers, {stages} stages, convention {config.convention}"
     )
     print(f"\n{stage_table(plan)}\n\n{memory_table(plan)}\n")
-    grid = plan.schedule.grid
+    grid = plan.delays.grid
     print(grid(options.ticks) if options.ticks else fitted(grid, 2 * stages + 1, terminal_width()))
 
 
@@ -36,7 +36,7 @@ def stage_table(plan: Plan) -> str:
     """One line per stage: its layers, parameters and delay in updates."""
     lines, first = ["stage  layers  parameters  delay"], 0
     sizes = plan.parameters_per_stage
-    for k, (stage, size, delay) in enumerate(zip(plan.stages, sizes, plan.schedule.delays, strict=True)):
+    for k, (stage, size, delay) in enumerate(zip(plan.stages, sizes, plan.delays.per_stage, strict=True)):
         last = first + len(stage) - 1
         layers = f"{first}-{last}" if last > first else str(first)
         lines.append(f"{k:5d}  {layers:>6}  {size:10,d}  {delay:5d}")

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from layerpipe2.cli.console import terminal_width, wrapped
 from layerpipe2.cli.options import parsed
-from layerpipe2.console import terminal_width, wrapped
 from layerpipe2.errors import UserError
 from layerpipe2.runs.config import Rule, check
 from layerpipe2.runs.records import write_text

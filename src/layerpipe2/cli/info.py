@@ -9,10 +9,10 @@ import torch
 
 from layerpipe2.cli.options import config_from
 from layerpipe2.data import DATASETS, TEXTS, ImageData, load
+from layerpipe2.engine.device import resolve_device
 from layerpipe2.history import STRATEGIES
 from layerpipe2.networks import NETWORKS
-from layerpipe2.runs.inputs import resolve_device
-from layerpipe2.runs.provenance import device_name, git_state, versions
+from layerpipe2.provenance import device_name, git_state, versions
 
 
 def run(options: argparse.Namespace) -> None:

@@ -6,8 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
+from layerpipe2.distributed.gpu_settings import set_missing
 from layerpipe2.errors import UserError
-from layerpipe2.ranks.gpu_settings import set_missing
 from layerpipe2.runs.config import Rule, check
 
 
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
         what = f"no file {command[0]}" if command else "no command"
         raise UserError(f"{what}; give a Python script (or -m MODULE) and its arguments after --")
     _set_environment(options.threads, options.processes, host)
-    from layerpipe2.ranks.launch import Launch, launch  # torch's agent takes a second to import
+    from layerpipe2.distributed.launch import Launch, launch  # torch's agent takes a second to import
 
     launch(Launch(command, options.processes, options.nodes, options.node_rank, host, port, options.timeout))
 
@@ -72,7 +72,7 @@ def _set_environment(threads: int | None, processes: int, host: str) -> None:
     # Lost connections are told in one line; torch would add a C++ stack for each.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if "GLOO_SOCKET_IFNAME" not in os.environ:
-        from layerpipe2.ranks.interface import interface_towards
+        from layerpipe2.distributed.interface import interface_towards
 
         interface = interface_towards(host)
         if interface is not None:

@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from layerpipe2.cli.console import aligned, fitted, terminal_width, wrapped
 from layerpipe2.cli.options import parsed
-from layerpipe2.console import aligned, fitted, terminal_width, wrapped
-from layerpipe2.costs import FlopDevice, uniform_costs
+from layerpipe2.planning import FlopDevice, uniform_costs
+from layerpipe2.planning.schedules import SCHEDULES, Timeline, build_schedule, repeat, simulate
+from layerpipe2.planning.schedules.compare import SYNCHRONOUS
 from layerpipe2.runs.config import Rule, check
-from layerpipe2.schedules import SCHEDULES, Timeline, build_schedule, repeat, simulate
-from layerpipe2.schedules.compare import SYNCHRONOUS
 
 _COUNT = Rule("", "", "int", low=1)
 _TIME = Rule("", "", "float", low=0, open_low=True)

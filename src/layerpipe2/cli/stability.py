@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from layerpipe2.cli.console import aligned
 from layerpipe2.cli.options import config_from
 from layerpipe2.cli.plan import plan_from
-from layerpipe2.console import aligned
-from layerpipe2.delays import DelaySchedule
+from layerpipe2.delays import Delays
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.theory.stability import largest_stable_step
 
@@ -22,25 +22,25 @@ def run(options: argparse.Namespace) -> None:
     config = config_from(options)
     plan = plan_from(config)
     form = f"momentum {config.momentum:g}{', Nesterov' if config.nesterov else ''}"
-    print(f"{config.network}: {plan.schedule.num_stages} stages, convention {config.convention}, sgd with {form}")
+    print(f"{config.network}: {plan.delays.num_stages} stages, convention {config.convention}, sgd with {form}")
     print("step: learning rate x curvature (largest eigenvalue of the loss's Hessian in the stage's weights)\n")
-    print(table(plan.schedule, [len(stage) for stage in plan.stages], config))
-    print(f"\n{comparison(plan.schedule, config)}")
+    print(table(plan.delays, [len(stage) for stage in plan.stages], config))
+    print(f"\n{comparison(plan.delays, config)}")
 
 
-def table(schedule: DelaySchedule, layers: Sequence[int], config: RunConfig) -> str:
+def table(delays: Delays, layers: Sequence[int], config: RunConfig) -> str:
     """One line per stage: layers, delay in updates, largest stable step, and its share of that without delay."""
     whole = _step(0, config)
     rows = [["stage", "layers", "delay", "largest stable step", "of sequential"]]
-    for k, (count, delay) in enumerate(zip(layers, schedule.delays, strict=True)):
+    for k, (count, delay) in enumerate(zip(layers, delays.per_stage, strict=True)):
         step = _step(delay, config)
         rows.append([str(k), str(count), str(delay), f"{step:.6g}", f"{100 * step / whole:.3g} %"])
     return "\n".join(aligned(rows))
 
 
-def comparison(schedule: DelaySchedule, config: RunConfig) -> str:
+def comparison(delays: Delays, config: RunConfig) -> str:
     """What the largest delay costs against sequential training."""
-    whole, worst = _step(0, config), _step(max(schedule.delays), config)
+    whole, worst = _step(0, config), _step(max(delays.per_stage), config)
     return (
         f"sequential (delay 0): {whole:.6g}. With the same curvature in every stage the largest delay decides: "
         f"{worst:.6g}, {whole / worst:.3g} times smaller.\nExact for a quadratic with one delay; stages that share "

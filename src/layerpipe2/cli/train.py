@@ -9,13 +9,13 @@ from pathlib import Path
 
 from layerpipe2.cli.options import config_from
 from layerpipe2.data import load
+from layerpipe2.distributed.launched import pipeline_strategy, processes_used
+from layerpipe2.distributed.memory import StageMemory, memory_table
+from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.errors import UserError
-from layerpipe2.heap import keep_freed_memory
 from layerpipe2.networks import NETWORKS
 from layerpipe2.runs.records import Record, writable_folder, write_json
 from layerpipe2.runs.train import train_run
-from layerpipe2.runtime.launched import pipeline_strategy, processes_used
-from layerpipe2.runtime.memory import StageMemory, memory_table
 
 
 def run(options: argparse.Namespace) -> None:

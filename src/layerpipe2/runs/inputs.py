@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -14,20 +13,6 @@ from layerpipe2.runs.config import RunConfig
 Loaders = dict[str, BatchLoader]
 
 _EVALUATION_BATCH = 512
-
-
-def resolve_device(name: str) -> torch.device:
-    """``auto`` takes a CUDA device if there is one; a process that a launcher started on a machine takes one in turn.
-
-    Raises:
-        UserError: if ``cuda`` is asked for and missing.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device 'cuda' isn't available here; use device 'cpu' or 'auto'")
-    use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
-    if not use_cuda:
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
 
 
 def make_loaders(config: RunConfig, data: Data, device: torch.device) -> Loaders:

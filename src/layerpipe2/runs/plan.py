@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from layerpipe2 import networks
-from layerpipe2.delays import CONVENTIONS, DelaySchedule
+from layerpipe2.delays import CONVENTIONS, Delays
 from layerpipe2.errors import UserError
 from layerpipe2.history import StashFirst, WeightHistory, make_history
 from layerpipe2.runs.config import RunConfig
@@ -27,7 +27,7 @@ class Plan:
     config: RunConfig
     units: int
     stages: list[nn.Sequential]
-    schedule: DelaySchedule
+    delays: Delays
     history: WeightHistory
 
     def warmed_up(self, steps_per_epoch: int) -> Plan:
@@ -47,7 +47,7 @@ class Plan:
         history = history or self.history
         config, sizes = self.config, self.parameters_per_stage
         buffer = config.optimizer == "adamw" or (config.momentum > 0 and not config.nesterov)
-        copies = [history.copies(d, momentum_buffer=buffer) for d in self.schedule.delays]
+        copies = [history.copies(d, momentum_buffer=buffer) for d in self.delays.per_stage]
         held = [c * n for c, n in zip(copies, sizes, strict=True)]
         return sum(held) / sum(sizes)
 
@@ -66,9 +66,9 @@ def make_plan(config: RunConfig, input_shape: tuple[int, ...], num_classes: int)
         config = replace(config, group_size=len(units), convention="none", delays=None, stash_epochs=0.0)
     stages = partition(units, config.group_size)
     if config.delays is None:
-        schedule = CONVENTIONS[config.convention](len(stages))
+        delays = CONVENTIONS[config.convention](len(stages))
     elif len(config.delays) == len(stages):
-        schedule = DelaySchedule.custom(config.delays)
+        delays = Delays.custom(config.delays)
     else:
         raise UserError(f"delays has {len(config.delays)} entries, but there are {len(stages)} stages; give one each")
-    return Plan(config, len(units), stages, schedule, history)
+    return Plan(config, len(units), stages, delays, history)

@@ -16,16 +16,18 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import Strategy
 
 from layerpipe2.data import Data, load
+from layerpipe2.engine.device import resolve_device
+from layerpipe2.engine.module import PipelinedModule
+from layerpipe2.engine.probe import ReconstructionProbe
+from layerpipe2.engine.step_limit import StepLimit
 from layerpipe2.errors import UserError
 from layerpipe2.history import STRATEGIES
-from layerpipe2.pipeline import PipelinedModule
-from layerpipe2.probe import ReconstructionProbe
-from layerpipe2.runs.callbacks import EpochProgress, EpochRecorder, LastCheckpoint, StepLimit
+from layerpipe2.provenance import provenance
+from layerpipe2.runs.callbacks import EpochProgress, EpochRecorder, LastCheckpoint
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.inputs import Loaders, make_loaders, resolve_device
+from layerpipe2.runs.inputs import Loaders, make_loaders
 from layerpipe2.runs.optim import optimizer_factory, scheduler_factory
 from layerpipe2.runs.plan import Plan, make_plan
-from layerpipe2.runs.provenance import provenance
 from layerpipe2.runs.records import SCHEMA, Record, writable_folder
 
 LAST_CHECKPOINT = "last.ckpt"
@@ -86,7 +88,7 @@ def train_run(
 def make_probe(plan: Plan) -> ReconstructionProbe | None:
     """The probe of every strategy that recalls weights, if the run has delays, exact weights and ``probe_every``."""
     config = plan.config
-    if config.strategy != "stash" or not config.probe_every or not any(plan.schedule.delays):
+    if config.strategy != "stash" or not config.probe_every or not any(plan.delays.per_stage):
         return None
     recalling = [name for name in STRATEGIES if name not in ("sequential", "stash")]
     raw = [f"{name}-raw" for name in recalling if name.startswith("ema-")]
@@ -99,7 +101,7 @@ def make_module(plan: Plan, steps_per_epoch: int, stage_seed: int | None = None)
     double = config.precision == "float64"
     return PipelinedModule(
         [stage.double() if double else stage for stage in plan.stages],
-        plan.schedule,
+        plan.delays,
         plan.history,
         optimizer=optimizer_factory(config),
         scheduler=scheduler_factory(config, steps_per_epoch),
@@ -204,8 +206,8 @@ def _record(
         "schema": SCHEMA,
         "config": plan.config.to_dict(),
         "network": {"units": plan.units, "parameters_per_stage": plan.parameters_per_stage},
-        "convention": plan.schedule.convention,
-        "delays": list(plan.schedule.delays),
+        "convention": plan.delays.convention,
+        "delays": list(plan.delays.per_stage),
         "history_copies": plan.history_copies(),
         "status": "completed" if recorder.diverged_epoch is None else "diverged",
         "diverged_epoch": recorder.diverged_epoch,

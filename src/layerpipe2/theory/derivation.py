@@ -102,7 +102,7 @@ class Derivation:
 
     @property
     def delays(self) -> tuple[int, ...]:
-        """Delay of every stage in updates, largest over its layers; to be held against ``DelaySchedule.delays``.
+        """Delay of every stage in updates, largest over its layers; to be held against ``Delays.delays``.
 
         A stage without weights has the delay that weights would have there: updates during its forward-backward wait.
         """

@@ -83,9 +83,9 @@ def _groups(derivation: Derivation) -> Claim:
 
 
 def _engine(derivation: Derivation) -> Claim:
-    schedule = CONVENTIONS[derivation.clock.name](derivation.num_stages)
-    holds = schedule.delays == derivation.delays
-    evidence = f"{derivation.delays} for {schedule.delays}" if not holds else f"{len(schedule.delays)} stages"
+    delays = CONVENTIONS[derivation.clock.name](derivation.num_stages)
+    holds = delays.per_stage == derivation.delays
+    evidence = f"{derivation.delays} for {delays.per_stage}" if not holds else f"{len(delays.per_stage)} stages"
     return Claim("engine", "the training engine's delay schedule is the derived one", holds, evidence)
 
 

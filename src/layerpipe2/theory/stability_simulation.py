@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from layerpipe2.delays import DelaySchedule
-from layerpipe2.engine import PipelineEngine
+from layerpipe2.delays import Delays
+from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.history import make_history
 
 Vector = NDArray[np.float64]
@@ -83,7 +83,7 @@ def _errors(
     momentum: float, updates: int,
 ) -> Vector:  # fmt: skip
     """Residuals (updates, n) in the course of training on one mini-batch again and again."""
-    engine = PipelineEngine(stages, DelaySchedule.custom(delays), make_history(strategy))
+    engine = PipelineEngine(stages, Delays.custom(delays), make_history(strategy))
     optimizer = torch.optim.SGD([p for stage in stages for p in stage.parameters()], lr=lr, momentum=momentum)
     residuals = [engine.train_step(x, target, _half_square, optimizer)[1][0] - target[0] for _ in range(updates)]
     errors: Vector = torch.stack(residuals).abs().numpy()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import networkx as nx
 
-from layerpipe2.console import aligned
+from layerpipe2.cli.console import aligned
 from layerpipe2.errors import UserError
 from layerpipe2.theory.graph import KINDS, TASKS, SignalFlowGraph
 

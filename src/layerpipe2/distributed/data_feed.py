@@ -1,0 +1,100 @@
+"""Data enter the pipeline in the process with the first stage; the others count mini-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import nullcontext
+from itertools import islice
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from layerpipe2.engine.random_streams import RandomStream
+from layerpipe2.errors import UserError
+
+
+class Feed:
+    """Stands for a user's data loader in the ``Trainer`` of one process.
+
+    Iterating gives the loader's mini-batches in the first process and their numbers in the others. While training, the
+    first process needs mini-batches earlier than the ``Trainer`` asks for them: it takes them from :class:`Ahead`, and
+    the ``Trainer`` counts.
+
+    Args:
+        loader: the user's data loader; it must have a length.
+        reads: whether this process reads it.
+
+    Raises:
+        UserError: if the loader has no length.
+    """
+
+    def __init__(self, loader: Iterable[Any], *, reads: bool) -> None:
+        try:
+            len(cast(Sized, loader))
+        except TypeError:  # a DataLoader has a __len__ that fails if its data set has none
+            raise UserError(f"a {type(loader).__name__} without a length can't feed a pipeline of several processes, "
+                            "which must agree on the number of mini-batches; give it a __len__") from None  # fmt: skip
+        self.loader = loader
+        self.reads = reads
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self.loader))
+
+    def __iter__(self) -> Iterator[Any]:
+        # Begins with the first mini-batch: the Trainer makes an iterator earlier, and a DataLoader's draws numbers.
+        yield from self.loader if self.reads else range(len(self))
+
+
+class Ahead:
+    """Mini-batches of epoch after epoch.
+
+    What is random about them (a shuffled ``DataLoader``'s order, augmentation) may come from a stream of its own, which
+    begins as torch's default generator: a resumed run then draws those again that were in flight. What else draws from
+    the default generator (a validation loader's iterator does) no longer changes them, as it would in one process; a
+    loader with a generator of its own gives the same mini-batches in both.
+
+    Args:
+        feed: from here on the ``Trainer`` sees numbers only.
+        first_epoch: its number, for samplers that shuffle by it.
+        batches: mini-batches of an epoch.
+        prepare: what becomes of each before it enters the first stage.
+        stream: their own one, or ``None``: the default generator.
+    """
+
+    def __init__(
+        self, feed: Feed, first_epoch: int, batches: int, prepare: Callable[[Any], Any], stream: RandomStream | None
+    ) -> None:
+        feed.reads = False
+        self._loader, self._epoch, self._batches, self._prepare = feed.loader, first_epoch, batches, prepare
+        self._stream = stream
+        self._begins: dict[int, Tensor] = {}
+        self._source: Iterator[Any] = iter(())
+
+    def __next__(self) -> Any:
+        with self._stream.active() if self._stream else nullcontext():
+            batch = next(self._source, self)
+            if batch is self:
+                self._begin()
+                batch = next(self._source)
+            return self._prepare(batch)
+
+    def random(self, epoch: int) -> list[Tensor] | None:
+        """State of the stream before ``epoch``, the ``Trainer``'s next one."""
+        if self._stream is None:
+            return None
+        return [self._begins[epoch]] if epoch in self._begins else self._stream.state_dict()
+
+    def forget(self, epoch: int) -> None:
+        """The states before ``epoch`` are not asked for any more."""
+        self._begins = {number: state for number, state in self._begins.items() if number >= epoch}
+
+    def _begin(self) -> None:
+        self._begins[self._epoch] = torch.get_rng_state()
+        inner = getattr(getattr(self._loader, "batch_sampler", None), "sampler", None)
+        for sampler in (getattr(self._loader, "sampler", None), inner):  # as Lightning does
+            set_epoch = getattr(sampler, "set_epoch", None)
+            if callable(set_epoch):
+                set_epoch(self._epoch)
+        self._source = islice(self._loader, self._batches)
+        self._epoch += 1

@@ -1,0 +1,41 @@
+"""What must be the same in all processes of a pipeline, in words: they are compared before training starts."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from layerpipe2.history import WeightHistory
+
+if TYPE_CHECKING:
+    from layerpipe2.engine.module import PipelinedModule
+
+
+def facts(module: PipelinedModule, network: str, optimizer: Optimizer) -> dict[str, str]:
+    """Name -> value; ``network`` is its :func:`fingerprint`, ``optimizer`` that of any stage."""
+    trainer = module.trainer
+    return {
+        "network": network,
+        "delays": str(module.delays.per_stage),
+        "weight history": _method(module.history),
+        **{f"optimizer's {name}": str(value) for name, value in optimizer.defaults.items()},
+        "drain, clipping, seed of the stages": f"{module.drain}, {module.gradient_clip_norm}, {module.stage_seed}",
+        "mini-batches": f"{trainer.num_training_batches} for {trainer.max_epochs} epochs",
+    }
+
+
+def fingerprint(stages: nn.Module) -> str:
+    """Names, shapes and types of all weights, in short."""
+    shapes = [(name, tuple(value.shape), str(value.dtype)) for name, value in stages.state_dict().items()]
+    return hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]
+
+
+def _method(history: WeightHistory) -> str:
+    """A weight history and its constants, such as the decays."""
+    state = history.init(torch.zeros(1), 3)
+    constants = [state[name].tolist() for name in history.constants if name in state]
+    return f"{type(history).__name__} of {history.consumes} {constants}"

@@ -1,0 +1,103 @@
+"""Before training: are all ranks there, and do they run the same code with the same settings?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from torch.distributed import DistError, PrefixStore, Store  # type: ignore[attr-defined]
+
+from layerpipe2.distributed.store import Notice, first_line
+from layerpipe2.errors import UserError
+from layerpipe2.provenance import versions
+
+_POLL_S = 0.05
+_LINGER_S = 3.0
+
+
+def standard_facts() -> dict[str, str]:
+    """What must be equal on every rank whatever is trained: the package's code and the versions."""
+    return {"code of layerpipe2": package_hash(), **{f"version of {k}": str(v) for k, v in versions().items()}}
+
+
+@cache
+def package_hash(package: Path = Path(__file__).parents[2]) -> str:
+    """Hash of the names and contents of a package's Python files."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(package).as_posix()} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:12]
+
+
+def check_agreement(
+    store: Store, rank: int, world_size: int, facts: Mapping[str, str], timeout_s: float, member: str = "rank"
+) -> None:
+    """Wait until all ranks have posted their facts; refuse to go on unless all are equal to rank 0's.
+
+    Every rank raises the same error. Rank 0 leaves last, in case it serves the store.
+
+    Args:
+        store: the ranks' common store; used by this thread only.
+        rank: this process's rank.
+        world_size: number of ranks, as this rank knows it.
+        facts: name -> value, such as :func:`standard_facts`, the configuration's fields, the stages of every rank.
+        timeout_s: how long to wait for ranks that haven't come.
+        member: what has a "rank" here, as a word; launchers agree as nodes.
+
+    Raises:
+        UserError: naming the rank that never came, or the rank, the fact and both values that differ.
+    """
+    verdict: str | None
+    facts = {f"number of {member}s": str(world_size), **facts}
+    notice, came = Notice(store), [rank]
+    try:
+        board = PrefixStore(f"layerpipe2/facts/{store.add(f'layerpipe2/agreements/{rank}', 1)}", store)
+        board.set(str(rank), json.dumps(facts))
+        missing = _wait(board, notice, world_size, timeout_s, came)
+        if missing:
+            verdict = f"{member} {missing} never came: no sign of it for {timeout_s:g} s; start it, or see its output"
+        else:
+            verdict = _difference([json.loads(board.get(str(r))) for r in sorted(came)], member)
+        if verdict is None:
+            return
+        verdict = notice.propose(verdict)
+        notice.acknowledge(str(rank))
+        if rank == 0:
+            notice.linger([str(r) for r in came], _LINGER_S)
+    except DistError as error:
+        missing = ", ".join(str(r) for r in range(world_size) if r not in came) or "no one"
+        verdict = f"{member} 0, with the store, is gone while {member} {missing} was awaited: {first_line(error)}"
+    raise UserError(verdict)
+
+
+def _wait(board: Store, notice: Notice, world_size: int, timeout_s: float, came: list[int]) -> str:
+    """Wait for everybody's facts, as long as nobody gives up; fills ``came``. Returns those that are missing."""
+    end = time.monotonic() + timeout_s
+    while True:
+        came.extend(r for r in range(world_size) if r not in came and board.check([str(r)]))
+        missing = ", ".join(str(r) for r in range(world_size) if r not in came)
+        if not missing or time.monotonic() > end or notice.read() is not None:
+            return missing
+        time.sleep(_POLL_S)
+
+
+def _difference(all_facts: Sequence[Mapping[str, str]], member: str) -> str | None:
+    first = all_facts[0]
+    for rank, facts in enumerate(all_facts):
+        for name in [*first, *(name for name in facts if name not in first)]:
+            reference, value = first.get(name, "missing"), facts.get(name, "missing")
+            if value != reference:
+                return (
+                    f"{member} {rank} differs from {member} 0 in {name}: {_short(value)} against {_short(reference)}; "
+                    "start all with the same settings and code"
+                )
+    return None
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= 60 else f"{value[:57]}..."

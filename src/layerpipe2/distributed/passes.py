@@ -1,0 +1,168 @@
+"""One mini-batch's way through a stage, forward and back: in one piece, or with the backward pass in two tasks.
+
+The two tasks are LayerPipe's step within a layer (arXiv 2108.06629): first the gradient of the stage's input, which the
+neighbour upstream waits for, then those of the weights. The stage is cut into its layers, each with a graph of its own,
+so that nothing is computed twice: a layer's input gradient and its weight gradient are the two halves of its backward
+pass. Only what a module of one's own computes *after* its weights (a normalisation inside a block) is passed twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from layerpipe2.engine.layout import trainable
+from layerpipe2.errors import UserError
+
+
+class Pass(Protocol):
+    """A mini-batch between its forward and its backward pass.
+
+    Attributes:
+        y: the stage's outputs (B, ...).
+    """
+
+    y: Tensor
+
+    def add_loss(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """Apply ``loss`` to the outputs; the backward pass starts from its value (scalar)."""
+
+    def roots(self) -> list[Tensor]:
+        """Outputs of all graphs that the stage's layers made."""
+
+    def input_gradient(self, gradient: Tensor | None) -> Tensor | None:
+        """From the gradient of the outputs (``None``: there is a loss) to that of the input; ``None`` without one."""
+
+    def weight_gradients(self) -> None:
+        """The rest of the backward pass: all parameters have their gradients after it."""
+
+
+class Gate:
+    """Where the graph of a stage or layer begins, and where the gradient of its input ends up, as autograd made it.
+
+    A leaf would give the gradient the strides of the input, so that the stage before might round differently than in
+    one graph; and no operation may change a leaf in place, as a ``ReLU(inplace=True)`` at a stage's begin does.
+
+    Attributes:
+        leaf: the input, where the graph ends.
+        gradient: of the input, after the backward pass.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        self.leaf = x
+        self.gradient: Tensor | None = None
+
+    def enter(self) -> Tensor:
+        """The input for the stage. Not kept here: graph and gate would hold each other."""
+        if not self.leaf.requires_grad:
+            return self.leaf
+        entered: Tensor = _Enter.apply(self.leaf, self)  # type: ignore[no-untyped-call]
+        return entered
+
+
+class _Enter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gate: Gate) -> Tensor:
+        ctx.gate = gate
+        return x.detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None]:
+        ctx.gate.gradient = gradient
+        return None, None
+
+
+class WholePass:
+    """One graph; both kinds of gradients at once."""
+
+    def __init__(self, stage: nn.Module, x: Tensor) -> None:
+        self._gate = Gate(x)
+        self.y: Tensor = stage(self._gate.enter())
+        self._root = self.y
+        self._has_loss = False
+
+    def add_loss(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """The loss becomes the root of the graph."""
+        self._root = value = loss(self.y)
+        self._has_loss = True
+        return value
+
+    def roots(self) -> list[Tensor]:
+        """The outputs."""
+        return [self.y]
+
+    def input_gradient(self, gradient: Tensor | None) -> Tensor | None:
+        """The whole backward pass."""
+        if self._root.requires_grad and (self._has_loss or gradient is not None):
+            self._root.backward(gradient)
+        return self._gate.gradient
+
+    def weight_gradients(self) -> None:
+        """Nothing is left to do."""
+
+
+@dataclass
+class _Piece:
+    """One layer in flight: begin and output of its own graph, and the gradient of its output."""
+
+    layer: nn.Module | None
+    gate: Gate
+    y: Tensor
+    gradient: Tensor | None = None
+
+
+class SplitPass:
+    """A graph per layer; the gradient of the input first, those of the weights when asked for."""
+
+    def __init__(self, stage: nn.Module, x: Tensor) -> None:
+        self._pieces: list[_Piece] = []
+        for layer in layers_of(stage):
+            gate = Gate(x.detach().requires_grad_(x.requires_grad) if self._pieces else x)
+            x = layer(gate.enter())
+            if not isinstance(x, Tensor):
+                raise UserError(f"a {type(layer).__name__} returns a {type(x).__name__}; to split the backward pass, "
+                                "every layer of a stage must map one tensor to one tensor")  # fmt: skip
+            self._pieces.append(_Piece(layer, gate, x))
+        self.y = x
+
+    def add_loss(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """The loss is one more piece, without weights."""
+        gate = Gate(self.y.detach().requires_grad_(self.y.requires_grad))
+        value = loss(gate.enter())
+        self._pieces.append(_Piece(None, gate, value))
+        return value
+
+    def roots(self) -> list[Tensor]:
+        """The outputs of every layer."""
+        return [piece.y for piece in self._pieces if piece.layer is not None]
+
+    def input_gradient(self, gradient: Tensor | None) -> Tensor | None:
+        """From layer to layer, no gradient of a weight."""
+        last = self._pieces[-1]
+        passing = torch.ones_like(last.y) if last.layer is None else gradient
+        for piece in reversed(self._pieces):
+            piece.gradient = passing
+            if passing is not None and piece.y.requires_grad and piece.gate.leaf.requires_grad:
+                torch.autograd.grad(piece.y, piece.gate.leaf, passing, retain_graph=True, allow_unused=True)
+            passing = piece.gate.gradient
+        return passing
+
+    def weight_gradients(self) -> None:
+        """Layer by layer, the other half."""
+        for piece in reversed(self._pieces):
+            weights = [p for p in piece.layer.parameters() if trainable(p)] if piece.layer is not None else []
+            if weights and piece.gradient is not None:
+                torch.autograd.backward(piece.y, piece.gradient, inputs=weights)
+
+
+def layers_of(stage: nn.Module) -> Iterator[nn.Module]:
+    """The layers that a stage runs one after the other: the insides of nested ``nn.Sequential``."""
+    if type(stage) is nn.Sequential:
+        for child in stage:
+            yield from layers_of(child)
+    else:
+        yield stage

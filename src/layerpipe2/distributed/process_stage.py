@@ -1,0 +1,233 @@
+"""One stage in the process that owns it: forward, backward, update, each when the program says so.
+
+The simulator (:mod:`layerpipe2.engine.stage`) runs forward with old weights. Here the forward pass of batch ``t`` runs
+before ``d`` updates are made, so that it uses the parameters as they are; the backward pass, ``d`` updates later, finds
+other weights in their places. What the history makes of that is the same code in both.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from layerpipe2.distributed.passes import Pass, SplitPass, WholePass
+from layerpipe2.engine.audit import Audit
+from layerpipe2.engine.layout import check_trainable, trainable
+from layerpipe2.engine.random_streams import RandomStream
+from layerpipe2.engine.saved_weights import Region, SavedWeights, changed_in_forward, check_intercepted, storage_of
+from layerpipe2.engine.step import Loss, update_rates
+from layerpipe2.engine.weights import DelayedWeights
+from layerpipe2.errors import UserError
+from layerpipe2.history import WeightHistory
+
+
+@dataclass
+class Flight:
+    """A mini-batch between its forward and its backward pass, and the bytes that autograd keeps for it."""
+
+    passing: Pass
+    bytes: int
+
+
+class LocalStage:
+    """Stage ``index`` of the pipeline.
+
+    Args:
+        module: the stage; its parameters are moved into one flat vector.
+        index: number of the stage in the whole pipeline.
+        delay: updates between the forward and the backward pass of a mini-batch.
+        history: what the backward pass uses for the weights of the forward pass.
+        optimizer: over the stage's parameters; ``None`` if there is nothing to train.
+        device: where the stage runs, ``None``: where its parameters lie.
+        seed: of the stage's stream of random numbers.
+        gradient_clip_norm: largest gradient norm, or ``None``.
+        split_backward: compute the gradient of the input before those of the weights; see ``passes.py``.
+
+    Attributes:
+        weights: what the stage remembers of its weights; ``None`` without delay or without parameters.
+        in_flight: mini-batches between forward and backward pass, oldest first.
+        peak_bytes: most bytes that autograd kept for them at one time (weights and buffers of the stage not counted).
+        step: number of updates since the pipeline was last empty, an int64 tensor of shape (1,).
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        index: int,
+        delay: int,
+        history: WeightHistory,
+        optimizer: Optimizer | Any | None,
+        *,
+        seed: int,
+        device: torch.device | None = None,
+        gradient_clip_norm: float | None = None,
+        split_backward: bool = False,
+    ) -> None:
+        self.module, self.index, self.delay, self.history = module, index, delay, history
+        self.optimizer, self.gradient_clip_norm = optimizer, gradient_clip_norm
+        self.device = device = device or next((p.device for p in module.parameters()), torch.device("cpu"))
+        self.stream = RandomStream(seed, index, device)
+        self.step = torch.zeros(1, dtype=torch.int64, device=device)
+        self.in_flight: deque[Flight] = deque()
+        self.weights = self._flatten() if delay and any(trainable(p) for p in module.parameters()) else None
+        self._regions = [Region(index, self.weights.latest, self.weights.latest)] if self.weights else []
+        self._saved = SavedWeights(self._regions, _running_statistics(module))
+        self._own = {storage_of(t) for t in (*module.parameters(), *module.buffers())}
+        # cuDNN's recurrent backward reads a packed copy of the weights, which can't be exchanged.
+        recurrent = bool(self._regions) and any(isinstance(m, nn.RNNBase) for m in module.modules())
+        self._without_cudnn = recurrent and device.type == "cuda"
+        self._pass: Callable[[nn.Module, Tensor], Pass] = SplitPass if split_backward else WholePass
+        self._trainable = {p: trainable(p) for p in module.parameters()}
+        self._returned: Flight | None = None
+        self.peak_bytes = 0
+        self._audited = False
+
+    def forward(self, x: Tensor, loss: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
+        """Forward pass of the next mini-batch with the weights as they are.
+
+        Args:
+            x: the stage's input (B, ...).
+            loss: on the last stage, what makes the loss (scalar) from the outputs.
+
+        Returns:
+            The outputs (B, ...) and the loss, detached.
+
+        Raises:
+            UserError: if the stage returns no tensor, recalled weights could not reach its backward pass, or a
+                parameter was frozen or unfrozen while training.
+        """
+        check_trainable(self._trainable, self.index)
+        x = x.detach()
+        if self.index and x.is_floating_point():
+            x.requires_grad_()
+        saved: dict[int, int] = {}
+        passing = self._run(x, saved)
+        value = None if loss is None else passing.add_loss(loss).detach()
+        self.in_flight.append(Flight(passing, sum(saved.values())))
+        self.peak_bytes = max(self.peak_bytes, sum(flight.bytes for flight in self.in_flight))
+        return passing.y.detach(), value
+
+    def backward(self, gradient: Tensor | None) -> Tensor | None:
+        """Backward pass of the oldest mini-batch in flight, with the recalled weights, as far as the input's gradient.
+
+        Args:
+            gradient: of the stage's outputs; ``None`` on the last stage, which has the loss.
+
+        Returns:
+            The gradient of the stage's input; ``None`` if it has none.
+        """
+        self._returned = self.in_flight.popleft()
+        self.module.zero_grad(set_to_none=True)
+        if self.weights is not None:
+            self._regions[0].recalled = self.recall(self.weights)
+        return self._returned.passing.input_gradient(gradient)
+
+    def finish_backward(self) -> None:
+        """The rest of the backward pass, if it is split."""
+        assert self._returned is not None, "no backward pass has begun"
+        self._returned.passing.weight_gradients()
+        self._returned = None
+        if self._regions:
+            self._regions[0].recalled = self._regions[0].compute  # frees what was recalled
+
+    @torch.no_grad()
+    def recall(self, weights: DelayedWeights) -> Tensor:
+        """The weights (N,) for the backward pass that comes next."""
+        delayed = weights.delayed(self.step) if len(weights.line) else weights.latest
+        return self.history.recall(weights.state, weights.latest, delayed, self.step)
+
+    def update(self) -> None:
+        """Apply the gradient of the mini-batch that just came back; the history learns of it."""
+        weights, consumes = self.weights, self.history.consumes
+        if self.gradient_clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.gradient_clip_norm)
+        recorded = before = None
+        if weights is not None:
+            weights.keep(self.step)
+            if consumes == "gradients":
+                recorded = weights.scaled_gradients(update_rates(self.optimizer))
+            elif consumes == "updates":
+                before = weights.latest.clone()
+        if self.optimizer is not None:
+            self.optimizer.step()
+        if weights is not None and consumes != "nothing":
+            with torch.no_grad():
+                update = before - weights.latest if before is not None else recorded
+                self.history.record(weights.state, update, self.step)  # type: ignore[arg-type]
+        self.step += 1
+
+    def audit_next(self) -> None:
+        """Check the next forward pass again: a network may take another way by then."""
+        self._audited = False
+
+    def refill(self) -> None:
+        """Start with an empty pipeline from the latest weights."""
+        self.step.zero_()
+        if self.weights is not None:
+            self.weights.start()
+
+    def _run(self, x: Tensor, kept: dict[int, int]) -> Pass:
+        audit = Audit(self._regions, x) if self._regions and not self._audited else None
+
+        def saved(tensor: Tensor) -> None:
+            if storage_of(tensor) not in self._own:
+                # The input may lie in a message, with its header.
+                memory = x if storage_of(tensor) == storage_of(x) else tensor.untyped_storage().nbytes()
+                kept[storage_of(tensor)] = memory if isinstance(memory, int) else memory.nbytes
+            if audit is not None:
+                audit.check_saved(tensor)
+
+        versions = [p._version for p in self.module.parameters()]
+        with ExitStack() as contexts:
+            contexts.enter_context(self.stream.active())
+            contexts.enter_context(torch.backends.cudnn.flags(enabled=False) if self._without_cudnn else nullcontext())
+            contexts.enter_context(self._saved.hooks(saved))
+            if audit is not None:
+                contexts.enter_context(audit.alone())
+                contexts.enter_context(audit)
+            passing = self._pass(self.module, x)
+        if not isinstance(passing.y, Tensor):
+            raise UserError(f"stage {self.index} returns a {type(passing.y).__name__}; a stage maps one tensor to one "
+                            "tensor")  # fmt: skip
+        if audit is not None:
+            for root in passing.roots():
+                audit.finish(root)
+            self._check_audited(x, versions)
+        return passing
+
+    def _check_audited(self, x: Tensor, versions: list[int]) -> None:
+        if [p._version for p in self.module.parameters()] != versions:
+            raise changed_in_forward(self.index)
+        has_matrices = any(p.ndim >= 2 for p in self.weights.layout.parameters) if self.weights else False
+        check_intercepted(self._regions, x.requires_grad, has_matrices)
+        self._audited = True
+
+    def _flatten(self) -> DelayedWeights:
+        """The parameters become views of the flat vector of latest weights: one memory, no copying."""
+        weights = DelayedWeights(
+            self.module, self.index, self.delay, self.history, keeps_line=self.history.keeps_weights
+        )
+        with torch.no_grad():
+            weights.layout.gather(weights.layout.parameters, weights.latest)
+            for slot in weights.layout.slots:
+                slot.parameter.data = slot.view(weights.latest)
+        weights.start()
+        return weights
+
+
+def _running_statistics(module: nn.Module) -> list[int]:
+    """BatchNorm saves them for a backward pass that, in training, reads the batch's own; later batches move them."""
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return [storage_of(buffer) for norm in norms for buffer in norm.buffers(recurse=False)]
+
+
+def local_loss(loss: Loss, targets: Tensor) -> Callable[[Tensor], Tensor]:
+    """``loss`` with its targets bound."""
+    return lambda outputs: loss(outputs, targets)

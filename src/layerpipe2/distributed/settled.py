@@ -1,0 +1,145 @@
+"""The state of a stage after an update, while later mini-batches are already on their way through it.
+
+A stage with delay ``d`` has then also run forward the next ``d`` mini-batches. Validation, checkpoints and the module
+after training must not see what those left behind: moved BatchNorm statistics, random numbers drawn. And a run that is
+resumed at an epoch's end has to run them forward again, with the weights of then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from layerpipe2.distributed.process_stage import LocalStage
+from layerpipe2.errors import UserError
+
+
+class _Snapshot(NamedTuple):
+    buffers: dict[str, Tensor]
+    stream: list[Tensor]
+
+
+class Settled:
+    """One stage's buffers and random stream as of any update, its last ``d`` weight versions as of an epoch's end.
+
+    Args:
+        stage: the stage.
+        resumable: keep the versions, which a bit-exact checkpoint of a full pipeline needs. For methods without a stash
+            this costs up to ``d`` copies of the weights during the last ``d`` updates of an epoch.
+
+    Attributes:
+        peak_bytes: most bytes of versions that were kept.
+    """
+
+    def __init__(self, stage: LocalStage, *, resumable: bool) -> None:
+        self.stage, self.resumable, self.peak_bytes = stage, resumable, 0
+        self._taken: dict[int, _Snapshot] = {}
+        self._versions: dict[int, Tensor] = {}
+        self._replayed: dict[int, Tensor] = {}
+
+    def take(self, forwarded: int) -> None:
+        """Right after every forward pass, ``forwarded`` in all."""
+        self._taken[forwarded] = self._current()
+
+    def keep(self, update: int, epoch_end: int) -> None:
+        """Before ``update``: keep ``W(update)`` if a checkpoint after update ``epoch_end - 1`` needs it."""
+        self._taken = {count: snapshot for count, snapshot in self._taken.items() if count > update}
+        weights, delay = self.stage.weights, self.stage.delay
+        if weights is None or len(weights.line):
+            return
+        if self.resumable and epoch_end - update <= delay:
+            self._versions[update] = weights.latest.clone()
+        first = max(update + 1, epoch_end) - delay
+        self._versions = {version: kept for version, kept in self._versions.items() if version >= first}
+        self.peak_bytes = max(self.peak_bytes, len(self._versions) * weights.latest.nbytes)
+        self._replayed = {}
+
+    @contextmanager
+    def as_of(self, batch: int) -> Iterator[None]:
+        """Within: the weights that the forward pass of ``batch`` must use, if it was already run before a resume."""
+        weights = self.stage.weights
+        old = self._replayed.pop(batch, None)
+        if weights is None or old is None:
+            yield
+            return
+        latest = weights.latest.clone()
+        weights.latest.copy_(old)
+        yield
+        weights.latest.copy_(latest)
+
+    def exchange(self, done: int) -> None:
+        """Swap the buffers with those as of ``done`` updates; a second call swaps them back."""
+        snapshot = self._taken.get(done)
+        if snapshot is not None:
+            self._taken[done] = _Snapshot(self._current().buffers, snapshot.stream)
+            self._put(snapshot.buffers)
+
+    def stop(self, done: int) -> None:
+        """After the last update, ``done`` in all: the module is left without traces of mini-batches in flight."""
+        snapshot = self._taken.pop(done, None)
+        if snapshot is not None:
+            self._put(snapshot.buffers)
+            self.stage.stream.load_state_dict(snapshot.stream)
+
+    def state_dict(self, done: int) -> dict[str, Any]:
+        """What a bit-exact continuation after ``done`` updates needs beside parameters and optimizer.
+
+        Raises:
+            UserError: if mini-batches are in flight whose weights were not kept.
+        """
+        weights = self.stage.weights
+        if weights is not None and self.stage.in_flight and not (self.resumable or len(weights.line)):
+            raise UserError("the weights that a checkpoint of a full pipeline needs were not kept; give the Trainer a "
+                            "checkpoint callback, or PipelineStrategy(resumable=True)")  # fmt: skip
+        state: dict[str, Any] = {
+            "step": self.stage.step.clone(),
+            **(self._taken.get(done) or self._current())._asdict(),
+        }
+        if weights is not None:
+            state["weights"] = weights.state_dict() | {"line": self._line(done)}
+        return state
+
+    def load_state_dict(self, saved: dict[str, Any], done: int, *, in_flight: bool) -> None:
+        """Continue from :meth:`state_dict`; what was ``in_flight`` runs forward again, with the weights of then.
+
+        Raises:
+            UserError: if it was saved with another weight history or another network.
+        """
+        weights, delay = self.stage.weights, self.stage.delay
+        self.stage.step.copy_(saved["step"])
+        self.stage.stream.load_state_dict(saved["stream"])
+        if weights is None:
+            return
+        line = saved["weights"]["line"]
+        weights.load_state_dict(saved["weights"] | ({} if len(weights.line) else {"line": weights.line}))
+        again = range(done, done + delay) if in_flight else ()
+        self._replayed = {batch: line[batch % delay].to(weights.latest) for batch in again}
+        if not len(weights.line):
+            self._versions = {batch - delay: old for batch, old in self._replayed.items()}
+
+    def _put(self, buffers: dict[str, Tensor]) -> None:
+        for name, buffer in self.stage.module.named_buffers():
+            if not torch.equal(buffer, buffers[name]):  # mini-batches in flight may need a constant for their gradients
+                buffer.copy_(buffers[name])
+
+    def _current(self) -> _Snapshot:
+        buffers = {name: buffer.clone() for name, buffer in self.stage.module.named_buffers()}
+        return _Snapshot(buffers, self.stage.stream.state_dict())
+
+    def _line(self, done: int) -> Tensor:
+        """The delay line as the simulator holds it: row ``v mod d`` is ``W(v)`` for the last ``d`` versions."""
+        weights, delay = self.stage.weights, self.stage.delay
+        assert weights is not None
+        if len(weights.line):
+            return weights.line.clone()
+        line = weights.latest.expand(delay, -1).clone()
+        first = self._versions.get(0)
+        for version in range(done - delay, done):
+            kept = self._versions.get(version, first if version < 0 else None)
+            if kept is not None:
+                line[version % delay] = kept
+        return line

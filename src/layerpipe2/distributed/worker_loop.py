@@ -1,0 +1,212 @@
+"""What one process does, in which order: the pipeline without a clock.
+
+A stage with delay ``d`` runs ``F(0) ... F(d) B(0) F(d+1) B(1) ...``: the forward pass of batch ``t`` follows ``t - d``
+updates, and that is all that the delay law says. The order of everything else comes from the data: a process that has
+nothing to compute with waits. With LayerPipe2's delays each boundary between stages then holds one activation and one
+gradient, sent in one tick and used in the next, so that sending takes place beside computing; with PipeDream's it is
+1F1B. *Step* ``t`` of a process is everything up to its update ``t``: ``F(t + d)`` and ``B(t)`` of each of its stages.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from layerpipe2.distributed.endpoint import Endpoint
+from layerpipe2.distributed.health.finite import FiniteCheck
+from layerpipe2.distributed.links import Inbox, Outbox
+from layerpipe2.distributed.process_stage import LocalStage, local_loss
+from layerpipe2.distributed.settled import Settled
+from layerpipe2.distributed.timeline import Timeline
+from layerpipe2.engine.metrics import Totals
+from layerpipe2.engine.step import Loss
+
+Batch = tuple[Tensor, Tensor]
+_ACTIVATIONS, _GRADIENTS = 0, 1
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The four directions of a process in training; ``None`` at the ends of the pipeline.
+
+    Targets travel with their mini-batch from the first stage to the last, so that only the first reads data.
+
+    Attributes:
+        between: by how many updates the delay of the stage before this process exceeds that of its first stage: between
+            two steps, so many activations are under way.
+    """
+
+    between: int
+    activations_in: Inbox | None
+    activations_out: Outbox | None
+    gradients_in: Inbox | None
+    gradients_out: Outbox | None
+
+    @classmethod
+    def of(cls, endpoint: Endpoint, delays: Sequence[int], first: int, last: int) -> Neighbours:
+        """Those of the process that owns the stages ``first`` to ``last`` of a pipeline with ``delays``.
+
+        As many activations are awaited in advance as the delays put between the two stages of a boundary. A message
+        stays in its buffer until the backward pass, ``delays[first]`` steps later.
+        """
+        between = delays[first - 1] - delays[first] if first else 0
+        ahead = max(1, between)
+        return cls(
+            between,
+            endpoint.inbox(-1, _ACTIVATIONS, slots=delays[first] + ahead + 2, ahead=ahead),
+            endpoint.outbox(+1, _ACTIVATIONS, depth=delays[last] + 2),
+            endpoint.inbox(+1, _GRADIENTS, slots=2, ahead=1),
+            endpoint.outbox(-1, _GRADIENTS, depth=2),
+        )
+
+    def expect(self, batches: float) -> None:
+        """So many more mini-batches will pass (infinitely many may)."""
+        count = 2**62 if math.isinf(batches) else int(batches)
+        for inbox in (self.activations_in, self.gradients_in):
+            if inbox is not None:
+                inbox.expect(count)
+
+    def take_in(self, messages: int) -> None:
+        """Take in the activations that are under way."""
+        if self.activations_in is not None:
+            self.activations_in.take_in(messages)
+
+    def flush(self) -> None:
+        """Wait until all messages have left."""
+        for outbox in (self.activations_out, self.gradients_out):
+            if outbox is not None:
+                outbox.flush()
+
+
+class Program:
+    """The steps of one process.
+
+    Args:
+        stages: its stages, input side first; consecutive ones of the pipeline.
+        neighbours: where messages come from and go to.
+        source: gives the next mini-batch; used by the process with the first stage.
+        loss: ``loss(outputs, targets)`` -> scalar, used by the process with the last stage.
+        totals: where the last process adds up losses.
+        timeline: takes time stamps, if wanted.
+        check_finite: stop at the first activation, loss or gradient that is not finite.
+        resumable: keep what a checkpoint of a full pipeline needs; see :class:`Settled`.
+    """
+
+    def __init__(
+        self,
+        stages: list[LocalStage],
+        neighbours: Neighbours,
+        source: Callable[[], Batch],
+        loss: Loss,
+        totals: Totals,
+        timeline: Timeline | None = None,
+        *,
+        check_finite: bool = False,
+        resumable: bool = False,
+    ) -> None:
+        self.finite = FiniteCheck() if check_finite else None
+        self.stages, self.neighbours, self.source, self.loss, self.totals = stages, neighbours, source, loss, totals
+        self.timeline = timeline
+        self.settled = [Settled(stage, resumable=resumable) for stage in stages]
+        self.done = self.started = 0
+        self.epoch = 1
+        self.limit: float = 0
+        self._forwarded = [0] * len(stages)
+        self._arrived: list[deque[list[Tensor]]] = [deque() for _ in stages]
+        self._losses: deque[tuple[Tensor, Tensor, Tensor]] = deque()
+        self._gradient: Tensor | None = None
+
+    def start(self, batches: float, *, epoch: int, done: int = 0) -> None:
+        """Begin with an empty pipeline: ``batches`` mini-batches will follow on ``done`` updates, ``epoch`` in each."""
+        self.done, self.started, self.limit, self.epoch = done, done, done + batches, epoch
+        self._forwarded = [done] * len(self.stages)
+        self.neighbours.expect(batches)
+
+    def step(self) -> None:
+        """Everything up to the next update of every stage."""
+        epoch_end = (self.done // self.epoch + 1) * self.epoch
+        for i, stage in enumerate(self.stages):
+            while self._forwarded[i] < min(self.limit, self.done + stage.delay + 1):
+                self._forward(i)
+                self.settled[i].take(self._forwarded[i])
+        backwards = list(reversed(list(enumerate(self.stages))))
+        for i, stage in backwards:
+            self._backward(i, stage)
+        for i, stage in backwards:
+            self.settled[i].keep(self.done, epoch_end)
+            self._update(stage)
+        if self._losses:  # counted in the epoch of the update, as the simulator does
+            self.totals.add(*self._losses.popleft())
+        if self.finite is not None:
+            self.finite.end_step()
+        self.done += 1
+        if self.done in (epoch_end, self.limit):
+            self.pause()
+
+    def pause(self) -> None:
+        """No step will follow soon: leave no neighbour with a transfer that waits for this process.
+
+        Raises:
+            UserError: on a GPU, if something of the last step is not finite.
+        """
+        if self.done > self.started:
+            ahead = min(self.limit, self.done + self.stages[0].delay + self.neighbours.between)
+            self.neighbours.take_in(int(ahead) - self._forwarded[0])
+        if self.finite is not None:
+            self.finite.finish()
+
+    def stop(self) -> None:
+        """After the last step: nothing of this program is under way any more."""
+        self.pause()
+        self.neighbours.flush()
+
+    def _forward(self, i: int) -> None:
+        stage, batch = self.stages[i], self._forwarded[i]
+        with self._span("wait", stage, batch):
+            x, *targets = self._arrived[i].popleft() if i else self._incoming()
+        last = i == len(self.stages) - 1 and self.neighbours.activations_out is None
+        with self._span("forward", stage, batch), self.settled[i].as_of(batch):
+            outputs, loss = stage.forward(x, local_loss(self.loss, targets[0]) if last else None)
+        self._check(loss if loss is not None else outputs, "output", stage, batch)
+        if loss is not None:
+            self._losses.append((loss, outputs, targets[0]))
+        elif i + 1 < len(self.stages):
+            self._arrived[i + 1].append([outputs, *targets])
+        elif self.neighbours.activations_out is not None:
+            self.neighbours.activations_out.send(outputs, *targets)
+        self._forwarded[i] += 1
+
+    def _backward(self, i: int, stage: LocalStage) -> None:
+        gradient = self._gradient if i + 1 < len(self.stages) else None
+        inbox = self.neighbours.gradients_in if i + 1 == len(self.stages) else None
+        if inbox is not None:
+            with self._span("wait", stage, self.done):
+                gradient = next(iter(inbox.receive()), None)
+        with self._span("backward", stage, self.done):
+            self._gradient = stage.backward(gradient)
+        self._check(self._gradient, "gradient of the input", stage, self.done)
+        outbox = self.neighbours.gradients_out if i == 0 else None
+        if outbox is not None:  # also if there is none, as for integers: the neighbour waits for a message
+            outbox.send(*([] if self._gradient is None else [self._gradient]))
+
+    def _update(self, stage: LocalStage) -> None:
+        with self._span("weights", stage, self.done):
+            stage.finish_backward()
+            stage.update()
+
+    def _check(self, value: Tensor | None, what: str, stage: LocalStage, batch: int) -> None:
+        if self.finite is not None and value is not None:
+            self.finite.note(value, f"stage {stage.index} diverged at mini-batch {batch}: its {what}")
+
+    def _incoming(self) -> list[Tensor]:
+        inbox = self.neighbours.activations_in
+        return list(self.source()) if inbox is None else inbox.receive()
+
+    def _span(self, what: str, stage: LocalStage, batch: int) -> Any:
+        return nullcontext() if self.timeline is None else self.timeline.span(what, stage.index, batch, stage.device)

@@ -1,0 +1,149 @@
+"""Refuse what would let a backward pass escape the recalled weights, while one forward pass runs.
+
+The exchange of saved tensors (:mod:`layerpipe2.engine.saved_weights`) reaches every view of the compute weights
+that autograd saves. What it can't reach is a *copy* of them, a tensor saved by somebody else's hooks, and what an
+autograd function keeps by itself. None of it would fail: the strategy would silently train like exact stashing, in
+part.
+
+Known limits, which are not refused:
+
+- a weight made by a matrix product or convolution of a weight with a constant (a hyper-network fed with a buffer, a
+  blurred kernel, a low-rank update with one factor frozen) looks like an activation;
+- so does a weight chosen by the batch (``w[index of x]``, as in a mixture of experts or a table of positions), and one
+  that is concatenated with activations (prefix tuning);
+- an autograd function may reach weights through a closure or its module;
+- a path that is first taken in a step that is not audited (layers dropped at random).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from layerpipe2.engine.saved_weights import Region, as_bytes, changed_in_forward, storage_of
+from layerpipe2.errors import UserError
+
+# A weight times a constant is a weight, unless the operation multiplies matrices: then the constant is an activation
+# that doesn't depend on the batch, as the zero state that a recurrent layer starts from.
+_PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "convolution", "_trilinear"}
+_FACTORS = {"addmm": (1, 3), "baddbmm": (1, 3), "addmv": (1, 3), "convolution": (0, 2)}
+"""Where the factors stand among the arguments, if not everywhere."""
+
+
+class Audit(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows which tensors depend on the batch, and which are *weight-made*: from weights but not from the batch.
+
+    Costs a dispatch per operation: one step per epoch.
+
+    Args:
+        regions: those whose views are exchanged.
+        batch: the input.
+        unexchanged: others, which must only stay as they are (exact stashing).
+    """
+
+    def __init__(self, regions: list[Region], batch: Tensor, unexchanged: Sequence[Region] = ()) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.regions = regions
+        self._before = [(region, region.compute.clone()) for region in (*regions, *unexchanged)]
+        self._made = {storage_of(region.compute): region.stage for region in regions}
+        self._data = {storage_of(batch)}
+        self._alive: list[Tensor] = [batch]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        inputs = [storage_of(t) for t in _tensors((args, kwargs))]
+        outputs = _tensors(result)
+        stages = [self._made[s] for s in inputs if s in self._made]
+        if stages and any(isinstance(t, Tensor) and t.layout is not torch.strided for t in tree_leaves(result)):
+            raise UserError(f"stage {stages[0]} makes a sparse copy of its weights, where recalled weights can't reach "
+                            "it; compute with the dense ones")  # fmt: skip
+        if name.startswith("new_") or name.endswith("_like"):
+            pass  # a shape and a type; no value
+        elif any(s in self._data for s in inputs):
+            self._data.update(storage_of(t) for t in outputs)
+        elif stages and not (name in _PRODUCTS and self._by_a_constant(name, args)):
+            for made in outputs:
+                self._made.setdefault(storage_of(made), stages[0])
+        self._alive += outputs  # a freed address would be given to the next tensor
+        return result
+
+    def _by_a_constant(self, name: str, args: tuple[Any, ...]) -> bool:
+        """Whether one factor of a matrix product is no weight; what is added to the product does not count."""
+        first, last = _FACTORS.get(name, (0, len(args)))
+        return any(storage_of(t) not in self._made for t in _tensors(args[first:last]))
+
+    def check_saved(self, tensor: Tensor) -> None:
+        """Refuse to save ``tensor``, no view of compute weights, if it is weight-made.
+
+        Raises:
+            UserError: naming the stage.
+        """
+        stage = self._made.get(storage_of(tensor))
+        if stage is not None and storage_of(tensor) not in self._data:
+            raise UserError(
+                f"stage {stage} saves a tensor made from its weights for the backward pass (shape "
+                f"{list(tensor.shape)}, {tensor.dtype}), where recalled weights can't reach it; train without autocast "
+                "(the pipeline has precision='bf16') and without weights made from weights (weight or spectral norm, "
+                "masks, merged adapters)"
+            )
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within: nobody else may hook saved tensors (activation checkpointing, offloading)."""
+
+        def refuse(hooks: saved_tensors_hooks) -> NoReturn:
+            raise UserError(
+                f"a stage hooks the tensors that autograd saves ({type(hooks).__name__}: activation checkpointing or "
+                "offloading), so recalled weights can't reach its backward pass; train without it"
+            )
+
+        entered = saved_tensors_hooks.__enter__
+        saved_tensors_hooks.__enter__ = refuse  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            saved_tensors_hooks.__enter__ = entered  # type: ignore[method-assign]
+
+    def finish(self, outputs: Tensor) -> None:
+        """Refuse autograd functions that keep weights by themselves, and layers that change weights in their forward.
+
+        Raises:
+            UserError: naming the function or the stage.
+        """
+        weights = {storage_of(region.compute) for region in self.regions}
+        for node in _graph(outputs):
+            mine = [storage_of(t) for t in _tensors(list(getattr(node, "__dict__", {}).values()))]
+            kept = [s for s in mine if s in weights or (s in self._made and s not in self._data)]
+            if kept or "CheckpointFunction" in node.name():
+                raise UserError(
+                    f"autograd function {node.name()} keeps weights where recalled ones can't reach them; use "
+                    "ctx.save_for_backward, and no activation checkpointing"
+                )
+        for region, before in self._before:
+            if not torch.equal(as_bytes(region.compute), as_bytes(before)):
+                raise changed_in_forward(region.stage)
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [t for t in tree_leaves(tree) if isinstance(t, Tensor) and t.layout is torch.strided and t.numel()]
+
+
+def _graph(outputs: Tensor) -> Iterator[Any]:
+    seen: set[Any] = set()
+    todo: list[Any] = [outputs.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            todo += [following for following, _ in node.next_functions]

@@ -1,0 +1,202 @@
+"""The Lightning module that trains a network as a pipeline with delayed gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from layerpipe2.delays import Delays
+from layerpipe2.engine.simulation import COMPUTE_DTYPES, Execution, Simulation
+from layerpipe2.engine.step import Loss, PipelineEngine
+from layerpipe2.errors import UserError
+from layerpipe2.history import WeightHistory
+
+
+class PipelinedModule(pl.LightningModule):
+    """Trains ``stages`` with delayed gradients; validates, tests, predicts and saves the latest weights.
+
+    A batch is a pair ``(x, y)``. Per epoch it logs ``train_loss``, ``val_loss``, ``test_loss`` and, where the targets
+    are classes, ``train_accuracy``, ``val_accuracy``, ``test_accuracy`` (fractions); nothing is logged per step.
+    A checkpoint of an epoch's end holds the delay lines, history states and random generators, so that a resumed run
+    continues bit for bit. Where validation writes it, before ``on_train_epoch_end``, Lightning draws a number more from
+    torch's generator when it resumes: give ``stage_seed``, and the data a generator of their own. Without delays the
+    training is bit-equal to a plain Lightning module's.
+
+    Args:
+        stages: the network, input side first, e.g. from :func:`layerpipe2.stages.partition`.
+        delays: one delay per stage, in optimizer updates.
+        history: weight history of the backward pass, e.g. ``make_history("ema-window")``.
+        optimizer: makes the optimizer from the parameters; any ``torch.optim`` optimizer without a closure.
+        loss: ``loss(outputs, targets)`` -> scalar, mean over the batch.
+        scheduler: makes a learning-rate scheduler from the optimizer, stepped every ``scheduler_interval``.
+        gradient_clip_norm: largest gradient norm per stage; the ``Trainer``'s own clipping does not apply here.
+        drain: empty the pipeline at every epoch's end (each epoch then starts with a fill). Otherwise mini-batches of
+            two epochs overlap in the pipeline.
+        precision: ``native`` computes in the parameters' type (also with ``Trainer(precision="64-true")``); ``bf16``
+            computes in bfloat16 with parameters, updates and averages in float32.
+        stage_seed: gives each stage its own stream of random numbers (dropout), as a pipeline of several processes
+            has; ``None`` draws from torch's default generator.
+        cuda_graph: on a CUDA device, run the step as one CUDA graph where the optimizer allows it; where it does not,
+            a line says why. Off until ``tests/cuda`` has passed on your device.
+
+    Raises:
+        UserError: if delays and stages do not match, or ``precision`` is unknown; when fitting starts, if the
+            ``Trainer`` uses autocast or several devices.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[nn.Module],
+        delays: Delays,
+        history: WeightHistory,
+        *,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        loss: Loss = F.cross_entropy,
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
+        gradient_clip_norm: float | None = None,
+        drain: bool = False,
+        precision: Literal["native", "bf16"] = "native",
+        stage_seed: int | None = None,
+        cuda_graph: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, value, kind, example in (
+            ("delays", delays, Delays, "Delays.layerpipe2(4)"),
+            ("history", history, WeightHistory, "make_history('ema-span')"),
+        ):
+            if not isinstance(value, kind):
+                raise UserError(f"{name} is a {type(value).__name__}; give a {kind.__name__}, such as {example}")
+        if not callable(optimizer):
+            raise UserError("optimizer is no function; give one that makes it, as lambda p: torch.optim.SGD(p, 0.1)")
+        if precision not in COMPUTE_DTYPES:
+            raise UserError(f"precision is '{precision}'; give one of {', '.join(COMPUTE_DTYPES)}")
+        if scheduler_interval not in ("epoch", "step"):
+            raise UserError(f"scheduler_interval is '{scheduler_interval}'; give epoch or step")
+        self.automatic_optimization = False
+        self.stages = nn.ModuleList(stages)
+        self.delays, self.history = delays, history
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.scheduler_interval = scheduler_interval
+        self.loss, self.drain, self.precision = loss, drain, precision
+        self.gradient_clip_norm = gradient_clip_norm
+        self.stage_seed, self.cuda_graph = stage_seed, cuda_graph
+        self.execution: Execution = Simulation(self)
+        self._resumed: dict[str, Any] | None = None
+        self._epoch_ended, self._end_is_due = True, False
+
+    @property
+    def engine(self) -> PipelineEngine:
+        """The simulated pipeline; it is built anew when training starts."""
+        assert isinstance(self.execution, Simulation), "a pipeline of several processes has no common engine"
+        return self.execution.engine
+
+    def setup(self, stage: str) -> None:
+        """Let the ``Trainer``'s strategy decide where the stages run."""
+        choose = getattr(self.trainer.strategy, "execution", None)
+        if choose is not None:
+            self.execution = choose(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network with its latest weights: (B, ...) -> outputs."""
+        if not isinstance(self.stages, nn.ModuleList):
+            raise UserError("this process has some of the stages only; it trains, validates and tests with the other "
+                            "processes, but can't predict")  # fmt: skip
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, or one per stage, and their schedulers, if there are any."""
+        return self.execution.optimizers()
+
+    def on_fit_start(self) -> None:
+        """Check the trainer; continue a checkpoint's random generators, before the data iterator draws from them."""
+        self.execution.check()
+        if self._resumed is not None:
+            torch.set_rng_state(self._resumed["rng"].cpu())
+            if "cuda_rng" in self._resumed and self.device.type == "cuda":
+                torch.cuda.set_rng_state(self._resumed["cuda_rng"].cpu(), self.device)
+
+    def on_train_start(self) -> None:
+        """Lay the pipeline out on the training device, full of the initial weights or as the checkpoint left it."""
+        self.execution.start(self._resumed)
+        resumed, self._resumed = self._resumed, None
+        self._end_is_due = resumed is not None and not resumed.get("epoch_ended", True)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """One mini-batch through the pipeline; with ``drain``, an epoch's first one finds it empty."""
+        if batch_idx == 0:  # not in on_train_epoch_start, which Lightning leaves out after some resumes
+            self.execution.totals["train"].drain()
+            self.execution.start_epoch()
+        if (
+            self._end_is_due and batch_idx == 0
+        ):  # saved behind the last mini-batch, from where Lightning goes on without
+            self._step_epoch_scheduler()  # the hooks of that epoch's end
+        self._epoch_ended = self._end_is_due = False
+        self.execution.train(batch)
+        if self.make_scheduler is not None and self.scheduler_interval == "step":
+            self._step_scheduler()
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's means; step an epoch-wise scheduler."""
+        self._log_totals("train")
+        self._step_epoch_scheduler()
+        self._epoch_ended, self._end_is_due = True, False
+
+    def on_validation_epoch_start(self) -> None:
+        """Show validation the weights and buffers of the epoch's end."""
+        self.execution.start_evaluation()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Loss and accuracy of the latest weights."""
+        self.execution.evaluate("val", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over the validation data."""
+        self._log_totals("val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Loss and accuracy of the latest weights."""
+        self.execution.evaluate("test", batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the means over the test data."""
+        self._log_totals("test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a bit-exact continuation needs beside weights and optimizer."""
+        saved = self.execution.state_dict() | {"rng": torch.get_rng_state(), "epoch_ended": self._epoch_ended}
+        if self.device.type == "cuda":
+            saved["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        checkpoint["pipeline"] = saved
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Keep the pipeline's state until training starts on its device, if it is training that goes on."""
+        fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+        self._resumed = checkpoint.get("pipeline") if fitting else None
+
+    def _call_batch_hook(self, hook_name: str, *args: Any) -> Any:
+        """A number stands for a mini-batch that another process reads: there is nothing to send or change."""
+        return args[0] if isinstance(args[0], int) else super()._call_batch_hook(hook_name, *args)
+
+    def _log_totals(self, phase: str) -> None:
+        for name, value in self.execution.results(phase).items():
+            self.log(f"{phase}_{name}", value)
+
+    def _step_epoch_scheduler(self) -> None:
+        if self.make_scheduler is not None and self.scheduler_interval == "epoch":
+            self._step_scheduler()
+
+    def _step_scheduler(self) -> None:
+        schedulers = self.lr_schedulers()
+        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+            scheduler.step()  # type: ignore[union-attr]

@@ -1,0 +1,136 @@
+"""The one autograd trick: a backward pass that uses other weights than the forward pass did.
+
+The stages of a pipeline run forward with *compute weights*, all views of a few flat buffers. While the forward pass
+runs, :class:`SavedWeights` replaces each tensor that autograd saves for the backward pass and that is a view of such
+a buffer by a note (which buffer, size, strides, offset); in the backward pass the note is answered by the same view of
+the recalled buffer. Activations are stored as they are: only weights are exchanged.
+
+Setting ``parameter.data`` between forward and backward would not do it: ``Linear`` saves a transposed view, and under
+autocast every layer saves a cast copy, so the swap would be ignored, and every strategy would silently train like
+exact stashing. A layer that saves a *copy* of its weights escapes this module too: :mod:`layerpipe2.engine.audit`
+refuses it.
+
+An operation that is not linear in its weight (``x / w``, ``exp(w * x)``) saves results beside the weight; its backward
+pass then mixes forward and recalled weights, as hardware that stores activations would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from layerpipe2.errors import UserError
+
+
+class _Note(NamedTuple):
+    buffer: int
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+
+
+@dataclass
+class Region:
+    """A flat buffer of compute weights and what stands for it in the backward pass.
+
+    Attributes:
+        stage: index of the stage, for messages.
+        compute: flat buffer (N,) that the forward pass reads.
+        recalled: flat buffer (N,) for the backward pass; set anew in each step.
+        hits: how many saved tensors were views of ``compute`` in the last forward pass.
+    """
+
+    stage: int
+    compute: Tensor
+    recalled: Tensor
+    hits: int = 0
+
+
+def storage_of(tensor: Tensor) -> int:
+    """Address of the tensor's memory, the same for all its views."""
+    return tensor.untyped_storage().data_ptr()
+
+
+def as_bytes(tensor: Tensor) -> Tensor:
+    """The memory of a contiguous tensor, so that NaN equals NaN."""
+    return tensor.view(torch.uint8)
+
+
+def changed_in_forward(stage: int) -> UserError:
+    """What a layer is told that writes to its own weights."""
+    return UserError(f"stage {stage} changes its weights in its forward pass (an Embedding's max_norm, a mask, a "
+                     "norm?); a delayed stage can't")  # fmt: skip
+
+
+class SavedWeights:
+    """Hooks for a forward pass: saved views of ``region.compute`` come back as views of ``region.recalled``.
+
+    ``moving`` names memory (:func:`storage_of`) that may change before the backward pass, because that doesn't read it.
+    """
+
+    def __init__(self, regions: list[Region], moving: Iterable[int] = ()) -> None:
+        self.regions = regions
+        self._moving = frozenset(moving)
+        self._index = {storage_of(region.compute): i for i, region in enumerate(regions)}
+        self._check: Callable[[Tensor], None] | None = None
+
+    def hooks(self, check: Callable[[Tensor], None] | None = None) -> saved_tensors_hooks:
+        """The context manager to run the forward pass in; the backward pass may run outside of it.
+
+        ``check`` is shown every other tensor that is saved, and raises if it should have been exchanged.
+        """
+        self._check = check
+        for region in self.regions:
+            region.hits = 0
+        return saved_tensors_hooks(self._pack, self._unpack)
+
+    def _pack(self, tensor: Tensor) -> tuple[Tensor, int] | _Note:
+        found = self._index.get(storage_of(tensor)) if tensor.layout is torch.strided else None
+        if found is None:
+            if self._check is not None and tensor.layout is torch.strided:
+                self._check(tensor)
+            # A node that kept its own output would keep itself alive: memory of every graph that is not run back.
+            return tensor.detach() if tensor.grad_fn is not None else tensor, tensor._version
+        region = self.regions[found]
+        if tensor.dtype != region.compute.dtype or tensor.is_conj() or tensor.is_neg():
+            raise UserError(
+                f"stage {region.stage} views its weights as {tensor.dtype} (torch.view_as_complex?), where recalled "
+                "weights can't follow; compute with real and imaginary parts"
+            )
+        region.hits += 1
+        offset = int(tensor.storage_offset()) - int(region.compute.storage_offset())
+        return _Note(found, tensor.size(), tensor.stride(), offset)
+
+    def _unpack(self, packed: tuple[Tensor, int] | _Note) -> Tensor:
+        if isinstance(packed, _Note):
+            recalled = self.regions[packed.buffer].recalled
+            return recalled.as_strided(packed.size, packed.stride, recalled.storage_offset() + packed.offset)
+        # autograd leaves this check out for tensors that a hook has packed.
+        tensor, version = packed
+        if tensor._version != version and storage_of(tensor) not in self._moving:
+            raise RuntimeError(
+                f"a tensor of shape {list(tensor.shape)} that is needed for the backward pass was modified by an "
+                f"inplace operation (version {version}, now {tensor._version}); use the out-of-place form"
+            )
+        return tensor
+
+
+def check_intercepted(regions: list[Region], input_needs_gradient: bool, has_matrices: bool) -> None:
+    """Raise if a stage that must have had weights exchanged had none (a custom operator may hide them).
+
+    The first stage legitimately saves no weights when its input needs no gradient.
+
+    Raises:
+        UserError: naming the stage.
+    """
+    if input_needs_gradient and has_matrices and not any(region.hits for region in regions):
+        raise UserError(
+            f"stage {regions[0].stage} saved none of its weights for the backward pass, so no recalled weights can be "
+            "used there; avoid autograd functions that keep weights outside save_for_backward, or put this layer into "
+            "its neighbour's stage"
+        )

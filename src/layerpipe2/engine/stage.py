@@ -1,0 +1,181 @@
+"""One stage of the simulator: the user's module runs forward with weights of earlier updates."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerpipe2.engine.layout import Slot, batchnorm_parameters, check_trainable, trainable
+from layerpipe2.engine.saved_weights import Region, as_bytes, changed_in_forward, storage_of
+from layerpipe2.engine.swap import Swap
+from layerpipe2.engine.weights import DelayedWeights
+from layerpipe2.errors import UserError
+from layerpipe2.history import WeightHistory
+
+
+class DelayedStage(DelayedWeights):
+    """Stage ``k`` with its compute weights, which stand in the parameters' places while it runs forward.
+
+    Attributes:
+        regions: compute buffers; one, or two in low precision (BatchNorm's weights keep their type).
+        exchanged: the regions whose saved views the backward pass must exchange; empty for exact methods.
+        leaves: parameter -> its compute weight, a view of a region; what the forward pass uses instead.
+    """
+
+    def __init__(
+        self,
+        stage: nn.Module,
+        index: int,
+        delay: int,
+        history: WeightHistory,
+        compute_dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__(stage, index, delay, history)
+        self._updated = torch.zeros_like(self.latest)
+        self._delayed: Tensor | None = None
+        self._bounds = self._regions_of(compute_dtype)
+        self.regions = [Region(index, self.latest.new_zeros(b - a, dtype=t), self.latest) for a, b, t in self._bounds]
+        self.exchanged = [] if history.exact or not delay else self.regions
+        self.leaves = {slot.parameter: self._leaf(slot) for slot in self.layout.slots}
+        self.has_matrices = any(p.ndim >= 2 for p in self.leaves)
+        self._frozen = self._cast_frozen(stage, compute_dtype)
+        self._frozen_versions: list[int] = []
+        self._trainable = {p: trainable(p) for p in stage.parameters()}
+        self._stage, self._swap = stage, Swap(stage, self.leaves | self._frozen, index)
+        # cuDNN's recurrent backward reads a packed copy of the weights, which can't be exchanged.
+        self._recurrent = bool(self.exchanged) and any(isinstance(m, nn.RNNBase) for m in stage.modules())
+        self.refill()
+
+    def load(self, step: Tensor) -> None:
+        """Before batch ``t``: fill the compute buffers with ``W(t - d)``.
+
+        Raises:
+            UserError: if a parameter was frozen, unfrozen or changed since the last update.
+        """
+        check_trainable(self._trainable, self.index)
+        with torch.no_grad():
+            self._check_unchanged()
+            for parameter, copied in self._frozen.items():
+                copied.copy_(parameter)
+            self._frozen_versions = [copied._version for copied in self._frozen.values()]
+            for leaf in self.leaves.values():
+                leaf.grad = None
+            delayed = self.delayed(step)
+            self._delayed = delayed if self.exchanged else None  # what exact methods have no use for isn't held
+            for (start, stop, _), region in zip(self._bounds, self.regions, strict=True):
+                region.compute.copy_(delayed[start:stop])
+                region.recalled = region.compute  # a stage may differentiate within its forward pass
+
+    def recall(self, step: Tensor) -> None:
+        """After the forward pass of batch ``t``: the weights of its backward pass."""
+        if not self.exchanged:
+            return
+        with torch.no_grad():
+            delayed, self._delayed = self._delayed, None
+            assert delayed is not None, "load() comes first"
+            recalled = self.history.recall(self.state, self.latest, delayed, step)
+            for (start, stop, dtype), region in zip(self._bounds, self.regions, strict=True):
+                region.recalled = recalled[start:stop].to(dtype)
+
+    def __call__(self, x: Tensor) -> Any:
+        """Forward pass of the user's module with the compute weights in the places of its parameters."""
+        without_cudnn = self._recurrent and x.is_cuda
+        with self._swap.active(), torch.backends.cudnn.flags(enabled=False) if without_cudnn else nullcontext():
+            return self._stage(x)
+
+    def check_leaves(self) -> None:
+        """Refuse a forward pass that gave a compute weight other memory, and hooks on parameters.
+
+        Gradients arrive at the compute weights, where the hooks are not.
+
+        Raises:
+            UserError: naming the stage.
+        """
+        buffers = {storage_of(region.compute) for region in self.regions}
+        if any(storage_of(leaf) not in buffers for leaf in self.leaves.values()):
+            raise changed_in_forward(self.index)
+        if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in self.leaves):
+            raise UserError(f"stage {self.index} has a hook on a parameter, which delayed training would not call; "
+                            "change gradients in the optimizer instead")  # fmt: skip
+
+    def collect_gradients(self) -> None:
+        """Hand the gradients of the compute weights to the parameters that the optimizer updates.
+
+        Raises:
+            UserError: if a parameter got a gradient itself, so the forward pass did not use its compute weight, or if
+                the forward pass changed one that is frozen and was cast.
+        """
+        if self._frozen_versions != [copied._version for copied in self._frozen.values()]:
+            raise UserError(f"stage {self.index} changes a frozen parameter in its forward pass, which low precision "
+                            "would lose; make it a buffer, or train without precision='bf16'")  # fmt: skip
+        for parameter, leaf in self.leaves.items():
+            if parameter.grad is not None:
+                raise UserError(
+                    f"stage {self.index} uses a parameter of shape {list(parameter.shape)} otherwise than as a "
+                    "module's attribute (a list or a closure keeps it); it can't be delayed"
+                )
+            parameter.grad = None if leaf.grad is None else leaf.grad.to(parameter.dtype)
+            leaf.grad = None
+
+    def advance(self, step: Tensor, raw: Tensor | None) -> None:
+        """After update ``t``: record it in the history, put ``W(t)`` into the delay line, take in ``W(t + 1)``."""
+        with torch.no_grad():
+            self.layout.gather(self.layout.parameters, self._updated)
+            if self.delay:
+                if self.history.consumes != "nothing":
+                    self.history.record(self.state, self.latest - self._updated if raw is None else raw, step)
+                self.keep(step)
+            self.latest.copy_(self._updated)
+        self._note_parameters()
+
+    def refill(self) -> None:
+        """Empty the pipeline: the latest weights stand everywhere, the history starts anew."""
+        with torch.no_grad():
+            self.layout.gather(self.layout.parameters, self.latest)
+        self._note_parameters()
+        self.start()
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`; the parameters have been loaded before.
+
+        Raises:
+            UserError: if it was saved with another weight history or another network.
+        """
+        super().load_state_dict(saved)
+        self._note_parameters()
+
+    def _note_parameters(self) -> None:
+        self._noted = [(p.data_ptr(), p._version) for p in self.layout.parameters]
+
+    def _check_unchanged(self) -> None:
+        """The delay line holds what the optimizer made: what else changes weights would not get into it."""
+        if self._noted == [(p.data_ptr(), p._version) for p in self.layout.parameters]:
+            return
+        self.layout.gather(self.layout.parameters, self._updated)
+        if not torch.equal(as_bytes(self._updated), as_bytes(self.latest)):
+            raise UserError(f"stage {self.index}: weights were changed between two updates (a callback that clamps or "
+                            "loads them?); do it in the optimizer's step")  # fmt: skip
+        self._note_parameters()
+
+    def _regions_of(self, compute_dtype: torch.dtype | None) -> list[tuple[int, int, torch.dtype]]:
+        own, kept, size = self.latest.dtype, self.layout.kept, self.layout.size
+        if compute_dtype is None:
+            return [(0, size, own)]
+        return [bounds for bounds in ((0, kept, own), (kept, size, compute_dtype)) if bounds[0] < bounds[1]]
+
+    def _cast_frozen(self, stage: nn.Module, dtype: torch.dtype | None) -> dict[nn.Parameter, nn.Parameter]:
+        """In low precision the weights that don't train are cast as well; BatchNorm's stay."""
+        if dtype is None:
+            return {}
+        kept = batchnorm_parameters(stage)
+        cast = [p for p in stage.parameters() if not trainable(p) and p not in kept and p.is_floating_point()]
+        return {p: nn.Parameter(p.detach().to(dtype), requires_grad=False) for p in cast}
+
+    def _leaf(self, slot: Slot) -> nn.Parameter:
+        for (start, stop, _), region in zip(self._bounds, self.regions, strict=True):
+            if start <= slot.offset < stop:
+                return nn.Parameter(slot.view(region.compute, base=start))
+        raise AssertionError("unreachable: the regions cover the layout")

@@ -1,0 +1,214 @@
+"""The delayed training step: one ordinary training loop in which every stage reads delayed weights.
+
+This is the retimed form of the pipeline: with ``t`` counting mini-batches, stage ``k`` runs the forward pass of batch
+``t`` with ``W_k(max(0, t - d_k))``, its backward pass with weights recalled by the weight history, and applies the
+gradient to ``W_k(t)``. It equals the clock-driven machine with activations travelling from stage to stage
+(``tests/reference.py``) to rounding. Everything that depends on ``t`` is indexed by a counter on the device, so that
+one step can be captured as a CUDA graph.
+
+The modules that the user gave always hold the latest weights ``W(t)``: optimizers, validation, ``state_dict`` work as
+ever. Only while a delayed stage runs forward do views of a flat compute buffer stand in its parameters' places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from layerpipe2.delays import Delays
+from layerpipe2.engine.audit import Audit
+from layerpipe2.engine.layout import trainable
+from layerpipe2.engine.random_streams import RandomStream
+from layerpipe2.engine.saved_weights import SavedWeights, check_intercepted
+from layerpipe2.engine.stage import DelayedStage
+from layerpipe2.errors import UserError
+from layerpipe2.history import WeightHistory
+from layerpipe2.stages import check_stages
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def update_rates(optimizer: Optimizer | Any) -> dict[nn.Parameter, float | Tensor]:
+    """Parameter -> learning rate of its group, negative where the optimizer maximizes: ``u = rate * gradient``."""
+    signs = [(group, -1 if group.get("maximize") else 1) for group in optimizer.param_groups]
+    return {p: sign * group["lr"] for group, sign in signs for p in group["params"]}
+
+
+class PipelineEngine:
+    """Delayed training of ``stages`` with ``delays``, with ``history`` recalling weights for the backward pass.
+
+    Args:
+        stages: the network's stages on their final device, input side first.
+        delays: one delay per stage.
+        history: the weight-history method, the same for every stage.
+        compute_dtype: ``None`` computes in the parameters' own type. ``torch.bfloat16`` casts activations and all
+            weights but BatchNorm's once per step; the parameters, updates and averages keep their own type.
+        gradient_clip_norm: largest gradient norm *per stage*: in a pipeline the stages never hold the gradients of
+            one batch at one time, so a norm over the whole network could not be had. ``None`` for no clipping.
+        stage_seed: gives each stage a stream of random numbers of its own (dropout), as stages that run at the same
+            time have; ``None`` draws from torch's default generator.
+
+    Raises:
+        UserError: if the delays do not fit the stages, or a stage cannot be laid out.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[nn.Module],
+        delays: Delays,
+        history: WeightHistory,
+        *,
+        compute_dtype: torch.dtype | None = None,
+        gradient_clip_norm: float | None = None,
+        stage_seed: int | None = None,
+    ) -> None:
+        check_stages(stages)
+        if len(stages) != delays.num_stages:
+            raise UserError(
+                f"there are {delays.num_stages} delays but the network has {len(stages)} stages; "
+                "give one delay per stage"
+            )
+        self.stages = list(stages)
+        self.delays = delays
+        self.history = history
+        self.compute_dtype = compute_dtype
+        self.gradient_clip_norm = gradient_clip_norm
+        device = next((p.device for stage in stages for p in stage.parameters()), torch.device("cpu"))
+        self.step_count = torch.zeros(1, dtype=torch.int64, device=device)
+        self.delayed: dict[int, DelayedStage] = {}
+        for k, (stage, delay) in enumerate(zip(stages, delays.per_stage, strict=True)):
+            if (delay or compute_dtype) and any(trainable(p) for p in stage.parameters()):
+                self.delayed[k] = DelayedStage(stage, k, delay, history, compute_dtype)
+        seeded = range(len(self.stages) if stage_seed is not None else 0)
+        self._streams = {k: RandomStream(stage_seed or 0, k, device) for k in seeded}
+        self._saved = SavedWeights([r for s in self.delayed.values() for r in s.exchanged])
+        self._audited = False
+
+    def train_step(self, x: Tensor, y: Tensor, loss: Loss, optimizer: Optimizer | Any) -> tuple[Tensor, Tensor]:
+        """One mini-batch: forward, backward, update, history.
+
+        Args:
+            x: inputs (B, ...); y: targets, as ``loss`` wants them.
+            optimizer: over the parameters of the stages; its ``step()`` is called once.
+
+        Returns:
+            The loss (scalar) and the outputs (B, ...), detached.
+        """
+        for stage in self.delayed.values():
+            stage.load(self.step_count)
+        outputs = self.forward(x)
+        value = loss(outputs, y)
+        for module in self.stages:
+            module.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        self._clip_and_collect()
+        rates = update_rates(optimizer) if self.history.consumes == "gradients" else {}
+        raw = {k: stage.scaled_gradients(rates) for k, stage in self.delayed.items()} if rates else {}
+        optimizer.step()
+        for k, stage in self.delayed.items():
+            stage.advance(self.step_count, raw.get(k))
+        self.step_count += 1
+        return value.detach(), outputs.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Forward pass with the delayed weights last loaded; audited after :meth:`audit_next` (and the first one).
+
+        Raises:
+            UserError: if a stage returns no tensor; audited: if recalled weights could not reach a backward pass.
+        """
+        if self.compute_dtype is not None and x.is_floating_point():
+            x = x.to(self.compute_dtype)
+        audit = None if self._audited or not self.delayed else self._audit(x)
+        needs_gradient = []
+        with ExitStack() as contexts:
+            if self._saved.regions:
+                contexts.enter_context(self._saved.hooks(audit.check_saved if audit else None))
+            if audit is not None:
+                contexts.enter_context(audit.alone())
+                contexts.enter_context(audit)
+            for k, stage in enumerate(self.stages):
+                needs_gradient.append(x.requires_grad)
+                x = self._run(self.delayed.get(k, stage), k, x)
+        if not self._audited:
+            self._finish_audit(audit, x, needs_gradient)
+        for delayed in self.delayed.values():
+            delayed.recall(self.step_count)
+        return x if self.compute_dtype is None else x.float()
+
+    def _audit(self, x: Tensor) -> Audit:
+        unexchanged = [region for stage in self.delayed.values() if not stage.exchanged for region in stage.regions]
+        return Audit(self._saved.regions, x, unexchanged)
+
+    def audit_next(self) -> None:
+        """Check the next forward pass again: a network may take another way by then."""
+        self._audited = False
+
+    def refill(self) -> None:
+        """Start with an empty pipeline from the latest weights: all delay lines hold them, all averages are zero."""
+        self.step_count.zero_()
+        for stage in self.delayed.values():
+            stage.refill()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Step counter, delay lines and history states: tensors, and plain values that say what they belong to."""
+        stages = {str(k): stage.state_dict() for k, stage in self.delayed.items()}
+        streams = {str(k): stream.state_dict() for k, stream in self._streams.items()}
+        return {"kind": self._kind(), "step_count": self.step_count.clone(), "stages": stages, "streams": streams}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`.
+
+        Raises:
+            UserError: if it was saved with other delays, another weight history or precision, or other weights.
+        """
+        saved, mine = state["kind"], self._kind()
+        differing = [name for name in mine if saved.get(name) != mine[name]]
+        if differing:
+            theirs, ours = ({name: kind.get(name) for name in differing} for kind in (saved, mine))
+            raise UserError(
+                f"checkpoint was saved with {theirs}, this pipeline has {ours}; resume with the same stages, delays, "
+                "weight history and precision"
+            )
+        self.step_count.copy_(state["step_count"])
+        for k, stage in self.delayed.items():
+            stage.load_state_dict(state["stages"][str(k)])
+        for k, stream in self._streams.items():
+            stream.load_state_dict(state["streams"][str(k)])
+
+    def _kind(self) -> dict[str, Any]:
+        method = f"{type(self.history).__name__} of {self.history.consumes}"
+        streams = "one per stage" if self._streams else "one"
+        return {
+            "delays": list(self.delays.per_stage),
+            "history": method,
+            "compute": str(self.compute_dtype),
+            "random numbers": streams,
+        }
+
+    def _run(self, stage: DelayedStage | nn.Module, k: int, x: Tensor) -> Tensor:
+        with self._streams[k].active() if self._streams else nullcontext():
+            y = stage(x)
+        if not isinstance(y, Tensor):
+            raise UserError(f"stage {k} returns a {type(y).__name__}; a stage maps one tensor to one tensor")
+        return y
+
+    def _finish_audit(self, audit: Audit | None, outputs: Tensor, needs_gradient: list[bool]) -> None:
+        if audit is not None:
+            audit.finish(outputs)
+        for k, stage in self.delayed.items():
+            stage.check_leaves()
+            if stage.exchanged:
+                check_intercepted(stage.exchanged, needs_gradient[k], stage.has_matrices)
+        self._audited = True
+
+    def _clip_and_collect(self) -> None:
+        for stage in self.delayed.values():
+            stage.collect_gradients()
+        if self.gradient_clip_norm is not None:
+            for module in self.stages:
+                nn.utils.clip_grad_norm_(module.parameters(), self.gradient_clip_norm)

@@ -1,0 +1,95 @@
+"""The weights of one delayed stage over time, flat: the latest ones, those of earlier updates, the history's state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerpipe2.engine.layout import Layout
+from layerpipe2.errors import UserError
+from layerpipe2.history import WeightHistory
+
+
+class DelayedWeights:
+    """What stage ``index`` remembers of its weights; all of it is updated in place.
+
+    Attributes:
+        latest: ``W(t)``, shape (N,), in the parameters' own type.
+        line: delay line, shape (d, N). Row ``t mod d`` holds ``W(t - d)`` until update ``t`` puts ``W(t)`` there; all
+            rows start as ``W(0)``, which is what the forward pass reads while the pipeline fills. A pipeline whose
+            forward pass really ran earlier needs it for exact stashing only; without it the shape is (0, N).
+        state: the state of the weight history.
+
+    Raises:
+        UserError: if the stage's parameters can't be laid out as one vector.
+    """
+
+    def __init__(
+        self, stage: nn.Module, index: int, delay: int, history: WeightHistory, *, keeps_line: bool = True
+    ) -> None:
+        self.index, self.delay, self.history = index, delay, history
+        self.layout = Layout.of(stage, index)
+        self.latest = self.layout.parameters[0].new_zeros(self.layout.size).detach()
+        self.line = self.latest.new_zeros(delay if keeps_line else 0, self.layout.size)
+        self.state = history.init(self.latest, delay) if delay else {}
+
+    def delayed(self, step: Tensor) -> Tensor:
+        """``W(max(0, t - d))``, shape (N,), before update ``t``."""
+        if not self.delay:
+            return self.latest
+        return self.line.index_select(0, step.remainder(self.delay))[0]
+
+    def scaled_gradients(self, rates: dict[nn.Parameter, float | Tensor]) -> Tensor:
+        """``lr * gradient`` of the stage, flat (N,): what the raw form of the averages takes for the update."""
+        flat = torch.zeros_like(self.latest)
+        for slot in self.layout.slots:
+            gradient = slot.parameter.grad
+            if gradient is not None and slot.parameter in rates:
+                dense = gradient.to_dense() if gradient.is_sparse else gradient
+                slot.view(flat).copy_(dense * rates[slot.parameter])
+        return flat
+
+    def keep(self, step: Tensor) -> None:
+        """Put ``W(t)`` into the delay line, while ``latest`` holds it."""
+        if len(self.line):
+            self.line.index_copy_(0, step.remainder(self.delay), self.latest[None])
+
+    def start(self) -> None:
+        """An empty pipeline: the latest weights stand in the whole delay line, the history starts anew."""
+        with torch.no_grad():
+            self.line.copy_(self.latest.expand_as(self.line))
+            for name, value in (self.history.init(self.latest, self.delay) if self.delay else {}).items():
+                self.state[name].copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Delay line, latest weights and history state, copied."""
+        history = {name: value.clone() for name, value in self.state.items()}
+        return {"latest": self.latest.clone(), "line": self.line.clone(), "history": history}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`.
+
+        Raises:
+            UserError: if it was saved with another weight history or another network.
+        """
+        mine = {"latest": self.latest, "line": self.line, **self.state}
+        theirs = {"latest": saved["latest"], "line": saved["line"], **saved["history"]}
+        if not self._fits(mine, theirs):
+            raise UserError(
+                f"checkpoint does not fit stage {self.index} (it holds {_shapes(theirs)}; this pipeline needs "
+                f"{_shapes(mine)}, or its decay is another); resume with the same network and weight history"
+            )
+        for name, tensor in mine.items():
+            tensor.copy_(theirs[name])
+
+    def _fits(self, mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+        if {name: t.shape for name, t in mine.items()} != {name: t.shape for name, t in theirs.items()}:
+            return False
+        constants = [name for name in self.history.constants if name in mine]
+        return all(torch.equal(mine[name], theirs[name].to(mine[name])) for name in constants)
+
+
+def _shapes(tensors: dict[str, Tensor]) -> str:
+    return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())

@@ -1,0 +1,29 @@
+"""What pipelined training costs: bytes, operations, and the time they take on a stated device.
+
+- ``work``: the three products of a layer's training step, and what one stage does and keeps
+- ``measure``: run a network once on the meta device and count
+- ``costs``: memory, communication, load balance and iteration bound of a partition
+- ``devices``: FLOP/s and systolic-array time models with links
+- ``partitions``: balanced contiguous stages for a number of processors
+- ``reference``: declared networks of the tables
+"""
+
+from layerpipe2.planning.costs import Costs, network_costs, stage_costs, uniform_costs
+from layerpipe2.planning.devices import Device, FlopDevice, Link, SystolicArray
+from layerpipe2.planning.measure import measure
+from layerpipe2.planning.work import Gemm, StageWork, Work
+
+__all__ = [
+    "Costs",
+    "Device",
+    "FlopDevice",
+    "Gemm",
+    "Link",
+    "StageWork",
+    "SystolicArray",
+    "Work",
+    "measure",
+    "network_costs",
+    "stage_costs",
+    "uniform_costs",
+]

@@ -1,0 +1,189 @@
+"""What a partition costs: memory per stage, bytes over each boundary, operations, and the speed they allow.
+
+Between the forward pass of a mini-batch at stage ``k`` and its backward pass there, the stage starts ``d_k`` more
+mini-batches (``d_k`` updates happen meanwhile, one per mini-batch). Its forward pass of mini-batch ``t + d_k`` runs
+before its backward pass of ``t``, else the delay were smaller by one. So at its peak the stage holds
+
+    A_k = (d_k + 1) a_k   bytes of activations,  a_k = what one mini-batch keeps for its backward pass,
+
+``K - k`` mini-batches under PipeDream's S (1F1B), ``2 (K - 1 - k) + 1`` under LayerPipe2's 2S, one without a
+pipeline. History costs ``H_k = copies(d_k) p_k`` for ``p_k`` bytes of parameters, with the copies of the strategy.
+
+**Speed.** All loops through a stage bound the period (time per mini-batch in the steady state) from below, as the
+iteration bound does for recursive filters (Parhi, VLSI DSP Systems, 1999, ch. 2): a loop's time over the mini-batches
+in it. With computation ``c_k`` and transfers ``x_k`` of boundary k per direction,
+
+    period >= max( c_k,  occupation_k,  max_k (w_k + sum_{j >= k} (c_j - w_j + 2 x_j)) / (d_k + 1) ),
+
+where ``w_j``, the time of the weight gradient, drops out where a stage sends its activation gradient before it
+computes the weight gradient (LayerPipe2), and is zero where the backward pass is one task (PipeDream, no pipeline). It
+is a bound: where slow stages and slow links alternate, the simulated schedule takes up to a tenth longer
+(``layerpipe2.planning.schedules.simulate`` gives that time itself).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from layerpipe2.delays import CONVENTIONS, Delays
+from layerpipe2.errors import UserError
+from layerpipe2.history import make_history
+from layerpipe2.planning.devices import Device
+from layerpipe2.planning.measure import measure
+from layerpipe2.planning.work import StageWork, Work
+from layerpipe2.stages import partition
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Costs of a network cut into K stages, one processor each. Bytes are those of float32.
+
+    Attributes:
+        stages: per stage, the work and the sizes of one mini-batch.
+        delays: the delays ``d_k`` in updates.
+        strategy: weight history, a name of ``layerpipe2.history.STRATEGIES``.
+        batch_size: samples per mini-batch.
+    """
+
+    stages: tuple[StageWork, ...]
+    delays: Delays
+    strategy: str = "stash"
+    batch_size: int = 1
+
+    @property
+    def parameter_bytes(self) -> tuple[int, ...]:
+        """Trainable parameters per stage, once."""
+        return tuple(stage.parameter_bytes for stage in self.stages)
+
+    @property
+    def activation_bytes(self) -> tuple[int, ...]:
+        """Stored activations per stage at the peak, ``(d_k + 1) a_k``."""
+        return tuple((d + 1) * s.saved_bytes for d, s in zip(self.delays.per_stage, self.stages, strict=True))
+
+    @property
+    def history_bytes(self) -> tuple[float, ...]:
+        """Historical weights (or their average) per stage, beside the latest weights."""
+        copies = make_history(self.strategy).copies
+        return tuple(copies(d) * s.parameter_bytes for d, s in zip(self.delays.per_stage, self.stages, strict=True))
+
+    @property
+    def memory_bytes(self) -> float:
+        """Parameters, activations and history of all stages."""
+        return sum(self.parameter_bytes) + sum(self.activation_bytes) + sum(self.history_bytes)
+
+    @property
+    def boundary_bytes(self) -> tuple[int, ...]:
+        """Per boundary and mini-batch: the activation forward and its gradient, as large, back (K - 1,)."""
+        return tuple(2 * stage.output_bytes for stage in self.stages[:-1])
+
+    @property
+    def flops(self) -> tuple[float, ...]:
+        """Operations per stage and mini-batch, forward and backward."""
+        return tuple(stage.total.flops for stage in self.stages)
+
+    def seconds(self, device: Device) -> tuple[float, ...]:
+        """Computation ``c_k`` per stage and mini-batch."""
+        return tuple(device.seconds(stage.total) for stage in self.stages)
+
+    def balance(self, device: Device | None = None) -> float:
+        """Load balance, mean over maximum of the stages' times (of their operations without a device), in (0, 1]."""
+        loads = self.flops if device is None else self.seconds(device)
+        return sum(loads) / len(loads) / max(loads) if max(loads) else 1.0
+
+    def period(self, device: Device) -> float:
+        """The iteration bound: least time in s per mini-batch in the steady state."""
+        busy = [device.occupation(size / 2) for size in self.boundary_bytes]
+        split = self.delays.convention == "layerpipe2"
+        after = [device.seconds(stage.weight) if split else 0.0 for stage in self.stages]
+        computing = self.seconds(device)
+        bound, loop = max((*computing, *busy)), 0.0
+        for k in reversed(range(len(self.stages))):
+            loop += computing[k] - after[k]
+            loop += 2 * (busy[k] + device.latency) if k < len(busy) else 0.0
+            bound = max(bound, (after[k] + loop) / (self.delays.per_stage[k] + 1))
+        return bound
+
+    def speedup(self, device: Device) -> float:
+        """Speed over one processor that does all stages, without communication; at most K."""
+        return sum(self.seconds(device)) / self.period(device)
+
+    def utilisation(self, device: Device) -> float:
+        """Mean share of time in which the K processors compute, in (0, 1]."""
+        return self.speedup(device) / len(self.stages)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per stage: stage, delay, the bytes of each kind, boundary bytes and the three kinds of FLOPs."""
+        boundary = (*self.boundary_bytes, 0)
+        return [
+            {
+                "stage": k,
+                "delay": self.delays.per_stage[k],
+                "parameter_bytes": stage.parameter_bytes,
+                "activation_bytes": self.activation_bytes[k],
+                "history_bytes": self.history_bytes[k],
+                "boundary_bytes": boundary[k],
+                "forward_flops": stage.forward.flops,
+                "activation_gradient_flops": stage.activation.flops,
+                "weight_gradient_flops": stage.weight.flops,
+            }
+            for k, stage in enumerate(self.stages)
+        ]
+
+
+def network_costs(
+    units: Sequence[nn.Module],
+    input_shape: Sequence[int],
+    group_size: int,
+    strategy: str = "stash",
+    convention: str = "layerpipe2",
+    batch_size: int = 1,
+) -> Costs:
+    """Costs of a network in groups of ``group_size`` units; ``sequential`` is one stage without delay.
+
+    The units may live on any device: nothing is computed and no weight is copied.
+
+    Args:
+        units: the network as a flat list, input side first.
+        input_shape: one sample's shape without the batch, for example (3, 32, 32).
+        group_size: units per stage.
+        strategy: weight history.
+        convention: delay law, a key of ``layerpipe2.delays.CONVENTIONS``.
+        batch_size: samples per mini-batch.
+
+    Raises:
+        UserError: on any value out of its range, naming it.
+    """
+    if strategy == "sequential":
+        group_size, convention = len(units), "none"
+    return stage_costs(partition(units, group_size), input_shape, strategy, convention, batch_size)
+
+
+def stage_costs(
+    stages: Sequence[nn.Module],
+    input_shape: Sequence[int],
+    strategy: str = "stash",
+    convention: str = "layerpipe2",
+    batch_size: int = 1,
+) -> Costs:
+    """Costs of given stages, see :func:`network_costs`."""
+    if convention not in CONVENTIONS:
+        raise UserError(f"unknown delay convention {convention!r}; choose one of {', '.join(CONVENTIONS)}")
+    make_history(strategy)
+    work = measure(stages, input_shape, batch_size)
+    return Costs(work, CONVENTIONS[convention](len(work)), strategy, batch_size)
+
+
+def uniform_costs(
+    stages: int, forward: float = 1, activation: float = 1, weight: float = 1, message_bytes: int = 0
+) -> Costs:
+    """Equal stages with given operations per pass: on ``FlopDevice(1)`` they are the passes' times. For studies."""
+    if isinstance(stages, bool) or not isinstance(stages, int) or stages < 1:
+        raise UserError(f"number of stages is {stages!r}; give an integer of at least 1")
+    stage = StageWork(
+        Work(forward), Work(activation), Work(weight), input_bytes=message_bytes, output_bytes=message_bytes
+    )
+    return Costs((stage,) * stages, Delays.layerpipe2(stages))

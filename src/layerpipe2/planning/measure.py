@@ -1,0 +1,139 @@
+"""Measure a stage's work by running it once on torch's meta device: shapes flow, no number is computed.
+
+FLOPs are those that torch's own counter finds in the operations that autograd really runs. The two gradients are
+told apart by asking for them: the gradient of the input alone runs the activation gradients of all layers, the
+gradient of input and parameters runs both; the difference is the weight gradients'. What the forward pass keeps is
+what autograd saves, each storage once, without parameters and buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from layerpipe2.errors import UserError
+from layerpipe2.planning.work import Gemm, StageWork, Work
+
+_Layer = tuple[Gemm, Gemm | None, Gemm]
+
+
+def measure(stages: Sequence[nn.Module], input_shape: Sequence[int], batch_size: int) -> tuple[StageWork, ...]:
+    """Work of every stage for one mini-batch of float32 inputs (batch_size, *input_shape).
+
+    Raises:
+        UserError: on a batch size below 1, or a stage that refuses its input's shape.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise UserError(f"batch size is {batch_size!r}; give an integer of at least 1")
+    x = torch.empty(batch_size, *input_shape, device="meta")
+    found = []
+    for number, stage in enumerate(stages):
+        try:
+            y, work = _measure_stage(stage, x, first=number == 0)
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"stage {number} cannot take an input of shape {list(x.shape)} ({reason}); "
+                "give the input shape that the network was built for"
+            ) from None
+        found.append(work)
+        x = y
+    return tuple(found)
+
+
+def _measure_stage(stage: nn.Module, x: Tensor, first: bool) -> tuple[Tensor, StageWork]:
+    state = _on_meta(stage)
+    weights = [p for name, p in state.items() if p.requires_grad]
+    saved: list[Tensor] = []
+    layers: list[_Layer] = []
+    source = x.detach().requires_grad_(not first)
+    keep = torch.autograd.graph.saved_tensors_hooks(lambda t: _kept(saved, t), lambda t: t)
+    with _Layers(stage, layers), keep, FlopCounterMode(display=False) as forward:
+        y = torch.func.functional_call(stage, state, (source,), tie_weights=False)
+    activation, weight = _gradient_flops(stage, state, x, first)
+    # torch's counter (2.13) takes a grouped weight gradient for an ungrouped one: groups times too many operations.
+    weight -= sum((gemm.count - 1) * gemm.flops for _, _, gemm in layers) if weights else 0
+    gemms = zip(*layers, strict=True) if layers else iter(((), (), ()))
+    products = [tuple(g for g in pass_ if g is not None) for pass_ in gemms]
+    work = StageWork(
+        Work(forward.get_total_flops(), products[0]),
+        Work(activation, products[1]),
+        Work(weight, products[2] if weights else ()),
+        parameter_bytes=sum(_size(p) for p in weights),
+        saved_bytes=_saved_bytes(saved, state.values()),
+        input_bytes=_size(x),
+        output_bytes=_size(y),
+    )
+    return y.detach(), work
+
+
+def _on_meta(stage: nn.Module) -> dict[str, Tensor]:
+    parameters = {
+        n: torch.empty_like(p, device="meta").requires_grad_(p.requires_grad) for n, p in stage.named_parameters()
+    }
+    return parameters | {name: torch.empty_like(b, device="meta") for name, b in stage.named_buffers()}
+
+
+def _gradient_flops(stage: nn.Module, state: dict[str, Tensor], x: Tensor, first: bool) -> tuple[int, int]:
+    """FLOPs of the activation gradients and of the weight gradients."""
+    weights = [p for p in state.values() if p.requires_grad]
+    source = x.detach().requires_grad_(True)
+    y = torch.func.functional_call(stage, state, (source,), tie_weights=False)
+    activation = _backward_flops(y, [source])
+    both = _backward_flops(y, [source, *weights])
+    weight = both - activation
+    if first and weights:
+        y = torch.func.functional_call(stage, state, (x.detach(),), tie_weights=False)
+        activation = _backward_flops(y, weights) - weight
+    return (0 if first and not weights else activation), weight
+
+
+def _backward_flops(y: Tensor, inputs: list[Tensor]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        torch.autograd.grad(y, inputs, torch.empty_like(y), retain_graph=True, allow_unused=True)
+    return int(counter.get_total_flops())
+
+
+class _Layers:
+    """While it is entered, lists the three products of every Linear and Conv layer that runs."""
+
+    def __init__(self, stage: nn.Module, layers: list[_Layer]) -> None:
+        kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        self._modules = [m for m in stage.modules() if isinstance(m, kinds)]
+        self._layers, self._handles = layers, list[Any]()
+
+    def __enter__(self) -> None:
+        self._handles = [m.register_forward_hook(self._record) for m in self._modules]
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _record(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        count = getattr(module, "groups", 1)
+        n, k = weight.shape[0] // count, weight[0].numel()
+        m = output.numel() // weight.shape[0]
+        back = Gemm(m, k, n, count) if inputs[0].requires_grad else None
+        self._layers.append((Gemm(m, n, k, count), back, Gemm(k, n, m, count)))
+
+
+def _kept(saved: list[Tensor], tensor: Tensor) -> Tensor:
+    saved.append(tensor)
+    return tensor
+
+
+def _saved_bytes(saved: Sequence[Tensor], owned: Any) -> int:
+    # Meta tensors have no address; the storage object behind them tells views of one tensor from other tensors.
+    ignored = {p.untyped_storage()._cdata for p in owned}
+    storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in saved}
+    return sum(size for key, size in storages.items() if key not in ignored)
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

@@ -1,0 +1,134 @@
+"""How long every layer takes on this machine: real training steps, timed layer by layer."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from layerpipe2.distributed.process_stage import LocalStage
+from layerpipe2.errors import UserError
+from layerpipe2.history import WeightHistory
+from layerpipe2.planning import StageWork, Work, measure
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+_Times = tuple[list[float], list[float], list[float]]
+
+
+def profile(
+    units: Sequence[nn.Module],
+    x: Tensor,
+    make_optimizer: MakeOptimizer | None = None,
+    *,
+    history: WeightHistory | None = None,
+    repeats: int = 9,
+    warmup: int = 2,
+) -> tuple[StageWork, ...]:
+    """Time real training steps of float32 units, layer by layer, with the current number of threads.
+
+    Args:
+        units: the network as a flat list, input side first; copied, so that they stay as they are.
+        x: one mini-batch of inputs (B, ...), on the units' device.
+        make_optimizer: parameters -> optimizer; its update then counts too.
+        history: time the units as a pipeline's process runs those of delayed stages, with this weight history.
+        repeats: timed steps, of which the median counts for every unit on its own.
+        warmup: steps before them.
+
+    Returns:
+        One item per unit: median seconds in ``forward``, in ``activation`` (the whole backward pass) and in
+        ``weight`` (the update, which starts when the gradient is already on its way); sizes in bytes.
+
+    Raises:
+        UserError: on counts out of range, a history without an optimizer, or a unit that refuses its input.
+    """
+    if history is not None and make_optimizer is None:
+        raise UserError("a weight history records an optimizer's updates; give make_optimizer, too")
+    for name, value, least in (("repeats", repeats, 1), ("warmup", warmup, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UserError(f"{name} of the profile is {value!r}; give an integer of at least {least}")
+    sizes = measure(units, x.shape[1:], x.shape[0])
+    parts = [_part(k, copy.deepcopy(unit), make_optimizer, history) for k, unit in enumerate(units)]
+    steps = [_step(parts, x) for _ in range(warmup + repeats)][warmup:]
+    found = []
+    for number, size in enumerate(sizes):
+        forward, backward, update = (Work(statistics.median(step[kind][number] for step in steps)) for kind in range(3))
+        found.append(replace(size, forward=forward, activation=backward, weight=update))
+    return tuple(found)
+
+
+class _Part(Protocol):
+    """A unit that takes its turn in a training step; ``distributed.process_stage.LocalStage`` is one."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]: ...
+    def backward(self, gradient: Tensor | None) -> Tensor | None: ...
+    def finish_backward(self) -> None: ...
+    def update(self) -> None: ...
+
+
+class _Plain:
+    """A unit as ordinary training runs it."""
+
+    def __init__(self, unit: nn.Module, index: int, optimizer: Optimizer | None) -> None:
+        self._unit, self._index, self._optimizer = unit, index, optimizer
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        self._x = x.detach().requires_grad_(self._index > 0)
+        self._y: Tensor = self._unit(self._x)
+        return self._y, None
+
+    def backward(self, gradient: Tensor | None) -> Tensor | None:
+        if self._y.requires_grad:
+            self._y.backward(gradient)  # type: ignore[no-untyped-call]
+        return self._x.grad
+
+    def finish_backward(self) -> None:
+        """Nothing is left to do."""
+
+    def update(self) -> None:
+        if self._optimizer is not None:
+            self._optimizer.step()
+        self._unit.zero_grad(set_to_none=True)
+
+
+_DELAY = 2  # of a stage with one behind it; what a history does per update is the same for every delay
+
+
+def _part(index: int, unit: nn.Module, make: MakeOptimizer | None, history: WeightHistory | None) -> _Part:
+    parameters = [p for p in unit.parameters() if p.requires_grad]
+    optimizer = make(parameters) if make is not None and parameters else None
+    if history is None:
+        return _Plain(unit, index, optimizer)
+    return LocalStage(unit, index, _DELAY, history, optimizer, seed=0)
+
+
+def _step(parts: Sequence[_Part], x: Tensor) -> _Times:
+    """One training step; seconds per unit of forward pass, backward pass and update."""
+    forward, backward, update = list[float](), list[float](), list[float]()
+    for part in parts:
+        start = _now(x)
+        x, _ = part.forward(x)
+        forward.append(_now(x) - start)
+    gradient: Tensor | None = torch.full_like(x, 1 / x.numel())
+    for part in reversed(parts):
+        start = _now(x)
+        gradient = part.backward(gradient)
+        part.finish_backward()
+        backward.append(_now(x) - start)
+    for part in parts:
+        start = _now(x)
+        part.update()
+        update.append(_now(x) - start)
+    return forward, backward[::-1], update
+
+
+def _now(x: Tensor) -> float:
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return time.perf_counter()

@@ -1,0 +1,107 @@
+"""A schedule is data: for every processor, the list of actions that it does, in order.
+
+An action is a kind of work on one stage and one (micro- or mini-)batch:
+
+    F   forward pass                      B1  first half of the activation gradient (rounded up)
+    B   activation gradient               B2  second half, which LayerPipe may give to the layer below
+    W   weight gradient and update        BW  the whole backward pass as one task: what comes out, comes out at its end
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+Kind = Literal["F", "B", "W", "BW", "B1", "B2"]
+Task = tuple[Kind, int]
+"""What is done every batch: kind and stage."""
+
+KINDS: tuple[Kind, ...] = ("F", "B", "W", "BW", "B1", "B2")
+BACKWARD: tuple[frozenset[Kind], ...] = (frozenset({"B", "W"}), frozenset({"BW"}), frozenset({"B1", "B2", "W"}))
+"""The sets of kinds that make a whole backward pass of a stage."""
+
+
+class Action(NamedTuple):
+    """One step of a processor."""
+
+    kind: Kind
+    stage: int
+    batch: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} of stage {self.stage}, batch {self.batch}"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Actions of all processors. Check it with ``layerpipe2.planning.schedules.validate``.
+
+    Attributes:
+        name: for messages and drawings.
+        processors: per processor its actions in order.
+        num_stages: K; each stage does its forward and backward pass once per batch.
+        num_batches: number of (micro-)batches.
+        batches_per_update: 1 where every batch updates the weights; more for synchronous schedules.
+        compound: stages of several layers whose W needs what B computes inside the stage, where these two are apart.
+        weight_lag: for a task away from its stage's W: how many batches before its own the update lies that it reads.
+    """
+
+    name: str
+    processors: tuple[tuple[Action, ...], ...]
+    num_stages: int
+    num_batches: int
+    batches_per_update: int = 1
+    compound: frozenset[int] = frozenset()
+    weight_lag: Mapping[Task, int] = field(default_factory=dict)
+
+    @property
+    def num_processors(self) -> int:
+        """Number of processors P."""
+        return len(self.processors)
+
+    @cached_property
+    def home(self) -> dict[Task, int]:
+        """The processor of each task."""
+        return {(a.kind, a.stage): p for p, actions in enumerate(self.processors) for a in actions}
+
+    def delays(self) -> tuple[int, ...]:
+        """Per stage, the largest number of updates that miss in the weights which a forward pass reads.
+
+        In optimizer updates: batch ``t`` would read the weights after ``t // batches_per_update`` updates if nothing
+        were pipelined. Where F and W share a processor their order tells; elsewhere the lag with which F is fed.
+        """
+        done = [0] * self.num_stages
+        worst = [max(0, self.weight_lag.get(("F", k), 1) - 1) for k in range(self.num_stages)]
+        for action in (a for actions in self.processors for a in actions):
+            if action.kind in ("W", "BW"):
+                done[action.stage] += 1
+            elif action.kind == "F" and ("F", action.stage) not in self.weight_lag:
+                late = action.batch // self.batches_per_update - done[action.stage] // self.batches_per_update
+                worst[action.stage] = max(worst[action.stage], late)
+        return tuple(worst)
+
+    def grid(self, first: int = 0, last: int | None = None, mark: tuple[int, int] | None = None) -> str:
+        """Steps ``first`` to ``last`` as text, a row per processor; ``mark`` (processor, step) is put in > <.
+
+        ``F3`` is batch 3 of the processor's only stage, ``F3@5`` that of stage 5 where it has several.
+        """
+        longest = max((len(actions) for actions in self.processors), default=0)
+        last = longest if last is None else min(last, longest)
+        table = [["step", *map(str, range(first, last))]]
+        for p, actions in enumerate(self.processors):
+            several = len({a.stage for a in actions}) > 1
+            cells = [_cell(actions, step, several) for step in range(first, last)]
+            if mark and mark[0] == p and first <= mark[1] < last:
+                cells[mark[1] - first] = f">{cells[mark[1] - first]}<"
+            table.append([f"processor {p}", *cells])
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table)
+
+
+def _cell(actions: Sequence[Action], step: int, several: bool) -> str:
+    if step >= len(actions):
+        return ""
+    kind, stage, batch = actions[step]
+    return f"{kind}{batch}@{stage}" if several else f"{kind}{batch}"

@@ -1,0 +1,145 @@
+"""Schedules with whole stages per processor: GPipe, 1F1B, interleaved 1F1B, PipeDream, zero-bubble H1.
+
+Sources: GPipe (Huang et al. 2019, arXiv 1811.06965); PipeDream (Narayanan et al. 2019, doi 10.1145/3341301.3359646);
+interleaved 1F1B (Narayanan et al. 2021, arXiv 2104.04473); ZB-H1 (Qi et al. 2023, arXiv 2401.10241, section 2.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from layerpipe2.errors import UserError
+from layerpipe2.planning.schedules.actions import Action, Kind, Schedule
+
+
+def check_counts(name: str, stages: int, processors: int, batches: int) -> None:
+    """Refuse counts below 1 and more processors than stages.
+
+    Raises:
+        UserError: naming the schedule and the count.
+    """
+    for what, count in (("stages", stages), ("processors", processors), ("batches", batches)):
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise UserError(f"schedule '{name}': number of {what} is {count!r}; give an integer of at least 1")
+
+
+def check_one_each(name: str, stages: int, processors: int, batches: int) -> None:
+    """Refuse anything but one stage per processor."""
+    check_counts(name, stages, processors, batches)
+    if processors > stages:
+        raise UserError(
+            f"schedule '{name}': {processors} processors, but only {stages} stages; cut the network into more stages "
+            f"or give at most {stages} processors"
+        )
+    if processors < stages:
+        raise UserError(
+            f"schedule '{name}': {stages} stages on {processors} processors; group the layers into {processors} "
+            "stages, or choose 'interleaved'"
+        )
+
+
+def gpipe(stages: int, processors: int, batches: int) -> Schedule:
+    """All forward passes, then all backward passes in reverse order, then one update."""
+    check_one_each("gpipe", stages, processors, batches)
+    rows = tuple(
+        tuple(Action("F", p, m) for m in range(batches)) + tuple(Action("BW", p, m) for m in reversed(range(batches)))
+        for p in range(processors)
+    )
+    return Schedule("gpipe", rows, stages, batches, batches)
+
+
+def one_f_one_b(stages: int, processors: int, batches: int) -> Schedule:
+    """Synchronous 1F1B: ``P - 1 - p`` forward passes ahead, then forward and backward by turns; one update."""
+    check_one_each("1f1b", stages, processors, batches)
+    rows = tuple(_by_turns(p, processors - 1 - p, batches) for p in range(processors))
+    return Schedule("1f1b", rows, stages, batches, batches)
+
+
+def pipedream(stages: int, processors: int, batches: int) -> Schedule:
+    """1F1B without synchronisation: the same order, an update after every mini-batch; delays S."""
+    check_one_each("pipedream", stages, processors, batches)
+    return replace(one_f_one_b(stages, processors, batches), name="pipedream", batches_per_update=1)
+
+
+def _by_turns(stage: int, ahead: int, batches: int) -> tuple[Action, ...]:
+    ahead = min(ahead, batches)
+    row = [Action("F", stage, m) for m in range(ahead)]
+    for m in range(batches):
+        if m + ahead < batches:
+            row.append(Action("F", stage, m + ahead))
+        row.append(Action("BW", stage, m))
+    return tuple(row)
+
+
+def zb_h1(stages: int, processors: int, batches: int) -> Schedule:
+    """Zero-bubble H1: 1F1B with the backward pass cut in two, W of processor p put off by p mini-batches.
+
+    B sends the gradient on at once, and the W that were put off fill the gaps of draining; with equal times of F, B
+    and W a third of 1F1B's idle time is left, and no stage holds more mini-batches than P.
+    """
+    check_one_each("zb-h1", stages, processors, batches)
+    rows = tuple(tuple(_weights_later(p, processors - 1 - p, batches)) for p in range(processors))
+    return Schedule("zb-h1", rows, stages, batches, batches)
+
+
+def _weights_later(stage: int, ahead: int, batches: int) -> Iterator[Action]:
+    ahead = min(ahead, batches)
+    yield from (Action("F", stage, m) for m in range(ahead))
+    for m in range(batches):
+        if m + ahead < batches:
+            yield Action("F", stage, m + ahead)
+        yield Action("B", stage, m)
+        if m >= stage:
+            yield Action("W", stage, m - stage)
+    yield from (Action("W", stage, m) for m in range(max(0, batches - stage), batches))
+
+
+def interleaved(stages: int, processors: int, batches: int) -> Schedule:
+    """Interleaved 1F1B: stage s on processor s mod P; each processor has stages / P chunks of the network.
+
+    Raises:
+        UserError: unless stages and batches are multiples of processors.
+    """
+    check_counts("interleaved", stages, processors, batches)
+    if processors > stages:
+        check_one_each("interleaved", stages, processors, batches)
+    for what, count in (("stages", stages), ("batches", batches)):
+        if count % processors:
+            raise UserError(
+                f"schedule 'interleaved': {count} {what} on {processors} processors; give a multiple of {processors}"
+            )
+    rows = tuple(tuple(_chunks_by_turns(p, processors, stages // processors, batches)) for p in range(processors))
+    return Schedule("interleaved", rows, stages, batches, batches)
+
+
+def _chunks_by_turns(p: int, processors: int, chunks: int, batches: int) -> Iterator[Action]:
+    total = chunks * batches
+    ahead = 0 if chunks == 1 else (chunks - 1) * processors
+    ahead = min(total, ahead + (1 if chunks == 1 else 2) * (processors - 1 - p))
+
+    def step(kind: Kind, i: int) -> Action:
+        # Groups of P batches pass a processor's chunks one after the other; backward in reverse.
+        chunk = i // processors % chunks
+        chunk = chunk if kind == "F" else chunks - 1 - chunk
+        return Action(kind, chunk * processors + p, i // (processors * chunks) * processors + i % processors)
+
+    yield from (step("F", i) for i in range(ahead))
+    for i in range(total):
+        if i + ahead < total:
+            yield step("F", i + ahead)
+        yield step("BW", i)
+
+
+def repeat(schedule: Schedule, updates: int) -> Schedule:
+    """A synchronous schedule for several updates: each processor goes on as soon as it has finished its own part.
+
+    Raises:
+        UserError: if ``updates`` is not an integer of at least 1.
+    """
+    check_counts(schedule.name, schedule.num_stages, schedule.num_processors, updates)
+    count = schedule.num_batches
+    rows = tuple(
+        tuple(a._replace(batch=a.batch + u * count) for u in range(updates) for a in row) for row in schedule.processors
+    )
+    return replace(schedule, processors=rows, num_batches=updates * count)

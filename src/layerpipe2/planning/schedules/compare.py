@@ -1,0 +1,122 @@
+"""Schedules against each other: every declared network, number of processors and schedule, on one device model.
+
+All schedules run the same (micro-)batches. The stages of all but LayerPipe are the best contiguous cut of the units
+for the slowest stage or link; interleaved has two stages per processor. Synchronous schedules update every 4 P
+micro-batches and lose the time of filling and draining each time; the others update after each batch. PipeDream runs
+without its data-parallel replicas of a stage. Speed is batches per second in the steady state, relative to PipeDream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+
+from layerpipe2.delays import Delays
+from layerpipe2.errors import UserError
+from layerpipe2.planning.costs import Costs
+from layerpipe2.planning.devices import Device, Link, SystolicArray
+from layerpipe2.planning.measure import measure
+from layerpipe2.planning.partitions import chain_cuts, merge
+from layerpipe2.planning.reference import REFERENCE, reference
+from layerpipe2.planning.schedules.builders import repeat
+from layerpipe2.planning.schedules.layerpipe import layerpipe
+from layerpipe2.planning.schedules.registry import SCHEDULES, build_schedule
+from layerpipe2.planning.schedules.simulator import simulate
+from layerpipe2.planning.schedules.timeline import Timeline
+
+SYNCHRONOUS = ("gpipe", "1f1b", "interleaved", "zb-h1")
+BATCH = 32
+"""Samples per (micro-)batch in the tables."""
+DEVICE = SystolicArray(128, 128, "os", 1e9, Link(64e9, 1e-6))
+"""The declared processor: 128 x 128 cells, output stationary, 1 GHz; links of 64 GB/s each way and 1 us."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network, number of processors and schedule.
+
+    Attributes:
+        network: key of ``layerpipe2.planning.reference.REFERENCE``.
+        processors: offered; ``used`` is less where the schedule has not enough units.
+        period: time in s per batch in the steady state.
+        speed: over PipeDream with as many processors.
+        utilisation: mean share of time in which the offered processors compute, steady state.
+        megabytes: sent over all links per batch, 10^6 bytes.
+    """
+
+    network: str
+    processors: int
+    schedule: str
+    used: int
+    period: float
+    speed: float
+    utilisation: float
+    megabytes: float
+
+
+def compare(
+    networks: Iterable[str] = tuple(REFERENCE),
+    processors: Iterable[int] = range(3, 10),
+    schedules: Sequence[str] = tuple(SCHEDULES),
+    device: Device = DEVICE,
+    batch_size: int = BATCH,
+) -> list[dict[str, object]]:
+    """The table; a schedule is left out where it cannot use the network (interleaved with less than 2 P units).
+
+    Raises:
+        UserError: on an unknown network or schedule, or no processors.
+    """
+    counts = list(processors)
+    for schedule in schedules:
+        if schedule not in SCHEDULES:
+            raise UserError(f"unknown schedule '{schedule}'; choose one of {', '.join(SCHEDULES)}")
+    for count in counts:
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise UserError(f"number of processors is {count!r}; give integers of at least 1")
+    rows = []
+    for name in networks:
+        units = unit_costs(name, batch_size)
+        for count in counts:
+            base = run("pipedream", units, count, device)
+            for schedule in schedules:
+                if schedule != "interleaved" or 2 * count <= len(units.stages):
+                    line = base if schedule == "pipedream" else run(schedule, units, count, device)
+                    rows.append(asdict(_row(name, schedule, count, line, base)))
+    return rows
+
+
+@cache
+def unit_costs(network: str, batch_size: int) -> Costs:
+    """Costs of a reference network with a stage per unit."""
+    declared = reference(network)
+    work = measure(declared.units(), declared.input_shape, batch_size)
+    return Costs(work, Delays.none(len(work)), batch_size=batch_size)
+
+
+def run(schedule: str, units: Costs, processors: int, device: Device) -> Timeline:
+    """Simulate a schedule of the table on a network given by its units' costs."""
+    if schedule == "layerpipe":
+        plan = layerpipe(len(units.stages), processors, 16 * processors, units, device)
+        return simulate(plan, units, device)
+    used = min(processors, len(units.stages))
+    stages = 2 * used if schedule == "interleaved" else used
+    costs = grouped(units, stages, device)
+    if schedule in SYNCHRONOUS:
+        return simulate(repeat(build_schedule(schedule, stages, used, 4 * used), 3), costs, device)
+    return simulate(build_schedule(schedule, stages, used, 16 * used), costs, device)
+
+
+def grouped(units: Costs, stages: int, device: Device) -> Costs:
+    """The costs of the best contiguous cut into ``stages``."""
+    cuts = [(float(s.output_bytes), float(s.output_bytes)) for s in units.stages[:-1]]
+    starts = chain_cuts(units.seconds(device), cuts, stages, device.occupation)
+    return replace(units, stages=merge(units.stages, starts), delays=Delays.none(stages))
+
+
+def _row(network: str, schedule: str, processors: int, line: Timeline, base: Timeline) -> Row:
+    used = line.schedule.num_processors
+    return Row(
+        network, processors, schedule, used, line.period, base.period / line.period,
+        line.steady_utilisation * used / processors, line.bytes_per_batch / 1e6,
+    )  # fmt: skip

@@ -1,0 +1,90 @@
+"""LayerPipe (Unnikrishnan and Parhi 2021, arXiv 2108.06629), as its abstract tells it; the full text is not at hand.
+
+*Intra-layer*: weight and activation gradient of a layer are separate tasks that may run on different processors.
+*Inter-layer*: the activation gradient is cut into two halves (of the layer's input channels) that two consecutive
+layers share. **Our own reading** of how that becomes a schedule: the tasks of all layers form one chain,
+
+    F0 B0 | W0 || B2 | B1 | F | W || B2 | B1 | F | W || ...       (layer 0 has no input gradient to hand on)
+
+and a processor takes a run of it; ``|`` and ``||`` are the places where it may be cut, where PipeDream has only ``||``.
+Cutting beside B2 gives half of a layer's activation gradient to the layer below. The cuts are chosen as PipeDream's
+(:func:`layerpipe2.planning.partitions.chain_cuts`), and every byte that the finer cut sends is counted: gradients,
+inputs for a weight gradient elsewhere, and updated weights to wherever they are read. A unit of several layers (a
+residual block) is not cut into halves, since their parts would need each other's inner gradients.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from layerpipe2.errors import UserError
+from layerpipe2.planning.costs import Costs, uniform_costs
+from layerpipe2.planning.devices import Device, FlopDevice
+from layerpipe2.planning.partitions import Cut, chain_cuts
+from layerpipe2.planning.schedules.actions import Schedule, Task
+from layerpipe2.planning.schedules.builders import check_counts
+from layerpipe2.planning.schedules.periodic import periodic
+from layerpipe2.planning.schedules.simulator import task_seconds
+from layerpipe2.planning.work import StageWork
+
+_Item = tuple[tuple[Task, ...], Cut]
+"""Tasks that are not cut apart, and what crosses the place after them."""
+
+
+def layerpipe(
+    stages: int, processors: int, batches: int, costs: Costs | None = None, device: Device | None = None
+) -> Schedule:
+    """LayerPipe's schedule: a stage per layer, and up to about four processors per layer.
+
+    Args:
+        stages: number of layers.
+        processors: number of processors.
+        batches: number of mini-batches, one update each.
+        costs, device: for the placement, of the single layers; by default all passes of all layers take the same time.
+
+    Raises:
+        UserError: on counts out of range, or more processors than tasks.
+    """
+    check_counts("layerpipe", stages, processors, batches)
+    costs, device = costs or uniform_costs(stages), device or FlopDevice(1.0)
+    if len(costs.stages) != stages:
+        raise UserError(
+            f"schedule 'layerpipe' has {stages} stages, but the costs are of {len(costs.stages)}; match them"
+        )
+    items = [item for k, stage in enumerate(costs.stages) for item in _items(k, stage)]
+    if processors > len(items):
+        few = f"{processors} processors, but {stages} layers give only {len(items)} tasks; give at most {len(items)}"
+        raise UserError(f"schedule 'layerpipe': {few} processors")
+    loads = [sum(task_seconds(kind, costs.stages[k], device) for kind, k in tasks) for tasks, _ in items]
+    starts = chain_cuts(loads, [cut for _, cut in items[:-1]], processors, device.occupation)
+    home = {task: p for p, (a, b) in enumerate(pairwise(starts)) for tasks, _ in items[a:b] for task in tasks}
+    compound = frozenset(k for k, stage in enumerate(costs.stages) if not stage.single_layer)
+    return periodic("layerpipe", _joined(home), stages, batches, compound)
+
+
+def _items(k: int, stage: StageWork) -> list[_Item]:
+    came, went = stage.input_bytes, stage.output_bytes
+    weights, saved = stage.parameter_bytes, stage.saved_bytes
+    end: _Item = ((("W", k),), (went, went))
+    # What crosses between F and W: the next layer's input and what W needs of F; back, the gradient and the update.
+    needs = came if stage.single_layer else 2 * saved
+    forward: Cut = (went + needs, went + weights)
+    if k == 0:
+        return [((("F", k), ("B", k)), forward), end]
+    if not stage.single_layer:
+        return [((("B", k),), (came + saved, saved + went + weights)), ((("F", k),), forward), end]
+    halves: list[_Item] = [
+        ((("B2", k),), (came, went + came / 2 + weights / 2)),
+        ((("B1", k),), (came, went + weights)),
+    ]
+    return [*halves, ((("F", k),), forward), end]
+
+
+def _joined(home: dict[Task, int]) -> dict[Task, int]:
+    """Two halves on one processor are one activation gradient."""
+    whole = [k for kind, k in home if kind == "B1" and home["B2", k] == home["B1", k]]
+    joined = dict(home)
+    for k in whole:
+        joined["B", k] = joined.pop(("B1", k))
+        del joined["B2", k]
+    return joined

@@ -1,0 +1,130 @@
+"""Event-driven simulation of a schedule: when each action runs, given the costs of its stage and a device.
+
+Every processor does its actions in the given order, each as soon as the one before is done and its inputs have
+arrived. A result that another processor needs is sent when its action ends, once to each processor that needs it,
+over the link of this ordered pair: messages of one link follow each other, computing goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Callable
+from typing import NamedTuple
+
+from layerpipe2.errors import UserError
+from layerpipe2.planning.costs import Costs
+from layerpipe2.planning.devices import Device
+from layerpipe2.planning.schedules.actions import Action, Kind, Schedule, Task
+from layerpipe2.planning.schedules.edges import edges, payload_bytes
+from layerpipe2.planning.schedules.timeline import Event, Timeline
+from layerpipe2.planning.schedules.validate import validate
+from layerpipe2.planning.work import StageWork, Work
+
+_WORK: dict[Kind, Callable[[StageWork], Work]] = {
+    "F": lambda s: s.forward,
+    "B": lambda s: s.activation,
+    "W": lambda s: s.weight,
+    "BW": lambda s: s.activation + s.weight,
+    "B1": lambda s: s.activation.halves()[0],
+    "B2": lambda s: s.activation.halves()[1],
+}
+
+
+def task_seconds(kind: Kind, stage: StageWork, device: Device) -> float:
+    """Time in s of a task for one batch."""
+    return device.seconds(_WORK[kind](stage))
+
+
+class _Use(NamedTuple):
+    """A consumer of a task's result: after ``lag`` batches, on ``processor``; ``tensor`` tells messages apart."""
+
+    task: Task
+    lag: int
+    processor: int
+    tensor: str
+    size: float
+
+
+def simulate(schedule: Schedule, costs: Costs, device: Device) -> Timeline:
+    """Run ``schedule`` with the work and the sizes of ``costs`` on processors of kind ``device``.
+
+    Raises:
+        ScheduleError: if the schedule cannot run.
+        UserError: if the costs are those of another number of stages.
+    """
+    validate(schedule)
+    if len(costs.stages) != schedule.num_stages:
+        raise UserError(
+            f"schedule '{schedule.name}' has {schedule.num_stages} stages, but the costs are of {len(costs.stages)}; "
+            "build both for the same stages"
+        )
+    return _Run(schedule, costs, device).run()
+
+
+class _Run:
+    def __init__(self, schedule: Schedule, costs: Costs, device: Device) -> None:
+        self.schedule, self.device = schedule, device
+        self.seconds = {t: task_seconds(t[0], costs.stages[t[1]], device) for t in schedule.home}
+        self.uses: dict[Task, list[_Use]] = defaultdict(list)
+        needs = edges(schedule)
+        for task, inputs in needs.items():
+            for source, lag, payload in inputs:
+                size = payload_bytes(payload, costs.stages[source[1]])
+                self.uses[source].append(_Use(task, lag, schedule.home[task], payload, size))
+        self.missing = {
+            a: sum(a.batch >= edge.lag for edge in needs[a.kind, a.stage]) for p in schedule.processors for a in p
+        }
+        self.ready: dict[Action, float] = defaultdict(float)
+        self.position = [0] * schedule.num_processors
+        self.free: list[float | None] = [0.0] * schedule.num_processors
+        self.link_free: dict[tuple[int, int], float] = defaultdict(float)
+        self.link_bytes: dict[tuple[int, int], float] = defaultdict(float)
+        self.events: list[Event] = []
+        self.queue: list[tuple[float, int, Action]] = []
+
+    def run(self) -> Timeline:
+        for p in range(self.schedule.num_processors):
+            self._start(p)
+        while self.queue:
+            now, p, action = heapq.heappop(self.queue)
+            self.free[p] = now
+            self._start(p)
+            self._deliver(p, action, now)
+        return Timeline(self.schedule, tuple(self.events), dict(self.link_bytes))
+
+    def _start(self, p: int) -> None:
+        """Start the processor's next action if it is idle and all inputs are on their way: the start is then known."""
+        actions, idle_since = self.schedule.processors[p], self.free[p]
+        if idle_since is None or self.position[p] == len(actions) or self.missing[actions[self.position[p]]]:
+            return
+        action = actions[self.position[p]]
+        start = max(idle_since, self.ready[action])
+        end = start + self.seconds[action.kind, action.stage]
+        self.position[p] += 1
+        self.free[p] = None
+        self.events.append(Event(p, action, start, end))
+        heapq.heappush(self.queue, (end, p, action))
+
+    def _deliver(self, p: int, action: Action, now: float) -> None:
+        sent: dict[tuple[int, str], float] = {}
+        for use in self.uses[action.kind, action.stage]:
+            target = Action(*use.task, action.batch + use.lag)
+            if target not in self.missing:
+                continue
+            arrival = now
+            if use.processor != p and use.size > 0:
+                key = (use.processor, use.tensor)
+                if key not in sent:
+                    sent[key] = self._send(p, use.processor, use.size, now)
+                arrival = sent[key]
+            self.ready[target] = max(self.ready[target], arrival)
+            self.missing[target] -= 1
+            self._start(use.processor)
+
+    def _send(self, source: int, target: int, size: float, now: float) -> float:
+        """Put a message on its link and return when it arrives."""
+        link = source, target
+        self.link_free[link] = max(self.link_free[link], now) + self.device.occupation(size)
+        self.link_bytes[link] += size
+        return self.link_free[link] + self.device.latency

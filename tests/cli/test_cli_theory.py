@@ -1,0 +1,161 @@
+"""The commands that train nothing: stability, derive, schedule."""
+
+import builtins
+import json
+import re
+
+import pytest
+
+from layerpipe2.cli import main, make_parser
+from layerpipe2.planning.schedules import SCHEDULES
+from layerpipe2.theory.modules import named
+from layerpipe2.theory.stability import closed_form
+
+
+def test_the_examples_in_the_help_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in ("stability", "derive", "schedule"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        lines = re.findall(r"^  layerpipe2 (.*?)(?:    .*)?$", capsys.readouterr().out, re.MULTILINE)
+        assert len(lines) >= 4
+        for line in lines:
+            assert make_parser().parse_args(line.split()).command == command
+            assert main(line.split()) == 0, line
+    assert (tmp_path / "pipeline.dot").read_text().startswith("digraph training {")
+
+
+def test_stability_gives_each_stage_its_bound_and_compares_with_sequential(capsys):
+    assert main(["stability", "--group-size", "3", "--momentum", "0"]) == 0
+    text = capsys.readouterr().out
+    found = re.findall(r"^ +\d +3 +(\d) +([\d.]+) +[\d.]+ %$", text, re.MULTILINE)
+    assert [(int(d), float(step)) for d, step in found] == [(d, pytest.approx(closed_form(d), 1e-5)) for d in (4, 2, 0)]
+    assert "sequential (delay 0): 2. " in text
+    assert f"{2 / closed_form(4):.3g} times smaller" in text
+    assert main(["stability", "--group-size", "3", "--nesterov"]) == 0
+    assert capsys.readouterr().out != text
+
+
+def test_derive_prints_the_steps_and_the_proofs(capsys):
+    assert main(["derive", "--layers", "5", "--groups", "2,2,1"]) == 0
+    text = capsys.readouterr().out
+    assert "units per stage: 2, 2, 1" in text
+    assert [line for line in text.splitlines() if line.startswith("step ")][2].startswith("step 2: delayed gradients")
+    assert text.count("[holds]") == text.count("[") == 12
+
+
+def test_derive_exports_the_graph_of_a_step(capsys):
+    assert main(["derive", "--layers", "3", "--step", "2", "--export", "json"]) == 0
+    edges = json.loads(capsys.readouterr().out)["edges"]
+    assert [e["registers"] for e in edges if e["kind"] == "step"] == [4, 2, 0]
+
+
+def test_derive_knows_the_branches_of_this_projects_networks():
+    blocks = [op for op in named("resnet18").operations if op.name.endswith((".add", ".proj"))]
+    assert len(blocks) == 8 + 3
+    assert named("resnet18").num_units == 10
+    assert [len(op.inputs) for op in named("vgg").operations] == [1] * 9
+
+
+def test_schedule_compares_all_and_draws_one(capsys):
+    assert main(["schedule", "--processors", "3", "--batches", "6"]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == list(SCHEDULES)
+    cells = {line.split()[0]: line.split() for line in lines}
+    assert cells["pipedream"][-2:] == ["2", "3"]
+    assert cells["layerpipe2"][-2:] == ["4", "5"]
+    assert main(["schedule", "--processors", "3"]) == 0
+    *rest, last = capsys.readouterr().out.splitlines()
+    assert not any("interleaved" in line for line in rest)
+    assert last == "interleaved is left out: --batches 8 is no multiple of 3"
+    assert main(["schedule", "pipedream", "--processors", "2", "--until", "6"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["time", *"012345"]
+    assert lines[2].split()[2:] == [".", "F0", "BW0", "-", "F1", "BW1"]
+    assert lines[3].startswith("F forward, B activation gradient, W weight gradient, BW both")
+
+
+def test_schedule_shows_every_task_of_stages_of_half_the_length(capsys):
+    assert main(["schedule", "interleaved", "--processors", "2", "--batches", "2", "--until", "4"]) == 0
+    times, first = capsys.readouterr().out.splitlines()[:2]
+    assert times.split() == ["time", "0", "0.5", "1", "1.5", "2", "2.5", "3", "3.5"]
+    assert first.split()[2:6] == ["F0", "F1", "F0", "F1"]
+
+
+@pytest.mark.parametrize(("width", "columns"), [(20, 6), (80, 18), (400, 24)])
+def test_schedule_draws_as_many_columns_as_fit_the_terminal(width, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["schedule", "layerpipe2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["time", *map(str, range(columns))]
+    assert max(map(len, lines)) <= max(width, len("processor 0  ") + 6 * len("F0 "))
+    assert main(["schedule", "layerpipe2", "--until", "30"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith(" 29")
+
+
+def test_derive_wraps_its_prose_for_the_terminal_only(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    assert main(["derive"]) == 0
+    printed = capsys.readouterr().out
+    assert "\n  [holds] delay law: delay of layer l = 2S, S =\n    stages after it (" in printed
+    assert all(len(line) <= 50 for line in printed.splitlines() if "  " not in line.strip())
+    assert main(["derive", "--out", str(tmp_path / "steps.txt")]) == 0
+    written = (tmp_path / "steps.txt").read_text()
+    assert written.split() == printed.split()
+    assert "\n  [holds] delay law: delay of layer l = 2S, S = stages after it (" in written
+
+
+def test_derive_explains_the_columns_of_its_tables(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    for arguments in ([], ["--step", "2"]):
+        assert main(["derive", *arguments]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        (legend,) = (line for line in lines if line.startswith("columns count registers: "))
+        head = next(line for line in lines if line.startswith("stage  operation"))
+        assert re.findall(r"(\w+) (?:\w -> \w|into \w|out of \w)", legend) == head.split()[2:]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["stability", "--momentum", "1"], "--momentum is 1.0; give a finite number >= 0 and < 1"),
+        (["stability", "--group-size", "10"], "group size 10 is out of range"),
+        (["stability", "--dataset", "mnist"], "unknown data set 'mnist'"),
+        (["derive", "--layers", "0"], "--layers is 0; give an integer >= 1"),
+        (["derive", "--layers", "x"], "--layers is 'x'; give an integer >= 1"),
+        (["derive", "--layers", "3", "--network", "mlp"], "--layers and --network are both given"),
+        (["derive", "--network", "mpl"], "unknown network 'mpl'"),
+        (["derive", "--groups", "2,0,2"], "group 1 has 0 units; give every group an integer >= 1"),
+        (["derive", "--groups", "2,1"], "groups [2, 1] hold 3 units but the network has 4"),
+        (["derive", "--convention", "gpipe"], "unknown delay convention 'gpipe'"),
+        (["derive", "--step", "9"], "--step is '9'; this derivation has the steps 0, 1, 2, 3, 4, 4.2"),
+        (["derive", "--export", "png"], "unknown graph format 'png'"),
+        (["derive", "--out", "file/graph.txt"], "output folder file can't be made"),
+        (["schedule", "dapple"], "unknown schedule 'dapple'; choose one of gpipe"),
+        (["schedule", "--processors", "0"], "--processors is 0; give an integer >= 1"),
+        (["schedule", "--forward", "nan"], "--forward is nan; give a finite number > 0"),
+        (["schedule", "interleaved", "--batches", "6"], "schedule 'interleaved': 6 batches on 4 processors"),
+        (["schedule", "gpipe", "--until", "0"], "--until is 0.0; give a finite number > 0"),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"layerpipe2: error: {message}")
+    assert error.count("\n") == 1
+
+
+def test_without_the_extra_the_command_says_what_to_install(capsys, monkeypatch):
+    real = builtins.__import__
+
+    def missing(name, *arguments, **keywords):
+        if name == "layerpipe2.theory.modules":
+            raise ModuleNotFoundError("No module named 'networkx'", name="networkx")
+        return real(name, *arguments, **keywords)
+
+    monkeypatch.delitem(__import__("sys").modules, "layerpipe2.cli.derive", raising=False)
+    monkeypatch.setattr(builtins, "__import__", missing)
+    assert main(["derive"]) == 2
+    assert "'layerpipe2 derive' needs networkx; run: pip install 'layerpipe2[theory]'" in capsys.readouterr().err

@@ -1,0 +1,88 @@
+"""Ranks that don't fit together, and ranks that never come, are refused before training."""
+
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from layerpipe2.distributed.health.agreement import check_agreement, package_hash, standard_facts
+from layerpipe2.distributed.store import host_store, join_store
+from layerpipe2.errors import UserError
+
+HOST = "127.0.0.1"
+
+
+def outcomes(facts, sizes=None, timeout_s=20.0, times=1):
+    """What each rank is told: its error, or None. ``facts[rank]`` None: the rank doesn't come."""
+    sizes = sizes or [len(facts)] * len(facts)
+    server = host_store(HOST, 0, 20.0)
+
+    def agree(rank):
+        store = join_store(HOST, server.port, 20.0)
+        try:
+            for _ in range(times):
+                check_agreement(store, rank, sizes[rank], facts[rank], timeout_s)
+        except UserError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(len(facts)) as pool:
+        return list(pool.map(agree, [rank for rank, known in enumerate(facts) if known is not None]))
+
+
+def test_equal_ranks_go_on_every_time():
+    assert outcomes([standard_facts()] * 3, times=3) == [None] * 3
+
+
+def test_all_ranks_name_the_rank_the_fact_and_both_values():
+    said = outcomes([{"lr": "0.1"}, {"lr": "0.1"}, {"lr": "0.2"}])
+    assert said == ["rank 2 differs from rank 0 in lr: 0.2 against 0.1; start all with the same settings and code"] * 3
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"), [([{"a": "1"}, {}], "missing against 1"), ([{}, {"a": "1"}], "1 against missing")]
+)
+def test_a_fact_that_only_one_rank_has_is_a_difference(facts, text):
+    assert set(outcomes(facts)) == {
+        f"rank 1 differs from rank 0 in a: {text}; start all with the same settings and code"
+    }
+
+
+def test_ranks_that_count_differently_are_told_so():
+    (said,) = set(outcomes([{}, {}], sizes=[2, 3]))
+    assert said.startswith("rank 1 differs from rank 0 in number of ranks: 3 against 2")
+
+
+@pytest.mark.parametrize(("facts", "missing"), [([{}, None, {}], "rank 1"), ([{}, None, None], "rank 1, 2")])
+def test_ranks_that_never_come_are_named(facts, missing):
+    (said,) = set(outcomes(facts, timeout_s=0.5))
+    assert said == f"{missing} never came: no sign of it for 0.5 s; start it, or see its output"
+
+
+def test_other_code_has_another_hash(tmp_path):
+    hashes = []
+    for name, text in (("a.py", "x = 1"), ("a.py", "x = 2"), ("b.py", "x = 2")):
+        folder = tmp_path / str(len(hashes))
+        folder.mkdir()
+        (folder / name).write_text(text)
+        hashes.append(package_hash(folder))
+    assert len(set(hashes)) == 3
+    (tmp_path / "0" / "notes.txt").write_text("no code")
+    assert package_hash.__wrapped__(tmp_path / "0") == hashes[0]
+    assert standard_facts()["code of layerpipe2"] == package_hash()
+
+
+def test_a_taken_port_is_one_line():
+    with socket.create_server((HOST, 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=f"^port {port} of {HOST} is taken by another program; give another port$"):
+            host_store(HOST, port, 1.0)
+
+
+def test_a_store_that_nobody_serves_is_one_line():
+    with socket.create_server((HOST, 0)) as other:
+        port = other.getsockname()[1]
+    with pytest.raises(
+        UserError, match=f"^rank 0, or node 0's launcher, never came: nothing answered at {HOST}:{port}"
+    ):
+        join_store(HOST, port, 0.3)

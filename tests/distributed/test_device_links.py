@@ -1,0 +1,231 @@
+"""The way of messages between GPUs, with gloo on CPUs in the place of NCCL: header and tensors apart.
+
+gloo without tags delivers in the order of the calls, as NCCL does: a link that shared its communicator, or took its
+messages in another order than they were sent, would get the wrong ones here, too.
+"""
+
+import os
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
+
+from layerpipe2 import UserError
+from layerpipe2.distributed.device_links import DeviceInbox, DeviceOutbox
+from layerpipe2.distributed.devices import describe, own_device, transport_of
+from layerpipe2.distributed.endpoint import DeviceEndpoint
+from layerpipe2.distributed.gpu_settings import SETTINGS
+from layerpipe2.distributed.strategy import PipelineStrategy
+from tests.distributed import processes, test_equality
+from tests.distributed.fits import Rows, assert_equal, dense, fit, noise, pipelined, trainer
+from tests.distributed.test_boundaries import STAGES, tokens
+from tests.distributed.training import Case, train
+
+
+class ByDevice(PipelineStrategy):
+    """Sends as between GPUs."""
+
+    def endpoint(self):
+        made = super().endpoint()
+        return DeviceEndpoint(
+            made.rank, made.world_size, made.device, made.timeout, made.watch, made.first_tag, backend="gloo"
+        )
+
+
+def by_device(case, timeout_s=20):
+    return train(case, ByDevice(timeout_s=timeout_s))
+
+
+@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize(
+    "case", [Case("stash"), Case("ema-span", "pipedream"), Case("pair", drain=True), Case(delays=(9, 2, 2, 0))], ids=str
+)
+def test_equals_the_simulator(case, world):
+    test_equality.assert_equal(case, world, by_device)
+
+
+@pytest.mark.parametrize("case", STAGES)
+def test_stages_without_gradients(case):
+    assert_equal(fit(lambda: pipelined(STAGES[case]()), max_steps=12), 2, strategy=ByDevice)
+
+
+def test_integers_have_no_gradient_to_send():
+    stages = lambda: [torch.nn.Identity(), torch.nn.Embedding(7, 12), torch.nn.Sequential(  # noqa: E731
+        torch.nn.Flatten(), torch.nn.Linear(72, 4))]  # fmt: skip
+    assert_equal(fit(lambda: pipelined(stages()), data=tokens), 3, strategy=ByDevice)
+
+
+def test_a_smaller_last_batch():
+    assert_equal(
+        fit(lambda: pipelined(STAGES["no parameters last"]()), data=lambda: noise(size=37)), 2, strategy=ByDevice
+    )
+
+
+def test_no_reception_before_its_header_and_no_header_before_its_transfer():
+    first, last = processes.run(_order, 2, Case("stash"))
+    tensors_sent, headers_sent = 0, 0
+    for what in first:
+        tensors_sent, headers_sent = tensors_sent + (what == "send tensors"), headers_sent + (what == "send header")
+        assert headers_sent <= tensors_sent
+    assert headers_sent > 10
+    awaited, headers_come = 0, 0
+    for what in last:
+        awaited, headers_come = awaited + (what == "receive tensors"), headers_come + (what == "header is there")
+        assert awaited <= headers_come
+    assert awaited > 10
+
+
+def _order(case):
+    """What one process does with messages of activations, in order."""
+    said = []
+    note = lambda what, call: lambda *a, **k: (said.append(what), call(*a, **k))[1]  # noqa: E731
+    after = lambda what, call: lambda *a, **k: (call(*a, **k), said.append(what))[0]  # noqa: E731
+
+    def watched(cls, prepare):
+        original = cls.__init__
+
+        def init(self, *args, **options):
+            original(self, *args, **options)
+            prepare(self)
+
+        cls.__init__ = init
+
+    def outbox(link):
+        link._send = note("send tensors", link._send)
+        link.headers.send = note("send header", link.headers.send)
+
+    def inbox(link):
+        link._receive = note("receive tensors", link._receive)
+        link.headers.receive = after("header is there", link.headers.receive)
+
+    rank = int(os.environ["RANK"])
+    watched(*((DeviceOutbox, outbox) if rank == 0 else (DeviceInbox, inbox)))
+    by_device(case)
+    return said
+
+
+class Pauses(pl.Callback):
+    """In a hook of validation: how many transfers of activations to and from this process were begun."""
+
+    def __init__(self, module, hook):
+        self.module, self.counts = module, []
+        setattr(self, hook, self.count)
+
+    def count(self, *_):
+        links = self.module.execution.program.neighbours
+        self.counts.append([link and link.begun for link in (links.activations_out, links.activations_in)])
+
+
+# In the middle of an epoch the last step doesn't know that validation follows.
+@pytest.mark.parametrize(
+    ("options", "hook"), [({}, "on_validation_start"), ({"val_check_interval": 2}, "on_validation_batch_start")]
+)
+@pytest.mark.parametrize("delays", [None, (9, 2, 0)], ids=str)
+def test_nothing_is_under_way_during_a_pause(delays, options, hook):
+    first, second = processes.run(lambda: _pauses(delays, options, hook), 2)
+    assert len(first) > 2
+    assert [sent for sent, _ in first] == [received for _, received in second]
+    assert first[0][0] > 2
+
+
+def _pauses(delays, options, hook):
+    _count_transfers()
+    module = pipelined(dense(), delays=delays)
+    pauses = Pauses(module, hook)
+    made = trainer(ByDevice(timeout_s=20), callbacks=[pauses], num_sanity_val_steps=0, **options)
+    made.fit(module, noise(size=80), noise())
+    return pauses.counts
+
+
+def _count_transfers():
+    for cls, name in ((DeviceOutbox, "_send"), (DeviceInbox, "_receive")):
+        transfer = getattr(cls, name)
+
+        def counted(self, message, transfer=transfer):
+            self.begun = getattr(self, "begun", -1) + 1  # the first one makes the communicator
+            return transfer(self, message)
+
+        setattr(cls, name, counted)
+
+
+class StopEarly(pl.Callback):
+    """As ``EarlyStopping`` does: nobody knew it before."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = True
+
+
+def test_training_that_was_stopped_leaves_nothing_to_the_next():
+    assert_equal(_twice, 3, strategy=ByDevice)
+
+
+def _twice(strategy):
+    rows = Rows()
+    for callbacks in ([StopEarly()], [rows]):
+        torch.manual_seed(0)
+        module = pipelined(dense(), delays=(7, 2, 0))
+        mine = strategy and ByDevice(timeout_s=20)
+        trainer(mine, callbacks=callbacks).fit(module, noise(), noise())
+    return rows.rows, module
+
+
+@pytest.mark.parametrize("kind", ["kill", "nan"])
+def test_faults_are_named(kind, tmp_path):
+    found = processes.ends(by_device, 2, tmp_path, Case(fault=f"{kind}@1"), timeout_s=5)
+    code, said = found[0]
+    assert code == 2
+    assert "rank 1" in said
+
+
+def test_devices_are_dealt_out(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    for name in SETTINGS:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    cpu, gpus = torch.device("cpu"), []
+    for rank in range(4):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        gpus.append(own_device(CUDAAccelerator()))
+    assert [gpu.index for gpu in gpus] == [0, 1, 0, 1]
+    assert own_device(CPUAccelerator()) == cpu
+    assert (transport_of(cpu), describe(cpu, 2)) == ("gloo", None)
+    assert transport_of(gpus[1]) == "nccl"
+    assert {name: os.environ[name] for name in SETTINGS} == SETTINGS
+    assert "messages by NCCL" in describe(gpus[1], 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert transport_of(gpus[1]) == "gloo"
+    assert "share a GPU" in describe(gpus[1], 4)
+
+
+def test_what_would_stop_a_gpu_is_refused_or_said(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setenv("CUDA_MODULE_LOADING", "EAGER")
+    monkeypatch.setenv("CUDA_DEVICE_MAX_CONNECTIONS", "")
+    monkeypatch.delenv("CUDA_DEVICE_MAX_CONNECTIONS")
+    with pytest.warns(UserWarning, match="^CUDA_DEVICE_MAX_CONNECTIONS=32 comes too late"):
+        own_device(CUDAAccelerator())
+    monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
+    with pytest.raises(UserError, match="CUDA_LAUNCH_BLOCKING has a process wait"):
+        own_device(CUDAAccelerator())
+
+
+def test_another_transport_is_refused(tmp_path, monkeypatch):
+    code, said = processes.ends(_with_rank_as_transport, 2, tmp_path)[1]
+    assert code == 2
+    assert "differs from rank 0 in transport of messages" in said
+
+
+def _with_rank_as_transport():
+    from layerpipe2.distributed import strategy
+
+    strategy.transport_of = lambda device: f"by rank {os.environ['RANK']}"
+    by_device(Case())

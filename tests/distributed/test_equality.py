@@ -1,0 +1,109 @@
+"""Several processes train as the simulator does, bit for bit."""
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from layerpipe2 import UserError
+from tests.distributed import processes
+from tests.distributed.training import Case, in_process, train
+
+STRATEGIES = ["stash", "latest", "ema-0.9", "ema-window", "ema-running", "ema-span", "ema-lsq", "pair", "update-window"]
+
+
+def assert_equal(case, world, run=in_process, **options):
+    metrics, weights, steps = train(case)
+    found = processes.run(run, world, case, **options)
+    assert all(rows == metrics for rows, _, _ in found)
+    assert [count for _, _, count in found] == [steps] * world
+    merged = {name: value for _, own, _ in found for name, value in own.items()}
+    assert sum(len(own) for _, own, _ in found) == len(merged)
+    assert sorted(merged) == sorted(weights)
+    for name, value in weights.items():
+        assert torch.equal(merged[name], value), name
+
+
+@pytest.mark.parametrize("convention", ["layerpipe2", "pipedream"])
+@pytest.mark.parametrize("strategy", [*STRATEGIES, "ema-span-raw"])
+def test_every_strategy(strategy, convention):
+    assert_equal(Case(strategy, convention), 4)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("strategy", ["stash", "pair"])
+def test_several_stages_in_a_process(strategy, world):
+    assert_equal(Case(strategy), world)
+
+
+@pytest.mark.parametrize("strategy", ["stash", "latest", "ema-span", "pair"])
+def test_double_precision(strategy):
+    assert_equal(Case(strategy, dtype=torch.float64, options={"precision": "64-true"}), 2)
+
+
+@pytest.mark.parametrize("network", ["residual", "transformer"])
+@pytest.mark.parametrize("strategy", ["stash", "ema-lsq"])
+def test_networks(network, strategy):
+    assert_equal(Case(strategy, network=network), 3)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(drain=True),
+        Case("pair", "pipedream", drain=True),
+        Case(clip=0.1),
+        Case("ema-span-raw", optimizer="adamw"),
+        Case(convention="none"),
+        Case("stash", delays=(5, 5, 1, 1)),
+        Case(delays=(9, 2, 2, 0)),
+        Case(options={"limit_train_batches": 3}),
+        Case(options={"max_steps": 7}),
+    ],
+    ids=str,
+)
+def test_modes(case):
+    assert_equal(case, 2)
+
+
+def test_uneven_processes():
+    assert_equal(Case(), 2, stages_per_process=[1, 3])
+
+
+@pytest.mark.parametrize("strategy", ["stash", "latest", "ema-span", "pair"])
+@pytest.mark.parametrize("network", ["dense", "residual", "transformer"])
+def test_split_backward(strategy, network):
+    assert_equal(Case(strategy, network=network), 2, split_backward=True)
+
+
+@pytest.mark.parametrize(
+    ("case", "world", "options", "message"),
+    [
+        (Case(), 5, {}, "4 stages for 5 processes; start at most one process per stage"),
+        (Case(), 2, {"stages_per_process": [1, 2]}, r"stages_per_process is \[1, 2\]; give 2 numbers that add up to 4"),
+        (Case(delays=(0, 2, 0, 0)), 2, {}, r"delays \[0, 2, 0, 0\] grow towards the output"),
+        (Case(options={"precision": "bf16-mixed"}), 2, {}, "computes in the parameters' own type"),
+    ],
+)
+def test_what_cannot_be(case, world, options, message):
+    with pytest.raises(AssertionError, match=message):
+        processes.run(in_process, world, case, **options)
+
+
+def test_no_step_waits_for_all_processes():
+    """A collective operation in every step would take turns where a pipeline works side by side."""
+    few, many = (processes.run(_collectives, 2, Case(options={"limit_train_batches": n})) for n in (2, 5))
+    assert few == many
+
+
+def _collectives(case):
+    calls = []
+    for name in ("broadcast", "all_reduce", "barrier", "all_gather"):
+        original = getattr(dist, name)
+        setattr(dist, name, lambda *a, original=original, name=name, **k: (calls.append(name), original(*a, **k))[1])
+    in_process(case)
+    return calls
+
+
+def test_without_a_launcher():
+    with pytest.raises(UserError, match="needs a launcher; start the script with"):
+        in_process(Case())

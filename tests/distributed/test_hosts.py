@@ -1,0 +1,94 @@
+"""Several hosts, each with its own launcher, meeting over the network."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.distributed.hosts import hosts
+from tests.distributed.nursery import REPOSITORY
+
+LIMIT_S = 180.0
+with socket.create_server(("", 0)) as probe:
+    PORT = probe.getsockname()[1]
+PATHS = {"PYTHONPATH": f"{REPOSITORY / 'src'}{os.pathsep}{REPOSITORY}"}
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+TICKS = str(Path(__file__).with_name("ticks.py"))
+
+
+@contextmanager
+def launched(network, number, *rank_arguments):
+    """One launcher of one rank per host; none outlives the block."""
+    started = []
+    try:
+        for node in range(number):
+            options = ("--nodes", str(number), "--node-rank", str(node), "--master", f"{network.address(0)}:{PORT}")
+            launch = (sys.executable, "-m", "layerpipe2", "launch", "--processes", "1", *options)
+            command = network.command(node, *launch, "--", TICKS, *rank_arguments)
+            started.append(subprocess.Popen(command, env={**os.environ, **PATHS}, text=True, **PIPES))
+        yield started
+    finally:
+        for process in started:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.communicate()
+
+
+def test_three_hosts_train_over_the_network():
+    with hosts(3) as network, launched(network, 3, "none", "30") as launchers:
+        for node, launcher in enumerate(launchers):
+            out, err = launcher.communicate(timeout=LIMIT_S)
+            assert (launcher.returncode, out, err) == (0, f"[rank {node}] rank {node} at step 25\n", "")
+
+
+@pytest.mark.parametrize("lost", [1, 0])
+def test_a_host_that_is_cut_off_ends_the_others_with_one_line_that_names_it(lost):
+    with hosts(3) as network, launched(network, 3, "none", "100000") as launchers:
+        for node, launcher in enumerate(launchers):
+            assert launcher.stdout.readline() == f"[rank {node}] rank {node} at step 25\n"
+        network.cut_off(lost, launchers[lost])
+        for node, launcher in enumerate(launchers):
+            if node == lost and not network.lost_hosts_notice:
+                continue
+            _, err = launcher.communicate(timeout=LIMIT_S)
+            assert launcher.returncode == 2
+            blamed = {lost} if node != lost else {0, 1, 2} - {lost}
+            assert re.fullmatch(r"layerpipe2: .* (no sign|gone).*; all ranks end\n", err), err
+            assert {int(rank) for rank in re.findall(r"rank (\d)", err)} & blamed, err
+            assert err.count("\n") == 1, err
+
+
+def test_a_rank_killed_on_one_host_is_named_with_its_signal_on_all():
+    with hosts(2) as network, launched(network, 2, "kill@1", "100000") as launchers:
+        for launcher in launchers:
+            _, err = launcher.communicate(timeout=LIMIT_S)
+            assert launcher.returncode == 2
+            assert re.fullmatch(r"layerpipe2: rank 1 \(.*\) was killed by SIGKILL; all ranks end\n", err), err
+
+
+def test_plain_torchrun_starts_the_same_ranks():
+    with hosts(2) as network:
+        started = [torchrun(network, node, TICKS, "none", "30") for node in range(2)]
+        try:
+            ends = [process.communicate(timeout=LIMIT_S) for process in started]
+        finally:
+            for process in started:
+                process.kill()
+                process.communicate()
+        assert [process.returncode for process in started] == [0, 0], ends
+        assert [out for out, _ in sorted(ends)] == ["rank 0 at step 25\n", "rank 1 at step 25\n"]
+
+
+def torchrun(network, node, *command):
+    """Torchrun's own dynamic rendezvous. It finds out by host names which node serves it; namespaces share one."""
+    rendezvous = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{network.address(0)}:{PORT}", "--rdzv-id", "job")
+    options = ("--nnodes", "2", "--nproc-per-node", "1", "--local-addr", network.address(node), *rendezvous)
+    start = (sys.executable, "-m", "torch.distributed.run", *options, "--rdzv-conf", f"is_host={int(node == 0)}")
+    environment = {**os.environ, **PATHS, "GLOO_SOCKET_IFNAME": network.interface}
+    return subprocess.Popen(network.command(node, *start, *command), env=environment, text=True, **PIPES)

@@ -1,0 +1,86 @@
+"""``layerpipe2 launch``: settings, ports and machines that are refused in one line, before any rank starts."""
+
+import os
+import re
+import socket
+
+import pytest
+
+from layerpipe2.cli import main, make_parser
+from layerpipe2.distributed.interface import interface_towards
+
+TICKS = __file__  # any file: it isn't run
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "rank.py"
+    path.touch()
+    return str(path)
+
+
+@pytest.fixture
+def taken_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_taken_port_is_one_line(script, taken_port, capsys, monkeypatch):
+    assert launch_here(monkeypatch, "--processes", "1", "--master", f"127.0.0.1:{taken_port}", "--", script) == 2
+    expected = f"layerpipe2: error: port {taken_port} of 127.0.0.1 is taken by another program; give another port\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(("node", "absent"), [("0", "node 1 never came"), ("1", "rank 0, or node 0's launcher, never")])
+def test_a_node_that_never_comes_is_named(script, node, absent, capsys, monkeypatch, free_port):
+    arguments = ("--processes", "1", "--nodes", "2", "--node-rank", node, "--master", f"127.0.0.1:{free_port}")
+    assert launch_here(monkeypatch, *arguments, "--timeout", "0.3", "--", script) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"layerpipe2: error: {absent}")
+    assert err.count("\n") == 1
+
+
+@pytest.fixture
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--processes", "0", "--", TICKS], "--processes is 0"),
+        (["--processes", "1"], "no command; give a Python script"),
+        (["--processes", "1", "--", "missing.py"], "no file missing.py; give a Python script"),
+        (["--processes", "1", "--nodes", "2", "--", TICKS], "several machines need --master HOST:PORT"),
+        (["--processes", "1", "--nodes", "2", "--node-rank", "2", "--", TICKS], "--node-rank is 2, but --nodes 2"),
+        (["--processes", "1", "--master", "host", "--", TICKS], "--master is 'host'; give HOST:PORT"),
+        (["--processes", "1", "--master", "host:99999", "--", TICKS], "--master is 'host:99999'; give HOST:PORT"),
+    ],
+)
+def test_bad_settings_are_one_line(arguments, line, capsys):
+    assert main(["launch", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"layerpipe2: error: {line}")
+    assert err.count("\n") == 1
+
+
+def test_the_examples_in_the_help_are_valid(capsys):
+    with pytest.raises(SystemExit):
+        main(["launch", "--help"])
+    lines = re.findall(r"^  layerpipe2 (.*?)(?:    .*)?$", capsys.readouterr().out, re.MULTILINE)
+    assert len(lines) >= 4
+    for line in lines:
+        assert make_parser().parse_args(line.split()).command_line[0] == "--"
+
+
+def test_the_interface_towards_an_address():
+    assert interface_towards("127.0.0.3") == "lo"
+    assert interface_towards("no-such-host.invalid") is None
+
+
+def launch_here(monkeypatch, *arguments):
+    """In this process, which keeps its environment: for launches that start no rank."""
+    for name in ("OMP_NUM_THREADS", "TORCH_CPP_LOG_LEVEL", "GLOO_SOCKET_IFNAME"):
+        monkeypatch.setenv(name, os.environ.get(name, "1"))
+    return main(["launch", *arguments])

@@ -1,0 +1,225 @@
+"""The backward pass really uses the recalled weights, in every layer, precision and mode, or it says so."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch.utils.checkpoint import checkpoint
+
+from layerpipe2 import Delays, UserError, make_history
+from layerpipe2.engine.step import PipelineEngine
+from layerpipe2.history.base import Latest
+
+
+@dataclass(frozen=True)
+class Tenfold(Latest):
+    """Recalls ten times the latest weights: no backward pass that uses them can look like one that doesn't."""
+
+    factor: float = 10.0
+
+    def recall(self, state, latest, delayed, step):
+        return self.factor * latest
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        return self.inner(x, x, x, need_weights=False)[0]
+
+
+class OneStepGRU(nn.Module):
+    """One time step from a zero state: the input's gradient is linear in the input weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.GRU(8, 8, batch_first=True)
+
+    def forward(self, x):
+        return self.inner(x)[0]
+
+
+# layer, input shape, how the input gradient grows with ten times the weights (attention: two matrices on each path)
+LAYERS = {
+    "linear": (lambda: nn.Linear(8, 8), (4, 8), 10),
+    "linear-3d": (lambda: nn.Linear(8, 8, bias=False), (4, 3, 8), 10),
+    "conv": (lambda: nn.Conv2d(4, 4, 3, padding=1), (2, 4, 6, 6), 10),
+    "conv-grouped": (lambda: nn.Conv2d(4, 4, 3, padding=1, groups=4), (2, 4, 6, 6), 10),
+    "conv-transposed": (lambda: nn.ConvTranspose2d(4, 4, 2, 2), (2, 4, 6, 6), 10),
+    "batchnorm": (lambda: nn.BatchNorm2d(4), (2, 4, 6, 6), 10),
+    "layernorm": (lambda: nn.LayerNorm(8), (4, 8), 10),
+    "groupnorm": (lambda: nn.GroupNorm(2, 4), (2, 4, 6, 6), 10),
+    "gru": (OneStepGRU, (4, 1, 8), 10),
+    "attention": (Attention, (2, 5, 8), 100),
+    "two-layers": (lambda: nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)), (4, 8), 100),
+}
+LATEST = make_history("latest")
+PRECISIONS = {
+    "float32": (torch.float32, None),
+    "float64": (torch.float64, None),
+    "bf16": (torch.float32, torch.bfloat16),
+}
+FORMATS = ["contiguous", "channels_last"]
+
+
+class Front(nn.Module):
+    """First stage: scales the input, so that its weight's gradient shows the gradient that arrives there."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(shape))
+
+    def forward(self, x):
+        return self.scale.to(x.dtype) * x
+
+
+def arriving_gradient(layer, x, history, compute_dtype, probe):
+    front = Front(x.shape).to(x)
+    engine = PipelineEngine([front, layer], Delays.custom([0, 2]), history, compute_dtype=compute_dtype)
+    front_leaf = engine.delayed[0].leaves[front.scale] if 0 in engine.delayed else front.scale
+    for stage in engine.delayed.values():
+        stage.load(engine.step_count)
+    (engine.forward(x) * probe).sum().backward()
+    return front_leaf.grad.double()
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", LAYERS)
+def test_ten_times_the_weights_give_ten_times_the_gradient(name, precision, memory_format, device):
+    make, shape, growth = LAYERS[name]
+    dtype, compute = PRECISIONS[precision]
+    layer, x = make().to(device, dtype), torch.randn(shape, device=device, dtype=dtype) + 0.5
+    if memory_format == "channels_last":
+        layer = layer.to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        probe = torch.randn_like(layer(x))
+    plain = arriving_gradient(layer, x, make_history("latest"), compute, probe)
+    tenfold = arriving_gradient(layer, x, Tenfold(), compute, probe)
+    assert plain.abs().max() > 0
+    tolerance = {"float32": 1e-5, "float64": 1e-12, "bf16": 2e-2}[precision]
+    torch.testing.assert_close(tenfold, growth * plain, rtol=0, atol=tolerance * growth * float(plain.abs().max()))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_an_embedding_gets_the_gradient_of_the_recalled_weights_behind_it(precision, device):
+    dtype, compute = PRECISIONS[precision]
+    embedding, linear = nn.Embedding(7, 8).to(device, dtype), nn.Linear(8, 3).to(device, dtype)
+    words, gradients = torch.tensor([[1, 2, 6]], device=device), []
+    for history in (make_history("latest"), Tenfold()):
+        engine = PipelineEngine([embedding, linear], Delays.custom([2, 1]), history, compute_dtype=compute)
+        for stage in engine.delayed.values():
+            stage.load(engine.step_count)
+        engine.forward(words).sum().backward()
+        engine.delayed[0].collect_gradients()
+        engine.delayed[1].collect_gradients()
+        gradients.append(embedding.weight.grad.clone())
+        embedding.zero_grad()
+        linear.zero_grad()
+    torch.testing.assert_close(gradients[1], 10 * gradients[0], rtol=2e-2 if compute else 1e-5, atol=0)
+
+
+def two_stages(second: nn.Module) -> PipelineEngine:
+    return PipelineEngine([nn.Linear(8, 8), second], Delays.custom([0, 1]), make_history("latest"))
+
+
+def forward(engine: PipelineEngine, x=None):
+    for stage in engine.delayed.values():
+        stage.load(engine.step_count)
+    return engine.forward(torch.randn(4, 8) if x is None else x)
+
+
+def test_autocast_is_refused(device):
+    engine = PipelineEngine(
+        [nn.Linear(8, 8).to(device), nn.Linear(8, 8).to(device)], Delays.custom([0, 1]), make_history("latest")
+    )
+    with (
+        torch.autocast(device, torch.bfloat16),
+        pytest.raises(UserError, match="stage 1 saves a tensor made from its weights"),
+    ):
+        forward(engine, torch.randn(4, 8, device=device))
+
+
+def test_weights_computed_from_weights_are_refused():
+    with pytest.raises(UserError, match="stage 1 saves a tensor made from its weights"):
+        forward(two_stages(weight_norm(nn.Linear(8, 8))))
+
+
+class _HidingLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.weight = weight
+        return x @ weight.T
+
+    @staticmethod
+    def backward(ctx, gy):
+        return gy @ ctx.weight, None
+
+
+class Hiding(nn.Linear):
+    def forward(self, x):
+        return _HidingLinear.apply(x, self.weight)
+
+
+def test_weights_hidden_from_autograd_are_refused():
+    with pytest.raises(UserError, match="_HidingLinearBackward keeps weights where recalled ones can't reach them"):
+        forward(two_stages(nn.Sequential(nn.Linear(8, 8), Hiding(8, 8))))
+
+
+class Checkpointed(nn.Linear):
+    reentrant = False
+
+    def forward(self, x):
+        return checkpoint(super().forward, x, use_reentrant=self.reentrant)
+
+
+class ReentrantlyCheckpointed(Checkpointed):
+    reentrant = True
+
+
+class Offloaded(nn.Linear):
+    def forward(self, x):
+        with torch.autograd.graph.save_on_cpu():
+            return super().forward(x)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(("layer", "message"), [
+    (Checkpointed, "activation checkpointing or offloading"),
+    (Offloaded, "activation checkpointing or offloading"),
+    (ReentrantlyCheckpointed, "no activation checkpointing"),
+])  # fmt: skip
+def test_recomputed_and_offloaded_activations_are_refused(layer, message, first):
+    stages = [layer(8, 8), nn.Linear(8, 8)] if first else [nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8), layer(8, 8))]
+    engine = PipelineEngine(stages, Delays.layerpipe2(2) if first else Delays.custom([0, 1]), LATEST)
+    with pytest.raises(UserError, match=message):
+        forward(engine, torch.randn(4, 8, requires_grad=first))
+
+
+def test_the_first_stage_may_save_nothing():
+    stages = [nn.Linear(8, 8), nn.Linear(8, 8)]
+    engine = PipelineEngine(stages, Delays.layerpipe2(2), make_history("latest"))
+    assert forward(engine).shape == (4, 8)
+
+
+def test_batchnorm_statistics_move_once_per_batch(device):
+    stages = [nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)).to(device) for _ in range(3)]
+    engine = PipelineEngine(stages, Delays.layerpipe2(3), make_history("ema-window"))
+    optimizer = torch.optim.SGD([p for s in stages for p in s.parameters()], lr=0.1)
+    for _ in range(5):
+        x = torch.randn(4, 8, device=device)
+        engine.train_step(x, torch.zeros(4, dtype=torch.int64, device=device), nn.functional.cross_entropy, optimizer)
+    assert [int(stage[1].num_batches_tracked) for stage in stages] == [5, 5, 5]
+
+
+def test_dropout_follows_the_mode_of_the_users_module():
+    stages = [nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5)), nn.Linear(8, 8)]
+    engine = PipelineEngine(stages, Delays.layerpipe2(2), make_history("stash"))
+    x = torch.randn(4, 8)
+    assert not torch.equal(forward(engine, x), forward(engine, x))
+    stages[0].eval()
+    assert torch.equal(forward(engine, x), forward(engine, x))

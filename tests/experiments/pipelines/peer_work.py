@@ -1,0 +1,113 @@
+"""What the tests run in other processes."""
+
+import os
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+from experiments.pipelines.asynchronous import AsynchronousTrainer
+from experiments.pipelines.peers import PEERS, SynchronousTrainer
+from layerpipe2 import networks
+from layerpipe2.delays import Delays
+from layerpipe2.errors import UserError
+from layerpipe2.stages import partition
+
+SHAPE, CLASSES, BATCH = (1, 4, 4), 3, 8
+
+
+def units():
+    torch.manual_seed(0)
+    layers = networks.build("mlp", input_shape=SHAPE, num_classes=CLASSES, width=6)
+    del layers[1]  # eight are left, which four stages share evenly
+    return [layer.double() for layer in layers]
+
+
+def batches():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(4, BATCH, *SHAPE, dtype=torch.float64, generator=generator)
+    return list(zip(x, torch.randint(CLASSES, (4, BATCH), generator=generator), strict=True))
+
+
+def make_optimizer(parameters):
+    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=1e-3)
+
+
+def trainer(name, layers, micro_batches):
+    stages = partition(layers, len(layers) // (PEERS[name].per_rank * dist.get_world_size()))
+    return SynchronousTrainer(name, stages, batches()[0][0], micro_batches, make_optimizer, F.cross_entropy)
+
+
+def train_peers(cases):
+    """Case -> losses, this rank's stages as lists of weights, and bytes sent per mini-batch."""
+    found = {}
+    for name, micro_batches in cases:
+        peer = trainer(name, units(), micro_batches)
+        losses = peer.train(batches())
+        weights = {k: [p.detach() for p in stage.parameters()] for k, stage in peer.stages.items()}
+        found[name, micro_batches] = losses, weights, peer.sent_bytes
+    return found
+
+
+def train_asynchronously(strategies):
+    """Strategy -> loss, this rank's weights by stage, and bytes sent per mini-batch."""
+    found = {}
+    for strategy in strategies:
+        layers = units()
+        stages = partition(layers, len(layers) // dist.get_world_size())
+        trainer = AsynchronousTrainer(
+            stages, Delays.layerpipe2(len(stages)), strategy, make_optimizer, F.cross_entropy, 0
+        )
+        losses = trainer.train(batches())
+        weights = {k: [p.detach().clone() for p in stage.parameters()] for k, stage in trainer.stages.items()}
+        found[strategy] = losses, weights, trainer.sent_bytes
+    return found
+
+
+def statistics_after(name, steps):
+    """Running mean and count of this rank's batch normalisation after some steps."""
+    torch.manual_seed(0)
+    layers = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 6), torch.nn.BatchNorm1d(6)).double()]
+    layers.append(torch.nn.Linear(6, CLASSES).double())
+    peer = trainer(name, layers, 2)
+    peer.train(batches()[:steps])
+    return {k: dict(stage.named_buffers()) for k, stage in peer.stages.items()}
+
+
+def refusals():
+    """Error lines for what does not fit."""
+    lines = []
+    for name, count, micro_batches in (("gpip", 2, 2), ("gpipe", 4, 2), ("gpipe", 2, 3), ("1f1b", 2, 1)):
+        try:
+            stages = partition(units(), 8 // count)
+            SynchronousTrainer(name, stages, batches()[0][0], micro_batches, make_optimizer, F.cross_entropy)
+        except UserError as error:
+            lines.append(str(error))
+    return lines
+
+
+def rank():
+    return dist.get_rank(), os.getpid()
+
+
+def misbehave(how, bad):
+    """Rank ``bad`` raises, dies or hangs; the others wait for it."""
+    if dist.get_rank() == bad:
+        if how == "raises":
+            raise UserError("no such thing; give another")
+        if how == "breaks":
+            raise ZeroDivisionError
+        if how == "dies":
+            os._exit(3)
+        time.sleep(600)
+    dist.barrier()
+
+
+def show_and_hang(folder):
+    """Write this process' number to the folder, whole, then wait for its end."""
+    part = Path(folder) / f"part{dist.get_rank()}"
+    part.write_text(str(os.getpid()))
+    part.rename(part.with_name(f"rank{dist.get_rank()}"))
+    time.sleep(600)

@@ -1,0 +1,80 @@
+"""Processes of the benchmark: results by rank, failures in one line, nobody left behind."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.pipelines.processes import run_ranks
+from layerpipe2.errors import UserError
+from tests.experiments.pipelines import peer_work
+
+
+def test_results_come_in_the_order_of_the_ranks():
+    found = run_ranks(peer_work.rank, 3, timeout=60)
+    assert [rank for rank, _ in found] == [0, 1, 2]
+    assert not any(map(alive, (pid for _, pid in found)))
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("raises", "failed: no such thing; give another"),
+        ("breaks", "failed: Traceback"),
+        ("dies", "died without a word"),
+    ],
+)
+def test_a_failure_names_its_rank_and_ends_all(how, message, bad):
+    with pytest.raises(UserError, match=rf"^rank {bad} {message}"):
+        run_ranks(peer_work.misbehave, 2, how, bad, timeout=60)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_rank_that_hangs_is_ended():
+    with pytest.raises(UserError, match=r"^ranks \[0, 1\] did not finish within 2 s"):
+        run_ranks(peer_work.misbehave, 2, "hangs", 1, timeout=2)
+    assert multiprocessing.active_children() == []
+
+
+PARENT = """
+import sys
+from experiments.pipelines.processes import run_ranks
+from tests.experiments.pipelines import peer_work
+
+if __name__ == "__main__":
+    run_ranks(peer_work.show_and_hang, 2, sys.argv[1])
+"""
+
+
+def test_ranks_end_with_a_killed_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    root = Path(__file__).parents[3]
+    environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{root / 'src'}"}
+    with subprocess.Popen([sys.executable, script, tmp_path], env=environment, cwd=root) as parent:
+        until(lambda: len(list(tmp_path.glob("rank*"))) == 2)
+        parent.send_signal(signal.SIGKILL)
+    pids = [int(file.read_text()) for file in tmp_path.glob("rank*")]
+    until(lambda: not any(map(alive, pids)))
+
+
+def alive(pid):
+    """Whether the process runs; one that has ended and isn't collected yet doesn't."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "did not happen in time"
+        time.sleep(0.05)

@@ -1,0 +1,79 @@
+"""torch's synchronous pipelines in the benchmark train what one process trains."""
+
+import functools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from experiments.pipelines.processes import run_ranks
+from layerpipe2.stages import partition
+from tests.experiments.pipelines import peer_work
+
+CASES = [(name, m) for name in ("gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v") for m in (2, 4)]
+
+
+@functools.cache
+def trained():
+    return run_ranks(peer_work.train_peers, 2, CASES, timeout=60)
+
+
+@functools.cache
+def plain():
+    """Losses and units of training with whole mini-batches in one process."""
+    layers = peer_work.units()
+    network = nn.Sequential(*layers)
+    optimizer, losses = peer_work.make_optimizer(network.parameters()), []
+    for x, y in peer_work.batches():
+        loss = F.cross_entropy(network(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, layers
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "/".join(map(str, case)))
+def test_weights_and_losses_equal_plain_training(case):
+    losses, layers = plain()
+    found = [rank[case] for rank in trained()]
+    per_rank = 1 if case[0] in ("gpipe", "1f1b", "zero-bubble") else 2
+    held = [sorted(weights) for _, weights, _ in found]
+    assert held == {1: [[0], [1]], 2: [[0, 3], [1, 2]] if case[0].endswith("-v") else [[0, 2], [1, 3]]}[per_rank]
+    (known,) = (values for values, _, _ in found if values)
+    assert known == pytest.approx(losses, rel=1e-12)
+    stages = partition(layers, 4 // per_rank)
+    for _, weights, _ in found:
+        for k, values in weights.items():
+            for ours, theirs in zip(values, stages[k].parameters(), strict=True):
+                torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=1e-12)
+
+
+def test_the_training_moves_the_weights():
+    for layer, before in zip(plain()[1], peer_work.units(), strict=True):
+        assert any((p - q).abs().max() > 1e-4 for p, q in zip(layer.parameters(), before.parameters(), strict=True))
+
+
+def test_sent_bytes_are_activations_and_gradients_of_the_boundaries():
+    boundary = peer_work.BATCH * 6 * 8
+    sent = {case: [rank[case][2] for rank in trained()] for case in CASES}
+    assert sent["gpipe", 2] == sent["1f1b", 4] == sent["zero-bubble", 4] == [boundary, boundary]
+    assert sent["interleaved", 2] == [3 * boundary] * 2
+    assert sent["zero-bubble-v", 2] == [2 * boundary] * 2  # the turn of the V stays on its rank
+
+
+def test_batch_normalisation_counts_training_batches_only():
+    first, second = run_ranks(peer_work.statistics_after, 2, "gpipe", 3, timeout=60)
+    assert second == {1: {}}
+    assert first[0]["0.2.num_batches_tracked"] == 3 * 2
+
+
+def test_what_does_not_fit_is_named():
+    lines = run_ranks(peer_work.refusals, 2, timeout=60)
+    assert lines[0] == lines[1]
+    assert len(lines[0]) == 4
+    assert "unknown synchronous pipeline 'gpip'; choose one of gpipe, 1f1b, " in lines[0][0]
+    assert lines[0][1] == "gpipe on 2 processes needs 2 stages, not 4"
+    assert "cannot make 3 micro-batches of 8 samples; give at least 1, and a batch size that is" in lines[0][2]
+    assert "1f1b on 2 processes cannot make 1 micro-batches of 8 samples; give at least 2" in lines[0][3]

@@ -1,0 +1,201 @@
+"""The benchmark of pipelines: what it measures, predicts and writes."""
+
+import argparse
+import csv
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+from experiments.pipelines import benchmark, measure, predict
+from experiments.pipelines.names import Variant, group_starts
+from experiments.pipelines.processes import run_ranks
+from experiments.pipelines.summary import summarise, table
+from experiments.pipelines.variants import Job, build_units, make_trainer
+from layerpipe2.data import load
+from layerpipe2.errors import UserError
+from layerpipe2.planning import StageWork, Work
+from layerpipe2.runs.config import RunConfig
+from paper_figures.pipelines import build
+from paper_figures.pipelines.records import load as load_records
+
+CONFIG = RunConfig(network="even", width=4, schedule="constant")
+JOB = Job(CONFIG, {1: (0,), 2: (0, 5)})
+SMALL = ["--network", "even", "--width", "4", "--rounds", "1", "--batches", "2", "--warmup", "1"]
+SMALL += ["--layer-repeats", "1", "--memory-processes", "--timelines", "--cut-network", ""]
+
+
+def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
+    options = ["--variants", "plain", "1f1b/2", "--seeds", "1", "--target", "0.01", "--out", str(tmp_path)]
+    options += ["--target-variants", "plain", "1f1b/2", "--memory-processes", "2", "--memory-strategies", "stash"]
+    options += ["--timelines", "1f1b/2", "--trace-batches", "7", "--cut-network", "mlp", "--cut-width", "4"]
+    assert benchmark.main([*SMALL, *options]) == 0
+    text = capsys.readouterr().out
+    assert "even on digits, mini-batches of 64; 2 processes of one thread; n = 1 rounds of 2 mini-batches" in text
+    result = json.loads((tmp_path / "even.json").read_text())
+    plain, pipeline = result["rows"]
+    assert pipeline["speed_over"]["plain"][0] == plain["seconds_per_batch"][0] / pipeline["seconds_per_batch"][0]
+    assert (len(plain["peak_torch_bytes"]), len(pipeline["peak_torch_bytes"])) == (1, 2)
+    assert plain["sent_bytes_per_batch"] == 0
+    assert pipeline["sent_bytes_per_batch"] == 2 * 64 * 4 * 8 * 8 * 4
+    assert plain["epochs_to_target"] == pipeline["epochs_to_target"] == [1]
+    assert plain["starts"] == [0]
+    assert result["provenance"]["versions"]["torch"] == torch.__version__
+    assert "async/stash                2     0     2 " in text
+    assert [(row["stage"], row["delay"]) for row in result["memory"]] == [(0, 2), (1, 0)]
+    groups = json.loads((tmp_path / "mlp.json").read_text())["rows"][2]
+    assert (groups["variant"], groups["starts"]) == ("async/ema-window/groups", [0, 5])
+    build.build(load_records(tmp_path, "even"), tmp_path / "page")
+    assert "async/ema-window/groups" not in (tmp_path / "page" / "pipelines.md").read_text()  # names are for readers
+    with (tmp_path / "even.csv").open() as file:
+        assert [(line["variant"], line["round"]) for line in csv.DictReader(file)] == [("plain", "0"), ("1f1b/2", "0")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--variants", "plain", "gpip/2"], "unknown variant 'gpip/2'; give plain, exact or async/STRATEGY, "),
+        (["--variants", "plain", "gpipe"], "unknown variant 'gpipe'"),
+        (["--variants", "plain", "plain/0"], "unknown variant 'plain/0'"),
+        (["--variants", "plain", "threads"], "unknown variant 'threads'; .* as in gpipe/4, or threads/NUMBER"),
+        (["--variants", "plain", "threads/two"], "unknown variant 'threads/two'"),
+        (["--variants", "plain", "async/split"], "unknown variant 'async/split'"),
+        (["--variants", "plain", "async/stash/split/split"], "unknown variant 'async/stash/split/split'"),
+        (["--variants", "plain", "exact/pipedream"], "unknown variant 'exact/pipedream'"),
+        (["--variants", "plain", "async/stashed"], "unknown strategy 'stashed'"),
+        (["--variants", "plain", "--memory-strategies", "emma"], "unknown strategy 'emma'"),
+        (["--variants", "gpipe/2"], "variant 'plain' is missing"),
+        (["--variants", "plain", "--network", "vgg19"], "rank 0 failed: unknown network 'vgg19'"),
+        (
+            ["--variants", "plain", "gpipe/3"],
+            r"rank [01] failed: gpipe on 2 processes cannot make 3 micro-batches of 64",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, message, capsys):
+    assert benchmark.main([*SMALL, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert re.match(f"benchmark: error: {message}", error)
+    assert error.count("\n") == 1
+
+
+def test_quick_changes_defaults_and_nothing_else():
+    quick, full = (benchmark._options([*arguments, "--rounds", "7"]) for arguments in (["--quick"], []))
+    assert quick.rounds == full.rounds == 7
+    assert quick.width == benchmark.QUICK["width"] != full.width
+    assert set(benchmark.QUICK) < set(vars(full))
+
+
+def test_pipelines_reach_the_accuracies_of_plain_training():
+    found = {
+        variant: run_ranks(measure.measure_accuracy, ranks, JOB, variant, 2.0, 2, timeout=120)[0]
+        for variant, ranks in (("plain", 1), ("gpipe/2", 2))
+    }
+    assert found["plain"]["accuracies"] == pytest.approx(found["gpipe/2"]["accuracies"], abs=0.02)
+    assert len(found["plain"]["accuracies"]) == 2
+    assert found["plain"]["accuracies"][1] > 0.2  # a fresh network gets a tenth
+    assert not found["plain"]["reached"]
+
+
+def test_peak_memory_counts_weights_gradients_momentum_and_activations():
+    (peak,) = run_ranks(measure.measure_memory, 1, JOB, "plain", 3, timeout=120)
+    data = load("digits")
+    weights = sum(p.numel() * 4 for unit in build_units(CONFIG, data) for p in unit.parameters())
+    activations = 9 * 64 * 4 * 8 * 8 * 4  # outputs of the ReLUs
+    assert 3 * weights + activations <= peak <= 3 * (3 * weights + activations)
+
+
+def test_accumulated_micro_batches_train_like_whole_ones():
+    data = load("digits")
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(64, 1, 8, 8, generator=generator), torch.randint(10, (64,), generator=generator)
+    trainers = [make_trainer(variant, JOB, data, x, 1) for variant in ("plain", "plain/4")]
+    losses = [trainer.train([(x, y)] * 3) for trainer in trainers]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    whole, parts = (list(trainer.stages[0].parameters()) for trainer in trainers)
+    for p, q in zip(whole, parts, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
+
+
+def test_predictions_are_those_of_the_schedules(monkeypatch):
+    """Eight equal units, a third of the time forward; the update takes as long as one unit's backward pass."""
+
+    def profiled(work, ranks, config, size, update, strategy, repeats):
+        update = {"": 2 * size, "stash": 2 * size, "ema-span": 3 * size}[strategy] if update else 0
+        return [(StageWork(Work(size), Work(2 * size), Work(update)),) * 8]
+
+    monkeypatch.setattr(predict, "run_ranks", profiled)
+    predictor = predict.Predictor(CONFIG, 2, 1)
+    assert predictor.balance(2).starts == (0, 4)
+    assert predictor.speedup("plain") == predictor.speedup("plain/4") == 1
+    assert predictor.speedup("async/stash") == pytest.approx(2)
+    # One process: 8 units (3 + 2) B. Two: (M + 1) / M of half the passes, then half the updates.
+    for micro_batches in (2, 4):
+        for name in ("gpipe", "1f1b"):
+            expected = 40 / (12 * (micro_batches + 1) / micro_batches + 8)
+            assert predictor.speedup(f"{name}/{micro_batches}") == pytest.approx(expected)
+    assert predictor.speedup("interleaved/4") > predictor.speedup("1f1b/4")
+    assert predictor.speedup("zero-bubble/4") is predictor.speedup("threads/2") is None
+    assert predictor.speedup("async/stash/pipedream") == pytest.approx(2)
+    assert predictor.speedup("async/stash/split") == pytest.approx(2)
+    assert predictor.speedup("async/ema-span") == pytest.approx(40 / 24)  # its first stage is slower by a fifth
+    with_history = predict.Predictor(replace(CONFIG, batch_size=60), 2, 1, "ema-span")
+    assert with_history.balance(2).seconds == (24 * 60, 20 * 60)
+    assert with_history.balance(1).sequential == 40 * 60
+    assert predictor.speedup("exact") == pytest.approx(1)
+    assert predictor.speedup("exact/split") is None
+
+
+def test_groups_are_cut_by_number_and_balance_by_time(monkeypatch):
+    units = [StageWork(Work(t), Work(0), Work(0)) for t in (1, 1, 1, 1, 4)]
+    monkeypatch.setattr(predict, "run_ranks", lambda *arguments: [tuple(units)])
+    predictor = predict.Predictor(CONFIG, 2, 1)
+    assert predictor.cut("async/latest").starts == (0, 4)
+    assert predictor.cut("async/latest/groups").starts == (0, 3)
+    assert predictor.speedup("async/latest/groups") == pytest.approx(8 / 5)
+    with pytest.raises(UserError, match="9 units do not make 4 groups of equal size"):
+        group_starts(9, 4)
+
+
+def test_ratios_are_taken_within_a_round_and_a_missed_target_is_said():
+    def row(variant, times, targets):
+        return {
+            "variant": variant, "seconds_per_batch": times, "seconds_to_target": targets, "peak_torch_bytes": [1e6],
+            "peak_rss_bytes": [[2e6]] * 3, "sent_bytes_per_batch": 0, "predicted_speed_up": None,
+            "epochs_to_target": [None if t is None else 3 for t in targets],
+        }  # fmt: skip
+
+    rows = [
+        row("plain", [2, 4, 6], [8, 8]),
+        row("1f1b/2", [1, 4, 2], [4, None]),
+        row("async/stash", [1, 1, 1], [4, 2]),
+        row("threads/2", [2, 2, 2], [None, None]),
+    ]
+    summarise(rows, 64)
+    assert rows[1]["speed_over"]["plain"] == [2, 1, 3]
+    assert rows[2]["speed_over"]["1f1b/2"] == [2, 1, 4]
+    assert rows[1]["time_to_target_over"]["plain"] == [2, 2, 2]
+    assert rows[2]["time_to_target_over"]["plain"] == [3, 2, 4]
+    assert rows[0]["samples_per_second"] == 16
+    given = {"dataset": "d", "batch_size": 64, "processes": 2, "rounds": 3, "batches": 1}
+    lines = table(rows, "n", argparse.Namespace(**given, seeds=2, target=0.5)).splitlines()
+    assert lines[3].endswith("missed")
+    assert lines[4].split()[-3:] == ["3", "3.00", "3.00x"]
+    assert lines[-1].split() == ["1f1b/2", "2.00x", "(1.00-4.00)"]
+
+
+def test_variants_want_their_stages():
+    wanted = {
+        "plain": 1,
+        "plain/4": 1,
+        "threads/3": 1,
+        "async/stash": 3,
+        "exact/split": 3,
+        "gpipe/2": 3,
+        "interleaved/2": 6,
+        "zero-bubble-v/4": 6,
+    }
+    assert {variant: Variant.parse(variant).stages(3) for variant in wanted} == wanted
+    assert [Variant.parse(variant).ranks(3) for variant in ("plain/4", "threads/3", "gpipe/2")] == [1, 1, 3]

@@ -1,0 +1,69 @@
+"""Time stamps, bytes per stage, and the variants of the runtime in the benchmark, on real processes."""
+
+import itertools
+from collections import Counter
+
+import pytest
+
+from experiments.pipelines.held import KINDS, measure_held
+from experiments.pipelines.processes import run_ranks
+from experiments.pipelines.traces import measure_timeline
+from experiments.pipelines.variants import Job, build_units, make_trainer
+from layerpipe2.data import load
+from layerpipe2.errors import UserError
+from layerpipe2.runs.config import RunConfig
+from tests.experiments.pipelines import variant_work
+
+CONFIG = RunConfig(network="even", width=4, schedule="constant")
+JOB = Job(CONFIG, {1: (0,), 2: (0, 5)})
+
+
+@pytest.mark.parametrize(("variant", "parts"), [("async/stash", 1), ("exact/split", 1), ("gpipe/2", 2), ("1f1b/4", 4)])
+def test_every_pass_and_update_has_a_span_and_none_overlap(variant, parts):
+    found = run_ranks(measure_timeline, 2, JOB, variant, 5, timeout=120)
+    for rank, events in enumerate(found):
+        computing = sorted((e for e in events if e.what != "wait"), key=lambda e: e.start)
+        counts = dict.fromkeys(("forward", "backward"), 5 * parts) | {"weights": 5}
+        assert Counter(event.what for event in computing) == counts
+        assert {event.stage for event in computing} == {rank}
+        assert Counter(e.batch for e in computing if e.what == "backward") == dict.fromkeys(range(5), parts)
+        assert all(a.stop <= b.start for a, b in itertools.pairwise(computing))
+    first, last = ([e for e in events if e.what == "backward"] for events in found)
+    assert all(late.start >= early.start for late, early in zip(first, last, strict=True))  # gradients flow back
+
+
+def test_bytes_per_stage_are_modelled_with_the_delays_of_the_variant():
+    weights = sum(p.numel() * 4 for unit in build_units(CONFIG, load("digits"))[:5] for p in unit.parameters())
+    cases = (("async/stash", 2, 2), ("async/stash/pipedream", 1, 1), ("async/latest", 2, 0), ("exact", 0, 0))
+    for variant, delay, copies in cases:
+        first, last = run_ranks(measure_held, 2, JOB, variant, timeout=120)[0]
+        assert (first["delay"], last["delay"], last["history"]) == (delay, 0, 0)
+        assert first["modelled_history"] == copies * weights
+        assert copies * weights <= first["history"] <= copies * (weights + 10 * 256)  # padding of ten parameters
+        for kind in KINDS[:3]:
+            assert first[kind] == first[f"modelled_{kind}"] > 0
+
+
+def test_bytes_of_torchs_pipelines_are_not_known():
+    with pytest.raises(UserError, match="bytes per stage are known of variants async and exact only"):
+        run_ranks(measure_held, 2, JOB, "gpipe/2", timeout=120)
+
+
+def test_without_delays_it_is_plain_training_split_or_not():
+    batches = variant_work.batches(JOB, 3)
+    trainer = make_trainer("plain", JOB, load("digits"), batches[0][0], 1)
+    mean = sum(trainer.train(batches)) / 3
+    for variant in ("exact", "exact/split", "exact/groups"):
+        (losses,) = [rank for rank in run_ranks(variant_work.train, 2, JOB, variant, 3, timeout=120) if rank]
+        assert losses == pytest.approx([mean], rel=1e-5)
+    late = next(rank for rank in run_ranks(variant_work.train, 2, JOB, "async/stash", 3, timeout=120) if rank)
+    assert late != pytest.approx([mean], rel=1e-5)
+
+
+def test_threads_train_like_one():
+    (mine, alone), (shared, together) = (
+        run_ranks(variant_work.train_and_count, 1, JOB, variant, 3, timeout=120)[0]
+        for variant in ("plain", "threads/2")
+    )
+    assert (mine, shared) == (1, 2)
+    assert together == pytest.approx(alone, rel=1e-4)

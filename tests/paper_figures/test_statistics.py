@@ -1,0 +1,123 @@
+"""The tests of the tests: other implementations, and how often they are wrong when the null hypothesis is true."""
+
+from __future__ import annotations
+
+import doctest
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import paper_figures.statistics
+from paper_figures.statistics import Paired, holm, paired, summary, trend
+
+LEVEL, MARGIN, DRAWS = 0.05, 0.5, 2000
+SLACK = 3 * math.sqrt(LEVEL * (1 - LEVEL) / DRAWS)  # three standard errors of a simulated rate
+
+
+def test_examples() -> None:
+    result = doctest.testmod(paper_figures.statistics)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def draws(mean: float, n: int, count: int = DRAWS, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(mean, 0.3, (count, n))
+
+
+def judge(values: np.ndarray) -> Paired:
+    return paired(values, margin=MARGIN, level=LEVEL)
+
+
+def test_p_values_and_interval_are_scipys() -> None:
+    for values in draws(0.3, 5, count=20):
+        found = judge(values)
+        nulls = (0, MARGIN, -MARGIN)
+        greater = [stats.ttest_1samp(values, null, alternative="greater").pvalue for null in nulls]
+        less = [stats.ttest_1samp(values, null, alternative="less").pvalue for null in nulls]
+        assert found.p_superior == pytest.approx(greater[0])
+        assert found.p_inferior == pytest.approx(less[0])
+        assert found.p_better == pytest.approx(greater[1])
+        assert found.p_worse == pytest.approx(less[2])
+        assert found.p_equivalent == pytest.approx(max(greater[2], less[1]))
+        interval = stats.ttest_1samp(values, 0).confidence_interval(1 - 2 * LEVEL)
+        assert (found.low, found.high) == pytest.approx(tuple(interval))
+
+
+@pytest.mark.parametrize("n", [3, 5])
+def test_equivalence_is_claimed_wrongly_at_most_at_its_level(n: int) -> None:
+    wrong = np.mean([judge(values).p_equivalent < LEVEL for values in draws(MARGIN, n)])
+    assert wrong <= LEVEL + SLACK
+    right = np.mean([judge(values).p_equivalent < LEVEL for values in draws(0.0, 12)])
+    assert right > 0.9
+
+
+@pytest.mark.parametrize("n", [3, 5])
+def test_superiority_is_claimed_wrongly_at_its_level(n: int) -> None:
+    wrong = np.mean([judge(values).p_superior < LEVEL for values in draws(0.0, n)])
+    assert abs(wrong - LEVEL) <= SLACK
+
+
+def test_without_correction_a_family_is_wrong_far_too_often_and_with_holm_at_most_at_its_level() -> None:
+    family = 8
+    values = draws(0.0, 5, count=DRAWS * family, seed=1)
+    p = np.array([judge(row).p_superior for row in values]).reshape(DRAWS, family)
+    assert np.mean(p.min(1) < LEVEL) > 0.25
+    assert np.mean([holm(row).min() < LEVEL for row in p]) <= LEVEL + SLACK
+
+
+def test_holm_is_the_closed_form_of_bonferroni() -> None:
+    generator = np.random.default_rng(3)
+    for _ in range(20):
+        p = generator.random(5) ** 3
+        for i, adjusted in enumerate(holm(p)):
+            subsets = [s for k in range(1, 6) for s in itertools.combinations(range(5), k) if i in s]
+            assert adjusted == pytest.approx(min(1.0, max(len(s) * min(p[list(s)]) for s in subsets)))
+
+
+def test_absent_values_stay_absent() -> None:
+    np.testing.assert_allclose(holm([0.01, 0.04, math.nan, 0.03]), [0.03, 0.06, math.nan, 0.06])
+    assert holm([]).size == 0
+    assert summary([1.0, math.nan, 3.0]) == paper_figures.statistics.Summary(2.0, pytest.approx(math.sqrt(2)), 2)
+    assert summary([]).n == 0
+    one = judge(np.array([0.1, math.nan]))
+    assert (one.n, one.mean) == (1, 0.1)
+    assert math.isnan(one.p_equivalent)
+
+
+def test_equal_values_are_no_proof_below_the_resolution() -> None:
+    equal = paired([0.0, 0.0, 0.0], margin=0.5, level=LEVEL, least_sd=0.4)
+    assert equal.p_equivalent == pytest.approx(stats.t(2).sf(0.5 / (0.4 / math.sqrt(3))))
+    assert paired([0.0, 0.0], margin=0.5, level=LEVEL).p_equivalent == 0
+
+
+def test_a_trend_is_the_mean_of_the_blocks_slopes() -> None:
+    stages = np.array([3, 5, 10, 3, 5, 10, 3, 5, 10])
+    y = np.random.default_rng(5).normal(size=9) + 0.4 * stages
+    blocks = np.repeat([0, 1, 2], 3)
+    slopes = [stats.linregress(stages[blocks == b], y[blocks == b]).slope for b in range(3)]
+    expected = stats.ttest_1samp(slopes, 0)
+    found = trend(stages, y, blocks, level=LEVEL)
+    assert found.slope == pytest.approx(np.mean(slopes))
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval(1 - LEVEL)))
+
+
+def test_a_trend_covers_the_truth_although_a_block_shares_its_noise() -> None:
+    generator = np.random.default_rng(7)
+    stages, blocks = np.tile([3, 5, 10], 4), np.repeat(np.arange(4), 3)
+    covered = 0
+    for _ in range(DRAWS):
+        slopes = generator.normal(-0.1, 0.05, 4)[blocks]
+        y = slopes * stages + generator.normal(0, 1, 4)[blocks] + generator.normal(0, 0.1, 12)
+        found = trend(stages, y, blocks, level=LEVEL)
+        covered += found.low <= -0.1 <= found.high
+    assert abs(covered / DRAWS - (1 - LEVEL)) <= SLACK
+
+
+def test_a_block_with_one_number_of_stages_has_no_slope() -> None:
+    found = trend([3, 5, 10], [1.0, 2.0, 3.0], [0, 0, 1], level=LEVEL)
+    assert found.n == 1
+    assert math.isnan(found.p)

@@ -1,0 +1,220 @@
+"""Balanced stages: the profile reads the clock rightly, the cut is the best, its prediction what a pipeline does."""
+
+import copy
+import itertools
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from layerpipe2.delays import CONVENTIONS
+from layerpipe2.errors import UserError
+from layerpipe2.history.base import Latest
+from layerpipe2.planning import Costs, FlopDevice, Link, StageWork, Work
+from layerpipe2.planning import profiling as layer_times
+from layerpipe2.planning.balance import Balance, balanced
+from layerpipe2.planning.profiling import profile
+from layerpipe2.planning.schedules import build_schedule, simulate
+from layerpipe2.stages import partition_at
+
+
+def times(draw, units, sizes=False):
+    """Units with drawn times in s and, if asked for, outputs of drawn sizes."""
+    seconds = [[draw.uniform(0.1, 2) for _ in range(3)] for _ in range(units)]
+    output = [draw.randint(1, 9) if sizes else 0 for _ in range(units)]
+    return tuple(StageWork(*map(Work, t), output_bytes=o) for t, o in zip(seconds, output, strict=True))
+
+
+def slowest(units, starts, link):
+    ends = [*starts, len(units)]
+    stages = [sum(unit.total.flops for unit in units[a:b]) for a, b in itertools.pairwise(ends)]
+    return max([*stages, *(link.occupation(units[start - 1].output_bytes) for start in starts[1:])])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_other_cut_is_faster(seed):
+    draw = random.Random(seed)
+    units = times(draw, draw.randint(1, 9), sizes=True)
+    link = draw.choice([Link(), Link(bandwidth=2.0)])
+    for stages in range(1, len(units) + 1):
+        others = ((0, *rest) for rest in itertools.combinations(range(1, len(units)), stages - 1))
+        best = balanced(units, stages, link)
+        assert len(best.starts) == stages
+        assert slowest(units, best.starts, link) == pytest.approx(min(slowest(units, o, link) for o in others))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_invariances(seed):
+    draw = random.Random(seed)
+    units = times(draw, 8)
+    scaled = tuple(StageWork(*(Work(4 * w.flops) for w in (u.forward, u.activation, u.weight))) for u in units)
+    for stages in range(1, 9):
+        best = balanced(units, stages)
+        assert balanced(scaled, stages).starts == best.starts  # a faster machine cuts the same
+        assert max(balanced(units[::-1], stages).seconds) == pytest.approx(max(best.seconds))
+        assert sum(best.seconds) == pytest.approx(sum(unit.total.flops for unit in units))
+        assert max(best.seconds) >= best.sequential / stages - 1e-12
+    periods = [balanced(units, stages).period() for stages in range(1, 9)]
+    assert periods == sorted(periods, reverse=True)
+    assert balanced(units, 1).speedup() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("convention", ["layerpipe2", "pipedream"])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_predicted_speed_is_the_simulated_pipelines(seed, convention):
+    best = balanced(times(random.Random(seed), 9), 4)
+    costs = Costs(best.stages, CONVENTIONS[convention](4))
+    line = simulate(build_schedule(convention, 4, 4, 200), costs, best.device)
+    assert best.period(convention) <= line.period * (1 + 1e-9)
+    assert line.period == pytest.approx(best.period(convention), rel=0.12)
+
+
+def test_a_slow_link_bounds_the_speed():
+    units = tuple(StageWork(Work(1), Work(2), Work(0), output_bytes=size) for size in (100, 100, 1, 100))
+    assert balanced(units, 2).starts == (0, 2)
+    assert balanced(units, 2, Link(bandwidth=10.0)).starts == (0, 3)
+    # 12 s of computing and 10 s each way, with the three mini-batches that a delay of 2 has in the loop.
+    assert Balance(units, (0, 2), Link(bandwidth=10.0)).period() == pytest.approx((12 + 20) / 3)
+    assert Balance(units, (0, 3), Link(bandwidth=10.0)).period() == 9
+
+
+class Clock:
+    """A clock that only the work below moves."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def perf_counter(self):
+        return self.seconds
+
+
+CLOCK = Clock()
+
+
+class Timed(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x, seconds):
+        context.seconds = seconds
+        return x.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        CLOCK.seconds += context.seconds
+        return gradient, None
+
+
+class Layer(nn.Module):
+    """Takes ``forward_seconds`` and ``backward_seconds``, in its first two steps a hundred times as long."""
+
+    def __init__(self, forward_seconds, backward_seconds):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+        self.seconds, self.steps = (forward_seconds, backward_seconds), 0
+
+    def forward(self, x):
+        if x.is_meta:  # counted, not run
+            return x * self.weight
+        self.steps += 1
+        forward, backward = (s * (100 if self.steps <= 2 else 1) for s in self.seconds)
+        CLOCK.seconds += forward
+        return Timed.apply(x * self.weight, backward)
+
+
+class Timing(torch.optim.SGD):
+    def step(self):
+        CLOCK.seconds += 0.5
+        super().step()
+
+
+def test_the_profile_is_the_median_of_the_timed_steps(monkeypatch):
+    monkeypatch.setattr(layer_times, "time", CLOCK)
+    layers = [Layer(1, 2), Layer(3, 5), nn.Flatten(), Layer(2, 4)]
+    before = copy.deepcopy(layers)
+    work = profile(layers, torch.ones(4, 3), lambda p: Timing(p, lr=0.1), repeats=3, warmup=2)
+    assert [u.forward.flops for u in work] == [1, 3, 0, 2]
+    assert [u.activation.flops for u in work] == [2, 5, 0, 4]
+    assert [u.weight.flops for u in work] == [0.5, 0.5, 0, 0.5]
+    assert [(u.parameter_bytes, u.output_bytes) for u in work] == [(12, 48), (12, 48), (0, 48), (12, 48)]
+    for layer, old in zip(layers, before, strict=True):
+        assert all(torch.equal(p, q) for p, q in zip(layer.parameters(), old.parameters(), strict=True))
+        assert all(p.grad is None for p in layer.parameters())
+    slow = profile(layers, torch.ones(4, 3), repeats=2, warmup=0)
+    assert [u.forward.flops for u in slow] == [100, 300, 0, 200]
+    assert [u.weight.flops for u in slow] == [0, 0, 0, 0]
+    assert balanced(work, 2).starts == (0, 2)
+
+
+class Slow(Latest):
+    """A history that takes its time."""
+
+    def recall(self, state, latest, delayed, step):
+        CLOCK.seconds += 0.25
+        return latest
+
+    def record(self, state, update, step):
+        assert update.any()
+        CLOCK.seconds += 8
+
+
+def test_the_profile_of_delayed_stages_counts_their_history(monkeypatch):
+    monkeypatch.setattr(layer_times, "time", CLOCK)
+    layers = [Layer(1, 2), nn.Flatten(), Layer(3, 5)]
+    before = copy.deepcopy(layers)
+    make, history = lambda p: Timing(p, lr=0.1), Slow("updates")
+    work = profile(layers, torch.ones(4, 3), make, history=history, repeats=3)
+    assert [u.forward.flops for u in work] == [1, 0, 3]
+    assert [u.activation.flops for u in work] == [2.25, 0, 5.25]
+    assert [u.weight.flops for u in work] == [8.5, 0, 8.5]
+    assert all(torch.equal(layer.weight, old.weight) for layer, old in zip(layers[::2], before[::2], strict=True))
+    with pytest.raises(UserError, match="history records an optimizer's updates; give make_optimizer, too"):
+        profile(layers, torch.ones(4, 3), history=history)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_all_stages_but_the_last_have_a_history(seed):
+    draw = random.Random(seed)
+    units = times(draw, 7)
+    delayed = tuple(replace(u, weight=Work(u.weight.flops + draw.uniform(0, 2))) for u in units)
+    for stages in range(1, 8):
+        best = balanced(units, stages, delayed=delayed)
+        cuts = ((0, *rest) for rest in itertools.combinations(range(1, 7), stages - 1))
+        assert max(best.seconds) == pytest.approx(min(max(Balance(units, c, Link(), delayed).seconds) for c in cuts))
+        of = [units if k == stages - 1 else delayed for k in range(stages)]
+        ends = itertools.pairwise([*best.starts, 7])
+        expected = [sum(u.total.flops for u in work[a:b]) for work, (a, b) in zip(of, ends, strict=True)]
+        assert best.seconds == pytest.approx(expected)
+        assert best.sequential == pytest.approx(balanced(units, 1).period())
+    assert balanced(units, 1, delayed=delayed).speedup() == pytest.approx(1)
+
+
+def test_cutting_at_starts():
+    layers = [nn.Linear(1, 1) for _ in range(5)]
+    assert [list(stage) for stage in partition_at(layers, [0, 2, 3])] == [layers[:2], layers[2:3], layers[3:]]
+    assert [list(stage) for stage in partition_at(layers, [0])] == [layers]
+
+
+@pytest.mark.parametrize("starts", [[], [1], [0, 0], [0, 3, 2], [0, 5], [0, 2.0], [False, 2], [-1, 2]])
+def test_starts_that_do_not_cut(starts):
+    with pytest.raises(UserError, match=r"do not cut 5 layers; give rising integers from 0 to at most 4"):
+        partition_at([nn.Linear(1, 1)] * 5, starts)
+
+
+def test_bad_input_is_named():
+    units, x = [nn.Linear(3, 3)], torch.ones(2, 3)
+    with pytest.raises(UserError, match="cannot cut 1 layers into 2 stages; give an integer from 1 to 1"):
+        balanced(profile(units, x, repeats=1), 2)
+    with pytest.raises(UserError, match="repeats of the profile is 0; give an integer of at least 1"):
+        profile(units, x, repeats=0)
+    with pytest.raises(UserError, match="warmup of the profile is -1"):
+        profile(units, x, warmup=-1)
+    with pytest.raises(UserError, match="stage 0 cannot take an input of shape"):
+        profile(units, torch.ones(2, 4))
+    with pytest.raises(UserError, match="unknown delay convention 'gpipe'"):
+        balanced(profile(units, x, repeats=1), 1).period("gpipe")
+    with pytest.raises(UserError, match="no layers"):
+        partition_at([], [0])
+    with pytest.raises(UserError, match="link bandwidth is 0"):
+        balanced([StageWork(Work(1), Work(1), Work(1))], 1, Link(bandwidth=0))
+    assert isinstance(balanced([StageWork(Work(1), Work(1), Work(1))], 1).device, FlopDevice)

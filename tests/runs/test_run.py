@@ -1,0 +1,177 @@
+"""One training run from configuration to record."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from layerpipe2.data import load
+from layerpipe2.engine.device import resolve_device
+from layerpipe2.errors import UserError
+from layerpipe2.provenance import git_state, provenance
+from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.optim import lr_factor
+from layerpipe2.runs.plan import make_plan
+from layerpipe2.runs.train import train_run
+
+SMALL = RunConfig(width=8, group_size=3, epochs=2, batch_size=128)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits")
+
+
+@pytest.fixture
+def train(digits):
+    def run(config=SMALL, *, data=digits, progress=False, **options):
+        settings = {name: options.pop(name) for name in list(options) if name in config.to_dict()}
+        config = RunConfig.from_dict(config.to_dict() | settings)
+        return train_run(config, data=data, progress=progress, **options)
+
+    return run
+
+
+def _outcome(record):
+    return {name: record[name] for name in ("epochs", "test", "reconstruction", "status")}
+
+
+def test_the_record_says_what_was_run_and_what_came_of_it(train):
+    record = train(probe_every=2)
+    assert json.loads(json.dumps(record)) == record
+    assert record["config"] == SMALL.to_dict() | {"probe_every": 2}
+    assert record["delays"] == [4, 2, 0]
+    assert record["network"]["units"] == 9
+    sizes = record["network"]["parameters_per_stage"]
+    assert record["history_copies"] == pytest.approx((4 * sizes[0] + 2 * sizes[1]) / sum(sizes))
+    assert (record["status"], record["diverged_epoch"]) == ("completed", None)
+    assert [row["epoch"] for row in record["epochs"]] == [0, 1]
+    assert all(0 <= row["val_accuracy"] <= 1 and math.isfinite(row["train_loss"]) for row in record["epochs"])
+    assert record["epochs"][0]["lr"] == SMALL.lr
+    assert record["test"]["images"] == 450
+    assert {row["strategy"] for row in record["reconstruction"]} >= {"latest", "ema-lsq", "ema-window-raw"}
+    assert 0 < record["provenance"]["train_time_s"] < record["provenance"]["wall_time_s"]
+
+
+def test_the_same_settings_give_the_same_run_and_another_seed_another(train):
+    first = train()
+    assert _outcome(train()) == _outcome(first)
+    assert _outcome(train(seed=1)) != _outcome(first)
+
+
+def test_the_baseline_is_one_stage_without_delay(train):
+    record = train(strategy="sequential", probe_every=1)
+    assert (record["delays"], record["convention"], record["config"]["group_size"]) == ([0], "none", 9)
+    assert (record["history_copies"], record["reconstruction"]) == (0.0, [])
+
+
+@pytest.mark.parametrize("precision", ["float64", "bf16"])
+@pytest.mark.parametrize("strategy", ["ema-window", "ema-0.5-raw"])
+def test_every_precision_trains(train, precision, strategy):
+    record = train(precision=precision, strategy=strategy, optimizer="adamw", lr=1e-3, gradient_clip_norm=1.0)
+    assert record["status"] == "completed"
+
+
+def test_divergence_is_a_result(train):
+    record = train(lr=1e30, schedule="constant", epochs=3)
+    assert (record["status"], record["diverged_epoch"]) == ("diverged", 0)
+    assert record["test"] == {"loss": None, "accuracy": None, "images": 450}
+    assert len(record["epochs"]) == 1
+
+
+@pytest.mark.parametrize("strategy", ["stash", "ema-lsq"])
+def test_a_resumed_run_equals_the_uninterrupted_one(train, tmp_path, strategy, monkeypatch):
+    settings = {"strategy": strategy, "epochs": 3, "probe_every": 2, "augment": True}
+    whole = train(**settings)
+    with monkeypatch.context() as patch:
+        patch.setattr("layerpipe2.runs.callbacks.EpochRecorder.on_validation_start", _interrupt_in_second_epoch())
+        with pytest.raises(KeyboardInterrupt):
+            train(**settings, checkpoint_dir=tmp_path)
+    assert _outcome(train(**settings, checkpoint_dir=tmp_path, resume=True)) == _outcome(whole)
+
+
+def _interrupt_in_second_epoch():
+    def hook(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    return hook
+
+
+def test_resuming_with_other_settings_is_refused(train, tmp_path):
+    train(checkpoint_dir=tmp_path)
+    with pytest.raises(UserError, match=r"other settings \(lr was 0\.01\)"):
+        train(lr=0.02, checkpoint_dir=tmp_path, resume=True)
+
+
+def test_resuming_from_nothing_is_refused(train, tmp_path):
+    with pytest.raises(UserError, match="no checkpoint"):
+        train(checkpoint_dir=tmp_path, resume=True)
+    with pytest.raises(UserError, match="name the folder"):
+        train(resume=True)
+
+
+def test_a_checkpoint_folder_below_a_file_is_refused_before_training(train, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="can't be made"):
+        train(checkpoint_dir=tmp_path / "file" / "checkpoints")
+
+
+def test_max_steps_ends_the_run_with_validation_and_test(train):
+    record = train(max_steps=10, epochs=5)
+    assert [row["epoch"] for row in record["epochs"]] == [0, 1]  # 8 mini-batches in an epoch
+    assert record["test"]["accuracy"] is not None
+
+
+def test_progress_is_sparse_lines_where_there_is_no_terminal(train, capsys):
+    train(progress=True)
+    lines = capsys.readouterr().err.strip().split("\n")
+    assert len(lines) == 2
+    assert lines[1].startswith("mlp g3 stash s0: epoch 2/2, val loss ")
+
+
+def test_progress_is_a_bar_on_a_terminal(train, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    train(progress=True)
+    assert "2/2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"network": "mpl"}, "unknown network 'mpl'"),
+        ({"strategy": "ema-windov"}, "unknown strategy 'ema-windov'"),
+        ({"group_size": 10}, "group size 10 is out of range; this network has 9"),
+        ({"convention": "custom", "delays": (2, 0)}, "delays has 2 entries, but there are 3 stages"),
+        ({"batch_size": 5000}, "batch_size is 5000; give at most"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(train, settings, message):
+    with pytest.raises(UserError, match=message):
+        train(**settings)
+
+
+def test_custom_delays_reach_the_pipeline(digits):
+    plan = make_plan(RunConfig(group_size=3, convention="custom", delays=(5, 1, 0)), digits.input_shape, 10)
+    assert plan.delays.per_stage == (5, 1, 0)
+
+
+def test_a_missing_device_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto").type == "cpu"
+    with pytest.raises(UserError, match="device 'cuda' isn't available"):
+        resolve_device("cuda")
+
+
+def test_the_schedule_warms_up_and_falls_to_zero():
+    factors = [lr_factor(step, warmup=3, total=11, schedule="cosine") for step in range(12)]
+    assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert factors[7] == pytest.approx(0.5)
+    assert factors[11] == pytest.approx(0.0)
+    assert lr_factor(9, warmup=0, total=11, schedule="constant") == 1.0
+
+
+def test_outside_a_checkout_there_is_no_commit(tmp_path):
+    assert git_state(tmp_path) == (None, None)
+    assert provenance(torch.device("cpu"))["versions"]["torch"] == torch.__version__

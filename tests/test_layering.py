@@ -1,0 +1,123 @@
+"""The structure of the house, read off its imports: which room may know which, no circles, walls between the parts."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import networkx as nx
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = ROOT / "src" / "layerpipe2"
+
+FLOORS = (
+    ("__init__", "__main__"),
+    ("cli",),
+    ("runs", "planning", "theory"),
+    ("distributed",),
+    ("engine",),
+    ("data", "networks"),
+    ("history", "delays", "stages", "provenance"),
+    ("errors",),
+)
+"""The rooms of the library from top to bottom: a room may import those below it and itself."""
+
+PARTS = {"src": (), "experiments": ("src",), "paper_figures": ("src",)}
+"""Part of the repository -> the other parts that it may import."""
+
+FOREIGN = {"dvc", "mlflow", "optuna", "seaborn", "matplotlib", "pandas"}
+"""What the library can do without."""
+
+TARGETS = {"layerpipe2": "src", "experiments": "experiments", "paper_figures": "paper_figures", "tests": "tests"}
+
+
+def module_of(path: Path) -> str:
+    """Dotted name of a file."""
+    parts = path.relative_to(ROOT / "src" if path.is_relative_to(ROOT / "src") else ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def python_files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
+
+
+MODULES = {module_of(path): path for part in PARTS for path in python_files(ROOT / part)}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file names in an import, also within functions and for type checkers alone."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: imports are written in full"
+            whole = (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (name if name in MODULES else str(node.module) for name in whole)
+
+
+def room_of(module: str) -> str:
+    """``layerpipe2.engine.audit`` -> ``engine``."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def library_arrows() -> Iterator[tuple[str, str]]:
+    for module, path in MODULES.items():
+        if module.startswith("layerpipe2"):
+            yield from ((module, name) for name in imports(path) if name.split(".")[0] == "layerpipe2")
+
+
+def test_every_room_imports_only_rooms_below_it():
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    wrong = [
+        f"{module} -> {name}"
+        for module, name in library_arrows()
+        if room_of(module) != room_of(name) and floor[room_of(module)] >= floor[room_of(name)]
+    ]
+    assert not wrong
+
+
+def test_there_are_at_most_ten_floors():
+    rooms = nx.DiGraph()
+    rooms.add_edges_from((room_of(a), room_of(b)) for a, b in library_arrows() if room_of(a) != room_of(b))
+    assert nx.is_directed_acyclic_graph(rooms)
+    assert nx.dag_longest_path_length(rooms) + 1 + len(PARTS) - 1 <= 10
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_no_file_imports_itself_by_way_of_others(part):
+    arrows = nx.DiGraph()
+    for module, path in MODULES.items():
+        if path.is_relative_to(ROOT / part):
+            arrows.add_edges_from((module, name) for name in imports(path) if name in MODULES)
+    assert not list(nx.simple_cycles(arrows))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_imports_only_what_it_may(part):
+    wrong = [
+        f"{path.relative_to(ROOT)} -> {name}"
+        for path in python_files(ROOT / part)
+        for name in imports(path)
+        if (target := TARGETS.get(name.split(".")[0])) is not None and target not in (part, *PARTS[part])
+    ]
+    assert not wrong
+
+
+def test_the_library_needs_no_tool_of_the_reproduction():
+    wrong = [f"{path.name} -> {name}" for path in python_files(LIBRARY) for name in imports(path)
+             if name.split(".")[0] in FOREIGN]  # fmt: skip
+    assert not wrong
+
+
+def test_few_files_lie_loose_at_the_top_of_the_library():
+    assert len(list(LIBRARY.glob("*.py"))) <= 6
+
+
+def test_every_file_has_a_floor():
+    rooms = {room for rooms in FLOORS for room in rooms}
+    assert {path.stem for path in LIBRARY.glob("*.py")} | {
+        path.name for path in LIBRARY.iterdir() if path.is_dir() and list(path.glob("*.py"))
+    } == rooms
