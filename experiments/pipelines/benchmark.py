@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.pipelines.names import Variant
 from experiments.pipelines.study import Study
 from experiments.pipelines.summary import memory_table, summarise, table
 from experiments.pipelines.writing import machine, write_study
 from layerpipe2.cli.console import run_command
+from layerpipe2.planning.variants import Variant
 
 ONE_PROCESS = ("plain", "plain/4", "threads/2")
 SYNCHRONOUS = tuple(f"{name}/{m}" for name in ("gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v")

@@ -9,13 +9,11 @@ import torch.distributed as dist
 
 from experiments.pipelines.asynchronous import AsynchronousTrainer
 from experiments.pipelines.measure import endless, load_data
-from experiments.pipelines.names import Variant
 from experiments.pipelines.variants import Job, make_trainer
 from layerpipe2.distributed.memory import StageMemory
 from layerpipe2.errors import UserError
 from layerpipe2.planning import stage_costs
-
-KINDS = ("parameters", "optimizer", "activations", "history")
+from layerpipe2.planning.variants import MEMORY_KINDS, Variant
 
 
 def measure_held(job: Job, variant: str) -> list[dict[str, Any]]:
@@ -49,8 +47,8 @@ def measure_held(job: Job, variant: str) -> list[dict[str, Any]]:
         "activations": costs.activation_bytes,
         "history": costs.history_bytes,
     }
-    return [_row(row) | {f"modelled_{kind}": model[kind][row.stage] for kind in KINDS} for row in rows]
+    return [_row(row) | {f"modelled_{kind}": model[kind][row.stage] for kind in MEMORY_KINDS} for row in rows]
 
 
 def _row(row: StageMemory) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in ("stage", "rank", "delay", *KINDS)}
+    return {name: getattr(row, name) for name in ("stage", "rank", "delay", *MEMORY_KINDS)}

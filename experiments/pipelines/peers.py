@@ -28,6 +28,7 @@ from torch.optim import Optimizer
 from experiments.pipelines.stamps import Stamps
 from layerpipe2.distributed.timeline import Timeline
 from layerpipe2.errors import UserError
+from layerpipe2.planning.variants import TORCH_PIPELINES
 
 Batch = tuple[Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -39,7 +40,7 @@ class Peer:
     """One of torch's schedules: its class, stages per process, and whether they are laid out like a V."""
 
     schedule: Any
-    per_rank: int = 1
+    per_rank: int
     v: bool = False
 
     def ranks(self, processes: int) -> list[int]:
@@ -49,11 +50,11 @@ class Peer:
 
 
 PEERS: dict[str, Peer] = {
-    "gpipe": Peer(ScheduleGPipe),
-    "1f1b": Peer(Schedule1F1B),
-    "interleaved": Peer(ScheduleInterleaved1F1B, per_rank=2),
-    "zero-bubble": Peer(ScheduleInterleavedZeroBubble),
-    "zero-bubble-v": Peer(ScheduleZBVZeroBubble, per_rank=2, v=True),
+    "gpipe": Peer(ScheduleGPipe, TORCH_PIPELINES["gpipe"]),
+    "1f1b": Peer(Schedule1F1B, TORCH_PIPELINES["1f1b"]),
+    "interleaved": Peer(ScheduleInterleaved1F1B, TORCH_PIPELINES["interleaved"]),
+    "zero-bubble": Peer(ScheduleInterleavedZeroBubble, TORCH_PIPELINES["zero-bubble"]),
+    "zero-bubble-v": Peer(ScheduleZBVZeroBubble, TORCH_PIPELINES["zero-bubble-v"], v=True),
 }
 
 

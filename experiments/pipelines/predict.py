@@ -6,12 +6,12 @@ from dataclasses import replace
 from functools import cache
 
 from experiments.pipelines.measure import measure_layers
-from experiments.pipelines.names import Variant, group_starts
 from experiments.pipelines.processes import run_ranks
 from layerpipe2.delays import Delays
 from layerpipe2.planning import Costs, StageWork
 from layerpipe2.planning.balance import Balance, balanced
 from layerpipe2.planning.schedules import SCHEDULES, build_schedule, simulate
+from layerpipe2.planning.variants import Variant, group_starts
 from layerpipe2.runs.config import RunConfig
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from experiments.pipelines import measure
 from experiments.pipelines.held import measure_held
-from experiments.pipelines.names import Variant
 from experiments.pipelines.predict import Predictor
 from experiments.pipelines.processes import run_ranks
 from experiments.pipelines.summary import Row
@@ -17,6 +16,7 @@ from experiments.pipelines.traces import measure_timeline
 from experiments.pipelines.variants import Job
 from layerpipe2.distributed.timeline import Event
 from layerpipe2.errors import UserError
+from layerpipe2.planning.variants import Variant
 from layerpipe2.runs.config import RunConfig
 
 

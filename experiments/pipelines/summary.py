@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.pipelines.names import Variant
 from experiments.pipelines.peers import PEERS
+from layerpipe2.planning.variants import Variant
 
 Row = dict[str, Any]
 """What was measured of a variant: lists with an item per round or per seed."""

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.pipelines.asynchronous import AsynchronousTrainer
-from experiments.pipelines.names import Variant
 from experiments.pipelines.peers import Batch, MakeOptimizer, SynchronousTrainer
 from layerpipe2 import networks
 from layerpipe2.data import Data
 from layerpipe2.distributed.timeline import Timeline
 from layerpipe2.networks.layers import convolution, output_linear
+from layerpipe2.planning.variants import Variant
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.optim import optimizer_factory
 from layerpipe2.stages import partition_at

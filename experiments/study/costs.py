@@ -5,35 +5,16 @@ Bytes are those of float32; MB and GB are 10^6 and 10^9 bytes. All numbers are m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from experiments.study.tables import Row
 from layerpipe2 import networks
-from layerpipe2.planning import Costs, Device, FlopDevice, Link, SystolicArray, network_costs
-from layerpipe2.planning.schedules.compare import DEVICE, compare
+from layerpipe2.planning import Costs, FlopDevice, network_costs
+from layerpipe2.planning.reference import BATCH_SIZE, CLASSES, DEVICES, INPUT_SHAPE, LINKS, RATE, efficient
+from layerpipe2.planning.schedules.compare import compare
 
 NETWORKS = ("mlp", "vgg", "resnet18", "resnet-small")
 """Networks of the tables, keys of ``layerpipe2.networks.NETWORKS``."""
-INPUT_SHAPE = (3, 32, 32)
-CLASSES = 100
-BATCH_SIZE = 128
-RATE = 10e12
-"""FLOP/s of the processors in the table of partitions."""
-LINKS: Mapping[str, Link] = {
-    "32 GB/s": Link(32e9, 1e-6),
-    "8 GB/s": Link(8e9, 1e-6),
-    "2 GB/s": Link(2e9, 1e-6),
-}
-"""Links between neighbours, each way, with 1 us latency."""
-DEVICES: Mapping[str, Device] = {
-    "128 × 128, output st.": DEVICE,
-    "128 × 128, weight st.": SystolicArray(128, 128, "ws", 1e9, Link(64e9, 1e-6)),
-    "32 × 32, output st.": SystolicArray(32, 32, "os", 1e9, Link(64e9, 1e-6)),
-    "FLOP/s only": FlopDevice(2 * 128 * 128 * 1e9, Link(64e9, 1e-6)),
-    "128 × 128, free links": SystolicArray(128, 128, "os", 1e9),
-    "128 × 128, slow links": SystolicArray(128, 128, "os", 1e9, Link(8e9, 1e-5)),
-}
-"""Devices over which the gain of LayerPipe is looked at; links of 64 GB/s and 1 us, slow: 8 GB/s and 10 us."""
 
 
 def partitions(names: Sequence[str] = NETWORKS, convention: str = "layerpipe2") -> list[Row]:
@@ -70,13 +51,6 @@ def _row(costs: Costs) -> Row:
         "history_ema": sum(average.history_bytes),
         **{name: costs.speedup(FlopDevice(RATE, link)) for name, link in LINKS.items()},
     }
-
-
-def efficient(row: Row, rows: Sequence[Row]) -> bool:
-    """Whether a row is on the Pareto front of communication and computation (less of both is better)."""
-    sent, done = row["communication"], row["computation"]
-    no_worse = [r for r in rows if r["communication"] <= sent and r["computation"] <= done]
-    return all(r["communication"] == sent and r["computation"] == done for r in no_worse)
 
 
 def schedules() -> list[Row]:

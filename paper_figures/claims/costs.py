@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from experiments.study.costs import BATCH_SIZE, CLASSES, INPUT_SHAPE
-from layerpipe2.planning.reference import REFERENCE
+from layerpipe2.planning.reference import BATCH_SIZE, CLASSES, INPUT_SHAPE, REFERENCE
 from layerpipe2.planning.schedules import build_schedule
 from paper_figures.claims import NOT_REPRODUCED, REPRODUCED, STATEMENTS, Claim, inconclusive
 from paper_figures.labels import network_label

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from experiments.study.costs import BATCH_SIZE, LINKS, RATE
+from layerpipe2.planning.reference import BATCH_SIZE, LINKS, RATE
 from paper_figures import labels, style
 
 _FRONT: dict[str, Any] = {"color": "#0072b2", "marker": "o", "linestyle": (0, ()), "markersize": 4}

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from experiments.pipelines.held import KINDS
-from experiments.pipelines.names import Variant
+from layerpipe2.planning.variants import MEMORY_KINDS, Variant
 from paper_figures import style
 from paper_figures.pipelines.records import PipelineRecords
 
@@ -22,7 +21,7 @@ def totals(memory: pd.DataFrame) -> pd.DataFrame:
     """The rows with strategy, copies (of a stage's weights, as history), rest and total (bytes), and ``modelled_``."""
     table = memory.assign(strategy=[Variant.parse(name).strategy for name in memory["variant"]])
     for prefix in ("", "modelled_"):
-        table[f"{prefix}total"] = table[[f"{prefix}{kind}" for kind in KINDS]].sum(axis=1)
+        table[f"{prefix}total"] = table[[f"{prefix}{kind}" for kind in MEMORY_KINDS]].sum(axis=1)
         table[f"{prefix}copies"] = table[f"{prefix}history"] / table[f"{prefix}parameters"]
     return table.assign(rest=table["total"] - table["history"])
 

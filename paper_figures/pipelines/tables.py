@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from experiments.pipelines.held import KINDS
+from layerpipe2.planning.variants import MEMORY_KINDS
 from paper_figures.pipelines import variants
 from paper_figures.pipelines.answers import percent, spread
 from paper_figures.pipelines.bubble import steady
@@ -65,7 +65,7 @@ def memory(study: Study) -> pd.DataFrame:
     table = totals(study.memory)
     rows = []
     for row in table.to_dict("records"):
-        cells = {f"{kind} (kB)": _compared(row[kind], row[f"modelled_{kind}"]) for kind in (*KINDS, "total")}
+        cells = {f"{kind} (kB)": _compared(row[kind], row[f"modelled_{kind}"]) for kind in (*MEMORY_KINDS, "total")}
         head = {
             "strategy": variants.label(row["variant"]),
             "processes": str(row["processes"]),

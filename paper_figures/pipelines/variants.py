@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from experiments.pipelines.names import Variant
+from layerpipe2.planning.variants import Variant
 from paper_figures import labels, style
 
 _PEER = "#8c8c8c"

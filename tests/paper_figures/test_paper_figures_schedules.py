@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from experiments.study.costs import DEVICES
+from layerpipe2.planning.reference import DEVICES
 from layerpipe2.planning.schedules import SCHEDULES
 from layerpipe2.planning.schedules.compare import DEVICE, compare
 from paper_figures import tables_theory

@@ -1,9 +1,13 @@
-"""Networks of the tables: known architectures as flat lists of units, on the meta device (no weights in memory)."""
+"""What the tables of costs and schedules declare: networks, devices, links, sizes.
+
+The networks are known architectures as flat lists of units, on the meta device (no weights in memory).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +15,7 @@ from torchvision import models
 
 from layerpipe2 import networks
 from layerpipe2.errors import UserError
+from layerpipe2.planning.devices import Device, FlopDevice, Link, SystolicArray
 
 
 @dataclass(frozen=True)
@@ -72,3 +77,33 @@ def reference(name: str) -> ReferenceNetwork:
     if name not in REFERENCE:
         raise UserError(f"unknown network '{name}' of the cost tables; choose one of {', '.join(REFERENCE)}")
     return REFERENCE[name]
+
+
+INPUT_SHAPE, CLASSES, BATCH_SIZE = (3, 32, 32), 100, 128
+"""Samples and mini-batches of the table of partitions."""
+RATE = 10e12
+"""FLOP/s of the processors in the table of partitions."""
+LINKS: Mapping[str, Link] = {
+    "32 GB/s": Link(32e9, 1e-6),
+    "8 GB/s": Link(8e9, 1e-6),
+    "2 GB/s": Link(2e9, 1e-6),
+}
+"""Links between neighbours, each way, with 1 us latency."""
+DEVICE = SystolicArray(128, 128, "os", 1e9, Link(64e9, 1e-6))
+"""The declared processor: 128 x 128 cells, output stationary, 1 GHz; links of 64 GB/s each way and 1 us."""
+DEVICES: Mapping[str, Device] = {
+    "128 × 128, output st.": DEVICE,
+    "128 × 128, weight st.": SystolicArray(128, 128, "ws", 1e9, Link(64e9, 1e-6)),
+    "32 × 32, output st.": SystolicArray(32, 32, "os", 1e9, Link(64e9, 1e-6)),
+    "FLOP/s only": FlopDevice(2 * 128 * 128 * 1e9, Link(64e9, 1e-6)),
+    "128 × 128, free links": SystolicArray(128, 128, "os", 1e9),
+    "128 × 128, slow links": SystolicArray(128, 128, "os", 1e9, Link(8e9, 1e-5)),
+}
+"""Devices over which the gain of LayerPipe is looked at; links of 64 GB/s and 1 us, slow: 8 GB/s and 10 us."""
+
+
+def efficient(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a row is on the Pareto front of communication and computation (less of both is better)."""
+    sent, done = row["communication"], row["computation"]
+    no_worse = [r for r in rows if r["communication"] <= sent and r["computation"] <= done]
+    return all(r["communication"] == sent and r["computation"] == done for r in no_worse)

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from experiments.pipelines import benchmark, measure, predict
-from experiments.pipelines.names import Variant, group_starts
 from experiments.pipelines.processes import run_ranks
 from experiments.pipelines.summary import summarise, table
 from experiments.pipelines.variants import Job, build_units, make_trainer
 from layerpipe2.data import load
 from layerpipe2.errors import UserError
 from layerpipe2.planning import StageWork, Work
+from layerpipe2.planning.variants import Variant, group_starts
 from layerpipe2.runs.config import RunConfig
 from paper_figures.pipelines import build
 from paper_figures.pipelines.records import load as load_records

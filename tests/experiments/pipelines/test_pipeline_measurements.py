@@ -5,12 +5,13 @@ from collections import Counter
 
 import pytest
 
-from experiments.pipelines.held import KINDS, measure_held
+from experiments.pipelines.held import measure_held
 from experiments.pipelines.processes import run_ranks
 from experiments.pipelines.traces import measure_timeline
 from experiments.pipelines.variants import Job, build_units, make_trainer
 from layerpipe2.data import load
 from layerpipe2.errors import UserError
+from layerpipe2.planning.variants import MEMORY_KINDS
 from layerpipe2.runs.config import RunConfig
 from tests.experiments.pipelines import variant_work
 
@@ -40,7 +41,7 @@ def test_bytes_per_stage_are_modelled_with_the_delays_of_the_variant():
         assert (first["delay"], last["delay"], last["history"]) == (delay, 0, 0)
         assert first["modelled_history"] == copies * weights
         assert copies * weights <= first["history"] <= copies * (weights + 10 * 256)  # padding of ten parameters
-        for kind in KINDS[:3]:
+        for kind in MEMORY_KINDS[:3]:
             assert first[kind] == first[f"modelled_{kind}"] > 0
 
 

@@ -15,10 +15,10 @@ from functools import cache
 from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
 from layerpipe2.planning.costs import Costs
-from layerpipe2.planning.devices import Device, Link, SystolicArray
+from layerpipe2.planning.devices import Device
 from layerpipe2.planning.measure import measure
 from layerpipe2.planning.partitions import chain_cuts, merge
-from layerpipe2.planning.reference import REFERENCE, reference
+from layerpipe2.planning.reference import DEVICE, REFERENCE, reference
 from layerpipe2.planning.schedules.builders import repeat
 from layerpipe2.planning.schedules.layerpipe import layerpipe
 from layerpipe2.planning.schedules.registry import SCHEDULES, build_schedule
@@ -28,8 +28,6 @@ from layerpipe2.planning.schedules.timeline import Timeline
 SYNCHRONOUS = ("gpipe", "1f1b", "interleaved", "zb-h1")
 BATCH = 32
 """Samples per (micro-)batch in the tables."""
-DEVICE = SystolicArray(128, 128, "os", 1e9, Link(64e9, 1e-6))
-"""The declared processor: 128 x 128 cells, output stationary, 1 GHz; links of 64 GB/s each way and 1 us."""
 
 
 @dataclass(frozen=True)

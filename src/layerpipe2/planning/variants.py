@@ -1,10 +1,10 @@
-"""Names of the variants that the benchmark compares, and what they mean.
+"""Names of the variants of training that the pipeline benchmark compares, and what they mean.
 
 - ``plain``, ``plain/<micro-batches>``: one process; with micro-batches it accumulates their gradients (a small one may
   stay in the cache, which is no merit of a pipeline);
 - ``threads/<n>``: plain training in one process of n threads, which share the work of every operation; what anybody
   would try before a pipeline of n processes. Measured for its speed alone: nothing predicts it;
-- ``<peer>/<micro-batches>`` as in ``gpipe/4``: torch's own schedule;
+- ``<torch's pipeline>/<micro-batches>`` as in ``gpipe/4``: torch's own schedule;
 - ``async/<strategy>`` as in ``async/stash``: the asynchronous pipeline under LayerPipe2's delays, ``.../pipedream``
   under PipeDream's;
 - ``exact``: the same runtime without delays: one process after the other computes, nothing is late.
@@ -17,11 +17,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from experiments.pipelines.peers import PEERS
 from layerpipe2.delays import CONVENTIONS, Delays
 from layerpipe2.errors import UserError
 from layerpipe2.history import make_history
 
+TORCH_PIPELINES = {"gpipe": 1, "1f1b": 1, "interleaved": 2, "zero-bubble": 1, "zero-bubble-v": 2}
+"""Synchronous pipelines that torch ships -> stages per process."""
+MEMORY_KINDS = ("parameters", "optimizer", "activations", "history")
+"""What a stage stores; columns of the benchmark's records, in bytes."""
 _OPTIONS = ("pipedream", "split", "groups")
 
 
@@ -30,7 +33,7 @@ class Variant:
     """A name, read.
 
     Attributes:
-        kind: ``plain``, ``threads``, ``async``, ``exact`` or a key of :data:`experiments.pipelines.peers.PEERS`.
+        kind: ``plain``, ``threads``, ``async``, ``exact`` or a key of :data:`TORCH_PIPELINES`.
         micro_batches: of a mini-batch; 1 for the asynchronous pipeline.
         strategy: weight history of the asynchronous pipeline, else nothing.
         convention: its delays.
@@ -57,7 +60,12 @@ class Variant:
         kind, *details = name.split("/")
         if kind == "plain" and not details:
             return cls(kind)
-        if kind in ("plain", "threads", *PEERS) and len(details) == 1 and details[0].isdecimal() and int(details[0]):
+        if (
+            kind in ("plain", "threads", *TORCH_PIPELINES)
+            and len(details) == 1
+            and details[0].isdecimal()
+            and int(details[0])
+        ):
             number = int(details[0])
             return cls(kind, threads=number) if kind == "threads" else cls(kind, number)
         strategy = details.pop(0) if kind == "async" and details else ""
@@ -65,8 +73,8 @@ class Variant:
         if not known or len(set(details)) < len(details) or not set(details) <= set(_OPTIONS[kind == "exact" :]):
             raise UserError(
                 f"unknown variant {name!r}; give plain, exact or async/STRATEGY, with /split or /groups behind the "
-                f"last two and /pipedream behind the last, or one of plain, {', '.join(PEERS)} with a number of "
-                "micro-batches, as in gpipe/4, or threads/NUMBER"
+                f"last two and /pipedream behind the last, or one of plain, {', '.join(TORCH_PIPELINES)} with a number "
+                "of micro-batches, as in gpipe/4, or threads/NUMBER"
             )
         if strategy:
             make_history(strategy)
@@ -84,7 +92,7 @@ class Variant:
 
     def stages(self, processes: int) -> int:
         """Number of stages on so many processes."""
-        return PEERS[self.kind].per_rank * processes if self.kind in PEERS else self.ranks(processes)
+        return TORCH_PIPELINES[self.kind] * processes if self.kind in TORCH_PIPELINES else self.ranks(processes)
 
     def schedule(self, processes: int) -> Delays:
         """Delays of the stages; none where the pipeline waits for all updates."""
