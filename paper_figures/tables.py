@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from layerpipe2.delays import CONVENTIONS
+from layerpipe2.delays import DELAY_LAWS
 from paper_figures.labels import network_label
 from paper_figures.records import CONFIGURATION, Records
 from paper_figures.style import ordered, style
@@ -68,7 +68,7 @@ def delays(records: Records) -> pd.DataFrame:
     for (network, group), stages in records.stages.groupby(CONFIGURATION):
         recorded = [int(d) for d in stages.sort_values("stage")["delay"]]
         count = len(recorded)
-        laws = {f"{name}_delays": _listed(CONVENTIONS[name](count).per_stage) for name in ("layerpipe2", "pipedream")}
+        laws = {f"{name}_delays": _listed(DELAY_LAWS[name].delays(count)) for name in ("layerpipe2", "pipedream")}
         row = {"network": network, "stages": count, "group_size": group, "recorded_delays": _listed(recorded)}
         rows.append(row | laws)
     return _sorted(pd.DataFrame(rows), records)

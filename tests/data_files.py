@@ -17,7 +17,7 @@ import torch
 from torchvision.datasets import CIFAR100
 from torchvision.io import write_png
 
-from layerpipe2.data.specs import DATASETS, DatasetSpec
+from layerpipe2.data.specs import IMAGES, DatasetSpec
 from layerpipe2.data.types import Arrays
 from layerpipe2.data.verify import channel_statistics
 
@@ -46,16 +46,16 @@ def spec_of(name: str, arrays: Arrays, **changes: Any) -> DatasetSpec:
         "std": std,
         "system_folder": None,
     }
-    if DATASETS[name].idx_md5:
+    if IMAGES[name].idx_md5:
         sizes["idx_md5"] = {n: hashlib.md5(content).hexdigest() for n, content in idx_contents(arrays).items()}
-    return replace(DATASETS[name], **sizes | changes)
+    return replace(IMAGES[name], **sizes | changes)
 
 
 def idx_contents(arrays: Arrays) -> dict[str, bytes]:
     """The four idx files, decompressed, by name."""
     values = (arrays.x_train[:, 0], arrays.y_train, arrays.x_test[:, 0], arrays.y_test)
     contents = {}
-    for name, array in zip(DATASETS["fashion-mnist"].idx_md5, values, strict=True):
+    for name, array in zip(IMAGES["fashion-mnist"].idx_md5, values, strict=True):
         sizes = np.array(array.shape, dtype=">u4").tobytes()
         contents[name] = bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
     return contents

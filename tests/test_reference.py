@@ -10,7 +10,7 @@ from reference import CLOCKS, run_clocked
 from torch import nn
 
 from layerpipe2 import STRATEGIES, make_history, partition
-from layerpipe2.delays import CONVENTIONS
+from layerpipe2.delays import DELAY_LAWS, Delays
 from layerpipe2.engine.step import PipelineEngine
 
 ALL = [*(s for s in STRATEGIES if s != "sequential"), "ema-0.9-raw", "ema-window-raw", "ema-span-raw", "ema-lsq-raw"]
@@ -53,7 +53,7 @@ def problem(network: str, group_size: int, steps: int = 24):
 
 
 def run_fast(stages, batches, *, strategy, convention, make_optimizer, lr_of, clip=None):
-    schedule = CONVENTIONS[convention](len(stages))
+    schedule = Delays.by_law(convention, len(stages))
     engine = PipelineEngine(stages, schedule, make_history(strategy), gradient_clip_norm=clip)
     optimizer = make_optimizer([p for s in stages for p in s.parameters()])
     losses = []
@@ -133,4 +133,4 @@ def test_delay_law_comes_out_of_the_clock():
                 period, forward, backward = clock(K, k)
                 t = 50
                 updates = sum(backward + period * b < forward + period * t for b in range(2 * t))
-                assert t - updates == CONVENTIONS[convention](K).per_stage[k]
+                assert t - updates == DELAY_LAWS[convention].delays(K)[k]

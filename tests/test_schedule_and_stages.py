@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from layerpipe2 import Delays, UserError, partition
-from layerpipe2.delays import CONVENTIONS
+from layerpipe2.delays import DELAY_LAWS
 
 
 @pytest.mark.parametrize("layers", range(1, 12))
@@ -38,13 +38,13 @@ def test_delay_laws(stages):
     assert Delays.none(stages).per_stage == (0,) * stages
 
 
-@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("convention", DELAY_LAWS)
 def test_the_grid_is_a_legal_execution(convention):
     """Each forward follows the previous stage's, each backward the next stage's; the reads give back the delays."""
-    schedule = CONVENTIONS[convention](4)
+    delays = Delays.by_law(convention, 4)
     when = {}
-    for k, line in enumerate(schedule.grid(80).splitlines()[1:]):
-        for tick, cell in enumerate(_cells(line, schedule.grid(80).splitlines()[0])):
+    for k, line in enumerate(delays.grid(80).splitlines()[1:]):
+        for tick, cell in enumerate(_cells(line, delays.grid(80).splitlines()[0])):
             for i, part in enumerate(cell):
                 when[k, part] = (tick, i)
     for batch in range(6):
@@ -53,7 +53,7 @@ def test_the_grid_is_a_legal_execution(convention):
             assert when[k + 1, f"B{batch}"] < when[k, f"B{batch}"]
         for k in range(4):
             updates = sum(when[k, f"B{b}"] < when[k, f"F{batch}"] for b in range(6))
-            assert updates == max(0, batch - schedule.delays[k])
+            assert updates == max(0, batch - delays.per_stage[k])
 
 
 def _cells(line, head):

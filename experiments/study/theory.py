@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from experiments.study.costs import NETWORKS
 from experiments.study.tables import Row
-from layerpipe2.delays import CONVENTIONS
+from layerpipe2.delays import DELAY_LAWS
 from layerpipe2.theory import derive, prove
 from layerpipe2.theory.modules import named
 from layerpipe2.theory.stability import closed_form
@@ -78,7 +78,7 @@ def _growths(delays: Sequence[int]) -> Iterator[Point]:
 def _chains(lengths: Sequence[int]) -> Iterator[Point]:
     for name in CHAINS:
         for length in lengths:
-            delays = CONVENTIONS[name](length).per_stage
+            delays = DELAY_LAWS[name].delays(length)
             steps = _grid(0.03, 2.2) / length  # all weights are 1, so tr H is the number of layers
             unstable = chain_growth([1.0] * length, delays, steps, updates=UPDATES) > 1
             yield "chain", name, length, float(steps[int(np.argmax(unstable)) - 1] * length)

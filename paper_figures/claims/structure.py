@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from layerpipe2.delays import CONVENTIONS
+from layerpipe2.delays import DELAY_LAWS
 from paper_figures.claims import STATEMENTS, Claim
 from paper_figures.claims.costs import history_is_a_cost
 from paper_figures.claims.theory import against_derivation, both, derived, verdict
@@ -23,7 +23,7 @@ def _with_law(records: Records) -> pd.DataFrame:
     rows = records.stages.assign(count=count, downstream=count - 1 - records.stages["stage"])[count > 1]
     if records.convention not in ("layerpipe2", "pipedream"):  # no delays, or no law
         return rows.iloc[:0].assign(law=0)
-    laws = [CONVENTIONS[records.convention](k).per_stage[s] for k, s in zip(rows["count"], rows["stage"], strict=True)]
+    laws = [DELAY_LAWS[records.convention].delays(k)[s] for k, s in zip(rows["count"], rows["stage"], strict=True)]
     return rows.assign(law=laws)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerpipe2.delays import CONVENTIONS
+from layerpipe2.delays import DELAY_LAWS
 from layerpipe2.theory.coupled_stability import largest_stable_coupled_step, linear_chain_hessian
 from layerpipe2.theory.stability import closed_form, growth
 from paper_figures import labels, style
@@ -68,7 +68,7 @@ def _growths(axis: Any, measured: pd.DataFrame) -> None:
 def _chains(axis: Any, measured: pd.DataFrame) -> None:
     lengths = sorted({int(x) for x in measured.loc[measured["panel"] == "chain", "x"]})
     for name, (color, marker) in _CHAINS.items():
-        delays = [CONVENTIONS[name](length).per_stage for length in lengths]
+        delays = [DELAY_LAWS[name].delays(length) for length in lengths]
         found = [chain_bound(length, d) for length, d in zip(lengths, delays, strict=True)]
         axis.plot(lengths, found, color=color)
         axis.plot(lengths, [closed_form(d[0]) for d in delays], color=color, linestyle=(0, (3, 2)), linewidth=0.8)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from layerpipe2.delays import CONVENTIONS
+from layerpipe2.delays import DELAY_LAWS
 from paper_figures import labels, style, tables
 from paper_figures.records import Records
 
@@ -26,7 +26,7 @@ def delays(records: Records) -> Figure:
         for network, axis in axes.items():
             for group, delay in _partitions(records, network):
                 length = records.units().get(network, group * len(delay))
-                law = CONVENTIONS[other](len(delay)).per_stage
+                law = DELAY_LAWS[other].delays(len(delay))
                 _draw_delays(axis, delay, group, length, looks[group])
                 _draw_delays(axis, law, group, length, looks[group] | _THIN)
             axis.set_xlabel("unit (0 = input side)")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from layerpipe2.distributed.strategy import PipelineStrategy
     from layerpipe2.engine.module import PipelinedModule
     from layerpipe2.errors import UserError
-    from layerpipe2.history import STRATEGIES, make_history
+    from layerpipe2.history import STRATEGIES, find_strategy, make_history
     from layerpipe2.stages import partition
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "PipelineStrategy",
     "PipelinedModule",
     "UserError",
+    "find_strategy",
     "make_history",
     "partition",
 ]
@@ -31,6 +32,7 @@ _HOMES = {
     "PipelinedModule": "engine.module",
     "STRATEGIES": "history",
     "UserError": "errors",
+    "find_strategy": "history",
     "make_history": "history",
     "partition": "stages",
 }

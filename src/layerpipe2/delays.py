@@ -16,6 +16,44 @@ from layerpipe2.errors import UserError
 
 
 @dataclass(frozen=True)
+class DelayLaw:
+    """The rule that gives every stage its delay.
+
+    Attributes:
+        name: as in options and records (there the key is ``convention``).
+        label: for readers, with the law; S is the number of downstream stages.
+        delays: number of stages -> delay of every stage, in updates.
+        clock: (K, k) -> ticks between mini-batches, tick of stage k's first forward, tick of its first backward.
+            Counting its backward ticks that precede a forward tick gives the delay back.
+    """
+
+    name: str
+    label: str
+    delays: Callable[[int], tuple[int, ...]]
+    clock: Callable[[int, int], tuple[int, int, int]]
+
+
+_ROWS = (
+    DelayLaw(
+        "layerpipe2",
+        "LayerPipe2, 2S",
+        delays=lambda K: tuple(2 * (K - 1 - k) for k in range(K)),
+        clock=lambda K, k: (1, k, 2 * (K - 1) - k),
+    ),
+    DelayLaw(
+        "pipedream",
+        "PipeDream, S",
+        delays=lambda K: tuple(K - 1 - k for k in range(K)),
+        clock=lambda K, k: (2, k, 2 * K - 1 - k),
+    ),
+    DelayLaw("none", "no delay", delays=lambda K: (0,) * K, clock=lambda K, k: (2 * K, k, 2 * K - 1 - k)),
+)
+
+DELAY_LAWS: dict[str, DelayLaw] = {law.name: law for law in _ROWS}
+"""Name -> delay law."""
+
+
+@dataclass(frozen=True)
 class Delays:
     """One delay per stage, in optimizer updates, input side first.
 
@@ -36,29 +74,44 @@ class Delays:
         for k, delay in enumerate(self.per_stage):
             if isinstance(delay, bool) or not isinstance(delay, int) or delay < 0:
                 raise UserError(f"delay of stage {k} is {delay!r}; give an integer >= 0 (in optimizer updates)")
-        derived = _DELAY_LAWS.get(self.convention)
-        if self.convention != "custom" and derived is None:
-            raise UserError(f"unknown delay convention '{self.convention}'; known: {', '.join(_DELAY_LAWS)}, custom")
-        if derived is not None and self.per_stage != derived(len(self.per_stage)):
+        if self.convention == "custom":
+            return
+        if self.convention not in DELAY_LAWS:
+            raise UserError(f"unknown delay convention '{self.convention}'; known: {', '.join(DELAY_LAWS)}, custom")
+        derived = DELAY_LAWS[self.convention].delays(len(self.per_stage))
+        if self.per_stage != derived:
             raise UserError(
                 f"delays {list(self.per_stage)} are not those of '{self.convention}' with {self.num_stages} stages, "
-                f"{list(derived(len(self.per_stage)))}; use Delays.custom for your own"
+                f"{list(derived)}; use Delays.custom for your own"
             )
+
+    @classmethod
+    def by_law(cls, name: str, num_stages: int) -> Delays:
+        """The delays that a law of :data:`DELAY_LAWS` gives.
+
+        Raises:
+            UserError: on an unknown law, or a number of stages that is not an integer >= 1.
+        """
+        if name not in DELAY_LAWS:
+            raise UserError(f"unknown delay convention '{name}'; choose one of {', '.join(DELAY_LAWS)}")
+        if isinstance(num_stages, bool) or not isinstance(num_stages, int) or num_stages < 1:
+            raise UserError(f"number of stages is {num_stages!r}; give an integer >= 1")
+        return cls(DELAY_LAWS[name].delays(num_stages), name)
 
     @classmethod
     def layerpipe2(cls, num_stages: int) -> Delays:
         """``d_k = 2 (K - 1 - k)``: forward and backward of every stage in each tick."""
-        return cls(_layerpipe2(_checked(num_stages)), "layerpipe2")
+        return cls.by_law("layerpipe2", num_stages)
 
     @classmethod
     def pipedream(cls, num_stages: int) -> Delays:
         """``d_k = K - 1 - k``: PipeDream's 1F1B, one forward or one backward per tick."""
-        return cls(_pipedream(_checked(num_stages)), "pipedream")
+        return cls.by_law("pipedream", num_stages)
 
     @classmethod
     def none(cls, num_stages: int) -> Delays:
         """No delays: each mini-batch passes the whole network, forward and back, before the next one starts."""
-        return cls(_none(_checked(num_stages)), "none")
+        return cls.by_law("none", num_stages)
 
     @classmethod
     def custom(cls, delays: Sequence[int]) -> Delays:
@@ -103,52 +156,12 @@ class Delays:
         return _aligned([head, *([name, *row] for name, row in zip(names, rows, strict=True))])
 
     def _cell(self, stage: int, tick: int) -> str:
-        period, forward, backward = _CLOCKS[self.convention](self.num_stages, stage)
+        period, forward, backward = DELAY_LAWS[self.convention].clock(self.num_stages, stage)
         cell = ""
         for letter, start in (("F", forward), ("B", backward)):
             batch, phase = divmod(tick - start, period)
             cell += f"{letter}{batch}" if batch >= 0 and phase == 0 else ""
         return cell
-
-
-def _layerpipe2(num_stages: int) -> tuple[int, ...]:
-    return tuple(2 * (num_stages - 1 - k) for k in range(num_stages))
-
-
-def _pipedream(num_stages: int) -> tuple[int, ...]:
-    return tuple(num_stages - 1 - k for k in range(num_stages))
-
-
-def _none(num_stages: int) -> tuple[int, ...]:
-    return (0,) * num_stages
-
-
-_DELAY_LAWS: dict[str, Callable[[int], tuple[int, ...]]] = {
-    "layerpipe2": _layerpipe2,
-    "pipedream": _pipedream,
-    "none": _none,
-}
-
-# (K, k) -> ticks between mini-batches, tick of the first forward, tick of the first backward. Counting the backward
-# ticks of a stage that precede a forward tick of it gives back the delay law above (tested).
-_CLOCKS: dict[str, Callable[[int, int], tuple[int, int, int]]] = {
-    "layerpipe2": lambda K, k: (1, k, 2 * (K - 1) - k),
-    "pipedream": lambda K, k: (2, k, 2 * K - 1 - k),
-    "none": lambda K, k: (2 * K, k, 2 * K - 1 - k),
-}
-
-CONVENTIONS: dict[str, Callable[[int], Delays]] = {
-    "layerpipe2": Delays.layerpipe2,
-    "pipedream": Delays.pipedream,
-    "none": Delays.none,
-}
-"""Convention name -> delays for a number of stages."""
-
-
-def _checked(num_stages: int) -> int:
-    if isinstance(num_stages, bool) or not isinstance(num_stages, int) or num_stages < 1:
-        raise UserError(f"number of stages is {num_stages!r}; give an integer >= 1")
-    return num_stages
 
 
 def _aligned(rows: list[list[str]]) -> str:

@@ -8,7 +8,7 @@ import torch
 from layerpipe2 import Delays, PipelinedModule, UserError, make_history
 from layerpipe2.cli import main
 from layerpipe2.cli.schedule import _simulated
-from layerpipe2.delays import CONVENTIONS
+from layerpipe2.delays import DELAY_LAWS
 from layerpipe2.distributed import checkpoint as by_stage
 from layerpipe2.distributed.store import first_line
 from layerpipe2.runs.config import RunConfig
@@ -36,7 +36,7 @@ def test_every_strategy_may_diverge(strategy):
 @pytest.mark.parametrize(("processors", "batches"), [(1, 8), (4, 1), (8, 1), (20, 8), (64, 8)])
 def test_a_schedule_shows_the_delays_of_a_full_pipeline(convention, processors, batches):
     found = _simulated(convention, processors, batches, (1.0, 1.0, 1.0)).schedule.delays()
-    assert tuple(found) == CONVENTIONS[convention](processors).per_stage
+    assert tuple(found) == DELAY_LAWS[convention].delays(processors)
 
 
 def test_a_state_is_not_overwritten_unasked(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from layerpipe2.data.specs import DATASETS
+from layerpipe2.data.specs import IMAGES
 from layerpipe2.data.types import Arrays
 from layerpipe2.data.verify import verified
 from layerpipe2.errors import UserError
@@ -20,7 +20,7 @@ def _cifar100(gray: int = 0, lost: int = 0) -> Arrays:
 
 
 def test_cifar100_is_held_against_its_published_statistics() -> None:
-    spec = DATASETS["cifar100"]
+    spec = IMAGES["cifar100"]
     assert spec.mean == (0.5071, 0.4865, 0.4409)
     counts = r"train class 99 has 499 images, expected 500 \(49999 images in all, expected 50000\)"
     with pytest.raises(UserError, match=counts):

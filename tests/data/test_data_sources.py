@@ -9,7 +9,7 @@ import pytest
 import torch
 from data_files import make_arrays, spec_of, write_cifar, write_idx, write_npz, write_tree
 
-from layerpipe2.data import DATASETS, ImageData, load
+from layerpipe2.data import IMAGES, ImageData, load
 from layerpipe2.data.loading import _load
 from layerpipe2.data.specs import DatasetSpec
 from layerpipe2.errors import UserError
@@ -146,7 +146,7 @@ def test_unknown_data_set_names_the_choices() -> None:
 
 
 def test_the_specifications_are_the_published_sizes() -> None:
-    sizes = {name: (sum(s.train_counts), sum(s.test_counts), s.num_classes) for name, s in DATASETS.items()}
+    sizes = {name: (sum(s.train_counts), sum(s.test_counts), s.num_classes) for name, s in IMAGES.items()}
     assert sizes == {
         "digits": (1347, 450, 10),
         "fashion-mnist": (60000, 10000, 10),

@@ -14,7 +14,6 @@ from torch import nn
 
 from layerpipe2 import Delays, PipelinedModule, make_history, networks, partition
 from layerpipe2.data import BatchLoader, TensorSplit
-from layerpipe2.delays import CONVENTIONS
 from layerpipe2.distributed.strategy import PipelineStrategy
 
 
@@ -103,7 +102,7 @@ def train(case: Case, strategy: PipelineStrategy | None = None) -> tuple[list, d
     """Metrics of every epoch, the weights and buffers at the end, the number of updates."""
     torch.manual_seed(0)
     stages = [stage.to(case.dtype) for stage in globals()[case.network]()]
-    schedule = Delays.custom(case.delays) if case.delays else CONVENTIONS[case.convention](len(stages))
+    schedule = Delays.custom(case.delays) if case.delays else Delays.by_law(case.convention, len(stages))
     module = PipelinedModule(
         stages,
         schedule,

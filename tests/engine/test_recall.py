@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from layerpipe2 import Delays, UserError, make_history
 from layerpipe2.engine.step import PipelineEngine
-from layerpipe2.history.base import Latest
+from layerpipe2.history.latest import Latest
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from layerpipe2.delays import CONVENTIONS
+from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
-from layerpipe2.history.base import Latest
+from layerpipe2.history.latest import Latest
 from layerpipe2.planning import Costs, FlopDevice, Link, StageWork, Work
 from layerpipe2.planning import profiling as layer_times
 from layerpipe2.planning.balance import Balance, balanced
@@ -65,7 +65,7 @@ def test_invariances(seed):
 @pytest.mark.parametrize("seed", range(6))
 def test_the_predicted_speed_is_the_simulated_pipelines(seed, convention):
     best = balanced(times(random.Random(seed), 9), 4)
-    costs = Costs(best.stages, CONVENTIONS[convention](4))
+    costs = Costs(best.stages, Delays.by_law(convention, 4))
     line = simulate(build_schedule(convention, 4, 4, 200), costs, best.device)
     assert best.period(convention) <= line.period * (1 + 1e-9)
     assert line.period == pytest.approx(best.period(convention), rel=0.12)

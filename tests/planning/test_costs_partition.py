@@ -6,7 +6,7 @@ import random
 import pytest
 
 from layerpipe2 import networks
-from layerpipe2.delays import CONVENTIONS
+from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
 from layerpipe2.planning import Costs, FlopDevice, Link, StageWork, SystolicArray, Work, network_costs, uniform_costs
 from layerpipe2.planning.partitions import chain_cuts, merge
@@ -64,7 +64,7 @@ def test_rows_sum_to_the_totals():
 @pytest.mark.parametrize("convention", ["layerpipe2", "pipedream", "none"])
 def test_iteration_bound_is_met_by_uniform_stages(convention):
     costs = uniform_costs(4)
-    costs = Costs(costs.stages, CONVENTIONS[convention](4))
+    costs = Costs(costs.stages, Delays.by_law(convention, 4))
     assert costs.period(FlopDevice(1.0)) == (12.0 if convention == "none" else 3.0)
     assert costs.speedup(FlopDevice(1.0)) == (1.0 if convention == "none" else 4.0)
     assert costs.utilisation(FlopDevice(1.0)) == (0.25 if convention == "none" else 1.0)
@@ -80,7 +80,7 @@ def test_iteration_bound_is_never_beaten(seed, convention):
         StageWork(*(Work(draw.randint(0, 5)) for _ in range(3)), input_bytes=a, output_bytes=b)
         for a, b in itertools.pairwise(size)
     )
-    costs = Costs(stages, CONVENTIONS[convention](5))
+    costs = Costs(stages, Delays.by_law(convention, 5))
     device = FlopDevice(1.0, Link(draw.choice([0.5, 1.0, 4.0]), draw.randint(0, 3)))
     line = simulate(build_schedule(convention, 5, 5, 120), costs, device)
     assert line.period >= costs.period(device) * (1 - 1e-9)
@@ -105,7 +105,7 @@ def test_double_delay_hides_what_single_delay_exposes():
     for name in ("pipedream", "layerpipe2"):
         costs = uniform_costs(stages, message_bytes=1)
         periods[name] = simulate(build_schedule(name, stages, stages, 100), costs, device).period
-        assert Costs(costs.stages, CONVENTIONS[name](stages)).period(device) == pytest.approx(periods[name])
+        assert Costs(costs.stages, Delays.by_law(name, stages)).period(device) == pytest.approx(periods[name])
     assert periods["layerpipe2"] == compute
     assert periods["pipedream"] == pytest.approx(compute + 2 * (stages - 1) * latency / stages)
 

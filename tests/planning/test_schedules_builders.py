@@ -2,7 +2,7 @@
 
 import pytest
 
-from layerpipe2.delays import CONVENTIONS, Delays
+from layerpipe2.delays import DELAY_LAWS, Delays
 from layerpipe2.errors import UserError
 from layerpipe2.planning import FlopDevice, Gemm, Link, StageWork, Work, uniform_costs
 from layerpipe2.planning.costs import Costs
@@ -27,7 +27,7 @@ def test_every_schedule_is_valid_at_every_size(name, processors):
 @pytest.mark.parametrize("name", ["layerpipe2", "pipedream"])
 @pytest.mark.parametrize("stages", [1, 2, 5, 8])
 def test_delays_are_those_of_the_engine(name, stages):
-    assert build_schedule(name, stages, stages, 4 * stages).delays() == CONVENTIONS[name](stages).per_stage
+    assert build_schedule(name, stages, stages, 4 * stages).delays() == DELAY_LAWS[name].delays(stages)
 
 
 @pytest.mark.parametrize("name", ["gpipe", "1f1b", "interleaved", "zb-h1"])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import networkx as nx
 import pytest
 
-from layerpipe2.delays import CONVENTIONS, Delays
+from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
 from layerpipe2.stages import partition
 from layerpipe2.theory import FORMATS, chain, derive, explain, export, from_units, prove, resnet
@@ -51,7 +51,7 @@ def test_engine_schedule_is_the_derived_one_over_hundreds_of_groupings(conventio
     for _ in range(200):
         units = rng.randint(1, 14)
         derivation = derive(units, groups=random_groups(rng, units), convention=convention)
-        schedule = CONVENTIONS[convention](derivation.num_stages)
+        schedule = Delays.by_law(convention, derivation.num_stages)
         assert Delays(derivation.delays, convention) == schedule
         assert derivation.history == dict(derivation.gradient_delays)
 

@@ -5,7 +5,7 @@ import torch
 from machine import run
 
 from layerpipe2 import make_history
-from layerpipe2.delays import CONVENTIONS
+from layerpipe2.delays import Delays
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.theory import chain, derive, resnet
 from layerpipe2.theory.retiming import lags_between
@@ -24,7 +24,7 @@ def start(network):
 @pytest.mark.parametrize("groups", [[1, 1, 1, 1], [2, 2], [1, 2, 1], [4]])
 def test_machine_equals_engine(convention, groups):
     derivation = derive(4, groups=groups, convention=convention)
-    schedule = CONVENTIONS[convention](len(groups))
+    schedule = Delays.by_law(convention, len(groups))
     weights = start(derivation.network)
     units = [Scales(torch.tensor([w], dtype=torch.float64)) for w in weights.values()]
     stages, first = [], 0

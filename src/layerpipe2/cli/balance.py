@@ -9,7 +9,7 @@ import torch
 
 from layerpipe2 import networks
 from layerpipe2.cli.options import config_from
-from layerpipe2.data import DATASETS, load
+from layerpipe2.data import describe
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.history import make_history
@@ -31,17 +31,17 @@ def run(options: argparse.Namespace) -> None:
     check("--stages", options.stages, _COUNT)
     check("--repeats", options.repeats, _COUNT)
     config = config_from(options)
-    if config.dataset not in DATASETS:
-        load(config.dataset)  # says which names there are
-    spec, device = DATASETS[config.dataset], resolve_device(config.device)
+    spec, device = describe(config.dataset), resolve_device(config.device)
     keep_freed_memory()
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     units = networks.build(
-        config.network, input_shape=spec.image_shape, num_classes=spec.num_classes, width=config.width
+        config.network, input_shape=spec.input_shape, num_classes=spec.num_classes, width=config.width
     )
     units = [unit.to(device) for unit in units]
-    x = torch.randn(config.batch_size, *spec.image_shape, device=device)
+    shape = (config.batch_size, *spec.input_shape)
+    images = networks.NETWORKS[config.network].takes == "images"
+    x = torch.randn(shape, device=device) if images else torch.randint(spec.num_classes, shape, device=device)
     optimizer, history = optimizer_factory(config), make_history(config.strategy)
     plain = profile(units, x, optimizer, repeats=options.repeats)
     delayed = profile(units, x, optimizer, history=history, repeats=options.repeats)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from layerpipe2.cli.options import config_from
-from layerpipe2.data import DATASETS, TEXTS, ImageData, load
+from layerpipe2.data import DATASETS, ImageData, load
 from layerpipe2.engine.device import resolve_device
-from layerpipe2.history import STRATEGIES
-from layerpipe2.networks import NETWORKS
+from layerpipe2.history import STRATEGIES, Strategy
+from layerpipe2.networks import NETWORKS, NetworkInfo
 from layerpipe2.provenance import device_name, git_state, versions
 
 
@@ -22,9 +23,9 @@ def run(options: argparse.Namespace) -> None:
         UserError: if the data or the device isn't there.
     """
     config = config_from(options)
-    print(_listed("networks", {name: info.description for name, info in NETWORKS.items()}))
+    print(_listed("networks", NETWORKS))
     print(_listed("strategies (every ema-* also with -raw)", STRATEGIES))
-    print(f"data sets: {', '.join([*DATASETS, *TEXTS])}\n")
+    print(f"data sets: {', '.join(DATASETS)}\n")
     device = resolve_device(config.device)
     root = Path(config.data_root) if config.data_root else None
     data = load(config.dataset, root, download=options.download, announce=print)
@@ -38,6 +39,6 @@ def run(options: argparse.Namespace) -> None:
     print("versions: " + ", ".join(f"{name} {version or 'missing'}" for name, version in versions().items()))
 
 
-def _listed(title: str, entries: dict[str, str]) -> str:
+def _listed(title: str, entries: Mapping[str, NetworkInfo | Strategy]) -> str:
     width = max(map(len, entries))
-    return "\n".join([f"{title}:", *(f"  {name:{width}}  {text}" for name, text in entries.items()), ""])
+    return "\n".join([f"{title}:", *(f"  {name:{width}}  {row.description}" for name, row in entries.items()), ""])

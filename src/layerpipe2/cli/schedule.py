@@ -10,7 +10,6 @@ from layerpipe2.cli.console import aligned, fitted, terminal_width, wrapped
 from layerpipe2.cli.options import parsed
 from layerpipe2.planning import FlopDevice, uniform_costs
 from layerpipe2.planning.schedules import SCHEDULES, Timeline, build_schedule, repeat, simulate
-from layerpipe2.planning.schedules.compare import SYNCHRONOUS
 from layerpipe2.runs.config import Rule, check
 
 _COUNT = Rule("", "", "int", low=1)
@@ -63,8 +62,8 @@ def summary(line: Timeline) -> str:
 
 def _simulated(name: str, processors: int, batches: int, times: Sequence[float]) -> Timeline:
     """One stage per processor (interleaved: two, half as long) with the given times of F, B and W."""
-    parts = 2 if name == "interleaved" else 1
-    together = name in SYNCHRONOUS
+    row = SCHEDULES.get(name)
+    parts, together = (row.stages_per_processor, row.synchronous) if row else (1, False)
     long = max(_LONG * batches, _LONG * processors)  # a pipeline must be full before its delays can be seen
     schedule = build_schedule(name, parts * processors, processors, batches if together else long)
     schedule = repeat(schedule, _LONG) if together else schedule

@@ -6,14 +6,15 @@
 """
 
 from layerpipe2.data.batches import BatchLoader
-from layerpipe2.data.loading import describe, load
-from layerpipe2.data.specs import DATASETS, DatasetSpec
+from layerpipe2.data.loading import DATASETS, describe, load
+from layerpipe2.data.specs import IMAGES, DatasetSpec
 from layerpipe2.data.splits import split
 from layerpipe2.data.text import TEXTS
 from layerpipe2.data.types import Data, ImageData, Splits, TensorSplit, TextData
 
 __all__ = [
     "DATASETS",
+    "IMAGES",
     "TEXTS",
     "BatchLoader",
     "Data",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from layerpipe2.data.sources import Reader, formats, sources
-from layerpipe2.data.specs import DATASETS, DatasetSpec
+from layerpipe2.data.specs import IMAGES, DatasetSpec
 from layerpipe2.data.text import TEXTS, TextSpec, load_text
 from layerpipe2.data.types import Arrays, Data, ImageData
 from layerpipe2.data.verify import damaged, first_line, verified
@@ -27,6 +27,9 @@ _READ_ERRORS = (
     pickle.UnpicklingError,
 )
 
+DATASETS: dict[str, DatasetSpec | TextSpec] = {**IMAGES, **TEXTS}
+"""Name -> data set, images and text."""
+
 Announce = Callable[[str], object]
 
 
@@ -36,10 +39,9 @@ def describe(name: str) -> DatasetSpec | TextSpec:
     Raises:
         UserError: unknown name.
     """
-    known: dict[str, DatasetSpec | TextSpec] = {**DATASETS, **TEXTS}
-    if name not in known:
-        raise UserError(f"unknown data set {name!r}; choose one of {', '.join(known)}")
-    return known[name]
+    if name not in DATASETS:
+        raise UserError(f"unknown data set {name!r}; choose one of {', '.join(DATASETS)}")
+    return DATASETS[name]
 
 
 def load(name: str, root: Path | None = None, *, download: bool = False, announce: Announce | None = None) -> Data:
@@ -49,7 +51,7 @@ def load(name: str, root: Path | None = None, *, download: bool = False, announc
     folders and formats are tried; ``announce=print`` shows it.
 
     Args:
-        name: a key of `DATASETS` (digits, fashion-mnist, cifar10 or cifar100) or of `TEXTS` (python-docs).
+        name: a key of `DATASETS`.
         root: folder to search instead of LAYERPIPE2_DATA or ``./data``.
         download: allow torchvision to download what is not found.
         announce: called with one line for every place tried and for the one chosen.

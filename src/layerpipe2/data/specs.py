@@ -20,6 +20,7 @@ class DatasetSpec:
     """
 
     name: str
+    label: str
     image_shape: tuple[int, int, int]
     train_counts: tuple[int, ...]
     test_counts: tuple[int, ...]
@@ -53,6 +54,7 @@ _REMEDY = "give --download (in Python download=True), or put the files there, or
 _SPECS = (
     DatasetSpec(
         name="digits",
+        label="digits",
         image_shape=(1, 8, 8),
         # A quarter of 178 182 177 183 181 182 181 179 174 180 images, rounded per class, is for testing.
         train_counts=(134, 136, 133, 137, 136, 136, 136, 134, 130, 135),
@@ -64,6 +66,7 @@ _SPECS = (
     ),
     DatasetSpec(
         name="fashion-mnist",
+        label="Fashion-MNIST",
         image_shape=(1, 28, 28),
         train_counts=(6000,) * 10,
         test_counts=(1000,) * 10,
@@ -83,6 +86,7 @@ _SPECS = (
     ),
     DatasetSpec(
         name="cifar10",
+        label="CIFAR-10",
         image_shape=(3, 32, 32),
         train_counts=(5000,) * 10,
         test_counts=(1000,) * 10,
@@ -95,6 +99,7 @@ _SPECS = (
     ),
     DatasetSpec(
         name="cifar100",
+        label="CIFAR-100",
         image_shape=(3, 32, 32),
         train_counts=(500,) * 100,
         test_counts=(100,) * 100,
@@ -107,5 +112,5 @@ _SPECS = (
     ),
 )
 
-DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
-"""The data sets by name."""
+IMAGES: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
+"""The data sets of images by name."""

@@ -39,6 +39,7 @@ class TextSpec:
     """A text by name: how it is read, and what to do if it can't be."""
 
     name: str
+    label: str
     read: Callable[[], str]
     remedy: str
 
@@ -103,9 +104,14 @@ def _python_docs() -> str:
     return paragraphs(import_module("pydoc_data.topics").topics)
 
 
-TEXTS: dict[str, TextSpec] = {
-    "python-docs": TextSpec(
-        "python-docs", _python_docs, "install a complete Python (on Debian: apt-get install libpython3-stdlib)"
-    )
-}
+_ROWS = (
+    TextSpec(
+        name="python-docs",
+        label="python-docs",
+        read=_python_docs,
+        remedy="install a complete Python (on Debian: apt-get install libpython3-stdlib)",
+    ),
+)
+
+TEXTS: dict[str, TextSpec] = {spec.name: spec for spec in _ROWS}
 """The texts by name."""

@@ -29,7 +29,19 @@ tensor([1.], dtype=torch.float64)
 
 from layerpipe2.history.average import DECAY_RULES, MovingAverage
 from layerpipe2.history.base import State, WeightHistory
+from layerpipe2.history.registry import STRATEGIES, find_strategy, make_history, raw_forms
 from layerpipe2.history.stash_first import StashFirst
-from layerpipe2.history.strategies import STRATEGIES, make_history
+from layerpipe2.history.strategy import Strategy
 
-__all__ = ["DECAY_RULES", "STRATEGIES", "MovingAverage", "StashFirst", "State", "WeightHistory", "make_history"]
+__all__ = [
+    "DECAY_RULES",
+    "STRATEGIES",
+    "MovingAverage",
+    "StashFirst",
+    "State",
+    "Strategy",
+    "WeightHistory",
+    "find_strategy",
+    "make_history",
+    "raw_forms",
+]

@@ -1,8 +1,4 @@
-"""What a weight history is, and those that reconstruct nothing: exact stashing, latest weights, a window of updates.
-
-The moving averages stand in ``average.py`` and ``pair.py``; a strategy's name becomes one of these in
-:func:`layerpipe2.history.make_history`.
-"""
+"""What a weight history is. Each method stands in a file of its own; ``registry.py`` names them."""
 
 from __future__ import annotations
 
@@ -59,57 +55,3 @@ class WeightHistory(ABC):
         ``momentum_buffer`` says whether that state tells the newest update: SGD's momentum and Adam's moments do, plain
         SGD and Nesterov's form, whose update adds the gradient, do not.
         """
-
-
-@dataclass(frozen=True)
-class Stash(WeightHistory):
-    """Exact weight stashing (PipeDream): keeps ``W(t - d) ... W(t - 1)``."""
-
-    @property
-    def exact(self) -> bool:
-        """True: the backward pass uses the forward pass's own weights."""
-        return True
-
-    def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
-        """``W(t - d)`` itself."""
-        return delayed
-
-    def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
-        """One copy per update of delay."""
-        return float(delay)
-
-
-@dataclass(frozen=True)
-class Latest(WeightHistory):
-    """No history: the backward pass uses ``W(t)``, whatever the forward pass used."""
-
-    def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
-        """``W(t)``."""
-        return latest
-
-    def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
-        """None."""
-        return 0.0
-
-
-@dataclass(frozen=True)
-class UpdateWindow(WeightHistory):
-    """The identity itself: keeps the last ``d`` applied updates; equals stashing to rounding, at its memory cost."""
-
-    consumes: Consumes = "updates"
-
-    def init(self, weights: Tensor, delay: int) -> State:
-        """``updates`` (d, N): row ``t mod d`` is the newest one."""
-        return {"updates": weights.new_zeros(delay, weights.numel())}
-
-    def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
-        """``W(t)`` plus the sum of the last ``min(t, d)`` updates."""
-        return latest + state["updates"].sum(0)
-
-    def record(self, state: State, update: Tensor, step: Tensor) -> None:
-        """Put ``update`` in the oldest one's place."""
-        state["updates"].index_copy_(0, step.remainder(len(state["updates"])), update[None])
-
-    def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
-        """One copy per update of delay."""
-        return float(delay)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
@@ -19,25 +20,94 @@ INPUTS = {"images": ("channels", "height", "width"), "text": ("context",)}
 """Kind of input -> what the entries of its shape are."""
 
 
-@dataclass(frozen=True)
-class NetworkInfo:
-    """A network: what it is, its default width, its builder (input_shape, num_classes, width) -> units, its input."""
+Kind = Literal["fully connected", "convolutional", "transformer"]
 
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkInfo:
+    """A network by name.
+
+    Attributes:
+        name: as in options and records.
+        label: for readers.
+        description: one line of help.
+        kind: of its units.
+        default_width: units of a hidden layer, features of a token, or channels of the first units.
+        builder: (input shape, number of classes, width) -> units.
+        takes: kind of input, a key of :data:`INPUTS`.
+    """
+
+    name: str
+    label: str
     description: str
+    kind: Kind
     default_width: int
     builder: Builder
     takes: str = "images"
 
 
-NETWORKS: dict[str, NetworkInfo] = {
-    "mlp": NetworkInfo("fully connected: 8 hidden layers of `width` ReLU units, output; 9 units", 128, mlp),
-    "vgg": NetworkInfo("VGG-style: 8 conv-BN-ReLU of width to 8*width channels, head; 9 units", 32, vgg),
-    "resnet18": NetworkInfo("ResNet-18 for small images: stem, 8 basic blocks, head; 10 units", 64, resnet18),
-    "resnet-small": NetworkInfo("narrow ResNet-14: stem, 6 basic blocks, head; 8 units", 16, resnet_small),
-    "vgg16": NetworkInfo("VGG-16: 13 conv-BN-ReLU of width to 8*width channels, head; 14 units", 64, vgg16),
-    "vit": NetworkInfo("vision transformer: patches, 8 blocks of `width` features, head; 10 units", 192, vit),
-    "gpt": NetworkInfo("character-level GPT: embedding, 8 causal blocks, head; 10 units; text", 192, gpt, "text"),
-}
+_ROWS = (
+    NetworkInfo(
+        name="mlp",
+        label="MLP",
+        description="fully connected: 8 hidden layers of `width` ReLU units, output; 9 units",
+        kind="fully connected",
+        default_width=128,
+        builder=mlp,
+    ),
+    NetworkInfo(
+        name="vgg",
+        label="VGG",
+        description="VGG-style: 8 conv-BN-ReLU of width to 8*width channels, head; 9 units",
+        kind="convolutional",
+        default_width=32,
+        builder=vgg,
+    ),
+    NetworkInfo(
+        name="resnet18",
+        label="ResNet-18",
+        description="ResNet-18 for small images: stem, 8 basic blocks, head; 10 units",
+        kind="convolutional",
+        default_width=64,
+        builder=resnet18,
+    ),
+    NetworkInfo(
+        name="resnet-small",
+        label="ResNet (small)",
+        description="narrow ResNet-14: stem, 6 basic blocks, head; 8 units",
+        kind="convolutional",
+        default_width=16,
+        builder=resnet_small,
+    ),
+    NetworkInfo(
+        name="vgg16",
+        label="VGG-16",
+        description="VGG-16: 13 conv-BN-ReLU of width to 8*width channels, head; 14 units",
+        kind="convolutional",
+        default_width=64,
+        builder=vgg16,
+    ),
+    NetworkInfo(
+        name="vit",
+        label="ViT",
+        description="vision transformer: patches, 8 blocks of `width` features, head; 10 units",
+        kind="transformer",
+        default_width=192,
+        builder=vit,
+    ),
+    NetworkInfo(
+        name="gpt",
+        label="GPT (characters)",
+        description="character-level GPT: embedding, 8 causal blocks, head; 10 units; text",
+        kind="transformer",
+        default_width=192,
+        builder=gpt,
+        takes="text",
+    ),
+)
+
+NETWORKS: dict[str, NetworkInfo] = {row.name: row for row in _ROWS}
+"""Name -> network."""
 
 
 def build(name: str, *, input_shape: tuple[int, ...], num_classes: int, width: int | None = None) -> list[nn.Module]:

@@ -23,8 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from layerpipe2.delays import CONVENTIONS
-from layerpipe2.errors import UserError
+from layerpipe2.delays import Delays
 from layerpipe2.planning import Costs, FlopDevice, Link, StageWork
 from layerpipe2.planning.partitions import chain_cuts, merge
 
@@ -75,9 +74,7 @@ class Balance:
         Raises:
             UserError: on an unknown convention.
         """
-        if convention not in CONVENTIONS:
-            raise UserError(f"unknown delay convention {convention!r}; choose one of {', '.join(CONVENTIONS)}")
-        return Costs(self.stages, CONVENTIONS[convention](len(self.starts))).period(self.device)
+        return Costs(self.stages, Delays.by_law(convention, len(self.starts))).period(self.device)
 
     def speedup(self, convention: str = "layerpipe2") -> float:
         """Predicted speed over one processor, at most the number of stages."""

@@ -29,7 +29,7 @@ from typing import Any
 
 from torch import nn
 
-from layerpipe2.delays import CONVENTIONS, Delays
+from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
 from layerpipe2.history import make_history
 from layerpipe2.planning.devices import Device
@@ -151,7 +151,7 @@ def network_costs(
         input_shape: one sample's shape without the batch, for example (3, 32, 32).
         group_size: units per stage.
         strategy: weight history.
-        convention: delay law, a key of ``layerpipe2.delays.CONVENTIONS``.
+        convention: delay law, a key of ``layerpipe2.delays.DELAY_LAWS``.
         batch_size: samples per mini-batch.
 
     Raises:
@@ -170,11 +170,9 @@ def stage_costs(
     batch_size: int = 1,
 ) -> Costs:
     """Costs of given stages, see :func:`network_costs`."""
-    if convention not in CONVENTIONS:
-        raise UserError(f"unknown delay convention {convention!r}; choose one of {', '.join(CONVENTIONS)}")
+    delays = Delays.by_law(convention, len(stages))
     make_history(strategy)
-    work = measure(stages, input_shape, batch_size)
-    return Costs(work, CONVENTIONS[convention](len(work)), strategy, batch_size)
+    return Costs(measure(stages, input_shape, batch_size), delays, strategy, batch_size)
 
 
 def uniform_costs(

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from layerpipe2.delays import CONVENTIONS, Delays
+from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
 from layerpipe2.history import make_history
 
@@ -96,7 +96,7 @@ class Variant:
 
     def schedule(self, processes: int) -> Delays:
         """Delays of the stages; none where the pipeline waits for all updates."""
-        return CONVENTIONS[self.convention](self.stages(processes))
+        return Delays.by_law(self.convention, self.stages(processes))
 
     def starts(self, units: int, balanced: dict[int, tuple[int, ...]], processes: int) -> tuple[int, ...]:
         """First unit of every stage, of ``balanced`` cuts by number of stages or of groups of equal size."""

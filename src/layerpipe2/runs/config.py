@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from layerpipe2.delays import CONVENTIONS
+from layerpipe2.delays import DELAY_LAWS
 from layerpipe2.errors import UserError
 
 
@@ -101,7 +101,7 @@ class RunConfig:
     )
     convention: str = _option(
         "layerpipe2", "pipeline", "delay law: 2S, S (1F1B), none, or your own `delays`", "str",
-        choices=(*CONVENTIONS, "custom"),
+        choices=(*DELAY_LAWS, "custom"),
     )  # fmt: skip
     delays: tuple[int, ...] | None = _option(
         None, "pipeline", "delays of convention `custom`, in updates, input side first", "delays", low=0,

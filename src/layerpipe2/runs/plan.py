@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from layerpipe2 import networks
-from layerpipe2.delays import CONVENTIONS, Delays
+from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
 from layerpipe2.history import StashFirst, WeightHistory, make_history
 from layerpipe2.runs.config import RunConfig
@@ -66,7 +66,7 @@ def make_plan(config: RunConfig, input_shape: tuple[int, ...], num_classes: int)
         config = replace(config, group_size=len(units), convention="none", delays=None, stash_epochs=0.0)
     stages = partition(units, config.group_size)
     if config.delays is None:
-        delays = CONVENTIONS[config.convention](len(stages))
+        delays = Delays.by_law(config.convention, len(stages))
     elif len(config.delays) == len(stages):
         delays = Delays.custom(config.delays)
     else:

@@ -21,7 +21,7 @@ from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.probe import ReconstructionProbe
 from layerpipe2.engine.step_limit import StepLimit
 from layerpipe2.errors import UserError
-from layerpipe2.history import STRATEGIES
+from layerpipe2.history import STRATEGIES, raw_forms
 from layerpipe2.provenance import provenance
 from layerpipe2.runs.callbacks import EpochProgress, EpochRecorder, LastCheckpoint
 from layerpipe2.runs.config import RunConfig
@@ -90,9 +90,8 @@ def make_probe(plan: Plan) -> ReconstructionProbe | None:
     config = plan.config
     if config.strategy != "stash" or not config.probe_every or not any(plan.delays.per_stage):
         return None
-    recalling = [name for name in STRATEGIES if name not in ("sequential", "stash")]
-    raw = [f"{name}-raw" for name in recalling if name.startswith("ema-")]
-    return ReconstructionProbe([*recalling, *raw], config.probe_every)
+    recalling = [name for name, row in STRATEGIES.items() if row.family not in ("sequential", "stash")]
+    return ReconstructionProbe([*recalling, *raw_forms()], config.probe_every)
 
 
 def make_module(plan: Plan, steps_per_epoch: int, stage_seed: int | None = None) -> PipelinedModule:

@@ -13,7 +13,7 @@ class Clock:
     """How a convention's stages share time. A tick is one turn of every stage.
 
     Attributes:
-        name: the convention's name, as in :data:`layerpipe2.delays.CONVENTIONS`.
+        name: the convention's name, as in :data:`layerpipe2.delays.DELAY_LAWS`.
         period: number of stages -> ticks from one mini-batch to the next.
         turn: ticks that lie between the last stage's forward and its backward task.
         text: one line for readers.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from layerpipe2.delays import CONVENTIONS
+from layerpipe2.delays import Delays
 from layerpipe2.theory.certificates import loop_deficit, periods, smaller_is_infeasible
 from layerpipe2.theory.constraints import lag_ranges
 from layerpipe2.theory.cutsets import DELAYED_GRADIENT, FEED_FORWARD, loop_through, places
@@ -83,7 +83,7 @@ def _groups(derivation: Derivation) -> Claim:
 
 
 def _engine(derivation: Derivation) -> Claim:
-    delays = CONVENTIONS[derivation.clock.name](derivation.num_stages)
+    delays = Delays.by_law(derivation.clock.name, derivation.num_stages)
     holds = delays.per_stage == derivation.delays
     evidence = f"{derivation.delays} for {delays.per_stage}" if not holds else f"{len(delays.per_stage)} stages"
     return Claim("engine", "the training engine's delay schedule is the derived one", holds, evidence)

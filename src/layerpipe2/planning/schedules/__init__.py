@@ -10,7 +10,7 @@
 
 from layerpipe2.planning.schedules.actions import Action, Schedule
 from layerpipe2.planning.schedules.builders import repeat
-from layerpipe2.planning.schedules.registry import SCHEDULES, build_schedule
+from layerpipe2.planning.schedules.registry import SCHEDULES, ScheduleInfo, build_schedule
 from layerpipe2.planning.schedules.simulator import simulate
 from layerpipe2.planning.schedules.timeline import Event, Timeline
 from layerpipe2.planning.schedules.validate import ScheduleError, validate
@@ -21,6 +21,7 @@ __all__ = [
     "Event",
     "Schedule",
     "ScheduleError",
+    "ScheduleInfo",
     "Timeline",
     "build_schedule",
     "repeat",

@@ -25,7 +25,6 @@ from layerpipe2.planning.schedules.registry import SCHEDULES, build_schedule
 from layerpipe2.planning.schedules.simulator import simulate
 from layerpipe2.planning.schedules.timeline import Timeline
 
-SYNCHRONOUS = ("gpipe", "1f1b", "interleaved", "zb-h1")
 BATCH = 32
 """Samples per (micro-)batch in the tables."""
 
@@ -78,7 +77,8 @@ def compare(
         for count in counts:
             base = run("pipedream", units, count, device)
             for schedule in schedules:
-                if schedule != "interleaved" or 2 * count <= len(units.stages):
+                per_processor = SCHEDULES[schedule].stages_per_processor
+                if per_processor == 1 or per_processor * count <= len(units.stages):
                     line = base if schedule == "pipedream" else run(schedule, units, count, device)
                     rows.append(asdict(_row(name, schedule, count, line, base)))
     return rows
@@ -98,9 +98,9 @@ def run(schedule: str, units: Costs, processors: int, device: Device) -> Timelin
         plan = layerpipe(len(units.stages), processors, 16 * processors, units, device)
         return simulate(plan, units, device)
     used = min(processors, len(units.stages))
-    stages = 2 * used if schedule == "interleaved" else used
+    stages = SCHEDULES[schedule].stages_per_processor * used
     costs = grouped(units, stages, device)
-    if schedule in SYNCHRONOUS:
+    if SCHEDULES[schedule].synchronous:
         return simulate(repeat(build_schedule(schedule, stages, used, 4 * used), 3), costs, device)
     return simulate(build_schedule(schedule, stages, used, 16 * used), costs, device)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from layerpipe2.errors import UserError
 from layerpipe2.planning.schedules.actions import Schedule
@@ -13,16 +14,38 @@ from layerpipe2.planning.schedules.periodic import layerpipe2
 Builder = Callable[[int, int, int], Schedule]
 """(stages, processors, batches) -> schedule."""
 
-SCHEDULES: dict[str, Builder] = {
-    "gpipe": gpipe,
-    "1f1b": one_f_one_b,
-    "interleaved": interleaved,
-    "zb-h1": zb_h1,
-    "pipedream": pipedream,
-    "layerpipe": layerpipe,
-    "layerpipe2": layerpipe2,
-}
-"""Name -> builder. The first four synchronise (one update per call), the others update after every mini-batch."""
+
+@dataclass(frozen=True)
+class ScheduleInfo:
+    """A pipeline schedule by name.
+
+    Attributes:
+        name: as in options and tables.
+        label: for readers.
+        build: its builder.
+        synchronous: whether it makes one update per call; the others update after every mini-batch.
+        stages_per_processor: how many consecutive stages a processor gets.
+    """
+
+    name: str
+    label: str
+    build: Builder
+    synchronous: bool = False
+    stages_per_processor: int = 1
+
+
+_ROWS = (
+    ScheduleInfo("gpipe", "GPipe", gpipe, synchronous=True),
+    ScheduleInfo("1f1b", "1F1B", one_f_one_b, synchronous=True),
+    ScheduleInfo("interleaved", "interleaved 1F1B", interleaved, synchronous=True, stages_per_processor=2),
+    ScheduleInfo("zb-h1", "zero-bubble H1", zb_h1, synchronous=True),
+    ScheduleInfo("pipedream", "PipeDream", pipedream),
+    ScheduleInfo("layerpipe", "LayerPipe (our reading)", layerpipe),
+    ScheduleInfo("layerpipe2", "LayerPipe2", layerpipe2),
+)
+
+SCHEDULES: dict[str, ScheduleInfo] = {row.name: row for row in _ROWS}
+"""Name -> pipeline schedule."""
 
 
 def build_schedule(name: str, stages: int, processors: int, batches: int) -> Schedule:
@@ -39,4 +62,4 @@ def build_schedule(name: str, stages: int, processors: int, batches: int) -> Sch
     """
     if name not in SCHEDULES:
         raise UserError(f"unknown schedule '{name}'; choose one of {', '.join(SCHEDULES)}")
-    return SCHEDULES[name](stages, processors, batches)
+    return SCHEDULES[name].build(stages, processors, batches)

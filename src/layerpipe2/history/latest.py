@@ -1,0 +1,22 @@
+"""No history at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from layerpipe2.history.base import State, WeightHistory
+
+
+@dataclass(frozen=True)
+class Latest(WeightHistory):
+    """No history: the backward pass uses ``W(t)``, whatever the forward pass used."""
+
+    def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
+        """``W(t)``."""
+        return latest
+
+    def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
+        """None."""
+        return 0.0
