@@ -4,7 +4,9 @@ VENV := .venv
 # The first Python >= 3.11 found; `make PYTHON=/path/to/python ...` chooses another.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-INSTALLED := $(VENV)/.installed
+# Stamps: what `make reproduce` needs, and with it what tests, docs and lint need. LOCKED=1: versions of constraints.txt.
+INSTALLED := $(VENV)/.installed$(if $(LOCKED),-locked)
+DEVELOP := $(VENV)/.develop$(if $(LOCKED),-locked)
 # Where `make pipelines` writes: results, or with QUICK=1 something to throw away.
 PIPELINES := $(if $(QUICK),build/pipelines,results/pipelines)
 
@@ -15,10 +17,14 @@ export DVC_NO_ANALYTICS := 1
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce paper pipelines report readme test lint ui clean
+.PHONY: help install develop reproduce paper pipelines report readme test docs lint lock ui clean
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+install: $(INSTALLED) ## install into .venv what `make reproduce` needs; LOCKED=1: the versions of the published numbers
+
+develop: $(DEVELOP) ## install what tests, docs and lint need as well
 
 reproduce: $(INSTALLED) ## train everything, draw figures and tables, write the report (minutes; a second run: seconds)
 	@dvc repro
@@ -45,13 +51,20 @@ readme: $(INSTALLED) ## put the measured results into README.md
 	@python -m paper_figures.build readme
 	@python -m paper_figures.full_scale.build --readme README.md
 
-test: $(INSTALLED) ## run the tests, in two processes (many of them wait for processes of their own)
+test: $(DEVELOP) ## run the tests, in two processes (many of them wait for processes of their own)
 	@python -m pytest -n 2 --dist loadscope
 
-lint: $(INSTALLED) ## check style, docstrings and types
+docs: $(DEVELOP) ## build the documentation into build/site, without a network
+	@mkdocs build --strict --quiet
+
+lint: $(DEVELOP) ## check style, docstrings and types
 	@ruff check
 	@ruff format --check
 	@mypy
+
+lock: $(DEVELOP) ## write the versions of this environment into constraints.txt
+	@{ grep '^#' constraints.txt; python -m pip freeze --exclude-editable | sed 's/+[^ ]*$$//'; } > constraints.new
+	@mv constraints.new constraints.txt
 
 ui: $(INSTALLED) ## browse all runs in MLflow on 127.0.0.1 (PORT=5000; Ctrl-C ends it); prints the links to open
 	@python experiments/track.py --port $(or $(PORT),5000)
@@ -63,14 +76,15 @@ clean: ## remove the environment, all results and caches (the data folder stays)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-install: $(INSTALLED)
-
 # Reinstalled when the dependencies change, and only then. The stamp is written last, so a broken install is repeated.
-$(INSTALLED): pyproject.toml
+$(INSTALLED): EXTRA := reproduce
+$(DEVELOP): EXTRA := all
+$(INSTALLED) $(DEVELOP): pyproject.toml $(if $(LOCKED),constraints.txt)
 	@test -n '$(PYTHON)' || { \
 		echo 'make: error: no Python >= 3.11 found; install one, or give PYTHON=/path/to/python'; exit 2; }
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo 'make: error: $(PYTHON) cannot make an environment; on Debian: apt-get install python3-venv'; exit 2; }
-	@echo 'installing into $(VENV) (a minute or two)'
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[all]'
-	@touch $(INSTALLED)
+	@echo 'installing into $(VENV) (a few minutes)'
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		$(if $(LOCKED),--constraint constraints.txt) --editable '.[$(EXTRA)]'
+	@touch $@ $(if $(filter all,$(EXTRA)),$(INSTALLED))

@@ -1,18 +1,38 @@
 """The files around the code agree with each other."""
 
+import itertools
+import json
 import os
 import re
 import subprocess
+import sys
+import tarfile
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import layerpipe2
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+EXTRAS = {name: [Requirement(entry) for entry in entries] for name, entries in PROJECT["optional-dependencies"].items()}
+NAMED = [*map(Requirement, PROJECT["dependencies"]), *itertools.chain.from_iterable(EXTRAS.values())]
+DIRECT = [requirement for requirement in NAMED if requirement.name != "layerpipe2"]
+LOCK = dict(
+    line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")
+)
+
+
+def _names(extra):
+    """Every package that an extra brings, those of the extras which it names included."""
+    inner = [name for entry in EXTRAS[extra] for name in entry.extras if entry.name == "layerpipe2"]
+    own = {entry.name for entry in EXTRAS[extra] if entry.name != "layerpipe2"}
+    return own.union(*(_names(name) for name in inner))
 
 
 def test_the_environment_is_python_and_this_package_with_everything():
@@ -21,23 +41,55 @@ def test_the_environment_is_python_and_this_package_with_everything():
     assert environment["dependencies"] == [f"python{PROJECT['requires-python']}", "pip", {"pip": ["-e .[all]"]}]
 
 
-def test_all_is_every_other_extra():
-    extras = PROJECT["optional-dependencies"]
-    (everything,) = extras["all"]
-    assert everything == f"layerpipe2[{','.join(name for name in extras if name != 'all')}]"
+def test_extras_bring_what_their_purpose_needs():
+    assert _names("all") == set().union(*map(_names, EXTRAS))
+    assert {"dvc", "matplotlib", "mlflow", "networkx", "optuna"} <= _names("reproduce")
+    assert not _names("reproduce") & (_names("test") | _names("docs") | _names("dev"))
 
 
 def test_dependencies_are_ranges_without_local_versions():
-    lists = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
-    for requirement in (entry for entries in lists for entry in entries if not entry.startswith("layerpipe2")):
-        assert re.fullmatch(r"[\w-]+>=[\d.]+(,<[\d.]+)?", requirement), requirement
+    for requirement in DIRECT:
+        assert re.fullmatch(r">=[\d.]+,<[\d.]+", ",".join(sorted(map(str, requirement.specifier), reverse=True)))
+
+
+def test_the_lock_holds_every_dependency_at_a_public_version_within_its_range():
+    assert {name for name, version in LOCK.items() if not re.fullmatch(r"\d+(\.\w+)+", version)} == set()
+    locked = {canonicalize_name(name): version for name, version in LOCK.items()}
+    for requirement in DIRECT:
+        assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), requirement.name
+
+
+def test_the_lock_holds_the_versions_of_the_committed_records():
+    records = [json.loads(path.read_text()) for path in (ROOT / "results" / "full_scale").rglob("*.json")]
+    recorded = [record["provenance"]["versions"] for record in records if "provenance" in record]
+    assert recorded
+    for versions in recorded:
+        packages = {name: version for name, version in versions.items() if name not in ("layerpipe2", "python")}
+        assert {name: LOCK[name] for name in packages} == {n: v.partition("+")[0] for n, v in packages.items()}
 
 
 def test_version_and_licence_are_the_same_everywhere():
+    assert PROJECT["dynamic"] == ["version"]
+    assert PYPROJECT["tool"]["hatch"]["version"] == {"path": "src/layerpipe2/__init__.py"}
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert citation["version"] == PROJECT["version"] == layerpipe2.__version__
+    assert citation["version"] == layerpipe2.__version__
     assert citation["license"] == PROJECT["license"] == "MIT"
     assert (ROOT / "LICENSE").read_text().startswith("MIT License")
+    assert f"## {layerpipe2.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_source_distribution_is_the_repository(tmp_path):
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("layerpipe2-*.tar.gz")
+    with tarfile.open(archive) as file:
+        packed = {name.partition("/")[2] for name in file.getnames()}
+    tracked = set(
+        subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    )
+    present = {name for name in tracked if (ROOT / name).exists()}
+    assert present - packed == {"results/runs/.gitignore"}
+    assert not [name for name in packed if name.startswith((".venv", "data/", "results/runs/", "build/"))]
 
 
 def test_the_package_says_which_public_names_it_has():
@@ -50,8 +102,35 @@ def test_make_help_lists_every_target():
     command = ["make", "--no-print-directory", "help"]  # these tests run below `make test`
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE).group(1).split()
-    assert [line.split()[0] for line in listed.strip().split("\n")] == [t for t in targets if t != "install"]
+    assert [line.split()[0] for line in listed.strip().split("\n")] == targets
 
 
-def test_ci_can_be_started():
-    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+def _planned(*arguments):
+    """Commands that make would run in an environment where nothing is installed yet."""
+    command = ["make", "--no-print-directory", "--dry-run", "VENV=absent", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "extra"),
+    [("reproduce", "reproduce"), ("ui", "reproduce"), ("test", "all"), ("lint", "all"), ("docs", "all")],
+)
+def test_each_target_installs_what_it_needs(target, extra):
+    assert f"--editable '.[{extra}]'" in _planned(target)
+    assert "constraints.txt" not in _planned(target)
+    assert "--constraint constraints.txt --editable" in " ".join(
+        _planned(target, "LOCKED=1").replace("\\\n", "").split()
+    )
+
+
+def test_ci_the_container_and_the_workflow_use_one_script():
+    for script in ("run", "install"):
+        assert os.access(ROOT / ".ci" / script, os.X_OK)
+        subprocess.run(["bash", "-n", ROOT / ".ci" / script], check=True)
+    assert ".ci/install develop" in (ROOT / ".ci" / "run").read_text().split("\n")
+    assert "RUN .ci/install" in (ROOT / "Dockerfile").read_text().split("\n")
+    job = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["check"]
+    assert job["steps"][-1] == {"run": ".ci/run"}
+    assert {f"Programming Language :: Python :: {version}" for version in job["strategy"]["matrix"]["python"]} <= set(
+        PROJECT["classifiers"]
+    )
