@@ -11,8 +11,7 @@ from functools import partial
 from layerpipe2.planning.costs import uniform_costs
 from layerpipe2.planning.devices import FlopDevice
 from layerpipe2.planning.schedules import build_schedule, simulate
-from layerpipe2.theory import derive, prove
-from layerpipe2.theory.modules import named
+from layerpipe2.theory import derive, named, prove
 
 REPEATS = 3
 

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from experiments.study.costs import NETWORKS
 from experiments.study.tables import Row
 from layerpipe2.delays import DELAY_LAWS
-from layerpipe2.theory import derive, prove
-from layerpipe2.theory.modules import named
+from layerpipe2.theory import derive, named, prove
 from layerpipe2.theory.stability import closed_form
 from layerpipe2.theory.stability_simulation import chain_growth, quadratic_growth
 

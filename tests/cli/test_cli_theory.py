@@ -8,7 +8,7 @@ import pytest
 
 from layerpipe2.cli import main, make_parser
 from layerpipe2.planning.schedules import SCHEDULES
-from layerpipe2.theory.modules import named
+from layerpipe2.theory import named
 from layerpipe2.theory.stability import closed_form
 
 
@@ -151,7 +151,7 @@ def test_without_the_extra_the_command_says_what_to_install(capsys, monkeypatch)
     real = builtins.__import__
 
     def missing(name, *arguments, **keywords):
-        if name == "layerpipe2.theory.modules":
+        if name == "layerpipe2.theory":
             raise ModuleNotFoundError("No module named 'networkx'", name="networkx")
         return real(name, *arguments, **keywords)
 

@@ -4,7 +4,7 @@ The table is the outside check of `SystolicArray`; this script is its provenance
 numba, and the memory model of 3.0.0 fails under NumPy 2.4 (`int` of a one-element array), so that only its compute
 model is asked here: the number of rows of its cycle-by-cycle demand matrices, stall-free.
 
-    pip install scalesim==3.0.0 && python tests/costs/scalesim_cycles.py
+    pip install scalesim==3.0.0 && python tests/planning/scalesim_cycles.py
 
 One product is (m, k) x (k, n): m output pixels, n filters, k reduction. Dataflows: os, ws, is.
 """

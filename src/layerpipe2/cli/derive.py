@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from layerpipe2.cli.console import terminal_width, wrapped
+from layerpipe2.cli.derivation_text import described, explain, export, legend
 from layerpipe2.cli.options import parsed
 from layerpipe2.errors import UserError
 from layerpipe2.runs.config import Rule, check
 from layerpipe2.runs.records import write_text
-from layerpipe2.theory import Derivation, LayeredNetwork, Step, chain, derive, explain, export
-from layerpipe2.theory.modules import named
-from layerpipe2.theory.text import legend
+from layerpipe2.theory import Derivation, LayeredNetwork, Step, chain, derive, named
 
 _COUNT = Rule("", "", "int", low=1, optional=True)
 _GROUPS = Rule("", "", "delays", optional=True)
@@ -46,7 +45,7 @@ def _network(options: argparse.Namespace) -> LayeredNetwork:
 
 def _graph(derivation: Derivation, options: argparse.Namespace) -> str:
     step = _step(derivation, options.step)
-    return export(step.graph, options.export) if options.export else f"{step.table()}\n\n{legend()}"
+    return export(step.graph, options.export) if options.export else f"{described(step)}\n\n{legend()}"
 
 
 def _step(derivation: Derivation, number: str | None) -> Step:

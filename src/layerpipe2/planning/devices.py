@@ -91,7 +91,7 @@ class SystolicArray(_Linked):
         is  input stationary    S_r = k  S_c = m  T = n   cycles per fold = T + 2 rows + columns - 2
 
     The analytical, stall-free model of SCALE-Sim (Samajdar et al. 2018, arXiv 1811.02883; the extra ``rows`` preload
-    the stationary operand). Equal to the compute model of the package scalesim 3.0.0 (tests/costs/scalesim_cycles.csv).
+    the stationary operand). Equal to the compute model of scalesim 3.0.0 (tests/planning/scalesim_cycles.csv).
     """
 
     rows: int = 128

@@ -8,14 +8,11 @@ Needs the extra ``theory`` (networkx, scipy); nothing in the rest of the package
 """
 
 from layerpipe2.theory.derivation import Derivation, Step, derive
-from layerpipe2.theory.explanation import explain
-from layerpipe2.theory.network import LayeredNetwork, Operation, chain, from_units, resnet
+from layerpipe2.theory.network import LayeredNetwork, Operation, chain, from_units, named
 from layerpipe2.theory.proofs import Claim, prove
-from layerpipe2.theory.stability import largest_stable_step, stability_table
-from layerpipe2.theory.text import FORMATS, export
+from layerpipe2.theory.stability import largest_stable_step
 
 __all__ = [
-    "FORMATS",
     "Claim",
     "Derivation",
     "LayeredNetwork",
@@ -23,11 +20,8 @@ __all__ = [
     "Step",
     "chain",
     "derive",
-    "explain",
-    "export",
     "from_units",
     "largest_stable_step",
+    "named",
     "prove",
-    "resnet",
-    "stability_table",
 ]

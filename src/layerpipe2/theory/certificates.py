@@ -1,14 +1,28 @@
-"""Certificates that a delay can't be smaller, each found in another way, so that they check each other."""
+"""Certificates that no delay can be smaller, no period shorter, and no registers fewer.
+
+Two for the delays, found in different ways, so that they check each other.
+
+Registers: a node's output is kept in one shift register that all its readers tap, so node u costs
+``m(u) = max over its edges of w_r(e)`` registers. With ``y(u) = m(u) + r(u)`` all constraints are differences,
+``y(u) >= w(e) + r(v)``, so the linear program is the dual of a minimum-cost flow and has an integral optimum
+(Leiserson & Saxe 1991, section 8).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 
+import numpy as np
+from scipy.optimize import linprog
+from scipy.sparse import coo_array
+
+from layerpipe2.errors import UserError
 from layerpipe2.theory.constraints import feasible_lags
 from layerpipe2.theory.derivation import Derivation
-from layerpipe2.theory.graph import SignalFlowGraph
+from layerpipe2.theory.graph import HOST, Edge, SignalFlowGraph
 from layerpipe2.theory.leiserson_saxe import clock_period, minimum_period
-from layerpipe2.theory.retiming import insert_delayed_gradients
+from layerpipe2.theory.moves import insert_delayed_gradients
 
 
 def loop_deficit(derivation: Derivation, operation: str) -> int:
@@ -55,14 +69,39 @@ def periods(derivation: Derivation) -> tuple[float, float, float]:
     return clock_period(circuit, times), found, clock_period(circuit.subgraph(last), times)
 
 
-def period_with_delays(derivation: Derivation, delays: dict[str, int]) -> float:
-    """Best clock period of any retiming of sequential training with these gradient delays, in task times.
+def shift_registers(graph: SignalFlowGraph) -> dict[str, int]:
+    """Length of the shift register behind every node: the largest count on its outgoing edges."""
+    lengths = dict.fromkeys(graph.nodes, 0)
+    for edge in graph.edges:
+        lengths[edge[0]] = max(lengths[edge[0]], graph.registers[edge])
+    return lengths
 
-    Boundaries need no registers here and results may come as late as they like: this is what the loops alone allow. A
-    chain with one layer per stage has period 2 (a forward and a backward task in series) with delays of S as with
-    2 S, and 1 only with 2 S + 1. So LayerPipe2's 2 S buys a register on every boundary, in each direction, and not a
-    shorter period than PipeDream's S.
+
+def fewest_registers(graph: SignalFlowGraph, required: Mapping[Edge, int]) -> float:
+    """Smallest sum of shift register lengths over all retimings that leave the required registers.
+
+    Args:
+        graph: any graph of the derivation, usually with delayed gradients and before retiming.
+        required: registers that must be left on every edge.
+
+    Raises:
+        UserError: if no retiming leaves the required registers.
     """
-    ticks = {op: delay * derivation.undelayed.period for op, delay in delays.items()}
-    circuit = insert_delayed_gradients(derivation.undelayed, ticks)
-    return minimum_period(circuit.networkx(), task_times(circuit), ("x", "y"))[0]
+    nodes = list(graph.nodes)
+    place, count = {node: i for i, node in enumerate(nodes)}, len(nodes)
+    rows: list[tuple[int, int, int]] = []  # column of r or y with +1, column with -1, upper bound
+    for edge in graph.edges:
+        u, v, registers = place[edge[0]], place[edge[1]], graph.registers[edge]
+        rows.append((u, v, registers - required[edge]))  # r(u) - r(v) <= w - required
+        rows.append((v, count + u, -registers))  # r(v) - y(u) <= -w
+    rows += [(i, count + i, 0) for i in range(count)]  # m(u) >= 0 for nodes that nobody reads
+    plus, minus, upper = np.array(rows).T
+    ones, line = np.ones(len(rows)), np.arange(len(rows))
+    entries = (np.r_[ones, -ones], (np.r_[line, line], np.r_[plus, minus]))
+    matrix = coo_array(entries, shape=(len(rows), 2 * count)).tocsr()
+    cost = np.repeat([-1.0, 1.0], count)  # the sum of m = y - r
+    bounds = [(0, 0) if node in HOST else (None, None) for node in nodes] + [(None, None)] * count
+    found = linprog(cost, A_ub=matrix, b_ub=upper, bounds=bounds)
+    if not found.success:
+        raise UserError("no retiming leaves the required registers on every edge; delay the gradients more")
+    return float(found.fun)

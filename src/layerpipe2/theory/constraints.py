@@ -8,7 +8,7 @@ path to and from a node bounds its lag from above and below.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import networkx as nx
 import numpy as np
@@ -83,23 +83,27 @@ def _longest_path(paths: nx.DiGraph, order: list[str], goal: str) -> tuple[int, 
     return far[goal][0], [*reversed(path), order[0]]
 
 
-def slack_matrix(graph: SignalFlowGraph, required: Mapping[Edge, int]) -> tuple[list[str], Matrix]:
-    """Nodes, and the matrix C of the constraints ``r(u) <= r(v) + C[u, v]``; the outside nodes are held together."""
-    nodes = list(graph.nodes)
+def slack_matrix(nodes: list[str], slacks: Iterable[tuple[str, str, float]], fixed: Collection[str]) -> Matrix:
+    """The matrix C of the constraints ``r(u) <= r(v) + C[u, v]``.
+
+    Args:
+        nodes: in the order of rows and columns.
+        slacks: (u, v, slack) of every edge from u to v; of several between two nodes the least counts.
+        fixed: nodes whose lags are equal.
+    """
     place = {node: i for i, node in enumerate(nodes)}
-    slack = np.full((len(nodes), len(nodes)), np.inf)
-    np.fill_diagonal(slack, 0.0)
-    for u, v, kind in graph.edges:
-        i, j = place[u], place[v]
-        slack[i, j] = min(slack[i, j], graph.registers[u, v, kind] - required[u, v, kind])
-    host = [place[node] for node in HOST]
-    slack[np.ix_(host, host)] = np.minimum(slack[np.ix_(host, host)], 0.0)
-    return nodes, slack
+    matrix = np.full((len(nodes), len(nodes)), np.inf)
+    np.fill_diagonal(matrix, 0.0)
+    for u, v, slack in slacks:
+        matrix[place[u], place[v]] = min(matrix[place[u], place[v]], slack)
+    together = np.ix_([place[node] for node in fixed], [place[node] for node in fixed])
+    matrix[together] = np.minimum(matrix[together], 0.0)
+    return matrix
 
 
-def solve(slack: Matrix) -> NDArray[np.float64] | None:
-    """Some lags with ``r(u) <= r(v) + C[u, v]`` for all pairs (Bellman-Ford), or None if there are none."""
-    lags = np.zeros(len(slack))
+def solve(slack: Matrix, below: NDArray[np.float64] | None = None) -> NDArray[np.float64] | None:
+    """Largest lags up to ``below`` (0) with ``r(u) <= r(v) + C[u, v]`` (Bellman-Ford), or None if there are none."""
+    lags = np.zeros(len(slack)) if below is None else below
     for _ in range(len(slack) + 1):
         lower = (slack + lags).min(axis=1)
         if np.array_equal(lower, lags):
@@ -108,9 +112,15 @@ def solve(slack: Matrix) -> NDArray[np.float64] | None:
     return None
 
 
+def _constraints(graph: SignalFlowGraph, required: Mapping[Edge, int]) -> tuple[list[str], Matrix]:
+    nodes = list(graph.nodes)
+    slacks = ((*edge[:2], graph.registers[edge] - required[edge]) for edge in graph.edges)
+    return nodes, slack_matrix(nodes, slacks, HOST)
+
+
 def feasible_lags(graph: SignalFlowGraph, required: Mapping[Edge, int]) -> dict[str, int] | None:
     """A retiming after which every edge has its required registers, or None if no retiming does."""
-    nodes, slack = slack_matrix(graph, required)
+    nodes, slack = _constraints(graph, required)
     lags = solve(slack)
     if lags is None:
         return None
@@ -123,18 +133,9 @@ def lag_ranges(graph: SignalFlowGraph, required: Mapping[Edge, int]) -> dict[str
 
     If the two are equal for all nodes there is one such retiming only. The constraints must be feasible.
     """
-    nodes, slack = slack_matrix(graph, required)
-    origin = nodes.index(HOST[0])
-    return {n: (-b, a) for n, a, b in zip(nodes, _shortest(slack, origin), _shortest(slack.T, origin), strict=True)}
-
-
-def _shortest(slack: Matrix, origin: int) -> list[float]:
-    """Upper bounds on the lags if the lag of ``origin`` is 0: shortest paths in the constraint graph."""
-    far = np.full(len(slack), np.inf)
-    far[origin] = 0.0
-    for _ in range(len(slack)):
-        nearer = (slack + far).min(axis=1)
-        if np.array_equal(nearer, far):
-            break
-        far = nearer
-    return [float(value) for value in far]
+    nodes, slack = _constraints(graph, required)
+    origin = np.array([0.0 if node == HOST[0] else np.inf for node in nodes])  # shortest paths from the outside
+    highest, lowest = solve(slack, origin), solve(slack.T, origin)
+    assert highest is not None
+    assert lowest is not None
+    return {n: (-float(b), float(a)) for n, a, b in zip(nodes, highest, lowest, strict=True)}

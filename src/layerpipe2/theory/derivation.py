@@ -29,9 +29,8 @@ from functools import cached_property
 from layerpipe2.theory.constraints import minimum_delays, required_registers
 from layerpipe2.theory.graph import OUTPUT, Edge, SignalFlowGraph, training_graph
 from layerpipe2.theory.grouping import Clock, clock_of, group_sizes, stage_of_unit
+from layerpipe2.theory.moves import insert_at_cutset, insert_delayed_gradients, retime
 from layerpipe2.theory.network import LayeredNetwork, chain
-from layerpipe2.theory.retiming import insert_at_cutset, insert_delayed_gradients, retime
-from layerpipe2.theory.text import step_table
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,6 @@ class Step:
     title: str
     graph: SignalFlowGraph
     lags: Mapping[str, int]
-
-    def table(self) -> str:
-        """Register counts by operation, as text."""
-        return f"step {self.number}: {self.title}\n{step_table(self.graph)}"
 
 
 @dataclass(frozen=True)
@@ -178,9 +173,8 @@ def _turned(graph: SignalFlowGraph, clock: Clock, period: int) -> Step:
 
 def _two_cutsets(graph: SignalFlowGraph, stage: int, count: int) -> Step:
     """Steps 3 and 4: ``count`` registers of the first stage, or of the first one that is left."""
-    lags = {node: _DIRECTION[data["kind"]] * count for node, data in graph.nodes.items()
-            if data["stage"] == stage and data["kind"] in _DIRECTION}  # fmt: skip
-    lags = {node: lag for node, lag in lags.items() if lag}
+    own = {node: data["kind"] for node, data in graph.nodes.items() if data["stage"] == stage}
+    lags = {node: _DIRECTION[kind] * count for node, kind in own.items() if count and kind in _DIRECTION}
     number = "3" if stage == 0 else f"4{'' if stage == 1 else f'.{stage}'}"
     title = f"two cutsets around stage {stage}: forward and update {-count:+d}, gradients {count:+d}"
     title = title if count else "one stage: no cutset, nothing to move"

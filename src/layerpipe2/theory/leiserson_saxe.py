@@ -14,7 +14,7 @@ import networkx as nx
 import numpy as np
 
 from layerpipe2.errors import UserError
-from layerpipe2.theory.constraints import Matrix, solve
+from layerpipe2.theory.constraints import Matrix, slack_matrix, solve
 
 
 def clock_period(circuit: nx.MultiDiGraph, times: Mapping[str, float]) -> float:
@@ -76,7 +76,7 @@ def minimum_period(
     """
     clock_period(circuit, times)
     nodes, registers, longest = path_matrices(circuit, times)
-    slack = _register_slack(circuit, nodes, fixed)
+    slack = slack_matrix(nodes, circuit.edges(data="registers"), fixed)
     candidates = np.unique(longest[np.isfinite(registers)])
     low, high = 0, len(candidates) - 1
     best = solve(np.where(longest > candidates[high], np.minimum(slack, registers - 1), slack))
@@ -91,17 +91,6 @@ def minimum_period(
         raise UserError("circuit has a loop with a negative number of registers; give every edge a count >= 0")
     origin = best[nodes.index(next(iter(fixed)))] if fixed else 0.0
     return float(candidates[high]), {node: int(lag - origin) for node, lag in zip(nodes, best, strict=True)}
-
-
-def _register_slack(circuit: nx.MultiDiGraph, nodes: list[str], fixed: Collection[str]) -> Matrix:
-    place = {node: i for i, node in enumerate(nodes)}
-    slack = np.full((len(nodes), len(nodes)), np.inf)
-    np.fill_diagonal(slack, 0.0)
-    for u, v, count in circuit.edges(data="registers"):
-        slack[place[u], place[v]] = min(slack[place[u], place[v]], count)
-    held = [place[node] for node in fixed]
-    slack[np.ix_(held, held)] = np.minimum(slack[np.ix_(held, held)], 0.0)
-    return slack
 
 
 def _sorted(bare: nx.DiGraph) -> list[str]:

@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import networkx as nx
+import torch
+from torch import nn
 
+from layerpipe2 import networks
 from layerpipe2.errors import UserError
+from layerpipe2.networks.resnet import BasicBlock
 
 INPUT = "x"
 """Name by which an operation reads the network's input."""
@@ -115,15 +119,27 @@ def from_units(kinds: Sequence[str]) -> LayeredNetwork:
     return LayeredNetwork(tuple(operations))
 
 
-def resnet(blocks: Sequence[int] = (2, 2, 2, 2)) -> LayeredNetwork:
-    """Stem, basic blocks, head: (2, 2, 2, 2) is ResNet-18 with its 10 units.
+def from_modules(units: Sequence[nn.Module]) -> LayeredNetwork:
+    """A residual block of two convolutions becomes a unit with its branches; any other unit stands as one layer.
 
-    The first block of every group but the first has a projection (option B).
+    Raises:
+        UserError: if there are no units.
     """
-    kinds = ["layer"]
-    for i, count in enumerate(blocks):
-        kinds += ["block" if i == 0 else "projection", *["block"] * (count - 1)]
-    return from_units([*kinds, "layer"])
+    kinds = {True: "block", False: "projection"}
+    return from_units(
+        [kinds[isinstance(u.shortcut, nn.Identity)] if isinstance(u, BasicBlock) else "layer" for u in units]
+    )
+
+
+def named(network: str) -> LayeredNetwork:
+    """The forward graph of one of ``layerpipe2.networks.NETWORKS``.
+
+    Raises:
+        UserError: on an unknown name.
+    """
+    text = network in networks.NETWORKS and networks.NETWORKS[network].takes == "text"
+    with torch.device("meta"):  # only the kinds of modules are needed
+        return from_modules(networks.build(network, input_shape=(64,) if text else (3, 32, 32), num_classes=10))
 
 
 def _unit(unit: int, kind: str, source: str) -> list[Operation]:

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from layerpipe2.delays import Delays
-from layerpipe2.theory.certificates import loop_deficit, periods, smaller_is_infeasible
+from layerpipe2.theory.certificates import (
+    fewest_registers,
+    loop_deficit,
+    periods,
+    shift_registers,
+    smaller_is_infeasible,
+)
 from layerpipe2.theory.constraints import lag_ranges
-from layerpipe2.theory.cutsets import DELAYED_GRADIENT, FEED_FORWARD, loop_through, places
 from layerpipe2.theory.derivation import Derivation
-from layerpipe2.theory.minimality import fewest_registers, held_registers
-from layerpipe2.theory.retiming import lags_between
+from layerpipe2.theory.moves import DELAYED_GRADIENT, FEED_FORWARD, lags_between, loop_through, places
 
 
 @dataclass(frozen=True)
@@ -149,10 +153,10 @@ def _only_retiming(derivation: Derivation) -> Claim:
 
 
 def _fewest(derivation: Derivation) -> Claim:
-    held = sum(held_registers(derivation.pipeline).values())
+    found = sum(shift_registers(derivation.pipeline).values())
     least = fewest_registers(derivation.delayed, derivation.required)
-    holds = abs(held - least) < 1e-6
-    return Claim("minimality", "no legal retiming has fewer registers", holds, f"{held} held, optimum {least:.0f}")
+    holds = abs(found - least) < 1e-6
+    return Claim("minimality", "no legal retiming has fewer registers", holds, f"{found} held, optimum {least:.0f}")
 
 
 def _period(derivation: Derivation) -> Claim:

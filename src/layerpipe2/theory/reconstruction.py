@@ -75,19 +75,6 @@ def error(strategy: str, delay: int, updates: Updates) -> float:
     return 0.0 if strategy in _EXACT else estimator(strategy, delay, updates).error
 
 
-def ramp_bias(delay: int, decay: float) -> float:
-    """Mean of ``n E - S`` where the mean update grows by one per update: ``n ((n-1)/2 - b/(1-b))``."""
-    return delay * ((delay - 1) / 2 - decay / (1 - decay))
-
-
-def white_limit(z: float, gain: float = 1.0) -> float:
-    """Error of decay ``1 - z/n`` with gain ``gain * n`` for white updates as ``n`` grows; ``gain`` is ``c`` there.
-
-    ``sqrt(1 - 2 c (1 - e^-z) + c^2 z / 2)``, see :mod:`layerpipe2.history.optimal`.
-    """
-    return math.sqrt(1 + 2 * gain * math.expm1(-z) + gain**2 * z / 2)
-
-
 def fitted(measured: Iterable[dict[str, Any]]) -> Updates:
     """The AR(1) plus white updates under which theory comes closest to measured errors, in squared log ratio.
 

@@ -15,7 +15,7 @@ Steps are given as ``eta lambda``, learning rate times curvature, without unit; 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,26 +110,6 @@ def bisect_step(is_stable: Callable[[float], bool], high: float, precision: floa
         middle = (low + high) / 2
         low, high = (middle, high) if is_stable(middle) else (low, middle)
     return (low + high) / 2
-
-
-def stability_table(delays: Sequence[int], momenta: Sequence[float] = (0.0, 0.9), nesterov: bool = False) -> str:
-    """Largest stable ``eta lambda`` by delay and momentum, and as a share of the one without delay.
-
-    >>> print(stability_table([0, 1, 14], momenta=[0.0]))
-    delay  m = 0     share
-        0  2         1
-        1  1         0.5
-       14  0.108278  0.0541389
-    """
-    rows = [["delay", *(text for m in momenta for text in (f"m = {m:g}", "share"))]]
-    whole = [largest_stable_step(0, m, nesterov) for m in momenta]
-    for delay in delays:
-        found = [largest_stable_step(delay, m, nesterov) for m in momenta]
-        cells = [f"{x:.6g}" for step, best in zip(found, whole, strict=True) for x in (step, step / best)]
-        rows.append([str(delay), *cells])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join([row[0].rjust(widths[0]), *map(str.ljust, row[1:], widths[1:])]) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def check_delay(delay: int) -> int:

@@ -45,16 +45,20 @@ def quadratic_growth(steps: Sequence[float] | Vector, delay: int, momentum: floa
         Growth factors (n,).
     """
     curvature = torch.tensor(steps, dtype=torch.float64)
-    stage = Scales(torch.ones_like(curvature))
     x = curvature.sqrt()[None]
-    errors = _errors([stage], [delay], "stash", x, 0 * x, 1.0, momentum, updates)
-    return _growth(errors, window=4 * (2 * delay + 1) + 20, floor=1e-300)
+    errors = _errors([Scales(torch.ones_like(curvature))], [delay], "stash", x, 0 * x, momentum, updates)
+    return _growth(errors, delay, floor=1e-300)
 
 
 def chain_growth(
-    weights: Sequence[float], delays: Sequence[int], steps: Sequence[float] | Vector, *,
-    strategy: str = "stash", momentum: float = 0.0, updates: int = 800,
-) -> Vector:  # fmt: skip
+    weights: Sequence[float],
+    delays: Sequence[int],
+    steps: Sequence[float] | Vector,
+    *,
+    strategy: str = "stash",
+    momentum: float = 0.0,
+    updates: int = 800,
+) -> Vector:
     """Measured growth per update of pipelined scalar linear networks, from close to a minimum without residual.
 
     All learning rates ``steps`` run side by side in one engine: a network that is fed with ``sqrt(s)`` behaves with
@@ -74,33 +78,38 @@ def chain_growth(
     x = torch.tensor(steps, dtype=torch.float64).sqrt()[None]
     stages = [Scales(torch.full((x.shape[1],), w, dtype=torch.float64)) for w in weights]
     target = x * float(np.prod(weights)) * (1 + 1e-6)  # small, for the linear range, and far above rounding
-    errors = _errors(stages, delays, strategy, x, target, 1.0, momentum, updates)
-    return _growth(errors, window=4 * (2 * max(delays) + 1) + 20, floor=1e-14 * float(target.max()))
+    errors = _errors(stages, delays, strategy, x, target, momentum, updates)
+    return _growth(errors, max(delays), floor=1e-14 * float(target.max()))
 
 
 def _errors(
-    stages: Sequence[nn.Module], delays: Sequence[int], strategy: str, x: Tensor, target: Tensor, lr: float,
-    momentum: float, updates: int,
-) -> Vector:  # fmt: skip
-    """Residuals (updates, n) in the course of training on one mini-batch again and again."""
+    stages: Sequence[nn.Module],
+    delays: Sequence[int],
+    strategy: str,
+    x: Tensor,
+    target: Tensor,
+    momentum: float,
+    updates: int,
+) -> Vector:
+    """Residuals (updates, n) in the course of training on one mini-batch again and again, learning rate 1."""
     engine = PipelineEngine(stages, Delays.custom(delays), make_history(strategy))
-    optimizer = torch.optim.SGD([p for stage in stages for p in stage.parameters()], lr=lr, momentum=momentum)
-    residuals = [engine.train_step(x, target, _half_square, optimizer)[1][0] - target[0] for _ in range(updates)]
+    optimizer = torch.optim.SGD([p for stage in stages for p in stage.parameters()], lr=1.0, momentum=momentum)
+
+    def half_square(outputs: Tensor, targets: Tensor) -> Tensor:
+        return 0.5 * ((outputs - targets) ** 2).sum()
+
+    residuals = [engine.train_step(x, target, half_square, optimizer)[1][0] - target[0] for _ in range(updates)]
     errors: Vector = torch.stack(residuals).abs().numpy()
     return errors
 
 
-def _half_square(outputs: Tensor, targets: Tensor) -> Tensor:
-    return 0.5 * ((outputs - targets) ** 2).sum()
-
-
-def _growth(errors: Vector, window: int, floor: float) -> Vector:
+def _growth(errors: Vector, delay: int, floor: float) -> Vector:
     """Growth per update of every column of ``errors``, once fast decaying parts have died out.
 
     Compares the largest errors of two windows, at the middle and at the end of the time in which they are above
     ``floor``, where rounding takes over, and finite. A window spans several oscillations.
     """
-    return np.array([_growth_of(column, window, floor) for column in errors.T])
+    return np.array([_growth_of(column, 4 * (2 * delay + 1) + 20, floor) for column in errors.T])
 
 
 def _growth_of(errors: Vector, window: int, floor: float) -> float:

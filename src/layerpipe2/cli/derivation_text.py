@@ -1,15 +1,25 @@
-"""Signal-flow graphs as text, DOT, JSON and GraphML."""
+"""A derivation as text: where delays may go, the steps, the proofs; its graphs as tables, DOT, JSON and GraphML."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 
 import networkx as nx
 
 from layerpipe2.cli.console import aligned
 from layerpipe2.errors import UserError
+from layerpipe2.theory.derivation import Derivation, Step
 from layerpipe2.theory.graph import KINDS, TASKS, SignalFlowGraph
+from layerpipe2.theory.moves import DELAYED_GRADIENT, FEED_FORWARD, LOOP, places
+from layerpipe2.theory.proofs import prove
+
+_PLACES = {
+    FEED_FORWARD: "take registers with a feed-forward cutset",
+    DELAYED_GRADIENT: "take a delayed gradient",
+    LOOP: "lie on a loop and take registers by retiming only",
+}
 
 _COLUMNS = {
     "step": "G -> U",
@@ -21,6 +31,22 @@ _COLUMNS = {
     "operand": "into G",
 }
 """Kind of edge that has a column -> which edges of an operation are counted there."""
+
+
+def explain(derivation: Derivation) -> str:
+    """Places, steps and proofs of a derivation; of the rounds of step 4 the first and the last."""
+    clock, steps = derivation.clock, derivation.steps
+    head = f"{clock.name}: {clock.text}\nunits per stage: {', '.join(map(str, derivation.sizes))}"
+    kinds = Counter(places(derivation.pipeline).values())
+    legal = "edges: " + ", ".join(f"{kinds[kind]} {text}" for kind, text in _PLACES.items())
+    tables = [described(step) for step in steps if "." not in step.number or step is steps[-1]]
+    claims = "\n".join(str(claim) for claim in prove(derivation))
+    return "\n\n".join([head, legal, legend(), *tables, f"proofs\n{claims}"])
+
+
+def described(step: Step) -> str:
+    """One step of a derivation: its title and its register counts by operation."""
+    return f"step {step.number}: {step.title}\n{step_table(step.graph)}"
 
 
 def legend() -> str:

@@ -2,14 +2,15 @@
 
 import pytest
 import torch
-from machine import run
 
 from layerpipe2 import make_history
 from layerpipe2.delays import Delays
 from layerpipe2.engine.step import PipelineEngine
-from layerpipe2.theory import chain, derive, resnet
-from layerpipe2.theory.retiming import lags_between
+from layerpipe2.stages import partition_at
+from layerpipe2.theory import derive, from_units
+from layerpipe2.theory.moves import lags_between
 from layerpipe2.theory.stability_simulation import Scales
+from tests.theory.machine import run
 
 INPUTS = [1.0, 0.7, -0.4, 0.9, 1.1, -0.8, 0.5, 0.3, 1.2, -0.6, 0.8, 1.0, -1.1, 0.2, 0.6, 0.9, 0.4, -0.3, 0.7, 0.5]
 TARGETS = [0.9 * x + 0.1 for x in INPUTS]
@@ -27,10 +28,8 @@ def test_machine_equals_engine(convention, groups):
     schedule = Delays.by_law(convention, len(groups))
     weights = start(derivation.network)
     units = [Scales(torch.tensor([w], dtype=torch.float64)) for w in weights.values()]
-    stages, first = [], 0
-    for size in groups:
-        stages.append(torch.nn.Sequential(*units[first : first + size]))
-        first += size
+    starts = [sum(groups[:k]) for k in range(len(groups))]
+    stages = partition_at(units, starts)
     engine = PipelineEngine(stages, schedule, make_history("stash"))
     optimizer = torch.optim.SGD([u.weight for u in units], lr=RATE)
     graph, period, n = derivation.pipeline, derivation.pipeline.period, len(groups) - 1
@@ -46,9 +45,17 @@ def test_machine_equals_engine(convention, groups):
     assert unit.weight.item() != pytest.approx(weights[op], abs=1e-3)
 
 
-@pytest.mark.parametrize("network", [chain(5), resnet((1, 1)), resnet((2,))], ids=["chain", "projection", "blocks"])
+NETWORKS = {
+    "chain": ["layer"] * 5,
+    "projection": ["layer", "block", "projection", "layer"],
+    "blocks": ["layer", "block", "block", "layer"],
+}
+
+
+@pytest.mark.parametrize("kinds", NETWORKS.values(), ids=NETWORKS)
 @pytest.mark.parametrize("convention", ["layerpipe2", "pipedream"])
-def test_every_retiming_step_computes_the_same(network, convention):
+def test_every_retiming_step_computes_the_same(kinds, convention):
+    network = from_units(kinds)
     derivation = derive(network, convention=convention)
     before = run(derivation.delayed, INPUTS, TARGETS, start(network), RATE)
     late = next(i for i, step in enumerate(derivation.steps) if step.number == "2")
@@ -66,6 +73,8 @@ def test_every_retiming_step_computes_the_same(network, convention):
 
 def test_delayed_gradients_do_change_what_is_computed():
     derivation = derive(3)
-    on_time, delayed = (run(g, INPUTS, TARGETS, start(derivation.network), RATE) for g in
-                        (derivation.undelayed, derivation.delayed))  # fmt: skip
+    weights = start(derivation.network)
+    on_time, delayed = (
+        run(graph, INPUTS, TARGETS, weights, RATE) for graph in (derivation.undelayed, derivation.delayed)
+    )
     assert on_time["U0"][-1] != pytest.approx(delayed["U0"][-1], abs=1e-4)

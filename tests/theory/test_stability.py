@@ -12,7 +12,7 @@ from layerpipe2.theory.coupled_stability import (
     largest_stable_coupled_step,
     linear_chain_hessian,
 )
-from layerpipe2.theory.stability import bisect_step, closed_form, growth, largest_stable_step, stability_table
+from layerpipe2.theory.stability import bisect_step, closed_form, growth, largest_stable_step
 from layerpipe2.theory.stability_simulation import chain_growth, quadratic_growth
 
 
@@ -78,12 +78,6 @@ def test_unequal_delays_lie_between_the_equal_ones():
 def test_uncoupled_stages_are_bounded_one_by_one():
     bound = largest_stable_coupled_step(np.diag([0.5, 1.0, 3.0]), [6, 2, 0])
     assert bound == pytest.approx(min(closed_form(6) / 0.5, closed_form(2), 2 / 3), rel=1e-7)
-
-
-def test_table():
-    lines = stability_table([0, 14]).splitlines()
-    assert lines[0].split() == ["delay", "m", "=", "0", "share", "m", "=", "0.9", "share"]
-    assert lines[2].split()[:2] == ["14", "0.108278"]
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,18 @@
 """The derivation: its steps, the delay law over random groupings, and that every proof can fail."""
 
-import json
 import random
 from dataclasses import replace
 
-import networkx as nx
 import pytest
+from torch import nn
 
 from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
 from layerpipe2.stages import partition
-from layerpipe2.theory import FORMATS, chain, derive, explain, export, from_units, prove, resnet
-from layerpipe2.theory.certificates import period_with_delays
+from layerpipe2.theory import LayeredNetwork, Operation, chain, derive, from_units, named, prove
+from layerpipe2.theory.certificates import task_times
+from layerpipe2.theory.leiserson_saxe import minimum_period
+from layerpipe2.theory.moves import insert_delayed_gradients
 from layerpipe2.theory.network import UNIT_KINDS
 
 
@@ -29,8 +30,8 @@ def test_the_four_steps_of_a_chain():
     third = next(s.graph for s in derivation.steps if s.number == "3")
     assert third.registers["F0", "F1", "activation"] == third.registers["A1", "A0", "gradient"] == 3
     last = derivation.pipeline
-    assert all(last.registers[e] == 1 for e in last.of_kind("gradient") + last.of_kind("activation") if "loss" not in e
-               and "x" not in e)  # fmt: skip
+    between = [e for e in last.of_kind("gradient") + last.of_kind("activation") if not {"loss", "x"} & set(e)]
+    assert {last.registers[e] for e in between} == {1}
     assert last.registers["x", "F0", "activation"] == last.registers["A0", "out", "output"] == 0
 
 
@@ -58,22 +59,13 @@ def test_engine_schedule_is_the_derived_one_over_hundreds_of_groupings(conventio
 
 @pytest.mark.parametrize("group_size", range(1, 11))
 def test_resnet18_at_every_group_size(group_size):
-    network = resnet()
-    derivation = derive(network, group_size=group_size)
-    stages = partition([nn_identity() for _ in range(10)], group_size)
+    derivation = derive(named("resnet18"), group_size=group_size)
+    stages = partition([nn.Identity() for _ in range(10)], group_size)
     assert derivation.sizes == tuple(len(stage) for stage in stages)
     assert all(claim.holds for claim in prove(derivation))
 
 
-def nn_identity():
-    from torch import nn
-
-    return nn.Identity()
-
-
 def test_a_skip_over_a_stage_boundary_carries_one_register_per_boundary():
-    from layerpipe2.theory import LayeredNetwork, Operation
-
     operations = [Operation("a", 0, ("x",)), Operation("b", 1, ("a",)), Operation("c", 2, ("b", "a"))]
     derivation = derive(LayeredNetwork(tuple(operations)))
     assert derivation.pipeline.registers["Fa", "Fc", "activation"] == 2
@@ -82,13 +74,16 @@ def test_a_skip_over_a_stage_boundary_carries_one_register_per_boundary():
     assert all(claim.holds for claim in prove(derivation))
 
 
-def test_what_2s_buys_over_s():
+@pytest.mark.parametrize(("factor", "more", "period"), [(0, 0, 10), (1, 0, 2), (2, 0, 2), (2, 1, 1)])
+def test_what_2s_buys_over_s(factor, more, period):
+    """Best clock period, in task times, of any retiming of sequential training with delays of ``factor S + more``.
+
+    Boundaries need no registers here and results may come as late as they like: this is what the loops alone allow.
+    LayerPipe2's 2 S buys a register on every boundary, in each direction, and no shorter period than PipeDream's S.
+    """
     derivation = derive(5)
-    after = {str(k): 4 - k for k in range(5)}
-    period = {f: period_with_delays(derivation, {op: delay(s) for op, s in after.items()})
-              for f, delay in {"0": lambda s: 0, "S": lambda s: s, "2S": lambda s: 2 * s,
-                               "2S+1": lambda s: 2 * s + 1}.items()}  # fmt: skip
-    assert period == {"0": 10, "S": 2, "2S": 2, "2S+1": 1}
+    circuit = insert_delayed_gradients(derivation.undelayed, {str(k): factor * (4 - k) + more for k in range(5)})
+    assert minimum_period(circuit.networkx(), task_times(circuit), ("x", "y"))[0] == period
 
 
 def test_loops_name_what_forbids_a_smaller_delay():
@@ -107,7 +102,7 @@ def test_loops_name_what_forbids_a_smaller_delay():
         (lambda d: {"steps": (*d.steps, d.steps[2])}, "pipelined"),
         (lambda d: {"steps": (*d.steps, d.steps[2])}, "activations"),
     ],
-)  # fmt: skip
+)
 def test_every_proof_can_fail(change, key):
     derivation = derive(4, groups=[1, 2, 1])
     claims = {claim.key: claim.holds for claim in prove(replace(derivation, **change(derivation)))}
@@ -120,24 +115,6 @@ def test_a_step_that_is_no_retiming_is_refused_by_the_proof():
     late = graph.with_registers({e: graph.registers[e] + 1 for e in graph.edges if e[1] == "out"})
     with pytest.raises(UserError, match="changes the delay"):
         prove(replace(derivation, steps=(*derivation.steps, replace(derivation.steps[-1], graph=late))))
-
-
-def test_report_tables_and_exports():
-    derivation = derive(3, convention="pipedream")
-    report = explain(derivation)
-    assert "step 2t" in report
-    assert "3 take a delayed gradient" in report
-    assert "step 4.3" not in explain(derive(6))
-    assert report.count("[holds]") == len(prove(derivation))
-    graph = derivation.pipeline
-    assert export(graph, "table").splitlines()[1].split() == ["0", "0", "0", "1", "6", "0", "0", "5", "5"]
-    assert len(export(graph, "edges").splitlines()) == 1 + len(list(graph.edges))
-    data = json.loads(export(graph, "json"))
-    assert {(e["source"], e["target"], e["kind"]): e["registers"] for e in data["edges"]} == graph.registers
-    again = nx.parse_graphml(export(graph, "graphml"), force_multigraph=True)
-    assert sum(again.edges[e]["registers"] for e in again.edges) == sum(graph.registers.values())
-    assert '"U0" -> "A0" [kind="history", label="6D"]' in export(graph, "dot")
-    assert set(FORMATS) == {"table", "edges", "dot", "json", "graphml"}
 
 
 @pytest.mark.parametrize(
@@ -154,8 +131,3 @@ def test_bad_settings_are_one_line(settings, message):
     with pytest.raises(UserError, match=message) as caught:
         derive(chain(4), **settings)
     assert "\n" not in str(caught.value)
-
-
-def test_unknown_format():
-    with pytest.raises(UserError, match="unknown graph format 'png'"):
-        export(derive(2).pipeline, "png")
