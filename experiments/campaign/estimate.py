@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
@@ -93,7 +93,7 @@ def measure(config: RunConfig) -> Speed:
     train = _within(_STEPS[device.type], sizes["train"])
     validation = _within(_EVALUATIONS, sizes["validation"])
     clock = _Clock(train, validation)
-    trainer = make_trainer(replace(config, epochs=1), device, [clock], limits=(sum(train), sum(validation)))
+    trainer = make_trainer(config.copy_with(epochs=1), device, [clock], limits=(sum(train), sum(validation)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # this is no training: the run itself will warn
         trainer.fit(make_module(plan, sizes["train"]), loaders["train"], loaders["validation"])

@@ -11,7 +11,7 @@ balanced.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,7 +104,7 @@ class Campaign:
         if not task.final:
             return task.config
         rate = self.best_rate(task.cell)
-        return None if rate is None else replace(task.config, lr=rate)
+        return None if rate is None else task.config.copy_with(lr=rate)
 
     def best_rate(self, cell: Cell) -> float | None:
         """The learning rate with the best validation accuracy at the end; None as long as a run is missing.

@@ -1,4 +1,7 @@
-"""The one exception that a user's mistake raises."""
+"""The one exception that a user's mistake raises, and the hint to the name that was meant."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -6,3 +9,16 @@ class UserError(ValueError):
 
     The command line and the scripts print the message without a traceback and exit with code 2.
     """
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """The remedy for an unknown name: the nearest of those that are known, or all of them.
+
+    >>> did_you_mean("grup_size", ["group_size", "width"])
+    "did you mean 'group_size'?"
+    >>> did_you_mean("zzz", ["group_size", "width"])
+    'known: group_size, width'
+    """
+    known = list(known)
+    near = difflib.get_close_matches(str(name), known, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"

@@ -86,7 +86,7 @@ def sgd(parameters):
 @pytest.mark.parametrize(
     ("schedule", "history", "optimizer", "message"),
     [
-        ([2, 0], "stash", sgd, r"schedule is a list; give a Delays, such as Delays\.layerpipe2\(4\)"),
+        ([2, 0], "stash", sgd, r"delays is a list; give a Delays, such as Delays\.layerpipe2\(4\)"),
         (None, None, sgd, r"history is a str; give a WeightHistory, such as make_history\('ema-span'\)"),
         (None, "stash", sgd([torch.nn.Parameter(torch.zeros(1))]), "optimizer is no function"),
     ],

@@ -6,58 +6,12 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
+from typing import Any, NoReturn
 
+from layerpipe2.cli.commands import add_commands
 from layerpipe2.cli.console import run_command
-from layerpipe2.cli.launch import add_options as launch_options
-from layerpipe2.cli.options import add_run_options, pipeline_options
 from layerpipe2.cli.theory_commands import add_theory_commands
-from layerpipe2.errors import UserError
-
-_TRAIN_EXAMPLES = """\
-examples:
-  layerpipe2 train                                     an MLP on digits, pipelined at every layer, exact stashing
-  layerpipe2 train --strategy ema-window --group-size 2 --out window.json
-  layerpipe2 train --strategy sequential --out sequential.json        the same network without a pipeline
-  layerpipe2 train --network resnet18 --dataset cifar100 --batch-size 128 --max-steps 300 --augment
-  layerpipe2 train --epochs 50 --checkpoint-dir checkpoints           stop it with Ctrl-C, then go on bit for bit:
-  layerpipe2 train --epochs 50 --checkpoint-dir checkpoints --resume
-
-Accuracies are fractions in [0, 1]. The same settings give the same record, except for its times.
-"""
-
-_DELAYS_EXAMPLES = """\
-examples:
-  layerpipe2 delays                                    every layer of the MLP is a stage: delay 2 x stages after it
-  layerpipe2 delays --network vgg --group-size 3       three layers share a stage and its delay
-  layerpipe2 delays --convention pipedream             1F1B: half the delay
-  layerpipe2 delays --group-size 3 --convention custom --delays 4,4,0
-
-In the grid, F3 is the forward pass of mini-batch 3 and B3 its backward pass. A stage's delay is the number of its
-updates between the two. `copies` are the parameter copies that hardware holds beside the latest weights: what exact
-stashing stores and a moving average rebuilds.
-"""
-
-_BALANCE_EXAMPLES = """\
-examples:
-  layerpipe2 balance                                   the MLP on digits in two stages, with SGD's update
-  layerpipe2 balance --optimizer adamw --threads 2 --repeats 25
-  layerpipe2 balance --network resnet18 --stages 2     time every layer, cut where the slower stage is fastest
-  layerpipe2 balance --network vgg --dataset cifar10 --batch-size 128 --stages 4 --strategy ema-span
-
-Times are those of this machine, now: let nothing else run. The prediction leaves out transfers between processes.
-In Python: layerpipe2.planning.balance.
-"""
-
-_LAUNCH_EXAMPLES = """\
-examples:
-  layerpipe2 launch --processes 2 -- train.py --epochs 5                  two ranks here
-  layerpipe2 launch --processes 2 -- -m layerpipe2 train --epochs 5
-  layerpipe2 launch --processes 4 --nodes 2 --node-rank 0 --master 10.0.0.1:29500 -- train.py    on 10.0.0.1, and
-  layerpipe2 launch --processes 4 --nodes 2 --node-rank 1 --master 10.0.0.1:29500 -- train.py    on the other machine
-
-The ranks find RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT as torchrun sets them. When one fails, all end
-with one line that names it. docs/cluster.md shows Slurm and the network's settings.
-"""
+from layerpipe2.errors import UserError, did_you_mean
 
 _EPILOG = "`layerpipe2 COMMAND --help` explains a command and shows examples. The whole reproduction: `make reproduce`."
 
@@ -67,36 +21,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command("layerpipe2", _dispatch, arguments)
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are one line each, as all others are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong with the arguments."""
+        raise UserError(f"{message}; `{self.prog} --help` shows what there is")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse what is left over here, where the options that may have been meant are known."""
+        options, rest = super().parse_known_args(args, namespace)
+        if rest:
+            hint = did_you_mean(rest[0].partition("=")[0], self._option_string_actions)
+            self.error(f"unknown argument '{rest[0]}'" + (f"; {hint}" if hint.startswith("did") else ""))
+        return options, rest
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="layerpipe2", description="Pipelined (delayed-gradient) training of neural networks.", epilog=_EPILOG
     )
+    version = import_module("layerpipe2").__version__
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    train = _command(commands, "train", "train one network and write its record", _TRAIN_EXAMPLES)
-    add_run_options(train)
-    output = train.add_argument_group("output")
-    output.add_argument("--out", metavar="RECORD.json", help="write the record there; default: a summary only")
-    output.add_argument("--checkpoint-dir", metavar="DIR", help="save the complete state there after every epoch")
-    output.add_argument("--resume", action="store_true", help="go on from the state in --checkpoint-dir")
-    output.add_argument("--quiet", action="store_true", help="no progress display")
-    _add_download(train)
-    delays = _command(commands, "delays", "show stages, delays and the schedule grid", _DELAYS_EXAMPLES)
-    add_run_options(delays, only=pipeline_options())
-    delays.add_argument(
-        "--ticks", type=int, metavar="N", help="columns of the grid; default: what fits, at most 2 x stages + 1"
-    )
-    balance = _command(commands, "balance", "time the layers and cut them into equally slow stages", _BALANCE_EXAMPLES)
-    add_run_options(
-        balance, only=("dataset", "batch_size", "network", "width", "strategy", "optimizer", "threads", "device")
-    )
-    balance.add_argument("--stages", type=int, default=2, metavar="N", help="stages, one per process; default: 2")
-    balance.add_argument("--repeats", type=int, default=9, metavar="N", help="timed steps; default: 9")
-    launch_options(_command(commands, "launch", "start the ranks of a pipeline on this machine", _LAUNCH_EXAMPLES))
-    add_theory_commands(partial(_command, commands))
-    info = _command(commands, "info", "show data, networks, strategies, device and versions", "")
-    add_run_options(info, only=("dataset", "data_root", "device"))
-    _add_download(info)
+    add = partial(_command, commands)
+    add_commands(add)
+    add_theory_commands(add)
     return parser
 
 
@@ -114,7 +65,7 @@ def _dispatch(arguments: Sequence[str] | None) -> None:
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, purpose: str, epilog: str
+    commands: argparse._SubParsersAction[Parser], name: str, purpose: str, epilog: str
 ) -> argparse.ArgumentParser:
     return commands.add_parser(
         name,
@@ -124,7 +75,3 @@ def _command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-
-
-def _add_download(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--download", action="store_true", help="let torchvision download data that isn't found")

@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 
 from layerpipe2 import networks
-from layerpipe2.cli.options import config_from
+from layerpipe2.cli.commands import BalanceOptions
+from layerpipe2.cli.options import read_options
 from layerpipe2.data import describe
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.engine.device import resolve_device
@@ -16,10 +17,8 @@ from layerpipe2.history import make_history
 from layerpipe2.planning import StageWork
 from layerpipe2.planning.balance import Balance, balanced
 from layerpipe2.planning.profiling import profile
-from layerpipe2.runs.config import Rule, check
+from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.optim import optimizer_factory
-
-_COUNT = Rule("", "", "int", low=1)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -28,9 +27,8 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: on bad settings.
     """
-    check("--stages", options.stages, _COUNT)
-    check("--repeats", options.repeats, _COUNT)
-    config = config_from(options)
+    wanted = read_options(BalanceOptions, options)
+    config = read_options(RunConfig, options)
     spec, device = describe(config.dataset), resolve_device(config.device)
     keep_freed_memory()
     torch.set_num_threads(config.threads)
@@ -43,11 +41,11 @@ def run(options: argparse.Namespace) -> None:
     images = networks.NETWORKS[config.network].takes == "images"
     x = torch.randn(shape, device=device) if images else torch.randint(spec.num_classes, shape, device=device)
     optimizer, history = optimizer_factory(config), make_history(config.strategy)
-    plain = profile(units, x, optimizer, repeats=options.repeats)
-    delayed = profile(units, x, optimizer, history=history, repeats=options.repeats)
-    best = balanced(plain, options.stages, delayed=delayed)
+    plain = profile(units, x, optimizer, repeats=wanted.repeats)
+    delayed = profile(units, x, optimizer, history=history, repeats=wanted.repeats)
+    best = balanced(plain, wanted.stages, delayed=delayed)
     print(f"{config.network} for {config.dataset}: {len(units)} layers, mini-batches of {config.batch_size}, "
-          f"{config.optimizer}, strategy {config.strategy}, {config.threads} thread(s), median of {options.repeats} "
+          f"{config.optimizer}, strategy {config.strategy}, {config.threads} thread(s), median of {wanted.repeats} "
           "steps; the last stage has no history\n")  # fmt: skip
     print(f"{unit_table(best)}\n\n{stage_table(best)}\n")
     print(prediction(best))

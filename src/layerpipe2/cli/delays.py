@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 
+from layerpipe2.cli.commands import GridOptions
 from layerpipe2.cli.console import fitted, terminal_width
-from layerpipe2.cli.options import config_from
+from layerpipe2.cli.options import read_options
 from layerpipe2.cli.plan import plan_from
 from layerpipe2.history import STRATEGIES, make_history
-from layerpipe2.runs.config import Rule, check
+from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import Plan
-
-_TICKS = Rule("", "", "int", low=1, optional=True)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -20,8 +19,8 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: on bad settings.
     """
-    check("--ticks", options.ticks, _TICKS)
-    config = config_from(options)
+    ticks = read_options(GridOptions, options).ticks
+    config = read_options(RunConfig, options)
     plan = plan_from(config)
     stages = plan.delays.num_stages
     print(
@@ -29,7 +28,7 @@ def run(options: argparse.Namespace) -> None:
     )
     print(f"\n{stage_table(plan)}\n\n{memory_table(plan)}\n")
     grid = plan.delays.grid
-    print(grid(options.ticks) if options.ticks else fitted(grid, 2 * stages + 1, terminal_width()))
+    print(grid(ticks) if ticks else fitted(grid, 2 * stages + 1, terminal_width()))
 
 
 def stage_table(plan: Plan) -> str:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from layerpipe2.cli.console import terminal_width, wrapped
 from layerpipe2.cli.derivation_text import described, explain, export, legend
-from layerpipe2.cli.options import parsed
+from layerpipe2.cli.options import read_options
+from layerpipe2.cli.theory_commands import DeriveOptions
 from layerpipe2.errors import UserError
-from layerpipe2.runs.config import Rule, check
 from layerpipe2.runs.records import write_text
 from layerpipe2.theory import Derivation, LayeredNetwork, Step, chain, derive, named
 
-_COUNT = Rule("", "", "int", low=1, optional=True)
-_GROUPS = Rule("", "", "delays", optional=True)
 _LAYERS = 4
 
 
@@ -25,8 +22,10 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: on bad settings, an unknown step or format, or a file that can't be written.
     """
-    groups, size = _read("--groups", options.groups, _GROUPS), _read("--group-size", options.group_size, _COUNT)
-    derivation = derive(_network(options), group_size=size, groups=groups, convention=options.convention)
+    wanted = read_options(DeriveOptions, options)
+    derivation = derive(
+        _network(wanted), group_size=wanted.group_size, groups=wanted.groups, convention=wanted.convention
+    )
     text = _graph(derivation, options) if options.step or options.export else explain(derivation)
     if options.out is not None:  # not wrapped: no reader's terminal is known
         write_text(Path(options.out), text.rstrip("\n") + "\n")
@@ -35,12 +34,10 @@ def run(options: argparse.Namespace) -> None:
         print(text.rstrip("\n") if options.export else wrapped(text, terminal_width()))
 
 
-def _network(options: argparse.Namespace) -> LayeredNetwork:
-    if options.layers is not None and options.network is not None:
-        raise UserError("--layers and --network are both given; give one of them")
+def _network(options: DeriveOptions) -> LayeredNetwork:
     if options.network is not None:
         return named(options.network)
-    return chain(_read("--layers", options.layers, _COUNT) or _LAYERS)
+    return chain(options.layers or _LAYERS)
 
 
 def _graph(derivation: Derivation, options: argparse.Namespace) -> str:
@@ -56,9 +53,3 @@ def _step(derivation: Derivation, number: str | None) -> Step:
     if number not in known:
         raise UserError(f"--step is '{number}'; this derivation has the steps {', '.join(known)}")
     return known[number]
-
-
-def _read(option: str, text: str | None, rule: Rule) -> Any:
-    value = None if text is None else parsed(text, rule.kind)
-    check(option, value, rule)
-    return value

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import torch
 
-from layerpipe2.cli.options import config_from
+from layerpipe2.cli.options import read_options
 from layerpipe2.data import DATASETS, ImageData, load
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.history import STRATEGIES, Strategy
 from layerpipe2.networks import NETWORKS, NetworkInfo
 from layerpipe2.provenance import device_name, git_state, versions
+from layerpipe2.runs.config import RunConfig
 
 
 def run(options: argparse.Namespace) -> None:
@@ -22,7 +23,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: if the data or the device isn't there.
     """
-    config = config_from(options)
+    config = read_options(RunConfig, options)
     print(_listed("networks", NETWORKS))
     print(_listed("strategies (every ema-* also with -raw)", STRATEGIES))
     print(f"data sets: {', '.join(DATASETS)}\n")

@@ -1,84 +1,76 @@
-"""Command-line options made from the fields of :class:`layerpipe2.runs.config.RunConfig`."""
+"""Command-line options made from the fields of a checked model, such as :class:`layerpipe2.runs.config.RunConfig`."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Collection
-from dataclasses import fields
+from contextlib import suppress
 from typing import Any
 
-from layerpipe2.runs.config import Rule, RunConfig, check, rules
+from layerpipe2.runs.validation import Model, Schema, checked, choices
+
+PIPELINE = ("dataset", "network", "width", "group_size", "convention", "delays")
+"""Settings of a run that decide its pipeline's structure."""
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "integer": int,
+    "number": float,
+    "array": lambda text: tuple(int(part) for part in text.split(",")),
+}
+_METAVARS = {"integer": "N", "number": "X", "array": "N,N,.."}
 
 
-def add_run_options(parser: argparse.ArgumentParser, only: Collection[str] = ()) -> None:
+def add_options(parser: argparse.ArgumentParser, model: type[Model], only: Collection[str] = ()) -> None:
     """Add one option per field (or per field in ``only``), under the headings of the fields' sections."""
-    sections: dict[str, argparse._ArgumentGroup] = {}
-    for entry in fields(RunConfig):
-        rule: Rule = entry.metadata["rule"]
-        if only and entry.name not in only:
-            continue
-        if rule.section not in sections:
-            sections[rule.section] = parser.add_argument_group(rule.section)
-        _add(sections[rule.section], entry.name, rule, entry.default)
+    groups: dict[str, argparse._ActionsContainer] = {"": parser}
+    for name, schema in _fields(model).items():
+        section = schema["section"]
+        if not only or name in only:
+            if section not in groups:
+                groups[section] = parser.add_argument_group(section)
+            _add(groups[section], name, schema)
 
 
-def pipeline_options() -> list[str]:
-    """Fields that decide a pipeline's structure."""
-    return ["dataset", "network", "width", "group_size", "convention", "delays"]
-
-
-def config_from(options: argparse.Namespace) -> RunConfig:
-    """The configuration that the given options describe; every other field has its default.
+def read_options(model: type[Model], options: argparse.Namespace) -> Model:
+    """What the given options describe; every other field has its default.
 
     Raises:
         UserError: naming the option, its value and what is allowed.
     """
-    given = {name: getattr(options, name) for name in rules() if hasattr(options, name)}
-    values = {name: _parsed(name, text) for name, text in given.items() if text is not None}
-    return RunConfig(**values)
+    given = {name: (getattr(options, name, None), schema) for name, schema in _fields(model).items()}
+    values = {name: _value(text, schema) for name, (text, schema) in given.items() if text is not None}
+    return checked(model, values, named=_option)
 
 
-def _add(group: argparse._ArgumentGroup, name: str, rule: Rule, default: Any) -> None:
-    option, text = f"--{name.replace('_', '-')}", rule.text.replace("%", "%%")
-    if rule.kind == "bool":
-        group.add_argument(option, action=argparse.BooleanOptionalAction, help=f"{text}; default: {_word(default)}")
-        return
-    if rule.choices:
-        text += f" ({', '.join(rule.choices)})"
-    metavar = {"int": "N", "float": "X", "delays": "D,D,.."}.get(rule.kind, "NAME" if name != "data_root" else "DIR")
-    group.add_argument(option, metavar=metavar, help=f"{text}; default: {_word(default)}")
+def _fields(model: type[Model]) -> dict[str, dict[str, Any]]:
+    fields: dict[str, dict[str, Any]] = model.model_json_schema()["properties"]
+    return fields
 
 
-def _word(default: Any) -> str:
-    if isinstance(default, bool):
-        return "on" if default else "off"
-    return "none" if default is None else str(default)
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
-def _parsed(name: str, text: Any) -> Any:
-    rule, option = rules()[name], f"--{name.replace('_', '-')}"
-    value = text if isinstance(text, bool) else parsed(text, rule.kind)
-    check(option, value, rule)
-    return value
+def _kind(schema: Schema) -> str:
+    return str(schema.get("anyOf", [schema])[0]["type"])
 
 
-def parsed(text: str, kind: str) -> Any:
-    """The value that a text stands for, or the text itself if it is no such value: a rule then says what is allowed."""
-    return _READERS.get(kind, str)(text)
+def _add(group: argparse._ActionsContainer, name: str, schema: Schema) -> None:
+    names, default, kind = choices(schema), schema["default"], _kind(schema)
+    text = schema["description"].replace("%", "%%") + (f" ({', '.join(names)})" if names else "")
+    if "default: " not in text:
+        text += f"; default: {_WORDS.get(str(default), default)}"
+    if kind == "boolean":
+        group.add_argument(_option(name), action=argparse.BooleanOptionalAction, help=text)
+    else:
+        group.add_argument(_option(name), metavar=schema.get("metavar", _METAVARS.get(kind, "NAME")), help=text)
 
 
-def _number(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    def attempt(text: str) -> Any:
-        try:
-            return read(text)
-        except ValueError:
-            return text  # the field's rule says what is allowed instead
-
-    return attempt
+_WORDS = {"None": "none", "True": "on", "False": "off"}
 
 
-_READERS: dict[str, Callable[[str], Any]] = {
-    "int": _number(int),
-    "float": _number(float),
-    "delays": _number(lambda text: tuple(int(part) for part in text.split(","))),
-}
+def _value(text: Any, schema: Schema) -> Any:
+    """The value that a text stands for, or the text itself if it is no such value: the model says what is allowed."""
+    with suppress(ValueError):
+        return text if isinstance(text, bool) else _READERS.get(_kind(schema), str)(text)
+    return text

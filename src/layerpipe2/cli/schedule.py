@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
 
 from layerpipe2.cli.console import aligned, fitted, terminal_width, wrapped
-from layerpipe2.cli.options import parsed
+from layerpipe2.cli.options import read_options
+from layerpipe2.cli.theory_commands import ScheduleOptions
 from layerpipe2.planning import FlopDevice, uniform_costs
 from layerpipe2.planning.schedules import SCHEDULES, Timeline, build_schedule, repeat, simulate
-from layerpipe2.runs.config import Rule, check
 
-_COUNT = Rule("", "", "int", low=1)
-_TIME = Rule("", "", "float", low=0, open_low=True)
 _LONG, _COLUMNS = 4, 24
 """Updates that synchronous schedules run for (the others do as many batches), and most columns of a drawing."""
 _LEGEND = "F forward, B activation gradient, W weight gradient, BW both; - goes on, . waits"
@@ -25,12 +22,12 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: on an unknown schedule, or counts that it cannot take.
     """
-    processors, batches = _read(options, "processors", _COUNT), _read(options, "batches", _COUNT)
-    times = [float(_read(options, name, _TIME)) for name in ("forward", "activation", "weight")]
+    wanted = read_options(ScheduleOptions, options)
+    processors, batches, until = wanted.processors, wanted.batches, wanted.until
+    times = (wanted.forward, wanted.activation, wanted.weight)
     if options.name is None:
         print(comparison(processors, batches, times))
         return
-    until = None if options.until is None else float(_read(options, "until", _TIME))
     line = _simulated(options.name, processors, batches, times)
     unit, width = min(*times, *(event.end - event.start for event in line.events)), terminal_width()
     print(line.gantt(unit, until) if until else fitted(lambda n: line.gantt(unit, n * unit), _COLUMNS, width))
@@ -69,9 +66,3 @@ def _simulated(name: str, processors: int, batches: int, times: Sequence[float])
     schedule = repeat(schedule, _LONG) if together else schedule
     forward, activation, weight = (time / parts for time in times)
     return simulate(schedule, uniform_costs(parts * processors, forward, activation, weight), FlopDevice(1.0))
-
-
-def _read(options: argparse.Namespace, name: str, rule: Rule) -> Any:
-    value = parsed(getattr(options, name), rule.kind)
-    check(f"--{name}", value, rule)
-    return value

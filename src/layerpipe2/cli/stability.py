@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from layerpipe2.cli.console import aligned
-from layerpipe2.cli.options import config_from
+from layerpipe2.cli.options import read_options
 from layerpipe2.cli.plan import plan_from
 from layerpipe2.delays import Delays
 from layerpipe2.runs.config import RunConfig
@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: on bad settings.
     """
-    config = config_from(options)
+    config = read_options(RunConfig, options)
     plan = plan_from(config)
     form = f"momentum {config.momentum:g}{', Nesterov' if config.nesterov else ''}"
     print(f"{config.network}: {plan.delays.num_stages} stages, convention {config.convention}, sgd with {form}")

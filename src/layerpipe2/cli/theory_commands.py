@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
+from typing import Self
 
-from layerpipe2.cli.options import add_run_options, pipeline_options
+from pydantic import model_validator
 
-AddCommand = Callable[[str, str, str], argparse.ArgumentParser]
-"""(name, purpose, text below the options) -> parser."""
+from layerpipe2.cli.commands import AddCommand
+from layerpipe2.cli.options import PIPELINE, add_options
+from layerpipe2.errors import UserError
+from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.validation import Checked, Positive, setting
 
 _STABILITY_EXAMPLES = """\
 examples:
@@ -51,30 +53,45 @@ length, and links cost nothing. Times are in any unit.
 """
 
 
+class DeriveOptions(Checked):
+    """What ``derive`` derives."""
+
+    layers: int | None = setting(None, "network", "a chain of N layers; default: 4", ge=1)
+    network: str | None = setting(None, "network", "a network; `layerpipe2 info` lists them; default: a chain")
+    group_size: int | None = setting(None, "pipeline", "units per stage; default: 1", ge=1)
+    groups: tuple[int, ...] | None = setting(
+        None, "pipeline", "units of every stage, input side first; default: equal groups", strict=False
+    )
+    convention: str = setting("layerpipe2", "pipeline", "layerpipe2, pipedream or none")
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if self.layers is not None and self.network is not None:
+            raise UserError("--layers and --network are both given; give one of them")
+        return self
+
+
+class ScheduleOptions(Checked):
+    """What ``schedule`` simulates."""
+
+    processors: int = setting(4, "", "number of processors", ge=1)
+    batches: int = setting(8, "", "micro-batches per update of the synchronous schedules", ge=1)
+    forward: Positive = setting(1, "", "time of a stage's forward pass")
+    activation: Positive = setting(1, "", "time of its activation gradient")
+    weight: Positive = setting(1, "", "time of its weight gradient")
+    until: Positive | None = setting(None, "", "end of the chart; default: what fits, at most 24 columns")
+
+
 def add_theory_commands(add: AddCommand) -> None:
     """Add the three commands."""
     stability = add("stability", "show how large a step delayed gradients allow", _STABILITY_EXAMPLES)
-    add_run_options(stability, only=[*pipeline_options(), "momentum", "nesterov"])
+    add_options(stability, RunConfig, only=[*PIPELINE, "momentum", "nesterov"])
     derive = add("derive", "derive a pipeline's delays by retiming, with proofs", _DERIVE_EXAMPLES)
-    group = derive.add_argument_group("network")
-    group.add_argument("--layers", metavar="N", help="a chain of N layers; default: 4")
-    group.add_argument("--network", metavar="NAME", help="a network; `layerpipe2 info` lists them")
-    group = derive.add_argument_group("pipeline")
-    group.add_argument("--group-size", metavar="N", help="units per stage; default: 1")
-    group.add_argument("--groups", metavar="N,N,..", help="units of every stage, input side first")
-    group.add_argument("--convention", metavar="NAME", default="layerpipe2", help="layerpipe2, pipedream or none")
+    add_options(derive, DeriveOptions)
     group = derive.add_argument_group("output")
     group.add_argument("--step", metavar="STEP", help="show this step only: 0, 1, 2, 3, 4, 4.2, ...")
     group.add_argument("--export", metavar="FORMAT", help="write the graph of --step (default: the last) so")
     group.add_argument("--out", metavar="FILE", help="write there; default: the terminal")
     schedule = add("schedule", "simulate and draw pipeline schedules", _SCHEDULE_EXAMPLES)
     schedule.add_argument("name", nargs="?", metavar="NAME", help="draw this one; default: compare all")
-    for option, default, text in (
-        ("processors", "4", "number of processors"),
-        ("batches", "8", "micro-batches per update of the synchronous schedules"),
-        ("forward", "1", "time of a stage's forward pass"),
-        ("activation", "1", "time of its activation gradient"),
-        ("weight", "1", "time of its weight gradient"),
-    ):
-        schedule.add_argument(f"--{option}", metavar="N", default=default, help=f"{text}; default: {default}")
-    schedule.add_argument("--until", metavar="T", help="end of the chart; default: what fits, at most 24 columns")
+    add_options(schedule, ScheduleOptions)

@@ -7,13 +7,14 @@ import os
 import sys
 from pathlib import Path
 
-from layerpipe2.cli.options import config_from
+from layerpipe2.cli.options import read_options
 from layerpipe2.data import load
 from layerpipe2.distributed.launched import pipeline_strategy, processes_used
 from layerpipe2.distributed.memory import StageMemory, memory_table
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.errors import UserError
 from layerpipe2.networks import NETWORKS
+from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.records import Record, writable_folder, write_json
 from layerpipe2.runs.train import train_run
 
@@ -25,7 +26,7 @@ def run(options: argparse.Namespace) -> None:
         UserError: on bad settings, data or output folder, before any training.
     """
     keep_freed_memory()
-    config = config_from(options)
+    config = read_options(RunConfig, options)
     out = Path(options.out) if options.out else None
     if out is not None:
         writable_folder(out.parent)

@@ -63,7 +63,7 @@ def make_plan(config: RunConfig, input_shape: tuple[int, ...], num_classes: int)
     history = make_history(config.strategy)
     units = networks.build(config.network, input_shape=input_shape, num_classes=num_classes, width=config.width)
     if config.strategy == "sequential":
-        config = replace(config, group_size=len(units), convention="none", delays=None, stash_epochs=0.0)
+        config = config.copy_with(group_size=len(units), convention="none", delays=None, stash_epochs=0.0)
     stages = partition(units, config.group_size)
     if config.delays is None:
         delays = Delays.by_law(config.convention, len(stages))

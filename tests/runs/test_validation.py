@@ -1,0 +1,103 @@
+"""Checked models: every mistake is one line with its place and the remedy."""
+
+import pickle
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field, model_validator
+
+from layerpipe2.errors import UserError
+from layerpipe2.runs.validation import Checked, Positive, Real, Several, checked, one_of, read_yaml
+
+
+class Rates(Checked):
+    rates: Several[Positive]
+    kind: Literal["fast", "slow"] = "slow"
+
+
+class Sweep(Checked):
+    seeds: Several[Annotated[int, Field(ge=0)]]
+    optimizers: dict[str, Rates] = Field({})
+    more: Rates | None = None
+    jobs: list[Rates] = Field([])
+    network: Annotated[str, *one_of(["mlp", "vgg"])] = "mlp"
+    share: Real = Field(0.5, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _fit(self):
+        if self.network == "vgg" and self.share:
+            raise UserError("vgg has no share; leave it out")
+        return self
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "'seeds' is missing; give a list of distinct integers >= 0"),
+        ({"seed": [1]}, "unknown key 'seed'; did you mean 'seeds'?"),
+        ({"seeds": [1], "zzz": 1}, "unknown key 'zzz'; known: seeds, optimizers, more, jobs, network, share"),
+        ({"seeds": [1, 1]}, "seeds is [1, 1]; give a list of distinct integers >= 0"),
+        ({"seeds": [1, -1]}, "seeds is [1, -1]; give a list of distinct integers >= 0"),
+        ({"seeds": []}, "seeds is []; give a list of distinct integers >= 0"),
+        ({"seeds": [True]}, "seeds is [True]; give a list of distinct integers >= 0"),
+        ({"seeds": "12"}, "seeds is '12'; give a list of distinct integers >= 0"),
+        ({"seeds": [1], "network": "mpl"}, "network is 'mpl'; give one of mlp, vgg; did you mean 'mlp'?"),
+        ({"seeds": [1], "share": 1}, "share is 1; give a finite number >= 0 and < 1"),
+        ({"seeds": [1], "network": "vgg"}, "vgg has no share; leave it out"),
+        ({"seeds": [1], "optimizers": 3}, "optimizers is 3; give a mapping of keys"),
+        ({"seeds": [1], "optimizers": {"sgd": {}}}, "optimizers.sgd: 'rates' is missing; give a list of distinct fin"),
+        (
+            {"seeds": [1], "optimizers": {"sgd": {"rates": [0]}}},
+            "optimizers.sgd.rates is [0]; give a list of distinct finite numbers > 0",
+        ),
+        (
+            {"seeds": [1], "optimizers": {"sgd": {"rates": [1], "kinds": 1}}},
+            "optimizers.sgd: unknown key 'kinds'; did you mean 'kind'?",
+        ),
+        ({"seeds": [1], "more": {"rates": [1], "kind": "fats"}}, "more.kind is 'fats'; give one of fast, slow; did"),
+        ({"seeds": [1], "more": 1}, "more is 1; give a mapping of keys, or none"),
+        ({"seeds": [1], "jobs": [{"rates": 1}]}, "jobs.0.rates is 1; give a list of distinct finite numbers > 0"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(values, message):
+    with pytest.raises(UserError) as caught:
+        checked(Sweep, values, "sweep.yaml")
+    assert str(caught.value).startswith(f"sweep.yaml: {message}")
+    with pytest.raises(UserError) as caught:
+        Sweep(**values)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_mapping_is_refused():
+    with pytest.raises(UserError, match=r"^sweep\.yaml is \[1\]; give a mapping of keys$"):
+        checked(Sweep, [1], "sweep.yaml")
+
+
+def test_a_model_is_a_value():
+    sweep = Sweep(seeds=[2, 1], optimizers={"sgd": Rates(rates=[1, 0.5])}, share=0)
+    assert (sweep.seeds, sweep.optimizers["sgd"].rates) == ((2, 1), (1, 0.5))
+    assert isinstance(sweep.share, int)  # as it was written
+    assert pickle.loads(pickle.dumps(sweep)) == sweep
+    assert sweep.copy_with(seeds=[3]) == Sweep(seeds=[3], optimizers=sweep.optimizers, share=0)
+    with pytest.raises(UserError, match="share is 7"):
+        sweep.copy_with(share=7)
+    with pytest.raises(ValueError, match="frozen"):
+        sweep.share = 0.1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"a\.yaml can't be read \(No such file or directory\)"),
+        (b"a: [1", r"a\.yaml isn't valid YAML \(while parsing"),
+        (b"\xff\xfe\xfa", r"a\.yaml isn't valid YAML"),
+        (b"- 1", r"^a\.yaml is \[1\]; give a mapping of keys"),
+    ],
+)
+def test_a_bad_file_is_named(content, message, tmp_path):
+    if content is not None:
+        (tmp_path / "a.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_yaml(tmp_path / "a.yaml")
+    assert "\n" not in str(caught.value)
