@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from layerpipe2.history import State, Strategy, find_strategy
 from layerpipe2.history.pair import PairHistory
 
 Weights = dict[str, Tensor]
@@ -29,6 +30,16 @@ CLOCKS: dict[str, Callable[[int, int], tuple[int, int, int]]] = {
     "layerpipe2": lambda K, k: (1, k, 2 * (K - 1) - k),
     "pipedream": lambda K, k: (2, k, 2 * K - 1 - k),
 }
+
+
+DECAYS: dict[str, Callable[[int], float]] = {
+    "ema-0.9": lambda n: 0.9,
+    "ema-window": lambda n: (n - 1) / n,
+    "ema-running": lambda n: n / (n + 1),
+    "ema-span": lambda n: (n - 1) / (n + 1),
+    "ema-lsq": lambda n: max(0.0, 1 - 2 * math.log(2) / n),
+}
+CORRELATIONS: dict[str, float | None] = {"pair": None, "pair-0.9": 0.9}
 
 
 def forward_layer(layer: nn.Module, w: Weights, x: Tensor) -> tuple[Tensor, tuple]:
@@ -75,28 +86,27 @@ def backward_layer(layer: nn.Module, w: Weights, kept: tuple, gy: Tensor) -> tup
 
 @dataclass
 class Method:
-    """What a stage remembers of its past, written straight from the definitions (paper.md's reconstruction)."""
+    """What a stage remembers of its past, written straight from the definitions in ``layerpipe2.history``'s text."""
 
-    strategy: str
+    strategy: Strategy
     delay: int
-    past: list[Weights] = field(default_factory=list)  # W(0), W(1), ...: `stash` and `pair` look at old ones
+    past: list[Weights]  # W(0), W(1), ...: `stash` and `pair` look at old ones
     average: Weights = field(default_factory=dict)
 
     def backward_weights(self, used_forward: Weights, batch: int) -> Weights:
         latest = self.past[-1]
-        if self.delay == 0 or self.strategy == "latest":
+        if self.delay == 0 or self.strategy.family == "latest":
             return latest
-        if self.strategy in ("stash", "update-window"):
+        if self.strategy.exact:
             return used_forward
-        if self.strategy.startswith("pair"):
+        if self.strategy.family == "pair":
             return self.pair(batch) if batch > self.delay else used_forward  # filling: exact
         n = min(batch, self.delay)
         return {k: latest[k] + n * self.average[k] for k in latest} if n else latest
 
     def pair(self, t: int) -> Weights:
         """W(t) + x A + y u(t-1), with A an average of u(0) .. u(t-2), all of it computed anew from the old weights."""
-        correlation = self.strategy.removeprefix("pair").removeprefix("-")
-        table = PairHistory(correlation=float(correlation) if correlation else None).table(self.delay)
+        table = PairHistory(correlation=CORRELATIONS[self.strategy.plain]).table(self.delay)
         u = [{k: a[k] - b[k] for k in a} for a, b in itertools.pairwise(self.past)]
         average = previous = {k: torch.zeros_like(w) for k, w in u[0].items()}
         cross = square = 0.0
@@ -113,20 +123,47 @@ class Method:
     def beta(self, updates_seen: int) -> float:
         if updates_seen == 0:
             return 0.0
-        n = min(updates_seen + 1, self.delay)
-        rule = self.strategy.removeprefix("ema-").removesuffix("-raw")
-        rules = {"window": (n - 1) / n, "running": n / (n + 1), "span": (n - 1) / (n + 1)}
-        rules["lsq"] = max(0.0, 1 - 2 * math.log(2) / n)
-        return rules[rule] if rule in rules else float(rule)
+        return DECAYS[self.strategy.plain](min(updates_seen + 1, self.delay))
 
     def note_update(self, before: Weights, after: Weights, scaled_gradient: Weights) -> None:
-        raw = self.strategy.endswith("-raw")
-        update = scaled_gradient if raw else {k: before[k] - after[k] for k in after}
-        if self.delay and self.strategy.startswith("ema-"):
+        update = scaled_gradient if self.strategy.raw else {k: before[k] - after[k] for k in after}
+        if self.delay and self.strategy.family == "average":
             beta = self.beta(len(self.past) - 1)
             old = self.average or {k: torch.zeros_like(u) for k, u in update.items()}
             self.average = {k: beta * old[k] + (1 - beta) * update[k] for k in update}
         self.past.append(after)
+
+
+@dataclass
+class NewMethod(Method):
+    """A strategy that the reference has no formula for: its own code, on all weights of the stage as one vector."""
+
+    def __post_init__(self) -> None:
+        self.history = self.strategy.make()
+        self.state: State = self.history.init(_flat(self.past[0]), self.delay) if self.delay else {}
+
+    def backward_weights(self, used_forward: Weights, batch: int) -> Weights:
+        latest = self.past[-1]
+        if self.delay == 0:
+            return latest
+        step = torch.tensor([batch])
+        flat = self.history.recall(self.state, _flat(latest), _flat(used_forward), step)
+        parts = flat.split([w.numel() for w in latest.values()])
+        return {name: part.view_as(w) for (name, w), part in zip(latest.items(), parts, strict=True)}
+
+    def note_update(self, before: Weights, after: Weights, scaled_gradient: Weights) -> None:
+        if self.delay and self.history.consumes != "nothing":
+            raw = self.history.consumes == "gradients"
+            update = _flat({k: scaled_gradient[k] if raw else before[k] - after[k] for k in after})
+            self.history.record(self.state, update, torch.tensor([len(self.past) - 1]))
+        self.past.append(after)
+
+
+def make_method(name: str, delay: int, start: Weights) -> Method:
+    """Independent of the package where the reference knows the method, else around its code."""
+    strategy = find_strategy(name)
+    known = strategy.exact or strategy.family == "latest" or strategy.plain in {*DECAYS, *CORRELATIONS}
+    return (Method if known else NewMethod)(strategy, delay, [start])
 
 
 class Stage:
@@ -136,7 +173,7 @@ class Stage:
         self.layers = list(module)
         self.module = module
         self.optimizer = make_optimizer(module.parameters()) if list(module.parameters()) else None
-        self.method = Method(strategy, delay, past=[self.weights()])
+        self.method = make_method(strategy, delay, self.weights())
         self.in_flight: dict[int, tuple[Weights, list[tuple]]] = {}
 
     def weights(self) -> Weights:
@@ -214,6 +251,10 @@ def _cross_entropy(logits: Tensor, y: Tensor) -> tuple[float, Tensor]:
     p = logits.softmax(1)
     loss = -p[range(len(y)), y].log().mean()
     return float(loss), (p - F.one_hot(y, logits.shape[1])) / len(y)
+
+
+def _flat(weights: Weights) -> Tensor:
+    return torch.cat([w.flatten() for w in weights.values()])
 
 
 def _dot(a: Weights, b: Weights) -> float:

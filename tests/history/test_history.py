@@ -11,7 +11,7 @@ from layerpipe2 import STRATEGIES, UserError, make_history
 from layerpipe2.history import DECAY_RULES
 
 # `pair` weighs its two buffers for the least squared error, which shrinks what it recalls: not exact on equal updates.
-UNBIASED = [s for s in STRATEGIES if s not in ("sequential", "stash", "latest") and not s.startswith("pair")]
+UNBIASED = [name for name, row in STRATEGIES.items() if row.family in ("average", "window")]
 
 
 def recall_along(strategy: str, path: torch.Tensor, delay: int) -> list[torch.Tensor]:
@@ -35,14 +35,6 @@ def test_traced_examples(module):
     result = doctest.testmod(module)
     assert result.attempted > 0
     assert result.failed == 0
-
-
-@pytest.mark.parametrize("delay", [1, 2, 5, 18])
-@pytest.mark.parametrize("strategy", ["stash", "update-window"])
-def test_exact_methods_recall_the_delayed_weights(strategy, delay):
-    path = walk()
-    for t, recalled in enumerate(recall_along(strategy, path, delay)):
-        torch.testing.assert_close(recalled, path[max(0, t - delay)], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("delay", [1, 2, 5, 18])
@@ -81,7 +73,7 @@ def test_modelled_copies():
     copies = {s: [make_history(s).copies(d) for d in (0, 1, 18)] for s in STRATEGIES}
     assert copies["stash"] == copies["update-window"] == [0, 1, 18]
     assert copies["latest"] == [0, 0, 0]
-    assert all(value == [0, 1, 1] for name, value in copies.items() if name.startswith("ema-"))
+    assert all(copies[name] == [0, 1, 1] for name in ("ema-0.9", "ema-window", "ema-running", "ema-span", "ema-lsq"))
 
 
 @pytest.mark.parametrize("name", ["", "ema", "ema-", "ema-x", "Stash", "latest-raw", "stash-raw", "window"])

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from layerpipe2.history.base import Consumes, State, WeightHistory
+from layerpipe2.history.moments import Updates
 
 DECAY_RULES: dict[str, Callable[[int], float]] = {
     "window": lambda n: (n - 1) / n,
@@ -36,8 +36,12 @@ class MovingAverage(WeightHistory):
     """
 
     consumes: Consumes = "updates"
-    constants: ClassVar[tuple[str, ...]] = ("gain",)
     decay: Callable[[int], float] = DECAY_RULES["window"]
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """The table of gains."""
+        return ("gain",)
 
     def init(self, weights: Tensor, delay: int) -> State:
         """``average`` E (N,), and the table ``gain`` (d + 1,) of ``1 - beta``.
@@ -61,3 +65,13 @@ class MovingAverage(WeightHistory):
     def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
         """One, the average, whatever the delay."""
         return 1.0 if delay else 0.0
+
+    def coefficients(self, delay: int, updates: Updates) -> tuple[float, float, float]:
+        """``n E = n (b A + (1 - b) u_0)``; of ``lr * gradient``, ``n ((b - m) A + (1 - b) u_0)``.
+
+        The latter takes the updates' correlation for the optimizer's momentum ``m`` (not Nesterov's):
+        ``lr g_i = u_i - m u_(i+1)``.
+        """
+        decay = self.decay(delay)
+        lost = updates.correlation if self.consumes == "gradients" else 0.0
+        return decay, delay * (decay - lost), delay * (1 - decay)

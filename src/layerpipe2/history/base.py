@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor
+
+from layerpipe2.history.moments import Updates
 
 State = dict[str, Tensor]
 Consumes = Literal["updates", "gradients", "nothing"]
@@ -18,11 +20,14 @@ class WeightHistory(ABC):
 
     Attributes:
         consumes: what :meth:`record` takes: the applied ``updates``, ``gradients`` (``lr * gradient``) or ``nothing``.
-        constants: entries of the state that never change: a checkpoint that differs in them is another method's.
     """
 
     consumes: Consumes = "nothing"
-    constants: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """Entries of the state that never change: a checkpoint that differs in them is another method's."""
+        return ()
 
     @property
     def exact(self) -> bool:
@@ -55,3 +60,11 @@ class WeightHistory(ABC):
         ``momentum_buffer`` says whether that state tells the newest update: SGD's momentum and Adam's moments do, plain
         SGD and Nesterov's form, whose update adds the gradient, do not.
         """
+
+    def coefficients(self, delay: int, updates: Updates) -> tuple[float, float, float] | None:
+        """``(b, x, y)`` of ``What = W(t) + x A + y u_0`` in the steady state, if the method is of this form.
+
+        ``A`` is the average of the older updates with decay ``b``, ``u_0`` the newest one
+        (:mod:`layerpipe2.history.moments`). The theory of the reconstruction's error starts from them.
+        """
+        return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from layerpipe2.history.base import State, WeightHistory
+from layerpipe2.history.moments import Updates
 
 
 @dataclass(frozen=True)
@@ -20,3 +21,7 @@ class Latest(WeightHistory):
     def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
         """None."""
         return 0.0
+
+    def coefficients(self, delay: int, updates: Updates) -> tuple[float, float, float]:
+        """Nothing is added to ``W(t)``."""
+        return 0.0, 0.0, 0.0

@@ -37,7 +37,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -62,8 +61,12 @@ class PairHistory(WeightHistory):
     """
 
     consumes: Consumes = "updates"
-    constants: ClassVar[tuple[str, ...]] = ("span", "table")
     correlation: float | None = None
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """The delay, and the table of gain, x and y."""
+        return ("span", "table")
 
     def table(self, delay: int) -> list[tuple[float, float, float]]:
         """``(1 - b, x, y)`` for each correlation that is told apart."""
@@ -105,8 +108,18 @@ class PairHistory(WeightHistory):
         """One, the average; none below delay 2. Without a momentum buffer the newest update is one copy more."""
         return float(min(max(delay - 1, 0), 1) if momentum_buffer else min(delay, 2))
 
+    def coefficients(self, delay: int, updates: Updates) -> tuple[float, float, float]:
+        """The best ones for the method's own correlation, or for that of the updates as it would measure it."""
+        correlation = self.correlation
+        if correlation is None:
+            newest, older = updates.mean(0), updates.mean(1)
+            square = updates.covariance(0) + (newest**2 + older**2) / 2
+            correlation = _told_apart((updates.covariance(1) + newest * older) / square)
+        best = optimal_pair(Updates(correlation), delay)
+        return best.decay, best.x, best.y
 
-def told_apart(correlation: float) -> float:
+
+def _told_apart(correlation: float) -> float:
     """The correlation among those of the table that stands for a measured one up to 1."""
     return _correlation(min(ROWS - 1, round(-math.log1p(-min(max(correlation, 0.0), 0.999)) / SPACING)))
 

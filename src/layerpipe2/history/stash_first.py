@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,7 +21,6 @@ class StashFirst(WeightHistory):
         updates: number of updates with exact weights, counted from the last fill of the pipeline.
     """
 
-    constants: ClassVar[tuple[str, ...]] = ("until", "gain", "span", "table")  # its own, and those of any other method
     consumes: Consumes = field(default="nothing", init=False)
     then: WeightHistory = field(kw_only=True)
     updates: int = field(kw_only=True)
@@ -34,6 +32,11 @@ class StashFirst(WeightHistory):
     def keeps_weights(self) -> bool:
         """True: it begins as a stash."""
         return True
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """The number of updates, and the constants of ``then``."""
+        return ("until", *self.then.constants)
 
     def init(self, weights: Tensor, delay: int) -> State:
         """The state of ``then``, and ``until`` (1,), the number of updates."""

@@ -36,43 +36,34 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from layerpipe2.errors import UserError
-from layerpipe2.history import DECAY_RULES, make_history
+from layerpipe2.history import Strategy, find_strategy
 from layerpipe2.history.moments import Moments, Updates
-from layerpipe2.history.optimal import Estimator, optimal_pair
-from layerpipe2.history.pair import told_apart
-
-_EXACT = ("stash", "sequential", "update-window")
+from layerpipe2.history.optimal import Estimator
 
 
 def estimator(strategy: str, delay: int, updates: Updates) -> Estimator:
     """The weights that ``strategy`` gives the average and the newest update, and its relative error.
 
-    `pair` measures the correlation of the updates as they are. The ``-raw`` averages take the optimizer's momentum to
-    be the updates' correlation (not Nesterov's).
+    `pair` measures the correlation of the updates as they are. The ``-raw`` averages take the updates' correlation for
+    the optimizer's momentum (not Nesterov's).
 
     Raises:
-        UserError: on an unknown strategy, or one that is exact and has no average.
+        UserError: on an unknown strategy, one that is exact, or one that is no sum of average and newest update.
     """
-    make_history(strategy)
-    if strategy in _EXACT:
+    row = find_strategy(strategy)
+    if row.exact:
         raise UserError(f"strategy '{strategy}' keeps the past itself: there is nothing to estimate; its error is 0")
-    if strategy == "latest":
-        decay, x, y = 0.0, 0.0, 0.0
-    elif strategy.startswith("pair"):
-        best = optimal_pair(Updates(_believed(strategy, updates)), delay)
-        decay, x, y = best.decay, best.x, best.y
-    else:
-        decay = _decay(strategy.removesuffix("-raw").removeprefix("ema-"), delay)
-        lost = updates.correlation if strategy.endswith("-raw") else 0.0
-        x, y = delay * (decay - lost), delay * (1 - decay)
+    found = row.make().coefficients(delay, updates)
+    if found is None:
+        raise UserError(f"strategy '{strategy}' states no coefficients, so its error has no closed form; measure it")
+    decay, x, y = found
     moments = Moments.of(updates, delay, decay)
     return Estimator(decay, x, y, math.sqrt(max(0.0, moments.squared_error(x, y)) / moments.window))
 
 
 def error(strategy: str, delay: int, updates: Updates) -> float:
     """Relative error of ``strategy`` at ``delay`` >= 1 in steady state."""
-    make_history(strategy)
-    return 0.0 if strategy in _EXACT else estimator(strategy, delay, updates).error
+    return 0.0 if find_strategy(strategy).exact else estimator(strategy, delay, updates).error
 
 
 def fitted(measured: Iterable[dict[str, Any]]) -> Updates:
@@ -92,8 +83,7 @@ def fitted(measured: Iterable[dict[str, Any]]) -> Updates:
     """
     groups: dict[tuple[str, int], list[float]] = {}
     for row in measured:
-        averages = row["strategy"] not in (*_EXACT, "latest") and not row["strategy"].endswith("-raw")
-        if averages and row["delay"] and row["relative_error"]:
+        if _averages(find_strategy(row["strategy"])) and row["delay"] and row["relative_error"]:
             groups.setdefault((row["strategy"], int(row["delay"])), []).append(math.log(row["relative_error"]))
     means = {key: sum(logs) / len(logs) for key, logs in groups.items() if error(*key, Updates()) > 0}
     if not means:
@@ -103,6 +93,12 @@ def fitted(measured: Iterable[dict[str, Any]]) -> Updates:
         return sum((mean - math.log(error(*key, _model(place)))) ** 2 for key, mean in means.items())
 
     return _model(_descend(misfit, min(((s / 4, w / 8) for s in range(18) for w in range(8)), key=misfit)))
+
+
+def _averages(strategy: Strategy) -> bool:
+    """Whether it averages the applied updates in a way that has a closed form."""
+    averages = strategy.family in ("average", "pair") and not strategy.raw
+    return averages and strategy.make().coefficients(1, Updates()) is not None
 
 
 def _model(place: tuple[float, float]) -> Updates:
@@ -119,16 +115,3 @@ def _descend(value: Callable[[tuple[float, float]], float], start: tuple[float, 
         step = step / 2 if best == place else step
         place = best
     return place
-
-
-def _believed(strategy: str, updates: Updates) -> float:
-    """The correlation that a pair counts on: its own, or what it measures, as near as it tells them apart."""
-    if strategy != "pair":
-        return float(strategy.removeprefix("pair-"))
-    newest, older = updates.mean(0), updates.mean(1)
-    square = updates.covariance(0) + (newest**2 + older**2) / 2
-    return told_apart((updates.covariance(1) + newest * older) / square)
-
-
-def _decay(rule: str, delay: int) -> float:
-    return DECAY_RULES[rule](delay) if rule in DECAY_RULES else float(rule)

@@ -1,0 +1,203 @@
+"""What every strategy of the table must do, whatever its method: a new row is tested by being there."""
+
+from __future__ import annotations
+
+import copy
+import re
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from layerpipe2 import Delays, UserError, find_strategy, make_history, partition
+from layerpipe2.engine.step import PipelineEngine
+from layerpipe2.history import STRATEGIES, StashFirst, WeightHistory, raw_forms
+from layerpipe2.history.latest import Latest
+from layerpipe2.history.moments import Updates
+
+NAMES = [*STRATEGIES, *raw_forms(), "ema-0.5", "ema-0.95", "pair-0", "pair-0.5"]
+DELAYS = [1, 2, 5, 18]
+
+names = pytest.mark.parametrize("name", NAMES)
+delays = pytest.mark.parametrize("delay", DELAYS)
+
+
+def walk(steps: int = 30, size: int = 5) -> Tensor:
+    """Weights W(0), W(1), ... of a random walk, shape (steps, size)."""
+    return torch.randn(steps, size, dtype=torch.float64).cumsum(0)
+
+
+def run(history: WeightHistory, path: Tensor, delay: int) -> list[Tensor]:
+    """What is recalled before each update of the weights ``path``."""
+    state, recalled = history.init(path[0], delay), []
+    for t in range(len(path) - 1):
+        delayed = path[max(0, t - delay)] if history.keeps_weights else torch.full_like(path[0], torch.nan)
+        recalled.append(history.recall(state, path[t], delayed, torch.tensor([t])))
+        history.record(state, path[t] - path[t + 1], torch.tensor([t]))
+    return recalled
+
+
+@names
+def test_a_row_says_what_readers_and_figures_need(name):
+    row = find_strategy(name)
+    assert row.name == name
+    assert row.label.strip() == row.label != ""
+    assert "\n" not in row.description
+    assert len(row.description) <= 110
+    assert not row.description.endswith(".")
+    assert re.fullmatch(r"#[0-9a-f]{6}", row.colour)
+    assert row.raw == (row.make().consumes == "gradients")
+    assert row.exact == (row.family in ("sequential", "stash", "window"))
+    assert find_strategy(f"{name}-warm").plain == row.plain == name.removesuffix("-raw")
+
+
+def test_no_two_rows_look_alike():
+    for feature in ("label", "colour", "marker", "dash", "order"):
+        assert len({getattr(row, feature) for row in STRATEGIES.values()}) == len(STRATEGIES), feature
+    names = [*NAMES, *(f"{name}-warm" for name in NAMES)]
+    assert len({find_strategy(name).label for name in names}) == len(names)
+    drawn = [*STRATEGIES, *raw_forms(), "ema-0.5", "ema-0.95", *(f"{name}-warm" for name in STRATEGIES)]
+    looks = [(row.colour, row.marker, row.dash, row.filled) for row in map(find_strategy, drawn)]
+    assert len(set(looks)) == len(looks)
+    assert list(STRATEGIES) == [row.name for row in STRATEGIES.values()]
+
+
+@names
+@delays
+def test_the_state_is_tensors_that_change_in_place(name, delay):
+    """A CUDA graph of the step keeps the addresses; a checkpoint keeps the values."""
+    history, path = make_history(name), walk()
+    state = history.init(path[0], delay)
+    kept, start = dict(state), copy.deepcopy(state)
+    for t in range(len(path) - 1):
+        history.record(state, path[t] - path[t + 1], torch.tensor([t]))
+        before = copy.deepcopy(state)
+        latest, delayed = path[t + 1].clone(), path[max(0, t + 1 - delay)].clone()
+        recalled = history.recall(state, latest, delayed, torch.tensor([t + 1]))
+        assert recalled.shape == latest.shape
+        assert recalled.dtype == latest.dtype
+        assert torch.equal(latest, path[t + 1]), "recall changed the latest weights"
+        assert torch.equal(delayed, path[max(0, t + 1 - delay)]), "recall changed the delayed weights"
+        assert all(torch.equal(state[key], before[key]) for key in state), "recall changed the state"
+    assert state.keys() == kept.keys()
+    assert all(state[key] is kept[key] for key in state), "a tensor of the state was exchanged"
+    assert set(history.constants) <= set(state)
+    assert history.constants or not vars(history).keys() - {"consumes"}, "its parameters show in no constant"
+    assert all(torch.equal(state[key], start[key]) for key in history.constants)
+    recorded = any(not torch.equal(state[key], start[key]) for key in state)
+    assert recorded == (history.consumes != "nothing")
+
+
+@names
+@delays
+def test_recalled_weights_are_exact_where_they_must_be(name, delay):
+    """Exact strategies always; the others at the start, where nothing or one update has to be remembered."""
+    row, path = find_strategy(name), walk()
+    recalled = run(row.make(), path, delay)
+    assert all(weights.isfinite().all() for weights in recalled), "it looks at weights that no hardware keeps"
+    exact_until = len(path) if row.exact else 1 if row.family == "latest" else 2
+    for t, weights in enumerate(recalled[:exact_until]):
+        torch.testing.assert_close(weights, path[max(0, t - delay)], rtol=0, atol=1e-12, msg=f"t = {t}")
+
+
+@names
+def test_modelled_memory(name):
+    history = make_history(name)
+    for with_buffer in (True, False):
+        copies = [history.copies(delay, momentum_buffer=with_buffer) for delay in range(9)]
+        assert copies[0] == 0
+        assert copies == sorted(copies)
+        assert all(count <= max(delay, 2) for delay, count in enumerate(copies))
+    assert all(history.copies(d) <= history.copies(d, momentum_buffer=False) for d in range(9))
+
+
+@names
+def test_coefficients_of_the_theory_are_those_of_the_method(name):
+    """On equal updates ``A = u_0 = u``: what is recalled is ``W(t) + (x + y) u``."""
+    history, delay = make_history(name), 5
+    found = history.coefficients(delay, Updates(drift=1e6))
+    if found is not None:
+        decay, x, y = found
+        path = -torch.arange(400, dtype=torch.float64)[:, None] * torch.tensor([[0.5, -2.0]])
+        added = (run(history, path, delay)[-1] - path[-2]) / (path[-2] - path[-1])
+        assert added.tolist() == pytest.approx([x + y] * 2, rel=1e-6)
+        assert 0 <= decay < 1
+
+
+def engine(history: WeightHistory, delays: Delays) -> tuple[PipelineEngine, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    units: list[nn.Module] = [nn.Sequential(nn.Linear(6, 6), nn.Tanh()).double() for _ in range(3)]
+    made = PipelineEngine(partition([*units, nn.Linear(6, 4).double()], 1), delays, history)
+    parameters = [p for stage in made.stages for p in stage.parameters()]
+    return made, torch.optim.SGD(parameters, lr=0.1, momentum=0.5)
+
+
+def losses(made: PipelineEngine, optimizer: torch.optim.Optimizer, steps: range) -> list[float]:
+    found = []
+    for t in steps:
+        generator = torch.Generator().manual_seed(t)
+        x = torch.randn(8, 6, dtype=torch.float64, generator=generator)
+        y = torch.randint(4, (8,), generator=generator)
+        found.append(float(made.train_step(x, y, F.cross_entropy, optimizer)[0]))
+    return found
+
+
+@names
+@pytest.mark.parametrize("warm_up", [None, 9])
+def test_training_goes_on_from_a_checkpoint_bit_for_bit(name, warm_up):
+    def history() -> WeightHistory:
+        return make_history(name) if warm_up is None else StashFirst(then=make_history(name), updates=warm_up)
+
+    whole, optimizer = engine(history(), Delays.layerpipe2(4))
+    losses(whole, optimizer, range(11))
+    saved, weights, moments = (
+        copy.deepcopy(part.state_dict()) for part in (whole, nn.Sequential(*whole.stages), optimizer)
+    )
+    expected = losses(whole, optimizer, range(11, 16))
+    resumed, optimizer = engine(history(), Delays.layerpipe2(4))
+    nn.Sequential(*resumed.stages).load_state_dict(weights)
+    optimizer.load_state_dict(moments)
+    resumed.load_state_dict(saved)
+    assert losses(resumed, optimizer, range(11, 16)) == expected
+
+
+@names
+def test_without_delay_it_is_ordinary_training(name):
+    mine, plain = (engine(make_history(n), Delays.custom([0] * 4)) for n in (name, "sequential"))
+    assert losses(*mine, range(5)) == losses(*plain, range(5))
+
+
+@names
+@pytest.mark.parametrize("warm_up", [None, 9])
+def test_a_checkpoint_with_another_constant_is_refused(name, warm_up):
+    history = make_history(name) if warm_up is None else StashFirst(then=make_history(name), updates=warm_up)
+    made, _ = engine(history, Delays.layerpipe2(4))
+    for constant in history.constants:
+        saved = copy.deepcopy(made.state_dict())
+        saved["stages"]["1"]["history"][constant] += 1
+        with pytest.raises(UserError, match="resume with the same"):
+            made.load_state_dict(saved)
+
+
+@dataclass(frozen=True)
+class Damped(Latest):
+    """A new method: a part of the latest weights, with a constant of its own name."""
+
+    damping: float = 1.0
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        return ("damping",)
+
+    def init(self, weights: Tensor, delay: int) -> dict[str, Tensor]:
+        return {"damping": weights.new_full((1,), self.damping)}
+
+
+@pytest.mark.parametrize("wrap", [lambda method: method, lambda method: StashFirst(then=method, updates=9)])
+def test_the_constants_of_a_new_method_are_checked_on_resume(wrap):
+    saved = engine(wrap(Damped(damping=0.5)), Delays.layerpipe2(4))[0].state_dict()
+    engine(wrap(Damped(damping=0.5)), Delays.layerpipe2(4))[0].load_state_dict(copy.deepcopy(saved))
+    with pytest.raises(UserError, match="resume with the same"):
+        engine(wrap(Damped(damping=0.6)), Delays.layerpipe2(4))[0].load_state_dict(copy.deepcopy(saved))
