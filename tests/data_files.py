@@ -40,8 +40,8 @@ def spec_of(name: str, arrays: Arrays, **changes: Any) -> DatasetSpec:
     mean, std = (tuple(round(v, 4) for v in values) for values in channel_statistics(arrays.x_train))
     sizes: dict[str, Any] = {
         "image_shape": arrays.x_train.shape[1:],
-        "train_counts": (TRAIN_PER_CLASS,) * CLASSES,
-        "test_counts": (TEST_PER_CLASS,) * CLASSES,
+        "num_classes": CLASSES,
+        "per_class": (TRAIN_PER_CLASS, TEST_PER_CLASS),
         "mean": mean,
         "std": std,
         "system_folder": None,

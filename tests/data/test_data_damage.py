@@ -14,12 +14,14 @@ from data_files import make_arrays, spec_of, write_cifar, write_idx, write_npz, 
 from torchvision.io import write_png
 
 from layerpipe2.data.loading import _load
+from layerpipe2.data.specs import IMAGES
 from layerpipe2.data.types import Arrays
+from layerpipe2.data.verify import verified
 from layerpipe2.errors import UserError
 
 ARRAYS = make_arrays()
 SPEC = spec_of("fashion-mnist", ARRAYS)
-IMAGES = "train-images-idx3-ubyte"
+FIRST_FILE = "train-images-idx3-ubyte"
 
 
 def refused(root: Path, message: str) -> None:
@@ -46,14 +48,14 @@ def cut(path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (flip_a_byte, rf"md5 \w+, expected \w+ \(1168 bytes\); in .*{IMAGES}"),
-        (cut, rf"md5 \w+, expected \w+ \(1128 bytes\); in .*{IMAGES}"),
-        (Path.unlink, rf"{IMAGES} \(or {IMAGES}\.gz\) is missing"),
+        (flip_a_byte, rf"md5 \w+, expected \w+ \(1168 bytes\); in .*{FIRST_FILE}"),
+        (cut, rf"md5 \w+, expected \w+ \(1128 bytes\); in .*{FIRST_FILE}"),
+        (Path.unlink, rf"{FIRST_FILE} \(or {FIRST_FILE}\.gz\) is missing"),
     ],
 )
 def test_damaged_idx_files(tmp_path: Path, harm: Callable[[Path], None], message: str) -> None:
     write_idx(tmp_path / "fashion-mnist", ARRAYS)
-    harm(tmp_path / "fashion-mnist" / IMAGES)
+    harm(tmp_path / "fashion-mnist" / FIRST_FILE)
     refused(tmp_path, message)
 
 
@@ -68,58 +70,47 @@ def test_damaged_idx_files(tmp_path: Path, harm: Callable[[Path], None], message
 )
 def test_damaged_compressed_idx_file(tmp_path: Path, content: bytes, message: str) -> None:
     write_idx(tmp_path / "fashion-mnist", ARRAYS, compress=True)
-    (tmp_path / "fashion-mnist" / f"{IMAGES}.gz").write_bytes(content)
+    (tmp_path / "fashion-mnist" / f"{FIRST_FILE}.gz").write_bytes(content)
     refused(tmp_path, message)
 
 
 def test_damaged_data_does_not_hide_behind_another_copy(tmp_path: Path) -> None:
     write_npz(tmp_path / "fashion-mnist.npz", ARRAYS)
     write_idx(tmp_path / "fashion-mnist", ARRAYS)
-    flip_a_byte(tmp_path / "fashion-mnist" / IMAGES)
+    flip_a_byte(tmp_path / "fashion-mnist" / FIRST_FILE)
     refused(tmp_path, "md5")
 
 
-def one_image_less(tree: Path) -> None:
-    next((tree / "train" / "c1").iterdir()).unlink()
-
-
-def one_class_less(tree: Path) -> None:
-    rmtree(tree / "test" / "c2")
-
-
-def class_renamed(tree: Path) -> None:
-    (tree / "test" / "c2").rename(tree / "test" / "d2")
-
-
-def image_truncated(tree: Path) -> None:
-    path = next((tree / "train" / "c0").iterdir())
-    path.write_bytes(path.read_bytes()[:60])
+def first_image(tree: Path, folder: str) -> Path:
+    return next((tree / folder).iterdir())
 
 
 def image_corrupted(tree: Path) -> None:
-    path = next((tree / "train" / "c0").iterdir())
+    path = first_image(tree, "train/c0")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 255
     path.write_bytes(content)
 
 
-def image_empty(tree: Path) -> None:
-    next((tree / "test" / "c0").iterdir()).write_bytes(b"")
-
-
 def image_too_large(tree: Path) -> None:
-    write_png(torch.zeros(1, 9, 8, dtype=torch.uint8), str(next((tree / "train" / "c0").iterdir())))
+    write_png(torch.zeros(1, 9, 8, dtype=torch.uint8), str(first_image(tree, "train/c0")))
 
 
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (one_image_less, r"train class 1 has 5 images, expected 6 \(17 images in all, expected 18\)"),
-        (one_class_less, r"2 class folders, expected 3; in .*/test"),
-        (class_renamed, r"class folder c2 is not in both of train and test"),
-        (image_truncated, r"not a readable PNG image; in .*/train/c0/\d+\.png"),
+        (
+            lambda tree: first_image(tree, "train/c1").unlink(),
+            r"train class 1 has 5 images, expected 6 \(17 images in all, expected 18\)",
+        ),
+        (lambda tree: rmtree(tree / "test" / "c2"), r"2 class folders, expected 3; in .*/test"),
+        (lambda tree: (tree / "test/c2").rename(tree / "test/d2"), r"class folder c2 is not in both of train and test"),
+        (lambda tree: cut(first_image(tree, "train/c0")), r"not a readable PNG image; in .*/train/c0/\d+\.png"),
         (image_corrupted, r"not a readable PNG image; in .*/train/c0/\d+\.png"),
-        (image_empty, r"not a readable PNG image; in .*/test/c0/\d+\.png"),
+        (
+            lambda tree: first_image(tree, "test/c0").write_bytes(b""),
+            r"not a readable PNG image; in .*/test/c0/\d+\.png",
+        ),
         (image_too_large, r"image of shape \(1, 9, 8\), expected \(1, 8, 8\); in .*\.png"),
     ],
 )
@@ -127,10 +118,6 @@ def test_damaged_tree(tmp_path: Path, harm: Callable[[Path], None], message: str
     write_tree(tmp_path / "fashion-mnist", ARRAYS)
     harm(tmp_path / "fashion-mnist")
     refused(tmp_path, message)
-
-
-def other_pixels(arrays: Arrays) -> np.ndarray:
-    return np.minimum(arrays.x_train, 200)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +131,10 @@ def other_pixels(arrays: Arrays) -> np.ndarray:
         ({"y_train": ARRAYS.y_train * 1.0}, "train labels are float64"),
         ({"y_train": ARRAYS.y_train + 1}, "train labels run from 1 to 3, expected 0 to 2"),
         ({"y_test": np.zeros(6, dtype=int)}, r"test class 0 has 6 images, expected 2"),
-        ({"x_train": other_pixels(ARRAYS)}, r"channel mean of the training images is 0\.\d{4}, expected 0\.\d{4}"),
+        (
+            {"x_train": np.minimum(ARRAYS.x_train, 200)},
+            r"channel mean of the training images is 0\.\d{4}, expected 0\.\d{4}",
+        ),
         ({"x_train": np.array([{}] * 18, dtype=object)}, r"cannot be read \(Object arrays"),
     ],
 )
@@ -180,3 +170,23 @@ def test_damaged_torchvision_files_are_not_unpickled(tmp_path: Path) -> None:
     flip_a_byte(tmp_path / "cifar-100-python" / "train")
     with pytest.raises(UserError, match=r"cifar100: cannot be read \(Dataset not found or corrupted.*cifar-100-python"):
         _load(spec, tmp_path, False, lambda line: None)
+
+
+def cifar100_sized(gray: int = 0, lost: int = 0) -> Arrays:
+    """Arrays of CIFAR-100's size without the memory; ``lost`` training images are missing at the end."""
+    train = np.sort(np.tile(np.arange(100), 500))[: 50_000 - lost]
+    test = np.sort(np.tile(np.arange(100), 100))
+    images = [np.broadcast_to(np.uint8(gray), (len(y), 3, 32, 32)) for y in (train, test)]
+    return Arrays(images[0], train, images[1], test)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lost": 1}, r"train class 99 has 499 images, expected 500 \(49999 images in all, expected 50000\)"),
+        ({"gray": 129}, r"mean of the training images is 0\.5059 0\.5059 0\.5059, expected 0\.5071 0\.4865 0\.4409"),
+    ],
+)
+def test_cifar100_is_compared_with_its_published_statistics(changes: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        verified(IMAGES["cifar100"], "a copy", cifar100_sized(**changes))

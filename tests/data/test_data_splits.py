@@ -7,17 +7,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from layerpipe2.data import ImageData, load, split
+from layerpipe2.data import Data, load, split
 from layerpipe2.data.random import frozen_generator
 from layerpipe2.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def digits() -> ImageData:
+def digits() -> Data:
     return load("digits")
 
 
-def test_every_class_gives_its_share(digits: ImageData) -> None:
+def test_every_class_gives_its_share(digits: Data) -> None:
     parts = split(digits, 0.2, seed=3)
     counts = digits.y_train.bincount()
     assert parts.validation.y.bincount().tolist() == [round(0.2 * n) for n in counts.tolist()]
@@ -26,7 +26,7 @@ def test_every_class_gives_its_share(digits: ImageData) -> None:
     assert torch.equal(parts.test.y, digits.y_test)
 
 
-def test_no_image_is_lost_or_used_twice(digits: ImageData) -> None:
+def test_no_image_is_lost_or_used_twice(digits: Data) -> None:
     marked = replace(digits, x_train=torch.arange(len(digits.y_train)).view(-1, 1, 1, 1))
     parts = split(marked, 0.1, seed=0)
     both = torch.cat([parts.train.x, parts.validation.x]).flatten()
@@ -35,7 +35,7 @@ def test_no_image_is_lost_or_used_twice(digits: ImageData) -> None:
     assert torch.equal(digits.y_train[parts.validation.x.flatten()], parts.validation.y)
 
 
-def test_the_seed_chooses_and_the_global_generator_does_not(digits: ImageData) -> None:
+def test_the_seed_chooses_and_the_global_generator_does_not(digits: Data) -> None:
     torch.manual_seed(1)
     first = split(digits, 0.1, seed=5)
     torch.manual_seed(2)
@@ -43,32 +43,32 @@ def test_the_seed_chooses_and_the_global_generator_does_not(digits: ImageData) -
     assert not torch.equal(first.validation.x, split(digits, 0.1, seed=6).validation.x)
 
 
-def test_without_validation_everything_is_for_training(digits: ImageData) -> None:
+def test_without_validation_everything_is_for_training(digits: Data) -> None:
     parts = split(digits, 0, seed=0)
     assert len(parts.validation) == 0
     assert torch.equal(parts.train.x, digits.x_train)
 
 
 @pytest.mark.parametrize("flippable", [False, True])
-def test_every_part_knows_whether_it_may_be_mirrored(digits: ImageData, flippable: bool) -> None:
+def test_every_part_knows_whether_it_may_be_mirrored(digits: Data, flippable: bool) -> None:
     parts = split(replace(digits, flippable=flippable), 0.1, seed=0)
     assert parts.train.flippable is parts.validation.flippable is parts.test.flippable is flippable
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, float("nan")])
-def test_a_fraction_out_of_range_is_refused(digits: ImageData, fraction: float) -> None:
+def test_a_fraction_out_of_range_is_refused(digits: Data, fraction: float) -> None:
     with pytest.raises(UserError, match=r"validation fraction is .*give a number from 0"):
         split(digits, fraction, seed=0)
 
 
 @pytest.mark.parametrize(("fraction", "part"), [(0.999, "training"), (0.001, "validation")])
-def test_a_class_without_images_is_refused(digits: ImageData, fraction: float, part: str) -> None:
+def test_a_class_without_images_is_refused(digits: Data, fraction: float, part: str) -> None:
     with pytest.raises(UserError, match=f"leaves a class of digits without {part} images"):
         split(digits, fraction, seed=0)
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, True])
-def test_a_bad_seed_is_refused(digits: ImageData, seed: int) -> None:
+def test_a_bad_seed_is_refused(digits: Data, seed: int) -> None:
     with pytest.raises(UserError, match=r"split seed is .*at least 0"):
         split(digits, 0.1, seed=seed)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from layerpipe2.cli.options import read_options
-from layerpipe2.data import DATASETS, ImageData, load
+from layerpipe2.data import DATASETS, load
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.history import STRATEGIES, Strategy
 from layerpipe2.networks import NETWORKS, NetworkInfo
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> None:
     root = Path(config.data_root) if config.data_root else None
     data = load(config.dataset, root, download=options.download, announce=print)
     shape = " x ".join(map(str, data.input_shape))
-    what = "images" if isinstance(data, ImageData) else "windows of text"
+    what = "images" if data.mean else "windows of text"
     sizes = f"{len(data.y_train)} + {len(data.y_test)} {what}, {shape}, {data.num_classes} classes"
     print(f"{data.name}: {sizes}, verified")
     commit, dirty = git_state(Path(__file__).parent)

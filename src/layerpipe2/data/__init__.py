@@ -1,7 +1,7 @@
 """Data sets held whole in memory: images found, verified, split and served as batches on the training device.
 
 `load` finds a data set and checks that it is the published one, `split` makes train, validation and test parts,
-`BatchLoader` turns a part into batches. `layerpipe2.data.sources` documents where images are looked for,
+`BatchLoader` turns a part into batches. `layerpipe2.data.loading` documents where images are looked for,
 `layerpipe2.data.text` what the text is.
 """
 
@@ -10,7 +10,7 @@ from layerpipe2.data.loading import DATASETS, describe, load
 from layerpipe2.data.specs import IMAGES, DatasetSpec
 from layerpipe2.data.splits import split
 from layerpipe2.data.text import TEXTS
-from layerpipe2.data.types import Data, ImageData, Splits, TensorSplit, TextData
+from layerpipe2.data.types import Data, Splits, TensorSplit
 
 __all__ = [
     "DATASETS",
@@ -19,10 +19,8 @@ __all__ = [
     "BatchLoader",
     "Data",
     "DatasetSpec",
-    "ImageData",
     "Splits",
     "TensorSplit",
-    "TextData",
     "describe",
     "load",
     "split",

@@ -25,10 +25,8 @@ def read_digits() -> Arrays:
 
     They have no published test part: a stratified quarter, chosen by a fixed seed, is the test part.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise UserError("digits: scikit-learn is not installed; pip install scikit-learn") from error
+    from sklearn.datasets import load_digits  # takes a second, and most runs read something else
+
     bunch = load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
     labels = bunch.target.astype(np.int64)
@@ -42,7 +40,7 @@ def idx_file(folder: Path, name: str) -> Path | None:
 
 
 def read_idx(spec: DatasetSpec, folder: Path) -> Arrays:
-    """The four idx files, each held against the published md5 of its decompressed content."""
+    """The four idx files, each compared with the published md5 of its decompressed content."""
     parts = {name: _idx_array(spec, folder, name) for name in spec.idx_md5}
     images_train, labels_train, images_test, labels_test = parts.values()
     return Arrays(

@@ -8,35 +8,42 @@ from typing import Any
 
 from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 
+_REMEDY = "give --download (in Python download=True), or put the files there, or name their folder (--data-root)"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """One published data set.
+    """One published data set of images.
 
-    ``train_counts`` and ``test_counts`` are images per class. ``mean`` and ``std`` are those of the training pixels
-    divided by 255, per channel, rounded to 4 decimals. ``idx_md5`` maps the name of an idx file to the md5 of its
-    decompressed content. ``torchvision`` is the class that downloads the data set, ``folder`` the place below its
-    root where it keeps the files, ``system_folder`` the one of a system package.
+    Attributes:
+        name: as in options and records.
+        label: for readers.
+        image_shape: (channels, height, width) of one image, in pixels.
+        num_classes: number of classes.
+        per_class: images of every class for training and for testing.
+        mean: of the training pixels divided by 255, per channel, rounded to 4 decimals.
+        std: likewise.
+        flippable: whether a mirror image still belongs to its class.
+        remedy: what to do if the data is missing or damaged.
+        torchvision: the class that downloads the data set.
+        folder: the place below torchvision's root where it keeps the files.
+        idx_md5: name of an idx file -> md5 of its decompressed content.
+        system_folder: where a distribution's package puts the files.
     """
 
     name: str
     label: str
     image_shape: tuple[int, int, int]
-    train_counts: tuple[int, ...]
-    test_counts: tuple[int, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    flippable: bool
-    remedy: str
+    num_classes: int
+    per_class: tuple[int, int] = (0, 0)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    flippable: bool = False
+    remedy: str = _REMEDY
     torchvision: Callable[..., Any] | None = None
     folder: str = ""
     idx_md5: Mapping[str, str] = field(default_factory=dict)
     system_folder: str | None = None
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.train_counts)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -45,31 +52,23 @@ class DatasetSpec:
 
     @property
     def embedded(self) -> bool:
-        """Whether the data set ships inside a dependency, so that no folder is searched."""
+        """Whether the data set ships inside a dependency: no folder is searched, and nothing is checked."""
         return self.torchvision is None
 
-
-_REMEDY = "give --download (in Python download=True), or put the files there, or name their folder (--data-root)"
 
 _SPECS = (
     DatasetSpec(
         name="digits",
         label="digits",
         image_shape=(1, 8, 8),
-        # A quarter of 178 182 177 183 181 182 181 179 174 180 images, rounded per class, is for testing.
-        train_counts=(134, 136, 133, 137, 136, 136, 136, 134, 130, 135),
-        test_counts=(44, 46, 44, 46, 45, 46, 45, 45, 44, 45),
-        mean=(0.3054,),  # of this split; nobody publishes them, they guard against a changed file
-        std=(0.3760,),
-        flippable=False,
-        remedy="`pip install --force-reinstall scikit-learn`",
+        num_classes=10,
     ),
     DatasetSpec(
         name="fashion-mnist",
         label="Fashion-MNIST",
         image_shape=(1, 28, 28),
-        train_counts=(6000,) * 10,
-        test_counts=(1000,) * 10,
+        num_classes=10,
+        per_class=(6000, 1000),
         mean=(0.2860,),
         std=(0.3530,),
         flippable=True,
@@ -88,12 +87,11 @@ _SPECS = (
         name="cifar10",
         label="CIFAR-10",
         image_shape=(3, 32, 32),
-        train_counts=(5000,) * 10,
-        test_counts=(1000,) * 10,
+        num_classes=10,
+        per_class=(5000, 1000),
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
         flippable=True,
-        remedy=_REMEDY,
         torchvision=CIFAR10,
         folder="cifar-10-batches-py",
     ),
@@ -101,12 +99,11 @@ _SPECS = (
         name="cifar100",
         label="CIFAR-100",
         image_shape=(3, 32, 32),
-        train_counts=(500,) * 100,
-        test_counts=(100,) * 100,
+        num_classes=100,
+        per_class=(500, 100),
         mean=(0.5071, 0.4865, 0.4409),
         std=(0.2673, 0.2564, 0.2762),
         flippable=True,
-        remedy=_REMEDY,
         torchvision=CIFAR100,
         folder="cifar-100-python",
     ),

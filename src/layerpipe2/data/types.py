@@ -24,11 +24,12 @@ class Arrays(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class ImageData:
-    """A verified data set, in an order that does not depend on where it was read from.
+class Data:
+    """A data set in memory, in an order that does not depend on where it was read from.
 
-    ``mean`` and ``std`` are those of the pixels of ``x_train / 255``, per channel. ``flippable`` says that a mirror
-    image still belongs to its class. ``source`` names the files that were read.
+    ``source`` names the files that were read. ``num_classes`` of a text is the size of its vocabulary. ``mean`` and
+    ``std`` are those of the pixels of ``x_train / 255``, per channel; a text has none. ``flippable`` says that a mirror
+    image still belongs to its class.
     """
 
     name: str
@@ -38,36 +39,14 @@ class ImageData:
     x_test: Tensor
     y_test: Tensor
     num_classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    flippable: bool
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """(channels, height, width) of one image, in pixels."""
-        return tuple(self.x_train.shape[1:])
-
-
-@dataclass(frozen=True, eq=False)
-class TextData:
-    """A text cut into windows of T tokens; ``num_classes`` is the size of the vocabulary."""
-
-    name: str
-    source: str
-    x_train: Tensor
-    y_train: Tensor
-    x_test: Tensor
-    y_test: Tensor
-    num_classes: int
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     flippable: bool = False
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """(T,): tokens of a window."""
+        """(channels, height, width) of one image, in pixels, or (T,), tokens of a window."""
         return tuple(self.x_train.shape[1:])
-
-
-Data = ImageData | TextData
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from layerpipe2.data import BatchLoader, Data, ImageData, split
+from layerpipe2.data import BatchLoader, Data, split
 from layerpipe2.errors import UserError
 from layerpipe2.runs.config import RunConfig
 
@@ -24,8 +24,7 @@ def make_loaders(config: RunConfig, data: Data, device: torch.device) -> Loaders
     parts = split(data, config.validation_fraction, config.seed)
     if len(parts.train.y) < config.batch_size:
         raise UserError(f"batch_size is {config.batch_size}; give at most {len(parts.train.y)}, the training images")
-    mean, std = (data.mean, data.std) if isinstance(data, ImageData) else ((), ())
-    common: dict[str, Any] = {"mean": mean, "std": std, "seed": config.seed, "device": device}
+    common: dict[str, Any] = {"mean": data.mean, "std": data.std, "seed": config.seed, "device": device}
     common["dtype"] = torch.float64 if config.precision == "float64" else torch.float32
     train = BatchLoader(parts.train, config.batch_size, shuffle=True, augment=config.augment, drop_last=True, **common)
     rest = {"validation": parts.validation, "test": parts.test}
