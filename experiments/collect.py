@@ -1,4 +1,10 @@
-"""Collect the run records of a folder into flat tables for figures, `dvc metrics` and `dvc plots`."""
+"""Collect an experiment's records into flat tables; figures, tables and verdicts are functions of these alone.
+
+Every experiment gets ``experiment.json``, which says what it is and how much of it is finished, ``runs.csv`` and
+``epochs.csv``. With tuning there are ``tuning.csv``, every short run, and ``chosen.csv``, the learning rate of every
+cell and whether it lies at the ``edge`` of those tried. Without, there are ``stages.csv`` and ``reconstruction.csv``,
+``metrics.json`` for `dvc metrics` and ``curves/*.csv`` for `dvc plots`.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +12,106 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from experiments.study.tables import write_tables
+from experiments.grid import Grid, Task
+from experiments.schema import Experiment, read_experiment
+from experiments.tables import TABLES, Row, curves, epoch_rows, metrics, run_rows, unique, write_csv
 from layerpipe2.cli.console import run_command
-from layerpipe2.runs.records import read_records
+from layerpipe2.errors import UserError
+from layerpipe2.runs.records import Record, write_json
+
+Finished = list[tuple[Task, Record]]
+CHOSEN = ("optimizer", "num_stages", "strategy", "lr", "edge")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the records, write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=Path, default=Path("results/runs"), help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="default: %(default)s")
+    """Read the records, write the tables.
+
+    Raises:
+        UserError: if no final run is finished, or a record is broken or belongs to other settings.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", help="a file of experiments/, without .yaml")
+    parser.add_argument("--records", type=Path, help="folder of the records; default: the experiment's")
+    parser.add_argument("--out", type=Path, help="folder of the tables; default: the experiment's")
     options = parser.parse_args(arguments)
-    records = read_records(options.runs)
-    write_tables(records, options.out)
-    print(f"{len(records)} runs collected in {options.out}")
+    experiment = read_experiment(options.experiment)
+    out = options.out or Path(experiment.tables.format(name=experiment.name))
+    finished, planned = collect(Grid.of(experiment, options.records), out)
+    print(f"{finished} of {planned} runs of {experiment.name} collected in {out}")
+
+
+def collect(grid: Grid, out: Path) -> tuple[int, int]:
+    """Write all tables; returns the numbers of finished and of planned runs, tuning included."""
+    found = [(task, record) for task in grid.tasks if (record := grid.record(task)) is not None]
+    final = [(task, record) for task, record in found if task.final]
+    if not final:
+        name = grid.experiment.name
+        raise UserError(f"no final run of {name} in {grid.folder}; first run: python -m experiments.run {name}")
+    if grid.experiment.tuning:
+        _write_tuned(grid, final, [(task, record) for task, record in found if not task.final], out)
+    else:
+        _write_untuned([record for _, record in sorted(final, key=lambda pair: pair[0].path)], out)
+    counts = {"planned": len(grid.tasks), "finished": len(found)}
+    write_json(out / "experiment.json", described(grid.experiment) | counts)
+    return len(found), len(grid.tasks)
+
+
+def described(experiment: Experiment) -> dict[str, Any]:
+    """What the experiment is, for readers; ``width`` and ``epochs`` are null where runs differ or have the default."""
+    lists = ("optimizers", "seeds", "stages", "group_sizes", "strategies")
+    report, warm_up = dict(experiment.report), experiment.warm_up
+    return {
+        "name": experiment.name,
+        "network": ", ".join(experiment.networks),
+        "dataset": ", ".join(experiment.datasets),
+        "width": experiment.settings.given.get("width"),
+        "epochs": experiment.settings.given.get("epochs"),
+        **{name: getattr(experiment, name) for name in lists},
+        "warm_up": None if warm_up is None else dict(warm_up),
+        "report": report,
+    }
+
+
+def _write_untuned(records: list[Record], out: Path) -> None:
+    for name, (columns, rows) in TABLES.items():
+        write_csv(out / f"{name}.csv", columns, unique(row for record in records for row in rows(record)))
+    write_json(out / "metrics.json", metrics(records))
+    for network, table in curves(records).items():
+        write_csv(out / "curves" / f"{network}.csv", list(table[0]), table)
+
+
+def _write_tuned(grid: Grid, final: Finished, tuning: Finished, out: Path) -> None:
+    tables = {
+        "runs": [row | _key(task) for task, record in final for row in run_rows(record)],
+        "epochs": [row | _key(task) for task, record in final for row in epoch_rows(record)],
+        "tuning": [_tuning_row(task, record) for task, record in tuning],
+        "chosen": _chosen(grid),
+    }
+    for name, rows in tables.items():
+        write_csv(out / f"{name}.csv", list(rows[0]) if rows else CHOSEN, rows)
+
+
+def _key(task: Task) -> Row:
+    return {"optimizer": task.cell.optimizer, "num_stages": task.cell.stages, "strategy": task.strategy}
+
+
+def _tuning_row(task: Task, record: Record) -> Row:
+    cell, done = task.cell, record["status"] == "completed"
+    row = {"optimizer": cell.optimizer, "stages": cell.stages, "strategy": cell.strategy, "lr": task.config.lr}
+    return row | {"val_accuracy": record["epochs"][-1]["val_accuracy"] if done else None}
+
+
+def _chosen(grid: Grid) -> list[Row]:
+    rows = []
+    for cell in grid.cells:
+        rate, rates = grid.best_rate(cell), grid.rates(cell)
+        if rate is not None:
+            key = {"optimizer": cell.optimizer, "num_stages": cell.stages, "strategy": cell.strategy}
+            rows.append(key | {"lr": rate, "edge": rate in (min(rates), max(rates))})
+    return rows
 
 
 if __name__ == "__main__":
-    sys.exit(run_command("experiments/collect.py", main, None))
+    sys.exit(run_command("experiments.collect", main, None))

@@ -8,23 +8,103 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from experiments.study import costs, theory
-from experiments.study.tables import Row, write_csv
+from experiments import costs
+from experiments.costs import NETWORKS
+from experiments.tables import Row, write_csv
 from layerpipe2.cli.console import run_command
+from layerpipe2.delays import DELAY_LAWS
 from layerpipe2.runs.records import writable_folder
+from layerpipe2.theory import derive, named, prove
+from layerpipe2.theory.stability import closed_form
+from layerpipe2.theory.stability_simulation import chain_growth, quadratic_growth
+
+MOMENTA = (0.0, 0.5, 0.9)
+DELAYS = (0, 1, 4, 14)
+CHAINS = ("layerpipe2", "pipedream")
+LENGTHS = (2, 3, 4, 6, 8, 10)
+RATIO, UPDATES = 1.005, 640
+"""Steps that are tried differ by this ratio; a step is unstable if errors grow over the last half of the updates."""
+
+
+def proofs(names: Sequence[str] = NETWORKS, conventions: Sequence[str] = ("layerpipe2", "pipedream")) -> list[Row]:
+    """Derivation and proofs of these networks at every group size.
+
+    Returns:
+        One row per network, group size, convention and proof: units, stages, delays (of the stages, input side first,
+        separated by spaces), claim (key of :func:`layerpipe2.theory.prove`), statement, holds, evidence.
+    """
+    rows: list[Row] = []
+    for name in names:
+        network = named(name)
+        for convention in conventions:
+            for size in range(1, network.num_units + 1):
+                derivation = derive(network, group_size=size, convention=convention)
+                place = {"network": name, "units": network.num_units, "group_size": size, "convention": convention}
+                place |= {"stages": derivation.num_stages, "delays": " ".join(map(str, derivation.delays))}
+                rows += [
+                    place | {"claim": c.key, "statement": c.statement, "holds": c.holds, "evidence": c.evidence}
+                    for c in prove(derivation)
+                ]
+    return rows
+
+
+def stability(
+    momenta: Sequence[float] = MOMENTA, delays: Sequence[int] = DELAYS, lengths: Sequence[int] = LENGTHS
+) -> list[Row]:
+    """What the engine does with delayed gradients: rows of panel, series (momentum, delay or convention), x, y.
+
+    ``bound``: x delay, y largest ``eta lambda`` tried before the first unstable one. ``growth``: x ``eta lambda`` as
+    a multiple of the bound of the theory, y measured growth. ``chain``: x stages, y largest ``eta tr H``.
+    """
+    found = [*_bounds(momenta), *_growths(delays), *_chains(lengths)]
+    return [dict(zip(("panel", "series", "x", "y"), row, strict=True)) for row in found]
+
+
+Point = tuple[str, str, float, float]
+
+
+def _bounds(momenta: Sequence[float]) -> Iterator[Point]:
+    for momentum in momenta:
+        for delay in (0, 1, 2, 4, 8, 13, 18):
+            steps = _grid(0.003, 4.2)
+            unstable = quadratic_growth(steps, delay, momentum, UPDATES) > 1
+            yield "bound", f"{momentum:g}", delay, float(steps[int(np.argmax(unstable)) - 1])
+
+
+def _growths(delays: Sequence[int]) -> Iterator[Point]:
+    shares = np.linspace(0.1, 1.45, 16)
+    for delay in delays:
+        found = quadratic_growth(shares * closed_form(delay), delay, updates=UPDATES)
+        yield from (("growth", str(delay), float(x), float(y)) for x, y in zip(shares, found, strict=True))
+
+
+def _chains(lengths: Sequence[int]) -> Iterator[Point]:
+    for name in CHAINS:
+        for length in lengths:
+            delays = DELAY_LAWS[name].delays(length)
+            steps = _grid(0.03, 2.2) / length  # all weights are 1, so tr H is the number of layers
+            unstable = chain_growth([1.0] * length, delays, steps, updates=UPDATES) > 1
+            yield "chain", name, length, float(steps[int(np.argmax(unstable)) - 1] * length)
+
+
+def _grid(low: float, high: float) -> NDArray[np.float64]:
+    return np.geomspace(low, high, int(np.log(high / low) / np.log(RATIO)) + 2)
+
 
 TABLES: dict[str, Callable[[], list[Row]]] = {
     "devices": costs.layerpipe_over_devices,  # the slowest first
-    "stability": theory.stability,
+    "stability": stability,
     "schedules": costs.schedules,
     "partitions": costs.partitions,
-    "proofs": theory.proofs,
+    "proofs": proofs,
 }
 
 
@@ -46,4 +126,4 @@ def _computed(name: str) -> list[Row]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command("experiments/theory.py", main, None))
+    sys.exit(run_command("experiments.theory", main, None))

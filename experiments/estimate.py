@@ -1,0 +1,151 @@
+"""How long runs will take on this machine, from a few steps of them."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+
+from experiments.grid import Task
+from experiments.processes import workers
+from layerpipe2.runs.config import RunConfig
+
+# Steps before the clock starts, and steps on it. The CUDA graph is captured in the fourth step; a CPU is slow and even.
+_STEPS = {"cuda": (6, 20), "cpu": (1, 4)}
+_EVALUATIONS = (1, 1)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Measured seconds per training step and per evaluation batch, and how many of them an epoch and a test have."""
+
+    step: float
+    evaluation: float
+    steps: int
+    validation: int
+    test: int
+
+    def seconds(self, epochs: int) -> float:
+        """Of a whole run."""
+        return epochs * (self.steps * self.step + self.validation * self.evaluation) + self.test * self.evaluation
+
+
+class _Clock(Checkpoint):
+    """Seconds per batch, after the first ones.
+
+    It is a ``Checkpoint`` because Lightning adds one that writes files where there is none.
+    """
+
+    def __init__(self, train: tuple[int, int], validation: tuple[int, int]) -> None:
+        self.parts = {"train": train, "validation": validation}
+        self.seconds = {"train": 0.0, "validation": 0.0}
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self._start("train", batch_idx, pl_module)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._stop("train", batch_idx, pl_module)
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._start("validation", batch_idx, pl_module)
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._stop("validation", batch_idx, pl_module)
+
+    def _start(self, part: str, index: int, module: Any) -> None:
+        if index == self.parts[part][0]:
+            self.seconds[part] = -_now(module.device)
+
+    def _stop(self, part: str, index: int, module: Any) -> None:
+        first, count = self.parts[part]
+        if index == first + count - 1:
+            self.seconds[part] = (self.seconds[part] + _now(module.device)) / count
+
+
+def measure(config: RunConfig) -> Speed:
+    """In a worker: time a few steps of a run.
+
+    Raises:
+        UserError: as the run would.
+    """
+    from experiments.worker import load_once
+    from layerpipe2.engine.device import resolve_device
+    from layerpipe2.runs.inputs import make_loaders
+    from layerpipe2.runs.plan import make_plan
+    from layerpipe2.runs.train import make_module, make_trainer
+
+    device, data = resolve_device(config.device), load_once(config.dataset, config.data_root)
+    torch.set_num_threads(config.threads)
+    pl.seed_everything(config.seed, verbose=False)
+    plan, loaders = make_plan(config, data.input_shape, data.num_classes), make_loaders(config, data, device)
+    sizes = {name: len(loader) for name, loader in loaders.items()}
+    train = _within(_STEPS[device.type], sizes["train"])
+    validation = _within(_EVALUATIONS, sizes["validation"])
+    clock = _Clock(train, validation)
+    trainer = make_trainer(config.copy_with(epochs=1), device, [clock], limits=(sum(train), sum(validation)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # this is no training: the run itself will warn
+        trainer.fit(make_module(plan, sizes["train"]), loaders["train"], loaders["validation"])
+    step, evaluation = clock.seconds["train"], clock.seconds["validation"]
+    return Speed(step, evaluation, sizes["train"], sizes["validation"], sizes["test"])
+
+
+def estimate(left: Sequence[Task], *, jobs: int) -> tuple[float, dict[str, Speed]]:
+    """Seconds until the tasks ``left`` are done, and the speeds behind it.
+
+    Measured in ``jobs`` processes at once, as the runs will be. All pipelined runs are taken to be as slow as the
+    deepest one.
+
+    Raises:
+        UserError: as the runs would.
+    """
+    kinds = {"sequential": [t for t in left if t.cell.stages == 1], "pipelined": [t for t in left if t.cell.stages > 1]}
+    total, speeds = 0.0, {}
+    with workers(jobs) as pool:
+        for kind, tasks in kinds.items():
+            if tasks:
+                deepest = max(tasks, key=lambda task: task.cell.stages)
+                found = list(pool.map(measure, [deepest.config] * jobs))
+                speeds[kind] = _average(found)
+                total += sum(speeds[kind].seconds(task.config.epochs) for task in tasks)
+    return total / jobs, speeds
+
+
+def in_words(seconds: float) -> str:
+    """A duration with two digits that matter, as in ``3 h 20 min``."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "less than a minute"
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest} min" if hours < 48 else f"{hours / 24:.1f} days"
+
+
+def _within(wanted: tuple[int, int], batches: int) -> tuple[int, int]:
+    """Batches before and on the clock where there are few: the clock has at least one."""
+    before = min(wanted[0], batches - 1)
+    return before, min(wanted[1], batches - before)
+
+
+def _average(speeds: Sequence[Speed]) -> Speed:
+    one = speeds[0]
+    step, evaluation = mean(s.step for s in speeds), mean(s.evaluation for s in speeds)
+    return Speed(step, evaluation, one.steps, one.validation, one.test)
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

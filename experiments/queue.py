@@ -1,0 +1,164 @@
+"""Does the runs that have no record yet, one after the other in every process that takes part, on any machine.
+
+The unit of work is one run, and its result is one record, written whole or not at all. A run whose record is there is
+never done again; one that is being done has a lease beside its record, which its owner renews. The lease of a process
+that has died, on this machine, or that was not renewed for :data:`LEASE` seconds, on another, is taken over. So the
+work can be stopped at any point and started again, anywhere the folder is visible. What can go wrong is mild: an owner
+that was suspended for longer shares its run with another process; both write the same record.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import SoftFileLease, Timeout
+from tqdm import tqdm
+
+from experiments.grid import Grid, Task
+from experiments.processes import workers
+from layerpipe2.provenance import provenance
+from layerpipe2.runs.records import Record, writable_folder, write_json
+
+LEASE = 120.0
+_POLL = 2.0  # seconds between two looks at what the others are doing
+_LINES = 3  # of progress, where there is no terminal
+
+
+@dataclass(frozen=True)
+class Leases:
+    """The leases that this process has asked for: who waits for one measures how long it was not renewed."""
+
+    duration: float = LEASE
+    known: dict[Path, SoftFileLease] = field(default_factory=dict)
+
+    @contextmanager
+    def claimed(self, path: Path) -> Iterator[bool]:
+        """Whether this process has the lease of a path; it keeps it within, and then gives it back.
+
+        Raises:
+            OSError: if the folder can't be written.
+        """
+        lease = self.known.setdefault(path, SoftFileLease(path, lease_duration=self.duration))
+        try:
+            lease.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lease.release()
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Runs of an experiment that are to be done.
+
+    Attributes:
+        deadline: time (``time.time()``) after which no run is begun.
+        quiet: whether the runs are told by a bar on a terminal and a few lines elsewhere, not by a line each.
+    """
+
+    grid: Grid
+    tasks: Sequence[Task]
+    deadline: float | None = None
+    quiet: bool = False
+
+    def run(self, jobs: int, gpus: int) -> int:
+        """Do them in ``jobs`` processes, of which number ``i`` has the CUDA device ``i mod gpus``.
+
+        Every run is built, though not trained, before the first one starts.
+
+        Returns:
+            How many are left.
+
+        Raises:
+            UserError: a run's own, if a worker was killed, or if a folder can't be written.
+        """
+        left = self.grid.left(self.tasks)
+        jobs = min(jobs, len(left))
+        if not left:
+            return 0
+        with workers(jobs) as pool:
+            pool.submit(_check, left).result()
+            for folder in {self.grid.folder / task.path.parent for task in left}:
+                writable_folder(folder)
+            done = [pool.submit(work, self, i % gpus if gpus else None) for i in range(jobs)]
+            self._follow(done)
+        return len(self.grid.left(self.tasks))
+
+    def _follow(self, done: list[Future[None]]) -> None:
+        """Wait for the workers, and show how far they are if they are quiet."""
+        total, name = len(self.tasks), self.grid.experiment.name
+        terminal, shown = sys.stderr.isatty(), 0
+        bar: tqdm[Any] = tqdm(total=total, desc=name, unit="run", disable=not (self.quiet and terminal))
+        with bar:
+            waiting = set(done)
+            while waiting:
+                ended, waiting = wait(waiting, 0.5 if self.quiet else None, FIRST_EXCEPTION)
+                for future in ended:
+                    future.result()
+                finished = sum((self.grid.folder / task.path).is_file() for task in self.tasks)
+                bar.update(finished - bar.n)
+                if self.quiet and not terminal and finished * _LINES // total > shown:
+                    shown = finished * _LINES // total
+                    print(f"{name}: {finished}/{total} runs", file=sys.stderr, flush=True)
+
+
+def work(queue: Queue, gpu: int | None) -> None:
+    """In a worker: do runs until none is left that could be begun, now or later."""
+    if gpu is not None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[gpu] if gpu < len(visible) and visible[gpu] else str(gpu)
+    # Notes the commit of the code that is loaded: the checkout may move in the meantime.
+    provenance(torch.device("cpu"))
+    waiting, leases = list(queue.tasks), Leases()
+    while waiting and (queue.deadline is None or time.time() < queue.deadline):
+        waiting = queue.grid.left(waiting)
+        if not _do_one(queue, waiting, leases) and waiting:
+            time.sleep(_POLL)
+
+
+def _do_one(queue: Queue, waiting: list[Task], leases: Leases) -> bool:
+    """Do the first run that is ready and that nobody else does."""
+    from experiments.worker import train_quietly
+
+    for task in waiting:
+        config = queue.grid.ready(task)
+        if config is None:
+            continue
+        path = queue.grid.folder / task.path
+        with leases.claimed(path.with_suffix(".lock")) as mine:
+            # Between the look and the claim another process may have finished it.
+            if not mine or queue.grid.record(task) is not None:
+                continue
+            record = train_quietly(config)
+            write_json(path, record)
+        if not queue.quiet:
+            _say(queue, task, record)
+        return True
+    return False
+
+
+def _check(tasks: Sequence[Task]) -> None:
+    from experiments.worker import check_runs
+
+    check_runs({task.cell: task.config for task in tasks}.values())
+
+
+def _say(queue: Queue, task: Task, record: Record) -> None:
+    done = sum((queue.grid.folder / other.path).is_file() for other in queue.tasks)
+    accuracy = record["epochs"][-1]["val_accuracy"] if record["epochs"] else None
+    outcome = record["status"] if accuracy is None or record["status"] == "diverged" else f"validation {accuracy:.2%}"
+    seconds = record["provenance"]["wall_time_s"]
+    line = f"{done}/{len(queue.tasks)} {task.label}: lr {record['config']['lr']:g}, {outcome}, {seconds:.0f} s"
+    print(line, file=sys.stderr, flush=True)

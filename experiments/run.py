@@ -1,0 +1,87 @@
+"""Train the runs of an experiment that have no record yet, one record per run: ``python -m experiments.run cpu``.
+
+Says first how long that will take on this machine, from a few steps, and asks. Stop it whenever you like and start it
+again: finished runs stay, whatever ended it. Several machines may share the folder. A record that was made with other
+settings is refused; every record says which commit made it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from experiments.estimate import Speed, estimate, in_words
+from experiments.grid import Grid, Task
+from experiments.queue import Queue
+from experiments.schema import experiments, read_experiment
+from layerpipe2.cli.console import run_command
+from layerpipe2.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse, look at what is left, ask, run.
+
+    Raises:
+        UserError: on a mistake in the file, records of other settings, or if the start isn't confirmed.
+    """
+    options = _parser().parse_args(arguments)
+    experiment = read_experiment(options.experiment)
+    grid = Grid.of(experiment, options.out)
+    group = int(options.group) if options.group and options.group.isdigit() else options.group
+    tasks = grid.choose(options.network, group)
+    for option, least in (("jobs", 1), ("minutes", 0)):
+        value = getattr(options, option)
+        if value is not None and not value >= least:
+            raise UserError(f"--{option} is {value}; give a number >= {least}")
+    jobs = options.jobs or experiment.jobs
+    deadline = None if options.minutes is None else time.time() + 60 * options.minutes
+    if left := grid.left(tasks):
+        if not options.quiet and not _agreed(left, len(tasks), jobs, options.yes):
+            raise UserError("not confirmed; nothing was started")
+        missing = Queue(grid, tasks, deadline, options.quiet).run(jobs, torch.cuda.device_count())
+        if missing:
+            print(f"{missing} of {len(tasks)} runs are left; start this again to go on")
+            return
+    print(f"all {len(tasks)} runs of {experiment.name} are finished: {grid.folder}")
+
+
+def _agreed(left: list[Task], total: int, jobs: int, yes: bool) -> bool:
+    """Say how long it will take, and ask."""
+    seconds, speeds = estimate(left, jobs=jobs)
+    text = (
+        f"{len(left)} of {total} runs are left: about {in_words(seconds)} on this machine "
+        f"({jobs} side by side; {_speeds(speeds)})"
+    )
+    if yes:
+        print(text)
+        return True
+    if not sys.stdin.isatty():
+        raise UserError(f"{text}; there is no terminal to ask on: give --yes to start")
+    return input(f"{text}\nStart? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _speeds(speeds: dict[str, Speed]) -> str:
+    return ", ".join(f"{kind} {1e3 * speed.step:.3g} ms per update" for kind, speed in speeds.items())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("experiment", metavar="NAME", help=f"a file of experiments/, without .yaml: {', '.join(experiments())}")
+    add("--network", help="only the runs of this network")
+    add("--group", help="only the runs of this group size, or 'sequential': those of the baseline")
+    add("--out", type=Path, help="folder of the records; default: the experiment's")
+    add("--yes", action="store_true", help="start without asking")
+    add("--quiet", action="store_true", help="start at once, say little")
+    add("--jobs", type=int, help="processes side by side; default: the experiment's")
+    add("--minutes", type=float, help="begin no run after so many minutes")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("experiments.run", main, None))

@@ -1,0 +1,216 @@
+"""What an experiment is, as a checked value: one file ``experiments/NAME.yaml`` says which runs there are.
+
+The runs are networks x data sets x partitions x strategies x optimizers x seeds; the sequential baseline, without a
+pipeline, is always among them. A run's settings are those under ``settings``, then those of its optimizer, its network
+and its data set; the later ones win. ``layerpipe2 train --help`` explains every setting.
+
+A file that is ``like`` another one takes from it what it doesn't give itself: of the tables of settings and of
+``report`` each entry, of everything else the whole value. Only where records and tables lie, and whether the
+experiment is published, is never taken from another file.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, create_model, model_validator
+
+from layerpipe2.data import DATASETS
+from layerpipe2.errors import UserError, did_you_mean
+from layerpipe2.history import make_history
+from layerpipe2.networks import NETWORKS
+from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.validation import Checked, Real, Several, checked, one_of, read_yaml
+
+HERE = Path(__file__).parent
+SEQUENTIAL = "sequential"
+COMMON = "common"
+"""The file of what the larger experiments share; no experiment of its own."""
+
+_SWEPT = ("dataset", "network", "group_size", "strategy", "seed", "stash_epochs", "max_steps")
+_OWN = ("records", "tables", "published")
+_PLACEHOLDERS = ("network", "dataset", "optimizer", "group", "stages", "strategy")
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Count = Annotated[int, Field(ge=1)]
+Network = Annotated[str, *one_of(NETWORKS)]
+Dataset = Annotated[str, *one_of(DATASETS)]
+
+
+def _existing(strategy: str) -> str:
+    make_history(strategy)
+    return strategy
+
+
+Strategy = Annotated[str, AfterValidator(_existing)]
+_SETTINGS: dict[str, Any] = {
+    name: (field.annotation, field) for name, field in RunConfig.model_fields.items() if name not in _SWEPT
+}
+
+
+class Settings(create_model("Fields", __base__=Checked, **_SETTINGS)):  # type: ignore[misc]
+    """Some of the settings of runs; the others have their defaults."""
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Those that stand in the file."""
+        return {name: getattr(self, name) for name in self.model_fields_set if name in _SETTINGS}
+
+
+class Optimizer(Settings):
+    """Settings of an optimizer, and with tuning the learning rates that every cell may choose among."""
+
+    rates: Several[Annotated[Real, Field(gt=0)]] | None = None
+
+
+class Tuning(Checked):
+    """Short runs, one per learning rate and cell, that choose the rate by the validation accuracy at their end."""
+
+    epochs: Count
+    seed: Seed
+
+
+class WarmUp(Checked):
+    """Further runs that use exact weights for the first ``stash_epochs`` epochs, with the rate found without them."""
+
+    stages: Several[int]
+    strategies: Several[str]
+    stash_epochs: Annotated[Real, Field(gt=0)]
+
+
+class Report(Checked):
+    """What the verdicts demand.
+
+    Attributes:
+        equivalence_margin_points: percentage points of test accuracy that count as no loss.
+        significance_level: of each family of tests, after Holm's correction.
+        image_guard: whether a verdict must also hold for other test images, or is about this test set.
+    """
+
+    equivalence_margin_points: Annotated[Real, Field(gt=0, le=100)]
+    significance_level: Annotated[Real, Field(gt=0, lt=0.5)]
+    image_guard: bool = False
+
+
+class Experiment(Checked):
+    """One experiment.
+
+    Attributes:
+        name: that of its file.
+        group_sizes, stages: how networks are cut, either in units per stage or in numbers of stages.
+        tuning: None if the learning rate is one of the settings.
+        jobs: processes side by side; changes no result.
+        published: whether its records are committed, and shown by ``make reproduce`` and the README.
+        records, tables: folders; ``{name}`` stands for the experiment's name.
+        cell: what runs that differ in their seeds alone are called in file names, from the placeholders ``{network}``,
+            ``{dataset}``, ``{optimizer}``, ``{group}`` (size; 'sequential'), ``{stages}`` and ``{strategy}``.
+    """
+
+    name: str
+    networks: Several[Network]
+    datasets: Several[Dataset]
+    group_sizes: Several[Count] | None = None
+    stages: Several[Annotated[int, Field(ge=2)]] | None = None
+    strategies: Several[Strategy]
+    optimizers: Several[str]
+    seeds: Several[Seed]
+    settings: Settings = Settings()
+    network_settings: dict[Network, Settings] = Field({})
+    dataset_settings: dict[Dataset, Settings] = Field({})
+    optimizer_settings: dict[str, Optimizer]
+    tuning: Tuning | None = None
+    warm_up: WarmUp | None = None
+    report: Report
+    jobs: Count
+    published: bool = False
+    records: str = "results/full_scale/{name}"
+    tables: str = "results/full_scale/{name}/tables"
+    cell: str = "{optimizer}-{stages}-{strategy}"
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if (self.group_sizes is None) == (self.stages is None):
+            raise UserError("group_sizes and stages are two ways to cut a network; give one of them")
+        for needed in ("stash", "latest") if self.tuning else ("stash",):
+            if needed not in self.strategies:
+                raise UserError(f"strategies lacks '{needed}', which the others are compared with; add it")
+        if SEQUENTIAL in self.strategies:
+            raise UserError(f"strategies has '{SEQUENTIAL}', which is always there and has one stage; leave it out")
+        for name in self.optimizers:
+            if name not in self.optimizer_settings:
+                raise UserError(f"optimizer_settings has no '{name}'; {did_you_mean(name, self.optimizer_settings)}")
+        self._check_rates()
+        self._check_warm_up()
+        for _, field, _, _ in string.Formatter().parse(self.cell):
+            if field is not None and field not in _PLACEHOLDERS:
+                raise UserError(f"cell has the placeholder '{field}'; {did_you_mean(field, _PLACEHOLDERS)}")
+        return self
+
+    def _check_rates(self) -> None:
+        for name in self.optimizers:
+            if (self.optimizer_settings[name].rates is None) == (self.tuning is not None):
+                raise UserError(f"optimizer_settings.{name}.rates and tuning go together; give both or neither")
+        if self.tuning is None:
+            return
+        if self.tuning.seed in self.seeds:
+            raise UserError(f"tuning.seed is {self.tuning.seed}, the seed of final runs; give another")
+        tables = {"network": self.network_settings, "dataset": self.dataset_settings,
+                  "optimizer": self.optimizer_settings}  # fmt: skip
+        found = {f"{kind}_settings.{name}": entry for kind, table in tables.items() for name, entry in table.items()}
+        for where, settings in ({"settings": self.settings} | found).items():
+            if "lr" in settings.given:
+                raise UserError(f"{where}.lr is given, but the learning rate is tuned; leave out one of them")
+
+    def _check_warm_up(self) -> None:
+        for key in ("stages", "strategies") if self.warm_up else ():
+            for value in getattr(self.warm_up, key):
+                if value not in (getattr(self, key) or ()) or value == "stash":
+                    raise UserError(f"warm_up.{key} has {value!r}; give some of the experiment's own, but not stash")
+
+    def settings_of(self, network: str, dataset: str, optimizer: str) -> dict[str, Any]:
+        """What the runs of a network on a data set with an optimizer share."""
+        parts = (
+            self.settings,
+            self.optimizer_settings[optimizer],
+            self.network_settings.get(network),
+            self.dataset_settings.get(dataset),
+        )
+        own = {"network": network, "dataset": dataset}
+        return {name: value for part in parts if part is not None for name, value in part.given.items()} | own
+
+
+def experiments(folder: Path = HERE) -> list[str]:
+    """Names of all experiments."""
+    return sorted(path.stem for path in folder.glob("*.yaml") if path.stem != COMMON)
+
+
+def read_experiment(name: str, folder: Path = HERE) -> Experiment:
+    """The experiment of a name.
+
+    Raises:
+        UserError: if there is none; else naming file, key and value, and what is allowed.
+    """
+    if name not in experiments(folder):
+        raise UserError(f"no experiment {name!r}; {did_you_mean(name, experiments(folder))}")
+    content = {key: value for key, value in _content(name, folder).items() if key != "like"}
+    return checked(Experiment, {"name": name} | content, f"{name}.yaml")
+
+
+def _content(name: str, folder: Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    content = read_yaml(folder / f"{name}.yaml")
+    other = content.get("like")
+    if other is None:
+        return content
+    if other in (*above, name) or not (folder / f"{other}.yaml").is_file():
+        raise UserError(f"{name}.yaml: like is {other!r}; give the name of another file, such as {COMMON}")
+    inherited = {key: v for key, v in _content(other, folder, (*above, name)).items() if key not in _OWN}
+    return inherited | {key: _merged(key, inherited.get(key), value) for key, value in content.items()}
+
+
+def _merged(key: str, inherited: Any, own: Any) -> Any:
+    tables = key == "report" or key.endswith("settings")
+    both = isinstance(inherited, Mapping) and isinstance(own, Mapping)
+    return {**inherited, **own} if tables and both else own

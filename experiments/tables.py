@@ -1,0 +1,153 @@
+"""From run records to rows of flat tables: what figures, tables, ``dvc metrics`` and ``dvc plots`` read."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from layerpipe2.runs.records import Record, write_text
+
+Row = dict[str, Any]
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Row]) -> None:
+    """Write a table atomically; None becomes an empty cell.
+
+    Raises:
+        UserError: if the folder can't be written.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def run_rows(record: Record) -> list[Row]:
+    """One row: settings, outcome and cost of the run. Accuracies are fractions, times seconds."""
+    config, where, epochs = record["config"], record["provenance"], record["epochs"]
+    accuracies = [row["val_accuracy"] for row in epochs if row["val_accuracy"] is not None]
+    row = {name: config[name] for name in _SETTINGS}
+    return [
+        row
+        | {
+            "convention": record["convention"],
+            "num_stages": len(record["delays"]),
+            "max_delay": max(record["delays"]),
+            "status": record["status"],
+            "diverged_epoch": record["diverged_epoch"],
+            "test_accuracy": record["test"]["accuracy"],
+            "test_loss": record["test"]["loss"],
+            "test_images": record["test"]["images"],
+            "best_val_accuracy": max(accuracies, default=None),
+            "final_val_accuracy": epochs[-1]["val_accuracy"],
+            "history_copies": record["history_copies"],
+        }
+        | {name: where[name] for name in ("wall_time_s", "train_time_s", "commit", "device")}
+    ]
+
+
+def epoch_rows(record: Record) -> list[Row]:
+    """One row per epoch."""
+    return [_key(record) | epoch for epoch in record["epochs"]]
+
+
+def stage_rows(record: Record) -> list[Row]:
+    """One row per stage: its delay in updates and its parameters; the same for all runs of a partition."""
+    key = {name: record["config"][name] for name in ("network", "group_size")}
+    pairs = zip(record["delays"], record["network"]["parameters_per_stage"], strict=True)
+    return [key | {"stage": k, "delay": d, "parameters": n} for k, (d, n) in enumerate(pairs)]
+
+
+def reconstruction_rows(record: Record) -> list[Row]:
+    """One row per stage and decay rule that the run's probe measured."""
+    return [_key(record) | row for row in record["reconstruction"]]  # `strategy` becomes the probed rule
+
+
+_SETTINGS = ("dataset", "network", "group_size", "strategy", "seed", "optimizer", "momentum", "lr")
+
+TABLES: dict[str, tuple[list[str], Callable[[Record], list[Row]]]] = {
+    "runs": (
+        [
+            *("dataset", "network", "group_size", "num_stages", "max_delay", "convention", "strategy", "seed"),
+            *("optimizer", "momentum", "lr", "status", "diverged_epoch", "test_accuracy", "test_loss", "test_images"),
+            *("best_val_accuracy", "final_val_accuracy", "history_copies", "wall_time_s", "train_time_s"),
+            *("commit", "device"),
+        ],
+        run_rows,
+    ),
+    "epochs": (
+        [
+            *("network", "group_size", "strategy", "seed", "epoch"),
+            *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"),
+        ],
+        epoch_rows,
+    ),
+    "stages": (["network", "group_size", "stage", "delay", "parameters"], stage_rows),
+    "reconstruction": (
+        ["network", "group_size", "seed", "stage", "delay", "strategy", "relative_error", "n"],
+        reconstruction_rows,
+    ),
+}
+"""Table -> its columns, and the rows that a record gives it."""
+
+
+def metrics(records: list[Record]) -> dict[str, Any]:
+    """Headline numbers for ``dvc metrics``: counts, and the mean test accuracy at each network's largest delay.
+
+    A strategy of which no run completed has null.
+    """
+    accuracy = {network: {s: _mean(r["test"]["accuracy"] for r in runs) for s, runs in by_strategy.items()}
+                for network, by_strategy in _most_delayed(records).items()}  # fmt: skip
+    diverged = sum(record["status"] == "diverged" for record in records)
+    return {"runs": len(records), "diverged": diverged, "test_accuracy": accuracy}
+
+
+def curves(records: list[Record]) -> dict[str, list[Row]]:
+    """Network -> rows ``epoch`` and, per strategy, the mean validation accuracy at the network's largest delay."""
+    tables: dict[str, list[Row]] = {}
+    for network, by_strategy in _most_delayed(records).items():
+        length = max(len(record["epochs"]) for runs in by_strategy.values() for record in runs)
+        tables[network] = [{"epoch": epoch} for epoch in range(length)]
+        for epoch, row in enumerate(tables[network]):
+            for strategy, runs in by_strategy.items():
+                reached = [record["epochs"][epoch] for record in runs if epoch < len(record["epochs"])]
+                row[strategy] = _mean(values["val_accuracy"] for values in reached)
+    return tables
+
+
+def _most_delayed(records: list[Record]) -> dict[str, dict[str, list[Record]]]:
+    """Network -> strategy -> the runs with the network's largest delay, and those of the sequential baseline."""
+    largest: dict[str, int] = {}
+    for record in records:
+        network = record["config"]["network"]
+        largest[network] = max(largest.get(network, 0), max(record["delays"]))
+    chosen: dict[str, dict[str, list[Record]]] = {network: {} for network in largest}
+    for record in records:
+        network, strategy = record["config"]["network"], record["config"]["strategy"]
+        if strategy == "sequential" or max(record["delays"]) == largest[network]:
+            chosen[network].setdefault(strategy, []).append(record)
+    return chosen
+
+
+def _key(record: Record) -> Row:
+    return {name: record["config"][name] for name in ("network", "group_size", "strategy", "seed")}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
+
+
+def unique(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows without repetitions."""
+    seen = set()
+    for row in rows:
+        content = tuple(row.values())
+        if content not in seen:
+            seen.add(content)
+            yield row

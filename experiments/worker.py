@@ -1,0 +1,41 @@
+"""What a process that trains does. Its imports are heavy: the server that processes are forked from does them once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from layerpipe2.data import Data, load
+from layerpipe2.engine.device import resolve_device
+from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.inputs import make_loaders
+from layerpipe2.runs.plan import make_plan
+from layerpipe2.runs.records import Record
+from layerpipe2.runs.train import train_run
+
+
+def check_runs(configs: Iterable[RunConfig]) -> None:
+    """Build, but don't train, every run.
+
+    Raises:
+        UserError: as :func:`layerpipe2.runs.train.train_run` would.
+    """
+    for config in configs:
+        data = load_once(config.dataset, config.data_root)
+        resolve_device(config.device)
+        make_plan(config, data.input_shape, data.num_classes)
+        make_loaders(config, data, torch.device("cpu"))
+
+
+def train_quietly(config: RunConfig) -> Record:
+    """Train one run without a display, on the copy of the data set that this process keeps."""
+    return train_run(config, data=load_once(config.dataset, config.data_root), progress=False)
+
+
+@cache
+def load_once(dataset: str, root: str | None) -> Data:
+    """The data set, read once in this process."""
+    return load(dataset, root=Path(root) if root else None)

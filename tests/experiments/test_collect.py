@@ -1,0 +1,120 @@
+"""Tables from records."""
+
+import csv
+import json
+
+import pytest
+
+from experiments import collect
+from experiments.schema import experiments, read_experiment
+from experiments.tables import TABLES, curves, metrics
+from layerpipe2.errors import UserError
+from layerpipe2.runs.records import write_json
+from tests.made_records import record
+from tests.small_experiments import ROOT, TUNED, UNTUNED, small
+
+PUBLISHED = [name for name in experiments() if read_experiment(name).published and name != "digits"]
+
+
+@pytest.fixture
+def records():
+    made = [record(s, n) for s in ("stash", "ema-window") for n in (0, 1)]
+    return [*made, record("latest", diverged=True), record("sequential")]
+
+
+@pytest.fixture
+def grid(tmp_path):
+    """An experiment with the runs of ``records`` and one that is missing, at strategy ``latest``."""
+    settings = {"epochs": 2, "batch_size": 64, "width": 8}
+    strategies = ["stash", "ema-window", "latest"]
+    return small(tmp_path, UNTUNED, group_sizes=[3], strategies=strategies, settings=settings)
+
+
+def finish(grid, diverged=(), missing=()):
+    """Write a made-up record of every run."""
+    for task in grid.tasks:
+        if task.cell.strategy not in missing:
+            made = record(task.cell.strategy, task.config.seed, diverged=task.cell.strategy in diverged)
+            write_json(grid.folder / task.path, made | {"config": task.config.to_dict()})
+
+
+def _read(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_table_has_its_columns_and_rows(grid, tmp_path):
+    finish(grid, diverged=["latest"])
+    assert collect.collect(grid, tmp_path) == (8, 8)
+    tables = {name: _read(tmp_path / f"{name}.csv") for name in TABLES}
+    counts = {name: len(rows) for name, rows in tables.items()}
+    assert counts == {"runs": 8, "epochs": 14, "stages": 4, "reconstruction": 2}
+    for name, rows in tables.items():
+        assert list(rows[0]) == TABLES[name][0]
+    diverged = next(row for row in tables["runs"] if row["strategy"] == "latest")
+    assert (diverged["status"], diverged["diverged_epoch"], diverged["test_accuracy"]) == ("diverged", "0", "")
+    assert tables["stages"][0] == {"network": "mlp", "group_size": "3", "stage": "0", "delay": "4", "parameters": "10"}
+    assert tables["reconstruction"][0]["strategy"] == "ema-window"
+    assert json.loads((tmp_path / "metrics.json").read_text())["runs"] == 8
+    assert list(_read(tmp_path / "curves" / "mlp.csv")[0]) == ["epoch", "ema-window", "latest", "stash", "sequential"]
+
+
+def test_the_experiment_is_described_beside_its_tables(grid, tmp_path):
+    finish(grid, missing=["latest"])
+    collect.collect(grid, tmp_path)
+    found = json.loads((tmp_path / "experiment.json").read_text())
+    assert (found["planned"], found["finished"]) == (8, 6)
+    assert (found["name"], found["network"], found["dataset"], found["width"]) == ("small", "mlp", "digits", 8)
+    assert (found["group_sizes"], found["stages"], found["epochs"]) == ([3], None, 2)
+    assert found["report"] == {"equivalence_margin_points": 5, "significance_level": 0.05, "image_guard": False}
+
+
+def test_metrics_count_runs_and_average_over_seeds(records):
+    found = metrics(records)
+    assert (found["runs"], found["diverged"]) == (6, 1)
+    accuracy = found["test_accuracy"]["mlp"]
+    assert accuracy["stash"] == pytest.approx(0.825)
+    assert accuracy["latest"] is None
+    assert accuracy["sequential"] == pytest.approx(0.8)
+
+
+def test_curves_have_a_column_per_strategy_and_a_gap_after_divergence(records):
+    rows = curves(records)["mlp"]
+    assert rows[0] == {"epoch": 0, "stash": 0.5, "ema-window": 0.5, "latest": 0.5, "sequential": 0.5}
+    assert rows[1]["latest"] is None
+
+
+def test_metrics_and_curves_are_of_the_largest_delay(records):
+    shallow = record("stash", 2)
+    shallow["delays"] = [2, 0]
+    assert metrics([*records, shallow])["test_accuracy"]["mlp"]["stash"] == pytest.approx(0.825)
+
+
+def test_a_tuned_experiment_has_its_learning_rates(tmp_path):
+    grid = small(tmp_path, TUNED)
+    finish(grid)
+    assert collect.collect(grid, tmp_path) == (18, 18)
+    assert [row["edge"] for row in _read(tmp_path / "chosen.csv")] == ["True"] * 4  # of equals the smallest
+    tuning = _read(tmp_path / "tuning.csv")
+    assert len(tuning) == 8
+    assert tuning[0] == {
+        "optimizer": "sgd", "stages": "1", "strategy": "sequential", "lr": "0.05", "val_accuracy": "0.75"
+    }  # fmt: skip
+    runs = _read(tmp_path / "runs.csv")
+    assert [row["strategy"] for row in runs[:5]] == ["sequential", "stash", "latest", "ema-span", "ema-span-warm"]
+    assert {row["optimizer"] for row in runs} == {"sgd"}
+    assert [row["num_stages"] for row in _read(tmp_path / "epochs.csv")[:3]] == ["1", "1", "3"]
+
+
+def test_without_a_final_run_there_is_nothing_to_collect(tmp_path):
+    with pytest.raises(UserError, match=r"no final run of small in .*; first run: python -m experiments\.run small"):
+        collect.collect(small(tmp_path, UNTUNED), tmp_path)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_committed_tables_are_those_of_the_committed_records(name, tmp_path, capsys):
+    collect.main([name, "--records", str(ROOT / "results" / "full_scale" / name), "--out", str(tmp_path)])
+    assert f"runs of {name} collected in" in capsys.readouterr().out
+    committed = ROOT / read_experiment(name).tables.format(name=name)
+    assert {path.name for path in committed.iterdir()} == {path.name for path in tmp_path.iterdir()}
+    assert all((tmp_path / path.name).read_bytes() == path.read_bytes() for path in committed.iterdir())
