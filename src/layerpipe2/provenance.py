@@ -50,14 +50,17 @@ def _git(folder: Path, *arguments: str) -> str:
 
 @cache
 def versions() -> dict[str, str | None]:
-    """Versions of Python and of the packages that a number depends on; None where one isn't installed."""
+    """Versions of Python and of the packages that a number depends on; None where one isn't installed.
+
+    torch's is its own word, which tells builds apart (``2.13.0+cpu``): package metadata may lack what is behind the +.
+    """
     found: dict[str, str | None] = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = None
-    return found
+    return found | {"torch": str(torch.__version__)}
 
 
 def device_name(device: torch.device) -> str:

@@ -71,6 +71,20 @@ def test_attention_has_two_gradients_of_activations_and_none_of_weights():
     assert block.forward.flops - attention == block.weight.flops == block.activation.flops - 2 * attention
 
 
+def test_tokens_have_no_gradient_and_their_embedding_costs_no_product():
+    batch, tokens, vocabulary, width = 2, 16, 11, 8
+    units = networks.build("gpt", input_shape=(tokens,), num_classes=vocabulary, width=width)
+    first, block, *_ = measure(units, (tokens,), batch, torch.int64)
+    assert (first.forward.flops, first.activation.flops, first.weight.flops) == (0, 0, 0)
+    assert (first.input_bytes, first.output_bytes) == (8 * batch * tokens, 4 * batch * tokens * width)
+    assert first.parameter_bytes == 4 * (vocabulary + tokens) * width
+    (stage,) = measure([nn.Sequential(*units[:2])], (tokens,), batch, torch.int64)
+    for found, expected in ((stage.activation, block.activation), (stage.weight, block.weight)):
+        assert found.flops == expected.flops > 0
+    (frozen,) = measure([units[0].requires_grad_(False)], (tokens,), batch, torch.int64)
+    assert (frozen.activation.flops, frozen.weight.flops, frozen.parameter_bytes) == (0, 0, 0)
+
+
 def test_residual_units_of_reference_networks():
     assert [len(REFERENCE[n].units()) for n in ("mlp", "alexnet", "vgg16", "resnet18", "resnet50")] == [
         9,

@@ -21,15 +21,17 @@ from layerpipe2.planning.work import Gemm, StageWork, Work
 _Layer = tuple[Gemm, Gemm | None, Gemm]
 
 
-def measure(stages: Sequence[nn.Module], input_shape: Sequence[int], batch_size: int) -> tuple[StageWork, ...]:
-    """Work of every stage for one mini-batch of float32 inputs (batch_size, *input_shape).
+def measure(
+    stages: Sequence[nn.Module], input_shape: Sequence[int], batch_size: int, dtype: torch.dtype = torch.float32
+) -> tuple[StageWork, ...]:
+    """Work of every stage for one mini-batch of inputs (batch_size, *input_shape): float32, or int64 for tokens.
 
     Raises:
         UserError: on a batch size below 1, or a stage that refuses its input's shape.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise UserError(f"batch size is {batch_size!r}; give an integer of at least 1")
-    x = torch.empty(batch_size, *input_shape, device="meta")
+    x = torch.empty(batch_size, *input_shape, dtype=dtype, device="meta")
     found = []
     for number, stage in enumerate(stages):
         try:
@@ -81,6 +83,8 @@ def _on_meta(stage: nn.Module) -> dict[str, Tensor]:
 def _gradient_flops(stage: nn.Module, state: dict[str, Tensor], x: Tensor, first: bool) -> tuple[int, int]:
     """FLOPs of the activation gradients and of the weight gradients."""
     weights = [p for p in state.values() if p.requires_grad]
+    if not x.is_floating_point():
+        return _gradient_flops_of_tokens(stage, state, x, weights)
     source = x.detach().requires_grad_(True)
     y = torch.func.functional_call(stage, state, (source,), tie_weights=False)
     activation = _backward_flops(y, [source])
@@ -90,6 +94,17 @@ def _gradient_flops(stage: nn.Module, state: dict[str, Tensor], x: Tensor, first
         y = torch.func.functional_call(stage, state, (x.detach(),), tie_weights=False)
         activation = _backward_flops(y, weights) - weight
     return (0 if first and not weights else activation), weight
+
+
+def _gradient_flops_of_tokens(
+    stage: nn.Module, state: dict[str, Tensor], x: Tensor, weights: list[Tensor]
+) -> tuple[int, int]:
+    """The same for token numbers, which have no gradient: that of their embedding runs all activation gradients."""
+    names = (f"{name}.weight".lstrip(".") for name, m in stage.named_modules() if isinstance(m, nn.Embedding))
+    tables = [state[name] for name in names if state[name].requires_grad]
+    y = torch.func.functional_call(stage, state, (x,), tie_weights=False)
+    activation = _backward_flops(y, tables) if tables else 0
+    return activation, (_backward_flops(y, weights) if weights else 0) - activation
 
 
 def _backward_flops(y: Tensor, inputs: list[Tensor]) -> int:

@@ -35,7 +35,7 @@ def profile(
 
     Args:
         units: the network as a flat list, input side first; copied, so that they stay as they are.
-        x: one mini-batch of inputs (B, ...), on the units' device.
+        x: one mini-batch of inputs (B, ...), or of token numbers int64 (B, T), on the units' device.
         make_optimizer: parameters -> optimizer; its update then counts too.
         history: time the units as a pipeline's process runs those of delayed stages, with this weight history.
         repeats: timed steps, of which the median counts for every unit on its own.
@@ -53,7 +53,7 @@ def profile(
     for name, value, least in (("repeats", repeats, 1), ("warmup", warmup, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UserError(f"{name} of the profile is {value!r}; give an integer of at least {least}")
-    sizes = measure(units, x.shape[1:], x.shape[0])
+    sizes = measure(units, x.shape[1:], x.shape[0], x.dtype)
     parts = [_part(k, copy.deepcopy(unit), make_optimizer, history) for k, unit in enumerate(units)]
     steps = [_step(parts, x) for _ in range(warmup + repeats)][warmup:]
     found = []
