@@ -12,10 +12,10 @@ from torch import nn
 from experiments.pipelines.peers import Batch, Loss, MakeOptimizer
 from layerpipe2.delays import Delays
 from layerpipe2.distributed.endpoint import Endpoint
-from layerpipe2.distributed.health.watch import Unwatched
-from layerpipe2.distributed.process_stage import LocalStage
+from layerpipe2.distributed.health.watch import Watch
+from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.distributed.timeline import Timeline
-from layerpipe2.distributed.worker_loop import Neighbours, Program
+from layerpipe2.distributed.worker_loop import Neighbours, WorkerLoop
 from layerpipe2.engine.metrics import Totals
 from layerpipe2.history import make_history
 
@@ -58,13 +58,13 @@ class AsynchronousTrainer:
         rank, per_stage = dist.get_rank(), delays.per_stage
         module = stages[rank]
         self.stages = {rank: module}
-        self.local = LocalStage(
+        self.local = ProcessStage(
             module, rank, per_stage[rank], make_history(strategy), make_optimizer(module.parameters()), seed=seed,
             split_backward=split_backward,
         )  # fmt: skip
-        endpoint = Endpoint(rank, len(stages), torch.device("cpu"), _TIMEOUT, Unwatched())
+        endpoint = Endpoint(rank, len(stages), torch.device("cpu"), _TIMEOUT, Watch())
         self._neighbours, self._totals = Neighbours.of(endpoint, per_stage, rank, rank), Totals()
-        self._program = Program(
+        self._loop = WorkerLoop(
             [self.local], self._neighbours, lambda: next(self._batches), loss, self._totals, timeline
         )
 
@@ -79,8 +79,8 @@ class AsynchronousTrainer:
         found = list(batches)
         self._batches = iter(found)
         self.local.refill()
-        self._program.start(len(found), epoch=len(found))
+        self._loop.start(len(found), epoch=len(found))
         for _ in found:
-            self._program.step()
-        self._program.stop()
-        return [float(mean) for name, mean in self._totals.drain().items() if name == "loss"]
+            self._loop.step()
+        self._loop.stop()
+        return [float(mean) for name, mean in self._totals.take_means().items() if name == "loss"]

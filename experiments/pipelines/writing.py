@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from experiments.pipelines.study import Study
-from layerpipe2.distributed.timeline import write_chrome_trace
+from layerpipe2.distributed.timeline import chrome_trace
 from layerpipe2.provenance import provenance
 from layerpipe2.runs.records import writable_folder, write_json, write_text
 
@@ -55,7 +55,7 @@ def write_study(study: Study, folder: Path, where: dict[str, Any]) -> None:
     for old in (folder / "traces").glob(f"{name}-*.json"):
         old.unlink()
     for variant, path in traces.items():
-        write_chrome_trace(folder / path, study.traces[variant])
+        write_text(folder / path, chrome_trace(study.traces[variant]))
 
 
 def _write_csv(path: Path, head: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from layerpipe2.distributed.health.agreement import check_agreement, package_hash, standard_facts
+from layerpipe2.distributed.health.agreement import check_agreement, code_and_versions, package_hash
 from layerpipe2.distributed.store import host_store, join_store
 from layerpipe2.errors import UserError
 
@@ -31,7 +31,7 @@ def outcomes(facts, sizes=None, timeout_s=20.0, times=1):
 
 
 def test_equal_ranks_go_on_every_time():
-    assert outcomes([standard_facts()] * 3, times=3) == [None] * 3
+    assert outcomes([code_and_versions()] * 3, times=3) == [None] * 3
 
 
 def test_all_ranks_name_the_rank_the_fact_and_both_values():
@@ -69,7 +69,7 @@ def test_other_code_has_another_hash(tmp_path):
     assert len(set(hashes)) == 3
     (tmp_path / "0" / "notes.txt").write_text("no code")
     assert package_hash.__wrapped__(tmp_path / "0") == hashes[0]
-    assert standard_facts()["code of layerpipe2"] == package_hash()
+    assert code_and_versions()["code of layerpipe2"] == package_hash()
 
 
 def test_a_taken_port_is_one_line():

@@ -114,7 +114,7 @@ class Pauses(pl.Callback):
         setattr(self, hook, self.count)
 
     def count(self, *_):
-        links = self.module.execution.program.neighbours
+        links = self.module.execution.loop.neighbours
         self.counts.append([link and link.begun for link in (links.activations_out, links.activations_in)])
 
 
@@ -225,7 +225,7 @@ def test_another_transport_is_refused(tmp_path, monkeypatch):
 
 
 def _with_rank_as_transport():
-    from layerpipe2.distributed import strategy
+    from layerpipe2.distributed import process_group
 
-    strategy.transport_of = lambda device: f"by rank {os.environ['RANK']}"
+    process_group.transport_of = lambda device: f"by rank {os.environ['RANK']}"
     by_device(Case())

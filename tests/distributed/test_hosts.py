@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.distributed.fork_server import REPOSITORY
 from tests.distributed.hosts import hosts
-from tests.distributed.nursery import REPOSITORY
 
 LIMIT_S = 180.0
 with socket.create_server(("", 0)) as probe:
     PORT = probe.getsockname()[1]
 PATHS = {"PYTHONPATH": f"{REPOSITORY / 'src'}{os.pathsep}{REPOSITORY}"}
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-TICKS = str(Path(__file__).with_name("ticks.py"))
+TOY = str(Path(__file__).with_name("toy_pipeline.py"))
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def launched(network, number, *rank_arguments):
         for node in range(number):
             options = ("--nodes", str(number), "--node-rank", str(node), "--master", f"{network.address(0)}:{PORT}")
             launch = (sys.executable, "-m", "layerpipe2", "launch", "--processes", "1", *options)
-            command = network.command(node, *launch, "--", TICKS, *rank_arguments)
+            command = network.command(node, *launch, "--", TOY, *rank_arguments)
             started.append(subprocess.Popen(command, env={**os.environ, **PATHS}, text=True, **PIPES))
         yield started
     finally:
@@ -74,7 +74,7 @@ def test_a_rank_killed_on_one_host_is_named_with_its_signal_on_all():
 
 def test_plain_torchrun_starts_the_same_ranks():
     with hosts(2) as network:
-        started = [torchrun(network, node, TICKS, "none", "30") for node in range(2)]
+        started = [torchrun(network, node, TOY, "none", "30") for node in range(2)]
         try:
             ends = [process.communicate(timeout=LIMIT_S) for process in started]
         finally:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.nursery import REPOSITORY
+from tests.distributed.fork_server import REPOSITORY
 
 LIMIT_S = 120.0
-TICKS = str(Path(__file__).with_name("ticks.py"))
+TOY = str(Path(__file__).with_name("toy_pipeline.py"))
 # A rank that needs no torch: it says where it is and waits for the others to have done so.
 REPORT = """
 import os, signal, sys, time
@@ -107,12 +107,12 @@ def test_a_rank_that_ends_badly_ends_the_others_with_one_line(script, end, line)
 
 
 def test_a_stopped_rank_is_named_and_ended_too():
-    launched = Launched("--processes", "3", "--", TICKS, "stop@1", "100000", ranks=0)
+    launched = Launched("--processes", "3", "--", TOY, "stop@1", "100000", ranks=0)
     code, out, err = launched.end()
     assert code == 2
     assert re.fullmatch(r"layerpipe2: rank 1 \(stage 1\) gives no sign of life for .*; all ranks end", err.strip()), err
     assert "[rank 1] rank 1 at step 25" in out
-    assert not [line for line in processes() if TICKS in line]
+    assert not [line for line in processes() if TOY in line]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,8 @@ def test_a_killed_launcher_takes_its_ranks_with_it(script):
 def test_a_killed_torchrun_takes_watched_ranks_with_it(script):
     said = 'print("pid", os.getpid(), flush=True)'
     train = "train(rank, 2, '127.0.0.1', int(os.environ['MASTER_PORT']), '', 100000)"
-    text = f"import os\nfrom tests.distributed.ticks import train\nrank = int(os.environ['RANK'])\n{said}\n{train}\n"
+    imports = "import os\nfrom tests.distributed.toy_pipeline import train"
+    text = f"{imports}\nrank = int(os.environ['RANK'])\n{said}\n{train}\n"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script(text)]
     launched = Launched(command=command, ranks=2)
     while "at step 25" not in launched.process.stdout.readline():

@@ -9,7 +9,7 @@ import pytest
 from layerpipe2.cli import main, make_parser
 from layerpipe2.distributed.interface import interface_towards
 
-TICKS = __file__  # any file: it isn't run
+TOY = __file__  # any file: it isn't run
 
 
 @pytest.fixture
@@ -49,13 +49,13 @@ def free_port():
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--processes", "0", "--", TICKS], "--processes is 0"),
+        (["--processes", "0", "--", TOY], "--processes is 0"),
         (["--processes", "1"], "no command; give a Python script"),
         (["--processes", "1", "--", "missing.py"], "no file missing.py; give a Python script"),
-        (["--processes", "1", "--nodes", "2", "--", TICKS], "several machines need --master HOST:PORT"),
-        (["--processes", "1", "--nodes", "2", "--node-rank", "2", "--", TICKS], "--node-rank is 2, but --nodes 2"),
-        (["--processes", "1", "--master", "host", "--", TICKS], "--master is 'host'; give HOST:PORT"),
-        (["--processes", "1", "--master", "host:99999", "--", TICKS], "--master is 'host:99999'; give HOST:PORT"),
+        (["--processes", "1", "--nodes", "2", "--", TOY], "several machines need --master HOST:PORT"),
+        (["--processes", "1", "--nodes", "2", "--node-rank", "2", "--", TOY], "--node-rank is 2, but --nodes 2"),
+        (["--processes", "1", "--master", "host", "--", TOY], "--master is 'host'; give HOST:PORT"),
+        (["--processes", "1", "--master", "host:99999", "--", TOY], "--master is 'host:99999'; give HOST:PORT"),
     ],
 )
 def test_bad_settings_are_one_line(arguments, line, capsys):

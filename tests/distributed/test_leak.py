@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from layerpipe2 import make_history
-from layerpipe2.distributed.process_stage import LocalStage
+from layerpipe2.distributed.process_stage import ProcessStage
 
 BATCHES, DELAY = 6, 2
 
@@ -28,7 +28,7 @@ class Block(nn.Module):
 def test_nothing_is_left_of_a_mini_batch(split_backward):
     stage = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.BatchNorm1d(8), nn.Tanh(), Block(), nn.Sigmoid())
     optimizer = torch.optim.SGD(stage.parameters(), lr=0.1)
-    local = LocalStage(stage, 1, DELAY, make_history("ema-window"), optimizer, seed=0, split_backward=split_backward)
+    local = ProcessStage(stage, 1, DELAY, make_history("ema-window"), optimizer, seed=0, split_backward=split_backward)
     outputs: list[weakref.ref] = []
     for layer in stage.modules():
         layer.register_forward_hook(lambda _, given, output: outputs.append(weakref.ref(output)))

@@ -4,7 +4,7 @@ import json
 from itertools import pairwise
 
 from layerpipe2.distributed.strategy import PipelineStrategy
-from layerpipe2.distributed.timeline import Event, Timeline, chrome_trace, write_chrome_trace
+from layerpipe2.distributed.timeline import Event, Timeline, chrome_trace
 from tests.distributed import processes
 from tests.distributed.training import Case, train
 
@@ -30,11 +30,9 @@ def test_no_more_than_the_limit_is_kept():
     assert [len(found) for found in processes.run(events, 2, 7)[0]] == [7, 7]
 
 
-def test_chrome_trace(tmp_path):
-    write_chrome_trace(
-        tmp_path / "trace.json", [[Event("forward", 0, 3, 5_000, 9_000)], [Event("wait", 1, 2, 4_000, 5_000)]]
-    )
-    found = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+def test_chrome_trace():
+    ranks = [[Event("forward", 0, 3, 5_000, 9_000)], [Event("wait", 1, 2, 4_000, 5_000)]]
+    found = json.loads(chrome_trace(ranks))["traceEvents"]
     assert [e["args"]["name"] for e in found if e["ph"] == "M"] == ["rank 0", "rank 1"]
     assert {"name": "forward 3", "cat": "forward", "ph": "X", "pid": 0, "tid": 0, "ts": 1.0, "dur": 4.0} in found
     assert json.loads(chrome_trace([[]]))["traceEvents"][0]["pid"] == 0

@@ -2,15 +2,15 @@
 
 import pytest
 
-from tests.distributed.nursery import Nursery
+from tests.distributed.fork_server import ForkServer
 
 LIMIT_S = 60.0  # for a machine under load; the timeouts are 2 s
 STEPS = 100_000
 
 
 @pytest.fixture(scope="module")
-def nursery():
-    with Nursery() as running:
+def server():
+    with ForkServer() as running:
         yield running
 
 
@@ -32,8 +32,8 @@ def lines(answer):
         ("bug@2", 1, "rank 2 (stage 2): ended before its training did"),
     ],
 )
-def test_all_ranks_end_and_name_the_rank(nursery, fault, guilty_ends_with, cause):
-    answers = nursery.run(world_size=3, fault=fault, steps=STEPS, limit_s=LIMIT_S)
+def test_all_ranks_end_and_name_the_rank(server, fault, guilty_ends_with, cause):
+    answers = server.run(world_size=3, fault=fault, steps=STEPS, limit_s=LIMIT_S)
     guilty = int(fault[-1])
     assert answers[guilty]["code"] == guilty_ends_with, answers
     for answer in answers[:guilty] + answers[guilty + 1 :]:
@@ -44,8 +44,8 @@ def test_all_ranks_end_and_name_the_rank(nursery, fault, guilty_ends_with, cause
 
 
 @pytest.mark.parametrize("guilty", [0, 1])
-def test_a_stopped_rank_ends_the_others_and_itself_once_it_goes_on(nursery, guilty):
-    answers = nursery.run(world_size=3, fault=f"stop@{guilty}", steps=STEPS, limit_s=LIMIT_S, resume=guilty)
+def test_a_stopped_rank_ends_the_others_and_itself_once_it_goes_on(server, guilty):
+    answers = server.run(world_size=3, fault=f"stop@{guilty}", steps=STEPS, limit_s=LIMIT_S, resume=guilty)
     assert [answer["code"] for answer in answers] == [2, 2, 2], answers
     for answer in answers:
         if answer["rank"] != guilty:
@@ -57,14 +57,14 @@ def test_a_stopped_rank_ends_the_others_and_itself_once_it_goes_on(nursery, guil
 @pytest.mark.parametrize(
     ("absent", "cause"), [(1, "rank 1 never came"), (0, "rank 0, or node 0's launcher, never came")]
 )
-def test_a_rank_that_never_comes_is_named(nursery, absent, cause):
-    answers = nursery.run(world_size=3, fault="", steps=STEPS, limit_s=LIMIT_S, absent=absent, patience_s=2.0)
+def test_a_rank_that_never_comes_is_named(server, absent, cause):
+    answers = server.run(world_size=3, fault="", steps=STEPS, limit_s=LIMIT_S, absent=absent, patience_s=2.0)
     for answer in answers:
         assert answer["code"] == 2, answers
         assert len(lines(answer)) == 1, answers
         assert cause in lines(answer)[0], answers
 
 
-def test_two_trainings_in_a_row_end_in_order_and_say_nothing(nursery):
-    answers = nursery.run(world_size=3, fault="", steps=30, times=2, limit_s=LIMIT_S)
+def test_two_trainings_in_a_row_end_in_order_and_say_nothing(server):
+    answers = server.run(world_size=3, fault="", steps=30, times=2, limit_s=LIMIT_S)
     assert [(answer["code"], answer["stderr"]) for answer in answers] == [(0, "")] * 3

@@ -5,10 +5,10 @@ import warnings
 import pytest
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
-from test_pipeline import data, module, trainer
 
 from layerpipe2 import Delays
 from layerpipe2.engine.probe import ReconstructionProbe
+from tests.engine.test_module import data, module, trainer
 
 
 def test_rows_per_stage_and_rule():

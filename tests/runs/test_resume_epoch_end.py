@@ -4,7 +4,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
-from test_pipeline import data, module, resumes, step_schedule, trainer
+
+from tests.engine.test_module import data, module, resumes, step_schedule, trainer
 
 EPOCHS, BATCHES = 4, 6
 # When checkpoints are written: behind the last mini-batch, at the end of validation, at the epoch's end.

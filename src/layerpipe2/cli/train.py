@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from layerpipe2.cli.options import read_options
 from layerpipe2.data import load
-from layerpipe2.distributed.launched import pipeline_strategy, processes_used
 from layerpipe2.distributed.memory import StageMemory, memory_table
+from layerpipe2.distributed.strategy import PipelineStrategy
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.errors import UserError
 from layerpipe2.networks import NETWORKS
@@ -37,12 +38,14 @@ def run(options: argparse.Namespace) -> None:
     quiet = options.quiet or not first
     data = load(config.dataset, root, download=options.download, announce=None if quiet else _say)
     folder = Path(options.checkpoint_dir) if options.checkpoint_dir else None
-    strategy = pipeline_strategy(resumable=folder is not None)
+    strategy = None
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # a launcher started this process; a diverged run is a result
+        strategy = PipelineStrategy(check_finite=False, resumable=folder is not None)
     record = train_run(
         config, data=data, progress=not quiet, checkpoint_dir=folder, resume=options.resume, strategy=strategy
     )
     if strategy is not None:
-        record["processes"] = processes_used(strategy)
+        record["processes"] = {"number": strategy.processes, "memory": [asdict(row) for row in strategy.memory]}
     if not first:
         return
     if out is not None:

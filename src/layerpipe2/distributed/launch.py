@@ -22,7 +22,7 @@ from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from layerpipe2.distributed import follow
-from layerpipe2.distributed.health.agreement import check_agreement, standard_facts
+from layerpipe2.distributed.health.agreement import check_agreement, code_and_versions
 from layerpipe2.distributed.health.bulletin import Bulletin
 from layerpipe2.distributed.outputs import Outputs
 from layerpipe2.distributed.store import host_store, join_store
@@ -70,7 +70,7 @@ def launch(job: Launch) -> None:
     else:
         store = join_store(job.host, job.port, job.timeout_s)
     nodes = PrefixStore("layerpipe2/nodes", store)
-    check_agreement(nodes, job.node_rank, job.nodes, standard_facts(), job.timeout_s, member="node")
+    check_agreement(nodes, job.node_rank, job.nodes, code_and_versions(), job.timeout_s, member="node")
     bulletin = Bulletin(job.host, store.port, job.node_rank, job.nodes)
     outputs = Outputs()
     agent = _Agent(_spec(job, store.port), outputs, bulletin)

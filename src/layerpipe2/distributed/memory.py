@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 from torch import Tensor
 
-from layerpipe2.distributed.process_stage import LocalStage
+from layerpipe2.distributed.process_stage import ProcessStage
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class StageMemory:
         delay: in updates.
         parameters: the latest weights, once.
         optimizer: state of its optimizer, such as momentum buffers.
-        activations: most that autograd kept for mini-batches in flight (:attr:`LocalStage.peak_bytes`).
+        activations: most that autograd kept for mini-batches in flight (:attr:`ProcessStage.peak_bytes`).
         history: delay line or averages of the weight history, padding to 64 elements per parameter included.
         checkpoint: most that was kept at an epoch's end so that a full pipeline can be saved.
     """
@@ -35,7 +35,7 @@ class StageMemory:
     checkpoint: int = 0
 
     @classmethod
-    def of(cls, stage: LocalStage, rank: int, checkpoint: int = 0) -> StageMemory:
+    def of(cls, stage: ProcessStage, rank: int, checkpoint: int = 0) -> StageMemory:
         """Of a stage that has trained for more than ``delay`` updates.
 
         Not in it: a copy of the stage's weights while it makes an update or recalls others, and messages under way.

@@ -36,7 +36,7 @@ class Flight:
     bytes: int
 
 
-class LocalStage:
+class ProcessStage:
     """Stage ``index`` of the pipeline.
 
     Args:

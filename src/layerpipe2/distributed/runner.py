@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from layerpipe2.distributed.data_feed import Ahead, Feed
-from layerpipe2.distributed.facts import facts, fingerprint
+from layerpipe2.distributed.data_loading import FirstStageLoader, ReadAhead
+from layerpipe2.distributed.endpoint import Endpoint
+from layerpipe2.distributed.health.agreement import fingerprint, training_settings
 from layerpipe2.distributed.links import Inbox, Outbox
-from layerpipe2.distributed.process_stage import LocalStage
-from layerpipe2.distributed.worker_loop import Batch, Neighbours, Program
+from layerpipe2.distributed.memory import StageMemory
+from layerpipe2.distributed.process_group import ProcessGroup
+from layerpipe2.distributed.process_stage import ProcessStage
+from layerpipe2.distributed.timeline import Timeline
+from layerpipe2.distributed.worker_loop import Batch, Neighbours, WorkerLoop
+from layerpipe2.engine.execution import Execution, StagedModule
 from layerpipe2.engine.layout import trainable
 from layerpipe2.engine.random_streams import RandomStream
-from layerpipe2.engine.simulation import Execution, made_optimizer
 from layerpipe2.engine.step_limit import StepLimit
 from layerpipe2.errors import UserError
 from layerpipe2.stages import check_stages
 
-if TYPE_CHECKING:
-    from layerpipe2.distributed.strategy import PipelineStrategy
-    from layerpipe2.engine.module import PipelinedModule
-
 _EVALUATION = {"val": 2, "test": 3}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What :class:`layerpipe2.distributed.strategy.PipelineStrategy` was asked for; it explains them."""
+
+    split_backward: bool
+    check_finite: bool
+    resumable: bool | None
+    timeline: Timeline | None
 
 
 class Runner(Execution):
@@ -35,22 +47,28 @@ class Runner(Execution):
 
     Args:
         module: the whole network; the stages of other processes are dropped from it.
-        strategy: knows the rank, the other processes and which stages are whose.
+        mine: numbers of the stages of this process.
+        group: the processes.
+        endpoint: makes links to the neighbours.
+        options: how to train.
     """
 
-    def __init__(self, module: PipelinedModule, strategy: PipelineStrategy) -> None:
+    def __init__(
+        self, module: StagedModule, mine: list[int], group: ProcessGroup, endpoint: Endpoint, options: Options
+    ) -> None:
         super().__init__(module)
-        self.strategy = strategy
-        self.mine = strategy.stages_of(strategy.global_rank, module.delays.num_stages)
+        self.mine, self.group, self.options = mine, group, options
+        before = getattr(module, "execution", None)
+        self.network: str = before.network if isinstance(before, Runner) else ""
         if isinstance(module.stages, nn.ModuleList):
             check_stages(list(module.stages))
-            strategy.network = fingerprint(module.stages)
-            module.stages = nn.ModuleDict({str(k): module.stages[k] for k in self.mine})  # type: ignore[assignment]
+            self.network = fingerprint(module.stages)  # of the whole one: other processes' stages are dropped
+            module.stages = nn.ModuleDict({str(k): module.stages[k] for k in mine})  # type: ignore[assignment]
         self.stages: dict[int, nn.Module] = {int(k): stage for k, stage in module.stages.items()}  # type: ignore[operator]
-        self.program: Program | None = None
+        self.loop: WorkerLoop | None = None
         self._evaluation: dict[str, tuple[Inbox | None, Outbox | None]] = {}
-        self._endpoint = strategy.endpoint()
-        self._ahead: Ahead | None = None
+        self._endpoint = endpoint
+        self._ahead: ReadAhead | None = None
         self._epoch = 0
 
     @property
@@ -80,12 +98,8 @@ class Runner(Execution):
         A process without such a stage gets one that moves nothing: by its steps the ``Trainer`` counts the updates.
         """
         module = self.module
-        made = [
-            made_optimizer(module.make_optimizer, stage.parameters())
-            for k, stage in self.stages.items()
-            if self.trained[k]
-        ]
-        made = made or [made_optimizer(module.make_optimizer, [nn.Parameter(torch.zeros(1))])]
+        made = [module.optimizer_over(stage.parameters()) for k, stage in self.stages.items() if self.trained[k]]
+        made = made or [module.optimizer_over([nn.Parameter(torch.zeros(1))])]
         if module.make_scheduler is None:
             return made
         schedulers = [module.make_scheduler(optimizer) for optimizer in made]
@@ -97,70 +111,70 @@ class Runner(Execution):
     def start(self, resumed: Mapping[str, Any] | None) -> None:
         """Connect to the neighbours; lay the stages out; where a checkpoint left mini-batches in flight, rerun them."""
         module, trainer = self.module, self.module.trainer
-        self.strategy.agree(facts(module, self.strategy.network, self._optimizers()[0]))
+        self.group.agree(training_settings(module, self.network, self._optimizers()[0]))
         seed = module.stage_seed or 0
         stages = [
-            LocalStage(stage, k, module.delays.per_stage[k], module.history, optimizer, seed=seed,
-                       device=self.strategy.root_device, gradient_clip_norm=module.gradient_clip_norm,
-                       split_backward=self.strategy.split_backward)
+            ProcessStage(stage, k, module.delays.per_stage[k], module.history, optimizer, seed=seed,
+                       device=self.group.device, gradient_clip_norm=module.gradient_clip_norm,
+                       split_backward=self.options.split_backward)
             for (k, stage), optimizer in zip(self.stages.items(), self._given_optimizers(), strict=True)
         ]  # fmt: skip
         neighbours = Neighbours.of(self._endpoint, module.delays.per_stage, self.mine[0], self.mine[-1])
-        self.program = Program(
+        self.loop = WorkerLoop(
             stages,
             neighbours,
             self._next_batch,
             module.loss,
             self.totals["train"],
-            self.strategy.timeline,
-            check_finite=self.strategy.check_finite,
+            self.options.timeline,
+            check_finite=self.options.check_finite,
             resumable=self._resumable(),
         )
         done = 0
         if resumed is not None:
             done = int(resumed["done"])
-            for k, settled in zip(self.stages, self.program.settled, strict=True):
-                settled.load_state_dict(resumed["stages"][k], done, in_flight=not module.drain)
+            for k, snapshots in zip(self.stages, self.loop.snapshots, strict=True):
+                snapshots.load_state_dict(resumed["stages"][k], done, in_flight=not module.drain)
         self._batches = int(trainer.num_training_batches)
         self._epoch = trainer.current_epoch - 1
-        if self.strategy.is_global_zero:
+        if self.group.rank == 0:
             stream = None if module.drain else _stream_of_data(resumed)
-            self._ahead = Ahead(self._feed(), trainer.current_epoch, self._batches, self._prepared, stream)
+            self._ahead = ReadAhead(self._training_data(), trainer.current_epoch, self._batches, self._prepared, stream)
         if not module.drain:
-            self.program.start(self._remaining(), epoch=self._batches, done=done)
+            self.loop.start(self._remaining(), epoch=self._batches, done=done)
 
     def start_epoch(self) -> None:
         """Audit the next forward passes; with ``drain``, begin with an empty pipeline."""
-        program = self._running()
+        loop = self._running()
         self._epoch += 1
         if self._ahead is not None:
             self._ahead.forget(self._epoch)
-        for stage in program.stages:
+        for stage in loop.stages:
             stage.audit_next()
         if self.module.drain:
-            for stage in program.stages:
+            for stage in loop.stages:
                 stage.refill()
-            program.start(min(self._batches, self._remaining()), epoch=self._batches)
+            loop.start(min(self._batches, self._remaining()), epoch=self._batches)
 
     def train(self, batch: Any) -> None:
         """This process's share of one step."""
-        program = self._running()
-        self.strategy.watch.progress(program.done)
-        program.step()
+        loop = self._running()
+        self.group.watch.progress(loop.done)
+        loop.step()
         if not any(self.trained.values()):
             self._optimizers()[0].step()
 
     def start_evaluation(self) -> None:
         """Stages that have already seen later mini-batches show the buffers as of the last update."""
-        if self.program is None:
+        if self.loop is None:
             return
-        self.program.pause()
-        for settled in self.program.settled:
-            settled.exchange(self.program.done)
+        self.loop.pause()
+        for snapshots in self.loop.snapshots:
+            snapshots.swap_buffers(self.loop.done)
 
     def evaluate(self, phase: str, batch: Any) -> None:
         """Pass one mini-batch on; the last process adds up."""
-        self.strategy.watch.progress(self.program.done if self.program else 0)
+        self.group.watch.progress(self.loop.done if self.loop else 0)
         inbox, outbox = self._evaluation_links(phase)
         if inbox is None:
             x, y = batch
@@ -177,9 +191,10 @@ class Runner(Execution):
     def results(self, phase: str) -> dict[str, Tensor]:
         """The last process's means, in every process."""
         if phase == "val":
-            self.start_evaluation()  # the second exchange puts the buffers back
+            self.start_evaluation()  # the second swap puts the buffers back
+        means = {name: value.cpu() for name, value in self.totals[phase].take_means().items()}
         # By way of the host: a tensor of the last process's GPU would arrive on that GPU here.
-        return self.strategy.from_last({name: value.cpu() for name, value in self.totals[phase].drain().items()})
+        return self.group.broadcast(means, self.group.size - 1)
 
     def state_dict(self) -> dict[str, Any]:
         """Per stage, what its continuation needs.
@@ -187,31 +202,40 @@ class Runner(Execution):
         Raises:
             UserError: in the middle of an epoch, when mini-batches are in flight.
         """
-        program = self._running()
-        if program.done % self._batches and program.done < program.limit:
+        loop = self._running()
+        if loop.done % self._batches and loop.done < loop.limit:
             raise UserError("a pipeline of several processes saves at the end of an epoch only; drop "
                             "every_n_train_steps and the like, or give ModelCheckpoint(save_on_train_epoch_end=True) "
                             "where validation runs more often")  # fmt: skip
-        stages = {k: s.state_dict(program.done) for k, s in zip(self.stages, program.settled, strict=True)}
-        data = None if self._ahead is None else self._ahead.random(self._epoch + 1)
-        return {"stages": stages, "done": 0 if self.module.drain else program.done, "data": data}
+        stages = {k: s.state_dict(loop.done) for k, s in zip(self.stages, loop.snapshots, strict=True)}
+        data = None if self._ahead is None else self._ahead.random_state(self._epoch + 1)
+        return {"stages": stages, "done": 0 if self.module.drain else loop.done, "data": data}
+
+    def save_checkpoint(self, path: Path) -> None:
+        """The folder of all processes appears whole, by one rename; see :mod:`layerpipe2.distributed.checkpoint`."""
+        self.module.trainer.save_checkpoint(path)
+
+    def memory(self) -> list[StageMemory]:
+        """What each stage of this process holds."""
+        snapshots = self.loop.snapshots if self.loop else []
+        return [StageMemory.of(one.stage, self.group.rank, one.peak_bytes) for one in snapshots]
 
     def stop(self) -> None:
         """After training: the module and the random numbers are left as of the last update."""
-        program = self._running()
-        program.stop()
-        for settled in program.settled:
-            settled.stop(program.done)
-        random = self._ahead.random(self._epoch + 1) if self._ahead is not None else None
+        loop = self._running()
+        loop.stop()
+        for snapshots in loop.snapshots:
+            snapshots.restore(loop.done)
+        random = self._ahead.random_state(self._epoch + 1) if self._ahead is not None else None
         if random is not None:
             torch.set_rng_state(random[0])
 
-    def _running(self) -> Program:
-        assert self.program is not None, "training has not started"
-        return self.program
+    def _running(self) -> WorkerLoop:
+        assert self.loop is not None, "training has not started"
+        return self.loop
 
     def _resumable(self) -> bool:
-        wanted = self.strategy.resumable
+        wanted = self.options.resumable
         return bool(self.module.trainer.checkpoint_callbacks) if wanted is None else wanted
 
     def _remaining(self) -> float:
@@ -232,12 +256,13 @@ class Runner(Execution):
         wrapped, plain = self.module.optimizers(), self.module.optimizers(use_pl_optimizer=False)
         return [wrapped[0], *plain[1:]] if isinstance(wrapped, list) else [wrapped]  # type: ignore[index]
 
-    def _feed(self) -> Feed:
-        feed = self.module.trainer.train_dataloader
-        if not isinstance(feed, Feed):
-            raise UserError(f"training data are a {type(feed).__name__}; a pipeline of several processes takes one "
-                            "data loader")  # fmt: skip
-        return feed
+    def _training_data(self) -> FirstStageLoader:
+        data = self.module.trainer.train_dataloader
+        if not isinstance(data, FirstStageLoader):
+            raise UserError(
+                f"training data are a {type(data).__name__}; a pipeline of several processes takes one data loader"
+            )
+        return data
 
     def _next_batch(self) -> Batch:
         assert self._ahead is not None, "another process reads the data"
@@ -249,7 +274,7 @@ class Runner(Execution):
         trainer = self.module.trainer
         batch = trainer.precision_plugin.convert_input(batch)
         batch = self.module._on_before_batch_transfer(batch, dataloader_idx=0)
-        return self.strategy.batch_to_device(batch, dataloader_idx=0)
+        return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
     def _evaluation_links(self, phase: str) -> tuple[Inbox | None, Outbox | None]:
         if phase not in self._evaluation:

@@ -6,12 +6,9 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
-
-from layerpipe2.runs.records import write_text
 
 _CPU = torch.device("cpu")
 
@@ -74,8 +71,3 @@ def chrome_trace(events_of_rank: Sequence[Sequence[Event]]) -> str:
         for rank in range(len(events_of_rank))
     ]
     return json.dumps({"traceEvents": names + spans, "displayTimeUnit": "ms"})
-
-
-def write_chrome_trace(path: Path, events_of_rank: Sequence[Sequence[Event]]) -> None:
-    """Write :func:`chrome_trace` to ``path``."""
-    write_text(path, chrome_trace(events_of_rank))

@@ -21,8 +21,8 @@ from torch import Tensor
 from layerpipe2.distributed.endpoint import Endpoint
 from layerpipe2.distributed.health.finite import FiniteCheck
 from layerpipe2.distributed.links import Inbox, Outbox
-from layerpipe2.distributed.process_stage import LocalStage, local_loss
-from layerpipe2.distributed.settled import Settled
+from layerpipe2.distributed.process_stage import ProcessStage, local_loss
+from layerpipe2.distributed.snapshots import StageSnapshots
 from layerpipe2.distributed.timeline import Timeline
 from layerpipe2.engine.metrics import Totals
 from layerpipe2.engine.step import Loss
@@ -84,7 +84,7 @@ class Neighbours:
                 outbox.flush()
 
 
-class Program:
+class WorkerLoop:
     """The steps of one process.
 
     Args:
@@ -95,12 +95,12 @@ class Program:
         totals: where the last process adds up losses.
         timeline: takes time stamps, if wanted.
         check_finite: stop at the first activation, loss or gradient that is not finite.
-        resumable: keep what a checkpoint of a full pipeline needs; see :class:`Settled`.
+        resumable: keep what a checkpoint of a full pipeline needs; see :class:`StageSnapshots`.
     """
 
     def __init__(
         self,
-        stages: list[LocalStage],
+        stages: list[ProcessStage],
         neighbours: Neighbours,
         source: Callable[[], Batch],
         loss: Loss,
@@ -113,7 +113,7 @@ class Program:
         self.finite = FiniteCheck() if check_finite else None
         self.stages, self.neighbours, self.source, self.loss, self.totals = stages, neighbours, source, loss, totals
         self.timeline = timeline
-        self.settled = [Settled(stage, resumable=resumable) for stage in stages]
+        self.snapshots = [StageSnapshots(stage, resumable=resumable) for stage in stages]
         self.done = self.started = 0
         self.epoch = 1
         self.limit: float = 0
@@ -134,12 +134,12 @@ class Program:
         for i, stage in enumerate(self.stages):
             while self._forwarded[i] < min(self.limit, self.done + stage.delay + 1):
                 self._forward(i)
-                self.settled[i].take(self._forwarded[i])
+                self.snapshots[i].take(self._forwarded[i])
         backwards = list(reversed(list(enumerate(self.stages))))
         for i, stage in backwards:
             self._backward(i, stage)
         for i, stage in backwards:
-            self.settled[i].keep(self.done, epoch_end)
+            self.snapshots[i].keep_version(self.done, epoch_end)
             self._update(stage)
         if self._losses:  # counted in the epoch of the update, as the simulator does
             self.totals.add(*self._losses.popleft())
@@ -162,7 +162,7 @@ class Program:
             self.finite.finish()
 
     def stop(self) -> None:
-        """After the last step: nothing of this program is under way any more."""
+        """After the last step: nothing of this loop is under way any more."""
         self.pause()
         self.neighbours.flush()
 
@@ -171,7 +171,7 @@ class Program:
         with self._span("wait", stage, batch):
             x, *targets = self._arrived[i].popleft() if i else self._incoming()
         last = i == len(self.stages) - 1 and self.neighbours.activations_out is None
-        with self._span("forward", stage, batch), self.settled[i].as_of(batch):
+        with self._span("forward", stage, batch), self.snapshots[i].as_of(batch):
             outputs, loss = stage.forward(x, local_loss(self.loss, targets[0]) if last else None)
         self._check(loss if loss is not None else outputs, "output", stage, batch)
         if loss is not None:
@@ -182,7 +182,7 @@ class Program:
             self.neighbours.activations_out.send(outputs, *targets)
         self._forwarded[i] += 1
 
-    def _backward(self, i: int, stage: LocalStage) -> None:
+    def _backward(self, i: int, stage: ProcessStage) -> None:
         gradient = self._gradient if i + 1 < len(self.stages) else None
         inbox = self.neighbours.gradients_in if i + 1 == len(self.stages) else None
         if inbox is not None:
@@ -195,12 +195,12 @@ class Program:
         if outbox is not None:  # also if there is none, as for integers: the neighbour waits for a message
             outbox.send(*([] if self._gradient is None else [self._gradient]))
 
-    def _update(self, stage: LocalStage) -> None:
+    def _update(self, stage: ProcessStage) -> None:
         with self._span("weights", stage, self.done):
             stage.finish_backward()
             stage.update()
 
-    def _check(self, value: Tensor | None, what: str, stage: LocalStage, batch: int) -> None:
+    def _check(self, value: Tensor | None, what: str, stage: ProcessStage, batch: int) -> None:
         if self.finite is not None and value is not None:
             self.finite.note(value, f"stage {stage.index} diverged at mini-batch {batch}: its {what}")
 
@@ -208,5 +208,5 @@ class Program:
         inbox = self.neighbours.activations_in
         return list(self.source()) if inbox is None else inbox.receive()
 
-    def _span(self, what: str, stage: LocalStage, batch: int) -> Any:
+    def _span(self, what: str, stage: ProcessStage, batch: int) -> Any:
         return nullcontext() if self.timeline is None else self.timeline.span(what, stage.index, batch, stage.device)

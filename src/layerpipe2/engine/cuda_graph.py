@@ -14,7 +14,7 @@ from layerpipe2.engine.step import Loss, PipelineEngine
 _EAGER_STEPS = 3
 
 
-def obstacle(optimizer: Optimizer) -> str | None:
+def why_not_capturable(optimizer: Optimizer) -> str | None:
     """Why a step with this optimizer can't be captured, with the remedy; ``None`` if it can."""
     for group in optimizer.param_groups:
         if not group.get("fused"):
@@ -24,13 +24,13 @@ def obstacle(optimizer: Optimizer) -> str | None:
     return None
 
 
-def constants(optimizer: Optimizer) -> list[dict[str, Any]]:
+def _captured_settings(optimizer: Optimizer) -> list[dict[str, Any]]:
     """Per group, the settings that a captured step holds as numbers: all but the learning rate."""
     return [{name: group[name] for name in group if name not in ("params", "lr", "initial_lr")}
             for group in optimizer.param_groups]  # fmt: skip
 
 
-class GraphedStep:
+class CapturedStep:
     """:meth:`PipelineEngine.train_step` on CUDA, captured once and replayed; same arithmetic, same results.
 
     Three kinds of steps run eagerly: the first ones, batches of another shape than the captured one (the last, smaller
@@ -41,7 +41,7 @@ class GraphedStep:
     Args:
         engine: the pipeline, on a CUDA device.
         loss: ``loss(outputs, targets)`` -> scalar.
-        optimizer: over the pipeline's parameters, without an :func:`obstacle`.
+        optimizer: over the pipeline's parameters, without a reason in :func:`why_not_capturable`.
     """
 
     def __init__(self, engine: PipelineEngine, loss: Loss, optimizer: Optimizer) -> None:
@@ -53,7 +53,7 @@ class GraphedStep:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: tuple[Tensor, Tensor] | None = None
         self._results: tuple[Tensor, Tensor] | None = None
-        self._constants: list[dict[str, Any]] = []
+        self._settings: list[dict[str, Any]] = []
 
     def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """One mini-batch: (B, ...) inputs and targets -> loss (scalar) and outputs, valid until the next step."""
@@ -79,7 +79,7 @@ class GraphedStep:
         return results
 
     def _capture(self, x: Tensor, y: Tensor) -> None:
-        self._constants = constants(self.optimizer)
+        self._settings = _captured_settings(self.optimizer)
         self._inputs = (x.clone(memory_format=torch.preserve_format), y.clone())
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
@@ -87,6 +87,6 @@ class GraphedStep:
         self._graph = graph
 
     def _fits(self, x: Tensor, y: Tensor) -> bool:
-        if self._constants != constants(self.optimizer):
+        if self._settings != _captured_settings(self.optimizer):
             return False
         return self._inputs is not None and self._inputs[0].shape == x.shape and self._inputs[1].shape == y.shape

@@ -27,7 +27,7 @@ class Totals:
             self._correct = correct if self._correct is None else self._correct + correct
             self._targets += targets.numel()
 
-    def drain(self) -> dict[str, Tensor]:
+    def take_means(self) -> dict[str, Tensor]:
         """``loss`` and, for classes, ``accuracy`` (fraction) over all batches added; starts anew."""
         means = {} if self._loss is None else {"loss": self._loss / self._samples}
         if self._correct is not None:

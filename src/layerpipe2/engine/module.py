@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.trainer.states import TrainerFn
@@ -14,13 +13,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from layerpipe2.delays import Delays
-from layerpipe2.engine.simulation import COMPUTE_DTYPES, Execution, Simulation
-from layerpipe2.engine.step import Loss, PipelineEngine
+from layerpipe2.engine.execution import COMPUTE_DTYPES, Execution, StagedModule
+from layerpipe2.engine.simulation import Simulation
+from layerpipe2.engine.step import Loss, PipelineEngine, check_pipeline
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
 
 
-class PipelinedModule(pl.LightningModule):
+class PipelinedModule(StagedModule):
     """Trains ``stages`` with delayed gradients; validates, tests, predicts and saves the latest weights.
 
     A batch is a pair ``(x, y)``. Per epoch it logs ``train_loss``, ``val_loss``, ``test_loss`` and, where the targets
@@ -89,14 +89,20 @@ class PipelinedModule(pl.LightningModule):
         self.loss, self.drain, self.precision = loss, drain, precision
         self.gradient_clip_norm = gradient_clip_norm
         self.stage_seed, self.cuda_graph = stage_seed, cuda_graph
+        check_pipeline(list(self.stages), delays, COMPUTE_DTYPES[precision])
         self.execution: Execution = Simulation(self)
         self._resumed: dict[str, Any] | None = None
         self._epoch_ended, self._end_is_due = True, False
 
     @property
     def engine(self) -> PipelineEngine:
-        """The simulated pipeline; it is built anew when training starts."""
-        assert isinstance(self.execution, Simulation), "a pipeline of several processes has no common engine"
+        """The simulated pipeline, laid out anew by every training.
+
+        Raises:
+            UserError: before training, and where the stages run in several processes.
+        """
+        if not isinstance(self.execution, Simulation):
+            raise UserError("a pipeline of several processes has no common engine; each process has its own stages")
         return self.execution.engine
 
     def setup(self, stage: str) -> None:
@@ -108,8 +114,10 @@ class PipelinedModule(pl.LightningModule):
     def forward(self, x: Tensor) -> Tensor:
         """The network with its latest weights: (B, ...) -> outputs."""
         if not isinstance(self.stages, nn.ModuleList):
-            raise UserError("this process has some of the stages only; it trains, validates and tests with the other "
-                            "processes, but can't predict")  # fmt: skip
+            raise UserError(
+                "this process has some of the stages only; it trains, validates and tests with the other processes, "
+                "but can't predict"
+            )
         for stage in self.stages:
             x = stage(x)
         return x
@@ -135,12 +143,11 @@ class PipelinedModule(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """One mini-batch through the pipeline; with ``drain``, an epoch's first one finds it empty."""
         if batch_idx == 0:  # not in on_train_epoch_start, which Lightning leaves out after some resumes
-            self.execution.totals["train"].drain()
+            self.execution.totals["train"].take_means()
             self.execution.start_epoch()
-        if (
-            self._end_is_due and batch_idx == 0
-        ):  # saved behind the last mini-batch, from where Lightning goes on without
-            self._step_epoch_scheduler()  # the hooks of that epoch's end
+        if self._end_is_due and batch_idx == 0:
+            # The checkpoint was written behind an epoch's last mini-batch: Lightning leaves out that epoch's end.
+            self._step_epoch_scheduler()
         self._epoch_ended = self._end_is_due = False
         self.execution.train(batch)
         if self.make_scheduler is not None and self.scheduler_interval == "step":

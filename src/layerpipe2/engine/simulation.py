@@ -2,94 +2,37 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-import torch
 from pytorch_lightning.utilities import rank_zero_info
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
-from layerpipe2.engine.cuda_graph import GraphedStep, obstacle
-from layerpipe2.engine.metrics import Totals
+from layerpipe2.engine.cuda_graph import CapturedStep, why_not_capturable
+from layerpipe2.engine.execution import COMPUTE_DTYPES, Execution, StagedModule
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.errors import UserError
-
-if TYPE_CHECKING:
-    from layerpipe2.engine.module import PipelinedModule
-
-COMPUTE_DTYPES = {"native": None, "bf16": torch.bfloat16}
-
-
-def made_optimizer(
-    make: Callable[[Iterable[nn.Parameter]], Optimizer], parameters: Iterable[nn.Parameter]
-) -> Optimizer:
-    """The user's optimizer over ``parameters``, which ``make`` may walk more than once.
-
-    Raises:
-        UserError: if ``make`` returns something else.
-    """
-    optimizer = make(list(parameters))
-    if not isinstance(optimizer, Optimizer):
-        raise UserError(f"optimizer returned a {type(optimizer).__name__}; it must return a torch.optim optimizer")
-    return optimizer
-
-
-class Execution(ABC):
-    """Where and in which order the stages of ``module`` run; chosen by the ``Trainer``'s strategy."""
-
-    def __init__(self, module: PipelinedModule) -> None:
-        self.module = module
-        self.totals = {phase: Totals() for phase in ("train", "val", "test")}
-
-    @abstractmethod
-    def check(self) -> None:
-        """Refuse a ``Trainer`` that this execution can't work with.
-
-        Raises:
-            UserError: saying what to change.
-        """
-
-    @abstractmethod
-    def optimizers(self) -> Any:
-        """What Lightning's ``configure_optimizers`` returns."""
-
-    @abstractmethod
-    def start(self, resumed: Mapping[str, Any] | None) -> None:
-        """Lay the pipeline out on the training device, full of the initial weights or as a checkpoint left it."""
-
-    @abstractmethod
-    def start_epoch(self) -> None:
-        """Before an epoch's first mini-batch."""
-
-    @abstractmethod
-    def train(self, batch: Any) -> None:
-        """One update of every stage."""
-
-    @abstractmethod
-    def evaluate(self, phase: str, batch: Any) -> None:
-        """Loss and accuracy of the latest weights, added to the totals of ``phase``."""
-
-    def start_evaluation(self) -> None:  # noqa: B027 - nothing to prepare by default
-        """Before the first mini-batch of a validation or test."""
-
-    @abstractmethod
-    def state_dict(self) -> dict[str, Any]:
-        """What a bit-exact continuation needs beside weights and optimizer."""
-
-    def results(self, phase: str) -> dict[str, Tensor]:
-        """Means over all mini-batches of ``phase`` since the last call, the same in every process."""
-        return self.totals[phase].drain()
 
 
 class Simulation(Execution):
     """The delayed training step of :mod:`layerpipe2.engine.step`, in one process."""
 
-    def __init__(self, module: PipelinedModule) -> None:
+    def __init__(self, module: StagedModule) -> None:
         super().__init__(module)
-        self.engine = self._build()
-        self._graphed: GraphedStep | None = None
+        self._engine: PipelineEngine | None = None
+        self._captured: CapturedStep | None = None
+
+    @property
+    def engine(self) -> PipelineEngine:
+        """The pipeline of the training that is under way, or of the last one.
+
+        Raises:
+            UserError: before training.
+        """
+        if self._engine is None:
+            raise UserError("the pipeline is laid out when training starts; call fit() first, or make a PipelineEngine")
+        return self._engine
 
     def check(self) -> None:
         """One device, no autocast."""
@@ -108,17 +51,17 @@ class Simulation(Execution):
     def optimizers(self) -> Any:
         """One optimizer and, if there is one, the scheduler."""
         module = self.module
-        optimizer = made_optimizer(module.make_optimizer, module.stages.parameters())
+        optimizer = module.optimizer_over(module.stages.parameters())
         if module.make_scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": module.make_scheduler(optimizer)}
 
     def start(self, resumed: Mapping[str, Any] | None) -> None:
-        """A new engine, since the parameters may have moved."""
-        self.engine = self._build()
-        if resumed is not None:
-            self.engine.load_state_dict(resumed["engine"])
-        self._graphed = self._make_graphed()
+        """A new engine: only now the parameters are where they stay."""
+        self._engine = self._build()
+        if resumed is not None and resumed["engine"] is not None:
+            self._engine.load_state_dict(resumed["engine"])
+        self._captured = self._capture()
 
     def start_epoch(self) -> None:
         """Audit the first forward pass; with ``drain``, empty the pipeline."""
@@ -139,8 +82,14 @@ class Simulation(Execution):
         self.totals[phase].add(self.module.loss(outputs, y), outputs, y)
 
     def state_dict(self) -> dict[str, Any]:
-        """Delay lines and history states."""
-        return {"engine": self.engine.state_dict()}
+        """Delay lines and history states; ``None`` before training, when there are none."""
+        return {"engine": self._engine and self._engine.state_dict()}
+
+    def save_checkpoint(self, path: Path) -> None:
+        """Write a file beside it, then rename."""
+        temporary = path.with_suffix(".tmp")
+        self.module.trainer.save_checkpoint(temporary)
+        temporary.replace(path)
 
     def _build(self) -> PipelineEngine:
         module = self.module
@@ -153,25 +102,25 @@ class Simulation(Execution):
             stage_seed=module.stage_seed,
         )
 
-    def _make_graphed(self) -> GraphedStep | None:
+    def _capture(self) -> CapturedStep | None:
         module = self.module
         if not module.cuda_graph or module.device.type != "cuda":
             return None
         optimizer = module.optimizers(use_pl_optimizer=False)
-        reason = obstacle(optimizer)  # type: ignore[arg-type]
+        reason = why_not_capturable(optimizer)  # type: ignore[arg-type]
         if module.stage_seed is not None:
             reason = "stage_seed changes generators between stages: leave it out"
         if reason is not None:
             rank_zero_info(f"layerpipe2: no CUDA graph, training is several times slower: {reason}")
             return None
-        return GraphedStep(self.engine, module.loss, optimizer)  # type: ignore[arg-type]
+        return CapturedStep(self.engine, module.loss, optimizer)  # type: ignore[arg-type]
 
     def _step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         optimizer: Any = self.module.optimizers()
-        if self._graphed is None:
+        if self._captured is None:
             return self.engine.train_step(x, y, self.module.loss, optimizer)
         # The graph contains the optimizer's step; Lightning counts steps in these two callbacks of its wrapper.
         optimizer._on_before_step()
-        results = self._graphed(x, y)
+        results = self._captured(x, y)
         optimizer._on_after_step()
         return results

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from layerpipe2.engine.layout import Slot, batchnorm_parameters, check_trainable, trainable
 from layerpipe2.engine.saved_weights import Region, as_bytes, changed_in_forward, storage_of
-from layerpipe2.engine.swap import Swap
+from layerpipe2.engine.swap import ParameterSwap
 from layerpipe2.engine.weights import DelayedWeights
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
@@ -44,7 +44,7 @@ class DelayedStage(DelayedWeights):
         self._frozen = self._cast_frozen(stage, compute_dtype)
         self._frozen_versions: list[int] = []
         self._trainable = {p: trainable(p) for p in stage.parameters()}
-        self._stage, self._swap = stage, Swap(stage, self.leaves | self._frozen, index)
+        self._stage, self._swap = stage, ParameterSwap(stage, self.leaves | self._frozen)
         # cuDNN's recurrent backward reads a packed copy of the weights, which can't be exchanged.
         self._recurrent = bool(self.exchanged) and any(isinstance(m, nn.RNNBase) for m in stage.modules())
         self.refill()

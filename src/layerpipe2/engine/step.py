@@ -22,10 +22,11 @@ from torch.optim import Optimizer
 
 from layerpipe2.delays import Delays
 from layerpipe2.engine.audit import Audit
-from layerpipe2.engine.layout import trainable
+from layerpipe2.engine.layout import Layout, trainable
 from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.engine.saved_weights import SavedWeights, check_intercepted
 from layerpipe2.engine.stage import DelayedStage
+from layerpipe2.engine.swap import check_replaceable
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
 from layerpipe2.stages import check_stages
@@ -37,6 +38,31 @@ def update_rates(optimizer: Optimizer | Any) -> dict[nn.Parameter, float | Tenso
     """Parameter -> learning rate of its group, negative where the optimizer maximizes: ``u = rate * gradient``."""
     signs = [(group, -1 if group.get("maximize") else 1) for group in optimizer.param_groups]
     return {p: sign * group["lr"] for group, sign in signs for p in group["params"]}
+
+
+def check_pipeline(stages: Sequence[nn.Module], delays: Delays, compute_dtype: torch.dtype | None) -> None:
+    """Refuse what no :class:`PipelineEngine` can train; no memory is taken.
+
+    Raises:
+        UserError: if the delays do not fit the stages, or a stage cannot be laid out.
+    """
+    check_stages(stages)
+    if len(stages) != delays.num_stages:
+        raise UserError(
+            f"there are {delays.num_stages} delays but the network has {len(stages)} stages; give one delay per stage"
+        )
+    for k in _with_compute_weights(stages, delays, compute_dtype):
+        Layout.of(stages[k], k)
+        check_replaceable(stages[k], k)
+
+
+def _with_compute_weights(stages: Sequence[nn.Module], delays: Delays, compute_dtype: torch.dtype | None) -> list[int]:
+    """Numbers of the stages that don't run forward with their parameters themselves."""
+    return [
+        k
+        for k, (stage, delay) in enumerate(zip(stages, delays.per_stage, strict=True))
+        if (delay or compute_dtype) and any(trainable(p) for p in stage.parameters())
+    ]
 
 
 class PipelineEngine:
@@ -67,12 +93,7 @@ class PipelineEngine:
         gradient_clip_norm: float | None = None,
         stage_seed: int | None = None,
     ) -> None:
-        check_stages(stages)
-        if len(stages) != delays.num_stages:
-            raise UserError(
-                f"there are {delays.num_stages} delays but the network has {len(stages)} stages; "
-                "give one delay per stage"
-            )
+        check_pipeline(stages, delays, compute_dtype)
         self.stages = list(stages)
         self.delays = delays
         self.history = history
@@ -80,10 +101,10 @@ class PipelineEngine:
         self.gradient_clip_norm = gradient_clip_norm
         device = next((p.device for stage in stages for p in stage.parameters()), torch.device("cpu"))
         self.step_count = torch.zeros(1, dtype=torch.int64, device=device)
-        self.delayed: dict[int, DelayedStage] = {}
-        for k, (stage, delay) in enumerate(zip(stages, delays.per_stage, strict=True)):
-            if (delay or compute_dtype) and any(trainable(p) for p in stage.parameters()):
-                self.delayed[k] = DelayedStage(stage, k, delay, history, compute_dtype)
+        self.delayed = {
+            k: DelayedStage(stages[k], k, delays.per_stage[k], history, compute_dtype)
+            for k in _with_compute_weights(stages, delays, compute_dtype)
+        }
         seeded = range(len(self.stages) if stage_seed is not None else 0)
         self._streams = {k: RandomStream(stage_seed or 0, k, device) for k in seeded}
         self._saved = SavedWeights([r for s in self.delayed.values() for r in s.exchanged])

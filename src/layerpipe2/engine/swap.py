@@ -12,7 +12,19 @@ from torch import nn
 from layerpipe2.errors import UserError
 
 
-class Swap:
+def check_replaceable(stage: nn.Module, index: int) -> None:
+    """Refuse a module whose parameters can't be replaced.
+
+    Raises:
+        UserError: naming the stage, if it holds a compiled TorchScript module.
+    """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in stage.modules()):
+        raise UserError(
+            f"stage {index} holds a TorchScript module, whose weights can't be delayed; give the original nn.Module"
+        )
+
+
+class ParameterSwap:
     """Every place in ``stage`` that holds one of ``replacements``' parameters.
 
     The user's own module runs, so its hooks, buffers, modes and Python state work as ever. ``nn.RNNBase`` computes with
@@ -21,18 +33,11 @@ class Swap:
     Args:
         stage: the module.
         replacements: parameter -> what stands for it while :meth:`active`.
-        index: number of the stage, for messages.
-
-    Raises:
-        UserError: on a compiled TorchScript module, whose parameters can't be replaced.
     """
 
-    def __init__(self, stage: nn.Module, replacements: Mapping[nn.Parameter, nn.Parameter], index: int) -> None:
+    def __init__(self, stage: nn.Module, replacements: Mapping[nn.Parameter, nn.Parameter]) -> None:
         self._places: list[tuple[Any, Any, nn.Parameter, nn.Parameter]] = []
         for module in stage.modules():
-            if isinstance(module, torch.jit.ScriptModule):
-                raise UserError(f"stage {index} holds a TorchScript module, whose weights can't be delayed; "
-                                "give the original nn.Module")  # fmt: skip
             for name, parameter in module._parameters.items():
                 if parameter is not None and parameter in replacements:
                     self._places.append((module._parameters, name, parameter, replacements[parameter]))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from layerpipe2.distributed.process_stage import LocalStage
+from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
 from layerpipe2.planning import StageWork, Work, measure
@@ -64,7 +64,7 @@ def profile(
 
 
 class _Part(Protocol):
-    """A unit that takes its turn in a training step; ``distributed.process_stage.LocalStage`` is one."""
+    """A unit that takes its turn in a training step; ``distributed.process_stage.ProcessStage`` is one."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]: ...
     def backward(self, gradient: Tensor | None) -> Tensor | None: ...
@@ -105,7 +105,7 @@ def _part(index: int, unit: nn.Module, make: MakeOptimizer | None, history: Weig
     optimizer = make(parameters) if make is not None and parameters else None
     if history is None:
         return _Plain(unit, index, optimizer)
-    return LocalStage(unit, index, _DELAY, history, optimizer, seed=0)
+    return ProcessStage(unit, index, _DELAY, history, optimizer, seed=0)
 
 
 def _step(parts: Sequence[_Part], x: Tensor) -> _Times:

@@ -6,13 +6,14 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from tqdm import tqdm
 
+from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.errors import UserError
 
 METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
@@ -86,13 +87,8 @@ class LastCheckpoint(Checkpoint):
         self.path = path
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Replace the last epoch's file; a pipeline of several processes replaces its folder by itself."""
-        if hasattr(trainer.strategy, "processes"):
-            trainer.save_checkpoint(self.path)
-            return
-        temporary = self.path.with_suffix(".tmp")
-        trainer.save_checkpoint(temporary)
-        temporary.replace(self.path)
+        """Replace the last epoch's one."""
+        cast(PipelinedModule, pl_module).execution.save_checkpoint(self.path)
 
 
 class EpochProgress(Callback):

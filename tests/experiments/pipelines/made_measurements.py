@@ -3,7 +3,7 @@
 import json
 
 from experiments.pipelines.writing import machine
-from layerpipe2.distributed.timeline import Event, write_chrome_trace
+from layerpipe2.distributed.timeline import Event, chrome_trace
 from paper_figures.pipelines.claims import claims
 from paper_figures.pipelines.records import load
 
@@ -84,7 +84,7 @@ def write(folder, speeds=SPEEDS, quick=False, load=0.0, **changes):
               "exact": ticks(100, 0.5)}  # fmt: skip
     names = {variant: f"traces/even-{variant.replace('/', '-')}.json" for variant in traces}
     for variant, path in names.items():
-        write_chrome_trace(folder / path, traces[variant])
+        (folder / path).write_text(chrome_trace(traces[variant]))
     common = {"options": options, "provenance": where}
     guesses = {"plain": 1.0, "async/stash": 1.95, "async/ema-window": 1.95, "gpipe/2": 1.33, "exact": 1.0}
     main = common | {

@@ -9,17 +9,22 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+import torch
+from torch import nn
 from torch.distributed import DistError, PrefixStore, Store  # type: ignore[attr-defined]
+from torch.optim import Optimizer
 
 from layerpipe2.distributed.store import Notice, first_line
+from layerpipe2.engine.execution import StagedModule
 from layerpipe2.errors import UserError
+from layerpipe2.history import WeightHistory
 from layerpipe2.provenance import versions
 
 _POLL_S = 0.05
 _LINGER_S = 3.0
 
 
-def standard_facts() -> dict[str, str]:
+def code_and_versions() -> dict[str, str]:
     """What must be equal on every rank whatever is trained: the package's code and the versions."""
     return {"code of layerpipe2": package_hash(), **{f"version of {k}": str(v) for k, v in versions().items()}}
 
@@ -34,10 +39,29 @@ def package_hash(package: Path = Path(__file__).parents[2]) -> str:
     return digest.hexdigest()[:12]
 
 
+def training_settings(module: StagedModule, network: str, optimizer: Optimizer) -> dict[str, str]:
+    """What must be equal for one training; ``network`` is its :func:`fingerprint`, ``optimizer`` that of any stage."""
+    trainer = module.trainer
+    return {
+        "network": network,
+        "delays": str(module.delays.per_stage),
+        "weight history": _method(module.history),
+        **{f"optimizer's {name}": str(value) for name, value in optimizer.defaults.items()},
+        "drain, clipping, seed of the stages": f"{module.drain}, {module.gradient_clip_norm}, {module.stage_seed}",
+        "mini-batches": f"{trainer.num_training_batches} for {trainer.max_epochs} epochs",
+    }
+
+
+def fingerprint(stages: nn.Module) -> str:
+    """Names, shapes and types of all weights, in short."""
+    shapes = [(name, tuple(value.shape), str(value.dtype)) for name, value in stages.state_dict().items()]
+    return hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]
+
+
 def check_agreement(
-    store: Store, rank: int, world_size: int, facts: Mapping[str, str], timeout_s: float, member: str = "rank"
+    store: Store, rank: int, world_size: int, settings: Mapping[str, str], timeout_s: float, member: str = "rank"
 ) -> None:
-    """Wait until all ranks have posted their facts; refuse to go on unless all are equal to rank 0's.
+    """Wait until all ranks have posted their settings; refuse to go on unless all are equal to rank 0's.
 
     Every rank raises the same error. Rank 0 leaves last, in case it serves the store.
 
@@ -45,38 +69,38 @@ def check_agreement(
         store: the ranks' common store; used by this thread only.
         rank: this process's rank.
         world_size: number of ranks, as this rank knows it.
-        facts: name -> value, such as :func:`standard_facts`, the configuration's fields, the stages of every rank.
+        settings: name -> value, such as :func:`code_and_versions` and :func:`training_settings`.
         timeout_s: how long to wait for ranks that haven't come.
         member: what has a "rank" here, as a word; launchers agree as nodes.
 
     Raises:
         UserError: naming the rank that never came, or the rank, the fact and both values that differ.
     """
-    verdict: str | None
-    facts = {f"number of {member}s": str(world_size), **facts}
+    reason: str | None
+    settings = {f"number of {member}s": str(world_size), **settings}
     notice, came = Notice(store), [rank]
     try:
-        board = PrefixStore(f"layerpipe2/facts/{store.add(f'layerpipe2/agreements/{rank}', 1)}", store)
-        board.set(str(rank), json.dumps(facts))
+        board = PrefixStore(f"layerpipe2/settings/{store.add(f'layerpipe2/agreements/{rank}', 1)}", store)
+        board.set(str(rank), json.dumps(settings))
         missing = _wait(board, notice, world_size, timeout_s, came)
         if missing:
-            verdict = f"{member} {missing} never came: no sign of it for {timeout_s:g} s; start it, or see its output"
+            reason = f"{member} {missing} never came: no sign of it for {timeout_s:g} s; start it, or see its output"
         else:
-            verdict = _difference([json.loads(board.get(str(r))) for r in sorted(came)], member)
-        if verdict is None:
+            reason = _difference([json.loads(board.get(str(r))) for r in sorted(came)], member)
+        if reason is None:
             return
-        verdict = notice.propose(verdict)
+        reason = notice.propose(reason)
         notice.acknowledge(str(rank))
         if rank == 0:
             notice.linger([str(r) for r in came], _LINGER_S)
     except DistError as error:
         missing = ", ".join(str(r) for r in range(world_size) if r not in came) or "no one"
-        verdict = f"{member} 0, with the store, is gone while {member} {missing} was awaited: {first_line(error)}"
-    raise UserError(verdict)
+        reason = f"{member} 0, with the store, is gone while {member} {missing} was awaited: {first_line(error)}"
+    raise UserError(reason)
 
 
 def _wait(board: Store, notice: Notice, world_size: int, timeout_s: float, came: list[int]) -> str:
-    """Wait for everybody's facts, as long as nobody gives up; fills ``came``. Returns those that are missing."""
+    """Wait for everybody's settings, as long as nobody gives up; fills ``came``. Returns those that are missing."""
     end = time.monotonic() + timeout_s
     while True:
         came.extend(r for r in range(world_size) if r not in came and board.check([str(r)]))
@@ -86,11 +110,11 @@ def _wait(board: Store, notice: Notice, world_size: int, timeout_s: float, came:
         time.sleep(_POLL_S)
 
 
-def _difference(all_facts: Sequence[Mapping[str, str]], member: str) -> str | None:
-    first = all_facts[0]
-    for rank, facts in enumerate(all_facts):
-        for name in [*first, *(name for name in facts if name not in first)]:
-            reference, value = first.get(name, "missing"), facts.get(name, "missing")
+def _difference(everybody: Sequence[Mapping[str, str]], member: str) -> str | None:
+    first = everybody[0]
+    for rank, settings in enumerate(everybody):
+        for name in [*first, *(name for name in settings if name not in first)]:
+            reference, value = first.get(name, "missing"), settings.get(name, "missing")
             if value != reference:
                 return (
                     f"{member} {rank} differs from {member} 0 in {name}: {_short(value)} against {_short(reference)}; "
@@ -101,3 +125,10 @@ def _difference(all_facts: Sequence[Mapping[str, str]], member: str) -> str | No
 
 def _short(value: str) -> str:
     return value if len(value) <= 60 else f"{value[:57]}..."
+
+
+def _method(history: WeightHistory) -> str:
+    """A weight history and its constants, such as the decays."""
+    state = history.init(torch.zeros(1), 3)
+    constants = [state[name].tolist() for name in history.constants if name in state]
+    return f"{type(history).__name__} of {history.consumes} {constants}"

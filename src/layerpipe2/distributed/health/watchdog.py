@@ -10,6 +10,7 @@ import time
 from torch.distributed import DistError, PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from layerpipe2.distributed.health.diagnosis import EVERYONE, Peers, Post
+from layerpipe2.distributed.health.watch import Watch
 from layerpipe2.distributed.store import Notice, agent_hosts_store, first_line, join_store, watch_count
 
 __all__ = ["EVERYONE", "Watchdog"]
@@ -19,7 +20,7 @@ _LINGER_S = 0.5  # beside two intervals: for the others to read the verdict
 _EXPLAIN_S = 2.0  # beside eight intervals: for the others to say why they went, or to be missed
 
 
-class Watchdog:
+class Watchdog(Watch):
     """Watches over all ranks from within this one, over its own connection to the store at ``host:port``.
 
     Every ``interval_s`` seconds it posts a beat, the main thread's step and the rank that it waits for, and reads the

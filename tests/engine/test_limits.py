@@ -271,5 +271,5 @@ def test_epoch_means_weigh_batches_by_their_size():
     totals = Totals()
     totals.add(torch.tensor(1.0), torch.eye(3), torch.tensor([0, 1, 2]))
     totals.add(torch.tensor(5.0), torch.eye(3)[:1], torch.tensor([2]))
-    assert {k: float(v) for k, v in totals.drain().items()} == {"loss": 2.0, "accuracy": 0.75}
-    assert totals.drain() == {}
+    assert {k: float(v) for k, v in totals.take_means().items()} == {"loss": 2.0, "accuracy": 0.75}
+    assert totals.take_means() == {}

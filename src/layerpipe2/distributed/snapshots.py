@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from layerpipe2.distributed.process_stage import LocalStage
+from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.errors import UserError
 
 
@@ -23,7 +23,7 @@ class _Snapshot(NamedTuple):
     stream: list[Tensor]
 
 
-class Settled:
+class StageSnapshots:
     """One stage's buffers and random stream as of any update, its last ``d`` weight versions as of an epoch's end.
 
     Args:
@@ -35,7 +35,7 @@ class Settled:
         peak_bytes: most bytes of versions that were kept.
     """
 
-    def __init__(self, stage: LocalStage, *, resumable: bool) -> None:
+    def __init__(self, stage: ProcessStage, *, resumable: bool) -> None:
         self.stage, self.resumable, self.peak_bytes = stage, resumable, 0
         self._taken: dict[int, _Snapshot] = {}
         self._versions: dict[int, Tensor] = {}
@@ -45,7 +45,7 @@ class Settled:
         """Right after every forward pass, ``forwarded`` in all."""
         self._taken[forwarded] = self._current()
 
-    def keep(self, update: int, epoch_end: int) -> None:
+    def keep_version(self, update: int, epoch_end: int) -> None:
         """Before ``update``: keep ``W(update)`` if a checkpoint after update ``epoch_end - 1`` needs it."""
         self._taken = {count: snapshot for count, snapshot in self._taken.items() if count > update}
         weights, delay = self.stage.weights, self.stage.delay
@@ -71,14 +71,14 @@ class Settled:
         yield
         weights.latest.copy_(latest)
 
-    def exchange(self, done: int) -> None:
+    def swap_buffers(self, done: int) -> None:
         """Swap the buffers with those as of ``done`` updates; a second call swaps them back."""
         snapshot = self._taken.get(done)
         if snapshot is not None:
             self._taken[done] = _Snapshot(self._current().buffers, snapshot.stream)
             self._put(snapshot.buffers)
 
-    def stop(self, done: int) -> None:
+    def restore(self, done: int) -> None:
         """After the last update, ``done`` in all: the module is left without traces of mini-batches in flight."""
         snapshot = self._taken.pop(done, None)
         if snapshot is not None:
@@ -93,12 +93,12 @@ class Settled:
         """
         weights = self.stage.weights
         if weights is not None and self.stage.in_flight and not (self.resumable or len(weights.line)):
-            raise UserError("the weights that a checkpoint of a full pipeline needs were not kept; give the Trainer a "
-                            "checkpoint callback, or PipelineStrategy(resumable=True)")  # fmt: skip
-        state: dict[str, Any] = {
-            "step": self.stage.step.clone(),
-            **(self._taken.get(done) or self._current())._asdict(),
-        }
+            raise UserError(
+                "the weights that a checkpoint of a full pipeline needs were not kept; give the Trainer a checkpoint "
+                "callback, or PipelineStrategy(resumable=True)"
+            )
+        snapshot = self._taken.get(done) or self._current()
+        state: dict[str, Any] = {"step": self.stage.step.clone(), **snapshot._asdict()}
         if weights is not None:
             state["weights"] = weights.state_dict() | {"line": self._line(done)}
         return state

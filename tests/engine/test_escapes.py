@@ -3,12 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from test_engine_limits import Weighted, engine, optimizer_of, train
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from layerpipe2 import Delays, UserError, make_history
 from layerpipe2.engine.step import PipelineEngine
+from tests.engine.test_limits import Weighted, engine, optimizer_of, train
 
 CHANGES = "stage 1 changes its weights in its forward pass"
 MADE = "stage 1 saves a tensor made from its weights"

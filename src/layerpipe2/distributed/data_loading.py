@@ -14,12 +14,12 @@ from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.errors import UserError
 
 
-class Feed:
+class FirstStageLoader:
     """Stands for a user's data loader in the ``Trainer`` of one process.
 
     Iterating gives the loader's mini-batches in the first process and their numbers in the others. While training, the
-    first process needs mini-batches earlier than the ``Trainer`` asks for them: it takes them from :class:`Ahead`, and
-    the ``Trainer`` counts.
+    first process needs mini-batches earlier than the ``Trainer`` asks for them: it takes them from
+    :class:`ReadAhead`, and the ``Trainer`` counts.
 
     Args:
         loader: the user's data loader; it must have a length.
@@ -33,8 +33,10 @@ class Feed:
         try:
             len(cast(Sized, loader))
         except TypeError:  # a DataLoader has a __len__ that fails if its data set has none
-            raise UserError(f"a {type(loader).__name__} without a length can't feed a pipeline of several processes, "
-                            "which must agree on the number of mini-batches; give it a __len__") from None  # fmt: skip
+            raise UserError(
+                f"a {type(loader).__name__} without a length can't feed a pipeline of several processes, which must "
+                "agree on the number of mini-batches; give it a __len__"
+            ) from None
         self.loader = loader
         self.reads = reads
 
@@ -46,7 +48,7 @@ class Feed:
         yield from self.loader if self.reads else range(len(self))
 
 
-class Ahead:
+class ReadAhead:
     """Mini-batches of epoch after epoch.
 
     What is random about them (a shuffled ``DataLoader``'s order, augmentation) may come from a stream of its own, which
@@ -55,7 +57,7 @@ class Ahead:
     loader with a generator of its own gives the same mini-batches in both.
 
     Args:
-        feed: from here on the ``Trainer`` sees numbers only.
+        data: read by this object from here on; the ``Trainer`` sees numbers only.
         first_epoch: its number, for samplers that shuffle by it.
         batches: mini-batches of an epoch.
         prepare: what becomes of each before it enters the first stage.
@@ -63,12 +65,17 @@ class Ahead:
     """
 
     def __init__(
-        self, feed: Feed, first_epoch: int, batches: int, prepare: Callable[[Any], Any], stream: RandomStream | None
+        self,
+        data: FirstStageLoader,
+        first_epoch: int,
+        batches: int,
+        prepare: Callable[[Any], Any],
+        stream: RandomStream | None,
     ) -> None:
-        feed.reads = False
-        self._loader, self._epoch, self._batches, self._prepare = feed.loader, first_epoch, batches, prepare
+        data.reads = False
+        self._loader, self._epoch, self._batches, self._prepare = data.loader, first_epoch, batches, prepare
         self._stream = stream
-        self._begins: dict[int, Tensor] = {}
+        self._states: dict[int, Tensor] = {}
         self._source: Iterator[Any] = iter(())
 
     def __next__(self) -> Any:
@@ -79,18 +86,18 @@ class Ahead:
                 batch = next(self._source)
             return self._prepare(batch)
 
-    def random(self, epoch: int) -> list[Tensor] | None:
+    def random_state(self, epoch: int) -> list[Tensor] | None:
         """State of the stream before ``epoch``, the ``Trainer``'s next one."""
         if self._stream is None:
             return None
-        return [self._begins[epoch]] if epoch in self._begins else self._stream.state_dict()
+        return [self._states[epoch]] if epoch in self._states else self._stream.state_dict()
 
     def forget(self, epoch: int) -> None:
         """The states before ``epoch`` are not asked for any more."""
-        self._begins = {number: state for number, state in self._begins.items() if number >= epoch}
+        self._states = {number: state for number, state in self._states.items() if number >= epoch}
 
     def _begin(self) -> None:
-        self._begins[self._epoch] = torch.get_rng_state()
+        self._states[self._epoch] = torch.get_rng_state()
         inner = getattr(getattr(self._loader, "batch_sampler", None), "sampler", None)
         for sampler in (getattr(self._loader, "sampler", None), inner):  # as Lightning does
             set_epoch = getattr(sampler, "set_epoch", None)

@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from layerpipe2.cli.console import run_command
-from tests.distributed.ticks import train
+from tests.distributed.toy_pipeline import train
 
 REPOSITORY = Path(__file__).parents[2]
 
 
-class Nursery:
+class ForkServer:
     """Starts the process; use as a context manager."""
 
-    def __enter__(self) -> Nursery:
+    def __enter__(self) -> ForkServer:
         environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "TORCH_CPP_LOG_LEVEL": "ERROR", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "tests.distributed.nursery"]
+        command = [sys.executable, "-m", "tests.distributed.fork_server"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self._process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, text=True, **pipes)
         return self

@@ -1,6 +1,6 @@
 """The smallest pipeline: every tick a tensor travels from the first rank to the last. It can be told to fail.
 
-``python ticks.py FAULT@RANK STEPS`` runs one rank under a launcher; the tests fork others from ``nursery.py``.
+``python toy_pipeline.py FAULT@RANK STEPS`` runs one rank under a launcher; ``fork_server.py`` forks others.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from layerpipe2 import Delays, make_history, networks, partition
-from layerpipe2.engine.cuda_graph import GraphedStep, obstacle
+from layerpipe2.engine.cuda_graph import CapturedStep, why_not_capturable
 from layerpipe2.engine.step import PipelineEngine
 
 STRATEGIES = ["sequential", "stash", "latest", "ema-0.9", "ema-window", "ema-lsq-raw", "pair", "update-window"]
@@ -35,7 +35,7 @@ def engine_for(strategy, precision, clip=None):
 
 def train(engine, make_optimizer, graphed, steps=14):
     optimizer = make_optimizer([p for s in engine.stages for p in s.parameters()])
-    step = GraphedStep(engine, F.cross_entropy, optimizer)
+    step = CapturedStep(engine, F.cross_entropy, optimizer)
     generator = torch.Generator("cuda").manual_seed(2)
     losses = []
     for t in range(steps):
@@ -80,6 +80,6 @@ def test_a_captured_engine_goes_on_from_a_saved_state():
 
 def test_optimizers_that_cannot_be_captured_are_named():
     p = [torch.nn.Parameter(torch.zeros(1, device="cuda"))]
-    assert obstacle(torch.optim.SGD(p, lr=0.1)) == "SGD is not fused: give it fused=True"
-    assert "capturable=True" in (obstacle(torch.optim.AdamW(p, lr=0.1, fused=True)) or "")
-    assert obstacle(OPTIMIZERS["adamw"](p)) is None
+    assert why_not_capturable(torch.optim.SGD(p, lr=0.1)) == "SGD is not fused: give it fused=True"
+    assert "capturable=True" in (why_not_capturable(torch.optim.AdamW(p, lr=0.1, fused=True)) or "")
+    assert why_not_capturable(OPTIMIZERS["adamw"](p)) is None

@@ -1,0 +1,141 @@
+"""The processes of a pipeline as one of them sees the others: how it joins them, and what they do together."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from itertools import count
+from types import TracebackType
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from layerpipe2.distributed.devices import transport_of
+from layerpipe2.distributed.endpoint import TAGS, DeviceEndpoint, Endpoint
+from layerpipe2.distributed.health.agreement import check_agreement, code_and_versions
+from layerpipe2.distributed.health.watch import PeerLost, Watch
+from layerpipe2.distributed.health.watchdog import EVERYONE, Watchdog
+from layerpipe2.distributed.store import agent_hosts_store, first_line, host_store, join_store
+from layerpipe2.errors import UserError
+
+T = TypeVar("T")
+_ENDPOINTS = count()  # made by every process in the same order
+
+
+class ProcessGroup:
+    """This process among all, with a watchdog over them.
+
+    Args:
+        device: where this process computes.
+        timeout_s: seconds after which a process that does not answer is given up.
+
+    Attributes:
+        rank: number of this process.
+        size: number of processes.
+        watch: looks after the others; after :meth:`close` after nobody.
+
+    Raises:
+        UserError: if no launcher started this process, or the processes run different code.
+    """
+
+    def __init__(self, device: torch.device, timeout_s: float) -> None:
+        self.device, self.timeout_s = device, timeout_s
+        if not dist.is_initialized():
+            self._join()
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        label = socket.gethostname()
+        self._watchdog: Watchdog | None = Watchdog(*_address(), self.rank, self.size, timeout_s=timeout_s, label=label)
+        self.watch: Watch = self._watchdog
+
+    def agree(self, settings: dict[str, str]) -> None:
+        """Refuse to train unless all processes have the same ``settings``.
+
+        Raises:
+            UserError: naming the process, the setting and both values.
+        """
+        check_agreement(join_store(*_address(), self.timeout_s), self.rank, self.size, settings, self.timeout_s)
+
+    def endpoint(self) -> Endpoint:
+        """Makes links to the neighbours, which no message of an earlier training can reach."""
+        make = DeviceEndpoint if transport_of(self.device) == "nccl" else Endpoint
+        return make(self.rank, self.size, self.device, self._transfer_timeout, self.watch, next(_ENDPOINTS) * TAGS)
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's ``value``, in order of rank, in every process."""
+        found: list[Any] = [None] * self.size
+        self._together(lambda: dist.all_gather_object(found, value))
+        return found
+
+    def broadcast(self, value: T, source: int) -> T:
+        """``value`` of process ``source``."""
+        box = [value]
+        self._together(lambda: dist.broadcast_object_list(box, source))
+        return box[0]
+
+    def vote(self, decision: bool, *, unanimous: bool) -> bool:
+        """Whether all processes decide so; if not ``unanimous``, whether any does."""
+        votes = torch.tensor(int(decision))
+        self._together(lambda: dist.all_reduce(votes, dist.ReduceOp.MIN if unanimous else dist.ReduceOp.MAX))
+        return bool(votes)
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        self._together(dist.barrier)
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the other processes why this one ends."""
+        if self._watchdog is not None and not isinstance(error, PeerLost):
+            self._watchdog.fail(first_line(error))
+            self._watchdog = None
+
+    def close(self) -> None:
+        """Stop watching: the others may end."""
+        if self._watchdog is not None:
+            self._watchdog.close()
+        self.watch, self._watchdog = Watch(), None
+
+    def _together(self, work: Callable[[], Any]) -> None:
+        self.watch.waiting(EVERYONE)
+        try:
+            work()
+        except RuntimeError as error:
+            raise PeerLost(self.watch.explain(error)) from error
+        self.watch.waiting(None)
+
+    @property
+    def _transfer_timeout(self) -> timedelta:
+        """Longer than the watchdog's, which knows more."""
+        return timedelta(seconds=2 * self.timeout_s)
+
+    def _join(self) -> None:
+        if not dist.is_torchelastic_launched():
+            raise UserError(
+                "a pipeline of several processes needs a launcher; start the script with "
+                "`layerpipe2 launch --processes N -- SCRIPT` or torchrun"
+            )
+        sys.excepthook = _in_one_line
+        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        serve = host_store if rank == 0 and not agent_hosts_store() else join_store
+        store = serve(*_address(), self.timeout_s)
+        settings = code_and_versions() | {"transport of messages": transport_of(self.device)}
+        check_agreement(store, rank, world, settings, self.timeout_s)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=self._transfer_timeout)
+
+
+def _in_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A user's mistake ends a script as it ends our commands: one line, exit code 2."""
+    if not issubclass(kind, UserError):
+        return sys.__excepthook__(kind, error, trace)
+    print(f"layerpipe2: error: {error}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(2)  # the interpreter would end with code 1
+
+
+def _address() -> tuple[str, int]:
+    """Of the store where the processes meet, from the launcher."""
+    return os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
