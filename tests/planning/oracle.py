@@ -8,7 +8,7 @@ from ortools.sat.python import cp_model
 
 from layerpipe2.planning import Costs, FlopDevice
 from layerpipe2.planning.schedules import Action, Schedule
-from layerpipe2.planning.schedules.edges import edges
+from layerpipe2.planning.schedules.actions import edges
 from layerpipe2.planning.schedules.simulator import task_seconds
 
 

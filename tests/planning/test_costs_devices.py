@@ -41,5 +41,3 @@ def test_unknown_shapes_are_refused_by_arrays_only():
 def test_link_takes_bytes_over_bandwidth():
     device = FlopDevice(1.0, Link(4.0, 3.0))
     assert (device.occupation(8), device.latency) == (2.0, 3.0)
-    with pytest.raises(UserError, match="unknown dataflow 'rs'"):
-        SystolicArray(dataflow="rs")

@@ -86,13 +86,8 @@ def test_tokens_have_no_gradient_and_their_embedding_costs_no_product():
 
 
 def test_residual_units_of_reference_networks():
-    assert [len(REFERENCE[n].units()) for n in ("mlp", "alexnet", "vgg16", "resnet18", "resnet50")] == [
-        9,
-        8,
-        16,
-        10,
-        18,
-    ]
+    expected = {"mlp": 9, "alexnet": 8, "vgg16": 16, "resnet18": 10, "resnet50": 18}
+    assert {name: len(network.units()) for name, network in REFERENCE.items()} == expected
 
 
 def test_meta_device_counts_what_a_real_run_saves():

@@ -39,8 +39,6 @@ def test_history_bytes_follow_the_strategy():
     sequential = by_strategy["sequential"]
     assert len(sequential.stages) == 1
     assert sequential.boundary_bytes == ()
-    parts = stash.parameter_bytes + stash.activation_bytes + stash.history_bytes
-    assert stash.memory_bytes == sum(parts)
 
 
 def test_boundary_is_activation_and_gradient_and_scales_with_the_batch():
@@ -52,22 +50,12 @@ def test_boundary_is_activation_and_gradient_and_scales_with_the_batch():
     assert many.parameter_bytes == one.parameter_bytes
 
 
-def test_rows_sum_to_the_totals():
-    costs = network_costs(units(), SHAPE, 2, batch_size=2)
-    rows = costs.rows()
-    assert [row["stage"] for row in rows] == list(range(5))
-    assert sum(row["boundary_bytes"] for row in rows) == sum(costs.boundary_bytes)
-    kinds = ("forward_flops", "activation_gradient_flops", "weight_gradient_flops")
-    assert sum(row[kind] for row in rows for kind in kinds) == sum(costs.flops)
-
-
 @pytest.mark.parametrize("convention", ["layerpipe2", "pipedream", "none"])
 def test_iteration_bound_is_met_by_uniform_stages(convention):
     costs = uniform_costs(4)
     costs = Costs(costs.stages, Delays.by_law(convention, 4))
     assert costs.period(FlopDevice(1.0)) == (12.0 if convention == "none" else 3.0)
     assert costs.speedup(FlopDevice(1.0)) == (1.0 if convention == "none" else 4.0)
-    assert costs.utilisation(FlopDevice(1.0)) == (0.25 if convention == "none" else 1.0)
     assert costs.balance() == costs.balance(FlopDevice(1.0)) == 1.0
 
 
@@ -140,17 +128,21 @@ def test_merged_units_cost_what_the_grouped_network_costs():
         assert a.saved_bytes >= b.saved_bytes
 
 
-def test_bad_input_is_named():
-    with pytest.raises(UserError, match="unknown delay convention 'gpipe'"):
-        network_costs(units(), SHAPE, 1, convention="gpipe")
-    with pytest.raises(UserError, match="unknown strategy 'ema'"):
-        network_costs(units(), SHAPE, 1, "ema")
-    with pytest.raises(UserError, match="group size 10 is out of range"):
-        network_costs(units(), SHAPE, 10)
-    with pytest.raises(UserError, match="number of stages is 0"):
-        uniform_costs(0)
-    with pytest.raises(UserError, match="cannot cut 2 layers into 3 stages"):
-        chain_cuts([1.0, 1.0], [(0.0, 0.0)], 3, lambda size: size)
-    for make in (lambda: FlopDevice(0), lambda: Link(-1), lambda: Link(1, -1), lambda: SystolicArray(rows=0)):
-        with pytest.raises(UserError, match="give a"):
-            make()
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: network_costs(units(), SHAPE, 1, convention="gpipe"), "unknown delay convention 'gpipe'"),
+        (lambda: network_costs(units(), SHAPE, 1, "ema"), "unknown strategy 'ema'"),
+        (lambda: network_costs(units(), SHAPE, 10), "group size 10 is out of range"),
+        (lambda: uniform_costs(0), "number of stages is 0"),
+        (lambda: chain_cuts([1.0, 1.0], [(0.0, 0.0)], 3, lambda size: size), "cannot cut 2 layers into 3 stages"),
+        (lambda: FlopDevice(0), "processor speed is 0; give a number above 0, in FLOP/s"),
+        (lambda: Link(-1), "link bandwidth is -1; give a number above 0, in bytes/s"),
+        (lambda: Link(1, -1), "link latency is -1 s; give a finite number"),
+        (lambda: SystolicArray(rows=0), "array rows is 0; give a number above 0, in cells"),
+        (lambda: SystolicArray(dataflow="rs"), "unknown dataflow 'rs'"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(UserError, match=message):
+        call()

@@ -1,9 +1,8 @@
 """Pipeline schedules as data, checked, simulated and compared.
 
-- ``actions``: actions and schedules, and the grid that prints them
-- ``edges``: what waits for what, and what travels
+- ``actions``: actions and schedules, the grid that prints them, what waits for what
 - ``validate``: refuse what cannot run, with the bad step marked in the grid
-- ``builders``, ``periodic``, ``layerpipe``: the schedules; ``registry`` names them
+- ``builders``, ``layerpipe``: the schedules; ``registry`` names them
 - ``simulator``, ``timeline``: when everything runs on a device model, and what follows
 - ``compare``: tables over networks and numbers of processors
 """

@@ -1,4 +1,4 @@
-"""A schedule is data: for every processor, the list of actions that it does, in order.
+"""A schedule is data: for every processor, the list of actions that it does, in order; and what waits for what.
 
 An action is a kind of work on one stage and one (micro- or mini-)batch:
 
@@ -105,3 +105,41 @@ def _cell(actions: Sequence[Action], step: int, several: bool) -> str:
         return ""
     kind, stage, batch = actions[step]
     return f"{kind}{batch}@{stage}" if several else f"{kind}{batch}"
+
+
+Payload = Literal["output", "gradient", "half gradient", "for B", "for W", "inner", "weights", "half weights"]
+
+
+class Edge(NamedTuple):
+    """The task needs task ``source`` of ``lag`` batches before (or nothing, in the first ``lag`` batches)."""
+
+    source: Task
+    lag: int
+    payload: Payload
+
+
+def edges(schedule: Schedule) -> dict[Task, tuple[Edge, ...]]:
+    """The inputs of every task.
+
+    F waits for F of the stage before. Every backward task waits for its stage's F (what it saved) and for the
+    gradient from the stage after, in whichever parts that computes it. Where the weights are updated on another
+    processor, each update travels to the tasks that read them.
+    """
+    return {task: tuple(_inputs(schedule, *task)) for task in schedule.home}
+
+
+def _inputs(schedule: Schedule, kind: Kind, stage: int) -> list[Edge]:
+    home, found = schedule.home, list[Edge]()
+    if kind == "F" and stage > 0:
+        found.append(Edge(("F", stage - 1), 0, "output"))
+    if kind != "F":
+        found.append(Edge(("F", stage), 0, "for W" if kind == "W" else "for B"))
+        for part in ("B", "BW", "B1", "B2"):
+            if (part, stage + 1) in home:
+                found.append(Edge((part, stage + 1), 0, "half gradient" if part in ("B1", "B2") else "gradient"))
+    if kind == "W" and stage in schedule.compound and home.get(("B", stage)) != home[kind, stage]:
+        found.append(Edge(("B", stage), 0, "inner"))
+    if (kind, stage) in schedule.weight_lag:
+        lag = schedule.weight_lag[kind, stage]
+        found.append(Edge(("W", stage), lag, "half weights" if kind in ("B1", "B2") else "weights"))
+    return found

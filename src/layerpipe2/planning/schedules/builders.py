@@ -6,7 +6,7 @@ interleaved 1F1B (Narayanan et al. 2021, arXiv 2104.04473); ZB-H1 (Qi et al. 202
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from layerpipe2.errors import UserError
@@ -79,19 +79,17 @@ def zb_h1(stages: int, processors: int, batches: int) -> Schedule:
     and W a third of 1F1B's idle time is left, and no stage holds more mini-batches than P.
     """
     check_one_each("zb-h1", stages, processors, batches)
-    rows = tuple(tuple(_weights_later(p, processors - 1 - p, batches)) for p in range(processors))
+    one_by_one = one_f_one_b(stages, processors, batches).processors
+    rows = tuple(tuple(_weights_later(p, row, batches)) for p, row in enumerate(one_by_one))
     return Schedule("zb-h1", rows, stages, batches, batches)
 
 
-def _weights_later(stage: int, ahead: int, batches: int) -> Iterator[Action]:
-    ahead = min(ahead, batches)
-    yield from (Action("F", stage, m) for m in range(ahead))
-    for m in range(batches):
-        if m + ahead < batches:
-            yield Action("F", stage, m + ahead)
-        yield Action("B", stage, m)
-        if m >= stage:
-            yield Action("W", stage, m - stage)
+def _weights_later(stage: int, row: Iterable[Action], batches: int) -> Iterator[Action]:
+    """A row of 1F1B with the backward pass cut in two."""
+    for action in row:
+        yield action if action.kind == "F" else action._replace(kind="B")
+        if action.kind != "F" and action.batch >= stage:
+            yield Action("W", stage, action.batch - stage)
     yield from (Action("W", stage, m) for m in range(max(0, batches - stage), batches))
 
 

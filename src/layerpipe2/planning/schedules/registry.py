@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from layerpipe2.errors import UserError
 from layerpipe2.planning.schedules.actions import Schedule
 from layerpipe2.planning.schedules.builders import gpipe, interleaved, one_f_one_b, pipedream, zb_h1
-from layerpipe2.planning.schedules.layerpipe import layerpipe
-from layerpipe2.planning.schedules.periodic import layerpipe2
+from layerpipe2.planning.schedules.layerpipe import layerpipe, layerpipe2
 
 Builder = Callable[[int, int, int], Schedule]
 """(stages, processors, batches) -> schedule."""

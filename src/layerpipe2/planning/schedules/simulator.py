@@ -15,8 +15,7 @@ from typing import NamedTuple
 from layerpipe2.errors import UserError
 from layerpipe2.planning.costs import Costs
 from layerpipe2.planning.devices import Device
-from layerpipe2.planning.schedules.actions import Action, Kind, Schedule, Task
-from layerpipe2.planning.schedules.edges import edges, payload_bytes
+from layerpipe2.planning.schedules.actions import Action, Kind, Payload, Schedule, Task, edges
 from layerpipe2.planning.schedules.timeline import Event, Timeline
 from layerpipe2.planning.schedules.validate import validate
 from layerpipe2.planning.work import StageWork, Work
@@ -34,6 +33,26 @@ _WORK: dict[Kind, Callable[[StageWork], Work]] = {
 def task_seconds(kind: Kind, stage: StageWork, device: Device) -> float:
     """Time in s of a task for one batch."""
     return device.seconds(_WORK[kind](stage))
+
+
+def payload_bytes(payload: Payload, stage: StageWork) -> float:
+    """Bytes of a message, from the sizes of the sending stage.
+
+    A single layer's activation gradient needs of its own forward pass only the sign mask of the nonlinearity, which
+    its forward processor can apply (0 bytes); its weight gradient needs the input. Several layers need all that was
+    saved, and their weight gradients the inner gradients too, taken to be as large (an upper bound).
+    """
+    sizes: dict[Payload, float] = {
+        "output": stage.output_bytes,
+        "gradient": stage.input_bytes,
+        "half gradient": stage.input_bytes / 2,
+        "for B": 0 if stage.single_layer else stage.saved_bytes,
+        "for W": stage.input_bytes if stage.single_layer else stage.saved_bytes,
+        "inner": stage.saved_bytes,
+        "weights": stage.parameter_bytes,
+        "half weights": stage.parameter_bytes / 2,
+    }
+    return sizes[payload]
 
 
 class _Use(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 from layerpipe2.errors import UserError
@@ -51,11 +52,6 @@ class Timeline:
         return tuple(total)
 
     @property
-    def utilisation(self) -> float:
-        """Mean share of the makespan in which the processors compute, filling and draining included."""
-        return sum(self.busy) / (self.schedule.num_processors * self.makespan) if self.makespan else 0.0
-
-    @property
     def period(self) -> float:
         """Time per batch in the steady state, in s.
 
@@ -81,19 +77,14 @@ class Timeline:
         return per_batch / (self.schedule.num_processors * self.period) if self.period else 0.0
 
     @property
-    def bytes(self) -> float:
-        """Bytes over all links."""
-        return sum(self.link_bytes.values())
-
-    @property
     def bytes_per_batch(self) -> float:
         """Bytes over all links per batch."""
-        return self.bytes / self.schedule.num_batches
+        return sum(self.link_bytes.values()) / self.schedule.num_batches
 
     def in_flight(self) -> tuple[int, ...]:
-        """Per stage, the largest number of batches whose saved activations are held at one time.
+        """Per stage, the largest number of batches whose activations are stored at one time.
 
-        Held from the start of F to the end of the last backward task.
+        Stored from the start of F to the end of the last backward task.
         """
         start, end = dict[tuple[int, int], float](), defaultdict[tuple[int, int], float](float)
         for event in self.events:
@@ -105,11 +96,7 @@ class Timeline:
         for stage in range(self.schedule.num_stages):
             moves = [(t, 1) for (s, _), t in start.items() if s == stage]
             moves += [(t, -1) for (s, _), t in end.items() if s == stage]
-            held = most = 0
-            for _, change in sorted(moves):
-                held += change
-                most = max(most, held)
-            peak.append(most)
+            peak.append(max(accumulate(change for _, change in sorted(moves))))
         return tuple(peak)
 
     def gantt(self, unit: float, until: float | None = None) -> str:

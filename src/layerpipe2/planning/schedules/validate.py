@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from layerpipe2.errors import UserError
-from layerpipe2.planning.schedules.actions import BACKWARD, KINDS, Action, Schedule, Task
-from layerpipe2.planning.schedules.edges import Edge, edges
+from layerpipe2.planning.schedules.actions import BACKWARD, KINDS, Action, Edge, Schedule, Task, edges
 
 _AROUND = 5
 """Columns of the grid that an error shows on each side of the bad step."""
