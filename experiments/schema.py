@@ -23,7 +23,7 @@ from layerpipe2.errors import UserError, did_you_mean
 from layerpipe2.history import make_history
 from layerpipe2.networks import NETWORKS
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.validation import Checked, Real, Several, checked, one_of, read_yaml
+from layerpipe2.runs.validation import Checked, Positive, Several, checked, one_of, read_yaml, real
 
 HERE = Path(__file__).parent
 SEQUENTIAL = "sequential"
@@ -63,7 +63,7 @@ class Settings(create_model("Fields", __base__=Checked, **_SETTINGS)):  # type: 
 class Optimizer(Settings):
     """Settings of an optimizer, and with tuning the learning rates that every cell may choose among."""
 
-    rates: Several[Annotated[Real, Field(gt=0)]] | None = None
+    rates: Several[Positive] | None = None
 
 
 class Tuning(Checked):
@@ -78,7 +78,7 @@ class WarmUp(Checked):
 
     stages: Several[int]
     strategies: Several[str]
-    stash_epochs: Annotated[Real, Field(gt=0)]
+    stash_epochs: Positive
 
 
 class Report(Checked):
@@ -90,8 +90,8 @@ class Report(Checked):
         image_guard: whether a verdict must also hold for other test images, or is about this test set.
     """
 
-    equivalence_margin_points: Annotated[Real, Field(gt=0, le=100)]
-    significance_level: Annotated[Real, Field(gt=0, lt=0.5)]
+    equivalence_margin_points: Annotated[float, *real(gt=0, le=100)]
+    significance_level: Annotated[float, *real(gt=0, lt=0.5)]
     image_guard: bool = False
 
 

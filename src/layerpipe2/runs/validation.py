@@ -52,12 +52,18 @@ def _unlike(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-_AS_WRITTEN = WrapValidator(lambda value, check: (check(value), value)[1])
+def real(**bounds: Any) -> tuple[Any, WrapValidator]:
+    """What a float is annotated with: ``Annotated[float, *real(gt=0, le=100)]`` is a finite number within bounds.
 
-Real = Annotated[float, _AS_WRITTEN]
-"""A finite number; an integer stays one, so that records show what was written."""
-Positive = Annotated[float, Field(gt=0), _AS_WRITTEN]
-"""A finite number > 0, likewise."""
+    An integer stays one, so that records show what was written. Bounds behind it would be checked, but not named.
+    """
+    return Field(**bounds), WrapValidator(lambda value, check: (check(value), value)[1])
+
+
+Real = Annotated[float, *real()]
+"""A finite number."""
+Positive = Annotated[float, *real(gt=0)]
+"""A finite number > 0."""
 Several = Annotated[
     tuple[Item, ...],
     Field(min_length=1, strict=False, json_schema_extra={"uniqueItems": True}),
