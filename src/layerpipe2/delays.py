@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, integer
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,7 @@ class Delays:
         if not self.per_stage:
             raise UserError("there are no stages; give at least one delay")
         for k, delay in enumerate(self.per_stage):
-            if isinstance(delay, bool) or not isinstance(delay, int) or delay < 0:
-                raise UserError(f"delay of stage {k} is {delay!r}; give an integer >= 0 (in optimizer updates)")
+            integer(delay, f"delay of stage {k}", 0)
         if self.convention == "custom":
             return
         if self.convention not in DELAY_LAWS:
@@ -94,9 +93,7 @@ class Delays:
         """
         if name not in DELAY_LAWS:
             raise UserError(f"unknown delay convention '{name}'; choose one of {', '.join(DELAY_LAWS)}")
-        if isinstance(num_stages, bool) or not isinstance(num_stages, int) or num_stages < 1:
-            raise UserError(f"number of stages is {num_stages!r}; give an integer >= 1")
-        return cls(DELAY_LAWS[name].delays(num_stages), name)
+        return cls(DELAY_LAWS[name].delays(integer(num_stages, "number of stages", 1)), name)
 
     @classmethod
     def layerpipe2(cls, num_stages: int) -> Delays:

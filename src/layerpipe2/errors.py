@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises, and the hint to the name that was meant."""
+"""The one exception that a user's mistake raises, the hint to the name that was meant, and the check of a count."""
 
 import difflib
 from collections.abc import Iterable
@@ -22,3 +22,18 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(str(name), known, n=1)
     return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+
+
+def integer(value: object, name: str, least: int, most: int | None = None) -> int:
+    """``value`` itself, if it is an integer from ``least`` to ``most`` (True is none).
+
+    >>> integer(3, "number of stages", 1)
+    3
+
+    Raises:
+        UserError: with the name, the value and what is allowed.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
+        allowed = f">= {least}" if most is None else f"from {least} to {most}"
+        raise UserError(f"{name} is {value!r}; give an integer {allowed}")
+    return value

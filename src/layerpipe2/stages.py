@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, integer
 
 
 def partition(layers: Sequence[nn.Module], group_size: int) -> list[nn.Sequential]:
@@ -28,11 +28,7 @@ def partition(layers: Sequence[nn.Module], group_size: int) -> list[nn.Sequentia
     """
     if not layers:
         raise UserError("network has no layers; give a list of at least one module")
-    if isinstance(group_size, bool) or not isinstance(group_size, int) or not 1 <= group_size <= len(layers):
-        raise UserError(
-            f"group size {group_size!r} is out of range; this network has {len(layers)} layers, "
-            f"so give an integer from 1 to {len(layers)}"
-        )
+    integer(group_size, f"group size for {len(layers)} units", 1, len(layers))
     return [nn.Sequential(*layers[i : i + group_size]) for i in range(0, len(layers), group_size)]
 
 
@@ -52,7 +48,7 @@ def partition_at(layers: Sequence[nn.Module], starts: Sequence[int]) -> list[nn.
     """
     if not layers:
         raise UserError("network has no layers; give a list of at least one module")
-    integers = all(isinstance(start, int) and not isinstance(start, bool) for start in starts)
+    integers = all(type(start) is int for start in starts)
     ends = [*starts, len(layers)]
     if not starts or not integers or starts[0] != 0 or any(a >= b for a, b in pairwise(ends)):
         raise UserError(

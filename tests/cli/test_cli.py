@@ -68,7 +68,7 @@ def test_train_resumes(tmp_path, capsys):
         (["train", "--lr", "nan"], "--lr is nan; give a finite number > 0"),
         (["train", "--lr", "fast"], "--lr is 'fast'; give a finite number > 0"),
         (["train", "--group-size", "0"], "--group-size is 0; give an integer >= 1"),
-        (["train", "--group-size", "10"], "group size 10 is out of range; this network has 9 layers"),
+        (["train", "--group-size", "10"], "group size for 9 units is 10; give an integer from 1 to 9"),
         (["train", "--optimizer", "lion"], "--optimizer is 'lion'; give one of sgd, adamw"),
         (["train", "--network", "mpl"], "unknown network 'mpl'"),
         (["train", "--strategy", "ema-windo"], "unknown strategy 'ema-windo'"),
@@ -82,7 +82,10 @@ def test_train_resumes(tmp_path, capsys):
         (["balance", "--dataset", "mnist"], "unknown data set 'mnist'"),
         (["balance", "--stages", "0"], "--stages is 0; give an integer >= 1"),
         (["balance", "--repeats", "0"], "--repeats is 0; give an integer >= 1"),
-        (["balance", "--width", "4", "--stages", "10"], "cannot cut 9 layers into 10 stages"),
+        (
+            ["balance", "--width", "4", "--stages", "10"],
+            "number of stages for 9 units is 10; give an integer",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(arguments, message, capsys, tmp_path, monkeypatch):

@@ -157,9 +157,9 @@ def test_a_broken_off_iteration_starts_anew() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 0}, "batch size is 0; give an integer of at least 1"),
+        ({"batch_size": 0}, "batch size is 0; give an integer >= 1"),
         ({"batch_size": 2.0}, r"batch size is 2\.0"),
-        ({"seed": -1}, "data seed is -1; give an integer of at least 0"),
+        ({"seed": -1}, "data seed is -1; give an integer >= 0"),
         ({"batch_size": 51, "drop_last": True}, "leaves no batch of 50 images; choose a batch size of at most 50"),
         ({"split": make_split(0)}, "no images; choose a validation fraction above 0"),
         ({"mean": (0.5,)}, "must have 3 entries"),

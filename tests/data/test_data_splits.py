@@ -69,7 +69,7 @@ def test_a_class_without_images_is_refused(digits: Data, fraction: float, part: 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, True])
 def test_a_bad_seed_is_refused(digits: Data, seed: int) -> None:
-    with pytest.raises(UserError, match=r"split seed is .*at least 0"):
+    with pytest.raises(UserError, match=r"split seed is .*; give an integer >= 0"):
         split(digits, 0.1, seed=seed)
 
 

@@ -44,7 +44,7 @@ def test_the_training_stage_writes_what_a_run_in_this_process_gives(tmp_path, ca
 
 def test_all_runs_are_checked_before_the_first_one_starts(tmp_path):
     configs = [RunConfig(**SMALL), RunConfig(**SMALL | {"group_size": 99})]
-    with pytest.raises(UserError, match="group size 99 is out of range"):
+    with pytest.raises(UserError, match="group size for 9 units is 99"):
         train_all(configs, tmp_path, jobs=1, label="item")
     assert not list(tmp_path.iterdir())
 

@@ -114,7 +114,7 @@ def test_unknown_network_names_the_choices() -> None:
 
 @pytest.mark.parametrize("width", [0, -1, 2.5, True, float("nan"), "8"])
 def test_bad_width_is_refused(width: object) -> None:
-    with pytest.raises(UserError, match=r"mlp: width is .*at least 1"):
+    with pytest.raises(UserError, match=r"mlp: width is .*; give an integer >= 1"):
         build("mlp", input_shape=(1, 8, 8), num_classes=10, width=width)  # type: ignore[arg-type]
 
 

@@ -141,7 +141,7 @@ def test_progress_is_a_bar_on_a_terminal(train, capsys, monkeypatch):
     [
         ({"network": "mpl"}, "unknown network 'mpl'"),
         ({"strategy": "ema-windov"}, "unknown strategy 'ema-windov'"),
-        ({"group_size": 10}, "group size 10 is out of range; this network has 9"),
+        ({"group_size": 10}, "group size for 9 units is 10"),
         ({"convention": "custom", "delays": (2, 0)}, "delays has 2 entries, but there are 3 stages"),
         ({"batch_size": 5000}, "batch_size is 5000; give at most"),
     ],

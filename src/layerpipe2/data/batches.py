@@ -17,7 +17,7 @@ from torch import Tensor
 from layerpipe2.data.augment import crop_and_mirror
 from layerpipe2.data.random import frozen_generator
 from layerpipe2.data.types import TensorSplit
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, integer
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,8 @@ class BatchLoader:
 
 def _check(split: TensorSplit, batch_size: int, mean: Sequence[float], std: Sequence[float], seed: int) -> None:
     """Refuse what cannot give batches."""
-    for label, value, least in (("batch size", batch_size, 1), ("data seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise UserError(f"{label} is {value!r}; give an integer of at least {least}")
+    integer(batch_size, "batch size", 1)
+    integer(seed, "data seed", 0)
     if not len(split):
         raise UserError("this part of the data has no images; choose a validation fraction above 0")
     channels = split.x.shape[1] if split.x.ndim == 4 else 0

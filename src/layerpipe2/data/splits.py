@@ -7,7 +7,7 @@ from torch import Tensor
 
 from layerpipe2.data.random import frozen_generator
 from layerpipe2.data.types import Data, Splits, TensorSplit
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, integer
 
 
 def stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -35,8 +35,7 @@ def split(data: Data, validation_fraction: float, seed: int) -> Splits:
         UserError: a fraction or seed out of range, or a fraction that leaves a class without training images or, above
             0, without validation images.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise UserError(f"split seed is {seed!r}; give an integer of at least 0")
+    integer(seed, "split seed", 0)
     if not 0 <= validation_fraction < 1:
         raise UserError(f"validation fraction is {validation_fraction!r}; give a number from 0 up to, not including, 1")
     labels = data.y_train if data.y_train.ndim == 1 else torch.zeros(len(data.y_train), dtype=torch.int64)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import nn
 
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, integer
 from layerpipe2.networks.mlp import mlp
 from layerpipe2.networks.resnet import resnet18, resnet_small
 from layerpipe2.networks.transformer import gpt, vit
@@ -143,6 +143,5 @@ def build(name: str, *, input_shape: tuple[int, ...], num_classes: int, width: i
         **{f"input {a}": n for a, n in zip(axes, input_shape, strict=True)},
     }
     for label, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise UserError(f"network {name}: {label} is {size!r}; give an integer of at least 1")
+        integer(size, f"network {name}: {label}", 1)
     return info.builder(input_shape, num_classes, width)

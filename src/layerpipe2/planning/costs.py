@@ -30,7 +30,7 @@ from typing import Any
 from torch import nn
 
 from layerpipe2.delays import Delays
-from layerpipe2.errors import UserError
+from layerpipe2.errors import integer
 from layerpipe2.history import make_history
 from layerpipe2.planning.devices import Device
 from layerpipe2.planning.measure import measure
@@ -179,8 +179,7 @@ def uniform_costs(
     stages: int, forward: float = 1, activation: float = 1, weight: float = 1, message_bytes: int = 0
 ) -> Costs:
     """Equal stages with given operations per pass: on ``FlopDevice(1)`` they are the passes' times. For studies."""
-    if isinstance(stages, bool) or not isinstance(stages, int) or stages < 1:
-        raise UserError(f"number of stages is {stages!r}; give an integer of at least 1")
+    integer(stages, "number of stages", 1)
     stage = StageWork(
         Work(forward), Work(activation), Work(weight), input_bytes=message_bytes, output_bytes=message_bytes
     )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, integer
 from layerpipe2.planning.work import Gemm, StageWork, Work
 
 _Layer = tuple[Gemm, Gemm | None, Gemm]
@@ -29,8 +29,7 @@ def measure(
     Raises:
         UserError: on a batch size below 1, or a stage that refuses its input's shape.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise UserError(f"batch size is {batch_size!r}; give an integer of at least 1")
+    integer(batch_size, "batch size", 1)
     x = torch.empty(batch_size, *input_shape, dtype=dtype, device="meta")
     found = []
     for number, stage in enumerate(stages):

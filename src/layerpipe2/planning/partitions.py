@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 
-from layerpipe2.errors import UserError
+from layerpipe2.errors import integer
 from layerpipe2.planning.work import StageWork, Work
 
 Cut = tuple[float, float]
@@ -35,8 +35,7 @@ def chain_cuts(
         UserError: if there are more parts than items, or none.
     """
     n = len(loads)
-    if isinstance(parts, bool) or not isinstance(parts, int) or not 1 <= parts <= n:
-        raise UserError(f"cannot cut {n} layers into {parts!r} stages; give an integer from 1 to {n}")
+    integer(parts, f"number of stages for {n} units", 1, n)
     sums, last_sums = ([0.0, *accumulate(times)] for times in (loads, loads if last is None else last))
     links = [0.0, *(max(occupation(right), occupation(left)) for right, left in cuts)]
     bytes_ = [0.0, *(right + left for right, left in cuts)]

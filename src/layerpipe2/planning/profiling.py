@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from layerpipe2.distributed.process_stage import ProcessStage
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, integer
 from layerpipe2.history import WeightHistory
 from layerpipe2.planning import StageWork, Work, measure
 
@@ -51,8 +51,7 @@ def profile(
     if history is not None and make_optimizer is None:
         raise UserError("a weight history records an optimizer's updates; give make_optimizer, too")
     for name, value, least in (("repeats", repeats, 1), ("warmup", warmup, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise UserError(f"{name} of the profile is {value!r}; give an integer of at least {least}")
+        integer(value, f"{name} of the profile", least)
     sizes = measure(units, x.shape[1:], x.shape[0], x.dtype)
     parts = [_part(k, copy.deepcopy(unit), make_optimizer, history) for k, unit in enumerate(units)]
     steps = [_step(parts, x) for _ in range(warmup + repeats)][warmup:]

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from layerpipe2.errors import UserError
-from layerpipe2.theory.stability import PRECISION, bisect_step, check_delay, check_momentum
+from layerpipe2.errors import UserError, integer
+from layerpipe2.theory.stability import PRECISION, bisect_step, check_momentum
 
 Matrix = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ def block_companion(step: float, hessian: ArrayLike, delays: Sequence[int], mome
         UserError: on shapes that do not fit, or a delay or momentum out of range.
     """
     curvature = _square(hessian, len(delays))
-    depth = max(1, *(check_delay(delay) for delay in delays))
+    depth = max(1, *(integer(delay, "delay", 0) for delay in delays))
     check_momentum(momentum)
     n = len(delays)
     companion = np.zeros((depth + 1, n, depth + 1, n))

@@ -26,7 +26,7 @@ from typing import Any
 
 import networkx as nx
 
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, integer
 from layerpipe2.theory.network import INPUT, LayeredNetwork, Operation
 
 Edge = tuple[str, str, str]
@@ -72,9 +72,7 @@ class SignalFlowGraph:
         for edge in self.edges:
             if edge not in self.registers:
                 raise UserError(f"edge {name_of(edge)} has no register count; give an integer >= 0")
-            count = self.registers[edge]
-            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-                raise UserError(f"edge {name_of(edge)} has {count!r} registers; give an integer >= 0")
+            integer(self.registers[edge], f"number of registers on edge {name_of(edge)}", 0)
 
     @property
     def edges(self) -> Iterator[Edge]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, integer
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,10 @@ def group_sizes(num_units: int, group_size: int | None = None, groups: Sequence[
         raise UserError(f"both group_size {group_size} and groups {list(groups)} are given; give one of them")
     if groups is None:
         size = 1 if group_size is None else group_size
-        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= num_units:
-            raise UserError(f"group size {size!r} is out of range; give an integer from 1 to {num_units}")
+        integer(size, f"group size for {num_units} units", 1, num_units)
         return tuple(min(size, num_units - first) for first in range(0, num_units, size))
     for k, size in enumerate(groups):
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise UserError(f"group {k} has {size!r} units; give every group an integer >= 1")
+        integer(size, f"number of units in group {k}", 1)
     if sum(groups) != num_units:
         raise UserError(f"groups {list(groups)} hold {sum(groups)} units but the network has {num_units}")
     return tuple(groups)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from layerpipe2 import networks
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, integer
 from layerpipe2.networks.resnet import BasicBlock
 
 INPUT = "x"
@@ -96,8 +96,7 @@ def chain(num_units: int) -> LayeredNetwork:
     Raises:
         UserError: if ``num_units`` is not an integer >= 1.
     """
-    if isinstance(num_units, bool) or not isinstance(num_units, int) or num_units < 1:
-        raise UserError(f"number of layers is {num_units!r}; give an integer >= 1")
+    integer(num_units, "number of layers", 1)
     return from_units(["layer"] * num_units)
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, integer
 
 PRECISION = 1e-9
 """Relative precision of the largest stable steps that are found by bisection."""
@@ -39,7 +39,7 @@ def closed_form(delay: int, momentum: float = 0.0) -> float:
     >>> [round(closed_form(d), 6) for d in (0, 1, 2, 3, 14)]
     [2.0, 1.0, 0.618034, 0.445042, 0.108278]
     """
-    check_delay(delay)
+    integer(delay, "delay", 0)
     check_momentum(momentum)
     low, high = 0.0, math.pi
     for _ in range(60):  # halvings: below the spacing of doubles
@@ -82,7 +82,7 @@ def largest_stable_step(
     >>> round(largest_stable_step(14), 6), round(largest_stable_step(0, momentum=0.9), 6)
     (0.108278, 3.8)
     """
-    check_delay(delay)
+    integer(delay, "delay", 0)
     check_momentum(momentum)
     return bisect_step(lambda step: growth(step, delay, momentum, nesterov) < 1, 2 * (1 + momentum), precision)
 
@@ -110,17 +110,6 @@ def bisect_step(is_stable: Callable[[float], bool], high: float, precision: floa
         middle = (low + high) / 2
         low, high = (middle, high) if is_stable(middle) else (low, middle)
     return (low + high) / 2
-
-
-def check_delay(delay: int) -> int:
-    """The delay, if it is one.
-
-    Raises:
-        UserError: if it is not an integer >= 0.
-    """
-    if isinstance(delay, bool) or not isinstance(delay, int) or delay < 0:
-        raise UserError(f"delay is {delay!r}; give an integer >= 0 (in updates)")
-    return delay
 
 
 def check_momentum(momentum: float) -> float:

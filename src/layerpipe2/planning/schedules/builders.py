@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, integer
 from layerpipe2.planning.schedules.actions import Action, Kind, Schedule
 
 
@@ -20,8 +20,7 @@ def check_counts(name: str, stages: int, processors: int, batches: int) -> None:
         UserError: naming the schedule and the count.
     """
     for what, count in (("stages", stages), ("processors", processors), ("batches", batches)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise UserError(f"schedule '{name}': number of {what} is {count!r}; give an integer of at least 1")
+        integer(count, f"schedule '{name}': number of {what}", 1)
 
 
 def check_one_each(name: str, stages: int, processors: int, batches: int) -> None:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 
 from layerpipe2.delays import Delays
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, integer
 from layerpipe2.planning.costs import Costs
 from layerpipe2.planning.devices import Device
 from layerpipe2.planning.measure import measure
@@ -69,8 +69,7 @@ def compare(
         if schedule not in SCHEDULES:
             raise UserError(f"unknown schedule '{schedule}'; choose one of {', '.join(SCHEDULES)}")
     for count in counts:
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise UserError(f"number of processors is {count!r}; give integers of at least 1")
+        integer(count, "number of processors", 1)
     rows = []
     for name in networks:
         units = unit_costs(name, batch_size)
