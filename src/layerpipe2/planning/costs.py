@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -71,11 +70,6 @@ class Costs:
         return tuple(copies(d) * s.parameter_bytes for d, s in zip(self.delays.per_stage, self.stages, strict=True))
 
     @property
-    def memory_bytes(self) -> float:
-        """Parameters, activations and history of all stages."""
-        return sum(self.parameter_bytes) + sum(self.activation_bytes) + sum(self.history_bytes)
-
-    @property
     def boundary_bytes(self) -> tuple[int, ...]:
         """Per boundary and mini-batch: the activation forward and its gradient, as large, back (K - 1,)."""
         return tuple(2 * stage.output_bytes for stage in self.stages[:-1])
@@ -110,28 +104,6 @@ class Costs:
     def speedup(self, device: Device) -> float:
         """Speed over one processor that does all stages, without communication; at most K."""
         return sum(self.seconds(device)) / self.period(device)
-
-    def utilisation(self, device: Device) -> float:
-        """Mean share of time in which the K processors compute, in (0, 1]."""
-        return self.speedup(device) / len(self.stages)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One row per stage: stage, delay, the bytes of each kind, boundary bytes and the three kinds of FLOPs."""
-        boundary = (*self.boundary_bytes, 0)
-        return [
-            {
-                "stage": k,
-                "delay": self.delays.per_stage[k],
-                "parameter_bytes": stage.parameter_bytes,
-                "activation_bytes": self.activation_bytes[k],
-                "history_bytes": self.history_bytes[k],
-                "boundary_bytes": boundary[k],
-                "forward_flops": stage.forward.flops,
-                "activation_gradient_flops": stage.activation.flops,
-                "weight_gradient_flops": stage.weight.flops,
-            }
-            for k, stage in enumerate(self.stages)
-        ]
 
 
 def network_costs(

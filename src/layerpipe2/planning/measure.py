@@ -9,6 +9,7 @@ what autograd saves, each storage once, without parameters and buffers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from layerpipe2.errors import UserError, integer
 from layerpipe2.planning.work import Gemm, StageWork, Work
 
 _Layer = tuple[Gemm, Gemm | None, Gemm]
+_WEIGHED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def measure(
@@ -53,8 +55,13 @@ def _measure_stage(stage: nn.Module, x: Tensor, first: bool) -> tuple[Tensor, St
     layers: list[_Layer] = []
     source = x.detach().requires_grad_(not first)
     keep = torch.autograd.graph.saved_tensors_hooks(lambda t: _kept(saved, t), lambda t: t)
-    with _Layers(stage, layers), keep, FlopCounterMode(display=False) as forward:
-        y = torch.func.functional_call(stage, state, (source,), tie_weights=False)
+    hooks = [m.register_forward_hook(partial(_record, layers)) for m in stage.modules() if isinstance(m, _WEIGHED)]
+    try:
+        with keep, FlopCounterMode(display=False) as forward:
+            y = torch.func.functional_call(stage, state, (source,), tie_weights=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
     activation, weight = _gradient_flops(stage, state, x, first)
     # torch's counter (2.13) takes a grouped weight gradient for an ungrouped one: groups times too many operations.
     weight -= sum((gemm.count - 1) * gemm.flops for _, _, gemm in layers) if weights else 0
@@ -82,59 +89,39 @@ def _on_meta(stage: nn.Module) -> dict[str, Tensor]:
 def _gradient_flops(stage: nn.Module, state: dict[str, Tensor], x: Tensor, first: bool) -> tuple[int, int]:
     """FLOPs of the activation gradients and of the weight gradients."""
     weights = [p for p in state.values() if p.requires_grad]
-    if not x.is_floating_point():
-        return _gradient_flops_of_tokens(stage, state, x, weights)
-    source = x.detach().requires_grad_(True)
+    source = x.detach().requires_grad_(x.is_floating_point())
     y = torch.func.functional_call(stage, state, (source,), tie_weights=False)
-    activation = _backward_flops(y, [source])
-    both = _backward_flops(y, [source, *weights])
-    weight = both - activation
-    if first and weights:
+    # Token numbers have no gradient: that of their embedding runs all activation gradients.
+    start = [source] if source.requires_grad else _embeddings(stage, state)
+    activation = _backward_flops(y, start)
+    weight = _backward_flops(y, [*start, *weights]) - activation
+    if first:
         y = torch.func.functional_call(stage, state, (x.detach(),), tie_weights=False)
         activation = _backward_flops(y, weights) - weight
-    return (0 if first and not weights else activation), weight
+    return activation, weight
 
 
-def _gradient_flops_of_tokens(
-    stage: nn.Module, state: dict[str, Tensor], x: Tensor, weights: list[Tensor]
-) -> tuple[int, int]:
-    """The same for token numbers, which have no gradient: that of their embedding runs all activation gradients."""
+def _embeddings(stage: nn.Module, state: dict[str, Tensor]) -> list[Tensor]:
     names = (f"{name}.weight".lstrip(".") for name, m in stage.named_modules() if isinstance(m, nn.Embedding))
-    tables = [state[name] for name in names if state[name].requires_grad]
-    y = torch.func.functional_call(stage, state, (x,), tie_weights=False)
-    activation = _backward_flops(y, tables) if tables else 0
-    return activation, (_backward_flops(y, weights) if weights else 0) - activation
+    return [state[name] for name in names if state[name].requires_grad]
 
 
 def _backward_flops(y: Tensor, inputs: list[Tensor]) -> int:
     with FlopCounterMode(display=False) as counter:
-        torch.autograd.grad(y, inputs, torch.empty_like(y), retain_graph=True, allow_unused=True)
+        if inputs:
+            torch.autograd.grad(y, inputs, torch.empty_like(y), retain_graph=True, allow_unused=True)
     return int(counter.get_total_flops())
 
 
-class _Layers:
-    """While it is entered, lists the three products of every Linear and Conv layer that runs."""
-
-    def __init__(self, stage: nn.Module, layers: list[_Layer]) -> None:
-        kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-        self._modules = [m for m in stage.modules() if isinstance(m, kinds)]
-        self._layers, self._handles = layers, list[Any]()
-
-    def __enter__(self) -> None:
-        self._handles = [m.register_forward_hook(self._record) for m in self._modules]
-
-    def __exit__(self, *error: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _record(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        count = getattr(module, "groups", 1)
-        n, k = weight.shape[0] // count, weight[0].numel()
-        m = output.numel() // weight.shape[0]
-        back = Gemm(m, k, n, count) if inputs[0].requires_grad else None
-        self._layers.append((Gemm(m, n, k, count), back, Gemm(k, n, m, count)))
+def _record(layers: list[_Layer], module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    """Hook that lists the three products of a Linear or Conv layer that runs."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    count = getattr(module, "groups", 1)
+    n, k = weight.shape[0] // count, weight[0].numel()
+    m = output.numel() // weight.shape[0]
+    back = Gemm(m, k, n, count) if inputs[0].requires_grad else None
+    layers.append((Gemm(m, n, k, count), back, Gemm(k, n, m, count)))
 
 
 def _kept(saved: list[Tensor], tensor: Tensor) -> Tensor:
