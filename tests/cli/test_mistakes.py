@@ -11,8 +11,9 @@ from layerpipe2.cli.schedule import _simulated
 from layerpipe2.delays import DELAY_LAWS
 from layerpipe2.distributed import checkpoint as by_stage
 from layerpipe2.distributed.store import first_line
+from layerpipe2.runs.checkpoints import LAST_CHECKPOINT
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.train import LAST_CHECKPOINT, train_run
+from layerpipe2.runs.train import train_run
 
 SMALL = {"width": 8, "batch_size": 256, "group_size": 3, "schedule": "constant"}
 

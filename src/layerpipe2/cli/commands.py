@@ -74,6 +74,14 @@ with one line that names it. docs/cluster.md shows Slurm and the network's setti
 """
 
 
+_INFO_EXAMPLES = """\
+examples:
+  layerpipe2 info                                      the digits, all names, this machine
+  layerpipe2 info --dataset cifar10 --data-root data   is it there and complete?
+  layerpipe2 info --schema > run.schema.json           what an editor needs to complete and check settings
+"""
+
+
 def add_commands(add: AddCommand) -> None:
     """Add the commands."""
     train = add("train", "train one network and write its record", _TRAIN_EXAMPLES)
@@ -92,9 +100,10 @@ def add_commands(add: AddCommand) -> None:
     add_options(balance, RunConfig, only=measured)
     add_options(balance, BalanceOptions)
     launch.add_options(add("launch", "start the ranks of a pipeline on this machine", _LAUNCH_EXAMPLES))
-    info = add("info", "show data, networks, strategies, device and versions", "")
+    info = add("info", "show data, networks, strategies, device and versions", _INFO_EXAMPLES)
     add_options(info, RunConfig, only=("dataset", "data_root", "device"))
     _add_download(info)
+    info.add_argument("--schema", action="store_true", help="print the JSON schema of a run's settings, for editors")
 
 
 def _add_download(parser: argparse.ArgumentParser) -> None:

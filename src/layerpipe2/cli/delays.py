@@ -7,10 +7,9 @@ import argparse
 from layerpipe2.cli.commands import GridOptions
 from layerpipe2.cli.console import fitted, terminal_width
 from layerpipe2.cli.options import read_options
-from layerpipe2.cli.plan import plan_from
 from layerpipe2.history import STRATEGIES, make_history
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.plan import Plan
+from layerpipe2.runs.plan import Plan, plan_from
 
 
 def run(options: argparse.Namespace) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,6 +25,9 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: if the data or the device isn't there.
     """
+    if options.schema:
+        print(json.dumps(schema(), indent=2))
+        return
     config = read_options(RunConfig, options)
     print(_listed("networks", NETWORKS))
     print(_listed("strategies (every ema-* also with -raw)", STRATEGIES))
@@ -38,6 +43,14 @@ def run(options: argparse.Namespace) -> None:
     print(f"\ndevice: {device_name(device)}, {torch.get_num_threads()} CPU threads available")
     print(f"commit: {commit or 'not a checkout'}{' (changed since)' if dirty else ''}")
     print("versions: " + ", ".join(f"{name} {version or 'missing'}" for name, version in versions().items()))
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of a run's settings, with the names of the tables as examples: some stand for families of names."""
+    found = RunConfig.model_json_schema()
+    for field, table in (("dataset", DATASETS), ("network", NETWORKS), ("strategy", STRATEGIES)):
+        found["properties"][field]["examples"] = list(table)
+    return found
 
 
 def _listed(title: str, entries: Mapping[str, NetworkInfo | Strategy]) -> str:

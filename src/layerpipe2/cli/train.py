@@ -28,29 +28,39 @@ def run(options: argparse.Namespace) -> None:
     """
     keep_freed_memory()
     config = read_options(RunConfig, options)
-    out = Path(options.out) if options.out else None
-    if out is not None:
-        writable_folder(out.parent)
-        if out.is_dir():
-            raise UserError(f"--out {out} is a folder; give the name of a JSON file")
+    out = _output(options.out)
     root = Path(config.data_root) if config.data_root else None
     first = os.environ.get("RANK", "0") == "0"  # of the processes that `layerpipe2 launch` started
     quiet = options.quiet or not first
     data = load(config.dataset, root, download=options.download, announce=None if quiet else _say)
     folder = Path(options.checkpoint_dir) if options.checkpoint_dir else None
-    strategy = None
+    pipeline = None
     if "TORCHELASTIC_RUN_ID" in os.environ:  # a launcher started this process; a diverged run is a result
-        strategy = PipelineStrategy(check_finite=False, resumable=folder is not None)
+        pipeline = PipelineStrategy(check_finite=False, resumable=folder is not None)
     record = train_run(
-        config, data=data, progress=not quiet, checkpoint_dir=folder, resume=options.resume, strategy=strategy
+        config,
+        data=data,
+        progress=not quiet,
+        checkpoint_dir=folder,
+        resume=options.resume,
+        trainer_strategy=pipeline,
     )
-    if strategy is not None:
-        record["processes"] = {"number": strategy.processes, "memory": [asdict(row) for row in strategy.memory]}
-    if not first:
-        return
+    if pipeline is not None:
+        record["processes"] = {"number": pipeline.processes, "memory": [asdict(row) for row in pipeline.memory]}
+    if first:
+        if out is not None:
+            write_json(out, record)
+        print(summary(record) + (f"\nrecord: {out}" if out else ""))
+
+
+def _output(name: str | None) -> Path | None:
+    """The record's file, which can be written."""
+    out = Path(name) if name else None
     if out is not None:
-        write_json(out, record)
-    print(summary(record) + (f"\nrecord: {out}" if out else ""))
+        writable_folder(out.parent)
+        if out.is_dir():
+            raise UserError(f"--out {out} is a folder; give the name of a JSON file")
+    return out
 
 
 def summary(record: Record) -> str:

@@ -1,19 +1,17 @@
-"""Lightning callbacks of a run: the epoch table, the step limit and the progress display."""
+"""Lightning callbacks of a run: the epoch table and the progress display."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from tqdm import tqdm
 
-from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.errors import UserError
 
 METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
@@ -80,17 +78,6 @@ class EpochRecorder(Checkpoint):
         self.train_time_s = state_dict["train_time_s"]
 
 
-class LastCheckpoint(Checkpoint):
-    """Saves the complete state after every epoch as ``path``, atomically. Must stand behind the recorder."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Replace the last epoch's one."""
-        cast(PipelinedModule, pl_module).execution.save_checkpoint(self.path)
-
-
 class EpochProgress(Callback):
     """One bar on a terminal; elsewhere a plain line for about every tenth of the run."""
 
@@ -111,8 +98,8 @@ class EpochProgress(Callback):
         """Show the validation figures of the epoch."""
         done = trainer.current_epoch + 1
         logged = trainer.callback_metrics
-        loss = float(logged.get("val_loss", math.nan))
-        text = f"val loss {loss:.4f}, accuracy {float(logged.get('val_accuracy', math.nan)):.2%}"
+        loss, accuracy = (float(logged.get(name, math.nan)) for name in ("val_loss", "val_accuracy"))
+        text = f"val loss {loss:.4f}, accuracy {accuracy:.2%}"
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update()

@@ -20,11 +20,7 @@ from layerpipe2.runs.validation import Checked, Positive, Real, checked, one_of,
 
 
 class RunConfig(Checked):
-    """Settings of one training run.
-
-    Raises:
-        UserError: naming the field, its value and what is allowed.
-    """
+    """Settings of one training run. A mistake raises UserError with the field, its value and what is allowed."""
 
     dataset: str = setting("digits", "data", "data set; `layerpipe2 info` lists them")
     data_root: str | None = setting(None, "data", "folder searched first for the data set", metavar="DIR")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
 from layerpipe2 import networks
+from layerpipe2.data import describe
 from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
 from layerpipe2.history import StashFirst, WeightHistory, make_history
@@ -20,7 +22,7 @@ class Plan:
 
     Attributes:
         config: the configuration with ``group_size`` and ``convention`` of the sequential baseline filled in.
-        units: number of layers that can be grouped.
+        units: number of units, which stages group.
         stages: the pipeline's stages, input side first.
     """
 
@@ -50,6 +52,17 @@ class Plan:
         copies = [history.copies(d, momentum_buffer=buffer) for d in self.delays.per_stage]
         held = [c * n for c, n in zip(copies, sizes, strict=True)]
         return sum(held) / sum(sizes)
+
+
+def plan_from(config: RunConfig) -> Plan:
+    """The plan without weights in memory: parameters are on torch's meta device.
+
+    Raises:
+        UserError: as :func:`make_plan`, and on an unknown data set.
+    """
+    spec = describe(config.dataset)
+    with torch.device("meta"):  # only shapes are needed
+        return make_plan(config, spec.input_shape, spec.num_classes)
 
 
 def make_plan(config: RunConfig, input_shape: tuple[int, ...], num_classes: int) -> Plan:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,15 @@ from layerpipe2.engine.device import resolve_device
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.probe import ReconstructionProbe
 from layerpipe2.engine.step_limit import StepLimit
-from layerpipe2.errors import UserError
 from layerpipe2.history import STRATEGIES, raw_forms
 from layerpipe2.provenance import provenance
-from layerpipe2.runs.callbacks import EpochProgress, EpochRecorder, LastCheckpoint
+from layerpipe2.runs.callbacks import EpochProgress, EpochRecorder
+from layerpipe2.runs.checkpoints import LAST_CHECKPOINT, LastCheckpoint, find_checkpoint
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.inputs import Loaders, make_loaders
 from layerpipe2.runs.optim import optimizer_factory, scheduler_factory
 from layerpipe2.runs.plan import Plan, make_plan
-from layerpipe2.runs.records import SCHEMA, Record, writable_folder
-
-LAST_CHECKPOINT = "last.ckpt"
+from layerpipe2.runs.records import SCHEMA, Record
 
 
 def train_run(
@@ -40,7 +37,7 @@ def train_run(
     progress: bool = True,
     checkpoint_dir: Path | None = None,
     resume: bool = False,
-    strategy: Strategy | None = None,
+    trainer_strategy: Strategy | None = None,
 ) -> Record:
     """Train, validate after every epoch, test once at the end, and return the run's record.
 
@@ -50,7 +47,7 @@ def train_run(
         progress: show a bar, or sparse lines where there is no terminal.
         checkpoint_dir: save the complete state there after every epoch, as ``last.ckpt``.
         resume: continue from that checkpoint, bit for bit.
-        strategy: the ``Trainer``'s, if this process is one of a pipeline's; all processes return the same record.
+        trainer_strategy: the Trainer's strategy if this process is one of a pipeline's; all return the same record.
 
     Returns:
         The record: ``schema``, ``config``, ``network`` (``units``, ``parameters_per_stage``), ``convention``,
@@ -63,7 +60,7 @@ def train_run(
         UserError: on settings or data that don't work together, or a checkpoint that doesn't belong to them.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
-    checkpoint = _checkpoint(checkpoint_dir, resume, several=strategy is not None)
+    checkpoint = find_checkpoint(checkpoint_dir, resume, several=trainer_strategy is not None)
     device = resolve_device(config.device)
     torch.set_num_threads(config.threads)
     data = data or load(config.dataset, root=Path(config.data_root) if config.data_root else None)
@@ -72,10 +69,10 @@ def train_run(
     loaders = make_loaders(config, data, device)
     plan = plan.warmed_up(len(loaders["train"]))
     recorder = EpochRecorder(plan.config.to_dict())
-    probe = None if strategy else make_probe(plan)
+    probe = None if trainer_strategy else make_probe(plan)
     callbacks = _callbacks(plan.config, recorder, probe, progress, checkpoint_dir)
-    trainer = make_trainer(plan.config, device, callbacks, strategy)
-    module = make_module(plan, len(loaders["train"]), stage_seed=config.seed if strategy else None)
+    trainer = make_trainer(plan.config, device, callbacks, trainer_strategy)
+    module = make_module(plan, len(loaders["train"]), stage_seed=config.seed if trainer_strategy else None)
     test = _train_and_test(module, loaders, trainer, recorder, checkpoint)
     where = provenance(device) | {
         "started": started.isoformat(timespec="seconds"),
@@ -152,13 +149,13 @@ def make_trainer(
     config: RunConfig,
     device: torch.device,
     callbacks: list[Callback],
-    strategy: Strategy | None = None,
+    trainer_strategy: Strategy | None = None,
     limits: tuple[int | None, int | None] = (None, None),
 ) -> pl.Trainer:
     """The Lightning trainer of a run; ``limits`` cut its epochs: training, validation batches."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banner repeats what the record holds
     return pl.Trainer(
-        strategy=strategy or "auto",
+        strategy=trainer_strategy or "auto",
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
         max_epochs=config.epochs,
@@ -170,28 +167,6 @@ def make_trainer(
         limit_train_batches=limits[0],
         limit_val_batches=limits[1],
     )
-
-
-def _checkpoint(folder: Path | None, resume: bool, several: bool) -> Path | None:
-    """The checkpoint to resume from, if any; ``several``: processes, which write a folder instead of a file."""
-    if folder is None:
-        if resume:
-            raise UserError("nothing to resume from; name the folder of the checkpoint (--checkpoint-dir)")
-        return None
-    writable_folder(folder)
-    path = folder / LAST_CHECKPOINT
-    if path.exists() and path.is_dir() != several:
-        writer, how = ("several processes", "under `layerpipe2 launch`") if path.is_dir() else ("one process", "in one")
-        raise UserError(f"checkpoint {path} was written by {writer}; go on {how}, or choose another folder")
-    if not resume and path.exists():
-        raise UserError(f"{path} holds the state of a run; give --resume to go on with it, or choose another folder")
-    if not resume:
-        return None
-    if not path.exists():
-        raise UserError(f"no checkpoint {path} to resume from; start without resuming")
-    if path.is_file() and not zipfile.is_zipfile(path):
-        raise UserError(f"checkpoint {path} can't be read; delete it and start without resuming")
-    return path
 
 
 def _record(
