@@ -1,6 +1,6 @@
-"""One stage in the process that owns it: forward, backward, update, each when the program says so.
+"""One stage in the process that owns it: forward, backward, update, each when the worker loop says so.
 
-The simulator (:mod:`layerpipe2.engine.stage`) runs forward with old weights. Here the forward pass of batch ``t`` runs
+The simulation (:mod:`layerpipe2.engine.stage`) runs forward with old weights. Here the forward pass of batch ``t`` runs
 before ``d`` updates are made, so that it uses the parameters as they are; the backward pass, ``d`` updates later, finds
 other weights in their places. What the history makes of that is the same code in both.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,17 +18,22 @@ from torch.optim import Optimizer
 
 from layerpipe2.distributed.passes import Pass, SplitPass, WholePass
 from layerpipe2.engine.audit import Audit
+from layerpipe2.engine.audited_forward import (
+    AuditedForward,
+    clip_gradients,
+    has_recurrent_layer,
+    one_tensor,
+    stage_context,
+)
 from layerpipe2.engine.layout import check_trainable, trainable
 from layerpipe2.engine.random_streams import RandomStream
-from layerpipe2.engine.saved_weights import Region, SavedWeights, changed_in_forward, check_intercepted, storage_of
-from layerpipe2.engine.step import Loss, update_rates
-from layerpipe2.engine.weights import DelayedWeights
-from layerpipe2.errors import UserError
+from layerpipe2.engine.saved_weights import Region, changed_in_forward, check_intercepted, storage_of
+from layerpipe2.engine.weights import DelayedWeights, update_rates
 from layerpipe2.history import WeightHistory
 
 
 @dataclass
-class Flight:
+class InFlight:
     """A mini-batch between its forward and its backward pass, and the bytes that autograd keeps for it."""
 
     passing: Pass
@@ -75,19 +79,16 @@ class ProcessStage:
         self.device = device = device or next((p.device for p in module.parameters()), torch.device("cpu"))
         self.stream = RandomStream(seed, index, device)
         self.step = torch.zeros(1, dtype=torch.int64, device=device)
-        self.in_flight: deque[Flight] = deque()
+        self.in_flight: deque[InFlight] = deque()
         self.weights = self._flatten() if delay and any(trainable(p) for p in module.parameters()) else None
         self._regions = [Region(index, self.weights.latest, self.weights.latest)] if self.weights else []
-        self._saved = SavedWeights(self._regions, _running_statistics(module))
+        self._forward = AuditedForward(self._regions, moving=_running_statistics(module))
+        self._without_cudnn = bool(self._regions) and device.type == "cuda" and has_recurrent_layer(module)
         self._own = {storage_of(t) for t in (*module.parameters(), *module.buffers())}
-        # cuDNN's recurrent backward reads a packed copy of the weights, which can't be exchanged.
-        recurrent = bool(self._regions) and any(isinstance(m, nn.RNNBase) for m in module.modules())
-        self._without_cudnn = recurrent and device.type == "cuda"
         self._pass: Callable[[nn.Module, Tensor], Pass] = SplitPass if split_backward else WholePass
         self._trainable = {p: trainable(p) for p in module.parameters()}
-        self._returned: Flight | None = None
+        self._returned: InFlight | None = None
         self.peak_bytes = 0
-        self._audited = False
 
     def forward(self, x: Tensor, loss: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
         """Forward pass of the next mini-batch with the weights as they are.
@@ -107,11 +108,11 @@ class ProcessStage:
         x = x.detach()
         if self.index and x.is_floating_point():
             x.requires_grad_()
-        saved: dict[int, int] = {}
-        passing = self._run(x, saved)
+        kept: dict[int, int] = {}
+        passing = self._run(x, kept)
         value = None if loss is None else passing.add_loss(loss).detach()
-        self.in_flight.append(Flight(passing, sum(saved.values())))
-        self.peak_bytes = max(self.peak_bytes, sum(flight.bytes for flight in self.in_flight))
+        self.in_flight.append(InFlight(passing, sum(kept.values())))
+        self.peak_bytes = max(self.peak_bytes, sum(batch.bytes for batch in self.in_flight))
         return passing.y.detach(), value
 
     def backward(self, gradient: Tensor | None) -> Tensor | None:
@@ -146,26 +147,21 @@ class ProcessStage:
     def update(self) -> None:
         """Apply the gradient of the mini-batch that just came back; the history learns of it."""
         weights, consumes = self.weights, self.history.consumes
-        if self.gradient_clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.module.parameters(), self.gradient_clip_norm)
-        recorded = before = None
+        clip_gradients(self.module, self.gradient_clip_norm)
+        raw = before = None
         if weights is not None:
             weights.keep(self.step)
-            if consumes == "gradients":
-                recorded = weights.scaled_gradients(update_rates(self.optimizer))
-            elif consumes == "updates":
-                before = weights.latest.clone()
+            raw = weights.scaled_gradients(update_rates(self.optimizer)) if consumes == "gradients" else None
+            before = weights.latest.clone() if consumes == "updates" else weights.latest
         if self.optimizer is not None:
             self.optimizer.step()
-        if weights is not None and consumes != "nothing":
-            with torch.no_grad():
-                update = before - weights.latest if before is not None else recorded
-                self.history.record(weights.state, update, self.step)  # type: ignore[arg-type]
+        if weights is not None and before is not None:
+            weights.record(self.step, before, weights.latest, raw)
         self.step += 1
 
     def audit_next(self) -> None:
         """Check the next forward pass again: a network may take another way by then."""
-        self._audited = False
+        self._forward.audit_next()
 
     def refill(self) -> None:
         """Start with an empty pipeline from the latest weights."""
@@ -174,40 +170,28 @@ class ProcessStage:
             self.weights.start()
 
     def _run(self, x: Tensor, kept: dict[int, int]) -> Pass:
-        audit = Audit(self._regions, x) if self._regions and not self._audited else None
-
-        def saved(tensor: Tensor) -> None:
-            if storage_of(tensor) not in self._own:
+        def count(saved: Tensor) -> None:
+            if storage_of(saved) not in self._own:
                 # The input may lie in a message, with its header.
-                memory = x if storage_of(tensor) == storage_of(x) else tensor.untyped_storage().nbytes()
-                kept[storage_of(tensor)] = memory if isinstance(memory, int) else memory.nbytes
-            if audit is not None:
-                audit.check_saved(tensor)
+                is_input = storage_of(saved) == storage_of(x)
+                kept[storage_of(saved)] = x.nbytes if is_input else saved.untyped_storage().nbytes()
 
-        versions = [p._version for p in self.module.parameters()]
-        with ExitStack() as contexts:
-            contexts.enter_context(self.stream.active())
-            contexts.enter_context(torch.backends.cudnn.flags(enabled=False) if self._without_cudnn else nullcontext())
-            contexts.enter_context(self._saved.hooks(saved))
-            if audit is not None:
-                contexts.enter_context(audit.alone())
-                contexts.enter_context(audit)
-            passing = self._pass(self.module, x)
-        if not isinstance(passing.y, Tensor):
-            raise UserError(f"stage {self.index} returns a {type(passing.y).__name__}; a stage maps one tensor to one "
-                            "tensor")  # fmt: skip
-        if audit is not None:
+        def finish(audit: Audit) -> None:
             for root in passing.roots():
                 audit.finish(root)
-            self._check_audited(x, versions)
-        return passing
+            if [p._version for p in self.module.parameters()] != versions:
+                raise changed_in_forward(self.index)
+            has_matrices = any(p.ndim >= 2 for p in self.weights.layout.parameters) if self.weights else False
+            check_intercepted(self._regions, x.requires_grad, has_matrices)
 
-    def _check_audited(self, x: Tensor, versions: list[int]) -> None:
-        if [p._version for p in self.module.parameters()] != versions:
-            raise changed_in_forward(self.index)
-        has_matrices = any(p.ndim >= 2 for p in self.weights.layout.parameters) if self.weights else False
-        check_intercepted(self._regions, x.requires_grad, has_matrices)
-        self._audited = True
+        versions = [p._version for p in self.module.parameters()]
+        with (
+            stage_context(self.stream, without_cudnn=self._without_cudnn),
+            self._forward.running(x, finish, observe=count),
+        ):
+            passing = self._pass(self.module, x)
+            one_tensor(passing.y, self.index)
+        return passing
 
     def _flatten(self) -> DelayedWeights:
         """The parameters become views of the flat vector of latest weights: one memory, no copying."""
@@ -226,8 +210,3 @@ def _running_statistics(module: nn.Module) -> list[int]:
     """BatchNorm saves them for a backward pass that, in training, reads the batch's own; later batches move them."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     return [storage_of(buffer) for norm in norms for buffer in norm.buffers(recurse=False)]
-
-
-def local_loss(loss: Loss, targets: Tensor) -> Callable[[Tensor], Tensor]:
-    """``loss`` with its targets bound."""
-    return lambda outputs: loss(outputs, targets)

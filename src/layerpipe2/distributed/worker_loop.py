@@ -21,7 +21,7 @@ from torch import Tensor
 from layerpipe2.distributed.endpoint import Endpoint
 from layerpipe2.distributed.health.finite import FiniteCheck
 from layerpipe2.distributed.links import Inbox, Outbox
-from layerpipe2.distributed.process_stage import ProcessStage, local_loss
+from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.distributed.snapshots import StageSnapshots
 from layerpipe2.distributed.timeline import Timeline
 from layerpipe2.engine.metrics import Totals
@@ -171,8 +171,9 @@ class WorkerLoop:
         with self._span("wait", stage, batch):
             x, *targets = self._arrived[i].popleft() if i else self._incoming()
         last = i == len(self.stages) - 1 and self.neighbours.activations_out is None
+        loss_of = (lambda y: self.loss(y, targets[0])) if last else None
         with self._span("forward", stage, batch), self.snapshots[i].as_of(batch):
-            outputs, loss = stage.forward(x, local_loss(self.loss, targets[0]) if last else None)
+            outputs, loss = stage.forward(x, loss_of)
         self._check(loss if loss is not None else outputs, "output", stage, batch)
         if loss is not None:
             self._losses.append((loss, outputs, targets[0]))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.stage import DelayedStage
-from layerpipe2.engine.step import update_rates
+from layerpipe2.engine.weights import update_rates
 from layerpipe2.history import State, WeightHistory, make_history
 
 

@@ -2,8 +2,8 @@
 
 The stages of a pipeline run forward with *compute weights*, all views of a few flat buffers. While the forward pass
 runs, :class:`SavedWeights` replaces each tensor that autograd saves for the backward pass and that is a view of such
-a buffer by a note (which buffer, size, strides, offset); in the backward pass the note is answered by the same view of
-the recalled buffer. Activations are stored as they are: only weights are exchanged.
+a buffer by a description (which buffer, size, strides, offset); the backward pass gets the same view of the recalled
+buffer instead. Activations are stored as they are: only weights are exchanged.
 
 Setting ``parameter.data`` between forward and backward would not do it: ``Linear`` saves a transposed view, and under
 autocast every layer saves a cast copy, so the swap would be ignored, and every strategy would silently train like
@@ -16,7 +16,7 @@ pass then mixes forward and recalled weights, as hardware that stores activation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from layerpipe2.errors import UserError
 
 
-class _Note(NamedTuple):
+class _WeightView(NamedTuple):
     buffer: int
     size: torch.Size
     stride: tuple[int, ...]
@@ -77,23 +77,24 @@ class SavedWeights:
         self.regions = regions
         self._moving = frozenset(moving)
         self._index = {storage_of(region.compute): i for i, region in enumerate(regions)}
-        self._check: Callable[[Tensor], None] | None = None
+        self._observers: Sequence[Callable[[Tensor], None]] = ()
 
-    def hooks(self, check: Callable[[Tensor], None] | None = None) -> saved_tensors_hooks:
+    def hooks(self, observers: Sequence[Callable[[Tensor], None]] = ()) -> saved_tensors_hooks:
         """The context manager to run the forward pass in; the backward pass may run outside of it.
 
-        ``check`` is shown every other tensor that is saved, and raises if it should have been exchanged.
+        The ``observers`` are shown every other tensor that is saved; an audit raises if it should have been exchanged.
         """
-        self._check = check
+        self._observers = observers
         for region in self.regions:
             region.hits = 0
         return saved_tensors_hooks(self._pack, self._unpack)
 
-    def _pack(self, tensor: Tensor) -> tuple[Tensor, int] | _Note:
+    def _pack(self, tensor: Tensor) -> tuple[Tensor, int] | _WeightView:
         found = self._index.get(storage_of(tensor)) if tensor.layout is torch.strided else None
         if found is None:
-            if self._check is not None and tensor.layout is torch.strided:
-                self._check(tensor)
+            if tensor.layout is torch.strided:
+                for observe in self._observers:
+                    observe(tensor)
             # A node that kept its own output would keep itself alive: memory of every graph that is not run back.
             return tensor.detach() if tensor.grad_fn is not None else tensor, tensor._version
         region = self.regions[found]
@@ -104,10 +105,10 @@ class SavedWeights:
             )
         region.hits += 1
         offset = int(tensor.storage_offset()) - int(region.compute.storage_offset())
-        return _Note(found, tensor.size(), tensor.stride(), offset)
+        return _WeightView(found, tensor.size(), tensor.stride(), offset)
 
-    def _unpack(self, packed: tuple[Tensor, int] | _Note) -> Tensor:
-        if isinstance(packed, _Note):
+    def _unpack(self, packed: tuple[Tensor, int] | _WeightView) -> Tensor:
+        if isinstance(packed, _WeightView):
             recalled = self.regions[packed.buffer].recalled
             return recalled.as_strided(packed.size, packed.stride, recalled.storage_offset() + packed.offset)
         # autograd leaves this check out for tensors that a hook has packed.

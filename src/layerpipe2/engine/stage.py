@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from layerpipe2.engine.audited_forward import has_recurrent_layer
 from layerpipe2.engine.layout import Slot, batchnorm_parameters, check_trainable, trainable
 from layerpipe2.engine.saved_weights import Region, as_bytes, changed_in_forward, storage_of
 from layerpipe2.engine.swap import ParameterSwap
@@ -23,6 +23,7 @@ class DelayedStage(DelayedWeights):
         regions: compute buffers; one, or two in low precision (BatchNorm's weights keep their type).
         exchanged: the regions whose saved views the backward pass must exchange; empty for exact methods.
         leaves: parameter -> its compute weight, a view of a region; what the forward pass uses instead.
+        without_cudnn: run forward without it; see :func:`layerpipe2.engine.audited_forward.stage_context`.
     """
 
     def __init__(
@@ -45,8 +46,7 @@ class DelayedStage(DelayedWeights):
         self._frozen_versions: list[int] = []
         self._trainable = {p: trainable(p) for p in stage.parameters()}
         self._stage, self._swap = stage, ParameterSwap(stage, self.leaves | self._frozen)
-        # cuDNN's recurrent backward reads a packed copy of the weights, which can't be exchanged.
-        self._recurrent = bool(self.exchanged) and any(isinstance(m, nn.RNNBase) for m in stage.modules())
+        self.without_cudnn = bool(self.exchanged) and self.latest.is_cuda and has_recurrent_layer(stage)
         self.refill()
 
     def load(self, step: Tensor) -> None:
@@ -82,8 +82,7 @@ class DelayedStage(DelayedWeights):
 
     def __call__(self, x: Tensor) -> Any:
         """Forward pass of the user's module with the compute weights in the places of its parameters."""
-        without_cudnn = self._recurrent and x.is_cuda
-        with self._swap.active(), torch.backends.cudnn.flags(enabled=False) if without_cudnn else nullcontext():
+        with self._swap.active():
             return self._stage(x)
 
     def check_leaves(self) -> None:
@@ -124,10 +123,8 @@ class DelayedStage(DelayedWeights):
         """After update ``t``: record it in the history, put ``W(t)`` into the delay line, take in ``W(t + 1)``."""
         with torch.no_grad():
             self.layout.gather(self.layout.parameters, self._updated)
-            if self.delay:
-                if self.history.consumes != "nothing":
-                    self.history.record(self.state, self.latest - self._updated if raw is None else raw, step)
-                self.keep(step)
+            self.record(step, self.latest, self._updated, raw)
+            self.keep(step)
             self.latest.copy_(self._updated)
         self._note_parameters()
 

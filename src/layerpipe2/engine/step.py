@@ -13,7 +13,6 @@ ever. Only while a delayed stage runs forward do views of a flat compute buffer 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -22,22 +21,18 @@ from torch.optim import Optimizer
 
 from layerpipe2.delays import Delays
 from layerpipe2.engine.audit import Audit
+from layerpipe2.engine.audited_forward import AuditedForward, clip_gradients, one_tensor, stage_context
 from layerpipe2.engine.layout import Layout, trainable
 from layerpipe2.engine.random_streams import RandomStream
-from layerpipe2.engine.saved_weights import SavedWeights, check_intercepted
+from layerpipe2.engine.saved_weights import check_intercepted
 from layerpipe2.engine.stage import DelayedStage
 from layerpipe2.engine.swap import check_replaceable
+from layerpipe2.engine.weights import update_rates
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
 from layerpipe2.stages import check_stages
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-def update_rates(optimizer: Optimizer | Any) -> dict[nn.Parameter, float | Tensor]:
-    """Parameter -> learning rate of its group, negative where the optimizer maximizes: ``u = rate * gradient``."""
-    signs = [(group, -1 if group.get("maximize") else 1) for group in optimizer.param_groups]
-    return {p: sign * group["lr"] for group, sign in signs for p in group["params"]}
 
 
 def check_pipeline(stages: Sequence[nn.Module], delays: Delays, compute_dtype: torch.dtype | None) -> None:
@@ -107,8 +102,9 @@ class PipelineEngine:
         }
         seeded = range(len(self.stages) if stage_seed is not None else 0)
         self._streams = {k: RandomStream(stage_seed or 0, k, device) for k in seeded}
-        self._saved = SavedWeights([r for s in self.delayed.values() for r in s.exchanged])
-        self._audited = False
+        exchanged = [region for stage in self.delayed.values() for region in stage.exchanged]
+        others = [region for stage in self.delayed.values() if not stage.exchanged for region in stage.regions]
+        self._forward = AuditedForward(exchanged, others)
 
     def train_step(self, x: Tensor, y: Tensor, loss: Loss, optimizer: Optimizer | Any) -> tuple[Tensor, Tensor]:
         """One mini-batch: forward, backward, update, history.
@@ -144,30 +140,18 @@ class PipelineEngine:
         """
         if self.compute_dtype is not None and x.is_floating_point():
             x = x.to(self.compute_dtype)
-        audit = None if self._audited or not self.delayed else self._audit(x)
-        needs_gradient = []
-        with ExitStack() as contexts:
-            if self._saved.regions:
-                contexts.enter_context(self._saved.hooks(audit.check_saved if audit else None))
-            if audit is not None:
-                contexts.enter_context(audit.alone())
-                contexts.enter_context(audit)
-            for k, stage in enumerate(self.stages):
+        needs_gradient: list[bool] = []
+        with self._forward.running(x, lambda audit: self._finish_audit(audit, x, needs_gradient)):
+            for k in range(len(self.stages)):
                 needs_gradient.append(x.requires_grad)
-                x = self._run(self.delayed.get(k, stage), k, x)
-        if not self._audited:
-            self._finish_audit(audit, x, needs_gradient)
+                x = self._run(k, x)
         for delayed in self.delayed.values():
             delayed.recall(self.step_count)
         return x if self.compute_dtype is None else x.float()
 
-    def _audit(self, x: Tensor) -> Audit:
-        unexchanged = [region for stage in self.delayed.values() if not stage.exchanged for region in stage.regions]
-        return Audit(self._saved.regions, x, unexchanged)
-
     def audit_next(self) -> None:
         """Check the next forward pass again: a network may take another way by then."""
-        self._audited = False
+        self._forward.audit_next()
 
     def refill(self) -> None:
         """Start with an empty pipeline from the latest weights: all delay lines hold them, all averages are zero."""
@@ -211,25 +195,20 @@ class PipelineEngine:
             "random numbers": streams,
         }
 
-    def _run(self, stage: DelayedStage | nn.Module, k: int, x: Tensor) -> Tensor:
-        with self._streams[k].active() if self._streams else nullcontext():
-            y = stage(x)
-        if not isinstance(y, Tensor):
-            raise UserError(f"stage {k} returns a {type(y).__name__}; a stage maps one tensor to one tensor")
-        return y
+    def _run(self, k: int, x: Tensor) -> Tensor:
+        delayed = self.delayed.get(k)
+        with stage_context(self._streams.get(k), without_cudnn=delayed is not None and delayed.without_cudnn):
+            return one_tensor((delayed or self.stages[k])(x), k)
 
-    def _finish_audit(self, audit: Audit | None, outputs: Tensor, needs_gradient: list[bool]) -> None:
-        if audit is not None:
-            audit.finish(outputs)
+    def _finish_audit(self, audit: Audit, outputs: Tensor, needs_gradient: list[bool]) -> None:
+        audit.finish(outputs)
         for k, stage in self.delayed.items():
             stage.check_leaves()
             if stage.exchanged:
                 check_intercepted(stage.exchanged, needs_gradient[k], stage.has_matrices)
-        self._audited = True
 
     def _clip_and_collect(self) -> None:
         for stage in self.delayed.values():
             stage.collect_gradients()
-        if self.gradient_clip_norm is not None:
-            for module in self.stages:
-                nn.utils.clip_grad_norm_(module.parameters(), self.gradient_clip_norm)
+        for module in self.stages:
+            clip_gradients(module, self.gradient_clip_norm)

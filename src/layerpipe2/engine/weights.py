@@ -6,10 +6,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from layerpipe2.engine.layout import Layout
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
+
+
+def update_rates(optimizer: Optimizer | Any) -> dict[nn.Parameter, float | Tensor]:
+    """Parameter -> learning rate of its group, negative where the optimizer maximizes: ``u = rate * gradient``."""
+    signs = [(group, -1 if group.get("maximize") else 1) for group in optimizer.param_groups]
+    return {p: sign * group["lr"] for group, sign in signs for p in group["params"]}
 
 
 class DelayedWeights:
@@ -50,6 +57,19 @@ class DelayedWeights:
                 dense = gradient.to_dense() if gradient.is_sparse else gradient
                 slot.view(flat).copy_(dense * rates[slot.parameter])
         return flat
+
+    @torch.no_grad()
+    def record(self, step: Tensor, before: Tensor, after: Tensor, raw: Tensor | None = None) -> None:
+        """Show update ``t`` to the history.
+
+        Args:
+            step: ``t``.
+            before: ``W(t)``, shape (N,).
+            after: ``W(t + 1)``, shape (N,).
+            raw: :meth:`scaled_gradients` of the update, for a history that takes those in its place.
+        """
+        if self.delay and self.history.consumes != "nothing":
+            self.history.record(self.state, before - after if raw is None else raw, step)
 
     def keep(self, step: Tensor) -> None:
         """Put ``W(t)`` into the delay line, while ``latest`` holds it."""

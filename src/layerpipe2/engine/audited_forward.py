@@ -1,0 +1,104 @@
+"""The forward pass of stages whose backward pass uses other weights: what simulation and real processes share.
+
+Both run a stage with tensors that :class:`layerpipe2.engine.saved_weights.SavedWeights` exchanges, and let
+:class:`layerpipe2.engine.audit.Audit` look at the first pass of every epoch. They differ in when a stage runs (all in a
+row, or each in its process) and in which tensors it computes with (leaves of a compute buffer, or its parameters).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerpipe2.engine.audit import Audit
+from layerpipe2.engine.random_streams import RandomStream
+from layerpipe2.engine.saved_weights import Region, SavedWeights
+from layerpipe2.errors import UserError
+
+Observer = Callable[[Tensor], None]
+
+
+class AuditedForward:
+    """Forward passes with exchanged weights; the first one, and the next after :meth:`audit_next`, is audited.
+
+    Args:
+        regions: the weights whose saved views come back as recalled ones.
+        unexchanged: weights that an audit must find unchanged (exact stashing).
+        moving: memory that may change between forward and backward pass; see :class:`SavedWeights`.
+    """
+
+    def __init__(self, regions: list[Region], unexchanged: Sequence[Region] = (), moving: Iterable[int] = ()) -> None:
+        self._regions, self._unexchanged = regions, unexchanged
+        self._saved = SavedWeights(regions, moving)
+        self._audited = not regions and not unexchanged
+
+    def audit_next(self) -> None:
+        """Check the next forward pass again: a network may take another way by then."""
+        self._audited = not self._regions and not self._unexchanged
+
+    @contextmanager
+    def running(self, x: Tensor, finish: Callable[[Audit], None], observe: Observer | None = None) -> Iterator[None]:
+        """Within: the forward pass of a mini-batch.
+
+        Args:
+            x: its input.
+            finish: called after an audited pass, to look at what it has made.
+            observe: is shown every tensor that autograd saves and that is no exchanged weight.
+
+        Raises:
+            UserError: audited, if recalled weights could not reach a backward pass.
+        """
+        audit = None if self._audited else Audit(self._regions, x, self._unexchanged)
+        observers = [] if observe is None else [observe]
+        if audit is not None:
+            observers.append(audit.check_saved)
+        with ExitStack() as contexts:
+            if self._regions or observers:
+                contexts.enter_context(self._saved.hooks(observers))
+            if audit is not None:
+                contexts.enter_context(audit.alone())
+                contexts.enter_context(audit)
+            yield
+        if audit is not None:
+            finish(audit)
+            self._audited = True
+
+
+def has_recurrent_layer(stage: nn.Module) -> bool:
+    """Whether the stage's weights can be exchanged on a GPU only without cuDNN; see :func:`stage_context`."""
+    return any(isinstance(module, nn.RNNBase) for module in stage.modules())
+
+
+@contextmanager
+def stage_context(stream: RandomStream | None, *, without_cudnn: bool) -> Iterator[None]:
+    """Within: one stage runs forward, with random numbers of its own if it has a ``stream``.
+
+    cuDNN's recurrent backward pass reads a packed copy of the weights, which can't be exchanged: ``without_cudnn``.
+    """
+    kernels = torch.backends.cudnn.flags(enabled=False) if without_cudnn else nullcontext()
+    with stream.active() if stream is not None else nullcontext(), kernels:
+        yield
+
+
+def one_tensor(y: Any, stage: int) -> Tensor:
+    """The outputs of a stage.
+
+    Raises:
+        UserError: if they are something else.
+    """
+    if not isinstance(y, Tensor):
+        raise UserError(f"stage {stage} returns a {type(y).__name__}; a stage maps one tensor to one tensor")
+    return y
+
+
+def clip_gradients(stage: nn.Module, largest_norm: float | None) -> None:
+    """Scale the gradients of one stage down to ``largest_norm``; ``None`` leaves them.
+
+    In a pipeline the stages never have the gradients of one mini-batch at one time: no norm is over all of them.
+    """
+    if largest_norm is not None:
+        nn.utils.clip_grad_norm_(stage.parameters(), largest_norm)

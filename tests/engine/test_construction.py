@@ -1,0 +1,80 @@
+"""The pipeline is laid out when training starts: before, a module takes no memory beside its network."""
+
+import resource
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from layerpipe2 import PipelineStrategy, UserError
+from tests.distributed import fits, processes
+from tests.engine.test_module import assert_bit_equal, data, fit, module, trainer
+
+MB = 2**20
+WIDTH, DELAYS = 1024, (30, 20, 10, 0)  # 4 MB a stage, 240 MB of stashed weights, 40 MB of them in the second process
+
+
+class Allocated(TorchDispatchMode):
+    """Bytes of all tensors that operations return."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.bytes += sum(t.nbytes for t in tree_leaves(result) if isinstance(t, torch.Tensor))
+        return result
+
+
+def layers():
+    return [nn.Linear(WIDTH, WIDTH, bias=False) for _ in DELAYS]
+
+
+def wide():
+    return fits.pipelined(layers(), "stash", DELAYS)
+
+
+def test_a_module_that_does_not_train_has_no_delay_line():
+    torch.manual_seed(0)
+    with Allocated() as network:
+        layers()
+    with Allocated() as pipelined:
+        wide()
+    assert pipelined.bytes < network.bytes + MB
+
+
+def grown():
+    """Most memory in MB that this process has taken since it began, with two mini-batches of training."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    one = fits.trainer(PipelineStrategy(timeout_s=60), max_epochs=1, num_sanity_val_steps=0)
+    one.fit(wide(), fits.noise((WIDTH,), size=4, batch=2), fits.noise((WIDTH,), size=2, batch=2))
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def test_no_process_ever_holds_the_whole_networks_stash():
+    first, second = processes.run(grown, 2)
+    assert first > 200, "the first two stages' stash"
+    assert second < 120, "40 MB, the network, gradients and messages"
+
+
+def test_before_training_there_is_no_pipeline():
+    with pytest.raises(UserError, match="the pipeline is laid out when training starts; call fit"):
+        _ = module("stash").engine
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
+def test_a_checkpoint_of_an_untrained_module_starts_as_one_without(tmp_path):
+    """Weights can be validated and saved before training; what continues from there begins with an empty pipeline."""
+    untrained = module("ema-window")
+    one = trainer(1)
+    one.validate(untrained, data(shuffle=False), verbose=False)
+    one.save_checkpoint(tmp_path / "initial.ckpt")
+    weights = {name: value.clone() for name, value in untrained.state_dict().items()}
+    fresh = fit(module("ema-window"), 1)
+    resumed = fit(module("ema-window"), 1, ckpt_path=tmp_path / "initial.ckpt", enable_checkpointing=True,
+                  default_root_dir=tmp_path)  # fmt: skip
+    assert_bit_equal(weights, module("ema-window").state_dict())
+    assert int(resumed.engine.step_count) == int(fresh.engine.step_count) == 6
