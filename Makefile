@@ -47,9 +47,10 @@ pipelines: $(INSTALLED) ## measure pipelines on real processes (15 min on an idl
 report: $(INSTALLED) ## draw figures, tables and report from the records that are there
 	@dvc repro report
 
-readme: $(INSTALLED) ## put the measured results into README.md
+readme: $(INSTALLED) ## put the measured results into README.md and docs
 	@python -m paper_figures.build readme
-	@python -m paper_figures.full_scale.build --readme README.md
+	@python -m paper_figures.full_scale.build --readme docs/full-scale.md
+	@python -m paper_figures.artifact
 
 test: $(DEVELOP) ## run the tests, in two processes (many of them wait for processes of their own)
 	@python -m pytest -n 2 --dist loadscope

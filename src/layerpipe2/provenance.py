@@ -30,13 +30,13 @@ def provenance(device: torch.device) -> dict[str, Any]:
 def git_state(folder: Path) -> tuple[str | None, bool | None]:
     """Commit of the checkout that holds ``folder``, and whether tracked code differs from it.
 
-    Files under ``results`` and ``paper_figures/out``, and ``dvc.lock``, don't count: a reproduction rewrites them as
-    it goes.
+    Files under ``results``, ``paper_figures/out`` and ``docs``, ``dvc.lock`` and the README don't count: a reproduction
+    rewrites them as it goes.
     """
     try:
         top = _git(folder, "rev-parse", "--show-toplevel").strip()
         commit = _git(folder, "rev-parse", "HEAD").strip()
-        outputs = (":!results", ":!paper_figures/out", ":!dvc.lock", ":!README.md")
+        outputs = (":!results", ":!paper_figures/out", ":!dvc.lock", ":!README.md", ":!docs")
         changes = _git(Path(top), "status", "--porcelain", "--untracked-files=no", "--", ".", *outputs)
     except (OSError, subprocess.CalledProcessError):
         return None, None

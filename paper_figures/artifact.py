@@ -1,0 +1,178 @@
+"""The tables of docs/artifact.md: what each claim and main figure should give, and by how much a new run may differ.
+
+Run: python -m paper_figures.artifact; --check only holds the page against the committed results. Three kinds of values:
+
+- exact: computed without chance; any other value is a fault.
+- a mean over n seeds with standard deviation s: another CPU or another version rounds differently, after which runs
+  part like runs of other seeds. So the tolerance is the 95 % interval of the difference between two such means,
+  t s sqrt(2 / n), and at least one test image.
+- measured on the machine: only the committed range is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+from scipy import stats
+
+from layerpipe2.cli.console import run_command
+from layerpipe2.delays import Delays
+from layerpipe2.history import find_strategy
+from layerpipe2.networks import NETWORKS
+from paper_figures import markers
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "artifact.md"
+PROCESSES = 2
+"""Processes side by side in which the committed runs were trained."""
+
+Row = tuple[str, ...]
+
+
+def tolerance(sd: float, n: int, least: float) -> float:
+    """How far apart two means over n seeds may lie, in the unit of ``sd``; at least ``least``."""
+    return max(float(stats.t.ppf(0.975, n - 1)) * sd * math.sqrt(2 / n), least)
+
+
+def claims(results: Path, out: Path) -> Iterator[Row]:
+    """A row for each claim: verdict, what is counted or measured, tolerance."""
+    verdicts = json.loads((out / "verdicts.json").read_text(encoding="utf-8"))
+    proofs = pd.read_csv(results / "theory" / "proofs.csv")
+    proofs = proofs[proofs["convention"] == "layerpipe2"]
+    every, grouped = proofs[proofs["group_size"] == 1], proofs[proofs["group_size"] > 1]
+    memory = pd.read_csv(out / "tables" / "memory.csv")
+    stash = memory[memory["strategy"] == "stash"]
+    found = {
+        "C1": (_stages_off_the_law(pd.read_csv(results / "stages.csv")), "exact"),
+        "C2": (f"{_holding(every, 'delay law')} with one unit per stage", "exact"),
+        "C3": (f"{_holding(grouped, 'groups')} with several units per stage", "exact"),
+        "C4": (f"{proofs['holds'].sum()} of {len(proofs)} proofs hold", "exact"),
+        "C5": (_most_copies(stash), "exact"),
+        "C6": _differences(pd.read_csv(results / "runs.csv"), tuple(NETWORKS)),
+        "C7": (_efficient(pd.read_csv(results / "theory" / "partitions.csv")), "exact"),
+        "C8": _by_kind(pd.read_csv(results / "runs.csv")),
+    }
+    for claim, (value, allowed) in found.items():
+        yield claim, str(verdicts[claim]), value, allowed
+
+
+def accuracies(out: Path) -> Iterator[Row]:
+    """Test accuracy at each network's deepest pipeline, and without a pipeline."""
+    table = pd.read_csv(out / "tables" / "accuracy.csv")
+    image = 100 / pd.read_csv(ROOT / "results" / "runs.csv")["test_images"].iloc[0]
+    for network, rows in table.groupby("network", sort=False):
+        shown = rows[rows["stages"].isin([1, rows["stages"].max()])]
+        for row in sorted(shown.to_dict("records"), key=lambda row: find_strategy(row["strategy"]).order):
+            allowed = tolerance(row["sd"], row["n"], image)
+            label = find_strategy(row["strategy"]).label
+            yield NETWORKS[str(network)].label, str(row["stages"]), label, f"{row['mean']:.2f} %", f"± {allowed:.2f}"
+
+
+def larger(results: Path, out: Path) -> Iterator[Row]:
+    """Minutes and answers of each larger experiment whose results are committed."""
+    for folder in sorted((out / "full_scale").iterdir()):
+        answers = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
+        for question, answer in answers.items():
+            if answer != "not tested":
+                yield folder.name, f"{minutes(results / 'full_scale' / folder.name):.0f}", question, answer
+
+
+def measured(out: Path) -> Iterator[Row]:
+    """Speed of the pipelines on real processes, over plain training in one process."""
+    for row in pd.read_csv(out / "pipelines" / "tables" / "speed.csv").to_dict("records"):
+        yield str(row["variant"]), str(row["kind"]), str(row["speed over plain"])
+
+
+def minutes(folder: Path) -> float:
+    """Time of the records below a folder, in minutes, trained in :data:`PROCESSES` processes side by side."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.json"))]
+    seconds: float = sum(record["wall_time_s"] for record in records if "wall_time_s" in record)
+    return seconds / PROCESSES / 60
+
+
+def sections(results: Path, out: Path) -> dict[str, str]:
+    """Marker name -> what stands between its markers."""
+    training = pd.read_csv(results / "runs.csv")["wall_time_s"].sum() / PROCESSES / 60
+    return {
+        "artifact-claims": (
+            f"Command: `make reproduce`, {training:.1f} minutes of it for training.\n\n"
+            + _table(("claim", "verdict", "expected", "tolerance"), claims(results, out))
+        ),
+        "artifact-accuracy": _table(
+            ("network", "stages", "strategy", "test accuracy", "tolerance (points)"), accuracies(out)
+        ),
+        "artifact-larger": _table(("experiment", "minutes", "question", "answer"), larger(results, out)),
+        "artifact-pipelines": _table(("variant", "kind", "speed over plain, median (range)"), measured(out)),
+    }
+
+
+def _stages_off_the_law(stages: pd.DataFrame) -> str:
+    off = 0
+    for _, rows in stages.groupby(["network", "group_size"]):
+        law = Delays.layerpipe2(len(rows)).per_stage
+        off += sum(delay != law[stage] for stage, delay in zip(rows["stage"], rows["delay"], strict=True))
+    return f"{off} of {len(stages)} stages deviate from the delay 2S"
+
+
+def _holding(proofs: pd.DataFrame, claim: str) -> str:
+    rows = proofs[proofs["claim"] == claim]
+    return f"'{claim}' holds in {rows['holds'].sum()} of {len(rows)} derivations"
+
+
+def _most_copies(stash: pd.DataFrame) -> str:
+    most = stash.loc[stash.groupby("network", sort=False)["copies"].idxmax()]
+    cells = [f"{NETWORKS[row.network].label} {row.copies:.2f}" for row in most.itertuples()]
+    return f"copies of the weights that stashing holds: {', '.join(cells)}"
+
+
+def _efficient(partitions: pd.DataFrame) -> str:
+    networks = list(partitions.groupby("network"))
+    middle = [rows[(rows["group_size"] > 1) & (rows["stages"] > 1)]["efficient"].any() for _, rows in networks]
+    return f"{sum(middle)} of {len(networks)} networks have an efficient group size between the extremes"
+
+
+def _differences(runs: pd.DataFrame, networks: Sequence[str]) -> tuple[str, str]:
+    """Points of every pipeline-aware average against stashing, over blocks of network and seed."""
+    runs = runs[runs["network"].isin(networks) & (runs["num_stages"] > 1)]
+    blocks = 100 * runs.groupby(["strategy", "network", "seed"])["test_accuracy"].mean().unstack("strategy")
+    against = blocks.sub(blocks["stash"], axis="index")
+    rows = [find_strategy(name) for name in against.columns]
+    shown = sorted((row for row in rows if row.family == "average" and row.aware), key=lambda row: row.order)
+    image = 100 / runs["test_images"].iloc[0]
+    means = [f"{row.label} {against[row.name].mean():+.2f}" for row in shown]
+    allowed = [f"± {tolerance(against[row.name].std(), len(against), image):.2f}" for row in shown]
+    return f"{', '.join(means)} points against stashing", ", ".join(allowed)
+
+
+def _by_kind(runs: pd.DataFrame) -> tuple[str, str]:
+    kinds = dict.fromkeys(NETWORKS[name].kind for name in runs["network"])
+    found = {kind: _differences(runs, [name for name in NETWORKS if NETWORKS[name].kind == kind]) for kind in kinds}
+    return "; ".join(f"{k}: {value}" for k, (value, _) in found.items()), "; ".join(t for _, t in found.values())
+
+
+def _table(head: Row, rows: Iterator[Row]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the tables into the page, or with ``--check`` only hold it against the results.
+
+    Raises:
+        UserError: if the page lacks the markers or, with ``--check``, is out of date.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing, fail if the page is out of date")
+    options = parser.parse_args(arguments)
+    for name, content in sections(ROOT / "results", ROOT / "paper_figures" / "out").items():
+        markers.update(PAGE, name, content, check=options.check, remedy="python -m paper_figures.artifact")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("paper_figures.artifact", main, None))

@@ -1,0 +1,138 @@
+"""README and docs: what they show runs, what they name exists, and the site needs no network."""
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+from layerpipe2 import STRATEGIES, find_strategy
+from layerpipe2.cli import make_parser
+from tests.advice import advised
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+FOLLOWED = set(DOCS.glob("howto/add-*.md"))
+"""Recipes, whose code other tests put into files of the package."""
+SNIPPETS = {
+    str(page.relative_to(ROOT)): code
+    for page in PAGES
+    if page not in FOLLOWED
+    and (code := "".join(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.M)))
+}
+COMMANDS = sorted({line for page in PAGES for line in re.findall(r"^\$ (.+?)(?: {2,}#.*)?$", page.read_text(), re.M)})
+
+
+def _words(text):
+    """As `wc -w` counts."""
+    return len(text.split())
+
+
+def test_the_readme_is_short():
+    assert _words((ROOT / "README.md").read_text()) <= 900
+
+
+@advised
+@pytest.mark.parametrize("page", SNIPPETS)
+def test_snippets_run_as_they_stand(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    exec(compile(SNIPPETS[page], page, "exec"), scope)
+    if "module" in scope:
+        assert scope["module"].delays.per_stage == (6, 4, 2, 0)
+        assert scope["module"].trainer.global_step == 32
+        assert {"train_loss", "val_accuracy"} <= scope["module"].trainer.callback_metrics.keys()
+
+
+def test_pages_with_snippets_are_found():
+    assert {"README.md", "docs/guide/your-own-training.md", "docs/theory/delays.md"} <= SNIPPETS.keys()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_lines_are_those_of_the_programs(command):
+    words = [word for word in shlex.split(command) if not re.match(r"[A-Z0-9_]+=", word)]
+    if words[0] == "layerpipe2" and words[-1] != "--help":
+        parsed: argparse.Namespace = make_parser().parse_args(words[1:])
+        assert parsed.command == words[1]
+    elif words[0] == "layerpipe2":
+        assert words[1] in make_parser().format_help()
+    elif words[0] == "make":
+        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
+        assert words[1] in targets
+        named = re.search(r"EXPERIMENT=(\S+)", command)
+        assert named is None or (ROOT / "experiments" / f"{named[1]}.yaml").is_file()
+    else:
+        assert words[0] in ("torchrun", "docker", "git") or (ROOT / words[0]).is_file()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    missing = [
+        link
+        for link in links
+        if not link.startswith(("http", "#")) and not (page.parent / link.partition("#")[0]).exists()
+    ]
+    assert missing == []
+
+
+def test_every_strategy_is_explained():
+    page = (DOCS / "howto" / "choose-a-strategy.md").read_text()
+    assert [name for name in STRATEGIES if f"`{name}`" not in page] == []
+    assert all(find_strategy(name) for name in re.findall(r"^\| `([\w.-]+)`", page, re.M))
+
+
+def test_every_page_is_in_the_menu():
+    menu = str(yaml.load((ROOT / "mkdocs.yml").read_text(), yaml.BaseLoader)["nav"])
+    assert [page for page in DOCS.rglob("*.md") if f"'{page.relative_to(DOCS)}'" not in menu] == []
+
+
+class Assets(HTMLParser):
+    """What a browser loads by itself: scripts, style sheets, images, frames."""
+
+    def __init__(self):
+        super().__init__()
+        self.loaded = []
+
+    def handle_starttag(self, tag, attributes):
+        names = dict(attributes)
+        if tag in ("script", "img", "iframe", "source", "video"):
+            self.loaded.append(names.get("src"))
+        elif tag == "link" and names.get("rel") in ("stylesheet", "preload", "preconnect", "icon", "modulepreload"):
+            self.loaded.append(names.get("href"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_the_site_loads_nothing_from_elsewhere(site):
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 20
+    for page in pages:
+        assets = Assets()
+        assets.feed(page.read_text())
+        loaded = [asset.partition("?")[0] for asset in assets.loaded if asset and not asset.startswith("data:")]
+        assert loaded
+        folders = {asset: site if asset.startswith("/") else page.parent for asset in loaded}
+        assert [asset for asset, folder in folders.items() if not (folder / asset.lstrip("/")).is_file()] == []
+    styles = "".join(sheet.read_text() for sheet in site.rglob("*.css"))
+    assert re.findall(r"(?:@import|url\()[^;)]*//", styles) == []
+
+
+def test_the_site_holds_results_and_reference(site):
+    assert "reproduced" in (site / "out" / "report.html").read_text()
+    assert (site / "out" / "figures" / "final_accuracy.png").is_file()
+    assert "make_history" in (site / "reference" / "histories.html").read_text()
+    assert ":func:" not in (site / "reference" / "theory.html").read_text()
