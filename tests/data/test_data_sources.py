@@ -145,7 +145,7 @@ def test_the_specifications_are_the_published_sizes() -> None:
     sizes = {
         name: (s.per_class[0] * s.num_classes, s.per_class[1] * s.num_classes, s.num_classes)
         for name, s in IMAGES.items()
-        if not s.embedded
+        if s.read is None
     }
     assert sizes == {
         "fashion-mnist": (60000, 10000, 10),

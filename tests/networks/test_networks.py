@@ -2,50 +2,64 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import vgg16_bn
 
 from layerpipe2.errors import UserError
 from layerpipe2.networks import NETWORKS, build
+from layerpipe2.networks.registry import Kind
 
-SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
-UNITS = {"mlp": 9, "vgg": 9, "resnet18": 10, "resnet-small": 8, "vit": 10, "vgg16": 14, "gpt": 10}
-IMAGE_NETWORKS = [name for name, info in NETWORKS.items() if info.takes == "images"]
+SHAPES = {"images": [(1, 8, 8), (1, 28, 28), (3, 32, 32)], "text": [(1,), (12,)]}
+"""Kind of input -> shapes of one sample."""
+CASES = [(name, shape) for name, row in NETWORKS.items() for shape in SHAPES[row.takes]]
+
+
+def samples(shape: tuple[int, ...]) -> Tensor:
+    """Three images, or three windows of seven tokens."""
+    return torch.randn(3, *shape) if len(shape) == 3 else torch.randint(7, (3, *shape))
 
 
 def parameters(units: list[nn.Module]) -> int:
     return sum(p.numel() for unit in units for p in unit.parameters())
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", IMAGE_NETWORKS)
-def test_every_network_maps_every_input_to_logits(name: str, shape: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_row_says_what_readers_need(name: str) -> None:
+    row = NETWORKS[name]
+    assert row.name == name
+    assert row.label.strip() == row.label != ""
+    assert "\n" not in row.description
+    assert row.kind in get_args(Kind)
+    units = build(name, input_shape=SHAPES[row.takes][-1], num_classes=7, width=8)
+    assert f"{len(units)} units" in row.description
+    assert row.default_width > 0
+    assert len({other.label for other in NETWORKS.values()}) == len(NETWORKS)
+
+
+@pytest.mark.parametrize(("name", "shape"), CASES)
+def test_every_network_maps_every_input_to_logits(name: str, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     units = build(name, input_shape=shape, num_classes=7, width=8)
-    assert len(units) == UNITS[name]
     assert all(any(True for _ in unit.parameters()) for unit in units)
-    logits = nn.Sequential(*units)(torch.randn(3, *shape))
-    assert logits.shape == (3, 7)
+    logits = nn.Sequential(*units)(samples(shape))
+    assert logits.shape == ((3, 7) if len(shape) == 3 else (3, 7, *shape))
     logits.square().sum().backward()
     gradients = [p.grad for unit in units for p in unit.parameters() if p.dim() > 1]
     assert all(g is not None and g.isfinite().all() and g.any() for g in gradients)
 
 
-@pytest.mark.parametrize("name", IMAGE_NETWORKS)
-def test_units_leave_their_inputs_as_they_are(name: str) -> None:
-    x = torch.randn(3, 3, 8, 8)
-    for unit in build(name, input_shape=(3, 8, 8), num_classes=5, width=4):
+@pytest.mark.parametrize(("name", "shape"), CASES)
+def test_units_leave_their_inputs_as_they_are(name: str, shape: tuple[int, ...]) -> None:
+    x = samples(shape)
+    for unit in build(name, input_shape=shape, num_classes=7, width=8):
         before = x.clone()
         out = unit(x)
         assert torch.equal(x, before)
         x = out.detach()
-
-
-@pytest.mark.parametrize("name", IMAGE_NETWORKS)
-def test_no_module_works_in_place(name: str) -> None:
-    for unit in build(name, input_shape=(1, 8, 8), num_classes=5, width=4):
         assert not any(getattr(module, "inplace", False) for module in unit.modules())
 
 

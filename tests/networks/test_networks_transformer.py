@@ -13,7 +13,7 @@ from torch import nn
 from layerpipe2 import Delays, make_history, partition
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.errors import UserError
-from layerpipe2.networks import build
+from layerpipe2.networks import NETWORKS, build
 
 VOCABULARY, CONTEXT = 11, 6
 
@@ -74,7 +74,7 @@ def test_what_a_network_reads_is_checked() -> None:
 
 
 def batch_for(name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    if name == "gpt":
+    if NETWORKS[name].takes == "text":
         return tokens(4)
     torch.manual_seed(2)
     return torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 3])
@@ -82,7 +82,7 @@ def batch_for(name: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 def pipeline(name: str, strategy: str, dtype: torch.dtype | None) -> PipelineEngine:
     torch.manual_seed(3)
-    shape = (CONTEXT,) if name == "gpt" else (1, 8, 8)
+    shape = (CONTEXT,) if NETWORKS[name].takes == "text" else (1, 8, 8)
     units = build(name, input_shape=shape, num_classes=VOCABULARY, width=8)
     stages = partition(units, 1)
     return PipelineEngine(stages, Delays.layerpipe2(len(stages)), make_history(strategy), compute_dtype=dtype)
@@ -90,7 +90,7 @@ def pipeline(name: str, strategy: str, dtype: torch.dtype | None) -> PipelineEng
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 @pytest.mark.parametrize("strategy", ["stash", "latest", "ema-span", "pair"])
-@pytest.mark.parametrize("name", ["vit", "gpt", "vgg16"])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_delayed_training_accepts_and_moves_every_weight(name: str, strategy: str, dtype: torch.dtype | None) -> None:
     engine = pipeline(name, strategy, dtype)
     parameters = [p for stage in engine.stages for p in stage.parameters()]

@@ -30,7 +30,7 @@ from functools import partial
 from pathlib import Path
 
 from layerpipe2.data.image_folder import read_tree
-from layerpipe2.data.readers import idx_file, read_digits, read_download, read_idx, read_npz, read_torchvision
+from layerpipe2.data.readers import idx_file, read_download, read_idx, read_npz, read_torchvision
 from layerpipe2.data.specs import IMAGES, DatasetSpec
 from layerpipe2.data.text import TEXTS, TextSpec, load_text
 from layerpipe2.data.types import Arrays, Data
@@ -123,8 +123,8 @@ def _sources(spec: DatasetSpec, root: Path | None, download: bool) -> Iterator[t
     Raises:
         UserError: a folder that the caller or the environment names does not exist.
     """
-    if spec.embedded:
-        yield "scikit-learn's digits", read_digits
+    if spec.read is not None:
+        yield spec.source, spec.read
         return
     folder, origin = _main_folder(root)
     if folder.is_dir() or not (origin or download):
@@ -134,14 +134,14 @@ def _sources(spec: DatasetSpec, root: Path | None, download: bool) -> Iterator[t
         raise UserError(f"{what}; correct the path, or create the folder and {spec.remedy}")
     if spec.system_folder is not None:
         yield _search(spec, Path(spec.system_folder))
-    if download:
+    if download and spec.torchvision is not None:
         yield f"torchvision's download into {folder}", partial(read_download, spec, folder)
 
 
 def _formats(spec: DatasetSpec) -> str:
     """The formats that a folder is searched for, in words."""
-    first = "idx files" if spec.idx_md5 else f"{spec.folder}/*"
-    return f"{first}, train/<class>/*.png or {spec.name}.npz"
+    first = "idx files, " if spec.idx_md5 else f"{spec.folder}/*, " if spec.folder else ""
+    return f"{first}train/<class>/*.png or {spec.name}.npz"
 
 
 def _main_folder(root: Path | None) -> tuple[Path, str]:
@@ -159,7 +159,7 @@ def _search(spec: DatasetSpec, folder: Path) -> tuple[str, Reader | None]:
         for place in (folder / spec.folder, *places):
             if any(idx_file(place, name) for name in spec.idx_md5):
                 return f"idx files in {place}", partial(read_idx, spec, place)
-    elif (folder / spec.folder).is_dir():
+    elif spec.folder and (folder / spec.folder).is_dir():
         return f"torchvision's files in {folder / spec.folder}", partial(read_torchvision, spec, folder)
     for place in places:
         if (place / "train").is_dir() and (place / "test").is_dir():

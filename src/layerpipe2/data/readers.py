@@ -7,31 +7,12 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from layerpipe2.data.specs import DatasetSpec
-from layerpipe2.data.splits import stratified
 from layerpipe2.data.types import Arrays
 from layerpipe2.data.verify import damaged, first_line
 from layerpipe2.errors import UserError
-
-DIGITS_TEST_FRACTION = 0.25
-DIGITS_SPLIT_SEED = 1797
-
-
-def read_digits() -> Arrays:
-    """scikit-learn's digits: 1797 images of 8x8 pixels with levels 0..16, stretched to 0..255.
-
-    They have no published test part: a stratified quarter, chosen by a fixed seed, is the test part.
-    """
-    from sklearn.datasets import load_digits  # takes a second, and most runs read something else
-
-    bunch = load_digits()
-    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
-    labels = bunch.target.astype(np.int64)
-    kept, held_out = stratified(torch.from_numpy(labels), DIGITS_TEST_FRACTION, DIGITS_SPLIT_SEED)
-    return Arrays(images[kept], labels[kept], images[held_out], labels[held_out])
 
 
 def idx_file(folder: Path, name: str) -> Path | None:

@@ -8,6 +8,9 @@ from typing import Any
 
 from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 
+from layerpipe2.data.digits import read_digits
+from layerpipe2.data.types import Arrays
+
 _REMEDY = "give --download (in Python download=True), or put the files there, or name their folder (--data-root)"
 
 
@@ -25,6 +28,9 @@ class DatasetSpec:
         std: likewise.
         flippable: whether a mirror image still belongs to its class.
         remedy: what to do if the data is missing or damaged.
+        read: gives the images themselves, if they ship with a dependency or are computed: no folder is searched, and
+            nothing is checked.
+        source: where ``read`` has them from.
         torchvision: the class that downloads the data set.
         folder: the place below torchvision's root where it keeps the files.
         idx_md5: name of an idx file -> md5 of its decompressed content.
@@ -40,6 +46,8 @@ class DatasetSpec:
     std: tuple[float, ...] = ()
     flippable: bool = False
     remedy: str = _REMEDY
+    read: Callable[[], Arrays] | None = None
+    source: str = ""
     torchvision: Callable[..., Any] | None = None
     folder: str = ""
     idx_md5: Mapping[str, str] = field(default_factory=dict)
@@ -50,18 +58,15 @@ class DatasetSpec:
         """(channels, height, width) of one image, in pixels."""
         return self.image_shape
 
-    @property
-    def embedded(self) -> bool:
-        """Whether the data set ships inside a dependency: no folder is searched, and nothing is checked."""
-        return self.torchvision is None
 
-
-_SPECS = (
+_ROWS = (
     DatasetSpec(
         name="digits",
         label="digits",
         image_shape=(1, 8, 8),
         num_classes=10,
+        read=read_digits,
+        source="scikit-learn's digits",
     ),
     DatasetSpec(
         name="fashion-mnist",
@@ -109,5 +114,5 @@ _SPECS = (
     ),
 )
 
-IMAGES: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
+IMAGES: dict[str, DatasetSpec] = {spec.name: spec for spec in _ROWS}
 """The data sets of images by name."""

@@ -32,11 +32,12 @@ TEST_SHARE = 0.1
 
 @dataclass(frozen=True)
 class TextSpec:
-    """A text by name: how it is read, and what to do if it can't be."""
+    """A text by name: how it is read, where it comes from, and what to do if it can't be read."""
 
     name: str
     label: str
     read: Callable[[], str]
+    source: str
     remedy: str
 
     @property
@@ -77,7 +78,7 @@ def load_text(spec: TextSpec) -> Data:
     y = tokens[1 : count * CONTEXT + 1].view(count, CONTEXT).long()
     train = count - round(TEST_SHARE * count)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    source = f"pydoc_data.topics of Python {platform.python_version()} ({len(text)} characters, sha256 {digest})"
+    source = f"{spec.source} ({len(text)} characters, sha256 {digest})"
     return Data(spec.name, source, x[:train], y[:train], x[train:], y[train:], VOCABULARY)
 
 
@@ -90,6 +91,7 @@ _ROWS = (
         name="python-docs",
         label="python-docs",
         read=_python_docs,
+        source=f"pydoc_data.topics of Python {platform.python_version()}",
         remedy="install a complete Python (on Debian: apt-get install libpython3-stdlib)",
     ),
 )

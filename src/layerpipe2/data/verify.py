@@ -86,7 +86,7 @@ def verified(spec: DatasetSpec, source: str, arrays: Arrays) -> Data:
     Raises:
         UserError: type, shape, count per class or channel statistics differ from the specification.
     """
-    if not spec.embedded:
+    if spec.read is None:
         _check_part(spec, source, "train", arrays.x_train, arrays.y_train)
         _check_part(spec, source, "test", arrays.x_test, arrays.y_test)
     mean, std = channel_statistics(arrays.x_train)

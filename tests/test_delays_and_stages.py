@@ -1,4 +1,4 @@
-"""Partition and delay schedules: laws, grids and refusals."""
+"""Partitions, and the table of delay laws: laws, grids and refusals."""
 
 import itertools
 
@@ -38,8 +38,22 @@ def test_delay_laws(stages):
     assert Delays.none(stages).per_stage == (0,) * stages
 
 
+@pytest.mark.parametrize("name", DELAY_LAWS)
+def test_a_law_gives_delays_that_a_pipeline_can_have(name):
+    law = DELAY_LAWS[name]
+    assert law.name == name
+    assert law.label.strip() == law.label != ""
+    assert len({other.label for other in DELAY_LAWS.values()}) == len(DELAY_LAWS)
+    for stages in range(1, 20):
+        delays = Delays.by_law(name, stages)
+        assert (delays.per_stage, delays.convention) == (law.delays(stages), name)
+        assert delays.num_stages == stages
+        assert delays.is_realizable
+        assert delays == Delays(law.delays(stages), name)
+
+
 @pytest.mark.parametrize("convention", DELAY_LAWS)
-def test_the_grid_is_a_legal_execution(convention):
+def test_the_clock_is_a_legal_execution_that_gives_the_delays(convention):
     """Each forward follows the previous stage's, each backward the next stage's; the reads give back the delays."""
     delays = Delays.by_law(convention, 4)
     when = {}
@@ -85,9 +99,10 @@ def test_realizable():
         (lambda: Delays.custom([2, 0.5]), "delay of stage 1 is 0.5"),
         (lambda: Delays.layerpipe2(0), "number of stages is 0"),
         (lambda: Delays((2, 0), "gpipe"), "unknown delay convention 'gpipe'"),
+        (lambda: Delays.by_law("gpipe", 2), "unknown delay convention 'gpipe'; choose one of layerpipe2, pipedream"),
         (lambda: Delays((1, 0), "layerpipe2"), r"delays \[1, 0\] are not those of 'layerpipe2'"),
     ],
 )
-def test_bad_schedules(make, message):
+def test_bad_delays(make, message):
     with pytest.raises(UserError, match=message):
         make()
