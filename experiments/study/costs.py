@@ -54,7 +54,7 @@ def _row(costs: Costs) -> Row:
 
 
 def schedules() -> list[Row]:
-    """Every reference network, 3 to 9 processors and schedule on the declared device; see ``Row`` in ``compare``."""
+    """Every reference network, 3 to 9 processors and schedule on the declared device; see ``compare``."""
     return list(compare())
 
 

@@ -112,7 +112,7 @@ def _title(step: Step) -> str:
 
 def _result(derivation: Derivation) -> tuple[list[str], list[str]]:
     """Registers of the last step by stage as a table, and the count of a loop that forbids fewer."""
-    last, period, turn = derivation.num_stages - 1, derivation.pipeline.period, derivation.clock.turn
+    last, period, turn = derivation.num_stages - 1, derivation.pipeline.period, derivation.law.turn
     table = ["stage  S  delay  old weights  batches in flight"]
     for stage, delay in enumerate(derivation.delays):
         mine = next(op for op in derivation.history if derivation.pipeline.stage(f"F{op}") == stage)

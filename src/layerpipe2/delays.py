@@ -22,6 +22,8 @@ class DelayLaw:
     Attributes:
         name: as in options and records (there the key is ``convention``).
         label: for readers, with the law; S is the number of downstream stages.
+        formula: the law alone.
+        description: how the stages share time; a tick is one turn of every stage.
         delays: number of stages -> delay of every stage, in updates.
         clock: (K, k) -> ticks between mini-batches, tick of stage k's first forward, tick of its first backward.
             Counting its backward ticks that precede a forward tick gives the delay back.
@@ -29,24 +31,43 @@ class DelayLaw:
 
     name: str
     label: str
+    formula: str
+    description: str
     delays: Callable[[int], tuple[int, ...]]
     clock: Callable[[int, int], tuple[int, int, int]]
+
+    @property
+    def turn(self) -> int:
+        """Ticks that lie between the last stage's forward and its backward task."""
+        _, forward, backward = self.clock(1, 0)
+        return backward - forward
 
 
 _ROWS = (
     DelayLaw(
         "layerpipe2",
         "LayerPipe2, 2S",
+        "2S",
+        "every stage does a forward and a backward task in each tick",
         delays=lambda K: tuple(2 * (K - 1 - k) for k in range(K)),
         clock=lambda K, k: (1, k, 2 * (K - 1) - k),
     ),
     DelayLaw(
         "pipedream",
         "PipeDream, S",
+        "S",
+        "1F1B: every stage does a forward or a backward task in each tick",
         delays=lambda K: tuple(K - 1 - k for k in range(K)),
         clock=lambda K, k: (2, k, 2 * K - 1 - k),
     ),
-    DelayLaw("none", "no delay", delays=lambda K: (0,) * K, clock=lambda K, k: (2 * K, k, 2 * K - 1 - k)),
+    DelayLaw(
+        "none",
+        "no delay",
+        "0",
+        "one task per tick in the whole machine: no pipelining",
+        delays=lambda K: (0,) * K,
+        clock=lambda K, k: (2 * K, k, 2 * K - 1 - k),
+    ),
 )
 
 DELAY_LAWS: dict[str, DelayLaw] = {law.name: law for law in _ROWS}

@@ -9,7 +9,7 @@ from layerpipe2 import networks
 from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
 from layerpipe2.planning import Costs, FlopDevice, Link, StageWork, SystolicArray, Work, network_costs, uniform_costs
-from layerpipe2.planning.partitions import chain_cuts, merge
+from layerpipe2.planning.balance import chain_cuts, merge
 from layerpipe2.planning.schedules import build_schedule, simulate
 
 SHAPE = (3, 32, 32)

@@ -35,8 +35,8 @@ _COLUMNS = {
 
 def explain(derivation: Derivation) -> str:
     """Places, steps and proofs of a derivation; of the rounds of step 4 the first and the last."""
-    clock, steps = derivation.clock, derivation.steps
-    head = f"{clock.name}: {clock.text}\nunits per stage: {', '.join(map(str, derivation.sizes))}"
+    law, steps = derivation.law, derivation.steps
+    head = f"{law.name}: {law.description}\nunits per stage: {', '.join(map(str, derivation.sizes))}"
     kinds = Counter(places(derivation.pipeline).values())
     legal = "edges: " + ", ".join(f"{kinds[kind]} {text}" for kind, text in _PLACES.items())
     tables = [described(step) for step in steps if "." not in step.number or step is steps[-1]]

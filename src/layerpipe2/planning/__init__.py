@@ -4,8 +4,8 @@
 - ``measure``: run a network once on the meta device and count
 - ``costs``: memory, communication, load balance and iteration bound of a partition
 - ``devices``: FLOP/s and systolic-array time models with links
-- ``partitions``: balanced contiguous stages for a number of processors
-- ``reference``: declared networks of the tables
+- ``profiling``, ``balance``: measured times of the units, and balanced contiguous stages by them
+- ``reference``: what the tables declare: networks, devices, links
 """
 
 from layerpipe2.planning.costs import Costs, network_costs, stage_costs, uniform_costs

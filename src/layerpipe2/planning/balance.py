@@ -1,17 +1,19 @@
-"""Balanced stages: cut where the slowest stage is as fast as possible, by the layers' times on this machine.
+"""Balanced stages: cut a chain into consecutive parts, one per processor, so that the slowest is as fast as possible.
 
-A pipeline runs at the speed of its slowest stage. Floating-point operations say little about that: on a CPU a narrow
-convolution reaches a fraction of a wide one's rate. So :func:`layerpipe2.planning.profiling.profile` times real
-training steps, layer by layer, and ``balanced`` cuts by those times; its prediction can be held against the measured
-speed of the pipeline.
+A pipeline runs at the speed of its slowest stage or link; of equally fast cuts the one with the fewest bytes is taken.
+PipeDream chooses its stages so (without its data-parallel replicas of a stage); LayerPipe cuts a finer chain.
 
->>> work = profile(layers, x, make_optimizer)
->>> delayed = profile(layers, x, make_optimizer, history=make_history("ema-span"))
+Floating-point operations say little about the speed: on a CPU a narrow convolution reaches a fraction of a wide one's
+rate. So :func:`layerpipe2.planning.profiling.profile` times real training steps, unit by unit, and ``balanced`` cuts by
+those times; its prediction can be compared with the measured speed of the pipeline.
+
+>>> work = profile(units, x, make_optimizer)
+>>> delayed = profile(units, x, make_optimizer, history=make_history("ema-span"))
 >>> best = balanced(work, stages=2, delayed=delayed)
->>> stages = partition_at(layers, best.starts)
+>>> stages = partition_at(units, best.starts)
 
 Every stage but the last is delayed, and its weight history takes time of its own: several passes over all its weights
-per update. Where layers have many weights and small images that is as much as a layer; a cut that forgets it makes the
+per update. Where units have many weights and small images that is as much as a unit; a cut that forgets it makes the
 first stages too long.
 
 The times stand in the place of operations, in s, so that all that ``layerpipe2.planning`` computes from operations
@@ -20,12 +22,15 @@ holds for measured times on ``FlopDevice(1.0)``, whose speed is one second per s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 
 from layerpipe2.delays import Delays
-from layerpipe2.planning import Costs, FlopDevice, Link, StageWork
-from layerpipe2.planning.partitions import chain_cuts, merge
+from layerpipe2.errors import integer
+from layerpipe2.planning.costs import Costs
+from layerpipe2.planning.devices import FlopDevice, Link
+from layerpipe2.planning.work import StageWork, Work
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def balanced(
 ) -> Balance:
     """The contiguous cut whose slowest stage or link is fastest; among equals, the one that sends the fewest bytes.
 
-    Exact, by dynamic programming over (stages, units) (``layerpipe2.planning.partitions``).
+    Exact, by dynamic programming over (stages, units): :func:`chain_cuts`.
 
     Args:
         units: measured times per unit, see :func:`layerpipe2.planning.profiling.profile`.
@@ -102,3 +107,84 @@ def balanced(
     last, others = ([unit.total.flops for unit in work] for work in (units, delayed or units))
     ends = chain_cuts(others, cuts, stages, link.occupation, last=last)
     return Balance(tuple(units), ends[:-1], link, tuple(delayed))
+
+
+Cut = tuple[float, float]
+"""Bytes that cross a place of the chain per mini-batch, towards the output and towards the input."""
+
+
+def chain_cuts(
+    loads: Sequence[float],
+    cuts: Sequence[Cut],
+    parts: int,
+    occupation: Callable[[float], float],
+    *,
+    last: Sequence[float] | None = None,
+) -> tuple[int, ...]:
+    """Where to cut a chain of n items into ``parts`` non-empty runs.
+
+    ``loads`` (n,) are the items' times in s, ``cuts`` (n - 1,) the bytes after each item but the last, ``occupation``
+    turns bytes into s on a link of one direction. Where items take another time in the last run, ``last`` has it (n,).
+
+    Returns:
+        Starts of the runs and n: (parts + 1,). The largest run or link time is least, then the sum of bytes.
+
+    Raises:
+        UserError: if there are more parts than items, or none.
+    """
+    n = len(loads)
+    integer(parts, f"number of stages for {n} units", 1, n)
+    sums, last_sums = ([0.0, *accumulate(times)] for times in (loads, loads if last is None else last))
+    links = [0.0, *(max(occupation(right), occupation(left)) for right, left in cuts)]
+    bytes_ = [0.0, *(right + left for right, left in cuts)]
+
+    def time(i: int, j: int) -> float:
+        of = last_sums if j == n else sums
+        return max(of[j] - of[i], links[i])
+
+    def worst(best: float, i: int, j: int) -> float:
+        return max(best, time(i, j))
+
+    bound = _solve(n, parts, worst)[0] * (1 + 1e-12)
+
+    def least_bytes(best: float, i: int, j: int) -> float:
+        return best + bytes_[i] if time(i, j) <= bound else float("inf")
+
+    return _solve(n, parts, least_bytes)[1]
+
+
+def _solve(n: int, parts: int, extend: Callable[[float, int, int], float]) -> tuple[float, tuple[int, ...]]:
+    """Dynamic programme over (runs, items): ``extend(value up to i, i, j)`` adds the run of items i to j - 1."""
+    infinity = float("inf")
+    value, back = [0.0] + [infinity] * n, list[list[int]]()
+    for part in range(1, parts + 1):
+        row, origin = [infinity] * (n + 1), [0] * (n + 1)
+        for j in range(part, n + 1):
+            candidates = ((extend(value[i], i, j), i) for i in range(part - 1, j) if value[i] < infinity)
+            row[j], origin[j] = min(candidates, default=(infinity, 0))
+        value = row
+        back.append(origin)
+    cuts = [n]
+    for origin in reversed(back):
+        cuts.append(origin[cuts[-1]])
+    return value[n], tuple(reversed(cuts))
+
+
+def merge(stages: Sequence[StageWork], cuts: Sequence[int]) -> tuple[StageWork, ...]:
+    """The stages between ``cuts`` as one each.
+
+    ``saved_bytes`` become an upper bound: a tensor that two of the merged stages keep is counted for both.
+    """
+
+    def merged(parts: Sequence[StageWork]) -> StageWork:
+        return StageWork(
+            sum((part.forward for part in parts), Work()),
+            sum((part.activation for part in parts), Work()),
+            sum((part.weight for part in parts), Work()),
+            sum(part.parameter_bytes for part in parts),
+            sum(part.saved_bytes for part in parts),
+            parts[0].input_bytes,
+            parts[-1].output_bytes,
+        )
+
+    return tuple(merged(stages[a:b]) for a, b in pairwise(cuts))

@@ -6,9 +6,10 @@ of its own (full duplex); a link carries one message after the other while the p
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import ceil
-from typing import Literal, Protocol
+from typing import Literal
 
 from layerpipe2.errors import UserError
 from layerpipe2.planning.work import Gemm, Work
@@ -19,20 +20,6 @@ Dataflow = Literal["os", "ws", "is"]
 def _positive(what: str, value: float, unit: str) -> None:
     if isinstance(value, bool) or not value > 0:
         raise UserError(f"{what} is {value!r}; give a number above 0, in {unit}")
-
-
-class Device(Protocol):
-    """A processor and its links."""
-
-    def seconds(self, work: Work) -> float:
-        """Time of a task."""
-
-    def occupation(self, size: float) -> float:
-        """Time in s for which a message of ``size`` bytes keeps its link busy."""
-
-    @property
-    def latency(self) -> float:
-        """Time in s that a message takes beside its link's occupation."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +39,14 @@ class Link:
         return size / self.bandwidth
 
 
-class _Linked:
+class Device(ABC):
+    """A processor and its links."""
+
     link: Link
+
+    @abstractmethod
+    def seconds(self, work: Work) -> float:
+        """Time in s of a task."""
 
     def occupation(self, size: float) -> float:
         """Time in s for which a message of ``size`` bytes keeps its link busy."""
@@ -61,12 +54,12 @@ class _Linked:
 
     @property
     def latency(self) -> float:
-        """The link's latency in s."""
+        """Time in s that a message takes beside its link's occupation."""
         return self.link.latency
 
 
 @dataclass(frozen=True)
-class FlopDevice(_Linked):
+class FlopDevice(Device):
     """A processor that does ``rate`` floating-point operations per second, whatever the shapes."""
 
     rate: float
@@ -81,7 +74,7 @@ class FlopDevice(_Linked):
 
 
 @dataclass(frozen=True)
-class SystolicArray(_Linked):
+class SystolicArray(Device):
     """A systolic array of ``rows`` x ``columns`` multiply-accumulate cells at ``clock`` Hz.
 
     A product (m, k) x (k, n) is cut into ceil(S_r / rows) ceil(S_c / columns) folds, one after the other, with::

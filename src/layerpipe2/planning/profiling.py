@@ -1,4 +1,4 @@
-"""How long every layer takes on this machine: real training steps, timed layer by layer."""
+"""How long every unit takes on this machine: real training steps, timed unit by unit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ def profile(
     repeats: int = 9,
     warmup: int = 2,
 ) -> tuple[StageWork, ...]:
-    """Time real training steps of float32 units, layer by layer, with the current number of threads.
+    """Time real training steps of float32 units, unit by unit, with the current number of threads.
 
     Args:
         units: the network as a flat list, input side first; copied, so that they stay as they are.
@@ -62,15 +61,6 @@ def profile(
     return tuple(found)
 
 
-class _Part(Protocol):
-    """A unit that takes its turn in a training step; ``distributed.process_stage.ProcessStage`` is one."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]: ...
-    def backward(self, gradient: Tensor | None) -> Tensor | None: ...
-    def finish_backward(self) -> None: ...
-    def update(self) -> None: ...
-
-
 class _Plain:
     """A unit as ordinary training runs it."""
 
@@ -99,7 +89,9 @@ class _Plain:
 _DELAY = 2  # of a stage with one behind it; what a history does per update is the same for every delay
 
 
-def _part(index: int, unit: nn.Module, make: MakeOptimizer | None, history: WeightHistory | None) -> _Part:
+def _part(
+    index: int, unit: nn.Module, make: MakeOptimizer | None, history: WeightHistory | None
+) -> _Plain | ProcessStage:
     parameters = [p for p in unit.parameters() if p.requires_grad]
     optimizer = make(parameters) if make is not None and parameters else None
     if history is None:
@@ -107,7 +99,7 @@ def _part(index: int, unit: nn.Module, make: MakeOptimizer | None, history: Weig
     return ProcessStage(unit, index, _DELAY, history, optimizer, seed=0)
 
 
-def _step(parts: Sequence[_Part], x: Tensor) -> _Times:
+def _step(parts: Sequence[_Plain | ProcessStage], x: Tensor) -> _Times:
     """One training step; seconds per unit of forward pass, backward pass and update."""
     forward, backward, update = list[float](), list[float](), list[float]()
     for part in parts:

@@ -15,16 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerpipe2.theory.graph import HOST, Edge, SignalFlowGraph
-from layerpipe2.theory.grouping import Clock
 
 Matrix = NDArray[np.float64]
 
 
-def required_registers(graph: SignalFlowGraph, clock: Clock) -> dict[Edge, int]:
+def required_registers(graph: SignalFlowGraph, turn: int) -> dict[Edge, int]:
     """Registers that every edge must have at least once the stages work at the same time.
 
     * An edge from one stage to another: one per boundary that it crosses, for what it carries is on its way for a tick.
-    * ``loss -> A`` and ``loss -> G``: ``clock.turn``, 1 if a stage can't do a forward and a backward task in one tick.
+    * ``loss -> A`` and ``loss -> G``: ``turn``, 1 if a stage can't do a forward and a backward task in one tick.
     * ``weight`` and ``history``: one, the weight register: a tick's tasks start from weights that the tick before left.
       Without this one (update and forward chained within a tick) every delay but the last stage's could be one less.
     """
@@ -32,7 +31,7 @@ def required_registers(graph: SignalFlowGraph, clock: Clock) -> dict[Edge, int]:
     for u, v, kind in graph.edges:
         needs[u, v, kind] = abs(graph.stage(v) - graph.stage(u)) if kind in _TRAVELS else 0
         if u == "loss" and kind in ("gradient", "error"):
-            needs[u, v, kind] += clock.turn
+            needs[u, v, kind] += turn
         if kind in ("weight", "history"):
             needs[u, v, kind] = 1
     return needs

@@ -26,11 +26,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from layerpipe2.delays import DELAY_LAWS, DelayLaw, Delays
 from layerpipe2.theory.constraints import minimum_delays, required_registers
 from layerpipe2.theory.graph import OUTPUT, Edge, SignalFlowGraph, training_graph
-from layerpipe2.theory.grouping import Clock, clock_of, group_sizes, stage_of_unit
 from layerpipe2.theory.moves import insert_at_cutset, insert_delayed_gradients, retime
-from layerpipe2.theory.network import LayeredNetwork, chain
+from layerpipe2.theory.network import LayeredNetwork
+from layerpipe2.theory.units import chain, group_sizes
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Derivation:
     Attributes:
         network: the forward pass.
         sizes: units of every stage.
-        clock: the convention.
+        law: the delay law that it is derived for.
         steps: from sequential training to the pipeline.
         gradient_delays: delay of every operation with weights, in updates, as inserted in step 2.
         loops: for every such operation the loop that forbids a smaller delay.
@@ -65,7 +66,7 @@ class Derivation:
 
     network: LayeredNetwork
     sizes: tuple[int, ...]
-    clock: Clock
+    law: DelayLaw
     steps: tuple[Step, ...]
     gradient_delays: Mapping[str, int]
     loops: Mapping[str, Sequence[str]]
@@ -93,11 +94,11 @@ class Derivation:
     @cached_property
     def required(self) -> dict[Edge, int]:
         """Registers that every edge of the pipeline needs at least."""
-        return required_registers(self.pipeline, self.clock)
+        return required_registers(self.pipeline, self.law.turn)
 
     @property
     def delays(self) -> tuple[int, ...]:
-        """Delay of every stage in updates, largest over its layers; to be held against ``Delays.delays``.
+        """Delay of every stage in updates, largest over its layers; compare ``Delays.per_stage``.
 
         A stage without weights has the delay that weights would have there: updates during its forward-backward wait.
         """
@@ -144,30 +145,30 @@ def derive(
     ((6, 4, 2, 0), (4, 2, 0), (3, 2, 1, 0))
     """
     network = chain(network) if isinstance(network, int) else network
-    clock = clock_of(convention)
     sizes = group_sizes(network.num_units, group_size, groups)
-    period, n = clock.period(len(sizes)), len(sizes) - 1
-    graph = training_graph(network, stage_of_unit(sizes), period)
+    law = DELAY_LAWS[Delays.by_law(convention, len(sizes)).convention]
+    period, n = law.clock(len(sizes), 0)[0], len(sizes) - 1
+    graph = training_graph(network, [stage for stage, size in enumerate(sizes) for _ in range(size)], period)
     slowed = f", slowed down {period} times: a mini-batch every {period} ticks" if period > 1 else ""
     steps = [Step("0", f"sequential training{slowed}", graph, {})]
-    graph = insert_at_cutset(insert_at_cutset(graph, ("x", "y"), n), set(graph.nodes) - {OUTPUT}, n + clock.turn)
-    both = f"{n}D each" if not clock.turn else f"{n}D and {n + clock.turn}D"
+    graph = insert_at_cutset(insert_at_cutset(graph, ("x", "y"), n), set(graph.nodes) - {OUTPUT}, n + law.turn)
+    both = f"{n}D each" if not law.turn else f"{n}D and {n + law.turn}D"
     steps.append(Step("1", f"feed-forward cutsets at input and output: {both}", graph, {}))
-    delays, loops = minimum_delays(graph, required_registers(graph, clock))
+    delays, loops = minimum_delays(graph, required_registers(graph, law.turn))
     graph = insert_delayed_gradients(graph, {op: period * delay for op, delay in delays.items()})
     steps.append(Step("2", "delayed gradients on gradient -> update, the least that every loop allows", graph, {}))
     if period > 1:
-        steps.append(_turned(graph, clock, period))
+        steps.append(_turned(graph, law.turn, period))
     for stage in range(max(1, n)):
         steps.append(_two_cutsets(steps[-1].graph, stage, n - stage))
-    return Derivation(network, sizes, clock, tuple(steps), delays, loops)
+    return Derivation(network, sizes, law, tuple(steps), delays, loops)
 
 
-def _turned(graph: SignalFlowGraph, clock: Clock, period: int) -> Step:
+def _turned(graph: SignalFlowGraph, turn: int, period: int) -> Step:
     """Step 2t of a slowed clock: one register from behind the weights to between forward and backward tasks."""
-    lags = {node: clock.turn for node in graph.nodes if graph.nodes[node]["kind"].endswith("gradient")}
+    lags = {node: turn for node in graph.nodes if graph.nodes[node]["kind"].endswith("gradient")}
     lags |= {f"U{operation}": period - 1 for operation in graph.operations}
-    title = f"all gradients by {clock.turn:+d}, all updates by {period - 1:+d}: forward, backward, update in turn"
+    title = f"all gradients by {turn:+d}, all updates by {period - 1:+d}: forward, backward, update in turn"
     return Step("2t", title, retime(graph, lags), lags)
 
 

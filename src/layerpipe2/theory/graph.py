@@ -150,8 +150,8 @@ def training_graph(network: LayeredNetwork, stages: Sequence[int], period: int =
     for op in network.ordered:
         topology.add_edges_from(_edges_of(op, weighted, op.name == network.output))
     topology.add_edges_from([("y", "loss", "target"), ("loss", OUTPUT, "output")])
-    held = {"weight", "history", "state"}
-    registers = {(u, v, kind): period if kind in held else 0 for u, v, kind in topology.edges(keys=True)}
+    behind_updates = {"weight", "history", "state"}
+    registers = {(u, v, kind): period if kind in behind_updates else 0 for u, v, kind in topology.edges(keys=True)}
     return SignalFlowGraph(nx.freeze(topology), registers, period)
 
 

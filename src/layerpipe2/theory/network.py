@@ -1,7 +1,6 @@
 """The forward pass of a layered network as a graph of operations, grouped into units that no stage boundary cuts.
 
-An operation is a layer or a sum; a unit is what :func:`layerpipe2.stages.partition` moves as a whole: one layer of a
-chain, or a residual block with its shortcut (He et al. 2015, arXiv 1512.03385).
+An operation is a layer or a sum; a unit is what :func:`layerpipe2.stages.partition` moves as a whole.
 """
 
 from __future__ import annotations
@@ -11,18 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import networkx as nx
-import torch
-from torch import nn
 
-from layerpipe2 import networks
-from layerpipe2.errors import UserError, integer
-from layerpipe2.networks.resnet import BasicBlock
+from layerpipe2.errors import UserError
 
 INPUT = "x"
 """Name by which an operation reads the network's input."""
-
-UNIT_KINDS = ("layer", "block", "projection")
-"""A plain layer; a residual block with an identity shortcut; one whose shortcut has weights of its own."""
 
 
 @dataclass(frozen=True)
@@ -88,68 +80,6 @@ class LayeredNetwork:
 
     def _outputs(self) -> list[str]:
         return [op.name for op in self.operations if self.forward.out_degree(op.name) == 0]
-
-
-def chain(num_units: int) -> LayeredNetwork:
-    """``num_units`` layers with weights, one after the other, named 0, 1, 2, ...
-
-    Raises:
-        UserError: if ``num_units`` is not an integer >= 1.
-    """
-    integer(num_units, "number of layers", 1)
-    return from_units(["layer"] * num_units)
-
-
-def from_units(kinds: Sequence[str]) -> LayeredNetwork:
-    """A chain of units of :data:`UNIT_KINDS`, input side first.
-
-    A block of unit 3 has the operations ``3.conv1``, ``3.conv2``, ``3.add`` and, with a projection, ``3.proj``.
-
-    Raises:
-        UserError: on an unknown kind, or no units.
-    """
-    operations: list[Operation] = []
-    source = INPUT
-    for unit, kind in enumerate(kinds):
-        if kind not in UNIT_KINDS:
-            raise UserError(f"unit {unit} is of unknown kind '{kind}'; known: {', '.join(UNIT_KINDS)}")
-        operations += _unit(unit, kind, source)
-        source = operations[-1].name
-    return LayeredNetwork(tuple(operations))
-
-
-def from_modules(units: Sequence[nn.Module]) -> LayeredNetwork:
-    """A residual block of two convolutions becomes a unit with its branches; any other unit stands as one layer.
-
-    Raises:
-        UserError: if there are no units.
-    """
-    kinds = {True: "block", False: "projection"}
-    return from_units(
-        [kinds[isinstance(u.shortcut, nn.Identity)] if isinstance(u, BasicBlock) else "layer" for u in units]
-    )
-
-
-def named(network: str) -> LayeredNetwork:
-    """The forward graph of one of ``layerpipe2.networks.NETWORKS``.
-
-    Raises:
-        UserError: on an unknown name.
-    """
-    text = network in networks.NETWORKS and networks.NETWORKS[network].takes == "text"
-    with torch.device("meta"):  # only the kinds of modules are needed
-        return from_modules(networks.build(network, input_shape=(64,) if text else (3, 32, 32), num_classes=10))
-
-
-def _unit(unit: int, kind: str, source: str) -> list[Operation]:
-    if kind == "layer":
-        return [Operation(f"{unit}", unit, (source,))]
-    first, second, shortcut = f"{unit}.conv1", f"{unit}.conv2", f"{unit}.proj"
-    body = [Operation(first, unit, (source,)), Operation(second, unit, (first,))]
-    if kind == "projection":
-        body.append(Operation(shortcut, unit, (source,)))
-    joined = (second, shortcut if kind == "projection" else source)
-    return [*body, Operation(f"{unit}.add", unit, joined, weighted=False)]
 
 
 def _check_names(operations: Sequence[Operation]) -> None:

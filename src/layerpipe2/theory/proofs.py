@@ -49,19 +49,16 @@ def prove(derivation: Derivation) -> tuple[Claim, ...]:
         _in_flight(derivation),
         _least_delay(derivation),
     ]
-    if derivation.clock.name != "none":  # sequential training leaves slack: many retimings, and none has to save
+    if derivation.law.name != "none":  # sequential training leaves slack: many retimings, and none has to save
         claims += [_only_retiming(derivation), _fewest(derivation), _period(derivation)]
     return tuple(claims)
 
 
-def downstream(derivation: Derivation) -> dict[str, int]:
-    """``S``: number of stages after an operation's own, for every operation."""
-    graph, last = derivation.pipeline, derivation.num_stages - 1
-    return {d["operation"]: last - d["stage"] for d in graph.nodes.values() if d["kind"] == "forward"}
-
-
-_LAWS: dict[str, tuple[str, int, int]] = {"layerpipe2": ("2S", 2, 2), "pipedream": ("S", 1, 1), "none": ("0", 0, 0)}
-"""Convention -> delay law for readers, updates of delay per downstream stage, mini-batches in flight per stage."""
+def _of_law(derivation: Derivation) -> dict[str, int]:
+    """The delay that the law gives every operation's stage."""
+    delays = derivation.law.delays(derivation.num_stages)
+    nodes = derivation.pipeline.nodes.values()
+    return {data["operation"]: delays[data["stage"]] for data in nodes if data["kind"] == "forward"}
 
 
 def _differing(found: Mapping[str, int], expected: Mapping[str, int]) -> str:
@@ -70,11 +67,15 @@ def _differing(found: Mapping[str, int], expected: Mapping[str, int]) -> str:
 
 
 def _delay_law(derivation: Derivation) -> Claim:
-    text, factor, _ = _LAWS[derivation.clock.name]
-    found, after = derivation.gradient_delays, downstream(derivation)
-    expected = {op: factor * after[op] for op in found}
+    found, law = derivation.gradient_delays, _of_law(derivation)
+    expected = {op: law[op] for op in found}
     holds = dict(found) == expected
-    return Claim("delay law", f"delay of layer l = {text}, S = stages after it", holds, _differing(found, expected))
+    return Claim(
+        "delay law",
+        f"delay of layer l = {derivation.law.formula}, S = stages after it",
+        holds,
+        _differing(found, expected),
+    )
 
 
 def _groups(derivation: Derivation) -> Claim:
@@ -87,7 +88,7 @@ def _groups(derivation: Derivation) -> Claim:
 
 
 def _engine(derivation: Derivation) -> Claim:
-    delays = Delays.by_law(derivation.clock.name, derivation.num_stages)
+    delays = Delays.by_law(derivation.law.name, derivation.num_stages)
     holds = delays.per_stage == derivation.delays
     evidence = f"{derivation.delays} for {delays.per_stage}" if not holds else f"{len(delays.per_stage)} stages"
     return Claim("engine", "the training engine's delay schedule is the derived one", holds, evidence)
@@ -100,7 +101,7 @@ def _same_function(derivation: Derivation) -> Claim:
 
 
 def _places(derivation: Derivation) -> Claim:
-    """Which edges gained registers without a retiming, held against loops that are searched edge by edge."""
+    """Which edges gained registers without a retiming, compared with loops that are searched edge by edge."""
     graph, kinds = derivation.undelayed, places(derivation.undelayed)
     wrong = [edge for edge in graph.edges if (kinds[edge] == FEED_FORWARD) == bool(loop_through(graph, edge))]
     grown = {"1": FEED_FORWARD, "2": DELAYED_GRADIENT}
@@ -127,10 +128,9 @@ def _history(derivation: Derivation) -> Claim:
 
 
 def _in_flight(derivation: Derivation) -> Claim:
-    text, _, factor = _LAWS[derivation.clock.name]
-    expected = {op: factor * after + 1 for op, after in downstream(derivation).items()}
-    found = derivation.in_flight
-    return Claim("activations", f"mini-batches in flight = {text} + 1", found == expected, _differing(found, expected))
+    expected = {op: delay + 1 for op, delay in _of_law(derivation).items()}
+    found, statement = derivation.in_flight, f"mini-batches in flight = {derivation.law.formula} + 1"
+    return Claim("activations", statement, found == expected, _differing(found, expected))
 
 
 def _least_delay(derivation: Derivation) -> Claim:
@@ -160,7 +160,7 @@ def _fewest(derivation: Derivation) -> Claim:
 
 
 def _period(derivation: Derivation) -> Claim:
-    """Held against Leiserson and Saxe's algorithm, which knows neither stages nor the derivation's moves."""
+    """Compared with Leiserson and Saxe's algorithm, which knows neither stages nor the derivation's moves."""
     derived, best, last = periods(derivation)
     holds = best <= derived and (best == derived or derived > last)
     statement = "the pipeline has the least clock period of any retiming, unless stages are out of balance"

@@ -68,7 +68,7 @@ def largest_stable_step(
 ) -> float:
     """Largest ``eta lambda`` below which training converges, for one delay.
 
-    Found by bisection on the spectral radius; without momentum it is held against :func:`closed_form` in the tests.
+    Found by bisection on the spectral radius; without momentum the tests compare it with :func:`closed_form`.
 
     Args:
         delay: updates between a forward pass and its update.

@@ -1,4 +1,4 @@
-"""Growth of errors measured with the training engine itself, to be held against the theory of stability."""
+"""Growth of errors measured with the training engine itself, for comparison with the theory of stability."""
 
 from __future__ import annotations
 

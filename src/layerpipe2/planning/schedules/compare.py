@@ -9,15 +9,15 @@ without its data-parallel replicas of a stage. Speed is batches per second in th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import cache
 
 from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError, integer
+from layerpipe2.planning.balance import chain_cuts, merge
 from layerpipe2.planning.costs import Costs
 from layerpipe2.planning.devices import Device
 from layerpipe2.planning.measure import measure
-from layerpipe2.planning.partitions import chain_cuts, merge
 from layerpipe2.planning.reference import DEVICE, REFERENCE, reference
 from layerpipe2.planning.schedules.builders import repeat
 from layerpipe2.planning.schedules.layerpipe import layerpipe
@@ -29,29 +29,6 @@ BATCH = 32
 """Samples per (micro-)batch in the tables."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One network, number of processors and schedule.
-
-    Attributes:
-        network: key of ``layerpipe2.planning.reference.REFERENCE``.
-        processors: offered; ``used`` is less where the schedule has not enough units.
-        period: time in s per batch in the steady state.
-        speed: over PipeDream with as many processors.
-        utilisation: mean share of time in which the offered processors compute, steady state.
-        megabytes: sent over all links per batch, 10^6 bytes.
-    """
-
-    network: str
-    processors: int
-    schedule: str
-    used: int
-    period: float
-    speed: float
-    utilisation: float
-    megabytes: float
-
-
 def compare(
     networks: Iterable[str] = tuple(REFERENCE),
     processors: Iterable[int] = range(3, 10),
@@ -60,6 +37,12 @@ def compare(
     batch_size: int = BATCH,
 ) -> list[dict[str, object]]:
     """The table; a schedule is left out where it cannot use the network (interleaved with less than 2 P units).
+
+    Returns:
+        Rows of network (key of ``layerpipe2.planning.reference.REFERENCE``); processors, as offered; schedule; used,
+        the processors in use, less where the schedule has not enough units; period, time in s per batch in the steady
+        state; speed over PipeDream with as many processors; utilisation, mean share of time in which the offered
+        processors compute in the steady state; megabytes sent over all links per batch, 10^6 bytes.
 
     Raises:
         UserError: on an unknown network or schedule, or no processors.
@@ -79,7 +62,7 @@ def compare(
                 per_processor = SCHEDULES[schedule].stages_per_processor
                 if per_processor == 1 or per_processor * count <= len(units.stages):
                     line = base if schedule == "pipedream" else run(schedule, units, count, device)
-                    rows.append(asdict(_row(name, schedule, count, line, base)))
+                    rows.append(_row(name, schedule, count, line, base))
     return rows
 
 
@@ -111,9 +94,15 @@ def grouped(units: Costs, stages: int, device: Device) -> Costs:
     return replace(units, stages=merge(units.stages, starts), delays=Delays.none(stages))
 
 
-def _row(network: str, schedule: str, processors: int, line: Timeline, base: Timeline) -> Row:
+def _row(network: str, schedule: str, processors: int, line: Timeline, base: Timeline) -> dict[str, object]:
     used = line.schedule.num_processors
-    return Row(
-        network, processors, schedule, used, line.period, base.period / line.period,
-        line.steady_utilisation * used / processors, line.bytes_per_batch / 1e6,
-    )  # fmt: skip
+    return {
+        "network": network,
+        "processors": processors,
+        "schedule": schedule,
+        "used": used,
+        "period": line.period,
+        "speed": base.period / line.period,
+        "utilisation": line.steady_utilisation * used / processors,
+        "megabytes": line.bytes_per_batch / 1e6,
+    }

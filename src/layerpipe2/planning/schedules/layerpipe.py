@@ -15,7 +15,7 @@ layers share. **Our own reading** of how that becomes a schedule: the tasks of a
 
 and a processor takes a run of it; ``|`` and ``||`` are the places where it may be cut, where PipeDream has only ``||``.
 Cutting beside B2 gives half of a layer's activation gradient to the layer below. The cuts are chosen as PipeDream's
-(:func:`layerpipe2.planning.partitions.chain_cuts`), and every byte that the finer cut sends is counted: gradients,
+(:func:`layerpipe2.planning.balance.chain_cuts`), and every byte that the finer cut sends is counted: gradients,
 inputs for a weight gradient elsewhere, and updated weights to wherever they are read. A unit of several layers (a
 residual block) is not cut into halves, since their parts would need each other's inner gradients.
 """
@@ -26,9 +26,9 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 from layerpipe2.errors import UserError
+from layerpipe2.planning.balance import Cut, chain_cuts
 from layerpipe2.planning.costs import Costs, uniform_costs
 from layerpipe2.planning.devices import Device, FlopDevice
-from layerpipe2.planning.partitions import Cut, chain_cuts
 from layerpipe2.planning.schedules.actions import Action, Kind, Schedule, Task, edges
 from layerpipe2.planning.schedules.builders import check_counts, check_one_each
 from layerpipe2.planning.schedules.simulator import task_seconds
