@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from layerpipe2.errors import UserError, integer
+from layerpipe2.errors import UserError, integer, look_up
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,7 @@ class Delays:
             integer(delay, f"delay of stage {k}", 0)
         if self.convention == "custom":
             return
-        if self.convention not in DELAY_LAWS:
-            raise UserError(f"unknown delay convention '{self.convention}'; known: {', '.join(DELAY_LAWS)}, custom")
-        derived = DELAY_LAWS[self.convention].delays(len(self.per_stage))
+        derived = look_up(DELAY_LAWS, self.convention, "delay convention").delays(len(self.per_stage))
         if self.per_stage != derived:
             raise UserError(
                 f"delays {list(self.per_stage)} are not those of '{self.convention}' with {self.num_stages} stages, "
@@ -112,9 +110,8 @@ class Delays:
         Raises:
             UserError: on an unknown law, or a number of stages that is not an integer >= 1.
         """
-        if name not in DELAY_LAWS:
-            raise UserError(f"unknown delay convention '{name}'; choose one of {', '.join(DELAY_LAWS)}")
-        return cls(DELAY_LAWS[name].delays(integer(num_stages, "number of stages", 1)), name)
+        law = look_up(DELAY_LAWS, name, "delay convention")
+        return cls(law.delays(integer(num_stages, "number of stages", 1)), name)
 
     @classmethod
     def layerpipe2(cls, num_stages: int) -> Delays:

@@ -1,7 +1,10 @@
-"""The one exception that a user's mistake raises, the hint to the name that was meant, and the check of a count."""
+"""The one exception that a user's mistake raises, and the checks of names and counts that raise it."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+Row = TypeVar("Row")
 
 
 class UserError(ValueError):
@@ -22,6 +25,17 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(str(name), known, n=1)
     return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+
+
+def look_up(table: Mapping[str, Row], name: str, what: str) -> Row:
+    """The row of a table by its name.
+
+    Raises:
+        UserError: on an unknown name, with the one that may have been meant.
+    """
+    if name not in table:
+        raise UserError(f"unknown {what} '{name}'; {did_you_mean(name, table)}")
+    return table[name]
 
 
 def integer(value: object, name: str, least: int, most: int | None = None) -> int:

@@ -131,7 +131,7 @@ def test_derive_explains_the_columns_of_its_tables(capsys, monkeypatch):
         (["derive", "--step", "9"], "--step is '9'; this derivation has the steps 0, 1, 2, 3, 4, 4.2"),
         (["derive", "--export", "png"], "unknown graph format 'png'"),
         (["derive", "--out", "file/graph.txt"], "output folder file can't be made"),
-        (["schedule", "dapple"], "unknown schedule 'dapple'; choose one of gpipe"),
+        (["schedule", "dapple"], "unknown schedule 'dapple'; known: gpipe"),
         (["schedule", "--processors", "0"], "--processors is 0; give an integer >= 1"),
         (["schedule", "--forward", "nan"], "--forward is nan; give a finite number > 0"),
         (["schedule", "interleaved", "--batches", "6"], "schedule 'interleaved': 6 batches on 4 processors"),

@@ -137,7 +137,7 @@ def test_a_named_folder_and_data_set_must_exist(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("LAYERPIPE2_DATA", str(tmp_path / "gone"))
     with pytest.raises(UserError, match=r"/gone \(environment variable LAYERPIPE2_DATA\) is not a directory"):
         load("cifar10")
-    with pytest.raises(UserError, match="unknown data set 'mnist'; choose one of digits, fashion-mnist, cifar10, "):
+    with pytest.raises(UserError, match="unknown data set 'mnist'; known: digits, fashion-mnist, cifar10, "):
         load("mnist")
 
 

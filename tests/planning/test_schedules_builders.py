@@ -120,7 +120,7 @@ def test_compound_units_pay_for_what_they_ship():
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        (("gantt", 2, 2, 2), "unknown schedule 'gantt'; choose one of gpipe, 1f1b"),
+        (("gantt", 2, 2, 2), "unknown schedule 'gantt'; known: gpipe, 1f1b"),
         (("pipedream", 2, 3, 2), "3 processors, but only 2 stages.*at most 2 processors"),
         (("zb-h1", 4, 2, 2), "4 stages on 2 processors; group the layers"),
         (("interleaved", 3, 2, 4), "3 stages on 2 processors; give a multiple of 2"),

@@ -52,5 +52,5 @@ def test_bad_requests_are_named():
         compare(("mlp",), (3,), ("dapple",))
     with pytest.raises(UserError, match="number of processors is 0"):
         compare(("mlp",), (0,))
-    with pytest.raises(UserError, match="unknown network 'lenet'"):
+    with pytest.raises(UserError, match="unknown network of the cost tables 'lenet'"):
         compare(("lenet",), (3,))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import networkx as nx
 
 from layerpipe2.cli.console import aligned
-from layerpipe2.errors import UserError
+from layerpipe2.errors import look_up
 from layerpipe2.theory.derivation import Derivation, Step
 from layerpipe2.theory.graph import KINDS, TASKS, SignalFlowGraph
 from layerpipe2.theory.moves import DELAYED_GRADIENT, FEED_FORWARD, LOOP, places
@@ -124,9 +124,7 @@ def export(graph: SignalFlowGraph, form: str) -> str:
     Raises:
         UserError: on an unknown format.
     """
-    if form not in FORMATS:
-        raise UserError(f"unknown graph format '{form}'; known: {', '.join(FORMATS)}")
-    return FORMATS[form](graph)
+    return look_up(FORMATS, form, "graph format")(graph)
 
 
 def _counts(graph: SignalFlowGraph, operation: str, kind: str) -> str:

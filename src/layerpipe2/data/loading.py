@@ -35,7 +35,7 @@ from layerpipe2.data.specs import IMAGES, DatasetSpec
 from layerpipe2.data.text import TEXTS, TextSpec, load_text
 from layerpipe2.data.types import Arrays, Data
 from layerpipe2.data.verify import damaged, first_line, verified
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, look_up
 
 # What gzip, zip, numpy, torchvision and the file system raise on truncated, damaged or unreadable files and on failed
 # downloads (URLError is an OSError).
@@ -65,9 +65,7 @@ def describe(name: str) -> DatasetSpec | TextSpec:
     Raises:
         UserError: unknown name.
     """
-    if name not in DATASETS:
-        raise UserError(f"unknown data set {name!r}; choose one of {', '.join(DATASETS)}")
-    return DATASETS[name]
+    return look_up(DATASETS, name, "data set")
 
 
 def load(name: str, root: Path | None = None, *, download: bool = False, announce: Announce | None = None) -> Data:

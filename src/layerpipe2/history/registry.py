@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NoReturn
 
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, did_you_mean
 from layerpipe2.history.average import DECAY_RULES, MovingAverage
 from layerpipe2.history.base import WeightHistory
 from layerpipe2.history.latest import Latest
@@ -216,4 +216,4 @@ def _warm(name: str, base: Strategy) -> Strategy:
 
 
 def _unknown(name: str) -> NoReturn:
-    raise UserError(f"unknown strategy '{name}'; known: {', '.join(STRATEGIES)} (ema-* also with -raw)")
+    raise UserError(f"unknown strategy '{name}'; {did_you_mean(name, STRATEGIES)}")

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import nn
 
-from layerpipe2.errors import UserError, integer
+from layerpipe2.errors import UserError, integer, look_up
 from layerpipe2.networks.mlp import mlp
 from layerpipe2.networks.resnet import resnet18, resnet_small
 from layerpipe2.networks.transformer import gpt, vit
@@ -129,9 +129,7 @@ def build(name: str, *, input_shape: tuple[int, ...], num_classes: int, width: i
     Raises:
         UserError: unknown name, a network that takes another kind of input, or a size that is not a positive integer.
     """
-    if name not in NETWORKS:
-        raise UserError(f"unknown network {name!r}; choose one of {', '.join(NETWORKS)}")
-    info = NETWORKS[name]
+    info = look_up(NETWORKS, name, "network")
     width = info.default_width if width is None else width
     axes = INPUTS[info.takes]
     if len(input_shape) != len(axes):

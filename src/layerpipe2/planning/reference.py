@@ -14,7 +14,7 @@ from torch import nn
 from torchvision import models
 
 from layerpipe2 import networks
-from layerpipe2.errors import UserError
+from layerpipe2.errors import look_up
 from layerpipe2.planning.devices import Device, FlopDevice, Link, SystolicArray
 
 
@@ -74,9 +74,7 @@ def reference(name: str) -> ReferenceNetwork:
     Raises:
         UserError: on an unknown name.
     """
-    if name not in REFERENCE:
-        raise UserError(f"unknown network '{name}' of the cost tables; choose one of {', '.join(REFERENCE)}")
-    return REFERENCE[name]
+    return look_up(REFERENCE, name, "network of the cost tables")
 
 
 INPUT_SHAPE, CLASSES, BATCH_SIZE = (3, 32, 32), 100, 128

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cache
 
 from layerpipe2.delays import Delays
-from layerpipe2.errors import UserError, integer
+from layerpipe2.errors import integer, look_up
 from layerpipe2.planning.balance import chain_cuts, merge
 from layerpipe2.planning.costs import Costs
 from layerpipe2.planning.devices import Device
@@ -49,8 +49,7 @@ def compare(
     """
     counts = list(processors)
     for schedule in schedules:
-        if schedule not in SCHEDULES:
-            raise UserError(f"unknown schedule '{schedule}'; choose one of {', '.join(SCHEDULES)}")
+        look_up(SCHEDULES, schedule, "schedule")
     for count in counts:
         integer(count, "number of processors", 1)
     rows = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from layerpipe2.errors import UserError
+from layerpipe2.errors import look_up
 from layerpipe2.planning.schedules.actions import Schedule
 from layerpipe2.planning.schedules.builders import gpipe, interleaved, one_f_one_b, pipedream, zb_h1
 from layerpipe2.planning.schedules.layerpipe import layerpipe, layerpipe2
@@ -59,6 +59,4 @@ def build_schedule(name: str, stages: int, processors: int, batches: int) -> Sch
     Raises:
         UserError: on an unknown name, or counts that the schedule cannot take.
     """
-    if name not in SCHEDULES:
-        raise UserError(f"unknown schedule '{name}'; choose one of {', '.join(SCHEDULES)}")
-    return SCHEDULES[name].build(stages, processors, batches)
+    return look_up(SCHEDULES, name, "schedule").build(stages, processors, batches)
