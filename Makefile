@@ -56,7 +56,7 @@ test: $(DEVELOP) ## run the tests, in two processes (many of them wait for proce
 	@python -m pytest -n 2 --dist loadscope
 
 docs: $(DEVELOP) ## build the documentation into build/site, without a network
-	@mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 lint: $(DEVELOP) ## check style, docstrings and types
 	@ruff check

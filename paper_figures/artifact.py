@@ -46,7 +46,8 @@ def claims(results: Path, out: Path) -> Iterator[Row]:
     proofs = pd.read_csv(results / "theory" / "proofs.csv")
     proofs = proofs[proofs["convention"] == "layerpipe2"]
     every, grouped = proofs[proofs["group_size"] == 1], proofs[proofs["group_size"] > 1]
-    memory = pd.read_csv(out / "tables" / "memory.csv")
+    memory, runs = pd.read_csv(out / "tables" / "memory.csv"), pd.read_csv(results / "runs.csv")
+    points = "as given, in points against stashing"
     stash = memory[memory["strategy"] == "stash"]
     found = {
         "C1": (_stages_off_the_law(pd.read_csv(results / "stages.csv")), "exact"),
@@ -54,9 +55,9 @@ def claims(results: Path, out: Path) -> Iterator[Row]:
         "C3": (f"{_holding(grouped, 'groups')} with several units per stage", "exact"),
         "C4": (f"{proofs['holds'].sum()} of {len(proofs)} proofs hold", "exact"),
         "C5": (_most_copies(stash), "exact"),
-        "C6": _differences(pd.read_csv(results / "runs.csv"), tuple(NETWORKS)),
+        "C6": (_differences(runs, tuple(NETWORKS)), points),
         "C7": (_efficient(pd.read_csv(results / "theory" / "partitions.csv")), "exact"),
-        "C8": _by_kind(pd.read_csv(results / "runs.csv")),
+        "C8": (_by_kind(runs), points),
     }
     for claim, (value, allowed) in found.items():
         yield claim, str(verdicts[claim]), value, allowed
@@ -72,6 +73,19 @@ def accuracies(out: Path) -> Iterator[Row]:
             allowed = tolerance(row["sd"], row["n"], image)
             label = find_strategy(row["strategy"]).label
             yield NETWORKS[str(network)].label, str(row["stages"]), label, f"{row['mean']:.2f} %", f"± {allowed:.2f}"
+
+
+def reconstructions(results: Path) -> Iterator[Row]:
+    """Relative error of the reconstructed weights at each network's largest delay."""
+    table = pd.read_csv(results / "reconstruction.csv")
+    for network, rows in table.groupby("network", sort=False):
+        deepest = rows[rows["delay"] == rows["delay"].max()].groupby("strategy")["relative_error"]
+        for strategy in sorted(map(find_strategy, deepest.groups), key=lambda row: row.order):
+            if strategy.family in ("average", "pair") and not strategy.raw:
+                errors = deepest.get_group(strategy.name)
+                allowed = tolerance(errors.std(), len(errors), 0.001)
+                label, delay = NETWORKS[str(network)].label, str(rows["delay"].max())
+                yield label, delay, strategy.label, f"{errors.mean():.3f}", f"± {allowed:.3f}"
 
 
 def larger(results: Path, out: Path) -> Iterator[Row]:
@@ -107,6 +121,9 @@ def sections(results: Path, out: Path) -> dict[str, str]:
         "artifact-accuracy": _table(
             ("network", "stages", "strategy", "test accuracy", "tolerance (points)"), accuracies(out)
         ),
+        "artifact-reconstruction": _table(
+            ("network", "delay", "strategy", "relative error", "tolerance"), reconstructions(results)
+        ),
         "artifact-larger": _table(("experiment", "minutes", "question", "answer"), larger(results, out)),
         "artifact-pipelines": _table(("variant", "kind", "speed over plain, median (range)"), measured(out)),
     }
@@ -137,23 +154,23 @@ def _efficient(partitions: pd.DataFrame) -> str:
     return f"{sum(middle)} of {len(networks)} networks have an efficient group size between the extremes"
 
 
-def _differences(runs: pd.DataFrame, networks: Sequence[str]) -> tuple[str, str]:
+def _differences(runs: pd.DataFrame, networks: Sequence[str]) -> str:
     """Points of every pipeline-aware average against stashing, over blocks of network and seed."""
     runs = runs[runs["network"].isin(networks) & (runs["num_stages"] > 1)]
     blocks = 100 * runs.groupby(["strategy", "network", "seed"])["test_accuracy"].mean().unstack("strategy")
-    against = blocks.sub(blocks["stash"], axis="index")
-    rows = [find_strategy(name) for name in against.columns]
-    shown = sorted((row for row in rows if row.family == "average" and row.aware), key=lambda row: row.order)
-    image = 100 / runs["test_images"].iloc[0]
-    means = [f"{row.label} {against[row.name].mean():+.2f}" for row in shown]
-    allowed = [f"± {tolerance(against[row.name].std(), len(against), image):.2f}" for row in shown]
-    return f"{', '.join(means)} points against stashing", ", ".join(allowed)
+    against, image = blocks.sub(blocks["stash"], axis="index"), 100 / runs["test_images"].iloc[0]
+    rows = sorted(map(find_strategy, against.columns), key=lambda row: row.order)
+    return ", ".join(
+        f"{row.label} {against[row.name].mean():+.2f} ± {tolerance(against[row.name].std(), len(against), image):.2f}"
+        for row in rows
+        if row.family == "average" and row.aware
+    )
 
 
-def _by_kind(runs: pd.DataFrame) -> tuple[str, str]:
+def _by_kind(runs: pd.DataFrame) -> str:
     kinds = dict.fromkeys(NETWORKS[name].kind for name in runs["network"])
-    found = {kind: _differences(runs, [name for name in NETWORKS if NETWORKS[name].kind == kind]) for kind in kinds}
-    return "; ".join(f"{k}: {value}" for k, (value, _) in found.items()), "; ".join(t for _, t in found.values())
+    members = {kind: [name for name in NETWORKS if NETWORKS[name].kind == kind] for kind in kinds}
+    return "; ".join(f"{kind}: {_differences(runs, names)}" for kind, names in members.items())
 
 
 def _table(head: Row, rows: Iterator[Row]) -> str:
