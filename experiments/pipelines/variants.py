@@ -92,7 +92,7 @@ def make_trainer(
         return PlainTrainer(stages[0], form.micro_batches, make_optimizer)
     if form.is_runtime:
         return AsynchronousTrainer(
-            stages, form.schedule(processes), form.strategy, make_optimizer, F.cross_entropy, job.config.seed,
+            stages, form.delays(processes), form.strategy, make_optimizer, F.cross_entropy, job.config.seed,
             split_backward=form.split, timeline=timeline,
         )  # fmt: skip
     return SynchronousTrainer(

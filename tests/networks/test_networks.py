@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import get_args
+import math
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -21,10 +22,6 @@ CASES = [(name, shape) for name, row in NETWORKS.items() for shape in SHAPES[row
 def samples(shape: tuple[int, ...]) -> Tensor:
     """Three images, or three windows of seven tokens."""
     return torch.randn(3, *shape) if len(shape) == 3 else torch.randint(7, (3, *shape))
-
-
-def parameters(units: list[nn.Module]) -> int:
-    return sum(p.numel() for unit in units for p in unit.parameters())
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -50,12 +47,8 @@ def test_every_network_maps_every_input_to_logits(name: str, shape: tuple[int, .
     logits.square().sum().backward()
     gradients = [p.grad for unit in units for p in unit.parameters() if p.dim() > 1]
     assert all(g is not None and g.isfinite().all() and g.any() for g in gradients)
-
-
-@pytest.mark.parametrize(("name", "shape"), CASES)
-def test_units_leave_their_inputs_as_they_are(name: str, shape: tuple[int, ...]) -> None:
     x = samples(shape)
-    for unit in build(name, input_shape=shape, num_classes=7, width=8):
+    for unit in units:  # no unit changes its input: that would change another stage's backward pass
         before = x.clone()
         out = unit(x)
         assert torch.equal(x, before)
@@ -63,10 +56,18 @@ def test_units_leave_their_inputs_as_they_are(name: str, shape: tuple[int, ...])
         assert not any(getattr(module, "inplace", False) for module in unit.modules())
 
 
-def test_resnet18_has_the_published_number_of_parameters() -> None:
-    # The figures of the common PyTorch implementations of the CIFAR form.
-    assert parameters(build("resnet18", input_shape=(3, 32, 32), num_classes=10)) == 11_173_962
-    assert parameters(build("resnet18", input_shape=(3, 32, 32), num_classes=100)) == 11_220_132
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "width", "count"),
+    [
+        # The figures of the common PyTorch implementations of the CIFAR form, and the MLP's formula.
+        ("resnet18", (3, 32, 32), 10, None, 11_173_962),
+        ("resnet18", (3, 32, 32), 100, None, 11_220_132),
+        ("mlp", (1, 8, 8), 10, 16, (64 * 16 + 16) + 7 * (16 * 16 + 16) + (16 * 10 + 10)),
+    ],
+)
+def test_number_of_parameters(name: str, shape: tuple[int, ...], classes: int, width: int | None, count: int) -> None:
+    units = build(name, input_shape=shape, num_classes=classes, width=width)
+    assert sum(p.numel() for unit in units for p in unit.parameters()) == count
 
 
 def test_vgg16_has_the_convolutions_of_torchvisions() -> None:
@@ -77,11 +78,6 @@ def test_vgg16_has_the_convolutions_of_torchvisions() -> None:
     pools = [m for unit in units for m in unit.modules() if isinstance(m, nn.MaxPool2d)]
     assert len(pools) == 5
     assert nn.Sequential(*units[:-1])(torch.randn(2, 3, 32, 32)).shape == (2, 512, 1, 1)
-
-
-def test_mlp_has_the_parameters_of_its_formula() -> None:
-    units = build("mlp", input_shape=(1, 8, 8), num_classes=10, width=16)
-    assert parameters(units) == (64 * 16 + 16) + 7 * (16 * 16 + 16) + (16 * 10 + 10)
 
 
 def test_convolutional_stages_halve_the_size() -> None:
@@ -121,21 +117,18 @@ def test_default_width_is_the_table_entry() -> None:
     assert units[-1].in_features == NETWORKS["mlp"].default_width
 
 
-def test_unknown_network_names_the_choices() -> None:
-    with pytest.raises(UserError, match=r"unknown network 'alexnet'.*mlp, vgg, resnet18, resnet-small"):
-        build("alexnet", input_shape=(1, 8, 8), num_classes=10)
-
-
-@pytest.mark.parametrize("width", [0, -1, 2.5, True, float("nan"), "8"])
-def test_bad_width_is_refused(width: object) -> None:
-    with pytest.raises(UserError, match=r"mlp: width is .*; give an integer >= 1"):
-        build("mlp", input_shape=(1, 8, 8), num_classes=10, width=width)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(
-    ("shape", "classes", "message"),
-    [((1, 8), 10, "channels, height, width"), ((1, 0, 8), 10, "height is 0"), ((1, 8, 8), 0, "num_classes is 0")],
+    ("name", "changes", "message"),
+    [
+        ("alexnet", {}, r"unknown network 'alexnet'.*mlp, vgg, resnet18, resnet-small"),
+        *(("mlp", {"width": w}, "mlp: width is .*; give an integer >= 1") for w in (0, -1, 2.5, True, math.nan, "8")),
+        ("vgg", {"input_shape": (1, 8)}, "channels, height, width"),
+        ("vgg", {"input_shape": (1, 0, 8)}, "height is 0"),
+        ("vgg", {"num_classes": 0}, "num_classes is 0"),
+        ("gpt", {"input_shape": (3, 32, 32)}, r"gpt takes text, not input of shape 3x32x32; give .* \(context,\)"),
+        ("vit", {"input_shape": (128,)}, "vit takes images, not input of shape 128; give .*channels, height"),
+    ],
 )
-def test_bad_shapes_are_refused(shape: tuple[int, int, int], classes: int, message: str) -> None:
+def test_bad_settings_are_refused(name: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        build("vgg", input_shape=shape, num_classes=classes)
+        build(name, **{"input_shape": (1, 8, 8), "num_classes": 10} | changes)

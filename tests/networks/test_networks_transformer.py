@@ -12,7 +12,6 @@ from torch import nn
 
 from layerpipe2 import Delays, make_history, partition
 from layerpipe2.engine.step import PipelineEngine
-from layerpipe2.errors import UserError
 from layerpipe2.networks import NETWORKS, build
 
 VOCABULARY, CONTEXT = 11, 6
@@ -64,13 +63,6 @@ def test_vit_sees_every_patch_and_knows_its_place() -> None:
 @pytest.mark.parametrize("width", [4, 8, 33, 100])
 def test_any_width_has_heads(width: int) -> None:
     assert nn.Sequential(*gpt(width))(tokens()[0]).shape == (3, VOCABULARY, CONTEXT)
-
-
-def test_what_a_network_reads_is_checked() -> None:
-    with pytest.raises(UserError, match=r"network gpt takes text, not input of shape 3x32x32; give .* \(context,\)"):
-        build("gpt", input_shape=(3, 32, 32), num_classes=10)
-    with pytest.raises(UserError, match=r"network vit takes images, not input of shape 128; give .*channels, height"):
-        build("vit", input_shape=(128,), num_classes=10)
 
 
 def batch_for(name: str) -> tuple[torch.Tensor, torch.Tensor]:

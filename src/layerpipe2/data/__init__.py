@@ -1,4 +1,4 @@
-"""Data sets held whole in memory: images found, verified, split and served as batches on the training device.
+"""Data sets, whole in memory: found, verified, split and served as batches on the training device.
 
 `load` finds a data set and checks that it is the published one, `split` makes train, validation and test parts,
 `BatchLoader` turns a part into batches. `layerpipe2.data.loading` documents where images are looked for,

@@ -162,4 +162,6 @@ def _check(split: TensorSplit, batch_size: int, mean: Sequence[float], std: Sequ
         raise UserError("this part of the data has no images; choose a validation fraction above 0")
     channels = split.x.shape[1] if split.x.ndim == 4 else 0
     if len(mean) != channels or len(std) != channels or not all(s > 0 for s in std):
-        raise UserError(f"mean {mean} and std {std} must have {channels} entries, std above 0; see ImageData")
+        raise UserError(
+            f"mean {mean} and std {std} must have {channels} entries, std above 0; see layerpipe2.data.Data"
+        )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torchvision.datasets.folder import find_classes, make_dataset
 from torchvision.io import ImageReadMode, decode_image
 
 from layerpipe2.data.specs import DatasetSpec
@@ -25,36 +26,21 @@ def read_tree(spec: DatasetSpec, folder: Path) -> Arrays:
 
     For CIFAR-10, CIFAR-100 the sorted class names are the published order of the labels.
     """
-    classes = [_class_names(folder / part) for part in ("train", "test")]
-    for part, names in zip(("train", "test"), classes, strict=True):
+    parts = [str(folder / part) for part in ("train", "test")]
+    classes = [[name for name in find_classes(part)[0] if not name.startswith(".")] for part in parts]
+    for part, names in zip(parts, classes, strict=True):
         if len(names) != spec.num_classes:
-            raise damaged(spec, str(folder / part), f"{len(names)} class folders, expected {spec.num_classes}")
+            raise damaged(spec, part, f"{len(names)} class folders, expected {spec.num_classes}")
     if classes[0] != classes[1]:
         odd = sorted(set(classes[0]) ^ set(classes[1]))[0]
         raise damaged(spec, str(folder), f"class folder {odd} is not in both of train and test")
-    listed = {part: _files(folder / part, classes[0]) for part in ("train", "test")}
-    for part, (_, labels) in listed.items():
-        check_counts(spec, str(folder / part), part, labels)
-    (train, y_train), (test, y_test) = listed.values()
-    return Arrays(_decode(spec, train), y_train, _decode(spec, test), y_test)
-
-
-def _class_names(folder: Path) -> list[str]:
-    """Sorted names of the class folders; hidden ones do not count."""
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _files(folder: Path, classes: list[str]) -> tuple[list[str], NDArray[np.int64]]:
-    """Paths of the PNG files and their labels, class by class."""
-    paths: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        with os.scandir(folder / name) as entries:
-            found = sorted(entry.path for entry in entries if entry.name.endswith(".png"))
-        paths += found
-        labels += [label] * len(found)
-    return paths, np.array(labels, dtype=np.int64)
+    numbers = {name: label for label, name in enumerate(classes[0])}
+    listed = [make_dataset(part, numbers, extensions=(".png",), allow_empty=True) for part in parts]
+    labels = [np.array([label for _, label in files], dtype=np.int64) for files in listed]
+    for part, found in zip(parts, labels, strict=True):
+        check_counts(spec, part, Path(part).name, found)
+    train, test = (_decode(spec, [path for path, _ in files]) for files in listed)
+    return Arrays(train, labels[0], test, labels[1])
 
 
 def _decode(spec: DatasetSpec, paths: list[str]) -> NDArray[np.uint8]:

@@ -94,7 +94,7 @@ class Variant:
         """Number of stages on so many processes."""
         return TORCH_PIPELINES[self.kind] * processes if self.kind in TORCH_PIPELINES else self.ranks(processes)
 
-    def schedule(self, processes: int) -> Delays:
+    def delays(self, processes: int) -> Delays:
         """Delays of the stages; none where the pipeline waits for all updates."""
         return Delays.by_law(self.convention, self.stages(processes))
 
