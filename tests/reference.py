@@ -20,16 +20,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from layerpipe2.delays import DELAY_LAWS
 from layerpipe2.history import State, Strategy, find_strategy
 from layerpipe2.history.pair import PairHistory
 
 Weights = dict[str, Tensor]
 
 # clock: (number of stages, stage) -> ticks between mini-batches, tick of the first forward, of the first backward
-CLOCKS: dict[str, Callable[[int, int], tuple[int, int, int]]] = {
+Clock = Callable[[int, int], tuple[int, int, int]]
+CLOCKS: dict[str, Clock] = {
     "layerpipe2": lambda K, k: (1, k, 2 * (K - 1) - k),
     "pipedream": lambda K, k: (2, k, 2 * K - 1 - k),
 }
+
+
+def clock_of(convention: str) -> Clock:
+    """A clock of the reference's own, or that of a law that it does not know."""
+    return CLOCKS.get(convention) or DELAY_LAWS[convention].clock
+
+
+def delay_of(ticks: tuple[int, int, int]) -> int:
+    """How many updates a forward pass misses: batches whose backward tick does not come before its own forward tick.
+
+    ``backward + period b < forward + period t`` holds for ``t - (backward - forward) // period`` batches b >= 0.
+    """
+    period, forward, backward = ticks
+    return (backward - forward) // period
 
 
 DECAYS: dict[str, Callable[[int], float]] = {
@@ -222,9 +238,8 @@ def run_clocked(
     clip: float | None = None,
 ) -> list[float]:
     """Train through all ``batches`` until the pipeline is empty; the losses by mini-batch. Changes ``modules``."""
-    K, clock = len(modules), CLOCKS[convention]
-    delay = {"layerpipe2": lambda k: 2 * (K - 1 - k), "pipedream": lambda k: K - 1 - k}[convention]
-    stages = [Stage(m, make_optimizer, strategy, delay(k)) for k, m in enumerate(modules)]
+    K, clock = len(modules), clock_of(convention)
+    stages = [Stage(m, make_optimizer, strategy, delay_of(clock(K, k))) for k, m in enumerate(modules)]
     down: dict[tuple[int, int], Tensor] = {}  # (stage, batch) -> its input
     up: dict[tuple[int, int], Tensor] = {}  # (stage, batch) -> gradient at its output
     losses: dict[int, float] = {}
