@@ -23,8 +23,8 @@ from layerpipe2 import Delays, PipelinedModule, make_history, networks, partitio
 from layerpipe2.cli.console import run_command
 from layerpipe2.data import BatchLoader, TensorSplit
 from layerpipe2.engine.allocator import keep_freed_memory
+from layerpipe2.errors import integer
 from layerpipe2.provenance import provenance
-from layerpipe2.runs.config import Rule, check
 
 Precision = Literal["native", "bf16"]
 DELAYED = ("stash", "latest", "ema-window")
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     options = _parser().parse_args(arguments)
     for name in ("batch_size", "steps", "rounds", "threads"):
-        check(f"--{name.replace('_', '-')}", getattr(options, name), Rule("", "", "int", low=1))
+        integer(getattr(options, name), f"--{name.replace('_', '-')}", 1)
     keep_freed_memory()
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")

@@ -1,141 +1,127 @@
-"""Mistakes that a newcomer made: each is one line with its remedy, and a diverging run is a result."""
+"""Every mistake on the command line is one line with its remedy, exit code 2, and leaves nothing behind."""
 
-import math
+import builtins
+import sys
+import tempfile
 
 import pytest
-import torch
 
-from layerpipe2 import Delays, PipelinedModule, UserError, make_history
 from layerpipe2.cli import main
-from layerpipe2.cli.schedule import _simulated
-from layerpipe2.delays import DELAY_LAWS
-from layerpipe2.distributed import checkpoint as by_stage
-from layerpipe2.distributed.store import first_line
-from layerpipe2.runs.checkpoints import LAST_CHECKPOINT
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.train import train_run
+from layerpipe2.cli.console import run_command
 
-SMALL = {"width": 8, "batch_size": 256, "group_size": 3, "schedule": "constant"}
-
-
-def said(capsys, *command: str) -> str:
-    assert main(command) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    return line
+LAUNCH = ["launch", "--processes", "2"]
+WRONG_KIND = ["--network", "mlp", "--dataset", "python-docs"]
 
 
 @pytest.mark.parametrize(
-    "strategy", ["stash", "latest", "ema-span", "ema-lsq-raw", "pair", "pair-0.9", "update-window"]
-)
-def test_every_strategy_may_diverge(strategy):
-    record = train_run(RunConfig(**SMALL, strategy=strategy, lr=1e12, epochs=3), progress=False)
-    assert record["status"] == "diverged"
-    assert record["test"]["accuracy"] is None
-
-
-@pytest.mark.parametrize("convention", ["layerpipe2", "pipedream"])
-@pytest.mark.parametrize(("processors", "batches"), [(1, 8), (4, 1), (8, 1), (20, 8), (64, 8)])
-def test_a_schedule_shows_the_delays_of_a_full_pipeline(convention, processors, batches):
-    found = _simulated(convention, processors, batches, (1.0, 1.0, 1.0)).schedule.delays()
-    assert tuple(found) == DELAY_LAWS[convention].delays(processors)
-
-
-def test_a_state_is_not_overwritten_unasked(tmp_path):
-    config = RunConfig(**SMALL, epochs=1)
-    train_run(config, progress=False, checkpoint_dir=tmp_path)
-    with pytest.raises(UserError, match=r"last\.ckpt holds the state of a run; give --resume to go on with it, or"):
-        train_run(config, progress=False, checkpoint_dir=tmp_path)
-    (tmp_path / LAST_CHECKPOINT).write_bytes(b"half of one")
-    with pytest.raises(UserError, match=r"last\.ckpt can't be read; delete it and start without resuming"):
-        train_run(config, progress=False, checkpoint_dir=tmp_path, resume=True)
-
-
-def test_a_state_of_several_processes_is_told_from_one_of_one(tmp_path):
-    (tmp_path / LAST_CHECKPOINT).mkdir()
-    with pytest.raises(UserError, match="was written by several processes; go on under `layerpipe2 launch`"):
-        train_run(RunConfig(**SMALL), progress=False, checkpoint_dir=tmp_path, resume=True)
-    file = tmp_path / "file.ckpt"
-    file.touch()
-    by_stage.write(file, {"pipeline": {}}, {}, first=True, barrier=lambda: None)
-    assert file.is_dir()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file.ckpt", LAST_CHECKPOINT]
-    with pytest.raises(UserError, match="no checkpoint of a pipeline of several processes"):
-        by_stage.whole_state_dict(str(tmp_path / "none"))
-    assert by_stage.whole_state_dict(str(file)) == {}
-
-
-def test_a_resumed_run_keeps_its_limit(tmp_path):
-    config = RunConfig(**SMALL, epochs=4, max_steps=6)  # four mini-batches an epoch
-    whole = train_run(config, progress=False, checkpoint_dir=tmp_path)
-    again = train_run(config, progress=False, checkpoint_dir=tmp_path, resume=True)
-    assert (again["epochs"], again["test"]) == (whole["epochs"], whole["test"])
-    assert len(again["epochs"]) == 2
-
-
-def test_settings_that_cannot_be(capsys):
-    assert said(capsys, "train", "--nesterov", "--momentum", "0").endswith("give a momentum above 0")
-    assert said(capsys, "train", "--seed", "-1").endswith("give an integer >= 0 and <= 4294967295")
-    assert "--timeout is -1.0; give a finite number > 0" in said(
-        capsys, "launch", "--processes", "2", "--timeout", "-1", "--", __file__
-    )
-
-
-def sgd(parameters):
-    return torch.optim.SGD(parameters, lr=0.1)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "history", "optimizer", "message"),
+    ("arguments", "message"),
     [
-        ([2, 0], "stash", sgd, r"delays is a list; give a Delays, such as Delays\.layerpipe2\(4\)"),
-        (None, None, sgd, r"history is a str; give a WeightHistory, such as make_history\('ema-span'\)"),
-        (None, "stash", sgd([torch.nn.Parameter(torch.zeros(1))]), "optimizer is no function"),
+        (["train", "--lr", "nan"], "--lr is nan; give a finite number > 0"),
+        (["train", "--lr", "fast"], "--lr is 'fast'; give a finite number > 0"),
+        (["train", "--group-size", "0"], "--group-size is 0; give an integer >= 1"),
+        (["train", "--group-size", "10"], "group size for 9 units is 10; give an integer from 1 to 9"),
+        (["train", "--optimizer", "lion"], "--optimizer is 'lion'; give one of sgd, adamw"),
+        (["train", "--network", "mpl"], "unknown network 'mpl'"),
+        (["train", "--strategy", "ema-windo"], "unknown strategy 'ema-windo'"),
+        (["train", "--dataset", "mnist"], "unknown data set 'mnist'"),
+        (["train", "--dataset", "cifar10", "--data-root", "nowhere"], "cifar10: data folder nowhere "),
+        (["train", "--convention", "custom", "--delays", "2,-1"], "--delays is (2, -1); give a list of integers >= 0"),
+        (["train", "--convention", "custom", "--delays", "two"], "--delays is 'two'; give a list of integers >= 0"),
+        (["delays", "--dataset", "mnist"], "unknown data set 'mnist'"),
+        (["delays", "--ticks", "0"], "--ticks is 0; give an integer >= 1"),
+        (["info", "--dataset", "mnist"], "unknown data set 'mnist'"),
+        (["balance", "--dataset", "mnist"], "unknown data set 'mnist'"),
+        (["balance", "--stages", "0"], "--stages is 0; give an integer >= 1"),
+        (["balance", "--repeats", "0"], "--repeats is 0; give an integer >= 1"),
+        (
+            ["balance", "--width", "4", "--stages", "10"],
+            "number of stages for 9 units is 10; give an integer",
+        ),
+        (
+            ["train", "--nesterov", "--momentum", "0"],
+            "nesterov is a form of momentum, and momentum is 0; give a moment",
+        ),
+        (["train", "--seed", "-1"], "--seed is -1; give an integer >= 0 and <= 4294967295"),
+        (["train", *WRONG_KIND], "network mlp takes images, not"),
+        (["train", "--grup-size", "2"], "unknown argument '--grup-size'; did you mean '--group-size'?"),
+        (["train", "digits"], "unknown argument 'digits'; see `layerpipe2 train --help`"),
+        (["trian"], "argument COMMAND: invalid choice: 'trian'"),
+        ([], "the following arguments are required: COMMAND"),
+        (["delays", *WRONG_KIND], "network mlp takes images, not"),
+        (["delays", "--network", "gpt"], "network gpt takes text, not"),
+        (["balance", *WRONG_KIND], "network mlp takes images, not"),
+        (
+            ["launch", "--processes", "2", "--timeout", "-1", "--", __file__],
+            "--timeout is -1.0; give a finite number > 0",
+        ),
+        (["stability", "--momentum", "1"], "--momentum is 1.0; give a finite number >= 0 and < 1"),
+        (["stability", "--group-size", "10"], "group size for 9 units is 10"),
+        (["stability", "--dataset", "mnist"], "unknown data set 'mnist'"),
+        (["derive", "--layers", "0"], "--layers is 0; give an integer >= 1"),
+        (["derive", "--layers", "x"], "--layers is 'x'; give an integer >= 1"),
+        (["derive", "--layers", "3", "--network", "mlp"], "--layers and --network are both given"),
+        (["derive", "--network", "mpl"], "unknown network 'mpl'"),
+        (["derive", "--groups", "2,0,2"], "number of units in group 1 is 0; give an integer >= 1"),
+        (["derive", "--groups", "2,1"], "groups [2, 1] hold 3 units but the network has 4"),
+        (["derive", "--convention", "gpipe"], "unknown delay convention 'gpipe'"),
+        (["derive", "--step", "9"], "--step is '9'; this derivation has the steps 0, 1, 2, 3, 4, 4.2"),
+        (["derive", "--export", "png"], "unknown graph format 'png'"),
+        (["derive", "--out", "file/graph.txt"], "output folder file can't be made"),
+        (["schedule", "dapple"], "unknown schedule 'dapple'; known: gpipe"),
+        (["schedule", "--processors", "0"], "--processors is 0; give an integer >= 1"),
+        (["schedule", "--forward", "nan"], "--forward is nan; give a finite number > 0"),
+        (["schedule", "interleaved", "--batches", "6"], "schedule 'interleaved': 6 batches on 4 processors"),
+        (["schedule", "gpipe", "--until", "0"], "--until is 0.0; give a finite number > 0"),
+        (["stability", *WRONG_KIND], "network mlp takes images, not"),
     ],
 )
-def test_what_a_module_is_made_of(schedule, history, optimizer, message):
-    layers = [torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)]
-    with pytest.raises(UserError, match=message):
-        PipelinedModule(
-            layers,
-            schedule or Delays.layerpipe2(2),
-            make_history(history) if history else "stash",
-            optimizer=optimizer,
-        )
+def test_a_mistake_is_one_line_and_code_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert main([*arguments, "--quiet"] if arguments[:1] == ["train"] else arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"layerpipe2: error: {message}")
+    assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_an_optimizer_that_is_not_returned():
-    layers = [torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)]
-    module = PipelinedModule(layers, Delays.layerpipe2(2), make_history("stash"), optimizer=lambda p: None)
-    with pytest.raises(UserError, match=r"optimizer returned a NoneType; it must return a torch\.optim optimizer"):
-        module.configure_optimizers()
+def test_an_output_that_cannot_be_written_is_refused_before_training(tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").touch()
+    assert main(["train", "--out", str(tmp_path / "file" / "run.json")]) == 2
+    assert "can't be made" in capsys.readouterr().err
+    assert main(["train", "--out", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err
+
+    def refuse(dir):  # mocked, because nothing is read-only for root
+        raise PermissionError(13, "Permission denied", dir)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    assert main(["train", "--out", str(tmp_path / "run.json")]) == 2
+    assert "can't be written (Permission denied)" in capsys.readouterr().err
 
 
-def test_a_correlation_that_is_not_a_number_is_none():
-    history, weights = make_history("pair"), torch.zeros(64)
-    state = history.init(weights, 4)
-    for step in range(8):
-        history.record(state, torch.full((64,), math.nan), torch.tensor([step]))
-    assert history.recall(state, weights, weights, torch.tensor([8])).isnan().all()
+def test_without_the_extra_the_command_says_what_to_install(capsys, monkeypatch):
+    real = builtins.__import__
+
+    def missing(name, *arguments, **keywords):
+        if name == "layerpipe2.theory":
+            raise ModuleNotFoundError("No module named 'networkx'", name="networkx")
+        return real(name, *arguments, **keywords)
+
+    monkeypatch.delitem(sys.modules, "layerpipe2.cli.derive", raising=False)
+    monkeypatch.setattr(builtins, "__import__", missing)
+    assert main(["derive"]) == 2
+    assert "'layerpipe2 derive' needs networkx; run: pip install 'layerpipe2[theory]'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"optimizer": "adamw", "nesterov": True}, "nesterov is a form of sgd's momentum; the optimizer is adamw"),
-        ({"epochs": 2, "warmup_epochs": 3.0}, "warmup_epochs is 3, but there are 2 epochs"),
-    ],
-)
-def test_settings_that_would_do_nothing(settings, message):
-    with pytest.raises(UserError, match=message):
-        RunConfig(**settings)
+def test_interrupts_and_closed_pipes_end_quietly(capsys, monkeypatch):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
 
+    def bug(arguments):
+        raise ZeroDivisionError
 
-def test_a_schedule_that_is_left_out_is_named(capsys):
-    assert main(["schedule", "--processors", "3", "--batches", "8"]) == 0
-    assert capsys.readouterr().out.strip().endswith("interleaved is left out: --batches 8 is no multiple of 3")
-    assert main(["schedule", "--processors", "4", "--batches", "8"]) == 0
-    assert "left out" not in capsys.readouterr().out
-
-
-def test_a_script_that_ends_itself_is_told_as_that():
-    assert first_line(SystemExit(7)) == "called sys.exit(7)"
+    assert run_command("prog", interrupted, None) == 130
+    assert capsys.readouterr().err == "prog: interrupted\n"
+    with pytest.raises(ZeroDivisionError):
+        run_command("prog", bug, None)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from layerpipe2.distributed.health.agreement import check_agreement, code_and_versions, package_hash
-from layerpipe2.distributed.store import host_store, join_store
+from layerpipe2.distributed.store import first_line, host_store, join_store
 from layerpipe2.errors import UserError
 
 HOST = "127.0.0.1"
@@ -86,3 +86,7 @@ def test_a_store_that_nobody_serves_is_one_line():
         UserError, match=f"^rank 0, or node 0's launcher, never came: nothing answered at {HOST}:{port}"
     ):
         join_store(HOST, port, 0.3)
+
+
+def test_a_script_that_ends_itself_is_told_as_that():
+    assert first_line(SystemExit(7)) == "called sys.exit(7)"

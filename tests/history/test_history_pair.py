@@ -1,6 +1,7 @@
 """The pair of average and newest update: exact where it must be, and what it costs."""
 
 import doctest
+import math
 
 import pytest
 import torch
@@ -81,3 +82,11 @@ def test_momentum_out_of_range(name):
 def test_unknown_names(name):
     with pytest.raises(UserError, match=f"unknown strategy '{name}'"):
         make_history(name)
+
+
+def test_a_correlation_that_is_not_a_number_is_none():
+    history, weights = make_history("pair"), torch.zeros(64)
+    state = history.init(weights, 4)
+    for step in range(8):
+        history.record(state, torch.full((64,), math.nan), torch.tensor([step]))
+    assert history.recall(state, weights, weights, torch.tensor([8])).isnan().all()

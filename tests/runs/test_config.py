@@ -1,5 +1,6 @@
 """Settings of a run: ranges, types, names."""
 
+import json
 import math
 
 import pytest
@@ -8,15 +9,13 @@ from layerpipe2.errors import UserError
 from layerpipe2.runs.config import RunConfig
 
 
-def test_defaults_are_allowed_and_survive_a_round_trip():
-    config = RunConfig()
-    assert RunConfig.from_dict(config.to_dict()) == config
-
-
-def test_custom_delays_survive_a_round_trip():
-    config = RunConfig(convention="custom", delays=(4, 2, 0))
-    assert config.to_dict()["delays"] == [4, 2, 0]
-    assert RunConfig.from_dict(config.to_dict()) == config
+@pytest.mark.parametrize("settings", [{}, {"convention": "custom", "delays": (4, 2, 0)}, {"warmup_epochs": 1}])
+def test_settings_survive_a_round_trip_as_they_were_written(settings):
+    config = RunConfig(**settings)
+    plain = json.loads(json.dumps(config.to_dict()))
+    assert RunConfig.from_dict(plain) == config
+    assert repr(plain) == repr(config.to_dict())  # 1 stays 1, not 1.0
+    assert all(plain[name] == (list(v) if isinstance(v, tuple) else v) for name, v in settings.items())
 
 
 @pytest.mark.parametrize(
@@ -51,9 +50,19 @@ def test_a_value_out_of_range_is_refused_by_name(name, value, allowed):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("settings", [{"convention": "custom"}, {"delays": (2, 0)}])
-def test_custom_delays_and_convention_go_together(settings):
-    with pytest.raises(UserError, match="go together"):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"convention": "custom"}, "delays and convention 'custom' go together"),
+        ({"delays": (2, 0)}, "delays and convention 'custom' go together"),
+        ({"stash_epochs": 1, "drain": True}, "stash_epochs counts from the last fill of the pipeline"),
+        ({"optimizer": "adamw", "nesterov": True}, "nesterov is a form of sgd's momentum; the optimizer is adamw"),
+        ({"nesterov": True, "momentum": 0}, "nesterov is a form of momentum, and momentum is 0"),
+        ({"epochs": 2, "warmup_epochs": 3.0}, "warmup_epochs is 3, but there are 2 epochs"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
         RunConfig(**settings)
 
 

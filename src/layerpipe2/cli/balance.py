@@ -22,7 +22,7 @@ from layerpipe2.runs.optim import optimizer_factory
 
 
 def run(options: argparse.Namespace) -> None:
-    """Time the network's layers, print them, the best cut and the speed that it predicts.
+    """Time the network's units, print them, the best cut and the speed that it predicts.
 
     Raises:
         UserError: on bad settings.
@@ -44,9 +44,11 @@ def run(options: argparse.Namespace) -> None:
     plain = profile(units, x, optimizer, repeats=wanted.repeats)
     delayed = profile(units, x, optimizer, history=history, repeats=wanted.repeats)
     best = balanced(plain, wanted.stages, delayed=delayed)
-    print(f"{config.network} for {config.dataset}: {len(units)} layers, mini-batches of {config.batch_size}, "
-          f"{config.optimizer}, strategy {config.strategy}, {config.threads} thread(s), median of {wanted.repeats} "
-          "steps; the last stage has no history\n")  # fmt: skip
+    print(
+        f"{config.network} for {config.dataset}: {len(units)} units, mini-batches of {config.batch_size}, "
+        f"{config.optimizer}, strategy {config.strategy}, {config.threads} thread(s), median of {wanted.repeats} "
+        "steps; the last stage has no history\n"
+    )
     print(f"{unit_table(best)}\n\n{stage_table(best)}\n")
     print(prediction(best))
     if any(slow.total.flops < unit.total.flops for slow, unit in zip(delayed, plain, strict=True)):
@@ -54,8 +56,8 @@ def run(options: argparse.Namespace) -> None:
 
 
 def unit_table(cut: Balance) -> str:
-    """One line per layer: stage, parameters, output per mini-batch, times in ms (history: what a delay adds)."""
-    lines = ["layer  stage  parameters  output kB  forward ms  backward ms  update ms  history ms"]
+    """One line per unit: stage, parameters, output per mini-batch, times in ms (history: what a delay adds)."""
+    lines = [" unit  stage  parameters  output kB  forward ms  backward ms  update ms  history ms"]
     stages = [sum(start <= i for start in cut.starts) - 1 for i in range(len(cut.units))]
     for i, (k, unit, delayed) in enumerate(zip(stages, cut.units, cut.delayed or cut.units, strict=True)):
         parameters, kilobytes = unit.parameter_bytes // 4, unit.output_bytes / 1e3
@@ -65,17 +67,17 @@ def unit_table(cut: Balance) -> str:
 
 
 def stage_table(cut: Balance) -> str:
-    """One line per stage: layers, time per mini-batch and its share."""
-    lines = ["stage  layers      ms  share"]
+    """One line per stage: units, time per mini-batch and its share."""
+    lines = ["stage   units      ms  share"]
     ends = (*cut.starts[1:], len(cut.units))
     for k, (first, end, seconds) in enumerate(zip(cut.starts, ends, cut.seconds, strict=True)):
-        layers = f"{first}-{end - 1}" if end - first > 1 else str(first)
-        lines.append(f"{k:5d}  {layers:>6}  {1e3 * seconds:6.2f}  {seconds / sum(cut.seconds):5.1%}")
+        units = f"{first}-{end - 1}" if end - first > 1 else str(first)
+        lines.append(f"{k:5d}  {units:>6}  {1e3 * seconds:6.2f}  {seconds / sum(cut.seconds):5.1%}")
     return "\n".join(lines)
 
 
 def prediction(cut: Balance) -> str:
-    """The speed of the cut, and that of equally many layers per stage."""
+    """The speed of the cut, and that of equally many units per stage."""
     count = len(cut.starts)
     text = (
         f"one process {1e3 * cut.sequential:.2f} ms per mini-batch; {count} processes of one stage each: predicted "

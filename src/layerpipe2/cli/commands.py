@@ -76,9 +76,9 @@ with one line that names it. docs/cluster.md shows Slurm and the network's setti
 
 _INFO_EXAMPLES = """\
 examples:
-  layerpipe2 info                                      the digits, all names, this machine
-  layerpipe2 info --dataset cifar10 --data-root data   is it there and complete?
-  layerpipe2 info --schema > run.schema.json           what an editor needs to complete and check settings
+  layerpipe2 info                                       the digits, all names, this machine
+  layerpipe2 info --dataset cifar10 --data-root data    is it there and complete?
+  layerpipe2 info --schema > run.schema.json            what an editor needs to complete and check settings
 """
 
 
@@ -95,7 +95,7 @@ def add_commands(add: AddCommand) -> None:
     delays = add("delays", "show stages, delays and the schedule grid", _DELAYS_EXAMPLES)
     add_options(delays, RunConfig, only=PIPELINE)
     add_options(delays, GridOptions)
-    balance = add("balance", "time the layers and cut them into equally slow stages", _BALANCE_EXAMPLES)
+    balance = add("balance", "time the units and cut them into equally slow stages", _BALANCE_EXAMPLES)
     measured = ("dataset", "batch_size", "network", "width", "strategy", "optimizer", "threads", "device")
     add_options(balance, RunConfig, only=measured)
     add_options(balance, BalanceOptions)

@@ -22,22 +22,20 @@ def run(options: argparse.Namespace) -> None:
     config = read_options(RunConfig, options)
     plan = plan_from(config)
     stages = plan.delays.num_stages
-    print(
-        f"{config.network} for {config.dataset}: {plan.units} layers, {stages} stages, convention {config.convention}"
-    )
+    print(f"{config.network} for {config.dataset}: {plan.units} units, {stages} stages, convention {config.convention}")
     print(f"\n{stage_table(plan)}\n\n{memory_table(plan)}\n")
     grid = plan.delays.grid
     print(grid(ticks) if ticks else fitted(grid, 2 * stages + 1, terminal_width()))
 
 
 def stage_table(plan: Plan) -> str:
-    """One line per stage: its layers, parameters and delay in updates."""
-    lines, first = ["stage  layers  parameters  delay"], 0
+    """One line per stage: its units, parameters and delay in updates."""
+    lines, first = ["stage   units  parameters  delay"], 0
     sizes = plan.parameters_per_stage
     for k, (stage, size, delay) in enumerate(zip(plan.stages, sizes, plan.delays.per_stage, strict=True)):
         last = first + len(stage) - 1
-        layers = f"{first}-{last}" if last > first else str(first)
-        lines.append(f"{k:5d}  {layers:>6}  {size:10,d}  {delay:5d}")
+        units = f"{first}-{last}" if last > first else str(first)
+        lines.append(f"{k:5d}  {units:>6}  {size:10,d}  {delay:5d}")
         first = last + 1
     return "\n".join(lines)
 

@@ -28,11 +28,11 @@ def run(options: argparse.Namespace) -> None:
     print(f"\n{comparison(plan.delays, config)}")
 
 
-def table(delays: Delays, layers: Sequence[int], config: RunConfig) -> str:
-    """One line per stage: layers, delay in updates, largest stable step, and its share of that without delay."""
+def table(delays: Delays, units: Sequence[int], config: RunConfig) -> str:
+    """One line per stage: units, delay in updates, largest stable step, and its share of that without delay."""
     whole = _step(0, config)
-    rows = [["stage", "layers", "delay", "largest stable step", "of sequential"]]
-    for k, (count, delay) in enumerate(zip(layers, delays.per_stage, strict=True)):
+    rows = [["stage", "units", "delay", "largest stable step", "of sequential"]]
+    for k, (count, delay) in enumerate(zip(units, delays.per_stage, strict=True)):
         step = _step(delay, config)
         rows.append([str(k), str(count), str(delay), f"{step:.6g}", f"{100 * step / whole:.3g} %"])
     return "\n".join(aligned(rows))

@@ -1,0 +1,90 @@
+"""The commands that train, plan a pipeline or look at this machine: what they print."""
+
+import json
+import re
+
+import pytest
+
+from layerpipe2.cli import main
+from layerpipe2.runs.config import RunConfig
+
+QUICK = ["train", "--width", "8", "--group-size", "3", "--epochs", "1", "--batch-size", "128", "--quiet"]
+
+
+def test_train_writes_a_record_and_prints_a_summary(tmp_path, capsys):
+    out = tmp_path / "deep" / "run.json"
+    assert main([*QUICK, "--strategy", "ema-window", "--no-augment", "--out", str(out)]) == 0
+    record = json.loads(out.read_text())
+    expected = RunConfig(width=8, group_size=3, epochs=1, batch_size=128, strategy="ema-window")
+    assert record["config"] == expected.to_dict()
+    text = capsys.readouterr().out
+    assert "delays (updates, layerpipe2): [4, 2, 0]" in text
+    assert f"test accuracy {record['test']['accuracy']:.2%} of 450 images" in text
+
+
+def test_train_says_where_the_data_comes_from_and_that_a_run_diverged(capsys):
+    assert main([*QUICK[:-1], "--lr", "1e30"]) == 0
+    captured = capsys.readouterr()
+    assert "digits: reading scikit-learn's digits" in captured.err
+    assert "diverged at epoch 0: the loss isn't finite" in captured.out
+
+
+def test_train_resumes(tmp_path, capsys):
+    folder = ["--checkpoint-dir", str(tmp_path)]
+    assert main([*QUICK, *folder]) == 0
+    assert main([*QUICK, *folder, "--resume"]) == 0
+    first, second = re.findall(r"test accuracy.*", capsys.readouterr().out)
+    assert first == second
+
+
+def test_delays_shows_stages_memory_and_grid(capsys):
+    assert main(["delays", "--network", "resnet18", "--group-size", "4", "--width", "8"]) == 0
+    text = capsys.readouterr().out
+    assert "10 units, 3 stages, convention layerpipe2" in text
+    assert re.findall(r"^ +(\d)  +(\S+)  +[\d,]+  +(\d+)$", text, re.MULTILINE) == [
+        ("0", "0-3", "4"),
+        ("1", "4-7", "2"),
+        ("2", "8-9", "0"),
+    ]
+    assert re.search(r"^latest +0\.00$", text, re.MULTILINE)
+    assert "copies: of all the network's parameters, held beside the latest weights" in text
+    assert re.search(r"^stage 2 +F0B0", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("width", "ticks"), [(20, 6), (80, 14), (400, 19)])
+def test_delays_draws_as_many_ticks_as_fit_the_terminal(width, ticks, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["delays"]) == 0
+    grid = capsys.readouterr().out.partition("\n\ntick")[2].splitlines()
+    assert grid[0].split() == [str(tick) for tick in range(ticks)]
+    assert max(map(len, grid)) <= max(width, len("stage 0") + 6 * len("  F0"))
+    assert main(["delays", "--ticks", "25"]) == 0
+    assert "  24\n" in capsys.readouterr().out
+
+
+def test_delays_of_your_own(capsys):
+    assert main(["delays", "--group-size", "3", "--convention", "custom", "--delays", "4,4,0", "--ticks", "6"]) == 0
+    assert re.search(r"^stage 1 +W0  W0  W0  W0  W0  W1$", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("network", "dataset", "width", "count", "group"),
+    [("resnet-small", "digits", 2, 8, 3), ("gpt", "python-docs", 16, 10, 4)],
+)
+def test_balance_shows_units_stages_and_the_predicted_speed(network, dataset, width, count, group, capsys):
+    what = ["--network", network, "--dataset", dataset, "--width", str(width), "--batch-size", "4"]
+    assert main(["balance", *what, "--stages", "3", "--repeats", "1"]) == 0
+    text = capsys.readouterr().out
+    assert f"{network} for {dataset}: {count} units, mini-batches of 4, sgd, strategy stash, 1 thread(s)" in text
+    units = re.findall(r"^ +(\d)  +(\d)  +[\d,]+  +[\d.]+(?:  +-?[\d.]+){4}$", text, re.MULTILINE)
+    assert [unit for unit, _ in units] == list("0123456789"[:count])
+    assert sorted({stage for _, stage in units}) == ["0", "1", "2"]
+    assert re.search(r"3 processes of one stage each: predicted [\d.]+ ms, \d\.\d\dx", text)
+    assert re.search(rf"by group size {group} \(3 stages\): predicted \d\.\d\dx", text)
+
+
+def test_info_names_data_device_and_versions(capsys):
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    for part in ("resnet18", "ema-lsq", "1347 + 450 images, 1 x 8 x 8, 10 classes, verified", "device: ", "torch 2"):
+        assert part in text

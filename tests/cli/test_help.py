@@ -1,0 +1,53 @@
+"""The help: complete, with examples that are valid, and quick."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from layerpipe2 import __version__
+from layerpipe2.cli import main, make_parser
+from layerpipe2.runs.config import RunConfig
+
+
+def shown(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_every_setting_is_an_option_of_train_under_its_heading(capsys):
+    text = shown(capsys, "train", "--help")
+    fields = RunConfig.model_json_schema()["properties"]
+    assert all(f"--{name.replace('_', '-')}" in text for name in fields)
+    assert all(f"\n{field['section']}:\n" in text for field in fields.values())
+    assert "examples:" in text
+    assert "layerpipe2 train --strategy ema-window" in text
+    assert re.search(r"--momentum X +momentum of sgd; default: 0\.9\n", text)
+    assert re.search(r"--optimizer NAME +optimizer \(sgd, adamw\); default: sgd\n", text)
+    assert re.search(r"--probe-every N .*0:\s+never;\s+default: 0\n", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("command", ["train", "delays", "balance", "info", "launch", "stability", "derive", "schedule"])
+def test_the_examples_in_the_help_are_valid(command, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = re.findall(r"^  layerpipe2 (.*?)(?:    .*| > .*)?$", shown(capsys, command, "--help"), re.MULTILINE)
+    assert len(lines) >= 3
+    for line in lines:
+        assert make_parser().parse_args(line.split()).command == command
+        assert command not in ("stability", "derive", "schedule") or main(line.split()) == 0, line
+    assert command != "derive" or (tmp_path / "pipeline.dot").read_text().startswith("digraph training {")
+
+
+def test_the_version(capsys):
+    assert shown(capsys, "--version") == f"layerpipe2 {__version__}\n"
+
+
+@pytest.mark.parametrize(("command", "unneeded"), [("--help", "torch"), ("delays", "pytorch_lightning")])
+def test_a_command_imports_only_what_it_needs(command, unneeded):
+    script = f"import sys; from layerpipe2.cli import main; main(['{command}'])"
+    script = f"import atexit, sys; atexit.register(lambda: print('{unneeded}' in sys.modules)); " + script
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("\nFalse\n")
