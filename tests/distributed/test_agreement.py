@@ -12,38 +12,38 @@ from layerpipe2.errors import UserError
 HOST = "127.0.0.1"
 
 
-def outcomes(facts, sizes=None, timeout_s=20.0, times=1):
-    """What each rank is told: its error, or None. ``facts[rank]`` None: the rank doesn't come."""
-    sizes = sizes or [len(facts)] * len(facts)
+def outcomes(settings, sizes=None, timeout_s=20.0, times=1):
+    """Each rank's error, or None. ``settings[rank]`` None: the rank doesn't come."""
+    sizes = sizes or [len(settings)] * len(settings)
     server = host_store(HOST, 0, 20.0)
 
     def agree(rank):
         store = join_store(HOST, server.port, 20.0)
         try:
             for _ in range(times):
-                check_agreement(store, rank, sizes[rank], facts[rank], timeout_s)
+                check_agreement(store, rank, sizes[rank], settings[rank], timeout_s)
         except UserError as error:
             return str(error)
         return None
 
-    with ThreadPoolExecutor(len(facts)) as pool:
-        return list(pool.map(agree, [rank for rank, known in enumerate(facts) if known is not None]))
+    with ThreadPoolExecutor(len(settings)) as pool:
+        return list(pool.map(agree, [rank for rank, known in enumerate(settings) if known is not None]))
 
 
 def test_equal_ranks_go_on_every_time():
     assert outcomes([code_and_versions()] * 3, times=3) == [None] * 3
 
 
-def test_all_ranks_name_the_rank_the_fact_and_both_values():
+def test_all_ranks_name_the_rank_the_setting_and_both_values():
     said = outcomes([{"lr": "0.1"}, {"lr": "0.1"}, {"lr": "0.2"}])
     assert said == ["rank 2 differs from rank 0 in lr: 0.2 against 0.1; start all with the same settings and code"] * 3
 
 
 @pytest.mark.parametrize(
-    ("facts", "text"), [([{"a": "1"}, {}], "missing against 1"), ([{}, {"a": "1"}], "1 against missing")]
+    ("settings", "text"), [([{"a": "1"}, {}], "missing against 1"), ([{}, {"a": "1"}], "1 against missing")]
 )
-def test_a_fact_that_only_one_rank_has_is_a_difference(facts, text):
-    assert set(outcomes(facts)) == {
+def test_a_setting_that_only_one_rank_has_is_a_difference(settings, text):
+    assert set(outcomes(settings)) == {
         f"rank 1 differs from rank 0 in a: {text}; start all with the same settings and code"
     }
 
@@ -53,9 +53,9 @@ def test_ranks_that_count_differently_are_told_so():
     assert said.startswith("rank 1 differs from rank 0 in number of ranks: 3 against 2")
 
 
-@pytest.mark.parametrize(("facts", "missing"), [([{}, None, {}], "rank 1"), ([{}, None, None], "rank 1, 2")])
-def test_ranks_that_never_come_are_named(facts, missing):
-    (said,) = set(outcomes(facts, timeout_s=0.5))
+@pytest.mark.parametrize(("settings", "missing"), [([{}, None, {}], "rank 1"), ([{}, None, None], "rank 1, 2")])
+def test_ranks_that_never_come_are_named(settings, missing):
+    (said,) = set(outcomes(settings, timeout_s=0.5))
     assert said == f"{missing} never came: no sign of it for 0.5 s; start it, or see its output"
 
 

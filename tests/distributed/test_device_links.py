@@ -16,7 +16,7 @@ from layerpipe2 import UserError
 from layerpipe2.distributed.device_links import DeviceInbox, DeviceOutbox
 from layerpipe2.distributed.devices import describe, own_device, transport_of
 from layerpipe2.distributed.endpoint import DeviceEndpoint
-from layerpipe2.distributed.gpu_settings import SETTINGS
+from layerpipe2.distributed.environment import GPU_SETTINGS
 from layerpipe2.distributed.strategy import PipelineStrategy
 from tests.distributed import processes, test_equality
 from tests.distributed.fits import Rows, assert_equal, dense, fit, noise, pipelined, trainer
@@ -184,7 +184,7 @@ def test_devices_are_dealt_out(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    for name in SETTINGS:
+    for name in GPU_SETTINGS:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     cpu, gpus = torch.device("cpu"), []
@@ -195,7 +195,7 @@ def test_devices_are_dealt_out(monkeypatch):
     assert own_device(CPUAccelerator()) == cpu
     assert (transport_of(cpu), describe(cpu, 2)) == ("gloo", None)
     assert transport_of(gpus[1]) == "nccl"
-    assert {name: os.environ[name] for name in SETTINGS} == SETTINGS
+    assert {name: os.environ[name] for name in GPU_SETTINGS} == GPU_SETTINGS
     assert "messages by NCCL" in describe(gpus[1], 2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert transport_of(gpus[1]) == "gloo"

@@ -21,11 +21,11 @@ WORLD = 3
     ],
 )
 def test_the_others_end_and_the_run_continues(fault, code, cause, tmp_path):
-    case, guilty = Case("ema-span", folder=tmp_path), int(fault[-1])
+    case, failed = Case("ema-span", folder=tmp_path), int(fault[-1])
     found = processes.ends(in_process, WORLD, tmp_path, replace(case, fault=fault), timeout_s=3)
-    assert [end for end, _ in found] == [code if rank == guilty else 2 for rank in range(WORLD)], found
+    assert [end for end, _ in found] == [code if rank == failed else 2 for rank in range(WORLD)], found
     for rank, (_, said) in enumerate(found):
-        if rank != guilty:
+        if rank != failed:
             assert cause in said.splitlines()[-1], found
             assert "Traceback" not in said
     assert [path.name for path in tmp_path.glob("epoch*")] == ["epoch=0.ckpt"]

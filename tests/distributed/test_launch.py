@@ -81,7 +81,8 @@ print("no newline", end="")
     code, out, err = launched.end()
     assert (code, err) == (0, "")
     expected = [f"[rank {r}] {r} {r} 2 127.0.0.1 3 lo $HOME $$ --processes x y" for r in (0, 1)]
-    assert sorted(out.splitlines()) == sorted([*expected, "[rank 0] no newline", "[rank 1] no newline"])
+    lines = out.replace("no newline", "no newline\n").splitlines()
+    assert sorted(lines) == sorted([*expected, "[rank 0] no newline", "[rank 1] no newline"])
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,9 @@ def test_a_stopped_rank_is_named_and_ended_too():
     launched = Launched("--processes", "3", "--", TOY, "stop@1", "100000", ranks=0)
     code, out, err = launched.end()
     assert code == 2
-    assert re.fullmatch(r"layerpipe2: rank 1 \(stage 1\) gives no sign of life for .*; all ranks end", err.strip()), err
+    assert re.fullmatch(
+        r"\[rank [02]\] layerpipe2: rank 1 \(stage 1\) gives no sign of life for .*; all ranks end", err.strip()
+    ), err
     assert "[rank 1] rank 1 at step 25" in out
     assert not [line for line in processes() if TOY in line]
 

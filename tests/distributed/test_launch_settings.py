@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from layerpipe2.cli import main, make_parser
-from layerpipe2.distributed.interface import interface_towards
+from layerpipe2.distributed.environment import interface_towards
 
 TOY = __file__  # any file: it isn't run
 

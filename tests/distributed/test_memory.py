@@ -22,7 +22,7 @@ def network():
             nn.Linear(256, 5)]  # fmt: skip
 
 
-def held(strategy, convention, **options):
+def memory_of(strategy, convention, **options):
     """Memory of the stages after 15 updates of 8 samples."""
     schedule = getattr(Delays, convention)(4)
     module = PipelinedModule(
@@ -39,8 +39,8 @@ def held(strategy, convention, **options):
 
 @pytest.mark.parametrize("convention", ["layerpipe2", "pipedream"])
 @pytest.mark.parametrize("strategy", ["stash", "latest", "ema-window"])
-def test_the_cost_model_tells_what_is_held(strategy, convention):
-    rows = processes.run(held, 4, strategy, convention)[0]
+def test_the_cost_model_tells_what_the_processes_hold(strategy, convention):
+    rows = processes.run(memory_of, 4, strategy, convention)[0]
     model = stage_costs(network(), (1, 8, 8), strategy, convention, batch_size=8)
     assert [row.parameters for row in rows] == list(model.parameter_bytes)
     assert [row.optimizer for row in rows] == list(model.parameter_bytes)
@@ -52,7 +52,7 @@ def test_the_cost_model_tells_what_is_held(strategy, convention):
 
 
 def test_every_process_knows_and_the_table_says():
-    found = processes.run(held, 2, "ema-window", "layerpipe2")
+    found = processes.run(memory_of, 2, "ema-window", "layerpipe2")
     assert found[0] == found[1]
     assert [(row.stage, row.rank, row.delay) for row in found[0]] == [(0, 0, 6), (1, 0, 4), (2, 1, 2), (3, 1, 0)]
     lines = memory_table(found[0]).splitlines()
@@ -63,6 +63,6 @@ def test_every_process_knows_and_the_table_says():
 
 @pytest.mark.parametrize(("resumable", "copies"), [(False, 0), (True, 1)])
 def test_versions_are_kept_for_a_checkpoint_only(resumable, copies):
-    for row in processes.run(held, 2, "latest", "layerpipe2", resumable=resumable)[0]:
+    for row in processes.run(memory_of, 2, "latest", "layerpipe2", resumable=resumable)[0]:
         weights = row.delay * row.parameters * copies
         assert weights <= row.checkpoint <= weights + copies * row.delay * 4 * PADDING

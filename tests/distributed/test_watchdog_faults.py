@@ -19,7 +19,7 @@ def lines(answer):
 
 
 @pytest.mark.parametrize(
-    ("fault", "guilty_ends_with", "cause"),
+    ("fault", "failed_ends_with", "cause"),
     [
         ("kill@1", -9, "rank 1 (stage 1) gives no sign of life"),
         ("kill@2", -9, "rank 2 (stage 2) gives no sign of life"),
@@ -32,25 +32,25 @@ def lines(answer):
         ("bug@2", 1, "rank 2 (stage 2): ended before its training did"),
     ],
 )
-def test_all_ranks_end_and_name_the_rank(server, fault, guilty_ends_with, cause):
+def test_all_ranks_end_and_name_the_rank(server, fault, failed_ends_with, cause):
     answers = server.run(world_size=3, fault=fault, steps=STEPS, limit_s=LIMIT_S)
-    guilty = int(fault[-1])
-    assert answers[guilty]["code"] == guilty_ends_with, answers
-    for answer in answers[:guilty] + answers[guilty + 1 :]:
+    failed = int(fault[-1])
+    assert answers[failed]["code"] == failed_ends_with, answers
+    for answer in answers[:failed] + answers[failed + 1 :]:
         assert answer["code"] == 2, answers
         assert len(lines(answer)) == 1, answers
         assert lines(answer)[0].startswith(f"layerpipe2: {cause}"), answers
         assert lines(answer)[0].endswith("; all ranks end"), answers
 
 
-@pytest.mark.parametrize("guilty", [0, 1])
-def test_a_stopped_rank_ends_the_others_and_itself_once_it_goes_on(server, guilty):
-    answers = server.run(world_size=3, fault=f"stop@{guilty}", steps=STEPS, limit_s=LIMIT_S, resume=guilty)
+@pytest.mark.parametrize("failed", [0, 1])
+def test_a_stopped_rank_ends_the_others_and_itself_once_it_goes_on(server, failed):
+    answers = server.run(world_size=3, fault=f"stop@{failed}", steps=STEPS, limit_s=LIMIT_S, resume=failed)
     assert [answer["code"] for answer in answers] == [2, 2, 2], answers
     for answer in answers:
-        if answer["rank"] != guilty:
+        if answer["rank"] != failed:
             assert len(lines(answer)) == 1, answers
-            assert f"rank {guilty}" in lines(answer)[0], answers
+            assert f"rank {failed}" in lines(answer)[0], answers
             assert "no sign" in lines(answer)[0], answers
 
 

@@ -1,4 +1,4 @@
-"""The smallest pipeline: every tick a tensor travels from the first rank to the last. It can be told to fail.
+"""The smallest pipeline: every tick a tensor travels from rank to rank. It fails where its arguments say so.
 
 ``python toy_pipeline.py FAULT@RANK STEPS`` runs one rank under a launcher; ``fork_server.py`` forks others.
 """

@@ -34,9 +34,9 @@ def split_by_stage(checkpoint: Mapping[str, Any], trained: Mapping[int, bool]) -
     for k, has_optimizer in trained.items():
         state, prefix = pipeline["stages"][k], f"stages.{k}."
         own = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith(prefix)}
-        settled = {prefix + name: value for name, value in state["buffers"].items()}
+        buffers = {prefix + name: value for name, value in state["buffers"].items()}
         parts[k] = {
-            "state_dict": own | {name: value for name, value in settled.items() if name in own},
+            "state_dict": own | {name: value for name, value in buffers.items() if name in own},
             "optimizer": next(optimizers, None) if has_optimizer else None,
             "scheduler": next(schedulers, None) if has_optimizer else None,
             "pipeline": {name: value for name, value in state.items() if name != "buffers"},
@@ -89,8 +89,10 @@ def read(folder: Path, stages: list[int], *, weights_only: bool = False) -> dict
     if not folder.exists() and _beside(folder, "old").exists():  # killed between the two renames
         folder = _beside(folder, "old")
     if not (folder / _COMMON).is_file():
-        raise UserError(f"no checkpoint of a pipeline of several processes in {folder}; it is a folder with {_COMMON} "
-                        "and one file per stage")  # fmt: skip
+        raise UserError(
+            f"no checkpoint of a pipeline of several processes in {folder}; it is a folder with {_COMMON} and one file "
+            "per stage"
+        )
     parts = {}
     for k in stages:
         path = folder / f"stage-{k:03d}.pt"

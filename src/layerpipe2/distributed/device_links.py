@@ -13,7 +13,7 @@ counterpart. Four rules make that safe and keep the GPU busy:
   the sender's GPU until its reception is posted, and would do so all through the pause.
 
 What remains is NVIDIA's own condition for kernels that wait for each other: nothing may stop the whole device in
-between; see :mod:`layerpipe2.distributed.gpu_settings`. The order of the messages is tested on CPUs, with gloo in
+between; see :mod:`layerpipe2.distributed.environment`. The order of the messages is tested on CPUs, with gloo in
 the place of NCCL; NCCL itself has not been run yet.
 """
 

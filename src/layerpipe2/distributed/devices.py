@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pytorch_lightning.accelerators import CUDAAccelerator
 
-from layerpipe2.distributed.gpu_settings import set_missing
+from layerpipe2.distributed.environment import set_missing_gpu_settings
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.errors import UserError
 
@@ -30,9 +30,11 @@ def own_device(accelerator: Any) -> torch.device:
 
 def _prepare() -> None:
     if os.environ.get("CUDA_LAUNCH_BLOCKING", "0") != "0":
-        raise UserError("CUDA_LAUNCH_BLOCKING has a process wait for its transfer, whose counterpart then waits for "
-                        "the process; unset it, or look for the mistake with one process")  # fmt: skip
-    late = set_missing(os.environ)
+        raise UserError(
+            "CUDA_LAUNCH_BLOCKING has a process wait for its transfer, whose counterpart then waits for the process; "
+            "unset it, or look for the mistake with one process"
+        )
+    late = set_missing_gpu_settings(os.environ)
     if late and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         warnings.warn(
             f"{' '.join(late)} comes too late, CUDA has been used before; set it in the environment, or transfers "

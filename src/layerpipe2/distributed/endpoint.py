@@ -103,7 +103,7 @@ class DeviceEndpoint(Endpoint):
 
 
 def _forget_groups() -> None:
-    """NCCL wants to be told before the process ends."""
+    """NCCL wants its groups closed before the process ends."""
     _groups.clear()
     if dist.is_initialized():
         dist.destroy_process_group()

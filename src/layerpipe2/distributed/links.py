@@ -32,7 +32,7 @@ class Channel:
         tag: tells the kinds of messages between the same two processes apart.
         device: where the tensors lie that are sent, and shall lie that are received.
         timeout: how long a transfer may take.
-        watch: is told whom this process waits for.
+        watch: hears whom this process waits for.
     """
 
     def __init__(self, peer: int, tag: int, device: torch.device, timeout: timedelta, watch: Watch) -> None:

@@ -65,8 +65,8 @@ def pack_payload(tensors: Sequence[Tensor], payload: Tensor) -> Tensor:
     numbers, offset = [len(tensors)], 0
     for tensor in tensors:
         if tensor.dtype not in _DTYPES:
-            raise UserError(f"a tensor of type {tensor.dtype} can't travel between processes; use one of "
-                            f"{', '.join(str(dtype) for dtype in _DTYPES)}")  # fmt: skip
+            known = ", ".join(str(dtype) for dtype in _DTYPES)
+            raise UserError(f"a tensor of type {tensor.dtype} can't travel between processes; use one of {known}")
         once, shift = _once(tensor), tensor.data_ptr() % _ALIGN // tensor.element_size()
         as_it_is = is_dense(once) and not shift
         numbers += [_DTYPES.index(tensor.dtype), -1 if as_it_is else shift, tensor.ndim]

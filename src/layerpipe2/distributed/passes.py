@@ -41,7 +41,7 @@ class Pass(Protocol):
         """The rest of the backward pass: all parameters have their gradients after it."""
 
 
-class Gate:
+class StageInput:
     """Where the graph of a stage or layer begins, and where the gradient of its input ends up, as autograd made it.
 
     A leaf would give the gradient the strides of the input, so that the stage before might round differently than in
@@ -57,7 +57,7 @@ class Gate:
         self.gradient: Tensor | None = None
 
     def enter(self) -> Tensor:
-        """The input for the stage. Not kept here: graph and gate would hold each other."""
+        """The input for the stage. Not kept here: graph and start would hold each other."""
         if not self.leaf.requires_grad:
             return self.leaf
         entered: Tensor = _Enter.apply(self.leaf, self)  # type: ignore[no-untyped-call]
@@ -66,13 +66,13 @@ class Gate:
 
 class _Enter(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gate: Gate) -> Tensor:
-        ctx.gate = gate
+    def forward(ctx: Any, x: Tensor, start: StageInput) -> Tensor:
+        ctx.start = start
         return x.detach()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None]:
-        ctx.gate.gradient = gradient
+        ctx.start.gradient = gradient
         return None, None
 
 
@@ -80,8 +80,8 @@ class WholePass:
     """One graph; both kinds of gradients at once."""
 
     def __init__(self, stage: nn.Module, x: Tensor) -> None:
-        self._gate = Gate(x)
-        self.y: Tensor = stage(self._gate.enter())
+        self._start = StageInput(x)
+        self.y: Tensor = stage(self._start.enter())
         self._root = self.y
         self._has_loss = False
 
@@ -99,7 +99,7 @@ class WholePass:
         """The whole backward pass."""
         if self._root.requires_grad and (self._has_loss or gradient is not None):
             self._root.backward(gradient)
-        return self._gate.gradient
+        return self._start.gradient
 
     def weight_gradients(self) -> None:
         """Nothing is left to do."""
@@ -110,7 +110,7 @@ class _Piece:
     """One layer in flight: begin and output of its own graph, and the gradient of its output."""
 
     layer: nn.Module | None
-    gate: Gate
+    start: StageInput
     y: Tensor
     gradient: Tensor | None = None
 
@@ -121,19 +121,21 @@ class SplitPass:
     def __init__(self, stage: nn.Module, x: Tensor) -> None:
         self._pieces: list[_Piece] = []
         for layer in layers_of(stage):
-            gate = Gate(x.detach().requires_grad_(x.requires_grad) if self._pieces else x)
-            x = layer(gate.enter())
+            start = StageInput(x.detach().requires_grad_(x.requires_grad) if self._pieces else x)
+            x = layer(start.enter())
             if not isinstance(x, Tensor):
-                raise UserError(f"a {type(layer).__name__} returns a {type(x).__name__}; to split the backward pass, "
-                                "every layer of a stage must map one tensor to one tensor")  # fmt: skip
-            self._pieces.append(_Piece(layer, gate, x))
+                raise UserError(
+                    f"a {type(layer).__name__} returns a {type(x).__name__}; to split the backward pass, every layer "
+                    "of a stage must map one tensor to one tensor"
+                )
+            self._pieces.append(_Piece(layer, start, x))
         self.y = x
 
     def add_loss(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
         """The loss is one more piece, without weights."""
-        gate = Gate(self.y.detach().requires_grad_(self.y.requires_grad))
-        value = loss(gate.enter())
-        self._pieces.append(_Piece(None, gate, value))
+        start = StageInput(self.y.detach().requires_grad_(self.y.requires_grad))
+        value = loss(start.enter())
+        self._pieces.append(_Piece(None, start, value))
         return value
 
     def roots(self) -> list[Tensor]:
@@ -146,9 +148,9 @@ class SplitPass:
         passing = torch.ones_like(last.y) if last.layer is None else gradient
         for piece in reversed(self._pieces):
             piece.gradient = passing
-            if passing is not None and piece.y.requires_grad and piece.gate.leaf.requires_grad:
-                torch.autograd.grad(piece.y, piece.gate.leaf, passing, retain_graph=True, allow_unused=True)
-            passing = piece.gate.gradient
+            if passing is not None and piece.y.requires_grad and piece.start.leaf.requires_grad:
+                torch.autograd.grad(piece.y, piece.start.leaf, passing, retain_graph=True, allow_unused=True)
+            passing = piece.start.gradient
         return passing
 
     def weight_gradients(self) -> None:

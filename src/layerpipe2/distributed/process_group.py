@@ -31,7 +31,7 @@ class ProcessGroup:
 
     Args:
         device: where this process computes.
-        timeout_s: seconds after which a process that does not answer is given up.
+        timeout_s: seconds after which a process that does not answer counts as failed.
 
     Attributes:
         rank: number of this process.

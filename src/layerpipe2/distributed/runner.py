@@ -15,12 +15,12 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from layerpipe2.distributed.data_loading import FirstStageLoader, ReadAhead
 from layerpipe2.distributed.endpoint import Endpoint
-from layerpipe2.distributed.health.agreement import fingerprint, training_settings
 from layerpipe2.distributed.links import Inbox, Outbox
 from layerpipe2.distributed.memory import StageMemory
 from layerpipe2.distributed.process_group import ProcessGroup
 from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.distributed.timeline import Timeline
+from layerpipe2.distributed.training_settings import fingerprint, training_settings
 from layerpipe2.distributed.worker_loop import Batch, Neighbours, WorkerLoop
 from layerpipe2.engine.execution import Execution, StagedModule
 from layerpipe2.engine.layout import trainable
@@ -80,17 +80,24 @@ class Runner(Execution):
         """Delays that a pipeline can have, CPUs or CUDA, one data loader for all epochs, native precision."""
         module = self.module
         if not module.delays.is_realizable:
-            raise UserError(f"delays {list(module.delays.per_stage)} grow towards the output, which no pipeline can "
-                            "have; give delays that don't")  # fmt: skip
+            raise UserError(
+                f"delays {list(module.delays.per_stage)} grow towards the output, which no pipeline can have; give "
+                "delays that don't"
+            )
         if not isinstance(module.trainer.accelerator, CPUAccelerator | CUDAAccelerator):
-            raise UserError("pipelines of several processes run on CPUs or NVIDIA GPUs; give the Trainer "
-                            "accelerator='cpu'")  # fmt: skip
+            raise UserError(
+                "pipelines of several processes run on CPUs or NVIDIA GPUs; give the Trainer accelerator='cpu'"
+            )
         if module.trainer.reload_dataloaders_every_n_epochs:  # type: ignore[attr-defined]
-            raise UserError("a pipeline of several processes reads ahead into the next epoch; leave "
-                            "reload_dataloaders_every_n_epochs alone")  # fmt: skip
+            raise UserError(
+                "a pipeline of several processes reads ahead into the next epoch; leave "
+                "reload_dataloaders_every_n_epochs alone"
+            )
         if module.precision != "native" or "16" in str(module.trainer.precision):
-            raise UserError("a pipeline of several processes computes in the parameters' own type; leave precision and "
-                            "the Trainer's precision alone")  # fmt: skip
+            raise UserError(
+                "a pipeline of several processes computes in the parameters' own type; leave precision and the "
+                "Trainer's precision alone"
+            )
 
     def optimizers(self) -> Any:
         """An optimizer per stage that has something to train, so that a checkpoint can be cut by stage.
@@ -104,8 +111,10 @@ class Runner(Execution):
             return made
         schedulers = [module.make_scheduler(optimizer) for optimizer in made]
         if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
-            raise UserError("ReduceLROnPlateau waits for a metric, which a pipeline doesn't give it; take a scheduler "
-                            "that depends on the step or epoch alone")  # fmt: skip
+            raise UserError(
+                "ReduceLROnPlateau waits for a metric, which a pipeline doesn't give it; take a scheduler that depends "
+                "on the step or epoch alone"
+            )
         return made, [{"scheduler": scheduler} for scheduler in schedulers]
 
     def start(self, resumed: Mapping[str, Any] | None) -> None:
@@ -204,9 +213,10 @@ class Runner(Execution):
         """
         loop = self._running()
         if loop.done % self._batches and loop.done < loop.limit:
-            raise UserError("a pipeline of several processes saves at the end of an epoch only; drop "
-                            "every_n_train_steps and the like, or give ModelCheckpoint(save_on_train_epoch_end=True) "
-                            "where validation runs more often")  # fmt: skip
+            raise UserError(
+                "a pipeline of several processes saves at the end of an epoch only; drop every_n_train_steps and the "
+                "like, or give ModelCheckpoint(save_on_train_epoch_end=True) where validation runs more often"
+            )
         stages = {k: s.state_dict(loop.done) for k, s in zip(self.stages, loop.snapshots, strict=True)}
         data = None if self._ahead is None else self._ahead.random_state(self._epoch + 1)
         return {"stages": stages, "done": 0 if self.module.drain else loop.done, "data": data}

@@ -12,7 +12,7 @@ from torch.distributed import DistError, Store, TCPStore  # type: ignore[attr-de
 
 from layerpipe2.errors import UserError
 
-_VERDICT = "layerpipe2/verdict"
+_REASON = "layerpipe2/reason"
 _POLL_S = 0.05
 
 
@@ -80,33 +80,37 @@ def watch_count(rank: int) -> str:
 
 
 class Notice:
-    """What all ranks are told when one of them fails: the first verdict that is posted stays, and all say the same.
+    """Why all ranks end: the first reason that is posted stays, and all say the same.
 
     A rank acknowledges before it ends. Whoever serves the store waits for that before it ends, too, so that no rank
-    finds the store gone instead of the verdict.
+    finds the store gone instead of the reason.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def propose(self, verdict: str) -> str:
-        """Post ``verdict`` unless there is one; returns the one that holds."""
-        return str(self._store.compare_set(_VERDICT, "", verdict).decode())
+    def propose(self, reason: str) -> str:
+        """Post ``reason`` unless there is one; returns the one that holds."""
+        return str(self._store.compare_set(_REASON, "", reason).decode())
 
     def read(self) -> str | None:
-        """The verdict, if there is one."""
-        return str(self._store.get(_VERDICT).decode()) if self._store.check([_VERDICT]) else None
+        """The reason, if there is one."""
+        return str(self._store.get(_REASON).decode()) if self._store.check([_REASON]) else None
 
     def acknowledge(self, who: str) -> None:
-        """Say that ``who`` knows the verdict and ends."""
-        self._store.set(f"{_VERDICT}/known/{who}", "")
+        """Say that ``who`` knows the reason and ends."""
+        self._store.set(f"{_REASON}/known/{who}", "")
+
+    def may_say(self, machine: str, who: str) -> bool:
+        """Whether ``who`` is the first of its machine to say it, so that a launcher shows one line."""
+        return str(self._store.compare_set(f"{_REASON}/said/{machine}", "", who).decode()) == who
 
     def all_know(self, others: Collection[str]) -> bool:
         """Whether all of them have acknowledged."""
-        return not others or bool(self._store.check([f"{_VERDICT}/known/{who}" for who in others]))
+        return not others or bool(self._store.check([f"{_REASON}/known/{who}" for who in others]))
 
     def linger(self, others: Collection[str], limit_s: float) -> None:
-        """Wait until all ``others`` know, at most ``limit_s`` seconds (the guilty ones never will)."""
+        """Wait until all ``others`` know, at most ``limit_s`` seconds (the failed ones never will)."""
         end = time.monotonic() + limit_s
         while not self.all_know(others) and time.monotonic() < end:
             time.sleep(_POLL_S)

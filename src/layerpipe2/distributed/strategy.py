@@ -43,7 +43,7 @@ class PipelineStrategy(SingleDeviceStrategy):
 
     Args:
         stages_per_process: how many stages each process takes, input side first; by default as evenly as possible.
-        timeout_s: seconds after which a process that does not answer is given up.
+        timeout_s: seconds after which a process that does not answer counts as failed.
         split_backward: compute the gradient of a stage's input, which the neighbour waits for, before those of its
             weights. The results stay the same.
         check_finite: end all processes, naming the stage, at the first activation, loss or gradient that is not finite.
@@ -117,8 +117,8 @@ class PipelineStrategy(SingleDeviceStrategy):
 
     def execution(self, module: StagedModule) -> Runner:
         """This process's part of ``module``."""
-        return Runner(module, self.stages_of(self.global_rank, module.delays.num_stages), self.group, self.endpoint(),
-                      self.options)  # fmt: skip
+        mine = self.stages_of(self.global_rank, module.delays.num_stages)
+        return Runner(module, mine, self.group, self.endpoint(), self.options)
 
     def endpoint(self) -> Endpoint:
         """Makes links to the neighbours."""

@@ -1,8 +1,8 @@
-"""Freed memory stays with the process: a training step needs the same tensors as the step before.
+"""Two settings of glibc's ``malloc``, so that a training step reuses the memory of the step before.
 
-glibc gives large freed blocks back to the system, and the next step asks for them again, a page at a time: on eight
-convolutions of 64 channels several thousand page faults per step, an eighth of its time, in some processes and not in
-others. Results don't change; the process keeps its peak until it ends.
+By default ``free`` gives large blocks back to the system, and the next step asks for them again, a page at a time: on
+eight convolutions of 64 channels several thousand page faults per step, an eighth of its time, in some processes and
+not in others. With these settings a process keeps its largest amount of memory until it ends. Results don't change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD
 
 
 def keep_freed_memory() -> bool:
-    """Tell the C library; for processes that do nothing but train.
+    """Have ``malloc`` keep what is freed, in processes that do nothing but train.
 
     Returns:
         Whether it took effect: not without glibc, nor where the environment has settings of its own.

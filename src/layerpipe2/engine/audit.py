@@ -65,8 +65,10 @@ class Audit(TorchDispatchMode):  # type: ignore[no-untyped-call]
         outputs = _tensors(result)
         stages = [self._made[s] for s in inputs if s in self._made]
         if stages and any(isinstance(t, Tensor) and t.layout is not torch.strided for t in tree_leaves(result)):
-            raise UserError(f"stage {stages[0]} makes a sparse copy of its weights, where recalled weights can't reach "
-                            "it; compute with the dense ones")  # fmt: skip
+            raise UserError(
+                f"stage {stages[0]} makes a sparse copy of its weights, where recalled weights can't reach it; compute "
+                "with the dense ones"
+            )
         if name.startswith("new_") or name.endswith("_like"):
             pass  # a shape and a type; no value
         elif any(s in self._data for s in inputs):

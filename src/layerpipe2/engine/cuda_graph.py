@@ -26,8 +26,8 @@ def why_not_capturable(optimizer: Optimizer) -> str | None:
 
 def _captured_settings(optimizer: Optimizer) -> list[dict[str, Any]]:
     """Per group, the settings that a captured step holds as numbers: all but the learning rate."""
-    return [{name: group[name] for name in group if name not in ("params", "lr", "initial_lr")}
-            for group in optimizer.param_groups]  # fmt: skip
+    free = ("params", "lr", "initial_lr")
+    return [{name: value for name, value in group.items() if name not in free} for group in optimizer.param_groups]
 
 
 class CapturedStep:

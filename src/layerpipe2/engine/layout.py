@@ -84,8 +84,9 @@ def check_trainable(known: Mapping[nn.Parameter, bool], stage_index: int) -> Non
         UserError: naming the stage.
     """
     if any(trainable(p) != was for p, was in known.items()):
-        raise UserError(f"stage {stage_index}: a parameter was frozen or unfrozen while training; do it before "
-                        "fit() starts")  # fmt: skip
+        raise UserError(
+            f"stage {stage_index}: a parameter was frozen or unfrozen while training; do it before fit() starts"
+        )
 
 
 def batchnorm_parameters(stage: nn.Module) -> dict[nn.Parameter, None]:
@@ -111,8 +112,10 @@ def _check_alike(parameters: list[nn.Parameter], stage_index: int) -> None:
         )
     for p in parameters:
         if not p.is_floating_point():
-            raise UserError(f"stage {stage_index} has a parameter of type {p.dtype}; only real floating types can be "
-                            "delayed: hold real and imaginary part as two parameters")  # fmt: skip
+            raise UserError(
+                f"stage {stage_index} has a parameter of type {p.dtype}; only real floating types can be delayed: make "
+                "real and imaginary part two parameters"
+            )
         if not is_dense(p):
             raise UserError(
                 f"stage {stage_index} has a parameter of shape {list(p.shape)} with strides {list(p.stride())} that is "

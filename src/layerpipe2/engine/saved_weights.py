@@ -62,9 +62,11 @@ def as_bytes(tensor: Tensor) -> Tensor:
 
 
 def changed_in_forward(stage: int) -> UserError:
-    """What a layer is told that writes to its own weights."""
-    return UserError(f"stage {stage} changes its weights in its forward pass (an Embedding's max_norm, a mask, a "
-                     "norm?); a delayed stage can't")  # fmt: skip
+    """The error of a layer that writes to its own weights."""
+    return UserError(
+        f"stage {stage} changes its weights in its forward pass (an Embedding's max_norm, a mask, a norm?); a delayed "
+        "stage can't"
+    )
 
 
 class SavedWeights:

@@ -64,7 +64,7 @@ class DelayedStage(DelayedWeights):
             for leaf in self.leaves.values():
                 leaf.grad = None
             delayed = self.delayed(step)
-            self._delayed = delayed if self.exchanged else None  # what exact methods have no use for isn't held
+            self._delayed = delayed if self.exchanged else None  # exact methods have no use for it
             for (start, stop, _), region in zip(self._bounds, self.regions, strict=True):
                 region.compute.copy_(delayed[start:stop])
                 region.recalled = region.compute  # a stage may differentiate within its forward pass
@@ -97,8 +97,10 @@ class DelayedStage(DelayedWeights):
         if any(storage_of(leaf) not in buffers for leaf in self.leaves.values()):
             raise changed_in_forward(self.index)
         if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in self.leaves):
-            raise UserError(f"stage {self.index} has a hook on a parameter, which delayed training would not call; "
-                            "change gradients in the optimizer instead")  # fmt: skip
+            raise UserError(
+                f"stage {self.index} has a hook on a parameter, which delayed training would not call; change "
+                "gradients in the optimizer instead"
+            )
 
     def collect_gradients(self) -> None:
         """Hand the gradients of the compute weights to the parameters that the optimizer updates.
@@ -108,8 +110,10 @@ class DelayedStage(DelayedWeights):
                 the forward pass changed one that is frozen and was cast.
         """
         if self._frozen_versions != [copied._version for copied in self._frozen.values()]:
-            raise UserError(f"stage {self.index} changes a frozen parameter in its forward pass, which low precision "
-                            "would lose; make it a buffer, or train without precision='bf16'")  # fmt: skip
+            raise UserError(
+                f"stage {self.index} changes a frozen parameter in its forward pass, which low precision would lose; "
+                "make it a buffer, or train without precision='bf16'"
+            )
         for parameter, leaf in self.leaves.items():
             if parameter.grad is not None:
                 raise UserError(
@@ -153,8 +157,10 @@ class DelayedStage(DelayedWeights):
             return
         self.layout.gather(self.layout.parameters, self._updated)
         if not torch.equal(as_bytes(self._updated), as_bytes(self.latest)):
-            raise UserError(f"stage {self.index}: weights were changed between two updates (a callback that clamps or "
-                            "loads them?); do it in the optimizer's step")  # fmt: skip
+            raise UserError(
+                f"stage {self.index}: weights were changed between two updates (a callback that clamps or loads "
+                "them?); do it in the optimizer's step"
+            )
         self._note_parameters()
 
     def _regions_of(self, compute_dtype: torch.dtype | None) -> list[tuple[int, int, torch.dtype]]:

@@ -9,15 +9,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-import torch
-from torch import nn
 from torch.distributed import DistError, PrefixStore, Store  # type: ignore[attr-defined]
-from torch.optim import Optimizer
 
 from layerpipe2.distributed.store import Notice, first_line
-from layerpipe2.engine.execution import StagedModule
 from layerpipe2.errors import UserError
-from layerpipe2.history import WeightHistory
 from layerpipe2.provenance import versions
 
 _POLL_S = 0.05
@@ -39,25 +34,6 @@ def package_hash(package: Path = Path(__file__).parents[2]) -> str:
     return digest.hexdigest()[:12]
 
 
-def training_settings(module: StagedModule, network: str, optimizer: Optimizer) -> dict[str, str]:
-    """What must be equal for one training; ``network`` is its :func:`fingerprint`, ``optimizer`` that of any stage."""
-    trainer = module.trainer
-    return {
-        "network": network,
-        "delays": str(module.delays.per_stage),
-        "weight history": _method(module.history),
-        **{f"optimizer's {name}": str(value) for name, value in optimizer.defaults.items()},
-        "drain, clipping, seed of the stages": f"{module.drain}, {module.gradient_clip_norm}, {module.stage_seed}",
-        "mini-batches": f"{trainer.num_training_batches} for {trainer.max_epochs} epochs",
-    }
-
-
-def fingerprint(stages: nn.Module) -> str:
-    """Names, shapes and types of all weights, in short."""
-    shapes = [(name, tuple(value.shape), str(value.dtype)) for name, value in stages.state_dict().items()]
-    return hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]
-
-
 def check_agreement(
     store: Store, rank: int, world_size: int, settings: Mapping[str, str], timeout_s: float, member: str = "rank"
 ) -> None:
@@ -69,7 +45,7 @@ def check_agreement(
         store: the ranks' common store; used by this thread only.
         rank: this process's rank.
         world_size: number of ranks, as this rank knows it.
-        settings: name -> value, such as :func:`code_and_versions` and :func:`training_settings`.
+        settings: name -> value, such as :func:`code_and_versions`.
         timeout_s: how long to wait for ranks that haven't come.
         member: what has a "rank" here, as a word; launchers agree as nodes.
 
@@ -125,10 +101,3 @@ def _difference(everybody: Sequence[Mapping[str, str]], member: str) -> str | No
 
 def _short(value: str) -> str:
     return value if len(value) <= 60 else f"{value[:57]}..."
-
-
-def _method(history: WeightHistory) -> str:
-    """A weight history and its constants, such as the decays."""
-    state = history.init(torch.zeros(1), 3)
-    constants = [state[name].tolist() for name in history.constants if name in state]
-    return f"{type(history).__name__} of {history.consumes} {constants}"

@@ -1,4 +1,4 @@
-"""Which rank is to blame when training stands still: a pure function of what the ranks post about themselves."""
+"""Which rank has failed when training stands still: a pure function of what the ranks post about themselves."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Peers:
         world_size: number of ranks.
         timeout_s: a rank that gives no sign, or makes no progress, for so long has failed.
         interval_s: time between two looks. One look never counts for more than two intervals: if this process itself
-            was held up, the others must not seem dead to it.
+            could not run, the others must not seem dead to it.
     """
 
     def __init__(self, world_size: int, timeout_s: float, interval_s: float) -> None:
@@ -66,7 +66,7 @@ class Peers:
             self._stuck[rank] = 0.0 if moved else self._stuck[rank] + elapsed
             self.posts[rank] = now
 
-    def verdict(self, impatient: bool = False) -> str | None:
+    def diagnosis(self, impatient: bool = False) -> str | None:
         """One line that names the rank which holds up the others and says why, or None while all goes well.
 
         Args:
@@ -82,7 +82,7 @@ class Peers:
             names = " and ".join(map(self.name, silent))
             return f"{names} {verb} no sign of life for {patience:g} s: killed, stopped or cut off"
         stuck = [rank for rank in range(len(self.posts)) if self._holds_up(rank)]
-        return next((verdict for verdict in map(self._follow, stuck) if verdict), None)
+        return next((reason for reason in map(self._end_of_chain, stuck) if reason), None)
 
     def name(self, rank: int) -> str:
         """A rank with its stage and host, as far as known."""
@@ -107,7 +107,7 @@ class Peers:
         post, fresh = self.posts[rank], self._silent[rank] < _FRESH_LOOKS * self.interval_s
         return post is not None and not post.done and fresh and self._stuck[rank] >= self.timeout_s
 
-    def _follow(self, rank: int) -> str | None:
+    def _end_of_chain(self, rank: int) -> str | None:
         """From a rank without progress along "waits for" to the one that waits for nobody."""
         chain: list[int] = []
         while rank not in chain:
@@ -124,7 +124,7 @@ class Peers:
         return f"deadlock: {' waits for '.join(map(self.name, [*ring, rank]))} for {self.timeout_s:g} s"
 
     def _hanging(self) -> str:
-        # A rank may wait inside a library that doesn't say so. Then the one to blame stands still for about as long,
+        # A rank may wait inside a library that doesn't say so. Then the failed one stands still for about as long,
         # at an earlier step.
         margin = min(_FRESH_LOOKS * self.interval_s, self.timeout_s / 2)
         steps = {
@@ -133,8 +133,8 @@ class Peers:
             if post is not None and not post.done and post.waiting is None
             if self._stuck[r] >= self.timeout_s - margin
         }
-        guilty = min(steps, key=steps.__getitem__)
-        return f"{self.name(guilty)} hangs: no progress for {self.timeout_s:g} s at step {steps[guilty][0]}"
+        failed = min(steps, key=steps.__getitem__)
+        return f"{self.name(failed)} hangs: no progress for {self.timeout_s:g} s at step {steps[failed][0]}"
 
     def _awaited(self, rank: int) -> int:
         """Whom a rank at a barrier waits for: one that isn't there, first of all one that may still come."""

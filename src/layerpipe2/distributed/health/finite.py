@@ -61,5 +61,6 @@ def _answer(asked: tuple[Any, list[tuple[Tensor, str]]] | None) -> None:
 def _refuse(notes: list[tuple[Tensor, str]]) -> None:
     for finite, what in notes:
         if not bool(finite):
-            raise UserError(f"{what} is not finite; lower the learning rate, or go on all the same with "
-                            "check_finite=False")  # fmt: skip
+            raise UserError(
+                f"{what} is not finite; lower the learning rate, or go on all the same with check_finite=False"
+            )

@@ -16,7 +16,7 @@ from layerpipe2.distributed.store import Notice, agent_hosts_store, first_line, 
 __all__ = ["EVERYONE", "Watchdog"]
 
 _EXIT_CODE = 2
-_LINGER_S = 0.5  # beside two intervals: for the others to read the verdict
+_LINGER_S = 0.5  # beside two intervals: for the others to read the reason
 _EXPLAIN_S = 2.0  # beside eight intervals: for the others to say why they went, or to be missed
 
 
@@ -27,7 +27,7 @@ class Watchdog(Watch):
     others' posts. When a rank has failed, is dead, stopped or cut off, hangs, or never came, it prints
     ``layerpipe2: rank 1 (stage 1, host h) hangs: no progress for 30 s at step 512; all ranks end`` and ends this
     process with exit code 2, whatever the main thread is stuck in (nothing is flushed, no handler runs). All ranks
-    say the same: the first verdict on the store holds. One watchdog at a time per process.
+    say the same: the first reason on the store holds. One watchdog at a time per process.
 
     Args:
         host: address of the store, ``MASTER_ADDR``.
@@ -88,7 +88,7 @@ class Watchdog(Watch):
         """One line for an error of a connection, whose cause is another rank's end.
 
         Gives the others a few seconds to say, or to be missed: then the process ends here, with the true cause. Only
-        if nobody is to blame it returns.
+        if no rank has failed it returns.
         """
         self._impatient = True
         self._wake.set()
@@ -123,15 +123,16 @@ class Watchdog(Watch):
             board.set(str(self._rank), self._post(done=closing).encode())
             if failure is not None:
                 notice.propose(f"rank {self._rank} ({self._label}): {failure}")
+                self._first_on_machine(notice)  # its own error says it
                 return self._leave(notice)
             if closing and self._rank:
                 return self._over.set()  # rank 0 may be gone with the store as soon as it reads this post
             now = time.monotonic()
             self._peers.look(self._read(board), now - looked)
             looked = now
-            verdict = notice.read() or self._peers.verdict(self._impatient)
-            if verdict is not None:
-                self._end(notice.propose(verdict), notice)
+            reason = notice.read() or self._peers.diagnosis(self._impatient)
+            if reason is not None:
+                self._end(notice.propose(reason), notice)
             if closing and self._peers.others_done(self._rank):
                 return self._over.set()
             self._wake.wait(self._interval_s / 4 if closing else self._interval_s)
@@ -161,15 +162,24 @@ class Watchdog(Watch):
         who = f"the launcher of {self._peers.name(0)}" if agent_hosts_store() else self._peers.name(0)
         return f"{who}, with the store at {self._host}:{self._port},"
 
-    def _end(self, verdict: str, notice: Notice | None = None) -> None:
+    def _end(self, reason: str, notice: Notice | None = None) -> None:
         if not self._ending.acquire(blocking=False):
             return  # the other thread is at it
         try:
-            os.write(2, f"layerpipe2: {verdict}; all ranks end\n".encode())
+            if notice is None or self._first_on_machine(notice):
+                os.write(2, f"layerpipe2: {reason}; all ranks end\n".encode())
             if notice is not None:
                 self._leave(notice)
         finally:
             os._exit(_EXIT_CODE)
+
+    def _first_on_machine(self, notice: Notice) -> bool:
+        """A launcher shows what all its ranks say; without one, each rank is heard alone."""
+        machine = os.environ.get("GROUP_RANK")
+        try:
+            return machine is None or notice.may_say(machine, str(self._rank))
+        except DistError:
+            return True
 
     def _leave(self, notice: Notice) -> None:
         """Let the others know that this rank knows; if this process may serve the store, let them read first."""
