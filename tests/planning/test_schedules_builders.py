@@ -122,7 +122,7 @@ def test_compound_units_pay_for_what_they_ship():
     [
         (("gantt", 2, 2, 2), "unknown schedule 'gantt'; known: gpipe, 1f1b"),
         (("pipedream", 2, 3, 2), "3 processors, but only 2 stages.*at most 2 processors"),
-        (("zb-h1", 4, 2, 2), "4 stages on 2 processors; group the layers"),
+        (("zb-h1", 4, 2, 2), "4 stages on 2 processors; group the units"),
         (("interleaved", 3, 2, 4), "3 stages on 2 processors; give a multiple of 2"),
         (("interleaved", 4, 2, 3), "3 batches on 2 processors; give a multiple of 2"),
         (("layerpipe", 2, 7, 2), "7 processors, but 2 layers give only 6 tasks; give at most 6"),

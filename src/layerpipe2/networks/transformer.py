@@ -85,29 +85,20 @@ class TokenEmbedding(nn.Module):
         return out
 
 
-class MeanHead(nn.Module):
-    """Mean over the tokens: (N, T, width) -> logits (N, num_classes)."""
+class Head(nn.Module):
+    """Normalise and classify (N, T, width): the tokens' mean -> logits (N, outputs), or each -> (N, outputs, T).
 
-    def __init__(self, width: int, num_classes: int) -> None:
+    The second form is what ``cross_entropy`` takes for the next token at every position.
+    """
+
+    def __init__(self, width: int, outputs: int, *, mean: bool) -> None:
         super().__init__()
-        self.norm, self.output = nn.LayerNorm(width), _linear(width, num_classes)
+        self.norm, self.output, self.mean = nn.LayerNorm(width), _linear(width, outputs), mean
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise, average, classify."""
-        out: Tensor = self.output(self.norm(x).mean(1))
-        return out
-
-
-class TokenHead(nn.Module):
-    """Logits of the next token at every position: (N, T, width) -> (N, vocabulary, T), as ``cross_entropy`` has it."""
-
-    def __init__(self, width: int, vocabulary: int) -> None:
-        super().__init__()
-        self.norm, self.output = nn.LayerNorm(width), _linear(width, vocabulary)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise, classify."""
-        out: Tensor = self.output(self.norm(x)).transpose(1, 2)
+        """Logits of a batch of sequences."""
+        x = self.norm(x)
+        out: Tensor = self.output(x.mean(1)) if self.mean else self.output(x).transpose(1, 2)
         return out
 
 
@@ -118,7 +109,7 @@ def vit(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.M
     """
     channels, height, width_px = input_shape
     blocks = [Block(width, causal=False) for _ in range(BLOCKS)]
-    return [PatchEmbedding((channels, height, width_px), width), *blocks, MeanHead(width, num_classes)]
+    return [PatchEmbedding((channels, height, width_px), width), *blocks, Head(width, num_classes, mean=True)]
 
 
 def gpt(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
@@ -129,7 +120,7 @@ def gpt(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.M
     """
     (context,) = input_shape
     blocks = [Block(width, causal=True) for _ in range(BLOCKS)]
-    return [TokenEmbedding(num_classes, context, width), *blocks, TokenHead(width, num_classes)]
+    return [TokenEmbedding(num_classes, context, width), *blocks, Head(width, num_classes, mean=False)]
 
 
 def _linear(features_in: int, features_out: int, residual: bool = False) -> nn.Linear:

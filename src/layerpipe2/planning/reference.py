@@ -14,7 +14,6 @@ from torch import nn
 from torchvision import models
 
 from layerpipe2 import networks
-from layerpipe2.errors import look_up
 from layerpipe2.planning.devices import Device, FlopDevice, Link, SystolicArray
 
 
@@ -66,15 +65,6 @@ REFERENCE: dict[str, ReferenceNetwork] = {
     "resnet50": ReferenceNetwork("ResNet-50", _IMAGE, lambda: _residual(models.resnet50(weights=None))),
 }
 """Units: 9 linear; 8 and 16 layers; 10 and 18 with a residual block as one unit. ImageNet sizes but for the MLP."""
-
-
-def reference(name: str) -> ReferenceNetwork:
-    """A declared network by name.
-
-    Raises:
-        UserError: on an unknown name.
-    """
-    return look_up(REFERENCE, name, "network of the cost tables")
 
 
 INPUT_SHAPE, CLASSES, BATCH_SIZE = (3, 32, 32), 100, 128

@@ -33,7 +33,7 @@ def check_one_each(name: str, stages: int, processors: int, batches: int) -> Non
         )
     if processors < stages:
         raise UserError(
-            f"schedule '{name}': {stages} stages on {processors} processors; group the layers into {processors} "
+            f"schedule '{name}': {stages} stages on {processors} processors; group the units into {processors} "
             "stages, or choose 'interleaved'"
         )
 

@@ -18,7 +18,7 @@ from layerpipe2.planning.balance import chain_cuts, merge
 from layerpipe2.planning.costs import Costs
 from layerpipe2.planning.devices import Device
 from layerpipe2.planning.measure import measure
-from layerpipe2.planning.reference import DEVICE, REFERENCE, reference
+from layerpipe2.planning.reference import DEVICE, REFERENCE
 from layerpipe2.planning.schedules.builders import repeat
 from layerpipe2.planning.schedules.layerpipe import layerpipe
 from layerpipe2.planning.schedules.registry import SCHEDULES, build_schedule
@@ -68,7 +68,7 @@ def compare(
 @cache
 def unit_costs(network: str, batch_size: int) -> Costs:
     """Costs of a reference network with a stage per unit."""
-    declared = reference(network)
+    declared = look_up(REFERENCE, network, "network of the cost tables")
     work = measure(declared.units(), declared.input_shape, batch_size)
     return Costs(work, Delays.none(len(work)), batch_size=batch_size)
 
