@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 RECIPES = {
     "strategy": "half-window",
-    "delay-law": "slow-links",
+    "delay-law": "late-loss",
     "network": "lenet",
     "data-set": "bars",
     "schedule": "one-by-one",
@@ -22,7 +22,7 @@ CONTRACTS = [
     "tests/history",
     "tests/test_reference.py",
     "tests/test_delays_and_stages.py",
-    "tests/test_slow_links.py",
+    "tests/test_late_loss.py",
     "tests/networks",
     "tests/data",
     "tests/planning",
@@ -33,7 +33,8 @@ BLOCK = re.compile(r'^```(\w+) title="(\S+)"\n(.*?)^```$', re.MULTILINE | re.DOT
 def follow(page: Path, root: Path) -> list[str]:
     """Write the page's new files below ``root``, and its changes into the files there; the paths that it names."""
     blocks = BLOCK.findall(page.read_text())
-    assert len(blocks) == page.read_text().count("```") // 2, f"{page.name}: every block needs the path of a file"
+    code = re.findall(r"^```(?:python|diff)", page.read_text(), re.MULTILINE)
+    assert len(blocks) == len(code), f"{page.name}: every block of code needs the path of a file"
     for language, path, text in blocks:
         file = root / path
         if language == "python":
@@ -79,8 +80,8 @@ def test_every_recipe_is_followed() -> None:
 
 
 def test_the_new_rows_pass_the_tests_of_their_tables(copy: tuple[Path, list[str]]) -> None:
-    few = "(slow-links and not ema and not pair)"  # every strategy under the new law would take long
-    chosen = " or ".join(few if name == "slow-links" else name for name in RECIPES.values())
+    few = "(late-loss and not ema and not pair)"  # every strategy under the new law would take long
+    chosen = " or ".join(few if name == "late-loss" else name for name in RECIPES.values())
     said = run(copy[0], "pytest", "-v", "-p", "no:cacheprovider", *CONTRACTS, "-k", chosen)
     passed = [line for line in said.splitlines() if " PASSED" in line]
     counts = {name: sum(name in line or name.replace("-", "_") in line for line in passed) for name in RECIPES.values()}

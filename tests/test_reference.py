@@ -57,8 +57,8 @@ def problem(network: str, group_size: int, steps: int = 24):
 
 
 def run_fast(stages, batches, *, strategy, convention, make_optimizer, lr_of, clip=None):
-    schedule = Delays.by_law(convention, len(stages))
-    engine = PipelineEngine(stages, schedule, make_history(strategy), gradient_clip_norm=clip)
+    delays = Delays.by_law(convention, len(stages))
+    engine = PipelineEngine(stages, delays, make_history(strategy), gradient_clip_norm=clip)
     optimizer = make_optimizer([p for s in stages for p in s.parameters()])
     losses = []
     for t, (x, y) in enumerate(batches):

@@ -19,9 +19,9 @@ def dense():
 
 def pipelined(stages, strategy="ema-window", delays=None, **options):
     """A module with SGD, as long as ``options`` don't say otherwise."""
-    schedule = Delays.custom(delays) if delays else Delays.layerpipe2(len(stages))
+    late = Delays.custom(delays) if delays else Delays.layerpipe2(len(stages))
     options = {"optimizer": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9), "stage_seed": 3, **options}
-    return PipelinedModule(stages, schedule, make_history(strategy), **options)
+    return PipelinedModule(stages, late, make_history(strategy), **options)
 
 
 def noise(shape=(12,), size=40, batch=8, classes=4, **options):

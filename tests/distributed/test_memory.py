@@ -24,9 +24,9 @@ def network():
 
 def memory_of(strategy, convention, **options):
     """Memory of the stages after 15 updates of 8 samples."""
-    schedule = getattr(Delays, convention)(4)
+    delays = Delays.by_law(convention, 4)
     module = PipelinedModule(
-        network(), schedule, make_history(strategy), optimizer=lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9)
+        network(), delays, make_history(strategy), optimizer=lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9)
     )
     pipeline = PipelineStrategy(**options)
     trainer = pl.Trainer(

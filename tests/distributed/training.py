@@ -102,10 +102,10 @@ def train(case: Case, strategy: PipelineStrategy | None = None) -> tuple[list, d
     """Metrics of every epoch, the weights and buffers at the end, the number of updates."""
     torch.manual_seed(0)
     stages = [stage.to(case.dtype) for stage in globals()[case.network]()]
-    schedule = Delays.custom(case.delays) if case.delays else Delays.by_law(case.convention, len(stages))
+    delays = Delays.custom(case.delays) if case.delays else Delays.by_law(case.convention, len(stages))
     module = PipelinedModule(
         stages,
-        schedule,
+        delays,
         make_history(case.strategy),
         optimizer=OPTIMIZERS[case.optimizer],
         scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + 0.1 * step)),

@@ -25,12 +25,12 @@ def start(network):
 @pytest.mark.parametrize("groups", [[1, 1, 1, 1], [2, 2], [1, 2, 1], [4]])
 def test_machine_equals_engine(convention, groups):
     derivation = derive(4, groups=groups, convention=convention)
-    schedule = Delays.by_law(convention, len(groups))
+    delays = Delays.by_law(convention, len(groups))
     weights = start(derivation.network)
     units = [Scales(torch.tensor([w], dtype=torch.float64)) for w in weights.values()]
     starts = [sum(groups[:k]) for k in range(len(groups))]
     stages = partition_at(units, starts)
-    engine = PipelineEngine(stages, schedule, make_history("stash"))
+    engine = PipelineEngine(stages, delays, make_history("stash"))
     optimizer = torch.optim.SGD([u.weight for u in units], lr=RATE)
     graph, period, n = derivation.pipeline, derivation.pipeline.period, len(groups) - 1
     lags = lags_between(derivation.delayed, graph)

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from layerpipe2 import UserError, make_history
-from layerpipe2.history import DECAY_RULES
+from layerpipe2.history import DECAY_RULES, STRATEGIES
 from layerpipe2.history.moments import Updates
 from layerpipe2.history.optimal import optimal_decay, optimal_gain, optimal_pair, ordinary
 from layerpipe2.theory import reconstruction
 
-AVERAGES = ["ema-0.9", *(f"ema-{rule}" for rule in DECAY_RULES), "pair-0.9", "pair-0"]
+AVERAGES = [*(name for name, row in STRATEGIES.items() if row.family == "average"), "pair-0.9", "pair-0"]
 WEIGHTS, STEPS = 5000, 200
 
 
