@@ -9,12 +9,12 @@ import torch
 
 from layerpipe2 import networks
 from layerpipe2.cli.commands import BalanceOptions
+from layerpipe2.cli.console import aligned, span
 from layerpipe2.cli.options import read_options
 from layerpipe2.data import describe
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.history import make_history
-from layerpipe2.planning import StageWork
 from layerpipe2.planning.balance import Balance, balanced
 from layerpipe2.planning.profiling import profile
 from layerpipe2.runs.config import RunConfig
@@ -57,23 +57,22 @@ def run(options: argparse.Namespace) -> None:
 
 def unit_table(cut: Balance) -> str:
     """One line per unit: stage, parameters, output per mini-batch, times in ms (history: what a delay adds)."""
-    lines = [" unit  stage  parameters  output kB  forward ms  backward ms  update ms  history ms"]
-    stages = [sum(start <= i for start in cut.starts) - 1 for i in range(len(cut.units))]
-    for i, (k, unit, delayed) in enumerate(zip(stages, cut.units, cut.delayed or cut.units, strict=True)):
-        parameters, kilobytes = unit.parameter_bytes // 4, unit.output_bytes / 1e3
-        history = 1e3 * (delayed.total.flops - unit.total.flops)
-        lines.append(f"{i:5d}  {k:5d}  {parameters:10,d}  {kilobytes:9.1f}  {_times(unit)}  {history:10.3f}")
-    return "\n".join(lines)
+    rows = [["unit", "stage", "parameters", "output kB", "forward ms", "backward ms", "update ms", "history ms"]]
+    for i, (unit, delayed) in enumerate(zip(cut.units, cut.delayed or cut.units, strict=True)):
+        stage = sum(start <= i for start in cut.starts) - 1
+        added = delayed.total.flops - unit.total.flops
+        times = [f"{1e3 * t:.3f}" for t in (unit.forward.flops, unit.activation.flops, unit.weight.flops, added)]
+        sizes = [f"{unit.parameter_bytes // 4:,d}", f"{unit.output_bytes / 1e3:.1f}"]
+        rows.append([str(i), str(stage), *sizes, *times])
+    return "\n".join(aligned(rows))
 
 
 def stage_table(cut: Balance) -> str:
     """One line per stage: units, time per mini-batch and its share."""
-    lines = ["stage   units      ms  share"]
-    ends = (*cut.starts[1:], len(cut.units))
+    rows, ends = [["stage", "units", "ms", "share"]], (*cut.starts[1:], len(cut.units))
     for k, (first, end, seconds) in enumerate(zip(cut.starts, ends, cut.seconds, strict=True)):
-        units = f"{first}-{end - 1}" if end - first > 1 else str(first)
-        lines.append(f"{k:5d}  {units:>6}  {1e3 * seconds:6.2f}  {seconds / sum(cut.seconds):5.1%}")
-    return "\n".join(lines)
+        rows.append([str(k), span(first, end), f"{1e3 * seconds:.2f}", f"{seconds / sum(cut.seconds):.1%}"])
+    return "\n".join(aligned(rows))
 
 
 def prediction(cut: Balance) -> str:
@@ -87,8 +86,3 @@ def prediction(cut: Balance) -> str:
     even = replace(cut, starts=tuple(range(0, len(cut.units), group)))
     stages = len(even.starts)
     return f"{text}\nby group size {group} ({stages} stages): predicted {even.speedup():.2f}x"
-
-
-def _times(unit: StageWork) -> str:
-    forward, backward, update = (1e3 * work.flops for work in (unit.forward, unit.activation, unit.weight))
-    return f"{forward:10.3f}  {backward:11.3f}  {update:9.3f}"

@@ -29,7 +29,7 @@ class BalanceOptions(Checked):
 
 _TRAIN_EXAMPLES = """\
 examples:
-  layerpipe2 train                                     an MLP on digits, pipelined at every layer, exact stashing
+  layerpipe2 train                                     an MLP on digits, every unit a stage, exact stashing
   layerpipe2 train --strategy ema-window --group-size 2 --out window.json
   layerpipe2 train --strategy sequential --out sequential.json        the same network without a pipeline
   layerpipe2 train --network resnet18 --dataset cifar100 --batch-size 128 --max-steps 300 --augment
@@ -41,8 +41,8 @@ Accuracies are fractions in [0, 1]. The same settings give the same record, exce
 
 _DELAYS_EXAMPLES = """\
 examples:
-  layerpipe2 delays                                    every layer of the MLP is a stage: delay 2 x stages after it
-  layerpipe2 delays --network vgg --group-size 3       three layers share a stage and its delay
+  layerpipe2 delays                                    every unit of the MLP is a stage: delay 2 x stages after it
+  layerpipe2 delays --network vgg --group-size 3       three units share a stage and its delay
   layerpipe2 delays --convention pipedream             1F1B: half the delay
   layerpipe2 delays --group-size 3 --convention custom --delays 4,4,0
 
@@ -55,8 +55,9 @@ _BALANCE_EXAMPLES = """\
 examples:
   layerpipe2 balance                                   the MLP on digits in two stages, with SGD's update
   layerpipe2 balance --optimizer adamw --threads 2 --repeats 25
-  layerpipe2 balance --network resnet18 --stages 2     time every layer, cut where the slower stage is fastest
+  layerpipe2 balance --network resnet18 --stages 2     time every unit, cut where the slower stage is fastest
   layerpipe2 balance --network vgg --dataset cifar10 --batch-size 128 --stages 4 --strategy ema-span
+  layerpipe2 balance --network gpt --dataset python-docs
 
 Times are those of this machine, now: let nothing else run. The prediction leaves out transfers between processes.
 In Python: layerpipe2.planning.balance.
@@ -72,7 +73,6 @@ examples:
 The ranks find RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT as torchrun sets them. When one fails, all end
 with one line that names it. docs/cluster.md shows Slurm and the network's settings.
 """
-
 
 _INFO_EXAMPLES = """\
 examples:

@@ -8,6 +8,8 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 
+from layerpipe2.errors import UserError
+
 _FEWEST = 6
 """Columns that a chart has on the narrowest terminal."""
 
@@ -17,8 +19,6 @@ def run_command(program: str, command: Callable[[Sequence[str] | None], None], a
 
     0 success; 2 bad input (one line on stderr, no traceback); 130 Ctrl-C; other errors keep their traceback.
     """
-    from layerpipe2.errors import UserError
-
     try:
         command(arguments)
         sys.stdout.flush()
@@ -37,6 +37,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as lines with columns aligned to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def span(first: int, end: int) -> str:
+    """Numbers from ``first`` up to ``end``, which is not among them, as in ``2-4`` or ``3``."""
+    return f"{first}-{end - 1}" if end - first > 1 else str(first)
 
 
 def terminal_width() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from layerpipe2.cli.commands import GridOptions
-from layerpipe2.cli.console import fitted, terminal_width
+from layerpipe2.cli.console import aligned, fitted, span, terminal_width
 from layerpipe2.cli.options import read_options
 from layerpipe2.history import STRATEGIES, make_history
 from layerpipe2.runs.config import RunConfig
@@ -30,14 +30,12 @@ def run(options: argparse.Namespace) -> None:
 
 def stage_table(plan: Plan) -> str:
     """One line per stage: its units, parameters and delay in updates."""
-    lines, first = ["stage   units  parameters  delay"], 0
+    rows, first = [["stage", "units", "parameters", "delay"]], 0
     sizes = plan.parameters_per_stage
     for k, (stage, size, delay) in enumerate(zip(plan.stages, sizes, plan.delays.per_stage, strict=True)):
-        last = first + len(stage) - 1
-        units = f"{first}-{last}" if last > first else str(first)
-        lines.append(f"{k:5d}  {units:>6}  {size:10,d}  {delay:5d}")
-        first = last + 1
-    return "\n".join(lines)
+        rows.append([str(k), span(first, first + len(stage)), f"{size:,d}", str(delay)])
+        first += len(stage)
+    return "\n".join(aligned(rows))
 
 
 def memory_table(plan: Plan) -> str:

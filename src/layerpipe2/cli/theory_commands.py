@@ -14,7 +14,7 @@ from layerpipe2.runs.validation import Checked, Positive, setting
 
 _STABILITY_EXAMPLES = """\
 examples:
-  layerpipe2 stability                                    the MLP, every layer a stage, momentum 0.9
+  layerpipe2 stability                                    the MLP, every unit a stage, momentum 0.9
   layerpipe2 stability --network vgg --group-size 3 --momentum 0
   layerpipe2 stability --convention pipedream --nesterov
   layerpipe2 stability --group-size 3 --convention custom --delays 4,4,0

@@ -82,32 +82,31 @@ class EpochProgress(Callback):
     """One bar on a terminal; elsewhere a plain line for about every tenth of the run."""
 
     def __init__(self, epochs: int, label: str) -> None:
-        self.epochs = epochs
-        self.label = label
-        self._bar: tqdm[Any] | None = None
+        self.epochs, self.label = epochs, label
+        self._bar = tqdm(disable=True)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar if there is a terminal to draw it on."""
-        if sys.stderr.isatty():
-            first = trainer.current_epoch
-            self._bar = tqdm(
-                total=self.epochs, initial=first, desc=self.label, unit="epoch", leave=False, mininterval=0
-            )
+        self._bar = tqdm(
+            total=self.epochs,
+            initial=trainer.current_epoch,
+            desc=self.label,
+            unit="epoch",
+            leave=False,
+            mininterval=0,
+            disable=not sys.stderr.isatty(),
+        )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the validation figures of the epoch."""
         done = trainer.current_epoch + 1
-        logged = trainer.callback_metrics
-        loss, accuracy = (float(logged.get(name, math.nan)) for name in ("val_loss", "val_accuracy"))
+        loss, accuracy = (float(trainer.callback_metrics.get(f"val_{name}", math.nan)) for name in ("loss", "accuracy"))
         text = f"val loss {loss:.4f}, accuracy {accuracy:.2%}"
-        if self._bar is not None:
-            self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update()
-        elif done % max(1, self.epochs // 10) == 0 or done == self.epochs:
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update()
+        if self._bar.disable and (done % max(1, self.epochs // 10) == 0 or done == self.epochs):
             print(f"{self.label}: epoch {done}/{self.epochs}, {text}", file=sys.stderr, flush=True)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Close the bar, also after an error."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        self._bar.close()

@@ -1,4 +1,4 @@
-"""What a run reads: the device, the image shape and the loaders."""
+"""The batches that a run reads."""
 
 from __future__ import annotations
 

@@ -21,6 +21,8 @@ Schema = Mapping[str, Any]
 """A part of a JSON schema."""
 Steps = Sequence[str | int]
 """Keys and list positions from the top of a mapping to a value."""
+Named = Callable[[str], str]
+"""What a message calls a field."""
 
 
 class Checked(BaseModel):
@@ -90,9 +92,7 @@ def one_of(names: Iterable[str]) -> tuple[AfterValidator, WithJsonSchema]:
     return AfterValidator(check), WithJsonSchema({"type": "string", "enum": known})
 
 
-def checked(
-    model: type[Model], values: object, where: str = "", named: Callable[[str], str] = lambda field: field
-) -> Model:
+def checked(model: type[Model], values: object, where: str = "", named: Named = str) -> Model:
     """The model that a mapping describes.
 
     Args:
@@ -104,13 +104,13 @@ def checked(
     Raises:
         UserError: naming place and field, the value and what is allowed.
     """
-    start = f"{where}: " if where else ""
     if not isinstance(values, Mapping):
         raise UserError(f"{where or 'configuration'} is {values!r}; give a mapping of keys")
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise UserError(start + one_line(error, model, values, named)) from None
+        line = one_line(error, model, values, named)
+    raise UserError(f"{where}: {line}" if where else line)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -130,35 +130,39 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def one_line(
-    error: ValidationError,
-    model: type[BaseModel],
-    values: Mapping[str, Any],
-    named: Callable[[str], str] = lambda field: field,
-) -> str:
+def one_line(error: ValidationError, model: type[BaseModel], values: Mapping[str, Any], named: Named = str) -> str:
     """The first mistake in ``values``; unknown keys come before all others."""
     found = min(error.errors(include_url=False), key=lambda mistake: mistake["type"] != "extra_forbidden")
     steps, cause = found["loc"], found.get("ctx", {}).get("error")
     if cause is not None:  # a rule of the model's own, which says what is allowed
         return f"{_place(steps, named)}: {cause}" if steps else str(cause)
     *above, last = steps
-    place = f"{_place(above, named)}: " if above else ""
+    start = f"{_place(above, named)}: " if above else ""
     if found["type"] == "extra_forbidden":
-        return f"{place}unknown key '{last}'; {did_you_mean(last, _schema(model, above)['properties'])}"
+        return f"{start}unknown key '{last}'; {did_you_mean(last, _schema(model, above)['properties'])}"
     if found["type"] == "missing":
-        return f"{place}'{last}' is missing; give {allowed(_schema(model, steps))}"
-    if isinstance(last, int):  # a list is shown as a whole
-        steps = tuple(above)
-    value, schema = _value(values, steps), _schema(model, steps)
-    return f"{_place(steps, named)} is {value!r}; give {allowed(schema)}{_meant(value, schema)}"
+        return f"{start}'{last}' is missing; give {allowed(_schema(model, steps))}"
+    steps = tuple(above) if isinstance(last, int) else steps  # a list is shown as a whole
+    value: Any = values
+    schema = _schema(model, steps)
+    for step in steps:
+        with suppress(LookupError, TypeError):  # a step that only tells which alternative of a type was tried
+            value = value[step]
+    hint = did_you_mean(value, choices(schema))
+    meant = f"; {hint}" if hint.startswith("did") else ""
+    return f"{_place(steps, named)} is {value!r}; give {allowed(schema)}{meant}"
 
 
 def allowed(schema: Schema) -> str:
     """The values that a part of a JSON schema allows in words, as in ``a finite number > 0``."""
     alternatives = schema.get("anyOf", [schema])
-    kinds = [kind for kind in alternatives if kind.get("type") != "null"]
-    words = " or ".join(_words(kind) for kind in kinds)
-    return words if len(kinds) == len(alternatives) else f"{words}, or none"
+    words = [_words(kind) for kind in alternatives if kind.get("type") != "null"]
+    return " or ".join(words) + (", or none" if len(words) < len(alternatives) else "")
+
+
+def choices(schema: Schema) -> list[str]:
+    """The names that a part of a JSON schema allows; none if it isn't a choice."""
+    return list(map(str, schema.get("enum", [schema["const"]] if "const" in schema else [])))
 
 
 _NAMES = {
@@ -170,11 +174,6 @@ _NAMES = {
 _BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
 
 
-def choices(schema: Schema) -> list[str]:
-    """The names that a part of a JSON schema allows; none if it isn't a choice."""
-    return list(map(str, schema.get("enum", [schema["const"]] if "const" in schema else [])))
-
-
 def _words(schema: Schema, several: bool = False) -> str:
     if names := choices(schema):
         return f"{'names out of' if several else 'one of'} {', '.join(names)}"
@@ -182,28 +181,12 @@ def _words(schema: Schema, several: bool = False) -> str:
         distinct = "distinct " if schema.get("uniqueItems") else ""
         return f"{'lists' if several else 'a list'} of {distinct}{_words(schema['items'], True)}"
     name = _NAMES.get(schema.get("type", ""), ("a mapping of keys", "mappings of keys"))[several]
-    bounds = [f"{sign} {_number(schema[key])}" for key, sign in _BOUNDS.items() if key in schema]
-    return f"{name} {' and '.join(bounds)}".strip()
+    bounds = " and ".join(f"{sign} {schema[key]:.15g}" for key, sign in _BOUNDS.items() if key in schema)
+    return f"{name} {bounds}".strip()
 
 
-def _number(bound: float) -> str:
-    return str(bound) if isinstance(bound, int) else f"{bound:g}"
-
-
-def _meant(value: object, schema: Schema) -> str:
-    hint = did_you_mean(value, choices(schema))
-    return f"; {hint}" if hint.startswith("did") else ""
-
-
-def _place(steps: Steps, named: Callable[[str], str]) -> str:
+def _place(steps: Steps, named: Named) -> str:
     return ".".join([named(str(steps[0])), *map(str, steps[1:])])
-
-
-def _value(values: Any, steps: Steps) -> Any:
-    for step in steps:
-        with suppress(LookupError, TypeError):  # a step that only tells which alternative of a type was tried
-            values = values[step]
-    return values
 
 
 def _schema(model: type[BaseModel], steps: Steps) -> Schema:
