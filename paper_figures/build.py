@@ -1,95 +1,121 @@
-"""Draw figures, write tables and the report from results. Run: python -m paper_figures.build COMMAND.
+"""Draw figures, write tables and pages from the result tables. Run: python -m paper_figures.build [COMMAND].
 
-figures  OUT/figures/*.png and *.svg        tables  OUT/tables/*.csv and *.md
-report   OUT/report.md, OUT/report.html (needs the figures) and OUT/verdicts.json
-readme   the results between the markers of README.md; --check only holds them against the records
+(none)     everything: the report, the page of every published experiment, the page of the measured pipelines
+page NAME  one page: report, pipelines, or the name of an experiment
+readme     the results between the markers of README.md, docs/full-scale.md and docs/artifact.md; --check only compares
+           them with the records
 
-It reads results/*.csv, of the training runs, and results/theory/*.csv. Same records, same bytes.
+It reads RESULTS/*.csv, RESULTS/theory, RESULTS/full_scale/<experiment>/tables and RESULTS/pipelines. Same records, same
+bytes.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError
-from layerpipe2.runs.records import writable_folder, write_json, write_text
-from paper_figures import figures, readme, render, report, style, tables, tables_theory, theory_records
-from paper_figures.claims import comparisons
-from paper_figures.claims.equivalence import Settings
-from paper_figures.params import read_params
-from paper_figures.records import Records, load
-from paper_figures.theory_records import Theory
+from paper_figures.comparisons import Settings
+from paper_figures.pages import Page, artifact, pipelines, readme, report, tuned
+from paper_figures.records import pipelines as pipeline_records
+from paper_figures.records import theory as theory_records
+from paper_figures.records import training as training_records
+from paper_figures.records import tuned as tuned_records
+from paper_figures.records.reading import read_experiment
+
+MAIN_NETWORK = "even"
+"""The network whose measured pipelines are compared."""
 
 
-def write_figures(records: Records, theory: Theory, folder: Path) -> None:
-    """Draw every figure into ``folder``."""
-    writable_folder(folder)
-    for stem, draw in figures.catalogue(records, theory).items():
-        style.save(draw(), folder / stem)
-
-
-def write_tables(records: Records, theory: Theory, settings: Settings, folder: Path) -> None:
-    """Write every table into ``folder``: CSV with all digits, Markdown for readers."""
-    accuracy, cells = tables.accuracy(records), comparisons.cells(records, settings)
-    own = comparisons.own_cells(records, settings)
-    found = {
-        "accuracy": (accuracy, tables.accuracy_for_readers(accuracy)),
-        "equivalence": (cells, report.equivalence_for_readers(cells)),
-        "equivalence_own": (own, report.equivalence_for_readers(own, verdicts=False)),
-        "proofs": (theory.proofs, tables_theory.proofs(theory)),
-        "partitions": (theory.partitions, tables_theory.partitions(theory)),
-        "schedules": (theory.schedules, tables_theory.speeds(theory)),
-    }
-    for make in (tables.training, tables.delays, tables.memory, tables.reconstruction):
-        table = make(records)
-        found[make.__name__] = (table, tables.for_readers(table))
-    for name, (exact, shown) in found.items():
-        write_text(folder / f"{name}.csv", exact.to_csv(index=False, lineterminator="\n"))
-        write_text(folder / f"{name}.md", tables.markdown(shown))
-
-
-def write_report(records: Records, theory: Theory, settings: Settings, out: Path) -> None:
-    """Write the report as Markdown and as one HTML page, and the verdicts as JSON.
+def write_page(name: str, results: Path, out: Path) -> None:
+    """Write one page with its figures, tables and verdicts.
 
     Raises:
-        UserError: if a figure is not there yet.
+        UserError: if its records are missing or broken.
     """
-    blocks = report.report(records, theory, settings)
-    svg = {}
-    for stem in (block.stem for block in blocks if isinstance(block, render.Image)):
-        path = out / "figures" / f"{stem}.svg"
-        if not path.is_file():
-            raise UserError(f"figure '{path}' does not exist; run first: python -m paper_figures.build figures")
-        svg[stem] = path.read_bytes()
-    write_text(out / "report.md", render.markdown(blocks))
-    write_text(out / "report.html", render.html(blocks, svg))
-    found = report.claims(records, theory, settings)
-    write_json(out / "verdicts.json", {claim.key: claim.verdict for claim in found})
+    if name == "report":
+        written = _report(results).write(out)
+    elif name == "pipelines":
+        records = pipeline_records.load(results / "pipelines", MAIN_NETWORK)
+        written = pipelines.page(records).write(out / "pipelines")
+    else:
+        finished = tuned_records.load(_tables(results, name))
+        written = tuned.page(finished).write(out / "full_scale" / name)
+        print(f"{finished.finished} of {finished.planned} runs: ", end="")
+    print(written)
+
+
+def _report(results: Path) -> Page:
+    records, theory = training_records.load(results), theory_records.load(results / "theory")
+    return report.page(records, theory, Settings.from_report(records.experiment["report"]))
+
+
+def _tables(results: Path, name: str) -> Path:
+    return results / "full_scale" / name / "tables"
+
+
+def published(results: Path) -> list[str]:
+    """The tuned experiments whose pages are built and whose results README.md shows.
+
+    Raises:
+        UserError: if a description is broken.
+    """
+    folders = sorted(results.glob("full_scale/*/tables"))
+    return [folder.parent.name for folder in folders if read_experiment(folder, "collect it again").get("published")]
+
+
+def update_documents(document: Path, docs: Path, results: Path, out: Path, *, check: bool) -> None:
+    """Write the results into README.md and into the pages of ``docs``, or with ``check`` only compare.
+
+    Raises:
+        UserError: if records are missing or broken, or (``check``) a document is out of date.
+    """
+    records, theory = training_records.load(results), theory_records.load(results / "theory")
+    settings = Settings.from_report(records.experiment["report"])
+    text = readme.results(records, theory, settings, _link(document, out))
+    experiments = {name: tuned_records.load(_tables(results, name)) for name in published(results)}
+    larger = docs / "full-scale.md"
+    pages = {f"{_link(larger, out)}/full_scale/{name}/page.md": records for name, records in experiments.items()}
+    found = {
+        document: {"results": text},
+        larger: {"full-scale": readme.full_scale(pages)} if pages else {},
+        docs / "artifact.md": artifact.sections(results, out, list(experiments)),
+    }
+    for path, sections in found.items():
+        readme.update(path, sections, check=check)
+
+
+def _link(document: Path, folder: Path) -> str:
+    return Path(os.path.relpath(folder, document.parent)).as_posix()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse, read the records, run one command."""
+    """Parse, then run one command."""
+    options = _parser().parse_args(arguments)
+    if options.command == "readme":
+        return update_documents(options.readme, options.docs, options.results, options.out, check=options.check)
+    if options.command == "page" and not options.name:
+        raise UserError("page: give a name, as in: python -m paper_figures.build page report")
+    everything = ["report", *published(options.results), "pipelines"]
+    for name in [options.name] if options.command == "page" else everything:
+        write_page(name, options.results, options.out)
+    return None
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("figures", "tables", "report", "readme"))
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the CSV files")
+    parser.add_argument("command", nargs="?", choices=("page", "readme"), help="default: everything")
+    parser.add_argument("name", nargs="?", help="of the page")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("paper_figures/out"), help="default: %(default)s")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="margin and level of the tests")
     parser.add_argument("--readme", type=Path, default=Path("README.md"), help="default: %(default)s")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="default: %(default)s")
     parser.add_argument("--check", action="store_true", help="readme: change nothing, fail if out of date")
-    options = parser.parse_args(arguments)
-    records, theory = load(options.results), theory_records.load(options.results / "theory")
-    if options.command == "figures":
-        return write_figures(records, theory, options.out / "figures")
-    settings = Settings.from_params(read_params(options.params))
-    if options.command == "tables":
-        return write_tables(records, theory, settings, options.out / "tables")
-    if options.command == "report":
-        return write_report(records, theory, settings, options.out)
-    return readme.update(options.readme, records, theory, settings, options.out, options.check)
+    return parser
 
 
 if __name__ == "__main__":

@@ -5,11 +5,16 @@ The tables of the theory are the repository's own: they follow from the code, an
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from paper_figures.records import theory
+from paper_figures.records.theory import Theory
+from paper_figures.records.training import Records
 
 STRATEGIES = ("stash", "latest", "ema-0.9", "ema-window", "ema-running", "ema-span", "ema-lsq")
 UNITS = {"mlp": 9, "resnet-small": 5}
@@ -45,6 +50,20 @@ def make(seeds: int = 3, units: dict[str, int] = UNITS, groups: tuple[int, ...] 
 
 
 THEORY = Path(__file__).parents[1] / "results" / "theory"
+EXPERIMENT = {
+    "name": "made up",
+    "report": {"equivalence_margin_points": 2.0, "significance_level": 0.05, "image_guard": True},
+}
+
+
+def records(seeds: int = 3, units: dict[str, int] = UNITS, groups: tuple[int, ...] = (1, 2, 4)) -> Records:
+    """The tables of :func:`make` as records."""
+    return Records(**make(seeds, units, groups), experiment=EXPERIMENT)
+
+
+def theory_tables() -> Theory:
+    """The repository's own tables of the theory."""
+    return theory.load(THEORY)
 
 
 def write(folder: Path, tables: dict[str, pd.DataFrame]) -> Path:
@@ -52,6 +71,7 @@ def write(folder: Path, tables: dict[str, pd.DataFrame]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False)
+    (folder / "experiment.json").write_text(json.dumps(EXPERIMENT))
     shutil.copytree(THEORY, folder / "theory", dirs_exist_ok=True)
     return folder
 

@@ -1,7 +1,7 @@
 """The modelled part of C5, the verdict on C7, and where LayerPipe's numbers fall in our model.
 
-Each function takes a table of :mod:`experiments.study.costs` and returns the verdict's word and a sentence whose
-numbers come from the table. They can fail: the tests hold them against tables with the opposite outcome.
+Each function takes a table of the theory and returns the answer and a sentence whose numbers come from the table. They
+can fail: the tests try them on tables with the opposite outcome.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import pandas as pd
 
 from layerpipe2.planning.reference import BATCH_SIZE, CLASSES, INPUT_SHAPE, REFERENCE
 from layerpipe2.planning.schedules import build_schedule
-from paper_figures.claims import NOT_REPRODUCED, REPRODUCED, STATEMENTS, Claim, inconclusive
-from paper_figures.labels import network_label
+from paper_figures.claims import STATEMENTS
+from paper_figures.text import network_label, percent
+from paper_figures.verdicts import Answer, Verdict, exact
 
-Verdict = tuple[str, str]
 ANCHORS = (1.25, 1.80)
 """LayerPipe's abstract: speed over PipeDream on average, and at most with 7 to 9 processors."""
 
 
-def history_is_a_cost(table: pd.DataFrame) -> Verdict:
+def history_is_a_cost(table: pd.DataFrame) -> tuple[Answer, str]:
     """C5, the model's part: pipelining needs weight versions, and stashing them costs memory.
 
     Reproduced if in the order in which LayerPipe2's schedule executes its actions (not by its delay law) every stage
@@ -26,7 +26,7 @@ def history_is_a_cost(table: pd.DataFrame) -> Verdict:
     network the stash is empty with one stage, is not with more, and is largest with one unit per stage.
     """
     if not len(table):
-        return inconclusive(0), "No partition was costed."
+        return Answer.UNDECIDED, "No partition was costed."
     counts = sorted(set(table["stages"]))
     needless = sum(0 in build_schedule("layerpipe2", k, k, 4 * k).delays()[:-1] for k in counts)
     pipelined = table["stages"] > 1
@@ -45,22 +45,22 @@ def history_is_a_cost(table: pd.DataFrame) -> Verdict:
         f"{coarser} of {len(largest)} networks need most at a coarser grouping. It is a cost everywhere, but beside "
         "the activations that the same delays keep alive it is the smaller one."
     )
-    return (NOT_REPRODUCED if needless + free + coarser else REPRODUCED), sentence
+    return exact(needless + free + coarser, len(table)), sentence
 
 
-def trade_off(table: pd.DataFrame) -> Claim:
+def trade_off(table: pd.DataFrame) -> Verdict:
     """C7 on the modelled costs of every group size of the project's networks."""
-    word, sentence = grouping_trades(table)
+    answer, sentence = grouping_trades(table)
     test = (
         "Exact, on modelled bytes and operations: for every network one unit per stage has the most communication and "
         "the least work in its slowest stage, one stage the least communication and the most work, and a group size "
         "between them is on the Pareto front."
     )
     evidence = (sentence, "Modelled, not measured on hardware.")
-    return Claim("C7", STATEMENTS["C7"], word, test, evidence, "in our cost model")
+    return Verdict(STATEMENTS["C7"], answer, key="C7", test=test, evidence=evidence, caveat="in our cost model")
 
 
-def grouping_trades(table: pd.DataFrame) -> Verdict:
+def grouping_trades(table: pd.DataFrame) -> tuple[Answer, str]:
     """C7: grouping trades communication against computation, in a controlled way.
 
     Reproduced if for every network one unit per stage has the most communication and the least work in its slowest
@@ -68,7 +68,7 @@ def grouping_trades(table: pd.DataFrame) -> Verdict:
     the Pareto front: then neither end is best at both, and the group size chooses between them.
     """
     if not len(table):
-        return inconclusive(0), "No partition was costed."
+        return Answer.UNDECIDED, "No partition was costed."
     failed, said = 0, []
     for name, mine in table.groupby("network", sort=False):
         finest, coarsest = mine.loc[mine["group_size"].idxmin()], mine.loc[mine["stages"].idxmin()]
@@ -89,7 +89,7 @@ def grouping_trades(table: pd.DataFrame) -> Verdict:
         f"{'; '.join(said)}; one stage sends nothing and does all. {failed} of {table['network'].nunique()} networks "
         "contradict the claim. Group sizes off the front are wasteful: equal counts of units are not equal work."
     )
-    return (NOT_REPRODUCED if failed else REPRODUCED), sentence
+    return exact(failed, len(table)), sentence
 
 
 def layerpipe_in_our_model(table: pd.DataFrame) -> tuple[str, ...]:
@@ -127,4 +127,4 @@ def _beside(found: float, published: float) -> str:
 
 
 def _percent(ratio: float, digits: int = 0) -> str:
-    return f"{100 * (ratio - 1):+.{digits}f} %"
+    return percent(ratio - 1, f"+.{digits}f")

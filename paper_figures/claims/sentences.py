@@ -7,35 +7,37 @@ from typing import Any
 
 import numpy as np
 
-from paper_figures.claims import REPRODUCED, word
-from paper_figures.claims.comparisons import control, deepest, own_pooled, pooled, untrained
-from paper_figures.claims.equivalence import Settings, pipeline_aware
-from paper_figures.labels import network_label
-from paper_figures.records import CONFIGURATION, Records
-from paper_figures.style import ordered, style
+from layerpipe2.history import find_strategy
+from paper_figures.claims.families import control, deepest, pooled
+from paper_figures.comparisons import Settings
+from paper_figures.designs import BY_NETWORK, LATEST, SEQUENTIAL, STASH, own, pipeline_aware, untrained
+from paper_figures.records.training import Records
+from paper_figures.style import ordered
+from paper_figures.text import network_label, plural
+from paper_figures.verdicts import OUTCOMES, Answer, outcome_word
 
-_EQUAL = ("equivalent", "better")
+_EQUAL = [outcome for outcome, answer in OUTCOMES.items() if answer == Answer.YES]
 
 
 def verdict(row: Mapping[str, Any], settings: Settings) -> str:
     """A comparison with exact stashing and its verdict; a fixed decay is no candidate for the claim."""
-    outcome = word(row["outcome"], row["n"])
+    outcome = outcome_word(row["outcome"], row["n"])
     if not pipeline_aware([row["strategy"]]):
         outcome = f"{row['outcome']} (its decay knows nothing of the delay: no candidate for the claim)"
-    return f"{style(row['strategy']).label}: {difference(row, 'stash', settings)}: {outcome}."
+    return f"{find_strategy(row['strategy']).label}: {difference(row, 'stash', settings)}: {outcome}."
 
 
 def names(strategies: list[str]) -> str:
     """Strategies for readers, in the order of all figures."""
-    return ", ".join(style(name).label for name in ordered(strategies)) or "none"
+    return ", ".join(find_strategy(name).label for name in ordered(strategies)) or "none"
 
 
 def difference(row: Mapping[str, Any], reference: str, settings: Settings) -> str:
     """``-0.21 points against stash, 90 % interval -0.54 to +0.11, n=9 blocks of 27 pairs``."""
-    lost = f"; diverged alone in {_pairs(row['lost'])}" if row["lost"] else ""
+    lost = f"; diverged alone in {plural(row['lost'], 'pair')}" if row["lost"] else ""
     if row["n"] == 0:
         return f"no pair of completed runs{lost}"
-    blocks = f"n={row['n']} blocks of {_pairs(row['pairs'])}"
+    blocks = f"n={row['n']} blocks of {plural(row['pairs'], 'pair')}"
     return f"{row['mean']:+.2f} points against {reference}{interval(row, settings)}, {blocks}{lost}"
 
 
@@ -46,26 +48,27 @@ def interval(row: Mapping[str, Any], settings: Settings) -> str:
     return f", {100 * (1 - 2 * settings.level):g} % interval {row['low']:+.2f} to {row['high']:+.2f}"
 
 
-def caveat(found: str, records: Records, settings: Settings) -> str:
+def caveat(answer: Answer, records: Records, settings: Settings) -> str:
     """Equality is weak evidence where doing without any history, or with a blind one, is equal too."""
-    if found != REPRODUCED:
+    if answer != Answer.YES:
         return ""
     total, without = pooled(records, settings), control(records, settings)
     equal = ["the latest weights, without any history"] if set(without["outcome"]) & set(_EQUAL) else []
     blind = total[~total["strategy"].isin(pipeline_aware(list(total["strategy"]))) & total["outcome"].isin(_EQUAL)]
-    equal += [style(name).label for name in blind["strategy"]]
+    equal += [find_strategy(name).label for name in blind["strategy"]]
     return f"also within {settings.margin:g} points: {', '.join(equal)}" if equal else ""
 
 
 def baseline(records: Records) -> str:
     """How far stash is from sequential training: what the delay itself costs, whatever the backward pass uses."""
-    mean = 100 * records.runs.groupby([*CONFIGURATION, "num_stages", "strategy"])["test_accuracy"].mean()
+    mean = 100 * records.runs.groupby(BY_NETWORK.cell)["test_accuracy"].mean()
     table = mean.rename("percent").reset_index()
-    base = table[table["strategy"] == "sequential"].set_index("network")["percent"]
-    stash = table[(table["strategy"] == "stash") & table["network"].isin(base.index)]
+    base = table[table["strategy"] == SEQUENTIAL].set_index("network")["percent"]
+    stash = table[(table["strategy"] == STASH) & table["network"].isin(base.index)]
     gaps = stash["percent"].to_numpy() - base.reindex(stash["network"]).to_numpy()
     gaps = gaps[~np.isnan(gaps)]
-    left_out = [f"{network_label(network)} at {stages} stages" for network, _, stages in untrained(records)]
+    without = untrained(records.runs, BY_NETWORK)
+    left_out = [f"{network_label(network)} at {stages} stages" for network, _, stages in without]
     cost = f"{gaps.min():+.2f} to {gaps.max():+.2f} points by partition" if len(gaps) else "not recorded"
     named = ", ".join(left_out) or "none"
     return f"Stash against sequential training: {cost}. Left out, as stash does not train: {named}."
@@ -88,22 +91,26 @@ def at_the_deepest(records: Records, settings: Settings) -> str:
     """Where a history matters most: each network at its largest number of stages, without a test."""
     rows = deepest(records, settings).to_dict("records")
     told = [
-        f"{style(r['strategy']).label} {r['mean']:+.2f}{interval(r, settings)} (n={r['n']})" for r in rows if r["n"]
+        f"{find_strategy(r['strategy']).label} {r['mean']:+.2f}{interval(r, settings)} (n={r['n']})"
+        for r in rows
+        if r["n"]
     ]
     return f"At each network's deepest pipeline, points against stash: {'; '.join(told) or 'no pairs'}."
 
 
 def against_latest(records: Records, settings: Settings) -> str:
     """Superiority of every reconstruction, and whether knowing the delay matters."""
-    rows = pooled(records, settings, "latest").to_dict("records")
+    rows = pooled(records, settings, LATEST).to_dict("records")
     parts, shown = [], []
     for row in rows:
         superior = row["p_superior"] < settings.level
         shown += [row["strategy"]] if superior else []
         mean = f"{row['mean']:+.2f} points{interval(row, settings)}, n={row['n']}" if row["n"] else "no completed pair"
-        won = f", latest diverged alone in {_pairs(row['won'])}" if row["won"] else ""
+        won = f", latest diverged alone in {plural(row['won'], 'pair')}" if row["won"] else ""
         about = f"({mean}, adjusted p {row['p_superior']:.3f}{won})"
-        parts.append(f"{style(row['strategy']).label} {'superior' if superior else 'superiority not shown'} {about}")
+        parts.append(
+            f"{find_strategy(row['strategy']).label} {'superior' if superior else 'superiority not shown'} {about}"
+        )
     text = f"Against the latest weights: {'; '.join(parts) or 'not compared'}."
     if set(shown) - set(pipeline_aware(shown)):
         text += " A decay that knows nothing of the delay is among the superior ones: these runs are no evidence that "
@@ -114,12 +121,8 @@ def against_latest(records: Records, settings: Settings) -> str:
 def own_sentences(records: Records, settings: Settings) -> tuple[str, ...]:
     """This project's own reconstructions, pooled, against stash and against the latest weights; no verdict."""
     lines = []
-    for reference in ("stash", "latest"):
-        for row in own_pooled(records, settings, reference).to_dict("records"):
-            told = difference(row, style(reference).label, settings)
-            lines.append(f"{style(row['strategy']).label}: {told}: {row['outcome']}.")
+    for reference in (STASH, LATEST):
+        for row in pooled(records, settings, reference, own).to_dict("records"):
+            told = difference(row, find_strategy(reference).label, settings)
+            lines.append(f"{find_strategy(row['strategy']).label}: {told}: {row['outcome']}.")
     return tuple(lines)
-
-
-def _pairs(count: object) -> str:
-    return f"{count} pair" if count == 1 else f"{count} pairs"

@@ -7,12 +7,14 @@ import math
 import pandas as pd
 
 from layerpipe2.delays import DELAY_LAWS
-from paper_figures.claims import STATEMENTS, Claim
+from paper_figures.claims import STATEMENTS
 from paper_figures.claims.costs import history_is_a_cost
-from paper_figures.claims.theory import against_derivation, both, derived, verdict
-from paper_figures.labels import convention_label, network_label
-from paper_figures.records import CONFIGURATION, Records
-from paper_figures.theory_records import Theory
+from paper_figures.claims.theory import against_derivation, derived
+from paper_figures.designs import STASH
+from paper_figures.records.theory import Theory
+from paper_figures.records.training import CONFIGURATION, Records
+from paper_figures.text import law_label, network_label
+from paper_figures.verdicts import Verdict, both, exact
 
 _DERIVED = " And the law itself is derived for networks of these kinds at every group size, without putting it in."
 
@@ -27,7 +29,7 @@ def _with_law(records: Records) -> pd.DataFrame:
     return rows.assign(law=laws)
 
 
-def structure_alone(records: Records, theory: Theory) -> Claim:
+def structure_alone(records: Records, theory: Theory) -> Verdict:
     """C1: recorded delays equal the law of the stage count, fall towards the output, and depend on nothing else."""
     rows = _with_law(records)
     off = int((rows["delay"] != rows["law"]).sum())
@@ -40,7 +42,7 @@ def structure_alone(records: Records, theory: Theory) -> Claim:
     proven, sentence = derived(theory, records.convention, ("delay law", "engine"))
     evidence = (
         f"{off} of {len(rows)} stages in {len(partitions)} partitions of {partitions['network'].nunique()} networks "
-        f"deviate from the law '{convention_label(records.convention)}'; {rising} of {len(steps)} steps towards the "
+        f"deviate from the law '{law_label(records.convention)}'; {rising} of {len(steps)} steps towards the "
         f"output do not fall; {varying} of {runs['num_stages'].nunique()} stage counts show more than one largest "
         f"delay over {len(runs)} runs (strategies, seeds, networks).",
         f"The training engine sets the delays from this law, so the records alone could not contradict it. {sentence} "
@@ -48,11 +50,11 @@ def structure_alone(records: Records, theory: Theory) -> Claim:
     )
     test = "Exact: each recorded delay equals the law of the stage count, falls towards the output, and the largest "
     test += "delay is the same in all runs with as many stages." + _DERIVED
-    recorded = verdict(off + rising + varying + known - same, len(rows))
-    return Claim("C1", STATEMENTS["C1"], both(recorded, proven), test, evidence)
+    recorded = exact(off + rising + varying + known - same, len(rows))
+    return Verdict(STATEMENTS["C1"], both(recorded, proven), key="C1", test=test, evidence=evidence)
 
 
-def downstream_stages(records: Records, theory: Theory) -> Claim:
+def downstream_stages(records: Records, theory: Theory) -> Verdict:
     """C2: with one unit per stage, one delay per number of downstream stages, over all networks."""
     rows = _with_law(records)
     rows = rows[rows["group_size"] == 1]
@@ -68,10 +70,10 @@ def downstream_stages(records: Records, theory: Theory) -> Claim:
     )
     test = "Exact, on the partitions with one unit per stage: layers with as many downstream stages have one delay "
     test += "in all networks, and it is the law's." + _DERIVED
-    return Claim("C2", STATEMENTS["C2"], both(verdict(off, len(rows)), proven), test, evidence)
+    return Verdict(STATEMENTS["C2"], both(exact(off, len(rows)), proven), key="C2", test=test, evidence=evidence)
 
 
-def shared_delay(records: Records, theory: Theory) -> Claim:
+def shared_delay(records: Records, theory: Theory) -> Verdict:
     """C3: with several units per stage, ceil(L / g) groups, each with one recorded delay that is the law's."""
     rows, units = _with_law(records), records.units()
     rows = rows[(rows["group_size"] > 1) & rows["network"].isin(units)]
@@ -86,15 +88,15 @@ def shared_delay(records: Records, theory: Theory) -> Claim:
     evidence = ("; ".join(lines) + f"; {off} violations." if lines else "No grouped partition is recorded.", sentence)
     test = "Exact, on the partitions with several units per stage: L layers make ceil(L/g) groups, and each group has "
     test += "one delay, the law's for its place." + _DERIVED
-    return Claim("C3", STATEMENTS["C3"], both(verdict(off, n), proven), test, evidence)
+    return Verdict(STATEMENTS["C3"], both(exact(off, n), proven), key="C3", test=test, evidence=evidence)
 
 
-def memory_cost(records: Records, theory: Theory) -> Claim:
+def memory_cost(records: Records, theory: Theory) -> Verdict:
     """C5: modelled copies of exact stashing equal the delay-weighted parameters and grow with the number of stages."""
     stages = records.stages.assign(held=records.stages["delay"] * records.stages["parameters"])
     sums = stages.groupby(CONFIGURATION)[["held", "parameters"]].sum()
     expected = (sums["held"] / sums["parameters"]).rename("expected").reset_index()
-    stash = records.runs[(records.runs["strategy"] == "stash") & (records.runs["num_stages"] > 1)]
+    stash = records.runs[(records.runs["strategy"] == STASH) & (records.runs["num_stages"] > 1)]
     stash = stash.drop_duplicates(CONFIGURATION).merge(expected, on=CONFIGURATION)
     wrong = int(((stash["history_copies"] - stash["expected"]).abs() > 1e-6 * (1 + stash["expected"])).sum())
     n, flat, lines = 0, 0, []
@@ -115,4 +117,6 @@ def memory_cost(records: Records, theory: Theory) -> Claim:
     test = "Exact: stash copies equal sum(delay x parameters) / sum(parameters), and grow with every step to more "
     test += "stages of the same network; the derivation finds as many old weights as the delay; and in the cost model "
     test += "stashing is free with one stage only and largest with one unit per stage."
-    return Claim("C5", STATEMENTS["C5"], both(verdict(flat + wrong, n), needed, modelled), test, evidence)
+    return Verdict(
+        STATEMENTS["C5"], both(exact(flat + wrong, n), needed, modelled), key="C5", test=test, evidence=evidence
+    )

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from paper_figures.claims import NOT_REPRODUCED, REPRODUCED, STATEMENTS, Claim, inconclusive
-from paper_figures.labels import convention_label, network_label
-from paper_figures.theory_records import Theory
+from paper_figures.claims import STATEMENTS
+from paper_figures.records.theory import Theory
+from paper_figures.text import law_label, network_label
+from paper_figures.verdicts import Answer, Verdict, exact
 
 FORMAL = ("function", "places", "pipelined", "least delay", "uniqueness", "minimality", "period")
 """Proofs (keys of ``layerpipe2.theory.prove``) that make a derivation formal, beyond the delays that come out."""
 
 
-def formal_derivation(theory: Theory) -> Claim:
+def formal_derivation(theory: Theory) -> Verdict:
     """C4: delay insertion and retiming alone lead to the pipeline, legally, and no delay could be smaller."""
     broken, lines, n = 0, [], 0
     for convention, mine in theory.proofs.groupby("convention", sort=False):
@@ -22,7 +23,7 @@ def formal_derivation(theory: Theory) -> Claim:
         counts = used.groupby("claim", sort=False)["holds"].agg(["sum", "size"])
         held = ", ".join(f"{claim} {row['sum']} of {row['size']}" for claim, row in counts.iterrows())
         broken, n = broken + int((~used["holds"]).sum()), n + len(used)
-        lines.append(f"{convention_label(str(convention))}, {_scope(mine)}: {held}.")
+        lines.append(f"{law_label(str(convention))}, {_scope(mine)}: {held}.")
     test = (
         "Exact, by program: sequential training as a signal-flow graph; registers inserted in feed-forward cutsets and "
         "on gradient -> update edges only (each insertion checked against the graph's loops); then retiming along "
@@ -37,25 +38,11 @@ def formal_derivation(theory: Theory) -> Claim:
         "out of the same moves with a clock in which a stage does a forward or a backward task per tick, not both.",
         "The four steps are known to us from summaries of the paper; which cutsets its step 3 means is our reading.",
     )
-    return Claim("C4", STATEMENTS["C4"], verdict(broken, n), test, evidence)
+    return Verdict(STATEMENTS["C4"], exact(broken, n), key="C4", test=test, evidence=evidence)
 
 
-def verdict(violations: int, n: int) -> str:
-    """The verdict of an exact test with n cases."""
-    if n == 0:
-        return inconclusive(n)
-    return NOT_REPRODUCED if violations else REPRODUCED
-
-
-def both(*verdicts: str) -> str:
-    """A claim of several parts: not reproduced if one part is not, inconclusive if one part is."""
-    if NOT_REPRODUCED in verdicts:
-        return NOT_REPRODUCED
-    return next((word for word in verdicts if word != REPRODUCED), REPRODUCED)
-
-
-def derived(theory: Theory, convention: str, claims: Sequence[str], grouped: bool | None = None) -> tuple[str, str]:
-    """Verdict and sentence on some proofs of the derivations with a convention.
+def derived(theory: Theory, convention: str, claims: Sequence[str], grouped: bool | None = None) -> tuple[Answer, str]:
+    """Answer and sentence on some proofs of the derivations with a convention.
 
     Args:
         theory: the tables.
@@ -67,11 +54,11 @@ def derived(theory: Theory, convention: str, claims: Sequence[str], grouped: boo
     if grouped is not None:
         mine = mine[(mine["group_size"] > 1) == grouped]
     if mine.empty:
-        return inconclusive(0), f"No derivation with the delays of '{convention_label(convention)}' was made."
+        return Answer.UNDECIDED, f"No derivation with the delays of '{law_label(convention)}' was made."
     failed = int((~mine["holds"]).sum())
     laws = mine.groupby("stages")["delays"].nunique()
     mixed = int((laws > 1).sum())
-    return verdict(failed + mixed, len(mine)), (
+    return exact(failed + mixed, len(mine)), (
         f"Derived without the law, from the loops of the training graph: {_scope(mine)}; {failed} of {len(mine)} "
         f"proofs ({', '.join(claims)}) fail; {mixed} of {len(laws)} stage counts have other delays in another network."
     )

@@ -18,8 +18,8 @@ from paper_figures.figures import (
     structure,
     training,
 )
-from paper_figures.records import Records
-from paper_figures.theory_records import Theory
+from paper_figures.records.theory import Theory
+from paper_figures.records.training import Records
 
 
 def catalogue(records: Records, theory: Theory) -> dict[str, Callable[[], Figure]]:

@@ -10,7 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from layerpipe2.planning.reference import BATCH_SIZE, LINKS, RATE
-from paper_figures import labels, style
+from paper_figures import style
+from paper_figures.text import network_label
 
 _FRONT: dict[str, Any] = {"color": "#0072b2", "marker": "o", "linestyle": (0, ()), "markersize": 4}
 _DOMINATED: dict[str, Any] = {"color": "#888888", "marker": "o", "linestyle": "", "markerfacecolor": "white"}
@@ -26,9 +27,6 @@ def tradeoff(table: pd.DataFrame) -> Figure:
     """Above: computation of the slowest stage against communication, one point per group size, with the Pareto front.
 
     Below: speed over one processor against the group size, for several links.
-
-    Args:
-        table: of :func:`experiments.study.costs.partitions`.
     """
     names = list(dict.fromkeys(table["network"]))
     with style.context():
@@ -37,7 +35,7 @@ def tradeoff(table: pd.DataFrame) -> Figure:
             mine = table[table["network"] == name]
             _draw_front(axes[0, column], mine)
             _draw_speed(axes[1, column], mine)
-            axes[0, column].set_title(labels.network_label(name))
+            axes[0, column].set_title(network_label(name))
         axes[0, 0].set_ylabel("work of slowest stage\n(% of network)")
         axes[1, 0].set_ylabel("speed over one processor")
         style.legend(figure, _tradeoff_handles(), columns=5)
@@ -79,15 +77,15 @@ def _draw_speed(axis: Any, mine: pd.DataFrame) -> None:
 
 
 def _tradeoff_handles() -> list[Line2D]:
-    links = [Line2D([], [], label=f"links of {link}", **looks) for looks, link in zip(_LINKS, LINKS, strict=True)]
-    return [Line2D([], [], label="Pareto front", **_FRONT), Line2D([], [], label="dominated", **_DOMINATED), *links]
+    links = [style.handle(f"links of {link}", **looks) for looks, link in zip(_LINKS, LINKS, strict=True)]
+    return [style.handle("Pareto front", **_FRONT), style.handle("dominated", **_DOMINATED), *links]
 
 
 _PARTS: dict[str, dict[str, Any]] = {
     "activations": {"label": "stored activations", "color": "#999999", "marker": "d", "linestyle": (0, ())},
     "parameters": {"label": "parameters", "color": "#000000", "marker": "", "linestyle": (0, (1, 1))},
-    "history_stash": style.style("stash").line(label="history: exact stash"),
-    "history_ema": style.style("ema-window").line(label="history: moving average"),
+    "history_stash": style.line("stash", label="history: exact stash"),
+    "history_ema": style.line("ema-window", label="history: moving average"),
 }
 
 
@@ -95,9 +93,6 @@ def memory(table: pd.DataFrame) -> Figure:
     """Parameters, stored activations and weight history (exact and averaged) against the group size, on a log axis.
 
     One stage has no history, so that its lines end before.
-
-    Args:
-        table: of :func:`experiments.study.costs.partitions`.
     """
     names = list(dict.fromkeys(table["network"]))
     with style.context():
@@ -105,10 +100,10 @@ def memory(table: pd.DataFrame) -> Figure:
         for axis, name in zip(axes[0], names, strict=True):
             mine = table[table["network"] == name]
             for part, looks in _PARTS.items():
-                held = mine[mine[part] > 0]
-                axis.plot(held["group_size"], held[part] / 1e6, clip_on=False, **looks)
+                there = mine[mine[part] > 0]
+                axis.plot(there["group_size"], there[part] / 1e6, clip_on=False, **looks)
             axis.set_yscale("log")
-            axis.set_title(labels.network_label(name))
+            axis.set_title(network_label(name))
             axis.set_xlabel("units per stage")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[0, 0].set_ylabel("MB in all stages")

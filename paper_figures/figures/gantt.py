@@ -10,10 +10,10 @@ from matplotlib.patches import Patch, Rectangle
 
 from layerpipe2.delays import Delays
 from layerpipe2.planning import Costs, FlopDevice, StageWork, Work, uniform_costs
-from layerpipe2.planning.schedules import Timeline, build_schedule, repeat, simulate
+from layerpipe2.planning.schedules import SCHEDULES, Timeline, build_schedule, repeat, simulate
 from layerpipe2.planning.schedules.compare import grouped
 from layerpipe2.planning.schedules.layerpipe import layerpipe
-from paper_figures import labels, style
+from paper_figures import style
 
 _KINDS = {
     "F": ("forward", "#9ad0f0"),
@@ -32,7 +32,7 @@ def equal(processors: int = 4, until: int = 30) -> Figure:
         schedule = build_schedule(name, stages, processors, 16 if name in ("pipedream", "layerpipe2") else 8)
         schedule = schedule if schedule.batches_per_update == 1 else repeat(schedule, 2)
         costs = uniform_costs(stages, time, time, time)
-        lines[labels.schedule_label(name)] = simulate(schedule, costs, FlopDevice(1.0))
+        lines[SCHEDULES[name].label] = simulate(schedule, costs, FlopDevice(1.0))
     note = f"{processors} equal stages (interleaved: {2 * processors} half as long), all tasks 1, 8 micro-batches per "
     return _charts(lines, (0, until), note + "update for the first four; grey: waiting.")
 
@@ -47,12 +47,10 @@ def unequal(processors: int = 4, window: tuple[int, int] = (190, 246)) -> Figure
     units, device = Costs(works, Delays.none(len(works))), FlopDevice(1.0)
     stages = grouped(units, processors, device)
     lines = {
-        labels.schedule_label(name): simulate(build_schedule(name, processors, processors, 24), stages, device)
+        SCHEDULES[name].label: simulate(build_schedule(name, processors, processors, 24), stages, device)
         for name in ("pipedream", "layerpipe2")
     }
-    lines[labels.schedule_label("layerpipe")] = simulate(
-        layerpipe(len(works), processors, 24, units, device), units, device
-    )
+    lines[SCHEDULES["layerpipe"].label] = simulate(layerpipe(len(works), processors, 24, units, device), units, device)
     lines = {f"{name}: a batch every {line.period:.3g}": line for name, line in lines.items()}
     times = " ".join(map(str, UNEQUAL))
     note = (

@@ -9,8 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
-from paper_figures import labels, style, tables
-from paper_figures.records import Records
+from layerpipe2.history import find_strategy
+from paper_figures import style
+from paper_figures.designs import LATEST
+from paper_figures.records.training import Records
+from paper_figures.tables import training as tables
+from paper_figures.text import plural, setting
 
 _EXACT = 1e-4
 """A rule whose error at a delay never exceeds this is exact there, to rounding: named in the note, not drawn."""
@@ -19,7 +23,7 @@ _EXACT = 1e-4
 def reconstruction(records: Records) -> Figure:
     """Relative error of the reconstructed weights against the delay; 1 is no better than the latest weights."""
     table = tables.reconstruction(records)
-    table = table[(table["strategy"] != "latest") & table["mean"].notna()]
+    table = table[(table["strategy"] != LATEST) & table["mean"].notna()]
     exact, drawn = table[table["max"] < _EXACT], table[table["max"] >= _EXACT]
     networks = [name for name in records.networks if name in set(table["network"])] or records.networks[:1]
     with style.context():
@@ -33,12 +37,12 @@ def reconstruction(records: Records) -> Figure:
 
 
 def _draw(axis: Any, table: pd.DataFrame) -> None:
-    latest = style.style("latest")
-    axis.axhline(1.0, color=latest.color, linestyle=latest.dash, linewidth=1.2, zorder=1)
+    latest = find_strategy(LATEST)
+    axis.axhline(1.0, color=latest.colour, linestyle=latest.dash, linewidth=1.2, zorder=1)
     for strategy in style.ordered(table["strategy"]):
-        rows, looks = table[table["strategy"] == strategy].sort_values("delay"), style.style(strategy)
-        axis.fill_between(rows["delay"], rows["min"], rows["max"], color=looks.color, alpha=0.12, linewidth=0)
-        axis.plot(rows["delay"], rows["mean"], **(looks.line() if looks.filled else _raw_line(looks.color)))
+        rows, looks = table[table["strategy"] == strategy].sort_values("delay"), find_strategy(strategy)
+        axis.fill_between(rows["delay"], rows["min"], rows["max"], color=looks.colour, alpha=0.12, linewidth=0)
+        axis.plot(rows["delay"], rows["mean"], **(style.line(strategy) if looks.filled else _raw_line(looks.colour)))
     delays = sorted(set(table["delay"]))
     axis.xaxis.set_major_locator(FixedLocator(delays) if len(delays) < 9 else MaxNLocator(7, steps=[1, 2, 4, 10]))
     axis.set_yscale("log")
@@ -48,12 +52,12 @@ def _draw(axis: Any, table: pd.DataFrame) -> None:
 
 
 def _handles(table: pd.DataFrame) -> list[Line2D]:
-    latest = style.style("latest")
-    reference = Line2D([], [], color=latest.color, linestyle=latest.dash, label="latest weights (error 1)")
-    looks = [style.style(name) for name in style.ordered(table["strategy"])]
-    handles = [reference, *(Line2D([], [], label=s.label, **s.line()) for s in looks if s.filled)]
+    latest = find_strategy(LATEST)
+    reference = style.handle("latest weights (error 1)", color=latest.colour, linestyle=latest.dash)
+    looks = [find_strategy(name) for name in style.ordered(table["strategy"])]
+    handles = [reference, *(style.handle(s.label, **style.line(s.name)) for s in looks if s.filled)]
     if any(not s.filled for s in looks):
-        handles.append(Line2D([], [], label="raw-gradient form (same colors)", **_raw_line("#444444")))
+        handles.append(style.handle("raw-gradient form (same colors)", **_raw_line("#444444")))
     return handles
 
 
@@ -67,8 +71,8 @@ def _note(records: Records, table: pd.DataFrame, exact: pd.DataFrame) -> str:
     seeds = records.reconstruction["seed"].nunique()
     text = (
         f"|Ŵ − W(t−d)| / |W(t) − W(t−d)| along stash runs, mean over n = {counts} (stage, partition, seed) per "
-        f"point, {seeds} seed{'s' if seeds > 1 else ''};\nbands: range. "
-        f"{labels.setting(records.dataset, records.convention)}"
+        f"point, {plural(seeds, 'seed')};\nbands: range. "
+        f"{setting(records.dataset, records.convention)}"
     )
     if len(exact):
         names = [_where_exact(name, table, exact) for name in style.ordered(exact["strategy"])]
@@ -80,4 +84,4 @@ def _where_exact(strategy: str, table: pd.DataFrame, exact: pd.DataFrame) -> str
     delays = sorted(set(exact.loc[exact["strategy"] == strategy, "delay"]))
     everywhere = delays == sorted(set(table.loc[table["strategy"] == strategy, "delay"]))
     where = "" if everywhere else f" (delay {', '.join(map(str, delays))})"
-    return style.style(strategy).label + where
+    return find_strategy(strategy).label + where

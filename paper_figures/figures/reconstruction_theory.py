@@ -10,10 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from layerpipe2.history import find_strategy
 from layerpipe2.history.moments import Updates
 from layerpipe2.theory import reconstruction
-from paper_figures import labels, style
-from paper_figures.records import CONFIGURATION, Records
+from paper_figures import style
+from paper_figures.records.training import CONFIGURATION, Records
+from paper_figures.text import network_label, setting
 
 SHOWN = ("ema-0.9", "ema-window", "ema-running", "ema-span", "ema-lsq", "pair")
 """The strategies that are drawn, where they were measured; the correlation is fitted to all that were."""
@@ -35,14 +37,15 @@ def draw(measured: pd.DataFrame, dataset: str, convention: str) -> Figure:
     fits a correlation and a white part to all averages measured.
     """
     kept = measured[(measured["delay"] > 0) & measured["relative_error"].notna()]
-    kept = kept[~kept["strategy"].str.endswith("-raw")].assign(momentum=kept["momentum"].fillna(0.0))
+    raw = [name for name in kept["strategy"].unique() if find_strategy(name).raw]
+    kept = kept[~kept["strategy"].isin(raw)].assign(momentum=kept["momentum"].fillna(0.0))
     groups = list(kept.groupby(["network", "momentum"], sort=True))
     with style.context():
         figure, axes = style.canvas(4.4, max(1, len(groups)), 2, sharex="col", sharey=True)
         for column, ((network, momentum), rows) in zip(axes.T, groups, strict=False):
             fit = reconstruction.fitted(rows.to_dict("records"))
             share = fit.white / (1 + fit.white)
-            column[0].set_title(f"{labels.network_label(str(network))}, m = {momentum:g}")
+            column[0].set_title(f"{network_label(str(network))}, m = {momentum:g}")
             column[1].set_title(f"fit: m = {fit.correlation:.2f}, {100 * share:.0f} % white")
             _panel(column[0], rows, Updates(float(momentum)))
             _panel(column[1], rows, fit)
@@ -72,14 +75,16 @@ def misfit(records: Records) -> dict[str, tuple[float, float]]:
 def _panel(axis: Any, rows: pd.DataFrame, updates: Updates) -> None:
     delays = np.arange(1, int(rows["delay"].max()) + 1)
     for strategy in _shown(rows):
-        looks = style.style(strategy)
+        looks = find_strategy(strategy)
         theory = np.array([reconstruction.error(strategy, int(d), updates) for d in delays])
         drawn = theory > _EXACT
-        axis.plot(delays[drawn], theory[drawn], color=looks.color, linestyle=looks.dash)
+        axis.plot(delays[drawn], theory[drawn], color=looks.colour, linestyle=looks.dash)
         errors = rows[rows["strategy"] == strategy].groupby("delay")["relative_error"].agg(["mean", "min", "max"])
         errors = errors[errors["mean"] > _EXACT]
         spread = [errors["mean"] - errors["min"], errors["max"] - errors["mean"]]
-        axis.errorbar(errors.index, errors["mean"], yerr=spread, elinewidth=0.6, **looks.line(linestyle="none"))
+        axis.errorbar(
+            errors.index, errors["mean"], yerr=spread, elinewidth=0.6, **style.line(strategy, linestyle="none")
+        )
     axis.set_yscale("log")
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -92,8 +97,7 @@ def _shown(rows: pd.DataFrame) -> list[str]:
 
 
 def _handles(rows: pd.DataFrame) -> list[Line2D]:
-    looks = [style.style(name) for name in _shown(rows)]
-    return [Line2D([], [], label=look.label, **look.line()) for look in looks]
+    return [style.handle(find_strategy(name).label, **style.line(name)) for name in _shown(rows)]
 
 
 def _note(rows: pd.DataFrame, dataset: str, convention: str) -> str:
@@ -103,6 +107,5 @@ def _note(rows: pd.DataFrame, dataset: str, convention: str) -> str:
     return (
         "Lines: theory, AR(1) updates of correlation m: above, the optimizer's momentum; below, fitted with a white "
         f"part.\nMarkers: measured along stash runs, mean of n = {spread} (stage, partition, seed); bars: range.\n"
-        "1 is no better than the latest weights; the pair is exact at delays 1 and 2. "
-        + labels.setting(dataset, convention)
+        "1 is no better than the latest weights; the pair is exact at delays 1 and 2. " + setting(dataset, convention)
     )

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from layerpipe2.planning.reference import REFERENCE
-from paper_figures import labels, style
+from layerpipe2.planning.schedules import SCHEDULES
+from paper_figures import style
 from paper_figures.claims.costs import ANCHORS
 
 _LOOKS: dict[str, dict[str, Any]] = {
@@ -26,11 +27,7 @@ _LOOKS: dict[str, dict[str, Any]] = {
 
 
 def speeds(table: pd.DataFrame) -> Figure:
-    """Speed over PipeDream against the number of processors, a panel per network; LayerPipe's abstract as grey lines.
-
-    Args:
-        table: of :func:`experiments.study.costs.schedules`.
-    """
+    """Speed over PipeDream against the number of processors, a panel per network; grey lines: LayerPipe's abstract."""
     names = list(dict.fromkeys(table["network"]))
     with style.context():
         figure, axes = style.canvas(4.2, 3, 2, sharey=True, sharex=True)
@@ -44,7 +41,7 @@ def speeds(table: pd.DataFrame) -> Figure:
             axis.tick_params(labelbottom=True)
         for spare in axes.flat[len(names) :]:
             spare.axis("off")
-            handles = [Line2D([], [], label=labels.schedule_label(s), **looks) for s, looks in _LOOKS.items()]
+            handles = [style.handle(SCHEDULES[s].label, **looks) for s, looks in _LOOKS.items()]
             spare.legend(handles=[*handles, _anchor_handle()], loc="center left", borderaxespad=0)
         for axis in axes.flat[max(0, len(names) - 3) : len(names)]:
             axis.set_xlabel("processors")
@@ -65,15 +62,11 @@ def _anchors(axis: Any) -> None:
 def _anchor_handle() -> Line2D:
     mean, most = (f"+{100 * (anchor - 1):.0f} %" for anchor in ANCHORS)
     text = f"LayerPipe's abstract:\n{mean} on average; {most} at\nmost, with 7 to 9 processors"
-    return Line2D([], [], color="#777777", linewidth=0.8, label=text)
+    return style.handle(text, color="#777777", linewidth=0.8)
 
 
 def devices(table: pd.DataFrame) -> Figure:
-    """LayerPipe's speed over PipeDream on every device: a mark per network and number of processors, and the mean.
-
-    Args:
-        table: of :func:`experiments.study.costs.layerpipe_over_devices`.
-    """
+    """LayerPipe's speed over PipeDream on every device: a mark per network and number of processors, and the mean."""
     labels = list(dict.fromkeys(table["device"]))[::-1]
     networks = list(dict.fromkeys(table["network"]))
     with style.context():
@@ -87,8 +80,8 @@ def devices(table: pd.DataFrame) -> Figure:
             axis.set_title(f"{low} to {high} processors")
             axis.set_xlabel("speed of LayerPipe over PipeDream")
         axes[0, 0].set_yticks(range(len(labels)), labels)
-        handles = [Line2D([], [], linestyle="", label=REFERENCE[n].label, **_mark(i)) for i, n in enumerate(networks)]
-        mean = Line2D([], [], linestyle="", marker="|", color="black", markersize=11, markeredgewidth=2, label="mean")
+        handles = [style.handle(REFERENCE[n].label, linestyle="", **_mark(i)) for i, n in enumerate(networks)]
+        mean = style.handle("mean", linestyle="", marker="|", color="black", markersize=11, markeredgewidth=2)
         style.legend(figure, [*handles, mean], columns=6)
         style.note(
             figure,

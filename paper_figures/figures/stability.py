@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 from layerpipe2.delays import DELAY_LAWS
 from layerpipe2.theory.coupled_stability import largest_stable_coupled_step, linear_chain_hessian
 from layerpipe2.theory.stability import closed_form, growth
-from paper_figures import labels, style
+from paper_figures import style
+from paper_figures.text import law_label
 
 _MOMENTA = {"0": ("#0072b2", "o"), "0.5": ("#009e73", "^"), "0.9": ("#d55e00", "s")}
 _DELAYS = {"0": ("#000000", "o"), "1": ("#0072b2", "^"), "4": ("#009e73", "s"), "14": ("#d55e00", "D")}
@@ -75,7 +76,7 @@ def _chains(axis: Any, measured: pd.DataFrame) -> None:
         _points(axis, measured, "chain", name, color, marker)
     axis.set(yscale="log", xlabel="stages K, one layer each", ylabel="largest stable step η tr H",
              title="Deep linear network", xticks=lengths, ylim=(0.06, 9))  # fmt: skip
-    named = {labels.convention_label(name): looks for name, looks in _CHAINS.items()}
+    named = {law_label(name): looks for name, looks in _CHAINS.items()}
     dashed = Line2D([], [], color="#444444", linestyle=(0, (3, 2)), linewidth=0.8, label="all at delay of stage 0")
     _legend(axis, named, [dashed])
 

@@ -13,8 +13,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from layerpipe2.delays import DELAY_LAWS
-from paper_figures import labels, style, tables
-from paper_figures.records import Records
+from layerpipe2.history import find_strategy
+from paper_figures import style
+from paper_figures.records.training import Records
+from paper_figures.tables import training as tables
+from paper_figures.text import law_label, plural, setting
 
 
 def delays(records: Records) -> Figure:
@@ -31,8 +34,8 @@ def delays(records: Records) -> Figure:
                 _draw_delays(axis, law, group, length, looks[group] | _THIN)
             axis.set_xlabel("unit (0 = input side)")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        style.legend(figure, [Line2D([], [], label=_size_label(g), **looks[g]) for g in looks])
-        recorded, thin = labels.convention_label(records.convention), labels.convention_label(other)
+        style.legend(figure, [style.handle(_size_label(g), **looks[g]) for g in looks])
+        recorded, thin = law_label(records.convention), law_label(other)
         style.note(figure, f"Solid lines with markers: {recorded}, as recorded. Thin dashes: {thin}, for comparison.")
         return figure
 
@@ -57,7 +60,7 @@ def _group_styles(records: Records) -> dict[int, dict[str, Any]]:
 
 
 def _size_label(group: int) -> str:
-    return f"{group} unit{'s' if group > 1 else ''} per stage"
+    return f"{plural(group, 'unit')} per stage"
 
 
 def memory(records: Records) -> Figure:
@@ -69,7 +72,7 @@ def memory(records: Records) -> Figure:
         for network, axis in axes.items():
             pipelined = table[(table["network"] == network) & (table["stages"] > 1)]
             for strategies, line in _same_lines(pipelined):
-                looks = style.style(strategies[0]).line() if len(strategies) == 1 else _SHARED
+                looks = style.line(strategies[0]) if len(strategies) == 1 else _SHARED
                 (drawn,) = axis.plot(line.index, line.to_numpy(), clip_on=False, **looks)
                 handles.setdefault(_joined(strategies), drawn)
             axis.set_xlabel("stages")
@@ -78,7 +81,7 @@ def memory(records: Records) -> Figure:
         for label, line in handles.items():
             line.set_label(label)
         style.legend(figure, list(handles.values()), columns=3)
-        style.note(figure, labels.setting(records.dataset, records.convention))
+        style.note(figure, setting(records.dataset, records.convention))
         return figure
 
 
@@ -96,7 +99,7 @@ def _same_lines(table: pd.DataFrame) -> list[tuple[list[str], pd.Series]]:
 
 
 def _joined(strategies: list[str]) -> str:
-    names = [style.style(strategy).label for strategy in strategies]
-    averages = [name.removeprefix("EMA ") for name in names if name.startswith("EMA ")]
-    rest = [name for name in names if not name.startswith("EMA ")]
+    rows = [find_strategy(strategy) for strategy in strategies]
+    averages = [row.label.removeprefix("EMA ") for row in rows if row.family == "average"]
+    rest = [row.label for row in rows if row.family != "average"]
     return ", ".join(rest + ([f"EMA {', '.join(averages)}"] if averages else []))

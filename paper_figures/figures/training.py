@@ -10,9 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from paper_figures import labels, style
-from paper_figures.records import RUN, Records
-from paper_figures.scale import ErrorScale
+from layerpipe2.history import Strategy, find_strategy
+from paper_figures import style
+from paper_figures.accuracy_axis import AccuracyAxis
+from paper_figures.designs import SEQUENTIAL
+from paper_figures.records.training import RUN, Records
+from paper_figures.text import setting
 
 _LOSS = "training loss\n(nats, log scale)"
 
@@ -22,7 +25,7 @@ def curves(records: Records, network: str) -> Figure:
     epochs, ceiling = _capped(_epochs(records, network))
     partitions = epochs.loc[epochs["num_stages"] > 1, ["num_stages", "group_size"]].drop_duplicates()
     columns = partitions.sort_values("num_stages").to_numpy().tolist() or [[1, int(epochs["group_size"].iloc[0])]]
-    scale = ErrorScale.spanning(epochs["val_accuracy"])
+    scale = AccuracyAxis.spanning(epochs["val_accuracy"])
     with style.context():
         figure, axes = style.canvas(4.2, columns=len(columns), rows=2, sharex=True, sharey="row")
         for (upper, lower), (stages, group) in zip(axes.T, columns, strict=True):
@@ -30,7 +33,7 @@ def curves(records: Records, network: str) -> Figure:
             _draw_curves(upper, shown, "val_accuracy")
             _draw_curves(lower, shown, "train_loss")
             scale.apply(upper)
-            upper.set(title=labels.stages_label(stages, group), xlabel="", ylabel="")
+            upper.set(title=_partition(stages, group), xlabel="", ylabel="")
             lower.set(xlabel="epoch", ylabel="", yscale="log")
             lower.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         axes[0, 0].set_ylabel("validation accuracy\n(%, log-error scale)")
@@ -38,6 +41,11 @@ def curves(records: Records, network: str) -> Figure:
         style.legend(figure, _handles(epochs), columns=5)
         style.note(figure, _curve_note(records, network) + ceiling)
         return figure
+
+
+def _partition(num_stages: int, group_size: int) -> str:
+    units = f"up to {group_size} units" if group_size > 1 else "1 unit"
+    return f"{num_stages} stages ({units} each)"
 
 
 def _epochs(records: Records, network: str) -> pd.DataFrame:
@@ -60,38 +68,38 @@ def _draw_curves(axis: Any, epochs: pd.DataFrame, measure: str) -> None:
     names = style.ordered(done["strategy"])
     sns.lineplot(
         done, x="epoch", y=measure, hue="strategy", style="strategy", hue_order=names, style_order=names,
-        palette={name: style.style(name).color for name in names},
+        palette={name: find_strategy(name).colour for name in names},
         dashes={name: _seaborn_dash(name) for name in names},
         estimator="mean", errorbar=("pi", 100), err_kws={"alpha": 0.13, "linewidth": 0}, legend=False, ax=axis,
     )  # fmt: skip
     for (strategy, _), run in epochs[epochs["status"] == "diverged"].groupby(["strategy", "seed"]):
         finite = run[run[measure].notna()].sort_values("epoch")
-        looks = style.style(strategy)
-        axis.plot(finite["epoch"], finite[measure], color=looks.color, linestyle=looks.dash, linewidth=0.7)
-        axis.plot(finite["epoch"].tail(1), finite[measure].tail(1), **_CROSS, color=looks.color)
+        looks = find_strategy(strategy)
+        axis.plot(finite["epoch"], finite[measure], color=looks.colour, linestyle=looks.dash, linewidth=0.7)
+        axis.plot(finite["epoch"].tail(1), finite[measure].tail(1), **_CROSS, color=looks.colour)
 
 
 _CROSS: dict[str, Any] = {"linestyle": "", "marker": "x", "markersize": 5, "markeredgewidth": 1.4, "zorder": 5}
 
 
 def _seaborn_dash(strategy: str) -> Any:
-    lengths = style.style(strategy).dash[1]
+    lengths = find_strategy(strategy).dash[1]
     return lengths or ""
 
 
 def _handles(table: pd.DataFrame) -> list[Line2D]:
-    looks = [style.style(name) for name in style.ordered(table["strategy"])]
-    handles = [Line2D([], [], color=s.color, linestyle=s.dash, label=s.label) for s in looks]
+    rows = [find_strategy(name) for name in style.ordered(table["strategy"])]
+    handles = [style.handle(row.label, color=row.colour, linestyle=row.dash) for row in rows]
     if (table["status"] == "diverged").any():
-        handles.append(Line2D([], [], color="#444444", label="diverged after here", **_CROSS))
+        handles.append(style.handle("diverged after here", color="#444444", **_CROSS))
     return handles
 
 
 def _curve_note(records: Records, network: str) -> str:
     runs = records.runs[(records.runs["network"] == network) & (records.runs["status"] == "completed")]
     count = _counted(runs)
-    setting = labels.setting(records.dataset, records.convention)
-    return f"Lines: mean of the completed runs, n = {count} seeds; bands: their range. {setting}"
+    where = setting(records.dataset, records.convention)
+    return f"Lines: mean of the completed runs, n = {count} seeds; bands: their range. {where}"
 
 
 def _counted(runs: pd.DataFrame) -> str:
@@ -105,7 +113,7 @@ def final_accuracy(records: Records) -> Figure:
     """Final test accuracy: every run a dot, with mean and range; diverged runs counted in a strip below."""
     runs = records.runs.assign(percent=100 * records.runs["test_accuracy"])
     done = runs[runs["status"] == "completed"]
-    scale = ErrorScale.spanning(done["percent"])
+    scale = AccuracyAxis.spanning(done["percent"])
     with style.context():
         figure, axes = style.panels(records.networks, 3.0, "test accuracy (%, log-error scale)")
         for network, axis in axes.items():
@@ -114,23 +122,23 @@ def final_accuracy(records: Records) -> Figure:
             _draw_baseline(axis, mine[mine["num_stages"] == 1])
             _draw_partitions(axis, mine[mine["num_stages"] > 1], scale.strip)
             axis.set_xlabel("stages")
-        looks = [style.style(name) for name in style.ordered(runs["strategy"])]
-        style.legend(figure, [Line2D([], [], label=s.label, **s.line(**_handle(s.label))) for s in looks], columns=5)
+        style.legend(figure, [_handle(find_strategy(name)) for name in style.ordered(runs["strategy"])], columns=5)
         style.note(figure, _accuracy_note(records, done))
         return figure
 
 
-def _handle(label: str) -> dict[str, Any]:
-    return {"marker": ""} if label == "sequential" else {"linestyle": ""}
+def _handle(row: Strategy) -> Line2D:
+    without = {"marker": ""} if row.family == "sequential" else {"linestyle": ""}
+    return style.handle(row.label, **style.line(row.name, **without))
 
 
 def _draw_baseline(axis: Any, runs: pd.DataFrame) -> None:
     percent = runs.loc[runs["status"] == "completed", "percent"]
     if len(percent):
-        looks, mean = style.style("sequential"), percent.mean()
-        axis.axhline(mean, color=looks.color, linestyle=looks.dash, linewidth=1, zorder=1)
+        looks, mean = find_strategy(SEQUENTIAL), percent.mean()
+        axis.axhline(mean, color=looks.colour, linestyle=looks.dash, linewidth=1, zorder=1)
         if len(percent) > 1:
-            axis.axhspan(percent.min(), percent.max(), color=looks.color, alpha=0.08, linewidth=0, zorder=0)
+            axis.axhspan(percent.min(), percent.max(), color=looks.colour, alpha=0.08, linewidth=0, zorder=0)
 
 
 def _draw_partitions(axis: Any, runs: pd.DataFrame, strip: float) -> None:
@@ -138,9 +146,9 @@ def _draw_partitions(axis: Any, runs: pd.DataFrame, strip: float) -> None:
     for (stages, strategy), cell in runs.groupby(["num_stages", "strategy"]):
         x = depths.index(stages) + 0.84 * ((names.index(strategy) + 0.5) / len(names) - 0.5)
         percent = cell.loc[cell["status"] == "completed", "percent"]
-        _draw_cell(axis, x, percent, style.style(strategy))
+        _draw_cell(axis, x, percent, find_strategy(strategy))
         if len(percent) < len(cell):
-            color = style.style(strategy).color
+            color = find_strategy(strategy).colour
             axis.plot(x, strip, **_CROSS, color=color)
             axis.annotate(f"{len(cell) - len(percent)}", (x, strip), (0, 4), textcoords="offset points",
                           ha="center", va="bottom", fontsize=7, color=color)  # fmt: skip
@@ -151,12 +159,12 @@ def _draw_partitions(axis: Any, runs: pd.DataFrame, strip: float) -> None:
     axis.grid(False, axis="x")
 
 
-def _draw_cell(axis: Any, x: float, percent: pd.Series, looks: style.Style) -> None:
-    axis.plot([x] * len(percent), percent, ".", color=looks.color, alpha=0.45, markersize=3)
+def _draw_cell(axis: Any, x: float, percent: pd.Series, looks: Strategy) -> None:
+    axis.plot([x] * len(percent), percent, ".", color=looks.colour, alpha=0.45, markersize=3)
     if len(percent) > 1:
-        axis.plot([x, x], [percent.min(), percent.max()], color=looks.color, linewidth=1)
+        axis.plot([x, x], [percent.min(), percent.max()], color=looks.colour, linewidth=1)
     if len(percent):
-        axis.plot(x, percent.mean(), **looks.line(linestyle="", markersize=4.5))
+        axis.plot(x, percent.mean(), **style.line(looks.name, linestyle="", markersize=4.5))
 
 
 def _accuracy_note(records: Records, done: pd.DataFrame) -> str:
@@ -164,5 +172,5 @@ def _accuracy_note(records: Records, done: pd.DataFrame) -> str:
     lost = f"Crosses: number of diverged runs ({diverged} of {len(records.runs)} in all). " if diverged else ""
     return (
         f"Markers: mean of the completed runs (dots); bars: their range, n = {_counted(done)} seeds; "
-        f"grey: range of sequential training.\n{lost}{labels.setting(records.dataset, records.convention)}"
+        f"grey: range of sequential training.\n{lost}{setting(records.dataset, records.convention)}"
     )

@@ -4,17 +4,22 @@ import json
 from pathlib import Path
 
 import pytest
+import synthetic_records
 
 from layerpipe2.errors import UserError
-from paper_figures import artifact
-from paper_figures.full_scale import build
+from paper_figures import build
+from paper_figures.pages import artifact, readme
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_full_scale_results_are_those_of_the_committed_records(monkeypatch):
+def test_readme_and_docs_are_those_of_the_committed_records(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    build.main(["--readme", "docs/full-scale.md", "--check"])
+    for path in (ROOT / "results").iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "epochs.csv").unlink(missing_ok=True)  # not committed, and not in the README
+    synthetic_records.make()["epochs"].to_csv(tmp_path / "epochs.csv", index=False)
+    build.main(["readme", "--check", "--results", str(tmp_path)])
 
 
 def test_the_sentences_on_larger_runs_follow_from_their_verdicts():
@@ -31,17 +36,14 @@ def test_the_sentences_on_larger_runs_follow_from_their_verdicts():
         assert equal.startswith("inconclusive")
 
 
-def test_the_artifact_appendix_is_made_of_the_committed_results(tmp_path, monkeypatch):
-    artifact.main(["--check"])
-    page = tmp_path / "artifact.md"
-    page.write_text(artifact.PAGE.read_text().replace("0 of 51 stages", "1 of 51 stages"))
-    monkeypatch.setattr(artifact, "PAGE", page)
-    with pytest.raises(
-        UserError, match=r"out of date|not those of the records; run: python -m paper_figures\.artifact"
-    ):
-        artifact.main(["--check"])
-    artifact.main([])
-    artifact.main(["--check"])
+def test_the_artifact_appendix_is_made_of_the_committed_results(tmp_path):
+    sections = artifact.sections(ROOT / "results", ROOT / "paper_figures/out", ("cpu", "cpu-gpt"))
+    page, text = tmp_path / "artifact.md", (ROOT / "docs/artifact.md").read_text()
+    page.write_text(text.replace("0 of 51 stages", "1 of 51 stages"))
+    with pytest.raises(UserError, match="not those of the records; run: python -m"):
+        readme.update(page, sections, check=True)
+    readme.update(page, sections, check=False)
+    assert page.read_text() == text
 
 
 def test_a_tolerance_is_that_of_two_means_and_at_least_one_image():

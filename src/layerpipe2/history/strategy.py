@@ -48,7 +48,12 @@ class Strategy:
     @property
     def plain(self) -> str:
         """The name without ``-raw`` and ``-warm``."""
-        return self.name.removesuffix("-warm").removesuffix("-raw")
+        return self.cold.removesuffix("-raw")
+
+    @property
+    def cold(self) -> str:
+        """The name without ``-warm``."""
+        return self.name.removesuffix("-warm")
 
     @property
     def exact(self) -> bool:

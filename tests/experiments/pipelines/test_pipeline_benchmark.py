@@ -18,8 +18,8 @@ from layerpipe2.errors import UserError
 from layerpipe2.planning import StageWork, Work
 from layerpipe2.planning.variants import Variant, group_starts
 from layerpipe2.runs.config import RunConfig
-from paper_figures.pipelines import build
-from paper_figures.pipelines.records import load as load_records
+from paper_figures.pages.pipelines import page
+from paper_figures.records.pipelines import load as load_records
 
 CONFIG = RunConfig(network="even", width=4, schedule="constant")
 JOB = Job(CONFIG, {1: (0,), 2: (0, 5)})
@@ -47,7 +47,7 @@ def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
     assert [(row["stage"], row["delay"]) for row in result["memory"]] == [(0, 2), (1, 0)]
     groups = json.loads((tmp_path / "mlp.json").read_text())["rows"][2]
     assert (groups["variant"], groups["starts"]) == ("async/ema-window/groups", [0, 5])
-    build.build(load_records(tmp_path, "even"), tmp_path / "page")
+    page(load_records(tmp_path, "even")).write(tmp_path / "page")
     assert "async/ema-window/groups" not in (tmp_path / "page" / "pipelines.md").read_text()  # names are for readers
     with (tmp_path / "even.csv").open() as file:
         assert [(line["variant"], line["round"]) for line in csv.DictReader(file)] == [("plain", "0"), ("1f1b/2", "0")]

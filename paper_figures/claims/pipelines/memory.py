@@ -1,0 +1,93 @@
+"""What the measurements say of memory; every number is computed from the records."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from paper_figures import variant_style
+from paper_figures.claims.pipelines.targets import PEERS
+from paper_figures.records.pipelines import Benchmark
+from paper_figures.tables.pipelines import totals
+from paper_figures.text import listed, percent, span
+from paper_figures.verdicts import MODEL, Answer, Verdict
+
+
+def memory(bench: Benchmark) -> Verdict:
+    """Memory against the cost model, and what pipelines need beside others."""
+    if bench.memory.empty:
+        return Verdict("Memory", Answer.NOT_TESTED, MODEL, evidence=("No memory was measured.",))
+    table = totals(bench.memory)
+    off = (table["total"] / table["modelled_total"] - 1).abs()
+    worst = table.loc[off.idxmax()]
+    exact = all((table[kind] == table[f"modelled_{kind}"]).all() for kind in ("parameters", "optimizer", "activations"))
+    text = (
+        f"{_copies(table)} Weights, optimizer and activations in flight equal the cost model "
+        f"{'byte for byte' if exact else 'NOT byte for byte'}. With the history, the sum is off by at most "
+        f"{percent(off.max(), '.2g')} ({variant_style.label(worst['variant'])}, stage "
+        f"{worst['stage']}/{worst['processes']}); a history pads every parameter to 64 elements and keeps a table of "
+        f"decays. {_peaks(bench)}"
+    )
+    answer = Answer.YES if exact and off.max() <= 0.02 else Answer.NO
+    details = "; ".join([MODEL.word(answer), *_beside(bench), *_saved(bench)])
+    return Verdict("Memory", answer, MODEL, evidence=(text,), details=details)
+
+
+def _copies(table: pd.DataFrame) -> str:
+    """Weight history of first stages."""
+    first = table[table["stage"] == 0].sort_values("processes")
+    copies = [
+        f"{variant_style.label(str(name))} {listed(f'{row.copies:.2f}' for row in rows.itertuples())}"
+        for name, rows in first.groupby("variant", sort=False)
+    ]
+    delays = listed(sorted(first["delay"].unique()))
+    return (
+        f"Copies of its weights that the first stage holds as history at a delay of {delays} updates: "
+        f"{'; '.join(copies)}."
+    )
+
+
+def _megabytes(bench: Benchmark) -> pd.Series:
+    """Most that torch held at one time by variant, the peaks of all its processes together."""
+    return bench.variants.set_index("variant")["peak_bytes"].map(sum) / 1e6
+
+
+def _thriftiest(peaks: pd.Series) -> list[str]:
+    """The one of torch's pipelines that holds least, if any was measured."""
+    return sorted((name for name in peaks.index if variant_style.is_torch(name)), key=lambda name: float(peaks[name]))[
+        :1
+    ]
+
+
+def _peaks(bench: Benchmark) -> str:
+    """What a pipeline costs beside one process."""
+    peaks = _megabytes(bench)
+    wanted = ("plain", *PEERS, *_thriftiest(peaks), *bench.candidates)
+    told = [f"{variant_style.label(name)} {peaks[name]:.1f}" for name in peaks.index if name in wanted]
+    return f"Most that torch held at one time, all processes together, in MB: {'; '.join(told)}."
+
+
+def _beside(bench: Benchmark) -> list[str]:
+    """How many times as much as others the candidates hold."""
+    peaks, ours = _megabytes(bench), bench.candidates
+    if not ours:
+        return []
+    told = [
+        f"{span(peaks[ours] / peaks[base], '{:.1f}×'.format)} as much as "
+        + ("one process" if base == "plain" else f"the thriftiest of torch's pipelines ({variant_style.label(base)})")
+        for base in (*_thriftiest(peaks), "plain")
+    ]
+    return [f"all processes of an asynchronous pipeline together hold {listed(told)}"]
+
+
+def _saved(bench: Benchmark) -> list[str]:
+    """What moving averages spare of the stash pipeline's peak."""
+    peaks, stash = _megabytes(bench), "async/stash"
+    if stash not in peaks:
+        return []
+    told = []
+    for name in (name for name in bench.candidates if variant_style.is_average(name)):
+        less = float(peaks[stash] - peaks[name])
+        amount = f"{abs(less):.1f} MB ({percent(abs(less) / peaks[stash], '.1f')})"
+        verb = f"saves {amount} of" if less > 0 else f"adds {amount} to"
+        told.append(f"{variant_style.history(name)} {verb} {variant_style.history(stash)}'s peak")
+    return told

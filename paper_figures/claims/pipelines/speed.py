@@ -1,0 +1,176 @@
+"""What the measurements say of speed; every number is computed from the records."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from paper_figures import variant_style
+from paper_figures.claims.pipelines.targets import IN_WORDS, OVER_PEERS, OVER_PLAIN, PEERS
+from paper_figures.records.bubble import steady
+from paper_figures.records.pipelines import Benchmark, PipelineRecords
+from paper_figures.text import listed, median_range, percent, span
+from paper_figures.verdicts import AIM, FASTER, SMALLER, WORTH_IT, Answer, Verdict, everywhere
+
+
+def over_plain(bench: Benchmark) -> Verdict:
+    """Speed over one process."""
+    found = {name: bench.ratios(name) for name in bench.candidates}
+    speeds = [
+        f"{variant_style.label(name)}: {median_range(ratio)}, in {(ratio >= OVER_PLAIN).sum()} of {len(ratio)} rounds"
+        for name, ratio in found.items()
+    ]
+    text = (
+        f"Aim: at least {OVER_PLAIN:g}× plain training, median over rounds, {bench.options['processes']} processes of "
+        f"one thread against one. {'; '.join(speeds)}. Filling and draining the pipeline once per "
+        f"{bench.options['batches']} mini-batches is included."
+    )
+    title = f"{bench.options['processes']} processes against one"
+    answer = everywhere(ratio.median() >= OVER_PLAIN for ratio in found.values())
+    evidence = " ".join([text, *_rivals(bench, found), *_superlinear(bench, found)])
+    return Verdict(title, answer, AIM, evidence=(evidence,))
+
+
+def _rivals(bench: Benchmark, found: dict[str, pd.Series]) -> list[str]:
+    """The fastest pipeline over what else one process can do with the same cores or caches."""
+    processes = bench.options["processes"]
+    rivals = {
+        "plain/4": "One process that accumulates gradients of 4 micro-batches",
+        f"threads/{processes}": f"One process of {processes} threads",
+    }
+    sentences = []
+    for rival in [name for name in rivals if found and name in set(bench.variants["variant"])]:
+        best = max(found, key=lambda name: found[name].median())
+        over = f"over it, {variant_style.label(best)} has {median_range(bench.ratios(best, rival))}"
+        sentences.append(f"{rivals[rival]} runs at {median_range(bench.ratios(rival))}; {over}.")
+    return sentences
+
+
+def _superlinear(bench: Benchmark, found: dict[str, pd.Series]) -> list[str]:
+    """Which pipelines are faster than shared work explains, and why that can be."""
+    processes = bench.options["processes"]
+    names = [variant_style.label(name) for name, ratio in found.items() if ratio.median() > processes]
+    if not names:
+        return []
+    text = (
+        f"Medians above {processes}×, the number of processes: {'; '.join(names)}. That can be where one process "
+        "works on more memory than its caches hold, of which each process of a pipeline has a part"
+    )
+    less = bench.ratios("plain/4") if "plain/4" in set(bench.variants["variant"]) else None
+    if less is None or less.min() <= 1:
+        return [f"{text}; nothing measured here shows it."]
+    return [f"{text}: with 4 micro-batches, on less memory at a time, one process is faster too, {median_range(less)}."]
+
+
+_OVER_PEERS = "Against torch's 1F1B and GPipe"
+
+
+def over_peers(bench: Benchmark) -> Verdict:
+    """Speed over torch's GPipe and 1F1B."""
+    peers = [peer for peer in PEERS if peer in set(bench.variants["variant"])]
+    aim = f"Aim: at least {OVER_PEERS:g}× torch's {IN_WORDS}."
+    if len(peers) < len(PEERS):
+        return Verdict(_OVER_PEERS, Answer.NOT_TESTED, AIM, evidence=(f"{aim} Not all of them were measured.",))
+    slowest, reached = [], []
+    for name in bench.candidates:
+        medians = {peer: float(bench.ratios(name, peer).median()) for peer in peers}
+        worst = min(peers, key=lambda peer: medians[peer])
+        reached.append(medians[worst] >= OVER_PEERS)
+        speed = f"at least {median_range(bench.ratios(name, worst))}, over {variant_style.label(worst)}"
+        slowest.append(f"{variant_style.label(name)}: {speed}")
+    return Verdict(_OVER_PEERS, everywhere(reached), AIM, evidence=(f"{aim} {'; '.join(slowest)}.",))
+
+
+_PREDICTED = "Predicted against measured speed"
+
+
+def predicted(records: PipelineRecords) -> Verdict:
+    """Predictions from layer times against measured speeds, of all networks."""
+    groups: dict[str, list[float]] = {}
+    found: dict[str, float] = {}
+    for bench in (records.main, *records.cuts):
+        network = bench.label
+        before, behind = ("", "") if bench is records.main else (f"{network}, ", f" on {network}")
+        for name, value in _errors(bench).items():
+            groups.setdefault(f"{before}{variant_style.group(name)}", []).append(value)
+            found[f"{variant_style.label(name)}{behind}"] = value
+    if not found:
+        return Verdict(_PREDICTED, Answer.NOT_TESTED, AIM, evidence=("Nothing was predicted.",))
+    spans = [f"{kind}: {span(values, _signed)}" for kind, values in groups.items()]
+    worst = max(found, key=lambda name: abs(found[name]))
+    text = (
+        f"Measured over predicted speed, less one; the prediction knows the layers' times in one process and no "
+        f"transfer: {'; '.join(spans)}. Furthest off: {worst}, {_signed(found[worst])}."
+    )
+    within = [abs(value) <= 0.1 for value in found.values()]
+    details = f"{sum(within)} of {len(within)} within 10 %"
+    return Verdict(_PREDICTED, everywhere(within), AIM, evidence=(text,), details=details)
+
+
+def _errors(bench: Benchmark) -> dict[str, float]:
+    """Measured over predicted speed, less one; plain training's is 1 on both sides."""
+    rows = bench.variants[(bench.variants["variant"] != "plain") & bench.variants["predicted"].notna()]
+    return {r.variant: float(bench.ratios(r.variant).median()) / r.predicted - 1 for r in rows.itertuples()}
+
+
+def _signed(share: float) -> str:
+    return percent(share, "+.0f")
+
+
+def cut(bench: Benchmark) -> Verdict:
+    """Stages of equal time against groups of as many layers."""
+    rows = bench.variants.set_index("variant")
+    (groups,) = (name for name in rows.index if name.endswith("/groups"))
+    best = groups.removesuffix("/groups")
+    ratio = bench.ratios(best, groups)
+    cuts = []
+    for what, name in (("balanced by time", best), ("equal groups", groups)):
+        starts, guess = listed(map(str, rows.loc[name, "starts"])), rows.loc[name, "predicted"]
+        measured = median_range(bench.ratios(name))
+        cuts.append(f"{what} (stages start at layers {starts}) predicted {guess:.2f}×, measured {measured}")
+    text = f"Over plain training, {variant_style.label(best)}: {'; '.join(cuts)}. "
+    text += f"Balanced over groups: {median_range(ratio)}."
+    return Verdict(f"Balanced stages, {bench.label}", _direction(ratio), FASTER, evidence=(text,))
+
+
+_SPLIT = "Split backward pass"
+
+
+def split(bench: Benchmark) -> Verdict:
+    """The split backward pass against the whole one."""
+    known = set(bench.variants["variant"])
+    wholes = [name.removesuffix("/split") for name in bench.variants["variant"] if name.endswith("/split")]
+    found = {variant_style.label(name): bench.ratios(f"{name}/split", name) for name in wholes if name in known}
+    if not found:
+        why = "No variant was measured with and without it."
+        return Verdict(_SPLIT, Answer.NOT_TESTED, WORTH_IT, evidence=(why,))
+    speeds = "; ".join(f"{label}: {median_range(ratio)}" for label, ratio in found.items())
+    text = (
+        f"Speed with gradients of weights as a task of their own, over the same without: {speeds}. It can pay where a "
+        "neighbour waits for the input's gradient, as it does without delays ('exact'); in the asynchronous pipeline "
+        "messages travel while both neighbours compute."
+    )
+    answers = {label: _direction(ratio) for label, ratio in found.items()}
+    details = "; ".join(f"{label}: {WORTH_IT.word(answer)}" for label, answer in answers.items())
+    answer = everywhere(answer == Answer.YES for answer in answers.values())
+    return Verdict(_SPLIT, answer, WORTH_IT, evidence=(text,), details=details)
+
+
+def _direction(ratio: pd.Series) -> Answer:
+    """Whether a ratio is above one, said only if all rounds are on the same side."""
+    return Answer.YES if ratio.min() > 1 else Answer.NO if ratio.max() < 1 else Answer.UNDECIDED
+
+
+def idle(bench: Benchmark) -> Verdict:
+    """The bubble, from time stamps."""
+    found = {name: steady(events) for name, events in bench.traces.items()}
+    shares = [
+        f"{variant_style.label(name)}: {percent(s.mean_idle)} of {s.period:.1f} ms per mini-batch"
+        for name, s in found.items()
+    ]
+    ours = [s.mean_idle for name, s in found.items() if variant_style.is_candidate(name)]
+    theirs = [s.mean_idle for name, s in found.items() if variant_style.is_torch(name)]
+    answer = Answer.NOT_TESTED
+    if ours and theirs:
+        answer = Answer.YES if max(ours) < min(theirs) else Answer.NO
+    text = "Share of time in which a process computes nothing, in the steady state, from time stamps of one run each"
+    return Verdict("Bubble", answer, SMALLER, evidence=(f"{text}: {'; '.join(shares)}.",))

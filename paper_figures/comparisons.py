@@ -1,0 +1,156 @@
+"""Paired comparison of strategies over seeds: equivalence, loss and superiority, corrected for many comparisons.
+
+A pair is one partition of one network trained with one seed by two strategies: same initial weights, same batches,
+same test images. Its difference is strategy minus reference in percentage points of final test accuracy.
+
+Tests (Student's t over blocks of pairs, one-sided, level alpha):
+  equivalent  two one-sided tests (Schuirmann 1987): the mean difference lies inside (-margin, +margin)
+  worse       it lies below -margin                better      it lies above +margin
+  superior    it lies above 0
+P-values are Holm-adjusted (1979) within each family of comparisons. Two guards keep small test sets honest. The
+standard deviation is never taken below one test image, so that equal counts in a few seeds are no proof. And all
+seeds share the same test images: sampling other images would move the difference by about ``image_error``, the
+half-width of its normal interval with the errors of the two networks taken as independent (an upper bound if
+they are positively correlated). A margin that is not wider than this cannot be resolved, and a loss must exceed
+the margin by it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from scipy import stats
+
+from layerpipe2.errors import UserError
+from paper_figures.designs import Design
+from paper_figures.statistics import holm, paired
+
+HYPOTHESES = ("equivalent", "worse", "better", "superior")
+COLUMNS = ("n", "pairs", "lost", "won", "mean", "sd", "low", "high", "image_error", *(f"p_{h}" for h in HYPOTHESES))
+"""Columns of a comparison, beside those that name it and its outcome."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Parameters of the tests.
+
+    Attributes:
+        margin: largest difference of accuracy that counts as none, in percentage points, > 0.
+        level: significance level alpha of a family of tests, in (0, 0.5).
+        image_guard: whether a verdict must also hold for other test images (see the module's text); without it the
+            verdicts are about the accuracy on this test set.
+    """
+
+    margin: float = 2.0
+    level: float = 0.05
+    image_guard: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value, high in (("margin", self.margin, 100.0), ("level", self.level, 0.5)):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < high:
+                raise UserError(f"report.{name} is {value!r}; give a number between 0 and {high:g} in the experiment")
+
+    @classmethod
+    def from_report(cls, report: Mapping[str, Any]) -> Settings:
+        """From the section ``report`` of an experiment's description."""
+        margin, level = report["equivalence_margin_points"], report["significance_level"]
+        return cls(margin, level, report["image_guard"])
+
+
+def pairs(runs: pd.DataFrame, reference: str, design: Design) -> pd.DataFrame:
+    """Every pipelined run beside the run of ``reference`` on the same pipeline and with the same seed.
+
+    Returns:
+        The runs with columns difference (points, absent if one of the two diverged), lost (only this run diverged),
+        won (only the reference diverged), variance (points^2, of the difference over test images, errors taken as
+        independent) and image (points that one test image is worth).
+    """
+    pipelined = runs[runs["num_stages"] > 1]
+    other = pipelined.loc[pipelined["strategy"] == reference, [*design.pair, "status", "test_accuracy"]]
+    both = pipelined[pipelined["strategy"] != reference].merge(other, on=design.pair, suffixes=("", "_reference"))
+    own, others = both["test_accuracy"], both["test_accuracy_reference"]
+    failed, reference_failed = both["status"] == "diverged", both["status_reference"] == "diverged"
+    return both.assign(
+        difference=100 * (own - others),
+        lost=failed & ~reference_failed,
+        won=~failed & reference_failed,
+        variance=1e4 * (own * (1 - own) + others * (1 - others)) / both["test_images"],
+        image=100 / both["test_images"],
+    )
+
+
+def compare(
+    table: pd.DataFrame, by: Sequence[str], settings: Settings, blocks: Sequence[str] = ("seed",)
+) -> pd.DataFrame:
+    """One row per group of pairs: mean difference with its interval, adjusted p-values and the outcome.
+
+    Args:
+        table: from :func:`pairs`, restricted to the family of comparisons that is to be corrected together.
+        by: columns that make the groups, for example :attr:`Design.cell`.
+        settings: margin and level.
+        blocks: columns that make the independent blocks within a group; pairs of a block are averaged first.
+
+    Returns:
+        Columns ``by``, n (blocks), pairs, mean, sd, low, high (points; the 1 - 2 alpha interval), image_error, lost,
+        won, p_equivalent, p_worse, p_better, p_superior (adjusted), outcome.
+    """
+    rows = []
+    for values, group in table.groupby(list(by), sort=False):
+        rows.append(dict(zip(by, values, strict=True)) | _tested(group, list(blocks), settings))
+    result = pd.DataFrame(rows, columns=[*by, *COLUMNS])
+    for name in HYPOTHESES:
+        result[f"p_{name}"] = holm(result[f"p_{name}"].to_numpy(dtype=float))
+    return result.assign(outcome=[_outcome(row, settings) for row in result.to_dict("records")])
+
+
+def _tested(group: pd.DataFrame, blocks: list[str], settings: Settings) -> dict[str, float]:
+    done = group[group["difference"].notna()]
+    values = done.groupby(blocks)["difference"].mean().to_numpy(dtype=float)
+    result = paired(values, margin=settings.margin, level=settings.level, least_sd=float(done["image"].max()))
+    counts = {"n": result.n, "pairs": len(done), "lost": int(group["lost"].sum()), "won": int(group["won"].sum())}
+    error = float(stats.norm.ppf(1 - settings.level)) * math.sqrt(done["variance"].mean()) if result.n else math.nan
+    about = {"mean": result.mean, "sd": result.sd, "low": result.low, "high": result.high, "image_error": error}
+    return counts | about | {f"p_{name}": getattr(result, f"p_{name}") for name in HYPOTHESES}
+
+
+def _outcome(row: Mapping[str, Any], settings: Settings) -> str:
+    if row["lost"]:
+        return "diverged"
+    if not row["n"] > 1:
+        return "undecided"
+    image_error = row["image_error"] if settings.image_guard else 0.0
+    if row["p_equivalent"] < settings.level and image_error < settings.margin:
+        return "equivalent"
+    beyond = abs(row["mean"]) - settings.margin > image_error
+    if beyond and row["p_worse"] < settings.level:
+        return "worse"
+    return "better" if beyond and row["p_better"] < settings.level else "undecided"
+
+
+def everywhere(
+    paired: pd.DataFrame, names: Sequence[str], hypothesis: str, settings: Settings, design: Design
+) -> dict[str, float]:
+    """Strategy -> p-value that the hypothesis holds on *every* pipeline, Holm over strategies.
+
+    The largest p-value of its cells tests that (intersection-union test), whatever their number; so this has the power
+    that a family of cells loses to its size. Where a strategy diverged alone the p-value is 1; where fewer than two
+    seeds can be compared because the reference diverged alone, superiority has the sign test's.
+    """
+    largest = []
+    for name in names:
+        cells = paired[paired["strategy"] == name].groupby(list(design.partition))
+        rows = [compare(cell, design.cell, settings).iloc[0] for _, cell in cells]
+        largest.append(max((_cell_p(row, hypothesis) for row in rows), default=1.0))
+    return dict(zip(names, holm(largest).tolist(), strict=True))
+
+
+def _cell_p(row: pd.Series, hypothesis: str) -> float:
+    if row["lost"]:
+        return 1.0
+    if row["n"] < 2:
+        return float(0.5 ** row["won"]) if hypothesis == "superior" and row["n"] == 0 else 1.0
+    return float(row[f"p_{hypothesis}"])

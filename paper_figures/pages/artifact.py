@@ -1,0 +1,172 @@
+"""The tables of docs/artifact.md: what each claim and main figure should give, and by how much a new run may differ.
+
+Three kinds of values:
+
+- exact: computed without chance; any other value is a fault.
+- a mean over n seeds with standard deviation s: another CPU or another version rounds differently, after which runs
+  part like runs of other seeds. So the tolerance is the 95 % interval of the difference between two such means,
+  t s sqrt(2 / n), and at least one test image.
+- measured on the machine: only the committed range is given.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+from scipy import stats
+
+from layerpipe2.delays import Delays
+from layerpipe2.history import find_strategy
+from layerpipe2.networks import NETWORKS
+from paper_figures.tables import markdown
+from paper_figures.verdicts import QUESTION
+
+PROCESSES = 2
+"""Processes side by side in which the committed runs were trained."""
+
+Row = tuple[str, ...]
+
+
+def tolerance(sd: float, n: int, least: float) -> float:
+    """How far apart two means over n seeds may lie, in the unit of ``sd``; at least ``least``."""
+    return max(float(stats.t.ppf(0.975, n - 1)) * sd * math.sqrt(2 / n), least)
+
+
+def claims(results: Path, out: Path) -> Iterator[Row]:
+    """A row for each claim: verdict, what is counted or measured, tolerance."""
+    verdicts = json.loads((out / "verdicts.json").read_text(encoding="utf-8"))
+    proofs = pd.read_csv(results / "theory" / "proofs.csv")
+    proofs = proofs[proofs["convention"] == "layerpipe2"]
+    every, grouped = proofs[proofs["group_size"] == 1], proofs[proofs["group_size"] > 1]
+    memory, runs = pd.read_csv(out / "tables" / "memory.csv"), pd.read_csv(results / "runs.csv")
+    points = "as given, in points against stashing"
+    stash = memory[memory["strategy"] == "stash"]
+    found = {
+        "C1": (_stages_off_the_law(pd.read_csv(results / "stages.csv")), "exact"),
+        "C2": (f"{_holding(every, 'delay law')} with one unit per stage", "exact"),
+        "C3": (f"{_holding(grouped, 'groups')} with several units per stage", "exact"),
+        "C4": (f"{proofs['holds'].sum()} of {len(proofs)} proofs hold", "exact"),
+        "C5": (_most_copies(stash), "exact"),
+        "C6": (_differences(runs, tuple(NETWORKS)), points),
+        "C7": (_efficient(pd.read_csv(results / "theory" / "partitions.csv")), "exact"),
+        "C8": (_by_kind(runs), points),
+    }
+    for claim, (value, allowed) in found.items():
+        yield claim, str(verdicts[claim]), value, allowed
+
+
+def accuracies(results: Path, out: Path) -> Iterator[Row]:
+    """Test accuracy at each network's deepest pipeline, and without a pipeline."""
+    table = pd.read_csv(out / "tables" / "accuracy.csv")
+    image = 100 / pd.read_csv(results / "runs.csv")["test_images"].iloc[0]
+    for network, rows in table.groupby("network", sort=False):
+        shown = rows[rows["stages"].isin([1, rows["stages"].max()])]
+        for row in sorted(shown.to_dict("records"), key=lambda row: find_strategy(row["strategy"]).order):
+            label = find_strategy(row["strategy"]).label
+            cells = ("–", "–")  # of fewer than two completed runs
+            if row["n"] > 1:
+                cells = (f"{row['mean']:.2f} %", f"± {tolerance(row['sd'], row['n'], image):.2f}")
+            yield NETWORKS[str(network)].label, str(row["stages"]), label, *cells
+
+
+def reconstructions(results: Path) -> Iterator[Row]:
+    """Relative error of the reconstructed weights at each network's largest delay."""
+    table = pd.read_csv(results / "reconstruction.csv")
+    for network, rows in table.groupby("network", sort=False):
+        deepest = rows[rows["delay"] == rows["delay"].max()].groupby("strategy")["relative_error"]
+        for strategy in sorted(map(find_strategy, deepest.groups), key=lambda row: row.order):
+            if strategy.family in ("average", "pair") and not strategy.raw:
+                errors = deepest.get_group(strategy.name)
+                allowed = tolerance(errors.std(), len(errors), 0.001)
+                label, delay = NETWORKS[str(network)].label, str(rows["delay"].max())
+                yield label, delay, strategy.label, f"{errors.mean():.3f}", f"± {allowed:.3f}"
+
+
+def larger(results: Path, out: Path, names: Sequence[str]) -> Iterator[Row]:
+    """Minutes and answers of each larger experiment."""
+    for name in names:
+        answers = json.loads((out / "full_scale" / name / "verdicts.json").read_text(encoding="utf-8"))
+        for question, answer in answers.items():
+            if answer != QUESTION.not_tested:
+                yield name, f"{minutes(results / 'full_scale' / name):.0f}", question, answer
+
+
+def measured(out: Path) -> Iterator[Row]:
+    """Speed of the pipelines on real processes, over plain training in one process."""
+    for row in pd.read_csv(out / "pipelines" / "tables" / "speed.csv").to_dict("records"):
+        yield str(row["variant"]), str(row["kind"]), str(row["speed over plain"])
+
+
+def minutes(folder: Path) -> float:
+    """Time of the records below a folder, in minutes, trained in :data:`PROCESSES` processes side by side."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.json"))]
+    seconds: float = sum(record["wall_time_s"] for record in records if "wall_time_s" in record)
+    return seconds / PROCESSES / 60
+
+
+def sections(results: Path, out: Path, larger_ones: Sequence[str]) -> dict[str, str]:
+    """Marker name -> what stands between its markers; ``larger_ones`` are the larger experiments that are published."""
+    training = pd.read_csv(results / "runs.csv")["wall_time_s"].sum() / PROCESSES / 60
+    command = f"Command: `make reproduce`, {training:.1f} minutes of it for training.\n\n"
+    accuracy = ("network", "stages", "strategy", "test accuracy", "tolerance (points)")
+    error = ("network", "delay", "strategy", "relative error", "tolerance")
+    answers = larger(results, out, larger_ones)
+    return {
+        "artifact-claims": command + _table(("claim", "verdict", "expected", "tolerance"), claims(results, out)),
+        "artifact-accuracy": _table(accuracy, accuracies(results, out)),
+        "artifact-reconstruction": _table(error, reconstructions(results)),
+        "artifact-larger": _table(("experiment", "minutes", "question", "answer"), answers),
+        "artifact-pipelines": _table(("variant", "kind", "speed over plain, median (range)"), measured(out)),
+    }
+
+
+def _stages_off_the_law(stages: pd.DataFrame) -> str:
+    off = 0
+    for _, rows in stages.groupby(["network", "group_size"]):
+        law = Delays.layerpipe2(len(rows)).per_stage
+        off += sum(delay != law[stage] for stage, delay in zip(rows["stage"], rows["delay"], strict=True))
+    return f"{off} of {len(stages)} stages deviate from the delay 2S"
+
+
+def _holding(proofs: pd.DataFrame, claim: str) -> str:
+    rows = proofs[proofs["claim"] == claim]
+    return f"'{claim}' holds in {rows['holds'].sum()} of {len(rows)} derivations"
+
+
+def _most_copies(stash: pd.DataFrame) -> str:
+    most = stash.loc[stash.groupby("network", sort=False)["copies"].idxmax()]
+    cells = [f"{NETWORKS[row.network].label} {row.copies:.2f}" for row in most.itertuples()]
+    return f"copies of the weights that stashing holds: {', '.join(cells)}"
+
+
+def _efficient(partitions: pd.DataFrame) -> str:
+    networks = list(partitions.groupby("network"))
+    middle = [rows[(rows["group_size"] > 1) & (rows["stages"] > 1)]["efficient"].any() for _, rows in networks]
+    return f"{sum(middle)} of {len(networks)} networks have an efficient group size between the extremes"
+
+
+def _differences(runs: pd.DataFrame, networks: Sequence[str]) -> str:
+    """Points of every pipeline-aware average against stashing, over blocks of network and seed."""
+    runs = runs[runs["network"].isin(networks) & (runs["num_stages"] > 1)]
+    blocks = 100 * runs.groupby(["strategy", "network", "seed"])["test_accuracy"].mean().unstack("strategy")
+    against, image = blocks.sub(blocks["stash"], axis="index"), 100 / runs["test_images"].iloc[0]
+    rows = sorted(map(find_strategy, against.columns), key=lambda row: row.order)
+    return ", ".join(
+        f"{row.label} {against[row.name].mean():+.2f} ± {tolerance(against[row.name].std(), len(against), image):.2f}"
+        for row in rows
+        if row.family == "average" and row.aware
+    )
+
+
+def _by_kind(runs: pd.DataFrame) -> str:
+    kinds = dict.fromkeys(NETWORKS[name].kind for name in runs["network"])
+    members = {kind: [name for name in NETWORKS if NETWORKS[name].kind == kind] for kind in kinds}
+    return "; ".join(f"{kind}: {_differences(runs, names)}" for kind, names in members.items())
+
+
+def _table(head: Row, rows: Iterator[Row]) -> str:
+    return markdown(pd.DataFrame(rows, columns=list(head)))

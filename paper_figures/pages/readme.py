@@ -1,0 +1,173 @@
+"""What README.md and docs/ say of the results: made from the records, and put between two markers per section."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from layerpipe2.errors import UserError
+from layerpipe2.history import find_strategy
+from layerpipe2.runs.records import write_text
+from paper_figures.claims import training
+from paper_figures.claims.families import deepest
+from paper_figures.claims.sentences import interval
+from paper_figures.claims.tuned import verdicts
+from paper_figures.claims.tuned_families import left_out
+from paper_figures.comparisons import Settings
+from paper_figures.designs import LATEST, STASH, pipeline_aware
+from paper_figures.pages import fill
+from paper_figures.pages.report import claims
+from paper_figures.records.theory import Theory
+from paper_figures.records.training import Records
+from paper_figures.records.tuned import TunedRecords
+from paper_figures.style import ordered
+from paper_figures.tables import training as tables
+from paper_figures.tables.tuned import accuracy as tuned_accuracy
+from paper_figures.text import dataset_label, law_label, mean_spread, network_label, plural
+from paper_figures.verdicts import IN_SHORT, Answer
+
+REMEDY = "python -m paper_figures.build readme"
+
+
+def update(path: Path, sections: Mapping[str, str], *, check: bool) -> None:
+    """Put every section between its markers in the file at ``path``, or with ``check`` only compare.
+
+    Raises:
+        UserError: if the file can't be read, lacks a marker, or (``check``) is out of date.
+    """
+    try:
+        old = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"'{path}' cannot be read ({error}); give its path with --readme or its folder with --docs"
+        ) from None
+    new = old
+    for name, content in sections.items():
+        new = _with_section(new, name, content, path)
+    if check and new != old:
+        raise UserError(f"results in '{path}' are not those of the records; run: {REMEDY}")
+    if new != old:
+        write_text(path, new)
+
+
+def markers(name: str) -> tuple[str, str]:
+    """The two lines between which the section called ``name`` stands."""
+    return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+
+
+def _with_section(text: str, name: str, content: str, path: Path) -> str:
+    begin, end = markers(name)
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end or begin in rest or end in after or end in before:
+        raise UserError(f"'{path}' must contain '{begin}' and, after it, '{end}', once each; add the two lines")
+    return f"{before}{begin}\n{content}{end}{after}"
+
+
+def results(records: Records, theory: Theory, settings: Settings, out: str) -> str:
+    """The section on the default experiment; ``out`` is the path of its report's folder from the README."""
+    verdict = training.reconstruction_keeps_accuracy(records, settings)
+    most = tables.memory(records).groupby("strategy")["copies"].max()
+    deep = deepest(records, settings).set_index("strategy")
+    row = deep.loc[LATEST] if LATEST in deep.index and deep.loc[LATEST, "n"] > 1 else None
+    accuracy = tables.accuracy(records)
+    found = claims(records, theory, settings)
+    content = {
+        "answer": IN_SHORT.word(verdict.answer),
+        "margin": f"{settings.margin:g}",
+        "average": max((most[name] for name in pipeline_aware(most.index)), default=0.0),
+        "stash": most.get(STASH, 0.0),
+        "latest": "" if row is None else f"{row['mean']:+.2f} points against stashing{interval(row, settings)}",
+        "dataset": dataset_label(records.dataset),
+        "n": "n" if seeds(accuracy) is None else f"n = {seeds(accuracy)}",
+        "law": law_label(records.convention),
+        "headline": headline(records, accuracy),
+        "out": out,
+        "verdicts": ", ".join(f"{claim.key} {claim.word_and_caveat}" for claim in found),
+    }
+    return fill("readme_results.md", content)
+
+
+def headline(records: Records, accuracy: pd.DataFrame) -> pd.DataFrame:
+    """Test accuracy at the deepest pipeline of each network, strategies by networks, with the modelled copies.
+
+    A number of seeds that all cells share (:func:`seeds`) is left to the caption.
+    """
+    memory, shared = tables.memory(records), f" (n={seeds(accuracy)})"
+    columns: dict[str, dict[str, str]] = {}
+    for network in records.networks:
+        mine = _deepest(accuracy[accuracy["network"] == network])
+        columns[f"{network_label(network)}, {mine['stages'].max()} stages"] = {
+            row["strategy"]: mean_spread(row["mean"], row["sd"], row["n"], row["diverged"]).removesuffix(shared)
+            for row in mine.to_dict("records")
+        }
+    most = pd.concat(_deepest(mine) for _, mine in memory.groupby("network")).groupby("strategy")["copies"].max()
+    table = _side_by_side(ordered(name for cells in columns.values() for name in cells), columns, "strategy")
+    copies = [f"{most[name]:.1f}" for name in table["strategy"]]
+    names = [find_strategy(name).label for name in table["strategy"]]
+    return table.assign(**{"strategy": names, "copies of the weights": copies})
+
+
+def _deepest(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["stages"].isin([1, table["stages"].max()])]
+
+
+def seeds(accuracy: pd.DataFrame) -> int | None:
+    """Completed runs behind every mean of :func:`tables.accuracy`, if it is one number and no run diverged."""
+    counts = set(accuracy["n"])
+    return int(counts.pop()) if len(counts) == 1 and not accuracy["diverged"].any() else None
+
+
+def full_scale(experiments: Mapping[str, TunedRecords]) -> str:
+    """The section on the tuned experiments: answers and accuracies, a column each; keys are links to their pages."""
+    titles = {_title(records): records for records in experiments.values()}
+    answers = {title: _answers(records) for title, records in titles.items()}
+    accuracies = {title: _accuracy(records) for title, records in titles.items()}
+    evidence = [_evidence(_title(records), link, records) for link, records in experiments.items()]
+    content = {
+        "answers": _side_by_side(_rows(answers), answers, "question"),
+        "accuracies": _side_by_side(_rows(accuracies), accuracies, "test accuracy (%)"),
+        "evidence": evidence,
+    }
+    return fill("readme_full_scale.md", content)
+
+
+def _title(records: TunedRecords) -> str:
+    about, runs = records.experiment, records.runs
+    network, data = network_label(runs["network"].iloc[0]), dataset_label(runs["dataset"].iloc[0])
+    width = f" of width {about['width']}" if about["width"] else ""
+    epochs = f", {plural(about['epochs'], 'epoch')}" if about["epochs"] else ""
+    return f"{network}{width}, {data}, {', '.join(map(str, about['stages']))} stages{epochs}"
+
+
+def _evidence(title: str, link: str, records: TunedRecords) -> str:
+    without, missing = left_out(records.runs), records.planned - records.finished
+    notes = f". Left out of the answers, since exact stashing itself does not train: {without}" if without else ""
+    return f"[{title}]({link})" + (f", {missing} of {records.planned} runs missing" if missing else "") + notes
+
+
+def _answers(records: TunedRecords) -> dict[str, str]:
+    found = verdicts(records.runs, Settings.from_report(records.experiment["report"]))
+    return {verdict.question: verdict.word for verdict in found if verdict.answer != Answer.NOT_TESTED}
+
+
+def _accuracy(records: TunedRecords) -> dict[str, str]:
+    """At the deepest pipeline; of several optimizers or numbers of stages each is named."""
+    most = records.runs["num_stages"].max()
+    deep = replace(records, runs=records.runs[records.runs["num_stages"].isin([1, most])])
+    table = tuned_accuracy(deep).drop(columns="copies of the weights").set_index("strategy")
+    if len(records.experiment["optimizers"]) * len(records.experiment["stages"]) > 1:
+        table = table.apply(lambda column: [f"{column.name}: {cell}" if cell != "–" else cell for cell in column])
+    return {str(row.Index): "; ".join(cell for cell in row[1:] if cell != "–") for row in table.itertuples(name="Row")}
+
+
+def _rows(columns: Mapping[str, Mapping[str, str]]) -> list[str]:
+    return list(dict.fromkeys(name for column in columns.values() for name in column))
+
+
+def _side_by_side(rows: Sequence[str], columns: Mapping[str, Mapping[str, str]], first: str) -> pd.DataFrame:
+    cells = {title: [column.get(name, "–") for name in rows] for title, column in columns.items()}
+    return pd.DataFrame({first: list(rows), **cells}, dtype=object)

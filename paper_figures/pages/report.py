@@ -1,0 +1,138 @@
+"""The report: verdicts on the abstract's claims, evidence, then what is not reproduced and not known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from layerpipe2.history import find_strategy
+from paper_figures import figures, tables
+from paper_figures.claims import costs, sentences, structure, training
+from paper_figures.claims import theory as derivations
+from paper_figures.claims.families import cells
+from paper_figures.comparisons import Settings
+from paper_figures.designs import STASH, own
+from paper_figures.figures.reconstruction_theory import misfit
+from paper_figures.pages import Page
+from paper_figures.records.theory import Theory
+from paper_figures.records.training import Records
+from paper_figures.style import labels
+from paper_figures.tables import theory as theory_tables
+from paper_figures.tables import training as training_tables
+from paper_figures.text import dataset_label, law_label, network_label
+from paper_figures.verdicts import Verdict
+
+
+def claims(records: Records, theory: Theory, settings: Settings) -> list[Verdict]:
+    """One verdict per claim, from the runs' records, from the tables of the theory, or from both."""
+    return [
+        structure.structure_alone(records, theory),
+        structure.downstream_stages(records, theory),
+        structure.shared_delay(records, theory),
+        derivations.formal_derivation(theory),
+        structure.memory_cost(records, theory),
+        training.reconstruction_keeps_accuracy(records, settings),
+        costs.trade_off(theory.partitions),
+        training.kinds_of_networks(records, settings),
+    ]
+
+
+def page(records: Records, theory: Theory, settings: Settings) -> Page:
+    """The report with all its figures and tables."""
+    found = claims(records, theory, settings)
+    accuracy, equivalence = training_tables.accuracy(records), cells(records, settings)
+    own_equivalence = cells(records, settings, own)
+    exact = {"accuracy": accuracy, "equivalence": equivalence, "equivalence_own": own_equivalence}
+    shown = {
+        "accuracy": training_tables.accuracy_for_readers(accuracy),
+        "equivalence": training_tables.equivalence_for_readers(equivalence),
+        "equivalence_own": training_tables.equivalence_for_readers(own_equivalence, verdicts=False),
+        "proofs": theory_tables.proofs(theory),
+        "partitions": theory_tables.partitions(theory),
+        "schedules": theory_tables.speeds(theory),
+    }
+    exact |= {name: getattr(theory, name) for name in ("proofs", "partitions", "schedules")}
+    for make in (training_tables.training, training_tables.delays, training_tables.memory,
+                 training_tables.reconstruction):  # fmt: skip
+        exact[make.__name__] = make(records)
+        shown[make.__name__] = tables.for_readers(exact[make.__name__])
+    content = {
+        "claims": found,
+        "verdict_table": verdict_table(found),
+        "own_sentences": sentences.own_sentences(records, settings),
+        "own_table": None if own_equivalence.empty else shown["equivalence_own"],
+        "speeds": shown["schedules"],
+        **{name: shown[name] for name in ("accuracy", "equivalence", "memory")},
+        **_setting(records, settings),
+        **_theory(records, theory),
+    }
+    return Page("report", "report.md", content, found, figures.catalogue(records, theory), exact, shown)
+
+
+def verdict_table(found: list[Verdict]) -> pd.DataFrame:
+    """Claim, statement and verdict with its caveat."""
+    rows = [(claim.key, claim.question, claim.word_and_caveat) for claim in found]
+    return pd.DataFrame(rows, columns=["claim", "statement", "verdict"])
+
+
+def _setting(records: Records, settings: Settings) -> dict[str, Any]:
+    """What was trained, and what the tests demand."""
+    runs = records.runs
+    stash = 100 * runs.loc[runs["strategy"] == STASH, "test_accuracy"].mean()
+    return {
+        "runs": runs,
+        "diverged": int((runs["status"] == "diverged").sum()),
+        "dataset": dataset_label(records.dataset),
+        "test_images": _values(runs, "test_images"),
+        "networks": ", ".join(network_label(name) for name in records.networks),
+        "strategies": ", ".join(labels(runs["strategy"])),
+        "seeds": runs["seed"].nunique(),
+        "epochs": _epochs(records),
+        "optimizer": _values(runs, "optimizer"),
+        "momentum": _by_network(records, "momentum"),
+        "one_rate": (runs.groupby("network")["lr"].nunique() == 1).all(),
+        "rates": _by_network(records, "lr"),
+        "law": law_label(records.convention),
+        "curves": [(name, network_label(name)) for name in records.networks],
+        "interval": f"{100 * (1 - 2 * settings.level):g}",
+        "margin": f"{settings.margin:g}",
+        "margin_points": settings.margin,
+        "stash_errors": 100 - stash,
+        "paper_pair": "resnet18" in records.networks and records.dataset == "cifar100",
+    }
+
+
+def _theory(records: Records, theory: Theory) -> dict[str, Any]:
+    """What needs no training run, and how far measurements are from it."""
+    processors = theory.schedules["processors"]
+    off = [f"{find_strategy(name).label} {low:+.0%} to {high:+.0%}".replace("%", " %")
+           for name, (low, high) in misfit(records).items()]  # fmt: skip
+    return {
+        "proofs": theory_tables.proof_counts(theory),
+        "misfit": "; ".join(off) or "none",
+        "processors": f"{processors.min()} to {processors.max()}",
+        "simulated": theory.schedules["network"].nunique(),
+        "layerpipe": costs.layerpipe_in_our_model(theory.schedules),
+        "schedule_means": theory_tables.schedule_means(theory),
+        "devices": theory_tables.devices(theory),
+    }
+
+
+def _epochs(records: Records) -> str:
+    """Epochs by network, as far as they differ."""
+    lengths = records.epochs.groupby("network")["epoch"].max() + 1
+    if lengths.nunique() == 1:
+        return str(lengths.iloc[0])
+    return ", ".join(f"{network_label(name)} {lengths[name]}" for name in records.networks if name in lengths)
+
+
+def _by_network(records: Records, column: str) -> str:
+    found = {name: _values(records.runs[records.runs["network"] == name], column) for name in records.networks}
+    if len(set(found.values())) == 1:
+        return next(iter(found.values()))
+    return ", ".join(f"{network_label(name)} {values}" for name, values in found.items())
+
+
+def _values(runs: pd.DataFrame, column: str) -> str:
+    return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in sorted(runs[column].dropna().unique()))

@@ -1,1 +1,0 @@
-"""Figures, tables and page of pipelines that were run on real processes, from the benchmark's records alone."""

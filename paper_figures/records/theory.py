@@ -1,0 +1,51 @@
+"""The tables of the theory, as ``experiments/theory.py`` writes them: no training run is in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from paper_figures.records.reading import TableForm, read_table
+
+_CASE = ["network", "processors", "schedule", "used", "period", "speed", "utilisation", "megabytes"]
+_COLUMNS = {
+    "proofs": ["network", "units", "group_size", "convention", "stages", "delays", "claim", "holds", "evidence"],
+    "stability": ["panel", "series", "x", "y"],
+    "partitions": [
+        "network", "group_size", "stages", "communication", "computation", "share", "balance", "parameters",
+        "activations", "history_stash", "history_ema", "efficient",
+    ],
+    "schedules": _CASE,
+    "devices": ["device", *_CASE],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Theory:
+    """Tables that follow from the code alone.
+
+    Attributes:
+        proofs: one row per network, group size, delay convention and proof.
+        stability: one row per point that the training engine was measured at.
+        partitions: one row per network and group size, modelled costs.
+        schedules: one row per reference network, number of processors and schedule, simulated.
+        devices: the same for PipeDream and LayerPipe on several devices.
+    """
+
+    proofs: pd.DataFrame
+    stability: pd.DataFrame
+    partitions: pd.DataFrame
+    schedules: pd.DataFrame
+    devices: pd.DataFrame
+
+
+def load(folder: Path) -> Theory:
+    """Read the five tables of a folder.
+
+    Raises:
+        UserError: on a file that is missing, empty or unreadable, or that lacks a column.
+    """
+    remedy = "run: python experiments/theory.py"
+    return Theory(**{name: read_table(folder / f"{name}.csv", TableForm(c), remedy) for name, c in _COLUMNS.items()})

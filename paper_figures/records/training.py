@@ -1,0 +1,127 @@
+"""The records of the default experiment: four tables of one data set and one delay law."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from layerpipe2.errors import UserError
+from paper_figures.records.reading import TEXT, TableForm, read_experiment, read_table
+from paper_figures.text import law_of
+
+RUN = ["network", "group_size", "strategy", "seed"]
+"""The columns that name one run."""
+
+CONFIGURATION = ["network", "group_size"]
+"""The columns that name one partition of one network."""
+
+REMEDY = "run the training and 'collect' stages again (make reproduce)"
+
+_COLUMNS = {
+    "runs": [
+        "dataset", *RUN, "num_stages", "max_delay", "convention", "optimizer", "momentum", "lr", "status",
+        "diverged_epoch", "test_accuracy", "test_loss", "test_images", "final_val_accuracy", "history_copies",
+    ],
+    "epochs": [*RUN, "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"],
+    "reconstruction": [*CONFIGURATION, "seed", "stage", "delay", "strategy", "relative_error", "n"],
+    "stages": [*CONFIGURATION, "stage", "delay", "parameters"],
+}  # fmt: skip
+_KEYS = {
+    "runs": RUN,
+    "epochs": [*RUN, "epoch"],
+    "reconstruction": [*CONFIGURATION, "seed", "stage", "strategy"],
+    "stages": [*CONFIGURATION, "stage"],
+}
+_MAY_BE_EMPTY = {
+    "optimizer", "momentum", "diverged_epoch", "test_accuracy", "test_loss", "final_val_accuracy",
+    "train_loss", "train_accuracy", "val_loss", "val_accuracy", "relative_error",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Records:
+    """All records of one experiment: one data set, one delay convention.
+
+    Attributes:
+        runs: one row per training run.
+        epochs: one row per run and epoch.
+        reconstruction: one row per probed stash run, stage and decay rule.
+        stages: one row per partition and stage.
+        experiment: its description, ``experiment.json``.
+    """
+
+    runs: pd.DataFrame
+    epochs: pd.DataFrame
+    reconstruction: pd.DataFrame
+    stages: pd.DataFrame
+    experiment: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+        return str(self.runs["dataset"].iloc[0])
+
+    @property
+    def convention(self) -> str:
+        """Delay law of the pipelined runs (of all runs, if none is pipelined)."""
+        return law_of(self.runs)
+
+    @property
+    def networks(self) -> list[str]:
+        """Network names, fully connected first, then by name."""
+        return sorted(self.runs["network"].unique(), key=lambda name: (name != "mlp", name))
+
+    def num_stages(self) -> dict[tuple[str, int], int]:
+        """(network, group size) -> number of stages."""
+        first = self.runs.groupby(CONFIGURATION)["num_stages"].first()
+        return {(str(network), int(group)): int(k) for (network, group), k in first.items()}
+
+    def units(self) -> dict[str, int]:
+        """Network -> number of units, where a run tells: one stage of L units, or L stages of one unit."""
+        known: dict[str, int] = {}
+        for (network, group), stages in self.num_stages().items():
+            if 1 in (stages, group):
+                known[network] = stages * group
+        return known
+
+
+def load(folder: Path) -> Records:
+    """Read ``runs.csv``, ``epochs.csv``, ``reconstruction.csv``, ``stages.csv`` and ``experiment.json`` of a folder.
+
+    Raises:
+        UserError: on a file that is missing, empty, unreadable, or that lacks a column; on a value that is not a
+            number, a duplicate row, or records that mix data sets or delay laws.
+    """
+    tables = {name: read_table(folder / f"{name}.csv", _form(name), REMEDY) for name in _COLUMNS}
+    records = Records(**tables, experiment=read_experiment(folder, REMEDY))
+    _check_status(records.runs, folder / "runs.csv")
+    _check_one(records.runs, "dataset", folder)
+    _check_one(records.runs[records.runs["num_stages"] > 1], "convention", folder)
+    return records
+
+
+def _form(name: str) -> TableForm:
+    columns = _COLUMNS[name]
+    numbers, filled = set(columns) - TEXT, set(columns) - _MAY_BE_EMPTY
+    return TableForm(columns, numbers, filled, _KEYS[name])
+
+
+def _check_status(runs: pd.DataFrame, path: Path) -> None:
+    unknown = set(runs["status"]) - {"completed", "diverged"}
+    if unknown:
+        raise UserError(f"results file '{path}' has status '{min(unknown)}'; known: completed, diverged; {REMEDY}")
+    lost = runs[(runs["status"] == "completed") & runs["test_accuracy"].isna()]
+    if len(lost):
+        row = lost.iloc[0][RUN].to_dict()
+        raise UserError(f"results file '{path}': the completed run {row} has no test_accuracy; {REMEDY}")
+
+
+def _check_one(runs: pd.DataFrame, column: str, folder: Path) -> None:
+    values = sorted(runs[column].unique())
+    if len(values) > 1:
+        raise UserError(
+            f"results in '{folder}' mix {column}s ({', '.join(values)}); keep one {column} per results folder"
+        )

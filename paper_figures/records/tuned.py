@@ -1,0 +1,67 @@
+"""The records of a tuned experiment: learning rates are chosen first, then every strategy is trained with its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from paper_figures.records.reading import TableForm, read_experiment, read_table
+
+_CELL = ["optimizer", "num_stages", "strategy"]
+_FORMS = {
+    "runs": TableForm([
+        *_CELL, "seed", "dataset", "network", "convention", "status", "test_accuracy", "test_images", "history_copies",
+        "wall_time_s", "commit", "device",
+    ]),
+    "epochs": TableForm([*_CELL, "seed", "epoch"]),
+    "tuning": TableForm(["optimizer", "stages", "strategy", "lr", "val_accuracy"], may_be_empty=True),
+    "chosen": TableForm([*_CELL, "lr", "edge"], may_be_empty=True),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TunedRecords:
+    """What is finished of a tuned experiment.
+
+    Attributes:
+        experiment: its description: name, what it trains, how many runs are planned, what its verdicts demand.
+        runs: final runs, one row each; ``strategy`` ends in ``-warm`` after epochs with exact weights.
+        tuning: tuning runs: optimizer, stages, strategy, lr, val_accuracy (absent if diverged).
+        chosen: optimizer, num_stages, strategy, lr, and ``edge``: whether it is the smallest or largest that was tried.
+        epochs: one row per final run and epoch.
+    """
+
+    experiment: dict[str, Any]
+    runs: pd.DataFrame
+    tuning: pd.DataFrame
+    chosen: pd.DataFrame
+    epochs: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return str(self.experiment["name"])
+
+    @property
+    def planned(self) -> int:
+        """Number of all runs, tuning included."""
+        return int(self.experiment["planned"])
+
+    @property
+    def finished(self) -> int:
+        """Number of runs with a record, tuning included."""
+        return len(self.runs) + len(self.tuning)
+
+
+def load(folder: Path) -> TunedRecords:
+    """Read the tables of one experiment.
+
+    Raises:
+        UserError: if one is missing or broken.
+    """
+    remedy = f"run: python -m experiments.collect {folder.parent.name}"
+    tables = {name: read_table(folder / f"{name}.csv", form, remedy) for name, form in _FORMS.items()}
+    return TunedRecords(read_experiment(folder, remedy), **tables)

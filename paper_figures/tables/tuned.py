@@ -1,0 +1,83 @@
+"""Tables of a tuned experiment, as text for readers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from layerpipe2.history import find_strategy
+from paper_figures.records.tuned import TunedRecords
+from paper_figures.statistics import summary
+from paper_figures.style import ordered
+from paper_figures.text import mean_spread, number, plural
+from paper_figures.verdicts import outcome_word
+
+
+def accuracy(records: TunedRecords) -> pd.DataFrame:
+    """Mean, spread and n of the test accuracy: rows are strategies, columns are optimizer and number of stages."""
+    runs = records.runs
+    columns = list(dict.fromkeys(zip(runs["optimizer"], runs["num_stages"], strict=True)))
+    rows = []
+    for name in ordered(runs["strategy"]):
+        row = {"strategy": find_strategy(name).label}
+        for optimizer, stages in columns:
+            mine = runs[(runs["optimizer"] == optimizer) & (runs["num_stages"] == stages) & (runs["strategy"] == name)]
+            found, diverged = summary(100 * mine["test_accuracy"]), int((mine["status"] == "diverged").sum())
+            title = f"{optimizer}, {plural(stages, 'stage')}"
+            row[title] = mean_spread(found.mean, found.sd, found.n, diverged)
+        copies = runs.loc[runs["strategy"] == name, "history_copies"].max()
+        rows.append(row | {"copies of the weights": number(1)(copies)})
+    return pd.DataFrame(rows)
+
+
+def comparison(table: pd.DataFrame, p_value: str) -> pd.DataFrame:
+    """A family of comparisons; ``p_value`` is the hypothesis that is shown, ``equivalent`` or ``superior``."""
+    rows = [_comparison(row, p_value) for row in table.to_dict("records")]
+    return pd.DataFrame(rows)
+
+
+def _comparison(row: Mapping[str, float], p_value: str) -> dict[str, str]:
+    interval = f" [{row['low']:+.2f}, {row['high']:+.2f}]" if row["n"] > 1 else ""
+    shown = {
+        "optimizer": str(row["optimizer"]),
+        "stages": str(row["num_stages"]),
+        "strategy": find_strategy(str(row["strategy"])).label,
+        "n": str(row["n"]),
+        "difference (points)": f"{row['mean']:+.2f}{interval}" if row["n"] else "–",
+        "SD": number(2)(row["sd"]),
+        "diverged alone": str(row["lost"]),
+        f"p ({p_value}, Holm)": number(4)(row[f"p_{p_value}"]),
+        "test-set error": number(2)(row["image_error"]),
+    }
+    return shown | ({"verdict": outcome_word(str(row["outcome"]), int(row["n"]))} if p_value == "equivalent" else {})
+
+
+def trends(table: pd.DataFrame) -> pd.DataFrame:
+    """Slopes of the difference to stash, per stage."""
+    rows = [
+        {
+            "optimizer": row["optimizer"],
+            "strategy": find_strategy(row["strategy"]).label,
+            "n": str(row["n"]),
+            "points per stage": _slope(row),
+            "p (no slope)": number(4)(row["p"]),
+        }
+        for row in table.to_dict("records")
+    ]
+    return pd.DataFrame(rows)
+
+
+def _slope(row: Mapping[str, float]) -> str:
+    return f"{row['slope']:+.3f}" + (f" [{row['low']:+.3f}, {row['high']:+.3f}]" if row["n"] > 1 else "")
+
+
+def chosen(records: TunedRecords) -> pd.DataFrame:
+    """The learning rate of every cell; an asterisk where it is the smallest or the largest that was tried."""
+    table = records.chosen.assign(text=[f"{r.lr:g}{'*' if r.edge else ''}" for r in records.chosen.itertuples()])
+    rows = []
+    for name in ordered(table["strategy"]):
+        mine = table[table["strategy"] == name]
+        cells = {f"{r.optimizer}, {r.num_stages}": r.text for r in mine.itertuples()}
+        rows.append({"strategy": find_strategy(name).label} | cells)
+    return pd.DataFrame(rows).fillna("–")

@@ -1,0 +1,95 @@
+"""Numbers and lists as text for readers. Accuracies are in per cent, their differences in percentage points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import pandas as pd
+
+from layerpipe2.data import DATASETS
+from layerpipe2.delays import DELAY_LAWS
+from layerpipe2.networks import NETWORKS
+
+Format = Callable[[object], str]
+
+
+def network_label(name: str) -> str:
+    """A network's name for readers; those of a benchmark alone have none."""
+    return NETWORKS[name].label if name in NETWORKS else name
+
+
+def dataset_label(name: str) -> str:
+    """A data set's name for readers."""
+    return DATASETS[name].label
+
+
+def law_label(name: str) -> str:
+    """A delay law's name for readers."""
+    return DELAY_LAWS[name].label if name in DELAY_LAWS else name
+
+
+def setting(dataset: str, law: str) -> str:
+    """What every result must be read with: the data and the delays."""
+    return f"Data: {dataset_label(dataset)}; delays: {law_label(law)}."
+
+
+def law_of(runs: pd.DataFrame) -> str:
+    """Delay law of the pipelined runs (of all runs, if none is pipelined)."""
+    pipelined = runs[runs["num_stages"] > 1]
+    return str((pipelined if len(pipelined) else runs)["convention"].iloc[0])
+
+
+def number(digits: int) -> Format:
+    """Fixed-point format; an absent value is a dash."""
+    return lambda value: "–" if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def significant(value: object) -> str:
+    """Three significant digits, for values over many decades."""
+    return "–" if pd.isna(value) else f"{value:.3g}"
+
+
+def percent(share: float, form: str = ".0f") -> str:
+    """``24 %``; another format may give a sign or digits."""
+    return f"{100 * share:{form}} %"
+
+
+def mean_spread(mean: float, sd: float, n: int, diverged: int = 0) -> str:
+    """``97.3 ± 0.4 (n=3)``; says how many runs diverged, and never shows a spread of one run."""
+    lost = f"{diverged} of {n + diverged} diverged" if diverged else ""
+    if n == 0:
+        return lost or "–"
+    spread = f" ± {sd:.2f}" if n > 1 else ""
+    return f"{mean:.2f}{spread} (n={n}{', ' + lost if lost else ''})"
+
+
+def median_range(values: pd.Series) -> str:
+    """``1.85× (1.80–1.90, n=5)``: median, smallest and largest."""
+    return f"{values.median():.2f}× ({values.min():.2f}–{values.max():.2f}, n={len(values)})"
+
+
+def span(values: Iterable[float], form: Callable[[float], str]) -> str:
+    """``-4 % to +7 %``: the ends; one text if both read the same."""
+    found = list(values)
+    low, high = form(min(found)), form(max(found))
+    return low if low == high else f"{low} to {high}"
+
+
+def listed(words: Iterable[object]) -> str:
+    """``a, b and c``."""
+    *head, last = [str(word) for word in words] or ["–"]
+    return f"{', '.join(head)} and {last}" if head else last
+
+
+def plural(count: object, word: str) -> str:
+    """``1 pair``, ``2 pairs``."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """A time with two digits that matter, as in ``3 h 20 min``."""
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min" if minutes else "less than a minute"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest} min" if hours < 48 else f"{hours / 24:.1f} days"

@@ -1,0 +1,72 @@
+"""How a variant of the pipeline benchmark (:mod:`layerpipe2.planning.variants`) is called and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from layerpipe2.history import find_strategy
+from layerpipe2.planning.schedules import SCHEDULES
+from layerpipe2.planning.variants import TORCH_PIPELINES, Variant
+from paper_figures.designs import SEQUENTIAL
+
+_TORCH = "#8c8c8c"
+_NAMES = {"zero-bubble-v": "zero-bubble V"}
+_GROUPS = ("one process", "torch's pipelines, synchronous", "asynchronous", "no delays")
+
+
+def label(name: str) -> str:
+    """A variant's name for readers, as in ``1F1B, 4 micro-batches`` or ``LayerPipe2, stash``."""
+    form = Variant.parse(name)
+    kind = form.convention if form.kind == "async" else "plain" if form.kind == "threads" else form.kind
+    words = [SCHEDULES[kind].label if kind in SCHEDULES else _NAMES.get(kind, kind)]
+    if form.kind == "async":
+        words.append(history(name))
+    words += [f"{form.threads} threads"] if form.kind == "threads" else []
+    words += [f"{form.micro_batches} micro-batches"] if form.micro_batches > 1 else []
+    words += [text for text, chosen in (("split backward", form.split), ("equal groups", form.groups)) if chosen]
+    return ", ".join(words)
+
+
+def history(name: str) -> str:
+    """The weight history of an asynchronous variant, for readers."""
+    return find_strategy(Variant.parse(name).strategy).label
+
+
+def group(name: str) -> str:
+    """What kind of training it is."""
+    kind = Variant.parse(name).kind
+    return _GROUPS[1 if kind in TORCH_PIPELINES else {"plain": 0, "threads": 0, "async": 2, "exact": 3}[kind]]
+
+
+def color(name: str) -> str:
+    """The strategy's own colour; torch's pipelines share a grey."""
+    form = Variant.parse(name)
+    if is_torch(name):
+        return _TORCH
+    return find_strategy(form.strategy if form.kind == "async" else SEQUENTIAL).colour
+
+
+def is_torch(name: str) -> bool:
+    """Whether it is one of torch's pipelines."""
+    return Variant.parse(name).kind in TORCH_PIPELINES
+
+
+def is_exact(name: str) -> bool:
+    """Whether nothing is late in it, although it runs as the asynchronous ones do."""
+    return Variant.parse(name).kind == "exact"
+
+
+def is_candidate(name: str) -> bool:
+    """Whether the aims are about it: asynchronous, with LayerPipe2's delays and nothing else changed."""
+    form = Variant.parse(name)
+    return form.kind == "async" and form.convention == "layerpipe2" and not form.split and not form.groups
+
+
+def is_average(name: str) -> bool:
+    """Whether its weight history is a moving average."""
+    return find_strategy(Variant.parse(name).strategy).family == "average"
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Kind by kind, each in the order of the records."""
+    return sorted(dict.fromkeys(names), key=lambda name: _GROUPS.index(group(name)))

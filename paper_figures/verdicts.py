@@ -1,0 +1,124 @@
+"""A verdict: the answer of the records to a claim or question. One type and one vocabulary for all pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Answer(StrEnum):
+    """What the records say; :class:`Words` has the word for it. Each value is the name of a field there."""
+
+    YES = "yes"
+    IN_PART = "in_part"
+    NO = "no"
+    UNDECIDED = "undecided"
+    NOT_TESTED = "not_tested"
+    NO_ANSWER = "no_answer"
+
+
+@dataclass(frozen=True)
+class Words:
+    """How the answers to one kind of question read; ``{n}`` stands for the number of units of the test."""
+
+    yes: str
+    no: str
+    in_part: str = "in part"
+    undecided: str = "inconclusive (n={n})"
+    not_tested: str = "not tested"
+    no_answer: str = "no answer"
+
+    def word(self, answer: Answer, n: int = 0) -> str:
+        """The word for an answer."""
+        text: str = getattr(self, answer)
+        return text.format(n=n)
+
+
+_UNSHOWN = {"undecided": "no difference shown", "not_tested": "not measured"}
+CLAIM = Words("reproduced", "not reproduced")
+QUESTION = Words("yes", "no", undecided="not shown")
+IN_SHORT = Words("yes", "no", undecided="not decided")
+AIM = Words("reached", "missed", "reached in part", not_tested="not measured")
+SMALLER = Words("smaller", "not smaller", not_tested="not measured")
+MODEL = Words("as modelled", "not as modelled", not_tested="not measured")
+FASTER = Words("faster", "slower", **_UNSHOWN)
+WORTH_IT = Words("pays", "costs", **_UNSHOWN)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim, question or aim and what the records say about it.
+
+    Attributes:
+        question: the claim, question or aim.
+        answer: what the records say.
+        words: the vocabulary of this kind of question.
+        n: number of units of the test, told where it decides nothing.
+        key: C1 ... C8 of a claim of the abstract, as numbered in the project's reading of it.
+        test: how the answer is found from the data.
+        evidence: sentences with the numbers.
+        caveat: under which conditions the answer holds, or what a reader of it alone must know; empty if nothing.
+        details: the answer in full, where one word for all of it would say too little.
+    """
+
+    question: str
+    answer: Answer
+    words: Words = CLAIM
+    n: int = 0
+    key: str = ""
+    test: str = ""
+    evidence: tuple[str, ...] = ()
+    caveat: str = ""
+    details: str = ""
+
+    @property
+    def word(self) -> str:
+        """The answer for readers."""
+        return self.details or self.words.word(self.answer, self.n)
+
+    @property
+    def word_and_caveat(self) -> str:
+        """The answer where a reader sees no evidence beside it."""
+        return self.word + (f" ({self.caveat})" if self.caveat else "")
+
+
+def words_by_name(verdicts: Iterable[Verdict]) -> dict[str, str]:
+    """Key of the claim, or else the question -> the answer's word."""
+    return {verdict.key or verdict.question: verdict.word for verdict in verdicts}
+
+
+OUTCOMES: Mapping[str, Answer] = {
+    "equivalent": Answer.YES,
+    "better": Answer.YES,
+    "worse": Answer.NO,
+    "diverged": Answer.NO,
+}
+"""Outcome of a comparison with exact stashing -> answer to whether nothing is lost; any other decides nothing."""
+
+
+def outcome_word(outcome: str, n: int) -> str:
+    """Verdict of one comparison with exact stashing."""
+    return CLAIM.word(OUTCOMES.get(outcome, Answer.UNDECIDED), n)
+
+
+def exact(violations: int, n: int) -> Answer:
+    """The answer of an exact test with n cases."""
+    if n == 0:
+        return Answer.UNDECIDED
+    return Answer.NO if violations else Answer.YES
+
+
+def both(*answers: Answer) -> Answer:
+    """A claim of several parts: no if one part is, undecided if one part is."""
+    if Answer.NO in answers:
+        return Answer.NO
+    return Answer.YES if set(answers) <= {Answer.YES} else Answer.UNDECIDED
+
+
+def everywhere(reached: Iterable[bool]) -> Answer:
+    """Whether something holds in all cases, in some or in none."""
+    found = list(reached)
+    if not found:
+        return Answer.NOT_TESTED
+    return Answer.YES if all(found) else Answer.IN_PART if any(found) else Answer.NO

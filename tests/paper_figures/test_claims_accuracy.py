@@ -1,0 +1,141 @@
+"""Verdicts against cases made by hand."""
+
+from __future__ import annotations
+
+import pytest
+import synthetic_records
+
+from paper_figures.claims import families, sentences
+from paper_figures.claims import structure as claims_structure
+from paper_figures.claims import training as claims_training
+from paper_figures.comparisons import Settings, compare, pairs
+from paper_figures.designs import BY_NETWORK, own
+from paper_figures.pages.report import claims
+from paper_figures.records.training import Records
+from tests.paper_figures.made_runs import STASH, Accuracies, made_records, made_runs
+
+_THEORY = synthetic_records.theory_tables()
+_GOOD, _BAD = [0.969, 0.973, 0.967, 0.972], [0.90, 0.91, 0.90, 0.90]
+
+
+@pytest.mark.parametrize(
+    ("rules", "verdict"),
+    [
+        ({"ema-span": _GOOD, "ema-window": _BAD}, "reproduced"),
+        ({"ema-span": _BAD, "ema-window": _BAD}, "not reproduced"),
+        ({"ema-span": _BAD, "ema-window": [0.94, 0.99, 0.95, 0.98]}, "inconclusive (n=4)"),
+        ({"ema-0.9": _GOOD}, "inconclusive (n=0)"),  # a fixed decay is not the paper's method
+        ({"ema-span": _GOOD[:1]}, "inconclusive (n=1)"),
+        ({"ema-span": [0.97, None, 0.968, 0.97]}, "not reproduced"),
+    ],
+)
+def test_verdict_on_accuracy(rules: Accuracies, verdict: str) -> None:
+    records = made_records(made_runs({"stash": list(STASH), "latest": list(_BAD), **rules}))
+    assert claims_training.reconstruction_keeps_accuracy(records, Settings()).word == verdict
+
+
+def test_equivalent_on_average_with_a_loss_in_one_partition_is_not_reproduced_by_averaging() -> None:
+    good = made_runs({"stash": [0.97] * 4, "ema-span": [0.97] * 4})
+    many = [good.assign(group_size=g, num_stages=10 - g) for g in range(1, 8)]
+    deep = made_runs({"stash": [0.97] * 4, "ema-span": [0.93, 0.94, 0.95, 0.94]}).assign(group_size=8, num_stages=2)
+    records = made_records(*many, deep)
+    claim = claims_training.reconstruction_keeps_accuracy(records, Settings())
+    assert families.pooled(records, Settings())["outcome"].item() == "equivalent"
+    assert claim.word != "reproduced"
+    assert any("beyond the margin in some partition: EMA span" in line for line in claim.evidence)
+
+
+@pytest.mark.parametrize(
+    ("latest", "words"),
+    [(_GOOD, "no evidence that the reconstruction is needed"), (_BAD, "tells strategies apart"), ([], "not decided")],
+)
+def test_control(latest: list[float | None], words: str) -> None:
+    records = made_records(made_runs({"stash": list(STASH), "latest": latest, "ema-span": list(_GOOD)}))
+    assert any(words in line for line in claims_training.reconstruction_keeps_accuracy(records, Settings()).evidence)
+
+
+@pytest.mark.parametrize(("latest", "rule", "said"), [(_GOOD, _GOOD, True), (_BAD, _GOOD, False), (_GOOD, _BAD, False)])
+def test_a_verdict_says_if_no_history_does_as_well(
+    latest: list[float | None], rule: list[float | None], said: bool
+) -> None:
+    records = made_records(made_runs({"stash": list(STASH), "latest": latest, "ema-span": rule}))
+    claim = claims_training.reconstruction_keeps_accuracy(records, Settings())
+    assert ("(also within 2 points: the latest weights" in claim.word_and_caveat) == said
+    assert claim.word_and_caveat.startswith(claim.word)
+
+
+def test_kinds_of_networks_need_each_other() -> None:
+    columns: Accuracies = {"stash": list(STASH), "ema-span": list(_GOOD)}
+    mlp, conv = made_runs(columns), made_runs(columns, network="vgg")
+    lost = made_runs(columns | {"ema-span": list(_BAD)}, network="vgg")
+    for runs, verdict in (
+        ((mlp,), "inconclusive (n=0)"),
+        ((mlp, conv), "reproduced"),
+        ((mlp, lost), "not reproduced"),
+    ):
+        assert claims_training.kinds_of_networks(made_records(*runs), Settings()).word == verdict
+
+
+def test_structure_claims_hold_on_lawful_records_and_fail_on_others() -> None:
+    tables = synthetic_records.make(seeds=1)
+    judge = (
+        claims_structure.structure_alone,
+        claims_structure.downstream_stages,
+        claims_structure.shared_delay,
+        claims_structure.memory_cost,
+    )
+    assert [claim(Records(**tables), _THEORY).word for claim in judge] == ["reproduced"] * 4
+    stages = tables["stages"].assign(delay=tables["stages"]["delay"] + (tables["stages"]["stage"] == 0))
+    broken = Records(**(tables | {"stages": stages}))
+    assert [claim(broken, _THEORY).word for claim in judge] == ["not reproduced"] * 4
+    sequential = tables["runs"]["num_stages"] == 1
+    alone = tables["stages"].groupby(["network", "group_size"]).filter(lambda rows: len(rows) == 1)
+    none = Records(**(tables | {"stages": alone, "runs": tables["runs"][sequential]}))
+    assert [claim(none, _THEORY).word for claim in judge] == ["inconclusive (n=0)"] * 4
+
+
+def test_one_seed_is_never_a_verdict_on_accuracy() -> None:
+    found = {claim.key: claim.word for claim in claims(synthetic_records.records(seeds=1), _THEORY, Settings())}
+    assert found["C6"].startswith("inconclusive")
+    assert found["C8"].startswith("inconclusive")
+
+
+def test_equal_to_a_stash_that_does_not_train_is_no_evidence() -> None:
+    baseline = made_runs({"sequential": [0.97, 0.97, 0.97, 0.97]}).assign(group_size=9, num_stages=1)
+    flat = made_runs({"stash": [0.11, 0.12, 0.11, 0.12], "ema-span": [0.11, 0.12, 0.11, 0.12]})
+    records = made_records(baseline, flat)
+    claim = claims_training.reconstruction_keeps_accuracy(records, Settings())
+    assert claim.word == "inconclusive (n=0)"
+    assert any("as stash does not train: MLP at 9 stages" in line for line in claim.evidence)
+
+
+def test_the_pair_is_compared_apart_from_the_papers_reconstructions() -> None:
+    good = made_runs({"stash": list(STASH), "latest": list(_BAD), "ema-span": list(_GOOD), "pair": list(_BAD)})
+    records = made_records(good)
+    assert set(families.cells(records, Settings())["strategy"]) == {"ema-span"}
+    assert set(families.cells(records, Settings(), own)["strategy"]) == {"pair"}
+    alone = compare(pairs(good[good["strategy"] != "pair"], "stash", BY_NETWORK), BY_NETWORK.cell, Settings())
+    alone = alone[alone["strategy"] == "ema-span"]
+    together = families.cells(records, Settings())
+    assert together["mean"].item() == alone["mean"].item()
+    assert together["p_equivalent"].item() >= alone["p_equivalent"].item()  # no easier test for either family
+    assert claims_training.reconstruction_keeps_accuracy(records, Settings()).word == "reproduced"
+    lines = sentences.own_sentences(records, Settings())
+    assert [line.split(": ")[-1] for line in lines] == ["worse.", "equivalent."]
+    assert "against stash" in lines[0]
+    assert "against latest" in lines[1]
+
+
+def test_what_is_said_beside_the_verdict() -> None:
+    blind = {"ema-0.9": [0.971, 0.974, 0.969, 0.972], "ema-span": list(_GOOD), "latest": [0.962, 0.963, 0.961, 0.962]}
+    shallow = made_runs({"stash": list(STASH)} | blind).assign(num_stages=5, group_size=2)
+    deep = made_runs({"stash": list(STASH)} | blind | {"latest": [0.955, 0.958, 0.953, 0.956]})
+    records = made_records(shallow, deep)
+    claim = claims_training.reconstruction_keeps_accuracy(records, Settings())
+    said = " ".join(claim.evidence)
+    assert "EMA 0.9: +0.13 points" in said
+    assert "no candidate for the claim" in said
+    assert "measurably worse, though within the margin" in said
+    assert "At each network's deepest pipeline, points against stash: latest -1.48" in said
+    assert "no evidence that it should be tied to the delay" in said
+    assert claim.caveat == "also within 2 points: the latest weights, without any history, EMA 0.9"

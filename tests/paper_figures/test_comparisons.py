@@ -1,0 +1,89 @@
+"""Paired comparisons against cases made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from layerpipe2.errors import UserError
+from paper_figures.comparisons import Settings, compare, pairs
+from paper_figures.designs import BY_NETWORK
+from tests.paper_figures.made_runs import STASH, made_runs
+
+_SETTINGS = Settings()
+
+
+def _compared(settings: Settings = _SETTINGS, images: int = 10_000, **columns: list[float | None]) -> pd.Series:
+    """The comparison of EMA span (``ours``) with ``stash``."""
+    runs = made_runs({"stash": columns.get("stash", list(STASH)), "ema-span": columns["ours"]}, images)
+    return compare(pairs(runs, "stash", BY_NETWORK), BY_NETWORK.cell, settings).iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("ours", "outcome"),
+    [
+        ([0.969, 0.973, 0.967, 0.972], "equivalent"),
+        ([0.965, 0.968, 0.962, 0.966], "equivalent"),  # surely worse, but inside the margin
+        ([0.90, 0.91, 0.90, 0.90], "worse"),
+        ([0.999, 0.9995, 0.998, 0.9992], "better"),
+        ([0.94, 0.99, 0.95, 0.98], "undecided"),  # too scattered
+        ([0.950, 0.953, 0.947, 0.952], "undecided"),  # at the margin
+        ([0.97], "undecided"),  # one seed
+        ([0.970, 0.972, None, 0.971], "diverged"),
+    ],
+)
+def test_outcomes(ours: list[float | None], outcome: str) -> None:
+    assert _compared(ours=ours)["outcome"] == outcome
+
+
+def test_few_test_images_decide_no_equivalence() -> None:
+    same = [0.97, 0.97, 0.97, 0.97]
+    assert _compared(ours=same, stash=same)["outcome"] == "equivalent"
+    assert _compared(ours=same, stash=same, images=100)["outcome"] == "undecided"
+    collapse = _compared(ours=[0.10, 0.11, 0.12, 0.09], images=100)  # shows on any test set
+    assert collapse["outcome"] == "worse"
+
+
+def test_without_the_guard_a_verdict_is_about_this_test_set() -> None:
+    same = [0.97, 0.97, 0.97, 0.97]
+    for guard, outcome in ((True, "undecided"), (False, "equivalent")):
+        settings = Settings(margin=3, image_guard=guard)
+        assert _compared(settings, 100, ours=same, stash=same)["outcome"] == outcome
+
+
+def test_equal_counts_are_not_taken_as_no_spread() -> None:
+    row = _compared(ours=[0.97, 0.97], stash=[0.97, 0.97], images=450)
+    assert row["sd"] == pytest.approx(100 / 450)
+    assert row["p_equivalent"] > 0.02
+
+
+def test_seeds_are_paired_and_a_seed_without_partner_is_left_out() -> None:
+    row = _compared(ours=[0.901, 0.951, 0.801], stash=[0.90, 0.95, 0.80, 0.85])
+    assert row["n"] == 3
+    assert row["mean"] == pytest.approx(0.1)
+    assert row["sd"] == pytest.approx(0.01)  # one of 10,000 images; the accuracies themselves scatter by points
+
+
+def test_stash_that_diverged_makes_no_pair_and_no_loss() -> None:
+    row = _compared(ours=[0.97, 0.97, 0.97], stash=[None, 0.97, 0.97])
+    assert (row["n"], row["lost"], row["won"]) == (2, 0, 1)
+
+
+def test_p_values_are_those_of_the_paired_t_test() -> None:
+    ours = [0.961, 0.968, 0.955, 0.969]
+    row = _compared(ours=ours)
+    points = 100 * (np.array(ours) - np.array(STASH))
+    low = stats.ttest_1samp(points, -2.0, alternative="greater").pvalue
+    high = stats.ttest_1samp(points, 2.0, alternative="less").pvalue
+    assert row["p_equivalent"] == pytest.approx(max(low, high))
+    assert row["p_superior"] == pytest.approx(stats.ttest_1samp(points, 0.0, alternative="greater").pvalue)
+    interval = stats.ttest_1samp(points, 0.0).confidence_interval(0.9)
+    assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
+
+
+@pytest.mark.parametrize("change", [{"margin": 0}, {"margin": "two"}, {"margin": True}, {"level": 0.7}])
+def test_bad_settings(change: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=r"report\.(margin|level) is .*; give a number between 0 and"):
+        Settings(**change)

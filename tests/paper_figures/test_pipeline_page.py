@@ -1,0 +1,118 @@
+"""Figures, tables and page of measured pipelines, from records made by hand."""
+
+import json
+import re
+
+import pytest
+
+from layerpipe2.errors import UserError
+from paper_figures import build
+from paper_figures.figures.pipelines import speed
+from paper_figures.pages.pipelines import page
+from paper_figures.records.bubble import steady
+from paper_figures.records.pipelines import load
+from paper_figures.tables import pipelines as tables
+from paper_figures.variant_style import label
+from paper_figures.verdicts import Answer
+from tests.paper_figures import made_pipelines as made
+from tests.paper_figures.made_pipelines import page_text, verdicts, written
+
+FIGURES = {"speed", "memory", "timeline", "timeline_split", "time_to_target"}
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path):
+    made.write(tmp_path / "pipelines")
+    found = []
+    for name in ("a", "b"):
+        build.main(["page", "pipelines", "--results", str(tmp_path), "--out", str(tmp_path / name)])
+        out = tmp_path / name / "pipelines"
+        files = sorted(path for path in out.rglob("*") if path.is_file())
+        found.append({str(path.relative_to(out)): path.read_bytes() for path in files})
+    assert found[0] == found[1]
+    assert {path.removeprefix("figures/")[:-4] for path in found[0] if path.endswith(".png")} == FIGURES
+    text = found[0]["pipelines.md"].decode()
+    assert set(re.findall(r"\(figures/(\w+)\.png\)", text)) == FIGURES
+    assert found[0]["tables/speed.csv"].decode().splitlines()[0].startswith("variant,kind,samples/s,speed over plain,")
+    assert found[0]["tables/memory.md"].decode().startswith("| strategy | processes | stage | delay |")
+    assert json.loads(found[0]["verdicts.json"])["2 processes against one"] == "reached"
+    assert found[0]["pipelines.html"].decode().count("data:image/svg+xml") == len(FIGURES)
+
+
+def drawn(figure):
+    """The orders in which dots and diamonds of the first panel are drawn."""
+    lines = figure.axes[0].get_lines()
+    return ({line.get_zorder() for line in lines if line.get_marker() == marker} for marker in "oD")
+
+
+def test_rounds_are_drawn_above_predictions(tmp_path):
+    dots, diamonds = drawn(speed.speed(written(tmp_path)))
+    assert min(dots) > max(diamonds)
+
+
+def test_what_was_not_measured_is_said_and_not_drawn(tmp_path):
+    few = {name: made.SPEEDS[name] for name in ("plain", "1f1b/2", "async/stash", "exact/split")}
+    records = written(tmp_path, speeds=few, memory=[], traces={})
+    found = verdicts(records)
+    for title in ("Against torch's 1F1B and GPipe", "Bubble", "Memory", "Split backward pass"):
+        assert (found[title].answer, found[title].word) == (Answer.NOT_TESTED, "not measured")
+    page(records).write(tmp_path / "out")
+    assert {path.stem for path in (tmp_path / "out" / "figures").iterdir()} == {"speed", "time_to_target"}
+    shown = re.findall(r"\(figures/(\w+)", (tmp_path / "out" / "pipelines.md").read_text())
+    assert set(shown) == {"speed", "time_to_target"}
+
+
+def test_a_busy_machine_and_a_quick_run_are_verdicts(tmp_path):
+    calm, busy, quick = (page_text(written(tmp_path, **c)) for c in ({}, {"load": 2.0}, {"quick": True}))
+    assert "**Busy machine.** The load average was 2.0" in busy
+    assert "**Quick run.**" in quick
+    assert "**Busy" not in calm + quick
+    assert "**Quick" not in calm + busy
+
+
+def test_tables(tmp_path):
+    records = written(tmp_path)
+    rows = tables.speeds(records.main).set_index("variant").T.to_dict()
+    assert list(rows)[:3] == ["plain", "plain, 4 micro-batches", "plain, 2 threads"]
+    assert (rows["plain, 2 threads"]["kind"], rows["plain, 2 threads"]["predicted"]) == ("one process", "–")
+    assert rows["LayerPipe2, stash"]["speed over plain"] == "1.88× (1.79–1.90, n=3)"
+    assert rows["LayerPipe2, stash"]["samples/s"] == f"{64 * 18.8:.0f}"
+    assert rows["LayerPipe2, stash"]["torch's peak by process (MB)"] == "30.0 + 18.0"
+    assert rows["exact, split backward"]["predicted"] == "–"
+    held = tables.memory(records.main)
+    first = held[(held["strategy"] == "LayerPipe2, stash") & (held["processes"] == "4")].iloc[0]
+    assert (first["delay"], first["copies of the weights"]) == ("6", "6.00 (6.00)")
+    assert (first["activations (kB)"], first["history (kB)"]) == ("3.5", "6.0 (6.0)")
+    idle = tables.idle(records.main).set_index("variant")
+    assert (idle.loc["1F1B, 4 micro-batches", "idle"], idle.loc["exact", "ms per mini-batch"]) == ("30.0 %", "100.0")
+    late = tables.targets(records.main).set_index("variant")
+    assert late.loc["LayerPipe2, EMA window", "missed"] == "1 of 2 seeds"
+    assert late.loc["LayerPipe2, stash", "training time (s), median"] == "7.5"
+
+
+def test_idle_time_is_what_the_spans_leave(tmp_path):
+    found = steady(written(tmp_path).main.traces["gpipe/4"])
+    assert found.period == pytest.approx(80)
+    assert found.idle == pytest.approx((0.4, 0.4), abs=1e-3)
+    assert found.batches == 18 - 1 - 2 - 6
+
+
+def test_totals_tell_copies_of_a_stages_weights(tmp_path):
+    table = tables.totals(written(tmp_path).main.memory)
+    assert (table["total"] == table["rest"] + table["history"]).all()
+    assert sorted(set(table["modelled_copies"])) == [0, 1, 2, 4, 6]
+
+
+def test_labels_name_peers_delays_and_options():
+    assert label("zero-bubble-v/4") == "zero-bubble V, 4 micro-batches"
+    assert label("async/latest/pipedream/groups") == "PipeDream, latest, equal groups"
+    assert label("threads/2") == "plain, 2 threads"
+    assert label("exact/split") == "exact, split backward"
+
+
+def test_a_missing_or_broken_record_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"no record .*even\.json; measure first: make pipelines"):
+        load(tmp_path, "even")
+    for text in ("{", "{}", "[]"):
+        (tmp_path / "even.json").write_text(text)
+        with pytest.raises(UserError, match=r"even\.json is broken .*; measure again: make pipelines"):
+            load(tmp_path, "even")

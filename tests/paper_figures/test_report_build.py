@@ -1,0 +1,177 @@
+"""The builder: same records, same bytes; the README's results; errors in one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import synthetic_records
+
+from layerpipe2.errors import UserError
+from paper_figures import build, figures
+from paper_figures.comparisons import Settings
+from paper_figures.pages import fill, readme, report
+from paper_figures.pages.readme import markers
+from paper_figures.records import training as training_records
+from paper_figures.records.training import Records
+from paper_figures.tables import training as tables
+from tests.paper_figures import made_pipelines, made_tuned
+
+BEGIN, END = markers("results")
+TABLES = ("artifact-claims", "artifact-accuracy", "artifact-reconstruction", "artifact-larger", "artifact-pipelines")
+DOCUMENTS = {"README.md": ("results",), "docs/full-scale.md": ("full-scale",), "docs/artifact.md": TABLES}
+
+
+def _write_documents(folder: Path) -> None:
+    (folder / "docs").mkdir()
+    for path, names in DOCUMENTS.items():
+        sections = "\n\nbetween\n\n".join("\nold\n".join(markers(name)) for name in names)
+        (folder / path).write_text(f"# Title\n\n{sections}\n\nafter\n")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with results, documents and everything built in ``out``."""
+    folder = tmp_path_factory.mktemp("build")
+    synthetic_records.write(folder / "results", synthetic_records.make())
+    unfinished = made_tuned.make(keep=lambda run: (run.strategy, run.seed) != ("sequential", 4))
+    made_tuned.write(folder / "results", unfinished)
+    (folder / "results" / "pipelines").mkdir()
+    made_pipelines.write(folder / "results" / "pipelines")
+    _write_documents(folder)
+    build.main(_arguments(folder))
+    build.main(_arguments(folder, "readme"))
+    return folder
+
+
+def _arguments(folder: Path, *command: str, out: str = "out") -> list[str]:
+    return [
+        *command,
+        *("--results", f"{folder}/results", "--out", f"{folder}/{out}"),
+        *("--readme", f"{folder}/README.md", "--docs", f"{folder}/docs"),
+    ]
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_building_again_in_another_process_gives_the_same_bytes(place: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
+    command = [sys.executable, "-W", "error", "-m", "paper_figures.build"]
+    subprocess.run([*command, *_arguments(place, out="again")], env=environment, check=True)
+    first, second = _bytes(place / "out"), _bytes(place / "again")
+    assert list(first) == list(second)
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_every_figure_and_table_is_written(place: Path) -> None:
+    stems = list(figures.catalogue(synthetic_records.records(), synthetic_records.theory_tables()))
+    names = ("accuracy", "equivalence", "equivalence_own", "training", "delays", "memory", "reconstruction")
+    names += ("proofs", "partitions", "schedules")
+    written = _bytes(place / "out")
+    assert {"full_scale/tiny/page.html", "pipelines/pipelines.html"} <= set(written)
+    assert {path for path in written if not path.startswith(("full_scale/", "pipelines/"))} == {
+        *(f"figures/{stem}.{kind}" for stem in stems for kind in ("png", "svg")),
+        *(f"tables/{name}.{kind}" for name in names for kind in ("csv", "md")),
+        *("report.md", "report.html", "verdicts.json"),
+    }
+
+
+def test_report_shows_every_figure_and_claim_and_needs_no_network(place: Path) -> None:
+    page, text = (place / "out/report.html").read_text(), (place / "out/report.md").read_text()
+    assert "http" not in page.replace("http-equiv", "")
+    assert page.count("<figure>") == text.count("](figures/") == len(list((place / "out/figures").glob("*.svg")))
+    for key in (f"C{number}" for number in range(1, 9)):
+        assert f"### {key}: " in text
+        assert f"<h3>{key}: " in page
+    assert "nan" not in text.lower().split()
+    assert "<code>layerpipe2 derive</code>" in page
+
+
+def test_diverged_runs_are_shown_as_diverged(place: Path) -> None:
+    table = tables.accuracy(synthetic_records.records())
+    row = table[(table["network"] == "mlp") & (table["stages"] == 9) & (table["strategy"] == "latest")].iloc[0]
+    assert (row["n"], row["diverged"]) == (0, 3)
+    assert "3 of 3 diverged" in (place / "out/tables/accuracy.md").read_text()
+    assert "3 of 3 diverged" in (place / "README.md").read_text()
+    assert "(n=2, 1 of 3 diverged)" in (place / "out/report.md").read_text()
+
+
+def test_readme_keeps_what_stands_outside_the_markers(place: Path) -> None:
+    text = (place / "README.md").read_text()
+    assert text.startswith(f"# Title\n\n{BEGIN}\n")
+    assert text.endswith(f"\n{END}\n\nafter\n")
+    assert "old" not in text
+    assert "(out/figures/final_accuracy.png)" in text
+    appendix = (place / "docs/artifact.md").read_text()
+    assert appendix.count("\n\nbetween\n\n") == len(TABLES) - 1
+    assert "\nold\n" not in appendix
+
+
+def test_docs_have_answers_and_accuracies_of_every_published_experiment(place: Path) -> None:
+    text = (place / "docs/full-scale.md").read_text()
+    assert "| question | MLP of width 8, digits, 3, 5 stages, 1 epoch |" in text
+    assert "| C6: EMA span as accurate as exact stashing (within 0.5 points)? | reproduced |" in text
+    assert "| EMA window | sgd, 5 stages: 72.0" in text
+    assert "](../out/full_scale/tiny/page.md), 1 of 87 runs missing\n" in text
+    assert build.published(place / "results") == ["tiny"]
+
+
+def test_readme_check(place: Path, tmp_path: Path) -> None:
+    build.main([*_arguments(place, "readme"), "--check"])
+    stale = place / "stale.md"
+    stale.write_text((place / "README.md").read_text().replace("n=3", "n=30"))
+    before = stale.read_bytes()
+    with pytest.raises(UserError, match=r"not those of the records; run: python -m paper_figures\.build readme"):
+        build.main([*_arguments(place, "readme"), "--check", "--readme", str(stale)])
+    assert stale.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["no markers", BEGIN, END + BEGIN, f"{BEGIN}{END}{BEGIN}{END}", None])
+def test_readme_without_its_markers(place: Path, tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "README.md"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match="once each" if text is not None else "cannot be read"):
+        build.main([*_arguments(place, "readme"), "--readme", str(path)])
+
+
+def test_a_page_needs_a_name(place: Path) -> None:
+    with pytest.raises(UserError, match="give a name"):
+        build.main(["page"])
+    with pytest.raises(UserError, match=r"does not exist; run: python -m experiments\.collect unknown"):
+        build.main(_arguments(place, "page", "unknown"))
+
+
+def _text(records: Records) -> str:
+    made = report.page(records, synthetic_records.theory_tables(), Settings())
+    for stem, draw in made.figures.items():
+        if not stem.startswith(("derivation", "stability", "costs", "gantt", "schedules")):  # they have no runs in them
+            draw()
+    for table in (*made.csv.values(), *made.markdown.values()):
+        assert isinstance(table, pd.DataFrame)
+    return fill(made.template, made.content)
+
+
+def test_one_network_one_seed_and_the_other_convention() -> None:
+    made = synthetic_records.make(seeds=1, units={"vgg": 3}, groups=(1,))
+    for name in ("runs", "stages", "reconstruction"):
+        halved = {column: made[name][column] // 2 for column in ("delay", "max_delay") if column in made[name]}
+        made[name] = made[name].assign(**halved, convention="pipedream")
+    text = _text(Records(**made))
+    assert "PipeDream, S" in text
+    assert "nan" not in text.lower().split()
+
+
+def test_sequential_runs_alone(tmp_path: Path) -> None:
+    made = synthetic_records.make(seeds=2, units={"mlp": 3}, groups=())
+    made["reconstruction"] = synthetic_records.make(seeds=1, units={"mlp": 3})["reconstruction"]
+    assert "Strategies: sequential." in _text(Records(**made))
+    synthetic_records.write(tmp_path / "results", made)
+    records, theory = training_records.load(tmp_path / "results"), synthetic_records.theory_tables()
+    assert "| sequential |" in readme.results(records, theory, Settings(), "out")
