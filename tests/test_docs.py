@@ -18,14 +18,12 @@ from tests.advice import advised
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
-FOLLOWED = set(DOCS.glob("howto/add-*.md"))
-"""Recipes, whose code other tests put into files of the package."""
 SNIPPETS = {
     str(page.relative_to(ROOT)): code
     for page in PAGES
-    if page not in FOLLOWED
-    and (code := "".join(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.M)))
+    if (code := "".join(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.M)))
 }
+"""Page -> its snippets in one, but for those with the path of a file, which tests/test_recipes.py follows."""
 COMMANDS = sorted({line for page in PAGES for line in re.findall(r"^\$ (.+?)(?: {2,}#.*)?$", page.read_text(), re.M)})
 
 
