@@ -59,7 +59,7 @@ def test_a_broken_record_is_named(tmp_path, text, message):
 
 
 def test_missing_records_name_the_remedy(tmp_path):
-    with pytest.raises(UserError, match="dvc repro"):
+    with pytest.raises(UserError, match="make reproduce"):
         read_records(tmp_path)
     with pytest.raises(UserError, match="can't be read"):
         read_record(tmp_path / "none.json")

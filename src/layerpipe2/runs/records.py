@@ -73,11 +73,11 @@ def read_record(path: Path) -> Record:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"record {path} can't be read ({error.strerror}); run the training stage first") from None
+        raise UserError(f"record {path} can't be read ({error.strerror}); train first") from None
     except ValueError:
-        raise UserError(f"record {path} isn't valid JSON; delete it and run its training stage again") from None
+        raise UserError(f"record {path} isn't valid JSON; delete it and train again") from None
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        raise UserError(f"record {path} doesn't have layout {SCHEMA}; delete it and run its training stage again")
+        raise UserError(f"record {path} doesn't have layout {SCHEMA}; delete it and train again")
     return record
 
 
@@ -89,7 +89,7 @@ def read_records(folder: Path) -> list[Record]:
     """
     paths = sorted(folder.rglob("*.json"))
     if not paths:
-        raise UserError(f"no run records below {folder}; run the training stages first (`dvc repro`)")
+        raise UserError(f"no run records below {folder}; train first (`make reproduce`)")
     return [read_record(path) for path in paths]
 
 
