@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from layerpipe2.history.base import Consumes, State, WeightHistory
 from layerpipe2.history.moments import Updates
+from layerpipe2.history.strategy import Dash, Strategy
 
 DECAY_RULES: dict[str, Callable[[int], float]] = {
     "window": lambda n: (n - 1) / n,
@@ -75,3 +77,37 @@ class MovingAverage(WeightHistory):
         decay = self.decay(delay)
         lost = updates.correlation if self.consumes == "gradients" else 0.0
         return decay, delay * (decay - lost), delay * (1 - decay)
+
+
+def fixed_average(text: str) -> Strategy:
+    """The row of ``ema-<decay>``; a longer memory is darker, from Okabe and Ito's reddish purple at 0.9."""
+    decay = float(text)
+    light = 0.30 + 0.40 * (1.0 - decay) ** 0.2 / 0.1**0.2
+    rgb = colorsys.hls_to_rgb(0.909, min(light, 0.85), 0.48)
+    return Strategy(
+        name=f"ema-{text}",
+        label=f"EMA {text}",
+        description="moving average of the applied updates, fixed decay (any number in (0, 1))",
+        family="average",
+        make=lambda: MovingAverage(decay=lambda n: decay),
+        colour="#" + "".join(f"{round(255 * part):02x}" for part in rgb),
+        marker="<",
+        dash=(0, (2, 1, 1, 1)),
+        order=4 + decay / 10,
+    )
+
+
+def ruled_average(rule: str, formula: str, colour: str, marker: str, dash: Dash, order: int) -> Strategy:
+    """The row of a decay that follows from the delay: a key of :data:`DECAY_RULES`."""
+    return Strategy(
+        name=f"ema-{rule}",
+        label=f"EMA {rule}",
+        description=f"pipeline-aware moving average, decay {formula}",
+        family="average",
+        make=lambda: MovingAverage(decay=DECAY_RULES[rule]),
+        aware=True,
+        colour=colour,
+        marker=marker,
+        dash=dash,
+        order=order,
+    )

@@ -44,6 +44,7 @@ from torch import Tensor
 from layerpipe2.history.base import Consumes, State, WeightHistory
 from layerpipe2.history.moments import Updates
 from layerpipe2.history.optimal import optimal_pair
+from layerpipe2.history.strategy import Strategy
 
 MEMORY = 0.99
 """Decay of the averages that measure the correlation. Nothing is sensitive to it: 0.8 does almost as well."""
@@ -117,6 +118,24 @@ class PairHistory(WeightHistory):
             correlation = _told_apart((updates.covariance(1) + newest * older) / square)
         best = optimal_pair(Updates(correlation), delay)
         return best.decay, best.x, best.y
+
+
+def fixed_pair(text: str) -> Strategy:
+    """The row of ``pair-<correlation>``."""
+    correlation = float(text)
+    return Strategy(
+        name=f"pair-{text}",
+        label=f"pair {text}",
+        description="moving average and the optimizer's momentum buffer, best for correlation 0.9 "
+        "(any number in [0, 1))",
+        family="pair",
+        make=lambda: PairHistory(correlation=correlation),
+        aware=True,
+        colour="#999933",
+        marker="p",
+        dash=(0, (2, 2)),
+        order=9 + correlation / 10,
+    )
 
 
 def _told_apart(correlation: float) -> float:

@@ -2,87 +2,18 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NoReturn
 
 from layerpipe2.errors import UserError, did_you_mean
-from layerpipe2.history.average import DECAY_RULES, MovingAverage
+from layerpipe2.history.average import fixed_average, ruled_average
 from layerpipe2.history.base import WeightHistory
 from layerpipe2.history.latest import Latest
-from layerpipe2.history.pair import PairHistory
+from layerpipe2.history.pair import PairHistory, fixed_pair
 from layerpipe2.history.stash import Stash
-from layerpipe2.history.strategy import Dash, Strategy
+from layerpipe2.history.strategy import Strategy
 from layerpipe2.history.update_window import UpdateWindow
-
-
-def _fixed_average(text: str) -> Strategy:
-    """``ema-<decay>``; a longer memory is darker, from Okabe and Ito's reddish purple at 0.9."""
-    name = f"ema-{text}"
-    decay = _number(text, name, "decay", zero=False)
-    light = 0.30 + 0.40 * (1.0 - decay) ** 0.2 / 0.1**0.2
-    rgb = colorsys.hls_to_rgb(0.909, min(light, 0.85), 0.48)
-    return Strategy(
-        name=name,
-        label=f"EMA {text}",
-        description="moving average of the applied updates, fixed decay (any number in (0, 1))",
-        family="average",
-        make=lambda: MovingAverage(decay=lambda n: decay),
-        colour="#" + "".join(f"{round(255 * part):02x}" for part in rgb),
-        marker="<",
-        dash=(0, (2, 1, 1, 1)),
-        order=4 + decay / 10,
-    )
-
-
-def _ruled_average(rule: str, formula: str, colour: str, marker: str, dash: Dash, order: int) -> Strategy:
-    return Strategy(
-        name=f"ema-{rule}",
-        label=f"EMA {rule}",
-        description=f"pipeline-aware moving average, decay {formula}",
-        family="average",
-        make=lambda: MovingAverage(decay=DECAY_RULES[rule]),
-        aware=True,
-        colour=colour,
-        marker=marker,
-        dash=dash,
-        order=order,
-    )
-
-
-def _fixed_pair(text: str) -> Strategy:
-    """``pair-<correlation>``."""
-    name = f"pair-{text}"
-    correlation = _number(text, name, "correlation", zero=True)
-    return Strategy(
-        name=name,
-        label=f"pair {text}",
-        description="moving average and the optimizer's momentum buffer, best for correlation 0.9 "
-        "(any number in [0, 1))",
-        family="pair",
-        make=lambda: PairHistory(correlation=correlation),
-        aware=True,
-        colour="#999933",
-        marker="p",
-        dash=(0, (2, 2)),
-        order=9 + correlation / 10,
-    )
-
-
-def _number(text: str, name: str, what: str, *, zero: bool) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        _unknown(name)
-    if not 0 < value < 1 and not (zero and value == 0):
-        example = name.split("-")[0] + "-0.9"
-        raise UserError(f"strategy '{name}' has {what} {text}; give a {what} between 0 and 1, as in {example}")
-    return value
-
-
-_PARAMETRISED: dict[str, Callable[[str], Strategy]] = {"ema": _fixed_average, "pair": _fixed_pair}
-"""First word of a name -> the row for the number that follows it."""
 
 _ROWS = (
     Strategy(
@@ -118,11 +49,11 @@ _ROWS = (
         dash=(0, (5, 1.5)),
         order=3,
     ),
-    _fixed_average("0.9"),
-    _ruled_average("window", "(n-1)/n", "#009e73", "^", (0, (3, 1)), 5),
-    _ruled_average("running", "n/(n+1)", "#e69f00", "v", (0, (1, 1)), 6),
-    _ruled_average("span", "(n-1)/(n+1)", "#56b4e9", "D", (0, (4, 1, 1, 1)), 7),
-    _ruled_average("lsq", "1 - 2 ln 2 / n", "#7a4b1e", "P", (0, (6, 1, 1, 1, 1, 1)), 8),
+    fixed_average("0.9"),
+    ruled_average("window", "(n-1)/n", "#009e73", "^", (0, (3, 1)), 5),
+    ruled_average("running", "n/(n+1)", "#e69f00", "v", (0, (1, 1)), 6),
+    ruled_average("span", "(n-1)/(n+1)", "#56b4e9", "D", (0, (4, 1, 1, 1)), 7),
+    ruled_average("lsq", "1 - 2 ln 2 / n", "#7a4b1e", "P", (0, (6, 1, 1, 1, 1, 1)), 8),
     Strategy(
         name="pair",
         label="pair",
@@ -135,7 +66,7 @@ _ROWS = (
         dash=(0, (8, 2)),
         order=9,
     ),
-    _fixed_pair("0.9"),
+    fixed_pair("0.9"),
     Strategy(
         name="update-window",
         label="update window",
@@ -153,6 +84,12 @@ STRATEGIES: dict[str, Strategy] = {row.name: row for row in _ROWS}
 """Name -> row. Further names that :func:`find_strategy` knows: any number as in ``ema-0.95`` and ``pair-0.5``, and
 every average with ``-raw`` behind it."""
 
+_PARAMETRISED: dict[str, tuple[Callable[[str], Strategy], str, bool]] = {
+    "ema": (fixed_average, "decay", False),
+    "pair": (fixed_pair, "correlation", True),
+}
+"""First word of a name -> the row for the number that follows, what the number is, whether it may be 0."""
+
 
 def find_strategy(name: str) -> Strategy:
     """The row of a strategy: one of :data:`STRATEGIES`, or made for another number, for ``-raw`` or ``-warm``.
@@ -167,8 +104,13 @@ def find_strategy(name: str) -> Strategy:
         return _warm(name, find_strategy(base))
     if last == "raw":
         return _raw(name, find_strategy(base))
-    kind, dash, number = name.partition("-")
-    return _PARAMETRISED[kind](number) if dash and kind in _PARAMETRISED else _unknown(name)
+    kind, _, number = name.partition("-")
+    if kind not in _PARAMETRISED or not _is_number(number):
+        _unknown(name)
+    make_row, what, zero = _PARAMETRISED[kind]
+    if not 0 < float(number) < 1 and not (zero and float(number) == 0):
+        raise UserError(f"strategy '{name}' has {what} {number}; give a {what} between 0 and 1, as in {kind}-0.9")
+    return make_row(number)
 
 
 def make_history(strategy: str) -> WeightHistory:
@@ -213,6 +155,14 @@ def _warm(name: str, base: Strategy) -> Strategy:
         dash=(0, (2, 3)),
         order=base.order + 0.3,
     )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _unknown(name: str) -> NoReturn:
