@@ -13,9 +13,10 @@ from experiments.pipelines.peers import Batch, Loss, MakeOptimizer
 from layerpipe2.delays import Delays
 from layerpipe2.distributed.endpoint import Endpoint
 from layerpipe2.distributed.health.watch import Watch
+from layerpipe2.distributed.neighbours import Neighbours
 from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.distributed.timeline import Timeline
-from layerpipe2.distributed.worker_loop import Neighbours, WorkerLoop
+from layerpipe2.distributed.worker_loop import WorkerLoop
 from layerpipe2.engine.metrics import Totals
 from layerpipe2.history import make_history
 

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.parametrizations import weight_norm
-from torch.utils.checkpoint import checkpoint
 
-from layerpipe2 import Delays, UserError, make_history
+from layerpipe2 import Delays, make_history
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.history.latest import Latest
 
@@ -123,81 +121,10 @@ def test_an_embedding_gets_the_gradient_of_the_recalled_weights_behind_it(precis
     torch.testing.assert_close(gradients[1], 10 * gradients[0], rtol=2e-2 if compute else 1e-5, atol=0)
 
 
-def two_stages(second: nn.Module) -> PipelineEngine:
-    return PipelineEngine([nn.Linear(8, 8), second], Delays.custom([0, 1]), make_history("latest"))
-
-
 def forward(engine: PipelineEngine, x=None):
     for stage in engine.delayed.values():
         stage.load(engine.step_count)
     return engine.forward(torch.randn(4, 8) if x is None else x)
-
-
-def test_autocast_is_refused(device):
-    engine = PipelineEngine(
-        [nn.Linear(8, 8).to(device), nn.Linear(8, 8).to(device)], Delays.custom([0, 1]), make_history("latest")
-    )
-    with (
-        torch.autocast(device, torch.bfloat16),
-        pytest.raises(UserError, match="stage 1 saves a tensor made from its weights"),
-    ):
-        forward(engine, torch.randn(4, 8, device=device))
-
-
-def test_weights_computed_from_weights_are_refused():
-    with pytest.raises(UserError, match="stage 1 saves a tensor made from its weights"):
-        forward(two_stages(weight_norm(nn.Linear(8, 8))))
-
-
-class _HidingLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, weight):
-        ctx.weight = weight
-        return x @ weight.T
-
-    @staticmethod
-    def backward(ctx, gy):
-        return gy @ ctx.weight, None
-
-
-class Hiding(nn.Linear):
-    def forward(self, x):
-        return _HidingLinear.apply(x, self.weight)
-
-
-def test_weights_hidden_from_autograd_are_refused():
-    with pytest.raises(UserError, match="_HidingLinearBackward keeps weights where recalled ones can't reach them"):
-        forward(two_stages(nn.Sequential(nn.Linear(8, 8), Hiding(8, 8))))
-
-
-class Checkpointed(nn.Linear):
-    reentrant = False
-
-    def forward(self, x):
-        return checkpoint(super().forward, x, use_reentrant=self.reentrant)
-
-
-class ReentrantlyCheckpointed(Checkpointed):
-    reentrant = True
-
-
-class Offloaded(nn.Linear):
-    def forward(self, x):
-        with torch.autograd.graph.save_on_cpu():
-            return super().forward(x)
-
-
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize(("layer", "message"), [
-    (Checkpointed, "activation checkpointing or offloading"),
-    (Offloaded, "activation checkpointing or offloading"),
-    (ReentrantlyCheckpointed, "no activation checkpointing"),
-])  # fmt: skip
-def test_recomputed_and_offloaded_activations_are_refused(layer, message, first):
-    stages = [layer(8, 8), nn.Linear(8, 8)] if first else [nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8), layer(8, 8))]
-    engine = PipelineEngine(stages, Delays.layerpipe2(2) if first else Delays.custom([0, 1]), LATEST)
-    with pytest.raises(UserError, match=message):
-        forward(engine, torch.randn(4, 8, requires_grad=first))
 
 
 def test_the_first_stage_may_save_nothing():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import nullcontext
 from itertools import islice
 from typing import Any, cast
@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from layerpipe2.engine.execution import StagedModule
 from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.errors import UserError
 
@@ -49,7 +50,7 @@ class FirstStageLoader:
 
 
 class ReadAhead:
-    """Mini-batches of epoch after epoch.
+    """Mini-batches of epoch after epoch, as the ``Trainer`` would prepare them, before it asks for them.
 
     What is random about them (a shuffled ``DataLoader``'s order, augmentation) may come from a stream of its own, which
     begins as torch's default generator: a resumed run then draws those again that were in flight. What else draws from
@@ -57,24 +58,23 @@ class ReadAhead:
     loader with a generator of its own gives the same mini-batches in both.
 
     Args:
-        data: read by this object from here on; the ``Trainer`` sees numbers only.
-        first_epoch: its number, for samplers that shuffle by it.
-        batches: mini-batches of an epoch.
-        prepare: what becomes of each before it enters the first stage.
+        module: whose ``Trainer`` has the data; it sees numbers only from here on.
         stream: their own one, or ``None``: the default generator.
+
+    Raises:
+        UserError: if the ``Trainer`` has several data loaders.
     """
 
-    def __init__(
-        self,
-        data: FirstStageLoader,
-        first_epoch: int,
-        batches: int,
-        prepare: Callable[[Any], Any],
-        stream: RandomStream | None,
-    ) -> None:
+    def __init__(self, module: StagedModule, stream: RandomStream | None) -> None:
+        trainer = module.trainer
+        data = trainer.train_dataloader
+        if not isinstance(data, FirstStageLoader):
+            raise UserError(
+                f"training data are a {type(data).__name__}; a pipeline of several processes takes one data loader"
+            )
         data.reads = False
-        self._loader, self._epoch, self._batches, self._prepare = data.loader, first_epoch, batches, prepare
-        self._stream = stream
+        self._module, self._loader, self._stream = module, data.loader, stream
+        self._epoch, self._batches = trainer.current_epoch, int(trainer.num_training_batches)
         self._states: dict[int, Tensor] = {}
         self._source: Iterator[Any] = iter(())
 
@@ -84,7 +84,7 @@ class ReadAhead:
             if batch is self:
                 self._begin()
                 batch = next(self._source)
-            return self._prepare(batch)
+            return self._prepared(batch)
 
     def random_state(self, epoch: int) -> list[Tensor] | None:
         """State of the stream before ``epoch``, the ``Trainer``'s next one."""
@@ -105,3 +105,17 @@ class ReadAhead:
                 set_epoch(self._epoch)
         self._source = islice(self._loader, self._batches)
         self._epoch += 1
+
+    def _prepared(self, batch: Any) -> Any:
+        """The hooks of a data module included."""
+        trainer = self._module.trainer
+        batch = trainer.precision_plugin.convert_input(batch)
+        batch = self._module._on_before_batch_transfer(batch, dataloader_idx=0)
+        return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+
+
+def stream_of_data(state: list[Tensor] | None) -> RandomStream:
+    """A stream that goes on from ``state``, or begins as torch's default generator."""
+    stream = RandomStream(0, 0, torch.device("cpu"))
+    stream.load_state_dict([torch.get_rng_state()] if state is None else state)
+    return stream

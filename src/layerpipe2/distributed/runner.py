@@ -5,31 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from layerpipe2.distributed.data_loading import FirstStageLoader, ReadAhead
+from layerpipe2.distributed.data_loading import ReadAhead, stream_of_data
 from layerpipe2.distributed.endpoint import Endpoint
-from layerpipe2.distributed.links import Inbox, Outbox
+from layerpipe2.distributed.evaluation import Evaluation
 from layerpipe2.distributed.memory import StageMemory
+from layerpipe2.distributed.neighbours import Neighbours
 from layerpipe2.distributed.process_group import ProcessGroup
 from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.distributed.timeline import Timeline
-from layerpipe2.distributed.training_settings import fingerprint, training_settings
-from layerpipe2.distributed.worker_loop import Batch, Neighbours, WorkerLoop
+from layerpipe2.distributed.training_settings import check_trainer, fingerprint, training_settings
+from layerpipe2.distributed.worker_loop import Batch, WorkerLoop
 from layerpipe2.engine.execution import Execution, StagedModule
 from layerpipe2.engine.layout import trainable
-from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.engine.step_limit import StepLimit
 from layerpipe2.errors import UserError
 from layerpipe2.stages import check_stages
-
-_EVALUATION = {"val": 2, "test": 3}
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class Runner(Execution):
             module.stages = nn.ModuleDict({str(k): module.stages[k] for k in mine})  # type: ignore[assignment]
         self.stages: dict[int, nn.Module] = {int(k): stage for k, stage in module.stages.items()}  # type: ignore[operator]
         self.loop: WorkerLoop | None = None
-        self._evaluation: dict[str, tuple[Inbox | None, Outbox | None]] = {}
+        self._evaluation = Evaluation(endpoint)
         self._endpoint = endpoint
         self._ahead: ReadAhead | None = None
         self._epoch = 0
@@ -78,26 +76,7 @@ class Runner(Execution):
 
     def check(self) -> None:
         """Delays that a pipeline can have, CPUs or CUDA, one data loader for all epochs, native precision."""
-        module = self.module
-        if not module.delays.is_realizable:
-            raise UserError(
-                f"delays {list(module.delays.per_stage)} grow towards the output, which no pipeline can have; give "
-                "delays that don't"
-            )
-        if not isinstance(module.trainer.accelerator, CPUAccelerator | CUDAAccelerator):
-            raise UserError(
-                "pipelines of several processes run on CPUs or NVIDIA GPUs; give the Trainer accelerator='cpu'"
-            )
-        if module.trainer.reload_dataloaders_every_n_epochs:  # type: ignore[attr-defined]
-            raise UserError(
-                "a pipeline of several processes reads ahead into the next epoch; leave "
-                "reload_dataloaders_every_n_epochs alone"
-            )
-        if module.precision != "native" or "16" in str(module.trainer.precision):
-            raise UserError(
-                "a pipeline of several processes computes in the parameters' own type; leave precision and the "
-                "Trainer's precision alone"
-            )
+        check_trainer(self.module)
 
     def optimizers(self) -> Any:
         """An optimizer per stage that has something to train, so that a checkpoint can be cut by stage.
@@ -121,13 +100,17 @@ class Runner(Execution):
         """Connect to the neighbours; lay the stages out; where a checkpoint left mini-batches in flight, rerun them."""
         module, trainer = self.module, self.module.trainer
         self.group.agree(training_settings(module, self.network, self._optimizers()[0]))
-        seed = module.stage_seed or 0
+        stage_of = partial(
+            ProcessStage,
+            seed=module.stage_seed or 0,
+            device=self.group.device,
+            gradient_clip_norm=module.gradient_clip_norm,
+            split_backward=self.options.split_backward,
+        )
         stages = [
-            ProcessStage(stage, k, module.delays.per_stage[k], module.history, optimizer, seed=seed,
-                       device=self.group.device, gradient_clip_norm=module.gradient_clip_norm,
-                       split_backward=self.options.split_backward)
+            stage_of(stage, k, module.delays.per_stage[k], module.history, optimizer)
             for (k, stage), optimizer in zip(self.stages.items(), self._given_optimizers(), strict=True)
-        ]  # fmt: skip
+        ]
         neighbours = Neighbours.of(self._endpoint, module.delays.per_stage, self.mine[0], self.mine[-1])
         self.loop = WorkerLoop(
             stages,
@@ -147,8 +130,8 @@ class Runner(Execution):
         self._batches = int(trainer.num_training_batches)
         self._epoch = trainer.current_epoch - 1
         if self.group.rank == 0:
-            stream = None if module.drain else _stream_of_data(resumed)
-            self._ahead = ReadAhead(self._training_data(), trainer.current_epoch, self._batches, self._prepared, stream)
+            stream = None if module.drain else stream_of_data(None if resumed is None else resumed["data"])
+            self._ahead = ReadAhead(module, stream)
         if not module.drain:
             self.loop.start(self._remaining(), epoch=self._batches, done=done)
 
@@ -184,18 +167,10 @@ class Runner(Execution):
     def evaluate(self, phase: str, batch: Any) -> None:
         """Pass one mini-batch on; the last process adds up."""
         self.group.watch.progress(self.loop.done if self.loop else 0)
-        inbox, outbox = self._evaluation_links(phase)
-        if inbox is None:
-            x, y = batch
-        else:
-            inbox.expect(1)
-            x, y = inbox.receive()
-        for stage in self.stages.values():
-            x = stage(x)
-        if outbox is None:
-            self.totals[phase].add(self.module.loss(x, y), x, y)
-        else:
-            outbox.send(x, y)
+        found = self._evaluation.pass_on(phase, list(self.stages.values()), batch)
+        if found is not None:
+            outputs, y = found
+            self.totals[phase].add(self.module.loss(outputs, y), outputs, y)
 
     def results(self, phase: str) -> dict[str, Tensor]:
         """The last process's means, in every process."""
@@ -234,8 +209,6 @@ class Runner(Execution):
         """After training: the module and the random numbers are left as of the last update."""
         loop = self._running()
         loop.stop()
-        for snapshots in loop.snapshots:
-            snapshots.restore(loop.done)
         random = self._ahead.random_state(self._epoch + 1) if self._ahead is not None else None
         if random is not None:
             torch.set_rng_state(random[0])
@@ -266,35 +239,7 @@ class Runner(Execution):
         wrapped, plain = self.module.optimizers(), self.module.optimizers(use_pl_optimizer=False)
         return [wrapped[0], *plain[1:]] if isinstance(wrapped, list) else [wrapped]  # type: ignore[index]
 
-    def _training_data(self) -> FirstStageLoader:
-        data = self.module.trainer.train_dataloader
-        if not isinstance(data, FirstStageLoader):
-            raise UserError(
-                f"training data are a {type(data).__name__}; a pipeline of several processes takes one data loader"
-            )
-        return data
-
     def _next_batch(self) -> Batch:
         assert self._ahead is not None, "another process reads the data"
         x, y = next(self._ahead)
         return x, y
-
-    def _prepared(self, batch: Any) -> Any:
-        """What the ``Trainer`` does with a mini-batch, the hooks of a data module included."""
-        trainer = self.module.trainer
-        batch = trainer.precision_plugin.convert_input(batch)
-        batch = self.module._on_before_batch_transfer(batch, dataloader_idx=0)
-        return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-
-    def _evaluation_links(self, phase: str) -> tuple[Inbox | None, Outbox | None]:
-        if phase not in self._evaluation:
-            tag = _EVALUATION[phase]
-            inbox = self._endpoint.inbox(-1, tag, slots=2, ahead=1)
-            self._evaluation[phase] = inbox, self._endpoint.outbox(+1, tag, depth=2)
-        return self._evaluation[phase]
-
-
-def _stream_of_data(resumed: Mapping[str, Any] | None) -> RandomStream:
-    stream = RandomStream(0, 0, torch.device("cpu"))
-    stream.load_state_dict([torch.get_rng_state()] if resumed is None else resumed["data"])
-    return stream

@@ -1,15 +1,37 @@
-"""What must be equal in all processes of one training, in words: they are compared before it starts."""
+"""Before a training of several processes: can they train it, and what must be equal in all of them, in words."""
 
 from __future__ import annotations
 
 import hashlib
 
 import torch
+from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
 from torch import nn
 from torch.optim import Optimizer
 
 from layerpipe2.engine.execution import StagedModule
+from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
+
+
+def check_trainer(module: StagedModule) -> None:
+    """Delays that a pipeline can have, CPUs or CUDA, one data loader for all epochs, native precision.
+
+    Raises:
+        UserError: saying what to change.
+    """
+    trainer, delays = module.trainer, list(module.delays.per_stage)
+    if not module.delays.is_realizable:
+        raise UserError(f"delays {delays} grow towards the output, which no pipeline can have; give delays that don't")
+    several = "a pipeline of several processes"
+    if not isinstance(trainer.accelerator, CPUAccelerator | CUDAAccelerator):
+        raise UserError(f"{several} runs on CPUs or NVIDIA GPUs; give the Trainer accelerator='cpu'")
+    if trainer.reload_dataloaders_every_n_epochs:  # type: ignore[attr-defined]
+        raise UserError(f"{several} reads ahead into the next epoch; leave reload_dataloaders_every_n_epochs alone")
+    if module.precision != "native" or "16" in str(trainer.precision):
+        raise UserError(
+            f"{several} computes in the parameters' own type; leave precision and the Trainer's precision alone"
+        )
 
 
 def training_settings(module: StagedModule, network: str, optimizer: Optimizer) -> dict[str, str]:

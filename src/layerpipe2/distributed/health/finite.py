@@ -9,13 +9,15 @@ from torch import Tensor
 
 from layerpipe2.errors import UserError
 
+Notes = list[tuple[Tensor, str]]
+
 
 class FiniteCheck:
     """Raises at the first value that is not finite: at once on the CPU, at the end of the next step on a GPU."""
 
     def __init__(self) -> None:
-        self._notes: list[tuple[Tensor, str]] = []
-        self._previous: tuple[Any, list[tuple[Tensor, str]]] | None = None
+        self._notes: Notes = []
+        self._previous: tuple[Any, Notes] | None = None
 
     def note(self, value: Tensor, what: str) -> None:
         """Look at ``value``.
@@ -30,37 +32,35 @@ class FiniteCheck:
             _refuse([(finite, what)])
 
     def end_step(self) -> None:
-        """Of a GPU: the answers to what was noted in the step before.
+        """On a GPU: the answers to what was noted in the step before.
 
         Raises:
             UserError: naming the first that is not finite.
         """
-        if not self._notes:
-            return
-        asked, self._previous = self._previous, (torch.cuda.current_stream().record_event(), self._notes)
-        self._notes = []
-        _answer(asked)
+        if self._notes:
+            asked, self._previous = self._previous, (torch.cuda.current_stream().record_event(), self._notes)
+            self._notes = []
+            _wait_and_refuse(asked)
 
     def finish(self) -> None:
-        """Of a GPU: the answers to everything that was noted.
+        """On a GPU: the answers to everything that was noted.
 
         Raises:
             UserError: naming the first that is not finite.
         """
         self.end_step()
         asked, self._previous = self._previous, None
-        _answer(asked)
+        _wait_and_refuse(asked)
 
 
-def _answer(asked: tuple[Any, list[tuple[Tensor, str]]] | None) -> None:
+def _wait_and_refuse(asked: tuple[Any, Notes] | None) -> None:
     if asked is not None:
         asked[0].synchronize()
         _refuse(asked[1])
 
 
-def _refuse(notes: list[tuple[Tensor, str]]) -> None:
+def _refuse(notes: Notes) -> None:
     for finite, what in notes:
-        if not bool(finite):
-            raise UserError(
-                f"{what} is not finite; lower the learning rate, or go on all the same with check_finite=False"
-            )
+        if not finite:
+            remedy = "lower the learning rate, or go on all the same with check_finite=False"
+            raise UserError(f"{what} is not finite; {remedy}")
