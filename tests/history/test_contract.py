@@ -16,27 +16,13 @@ from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.history import STRATEGIES, StashFirst, WeightHistory, raw_forms
 from layerpipe2.history.latest import Latest
 from layerpipe2.history.moments import Updates
+from tests.history.recalling import delayed, line, recall_along, walk
 
 NAMES = [*STRATEGIES, *raw_forms(), "ema-0.5", "ema-0.95", "pair-0", "pair-0.5"]
 DELAYS = [1, 2, 5, 18]
 
 names = pytest.mark.parametrize("name", NAMES)
 delays = pytest.mark.parametrize("delay", DELAYS)
-
-
-def walk(steps: int = 30, size: int = 5) -> Tensor:
-    """Weights W(0), W(1), ... of a random walk, shape (steps, size)."""
-    return torch.randn(steps, size, dtype=torch.float64).cumsum(0)
-
-
-def run(history: WeightHistory, path: Tensor, delay: int) -> list[Tensor]:
-    """What is recalled before each update of the weights ``path``."""
-    state, recalled = history.init(path[0], delay), []
-    for t in range(len(path) - 1):
-        delayed = path[max(0, t - delay)] if history.keeps_weights else torch.full_like(path[0], torch.nan)
-        recalled.append(history.recall(state, path[t], delayed, torch.tensor([t])))
-        history.record(state, path[t] - path[t + 1], torch.tensor([t]))
-    return recalled
 
 
 @names
@@ -68,7 +54,7 @@ def test_no_two_rows_look_alike():
 @delays
 def test_the_state_is_tensors_that_change_in_place(name, delay):
     """A CUDA graph of the step keeps the addresses; a checkpoint keeps the values."""
-    history, path = make_history(name), walk()
+    history, path = make_history(name), walk(30)
     state = history.init(path[0], delay)
     kept, start = dict(state), copy.deepcopy(state)
     for t in range(len(path) - 1):
@@ -95,11 +81,10 @@ def test_the_state_is_tensors_that_change_in_place(name, delay):
 def test_recalled_weights_are_exact_where_they_must_be(name, delay):
     """Exact strategies always; the others at the start, where nothing or one update has to be remembered."""
     row, path = find_strategy(name), walk()
-    recalled = run(row.make(), path, delay)
-    assert all(weights.isfinite().all() for weights in recalled), "it looks at weights that no hardware keeps"
-    exact_until = len(path) if row.exact else 1 if row.family == "latest" else 2
-    for t, weights in enumerate(recalled[:exact_until]):
-        torch.testing.assert_close(weights, path[max(0, t - delay)], rtol=0, atol=1e-12, msg=f"t = {t}")
+    recalled = recall_along(row.make(), path, delay)
+    assert recalled.isfinite().all(), "it looks at weights that no hardware keeps"
+    sure = len(recalled) if row.exact else 1 if row.family == "latest" else 2
+    torch.testing.assert_close(recalled[:sure], delayed(path, delay)[:sure], rtol=0, atol=1e-12)
 
 
 @names
@@ -120,8 +105,8 @@ def test_coefficients_of_the_theory_are_those_of_the_method(name):
     found = history.coefficients(delay, Updates(drift=1e6))
     if found is not None:
         decay, x, y = found
-        path = -torch.arange(400, dtype=torch.float64)[:, None] * torch.tensor([[0.5, -2.0]])
-        added = (run(history, path, delay)[-1] - path[-2]) / (path[-2] - path[-1])
+        path = line(400)
+        added = (recall_along(history, path, delay)[-1] - path[-2]) / (path[-2] - path[-1])
         assert added.tolist() == pytest.approx([x + y] * 2, rel=1e-6)
         assert 0 <= decay < 1
 

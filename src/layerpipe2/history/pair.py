@@ -126,7 +126,7 @@ def fixed_pair(text: str) -> Strategy:
     return Strategy(
         name=f"pair-{text}",
         label=f"pair {text}",
-        description="moving average and the optimizer's momentum buffer, best for correlation 0.9 "
+        description=f"moving average and the optimizer's momentum buffer, best for correlation {text} "
         "(any number in [0, 1))",
         family="pair",
         make=lambda: PairHistory(correlation=correlation),

@@ -12,20 +12,7 @@ from layerpipe2.history.moments import Updates
 from layerpipe2.history.optimal import optimal_pair
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import make_plan
-
-
-def walk(strategy: str, delay: int, steps: int, correlation: float = 0.9):
-    """Recalled and true W(max(0, t - d)) for every t of a random walk with AR(1) updates."""
-    history, noise = make_history(strategy), torch.randn(steps, 500, dtype=torch.float64)
-    updates = torch.zeros_like(noise)
-    for t in range(steps):
-        updates[t] = (correlation * updates[t - 1] if t else 0) + noise[t]
-    weights = torch.cat([torch.zeros(1, 500, dtype=torch.float64), -updates.cumsum(0)])
-    state, recalled = history.init(weights[0], delay), []
-    for t in range(steps):
-        recalled.append(history.recall(state, weights[t], weights[max(0, t - delay)], torch.tensor([t])))
-        history.record(state, updates[t], torch.tensor([t]))
-    return torch.stack(recalled), torch.stack([weights[max(0, t - delay)] for t in range(steps)]), weights[:-1]
+from tests.history.recalling import delayed, recall_along, walk
 
 
 def test_docstring():
@@ -34,22 +21,27 @@ def test_docstring():
 
 @pytest.mark.parametrize("delay", [1, 2, 3, 9])
 def test_exact_while_the_pipeline_fills(delay):
-    recalled, true, _ = walk("pair-0.9", delay, delay + 1)
-    torch.testing.assert_close(recalled, true, rtol=0, atol=1e-12)
+    path = walk(delay + 2)
+    recalled = recall_along(make_history("pair-0.9"), path, delay)
+    torch.testing.assert_close(recalled, delayed(path, delay), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("strategy", ["pair-0", "pair-0.5", "pair-0.99"])
 @pytest.mark.parametrize("delay", [1, 2])
 def test_exact_for_short_delays(strategy, delay):
-    recalled, true, _ = walk(strategy, delay, 30)
-    torch.testing.assert_close(recalled, true, rtol=0, atol=1e-12)
+    path = walk(30)
+    torch.testing.assert_close(
+        recall_along(make_history(strategy), path, delay), delayed(path, delay), rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("delay", [4, 14])
 def test_measured_error_is_the_predicted_one_and_below_every_average(delay):
     errors = {}
     for strategy in ("pair-0.9", "ema-window", "ema-running", "ema-span", "ema-lsq"):
-        recalled, true, latest = (x[100:] for x in walk(strategy, delay, 600))
+        path = walk(600, size=500, correlation=0.9)
+        parts = (recall_along(make_history(strategy), path, delay), delayed(path, delay), path[:-1])
+        recalled, true, latest = (part[100:] for part in parts)
         errors[strategy] = float((recalled - true).norm() / (latest - true).norm())
     assert errors["pair-0.9"] == pytest.approx(optimal_pair(Updates(0.9), delay).error, rel=0.02)
     assert all(errors["pair-0.9"] < 0.85 * error for name, error in errors.items() if name != "pair-0.9")

@@ -9,25 +9,10 @@ import layerpipe2.delays
 import layerpipe2.history
 from layerpipe2 import STRATEGIES, UserError, make_history
 from layerpipe2.history import DECAY_RULES
+from tests.history.recalling import delayed, line, recall_along, walk
 
 # `pair` weighs its two buffers for the least squared error, which shrinks what it recalls: not exact on equal updates.
 UNBIASED = [name for name, row in STRATEGIES.items() if row.family in ("average", "window")]
-
-
-def recall_along(strategy: str, path: torch.Tensor, delay: int) -> list[torch.Tensor]:
-    """What ``strategy`` recalls before each update of the weights ``path`` (T + 1, N)."""
-    history = make_history(strategy)
-    state = history.init(path[0], delay)
-    recalled = []
-    for t in range(len(path) - 1):
-        step = torch.tensor([t])
-        recalled.append(history.recall(state, path[t], path[max(0, t - delay)], step))
-        history.record(state, path[t] - path[t + 1], step)
-    return recalled
-
-
-def walk(steps: int = 60, size: int = 5) -> torch.Tensor:
-    return torch.randn(steps, size, dtype=torch.float64).cumsum(0)
 
 
 @pytest.mark.parametrize("module", [layerpipe2.history, layerpipe2.delays])
@@ -40,17 +25,16 @@ def test_traced_examples(module):
 @pytest.mark.parametrize("delay", [1, 2, 5, 18])
 def test_the_window_rule_is_exact_while_the_pipeline_fills(delay):
     path = walk()
-    for t, recalled in enumerate(recall_along("ema-window", path, delay)[: delay + 1]):
-        torch.testing.assert_close(recalled, path[0], rtol=0, atol=1e-12, msg=str(t))
+    recalled = recall_along(make_history("ema-window"), path, delay)[: delay + 1]
+    torch.testing.assert_close(recalled, delayed(path, delay)[: delay + 1], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("delay", [1, 2, 7])
 @pytest.mark.parametrize("strategy", UNBIASED)
 def test_constant_updates_are_recalled_exactly_from_the_start(strategy, delay):
     """No start-up bias: the average of equal updates is that update after one of them."""
-    path = torch.arange(30, dtype=torch.float64)[:, None] * torch.tensor([[0.5, -2.0]])
-    for t, recalled in enumerate(recall_along(strategy, path, delay)):
-        torch.testing.assert_close(recalled, path[max(0, t - delay)], rtol=0, atol=1e-12)
+    recalled = recall_along(make_history(strategy), line(30), delay)
+    torch.testing.assert_close(recalled, delayed(line(30), delay), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("delay", [2, 6, 14])
@@ -58,7 +42,7 @@ def test_the_span_rule_has_no_bias_where_updates_drift_along_a_line(delay):
     t = torch.arange(400, dtype=torch.float64)[:, None]
     errors = {}
     for strategy in ("ema-span", "ema-window", "ema-running", "ema-lsq", "ema-0.9"):
-        errors[strategy] = float((recall_along(strategy, t * t, delay)[-1] - (398 - delay) ** 2).abs())
+        errors[strategy] = float((recall_along(make_history(strategy), t * t, delay)[-1] - (398 - delay) ** 2).abs())
     assert errors.pop("ema-span") < 1e-6
     assert all(error > 0.1 for error in errors.values()), errors
 

@@ -12,6 +12,7 @@ from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.history import StashFirst
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.train import train_run
+from tests.history.recalling import delayed, line, recall_along
 
 OTHERS = ["latest", "ema-span", "ema-window-raw", "pair"]
 RUN = {"width": 8, "group_size": 3, "epochs": 3, "batch_size": 128, "momentum": 0.5}
@@ -51,13 +52,8 @@ def test_without_updates_it_is_the_other_method(name):
 
 def test_the_average_is_full_when_it_takes_over():
     """On equal updates the recalled weights are exact from the first step after the change."""
-    history = StashFirst(then=make_history("ema-span"), updates=10)
-    path = torch.arange(30, dtype=torch.float64)[:, None] * torch.tensor([[0.5, -2.0]])
-    state = history.init(path[0], 4)
-    for t in range(29):
-        recalled = history.recall(state, path[t], path[max(0, t - 4)], torch.tensor([t]))
-        torch.testing.assert_close(recalled, path[max(0, t - 4)], rtol=0, atol=1e-12)
-        history.record(state, path[t] - path[t + 1], torch.tensor([t]))
+    recalled = recall_along(StashFirst(then=make_history("ema-span"), updates=10), line(30), 4)
+    torch.testing.assert_close(recalled, delayed(line(30), 4), rtol=0, atol=1e-12)
 
 
 def test_it_needs_the_memory_of_the_larger_method():
