@@ -7,8 +7,11 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 # Stamps: what `make reproduce` needs, and with it what tests, docs and lint need. LOCKED=1: versions of constraints.txt.
 INSTALLED := $(VENV)/.installed$(if $(LOCKED),-locked)
 DEVELOP := $(VENV)/.develop$(if $(LOCKED),-locked)
-# Where `make pipelines` writes: results, or with QUICK=1 something to throw away.
-PIPELINES := $(if $(QUICK),build/pipelines,results/pipelines)
+# What `make paper` runs; PROFILE is the older word for EXPERIMENT.
+NAME := $(or $(EXPERIMENT),$(PROFILE),h100)
+# Where `make pipelines` writes: the committed folders, or with QUICK=1 something to throw away.
+MEASURED := $(if $(QUICK),build,results)
+PAGES := $(if $(QUICK),build/pages,paper_figures/out)
 
 # Scripts that DVC starts find the environment's Python first; -u keeps their lines in order.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -17,10 +20,10 @@ export DVC_NO_ANALYTICS := 1
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop reproduce paper pipelines report readme test docs lint lock ui clean
+.PHONY: help install develop reproduce paper pipelines report readme test test-all docs lint lock ui clean
 
 help: ## list these targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 install: $(INSTALLED) ## install into .venv what `make reproduce` needs; LOCKED=1: the versions of the published numbers
 
@@ -36,23 +39,25 @@ reproduce: $(INSTALLED) ## train everything, draw figures and tables, write the 
 	@echo '  results/runs.csv              every run in one table; results/runs/ holds their records'
 	@echo '  make ui                       browse the runs in MLflow'
 
-paper: $(INSTALLED) ## the experiment at full scale; PROFILE=cpu-tiny|cpu|h100|... (default h100), YES=1: don't ask
-	@python experiments/full_scale/run.py --profile $(or $(PROFILE),h100) $(if $(YES),--yes)
-	@python -m paper_figures.full_scale.build --profile $(or $(PROFILE),h100)
+paper: $(INSTALLED) ## a larger experiment; EXPERIMENT=cpu-tiny|cpu|h100|... (default h100), YES=1: don't ask
+	@python -m experiments.run $(NAME) $(if $(YES),--yes)
+	@python -m experiments.collect $(NAME)
+	@python -m paper_figures.build page $(NAME)
 
 pipelines: $(INSTALLED) ## measure pipelines on real processes (15 min on an idle machine); QUICK=1: a try
-	@python -m experiments.pipelines.benchmark $(if $(QUICK),--quick) --out $(PIPELINES)
-	@python -m paper_figures.pipelines.build --records $(PIPELINES) $(if $(QUICK),--out $(PIPELINES)/page)
+	@python -m experiments.pipelines.benchmark $(if $(QUICK),--quick) --out $(MEASURED)/pipelines
+	@python -m paper_figures.build page pipelines --results $(MEASURED) --out $(PAGES)
 
 report: $(INSTALLED) ## draw figures, tables and report from the records that are there
-	@dvc repro report
+	@dvc repro paper
 
 readme: $(INSTALLED) ## put the measured results into README.md and docs
 	@python -m paper_figures.build readme
-	@python -m paper_figures.full_scale.build --readme docs/full-scale.md
-	@python -m paper_figures.artifact
 
-test: $(DEVELOP) ## run the tests, in two processes (many of them wait for processes of their own)
+test: $(DEVELOP) ## run the tests, slow proofs by samples, in two processes (five minutes)
+	@python -m pytest -n 2 --dist loadscope -m 'not slow'
+
+test-all: $(DEVELOP) ## run all tests, slow proofs whole
 	@python -m pytest -n 2 --dist loadscope
 
 docs: $(DEVELOP) ## build the documentation into build/site, without a network
@@ -68,7 +73,7 @@ lock: $(DEVELOP) ## write the versions of this environment into constraints.txt
 	@mv constraints.new constraints.txt
 
 ui: $(INSTALLED) ## browse all runs in MLflow on 127.0.0.1 (PORT=5000; Ctrl-C ends it); prints the links to open
-	@python experiments/track.py --port $(or $(PORT),5000)
+	@python -m experiments.track --port $(or $(PORT),5000)
 	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 		mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(or $(PORT),5000) --workers 1
 

@@ -1,7 +1,7 @@
 """The whole pipeline from end to end in a clone of the last commit: two networks, two epochs, two seeds.
 
 Then: a second run does nothing, a changed learning rate reruns that network alone, figure code retrains nothing,
-`dvc metrics` and `dvc plots` say something, and a mistake in params.yaml is one line.
+`dvc metrics` and `dvc plots` say something, and a mistake in the experiment's file is one line.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-        set_params(clone, "study", networks=NETWORKS, groups=[4, "sequential"], strategies=["stash", "ema-window"])
-        set_params(clone, "study", seeds=[0, 1], probe_every=5)
-        set_params(clone, "profiles", digits={"batch_size": 64, "epochs": 2})
+        change(clone, networks=NETWORKS, group_sizes=[4], strategies=["stash", "ema-window"], seeds=[0, 1])
+        change(clone, "settings", probe_every=5)
+        change(clone, "dataset_settings", digits={"batch_size": 64, "epochs": 2})
         dvc(clone, "repro")
         expect(json.loads((clone / "results/metrics.json").read_text())["runs"] == 12, "12 runs were collected")
         expect((clone / "paper_figures/out/report.md").is_file(), "a report was written")
@@ -35,24 +35,24 @@ def main() -> None:
         check_reruns(clone)
         expect("test_accuracy" in dvc(clone, "metrics", "show", "--json"), "dvc metrics says something")
         expect("mlp.csv" in dvc(clone, "plots", "show", "--json"), "dvc plots says something")
-        set_params(clone, "nets", mlp={"width": 8, "lr": -1})
+        change(clone, "network_settings", mlp={"width": 8, "lr": -1})
         failed = dvc(clone, "repro", code=255)
-        expect("params.yaml: nets.mlp.lr is -1; give a finite number > 0" in failed, "a mistake is named")
+        expect("digits.yaml: network_settings.mlp.lr is -1; give a finite number > 0" in failed, "a mistake is named")
         expect("Traceback" not in failed, "without a traceback")
 
 
 def check_reruns(clone: Path) -> None:
     """What would run after a change of one network's parameter, and of figure code."""
-    set_params(clone, "nets", mlp={"width": 8, "lr": 0.02})
+    change(clone, "network_settings", mlp={"width": 8, "lr": 0.02})
     stages = changed(clone)
-    expect({"train@mlp-4", "train@mlp-sequential"} <= stages, "a network's parameter reruns that network")
-    expect(not any(stage.startswith("train@resnet-small") for stage in stages), "and no other")
+    expect({"train@mlp-4", "baseline@mlp"} <= stages, "a network's parameter reruns that network")
+    expect(not any("resnet-small" in stage for stage in stages), "and no other")
     dvc(clone, "repro")
     with (clone / "paper_figures/style.py").open("a") as code:
         code.write("\n# changed\n")
     stages = changed(clone)
-    expect("figures" in stages, "a change of figure code redraws the figures")
-    expect(not any(stage.startswith(("train", "collect")) for stage in stages), "and retrains nothing")
+    expect("paper" in stages, "a change of figure code redraws the figures")
+    expect(not any(stage.startswith(("train", "baseline", "collect")) for stage in stages), "and retrains nothing")
 
 
 def changed(clone: Path) -> set[str]:
@@ -63,7 +63,7 @@ def changed(clone: Path) -> set[str]:
 def dvc(clone: Path, *arguments: str, code: int = 0) -> str:
     """Run dvc on the clone's own code; returns what it printed."""
     environment = os.environ | {
-        "PYTHONPATH": str(clone / "src"),
+        "PYTHONPATH": os.pathsep.join([str(clone / "src"), str(clone)]),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     command = [sys.executable, "-m", "dvc", *arguments]
@@ -75,11 +75,11 @@ def dvc(clone: Path, *arguments: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-def set_params(clone: Path, section: str, **values: Any) -> None:
-    """Change values of one section of the clone's params.yaml."""
-    path = clone / "params.yaml"
+def change(clone: Path, *section: str, **values: Any) -> None:
+    """Change values of the default experiment in the clone, at the top of its file or in one section."""
+    path = clone / "experiments" / "digits.yaml"
     content = yaml.safe_load(path.read_text())
-    content[section] |= values
+    (content[section[0]] if section else content).update(values)
     path.write_text(yaml.safe_dump(content, sort_keys=False))
 
 

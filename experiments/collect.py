@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         UserError: if no final run is finished, or a record is broken or belongs to other settings.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiment", help="a file of experiments/, without .yaml")
+    parser.add_argument("experiment", help="a file of experiments/ without .yaml, or the path of one")
     parser.add_argument("--records", type=Path, help="folder of the records; default: the experiment's")
     parser.add_argument("--out", type=Path, help="folder of the tables; default: the experiment's")
     options = parser.parse_args(arguments)
@@ -60,17 +60,15 @@ def collect(grid: Grid, out: Path) -> tuple[int, int]:
 
 def described(experiment: Experiment) -> dict[str, Any]:
     """What the experiment is, for readers; ``width`` and ``epochs`` are null where runs differ or have the default."""
-    lists = ("optimizers", "seeds", "stages", "group_sizes", "strategies")
-    report, warm_up = dict(experiment.report), experiment.warm_up
-    return {
-        "name": experiment.name,
+    names = ("name", "published", "optimizers", "seeds", "stages", "group_sizes", "strategies")
+    warm_up = experiment.warm_up
+    return {name: getattr(experiment, name) for name in names} | {
         "network": ", ".join(experiment.networks),
         "dataset": ", ".join(experiment.datasets),
         "width": experiment.settings.given.get("width"),
         "epochs": experiment.settings.given.get("epochs"),
-        **{name: getattr(experiment, name) for name in lists},
         "warm_up": None if warm_up is None else dict(warm_up),
-        "report": report,
+        "report": dict(experiment.report),
     }
 
 

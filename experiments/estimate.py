@@ -122,17 +122,6 @@ def estimate(left: Sequence[Task], *, jobs: int) -> tuple[float, dict[str, Speed
     return total / jobs, speeds
 
 
-def in_words(seconds: float) -> str:
-    """A duration with two digits that matter, as in ``3 h 20 min``."""
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return "less than a minute"
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, rest = divmod(minutes, 60)
-    return f"{hours} h {rest} min" if hours < 48 else f"{hours / 24:.1f} days"
-
-
 def _within(wanted: tuple[int, int], batches: int) -> tuple[int, int]:
     """Batches before and on the clock where there are few: the clock has at least one."""
     before = min(wanted[0], batches - 1)

@@ -29,7 +29,7 @@ from layerpipe2.provenance import provenance
 from layerpipe2.runs.records import Record, writable_folder, write_json
 
 LEASE = 120.0
-_POLL = 2.0  # seconds between two looks at what the others are doing
+_POLL = (0.1, 2.0)  # shortest and longest time in s between two looks at what the others are doing
 _LINES = 3  # of progress, where there is no terminal
 
 
@@ -121,11 +121,14 @@ def work(queue: Queue, gpu: int | None) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[gpu] if gpu < len(visible) and visible[gpu] else str(gpu)
     # Notes the commit of the code that is loaded: the checkout may move in the meantime.
     provenance(torch.device("cpu"))
-    waiting, leases = list(queue.tasks), Leases()
+    waiting, leases, pause = list(queue.tasks), Leases(), _POLL[0]
     while waiting and (queue.deadline is None or time.time() < queue.deadline):
         waiting = queue.grid.left(waiting)
-        if not _do_one(queue, waiting, leases) and waiting:
-            time.sleep(_POLL)
+        if _do_one(queue, waiting, leases):
+            pause = _POLL[0]
+        elif waiting:
+            time.sleep(pause)
+            pause = min(2 * pause, _POLL[1])
 
 
 def _do_one(queue: Queue, waiting: list[Task], leases: Leases) -> bool:

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import torch
 
-from experiments.estimate import Speed, estimate, in_words
 from experiments.grid import Grid, Task
 from experiments.queue import Queue
 from experiments.schema import experiments, read_experiment
-from layerpipe2.cli.console import run_command
+from layerpipe2.cli.console import in_words, run_command
 from layerpipe2.errors import UserError
 
 
@@ -52,10 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _agreed(left: list[Task], total: int, jobs: int, yes: bool) -> bool:
     """Say how long it will take, and ask."""
+    from experiments.estimate import estimate  # imports Lightning
+
     seconds, speeds = estimate(left, jobs=jobs)
+    steps = ", ".join(f"{kind} {1e3 * speed.step:.3g} ms per update" for kind, speed in speeds.items())
     text = (
         f"{len(left)} of {total} runs are left: about {in_words(seconds)} on this machine "
-        f"({jobs} side by side; {_speeds(speeds)})"
+        f"({jobs} side by side; {steps})"
     )
     if yes:
         print(text)
@@ -65,14 +67,11 @@ def _agreed(left: list[Task], total: int, jobs: int, yes: bool) -> bool:
     return input(f"{text}\nStart? [y/N] ").strip().lower() in ("y", "yes")
 
 
-def _speeds(speeds: dict[str, Speed]) -> str:
-    return ", ".join(f"{kind} {1e3 * speed.step:.3g} ms per update" for kind, speed in speeds.items())
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("experiment", metavar="NAME", help=f"a file of experiments/, without .yaml: {', '.join(experiments())}")
+    names = ", ".join(experiments())
+    add("experiment", metavar="NAME", help=f"a file of experiments/ without .yaml ({names}), or the path of one")
     add("--network", help="only the runs of this network")
     add("--group", help="only the runs of this group size, or 'sequential': those of the baseline")
     add("--out", type=Path, help="folder of the records; default: the experiment's")

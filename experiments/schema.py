@@ -182,31 +182,33 @@ class Experiment(Checked):
         return {name: value for part in parts if part is not None for name, value in part.given.items()} | own
 
 
-def experiments(folder: Path = HERE) -> list[str]:
+def experiments() -> list[str]:
     """Names of all experiments."""
-    return sorted(path.stem for path in folder.glob("*.yaml") if path.stem != COMMON)
+    return sorted(path.stem for path in HERE.glob("*.yaml") if path.stem != COMMON)
 
 
-def read_experiment(name: str, folder: Path = HERE) -> Experiment:
-    """The experiment of a name.
+def read_experiment(name: str) -> Experiment:
+    """The experiment of a name, or in a file of any place whose name ends in ``.yaml``.
 
     Raises:
         UserError: if there is none; else naming file, key and value, and what is allowed.
     """
-    if name not in experiments(folder):
-        raise UserError(f"no experiment {name!r}; {did_you_mean(name, experiments(folder))}")
-    content = {key: value for key, value in _content(name, folder).items() if key != "like"}
-    return checked(Experiment, {"name": name} | content, f"{name}.yaml")
+    if not name.endswith(".yaml") and name not in experiments():
+        raise UserError(f"no experiment {name!r}; {did_you_mean(name, experiments())}")
+    path = Path(name) if name.endswith(".yaml") else HERE / f"{name}.yaml"
+    content = {key: value for key, value in _content(path).items() if key != "like"}
+    return checked(Experiment, {"name": path.stem} | content, path.name)
 
 
-def _content(name: str, folder: Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
-    content = read_yaml(folder / f"{name}.yaml")
-    other = content.get("like")
-    if other is None:
+def _content(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    content = read_yaml(path)
+    if "like" not in content:
         return content
-    if other in (*above, name) or not (folder / f"{other}.yaml").is_file():
-        raise UserError(f"{name}.yaml: like is {other!r}; give the name of another file, such as {COMMON}")
-    inherited = {key: v for key, v in _content(other, folder, (*above, name)).items() if key not in _OWN}
+    places = (folder / f"{content['like']}.yaml" for folder in (path.parent, HERE))
+    other = next((place for place in places if place.is_file()), path)
+    if other in (*above, path):
+        raise UserError(f"{path.name}: like is {content['like']!r}; give the name of another file, such as {COMMON}")
+    inherited = {key: value for key, value in _content(other, (*above, path)).items() if key not in _OWN}
     return inherited | {key: _merged(key, inherited.get(key), value) for key, value in content.items()}
 
 

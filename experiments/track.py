@@ -1,23 +1,41 @@
-"""Copy the run records to MLflow for browsing (`make ui`). Each record is copied once."""
+"""Copy the run records to MLflow for browsing (`make ui`). Nothing reads results back from there.
+
+A record is copied once, however often this runs: its fingerprint is a tag. The copies are made from finished records,
+so a training run that is killed leaves nothing here; a copy that was itself killed is closed and made again. A copy
+starts when its training run started and lasts as long; those with the tag ``probed`` took longer than training does,
+because averages were measured along the way: don't compare their times with those of other runs.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from experiments.study.tracking import experiments, track
+# MLflow reads these when it is imported.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+
+from mlflow.entities import Metric, Param, Run, ViewType
+from mlflow.tracking import MlflowClient
+
 from layerpipe2.cli.console import run_command
-from layerpipe2.runs.records import read_records, write_json
+from layerpipe2.runs.records import Record, fingerprint, read_records, write_json
 
+FINGERPRINT = "layerpipe2.record"
 _TABLE = "http://127.0.0.1:{port}/#/experiments/{identity}?workflowType=machine_learning"
 """An experiment's table of runs. Without the query MLflow may show it as one of generative AI, with empty traces."""
+_METRICS_PER_CALL = 1000
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the records, copy the new ones, say where to look at them."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("results/runs"), help="default: %(default)s")
     parser.add_argument("--database", type=Path, default=Path("mlflow.db"), help="default: %(default)s")
     parser.add_argument("--artifacts", type=Path, default=Path("mlartifacts"), help="default: %(default)s")
@@ -25,14 +43,105 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, help="print links for a server that will listen there on 127.0.0.1")
     options = parser.parse_args(arguments)
     records = read_records(options.runs)
-    new = track(records, options.database, options.artifacts)
+    new, tables = track(records, options.database, options.artifacts)
     if options.summary:
         write_json(options.summary, {"records": len(records)})
     print(f"{new} of {len(records)} runs were new to {options.database}")
-    if options.port is not None:
-        for name, identity in experiments(records, options.database).items():
-            print(f"{name}: {_TABLE.format(port=options.port, identity=identity)}")
+    for name, identity in tables.items() if options.port is not None else ():
+        print(f"{name}: {_TABLE.format(port=options.port, identity=identity)}")
+
+
+def track(records: list[Record], database: Path, artifacts: Path) -> tuple[int, dict[str, str]]:
+    """Copy every record that isn't there yet.
+
+    Args:
+        records: finished runs.
+        database: SQLite file, made if need be.
+        artifacts: folder of the records' copies; MLflow keeps its absolute path.
+
+    Returns:
+        How many were new, and name -> identity in MLflow of the experiments: one per data set.
+    """
+    client, new, identities = MlflowClient(f"sqlite:///{database.resolve()}"), 0, dict[str, str]()
+    for dataset in sorted({record["config"]["dataset"] for record in records}):
+        name = f"layerpipe2/{dataset}"
+        found = client.get_experiment_by_name(name)
+        place = artifacts.resolve().as_uri()
+        identity = found.experiment_id if found else client.create_experiment(name, artifact_location=place)
+        identities[name] = str(identity)
+        known = set(_finished(client, identities[name]))
+        for record in records:
+            if record["config"]["dataset"] == dataset and fingerprint(record) not in known:
+                _copy(client, identities[name], record)
+                new += 1
+    return new, identities
+
+
+def _finished(client: MlflowClient, experiment: str) -> Iterator[str]:
+    """Fingerprints of the finished copies. One that never finished is closed and removed."""
+    token, first = None, True
+    while token or first:
+        first = False
+        page = client.search_runs([experiment], run_view_type=ViewType.ACTIVE_ONLY, max_results=1000, page_token=token)
+        for run in page:
+            if run.info.status == "FINISHED":
+                yield run.data.tags.get(FINGERPRINT, "")
+            elif FINGERPRINT in run.data.tags:
+                client.set_terminated(run.info.run_id, status="KILLED")
+                client.delete_run(run.info.run_id)
+        token = page.token
+
+
+def _copy(client: MlflowClient, experiment: str, record: Record) -> None:
+    config, where = record["config"], record["provenance"]
+    name = f"{config['network']} g{config['group_size']} {config['strategy']} s{config['seed']}"
+    start = datetime.fromisoformat(where["started"]).timestamp()
+    times = round(1000 * start), round(1000 * (start + where["wall_time_s"]))  # ms since 1970
+    run: Run = client.create_run(experiment, start_time=times[0], run_name=name, tags=_tags(record))
+    identity, status = run.info.run_id, "KILLED"
+    try:
+        metrics = _metrics(record)
+        params = [Param(key, str(value)) for key, value in _params(record).items()]
+        for first in range(0, len(metrics), _METRICS_PER_CALL):
+            client.log_batch(identity, metrics[first : first + _METRICS_PER_CALL], params if not first else ())
+        with tempfile.TemporaryDirectory() as folder:
+            write_json(Path(folder) / "record.json", record)
+            client.log_artifact(identity, str(Path(folder) / "record.json"))
+        status = "FINISHED"
+    finally:
+        client.set_terminated(identity, status=status, end_time=times[1])
+
+
+def _tags(record: Record) -> dict[str, str]:
+    where = record["provenance"]
+    tags = {FINGERPRINT: fingerprint(record), "status": record["status"], "device": where["device"]}
+    probed = {"probed": "true"} if record["reconstruction"] else {}
+    return tags | probed | {"commit": str(where["commit"]), "dirty": str(where["dirty"])}
+
+
+def _params(record: Record) -> dict[str, Any]:
+    given = {name: value for name, value in record["config"].items() if name != "delays" or value is not None}
+    return given | {
+        "num_stages": len(record["delays"]),
+        "stage_delays": " ".join(map(str, record["delays"])),
+        "history_copies": round(record["history_copies"], 6),
+    }
+
+
+def _metrics(record: Record) -> list[Metric]:
+    """Per epoch, at step = epoch; the test's at the last epoch. A value that isn't finite is left out.
+
+    A rule's reconstruction errors have step = delay, one value per stage: the last is that of the longest delay.
+    """
+    rows = [(row["epoch"], name, value) for row in record["epochs"] for name, value in row.items() if name != "epoch"]
+    last = record["epochs"][-1]["epoch"]
+    rows += [(last, f"test_{name}", record["test"][name]) for name in ("loss", "accuracy")]
+    rows += [(last, name, record["provenance"][name]) for name in ("wall_time_s", "train_time_s")]
+    rows += [(last, "diverged_epoch", record["diverged_epoch"])]
+    errors = record["reconstruction"]
+    rows += [(row["delay"], f"reconstruction_error/{row['strategy']}", row["relative_error"]) for row in errors]
+    return [Metric(name, float(value), 0, step) for step, name, value in rows if value is not None]
 
 
 if __name__ == "__main__":
-    sys.exit(run_command("experiments/track.py", main, None))
+    sys.exit(run_command("experiments.track", main, None))

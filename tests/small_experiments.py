@@ -44,11 +44,12 @@ UNTUNED: dict[str, Any] = {
 
 
 def write_experiment(folder: Path, content: dict[str, Any], **changes: Any) -> str:
-    """Write ``small.yaml`` to the folder; returns its name."""
-    (folder / "small.yaml").write_text(yaml.safe_dump(content | changes, sort_keys=False))
-    return "small"
+    """Write ``small.yaml`` to the folder; returns its path."""
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(content | changes, sort_keys=False))
+    return str(path)
 
 
 def small(folder: Path, content: dict[str, Any], **changes: Any) -> Grid:
     """The grid of an experiment whose file is written to the folder, with its records in ``out``."""
-    return Grid.of(read_experiment(write_experiment(folder, content, **changes), folder), folder / "out")
+    return Grid.of(read_experiment(write_experiment(folder, content, **changes)), folder / "out")

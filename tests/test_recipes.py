@@ -75,7 +75,7 @@ def run(root: Path, *command: str) -> str:
 
 
 def test_every_recipe_is_followed() -> None:
-    pages = {page.stem for page in (ROOT / "docs" / "howto").glob("add-*.md")}
+    pages = {page.stem for page in (ROOT / "docs" / "howto").glob("add-a-*.md")}
     assert pages == {f"add-a-{key}" for key in RECIPES}
 
 

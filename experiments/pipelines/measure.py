@@ -1,9 +1,7 @@
-"""What is measured of a variant, in fresh processes: speed, memory, time to a target accuracy, layer times."""
+"""What is measured of a variant, in fresh processes: speed, time to a target accuracy, layer times, timelines."""
 
 from __future__ import annotations
 
-import json
-import tempfile
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -12,11 +10,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.profiler import ProfilerActivity
 
 from experiments.pipelines.peers import Batch
-from experiments.pipelines.variants import Job, Trainer, build_units, make_trainer
+from experiments.pipelines.trainers import Job, Trainer, build_units, make_trainer
 from layerpipe2.data import BatchLoader, Data, load
+from layerpipe2.distributed.timeline import Event, Timeline
 from layerpipe2.history import make_history
 from layerpipe2.planning import StageWork
 from layerpipe2.planning.profiling import profile
@@ -44,21 +42,15 @@ def measure_speed(job: Job, variant: str, batches: int, warmup: int) -> dict[str
     return {"seconds": seconds, "peak_rss": peak, "sent_bytes": trainer.sent_bytes, "losses": losses}
 
 
-def measure_memory(job: Job, variant: str, batches: int) -> int:
-    """Largest number of bytes that torch held at one time on this rank: network, gradients, optimizer, activations.
-
-    Read from torch's own profiler, which slows training down: not to be timed.
-    """
+def measure_timeline(job: Job, variant: str, batches: int) -> list[Event]:
+    """Train on ``batches`` mini-batches; this rank's events, filling and draining of the pipeline included."""
     data, loaders = load_data(job.config)
     found = list(islice(endless(loaders["train"]), batches))
-    with torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        trainer = make_trainer(variant, job, data, found[0][0], dist.get_world_size())
-        trainer.train(found)
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / "trace.json"
-        profiler.export_chrome_trace(str(trace))
-        events = json.loads(trace.read_text())["traceEvents"]
-    return max(int(event["args"]["Total Allocated"]) for event in events if event["name"] == "[memory]")
+    timeline = Timeline()
+    trainer = make_trainer(variant, job, data, found[0][0], dist.get_world_size(), timeline)
+    dist.barrier()
+    trainer.train(found)
+    return timeline.events
 
 
 def measure_accuracy(job: Job, variant: str, target: float, epochs: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from torch.distributed.pipelining import (
 )
 from torch.optim import Optimizer
 
-from experiments.pipelines.stamps import Stamps
+from experiments.pipelines.pass_times import PassTimes
 from layerpipe2.distributed.timeline import Timeline
 from layerpipe2.errors import UserError
 from layerpipe2.planning.variants import TORCH_PIPELINES
@@ -95,9 +95,9 @@ class SynchronousTrainer:
             PipelineStage(stage, k, len(stages), x.device, input_args=shapes[k], output_args=shapes[k + 1])
             for k, stage in self.stages.items()
         ]
-        self._stamps = Stamps(timeline)
+        self._times = PassTimes(timeline)
         for part in parts:
-            self._stamps.watch(part)
+            self._times.watch(part)
         single = peer.schedule in (ScheduleGPipe, Schedule1F1B)
         self._schedule = peer.schedule(parts[0] if single else parts, micro_batches, loss_fn=loss)
         self._optimizer = make_optimizer(p for stage in self.stages.values() for p in stage.parameters())
@@ -111,7 +111,7 @@ class SynchronousTrainer:
             parts = list[Tensor]()
             target = y if self._last else None
             self._schedule.step(*((x,) if self._first else ()), target=target, losses=parts, return_outputs=False)
-            with self._stamps.update(next(iter(self.stages))):
+            with self._times.update(next(iter(self.stages))):
                 self._optimizer.step()
                 self._optimizer.zero_grad(set_to_none=True)
             if parts:

@@ -6,7 +6,6 @@ each one's memory is its own. They meet at a file, hence need no free port.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import tempfile
@@ -22,7 +21,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from layerpipe2.engine.allocator import keep_freed_memory
+from experiments.processes import begin, server
 from layerpipe2.errors import UserError
 
 T = TypeVar("T")
@@ -47,8 +46,7 @@ def run_ranks(work: Callable[..., T], ranks: int, *arguments: Any, timeout: floa
         UserError: naming the rank that failed, died or did not finish, with its reason.
     """
     os.environ.update(_ENVIRONMENT)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["experiments.pipelines.measure", "sklearn.datasets"])
+    context = server("experiments.pipelines.memory", "sklearn.datasets")
     with tempfile.TemporaryDirectory() as folder:
         pipes = [context.Pipe(duplex=False) for _ in range(ranks)]
         processes = [
@@ -109,8 +107,7 @@ def _rank(
     work: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    keep_freed_memory()
+    begin()
     torch.set_num_threads(1)
     limit = timedelta(seconds=timeout + 60)  # the caller's comes first
     answer: tuple[float | None, Any]
@@ -122,10 +119,3 @@ def _rank(
     # Bytes: as objects, tensors would travel as handles, which end with this process.
     sender.send_bytes(pickle.dumps(answer))
     threading.Event().wait()  # a rank that leaves takes its connections along: the caller ends all together
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

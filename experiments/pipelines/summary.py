@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.pipelines.peers import PEERS
-from layerpipe2.planning.variants import Variant
+from experiments.pipelines.settings import Settings
+from layerpipe2.planning.variants import MEMORY_KINDS, TORCH_PIPELINES, Variant
 
 Row = dict[str, Any]
 """What was measured of a variant: lists with an item per round or per seed."""
@@ -38,17 +37,17 @@ def _ratio(theirs: Sequence[float | None], ours: Sequence[float | None]) -> list
     return [statistics.median(ratios), min(ratios), max(ratios)] if ratios else None
 
 
-def table(rows: Sequence[Row], network: str, options: argparse.Namespace) -> str:
+def table(rows: Sequence[Row], network: str, settings: Settings) -> str:
     """The figures as text: medians, and ratios with their smallest and largest value."""
     lines = [
-        f"{network} on {options.dataset}, mini-batches of {options.batch_size}; {options.processes} processes "
-        f"of one thread; n = {options.rounds} rounds of {options.batches} mini-batches",
+        f"{network} on {settings.dataset}, mini-batches of {settings.batch_size}; {settings.processes} processes "
+        f"of one thread; n = {settings.rounds} rounds of {settings.batches} mini-batches",
         _HEAD,
         *map(_line, rows),
     ]
     if any(row["seconds_to_target"] for row in rows):
-        lines.append(f"target: validation accuracy {options.target:.0%}; n = {options.seeds} seeds, medians")
-    synchronous = [row["variant"] for row in rows if Variant.parse(row["variant"]).kind in PEERS]
+        lines.append(f"target: validation accuracy {settings.target:.0%}; n = {settings.seeds} seeds, medians")
+    synchronous = [row["variant"] for row in rows if Variant.parse(row["variant"]).kind in TORCH_PIPELINES]
     asynchronous = [row for row in rows if row["variant"].startswith("async") and row["variant"].count("/") == 1]
     if synchronous and asynchronous:
         lines += ["", f"{'speed over':22} " + " ".join(f"{row['variant']:>26}" for row in asynchronous)]
@@ -59,10 +58,11 @@ def table(rows: Sequence[Row], network: str, options: argparse.Namespace) -> str
 
 def memory_table(rows: Sequence[Row]) -> str:
     """Bytes per stage as text: measured, and in brackets what the cost model says."""
-    kinds = ("parameters", "optimizer", "activations", "history")
-    lines = [f"{'variant':18} processes stage delay " + " ".join(f"{kind:>21}" for kind in kinds) + "   kB (modelled)"]
+    lines = [
+        f"{'variant':18} processes stage delay " + " ".join(f"{kind:>21}" for kind in MEMORY_KINDS) + "   kB (modelled)"
+    ]
     for row in rows:
-        cells = [f"{row[kind] / 1e3:.1f} ({row[f'modelled_{kind}'] / 1e3:.1f})" for kind in kinds]
+        cells = [f"{row[kind] / 1e3:.1f} ({row[f'modelled_{kind}'] / 1e3:.1f})" for kind in MEMORY_KINDS]
         head = f"{row['variant']:18} {row['processes']:9d} {row['stage']:5d} {row['delay']:5d} "
         lines.append(head + " ".join(f"{cell:>21}" for cell in cells))
     return "\n".join(lines)

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from experiments.pipelines.study import Study
+from experiments.pipelines.network_benchmark import NetworkBenchmark
 from layerpipe2.distributed.timeline import chrome_trace
 from layerpipe2.provenance import provenance
 from layerpipe2.runs.records import writable_folder, write_json, write_text
 
-_SECRET = ("out", "data_root")  # places on this machine
+_SECRET = ("data_root",)  # a place on this machine
 
 
 def machine() -> dict[str, Any]:
@@ -25,7 +25,7 @@ def machine() -> dict[str, Any]:
     return here | {"cores": os.cpu_count(), "load_average": os.getloadavg()[0]}
 
 
-def write_study(study: Study, folder: Path, where: dict[str, Any]) -> None:
+def write_benchmark(bench: NetworkBenchmark, folder: Path, where: dict[str, Any]) -> None:
     """Write one network's files; an earlier run's traces of it are removed.
 
     ``NETWORK.json`` holds everything but time stamps, ``NETWORK.csv`` a line per variant and round,
@@ -35,27 +35,27 @@ def write_study(study: Study, folder: Path, where: dict[str, Any]) -> None:
     Raises:
         UserError: if the folder can't be written.
     """
-    name = study.job.config.network
+    name = bench.job.config.network
     writable_folder(folder / "traces")
-    traces = {variant: f"traces/{name}-{variant.replace('/', '-')}.json" for variant in study.traces}
+    traces = {variant: f"traces/{name}-{variant.replace('/', '-')}.json" for variant in bench.traces}
     result = {
         "network": name,
-        "width": study.job.config.width,
-        "options": {key: value for key, value in vars(study.options).items() if key not in _SECRET},
-        "rows": study.rows,
-        "memory": study.memory,
+        "width": bench.job.config.width,
+        "options": {key: value for key, value in bench.settings if key not in _SECRET},
+        "rows": bench.rows,
+        "memory": bench.memory,
         "traces": traces,
         "provenance": where,
     }
     write_json(folder / f"{name}.json", result)
-    rounds = [(row["variant"], i, s) for row in study.rows for i, s in enumerate(row["seconds_per_batch"])]
+    rounds = [(row["variant"], i, s) for row in bench.rows for i, s in enumerate(row["seconds_per_batch"])]
     _write_csv(folder / f"{name}.csv", ("variant", "round", "seconds_per_batch"), rounds)
-    if study.memory:
-        _write_csv(folder / f"{name}_memory.csv", list(study.memory[0]), [list(row.values()) for row in study.memory])
+    if bench.memory:
+        _write_csv(folder / f"{name}_memory.csv", list(bench.memory[0]), [list(row.values()) for row in bench.memory])
     for old in (folder / "traces").glob(f"{name}-*.json"):
         old.unlink()
     for variant, path in traces.items():
-        write_text(folder / path, chrome_trace(study.traces[variant]))
+        write_text(folder / path, chrome_trace(bench.traces[variant]))
 
 
 def _write_csv(path: Path, head: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:

@@ -25,7 +25,7 @@ def stability(measured: pd.DataFrame) -> Figure:
     """Bound over the delay, growth around the bound, and bound of a deep linear network with unequal delays.
 
     Args:
-        measured: of :func:`experiments.study.theory.stability`; series are text.
+        measured: of :func:`experiments.theory.stability`; series are text.
     """
     with style.context():
         figure, axes = style.canvas(2.75, columns=3)

@@ -65,6 +65,7 @@ def test_the_experiment_is_described_beside_its_tables(grid, tmp_path):
     found = json.loads((tmp_path / "experiment.json").read_text())
     assert (found["planned"], found["finished"]) == (8, 6)
     assert (found["name"], found["network"], found["dataset"], found["width"]) == ("small", "mlp", "digits", 8)
+    assert not found["published"]
     assert (found["group_sizes"], found["stages"], found["epochs"]) == ([3], None, 2)
     assert found["report"] == {"equivalence_margin_points": 5, "significance_level": 0.05, "image_guard": False}
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from experiments import track as script
-from experiments.study import tracking
+from experiments import track as tracking
 from layerpipe2.runs.records import fingerprint, write_json
 from tests.made_records import record
 
@@ -25,8 +24,8 @@ def _runs(place):
 
 def test_a_record_is_copied_whole_and_once(place):
     made = record("ema-window", 1)
-    assert tracking.track([made], *place) == 1
-    assert tracking.track([made], *place) == 0
+    assert tracking.track([made], *place)[0] == 1
+    assert tracking.track([made], *place)[0] == 0
     client, (run,) = _runs(place)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "mlp g3 ema-window s1"
@@ -96,7 +95,7 @@ def test_a_copy_that_was_cut_off_is_closed_and_made_again(place, monkeypatch):
         patch.setattr(MlflowClient, "set_terminated", lambda *arguments, **options: None)
         with pytest.raises(KeyboardInterrupt):
             tracking.track([made], *place)
-    assert tracking.track([made], *place) == 1
+    assert tracking.track([made], *place)[0] == 1
     _, (run,) = _runs(place)
     assert run.info.status == "FINISHED"
 
@@ -104,8 +103,8 @@ def test_a_copy_that_was_cut_off_is_closed_and_made_again(place, monkeypatch):
 def test_the_script_counts_what_is_new(place, tmp_path, capsys):
     write_json(tmp_path / "runs" / "a.json", record())
     arguments = ["--runs", str(tmp_path / "runs"), "--database", str(place[0]), "--artifacts", str(place[1])]
-    script.main([*arguments, "--summary", str(tmp_path / "tracked.json")])
-    script.main(arguments)
+    tracking.main([*arguments, "--summary", str(tmp_path / "tracked.json")])
+    tracking.main(arguments)
     assert json.loads((tmp_path / "tracked.json").read_text()) == {"records": 1}
     first, second = capsys.readouterr().out.strip().split("\n")  # no links without a port
     assert first.startswith("1 of 1 runs were new")
@@ -116,7 +115,7 @@ def test_the_script_prints_a_link_to_every_table_of_runs(place, tmp_path, capsys
     for name in ("digits", "cifar10"):
         write_json(tmp_path / "runs" / f"{name}.json", record(dataset=name))
     arguments = ["--runs", str(tmp_path / "runs"), "--database", str(place[0]), "--artifacts", str(place[1])]
-    script.main([*arguments, "--port", "5017"])
+    tracking.main([*arguments, "--port", "5017"])
     client = MlflowClient(f"sqlite:///{place[0]}")
     expected = []
     for name in ("layerpipe2/cifar10", "layerpipe2/digits"):
@@ -126,6 +125,6 @@ def test_the_script_prints_a_link_to_every_table_of_runs(place, tmp_path, capsys
 
 
 def test_make_ui_serves_the_port_of_its_links():
-    makefile = (Path(script.__file__).parents[1] / "Makefile").read_text()
+    makefile = (Path(tracking.__file__).parents[1] / "Makefile").read_text()
     recipe = makefile.partition("\nui:")[2].partition("\n\n")[0]
     assert recipe.count("--port $(or $(PORT),5000)") == 2

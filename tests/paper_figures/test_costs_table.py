@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from experiments.study import costs as study
+from experiments import costs as study
 from paper_figures.claims import costs as claims_costs
 from paper_figures.figures import costs as figure_costs
 from paper_figures.verdicts import Answer

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from experiments.study import theory as study
+from experiments import theory as study
 from layerpipe2.theory import derive, from_units
 from layerpipe2.theory.stability import closed_form
 from paper_figures import style

@@ -70,3 +70,14 @@ def wrapped(text: str, width: int) -> str:
         broken = textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
         lines += [line] if "  " in line.strip() else broken or [""]
     return "\n".join(lines)
+
+
+def in_words(seconds: float) -> str:
+    """A duration with two digits that matter, as in ``3 h 20 min``."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "less than a minute"
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest} min" if hours < 48 else f"{hours / 24:.1f} days"

@@ -59,9 +59,13 @@ def _add(group: argparse._ActionsContainer, name: str, schema: Schema) -> None:
     names, default, kind = choices(schema), schema["default"], _kind(schema)
     text = schema["description"].replace("%", "%%") + (f" ({', '.join(names)})" if names else "")
     if "default: " not in text:
-        text += f"; default: {_WORDS.get(str(default), default)}"
+        shown = " ".join(map(str, default)) if isinstance(default, list) else _WORDS.get(str(default), default)
+        text += f"; default: {shown}"
     if kind == "boolean":
         group.add_argument(_option(name), action=argparse.BooleanOptionalAction, help=text)
+    elif schema.get("uniqueItems"):
+        metavar = _METAVARS.get(_kind(schema["items"]), "NAME")
+        group.add_argument(_option(name), nargs="*", metavar=metavar, help=text)
     else:
         group.add_argument(_option(name), metavar=schema.get("metavar", _METAVARS.get(kind, "NAME")), help=text)
 
@@ -72,5 +76,7 @@ _WORDS = {"None": "none", "True": "on", "False": "off"}
 def _value(text: Any, schema: Schema) -> Any:
     """The value that a text stands for, or the text itself if it is no such value: the model says what is allowed."""
     with suppress(ValueError):
+        if isinstance(text, list | tuple):
+            return tuple(_value(item, schema["items"]) for item in text)
         return text if isinstance(text, bool) else _READERS.get(_kind(schema), str)(text)
     return text

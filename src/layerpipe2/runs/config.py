@@ -7,15 +7,13 @@ project's own: the paper's are not known.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from layerpipe2.delays import DELAY_LAWS
-from layerpipe2.errors import UserError, did_you_mean
+from layerpipe2.errors import UserError
 from layerpipe2.runs.validation import Checked, Positive, Real, checked, one_of, setting
 
 
@@ -104,99 +102,3 @@ class RunConfig(Checked):
             UserError: naming ``source``, on an unknown key or a value out of range.
         """
         return checked(cls, values, source)
-
-
-# Until the experiments have their own schema:
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a value may be: a kind (``int``, ``float``, ``str``, ``bool``, ``delays``), bounds or choices.
-
-    Attributes:
-        section: heading in the command line's help.
-        text: one line of help, with the unit.
-        low, high: inclusive bounds; ``open_low`` excludes ``low``, ``open_high`` excludes ``high``.
-        optional: whether None ("not used") is allowed.
-    """
-
-    section: str
-    text: str
-    kind: str
-    low: float = -math.inf
-    high: float = math.inf
-    open_low: bool = False
-    open_high: bool = False
-    choices: tuple[str, ...] = ()
-    optional: bool = False
-
-    def allowed(self) -> str:
-        """The allowed values in words, as in ``a finite number > 0``."""
-        words = {"int": "an integer", "float": "a finite number", "str": "a text", "bool": "true or false"}
-        text = words.get(self.kind, "a list of integers >= 0, one per stage")
-        if self.choices:
-            text = f"one of {', '.join(self.choices)}"
-        if self.kind == "delays":
-            return text + (", or none" if self.optional else "")
-        low, high = (
-            f"{int(b)}" if self.kind == "int" and math.isfinite(b) else f"{b:g}" for b in (self.low, self.high)
-        )
-        bounds = [f"{'>' if self.open_low else '>='} {low}"] if self.low > -math.inf else []
-        bounds += [f"{'<' if self.open_high else '<='} {high}"] if self.high < math.inf else []
-        return " ".join([text, " and ".join(bounds)]).strip() + (", or none" if self.optional else "")
-
-    def accepts(self, value: Any) -> bool:
-        """Whether ``value`` has the right type and lies in the allowed range."""
-        if value is None:
-            return self.optional
-        if self.kind in ("str", "bool"):
-            right_type = isinstance(value, str if self.kind == "str" else bool)
-            return right_type and (not self.choices or value in self.choices)
-        if self.kind == "delays":
-            return isinstance(value, list | tuple) and bool(value) and all(map(self._in_range, value))
-        return self._in_range(value)
-
-    def _in_range(self, value: Any) -> bool:
-        types = (int, float) if self.kind == "float" else (int,)
-        if isinstance(value, bool) or not isinstance(value, types) or not math.isfinite(value):
-            return False
-        above = value > self.low if self.open_low else value >= self.low
-        return above and (value < self.high if self.open_high else value <= self.high)
-
-
-def rules() -> dict[str, Rule]:
-    """Field name -> rule, in the order of :class:`RunConfig`."""
-    return {name: _rule(schema) for name, schema in RunConfig.model_json_schema()["properties"].items()}
-
-
-def _rule(schema: dict[str, Any]) -> Rule:
-    kinds = schema.get("anyOf", [schema])
-    kind = kinds[0]
-    names = {"integer": "int", "number": "float", "string": "str", "boolean": "bool", "array": "delays"}
-    bounds = kind.get("items", kind)
-    low, high = bounds.get("exclusiveMinimum"), bounds.get("exclusiveMaximum")
-    return Rule(
-        schema["section"],
-        schema["description"],
-        names[kind["type"]],
-        bounds.get("minimum", -math.inf if low is None else low),
-        bounds.get("maximum", math.inf if high is None else high),
-        low is not None,
-        high is not None,
-        tuple(schema.get("enum", ())),
-        len(kinds) > 1,
-    )
-
-
-def check(where: str, value: Any, rule: Rule) -> None:
-    """Raise a :class:`UserError` that names ``where``, the value and what is allowed, if ``rule`` refuses it."""
-    if not rule.accepts(value):
-        raise UserError(f"{where} is {value!r}; give {rule.allowed()}")
-
-
-def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Raise a :class:`UserError` on the first unknown key, with the nearest known one."""
-    known = list(known)
-    for key in given:
-        if key not in known:
-            raise UserError(f"{where}: unknown key '{key}'; {did_you_mean(key, known)}")

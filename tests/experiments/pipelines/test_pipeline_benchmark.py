@@ -1,6 +1,5 @@
 """The benchmark of pipelines: what it measures, predicts and writes."""
 
-import argparse
 import csv
 import json
 import re
@@ -9,10 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from experiments.pipelines import benchmark, measure, predict
+from experiments.pipelines import benchmark, measure, memory, predict
 from experiments.pipelines.processes import run_ranks
+from experiments.pipelines.settings import QUICK, Settings
 from experiments.pipelines.summary import summarise, table
-from experiments.pipelines.variants import Job, build_units, make_trainer
+from experiments.pipelines.trainers import Job, build_units, make_trainer
 from layerpipe2.data import load
 from layerpipe2.errors import UserError
 from layerpipe2.planning import StageWork, Work
@@ -82,10 +82,10 @@ def test_a_mistake_is_one_line(arguments, message, capsys):
 
 
 def test_quick_changes_defaults_and_nothing_else():
-    quick, full = (benchmark._options([*arguments, "--rounds", "7"]) for arguments in (["--quick"], []))
+    quick, full = (benchmark.parse([*arguments, "--rounds", "7"])[0] for arguments in (["--quick"], []))
     assert quick.rounds == full.rounds == 7
-    assert quick.width == benchmark.QUICK["width"] != full.width
-    assert set(benchmark.QUICK) < set(vars(full))
+    assert quick.width == QUICK["width"] != full.width
+    assert set(QUICK) < set(dict(full))
 
 
 def test_pipelines_reach_the_accuracies_of_plain_training():
@@ -100,7 +100,7 @@ def test_pipelines_reach_the_accuracies_of_plain_training():
 
 
 def test_peak_memory_counts_weights_gradients_momentum_and_activations():
-    (peak,) = run_ranks(measure.measure_memory, 1, JOB, "plain", 3, timeout=120)
+    (peak,) = run_ranks(memory.measure_peak, 1, JOB, "plain", 3, timeout=120)
     data = load("digits")
     weights = sum(p.numel() * 4 for unit in build_units(CONFIG, data) for p in unit.parameters())
     activations = 9 * 64 * 4 * 8 * 8 * 4  # outputs of the ReLUs
@@ -180,7 +180,7 @@ def test_ratios_are_taken_within_a_round_and_a_missed_target_is_said():
     assert rows[2]["time_to_target_over"]["plain"] == [3, 2, 4]
     assert rows[0]["samples_per_second"] == 16
     given = {"dataset": "d", "batch_size": 64, "processes": 2, "rounds": 3, "batches": 1}
-    lines = table(rows, "n", argparse.Namespace(**given, seeds=2, target=0.5)).splitlines()
+    lines = table(rows, "n", Settings(**given, seeds=2, target=0.5)).splitlines()
     assert lines[3].endswith("missed")
     assert lines[4].split()[-3:] == ["3", "3.00", "3.00x"]
     assert lines[-1].split() == ["1f1b/2", "2.00x", "(1.00-4.00)"]

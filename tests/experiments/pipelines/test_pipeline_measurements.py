@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
-from experiments.pipelines.held import measure_held
+from experiments.pipelines.measure import measure_timeline
+from experiments.pipelines.memory import measure_stages
 from experiments.pipelines.processes import run_ranks
-from experiments.pipelines.traces import measure_timeline
-from experiments.pipelines.variants import Job, build_units, make_trainer
+from experiments.pipelines.trainers import Job, build_units, make_trainer
 from layerpipe2.data import load
 from layerpipe2.errors import UserError
 from layerpipe2.planning.variants import MEMORY_KINDS
@@ -37,7 +37,7 @@ def test_bytes_per_stage_are_modelled_with_the_delays_of_the_variant():
     weights = sum(p.numel() * 4 for unit in build_units(CONFIG, load("digits"))[:5] for p in unit.parameters())
     cases = (("async/stash", 2, 2), ("async/stash/pipedream", 1, 1), ("async/latest", 2, 0), ("exact", 0, 0))
     for variant, delay, copies in cases:
-        first, last = run_ranks(measure_held, 2, JOB, variant, timeout=120)[0]
+        first, last = run_ranks(measure_stages, 2, JOB, variant, timeout=120)[0]
         assert (first["delay"], last["delay"], last["history"]) == (delay, 0, 0)
         assert first["modelled_history"] == copies * weights
         assert copies * weights <= first["history"] <= copies * (weights + 10 * 256)  # padding of ten parameters
@@ -47,7 +47,7 @@ def test_bytes_per_stage_are_modelled_with_the_delays_of_the_variant():
 
 def test_bytes_of_torchs_pipelines_are_not_known():
     with pytest.raises(UserError, match="bytes per stage are known of variants async and exact only"):
-        run_ranks(measure_held, 2, JOB, "gpipe/2", timeout=120)
+        run_ranks(measure_stages, 2, JOB, "gpipe/2", timeout=120)
 
 
 def test_without_delays_it_is_plain_training_split_or_not():

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 
 from experiments.pipelines.measure import endless, load_data
-from experiments.pipelines.variants import make_trainer
+from experiments.pipelines.trainers import make_trainer
 
 
 def batches(job, count):

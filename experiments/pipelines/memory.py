@@ -1,22 +1,44 @@
-"""Bytes that the stages of the runtime hold, measured in their processes, beside those of the cost model."""
+"""Memory of a variant, measured in its processes: torch's peak, and bytes per stage beside those of the cost model."""
 
 from __future__ import annotations
 
+import json
+import tempfile
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
+from torch.profiler import ProfilerActivity
 
 from experiments.pipelines.asynchronous import AsynchronousTrainer
 from experiments.pipelines.measure import endless, load_data
-from experiments.pipelines.variants import Job, make_trainer
+from experiments.pipelines.trainers import Job, make_trainer
 from layerpipe2.distributed.memory import StageMemory
 from layerpipe2.errors import UserError
 from layerpipe2.planning import stage_costs
 from layerpipe2.planning.variants import MEMORY_KINDS, Variant
 
 
-def measure_held(job: Job, variant: str) -> list[dict[str, Any]]:
+def measure_peak(job: Job, variant: str, batches: int) -> int:
+    """Largest number of bytes that torch held at one time on this rank: network, gradients, optimizer, activations.
+
+    Read from torch's own profiler, which slows training down: not to be timed.
+    """
+    data, loaders = load_data(job.config)
+    found = list(islice(endless(loaders["train"]), batches))
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        trainer = make_trainer(variant, job, data, found[0][0], dist.get_world_size())
+        trainer.train(found)
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    return max(int(event["args"]["Total Allocated"]) for event in events if event["name"] == "[memory]")
+
+
+def measure_stages(job: Job, variant: str) -> list[dict[str, Any]]:
     """Train until all memory is in use; bytes of every kind, as measured and as modelled.
 
     The model: parameters once, as much for the momentum of the optimizer, (delay + 1) times what one mini-batch keeps

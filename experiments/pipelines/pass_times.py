@@ -1,4 +1,4 @@
-"""Time stamps of torch's own pipelines: their stages' passes, wrapped from outside.
+"""When torch's own pipelines compute: their stages' passes, wrapped from outside.
 
 The same words as those of ``layerpipe2.distributed.worker_loop``: ``forward`` and ``backward`` of a micro-batch, and
 ``weights`` for gradients of weights computed apart and for the update. What lies between them is waiting, messages and
@@ -22,7 +22,7 @@ _PASSES = {
 }
 
 
-class Stamps:
+class PassTimes:
     """Writes the passes of watched stages, and the updates, to a timeline; without one, nothing is wrapped."""
 
     def __init__(self, timeline: Timeline | None) -> None:

@@ -1,0 +1,108 @@
+"""Settings of the pipeline benchmark: every option, with its default, its range and one line of help."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from layerpipe2.errors import UserError
+from layerpipe2.planning.variants import Variant
+from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.validation import Checked, Real, setting
+
+PLAIN = "plain"
+"""Plain training in one process, which all other variants are measured against."""
+_TORCH = ("gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v")
+_ASYNCHRONOUS = ("async/stash", "async/latest", "async/ema-window")
+VARIANTS = (
+    *(PLAIN, "plain/4", "threads/2"),
+    *(f"{name}/{micro_batches}" for name in _TORCH for micro_batches in (2, 4)),
+    *_ASYNCHRONOUS,
+    *("async/ema-window/pipedream", "async/ema-window/split", "exact", "exact/split"),
+)
+
+_List = Field(strict=False, json_schema_extra={"uniqueItems": True})
+Names = Annotated[tuple[str, ...], _List]
+Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], _List]
+
+
+class Settings(Checked):
+    """What the benchmark measures, and how often.
+
+    Raises:
+        UserError: naming the setting, its value and what is allowed; on an unknown variant, or without ``plain``.
+    """
+
+    network: str = setting("even", "", "'even' (eight equal convolutions) or a network of layerpipe2")
+    width: int | None = setting(None, "", "base width; none: the network's own, 64 for 'even'", ge=1)
+    dataset: str = setting("digits", "", "data set")
+    data_root: str | None = setting(None, "", "folder searched first for the data set")
+    batch_size: int = setting(64, "", "images per mini-batch", ge=1)
+    lr: Real = setting(0.01, "", "learning rate of SGD with momentum 0.9", gt=0)
+    processes: int = setting(2, "", "processes of a pipeline", ge=1)
+    variants: Names = setting(VARIANTS, "", "what to compare")
+    rounds: int = setting(5, "", "times that each variant's speed is measured", ge=1)
+    batches: int = setting(40, "", "timed mini-batches per round, filling and draining included", ge=1)
+    warmup: int = setting(5, "", "mini-batches before them", ge=0)
+    layer_repeats: int = setting(25, "", "timed steps of the layer profile", ge=1)
+    seeds: int = setting(3, "", "runs to the target accuracy; 0: none", ge=0)
+    target: Real = setting(0.95, "", "validation accuracy to reach", ge=0, le=1)
+    epochs: int = setting(15, "", "most epochs to reach it", ge=1)
+    target_variants: Names = setting((PLAIN, "gpipe/4", "1f1b/4", *_ASYNCHRONOUS), "", "those of --variants to do so")
+    memory_strategies: Names = setting(("stash", "latest", "ema-window"), "", "strategies whose bytes are measured")
+    memory_processes: Counts = setting((2, 4), "", "on so many processes; without a number: not at all")
+    timelines: Names = setting(
+        ("async/ema-window", "1f1b/4", "gpipe/4", "exact", "exact/split"), "", "variants to take time stamps of"
+    )
+    trace_batches: int = setting(18, "", "mini-batches of a timeline", ge=1)
+    cut_network: str = setting("vgg16", "", "network on which to compare cuts by time and by group size; '': none")
+    cut_width: int | None = setting(64, "", "its base width", ge=1)
+    cut_variant: str = setting("async/ema-window", "", "the pipeline that is cut")
+    quick: bool = setting(False, "", "seconds instead of minutes: shows that it works, measures nothing")
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        for name in (*self.variants, *self.timelines, *self.memory_variants, self.cut_variant):
+            Variant.parse(name)
+        if PLAIN not in self.variants:
+            raise UserError(f"variant '{PLAIN}' is missing; the others are measured against it")
+        return self
+
+    @property
+    def memory_variants(self) -> list[str]:
+        """The variants whose stages' bytes are measured."""
+        return [f"async/{strategy}" for strategy in self.memory_strategies]
+
+    def run_config(self, network: str, width: int | None) -> RunConfig:
+        """How a network is trained."""
+        return RunConfig(
+            dataset=self.dataset,
+            data_root=self.data_root,
+            network=network,
+            width=width,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            schedule="constant",
+        )
+
+
+QUICK: dict[str, Any] = {
+    "width": 4,
+    "rounds": 2,
+    "batches": 3,
+    "warmup": 1,
+    "layer_repeats": 1,
+    "seeds": 1,
+    "epochs": 1,
+    "variants": (PLAIN, "threads/2", "1f1b/2", "gpipe/2", "async/stash", "exact", "exact/split"),
+    "target_variants": (PLAIN, "async/stash"),
+    "memory_processes": (2,),
+    "memory_strategies": ("stash", "ema-window"),
+    "timelines": ("async/stash", "1f1b/2", "gpipe/2"),
+    "trace_batches": 9,
+    "cut_network": "mlp",
+    "cut_width": 8,
+    "quick": True,
+}
+"""What differs from the defaults in a run that only shows that everything works."""

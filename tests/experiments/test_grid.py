@@ -1,0 +1,135 @@
+"""The runs of an experiment, the choice of learning rates, and which records are theirs."""
+
+import json
+
+import pytest
+
+from experiments.grid import Cell, Grid
+from experiments.schema import experiments, read_experiment
+from layerpipe2.errors import UserError
+from layerpipe2.runs.records import write_json
+from tests.small_experiments import TUNED, UNTUNED, small
+
+CELL = Cell("mlp", "digits", "sgd", 3, 3, "latest")
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_every_experiment_is_a_list_of_different_runs(name):
+    tasks = Grid.of(read_experiment(name)).tasks
+    assert len({task.path for task in tasks}) == len(tasks)
+    runs = {json.dumps(task.config.to_dict() | {"tuned": task.final}, sort_keys=True) for task in tasks}
+    assert len(runs) == len(tasks)
+
+
+def test_the_full_scale_is_the_whole_experiment():
+    tasks = Grid.of(read_experiment("h100")).tasks
+    final = [task for task in tasks if task.final]
+    assert {(t.config.dataset, t.config.network) for t in tasks} == {("cifar100", "resnet18")}
+    assert {(t.cell.stages, t.config.group_size) for t in tasks} == {(1, 10), (3, 4), (5, 2), (10, 1)}
+    assert {t.config.momentum for t in tasks} == {0.0, 0.9}
+    assert min(t.config.epochs for t in final) >= 30
+    assert len({t.config.seed for t in final}) >= 3
+    rates: dict[Cell, int] = {}
+    for task in tasks:
+        if not task.final:
+            rates[task.cell] = rates.get(task.cell, 0) + 1
+    assert set(rates.values()) == {6}, "every strategy has the same budget"
+    assert {t.cell for t in final} == set(rates)
+    aware = {"ema-window", "ema-running", "ema-span", "ema-lsq", "pair"}
+    wanted = {"stash", "latest", "ema-0.9", *aware, *(f"{s}-raw" for s in aware - {"pair"})}
+    assert wanted <= {c.strategy for c in rates}
+
+
+def test_records_of_the_default_experiment_are_sorted_by_network_and_group():
+    grid = Grid.of(read_experiment("digits"))
+    tasks = grid.choose("vgg", 2)
+    experiment = grid.experiment
+    wanted = [(s, n) for n in experiment.seeds for s in experiment.strategies]
+    assert [(task.cell.strategy, task.config.seed) for task in tasks] == wanted
+    assert {task.config.group_size for task in tasks} == {2}
+    assert str(grid.folder / tasks[0].path) == "results/runs/vgg-2/stash-s0.json"
+    assert {task.cell.strategy for task in grid.choose("mlp", "sequential")} == {"sequential"}
+
+
+@pytest.mark.parametrize(("network", "group"), [("mpl", 1), ("mlp", 4), ("mlp", "all")])
+def test_a_part_that_an_experiment_does_not_have_is_refused(tmp_path, network, group):
+    with pytest.raises(
+        UserError, match=r"small\.yaml has no (network 'mpl'; known: mlp|group .*; known: sequential, 1)"
+    ):
+        small(tmp_path, UNTUNED).choose(network, group)
+
+
+def test_stages_that_a_network_cannot_have_are_refused(tmp_path):
+    message = "network mlp has 9 units, which can't be 4 stages; possible: 1, 2, 3, 5, 9"
+    with pytest.raises(UserError, match=message):
+        _ = small(tmp_path, TUNED, stages=[4], warm_up=None).tasks
+
+
+def test_runs_that_would_share_a_record_are_refused(tmp_path):
+    message = r"cell is '\{strategy\}', which gives 4 runs the record tune/stash/lr-0\.05\.json; name what tells them"
+    with pytest.raises(UserError, match=message):
+        _ = small(tmp_path, TUNED, networks=["mlp", "vgg"], stages=[3, 2], cell="{strategy}").tasks
+
+
+def test_networks_data_sets_and_optimizers_are_crossed(tmp_path):
+    optimizers = {"sgd": {"lr": 0.1}, "adamw": {"optimizer": "adamw", "lr": 0.001}}
+    grid = small(
+        tmp_path, UNTUNED, networks=["mlp", "vgg"], datasets=["digits", "cifar10"], optimizers=["sgd", "adamw"],
+        optimizer_settings=optimizers, cell="{network}-{dataset}-{optimizer}-{group}-{strategy}",
+    )  # fmt: skip
+    assert len(grid.tasks) == 2 * 2 * 2 * 10
+    found = {(t.config.network, t.config.dataset, t.config.optimizer, t.config.lr) for t in grid.tasks}
+    assert len(found) == 8
+
+
+def test_a_record_of_other_settings_is_refused(tmp_path):
+    grid = small(tmp_path, UNTUNED)
+    task = grid.tasks[0]
+    write_json(grid.folder / task.path, {"schema": 1, "config": task.config.to_dict()})
+    assert grid.record(task) is not None
+    assert grid.left(grid.tasks) == list(grid.tasks[1:])
+    other = small(tmp_path, UNTUNED, settings=UNTUNED["settings"] | {"threads": 4, "device": "cpu"})
+    assert other.record(other.tasks[0]) is not None, "another machine may need these otherwise"
+    other = small(tmp_path, UNTUNED, settings=UNTUNED["settings"] | {"width": 9})
+    message = r"was made with width 8, the experiment has 9; use another --out folder, or move the old records away"
+    with pytest.raises(UserError, match=message):
+        other.record(other.tasks[0])
+
+
+def fake_tuning(grid, cell, reached):
+    """Records of tuning runs with these validation accuracies; None diverged."""
+    for task in grid.tasks:
+        if not task.final and task.cell == cell and task.config.lr in reached:
+            accuracy = reached[task.config.lr]
+            status = "diverged" if accuracy is None else "completed"
+            record = {"schema": 1, "config": task.config.to_dict(), "status": status}
+            epochs = [{"val_accuracy": 0.99}, {"val_accuracy": accuracy}]
+            write_json(grid.folder / task.path, record | {"epochs": epochs})
+
+
+@pytest.mark.parametrize(
+    ("reached", "best"),
+    [
+        ({0.05: 0.3, 0.1: 0.4}, 0.1),
+        ({0.05: 0.4, 0.1: 0.4}, 0.05),
+        ({0.05: 0.1, 0.1: None}, 0.05),
+        ({0.05: None, 0.1: None}, 0.05),
+        ({0.05: 0.4}, None),
+    ],
+)
+def test_the_learning_rate_is_the_best_at_the_end_on_validation(tmp_path, reached, best):
+    grid = small(tmp_path, TUNED)
+    fake_tuning(grid, CELL, reached)
+    assert grid.best_rate(CELL) == best
+    final = next(task for task in grid.tasks if task.final and task.cell == CELL)
+    config = grid.ready(final)
+    assert (None if config is None else config.lr) == best
+
+
+def test_warm_up_runs_use_the_rate_of_the_strategy_without_warm_up(tmp_path):
+    grid = small(tmp_path, TUNED)
+    fake_tuning(grid, CELL._replace(strategy="ema-span"), {0.05: 0.3, 0.1: 0.4})
+    warm = [task for task in grid.tasks if task.config.stash_epochs]
+    assert [task.path.name for task in warm] == ["sgd-3-ema-span-warm-s0.json", "sgd-3-ema-span-warm-s1.json"]
+    assert {task.strategy for task in warm} == {"ema-span-warm"}
+    assert [grid.ready(task).lr for task in warm] == [0.1, 0.1]

@@ -1,0 +1,159 @@
+"""Who does a run: one process at a time; a dead owner keeps nothing; nothing is done twice or left half done."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from threading import Barrier, Thread
+
+import pytest
+
+from experiments.processes import workers
+from experiments.queue import Leases, Queue, work
+from layerpipe2.errors import UserError
+from layerpipe2.provenance import git_state
+from layerpipe2.runs.train import train_run
+from tests.small_experiments import ROOT, TUNED, UNTUNED, small
+
+SHORT = 0.2
+
+
+def test_one_owner_at_a_time(tmp_path):
+    lock = tmp_path / "run.lock"
+    with Leases().claimed(lock) as first, Leases().claimed(lock) as second:
+        assert (first, second) == (True, False)
+        assert lock.is_file()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_gives_the_lease_back(tmp_path):
+    with pytest.raises(ValueError, match="a bug"), Leases().claimed(tmp_path / "run.lock"):
+        raise ValueError("a bug")
+    assert not list(tmp_path.iterdir())
+
+
+DYING = """
+import os, sys
+from pathlib import Path
+from experiments.queue import Leases
+with Leases().claimed(Path(sys.argv[1])) as mine:
+    os._exit(0 if mine else 1)
+"""
+
+
+def test_the_lease_of_a_dead_process_is_taken_over_at_once(tmp_path):
+    lock = tmp_path / "run.lock"
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    subprocess.run([sys.executable, "-c", DYING, str(lock)], env=environment, check=True)
+    assert lock.is_file()
+    leases = Leases()
+    with leases.claimed(lock) as mine:
+        assert mine
+        assert leases.known[lock].pid == os.getpid()
+    assert not list(tmp_path.iterdir())
+
+
+def _foreign(lock, duration=SHORT):
+    """A lease that another machine has."""
+    lines = ["filelock/2", f"pid={os.getpid()}", "host=elsewhere", "mode=lease", "token=abc", f"duration={duration}"]
+    lock.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("renewed", [True, False])
+def test_another_machines_lease_is_taken_over_when_it_is_not_renewed_any_more(tmp_path, renewed):
+    lock, leases = tmp_path / "run.lock", Leases(SHORT)
+    _foreign(lock)
+    with leases.claimed(lock) as mine:
+        assert not mine
+    for _ in range(3 if renewed else 1):
+        time.sleep(1.5 * SHORT)
+        if renewed:
+            os.utime(lock)
+        with leases.claimed(lock) as mine:
+            assert mine != renewed
+
+
+def test_an_owner_renews_its_lease(tmp_path):
+    lock = tmp_path / "run.lock"
+    with Leases(SHORT).claimed(lock):
+        os.utime(lock, (1.0, 1.0))
+        while lock.stat().st_mtime == 1.0:
+            time.sleep(0.01)
+
+
+def test_an_owner_that_lost_its_lease_leaves_it_alone(tmp_path):
+    lock = tmp_path / "run.lock"
+    with Leases().claimed(lock):
+        lock.unlink()
+        _foreign(lock)
+    assert lock.is_file()
+
+
+@pytest.mark.parametrize("abandoned", [False, True])
+def test_of_many_at_once_one_wins(tmp_path, abandoned):
+    count, winners = 8, []
+
+    def attempt(lock, barrier):
+        leases = Leases(SHORT)
+        if abandoned:
+            with leases.claimed(lock) as mine:  # begins to watch it
+                assert not mine
+            time.sleep(1.5 * SHORT)
+        barrier.wait()
+        with leases.claimed(lock) as mine:
+            barrier.wait()  # nobody lets go before everybody has tried
+            if mine:
+                winners.append(lock)
+
+    for number in range(10):
+        lock, barrier = tmp_path / f"{number}.lock", Barrier(count)
+        if abandoned:
+            _foreign(lock)
+        threads = [Thread(target=attempt, args=(lock, barrier)) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(winners) == len(set(winners)) == 10
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_records_are_what_a_run_in_this_process_gives(tmp_path, capsys):
+    grid = small(tmp_path, UNTUNED)
+    tasks = grid.choose(None, 3)
+    assert Queue(grid, tasks, quiet=True).run(2, 0) == 0
+    assert sorted(path.name for path in grid.folder.rglob("*") if path.is_file()) == sorted(
+        ["latest-s0.json", "latest-s1.json", "stash-s0.json", "stash-s1.json"]
+    )
+    for task in tasks:
+        written = json.loads((grid.folder / task.path).read_text())
+        expected = train_run(task.config, progress=False)
+        assert {**written, "provenance": None} == {**expected, "provenance": None}
+    assert "small: 4/4 runs" in capsys.readouterr().err
+
+
+def test_all_runs_are_checked_before_the_first_one_starts(tmp_path):
+    grid = small(tmp_path, UNTUNED, group_sizes=[3, 99])
+    with pytest.raises(UserError, match="group size for 9 units is 99"):
+        Queue(grid, grid.tasks).run(1, 0)
+    assert not grid.folder.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path):
+    grid = small(tmp_path, UNTUNED)
+    grid.folder.touch()
+    with pytest.raises(UserError, match="can't be made"):
+        Queue(grid, grid.tasks).run(1, 0)
+
+
+def test_a_killed_worker_is_one_line():
+    with pytest.raises(UserError, match="a training process was killed"), workers(1) as pool:
+        pool.submit(os._exit, 1).result()
+
+
+def test_a_worker_notes_the_commit_before_it_trains(tmp_path):
+    git_state.cache_clear()
+    grid = small(tmp_path, TUNED)
+    work(Queue(grid, grid.tasks, deadline=0.0), None)
+    assert git_state.cache_info().currsize == 1

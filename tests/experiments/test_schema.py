@@ -1,0 +1,161 @@
+"""The files of experiments: every one loads, ``like`` takes over what is not given, a mistake is one line."""
+
+import re
+
+import pytest
+import yaml
+
+from experiments.grid import Grid
+from experiments.schema import COMMON, HERE, Experiment, experiments, read_experiment
+from layerpipe2.errors import UserError
+from tests.small_experiments import ROOT, TUNED, UNTUNED, small, write_experiment
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_every_file_in_the_folder_is_an_experiment(name):
+    found = read_experiment(name)
+    assert found.name == name
+    assert len(found.seeds) >= 3
+
+
+def test_the_default_experiment_has_three_networks_and_publishes_its_tables():
+    digits = read_experiment("digits")
+    assert len(digits.networks) == 3
+    assert digits.published
+    assert digits.report.image_guard
+
+
+def test_of_two_places_the_later_one_wins(tmp_path):
+    tables = {
+        "settings": {"lr": 0.5, "momentum": 0.1, "weight_decay": 0.1, "batch_size": 8},
+        "optimizer_settings": {"sgd": {"lr": 0.4, "momentum": 0.2, "weight_decay": 0.2}},
+        "network_settings": {"mlp": {"lr": 0.3, "momentum": 0.3}, "vgg": {"lr": 0.9}},
+        "dataset_settings": {"digits": {"lr": 0.2}, "cifar10": {"lr": 0.9}},
+    }
+    found = small(tmp_path, UNTUNED, **tables).tasks[0].config
+    assert (found.lr, found.momentum, found.weight_decay, found.batch_size) == (0.2, 0.3, 0.2, 8)
+
+
+def test_one_word_switches_the_data_set_of_the_default_experiment(tmp_path):
+    digits = yaml.safe_load((HERE / "digits.yaml").read_text())
+    run = small(tmp_path, digits, datasets=["fashion-mnist"]).tasks[0].config
+    assert run.dataset == "fashion-mnist"
+    assert run.batch_size == digits["dataset_settings"]["fashion-mnist"]["batch_size"]
+
+
+def test_a_file_takes_from_the_one_it_is_like_what_it_does_not_give(tmp_path):
+    write_experiment(tmp_path, TUNED, published=True, records="elsewhere")
+    own = {"like": "small", "seeds": [7], "settings": {"width": 4}, "warm_up": None}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(own))
+    (tmp_path / "third.yaml").write_text(yaml.safe_dump({"like": "other", "report": {"significance_level": 0.1}}))
+    other, third = (read_experiment(str(tmp_path / f"{name}.yaml")) for name in ("other", "third"))
+    assert (other.name, other.seeds, other.warm_up, other.stages) == ("other", (7,), None, (3,))
+    assert other.settings.given == {"width": 4, "epochs": 1, "batch_size": 128}
+    assert not other.published
+    assert other.records == "results/full_scale/{name}"
+    assert (third.seeds, third.report.significance_level, third.report.equivalence_margin_points) == ((7,), 0.1, 5)
+
+
+@pytest.mark.parametrize("like", ["nothing", "small", 7])
+def test_a_file_is_like_another_one(tmp_path, like):
+    with pytest.raises(UserError, match=rf"small\.yaml: like is {like!r}; give the name of another file, such as"):
+        small(tmp_path, {"like": like})
+
+
+def test_two_files_that_are_like_each_other_are_refused(tmp_path):
+    (tmp_path / "other.yaml").write_text("like: small\n")
+    with pytest.raises(UserError, match=r"other\.yaml: like is 'small'; give the name of another file"):
+        small(tmp_path, {"like": "other"})
+
+
+@pytest.mark.parametrize("name", ["h200", COMMON, "cpu.yml"])
+def test_an_unknown_experiment_is_told_beside_those_there_are(name):
+    with pytest.raises(UserError, match=rf"no experiment {name!r}; (known: cpu, cpu-gpt|did you mean)"):
+        read_experiment(name)
+
+
+UNTUNED_MISTAKES = [
+    ("network_settings: {mlp: {lr: .nan}}", "network_settings.mlp.lr is nan; give a finite number > 0"),
+    ("network_settings: {mlp: {widht: 8}}", "network_settings.mlp: unknown key 'widht'; did you mean 'width'?"),
+    ("network_settings: {mlp: {seed: 8}}", "network_settings.mlp: unknown key 'seed'"),
+    ("network_settings: {mlpp: {}}", "network_settings"),
+    ("optimizer_settings: {sgd: {optimizer: lion}}", "optimizer_settings.sgd.optimizer is 'lion'; give one of sgd, ad"),
+    ("group: [1]", "unknown key 'group'; did you mean 'group_sizes'?"),
+    ("group_sizes: [0]", "group_sizes is [0]; give a list of distinct integers >= 1"),
+    ("seeds: [1, 1]", "seeds is [1, 1]; give a list of distinct integers"),
+    ("strategies: stash", "strategies is 'stash'; give a list"),
+    ("strategies: [stash, emaspan]", "strategies.1: unknown strategy 'emaspan'"),
+    ("strategies: [latest]", "strategies lacks 'stash', which the others are compared with; add it"),
+    ("settings: {probe_every: -1}", "settings.probe_every is -1; give an integer >= 0"),
+    ("settings: {epochs: many}", "settings.epochs is 'many'; give an integer"),
+    ("settings: 7", "settings is 7; give a mapping of keys"),
+    ("networks: [mpl]", "networks is ['mpl']; give a list of distinct names out of mlp, vgg"),
+    ("datasets: [mnist]", "datasets is ['mnist']; give a list of distinct names out of digits"),
+    ("datasets: null", "datasets is None; give a list"),
+    ("jobs: 0", "jobs is 0; give an integer >= 1"),
+    ("job: 4", "unknown key 'job'; did you mean 'jobs'?"),
+    ("report: {significance_levl: 0.1}", "report: unknown key 'significance_levl'; did you mean"),
+    ("report: {equivalence_margin_points: -3}", "report.equivalence_margin_points is -3; give"),
+    ("stages: [3]", "group_sizes and stages are two ways to cut a network; give one of them"),
+    ("cell: '{netwrk}'", "cell has the placeholder 'netwrk'; did you mean 'network'?"),
+    ("tuning: {epochs: 1, seed: 9}", "optimizer_settings.sgd.rates and tuning go together; give both or neither"),
+]
+TUNED_MISTAKES = [
+    ("tuning: null", "optimizer_settings.sgd.rates and tuning go together; give both or neither"),
+    ("tuning: {epochs: 0, seed: 7}", "tuning.epochs is 0; give an integer >= 1"),
+    ("stages: [1]", "stages is [1]; give a list of distinct integers >= 2"),
+    ("strategies: [stash, ema-span]", "strategies lacks 'latest', which the others are compared with; add it"),
+    ("strategies: [stash, latest, sequential]", "strategies has 'sequential', which is always there"),
+    ("optimizers: [lion]", "optimizer_settings has no 'lion'; known: sgd"),
+    ("optimizers: sgd", "optimizers is 'sgd'; give a list"),
+    ("seeds: [100]", "tuning.seed is 100, the seed of final runs; give another"),
+    ("settings: {lr: 0.1}", "settings.lr is given, but the learning rate is tuned; leave out one of them"),
+    ("warm_up: {stages: [3], strategies: [pair], stash_epochs: 1}", "warm_up.strategies has 'pair'; give some of"),
+    ("warm_up: {stages: [4], strategies: [latest], stash_epochs: 1}", "warm_up.stages has 4; give some of"),
+    ("warm_up: {stages: [3], strategies: [latest], stash_epochs: 0}", "warm_up.stash_epochs is 0; give a finite"),
+]
+MISTAKES = [(UNTUNED, *mistake) for mistake in UNTUNED_MISTAKES] + [(TUNED, *mistake) for mistake in TUNED_MISTAKES]
+
+
+@pytest.mark.parametrize(("content", "changes", "message"), MISTAKES)
+def test_mistakes_name_file_key_value_and_range(tmp_path, content, changes, message):
+    with pytest.raises(UserError) as caught:
+        small(tmp_path, content, **yaml.safe_load(changes))
+    assert str(caught.value).startswith(f"small.yaml: {message}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["networks", "report", "optimizer_settings"])
+def test_a_missing_key_is_named(tmp_path, key):
+    with pytest.raises(UserError, match=rf"^small\.yaml: '{key}' is missing; give"):
+        small(tmp_path, {name: value for name, value in UNTUNED.items() if name != key})
+
+
+@pytest.mark.parametrize("text", ["a: [", "just text", ""])
+def test_a_file_that_holds_no_mapping_is_one_line(tmp_path, text):
+    (tmp_path / "small.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"small\.yaml") as caught:
+        read_experiment(str(tmp_path / "small.yaml"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_says_where_to_run(tmp_path):
+    with pytest.raises(UserError, match="run this in the repository's root"):
+        read_experiment(str(tmp_path / "small.yaml"))
+
+
+RECIPE = ROOT / "docs" / "howto" / "add-an-experiment.md"
+EXAMPLES = re.findall(r'^```yaml title="experiments/(\S+)"\n(.*?)^```$', RECIPE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(("name", "text"), EXAMPLES, ids=[name for name, _ in EXAMPLES])
+def test_the_recipe_adds_an_experiment_by_one_file(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    grid = Grid.of(read_experiment(str(tmp_path / name)))
+    assert str(grid.folder) == f"results/full_scale/{name.removesuffix('.yaml')}"
+    assert len(grid.tasks) > 40
+
+
+def test_the_recipe_explains_every_key():
+    keys = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", RECIPE.read_text(), re.MULTILINE))))
+    assert keys == {"like", *Experiment.model_fields} - {"name"}

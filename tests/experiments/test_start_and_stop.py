@@ -1,0 +1,182 @@
+"""``python -m experiments.run``: what is said before it starts, how it stops, and how it goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments import run
+from experiments.estimate import Speed
+from layerpipe2.cli.console import in_words
+from layerpipe2.errors import UserError
+from tests.small_experiments import ROOT, TUNED, UNTUNED, small, write_experiment
+
+
+def options(folder, content, **changes):
+    return [write_experiment(folder, content, **changes), "--out", str(folder / "out")]
+
+
+def records(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*.json")}
+
+
+def start(folder, *arguments):
+    """Start the command in a folder, where ``small.yaml`` lies."""
+    command = [sys.executable, "-m", "experiments.run", "small.yaml", "--out", "out", *arguments]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # A shell that starts the tests in the background has them ignore Ctrl-C, and children inherit that.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, cwd=folder, env=environment, text=True, start_new_session=True, **pipes)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def test_an_experiment_is_run_tuned_and_never_redone(tmp_path, capsys):
+    arguments = options(tmp_path, TUNED)
+    run.main([*arguments, "--yes"])
+    captured = capsys.readouterr()
+    assert "18 of 18 runs are left: about " in captured.out
+    assert "all 18 runs of small are finished" in captured.out
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.suffix != ".json"]
+    grid = small(tmp_path, TUNED)
+    for task in grid.tasks:
+        record = grid.record(task)
+        where = record["provenance"]
+        assert where["device"]
+        assert where["wall_time_s"] > 0
+        assert where["versions"]["torch"]
+        assert {"commit", "dirty"} <= set(where)
+        if task.final:
+            assert record["config"]["lr"] == grid.best_rate(task.cell)
+    before = {path: path.stat().st_mtime_ns for path in records(tmp_path)}
+    run.main(arguments)  # nothing is left, so nothing is asked
+    assert before == {path: path.stat().st_mtime_ns for path in records(tmp_path)}
+
+
+def test_without_a_terminal_and_without_yes_it_says_how_long_it_takes_in_one_line(tmp_path):
+    write_experiment(tmp_path, TUNED)
+    with start(tmp_path) as process:
+        output, errors = process.communicate()
+    assert process.returncode == 2
+    assert output == ""
+    (line,) = errors.strip().split("\n")
+    assert line.startswith("experiments.run: error: 18 of 18 runs are left: about ")
+    assert " on this machine (1 side by side; sequential " in line
+    assert line.endswith("there is no terminal to ask on: give --yes to start")
+    assert os.listdir(tmp_path) == ["small.yaml"]
+
+
+@pytest.mark.parametrize("answer", ["n", ""])
+def test_on_a_terminal_it_asks(tmp_path, monkeypatch, answer):
+    asked: list[str] = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda text: asked.append(text) or answer)
+    with pytest.raises(UserError, match="not confirmed; nothing was started"):
+        run.main(options(tmp_path, TUNED))
+    assert "18 of 18 runs are left: about " in asked[0]
+    assert not records(tmp_path)
+
+
+def test_a_time_limit_begins_no_further_run(tmp_path, capsys):
+    run.main([*options(tmp_path, TUNED), "--quiet", "--minutes", "0"])
+    assert "18 of 18 runs are left; start this again" in capsys.readouterr().out
+
+
+def test_a_part_of_an_experiment_starts_at_once_if_it_is_to_be_quiet(tmp_path):
+    run.main([*options(tmp_path, UNTUNED), "--network", "mlp", "--group", "sequential", "--quiet"])
+    found = [path.name for path in sorted((tmp_path / "out" / "runs" / "mlp-sequential").iterdir())]
+    assert found == ["sequential-s0.json", "sequential-s1.json"]
+
+
+@pytest.mark.parametrize("arguments", [["--jobs", "0"], ["--minutes", "-1"], ["--group", "7"], ["--network", "vgg"]])
+def test_a_mistake_in_an_option_is_told(tmp_path, arguments):
+    with pytest.raises(UserError, match=r"^--(jobs|minutes) is .*; give a number >= |^small\.yaml has no "):
+        run.main([*options(tmp_path, UNTUNED), *arguments])
+
+
+def test_a_mistake_in_the_file_is_one_line_and_code_2(tmp_path):
+    write_experiment(tmp_path, UNTUNED, network_settings={"mlp": {"lr": "nan"}})
+    with start(tmp_path) as process:
+        errors = process.communicate()[1]
+    assert process.returncode == 2
+    message = "small.yaml: network_settings.mlp.lr is 'nan'; give a finite number > 0"
+    assert errors == f"experiments.run: error: {message}\n"
+    assert os.listdir(tmp_path) == ["small.yaml"]
+
+
+def descendants(parent):
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [pid for child in map(int, children) for pid in (child, *descendants(child))]
+
+
+def stat(pid):
+    """Fields of the process from its state on; none if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return []
+
+
+def cpu_seconds(pid):
+    fields = stat(pid)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+
+@pytest.mark.parametrize(("stop", "code", "says"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGKILL, -9, "")])
+def test_stopping_it_ends_its_workers(tmp_path, stop, code, says):
+    write_experiment(tmp_path, UNTUNED, settings={"epochs": 100_000, "width": 8})
+    with start(tmp_path, "--quiet") as process:
+        pids: list[int] = []
+        while sum(cpu_seconds(pid) > 1.5 for pid in pids) < 3:  # the server imports, both workers train
+            assert process.poll() is None
+            time.sleep(0.05)
+            pids = descendants(process.pid)
+        process.send_signal(stop) if stop == signal.SIGKILL else os.killpg(process.pid, stop)
+        errors = process.communicate(timeout=60)[1]
+    assert process.returncode == code
+    assert says in errors
+    assert "Traceback" not in errors
+    while not all(stat(pid)[:1] in ([], ["Z"]) for pid in pids):
+        time.sleep(0.05)
+
+
+def test_a_killed_experiment_goes_on_where_it_was(tmp_path):
+    write_experiment(tmp_path, TUNED, jobs=2)
+    with start(tmp_path, "--yes") as process:
+        while len(records(tmp_path)) < 3:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    kept = records(tmp_path)
+    assert 3 <= len(kept) < 18
+    assert all(json.loads(content)["status"] == "completed" for content in kept.values())
+    with start(tmp_path, "--yes") as process:
+        output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "all 18 runs of small are finished" in output
+    after = records(tmp_path)
+    assert len(after) == 18
+    assert {path: after[path] for path in kept} == kept, "a finished run is not done again"
+    assert not list(tmp_path.rglob("*.lock*"))
+
+
+def test_two_starts_share_a_folder_and_no_run_is_done_twice(tmp_path):
+    write_experiment(tmp_path, TUNED)
+    with start(tmp_path, "--yes") as one, start(tmp_path, "--yes") as other:
+        found = [process.communicate() for process in (one, other)]
+    assert [one.returncode, other.returncode] == [0, 0], found
+    lines = [line for _, errors in found for line in errors.splitlines() if "validation" in line]
+    labels = [line.split(" ", 1)[1].split(":")[0] for line in lines]
+    assert len(labels) == len(set(labels)) == 18
+
+
+def test_durations_and_speeds():
+    assert [in_words(s) for s in (20, 600, 7260, 360_000)] == ["less than a minute", "10 min", "2 h 1 min", "4.2 days"]
+    assert Speed(0.5, 2.0, steps=100, validation=3, test=5).seconds(epochs=2) == 2 * (50 + 6) + 10
