@@ -29,8 +29,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from layerpipe2.data.image_folder import read_tree
-from layerpipe2.data.readers import idx_file, read_download, read_idx, read_npz, read_torchvision
+from layerpipe2.data.readers import idx_file, read_download, read_idx, read_npz, read_torchvision, read_tree
 from layerpipe2.data.specs import IMAGES, DatasetSpec
 from layerpipe2.data.text import TEXTS, TextSpec, load_text
 from layerpipe2.data.types import Arrays, Data

@@ -26,17 +26,16 @@ from layerpipe2.theory.stability import PRECISION, bisect_step, check_momentum
 Matrix = NDArray[np.float64]
 
 
-def block_companion(step: float, hessian: ArrayLike, delays: Sequence[int], momentum: float = 0.0) -> Matrix:
-    """One update as a matrix on the stacked state ``w(t), ..., w(t-D)``, D the largest delay, at least 1.
+def coupled_growth(step: float, hessian: ArrayLike, delays: Sequence[int], momentum: float = 0.0) -> float:
+    """Factor per update by which errors grow in the long run: the spectral radius of the block companion matrix.
+
+    Weights don't move along directions without curvature: each is an eigenvalue of 1, which is left out.
 
     Args:
         step: learning rate ``eta``.
         hessian: H (n, n).
         delays: delay of each of the n coordinates, in updates.
         momentum: of ``torch.optim.SGD``, 0 <= m < 1.
-
-    Returns:
-        Matrix of shape (n (D + 1), n (D + 1)).
 
     Raises:
         UserError: on shapes that do not fit, or a delay or momentum out of range.
@@ -52,16 +51,8 @@ def block_companion(step: float, hessian: ArrayLike, delays: Sequence[int], mome
         companion[0, :, delay, j] -= step * curvature[:, j]
     for age in range(depth):
         companion[age + 1, :, age] = np.eye(n)
-    return companion.reshape(n * (depth + 1), n * (depth + 1))
-
-
-def coupled_growth(step: float, hessian: ArrayLike, delays: Sequence[int], momentum: float = 0.0) -> float:
-    """Factor per update by which errors grow in the long run: the spectral radius of :func:`block_companion`.
-
-    Weights don't move along directions without curvature: each is an eigenvalue of 1, which is left out.
-    """
-    eigenvalues = np.linalg.eigvals(block_companion(step, hessian, delays, momentum))
-    flat = len(delays) - int(np.linalg.matrix_rank(_square(hessian, len(delays))))
+    eigenvalues = np.linalg.eigvals(companion.reshape(n * (depth + 1), n * (depth + 1)))
+    flat = n - int(np.linalg.matrix_rank(curvature))
     moving = np.argsort(np.abs(eigenvalues - 1))[flat:]
     return float(np.abs(eigenvalues[moving]).max())
 
@@ -69,7 +60,7 @@ def coupled_growth(step: float, hessian: ArrayLike, delays: Sequence[int], momen
 def largest_stable_coupled_step(
     hessian: ArrayLike, delays: Sequence[int], momentum: float = 0.0, precision: float = PRECISION
 ) -> float:
-    """Largest learning rate ``eta`` below which a pipeline with these delays converges; see :func:`block_companion`.
+    """Largest learning rate ``eta`` below which a pipeline with these delays converges; see :func:`coupled_growth`.
 
     Raises:
         UserError: on shapes that do not fit, a delay or momentum out of range, or if no step is stable.
