@@ -110,8 +110,8 @@ def test_strategies_differ_from_each_other():
     finals = {}
     for strategy in ALL:
         stages, batches = problem("mlp", 1)
-        run_fast(stages, batches, strategy=strategy, convention="layerpipe2",
-                 make_optimizer=OPTIMIZERS["momentum"], lr_of=lambda t: 0.02)  # fmt: skip
+        settings = {"strategy": strategy, "convention": "layerpipe2", "make_optimizer": OPTIMIZERS["momentum"]}
+        run_fast(stages, batches, lr_of=lambda t: 0.02, **settings)
         finals[strategy] = torch.cat([p.flatten() for s in stages for p in s.parameters()])
     for i, a in enumerate(ALL):
         for b in ALL[i + 1 :]:

@@ -67,8 +67,8 @@ def test_a_checkpoint_of_another_warm_up_is_refused():
 
     saved = engine(StashFirst(then=make_history("ema-span"), updates=5)).state_dict()
     engine(StashFirst(then=make_history("ema-span"), updates=5)).load_state_dict(copy.deepcopy(saved))
-    for other in (StashFirst(then=make_history("ema-span"), updates=6), make_history("ema-span"),
-                  StashFirst(then=make_history("ema-lsq"), updates=5)):  # fmt: skip
+    shorter, plain = StashFirst(then=make_history("ema-span"), updates=6), make_history("ema-span")
+    for other in (shorter, plain, StashFirst(then=make_history("ema-lsq"), updates=5)):
         with pytest.raises(UserError, match="resume with the same"):
             engine(other).load_state_dict(copy.deepcopy(saved))
 
