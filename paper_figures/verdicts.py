@@ -35,15 +35,14 @@ class Words:
         return text.format(n=n)
 
 
-_UNSHOWN = {"undecided": "no difference shown", "not_tested": "not measured"}
 CLAIM = Words("reproduced", "not reproduced")
 QUESTION = Words("yes", "no", undecided="not shown")
 IN_SHORT = Words("yes", "no", undecided="not decided")
 AIM = Words("reached", "missed", "reached in part", not_tested="not measured")
 SMALLER = Words("smaller", "not smaller", not_tested="not measured")
 MODEL = Words("as modelled", "not as modelled", not_tested="not measured")
-FASTER = Words("faster", "slower", **_UNSHOWN)
-WORTH_IT = Words("pays", "costs", **_UNSHOWN)
+FASTER = Words("faster", "slower", undecided="no difference shown", not_tested="not measured")
+WORTH_IT = Words("pays", "costs", undecided="no difference shown", not_tested="not measured")
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Verdict:
         question: the claim, question or aim.
         answer: what the records say.
         words: the vocabulary of this kind of question.
-        n: number of units of the test, told where it decides nothing.
+        n: number of units of the test, named where it decides nothing.
         key: C1 ... C8 of a claim of the abstract, as numbered in the project's reading of it.
         test: how the answer is found from the data.
         evidence: sentences with the numbers.

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
 
-STATEMENTS: Mapping[str, str] = {
-    "C1": "The delay that a layer's gradient needs follows from the network's structure alone: inner (late) layers "
-    "few, outer (early) layers many.",
-    "C2": "Pipelined at every layer, the delay of a layer depends only on the number of downstream stages.",
-    "C3": "Pipelined in groups, all layers of a group share one delay.",
-    "C4": "The delays can be derived formally, by delayed-gradient adaptation and retiming: there are places where "
-    "delays may legally go.",
-    "C5": "Pipelining implicitly needs historical weights, and storing them is a memory cost.",
-    "C6": "A pipeline-aware moving average reconstructs the historical weights instead of storing them, without "
-    "losing accuracy.",
-    "C7": "Grouping layers is a controlled trade-off of communication against computation.",
-    "C8": "It applies to convolutional and fully connected networks (and to spiking ones, which are not tested here).",
-}
-"""The claims of the abstract."""
+import yaml
+
+from paper_figures.verdicts import Answer, Verdict
+
+
+def claim_verdict(
+    key: str, answer: Answer, evidence: Iterable[str], *, n: int = 0, caveat: str = "", **test: float
+) -> Verdict:
+    """The verdict on a claim of ``claims.yaml``; ``test`` has what its description of the test asks for."""
+    claim = _claims()[key]
+    described = claim["test"].format(**test)
+    return Verdict(claim["statement"], answer, n=n, key=key, test=described, evidence=tuple(evidence), caveat=caveat)
+
+
+@cache
+def _claims() -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = yaml.safe_load(Path(__file__).with_name("claims.yaml").read_text("utf-8"))
+    return found

@@ -10,7 +10,7 @@ import pandas as pd
 
 from layerpipe2.planning.reference import BATCH_SIZE, CLASSES, INPUT_SHAPE, REFERENCE
 from layerpipe2.planning.schedules import build_schedule
-from paper_figures.claims import STATEMENTS
+from paper_figures.claims import claim_verdict
 from paper_figures.text import network_label, percent
 from paper_figures.verdicts import Answer, Verdict, exact
 
@@ -51,13 +51,8 @@ def history_is_a_cost(table: pd.DataFrame) -> tuple[Answer, str]:
 def trade_off(table: pd.DataFrame) -> Verdict:
     """C7 on the modelled costs of every group size of the project's networks."""
     answer, sentence = grouping_trades(table)
-    test = (
-        "Exact, on modelled bytes and operations: for every network one unit per stage has the most communication and "
-        "the least work in its slowest stage, one stage the least communication and the most work, and a group size "
-        "between them is on the Pareto front."
-    )
     evidence = (sentence, "Modelled, not measured on hardware.")
-    return Verdict(STATEMENTS["C7"], answer, key="C7", test=test, evidence=evidence, caveat="in our cost model")
+    return claim_verdict("C7", answer, evidence, caveat="in our cost model")
 
 
 def grouping_trades(table: pd.DataFrame) -> tuple[Answer, str]:

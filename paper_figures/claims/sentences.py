@@ -80,22 +80,22 @@ def latest(records: Records, settings: Settings) -> str:
     if table.empty or table["outcome"].iloc[0] == "undecided":
         return "Control: whether the latest weights do worse than stash is not decided by these runs."
     row = table.iloc[0].to_dict()
-    told = f"Control: latest weights: {difference(row, 'stash', settings)}"
+    result = f"Control: latest weights: {difference(row, 'stash', settings)}"
     if row["outcome"] not in _EQUAL:
-        return f"{told}: this experiment tells strategies apart."
+        return f"{result}: this experiment tells strategies apart."
     worse = "measurably worse, though within the margin" if row["high"] < 0 else "not measurably worse"
-    return f"{told}: {worse}. So at this scale equivalence is no evidence that the reconstruction is needed."
+    return f"{result}: {worse}. So at this scale equivalence is no evidence that the reconstruction is needed."
 
 
 def at_the_deepest(records: Records, settings: Settings) -> str:
     """Where a history matters most: each network at its largest number of stages, without a test."""
     rows = deepest(records, settings).to_dict("records")
-    told = [
+    points = [
         f"{find_strategy(r['strategy']).label} {r['mean']:+.2f}{interval(r, settings)} (n={r['n']})"
         for r in rows
         if r["n"]
     ]
-    return f"At each network's deepest pipeline, points against stash: {'; '.join(told) or 'no pairs'}."
+    return f"At each network's deepest pipeline, points against stash: {'; '.join(points) or 'no pairs'}."
 
 
 def against_latest(records: Records, settings: Settings) -> str:
@@ -123,6 +123,6 @@ def own_sentences(records: Records, settings: Settings) -> tuple[str, ...]:
     lines = []
     for reference in (STASH, LATEST):
         for row in pooled(records, settings, reference, own).to_dict("records"):
-            told = difference(row, find_strategy(reference).label, settings)
-            lines.append(f"{find_strategy(row['strategy']).label}: {told}: {row['outcome']}.")
+            points = difference(row, find_strategy(reference).label, settings)
+            lines.append(f"{find_strategy(row['strategy']).label}: {points}: {row['outcome']}.")
     return tuple(lines)

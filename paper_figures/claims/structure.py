@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from layerpipe2.delays import DELAY_LAWS
-from paper_figures.claims import STATEMENTS
+from paper_figures.claims import claim_verdict
 from paper_figures.claims.costs import history_is_a_cost
 from paper_figures.claims.theory import against_derivation, derived
 from paper_figures.designs import STASH
@@ -15,8 +15,6 @@ from paper_figures.records.theory import Theory
 from paper_figures.records.training import CONFIGURATION, Records
 from paper_figures.text import law_label, network_label
 from paper_figures.verdicts import Verdict, both, exact
-
-_DERIVED = " And the law itself is derived for networks of these kinds at every group size, without putting it in."
 
 
 def _with_law(records: Records) -> pd.DataFrame:
@@ -48,10 +46,8 @@ def structure_alone(records: Records, theory: Theory) -> Verdict:
         f"The training engine sets the delays from this law, so the records alone could not contradict it. {sentence} "
         f"{same} of {known} recorded partitions that were derived as well have the derived delays.",
     )
-    test = "Exact: each recorded delay equals the law of the stage count, falls towards the output, and the largest "
-    test += "delay is the same in all runs with as many stages." + _DERIVED
     recorded = exact(off + rising + varying + known - same, len(rows))
-    return Verdict(STATEMENTS["C1"], both(recorded, proven), key="C1", test=test, evidence=evidence)
+    return claim_verdict("C1", both(recorded, proven), evidence)
 
 
 def downstream_stages(records: Records, theory: Theory) -> Verdict:
@@ -68,9 +64,7 @@ def downstream_stages(records: Records, theory: Theory) -> Verdict:
         f"{off} violations.",
         sentence,
     )
-    test = "Exact, on the partitions with one unit per stage: layers with as many downstream stages have one delay "
-    test += "in all networks, and it is the law's." + _DERIVED
-    return Verdict(STATEMENTS["C2"], both(exact(off, len(rows)), proven), key="C2", test=test, evidence=evidence)
+    return claim_verdict("C2", both(exact(off, len(rows)), proven), evidence)
 
 
 def shared_delay(records: Records, theory: Theory) -> Verdict:
@@ -86,16 +80,14 @@ def shared_delay(records: Records, theory: Theory) -> Verdict:
         lines.append(f"{network_label(str(network))}: {length} layers in groups of {group}, delays {delays}")
     proven, sentence = derived(theory, records.convention, ("groups", "delay law"), grouped=True)
     evidence = ("; ".join(lines) + f"; {off} violations." if lines else "No grouped partition is recorded.", sentence)
-    test = "Exact, on the partitions with several units per stage: L layers make ceil(L/g) groups, and each group has "
-    test += "one delay, the law's for its place." + _DERIVED
-    return Verdict(STATEMENTS["C3"], both(exact(off, n), proven), key="C3", test=test, evidence=evidence)
+    return claim_verdict("C3", both(exact(off, n), proven), evidence)
 
 
 def memory_cost(records: Records, theory: Theory) -> Verdict:
     """C5: modelled copies of exact stashing equal the delay-weighted parameters and grow with the number of stages."""
-    stages = records.stages.assign(held=records.stages["delay"] * records.stages["parameters"])
-    sums = stages.groupby(CONFIGURATION)[["held", "parameters"]].sum()
-    expected = (sums["held"] / sums["parameters"]).rename("expected").reset_index()
+    stages = records.stages.assign(weighted=records.stages["delay"] * records.stages["parameters"])
+    sums = stages.groupby(CONFIGURATION)[["weighted", "parameters"]].sum()
+    expected = (sums["weighted"] / sums["parameters"]).rename("expected").reset_index()
     stash = records.runs[(records.runs["strategy"] == STASH) & (records.runs["num_stages"] > 1)]
     stash = stash.drop_duplicates(CONFIGURATION).merge(expected, on=CONFIGURATION)
     wrong = int(((stash["history_copies"] - stash["expected"]).abs() > 1e-6 * (1 + stash["expected"])).sum())
@@ -114,9 +106,4 @@ def memory_cost(records: Records, theory: Theory) -> Verdict:
         f"weights are as many as the delay. {sentence}",
         f"{costs} Nothing here is measured on hardware.",
     )
-    test = "Exact: stash copies equal sum(delay x parameters) / sum(parameters), and grow with every step to more "
-    test += "stages of the same network; the derivation finds as many old weights as the delay; and in the cost model "
-    test += "stashing is free with one stage only and largest with one unit per stage."
-    return Verdict(
-        STATEMENTS["C5"], both(exact(flat + wrong, n), needed, modelled), key="C5", test=test, evidence=evidence
-    )
+    return claim_verdict("C5", both(exact(flat + wrong, n), needed, modelled), evidence)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from paper_figures.claims import STATEMENTS
+from paper_figures.claims import claim_verdict
 from paper_figures.records.theory import Theory
 from paper_figures.text import law_label, network_label
 from paper_figures.verdicts import Answer, Verdict, exact
@@ -21,24 +21,16 @@ def formal_derivation(theory: Theory) -> Verdict:
     for convention, mine in theory.proofs.groupby("convention", sort=False):
         used = mine[mine["claim"].isin(FORMAL)]
         counts = used.groupby("claim", sort=False)["holds"].agg(["sum", "size"])
-        held = ", ".join(f"{claim} {row['sum']} of {row['size']}" for claim, row in counts.iterrows())
+        true = ", ".join(f"{claim} {row['sum']} of {row['size']}" for claim, row in counts.iterrows())
         broken, n = broken + int((~used["holds"]).sum()), n + len(used)
-        lines.append(f"{law_label(str(convention))}, {_scope(mine)}: {held}.")
-    test = (
-        "Exact, by program: sequential training as a signal-flow graph; registers inserted in feed-forward cutsets and "
-        "on gradient -> update edges only (each insertion checked against the graph's loops); then retiming along "
-        "cutsets, which keeps the delay of every loop and path. Reproduced if this reaches the pipeline for every "
-        "network and group size, with no smaller delay possible for any layer (loops counted edge by edge, systems of "
-        "constraints infeasible), one retiming only, registers as few as a linear program finds, and a clock period "
-        "that Leiserson and Saxe's algorithm does not beat."
-    )
+        lines.append(f"{law_label(str(convention))}, {_scope(mine)}: {true}.")
     evidence = (
         *lines,
         "The number of delays is not put in: it is the least that the loops of the graph allow. PipeDream's S comes "
         "out of the same moves with a clock in which a stage does a forward or a backward task per tick, not both.",
         "The four steps are known to us from summaries of the paper; which cutsets its step 3 means is our reading.",
     )
-    return Verdict(STATEMENTS["C4"], exact(broken, n), key="C4", test=test, evidence=evidence)
+    return claim_verdict("C4", exact(broken, n), evidence)
 
 
 def derived(theory: Theory, convention: str, claims: Sequence[str], grouped: bool | None = None) -> tuple[Answer, str]:

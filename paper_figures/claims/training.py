@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from layerpipe2.networks import NETWORKS
-from paper_figures.claims import STATEMENTS
+from paper_figures.claims import claim_verdict
 from paper_figures.claims import sentences as say
 from paper_figures.claims.families import KINDS, by_kind, cells, pooled
 from paper_figures.comparisons import Settings
@@ -36,15 +36,9 @@ def reconstruction_keeps_accuracy(records: Records, settings: Settings) -> Verdi
         say.at_the_deepest(records, settings),
         say.against_latest(records, settings),
     ]
-    test = (
-        f"Paired over blocks of network x seed, margin {settings.margin:g} points, level {settings.level:g}, "
-        "Holm-corrected over the reconstructions: two one-sided t tests against exact stashing. Reproduced if a "
-        "pipeline-aware rule is equivalent and loses in no partition (mean loss beyond the margin, or diverged where "
-        "stashing did not); not reproduced if every pipeline-aware rule is shown to lose, over all or in a partition. "
-        f"Partitions where stashing itself stays below {100 * LEARNT:g} % of the sequential accuracy are left out."
-    )
     n, caveat = _blocks(total[total["strategy"].isin(aware)]), say.caveat(answer, records, settings)
-    return Verdict(STATEMENTS["C6"], answer, n=n, key="C6", test=test, evidence=tuple(evidence), caveat=caveat)
+    demands = {"margin": settings.margin, "level": settings.level, "learnt": 100 * LEARNT}
+    return claim_verdict("C6", answer, evidence, n=n, caveat=caveat, **demands)
 
 
 def kinds_of_networks(records: Records, settings: Settings) -> Verdict:
@@ -58,17 +52,14 @@ def kinds_of_networks(records: Records, settings: Settings) -> Verdict:
         answer = Answer.YES if Answer.YES in found else Answer.NO if found == {Answer.NO} else Answer.UNDECIDED
         answers.append(answer)
         numbers.append(_blocks(mine))
-        told = CLAIM.word(answer, numbers[-1])
-        evidence.append(f"{kind.capitalize()} ({', '.join(networks) or 'none trained'}): {told}.")
+        evidence.append(
+            f"{kind.capitalize()} ({', '.join(networks) or 'none trained'}): {CLAIM.word(answer, numbers[-1])}."
+        )
         evidence += [f"{kind.capitalize()}, {say.verdict(row, settings)}" for row in mine.to_dict("records")]
     answer = both(*answers)
-    test = "The test of C6 within each kind of network, Holm-corrected over kinds and pipeline-aware rules. Reproduced "
-    test += "if each kind has an equivalent rule; not reproduced if every rule shows a loss in one kind."
     evidence.append("Spiking networks: not tested.")
     caveat = "; ".join(filter(None, [say.caveat(answer, records, settings), "spiking networks not tested"]))
-    return Verdict(
-        STATEMENTS["C8"], answer, n=min(numbers), key="C8", test=test, evidence=tuple(evidence), caveat=caveat
-    )
+    return claim_verdict("C8", answer, evidence, n=min(numbers), caveat=caveat)
 
 
 def _blocks(table: pd.DataFrame) -> int:

