@@ -24,6 +24,10 @@ SNIPPETS = {
     if (code := "".join(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.M)))
 }
 """Page -> its snippets in one, but for those with the path of a file, which tests/test_recipes.py follows."""
+EXPERIMENTS = {f"experiments/{path.name}" for path in (ROOT / "experiments").glob("*.yaml")}.union(
+    *(re.findall(r'title="(experiments/.+)"', page.read_text()) for page in PAGES)
+)
+"""Files that are there, or that a recipe makes."""
 COMMANDS = sorted({line for page in PAGES for line in re.findall(r"^\$ (.+?)(?: {2,}#.*)?$", page.read_text(), re.M)})
 
 
@@ -61,10 +65,10 @@ def test_command_lines_are_those_of_the_programs(command):
     elif words[0] == "layerpipe2":
         assert words[1] in make_parser().format_help()
     elif words[0] == "make":
-        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
         assert words[1] in targets
         named = re.search(r"EXPERIMENT=(\S+)", command)
-        assert named is None or (ROOT / "experiments" / f"{named[1]}.yaml").is_file()
+        assert named is None or f"experiments/{named[1]}.yaml" in EXPERIMENTS
     else:
         assert words[0] in ("torchrun", "docker", "git") or (ROOT / words[0]).is_file()
 

@@ -104,7 +104,7 @@ def measured(out: Path) -> Iterator[Row]:
 def minutes(folder: Path) -> float:
     """Time of the records below a folder, in minutes, trained in :data:`PROCESSES` processes side by side."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.json"))]
-    seconds: float = sum(record["wall_time_s"] for record in records if "wall_time_s" in record)
+    seconds: float = sum(record["provenance"]["wall_time_s"] for record in records if "provenance" in record)
     return seconds / PROCESSES / 60
 
 

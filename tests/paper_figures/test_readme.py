@@ -7,6 +7,7 @@ import pytest
 import synthetic_records
 
 from layerpipe2.errors import UserError
+from layerpipe2.runs.records import write_json
 from paper_figures import build
 from paper_figures.pages import artifact, readme
 
@@ -44,6 +45,13 @@ def test_the_artifact_appendix_is_made_of_the_committed_results(tmp_path):
         readme.update(page, sections, check=True)
     readme.update(page, sections, check=False)
     assert page.read_text() == text
+
+
+def test_minutes_are_those_of_all_records(tmp_path):
+    for name, seconds in (("runs/a.json", 300.0), ("tune/b.json", 180.0)):
+        write_json(tmp_path / name, {"provenance": {"wall_time_s": seconds}})
+    write_json(tmp_path / "tables" / "experiment.json", {"name": "no record"})
+    assert artifact.minutes(tmp_path) == 4.0
 
 
 def test_a_tolerance_is_that_of_two_means_and_at_least_one_image():
