@@ -25,6 +25,7 @@ from layerpipe2.errors import UserError
 from layerpipe2.networks import build
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.records import Record, read_record
+from layerpipe2.runs.validation import checked
 
 _MACHINE = ("data_root", "device", "threads")  # settings that another machine may need otherwise
 
@@ -209,7 +210,7 @@ class Grid:
         partition: dict[str, Any] = {"group_size": self._units(*cell[:3]) if baseline else cell.group}
         values = self.experiment.settings_of(*cell[:3]) | {"strategy": cell.strategy} | partition | changes
         values |= {"convention": "none"} if baseline else {}
-        return RunConfig.from_dict(values, f"{self.experiment.name}.yaml")
+        return checked(RunConfig, values, f"{self.experiment.name}.yaml")
 
 
 @cache

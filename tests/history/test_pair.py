@@ -58,7 +58,7 @@ def test_memory():
     [({"momentum": 0.9}, 1), ({"momentum": 0.0}, 2), ({"nesterov": True}, 2), ({"optimizer": "adamw"}, 1)],
 )
 def test_memory_depends_on_what_the_optimizer_keeps(settings, copies):
-    config = RunConfig.from_dict({"network": "mlp", "strategy": "pair", "group_size": 1} | settings)
+    config = RunConfig(**{"network": "mlp", "strategy": "pair", "group_size": 1} | settings)
     plan = make_plan(config, (1, 8, 8), 10)
     *delayed, last = plan.parameters_per_stage
     assert plan.history_copies() == pytest.approx(copies * sum(delayed) / (sum(delayed) + last))

@@ -7,13 +7,14 @@ import pytest
 
 from layerpipe2.errors import UserError
 from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.validation import checked
 
 
 @pytest.mark.parametrize("settings", [{}, {"convention": "custom", "delays": (4, 2, 0)}, {"warmup_epochs": 1}])
 def test_settings_survive_a_round_trip_as_they_were_written(settings):
     config = RunConfig(**settings)
     plain = json.loads(json.dumps(config.to_dict()))
-    assert RunConfig.from_dict(plain) == config
+    assert RunConfig(**plain) == config
     assert repr(plain) == repr(config.to_dict())  # 1 stays 1, not 1.0
     assert all(plain[name] == (list(v) if isinstance(v, tuple) else v) for name, v in settings.items())
 
@@ -68,14 +69,14 @@ def test_settings_that_do_not_go_together_are_refused(settings, message):
 
 def test_an_unknown_key_gets_the_nearest_name():
     with pytest.raises(UserError, match=r"run\.json: unknown key 'grup_size'; did you mean 'group_size'\?"):
-        RunConfig.from_dict({"grup_size": 2}, "run.json")
+        checked(RunConfig, {"grup_size": 2}, "run.json")
     with pytest.raises(UserError, match="unknown key 'zzz'; known: dataset, "):
-        RunConfig.from_dict({"zzz": 2})
+        RunConfig(zzz=2)
 
 
 def test_a_bad_value_from_a_file_names_the_file():
     with pytest.raises(UserError, match=r"run\.json: epochs is 0; give an integer >= 1"):
-        RunConfig.from_dict({"epochs": 0}, "run.json")
+        checked(RunConfig, {"epochs": 0}, "run.json")
 
 
 def test_every_setting_has_a_line_of_help():

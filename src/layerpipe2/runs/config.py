@@ -7,14 +7,13 @@ project's own: the paper's are not known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from layerpipe2.delays import DELAY_LAWS
 from layerpipe2.errors import UserError
-from layerpipe2.runs.validation import Checked, Positive, Real, checked, one_of, setting
+from layerpipe2.runs.validation import Checked, Positive, Real, one_of, setting
 
 
 class RunConfig(Checked):
@@ -93,12 +92,3 @@ class RunConfig(Checked):
     def to_dict(self) -> dict[str, Any]:
         """Field name -> plain value (JSON and checkpoints)."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in self}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], source: str = "configuration") -> RunConfig:
-        """Configuration from plain values.
-
-        Raises:
-            UserError: naming ``source``, on an unknown key or a value out of range.
-        """
-        return checked(cls, values, source)
