@@ -25,7 +25,7 @@ from layerpipe2.engine.audited_forward import (
     one_tensor,
     stage_context,
 )
-from layerpipe2.engine.layout import check_trainable, trainable
+from layerpipe2.engine.layout import batchnorm_buffers, check_trainable, trainable
 from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.engine.saved_weights import Region, changed_in_forward, check_intercepted, storage_of
 from layerpipe2.engine.weights import DelayedWeights, update_rates
@@ -82,7 +82,7 @@ class ProcessStage:
         self.in_flight: deque[InFlight] = deque()
         self.weights = self._flatten() if delay and any(trainable(p) for p in module.parameters()) else None
         self._regions = [Region(index, self.weights.latest, self.weights.latest)] if self.weights else []
-        self._forward = AuditedForward(self._regions, moving=_running_statistics(module))
+        self._forward = AuditedForward(self._regions, moving=map(storage_of, batchnorm_buffers(module)))
         self._without_cudnn = bool(self._regions) and device.type == "cuda" and has_recurrent_layer(module)
         self._own = {storage_of(t) for t in (*module.parameters(), *module.buffers())}
         self._pass: Callable[[nn.Module, Tensor], Pass] = SplitPass if split_backward else WholePass
@@ -204,9 +204,3 @@ class ProcessStage:
                 slot.parameter.data = slot.view(weights.latest)
         weights.start()
         return weights
-
-
-def _running_statistics(module: nn.Module) -> list[int]:
-    """BatchNorm saves them for a backward pass that, in training, reads the batch's own; later batches move them."""
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    return [storage_of(buffer) for norm in norms for buffer in norm.buffers(recurse=False)]

@@ -91,8 +91,16 @@ def check_trainable(known: Mapping[nn.Parameter, bool], stage_index: int) -> Non
 
 def batchnorm_parameters(stage: nn.Module) -> dict[nn.Parameter, None]:
     """Parameters of the stage's BatchNorm layers, in order (a dict serves as an ordered set)."""
-    norms = [m for m in stage.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    return dict.fromkeys(p for norm in norms for p in norm.parameters(recurse=False))
+    return dict.fromkeys(p for norm in _batchnorms(stage) for p in norm.parameters(recurse=False))
+
+
+def batchnorm_buffers(stage: nn.Module) -> list[Tensor]:
+    """Running statistics, which BatchNorm saves for a backward pass that, in training, reads the batch's own."""
+    return [buffer for norm in _batchnorms(stage) for buffer in norm.buffers(recurse=False)]
+
+
+def _batchnorms(stage: nn.Module) -> list[nn.Module]:
+    return [m for m in stage.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
 def _split_by_cast(stage: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

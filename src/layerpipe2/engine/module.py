@@ -13,9 +13,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from layerpipe2.delays import Delays
+from layerpipe2.engine.check import check_pipeline
 from layerpipe2.engine.execution import COMPUTE_DTYPES, Execution, StagedModule
 from layerpipe2.engine.simulation import Simulation
-from layerpipe2.engine.step import Loss, PipelineEngine, check_pipeline
+from layerpipe2.engine.step import Loss, PipelineEngine
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
 

@@ -22,42 +22,15 @@ from torch.optim import Optimizer
 from layerpipe2.delays import Delays
 from layerpipe2.engine.audit import Audit
 from layerpipe2.engine.audited_forward import AuditedForward, clip_gradients, one_tensor, stage_context
-from layerpipe2.engine.layout import Layout, trainable
+from layerpipe2.engine.check import check_pipeline, delayed_stages
 from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.engine.saved_weights import check_intercepted
 from layerpipe2.engine.stage import DelayedStage
-from layerpipe2.engine.swap import check_replaceable
 from layerpipe2.engine.weights import update_rates
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
-from layerpipe2.stages import check_stages
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-def check_pipeline(stages: Sequence[nn.Module], delays: Delays, compute_dtype: torch.dtype | None) -> None:
-    """Refuse what no :class:`PipelineEngine` can train; no memory is taken.
-
-    Raises:
-        UserError: if the delays do not fit the stages, or a stage cannot be laid out.
-    """
-    check_stages(stages)
-    if len(stages) != delays.num_stages:
-        raise UserError(
-            f"there are {delays.num_stages} delays but the network has {len(stages)} stages; give one delay per stage"
-        )
-    for k in _with_compute_weights(stages, delays, compute_dtype):
-        Layout.of(stages[k], k)
-        check_replaceable(stages[k], k)
-
-
-def _with_compute_weights(stages: Sequence[nn.Module], delays: Delays, compute_dtype: torch.dtype | None) -> list[int]:
-    """Numbers of the stages that don't run forward with their parameters themselves."""
-    return [
-        k
-        for k, (stage, delay) in enumerate(zip(stages, delays.per_stage, strict=True))
-        if (delay or compute_dtype) and any(trainable(p) for p in stage.parameters())
-    ]
 
 
 class PipelineEngine:
@@ -98,7 +71,7 @@ class PipelineEngine:
         self.step_count = torch.zeros(1, dtype=torch.int64, device=device)
         self.delayed = {
             k: DelayedStage(stages[k], k, delays.per_stage[k], history, compute_dtype)
-            for k in _with_compute_weights(stages, delays, compute_dtype)
+            for k in delayed_stages(stages, delays, compute_dtype)
         }
         seeded = range(len(self.stages) if stage_seed is not None else 0)
         self._streams = {k: RandomStream(stage_seed or 0, k, device) for k in seeded}

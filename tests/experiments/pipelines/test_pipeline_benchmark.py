@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-from dataclasses import replace
 
 import pytest
 import torch
@@ -141,7 +140,7 @@ def test_predictions_are_those_of_the_schedules(monkeypatch):
     assert predictor.speedup("async/stash/pipedream") == pytest.approx(2)
     assert predictor.speedup("async/stash/split") == pytest.approx(2)
     assert predictor.speedup("async/ema-span") == pytest.approx(40 / 24)  # its first stage is slower by a fifth
-    with_history = predict.Predictor(replace(CONFIG, batch_size=60), 2, 1, "ema-span")
+    with_history = predict.Predictor(CONFIG.copy_with(batch_size=60), 2, 1, "ema-span")
     assert with_history.balance(2).seconds == (24 * 60, 20 * 60)
     assert with_history.balance(1).sequential == 40 * 60
     assert predictor.speedup("exact") == pytest.approx(1)
