@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import layerpipe2
+from tests.test_layering import imports, python_files
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -45,6 +46,33 @@ def test_extras_bring_what_their_purpose_needs():
     assert _names("all") == set().union(*map(_names, EXTRAS))
     assert {"dvc", "matplotlib", "mlflow", "networkx", "optuna"} <= _names("reproduce")
     assert not _names("reproduce") & (_names("test") | _names("docs") | _names("dev"))
+
+
+PACKAGES = {
+    "markdown_it": "markdown-it-py",
+    "pydantic_core": "pydantic",
+    "pytorch_lightning": "pytorch-lightning",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+"""What is imported -> the package that brings it, where their names differ."""
+OURS = {"layerpipe2", "experiments", "paper_figures", "tests", "examples"}
+
+
+def _imported(*folders):
+    """Packages that the code of these folders imports, without the standard library and this project."""
+    files = [path for folder in folders for path in python_files(ROOT / folder)]
+    modules = {name.partition(".")[0] for path in files for name in imports(path)}
+    return {PACKAGES.get(name, name) for name in modules - OURS - sys.stdlib_module_names}
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
+    core = {Requirement(entry).name for entry in PROJECT["dependencies"]}
+    library, harness = _imported("src"), _imported("experiments", "paper_figures")
+    assert library <= core | _names("theory")
+    assert harness <= core | _names("reproduce")
+    # DVC is a program; Optuna will search learning rates.
+    assert core | _names("reproduce") == library | harness | {"dvc", "optuna"}
 
 
 def test_dependencies_are_ranges_without_local_versions():
