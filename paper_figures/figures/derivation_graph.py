@@ -24,6 +24,15 @@ OPERAND, KEPT, STATE, HISTORY, ERROR = -0.325, -0.225, -0.15, 0.19, 0.285
 """Where the wires of a layer run, right of its middle."""
 
 
+_MOVED: dict[str, Any] = {
+    "facecolor": "none",
+    "edgecolor": MOVED,
+    "linestyle": (0, (3, 1.5)),
+    "linewidth": 1,
+    "zorder": 6,
+}
+
+
 @dataclass(frozen=True)
 class Drawing:
     """A step on an axis; positions in inches.
@@ -102,15 +111,16 @@ class Drawing:
         self.pen.text((0.12, ROWS["A"]), "out")
         self.pen.node("loss", "", loss)
         right = 2 * MARGIN + self.pitch * self.layers - 0.14
-        for text, row, ends, edge in (
-            ("y", ROWS["F"], (1, 0), ("y", "loss", "target")),
-            ("out", ROWS["A"], (0, 1), ("loss", "out", "output")),
+        for text, row, inward, edge in (
+            ("y", ROWS["F"], True, ("y", "loss", "target")),
+            ("out", ROWS["A"], False, ("loss", "out", "output")),
         ):
-            points = [(right, row + (0.09 if row < 1 else -0.09)), (right, loss[1] + (-0.05 if row < 1 else 0.05)),
-                      (loss[0] + RADIUS, loss[1] + (-0.05 if row < 1 else 0.05))]  # fmt: skip
-            self.pen.wire(points if ends[0] else points[::-1])
+            side = -1 if inward else 1  # from the text to the row of the loss
+            turn = loss[1] - 0.05 * side
+            points = [(right, row + 0.09 * side), (right, turn), (loss[0] + RADIUS, turn)]
+            self.pen.wire(points if inward else points[::-1])
             self.pen.text((right, row), text)
-            self.pen.box((right, row + (0.26 if row < 1 else -0.26)), self._count(edge), self._moved(edge))
+            self.pen.box((right, row + 0.26 * side), self._count(edge), self._moved(edge))
         self.pen.wire([(self.x(last) + RADIUS, ROWS["F"]), (loss[0], ROWS["F"]), (loss[0], loss[1] + RADIUS)])
         self.pen.wire([(loss[0], loss[1] - RADIUS), (loss[0], ROWS["A"]), (self.x(last) + RADIUS, ROWS["A"])])
 
@@ -167,9 +177,8 @@ class Drawing:
         """What the forward task leaves for the backward task of the same layer."""
         here, side, slope = self.x(layer), self.x(layer) + KEPT, 0.075
         kept: Edge = (f"F{self.names[layer]}", f"A{self.names[layer]}", "kept")
-        points = [(here - slope, ROWS["F"] - slope), (side, ROWS["F"] - 0.2), (side, ROWS["A"] + 0.2),
-                  (here - slope, ROWS["A"] + slope)]  # fmt: skip
-        self.pen.wire(points, color="#777777")
+        start, end = (here - slope, ROWS["F"] - slope), (here - slope, ROWS["A"] + slope)
+        self.pen.wire([start, (side, ROWS["F"] - 0.2), (side, ROWS["A"] + 0.2), end], color="#777777")
         self.pen.box((side, OLD), self._count(kept), self._moved(kept))
 
     def _moves(self) -> None:
@@ -183,8 +192,7 @@ class Drawing:
             if mine:
                 rows = [ROWS[letter] for letter in letters]
                 left, right = self.x(mine[0]) - 0.17, self.x(mine[-1]) + 0.165
-                self.pen.frame(left, min(rows) - 0.13, right, max(rows) + 0.13, facecolor="none", edgecolor=MOVED,
-                            linestyle=(0, (3, 1.5)), linewidth=1.0, zorder=6)  # fmt: skip
+                self.pen.frame(left, min(rows) - 0.13, right, max(rows) + 0.13, **_MOVED)
                 lag = lags[f"{shown}{self.names[mine[0]]}"]
                 self.pen.text((right + 0.11, corner), f"{lag:+d}".replace("-", "−"), color=MOVED, weight="bold")
 

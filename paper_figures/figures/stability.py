@@ -18,6 +18,7 @@ from paper_figures.text import law_label
 
 _MOMENTA = {"0": ("#0072b2", "o"), "0.5": ("#009e73", "^"), "0.9": ("#d55e00", "s")}
 _DELAYS = {"0": ("#000000", "o"), "1": ("#0072b2", "^"), "4": ("#009e73", "s"), "14": ("#d55e00", "D")}
+_MARKER: dict[str, Any] = {"markersize": 3.2, "markerfacecolor": "white"}
 _CHAINS = {"layerpipe2": ("#0072b2", "s"), "pipedream": ("#000000", "o")}
 
 
@@ -77,19 +78,17 @@ def _chains(axis: Any, measured: pd.DataFrame) -> None:
     axis.set(yscale="log", xlabel="stages K, one layer each", ylabel="largest stable step η tr H",
              title="Deep linear network", xticks=lengths, ylim=(0.06, 9))  # fmt: skip
     named = {law_label(name): looks for name, looks in _CHAINS.items()}
-    dashed = Line2D([], [], color="#444444", linestyle=(0, (3, 2)), linewidth=0.8, label="all at delay of stage 0")
+    dashed = style.handle("all at delay of stage 0", color="#444444", linestyle=(0, (3, 2)), linewidth=0.8)
     _legend(axis, named, [dashed])
 
 
 def _points(axis: Any, measured: pd.DataFrame, panel: str, series: str, color: str, marker: str) -> None:
     mine = measured[(measured["panel"] == panel) & (measured["series"] == series)]
-    axis.plot(mine["x"], mine["y"], linestyle="", marker=marker, markersize=3.2, markerfacecolor="white",
-              markeredgecolor=color, markeredgewidth=0.9)  # fmt: skip
+    axis.plot(mine["x"], mine["y"], linestyle="", marker=marker, markeredgecolor=color, markeredgewidth=0.9, **_MARKER)
 
 
 def _legend(axis: Any, looks: dict[str, tuple[str, str]], more: Sequence[Line2D] = ()) -> None:
-    handles = [Line2D([], [], color=c, marker=m, markersize=3.2, markerfacecolor="white", label=label)
-               for label, (c, m) in looks.items()]  # fmt: skip
+    handles = [style.handle(label, color=c, marker=m, **_MARKER) for label, (c, m) in looks.items()]
     axis.legend(handles=[*handles, *more], handlelength=2.0, borderaxespad=0.2, labelspacing=0.25)
 
 

@@ -20,7 +20,7 @@ from paper_figures.records.training import Records
 from paper_figures.style import labels
 from paper_figures.tables import theory as theory_tables
 from paper_figures.tables import training as training_tables
-from paper_figures.text import dataset_label, law_label, network_label
+from paper_figures.text import dataset_label, law_label, network_label, percent
 from paper_figures.verdicts import Verdict
 
 
@@ -53,10 +53,9 @@ def page(records: Records, theory: Theory, settings: Settings) -> Page:
         "schedules": theory_tables.speeds(theory),
     }
     exact |= {name: getattr(theory, name) for name in ("proofs", "partitions", "schedules")}
-    for make in (training_tables.training, training_tables.delays, training_tables.memory,
-                 training_tables.reconstruction):  # fmt: skip
-        exact[make.__name__] = make(records)
-        shown[make.__name__] = tables.for_readers(exact[make.__name__])
+    for name in ("training", "delays", "memory", "reconstruction"):
+        exact[name] = getattr(training_tables, name)(records)
+        shown[name] = tables.for_readers(exact[name])
     content = {
         "claims": found,
         "verdict_table": verdict_table(found),
@@ -106,8 +105,8 @@ def _setting(records: Records, settings: Settings) -> dict[str, Any]:
 def _theory(records: Records, theory: Theory) -> dict[str, Any]:
     """What needs no training run, and how far measurements are from it."""
     processors = theory.schedules["processors"]
-    off = [f"{find_strategy(name).label} {low:+.0%} to {high:+.0%}".replace("%", " %")
-           for name, (low, high) in misfit(records).items()]  # fmt: skip
+    ranges = {find_strategy(name).label: bounds for name, bounds in misfit(records).items()}
+    off = [f"{name} {percent(low, '+.0f')} to {percent(high, '+.0f')}" for name, (low, high) in ranges.items()]
     return {
         "proofs": theory_tables.proof_counts(theory),
         "misfit": "; ".join(off) or "none",

@@ -83,9 +83,9 @@ def _benchmark(path: Path) -> Benchmark:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         rows = record["rows"]
-        speeds = pd.DataFrame([(row["variant"], i, seconds) for row in rows
-                               for i, seconds in enumerate(row["seconds_per_batch"])],
-                              columns=["variant", "round", "seconds"])  # fmt: skip
+        times = [(row["variant"], i, time) for row in rows for i, time in enumerate(row["seconds_per_batch"])]
+        speeds = pd.DataFrame(times, columns=["variant", "round", "seconds"])
+        traced = sorted(record["traces"], key=lambda name: (variant_style.is_torch(name), name))
         plain = speeds[speeds["variant"] == "plain"].set_index("round")["seconds"]
         return Benchmark(
             network=record["network"],
@@ -95,12 +95,11 @@ def _benchmark(path: Path) -> Benchmark:
             speeds=speeds.assign(ratio=speeds["round"].map(plain) / speeds["seconds"]),
             targets=_targets(rows),
             memory=pd.DataFrame(record["memory"]),
-            traces={name: read_trace(path.parent / record["traces"][name])
-                    for name in sorted(record["traces"], key=lambda name: (variant_style.is_torch(name), name))},
-        )  # fmt: skip
+            traces={name: read_trace(path.parent / record["traces"][name]) for name in traced},
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"record {path} is broken ({type(error).__name__}: {error}); measure again: make pipelines"
-                        ) from None  # fmt: skip
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"record {path} is broken ({reason}); measure again: make pipelines") from None
 
 
 def _variants(rows: list[dict[str, Any]]) -> pd.DataFrame:

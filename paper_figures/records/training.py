@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from layerpipe2.errors import UserError
+from layerpipe2.networks import NETWORKS
 from paper_figures.records.reading import TEXT, TableForm, read_experiment, read_table
 from paper_figures.text import law_of
 
@@ -43,7 +44,7 @@ _MAY_BE_EMPTY = {
 
 @dataclass(frozen=True)
 class Records:
-    """All records of one experiment: one data set, one delay convention.
+    """All records of one experiment: one data set, one delay law.
 
     Attributes:
         runs: one row per training run.
@@ -72,7 +73,7 @@ class Records:
     @property
     def networks(self) -> list[str]:
         """Network names, fully connected first, then by name."""
-        return sorted(self.runs["network"].unique(), key=lambda name: (name != "mlp", name))
+        return sorted(self.runs["network"].unique(), key=lambda name: (NETWORKS[name].kind != "fully connected", name))
 
     def num_stages(self) -> dict[tuple[str, int], int]:
         """(network, group size) -> number of stages."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from paper_figures import variant_style
-from paper_figures.claims.pipelines.targets import PEERS
+from paper_figures.claims.pipelines.targets import RIVALS
 from paper_figures.records.pipelines import Benchmark
 from paper_figures.tables.pipelines import totals
 from paper_figures.text import listed, percent, span
@@ -61,7 +61,7 @@ def _thriftiest(peaks: pd.Series) -> list[str]:
 def _peaks(bench: Benchmark) -> str:
     """What a pipeline costs beside one process."""
     peaks = _megabytes(bench)
-    wanted = ("plain", *PEERS, *_thriftiest(peaks), *bench.candidates)
+    wanted = ("plain", *RIVALS, *_thriftiest(peaks), *bench.candidates)
     amounts = [f"{variant_style.label(name)} {peaks[name]:.1f}" for name in peaks.index if name in wanted]
     return f"Most that torch held at one time, all processes together, in MB: {'; '.join(amounts)}."
 

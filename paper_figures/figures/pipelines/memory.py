@@ -45,8 +45,8 @@ def _draw(axis: Any, table: pd.DataFrame, strategies: list[str], column: str, un
         xs = mine["stage"] + (place - (len(strategies) - 1) / 2) * width
         bottom = (base[mine.index] if isinstance(base, pd.Series) else base + 0 * mine[column]) / unit
         axis.bar(xs, bottom, 0.92 * width, color=_REST, linewidth=0)
-        axis.bar(xs, mine[column] / unit - bottom, 0.92 * width, bottom=bottom, color=find_strategy(strategy).colour,
-                 linewidth=0)  # fmt: skip
+        height, color = mine[column] / unit - bottom, find_strategy(strategy).colour
+        axis.bar(xs, height, 0.92 * width, bottom=bottom, color=color, linewidth=0)
         axis.plot(xs, mine[f"modelled_{column}"] / unit, clip_on=False, **_MODEL)
     stages = table.drop_duplicates("stage").sort_values("stage")
     texts = [f"stage {row.stage}\ndelay {row.delay}" for row in stages.itertuples()]

@@ -42,8 +42,8 @@ def _places(axis: Any, names: list[str]) -> dict[str, float]:
     for name in names:
         if variant_style.group(name) != kind:
             kind = variant_style.group(name)
-            axis.text(0.005, row, kind, transform=axis.get_yaxis_transform(), fontsize=7, fontweight="bold",
-                      va="center", zorder=5)  # fmt: skip
+            looks = {"fontsize": 7, "fontweight": "bold", "va": "center", "zorder": 5}
+            axis.text(0.005, row, kind, transform=axis.get_yaxis_transform(), **looks)
             row += 1
         places[name] = row
         ticks.append((row, variant_style.label(name)))

@@ -61,8 +61,8 @@ def _draw(axis: Any, events: pd.DataFrame, found: Steady, width: float) -> None:
     first = int(inside["batch"].min())
     for event in inside[inside["what"].isin(COMPUTING)].to_dict("records"):
         left, length = event["start"] - found.start, event["stop"] - event["start"]
-        axis.add_patch(Rectangle((left, event["rank"] - 0.42), length, 0.84, facecolor=_COLORS[event["what"]],
-                                 edgecolor="white", linewidth=0.4))  # fmt: skip
+        looks: dict[str, Any] = {"facecolor": _COLORS[event["what"]], "edgecolor": "white", "linewidth": 0.4}
+        axis.add_patch(Rectangle((left, event["rank"] - 0.42), length, 0.84, **looks))
         seen = min(left + length, width) - max(left, 0)
         text = str(event["batch"] - first + 1)
         if event["what"] != "weights" and seen > 0.013 * len(text) * width:
