@@ -11,7 +11,8 @@ from layerpipe2.history.moments import Updates
 from layerpipe2.history.optimal import optimal_decay, optimal_gain, optimal_pair, ordinary
 from layerpipe2.theory import reconstruction
 
-AVERAGES = [*(name for name, row in STRATEGIES.items() if row.family == "average"), "pair-0.9", "pair-0"]
+CLOSED = [name for name, row in STRATEGIES.items() if row.make().coefficients(3, Updates()) is not None]
+AVERAGES = [*(name for name in CLOSED if STRATEGIES[name].family == "average"), "pair-0.9", "pair-0"]
 WEIGHTS, STEPS = 5000, 200
 
 
