@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from layerpipe2.cli.options import read_options
@@ -32,7 +33,9 @@ def run(options: argparse.Namespace) -> None:
     root = Path(config.data_root) if config.data_root else None
     first = os.environ.get("RANK", "0") == "0"  # of the processes that `layerpipe2 launch` started
     quiet = options.quiet or not first
-    data = load(config.dataset, root, download=options.download, announce=None if quiet else _say)
+    data = load(
+        config.dataset, root, download=options.download, announce=None if quiet else partial(print, file=sys.stderr)
+    )
     folder = Path(options.checkpoint_dir) if options.checkpoint_dir else None
     pipeline = None
     if "TORCHELASTIC_RUN_ID" in os.environ:  # a launcher started this process; a diverged run is a result
@@ -80,7 +83,3 @@ def summary(record: Record) -> str:
         rows = [StageMemory(**row) for row in record["processes"]["memory"]]
         lines += [f"{record['processes']['number']} processes", memory_table(rows)]
     return "\n".join([*lines, f"{where['train_time_s']:.1f} s of training on {where['device']}"])
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
