@@ -59,7 +59,7 @@ class OnDevice(Channel):
         self.watch.waiting(None)
 
     def settle(self) -> None:
-        """Wait until the device has done what was asked of it."""
+        """Wait until the device has finished all work of the current stream."""
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
 

@@ -104,7 +104,7 @@ class StageSnapshots:
         return state
 
     def load_state_dict(self, saved: dict[str, Any], done: int, *, in_flight: bool) -> None:
-        """Continue from :meth:`state_dict`; what was ``in_flight`` runs forward again, with the weights of then.
+        """Continue from :meth:`state_dict`; mini-batches ``in_flight`` run forward again, with the weights of then.
 
         Raises:
             UserError: if it was saved with another weight history or another network.

@@ -1,1 +1,1 @@
-"""The processes of a pipeline: starting them, seeing that they agree, watching over them, ending them all."""
+"""The health of a pipeline's processes: do they agree, are they alive, are their values finite; all end if not."""

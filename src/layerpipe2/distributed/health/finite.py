@@ -32,7 +32,7 @@ class FiniteCheck:
             _refuse([(finite, what)])
 
     def end_step(self) -> None:
-        """On a GPU: the answers to what was noted in the step before.
+        """On a GPU: look at the values of the step before.
 
         Raises:
             UserError: naming the first that is not finite.
@@ -43,7 +43,7 @@ class FiniteCheck:
             _wait_and_refuse(asked)
 
     def finish(self) -> None:
-        """On a GPU: the answers to everything that was noted.
+        """On a GPU: look at all values that are left.
 
         Raises:
             UserError: naming the first that is not finite.
