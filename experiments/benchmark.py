@@ -131,19 +131,18 @@ def _time(options: argparse.Namespace, device: torch.device, variant: Variant) -
     model: pl.LightningModule = Plain(layers, cuda)
     if variant.strategy != "plain":
         stages = partition(layers, len(layers) if variant.strategy == "sequential" else 1)
-        schedule, history = Delays.layerpipe2(len(stages)), make_history(variant.strategy)
-        model = PipelinedModule(
-            stages, schedule, history, optimizer=lambda p: make_optimizer(p, cuda), precision=variant.precision,
-            cuda_graph=variant.graph,
-        )  # fmt: skip
+        delays, history = Delays.layerpipe2(len(stages)), make_history(variant.strategy)
+        form: dict[str, Any] = {"precision": variant.precision, "cuda_graph": variant.graph}
+        model = PipelinedModule(stages, delays, history, optimizer=lambda p: make_optimizer(p, cuda), **form)
     n = options.batch_size * (options.steps + options.warmup)
     data = TensorSplit(torch.randint(0, 256, (n, *shape), dtype=torch.uint8), torch.randint(10, (n,)))
     channels = [0.5] * shape[0]
     loader = BatchLoader(data, options.batch_size, mean=channels, std=channels, seed=0, augment=True, device=device)
     clock = Clock(options.warmup)
-    pl.Trainer(accelerator="gpu" if cuda else "cpu", devices=1, max_epochs=1, callbacks=[clock], logger=False,
-               enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
-               limit_val_batches=0).fit(model, loader)  # fmt: skip
+    silent: dict[str, Any] = {f"enable_{what}": False for what in ("progress_bar", "checkpointing", "model_summary")}
+    where: dict[str, Any] = {"accelerator": "gpu" if cuda else "cpu", "devices": 1}
+    trainer = pl.Trainer(**where, **silent, max_epochs=1, callbacks=[clock], logger=False, limit_val_batches=0)
+    trainer.fit(model, loader)
     return clock.seconds
 
 

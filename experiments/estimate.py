@@ -19,7 +19,6 @@ from layerpipe2.runs.config import RunConfig
 
 # Steps before the clock starts, and steps on it. The CUDA graph is captured in the fourth step; a CPU is slow and even.
 _STEPS = {"cuda": (6, 20), "cpu": (1, 4)}
-_EVALUATIONS = (1, 1)
 
 
 @dataclass(frozen=True)
@@ -38,39 +37,26 @@ class Speed:
 
 
 class _Clock(Checkpoint):
-    """Seconds per batch, after the first ones.
+    """When the epoch and every one of its batches ended.
 
     It is a ``Checkpoint`` because Lightning adds one that writes files where there is none.
     """
 
-    def __init__(self, train: tuple[int, int], validation: tuple[int, int]) -> None:
-        self.parts = {"train": train, "validation": validation}
-        self.seconds = {"train": 0.0, "validation": 0.0}
+    def __init__(self) -> None:
+        self.training: list[float] = []
+        self.validation: list[float] = []
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self._start("train", batch_idx, pl_module)
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.training.append(_now(pl_module.device))
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._stop("train", batch_idx, pl_module)
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *batch: Any) -> None:
+        self.training.append(_now(pl_module.device))
 
-    def on_validation_batch_start(
-        self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self._start("validation", batch_idx, pl_module)
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.validation.append(_now(pl_module.device))
 
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self._stop("validation", batch_idx, pl_module)
-
-    def _start(self, part: str, index: int, module: Any) -> None:
-        if index == self.parts[part][0]:
-            self.seconds[part] = -_now(module.device)
-
-    def _stop(self, part: str, index: int, module: Any) -> None:
-        first, count = self.parts[part]
-        if index == first + count - 1:
-            self.seconds[part] = (self.seconds[part] + _now(module.device)) / count
+    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: Any, *batch: Any) -> None:
+        self.validation.append(_now(pl_module.device))
 
 
 def measure(config: RunConfig) -> Speed:
@@ -90,14 +76,13 @@ def measure(config: RunConfig) -> Speed:
     pl.seed_everything(config.seed, verbose=False)
     plan, loaders = make_plan(config, data.input_shape, data.num_classes), make_loaders(config, data, device)
     sizes = {name: len(loader) for name, loader in loaders.items()}
-    train = _within(_STEPS[device.type], sizes["train"])
-    validation = _within(_EVALUATIONS, sizes["validation"])
-    clock = _Clock(train, validation)
-    trainer = make_trainer(config.copy_with(epochs=1), device, [clock], limits=(sum(train), sum(validation)))
+    before, steps = _STEPS[device.type]
+    clock = _Clock()
+    trainer = make_trainer(config.copy_with(epochs=1), device, [clock], limits=(before + steps, 2))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # this is no training: the run itself will warn
         trainer.fit(make_module(plan, sizes["train"]), loaders["train"], loaders["validation"])
-    step, evaluation = clock.seconds["train"], clock.seconds["validation"]
+    step, evaluation = _last(clock.training, steps), _last(clock.validation, 1)
     return Speed(step, evaluation, sizes["train"], sizes["validation"], sizes["test"])
 
 
@@ -122,10 +107,10 @@ def estimate(left: Sequence[Task], *, jobs: int) -> tuple[float, dict[str, Speed
     return total / jobs, speeds
 
 
-def _within(wanted: tuple[int, int], batches: int) -> tuple[int, int]:
-    """Batches before and on the clock where there are few: the clock has at least one."""
-    before = min(wanted[0], batches - 1)
-    return before, min(wanted[1], batches - before)
+def _last(times: Sequence[float], count: int) -> float:
+    """Mean seconds of the last batches, ``count`` of them or as many as there are."""
+    count = min(count, len(times) - 1)
+    return (times[-1] - times[-1 - count]) / count
 
 
 def _average(speeds: Sequence[Speed]) -> Speed:

@@ -90,8 +90,10 @@ class Grid:
         found = (*tuning, *(task for seed in self.experiment.seeds for task in self._final(seed)))
         path, times = Counter(task.path for task in found).most_common(1)[0]
         if times > 1:
-            raise UserError(f"{self.experiment.name}.yaml: cell is {self.experiment.cell!r}, which gives {times} runs "
-                            f"the record {path}; name what tells them apart, e.g. {{network}}")  # fmt: skip
+            raise UserError(
+                f"{self._file}: cell is {self.experiment.cell!r}, which gives {times} runs the record {path}; "
+                "name what tells them apart, e.g. {network}"
+            )
         return found
 
     @cached_property
@@ -108,8 +110,7 @@ class Grid:
         for name, value in (("network", network), ("group", group)):
             known = dict.fromkeys(getattr(cell, name) for cell in self.cells)
             if value is not None and value not in known:
-                raise UserError(f"{self.experiment.name}.yaml has no {name} {value!r}; known: "
-                                f"{', '.join(map(str, known))}")  # fmt: skip
+                raise UserError(f"{self._file} has no {name} {value!r}; known: {', '.join(map(str, known))}")
         return [t for t in self.tasks if network in (None, t.cell.network) and group in (None, t.cell.group)]
 
     def record(self, task: Task) -> Record | None:
@@ -127,8 +128,10 @@ class Grid:
         changed = [name for name in wanted if name not in ignored and found.get(name) != wanted[name]]
         if changed:
             was, now = found.get(changed[0]), wanted[changed[0]]
-            raise UserError(f"record {path} was made with {changed[0]} {was!r}, the experiment has {now!r}; use "
-                            "another --out folder, or move the old records away")  # fmt: skip
+            raise UserError(
+                f"record {path} was made with {changed[0]} {was!r}, the experiment has {now!r}; use another --out "
+                "folder, or move the old records away"
+            )
         return record
 
     def left(self, tasks: Sequence[Task]) -> list[Task]:
@@ -181,8 +184,9 @@ class Grid:
         for stages in self.experiment.stages or ():
             if stages not in sizes:
                 possible = ", ".join(map(str, sizes))
-                raise UserError(f"network {network} has {units} units, which can't be {stages} stages; possible: "
-                                f"{possible}")  # fmt: skip
+                raise UserError(
+                    f"network {network} has {units} units, which can't be {stages} stages; possible: {possible}"
+                )
             yield sizes[stages], stages
 
     def _tune(self, cell: Cell, rate: float) -> Task:
@@ -210,7 +214,11 @@ class Grid:
         partition: dict[str, Any] = {"group_size": self._units(*cell[:3]) if baseline else cell.group}
         values = self.experiment.settings_of(*cell[:3]) | {"strategy": cell.strategy} | partition | changes
         values |= {"convention": "none"} if baseline else {}
-        return checked(RunConfig, values, f"{self.experiment.name}.yaml")
+        return checked(RunConfig, values, self._file)
+
+    @property
+    def _file(self) -> str:
+        return f"{self.experiment.name}.yaml"
 
 
 @cache

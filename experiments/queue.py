@@ -65,7 +65,7 @@ class Queue:
 
     Attributes:
         deadline: time (``time.time()``) after which no run is begun.
-        quiet: whether the runs are told by a bar on a terminal and a few lines elsewhere, not by a line each.
+        quiet: whether there is a bar on a terminal and a few lines elsewhere, instead of a line per run.
     """
 
     grid: Grid

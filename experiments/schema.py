@@ -157,9 +157,8 @@ class Experiment(Checked):
             return
         if self.tuning.seed in self.seeds:
             raise UserError(f"tuning.seed is {self.tuning.seed}, the seed of final runs; give another")
-        tables = {"network": self.network_settings, "dataset": self.dataset_settings,
-                  "optimizer": self.optimizer_settings}  # fmt: skip
-        found = {f"{kind}_settings.{name}": entry for kind, table in tables.items() for name, entry in table.items()}
+        tables = ("network_settings", "dataset_settings", "optimizer_settings")
+        found = {f"{table}.{name}": entry for table in tables for name, entry in getattr(self, table).items()}
         for where, settings in ({"settings": self.settings} | found).items():
             if "lr" in settings.given:
                 raise UserError(f"{where}.lr is given, but the learning rate is tuned; leave out one of them")

@@ -101,8 +101,10 @@ def metrics(records: list[Record]) -> dict[str, Any]:
 
     A strategy of which no run completed has null.
     """
-    accuracy = {network: {s: _mean(r["test"]["accuracy"] for r in runs) for s, runs in by_strategy.items()}
-                for network, by_strategy in _most_delayed(records).items()}  # fmt: skip
+    accuracy = {
+        network: {name: _mean(r["test"]["accuracy"] for r in runs) for name, runs in by_strategy.items()}
+        for network, by_strategy in _most_delayed(records).items()
+    }
     diverged = sum(record["status"] == "diverged" for record in records)
     return {"runs": len(records), "diverged": diverged, "test_accuracy": accuracy}
 

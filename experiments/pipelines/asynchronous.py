@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -57,12 +58,10 @@ class AsynchronousTrainer:
         timeline: Timeline | None = None,
     ) -> None:
         rank, per_stage = dist.get_rank(), delays.per_stage
-        module = stages[rank]
-        self.stages = {rank: module}
-        self.local = ProcessStage(
-            module, rank, per_stage[rank], make_history(strategy), make_optimizer(module.parameters()), seed=seed,
-            split_backward=split_backward,
-        )  # fmt: skip
+        module, history = stages[rank], make_history(strategy)
+        self.stages, optimizer = {rank: module}, make_optimizer(module.parameters())
+        form: dict[str, Any] = {"seed": seed, "split_backward": split_backward}
+        self.local = ProcessStage(module, rank, per_stage[rank], history, optimizer, **form)
         endpoint = Endpoint(rank, len(stages), torch.device("cpu"), _TIMEOUT, Watch())
         self._neighbours, self._totals = Neighbours.of(endpoint, per_stage, rank, rank), Totals()
         self._loop = WorkerLoop(

@@ -22,7 +22,7 @@ from layerpipe2.planning.variants import MEMORY_KINDS, Variant
 
 
 def measure_peak(job: Job, variant: str, batches: int) -> int:
-    """Largest number of bytes that torch held at one time on this rank: network, gradients, optimizer, activations.
+    """Most bytes that torch had in use at one time on this rank: network, gradients, optimizer, activations.
 
     Read from torch's own profiler, which slows training down: not to be timed.
     """

@@ -55,7 +55,7 @@ class NetworkBenchmark:
         self.measure_speeds()
 
     def measure_speeds(self) -> None:
-        """Round after round, each variant once, in turn; then the most bytes that torch held on every rank."""
+        """Round after round, each variant once, in turn; then the most bytes that torch had in use on every rank."""
         for _ in range(self.settings.rounds):
             for row in self.rows:
                 found = self._run(measure.measure_speed, row, self.settings.batches, self.settings.warmup)

@@ -1,4 +1,4 @@
-"""Speed-ups predicted from measured layer times, to be held against the measured ones."""
+"""Speed-ups predicted from measured layer times, to be compared with the measured ones."""
 
 from __future__ import annotations
 

@@ -92,9 +92,15 @@ def make_trainer(
         return PlainTrainer(stages[0], form.micro_batches, make_optimizer)
     if form.is_runtime:
         return AsynchronousTrainer(
-            stages, form.delays(processes), form.strategy, make_optimizer, F.cross_entropy, job.config.seed,
-            split_backward=form.split, timeline=timeline,
-        )  # fmt: skip
+            stages,
+            form.delays(processes),
+            form.strategy,
+            make_optimizer,
+            F.cross_entropy,
+            job.config.seed,
+            split_backward=form.split,
+            timeline=timeline,
+        )
     return SynchronousTrainer(
         form.kind, stages, x, form.micro_batches, make_optimizer, F.cross_entropy, timeline=timeline
     )

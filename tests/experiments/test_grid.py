@@ -73,10 +73,9 @@ def test_runs_that_would_share_a_record_are_refused(tmp_path):
 
 def test_networks_data_sets_and_optimizers_are_crossed(tmp_path):
     optimizers = {"sgd": {"lr": 0.1}, "adamw": {"optimizer": "adamw", "lr": 0.001}}
-    grid = small(
-        tmp_path, UNTUNED, networks=["mlp", "vgg"], datasets=["digits", "cifar10"], optimizers=["sgd", "adamw"],
-        optimizer_settings=optimizers, cell="{network}-{dataset}-{optimizer}-{group}-{strategy}",
-    )  # fmt: skip
+    axes = {"networks": ["mlp", "vgg"], "datasets": ["digits", "cifar10"], "optimizers": ["sgd", "adamw"]}
+    cell = "{network}-{dataset}-{optimizer}-{group}-{strategy}"
+    grid = small(tmp_path, UNTUNED, **axes, optimizer_settings=optimizers, cell=cell)
     assert len(grid.tasks) == 2 * 2 * 2 * 10
     found = {(t.config.network, t.config.dataset, t.config.optimizer, t.config.lr) for t in grid.tasks}
     assert len(found) == 8

@@ -96,7 +96,7 @@ def test_a_part_of_an_experiment_starts_at_once_if_it_is_to_be_quiet(tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [["--jobs", "0"], ["--minutes", "-1"], ["--group", "7"], ["--network", "vgg"]])
-def test_a_mistake_in_an_option_is_told(tmp_path, arguments):
+def test_a_mistake_in_an_option_is_one_line(tmp_path, arguments):
     with pytest.raises(UserError, match=r"^--(jobs|minutes) is .*; give a number >= |^small\.yaml has no "):
         run.main([*options(tmp_path, UNTUNED), *arguments])
 

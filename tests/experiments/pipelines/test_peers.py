@@ -39,8 +39,8 @@ def test_weights_and_losses_equal_plain_training(case):
     losses, layers = plain()
     found = [rank[case] for rank in trained()]
     per_rank = 1 if case[0] in ("gpipe", "1f1b", "zero-bubble") else 2
-    held = [sorted(weights) for _, weights, _ in found]
-    assert held == {1: [[0], [1]], 2: [[0, 3], [1, 2]] if case[0].endswith("-v") else [[0, 2], [1, 3]]}[per_rank]
+    two = [[0, 3], [1, 2]] if case[0].endswith("-v") else [[0, 2], [1, 3]]
+    assert [sorted(weights) for _, weights, _ in found] == {1: [[0], [1]], 2: two}[per_rank]
     (known,) = (values for values, _, _ in found if values)
     assert known == pytest.approx(losses, rel=1e-12)
     stages = partition(layers, 4 // per_rank)

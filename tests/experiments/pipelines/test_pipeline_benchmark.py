@@ -160,11 +160,9 @@ def test_groups_are_cut_by_number_and_balance_by_time(monkeypatch):
 
 def test_ratios_are_taken_within_a_round_and_a_missed_target_is_said():
     def row(variant, times, targets):
-        return {
-            "variant": variant, "seconds_per_batch": times, "seconds_to_target": targets, "peak_torch_bytes": [1e6],
-            "peak_rss_bytes": [[2e6]] * 3, "sent_bytes_per_batch": 0, "predicted_speed_up": None,
-            "epochs_to_target": [None if t is None else 3 for t in targets],
-        }  # fmt: skip
+        memory = {"peak_torch_bytes": [1e6], "peak_rss_bytes": [[2e6]] * 3, "sent_bytes_per_batch": 0}
+        reached = {"seconds_to_target": targets, "epochs_to_target": [None if t is None else 3 for t in targets]}
+        return {"variant": variant, "seconds_per_batch": times, "predicted_speed_up": None} | memory | reached
 
     rows = [
         row("plain", [2, 4, 6], [8, 8]),
