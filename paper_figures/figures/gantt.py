@@ -27,12 +27,14 @@ _KINDS = {
 def equal(processors: int = 4, until: int = 30) -> Figure:
     """Equal stages, F = B = W = 1: every schedule with whole stages; numbers are batches, grey is idle."""
     lines = {}
-    for name in ("gpipe", "1f1b", "interleaved", "zb-h1", "pipedream", "layerpipe2"):
-        stages, time = (2 * processors, 0.5) if name == "interleaved" else (processors, 1.0)
-        schedule = build_schedule(name, stages, processors, 16 if name in ("pipedream", "layerpipe2") else 8)
+    for name, row in SCHEDULES.items():
+        if name == "layerpipe":  # cuts stages in two
+            continue
+        stages, time = row.stages_per_processor * processors, 1 / row.stages_per_processor
+        schedule = build_schedule(name, stages, processors, 8 if row.synchronous else 16)
         schedule = schedule if schedule.batches_per_update == 1 else repeat(schedule, 2)
         costs = uniform_costs(stages, time, time, time)
-        lines[SCHEDULES[name].label] = simulate(schedule, costs, FlopDevice(1.0))
+        lines[row.label] = simulate(schedule, costs, FlopDevice(1.0))
     note = f"{processors} equal stages (interleaved: {2 * processors} half as long), all tasks 1, 8 micro-batches per "
     return _charts(lines, (0, until), note + "update for the first four; grey: waiting.")
 
