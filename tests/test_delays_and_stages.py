@@ -99,7 +99,7 @@ def test_realizable():
         (lambda: Delays.custom([2, 0.5]), "delay of stage 1 is 0.5"),
         (lambda: Delays.layerpipe2(0), "number of stages is 0"),
         (lambda: Delays((2, 0), "gpipe"), "unknown delay convention 'gpipe'"),
-        (lambda: Delays.by_law("gpipe", 2), "unknown delay convention 'gpipe'; choose one of layerpipe2, pipedream"),
+        (lambda: Delays.by_law("gpipe", 2), "unknown delay convention 'gpipe'; known: layerpipe2, pipedream"),
         (lambda: Delays((1, 0), "layerpipe2"), r"delays \[1, 0\] are not those of 'layerpipe2'"),
     ],
 )
