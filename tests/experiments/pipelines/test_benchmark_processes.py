@@ -59,8 +59,10 @@ def test_ranks_end_with_a_killed_parent(tmp_path):
     root = Path(__file__).parents[3]
     environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{root / 'src'}"}
     with subprocess.Popen([sys.executable, script, tmp_path], env=environment, cwd=root) as parent:
-        until(lambda: len(list(tmp_path.glob("rank*"))) == 2)
-        parent.send_signal(signal.SIGKILL)
+        try:
+            until(lambda: len(list(tmp_path.glob("rank*"))) == 2)
+        finally:
+            parent.send_signal(signal.SIGKILL)
     pids = [int(file.read_text()) for file in tmp_path.glob("rank*")]
     until(lambda: not any(map(alive, pids)))
 
@@ -73,7 +75,7 @@ def alive(pid):
         return False
 
 
-def until(condition, seconds=60):
+def until(condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "did not happen in time"
