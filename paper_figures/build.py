@@ -25,7 +25,6 @@ from paper_figures.records import pipelines as pipeline_records
 from paper_figures.records import theory as theory_records
 from paper_figures.records import training as training_records
 from paper_figures.records import tuned as tuned_records
-from paper_figures.records.reading import read_experiment
 
 MAIN_NETWORK = "even"
 """The network whose measured pipelines are compared."""
@@ -64,8 +63,8 @@ def published(results: Path) -> list[str]:
     Raises:
         UserError: if a description is broken.
     """
-    folders = sorted(results.glob("full_scale/*/tables"))
-    return [folder.parent.name for folder in folders if read_experiment(folder, "collect it again").get("published")]
+    names = sorted(folder.parent.name for folder in results.glob("full_scale/*/tables"))
+    return [name for name in names if tuned_records.description(_tables(results, name)).get("published")]
 
 
 def update_documents(document: Path, docs: Path, results: Path, out: Path, *, check: bool) -> None:

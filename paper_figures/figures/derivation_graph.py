@@ -24,15 +24,6 @@ OPERAND, KEPT, STATE, HISTORY, ERROR = -0.325, -0.225, -0.15, 0.19, 0.285
 """Where the wires of a layer run, right of its middle."""
 
 
-_MOVED: dict[str, Any] = {
-    "facecolor": "none",
-    "edgecolor": MOVED,
-    "linestyle": (0, (3, 1.5)),
-    "linewidth": 1,
-    "zorder": 6,
-}
-
-
 @dataclass(frozen=True)
 class Drawing:
     """A step on an axis; positions in inches.
@@ -192,7 +183,7 @@ class Drawing:
             if mine:
                 rows = [ROWS[letter] for letter in letters]
                 left, right = self.x(mine[0]) - 0.17, self.x(mine[-1]) + 0.165
-                self.pen.frame(left, min(rows) - 0.13, right, max(rows) + 0.13, **_MOVED)
+                self.pen.dashed_frame(left, min(rows) - 0.13, right, max(rows) + 0.13)
                 lag = lags[f"{shown}{self.names[mine[0]]}"]
                 self.pen.text((right + 0.11, corner), f"{lag:+d}".replace("-", "−"), color=MOVED, weight="bold")
 

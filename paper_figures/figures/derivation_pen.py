@@ -56,6 +56,11 @@ class Pen:
         shape = f"round,pad=0,rounding_size={rounding}"
         self.axis.add_patch(FancyBboxPatch((left, low), right - left, high - low, boxstyle=shape, **looks))
 
+    def dashed_frame(self, left: float, low: float, right: float, high: float) -> None:
+        """A rounded rectangle around nodes that were moved."""
+        line: dict[str, Any] = {"edgecolor": MOVED, "linestyle": (0, (3, 1.5)), "linewidth": 1.0}
+        self.frame(left, low, right, high, facecolor="none", zorder=6, **line)
+
     def text(self, at: Point, text: str, **looks: Any) -> None:
         """A word, centred."""
         self.axis.text(*at, text, ha="center", va="center", fontsize=FONT, zorder=8, **looks)

@@ -47,5 +47,5 @@ def load(folder: Path) -> Theory:
     Raises:
         UserError: on a file that is missing, empty or unreadable, or that lacks a column.
     """
-    remedy = "run: python experiments/theory.py"
+    remedy = "run: python -m experiments.theory"
     return Theory(**{name: read_table(folder / f"{name}.csv", TableForm(c), remedy) for name, c in _COLUMNS.items()})

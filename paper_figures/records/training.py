@@ -19,7 +19,7 @@ RUN = ["network", "group_size", "strategy", "seed"]
 CONFIGURATION = ["network", "group_size"]
 """The columns that name one partition of one network."""
 
-REMEDY = "run the training and 'collect' stages again (make reproduce)"
+REMEDY = "run: make reproduce"
 
 _COLUMNS = {
     "runs": [

@@ -62,6 +62,18 @@ def load(folder: Path) -> TunedRecords:
     Raises:
         UserError: if one is missing or broken.
     """
-    remedy = f"run: python -m experiments.collect {folder.parent.name}"
-    tables = {name: read_table(folder / f"{name}.csv", form, remedy) for name, form in _FORMS.items()}
-    return TunedRecords(read_experiment(folder, remedy), **tables)
+    tables = {name: read_table(folder / f"{name}.csv", form, _remedy(folder)) for name, form in _FORMS.items()}
+    return TunedRecords(description(folder), **tables)
+
+
+def description(folder: Path) -> dict[str, Any]:
+    """What ``experiment.json`` beside the tables says of the experiment.
+
+    Raises:
+        UserError: if it is missing or broken.
+    """
+    return read_experiment(folder, _remedy(folder))
+
+
+def _remedy(folder: Path) -> str:
+    return f"run: python -m experiments.collect {folder.parent.name}"

@@ -86,5 +86,5 @@ def test_missing_and_headless_tables_of_the_theory(tmp_path: Path, name: str) ->
             (folder / f"{name}.csv").unlink()
         else:
             (folder / f"{name}.csv").write_text(text)
-        with pytest.raises(UserError, match=f"{name}.csv' {words}.*; run: python experiments/theory.py"):
+        with pytest.raises(UserError, match=f"{name}.csv' {words}.*; run: python -m experiments.theory"):
             theory.load(folder)
