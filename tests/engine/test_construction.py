@@ -57,7 +57,7 @@ def grown():
 def test_no_process_ever_holds_the_whole_networks_stash():
     first, second = processes.run(grown, 2)
     assert first > 200, "the first two stages' stash"
-    assert second < 120, "40 MB, the network, gradients and messages"
+    assert second < 160, "40 MB, the network, gradients and messages: less than the 240 MB of all stages"
 
 
 def test_before_training_there_is_no_pipeline():
