@@ -13,16 +13,20 @@ another network, balanced stages with groups of as many layers. Run it on an idl
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 from experiments.pipelines.network_benchmark import NetworkBenchmark
 from experiments.pipelines.settings import PLAIN, QUICK, Settings
 from experiments.pipelines.summary import memory_table, table
-from experiments.pipelines.writing import machine, write_benchmark
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import add_options, read_options
 from layerpipe2.planning.variants import Variant
+from layerpipe2.provenance import provenance
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> None:
     settings, out = parse(arguments)
-    where = machine()
+    where = provenance(torch.device("cpu")) | {"threads": 1}  # of every process, but for variants threads/N
+    where |= {"cores": os.cpu_count(), "load_average": os.getloadavg()[0]}  # before anything is measured
     bench = NetworkBenchmark.of(settings.network, settings.width, settings.variants, settings)
     bench.measure()
     _show(bench, out, where)
@@ -53,10 +58,10 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, Path | None]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, Settings)
     parser.add_argument("--out", type=Path, help="folder for the files of every network")
-    options = parser.parse_args(arguments)
-    for name, value in QUICK.items() if options.quick else ():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(given)
+    if options.quick:
+        options = parser.parse_args([*QUICK.split(), *given])
     return read_options(Settings, options), options.out
 
 
@@ -66,7 +71,7 @@ def _show(bench: NetworkBenchmark, out: Path | None, where: dict[str, object]) -
         print("\n" + memory_table(bench.memory))
     print()
     if out:
-        write_benchmark(bench, out, where)
+        bench.write(out, where)
 
 
 if __name__ == "__main__":

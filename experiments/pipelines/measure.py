@@ -1,23 +1,29 @@
-"""What is measured of a variant, in fresh processes: speed, time to a target accuracy, layer times, timelines."""
+"""What is measured of a variant, in fresh processes: speed, memory, time to an accuracy, layer times, timelines."""
 
 from __future__ import annotations
 
+import itertools
+import json
+import tempfile
 import time
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.profiler import ProfilerActivity
 
 from experiments.pipelines.peers import Batch
-from experiments.pipelines.trainers import Job, Trainer, build_units, make_trainer
+from experiments.pipelines.trainers import AsynchronousTrainer, Job, Trainer, build_units, make_trainer
 from layerpipe2.data import BatchLoader, Data, load
+from layerpipe2.distributed.memory import StageMemory
 from layerpipe2.distributed.timeline import Event, Timeline
+from layerpipe2.errors import UserError
 from layerpipe2.history import make_history
-from layerpipe2.planning import StageWork
+from layerpipe2.planning import StageWork, stage_costs
 from layerpipe2.planning.profiling import profile
+from layerpipe2.planning.variants import MEMORY_KINDS, Variant
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.inputs import make_loaders
 from layerpipe2.runs.optim import optimizer_factory
@@ -30,8 +36,7 @@ def measure_speed(job: Job, variant: str, batches: int, warmup: int) -> dict[str
         On every rank: ``seconds`` per mini-batch between two barriers; ``peak_rss``, by how many bytes the resident
         memory was larger at its peak than before the network was built; ``sent_bytes`` per mini-batch; ``losses``.
     """
-    data, loaders = load_data(job.config)
-    found = list(islice(endless(loaders["train"]), warmup + batches))
+    data, found = first_batches(job.config, warmup + batches)
     before = _status("VmRSS")
     trainer = make_trainer(variant, job, data, found[0][0], dist.get_world_size())
     trainer.train(found[:warmup])
@@ -44,8 +49,7 @@ def measure_speed(job: Job, variant: str, batches: int, warmup: int) -> dict[str
 
 def measure_timeline(job: Job, variant: str, batches: int) -> list[Event]:
     """Train on ``batches`` mini-batches; this rank's events, filling and draining of the pipeline included."""
-    data, loaders = load_data(job.config)
-    found = list(islice(endless(loaders["train"]), batches))
+    data, found = first_batches(job.config, batches)
     timeline = Timeline()
     trainer = make_trainer(variant, job, data, found[0][0], dist.get_world_size(), timeline)
     dist.barrier()
@@ -60,9 +64,10 @@ def measure_accuracy(job: Job, variant: str, target: float, epochs: int) -> dict
         On rank 0, elsewhere nothing: ``seconds`` of training, evaluation left out, ``accuracies`` after each epoch
         and whether the target was ``reached``.
     """
-    data, loaders = load_data(job.config)
+    data, loaders = _load(job.config)
     x = next(iter(loaders["train"]))[0]
     trainer = make_trainer(variant, job, data, x, dist.get_world_size())
+    stages = job.cut(variant, data, dist.get_world_size())
     seconds, accuracies = 0.0, list[float]()
     for epoch in range(epochs):
         loaders["train"].set_epoch(epoch)
@@ -70,7 +75,7 @@ def measure_accuracy(job: Job, variant: str, target: float, epochs: int) -> dict
         start = _barrier()
         trainer.train(batches)
         seconds += _barrier() - start
-        accuracies.append(_accuracy(trainer, job, data, loaders["validation"]))
+        accuracies.append(_accuracy(trainer, stages, loaders["validation"]))
         if accuracies[-1] >= target:
             break
     return {"seconds": seconds, "accuracies": accuracies, "reached": accuracies[-1] >= target}
@@ -80,25 +85,68 @@ def measure_layers(
     config: RunConfig, batch_size: int, update: bool, strategy: str, repeats: int
 ) -> tuple[StageWork, ...]:
     """Seconds per unit for mini-batches of ``batch_size``, with or without update; with a strategy's history if any."""
-    data, loaders = load_data(config)
-    x = next(iter(loaders["train"]))[0][:batch_size]
+    data, ((x, _),) = first_batches(config, 1)
     optimizer, history = optimizer_factory(config) if update else None, make_history(strategy) if strategy else None
-    return profile(build_units(config, data), x, optimizer, history=history, repeats=repeats)
+    return profile(build_units(config, data), x[:batch_size], optimizer, history=history, repeats=repeats)
 
 
-def load_data(config: RunConfig) -> tuple[Data, dict[str, BatchLoader]]:
-    """The data set, and its loaders by name."""
+def measure_peak(job: Job, variant: str, batches: int) -> int:
+    """Most bytes that torch had in use at one time on this rank: network, gradients, optimizer, activations.
+
+    Read from torch's own profiler, which slows training down: not to be timed.
+    """
+    data, found = first_batches(job.config, batches)
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        make_trainer(variant, job, data, found[0][0], dist.get_world_size()).train(found)
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    return max(int(event["args"]["Total Allocated"]) for event in events if event["name"] == "[memory]")
+
+
+def measure_stages(job: Job, variant: str) -> list[dict[str, Any]]:
+    """Train until all memory is in use; bytes of every kind, as measured and as modelled.
+
+    The model: parameters once, as much for the momentum of the optimizer, (delay + 1) times what one mini-batch keeps
+    for its backward pass, and the copies of the weights that the strategy wants (``layerpipe2.planning``).
+
+    Returns:
+        A row per stage: stage, rank, delay, and for every kind its bytes and ``modelled_`` bytes.
+
+    Raises:
+        UserError: if the variant isn't one of the runtime's.
+    """
+    form, processes = Variant.parse(variant), dist.get_world_size()
+    if not form.is_runtime:
+        raise UserError(f"bytes per stage are known of variants async and exact only, not of {variant!r}")
+    data, found = first_batches(job.config, 2 * processes + 2)
+    trainer = make_trainer(variant, job, data, found[0][0], processes)
+    assert isinstance(trainer, AsynchronousTrainer)
+    trainer.train(found)
+    memory, stages = StageMemory.of(trainer.local, dist.get_rank()), job.cut(variant, data, processes)
+    costs = stage_costs(stages, data.input_shape, form.strategy, form.convention, job.config.batch_size)
+    model = (costs.parameter_bytes, costs.parameter_bytes, costs.activation_bytes, costs.history_bytes)
+    measured = {name: getattr(memory, name) for name in ("stage", "rank", "delay", *MEMORY_KINDS)}
+    modelled = {f"modelled_{kind}": of[memory.stage] for kind, of in zip(MEMORY_KINDS, model, strict=True)}
+    return _gathered(measured | modelled)
+
+
+def first_batches(config: RunConfig, count: int) -> tuple[Data, list[Batch]]:
+    """The data set and the first mini-batches of training, epoch after epoch."""
+    data, loaders = _load(config)
+
+    def endless() -> Iterator[Batch]:
+        for epoch in itertools.count():
+            loaders["train"].set_epoch(epoch)
+            yield from loaders["train"]
+
+    return data, list(itertools.islice(endless(), count))
+
+
+def _load(config: RunConfig) -> tuple[Data, dict[str, BatchLoader]]:
     data = load(config.dataset, Path(config.data_root) if config.data_root else None)
     return data, make_loaders(config, data, torch.device("cpu"))
-
-
-def endless(loader: BatchLoader) -> Iterator[Batch]:
-    """Mini-batches of epoch after epoch."""
-    epoch = 0
-    while True:
-        loader.set_epoch(epoch)
-        yield from loader
-        epoch += 1
 
 
 def _barrier() -> float:
@@ -106,28 +154,22 @@ def _barrier() -> float:
     return time.perf_counter()
 
 
-def _accuracy(trainer: Trainer, job: Job, data: Data, loader: BatchLoader) -> float:
-    """Share of right answers of the whole network, put together from the stages of all ranks, on every rank."""
-    mine = {k: stage.state_dict() for k, stage in trainer.stages.items()}
-    gathered: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, mine)
-    weights = {k: state for part in gathered for k, state in part.items()}
-    layers = [state for k in sorted(weights) for state in _by_layer(weights[k])]
-    network = torch.nn.Sequential(*build_units(job.config, data)).eval()
-    for layer, state in zip(network, layers, strict=True):
-        layer.load_state_dict(state)
+def _gathered(mine: Any) -> list[Any]:
+    """What every rank gives, on every rank."""
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, mine)
+    return found
+
+
+def _accuracy(trainer: Trainer, stages: list[torch.nn.Sequential], loader: BatchLoader) -> float:
+    """Share of right answers of the network, put together in ``stages`` from those of all ranks; on every rank."""
+    for part in _gathered({k: stage.state_dict() for k, stage in trainer.stages.items()}):
+        for k, state in part.items():
+            stages[k].load_state_dict(state)
+    network = torch.nn.Sequential(*stages).eval()
     with torch.no_grad():
         right = sum(int((network(x).argmax(1) == y).sum()) for x, y in loader)
     return right / len(loader.y)
-
-
-def _by_layer(stage: dict[str, Any]) -> list[dict[str, Any]]:
-    """The state of a stage, an ``nn.Sequential`` of units, as one state per unit."""
-    layers = dict[str, dict[str, Any]]()
-    for name, value in stage.items():
-        number, _, rest = name.partition(".")
-        layers.setdefault(number, {})[rest] = value
-    return [layers[number] for number in sorted(layers, key=int)]
 
 
 def _status(field: str) -> int:

@@ -1,20 +1,24 @@
-"""One network in the benchmark: its variants, their rounds, and what else is measured of them."""
+"""One network in the benchmark: its variants, their rounds, what else is measured of them, and the files of it all."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from experiments.pipelines import measure
-from experiments.pipelines.memory import measure_peak, measure_stages
 from experiments.pipelines.predict import Predictor
 from experiments.pipelines.processes import run_ranks
 from experiments.pipelines.settings import Settings
 from experiments.pipelines.summary import Row, summarise
 from experiments.pipelines.trainers import Job
-from layerpipe2.distributed.timeline import Event
+from experiments.tables import write_csv
+from layerpipe2.distributed.timeline import Event, chrome_trace
 from layerpipe2.planning.variants import Variant
+from layerpipe2.runs.records import writable_folder, write_json, write_text
+
+_SECRET = ("data_root",)  # a place on this machine
 
 
 @dataclass
@@ -48,53 +52,81 @@ class NetworkBenchmark:
 
     def measure(self) -> None:
         """Everything that the settings ask for."""
-        self.measure_accuracies()
-        for processes in self.settings.memory_processes:
-            self.measure_stages(processes)
-        self.measure_timelines()
+        settings = self.settings
+        self._measure_accuracies()
+        for processes in settings.memory_processes:
+            self._measure_stages(processes)
+        for variant in settings.timelines:
+            self.traces[variant] = self._run(measure.measure_timeline, variant, settings.trace_batches)
         self.measure_speeds()
 
     def measure_speeds(self) -> None:
         """Round after round, each variant once, in turn; then the most bytes that torch had in use on every rank."""
         for _ in range(self.settings.rounds):
             for row in self.rows:
-                found = self._run(measure.measure_speed, row, self.settings.batches, self.settings.warmup)
+                work = (self.settings.batches, self.settings.warmup)
+                found = self._run(measure.measure_speed, row["variant"], *work)
                 row["seconds_per_batch"].append(max(rank["seconds"] for rank in found))
                 row["peak_rss_bytes"].append([rank["peak_rss"] for rank in found])
                 row["sent_bytes_per_batch"] = sum(rank["sent_bytes"] for rank in found)
         for row in self.rows:
-            row["peak_torch_bytes"] = self._run(measure_peak, row, 4)
+            row["peak_torch_bytes"] = self._run(measure.measure_peak, row["variant"], 4)
         summarise(self.rows, self.settings.batch_size)
 
-    def measure_accuracies(self) -> None:
+    def _measure_accuracies(self) -> None:
         """Seed after seed, the time to the target; None where it was not reached."""
+        goal = (self.settings.target, self.settings.epochs)
         for seed in range(self.settings.seeds):
             job = Job(self.job.config.copy_with(seed=seed), self.job.starts)
             for row in (row for row in self.rows if row["variant"] in self.settings.target_variants):
-                ranks = Variant.parse(row["variant"]).ranks(self.settings.processes)
-                work = (job, row["variant"], self.settings.target, self.settings.epochs)
-                found = run_ranks(measure.measure_accuracy, ranks, *work)[0]
+                found = self._run(measure.measure_accuracy, row["variant"], *goal, job=job)[0]
                 row["seconds_to_target"].append(found["seconds"] if found["reached"] else None)
                 row["epochs_to_target"].append(len(found["accuracies"]) if found["reached"] else None)
 
-    def measure_stages(self, processes: int) -> None:
+    def _measure_stages(self, processes: int) -> None:
         """Bytes per stage on so many processes, measured and modelled."""
         predictor = Predictor(self.job.config, processes, self.settings.layer_repeats)
         job = Job(self.job.config, {processes: predictor.balance(processes).starts})
         for variant in self.settings.memory_variants:
-            found = run_ranks(measure_stages, processes, job, variant)[0]
+            found = run_ranks(measure.measure_stages, processes, job, variant)[0]
             self.memory += [{"variant": variant, "processes": processes} | row for row in found]
 
-    def measure_timelines(self) -> None:
-        """Time stamps of some variants."""
-        for variant in self.settings.timelines:
-            ranks = Variant.parse(variant).ranks(self.settings.processes)
-            work = (self.job, variant, self.settings.trace_batches)
-            self.traces[variant] = run_ranks(measure.measure_timeline, ranks, *work)
+    def _run(self, work: Callable[..., Any], variant: str, *arguments: Any, job: Job | None = None) -> list[Any]:
+        ranks = Variant.parse(variant).ranks(self.settings.processes)
+        return run_ranks(work, ranks, job or self.job, variant, *arguments)
 
-    def _run(self, work: Any, row: Row, *arguments: Any) -> list[Any]:
-        ranks = Variant.parse(row["variant"]).ranks(self.settings.processes)
-        return run_ranks(work, ranks, self.job, row["variant"], *arguments)
+    def write(self, folder: Path, where: dict[str, Any]) -> None:
+        """Write the network's files, with ``where`` it was measured; an earlier run's traces of it are removed.
+
+        ``NETWORK.json`` holds everything but time stamps, ``NETWORK.csv`` a line per variant and round,
+        ``NETWORK_memory.csv`` a line per strategy and stage, ``traces/NETWORK-VARIANT.json`` time stamps for
+        ``chrome://tracing`` or Perfetto.
+
+        Raises:
+            UserError: if the folder can't be written.
+        """
+        name = self.job.config.network
+        writable_folder(folder / "traces")
+        traces = {variant: f"traces/{name}-{variant.replace('/', '-')}.json" for variant in self.traces}
+        result = {
+            "network": name,
+            "width": self.job.config.width,
+            "options": {key: value for key, value in self.settings if key not in _SECRET},
+            "rows": self.rows,
+            "memory": self.memory,
+            "traces": traces,
+            "provenance": where,
+        }
+        write_json(folder / f"{name}.json", result)
+        columns = ("variant", "round", "seconds_per_batch")
+        rounds = [(row["variant"], i, s) for row in self.rows for i, s in enumerate(row["seconds_per_batch"])]
+        write_csv(folder / f"{name}.csv", columns, [dict(zip(columns, line, strict=True)) for line in rounds])
+        if self.memory:
+            write_csv(folder / f"{name}_memory.csv", self.memory[0], self.memory)
+        for old in (folder / "traces").glob(f"{name}-*.json"):
+            old.unlink()
+        for variant, path in traces.items():
+            write_text(folder / path, chrome_trace(self.traces[variant]))
 
 
 def _row(variant: str, predictor: Predictor) -> Row:

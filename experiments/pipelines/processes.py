@@ -15,7 +15,6 @@ import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -46,13 +45,13 @@ def run_ranks(work: Callable[..., T], ranks: int, *arguments: Any, timeout: floa
         UserError: naming the rank that failed, died or did not finish, with its reason.
     """
     os.environ.update(_ENVIRONMENT)
-    context = server("experiments.pipelines.memory", "sklearn.datasets")
+    context = server("experiments.pipelines.measure", "sklearn.datasets")
+    limit = timedelta(seconds=timeout + 60)  # the caller's comes first
     with tempfile.TemporaryDirectory() as folder:
+        group = {"backend": "gloo", "init_method": f"file://{folder}/store", "world_size": ranks, "timeout": limit}
         pipes = [context.Pipe(duplex=False) for _ in range(ranks)]
         processes = [
-            context.Process(
-                target=_rank, args=(rank, ranks, Path(folder), sender, timeout, work, arguments), daemon=True
-            )
+            context.Process(target=_rank, args=(group | {"rank": rank}, sender, work, arguments), daemon=True)
             for rank, (_, sender) in enumerate(pipes)
         ]
         try:
@@ -98,21 +97,12 @@ def _answer(rank: int, receiver: Connection) -> tuple[float | None, Any]:
     return when, answer if when is None else f"rank {rank} failed: {answer}"
 
 
-def _rank(
-    rank: int,
-    ranks: int,
-    folder: Path,
-    sender: Connection,
-    timeout: float,
-    work: Callable[..., Any],
-    arguments: tuple[Any, ...],
-) -> None:
+def _rank(group: dict[str, Any], sender: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     begin()
     torch.set_num_threads(1)
-    limit = timedelta(seconds=timeout + 60)  # the caller's comes first
     answer: tuple[float | None, Any]
     try:
-        dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=ranks, timeout=limit)
+        dist.init_process_group(**group)
         answer = None, work(*arguments)
     except Exception as error:
         answer = time.monotonic(), str(error) if isinstance(error, UserError) else traceback.format_exc()

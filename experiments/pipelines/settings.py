@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from layerpipe2.errors import UserError
-from layerpipe2.planning.variants import Variant
+from layerpipe2.planning.variants import TORCH_PIPELINES, Variant
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.validation import Checked, Real, setting
 
 PLAIN = "plain"
 """Plain training in one process, which all other variants are measured against."""
-_TORCH = ("gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v")
 _ASYNCHRONOUS = ("async/stash", "async/latest", "async/ema-window")
 VARIANTS = (
     *(PLAIN, "plain/4", "threads/2"),
-    *(f"{name}/{micro_batches}" for name in _TORCH for micro_batches in (2, 4)),
+    *(f"{name}/{micro_batches}" for name in TORCH_PIPELINES for micro_batches in (2, 4)),
     *_ASYNCHRONOUS,
     *("async/ema-window/pipedream", "async/ema-window/split", "exact", "exact/split"),
 )
@@ -76,33 +75,14 @@ class Settings(Checked):
 
     def run_config(self, network: str, width: int | None) -> RunConfig:
         """How a network is trained."""
-        return RunConfig(
-            dataset=self.dataset,
-            data_root=self.data_root,
-            network=network,
-            width=width,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            schedule="constant",
-        )
+        same = {name: getattr(self, name) for name in ("dataset", "data_root", "batch_size", "lr")}
+        return RunConfig(network=network, width=width, schedule="constant", **same)
 
 
-QUICK: dict[str, Any] = {
-    "width": 4,
-    "rounds": 2,
-    "batches": 3,
-    "warmup": 1,
-    "layer_repeats": 1,
-    "seeds": 1,
-    "epochs": 1,
-    "variants": (PLAIN, "threads/2", "1f1b/2", "gpipe/2", "async/stash", "exact", "exact/split"),
-    "target_variants": (PLAIN, "async/stash"),
-    "memory_processes": (2,),
-    "memory_strategies": ("stash", "ema-window"),
-    "timelines": ("async/stash", "1f1b/2", "gpipe/2"),
-    "trace_batches": 9,
-    "cut_network": "mlp",
-    "cut_width": 8,
-    "quick": True,
-}
-"""What differs from the defaults in a run that only shows that everything works."""
+QUICK = (
+    "--width 4 --rounds 2 --batches 3 --warmup 1 --layer-repeats 1 --seeds 1 --epochs 1 --trace-batches 9 "
+    "--variants plain threads/2 1f1b/2 gpipe/2 async/stash exact exact/split --target-variants plain async/stash "
+    "--memory-processes 2 --memory-strategies stash ema-window --timelines async/stash 1f1b/2 gpipe/2 "
+    "--cut-network mlp --cut-width 8"
+)
+"""The options of a run that only shows that everything works, where it isn't given others."""

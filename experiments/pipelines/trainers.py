@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.pipelines.asynchronous import AsynchronousTrainer
 from experiments.pipelines.peers import Batch, MakeOptimizer, SynchronousTrainer
 from layerpipe2 import networks
 from layerpipe2.data import Data
+from layerpipe2.distributed.endpoint import Endpoint
+from layerpipe2.distributed.health.watch import Watch
+from layerpipe2.distributed.neighbours import Neighbours
+from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.distributed.timeline import Timeline
+from layerpipe2.distributed.worker_loop import WorkerLoop
+from layerpipe2.engine.metrics import Totals
+from layerpipe2.history import make_history
 from layerpipe2.networks.layers import convolution, output_linear
 from layerpipe2.planning.variants import Variant
 from layerpipe2.runs.config import RunConfig
@@ -67,11 +75,10 @@ def even(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.
 def build_units(config: RunConfig, data: Data) -> list[nn.Module]:
     """The units of ``even`` or of a network of ``layerpipe2.networks``, with the weights of the seed."""
     torch.manual_seed(config.seed)
+    shape, classes = data.input_shape, data.num_classes
     if config.network == "even":
-        return even(data.input_shape, data.num_classes, config.width or 64)
-    return networks.build(
-        config.network, input_shape=data.input_shape, num_classes=data.num_classes, width=config.width
-    )
+        return even(shape, classes, config.width or 64)
+    return networks.build(config.network, input_shape=shape, num_classes=classes, width=config.width)
 
 
 def make_trainer(
@@ -86,24 +93,13 @@ def make_trainer(
     """
     form, stages = Variant.parse(variant), job.cut(variant, data, processes)
     make_optimizer = optimizer_factory(job.config)
+    if form.kind == "threads":
+        torch.set_num_threads(form.threads)
     if form.kind in ("plain", "threads"):
-        if form.kind == "threads":
-            torch.set_num_threads(form.threads)
         return PlainTrainer(stages[0], form.micro_batches, make_optimizer)
     if form.is_runtime:
-        return AsynchronousTrainer(
-            stages,
-            form.delays(processes),
-            form.strategy,
-            make_optimizer,
-            F.cross_entropy,
-            job.config.seed,
-            split_backward=form.split,
-            timeline=timeline,
-        )
-    return SynchronousTrainer(
-        form.kind, stages, x, form.micro_batches, make_optimizer, F.cross_entropy, timeline=timeline
-    )
+        return AsynchronousTrainer(stages, form, make_optimizer, job.config.seed, timeline)
+    return SynchronousTrainer(form.kind, stages, x, form.micro_batches, make_optimizer, timeline)
 
 
 class PlainTrainer:
@@ -126,3 +122,59 @@ class PlainTrainer:
             self._optimizer.zero_grad(set_to_none=True)
             losses.append(total)
         return losses
+
+
+class AsynchronousTrainer:
+    """This process' stage of ``layerpipe2.distributed``, with the cross entropy; needs an initialised process group.
+
+    Args:
+        stages: the whole network, one stage per process, the same weights on every rank; the stages of other ranks
+            are not kept.
+        form: delays, weight history, and whether gradients of weights are computed after that of the input was sent.
+        make_optimizer: parameters of this rank -> optimizer.
+        seed: of the stages' random numbers.
+        timeline: takes time stamps, if wanted.
+
+    Attributes:
+        local: the stage of this process.
+
+    Raises:
+        UserError: on an unknown strategy, or a stage whose backward pass cannot be given other weights.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[nn.Module],
+        form: Variant,
+        make_optimizer: MakeOptimizer,
+        seed: int,
+        timeline: Timeline | None = None,
+    ) -> None:
+        rank, per_stage = dist.get_rank(), form.delays(len(stages)).per_stage
+        module, history = stages[rank], make_history(form.strategy)
+        self.stages, optimizer = {rank: module}, make_optimizer(module.parameters())
+        self.local = ProcessStage(
+            module, rank, per_stage[rank], history, optimizer, seed=seed, split_backward=form.split
+        )
+        endpoint = Endpoint(rank, len(stages), torch.device("cpu"), timedelta(seconds=60), Watch())
+        self._neighbours, self._totals = Neighbours.of(endpoint, per_stage, rank, rank), Totals()
+        self._loop = WorkerLoop(
+            [self.local], self._neighbours, lambda: next(self._batches), F.cross_entropy, self._totals, timeline
+        )
+
+    @property
+    def sent_bytes(self) -> int:
+        """What this process sends per mini-batch: activation and targets forward, a gradient back."""
+        boxes = (self._neighbours.activations_out, self._neighbours.gradients_out)
+        return sum(box.capacity for box in boxes if box is not None)
+
+    def train(self, batches: Iterable[Batch]) -> list[float]:
+        """Fill the pipeline, one update per mini-batch, drain it; the mean loss on the last rank, elsewhere nothing."""
+        found = list(batches)
+        self._batches = iter(found)
+        self.local.refill()
+        self._loop.start(len(found), epoch=len(found))
+        for _ in found:
+            self._loop.step()
+        self._loop.stop()
+        return [float(mean) for name, mean in self._totals.take_means().items() if name == "loss"]

@@ -1,4 +1,4 @@
-"""What the benchmark of pipelines wrote, as tables."""
+"""What the benchmark of pipelines wrote, as tables; how much of its time each process computes, from time stamps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,61 @@ from layerpipe2.errors import UserError
 from paper_figures import variant_style
 from paper_figures.text import network_label
 
-_ROW = ("variant", "predicted_speed_up", "peak_torch_bytes", "sent_bytes_per_batch")
+COMPUTING = ("forward", "backward", "weights")
+"""What is not waiting; everything between it is: for messages, for turns, and copying messages."""
+_VARIANTS = {
+    "variant": "variant",
+    "predicted": "predicted_speed_up",
+    "peak_bytes": "peak_torch_bytes",
+    "sent_bytes": "sent_bytes_per_batch",
+    "starts": "starts",
+}
+
+
+@dataclass(frozen=True)
+class Steady:
+    """The middle of a trace, neither filling nor draining.
+
+    Attributes:
+        start, stop: ms; both are ends of an update of the last process.
+        batches: mini-batches between them.
+        idle: share of the processes' time in which they do not compute, in [0, 1], by rank.
+    """
+
+    start: float
+    stop: float
+    batches: int
+    idle: tuple[float, ...]
+
+    @property
+    def period(self) -> float:
+        """Time in ms per mini-batch."""
+        return (self.stop - self.start) / self.batches
+
+    @property
+    def mean_idle(self) -> float:
+        """Share of all processes' time."""
+        return sum(self.idle) / len(self.idle)
+
+
+def _steady(events: pd.DataFrame) -> Steady:
+    """The steady state of a trace of at least 6 mini-batches and 4 per process more or less.
+
+    The first third is left out (the pipeline fills, memory is found), and as many mini-batches at the end as
+    LayerPipe2's pipeline holds, twice the number of further processes.
+    """
+    last = int(events["rank"].max())
+    updates = events[(events["rank"] == last) & (events["what"] == "weights")].groupby("batch")["stop"].max()
+    first, end = len(updates) // 3, len(updates) - 1 - 2 * last
+    start, stop = float(updates.iloc[first]), float(updates.iloc[end])
+    shares = tuple(_idle(events[events["rank"] == rank], start, stop) for rank in range(last + 1))
+    return Steady(start, stop, end - first, shares)
+
+
+def _idle(events: pd.DataFrame, start: float, stop: float) -> float:
+    mine = events[events["what"].isin(COMPUTING)]
+    busy = (mine["stop"].clip(upper=stop) - mine["start"].clip(lower=start)).clip(lower=0).sum()
+    return float(1 - busy / (stop - start))
 
 
 @dataclass(frozen=True)
@@ -51,6 +105,11 @@ class Benchmark:
         """Variants that the aims are about, as measured."""
         return [name for name in self.variants["variant"] if variant_style.is_candidate(name)]
 
+    @property
+    def steady(self) -> dict[str, Steady]:
+        """The steady states of the traces."""
+        return {name: _steady(events) for name, events in self.traces.items()}
+
     def ratios(self, variant: str, base: str = "plain") -> pd.Series:
         """Speed of a variant over another one, round by round."""
         times = self.speeds.pivot(index="round", columns="variant", values="seconds")
@@ -83,46 +142,39 @@ def _benchmark(path: Path) -> Benchmark:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         rows = record["rows"]
-        times = [(row["variant"], i, time) for row in rows for i, time in enumerate(row["seconds_per_batch"])]
-        speeds = pd.DataFrame(times, columns=["variant", "round", "seconds"])
+        variants = pd.DataFrame([{name: row[key] for name, key in _VARIANTS.items()} for row in rows])
+        speeds = _numbered(rows, "round", seconds="seconds_per_batch")
         traced = sorted(record["traces"], key=lambda name: (variant_style.is_torch(name), name))
         plain = speeds[speeds["variant"] == "plain"].set_index("round")["seconds"]
         return Benchmark(
             network=record["network"],
             options=record["options"],
             provenance=record["provenance"],
-            variants=_variants(rows),
+            variants=variants.astype({"predicted": float}),
             speeds=speeds.assign(ratio=speeds["round"].map(plain) / speeds["seconds"]),
-            targets=_targets(rows),
+            targets=_numbered(rows, "seed", seconds="seconds_to_target", epochs="epochs_to_target"),
             memory=pd.DataFrame(record["memory"]),
-            traces={name: read_trace(path.parent / record["traces"][name]) for name in traced},
+            traces={name: _trace(path.parent / record["traces"][name]) for name in traced},
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"record {path} is broken ({reason}); measure again: make pipelines") from None
 
 
-def _variants(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    names = {"predicted_speed_up": "predicted", "peak_torch_bytes": "peak_bytes", "sent_bytes_per_batch": "sent_bytes"}
-    kept = pd.DataFrame([{key: row[key] for key in (*_ROW, "starts")} for row in rows]).rename(columns=names)
-    return kept.astype({"predicted": float})
-
-
-def _targets(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def _numbered(rows: list[dict[str, Any]], number: str, **keys: str) -> pd.DataFrame:
+    """A row per variant and item of the lists under these keys; the column ``number`` counts the items."""
     found = [
-        (row["variant"], seed, seconds, epochs)
+        (row["variant"], i, *values)
         for row in rows
-        for seed, (seconds, epochs) in enumerate(zip(row["seconds_to_target"], row["epochs_to_target"], strict=True))
+        for i, values in enumerate(zip(*(row[key] for key in keys.values()), strict=True))
     ]
-    table = pd.DataFrame(found, columns=["variant", "seed", "seconds", "epochs"])
-    return table.astype({"seconds": float, "epochs": float})
+    return pd.DataFrame(found, columns=["variant", number, *keys]).astype(dict.fromkeys(keys, float))
 
 
-def read_trace(path: Path) -> pd.DataFrame:
-    """Events of a Chrome trace: rank, stage, what, batch, start and stop in ms."""
-    events = [e for e in json.loads(path.read_text(encoding="utf-8"))["traceEvents"] if e["ph"] == "X"]
+def _trace(path: Path) -> pd.DataFrame:
     rows = [
         (e["pid"], e["tid"], e["cat"], int(e["name"].split()[-1]), e["ts"] / 1e3, (e["ts"] + e["dur"]) / 1e3)
-        for e in events
+        for e in json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+        if e["ph"] == "X"
     ]
     return pd.DataFrame(rows, columns=["rank", "stage", "what", "batch", "start", "stop"])

@@ -6,29 +6,25 @@ import pandas as pd
 
 from layerpipe2.planning.variants import MEMORY_KINDS, Variant
 from paper_figures import variant_style
-from paper_figures.records.bubble import steady
 from paper_figures.records.pipelines import Benchmark, PipelineRecords
-from paper_figures.text import median_range, number, percent
+from paper_figures.text import median_range, percent
 
 
 def speeds(bench: Benchmark) -> pd.DataFrame:
     """Every variant's speed, prediction, memory and messages."""
     rows = bench.variants.set_index("variant")
-    table = []
-    for name in variant_style.ordered(rows.index):
-        row, times = rows.loc[name], bench.speeds.loc[bench.speeds["variant"] == name, "seconds"]
-        table.append(
-            {
-                "variant": variant_style.label(name),
-                "kind": variant_style.group(name),
-                "samples/s": f"{bench.options['batch_size'] / times.median():.0f}",
-                "speed over plain": median_range(bench.ratios(name)),
-                "predicted": "–" if pd.isna(row["predicted"]) else f"{row['predicted']:.2f}×",
-                "torch's peak by process (MB)": " + ".join(f"{peak / 1e6:.1f}" for peak in row["peak_bytes"]),
-                "sent per mini-batch (kB)": number(0)(row["sent_bytes"] / 1e3),
-            }
-        )
-    return pd.DataFrame(table)
+    rows = rows.loc[variant_style.ordered(rows.index)]
+    seconds = bench.speeds.groupby("variant")["seconds"].median()[rows.index]
+    columns = {
+        "variant": [variant_style.label(name) for name in rows.index],
+        "kind": [variant_style.group(name) for name in rows.index],
+        "samples/s": [f"{bench.options['batch_size'] / median:.0f}" for median in seconds],
+        "speed over plain": [median_range(bench.ratios(name)) for name in rows.index],
+        "predicted": ["–" if pd.isna(predicted) else f"{predicted:.2f}×" for predicted in rows["predicted"]],
+        "torch's peak by process (MB)": [" + ".join(f"{p / 1e6:.1f}" for p in peaks) for peaks in rows["peak_bytes"]],
+        "sent per mini-batch (kB)": [f"{sent / 1e3:.0f}" for sent in rows["sent_bytes"]],
+    }
+    return pd.DataFrame(columns)
 
 
 def over_torch(bench: Benchmark) -> pd.DataFrame:
@@ -39,21 +35,16 @@ def over_torch(bench: Benchmark) -> pd.DataFrame:
 
 
 def idle(bench: Benchmark) -> pd.DataFrame:
-    """What the time stamps say."""
-    rows = []
-    for name, events in bench.traces.items():
-        found = steady(events)
-        shares = [percent(share, ".1f") for share in found.idle]
-        rows.append(
-            {
-                "variant": variant_style.label(name),
-                "idle": percent(found.mean_idle, ".1f"),
-                "by process": ", ".join(shares),
-                "ms per mini-batch": f"{found.period:.1f}",
-                "mini-batches": str(found.batches),
-            }
-        )
-    return pd.DataFrame(rows)
+    """How much of their time the processes wait, by variant, from the time stamps."""
+    found = bench.steady.values()
+    columns = {
+        "variant": [variant_style.label(name) for name in bench.traces],
+        "idle": [percent(s.mean_idle, ".1f") for s in found],
+        "by process": [", ".join(percent(share, ".1f") for share in s.idle) for s in found],
+        "ms per mini-batch": [f"{s.period:.1f}" for s in found],
+        "mini-batches": [str(s.batches) for s in found],
+    }
+    return pd.DataFrame(columns)
 
 
 def totals(memory: pd.DataFrame) -> pd.DataFrame:
@@ -68,22 +59,16 @@ def totals(memory: pd.DataFrame) -> pd.DataFrame:
 def memory(bench: Benchmark) -> pd.DataFrame:
     """Bytes per stage, measured and, in brackets where they differ, modelled."""
     table = totals(bench.memory)
-    rows = []
-    for row in table.to_dict("records"):
-        cells = {f"{kind} (kB)": _compared(row[kind], row[f"modelled_{kind}"]) for kind in (*MEMORY_KINDS, "total")}
-        head = {
-            "strategy": variant_style.label(row["variant"]),
-            "processes": str(row["processes"]),
-            "stage": str(row["stage"]),
-            "delay": str(row["delay"]),
-            "copies of the weights": f"{row['copies']:.2f} ({row['modelled_copies']:.2f})",
-        }
-        rows.append(head | cells)
-    return pd.DataFrame(rows)
-
-
-def _compared(measured: float, modelled: float) -> str:
-    return f"{measured / 1e3:.1f}" if measured == modelled else f"{measured / 1e3:.1f} ({modelled / 1e3:.1f})"
+    copies = zip(table["copies"], table["modelled_copies"], strict=True)
+    columns = {
+        "strategy": [variant_style.label(name) for name in table["variant"]],
+        **{name: table[name].map(str) for name in ("processes", "stage", "delay")},
+        "copies of the weights": [f"{measured:.2f} ({modelled:.2f})" for measured, modelled in copies],
+    }
+    for kind in (*MEMORY_KINDS, "total"):
+        pairs = zip(table[kind] / 1e3, table[f"modelled_{kind}"] / 1e3, strict=True)
+        columns[f"{kind} (kB)"] = [f"{a:.1f}" if a == b else f"{a:.1f} ({b:.1f})" for a, b in pairs]
+    return pd.DataFrame(columns)
 
 
 def catalogue(records: PipelineRecords) -> dict[str, pd.DataFrame]:
@@ -97,19 +82,13 @@ def catalogue(records: PipelineRecords) -> dict[str, pd.DataFrame]:
 
 
 def targets(bench: Benchmark) -> pd.DataFrame:
-    """Time and epochs to the target accuracy."""
+    """Time and epochs to the target accuracy; without numbers where a seed missed it."""
     rows = []
     for name in variant_style.ordered(bench.targets["variant"]):
         mine = bench.targets[bench.targets["variant"] == name]
-        done = mine["seconds"].dropna()
-        lost = len(mine) - len(done)
-        rows.append(
-            {
-                "variant": variant_style.label(name),
-                "training time (s), median": "–" if lost else f"{done.median():.1f}",
-                "smallest–largest": "–" if lost else f"{done.min():.1f}–{done.max():.1f}",
-                "epochs, median": "–" if lost else f"{mine['epochs'].median():g}",
-                "missed": f"{lost} of {len(mine)} seeds",
-            }
-        )
-    return pd.DataFrame(rows)
+        seconds, lost = mine["seconds"], int(mine["seconds"].isna().sum())
+        found = [f"{seconds.median():.1f}", f"{seconds.min():.1f}–{seconds.max():.1f}", f"{mine['epochs'].median():g}"]
+        shown = ["–"] * len(found) if lost else found
+        rows.append([variant_style.label(name), *shown, f"{lost} of {len(mine)} seeds"])
+    columns = ["variant", "training time (s), median", "smallest–largest", "epochs, median", "missed"]
+    return pd.DataFrame(rows, columns=columns)

@@ -9,7 +9,6 @@ from layerpipe2.errors import UserError
 from paper_figures import build
 from paper_figures.figures.pipelines import speed
 from paper_figures.pages.pipelines import page
-from paper_figures.records.bubble import steady
 from paper_figures.records.pipelines import load
 from paper_figures.tables import pipelines as tables
 from paper_figures.variant_style import label
@@ -90,7 +89,7 @@ def test_tables(tmp_path):
 
 
 def test_idle_time_is_what_the_spans_leave(tmp_path):
-    found = steady(written(tmp_path).main.traces["gpipe/4"])
+    found = written(tmp_path).main.steady["gpipe/4"]
     assert found.period == pytest.approx(80)
     assert found.idle == pytest.approx((0.4, 0.4), abs=1e-3)
     assert found.batches == 18 - 1 - 2 - 6

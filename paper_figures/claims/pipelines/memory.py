@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from paper_figures import variant_style
-from paper_figures.claims.pipelines.targets import RIVALS
+from paper_figures.claims.pipelines.speed import RIVALS
 from paper_figures.records.pipelines import Benchmark
 from paper_figures.tables.pipelines import totals
 from paper_figures.text import listed, percent, span
@@ -40,10 +40,8 @@ def _copies(table: pd.DataFrame) -> str:
         for name, rows in first.groupby("variant", sort=False)
     ]
     delays = listed(sorted(first["delay"].unique()))
-    return (
-        f"Copies of its weights that the first stage holds as history at a delay of {delays} updates: "
-        f"{'; '.join(copies)}."
-    )
+    start = f"Copies of its weights that the first stage holds as history at a delay of {delays} updates"
+    return f"{start}: {'; '.join(copies)}."
 
 
 def _megabytes(bench: Benchmark) -> pd.Series:
@@ -53,9 +51,7 @@ def _megabytes(bench: Benchmark) -> pd.Series:
 
 def _thriftiest(peaks: pd.Series) -> list[str]:
     """The one of torch's pipelines that holds least, if any was measured."""
-    return sorted((name for name in peaks.index if variant_style.is_torch(name)), key=lambda name: float(peaks[name]))[
-        :1
-    ]
+    return list(peaks[peaks.index.map(variant_style.is_torch)].nsmallest(1).index)
 
 
 def _peaks(bench: Benchmark) -> str:

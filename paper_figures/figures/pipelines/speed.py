@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
@@ -9,114 +11,82 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from paper_figures import style, variant_style
-from paper_figures.claims.pipelines.targets import OVER_PLAIN
-from paper_figures.records.pipelines import Benchmark, PipelineRecords
+from paper_figures.claims.pipelines.speed import OVER_PLAIN
+from paper_figures.records.pipelines import PipelineRecords
 from paper_figures.text import dataset_label, percent
 
 _ROW = 0.17  # inches
+_PREDICTED: dict[str, Any] = {"marker": "D", "markersize": 5, "markerfacecolor": "white"}
+_PREDICTED |= {"markeredgecolor": "#d55e00", "markeredgewidth": 1.1, "linestyle": ""}
+_AIM: dict[str, Any] = {"color": "#444444", "linewidth": 0.8, "linestyle": (0, (4, 2))}
 
 
 def speed(records: PipelineRecords) -> Figure:
     """Speed over plain training per variant: bars are medians over rounds, dots rounds, diamonds predictions."""
     bench = records.main
-    names = variant_style.ordered(bench.variants["variant"])
+    predicted = bench.variants.set_index("variant")["predicted"].drop("plain").dropna()
+    dots: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 2.6, "color": "#222222"}
     with style.context():
-        figure, axes = style.canvas(1.0 + _ROW * (len(names) + 4))
-        axis = axes[0, 0]
-        places = _places(axis, names)
-        for name in names:
-            _draw_speed(axis, bench, name, places[name])
+        figure, axis, places = _chart(bench.variants["variant"], 4)
+        for name, place in places.items():
+            ratios = bench.ratios(name)
+            _bar(axis, place, ratios.median(), name)
+            line = [ratios.median()] * 2, [place - 0.36, place + 0.36]
+            axis.plot(*line, color=variant_style.color(name), linewidth=1.6)
+            axis.plot(ratios, [place] * len(ratios), zorder=4, **dots)
+            if name in predicted:
+                axis.plot([predicted[name]], [place], zorder=3, **_PREDICTED)
         axis.axvline(1, color="#444444", linewidth=0.8)
-        axis.axvline(OVER_PLAIN, color="#444444", linewidth=0.8, linestyle=(0, (4, 2)))
+        axis.axvline(OVER_PLAIN, **_AIM)
         axis.set(xlabel="speed over plain training in one process", xlim=(0, None))
-        figure.legend(handles=_speed_handles(), loc="outside upper center", ncols=4)
-        style.note(figure, _setting(bench))
+        handles = [Patch(facecolor="#8c8c8c", alpha=0.6, label="median"), style.handle("one round", **dots)]
+        handles += [style.handle("predicted from layer times", **_PREDICTED)]
+        style.legend(figure, [*handles, style.handle(f"aim: {OVER_PLAIN:g}×", **_AIM)])
+        o, dataset = bench.options, dataset_label(bench.options["dataset"])
+        setting = f"{bench.label} on {dataset}, mini-batches of {o['batch_size']}; {o['processes']} processes"
+        style.note(figure, f"{setting} of one thread; n={o['rounds']} rounds of {o['batches']} mini-batches.")
         return figure
-
-
-def _places(axis: Any, names: list[str]) -> dict[str, float]:
-    """A row for every variant, under a heading for every kind."""
-    ticks: list[tuple[float, str]] = []
-    places: dict[str, float] = {}
-    row, kind = 0.0, ""
-    for name in names:
-        if variant_style.group(name) != kind:
-            kind = variant_style.group(name)
-            looks = {"fontsize": 7, "fontweight": "bold", "va": "center", "zorder": 5}
-            axis.text(0.005, row, kind, transform=axis.get_yaxis_transform(), **looks)
-            row += 1
-        places[name] = row
-        ticks.append((row, variant_style.label(name)))
-        row += 1
-    axis.set_yticks([place for place, _ in ticks], [text for _, text in ticks])
-    axis.set_ylim(row - 0.4, -0.6)
-    axis.grid(visible=False, axis="y")
-    axis.tick_params(axis="y", length=0)
-    return places
-
-
-def _draw_speed(axis: Any, bench: Benchmark, name: str, place: float) -> None:
-    ratios = bench.ratios(name)
-    axis.barh(place, ratios.median(), height=0.72, color=variant_style.color(name), alpha=0.45, linewidth=0)
-    axis.plot([ratios.median()] * 2, [place - 0.36, place + 0.36], color=variant_style.color(name), linewidth=1.6)
-    axis.plot(ratios, [place] * len(ratios), linestyle="", marker="o", markersize=2.6, color="#222222", zorder=4)
-    predicted = bench.variants.set_index("variant")["predicted"][name]
-    if name != "plain" and pd.notna(predicted):
-        axis.plot([predicted], [place], linestyle="", zorder=3, **_PREDICTED)
-
-
-_PREDICTED: dict[str, Any] = {
-    "marker": "D",
-    "markersize": 5,
-    "markerfacecolor": "white",
-    "markeredgecolor": "#d55e00",
-    "markeredgewidth": 1.1,
-}
-
-
-def _speed_handles() -> list[Any]:
-    return [
-        Patch(facecolor="#8c8c8c", alpha=0.6, label="median"),
-        style.handle("one round", linestyle="", marker="o", markersize=2.6, color="#222222"),
-        style.handle("predicted from layer times", linestyle="", **_PREDICTED),
-        style.handle(f"aim: {OVER_PLAIN:g}×", color="#444444", linestyle=(0, (4, 2)), linewidth=0.8),
-    ]
-
-
-def _setting(bench: Benchmark) -> str:
-    o, dataset = bench.options, dataset_label(bench.options["dataset"])
-    return (
-        f"{bench.label} on {dataset}, mini-batches of {o['batch_size']}; {o['processes']} processes "
-        f"of one thread; n={o['rounds']} rounds of {o['batches']} mini-batches."
-    )
 
 
 def time_to_target(records: PipelineRecords) -> Figure:
     """Seconds of training until the target accuracy: bars are medians, dots seeds; a missed target is written."""
-    bench = records.main
-    names = variant_style.ordered(bench.targets["variant"])
+    options, targets = records.main.options, records.main.targets
     with style.context():
-        figure, axes = style.canvas(1.0 + _ROW * (len(names) + 3))
-        axis = axes[0, 0]
-        places = _places(axis, names)
-        for name in names:
-            _draw_target(axis, bench.targets[bench.targets["variant"] == name], name, places[name])
-        axis.set(xlabel=f"training time (s) to {percent(bench.options['target'])} validation accuracy")
-        axis.set_xlim(0, 1.22 * max(bench.targets["seconds"].max(), 1e-3) if bench.targets["seconds"].any() else 1)
-        seeds = bench.targets["seed"].nunique()
+        figure, axis, places = _chart(targets["variant"], 3)
+        for name, place in places.items():
+            _draw_target(axis, targets[targets["variant"] == name], name, place)
+        axis.set(xlabel=f"training time (s) to {percent(options['target'])} validation accuracy")
+        axis.set_xlim(0, 1.22 * max(targets["seconds"].max(), 1e-3) if targets["seconds"].any() else 1)
+        seeds = targets["seed"].nunique()
         style.note(figure, f"Bars and epochs: medians; dots: n={seeds} seeds. Evaluation is not timed.")
         return figure
 
 
 def _draw_target(axis: Any, runs: pd.DataFrame, name: str, place: float) -> None:
-    reached = runs.dropna(subset="seconds")
-    missed = len(runs) - len(reached)
-    text = f"missed by {missed} of {len(runs)} seeds" if missed else f"{reached['epochs'].median():g} epochs"
-    if missed:
-        axis.text(reached["seconds"].max() if len(reached) else 0, place, f"  {text}", va="center", fontsize=7)
-    else:
-        axis.barh(
-            place, reached["seconds"].median(), height=0.72, color=variant_style.color(name), alpha=0.45, linewidth=0
-        )
-        axis.text(reached["seconds"].max(), place, f"  {text}", va="center", fontsize=7)
-    axis.plot(reached["seconds"], [place] * len(reached), linestyle="", marker="o", markersize=3, color="#222222")
+    reached, missed = runs["seconds"].dropna(), int(runs["seconds"].isna().sum())
+    text = f"missed by {missed} of {len(runs)} seeds" if missed else f"{runs['epochs'].median():g} epochs"
+    if not missed:
+        _bar(axis, place, reached.median(), name)
+    axis.text(reached.max() if len(reached) else 0, place, f"  {text}", va="center", fontsize=7)
+    axis.plot(reached, [place] * len(reached), linestyle="", marker="o", markersize=3, color="#222222")
+
+
+def _bar(axis: Any, place: float, length: float, name: str) -> None:
+    axis.barh(place, length, height=0.72, color=variant_style.color(name), alpha=0.45, linewidth=0)
+
+
+def _chart(variants: Iterable[str], margin: int) -> tuple[Figure, Any, dict[str, float]]:
+    """A figure, its axis, and a row for every variant, under a heading for every kind."""
+    names = variant_style.ordered(variants)
+    figure, axes = style.canvas(1.0 + _ROW * (len(names) + margin))
+    axis, row, places = axes[0, 0], 0.0, dict[str, float]()
+    looks = {"fontsize": 7, "fontweight": "bold", "va": "center", "zorder": 5}
+    for kind, members in groupby(names, variant_style.group):
+        axis.text(0.005, row, kind, transform=axis.get_yaxis_transform(), **looks)
+        places |= {name: row + i for i, name in enumerate(members, start=1)}
+        row = max(places.values()) + 1
+    axis.set_yticks(list(places.values()), [variant_style.label(name) for name in places])
+    axis.set_ylim(row - 0.4, -0.6)
+    axis.grid(visible=False, axis="y")
+    axis.tick_params(axis="y", length=0)
+    return figure, axis, places

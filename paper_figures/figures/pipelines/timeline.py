@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from paper_figures import style, variant_style
-from paper_figures.records.bubble import COMPUTING, Steady, steady
-from paper_figures.records.pipelines import PipelineRecords
+from paper_figures.records.pipelines import COMPUTING, PipelineRecords, Steady
 from paper_figures.text import percent
 
 _COLORS = {"forward": "#56b4e9", "backward": "#e69f00", "weights": "#0b5d46"}
@@ -32,7 +31,7 @@ def split(records: PipelineRecords) -> Figure:
 
 def _charts(records: PipelineRecords, names: list[str]) -> Figure:
     traces = records.main.traces
-    found = {name: steady(traces[name]) for name in names}
+    found = {name: records.main.steady[name] for name in names}
     width = _SHOWN * max(s.period for s in found.values())
     ranks = {name: len(s.idle) for name, s in found.items()}
     with style.context(), mpl.rc_context({"axes.grid": False}):
@@ -40,16 +39,13 @@ def _charts(records: PipelineRecords, names: list[str]) -> Figure:
         figure, axes = style.canvas(height, 1, len(names), sharex=True, height_ratios=list(ranks.values()))
         for axis, name in zip(axes.flat, names, strict=True):
             _draw(axis, traces[name], found[name], width)
-            axis.set_title(f"{variant_style.label(name)}: {_words(found[name])}", loc="left", pad=3)
+            words = f"{percent(found[name].mean_idle)} idle, {found[name].period:.1f} ms per mini-batch"
+            axis.set_title(f"{variant_style.label(name)}: {words}", loc="left", pad=3)
         axes.flat[-1].set_xlabel("time (ms)")
         handles: list[Any] = [Patch(facecolor=_COLORS[what], label=_LABELS[what]) for what in COMPUTING]
         figure.legend(handles=[*handles, Patch(facecolor=_IDLE, label="waiting")], loc="outside upper center", ncols=4)
         style.note(figure, "Time stamps of single runs in the steady state; numbers are mini-batches.")
         return figure
-
-
-def _words(found: Steady) -> str:
-    return f"{percent(found.mean_idle)} idle, {found.period:.1f} ms per mini-batch"
 
 
 def _draw(axis: Any, events: pd.DataFrame, found: Steady, width: float) -> None:

@@ -60,13 +60,8 @@ class Variant:
         kind, *details = name.split("/")
         if kind == "plain" and not details:
             return cls(kind)
-        if (
-            kind in ("plain", "threads", *TORCH_PIPELINES)
-            and len(details) == 1
-            and details[0].isdecimal()
-            and int(details[0])
-        ):
-            number = int(details[0])
+        number = int(details[0]) if len(details) == 1 and details[0].isdecimal() else 0
+        if number and kind in ("plain", "threads", *TORCH_PIPELINES):
             return cls(kind, threads=number) if kind == "threads" else cls(kind, number)
         strategy = details.pop(0) if kind == "async" and details else ""
         known = kind == "exact" or strategy not in ("", *_OPTIONS)

@@ -6,16 +6,19 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 
-from experiments.pipelines.asynchronous import AsynchronousTrainer
-from experiments.pipelines.peers import PEERS, SynchronousTrainer
+from experiments.pipelines.measure import first_batches
+from experiments.pipelines.peers import SynchronousTrainer
+from experiments.pipelines.trainers import AsynchronousTrainer, Job, make_trainer
 from layerpipe2 import networks
-from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
+from layerpipe2.planning.variants import Variant
+from layerpipe2.runs.config import RunConfig
 from layerpipe2.stages import partition
 
 SHAPE, CLASSES, BATCH = (1, 4, 4), 3, 8
+CONFIG = RunConfig(network="even", width=4, schedule="constant")
+JOB = Job(CONFIG, {1: (0,), 2: (0, 5)})
 
 
 def units():
@@ -35,45 +38,40 @@ def make_optimizer(parameters):
     return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=1e-3)
 
 
-def trainer(name, layers, micro_batches):
-    stages = partition(layers, len(layers) // (PEERS[name].per_rank * dist.get_world_size()))
-    return SynchronousTrainer(name, stages, batches()[0][0], micro_batches, make_optimizer, F.cross_entropy)
+def trainer(variant, layers):
+    form = Variant.parse(variant)
+    stages = partition(layers, len(layers) // form.stages(dist.get_world_size()))
+    if form.is_runtime:
+        return AsynchronousTrainer(stages, form, make_optimizer, 0)
+    return SynchronousTrainer(form.kind, stages, batches()[0][0], form.micro_batches, make_optimizer)
 
 
-def train_peers(cases):
-    """Case -> losses, this rank's stages as lists of weights, and bytes sent per mini-batch."""
+def train(variants):
+    """Variant -> losses, this rank's stages as lists of weights, and bytes sent per mini-batch."""
     found = {}
-    for name, micro_batches in cases:
-        peer = trainer(name, units(), micro_batches)
-        losses = peer.train(batches())
-        weights = {k: [p.detach() for p in stage.parameters()] for k, stage in peer.stages.items()}
-        found[name, micro_batches] = losses, weights, peer.sent_bytes
+    for variant in variants:
+        mine = trainer(variant, units())
+        losses = mine.train(batches())
+        weights = {k: [p.detach().clone() for p in stage.parameters()] for k, stage in mine.stages.items()}
+        found[variant] = losses, weights, mine.sent_bytes
     return found
 
 
-def train_asynchronously(strategies):
-    """Strategy -> loss, this rank's weights by stage, and bytes sent per mini-batch."""
-    found = {}
-    for strategy in strategies:
-        layers = units()
-        stages = partition(layers, len(layers) // dist.get_world_size())
-        trainer = AsynchronousTrainer(
-            stages, Delays.layerpipe2(len(stages)), strategy, make_optimizer, F.cross_entropy, 0
-        )
-        losses = trainer.train(batches())
-        weights = {k: [p.detach().clone() for p in stage.parameters()] for k, stage in trainer.stages.items()}
-        found[strategy] = losses, weights, trainer.sent_bytes
-    return found
-
-
-def statistics_after(name, steps):
+def statistics_after(variant, steps):
     """Running mean and count of this rank's batch normalisation after some steps."""
     torch.manual_seed(0)
     layers = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 6), torch.nn.BatchNorm1d(6)).double()]
     layers.append(torch.nn.Linear(6, CLASSES).double())
-    peer = trainer(name, layers, 2)
+    peer = trainer(variant, layers)
     peer.train(batches()[:steps])
     return {k: dict(stage.named_buffers()) for k, stage in peer.stages.items()}
+
+
+def train_job(variant, count):
+    """Losses of :data:`JOB` that this rank knows after some mini-batches, and threads of this process."""
+    data, found = first_batches(CONFIG, count)
+    losses = make_trainer(variant, JOB, data, found[0][0], dist.get_world_size()).train(found)
+    return losses, torch.get_num_threads()
 
 
 def refusals():
@@ -82,7 +80,7 @@ def refusals():
     for name, count, micro_batches in (("gpip", 2, 2), ("gpipe", 4, 2), ("gpipe", 2, 3), ("1f1b", 2, 1)):
         try:
             stages = partition(units(), 8 // count)
-            SynchronousTrainer(name, stages, batches()[0][0], micro_batches, make_optimizer, F.cross_entropy)
+            SynchronousTrainer(name, stages, batches()[0][0], micro_batches, make_optimizer)
         except UserError as error:
             lines.append(str(error))
     return lines

@@ -1,4 +1,4 @@
-"""torch's synchronous pipelines in the benchmark train what one process trains."""
+"""In the benchmark torch's pipelines train what one process trains; the asynchronous one, what the simulator does."""
 
 import functools
 
@@ -8,15 +8,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from experiments.pipelines.processes import run_ranks
-from layerpipe2.stages import partition
+from layerpipe2 import Delays, make_history, partition
+from layerpipe2.engine.step import PipelineEngine
 from tests.experiments.pipelines import peer_work
 
-CASES = [(name, m) for name in ("gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v") for m in (2, 4)]
+PEERS = [f"{name}/{m}" for name in ("gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v") for m in (2, 4)]
+STRATEGIES = ["stash", "latest", "ema-window"]
 
 
 @functools.cache
 def trained():
-    return run_ranks(peer_work.train_peers, 2, CASES, timeout=60)
+    return run_ranks(peer_work.train, 2, PEERS + [f"async/{strategy}" for strategy in STRATEGIES], timeout=60)
 
 
 @functools.cache
@@ -34,12 +36,12 @@ def plain():
     return losses, layers
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: "/".join(map(str, case)))
-def test_weights_and_losses_equal_plain_training(case):
+@pytest.mark.parametrize("peer", PEERS)
+def test_weights_and_losses_equal_plain_training(peer):
     losses, layers = plain()
-    found = [rank[case] for rank in trained()]
-    per_rank = 1 if case[0] in ("gpipe", "1f1b", "zero-bubble") else 2
-    two = [[0, 3], [1, 2]] if case[0].endswith("-v") else [[0, 2], [1, 3]]
+    found = [rank[peer] for rank in trained()]
+    per_rank = 1 if peer.startswith(("gpipe", "1f1b", "zero-bubble/")) else 2
+    two = [[0, 3], [1, 2]] if "-v" in peer else [[0, 2], [1, 3]]
     assert [sorted(weights) for _, weights, _ in found] == {1: [[0], [1]], 2: two}[per_rank]
     (known,) = (values for values, _, _ in found if values)
     assert known == pytest.approx(losses, rel=1e-12)
@@ -57,14 +59,14 @@ def test_the_training_moves_the_weights():
 
 def test_sent_bytes_are_activations_and_gradients_of_the_boundaries():
     boundary = peer_work.BATCH * 6 * 8
-    sent = {case: [rank[case][2] for rank in trained()] for case in CASES}
-    assert sent["gpipe", 2] == sent["1f1b", 4] == sent["zero-bubble", 4] == [boundary, boundary]
-    assert sent["interleaved", 2] == [3 * boundary] * 2
-    assert sent["zero-bubble-v", 2] == [2 * boundary] * 2  # the turn of the V stays on its rank
+    sent = {peer: [rank[peer][2] for rank in trained()] for peer in PEERS}
+    assert sent["gpipe/2"] == sent["1f1b/4"] == sent["zero-bubble/4"] == [boundary, boundary]
+    assert sent["interleaved/2"] == [3 * boundary] * 2
+    assert sent["zero-bubble-v/2"] == [2 * boundary] * 2  # the turn of the V stays on its rank
 
 
 def test_batch_normalisation_counts_training_batches_only():
-    first, second = run_ranks(peer_work.statistics_after, 2, "gpipe", 3, timeout=60)
+    first, second = run_ranks(peer_work.statistics_after, 2, "gpipe/2", 3, timeout=60)
     assert second == {1: {}}
     assert first[0]["0.2.num_batches_tracked"] == 3 * 2
 
@@ -77,3 +79,25 @@ def test_what_does_not_fit_is_named():
     assert lines[0][1] == "gpipe on 2 processes needs 2 stages, not 4"
     assert "cannot make 3 micro-batches of 8 samples; give at least 1, and a batch size that is" in lines[0][2]
     assert "1f1b on 2 processes cannot make 1 micro-batches of 8 samples; give at least 2" in lines[0][3]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_losses_and_weights_of_the_asynchronous_one_are_the_simulators(strategy):
+    layers = peer_work.units()
+    stages = partition(layers, 4)
+    engine = PipelineEngine(stages, Delays.layerpipe2(2), make_history(strategy))
+    optimizer = peer_work.make_optimizer(p for stage in stages for p in stage.parameters())
+    losses = [float(engine.train_step(x, y, F.cross_entropy, optimizer)[0]) for x, y in peer_work.batches()]
+    first, second = (rank[f"async/{strategy}"] for rank in trained())
+    assert first[0] == []
+    assert second[0] == pytest.approx([sum(losses) / len(losses)], rel=1e-12)
+    for k, weights in (first[1] | second[1]).items():
+        for ours, theirs in zip(weights, stages[k].parameters(), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_strategies_differ_and_send_the_same():
+    stash, latest, average = (trained()[0][f"async/{strategy}"] for strategy in STRATEGIES)
+    assert not torch.equal(stash[1][0][0], latest[1][0][0])
+    assert not torch.equal(average[1][0][0], latest[1][0][0])
+    assert stash[2] == latest[2] == average[2] >= peer_work.BATCH * 6 * 8

@@ -7,30 +7,26 @@ import re
 import pytest
 import torch
 
-from experiments.pipelines import benchmark, measure, memory, predict
+from experiments.pipelines import benchmark, measure, predict
 from experiments.pipelines.processes import run_ranks
-from experiments.pipelines.settings import QUICK, Settings
+from experiments.pipelines.settings import Settings
 from experiments.pipelines.summary import summarise, table
-from experiments.pipelines.trainers import Job, build_units, make_trainer
+from experiments.pipelines.trainers import build_units, make_trainer
 from layerpipe2.data import load
 from layerpipe2.errors import UserError
 from layerpipe2.planning import StageWork, Work
 from layerpipe2.planning.variants import Variant, group_starts
-from layerpipe2.runs.config import RunConfig
 from paper_figures.pages.pipelines import page
 from paper_figures.records.pipelines import load as load_records
+from tests.experiments.pipelines.peer_work import CONFIG, JOB
 
-CONFIG = RunConfig(network="even", width=4, schedule="constant")
-JOB = Job(CONFIG, {1: (0,), 2: (0, 5)})
-SMALL = ["--network", "even", "--width", "4", "--rounds", "1", "--batches", "2", "--warmup", "1"]
-SMALL += ["--layer-repeats", "1", "--memory-processes", "--timelines", "--cut-network", ""]
+SMALL = "--network even --width 4 --rounds 1 --batches 2 --warmup 1 --layer-repeats 1 --memory-processes --timelines"
 
 
 def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
-    options = ["--variants", "plain", "1f1b/2", "--seeds", "1", "--target", "0.01", "--out", str(tmp_path)]
-    options += ["--target-variants", "plain", "1f1b/2", "--memory-processes", "2", "--memory-strategies", "stash"]
-    options += ["--timelines", "1f1b/2", "--trace-batches", "7", "--cut-network", "mlp", "--cut-width", "4"]
-    assert benchmark.main([*SMALL, *options]) == 0
+    options = "--variants plain 1f1b/2 --seeds 1 --target 0.01 --target-variants plain 1f1b/2 --memory-processes 2"
+    options += " --memory-strategies stash --timelines 1f1b/2 --trace-batches 7 --cut-network mlp --cut-width 4"
+    assert benchmark.main([*f"{SMALL} {options} --out".split(), str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "even on digits, mini-batches of 64; 2 processes of one thread; n = 1 rounds of 2 mini-batches" in text
     result = json.loads((tmp_path / "even.json").read_text())
@@ -53,28 +49,25 @@ def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("variants", "message"),
     [
-        (["--variants", "plain", "gpip/2"], "unknown variant 'gpip/2'; give plain, exact or async/STRATEGY, "),
-        (["--variants", "plain", "gpipe"], "unknown variant 'gpipe'"),
-        (["--variants", "plain", "plain/0"], "unknown variant 'plain/0'"),
-        (["--variants", "plain", "threads"], "unknown variant 'threads'; .* as in gpipe/4, or threads/NUMBER"),
-        (["--variants", "plain", "threads/two"], "unknown variant 'threads/two'"),
-        (["--variants", "plain", "async/split"], "unknown variant 'async/split'"),
-        (["--variants", "plain", "async/stash/split/split"], "unknown variant 'async/stash/split/split'"),
-        (["--variants", "plain", "exact/pipedream"], "unknown variant 'exact/pipedream'"),
-        (["--variants", "plain", "async/stashed"], "unknown strategy 'stashed'"),
-        (["--variants", "plain", "--memory-strategies", "emma"], "unknown strategy 'emma'"),
-        (["--variants", "gpipe/2"], "variant 'plain' is missing"),
-        (["--variants", "plain", "--network", "vgg19"], "rank 0 failed: unknown network 'vgg19'"),
-        (
-            ["--variants", "plain", "gpipe/3"],
-            r"rank [01] failed: gpipe on 2 processes cannot make 3 micro-batches of 64",
-        ),
+        ("plain gpip/2", "unknown variant 'gpip/2'; give plain, exact or async/STRATEGY, "),
+        ("plain gpipe", "unknown variant 'gpipe'"),
+        ("plain plain/0", "unknown variant 'plain/0'"),
+        ("plain threads", "unknown variant 'threads'; .* as in gpipe/4, or threads/NUMBER"),
+        ("plain threads/two", "unknown variant 'threads/two'"),
+        ("plain async/split", "unknown variant 'async/split'"),
+        ("plain async/stash/split/split", "unknown variant 'async/stash/split/split'"),
+        ("plain exact/pipedream", "unknown variant 'exact/pipedream'"),
+        ("plain async/stashed", "unknown strategy 'stashed'"),
+        ("plain --memory-strategies emma", "unknown strategy 'emma'"),
+        ("gpipe/2", "variant 'plain' is missing"),
+        ("plain --network vgg19", "rank 0 failed: unknown network 'vgg19'"),
+        ("plain gpipe/3", r"rank [01] failed: gpipe on 2 processes cannot make 3 micro-batches of 64"),
     ],
 )
-def test_a_mistake_is_one_line(arguments, message, capsys):
-    assert benchmark.main([*SMALL, *arguments]) == 2
+def test_a_mistake_is_one_line(variants, message, capsys):
+    assert benchmark.main([*f"{SMALL} --variants {variants} --cut-network".split(), ""]) == 2
     error = capsys.readouterr().err
     assert re.match(f"benchmark: error: {message}", error)
     assert error.count("\n") == 1
@@ -83,8 +76,9 @@ def test_a_mistake_is_one_line(arguments, message, capsys):
 def test_quick_changes_defaults_and_nothing_else():
     quick, full = (benchmark.parse([*arguments, "--rounds", "7"])[0] for arguments in (["--quick"], []))
     assert quick.rounds == full.rounds == 7
-    assert quick.width == QUICK["width"] != full.width
-    assert set(QUICK) < set(dict(full))
+    assert quick.width == 4 != full.width
+    assert (quick.quick, full.quick) == (True, False)
+    assert (quick.memory_processes, quick.cut_network) == ((2,), "mlp")
 
 
 def test_pipelines_reach_the_accuracies_of_plain_training():
@@ -99,7 +93,7 @@ def test_pipelines_reach_the_accuracies_of_plain_training():
 
 
 def test_peak_memory_counts_weights_gradients_momentum_and_activations():
-    (peak,) = run_ranks(memory.measure_peak, 1, JOB, "plain", 3, timeout=120)
+    (peak,) = run_ranks(measure.measure_peak, 1, JOB, "plain", 3, timeout=120)
     data = load("digits")
     weights = sum(p.numel() * 4 for unit in build_units(CONFIG, data) for p in unit.parameters())
     activations = 9 * 64 * 4 * 8 * 8 * 4  # outputs of the ReLUs
@@ -184,15 +178,7 @@ def test_ratios_are_taken_within_a_round_and_a_missed_target_is_said():
 
 
 def test_variants_want_their_stages():
-    wanted = {
-        "plain": 1,
-        "plain/4": 1,
-        "threads/3": 1,
-        "async/stash": 3,
-        "exact/split": 3,
-        "gpipe/2": 3,
-        "interleaved/2": 6,
-        "zero-bubble-v/4": 6,
-    }
+    wanted = {"plain": 1, "plain/4": 1, "threads/3": 1, "async/stash": 3, "exact/split": 3, "gpipe/2": 3}
+    wanted |= {"interleaved/2": 6, "zero-bubble-v/4": 6}
     assert {variant: Variant.parse(variant).stages(3) for variant in wanted} == wanted
     assert [Variant.parse(variant).ranks(3) for variant in ("plain/4", "threads/3", "gpipe/2")] == [1, 1, 3]

@@ -5,18 +5,13 @@ from collections import Counter
 
 import pytest
 
-from experiments.pipelines.measure import measure_timeline
-from experiments.pipelines.memory import measure_stages
+from experiments.pipelines.measure import first_batches, measure_stages, measure_timeline
 from experiments.pipelines.processes import run_ranks
-from experiments.pipelines.trainers import Job, build_units, make_trainer
+from experiments.pipelines.trainers import build_units, make_trainer
 from layerpipe2.data import load
 from layerpipe2.errors import UserError
 from layerpipe2.planning.variants import MEMORY_KINDS
-from layerpipe2.runs.config import RunConfig
-from tests.experiments.pipelines import variant_work
-
-CONFIG = RunConfig(network="even", width=4, schedule="constant")
-JOB = Job(CONFIG, {1: (0,), 2: (0, 5)})
+from tests.experiments.pipelines.peer_work import CONFIG, JOB, train_job
 
 
 @pytest.mark.parametrize(("variant", "parts"), [("async/stash", 1), ("exact/split", 1), ("gpipe/2", 2), ("1f1b/4", 4)])
@@ -51,20 +46,14 @@ def test_bytes_of_torchs_pipelines_are_not_known():
 
 
 def test_without_delays_it_is_plain_training_split_or_not():
-    batches = variant_work.batches(JOB, 3)
-    trainer = make_trainer("plain", JOB, load("digits"), batches[0][0], 1)
-    mean = sum(trainer.train(batches)) / 3
-    for variant in ("exact", "exact/split", "exact/groups"):
-        (losses,) = [rank for rank in run_ranks(variant_work.train, 2, JOB, variant, 3, timeout=120) if rank]
-        assert losses == pytest.approx([mean], rel=1e-5)
-    late = next(rank for rank in run_ranks(variant_work.train, 2, JOB, "async/stash", 3, timeout=120) if rank)
-    assert late != pytest.approx([mean], rel=1e-5)
+    data, batches = first_batches(CONFIG, 3)
+    mean = sum(make_trainer("plain", JOB, data, batches[0][0], 1).train(batches)) / 3
+    for variant in ("exact", "exact/split", "exact/groups", "async/stash"):
+        (losses,) = [losses for losses, _ in run_ranks(train_job, 2, variant, 3, timeout=120) if losses]
+        assert (losses == pytest.approx([mean], rel=1e-5)) == (variant != "async/stash")
 
 
 def test_threads_train_like_one():
-    (mine, alone), (shared, together) = (
-        run_ranks(variant_work.train_and_count, 1, JOB, variant, 3, timeout=120)[0]
-        for variant in ("plain", "threads/2")
-    )
-    assert (mine, shared) == (1, 2)
-    assert together == pytest.approx(alone, rel=1e-4)
+    found = [run_ranks(train_job, 1, variant, 3, timeout=120)[0] for variant in ("plain", "threads/2")]
+    assert [threads for _, threads in found] == [1, 2]
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-4)
