@@ -4,12 +4,13 @@ VENV := .venv
 # The first Python >= 3.11 found; `make PYTHON=/path/to/python ...` chooses another.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-# Stamps: what `make reproduce` needs, and with it what tests, docs and lint need. LOCKED=1: versions of constraints.txt.
+# Empty files that say what is installed: for `make reproduce`, and for tests, docs and lint as well. LOCKED=1: in the
+# versions of constraints.txt.
 INSTALLED := $(VENV)/.installed$(if $(LOCKED),-locked)
 DEVELOP := $(VENV)/.develop$(if $(LOCKED),-locked)
-# What `make paper` runs; PROFILE is the older word for EXPERIMENT.
-NAME := $(or $(EXPERIMENT),$(PROFILE),h100)
-# Where `make pipelines` writes: the committed folders, or with QUICK=1 something to throw away.
+# What `make paper` runs.
+NAME := $(or $(EXPERIMENT),h100)
+# Where `make pipelines` writes: the committed folders, or with QUICK=1 the folder build.
 MEASURED := $(if $(QUICK),build,results)
 PAGES := $(if $(QUICK),build/pages,paper_figures/out)
 
@@ -39,12 +40,12 @@ reproduce: $(INSTALLED) ## train everything, draw figures and tables, write the 
 	@echo '  results/runs.csv              every run in one table; results/runs/ holds their records'
 	@echo '  make ui                       browse the runs in MLflow'
 
-paper: $(INSTALLED) ## a larger experiment; EXPERIMENT=cpu-tiny|cpu|h100|... (default h100), YES=1: don't ask
+paper: $(INSTALLED) ## run a larger experiment; EXPERIMENT=cpu-tiny|cpu|h100|... (default h100), YES=1: don't ask
 	@python -m experiments.run $(NAME) $(if $(YES),--yes)
 	@python -m experiments.collect $(NAME)
 	@python -m paper_figures.build page $(NAME)
 
-pipelines: $(INSTALLED) ## measure pipelines on real processes (15 min on an idle machine); QUICK=1: a try
+pipelines: $(INSTALLED) ## measure pipelines on real processes (15 minutes on an idle machine); QUICK=1: a short try
 	@python -m experiments.pipelines.benchmark $(if $(QUICK),--quick) --out $(MEASURED)/pipelines
 	@python -m paper_figures.build page pipelines --results $(MEASURED) --out $(PAGES)
 
@@ -54,10 +55,10 @@ report: $(INSTALLED) ## draw figures, tables and report from the records that ar
 readme: $(INSTALLED) ## put the measured results into README.md and docs
 	@python -m paper_figures.build readme
 
-test: $(DEVELOP) ## run the tests, slow proofs by samples, in two processes (five minutes)
+test: $(DEVELOP) ## run the tests, with samples of the slow proofs, in two processes (five minutes)
 	@python -m pytest -n 2 --dist loadscope -m 'not slow'
 
-test-all: $(DEVELOP) ## run all tests, slow proofs whole
+test-all: $(DEVELOP) ## run all tests, with the slow proofs whole
 	@python -m pytest -n 2 --dist loadscope
 
 docs: $(DEVELOP) ## build the documentation into build/site, without a network
@@ -82,7 +83,7 @@ clean: ## remove the environment, all results and caches (the data folder stays)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Reinstalled when the dependencies change, and only then. The stamp is written last, so a broken install is repeated.
+# Reinstalled when the dependencies change, and only then. That file is written last, so a broken installation is repeated.
 $(INSTALLED): EXTRA := reproduce
 $(DEVELOP): EXTRA := all
 $(INSTALLED) $(DEVELOP): pyproject.toml $(if $(LOCKED),constraints.txt)

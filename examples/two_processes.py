@@ -23,7 +23,7 @@ def main(epochs: int = 8) -> None:
     torch.manual_seed(0)
     images, classes = load_digits(return_X_y=True)
     data = TensorDataset(torch.tensor(images / 16, dtype=torch.float32), torch.tensor(classes))
-    order = torch.Generator().manual_seed(1)  # of its own, so that the order hangs on nothing else
+    order = torch.Generator().manual_seed(1)  # of its own, so that the order depends on nothing else
     units = [nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Dropout(0.1)) for _ in range(3)] + [nn.Linear(64, 10)]
     module = PipelinedModule(
         partition(units, 1),

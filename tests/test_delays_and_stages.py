@@ -26,7 +26,7 @@ def test_group_sizes_out_of_range(group_size):
 
 
 def test_no_layers():
-    with pytest.raises(UserError, match="no layers"):
+    with pytest.raises(UserError, match="no units"):
         partition([], 1)
 
 
@@ -98,8 +98,8 @@ def test_realizable():
         (lambda: Delays.custom([2, -1]), "delay of stage 1 is -1"),
         (lambda: Delays.custom([2, 0.5]), "delay of stage 1 is 0.5"),
         (lambda: Delays.layerpipe2(0), "number of stages is 0"),
-        (lambda: Delays((2, 0), "gpipe"), "unknown delay convention 'gpipe'"),
-        (lambda: Delays.by_law("gpipe", 2), "unknown delay convention 'gpipe'; known: layerpipe2, pipedream"),
+        (lambda: Delays((2, 0), "gpipe"), "unknown delay law 'gpipe'"),
+        (lambda: Delays.by_law("gpipe", 2), "unknown delay law 'gpipe'; known: layerpipe2, pipedream"),
         (lambda: Delays((1, 0), "layerpipe2"), r"delays \[1, 0\] are not those of 'layerpipe2'"),
     ],
 )

@@ -3,7 +3,7 @@
 Stage ``k`` of ``K`` has ``S = K - 1 - k`` downstream stages. In ``layerpipe2`` every stage does one forward and one
 backward per tick, so that a gradient comes back ``d = 2 S`` updates after the forward pass that it belongs to
 (secondary summaries of LayerPipe2; derived by delayed-gradient insertion and retiming). In ``pipedream`` (1F1B) a
-stage does a forward *or* a backward per tick, and ``d = S``. All layers of a stage share its delay.
+stage does a forward *or* a backward per tick, and ``d = S``. All units of a stage share its delay.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Delays:
 
     Attributes:
         per_stage: ``d_k``: the forward pass of mini-batch ``t`` at stage ``k`` reads ``W_k(max(0, t - d_k))``.
-        convention: ``layerpipe2``, ``pipedream``, ``none`` or ``custom``; state it beside every result.
+        convention: the delay law, ``layerpipe2``, ``pipedream``, ``none`` or ``custom``; state it beside every result.
 
     Raises:
         UserError: on no stages, or a delay that is not an integer >= 0.
@@ -96,7 +96,7 @@ class Delays:
             integer(delay, f"delay of stage {k}", 0)
         if self.convention == "custom":
             return
-        derived = look_up(DELAY_LAWS, self.convention, "delay convention").delays(len(self.per_stage))
+        derived = look_up(DELAY_LAWS, self.convention, "delay law").delays(len(self.per_stage))
         if self.per_stage != derived:
             raise UserError(
                 f"delays {list(self.per_stage)} are not those of '{self.convention}' with {self.num_stages} stages, "
@@ -110,7 +110,7 @@ class Delays:
         Raises:
             UserError: on an unknown law, or a number of stages that is not an integer >= 1.
         """
-        law = look_up(DELAY_LAWS, name, "delay convention")
+        law = look_up(DELAY_LAWS, name, "delay law")
         return cls(law.delays(integer(num_stages, "number of stages", 1)), name)
 
     @classmethod

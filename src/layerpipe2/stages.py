@@ -1,4 +1,4 @@
-"""From a flat list of layers to the stages of a pipeline."""
+"""From a flat list of units to the stages of a pipeline."""
 
 from __future__ import annotations
 
@@ -10,52 +10,52 @@ from torch import nn
 from layerpipe2.errors import UserError, integer
 
 
-def partition(layers: Sequence[nn.Module], group_size: int) -> list[nn.Sequential]:
-    """Group consecutive layers into stages of ``group_size`` layers, from the input side.
+def partition(units: Sequence[nn.Module], group_size: int) -> list[nn.Sequential]:
+    """Group consecutive units into stages of ``group_size`` units, from the input side.
 
-    ``len(layers)`` need not be a multiple of ``group_size``: the last stage takes what is left. ``group_size=1``
-    pipelines at every layer, ``group_size=len(layers)`` is ordinary sequential training (one stage).
+    ``len(units)`` need not be a multiple of ``group_size``: the last stage takes what is left. ``group_size=1``
+    pipelines at every unit, ``group_size=len(units)`` is ordinary sequential training (one stage).
 
     Args:
-        layers: the network as a flat list; calling them one after the other is the network.
-        group_size: layers per stage, from 1 to ``len(layers)``.
+        units: the network as a flat list; calling them one after the other is the network.
+        group_size: units per stage, from 1 to ``len(units)``.
 
     Returns:
-        The stages, input side first. The layers are used as they are, not copied.
+        The stages, input side first. The units are used as they are, not copied.
 
     Raises:
-        UserError: if there are no layers or ``group_size`` is out of range.
+        UserError: if there are no units or ``group_size`` is out of range.
     """
-    if not layers:
-        raise UserError("network has no layers; give a list of at least one module")
-    integer(group_size, f"group size for {len(layers)} units", 1, len(layers))
-    return [nn.Sequential(*layers[i : i + group_size]) for i in range(0, len(layers), group_size)]
+    if not units:
+        raise UserError("network has no units; give a list of at least one module")
+    integer(group_size, f"group size for {len(units)} units", 1, len(units))
+    return [nn.Sequential(*units[i : i + group_size]) for i in range(0, len(units), group_size)]
 
 
-def partition_at(layers: Sequence[nn.Module], starts: Sequence[int]) -> list[nn.Sequential]:
-    """Cut the list of layers where you say, for example where ``layerpipe2.planning.balance`` found them equally slow.
+def partition_at(units: Sequence[nn.Module], starts: Sequence[int]) -> list[nn.Sequential]:
+    """Cut the list of units where you say, for example where ``layerpipe2.planning.balance`` found them equally slow.
 
     Args:
-        layers: the network as a flat list; calling them one after the other is the network.
-        starts: index of the first layer of every stage, from 0 upwards: ``[0, 3]`` makes two stages, layers 0 to 2
+        units: the network as a flat list; calling them one after the other is the network.
+        starts: index of the first unit of every stage, from 0 upwards: ``[0, 3]`` makes two stages, units 0 to 2
             and the rest.
 
     Returns:
-        The stages, input side first. The layers are used as they are, not copied.
+        The stages, input side first. The units are used as they are, not copied.
 
     Raises:
-        UserError: if there are no layers, or the starts do not rise from 0 to at most the last layer.
+        UserError: if there are no units, or the starts do not rise from 0 to at most the last unit.
     """
-    if not layers:
-        raise UserError("network has no layers; give a list of at least one module")
+    if not units:
+        raise UserError("network has no units; give a list of at least one module")
     integers = all(type(start) is int for start in starts)
-    ends = [*starts, len(layers)]
+    ends = [*starts, len(units)]
     if not starts or not integers or starts[0] != 0 or any(a >= b for a, b in pairwise(ends)):
         raise UserError(
-            f"stage starts {list(starts)!r} do not cut {len(layers)} layers; "
-            f"give rising integers from 0 to at most {len(layers) - 1}"
+            f"stage starts {list(starts)!r} do not cut {len(units)} units; "
+            f"give rising integers from 0 to at most {len(units) - 1}"
         )
-    return [nn.Sequential(*layers[a:b]) for a, b in pairwise(ends)]
+    return [nn.Sequential(*units[a:b]) for a, b in pairwise(ends)]
 
 
 def check_stages(stages: Sequence[nn.Module]) -> None:
@@ -77,5 +77,5 @@ def check_stages(stages: Sequence[nn.Module]) -> None:
                 if first[0] != k:
                     raise UserError(
                         f"{kind} '{name}' of stage {k} is also '{first[1]}' of stage {first[0]}; a stage must own what "
-                        "it holds: put the layers that share it into one stage, or untie them"
+                        "it holds: put the units that share it into one stage, or untie them"
                     )

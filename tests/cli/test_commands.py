@@ -40,7 +40,7 @@ def test_train_resumes(tmp_path, capsys):
 def test_delays_shows_stages_memory_and_grid(capsys):
     assert main(["delays", "--network", "resnet18", "--group-size", "4", "--width", "8"]) == 0
     text = capsys.readouterr().out
-    assert "10 units, 3 stages, convention layerpipe2" in text
+    assert "10 units, 3 stages, delay law layerpipe2" in text
     assert re.findall(r"^ +(\d)  +(\S+)  +[\d,]+  +(\d+)$", text, re.MULTILINE) == [
         ("0", "0-3", "4"),
         ("1", "4-7", "2"),

@@ -63,7 +63,7 @@ WRONG_KIND = ["--network", "mlp", "--dataset", "python-docs"]
         (["derive", "--network", "mpl"], "unknown network 'mpl'"),
         (["derive", "--groups", "2,0,2"], "number of units in group 1 is 0; give an integer >= 1"),
         (["derive", "--groups", "2,1"], "groups [2, 1] hold 3 units but the network has 4"),
-        (["derive", "--convention", "gpipe"], "unknown delay convention 'gpipe'"),
+        (["derive", "--convention", "gpipe"], "unknown delay law 'gpipe'"),
         (["derive", "--step", "9"], "--step is '9'; this derivation has the steps 0, 1, 2, 3, 4, 4.2"),
         (["derive", "--export", "png"], "unknown graph format 'png'"),
         (["derive", "--out", "file/graph.txt"], "output folder file can't be made"),

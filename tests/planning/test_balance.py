@@ -183,7 +183,7 @@ def test_cutting_at_starts():
 
 @pytest.mark.parametrize("starts", [[], [1], [0, 0], [0, 3, 2], [0, 5], [0, 2.0], [False, 2], [-1, 2]])
 def test_starts_that_do_not_cut(starts):
-    with pytest.raises(UserError, match=r"do not cut 5 layers; give rising integers from 0 to at most 4"):
+    with pytest.raises(UserError, match=r"do not cut 5 units; give rising integers from 0 to at most 4"):
         partition_at([nn.Linear(1, 1)] * 5, starts)
 
 
@@ -194,13 +194,13 @@ LAYERS, X, UNIT = [nn.Linear(3, 3)], torch.ones(2, 3), StageWork(Work(1), Work(1
     ("call", "message"),
     [
         (lambda: balanced([UNIT], 2), "number of stages for 1 units is 2; give an integer from 1 to 1"),
-        (lambda: balanced([UNIT], 1).period("gpipe"), "unknown delay convention 'gpipe'"),
+        (lambda: balanced([UNIT], 1).period("gpipe"), "unknown delay law 'gpipe'"),
         (lambda: balanced([UNIT], 1, Link(bandwidth=0)), "link bandwidth is 0"),
         (lambda: profile(LAYERS, X, repeats=0), "repeats of the profile is 0; give an integer >= 1"),
         (lambda: profile(LAYERS, X, warmup=-1), "warmup of the profile is -1"),
         (lambda: profile(LAYERS, torch.ones(2, 4)), "stage 0 cannot take an input of shape"),
         (lambda: profile(LAYERS, X, history=Latest("updates")), "updates; give make_optimizer, too"),
-        (lambda: partition_at([], [0]), "no layers"),
+        (lambda: partition_at([], [0]), "no units"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -135,7 +135,7 @@ def test_merged_units_cost_what_the_grouped_network_costs():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: network_costs(units(), SHAPE, 1, convention="gpipe"), "unknown delay convention 'gpipe'"),
+        (lambda: network_costs(units(), SHAPE, 1, convention="gpipe"), "unknown delay law 'gpipe'"),
         (lambda: network_costs(units(), SHAPE, 1, "ema"), "unknown strategy 'ema'"),
         (lambda: network_costs(units(), SHAPE, 10), r"group size for \d+ units is 10; give an integer from 1 to"),
         (lambda: uniform_costs(0), "number of stages is 0"),

@@ -119,7 +119,7 @@ def test_a_step_that_is_no_retiming_is_refused_by_the_proof():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"convention": "gpipe"}, "unknown delay convention 'gpipe'"),
+        ({"convention": "gpipe"}, "unknown delay law 'gpipe'"),
         ({"groups": [2, 0, 2]}, "number of units in group 1 is 0"),
         ({"groups": [2, 1]}, r"groups \[2, 1\] hold 3 units but the network has 4"),
         ({"group_size": 5}, "group size for 4 units is 5"),

@@ -48,7 +48,7 @@ examples:
 
 In the grid, F3 is the forward pass of mini-batch 3 and B3 its backward pass. A stage's delay is the number of its
 updates between the two. `copies` are the parameter copies that hardware holds beside the latest weights: what exact
-stashing stores and a moving average rebuilds.
+stashing stores and a moving average reconstructs.
 """
 
 _BALANCE_EXAMPLES = """\
@@ -65,18 +65,18 @@ In Python: layerpipe2.planning.balance.
 
 _LAUNCH_EXAMPLES = """\
 examples:
-  layerpipe2 launch --processes 2 -- train.py --epochs 5                  two ranks here
+  layerpipe2 launch --processes 2 -- train.py --epochs 5                  two processes here
   layerpipe2 launch --processes 2 -- -m layerpipe2 train --epochs 5
   layerpipe2 launch --processes 4 --nodes 2 --node-rank 0 --master 10.0.0.1:29500 -- train.py    on 10.0.0.1, and
   layerpipe2 launch --processes 4 --nodes 2 --node-rank 1 --master 10.0.0.1:29500 -- train.py    on the other machine
 
-The ranks find RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT as torchrun sets them. When one fails, all end
-with one line that names it. docs/cluster.md shows Slurm and the network's settings.
+The processes find RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT as torchrun sets them. When one fails, all
+end, with one line that names it. docs/cluster.md shows Slurm and the network's settings.
 """
 
 _INFO_EXAMPLES = """\
 examples:
-  layerpipe2 info                                       the digits, all names, this machine
+  layerpipe2 info                                       the digits, the lists of names, this machine
   layerpipe2 info --dataset cifar10 --data-root data    is it there and complete?
   layerpipe2 info --schema > run.schema.json            what an editor needs to complete and check settings
 """
@@ -92,14 +92,14 @@ def add_commands(add: AddCommand) -> None:
     output.add_argument("--resume", action="store_true", help="go on from the state in --checkpoint-dir")
     output.add_argument("--quiet", action="store_true", help="no progress display")
     _add_download(train)
-    delays = add("delays", "show stages, delays and the schedule grid", _DELAYS_EXAMPLES)
+    delays = add("delays", "show stages, delays, and what happens tick by tick", _DELAYS_EXAMPLES)
     add_options(delays, RunConfig, only=PIPELINE)
     add_options(delays, GridOptions)
     balance = add("balance", "time the units and cut them into equally slow stages", _BALANCE_EXAMPLES)
     measured = ("dataset", "batch_size", "network", "width", "strategy", "optimizer", "threads", "device")
     add_options(balance, RunConfig, only=measured)
     add_options(balance, BalanceOptions)
-    launch.add_options(add("launch", "start the ranks of a pipeline on this machine", _LAUNCH_EXAMPLES))
+    launch.add_options(add("launch", "start the processes of a pipeline on this machine", _LAUNCH_EXAMPLES))
     info = add("info", "show data, networks, strategies, device and versions", _INFO_EXAMPLES)
     add_options(info, RunConfig, only=("dataset", "data_root", "device"))
     _add_download(info)

@@ -13,7 +13,7 @@ from layerpipe2.runs.plan import Plan, plan_from
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the stage table, the modelled memory per strategy and the schedule grid.
+    """Print the stage table, the modelled memory per strategy, and what happens tick by tick.
 
     Raises:
         UserError: on bad settings.
@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> None:
     config = read_options(RunConfig, options)
     plan = plan_from(config)
     stages = plan.delays.num_stages
-    print(f"{config.network} for {config.dataset}: {plan.units} units, {stages} stages, convention {config.convention}")
+    print(f"{config.network} for {config.dataset}: {plan.units} units, {stages} stages, delay law {config.convention}")
     print(f"\n{stage_table(plan)}\n\n{memory_table(plan)}\n")
     grid = plan.delays.grid
     print(grid(ticks) if ticks else fitted(grid, 2 * stages + 1, terminal_width()))

@@ -16,7 +16,7 @@ from layerpipe2.runs.validation import Checked, Positive, setting
 class LaunchOptions(Checked):
     """Options of the command, but for the command line that it starts."""
 
-    processes: int = setting(1, "", "ranks to start on this machine", ge=1)
+    processes: int = setting(1, "", "processes to start on this machine", ge=1)
     nodes: int = setting(1, "", "number of machines", metavar="M", ge=1)
     node_rank: int = setting(0, "", "which of them this is", metavar="R", ge=0)
     master: str | None = setting(
@@ -24,7 +24,7 @@ class LaunchOptions(Checked):
     )
     timeout: Positive = setting(300.0, "", "seconds to wait for the other machines", metavar="S")
     threads: int | None = setting(
-        None, "", "threads per rank; default: $OMP_NUM_THREADS, or the cores shared out", metavar="T", ge=1
+        None, "", "threads per process; default: $OMP_NUM_THREADS, or the cores shared out", metavar="T", ge=1
     )
 
 
@@ -36,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Start the ranks of this machine and wait for them.
+    """Start the processes of this machine and wait for them.
 
     Raises:
         UserError: on bad settings, a taken port, a machine that never comes.

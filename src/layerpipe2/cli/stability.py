@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> None:
     config = read_options(RunConfig, options)
     plan = plan_from(config)
     form = f"momentum {config.momentum:g}{', Nesterov' if config.nesterov else ''}"
-    print(f"{config.network}: {plan.delays.num_stages} stages, convention {config.convention}, sgd with {form}")
+    print(f"{config.network}: {plan.delays.num_stages} stages, delay law {config.convention}, sgd with {form}")
     print("step: learning rate x curvature (largest eigenvalue of the loss's Hessian in the stage's weights)\n")
     print(table(plan.delays, [len(stage) for stage in plan.stages], config))
     print(f"\n{comparison(plan.delays, config)}")

@@ -20,15 +20,15 @@ examples:
   layerpipe2 stability --group-size 3 --convention custom --delays 4,4,0
 
 Descent with a gradient that is d updates old converges on a quadratic of curvature c if learning rate x c is below a
-bound: 2 sin(pi / (4d + 2)) without momentum. Momentum lowers it, by far more than without delay. The curvature of a
-network is not known beforehand: read the table as how much smaller the learning rate must be than in sequential
-training.
+bound: 2 sin(pi / (4d + 2)) without momentum. Momentum raises it where there is no delay, and lowers it sharply where
+there is one. The curvature of a network is not known beforehand: read the table as how much smaller the learning rate
+must be than in sequential training.
 """
 
 _DERIVE_EXAMPLES = """\
 examples:
   layerpipe2 derive                                       four layers, a stage each: every step, then the proofs
-  layerpipe2 derive --layers 5 --groups 2,2,1             layers of a stage share its delay
+  layerpipe2 derive --layers 5 --groups 2,2,1             layers of one stage share its delay
   layerpipe2 derive --network resnet18 --group-size 2     with the branches of the residual blocks
   layerpipe2 derive --layers 3 --convention pipedream     PipeDream's delays, S instead of 2S
   layerpipe2 derive --layers 3 --step 2                   the registers after one step
@@ -54,7 +54,7 @@ length, and links cost nothing. Times are in any unit.
 
 
 class DeriveOptions(Checked):
-    """What ``derive`` derives."""
+    """Options of ``derive``: what it derives."""
 
     layers: int | None = setting(None, "network", "a chain of N layers; default: 4", ge=1)
     network: str | None = setting(None, "network", "a network; `layerpipe2 info` lists them; default: a chain")
@@ -90,7 +90,7 @@ def add_theory_commands(add: AddCommand) -> None:
     add_options(derive, DeriveOptions)
     group = derive.add_argument_group("output")
     group.add_argument("--step", metavar="STEP", help="show this step only: 0, 1, 2, 3, 4, 4.2, ...")
-    group.add_argument("--export", metavar="FORMAT", help="write the graph of --step (default: the last) so")
+    group.add_argument("--export", metavar="FORMAT", help="format of the graph of --step (default: the last)")
     group.add_argument("--out", metavar="FILE", help="write there; default: the terminal")
     schedule = add("schedule", "simulate and draw pipeline schedules", _SCHEDULE_EXAMPLES)
     schedule.add_argument("name", nargs="?", metavar="NAME", help="draw this one; default: compare all")

@@ -26,7 +26,7 @@ class _Series:
 class ReconstructionProbe(pl.Callback):
     """Runs other weight histories beside the training one and compares what they recall with ``W(t - d)``.
 
-    The error of a rule at a stage is ``|What - W(t - d)| / |W(t) - W(t - d)|`` (Euclidean norms over the stage's
+    The error of a rule at a stage is ``|Ŵ - W(t - d)| / |W(t) - W(t - d)|`` (Euclidean norms over the stage's
     weights): 0 is exact, 1 is no better than using the latest weights. The first ``2 d`` updates, in which the averages
     start, and steps at which the weights did not move do not count.
 

@@ -8,7 +8,7 @@ The moving averages rest on an identity. With the *applied* updates ``u(j) = W(j
 
     W(t - n) = W(t) + sum_{j=t-n}^{t-1} u(j) = W(t) + n * mean of the last n updates
 
-so ``What = W(t) + n E(t)``, with ``E`` a moving average of ``u`` and ``n = min(t, d)``, needs one extra copy of the
+so ``Ŵ = W(t) + n E(t)``, with ``E`` a moving average of ``u`` and ``n = min(t, d)``, needs one extra copy of the
 weights whatever the delay (LayerPipe2, abstract: "pipeline-aware moving average"; PipeMare's T2 is the nearest prior
 art). For plain SGD ``u = lr * gradient``. With momentum, weight decay or a changing learning rate it is not: the
 ``-raw`` variants, which average ``lr * gradient`` all the same, are then biased and stand here for comparison.

@@ -30,7 +30,7 @@ line (exponential smoothing's span rule). ``lsq``: least squared error for white
 
 @dataclass(frozen=True)
 class MovingAverage(WeightHistory):
-    """``What = W(t) + n E(t)``, ``E <- beta(n) E + (1 - beta(n)) u``; see the module's text.
+    """``Ŵ = W(t) + n E(t)``, ``E <- beta(n) E + (1 - beta(n)) u``; see the module's text.
 
     Attributes:
         consumes: ``updates``, or ``gradients`` for the raw form.

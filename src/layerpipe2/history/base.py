@@ -62,7 +62,7 @@ class WeightHistory(ABC):
         """
 
     def coefficients(self, delay: int, updates: Updates) -> tuple[float, float, float] | None:
-        """``(b, x, y)`` of ``What = W(t) + x A + y u_0`` in the steady state, if the method is of this form.
+        """``(b, x, y)`` of ``Ŵ = W(t) + x A + y u_0`` in the steady state, if the method is of this form.
 
         ``A`` is the average of the older updates with decay ``b``, ``u_0`` the newest one
         (:mod:`layerpipe2.history.moments`). The theory of the reconstruction's error starts from them.

@@ -4,9 +4,9 @@ With ``u_i`` the update of age ``i`` (``i = 0`` the newest), the backward pass o
 window ``S = u_0 + ... + u_{n-1}``, since ``W(t - n) = W(t) + S``. A stage that keeps one average has two things to make
 it from: the *lagged* average ``A = (1 - b) (u_1 + b u_2 + b^2 u_3 + ...)`` with decay ``b``, and ``u_0``::
 
-    What = W(t) + x A + y u_0
+    Ŵ = W(t) + x A + y u_0
 
-An ordinary average ``E = (1 - b) u_0 + b A`` with gain ``g``, ``What = W(t) + g E``, is the case ``x = g b``,
+An ordinary average ``E = (1 - b) u_0 + b A`` with gain ``g``, ``Ŵ = W(t) + g E``, is the case ``x = g b``,
 ``y = g (1 - b)``; an average of the *weights* spans the same (``W - average of W = b / (1 - b) E``). So the squared
 error of every such method is one quadratic form in ``(x, y)``, whose six coefficients stand in :class:`Moments`.
 
@@ -131,7 +131,7 @@ class Moments:
         return x, y
 
     def best_gain(self, decay: float) -> float:
-        """Gain ``g`` of least squared error for ``What = W + g E``, with ``decay`` that of these moments."""
+        """Gain ``g`` of least squared error for ``Ŵ = W + g E``, with ``decay`` that of these moments."""
         b, c = decay, 1 - decay
         product = c * self.newest_window + b * self.average_window
         return product / (c * c * self.newest + 2 * b * c * self.average_newest + b * b * self.average)

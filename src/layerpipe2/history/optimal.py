@@ -2,9 +2,9 @@
 
 Three methods of growing freedom, in the terms of :mod:`layerpipe2.history.moments`:
 
-- :func:`optimal_decay`: ``What = W + n E``, the decay free: the moving averages of the paper.
-- :func:`optimal_gain`: ``What = W + g E``, the gain ``g`` free as well.
-- :func:`optimal_pair`: ``What = W + x A + y u_0``, average and newest update weighted freely.
+- :func:`optimal_decay`: ``Ŵ = W + n E``, the decay free: the moving averages of the paper.
+- :func:`optimal_gain`: ``Ŵ = W + g E``, the gain ``g`` free as well.
+- :func:`optimal_pair`: ``Ŵ = W + x A + y u_0``, average and newest update weighted freely.
 
 **White updates, large n.** With ``b = 1 - z/n`` the closed forms tend, in units of the window's variance ``n``, to
 ``n^2 V(E) = z/2``, ``n C(E, S) = 1 - e^-z``. So the squared error with gain ``c n`` is
@@ -33,7 +33,7 @@ _GRID, _STEPS = 80, 44
 
 @dataclass(frozen=True)
 class Estimator:
-    """``What = W(t) + x A + y u_0`` with an average of this ``decay``; ``error`` is relative, as the probe's."""
+    """``Ŵ = W(t) + x A + y u_0`` with an average of this ``decay``; ``error`` is relative, as the probe's."""
 
     decay: float
     x: float
@@ -42,17 +42,17 @@ class Estimator:
 
 
 def ordinary(updates: Updates, delay: int, decay: float, gain: float) -> Estimator:
-    """``What = W(t) + gain * E``, ``E`` the ordinary average."""
+    """``Ŵ = W(t) + gain * E``, ``E`` the ordinary average."""
     return _estimator(updates, delay, decay, gain * decay, gain * (1 - decay))
 
 
 def optimal_decay(updates: Updates, delay: int) -> Estimator:
-    """The best ``What = W(t) + n E``."""
+    """The best ``Ŵ = W(t) + n E``."""
     return _least(lambda decay: ordinary(updates, delay, decay, delay), delay)
 
 
 def optimal_gain(updates: Updates, delay: int) -> Estimator:
-    """The best ``What = W(t) + g E``; the gain is ``x + y``."""
+    """The best ``Ŵ = W(t) + g E``; the gain is ``x + y``."""
 
     def best(decay: float) -> Estimator:
         return ordinary(updates, delay, decay, Moments.of(updates, delay, decay).best_gain(decay))
@@ -62,7 +62,7 @@ def optimal_gain(updates: Updates, delay: int) -> Estimator:
 
 @lru_cache(maxsize=8192)
 def optimal_pair(updates: Updates, delay: int) -> Estimator:
-    """The best ``What = W(t) + x A + y u_0``. Exact for delays 1 and 2, where the window is ``u_0`` and ``u_1``."""
+    """The best ``Ŵ = W(t) + x A + y u_0``. Exact for delays 1 and 2, where the window is ``u_0`` and ``u_1``."""
 
     def best(decay: float) -> Estimator:
         return _estimator(updates, delay, decay, *Moments.of(updates, delay, decay).best())

@@ -12,7 +12,7 @@ HIDDEN_LAYERS = 8
 
 
 def mlp(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
-    """Eight hidden layers of ``width`` ReLU units and an output layer: 9 units, no normalisation.
+    """Eight hidden layers of ``width`` features with ReLU, and an output layer: 9 units, no normalisation.
 
     The first unit flattens the images (N, C, H, W) itself, so that every unit owns weights.
     """

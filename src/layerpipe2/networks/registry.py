@@ -32,7 +32,7 @@ class NetworkInfo:
         label: for readers.
         description: one line of help.
         kind: of its units.
-        default_width: units of a hidden layer, features of a token, or channels of the first units.
+        default_width: features of a hidden layer or a token, or channels of the first units.
         builder: (input shape, number of classes, width) -> units.
         takes: kind of input, a key of :data:`INPUTS`.
     """
@@ -50,7 +50,7 @@ _ROWS = (
     NetworkInfo(
         name="mlp",
         label="MLP",
-        description="fully connected: 8 hidden layers of `width` ReLU units, output; 9 units",
+        description="fully connected: 8 hidden layers of `width` features with ReLU, output; 9 units",
         kind="fully connected",
         default_width=128,
         builder=mlp,
@@ -119,7 +119,7 @@ def build(name: str, *, input_shape: tuple[int, ...], num_classes: int, width: i
         name: a key of `NETWORKS`.
         input_shape: (channels, height, width) of one image, in pixels, or (T,) of one sequence of tokens.
         num_classes: number of logits: classes, or tokens of the vocabulary.
-        width: units of a hidden layer (mlp), features of a token (transformers) or channels of the first units
+        width: features of a hidden layer (mlp), of a token (transformers) or channels of the first units
             (others); None: the default.
 
     Returns:

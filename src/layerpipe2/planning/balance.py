@@ -77,7 +77,7 @@ class Balance:
         ``convention`` are too short to hide the way there and back.
 
         Raises:
-            UserError: on an unknown convention.
+            UserError: on an unknown delay law.
         """
         return Costs(self.stages, Delays.by_law(convention, len(self.starts))).period(self.device)
 

@@ -36,7 +36,7 @@ class Variant:
         kind: ``plain``, ``threads``, ``async``, ``exact`` or a key of :data:`TORCH_PIPELINES`.
         micro_batches: of a mini-batch; 1 for the asynchronous pipeline.
         strategy: weight history of the asynchronous pipeline, else nothing.
-        convention: its delays.
+        convention: its delay law.
         split: whether gradients of weights are a task of their own.
         groups: whether all stages have as many units, up to the last one.
         threads: of every process.

@@ -28,7 +28,7 @@ class RunConfig(Checked):
     batch_size: int = setting(64, "data", "images per mini-batch", ge=1)
 
     network: str = setting("mlp", "network", "network; `layerpipe2 info` lists them")
-    width: int | None = setting(None, "network", "base width (units or channels); none: its default", ge=1)
+    width: int | None = setting(None, "network", "base width (features or channels); none: its default", ge=1)
 
     group_size: int = setting(
         1, "pipeline", "units per pipeline stage; strategy `sequential` always takes the whole network", ge=1
@@ -39,7 +39,7 @@ class RunConfig(Checked):
     delays: tuple[Annotated[int, Field(ge=0)], ...] | None = setting(
         None,
         "pipeline",
-        "delays of convention `custom`, in updates, one per stage, input side first",
+        "delays for --convention custom, in updates, one per stage, input side first",
         min_length=1,
         strict=False,
     )
@@ -66,7 +66,10 @@ class RunConfig(Checked):
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "run", "where to train")
     cuda_graph: bool = setting(False, "run", "on a CUDA device, run the step as one CUDA graph")
     probe_every: int = setting(
-        0, "run", "with `stash`: measure every decay rule's reconstruction error each so many steps; 0: never", ge=0
+        0,
+        "run",
+        "with `stash`: measure every decay rule's reconstruction error, once in so many updates; 0: never",
+        ge=0,
     )
 
     @model_validator(mode="after")

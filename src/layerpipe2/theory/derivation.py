@@ -136,10 +136,10 @@ def derive(
         network: a network, or the number of layers of a chain.
         group_size: units per stage; by default every unit is a stage.
         groups: units of each stage, in place of ``group_size``.
-        convention: ``layerpipe2``, ``pipedream`` or ``none``.
+        convention: the delay law: ``layerpipe2``, ``pipedream`` or ``none``.
 
     Raises:
-        UserError: on a grouping that does not fit the network, or an unknown convention.
+        UserError: on a grouping that does not fit the network, or an unknown delay law.
 
     >>> derive(4).delays, derive(4, groups=[1, 2, 1]).delays, derive(4, convention="pipedream").delays
     ((6, 4, 2, 0), (4, 2, 0), (3, 2, 1, 0))

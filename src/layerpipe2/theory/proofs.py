@@ -40,7 +40,7 @@ class Claim:
 
 
 def prove(derivation: Derivation) -> tuple[Claim, ...]:
-    """All claims that apply to the derivation's convention."""
+    """All claims that apply to the derivation's delay law."""
     claims = [_delay_law(derivation), _groups(derivation), _engine(derivation), _same_function(derivation)]
     claims += [
         _places(derivation),
