@@ -10,17 +10,20 @@ from layerpipe2.planning.variants import TORCH_PIPELINES, Variant
 from paper_figures.designs import SEQUENTIAL
 
 _TORCH = "#8c8c8c"
-_NAMES = {"zero-bubble-v": "zero-bubble V"}
-_GROUPS = ("one process", "torch's pipelines, synchronous", "asynchronous", "no delays")
+_NAMES = {"zero-bubble-v": "zero-bubble V", "threads": "plain"}
+_GROUPS = {
+    **dict.fromkeys(("plain", "threads"), "one process"),
+    **dict.fromkeys(TORCH_PIPELINES, "torch's pipelines, synchronous"),
+    **{"async": "asynchronous", "exact": "no delays"},
+}
 
 
 def label(name: str) -> str:
     """A variant's name for readers, as in ``1F1B, 4 micro-batches`` or ``LayerPipe2, stash``."""
     form = Variant.parse(name)
-    kind = form.convention if form.kind == "async" else "plain" if form.kind == "threads" else form.kind
+    kind = form.convention if form.kind == "async" else form.kind
     words = [SCHEDULES[kind].label if kind in SCHEDULES else _NAMES.get(kind, kind)]
-    if form.kind == "async":
-        words.append(history(name))
+    words += [history(name)] if form.kind == "async" else []
     words += [f"{form.threads} threads"] if form.kind == "threads" else []
     words += [f"{form.micro_batches} micro-batches"] if form.micro_batches > 1 else []
     words += [text for text, chosen in (("split backward", form.split), ("equal groups", form.groups)) if chosen]
@@ -34,26 +37,19 @@ def history(name: str) -> str:
 
 def group(name: str) -> str:
     """What kind of training it is."""
-    kind = Variant.parse(name).kind
-    return _GROUPS[1 if kind in TORCH_PIPELINES else {"plain": 0, "threads": 0, "async": 2, "exact": 3}[kind]]
+    return _GROUPS[Variant.parse(name).kind]
 
 
 def color(name: str) -> str:
     """The strategy's own colour; torch's pipelines share a grey."""
     form = Variant.parse(name)
-    if is_torch(name):
-        return _TORCH
-    return find_strategy(form.strategy if form.kind == "async" else SEQUENTIAL).colour
+    strategy = find_strategy(form.strategy if form.kind == "async" else SEQUENTIAL)
+    return _TORCH if is_torch(name) else strategy.colour
 
 
 def is_torch(name: str) -> bool:
     """Whether it is one of torch's pipelines."""
     return Variant.parse(name).kind in TORCH_PIPELINES
-
-
-def is_exact(name: str) -> bool:
-    """Whether nothing is late in it, although it runs as the asynchronous ones do."""
-    return Variant.parse(name).kind == "exact"
 
 
 def is_candidate(name: str) -> bool:
@@ -69,4 +65,5 @@ def is_average(name: str) -> bool:
 
 def ordered(names: Iterable[str]) -> list[str]:
     """Kind by kind, each in the order of the records."""
-    return sorted(dict.fromkeys(names), key=lambda name: _GROUPS.index(group(name)))
+    kinds = list(_GROUPS.values())
+    return sorted(dict.fromkeys(names), key=lambda name: kinds.index(group(name)))

@@ -34,17 +34,16 @@ def measure_speed(job: Job, variant: str, batches: int, warmup: int) -> dict[str
 
     Returns:
         On every rank: ``seconds`` per mini-batch between two barriers; ``peak_rss``, by how many bytes the resident
-        memory was larger at its peak than before the network was built; ``sent_bytes`` per mini-batch; ``losses``.
+        memory was larger at its peak than before the network was built; ``sent_bytes`` per mini-batch.
     """
     data, found = first_batches(job.config, warmup + batches)
     before = _status("VmRSS")
     trainer = make_trainer(variant, job, data, found[0][0], dist.get_world_size())
     trainer.train(found[:warmup])
     start = _barrier()
-    losses = trainer.train(found[warmup:])
+    trainer.train(found[warmup:])
     seconds = (_barrier() - start) / batches
-    peak = _status("VmHWM") - before
-    return {"seconds": seconds, "peak_rss": peak, "sent_bytes": trainer.sent_bytes, "losses": losses}
+    return {"seconds": seconds, "peak_rss": _status("VmHWM") - before, "sent_bytes": trainer.sent_bytes}
 
 
 def measure_timeline(job: Job, variant: str, batches: int) -> list[Event]:

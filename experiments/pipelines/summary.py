@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.pipelines.settings import Settings
+from layerpipe2.cli.console import aligned
 from layerpipe2.planning.variants import MEMORY_KINDS, TORCH_PIPELINES, Variant
 
 Row = dict[str, Any]
 """What was measured of a variant: lists with an item per round or per seed."""
 
-_HEAD = (
-    "variant                 samples/s  speed-up     (min-max)  predicted   torch MB by rank   RSS MB by rank   sent kB"
-    "  epochs  s to target  speed-up"
-)
+_HEAD = ("variant", "samples/s", "speed-up", "(min-max)", "predicted", "torch MB by rank", "RSS MB by rank", "sent kB")
 
 
 def summarise(rows: Sequence[Row], batch_size: int) -> None:
@@ -42,54 +40,51 @@ def table(rows: Sequence[Row], network: str, settings: Settings) -> str:
     lines = [
         f"{network} on {settings.dataset}, mini-batches of {settings.batch_size}; {settings.processes} processes "
         f"of one thread; n = {settings.rounds} rounds of {settings.batches} mini-batches",
-        _HEAD,
-        *map(_line, rows),
+        *aligned([(*_HEAD, "epochs", "s to target", "speed-up"), *map(_cells, rows)]),
     ]
     if any(row["seconds_to_target"] for row in rows):
         lines.append(f"target: validation accuracy {settings.target:.0%}; n = {settings.seeds} seeds, medians")
     synchronous = [row["variant"] for row in rows if Variant.parse(row["variant"]).kind in TORCH_PIPELINES]
     asynchronous = [row for row in rows if row["variant"].startswith("async") and row["variant"].count("/") == 1]
     if synchronous and asynchronous:
-        lines += ["", f"{'speed over':22} " + " ".join(f"{row['variant']:>26}" for row in asynchronous)]
-    for name in synchronous if asynchronous else ():
-        lines.append(f"{name:22} " + " ".join(f"{_spread(row['speed_over'][name]):>26}" for row in asynchronous))
+        cells = [[name, *(_spread(row["speed_over"][name]) for row in asynchronous)] for name in synchronous]
+        lines += ["", *aligned([["speed over", *(row["variant"] for row in asynchronous)], *cells])]
     return "\n".join(lines)
 
 
 def memory_table(rows: Sequence[Row]) -> str:
     """Bytes per stage as text: measured, and in brackets what the cost model says."""
-    lines = [
-        f"{'variant':18} processes stage delay " + " ".join(f"{kind:>21}" for kind in MEMORY_KINDS) + "   kB (modelled)"
+    head = ("variant", "processes", "stage", "delay")
+    cells = [
+        [str(row[name]) for name in head]
+        + [f"{row[kind] / 1e3:.1f} ({row[f'modelled_{kind}'] / 1e3:.1f})" for kind in MEMORY_KINDS]
+        for row in rows
     ]
-    for row in rows:
-        cells = [f"{row[kind] / 1e3:.1f} ({row[f'modelled_{kind}'] / 1e3:.1f})" for kind in MEMORY_KINDS]
-        head = f"{row['variant']:18} {row['processes']:9d} {row['stage']:5d} {row['delay']:5d} "
-        lines.append(head + " ".join(f"{cell:>21}" for cell in cells))
-    return "\n".join(lines)
+    return "\n".join(["kB (modelled):", *aligned([[*head, *MEMORY_KINDS], *cells])])
 
 
-def _line(row: Row) -> str:
+def _cells(row: Row) -> list[str]:
     speed, low, high = row["speed_over"]["plain"]
     rss = [statistics.median(values) for values in zip(*row["peak_rss_bytes"], strict=True)]
     predicted = row["predicted_speed_up"]
-    return (
-        f"{row['variant']:22} {row['samples_per_second']:10.1f} {speed:8.2f}x {f'({low:.2f}-{high:.2f})':>13} "
-        f"{'' if predicted is None else f'{predicted:.2f}x':>10} {_megabytes(row['peak_torch_bytes']):>18} "
-        f"{_megabytes(rss):>16} {row['sent_bytes_per_batch'] / 1e3:9.1f} {_target(row)}"
-    ).rstrip()
+    return [
+        *(row["variant"], f"{row['samples_per_second']:.1f}", f"{speed:.2f}x", f"({low:.2f}-{high:.2f})"),
+        *("" if predicted is None else f"{predicted:.2f}x", _megabytes(row["peak_torch_bytes"]), _megabytes(rss)),
+        *(f"{row['sent_bytes_per_batch'] / 1e3:.1f}", *_target(row)),
+    ]
 
 
 def _spread(ratio: Sequence[float]) -> str:
     return f"{ratio[0]:.2f}x ({ratio[1]:.2f}-{ratio[2]:.2f})"
 
 
-def _target(row: Row) -> str:
-    """Medians over the seeds, if every one of them reached the target."""
+def _target(row: Row) -> list[str]:
+    """Medians over the seeds, if every one of them reached the target: epochs, seconds, speed over plain training."""
     if None in row["seconds_to_target"] or not row["seconds_to_target"]:
-        return " missed" if row["seconds_to_target"] else ""
+        return ["missed" if row["seconds_to_target"] else "", "", ""]
     epochs, seconds = (statistics.median(row[name]) for name in ("epochs_to_target", "seconds_to_target"))
     ratio = row["time_to_target_over"]["plain"]
-    return f"{epochs:7g} {seconds:12.2f} {'' if ratio is None else f'{ratio[0]:8.2f}x'}"
+    return [f"{epochs:g}", f"{seconds:.2f}", "" if ratio is None else f"{ratio[0]:.2f}x"]
 
 
 def _megabytes(values: Sequence[float]) -> str:

@@ -24,7 +24,7 @@ from layerpipe2.distributed.worker_loop import WorkerLoop
 from layerpipe2.engine.metrics import Totals
 from layerpipe2.history import make_history
 from layerpipe2.networks.layers import convolution, output_linear
-from layerpipe2.planning.variants import Variant
+from layerpipe2.planning.variants import Variant, group_starts
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.optim import optimizer_factory
 from layerpipe2.stages import partition_at
@@ -57,8 +57,9 @@ class Job:
 
     def cut(self, variant: str, data: Data, processes: int) -> list[nn.Sequential]:
         """The stages of a variant, with the weights of the seed."""
-        units = build_units(self.config, data)
-        return partition_at(units, Variant.parse(variant).starts(len(units), self.starts, processes))
+        units, form = build_units(self.config, data), Variant.parse(variant)
+        stages = form.stages(processes)
+        return partition_at(units, group_starts(len(units), stages) if form.groups else self.starts[stages])
 
 
 def even(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
@@ -128,12 +129,9 @@ class AsynchronousTrainer:
     """This process' stage of ``layerpipe2.distributed``, with the cross entropy; needs an initialised process group.
 
     Args:
-        stages: the whole network, one stage per process, the same weights on every rank; the stages of other ranks
-            are not kept.
+        stages, make_optimizer, timeline: as those of :class:`SynchronousTrainer`, with one stage per process.
         form: delays, weight history, and whether gradients of weights are computed after that of the input was sent.
-        make_optimizer: parameters of this rank -> optimizer.
         seed: of the stages' random numbers.
-        timeline: takes time stamps, if wanted.
 
     Attributes:
         local: the stage of this process.

@@ -15,13 +15,8 @@ from paper_figures.text import network_label
 
 COMPUTING = ("forward", "backward", "weights")
 """What is not waiting; everything between it is: for messages, for turns, and copying messages."""
-_VARIANTS = {
-    "variant": "variant",
-    "predicted": "predicted_speed_up",
-    "peak_bytes": "peak_torch_bytes",
-    "sent_bytes": "sent_bytes_per_batch",
-    "starts": "starts",
-}
+_VARIANTS = {"variant": "variant", "predicted": "predicted_speed_up", "peak_bytes": "peak_torch_bytes"}
+_VARIANTS |= {"sent_bytes": "sent_bytes_per_batch", "starts": "starts"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,7 @@ class Benchmark:
         provenance: commit, versions, device, cores, load before the measurement.
         variants: a row per variant: variant, predicted (speed over plain, or absent), peak_bytes (list by rank),
             sent_bytes (per mini-batch), starts (list).
-        speeds: a row per variant and round: variant, round, seconds (per mini-batch), ratio (speed over plain).
+        speeds: a row per variant and round: variant, round, seconds (per mini-batch).
         targets: a row per variant and seed: variant, seed, seconds and epochs to the target; absent if missed.
         memory: a row per variant, number of processes and stage, with bytes of every kind, measured and ``modelled_``.
         traces: variant, torch's last -> its events: rank, stage, what, batch, start, stop (ms from the first event).
@@ -143,15 +138,13 @@ def _benchmark(path: Path) -> Benchmark:
         record = json.loads(path.read_text(encoding="utf-8"))
         rows = record["rows"]
         variants = pd.DataFrame([{name: row[key] for name, key in _VARIANTS.items()} for row in rows])
-        speeds = _numbered(rows, "round", seconds="seconds_per_batch")
         traced = sorted(record["traces"], key=lambda name: (variant_style.is_torch(name), name))
-        plain = speeds[speeds["variant"] == "plain"].set_index("round")["seconds"]
         return Benchmark(
             network=record["network"],
             options=record["options"],
             provenance=record["provenance"],
             variants=variants.astype({"predicted": float}),
-            speeds=speeds.assign(ratio=speeds["round"].map(plain) / speeds["seconds"]),
+            speeds=_numbered(rows, "round", seconds="seconds_per_batch"),
             targets=_numbered(rows, "seed", seconds="seconds_to_target", epochs="epochs_to_target"),
             memory=pd.DataFrame(record["memory"]),
             traces={name: _trace(path.parent / record["traces"][name]) for name in traced},

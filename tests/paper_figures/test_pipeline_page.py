@@ -19,32 +19,21 @@ from tests.paper_figures.made_pipelines import page_text, verdicts, written
 FIGURES = {"speed", "memory", "timeline", "timeline_split", "time_to_target"}
 
 
-def test_the_same_records_give_the_same_bytes(tmp_path):
+def test_the_page_has_its_figures_tables_and_verdicts(tmp_path):
     made.write(tmp_path / "pipelines")
-    found = []
-    for name in ("a", "b"):
-        build.main(["page", "pipelines", "--results", str(tmp_path), "--out", str(tmp_path / name)])
-        out = tmp_path / name / "pipelines"
-        files = sorted(path for path in out.rglob("*") if path.is_file())
-        found.append({str(path.relative_to(out)): path.read_bytes() for path in files})
-    assert found[0] == found[1]
-    assert {path.removeprefix("figures/")[:-4] for path in found[0] if path.endswith(".png")} == FIGURES
-    text = found[0]["pipelines.md"].decode()
-    assert set(re.findall(r"\(figures/(\w+)\.png\)", text)) == FIGURES
-    assert found[0]["tables/speed.csv"].decode().splitlines()[0].startswith("variant,kind,samples/s,speed over plain,")
-    assert found[0]["tables/memory.md"].decode().startswith("| strategy | processes | stage | delay |")
-    assert json.loads(found[0]["verdicts.json"])["2 processes against one"] == "reached"
-    assert found[0]["pipelines.html"].decode().count("data:image/svg+xml") == len(FIGURES)
-
-
-def drawn(figure):
-    """The orders in which dots and diamonds of the first panel are drawn."""
-    lines = figure.axes[0].get_lines()
-    return ({line.get_zorder() for line in lines if line.get_marker() == marker} for marker in "oD")
+    build.main(["page", "pipelines", "--results", str(tmp_path), "--out", str(tmp_path)])
+    found = {path.name: path for path in (tmp_path / "pipelines").rglob("*")}
+    assert {path.stem for path in found.values() if path.suffix == ".png"} == FIGURES
+    assert set(re.findall(r"\(figures/(\w+)\.png\)", found["pipelines.md"].read_text())) == FIGURES
+    assert found["pipelines.html"].read_text().count("data:image/svg+xml") == len(FIGURES)
+    assert found["speed.csv"].read_text().startswith("variant,kind,samples/s,speed over plain,")
+    assert found["memory.md"].read_text().startswith("| strategy | processes | stage | delay |")
+    assert json.loads(found["verdicts.json"].read_text())["2 processes against one"] == "reached"
 
 
 def test_rounds_are_drawn_above_predictions(tmp_path):
-    dots, diamonds = drawn(speed.speed(written(tmp_path)))
+    lines = speed.speed(written(tmp_path)).axes[0].get_lines()
+    dots, diamonds = ({line.get_zorder() for line in lines if line.get_marker() == marker} for marker in "oD")
     assert min(dots) > max(diamonds)
 
 
@@ -77,10 +66,13 @@ def test_tables(tmp_path):
     assert rows["LayerPipe2, stash"]["samples/s"] == f"{64 * 18.8:.0f}"
     assert rows["LayerPipe2, stash"]["torch's peak by process (MB)"] == "30.0 + 18.0"
     assert rows["exact, split backward"]["predicted"] == "–"
-    held = tables.memory(records.main)
-    first = held[(held["strategy"] == "LayerPipe2, stash") & (held["processes"] == "4")].iloc[0]
+    memory = tables.memory(records.main)
+    first = memory[(memory["strategy"] == "LayerPipe2, stash") & (memory["processes"] == "4")].iloc[0]
     assert (first["delay"], first["copies of the weights"]) == ("6", "6.00 (6.00)")
     assert (first["activations (kB)"], first["history (kB)"]) == ("3.5", "6.0 (6.0)")
+    totals = tables.totals(records.main.memory)
+    assert (totals["total"] == totals["rest"] + totals["history"]).all()
+    assert sorted(set(totals["modelled_copies"])) == [0, 1, 2, 4, 6]
     idle = tables.idle(records.main).set_index("variant")
     assert (idle.loc["1F1B, 4 micro-batches", "idle"], idle.loc["exact", "ms per mini-batch"]) == ("30.0 %", "100.0")
     late = tables.targets(records.main).set_index("variant")
@@ -93,12 +85,6 @@ def test_idle_time_is_what_the_spans_leave(tmp_path):
     assert found.period == pytest.approx(80)
     assert found.idle == pytest.approx((0.4, 0.4), abs=1e-3)
     assert found.batches == 18 - 1 - 2 - 6
-
-
-def test_totals_tell_copies_of_a_stages_weights(tmp_path):
-    table = tables.totals(written(tmp_path).main.memory)
-    assert (table["total"] == table["rest"] + table["history"]).all()
-    assert sorted(set(table["modelled_copies"])) == [0, 1, 2, 4, 6]
 
 
 def test_labels_name_peers_delays_and_options():

@@ -16,7 +16,10 @@ def memory(bench: Benchmark) -> Verdict:
     """Memory against the cost model, and what pipelines need beside others."""
     if bench.memory.empty:
         return Verdict("Memory", Answer.NOT_TESTED, MODEL, evidence=("No memory was measured.",))
-    table = totals(bench.memory)
+    table, peaks = totals(bench.memory), bench.variants.set_index("variant")["peak_bytes"].map(sum) / 1e6
+    thriftiest = list(peaks[peaks.index.map(variant_style.is_torch)].nsmallest(1).index)
+    shown = {"plain", *RIVALS, *thriftiest, *bench.candidates}
+    amounts = [f"{variant_style.label(name)} {peak:.1f}" for name, peak in peaks.items() if name in shown]
     off = (table["total"] / table["modelled_total"] - 1).abs()
     worst = table.loc[off.idxmax()]
     exact = all((table[kind] == table[f"modelled_{kind}"]).all() for kind in ("parameters", "optimizer", "activations"))
@@ -25,10 +28,10 @@ def memory(bench: Benchmark) -> Verdict:
         f"{'byte for byte' if exact else 'NOT byte for byte'}. With the history, the sum is off by at most "
         f"{percent(off.max(), '.2g')} ({variant_style.label(worst['variant'])}, stage "
         f"{worst['stage']}/{worst['processes']}); a history pads every parameter to 64 elements and keeps a table of "
-        f"decays. {_peaks(bench)}"
+        f"decays. Most that torch held at one time, all processes together, in MB: {'; '.join(amounts)}."
     )
     answer = Answer.YES if exact and off.max() <= 0.02 else Answer.NO
-    details = "; ".join([MODEL.word(answer), *_beside(bench), *_saved(bench)])
+    details = "; ".join([MODEL.word(answer), *_beside(bench, peaks, thriftiest), *_saved(bench, peaks)])
     return Verdict("Memory", answer, MODEL, evidence=(text,), details=details)
 
 
@@ -44,44 +47,23 @@ def _copies(table: pd.DataFrame) -> str:
     return f"{start}: {'; '.join(copies)}."
 
 
-def _megabytes(bench: Benchmark) -> pd.Series:
-    """Most that torch held at one time by variant, the peaks of all its processes together."""
-    return bench.variants.set_index("variant")["peak_bytes"].map(sum) / 1e6
-
-
-def _thriftiest(peaks: pd.Series) -> list[str]:
-    """The one of torch's pipelines that holds least, if any was measured."""
-    return list(peaks[peaks.index.map(variant_style.is_torch)].nsmallest(1).index)
-
-
-def _peaks(bench: Benchmark) -> str:
-    """What a pipeline costs beside one process."""
-    peaks = _megabytes(bench)
-    wanted = ("plain", *RIVALS, *_thriftiest(peaks), *bench.candidates)
-    amounts = [f"{variant_style.label(name)} {peaks[name]:.1f}" for name in peaks.index if name in wanted]
-    return f"Most that torch held at one time, all processes together, in MB: {'; '.join(amounts)}."
-
-
-def _beside(bench: Benchmark) -> list[str]:
+def _beside(bench: Benchmark, peaks: pd.Series, thriftiest: list[str]) -> list[str]:
     """How many times as much as others the candidates hold."""
-    peaks, ours = _megabytes(bench), bench.candidates
+    ours = bench.candidates
     if not ours:
         return []
     times = [
         f"{span(peaks[ours] / peaks[base], '{:.1f}×'.format)} as much as "
         + ("one process" if base == "plain" else f"the thriftiest of torch's pipelines ({variant_style.label(base)})")
-        for base in (*_thriftiest(peaks), "plain")
+        for base in (*thriftiest, "plain")
     ]
     return [f"all processes of an asynchronous pipeline together hold {listed(times)}"]
 
 
-def _saved(bench: Benchmark) -> list[str]:
+def _saved(bench: Benchmark, peaks: pd.Series) -> list[str]:
     """What moving averages spare of the stash pipeline's peak."""
-    peaks, stash = _megabytes(bench), "async/stash"
-    if stash not in peaks:
-        return []
-    texts = []
-    for name in (name for name in bench.candidates if variant_style.is_average(name)):
+    stash, texts = "async/stash", list[str]()
+    for name in filter(variant_style.is_average, bench.candidates if stash in peaks else ()):
         less = float(peaks[stash] - peaks[name])
         amount = f"{abs(less):.1f} MB ({percent(abs(less) / peaks[stash], '.1f')})"
         verb = f"saves {amount} of" if less > 0 else f"adds {amount} to"

@@ -86,7 +86,9 @@ def predicted(records: PipelineRecords) -> Verdict:
     title, groups, found = "Predicted against measured speed", dict[str, list[float]](), dict[str, float]()
     for bench in (records.main, *records.cuts):
         before, behind = ("", "") if bench is records.main else (f"{bench.label}, ", f" on {bench.label}")
-        for name, value in _errors(bench).items():
+        predictions = bench.variants.set_index("variant")["predicted"].drop("plain").dropna()
+        for name, prediction in predictions.items():  # plain training's is 1 on both sides
+            value = float(bench.ratios(name).median()) / prediction - 1
             groups.setdefault(f"{before}{variant_style.group(name)}", []).append(value)
             found[f"{variant_style.label(name)}{behind}"] = value
     if not found:
@@ -100,12 +102,6 @@ def predicted(records: PipelineRecords) -> Verdict:
     within = [abs(value) <= 0.1 for value in found.values()]
     details = f"{sum(within)} of {len(within)} within 10 %"
     return Verdict(title, everywhere(within), AIM, evidence=(text,), details=details)
-
-
-def _errors(bench: Benchmark) -> dict[str, float]:
-    """Measured over predicted speed, less one; plain training's is 1 on both sides."""
-    rows = bench.variants[(bench.variants["variant"] != "plain") & bench.variants["predicted"].notna()]
-    return {r.variant: float(bench.ratios(r.variant).median()) / r.predicted - 1 for r in rows.itertuples()}
 
 
 def _signed(share: float) -> str:
@@ -160,10 +156,9 @@ def idle(bench: Benchmark) -> Verdict:
         f"{variant_style.label(name)}: {percent(s.mean_idle)} of {s.period:.1f} ms per mini-batch"
         for name, s in found.items()
     ]
-    ours = [s.mean_idle for name, s in found.items() if variant_style.is_candidate(name)]
-    theirs = [s.mean_idle for name, s in found.items() if variant_style.is_torch(name)]
-    answer = Answer.NOT_TESTED
-    if ours and theirs:
-        answer = Answer.YES if max(ours) < min(theirs) else Answer.NO
+    kinds = (variant_style.is_candidate, variant_style.is_torch)
+    ours, theirs = ([s.mean_idle for name, s in found.items() if of(name)] for of in kinds)
+    reached = Answer.YES if max(ours, default=0) < min(theirs, default=0) else Answer.NO
+    answer = reached if ours and theirs else Answer.NOT_TESTED
     text = "Share of time in which a process computes nothing, in the steady state, from time stamps of one run each"
     return Verdict("Bubble", answer, SMALLER, evidence=(f"{text}: {'; '.join(shares)}.",))

@@ -7,20 +7,20 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from paper_figures import variant_style
-from paper_figures.figures.pipelines import memory, speed, timeline
+from layerpipe2.planning.variants import Variant
+from paper_figures.figures.pipelines import processes, speed
 from paper_figures.records.pipelines import PipelineRecords
 
 
 def catalogue(records: PipelineRecords) -> dict[str, Callable[[], Figure]]:
     """File stem -> function that draws the figure, of what was measured."""
     bench = records.main
-    exact = [variant_style.is_exact(name) for name in bench.traces]
-    possible = {
-        "speed": (speed.speed, True),
-        "memory": (memory.memory, not bench.memory.empty),
-        "timeline": (timeline.bubble, not all(exact)),
-        "timeline_split": (timeline.split, any(exact)),
-        "time_to_target": (speed.time_to_target, not bench.targets.empty),
+    exact = [name for name in bench.traces if Variant.parse(name).kind == "exact"]
+    late = [name for name in bench.traces if name not in exact]
+    return {
+        "speed": partial(speed.speed, records),
+        **({} if bench.memory.empty else {"memory": partial(processes.memory, records)}),
+        **({"timeline": partial(processes.timeline, records, late)} if late else {}),
+        **({"timeline_split": partial(processes.timeline, records, exact)} if exact else {}),
+        **({} if bench.targets.empty else {"time_to_target": partial(speed.time_to_target, records)}),
     }
-    return {stem: partial(draw, records) for stem, (draw, measured) in possible.items() if measured}

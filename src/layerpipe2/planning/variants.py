@@ -93,11 +93,6 @@ class Variant:
         """Delays of the stages; none where the pipeline waits for all updates."""
         return Delays.by_law(self.convention, self.stages(processes))
 
-    def starts(self, units: int, balanced: dict[int, tuple[int, ...]], processes: int) -> tuple[int, ...]:
-        """First unit of every stage, of ``balanced`` cuts by number of stages or of groups of equal size."""
-        stages = self.stages(processes)
-        return group_starts(units, stages) if self.groups else balanced[stages]
-
 
 def group_starts(units: int, stages: int) -> tuple[int, ...]:
     """First units of so many groups of equal size, of which the last may be smaller.
