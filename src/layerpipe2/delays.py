@@ -166,9 +166,8 @@ class Delays:
             rows = [[f"W{max(0, t - d)}" for t in range(ticks)] for d in self.per_stage]
         else:
             rows = [[self._cell(k, tick) for tick in range(ticks)] for k in range(self.num_stages)]
-        names = [f"stage {k}" for k in range(self.num_stages)]
         head = ["batch" if self.convention == "custom" else "tick", *map(str, range(ticks))]
-        return _aligned([head, *([name, *row] for name, row in zip(names, rows, strict=True))])
+        return "\n".join(aligned([head, *([f"stage {k}", *row] for k, row in enumerate(rows))], left=1))
 
     def _cell(self, stage: int, tick: int) -> str:
         period, forward, backward = DELAY_LAWS[self.convention].clock(self.num_stages, stage)
@@ -179,10 +178,10 @@ class Delays:
         return cell
 
 
-def _aligned(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+def aligned(rows: Sequence[Sequence[str]], left: int = 0) -> list[str]:
+    """Rows of cells as lines: the first ``left`` columns are aligned to the left, the others to the right."""
+    columns = []
+    for i, column in enumerate(zip(*rows, strict=True)):
+        width = max(map(len, column))
+        columns.append([cell.ljust(width) if i < left else cell.rjust(width) for cell in column])
+    return ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]

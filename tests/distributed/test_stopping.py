@@ -7,7 +7,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from torch import nn
 
 from layerpipe2.distributed.strategy import PipelineStrategy
-from layerpipe2.engine.step_limit import StepLimit
+from layerpipe2.engine.execution import StepLimit
 from tests.distributed import processes
 from tests.distributed.fits import assert_equal, dense, fit, noise, pipelined, trainer
 

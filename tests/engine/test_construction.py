@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from layerpipe2 import PipelineStrategy, UserError
 from tests.distributed import fits, processes
-from tests.engine.test_module import assert_bit_equal, data, fit, module, trainer
+from tests.engine.training import module
 
 MB = 2**20
 WIDTH, DELAYS = 1024, (30, 20, 10, 0)  # 4 MB a stage, 240 MB of stashed weights, 40 MB of them in the second process
@@ -63,18 +63,3 @@ def test_no_process_ever_holds_the_whole_networks_stash():
 def test_before_training_there_is_no_pipeline():
     with pytest.raises(UserError, match="the pipeline is laid out when training starts; call fit"):
         _ = module("stash").engine
-
-
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
-def test_a_checkpoint_of_an_untrained_module_starts_as_one_without(tmp_path):
-    """Weights can be validated and saved before training; what continues from there begins with an empty pipeline."""
-    untrained = module("ema-window")
-    one = trainer(1)
-    one.validate(untrained, data(shuffle=False), verbose=False)
-    one.save_checkpoint(tmp_path / "initial.ckpt")
-    weights = {name: value.clone() for name, value in untrained.state_dict().items()}
-    fresh = fit(module("ema-window"), 1)
-    resumed = fit(module("ema-window"), 1, ckpt_path=tmp_path / "initial.ckpt", enable_checkpointing=True,
-                  default_root_dir=tmp_path)  # fmt: skip
-    assert_bit_equal(weights, module("ema-window").state_dict())
-    assert int(resumed.engine.step_count) == int(fresh.engine.step_count) == 6

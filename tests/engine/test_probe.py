@@ -1,14 +1,11 @@
 """The probe measures what it says, and doesn't touch the run."""
 
-import warnings
-
 import pytest
-import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from layerpipe2 import Delays
 from layerpipe2.engine.probe import ReconstructionProbe
-from tests.engine.test_module import data, module, trainer
+from tests.engine.training import assert_bit_equal, data, fit, module, resumes, trainer
 
 
 def test_rows_per_stage_and_rule():
@@ -29,29 +26,21 @@ def test_rows_per_stage_and_rule():
 
 
 def test_the_probe_changes_nothing():
-    finals = []
-    for callbacks in ([], [ReconstructionProbe(["ema-span", "ema-lsq-raw"], 1)]):
-        model = module("stash")
-        torch.manual_seed(5)
-        trainer(2, callbacks=callbacks, enable_checkpointing=False).fit(model, data(), data(shuffle=False))
-        finals.append(model.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(finals[0].values(), finals[1].values(), strict=True))
+    probe = ReconstructionProbe(["ema-span", "ema-lsq-raw"], 1)
+    probed = fit(module("stash"), 2, callbacks=[probe], enable_checkpointing=False)
+    assert_bit_equal(probed.state_dict(), fit(module("stash"), 2).state_dict())
 
 
+@resumes
 def test_a_resumed_probe_goes_on(tmp_path):
-    rows = []
-    for epochs in ([3], [1, 3]):
-        probe = ReconstructionProbe(["ema-span"], 3)
-        for i, last in enumerate(epochs):
-            probe = ReconstructionProbe(["ema-span"], 3)
-            save = ModelCheckpoint(tmp_path / str(len(epochs)), save_last=True, enable_version_counter=False)
-            torch.manual_seed(5)
-            path = tmp_path / str(len(epochs)) / "last.ckpt" if i else None
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-                trainer(last, callbacks=[probe, save]).fit(module("stash"), data(), data(shuffle=False), ckpt_path=path)
-        rows.append(probe.rows())
-    assert rows[0] == rows[1]
+    def rows(epochs, path=None):
+        probe, save = ReconstructionProbe(["ema-span"], 3), ModelCheckpoint(tmp_path, save_last=True)
+        fit(module("stash"), epochs, ckpt_path=path, callbacks=[probe, save])
+        return probe.rows(), save.last_model_path
+
+    whole, _ = rows(3)
+    _, path = rows(1)
+    assert rows(3, path)[0] == whole
 
 
 @pytest.mark.parametrize("options", [{"precision": "64-true"}, {}])

@@ -1,11 +1,16 @@
-"""A weight history fed with a given path of weights."""
+"""A weight history fed with a given path of weights, and one that a small pipeline trains with."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from layerpipe2 import Delays, partition
+from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.history import WeightHistory
+
+FOUR = Delays.layerpipe2(4)
 
 
 def walk(steps: int = 60, size: int = 5, correlation: float = 0.0) -> Tensor:
@@ -35,3 +40,21 @@ def recall_along(history: WeightHistory, path: Tensor, delay: int) -> Tensor:
         recalled.append(history.recall(state, path[t], kept, torch.tensor([t])))
         history.record(state, path[t] - path[t + 1], torch.tensor([t]))
     return torch.stack(recalled)
+
+
+def engine(history: WeightHistory, delays: Delays = FOUR) -> tuple[PipelineEngine, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    units: list[nn.Module] = [nn.Sequential(nn.Linear(6, 6), nn.Tanh()).double() for _ in range(3)]
+    made = PipelineEngine(partition([*units, nn.Linear(6, 4).double()], 1), delays, history)
+    parameters = [p for stage in made.stages for p in stage.parameters()]
+    return made, torch.optim.SGD(parameters, lr=0.1, momentum=0.5)
+
+
+def losses(made: PipelineEngine, optimizer: torch.optim.Optimizer, steps: range) -> list[float]:
+    found = []
+    for t in steps:
+        generator = torch.Generator().manual_seed(t)
+        x = torch.randn(8, 6, dtype=torch.float64, generator=generator)
+        y = torch.randint(4, (8,), generator=generator)
+        found.append(float(made.train_step(x, y, F.cross_entropy, optimizer)[0]))
+    return found

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import copy
+import doctest
 import re
 from dataclasses import dataclass
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layerpipe2 import Delays, UserError, find_strategy, make_history, partition
-from layerpipe2.engine.step import PipelineEngine
+import layerpipe2.delays
+import layerpipe2.history
+from layerpipe2 import Delays, UserError, find_strategy, make_history
 from layerpipe2.history import STRATEGIES, StashFirst, WeightHistory, raw_forms
 from layerpipe2.history.latest import Latest
 from layerpipe2.history.moments import Updates
-from tests.history.recalling import delayed, line, recall_along, walk
+from tests.history.recalling import delayed, engine, line, losses, recall_along, walk
 
 NAMES = [*STRATEGIES, *raw_forms(), "ema-0.5", "ema-0.95", "pair-0", "pair-0.5"]
 DELAYS = [1, 2, 5, 18]
+BAD = ["ema", "ema-", "ema-x", "Stash", "latest-raw", "stash-raw", "window", "pair-", "pairs", "pair-x", "pair-0.9-raw"]
+OUT_OF_RANGE = ["ema-0", "ema-1", "ema-1.5", "ema--0.1", "ema-nan", "ema-inf", "pair-1", "pair-1.5", "pair--0.1"]
 
 names = pytest.mark.parametrize("name", NAMES)
 delays = pytest.mark.parametrize("delay", DELAYS)
@@ -111,37 +114,20 @@ def test_coefficients_of_the_theory_are_those_of_the_method(name):
         assert 0 <= decay < 1
 
 
-def engine(history: WeightHistory, delays: Delays) -> tuple[PipelineEngine, torch.optim.Optimizer]:
-    torch.manual_seed(0)
-    units: list[nn.Module] = [nn.Sequential(nn.Linear(6, 6), nn.Tanh()).double() for _ in range(3)]
-    made = PipelineEngine(partition([*units, nn.Linear(6, 4).double()], 1), delays, history)
-    parameters = [p for stage in made.stages for p in stage.parameters()]
-    return made, torch.optim.SGD(parameters, lr=0.1, momentum=0.5)
-
-
-def losses(made: PipelineEngine, optimizer: torch.optim.Optimizer, steps: range) -> list[float]:
-    found = []
-    for t in steps:
-        generator = torch.Generator().manual_seed(t)
-        x = torch.randn(8, 6, dtype=torch.float64, generator=generator)
-        y = torch.randint(4, (8,), generator=generator)
-        found.append(float(made.train_step(x, y, F.cross_entropy, optimizer)[0]))
-    return found
+def warmed(name: str, updates: int | None) -> WeightHistory:
+    return make_history(name) if updates is None else StashFirst(then=make_history(name), updates=updates)
 
 
 @names
 @pytest.mark.parametrize("warm_up", [None, 9])
 def test_training_goes_on_from_a_checkpoint_bit_for_bit(name, warm_up):
-    def history() -> WeightHistory:
-        return make_history(name) if warm_up is None else StashFirst(then=make_history(name), updates=warm_up)
-
-    whole, optimizer = engine(history(), Delays.layerpipe2(4))
+    whole, optimizer = engine(warmed(name, warm_up))
     losses(whole, optimizer, range(11))
     saved, weights, moments = (
         copy.deepcopy(part.state_dict()) for part in (whole, nn.Sequential(*whole.stages), optimizer)
     )
     expected = losses(whole, optimizer, range(11, 16))
-    resumed, optimizer = engine(history(), Delays.layerpipe2(4))
+    resumed, optimizer = engine(warmed(name, warm_up))
     nn.Sequential(*resumed.stages).load_state_dict(weights)
     optimizer.load_state_dict(moments)
     resumed.load_state_dict(saved)
@@ -157,13 +143,32 @@ def test_without_delay_it_is_ordinary_training(name):
 @names
 @pytest.mark.parametrize("warm_up", [None, 9])
 def test_a_checkpoint_with_another_constant_is_refused(name, warm_up):
-    history = make_history(name) if warm_up is None else StashFirst(then=make_history(name), updates=warm_up)
-    made, _ = engine(history, Delays.layerpipe2(4))
-    for constant in history.constants:
+    made, _ = engine(warmed(name, warm_up))
+    for constant in made.history.constants:
         saved = copy.deepcopy(made.state_dict())
         saved["stages"]["1"]["history"][constant] += 1
         with pytest.raises(UserError, match="resume with the same"):
             made.load_state_dict(saved)
+
+
+@pytest.mark.parametrize("name", ["", *BAD])
+def test_unknown_names(name):
+    with pytest.raises(UserError, match=f"unknown strategy '{name}'; (known: sequential, stash|did you mean '[a-z]+)"):
+        make_history(name)
+
+
+@pytest.mark.parametrize("name", OUT_OF_RANGE)
+def test_numbers_out_of_range(name):
+    kind = name.partition("-")[0]
+    with pytest.raises(UserError, match=rf"give a (decay|correlation) between 0 and 1, as in {kind}-0\.9"):
+        make_history(name)
+
+
+@pytest.mark.parametrize("module", [layerpipe2.history, layerpipe2.history.pair, layerpipe2.delays])
+def test_traced_examples(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 @dataclass(frozen=True)
@@ -182,7 +187,7 @@ class Damped(Latest):
 
 @pytest.mark.parametrize("wrap", [lambda method: method, lambda method: StashFirst(then=method, updates=9)])
 def test_the_constants_of_a_new_method_are_checked_on_resume(wrap):
-    saved = engine(wrap(Damped(damping=0.5)), Delays.layerpipe2(4))[0].state_dict()
-    engine(wrap(Damped(damping=0.5)), Delays.layerpipe2(4))[0].load_state_dict(copy.deepcopy(saved))
+    saved = engine(wrap(Damped(damping=0.5)))[0].state_dict()
+    engine(wrap(Damped(damping=0.5)))[0].load_state_dict(copy.deepcopy(saved))
     with pytest.raises(UserError, match="resume with the same"):
-        engine(wrap(Damped(damping=0.6)), Delays.layerpipe2(4))[0].load_state_dict(copy.deepcopy(saved))
+        engine(wrap(Damped(damping=0.6)))[0].load_state_dict(copy.deepcopy(saved))

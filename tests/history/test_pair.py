@@ -1,22 +1,16 @@
 """The pair of average and newest update: exact where it must be, and what it costs."""
 
-import doctest
 import math
 
 import pytest
 import torch
 
-from layerpipe2 import UserError, make_history
-from layerpipe2.history import pair
+from layerpipe2 import make_history
 from layerpipe2.history.moments import Updates
 from layerpipe2.history.optimal import optimal_pair
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import make_plan
 from tests.history.recalling import delayed, recall_along, walk
-
-
-def test_docstring():
-    assert doctest.testmod(pair).failed == 0
 
 
 @pytest.mark.parametrize("delay", [1, 2, 3, 9])
@@ -62,18 +56,6 @@ def test_memory_depends_on_what_the_optimizer_keeps(settings, copies):
     plan = make_plan(config, (1, 8, 8), 10)
     *delayed, last = plan.parameters_per_stage
     assert plan.history_copies() == pytest.approx(copies * sum(delayed) / (sum(delayed) + last))
-
-
-@pytest.mark.parametrize("name", ["pair-1", "pair-1.5", "pair--0.1"])
-def test_momentum_out_of_range(name):
-    with pytest.raises(UserError, match=r"give a correlation between 0 and 1, as in pair-0\.9"):
-        make_history(name)
-
-
-@pytest.mark.parametrize("name", ["pair-", "pairs", "pair-x", "pair-0.9-raw"])
-def test_unknown_names(name):
-    with pytest.raises(UserError, match=f"unknown strategy '{name}'"):
-        make_history(name)
 
 
 def test_a_correlation_that_is_not_a_number_is_none():

@@ -4,35 +4,23 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
 
-from layerpipe2 import Delays, UserError, make_history
-from layerpipe2.engine.step import PipelineEngine
+from layerpipe2 import UserError, make_history
 from layerpipe2.history import StashFirst
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.train import train_run
-from tests.history.recalling import delayed, line, recall_along
+from tests.history.recalling import delayed, engine, line, losses, recall_along
 
 OTHERS = ["latest", "ema-span", "ema-window-raw", "pair"]
 RUN = {"width": 8, "group_size": 3, "epochs": 3, "batch_size": 128, "momentum": 0.5}
 
 
-def stages() -> list[nn.Module]:
-    torch.manual_seed(0)
-    return [nn.Sequential(nn.Linear(6, 6), nn.ReLU()).double() for _ in range(3)] + [nn.Linear(6, 4).double()]
-
-
 def weights_along(history, steps: int) -> list[torch.Tensor]:
-    engine = PipelineEngine(stages(), Delays.layerpipe2(4), history)
-    parameters = [p for stage in engine.stages for p in stage.parameters()]
-    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.5)
-    generator = torch.Generator().manual_seed(1)
+    made, optimizer = engine(history)
     path = []
-    for _ in range(steps):
-        x = torch.randn(8, 6, dtype=torch.float64, generator=generator)
-        engine.train_step(x, torch.randint(4, (8,), generator=generator), F.cross_entropy, optimizer)
-        path.append(torch.cat([p.detach().flatten() for p in parameters]))
+    for t in range(steps):
+        losses(made, optimizer, range(t, t + 1))
+        path.append(torch.cat([p.detach().flatten() for stage in made.stages for p in stage.parameters()]))
     return path
 
 
@@ -62,15 +50,12 @@ def test_it_needs_the_memory_of_the_larger_method():
 
 
 def test_a_checkpoint_of_another_warm_up_is_refused():
-    def engine(history) -> PipelineEngine:
-        return PipelineEngine(stages(), Delays.layerpipe2(4), history)
-
-    saved = engine(StashFirst(then=make_history("ema-span"), updates=5)).state_dict()
-    engine(StashFirst(then=make_history("ema-span"), updates=5)).load_state_dict(copy.deepcopy(saved))
+    saved = engine(StashFirst(then=make_history("ema-span"), updates=5))[0].state_dict()
+    engine(StashFirst(then=make_history("ema-span"), updates=5))[0].load_state_dict(copy.deepcopy(saved))
     shorter, plain = StashFirst(then=make_history("ema-span"), updates=6), make_history("ema-span")
     for other in (shorter, plain, StashFirst(then=make_history("ema-lsq"), updates=5)):
         with pytest.raises(UserError, match="resume with the same"):
-            engine(other).load_state_dict(copy.deepcopy(saved))
+            engine(other)[0].load_state_dict(copy.deepcopy(saved))
 
 
 def _losses(**settings):
@@ -88,11 +73,7 @@ def test_a_run_warms_up_for_whole_epochs():
 def test_the_record_counts_the_memory_of_the_warm_up():
     plain, warmed, stash = (
         train_run(RunConfig(**RUN | {"epochs": 1} | settings), progress=False)["history_copies"]
-        for settings in (
-            {"strategy": "ema-span"},
-            {"strategy": "ema-span", "stash_epochs": 0.5},
-            {"strategy": "stash"},
-        )
+        for settings in ({"strategy": "ema-span"}, {"strategy": "ema-span", "stash_epochs": 0.5}, {"strategy": "stash"})
     )
     assert plain < warmed == stash
 

@@ -9,9 +9,10 @@ import torch
 
 from layerpipe2 import networks
 from layerpipe2.cli.commands import BalanceOptions
-from layerpipe2.cli.console import aligned, span
+from layerpipe2.cli.console import span
 from layerpipe2.cli.options import read_options
 from layerpipe2.data import describe
+from layerpipe2.delays import aligned
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.history import make_history

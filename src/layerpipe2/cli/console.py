@@ -33,12 +33,6 @@ def run_command(program: str, command: Callable[[Sequence[str] | None], None], a
     return 0
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines with columns aligned to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
 def span(first: int, end: int) -> str:
     """Numbers from ``first`` up to ``end``, which is not among them, as in ``2-4`` or ``3``."""
     return f"{first}-{end - 1}" if end - first > 1 else str(first)

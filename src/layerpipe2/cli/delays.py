@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from layerpipe2.cli.commands import GridOptions
-from layerpipe2.cli.console import aligned, fitted, span, terminal_width
+from layerpipe2.cli.console import fitted, span, terminal_width
 from layerpipe2.cli.options import read_options
+from layerpipe2.delays import aligned
 from layerpipe2.history import STRATEGIES, make_history
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import Plan, plan_from

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import networkx as nx
 
-from layerpipe2.cli.console import aligned
+from layerpipe2.delays import aligned
 from layerpipe2.errors import look_up
 from layerpipe2.theory.derivation import Derivation, Step
 from layerpipe2.theory.graph import KINDS, TASKS, SignalFlowGraph

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from layerpipe2.cli.console import aligned
 from layerpipe2.cli.options import read_options
-from layerpipe2.delays import Delays
+from layerpipe2.delays import Delays, aligned
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import plan_from
 from layerpipe2.theory.stability import largest_stable_step

@@ -156,7 +156,8 @@ class ProcessStage:
         if self.optimizer is not None:
             self.optimizer.step()
         if weights is not None and before is not None:
-            weights.record(self.step, before, weights.latest, raw)
+            with torch.no_grad():
+                weights.record(self.step, before, weights.latest, raw)
         self.step += 1
 
     def audit_next(self) -> None:

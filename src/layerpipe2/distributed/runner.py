@@ -23,9 +23,8 @@ from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.distributed.timeline import Timeline
 from layerpipe2.distributed.training_settings import check_trainer, fingerprint, training_settings
 from layerpipe2.distributed.worker_loop import Batch, WorkerLoop
-from layerpipe2.engine.execution import Execution, StagedModule
+from layerpipe2.engine.execution import Execution, StagedModule, StepLimit
 from layerpipe2.engine.layout import trainable
-from layerpipe2.engine.step_limit import StepLimit
 from layerpipe2.errors import UserError
 from layerpipe2.stages import check_stages
 

@@ -8,7 +8,7 @@ row, or each in its process) and in which tensors it computes with (leaves of a 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -73,15 +73,18 @@ def has_recurrent_layer(stage: nn.Module) -> bool:
     return any(isinstance(module, nn.RNNBase) for module in stage.modules())
 
 
-@contextmanager
-def stage_context(stream: RandomStream | None, *, without_cudnn: bool) -> Iterator[None]:
+def stage_context(stream: RandomStream | None, *, without_cudnn: bool) -> AbstractContextManager[Any]:
     """Within: one stage runs forward, with random numbers of its own if it has a ``stream``.
 
     cuDNN's recurrent backward pass reads a packed copy of the weights, which can't be exchanged: ``without_cudnn``.
     """
-    kernels = torch.backends.cudnn.flags(enabled=False) if without_cudnn else nullcontext()
-    with stream.active() if stream is not None else nullcontext(), kernels:
-        yield
+    random_numbers = nullcontext() if stream is None else stream.active()
+    if not without_cudnn:
+        return random_numbers
+    contexts = ExitStack()
+    contexts.enter_context(torch.backends.cudnn.flags(enabled=False))
+    contexts.enter_context(random_numbers)
+    return contexts
 
 
 def one_tensor(y: Any, stage: int) -> Tensor:

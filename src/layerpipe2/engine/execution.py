@@ -1,4 +1,7 @@
-"""Where and in which order the stages of a module run: what every execution offers, and what it needs of the module."""
+"""Where and in which order the stages of a module run: what every execution offers, and what it needs of the module.
+
+The simulation and a pipeline of several processes sum up an epoch and count its steps alike.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,42 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from layerpipe2.delays import Delays
-from layerpipe2.engine.metrics import Totals
 from layerpipe2.engine.step import Loss
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
 
 COMPUTE_DTYPES = {"native": None, "bf16": torch.bfloat16}
 """Name of a precision -> type of the compute weights; ``None``: that of the parameters."""
+
+
+class Totals:
+    """Epoch means of loss and accuracy, summed on the device: nothing waits for it before the epoch ends."""
+
+    def __init__(self) -> None:
+        self._loss: Tensor | None = None
+        self._correct: Tensor | None = None
+        self._samples = 0
+        self._targets = 0
+
+    @torch.no_grad()
+    def add(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
+        """Add a batch: ``loss`` is its mean, ``outputs`` (B, C, ...), ``targets`` (B, ...) if they are classes."""
+        batch = len(targets)
+        loss = loss.detach() * batch
+        self._loss = loss if self._loss is None else self._loss + loss
+        self._samples += batch
+        if not targets.is_floating_point() and outputs.ndim == targets.ndim + 1:
+            correct = (outputs.argmax(1) == targets).sum()
+            self._correct = correct if self._correct is None else self._correct + correct
+            self._targets += targets.numel()
+
+    def take_means(self) -> dict[str, Tensor]:
+        """``loss`` and, for classes, ``accuracy`` (fraction) over all batches added; starts anew."""
+        means = {} if self._loss is None else {"loss": self._loss / self._samples}
+        if self._correct is not None:
+            means["accuracy"] = self._correct / self._targets
+        self.__init__()  # type: ignore[misc]
+        return means
 
 
 class StagedModule(pl.LightningModule):
@@ -102,3 +134,23 @@ class Execution(ABC):
     def results(self, phase: str) -> dict[str, Tensor]:
         """Means over all mini-batches of ``phase`` since the last call, the same in every process."""
         return self.totals[phase].take_means()
+
+
+class StepLimit(pl.Callback):
+    """Stops after ``max_steps`` mini-batches; validation still runs on what was trained."""
+
+    def __init__(self, max_steps: int) -> None:
+        self.max_steps = max_steps
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A resumed run may have reached the limit."""
+        if trainer.current_epoch * int(trainer.num_training_batches) >= self.max_steps:
+            trainer.should_stop = True
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count in mini-batches: Lightning's own step counts optimizers."""
+        done = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx + 1
+        if done >= self.max_steps:
+            trainer.should_stop = True

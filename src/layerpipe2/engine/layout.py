@@ -1,14 +1,18 @@
-"""Where each parameter of a stage stands in the stage's flat weight vectors."""
+"""Where each parameter of a stage stands in the stage's flat weight vectors, and which stages can be laid out so."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
+from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
+from layerpipe2.stages import check_stages
 
 # Elements; a multiple of 64 bytes in every floating type. torch's own allocations are aligned so, and some matrix
 # kernels round differently on addresses that are not.
@@ -52,21 +56,18 @@ class Layout:
         Raises:
             UserError: if its parameters differ in type or device, or one is complex or not dense in memory.
         """
-        kept, cast = _split_by_cast(stage)
-        _check_alike([*kept, *cast], stage_index)
-        slots, offset, boundary = [], 0, 0
-        for i, parameter in enumerate([*kept, *cast]):
-            if i == len(kept):
-                boundary = offset
-            slots.append(Slot(parameter, offset))
-            offset += -(-parameter.numel() // _ALIGN) * _ALIGN
-        return cls(tuple(slots), boundary if cast else offset, offset)
+        norms = batchnorm_parameters(stage)  # their kernels want float32 beside bf16 activations
+        kept = [p for p in norms if trainable(p)]
+        parameters = kept + [p for p in stage.parameters() if trainable(p) and p not in norms]
+        _check_alike(parameters, stage_index)
+        offsets = [0, *itertools.accumulate(-(-p.numel() // _ALIGN) * _ALIGN for p in parameters)]
+        return cls(tuple(map(Slot, parameters, offsets)), offsets[len(kept)], offsets[-1])
 
     def gather(self, tensors: Sequence[Tensor], flat: Tensor) -> None:
         """Copy one tensor per slot (parameters, gradients) into their places in ``flat`` (N,)."""
         torch._foreach_copy_([slot.view(flat) for slot in self.slots], list(tensors))
 
-    @property
+    @cached_property
     def parameters(self) -> list[nn.Parameter]:
         """The parameters in the order of the slots."""
         return [slot.parameter for slot in self.slots]
@@ -103,13 +104,6 @@ def _batchnorms(stage: nn.Module) -> list[nn.Module]:
     return [m for m in stage.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
-def _split_by_cast(stage: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Trainable parameters: those of BatchNorm, whose kernels want float32 beside bf16 activations, and the others."""
-    norms = batchnorm_parameters(stage)
-    kept = [p for p in norms if trainable(p)]
-    return kept, [p for p in stage.parameters() if trainable(p) and p not in norms]
-
-
 def _check_alike(parameters: list[nn.Parameter], stage_index: int) -> None:
     kinds = {(p.dtype, p.device) for p in parameters}
     if len(kinds) > 1:
@@ -139,3 +133,31 @@ def is_dense(tensor: Tensor) -> bool:
             return False
         expected *= size
     return True
+
+
+def check_pipeline(stages: Sequence[nn.Module], delays: Delays, compute_dtype: torch.dtype | None) -> None:
+    """Refuse what no :class:`layerpipe2.engine.step.PipelineEngine` can train, before any memory is taken for it.
+
+    Raises:
+        UserError: if the delays do not fit the stages, or a stage cannot be laid out or holds a TorchScript module.
+    """
+    check_stages(stages)
+    if len(stages) != delays.num_stages:
+        raise UserError(
+            f"there are {delays.num_stages} delays but the network has {len(stages)} stages; give one delay per stage"
+        )
+    for k in delayed_stages(stages, delays, compute_dtype):
+        Layout.of(stages[k], k)
+        if any(isinstance(module, torch.jit.ScriptModule) for module in stages[k].modules()):
+            raise UserError(
+                f"stage {k} holds a TorchScript module, whose weights can't be delayed; give the original nn.Module"
+            )
+
+
+def delayed_stages(stages: Sequence[nn.Module], delays: Delays, compute_dtype: torch.dtype | None) -> list[int]:
+    """Numbers of the stages that run forward with compute weights, not with the parameters themselves."""
+    return [
+        k
+        for k, (stage, delay) in enumerate(zip(stages, delays.per_stage, strict=True))
+        if (delay or compute_dtype) and any(trainable(p) for p in stage.parameters())
+    ]

@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from layerpipe2.delays import Delays
-from layerpipe2.engine.check import check_pipeline
 from layerpipe2.engine.execution import COMPUTE_DTYPES, Execution, StagedModule
+from layerpipe2.engine.layout import check_pipeline
 from layerpipe2.engine.simulation import Simulation
 from layerpipe2.engine.step import Loss, PipelineEngine
 from layerpipe2.errors import UserError
@@ -146,18 +146,17 @@ class PipelinedModule(StagedModule):
         if batch_idx == 0:  # not in on_train_epoch_start, which Lightning leaves out after some resumes
             self.execution.totals["train"].take_means()
             self.execution.start_epoch()
-        if self._end_is_due and batch_idx == 0:
-            # The checkpoint was written behind an epoch's last mini-batch: Lightning leaves out that epoch's end.
-            self._step_epoch_scheduler()
+            if self._end_is_due:
+                # The checkpoint was written behind an epoch's last mini-batch: Lightning leaves out that epoch's end.
+                self._step_scheduler("epoch")
         self._epoch_ended = self._end_is_due = False
         self.execution.train(batch)
-        if self.make_scheduler is not None and self.scheduler_interval == "step":
-            self._step_scheduler()
+        self._step_scheduler("step")
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means; step an epoch-wise scheduler."""
         self._log_totals("train")
-        self._step_epoch_scheduler()
+        self._step_scheduler("epoch")
         self._epoch_ended, self._end_is_due = True, False
 
     def on_validation_epoch_start(self) -> None:
@@ -200,11 +199,9 @@ class PipelinedModule(StagedModule):
         for name, value in self.execution.results(phase).items():
             self.log(f"{phase}_{name}", value)
 
-    def _step_epoch_scheduler(self) -> None:
-        if self.make_scheduler is not None and self.scheduler_interval == "epoch":
-            self._step_scheduler()
-
-    def _step_scheduler(self) -> None:
+    def _step_scheduler(self, interval: Literal["epoch", "step"]) -> None:
+        if self.make_scheduler is None or self.scheduler_interval != interval:
+            return
         schedulers = self.lr_schedulers()
         for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
             scheduler.step()  # type: ignore[union-attr]

@@ -112,9 +112,8 @@ def _record(series: _Series, stage: DelayedStage, step: Tensor, rates: dict[nn.P
     if series.history.consumes == "gradients":
         series.history.record(series.state, stage.scaled_gradients(rates), step)
     elif series.history.consumes == "updates":
-        # Update t has put W(t) into row t mod d of the delay line.
-        previous = stage.line.index_select(0, step.remainder(stage.delay))[0]
-        series.history.record(series.state, previous - stage.latest, step)
+        # Update t has put W(t) where W(t - d) was.
+        series.history.record(series.state, stage.delayed(step) - stage.latest, step)
 
 
 @torch.no_grad()

@@ -58,7 +58,15 @@ class Simulation(Execution):
 
     def start(self, resumed: Mapping[str, Any] | None) -> None:
         """A new engine: only now the parameters are where they stay."""
-        self._engine = self._build()
+        module = self.module
+        self._engine = PipelineEngine(
+            list(module.stages),
+            module.delays,
+            module.history,
+            compute_dtype=COMPUTE_DTYPES[module.precision],
+            gradient_clip_norm=module.gradient_clip_norm,
+            stage_seed=module.stage_seed,
+        )
         if resumed is not None and resumed["engine"] is not None:
             self._engine.load_state_dict(resumed["engine"])
         self._captured = self._capture()
@@ -72,7 +80,14 @@ class Simulation(Execution):
     def train(self, batch: tuple[Tensor, Tensor]) -> None:
         """One mini-batch through the whole network."""
         x, y = batch
-        loss, outputs = self._step(x, y)
+        optimizer: Any = self.module.optimizers()
+        if self._captured is None:
+            loss, outputs = self.engine.train_step(x, y, self.module.loss, optimizer)
+        else:
+            # The graph contains the optimizer's step; Lightning counts steps in these two callbacks of its wrapper.
+            optimizer._on_before_step()
+            loss, outputs = self._captured(x, y)
+            optimizer._on_after_step()
         self.totals["train"].add(loss, outputs, y)
 
     def evaluate(self, phase: str, batch: tuple[Tensor, Tensor]) -> None:
@@ -91,17 +106,6 @@ class Simulation(Execution):
         self.module.trainer.save_checkpoint(temporary)
         temporary.replace(path)
 
-    def _build(self) -> PipelineEngine:
-        module = self.module
-        return PipelineEngine(
-            list(module.stages),
-            module.delays,
-            module.history,
-            compute_dtype=COMPUTE_DTYPES[module.precision],
-            gradient_clip_norm=module.gradient_clip_norm,
-            stage_seed=module.stage_seed,
-        )
-
     def _capture(self) -> CapturedStep | None:
         module = self.module
         if not module.cuda_graph or module.device.type != "cuda":
@@ -114,13 +118,3 @@ class Simulation(Execution):
             rank_zero_info(f"layerpipe2: no CUDA graph, training is several times slower: {reason}")
             return None
         return CapturedStep(self.engine, module.loss, optimizer)  # type: ignore[arg-type]
-
-    def _step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        optimizer: Any = self.module.optimizers()
-        if self._captured is None:
-            return self.engine.train_step(x, y, self.module.loss, optimizer)
-        # The graph contains the optimizer's step; Lightning counts steps in these two callbacks of its wrapper.
-        optimizer._on_before_step()
-        results = self._captured(x, y)
-        optimizer._on_after_step()
-        return results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,10 +11,43 @@ from torch import Tensor, nn
 from layerpipe2.engine.audited_forward import has_recurrent_layer
 from layerpipe2.engine.layout import Slot, batchnorm_parameters, check_trainable, trainable
 from layerpipe2.engine.saved_weights import Region, as_bytes, changed_in_forward, storage_of
-from layerpipe2.engine.swap import ParameterSwap
 from layerpipe2.engine.weights import DelayedWeights
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
+
+
+class ParameterSwap:
+    """Runs ``stage`` with other tensors in every place that holds one of ``replacements``' parameters.
+
+    The user's own module runs, so its hooks, buffers, modes and Python state work as ever. ``nn.RNNBase`` computes with
+    a list of its own, ``_flat_weights``, beside its parameters (``torch.func.functional_call`` misses that one).
+
+    Args:
+        stage: the module.
+        replacements: parameter -> what stands for it in the forward pass.
+    """
+
+    def __init__(self, stage: nn.Module, replacements: Mapping[nn.Parameter, nn.Parameter]) -> None:
+        self._stage = stage
+        self._places: list[tuple[Any, Any, nn.Parameter, nn.Parameter]] = []
+        for module in stage.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None and parameter in replacements:
+                    self._places.append((module._parameters, name, parameter, replacements[parameter]))
+            if isinstance(module, nn.RNNBase):
+                flat: list[Any] = module._flat_weights
+                found = [(i, weight) for i, weight in enumerate(flat) if weight in replacements]
+                self._places += [(flat, i, weight, replacements[weight]) for i, weight in found]
+
+    def __call__(self, x: Tensor) -> Any:
+        """Forward pass with the replacements in the module; after it, the parameters are back."""
+        for holder, key, _, replacement in self._places:
+            holder[key] = replacement
+        try:
+            return self._stage(x)
+        finally:
+            for holder, key, parameter, _ in self._places:
+                holder[key] = parameter
 
 
 class DelayedStage(DelayedWeights):
@@ -27,12 +61,7 @@ class DelayedStage(DelayedWeights):
     """
 
     def __init__(
-        self,
-        stage: nn.Module,
-        index: int,
-        delay: int,
-        history: WeightHistory,
-        compute_dtype: torch.dtype | None,
+        self, stage: nn.Module, index: int, delay: int, history: WeightHistory, compute_dtype: torch.dtype | None
     ) -> None:
         super().__init__(stage, index, delay, history)
         self._updated = torch.zeros_like(self.latest)
@@ -45,7 +74,7 @@ class DelayedStage(DelayedWeights):
         self._frozen = self._cast_frozen(stage, compute_dtype)
         self._frozen_versions: list[int] = []
         self._trainable = {p: trainable(p) for p in stage.parameters()}
-        self._stage, self._swap = stage, ParameterSwap(stage, self.leaves | self._frozen)
+        self._run = ParameterSwap(stage, self.leaves | self._frozen)
         self.without_cudnn = bool(self.exchanged) and self.latest.is_cuda and has_recurrent_layer(stage)
         self.refill()
 
@@ -82,8 +111,7 @@ class DelayedStage(DelayedWeights):
 
     def __call__(self, x: Tensor) -> Any:
         """Forward pass of the user's module with the compute weights in the places of its parameters."""
-        with self._swap.active():
-            return self._stage(x)
+        return self._run(x)
 
     def check_leaves(self) -> None:
         """Refuse a forward pass that gave a compute weight other memory, and hooks on parameters.

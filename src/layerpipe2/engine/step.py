@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from layerpipe2.delays import Delays
 from layerpipe2.engine.audit import Audit
 from layerpipe2.engine.audited_forward import AuditedForward, clip_gradients, one_tensor, stage_context
-from layerpipe2.engine.check import check_pipeline, delayed_stages
+from layerpipe2.engine.layout import check_pipeline, delayed_stages
 from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.engine.saved_weights import check_intercepted
 from layerpipe2.engine.stage import DelayedStage

@@ -58,7 +58,6 @@ class DelayedWeights:
                 slot.view(flat).copy_(dense * rates[slot.parameter])
         return flat
 
-    @torch.no_grad()
     def record(self, step: Tensor, before: Tensor, after: Tensor, raw: Tensor | None = None) -> None:
         """Show update ``t`` to the history.
 
@@ -96,7 +95,10 @@ class DelayedWeights:
         """
         mine = {"latest": self.latest, "line": self.line, **self.state}
         theirs = {"latest": saved["latest"], "line": saved["line"], **saved["history"]}
-        if not self._fits(mine, theirs):
+        fits = _shapes(mine) == _shapes(theirs) and all(
+            torch.equal(mine[name], theirs[name].to(mine[name])) for name in self.history.constants if name in mine
+        )
+        if not fits:
             raise UserError(
                 f"checkpoint does not fit stage {self.index} (it holds {_shapes(theirs)}; this pipeline needs "
                 f"{_shapes(mine)}, or its decay is another); resume with the same network and weight history"
@@ -104,12 +106,6 @@ class DelayedWeights:
         for name, tensor in mine.items():
             tensor.copy_(theirs[name])
 
-    def _fits(self, mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
-        if {name: t.shape for name, t in mine.items()} != {name: t.shape for name, t in theirs.items()}:
-            return False
-        constants = [name for name in self.history.constants if name in mine]
-        return all(torch.equal(mine[name], theirs[name].to(mine[name])) for name in constants)
-
 
 def _shapes(tensors: dict[str, Tensor]) -> str:
-    return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
+    return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in sorted(tensors.items()))

@@ -29,8 +29,8 @@ tensor([1.], dtype=torch.float64)
 
 from layerpipe2.history.average import DECAY_RULES, MovingAverage
 from layerpipe2.history.base import State, WeightHistory
+from layerpipe2.history.exact import StashFirst
 from layerpipe2.history.registry import STRATEGIES, find_strategy, make_history, raw_forms
-from layerpipe2.history.stash_first import StashFirst
 from layerpipe2.history.strategy import Strategy
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What a weight history is. Each method stands in a file of its own; ``registry.py`` names them."""
+"""What a weight history is; ``registry.py`` names the methods."""
 
 from __future__ import annotations
 

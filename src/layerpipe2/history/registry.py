@@ -9,74 +9,29 @@ from typing import NoReturn
 from layerpipe2.errors import UserError, did_you_mean
 from layerpipe2.history.average import fixed_average, ruled_average
 from layerpipe2.history.base import WeightHistory
+from layerpipe2.history.exact import Stash, UpdateWindow
 from layerpipe2.history.latest import Latest
 from layerpipe2.history.pair import PairHistory, fixed_pair
-from layerpipe2.history.stash import Stash
 from layerpipe2.history.strategy import Strategy
-from layerpipe2.history.update_window import UpdateWindow
+
+_NONE = "no pipeline: one stage, no delay"
+_LATEST = "latest weights in the backward pass, no history"
+_PAIR = "moving average and the optimizer's momentum buffer, weighted by the updates' measured correlation"
+_WINDOW = "exact window of the applied updates (equals stashing)"
 
 _ROWS = (
-    Strategy(
-        name="sequential",
-        label="sequential",
-        description="no pipeline: one stage, no delay",
-        family="sequential",
-        make=Stash,
-        colour="#000000",
-        marker="_",
-        dash=(0, (4, 2)),
-        order=0,
-    ),
-    Strategy(
-        name="stash",
-        label="stash",
-        description="exact weight stashing",
-        family="stash",
-        make=Stash,
-        colour="#0072b2",
-        marker="o",
-        dash=(0, ()),
-        order=1,
-    ),
-    Strategy(
-        name="latest",
-        label="latest",
-        description="latest weights in the backward pass, no history",
-        family="latest",
-        make=Latest,
-        colour="#d55e00",
-        marker="s",
-        dash=(0, (5, 1.5)),
-        order=3,
-    ),
+    Strategy("sequential", "sequential", _NONE, "sequential", Stash, "#000000", "_", (0, (4, 2)), 0),
+    Strategy("stash", "stash", "exact weight stashing", "stash", Stash, "#0072b2", "o", (0, ()), 1),
+    Strategy("latest", "latest", _LATEST, "latest", Latest, "#d55e00", "s", (0, (5, 1.5)), 3),
     fixed_average("0.9"),
     ruled_average("window", "(n-1)/n", "#009e73", "^", (0, (3, 1)), 5),
     ruled_average("running", "n/(n+1)", "#e69f00", "v", (0, (1, 1)), 6),
     ruled_average("span", "(n-1)/(n+1)", "#56b4e9", "D", (0, (4, 1, 1, 1)), 7),
     ruled_average("lsq", "1 - 2 ln 2 / n", "#7a4b1e", "P", (0, (6, 1, 1, 1, 1, 1)), 8),
-    Strategy(
-        name="pair",
-        label="pair",
-        description="moving average and the optimizer's momentum buffer, weighted by the updates' measured correlation",
-        family="pair",
-        make=PairHistory,
-        aware=True,
-        colour="#332288",
-        marker="X",
-        dash=(0, (8, 2)),
-        order=9,
-    ),
+    Strategy("pair", "pair", _PAIR, "pair", PairHistory, "#332288", "X", (0, (8, 2)), 9, aware=True),
     fixed_pair("0.9"),
     Strategy(
-        name="update-window",
-        label="update window",
-        description="exact window of the applied updates (equals stashing)",
-        family="window",
-        make=UpdateWindow,
-        colour="#7f7f7f",
-        marker="h",
-        dash=(0, (6, 1.5, 1, 1.5)),
-        order=2,
+        "update-window", "update window", _WINDOW, "window", UpdateWindow, "#7f7f7f", "h", (0, (6, 1.5, 1, 1.5)), 2
     ),
 )
 
@@ -105,10 +60,11 @@ def find_strategy(name: str) -> Strategy:
     if last == "raw":
         return _raw(name, find_strategy(base))
     kind, _, number = name.partition("-")
-    if kind not in _PARAMETRISED or not _is_number(number):
+    try:
+        (make_row, what, zero), value = _PARAMETRISED[kind], float(number)
+    except (KeyError, ValueError):
         _unknown(name)
-    make_row, what, zero = _PARAMETRISED[kind]
-    if not 0 < float(number) < 1 and not (zero and float(number) == 0):
+    if not 0 < value < 1 and not (zero and value == 0):
         raise UserError(f"strategy '{name}' has {what} {number}; give a {what} between 0 and 1, as in {kind}-0.9")
     return make_row(number)
 
@@ -155,14 +111,6 @@ def _warm(name: str, base: Strategy) -> Strategy:
         dash=(0, (2, 3)),
         order=base.order + 0.3,
     )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _unknown(name: str) -> NoReturn:

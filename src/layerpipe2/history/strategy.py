@@ -12,7 +12,7 @@ Family = Literal["sequential", "stash", "latest", "average", "pair", "window"]
 Dash = tuple[float, tuple[float, ...]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Strategy:
     """What the backward pass uses for historical weights, by name.
 
@@ -22,14 +22,14 @@ class Strategy:
         description: one line of help.
         family: the kind of method. ``average`` and ``pair`` reconstruct the weights approximately.
         make: a new weight history.
-        aware: whether the weights of its average follow from the delay.
-        raw: whether it averages lr x gradient, not the applied updates (names that end in ``-raw``).
-        warm: whether epochs with exact weights came first (names that end in ``-warm``, of tables and figures: a run
-            has the setting ``stash_epochs``).
         colour: ``#rrggbb``, of Okabe and Ito's palette or near it (safe for colour-blind readers).
         marker: matplotlib's letter.
         dash: offset and on-off lengths of the line, in line widths; no lengths: a solid line.
         order: place in legends and tables.
+        aware: whether the weights of its average follow from the delay.
+        raw: whether it averages lr x gradient, not the applied updates (names that end in ``-raw``).
+        warm: whether epochs with exact weights came first (names that end in ``-warm``, of tables and figures: a run
+            has the setting ``stash_epochs``).
     """
 
     name: str
@@ -37,13 +37,13 @@ class Strategy:
     description: str
     family: Family
     make: Callable[[], WeightHistory]
-    aware: bool = False
-    raw: bool = False
-    warm: bool = False
     colour: str
     marker: str
     dash: Dash
     order: float
+    aware: bool = False
+    raw: bool = False
+    warm: bool = False
 
     @property
     def plain(self) -> str:

@@ -16,9 +16,9 @@ from pytorch_lightning.strategies import Strategy
 
 from layerpipe2.data import Data, load
 from layerpipe2.engine.device import resolve_device
+from layerpipe2.engine.execution import StepLimit
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.probe import ReconstructionProbe
-from layerpipe2.engine.step_limit import StepLimit
 from layerpipe2.history import STRATEGIES, raw_forms
 from layerpipe2.provenance import provenance
 from layerpipe2.runs.callbacks import EpochProgress, EpochRecorder

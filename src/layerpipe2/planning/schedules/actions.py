@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
 
+from layerpipe2.delays import aligned
+
 Kind = Literal["F", "B", "W", "BW", "B1", "B2"]
 Task = tuple[Kind, int]
 """What is done every batch: kind and stage."""
@@ -96,8 +98,7 @@ class Schedule:
             if mark and mark[0] == p and first <= mark[1] < last:
                 cells[mark[1] - first] = f">{cells[mark[1] - first]}<"
             table.append([f"processor {p}", *cells])
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table)
+        return "\n".join(aligned(table, left=len(table[0])))
 
 
 def _cell(actions: Sequence[Action], step: int, several: bool) -> str:

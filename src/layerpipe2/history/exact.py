@@ -1,4 +1,4 @@
-"""Exact weights for the first updates, then another method: a warm-up of the reconstruction."""
+"""Methods with the forward pass's own weights: all of them kept, all updates kept, and exact weights for a warm-up."""
 
 from __future__ import annotations
 
@@ -11,8 +11,49 @@ from layerpipe2.history.base import Consumes, State, WeightHistory
 
 
 @dataclass(frozen=True)
+class Stash(WeightHistory):
+    """Exact weight stashing (PipeDream): keeps ``W(t - d) ... W(t - 1)``."""
+
+    @property
+    def exact(self) -> bool:
+        """True: the backward pass uses the forward pass's own weights."""
+        return True
+
+    def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
+        """``W(t - d)`` itself."""
+        return delayed
+
+    def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
+        """One copy per update of delay."""
+        return float(delay)
+
+
+@dataclass(frozen=True)
+class UpdateWindow(WeightHistory):
+    """The identity itself: keeps the last ``d`` applied updates; equals stashing to rounding, at its memory cost."""
+
+    consumes: Consumes = "updates"
+
+    def init(self, weights: Tensor, delay: int) -> State:
+        """``updates`` (d, N): row ``t mod d`` is the newest one."""
+        return {"updates": weights.new_zeros(delay, weights.numel())}
+
+    def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
+        """``W(t)`` plus the sum of the last ``min(t, d)`` updates."""
+        return latest + state["updates"].sum(0)
+
+    def record(self, state: State, update: Tensor, step: Tensor) -> None:
+        """Put ``update`` in the oldest one's place."""
+        state["updates"].index_copy_(0, step.remainder(len(state["updates"])), update[None])
+
+    def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
+        """One copy per update of delay."""
+        return float(delay)
+
+
+@dataclass(frozen=True)
 class StashFirst(WeightHistory):
-    """``W(t - d)`` before update number ``updates``, what ``then`` recalls from there on.
+    """A warm-up: ``W(t - d)`` before update number ``updates``, what ``then`` recalls from there on.
 
     ``then`` records from the first update on, so that its average is full when it takes over.
 
