@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.pipelines.settings import Settings
-from layerpipe2.cli.console import aligned
+from layerpipe2.delays import aligned
 from layerpipe2.planning.variants import MEMORY_KINDS, TORCH_PIPELINES, Variant
 
 Row = dict[str, Any]
