@@ -3,8 +3,6 @@
 The checks under test are the real ones: only the specification that they compare with is exchanged.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import pickle
@@ -39,7 +37,7 @@ def spec_of(name: str, arrays: Arrays, **changes: Any) -> DatasetSpec:
     """The specification of data set ``name``, with the sizes and statistics of ``arrays``."""
     mean, std = (tuple(round(v, 4) for v in values) for values in channel_statistics(arrays.x_train))
     sizes: dict[str, Any] = {
-        "image_shape": arrays.x_train.shape[1:],
+        "input_shape": arrays.x_train.shape[1:],
         "num_classes": CLASSES,
         "per_class": (TRAIN_PER_CLASS, TEST_PER_CLASS),
         "mean": mean,

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from layerpipe2.delays import DELAY_LAWS
-from layerpipe2.theory.coupled_stability import largest_stable_coupled_step, linear_chain_hessian
-from layerpipe2.theory.stability import closed_form, growth
+from layerpipe2.theory.stability import closed_form, growth, largest_stable_coupled_step, linear_chain_hessian
 from paper_figures import style
 from paper_figures.text import law_label
 

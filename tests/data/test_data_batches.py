@@ -1,7 +1,5 @@
 """The batch loader: normalisation, order, augmentation and position."""
 
-from __future__ import annotations
-
 from itertools import islice
 from typing import Any
 
@@ -11,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from layerpipe2.data import BatchLoader, TensorSplit
-from layerpipe2.data.augment import crop_and_mirror
+from layerpipe2.data.batches import crop_and_mirror
 from layerpipe2.errors import UserError
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)

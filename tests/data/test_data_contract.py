@@ -1,7 +1,5 @@
 """What every data set of the table must do: a new row is tested by being there."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -23,7 +21,7 @@ def test_a_row_says_what_is_expected(name: str) -> None:
     assert row.remedy != ""
     if isinstance(row, DatasetSpec):
         assert len(row.input_shape) == 3
-        checked = 0 if row.read is not None else row.image_shape[0]
+        checked = 0 if row.read is not None else row.input_shape[0]
         assert len(row.mean) == len(row.std) == checked
         assert (min(row.per_class) > 0) == bool(checked)
     assert bool(row.source) == (row.read is not None)

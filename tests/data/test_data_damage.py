@@ -1,9 +1,8 @@
 """Truncated, incomplete or wrong data: one line that names the file and the remedy."""
 
-from __future__ import annotations
-
 import gzip
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 
@@ -21,7 +20,8 @@ from layerpipe2.errors import UserError
 
 ARRAYS = make_arrays()
 SPEC = spec_of("fashion-mnist", ARRAYS)
-FIRST_FILE = "train-images-idx3-ubyte"
+FIRST = "train-images-idx3-ubyte"
+FIRST_GZ = f"{FIRST}.gz"
 
 
 def refused(root: Path, message: str) -> None:
@@ -35,9 +35,9 @@ def refused(root: Path, message: str) -> None:
     assert "remove or replace this copy, then `apt-get install" in line
 
 
-def flip_a_byte(path: Path) -> None:
+def flip_a_byte(path: Path, at: int = -5) -> None:
     content = bytearray(path.read_bytes())
-    content[-5] ^= 1
+    content[at] ^= 255
     path.write_bytes(content)
 
 
@@ -45,79 +45,61 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
 
 
-@pytest.mark.parametrize(
-    ("harm", "message"),
-    [
-        (flip_a_byte, rf"md5 \w+, expected \w+ \(1168 bytes\); in .*{FIRST_FILE}"),
-        (cut, rf"md5 \w+, expected \w+ \(1128 bytes\); in .*{FIRST_FILE}"),
-        (Path.unlink, rf"{FIRST_FILE} \(or {FIRST_FILE}\.gz\) is missing"),
-    ],
-)
-def test_damaged_idx_files(tmp_path: Path, harm: Callable[[Path], None], message: str) -> None:
-    write_idx(tmp_path / "fashion-mnist", ARRAYS)
-    harm(tmp_path / "fashion-mnist" / FIRST_FILE)
-    refused(tmp_path, message)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (gzip.compress(b"\0" * 5000)[:-12], r"cannot be read \(Compressed file ended"),
-        (gzip.compress(b"\0" * 5000), r"md5 \w+, expected \w+ \(5000 bytes\)"),
-        (b"<html>not found</html>", r"cannot be read \(Not a gzipped file"),
-        (b"", r"md5 \w+, expected \w+ \(0 bytes\)"),
-    ],
-)
-def test_damaged_compressed_idx_file(tmp_path: Path, content: bytes, message: str) -> None:
-    write_idx(tmp_path / "fashion-mnist", ARRAYS, compress=True)
-    (tmp_path / "fashion-mnist" / f"{FIRST_FILE}.gz").write_bytes(content)
-    refused(tmp_path, message)
-
-
-def test_damaged_data_does_not_hide_behind_another_copy(tmp_path: Path) -> None:
-    write_npz(tmp_path / "fashion-mnist.npz", ARRAYS)
-    write_idx(tmp_path / "fashion-mnist", ARRAYS)
-    flip_a_byte(tmp_path / "fashion-mnist" / FIRST_FILE)
-    refused(tmp_path, "md5")
-
-
 def first_image(tree: Path, folder: str) -> Path:
     return next((tree / folder).iterdir())
 
 
-def image_corrupted(tree: Path) -> None:
+def corrupt_image(tree: Path) -> None:
     path = first_image(tree, "train/c0")
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 255
-    path.write_bytes(content)
+    flip_a_byte(path, path.stat().st_size // 2)
 
 
 def image_too_large(tree: Path) -> None:
     write_png(torch.zeros(1, 9, 8, dtype=torch.uint8), str(first_image(tree, "train/c0")))
 
 
+write_gz = partial(write_idx, compress=True)
+ZEROS = gzip.compress(b"\0" * 5000)
+CLASS_1 = r"train class 1 has 5 images, expected 6 \(17 images in all, expected 18\)"
+UNREADABLE = r"not a readable PNG image; in .*/%s/\d+\.png"
+
+
 @pytest.mark.parametrize(
-    ("harm", "message"),
+    ("write", "harm", "message"),
     [
+        (write_idx, lambda f: flip_a_byte(f / FIRST), rf"md5 \w+, expected \w+ \(1168 bytes\); in .*{FIRST}"),
+        (write_idx, lambda f: cut(f / FIRST), rf"md5 \w+, expected \w+ \(1128 bytes\); in .*{FIRST}"),
+        (write_idx, lambda f: (f / FIRST).unlink(), rf"{FIRST} \(or {FIRST}\.gz\) is missing"),
+        (write_gz, lambda f: (f / FIRST_GZ).write_bytes(ZEROS[:-12]), r"cannot be read \(Compressed file ended"),
+        (write_gz, lambda f: (f / FIRST_GZ).write_bytes(ZEROS), r"md5 \w+, expected \w+ \(5000 bytes\)"),
+        (write_gz, lambda f: (f / FIRST_GZ).write_bytes(b"<html>"), r"cannot be read \(Not a gzipped file"),
+        (write_gz, lambda f: (f / FIRST_GZ).write_bytes(b""), r"md5 \w+, expected \w+ \(0 bytes\)"),
+        (write_tree, lambda f: first_image(f, "train/c1").unlink(), CLASS_1),
+        (write_tree, lambda f: rmtree(f / "test" / "c2"), r"2 class folders, expected 3; in .*/test"),
         (
-            lambda tree: first_image(tree, "train/c1").unlink(),
-            r"train class 1 has 5 images, expected 6 \(17 images in all, expected 18\)",
+            write_tree,
+            lambda f: (f / "test/c2").rename(f / "test/d2"),
+            "class folder c2 is not in both of train and test",
         ),
-        (lambda tree: rmtree(tree / "test" / "c2"), r"2 class folders, expected 3; in .*/test"),
-        (lambda tree: (tree / "test/c2").rename(tree / "test/d2"), r"class folder c2 is not in both of train and test"),
-        (lambda tree: cut(first_image(tree, "train/c0")), r"not a readable PNG image; in .*/train/c0/\d+\.png"),
-        (image_corrupted, r"not a readable PNG image; in .*/train/c0/\d+\.png"),
-        (
-            lambda tree: first_image(tree, "test/c0").write_bytes(b""),
-            r"not a readable PNG image; in .*/test/c0/\d+\.png",
-        ),
-        (image_too_large, r"image of shape \(1, 9, 8\), expected \(1, 8, 8\); in .*\.png"),
+        (write_tree, lambda f: cut(first_image(f, "train/c0")), UNREADABLE % "train/c0"),
+        (write_tree, corrupt_image, UNREADABLE % "train/c0"),
+        (write_tree, lambda f: first_image(f, "test/c0").write_bytes(b""), UNREADABLE % "test/c0"),
+        (write_tree, image_too_large, r"image of shape \(1, 9, 8\), expected \(1, 8, 8\); in .*\.png"),
     ],
 )
-def test_damaged_tree(tmp_path: Path, harm: Callable[[Path], None], message: str) -> None:
-    write_tree(tmp_path / "fashion-mnist", ARRAYS)
+def test_damaged_files(
+    tmp_path: Path, write: Callable[[Path, Arrays], None], harm: Callable[[Path], None], message: str
+) -> None:
+    write(tmp_path / "fashion-mnist", ARRAYS)
     harm(tmp_path / "fashion-mnist")
     refused(tmp_path, message)
+
+
+def test_damaged_data_does_not_hide_behind_another_copy(tmp_path: Path) -> None:
+    write_npz(tmp_path / "fashion-mnist.npz", ARRAYS)
+    write_idx(tmp_path / "fashion-mnist", ARRAYS)
+    flip_a_byte(tmp_path / "fashion-mnist" / FIRST)
+    refused(tmp_path, "md5")
 
 
 @pytest.mark.parametrize(

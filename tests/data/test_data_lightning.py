@@ -1,7 +1,5 @@
 """The batch loader under Lightning: epochs, and resuming at an epoch's end and in its middle."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Finding data: every format, the order of places, and what is said about it."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any

@@ -1,14 +1,12 @@
 """Stratified splits."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
 import torch
 
 from layerpipe2.data import Data, load, split
-from layerpipe2.data.random import frozen_generator
+from layerpipe2.data.splits import frozen_generator
 from layerpipe2.errors import UserError
 
 

@@ -1,7 +1,5 @@
 """Text that ships with Python: what it is cut into, and how it trains."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

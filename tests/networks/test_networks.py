@@ -1,7 +1,5 @@
 """The networks: units, shapes, sizes, initialisation and errors."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, get_args
 

@@ -1,7 +1,5 @@
 """Transformers: what a token may see, and that delayed training reaches every weight."""
 
-from __future__ import annotations
-
 import copy
 import math
 

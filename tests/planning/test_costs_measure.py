@@ -1,4 +1,7 @@
-"""Measured operations and bytes against hand formulas and published counts."""
+"""Operations and bytes against hand formulas and published counts; time models against SCALE-Sim's cycles."""
+
+import csv
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,7 +10,7 @@ from torchvision import models
 
 from layerpipe2 import networks
 from layerpipe2.errors import UserError
-from layerpipe2.planning import Gemm, Work, measure, network_costs
+from layerpipe2.planning import FlopDevice, Gemm, Link, SystolicArray, Work, measure, network_costs
 from layerpipe2.planning.reference import REFERENCE
 
 PUBLISHED = {
@@ -126,3 +129,36 @@ def test_wrong_inputs_name_the_stage_and_the_remedy():
         measure([nn.Linear(3, 5), nn.Linear(4, 5)], (3,), 2)
     with pytest.raises(UserError, match="batch size is 0"):
         measure([nn.Linear(3, 5)], (3,), 0)
+
+
+def test_cycles_equal_those_of_scalesim():
+    lines = Path(__file__).with_name("scalesim_cycles.csv").read_text(encoding="utf-8").splitlines()
+    rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    assert len(rows) == 96
+    for row in rows:
+        m, n, k = (int(row[key]) for key in "mnk")
+        array = SystolicArray(int(row["rows"]), int(row["columns"]), row["dataflow"])
+        assert array.cycles(Gemm(m, n, k)) == int(row["cycles"]), row
+
+
+def test_no_array_is_faster_than_its_cells():
+    for dataflow in ("os", "ws", "is"):
+        array = SystolicArray(16, 8, dataflow, clock=1.0)
+        for gemm in (Gemm(64, 64, 64), Gemm(5, 100, 7, count=3)):
+            assert array.seconds(Work(gemm.flops, (gemm,))) >= gemm.flops / (2 * 16 * 8)
+
+
+def test_unknown_shapes_are_refused_by_arrays_only():
+    class Product(nn.Module):
+        def forward(self, x):
+            return x @ x.transpose(1, 2)
+
+    (work,) = measure([Product()], (4, 4), 2)
+    assert FlopDevice(1.0).seconds(work.forward) == 2 * 2 * 4 * 4 * 4
+    with pytest.raises(UserError, match=r"come from no Linear or Conv layer.*FlopDevice"):
+        SystolicArray().seconds(work.forward)
+
+
+def test_link_takes_bytes_over_bandwidth():
+    device = FlopDevice(1.0, Link(4.0, 3.0))
+    assert (device.occupation(8), device.latency) == (2.0, 3.0)

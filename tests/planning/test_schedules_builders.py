@@ -93,10 +93,7 @@ def test_layerpipe_splits_the_gradient_of_a_slow_layer():
 
 
 def test_halves_run_on_two_processors_and_send_half_gradients():
-    work = [
-        StageWork(Work(1), Work(1), Work(1), 4, 0, 8, 8),
-        StageWork(Work(3), Work(6), Work(3), 40, 0, 8, 16),
-    ]
+    work = [StageWork(Work(1), Work(1), Work(1), 4, 0, 8, 8), StageWork(Work(3), Work(6), Work(3), 40, 0, 8, 16)]
     costs = Costs(tuple(work), Delays.none(2))
     schedule = layerpipe(2, 2, 20, costs, DEVICE)
     assert {t: schedule.home[t] for t in (("B2", 1), ("B1", 1))} == {("B2", 1): 0, ("B1", 1): 1}

@@ -13,7 +13,7 @@ from layerpipe2.theory import LayeredNetwork, Operation, chain, derive, from_uni
 from layerpipe2.theory.certificates import task_times
 from layerpipe2.theory.leiserson_saxe import minimum_period
 from layerpipe2.theory.moves import insert_delayed_gradients
-from layerpipe2.theory.units import UNIT_KINDS
+from layerpipe2.theory.network import UNIT_KINDS
 
 
 def random_groups(rng: random.Random, units: int) -> list[int]:

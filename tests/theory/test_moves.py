@@ -104,10 +104,7 @@ SLOWED = training_graph(chain(2), (0, 1), period=2)
         # Data and targets would no longer belong together.
         (lambda g: lags_between(g, g.with_registers({("x", "F0", "activation"): 1})), "loop or an input-output path"),
         (lambda g: g.with_registers({("F0", "F7", "activation"): 1}), r"no edge F0 -> F7 \(activation\)"),
-        (
-            lambda g: g.with_registers({("F0", "F1", "activation"): -1}),
-            r"on edge F0 -> F1 \(activation\) is -1",
-        ),
+        (lambda g: g.with_registers({("F0", "F1", "activation"): -1}), r"on edge F0 -> F1 \(activation\) is -1"),
         (lambda g: SignalFlowGraph(g.topology, {}), r"edge x -> F0 \(activation\) has no register count"),
         (lambda g: from_units(["layer", "lstm"]), "unit 1 is of unknown kind 'lstm'"),
         (lambda g: chain(0), "number of layers is 0"),

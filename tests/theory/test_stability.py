@@ -7,12 +7,15 @@ import pytest
 
 from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
-from layerpipe2.theory.coupled_stability import (
+from layerpipe2.theory.stability import (
+    bisect_step,
+    closed_form,
     coupled_growth,
+    growth,
     largest_stable_coupled_step,
+    largest_stable_step,
     linear_chain_hessian,
 )
-from layerpipe2.theory.stability import bisect_step, closed_form, growth, largest_stable_step
 from layerpipe2.theory.stability_simulation import chain_growth, quadratic_growth
 
 

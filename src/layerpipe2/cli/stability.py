@@ -43,7 +43,7 @@ def comparison(delays: Delays, config: RunConfig) -> str:
     return (
         f"sequential (delay 0): {whole:.6g}. With the same curvature in every stage the largest delay decides: "
         f"{worst:.6g}, {whole / worst:.3g} times smaller.\nExact for a quadratic with one delay; stages that share "
-        "their curvature are stable up to larger steps (layerpipe2.theory.coupled_stability)."
+        "their curvature are stable up to larger steps (layerpipe2.theory.stability)."
     )
 
 

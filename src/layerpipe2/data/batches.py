@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from layerpipe2.data.augment import crop_and_mirror
-from layerpipe2.data.random import frozen_generator
+from layerpipe2.data.splits import frozen_generator
 from layerpipe2.data.types import TensorSplit
 from layerpipe2.errors import UserError, integer
 
@@ -80,6 +80,7 @@ class BatchLoader:
         self.x, self.y = split.x.to(self.device), split.y.to(self.device)
         self._mean = self._per_channel([255 * m for m in mean])
         self._scale = self._per_channel([1 / (255 * s) for s in std])
+        self._padding = split.x.shape[-2] // 8 if augment else 0
         self.epoch = 0
         self._first = 0  # batch at which the next iteration begins: above 0 only after load_state_dict
         self._yielded = 0
@@ -137,10 +138,6 @@ class BatchLoader:
         mirror = generator.random_sample(count) < (0.5 if self.flippable else 0.0)
         return _Plan(order, dy, dx, torch.from_numpy(mirror).to(self.device))
 
-    @property
-    def _padding(self) -> int:
-        return self.x.shape[-2] // 8
-
     def _batch(self, plan: _Plan, at: slice) -> tuple[Tensor, Tensor]:
         """The batch of the images ``at`` these positions of the epoch's order."""
         if plan.order is None:
@@ -162,6 +159,28 @@ def _check(split: TensorSplit, batch_size: int, mean: Sequence[float], std: Sequ
         raise UserError("this part of the data has no images; choose a validation fraction above 0")
     channels = split.x.shape[1] if split.x.ndim == 4 else 0
     if len(mean) != channels or len(std) != channels or not all(s > 0 for s in std):
-        raise UserError(
-            f"mean {mean} and std {std} must have {channels} entries, std above 0; see layerpipe2.data.Data"
-        )
+        what = f"mean {mean} and std {std} must have {channels} entries, std above 0"
+        raise UserError(f"{what}; see layerpipe2.data.Data")
+
+
+def crop_and_mirror(images: Tensor, dy: Tensor, dx: Tensor, mirror: Tensor, padding: int) -> Tensor:
+    """Pad with zeros, cut a window of the old size out of each image, and mirror some of the windows.
+
+    Args:
+        images: (B, C, H, W), any type.
+        dy: row of the window's first pixel in the padded image, int64 (B,), from 0 to 2 * padding.
+        dx: its column, likewise.
+        mirror: bool (B,), whether to flip left and right.
+        padding: pixels added at each side; dy = dx = padding is the image itself.
+
+    Returns:
+        The windows (B, C, H, W). One gather of flat pixel indices, hence no synchronisation with a GPU.
+    """
+    batch, channels, height, width = images.shape
+    padded = pad(images, (padding, padding, padding, padding))
+    rows = dy[:, None] + torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device)
+    columns = dx[:, None] + torch.where(mirror[:, None], width - 1 - columns, columns)
+    pixels = rows[:, :, None] * (width + 2 * padding) + columns[:, None, :]
+    index = pixels.reshape(batch, 1, height * width).expand(-1, channels, -1)
+    return padded.flatten(2).gather(2, index).view(images.shape)

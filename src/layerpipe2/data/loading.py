@@ -19,8 +19,6 @@ The first that is there is used. If it is damaged, that is an error: going on to
 with scikit-learn; no folder is searched for them.
 """
 
-from __future__ import annotations
-
 import os
 import pickle
 import zipfile
@@ -38,15 +36,7 @@ from layerpipe2.errors import UserError, look_up
 
 # What gzip, zip, numpy, torchvision and the file system raise on truncated, damaged or unreadable files and on failed
 # downloads (URLError is an OSError).
-_READ_ERRORS = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    zlib.error,
-    zipfile.BadZipFile,
-    pickle.UnpicklingError,
-)
+_READ_ERRORS = (OSError, EOFError, RuntimeError, ValueError, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError)
 
 DATASETS: dict[str, DatasetSpec | TextSpec] = {**IMAGES, **TEXTS}
 """Name -> data set, images and text."""
@@ -99,9 +89,8 @@ def _load(spec: DatasetSpec, root: Path | None, download: bool, announce: Announ
             return verified(spec, source, _read(spec, source, reader))
         announce(f"{spec.name}: no {_formats(spec)} in {source}")
         tried.append(source)
-    raise UserError(
-        f"{spec.name}: no data found; looked for {_formats(spec)} in {' and in '.join(tried)}; {spec.remedy}"
-    )
+    places = f"{_formats(spec)} in {' and in '.join(tried)}"
+    raise UserError(f"{spec.name}: no data found; looked for {places}; {spec.remedy}")
 
 
 def _read(spec: DatasetSpec, source: str, reader: Reader) -> Arrays:

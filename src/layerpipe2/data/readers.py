@@ -1,7 +1,5 @@
 """Readers of the file formats. They return what the files say; `layerpipe2.data.verify` judges it."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import os
@@ -113,8 +111,8 @@ def read_tree(spec: DatasetSpec, folder: Path) -> Arrays:
 
 def _decode(spec: DatasetSpec, paths: list[str]) -> NDArray[np.uint8]:
     """Decode in threads: the decoder releases the interpreter lock, and no process is forked."""
-    images = torch.empty((len(paths), *spec.image_shape), dtype=torch.uint8)
-    mode = _MODES[spec.image_shape[0]]
+    images = torch.empty((len(paths), *spec.input_shape), dtype=torch.uint8)
+    mode = _MODES[spec.input_shape[0]]
 
     def decode_chunk(start: int) -> None:
         for i in range(start, min(start + _CHUNK, len(paths))):
@@ -132,6 +130,6 @@ def _decode_one(spec: DatasetSpec, path: str, mode: ImageReadMode) -> torch.Tens
         image: torch.Tensor = decode_image(torch.from_numpy(content), mode)
     except RuntimeError as error:
         raise damaged(spec, path, "not a readable PNG image") from error
-    if image.shape != spec.image_shape:
-        raise damaged(spec, path, f"image of shape {tuple(image.shape)}, expected {spec.image_shape}")
+    if image.shape != spec.input_shape:
+        raise damaged(spec, path, f"image of shape {tuple(image.shape)}, expected {spec.input_shape}")
     return image

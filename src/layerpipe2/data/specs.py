@@ -1,27 +1,27 @@
 """What each data set must look like. Reading and checking are driven by these values."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+import torch
 from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 
-from layerpipe2.data.digits import read_digits
+from layerpipe2.data.splits import stratified
 from layerpipe2.data.types import Arrays
 
 _REMEDY = "give --download (in Python download=True), or put the files there, or name their folder (--data-root)"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class DatasetSpec:
     """One published data set of images.
 
     Attributes:
         name: as in options and records.
         label: for readers.
-        image_shape: (channels, height, width) of one image, in pixels.
+        input_shape: (channels, height, width) of one image, in pixels.
         num_classes: number of classes.
         per_class: images of every class for training and for testing.
         mean: of the training pixels divided by 255, per channel, rounded to 4 decimals.
@@ -39,7 +39,7 @@ class DatasetSpec:
 
     name: str
     label: str
-    image_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     num_classes: int
     per_class: tuple[int, int] = (0, 0)
     mean: tuple[float, ...] = ()
@@ -53,26 +53,35 @@ class DatasetSpec:
     idx_md5: Mapping[str, str] = field(default_factory=dict)
     system_folder: str | None = None
 
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """(channels, height, width) of one image, in pixels."""
-        return self.image_shape
+
+def read_digits() -> Arrays:
+    """scikit-learn's digits, which ship with it: 1797 images of 8x8 pixels with levels 0..16, stretched to 0..255.
+
+    They have no published test part: a stratified quarter, chosen by a fixed seed, is the test part.
+    """
+    from sklearn.datasets import load_digits  # takes a second, and most runs read something else
+
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    labels = bunch.target.astype(np.int64)
+    train, test = stratified(torch.from_numpy(labels), 0.25, seed=1797)
+    return Arrays(images[train], labels[train], images[test], labels[test])
+
+
+def _cifar(
+    classes: int, per_class: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...], source: type[CIFAR10]
+) -> DatasetSpec:
+    spec = DatasetSpec(f"cifar{classes}", f"CIFAR-{classes}", (3, 32, 32), classes, per_class, mean, std, True)
+    return replace(spec, torchvision=source, folder=source.base_folder)
 
 
 _ROWS = (
+    DatasetSpec("digits", "digits", (1, 8, 8), 10, read=read_digits, source="scikit-learn's digits"),
     DatasetSpec(
-        name="digits",
-        label="digits",
-        image_shape=(1, 8, 8),
-        num_classes=10,
-        read=read_digits,
-        source="scikit-learn's digits",
-    ),
-    DatasetSpec(
-        name="fashion-mnist",
-        label="Fashion-MNIST",
-        image_shape=(1, 28, 28),
-        num_classes=10,
+        "fashion-mnist",
+        "Fashion-MNIST",
+        (1, 28, 28),
+        10,
         per_class=(6000, 1000),
         mean=(0.2860,),
         std=(0.3530,),
@@ -88,30 +97,8 @@ _ROWS = (
         },
         system_folder="/usr/share/datasets/fashion-mnist",
     ),
-    DatasetSpec(
-        name="cifar10",
-        label="CIFAR-10",
-        image_shape=(3, 32, 32),
-        num_classes=10,
-        per_class=(5000, 1000),
-        mean=(0.4914, 0.4822, 0.4465),
-        std=(0.2470, 0.2435, 0.2616),
-        flippable=True,
-        torchvision=CIFAR10,
-        folder="cifar-10-batches-py",
-    ),
-    DatasetSpec(
-        name="cifar100",
-        label="CIFAR-100",
-        image_shape=(3, 32, 32),
-        num_classes=100,
-        per_class=(500, 100),
-        mean=(0.5071, 0.4865, 0.4409),
-        std=(0.2673, 0.2564, 0.2762),
-        flippable=True,
-        torchvision=CIFAR100,
-        folder="cifar-100-python",
-    ),
+    _cifar(10, (5000, 1000), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), CIFAR10),
+    _cifar(100, (500, 100), (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), CIFAR100),
 )
 
 IMAGES: dict[str, DatasetSpec] = {spec.name: spec for spec in _ROWS}

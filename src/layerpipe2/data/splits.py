@@ -1,13 +1,20 @@
-"""Stratified splits that depend on the labels and a seed only."""
+"""Stratified splits that depend on the labels and a seed only, and the random numbers that they are drawn with."""
 
-from __future__ import annotations
-
+import numpy as np
 import torch
 from torch import Tensor
 
-from layerpipe2.data.random import frozen_generator
 from layerpipe2.data.types import Data, Splits, TensorSplit
 from layerpipe2.errors import UserError, integer
+
+
+def frozen_generator(purpose: str, *key: int) -> np.random.RandomState:
+    """Generator whose stream is a function of ``purpose`` and the integers ``key`` (each at least 0) for good.
+
+    NumPy promises that the streams of ``RandomState``, its bit generators and ``SeedSequence`` never change (NEP 19).
+    ``numpy.random.Generator`` and ``torch.Generator`` come without that promise.
+    """
+    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence([*purpose.encode(), *key])))
 
 
 def stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -43,9 +50,7 @@ def split(data: Data, validation_fraction: float, seed: int) -> Splits:
     for part, indices in (("training", kept), ("validation", held_out)):
         counts = labels[indices].bincount(minlength=int(labels.max()) + 1)
         if (part == "training" or validation_fraction) and not counts.all():
-            raise UserError(
-                f"validation fraction {validation_fraction} leaves a class of {data.name} without {part} images; "
-                "choose a fraction nearer to 0.5"
-            )
+            what = f"validation fraction {validation_fraction} leaves a class of {data.name} without {part} images"
+            raise UserError(f"{what}; choose a fraction nearer to 0.5")
     train, validation = (TensorSplit(data.x_train[i], data.y_train[i], data.flippable) for i in (kept, held_out))
     return Splits(train, validation, TensorSplit(data.x_test, data.y_test, data.flippable))

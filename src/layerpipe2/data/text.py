@@ -9,8 +9,6 @@ The vocabulary is the same for every text and version: newline, the printable AS
 the others. The last tenth of the text is for testing.
 """
 
-from __future__ import annotations
-
 import hashlib
 import platform
 from collections.abc import Callable, Mapping
@@ -82,16 +80,12 @@ def load_text(spec: TextSpec) -> Data:
     return Data(spec.name, source, x[:train], y[:train], x[train:], y[train:], VOCABULARY)
 
 
-def _python_docs() -> str:
-    return paragraphs(import_module("pydoc_data.topics").topics)
-
-
 _ROWS = (
     TextSpec(
-        name="python-docs",
-        label="python-docs",
-        read=_python_docs,
-        source=f"pydoc_data.topics of Python {platform.python_version()}",
+        "python-docs",
+        "python-docs",
+        lambda: paragraphs(import_module("pydoc_data.topics").topics),
+        f"pydoc_data.topics of Python {platform.python_version()}",
         remedy="install a complete Python (on Debian: apt-get install libpython3-stdlib)",
     ),
 )

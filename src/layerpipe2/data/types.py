@@ -4,8 +4,6 @@ Images are uint8 (N, C, H, W) with labels int64 (N,). Texts are windows of token
 tokens int64 (N, T) for labels.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

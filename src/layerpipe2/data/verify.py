@@ -3,8 +3,6 @@
 Every message says what is wrong, where, and the remedy, in one line.
 """
 
-from __future__ import annotations
-
 from hashlib import blake2b
 from typing import Any
 
@@ -71,8 +69,8 @@ def _canonical(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[to
 
 def _check_part(spec: DatasetSpec, source: str, part: str, images: NDArray[np.uint8], labels: NDArray[Any]) -> None:
     """Check type, shape and counts of one part."""
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != spec.image_shape:
-        expected = f"uint8 (N, C, H, W) = (N, *{spec.image_shape})"
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != spec.input_shape:
+        expected = f"uint8 (N, C, H, W) = (N, *{spec.input_shape})"
         raise damaged(spec, source, f"{part} images are {images.dtype} {images.shape}, expected {expected}")
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
         what = f"{part} labels are {labels.dtype} {labels.shape}, expected integers {images.shape[:1]}"

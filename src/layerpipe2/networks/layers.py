@@ -9,8 +9,6 @@ No layer works in place. A unit's output is the next unit's saved input; overwri
 stage's backward pass.
 """
 
-from __future__ import annotations
-
 from torch import nn
 
 

@@ -1,7 +1,5 @@
 """A deep multi-layer perceptron: the fully connected network of the comparison."""
 
-from __future__ import annotations
-
 from math import prod
 
 from torch import nn

@@ -1,10 +1,8 @@
 """The networks by name. A network is a flat list of units, called one after the other."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import nn
 
@@ -18,12 +16,10 @@ Builder = Callable[[tuple[int, ...], int, int], list[nn.Module]]
 
 INPUTS = {"images": ("channels", "height", "width"), "text": ("context",)}
 """Kind of input -> what the entries of its shape are."""
-
-
 Kind = Literal["fully connected", "convolutional", "transformer"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class NetworkInfo:
     """A network by name.
 
@@ -46,62 +42,31 @@ class NetworkInfo:
     takes: str = "images"
 
 
+DENSE, CNN, TRANSFORMER = get_args(Kind)
 _ROWS = (
     NetworkInfo(
-        name="mlp",
-        label="MLP",
-        description="fully connected: 8 hidden layers of `width` features with ReLU, output; 9 units",
-        kind="fully connected",
-        default_width=128,
-        builder=mlp,
+        "mlp", "MLP", "fully connected: 8 hidden layers of `width` features with ReLU, output; 9 units", DENSE, 128, mlp
+    ),
+    NetworkInfo("vgg", "VGG", "VGG-style: 8 conv-BN-ReLU of width to 8*width channels, head; 9 units", CNN, 32, vgg),
+    NetworkInfo(
+        "resnet18", "ResNet-18", "ResNet-18 for small images: stem, 8 basic blocks, head; 10 units", CNN, 64, resnet18
     ),
     NetworkInfo(
-        name="vgg",
-        label="VGG",
-        description="VGG-style: 8 conv-BN-ReLU of width to 8*width channels, head; 9 units",
-        kind="convolutional",
-        default_width=32,
-        builder=vgg,
+        "resnet-small", "ResNet (small)", "narrow ResNet-14: stem, 6 basic blocks, head; 8 units", CNN, 16, resnet_small
     ),
     NetworkInfo(
-        name="resnet18",
-        label="ResNet-18",
-        description="ResNet-18 for small images: stem, 8 basic blocks, head; 10 units",
-        kind="convolutional",
-        default_width=64,
-        builder=resnet18,
+        "vgg16", "VGG-16", "VGG-16: 13 conv-BN-ReLU of width to 8*width channels, head; 14 units", CNN, 64, vgg16
     ),
     NetworkInfo(
-        name="resnet-small",
-        label="ResNet (small)",
-        description="narrow ResNet-14: stem, 6 basic blocks, head; 8 units",
-        kind="convolutional",
-        default_width=16,
-        builder=resnet_small,
+        "vit", "ViT", "vision transformer: patches, 8 blocks of `width` features, head; 10 units", TRANSFORMER, 192, vit
     ),
     NetworkInfo(
-        name="vgg16",
-        label="VGG-16",
-        description="VGG-16: 13 conv-BN-ReLU of width to 8*width channels, head; 14 units",
-        kind="convolutional",
-        default_width=64,
-        builder=vgg16,
-    ),
-    NetworkInfo(
-        name="vit",
-        label="ViT",
-        description="vision transformer: patches, 8 blocks of `width` features, head; 10 units",
-        kind="transformer",
-        default_width=192,
-        builder=vit,
-    ),
-    NetworkInfo(
-        name="gpt",
-        label="GPT (characters)",
-        description="character-level GPT: embedding, 8 causal blocks, head; 10 units; text",
-        kind="transformer",
-        default_width=192,
-        builder=gpt,
+        "gpt",
+        "GPT (characters)",
+        "character-level GPT: embedding, 8 causal blocks, head; 10 units; text",
+        TRANSFORMER,
+        192,
+        gpt,
         takes="text",
     ),
 )

@@ -3,8 +3,6 @@
 A residual block is one unit: its shortcut starts and ends inside it, so that no stage boundary cuts it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor, nn

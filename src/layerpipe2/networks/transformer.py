@@ -5,8 +5,6 @@ Weights start as in GPT-2 (Radford et al. 2019): normal with standard deviation 
 a residual branch ends, so that the depth does not scale the sum; biases start at zero. There is no dropout.
 """
 
-from __future__ import annotations
-
 from math import gcd, sqrt
 from typing import cast
 

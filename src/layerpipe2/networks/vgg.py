@@ -1,7 +1,5 @@
 """VGG networks (Simonyan and Zisserman 2014, arXiv 1409.1556) with batch normalisation: a small one, and VGG-16."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import nn

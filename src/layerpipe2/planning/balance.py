@@ -20,8 +20,6 @@ The times stand in the place of operations, in s, so that all that ``layerpipe2.
 holds for measured times on ``FlopDevice(1.0)``, whose speed is one second per second.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise

@@ -21,8 +21,6 @@ is a bound: where slow stages and slow links alternate, the simulated schedule t
 (``layerpipe2.planning.schedules.simulate`` gives that time itself).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -152,7 +150,5 @@ def uniform_costs(
 ) -> Costs:
     """Equal stages with given operations per pass: on ``FlopDevice(1)`` they are the passes' times. For studies."""
     integer(stages, "number of stages", 1)
-    stage = StageWork(
-        Work(forward), Work(activation), Work(weight), input_bytes=message_bytes, output_bytes=message_bytes
-    )
+    stage = StageWork(Work(forward), Work(activation), Work(weight), 0, 0, message_bytes, message_bytes)
     return Costs((stage,) * stages, Delays.layerpipe2(stages))

@@ -4,8 +4,6 @@ Stated simplifications: only matrix products and convolutions take time; every o
 of its own (full duplex); a link carries one message after the other while the processors compute.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import ceil
@@ -116,8 +114,6 @@ class SystolicArray(Device):
         """
         known = sum(gemm.flops for gemm in work.gemms)
         if abs(known - work.flops) > 1e-6 * max(known, work.flops):
-            raise UserError(
-                f"{work.flops - known:.3g} of {work.flops:.3g} FLOPs come from no Linear or Conv layer; "
-                "a systolic array needs their shapes: use FlopDevice for this network"
-            )
+            what = f"{work.flops - known:.3g} of {work.flops:.3g} FLOPs come from no Linear or Conv layer"
+            raise UserError(f"{what}; a systolic array needs their shapes: use FlopDevice for this network")
         return sum(map(self.cycles, work.gemms)) / self.clock

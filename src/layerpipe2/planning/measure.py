@@ -6,8 +6,6 @@ gradient of input and parameters runs both; the difference is the weight gradien
 what autograd saves, each storage once, without parameters and buffers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -38,11 +36,8 @@ def measure(
         try:
             y, work = _measure_stage(stage, x, first=number == 0)
         except (RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"stage {number} cannot take an input of shape {list(x.shape)} ({reason}); "
-                "give the input shape that the network was built for"
-            ) from None
+            what = f"stage {number} cannot take an input of shape {list(x.shape)} ({' '.join(str(error).split())})"
+            raise UserError(f"{what}; give the input shape that the network was built for") from None
         found.append(work)
         x = y
     return tuple(found)
@@ -50,7 +45,7 @@ def measure(
 
 def _measure_stage(stage: nn.Module, x: Tensor, first: bool) -> tuple[Tensor, StageWork]:
     state = _on_meta(stage)
-    weights = [p for name, p in state.items() if p.requires_grad]
+    weights = [p for p in state.values() if p.requires_grad]
     saved: list[Tensor] = []
     layers: list[_Layer] = []
     source = x.detach().requires_grad_(not first)
@@ -80,10 +75,8 @@ def _measure_stage(stage: nn.Module, x: Tensor, first: bool) -> tuple[Tensor, St
 
 
 def _on_meta(stage: nn.Module) -> dict[str, Tensor]:
-    parameters = {
-        n: torch.empty_like(p, device="meta").requires_grad_(p.requires_grad) for n, p in stage.named_parameters()
-    }
-    return parameters | {name: torch.empty_like(b, device="meta") for name, b in stage.named_buffers()}
+    tensors = (*stage.named_parameters(), *stage.named_buffers())
+    return {n: torch.empty_like(t, device="meta").requires_grad_(t.requires_grad) for n, t in tensors}
 
 
 def _gradient_flops(stage: nn.Module, state: dict[str, Tensor], x: Tensor, first: bool) -> tuple[int, int]:

@@ -1,7 +1,5 @@
 """How long every unit takes on this machine: real training steps, timed unit by unit."""
 
-from __future__ import annotations
-
 import copy
 import statistics
 import time
@@ -86,9 +84,6 @@ class _Plain:
         self._unit.zero_grad(set_to_none=True)
 
 
-_DELAY = 2  # of a stage with one behind it; what a history does per update is the same for every delay
-
-
 def _part(
     index: int, unit: nn.Module, make: MakeOptimizer | None, history: WeightHistory | None
 ) -> _Plain | ProcessStage:
@@ -96,7 +91,8 @@ def _part(
     optimizer = make(parameters) if make is not None and parameters else None
     if history is None:
         return _Plain(unit, index, optimizer)
-    return ProcessStage(unit, index, _DELAY, history, optimizer, seed=0)
+    # Delay 2 is that of a stage with one behind it; what a history does per update is the same for every delay.
+    return ProcessStage(unit, index, 2, history, optimizer, seed=0)
 
 
 def _step(parts: Sequence[_Plain | ProcessStage], x: Tensor) -> _Times:

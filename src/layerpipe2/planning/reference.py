@@ -3,8 +3,6 @@
 The networks are known architectures as flat lists of units, on the meta device (no weights in memory).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +11,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from layerpipe2 import networks
+from layerpipe2.networks.mlp import mlp
 from layerpipe2.planning.devices import Device, FlopDevice, Link, SystolicArray
 
 
@@ -51,14 +49,10 @@ def _residual(model: models.ResNet) -> list[nn.Module]:
     return [stem, *blocks, nn.Sequential(model.avgpool, nn.Flatten(), model.fc)]
 
 
-def _mlp() -> list[nn.Module]:
-    return networks.build("mlp", input_shape=(1, 28, 28), num_classes=10, width=1024)
-
-
 _IMAGE = (3, 224, 224)
 
 REFERENCE: dict[str, ReferenceNetwork] = {
-    "mlp": ReferenceNetwork("MLP 8 × 1024", (1, 28, 28), _mlp),
+    "mlp": ReferenceNetwork("MLP 8 × 1024", (1, 28, 28), lambda: mlp((1, 28, 28), 10, width=1024)),
     "alexnet": ReferenceNetwork("AlexNet", _IMAGE, lambda: _with_classifier(models.alexnet(weights=None))),
     "vgg16": ReferenceNetwork("VGG-16", _IMAGE, lambda: _with_classifier(models.vgg16(weights=None))),
     "resnet18": ReferenceNetwork("ResNet-18", _IMAGE, lambda: _residual(models.resnet18(weights=None))),
@@ -71,11 +65,7 @@ INPUT_SHAPE, CLASSES, BATCH_SIZE = (3, 32, 32), 100, 128
 """Samples and mini-batches of the table of partitions."""
 RATE = 10e12
 """FLOP/s of the processors in the table of partitions."""
-LINKS: Mapping[str, Link] = {
-    "32 GB/s": Link(32e9, 1e-6),
-    "8 GB/s": Link(8e9, 1e-6),
-    "2 GB/s": Link(2e9, 1e-6),
-}
+LINKS: Mapping[str, Link] = {"32 GB/s": Link(32e9, 1e-6), "8 GB/s": Link(8e9, 1e-6), "2 GB/s": Link(2e9, 1e-6)}
 """Links between neighbours, each way, with 1 us latency."""
 DEVICE = SystolicArray(128, 128, "os", 1e9, Link(64e9, 1e-6))
 """The declared processor: 128 x 128 cells, output stationary, 1 GHz; links of 64 GB/s each way and 1 us."""

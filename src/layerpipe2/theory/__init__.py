@@ -8,10 +8,9 @@ Needs the extra ``theory`` (networkx, scipy); of the rest of the package only th
 """
 
 from layerpipe2.theory.derivation import Derivation, Step, derive
-from layerpipe2.theory.network import LayeredNetwork, Operation
+from layerpipe2.theory.network import LayeredNetwork, Operation, chain, from_units, named
 from layerpipe2.theory.proofs import Claim, prove
 from layerpipe2.theory.stability import largest_stable_step
-from layerpipe2.theory.units import chain, from_units, named
 
 __all__ = [
     "Claim",

@@ -8,8 +8,6 @@ Registers: a node's output is kept in one shift register that all its readers ta
 (Leiserson & Saxe 1991, section 8).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import pairwise
 

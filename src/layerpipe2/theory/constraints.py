@@ -5,8 +5,6 @@ A retiming must leave ``w(e) + r(v) - r(u) >= required(e)`` on every edge. Such 
 path to and from a node bounds its lag from above and below.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterable, Mapping
 
@@ -27,17 +25,14 @@ def required_registers(graph: SignalFlowGraph, turn: int) -> dict[Edge, int]:
     * ``weight`` and ``history``: one, the weight register: a tick's tasks start from weights that the tick before left.
       Without this one (update and forward chained within a tick) every delay but the last stage's could be one less.
     """
-    needs = {}
+    travels, needs = ("activation", "operand", "gradient", "error"), {}
     for u, v, kind in graph.edges:
-        needs[u, v, kind] = abs(graph.stage(v) - graph.stage(u)) if kind in _TRAVELS else 0
+        needs[u, v, kind] = abs(graph.stage(v) - graph.stage(u)) if kind in travels else 0
         if u == "loss" and kind in ("gradient", "error"):
             needs[u, v, kind] += turn
         if kind in ("weight", "history"):
             needs[u, v, kind] = 1
     return needs
-
-
-_TRAVELS = ("activation", "operand", "gradient", "error")
 
 
 def minimum_delays(graph: SignalFlowGraph, required: Mapping[Edge, int]) -> tuple[dict[str, int], dict[str, list[str]]]:

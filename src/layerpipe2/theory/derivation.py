@@ -20,8 +20,6 @@ slowed down by two (all registers doubled), and the turn from forward to backwar
 stage k then needs ``S + S + 1`` ticks beside the weight register's one and has ``2 (1 + d)``: ``d = S``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,8 +28,7 @@ from layerpipe2.delays import DELAY_LAWS, DelayLaw, Delays
 from layerpipe2.theory.constraints import minimum_delays, required_registers
 from layerpipe2.theory.graph import OUTPUT, Edge, SignalFlowGraph, training_graph
 from layerpipe2.theory.moves import insert_at_cutset, insert_delayed_gradients, retime
-from layerpipe2.theory.network import LayeredNetwork
-from layerpipe2.theory.units import chain, group_sizes
+from layerpipe2.theory.network import LayeredNetwork, chain, group_sizes
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ class Derivation:
 
         A stage without weights has the delay that weights would have there: updates during its forward-backward wait.
         """
-        return tuple(max(self._delays_of_stage(k)) for k in range(self.num_stages))
+        return tuple(self._delay(k) for k in range(self.num_stages))
 
     @property
     def history(self) -> dict[str, int]:
@@ -116,11 +113,10 @@ class Derivation:
         edges = self.pipeline.of_kind("kept")
         return {u[1:]: self.pipeline.registers[u, v, k] // self.pipeline.period + 1 for u, v, k in edges}
 
-    def _delays_of_stage(self, stage: int) -> list[int]:
-        graph, period = self.pipeline, self.pipeline.period
-        kept = [edge for edge in graph.of_kind("kept") if graph.stage(edge[0]) == stage]
-        found = [self.gradient_delays[u[1:]] for u, _, _ in kept if u[1:] in self.gradient_delays]
-        return found or [max(graph.registers[edge] // period for edge in kept)]
+    def _delay(self, stage: int) -> int:
+        in_flight = {op: n for op, n in self.in_flight.items() if self.pipeline.stage(f"F{op}") == stage}
+        found = [delay for op, delay in self.gradient_delays.items() if op in in_flight]
+        return max(found, default=max(in_flight.values()) - 1)
 
 
 def derive(
@@ -152,7 +148,7 @@ def derive(
     slowed = f", slowed down {period} times: a mini-batch every {period} ticks" if period > 1 else ""
     steps = [Step("0", f"sequential training{slowed}", graph, {})]
     graph = insert_at_cutset(insert_at_cutset(graph, ("x", "y"), n), set(graph.nodes) - {OUTPUT}, n + law.turn)
-    both = f"{n}D each" if not law.turn else f"{n}D and {n + law.turn}D"
+    both = f"{n}D and {n + law.turn}D" if law.turn else f"{n}D each"
     steps.append(Step("1", f"feed-forward cutsets at input and output: {both}", graph, {}))
     delays, loops = minimum_delays(graph, required_registers(graph, law.turn))
     graph = insert_delayed_gradients(graph, {op: period * delay for op, delay in delays.items()})

@@ -148,7 +148,7 @@ def training_graph(network: LayeredNetwork, stages: Sequence[int], period: int =
     topology.add_node(OUTPUT, kind="output", operation="", unit=-1, stage=0)
     weighted = {op.name for op in network.operations if op.weighted}
     for op in network.ordered:
-        topology.add_edges_from(_edges_of(op, weighted, op.name == network.output))
+        topology.add_edges_from(_edges_of(op, weighted, op == network.ordered[-1]))
     topology.add_edges_from([("y", "loss", "target"), ("loss", OUTPUT, "output")])
     behind_updates = {"weight", "history", "state"}
     registers = {(u, v, kind): period if kind in behind_updates else 0 for u, v, kind in topology.edges(keys=True)}

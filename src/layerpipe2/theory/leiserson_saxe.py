@@ -6,8 +6,6 @@ retiming with clock period ``c`` exists iff ``r(u) - r(v) <= w(e)`` for all edge
 wherever ``D(u, v) > c`` (theorem 7); the smallest ``c`` is an element of ``D`` (algorithm OPT1).
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 
 import networkx as nx
@@ -30,8 +28,13 @@ def clock_period(circuit: nx.MultiDiGraph, times: Mapping[str, float]) -> float:
     bare = nx.DiGraph()
     bare.add_nodes_from(circuit)
     bare.add_edges_from((u, v) for u, v, count in circuit.edges(data="registers") if count == 0)
+    try:
+        order = list(nx.topological_sort(bare))
+    except nx.NetworkXUnfeasible:
+        u, v = nx.find_cycle(bare)[0]
+        raise UserError(f"edge {u} -> {v} lies on a loop without registers; every loop needs at least one") from None
     done: dict[str, float] = {}
-    for node in _sorted(bare):
+    for node in order:
         done[node] = times[node] + max((done[u] for u in bare.predecessors(node)), default=0.0)
     return max(done.values())
 
@@ -55,10 +58,8 @@ def path_matrices(circuit: nx.MultiDiGraph, times: Mapping[str, float]) -> tuple
         np.minimum(far, far[:, k, None] + far[k], out=far)
     registers = np.ceil(far / scale - 1e-9)
     with np.errstate(invalid="ignore"):
-        longest = np.where(np.isfinite(far), registers * scale - far + time, 0.0)
-    computing = np.zeros_like(far)
-    np.round(longest, 9, out=computing)
-    return nodes, registers, computing
+        longest: Matrix = np.where(np.isfinite(far), registers * scale - far + time, 0.0)
+    return nodes, registers, np.round(longest, 9)
 
 
 def minimum_period(
@@ -91,11 +92,3 @@ def minimum_period(
         raise UserError("circuit has a loop with a negative number of registers; give every edge a count >= 0")
     origin = best[nodes.index(next(iter(fixed)))] if fixed else 0.0
     return float(candidates[high]), {node: int(lag - origin) for node, lag in zip(nodes, best, strict=True)}
-
-
-def _sorted(bare: nx.DiGraph) -> list[str]:
-    try:
-        return list(nx.topological_sort(bare))
-    except nx.NetworkXUnfeasible:
-        u, v = nx.find_cycle(bare)[0]
-        raise UserError(f"edge {u} -> {v} lies on a loop without registers; every loop needs at least one") from None

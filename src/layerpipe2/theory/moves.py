@@ -14,8 +14,6 @@ loop: if it does not, the nodes that its head can reach are one side of such a c
 any cutset through it in both directions.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Collection, Mapping
 
@@ -43,10 +41,8 @@ def feedforward_cutset(graph: SignalFlowGraph, upstream: Collection[str]) -> lis
     crossing = [edge for edge in graph.edges if (edge[0] in side) != (edge[1] in side)]
     for edge in crossing:
         if edge[1] in side:
-            raise UserError(
-                f"cutset is not feed-forward: edge {name_of(edge)} leads back; "
-                "put both of its nodes on one side, or move registers by retiming"
-            )
+            what = f"cutset is not feed-forward: edge {name_of(edge)} leads back"
+            raise UserError(f"{what}; put both of its nodes on one side, or move registers by retiming")
     return crossing
 
 
@@ -131,11 +127,7 @@ def retime(graph: SignalFlowGraph, lags: Mapping[str, int]) -> SignalFlowGraph:
 
 
 def lags_between(before: SignalFlowGraph, after: SignalFlowGraph) -> dict[str, int]:
-    """The lags that retime ``before`` into ``after``: proof that both compute the same.
-
-    Args:
-        before: a graph.
-        after: the same graph with other registers.
+    """The lags that retime ``before`` into ``after``, the same graph with other registers: both compute the same.
 
     Raises:
         UserError: naming an edge of a loop, or of a path between outside nodes, whose delay differs.
@@ -155,9 +147,7 @@ def lags_between(before: SignalFlowGraph, after: SignalFlowGraph) -> dict[str, i
                 if v not in lags:
                     lags[v] = lags[u] + move
                     queue.append(v)
-    for u, v, kind in before.edges:
-        if after.registers[u, v, kind] - before.registers[u, v, kind] != lags[v] - lags[u]:
-            raise UserError(
-                f"edge {name_of((u, v, kind))} changes the delay of a loop or an input-output path; keep both"
-            )
+    for edge in before.edges:
+        if after.registers[edge] - before.registers[edge] != lags[edge[1]] - lags[edge[0]]:
+            raise UserError(f"edge {name_of(edge)} changes the delay of a loop or an input-output path; keep both")
     return lags

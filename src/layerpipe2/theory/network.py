@@ -1,20 +1,25 @@
 """The forward pass of a layered network as a graph of operations, grouped into units that no stage boundary cuts.
 
-An operation is a layer or a sum; a unit is what :func:`layerpipe2.stages.partition` moves as a whole.
+An operation is a layer or a sum. A unit, which :func:`layerpipe2.stages.partition` moves as a whole, is one layer or a
+residual block with its shortcut (He et al. 2015, 1512.03385).
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import networkx as nx
+import torch
+from torch import nn
 
-from layerpipe2.errors import UserError
+from layerpipe2 import networks
+from layerpipe2.errors import UserError, integer
+from layerpipe2.networks.resnet import BasicBlock
 
 INPUT = "x"
 """Name by which an operation reads the network's input."""
+UNIT_KINDS = ("layer", "block", "projection")
+"""A plain layer; a residual block with an identity shortcut; one whose shortcut has weights of its own."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class LayeredNetwork:
         _check_names(self.operations)
         _check_cycles(self.forward)
         _check_units(self.operations)
-        outputs = self._outputs()
+        outputs = [name for name, readers in self.forward.out_degree() if not readers]
         if len(outputs) != 1:
             raise UserError(f"forward graph has outputs {', '.join(outputs)}; give it one operation that all lead to")
 
@@ -57,11 +62,6 @@ class LayeredNetwork:
     def num_units(self) -> int:
         """Number of units ``L``."""
         return max(op.unit for op in self.operations) + 1
-
-    @property
-    def output(self) -> str:
-        """Name of the last operation."""
-        return self._outputs()[0]
 
     @cached_property
     def forward(self) -> nx.DiGraph:
@@ -73,13 +73,10 @@ class LayeredNetwork:
 
     @cached_property
     def ordered(self) -> tuple[Operation, ...]:
-        """Operations, each after those that it reads; ties in the given order."""
+        """Operations, each after those that it reads; ties in the given order. The last one is the output."""
         place = {op.name: i for i, op in enumerate(self.operations)}
         order = nx.lexicographical_topological_sort(self.forward, key=place.__getitem__)
         return tuple(self.operations[place[name]] for name in order)
-
-    def _outputs(self) -> list[str]:
-        return [op.name for op in self.operations if self.forward.out_degree(op.name) == 0]
 
 
 def _check_names(operations: Sequence[Operation]) -> None:
@@ -115,7 +112,85 @@ def _check_units(operations: Sequence[Operation]) -> None:
     for op in operations:
         for source in op.inputs:
             if unit[source] > op.unit:
-                raise UserError(
-                    f"edge {source} -> {op.name} leads from unit {unit[source]} back to unit {op.unit}; "
-                    "number the units along the forward pass"
-                )
+                back = f"edge {source} -> {op.name} leads from unit {unit[source]} back to unit {op.unit}"
+                raise UserError(f"{back}; number the units along the forward pass")
+
+
+def chain(num_units: int) -> LayeredNetwork:
+    """``num_units`` layers with weights, one after the other, named 0, 1, 2, ...
+
+    Raises:
+        UserError: if ``num_units`` is not an integer >= 1.
+    """
+    integer(num_units, "number of layers", 1)
+    return from_units(["layer"] * num_units)
+
+
+def from_units(kinds: Sequence[str]) -> LayeredNetwork:
+    """A chain of units of :data:`UNIT_KINDS`, input side first.
+
+    A block of unit 3 has the operations ``3.conv1``, ``3.conv2``, ``3.add`` and, with a projection, ``3.proj``.
+
+    Raises:
+        UserError: on an unknown kind, or no units.
+    """
+    operations: list[Operation] = []
+    source = INPUT
+    for unit, kind in enumerate(kinds):
+        if kind not in UNIT_KINDS:
+            raise UserError(f"unit {unit} is of unknown kind '{kind}'; known: {', '.join(UNIT_KINDS)}")
+        if kind == "layer":
+            operations.append(Operation(f"{unit}", unit, (source,)))
+        else:
+            first, second, shortcut = f"{unit}.conv1", f"{unit}.conv2", source
+            operations += [Operation(first, unit, (source,)), Operation(second, unit, (first,))]
+            if kind == "projection":
+                shortcut = f"{unit}.proj"
+                operations.append(Operation(shortcut, unit, (source,)))
+            operations.append(Operation(f"{unit}.add", unit, (second, shortcut), weighted=False))
+        source = operations[-1].name
+    return LayeredNetwork(tuple(operations))
+
+
+def named(network: str) -> LayeredNetwork:
+    """The forward graph of one of ``layerpipe2.networks.NETWORKS``.
+
+    A residual block of two convolutions becomes a unit with its branches; any other unit stands as one layer.
+
+    Raises:
+        UserError: on an unknown name.
+    """
+    text = network in networks.NETWORKS and networks.NETWORKS[network].takes == "text"
+    with torch.device("meta"):  # only the kinds of modules are needed
+        units = networks.build(network, input_shape=(64,) if text else (3, 32, 32), num_classes=10)
+    return from_units([_kind(unit) for unit in units])
+
+
+def _kind(unit: nn.Module) -> str:
+    if not isinstance(unit, BasicBlock):
+        return "layer"
+    return "block" if isinstance(unit.shortcut, nn.Identity) else "projection"
+
+
+def group_sizes(num_units: int, group_size: int | None = None, groups: Sequence[int] | None = None) -> tuple[int, ...]:
+    """Units per stage, input side first. Without ``group_size`` and ``groups`` every unit is a stage.
+
+    Args:
+        num_units: units of the network.
+        group_size: units of every stage but the last, which takes the rest (as ``layerpipe2.stages.partition``).
+        groups: units of each stage, in place of ``group_size``.
+
+    Raises:
+        UserError: if both are given, a group is empty, or the groups don't sum to ``num_units``.
+    """
+    if groups is not None and group_size is not None:
+        raise UserError(f"both group_size {group_size} and groups {list(groups)} are given; give one of them")
+    if groups is None:
+        size = 1 if group_size is None else group_size
+        integer(size, f"group size for {num_units} units", 1, num_units)
+        return tuple(min(size, num_units - first) for first in range(0, num_units, size))
+    for k, size in enumerate(groups):
+        integer(size, f"number of units in group {k}", 1)
+    if sum(groups) != num_units:
+        raise UserError(f"groups {list(groups)} hold {sum(groups)} units but the network has {num_units}")
+    return tuple(groups)

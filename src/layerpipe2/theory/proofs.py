@@ -1,7 +1,5 @@
 """What a derivation claims, checked on its graphs: nothing here assumes the delay law, it is compared with it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -41,17 +39,10 @@ class Claim:
 
 def prove(derivation: Derivation) -> tuple[Claim, ...]:
     """All claims that apply to the derivation's delay law."""
-    claims = [_delay_law(derivation), _groups(derivation), _engine(derivation), _same_function(derivation)]
-    claims += [
-        _places(derivation),
-        _legal(derivation),
-        _history(derivation),
-        _in_flight(derivation),
-        _least_delay(derivation),
-    ]
+    claims = [_delay_law, _groups, _engine, _same_function, _places, _legal, _history, _in_flight, _least_delay]
     if derivation.law.name != "none":  # sequential training leaves slack: many retimings, and none has to save
-        claims += [_only_retiming(derivation), _fewest(derivation), _period(derivation)]
-    return tuple(claims)
+        claims += [_only_retiming, _fewest, _period]
+    return tuple(claim(derivation) for claim in claims)
 
 
 def _of_law(derivation: Derivation) -> dict[str, int]:
@@ -67,15 +58,10 @@ def _differing(found: Mapping[str, int], expected: Mapping[str, int]) -> str:
 
 
 def _delay_law(derivation: Derivation) -> Claim:
-    found, law = derivation.gradient_delays, _of_law(derivation)
+    found, law = dict(derivation.gradient_delays), _of_law(derivation)
     expected = {op: law[op] for op in found}
-    holds = dict(found) == expected
-    return Claim(
-        "delay law",
-        f"delay of layer l = {derivation.law.formula}, S = stages after it",
-        holds,
-        _differing(found, expected),
-    )
+    statement = f"delay of layer l = {derivation.law.formula}, S = stages after it"
+    return Claim("delay law", statement, found == expected, _differing(found, expected))
 
 
 def _groups(derivation: Derivation) -> Claim:
@@ -90,7 +76,7 @@ def _groups(derivation: Derivation) -> Claim:
 def _engine(derivation: Derivation) -> Claim:
     delays = Delays.by_law(derivation.law.name, derivation.num_stages)
     holds = delays.per_stage == derivation.delays
-    evidence = f"{derivation.delays} for {delays.per_stage}" if not holds else f"{len(delays.per_stage)} stages"
+    evidence = f"{len(delays.per_stage)} stages" if holds else f"{derivation.delays} for {delays.per_stage}"
     return Claim("engine", "the training engine's delay schedule is the derived one", holds, evidence)
 
 

@@ -29,8 +29,6 @@ both; :func:`layerpipe2.history.optimal.optimal_decay` gives what could be won b
 stands for ``1 - m`` of the drift.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Largest stable step of gradient descent with delayed gradients on a quadratic, with momentum.
+"""Largest stable step of gradient descent with delayed gradients near a minimum, with momentum.
 
 Delayed descent on ``f(w) = lambda w^2 / 2`` is ``w(t+1) = w(t) - eta lambda w(t-d)``. Its characteristic polynomial
 ``z^(d+1) - z^d + eta lambda`` leaves the unit disc first at ``z = exp(i pi / (2d+1))``, hence
@@ -10,20 +10,25 @@ Delayed descent on ``f(w) = lambda w^2 / 2`` is ``w(t+1) = w(t) - eta lambda w(t
 Nesterov's form, ``w(t+1) = w(t) - eta (g(t) + m v(t))``, the last term is ``eta lambda ((1 + m) z - m)``.
 
 Steps are given as ``eta lambda``, learning rate times curvature, without unit; delays in updates.
+
+**Unequal delays.** In a pipeline the forward pass of mini-batch t reads coordinate j at ``w_j(t - d_j)``, and its
+gradient is applied to the latest weights. So the *columns* of the Hessian are delayed, not its rows:
+
+    w_k(t+1) = w_k(t) - eta sum_j H_kj w_j(t - d_j)
+
+This holds for exact stashing on any loss. Where the residuals vanish it holds for every other strategy as well: the
+gradients that travel back are then zero, and so is, to first order, whatever the backward pass multiplies them by.
+Which weights the backward pass uses can decide stability only away from such a minimum. States stack ``w(t), w(t-1),
+...``; the matrix that maps one to the next is block companion, and its spectral radius decides.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from layerpipe2.errors import UserError, integer
-
-PRECISION = 1e-9
-"""Relative precision of the largest stable steps that are found by bisection."""
 
 
 def closed_form(delay: int, momentum: float = 0.0) -> float:
@@ -39,8 +44,7 @@ def closed_form(delay: int, momentum: float = 0.0) -> float:
     >>> [round(closed_form(d), 6) for d in (0, 1, 2, 3, 14)]
     [2.0, 1.0, 0.618034, 0.445042, 0.108278]
     """
-    integer(delay, "delay", 0)
-    check_momentum(momentum)
+    _check(momentum, delay)
     low, high = 0.0, math.pi
     for _ in range(60):  # halvings: below the spacing of doubles
         w = (low + high) / 2
@@ -49,23 +53,17 @@ def closed_form(delay: int, momentum: float = 0.0) -> float:
     return 2 * math.sin(high / 2) * math.hypot(math.cos(high) - momentum, math.sin(high))
 
 
-def characteristic(step: float, delay: int, momentum: float = 0.0, nesterov: bool = False) -> NDArray[np.float64]:
-    """Coefficients (d + 3,) of the characteristic polynomial, highest power first; ``step`` is ``eta lambda``."""
-    loop = np.polymul([1.0, -1.0], [1.0, -momentum])
-    gradient = [1.0 + momentum, -momentum] if nesterov else [1.0, 0.0]
-    coefficients = np.concatenate([loop, np.zeros(delay)])
-    coefficients[-2:] += step * np.array(gradient)
-    return coefficients
-
-
 def growth(step: float, delay: int, momentum: float = 0.0, nesterov: bool = False) -> float:
-    """Factor per update by which errors grow in the long run: the spectral radius of the companion matrix."""
-    return float(np.abs(np.roots(characteristic(step, delay, momentum, nesterov))).max())
+    """Factor per update by which errors grow in the long run: the largest root of the characteristic polynomial.
+
+    ``step`` is ``eta lambda``.
+    """
+    polynomial = np.concatenate([np.polymul([1.0, -1.0], [1.0, -momentum]), np.zeros(delay)])
+    polynomial[-2:] += step * np.array([1.0 + momentum, -momentum] if nesterov else [1.0, 0.0])
+    return float(np.abs(np.roots(polynomial)).max())
 
 
-def largest_stable_step(
-    delay: int, momentum: float = 0.0, nesterov: bool = False, precision: float = PRECISION
-) -> float:
+def largest_stable_step(delay: int, momentum: float = 0.0, nesterov: bool = False) -> float:
     """Largest ``eta lambda`` below which training converges, for one delay.
 
     Found by bisection on the spectral radius; without momentum the tests compare it with :func:`closed_form`.
@@ -74,7 +72,6 @@ def largest_stable_step(
         delay: updates between a forward pass and its update.
         momentum: 0 <= m < 1.
         nesterov: Nesterov's form of momentum.
-        precision: relative precision of the result.
 
     Raises:
         UserError: on a delay or momentum out of range.
@@ -82,12 +79,11 @@ def largest_stable_step(
     >>> round(largest_stable_step(14), 6), round(largest_stable_step(0, momentum=0.9), 6)
     (0.108278, 3.8)
     """
-    integer(delay, "delay", 0)
-    check_momentum(momentum)
-    return bisect_step(lambda step: growth(step, delay, momentum, nesterov) < 1, 2 * (1 + momentum), precision)
+    _check(momentum, delay)
+    return bisect_step(lambda step: growth(step, delay, momentum, nesterov) < 1, 2 * (1 + momentum))
 
 
-def bisect_step(is_stable: Callable[[float], bool], high: float, precision: float = PRECISION) -> float:
+def bisect_step(is_stable: Callable[[float], bool], high: float, precision: float = 1e-9) -> float:
     """Upper end of the interval of stable steps that begins at 0.
 
     Args:
@@ -112,12 +108,80 @@ def bisect_step(is_stable: Callable[[float], bool], high: float, precision: floa
     return (low + high) / 2
 
 
-def check_momentum(momentum: float) -> float:
-    """The momentum, if it is one.
+def coupled_growth(step: float, hessian: ArrayLike, delays: Sequence[int], momentum: float = 0.0) -> float:
+    """Factor per update by which errors grow in the long run: the spectral radius of the block companion matrix.
+
+    Weights don't move along directions without curvature: each is an eigenvalue of 1, which is left out.
+
+    Args:
+        step: learning rate ``eta``.
+        hessian: H (n, n).
+        delays: delay of each of the n coordinates, in updates.
+        momentum: of ``torch.optim.SGD``, 0 <= m < 1.
 
     Raises:
-        UserError: if it is not in [0, 1).
+        UserError: on shapes that do not fit, or a delay or momentum out of range.
     """
+    curvature = _square(hessian, len(delays))
+    _check(momentum, *delays)
+    n, depth = len(delays), max(1, *delays)
+    companion = np.zeros((depth + 1, n, depth + 1, n))
+    companion[0, :, 0] = (1 + momentum) * np.eye(n)
+    companion[0, :, 1] = -momentum * np.eye(n)
+    for j, delay in enumerate(delays):
+        companion[0, :, delay, j] -= step * curvature[:, j]
+    for age in range(depth):
+        companion[age + 1, :, age] = np.eye(n)
+    eigenvalues = np.linalg.eigvals(companion.reshape(n * (depth + 1), n * (depth + 1)))
+    flat = n - int(np.linalg.matrix_rank(curvature))
+    moving = np.argsort(np.abs(eigenvalues - 1))[flat:]
+    return float(np.abs(eigenvalues[moving]).max())
+
+
+def largest_stable_coupled_step(
+    hessian: ArrayLike, delays: Sequence[int], momentum: float = 0.0, precision: float = 1e-9
+) -> float:
+    """Largest learning rate ``eta`` below which a pipeline with these delays converges; see :func:`coupled_growth`.
+
+    Raises:
+        UserError: on shapes that do not fit, a delay or momentum out of range, or if no step is stable.
+
+    >>> round(largest_stable_coupled_step([[2.0, 0.0], [0.0, 1.0]], delays=[0, 3]), 6)   # min(2 / 2, 0.445042 / 1)
+    0.445042
+    """
+    sharpest = float(np.abs(np.linalg.eigvals(_square(hessian, len(delays)))).max(initial=0.0))
+    if sharpest == 0:
+        raise UserError("hessian is zero; give one with curvature")
+    high = 2 * (1 + momentum) / sharpest
+    return bisect_step(lambda step: coupled_growth(step, hessian, delays, momentum) < 1, 2 * high, precision)
+
+
+def linear_chain_hessian(weights: Sequence[float], scale: float = 1.0) -> NDArray[np.float64]:
+    """H (K, K) of ``(scale * w_1 w_2 ... w_K - target)^2 / 2`` where it is zero: scalar layers in a row.
+
+    With ``p`` the product of the weights, the output moves by ``scale p / w_k`` per unit of ``w_k``, and
+    ``H_kj = scale^2 p^2 / (w_k w_j)``, of rank one: only the product is determined by the data.
+
+    Args:
+        weights: one scalar per layer, none zero.
+        scale: root mean square of the inputs.
+    """
+    w = np.asarray(weights, dtype=float)
+    slope = scale * w.prod() / w
+    hessian: NDArray[np.float64] = np.outer(slope, slope)
+    return hessian
+
+
+def _square(matrix: ArrayLike, size: int) -> NDArray[np.float64]:
+    array = np.asarray(matrix, dtype=float)
+    if size == 0 or array.shape != (size, size):
+        what = f"hessian has shape {list(array.shape)} for {size} delays"
+        raise UserError(f"{what}; give as many rows and columns as delays")
+    return array
+
+
+def _check(momentum: float, *delays: int) -> None:
+    for delay in delays:
+        integer(delay, "delay", 0)
     if not 0 <= momentum < 1:
         raise UserError(f"momentum is {momentum!r}; give a number with 0 <= momentum < 1")
-    return momentum

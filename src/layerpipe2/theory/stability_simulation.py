@@ -1,7 +1,5 @@
 """Growth of errors measured with the training engine itself, for comparison with the theory of stability."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

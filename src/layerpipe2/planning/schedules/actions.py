@@ -7,8 +7,6 @@ An action is a kind of work on one stage and one (micro- or mini-)batch:
     W   weight gradient and update        BW  the whole backward pass as one task: what comes out, comes out at its end
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property

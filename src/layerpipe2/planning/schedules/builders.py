@@ -4,8 +4,6 @@ Sources: GPipe (Huang et al. 2019, arXiv 1811.06965); PipeDream (Narayanan et al
 interleaved 1F1B (Narayanan et al. 2021, arXiv 2104.04473); ZB-H1 (Qi et al. 2023, arXiv 2401.10241, section 2.2).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -27,15 +25,11 @@ def check_one_each(name: str, stages: int, processors: int, batches: int) -> Non
     """Refuse anything but one stage per processor."""
     check_counts(name, stages, processors, batches)
     if processors > stages:
-        raise UserError(
-            f"schedule '{name}': {processors} processors, but only {stages} stages; cut the network into more stages "
-            f"or give at most {stages} processors"
-        )
+        what = f"schedule '{name}': {processors} processors, but only {stages} stages"
+        raise UserError(f"{what}; cut the network into more stages or give at most {stages} processors")
     if processors < stages:
-        raise UserError(
-            f"schedule '{name}': {stages} stages on {processors} processors; group the units into {processors} "
-            "stages, or choose 'interleaved'"
-        )
+        what = f"schedule '{name}': {stages} stages on {processors} processors"
+        raise UserError(f"{what}; group the units into {processors} stages, or choose 'interleaved'")
 
 
 def gpipe(stages: int, processors: int, batches: int) -> Schedule:
@@ -103,17 +97,15 @@ def interleaved(stages: int, processors: int, batches: int) -> Schedule:
         check_one_each("interleaved", stages, processors, batches)
     for what, count in (("stages", stages), ("batches", batches)):
         if count % processors:
-            raise UserError(
-                f"schedule 'interleaved': {count} {what} on {processors} processors; give a multiple of {processors}"
-            )
+            given = f"schedule 'interleaved': {count} {what} on {processors} processors"
+            raise UserError(f"{given}; give a multiple of {processors}")
     rows = tuple(tuple(_chunks_by_turns(p, processors, stages // processors, batches)) for p in range(processors))
     return Schedule("interleaved", rows, stages, batches, batches)
 
 
 def _chunks_by_turns(p: int, processors: int, chunks: int, batches: int) -> Iterator[Action]:
     total = chunks * batches
-    ahead = 0 if chunks == 1 else (chunks - 1) * processors
-    ahead = min(total, ahead + (1 if chunks == 1 else 2) * (processors - 1 - p))
+    ahead = min(total, (chunks - 1) * processors + (1 if chunks == 1 else 2) * (processors - 1 - p))
 
     def step(kind: Kind, i: int) -> Action:
         # Groups of P batches pass a processor's chunks one after the other; backward in reverse.

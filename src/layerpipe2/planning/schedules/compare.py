@@ -6,8 +6,6 @@ micro-batches and lose the time of filling and draining each time; the others up
 without its data-parallel replicas of a stage. Speed is batches per second in the steady state, relative to PipeDream.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache

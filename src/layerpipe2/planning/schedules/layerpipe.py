@@ -20,8 +20,6 @@ inputs for a weight gradient elsewhere, and updated weights to wherever they are
 residual block) is not cut into halves, since their parts would need each other's inner gradients.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import pairwise
 
@@ -63,9 +61,8 @@ def layerpipe(
     check_counts("layerpipe", stages, processors, batches)
     costs, device = costs or uniform_costs(stages), device or FlopDevice(1.0)
     if len(costs.stages) != stages:
-        raise UserError(
-            f"schedule 'layerpipe' has {stages} stages, but the costs are of {len(costs.stages)}; match them"
-        )
+        what = f"schedule 'layerpipe' has {stages} stages, but the costs are of {len(costs.stages)}"
+        raise UserError(f"{what}; match them")
     items = [item for k, stage in enumerate(costs.stages) for item in _items(k, stage)]
     if processors > len(items):
         few = f"{processors} processors, but {stages} layers give only {len(items)} tasks; give at most {len(items)}"
@@ -88,18 +85,14 @@ def _items(k: int, stage: StageWork) -> list[_Item]:
         return [((("F", k), ("B", k)), forward), end]
     if not stage.single_layer:
         return [((("B", k),), (came + saved, saved + went + weights)), ((("F", k),), forward), end]
-    halves: list[_Item] = [
-        ((("B2", k),), (came, went + came / 2 + weights / 2)),
-        ((("B1", k),), (came, went + weights)),
-    ]
-    return [*halves, ((("F", k),), forward), end]
+    second: _Item = ((("B2", k),), (came, went + came / 2 + weights / 2))
+    return [second, ((("B1", k),), (came, went + weights)), ((("F", k),), forward), end]
 
 
 def _joined(home: dict[Task, int]) -> dict[Task, int]:
     """Two halves on one processor are one activation gradient."""
-    whole = [k for kind, k in home if kind == "B1" and home["B2", k] == home["B1", k]]
     joined = dict(home)
-    for k in whole:
+    for k in [k for kind, k in home if kind == "B1" and home["B2", k] == home["B1", k]]:
         joined["B", k] = joined.pop(("B1", k))
         del joined["B2", k]
     return joined
@@ -113,15 +106,16 @@ def periodic(
     rounds = tuple(tuple(Action(*task, 0) for task in order if home[task] == p) for p in range(max(home.values()) + 1))
     once = Schedule(name, rounds, stages, 1, compound=compound)
     offset = offsets(once, order)
-    lag = {}
-    for task in order:
-        kind, stage = task
-        if kind != "W" and home[task] != home["W", stage]:
-            # The update of batch j is done in round j + offset(W) and read one round later at the earliest; a task
-            # never reads the update of its own batch.
-            lag[task] = max(1, 1 + offset["W", stage] - offset[task])
-    rows = tuple(tuple(_unrolled(row, offset, batches)) for row in rounds)
-    return Schedule(name, rows, stages, batches, compound=compound, weight_lag=lag)
+    # The update of batch j is done in round j + offset(W) and read one round later at the earliest; a task never reads
+    # the update of its own batch.
+    away = [task for task in order if task[0] != "W" and home[task] != home["W", task[1]]]
+    lag = {task: max(1, 1 + offset["W", task[1]] - offset[task]) for task in away}
+    rows = []
+    for row in rounds:
+        length = batches + max((offset[a.kind, a.stage] for a in row), default=0)
+        shifted = (a._replace(batch=r - offset[a.kind, a.stage]) for r in range(length) for a in row)
+        rows.append(tuple(action for action in shifted if 0 <= action.batch < batches))
+    return Schedule(name, tuple(rows), stages, batches, compound=compound, weight_lag=lag)
 
 
 def offsets(schedule: Schedule, order: list[Task]) -> dict[Task, int]:
@@ -140,9 +134,3 @@ def _round_order(home: Mapping[Task, int]) -> list[Task]:
     activation = sorted((t for t in home if t[0] in ("B", "B1", "B2")), key=lambda t: (-t[1], t[0]))
     weight = sorted((t for t in home if t[0] == "W"), key=lambda t: -t[1])
     return [*forward, *activation, *weight]
-
-
-def _unrolled(row: tuple[Action, ...], offset: Mapping[Task, int], batches: int) -> list[Action]:
-    rounds = range(batches + max((offset[a.kind, a.stage] for a in row), default=0))
-    shifted = (a._replace(batch=r - offset[a.kind, a.stage]) for r in rounds for a in row)
-    return [action for action in shifted if 0 <= action.batch < batches]

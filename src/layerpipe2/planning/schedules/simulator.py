@@ -5,12 +5,9 @@ arrived. A result that another processor needs is sent when its action ends, onc
 over the link of this ordered pair: messages of one link follow each other, computing goes on meanwhile.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections import defaultdict
 from collections.abc import Callable
-from typing import NamedTuple
 
 from layerpipe2.errors import UserError
 from layerpipe2.planning.costs import Costs
@@ -55,16 +52,6 @@ def payload_bytes(payload: Payload, stage: StageWork) -> float:
     return sizes[payload]
 
 
-class _Use(NamedTuple):
-    """A consumer of a task's result: after ``lag`` batches, on ``processor``; ``tensor`` tells messages apart."""
-
-    task: Task
-    lag: int
-    processor: int
-    tensor: str
-    size: float
-
-
 def simulate(schedule: Schedule, costs: Costs, device: Device) -> Timeline:
     """Run ``schedule`` with the work and the sizes of ``costs`` on processors of kind ``device``.
 
@@ -74,10 +61,8 @@ def simulate(schedule: Schedule, costs: Costs, device: Device) -> Timeline:
     """
     validate(schedule)
     if len(costs.stages) != schedule.num_stages:
-        raise UserError(
-            f"schedule '{schedule.name}' has {schedule.num_stages} stages, but the costs are of {len(costs.stages)}; "
-            "build both for the same stages"
-        )
+        what = f"schedule '{schedule.name}' has {schedule.num_stages} stages, but the costs are of {len(costs.stages)}"
+        raise UserError(f"{what}; build both for the same stages")
     return _Run(schedule, costs, device).run()
 
 
@@ -85,12 +70,12 @@ class _Run:
     def __init__(self, schedule: Schedule, costs: Costs, device: Device) -> None:
         self.schedule, self.device = schedule, device
         self.seconds = {t: task_seconds(t[0], costs.stages[t[1]], device) for t in schedule.home}
-        self.uses: dict[Task, list[_Use]] = defaultdict(list)
+        # Task -> consumers of its result: after how many batches, what they take (it tells messages apart), its bytes.
+        self.uses: dict[Task, list[tuple[Task, int, Payload, float]]] = defaultdict(list)
         needs = edges(schedule)
         for task, inputs in needs.items():
             for source, lag, payload in inputs:
-                size = payload_bytes(payload, costs.stages[source[1]])
-                self.uses[source].append(_Use(task, lag, schedule.home[task], payload, size))
+                self.uses[source].append((task, lag, payload, payload_bytes(payload, costs.stages[source[1]])))
         self.missing = {
             a: sum(a.batch >= edge.lag for edge in needs[a.kind, a.stage]) for p in schedule.processors for a in p
         }
@@ -127,19 +112,18 @@ class _Run:
 
     def _deliver(self, p: int, action: Action, now: float) -> None:
         sent: dict[tuple[int, str], float] = {}
-        for use in self.uses[action.kind, action.stage]:
-            target = Action(*use.task, action.batch + use.lag)
+        for task, lag, payload, size in self.uses[action.kind, action.stage]:
+            target, processor = Action(*task, action.batch + lag), self.schedule.home[task]
             if target not in self.missing:
                 continue
             arrival = now
-            if use.processor != p and use.size > 0:
-                key = (use.processor, use.tensor)
-                if key not in sent:
-                    sent[key] = self._send(p, use.processor, use.size, now)
-                arrival = sent[key]
+            if processor != p and size > 0:
+                if (processor, payload) not in sent:
+                    sent[processor, payload] = self._send(p, processor, size, now)
+                arrival = sent[processor, payload]
             self.ready[target] = max(self.ready[target], arrival)
             self.missing[target] -= 1
-            self._start(use.processor)
+            self._start(processor)
 
     def _send(self, source: int, target: int, size: float, now: float) -> float:
         """Put a message on its link and return when it arrives."""

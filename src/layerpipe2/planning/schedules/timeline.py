@@ -1,7 +1,5 @@
 """What a simulated schedule did: makespan, steady-state period, utilisation, bytes, stored mini-batches, Gantt text."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from dataclasses import dataclass
@@ -10,9 +8,6 @@ from typing import NamedTuple
 
 from layerpipe2.errors import UserError
 from layerpipe2.planning.schedules.actions import Action, Schedule
-
-_ROUNDING = 1e-9
-"""Share of a column by which a whole number of them may seem longer."""
 
 
 class Event(NamedTuple):
@@ -109,7 +104,8 @@ class Timeline:
         """
         if not unit > 0:
             raise UserError(f"column width of the Gantt chart is {unit!r} s; give a time above 0")
-        columns = max(1, math.ceil((self.makespan if until is None else until) / unit - _ROUNDING))
+        # A whole number of columns may seem longer by rounding.
+        columns = max(1, math.ceil((self.makespan if until is None else until) / unit - 1e-9))
         rows = [["."] * columns for _ in range(self.schedule.num_processors)]
         for p, action, start, end in self.events:
             first, last = round(start / unit), round(end / unit)

@@ -1,7 +1,5 @@
 """Check a schedule: complete, each task in one place, and in an order that can run."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from layerpipe2.errors import UserError
@@ -35,7 +33,8 @@ def validate(schedule: Schedule) -> None:
 
 def _check_actions(schedule: Schedule) -> None:
     seen: set[Action] = set()
-    home = _usual_processors(schedule)
+    count = Counter(((a.kind, a.stage), p) for p, actions in enumerate(schedule.processors) for a in actions)
+    home = {task: p for (task, p), _ in reversed(count.most_common())}  # the processor with most of a task's actions
     for p, actions in enumerate(schedule.processors):
         for step, action in enumerate(actions):
             problem = _range_problem(schedule, action)
@@ -47,12 +46,6 @@ def _check_actions(schedule: Schedule) -> None:
             if problem:
                 raise ScheduleError(schedule, p, step, problem)
             seen.add(action)
-
-
-def _usual_processors(schedule: Schedule) -> dict[Task, int]:
-    """The processor that does most of each task's actions."""
-    count = Counter(((a.kind, a.stage), p) for p, actions in enumerate(schedule.processors) for a in actions)
-    return {task: p for (task, p), _ in reversed(count.most_common())}
 
 
 def _range_problem(schedule: Schedule, action: Action) -> str:
@@ -70,16 +63,13 @@ def _check_complete(schedule: Schedule) -> None:
     for stage in range(schedule.num_stages):
         kinds = frozenset(kind for kind, s in count if s == stage)
         if "F" not in kinds or kinds - {"F"} not in BACKWARD:
-            raise UserError(
-                f"schedule '{schedule.name}': stage {stage} does {', '.join(sorted(kinds)) or 'nothing'}; "
-                "give it F and one of: B and W, BW, or B1 and B2 and W"
-            )
+            what = f"schedule '{schedule.name}': stage {stage} does {', '.join(sorted(kinds)) or 'nothing'}"
+            raise UserError(f"{what}; give it F and one of: B and W, BW, or B1 and B2 and W")
         for kind in kinds:
             if count[kind, stage] != schedule.num_batches:
-                raise UserError(
-                    f"schedule '{schedule.name}': stage {stage} does {kind} for {count[kind, stage]} of "
-                    f"{schedule.num_batches} batches; add the missing ones"
-                )
+                done = f"{count[kind, stage]} of {schedule.num_batches} batches"
+                what = f"schedule '{schedule.name}': stage {stage} does {kind} for {done}"
+                raise UserError(f"{what}; add the missing ones")
 
 
 def _check_order(schedule: Schedule) -> None:
@@ -108,9 +98,5 @@ def _check_order(schedule: Schedule) -> None:
 
 
 def _missing(needs: dict[Task, tuple[Edge, ...]], action: Action, done: set[Action]) -> list[Action]:
-    found = []
-    for (kind, stage), lag, _ in needs[action.kind, action.stage]:
-        source = Action(kind, stage, action.batch - lag)
-        if source.batch >= 0 and source not in done:
-            found.append(source)
-    return found
+    sources = (Action(*task, action.batch - lag) for task, lag, _ in needs[action.kind, action.stage])
+    return [source for source in sources if source.batch >= 0 and source not in done]
