@@ -20,11 +20,13 @@ from pathlib import Path
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError
 from paper_figures.comparisons import Settings
-from paper_figures.pages import Page, artifact, pipelines, readme, report, tuned
+from paper_figures.pages import artifact, pipelines, readme, report, tuned
 from paper_figures.records import pipelines as pipeline_records
 from paper_figures.records import theory as theory_records
 from paper_figures.records import training as training_records
 from paper_figures.records import tuned as tuned_records
+from paper_figures.records.theory import Theory
+from paper_figures.records.training import Records
 
 MAIN_NETWORK = "even"
 """The network whose measured pipelines are compared."""
@@ -37,7 +39,7 @@ def write_page(name: str, results: Path, out: Path) -> None:
         UserError: if its records are missing or broken.
     """
     if name == "report":
-        written = _report(results).write(out)
+        written = report.page(*_default(results)).write(out)
     elif name == "pipelines":
         records = pipeline_records.load(results / "pipelines", MAIN_NETWORK)
         written = pipelines.page(records).write(out / "pipelines")
@@ -48,9 +50,9 @@ def write_page(name: str, results: Path, out: Path) -> None:
     print(written)
 
 
-def _report(results: Path) -> Page:
+def _default(results: Path) -> tuple[Records, Theory, Settings]:
     records, theory = training_records.load(results), theory_records.load(results / "theory")
-    return report.page(records, theory, Settings.from_report(records.experiment["report"]))
+    return records, theory, Settings.from_report(records.experiment["report"])
 
 
 def _tables(results: Path, name: str) -> Path:
@@ -73,9 +75,7 @@ def update_documents(document: Path, docs: Path, results: Path, out: Path, *, ch
     Raises:
         UserError: if records are missing or broken, or (``check``) a document is out of date.
     """
-    records, theory = training_records.load(results), theory_records.load(results / "theory")
-    settings = Settings.from_report(records.experiment["report"])
-    text = readme.results(records, theory, settings, _link(document, out))
+    text = readme.results(*_default(results), _link(document, out))
     experiments = {name: tuned_records.load(_tables(results, name)) for name in published(results)}
     larger = docs / "full-scale.md"
     pages = {f"{_link(larger, out)}/full_scale/{name}/page.md": records for name, records in experiments.items()}

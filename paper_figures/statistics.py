@@ -64,7 +64,8 @@ class Trend:
 
 def summary(values: ArrayLike) -> Summary:
     """Mean, standard deviation and number of the values that are there (NaN counts as absent)."""
-    known = _known(values)
+    given = np.asarray(values, dtype=np.float64)
+    known = given[~np.isnan(given)]
     mean = float(known.mean()) if len(known) else math.nan
     return Summary(mean, float(known.std(ddof=1)) if len(known) > 1 else math.nan, len(known))
 
@@ -133,8 +134,3 @@ def trend(x: ArrayLike, y: ArrayLike, blocks: ArrayLike, *, level: float) -> Tre
     found = paired(slopes, margin=0.0, level=level / 2)
     p = min(1.0, 2 * min(found.p_superior, found.p_inferior)) if found.n > 1 else math.nan
     return Trend(found.mean, found.low, found.high, p, found.n)
-
-
-def _known(values: ArrayLike) -> Floats:
-    given = np.asarray(values, dtype=np.float64)
-    return given[~np.isnan(given)]

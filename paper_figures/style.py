@@ -12,8 +12,10 @@ import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from layerpipe2.history import find_strategy
+from paper_figures.designs import SEQUENTIAL
 from paper_figures.text import network_label
 
 DOUBLE = 6.9
@@ -72,32 +74,56 @@ def context() -> AbstractContextManager[None]:
     return mpl.rc_context(sns.axes_style("ticks") | sns.plotting_context("paper") | _RC)
 
 
-def canvas(height: float, columns: int = 1, rows: int = 1, **shared: Any) -> tuple[Figure, Any]:
-    """A figure as wide as two columns and its axes as a 2-D array; ``shared`` goes to ``subplots``."""
+def canvas(
+    height: float, columns: int = 1, rows: int = 1, used: int | None = None, **shared: Any
+) -> tuple[Figure, Any]:
+    """A figure as wide as two columns and its axes as a 2-D array, of which the first ``used`` (or all) are kept.
+
+    Everything else goes to ``subplots``.
+    """
     figure = Figure(figsize=(DOUBLE, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **shared)
     for axis in axes.flat:
         sns.despine(ax=axis)
+    for spare in axes.flat[used:] if used is not None else ():
+        spare.remove()
     return figure, axes
 
 
-def panels(networks: list[str], height: float, label: str) -> tuple[Figure, dict[str, Any]]:
-    """One titled panel per network, at most three in a row, on a common y axis with this label."""
+def panels(networks: list[str], height: float, xlabel: str, ylabel: str) -> tuple[Figure, dict[str, Any]]:
+    """One titled panel per network, at most three in a row, on a common y axis."""
     columns = len(networks) if len(networks) <= 3 else 2
     rows = -(-len(networks) // columns)
-    figure, axes = canvas(0.8 + (height - 0.8) * rows, columns, rows, sharey=True)
-    for spare in axes.flat[len(networks) :]:
-        spare.remove()
-    figure.supylabel(label, fontsize=8)
+    figure, axes = canvas(0.8 + (height - 0.8) * rows, columns, rows, len(networks), sharey=True)
+    figure.supylabel(ylabel, fontsize=8)
     named = dict(zip(networks, axes.flat, strict=False))
     for network, axis in named.items():
-        axis.set_title(network_label(network))
+        axis.set(title=network_label(network), xlabel=xlabel)
     return figure, named
+
+
+def integer_ticks(axis: Any) -> None:
+    """Ticks of the x axis at whole numbers."""
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def log_ticks(axis: Any, subs: Sequence[float]) -> None:
+    """A logarithmic y axis whose ticks are these multiples of powers of ten, written in full."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=subs))
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_minor_locator(NullLocator())
 
 
 def handle(label: str, **look: Any) -> Line2D:
     """An entry of a legend."""
     return Line2D([], [], label=label, **look)
+
+
+def handles(strategies: Iterable[str], **changes: Any) -> list[Line2D]:
+    """An entry for every strategy, that of sequential training without a marker."""
+    looks = {name: {"marker": ""} if name == SEQUENTIAL else changes for name in ordered(strategies)}
+    return [handle(find_strategy(name).label, **line(name, **look)) for name, look in looks.items()]
 
 
 def legend(figure: Figure, handles: Sequence[Artist], columns: int = 4) -> None:

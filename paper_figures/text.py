@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pandas as pd
 
@@ -10,7 +11,7 @@ from layerpipe2.data import DATASETS
 from layerpipe2.delays import DELAY_LAWS
 from layerpipe2.networks import NETWORKS
 
-Format = Callable[[object], str]
+Format = Callable[[Any], str]
 
 
 def network_label(name: str) -> str:
@@ -68,9 +69,9 @@ def median_range(values: pd.Series) -> str:
     return f"{values.median():.2f}× ({values.min():.2f}–{values.max():.2f}, n={len(values)})"
 
 
-def span(values: Iterable[float], form: Callable[[float], str]) -> str:
-    """``-4 % to +7 %``: the ends; one text if both read the same."""
-    found = list(values)
+def span(values: Iterable[float], form: Callable[[float], str] = str) -> str:
+    """``-4 % to +7 %``: the ends; one text if both read the same, and that of 0 if there are no values."""
+    found = list(values) or [0]
     low, high = form(min(found)), form(max(found))
     return low if low == high else f"{low} to {high}"
 

@@ -12,10 +12,9 @@ def record(strategy: str = "stash", seed: int = 0, *, diverged: bool = False, **
     sequential = strategy == "sequential"
     delays = [0] if sequential else [4, 2, 0]
     config = RunConfig(strategy=strategy, seed=seed, epochs=2, group_size=9 if sequential else 3, **settings)
-    values = [(2.0, 0.5), (1.0, 0.75)]
     epochs = [
         {"epoch": i, "lr": 0.1, "train_loss": loss, "train_accuracy": acc, "val_loss": loss, "val_accuracy": acc}
-        for i, (loss, acc) in enumerate(values)
+        for i, (loss, acc) in enumerate([(2.0, 0.5), (1.0, 0.75)])
     ]
     if diverged:
         epochs = [epochs[0] | {"train_loss": None, "val_loss": None}]
@@ -33,14 +32,6 @@ def record(strategy: str = "stash", seed: int = 0, *, diverged: bool = False, **
         "epochs": epochs,
         "test": {"loss": None if diverged else 0.5, "accuracy": accuracy, "images": 450},
         "reconstruction": [rule] if strategy == "stash" else [],
-        "provenance": {
-            "commit": "0123abc",
-            "dirty": False,
-            "versions": {"torch": "2"},
-            "device": "cpu",
-            "threads": 1,
-            "started": "2026-01-01T00:00:00+00:00",
-            "wall_time_s": 2.0,
-            "train_time_s": 1.5,
-        },
+        "provenance": {"commit": "0123abc", "dirty": False, "versions": {"torch": "2"}, "device": "cpu", "threads": 1}
+        | {"started": "2026-01-01T00:00:00+00:00", "wall_time_s": 2.0, "train_time_s": 1.5},
     }

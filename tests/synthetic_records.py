@@ -5,6 +5,7 @@ The tables of the theory are the repository's own: they follow from the code, an
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -80,15 +81,14 @@ def _run(network, group, strategy, seed, delays, sizes, lost, rng):
     copies = {"stash": lambda d: d, "sequential": lambda d: 0, "latest": lambda d: 0}.get(strategy, lambda d: min(d, 1))
     base = (0.972 if network == "mlp" else 0.988) - _LOSS.get(strategy, 0) * delays[0] + rng.normal(0, 0.003)
     accuracy = round(base * _TEST_IMAGES) / _TEST_IMAGES
-    return {
-        "dataset": "digits", "network": network, "group_size": group, "num_stages": len(delays), "max_delay": delays[0],
-        "convention": "layerpipe2", "strategy": strategy, "seed": seed, "optimizer": "sgd", "momentum": 0.9, "lr": 0.02,
-        "status": "diverged" if lost else "completed", "diverged_epoch": 3 if lost else None,
-        "test_accuracy": None if lost else accuracy, "test_loss": None if lost else 0.1, "test_images": _TEST_IMAGES,
-        "best_val_accuracy": accuracy, "final_val_accuracy": accuracy,
-        "history_copies": sum(copies(d) * n for d, n in zip(delays, sizes, strict=True)) / sum(sizes),
-        "wall_time_s": 3.0, "train_time_s": 2.5, "commit": "0123abc", "device": "cpu",
-    }  # fmt: skip
+    key = {"dataset": "digits", "network": network, "group_size": group, "strategy": strategy, "seed": seed}
+    made = {"num_stages": len(delays), "max_delay": delays[0], "convention": "layerpipe2", "optimizer": "sgd"}
+    result = {"status": "completed", "diverged_epoch": None, "test_accuracy": accuracy, "test_loss": 0.1}
+    gone = {"status": "diverged", "diverged_epoch": 3, "test_accuracy": None, "test_loss": None}
+    held = sum(copies(d) * n for d, n in zip(delays, sizes, strict=True)) / sum(sizes)
+    rest = {"test_images": _TEST_IMAGES, "best_val_accuracy": accuracy, "final_val_accuracy": accuracy}
+    cost = {"history_copies": held, "wall_time_s": 3.0, "train_time_s": 2.5, "commit": "0123abc", "device": "cpu"}
+    return key | made | {"momentum": 0.9, "lr": 0.02} | (gone if lost else result) | rest | cost
 
 
 def _epochs(run, rng):
@@ -98,10 +98,9 @@ def _epochs(run, rng):
         growth = 4.0**epoch if run["status"] == "diverged" else 0.4**epoch
         accuracy = run["final_val_accuracy"] * (1 - 0.5 ** (epoch + 1)) + rng.normal(0, 0.005)
         key = {name: run[name] for name in ("network", "group_size", "strategy", "seed", "lr")}
-        rows.append(key | {
-            "epoch": epoch, "train_loss": np.nan if gone else 2 * growth + 0.01, "train_accuracy": accuracy,
-            "val_loss": np.nan if gone else 2 * growth + 0.1, "val_accuracy": np.nan if gone else accuracy,
-        })  # fmt: skip
+        train = {"train_loss": np.nan if gone else 2 * growth + 0.01, "train_accuracy": accuracy}
+        val = {"val_loss": np.nan if gone else 2 * growth + 0.1, "val_accuracy": np.nan if gone else accuracy}
+        rows.append(key | {"epoch": epoch} | train | val)
         if gone:
             break
     return rows
@@ -109,10 +108,34 @@ def _epochs(run, rng):
 
 def _errors(network, group, delays, seeds, rng):
     level = {"ema-0.9": 0.8, "ema-window": 0.35, "ema-running": 0.5, "ema-span": 0.25, "ema-lsq": 0.3}
-    return [
-        {"network": network, "group_size": group, "seed": seed, "stage": k, "delay": d, "strategy": strategy, "n": 20,
-             "relative_error": 1.0 if strategy == "latest" else 1e-7 if strategy == "update-window"
-             else level[strategy] * (1 + d / 20) * np.exp(rng.normal(0, 0.1))}
-        for seed in range(seeds) for k, d in enumerate(delays) if d
-        for strategy in ("latest", "update-window", *level)
-    ]  # fmt: skip
+    rows = []
+    for seed, (k, d), strategy in itertools.product(
+        range(seeds), enumerate(delays[:-1]), ("latest", "update-window", *level)
+    ):
+        error = {"latest": 1.0, "update-window": 1e-7}.get(strategy)
+        if error is None:
+            error = level[strategy] * (1 + d / 20) * np.exp(rng.normal(0, 0.1))
+        rows.append((network, group, seed, k, d, strategy, 20, error))
+    columns = ["network", "group_size", "seed", "stage", "delay", "strategy", "n", "relative_error"]
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+Accuracies = dict[str, list[float | None]]
+STASH = [0.970, 0.972, 0.968, 0.971]
+
+
+def made_runs(columns: Accuracies, images: int = 10_000, network: str = "mlp") -> pd.DataFrame:
+    """Runs from accuracies by strategy and seed, at 9 stages; None is a diverged run."""
+    rows = [
+        (network, 1, 9, strategy, seed, "diverged" if accuracy is None else "completed", accuracy, images)
+        for strategy, accuracies in columns.items()
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    names = ["network", "group_size", "num_stages", "strategy", "seed", "status", "test_accuracy", "test_images"]
+    return pd.DataFrame(rows, columns=names).astype({"test_accuracy": float})
+
+
+def made_records(*runs: pd.DataFrame) -> Records:
+    """Records with these runs; their other tables are those of :func:`make`."""
+    whole = {"dataset": "digits", "convention": "layerpipe2", "max_delay": 16, "history_copies": 1.0}
+    return Records(**(make(seeds=1) | {"runs": pd.concat(runs).assign(**whole)}))

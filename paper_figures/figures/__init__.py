@@ -7,17 +7,7 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from paper_figures.figures import (
-    costs,
-    derivation,
-    gantt,
-    reconstruction,
-    reconstruction_theory,
-    schedules,
-    stability,
-    structure,
-    training,
-)
+from paper_figures.figures import costs, derivation, gantt, reconstruction, stability, structure, training
 from paper_figures.records.theory import Theory
 from paper_figures.records.training import Records
 
@@ -36,11 +26,11 @@ def catalogue(records: Records, theory: Theory) -> dict[str, Callable[[], Figure
         "derivation_residual": derivation.residual,
         "derivation_pipedream": derivation.pipedream,
         "stability": partial(stability.stability, theory.stability),
-        "reconstruction_theory": partial(reconstruction_theory.reconstruction_theory, records),
+        "reconstruction_theory": partial(reconstruction.reconstruction_theory, records),
         "costs_tradeoff": partial(costs.tradeoff, theory.partitions),
         "costs_memory": partial(costs.memory, theory.partitions),
         "gantt_equal": gantt.equal,
         "gantt_unequal": gantt.unequal,
-        "schedules_speed": partial(schedules.speeds, theory.schedules),
-        "schedules_devices": partial(schedules.devices, theory.devices),
+        "schedules_speed": partial(costs.speeds, theory.schedules),
+        "schedules_devices": partial(costs.devices, theory.devices),
     }

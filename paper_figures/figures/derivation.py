@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from layerpipe2.theory import Derivation, Step, derive, from_units
 from paper_figures import style
-from paper_figures.figures.derivation_graph import HEIGHT, MARGIN, Drawing
+from paper_figures.figures.derivation_graph import ERROR, HEIGHT, MARGIN, ROWS, Drawing
 from paper_figures.figures.derivation_pen import FONT, INK
-from paper_figures.figures.derivation_residual import LOW, ResidualDrawing
 
 
 def per_layer() -> Figure:
@@ -44,17 +44,15 @@ def residual() -> Figure:
             axis = figure.add_axes(_share((0, low, style.DOUBLE - 0.08, tall), height))
             ResidualDrawing(axis, step, before.graph.registers if before else None, pitch).draw()
             _words(figure, 0.08, low + tall + 0.12, height, _title(step), FONT + 1)
-        _lines(figure, 0.08, strip - 0.15, height, [*_residual_result(found), *_KEY_LINES])
+        delays = ", ".join(f"{delay} for stage {k}" for k, delay in enumerate(found.delays))
+        result = (
+            f"1a and 1b: the block's layers; 1+: their output plus the block's input. Delays: {delays}.",
+            "The block's input crosses the boundary once; its branches send a gradient each, which are added behind "
+            "it.",
+            "",
+        )
+        _lines(figure, 0.08, strip - 0.15, height, [*result, *_KEY_LINES])
         return figure
-
-
-def _residual_result(found: Derivation) -> list[str]:
-    delays = ", ".join(f"{delay} for stage {k}" for k, delay in enumerate(found.delays))
-    return [
-        f"1a and 1b: the block's layers; 1+: their output plus the block's input. Delays: {delays}.",
-        "The block's input crosses the boundary once; its branches send a gradient each, which are added behind it.",
-        "",
-    ]
 
 
 _TITLE, _GAP, _LINE = 0.26, 0.08, 0.135
@@ -141,3 +139,45 @@ def _share(box: tuple[float, float, float, float], height: float) -> tuple[float
 
 def _words(figure: Figure, left: float, low: float, height: float, text: str, size: float, **looks: Any) -> None:
     figure.text(left / style.DOUBLE, low / height, text, fontsize=size, color=INK, va="center", **looks)
+
+
+ABOVE, BELOW = 0.21, 0.22
+"""Distance of the shortcut's wires from the rows of F and A."""
+LOW = -0.2
+"""Lower edge of the drawing."""
+BRANCH, JOIN = 0.44, ERROR + 0.13
+"""Where the shortcut leaves the wire, left of an operation's middle, and where its gradient joins it, right of it."""
+
+
+@dataclass(frozen=True)
+class ResidualDrawing(Drawing):
+    """A chain in which sums read an earlier operation as well; both operands of a sum cross the same boundary."""
+
+    def draw(self) -> None:
+        """The chain, then the shortcuts."""
+        super().draw()
+        self.axis.set_ylim(LOW, HEIGHT)
+        for layer, name in enumerate(self.names):
+            for source, _, _ in self.graph.topology.in_edges(f"F{name}", keys=True):
+                if source.startswith("F") and source != f"F{self.names[layer - 1]}":
+                    self._shortcut(self.names.index(source[1:]), layer)
+
+    def label(self, name: str) -> str:
+        """Unit and place in it: 1.conv1 is 1a, 1.conv2 is 1b, the sum is 1+."""
+        unit, _, part = name.partition(".")
+        return unit + {"": "", "conv1": "a", "conv2": "b", "add": "+"}[part]
+
+    def _shortcut(self, start: int, end: int) -> None:
+        """Activation from operation ``start`` to the sum ``end``, and its gradient back.
+
+        The activation has left its boundary's register where the shortcut branches off; the gradient has a register
+        of its own, and adds to that of the block's other branch.
+        """
+        over, under = ROWS["F"] + ABOVE, ROWS["A"] - BELOW
+        branch, join, into, slope = self.x(start + 1) - BRANCH, self.x(start) + JOIN, self.x(end), 0.075
+        self.pen.wire(
+            [(branch, ROWS["F"]), (branch, over), (into - 0.26, over), (into - slope, ROWS["F"] + slope)], dot=True
+        )
+        self.pen.wire([(into - slope, ROWS["A"] - slope), (into - 0.26, under), (join, under), (join, ROWS["A"])])
+        self.axis.plot(join, ROWS["A"], marker="o", markersize=1.8, color="#222222", zorder=3)
+        self._box((self.x(start + 0.5), under), (f"A{self.names[end]}", f"A{self.names[start]}", "gradient"))

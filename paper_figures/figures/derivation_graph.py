@@ -13,7 +13,7 @@ from typing import Any
 
 from layerpipe2.theory import Step
 from layerpipe2.theory.graph import Edge, SignalFlowGraph
-from paper_figures.figures.derivation_pen import MOVED, RADIUS, STAGE, Pen
+from paper_figures.figures.derivation_pen import MOVED, RADIUS, STAGE, Pen, Point
 
 ROWS = {"F": 1.40, "U": 0.90, "G": 0.50, "A": 0.14}
 """Height of each kind of node above the bottom of the drawing."""
@@ -56,9 +56,9 @@ class Drawing:
         return [data["operation"] for data in self.graph.nodes.values() if data["kind"] == "forward"]
 
     @property
-    def layers(self) -> int:
-        """Number of operations."""
-        return len(self.names)
+    def width(self) -> float:
+        """Of the drawing."""
+        return 2 * MARGIN + self.pitch * len(self.names)
 
     def x(self, layer: float) -> float:
         """Middle of a layer's column; ``layer`` may be a fraction."""
@@ -66,9 +66,7 @@ class Drawing:
 
     def draw(self) -> None:
         """Stages, cutsets, wires, registers and nodes."""
-        self.axis.set_xlim(0, 2 * MARGIN + self.pitch * self.layers)
-        self.axis.set_ylim(-0.1, HEIGHT)
-        self.axis.set_aspect("equal")
+        self.axis.set(xlim=(0, self.width), ylim=(-0.1, HEIGHT), aspect="equal")
         self.axis.axis("off")
         self._stages()
         self._ends()
@@ -88,20 +86,19 @@ class Drawing:
         return name
 
     def _stages(self) -> None:
-        graph = self.graph
-        for stage in range(graph.num_stages):
-            mine = [i for i in range(self.layers) if graph.stage(f"F{self.names[i]}") == stage]
+        for stage in range(self.graph.num_stages):
+            mine = [layer for layer, name in enumerate(self.names) if self.graph.stage(f"F{name}") == stage]
             left, right = self.x(mine[0] - 0.44), self.x(mine[-1] + 0.44)
             self.pen.frame(left, -0.06, right, HEIGHT - 0.04, facecolor=STAGE, edgecolor="none", zorder=0)
 
     def _ends(self) -> None:
         """Inputs on the left and, for the targets, on the right; loss; the two results."""
-        last = self.layers - 1
+        last = len(self.names) - 1
         loss = (self.x(last + 0.5) + 0.14, (ROWS["F"] + ROWS["A"]) / 2)
         self.pen.text((0.10, ROWS["F"]), "x")
         self.pen.text((0.12, ROWS["A"]), "out")
         self.pen.node("loss", "", loss)
-        right = 2 * MARGIN + self.pitch * self.layers - 0.14
+        right = self.width - 0.14
         for text, row, inward, edge in (
             ("y", ROWS["F"], True, ("y", "loss", "target")),
             ("out", ROWS["A"], False, ("loss", "out", "output")),
@@ -111,7 +108,7 @@ class Drawing:
             points = [(right, row + 0.09 * side), (right, turn), (loss[0] + RADIUS, turn)]
             self.pen.wire(points if inward else points[::-1])
             self.pen.text((right, row), text)
-            self.pen.box((right, row + 0.26 * side), self._count(edge), self._moved(edge))
+            self._box((right, row + 0.26 * side), edge)
         self.pen.wire([(self.x(last) + RADIUS, ROWS["F"]), (loss[0], ROWS["F"]), (loss[0], loss[1] + RADIUS)])
         self.pen.wire([(loss[0], loss[1] - RADIUS), (loss[0], ROWS["A"]), (self.x(last) + RADIUS, ROWS["A"])])
 
@@ -120,13 +117,12 @@ class Drawing:
         left = self.x(layer - 1) + RADIUS if layer else 0.18
         low = left if layer else 0.24
         here, boundary = self.x(layer), (self.x(layer - 0.5) if layer else 0.40)
-        activation, name = self._activation(layer), self.names[layer]
+        name = self.names[layer]
         before = f"A{self.names[layer - 1]}" if layer else "out"
-        gradient: Edge = (f"A{name}", before, "gradient" if layer else "output")
         self.pen.wire([(left, ROWS["F"]), (here - RADIUS, ROWS["F"])])
         self.pen.wire([(here - RADIUS, ROWS["A"]), (low, ROWS["A"])])
-        self.pen.box((boundary, ROWS["F"]), self._count(activation), self._moved(activation))
-        self.pen.box((boundary, ROWS["A"]), self._count(gradient), self._moved(gradient))
+        self._box((boundary, ROWS["F"]), self._activation(layer))
+        self._box((boundary, ROWS["A"]), (f"A{name}", before, "gradient" if layer else "output"))
 
     def _activation(self, layer: int) -> Edge:
         return f"F{self.names[layer - 1]}" if layer else "x", f"F{self.names[layer]}", "activation"
@@ -134,43 +130,32 @@ class Drawing:
     def _operand(self, layer: int) -> None:
         """The two factors of the weight gradient, tapped from the activation and from the gradient."""
         here, tap, activation = self.x(layer), self.x(layer) + OPERAND, self._activation(layer)
-        operand: Edge = (activation[0], f"G{self.names[layer]}", "operand")
         self.pen.wire([(tap, ROWS["F"]), (tap, ROWS["G"]), (here - RADIUS, ROWS["G"])], dot=True)
-        self.pen.box((tap, TAPPED), self._count(operand) - self._count(activation), self._moved(operand, activation))
+        self._box((tap, TAPPED), (activation[0], f"G{self.names[layer]}", "operand"), activation)
         tap = here + ERROR
         self.pen.wire([(tap, ROWS["A"]), (tap, ROWS["G"]), (here + RADIUS, ROWS["G"])], dot=True)
 
     def _weights(self, layer: int) -> None:
         """The update's loop with the weight register, its wires to F and A, and the gradient that comes in."""
         here, fork, side = self.x(layer), ROWS["U"] + 0.335, self.x(layer) + HISTORY
-        name = self.names[layer]
+        name, loop, slope = self.names[layer], self.x(layer) + STATE, 0.075
         weight: Edge = (f"U{name}", f"F{name}", "weight")
-        history: Edge = (f"U{name}", f"A{name}", "history")
-        step: Edge = (f"G{name}", f"U{name}", "step")
-        state: Edge = (f"U{name}", f"U{name}", "state")
         self.pen.wire([(here, ROWS["U"] + RADIUS), (here, ROWS["F"] - RADIUS)])
-        self.pen.wire(
-            [(here, fork), (here + STATE, fork), (here + STATE, ROWS["U"]), (here - RADIUS, ROWS["U"])], dot=True
-        )
-        slope = 0.075
-        self.pen.wire(
-            [(here, fork), (side, fork), (side, ROWS["A"] + 0.2), (here + slope, ROWS["A"] + slope)], dot=True
-        )
+        self.pen.wire([(here, fork), (loop, fork), (loop, ROWS["U"]), (here - RADIUS, ROWS["U"])], dot=True)
+        to_gradient = [(side, ROWS["A"] + 0.2), (here + slope, ROWS["A"] + slope)]
+        self.pen.wire([(here, fork), (side, fork), *to_gradient], dot=True)
         self.pen.wire([(here, ROWS["G"] + RADIUS), (here, ROWS["U"] - RADIUS)])
-        self.pen.box((here, ROWS["U"] + 0.205), self._count(weight), self._moved(weight))
-        self.pen.box((side, OLD), self._count(history) - self._count(weight), self._moved(history, weight))
-        self.pen.box((here, OLD), self._count(step), self._moved(step))
-        self.pen.box(
-            (here + STATE, ROWS["U"] + 0.205), self._count(state) - self._count(weight), self._moved(state, weight)
-        )
+        self._box((here, ROWS["U"] + 0.205), weight)
+        self._box((side, OLD), (f"U{name}", f"A{name}", "history"), weight)
+        self._box((here, OLD), (f"G{name}", f"U{name}", "step"))
+        self._box((loop, ROWS["U"] + 0.205), (f"U{name}", f"U{name}", "state"), weight)
 
     def _kept(self, layer: int) -> None:
         """What the forward task leaves for the backward task of the same layer."""
         here, side, slope = self.x(layer), self.x(layer) + KEPT, 0.075
-        kept: Edge = (f"F{self.names[layer]}", f"A{self.names[layer]}", "kept")
         start, end = (here - slope, ROWS["F"] - slope), (here - slope, ROWS["A"] + slope)
         self.pen.wire([start, (side, ROWS["F"] - 0.2), (side, ROWS["A"] + 0.2), end], color="#777777")
-        self.pen.box((side, OLD), self._count(kept), self._moved(kept))
+        self._box((side, OLD), (f"F{self.names[layer]}", f"A{self.names[layer]}", "kept"))
 
     def _moves(self) -> None:
         """Dashed frames around nodes that were retimed, with their lag in registers."""
@@ -179,7 +164,7 @@ class Drawing:
         if lags.get(f"U{self.names[0]}", 0) > 0:  # the step of a slowed clock: updates move with the gradients
             frames = [("UGA", "A", -0.015)]
         for letters, shown, corner in frames:
-            mine = [i for i in range(self.layers) if lags.get(f"{shown}{self.names[i]}")]
+            mine = [layer for layer, name in enumerate(self.names) if lags.get(f"{shown}{name}")]
             if mine:
                 rows = [ROWS[letter] for letter in letters]
                 left, right = self.x(mine[0]) - 0.17, self.x(mine[-1]) + 0.165
@@ -187,11 +172,11 @@ class Drawing:
                 lag = lags[f"{shown}{self.names[mine[0]]}"]
                 self.pen.text((right + 0.11, corner), f"{lag:+d}".replace("-", "−"), color=MOVED, weight="bold")
 
-    def _count(self, edge: Edge) -> int:
-        return self.graph.registers[edge]
+    def _box(self, at: Point, edge: Edge, shared: Edge | None = None) -> None:
+        """The registers of an edge, without those in which it shares the wire of another."""
 
-    def _moved(self, edge: Edge, shared: Edge | None = None) -> bool:
-        if self.before is None:
-            return False
-        now = self.graph.registers[edge] - (self.graph.registers[shared] if shared else 0)
-        return now != self.before[edge] - (self.before[shared] if shared else 0)
+        def count(registers: Mapping[Edge, int]) -> int:
+            return registers[edge] - (registers[shared] if shared else 0)
+
+        now = count(self.graph.registers)
+        self.pen.box(at, now, self.before is not None and now != count(self.before))

@@ -45,8 +45,8 @@ class Pen:
         """A line through the points, an arrow at its end and, if it is a tap, a dot at its start."""
         xs, ys = zip(*points, strict=True)
         self.axis.plot(xs, ys, color=color, linewidth=0.7, zorder=2, solid_joinstyle="miter", marker="")
-        arrow = {"arrowstyle": "-|>,head_width=0.12,head_length=0.24", "color": color, "linewidth": 0.7,
-                 "shrinkA": 0, "shrinkB": 0}  # fmt: skip
+        arrow = {"arrowstyle": "-|>,head_width=0.12,head_length=0.24", "color": color, "linewidth": 0.7}
+        arrow |= {"shrinkA": 0, "shrinkB": 0}
         self.axis.annotate("", points[-1], points[-2], arrowprops=arrow, zorder=3)
         if dot:
             self.axis.plot(*points[0], marker="o", markersize=1.8, color=color, zorder=3)

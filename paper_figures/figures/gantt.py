@@ -55,10 +55,8 @@ def unequal(processors: int = 4, window: tuple[int, int] = (190, 246)) -> Figure
     lines[SCHEDULES["layerpipe"].label] = simulate(layerpipe(len(works), processors, 24, units, device), units, device)
     lines = {f"{name}: a batch every {line.period:.3g}": line for name, line in lines.items()}
     times = " ".join(map(str, UNEQUAL))
-    note = (
-        f"Five layers a to e; F, B and W of each take {times}. LayerPipe: layer and batch; others: batch of the stage."
-    )
-    return _charts(lines, window, note, layers=len(works))
+    note = f"Five layers a to e; F, B and W of each take {times}. LayerPipe: layer and batch; others: "
+    return _charts(lines, window, note + "batch of the stage.", layers=len(works))
 
 
 def _charts(lines: dict[str, Timeline], window: tuple[float, float], note: str, layers: int = 0) -> Figure:
@@ -72,24 +70,23 @@ def _charts(lines: dict[str, Timeline], window: tuple[float, float], note: str, 
         used = {event.action.kind for line in lines.values() for event in line.events}
         colors = {text: color for kind, (text, color) in _KINDS.items() if kind in used}
         handles = [Patch(facecolor=color, edgecolor="#555555", label=text) for text, color in colors.items()]
-        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+        style.legend(figure, handles, columns=len(handles))
         style.note(figure, note)
         return figure
 
 
 def _draw_chart(axis: Any, line: Timeline, window: tuple[float, float], letters: bool) -> None:
     count = line.schedule.num_processors
-    axis.set(xlim=window, ylim=(count - 0.5, -0.5), yticks=range(count), facecolor="#e4e4e4")
-    axis.set_yticklabels([f"P{p}" for p in range(count)])
+    axis.set(xlim=window, ylim=(count - 0.5, -0.5), facecolor="#e4e4e4")
+    axis.set_yticks(range(count), [f"P{p}" for p in range(count)])
     axis.tick_params(length=0, pad=2)
     for p, action, start, end in line.events:
         left, right = max(start, window[0]), min(end, window[1])
         if right <= left:
             continue
         color = _KINDS[action.kind][1]
-        axis.add_patch(
-            Rectangle((start, p - 0.46), end - start, 0.92, facecolor=color, edgecolor="white", linewidth=0.5)
-        )
+        looks: dict[str, Any] = {"facecolor": color, "edgecolor": "white", "linewidth": 0.5}
+        axis.add_patch(Rectangle((start, p - 0.46), end - start, 0.92, **looks))
         label = f"{'abcdefghij'[action.stage]}{action.batch}" if letters else str(action.batch)
         if (right - left) / (window[1] - window[0]) > 0.011 * len(label):
             axis.text((left + right) / 2, p, label, ha="center", va="center_baseline", fontsize=7)

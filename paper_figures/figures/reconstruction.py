@@ -1,23 +1,29 @@
-"""Figure of the reconstruction error of each decay rule, measured on exactly stashed runs."""
+"""Figures of the error with which each strategy reconstructs the delayed weights: measured, and against theory."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from layerpipe2.history import find_strategy
+from layerpipe2.history.moments import Updates
+from layerpipe2.theory import reconstruction as theory
 from paper_figures import style
 from paper_figures.designs import LATEST
-from paper_figures.records.training import Records
+from paper_figures.records.training import CONFIGURATION, Records
 from paper_figures.tables import training as tables
-from paper_figures.text import plural, setting
+from paper_figures.text import network_label, plural, setting, span
 
 _EXACT = 1e-4
-"""A rule whose error at a delay never exceeds this is exact there, to rounding: named in the note, not drawn."""
+"""Errors below this are exact to rounding: named in the note of the first figure, and drawn in none."""
+
+SHOWN = ("ema-0.9", "ema-window", "ema-running", "ema-span", "ema-lsq", "pair")
+"""The strategies beside theory, where they were measured; the correlation is fitted to all that were."""
 
 
 def reconstruction(records: Records) -> Figure:
@@ -27,10 +33,11 @@ def reconstruction(records: Records) -> Figure:
     exact, drawn = table[table["max"] < _EXACT], table[table["max"] >= _EXACT]
     networks = [name for name in records.networks if name in set(table["network"])] or records.networks[:1]
     with style.context():
-        figure, axes = style.panels(networks, 2.7, "relative error of reconstructed\nweights (log scale)")
+        figure, axes = style.panels(
+            networks, 2.7, "delay (updates)", "relative error of reconstructed\nweights (log scale)"
+        )
         for network, axis in axes.items():
             _draw(axis, drawn[drawn["network"] == network])
-            axis.set_xlabel("delay (updates)")
         style.legend(figure, _handles(drawn))
         style.note(figure, _note(records, table, exact))
         return figure
@@ -45,18 +52,15 @@ def _draw(axis: Any, table: pd.DataFrame) -> None:
         axis.plot(rows["delay"], rows["mean"], **(style.line(strategy) if looks.filled else _raw_line(looks.colour)))
     delays = sorted(set(table["delay"]))
     axis.xaxis.set_major_locator(FixedLocator(delays) if len(delays) < 9 else MaxNLocator(7, steps=[1, 2, 4, 10]))
-    axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.yaxis.set_minor_locator(NullLocator())
+    style.log_ticks(axis, (1, 2, 5))
 
 
 def _handles(table: pd.DataFrame) -> list[Line2D]:
     latest = find_strategy(LATEST)
     reference = style.handle("latest weights (error 1)", color=latest.colour, linestyle=latest.dash)
-    looks = [find_strategy(name) for name in style.ordered(table["strategy"])]
-    handles = [reference, *(style.handle(s.label, **style.line(s.name)) for s in looks if s.filled)]
-    if any(not s.filled for s in looks):
+    filled = [name for name in table["strategy"].unique() if find_strategy(name).filled]
+    handles = [reference, *style.handles(filled)]
+    if not set(table["strategy"]) <= set(filled):
         handles.append(style.handle("raw-gradient form (same colors)", **_raw_line("#444444")))
     return handles
 
@@ -85,3 +89,82 @@ def _where_exact(strategy: str, table: pd.DataFrame, exact: pd.DataFrame) -> str
     everywhere = delays == sorted(set(table.loc[table["strategy"] == strategy, "delay"]))
     where = "" if everywhere else f" (delay {', '.join(map(str, delays))})"
     return find_strategy(strategy).label + where
+
+
+def reconstruction_theory(records: Records) -> Figure:
+    """Theory (lines) against measurement (markers), with the optimizer's momentum and with the correlation fitted."""
+    momentum = records.runs.groupby(CONFIGURATION)["momentum"].first().reset_index()
+    return draw(records.reconstruction.merge(momentum, on=CONFIGURATION), records.dataset, records.convention)
+
+
+def draw(measured: pd.DataFrame, dataset: str, convention: str) -> Figure:
+    """The same from rows ``network, momentum, seed, delay, strategy, relative_error``: a column per network, momentum.
+
+    The upper row takes the optimizer's momentum for the correlation of the updates (white gradients). The lower one
+    fits a correlation and a white part to all averages measured.
+    """
+    kept = measured[(measured["delay"] > 0) & measured["relative_error"].notna()]
+    raw = [name for name in kept["strategy"].unique() if find_strategy(name).raw]
+    kept = kept[~kept["strategy"].isin(raw)].assign(momentum=kept["momentum"].fillna(0.0))
+    groups = list(kept.groupby(["network", "momentum"], sort=True))
+    with style.context():
+        figure, axes = style.canvas(4.4, max(1, len(groups)), 2, sharex="col", sharey=True)
+        for column, ((network, momentum), rows) in zip(axes.T, groups, strict=False):
+            fit = theory.fitted(rows.to_dict("records"))
+            share = fit.white / (1 + fit.white)
+            column[0].set_title(f"{network_label(str(network))}, m = {momentum:g}")
+            column[1].set_title(f"fit: m = {fit.correlation:.2f}, {100 * share:.0f} % white")
+            _panel(column[0], rows, Updates(float(momentum)))
+            _panel(column[1], rows, fit)
+            column[1].set_xlabel("delay (updates)")
+        figure.supylabel("relative error of reconstructed weights (log scale)", fontsize=8)
+        style.legend(figure, style.handles(_shown(kept)))
+        style.note(figure, _theory_note(kept, dataset, convention))
+        return figure
+
+
+def misfit(records: Records) -> dict[str, tuple[float, float]]:
+    """Strategy -> least and largest mean error over its theory, less one, over networks and delays.
+
+    The theory is that of the figure's upper row, with the optimizer's momentum for the correlation.
+    """
+    found: dict[str, list[float]] = {}
+    momentum = records.runs.groupby("network")["momentum"].first()
+    means = records.reconstruction.groupby(["network", "strategy", "delay"])["relative_error"].mean()
+    for (network, strategy, delay), measured in means.items():
+        if strategy in SHOWN and delay > 0 and measured > _EXACT:
+            expected = theory.error(strategy, int(delay), Updates(float(momentum[network])))
+            if expected > _EXACT:
+                found.setdefault(strategy, []).append(float(measured) / expected - 1)
+    return {name: (min(found[name]), max(found[name])) for name in style.ordered(found)}
+
+
+def _panel(axis: Any, rows: pd.DataFrame, updates: Updates) -> None:
+    delays = np.arange(1, int(rows["delay"].max()) + 1)
+    for strategy in _shown(rows):
+        looks = find_strategy(strategy)
+        expected = np.array([theory.error(strategy, int(d), updates) for d in delays])
+        drawn = expected > _EXACT
+        axis.plot(delays[drawn], expected[drawn], color=looks.colour, linestyle=looks.dash)
+        errors = rows[rows["strategy"] == strategy].groupby("delay")["relative_error"].agg(["mean", "min", "max"])
+        errors = errors[errors["mean"] > _EXACT]
+        spread = [errors["mean"] - errors["min"], errors["max"] - errors["mean"]]
+        axis.errorbar(
+            errors.index, errors["mean"], yerr=spread, elinewidth=0.6, **style.line(strategy, linestyle="none")
+        )
+    style.log_ticks(axis, (1, 2, 3, 5))
+    axis.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 4, 10], integer=True))
+
+
+def _shown(rows: pd.DataFrame) -> list[str]:
+    return style.ordered(set(SHOWN) & set(rows["strategy"]))
+
+
+def _theory_note(rows: pd.DataFrame, dataset: str, convention: str) -> str:
+    counts = rows[rows["strategy"].isin(SHOWN)].groupby(["network", "momentum", "strategy", "delay"]).size()
+    return (
+        "Lines: theory, AR(1) updates of correlation m: above, the optimizer's momentum; below, fitted with a white "
+        f"part.\nMarkers: measured along stash runs, mean of n = {span(counts)} (stage, partition, seed); "
+        "bars: range.\n"
+        "1 is no better than the latest weights; the pair is exact at delays 1 and 2. " + setting(dataset, convention)
+    )

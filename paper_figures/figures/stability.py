@@ -29,10 +29,8 @@ def stability(measured: pd.DataFrame) -> Figure:
     """
     with style.context():
         figure, axes = style.canvas(2.75, columns=3)
-        first, second, third = axes[0]
-        _bounds(first, measured)
-        _growths(second, measured)
-        _chains(third, measured)
+        for draw, axis in zip((_bounds, _growths, _chains), axes[0], strict=True):
+            draw(axis, measured)
         style.note(
             figure,
             "Lines: theory. Markers: measured with the training engine (exact stashing).\n"
@@ -46,9 +44,8 @@ def _bounds(axis: Any, measured: pd.DataFrame) -> None:
     for momentum, (color, marker) in _MOMENTA.items():
         axis.plot(delays, [closed_form(int(d), float(momentum)) for d in delays], color=color)
         _points(axis, measured, "bound", momentum, color, marker)
-    axis.set(
-        yscale="log", xlabel="delay d (updates)", ylabel="largest stable step ηλ", title="One layer, with momentum"
-    )
+    axis.set(yscale="log", title="One layer, with momentum")
+    axis.set(xlabel="delay d (updates)", ylabel="largest stable step ηλ")
     _legend(axis, {f"m = {m}": looks for m, looks in _MOMENTA.items()})
     axis.annotate("2 sin(π / (4d + 2))", (9, closed_form(9)), (8.2, 0.42), fontsize=7, color=_MOMENTA["0"][0])
 
@@ -56,13 +53,13 @@ def _bounds(axis: Any, measured: pd.DataFrame) -> None:
 def _growths(axis: Any, measured: pd.DataFrame) -> None:
     shares = np.linspace(0.05, 1.5, 146)
     for series, (color, marker) in _DELAYS.items():
-        delay = int(series)
-        axis.plot(shares, [growth(s * closed_form(delay), delay) for s in shares], color=color)
+        bound = closed_form(int(series))
+        axis.plot(shares, [growth(share * bound, int(series)) for share in shares], color=color)
         _points(axis, measured, "growth", series, color, marker)
     axis.axhline(1, color="#777777", linewidth=0.6, zorder=1)
     axis.axvline(1, color="#777777", linewidth=0.6, zorder=1)
-    axis.set(ylim=(0.6, 1.45), xlabel="step / largest stable step", ylabel="growth of errors per update",
-             title="Around the bound, m = 0")  # fmt: skip
+    axis.set(ylim=(0.6, 1.45), title="Around the bound, m = 0")
+    axis.set(xlabel="step / largest stable step", ylabel="growth of errors per update")
     _legend(axis, {f"d = {delay}": looks for delay, looks in _DELAYS.items()})
 
 
@@ -74,8 +71,8 @@ def _chains(axis: Any, measured: pd.DataFrame) -> None:
         axis.plot(lengths, found, color=color)
         axis.plot(lengths, [closed_form(d[0]) for d in delays], color=color, linestyle=(0, (3, 2)), linewidth=0.8)
         _points(axis, measured, "chain", name, color, marker)
-    axis.set(yscale="log", xlabel="stages K, one layer each", ylabel="largest stable step η tr H",
-             title="Deep linear network", xticks=lengths, ylim=(0.06, 9))  # fmt: skip
+    axis.set(yscale="log", xticks=lengths, ylim=(0.06, 9), title="Deep linear network")
+    axis.set(xlabel="stages K, one layer each", ylabel="largest stable step η tr H")
     named = {law_label(name): looks for name, looks in _CHAINS.items()}
     dashed = style.handle("all at delay of stage 0", color="#444444", linestyle=(0, (3, 2)), linewidth=0.8)
     _legend(axis, named, [dashed])

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from layerpipe2.delays import DELAY_LAWS
 from layerpipe2.history import find_strategy
@@ -25,15 +24,14 @@ def delays(records: Records) -> Figure:
     other = "pipedream" if records.convention == "layerpipe2" else "layerpipe2"
     looks = _group_styles(records)
     with style.context():
-        figure, axes = style.panels(records.networks, 2.5, "delay (updates)")
+        figure, axes = style.panels(records.networks, 2.5, "unit (0 = input side)", "delay (updates)")
         for network, axis in axes.items():
             for group, delay in _partitions(records, network):
                 length = records.units().get(network, group * len(delay))
                 law = DELAY_LAWS[other].delays(len(delay))
                 _draw_delays(axis, delay, group, length, looks[group])
                 _draw_delays(axis, law, group, length, looks[group] | _THIN)
-            axis.set_xlabel("unit (0 = input side)")
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            style.integer_ticks(axis)
         style.legend(figure, [style.handle(_size_label(g), **looks[g]) for g in looks])
         recorded, thin = law_label(records.convention), law_label(other)
         style.note(figure, f"Solid lines with markers: {recorded}, as recorded. Thin dashes: {thin}, for comparison.")
@@ -67,7 +65,7 @@ def memory(records: Records) -> Figure:
     """Copies of the parameters that a strategy needs, against the number of stages; equal strategies share a line."""
     table = tables.memory(records)
     with style.context():
-        figure, axes = style.panels(records.networks, 2.5, "parameter copies\nbeside the latest (modelled)")
+        figure, axes = style.panels(records.networks, 2.5, "stages", "parameter copies\nbeside the latest (modelled)")
         handles: dict[str, Line2D] = {}
         for network, axis in axes.items():
             pipelined = table[(table["network"] == network) & (table["stages"] > 1)]
@@ -75,7 +73,6 @@ def memory(records: Records) -> Figure:
                 looks = style.line(strategies[0]) if len(strategies) == 1 else _SHARED
                 (drawn,) = axis.plot(line.index, line.to_numpy(), clip_on=False, **looks)
                 handles.setdefault(_joined(strategies), drawn)
-            axis.set_xlabel("stages")
             axis.set_xticks(sorted(set(pipelined["stages"])))
         axis.set_ylim(bottom=0)  # the axes share y, and this ends its autoscaling: only after the last line
         for label, line in handles.items():

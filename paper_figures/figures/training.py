@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from layerpipe2.history import Strategy, find_strategy
@@ -15,7 +14,7 @@ from paper_figures import style
 from paper_figures.accuracy_axis import AccuracyAxis
 from paper_figures.designs import SEQUENTIAL
 from paper_figures.records.training import RUN, Records
-from paper_figures.text import setting
+from paper_figures.text import setting, span
 
 _LOSS = "training loss\n(nats, log scale)"
 
@@ -38,7 +37,10 @@ def curves(records: Records, network: str) -> Figure:
             lower.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         axes[0, 0].set_ylabel("validation accuracy\n(%, log-error scale)")
         axes[1, 0].set_ylabel(_LOSS)
-        style.legend(figure, _handles(epochs), columns=5)
+        handles = style.handles(epochs["strategy"], marker="")
+        if (epochs["status"] == "diverged").any():
+            handles.append(style.handle("diverged after here", color="#444444", **_CROSS))
+        style.legend(figure, handles, columns=5)
         style.note(figure, _curve_note(records, network) + ceiling)
         return figure
 
@@ -66,12 +68,11 @@ def _capped(epochs: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 def _draw_curves(axis: Any, epochs: pd.DataFrame, measure: str) -> None:
     done = epochs[epochs["status"] == "completed"]
     names = style.ordered(done["strategy"])
-    sns.lineplot(
-        done, x="epoch", y=measure, hue="strategy", style="strategy", hue_order=names, style_order=names,
-        palette={name: find_strategy(name).colour for name in names},
-        dashes={name: _seaborn_dash(name) for name in names},
-        estimator="mean", errorbar=("pi", 100), err_kws={"alpha": 0.13, "linewidth": 0}, legend=False, ax=axis,
-    )  # fmt: skip
+    hues = {"hue": "strategy", "hue_order": names, "palette": {name: find_strategy(name).colour for name in names}}
+    dashes = {name: find_strategy(name).dash[1] or "" for name in names}
+    band = {"errorbar": ("pi", 100), "err_kws": {"alpha": 0.13, "linewidth": 0}}
+    styles: dict[str, Any] = {"style": "strategy", "style_order": names, "dashes": dashes, "legend": False}
+    sns.lineplot(done, x="epoch", y=measure, ax=axis, **hues, **styles, **band)
     for (strategy, _), run in epochs[epochs["status"] == "diverged"].groupby(["strategy", "seed"]):
         finite = run[run[measure].notna()].sort_values("epoch")
         looks = find_strategy(strategy)
@@ -82,31 +83,14 @@ def _draw_curves(axis: Any, epochs: pd.DataFrame, measure: str) -> None:
 _CROSS: dict[str, Any] = {"linestyle": "", "marker": "x", "markersize": 5, "markeredgewidth": 1.4, "zorder": 5}
 
 
-def _seaborn_dash(strategy: str) -> Any:
-    lengths = find_strategy(strategy).dash[1]
-    return lengths or ""
-
-
-def _handles(table: pd.DataFrame) -> list[Line2D]:
-    rows = [find_strategy(name) for name in style.ordered(table["strategy"])]
-    handles = [style.handle(row.label, color=row.colour, linestyle=row.dash) for row in rows]
-    if (table["status"] == "diverged").any():
-        handles.append(style.handle("diverged after here", color="#444444", **_CROSS))
-    return handles
-
-
 def _curve_note(records: Records, network: str) -> str:
     runs = records.runs[(records.runs["network"] == network) & (records.runs["status"] == "completed")]
-    count = _counted(runs)
     where = setting(records.dataset, records.convention)
-    return f"Lines: mean of the completed runs, n = {count} seeds; bands: their range. {where}"
+    return f"Lines: mean of the completed runs, n = {_counted(runs)} seeds; bands: their range. {where}"
 
 
 def _counted(runs: pd.DataFrame) -> str:
-    counts = runs.groupby(["network", "group_size", "strategy"])["seed"].nunique()
-    if counts.empty:
-        return "0"
-    return f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+    return span(runs.groupby(["network", "group_size", "strategy"])["seed"].nunique())
 
 
 def final_accuracy(records: Records) -> Figure:
@@ -115,21 +99,15 @@ def final_accuracy(records: Records) -> Figure:
     done = runs[runs["status"] == "completed"]
     scale = AccuracyAxis.spanning(done["percent"])
     with style.context():
-        figure, axes = style.panels(records.networks, 3.0, "test accuracy (%, log-error scale)")
+        figure, axes = style.panels(records.networks, 3.0, "stages", "test accuracy (%, log-error scale)")
         for network, axis in axes.items():
             mine = runs[runs["network"] == network]
             scale.apply(axis, strip=len(done) < len(runs))
             _draw_baseline(axis, mine[mine["num_stages"] == 1])
             _draw_partitions(axis, mine[mine["num_stages"] > 1], scale.strip)
-            axis.set_xlabel("stages")
-        style.legend(figure, [_handle(find_strategy(name)) for name in style.ordered(runs["strategy"])], columns=5)
+        style.legend(figure, style.handles(runs["strategy"], linestyle=""), columns=5)
         style.note(figure, _accuracy_note(records, done))
         return figure
-
-
-def _handle(row: Strategy) -> Line2D:
-    without = {"marker": ""} if row.family == "sequential" else {"linestyle": ""}
-    return style.handle(row.label, **style.line(row.name, **without))
 
 
 def _draw_baseline(axis: Any, runs: pd.DataFrame) -> None:
@@ -150,8 +128,8 @@ def _draw_partitions(axis: Any, runs: pd.DataFrame, strip: float) -> None:
         if len(percent) < len(cell):
             color = find_strategy(strategy).colour
             axis.plot(x, strip, **_CROSS, color=color)
-            axis.annotate(f"{len(cell) - len(percent)}", (x, strip), (0, 4), textcoords="offset points",
-                          ha="center", va="bottom", fontsize=7, color=color)  # fmt: skip
+            place = {"textcoords": "offset points", "ha": "center", "va": "bottom"}
+            axis.annotate(f"{len(cell) - len(percent)}", (x, strip), (0, 4), fontsize=7, color=color, **place)
     for border in range(1, len(depths)):
         axis.axvline(border - 0.5, color="#dddddd", linewidth=0.6)
     axis.set_xticks(range(len(depths)), [str(k) for k in depths])

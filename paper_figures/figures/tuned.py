@@ -6,15 +6,14 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from layerpipe2.history import find_strategy
 from paper_figures import style
-from paper_figures.claims.tuned_families import against_stash
+from paper_figures.claims.tuned import against_stash
 from paper_figures.comparisons import Settings
 from paper_figures.designs import SEQUENTIAL
 from paper_figures.records.tuned import TunedRecords
-from paper_figures.text import law_of, setting
+from paper_figures.text import law_of, setting, span
 
 
 def accuracy(records: TunedRecords) -> Figure:
@@ -27,11 +26,10 @@ def accuracy(records: TunedRecords) -> Figure:
             _draw_accuracy(axis, runs[runs["optimizer"] == optimizer])
             axis.set(title=optimizer, xlabel="pipeline stages")
         axes.flat[0].set_ylabel("test accuracy (%)")
-        style.legend(figure, _handles(runs["strategy"]), columns=5)
+        style.legend(figure, style.handles(runs["strategy"]), columns=5)
         done = runs[runs["status"] == "completed"].groupby(["optimizer", "num_stages", "strategy"]).size()
         where = setting(str(runs["dataset"].iloc[0]), law_of(runs))
-        seeds = f"{done.min()}" if done.min() == done.max() else f"{done.min()} to {done.max()}"
-        style.note(figure, f"Lines: means over n={seeds} seeds (dots). Diverged runs are left out. {where}")
+        style.note(figure, f"Lines: means over n={span(done)} seeds (dots). Diverged runs are left out. {where}")
         return figure
 
 
@@ -62,9 +60,7 @@ def differences(records: TunedRecords, settings: Settings) -> Figure:
         columns = max(1, table["num_stages"].nunique())
         rows = max(1, -(-len(cells) // columns))
         height = 1.0 + rows * (0.5 + 0.16 * len(names))
-        figure, axes = style.canvas(height, columns=columns, rows=rows, sharex=True, sharey=True)
-        for spare in axes.flat[len(cells) :]:
-            spare.remove()
+        figure, axes = style.canvas(height, columns, rows, len(cells), sharex=True, sharey=True)
         for axis, (optimizer, stages) in zip(axes.flat, cells, strict=False):
             mine = table[(table["optimizer"] == optimizer) & (table["num_stages"] == stages)]
             _draw_differences(axis, mine, names, settings)
@@ -84,11 +80,3 @@ def _draw_differences(axis: Any, table: pd.DataFrame, names: list[str], settings
         axis.plot([row["mean"]], [y], **style.line(row["strategy"], linestyle=""))
     axis.set_ylim(-0.5, len(names) - 0.5)
     axis.set_yticks(range(len(names)), [find_strategy(name).label for name in names])
-
-
-def _handles(strategies: pd.Series) -> list[Line2D]:
-    handles = []
-    for name in style.ordered(strategies):
-        changes = {"marker": ""} if name == SEQUENTIAL else {}
-        handles.append(style.handle(find_strategy(name).label, **style.line(name, **changes)))
-    return handles

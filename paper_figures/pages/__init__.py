@@ -68,11 +68,7 @@ class Page:
 
 def fill(template: str, content: Mapping[str, Any]) -> str:
     """A template's Markdown with the content in place; lines of one paragraph are joined."""
-    return re.sub(r"(?<=\S)\n *(?=[^\s|#!*<-])", " ", _templates().get_template(template).render(content))
-
-
-def _templates() -> Environment:
-    found = Environment(
+    templates = Environment(
         loader=FileSystemLoader(TEMPLATES),
         trim_blocks=True,
         lstrip_blocks=True,
@@ -80,10 +76,7 @@ def _templates() -> Environment:
         undefined=StrictUndefined,
         autoescape=False,  # the templates are Markdown; HTML is escaped when it is made of that
     )
-    found.filters |= {"table": lambda frame: markdown(frame).rstrip("\n"), "bullets": _bullets}
-    found.globals["figure"] = lambda stem, caption: f"![{caption}](figures/{stem}.png)\n\n*{caption}*"
-    return found
-
-
-def _bullets(sentences: Sequence[str]) -> str:
-    return "\n".join(f"- {sentence}" for sentence in sentences)
+    templates.filters["table"] = lambda frame: markdown(frame).rstrip("\n")
+    templates.filters["bullets"] = lambda sentences: "\n".join(f"- {sentence}" for sentence in sentences)
+    templates.globals["figure"] = lambda stem, caption: f"![{caption}](figures/{stem}.png)\n\n*{caption}*"
+    return re.sub(r"(?<=\S)\n *(?=[^\s|#!*<-])", " ", templates.get_template(template).render(content))

@@ -21,8 +21,10 @@ from scipy import stats
 
 from layerpipe2.delays import Delays
 from layerpipe2.history import find_strategy
-from layerpipe2.networks import NETWORKS
+from paper_figures.claims import families
+from paper_figures.style import ordered
 from paper_figures.tables import markdown
+from paper_figures.text import network_label
 from paper_figures.verdicts import QUESTION
 
 PROCESSES = 2
@@ -42,18 +44,20 @@ def claims(results: Path, out: Path) -> Iterator[Row]:
     proofs = pd.read_csv(results / "theory" / "proofs.csv")
     proofs = proofs[proofs["convention"] == "layerpipe2"]
     every, grouped = proofs[proofs["group_size"] == 1], proofs[proofs["group_size"] > 1]
-    memory, runs = pd.read_csv(out / "tables" / "memory.csv"), pd.read_csv(results / "runs.csv")
+    memory = pd.read_csv(out / "tables" / "memory.csv")
     points = "as given, in points against stashing"
     stash = memory[memory["strategy"] == "stash"]
+    paired = families.aware(pd.read_csv(results / "runs.csv"))
+    kinds = paired.groupby("kind", sort=False)
     found = {
         "C1": (_stages_off_the_law(pd.read_csv(results / "stages.csv")), "exact"),
         "C2": (f"{_holding(every, 'delay law')} with one unit per stage", "exact"),
         "C3": (f"{_holding(grouped, 'groups')} with several units per stage", "exact"),
         "C4": (f"{proofs['holds'].sum()} of {len(proofs)} proofs hold", "exact"),
         "C5": (_most_copies(stash), "exact"),
-        "C6": (_differences(runs, tuple(NETWORKS)), points),
+        "C6": (_differences(paired), points),
         "C7": (_efficient(pd.read_csv(results / "theory" / "partitions.csv")), "exact"),
-        "C8": (_by_kind(runs), points),
+        "C8": ("; ".join(f"{kind}: {_differences(rows)}" for kind, rows in kinds), points),
     }
     for claim, (value, allowed) in found.items():
         yield claim, str(verdicts[claim]), value, allowed
@@ -64,13 +68,12 @@ def accuracies(results: Path, out: Path) -> Iterator[Row]:
     table = pd.read_csv(out / "tables" / "accuracy.csv")
     image = 100 / pd.read_csv(results / "runs.csv")["test_images"].iloc[0]
     for network, rows in table.groupby("network", sort=False):
-        shown = rows[rows["stages"].isin([1, rows["stages"].max()])]
-        for row in sorted(shown.to_dict("records"), key=lambda row: find_strategy(row["strategy"]).order):
-            label = find_strategy(row["strategy"]).label
-            cells = ("–", "–")  # of fewer than two completed runs
+        shown = rows[rows["stages"].isin([1, rows["stages"].max()])].set_index("strategy")
+        for strategy in ordered(shown.index):
+            row, cells = shown.loc[strategy], ("–", "–")  # of fewer than two completed runs
             if row["n"] > 1:
                 cells = (f"{row['mean']:.2f} %", f"± {tolerance(row['sd'], row['n'], image):.2f}")
-            yield NETWORKS[str(network)].label, str(row["stages"]), label, *cells
+            yield network_label(str(network)), str(row["stages"]), find_strategy(strategy).label, *cells
 
 
 def reconstructions(results: Path) -> Iterator[Row]:
@@ -78,12 +81,12 @@ def reconstructions(results: Path) -> Iterator[Row]:
     table = pd.read_csv(results / "reconstruction.csv")
     for network, rows in table.groupby("network", sort=False):
         deepest = rows[rows["delay"] == rows["delay"].max()].groupby("strategy")["relative_error"]
-        for strategy in sorted(map(find_strategy, deepest.groups), key=lambda row: row.order):
+        for strategy in map(find_strategy, ordered(deepest.groups)):
             if strategy.family in ("average", "pair") and not strategy.raw:
                 errors = deepest.get_group(strategy.name)
                 allowed = tolerance(errors.std(), len(errors), 0.001)
-                label, delay = NETWORKS[str(network)].label, str(rows["delay"].max())
-                yield label, delay, strategy.label, f"{errors.mean():.3f}", f"± {allowed:.3f}"
+                where = network_label(str(network)), str(rows["delay"].max()), strategy.label
+                yield *where, f"{errors.mean():.3f}", f"± {allowed:.3f}"
 
 
 def larger(results: Path, out: Path, names: Sequence[str]) -> Iterator[Row]:
@@ -139,7 +142,7 @@ def _holding(proofs: pd.DataFrame, claim: str) -> str:
 
 def _most_copies(stash: pd.DataFrame) -> str:
     most = stash.loc[stash.groupby("network", sort=False)["copies"].idxmax()]
-    cells = [f"{NETWORKS[row.network].label} {row.copies:.2f}" for row in most.itertuples()]
+    cells = [f"{network_label(row.network)} {row.copies:.2f}" for row in most.itertuples()]
     return f"copies of the weights that stashing holds: {', '.join(cells)}"
 
 
@@ -149,23 +152,14 @@ def _efficient(partitions: pd.DataFrame) -> str:
     return f"{sum(middle)} of {len(networks)} networks have an efficient group size between the extremes"
 
 
-def _differences(runs: pd.DataFrame, networks: Sequence[str]) -> str:
+def _differences(paired: pd.DataFrame) -> str:
     """Points of every pipeline-aware average against stashing, over blocks of network and seed."""
-    runs = runs[runs["network"].isin(networks) & (runs["num_stages"] > 1)]
-    blocks = 100 * runs.groupby(["strategy", "network", "seed"])["test_accuracy"].mean().unstack("strategy")
-    against, image = blocks.sub(blocks["stash"], axis="index"), 100 / runs["test_images"].iloc[0]
-    rows = sorted(map(find_strategy, against.columns), key=lambda row: row.order)
-    return ", ".join(
-        f"{row.label} {against[row.name].mean():+.2f} ± {tolerance(against[row.name].std(), len(against), image):.2f}"
-        for row in rows
-        if row.family == "average" and row.aware
-    )
-
-
-def _by_kind(runs: pd.DataFrame) -> str:
-    kinds = dict.fromkeys(NETWORKS[name].kind for name in runs["network"])
-    members = {kind: [name for name in NETWORKS if NETWORKS[name].kind == kind] for kind in kinds}
-    return "; ".join(f"{kind}: {_differences(runs, names)}" for kind, names in members.items())
+    texts = []
+    for strategy, mine in paired.groupby("strategy", sort=False):
+        points = mine.groupby(families.BLOCK)["difference"].mean()
+        allowed = tolerance(points.std(), len(points), mine["image"].iloc[0])
+        texts.append(f"{find_strategy(str(strategy)).label} {points.mean():+.2f} ± {allowed:.2f}")
+    return ", ".join(texts)
 
 
 def _table(head: Row, rows: Iterator[Row]) -> str:

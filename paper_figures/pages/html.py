@@ -36,20 +36,14 @@ def html(markdown: str, folder: Path) -> str:
 def _with_figures(tokens: Sequence[Token]) -> list[Token]:
     """A paragraph that is an image, and the one after it that is its caption, make one figure."""
     found: list[Token] = []
-    skipped = 0
-    for place, token in enumerate(tokens):
-        if skipped:
-            skipped -= 1
-        elif token.type == "paragraph_open" and _is_image(tokens[place + 1]):
-            found.append(Token("figure", "", 0, children=tokens[place + 1].children))
-            skipped = 5  # the image, its paragraph's end, and the caption's three tokens
-        else:
-            found.append(token)
+    following = iter(tokens)
+    for token in following:
+        found.append(token)
+        if [child.type for child in token.children or ()] == ["image"]:
+            found[-2:] = [Token("figure", "", 0, children=token.children)]  # its paragraph began before it
+            for _ in range(4):  # the paragraph's end, and the caption's three tokens
+                next(following)
     return found
-
-
-def _is_image(token: Token) -> bool:
-    return [child.type for child in token.children or ()] == ["image"]
 
 
 def _classify_columns(tokens: Sequence[Token]) -> None:
@@ -75,8 +69,24 @@ def _column_class(cells: Sequence[str]) -> str:
     return "number" if cells and all(map(_NUMBER.match, cells)) else ""
 
 
+_TAGS = {
+    "table_open": '<div class="wide"><table>\n',
+    "table_close": "</table></div>\n",
+    "thead_open": "<thead>",
+    "tr_open": "<tr>",
+    "th_close": "</th>",
+    "td_close": "</td>",
+}
+"""Token -> its HTML; a table stands in a box that scrolls."""
+
+
 class _Renderer(RendererHTML):
-    """Escapes quotes too, sets a table into a box that scrolls, and figures into the page."""
+    """Escapes quotes too, and sets figures into the page."""
+
+    def _tag(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+        return _TAGS[tokens[idx].type]
+
+    table_open = table_close = thead_open = tr_open = th_close = td_close = _tag
 
     def text(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
         return escape(tokens[idx].content)
@@ -84,29 +94,11 @@ class _Renderer(RendererHTML):
     def code_inline(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
         return f"<code>{escape(tokens[idx].content)}</code>"
 
-    def table_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        return '<div class="wide"><table>\n'
-
-    def table_close(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        return "</table></div>\n"
-
-    def thead_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        return "<thead>"
-
-    def tr_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        return "<tr>"
-
     def tr_close(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
         return "</tr>" if tokens[idx + 1].type == "thead_close" else "</tr>\n"
 
     def th_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
         return f'<th scope="col"{self.renderAttrs(tokens[idx])}>'
-
-    def th_close(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        return "</th>"
-
-    def td_close(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        return "</td>"
 
     def figure(self, tokens: Sequence[Token], idx: int, options: Any, env: Mapping[str, Any]) -> str:
         image = (tokens[idx].children or [])[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +13,8 @@ from layerpipe2.history import find_strategy
 from layerpipe2.runs.records import write_text
 from paper_figures.claims import training
 from paper_figures.claims.families import deepest
-from paper_figures.claims.sentences import interval
-from paper_figures.claims.tuned import verdicts
-from paper_figures.claims.tuned_families import left_out
+from paper_figures.claims.training import interval
+from paper_figures.claims.tuned import left_out, verdicts
 from paper_figures.comparisons import Settings
 from paper_figures.designs import LATEST, STASH, pipeline_aware
 from paper_figures.pages import fill
@@ -30,6 +29,8 @@ from paper_figures.text import dataset_label, law_label, mean_spread, network_la
 from paper_figures.verdicts import IN_SHORT, Answer
 
 REMEDY = "python -m paper_figures.build readme"
+
+_Columns = Mapping[str, Mapping[str, str]]
 
 
 def update(path: Path, sections: Mapping[str, str], *, check: bool) -> None:
@@ -47,9 +48,9 @@ def update(path: Path, sections: Mapping[str, str], *, check: bool) -> None:
     new = old
     for name, content in sections.items():
         new = _with_section(new, name, content, path)
-    if check and new != old:
-        raise UserError(f"results in '{path}' are not those of the records; run: {REMEDY}")
     if new != old:
+        if check:
+            raise UserError(f"results in '{path}' are not those of the records; run: {REMEDY}")
         write_text(path, new)
 
 
@@ -71,7 +72,7 @@ def results(records: Records, theory: Theory, settings: Settings, out: str) -> s
     """The section on the default experiment; ``out`` is the path of its report's folder from the README."""
     verdict = training.reconstruction_keeps_accuracy(records, settings)
     most = tables.memory(records).groupby("strategy")["copies"].max()
-    deep = deepest(records, settings).set_index("strategy")
+    deep = deepest(records.runs, settings).set_index("strategy")
     row = deep.loc[LATEST] if LATEST in deep.index and deep.loc[LATEST, "n"] > 1 else None
     accuracy = tables.accuracy(records)
     found = claims(records, theory, settings)
@@ -105,7 +106,7 @@ def headline(records: Records, accuracy: pd.DataFrame) -> pd.DataFrame:
             for row in mine.to_dict("records")
         }
     most = pd.concat(_deepest(mine) for _, mine in memory.groupby("network")).groupby("strategy")["copies"].max()
-    table = _side_by_side(ordered(name for cells in columns.values() for name in cells), columns, "strategy")
+    table = _side_by_side("strategy", columns, ordered)
     copies = [f"{most[name]:.1f}" for name in table["strategy"]]
     names = [find_strategy(name).label for name in table["strategy"]]
     return table.assign(**{"strategy": names, "copies of the weights": copies})
@@ -126,11 +127,10 @@ def full_scale(experiments: Mapping[str, TunedRecords]) -> str:
     titles = {_title(records): records for records in experiments.values()}
     answers = {title: _answers(records) for title, records in titles.items()}
     accuracies = {title: _accuracy(records) for title, records in titles.items()}
-    evidence = [_evidence(_title(records), link, records) for link, records in experiments.items()]
     content = {
-        "answers": _side_by_side(_rows(answers), answers, "question"),
-        "accuracies": _side_by_side(_rows(accuracies), accuracies, "test accuracy (%)"),
-        "evidence": evidence,
+        "answers": _side_by_side("question", answers),
+        "accuracies": _side_by_side("test accuracy (%)", accuracies),
+        "evidence": [_evidence(_title(records), link, records) for link, records in experiments.items()],
     }
     return fill("readme_full_scale.md", content)
 
@@ -164,10 +164,8 @@ def _accuracy(records: TunedRecords) -> dict[str, str]:
     return {str(row.Index): "; ".join(cell for cell in row[1:] if cell != "–") for row in table.itertuples(name="Row")}
 
 
-def _rows(columns: Mapping[str, Mapping[str, str]]) -> list[str]:
-    return list(dict.fromkeys(name for column in columns.values() for name in column))
-
-
-def _side_by_side(rows: Sequence[str], columns: Mapping[str, Mapping[str, str]], first: str) -> pd.DataFrame:
+def _side_by_side(first: str, columns: _Columns, order: Callable[..., list[str]] = list) -> pd.DataFrame:
+    """A column for each mapping, and before them the names of the rows; a dash where a mapping lacks one."""
+    rows = order(dict.fromkeys(name for column in columns.values() for name in column))
     cells = {title: [column.get(name, "–") for name in rows] for title, column in columns.items()}
-    return pd.DataFrame({first: list(rows), **cells}, dtype=object)
+    return pd.DataFrame({first: rows, **cells}, dtype=object)

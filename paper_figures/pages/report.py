@@ -8,12 +8,11 @@ import pandas as pd
 
 from layerpipe2.history import find_strategy
 from paper_figures import figures, tables
-from paper_figures.claims import costs, sentences, structure, training
-from paper_figures.claims import theory as derivations
+from paper_figures.claims import costs, structure, training
 from paper_figures.claims.families import cells
 from paper_figures.comparisons import Settings
 from paper_figures.designs import STASH, own
-from paper_figures.figures.reconstruction_theory import misfit
+from paper_figures.figures.reconstruction import misfit
 from paper_figures.pages import Page
 from paper_figures.records.theory import Theory
 from paper_figures.records.training import Records
@@ -30,7 +29,7 @@ def claims(records: Records, theory: Theory, settings: Settings) -> list[Verdict
         structure.structure_alone(records, theory),
         structure.downstream_stages(records, theory),
         structure.shared_delay(records, theory),
-        derivations.formal_derivation(theory),
+        structure.formal_derivation(theory),
         structure.memory_cost(records, theory),
         training.reconstruction_keeps_accuracy(records, settings),
         costs.trade_off(theory.partitions),
@@ -41,8 +40,8 @@ def claims(records: Records, theory: Theory, settings: Settings) -> list[Verdict
 def page(records: Records, theory: Theory, settings: Settings) -> Page:
     """The report with all its figures and tables."""
     found = claims(records, theory, settings)
-    accuracy, equivalence = training_tables.accuracy(records), cells(records, settings)
-    own_equivalence = cells(records, settings, own)
+    accuracy, equivalence = training_tables.accuracy(records), cells(records.runs, settings)
+    own_equivalence = cells(records.runs, settings, own)
     exact = {"accuracy": accuracy, "equivalence": equivalence, "equivalence_own": own_equivalence}
     shown = {
         "accuracy": training_tables.accuracy_for_readers(accuracy),
@@ -56,10 +55,11 @@ def page(records: Records, theory: Theory, settings: Settings) -> Page:
     for name in ("training", "delays", "memory", "reconstruction"):
         exact[name] = getattr(training_tables, name)(records)
         shown[name] = tables.for_readers(exact[name])
+    rows = [(claim.key, claim.question, claim.word_and_caveat) for claim in found]
     content = {
         "claims": found,
-        "verdict_table": verdict_table(found),
-        "own_sentences": sentences.own_sentences(records, settings),
+        "verdict_table": pd.DataFrame(rows, columns=["claim", "statement", "verdict"]),
+        "own_sentences": training.own_sentences(records, settings),
         "own_table": None if own_equivalence.empty else shown["equivalence_own"],
         "speeds": shown["schedules"],
         **{name: shown[name] for name in ("accuracy", "equivalence", "memory")},
@@ -67,12 +67,6 @@ def page(records: Records, theory: Theory, settings: Settings) -> Page:
         **_theory(records, theory),
     }
     return Page("report", "report.md", content, found, figures.catalogue(records, theory), exact, shown)
-
-
-def verdict_table(found: list[Verdict]) -> pd.DataFrame:
-    """Claim, statement and verdict with its caveat."""
-    rows = [(claim.key, claim.question, claim.word_and_caveat) for claim in found]
-    return pd.DataFrame(rows, columns=["claim", "statement", "verdict"])
 
 
 def _setting(records: Records, settings: Settings) -> dict[str, Any]:
@@ -121,16 +115,18 @@ def _theory(records: Records, theory: Theory) -> dict[str, Any]:
 def _epochs(records: Records) -> str:
     """Epochs by network, as far as they differ."""
     lengths = records.epochs.groupby("network")["epoch"].max() + 1
-    if lengths.nunique() == 1:
-        return str(lengths.iloc[0])
-    return ", ".join(f"{network_label(name)} {lengths[name]}" for name in records.networks if name in lengths)
+    return _once({name: str(lengths[name]) for name in records.networks if name in lengths})
 
 
 def _by_network(records: Records, column: str) -> str:
-    found = {name: _values(records.runs[records.runs["network"] == name], column) for name in records.networks}
+    return _once({name: _values(records.runs[records.runs["network"] == name], column) for name in records.networks})
+
+
+def _once(found: dict[str, str]) -> str:
+    """Network -> value; one text if they do not differ."""
     if len(set(found.values())) == 1:
         return next(iter(found.values()))
-    return ", ".join(f"{network_label(name)} {values}" for name, values in found.items())
+    return ", ".join(f"{network_label(name)} {value}" for name, value in found.items())
 
 
 def _values(runs: pd.DataFrame, column: str) -> str:

@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from paper_figures.claims import tuned_families as families
-from paper_figures.claims.tuned import verdicts
+from paper_figures.claims import tuned as claims
 from paper_figures.comparisons import Settings
 from paper_figures.figures import tuned as figures
 from paper_figures.pages import Page
@@ -18,23 +17,22 @@ from paper_figures.text import dataset_label, duration, law_label, law_of, netwo
 from paper_figures.verdicts import Verdict
 
 _FAMILIES = (
-    ("Reconstruction against exact stashing", families.against_stash, "equivalent"),
-    ("Reconstruction against the latest weights", families.against_latest, "superior"),
-    ("Latest weights against exact stashing", families.latest_against_stash, "equivalent"),
-    ("Applied updates against raw gradients", families.applied_against_raw, "superior"),
-    ("Warm-up with exact weights against none", families.warm_up_against_none, "superior"),
-    ("Exact stashing against sequential training: what the delay costs", families.stash_against_sequential,
-     "equivalent"),
-)  # fmt: skip
+    ("Reconstruction against exact stashing", claims.against_stash, "equivalent"),
+    ("Reconstruction against the latest weights", claims.against_latest, "superior"),
+    ("Latest weights against exact stashing", claims.latest_against_stash, "equivalent"),
+    ("Applied updates against raw gradients", claims.applied_against_raw, "superior"),
+    ("Warm-up with exact weights against none", claims.warm_up_against_none, "superior"),
+    ("Exact stashing against sequential training: what the delay costs", claims.stash_against_sequential, "equivalent"),
+)
 """Title, family of comparisons, and the hypothesis whose p-value is shown."""
 
 
 def page(records: TunedRecords) -> Page:
     """The page with its figures and tables."""
     settings = Settings.from_report(records.experiment["report"])
-    found = verdicts(records.runs, settings)
+    found = claims.verdicts(records.runs, settings)
     exact = {name: getattr(records, name) for name in ("runs", "epochs", "tuning")}
-    exact["against_stash"] = families.against_stash(records.runs, settings)
+    exact["against_stash"] = claims.against_stash(records.runs, settings)
     drawn = {
         "accuracy": partial(figures.accuracy, records),
         "differences": partial(figures.differences, records, settings),
@@ -68,7 +66,7 @@ def _evidence(records: TunedRecords, settings: Settings, found: list[Verdict]) -
     runs = records.runs
     answers = [(verdict.question, verdict.word, verdict.caveat) for verdict in found]
     compared = [(title, family(runs, settings), p_value) for title, family, p_value in _FAMILIES]
-    slopes = families.trends(runs, settings)
+    slopes = claims.trends(runs, settings)
     return {
         "verdict_table": pd.DataFrame(answers, columns=["question", "answer", "where"]),
         "level": f"{settings.level:g}",
@@ -78,7 +76,7 @@ def _evidence(records: TunedRecords, settings: Settings, found: list[Verdict]) -
         "trends": tables.trends(slopes) if len(slopes) else None,
         "trend_interval": f"{100 * (1 - settings.level):g}",
         "chosen": tables.chosen(records),
-        "left_out": families.left_out(runs),
+        "left_out": claims.left_out(runs),
         "edges": int(records.chosen["edge"].sum()),
         "rates": len(records.chosen),
     }

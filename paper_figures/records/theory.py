@@ -7,19 +7,26 @@ from pathlib import Path
 
 import pandas as pd
 
-from paper_figures.records.reading import TableForm, read_table
+from paper_figures.records import TableForm, read_table
 
 _CASE = ["network", "processors", "schedule", "used", "period", "speed", "utilisation", "megabytes"]
+_COSTS = [
+    "communication",
+    "computation",
+    "share",
+    "balance",
+    "parameters",
+    "activations",
+    "history_stash",
+    "history_ema",
+]
 _COLUMNS = {
     "proofs": ["network", "units", "group_size", "convention", "stages", "delays", "claim", "holds", "evidence"],
     "stability": ["panel", "series", "x", "y"],
-    "partitions": [
-        "network", "group_size", "stages", "communication", "computation", "share", "balance", "parameters",
-        "activations", "history_stash", "history_ema", "efficient",
-    ],
+    "partitions": ["network", "group_size", "stages", *_COSTS, "efficient"],
     "schedules": _CASE,
     "devices": ["device", *_CASE],
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

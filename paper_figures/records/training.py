@@ -10,7 +10,7 @@ import pandas as pd
 
 from layerpipe2.errors import UserError
 from layerpipe2.networks import NETWORKS
-from paper_figures.records.reading import TEXT, TableForm, read_experiment, read_table
+from paper_figures.records import TEXT, TableForm, read_experiment, read_table
 from paper_figures.text import law_of
 
 RUN = ["network", "group_size", "strategy", "seed"]
@@ -21,25 +21,24 @@ CONFIGURATION = ["network", "group_size"]
 
 REMEDY = "run: make reproduce"
 
-_COLUMNS = {
-    "runs": [
-        "dataset", *RUN, "num_stages", "max_delay", "convention", "optimizer", "momentum", "lr", "status",
-        "diverged_epoch", "test_accuracy", "test_loss", "test_images", "final_val_accuracy", "history_copies",
-    ],
-    "epochs": [*RUN, "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"],
-    "reconstruction": [*CONFIGURATION, "seed", "stage", "delay", "strategy", "relative_error", "n"],
-    "stages": [*CONFIGURATION, "stage", "delay", "parameters"],
-}  # fmt: skip
-_KEYS = {
-    "runs": RUN,
-    "epochs": [*RUN, "epoch"],
-    "reconstruction": [*CONFIGURATION, "seed", "stage", "strategy"],
-    "stages": [*CONFIGURATION, "stage"],
+_MAY_BE_EMPTY = {"optimizer", "momentum", "diverged_epoch", "test_accuracy", "test_loss", "final_val_accuracy"} | {
+    *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "relative_error")
 }
-_MAY_BE_EMPTY = {
-    "optimizer", "momentum", "diverged_epoch", "test_accuracy", "test_loss", "final_val_accuracy",
-    "train_loss", "train_accuracy", "val_loss", "val_accuracy", "relative_error",
-}  # fmt: skip
+
+
+def _form(key: list[str], *columns: str) -> TableForm:
+    columns = (*key, *columns)
+    return TableForm(columns, set(columns) - TEXT, set(columns) - _MAY_BE_EMPTY, key)
+
+
+_RESULTS = ("status", "diverged_epoch", "test_accuracy", "test_loss", "test_images", "final_val_accuracy")
+_SETTINGS = ("dataset", "num_stages", "max_delay", "convention", "optimizer", "momentum", "lr", "history_copies")
+_FORMS = {
+    "runs": _form(RUN, *_SETTINGS, *_RESULTS),
+    "epochs": _form([*RUN, "epoch"], "train_loss", "train_accuracy", "val_loss", "val_accuracy"),
+    "reconstruction": _form([*CONFIGURATION, "seed", "stage", "strategy"], "delay", "relative_error", "n"),
+    "stages": _form([*CONFIGURATION, "stage"], "delay", "parameters"),
+}
 
 
 @dataclass(frozen=True)
@@ -96,18 +95,12 @@ def load(folder: Path) -> Records:
         UserError: on a file that is missing, empty, unreadable, or that lacks a column; on a value that is not a
             number, a duplicate row, or records that mix data sets or delay laws.
     """
-    tables = {name: read_table(folder / f"{name}.csv", _form(name), REMEDY) for name in _COLUMNS}
+    tables = {name: read_table(folder / f"{name}.csv", form, REMEDY) for name, form in _FORMS.items()}
     records = Records(**tables, experiment=read_experiment(folder, REMEDY))
     _check_status(records.runs, folder / "runs.csv")
     _check_one(records.runs, "dataset", folder)
     _check_one(records.runs[records.runs["num_stages"] > 1], "convention", folder)
     return records
-
-
-def _form(name: str) -> TableForm:
-    columns = _COLUMNS[name]
-    numbers, filled = set(columns) - TEXT, set(columns) - _MAY_BE_EMPTY
-    return TableForm(columns, numbers, filled, _KEYS[name])
 
 
 def _check_status(runs: pd.DataFrame, path: Path) -> None:

@@ -8,18 +8,16 @@ from typing import Any
 
 import pandas as pd
 
-from paper_figures.records.reading import TableForm, read_experiment, read_table
+from paper_figures.records import TableForm, read_experiment, read_table
 
 _CELL = ["optimizer", "num_stages", "strategy"]
+_RUN = ["seed", "dataset", "network", "convention", "status", "test_accuracy", "test_images", "history_copies"]
 _FORMS = {
-    "runs": TableForm([
-        *_CELL, "seed", "dataset", "network", "convention", "status", "test_accuracy", "test_images", "history_copies",
-        "wall_time_s", "commit", "device",
-    ]),
+    "runs": TableForm([*_CELL, *_RUN, "wall_time_s", "commit", "device"]),
     "epochs": TableForm([*_CELL, "seed", "epoch"]),
     "tuning": TableForm(["optimizer", "stages", "strategy", "lr", "val_accuracy"], may_be_empty=True),
     "chosen": TableForm([*_CELL, "lr", "edge"], may_be_empty=True),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

@@ -7,22 +7,20 @@ import pandas as pd
 from layerpipe2.planning.reference import REFERENCE
 from layerpipe2.planning.schedules import SCHEDULES
 from paper_figures.records.theory import Theory
-from paper_figures.text import law_label, network_label, number
+from paper_figures.tables import for_readers
+from paper_figures.text import Format, law_label, network_label, number
 
 
 def proofs(theory: Theory) -> pd.DataFrame:
     """Derivations by network, convention and group size: stages, delays, and how many of the proofs hold."""
     keys = ["network", "convention", "group_size", "stages", "delays"]
     table = theory.proofs.groupby(keys, sort=False)["holds"].agg(["sum", "size"]).reset_index()
-    shown = {
-        "network": table["network"].map(network_label),
-        "delays are": table["convention"].map(law_label),
-        "units per stage": table["group_size"],
-        "stages": table["stages"],
-        "derived delays (updates)": table["delays"],
-        "proofs that hold": [f"{true} of {n}" for true, n in zip(table["sum"], table["size"], strict=True)],
+    counts = [f"{true} of {n}" for true, n in zip(table["sum"], table["size"], strict=True)]
+    names: dict[str, tuple[str, Format]] = {
+        "convention": ("delays are", law_label),
+        "delays": ("derived delays (updates)", str),
     }
-    return pd.DataFrame(shown, dtype=object)
+    return for_readers(table[keys].assign(proofs_that_hold=counts), names)
 
 
 def proof_counts(theory: Theory) -> pd.DataFrame:
@@ -31,37 +29,30 @@ def proof_counts(theory: Theory) -> pd.DataFrame:
     for claim, mine in theory.proofs.groupby("claim", sort=False):
         own = mine[mine["convention"] == "layerpipe2"]
         deepest = own.loc[own["stages"].idxmax()]
-        counts = [_counted(mine[mine["convention"] == name]) for name in ("layerpipe2", "pipedream")]
+        held = [mine.loc[mine["convention"] == name, "holds"] for name in ("layerpipe2", "pipedream")]
+        counts = [f"{holds.sum()} of {len(holds)}" for holds in held]
         example = f"{network_label(deepest['network'])}, {deepest['stages']} stages"
         rows.append((claim, deepest["statement"], *counts, f"{example}: {deepest['evidence']}"))
     columns = ["proof", "statement (LayerPipe2, 2S)", "holds", "holds for PipeDream's S", "computed, for example"]
     return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
-def _counted(proofs: pd.DataFrame) -> str:
-    return f"{proofs['holds'].sum()} of {len(proofs)}"
-
-
 def partitions(theory: Theory) -> pd.DataFrame:
     """Modelled costs of every group size."""
-    table = theory.partitions
-    shown = {
-        "network": table["network"].map(network_label),
-        "units per stage": table["group_size"],
-        "stages": table["stages"],
-        "MB over boundaries": _megabytes(table["communication"]),
-        "work of slowest stage (%)": (100 * table["share"]).map("{:.1f}".format),
-        "balance": table["balance"].map("{:.2f}".format),
-        "activations (MB)": _megabytes(table["activations"]),
-        "stash (MB)": _megabytes(table["history_stash"]),
-        "average (MB)": _megabytes(table["history_ema"]),
-        "on the Pareto front": table["efficient"].map({True: "yes", False: "no"}),
+    names: dict[str, tuple[str, Format]] = {
+        "communication": ("MB over boundaries", _megabytes),
+        "share": ("work of slowest stage (%)", lambda share: f"{100 * share:.1f}"),
+        "balance": ("balance", number(2)),
+        "activations": ("activations (MB)", _megabytes),
+        "history_stash": ("stash (MB)", _megabytes),
+        "history_ema": ("average (MB)", _megabytes),
+        "efficient": ("on the Pareto front", lambda efficient: "yes" if efficient else "no"),
     }
-    return pd.DataFrame(shown, dtype=object)
+    return for_readers(theory.partitions[["network", "group_size", "stages", *names]], names)
 
 
-def _megabytes(sizes: pd.Series) -> pd.Series:
-    return (sizes / 1e6).map(lambda size: f"{size:.0f}" if size >= 100 else f"{size:.3g}")
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:.0f}" if size >= 1e8 else f"{size / 1e6:.3g}"
 
 
 def speeds(theory: Theory) -> pd.DataFrame:
@@ -79,24 +70,14 @@ def speeds(theory: Theory) -> pd.DataFrame:
 def schedule_means(theory: Theory) -> pd.DataFrame:
     """Every schedule over all networks and numbers of processors: speed over PipeDream, utilisation, bytes."""
     rows = []
-    base = theory.schedules[theory.schedules["schedule"] == "pipedream"].set_index(["network", "processors"])
-    simulated = set(theory.schedules["schedule"])
-    for name in (name for name in SCHEDULES if name in simulated):
-        mine = theory.schedules[theory.schedules["schedule"] == name].set_index(["network", "processors"])
-        sent = mine["megabytes"] / base["megabytes"].reindex(mine.index)
-        speed = mine["speed"]
-        rows.append(
-            {
-                "schedule": SCHEDULES[name].label,
-                "cases": len(mine),
-                "speed over PipeDream, mean": f"{speed.mean():.2f}",
-                "least": f"{speed.min():.2f}",
-                "most": f"{speed.max():.2f}",
-                "utilisation, mean (%)": f"{100 * mine['utilisation'].mean():.0f}",
-                "bytes over PipeDream's, mean": f"{sent.mean():.2f}",
-            }
-        )
-    return pd.DataFrame(rows, dtype=object)
+    cases = dict(list(theory.schedules.set_index(["network", "processors"]).groupby("schedule")))
+    for name in (name for name in SCHEDULES if name in cases):
+        sent = cases[name]["megabytes"] / cases["pipedream"]["megabytes"].reindex(cases[name].index)
+        speed, used = cases[name]["speed"], 100 * cases[name]["utilisation"].mean()
+        means = [f"{value:.2f}" for value in (speed.mean(), speed.min(), speed.max())]
+        rows.append((SCHEDULES[name].label, len(speed), *means, f"{used:.0f}", f"{sent.mean():.2f}"))
+    columns = ["schedule", "cases", "speed over PipeDream, mean", "least", "most", "utilisation, mean (%)"]
+    return pd.DataFrame(rows, columns=[*columns, "bytes over PipeDream's, mean"], dtype=object)
 
 
 def devices(theory: Theory) -> pd.DataFrame:

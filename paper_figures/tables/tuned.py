@@ -33,18 +33,16 @@ def accuracy(records: TunedRecords) -> pd.DataFrame:
 
 def comparison(table: pd.DataFrame, p_value: str) -> pd.DataFrame:
     """A family of comparisons; ``p_value`` is the hypothesis that is shown, ``equivalent`` or ``superior``."""
-    rows = [_comparison(row, p_value) for row in table.to_dict("records")]
-    return pd.DataFrame(rows)
+    return pd.DataFrame([_comparison(row, p_value) for row in table.to_dict("records")])
 
 
 def _comparison(row: Mapping[str, float], p_value: str) -> dict[str, str]:
-    interval = f" [{row['low']:+.2f}, {row['high']:+.2f}]" if row["n"] > 1 else ""
     shown = {
         "optimizer": str(row["optimizer"]),
         "stages": str(row["num_stages"]),
         "strategy": find_strategy(str(row["strategy"])).label,
         "n": str(row["n"]),
-        "difference (points)": f"{row['mean']:+.2f}{interval}" if row["n"] else "–",
+        "difference (points)": _with_interval(row, "mean", "+.2f") if row["n"] else "–",
         "SD": number(2)(row["sd"]),
         "diverged alone": str(row["lost"]),
         f"p ({p_value}, Holm)": number(4)(row[f"p_{p_value}"]),
@@ -53,31 +51,31 @@ def _comparison(row: Mapping[str, float], p_value: str) -> dict[str, str]:
     return shown | ({"verdict": outcome_word(str(row["outcome"]), int(row["n"]))} if p_value == "equivalent" else {})
 
 
+def _with_interval(row: Mapping[str, float], value: str, form: str) -> str:
+    return f"{row[value]:{form}}" + (f" [{row['low']:{form}}, {row['high']:{form}}]" if row["n"] > 1 else "")
+
+
 def trends(table: pd.DataFrame) -> pd.DataFrame:
     """Slopes of the difference to stash, per stage."""
     rows = [
-        {
-            "optimizer": row["optimizer"],
-            "strategy": find_strategy(row["strategy"]).label,
-            "n": str(row["n"]),
-            "points per stage": _slope(row),
-            "p (no slope)": number(4)(row["p"]),
-        }
+        (
+            row["optimizer"],
+            find_strategy(row["strategy"]).label,
+            row["n"],
+            _with_interval(row, "slope", "+.3f"),
+            row["p"],
+        )
         for row in table.to_dict("records")
     ]
-    return pd.DataFrame(rows)
-
-
-def _slope(row: Mapping[str, float]) -> str:
-    return f"{row['slope']:+.3f}" + (f" [{row['low']:+.3f}, {row['high']:+.3f}]" if row["n"] > 1 else "")
+    shown = pd.DataFrame(rows, columns=["optimizer", "strategy", "n", "points per stage", "p (no slope)"])
+    return shown.assign(**{"p (no slope)": shown["p (no slope)"].map(number(4))})
 
 
 def chosen(records: TunedRecords) -> pd.DataFrame:
     """The learning rate of every cell; an asterisk where it is the smallest or the largest that was tried."""
-    table = records.chosen.assign(text=[f"{r.lr:g}{'*' if r.edge else ''}" for r in records.chosen.itertuples()])
     rows = []
-    for name in ordered(table["strategy"]):
-        mine = table[table["strategy"] == name]
-        cells = {f"{r.optimizer}, {r.num_stages}": r.text for r in mine.itertuples()}
+    for name in ordered(records.chosen["strategy"]):
+        mine = records.chosen[records.chosen["strategy"] == name].itertuples()
+        cells = {f"{r.optimizer}, {r.num_stages}": f"{r.lr:g}{'*' if r.edge else ''}" for r in mine}
         rows.append({"strategy": find_strategy(name).label} | cells)
     return pd.DataFrame(rows).fillna("–")

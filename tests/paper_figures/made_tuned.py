@@ -44,30 +44,24 @@ def usual(run: Run) -> float:
 
 def make(accuracy: Accuracy = usual, keep: Callable[[Run], bool] = lambda run: True) -> TunedRecords:
     """The records of those runs that are kept; an accuracy that is absent is a run that diverged."""
-    rows = [_row(run, accuracy(run)) for run in RUNS if keep(run)]
-    epochs = [{"optimizer": "sgd", "num_stages": row["num_stages"], "strategy": row["strategy"], "seed": row["seed"],
-               "epoch": 0, "val_accuracy": row["test_accuracy"]} for row in rows]  # fmt: skip
-    tuning = [{"optimizer": "sgd", "stages": stages, "strategy": strategy, "lr": rate, "val_accuracy": rate}
-              for stages, strategy in CELLS for rate in RATES]  # fmt: skip
-    chosen = [{"optimizer": "sgd", "num_stages": stages, "strategy": strategy, "lr": RATES[-1], "edge": True}
-              for stages, strategy in CELLS]  # fmt: skip
-    experiment = {
-        "name": "tiny", "width": 8, "epochs": 1, "stages": STAGES, "optimizers": ["sgd"], "published": True,
-        "planned": len(RUNS) + len(tuning),
-        "report": {"equivalence_margin_points": 0.5, "significance_level": 0.05, "image_guard": False},
-    }  # fmt: skip
-    return TunedRecords(experiment, *(pd.DataFrame(table) for table in (rows, tuning, chosen, epochs)))
+    rows = pd.DataFrame([_row(run, accuracy(run)) for run in RUNS if keep(run)])
+    epochs = rows[["optimizer", "num_stages", "strategy", "seed"]].assign(epoch=0, val_accuracy=rows["test_accuracy"])
+    tried = [("sgd", *cell, rate, rate) for cell in CELLS for rate in RATES]
+    tuning = pd.DataFrame(tried, columns=["optimizer", "stages", "strategy", "lr", "val_accuracy"])
+    best = [("sgd", *cell, RATES[-1], True) for cell in CELLS]
+    chosen = pd.DataFrame(best, columns=["optimizer", "num_stages", "strategy", "lr", "edge"])
+    report = {"equivalence_margin_points": 0.5, "significance_level": 0.05, "image_guard": False}
+    about = {"name": "tiny", "width": 8, "epochs": 1, "stages": STAGES, "optimizers": ["sgd"], "published": True}
+    return TunedRecords(about | {"planned": len(RUNS) + len(tuning), "report": report}, rows, tuning, chosen, epochs)
 
 
 def _row(run: Run, percent: float | None) -> dict[str, Any]:
     share = None if percent is None else percent / 100
-    return {
-        "dataset": "digits", "network": "mlp", "optimizer": "sgd", "num_stages": run.stages,
-        "strategy": run.strategy + ("-warm" if run.warm else ""), "seed": run.seed,
-        "convention": "none" if run.strategy == "sequential" else "layerpipe2",
-        "status": "diverged" if share is None else "completed", "test_accuracy": share, "test_images": 10_000,
-        "history_copies": 1.0, "wall_time_s": 60.0, "commit": "abc", "device": "some device",
-    }  # fmt: skip
+    strategy, law = run.strategy + "-warm" * run.warm, "none" if run.strategy == "sequential" else "layerpipe2"
+    key = {"network": "mlp", "optimizer": "sgd", "num_stages": run.stages, "strategy": strategy, "seed": run.seed}
+    result = {"status": "diverged" if share is None else "completed", "test_accuracy": share, "test_images": 10_000}
+    rest = {"history_copies": 1.0, "wall_time_s": 60.0, "commit": "abc", "device": "some device"}
+    return {"dataset": "digits", "convention": law} | key | result | rest
 
 
 def write(results: Path, records: TunedRecords) -> Path:

@@ -10,7 +10,7 @@ from scipy import stats
 from layerpipe2.errors import UserError
 from paper_figures.comparisons import Settings, compare, pairs
 from paper_figures.designs import BY_NETWORK
-from tests.paper_figures.made_runs import STASH, made_runs
+from tests.synthetic_records import STASH, made_runs
 
 _SETTINGS = Settings()
 

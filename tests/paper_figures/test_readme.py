@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-import synthetic_records
 
 from layerpipe2.errors import UserError
 from layerpipe2.runs.records import write_json
 from paper_figures import build
 from paper_figures.pages import artifact, readme
+from tests import synthetic_records
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import synthetic_records
 
 from layerpipe2.errors import UserError
 from paper_figures import build, figures
@@ -19,6 +18,7 @@ from paper_figures.pages.readme import markers
 from paper_figures.records import training as training_records
 from paper_figures.records.training import Records
 from paper_figures.tables import training as tables
+from tests import synthetic_records
 from tests.paper_figures import made_pipelines, made_tuned
 
 BEGIN, END = markers("results")

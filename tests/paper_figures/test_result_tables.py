@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import synthetic_records
 
 from layerpipe2.errors import UserError
 from paper_figures.records import theory
 from paper_figures.records.training import load
-
-Tables = dict[str, pd.DataFrame]
+from tests import synthetic_records
 
 
 def _refusal(folder: Path) -> str:
+    """What is said on the records or, if they are whole, on the tables of the theory."""
     with pytest.raises(UserError) as caught:
-        load(folder)
+        _ = load(folder), theory.load(folder / "theory")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -31,60 +30,44 @@ def test_good_records(tmp_path: Path) -> None:
     assert records.num_stages()["mlp", 4] == 3
 
 
-@pytest.mark.parametrize("name", ["runs", "epochs", "reconstruction", "stages"])
-def test_missing_empty_and_headless_files(tmp_path: Path, name: str) -> None:
-    path = synthetic_records.write(tmp_path, synthetic_records.make(seeds=1)) / f"{name}.csv"
-    header = path.read_text().splitlines()[0]
-    path.write_text(header + "\n")
-    assert f"{name}.csv' has no rows" in _refusal(tmp_path)
-    path.write_text("network\nmlp\n")
-    assert "lacks the columns" in _refusal(tmp_path)
-    path.write_text("")
-    assert "cannot be read" in _refusal(tmp_path)
-    path.write_bytes(b"\xff\xfe\x00broken")
-    assert "cannot be read" in _refusal(tmp_path)
-    path.unlink()
-    assert f"{name}.csv' does not exist" in _refusal(tmp_path)
+TABLES = ("runs", "epochs", "reconstruction", "stages")
+THEORY = ("proofs", "stability", "partitions", "schedules", "devices")
 
 
-def _set(column: str, value: object) -> Callable[[Tables], None]:
-    def change(tables: Tables) -> None:
-        tables["runs"] = tables["runs"].astype({column: object})
-        tables["runs"].loc[0, column] = value
-
-    return change
-
-
-def _twice(tables: Tables) -> None:
-    tables["runs"] = pd.concat([tables["runs"], tables["runs"].head(1)])
+@pytest.mark.parametrize("path", [*(f"{name}.csv" for name in TABLES), *(f"theory/{name}.csv" for name in THEORY)])
+def test_missing_empty_and_headless_files(tmp_path: Path, path: str) -> None:
+    file = synthetic_records.write(tmp_path, synthetic_records.make(seeds=1)) / path
+    remedy = "run: python -m experiments.theory" if path.startswith("theory") else "run: make reproduce"
+    for content, words in (
+        (file.read_bytes().partition(b"\n")[0] + b"\n", "has no rows"),
+        (b"network\nmlp\n", "lacks the columns"),
+        (b"", "cannot be read"),
+        (b"\xff\xfe\x00broken", "cannot be read"),
+        (None, "does not exist"),
+    ):
+        file.unlink() if content is None else file.write_bytes(content)
+        assert re.search(rf"{path}' {words}.*; {remedy}", _refusal(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("column", "value", "words"),
     [
-        (_set("status", "crashed"), "status 'crashed'"),
-        (_set("lr", "fast"), "column lr"),
-        (_set("seed", None), "line 2, has no seed"),
-        (_set("test_accuracy", None), "has no test_accuracy"),
-        (_set("dataset", "cifar10"), "mix datasets (cifar10, digits)"),
-        (_set("convention", "pipedream"), "mix conventions"),
-        (_twice, "two rows for"),
+        ("status", "crashed", "status 'crashed'"),
+        ("lr", "fast", "column lr"),
+        ("seed", None, "line 2, has no seed"),
+        ("test_accuracy", None, "has no test_accuracy"),
+        ("dataset", "cifar10", "mix datasets (cifar10, digits)"),
+        ("convention", "pipedream", "mix conventions"),
     ],
 )
-def test_bad_values(tmp_path: Path, change: Callable[[Tables], None], words: str) -> None:
+def test_bad_values(tmp_path: Path, column: str, value: object, words: str) -> None:
     tables = synthetic_records.make()
-    change(tables)
+    tables["runs"] = tables["runs"].astype({column: object})
+    tables["runs"].loc[0, column] = value
     assert words in _refusal(synthetic_records.write(tmp_path, tables))
 
 
-@pytest.mark.parametrize("name", ["proofs", "stability", "partitions", "schedules", "devices"])
-def test_missing_and_headless_tables_of_the_theory(tmp_path: Path, name: str) -> None:
-    folder = synthetic_records.write(tmp_path, synthetic_records.make(seeds=1)) / "theory"
-    assert len(theory.load(folder).proofs) > 0
-    for text, words in (("network\nmlp\n", "lacks the columns"), ("", "cannot be read"), (None, "does not exist")):
-        if text is None:
-            (folder / f"{name}.csv").unlink()
-        else:
-            (folder / f"{name}.csv").write_text(text)
-        with pytest.raises(UserError, match=f"{name}.csv' {words}.*; run: python -m experiments.theory"):
-            theory.load(folder)
+def test_a_run_that_stands_twice(tmp_path: Path) -> None:
+    tables = synthetic_records.make()
+    tables["runs"] = pd.concat([tables["runs"], tables["runs"].head(1)])
+    assert "two rows for" in _refusal(synthetic_records.write(tmp_path, tables))

@@ -47,15 +47,11 @@ def test_p_values_and_interval_are_scipys() -> None:
 
 
 @pytest.mark.parametrize("n", [3, 5])
-def test_equivalence_is_claimed_wrongly_at_most_at_its_level(n: int) -> None:
+def test_equivalence_and_superiority_are_claimed_wrongly_at_most_at_their_level(n: int) -> None:
     wrong = np.mean([judge(values).p_equivalent < LEVEL for values in draws(MARGIN, n)])
     assert wrong <= LEVEL + SLACK
     right = np.mean([judge(values).p_equivalent < LEVEL for values in draws(0.0, 12)])
     assert right > 0.9
-
-
-@pytest.mark.parametrize("n", [3, 5])
-def test_superiority_is_claimed_wrongly_at_its_level(n: int) -> None:
     wrong = np.mean([judge(values).p_superior < LEVEL for values in draws(0.0, n)])
     assert abs(wrong - LEVEL) <= SLACK
 

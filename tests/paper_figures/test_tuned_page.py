@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from layerpipe2.errors import UserError
 from paper_figures import build
-from paper_figures.claims import tuned_families as families
+from paper_figures.claims import tuned as families
 from paper_figures.claims.tuned import verdicts
 from paper_figures.comparisons import Settings, everywhere, pairs
 from paper_figures.designs import BY_OPTIMIZER, untrained
@@ -128,33 +127,26 @@ def test_the_trend_is_points_per_stage() -> None:
     assert row["n"] == 5
 
 
-@pytest.fixture
-def built(tmp_path: Path) -> Callable[[], dict[str, bytes]]:
-    def files() -> dict[str, bytes]:
-        out = tmp_path / "page" / "full_scale" / "tiny"
-        build.main(["page", "tiny", "--results", str(tmp_path), "--out", str(tmp_path / "page")])
-        return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
-
-    return files
+def built(folder: Path) -> dict[str, bytes]:
+    """Name -> bytes of every file of the page that is built from the tables in a folder."""
+    out = folder / "page" / "full_scale" / "tiny"
+    build.main(["page", "tiny", "--results", str(folder), "--out", str(folder / "page")])
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
 
 
-def test_the_page_holds_everything_and_is_the_same_every_time(
-    built: Callable[[], dict[str, bytes]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_page_holds_everything_and_is_the_same_every_time(tmp_path: Path, capsys) -> None:
     folder = write(tmp_path, make())
-    files = built()
-    assert set(files) == {
-        "figures/accuracy.png", "figures/accuracy.svg", "figures/differences.png", "figures/differences.svg",
-        "page.html", "page.md", "tables/against_stash.csv", "tables/epochs.csv", "tables/runs.csv", "tables/tuning.csv",
-        "verdicts.json",
-    }  # fmt: skip
+    files = built(tmp_path)
+    drawn = {f"figures/{name}.{kind}" for name in ("accuracy", "differences") for kind in ("png", "svg")}
+    tables = {f"tables/{name}.csv" for name in ("against_stash", "epochs", "runs", "tuning")}
+    assert set(files) == drawn | tables | {"page.html", "page.md", "verdicts.json"}
     assert "87 of 87 runs" in capsys.readouterr().out
     assert files["tables/runs.csv"] == (folder / "runs.csv").read_bytes()  # every digit
     text = files["page.md"].decode()
     assert "Incomplete" not in text
     for words in ("75.45 ± 0.2", "EMA span, warm-up", "Devices: some device", "0.1*", "Effect of the number of stages"):
         assert words in text, words
-    assert built() == files
+    assert built(tmp_path) == files
 
 
 def test_an_unfinished_experiment_says_so() -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
-import synthetic_records
+from dataclasses import replace
 
-from paper_figures.claims import families, sentences
-from paper_figures.claims import structure as claims_structure
-from paper_figures.claims import training as claims_training
+import pytest
+
+from paper_figures.claims import families, structure, training
 from paper_figures.comparisons import Settings, compare, pairs
 from paper_figures.designs import BY_NETWORK, own
 from paper_figures.pages.report import claims
 from paper_figures.records.training import Records
-from tests.paper_figures.made_runs import STASH, Accuracies, made_records, made_runs
+from tests import synthetic_records
+from tests.synthetic_records import STASH, Accuracies, made_records, made_runs
 
 _THEORY = synthetic_records.theory_tables()
 _GOOD, _BAD = [0.969, 0.973, 0.967, 0.972], [0.90, 0.91, 0.90, 0.90]
@@ -31,7 +31,7 @@ _GOOD, _BAD = [0.969, 0.973, 0.967, 0.972], [0.90, 0.91, 0.90, 0.90]
 )
 def test_verdict_on_accuracy(rules: Accuracies, verdict: str) -> None:
     records = made_records(made_runs({"stash": list(STASH), "latest": list(_BAD), **rules}))
-    assert claims_training.reconstruction_keeps_accuracy(records, Settings()).word == verdict
+    assert training.reconstruction_keeps_accuracy(records, Settings()).word == verdict
 
 
 def test_equivalent_on_average_with_a_loss_in_one_partition_is_not_reproduced_by_averaging() -> None:
@@ -39,8 +39,8 @@ def test_equivalent_on_average_with_a_loss_in_one_partition_is_not_reproduced_by
     many = [good.assign(group_size=g, num_stages=10 - g) for g in range(1, 8)]
     deep = made_runs({"stash": [0.97] * 4, "ema-span": [0.93, 0.94, 0.95, 0.94]}).assign(group_size=8, num_stages=2)
     records = made_records(*many, deep)
-    claim = claims_training.reconstruction_keeps_accuracy(records, Settings())
-    assert families.pooled(records, Settings())["outcome"].item() == "equivalent"
+    claim = training.reconstruction_keeps_accuracy(records, Settings())
+    assert families.pooled(records.runs, Settings())["outcome"].item() == "equivalent"
     assert claim.word != "reproduced"
     assert any("beyond the margin in some partition: EMA span" in line for line in claim.evidence)
 
@@ -51,7 +51,7 @@ def test_equivalent_on_average_with_a_loss_in_one_partition_is_not_reproduced_by
 )
 def test_control(latest: list[float | None], words: str) -> None:
     records = made_records(made_runs({"stash": list(STASH), "latest": latest, "ema-span": list(_GOOD)}))
-    assert any(words in line for line in claims_training.reconstruction_keeps_accuracy(records, Settings()).evidence)
+    assert any(words in line for line in training.reconstruction_keeps_accuracy(records, Settings()).evidence)
 
 
 @pytest.mark.parametrize(("latest", "rule", "said"), [(_GOOD, _GOOD, True), (_BAD, _GOOD, False), (_GOOD, _BAD, False)])
@@ -59,7 +59,7 @@ def test_a_verdict_says_if_no_history_does_as_well(
     latest: list[float | None], rule: list[float | None], said: bool
 ) -> None:
     records = made_records(made_runs({"stash": list(STASH), "latest": latest, "ema-span": rule}))
-    claim = claims_training.reconstruction_keeps_accuracy(records, Settings())
+    claim = training.reconstruction_keeps_accuracy(records, Settings())
     assert ("(also within 2 points: the latest weights" in claim.word_and_caveat) == said
     assert claim.word_and_caveat.startswith(claim.word)
 
@@ -73,16 +73,16 @@ def test_kinds_of_networks_need_each_other() -> None:
         ((mlp, conv), "reproduced"),
         ((mlp, lost), "not reproduced"),
     ):
-        assert claims_training.kinds_of_networks(made_records(*runs), Settings()).word == verdict
+        assert training.kinds_of_networks(made_records(*runs), Settings()).word == verdict
 
 
 def test_structure_claims_hold_on_lawful_records_and_fail_on_others() -> None:
     tables = synthetic_records.make(seeds=1)
     judge = (
-        claims_structure.structure_alone,
-        claims_structure.downstream_stages,
-        claims_structure.shared_delay,
-        claims_structure.memory_cost,
+        structure.structure_alone,
+        structure.downstream_stages,
+        structure.shared_delay,
+        structure.memory_cost,
     )
     assert [claim(Records(**tables), _THEORY).word for claim in judge] == ["reproduced"] * 4
     stages = tables["stages"].assign(delay=tables["stages"]["delay"] + (tables["stages"]["stage"] == 0))
@@ -104,7 +104,7 @@ def test_equal_to_a_stash_that_does_not_train_is_no_evidence() -> None:
     baseline = made_runs({"sequential": [0.97, 0.97, 0.97, 0.97]}).assign(group_size=9, num_stages=1)
     flat = made_runs({"stash": [0.11, 0.12, 0.11, 0.12], "ema-span": [0.11, 0.12, 0.11, 0.12]})
     records = made_records(baseline, flat)
-    claim = claims_training.reconstruction_keeps_accuracy(records, Settings())
+    claim = training.reconstruction_keeps_accuracy(records, Settings())
     assert claim.word == "inconclusive (n=0)"
     assert any("as stash does not train: MLP at 9 stages" in line for line in claim.evidence)
 
@@ -112,15 +112,15 @@ def test_equal_to_a_stash_that_does_not_train_is_no_evidence() -> None:
 def test_the_pair_is_compared_apart_from_the_papers_reconstructions() -> None:
     good = made_runs({"stash": list(STASH), "latest": list(_BAD), "ema-span": list(_GOOD), "pair": list(_BAD)})
     records = made_records(good)
-    assert set(families.cells(records, Settings())["strategy"]) == {"ema-span"}
-    assert set(families.cells(records, Settings(), own)["strategy"]) == {"pair"}
+    assert set(families.cells(records.runs, Settings())["strategy"]) == {"ema-span"}
+    assert set(families.cells(records.runs, Settings(), own)["strategy"]) == {"pair"}
     alone = compare(pairs(good[good["strategy"] != "pair"], "stash", BY_NETWORK), BY_NETWORK.cell, Settings())
     alone = alone[alone["strategy"] == "ema-span"]
-    together = families.cells(records, Settings())
+    together = families.cells(records.runs, Settings())
     assert together["mean"].item() == alone["mean"].item()
     assert together["p_equivalent"].item() >= alone["p_equivalent"].item()  # no easier test for either family
-    assert claims_training.reconstruction_keeps_accuracy(records, Settings()).word == "reproduced"
-    lines = sentences.own_sentences(records, Settings())
+    assert training.reconstruction_keeps_accuracy(records, Settings()).word == "reproduced"
+    lines = training.own_sentences(records, Settings())
     assert [line.split(": ")[-1] for line in lines] == ["worse.", "equivalent."]
     assert "against stash" in lines[0]
     assert "against latest" in lines[1]
@@ -131,7 +131,7 @@ def test_what_is_said_beside_the_verdict() -> None:
     shallow = made_runs({"stash": list(STASH)} | blind).assign(num_stages=5, group_size=2)
     deep = made_runs({"stash": list(STASH)} | blind | {"latest": [0.955, 0.958, 0.953, 0.956]})
     records = made_records(shallow, deep)
-    claim = claims_training.reconstruction_keeps_accuracy(records, Settings())
+    claim = training.reconstruction_keeps_accuracy(records, Settings())
     said = " ".join(claim.evidence)
     assert "EMA 0.9: +0.13 points" in said
     assert "no candidate for the claim" in said
@@ -139,3 +139,31 @@ def test_what_is_said_beside_the_verdict() -> None:
     assert "At each network's deepest pipeline, points against stash: latest -1.48" in said
     assert "no evidence that it should be tied to the delay" in said
     assert claim.caveat == "also within 2 points: the latest weights, without any history, EMA 0.9"
+
+
+def test_claims_on_the_derivation_follow_the_proofs() -> None:
+    records = synthetic_records.records(seeds=1)
+    assert structure.formal_derivation(_THEORY).word == "reproduced"
+    for claim, keys in (
+        ("minimality", {"C4"}),
+        ("groups", {"C3"}),
+        ("history", {"C5"}),
+        ("delay law", {"C1", "C2", "C3"}),
+    ):
+        proofs = _THEORY.proofs.assign(holds=_THEORY.proofs["holds"] & (_THEORY.proofs["claim"] != claim))
+        found = claims(records, replace(_THEORY, proofs=proofs), Settings())
+        assert {c.key for c in found if c.word == "not reproduced"} >= keys, claim
+        assert {c.key for c in found if c.key in ("C1", "C2", "C3", "C4", "C5") and c.word == "reproduced"} == (
+            {"C1", "C2", "C3", "C4", "C5"} - keys
+        )
+    none = replace(_THEORY, proofs=_THEORY.proofs.head(0))
+    assert structure.formal_derivation(none).word == "inconclusive (n=0)"
+    assert structure.structure_alone(records, none).word == "inconclusive (n=0)"
+
+
+def test_recorded_delays_that_are_not_the_derived_ones_are_found() -> None:
+    records = synthetic_records.records(seeds=1)
+    same, known = structure.against_derivation(records.stages, _THEORY, "layerpipe2")
+    assert same == known > 0
+    off = records.stages.assign(delay=records.stages["delay"] + 1)
+    assert structure.against_derivation(off, _THEORY, "layerpipe2") == (0, known)
