@@ -136,15 +136,11 @@ class Method:
             previous = u[j]
         return {k: w + x * average[k] + y * previous[k] for k, w in self.past[t].items()}
 
-    def beta(self, updates_seen: int) -> float:
-        if updates_seen == 0:
-            return 0.0
-        return DECAYS[self.strategy.plain](min(updates_seen + 1, self.delay))
-
     def note_update(self, before: Weights, after: Weights, scaled_gradient: Weights) -> None:
         update = scaled_gradient if self.strategy.raw else {k: before[k] - after[k] for k in after}
         if self.delay and self.strategy.family == "average":
-            beta = self.beta(len(self.past) - 1)
+            seen = len(self.past) - 1
+            beta = DECAYS[self.strategy.plain](min(seen + 1, self.delay)) if seen else 0.0
             old = self.average or {k: torch.zeros_like(u) for k, u in update.items()}
             self.average = {k: beta * old[k] + (1 - beta) * update[k] for k in update}
         self.past.append(after)

@@ -1,6 +1,7 @@
 """Partitions, and the table of delay laws: laws, grids and refusals."""
 
-import itertools
+import bisect
+import re
 
 import pytest
 from torch import nn
@@ -56,11 +57,10 @@ def test_a_law_gives_delays_that_a_pipeline_can_have(name):
 def test_the_clock_is_a_legal_execution_that_gives_the_delays(convention):
     """Each forward follows the previous stage's, each backward the next stage's; the reads give back the delays."""
     delays = Delays.by_law(convention, 4)
-    when = {}
-    for k, line in enumerate(delays.grid(80).splitlines()[1:]):
-        for tick, cell in enumerate(_cells(line, delays.grid(80).splitlines()[0])):
-            for i, part in enumerate(cell):
-                when[k, part] = (tick, i)
+    head, *lines = delays.grid(80).splitlines()
+    ends = [column.end() for column in re.finditer(r"\d+", head)]
+    parts = ((k, part) for k, line in enumerate(lines) for part in re.finditer(r"[FB]\d+", line))
+    when = {(k, part[0]): (bisect.bisect_left(ends, part.end()), part.start()) for k, part in parts}
     for batch in range(6):
         for k in range(3):
             assert when[k, f"F{batch}"] < when[k + 1, f"F{batch}"]
@@ -68,18 +68,6 @@ def test_the_clock_is_a_legal_execution_that_gives_the_delays(convention):
         for k in range(4):
             updates = sum(when[k, f"B{b}"] < when[k, f"F{batch}"] for b in range(6))
             assert updates == max(0, batch - delays.per_stage[k])
-
-
-def _cells(line, head):
-    """Cells of a row by the columns of its head; ``F4B0`` -> ``["F4", "B0"]``."""
-    ends = [i + 1 for i, c in enumerate(head) if c != " " and (i + 1 == len(head) or head[i + 1] == " ")]
-    cells = [line[a:b].strip() for a, b in itertools.pairwise(ends)]
-    return [[f"{letter}{rest}" for letter, rest in _split(cell)] for cell in cells]
-
-
-def _split(cell):
-    parts = cell.replace("F", " F").replace("B", " B").split()
-    return [(part[0], part[1:]) for part in parts]
 
 
 def test_custom_delays_show_versions():

@@ -56,7 +56,12 @@ def problem(network: str, group_size: int, steps: int = 24):
     return stages, batches
 
 
-def run_fast(stages, batches, *, strategy, convention, make_optimizer, lr_of, clip=None):
+def settings(strategy, optimizer="momentum", convention="layerpipe2", lr_of=lambda t: 0.02, clip=None):
+    make = OPTIMIZERS[optimizer]
+    return {"strategy": strategy, "convention": convention, "make_optimizer": make, "lr_of": lr_of, "clip": clip}
+
+
+def run_fast(stages, batches, *, strategy, convention, make_optimizer, lr_of, clip):
     delays = Delays.by_law(convention, len(stages))
     engine = PipelineEngine(stages, delays, make_history(strategy), gradient_clip_norm=clip)
     optimizer = make_optimizer([p for s in stages for p in s.parameters()])
@@ -68,11 +73,11 @@ def run_fast(stages, batches, *, strategy, convention, make_optimizer, lr_of, cl
     return losses
 
 
-def assert_same(network, group_size, **settings):
+def assert_same(network, group_size, **chosen):
     stages, batches = problem(network, group_size)
     twins = copy.deepcopy(stages)
-    expected = run_clocked(twins, batches, **settings)
-    losses = run_fast(stages, batches, **settings)
+    expected = run_clocked(twins, batches, **chosen)
+    losses = run_fast(stages, batches, **chosen)
     assert losses == pytest.approx(expected, abs=1e-12)
     assert math.isfinite(losses[-1])
     assert len(set(losses)) == len(losses)
@@ -86,9 +91,7 @@ def assert_same(network, group_size, **settings):
 @pytest.mark.parametrize("strategy", ALL + OTHER)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_strategy_in_both_conventions(network, strategy, convention):
-    optimizer = OPTIMIZERS["momentum"]
-    settings = {"strategy": strategy, "convention": convention, "make_optimizer": optimizer}
-    assert_same(network, 1, lr_of=lambda t: 0.02, **settings)
+    assert_same(network, 1, **settings(strategy, convention=convention))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -96,22 +99,19 @@ def test_every_strategy_in_both_conventions(network, strategy, convention):
 @pytest.mark.parametrize("group_size", [1, 2, 3, 4, 6])
 def test_every_group_size_and_optimizer(group_size, strategy, optimizer):
     lr = 0.002 if optimizer == "adamw" else 0.02
-    settings = {"strategy": strategy, "convention": "layerpipe2", "make_optimizer": OPTIMIZERS[optimizer]}
-    assert_same("mlp", group_size, lr_of=lambda t: lr / (1 + 0.1 * t), **settings)
+    assert_same("mlp", group_size, **settings(strategy, optimizer, lr_of=lambda t: lr / (1 + 0.1 * t)))
 
 
 @pytest.mark.parametrize("strategy", ["stash", "ema-window", "ema-lsq-raw"])
 def test_clipping_and_a_schedule_that_moves_every_step(strategy):
-    settings = {"strategy": strategy, "convention": "layerpipe2", "make_optimizer": OPTIMIZERS["momentum"]}
-    assert_same("cnn", 1, lr_of=lambda t: 0.05 * (1 + math.cos(t / 8)), clip=0.05, **settings)
+    assert_same("cnn", 1, **settings(strategy, lr_of=lambda t: 0.05 * (1 + math.cos(t / 8)), clip=0.05))
 
 
 def test_strategies_differ_from_each_other():
     finals = {}
     for strategy in ALL:
         stages, batches = problem("mlp", 1)
-        settings = {"strategy": strategy, "convention": "layerpipe2", "make_optimizer": OPTIMIZERS["momentum"]}
-        run_fast(stages, batches, lr_of=lambda t: 0.02, **settings)
+        run_fast(stages, batches, **settings(strategy))
         finals[strategy] = torch.cat([p.flatten() for s in stages for p in s.parameters()])
     for i, a in enumerate(ALL):
         for b in ALL[i + 1 :]:
@@ -124,8 +124,8 @@ def test_exact_window_of_applied_updates_equals_stashing(optimizer):
     results = []
     for strategy in ("stash", "update-window"):
         stages, batches = problem("cnn", 1)
-        settings = {"strategy": strategy, "convention": "layerpipe2", "make_optimizer": OPTIMIZERS[optimizer]}
-        results.append(run_fast(stages, batches, lr_of=lambda t: 1e-3 * (1 + t % 3), **settings))
+        chosen = settings(strategy, optimizer, lr_of=lambda t: 1e-3 * (1 + t % 3))
+        results.append(run_fast(stages, batches, **chosen))
     assert results[0] == pytest.approx(results[1], abs=1e-12)
 
 

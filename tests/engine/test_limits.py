@@ -10,7 +10,7 @@ from torch import nn
 from layerpipe2 import Delays, make_history
 from layerpipe2.engine.execution import Totals
 from layerpipe2.engine.step import PipelineEngine
-from tests.engine.training import MIDDLE, engine, optimizer_of, train
+from tests.engine.training import MIDDLE, engine, load, optimizer_of, train
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,7 @@ def test_a_derivative_within_the_forward_pass_uses_the_forward_passs_weights(str
     pipeline = engine(Inner(), strategy)
     train(pipeline, 4)
     stage = pipeline.delayed[1]
-    for delayed in pipeline.delayed.values():
-        delayed.load(pipeline.step_count)
+    load(pipeline)
     x = torch.randn(4, 8)
     found = stage(x)
     reference = Inner()

@@ -9,6 +9,7 @@ from torch import nn
 from layerpipe2 import Delays, make_history
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.history.latest import Latest
+from tests.engine.training import load, optimizer_of
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,11 @@ LAYERS = {
     "attention": (Attention, (2, 5, 8), 100),
     "two-layers": (lambda: nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)), (4, 8), 100),
 }
-LATEST = make_history("latest")
 PRECISIONS = {
     "float32": (torch.float32, None),
     "float64": (torch.float64, None),
     "bf16": (torch.float32, torch.bfloat16),
 }
-FORMATS = ["contiguous", "channels_last"]
 
 
 class Front(nn.Module):
@@ -79,13 +78,11 @@ def arriving_gradient(layer, x, history, compute_dtype, probe):
     front = Front(x.shape).to(x)
     engine = PipelineEngine([front, layer], Delays.custom([0, 2]), history, compute_dtype=compute_dtype)
     front_leaf = engine.delayed[0].leaves[front.scale] if 0 in engine.delayed else front.scale
-    for stage in engine.delayed.values():
-        stage.load(engine.step_count)
-    (engine.forward(x) * probe).sum().backward()
+    (load(engine).forward(x) * probe).sum().backward()
     return front_leaf.grad.double()
 
 
-@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", LAYERS)
 def test_ten_times_the_weights_give_ten_times_the_gradient(name, precision, memory_format, device):
@@ -110,9 +107,7 @@ def test_an_embedding_gets_the_gradient_of_the_recalled_weights_behind_it(precis
     words, gradients = torch.tensor([[1, 2, 6]], device=device), []
     for history in (make_history("latest"), Tenfold()):
         engine = PipelineEngine([embedding, linear], Delays.custom([2, 1]), history, compute_dtype=compute)
-        for stage in engine.delayed.values():
-            stage.load(engine.step_count)
-        engine.forward(words).sum().backward()
+        load(engine).forward(words).sum().backward()
         engine.delayed[0].collect_gradients()
         engine.delayed[1].collect_gradients()
         gradients.append(embedding.weight.grad.clone())
@@ -121,22 +116,16 @@ def test_an_embedding_gets_the_gradient_of_the_recalled_weights_behind_it(precis
     torch.testing.assert_close(gradients[1], 10 * gradients[0], rtol=2e-2 if compute else 1e-5, atol=0)
 
 
-def forward(engine: PipelineEngine, x=None):
-    for stage in engine.delayed.values():
-        stage.load(engine.step_count)
-    return engine.forward(torch.randn(4, 8) if x is None else x)
-
-
 def test_the_first_stage_may_save_nothing():
     stages = [nn.Linear(8, 8), nn.Linear(8, 8)]
     engine = PipelineEngine(stages, Delays.layerpipe2(2), make_history("latest"))
-    assert forward(engine).shape == (4, 8)
+    assert load(engine).forward(torch.randn(4, 8)).shape == (4, 8)
 
 
 def test_batchnorm_statistics_move_once_per_batch(device):
     stages = [nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)).to(device) for _ in range(3)]
     engine = PipelineEngine(stages, Delays.layerpipe2(3), make_history("ema-window"))
-    optimizer = torch.optim.SGD([p for s in stages for p in s.parameters()], lr=0.1)
+    optimizer = optimizer_of(engine)
     for _ in range(5):
         x = torch.randn(4, 8, device=device)
         engine.train_step(x, torch.zeros(4, dtype=torch.int64, device=device), nn.functional.cross_entropy, optimizer)
@@ -147,6 +136,6 @@ def test_dropout_follows_the_mode_of_the_users_module():
     stages = [nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5)), nn.Linear(8, 8)]
     engine = PipelineEngine(stages, Delays.layerpipe2(2), make_history("stash"))
     x = torch.randn(4, 8)
-    assert not torch.equal(forward(engine, x), forward(engine, x))
+    assert not torch.equal(load(engine).forward(x), load(engine).forward(x))
     stages[0].eval()
-    assert torch.equal(forward(engine, x), forward(engine, x))
+    assert torch.equal(load(engine).forward(x), load(engine).forward(x))

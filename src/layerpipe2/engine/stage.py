@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,44 +9,10 @@ from torch import Tensor, nn
 
 from layerpipe2.engine.audited_forward import has_recurrent_layer
 from layerpipe2.engine.layout import Slot, batchnorm_parameters, check_trainable, trainable
-from layerpipe2.engine.saved_weights import Region, as_bytes, changed_in_forward, storage_of
+from layerpipe2.engine.saved_weights import ParameterSwap, Region, as_bytes, changed_in_forward, storage_of
 from layerpipe2.engine.weights import DelayedWeights
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
-
-
-class ParameterSwap:
-    """Runs ``stage`` with other tensors in every place that holds one of ``replacements``' parameters.
-
-    The user's own module runs, so its hooks, buffers, modes and Python state work as ever. ``nn.RNNBase`` computes with
-    a list of its own, ``_flat_weights``, beside its parameters (``torch.func.functional_call`` misses that one).
-
-    Args:
-        stage: the module.
-        replacements: parameter -> what stands for it in the forward pass.
-    """
-
-    def __init__(self, stage: nn.Module, replacements: Mapping[nn.Parameter, nn.Parameter]) -> None:
-        self._stage = stage
-        self._places: list[tuple[Any, Any, nn.Parameter, nn.Parameter]] = []
-        for module in stage.modules():
-            for name, parameter in module._parameters.items():
-                if parameter is not None and parameter in replacements:
-                    self._places.append((module._parameters, name, parameter, replacements[parameter]))
-            if isinstance(module, nn.RNNBase):
-                flat: list[Any] = module._flat_weights
-                found = [(i, weight) for i, weight in enumerate(flat) if weight in replacements]
-                self._places += [(flat, i, weight, replacements[weight]) for i, weight in found]
-
-    def __call__(self, x: Tensor) -> Any:
-        """Forward pass with the replacements in the module; after it, the parameters are back."""
-        for holder, key, _, replacement in self._places:
-            holder[key] = replacement
-        try:
-            return self._stage(x)
-        finally:
-            for holder, key, parameter, _ in self._places:
-                holder[key] = parameter
 
 
 class DelayedStage(DelayedWeights):

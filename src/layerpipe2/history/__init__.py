@@ -28,10 +28,9 @@ tensor([1.], dtype=torch.float64)
 """
 
 from layerpipe2.history.average import DECAY_RULES, MovingAverage
-from layerpipe2.history.base import State, WeightHistory
+from layerpipe2.history.base import State, Strategy, WeightHistory
 from layerpipe2.history.exact import StashFirst
 from layerpipe2.history.registry import STRATEGIES, find_strategy, make_history, raw_forms
-from layerpipe2.history.strategy import Strategy
 
 __all__ = [
     "DECAY_RULES",

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from layerpipe2.history.base import Consumes, State, WeightHistory
+from layerpipe2.history.base import Consumes, Dash, State, Strategy, WeightHistory
 from layerpipe2.history.moments import Updates
-from layerpipe2.history.strategy import Dash, Strategy
 
 DECAY_RULES: dict[str, Callable[[int], float]] = {
     "window": lambda n: (n - 1) / n,

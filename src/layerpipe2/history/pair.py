@@ -41,10 +41,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from layerpipe2.history.base import Consumes, State, WeightHistory
+from layerpipe2.history.base import Consumes, State, Strategy, WeightHistory
 from layerpipe2.history.moments import Updates
 from layerpipe2.history.optimal import optimal_pair
-from layerpipe2.history.strategy import Strategy
 
 MEMORY = 0.99
 """Decay of the averages that measure the correlation. Nothing is sensitive to it: 0.8 does almost as well."""

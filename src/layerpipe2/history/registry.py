@@ -8,11 +8,10 @@ from typing import NoReturn
 
 from layerpipe2.errors import UserError, did_you_mean
 from layerpipe2.history.average import fixed_average, ruled_average
-from layerpipe2.history.base import WeightHistory
+from layerpipe2.history.base import Strategy, WeightHistory
 from layerpipe2.history.exact import Stash, UpdateWindow
 from layerpipe2.history.latest import Latest
 from layerpipe2.history.pair import PairHistory, fixed_pair
-from layerpipe2.history.strategy import Strategy
 
 _NONE = "no pipeline: one stage, no delay"
 _LATEST = "latest weights in the backward pass, no history"
