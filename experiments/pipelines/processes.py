@@ -76,7 +76,10 @@ def _collect(receivers: list[Connection], timeout: float) -> list[Any]:
         if not ready:
             break
         for rank in [r for r, receiver in open_.items() if receiver in ready]:
-            when, answer = _answer(rank, open_.pop(rank))
+            try:
+                when, answer = pickle.loads(open_.pop(rank).recv_bytes())
+            except EOFError:
+                when, answer = 0.0, f"rank {rank} died without a word"
             if when is None:
                 results[rank] = answer
             else:
@@ -88,15 +91,6 @@ def _collect(receivers: list[Connection], timeout: float) -> list[Any]:
     return [results[rank] for rank in sorted(results)]
 
 
-def _answer(rank: int, receiver: Connection) -> tuple[float | None, Any]:
-    """None and the result, or the time of the failure and a line about it."""
-    try:
-        when, answer = pickle.loads(receiver.recv_bytes())
-    except EOFError:
-        return 0.0, f"rank {rank} died without a word"
-    return when, answer if when is None else f"rank {rank} failed: {answer}"
-
-
 def _rank(group: dict[str, Any], sender: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     begin()
     torch.set_num_threads(1)
@@ -105,7 +99,8 @@ def _rank(group: dict[str, Any], sender: Connection, work: Callable[..., Any], a
         dist.init_process_group(**group)
         answer = None, work(*arguments)
     except Exception as error:
-        answer = time.monotonic(), str(error) if isinstance(error, UserError) else traceback.format_exc()
+        reason = str(error) if isinstance(error, UserError) else traceback.format_exc()
+        answer = time.monotonic(), f"rank {group['rank']} failed: {reason}"
     # Bytes: as objects, tensors would travel as handles, which end with this process.
     sender.send_bytes(pickle.dumps(answer))
     threading.Event().wait()  # a rank that leaves takes its connections along: the caller ends all together

@@ -1,11 +1,14 @@
-"""What the benchmark compares, each behind one interface: plain training, torch's pipelines, the asynchronous one."""
+"""What the benchmark compares, each behind one interface: plain training, torch's pipelines, the asynchronous one.
+
+A trainer is one process' part of a training: ``stages``, number -> module with its latest weights, of the stages that
+this process has; ``sent_bytes`` per mini-batch; ``train(batches)``, which returns the losses it knows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -28,24 +31,6 @@ from layerpipe2.planning.variants import Variant, group_starts
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.optim import optimizer_factory
 from layerpipe2.stages import partition_at
-
-
-class Trainer(Protocol):
-    """One process' part of a training.
-
-    Attributes:
-        stages: stage number -> module, with its latest weights, for the stages that this process holds.
-        sent_bytes: what this process sends per mini-batch.
-    """
-
-    stages: dict[int, nn.Module]
-
-    @property
-    def sent_bytes(self) -> int:
-        """Bytes."""
-
-    def train(self, batches: Iterable[Batch]) -> list[float]:
-        """Train on one mini-batch after the other; returns, when all updates are done, the losses it knows."""
 
 
 @dataclass(frozen=True)
@@ -176,3 +161,6 @@ class AsynchronousTrainer:
             self._loop.step()
         self._loop.stop()
         return [float(mean) for name, mean in self._totals.take_means().items() if name == "loss"]
+
+
+Trainer = PlainTrainer | SynchronousTrainer | AsynchronousTrainer

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from collections.abc import Callable
+from functools import partial
 
+import pandas as pd
+from matplotlib.figure import Figure
+
+from layerpipe2.planning.variants import Variant
 from paper_figures import variant_style
-from paper_figures.claims.pipelines import claims
-from paper_figures.figures.pipelines import catalogue
+from paper_figures.claims.pipelines.accuracy import accuracy
+from paper_figures.claims.pipelines.memory import memory
+from paper_figures.claims.pipelines.speed import cut, idle, over_plain, over_torch, predicted, split
+from paper_figures.figures.pipelines import processes, speed
 from paper_figures.pages import Page
 from paper_figures.records.pipelines import PipelineRecords
 from paper_figures.tables import pipelines as tables
 from paper_figures.text import dataset_label
+from paper_figures.verdicts import Verdict
 
 _BUSY = 0.5  # load average before the first measurement
 
 
 def page(records: PipelineRecords) -> Page:
     """The page with its figures and tables."""
-    bench, found, drawn, shown = records.main, claims(records), catalogue(records), tables.catalogue(records)
+    bench, found, drawn, shown = records.main, claims(records), figures(records), tables.catalogue(records)
     threaded = f"threads/{bench.options['processes']}"
     answers = [(claim.question, claim.word) for claim in found]
     content = {
@@ -35,3 +43,24 @@ def page(records: PipelineRecords) -> Page:
         "threads": variant_style.label(threaded) if threaded in set(bench.variants["variant"]) else "",
     }
     return Page("pipelines", "pipelines.md", content, found, drawn, shown, shown)
+
+
+def claims(records: PipelineRecords) -> list[Verdict]:
+    """All verdicts, in the order of the page."""
+    bench = records.main
+    first = [over_plain(bench), over_torch(bench), idle(bench), memory(bench), predicted(records)]
+    return [*first, *map(cut, records.cuts), split(bench), accuracy(bench)]
+
+
+def figures(records: PipelineRecords) -> dict[str, Callable[[], Figure]]:
+    """File stem -> function that draws the figure, of what was measured."""
+    bench = records.main
+    exact = [name for name in bench.traces if Variant.parse(name).kind == "exact"]
+    late = [name for name in bench.traces if name not in exact]
+    return {
+        "speed": partial(speed.speed, records),
+        **({} if bench.memory.empty else {"memory": partial(processes.memory, records)}),
+        **({"timeline": partial(processes.timeline, records, late)} if late else {}),
+        **({"timeline_split": partial(processes.timeline, records, exact)} if exact else {}),
+        **({} if bench.targets.empty else {"time_to_target": partial(speed.time_to_target, records)}),
+    }

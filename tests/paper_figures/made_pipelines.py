@@ -3,9 +3,8 @@
 import json
 
 from layerpipe2.distributed.timeline import Event, chrome_trace
-from paper_figures.claims.pipelines import claims
 from paper_figures.pages import fill
-from paper_figures.pages.pipelines import page
+from paper_figures.pages.pipelines import claims, page
 from paper_figures.records.pipelines import load
 
 PEAKS = {"plain": [15e6], "plain/4": [7e6], "threads/2": [15e6], "zero-bubble/2": [8e6, 8e6]}
