@@ -1,5 +1,9 @@
 """Settings of every test: one thread, so that bits don't depend on the machine's number of cores."""
 
+import os
+
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as a launcher's ranks have it; read when torch is imported
+
 import pytest
 import torch
 

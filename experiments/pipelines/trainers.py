@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from experiments.pipelines.peers import Batch, MakeOptimizer, SynchronousTrainer
 from layerpipe2 import networks
 from layerpipe2.data import Data
-from layerpipe2.distributed.endpoint import Endpoint
-from layerpipe2.distributed.health.watch import Watch
-from layerpipe2.distributed.neighbours import Neighbours
+from layerpipe2.distributed.links import Watch
+from layerpipe2.distributed.neighbours import Endpoint, Neighbours
 from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.distributed.timeline import Timeline
 from layerpipe2.distributed.worker_loop import WorkerLoop

@@ -17,7 +17,7 @@ from layerpipe2.distributed.devices import transport_of
 from layerpipe2.distributed.strategy import PipelineStrategy
 from layerpipe2.distributed.timeline import Timeline
 from tests.distributed import fits, processes
-from tests.distributed.training import Case, in_process, train
+from tests.distributed.fits import Case, in_process
 
 SPAWN = multiprocessing.get_context("spawn")  # CUDA can't be used in forked processes
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
@@ -37,19 +37,19 @@ OPTIONS = {"accelerator": ACCELERATOR}
     ids=str,
 )
 def test_equals_the_simulator(case, record_property):
-    rows, weights, steps = train(case)
+    rows, weights = fits.run(case)
     found = processes.run(in_process, 2, case, context=SPAWN)
-    record_property("transport", processes.run(_place, 2, Case(options=OPTIONS), context=SPAWN)[0][-1])
-    assert [count for _, _, count in found] == [steps] * 2
-    for own_rows, _, _ in found:
+    record_property("transport", processes.run(_place, 2, context=SPAWN)[0][-1])
+    for own_rows, _ in found:
         for row, expected in zip(own_rows, rows, strict=True):
+            assert row["step"] == expected["step"]
             assert row == pytest.approx(expected, rel=1e-4, abs=1e-5)
-    assert_close(weights, [own for _, own, _ in found])
+    assert_close(weights, found)
 
 
 def test_devices_are_dealt_out():
     gpus = torch.cuda.device_count()
-    found = processes.run(_place, 2, Case(options=OPTIONS), context=SPAWN)
+    found = processes.run(_place, 2, context=SPAWN)
     assert [place[:2] for place in found] == [("cuda", rank % gpus) for rank in range(2)]
     assert {place[-1] for place in found} == {"nccl" if gpus >= 2 else "gloo"}
 
@@ -58,39 +58,35 @@ def test_resume(tmp_path):
     whole = processes.run(in_process, 2, Case(folder=tmp_path, options=OPTIONS), context=SPAWN)
     again = Case(resume=tmp_path / "epoch=0.ckpt", options=OPTIONS)
     found = processes.run(in_process, 2, again, context=SPAWN)
-    assert_close({name: value for _, own, _ in whole for name, value in own.items()}, [own for _, own, _ in found])
+    assert_close(fits.merged(whole), found)
 
 
 def test_what_is_not_finite_ends_all():
-    with pytest.raises(AssertionError, match="diverged at mini-batch"):
-        processes.run(in_process, 2, Case(fault="nan@0", options=OPTIONS), context=SPAWN)
-
-
-def test_what_is_not_finite_in_the_last_step_ends_all():
-    with pytest.raises(AssertionError, match="diverged at mini-batch"):
-        processes.run(_nan_at_the_end, 2, context=SPAWN)
+    for work in (Case(fault="nan@0", options=OPTIONS), nan_at_the_end):
+        with pytest.raises(AssertionError, match="diverged at mini-batch"):
+            processes.run(in_process, 2, work, context=SPAWN)
 
 
 def test_transfers_that_wait_on_the_gpu_for_their_counterpart():
     """Too large for NCCL's own buffers; validation makes its links while training is under way; nobody knew the end."""
-    assert_close(_large(None), processes.run(_large_process, 2, context=SPAWN))
+    assert_close(fits.run(large)[1], processes.run(in_process, 2, large, context=SPAWN))
 
 
 def test_recurrent_layers_get_recalled_weights():
-    assert_close(_recurrent(None), processes.run(_recurrent_process, 2, context=SPAWN))
+    assert_close(fits.run(recurrent)[1], processes.run(in_process, 2, recurrent, context=SPAWN))
 
 
 def test_spans_are_in_order():
-    for events in processes.run(_events, 2, Case(options=OPTIONS), context=SPAWN)[0]:
+    for events in processes.run(_events, 2, context=SPAWN)[0]:
         assert {event.what for event in events} >= {"forward", "backward", "weights"}
         assert all(before.stop <= after.start for before, after in pairwise(events))
 
 
-def assert_close(weights, parts):
-    merged = {name: value for own in parts for name, value in own.items()}
-    assert sorted(merged) == sorted(weights)
+def assert_close(weights, found):
+    parts = fits.merged(found)
+    assert sorted(parts) == sorted(weights)
     for name, value in weights.items():
-        torch.testing.assert_close(merged[name], value, **TOLERANCE)
+        torch.testing.assert_close(parts[name], value, **TOLERANCE)
 
 
 class Copies(nn.Module):
@@ -118,23 +114,19 @@ class NanAtTheEnd(pl.Callback):
             next(pl_module.parameters()).data.fill_(float("nan"))
 
 
-def _large(strategy):
-    torch.manual_seed(0)
+def large(strategy):
     stages = [nn.Sequential(nn.Linear(12, 16), nn.Tanh(), Copies()), nn.Sequential(Mean(), nn.Linear(16, 4))]
     module = fits.pipelined(stages, "ema-span", delays=(5, 0))
-    options = {"accelerator": ACCELERATOR, "num_sanity_val_steps": 0, "max_epochs": 5, "callbacks": [StopEarly()]}
-    fits.trainer(strategy, **options).fit(module, fits.noise(), fits.noise())
-    return {name: value.cpu() for name, value in module.state_dict().items()}
+    options = {"accelerator": ACCELERATOR, "num_sanity_val_steps": 0, "max_epochs": 5}
+    fits.trainer(strategy, [StopEarly()], **options).fit(module, fits.noise(), fits.noise())
+    return None, module
 
 
-def _large_process():
-    return _large(PipelineStrategy(timeout_s=60))
-
-
-def _nan_at_the_end():
+def nan_at_the_end(strategy):
+    module = fits.pipelined(fits.dense())
     options = {"accelerator": ACCELERATOR, "num_sanity_val_steps": 0, "limit_val_batches": 0}
-    made = fits.trainer(PipelineStrategy(timeout_s=60), callbacks=[NanAtTheEnd()], **options)
-    made.fit(fits.pipelined(fits.dense()), fits.noise())
+    fits.trainer(strategy, [NanAtTheEnd()], **options).fit(module, fits.noise())
+    return None, module
 
 
 class Last(nn.Module):
@@ -146,29 +138,20 @@ class Last(nn.Module):
         return self.gru(x)[0][:, -1]
 
 
-def _recurrent(strategy):
-    torch.manual_seed(0)
+def recurrent(strategy):
     module = fits.pipelined([Last(), nn.Sequential(nn.Linear(16, 16), nn.Tanh()), nn.Linear(16, 4)], "ema-span")
     fits.trainer(strategy, accelerator=ACCELERATOR).fit(module, fits.noise((5, 12)), fits.noise((5, 12)))
-    return {name: value.cpu() for name, value in module.state_dict().items()}
+    return None, module
 
 
-def _recurrent_process():
-    return _recurrent(PipelineStrategy(timeout_s=60))
-
-
-def _place(case):
+def _place():
     strategy = PipelineStrategy(timeout_s=60)
-    train(case, strategy)
-    return (
-        strategy.root_device.type,
-        strategy.root_device.index,
-        os.environ["LOCAL_WORLD_SIZE"],
-        transport_of(strategy.root_device),
-    )
+    Case(options=OPTIONS)(strategy)
+    device = strategy.root_device
+    return device.type, device.index, os.environ["LOCAL_WORLD_SIZE"], transport_of(device)
 
 
-def _events(case):
+def _events():
     strategy = PipelineStrategy(timeout_s=60, timeline=Timeline())
-    train(case, strategy)
+    Case(options=OPTIONS)(strategy)
     return strategy.events

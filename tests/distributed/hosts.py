@@ -5,11 +5,49 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+
+LIMIT_S = 180.0
+REPOSITORY = Path(__file__).parents[2]
+TOY = str(Path(__file__).with_name("toy_pipeline.py"))
 
 
-class Namespaces:
+def start(command: Sequence[str], **environment: str) -> subprocess.Popen[str]:
+    """A command in the background, with this repository's packages; its output comes by pipes."""
+    paths = {"PYTHONPATH": f"{REPOSITORY / 'src'}{os.pathsep}{REPOSITORY}"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    return subprocess.Popen(command, env={**os.environ, **paths, **environment}, **pipes)
+
+
+class Loopback:
+    """Addresses of the loopback interface; what can't be cut off can be stopped, which looks the same from outside."""
+
+    kind = "loopback addresses"
+    interface = "lo"
+    lost_hosts_notice = False  # they are stopped
+
+    def set_up(self) -> None:
+        """Nothing to do."""
+
+    def tear_down(self) -> None:
+        """Nothing to do."""
+
+    def address(self, host: int) -> str:
+        return f"127.0.0.{host + 2}"
+
+    def command(self, host: int, *command: str) -> list[str]:
+        return list(command)
+
+    def cut_off(self, host: int, process: subprocess.Popen[str]) -> None:
+        """Stop the launcher and its ranks."""
+        ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for pid in (process.pid, *map(int, ranks)):
+            os.kill(pid, signal.SIGSTOP)
+
+
+class Namespaces(Loopback):
     """Hosts with an interface ``eth0`` each, cabled to a switch; needs root and iproute2."""
 
     kind = "network namespaces"
@@ -48,35 +86,10 @@ class Namespaces:
         _ip("-n", self._switch, "link", "set", f"port{host}", "down")
 
 
-class Loopback:
-    """Addresses of the loopback interface; what can't be cut off can be stopped, which looks the same from outside."""
-
-    kind = "loopback addresses"
-    interface = "lo"
-    lost_hosts_notice = False  # they are stopped
-
-    def set_up(self) -> None:
-        """Nothing to do."""
-
-    def tear_down(self) -> None:
-        """Nothing to do."""
-
-    def address(self, host: int) -> str:
-        return f"127.0.0.{host + 2}"
-
-    def command(self, host: int, *command: str) -> list[str]:
-        return list(command)
-
-    def cut_off(self, host: int, process: subprocess.Popen[str]) -> None:
-        """Stop the launcher and its ranks."""
-        for pid in (process.pid, *children(process.pid)):
-            os.kill(pid, signal.SIGSTOP)
-
-
 @contextmanager
-def hosts(number: int) -> Iterator[Namespaces | Loopback]:
+def hosts(number: int) -> Iterator[Loopback]:
     """Hosts of the kind that this machine permits; says which. ``LAYERPIPE2_HOSTS=loopback`` takes the poorer one."""
-    made: Namespaces | Loopback = Namespaces(number)
+    made: Loopback = Namespaces(number)
     try:
         if os.environ.get("LAYERPIPE2_HOSTS") == "loopback":
             raise PermissionError("asked for")
@@ -90,12 +103,6 @@ def hosts(number: int) -> Iterator[Namespaces | Loopback]:
         yield made
     finally:
         made.tear_down()
-
-
-def children(pid: int) -> list[int]:
-    """Processes that ``pid`` started and that still are."""
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return [int(word) for word in file.read().split()]
 
 
 def _ip(*arguments: str) -> None:

@@ -1,7 +1,9 @@
 """Run a function in several processes, as torchrun would start them."""
 
+import atexit
 import os
 import pickle
+import signal
 import socket
 import traceback
 
@@ -16,7 +18,7 @@ CONTEXT = mp.get_context("fork")
 def run(function, world: int, *args, timeout: float = 120, context=CONTEXT, **options):
     """``function(*args)`` in ``world`` processes; the list of what each returned. Fails with the first traceback."""
     results = context.Queue()
-    workers = _start(_return, world, function, args, options, results, context=context)
+    workers = _start(context, _return, range(world), world, function, args, options, results)
     try:
         found = {}
         for _ in workers:
@@ -29,38 +31,39 @@ def run(function, world: int, *args, timeout: float = 120, context=CONTEXT, **op
         _end(workers)
 
 
-def ends(function, world: int, folder, *args, timeout: float = 120, **options):
-    """How each process ended that ran ``function(*args)``: exit code (negative: a signal) and its standard error."""
-    workers = _start(_exit, world, function, args, options, folder)
+def ends(function, world: int, folder, *args, timeout: float = 120, absent=None, resume=None, **options):
+    """How each process ended that ran ``function(*args)``: exit code (negative: a signal) and its standard error.
+
+    The rank ``absent`` doesn't start; ``resume``, which stops itself, goes on when all others have ended.
+    """
+    ranks = [rank for rank in range(world) if rank != absent]
+    workers = _start(CONTEXT, _exit, ranks, world, function, args, options, folder)
     try:
-        for worker in workers:
+        for rank, worker in sorted(workers.items(), key=lambda item: item[0] == resume):
+            if rank == resume:
+                os.kill(worker.pid, signal.SIGCONT)
             worker.join(timeout)
-        return [(w.exitcode, (folder / f"{rank}.log").read_text()) for rank, w in enumerate(workers)]
+        return [(worker.exitcode, (folder / f"{rank}.log").read_text()) for rank, worker in workers.items()]
     finally:
         _end(workers)
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def _start(target, world, *args, context=CONTEXT):
-    common = (world, free_port(), *args)
-    workers = [context.Process(target=target, args=(rank, *common)) for rank in range(world)]
-    for worker in workers:
+def _start(context, target, ranks, *args):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    workers = {rank: context.Process(target=target, args=(rank, port, *args)) for rank in ranks}
+    for worker in workers.values():
         worker.start()
     return workers
 
 
 def _end(workers):
-    for worker in workers:
+    for worker in workers.values():
         worker.kill()
         worker.join()
 
 
-def _return(rank, world, port, function, args, options, results):
+def _return(rank, port, world, function, args, options, results):
     _set_environment(rank, world, port)
     try:
         # As bytes: a tensor's memory would go with its process.
@@ -69,21 +72,23 @@ def _return(rank, world, port, function, args, options, results):
         results.put((rank, None, traceback.format_exc()))
 
 
-def _exit(rank, world, port, function, args, options, folder):
+def _exit(rank, port, world, function, args, options, folder):
     os.dup2(os.open(folder / f"{rank}.log", os.O_WRONLY | os.O_CREAT), 2)
     _set_environment(rank, world, port)
+    atexit._clear()  # what the parent has registered is the parent's
     try:
         function(*args, **options)
     except UserError as error:
         os.write(2, f"layerpipe2: error: {error}\n".encode())
         os._exit(2)
+    finally:
+        atexit._run_exitfuncs()
 
 
 def _set_environment(rank, world, port):
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world),
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_RUN_ID="test", GLOO_SOCKET_IFNAME="lo",
-    )  # fmt: skip
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
+    os.environ.update({name: str(number) for name, number in place.items()})
+    os.environ.update(MASTER_ADDR="127.0.0.1", TORCHELASTIC_RUN_ID="test", GLOO_SOCKET_IFNAME="lo")
     torch.set_num_threads(1)
     # Of GPUs; started processes know nothing of the fixture that sets it.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

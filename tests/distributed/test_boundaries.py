@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from layerpipe2.distributed.messages import message_size, pack, unpack
-from tests.distributed.fits import assert_equal, fit, noise, pipelined
+from tests.distributed.fits import ByDevice, assert_equal, fit, noise, pipelined
 
 
 class Apply(nn.Module):
@@ -16,16 +16,6 @@ class Apply(nn.Module):
 
     def forward(self, x):
         return self.function(x)
-
-
-def images():
-    images = noise((3, 16, 16)).dataset
-    return DataLoader(TensorDataset(images.tensors[0].double(), images.tensors[1]), 8)
-
-
-def rows():
-    rows = noise((49, 33)).dataset
-    return DataLoader(TensorDataset(rows.tensors[0].double(), rows.tensors[1]), 8)
 
 
 def tokens():
@@ -38,24 +28,24 @@ def frozen(module):
     return module.requires_grad_(False)
 
 
-# In double precision, where kernels differ by memory format.
+# Shape of an input, number of processes, stages: in double precision, where kernels differ by memory format.
 LAYOUTS = {
     "gradient in channels last": (
-        images, 2, lambda: [nn.Conv2d(3, 19, 3), nn.Sequential(
+        (3, 16, 16), 2, lambda: [nn.Conv2d(3, 19, 3), nn.Sequential(
             Apply(lambda x: x.contiguous(memory_format=torch.channels_last)), nn.Conv2d(19, 8, 3), nn.Flatten(),
             nn.Linear(1152, 4))]),
     "expanded and permuted gradient": (
-        images, 2, lambda: [nn.Conv2d(3, 19, 3), Apply(lambda x: x.flatten(2).transpose(1, 2)),
+        (3, 16, 16), 2, lambda: [nn.Conv2d(3, 19, 3), Apply(lambda x: x.flatten(2).transpose(1, 2)),
                             nn.Sequential(nn.LayerNorm(19), nn.Linear(19, 21)),
                             nn.Sequential(Apply(lambda x: x.mean(1)), nn.Linear(21, 4))]),
     "expanded activation": (
-        rows, 4, lambda: [nn.Linear(33, 65), Apply(lambda x: x[:, :, None].expand(-1, -1, 3, -1)),
+        (49, 33), 4, lambda: [nn.Linear(33, 65), Apply(lambda x: x[:, :, None].expand(-1, -1, 3, -1)),
                           nn.Sequential(nn.Linear(65, 4), nn.Flatten()), nn.Linear(588, 4)]),
     "tokens cut off": (
-        rows, 4, lambda: [nn.Sequential(nn.Linear(33, 65), nn.LayerNorm(65)), Apply(lambda x: x[:, 1:]),
+        (49, 33), 4, lambda: [nn.Sequential(nn.Linear(33, 65), nn.LayerNorm(65)), Apply(lambda x: x[:, 1:]),
                           nn.Sequential(nn.Linear(65, 16), nn.Tanh(), nn.Flatten()), nn.Linear(768, 4)]),
     "half of the features": (
-        rows, 4, lambda: [nn.Linear(33, 130), Apply(lambda x: x.chunk(2, -1)[1]),
+        (49, 33), 4, lambda: [nn.Linear(33, 130), Apply(lambda x: x.chunk(2, -1)[1]),
                           nn.Sequential(nn.Linear(65, 16), nn.Tanh(), nn.Flatten()), nn.Linear(784, 4)]),
 }  # fmt: skip
 
@@ -72,23 +62,26 @@ STAGES = {
 
 @pytest.mark.parametrize("case", LAYOUTS)
 def test_layouts_travel(case):
-    data, world, stages = LAYOUTS[case]
-    make = lambda: pipelined([stage.double() for stage in stages()], "stash")  # noqa: E731
-    assert_equal(fit(make, data=data), world)
+    shape, world, stages = LAYOUTS[case]
+    data = lambda: noise(shape, dtype=torch.float64)  # noqa: E731
+    assert_equal(fit(lambda: pipelined([stage.double() for stage in stages()], "stash"), data=data), world)
 
 
-@pytest.mark.parametrize("split_backward", [False, True])
+WAYS = [{}, {"split_backward": True}, {"strategy": ByDevice}]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["whole", "split", "by device"])
 @pytest.mark.parametrize("case", STAGES)
-def test_stages(case, split_backward):
+def test_stages(case, way):
     schedule = lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)  # noqa: E731
     make = lambda: pipelined(STAGES[case](), "ema-window", scheduler=schedule)  # noqa: E731
-    assert_equal(fit(make, max_steps=12), 2, split_backward=split_backward)
+    assert_equal(fit(make, max_steps=12), 2, **way)
 
 
-@pytest.mark.parametrize("split_backward", [False, True])
-def test_integers_have_no_gradient_to_send(split_backward):
+@pytest.mark.parametrize("way", WAYS, ids=["whole", "split", "by device"])
+def test_integers_have_no_gradient_to_send(way):
     stages = lambda: [nn.Identity(), nn.Embedding(7, 12), nn.Sequential(nn.Flatten(), nn.Linear(72, 4))]  # noqa: E731
-    assert_equal(fit(lambda: pipelined(stages()), data=tokens), 3, split_backward=split_backward)
+    assert_equal(fit(lambda: pipelined(stages()), data=tokens), 3, **way)
 
 
 @pytest.mark.parametrize(

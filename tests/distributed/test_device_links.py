@@ -13,29 +13,14 @@ import torch.distributed as dist
 from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
 
 from layerpipe2 import UserError
-from layerpipe2.distributed.device_links import DeviceInbox, DeviceOutbox
+from layerpipe2.distributed import process_group
+from layerpipe2.distributed.device_links import DeviceInbox, DeviceOutbox, OnDevice
 from layerpipe2.distributed.devices import describe, own_device, transport_of
-from layerpipe2.distributed.endpoint import DeviceEndpoint
 from layerpipe2.distributed.environment import GPU_SETTINGS
-from layerpipe2.distributed.strategy import PipelineStrategy
-from tests.distributed import processes, test_equality
-from tests.distributed.fits import Rows, assert_equal, dense, fit, noise, pipelined, trainer
-from tests.distributed.test_boundaries import STAGES, tokens
-from tests.distributed.training import Case, train
-
-
-class ByDevice(PipelineStrategy):
-    """Sends as between GPUs."""
-
-    def endpoint(self):
-        made = super().endpoint()
-        return DeviceEndpoint(
-            made.rank, made.world_size, made.device, made.timeout, made.watch, made.first_tag, backend="gloo"
-        )
-
-
-def by_device(case, timeout_s=20):
-    return train(case, ByDevice(timeout_s=timeout_s))
+from layerpipe2.distributed.links import Inbox, Outbox
+from tests.distributed import processes
+from tests.distributed.fits import ByDevice, Case, Rows, assert_equal, dense, fit, in_process, noise, pipelined, trainer
+from tests.distributed.test_boundaries import STAGES
 
 
 @pytest.mark.parametrize("world", [2, 4])
@@ -43,66 +28,44 @@ def by_device(case, timeout_s=20):
     "case", [Case("stash"), Case("ema-span", "pipedream"), Case("pair", drain=True), Case(delays=(9, 2, 2, 0))], ids=str
 )
 def test_equals_the_simulator(case, world):
-    test_equality.assert_equal(case, world, by_device)
-
-
-@pytest.mark.parametrize("case", STAGES)
-def test_stages_without_gradients(case):
-    assert_equal(fit(lambda: pipelined(STAGES[case]()), max_steps=12), 2, strategy=ByDevice)
-
-
-def test_integers_have_no_gradient_to_send():
-    stages = lambda: [torch.nn.Identity(), torch.nn.Embedding(7, 12), torch.nn.Sequential(  # noqa: E731
-        torch.nn.Flatten(), torch.nn.Linear(72, 4))]  # fmt: skip
-    assert_equal(fit(lambda: pipelined(stages()), data=tokens), 3, strategy=ByDevice)
+    assert_equal(case, world, strategy=ByDevice)
 
 
 def test_a_smaller_last_batch():
-    assert_equal(
-        fit(lambda: pipelined(STAGES["no parameters last"]()), data=lambda: noise(size=37)), 2, strategy=ByDevice
-    )
+    make = lambda: pipelined(STAGES["no parameters last"]())  # noqa: E731
+    assert_equal(fit(make, data=lambda: noise(size=37)), 2, strategy=ByDevice)
 
 
 def test_no_reception_before_its_header_and_no_header_before_its_transfer():
     first, last = processes.run(_order, 2, Case("stash"))
-    tensors_sent, headers_sent = 0, 0
-    for what in first:
-        tensors_sent, headers_sent = tensors_sent + (what == "send tensors"), headers_sent + (what == "send header")
-        assert headers_sent <= tensors_sent
-    assert headers_sent > 10
-    awaited, headers_come = 0, 0
-    for what in last:
-        awaited, headers_come = awaited + (what == "receive tensors"), headers_come + (what == "header is there")
-        assert awaited <= headers_come
-    assert awaited > 10
+    for said, before, after in (first, "send tensors", "send header"), (last, "header is there", "receive tensors"):
+        assert all(said[:i].count(after) <= said[:i].count(before) for i in range(len(said) + 1))
+        assert said.count(after) > 10
 
 
 def _order(case):
     """What one process does with messages of activations, in order."""
     said = []
-    note = lambda what, call: lambda *a, **k: (said.append(what), call(*a, **k))[1]  # noqa: E731
-    after = lambda what, call: lambda *a, **k: (call(*a, **k), said.append(what))[0]  # noqa: E731
 
-    def watched(cls, prepare):
-        original = cls.__init__
+    def note(cls, name, what, *, when_done=False):
+        call = getattr(cls, name)
 
-        def init(self, *args, **options):
-            original(self, *args, **options)
-            prepare(self)
+        def noted(self, *args):
+            connects = isinstance(self, OnDevice) and not self.capacity
+            said.extend([] if when_done or connects else [what])
+            result = call(self, *args)
+            said.extend([what] if when_done else [])
+            return result
 
-        cls.__init__ = init
+        setattr(cls, name, noted)
 
-    def outbox(link):
-        link._send = note("send tensors", link._send)
-        link.headers.send = note("send header", link.headers.send)
-
-    def inbox(link):
-        link._receive = note("receive tensors", link._receive)
-        link.headers.receive = after("header is there", link.headers.receive)
-
-    rank = int(os.environ["RANK"])
-    watched(*((DeviceOutbox, outbox) if rank == 0 else (DeviceInbox, inbox)))
-    by_device(case)
+    if os.environ["RANK"] == "0":
+        note(DeviceOutbox, "_send", "send tensors")
+        note(Outbox, "send", "send header")
+    else:
+        note(DeviceInbox, "_receive", "receive tensors")
+        note(Inbox, "receive", "header is there", when_done=True)
+    in_process(case, strategy=ByDevice)
     return said
 
 
@@ -134,7 +97,7 @@ def _pauses(delays, options, hook):
     _count_transfers()
     module = pipelined(dense(), delays=delays)
     pauses = Pauses(module, hook)
-    made = trainer(ByDevice(timeout_s=20), callbacks=[pauses], num_sanity_val_steps=0, **options)
+    made = trainer(ByDevice(timeout_s=20), [pauses], num_sanity_val_steps=0, **options)
     made.fit(module, noise(size=80), noise())
     return pauses.counts
 
@@ -166,20 +129,20 @@ def _twice(strategy):
     for callbacks in ([StopEarly()], [rows]):
         torch.manual_seed(0)
         module = pipelined(dense(), delays=(7, 2, 0))
-        mine = strategy and ByDevice(timeout_s=20)
-        trainer(mine, callbacks=callbacks).fit(module, noise(), noise())
+        trainer(strategy and ByDevice(timeout_s=20), callbacks).fit(module, noise(), noise())
     return rows.rows, module
 
 
 @pytest.mark.parametrize("kind", ["kill", "nan"])
 def test_faults_are_named(kind, tmp_path):
-    found = processes.ends(by_device, 2, tmp_path, Case(fault=f"{kind}@1"), timeout_s=5)
-    code, said = found[0]
-    assert code == 2
-    assert "rank 1" in said
+    found = processes.ends(in_process, 2, tmp_path, Case(fault=f"{kind}@1"), timeout_s=5, strategy=ByDevice)
+    assert found[0][0] == 2
+    assert "rank 1" in found[0][1]
 
 
-def test_devices_are_dealt_out(monkeypatch):
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """Environment of a machine with two GPUs for two processes, without :data:`GPU_SETTINGS`."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
@@ -187,6 +150,10 @@ def test_devices_are_dealt_out(monkeypatch):
     for name in GPU_SETTINGS:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_devices_are_dealt_out(monkeypatch):
     cpu, gpus = torch.device("cpu"), []
     for rank in range(4):
         monkeypatch.setenv("LOCAL_RANK", str(rank))
@@ -202,15 +169,10 @@ def test_devices_are_dealt_out(monkeypatch):
     assert "share a GPU" in describe(gpus[1], 4)
 
 
+@pytest.mark.usefixtures("two_gpus")
 def test_what_would_stop_a_gpu_is_refused_or_said(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setenv("CUDA_MODULE_LOADING", "EAGER")
-    monkeypatch.setenv("CUDA_DEVICE_MAX_CONNECTIONS", "")
-    monkeypatch.delenv("CUDA_DEVICE_MAX_CONNECTIONS")
     with pytest.warns(UserWarning, match="^CUDA_DEVICE_MAX_CONNECTIONS=32 comes too late"):
         own_device(CUDAAccelerator())
     monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
@@ -218,14 +180,12 @@ def test_what_would_stop_a_gpu_is_refused_or_said(monkeypatch):
         own_device(CUDAAccelerator())
 
 
-def test_another_transport_is_refused(tmp_path, monkeypatch):
+def test_another_transport_is_refused(tmp_path):
     code, said = processes.ends(_with_rank_as_transport, 2, tmp_path)[1]
     assert code == 2
     assert "differs from rank 0 in transport of messages" in said
 
 
 def _with_rank_as_transport():
-    from layerpipe2.distributed import process_group
-
     process_group.transport_of = lambda device: f"by rank {os.environ['RANK']}"
-    by_device(Case())
+    in_process(Case(), strategy=ByDevice)

@@ -6,19 +6,7 @@ import torch.distributed as dist
 
 from layerpipe2 import STRATEGIES, UserError
 from tests.distributed import processes
-from tests.distributed.training import Case, in_process, train
-
-
-def assert_equal(case, world, run=in_process, **options):
-    metrics, weights, steps = train(case)
-    found = processes.run(run, world, case, **options)
-    assert all(rows == metrics for rows, _, _ in found)
-    assert [count for _, _, count in found] == [steps] * world
-    merged = {name: value for _, own, _ in found for name, value in own.items()}
-    assert sum(len(own) for _, own, _ in found) == len(merged)
-    assert sorted(merged) == sorted(weights)
-    for name, value in weights.items():
-        assert torch.equal(merged[name], value), name
+from tests.distributed.fits import Case, assert_equal, in_process
 
 
 @pytest.mark.parametrize("convention", ["layerpipe2", "pipedream"])
@@ -71,20 +59,6 @@ def test_uneven_processes():
 @pytest.mark.parametrize("network", ["dense", "residual", "transformer"])
 def test_split_backward(strategy, network):
     assert_equal(Case(strategy, network=network), 2, split_backward=True)
-
-
-@pytest.mark.parametrize(
-    ("case", "world", "options", "message"),
-    [
-        (Case(), 5, {}, "4 stages for 5 processes; start at most one process per stage"),
-        (Case(), 2, {"stages_per_process": [1, 2]}, r"stages_per_process is \[1, 2\]; give 2 numbers that add up to 4"),
-        (Case(delays=(0, 2, 0, 0)), 2, {}, r"delays \[0, 2, 0, 0\] grow towards the output"),
-        (Case(options={"precision": "bf16-mixed"}), 2, {}, "computes in the parameters' own type"),
-    ],
-)
-def test_what_cannot_be(case, world, options, message):
-    with pytest.raises(AssertionError, match=message):
-        processes.run(in_process, world, case, **options)
 
 
 def test_no_step_waits_for_all_processes():

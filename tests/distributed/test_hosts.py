@@ -1,25 +1,17 @@
 """Several hosts, each with its own launcher, meeting over the network."""
 
-import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
-from tests.distributed.fork_server import REPOSITORY
-from tests.distributed.hosts import hosts
+from tests.distributed.hosts import LIMIT_S, TOY, hosts, start
 
-LIMIT_S = 180.0
 with socket.create_server(("", 0)) as probe:
     PORT = probe.getsockname()[1]
-PATHS = {"PYTHONPATH": f"{REPOSITORY / 'src'}{os.pathsep}{REPOSITORY}"}
-PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-TOY = str(Path(__file__).with_name("toy_pipeline.py"))
 
 
 @contextmanager
@@ -30,8 +22,7 @@ def launched(network, number, *rank_arguments):
         for node in range(number):
             options = ("--nodes", str(number), "--node-rank", str(node), "--master", f"{network.address(0)}:{PORT}")
             launch = (sys.executable, "-m", "layerpipe2", "launch", "--processes", "1", *options)
-            command = network.command(node, *launch, "--", TOY, *rank_arguments)
-            started.append(subprocess.Popen(command, env={**os.environ, **PATHS}, text=True, **PIPES))
+            started.append(start(network.command(node, *launch, "--", TOY, *rank_arguments)))
         yield started
     finally:
         for process in started:
@@ -75,9 +66,16 @@ def test_a_rank_killed_on_one_host_is_named_with_its_signal_on_all():
 
 
 def test_plain_torchrun_starts_the_same_ranks():
+    """Its own dynamic rendezvous finds out by host names which node serves it; namespaces share one."""
     with hosts(2) as network:
-        started = [torchrun(network, node, TOY, "none", "30") for node in range(2)]
+        rendezvous = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{network.address(0)}:{PORT}", "--rdzv-id", "job")
+        torchrun = (sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1")
+        started = []
         try:
+            for node in range(2):
+                place = ("--local-addr", network.address(node), "--rdzv-conf", f"is_host={int(node == 0)}")
+                command = network.command(node, *torchrun, *rendezvous, *place, TOY, "none", "30")
+                started.append(start(command, GLOO_SOCKET_IFNAME=network.interface))
             ends = [process.communicate(timeout=LIMIT_S) for process in started]
         finally:
             for process in started:
@@ -85,12 +83,3 @@ def test_plain_torchrun_starts_the_same_ranks():
                 process.communicate()
         assert [process.returncode for process in started] == [0, 0], ends
         assert [out for out, _ in sorted(ends)] == ["rank 0 at step 25\n", "rank 1 at step 25\n"]
-
-
-def torchrun(network, node, *command):
-    """Torchrun's own dynamic rendezvous. It finds out by host names which node serves it; namespaces share one."""
-    rendezvous = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{network.address(0)}:{PORT}", "--rdzv-id", "job")
-    options = ("--nnodes", "2", "--nproc-per-node", "1", "--local-addr", network.address(node), *rendezvous)
-    start = (sys.executable, "-m", "torch.distributed.run", *options, "--rdzv-conf", f"is_host={int(node == 0)}")
-    environment = {**os.environ, **PATHS, "GLOO_SOCKET_IFNAME": network.interface}
-    return subprocess.Popen(network.command(node, *start, *command), env=environment, text=True, **PIPES)

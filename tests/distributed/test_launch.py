@@ -1,19 +1,16 @@
 """``layerpipe2 launch``: what the ranks get, and that every end is one line, without orphans."""
 
-import os
 import re
 import signal
-import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.distributed.fork_server import REPOSITORY
+from tests.distributed.hosts import LIMIT_S, TOY, start
 
-LIMIT_S = 120.0
-TOY = str(Path(__file__).with_name("toy_pipeline.py"))
 # A rank that needs no torch: it says where it is and waits for the others to have done so.
 REPORT = """
 import os, signal, sys, time
@@ -31,25 +28,24 @@ class Launched:
     """A launcher in the background, with the process numbers of its ranks as they come."""
 
     def __init__(self, *arguments, ranks, command=(sys.executable, "-m", "layerpipe2", "launch")):
-        environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}{os.pathsep}{REPOSITORY}"}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self.process = subprocess.Popen(
-            [*command, *arguments], env=environment, text=True, start_new_session=True, **pipes
-        )
-        self.head = [self.process.stdout.readline() for _ in range(ranks)]
-        self.pids = [int(line.split()[-1]) for line in self.head]
+        self.process = start([*command, *arguments])
+        self.pids = [int(self.process.stdout.readline().split()[-1]) for _ in range(ranks)]
 
     def end(self):
         """Exit code, further standard output, and what stands on standard error."""
         out, err = self.process.communicate(timeout=LIMIT_S)
         return self.process.returncode, out, err
 
-    def alive(self):
-        """Ranks that still are, after a while that the kernel may need to end them."""
-        end = time.monotonic() + LIMIT_S
-        while any(map(exists, self.pids)) and time.monotonic() < end:
-            time.sleep(0.02)
-        return [pid for pid in self.pids if exists(pid)]
+    def no_rank_is_left(self):
+        return soon(lambda: not any(map(exists, self.pids)))
+
+
+def soon(condition):
+    """Whether it holds, after a while that the kernel may need to end processes."""
+    end = time.monotonic() + LIMIT_S
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
 
 
 def exists(pid):
@@ -85,37 +81,46 @@ print("no newline", end="")
     assert sorted(lines) == sorted([*expected, "[rank 0] no newline", "[rank 1] no newline"])
 
 
+KILLED = r"layerpipe2: rank 1 \(.*\) was killed by {}; all ranks end"
+KILL = "os.kill(os.getpid(), signal.SIGKILL)"
+REFUSE = "print('layerpipe2: error: no file', file=sys.stderr); sys.exit(2)"
+DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"  # torchrun waits for 30 s before it kills such ranks
+
+
 @pytest.mark.parametrize(
-    ("end", "line"),
+    ("before", "end", "line"),
     [
-        ("os.kill(os.getpid(), signal.SIGKILL)", r"layerpipe2: rank 1 \(.*\) was killed by SIGKILL; all ranks end"),
-        ("os.kill(os.getpid(), signal.SIGSEGV)", r"layerpipe2: rank 1 \(.*\) was killed by SIGSEGV; all ranks end"),
-        ("sys.exit(3)", r"layerpipe2: rank 1 \(.*\) ended with exit code 3; all ranks end"),
-        (
-            "print('layerpipe2: error: no such file', file=sys.stderr); sys.exit(2)",
-            r"\[rank 1\] layerpipe2: error: no such file",
-        ),
+        ("", KILL, KILLED.format("SIGKILL")),
+        pytest.param(DEAF, KILL, KILLED.format("SIGKILL"), marks=pytest.mark.slow),
+        ("", "os.kill(os.getpid(), signal.SIGSEGV)", KILLED.format("SIGSEGV")),
+        ("", "sys.exit(3)", r"layerpipe2: rank 1 \(.*\) ended with exit code 3; all ranks end"),
+        ("", REFUSE, r"\[rank 1\] layerpipe2: error: no file"),
     ],
 )
-def test_a_rank_that_ends_badly_ends_the_others_with_one_line(script, end, line):
-    deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN)" if "SIGKILL" in end else ""
-    text = f"{deaf}\nif rank == 1:\n    {end}\ntime.sleep(600)"
+def test_a_rank_that_ends_badly_ends_the_others_with_one_line(script, before, end, line):
+    text = f"{before}\nif rank == 1:\n    {end}\ntime.sleep(600)"
     launched = Launched("--processes", "3", "--", script(REPORT + text), ranks=3)
     code, _, err = launched.end()
     assert code == 2
     assert re.fullmatch(line, err.strip()), err
-    assert launched.alive() == []
+    assert launched.no_rank_is_left()
 
 
-def test_a_stopped_rank_is_named_and_ended_too():
-    launched = Launched("--processes", "3", "--", TOY, "stop@1", "100000", ranks=0)
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ("hang@1", "hangs: no progress for 2 s at step 24"),
+        pytest.param("stop@1", "gives no sign of life for .*", marks=pytest.mark.slow),  # nor does it hear SIGTERM
+    ],
+)
+def test_a_rank_that_stands_still_is_named_and_ended_too(fault, why, tmp_path):
+    marker = str(tmp_path)
+    launched = Launched("--processes", "3", "--", TOY, fault, "100000", marker, ranks=0)
     code, out, err = launched.end()
     assert code == 2
-    assert re.fullmatch(
-        r"\[rank [02]\] layerpipe2: rank 1 \(stage 1\) gives no sign of life for .*; all ranks end", err.strip()
-    ), err
+    assert re.fullmatch(rf"\[rank \d\] layerpipe2: rank 1 \(stage 1\) {why}; all ranks end", err.strip()), err
     assert "[rank 1] rank 1 at step 25" in out
-    assert not [line for line in processes() if TOY in line]
+    assert not [line for line in command_lines() if marker in line]
 
 
 @pytest.mark.parametrize(
@@ -129,36 +134,32 @@ def test_a_launcher_that_is_told_to_end_ends_its_ranks(script, kind, code, line)
     launched = Launched("--processes", "2", "--", script(SLEEP), ranks=2)
     launched.process.send_signal(kind)
     assert launched.end() == (code, "", f"{line}\n")
-    assert launched.alive() == []
+    assert launched.no_rank_is_left()
 
 
-def test_a_killed_launcher_takes_its_ranks_with_it(script):
+def test_a_killed_launcher_takes_its_ranks_and_its_logs_with_it(script, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     launched = Launched("--processes", "2", "--", script(SLEEP), ranks=2)
+    assert list(tmp_path.glob("layerpipe2-*"))
     launched.process.kill()
     assert launched.end()[0] == -signal.SIGKILL
-    assert launched.alive() == []
+    assert launched.no_rank_is_left()
+    assert soon(lambda: not list(tmp_path.glob("layerpipe2-*")))
 
 
 def test_a_killed_torchrun_takes_watched_ranks_with_it(script):
-    said = 'print("pid", os.getpid(), flush=True)'
-    train = "train(rank, 2, '127.0.0.1', int(os.environ['MASTER_PORT']), '', 100000)"
     imports = "import os\nfrom tests.distributed.toy_pipeline import train"
-    text = f"{imports}\nrank = int(os.environ['RANK'])\n{said}\n{train}\n"
+    text = f'{imports}\nprint("pid", os.getpid(), flush=True)\ntrain("", 100000)\n'
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script(text)]
     launched = Launched(command=command, ranks=2)
     while "at step 25" not in launched.process.stdout.readline():
         pass
     launched.process.kill()
     assert launched.end()[0] == -signal.SIGKILL
-    assert launched.alive() == []
+    assert launched.no_rank_is_left()
 
 
-def processes():
-    """Command lines of all processes."""
-    lines = []
+def command_lines():
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            lines.append(path.read_bytes().replace(b"\0", b" ").decode())
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return lines
+        with suppress(FileNotFoundError, ProcessLookupError):
+            yield path.read_bytes().replace(b"\0", b" ").decode()

@@ -20,30 +20,33 @@ def script(tmp_path):
 
 
 @pytest.fixture
-def taken_port():
+def server():
     with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
+        yield server
 
 
-def test_a_taken_port_is_one_line(script, taken_port, capsys, monkeypatch):
-    assert launch_here(monkeypatch, "--processes", "1", "--master", f"127.0.0.1:{taken_port}", "--", script) == 2
-    expected = f"layerpipe2: error: port {taken_port} of 127.0.0.1 is taken by another program; give another port\n"
+def test_a_taken_port_is_one_line(script, server, capsys, monkeypatch):
+    port = server.getsockname()[1]
+    assert launch_here(monkeypatch, "--processes", "1", "--master", f"127.0.0.1:{port}", "--", script) == 2
+    expected = f"layerpipe2: error: port {port} of 127.0.0.1 is taken by another program; give another port\n"
     assert capsys.readouterr().err == expected
 
 
-@pytest.mark.parametrize(("node", "absent"), [("0", "node 1 never came"), ("1", "rank 0, or node 0's launcher, never")])
-def test_a_node_that_never_comes_is_named(script, node, absent, capsys, monkeypatch, free_port):
-    arguments = ("--processes", "1", "--nodes", "2", "--node-rank", node, "--master", f"127.0.0.1:{free_port}")
+@pytest.mark.parametrize(
+    ("node", "absent"),
+    [
+        ("0", "node 1 never came"),
+        ("1", "rank 0, or node 0's launcher, never came: nothing answered at 127.0.0.1:{port}"),
+    ],
+)
+def test_a_node_that_never_comes_is_named(script, node, absent, server, capsys, monkeypatch):
+    port = server.getsockname()[1]
+    server.close()
+    arguments = ("--processes", "1", "--nodes", "2", "--node-rank", node, "--master", f"127.0.0.1:{port}")
     assert launch_here(monkeypatch, *arguments, "--timeout", "0.3", "--", script) == 2
     err = capsys.readouterr().err
-    assert err.startswith(f"layerpipe2: error: {absent}")
+    assert err.startswith(f"layerpipe2: error: {absent.format(port=port)}")
     assert err.count("\n") == 1
-
-
-@pytest.fixture
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,19 @@
-"""What the processes really hold is what the cost model says."""
+"""What the processes really hold is what the cost model says, and nothing is left of a mini-batch."""
+
+import gc
+import weakref
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from layerpipe2 import Delays, PipelinedModule, make_history
+from layerpipe2 import make_history
 from layerpipe2.distributed.memory import memory_table
+from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.distributed.strategy import PipelineStrategy
 from layerpipe2.planning.costs import stage_costs
 from tests.distributed import processes
-from tests.distributed.training import loaders
+from tests.distributed.fits import loaders, pipelined, trainer
 
 PADDING = 64 * 4  # bytes per parameter and copy, at most
 
@@ -18,22 +21,14 @@ PADDING = 64 * 4  # bytes per parameter and copy, at most
 def network():
     torch.manual_seed(0)
     first = nn.Sequential(nn.Flatten(), nn.Linear(64, 256), nn.BatchNorm1d(256), nn.ReLU())
-    return [first, nn.Sequential(nn.Linear(256, 256), nn.ReLU()), nn.Sequential(nn.Linear(256, 256), nn.Tanh()),
-            nn.Linear(256, 5)]  # fmt: skip
+    second, third = nn.Sequential(nn.Linear(256, 256), nn.ReLU()), nn.Sequential(nn.Linear(256, 256), nn.Tanh())
+    return [first, second, third, nn.Linear(256, 5)]
 
 
 def memory_of(strategy, convention, **options):
     """Memory of the stages after 15 updates of 8 samples."""
-    delays = Delays.by_law(convention, 4)
-    module = PipelinedModule(
-        network(), delays, make_history(strategy), optimizer=lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9)
-    )
     pipeline = PipelineStrategy(**options)
-    trainer = pl.Trainer(
-        strategy=pipeline, max_epochs=3, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    trainer.fit(module, *loaders(torch.float32))
+    trainer(pipeline).fit(pipelined(network(), strategy, law=convention), *loaders())
     return pipeline.memory
 
 
@@ -56,8 +51,8 @@ def test_every_process_knows_and_the_table_says():
     assert found[0] == found[1]
     assert [(row.stage, row.rank, row.delay) for row in found[0]] == [(0, 0, 6), (1, 0, 4), (2, 1, 2), (3, 1, 0)]
     lines = memory_table(found[0]).splitlines()
-    assert lines[0].split() == ["stage", "rank", "delay", "parameters", "optimizer", "activations", "history",
-                                "checkpoint", "(kB)"]  # fmt: skip
+    titles = "stage rank delay parameters optimizer activations history checkpoint (kB)"
+    assert lines[0].split() == titles.split()
     assert lines[-1].split()[1] == f"{sum(row.parameters for row in found[0]) / 1e3:.1f}"
 
 
@@ -66,3 +61,36 @@ def test_versions_are_kept_for_a_checkpoint_only(resumable, copies):
     for row in processes.run(memory_of, 2, "latest", "layerpipe2", resumable=resumable)[0]:
         weights = row.delay * row.parameters * copies
         assert weights <= row.checkpoint <= weights + copies * row.delay * 4 * PADDING
+
+
+class Block(nn.Module):
+    """An activation in front of the weight: its graph has a part that leads to no weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.linear(torch.tanh(x).relu())
+
+
+@pytest.mark.parametrize("split_backward", [False, True])
+def test_graphs_that_were_run_back_or_never_will_be_are_gone(split_backward):
+    batches, delay = 6, 2
+    stage = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.BatchNorm1d(8), nn.Tanh(), Block(), nn.Sigmoid())
+    optimizer = torch.optim.SGD(stage.parameters(), lr=0.1)
+    local = ProcessStage(stage, 1, delay, make_history("ema-window"), optimizer, seed=0, split_backward=split_backward)
+    outputs: list[weakref.ref] = []
+    for layer in stage.modules():
+        layer.register_forward_hook(lambda _, given, output: outputs.append(weakref.ref(output)))
+    for batch in range(batches):
+        local.forward(torch.randn(4, 8))
+        if batch >= delay:
+            local.backward(torch.randn(4, 8))
+            local.finish_backward()
+            local.update()
+    assert len(local.in_flight) == delay
+    local.in_flight.clear()
+    gc.collect()
+    assert len(outputs) >= batches * 6
+    assert [output().shape for output in outputs if output() is not None] == []

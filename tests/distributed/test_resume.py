@@ -3,17 +3,27 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
+from layerpipe2 import make_history
 from layerpipe2.distributed import checkpoint
+from layerpipe2.history import StashFirst
 from tests.distributed import processes
-from tests.distributed.training import Case, in_process
+from tests.distributed.fits import (
+    Case,
+    Rows,
+    assert_same_weights,
+    dense,
+    in_process,
+    merged,
+    noise,
+    pipelined,
+    trainer,
+)
 
 STAGES = [f"stage-{k:03d}.pt" for k in range(4)]
-
-
-def merged(found):
-    return {name: value for _, own, _ in found for name, value in own.items()}
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 2), (4, 2), (1, 3)])
@@ -36,17 +46,14 @@ def test_resumed_equals_uninterrupted(case, before, after, tmp_path):
     assert files == ["common.pt", *STAGES]
     resumed = processes.run(in_process, after, replace(case, resume=tmp_path / "epoch=1.ckpt"))
     assert resumed[0][0][-1] == whole[0][0][-1]
-    assert resumed[0][2] == whole[0][2]
-    before, after = merged(whole), merged(resumed)
-    assert before.keys() == after.keys()
-    assert all(before[name].equal(after[name]) for name in before)
+    assert_same_weights(merged(resumed), merged(whole))
 
 
 @pytest.mark.parametrize("strategy", ["stash", "ema-window"])
 def test_saving_changes_nothing(strategy, tmp_path):
     case = Case(strategy)
     saved, plain = (processes.run(in_process, 2, c) for c in (replace(case, folder=tmp_path), case))
-    assert [rows for rows, _, _ in saved] == [rows for rows, _, _ in plain]
+    assert [rows for rows, _ in saved] == [rows for rows, _ in plain]
 
 
 def test_what_does_not_fit(tmp_path):
@@ -63,9 +70,7 @@ def test_what_does_not_fit(tmp_path):
 
 def test_the_weights_can_be_read_in_one_process(tmp_path):
     found = processes.run(in_process, 2, Case("ema-window", folder=tmp_path))
-    weights = checkpoint.whole_state_dict(tmp_path / "epoch=2.ckpt")
-    assert weights.keys() == merged(found).keys()
-    assert all(value.equal(weights[name]) for name, value in merged(found).items())
+    assert_same_weights(checkpoint.whole_state_dict(tmp_path / "epoch=2.ckpt"), merged(found))
 
 
 def test_saving_in_the_middle_of_an_epoch(tmp_path):
@@ -88,3 +93,56 @@ def test_killed_while_writing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
     shutil.move(folder, tmp_path / ".last.ckpt.old")  # killed between the two renames
     assert checkpoint.read(folder, [])["n"] == 2
+
+
+def training(folder, size, epochs, resume=None, history=None, shuffle=False, **options):
+    """Work for :func:`processes.run`."""
+
+    def work(strategy):
+        module = pipelined(dense(), **options)
+        module.history = history or module.history
+        rows = Rows()
+        one = trainer(strategy, [rows], folder, max_epochs=epochs)
+        one.fit(module, noise(size=size, shuffle=shuffle), noise(size=size), ckpt_path=resume)
+        return rows.rows, module
+
+    return work
+
+
+def cosine(optimizer):
+    """Learning rates of numpy's type."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + np.cos(step / 9)))
+
+
+@pytest.mark.parametrize(
+    ("history", "size"),  # epochs of five mini-batches, or shorter than the delay
+    [
+        (make_history("ema-span"), 40),
+        (StashFirst(then=make_history("ema-span"), updates=8), 16),
+        (make_history("latest"), 8),
+    ],
+)
+def test_a_resumed_run_is_resumed(history, size, tmp_path):
+    """From a shorter run's end, by other numbers of processes."""
+
+    def train(world, name, epochs, resume=None):
+        how = {"history": history, "scheduler": cosine, "scheduler_interval": "step"}
+        return processes.run(in_process, world, training(tmp_path / name, size, epochs, resume, **how))
+
+    whole = train(2, "whole", 7)
+    train(2, "a", 3)  # ends with an empty pipeline
+    train(3, "b", 5, tmp_path / "a" / "epoch=2.ckpt")
+    found = train(1, "c", 7, tmp_path / "b" / "epoch=3.ckpt")
+    assert found[0][0][-5:] == whole[0][0][-5:]
+    assert_same_weights(found[0][1], merged(whole))
+
+
+@pytest.mark.parametrize("drain", [False, True])
+@pytest.mark.parametrize("size", [40, 16])  # an epoch of five mini-batches, and one shorter than the delay
+def test_a_resumed_run_goes_on_in_the_same_order(drain, size, tmp_path):
+    whole, resumed = (
+        processes.run(in_process, 2, training(tmp_path, size, 5, resume, shuffle=True, drain=drain))
+        for resume in (None, tmp_path / "epoch=1.ckpt")
+    )
+    assert resumed[0][0][-5:] == whole[0][0][-5:]
+    assert_same_weights(merged(resumed), merged(whole))

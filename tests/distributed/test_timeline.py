@@ -6,12 +6,12 @@ from itertools import pairwise
 from layerpipe2.distributed.strategy import PipelineStrategy
 from layerpipe2.distributed.timeline import Event, Timeline, chrome_trace
 from tests.distributed import processes
-from tests.distributed.training import Case, train
+from tests.distributed.fits import Case
 
 
 def events(limit):
     strategy = PipelineStrategy(timeline=Timeline(limit))
-    train(Case(), strategy)
+    Case()(strategy)
     return strategy.events
 
 

@@ -1,6 +1,6 @@
 """The smallest pipeline: every tick a tensor travels from rank to rank. It fails where its arguments say so.
 
-``python toy_pipeline.py FAULT@RANK STEPS`` runs one rank under a launcher; ``fork_server.py`` forks others.
+``python toy_pipeline.py FAULT@RANK STEPS`` runs one rank under a launcher.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ TIMEOUT_S, INTERVAL_S, TICK_S = 2.0, 0.2, 0.02
 FAULTY_STEP = 25
 
 
-def train(
-    rank: int, world_size: int, host: str, port: int, fault: str, steps: int, times: int = 1, patience_s: float = 60.0
-) -> None:
+def train(fault: str, steps: int, times: int = 1, patience_s: float = 60.0) -> None:
     """Train ``times`` times; in the first, the fault ``KIND@RANK`` happens at step 25."""
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     hosts_store = rank == 0 and not agent_hosts_store()
     store = (host_store if hosts_store else join_store)(host, port, patience_s)
     check_agreement(store, rank, world_size, {}, patience_s)
@@ -73,8 +73,4 @@ def _fail(kind: str, watchdog: Watchdog) -> None:
 
 
 if __name__ == "__main__":
-    where = os.environ
-    rank, world_size = int(where["RANK"]), int(where["WORLD_SIZE"])
-    address, port = where["MASTER_ADDR"], int(where["MASTER_PORT"])
-    fault, steps = sys.argv[1], int(sys.argv[2])
-    sys.exit(run_command("layerpipe2", lambda _: train(rank, world_size, address, port, fault, steps), None))
+    sys.exit(run_command("layerpipe2", lambda _: train(sys.argv[1], int(sys.argv[2])), None))

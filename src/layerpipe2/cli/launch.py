@@ -6,11 +6,13 @@ import argparse
 import os
 from pathlib import Path
 
-from layerpipe2.cli.options import add_options as add_fields
-from layerpipe2.cli.options import read_options
+from layerpipe2.cli import options as fields
 from layerpipe2.distributed.environment import set_missing
 from layerpipe2.errors import UserError
 from layerpipe2.runs.validation import Checked, Positive, setting
+
+_MASTER = "address of node 0; default: one machine alone takes a free port"
+_THREADS = "threads per process; default: $OMP_NUM_THREADS, or the cores shared out"
 
 
 class LaunchOptions(Checked):
@@ -19,18 +21,14 @@ class LaunchOptions(Checked):
     processes: int = setting(1, "", "processes to start on this machine", ge=1)
     nodes: int = setting(1, "", "number of machines", metavar="M", ge=1)
     node_rank: int = setting(0, "", "which of them this is", metavar="R", ge=0)
-    master: str | None = setting(
-        None, "", "address of node 0; default: one machine alone takes a free port", metavar="HOST:PORT"
-    )
+    master: str | None = setting(None, "", _MASTER, metavar="HOST:PORT")
     timeout: Positive = setting(300.0, "", "seconds to wait for the other machines", metavar="S")
-    threads: int | None = setting(
-        None, "", "threads per process; default: $OMP_NUM_THREADS, or the cores shared out", metavar="T", ge=1
-    )
+    threads: int | None = setting(None, "", _THREADS, metavar="T", ge=1)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    add_fields(parser, LaunchOptions)
+    fields.add_options(parser, LaunchOptions)
     text = "a Python script, or -m MODULE; arguments"
     parser.add_argument("command_line", nargs=argparse.REMAINDER, metavar="-- SCRIPT", help=text)
 
@@ -42,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
         UserError: on bad settings, a taken port, a machine that never comes.
         SystemExit: with code 2 if a rank has failed; one line has said which and why.
     """
-    wanted = read_options(LaunchOptions, options)
+    wanted = fields.read_options(LaunchOptions, options)
     if wanted.node_rank >= wanted.nodes:
         raise UserError(f"--node-rank is {wanted.node_rank}, but --nodes {wanted.nodes} are numbered from 0")
     host, port = _address(wanted.master, wanted.nodes)

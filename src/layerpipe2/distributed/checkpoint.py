@@ -89,10 +89,8 @@ def read(folder: Path, stages: list[int], *, weights_only: bool = False) -> dict
     if not folder.exists() and _beside(folder, "old").exists():  # killed between the two renames
         folder = _beside(folder, "old")
     if not (folder / _COMMON).is_file():
-        raise UserError(
-            f"no checkpoint of a pipeline of several processes in {folder}; it is a folder with {_COMMON} and one file "
-            "per stage"
-        )
+        form = f"it is a folder with {_COMMON} and one file per stage"
+        raise UserError(f"no checkpoint of a pipeline of several processes in {folder}; {form}")
     parts = {}
     for k in stages:
         path = folder / f"stage-{k:03d}.pt"
@@ -108,10 +106,8 @@ def whole_state_dict(folder: Path | str) -> dict[str, Any]:
     Raises:
         UserError: if there is no checkpoint.
     """
-    folder = Path(folder)
-    found = read(folder, sorted(int(path.stem.removeprefix("stage-")) for path in folder.glob("stage-*.pt")))
-    weights: dict[str, Any] = found["state_dict"]
-    return weights
+    stages = sorted(int(path.stem.removeprefix("stage-")) for path in Path(folder).glob("stage-*.pt"))
+    return dict(read(Path(folder), stages)["state_dict"])
 
 
 def remove(folder: Path) -> None:

@@ -69,9 +69,8 @@ class ReadAhead:
         trainer = module.trainer
         data = trainer.train_dataloader
         if not isinstance(data, FirstStageLoader):
-            raise UserError(
-                f"training data are a {type(data).__name__}; a pipeline of several processes takes one data loader"
-            )
+            several = "a pipeline of several processes takes one data loader"
+            raise UserError(f"training data are a {type(data).__name__}; {several}")
         data.reads = False
         self._module, self._loader, self._stream = module, data.loader, stream
         self._epoch, self._batches = trainer.current_epoch, int(trainer.num_training_batches)
@@ -82,9 +81,13 @@ class ReadAhead:
         with self._stream.active() if self._stream else nullcontext():
             batch = next(self._source, self)
             if batch is self:
-                self._begin()
+                self._begin_epoch()
                 batch = next(self._source)
-            return self._prepared(batch)
+            # As the Trainer prepares it, with the hooks of a data module.
+            trainer = self._module.trainer
+            batch = trainer.precision_plugin.convert_input(batch)
+            batch = self._module._on_before_batch_transfer(batch, dataloader_idx=0)
+            return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
     def random_state(self, epoch: int) -> list[Tensor] | None:
         """State of the stream before ``epoch``, the ``Trainer``'s next one."""
@@ -96,7 +99,7 @@ class ReadAhead:
         """The states before ``epoch`` are not asked for any more."""
         self._states = {number: state for number, state in self._states.items() if number >= epoch}
 
-    def _begin(self) -> None:
+    def _begin_epoch(self) -> None:
         self._states[self._epoch] = torch.get_rng_state()
         inner = getattr(getattr(self._loader, "batch_sampler", None), "sampler", None)
         for sampler in (getattr(self._loader, "sampler", None), inner):  # as Lightning does
@@ -105,13 +108,6 @@ class ReadAhead:
                 set_epoch(self._epoch)
         self._source = islice(self._loader, self._batches)
         self._epoch += 1
-
-    def _prepared(self, batch: Any) -> Any:
-        """The hooks of a data module included."""
-        trainer = self._module.trainer
-        batch = trainer.precision_plugin.convert_input(batch)
-        batch = self._module._on_before_batch_transfer(batch, dataloader_idx=0)
-        return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
 
 def stream_of_data(state: list[Tensor] | None) -> RandomStream:

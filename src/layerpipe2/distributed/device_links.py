@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ class OnDevice(Channel):
 
     def __init__(self, *args: Any, group: dist.ProcessGroup, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.group = group
+        self.route = {"group": group}
 
     def wait(self, work: Any) -> None:
         """Let the current stream wait for a transfer (on the CPU: this thread)."""
@@ -63,12 +63,6 @@ class OnDevice(Channel):
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
 
-    def _send(self, message: Tensor) -> Any:
-        return self._try(lambda: dist.isend(message, self.peer, group=self.group))
-
-    def _receive(self, message: Tensor) -> Any:
-        return self._try(lambda: dist.irecv(message, self.peer, group=self.group))
-
 
 class DeviceOutbox(OnDevice, Outbox):
     """Sends; returns at once, and keeps what is under way in ``depth`` buffers.
@@ -83,11 +77,7 @@ class DeviceOutbox(OnDevice, Outbox):
         self.connect(self._send)
 
     def send(self, *tensors: Tensor) -> None:
-        """Copy the tensors into a message and let it go.
-
-        Raises:
-            UserError: if they need more room than the link's first message, or can't be described by the header.
-        """
+        """As :meth:`Outbox.send`."""
         size = payload_size(tensors)
         self.capacity = self.capacity or size
         self._check(size)
@@ -114,7 +104,8 @@ class DeviceInbox(OnDevice, Inbox):
     def __init__(self, *args: Any, headers: Inbox, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.headers = headers
-        self._beside = _stream(self.device) if self.device.type == "cuda" else None
+        cuda = self.device.type == "cuda"
+        self._beside: Any = torch.cuda.Stream(self.device) if cuda else None  # type: ignore[no-untyped-call]
         self._taken: deque[tuple[Any, Tensor, Tensor]] = deque()
         self._readers: deque[Any] = deque(maxlen=self.ahead)
         self.connect(self._receive)
@@ -154,19 +145,9 @@ class DeviceInbox(OnDevice, Inbox):
         size, self.capacity = sizes.tolist()
         if not size:
             return None, header, torch.empty(0, dtype=torch.uint8, device=self.device)
-        with self._stream_after(after):
+        if self._beside is not None and after is not None:
+            self._beside.wait_event(after)
+        # New buffers belong to the stream beside the computation: the computation's could still be in use there.
+        with nullcontext() if self._beside is None else torch.cuda.stream(self._beside):
             payload = self._next_buffer()
             return self._receive(payload[:size]), header, payload
-
-    def _stream_after(self, event: Any) -> AbstractContextManager[Any]:
-        """A stream beside the computation. New buffers belong to it: the computation's could still be in use there."""
-        if self._beside is None:
-            return nullcontext()
-        if event is not None:
-            self._beside.wait_event(event)
-        return torch.cuda.stream(self._beside)
-
-
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    return stream

@@ -23,12 +23,8 @@ def own_device(accelerator: Any) -> torch.device:
     if not isinstance(accelerator, CUDAAccelerator):
         return torch.device("cpu")
     device = resolve_device("cuda")
-    if transport_of(device) == "nccl":
-        _prepare()
-    return device
-
-
-def _prepare() -> None:
+    if transport_of(device) != "nccl":
+        return device
     if os.environ.get("CUDA_LAUNCH_BLOCKING", "0") != "0":
         raise UserError(
             "CUDA_LAUNCH_BLOCKING has a process wait for its transfer, whose counterpart then waits for the process; "
@@ -36,11 +32,9 @@ def _prepare() -> None:
         )
     late = set_missing_gpu_settings(os.environ)
     if late and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        warnings.warn(
-            f"{' '.join(late)} comes too late, CUDA has been used before; set it in the environment, or transfers "
-            "between GPUs may wait for ever (docs/cluster.md)",
-            stacklevel=2,
-        )
+        remedy = "set it in the environment, or transfers between GPUs may wait for ever (docs/cluster.md)"
+        warnings.warn(f"{' '.join(late)} comes too late, CUDA has been used before; {remedy}", stacklevel=2)
+    return device
 
 
 def describe(device: torch.device, processes: int) -> str | None:

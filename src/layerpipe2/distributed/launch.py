@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from socket import gethostname
-from tempfile import TemporaryDirectory
+from subprocess import PIPE, Popen
+from tempfile import mkdtemp
 from threading import Thread
 
 from torch.distributed import DistError, PrefixStore  # type: ignore[attr-defined]
@@ -51,15 +52,15 @@ def launch(
     board = PrefixStore("layerpipe2/nodes", store)
     check_agreement(board, node_rank, nodes, code_and_versions(), timeout_s, member="node")
     place = f"--nnodes={nodes} --node-rank={node_rank} --nproc-per-node={processes} --master-addr={host}"
-    meeting = f"--master-port={store.port} --rdzv-conf=timeout={max(1, int(timeout_s))}"
+    place += f" --master-port={store.port} --rdzv-conf=timeout={max(1, int(timeout_s))}"
     reason = f"the launcher on {gethostname()} ended"
     try:
-        _torchrun([*place.split(), *meeting.split()], command)
+        _torchrun(place.split(), command)
         reason = ""
     except ChildFailedError as failed:
         rank, failure = failed.get_first_failure()
-        killed, code = failure.exitcode < 0, failure.exitcode
-        how = f"was killed by {failure.signal_name()}" if killed else f"ended with exit code {code}"
+        code = failure.exitcode
+        how = f"was killed by {failure.signal_name()}" if code < 0 else f"ended with exit code {code}"
         reason = f"rank {rank} ({gethostname()}) {how}"
         if code != 2:  # else it has said why itself
             print(f"layerpipe2: {reason}; all ranks end", file=sys.stderr)
@@ -81,9 +82,11 @@ def _torchrun(place: list[str], command: Sequence[str]) -> None:
     logging.disable(logging.CRITICAL)  # torchrun logs a dozen lines for every rank that ends
     start = [sys.executable, "-I", "-S", "-c", _DIE_WITH_LAUNCHER, f"{os.getpid()}", *command]
     words = [word.replace("$", "$$") for word in start]  # torchrun fills in $NAMES
-    with TemporaryDirectory(prefix="layerpipe2-") as logs:
-        settings = get_args_parser().parse_args([*place, "--tee=3", f"--log-dir={logs}", "--no-python", *words])
-        settings.signals_to_handle = "SIGTERM,SIGHUP,SIGQUIT"  # of Ctrl-C every rank would print a traceback
+    logs = mkdtemp(prefix="layerpipe2-")
+    settings = get_args_parser().parse_args([*place, "--tee=3", f"--log-dir={logs}", "--no-python", *words])
+    settings.signals_to_handle = "SIGTERM,SIGHUP,SIGQUIT"  # of Ctrl-C every rank would print a traceback
+    # Its pipe closes when this process ends, however that may be; then the folder goes.
+    with Popen(["sh", "-c", 'cat; rm -rf "$0"', logs], stdin=PIPE, start_new_session=True):
         run(settings)  # type: ignore[no-untyped-call]
 
 

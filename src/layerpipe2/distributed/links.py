@@ -2,8 +2,8 @@
 
 A message is one flat buffer of bytes (:mod:`layerpipe2.distributed.messages`) in the host's memory, sent by gloo. All
 messages of a link have the size that the first one announces, so that the receiver can post its buffers before they are
-sent. Mini-batches may therefore shrink (the last one of an epoch) but not grow. Between GPUs messages needn't pass the
-hosts: :mod:`layerpipe2.distributed.device_links`.
+sent. Mini-batches may therefore shrink (the last one of an epoch) but not grow. Between GPUs:
+:mod:`layerpipe2.distributed.device_links`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,28 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from layerpipe2.distributed.health.watch import PeerLost, Watch
 from layerpipe2.distributed.messages import message_size, pack, unpack
 from layerpipe2.errors import UserError
 
 T = TypeVar("T")
+
+
+class Watch:
+    """Looks after nobody while a process waits; :class:`layerpipe2.distributed.health.watchdog.Watchdog` does."""
+
+    def progress(self, step: int) -> None:
+        """This process got on, and is at ``step``."""
+
+    def waiting(self, peer: int | None) -> None:
+        """This process waits for ``peer`` from now on, or for nobody."""
+
+    def explain(self, error: BaseException) -> str:
+        """One line on why a transfer failed: which rank, and what became of it."""
+        return f"a transfer failed: {error}"
+
+
+class PeerLost(UserError):
+    """A neighbour is gone, or did not answer in time."""
 
 
 class Channel:
@@ -30,13 +47,14 @@ class Channel:
     Args:
         peer: rank of the neighbour.
         tag: tells the kinds of messages between the same two processes apart.
-        device: where the tensors lie that are sent, and shall lie that are received.
         timeout: how long a transfer may take.
         watch: hears whom this process waits for.
+        device: where the tensors lie that are sent, and shall lie that are received.
     """
 
-    def __init__(self, peer: int, tag: int, device: torch.device, timeout: timedelta, watch: Watch) -> None:
-        self.peer, self.tag, self.device, self.timeout, self.watch = peer, tag, device, timeout, watch
+    def __init__(self, peer: int, tag: int, timeout: timedelta, watch: Watch, device: torch.device) -> None:
+        self.peer, self.device, self.timeout, self.watch = peer, device, timeout, watch
+        self.route: dict[str, Any] = {"tag": tag}
         self.capacity = 0
 
     def wait(self, work: Any) -> None:
@@ -58,10 +76,10 @@ class Channel:
             raise PeerLost(self.watch.explain(error)) from error
 
     def _send(self, message: Tensor) -> Any:
-        return self._try(lambda: dist.isend(message, self.peer, tag=self.tag))
+        return self._try(lambda: dist.isend(message, self.peer, **self.route))
 
     def _receive(self, message: Tensor) -> Any:
-        return self._try(lambda: dist.irecv(message, self.peer, tag=self.tag))
+        return self._try(lambda: dist.irecv(message, self.peer, **self.route))
 
     def buffer(self) -> Tensor:
         """Uninitialised bytes for one message, in the host's memory."""
@@ -84,7 +102,8 @@ class Outbox(Channel):
         """
         size = message_size(tensors)
         if not self.capacity:
-            self._announce(size)
+            self.capacity = size
+            self.wait(self._send(torch.tensor([size])))
         self._check(size)
         message = self._free_buffer()
         pack(tensors, message)
@@ -94,10 +113,6 @@ class Outbox(Channel):
         """Wait until everything has left."""
         while self._under_way:
             self.wait(self._under_way.popleft()[0])
-
-    def _announce(self, size: int) -> None:
-        self.capacity = size
-        self.wait(self._send(torch.tensor([size], dtype=torch.int64)))
 
     def _check(self, size: int) -> None:
         if size > self.capacity:
@@ -126,8 +141,7 @@ class Inbox(Channel):
         self.slots, self.ahead = slots, ahead
         self._buffers: list[Tensor] = []
         self._posted: deque[tuple[Any, Tensor]] = deque()
-        self._number = 0
-        self._expected = 0
+        self._number = self._expected = 0
 
     def expect(self, messages: int) -> None:
         """So many further messages will come; no more receptions are posted than that."""

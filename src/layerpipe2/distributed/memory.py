@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 
 from torch import Tensor
 
@@ -43,29 +43,19 @@ class StageMemory:
         history = 0 if stage.weights is None else _bytes([stage.weights.line, *stage.weights.state.values()])
         states = stage.optimizer.state.values() if stage.optimizer is not None else ()
         buffers = [value for state in states for value in state.values() if isinstance(value, Tensor)]
-        return cls(
-            stage=stage.index,
-            rank=rank,
-            delay=stage.delay,
-            parameters=_bytes([p for p in stage.module.parameters() if p.requires_grad]),
-            optimizer=_bytes(buffers),
-            activations=stage.peak_bytes,
-            history=history,
-            checkpoint=checkpoint,
-        )
+        parameters = _bytes([p for p in stage.module.parameters() if p.requires_grad])
+        kept = {"activations": stage.peak_bytes, "history": history, "checkpoint": checkpoint}
+        return cls(stage.index, rank, stage.delay, parameters, _bytes(buffers), **kept)
 
 
 def memory_table(rows: Sequence[StageMemory]) -> str:
     """The rows as text, kilobytes (1000 bytes), with a sum."""
-    names = [field.name for field in fields(StageMemory)]
-    lines = [" ".join(f"{name:>11}" for name in names) + "   (kB)"]
-    for row in rows:
-        values = [getattr(row, name) for name in names]
-        lines.append(" ".join(f"{v:11d}" for v in values[:3]) + " " + " ".join(f"{v / 1e3:11.1f}" for v in values[3:]))
-    sums = [sum(getattr(row, name) for row in rows) / 1e3 for name in names[3:]]
-    lines.append(" ".join(["sum".rjust(11), " " * 11, " " * 11, *(f"{value:11.1f}" for value in sums)]))
-    return "\n".join(lines)
+    names, table = [field.name for field in fields(StageMemory)], [astuple(row) for row in rows]
+    titles = " ".join(f"{name:>11}" for name in names)
+    lines = [" ".join(f"{v:11d}" for v in row[:3]) + "".join(f" {v / 1e3:11.1f}" for v in row[3:]) for row in table]
+    sums = "".join(f" {sum(column) / 1e3:11.1f}" for column in list(zip(*table, strict=True))[3:])
+    return "\n".join([f"{titles}   (kB)", *lines, f"{'sum':>11}{'':24}{sums}"])
 
 
 def _bytes(tensors: Sequence[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return sum(tensor.nbytes for tensor in tensors)

@@ -16,16 +16,8 @@ from layerpipe2.errors import UserError
 
 _HEADER = 64  # int64 elements: number of tensors; of each (dtype, shift or -1, dimensions, sizes ..., strides ...)
 _ALIGN = 64  # bytes, as torch's own allocations: some kernels round differently on other addresses
-_DTYPES = (
-    torch.float32,
-    torch.float64,
-    torch.bfloat16,
-    torch.float16,
-    torch.int64,
-    torch.int32,
-    torch.uint8,
-    torch.bool,
-)
+_FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_DTYPES = (*_FLOATS, torch.int64, torch.int32, torch.uint8, torch.bool)
 
 
 def message_size(tensors: Sequence[Tensor]) -> int:
@@ -39,11 +31,7 @@ def payload_size(tensors: Sequence[Tensor]) -> int:
 
 
 def pack(tensors: Sequence[Tensor], message: Tensor) -> None:
-    """Copy the tensors into ``message``, uint8 of at least :func:`message_size` bytes.
-
-    Raises:
-        UserError: if the header can't describe them.
-    """
+    """Copy the tensors into ``message``, uint8 of at least :func:`message_size` bytes, as :func:`pack_payload`."""
     header = pack_payload(tensors, message[_HEADER * 8 :])
     message[: _HEADER * 8].view(torch.int64).copy_(header)
 
@@ -54,10 +42,10 @@ def unpack(message: Tensor) -> list[Tensor]:
 
 
 def pack_payload(tensors: Sequence[Tensor], payload: Tensor) -> Tensor:
-    """Copy the tensors into ``payload``, uint8 of at least :func:`payload_size` bytes; returns the header.
+    """Copy the tensors into ``payload``, uint8 of at least :func:`payload_size` bytes.
 
     Returns:
-        int64 of a fixed length, on the CPU.
+        The header, int64 of a fixed length, on the CPU.
 
     Raises:
         UserError: if the header can't describe them.

@@ -10,35 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from layerpipe2.engine.layout import trainable
 from layerpipe2.errors import UserError
-
-
-class Pass(Protocol):
-    """A mini-batch between its forward and its backward pass.
-
-    Attributes:
-        y: the stage's outputs (B, ...).
-    """
-
-    y: Tensor
-
-    def add_loss(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
-        """Apply ``loss`` to the outputs; the backward pass starts from its value (scalar)."""
-
-    def roots(self) -> list[Tensor]:
-        """Outputs of all graphs that the stage's layers made."""
-
-    def input_gradient(self, gradient: Tensor | None) -> Tensor | None:
-        """From the gradient of the outputs (``None``: there is a loss) to that of the input; ``None`` without one."""
-
-    def weight_gradients(self) -> None:
-        """The rest of the backward pass: all parameters have their gradients after it."""
 
 
 class StageInput:
@@ -77,32 +55,35 @@ class _Enter(torch.autograd.Function):
 
 
 class WholePass:
-    """One graph; both kinds of gradients at once."""
+    """A mini-batch between its forward and its backward pass: one graph, both kinds of gradients at once.
+
+    Attributes:
+        y: the stage's outputs (B, ...).
+    """
 
     def __init__(self, stage: nn.Module, x: Tensor) -> None:
         self._start = StageInput(x)
         self.y: Tensor = stage(self._start.enter())
-        self._root = self.y
-        self._has_loss = False
+        self._root, self._has_loss = self.y, False
 
     def add_loss(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
-        """The loss becomes the root of the graph."""
+        """Apply ``loss`` to the outputs; the backward pass starts from its value (scalar)."""
         self._root = value = loss(self.y)
         self._has_loss = True
         return value
 
     def roots(self) -> list[Tensor]:
-        """The outputs."""
+        """Outputs of all graphs that the stage's layers made."""
         return [self.y]
 
     def input_gradient(self, gradient: Tensor | None) -> Tensor | None:
-        """The whole backward pass."""
+        """From the gradient of the outputs (``None``: there is a loss) to that of the input; ``None`` without one."""
         if self._root.requires_grad and (self._has_loss or gradient is not None):
             self._root.backward(gradient)
         return self._start.gradient
 
     def weight_gradients(self) -> None:
-        """Nothing is left to do."""
+        """The rest of the backward pass: all parameters have their gradients after it."""
 
 
 @dataclass
@@ -116,7 +97,7 @@ class _Piece:
 
 
 class SplitPass:
-    """A graph per layer; the gradient of the input first, those of the weights when asked for."""
+    """The same with a graph per layer: the gradient of the input first, those of the weights when asked for."""
 
     def __init__(self, stage: nn.Module, x: Tensor) -> None:
         self._pieces: list[_Piece] = []
@@ -159,6 +140,9 @@ class SplitPass:
             weights = [p for p in piece.layer.parameters() if trainable(p)] if piece.layer is not None else []
             if weights and piece.gradient is not None:
                 torch.autograd.backward(piece.y, piece.gradient, inputs=weights)
+
+
+Pass = WholePass | SplitPass
 
 
 def layers_of(stage: nn.Module) -> Iterator[nn.Module]:

@@ -15,10 +15,10 @@ import torch
 import torch.distributed as dist
 
 from layerpipe2.distributed.devices import transport_of
-from layerpipe2.distributed.endpoint import TAGS, DeviceEndpoint, Endpoint
 from layerpipe2.distributed.health.agreement import check_agreement, code_and_versions
-from layerpipe2.distributed.health.watch import PeerLost, Watch
 from layerpipe2.distributed.health.watchdog import EVERYONE, Watchdog
+from layerpipe2.distributed.links import PeerLost, Watch
+from layerpipe2.distributed.neighbours import TAGS, Endpoint
 from layerpipe2.distributed.store import agent_hosts_store, first_line, host_store, join_store
 from layerpipe2.errors import UserError
 
@@ -44,6 +44,7 @@ class ProcessGroup:
 
     def __init__(self, device: torch.device, timeout_s: float) -> None:
         self.device, self.timeout_s = device, timeout_s
+        self._transfer_timeout = timedelta(seconds=2 * timeout_s)  # longer than the watchdog's, which knows more
         if not dist.is_initialized():
             self._join()
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
@@ -61,30 +62,21 @@ class ProcessGroup:
 
     def endpoint(self) -> Endpoint:
         """Makes links to the neighbours, which no message of an earlier training can reach."""
-        make = DeviceEndpoint if transport_of(self.device) == "nccl" else Endpoint
-        return make(self.rank, self.size, self.device, self._transfer_timeout, self.watch, next(_ENDPOINTS) * TAGS)
+        backend = "nccl" if transport_of(self.device) == "nccl" else None
+        tag = next(_ENDPOINTS) * TAGS
+        return Endpoint(self.rank, self.size, self.device, self._transfer_timeout, self.watch, tag, backend)
 
     def gather(self, value: T) -> list[T]:
         """Every process's ``value``, in order of rank, in every process."""
         found: list[Any] = [None] * self.size
-        self._together(lambda: dist.all_gather_object(found, value))
+        self.together(lambda: dist.all_gather_object(found, value))
         return found
 
     def broadcast(self, value: T, source: int) -> T:
         """``value`` of process ``source``."""
         box = [value]
-        self._together(lambda: dist.broadcast_object_list(box, source))
+        self.together(lambda: dist.broadcast_object_list(box, source))
         return box[0]
-
-    def vote(self, decision: bool, *, unanimous: bool) -> bool:
-        """Whether all processes decide so; if not ``unanimous``, whether any does."""
-        votes = torch.tensor(int(decision))
-        self._together(lambda: dist.all_reduce(votes, dist.ReduceOp.MIN if unanimous else dist.ReduceOp.MAX))
-        return bool(votes)
-
-    def barrier(self) -> None:
-        """Wait for all processes."""
-        self._together(dist.barrier)
 
     def fail(self, error: BaseException) -> None:
         """Tell the other processes why this one ends."""
@@ -98,18 +90,18 @@ class ProcessGroup:
             self._watchdog.close()
         self.watch, self._watchdog = Watch(), None
 
-    def _together(self, work: Callable[[], Any]) -> None:
+    def together(self, work: Callable[[], Any]) -> None:
+        """Call something of torch.distributed that waits for all processes.
+
+        Raises:
+            PeerLost: saying which rank failed and how.
+        """
         self.watch.waiting(EVERYONE)
         try:
             work()
         except RuntimeError as error:
             raise PeerLost(self.watch.explain(error)) from error
         self.watch.waiting(None)
-
-    @property
-    def _transfer_timeout(self) -> timedelta:
-        """Longer than the watchdog's, which knows more."""
-        return timedelta(seconds=2 * self.timeout_s)
 
     def _join(self) -> None:
         if not dist.is_torchelastic_launched():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,14 +31,6 @@ from layerpipe2.engine.weights import DelayedWeights, update_rates
 from layerpipe2.history import WeightHistory
 
 
-@dataclass
-class InFlight:
-    """A mini-batch between its forward and its backward pass, and the bytes that autograd keeps for it."""
-
-    passing: Pass
-    bytes: int
-
-
 class ProcessStage:
     """Stage ``index`` of the pipeline.
 
@@ -55,8 +46,9 @@ class ProcessStage:
         split_backward: compute the gradient of the input before those of the weights; see ``passes.py``.
 
     Attributes:
+        audited: runs the forward passes; looks again at the next one when told so.
         weights: what the stage remembers of its weights; ``None`` without delay or without parameters.
-        in_flight: mini-batches between forward and backward pass, oldest first.
+        in_flight: mini-batches between forward and backward pass, oldest first, and the bytes autograd keeps for each.
         peak_bytes: most bytes that autograd kept for them at one time (weights and buffers of the stage not counted).
         step: number of updates since the pipeline was last empty, an int64 tensor of shape (1,).
     """
@@ -79,15 +71,15 @@ class ProcessStage:
         self.device = device = device or next((p.device for p in module.parameters()), torch.device("cpu"))
         self.stream = RandomStream(seed, index, device)
         self.step = torch.zeros(1, dtype=torch.int64, device=device)
-        self.in_flight: deque[InFlight] = deque()
+        self.in_flight: deque[tuple[Pass, int]] = deque()
         self.weights = self._flatten() if delay and any(trainable(p) for p in module.parameters()) else None
         self._regions = [Region(index, self.weights.latest, self.weights.latest)] if self.weights else []
-        self._forward = AuditedForward(self._regions, moving=map(storage_of, batchnorm_buffers(module)))
+        self.audited = AuditedForward(self._regions, moving=map(storage_of, batchnorm_buffers(module)))
         self._without_cudnn = bool(self._regions) and device.type == "cuda" and has_recurrent_layer(module)
         self._own = {storage_of(t) for t in (*module.parameters(), *module.buffers())}
         self._pass: Callable[[nn.Module, Tensor], Pass] = SplitPass if split_backward else WholePass
         self._trainable = {p: trainable(p) for p in module.parameters()}
-        self._returned: InFlight | None = None
+        self._returned: Pass | None = None
         self.peak_bytes = 0
 
     def forward(self, x: Tensor, loss: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
@@ -108,11 +100,10 @@ class ProcessStage:
         x = x.detach()
         if self.index and x.is_floating_point():
             x.requires_grad_()
-        kept: dict[int, int] = {}
-        passing = self._run(x, kept)
+        passing, kept_bytes = self._run(x)
         value = None if loss is None else passing.add_loss(loss).detach()
-        self.in_flight.append(InFlight(passing, sum(kept.values())))
-        self.peak_bytes = max(self.peak_bytes, sum(batch.bytes for batch in self.in_flight))
+        self.in_flight.append((passing, kept_bytes))
+        self.peak_bytes = max(self.peak_bytes, sum(kept for _, kept in self.in_flight))
         return passing.y.detach(), value
 
     def backward(self, gradient: Tensor | None) -> Tensor | None:
@@ -124,25 +115,19 @@ class ProcessStage:
         Returns:
             The gradient of the stage's input; ``None`` if it has none.
         """
-        self._returned = self.in_flight.popleft()
+        self._returned, _ = self.in_flight.popleft()
         self.module.zero_grad(set_to_none=True)
         if self.weights is not None:
-            self._regions[0].recalled = self.recall(self.weights)
-        return self._returned.passing.input_gradient(gradient)
+            self._regions[0].recalled = self._recall(self.weights)
+        return self._returned.input_gradient(gradient)
 
     def finish_backward(self) -> None:
         """The rest of the backward pass, if it is split."""
         assert self._returned is not None, "no backward pass has begun"
-        self._returned.passing.weight_gradients()
+        self._returned.weight_gradients()
         self._returned = None
         if self._regions:
             self._regions[0].recalled = self._regions[0].compute  # frees what was recalled
-
-    @torch.no_grad()
-    def recall(self, weights: DelayedWeights) -> Tensor:
-        """The weights (N,) for the backward pass that comes next."""
-        delayed = weights.delayed(self.step) if len(weights.line) else weights.latest
-        return self.history.recall(weights.state, weights.latest, delayed, self.step)
 
     def update(self) -> None:
         """Apply the gradient of the mini-batch that just came back; the history learns of it."""
@@ -160,17 +145,21 @@ class ProcessStage:
                 weights.record(self.step, before, weights.latest, raw)
         self.step += 1
 
-    def audit_next(self) -> None:
-        """Check the next forward pass again: a network may take another way by then."""
-        self._forward.audit_next()
-
     def refill(self) -> None:
         """Start with an empty pipeline from the latest weights."""
         self.step.zero_()
         if self.weights is not None:
             self.weights.start()
 
-    def _run(self, x: Tensor, kept: dict[int, int]) -> Pass:
+    @torch.no_grad()
+    def _recall(self, weights: DelayedWeights) -> Tensor:
+        delayed = weights.delayed(self.step) if len(weights.line) else weights.latest
+        return self.history.recall(weights.state, weights.latest, delayed, self.step)
+
+    def _run(self, x: Tensor) -> tuple[Pass, int]:
+        """The pass, and the bytes that autograd keeps for it."""
+        kept: dict[int, int] = {}
+
         def count(saved: Tensor) -> None:
             if storage_of(saved) not in self._own:
                 # The input may lie in a message, with its header.
@@ -188,17 +177,16 @@ class ProcessStage:
         versions = [p._version for p in self.module.parameters()]
         with (
             stage_context(self.stream, without_cudnn=self._without_cudnn),
-            self._forward.running(x, finish, observe=count),
+            self.audited.running(x, finish, observe=count),
         ):
             passing = self._pass(self.module, x)
             one_tensor(passing.y, self.index)
-        return passing
+        return passing, sum(kept.values())
 
     def _flatten(self) -> DelayedWeights:
         """The parameters become views of the flat vector of latest weights: one memory, no copying."""
-        weights = DelayedWeights(
-            self.module, self.index, self.delay, self.history, keeps_line=self.history.keeps_weights
-        )
+        keeps = self.history.keeps_weights
+        weights = DelayedWeights(self.module, self.index, self.delay, self.history, keeps_line=keeps)
         with torch.no_grad():
             weights.layout.gather(weights.layout.parameters, weights.latest)
             for slot in weights.layout.slots:

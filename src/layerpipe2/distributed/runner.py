@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from layerpipe2.distributed import training_settings as settings
 from layerpipe2.distributed.data_loading import ReadAhead, stream_of_data
-from layerpipe2.distributed.endpoint import Endpoint
-from layerpipe2.distributed.evaluation import Evaluation
 from layerpipe2.distributed.memory import StageMemory
-from layerpipe2.distributed.neighbours import Neighbours
+from layerpipe2.distributed.neighbours import Endpoint, Evaluation, Neighbours
 from layerpipe2.distributed.process_group import ProcessGroup
 from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.distributed.timeline import Timeline
-from layerpipe2.distributed.training_settings import check_trainer, fingerprint, training_settings
 from layerpipe2.distributed.worker_loop import Batch, WorkerLoop
-from layerpipe2.engine.execution import Execution, StagedModule, StepLimit
+from layerpipe2.engine.execution import Execution, StagedModule
 from layerpipe2.engine.layout import trainable
 from layerpipe2.errors import UserError
 from layerpipe2.stages import check_stages
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """What :class:`layerpipe2.distributed.strategy.PipelineStrategy` was asked for; it explains them."""
 
     split_backward: bool
@@ -55,18 +48,15 @@ class Runner(Execution):
     ) -> None:
         super().__init__(module)
         self.mine, self.group, self.options = mine, group, options
-        before = getattr(module, "execution", None)
-        self.network: str = before.network if isinstance(before, Runner) else ""
+        self.network: str = getattr(getattr(module, "execution", None), "network", "")
         if isinstance(module.stages, nn.ModuleList):
             check_stages(list(module.stages))
-            self.network = fingerprint(module.stages)  # of the whole one: other processes' stages are dropped
+            self.network = settings.fingerprint(module.stages)  # of the whole one: other processes' stages are dropped
             module.stages = nn.ModuleDict({str(k): module.stages[k] for k in mine})  # type: ignore[assignment]
         self.stages: dict[int, nn.Module] = {int(k): stage for k, stage in module.stages.items()}  # type: ignore[operator]
         self.loop: WorkerLoop | None = None
-        self._evaluation = Evaluation(endpoint)
-        self._endpoint = endpoint
+        self._endpoint, self._evaluation, self._epoch = endpoint, Evaluation(endpoint), 0
         self._ahead: ReadAhead | None = None
-        self._epoch = 0
 
     @property
     def trained(self) -> dict[int, bool]:
@@ -75,77 +65,61 @@ class Runner(Execution):
 
     def check(self) -> None:
         """Delays that a pipeline can have, CPUs or CUDA, one data loader for all epochs, native precision."""
-        check_trainer(self.module)
+        settings.check_trainer(self.module)
 
     def optimizers(self) -> Any:
-        """An optimizer per stage that has something to train, so that a checkpoint can be cut by stage.
-
-        A process without such a stage gets one that moves nothing: by its steps the ``Trainer`` counts the updates.
-        """
-        module = self.module
-        made = [module.optimizer_over(stage.parameters()) for k, stage in self.stages.items() if self.trained[k]]
-        made = made or [module.optimizer_over([nn.Parameter(torch.zeros(1))])]
-        if module.make_scheduler is None:
-            return made
-        schedulers = [module.make_scheduler(optimizer) for optimizer in made]
-        if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
-            raise UserError(
-                "ReduceLROnPlateau waits for a metric, which a pipeline doesn't give it; take a scheduler that depends "
-                "on the step or epoch alone"
-            )
-        return made, [{"scheduler": scheduler} for scheduler in schedulers]
+        """An optimizer per stage that has something to train, so that a checkpoint can be cut by stage."""
+        return settings.optimizers_of(self.module, [self.stages[k] for k, trains in self.trained.items() if trains])
 
     def start(self, resumed: Mapping[str, Any] | None) -> None:
         """Connect to the neighbours; lay the stages out; where a checkpoint left mini-batches in flight, rerun them."""
         module, trainer = self.module, self.module.trainer
-        self.group.agree(training_settings(module, self.network, self._optimizers()[0]))
-        stage_of = partial(
-            ProcessStage,
-            seed=module.stage_seed or 0,
-            device=self.group.device,
-            gradient_clip_norm=module.gradient_clip_norm,
-            split_backward=self.options.split_backward,
-        )
+        self.group.agree(settings.training_settings(module, self.network, self._optimizers()[0]))
+        how: dict[str, Any] = {
+            "seed": module.stage_seed or 0,
+            "device": self.group.device,
+            "gradient_clip_norm": module.gradient_clip_norm,
+            "split_backward": self.options.split_backward,
+        }
+        ready, delays = iter(self._optimizers()), module.delays.per_stage
+        optimizers = {k: next(ready) if trains else None for k, trains in self.trained.items()}
         stages = [
-            stage_of(stage, k, module.delays.per_stage[k], module.history, optimizer)
-            for (k, stage), optimizer in zip(self.stages.items(), self._given_optimizers(), strict=True)
+            ProcessStage(stage, k, delays[k], module.history, optimizers[k], **how) for k, stage in self.stages.items()
         ]
-        neighbours = Neighbours.of(self._endpoint, module.delays.per_stage, self.mine[0], self.mine[-1])
+        wanted = self.options.resumable
         self.loop = WorkerLoop(
             stages,
-            neighbours,
+            Neighbours.of(self._endpoint, delays, self.mine[0], self.mine[-1]),
             self._next_batch,
             module.loss,
             self.totals["train"],
             self.options.timeline,
             check_finite=self.options.check_finite,
-            resumable=self._resumable(),
+            resumable=bool(trainer.checkpoint_callbacks) if wanted is None else wanted,
         )
         done = 0
         if resumed is not None:
             done = int(resumed["done"])
             for k, snapshots in zip(self.stages, self.loop.snapshots, strict=True):
                 snapshots.load_state_dict(resumed["stages"][k], done, in_flight=not module.drain)
-        self._batches = int(trainer.num_training_batches)
-        self._epoch = trainer.current_epoch - 1
+        self._batches, self._epoch = int(trainer.num_training_batches), trainer.current_epoch - 1
         if self.group.rank == 0:
             stream = None if module.drain else stream_of_data(None if resumed is None else resumed["data"])
             self._ahead = ReadAhead(module, stream)
         if not module.drain:
-            self.loop.start(self._remaining(), epoch=self._batches, done=done)
+            self.loop.start(settings.remaining_batches(trainer), epoch=self._batches, done=done)
 
     def start_epoch(self) -> None:
         """Audit the next forward passes; with ``drain``, begin with an empty pipeline."""
-        loop = self._running()
-        self._epoch += 1
+        loop, self._epoch = self._running(), self._epoch + 1
         if self._ahead is not None:
             self._ahead.forget(self._epoch)
         for stage in loop.stages:
-            stage.audit_next()
+            stage.audited.audit_next()
         if self.module.drain:
             for stage in loop.stages:
                 stage.refill()
-            loop.start(min(self._batches, self._remaining()), epoch=self._batches)
+            loop.start(min(self._batches, settings.remaining_batches(self.module.trainer)), epoch=self._batches)
 
     def train(self, batch: Any) -> None:
         """This process's share of one step."""
@@ -157,19 +131,17 @@ class Runner(Execution):
 
     def start_evaluation(self) -> None:
         """Stages that have already seen later mini-batches show the buffers as of the last update."""
-        if self.loop is None:
-            return
-        self.loop.pause()
-        for snapshots in self.loop.snapshots:
-            snapshots.swap_buffers(self.loop.done)
+        if self.loop is not None:
+            self.loop.pause()
+            for snapshots in self.loop.snapshots:
+                snapshots.swap_buffers(self.loop.done)
 
     def evaluate(self, phase: str, batch: Any) -> None:
         """Pass one mini-batch on; the last process adds up."""
         self.group.watch.progress(self.loop.done if self.loop else 0)
         found = self._evaluation.pass_on(phase, list(self.stages.values()), batch)
         if found is not None:
-            outputs, y = found
-            self.totals[phase].add(self.module.loss(outputs, y), outputs, y)
+            self.totals[phase].add(self.module.loss(*found), *found)
 
     def results(self, phase: str) -> dict[str, Tensor]:
         """The last process's means, in every process."""
@@ -206,8 +178,7 @@ class Runner(Execution):
 
     def stop(self) -> None:
         """After training: the module and the random numbers are left as of the last update."""
-        loop = self._running()
-        loop.stop()
+        self._running().stop()
         random = self._ahead.random_state(self._epoch + 1) if self._ahead is not None else None
         if random is not None:
             torch.set_rng_state(random[0])
@@ -215,23 +186,6 @@ class Runner(Execution):
     def _running(self) -> WorkerLoop:
         assert self.loop is not None, "training has not started"
         return self.loop
-
-    def _resumable(self) -> bool:
-        wanted = self.options.resumable
-        return bool(self.module.trainer.checkpoint_callbacks) if wanted is None else wanted
-
-    def _remaining(self) -> float:
-        trainer = self.module.trainer
-        epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs - trainer.current_epoch
-        steps = math.inf if trainer.max_steps == -1 else trainer.max_steps - trainer.global_step
-        done = trainer.current_epoch * self._batches
-        limits = [c.max_steps - done for c in trainer.callbacks if isinstance(c, StepLimit)]  # type: ignore[attr-defined]
-        return min(epochs * self._batches, steps, *limits)
-
-    def _given_optimizers(self) -> list[Any]:
-        """One per stage or ``None``."""
-        ready = iter(self._optimizers())
-        return [next(ready) if trains else None for trains in self.trained.values()]
 
     def _optimizers(self) -> list[Any]:
         """The first is Lightning's wrapper, whose steps the ``Trainer`` counts."""

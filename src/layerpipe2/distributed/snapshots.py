@@ -61,8 +61,7 @@ class StageSnapshots:
     @contextmanager
     def as_of(self, batch: int) -> Iterator[None]:
         """Within: the weights that the forward pass of ``batch`` must use, if it was already run before a resume."""
-        weights = self.stage.weights
-        old = self._replayed.pop(batch, None)
+        weights, old = self.stage.weights, self._replayed.pop(batch, None)
         if weights is None or old is None:
             yield
             return

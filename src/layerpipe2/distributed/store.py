@@ -74,11 +74,6 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def watch_count(rank: int) -> str:
-    """Key under which a rank counts its watchdogs."""
-    return f"layerpipe2/watches/{rank}"
-
-
 class Notice:
     """Why all ranks end: the first reason that is posted stays, and all say the same.
 
@@ -105,12 +100,8 @@ class Notice:
         """Whether ``who`` is the first of its machine to say it, so that a launcher shows one line."""
         return str(self._store.compare_set(f"{_REASON}/said/{machine}", "", who).decode()) == who
 
-    def all_know(self, others: Collection[str]) -> bool:
-        """Whether all of them have acknowledged."""
-        return not others or bool(self._store.check([f"{_REASON}/known/{who}" for who in others]))
-
     def linger(self, others: Collection[str], limit_s: float) -> None:
         """Wait until all ``others`` know, at most ``limit_s`` seconds (the failed ones never will)."""
-        end = time.monotonic() + limit_s
-        while not self.all_know(others) and time.monotonic() < end:
+        known, end = [f"{_REASON}/known/{who}" for who in others], time.monotonic() + limit_s
+        while known and not self._store.check(known) and time.monotonic() < end:
             time.sleep(_POLL_S)

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
+import torch.distributed as dist
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from pytorch_lightning.utilities import rank_zero_info
 
 from layerpipe2.distributed import checkpoint as checkpoints
 from layerpipe2.distributed.data_loading import FirstStageLoader
 from layerpipe2.distributed.devices import describe, own_device
-from layerpipe2.distributed.endpoint import Endpoint
 from layerpipe2.distributed.memory import StageMemory
+from layerpipe2.distributed.neighbours import Endpoint
 from layerpipe2.distributed.process_group import ProcessGroup
 from layerpipe2.distributed.runner import Options, Runner
 from layerpipe2.distributed.timeline import Event, Timeline
@@ -97,8 +98,7 @@ class PipelineStrategy(SingleDeviceStrategy):
         self._group = ProcessGroup(self.root_device, self.timeout_s)
         keep_freed_memory()
         self.global_rank, self.processes = self._group.rank, self._group.size
-        notice = describe(self.root_device, self.processes)
-        if notice is not None and self.is_global_zero:
+        if self.is_global_zero and (notice := describe(self.root_device, self.processes)) is not None:
             rank_zero_info(f"layerpipe2: {notice}")
         # Nothing is to be reduced: every process logs the last one's metrics.
         warnings.filterwarnings("ignore", message=".*recommended to use .self.log.*sync_dist=True")
@@ -135,17 +135,14 @@ class PipelineStrategy(SingleDeviceStrategy):
         Raises:
             UserError: if there are fewer stages than processes, or ``stages_per_process`` does not add up.
         """
-        world = self.processes
-        counts = self.stages_per_process
+        world, counts = self.processes, self.stages_per_process
         if counts is None:
             if num_stages < world:
                 raise UserError(f"{num_stages} stages for {world} processes; start at most one process per stage")
             counts = [(i + 1) * num_stages // world - i * num_stages // world for i in range(world)]
         if len(counts) != world or sum(counts) != num_stages or min(counts) < 1:
-            raise UserError(
-                f"stages_per_process is {list(counts)}; give {world} numbers that add up to {num_stages}, one "
-                "per process"
-            )
+            remedy = f"give {world} numbers that add up to {num_stages}, one per process"
+            raise UserError(f"stages_per_process is {list(counts)}; {remedy}")
         start = sum(counts[:rank])
         return list(range(start, start + counts[rank]))
 
@@ -161,11 +158,13 @@ class PipelineStrategy(SingleDeviceStrategy):
 
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
         """Whether all processes (or any) decide so: where callbacks must do the same everywhere."""
-        return self.group.vote(decision, unanimous=all)
+        votes = torch.tensor(int(decision))
+        self.group.together(lambda: dist.all_reduce(votes, dist.ReduceOp.MIN if all else dist.ReduceOp.MAX))
+        return bool(votes)
 
     def barrier(self, name: str | None = None) -> None:
         """Wait for all processes."""
-        self.group.barrier()
+        self.group.together(dist.barrier)
 
     def process_dataloader(self, dataloader: object) -> FirstStageLoader:
         """Only the process with the first stage reads data.

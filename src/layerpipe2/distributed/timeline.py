@@ -53,21 +53,10 @@ def _now(device: torch.device) -> int:
 def chrome_trace(events_of_rank: Sequence[Sequence[Event]]) -> str:
     """JSON for ``chrome://tracing`` or Perfetto: one process per rank, times in microseconds from the first event."""
     origin = min((event.start for events in events_of_rank for event in events), default=0)
-    spans = [
-        {
-            "name": f"{event.what} {event.batch}",
-            "cat": event.what,
-            "ph": "X",
-            "pid": rank,
-            "tid": event.stage,
-            "ts": (event.start - origin) / 1000,
-            "dur": (event.stop - event.start) / 1000,
-        }
-        for rank, events in enumerate(events_of_rank)
-        for event in events
-    ]
-    names = [
-        {"name": "process_name", "ph": "M", "pid": rank, "args": {"name": f"rank {rank}"}}
-        for rank in range(len(events_of_rank))
-    ]
-    return json.dumps({"traceEvents": names + spans, "displayTimeUnit": "ms"})
+    place = {"name": "process_name", "ph": "M"}
+    events = [{**place, "pid": rank, "args": {"name": f"rank {rank}"}} for rank in range(len(events_of_rank))]
+    for rank, own in enumerate(events_of_rank):
+        for what, stage, batch, start, stop in own:
+            span = {"name": f"{what} {batch}", "cat": what, "ph": "X", "pid": rank, "tid": stage}
+            events.append({**span, "ts": (start - origin) / 1000, "dur": (stop - start) / 1000})
+    return json.dumps({"traceEvents": events, "displayTimeUnit": "ms"})

@@ -1,17 +1,20 @@
-"""Before a training of several processes: can they train it, and what must be equal in all of them, in words."""
+"""What module and ``Trainer`` ask of several processes: can they train it, how long, and what must be equal in all."""
 
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from layerpipe2.engine.execution import StagedModule
+from layerpipe2.engine.execution import StagedModule, StepLimit
 from layerpipe2.errors import UserError
-from layerpipe2.history import WeightHistory
 
 
 def check_trainer(module: StagedModule) -> None:
@@ -34,13 +37,45 @@ def check_trainer(module: StagedModule) -> None:
         )
 
 
+def optimizers_of(module: StagedModule, trained: Sequence[nn.Module]) -> Any:
+    """An optimizer per stage that is trained, as Lightning's ``configure_optimizers`` returns them.
+
+    A process without such a stage gets one that moves nothing: by its steps the ``Trainer`` counts the updates.
+
+    Raises:
+        UserError: if the scheduler needs a metric.
+    """
+    weights = [stage.parameters() for stage in trained] or [iter([nn.Parameter(torch.zeros(1))])]
+    optimizers = [module.optimizer_over(parameters) for parameters in weights]
+    if module.make_scheduler is None:
+        return optimizers
+    schedulers = [module.make_scheduler(optimizer) for optimizer in optimizers]
+    if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
+        raise UserError(
+            "ReduceLROnPlateau waits for a metric, which a pipeline doesn't give it; take a scheduler that depends "
+            "on the step or epoch alone"
+        )
+    return optimizers, [{"scheduler": scheduler} for scheduler in schedulers]
+
+
+def remaining_batches(trainer: Any) -> float:
+    """Mini-batches that the ``Trainer`` will still train, as far as it can be known before."""
+    per_epoch, epoch = int(trainer.num_training_batches), trainer.current_epoch
+    epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs - epoch
+    steps = math.inf if trainer.max_steps == -1 else trainer.max_steps - trainer.global_step
+    limits = [c.max_steps - epoch * per_epoch for c in trainer.callbacks if isinstance(c, StepLimit)]
+    return float(min(epochs * per_epoch, steps, *limits))
+
+
 def training_settings(module: StagedModule, network: str, optimizer: Optimizer) -> dict[str, str]:
     """Name -> value; ``network`` is its :func:`fingerprint`, ``optimizer`` that of any stage."""
-    trainer = module.trainer
+    trainer, history = module.trainer, module.history
+    state = history.init(torch.zeros(1), 3)
+    constants = [state[name].tolist() for name in history.constants if name in state]  # such as the decays
     return {
         "network": network,
         "delays": str(module.delays.per_stage),
-        "weight history": _method(module.history),
+        "weight history": f"{type(history).__name__} of {history.consumes} {constants}",
         **{f"optimizer's {name}": str(value) for name, value in optimizer.defaults.items()},
         "drain, clipping, seed of the stages": f"{module.drain}, {module.gradient_clip_norm}, {module.stage_seed}",
         "mini-batches": f"{trainer.num_training_batches} for {trainer.max_epochs} epochs",
@@ -51,10 +86,3 @@ def fingerprint(stages: nn.Module) -> str:
     """Names, shapes and types of all weights, in short."""
     shapes = [(name, tuple(value.shape), str(value.dtype)) for name, value in stages.state_dict().items()]
     return hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]
-
-
-def _method(history: WeightHistory) -> str:
-    """A weight history and its constants, such as the decays."""
-    state = history.init(torch.zeros(1), 3)
-    constants = [state[name].tolist() for name in history.constants if name in state]
-    return f"{type(history).__name__} of {history.consumes} {constants}"

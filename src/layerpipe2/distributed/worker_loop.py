@@ -78,12 +78,13 @@ class WorkerLoop:
             while self._forwarded[i] < min(self.limit, self.done + stage.delay + 1):
                 self._forward(i)
                 self.snapshots[i].take(self._forwarded[i])
-        backwards = list(reversed(list(enumerate(self.stages))))
-        for i, stage in backwards:
-            self._backward(i, stage)
-        for i, stage in backwards:
-            self.snapshots[i].keep_version(self.done, epoch_end)
-            self._update(stage)
+        for i in reversed(range(len(self.stages))):
+            self._backward(i, self.stages[i])
+        for stage, snapshots in zip(reversed(self.stages), reversed(self.snapshots), strict=True):
+            snapshots.keep_version(self.done, epoch_end)
+            with self._span("weights", stage, self.done):
+                stage.finish_backward()
+                stage.update()
         if self._losses:  # counted in the epoch of the update, as the simulator does
             self.totals.add(*self._losses.popleft())
         if self.finite is not None:
@@ -98,9 +99,10 @@ class WorkerLoop:
         Raises:
             UserError: on a GPU, if something of the last step is not finite.
         """
-        if self.done > self.started:
+        inbox = self.neighbours.activations_in
+        if inbox is not None and self.done > self.started:
             ahead = min(self.limit, self.done + self.stages[0].delay + self.neighbours.between)
-            self.neighbours.take_in(int(ahead) - self._forwarded[0])
+            inbox.take_in(int(ahead) - self._forwarded[0])
         if self.finite is not None:
             self.finite.finish()
 
@@ -113,8 +115,9 @@ class WorkerLoop:
 
     def _forward(self, i: int) -> None:
         stage, batch = self.stages[i], self._forwarded[i]
+        inbox = self.neighbours.activations_in
         with self._span("wait", stage, batch):
-            x, *targets = self._arrived[i].popleft() if i else self._incoming()
+            x, *targets = self._arrived[i].popleft() if i else self.source() if inbox is None else inbox.receive()
         last = i == len(self.stages) - 1 and self.neighbours.activations_out is None
         loss_of = (lambda y: self.loss(y, targets[0])) if last else None
         with self._span("forward", stage, batch), self.snapshots[i].as_of(batch):
@@ -141,18 +144,9 @@ class WorkerLoop:
         if outbox is not None:  # also if there is none, as for integers: the neighbour waits for a message
             outbox.send(*([] if self._gradient is None else [self._gradient]))
 
-    def _update(self, stage: ProcessStage) -> None:
-        with self._span("weights", stage, self.done):
-            stage.finish_backward()
-            stage.update()
-
     def _check(self, value: Tensor | None, what: str, stage: ProcessStage, batch: int) -> None:
         if self.finite is not None and value is not None:
             self.finite.note(value, f"stage {stage.index} diverged at mini-batch {batch}: its {what}")
-
-    def _incoming(self) -> list[Tensor]:
-        inbox = self.neighbours.activations_in
-        return list(self.source()) if inbox is None else inbox.receive()
 
     def _span(self, what: str, stage: ProcessStage, batch: int) -> Any:
         return nullcontext() if self.timeline is None else self.timeline.span(what, stage.index, batch, stage.device)

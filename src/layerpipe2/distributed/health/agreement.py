@@ -52,12 +52,12 @@ def check_agreement(
     Raises:
         UserError: naming the rank that never came, or the rank, the fact and both values that differ.
     """
-    reason: str | None
     settings = {f"number of {member}s": str(world_size), **settings}
     notice, came = Notice(store), [rank]
     try:
         board = PrefixStore(f"layerpipe2/settings/{store.add(f'layerpipe2/agreements/{rank}', 1)}", store)
         board.set(str(rank), json.dumps(settings))
+        reason: str | None
         missing = _wait(board, notice, world_size, timeout_s, came)
         if missing:
             reason = f"{member} {missing} never came: no sign of it for {timeout_s:g} s; start it, or see its output"
@@ -92,10 +92,9 @@ def _difference(everybody: Sequence[Mapping[str, str]], member: str) -> str | No
         for name in [*first, *(name for name in settings if name not in first)]:
             reference, value = first.get(name, "missing"), settings.get(name, "missing")
             if value != reference:
-                return (
-                    f"{member} {rank} differs from {member} 0 in {name}: {_short(value)} against {_short(reference)}; "
-                    "start all with the same settings and code"
-                )
+                both = f"{_short(value)} against {_short(reference)}"
+                remedy = "start all with the same settings and code"
+                return f"{member} {rank} differs from {member} 0 in {name}: {both}; {remedy}"
     return None
 
 

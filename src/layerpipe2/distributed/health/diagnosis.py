@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 EVERYONE = -1  # instead of a rank: waits for all others, as in a barrier
 _FRESH_LOOKS = 4  # a beat that is missing for so many looks isn't late, it is absent
 
 
-@dataclass(frozen=True)
-class Post:
+class Post(NamedTuple):
     """What a rank says about itself, about once per interval.
 
     Args:
@@ -32,12 +31,12 @@ class Post:
 
     def encode(self) -> str:
         """As text for the store."""
-        return json.dumps(asdict(self))
+        return json.dumps(self)
 
     @staticmethod
     def decode(text: bytes) -> Post:
         """Back from :meth:`encode`."""
-        return Post(**json.loads(text))
+        return Post(*json.loads(text))
 
 
 class Peers:

@@ -17,7 +17,7 @@ class FiniteCheck:
 
     def __init__(self) -> None:
         self._notes: Notes = []
-        self._previous: tuple[Any, Notes] | None = None
+        self._previous: tuple[Any, Notes] = None, []
 
     def note(self, value: Tensor, what: str) -> None:
         """Look at ``value``.
@@ -38,28 +38,20 @@ class FiniteCheck:
             UserError: naming the first that is not finite.
         """
         if self._notes:
-            asked, self._previous = self._previous, (torch.cuda.current_stream().record_event(), self._notes)
+            (event, notes), self._previous = self._previous, (torch.cuda.current_stream().record_event(), self._notes)
             self._notes = []
-            _wait_and_refuse(asked)
+            _refuse(notes, event)
 
     def finish(self) -> None:
-        """On a GPU: look at all values that are left.
-
-        Raises:
-            UserError: naming the first that is not finite.
-        """
+        """On a GPU: look at all values that are left; raises as :meth:`end_step`."""
         self.end_step()
-        asked, self._previous = self._previous, None
-        _wait_and_refuse(asked)
+        (event, notes), self._previous = self._previous, (None, [])
+        _refuse(notes, event)
 
 
-def _wait_and_refuse(asked: tuple[Any, Notes] | None) -> None:
-    if asked is not None:
-        asked[0].synchronize()
-        _refuse(asked[1])
-
-
-def _refuse(notes: Notes) -> None:
+def _refuse(notes: Notes, event: Any = None) -> None:
+    if event is not None:
+        event.synchronize()
     for finite, what in notes:
         if not finite:
             remedy = "lower the learning rate, or go on all the same with check_finite=False"

@@ -10,8 +10,8 @@ import time
 from torch.distributed import DistError, PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from layerpipe2.distributed.health.diagnosis import EVERYONE, Peers, Post
-from layerpipe2.distributed.health.watch import Watch
-from layerpipe2.distributed.store import Notice, agent_hosts_store, first_line, join_store, watch_count
+from layerpipe2.distributed.links import Watch
+from layerpipe2.distributed.store import Notice, agent_hosts_store, first_line, join_store
 
 __all__ = ["EVERYONE", "Watchdog"]
 
@@ -41,15 +41,7 @@ class Watchdog(Watch):
     """
 
     def __init__(
-        self,
-        host: str,
-        port: int,
-        rank: int,
-        world_size: int,
-        *,
-        timeout_s: float,
-        label: str,
-        interval_s: float = 1.0,
+        self, host: str, port: int, rank: int, world_size: int, *, timeout_s: float, label: str, interval_s: float = 1.0
     ) -> None:
         self._host, self._port, self._rank, self._world_size = host, port, rank, world_size
         self._label, self._interval_s, self._timeout_s = label, interval_s, max(timeout_s, 4 * interval_s)
@@ -115,12 +107,13 @@ class Watchdog(Watch):
     def _watch(self, store: TCPStore) -> None:
         notice = Notice(store)
         # A process may train several times over one store: its posts of last time aren't this time's.
-        board = PrefixStore(f"layerpipe2/watch/{store.add(watch_count(self._rank), 1)}", store)
+        board = PrefixStore(f"layerpipe2/watch/{store.add(f'layerpipe2/watches/{self._rank}', 1)}", store)
         looked = time.monotonic()
         while True:
             closing, failure = self._closing, self._failure
             self._beat += 1
-            board.set(str(self._rank), self._post(done=closing).encode())
+            post = Post(self._label, self._beat, self._moves, self._step, self._waiting_for, done=closing)
+            board.set(str(self._rank), post.encode())
             if failure is not None:
                 notice.propose(f"rank {self._rank} ({self._label}): {failure}")
                 self._first_on_machine(notice)  # its own error says it
@@ -137,9 +130,6 @@ class Watchdog(Watch):
                 return self._over.set()
             self._wake.wait(self._interval_s / 4 if closing else self._interval_s)
             self._wake.clear()
-
-    def _post(self, done: bool) -> Post:
-        return Post(self._label, self._beat, self._moves, self._step, self._waiting_for, done)
 
     def _read(self, board: PrefixStore) -> dict[int, Post]:
         missing = [rank for rank, post in enumerate(self._peers.posts) if post is None]

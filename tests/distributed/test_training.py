@@ -1,4 +1,4 @@
-"""Training that stops or validates where the pipeline is full; training again afterwards."""
+"""Training as Lightning's users do it: early stops, validations anywhere, training again; shuffled data and hooks."""
 
 import pytest
 import pytorch_lightning as pl
@@ -9,7 +9,7 @@ from torch import nn
 from layerpipe2.distributed.strategy import PipelineStrategy
 from layerpipe2.engine.execution import StepLimit
 from tests.distributed import processes
-from tests.distributed.fits import assert_equal, dense, fit, noise, pipelined, trainer
+from tests.distributed.fits import Rows, assert_equal, dense, fit, noise, pipelined, trainer
 
 
 class Scaled(nn.Module):
@@ -56,25 +56,13 @@ def test_test_and_another_training_after_an_early_stop(drain):
     def work(strategy):
         module, found = pipelined(dense(), drain=drain), []
         for _ in range(2):
-            first = trainer(strategy, callbacks=early(), max_epochs=9)
+            first = trainer(strategy, early(), max_epochs=9)
             first.fit(module, noise(), noise())
             found += [first.current_epoch, first.test(module, noise(batch=20), verbose=False)]
             strategy = strategy and PipelineStrategy(timeout_s=20)
         return found, module
 
     assert_equal(work, 2)
-
-
-def test_predicting_is_refused():
-    with pytest.raises(AssertionError, match="has some of the stages only; it trains, validates and tests"):
-        processes.run(_predict, 2)
-
-
-def _predict():
-    module = pipelined(dense())
-    one = trainer(PipelineStrategy(timeout_s=20), max_epochs=1)
-    one.fit(module, noise(), noise())
-    one.predict(module, noise())
 
 
 def test_a_limit_of_steps_may_be_saved(tmp_path):
@@ -88,8 +76,7 @@ def test_a_callback_that_saves_must_be_announced(tmp_path):
 
 
 def _limited(strategy, folder):
-    module = pipelined(dense())
-    limited = trainer(strategy, callbacks=[StepLimit(7), _Save(folder / "a.ckpt")])
+    module, limited = pipelined(dense()), trainer(strategy, [StepLimit(7), _Save(folder / "a.ckpt")])
     limited.fit(module, noise(), noise())
     return limited.global_step, module
 
@@ -101,3 +88,62 @@ class _Save(pl.Callback):
     def on_train_epoch_end(self, trainer, pl_module):
         if isinstance(trainer.strategy, PipelineStrategy):
             trainer.save_checkpoint(self.path)
+
+
+class Noise(pl.LightningDataModule):
+    """Data that are changed before, while and after they are sent to the device."""
+
+    def train_dataloader(self):
+        return noise()
+
+    val_dataloader = train_dataloader
+
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        x, y = batch
+        return x + 0.5 if self.trainer.training else x, y
+
+    def transfer_batch_to_device(self, batch, device, dataloader_idx):
+        x, y = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return x * 2, y
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        x, y = batch
+        return x - 1, y
+
+
+@pytest.mark.parametrize(
+    ("data", "drain", "options"),
+    [
+        (lambda: noise(shuffle=True, generator=torch.Generator().manual_seed(1)), False, {"validation": noise}),
+        (lambda: noise(shuffle=True), False, {"limit_val_batches": 0, "validation": noise}),
+        (lambda: noise(shuffle=True), True, {"validation": noise}),
+        (lambda: noise(size=45), False, {}),
+        (noise, False, {"precision": "64-true"}),
+    ],
+    ids=["generator", "default generator", "default generator, drained", "last one smaller", "double"],
+)
+def test_loaders(data, drain, options):
+    assert_equal(fit(lambda: pipelined(dense(), drain=drain), data=data, **options), 2)
+
+
+def test_hooks_of_a_data_module():
+    def work(strategy):
+        rows, module = Rows(), pipelined(dense())
+        trainer(strategy, [rows], num_sanity_val_steps=0).fit(module, datamodule=Noise())
+        return rows.rows, module
+
+    assert_equal(work, 2)
+
+
+class Prepared(Noise):
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def prepare_data(self):
+        (self.folder / str(len(list(self.folder.iterdir())))).touch(exist_ok=False)
+
+
+def test_one_process_prepares_the_data(tmp_path):
+    processes.run(lambda: trainer(PipelineStrategy(), max_epochs=1).fit(pipelined(dense()), Prepared(tmp_path)), 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["0"]
