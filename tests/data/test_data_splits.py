@@ -53,22 +53,18 @@ def test_every_part_knows_whether_it_may_be_mirrored(digits: Data, flippable: bo
     assert parts.train.flippable is parts.validation.flippable is parts.test.flippable is flippable
 
 
-@pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, float("nan")])
-def test_a_fraction_out_of_range_is_refused(digits: Data, fraction: float) -> None:
-    with pytest.raises(UserError, match=r"validation fraction is .*give a number from 0"):
-        split(digits, fraction, seed=0)
-
-
-@pytest.mark.parametrize(("fraction", "part"), [(0.999, "training"), (0.001, "validation")])
-def test_a_class_without_images_is_refused(digits: Data, fraction: float, part: str) -> None:
-    with pytest.raises(UserError, match=f"leaves a class of digits without {part} images"):
-        split(digits, fraction, seed=0)
-
-
-@pytest.mark.parametrize("seed", [-1, 1.5, True])
-def test_a_bad_seed_is_refused(digits: Data, seed: int) -> None:
-    with pytest.raises(UserError, match=r"split seed is .*; give an integer >= 0"):
-        split(digits, 0.1, seed=seed)
+@pytest.mark.parametrize(
+    ("fraction", "seed", "message"),
+    [
+        *((fraction, 0, r"validation fraction is .*give a number from 0") for fraction in (-0.1, 1, 1.5, float("nan"))),
+        (0.999, 0, "leaves a class of digits without training images"),
+        (0.001, 0, "leaves a class of digits without validation images"),
+        *((0.1, seed, r"split seed is .*; give an integer >= 0") for seed in (-1, 1.5, True)),
+    ],
+)
+def test_bad_requests_are_refused(digits: Data, fraction: float, seed: int, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        split(digits, fraction, seed)
 
 
 def test_the_random_stream_is_frozen() -> None:

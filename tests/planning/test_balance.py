@@ -12,8 +12,7 @@ from torch import nn
 from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
 from layerpipe2.history.latest import Latest
-from layerpipe2.planning import Costs, Link, StageWork, Work
-from layerpipe2.planning import profiling as layer_times
+from layerpipe2.planning import Costs, Link, StageWork, Work, profiling
 from layerpipe2.planning.balance import Balance, balanced
 from layerpipe2.planning.profiling import profile
 from layerpipe2.planning.schedules import build_schedule, simulate
@@ -88,8 +87,7 @@ def test_a_slow_link_bounds_the_speed():
 class Clock:
     """A clock that only the work below moves."""
 
-    def __init__(self):
-        self.seconds = 0.0
+    seconds = 0.0
 
     def perf_counter(self):
         return self.seconds
@@ -134,7 +132,7 @@ class Timing(torch.optim.SGD):
 
 
 def test_the_profile_is_the_median_of_the_timed_steps(monkeypatch):
-    monkeypatch.setattr(layer_times, "time", CLOCK)
+    monkeypatch.setattr(profiling, "time", CLOCK)
     layers = [Layer(1, 2), Layer(3, 5), nn.Flatten(), Layer(2, 4)]
     before = copy.deepcopy(layers)
     work = profile(layers, torch.ones(4, 3), lambda p: Timing(p, lr=0.1), repeats=3, warmup=2)
@@ -164,7 +162,7 @@ class Slow(Latest):
 
 
 def test_the_profile_of_delayed_stages_counts_their_history(monkeypatch):
-    monkeypatch.setattr(layer_times, "time", CLOCK)
+    monkeypatch.setattr(profiling, "time", CLOCK)
     layers = [Layer(1, 2), nn.Flatten(), Layer(3, 5)]
     before = copy.deepcopy(layers)
     make, history = lambda p: Timing(p, lr=0.1), Slow("updates")

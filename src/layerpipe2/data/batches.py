@@ -42,8 +42,7 @@ class BatchLoader:
     Args:
         split: images and labels; they are moved to ``device`` as uint8 and stay there.
         batch_size: images per batch; the last batch of an epoch may be smaller.
-        mean: per channel, of images scaled to [0, 1]: x = (image / 255 - mean) / std. Empty for tokens.
-        std: likewise.
+        mean, std: per channel, of images scaled to [0, 1]: x = (image / 255 - mean) / std. Empty for tokens.
         seed: of order and augmentation.
         shuffle: whether to draw a new order every epoch.
         augment: random crop after padding by height // 8 zero pixels, and a mirror image for half of the images

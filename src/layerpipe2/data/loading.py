@@ -42,7 +42,6 @@ DATASETS: dict[str, DatasetSpec | TextSpec] = {**IMAGES, **TEXTS}
 """Name -> data set, images and text."""
 
 ENVIRONMENT_VARIABLE = "LAYERPIPE2_DATA"
-DEFAULT_FOLDER = Path("data")
 
 Announce = Callable[[str], object]
 Reader = Callable[[], Arrays]
@@ -135,7 +134,7 @@ def _main_folder(root: Path | None) -> tuple[Path, str]:
     if root is not None:
         return Path(root).expanduser(), "the root argument"
     named = os.environ.get(ENVIRONMENT_VARIABLE)
-    return (Path(named).expanduser(), f"environment variable {ENVIRONMENT_VARIABLE}") if named else (DEFAULT_FOLDER, "")
+    return (Path(named).expanduser(), f"environment variable {ENVIRONMENT_VARIABLE}") if named else (Path("data"), "")
 
 
 def _search(spec: DatasetSpec, folder: Path) -> tuple[str, Reader | None]:

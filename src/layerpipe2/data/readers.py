@@ -17,9 +17,7 @@ from layerpipe2.data.types import Arrays
 from layerpipe2.data.verify import check_counts, damaged, first_line
 from layerpipe2.errors import UserError
 
-_MODES = {1: ImageReadMode.GRAY, 3: ImageReadMode.RGB}
 _CHUNK = 500  # images that one thread decodes at a time
-_MAX_THREADS = 8
 
 
 def idx_file(folder: Path, name: str) -> Path | None:
@@ -112,24 +110,19 @@ def read_tree(spec: DatasetSpec, folder: Path) -> Arrays:
 def _decode(spec: DatasetSpec, paths: list[str]) -> NDArray[np.uint8]:
     """Decode in threads: the decoder releases the interpreter lock, and no process is forked."""
     images = torch.empty((len(paths), *spec.input_shape), dtype=torch.uint8)
-    mode = _MODES[spec.input_shape[0]]
+    mode = {1: ImageReadMode.GRAY, 3: ImageReadMode.RGB}[spec.input_shape[0]]
 
     def decode_chunk(start: int) -> None:
-        for i in range(start, min(start + _CHUNK, len(paths))):
-            images[i] = _decode_one(spec, paths[i], mode)
+        for i, path in enumerate(paths[start : start + _CHUNK], start):
+            content = np.fromfile(path, dtype=np.uint8)
+            try:
+                image = decode_image(torch.from_numpy(content), mode)
+            except RuntimeError as error:
+                raise damaged(spec, path, "not a readable PNG image") from error
+            if image.shape != spec.input_shape:
+                raise damaged(spec, path, f"image of shape {tuple(image.shape)}, expected {spec.input_shape}")
+            images[i] = image
 
-    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         list(threads.map(decode_chunk, range(0, len(paths), _CHUNK)))
     return images.numpy()
-
-
-def _decode_one(spec: DatasetSpec, path: str, mode: ImageReadMode) -> torch.Tensor:
-    """One image (C, H, W); an unreadable one is named."""
-    content = np.fromfile(path, dtype=np.uint8)
-    try:
-        image: torch.Tensor = decode_image(torch.from_numpy(content), mode)
-    except RuntimeError as error:
-        raise damaged(spec, path, "not a readable PNG image") from error
-    if image.shape != spec.input_shape:
-        raise damaged(spec, path, f"image of shape {tuple(image.shape)}, expected {spec.input_shape}")
-    return image

@@ -19,13 +19,11 @@ class DatasetSpec:
     """One published data set of images.
 
     Attributes:
-        name: as in options and records.
-        label: for readers.
+        name, label: in options and records, and for readers.
         input_shape: (channels, height, width) of one image, in pixels.
         num_classes: number of classes.
         per_class: images of every class for training and for testing.
-        mean: of the training pixels divided by 255, per channel, rounded to 4 decimals.
-        std: likewise.
+        mean, std: of the training pixels divided by 255, per channel, rounded to 4 decimals.
         flippable: whether a mirror image still belongs to its class.
         remedy: what to do if the data is missing or damaged.
         read: gives the images themselves, if they ship with a dependency or are computed: no folder is searched, and

@@ -7,10 +7,9 @@ from typing import Literal, get_args
 from torch import nn
 
 from layerpipe2.errors import UserError, integer, look_up
+from layerpipe2.networks.convolutional import resnet18, resnet_small, vgg, vgg16
 from layerpipe2.networks.mlp import mlp
-from layerpipe2.networks.resnet import resnet18, resnet_small
 from layerpipe2.networks.transformer import gpt, vit
-from layerpipe2.networks.vgg import vgg, vgg16
 
 Builder = Callable[[tuple[int, ...], int, int], list[nn.Module]]
 
@@ -24,8 +23,7 @@ class NetworkInfo:
     """A network by name.
 
     Attributes:
-        name: as in options and records.
-        label: for readers.
+        name, label: in options and records, and for readers.
         description: one line of help.
         kind: of its units.
         default_width: features of a hidden layer or a token, or channels of the first units.

@@ -69,10 +69,8 @@ def periods(derivation: Derivation) -> tuple[float, float, float]:
 
 def shift_registers(graph: SignalFlowGraph) -> dict[str, int]:
     """Length of the shift register behind every node: the largest count on its outgoing edges."""
-    lengths = dict.fromkeys(graph.nodes, 0)
-    for edge in graph.edges:
-        lengths[edge[0]] = max(lengths[edge[0]], graph.registers[edge])
-    return lengths
+    behind = {n: [graph.registers[edge] for edge in graph.topology.out_edges(n, keys=True)] for n in graph.nodes}
+    return {node: max(counts, default=0) for node, counts in behind.items()}
 
 
 def fewest_registers(graph: SignalFlowGraph, required: Mapping[Edge, int]) -> float:

@@ -104,7 +104,7 @@ class SignalFlowGraph:
         return [edge for edge in self.edges if edge[2] == kind]
 
     def with_registers(self, changes: Mapping[Edge, int]) -> SignalFlowGraph:
-        """The same graph with other register counts on some edges; checks signs only: the moves are in ``retiming``.
+        """The same graph with other register counts on some edges; checks signs only: legal moves are in ``moves``.
 
         Raises:
             UserError: on an unknown edge or a negative count.

@@ -119,10 +119,8 @@ def retime(graph: SignalFlowGraph, lags: Mapping[str, int]) -> SignalFlowGraph:
         if move:
             changes[u, v, kind] = graph.registers[u, v, kind] + move
             if changes[u, v, kind] < 0:
-                raise UserError(
-                    f"retiming leaves edge {name_of((u, v, kind))} with {changes[u, v, kind]} registers; "
-                    f"lag {v} less or {u} more, or insert registers there first"
-                )
+                what = f"retiming leaves edge {name_of((u, v, kind))} with {changes[u, v, kind]} registers"
+                raise UserError(f"{what}; lag {v} less or {u} more, or insert registers there first")
     return graph.with_registers(changes)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from layerpipe2 import networks
 from layerpipe2.errors import UserError, integer
-from layerpipe2.networks.resnet import BasicBlock
+from layerpipe2.networks.convolutional import BasicBlock
 
 INPUT = "x"
 """Name by which an operation reads the network's input."""

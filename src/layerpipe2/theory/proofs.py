@@ -19,14 +19,7 @@ from layerpipe2.theory.moves import DELAYED_GRADIENT, FEED_FORWARD, lags_between
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement about a derivation, and whether its graphs bear it out.
-
-    Attributes:
-        key: short name.
-        statement: what is claimed, for readers.
-        holds: the verdict.
-        evidence: what was computed.
-    """
+    """One statement about a derivation, whether its graphs bear it out, and the evidence: what was computed."""
 
     key: str
     statement: str

@@ -107,16 +107,16 @@ def _growth(errors: Vector, delay: int, floor: float) -> Vector:
     Compares the largest errors of two windows, at the middle and at the end of the time in which they are above
     ``floor``, where rounding takes over, and finite. A window spans several oscillations.
     """
-    return np.array([_growth_of(column, 4 * (2 * delay + 1) + 20, floor) for column in errors.T])
-
-
-def _growth_of(errors: Vector, window: int, floor: float) -> float:
-    overflow = ~np.isfinite(errors)
-    end = int(np.argmax(overflow)) if overflow.any() else len(errors)
-    resolved = np.flatnonzero(errors[:end] > floor)
-    if len(resolved) == 0 or resolved[-1] < 3:  # gone at once
-        return 0.0
-    end = int(resolved[-1]) + 1
-    middle, window = end // 2, min(window, end // 4)
-    late, early = (max(errors[at - window : at].max(), floor) for at in (end, middle))
-    return math.exp((math.log(late) - math.log(early)) / (end - middle))
+    found = []
+    for column in errors.T:
+        overflow = ~np.isfinite(column)
+        end = int(np.argmax(overflow)) if overflow.any() else len(column)
+        resolved = np.flatnonzero(column[:end] > floor)
+        if len(resolved) == 0 or resolved[-1] < 3:  # gone at once
+            found.append(0.0)
+            continue
+        end = int(resolved[-1]) + 1
+        middle, window = end // 2, min(4 * (2 * delay + 1) + 20, end // 4)
+        late, early = (max(column[at - window : at].max(), floor) for at in (end, middle))
+        found.append(math.exp((math.log(late) - math.log(early)) / (end - middle)))
+    return np.array(found)

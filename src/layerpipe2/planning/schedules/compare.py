@@ -92,14 +92,7 @@ def grouped(units: Costs, stages: int, device: Device) -> Costs:
 
 
 def _row(network: str, schedule: str, processors: int, line: Timeline, base: Timeline) -> dict[str, object]:
-    used = line.schedule.num_processors
-    return {
-        "network": network,
-        "processors": processors,
-        "schedule": schedule,
-        "used": used,
-        "period": line.period,
-        "speed": base.period / line.period,
-        "utilisation": line.steady_utilisation * used / processors,
-        "megabytes": line.bytes_per_batch / 1e6,
-    }
+    period, used = line.period, line.schedule.num_processors
+    row = {"network": network, "processors": processors, "schedule": schedule, "used": used, "period": period}
+    share, sent = line.steady_utilisation * used / processors, line.bytes_per_batch / 1e6
+    return row | {"speed": base.period / period, "utilisation": share, "megabytes": sent}

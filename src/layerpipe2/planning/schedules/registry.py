@@ -8,25 +8,21 @@ from layerpipe2.planning.schedules.actions import Schedule
 from layerpipe2.planning.schedules.builders import gpipe, interleaved, one_f_one_b, pipedream, zb_h1
 from layerpipe2.planning.schedules.layerpipe import layerpipe, layerpipe2
 
-Builder = Callable[[int, int, int], Schedule]
-"""(stages, processors, batches) -> schedule."""
-
 
 @dataclass(frozen=True)
 class ScheduleInfo:
     """A pipeline schedule by name.
 
     Attributes:
-        name: as in options and tables.
-        label: for readers.
-        build: its builder.
+        name, label: in options and tables, and for readers.
+        build: (stages, processors, batches) -> schedule.
         synchronous: whether it makes one update per call; the others update after every mini-batch.
         stages_per_processor: how many consecutive stages a processor gets.
     """
 
     name: str
     label: str
-    build: Builder
+    build: Callable[[int, int, int], Schedule]
     synchronous: bool = False
     stages_per_processor: int = 1
 

@@ -59,11 +59,8 @@ class Timeline:
         first, last = quarter * step, (count // step - quarter) * step
         if last <= first:
             return self.makespan / count
-        return (self._end_of(last) - self._end_of(first)) / (last - first)
-
-    def _end_of(self, batches: int) -> float:
-        """When the first ``batches`` batches are done."""
-        return max(event.end for event in self.events if event.action.batch < batches)
+        done = [max(e.end for e in self.events if e.action.batch < batches) for batches in (first, last)]
+        return (done[1] - done[0]) / (last - first)
 
     @property
     def steady_utilisation(self) -> float:
