@@ -69,9 +69,8 @@ def dvc(clone: Path, *arguments: str, code: int = 0) -> str:
     command = [sys.executable, "-m", "dvc", *arguments]
     done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != code:
-        sys.exit(
-            f"tiny reproduction: dvc {' '.join(arguments)} ended with {done.returncode}\n{done.stdout}{done.stderr}"
-        )
+        what = f"dvc {' '.join(arguments)} ended with {done.returncode}"
+        sys.exit(f"tiny reproduction: {what}\n{done.stdout}{done.stderr}")
     return done.stdout + done.stderr
 
 

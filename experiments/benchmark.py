@@ -1,7 +1,7 @@
 """Throughput of delayed training as ratios to plain Lightning training of the same network, in one run.
 
 Every round times each variant once, in turn; the table gives medians over the rounds. All variants see the same
-batches on the same device. Example: python experiments/benchmark.py --network resnet18 --rounds 5
+batches on the same device. Example: python -m experiments.benchmark --network resnet18 --rounds 5
 """
 
 from __future__ import annotations
@@ -167,4 +167,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command("experiments/benchmark.py", main, None))
+    sys.exit(run_command("experiments.benchmark", main, None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
+import timeit
 from collections.abc import Callable
 from functools import partial
 
@@ -12,18 +12,6 @@ from layerpipe2.planning.costs import uniform_costs
 from layerpipe2.planning.devices import FlopDevice
 from layerpipe2.planning.schedules import build_schedule, simulate
 from layerpipe2.theory import derive, named, prove
-
-REPEATS = 3
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Median time of ``work``."""
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 def main() -> None:
@@ -40,7 +28,7 @@ def main() -> None:
     for name in ("gpipe", "1f1b", "zb-h1", "pipedream", "layerpipe2"):
         work[f"{name}: 1,000 mini-batches through 16 stages"] = partial(run_schedule, name)
     for what, call in work.items():
-        print(f"{seconds(call):7.2f} s  {what}")
+        print(f"{statistics.median(timeit.repeat(call, number=1, repeat=3)):7.2f} s  {what}")
 
 
 def run_schedule(name: str, stages: int = 16, batches: int = 1000) -> None:

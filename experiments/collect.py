@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.grid import Grid, Task
+from experiments.grid import Cell, Grid, Task
 from experiments.schema import Experiment, read_experiment
 from experiments.tables import TABLES, Row, curves, epoch_rows, metrics, run_rows, unique, write_csv
 from layerpipe2.cli.console import run_command
@@ -82,33 +82,26 @@ def _write_untuned(records: list[Record], out: Path) -> None:
 
 def _write_tuned(grid: Grid, final: Finished, tuning: Finished, out: Path) -> None:
     tables = {
-        "runs": [row | _key(task) for task, record in final for row in run_rows(record)],
-        "epochs": [row | _key(task) for task, record in final for row in epoch_rows(record)],
+        "runs": [row | _key(t.cell, strategy=t.strategy) for t, record in final for row in run_rows(record)],
+        "epochs": [row | _key(t.cell, strategy=t.strategy) for t, record in final for row in epoch_rows(record)],
         "tuning": [_tuning_row(task, record) for task, record in tuning],
-        "chosen": _chosen(grid),
+        "chosen": [
+            _key(cell) | {"lr": rate, "edge": rate in (min(grid.rates(cell)), max(grid.rates(cell)))}
+            for cell in grid.cells
+            if (rate := grid.best_rate(cell)) is not None
+        ],
     }
     for name, rows in tables.items():
         write_csv(out / f"{name}.csv", list(rows[0]) if rows else CHOSEN, rows)
 
 
-def _key(task: Task) -> Row:
-    return {"optimizer": task.cell.optimizer, "num_stages": task.cell.stages, "strategy": task.strategy}
+def _key(cell: Cell, stages: str = "num_stages", strategy: str | None = None) -> Row:
+    return {"optimizer": cell.optimizer, stages: cell.stages, "strategy": strategy or cell.strategy}
 
 
 def _tuning_row(task: Task, record: Record) -> Row:
-    cell, done = task.cell, record["status"] == "completed"
-    row = {"optimizer": cell.optimizer, "stages": cell.stages, "strategy": cell.strategy, "lr": task.config.lr}
-    return row | {"val_accuracy": record["epochs"][-1]["val_accuracy"] if done else None}
-
-
-def _chosen(grid: Grid) -> list[Row]:
-    rows = []
-    for cell in grid.cells:
-        rate, rates = grid.best_rate(cell), grid.rates(cell)
-        if rate is not None:
-            key = {"optimizer": cell.optimizer, "num_stages": cell.stages, "strategy": cell.strategy}
-            rows.append(key | {"lr": rate, "edge": rate in (min(rates), max(rates))})
-    return rows
+    reached = record["epochs"][-1]["val_accuracy"] if record["status"] == "completed" else None
+    return _key(task.cell, "stages") | {"lr": task.config.lr, "val_accuracy": reached}
 
 
 if __name__ == "__main__":

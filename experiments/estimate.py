@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -21,8 +20,7 @@ from layerpipe2.runs.config import RunConfig
 _STEPS = {"cuda": (6, 20), "cpu": (1, 4)}
 
 
-@dataclass(frozen=True)
-class Speed:
+class Speed(NamedTuple):
     """Measured seconds per training step and per evaluation batch, and how many of them an epoch and a test have."""
 
     step: float
@@ -46,17 +44,13 @@ class _Clock(Checkpoint):
         self.training: list[float] = []
         self.validation: list[float] = []
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self.training.append(_now(pl_module.device))
-
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *batch: Any) -> None:
         self.training.append(_now(pl_module.device))
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self.validation.append(_now(pl_module.device))
-
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: Any, *batch: Any) -> None:
         self.validation.append(_now(pl_module.device))
+
+    on_train_start, on_validation_start = on_train_batch_end, on_validation_batch_end
 
 
 def measure(config: RunConfig) -> Speed:
@@ -67,8 +61,7 @@ def measure(config: RunConfig) -> Speed:
     """
     from experiments.worker import load_once
     from layerpipe2.engine.device import resolve_device
-    from layerpipe2.runs.inputs import make_loaders
-    from layerpipe2.runs.plan import make_plan
+    from layerpipe2.runs.plan import make_loaders, make_plan
     from layerpipe2.runs.train import make_module, make_trainer
 
     device, data = resolve_device(config.device), load_once(config.dataset, config.data_root)
@@ -102,7 +95,8 @@ def estimate(left: Sequence[Task], *, jobs: int) -> tuple[float, dict[str, Speed
             if tasks:
                 deepest = max(tasks, key=lambda task: task.cell.stages)
                 found = list(pool.map(measure, [deepest.config] * jobs))
-                speeds[kind] = _average(found)
+                step, evaluation = mean(s.step for s in found), mean(s.evaluation for s in found)
+                speeds[kind] = found[0]._replace(step=step, evaluation=evaluation)
                 total += sum(speeds[kind].seconds(task.config.epochs) for task in tasks)
     return total / jobs, speeds
 
@@ -111,12 +105,6 @@ def _last(times: Sequence[float], count: int) -> float:
     """Mean seconds of the last batches, ``count`` of them or as many as there are."""
     count = min(count, len(times) - 1)
     return (times[-1] - times[-1 - count]) / count
-
-
-def _average(speeds: Sequence[Speed]) -> Speed:
-    one = speeds[0]
-    step, evaluation = mean(s.step for s in speeds), mean(s.evaluation for s in speeds)
-    return Speed(step, evaluation, one.steps, one.validation, one.test)
 
 
 def _now(device: torch.device) -> float:

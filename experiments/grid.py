@@ -1,4 +1,4 @@
-"""The runs of an experiment, in the order in which they are done, and where their records stand.
+"""The runs of an experiment, in the order in which they are done, and where their records are.
 
 ``tune/<cell>/lr-<rate>.json``  short runs that choose the learning rate of a cell, if the experiment tunes
 ``runs/<cell>-s<seed>.json``    final runs; ``...-warm-s<seed>.json`` with warm-up
@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,23 +44,15 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """One run.
+    """One run; ``path`` leads from the folder of the experiment's records to its own.
 
-    Attributes:
-        path: of its record, below the folder of the experiment's records.
-        config: its settings; in a final run of a tuned cell the learning rate stands open, see :meth:`Grid.ready`.
-        final: whether it is a final run.
+    In a final run of a tuned cell the learning rate of ``config`` stands open, see :meth:`Grid.ready`.
     """
 
     path: Path
     cell: Cell
     config: RunConfig
     final: bool
-
-    @property
-    def label(self) -> str:
-        """The run in words."""
-        return str(self.path.with_suffix("")).replace("/", " ")
 
     @property
     def strategy(self) -> str:
@@ -86,20 +79,23 @@ class Grid:
         Raises:
             UserError: if a network can't be cut as wanted, settings don't go together, or two runs have one record.
         """
-        tuning = [self._tune(cell, rate) for cell in self.cells for rate in self.rates(cell)]
-        found = (*tuning, *(task for seed in self.experiment.seeds for task in self._final(seed)))
+        found = [self._tune(cell, rate) for cell in self.cells for rate in self.rates(cell)]
+        found += [task for seed in self.experiment.seeds for task in self._final(seed)]
         path, times = Counter(task.path for task in found).most_common(1)[0]
         if times > 1:
-            raise UserError(
-                f"{self._file}: cell is {self.experiment.cell!r}, which gives {times} runs the record {path}; "
-                "name what tells them apart, e.g. {network}"
-            )
-        return found
+            what = f"cell is {self.experiment.cell!r}, which gives {times} runs the record {path}"
+            raise UserError(f"{self.experiment.name}.yaml: {what}; name what tells them apart, e.g. {{network}}")
+        return tuple(found)
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
         """All cells, the baseline first wherever the network, the data set or the optimizer changes."""
-        return tuple(self._cells())
+        experiment, found = self.experiment, list[Cell]()
+        for start in product(experiment.networks, experiment.datasets, experiment.optimizers):
+            found.append(Cell(*start, SEQUENTIAL, 1, SEQUENTIAL))
+            cuts = self._partitions(*start)
+            found += [Cell(*start, group, stages, name) for group, stages in cuts for name in experiment.strategies]
+        return tuple(found)
 
     def choose(self, network: str | None, group: int | str | None) -> list[Task]:
         """The runs of one network, one partition, or both.
@@ -110,7 +106,9 @@ class Grid:
         for name, value in (("network", network), ("group", group)):
             known = dict.fromkeys(getattr(cell, name) for cell in self.cells)
             if value is not None and value not in known:
-                raise UserError(f"{self._file} has no {name} {value!r}; known: {', '.join(map(str, known))}")
+                raise UserError(
+                    f"{self.experiment.name}.yaml has no {name} {value!r}; known: {', '.join(map(str, known))}"
+                )
         return [t for t in self.tasks if network in (None, t.cell.network) and group in (None, t.cell.group)]
 
     def record(self, task: Task) -> Record | None:
@@ -128,10 +126,8 @@ class Grid:
         changed = [name for name in wanted if name not in ignored and found.get(name) != wanted[name]]
         if changed:
             was, now = found.get(changed[0]), wanted[changed[0]]
-            raise UserError(
-                f"record {path} was made with {changed[0]} {was!r}, the experiment has {now!r}; use another --out "
-                "folder, or move the old records away"
-            )
+            what = f"record {path} was made with {changed[0]} {was!r}, the experiment has {now!r}"
+            raise UserError(f"{what}; use another --out folder, or move the old records away")
         return record
 
     def left(self, tasks: Sequence[Task]) -> list[Task]:
@@ -156,81 +152,49 @@ class Grid:
         """
         rates = sorted(self.rates(cell))
         records = [self.record(self._tune(cell, rate)) for rate in rates]
-        reached = [_validation_accuracy(record) for record in records if record is not None]
-        if len(reached) < len(rates):
+        if None in records:
             return None
-        return rates[max(range(len(rates)), key=lambda i: (reached[i], -i))]
+        reached = [r["epochs"][-1]["val_accuracy"] if r and r["status"] == "completed" else -1.0 for r in records]
+        return rates[reached.index(max(reached))]
 
-    def _cells(self) -> Iterator[Cell]:
-        experiment = self.experiment
-        for network in experiment.networks:
-            for dataset in experiment.datasets:
-                for optimizer in experiment.optimizers:
-                    start = (network, dataset, optimizer)
-                    yield Cell(*start, SEQUENTIAL, 1, SEQUENTIAL)
-                    for group, stages in self._partitions(self._units(*start), network):
-                        yield from (Cell(*start, group, stages, name) for name in experiment.strategies)
-
-    def _units(self, network: str, dataset: str, optimizer: str) -> int:
-        width = self.experiment.settings_of(network, dataset, optimizer).get("width")
-        return count_units(dataset, network, width)
-
-    def _partitions(self, units: int, network: str) -> Iterator[tuple[int, int]]:
+    def _partitions(self, network: str, dataset: str, optimizer: str) -> Iterator[tuple[int, int]]:
         """Group size and number of stages of every partition: of several sizes that give one number, the smallest."""
-        number = {size: -(-units // size) for size in range(units, 0, -1)}
-        sizes = {stages: size for size, stages in number.items()}
-        for size in self.experiment.group_sizes or ():
-            yield size, number.get(size, 1)
+        units = count_units(network, dataset, self.experiment.settings_of(network, dataset, optimizer).get("width"))
+        yield from ((size, -(-units // size)) for size in self.experiment.group_sizes or ())
+        sizes = {-(-units // size): size for size in range(units, 0, -1)}
         for stages in self.experiment.stages or ():
             if stages not in sizes:
-                possible = ", ".join(map(str, sizes))
-                raise UserError(
-                    f"network {network} has {units} units, which can't be {stages} stages; possible: {possible}"
-                )
+                what = f"network {network} has {units} units, which can't be {stages} stages"
+                raise UserError(f"{what}; possible: {', '.join(map(str, sizes))}")
             yield sizes[stages], stages
 
     def _tune(self, cell: Cell, rate: float) -> Task:
-        assert self.experiment.tuning is not None
-        config = self._config(cell, lr=rate, **dict(self.experiment.tuning))
-        return Task(Path("tune") / self._name(cell) / f"lr-{rate:g}.json", cell, config, final=False)
+        tuning = dict(self.experiment.tuning or {})
+        return self._task(f"tune/*/lr-{rate:g}.json", cell, False, lr=rate, **tuning)
 
     def _final(self, seed: int) -> Iterator[Task]:
-        for cell in self.cells:
-            path = Path("runs") / f"{self._name(cell)}-s{seed}.json"
-            yield Task(path, cell, self._config(cell, seed=seed), final=True)
-        warm_up = self.experiment.warm_up
-        for cell in self.cells:
-            if warm_up and cell.stages in warm_up.stages and cell.strategy in warm_up.strategies:
-                path = Path("runs") / f"{self._name(cell)}-warm-s{seed}.json"
-                config = self._config(cell, seed=seed, stash_epochs=float(warm_up.stash_epochs))
-                yield Task(path, cell, config, final=True)
+        yield from (self._task(f"runs/*-s{seed}.json", cell, True, seed=seed) for cell in self.cells)
+        if warm_up := self.experiment.warm_up:
+            changes = {"seed": seed, "stash_epochs": float(warm_up.stash_epochs)}
+            for cell in self.cells:
+                if cell.stages in warm_up.stages and cell.strategy in warm_up.strategies:
+                    yield self._task(f"runs/*-warm-s{seed}.json", cell, True, **changes)
 
-    def _name(self, cell: Cell) -> str:
-        """Of a cell in file names, as in ``momentum-10-ema-span``."""
-        return self.experiment.cell.format(**cell._asdict())
-
-    def _config(self, cell: Cell, **changes: Any) -> RunConfig:
-        baseline = cell.strategy == SEQUENTIAL
-        partition: dict[str, Any] = {"group_size": self._units(*cell[:3]) if baseline else cell.group}
-        values = self.experiment.settings_of(*cell[:3]) | {"strategy": cell.strategy} | partition | changes
-        values |= {"convention": "none"} if baseline else {}
-        return checked(RunConfig, values, self._file)
-
-    @property
-    def _file(self) -> str:
-        return f"{self.experiment.name}.yaml"
+    def _task(self, path: str, cell: Cell, final: bool, **changes: Any) -> Task:
+        """A run; the cell's name, as in ``momentum-10-ema-span``, stands for the ``*`` in the path of its record."""
+        values = self.experiment.settings_of(*cell[:3]) | changes
+        values |= {"strategy": cell.strategy, "group_size": cell.group}
+        if cell.strategy == SEQUENTIAL:
+            values |= {"group_size": count_units(*cell[:2], values.get("width")), "convention": "none"}
+        name = self.experiment.cell.format(**cell._asdict())
+        return Task(
+            Path(path.replace("*", name)), cell, checked(RunConfig, values, f"{self.experiment.name}.yaml"), final
+        )
 
 
 @cache
-def count_units(dataset: str, network: str, width: int | None) -> int:
+def count_units(network: str, dataset: str, width: int | None) -> int:
     """Number of a network's units."""
     spec = describe(dataset)
     with torch.device("meta"):
         return len(build(network, input_shape=spec.input_shape, num_classes=spec.num_classes, width=width))
-
-
-def _validation_accuracy(record: Record) -> float:
-    if record["status"] != "completed":
-        return -1.0
-    accuracy: float = record["epochs"][-1]["val_accuracy"]
-    return accuracy

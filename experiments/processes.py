@@ -57,17 +57,9 @@ def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
             yield pool
         except BrokenProcessPool:
             raise UserError("a training process was killed; if memory ran out, lower jobs") from None
-        except BaseException:
-            _end_now(pool)
+        except BaseException:  # drop what hasn't started, and end the workers
+            processes = list(pool._processes.values())
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.kill()  # Lightning answers a polite request by ending its run, and the next one would start
             raise
-
-
-def _end_now(pool: ProcessPoolExecutor) -> None:
-    """Drop what hasn't started and end the workers: a run that isn't finished leaves nothing behind.
-
-    They are killed, because Lightning answers a polite request by ending its run, and the next one would start.
-    """
-    processes = list(pool._processes.values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
-        process.kill()

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from experiments.grid import Grid, Task
-from experiments.queue import Queue
+from experiments.leases import Queue
 from experiments.schema import experiments, read_experiment
 from layerpipe2.cli.console import in_words, run_command
 from layerpipe2.errors import UserError

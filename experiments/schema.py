@@ -29,7 +29,6 @@ HERE = Path(__file__).parent
 SEQUENTIAL = "sequential"
 COMMON = "common"
 """The file of what the larger experiments share; no experiment of its own."""
-
 _SWEPT = ("dataset", "network", "group_size", "strategy", "seed", "stash_epochs", "max_steps")
 _OWN = ("records", "tables", "published")
 _PLACEHOLDERS = ("network", "dataset", "optimizer", "group", "stages", "strategy")
@@ -40,12 +39,7 @@ Network = Annotated[str, *one_of(NETWORKS)]
 Dataset = Annotated[str, *one_of(DATASETS)]
 
 
-def _existing(strategy: str) -> str:
-    make_history(strategy)
-    return strategy
-
-
-Strategy = Annotated[str, AfterValidator(_existing)]
+Strategy = Annotated[str, AfterValidator(lambda name: (make_history(name), name)[1])]
 _SETTINGS: dict[str, Any] = {
     name: (field.annotation, field) for name, field in RunConfig.model_fields.items() if name not in _SWEPT
 }
@@ -56,7 +50,7 @@ class Settings(create_model("Fields", __base__=Checked, **_SETTINGS)):  # type: 
 
     @property
     def given(self) -> dict[str, Any]:
-        """Those that stand in the file."""
+        """Those that the file gives."""
         return {name: getattr(self, name) for name in self.model_fields_set if name in _SETTINGS}
 
 
@@ -82,24 +76,17 @@ class WarmUp(Checked):
 
 
 class Report(Checked):
-    """What the verdicts demand.
+    """What the verdicts demand."""
 
-    Attributes:
-        equivalence_margin_points: percentage points of test accuracy that count as no loss.
-        significance_level: of each family of tests, after Holm's correction.
-        image_guard: whether a verdict must also hold for other test images, or is about this test set.
-    """
-
-    equivalence_margin_points: Annotated[float, *real(gt=0, le=100)]
-    significance_level: Annotated[float, *real(gt=0, lt=0.5)]
-    image_guard: bool = False
+    equivalence_margin_points: Annotated[float, *real(gt=0, le=100)]  # points of test accuracy that count as no loss
+    significance_level: Annotated[float, *real(gt=0, lt=0.5)]  # of a family of tests, after Holm's correction
+    image_guard: bool = False  # whether a verdict must also hold for other test images
 
 
 class Experiment(Checked):
     """One experiment.
 
     Attributes:
-        name: that of its file.
         group_sizes, stages: how networks are cut, either in units per stage or in numbers of stages.
         tuning: None if the learning rate is one of the settings.
         jobs: processes side by side; changes no result.
@@ -142,28 +129,26 @@ class Experiment(Checked):
         for name in self.optimizers:
             if name not in self.optimizer_settings:
                 raise UserError(f"optimizer_settings has no '{name}'; {did_you_mean(name, self.optimizer_settings)}")
-        self._check_rates()
-        self._check_warm_up()
-        for _, field, _, _ in string.Formatter().parse(self.cell):
-            if field is not None and field not in _PLACEHOLDERS:
-                raise UserError(f"cell has the placeholder '{field}'; {did_you_mean(field, _PLACEHOLDERS)}")
-        return self
-
-    def _check_rates(self) -> None:
-        for name in self.optimizers:
             if (self.optimizer_settings[name].rates is None) == (self.tuning is not None):
                 raise UserError(f"optimizer_settings.{name}.rates and tuning go together; give both or neither")
-        if self.tuning is None:
-            return
-        if self.tuning.seed in self.seeds:
-            raise UserError(f"tuning.seed is {self.tuning.seed}, the seed of final runs; give another")
+        if self.tuning is not None:
+            self._check_tuning(self.tuning)
+        self._check_names()
+        return self
+
+    def _check_tuning(self, tuning: Tuning) -> None:
+        if tuning.seed in self.seeds:
+            raise UserError(f"tuning.seed is {tuning.seed}, the seed of final runs; give another")
         tables = ("network_settings", "dataset_settings", "optimizer_settings")
         found = {f"{table}.{name}": entry for table in tables for name, entry in getattr(self, table).items()}
         for where, settings in ({"settings": self.settings} | found).items():
             if "lr" in settings.given:
                 raise UserError(f"{where}.lr is given, but the learning rate is tuned; leave out one of them")
 
-    def _check_warm_up(self) -> None:
+    def _check_names(self) -> None:
+        for _, field, _, _ in string.Formatter().parse(self.cell):
+            if field is not None and field not in _PLACEHOLDERS:
+                raise UserError(f"cell has the placeholder '{field}'; {did_you_mean(field, _PLACEHOLDERS)}")
         for key in ("stages", "strategies") if self.warm_up else ():
             for value in getattr(self.warm_up, key):
                 if value not in (getattr(self, key) or ()) or value == "stash":
@@ -171,14 +156,10 @@ class Experiment(Checked):
 
     def settings_of(self, network: str, dataset: str, optimizer: str) -> dict[str, Any]:
         """What the runs of a network on a data set with an optimizer share."""
-        parts = (
-            self.settings,
-            self.optimizer_settings[optimizer],
-            self.network_settings.get(network),
-            self.dataset_settings.get(dataset),
-        )
-        own = {"network": network, "dataset": dataset}
-        return {name: value for part in parts if part is not None for name, value in part.given.items()} | own
+        chosen = ((self.network_settings, network), (self.dataset_settings, dataset))
+        parts = [self.settings, self.optimizer_settings[optimizer], *(t[key] for t, key in chosen if key in t)]
+        given = {name: value for part in parts for name, value in part.given.items()}
+        return given | {"network": network, "dataset": dataset}
 
 
 def experiments() -> list[str]:

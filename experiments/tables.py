@@ -31,24 +31,17 @@ def run_rows(record: Record) -> list[Row]:
     """One row: settings, outcome and cost of the run. Accuracies are fractions, times seconds."""
     config, where, epochs = record["config"], record["provenance"], record["epochs"]
     accuracies = [row["val_accuracy"] for row in epochs if row["val_accuracy"] is not None]
-    row = {name: config[name] for name in _SETTINGS}
-    return [
-        row
-        | {
-            "convention": record["convention"],
-            "num_stages": len(record["delays"]),
-            "max_delay": max(record["delays"]),
-            "status": record["status"],
-            "diverged_epoch": record["diverged_epoch"],
-            "test_accuracy": record["test"]["accuracy"],
-            "test_loss": record["test"]["loss"],
-            "test_images": record["test"]["images"],
-            "best_val_accuracy": max(accuracies, default=None),
-            "final_val_accuracy": epochs[-1]["val_accuracy"],
-            "history_copies": record["history_copies"],
-        }
-        | {name: where[name] for name in ("wall_time_s", "train_time_s", "commit", "device")}
-    ]
+    row = {name: config[name] for name in _SETTINGS} | {
+        "convention": record["convention"],
+        "num_stages": len(record["delays"]),
+        "max_delay": max(record["delays"]),
+        **{name: record[name] for name in ("status", "diverged_epoch")},
+        **{f"test_{name}": record["test"][name] for name in ("accuracy", "loss", "images")},
+        "best_val_accuracy": max(accuracies, default=None),
+        "final_val_accuracy": epochs[-1]["val_accuracy"],
+        "history_copies": record["history_copies"],
+    }
+    return [row | {name: where[name] for name in ("wall_time_s", "train_time_s", "commit", "device")}]
 
 
 def epoch_rows(record: Record) -> list[Row]:
@@ -61,11 +54,6 @@ def stage_rows(record: Record) -> list[Row]:
     key = {name: record["config"][name] for name in ("network", "group_size")}
     pairs = zip(record["delays"], record["network"]["parameters_per_stage"], strict=True)
     return [key | {"stage": k, "delay": d, "parameters": n} for k, (d, n) in enumerate(pairs)]
-
-
-def reconstruction_rows(record: Record) -> list[Row]:
-    """One row per stage and decay rule that the run's probe measured."""
-    return [_key(record) | row for row in record["reconstruction"]]  # `strategy` becomes the probed rule
 
 
 _SETTINGS = ("dataset", "network", "group_size", "strategy", "seed", "optimizer", "momentum", "lr")
@@ -90,7 +78,7 @@ TABLES: dict[str, tuple[list[str], Callable[[Record], list[Row]]]] = {
     "stages": (["network", "group_size", "stage", "delay", "parameters"], stage_rows),
     "reconstruction": (
         ["network", "group_size", "seed", "stage", "delay", "strategy", "relative_error", "n"],
-        reconstruction_rows,
+        lambda record: [_key(record) | row for row in record["reconstruction"]],  # `strategy` becomes the probed rule
     ),
 }
 """Table -> its columns, and the rows that a record gives it."""
@@ -147,9 +135,4 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def unique(rows: Iterable[Row]) -> Iterator[Row]:
     """The rows without repetitions."""
-    seen = set()
-    for row in rows:
-        content = tuple(row.values())
-        if content not in seen:
-            seen.add(content)
-            yield row
+    yield from {tuple(row.values()): row for row in rows}.values()

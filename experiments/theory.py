@@ -1,6 +1,7 @@
 """Compute the tables of the theory once: proofs of the derivations, stability, costs of partitions, schedules.
 
-Nothing here needs a training run. Writes proofs, stability, partitions, schedules and devices.csv.
+Nothing here needs a training run. Writes proofs, stability, partitions, schedules and devices.csv. Costs and speeds are
+modelled from the networks' shapes and stated devices, none is measured on hardware. Bytes are those of float32.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from experiments import costs
-from experiments.costs import NETWORKS
 from experiments.tables import Row, write_csv
+from layerpipe2 import networks
 from layerpipe2.cli.console import run_command
 from layerpipe2.delays import DELAY_LAWS
+from layerpipe2.planning import Costs, FlopDevice, network_costs
+from layerpipe2.planning.reference import BATCH_SIZE, CLASSES, DEVICES, INPUT_SHAPE, LINKS, RATE, efficient
+from layerpipe2.planning.schedules.compare import compare
 from layerpipe2.runs.records import writable_folder
 from layerpipe2.theory import derive, named, prove
 from layerpipe2.theory.stability import closed_form
 from layerpipe2.theory.stability_simulation import chain_growth, quadratic_growth
 
+NETWORKS = ("mlp", "vgg", "resnet18", "resnet-small")
+"""Networks of the tables, keys of ``layerpipe2.networks.NETWORKS``."""
 MOMENTA = (0.0, 0.5, 0.9)
 DELAYS = (0, 1, 4, 14)
 CHAINS = ("layerpipe2", "pipedream")
@@ -99,11 +104,55 @@ def _grid(low: float, high: float) -> NDArray[np.float64]:
     return np.geomspace(low, high, int(np.log(high / low) / np.log(RATIO)) + 2)
 
 
+def partitions(names: Sequence[str] = NETWORKS, convention: str = "layerpipe2") -> list[Row]:
+    """Every group size of these networks (default widths, 3 x 32 x 32 inputs, 100 classes, batch 128).
+
+    Returns:
+        One row per network and group size: stages; communication (bytes over all boundaries per mini-batch);
+        computation (operations of the slowest stage per mini-batch) and share, the same as a part of the whole
+        network's; balance (mean over maximum); parameters, activations, history_stash, history_ema (bytes, summed
+        over stages); speed (over one processor) for each link of :data:`LINKS`; efficient, whether no other group
+        size of the network has less of both communication and computation.
+    """
+    rows: list[Row] = []
+    for name in names:
+        units = networks.build(name, input_shape=INPUT_SHAPE, num_classes=CLASSES)
+        sizes = range(1, len(units) + 1)
+        found = [network_costs(units, INPUT_SHAPE, size, "stash", convention, BATCH_SIZE) for size in sizes]
+        mine = [{"network": name, "group_size": g} | _row(costs) for g, costs in zip(sizes, found, strict=True)]
+        rows += [row | {"efficient": efficient(row, mine)} for row in mine]
+    return rows
+
+
+def _row(costs: Costs) -> Row:
+    average = Costs(costs.stages, costs.delays, "ema-window", costs.batch_size)
+    return {
+        "stages": len(costs.stages),
+        "communication": sum(costs.boundary_bytes),
+        "computation": max(costs.flops),
+        "share": max(costs.flops) / sum(costs.flops),
+        "balance": costs.balance(),
+        "parameters": sum(costs.parameter_bytes),
+        "activations": sum(costs.activation_bytes),
+        "history_stash": sum(costs.history_bytes),
+        "history_ema": sum(average.history_bytes),
+        **{name: costs.speedup(FlopDevice(RATE, link)) for name, link in LINKS.items()},
+    }
+
+
+def layerpipe_over_devices() -> list[Row]:
+    """Speed of LayerPipe and LayerPipe2 over PipeDream on every device: columns of :func:`schedules` and device."""
+    names = ("pipedream", "layerpipe", "layerpipe2")
+    return [
+        {"device": label} | row for label, device in DEVICES.items() for row in compare(schedules=names, device=device)
+    ]
+
+
 TABLES: dict[str, Callable[[], list[Row]]] = {
-    "devices": costs.layerpipe_over_devices,  # the slowest first
+    "devices": layerpipe_over_devices,  # the slowest first
     "stability": stability,
-    "schedules": costs.schedules,
-    "partitions": costs.partitions,
+    "schedules": lambda: list(compare()),
+    "partitions": partitions,
     "proofs": proofs,
 }
 

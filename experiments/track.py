@@ -79,17 +79,16 @@ def track(records: list[Record], database: Path, artifacts: Path) -> tuple[int, 
 
 def _finished(client: MlflowClient, experiment: str) -> Iterator[str]:
     """Fingerprints of the finished copies. One that never finished is closed and removed."""
-    token, first = None, True
-    while token or first:
-        first = False
-        page = client.search_runs([experiment], run_view_type=ViewType.ACTIVE_ONLY, max_results=1000, page_token=token)
+    token: str | None = ""
+    while token is not None:
+        page = client.search_runs([experiment], run_view_type=ViewType.ACTIVE_ONLY, page_token=token or None)
         for run in page:
             if run.info.status == "FINISHED":
                 yield run.data.tags.get(FINGERPRINT, "")
             elif FINGERPRINT in run.data.tags:
                 client.set_terminated(run.info.run_id, status="KILLED")
                 client.delete_run(run.info.run_id)
-        token = page.token
+        token = page.token or None
 
 
 def _copy(client: MlflowClient, experiment: str, record: Record) -> None:
@@ -97,7 +96,10 @@ def _copy(client: MlflowClient, experiment: str, record: Record) -> None:
     name = f"{config['network']} g{config['group_size']} {config['strategy']} s{config['seed']}"
     start = datetime.fromisoformat(where["started"]).timestamp()
     times = round(1000 * start), round(1000 * (start + where["wall_time_s"]))  # ms since 1970
-    run: Run = client.create_run(experiment, start_time=times[0], run_name=name, tags=_tags(record))
+    tags = {FINGERPRINT: fingerprint(record), "status": record["status"]}
+    tags |= {key: str(where[key]) for key in ("device", "commit", "dirty")}
+    tags |= {"probed": "true"} if record["reconstruction"] else {}
+    run: Run = client.create_run(experiment, start_time=times[0], run_name=name, tags=tags)
     identity, status = run.info.run_id, "KILLED"
     try:
         metrics = _metrics(record)
@@ -110,13 +112,6 @@ def _copy(client: MlflowClient, experiment: str, record: Record) -> None:
         status = "FINISHED"
     finally:
         client.set_terminated(identity, status=status, end_time=times[1])
-
-
-def _tags(record: Record) -> dict[str, str]:
-    where = record["provenance"]
-    tags = {FINGERPRINT: fingerprint(record), "status": record["status"], "device": where["device"]}
-    probed = {"probed": "true"} if record["reconstruction"] else {}
-    return tags | probed | {"commit": str(where["commit"]), "dirty": str(where["dirty"])}
 
 
 def _params(record: Record) -> dict[str, Any]:

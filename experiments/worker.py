@@ -11,8 +11,7 @@ import torch
 from layerpipe2.data import Data, load
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.inputs import make_loaders
-from layerpipe2.runs.plan import make_plan
+from layerpipe2.runs.plan import make_loaders, make_plan
 from layerpipe2.runs.records import Record
 from layerpipe2.runs.train import train_run
 

@@ -25,8 +25,7 @@ from layerpipe2.planning import StageWork, stage_costs
 from layerpipe2.planning.profiling import profile
 from layerpipe2.planning.variants import MEMORY_KINDS, Variant
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.inputs import make_loaders
-from layerpipe2.runs.optim import optimizer_factory
+from layerpipe2.runs.plan import make_loaders, optimizer_factory
 
 
 def measure_speed(job: Job, variant: str, batches: int, warmup: int) -> dict[str, Any]:

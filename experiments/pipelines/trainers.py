@@ -28,7 +28,7 @@ from layerpipe2.history import make_history
 from layerpipe2.networks.layers import convolution, output_linear
 from layerpipe2.planning.variants import Variant, group_starts
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.optim import optimizer_factory
+from layerpipe2.runs.plan import optimizer_factory
 from layerpipe2.stages import partition_at
 
 

@@ -1,4 +1,4 @@
-"""The commands that train, plan a pipeline or look at this machine: what they print."""
+"""The commands that train, plan a pipeline or look at this machine: what they print, and how it fits a terminal."""
 
 import json
 import re
@@ -6,6 +6,7 @@ import re
 import pytest
 
 from layerpipe2.cli import main
+from layerpipe2.cli.console import fitted, wrapped
 from layerpipe2.runs.config import RunConfig
 
 QUICK = ["train", "--width", "8", "--group-size", "3", "--epochs", "1", "--batch-size", "128", "--quiet"]
@@ -88,3 +89,26 @@ def test_info_names_data_device_and_versions(capsys):
     text = capsys.readouterr().out
     for part in ("resnet18", "ema-lsq", "1347 + 450 images, 1 x 8 x 8, 10 classes, verified", "device: ", "torch 2"):
         assert part in text
+
+
+@pytest.mark.parametrize(("width", "columns"), [(1, 6), (12, 6), (15, 7), (16, 8), (99, 9)])
+def test_a_chart_has_the_most_columns_that_fit_but_never_too_few(width, columns):
+    assert fitted(lambda count: "head\n" + "x " * count, 9, width).count("x") == columns
+
+
+def test_a_chart_of_few_columns_is_whole():
+    assert fitted(lambda count: "x" * count, 3, 80) == "xxx"
+
+
+def test_wrapping_keeps_words_tables_and_blank_lines():
+    text = "one two three-four five\n\n  [holds] one two three\nstage  operation  step  weight\n"
+    assert wrapped(text, 14).splitlines() == [
+        "one two",
+        "  three-four",
+        "  five",
+        "",
+        "  [holds] one",
+        "    two three",
+        "stage  operation  step  weight",
+    ]
+    assert wrapped("averylongword", 5) == "averylongword"

@@ -22,7 +22,7 @@ def test_every_setting_is_an_option_of_train_under_its_heading(capsys):
     text = shown(capsys, "train", "--help")
     fields = RunConfig.model_json_schema()["properties"]
     assert all(f"--{name.replace('_', '-')}" in text for name in fields)
-    assert all(f"\n{field['section']}:\n" in text for field in fields.values())
+    assert all(field["description"] and f"\n{field['section']}:\n" in text for field in fields.values())
     assert "examples:" in text
     assert "layerpipe2 train --strategy ema-window" in text
     assert re.search(r"--momentum X +momentum of sgd; default: 0\.9\n", text)

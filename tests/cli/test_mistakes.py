@@ -2,7 +2,6 @@
 
 import builtins
 import sys
-import tempfile
 
 import pytest
 
@@ -33,14 +32,8 @@ WRONG_KIND = ["--network", "mlp", "--dataset", "python-docs"]
         (["balance", "--dataset", "mnist"], "unknown data set 'mnist'"),
         (["balance", "--stages", "0"], "--stages is 0; give an integer >= 1"),
         (["balance", "--repeats", "0"], "--repeats is 0; give an integer >= 1"),
-        (
-            ["balance", "--width", "4", "--stages", "10"],
-            "number of stages for 9 units is 10; give an integer",
-        ),
-        (
-            ["train", "--nesterov", "--momentum", "0"],
-            "nesterov is a form of momentum, and momentum is 0; give a moment",
-        ),
+        (["balance", "--width", "4", "--stages", "10"], "number of stages for 9 units is 10; give an integer"),
+        (["train", "--nesterov", "--momentum", "0"], "nesterov is a form of momentum, and momentum is 0; give a"),
         (["train", "--seed", "-1"], "--seed is -1; give an integer >= 0 and <= 4294967295"),
         (["train", *WRONG_KIND], "network mlp takes images, not"),
         (["train", "--grup-size", "2"], "unknown argument '--grup-size'; did you mean '--group-size'?"),
@@ -50,10 +43,7 @@ WRONG_KIND = ["--network", "mlp", "--dataset", "python-docs"]
         (["delays", *WRONG_KIND], "network mlp takes images, not"),
         (["delays", "--network", "gpt"], "network gpt takes text, not"),
         (["balance", *WRONG_KIND], "network mlp takes images, not"),
-        (
-            ["launch", "--processes", "2", "--timeout", "-1", "--", __file__],
-            "--timeout is -1.0; give a finite number > 0",
-        ),
+        ([*LAUNCH, "--timeout", "-1", "--", __file__], "--timeout is -1.0; give a finite number > 0"),
         (["stability", "--momentum", "1"], "--momentum is 1.0; give a finite number >= 0 and < 1"),
         (["stability", "--group-size", "10"], "group size for 9 units is 10"),
         (["stability", "--dataset", "mnist"], "unknown data set 'mnist'"),
@@ -85,19 +75,12 @@ def test_a_mistake_is_one_line_and_code_2(arguments, message, capsys, tmp_path, 
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_an_output_that_cannot_be_written_is_refused_before_training(tmp_path, capsys, monkeypatch):
+def test_an_output_that_cannot_be_written_is_refused_before_training(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["train", "--out", str(tmp_path / "file" / "run.json")]) == 2
     assert "can't be made" in capsys.readouterr().err
     assert main(["train", "--out", str(tmp_path)]) == 2
     assert "is a folder" in capsys.readouterr().err
-
-    def refuse(dir):  # mocked, because nothing is read-only for root
-        raise PermissionError(13, "Permission denied", dir)
-
-    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    assert main(["train", "--out", str(tmp_path / "run.json")]) == 2
-    assert "can't be written (Permission denied)" in capsys.readouterr().err
 
 
 def test_without_the_extra_the_command_says_what_to_install(capsys, monkeypatch):

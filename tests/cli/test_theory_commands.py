@@ -3,13 +3,15 @@
 import json
 import re
 
+import networkx as nx
 import pytest
 
 from layerpipe2.cli import main
+from layerpipe2.cli.derive import FORMATS, explain
 from layerpipe2.cli.schedule import _simulated
 from layerpipe2.delays import DELAY_LAWS
 from layerpipe2.planning.schedules import SCHEDULES
-from layerpipe2.theory import named
+from layerpipe2.theory import derive, named, prove
 from layerpipe2.theory.stability import closed_form
 
 
@@ -41,7 +43,6 @@ def test_derive_exports_the_graph_of_a_step(capsys):
 def test_derive_knows_the_branches_of_this_projects_networks():
     blocks = [op for op in named("resnet18").operations if op.name.endswith((".add", ".proj"))]
     assert len(blocks) == 8 + 3
-    assert named("resnet18").num_units == 10
     assert [len(op.inputs) for op in named("vgg").operations] == [1] * 9
 
 
@@ -108,3 +109,21 @@ def test_derive_explains_the_columns_of_its_tables(capsys, monkeypatch):
 def test_a_schedule_shows_the_delays_of_a_full_pipeline(convention, processors, batches):
     found = _simulated(convention, processors, batches, (1.0, 1.0, 1.0)).schedule.delays()
     assert tuple(found) == DELAY_LAWS[convention].delays(processors)
+
+
+def test_report_tables_and_exports():
+    derivation = derive(3, convention="pipedream")
+    report = explain(derivation)
+    assert "step 2t" in report
+    assert "3 take a delayed gradient" in report
+    assert "step 4.3" not in explain(derive(6))
+    assert report.count("[holds]") == len(prove(derivation))
+    graph = derivation.pipeline
+    assert FORMATS["table"](graph).splitlines()[1].split() == ["0", "0", "0", "1", "6", "0", "0", "5", "5"]
+    assert len(FORMATS["edges"](graph).splitlines()) == 1 + len(list(graph.edges))
+    data = json.loads(FORMATS["json"](graph))
+    assert {(e["source"], e["target"], e["kind"]): e["registers"] for e in data["edges"]} == graph.registers
+    again = nx.parse_graphml(FORMATS["graphml"](graph), force_multigraph=True)
+    assert sum(again.edges[e]["registers"] for e in again.edges) == sum(graph.registers.values())
+    assert '"U0" -> "A0" [kind="history", label="6D"]' in FORMATS["dot"](graph)
+    assert set(FORMATS) == {"table", "edges", "dot", "json", "graphml"}

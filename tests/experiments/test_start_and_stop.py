@@ -95,20 +95,19 @@ def test_a_part_of_an_experiment_starts_at_once_if_it_is_to_be_quiet(tmp_path):
     assert found == ["sequential-s0.json", "sequential-s1.json"]
 
 
-@pytest.mark.parametrize("arguments", [["--jobs", "0"], ["--minutes", "-1"], ["--group", "7"], ["--network", "vgg"]])
-def test_a_mistake_in_an_option_is_one_line(tmp_path, arguments):
-    with pytest.raises(UserError, match=r"^--(jobs|minutes) is .*; give a number >= |^small\.yaml has no "):
-        run.main([*options(tmp_path, UNTUNED), *arguments])
-
-
-def test_a_mistake_in_the_file_is_one_line_and_code_2(tmp_path):
-    write_experiment(tmp_path, UNTUNED, network_settings={"mlp": {"lr": "nan"}})
-    with start(tmp_path) as process:
-        errors = process.communicate()[1]
-    assert process.returncode == 2
-    message = "small.yaml: network_settings.mlp.lr is 'nan'; give a finite number > 0"
-    assert errors == f"experiments.run: error: {message}\n"
-    assert os.listdir(tmp_path) == ["small.yaml"]
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--jobs", "0", "--jobs is 0; give a number >= 1"),
+        ("--minutes", "-1", "--minutes is -1.0; give a number >= 0"),
+        ("--group", "4", "small.yaml has no group 4; known: sequential, 1, 3"),
+        ("--group", "all", "small.yaml has no group 'all'; known: sequential, 1, 3"),
+        ("--network", "mpl", "small.yaml has no network 'mpl'; known: mlp"),
+    ],
+)
+def test_a_mistake_in_an_option_is_one_line(tmp_path, option, value, message):
+    with pytest.raises(UserError, match=f"^{message}$"):
+        run.main([*options(tmp_path, UNTUNED), option, value])
 
 
 def descendants(parent):

@@ -16,6 +16,10 @@ def place(tmp_path):
     return tmp_path / "mlflow.db", tmp_path / "artifacts"
 
 
+def _history(client, run, metric):
+    return sorted((point.step, point.value) for point in client.get_metric_history(run.info.run_id, metric))
+
+
 def _runs(place):
     client = MlflowClient(f"sqlite:///{place[0]}")
     experiment = client.get_experiment_by_name("layerpipe2/digits")
@@ -33,8 +37,7 @@ def test_a_record_is_copied_whole_and_once(place):
     assert run.data.params["stage_delays"] == "4 2 0"
     assert run.data.params["strategy"] == "ema-window"
     assert run.data.metrics["test_accuracy"] == made["test"]["accuracy"]
-    history = client.get_metric_history(run.info.run_id, "val_accuracy")
-    assert [(metric.step, metric.value) for metric in history] == [(0, 0.5), (1, 0.75)]
+    assert _history(client, run, "val_accuracy") == [(0, 0.5), (1, 0.75)]
     assert (run.info.start_time, run.info.end_time) == (1767225600000, 1767225602000)  # 2026-01-01 UTC, two seconds
     assert "delays" not in run.data.params  # they follow from the convention
     assert "probed" not in run.data.tags
@@ -53,8 +56,7 @@ def test_a_probed_run_is_marked_and_has_its_errors_by_delay(place):
     tracking.track([made], *place)
     client, (run,) = _runs(place)
     assert run.data.tags["probed"] == "true"
-    history = client.get_metric_history(run.info.run_id, "reconstruction_error/ema-window")
-    assert sorted((metric.step, metric.value) for metric in history) == [(2, 0.125), (4, 0.25)]
+    assert _history(client, run, "reconstruction_error/ema-window") == [(2, 0.125), (4, 0.25)]
     assert run.data.metrics["reconstruction_error/ema-window"] == 0.25
     assert "reconstruction_error/ema-lsq" not in run.data.metrics
 
@@ -66,8 +68,7 @@ def test_stages_of_equal_delay_keep_an_error_each(place):
     tracking.track([made], *place)
     client, (run,) = _runs(place)
     assert run.data.params["delays"] == "[4, 4, 0]"
-    history = client.get_metric_history(run.info.run_id, "reconstruction_error/ema-window")
-    assert sorted((metric.step, metric.value) for metric in history) == [(4, 0.25), (4, 0.5)]
+    assert _history(client, run, "reconstruction_error/ema-window") == [(4, 0.25), (4, 0.5)]
 
 
 def test_a_diverged_run_is_a_finished_copy(place):

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from experiments import costs as study
+from experiments import theory as study
 from layerpipe2.planning.reference import DEVICES
 from layerpipe2.planning.schedules import SCHEDULES
 from layerpipe2.planning.schedules.compare import DEVICE, compare

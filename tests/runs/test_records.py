@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from layerpipe2.errors import UserError
-from layerpipe2.runs.records import fingerprint, read_record, read_records, writable_folder, write_json, write_text
+from layerpipe2.runs.records import fingerprint, read_record, read_records, write_json, write_text
 
 
 def test_json_has_sorted_keys_and_null_for_what_is_not_finite(tmp_path):
@@ -31,12 +31,6 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         write_text(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["run.json"]
-
-
-def test_a_folder_below_a_file_is_refused(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="can't be made"):
-        writable_folder(tmp_path / "file" / "results")
 
 
 def test_a_read_only_folder_is_refused(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""One training run from configuration to record."""
+"""One training run from configuration to record: what it gives, what it refuses, how it is resumed."""
 
 import json
 import math
@@ -6,11 +6,34 @@ import math
 import pytest
 import torch
 
+from layerpipe2.data import load
+from layerpipe2.distributed import checkpoint as by_stage
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.errors import UserError
+from layerpipe2.runs.callbacks import LAST_CHECKPOINT, EpochRecorder
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.optim import lr_factor
-from layerpipe2.runs.plan import make_plan
+from layerpipe2.runs.plan import lr_factor
+from layerpipe2.runs.train import train_run
+
+
+@pytest.fixture(scope="session")
+def small():
+    """Three stages, two epochs of eight mini-batches."""
+    return RunConfig(width=8, group_size=3, epochs=2, batch_size=128)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return load("digits")
+
+
+@pytest.fixture
+def train(digits, small):
+    def run(*, progress=False, **options):
+        settings = {name: options.pop(name) for name in list(options) if name in RunConfig.model_fields}
+        return train_run(small.copy_with(**settings), data=digits, progress=progress, **options)
+
+    return run
 
 
 def outcome(record):
@@ -85,9 +108,6 @@ def test_progress_is_a_bar_on_a_terminal_and_sparse_lines_elsewhere(train, capsy
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"network": "mpl"}, "unknown network 'mpl'"),
-        ({"strategy": "ema-windov"}, "unknown strategy 'ema-windov'"),
-        ({"group_size": 10}, "group size for 9 units is 10"),
         ({"convention": "custom", "delays": (2, 0)}, "delays has 2 entries, but there are 3 stages"),
         ({"batch_size": 5000}, "batch_size is 5000; give at most"),
     ],
@@ -95,11 +115,6 @@ def test_progress_is_a_bar_on_a_terminal_and_sparse_lines_elsewhere(train, capsy
 def test_settings_that_do_not_fit_are_refused(train, settings, message):
     with pytest.raises(UserError, match=message):
         train(**settings)
-
-
-def test_custom_delays_reach_the_pipeline(digits):
-    plan = make_plan(RunConfig(group_size=3, convention="custom", delays=(5, 1, 0)), digits.input_shape, 10)
-    assert plan.delays.per_stage == (5, 1, 0)
 
 
 def test_a_missing_device_is_refused(monkeypatch):
@@ -115,3 +130,66 @@ def test_the_schedule_warms_up_and_falls_to_zero():
     assert factors[7] == pytest.approx(0.5)
     assert factors[11] == pytest.approx(0.0)
     assert lr_factor(9, warmup=0, total=11, schedule="constant") == 1.0
+
+
+def interrupt_in_second_epoch(self, trainer, pl_module):
+    if trainer.current_epoch == 1:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("strategy", ["stash", "ema-lsq"])
+def test_a_resumed_run_equals_the_uninterrupted_one(train, tmp_path, strategy, monkeypatch):
+    settings = {"strategy": strategy, "epochs": 3, "probe_every": 2, "augment": True}
+    whole = train(**settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(EpochRecorder, "on_validation_start", interrupt_in_second_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            train(**settings, checkpoint_dir=tmp_path)
+    assert outcome(train(**settings, checkpoint_dir=tmp_path, resume=True)) == outcome(whole)
+
+
+def test_a_resumed_run_keeps_its_limit(train, tmp_path):
+    settings = {"epochs": 4, "max_steps": 12, "checkpoint_dir": tmp_path}  # eight mini-batches an epoch
+    whole = train(**settings)
+    again = train(**settings, resume=True)
+    assert (again["epochs"], again["test"]) == (whole["epochs"], whole["test"])
+    assert len(again["epochs"]) == 2
+
+
+def test_a_state_is_not_overwritten_unasked_nor_taken_for_another_runs(train, tmp_path):
+    train(epochs=1, checkpoint_dir=tmp_path)
+    with pytest.raises(UserError, match=r"last\.ckpt holds the state of a run; give --resume to go on with it, or"):
+        train(epochs=1, checkpoint_dir=tmp_path)
+    with pytest.raises(UserError, match=r"other settings \(lr was 0\.01\)"):
+        train(epochs=1, lr=0.02, checkpoint_dir=tmp_path, resume=True)
+    (tmp_path / LAST_CHECKPOINT).write_bytes(b"half of one")
+    with pytest.raises(UserError, match=r"last\.ckpt can't be read; delete it and start without resuming"):
+        train(epochs=1, checkpoint_dir=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("folder", "resume", "message"),
+    [
+        ("", True, r"no checkpoint .*last\.ckpt to resume from"),
+        (None, True, "nothing to resume from; name the folder"),
+        ("file/checkpoints", False, "output folder .*checkpoints can't be made"),
+    ],
+)
+def test_what_cannot_be_resumed_or_saved_is_refused_before_training(train, folder, resume, message, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=message):
+        train(checkpoint_dir=None if folder is None else tmp_path / folder, resume=resume)
+
+
+def test_a_state_of_several_processes_is_told_from_one_of_one(train, tmp_path):
+    (tmp_path / LAST_CHECKPOINT).mkdir()
+    with pytest.raises(UserError, match="was written by several processes; go on under `layerpipe2 launch`"):
+        train(checkpoint_dir=tmp_path, resume=True)
+    file = tmp_path / "file.ckpt"
+    file.touch()
+    by_stage.write(file, {"pipeline": {}}, {}, first=True, barrier=lambda: None)
+    assert file.is_dir()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file.ckpt", LAST_CHECKPOINT]
+    with pytest.raises(UserError, match="no checkpoint of a pipeline of several processes"):
+        by_stage.whole_state_dict(str(tmp_path / "none"))
+    assert by_stage.whole_state_dict(str(file)) == {}

@@ -1,5 +1,7 @@
-"""Checked models: every mistake is one line with its place and the remedy."""
+"""Checked models, the settings of a run among them: every mistake is one line with its place and the remedy."""
 
+import json
+import math
 import pickle
 from typing import Annotated, Literal
 
@@ -7,6 +9,7 @@ import pytest
 from pydantic import Field, model_validator
 
 from layerpipe2.errors import UserError
+from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.validation import Checked, Positive, Real, Several, checked, one_of, read_yaml
 
 
@@ -59,7 +62,7 @@ class Sweep(Checked):
         ({"seeds": [1], "jobs": [{"rates": 1}]}, "jobs.0.rates is 1; give a list of distinct finite numbers > 0"),
     ],
 )
-def test_a_mistake_is_told_with_its_place(values, message):
+def test_a_mistake_is_one_line_with_its_place(values, message):
     with pytest.raises(UserError) as caught:
         checked(Sweep, values, "sweep.yaml")
     assert str(caught.value).startswith(f"sweep.yaml: {message}")
@@ -89,10 +92,12 @@ def test_a_model_is_a_value():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"a\.yaml can't be read \(No such file or directory\)"),
+        (None, r"a\.yaml can't be read \(No such file or directory\); run this in the repository's root"),
         (b"a: [1", r"a\.yaml isn't valid YAML \(while parsing"),
         (b"\xff\xfe\xfa", r"a\.yaml isn't valid YAML"),
         (b"- 1", r"^a\.yaml is \[1\]; give a mapping of keys"),
+        (b"just text", r"^a\.yaml is 'just text'; give a mapping of keys"),
+        (b"", r"^a\.yaml is None; give a mapping of keys"),
     ],
 )
 def test_a_bad_file_is_named(content, message, tmp_path):
@@ -101,3 +106,60 @@ def test_a_bad_file_is_named(content, message, tmp_path):
     with pytest.raises(UserError, match=message) as caught:
         read_yaml(tmp_path / "a.yaml")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("settings", [{}, {"convention": "custom", "delays": (4, 2, 0)}, {"warmup_epochs": 1}])
+def test_settings_survive_a_round_trip_as_they_were_written(settings):
+    config = RunConfig(**settings)
+    plain = json.loads(json.dumps(config.to_dict()))
+    assert RunConfig(**plain) == config
+    assert repr(plain) == repr(config.to_dict())  # 1 stays 1, not 1.0
+    assert all(plain[name] == (list(v) if isinstance(v, tuple) else v) for name, v in settings.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("lr", math.nan, "a finite number > 0"),
+        ("lr", math.inf, "a finite number > 0"),
+        ("lr", 0.0, "a finite number > 0"),
+        ("lr", "fast", "a finite number > 0"),
+        ("group_size", 0, "an integer >= 1"),
+        ("group_size", 1.0, "an integer >= 1"),
+        ("group_size", True, "an integer >= 1"),
+        ("momentum", 1.0, "a finite number >= 0 and < 1"),
+        ("validation_fraction", 0.0, "> 0 and < 1"),
+        ("batch_size", -3, "an integer >= 1"),
+        ("optimizer", "adam", "one of sgd, adamw"),
+        ("convention", "gpipe", "one of layerpipe2, pipedream, none, custom"),
+        ("gradient_clip_norm", 0, "> 0, or none"),
+        ("delays", (2, -1), "a list of integers >= 0"),
+        ("delays", (), "a list of integers >= 0"),
+        ("augment", 1, "true or false"),
+        ("seed", 2**32, "<= 4294967295"),
+        ("dataset", None, "a text"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(name, value, allowed):
+    with pytest.raises(UserError) as caught:
+        RunConfig(**{name: value})
+    message = str(caught.value)
+    assert message.startswith(f"{name} is {value!r}; give")
+    assert allowed in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"convention": "custom"}, "delays and convention 'custom' go together"),
+        ({"delays": (2, 0)}, "delays and convention 'custom' go together"),
+        ({"stash_epochs": 1, "drain": True}, "stash_epochs counts from the last fill of the pipeline"),
+        ({"optimizer": "adamw", "nesterov": True}, "nesterov is a form of sgd's momentum; the optimizer is adamw"),
+        ({"nesterov": True, "momentum": 0}, "nesterov is a form of momentum, and momentum is 0"),
+        ({"epochs": 2, "warmup_epochs": 3.0}, "warmup_epochs is 3, but there are 2 epochs"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        RunConfig(**settings)

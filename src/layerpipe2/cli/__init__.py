@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 
 from layerpipe2.cli.commands import add_commands
 from layerpipe2.cli.console import run_command
-from layerpipe2.cli.theory_commands import add_theory_commands
 from layerpipe2.errors import UserError, did_you_mean
 
 _EPILOG = "`layerpipe2 COMMAND --help` explains a command and shows examples. The whole reproduction: `make reproduce`."
@@ -45,9 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     version = import_module("layerpipe2").__version__
     parser.add_argument("--version", action="version", version=f"%(prog)s {version}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    add = partial(_command, commands)
-    add_commands(add)
-    add_theory_commands(add)
+    add_commands(partial(_command, commands))
     return parser
 
 

@@ -19,7 +19,7 @@ from layerpipe2.history import make_history
 from layerpipe2.planning.balance import Balance, balanced
 from layerpipe2.planning.profiling import profile
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.optim import optimizer_factory
+from layerpipe2.runs.plan import optimizer_factory
 
 
 def run(options: argparse.Namespace) -> None:

@@ -1,17 +1,18 @@
-"""Options and help of the commands that train, plan a pipeline or look at this machine."""
+"""The commands: what each is for, its options and the text of its help."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import Self
+
+from pydantic import model_validator
 
 from layerpipe2.cli import launch
 from layerpipe2.cli.options import PIPELINE, add_options
+from layerpipe2.errors import UserError
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.validation import Checked, setting
-
-AddCommand = Callable[[str, str, str], argparse.ArgumentParser]
-"""(name, purpose, text below the options) -> parser."""
+from layerpipe2.runs.validation import Checked, Positive, setting
 
 
 class GridOptions(Checked):
@@ -27,7 +28,36 @@ class BalanceOptions(Checked):
     repeats: int = setting(9, "", "timed steps", ge=1)
 
 
-_TRAIN_EXAMPLES = """\
+class DeriveOptions(Checked):
+    """Options of ``derive``: what it derives."""
+
+    layers: int | None = setting(None, "network", "a chain of N layers; default: 4", ge=1)
+    network: str | None = setting(None, "network", "a network; `layerpipe2 info` lists them; default: a chain")
+    group_size: int | None = setting(None, "pipeline", "units per stage; default: 1", ge=1)
+    groups: tuple[int, ...] | None = setting(
+        None, "pipeline", "units of every stage, input side first; default: equal groups", strict=False
+    )
+    convention: str = setting("layerpipe2", "pipeline", "layerpipe2, pipedream or none")
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if self.layers is not None and self.network is not None:
+            raise UserError("--layers and --network are both given; give one of them")
+        return self
+
+
+class ScheduleOptions(Checked):
+    """What ``schedule`` simulates."""
+
+    processors: int = setting(4, "", "number of processors", ge=1)
+    batches: int = setting(8, "", "micro-batches per update of the synchronous schedules", ge=1)
+    forward: Positive = setting(1, "", "time of a stage's forward pass")
+    activation: Positive = setting(1, "", "time of its activation gradient")
+    weight: Positive = setting(1, "", "time of its weight gradient")
+    until: Positive | None = setting(None, "", "end of the chart; default: what fits, at most 24 columns")
+
+
+_TRAIN = """\
 examples:
   layerpipe2 train                                     an MLP on digits, every unit a stage, exact stashing
   layerpipe2 train --strategy ema-window --group-size 2 --out window.json
@@ -39,7 +69,7 @@ examples:
 Accuracies are fractions in [0, 1]. The same settings give the same record, except for its times.
 """
 
-_DELAYS_EXAMPLES = """\
+_DELAYS = """\
 examples:
   layerpipe2 delays                                    every unit of the MLP is a stage: delay 2 x stages after it
   layerpipe2 delays --network vgg --group-size 3       three units share a stage and its delay
@@ -51,7 +81,7 @@ updates between the two. `copies` are the parameter copies that hardware holds b
 stashing stores and a moving average reconstructs.
 """
 
-_BALANCE_EXAMPLES = """\
+_BALANCE = """\
 examples:
   layerpipe2 balance                                   the MLP on digits in two stages, with SGD's update
   layerpipe2 balance --optimizer adamw --threads 2 --repeats 25
@@ -63,7 +93,7 @@ Times are those of this machine, now: let nothing else run. The prediction leave
 In Python: layerpipe2.planning.balance.
 """
 
-_LAUNCH_EXAMPLES = """\
+_LAUNCH = """\
 examples:
   layerpipe2 launch --processes 2 -- train.py --epochs 5                  two processes here
   layerpipe2 launch --processes 2 -- -m layerpipe2 train --epochs 5
@@ -74,37 +104,88 @@ The processes find RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT as 
 end, with one line that names it. docs/cluster.md shows Slurm and the network's settings.
 """
 
-_INFO_EXAMPLES = """\
+_INFO = """\
 examples:
   layerpipe2 info                                       the digits, the lists of names, this machine
   layerpipe2 info --dataset cifar10 --data-root data    is it there and complete?
   layerpipe2 info --schema > run.schema.json            what an editor needs to complete and check settings
 """
 
+_STABILITY = """\
+examples:
+  layerpipe2 stability                                    the MLP, every unit a stage, momentum 0.9
+  layerpipe2 stability --network vgg --group-size 3 --momentum 0
+  layerpipe2 stability --convention pipedream --nesterov
+  layerpipe2 stability --group-size 3 --convention custom --delays 4,4,0
 
-def add_commands(add: AddCommand) -> None:
-    """Add the commands."""
-    train = add("train", "train one network and write its record", _TRAIN_EXAMPLES)
+Descent with a gradient that is d updates old converges on a quadratic of curvature c if learning rate x c is below a
+bound: 2 sin(pi / (4d + 2)) without momentum. Momentum raises it where there is no delay, and lowers it sharply where
+there is one. The curvature of a network is not known beforehand: read the table as how much smaller the learning rate
+must be than in sequential training.
+"""
+
+_DERIVE = """\
+examples:
+  layerpipe2 derive                                       four layers, a stage each: every step, then the proofs
+  layerpipe2 derive --layers 5 --groups 2,2,1             layers of one stage share its delay
+  layerpipe2 derive --network resnet18 --group-size 2     with the branches of the residual blocks
+  layerpipe2 derive --layers 3 --convention pipedream     PipeDream's delays, S instead of 2S
+  layerpipe2 derive --layers 3 --step 2                   the registers after one step
+  layerpipe2 derive --layers 3 --export dot --out pipeline.dot
+
+The graph of training has a node for every forward task (F), activation gradient (A), weight gradient (G) and update
+(U) of a layer. Step 0 is sequential training; 1 puts registers at input and output; 2 delays gradients, by as little
+as the loops allow; 3 and 4 retime, until every boundary between stages has a register in each direction. The tables
+count registers, one tick each. Formats of --export: table, edges, dot (Graphviz), json, graphml.
+"""
+
+_SCHEDULE = """\
+examples:
+  layerpipe2 schedule                                     all schedules on four processors with equal stages
+  layerpipe2 schedule layerpipe2 --processors 3           its chart: F3 is the forward pass of batch 3
+  layerpipe2 schedule zb-h1 --batches 6 --until 30        as much of it as you like
+  layerpipe2 schedule --processors 8 --forward 1 --activation 1 --weight 2
+
+Schedules: gpipe, 1f1b, interleaved, zb-h1 (these update once per --batches micro-batches), pipedream, layerpipe,
+layerpipe2 (these update after every mini-batch). Processors have a stage each, in `interleaved` two of half the
+length, and links cost nothing. Times are in any unit.
+"""
+
+
+def add_commands(new: Callable[[str, str, str], argparse.ArgumentParser]) -> None:
+    """Add all commands; ``new`` makes a parser from a name, a purpose and the text below the options."""
+    train = new("train", "train one network and write its record", _TRAIN)
     add_options(train, RunConfig)
-    output = train.add_argument_group("output")
-    output.add_argument("--out", metavar="RECORD.json", help="write the record there; default: a summary only")
-    output.add_argument("--checkpoint-dir", metavar="DIR", help="save the complete state there after every epoch")
-    output.add_argument("--resume", action="store_true", help="go on from the state in --checkpoint-dir")
-    output.add_argument("--quiet", action="store_true", help="no progress display")
-    _add_download(train)
-    delays = add("delays", "show stages, delays, and what happens tick by tick", _DELAYS_EXAMPLES)
+    add = train.add_argument_group("output").add_argument
+    add("--out", metavar="RECORD.json", help="write the record there; default: a summary only")
+    add("--checkpoint-dir", metavar="DIR", help="save the complete state there after every epoch")
+    add("--resume", action="store_true", help="go on from the state in --checkpoint-dir")
+    add("--quiet", action="store_true", help="no progress display")
+    delays = new("delays", "show stages, delays, and what happens tick by tick", _DELAYS)
     add_options(delays, RunConfig, only=PIPELINE)
     add_options(delays, GridOptions)
-    balance = add("balance", "time the units and cut them into equally slow stages", _BALANCE_EXAMPLES)
+    balance = new("balance", "time the units and cut them into equally slow stages", _BALANCE)
     measured = ("dataset", "batch_size", "network", "width", "strategy", "optimizer", "threads", "device")
     add_options(balance, RunConfig, only=measured)
     add_options(balance, BalanceOptions)
-    launch.add_options(add("launch", "start the processes of a pipeline on this machine", _LAUNCH_EXAMPLES))
-    info = add("info", "show data, networks, strategies, device and versions", _INFO_EXAMPLES)
+    launch.add_options(new("launch", "start the processes of a pipeline on this machine", _LAUNCH))
+    info = new("info", "show data, networks, strategies, device and versions", _INFO)
     add_options(info, RunConfig, only=("dataset", "data_root", "device"))
-    _add_download(info)
+    for parser in (train, info):
+        parser.add_argument("--download", action="store_true", help="let torchvision download data that isn't found")
     info.add_argument("--schema", action="store_true", help="print the JSON schema of a run's settings, for editors")
+    _add_theory(new)
 
 
-def _add_download(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--download", action="store_true", help="let torchvision download data that isn't found")
+def _add_theory(new: Callable[[str, str, str], argparse.ArgumentParser]) -> None:
+    stability = new("stability", "show how large a step delayed gradients allow", _STABILITY)
+    add_options(stability, RunConfig, only=[*PIPELINE, "momentum", "nesterov"])
+    derive = new("derive", "derive a pipeline's delays by retiming, with proofs", _DERIVE)
+    add_options(derive, DeriveOptions)
+    add = derive.add_argument_group("output").add_argument
+    add("--step", metavar="STEP", help="show this step only: 0, 1, 2, 3, 4, 4.2, ...")
+    add("--export", metavar="FORMAT", help="format of the graph of --step (default: the last)")
+    add("--out", metavar="FILE", help="write there; default: the terminal")
+    schedule = new("schedule", "simulate and draw pipeline schedules", _SCHEDULE)
+    schedule.add_argument("name", nargs="?", metavar="NAME", help="draw this one; default: compare all")
+    add_options(schedule, ScheduleOptions)

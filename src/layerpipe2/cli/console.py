@@ -45,11 +45,9 @@ def terminal_width() -> int:
 
 def fitted(draw: Callable[[int], str], most: int, width: int) -> str:
     """The chart with the most columns whose lines fit ``width``, at most ``most``; ``draw`` makes it from a number."""
-    columns = min(_FEWEST, most)
-    chart = draw(columns)
-    while columns < most:
-        columns += 1
-        wider = draw(columns)
+    charts = map(draw, range(min(_FEWEST, most), most + 1))
+    chart = next(charts)
+    for wider in charts:
         if max(map(len, wider.splitlines())) > width:
             break
         chart = wider

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from layerpipe2.cli.commands import ScheduleOptions
 from layerpipe2.cli.console import fitted, terminal_width, wrapped
 from layerpipe2.cli.options import read_options
-from layerpipe2.cli.theory_commands import ScheduleOptions
 from layerpipe2.delays import aligned
 from layerpipe2.planning import FlopDevice, uniform_costs
 from layerpipe2.planning.schedules import SCHEDULES, Timeline, build_schedule, repeat, simulate

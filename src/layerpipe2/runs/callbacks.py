@@ -1,20 +1,25 @@
-"""Lightning callbacks of a run: the epoch table and the progress display."""
+"""Lightning callbacks of a run: the epoch table, the state that is saved after every epoch, the progress display."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
-from typing import Any
+import zipfile
+from pathlib import Path
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from tqdm import tqdm
 
+from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.errors import UserError
+from layerpipe2.runs.records import writable_folder
 
-METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+LAST_CHECKPOINT = "last.ckpt"
+_METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 
 class EpochRecorder(Checkpoint):
@@ -53,7 +58,7 @@ class EpochRecorder(Checkpoint):
         """Add the epoch's row; stop if a loss isn't finite."""
         logged = trainer.callback_metrics
         row: dict[str, Any] = {"epoch": trainer.current_epoch, "lr": self._lr}
-        row.update({name: float(logged[name]) for name in METRICS})
+        row.update({name: float(logged[name]) for name in _METRICS})
         self.rows.append(row)
         if not (math.isfinite(row["train_loss"]) and math.isfinite(row["val_loss"])):
             self.diverged_epoch = trainer.current_epoch
@@ -76,6 +81,42 @@ class EpochRecorder(Checkpoint):
             raise UserError(f"checkpoint belongs to a run with other settings ({differences}); resume with those")
         self.rows = list(state_dict["rows"])
         self.train_time_s = state_dict["train_time_s"]
+
+
+class LastCheckpoint(Checkpoint):
+    """Saves the complete state after every epoch as ``path``, atomically. Must stand behind the recorder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Replace the last epoch's checkpoint."""
+        cast(PipelinedModule, pl_module).execution.save_checkpoint(self.path)
+
+
+def find_checkpoint(folder: Path | None, resume: bool, several: bool) -> Path | None:
+    """The checkpoint to resume from, if any; several processes write a folder instead of a file.
+
+    Raises:
+        UserError: if there is none to resume from, one that would be overwritten, or one of another kind.
+    """
+    if folder is None:
+        if resume:
+            raise UserError("nothing to resume from; name the folder of the checkpoint (--checkpoint-dir)")
+        return None
+    path = writable_folder(folder) / LAST_CHECKPOINT
+    if path.exists() and path.is_dir() != several:
+        writer, how = ("several processes", "under `layerpipe2 launch`") if path.is_dir() else ("one process", "in one")
+        raise UserError(f"checkpoint {path} was written by {writer}; go on {how}, or choose another folder")
+    if not resume and path.exists():
+        raise UserError(f"{path} holds the state of a run; give --resume to go on with it, or choose another folder")
+    if not resume:
+        return None
+    if not path.exists():
+        raise UserError(f"no checkpoint {path} to resume from; start without resuming")
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise UserError(f"checkpoint {path} can't be read; delete it and start without resuming")
+    return path
 
 
 class EpochProgress(Callback):

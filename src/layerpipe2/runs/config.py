@@ -21,18 +21,14 @@ class RunConfig(Checked):
 
     dataset: str = setting("digits", "data", "data set; `layerpipe2 info` lists them")
     data_root: str | None = setting(None, "data", "folder searched first for the data set", metavar="DIR")
-    validation_fraction: Real = setting(
-        0.15, "data", "share of the training images held out for validation", gt=0, lt=1
-    )
+    validation_fraction: Real = setting(0.15, "data", "share of the training images for validation", gt=0, lt=1)
     augment: bool = setting(False, "data", "random crops and flips of the training images")
     batch_size: int = setting(64, "data", "images per mini-batch", ge=1)
 
     network: str = setting("mlp", "network", "network; `layerpipe2 info` lists them")
     width: int | None = setting(None, "network", "base width (features or channels); none: its default", ge=1)
 
-    group_size: int = setting(
-        1, "pipeline", "units per pipeline stage; strategy `sequential` always takes the whole network", ge=1
-    )
+    group_size: int = setting(1, "pipeline", "units per stage; `sequential` always takes the whole network", ge=1)
     convention: Annotated[str, *one_of((*DELAY_LAWS, "custom"))] = setting(
         "layerpipe2", "pipeline", "delay law: 2S, S (1F1B), none, or your own `delays`"
     )

@@ -1,19 +1,27 @@
-"""A network cut into pipeline stages, with its delays and its weight history: what a run trains."""
+"""What a run is made of: stages with their delays and weight history, batches, optimizer, learning-rate schedule."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from layerpipe2 import networks
-from layerpipe2.data import describe
+from layerpipe2.data import BatchLoader, Data, describe, split
 from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
 from layerpipe2.history import StashFirst, WeightHistory, make_history
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.stages import partition
+
+Loaders = dict[str, BatchLoader]
+_EVALUATION_BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -46,12 +54,10 @@ class Plan:
 
     def history_copies(self, history: WeightHistory | None = None) -> float:
         """Modelled hardware memory: parameter copies beside the latest weights, as multiples of the network's size."""
-        history = history or self.history
-        config, sizes = self.config, self.parameters_per_stage
+        history, config, sizes = history or self.history, self.config, self.parameters_per_stage
         buffer = config.optimizer == "adamw" or (config.momentum > 0 and not config.nesterov)
         copies = [history.copies(d, momentum_buffer=buffer) for d in self.delays.per_stage]
-        held = [c * n for c, n in zip(copies, sizes, strict=True)]
-        return sum(held) / sum(sizes)
+        return sum(c * n for c, n in zip(copies, sizes, strict=True)) / sum(sizes)
 
 
 def plan_from(config: RunConfig) -> Plan:
@@ -85,3 +91,59 @@ def make_plan(config: RunConfig, input_shape: tuple[int, ...], num_classes: int)
     else:
         raise UserError(f"delays has {len(config.delays)} entries, but there are {len(stages)} stages; give one each")
     return Plan(config, len(units), stages, delays, history)
+
+
+def make_loaders(config: RunConfig, data: Data, device: torch.device) -> Loaders:
+    """Loaders ``train`` (shuffled, whole batches only), ``validation`` and ``test``, all in memory on ``device``.
+
+    Raises:
+        UserError: if the training part doesn't fill one batch.
+    """
+    parts = split(data, config.validation_fraction, config.seed)
+    if len(parts.train.y) < config.batch_size:
+        raise UserError(f"batch_size is {config.batch_size}; give at most {len(parts.train.y)}, the training images")
+    common: dict[str, Any] = {"mean": data.mean, "std": data.std, "seed": config.seed, "device": device}
+    common["dtype"] = torch.float64 if config.precision == "float64" else torch.float32
+    train = BatchLoader(parts.train, config.batch_size, shuffle=True, augment=config.augment, drop_last=True, **common)
+    rest = {"validation": parts.validation, "test": parts.test}
+    return {"train": train} | {name: BatchLoader(part, _EVALUATION_BATCH, **common) for name, part in rest.items()}
+
+
+def optimizer_factory(config: RunConfig) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
+    """Parameters -> optimizer with the settings of ``config``; one that a CUDA graph can hold on a CUDA device."""
+
+    def make(given: Iterable[nn.Parameter]) -> Optimizer:
+        parameters = list(given)
+        cuda = parameters[0].is_cuda
+        common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": cuda}
+        if config.optimizer == "adamw":
+            return AdamW(parameters, capturable=cuda, **common)
+        return SGD(parameters, momentum=config.momentum, nesterov=config.nesterov, **common)
+
+    return make
+
+
+def scheduler_factory(config: RunConfig, steps_per_epoch: int) -> Callable[[Optimizer], LRScheduler]:
+    """Optimizer -> schedule that is stepped once per mini-batch; see :func:`lr_factor`."""
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    total = config.epochs * steps_per_epoch
+    total = min(total, config.max_steps or total)
+
+    def make(optimizer: Optimizer) -> LRScheduler:
+        return LambdaLR(optimizer, lambda step: lr_factor(step, warmup, total, config.schedule))
+
+    return make
+
+
+def lr_factor(step: int, warmup: int, total: int, schedule: str) -> float:
+    """Learning rate of mini-batch ``step`` as a share of the peak.
+
+    Rises linearly over ``warmup`` steps; then stays (``constant``) or falls along half a cosine that reaches zero
+    after ``total`` steps (``cosine``).
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if schedule == "constant":
+        return 1.0
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return 0.5 * (1.0 + math.cos(math.pi * progress))

@@ -7,7 +7,6 @@ import time
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -21,12 +20,9 @@ from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.probe import ReconstructionProbe
 from layerpipe2.history import STRATEGIES, raw_forms
 from layerpipe2.provenance import provenance
-from layerpipe2.runs.callbacks import EpochProgress, EpochRecorder
-from layerpipe2.runs.checkpoints import LAST_CHECKPOINT, LastCheckpoint, find_checkpoint
+from layerpipe2.runs.callbacks import LAST_CHECKPOINT, EpochProgress, EpochRecorder, LastCheckpoint, find_checkpoint
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.inputs import Loaders, make_loaders
-from layerpipe2.runs.optim import optimizer_factory, scheduler_factory
-from layerpipe2.runs.plan import Plan, make_plan
+from layerpipe2.runs.plan import Loaders, Plan, make_loaders, make_plan, optimizer_factory, scheduler_factory
 from layerpipe2.runs.records import SCHEMA, Record
 
 
@@ -79,7 +75,20 @@ def train_run(
         "wall_time_s": time.perf_counter() - clock,
         "train_time_s": recorder.train_time_s,
     }
-    return _record(plan, recorder, test, probe.rows() if probe else [], where)
+    return {
+        "schema": SCHEMA,
+        "config": plan.config.to_dict(),
+        "network": {"units": plan.units, "parameters_per_stage": plan.parameters_per_stage},
+        "convention": plan.delays.convention,
+        "delays": list(plan.delays.per_stage),
+        "history_copies": plan.history_copies(),
+        "status": "completed" if recorder.diverged_epoch is None else "diverged",
+        "diverged_epoch": recorder.diverged_epoch,
+        "epochs": recorder.rows,
+        "test": test,
+        "reconstruction": probe.rows() if probe else [],
+        "provenance": where,
+    }
 
 
 def make_probe(plan: Plan) -> ReconstructionProbe | None:
@@ -167,26 +176,3 @@ def make_trainer(
         limit_train_batches=limits[0],
         limit_val_batches=limits[1],
     )
-
-
-def _record(
-    plan: Plan,
-    recorder: EpochRecorder,
-    test: dict[str, float | None],
-    reconstruction: list[dict[str, Any]],
-    where: dict[str, Any],
-) -> Record:
-    return {
-        "schema": SCHEMA,
-        "config": plan.config.to_dict(),
-        "network": {"units": plan.units, "parameters_per_stage": plan.parameters_per_stage},
-        "convention": plan.delays.convention,
-        "delays": list(plan.delays.per_stage),
-        "history_copies": plan.history_copies(),
-        "status": "completed" if recorder.diverged_epoch is None else "diverged",
-        "diverged_epoch": recorder.diverged_epoch,
-        "epochs": recorder.rows,
-        "test": test,
-        "reconstruction": reconstruction,
-        "provenance": where,
-    }

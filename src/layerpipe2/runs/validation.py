@@ -17,12 +17,9 @@ from pydantic_core import PydanticCustomError
 
 from layerpipe2.errors import UserError, did_you_mean
 
-Schema = Mapping[str, Any]
-"""A part of a JSON schema."""
-Steps = Sequence[str | int]
-"""Keys and list positions from the top of a mapping to a value."""
-Named = Callable[[str], str]
-"""What a message calls a field."""
+Schema = Mapping[str, Any]  # a part of a JSON schema
+Steps = Sequence[str | int]  # keys and list positions from the top of a mapping to a value
+Named = Callable[[str], str]  # what a message calls a field
 
 
 class Checked(BaseModel):
@@ -95,11 +92,7 @@ def one_of(names: Iterable[str]) -> tuple[AfterValidator, WithJsonSchema]:
 def checked(model: type[Model], values: object, where: str = "", named: Named = str) -> Model:
     """The model that a mapping describes.
 
-    Args:
-        model: its class.
-        values: the mapping; anything else is a mistake, too.
-        where: what messages begin with, such as a file's name.
-        named: how messages call a field, e.g. by the name of its option.
+    Messages begin with ``where``, such as a file's name; ``named`` is what they call a field, such as its option.
 
     Raises:
         UserError: naming place and field, the value and what is allowed.

@@ -9,8 +9,8 @@ from threading import Barrier, Thread
 
 import pytest
 
+from experiments.leases import Leases, Queue, work
 from experiments.processes import workers
-from experiments.queue import Leases, Queue, work
 from layerpipe2.errors import UserError
 from layerpipe2.provenance import git_state
 from layerpipe2.runs.train import train_run
@@ -36,7 +36,7 @@ def test_an_error_gives_the_lease_back(tmp_path):
 DYING = """
 import os, sys
 from pathlib import Path
-from experiments.queue import Leases
+from experiments.leases import Leases
 with Leases().claimed(Path(sys.argv[1])) as mine:
     os._exit(0 if mine else 1)
 """
@@ -52,6 +52,19 @@ def test_the_lease_of_a_dead_process_is_taken_over_at_once(tmp_path):
         assert mine
         assert leases.known[lock].pid == os.getpid()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("age", [0, 60])
+def test_a_lock_that_stays_empty_is_taken_over(tmp_path, age):
+    lock, leases, found = tmp_path / "run.lock", Leases(), []
+    lock.touch()  # whose owner was killed between making and writing it, or is about to write it
+    os.utime(lock, (time.time() - age,) * 2)
+    for pause in (0, 0, 2.1):  # marked, seen, and taken over after the two seconds that filelock waits
+        time.sleep(pause)
+        with leases.claimed(lock) as mine:
+            found.append(mine)
+    assert found == [False, False, bool(age)]
+    assert lock.is_file() != bool(age)
 
 
 def _foreign(lock, duration=SHORT):
@@ -123,9 +136,8 @@ def test_the_records_are_what_a_run_in_this_process_gives(tmp_path, capsys):
     grid = small(tmp_path, UNTUNED)
     tasks = grid.choose(None, 3)
     assert Queue(grid, tasks, quiet=True).run(2, 0) == 0
-    assert sorted(path.name for path in grid.folder.rglob("*") if path.is_file()) == sorted(
-        ["latest-s0.json", "latest-s1.json", "stash-s0.json", "stash-s1.json"]
-    )
+    written = sorted(path.name for path in grid.folder.rglob("*") if path.is_file())
+    assert written == ["latest-s0.json", "latest-s1.json", "stash-s0.json", "stash-s1.json"]
     for task in tasks:
         written = json.loads((grid.folder / task.path).read_text())
         expected = train_run(task.config, progress=False)

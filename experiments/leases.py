@@ -3,8 +3,8 @@
 The unit of work is one run, and its result is one record, written whole or not at all. A run whose record is there is
 never done again; one that is being done has a lease beside its record, which its owner renews. The lease of a process
 that has died, on this machine, or that was not renewed for :data:`LEASE` seconds, on another, is taken over. So the
-work can be stopped at any point and started again, anywhere the folder is visible. What can go wrong is mild: an owner
-that was suspended for longer shares its run with another process; both write the same record.
+work can be stopped at any point and started again, anywhere the folder is visible. An owner that is suspended for
+longer shares its run with another process, which does no harm: both write the same record.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from layerpipe2.provenance import provenance
 from layerpipe2.runs.records import Record, writable_folder, write_json
 
 LEASE = 120.0
+_EMPTY = 10.0  # s after which a lock without a content has lost its owner, which died between making and writing it
 _POLL = (0.1, 2.0)  # shortest and longest time in s between two looks at what the others are doing
 _LINES = 3  # of progress, where there is no terminal
 
@@ -51,12 +52,24 @@ class Leases:
         try:
             lease.acquire(blocking=False)
         except Timeout:
+            _mark_if_empty(path)
             yield False
             return
         try:
             yield True
         finally:
             lease.release()
+
+
+def _mark_if_empty(lock: Path) -> None:
+    """Give a lock that stays empty a content: filelock takes over what it can't read, but nothing that is empty.
+
+    An owner that is alive after all writes over it.
+    """
+    with suppress(OSError), lock.open("r+", encoding="utf-8") as file:
+        found = os.fstat(file.fileno())
+        if not found.st_size and time.time() - found.st_mtime > _EMPTY:
+            file.write("abandoned\n")
 
 
 @dataclass(frozen=True)
@@ -163,5 +176,6 @@ def _say(queue: Queue, task: Task, record: Record) -> None:
     accuracy = record["epochs"][-1]["val_accuracy"] if record["epochs"] else None
     outcome = record["status"] if accuracy is None or record["status"] == "diverged" else f"validation {accuracy:.2%}"
     seconds = record["provenance"]["wall_time_s"]
-    line = f"{done}/{len(queue.tasks)} {task.label}: lr {record['config']['lr']:g}, {outcome}, {seconds:.0f} s"
+    label = str(task.path.with_suffix("")).replace("/", " ")
+    line = f"{done}/{len(queue.tasks)} {label}: lr {record['config']['lr']:g}, {outcome}, {seconds:.0f} s"
     print(line, file=sys.stderr, flush=True)
