@@ -29,7 +29,7 @@ def main(epochs: int = 8) -> None:
         partition(units, 1),
         Delays.layerpipe2(4),
         make_history("ema-span"),
-        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.01, momentum=0.9),
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.5),
         stage_seed=0,  # each stage draws its own dropout, as processes must
     )
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -43,7 +43,7 @@ def proofs(names: Sequence[str] = NETWORKS, conventions: Sequence[str] = ("layer
     """Derivation and proofs of these networks at every group size.
 
     Returns:
-        One row per network, group size, convention and proof: units, stages, delays (of the stages, input side first,
+        One row per network, group size, delay law and proof: units, stages, delays (of the stages, input side first,
         separated by spaces), claim (key of :func:`layerpipe2.theory.prove`), statement, holds, evidence.
     """
     rows: list[Row] = []
@@ -64,7 +64,7 @@ def proofs(names: Sequence[str] = NETWORKS, conventions: Sequence[str] = ("layer
 def stability(
     momenta: Sequence[float] = MOMENTA, delays: Sequence[int] = DELAYS, lengths: Sequence[int] = LENGTHS
 ) -> list[Row]:
-    """What the engine does with delayed gradients: rows of panel, series (momentum, delay or convention), x, y.
+    """What the engine does with delayed gradients: rows of panel, series (momentum, delay or delay law), x, y.
 
     ``bound``: x delay, y largest ``eta lambda`` tried before the first unstable one. ``growth``: x ``eta lambda`` as
     a multiple of the bound of the theory, y measured growth. ``chain``: x stages, y largest ``eta tr H``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,3 +122,9 @@ def test_few_files_lie_loose_at_the_top_of_the_library_and_every_room_has_a_floo
     assert len(loose) <= 6
     folders = {path.parent.name for path in LIBRARY.glob("*/*.py")}
     assert loose | folders == {room for rooms in FLOORS for room in rooms}
+
+
+def test_no_script_hides_the_standard_library():
+    """`python experiments/benchmark.py` puts that folder first on the path: a queue.py there would break torch."""
+    scripts = [path for part in ("experiments", "examples") for path in python_files(ROOT / part)]
+    assert [path for path in scripts if path.stem in sys.stdlib_module_names] == []

@@ -1,9 +1,9 @@
 """Pipelines on real processes, as ratios to plain training in one process: speed, time to a target accuracy, memory.
 
 Every round runs each variant once, in turn, in fresh processes of one thread each (``threads/2``: of two); all train
-the same network on the same batches. Networks are cut where their measured layer times balance best. One run also
+the same network on the same batches. Networks are cut where the measured times of their units balance. One run also
 measures what the stages hold beside what the cost model says, takes time stamps of some variants, and compares, on
-another network, balanced stages with groups of as many layers. Run it on an idle machine. Examples:
+another network, balanced stages with groups of as many units. Run it on an idle machine. Examples:
 
   python -m experiments.pipelines.benchmark --out results/pipelines
   python -m experiments.pipelines.benchmark --network resnet18 --variants plain 1f1b/4 async/stash

@@ -1,4 +1,4 @@
-"""What is measured of a variant, in fresh processes: speed, memory, time to an accuracy, layer times, timelines."""
+"""Measurements of a variant, in fresh processes: speed, memory, time to an accuracy, times of units, timelines."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _SECRET = ("data_root",)  # a place on this machine
 
 @dataclass
 class NetworkBenchmark:
-    """What was measured of one network.
+    """The measurements of one network.
 
     Attributes:
         job: what is trained.
@@ -43,7 +43,7 @@ class NetworkBenchmark:
     def of(
         cls, network: str, width: int | None, variants: Sequence[str], settings: Settings, strategy: str = ""
     ) -> NetworkBenchmark:
-        """Profile the network's layers, cut it (for stages with the history of ``strategy``), predict all speeds."""
+        """Time the network's units, cut it (for stages with the history of ``strategy``), predict all speeds."""
         processes, config = settings.processes, settings.run_config(network, width)
         stages = {Variant.parse(name).stages(processes) for name in (*variants, *settings.timelines)}
         predictor = Predictor(config, processes, settings.layer_repeats, strategy)

@@ -1,4 +1,4 @@
-"""Speed-ups predicted from measured layer times, to be compared with the measured ones."""
+"""Speed-ups predicted from measured times of units, to be compared with measured speed-ups."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from layerpipe2.runs.config import RunConfig
 
 
 class Predictor:
-    """Layer times of one network on this machine, and what follows; transfers between processes are left out.
+    """Times of the units of one network on this machine, and what follows; transfers between processes are left out.
 
     Args:
         config: network, data, batch size and optimizer.
         processes: of a pipeline.
-        repeats: timed steps per profile.
+        repeats: timed steps of each unit.
         strategy: the weight history that the cuts of all variants are balanced for; "" for none.
     """
 
@@ -53,14 +53,14 @@ class Predictor:
     def speedup(self, variant: str) -> float | None:
         """Predicted speed over plain training; None where nothing of ours models the variant.
 
-        The profile knows no time of the weights' gradients alone: where their place decides, there is no prediction.
+        There is no measured time of the weights' gradients alone: where their place decides, there is no prediction.
         """
         form, cut = Variant.parse(variant), self.cut(variant)
         if form.kind == "plain":
             return cut.sequential / self._accumulated(form.micro_batches, cut)
         if form.is_runtime:
             return None if form.split and form.convention != "layerpipe2" else cut.speedup(form.convention)
-        if form.kind not in SCHEDULES:  # threads among them: layers are timed on one
+        if form.kind not in SCHEDULES:  # threads among them: units are timed on one
             return None
         return cut.sequential / self._synchronous(form.kind, form.micro_batches, cut)
 

@@ -44,7 +44,7 @@ class Settings(Checked):
     rounds: int = setting(5, "", "times that each variant's speed is measured", ge=1)
     batches: int = setting(40, "", "timed mini-batches per round, filling and draining included", ge=1)
     warmup: int = setting(5, "", "mini-batches before them", ge=0)
-    layer_repeats: int = setting(25, "", "timed steps of the layer profile", ge=1)
+    layer_repeats: int = setting(25, "", "timed steps of each unit", ge=1)
     seeds: int = setting(3, "", "runs to the target accuracy; 0: none", ge=0)
     target: Real = setting(0.95, "", "validation accuracy to reach", ge=0, le=1)
     epochs: int = setting(15, "", "most epochs to reach it", ge=1)

@@ -11,7 +11,7 @@ from layerpipe2.delays import aligned
 from layerpipe2.planning.variants import MEMORY_KINDS, TORCH_PIPELINES, Variant
 
 Row = dict[str, Any]
-"""What was measured of a variant: lists with an item per round or per seed."""
+"""The measurements of a variant: lists with an item per round or per seed."""
 
 _HEAD = ("variant", "samples/s", "speed-up", "(min-max)", "predicted", "torch MB by rank", "RSS MB by rank", "sent kB")
 

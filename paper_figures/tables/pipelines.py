@@ -72,7 +72,7 @@ def memory(bench: Benchmark) -> pd.DataFrame:
 
 
 def catalogue(records: PipelineRecords) -> dict[str, pd.DataFrame]:
-    """File stem -> table, of what was measured."""
+    """File stem -> table of the measurements."""
     bench = records.main
     found = {"speed": speeds(bench), "speed_over_torch": over_torch(bench)}
     found |= {f"speed_{other.network}": speeds(other) for other in records.cuts}

@@ -24,7 +24,7 @@ def proofs(theory: Theory) -> pd.DataFrame:
 
 
 def proof_counts(theory: Theory) -> pd.DataFrame:
-    """What is proven for LayerPipe2's delays, and in how many derivations of either convention it holds."""
+    """What is proven for LayerPipe2's delays, and in how many derivations of either delay law it holds."""
     rows = []
     for claim, mine in theory.proofs.groupby("claim", sort=False):
         own = mine[mine["convention"] == "layerpipe2"]

@@ -109,7 +109,7 @@ def _signed(share: float) -> str:
 
 
 def cut(bench: Benchmark) -> Verdict:
-    """Stages of equal time against groups of as many layers."""
+    """Stages of equal time against groups of as many units."""
     rows = bench.variants.set_index("variant")
     (groups,) = (name for name in rows.index if name.endswith("/groups"))
     best = groups.removesuffix("/groups")

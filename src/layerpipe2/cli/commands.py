@@ -87,7 +87,7 @@ examples:
   layerpipe2 balance --optimizer adamw --threads 2 --repeats 25
   layerpipe2 balance --network resnet18 --stages 2     time every unit, cut where the slower stage is fastest
   layerpipe2 balance --network vgg --dataset cifar10 --batch-size 128 --stages 4 --strategy ema-span
-  layerpipe2 balance --network gpt --dataset python-docs
+  layerpipe2 balance --network gpt --dataset python-docs --batch-size 8
 
 Times are those of this machine, now: let nothing else run. The prediction leaves out transfers between processes.
 In Python: layerpipe2.planning.balance.

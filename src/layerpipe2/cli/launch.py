@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
 
     Raises:
         UserError: on bad settings, a taken port, a machine that never comes.
-        SystemExit: with code 2 if a rank has failed; one line has said which and why.
+        SystemExit: with code 2 if a process has failed; one line has said which and why.
     """
     wanted = fields.read_options(LaunchOptions, options)
     if wanted.node_rank >= wanted.nodes:

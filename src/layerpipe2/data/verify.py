@@ -79,7 +79,7 @@ def _check_part(spec: DatasetSpec, source: str, part: str, images: NDArray[np.ui
 
 
 def verified(spec: DatasetSpec, source: str, arrays: Arrays) -> Data:
-    """Check what was read from ``source`` and bring it into the canonical order.
+    """Check the arrays that came from ``source`` and bring them into the canonical order.
 
     Raises:
         UserError: type, shape, count per class or channel statistics differ from the specification.

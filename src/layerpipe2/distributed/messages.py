@@ -96,7 +96,7 @@ def _spread(tensor: Tensor, stride: Sequence[int], shift: int) -> Tensor:
 
 
 def _once(tensor: Tensor) -> Tensor:
-    """Without repetitions: an expanded tensor (the gradient of a mean) travels as what was expanded."""
+    """Without repetitions: an expanded tensor (the gradient of a mean) travels as the tensor before its expansion."""
     for dim, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
         if not stride and size > 1:
             tensor = tensor.narrow(dim, 0, 1)

@@ -101,7 +101,7 @@ class Notice:
         return str(self._store.compare_set(f"{_REASON}/said/{machine}", "", who).decode()) == who
 
     def linger(self, others: Collection[str], limit_s: float) -> None:
-        """Wait until all ``others`` know, at most ``limit_s`` seconds (the failed ones never will)."""
+        """Wait until all ``others`` know, at most ``limit_s`` seconds (those that failed never will)."""
         known, end = [f"{_REASON}/known/{who}" for who in others], time.monotonic() + limit_s
         while known and not self._store.check(known) and time.monotonic() < end:
             time.sleep(_POLL_S)

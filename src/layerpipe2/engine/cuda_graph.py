@@ -33,7 +33,7 @@ def _captured_settings(optimizer: Optimizer) -> list[dict[str, Any]]:
 class CapturedStep:
     """:meth:`PipelineEngine.train_step` on CUDA, captured once and replayed; same arithmetic, same results.
 
-    Three kinds of steps run eagerly: the first ones, batches of another shape than the captured one (the last, smaller
+    Three kinds of steps run eagerly: the first steps, batches of another shape than the graph has (the last, smaller
     batch of an epoch), and steps for which a scheduler has changed more than the learning rate (OneCycleLR's momentum).
     Every state is updated in place, so that eager and replayed steps mix. Learning rates become device tensors, which
     schedulers fill in place.

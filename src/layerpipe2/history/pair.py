@@ -96,7 +96,7 @@ class PairHistory(WeightHistory):
         return torch.addcmul(latest, state["average"], x).addcmul_(state["newest"], y)
 
     def record(self, state: State, update: Tensor, step: Tensor) -> None:
-        """Measure the correlation; what was newest joins the average."""
+        """Measure the correlation; the update that was the newest joins the average."""
         newest = state["newest"]
         squares = (update.dot(update) + newest.dot(newest)) / 2
         state["products"].lerp_(torch.stack([update.dot(newest), squares]), 1 - MEMORY)

@@ -36,10 +36,10 @@ class Balance:
     """A cut of a profiled network, and the speed that its times predict for one processor per stage.
 
     Attributes:
-        units: the profile, see :func:`layerpipe2.planning.profiling.profile`.
+        units: measured times per unit, see :func:`layerpipe2.planning.profiling.profile`.
         starts: first unit of every stage, as ``layerpipe2.stages.partition_at`` wants it.
         link: the connection between two neighbours.
-        delayed: the profile with a weight history, for all stages but the last; by default there is none.
+        delayed: the same with a weight history, for all stages but the last; by default there is none.
     """
 
     units: tuple[StageWork, ...]
@@ -49,12 +49,12 @@ class Balance:
 
     @property
     def device(self) -> FlopDevice:
-        """The device model on which the profile's seconds are seconds."""
+        """The device model on which measured seconds are seconds."""
         return FlopDevice(1.0, self.link)
 
     @property
     def stages(self) -> tuple[StageWork, ...]:
-        """The profile of every stage, with its weight history if it is delayed."""
+        """The times of every stage, with its weight history if it is delayed."""
         cuts = (*self.starts, len(self.units))
         return (*merge(self.delayed or self.units, cuts)[:-1], merge(self.units, cuts)[-1])
 

@@ -148,7 +148,7 @@ def stage_costs(
 def uniform_costs(
     stages: int, forward: float = 1, activation: float = 1, weight: float = 1, message_bytes: int = 0
 ) -> Costs:
-    """Equal stages with given operations per pass: on ``FlopDevice(1)`` they are the passes' times. For studies."""
+    """Equal stages with given operations per pass: on ``FlopDevice(1)`` they are the passes' times."""
     integer(stages, "number of stages", 1)
     stage = StageWork(Work(forward), Work(activation), Work(weight), 0, 0, message_bytes, message_bytes)
     return Costs((stage,) * stages, Delays.layerpipe2(stages))

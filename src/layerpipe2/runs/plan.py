@@ -29,7 +29,7 @@ class Plan:
     """A network cut into stages, with its delays and its weight history.
 
     Attributes:
-        config: the configuration with ``group_size`` and ``convention`` of the sequential baseline filled in.
+        config: the configuration with the ``group_size`` and the delay law of the sequential baseline filled in.
         units: number of units, which stages group.
         stages: the pipeline's stages, input side first.
     """

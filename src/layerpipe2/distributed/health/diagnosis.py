@@ -123,7 +123,7 @@ class Peers:
         return f"deadlock: {' waits for '.join(map(self.name, [*ring, rank]))} for {self.timeout_s:g} s"
 
     def _hanging(self) -> str:
-        # A rank may wait inside a library that doesn't say so. Then the failed one stands still for about as long,
+        # A rank may wait inside a library that doesn't say so. Then the rank that failed stands still about as long,
         # at an earlier step.
         margin = min(_FRESH_LOOKS * self.interval_s, self.timeout_s / 2)
         steps = {
