@@ -11,10 +11,6 @@ import pytest
 
 from experiments.leases import Leases, Queue, work
 from experiments.processes import workers
-<<<<<<<< HEAD:tests/experiments/test_work_queue.py
-from experiments.work_queue import Leases, Queue, work
-========
->>>>>>>> main:tests/experiments/test_leases.py
 from layerpipe2.errors import UserError
 from layerpipe2.provenance import git_state
 from layerpipe2.runs.train import train_run
@@ -40,11 +36,7 @@ def test_an_error_gives_the_lease_back(tmp_path):
 DYING = """
 import os, sys
 from pathlib import Path
-<<<<<<<< HEAD:tests/experiments/test_work_queue.py
-from experiments.work_queue import Leases
-========
 from experiments.leases import Leases
->>>>>>>> main:tests/experiments/test_leases.py
 with Leases().claimed(Path(sys.argv[1])) as mine:
     os._exit(0 if mine else 1)
 """
