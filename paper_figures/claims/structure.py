@@ -21,7 +21,7 @@ FORMAL = ("function", "places", "pipelined", "least delay", "uniqueness", "minim
 
 
 def _with_law(records: Records) -> pd.DataFrame:
-    """Recorded stages of pipelined partitions, with count (K), downstream (S) and law (the convention's delay)."""
+    """Recorded stages of pipelined partitions, with count (K), downstream (S) and law (the delay law's delay)."""
     count = records.stages.groupby(CONFIGURATION)["stage"].transform("size")
     rows = records.stages.assign(count=count, downstream=count - 1 - records.stages["stage"])[count > 1]
     if records.convention not in ("layerpipe2", "pipedream"):  # no delays, or no law
@@ -131,11 +131,11 @@ def memory_cost(records: Records, theory: Theory) -> Verdict:
 
 
 def derived(theory: Theory, convention: str, claims: Sequence[str], grouped: bool | None = None) -> tuple[Answer, str]:
-    """Answer and sentence on some proofs of the derivations with a convention.
+    """Answer and sentence on some proofs of the derivations with a delay law.
 
     Args:
         theory: the tables.
-        convention: of the records.
+        convention: the delay law of the records.
         claims: keys of the proofs.
         grouped: only derivations with several units per stage (True) or one (False).
     """

@@ -20,7 +20,7 @@ from paper_figures.text import law_label, plural, setting
 
 
 def delays(records: Records) -> Figure:
-    """Delay of every unit, one line per group size; the other convention's law is drawn thin and dashed."""
+    """Delay of every unit, one line per group size; the other delay law is drawn thin and dashed."""
     other = "pipedream" if records.convention == "layerpipe2" else "layerpipe2"
     looks = _group_styles(records)
     with style.context():

@@ -34,7 +34,7 @@ class Theory:
     """Tables that follow from the code alone.
 
     Attributes:
-        proofs: one row per network, group size, delay convention and proof.
+        proofs: one row per network, group size, delay law and proof.
         stability: one row per point that the training engine was measured at.
         partitions: one row per network and group size, modelled costs.
         schedules: one row per reference network, number of processors and schedule, simulated.

@@ -12,7 +12,7 @@ from paper_figures.text import Format, law_label, network_label, number
 
 
 def proofs(theory: Theory) -> pd.DataFrame:
-    """Derivations by network, convention and group size: stages, delays, and how many of the proofs hold."""
+    """Derivations by network, delay law and group size: stages, delays, and how many of the proofs hold."""
     keys = ["network", "convention", "group_size", "stages", "delays"]
     table = theory.proofs.groupby(keys, sort=False)["holds"].agg(["sum", "size"]).reset_index()
     counts = [f"{true} of {n}" for true, n in zip(table["sum"], table["size"], strict=True)]

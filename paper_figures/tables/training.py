@@ -54,7 +54,7 @@ def training(records: Records) -> pd.DataFrame:
 
 
 def delays(records: Records) -> pd.DataFrame:
-    """Delays by network and partition, input side first, as recorded and as each convention would have them."""
+    """Delays by network and partition, input side first, as recorded and as each delay law would have them."""
     rows = []
     for (network, group), stages in records.stages.groupby(CONFIGURATION):
         recorded = [int(d) for d in stages.sort_values("stage")["delay"]]
