@@ -4,8 +4,6 @@ Every round times each variant once, in turn; the table gives medians over the r
 batches on the same device. Example: python -m experiments.benchmark --network resnet18 --rounds 5
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

@@ -1,7 +1,5 @@
 """How long the theory takes: derivations with all proofs, and the simulator of schedules. Prints medians of 3."""
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import timeit

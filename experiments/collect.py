@@ -6,8 +6,6 @@ cell and whether it lies at the ``edge`` of those tried. Without, there are ``st
 ``metrics.json`` for `dvc metrics` and ``curves/*.csv`` for `dvc plots`.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

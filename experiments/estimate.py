@@ -1,7 +1,5 @@
 """How long runs will take on this machine, from a few steps of them."""
 
-from __future__ import annotations
-
 import time
 import warnings
 from collections.abc import Sequence

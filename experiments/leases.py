@@ -7,8 +7,6 @@ work can be stopped at any point and started again, anywhere the folder is visib
 longer shares its run with another process, which does no harm: both write the same record.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time

@@ -1,7 +1,5 @@
 """Processes side by side, forked from a server that has imported everything once; none outlives its starter."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

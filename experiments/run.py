@@ -5,8 +5,6 @@ again: finished runs stay, whatever ended it. Several machines may share the fol
 settings is refused; every record says which commit made it.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

@@ -9,8 +9,6 @@ A file that is ``like`` another one takes from it what it doesn't give itself: o
 experiment is published, is never taken from another file.
 """
 
-from __future__ import annotations
-
 import string
 from collections.abc import Mapping
 from pathlib import Path

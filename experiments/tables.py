@@ -1,7 +1,5 @@
 """From run records to rows of flat tables: what figures, tables, ``dvc metrics`` and ``dvc plots`` read."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator

@@ -4,8 +4,6 @@ Nothing here needs a training run. Writes proofs, stability, partitions, schedul
 modelled from the networks' shapes and stated devices, none is measured on hardware. Bytes are those of float32.
 """
 
-from __future__ import annotations
-
 import argparse
 import multiprocessing
 import sys

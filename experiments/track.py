@@ -6,8 +6,6 @@ starts when its training run started and lasts as long; those with the tag ``pro
 because averages were measured along the way: don't compare their times with those of other runs.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """What a process that trains does. Its imports are heavy: the server that processes are forked from does them once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path

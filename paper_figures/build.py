@@ -9,8 +9,6 @@ It reads RESULTS/*.csv, RESULTS/theory, RESULTS/full_scale/<experiment>/tables a
 bytes.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """How the runs of an experiment are told apart, and which of them say anything: pipelines and groups of strategies."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass

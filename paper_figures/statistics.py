@@ -10,8 +10,6 @@ differences, one per block. Needs scipy (extra ``figures``).
 (0.025, -0.158, 0.208, True)
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

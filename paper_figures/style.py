@@ -1,7 +1,5 @@
 """One look for every figure: sizes and fonts, and for each strategy the colour, marker and line of its row."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path

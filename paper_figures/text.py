@@ -1,7 +1,5 @@
 """Numbers and lists as text for readers. Accuracies are in per cent, their differences in percentage points."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any
 

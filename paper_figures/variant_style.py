@@ -1,7 +1,5 @@
 """How a variant of the pipeline benchmark (:mod:`layerpipe2.planning.variants`) is called and drawn."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from layerpipe2.history import find_strategy

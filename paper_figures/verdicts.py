@@ -1,7 +1,5 @@
 """A verdict: the answer of the records to a claim or question. One type and one vocabulary for all pages."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,7 +1,5 @@
 """Made-up run records, for tests of what is made from records. Not measurements."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from layerpipe2.runs.config import RunConfig

@@ -9,8 +9,6 @@ The delays come out of the clock: a mini-batch's forward pass at stage k reads w
 as gradients have come back by then.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Experiments small enough to be run within a test."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

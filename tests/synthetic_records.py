@@ -3,8 +3,6 @@
 The tables of the theory are the repository's own: they follow from the code, and no training run is in them.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import shutil

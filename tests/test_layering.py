@@ -1,7 +1,5 @@
 """The structure of the house, read off its imports: which room may know which, no circles, walls between the parts."""
 
-from __future__ import annotations
-
 import ast
 import sys
 from collections.abc import Iterator

@@ -10,8 +10,6 @@ another network, balanced stages with groups of as many units. Run it on an idle
   python -m experiments.pipelines.benchmark --quick
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """Measurements of a variant, in fresh processes: speed, memory, time to an accuracy, times of units, timelines."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import tempfile

@@ -9,8 +9,6 @@ Time stamps have the words of ``layerpipe2.distributed.worker_loop``: ``forward`
 torch's own administration. The number of an event is that of the mini-batch.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext

@@ -1,7 +1,5 @@
 """Speed-ups predicted from measured times of units, to be compared with measured speed-ups."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import cache
 

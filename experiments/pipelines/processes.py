@@ -4,8 +4,6 @@ The processes are forked from a server that has only imported the packages: they
 each one's memory is its own. They meet at a file, hence need no free port.
 """
 
-from __future__ import annotations
-
 import os
 import pickle
 import tempfile

@@ -1,7 +1,5 @@
 """Settings of the pipeline benchmark: every option, with its default, its range and one line of help."""
 
-from __future__ import annotations
-
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator

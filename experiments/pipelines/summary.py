@@ -1,7 +1,5 @@
 """The benchmark's figures: ratios round by round, and the table."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Verdicts, each computed from the records: on the claims of the abstract, of tuned experiments, of real pipelines."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path

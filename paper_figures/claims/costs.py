@@ -4,8 +4,6 @@ Each function takes a table of the theory and returns the answer and a sentence 
 can fail: the tests try them on tables with the opposite outcome.
 """
 
-from __future__ import annotations
-
 import pandas as pd
 
 from layerpipe2.planning.reference import BATCH_SIZE, CLASSES, INPUT_SHAPE, REFERENCE

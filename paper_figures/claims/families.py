@@ -1,7 +1,5 @@
 """The families of comparisons behind the claims about accuracy. Each is corrected by itself (Holm)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import pandas as pd

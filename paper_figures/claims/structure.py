@@ -1,7 +1,5 @@
 """Claims on delays and memory, C1 to C5: on recorded delays, sizes and copies, and on what the derivations prove."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -3,8 +3,6 @@
 What the comparisons say stands in sentences, in which every number is computed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

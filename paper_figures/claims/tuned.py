@@ -5,8 +5,6 @@ same for all runs. The tests are about this set: seeds are the units. How far an
 difference is shown beside it (``image_error``, an upper bound; of a text, whole windows are the images).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, replace

@@ -1,7 +1,5 @@
 """All figures of the reproduction by file name: pure functions of the records and of the tables of the theory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

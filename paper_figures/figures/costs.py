@@ -1,7 +1,5 @@
 """Figures of modelled costs over the group size, and of simulated speeds over PipeDream."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

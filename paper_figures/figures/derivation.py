@@ -1,7 +1,5 @@
 """The derivation of the delays, step by step, as block diagrams."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

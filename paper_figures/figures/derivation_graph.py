@@ -5,8 +5,6 @@ common: an update's weight register stands once, before the wire forks to F, A a
 tapped behind the register of the stage boundary. So the boxes of a drawing add up to the registers of the graph.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

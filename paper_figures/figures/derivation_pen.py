@@ -1,7 +1,5 @@
 """Strokes of the block diagrams: nodes, wires, register boxes, frames; positions in inches."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

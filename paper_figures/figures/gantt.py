@@ -1,7 +1,5 @@
 """Gantt charts of simulated schedules."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import matplotlib as mpl

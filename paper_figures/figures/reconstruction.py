@@ -1,7 +1,5 @@
 """Figures of the error with which each strategy reconstructs the delayed weights: measured, and against theory."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

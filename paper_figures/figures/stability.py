@@ -1,7 +1,5 @@
 """Stability of delayed gradients: theory against the training engine."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Figures of what follows from the partition alone: delays and modelled memory."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Figures of training: learning curves and final accuracy, with diverged runs drawn as diverged."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

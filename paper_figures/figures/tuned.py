@@ -1,7 +1,5 @@
 """Figures of a tuned experiment."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Pages: a template in Markdown filled from records, and the one writer of everything that belongs to a page."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

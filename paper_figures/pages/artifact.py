@@ -9,8 +9,6 @@ Three kinds of values:
 - measured on the machine: only the committed range is given.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Sequence

@@ -3,8 +3,6 @@
 Wide tables and figures scroll sideways within themselves, so that the text fits a narrow screen.
 """
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Mapping, Sequence

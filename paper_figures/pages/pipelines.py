@@ -1,7 +1,5 @@
 """The page of the measured pipelines: what was aimed at and reached, then the evidence."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

@@ -1,7 +1,5 @@
 """What README.md and docs/ say of the results: made from the records, and put between two markers per section."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The report: verdicts on the abstract's claims, evidence, then what is not reproduced and not known."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """The page of a tuned experiment: verdicts first, then the evidence. Every number is computed from the records."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -6,8 +6,6 @@ Units: accuracies are fractions in [0, 1], losses are mean cross-entropy in nats
 The one reader of them is here: CSV files whose columns, rows and values are checked.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What the benchmark of pipelines wrote, as tables; how much of its time each process computes, from time stamps."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The tables of the theory, as ``experiments/theory.py`` writes them: no training run is in them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

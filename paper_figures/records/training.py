@@ -1,7 +1,5 @@
 """The records of the default experiment: four tables of one data set and one delay law."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any

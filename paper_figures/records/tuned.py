@@ -1,7 +1,5 @@
 """The records of a tuned experiment: learning rates are chosen first, then every strategy is trained with its own."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

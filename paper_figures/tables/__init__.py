@@ -1,7 +1,5 @@
 """Tables for readers: pure functions from data frames to data frames of text, and from those to Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Tables of the measurements, as text for readers."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from layerpipe2.planning.variants import MEMORY_KINDS, Variant

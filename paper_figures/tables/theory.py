@@ -1,7 +1,5 @@
 """Tables of the theory: proofs, costs of partitions, simulated schedules; from data frames to text for readers."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from layerpipe2.planning.reference import REFERENCE

@@ -1,7 +1,5 @@
 """Tables of the default experiment. Accuracies are in per cent, their differences in percentage points."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from layerpipe2.delays import DELAY_LAWS

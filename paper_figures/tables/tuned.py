@@ -1,7 +1,5 @@
 """Tables of a tuned experiment, as text for readers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import pandas as pd

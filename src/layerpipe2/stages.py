@@ -1,7 +1,5 @@
 """From a flat list of units to the stages of a pipeline."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """Several hosts on one machine: network namespaces on a bridge, or loopback addresses where those aren't permitted."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

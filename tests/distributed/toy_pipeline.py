@@ -3,8 +3,6 @@
 ``python toy_pipeline.py FAULT@RANK STEPS`` runs one rank under a launcher.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

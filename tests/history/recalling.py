@@ -1,7 +1,5 @@
 """A weight history fed with a given path of weights, and one that a small pipeline trains with."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """What every strategy of the table must do, whatever its method: a new row is tested by being there."""
 
-from __future__ import annotations
-
 import copy
 import doctest
 import re

@@ -1,7 +1,5 @@
 """Tables of a tuned experiment made by hand, as ``experiments.collect`` writes them. Not measurements."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

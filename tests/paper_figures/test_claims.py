@@ -1,7 +1,5 @@
 """Verdicts against cases made by hand."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

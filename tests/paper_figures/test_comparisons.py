@@ -1,7 +1,5 @@
 """Paired comparisons against cases made by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """Figures: one look per strategy, readable sizes, complete, and true to the records and to the theory."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """HTML pages: what they make of Markdown; numbers never break across lines, prose does."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The builder: same records, same bytes; the README's results; errors in one line."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

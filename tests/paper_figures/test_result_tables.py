@@ -1,7 +1,5 @@
 """What is wrong with a results folder is said in one line."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The tests of the tests: other implementations, and how often they are wrong when the null hypothesis is true."""
 
-from __future__ import annotations
-
 import doctest
 import itertools
 import math

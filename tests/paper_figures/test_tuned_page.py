@@ -1,7 +1,5 @@
 """The verdicts and the page of a tuned experiment, from tables made by hand."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What the measurements say of speed; every number is computed from the records."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from paper_figures import variant_style

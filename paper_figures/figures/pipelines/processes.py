@@ -1,7 +1,5 @@
 """Figures of what the processes do and store: timelines from real time stamps, and the memory of the stages."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import matplotlib as mpl

@@ -1,7 +1,5 @@
 """Figures of speed and time to accuracy."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Any

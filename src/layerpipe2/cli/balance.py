@@ -1,7 +1,5 @@
 """``layerpipe2 balance``."""
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The commands: what each is for, its options and the text of its help."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from typing import Self

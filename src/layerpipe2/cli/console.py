@@ -1,7 +1,5 @@
 """How commands end (quietly, with one line, or with a traceback if the mistake is this package's) and print text."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """``layerpipe2 delays``."""
 
-from __future__ import annotations
-
 import argparse
 
 from layerpipe2.cli.commands import GridOptions

@@ -1,7 +1,5 @@
 """``layerpipe2 derive``: where delays may go, the steps, the proofs; graphs as tables, DOT, JSON and GraphML."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections import Counter

@@ -1,7 +1,5 @@
 """``layerpipe2 launch``."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Command-line options made from the fields of a checked model, such as :class:`layerpipe2.runs.config.RunConfig`."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Collection
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """``layerpipe2 schedule``."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 

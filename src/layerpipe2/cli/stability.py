@@ -1,7 +1,5 @@
 """``layerpipe2 stability``."""
 
-from __future__ import annotations
-
 import argparse
 from functools import partial
 

@@ -1,7 +1,5 @@
 """``layerpipe2 train``."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -4,8 +4,6 @@
 buffers, its optimizer and scheduler, its weight history. The folder appears whole, by one rename, or not at all.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Data enter the pipeline in the process with the first stage; the others count mini-batches."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import nullcontext
 from itertools import islice

@@ -17,8 +17,6 @@ between; see :mod:`layerpipe2.distributed.environment`. The order of the message
 the place of NCCL; NCCL itself has not been run yet.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext

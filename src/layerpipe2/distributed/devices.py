@@ -1,7 +1,5 @@
 """Which device a process has to itself, and by which way its messages go from there."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from typing import Any

@@ -1,7 +1,5 @@
 """What the environment of a rank must hold before torch looks at it: for transfers, for threads, for quiet ends."""
 
-from __future__ import annotations
-
 import os
 import socket
 import struct

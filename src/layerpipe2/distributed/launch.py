@@ -1,7 +1,5 @@
 """The ranks of this machine, started with torchrun; one line at the end names the rank that failed."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

@@ -6,8 +6,6 @@ sent. Mini-batches may therefore shrink (the last one of an epoch) but not grow.
 :mod:`layerpipe2.distributed.device_links`.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable
 from datetime import timedelta

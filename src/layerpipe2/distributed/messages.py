@@ -4,8 +4,6 @@ A stage must get the very tensor that its neighbour in one process would hand it
 alignment. Kernels choose their way by them, and then round differently.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -6,8 +6,6 @@ so that nothing is computed twice: a layer's input gradient and its weight gradi
 pass. Only what a module of one's own computes *after* its weights (a normalisation inside a block) is passed twice.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The processes of a pipeline as one of them sees the others: how it joins them, and what they do together."""
 
-from __future__ import annotations
-
 import os
 import socket
 import sys

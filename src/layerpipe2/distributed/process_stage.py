@@ -5,8 +5,6 @@ before ``d`` updates are made, so that it uses the parameters as they are; the b
 other weights in their places. What the history makes of that is the same code in both.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable
 from typing import Any

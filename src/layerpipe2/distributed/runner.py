@@ -1,7 +1,5 @@
 """How a ``PipelinedModule`` trains as one process of several."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -5,8 +5,6 @@ after training must not see what those left behind: moved BatchNorm statistics, 
 resumed at an epoch's end has to run them forward again, with the weights of then.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """The ranks' common key-value store (torch's ``TCPStore``): opening it, and the notice on it that ends all ranks."""
 
-from __future__ import annotations
-
 import os
 import socket
 import time

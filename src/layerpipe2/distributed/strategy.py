@@ -4,8 +4,6 @@ The user's script, data module, loggers and callbacks stay as they are. Every pr
 only its own stages, and the same metrics.
 """
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """When each process did what: real time stamps, for a drawing and for Chrome's trace viewer."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """What module and ``Trainer`` ask of several processes: can they train it, how long, and what must be equal in all."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Sequence

@@ -7,8 +7,6 @@ gradient, sent in one tick and used in the next, so that sending takes place bes
 1F1B. *Step* ``t`` of a process is everything up to its update ``t``: ``F(t + d)`` and ``B(t)`` of each of its stages.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext

@@ -5,8 +5,6 @@ eight convolutions of 64 channels several thousand page faults per step, an eigh
 not in others. With these settings a process keeps its largest amount of memory until it ends. Results don't change.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 

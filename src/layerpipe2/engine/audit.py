@@ -15,8 +15,6 @@ Known limits, which are not refused:
 - a path that is first taken in a step that is not audited (layers dropped at random).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn

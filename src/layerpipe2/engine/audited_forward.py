@@ -5,8 +5,6 @@ Both run a stage with tensors that :class:`layerpipe2.engine.saved_weights.Saved
 row, or each in its process) and in which tensors it computes with (leaves of a compute buffer, or its parameters).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any

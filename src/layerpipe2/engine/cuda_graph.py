@@ -1,7 +1,5 @@
 """The whole training step as one CUDA graph: the host launches once per mini-batch instead of a thousand times."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Where to train: a device by its name."""
 
-from __future__ import annotations
-
 import os
 
 import torch

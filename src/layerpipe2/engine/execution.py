@@ -3,8 +3,6 @@
 The simulation and a pipeline of several processes sum up an epoch and count its steps alike.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The Lightning module that trains a network as a pipeline with delayed gradients."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """How well would each rule reconstruct the delayed weights? Measured along a training run that it does not touch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast

@@ -3,8 +3,6 @@
 A pipeline's stages run at the same time, so no order of draws from one common generator could be kept by all of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -14,8 +14,6 @@ An operation that is not linear in its weight (``x / w``, ``exp(w * x)``) saves 
 pass then mixes forward and recalled weights, as hardware that stores activations would.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """How a ``PipelinedModule`` trains in one process: with the engine, or a CUDA graph of the engine's step."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """One stage of the simulator: the user's module runs forward with weights of earlier updates."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -10,8 +10,6 @@ The modules that the user gave always hold the latest weights ``W(t)``: optimize
 ever. Only while a delayed stage runs forward do views of a flat compute buffer stand in its parameters' places.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The weights of one delayed stage over time, flat: the latest ones, those of earlier updates, the history's state."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Moving averages of the updates; the package's text derives them and names what each decay stands for."""
 
-from __future__ import annotations
-
 import colorsys
 import math
 from collections.abc import Callable

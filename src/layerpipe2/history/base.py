@@ -1,7 +1,5 @@
 """What a weight history is, and a strategy: its row in the table, with all that records, options and figures ask."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Methods with the forward pass's own weights: all of them kept, all updates kept, and exact weights for a warm-up."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import torch

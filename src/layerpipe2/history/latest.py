@@ -1,7 +1,5 @@
 """No history at all."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

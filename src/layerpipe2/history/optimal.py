@@ -19,8 +19,6 @@ one of many: all three tend to the limits above. A window that is not, as with m
 pipelines, sees smooth updates, whose trend the newest one tells: there the pair wins most.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

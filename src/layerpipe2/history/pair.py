@@ -33,8 +33,6 @@ the weights, spans nothing new.
 tensor([0.5000], dtype=torch.float64)
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The table of strategies: the names of the weight histories, as in options, records and figures."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NoReturn

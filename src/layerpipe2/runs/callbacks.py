@@ -1,7 +1,5 @@
 """Lightning callbacks of a run: the epoch table, the state that is saved after every epoch, the progress display."""
 
-from __future__ import annotations
-
 import math
 import sys
 import time

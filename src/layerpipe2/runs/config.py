@@ -5,8 +5,6 @@ options of ``layerpipe2 train`` and, as JSON schema, tells an editor what is all
 project's own: the paper's are not known.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator

@@ -1,7 +1,5 @@
 """Run records on disk: one JSON file per run, written whole or not at all."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

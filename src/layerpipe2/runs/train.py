@@ -1,7 +1,5 @@
 """One training run, from a configuration to a record."""
 
-from __future__ import annotations
-
 import logging
 import time
 import warnings

@@ -4,8 +4,6 @@ Types are strict: True is no integer and "3" no number, but 1 is a float (and st
 read off the model's JSON schema, the one that an editor reads.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path

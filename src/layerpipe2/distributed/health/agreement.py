@@ -1,7 +1,5 @@
 """Before training: are all ranks there, and do they run the same code with the same settings?"""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

@@ -1,7 +1,5 @@
 """Is everything finite that passes through a process? Asked of a GPU without waiting for it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

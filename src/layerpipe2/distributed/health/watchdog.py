@@ -1,7 +1,5 @@
 """A thread in every rank that ends the process, with one line, when any rank has failed."""
 
-from __future__ import annotations
-
 import atexit
 import os
 import threading
