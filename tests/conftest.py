@@ -1,11 +1,15 @@
 """Settings of every test: one thread, so that bits don't depend on the machine's number of cores."""
 
 import os
+import signal
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as a launcher's ranks have it; read when torch is imported
 
 import pytest
 import torch
+
+# A shell ignores Ctrl-C for what it starts in the background, and processes that tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What only a CUDA device can run stands in a folder of its own and isn't collected elsewhere.
 collect_ignore = [] if torch.cuda.is_available() else ["cuda"]
