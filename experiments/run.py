@@ -16,13 +16,13 @@ from experiments.processes import server
 if __name__ == "__main__":
     server("experiments.worker")  # what it imports takes as long as the imports below: both go on at once
 
-import torch  # noqa: E402
+import torch
 
-from experiments.grid import Grid, Task  # noqa: E402
-from experiments.leases import Queue  # noqa: E402
-from experiments.schema import experiments, read_experiment  # noqa: E402
-from layerpipe2.cli.console import in_words, run_command  # noqa: E402
-from layerpipe2.errors import UserError  # noqa: E402
+from experiments.grid import Grid, Task
+from experiments.leases import Queue
+from experiments.schema import experiments, read_experiment
+from layerpipe2.cli.console import in_words, run_command
+from layerpipe2.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.distributed.hosts import LIMIT_S, TOY, hosts, start
+from tests.sampling import slow
 
 with socket.create_server(("", 0)) as probe:
     PORT = probe.getsockname()[1]
@@ -38,6 +39,7 @@ def test_three_hosts_train_over_the_network():
             assert (launcher.returncode, out, err) == (0, f"[rank {node}] rank {node} at step 25\n", "")
 
 
+@slow
 @pytest.mark.parametrize("lost", [1, 0])
 def test_a_host_that_is_cut_off_ends_the_others_with_one_line_that_names_it(lost):
     with hosts(3) as network, launched(network, 3, "none", "100000") as launchers:
@@ -65,6 +67,7 @@ def test_a_rank_killed_on_one_host_is_named_with_its_signal_on_all():
             ), err
 
 
+@slow
 def test_plain_torchrun_starts_the_same_ranks():
     """Its own dynamic rendezvous finds out by host names which node serves it; namespaces share one."""
     with hosts(2) as network:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.distributed.hosts import LIMIT_S, TOY, start
+from tests.sampling import slow
 
 # A rank that needs no torch: it says where it is and waits for the others to have done so.
 REPORT = """
@@ -91,7 +92,7 @@ DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"  # torchrun waits for 30 
     ("before", "end", "line"),
     [
         ("", KILL, KILLED.format("SIGKILL")),
-        pytest.param(DEAF, KILL, KILLED.format("SIGKILL"), marks=pytest.mark.slow),
+        pytest.param(DEAF, KILL, KILLED.format("SIGKILL"), marks=slow),
         ("", "os.kill(os.getpid(), signal.SIGSEGV)", KILLED.format("SIGSEGV")),
         ("", "sys.exit(3)", r"layerpipe2: rank 1 \(.*\) ended with exit code 3; all ranks end"),
         ("", REFUSE, r"\[rank 1\] layerpipe2: error: no file"),
@@ -110,7 +111,7 @@ def test_a_rank_that_ends_badly_ends_the_others_with_one_line(script, before, en
     ("fault", "why"),
     [
         ("hang@1", "hangs: no progress for 2 s at step 24"),
-        pytest.param("stop@1", "gives no sign of life for .*", marks=pytest.mark.slow),  # nor does it hear SIGTERM
+        pytest.param("stop@1", "gives no sign of life for .*", marks=slow),  # nor does it hear SIGTERM
     ],
 )
 def test_a_rank_that_stands_still_is_named_and_ended_too(fault, why, tmp_path):

@@ -22,11 +22,12 @@ from tests.distributed.fits import (
     pipelined,
     trainer,
 )
+from tests.sampling import sampled, slow
 
 STAGES = [f"stage-{k:03d}.pt" for k in range(4)]
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 2), (4, 2), (1, 3)])
+@pytest.mark.parametrize(("before", "after"), sampled([(2, 2), (4, 2), (1, 3)], [(4, 2)]))
 @pytest.mark.parametrize(
     "case",
     [
@@ -117,9 +118,9 @@ def cosine(optimizer):
 @pytest.mark.parametrize(
     ("history", "size"),  # epochs of five mini-batches, or shorter than the delay
     [
-        (make_history("ema-span"), 40),
+        pytest.param(make_history("ema-span"), 40, marks=slow),
         (StashFirst(then=make_history("ema-span"), updates=8), 16),
-        (make_history("latest"), 8),
+        pytest.param(make_history("latest"), 8, marks=slow),
     ],
 )
 def test_a_resumed_run_is_resumed(history, size, tmp_path):

@@ -18,6 +18,7 @@ from paper_figures.records.training import Records
 from paper_figures.tables import training as tables
 from tests import synthetic_records
 from tests.paper_figures import made_pipelines, made_tuned
+from tests.sampling import slow
 
 BEGIN, END = markers("results")
 TABLES = ("artifact-claims", "artifact-accuracy", "artifact-reconstruction", "artifact-larger", "artifact-pipelines")
@@ -58,6 +59,7 @@ def _bytes(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+@slow
 def test_building_again_in_another_process_gives_the_same_bytes(place: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
     command = [sys.executable, "-W", "error", "-m", "paper_figures.build"]

@@ -13,6 +13,7 @@ import pytest
 from experiments.pipelines.processes import run_ranks
 from layerpipe2.errors import UserError
 from tests.experiments.pipelines import peer_work
+from tests.sampling import slow
 
 
 def test_results_come_in_the_order_of_the_ranks():
@@ -53,6 +54,7 @@ if __name__ == "__main__":
 """
 
 
+@slow
 def test_ranks_end_with_a_killed_parent(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
