@@ -32,6 +32,7 @@ def launched(network, number, *rank_arguments):
             process.communicate()
 
 
+@slow
 def test_three_hosts_train_over_the_network():
     with hosts(3) as network, launched(network, 3, "none", "30") as launchers:
         for node, launcher in enumerate(launchers):

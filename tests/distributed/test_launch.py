@@ -93,7 +93,7 @@ DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"  # torchrun waits for 30 
     [
         ("", KILL, KILLED.format("SIGKILL")),
         pytest.param(DEAF, KILL, KILLED.format("SIGKILL"), marks=slow),
-        ("", "os.kill(os.getpid(), signal.SIGSEGV)", KILLED.format("SIGSEGV")),
+        pytest.param("", "os.kill(os.getpid(), signal.SIGSEGV)", KILLED.format("SIGSEGV"), marks=slow),
         ("", "sys.exit(3)", r"layerpipe2: rank 1 \(.*\) ended with exit code 3; all ranks end"),
         ("", REFUSE, r"\[rank 1\] layerpipe2: error: no file"),
     ],
@@ -110,7 +110,7 @@ def test_a_rank_that_ends_badly_ends_the_others_with_one_line(script, before, en
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
-        ("hang@1", "hangs: no progress for 2 s at step 24"),
+        pytest.param("hang@1", "hangs: no progress for 2 s at step 24", marks=slow),
         pytest.param("stop@1", "gives no sign of life for .*", marks=slow),  # nor does it hear SIGTERM
     ],
 )
@@ -148,6 +148,7 @@ def test_a_killed_launcher_takes_its_ranks_and_its_logs_with_it(script, tmp_path
     assert soon(lambda: not list(tmp_path.glob("layerpipe2-*")))
 
 
+@slow
 def test_a_killed_torchrun_takes_watched_ranks_with_it(script):
     imports = "import os\nfrom tests.distributed.toy_pipeline import train"
     text = f'{imports}\nprint("pid", os.getpid(), flush=True)\ntrain("", 100000)\n'

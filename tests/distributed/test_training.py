@@ -10,6 +10,7 @@ from layerpipe2.distributed.strategy import PipelineStrategy
 from layerpipe2.engine.execution import StepLimit
 from tests.distributed import processes
 from tests.distributed.fits import Rows, assert_equal, dense, fit, noise, pipelined, trainer
+from tests.sampling import sampled
 
 
 class Scaled(nn.Module):
@@ -28,7 +29,7 @@ def early():
     return [EarlyStopping("val_loss", patience=1, min_delta=10.0)]
 
 
-@pytest.mark.parametrize("drain", [False, True])
+@pytest.mark.parametrize("drain", sampled([False, True], [False]))
 @pytest.mark.parametrize(
     "options",
     [

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from experiments.schema import experiments, read_experiment
+from tests.sampling import sampled
 
 ROOT = Path(__file__).parents[2]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -109,7 +110,7 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "text", "changed"), CHANGES, ids=[f"{name} {text}" for name, text, _ in CHANGES])
+@pytest.mark.parametrize(("name", "text", "changed"), sampled(CHANGES, CHANGES[::2]))
 def test_a_change_reruns_what_it_touches_and_nothing_else(finished, name, text, changed):
     path, content = finished / name, (finished / name).read_text()
     assert text in content

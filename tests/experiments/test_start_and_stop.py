@@ -118,10 +118,8 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
 
-@pytest.mark.parametrize(
-    ("stop", "code", "says"),
-    [(signal.SIGINT, 130, "interrupted"), pytest.param(signal.SIGKILL, -9, "", marks=slow)],
-)
+@slow
+@pytest.mark.parametrize(("stop", "code", "says"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGKILL, -9, "")])
 def test_stopping_it_ends_its_workers(tmp_path, stop, code, says):
     write_experiment(tmp_path, UNTUNED, settings={"epochs": 100_000, "width": 8})
     with start(tmp_path, "--quiet") as process:
