@@ -49,7 +49,7 @@ pipelines: $(INSTALLED) ## measure pipelines on real processes (15 minutes on an
 	@python -m experiments.pipelines.benchmark $(if $(QUICK),--quick) --out $(MEASURED)/pipelines
 	@python -m paper_figures.build page pipelines --results $(MEASURED) --out $(PAGES)
 
-report: $(INSTALLED) ## draw figures, tables and report from the records that are there
+report: $(INSTALLED) ## as reproduce, without the copies of the runs for MLflow
 	@dvc repro paper
 
 readme: $(INSTALLED) ## put the measured results into README.md and docs
@@ -78,9 +78,9 @@ ui: $(INSTALLED) ## browse all runs in MLflow on 127.0.0.1 (PORT=5000; Ctrl-C en
 	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 		mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(or $(PORT),5000) --workers 1
 
-clean: ## remove the environment, all results and caches (the data folder stays)
+clean: ## remove the environment, the records of `make reproduce`, and caches
 	rm -rf $(VENV) results/runs .dvc/cache .dvc/tmp mlflow.db mlartifacts checkpoints lightning_logs
-	rm -rf .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .pytest_cache .mypy_cache .ruff_cache build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Reinstalled when the dependencies change, and only then. That file is written last, so a broken installation is repeated.

@@ -15,7 +15,7 @@ QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": 
 
 
 class Block(nn.Module):
-    """Any module can be a unit: here two linear layers beside a shortcut."""
+    """Any module can be a unit: here a linear layer beside a shortcut."""
 
     def __init__(self, features: int) -> None:
         super().__init__()

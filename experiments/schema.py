@@ -88,7 +88,8 @@ class Experiment(Checked):
         group_sizes, stages: how networks are cut, either in units per stage or in numbers of stages.
         tuning: None if the learning rate is one of the settings.
         jobs: processes side by side; changes no result.
-        published: whether its records are committed, and shown by ``make reproduce`` and the README.
+        published: whether its tables are committed (those of a larger experiment with its records), and shown by
+            ``make reproduce`` and the README.
         records, tables: folders; ``{name}`` stands for the experiment's name.
         cell: what runs that differ in their seeds alone are called in file names, from the placeholders ``{network}``,
             ``{dataset}``, ``{optimizer}``, ``{group}`` (size; 'sequential'), ``{stages}`` and ``{strategy}``.

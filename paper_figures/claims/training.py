@@ -119,10 +119,10 @@ def _caveat(answer: Answer, records: Records, settings: Settings) -> str:
     if answer != Answer.YES:
         return ""
     total, without = pooled(records.runs, settings), control(records.runs, settings)
-    equal = ["the latest weights, without any history"] if set(without["outcome"]) & set(_EQUAL) else []
+    equal = ["the latest weights (no history)"] if set(without["outcome"]) & set(_EQUAL) else []
     blind = total[~total["strategy"].isin(pipeline_aware(list(total["strategy"]))) & total["outcome"].isin(_EQUAL)]
     equal += [find_strategy(name).label for name in blind["strategy"]]
-    return f"also within {settings.margin:g} points: {', '.join(equal)}" if equal else ""
+    return f"also within {settings.margin:g} points: {' and '.join(equal)}" if equal else ""
 
 
 def _baseline(records: Records) -> str:

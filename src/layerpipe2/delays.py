@@ -2,8 +2,8 @@
 
 Stage ``k`` of ``K`` has ``S = K - 1 - k`` downstream stages. In ``layerpipe2`` every stage does one forward and one
 backward per tick, so that a gradient comes back ``d = 2 S`` updates after the forward pass that it belongs to
-(secondary summaries of LayerPipe2; derived by delayed-gradient insertion and retiming). In ``pipedream`` (1F1B) a
-stage does a forward *or* a backward per tick, and ``d = S``. All units of a stage share its delay.
+(secondary summaries of LayerPipe2; derived by delayed-gradient insertion and retiming). In ``pipedream`` (asynchronous
+1F1B) a stage does a forward *or* a backward per tick, and ``d = S``. All units of a stage share its delay.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _ROWS = (
         "pipedream",
         "PipeDream, S",
         "S",
-        "1F1B: every stage does a forward or a backward task in each tick",
+        "asynchronous 1F1B: every stage does a forward or a backward task in each tick",
         delays=lambda K: tuple(K - 1 - k for k in range(K)),
         clock=lambda K, k: (2, k, 2 * K - 1 - k),
     ),
@@ -120,7 +120,7 @@ class Delays:
 
     @classmethod
     def pipedream(cls, num_stages: int) -> Delays:
-        """``d_k = K - 1 - k``: PipeDream's 1F1B, one forward or one backward per tick."""
+        """``d_k = K - 1 - k``: PipeDream's asynchronous 1F1B, one forward or one backward per tick."""
         return cls.by_law("pipedream", num_stages)
 
     @classmethod

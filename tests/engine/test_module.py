@@ -138,6 +138,11 @@ def test_what_a_module_cannot_be_made_of(options, message):
         PipelinedModule(**good | {"optimizer": OPTIMIZERS["sgd"]} | options)
 
 
+def test_a_scheduler_that_needs_a_metric():
+    with pytest.raises(UserError, match=r"^ReduceLROnPlateau waits for a metric"):
+        fit(module("stash", scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau), epochs=1)
+
+
 def test_an_optimizer_that_is_not_returned():
     one = module("stash")
     one.make_optimizer = lambda p: None

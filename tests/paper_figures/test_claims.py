@@ -1,8 +1,11 @@
 """Verdicts against cases made by hand."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import yaml
 
 from paper_figures.claims import families, structure, training
 from paper_figures.comparisons import Settings, compare, pairs
@@ -136,7 +139,14 @@ def test_what_is_said_beside_the_verdict() -> None:
     assert "measurably worse, though within the margin" in said
     assert "At each network's deepest pipeline, points against stash: latest -1.48" in said
     assert "no evidence that it should be tied to the delay" in said
-    assert claim.caveat == "also within 2 points: the latest weights, without any history, EMA 0.9"
+    assert claim.caveat == "also within 2 points: the latest weights (no history) and EMA 0.9"
+
+
+def test_the_claims_are_those_of_the_documentation() -> None:
+    stated = yaml.safe_load(Path(training.__file__).with_name("claims.yaml").read_text())
+    documented = (Path(__file__).parents[2] / "docs" / "scope.md").read_text()
+    rows = dict(re.findall(r"^\| (C\d) \| (.*) \|$", documented, re.MULTILINE))
+    assert rows == {name: claim["statement"] for name, claim in stated.items()}
 
 
 def test_claims_on_the_derivation_follow_the_proofs() -> None:

@@ -71,7 +71,7 @@ _DELAYS = """\
 examples:
   layerpipe2 delays                                    every unit of the MLP is a stage: delay 2 x stages after it
   layerpipe2 delays --network vgg --group-size 3       three units share a stage and its delay
-  layerpipe2 delays --convention pipedream             1F1B: half the delay
+  layerpipe2 delays --convention pipedream             asynchronous 1F1B: half the delay
   layerpipe2 delays --group-size 3 --convention custom --delays 4,4,0
 
 In the grid, F3 is the forward pass of mini-batch 3 and B3 its backward pass. A stage's delay is the number of its
@@ -88,7 +88,7 @@ examples:
   layerpipe2 balance --network gpt --dataset python-docs --batch-size 8
 
 Times are those of this machine, now: let nothing else run. The prediction leaves out transfers between processes.
-In Python: layerpipe2.planning.balance.
+In Python: layerpipe2.planning.profiling.profile, then layerpipe2.planning.balance.balanced.
 """
 
 _LAUNCH = """\

@@ -9,7 +9,6 @@ import torch
 from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from layerpipe2.engine.execution import StagedModule, StepLimit
 from layerpipe2.errors import UserError
@@ -39,21 +38,11 @@ def optimizers_of(module: StagedModule, trained: Sequence[nn.Module]) -> Any:
     """An optimizer per stage that is trained, as Lightning's ``configure_optimizers`` returns them.
 
     A process without such a stage gets one that moves nothing: by its steps the ``Trainer`` counts the updates.
-
-    Raises:
-        UserError: if the scheduler needs a metric.
     """
     weights = [stage.parameters() for stage in trained] or [iter([nn.Parameter(torch.zeros(1))])]
     optimizers = [module.optimizer_over(parameters) for parameters in weights]
-    if module.make_scheduler is None:
-        return optimizers
-    schedulers = [module.make_scheduler(optimizer) for optimizer in optimizers]
-    if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
-        raise UserError(
-            "ReduceLROnPlateau waits for a metric, which a pipeline doesn't give it; take a scheduler that depends "
-            "on the step or epoch alone"
-        )
-    return optimizers, [{"scheduler": scheduler} for scheduler in schedulers]
+    schedulers = [module.scheduler_over(optimizer) for optimizer in optimizers]
+    return optimizers, [{"scheduler": scheduler} for scheduler in schedulers if scheduler]
 
 
 def remaining_batches(trainer: Any) -> float:

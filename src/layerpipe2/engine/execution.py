@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from layerpipe2.delays import Delays
 from layerpipe2.engine.step import Loss
@@ -81,6 +81,20 @@ class StagedModule(pl.LightningModule):
         if not isinstance(optimizer, Optimizer):
             raise UserError(f"optimizer returned a {type(optimizer).__name__}; it must return a torch.optim optimizer")
         return optimizer
+
+    def scheduler_over(self, optimizer: Optimizer) -> LRScheduler | None:
+        """The user's learning-rate scheduler of ``optimizer``, if there is one.
+
+        Raises:
+            UserError: if it needs a metric.
+        """
+        scheduler = self.make_scheduler(optimizer) if self.make_scheduler else None
+        if isinstance(scheduler, ReduceLROnPlateau):
+            raise UserError(
+                "ReduceLROnPlateau waits for a metric, which a pipeline doesn't give it; take a scheduler that depends "
+                "on the step or epoch alone"
+            )
+        return scheduler
 
 
 class Execution(ABC):

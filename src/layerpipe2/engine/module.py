@@ -35,7 +35,8 @@ class PipelinedModule(StagedModule):
         history: weight history of the backward pass, e.g. ``make_history("ema-window")``.
         optimizer: makes the optimizer from the parameters; any ``torch.optim`` optimizer without a closure.
         loss: ``loss(outputs, targets)`` -> scalar, mean over the batch.
-        scheduler: makes a learning-rate scheduler from the optimizer, stepped every ``scheduler_interval``.
+        scheduler: makes a learning-rate scheduler from the optimizer, stepped every ``scheduler_interval``; one that
+            needs a metric (``ReduceLROnPlateau``) is refused.
         gradient_clip_norm: largest gradient norm per stage; the ``Trainer``'s own clipping does not apply here.
         drain: empty the pipeline at every epoch's end (each epoch then starts with a fill). Otherwise mini-batches of
             two epochs overlap in the pipeline.

@@ -50,9 +50,8 @@ class Simulation(Execution):
         """One optimizer and, if there is one, the scheduler."""
         module = self.module
         optimizer = module.optimizer_over(module.stages.parameters())
-        if module.make_scheduler is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": module.make_scheduler(optimizer)}
+        scheduler = module.scheduler_over(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": scheduler} if scheduler else optimizer
 
     def start(self, resumed: Mapping[str, Any] | None) -> None:
         """A new engine: only now the parameters are where they stay."""
