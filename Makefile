@@ -55,7 +55,7 @@ report: $(INSTALLED) ## as reproduce, without the copies of the runs for MLflow
 readme: $(INSTALLED) ## put the measured results into README.md and docs
 	@python -m paper_figures.build readme
 
-test: $(DEVELOP) ## run the tests, with samples of the slow proofs, in two processes (five minutes)
+test: $(DEVELOP) ## run the tests, with samples of the slow proofs, in two processes (five to seven minutes)
 	@python -m pytest -n 2 --dist loadscope -m 'not slow'
 
 test-all: $(DEVELOP) ## run all tests, with the slow proofs whole
