@@ -30,6 +30,11 @@ def server(*preload: str) -> ForkServerContext:
     return context
 
 
+def training_server() -> ForkServerContext:
+    """The server of training processes. To start it early saves time: its imports take seconds."""
+    return server("experiments.worker")
+
+
 def begin() -> None:
     """In a process of a server: keep freed memory for the next step; end when the starter has ended, however it did."""
     keep_freed_memory()
@@ -50,7 +55,7 @@ def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
     Raises:
         UserError: if a worker was killed.
     """
-    with ProcessPoolExecutor(jobs, server("experiments.worker"), initializer=begin) as pool:
+    with ProcessPoolExecutor(jobs, training_server(), initializer=begin) as pool:
         try:
             yield pool
         except BrokenProcessPool:

@@ -11,10 +11,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.processes import server
+from experiments.processes import training_server
 
 if __name__ == "__main__":
-    server("experiments.worker")  # what it imports takes as long as the imports below: both go on at once
+    training_server()  # what it imports takes as long as the imports below: both go on at once
 
 import torch
 

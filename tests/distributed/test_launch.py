@@ -107,11 +107,12 @@ def test_a_rank_that_ends_badly_ends_the_others_with_one_line(script, before, en
     assert launched.no_rank_is_left()
 
 
+@slow
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
-        pytest.param("hang@1", "hangs: no progress for 2 s at step 24", marks=slow),
-        pytest.param("stop@1", "gives no sign of life for .*", marks=slow),  # nor does it hear SIGTERM
+        ("hang@1", "hangs: no progress for 2 s at step 24"),
+        ("stop@1", "gives no sign of life for .*"),  # nor does it hear SIGTERM
     ],
 )
 def test_a_rank_that_stands_still_is_named_and_ended_too(fault, why, tmp_path):

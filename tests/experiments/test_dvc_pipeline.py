@@ -110,7 +110,9 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "text", "changed"), sampled(CHANGES, CHANGES[::2]))
+@pytest.mark.parametrize(
+    ("name", "text", "changed"), sampled(CHANGES, CHANGES[::2]), ids=[f"{name} {text}" for name, text, _ in CHANGES]
+)
 def test_a_change_reruns_what_it_touches_and_nothing_else(finished, name, text, changed):
     path, content = finished / name, (finished / name).read_text()
     assert text in content

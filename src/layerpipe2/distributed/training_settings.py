@@ -41,8 +41,9 @@ def optimizers_of(module: StagedModule, trained: Sequence[nn.Module]) -> Any:
     """
     weights = [stage.parameters() for stage in trained] or [iter([nn.Parameter(torch.zeros(1))])]
     optimizers = [module.optimizer_over(parameters) for parameters in weights]
-    schedulers = [module.scheduler_over(optimizer) for optimizer in optimizers]
-    return optimizers, [{"scheduler": scheduler} for scheduler in schedulers if scheduler]
+    if module.make_scheduler is None:
+        return optimizers
+    return optimizers, [{"scheduler": module.scheduler_over(optimizer)} for optimizer in optimizers]
 
 
 def remaining_batches(trainer: Any) -> float:
