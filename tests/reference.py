@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -127,7 +128,7 @@ class Method:
         for j in range(t):
             cross = 0.99 * cross + 0.01 * _dot(u[j], previous)
             square = 0.99 * square + 0.01 * (_dot(u[j], u[j]) + _dot(previous, previous)) / 2
-            m = min(max(cross / square, 0.0), 0.999)
+            m = min(max(cross / square, 0.0), 0.999) if square else 0.0  # a frozen stage does not move
             gain, x, y = table[min(len(table) - 1, round(-math.log(1 - m) / 0.2))]
             gain = gain if j >= self.delay else 1 / max(1, j)
             average = {k: (1 - gain) * average[k] + gain * previous[k] for k in average}
@@ -179,7 +180,15 @@ def make_method(name: str, delay: int, start: Weights) -> Method:
 class Stage:
     """A stage of the machine: layers, the latest weights (those of ``module``), mini-batches in flight."""
 
-    def __init__(self, module: nn.Sequential, make_optimizer: Callable, strategy: str, delay: int) -> None:
+    def __init__(
+        self,
+        module: nn.Sequential,
+        make_optimizer: Callable,
+        strategy: str,
+        delay: int,
+        frozen: Callable[[int, str], bool] = lambda batch, name: False,
+    ) -> None:
+        self.frozen = frozen
         self.layers = list(module)
         self.module = module
         self.optimizer = make_optimizer(module.parameters()) if list(module.parameters()) else None
@@ -204,6 +213,7 @@ class Stage:
         for i in reversed(range(len(self.layers))):
             gy, g = backward_layer(self.layers[i], _of(w, i), kept[i], gy)
             gradients |= {f"{i}.{name}": value for name, value in g.items()}
+        gradients = {name: g for name, g in gradients.items() if not self.frozen(batch, name)}
         if self.optimizer is not None:
             self.update(gradients, lr, clip)
         return gy
@@ -213,11 +223,11 @@ class Stage:
         scale = 1.0 if clip is None else min(1.0, clip / (norm + 1e-6))
         before = self.weights()
         for name, p in self.module.named_parameters():
-            p.grad = gradients[name] * scale
+            p.grad = gradients[name] * scale if name in gradients else None
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
-        scaled = {name: lr * scale * g for name, g in gradients.items()}
+        scaled = {n: lr * scale * gradients[n] if n in gradients else torch.zeros_like(w) for n, w in before.items()}
         self.method.note_update(before, self.weights(), scaled)
 
 
@@ -230,10 +240,16 @@ def run_clocked(
     make_optimizer: Callable,
     lr_of: Callable[[int], float],
     clip: float | None = None,
+    frozen: Callable[[int, int, str], bool] = lambda stage, batch, name: False,
 ) -> list[float]:
-    """Train through all ``batches`` until the pipeline is empty; the losses by mini-batch. Changes ``modules``."""
+    """Train through all ``batches`` until the pipeline is empty; the losses by mini-batch. Changes ``modules``.
+
+    A parameter that is ``frozen`` when a mini-batch comes back takes no part in that update.
+    """
     K, clock = len(modules), clock_of(convention)
-    stages = [Stage(m, make_optimizer, strategy, delay_of(clock(K, k))) for k, m in enumerate(modules)]
+    stages = [
+        Stage(m, make_optimizer, strategy, delay_of(clock(K, k)), partial(frozen, k)) for k, m in enumerate(modules)
+    ]
     down: dict[tuple[int, int], Tensor] = {}  # (stage, batch) -> its input
     up: dict[tuple[int, int], Tensor] = {}  # (stage, batch) -> gradient at its output
     losses: dict[int, float] = {}

@@ -120,11 +120,14 @@ LAYER = nn.Linear(4, 4)
     ("options", "message"),
     [
         ({"precision": "fp8"}, "precision is 'fp8'; give one of native, bf16"),
-        ({"scheduler_interval": "batch"}, "scheduler_interval is 'batch'; give epoch or step"),
+        ({"scheduler_interval": "batch"}, "scheduler_interval is 'batch'; give 'epoch' or 'step'"),
         ({"delays": Delays.layerpipe2(3)}, "there are 3 delays but the network has 2 stages"),
-        ({"delays": [2, 0]}, r"delays is a list; give a Delays, such as Delays\.layerpipe2\(4\)"),
-        ({"history": "stash"}, r"history is a str; give a WeightHistory, such as make_history\('ema-span'\)"),
-        ({"optimizer": torch.optim.SGD(LAYER.parameters(), lr=0.1)}, "optimizer is no function"),
+        ({"delays": [2, 0]}, r"delays is \[2, 0\]; give Delays, such as Delays\.layerpipe2\(4\)"),
+        ({"history": "stash"}, r"history is 'stash'; give a WeightHistory, such as make_history\('ema-span'\)"),
+        (
+            {"optimizer": torch.optim.SGD(LAYER.parameters(), lr=0.1)},
+            "optimizer is a SGD; give a function that makes it",
+        ),
         (
             {"stages": partition([LAYER, copy.copy(LAYER)], 1)},
             r"parameter '0.weight' of stage 1 is also '0.weight' of stage 0",

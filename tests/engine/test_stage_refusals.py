@@ -246,15 +246,6 @@ def test_one_buffer_in_two_stages_is_refused():
         PipelineEngine([behind(norm), behind(norm)], Delays.layerpipe2(2), make_history("stash"))
 
 
-def test_freezing_while_training_is_refused():
-    pipeline = engine(nn.Linear(8, 8))
-    optimizer = optimizer_of(pipeline)
-    train(pipeline, 2, optimizer)
-    pipeline.stages[0].weight.requires_grad_(False)
-    with pytest.raises(UserError, match="stage 0: a parameter was frozen or unfrozen while training"):
-        train(pipeline, 1, optimizer)
-
-
 def test_layers_that_change_their_weights_are_refused():
     stages = [nn.Embedding(5, 8, max_norm=0.1), nn.Linear(8, 8)]
     pipeline = PipelineEngine(stages, Delays.layerpipe2(2), make_history("latest"))

@@ -88,15 +88,17 @@ def fit(model: pl.LightningModule, epochs: int, ckpt_path=None, seed: int = 5, *
 
 def checkpoint(folder: Path, model: pl.LightningModule, epochs: int, **options) -> str:
     """The last checkpoint of a run; ``options`` say when there is one."""
+    others = options.pop("callbacks", [])
     save = ModelCheckpoint(folder, save_last=True, **options)
-    fit(model, epochs, callbacks=[save])
+    fit(model, epochs, callbacks=[*others, save])
     return save.last_model_path
 
 
 def resume(path: str, model: pl.LightningModule, epochs: int, **options) -> pl.LightningModule:
     """The run of a checkpoint goes on, with other random numbers where the checkpoint does not bring its own."""
+    others = options.pop("callbacks", [])
     continued = ModelCheckpoint(Path(path).parent, save_last=True, **options)
-    return fit(model, epochs, ckpt_path=path, seed=99, callbacks=[continued])
+    return fit(model, epochs, ckpt_path=path, seed=99, callbacks=[*others, continued])
 
 
 def assert_bit_equal(a: dict, b: dict) -> None:

@@ -6,7 +6,8 @@ other weights in their places. What the history makes of that is the same code i
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,13 +20,22 @@ from layerpipe2.engine.audited_forward import (
     AuditedForward,
     clip_gradients,
     has_recurrent_layer,
+    one_number,
     one_tensor,
     stage_context,
 )
-from layerpipe2.engine.layout import batchnorm_buffers, check_trainable, trainable
+from layerpipe2.engine.layout import batchnorm_buffers, check_frozen, movable
 from layerpipe2.engine.random_streams import RandomStream
-from layerpipe2.engine.saved_weights import Region, changed_in_forward, check_intercepted, storage_of
+from layerpipe2.engine.saved_weights import (
+    Region,
+    as_bytes,
+    changed_in_forward,
+    check_intercepted,
+    storage_of,
+    weights_changed,
+)
 from layerpipe2.engine.weights import DelayedWeights, update_rates
+from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
 
 
@@ -42,6 +52,7 @@ class ProcessStage:
         seed: of the stage's stream of random numbers.
         gradient_clip_norm: largest gradient norm, or ``None``.
         split_backward: compute the gradient of the input before those of the weights; see ``passes.py``.
+        unfreezes: delay parameters that are frozen now as well, because they may be unfrozen while training.
 
     Attributes:
         audited: runs the forward passes; looks again at the next one when told so.
@@ -63,6 +74,7 @@ class ProcessStage:
         device: torch.device | None = None,
         gradient_clip_norm: float | None = None,
         split_backward: bool = False,
+        unfreezes: bool = False,
     ) -> None:
         self.module, self.index, self.delay, self.history = module, index, delay, history
         self.optimizer, self.gradient_clip_norm = optimizer, gradient_clip_norm
@@ -70,14 +82,19 @@ class ProcessStage:
         self.stream = RandomStream(seed, index, device)
         self.step = torch.zeros(1, dtype=torch.int64, device=device)
         self.in_flight: deque[tuple[Pass, int]] = deque()
-        self.weights = self._flatten() if delay and any(trainable(p) for p in module.parameters()) else None
+        moving = [p for p in module.parameters() if movable(p, unfreezes)]
+        self.weights = self._flatten(unfreezes=unfreezes) if delay and moving else None
+        self._delayed = moving if self.weights else []
+        unfrozen = moving if optimizer is not None and delay else module.parameters() if optimizer is not None else ()
+        known = set(unfrozen)
+        self._fixed = [p for p in module.parameters() if p not in known]
         self._regions = [Region(index, self.weights.latest, self.weights.latest)] if self.weights else []
         self.audited = AuditedForward(self._regions, moving=map(storage_of, batchnorm_buffers(module)))
         self._without_cudnn = bool(self._regions) and device.type == "cuda" and has_recurrent_layer(module)
         self._own = {storage_of(t) for t in (*module.parameters(), *module.buffers())}
         self._pass: Callable[[nn.Module, Tensor], Pass] = SplitPass if split_backward else WholePass
-        self._trainable = {p: trainable(p) for p in module.parameters()}
         self._returned: Pass | None = None
+        self._noted, self._kept = self._versions(), self._copy()
         self.peak_bytes = 0
 
     def forward(self, x: Tensor, loss: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
@@ -92,14 +109,14 @@ class ProcessStage:
 
         Raises:
             UserError: if the stage returns no tensor, recalled weights could not reach its backward pass, or a
-                parameter was frozen or unfrozen while training.
+                parameter was unfrozen whose earlier values are not known.
         """
-        check_trainable(self._trainable, self.index)
+        check_frozen(self._fixed, self.index)
         x = x.detach()
         if self.index and x.is_floating_point():
             x.requires_grad_()
         passing, kept_bytes = self._run(x)
-        value = None if loss is None else passing.add_loss(loss).detach()
+        value = None if loss is None else one_number(passing.add_loss(loss)).detach()
         self.in_flight.append((passing, kept_bytes))
         self.peak_bytes = max(self.peak_bytes, sum(kept for _, kept in self.in_flight))
         return passing.y.detach(), value
@@ -128,7 +145,13 @@ class ProcessStage:
             self._regions[0].recalled = self._regions[0].compute  # frees what was recalled
 
     def update(self) -> None:
-        """Apply the gradient of the mini-batch that just came back; the history learns of it."""
+        """Apply the gradient of the mini-batch that just came back; the history learns of it.
+
+        Raises:
+            UserError: if something else than the optimizer has changed weights since the last update.
+        """
+        if self._noted != self._versions():
+            self.check_unchanged(certainly=True)
         weights, consumes = self.weights, self.history.consumes
         clip_gradients(self.module, self.gradient_clip_norm)
         raw = before = None
@@ -142,12 +165,62 @@ class ProcessStage:
             with torch.no_grad():
                 weights.record(self.step, before, weights.latest, raw)
         self.step += 1
+        self._noted, self._kept = self._versions(), None
+
+    def audit_next(self) -> None:
+        """Look at the next forward pass, at the weights (:meth:`check_unchanged`), and at what the optimizer updates.
+
+        Raises:
+            UserError: if something else than the optimizer has changed weights, or it updates another stage's.
+        """
+        self.audited.audit_next()
+        self.check_unchanged()
+        own = set(self.module.parameters())
+        if self.optimizer is not None and any(p not in own for g in self.optimizer.param_groups for p in g["params"]):
+            raise UserError(
+                f"the optimizer of stage {self.index} was given parameters of another stage, which has its own; add "
+                "parameters to the optimizer of their stage only"
+            )
+
+    def note_weights(self) -> None:
+        """Keep a copy until the next update, which :meth:`check_unchanged` compares with the weights."""
+        self._noted, self._kept = self._versions(), self._copy()
+
+    def check_unchanged(self, *, certainly: bool = False) -> None:
+        """Compare the weights with those that were noted, if they were since the last update.
+
+        Raises:
+            UserError: if something else than the optimizer has changed them; ``certainly``: if it may have.
+        """
+        if self.weights is None:
+            return
+        moved = [where for where, _ in self._noted] != [where for where, _ in self._versions()]
+        if self._kept is None:
+            changed = moved or certainly
+        else:
+            changed = moved or not torch.equal(as_bytes(self._kept), as_bytes(self.weights.latest))
+        if changed:
+            raise weights_changed(self.index)
+        self._noted = self._versions()
 
     def refill(self) -> None:
-        """Start with an empty pipeline from the latest weights."""
+        """Start with an empty pipeline from the latest weights.
+
+        Raises:
+            UserError: if a parameter no longer lies where the pipeline looks for it.
+        """
+        if [where for where, _ in self._noted] != [where for where, _ in self._versions()]:
+            raise weights_changed(self.index)
         self.step.zero_()
         if self.weights is not None:
             self.weights.start()
+        self.note_weights()
+
+    def _copy(self) -> Tensor | None:
+        return None if self.weights is None else self.weights.latest.clone()
+
+    def _versions(self) -> list[tuple[int, int]]:
+        return [(p.data_ptr(), p._version) for p in self._delayed]
 
     @torch.no_grad()
     def _recall(self, weights: DelayedWeights) -> Tensor:
@@ -176,15 +249,33 @@ class ProcessStage:
         with (
             stage_context(self.stream, without_cudnn=self._without_cudnn),
             self.audited.running(x, finish, observe=count),
+            self._all_in_graph(),
         ):
             passing = self._pass(self.module, x)
             one_tensor(passing.y, self.index)
         return passing, sum(kept.values())
 
-    def _flatten(self) -> DelayedWeights:
+    @contextmanager
+    def _all_in_graph(self) -> Iterator[None]:
+        """Within: no parameter is frozen, because it may be unfrozen when the mini-batch comes back.
+
+        Autograd leaves out the gradient of a leaf that is frozen during the backward pass.
+        """
+        frozen = [p for p in self._delayed if not p.requires_grad]
+        for p in frozen:
+            p.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for p in frozen:
+                p.requires_grad_(False)
+
+    def _flatten(self, *, unfreezes: bool) -> DelayedWeights:
         """The parameters become views of the flat vector of latest weights: one memory, no copying."""
         keeps = self.history.keeps_weights
-        weights = DelayedWeights(self.module, self.index, self.delay, self.history, keeps_line=keeps)
+        weights = DelayedWeights(
+            self.module, self.index, self.delay, self.history, keeps_line=keeps, unfreezes=unfreezes
+        )
         with torch.no_grad():
             weights.layout.gather(weights.layout.parameters, weights.latest)
             for slot in weights.layout.slots:

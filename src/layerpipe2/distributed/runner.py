@@ -15,8 +15,8 @@ from layerpipe2.distributed.process_group import ProcessGroup
 from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.distributed.timeline import Timeline
 from layerpipe2.distributed.worker_loop import Batch, WorkerLoop
-from layerpipe2.engine.execution import Execution, StagedModule
-from layerpipe2.engine.layout import trainable
+from layerpipe2.engine.execution import Execution, StagedModule, pair_of_tensors
+from layerpipe2.engine.layout import movable
 from layerpipe2.errors import UserError
 from layerpipe2.stages import check_stages
 
@@ -39,6 +39,9 @@ class Runner(Execution):
         group: the processes.
         endpoint: makes links to the neighbours.
         options: how to train.
+
+    Attributes:
+        trained: stage -> whether it has something to train, hence an optimizer; from :meth:`optimizers` on.
     """
 
     def __init__(
@@ -52,14 +55,10 @@ class Runner(Execution):
             self.network = settings.fingerprint(module.stages)  # of the whole one: other processes' stages are dropped
             module.stages = nn.ModuleDict({str(k): module.stages[k] for k in mine})  # type: ignore[assignment]
         self.stages: dict[int, nn.Module] = {int(k): stage for k, stage in module.stages.items()}  # type: ignore[operator]
+        self.trained: dict[int, bool] = {}
         self.loop: WorkerLoop | None = None
         self._endpoint, self._evaluation, self._epoch = endpoint, Evaluation(endpoint), 0
         self._ahead: ReadAhead | None = None
-
-    @property
-    def trained(self) -> dict[int, bool]:
-        """Stage -> whether it has something to train, hence an optimizer."""
-        return {k: any(trainable(p) for p in stage.parameters()) for k, stage in self.stages.items()}
 
     def check(self) -> None:
         """Delays that a pipeline can have, CPUs or CUDA, one data loader for all epochs, native precision."""
@@ -67,6 +66,8 @@ class Runner(Execution):
 
     def optimizers(self) -> Any:
         """An optimizer per stage that has something to train, so that a checkpoint can be cut by stage."""
+        frozen_too = self.module.delays_frozen
+        self.trained = {k: any(movable(p, frozen_too) for p in stage.parameters()) for k, stage in self.stages.items()}
         return settings.optimizers_of(self.module, [self.stages[k] for k, trains in self.trained.items() if trains])
 
     def start(self, resumed: Mapping[str, Any] | None) -> None:
@@ -78,6 +79,7 @@ class Runner(Execution):
             "device": self.group.device,
             "gradient_clip_norm": module.gradient_clip_norm,
             "split_backward": self.options.split_backward,
+            "unfreezes": module.delays_frozen,
         }
         ready, delays = iter(self._optimizers()), module.delays.per_stage
         optimizers = {k: next(ready) if trains else None for k, trains in self.trained.items()}
@@ -100,6 +102,7 @@ class Runner(Execution):
             done = int(resumed["done"])
             for k, snapshots in zip(self.stages, self.loop.snapshots, strict=True):
                 snapshots.load_state_dict(resumed["stages"][k], done, in_flight=not module.drain)
+        self.note_parameters()
         self._batches, self._epoch = int(trainer.num_training_batches), trainer.current_epoch - 1
         if self.group.rank == 0:
             stream = None if module.drain else stream_of_data(None if resumed is None else resumed["data"])
@@ -108,12 +111,11 @@ class Runner(Execution):
             self.loop.start(settings.remaining_batches(trainer), epoch=self._batches, done=done)
 
     def start_epoch(self) -> None:
-        """Audit the next forward passes; with ``drain``, begin with an empty pipeline."""
+        """With ``drain``, begin with an empty pipeline."""
         loop, self._epoch = self._running(), self._epoch + 1
+        self.audits.start_epoch(self._epoch, self._batches)
         if self._ahead is not None:
             self._ahead.forget(self._epoch)
-        for stage in loop.stages:
-            stage.audited.audit_next()
         if self.module.drain:
             for stage in loop.stages:
                 stage.refill()
@@ -123,12 +125,31 @@ class Runner(Execution):
         """This process's share of one step."""
         loop = self._running()
         self.group.watch.progress(loop.done)
+        if self.audits.due:
+            self.check_parameters()
+            for stage in loop.stages:
+                stage.audit_next()
         loop.step()
+        self.audits.step += 1
+        if self.audits.due or self.audits.step == self._batches:
+            for stage in loop.stages:
+                stage.note_weights()
         if not any(self.trained.values()):
             self._optimizers()[0].step()
 
-    def start_evaluation(self) -> None:
+    def end_epoch(self) -> None:
+        """Look at weights and parameters; with ``drain``, they may change between two epochs."""
+        self.check_parameters()
+        for stage in self._running().stages if not self.module.drain else ():
+            stage.check_unchanged()
+
+    def start_evaluation(self, phase: str) -> None:
         """Stages that have already seen later mini-batches show the buffers as of the last update."""
+        super().start_evaluation(phase)
+        if phase == "val":
+            self._swap_buffers()
+
+    def _swap_buffers(self) -> None:
         if self.loop is not None:
             self.loop.pause()
             for snapshots in self.loop.snapshots:
@@ -144,7 +165,7 @@ class Runner(Execution):
     def results(self, phase: str) -> dict[str, Tensor]:
         """The last process's means, in every process."""
         if phase == "val":
-            self.start_evaluation()  # the second swap puts the buffers back
+            self._swap_buffers()  # the second swap puts the buffers back
         means = {name: value.cpu() for name, value in self.totals[phase].take_means().items()}
         # By way of the host: a tensor of the last process's GPU would arrive on that GPU here.
         return self.group.broadcast(means, self.group.size - 1)
@@ -192,5 +213,4 @@ class Runner(Execution):
 
     def _next_batch(self) -> Batch:
         assert self._ahead is not None, "another process reads the data"
-        x, y = next(self._ahead)
-        return x, y
+        return pair_of_tensors(next(self._ahead))

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from layerpipe2.distributed.process_stage import ProcessStage
+from layerpipe2.engine.layout import freeze_only, frozen_names
+from layerpipe2.engine.saved_weights import as_bytes, foreign_weights
 from layerpipe2.errors import UserError
 
 
@@ -95,7 +97,9 @@ class StageSnapshots:
                 "callback, or PipelineStrategy(resumable=True)"
             )
         snapshot = self._taken.get(done) or self._current()
-        state: dict[str, Any] = {"step": self.stage.step.clone(), **snapshot._asdict()}
+        self.stage.check_unchanged()
+        frozen = frozen_names(self.stage.module)
+        state: dict[str, Any] = {"step": self.stage.step.clone(), "frozen": frozen, **snapshot._asdict()}
         if weights is not None:
             state["weights"] = weights.state_dict() | {"line": self._line(done)}
         return state
@@ -104,15 +108,20 @@ class StageSnapshots:
         """Continue from :meth:`state_dict`; mini-batches ``in_flight`` run forward again, with the weights of then.
 
         Raises:
-            UserError: if it was saved with another weight history or another network.
+            UserError: if it was saved with another weight history or another network, or other weights were loaded.
         """
         weights, delay = self.stage.weights, self.stage.delay
         self.stage.step.copy_(saved["step"])
         self.stage.stream.load_state_dict(saved["stream"])
+        freeze_only(self.stage.module, saved["frozen"])
         if weights is None:
             return
+        loaded = weights.latest.clone()
         line = saved["weights"]["line"]
         weights.load_state_dict(saved["weights"] | ({} if len(weights.line) else {"line": weights.line}))
+        if not torch.equal(as_bytes(loaded), as_bytes(weights.latest)):
+            raise foreign_weights(self.stage.index)
+        self.stage.note_weights()
         again = range(done, done + delay) if in_flight else ()
         self._replayed = {batch: line[batch % delay].to(weights.latest) for batch in again}
         if not len(weights.line):

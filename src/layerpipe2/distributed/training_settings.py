@@ -66,6 +66,7 @@ def training_settings(module: StagedModule, network: str, optimizer: Optimizer) 
         "weight history": f"{type(history).__name__} of {history.consumes} {constants}",
         **{f"optimizer's {name}": str(value) for name, value in optimizer.defaults.items()},
         "drain, clipping, seed of the stages": f"{module.drain}, {module.gradient_clip_norm}, {module.stage_seed}",
+        "delays of frozen parameters": str(module.delays_frozen),
         "mini-batches": f"{trainer.num_training_batches} for {trainer.max_epochs} epochs",
     }
 

@@ -144,7 +144,8 @@ class WorkerLoop:
 
     def _check(self, value: Tensor | None, what: str, stage: ProcessStage, batch: int) -> None:
         if self.finite is not None and value is not None:
-            self.finite.note(value, f"stage {stage.index} diverged at mini-batch {batch}: its {what}")
+            where = f"mini-batch {batch} (epoch {batch // self.epoch})"
+            self.finite.note(value, f"stage {stage.index} diverged at {where}: its {what}")
 
     def _span(self, what: str, stage: ProcessStage, batch: int) -> Any:
         return nullcontext() if self.timeline is None else self.timeline.span(what, stage.index, batch, stage.device)

@@ -7,12 +7,11 @@ part.
 
 Known limits, which are not refused:
 
-- a weight made by a matrix product or convolution of a weight with a constant (a hyper-network fed with a buffer, a
-  blurred kernel, a low-rank update with one factor frozen) looks like an activation;
-- so does a weight chosen by the batch (``w[index of x]``, as in a mixture of experts or a table of positions), and one
-  that is concatenated with activations (prefix tuning);
-- an autograd function may reach weights through a closure or its module;
-- a path that is first taken in a step that is not audited (layers dropped at random).
+- an autograd function may reach weights through a global name;
+- a path that is taken only in steps that are not audited (layers dropped at random).
+
+A weight that is concatenated with activations (prefix tuning), or looked up by an embedding, counts as an activation
+from there on, which hardware would store.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -28,11 +27,14 @@ from torch.utils._pytree import tree_leaves
 from layerpipe2.engine.saved_weights import Region, as_bytes, changed_in_forward, storage_of
 from layerpipe2.errors import UserError
 
-# A weight times a constant is a weight, unless the operation multiplies matrices: then the constant is an activation
-# that doesn't depend on the batch, as the zero state that a recurrent layer starts from.
+# A weight times a constant is a weight, unless a matrix product multiplies it by zeros: those are an activation that
+# doesn't depend on the batch, the state that a recurrent layer starts from.
 _PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "convolution", "_trilinear"}
 _FACTORS = {"addmm": (1, 3), "baddbmm": (1, 3), "addmv": (1, 3), "convolution": (0, 2)}
 """Where the factors stand among the arguments, if not everywhere."""
+
+_CHOICES = {"index", "index_select", "gather", "take", "where", "masked_fill"}
+"""Operations whose integers and booleans choose among elements."""
 
 
 class Audit(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -69,18 +71,25 @@ class Audit(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
         if name.startswith("new_") or name.endswith("_like"):
             pass  # a shape and a type; no value
-        elif any(s in self._data for s in inputs):
+        elif self._follows_batch(name, args, kwargs):
             self._data.update(storage_of(t) for t in outputs)
-        elif stages and not (name in _PRODUCTS and self._by_a_constant(name, args)):
+        elif stages and not (name in _PRODUCTS and self._by_zeros(name, args)):
             for made in outputs:
                 self._made.setdefault(storage_of(made), stages[0])
         self._alive += outputs  # a freed address would be given to the next tensor
         return result
 
-    def _by_a_constant(self, name: str, args: tuple[Any, ...]) -> bool:
-        """Whether one factor of a matrix product is no weight; what is added to the product does not count."""
+    def _follows_batch(self, name: str, args: tuple[Any, ...], kwargs: Any) -> bool:
+        """Whether a result depends on the batch; weights that the batch only chooses (experts) stay weights."""
+        inputs = _tensors((args, kwargs))
+        if name in _CHOICES and any(storage_of(t) in self._made for t in inputs):
+            inputs = [t for t in inputs if t.is_floating_point()]
+        return any(storage_of(t) in self._data for t in inputs)
+
+    def _by_zeros(self, name: str, args: tuple[Any, ...]) -> bool:
+        """Whether one factor of a matrix product is zero and no weight; what is added does not count."""
         first, last = _FACTORS.get(name, (0, len(args)))
-        return any(storage_of(t) not in self._made for t in _tensors(args[first:last]))
+        return any(storage_of(t) not in self._made and not t.any() for t in _tensors(args[first:last]))
 
     def check_saved(self, tensor: Tensor) -> None:
         """Refuse to save ``tensor``, no view of compute weights, if it is weight-made.
@@ -122,9 +131,9 @@ class Audit(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """
         weights = {storage_of(region.compute) for region in self.regions}
         for node in _graph(outputs):
-            mine = [storage_of(t) for t in _tensors(list(getattr(node, "__dict__", {}).values()))]
-            kept = [s for s in mine if s in weights or (s in self._made and s not in self._data)]
-            if kept or "CheckpointFunction" in node.name():
+            mine = _tensors([_reachable(value) for value in getattr(node, "__dict__", {}).values()])
+            kept = [s for s in map(storage_of, mine) if s in weights or (s in self._made and s not in self._data)]
+            if kept or any(isinstance(t, nn.Parameter) for t in mine) or "CheckpointFunction" in node.name():
                 raise UserError(
                     f"autograd function {node.name()} keeps weights where recalled ones can't reach them; use "
                     "ctx.save_for_backward, and no activation checkpointing"
@@ -136,6 +145,15 @@ class Audit(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _tensors(tree: Any) -> list[Tensor]:
     return [t for t in tree_leaves(tree) if isinstance(t, Tensor) and t.layout is torch.strided and t.numel()]
+
+
+def _reachable(value: Any, depth: int = 3) -> Any:
+    """What an autograd function keeps, and the weights of a module or the closure of a function that it keeps."""
+    owner = getattr(value, "__self__", value)
+    if isinstance(owner, nn.Module):
+        return list(owner.parameters())
+    cells = getattr(value, "__closure__", None) or ()
+    return [_reachable(cell.cell_contents, depth - 1) for cell in cells] if cells and depth else value
 
 
 def _graph(outputs: Tensor) -> Iterator[Any]:

@@ -96,6 +96,18 @@ def one_tensor(y: Any, stage: int) -> Tensor:
     return y
 
 
+def one_number(value: Any) -> Tensor:
+    """The loss of a mini-batch.
+
+    Raises:
+        UserError: if it is no scalar tensor.
+    """
+    if not isinstance(value, Tensor) or value.ndim:
+        found = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise UserError(f"loss returns {found}; it must return one number, the mean over the mini-batch")
+    return value
+
+
 def clip_gradients(stage: nn.Module, largest_norm: float | None) -> None:
     """Scale the gradients of one stage down to ``largest_norm``; ``None`` leaves them.
 

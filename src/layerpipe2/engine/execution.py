@@ -3,6 +3,8 @@
 The simulation and a pipeline of several processes sum up an epoch and count its steps alike.
 """
 
+import inspect
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,7 +17,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from layerpipe2.delays import Delays
+from layerpipe2.engine.saved_weights import parameters_replaced
 from layerpipe2.engine.step import Loss
+from layerpipe2.engine.trainer_callbacks import unfreezes
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
 
@@ -53,6 +57,23 @@ class Totals:
         return means
 
 
+def pair_of_tensors(batch: Any) -> tuple[Tensor, Tensor]:
+    """A mini-batch's inputs and targets.
+
+    Raises:
+        UserError: if it is something else.
+    """
+    if isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):
+        return batch[0], batch[1]
+    parts = ""
+    if isinstance(batch, tuple | list):
+        parts = f" of {', '.join(type(part).__name__ for part in batch) or 'nothing'}"
+    raise UserError(
+        f"mini-batch is a {type(batch).__name__}{parts}; a pipeline takes a pair (inputs, targets) of two tensors: "
+        "give the DataLoader a collate_fn that returns one"
+    )
+
+
 class StagedModule(pl.LightningModule):
     """A Lightning module that is a row of stages: the settings that an :class:`Execution` reads.
 
@@ -70,31 +91,67 @@ class StagedModule(pl.LightningModule):
     gradient_clip_norm: float | None
     stage_seed: int | None
     cuda_graph: bool
+    unfreezes: bool | None
+
+    @property
+    def delays_frozen(self) -> bool:
+        """Whether frozen parameters are delayed as well, because they may be unfrozen while training."""
+        return unfreezes(self.trainer) if self.unfreezes is None else self.unfreezes
 
     def optimizer_over(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         """The user's optimizer over ``parameters``, which its maker may walk more than once.
 
         Raises:
-            UserError: if the maker returns something else.
+            UserError: if the maker returns something else, or an optimizer that evaluates the network by itself.
         """
         optimizer = self.make_optimizer(list(parameters))
         if not isinstance(optimizer, Optimizer):
             raise UserError(f"optimizer returned a {type(optimizer).__name__}; it must return a torch.optim optimizer")
+        closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+        if closure is not None and closure.default is closure.empty:
+            raise UserError(
+                f"{type(optimizer).__name__} evaluates the network several times per update, which a pipeline can't "
+                "do; take an optimizer whose step() needs no closure"
+            )
         return optimizer
 
     def scheduler_over(self, optimizer: Optimizer) -> LRScheduler | None:
         """The user's learning-rate scheduler of ``optimizer``, if there is one.
 
         Raises:
-            UserError: if it needs a metric.
+            UserError: if it needs a metric, or the maker returns something else.
         """
-        scheduler = self.make_scheduler(optimizer) if self.make_scheduler else None
+        if self.make_scheduler is None:
+            return None
+        scheduler = self.make_scheduler(optimizer)
         if isinstance(scheduler, ReduceLROnPlateau):
             raise UserError(
                 "ReduceLROnPlateau waits for a metric, which a pipeline doesn't give it; take a scheduler that depends "
                 "on the step or epoch alone"
             )
+        if not isinstance(scheduler, LRScheduler):
+            raise UserError(f"scheduler returned a {type(scheduler).__name__}; it must return a torch.optim scheduler")
         return scheduler
+
+
+class AuditSteps:
+    """Which steps of an epoch are audited: the first, and one that the epoch's number draws.
+
+    Attributes:
+        step: steps of the epoch that are done.
+    """
+
+    def __init__(self) -> None:
+        self.step, self._drawn = 0, -1
+
+    def start_epoch(self, epoch: int, batches: float) -> None:
+        """Begin epoch number ``epoch`` of ``batches`` mini-batches; an endless one is audited among its first 1000."""
+        self.step, self._drawn = 0, random.Random(epoch).randrange(1, int(max(2, min(batches, 1000))))
+
+    @property
+    def due(self) -> bool:
+        """Whether the next step is to be audited."""
+        return self.step in (0, self._drawn)
 
 
 class Execution(ABC):
@@ -103,6 +160,8 @@ class Execution(ABC):
     def __init__(self, module: StagedModule) -> None:
         self.module = module
         self.totals = {phase: Totals() for phase in ("train", "val", "test")}
+        self.audits = AuditSteps()
+        self._parameters: dict[str, nn.Parameter] = {}
 
     @abstractmethod
     def check(self) -> None:
@@ -120,9 +179,31 @@ class Execution(ABC):
     def start(self, resumed: Mapping[str, Any] | None) -> None:
         """Lay the pipeline out on the training device, full of the initial weights or as a checkpoint left it."""
 
+    def note_parameters(self) -> None:
+        """Training begins: remember which parameters the network has."""
+        self._parameters = dict(self.module.stages.named_parameters())
+
+    def check_parameters(self) -> None:
+        """Refuse a network that has other parameters than when training began.
+
+        Raises:
+            UserError: saying so.
+        """
+        now = dict(self.module.stages.named_parameters())
+        if now.keys() != self._parameters.keys() or any(now[name] is not p for name, p in self._parameters.items()):
+            raise parameters_replaced("the network")
+
     @abstractmethod
     def start_epoch(self) -> None:
         """Before an epoch's first mini-batch."""
+
+    @abstractmethod
+    def end_epoch(self) -> None:
+        """After an epoch's last mini-batch: refuse weights that something else than the optimizer has changed.
+
+        Raises:
+            UserError: naming the stage.
+        """
 
     @abstractmethod
     def train(self, batch: Any) -> None:
@@ -132,8 +213,19 @@ class Execution(ABC):
     def evaluate(self, phase: str, batch: Any) -> None:
         """Loss and accuracy of the latest weights, added to the totals of ``phase``."""
 
-    def start_evaluation(self) -> None:  # noqa: B027 - nothing to prepare by default
-        """Before the first mini-batch of a validation or test."""
+    def start_evaluation(self, phase: str) -> None:
+        """Before the first mini-batch of a validation or test: an interrupted one before it doesn't count."""
+        self.totals[phase].take_means()
+
+    def where_diverged(self) -> dict[str, Any]:
+        """Where a loss first was not finite, once one was.
+
+        Returns:
+            ``epoch`` and ``step`` (mini-batch of that epoch), both from 0, ``stage`` and ``quantity`` as in
+            :class:`layerpipe2.engine.divergence.Divergence`. ``None`` where it is not known: the step, if the loss was
+            that of a validation or on a GPU. A pipeline of several processes ends with an error that says it.
+        """
+        return {"epoch": self.module.trainer.current_epoch, "step": None, "stage": None, "quantity": "loss"}
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,7 +37,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Layout:
-    """All trainable parameters of a stage in one flat vector of ``size`` elements, padding included.
+    """The parameters of a stage that may move in one flat vector of ``size`` elements, padding included.
 
     Attributes:
         slots: parameters in order; the first ``kept`` elements hold those that are computed with in their own type.
@@ -50,15 +50,15 @@ class Layout:
     size: int
 
     @classmethod
-    def of(cls, stage: nn.Module, stage_index: int) -> Layout:
-        """Lay out a stage.
+    def of(cls, stage: nn.Module, stage_index: int, *, unfreezes: bool = False) -> Layout:
+        """Lay out a stage; with ``unfreezes`` the parameters that are frozen now as well.
 
         Raises:
             UserError: if its parameters differ in type or device, or one is complex or not dense in memory.
         """
         norms = batchnorm_parameters(stage)  # their kernels want float32 beside bf16 activations
-        kept = [p for p in norms if trainable(p)]
-        parameters = kept + [p for p in stage.parameters() if trainable(p) and p not in norms]
+        kept = [p for p in norms if movable(p, unfreezes)]
+        parameters = kept + [p for p in stage.parameters() if movable(p, unfreezes) and p not in norms]
         _check_alike(parameters, stage_index)
         offsets = [0, *itertools.accumulate(-(-p.numel() // _ALIGN) * _ALIGN for p in parameters)]
         return cls(tuple(map(Slot, parameters, offsets)), offsets[len(kept)], offsets[-1])
@@ -78,16 +78,34 @@ def trainable(parameter: nn.Parameter) -> bool:
     return parameter.requires_grad and parameter.numel() > 0
 
 
-def check_trainable(known: Mapping[nn.Parameter, bool], stage_index: int) -> None:
-    """Refuse parameters that were frozen or unfrozen since ``known`` was noted.
+def movable(parameter: nn.Parameter, unfreezes: bool) -> bool:
+    """Whether the parameter may move while training: it is trainable, or frozen parameters may be unfrozen."""
+    return trainable(parameter) or (unfreezes and parameter.numel() > 0 and parameter.is_floating_point())
+
+
+def check_frozen(fixed: Sequence[nn.Parameter], stage_index: int) -> None:
+    """Refuse to train parameters whose earlier values are not known, because they were frozen at the start.
 
     Raises:
         UserError: naming the stage.
     """
-    if any(trainable(p) != was for p, was in known.items()):
+    if any(trainable(p) for p in fixed):
         raise UserError(
-            f"stage {stage_index}: a parameter was frozen or unfrozen while training; do it before fit() starts"
+            f"stage {stage_index}: a parameter that was frozen when training began was unfrozen; give "
+            "PipelinedModule(unfreezes=True), so that it is delayed as well, or unfreeze it before fit() starts"
         )
+
+
+def frozen_names(stage: nn.Module) -> list[str]:
+    """Names of the parameters that are frozen now."""
+    return [name for name, parameter in stage.named_parameters() if not parameter.requires_grad]
+
+
+def freeze_only(stage: nn.Module, names: Sequence[str]) -> None:
+    """Freeze the parameters called ``names``, unfreeze all others."""
+    for name, parameter in stage.named_parameters():
+        if parameter.requires_grad != (name not in names):
+            parameter.requires_grad_(name not in names)
 
 
 def batchnorm_parameters(stage: nn.Module) -> dict[nn.Parameter, None]:
@@ -135,7 +153,9 @@ def is_dense(tensor: Tensor) -> bool:
     return True
 
 
-def check_pipeline(stages: Sequence[nn.Module], delays: Delays, compute_dtype: torch.dtype | None) -> None:
+def check_pipeline(
+    stages: Sequence[nn.Module], delays: Delays, compute_dtype: torch.dtype | None, *, unfreezes: bool = False
+) -> None:
     """Refuse what no :class:`layerpipe2.engine.step.PipelineEngine` can train, before any memory is taken for it.
 
     Raises:
@@ -146,18 +166,20 @@ def check_pipeline(stages: Sequence[nn.Module], delays: Delays, compute_dtype: t
         raise UserError(
             f"there are {delays.num_stages} delays but the network has {len(stages)} stages; give one delay per stage"
         )
-    for k in delayed_stages(stages, delays, compute_dtype):
-        Layout.of(stages[k], k)
+    for k in delayed_stages(stages, delays, compute_dtype, unfreezes=unfreezes):
+        Layout.of(stages[k], k, unfreezes=unfreezes)
         if any(isinstance(module, torch.jit.ScriptModule) for module in stages[k].modules()):
             raise UserError(
                 f"stage {k} holds a TorchScript module, whose weights can't be delayed; give the original nn.Module"
             )
 
 
-def delayed_stages(stages: Sequence[nn.Module], delays: Delays, compute_dtype: torch.dtype | None) -> list[int]:
+def delayed_stages(
+    stages: Sequence[nn.Module], delays: Delays, compute_dtype: torch.dtype | None, *, unfreezes: bool = False
+) -> list[int]:
     """Numbers of the stages that run forward with compute weights, not with the parameters themselves."""
     return [
         k
         for k, (stage, delay) in enumerate(zip(stages, delays.per_stage, strict=True))
-        if (delay or compute_dtype) and any(trainable(p) for p in stage.parameters())
+        if (delay or compute_dtype) and any(movable(p, unfreezes) for p in stage.parameters())
     ]

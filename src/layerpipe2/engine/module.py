@@ -11,10 +11,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from layerpipe2.delays import Delays
-from layerpipe2.engine.execution import COMPUTE_DTYPES, Execution, StagedModule
-from layerpipe2.engine.layout import check_pipeline
+from layerpipe2.engine.execution import Execution, StagedModule
+from layerpipe2.engine.settings import check_settings
 from layerpipe2.engine.simulation import Simulation
 from layerpipe2.engine.step import Loss, PipelineEngine
+from layerpipe2.engine.trainer_callbacks import check_callbacks
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
 
@@ -46,10 +47,14 @@ class PipelinedModule(StagedModule):
             has; ``None`` draws from torch's default generator.
         cuda_graph: on a CUDA device, run the step as one CUDA graph where the optimizer allows it; where it does not,
             a line says why. Off until ``tests/cuda`` has passed on your device.
+        unfreezes: delay parameters that are frozen when training begins as well (memory as for trained ones), because a
+            callback may unfreeze them; ``None``: if the ``Trainer`` has a ``BaseFinetuning`` callback. Freezing, and
+            unfreezing what was frozen while training, needs no announcement.
 
     Raises:
-        UserError: if delays and stages do not match, or ``precision`` is unknown; when fitting starts, if the
-            ``Trainer`` uses autocast or several devices.
+        UserError: if delays and stages do not match, or a setting is not what it may be; when fitting starts, if one
+            was changed to such a value, or the ``Trainer`` uses autocast, several devices, or a callback that would
+            train something else.
     """
 
     def __init__(
@@ -67,20 +72,9 @@ class PipelinedModule(StagedModule):
         precision: Literal["native", "bf16"] = "native",
         stage_seed: int | None = None,
         cuda_graph: bool = False,
+        unfreezes: bool | None = None,
     ) -> None:
         super().__init__()
-        for name, value, kind, example in (
-            ("delays", delays, Delays, "Delays.layerpipe2(4)"),
-            ("history", history, WeightHistory, "make_history('ema-span')"),
-        ):
-            if not isinstance(value, kind):
-                raise UserError(f"{name} is a {type(value).__name__}; give a {kind.__name__}, such as {example}")
-        if not callable(optimizer):
-            raise UserError("optimizer is no function; give one that makes it, as lambda p: torch.optim.SGD(p, 0.1)")
-        if precision not in COMPUTE_DTYPES:
-            raise UserError(f"precision is '{precision}'; give one of {', '.join(COMPUTE_DTYPES)}")
-        if scheduler_interval not in ("epoch", "step"):
-            raise UserError(f"scheduler_interval is '{scheduler_interval}'; give epoch or step")
         self.automatic_optimization = False
         self.stages = nn.ModuleList(stages)
         self.delays, self.history = delays, history
@@ -88,8 +82,8 @@ class PipelinedModule(StagedModule):
         self.scheduler_interval = scheduler_interval
         self.loss, self.drain, self.precision = loss, drain, precision
         self.gradient_clip_norm = gradient_clip_norm
-        self.stage_seed, self.cuda_graph = stage_seed, cuda_graph
-        check_pipeline(list(self.stages), delays, COMPUTE_DTYPES[precision])
+        self.stage_seed, self.cuda_graph, self.unfreezes = stage_seed, cuda_graph, unfreezes
+        check_settings(self)
         self.execution: Execution = Simulation(self)
         self._resumed: dict[str, Any] | None = None
         self._epoch_ended, self._end_is_due = True, False
@@ -106,10 +100,14 @@ class PipelinedModule(StagedModule):
         return self.execution.engine
 
     def setup(self, stage: str) -> None:
-        """Let the ``Trainer``'s strategy decide where the stages run."""
+        """Check the settings; let the ``Trainer``'s strategy decide where the stages run."""
+        self._resumed = None  # a checkpoint that an earlier fit() did not come to use is not this one's
+        check_settings(self)
         choose = getattr(self.trainer.strategy, "execution", None)
         if choose is not None:
             self.execution = choose(self)
+        if stage == "fit":
+            check_callbacks(self.trainer, self, several=not isinstance(self.execution, Simulation))
 
     def forward(self, x: Tensor) -> Tensor:
         """The network with its latest weights: (B, ...) -> outputs."""
@@ -153,25 +151,32 @@ class PipelinedModule(StagedModule):
         self._step_scheduler("step")
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's means; step an epoch-wise scheduler."""
+        """Look at the weights; log the epoch's means; step an epoch-wise scheduler."""
+        self.execution.end_epoch()
         self._log_totals("train")
         self._step_scheduler("epoch")
         self._epoch_ended, self._end_is_due = True, False
 
     def on_validation_epoch_start(self) -> None:
         """Show validation the weights and buffers of the epoch's end."""
-        self.execution.start_evaluation()
+        self.execution.start_evaluation("val")
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Loss and accuracy of the latest weights."""
+        _check_single(dataloader_idx)
         self.execution.evaluate("val", batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the validation data."""
         self._log_totals("val")
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def on_test_epoch_start(self) -> None:
+        """Begin with no mini-batches counted."""
+        self.execution.start_evaluation("test")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Loss and accuracy of the latest weights."""
+        _check_single(dataloader_idx)
         self.execution.evaluate("test", batch)
 
     def on_test_epoch_end(self) -> None:
@@ -204,3 +209,8 @@ class PipelinedModule(StagedModule):
         schedulers = self.lr_schedulers()
         for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
             scheduler.step()  # type: ignore[union-attr]
+
+
+def _check_single(dataloader_idx: int) -> None:
+    if dataloader_idx:
+        raise UserError("there are several validation or test data loaders; give one, and evaluate one after the other")

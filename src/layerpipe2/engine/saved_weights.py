@@ -67,6 +67,30 @@ def changed_in_forward(stage: int) -> UserError:
     )
 
 
+def weights_changed(stage: int) -> UserError:
+    """The error of weights that something else than the optimizer has changed."""
+    return UserError(
+        f"stage {stage}: weights were changed between two updates (a callback that clamps or loads them?); do it in "
+        "the optimizer's step"
+    )
+
+
+def foreign_weights(stage: int) -> UserError:
+    """The error of a checkpoint whose weights are others than those of its pipeline."""
+    return UserError(
+        f"stage {stage}: the checkpoint's weights are not those that its pipeline was at (something changed them "
+        "before it was saved, or one of its parts is another run's); resume from an earlier one"
+    )
+
+
+def parameters_replaced(where: str) -> UserError:
+    """The error of a network that has other parameters than when training began."""
+    return UserError(
+        f"{where}: a parameter or layer was added, replaced or removed while training (pruning, a new layer?); change "
+        "the network before fit() starts"
+    )
+
+
 class SavedWeights:
     """Hooks for a forward pass: saved views of ``region.compute`` come back as views of ``region.recalled``.
 
@@ -159,6 +183,13 @@ class ParameterSwap:
                 flat: list[Any] = module._flat_weights
                 found = [(i, weight) for i, weight in enumerate(flat) if weight in replacements]
                 self._places += [(flat, i, weight, replacements[weight]) for i, weight in found]
+
+    def is_intact(self) -> bool:
+        """Whether the parameters still stand in their places."""
+        try:
+            return all(holder[key] is parameter for holder, key, parameter, _ in self._places)
+        except LookupError:
+            return False
 
     def __call__(self, x: Tensor) -> Any:
         """Forward pass with the replacements in the module; after it, the parameters are back."""

@@ -8,8 +8,10 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
 from layerpipe2.engine.cuda_graph import CapturedStep, why_not_capturable
-from layerpipe2.engine.execution import COMPUTE_DTYPES, Execution, StagedModule
+from layerpipe2.engine.divergence import diverged_stage
+from layerpipe2.engine.execution import COMPUTE_DTYPES, AuditSteps, Execution, StagedModule, pair_of_tensors
 from layerpipe2.engine.step import PipelineEngine
+from layerpipe2.engine.trainer_callbacks import call_hook, gradient_hooks
 from layerpipe2.errors import UserError
 
 
@@ -20,6 +22,8 @@ class Simulation(Execution):
         super().__init__(module)
         self._engine: PipelineEngine | None = None
         self._captured: CapturedStep | None = None
+        self._hooks: dict[str, list[Any]] = {}
+        self.diverged: dict[str, Any] | None = None
 
     @property
     def engine(self) -> PipelineEngine:
@@ -63,38 +67,74 @@ class Simulation(Execution):
             compute_dtype=COMPUTE_DTYPES[module.precision],
             gradient_clip_norm=module.gradient_clip_norm,
             stage_seed=module.stage_seed,
+            unfreezes=module.delays_frozen,
         )
         if resumed is not None and resumed["engine"] is not None:
             self._engine.load_state_dict(resumed["engine"])
+        self.note_parameters()
+        self.diverged = None
+        self.audits = AuditSteps()
+        self._hooks = gradient_hooks(module.trainer, module)
         self._captured = self._capture()
 
     def start_epoch(self) -> None:
-        """Audit the first forward pass; with ``drain``, empty the pipeline."""
-        self.engine.audit_next()
+        """With ``drain``, empty the pipeline."""
+        trainer = self.module.trainer
+        self.audits.start_epoch(trainer.current_epoch, trainer.num_training_batches)
         if self.module.drain:
             self.engine.refill()
 
+    def end_epoch(self) -> None:
+        """Look at weights and parameters; with ``drain``, they may change between two epochs."""
+        self.check_parameters()
+        if not self.module.drain:
+            self.engine.check_unchanged()
+
     def train(self, batch: tuple[Tensor, Tensor]) -> None:
         """One mini-batch through the whole network."""
-        x, y = batch
+        x, y = pair_of_tensors(batch)
+        if self.audits.due:
+            self.check_parameters()
+            self.engine.audit_next()
         optimizer: Any = self.module.optimizers()
         if self._captured is None:
-            loss, outputs = self.engine.train_step(x, y, self.module.loss, optimizer)
+            loss, outputs = self.engine.train_step(x, y, self.module.loss, optimizer, self._call)
         else:
             # The graph contains the optimizer's step; Lightning counts steps in these two callbacks of its wrapper.
             optimizer._on_before_step()
             loss, outputs = self._captured(x, y)
             optimizer._on_after_step()
+        if self.engine.divergence is not None and self.diverged is None:
+            self.diverged = {
+                "epoch": self.module.trainer.current_epoch,
+                "step": self.audits.step,
+                **self.engine.divergence._asdict(),
+            }
+        self.audits.step += 1
         self.totals["train"].add(loss, outputs, y)
+
+    def where_diverged(self) -> dict[str, Any]:
+        """Of a training with a loss that is not finite: see :meth:`Execution.where_diverged`."""
+        if self.diverged is not None:
+            return self.diverged
+        stage = diverged_stage(self.module.stages)
+        found = {"stage": stage, "quantity": "loss" if stage is None else "weights"}
+        return {"epoch": self.module.trainer.current_epoch, "step": None, **found}
 
     def evaluate(self, phase: str, batch: tuple[Tensor, Tensor]) -> None:
         """The whole network, one mini-batch."""
-        x, y = batch
+        x, y = pair_of_tensors(batch)
         outputs = self.module(x)
         self.totals[phase].add(self.module.loss(outputs, y), outputs, y)
 
     def state_dict(self) -> dict[str, Any]:
-        """Delay lines and history states; ``None`` before training, when there are none."""
+        """Delay lines and history states; ``None`` before training, when there are none.
+
+        Raises:
+            UserError: while training, if something else than the optimizer has changed weights.
+        """
+        if self._engine is not None and self.module.trainer.training:
+            self._engine.check_unchanged()
         return {"engine": self._engine and self._engine.state_dict()}
 
     def save_checkpoint(self, path: Path) -> None:
@@ -102,6 +142,9 @@ class Simulation(Execution):
         temporary = path.with_suffix(".tmp")
         self.module.trainer.save_checkpoint(temporary)
         temporary.replace(path)
+
+    def _call(self, name: str, *args: Any) -> None:
+        call_hook(self._hooks, self.module, name, *args)
 
     def _capture(self) -> CapturedStep | None:
         module = self.module
@@ -111,6 +154,8 @@ class Simulation(Execution):
         reason = why_not_capturable(optimizer)  # type: ignore[arg-type]
         if module.stage_seed is not None:
             reason = "stage_seed changes generators between stages: leave it out"
+        if self._hooks:
+            reason = f"the callbacks' {', '.join(self._hooks)} can't be called in it: leave them out"
         if reason is not None:
             rank_zero_info(f"layerpipe2: no CUDA graph, training is several times slower: {reason}")
             return None

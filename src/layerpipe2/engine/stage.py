@@ -6,8 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from layerpipe2.engine.audited_forward import has_recurrent_layer
-from layerpipe2.engine.layout import Slot, batchnorm_parameters, check_trainable, trainable
-from layerpipe2.engine.saved_weights import ParameterSwap, Region, as_bytes, changed_in_forward, storage_of
+from layerpipe2.engine.layout import Slot, batchnorm_parameters
+from layerpipe2.engine.saved_weights import (
+    ParameterSwap,
+    Region,
+    as_bytes,
+    changed_in_forward,
+    foreign_weights,
+    parameters_replaced,
+    storage_of,
+    weights_changed,
+)
 from layerpipe2.engine.weights import DelayedWeights
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
@@ -24,9 +33,16 @@ class DelayedStage(DelayedWeights):
     """
 
     def __init__(
-        self, stage: nn.Module, index: int, delay: int, history: WeightHistory, compute_dtype: torch.dtype | None
+        self,
+        stage: nn.Module,
+        index: int,
+        delay: int,
+        history: WeightHistory,
+        compute_dtype: torch.dtype | None,
+        *,
+        unfreezes: bool = False,
     ) -> None:
-        super().__init__(stage, index, delay, history)
+        super().__init__(stage, index, delay, history, unfreezes=unfreezes)
         self._updated = torch.zeros_like(self.latest)
         self._delayed: Tensor | None = None
         self._bounds = self._regions_of(compute_dtype)
@@ -36,7 +52,6 @@ class DelayedStage(DelayedWeights):
         self.has_matrices = any(p.ndim >= 2 for p in self.leaves)
         self._frozen = self._cast_frozen(stage, compute_dtype)
         self._frozen_versions: list[int] = []
-        self._trainable = {p: trainable(p) for p in stage.parameters()}
         self._run = ParameterSwap(stage, self.leaves | self._frozen)
         self.without_cudnn = bool(self.exchanged) and self.latest.is_cuda and has_recurrent_layer(stage)
         self.refill()
@@ -45,16 +60,18 @@ class DelayedStage(DelayedWeights):
         """Before batch ``t``: fill the compute buffers with ``W(t - d)``.
 
         Raises:
-            UserError: if a parameter was frozen, unfrozen or changed since the last update.
+            UserError: if a parameter was changed since the last update.
         """
-        check_trainable(self._trainable, self.index)
         with torch.no_grad():
-            self._check_unchanged()
+            if self._noted != self._versions():
+                self.check_unchanged()
             for parameter, copied in self._frozen.items():
                 copied.copy_(parameter)
             self._frozen_versions = [copied._version for copied in self._frozen.values()]
-            for leaf in self.leaves.values():
+            for parameter, leaf in self.leaves.items():
                 leaf.grad = None
+                if leaf.requires_grad != parameter.requires_grad:
+                    leaf.requires_grad_(parameter.requires_grad)
             delayed = self.delayed(step)
             self._delayed = delayed if self.exchanged else None  # exact methods have no use for it
             for (start, stop, _), region in zip(self._bounds, self.regions, strict=True):
@@ -73,7 +90,13 @@ class DelayedStage(DelayedWeights):
                 region.recalled = recalled[start:stop].to(dtype)
 
     def __call__(self, x: Tensor) -> Any:
-        """Forward pass of the user's module with the compute weights in the places of its parameters."""
+        """Forward pass of the user's module with the compute weights in the places of its parameters.
+
+        Raises:
+            UserError: if the module has other parameters by now.
+        """
+        if not self._run.is_intact():
+            raise parameters_replaced(f"stage {self.index}")
         return self._run(x)
 
     def check_leaves(self) -> None:
@@ -134,25 +157,33 @@ class DelayedStage(DelayedWeights):
         """Continue from :meth:`state_dict`; the parameters have been loaded before.
 
         Raises:
-            UserError: if it was saved with another weight history or another network.
+            UserError: if it was saved with another weight history or another network, or with other weights than the
+                parameters now hold.
         """
         super().load_state_dict(saved)
+        with torch.no_grad():
+            self.layout.gather(self.layout.parameters, self._updated)
+        if not torch.equal(as_bytes(self._updated), as_bytes(self.latest)):
+            raise foreign_weights(self.index)
+        self._note_parameters()
+
+    def check_unchanged(self) -> None:
+        """Compare the parameters with the latest weights that the delay line knows, which the optimizer made.
+
+        Raises:
+            UserError: if something else changed them: it would not get into the delay line.
+        """
+        with torch.no_grad():
+            self.layout.gather(self.layout.parameters, self._updated)
+        if not torch.equal(as_bytes(self._updated), as_bytes(self.latest)):
+            raise weights_changed(self.index)
         self._note_parameters()
 
     def _note_parameters(self) -> None:
-        self._noted = [(p.data_ptr(), p._version) for p in self.layout.parameters]
+        self._noted = self._versions()
 
-    def _check_unchanged(self) -> None:
-        """The delay line holds what the optimizer made: what else changes weights would not get into it."""
-        if self._noted == [(p.data_ptr(), p._version) for p in self.layout.parameters]:
-            return
-        self.layout.gather(self.layout.parameters, self._updated)
-        if not torch.equal(as_bytes(self._updated), as_bytes(self.latest)):
-            raise UserError(
-                f"stage {self.index}: weights were changed between two updates (a callback that clamps or loads "
-                "them?); do it in the optimizer's step"
-            )
-        self._note_parameters()
+    def _versions(self) -> list[tuple[int, int]]:
+        return [(p.data_ptr(), p._version) for p in self.layout.parameters]
 
     def _regions_of(self, compute_dtype: torch.dtype | None) -> list[tuple[int, int, torch.dtype]]:
         own, kept, size = self.latest.dtype, self.layout.kept, self.layout.size
@@ -161,11 +192,11 @@ class DelayedStage(DelayedWeights):
         return [bounds for bounds in ((0, kept, own), (kept, size, compute_dtype)) if bounds[0] < bounds[1]]
 
     def _cast_frozen(self, stage: nn.Module, dtype: torch.dtype | None) -> dict[nn.Parameter, nn.Parameter]:
-        """In low precision the weights that don't train are cast as well; BatchNorm's stay."""
+        """In low precision the weights that are not laid out are cast as well; BatchNorm's stay."""
         if dtype is None:
             return {}
         kept = batchnorm_parameters(stage)
-        cast = [p for p in stage.parameters() if not trainable(p) and p not in kept and p.is_floating_point()]
+        cast = [p for p in stage.parameters() if p not in self.leaves and p not in kept and p.is_floating_point()]
         return {p: nn.Parameter(p.detach().to(dtype), requires_grad=False) for p in cast}
 
     def _leaf(self, slot: Slot) -> nn.Parameter:

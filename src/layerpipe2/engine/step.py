@@ -10,7 +10,7 @@ The modules that the user gave always hold the latest weights ``W(t)``: optimize
 ever. Only while a delayed stage runs forward do views of a flat compute buffer stand in its parameters' places.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -19,8 +19,9 @@ from torch.optim import Optimizer
 
 from layerpipe2.delays import Delays
 from layerpipe2.engine.audit import Audit
-from layerpipe2.engine.audited_forward import AuditedForward, clip_gradients, one_tensor, stage_context
-from layerpipe2.engine.layout import check_pipeline, delayed_stages
+from layerpipe2.engine.audited_forward import AuditedForward, clip_gradients, one_number, one_tensor, stage_context
+from layerpipe2.engine.divergence import Divergence, find_divergence, is_finite
+from layerpipe2.engine.layout import check_frozen, check_pipeline, delayed_stages, freeze_only, frozen_names
 from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.engine.saved_weights import check_intercepted
 from layerpipe2.engine.stage import DelayedStage
@@ -29,6 +30,15 @@ from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Hook = Callable[..., None]
+
+
+def _states(gradients: Iterable[Tensor | None]) -> list[tuple[int, int] | None]:
+    return [None if gradient is None else (id(gradient), gradient._version) for gradient in gradients]
+
+
+def _no_hook(*_: Any) -> None:
+    """Outside of a ``Trainer`` nobody waits for hooks."""
 
 
 class PipelineEngine:
@@ -44,6 +54,10 @@ class PipelineEngine:
             one batch at one time, so a norm over the whole network could not be had. ``None`` for no clipping.
         stage_seed: gives each stage a stream of random numbers of its own (dropout), as stages that run at the same
             time have; ``None`` draws from torch's default generator.
+        unfreezes: delay parameters that are frozen now as well, because they may be unfrozen while training.
+
+    Attributes:
+        divergence: where the first loss that was not finite came from, on the CPU.
 
     Raises:
         UserError: if the delays do not fit the stages, or a stage cannot be laid out.
@@ -58,8 +72,9 @@ class PipelineEngine:
         compute_dtype: torch.dtype | None = None,
         gradient_clip_norm: float | None = None,
         stage_seed: int | None = None,
+        unfreezes: bool = False,
     ) -> None:
-        check_pipeline(stages, delays, compute_dtype)
+        check_pipeline(stages, delays, compute_dtype, unfreezes=unfreezes)
         self.stages = list(stages)
         self.delays = delays
         self.history = history
@@ -68,39 +83,59 @@ class PipelineEngine:
         device = next((p.device for stage in stages for p in stage.parameters()), torch.device("cpu"))
         self.step_count = torch.zeros(1, dtype=torch.int64, device=device)
         self.delayed = {
-            k: DelayedStage(stages[k], k, delays.per_stage[k], history, compute_dtype)
-            for k in delayed_stages(stages, delays, compute_dtype)
+            k: DelayedStage(stages[k], k, delays.per_stage[k], history, compute_dtype, unfreezes=unfreezes)
+            for k in delayed_stages(stages, delays, compute_dtype, unfreezes=unfreezes)
+        }
+        self._fixed = {
+            k: [p for p in stages[k].parameters() if k not in self.delayed or p not in self.delayed[k].leaves]
+            for k, delay in enumerate(delays.per_stage)
+            if delay
         }
         seeded = range(len(self.stages) if stage_seed is not None else 0)
         self._streams = {k: RandomStream(stage_seed or 0, k, device) for k in seeded}
         exchanged = [region for stage in self.delayed.values() for region in stage.exchanged]
         others = [region for stage in self.delayed.values() if not stage.exchanged for region in stage.regions]
         self._forward = AuditedForward(exchanged, others)
+        self._outputs: list[Tensor] = []
+        self.divergence: Divergence | None = None
 
-    def train_step(self, x: Tensor, y: Tensor, loss: Loss, optimizer: Optimizer | Any) -> tuple[Tensor, Tensor]:
+    def train_step(
+        self, x: Tensor, y: Tensor, loss: Loss, optimizer: Optimizer | Any, hook: Hook = _no_hook
+    ) -> tuple[Tensor, Tensor]:
         """One mini-batch: forward, backward, update, history.
 
         Args:
             x: inputs (B, ...); y: targets, as ``loss`` wants them.
             optimizer: over the parameters of the stages; its ``step()`` is called once.
+            hook: called with the name of each of Lightning's hooks between the forward pass and the update (but
+                ``on_before_optimizer_step``, which ``optimizer`` calls), and with its arguments.
 
         Returns:
             The loss (scalar) and the outputs (B, ...), detached.
+
+        Raises:
+            UserError: if a stage, the loss or a parameter is not what a pipeline can train; the message says why.
         """
+        for k, fixed in self._fixed.items():
+            check_frozen(fixed, k)
         for stage in self.delayed.values():
             stage.load(self.step_count)
         outputs = self.forward(x)
-        value = loss(outputs, y)
+        value = one_number(loss(outputs, y))
+        if self.divergence is None and not is_finite(value):
+            self.divergence = find_divergence(x, [self._weights(k) for k in range(len(self.stages))], self._outputs)
+        self._outputs = []
+        hook("on_before_zero_grad", optimizer)
         for module in self.stages:
             module.zero_grad(set_to_none=True)
+        hook("on_before_backward", value)
         value.backward()  # type: ignore[no-untyped-call]
-        self._clip_and_collect()
-        rates = update_rates(optimizer) if self.history.consumes == "gradients" else {}
-        raw = {k: stage.scaled_gradients(rates) for k, stage in self.delayed.items()} if rates else {}
-        optimizer.step()
-        for k, stage in self.delayed.items():
-            stage.advance(self.step_count, raw.get(k))
-        self.step_count += 1
+        for stage in self.delayed.values():
+            stage.collect_gradients()
+        hook("on_after_backward")
+        for module in self.stages:
+            clip_gradients(module, self.gradient_clip_norm)
+        self._update(optimizer)
         return value.detach(), outputs.detach()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,17 +147,33 @@ class PipelineEngine:
         if self.compute_dtype is not None and x.is_floating_point():
             x = x.to(self.compute_dtype)
         needs_gradient: list[bool] = []
+        self._outputs = []
         with self._forward.running(x, lambda audit: self._finish_audit(audit, x, needs_gradient)):
             for k in range(len(self.stages)):
                 needs_gradient.append(x.requires_grad)
                 x = self._run(k, x)
+                self._outputs.append(x)
         for delayed in self.delayed.values():
             delayed.recall(self.step_count)
         return x if self.compute_dtype is None else x.float()
 
     def audit_next(self) -> None:
-        """Check the next forward pass again: a network may take another way by then."""
+        """Check the next forward pass again, a network may take another way by then; and the weights now.
+
+        Raises:
+            UserError: if something else than the optimizer has changed weights, also through ``.data``.
+        """
         self._forward.audit_next()
+        self.check_unchanged()
+
+    def check_unchanged(self) -> None:
+        """Compare the weights with what the optimizer made of them.
+
+        Raises:
+            UserError: if something else has changed them, also through ``.data``.
+        """
+        for stage in self.delayed.values():
+            stage.check_unchanged()
 
     def refill(self) -> None:
         """Start with an empty pipeline from the latest weights: all delay lines hold them, all averages are zero."""
@@ -134,7 +185,14 @@ class PipelineEngine:
         """Step counter, delay lines and history states: tensors, and plain values that say what they belong to."""
         stages = {str(k): stage.state_dict() for k, stage in self.delayed.items()}
         streams = {str(k): stream.state_dict() for k, stream in self._streams.items()}
-        return {"kind": self._kind(), "step_count": self.step_count.clone(), "stages": stages, "streams": streams}
+        frozen = {str(k): frozen_names(stage) for k, stage in enumerate(self.stages)}
+        return {
+            "kind": self._kind(),
+            "step_count": self.step_count.clone(),
+            "stages": stages,
+            "streams": streams,
+            "frozen": frozen,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`.
@@ -151,6 +209,8 @@ class PipelineEngine:
                 "weight history and precision"
             )
         self.step_count.copy_(state["step_count"])
+        for k, module in enumerate(self.stages):
+            freeze_only(module, state["frozen"][str(k)])
         for k, stage in self.delayed.items():
             stage.load_state_dict(state["stages"][str(k)])
         for k, stream in self._streams.items():
@@ -166,6 +226,10 @@ class PipelineEngine:
             "random numbers": streams,
         }
 
+    def _weights(self, k: int) -> list[Tensor]:
+        delayed = self.delayed.get(k)
+        return list(delayed.leaves.values() if delayed is not None else self.stages[k].parameters())
+
     def _run(self, k: int, x: Tensor) -> Tensor:
         delayed = self.delayed.get(k)
         with stage_context(self._streams.get(k), without_cudnn=delayed is not None and delayed.without_cudnn):
@@ -178,8 +242,18 @@ class PipelineEngine:
             if stage.exchanged:
                 check_intercepted(stage.exchanged, needs_gradient[k], stage.has_matrices)
 
-    def _clip_and_collect(self) -> None:
-        for stage in self.delayed.values():
-            stage.collect_gradients()
-        for module in self.stages:
-            clip_gradients(module, self.gradient_clip_norm)
+    def _update(self, optimizer: Optimizer | Any) -> None:
+        rates = update_rates(optimizer) if self.history.consumes == "gradients" else {}
+        gradients = [p.grad for p in rates]  # alive, so that no other gets their address
+        known = _states(gradients)
+        raw = {k: stage.scaled_gradients(rates) for k, stage in self.delayed.items()} if rates else {}
+        optimizer.step()
+        if known != _states(p.grad for p in rates):
+            raise UserError(
+                "gradients were changed within the optimizer's step (a callback's on_before_optimizer_step?), so that "
+                "averages of lr * gradient don't hold what was applied; take the averages of applied updates, or "
+                "change gradients in on_after_backward"
+            )
+        for k, stage in self.delayed.items():
+            stage.advance(self.step_count, raw.get(k))
+        self.step_count += 1

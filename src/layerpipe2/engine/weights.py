@@ -32,10 +32,17 @@ class DelayedWeights:
     """
 
     def __init__(
-        self, stage: nn.Module, index: int, delay: int, history: WeightHistory, *, keeps_line: bool = True
+        self,
+        stage: nn.Module,
+        index: int,
+        delay: int,
+        history: WeightHistory,
+        *,
+        keeps_line: bool = True,
+        unfreezes: bool = False,
     ) -> None:
         self.index, self.delay, self.history = index, delay, history
-        self.layout = Layout.of(stage, index)
+        self.layout = Layout.of(stage, index, unfreezes=unfreezes)
         self.latest = self.layout.parameters[0].new_zeros(self.layout.size).detach()
         self.line = self.latest.new_zeros(delay if keeps_line else 0, self.layout.size)
         self.state = history.init(self.latest, delay) if delay else {}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from layerpipe2.errors import UserError
 from layerpipe2.history.base import Consumes, Dash, State, Strategy, WeightHistory
 from layerpipe2.history.moments import Updates
 
@@ -32,10 +33,19 @@ class MovingAverage(WeightHistory):
     Attributes:
         consumes: ``updates``, or ``gradients`` for the raw form.
         decay: the decay ``beta`` as a function of the span ``n`` >= 1, in [0, 1).
+
+    Raises:
+        UserError: if one of them is something else; on the decay's values as soon as the delay is known.
     """
 
     consumes: Consumes = "updates"
     decay: Callable[[int], float] = DECAY_RULES["window"]
+
+    def __post_init__(self) -> None:
+        if self.consumes not in ("updates", "gradients"):
+            raise UserError(f"consumes is {self.consumes!r}; a moving average takes 'updates' or 'gradients'")
+        if not callable(self.decay):
+            raise UserError(f"decay is {self.decay!r}; give a function of the span, as lambda n: {self.decay!r}")
 
     @property
     def constants(self) -> tuple[str, ...]:
@@ -48,7 +58,7 @@ class MovingAverage(WeightHistory):
         Entry j of the table belongs to update number j, and entry d to all later ones. Update j makes the span
         ``min(j + 1, d)``; the very first one starts the average.
         """
-        gains = [1.0] + [1.0 - self.decay(min(j + 1, delay)) for j in range(1, delay + 1)]
+        gains = [1.0] + [1.0 - self._decay(min(j + 1, delay)) for j in range(1, delay + 1)]
         return {"average": torch.zeros_like(weights), "gain": weights.new_tensor(gains)}
 
     def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
@@ -71,9 +81,15 @@ class MovingAverage(WeightHistory):
         The latter takes the updates' correlation for the optimizer's momentum ``m`` (not Nesterov's):
         ``lr g_i = u_i - m u_(i+1)``.
         """
-        decay = self.decay(delay)
+        decay = self._decay(delay)
         lost = updates.correlation if self.consumes == "gradients" else 0.0
         return decay, delay * (decay - lost), delay * (1 - decay)
+
+    def _decay(self, span: int) -> float:
+        decay = self.decay(span)
+        if not 0 <= decay < 1:
+            raise UserError(f"decay of span {span} is {decay!r}; it must be >= 0 and < 1")
+        return decay
 
 
 def fixed_average(text: str) -> Strategy:

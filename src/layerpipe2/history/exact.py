@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from layerpipe2.errors import UserError, integer
 from layerpipe2.history.base import Consumes, State, WeightHistory
 
 
@@ -58,6 +59,9 @@ class StashFirst(WeightHistory):
     Attributes:
         then: the method that takes over.
         updates: number of updates with exact weights, counted from the last fill of the pipeline.
+
+    Raises:
+        UserError: if one of them is something else.
     """
 
     consumes: Consumes = field(default="nothing", init=False)
@@ -65,6 +69,9 @@ class StashFirst(WeightHistory):
     updates: int = field(kw_only=True)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.then, WeightHistory):
+            raise UserError(f"then is {self.then!r}; give the WeightHistory that takes over, as make_history('latest')")
+        integer(self.updates, "number of updates with exact weights", 0)
         object.__setattr__(self, "consumes", self.then.consumes)
 
     @property

@@ -39,6 +39,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from layerpipe2.errors import UserError
 from layerpipe2.history.base import Consumes, State, Strategy, WeightHistory
 from layerpipe2.history.moments import Updates
 from layerpipe2.history.optimal import optimal_pair
@@ -56,10 +57,20 @@ class PairHistory(WeightHistory):
 
     Attributes:
         correlation: ``m`` in [0, 1), such as the optimizer's momentum or Adam's ``beta1``; ``None`` measures it.
+
+    Raises:
+        UserError: if the correlation is something else, or it shall consume anything but updates.
     """
 
     consumes: Consumes = "updates"
     correlation: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.consumes != "updates":
+            raise UserError(f"consumes is {self.consumes!r}; the pair takes 'updates'")
+        m = self.correlation
+        if m is not None and (isinstance(m, bool) or not isinstance(m, int | float) or not 0 <= m < 1):
+            raise UserError(f"correlation is {m!r}; give a number >= 0 and < 1, or None to measure it")
 
     @property
     def constants(self) -> tuple[str, ...]:

@@ -1,0 +1,102 @@
+"""The settings of a ``PipelinedModule``: what each must be, checked when it is made and again before it trains."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from layerpipe2.delays import Delays
+from layerpipe2.engine.execution import COMPUTE_DTYPES, StagedModule
+from layerpipe2.engine.layout import check_pipeline
+from layerpipe2.errors import UserError
+from layerpipe2.history import WeightHistory
+
+_LARGEST_SEED = 2**32 - 1
+
+
+class _Setting(NamedTuple):
+    attribute: str
+    fits: Callable[[Any], bool]
+    remedy: str
+
+
+def _is_a_norm(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value > 0
+
+
+def _is_a_seed(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _LARGEST_SEED
+
+
+_SETTINGS = {
+    "delays": _Setting("delays", lambda v: isinstance(v, Delays), "give Delays, such as Delays.layerpipe2(4)"),
+    "history": _Setting(
+        "history", lambda v: isinstance(v, WeightHistory), "give a WeightHistory, such as make_history('ema-span')"
+    ),
+    "optimizer": _Setting(
+        "make_optimizer", callable, "give a function that makes it, as lambda p: torch.optim.SGD(p, 0.1)"
+    ),
+    "loss": _Setting("loss", callable, "give a function of outputs and targets, such as F.cross_entropy"),
+    "scheduler": _Setting(
+        "make_scheduler",
+        lambda v: v is None or callable(v),
+        "give a function that makes it from the optimizer, or None",
+    ),
+    "scheduler_interval": _Setting("scheduler_interval", lambda v: v in ("epoch", "step"), "give 'epoch' or 'step'"),
+    "gradient_clip_norm": _Setting(
+        "gradient_clip_norm", lambda v: v is None or _is_a_norm(v), "give a finite number > 0, or None"
+    ),
+    "drain": _Setting("drain", lambda v: type(v) is bool, "give True or False"),
+    "precision": _Setting("precision", lambda v: v in COMPUTE_DTYPES, f"give one of {', '.join(COMPUTE_DTYPES)}"),
+    "stage_seed": _Setting(
+        "stage_seed", lambda v: v is None or _is_a_seed(v), f"give an integer from 0 to {_LARGEST_SEED}, or None"
+    ),
+    "cuda_graph": _Setting("cuda_graph", lambda v: type(v) is bool, "give True or False"),
+    "unfreezes": _Setting("unfreezes", lambda v: v in (None, True, False), "give True, False or None"),
+}
+"""Argument of ``PipelinedModule`` -> where it is kept, what it may be, and what to give instead."""
+
+
+def check_settings(module: StagedModule) -> None:
+    """Refuse settings that would train something else than they say, or end in the middle of a training.
+
+    Raises:
+        UserError: naming the first one, with its value and what is allowed.
+    """
+    for name, setting in _SETTINGS.items():
+        value = getattr(module, setting.attribute)
+        try:
+            fits = setting.fits(value)
+        except TypeError:  # not even comparable, as a list with names
+            fits = False
+        if not fits:
+            raise UserError(f"{name} is {_shown(value)}; {setting.remedy}")
+    _check_loss(module.loss)
+    if isinstance(module.stages, nn.ModuleList):
+        _check_lazy(module.stages)
+        dtype = COMPUTE_DTYPES[module.precision]
+        check_pipeline(list(module.stages), module.delays, dtype, unfreezes=bool(module.unfreezes))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 and text.isprintable() else f"a {type(value).__name__}"
+
+
+def _check_loss(loss: Any) -> None:
+    if isinstance(loss, nn.Module) and any(p.requires_grad for p in loss.parameters()):
+        raise UserError(
+            f"loss is a {type(loss).__name__} with parameters, which belong to no stage and would not be trained; move "
+            "them into the last stage, or freeze them"
+        )
+
+
+def _check_lazy(stages: nn.ModuleList) -> None:
+    for k, stage in enumerate(stages):
+        if any(is_lazy(p) for p in (*stage.parameters(), *stage.buffers())):
+            raise UserError(
+                f"stage {k} has a lazy layer, whose shapes aren't known yet; pass one mini-batch through the network "
+                "before building the pipeline"
+            )

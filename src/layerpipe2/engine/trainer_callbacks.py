@@ -1,0 +1,83 @@
+"""Lightning's callbacks beside a pipeline: whose hooks are called, and which would train something else.
+
+docs/howto/callbacks.md has the table; a test holds each of its lines.
+"""
+
+from types import MethodType
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import (
+    BaseFinetuning,
+    BatchSizeFinder,
+    Callback,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    ModelPruning,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
+
+from layerpipe2.errors import UserError
+
+Hooks = dict[str, list[MethodType]]
+
+GRADIENT_HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
+"""Lightning's hooks between the forward pass of a mini-batch and its update, in order."""
+
+_REFUSED: dict[type[Callback], str] = {
+    StochasticWeightAveraging: "steps learning rates and rereads the data by itself; take EMAWeightAveraging",
+    GradientAccumulationScheduler: "skips updates, which the delays count; take a larger mini-batch",
+    LearningRateFinder: "needs an optimizer that Lightning steps; compare short trainings with `layerpipe2 train`",
+    BatchSizeFinder: "trains and restores the network in between; choose the mini-batch's size yourself",
+    ModelPruning: "replaces weights by masked ones, where recalled weights can't reach; prune before or after training",
+}
+_REFUSED_BY_SEVERAL: dict[type[Callback], str] = {
+    WeightAveraging: "averages the whole network, and each process has some stages only; train in one process",
+}
+
+
+def check_callbacks(trainer: pl.Trainer, module: pl.LightningModule, *, several: bool = False) -> None:
+    """Refuse callbacks that would train something else beside a pipeline of one process or of ``several``.
+
+    Raises:
+        UserError: naming the callback and what to do instead.
+    """
+    refused = _REFUSED | (_REFUSED_BY_SEVERAL if several else {})
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for kind, reason in refused.items():
+            if isinstance(callback, kind):
+                raise UserError(f"{type(callback).__name__} doesn't work with a pipeline: it {reason}")
+    hooks = gradient_hooks(trainer, module) if several else {}
+    for name, called in hooks.items():
+        raise UserError(
+            f"{type(called[0].__self__).__name__} has {name}, but the processes of a pipeline never hold the gradients "
+            "of one mini-batch at one time; give gradient_clip_norm, or train in one process"
+        )
+
+
+def unfreezes(trainer: pl.Trainer) -> bool:
+    """Whether a callback announces that parameters which are frozen now may be unfrozen."""
+    return any(isinstance(callback, BaseFinetuning) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+
+
+def gradient_hooks(trainer: pl.Trainer, module: pl.LightningModule) -> Hooks:
+    """Hook of :data:`GRADIENT_HOOKS` -> the methods that somebody wrote for it, in Lightning's order."""
+    found: Hooks = {}
+    for name in GRADIENT_HOOKS:
+        own: list[Any] = [c for c in trainer.callbacks if _overrides(c, Callback, name)]  # type: ignore[attr-defined]
+        own += [module] if _overrides(module, pl.LightningModule, name) else []
+        if own:
+            found[name] = [getattr(one, name) for one in own]
+    return found
+
+
+def call_hook(hooks: Hooks, module: pl.LightningModule, name: str, *args: Any) -> None:
+    """Call the methods of one hook: those of callbacks with trainer and module, the module's own without."""
+    for method in hooks.get(name, ()):
+        owner = () if method.__self__ is module else (module.trainer, module)
+        method(*owner, *args)
+
+
+def _overrides(one: Any, base: type, name: str) -> bool:
+    return getattr(type(one), name) is not getattr(base, name)

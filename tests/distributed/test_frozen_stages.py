@@ -1,0 +1,71 @@
+"""Parameters are frozen and unfrozen while several processes train: as in one process, or refused in one line."""
+
+import pytest
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import BaseFinetuning
+
+from layerpipe2.distributed.strategy import PipelineStrategy
+from tests.distributed import processes
+from tests.distributed.fits import assert_equal, dense, fit, noise, pipelined, trainer
+
+
+class Plan(pl.Callback):
+    """Freezes the stages ``frozen(epoch, batch)``."""
+
+    def __init__(self, frozen):
+        self.frozen = frozen
+
+    def setup(self, trainer, pl_module, stage):
+        self.freeze(pl_module, 0, 0)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.freeze(pl_module, trainer.current_epoch, batch_idx)
+
+    def freeze(self, module, epoch, batch):
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(int(name.split(".")[1]) not in self.frozen(epoch, batch))
+
+
+class Unfreeze(BaseFinetuning):
+    def freeze_before_training(self, pl_module):
+        pl_module.stages[0].requires_grad_(False)
+        pl_module.stages[1].requires_grad_(False)
+
+    def finetune_function(self, pl_module, epoch, optimizer):
+        for name, parameter in pl_module.named_parameters():
+            parameter.requires_grad_(int(name.split(".")[1]) >= 2 - epoch)
+
+
+PLANS = {
+    "a stage from the start": lambda epoch, batch: [0] if epoch < 1 else [],
+    "in the middle of an epoch": lambda epoch, batch: [1] if epoch == 1 and batch >= 2 else [],
+    "again and again": lambda epoch, batch: [0, 1] if batch % 2 else [],
+    "all but the last": lambda epoch, batch: [0, 1] if epoch < 2 else [],
+}
+
+
+@pytest.mark.parametrize("split_backward", [False, True])
+@pytest.mark.parametrize("plan", PLANS)
+def test_frozen_at_any_time(plan, split_backward):
+    work = fit(lambda: pipelined(dense(), "ema-window", unfreezes=True), lambda: [Plan(PLANS[plan])])
+    assert_equal(work, 2, split_backward=split_backward)
+
+
+@pytest.mark.parametrize("strategy", ["stash", "latest", "pair"])
+def test_fine_tuning(strategy):
+    assert_equal(fit(lambda: pipelined(dense(), strategy), lambda: [Unfreeze()]), 3)
+
+
+def test_what_was_trained_may_be_frozen_without_announcement():
+    frozen = lambda epoch, batch: [1] if epoch == 1 else []  # noqa: E731
+    assert_equal(fit(lambda: pipelined(dense()), lambda: [Plan(frozen)]), 2)
+
+
+def test_unfreezing_must_be_announced():
+    with pytest.raises(AssertionError, match=r"stage 0: a parameter that was frozen when training began was unfrozen"):
+        processes.run(_unannounced, 2)
+
+
+def _unannounced():
+    plan = Plan(PLANS["a stage from the start"])
+    trainer(PipelineStrategy(timeout_s=20), [plan]).fit(pipelined(dense()), noise(), noise())

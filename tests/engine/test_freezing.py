@@ -1,0 +1,155 @@
+"""Parameters are frozen and unfrozen while training: equal to the clock-driven machine, or refused in one line."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.callbacks import BaseFinetuning, Callback
+from torch import nn
+
+from layerpipe2 import Delays, UserError, make_history
+from layerpipe2.engine.step import PipelineEngine
+from tests.engine.training import (
+    assert_bit_equal,
+    checkpoint,
+    engine,
+    fit,
+    module,
+    optimizer_of,
+    resume,
+    resumes,
+    train,
+)
+from tests.reference import run_clocked
+from tests.test_reference import OPTIMIZERS, problem
+
+PLANS = {
+    "from the start": lambda stage, batch, name: stage in (0, 2) and batch < 9,
+    "in the middle": lambda stage, batch, name: stage == 1 and 6 <= batch < 13,
+    "one parameter": lambda stage, batch, name: name == "0.bias" and batch >= 7,
+    "again and again": lambda stage, batch, name: batch // 3 % 2 == 0 and stage < 4,
+}
+
+
+def freeze(stages, frozen, batch):
+    for k, stage in enumerate(stages):
+        for name, parameter in stage.named_parameters():
+            parameter.requires_grad_(not frozen(k, batch, name))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "optimizer"),
+    [
+        *((strategy, "momentum") for strategy in ("stash", "latest", "pair", "update-window", "ema-span-raw")),
+        *(("ema-window", optimizer) for optimizer in OPTIMIZERS),
+    ],
+)
+@pytest.mark.parametrize("plan", PLANS)
+def test_equal_to_the_reference(plan, strategy, optimizer):
+    stages, batches = problem("mlp", 1)
+    frozen, make = PLANS[plan], OPTIMIZERS[optimizer]
+    twins, start = copy.deepcopy(stages), copy.deepcopy(stages)
+    how = {"strategy": strategy, "convention": "layerpipe2", "make_optimizer": make, "lr_of": lambda t: 0.01}
+    expected = run_clocked(twins, batches, frozen=frozen, **how)
+    freeze(stages, frozen, 0)
+    pipeline = PipelineEngine(stages, Delays.layerpipe2(len(stages)), make_history(strategy), unfreezes=True)
+    trained = make([p for s in stages for p in s.parameters()])
+    trained.param_groups[0]["lr"] = 0.01
+    losses = []
+    for t, (x, y) in enumerate(batches):
+        freeze(stages, frozen, t)
+        losses.append(float(pipeline.train_step(x, y, F.cross_entropy, trained)[0]))
+    assert losses == pytest.approx(expected, abs=1e-12)
+    for mine, theirs, first in zip(stages, twins, start, strict=True):
+        for a, b, c in zip(mine.parameters(), theirs.parameters(), first.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+            assert not torch.equal(a, c)
+
+
+def test_what_was_trained_may_be_frozen_without_announcement():
+    pipeline = engine(nn.Linear(8, 8), "ema-window")
+    optimizer, weight = optimizer_of(pipeline), pipeline.stages[1].weight
+    for trains in (True, False, True):
+        weight.requires_grad_(trains)
+        before = weight.detach().clone()
+        train(pipeline, 3, optimizer)
+        assert torch.equal(before, weight) == (not trains)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_unfreezing_must_be_announced(whole):
+    middle = nn.Linear(8, 8)
+    parameters = [middle.weight, middle.bias] if whole else [middle.bias]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    pipeline = engine(middle)
+    optimizer = optimizer_of(pipeline)
+    train(pipeline, 2, optimizer)
+    middle.bias.requires_grad_(True)
+    with pytest.raises(UserError, match=r"stage 1: a parameter that was frozen .* PipelinedModule\(unfreezes=True\)"):
+        train(pipeline, 1, optimizer)
+
+
+def test_low_precision():
+    """A parameter that may be unfrozen later is computed with in the same type as one that is trained."""
+    results = []
+    for unfreezes in (True, False):
+        torch.manual_seed(1)
+        middle = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8).requires_grad_(False))
+        pipeline = engine(middle, unfreezes=unfreezes, compute_dtype=torch.bfloat16)
+        results.append(train(pipeline, 4))
+    assert results[0] == results[1]
+
+
+class Unfreeze(BaseFinetuning):
+    """Ordinary transfer learning: the first stages are frozen, the second follows in the second epoch."""
+
+    def freeze_before_training(self, pl_module):
+        self.freeze([pl_module.stages[0], pl_module.stages[1]], train_bn=False)
+
+    def finetune_function(self, pl_module, epoch, optimizer):
+        if epoch == 1:
+            for name, parameter in pl_module.named_parameters():
+                if name.startswith("stages.1."):
+                    parameter.requires_grad_(True)
+
+
+def test_fine_tuning_needs_no_announcement():
+    model = module("ema-window")
+    first, second = (next(model.stages[k].parameters()).detach().clone() for k in (0, 1))
+    fit(model, 1, callbacks=[Unfreeze()], enable_checkpointing=False)
+    assert torch.equal(second, next(model.stages[1].parameters()))
+    fit(model, 3, callbacks=[Unfreeze()], enable_checkpointing=False)
+    assert not torch.equal(second, next(model.stages[1].parameters()))
+    assert torch.equal(first, next(model.stages[0].parameters()))
+    assert model.engine.delayed.keys() >= {0, 1}
+
+
+class Late(Callback):
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            pl_module.stages[0].requires_grad_(True)
+
+
+def test_a_callback_of_ones_own_is_told_what_to_give():
+    for unfreezes in (None, True):
+        model = module("latest", unfreezes=unfreezes)
+        model.stages[0].requires_grad_(False)
+        if unfreezes:
+            before = next(model.stages[0].parameters()).detach().clone()
+            fit(model, 2, callbacks=[Late()], enable_checkpointing=False)
+            assert not torch.equal(before, next(model.stages[0].parameters()))
+        else:
+            with pytest.raises(UserError, match="stage 0: a parameter that was frozen"):
+                fit(model, 2, callbacks=[Late()], enable_checkpointing=False)
+
+
+@resumes
+def test_a_resumed_run_is_frozen_as_the_interrupted_one(tmp_path):
+    whole = fit(module("ema-window", stage_seed=1), 4, callbacks=[Unfreeze()], enable_checkpointing=False)
+    interrupted = module("ema-window", stage_seed=1)
+    path = checkpoint(tmp_path, interrupted, 3, callbacks=[Unfreeze()], every_n_epochs=1)
+    resumed = resume(path, module("ema-window", stage_seed=1), 4, callbacks=[Unfreeze()], every_n_epochs=1)
+    assert_bit_equal(resumed.state_dict(), whole.state_dict())
+    assert all(p.requires_grad for p in resumed.stages[1].parameters())

@@ -1,0 +1,256 @@
+"""Lightning's callbacks beside a pipeline: every line of docs/howto/callbacks.md is a test here or with processes."""
+
+import copy
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import (
+    BatchSizeFinder,
+    Callback,
+    DeviceStatsMonitor,
+    EarlyStopping,
+    EMAWeightAveraging,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    LearningRateMonitor,
+    ModelPruning,
+    RichProgressBar,
+    StochasticWeightAveraging,
+    Timer,
+)
+from pytorch_lightning.loggers import CSVLogger
+from torch import nn
+
+from layerpipe2 import UserError
+from layerpipe2.engine.trainer_callbacks import GRADIENT_HOOKS
+from tests.engine.training import assert_bit_equal, data, fit, module, trainer
+
+REFUSED = {
+    "StochasticWeightAveraging": lambda: StochasticWeightAveraging(1e-3, swa_epoch_start=1),
+    "GradientAccumulationScheduler": lambda: GradientAccumulationScheduler({0: 2}),
+    "LearningRateFinder": lambda: LearningRateFinder(num_training_steps=5),
+    "BatchSizeFinder": lambda: BatchSizeFinder(max_trials=2),
+    "ModelPruning": lambda: ModelPruning("l1_unstructured", amount=0.5),
+}
+HARMLESS = {
+    "Timer": lambda: Timer(timedelta(hours=1)),
+    "RichProgressBar": RichProgressBar,
+    "LearningRateMonitor": LearningRateMonitor,
+    "DeviceStatsMonitor": lambda: DeviceStatsMonitor(cpu_stats=True),
+    "EarlyStopping": lambda: EarlyStopping("val_loss", patience=9),
+}
+TESTED_ELSEWHERE = {"ModelCheckpoint", "BaseFinetuning", "EMAWeightAveraging"}
+
+
+def run(callback, tmp_path, strategy="ema-window", **options):
+    options = {"enable_checkpointing": False, "logger": CSVLogger(tmp_path), "enable_progress_bar": True} | options
+    return fit(module(strategy), 3, callbacks=[callback], log_every_n_steps=1, **options)
+
+
+def test_the_table_of_the_documentation_names_what_is_tested():
+    text = (Path(__file__).parents[2] / "docs/howto/callbacks.md").read_text()
+    rows = [line.split("|")[1:4] for line in text.splitlines() if line.startswith("| `")]
+    alone = {name.strip(" `"): one.strip() for name, one, _ in rows}
+    assert {name for name, said in alone.items() if said == "refused"} == REFUSED.keys()
+    assert {name for name, said in alone.items() if said == "works"} == HARMLESS.keys() | TESTED_ELSEWHERE
+
+
+class Loaders(pl.LightningDataModule):
+    """The batch-size finder wants its data from a data module."""
+
+    batch_size = 8
+
+    def train_dataloader(self):
+        return data()
+
+    val_dataloader = train_dataloader
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name):
+    with pytest.raises(UserError, match=f"{name} doesn't work with a pipeline: it "):
+        trainer(1, callbacks=[REFUSED[name]()]).fit(module("latest"), Loaders())
+
+
+@pytest.mark.filterwarnings("ignore:The .* does not have many workers")
+@pytest.mark.parametrize("name", HARMLESS)
+def test_harmless(name, tmp_path):
+    assert_bit_equal(run(HARMLESS[name](), tmp_path).state_dict(), fit(module("ema-window"), 3).state_dict())
+
+
+class Averages(Callback):
+    def __init__(self):
+        self.average = None
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        now = [p.detach().clone() for p in pl_module.parameters()]
+        old = now if self.average is None else self.average
+        self.average = [a.lerp(b, 0.1) for a, b in zip(old, now, strict=True)]
+
+
+def test_averaged_weights_are_the_average_of_a_training_without_them(tmp_path):
+    expected = Averages()
+    run(expected, tmp_path)
+    averaged = run(EMAWeightAveraging(decay=0.9), tmp_path)
+    for found, average in zip(averaged.parameters(), expected.average, strict=True):
+        torch.testing.assert_close(found, average)
+
+
+class Noting(Callback):
+    """Notes the hooks that are called, and the norm of all gradients."""
+
+    def __init__(self):
+        self.calls = []
+
+    def on_before_zero_grad(self, trainer, pl_module, optimizer):
+        self.calls.append(("on_before_zero_grad", isinstance(optimizer, torch.optim.Optimizer)))
+
+    def on_before_backward(self, trainer, pl_module, loss):
+        self.calls.append(("on_before_backward", loss.requires_grad))
+
+    def on_after_backward(self, trainer, pl_module):
+        self.calls.append(("on_after_backward", all(p.grad is not None for p in pl_module.parameters())))
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.calls.append(("on_before_optimizer_step", True))
+
+
+def test_hooks_are_called_as_lightning_does(tmp_path):
+    noting = Noting()
+    assert_bit_equal(run(noting, tmp_path).state_dict(), fit(module("ema-window"), 3).state_dict())
+    assert noting.calls == [(name, True) for name in GRADIENT_HOOKS] * 18
+
+
+def test_hooks_of_the_module_are_called(tmp_path):
+    calls = []
+    model = module("ema-window")
+    methods = {name: lambda self, *args, name=name: calls.append(name) for name in GRADIENT_HOOKS}
+    model.__class__ = type("Noting", (type(model),), methods)
+    fit(model, 1)
+    assert calls == [*GRADIENT_HOOKS] * 6
+
+
+class Clipping(Callback):
+    def on_after_backward(self, trainer, pl_module):
+        for stage in pl_module.stages:
+            nn.utils.clip_grad_norm_(stage.parameters(), 0.05)
+
+
+class LateClipping(Callback):
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        Clipping().on_after_backward(trainer, pl_module)
+
+
+@pytest.mark.parametrize("clip", [Clipping, LateClipping])
+@pytest.mark.parametrize("strategy", ["stash", "ema-window"])
+def test_a_callback_of_ones_own_clips(clip, strategy, tmp_path):
+    clipped = fit(module(strategy, gradient_clip_norm=0.05), 3)
+    assert_bit_equal(run(clip(), tmp_path, strategy).state_dict(), clipped.state_dict())
+
+
+def test_averages_of_gradients_see_what_is_applied(tmp_path):
+    clipped = fit(module("ema-window-raw", gradient_clip_norm=0.05), 3)
+    assert_bit_equal(run(Clipping(), tmp_path, "ema-window-raw").state_dict(), clipped.state_dict())
+    with pytest.raises(UserError, match="gradients were changed within the optimizer's step"):
+        run(LateClipping(), tmp_path, "ema-window-raw")
+
+
+class Changing(Callback):
+    """Does something to the network in the second epoch, once at one hook; through ``.data`` after every mini-batch."""
+
+    def __init__(self, change, when):
+        self.change, self.when, self.done = change, when, False
+
+    def __getattribute__(self, name):
+        if name.startswith("on_") and name == object.__getattribute__(self, "when"):
+            return self.at
+        return object.__getattribute__(self, name)
+
+    def at(self, trainer, pl_module, *_):
+        if trainer.current_epoch == 1 and not self.done:
+            self.done = self.when != "on_train_batch_end" or self.change is not CHANGES["data"][0]
+            self.change(pl_module.stages[1])
+
+
+def replaced(stage):
+    stage[0][0].weight = nn.Parameter(stage[0][0].weight.detach().clone())
+
+
+CHANGES = {
+    "in place": (lambda s: s[0][0].weight.detach().clamp_(-0.01, 0.01), "stage 1: weights were changed between two"),
+    "data": (lambda s: s[0][0].weight.data.clamp_(-0.01, 0.01), "stage 1: weights were changed between two"),
+    "initialized": (lambda s: nn.init.normal_(s[0][0].weight.data), "stage 1: weights were changed between two"),
+    "replaced": (replaced, "a parameter or layer was added, replaced or removed"),
+    "added layer": (lambda s: s.append(nn.Conv2d(4, 4, 1)), "a parameter or layer was added, replaced or removed"),
+    "added parameter": (
+        lambda s: s[0][0].register_parameter("extra", nn.Parameter(torch.ones(1))),
+        "a parameter or layer was added, replaced or removed",
+    ),
+    "removed": (lambda s: s.__delitem__(0), "a parameter or layer was added, replaced or removed"),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "when"),
+    [
+        *((change, "on_train_epoch_end") for change in CHANGES),
+        *(("data", when) for when in ("on_train_epoch_start", "on_train_batch_end", "on_validation_end")),
+        *((change, "on_train_batch_end") for change in ("in place", "replaced", "added layer")),
+    ],
+)
+def test_changes_between_updates_are_refused(change, when, tmp_path):
+    do, message = CHANGES[change]
+    with pytest.raises(UserError, match=message):
+        run(Changing(do, when), tmp_path)
+
+
+def test_a_drained_pipeline_takes_new_weights_between_two_epochs():
+    class Halving(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            for parameter in pl_module.parameters():
+                parameter.data.mul_(0.5)
+
+    halved = fit(module("ema-window", drain=True), 1)
+    with torch.no_grad():
+        for parameter in halved.parameters():
+            parameter.mul_(0.5)
+    drained = fit(module("ema-window", drain=True), 1, callbacks=[Halving()], enable_checkpointing=False)
+    assert_bit_equal(drained.state_dict(), halved.state_dict())
+    fit(module("ema-window", drain=True), 2, callbacks=[Halving()], enable_checkpointing=False)
+
+
+def test_a_checkpoint_of_changed_weights_is_refused(tmp_path):
+    class Saving(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx == 3:
+                pl_module.stages[1][0][0].weight.data.mul_(0.5)
+                trainer.save_checkpoint(tmp_path / "changed.ckpt")
+
+    with pytest.raises(UserError, match="stage 1: weights were changed between two updates"):
+        run(Saving(), tmp_path)
+    assert not (tmp_path / "changed.ckpt").exists()
+
+
+def test_an_audit_in_the_middle_of_an_epoch():
+    """What begins after an epoch's first step is found at the drawn step, at the latest in the epoch after."""
+    found = []
+    model = module("latest")
+
+    class Looking(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if pl_module.execution.audits.due:
+                found.append((trainer.current_epoch, batch_idx))
+
+    fit(model, 8, callbacks=[Looking()], enable_checkpointing=False)
+    drawn = [batch for _, batch in found if batch]
+    assert [epoch for epoch, batch in found if batch] == list(range(8))
+    assert len(set(drawn)) > 2
+
+
+def test_a_copied_module_trains_as_the_original():
+    model = module("ema-window")
+    copied = copy.deepcopy(model)
+    assert_bit_equal(fit(model, 2).state_dict(), fit(copied, 2).state_dict())
