@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -34,10 +35,36 @@ class Plain(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-class Unfreezing(pl.Callback):
+class Clipping(pl.Callback):
+    def on_after_backward(self, trainer, pl_module):
+        nn.utils.clip_grad_norm_(pl_module.parameters(), 1.0)
+
+
+class Scaling(pl.Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        next(pl_module.parameters()).data.mul_(0.5)
+
+
+class Assigning(pl.Callback):
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        parameter = next(pl_module.parameters())
+        parameter.data = parameter.data.clone()
+
+
+class Replacing(pl.Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        for layer in pl_module.modules():
+            if isinstance(layer, nn.Linear):
+                layer.weight = nn.Parameter(layer.weight.detach().clone())
+
+
+class Adding(pl.Callback):
+    """As BaseFinetuning does where the optimizer was given a part of the parameters."""
+
     def on_train_epoch_start(self, trainer, pl_module):
-        for parameter in pl_module.parameters():
-            parameter.requires_grad_(trainer.current_epoch == 0)
+        new = nn.Parameter(torch.zeros(1))
+        for optimizer in trainer.optimizers:
+            optimizer.add_param_group({"params": [new]})
 
 
 def fit(make=lambda: pipelined(dense()), data=noise, **options):
@@ -70,7 +97,15 @@ def two_clippings():
         (partial(fit, data=lambda: DataLoader(Endless(), 8)), "a DataLoader without a length can't feed"),
         (partial(fit, reload_dataloaders_every_n_epochs=1), "reads ahead into the next epoch"),
         (partial(fit, val_check_interval=2, enable_checkpointing=True), "save_on_train_epoch"),
-        (partial(fit, callbacks=[Unfreezing()]), "a parameter was frozen or unfrozen while training; do it before"),
+        (partial(fit, callbacks=[Clipping()]), "Clipping has on_after_backward, but the processes of a pipeline never"),
+        (
+            partial(fit, callbacks=[EMAWeightAveraging()]),
+            "EMAWeightAveraging doesn't work with a pipeline: it averages the whole network",
+        ),
+        (partial(fit, callbacks=[Scaling()]), "weights were changed between two updates (a callback that clamps"),
+        (partial(fit, callbacks=[Assigning()]), "weights were changed between two updates (a callback that clamps"),
+        (partial(fit, callbacks=[Replacing()]), "a parameter or layer was added, replaced or removed"),
+        (partial(fit, callbacks=[Adding()]), "was given parameters of another stage, which has its own"),
         (predict, "has some of the stages only; it trains, validates and tests"),
         (
             partial(in_process, Case(), stages_per_process=[1, 2]),

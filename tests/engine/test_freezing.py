@@ -102,6 +102,14 @@ def test_low_precision():
     assert results[0] == results[1]
 
 
+def test_a_network_that_is_frozen_as_a_whole_is_refused():
+    pipeline = engine(nn.Linear(8, 8))
+    for stage in pipeline.stages:
+        stage.requires_grad_(False)
+    with pytest.raises(UserError, match="nothing of the network is trainable"):
+        train(pipeline)
+
+
 class Unfreeze(BaseFinetuning):
     """Ordinary transfer learning: the first stages are frozen, the second follows in the second epoch."""
 

@@ -1,14 +1,12 @@
 """PipelinedModule under a real Trainer: equal to plain Lightning without delays; what it logs, counts and refuses."""
 
-import copy
-
 import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from layerpipe2 import Delays, PipelinedModule, UserError, make_history, partition
+from layerpipe2 import Delays, UserError
 from tests.engine.training import OPTIMIZERS, data, fit, module, network, step_schedule, trainer
 
 
@@ -111,34 +109,6 @@ def test_the_optimizer_may_walk_its_parameters_twice():
     before = {name: p.clone() for name, p in pipeline.named_parameters()}
     fit(pipeline, 1)
     assert all(not torch.equal(before[name], p) for name, p in pipeline.named_parameters())
-
-
-LAYER = nn.Linear(4, 4)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"precision": "fp8"}, "precision is 'fp8'; give one of native, bf16"),
-        ({"scheduler_interval": "batch"}, "scheduler_interval is 'batch'; give 'epoch' or 'step'"),
-        ({"delays": Delays.layerpipe2(3)}, "there are 3 delays but the network has 2 stages"),
-        ({"delays": [2, 0]}, r"delays is \[2, 0\]; give Delays, such as Delays\.layerpipe2\(4\)"),
-        ({"history": "stash"}, r"history is 'stash'; give a WeightHistory, such as make_history\('ema-span'\)"),
-        (
-            {"optimizer": torch.optim.SGD(LAYER.parameters(), lr=0.1)},
-            "optimizer is a SGD; give a function that makes it",
-        ),
-        (
-            {"stages": partition([LAYER, copy.copy(LAYER)], 1)},
-            r"parameter '0.weight' of stage 1 is also '0.weight' of stage 0",
-        ),
-    ],
-)
-def test_what_a_module_cannot_be_made_of(options, message):
-    stages = [nn.Linear(4, 4), nn.Linear(4, 4)]
-    good = {"stages": stages, "delays": Delays.layerpipe2(2), "history": make_history("stash")}
-    with pytest.raises(UserError, match=message):
-        PipelinedModule(**good | {"optimizer": OPTIMIZERS["sgd"]} | options)
 
 
 def test_a_scheduler_that_needs_a_metric():

@@ -5,7 +5,7 @@ import copy
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, StochasticWeightAveraging
 
 from layerpipe2 import STRATEGIES, Delays, UserError
 from tests.engine.training import assert_bit_equal, checkpoint, data, fit, module, resume, resumes, trainer
@@ -107,3 +107,62 @@ def test_every_epoch_has_its_rate_after_a_resume(where, tmp_path):
     again, resumed = run(tmp_path / f"step={2 * BATCHES}.ckpt")
     assert again == {step: rate for step, rate in rates.items() if step >= 2 * BATCHES}
     assert_bit_equal(whole, resumed)
+
+
+def test_a_checkpoint_whose_weights_are_not_its_pipelines(tmp_path):
+    model, path = module("ema-window"), tmp_path / "halved.ckpt"
+    one = trainer(1)
+    one.fit(model, data(), data(shuffle=False))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.5)
+    one.save_checkpoint(path)
+    with pytest.raises(UserError, match="stage 0: the checkpoint's weights are not those that its pipeline was at"):
+        fit(module("ema-window"), 2, ckpt_path=path)
+
+
+@pytest.mark.parametrize("first", ["nothing left to train", "refused"])
+def test_a_checkpoint_that_was_not_used_leaves_no_trace(first, tmp_path):
+    path, model = checkpoint(tmp_path, module("ema-window"), 1), module("ema-window")
+    if first == "refused":
+        with pytest.raises(UserError, match="doesn't work with a pipeline"):
+            fit(model, 2, ckpt_path=path, callbacks=[StochasticWeightAveraging(0.1)], enable_checkpointing=False)
+        model = module("ema-window")
+        model.drain = "no"
+        with pytest.raises(UserError, match="drain is 'no'"):
+            fit(model, 2, ckpt_path=path)
+        model.drain = False
+    else:
+        resume(path, model, 1)
+    fresh = module("ema-window")
+    fresh.load_state_dict(model.state_dict())
+    assert_bit_equal(fit(model, 1).state_dict(), fit(fresh, 1).state_dict())
+    assert int(model.engine.step_count) == 6
+
+
+class Failing(pl.Callback):
+    """Ends the first evaluation after its second mini-batch."""
+
+    def __init__(self):
+        self.failed = False
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        if batch_idx == 1 and not self.failed:
+            self.failed = True
+            raise RuntimeError("interrupted")
+
+    on_test_batch_end = on_validation_batch_end
+
+
+@pytest.mark.parametrize("phase", ["validate", "test"])
+def test_an_interrupted_evaluation_does_not_count(phase):
+    model, failing = module("latest"), Failing()
+    one = trainer(1, callbacks=[failing], enable_checkpointing=False)
+    with pytest.raises(RuntimeError, match="interrupted"):
+        getattr(one, phase)(model, data(shuffle=False), verbose=False)
+    with torch.no_grad():
+        next(model.parameters()).mul_(3)  # else the mini-batches before would not show
+    again = getattr(one, phase)(model, data(shuffle=False), verbose=False)
+    fresh = module("latest")
+    fresh.load_state_dict(model.state_dict())
+    assert again == getattr(trainer(1), phase)(fresh, data(shuffle=False), verbose=False)

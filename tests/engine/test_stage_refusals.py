@@ -51,6 +51,11 @@ MADE_WEIGHTS = {
     "ones_like": lambda w, m, x: w * torch.ones_like(x[:1]),
     "filled": lambda w, m, x: x.new_empty(8, 8).copy_(w),
     "merged": lambda w, m, x: torch.addmm(torch.ones(8, 8), w, w),
+    "low rank, a factor frozen": lambda w, m, x: w + w[:, :2] @ m[:2],
+    "made by a constant": lambda w, m, x: m @ w,
+    "blurred": lambda w, m, x: F.conv2d(w[None, None], m[None, None, :3, :3], padding=1)[0, 0],
+    "chosen by the batch": lambda w, m, x: w[(x[:, 0] > 0).long().repeat(2)],
+    "masked by the batch": lambda w, m, x: torch.where(x[0] > 0, w, torch.zeros(())),
 }
 """A weight made from a trained one, a mask and the batch."""
 
@@ -121,6 +126,33 @@ class _Copying(torch.autograd.Function):
         return gy @ ctx.transposed.t(), None
 
 
+class _KeepingModule(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, layer):
+        ctx.layer = layer
+        return x @ layer.weight.detach().T
+
+    @staticmethod
+    def backward(ctx, gy):
+        return gy @ ctx.layer.weight, None
+
+
+class _KeepingFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, function):
+        ctx.function = function
+        return function(x)
+
+    @staticmethod
+    def backward(ctx, gy):
+        return ctx.function(gy), None
+
+
+def kept_by_a_closure(layer, x):
+    weight = layer.weight.detach()
+    return _KeepingFunction.apply(x, lambda v: v @ weight)
+
+
 def hooked():
     module = nn.Linear(8, 8)
     module.weight.register_hook(lambda g: g * 0)
@@ -167,6 +199,13 @@ REFUSED = {
         "stage 1 makes a sparse copy of its weights",
     ),
     "kept": (by(lambda layer, x: _Keeping.apply(x, layer.weight)), ["latest"], f"_KeepingBackward {KEEPS}"),
+    "kept module": (by(lambda layer, x: _KeepingModule.apply(x, layer)), ["latest"], f"_KeepingModuleBackward {KEEPS}"),
+    "kept method": (
+        by(lambda layer, x: _KeepingFunction.apply(x, partial(F.linear, weight=layer.weight.detach()))),
+        ["latest"],
+        f"_KeepingFunctionBackward {KEEPS}",
+    ),
+    "kept closure": (by(kept_by_a_closure), ["latest"], f"_KeepingFunctionBackward {KEEPS}"),
     "copied": (by(lambda layer, x: _Copying.apply(x, layer.weight)), ["latest"], f"_CopyingBackward {KEEPS}"),
     "hidden": (
         lambda: By(lambda layer, x: x @ layer.kept[0]),

@@ -16,6 +16,7 @@ from there on, which hardware would store.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -152,6 +153,8 @@ def _reachable(value: Any, depth: int = 3) -> Any:
     owner = getattr(value, "__self__", value)
     if isinstance(owner, nn.Module):
         return list(owner.parameters())
+    if isinstance(value, partial):
+        return [_reachable(part, depth - 1) for part in (value.func, *value.args, *value.keywords.values())]
     cells = getattr(value, "__closure__", None) or ()
     return [_reachable(cell.cell_contents, depth - 1) for cell in cells] if cells and depth else value
 

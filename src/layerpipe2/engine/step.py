@@ -125,6 +125,8 @@ class PipelineEngine:
         if self.divergence is None and not is_finite(value):
             self.divergence = find_divergence(x, [self._weights(k) for k in range(len(self.stages))], self._outputs)
         self._outputs = []
+        if not value.requires_grad:
+            raise UserError("nothing of the network is trainable: all parameters are frozen; unfreeze some")
         hook("on_before_zero_grad", optimizer)
         for module in self.stages:
             module.zero_grad(set_to_none=True)

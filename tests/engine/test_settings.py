@@ -1,0 +1,170 @@
+"""What a module can't be made of, or can't train with: one line that says what is allowed, before any training."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from layerpipe2 import Delays, PipelinedModule, UserError, make_history, partition
+from layerpipe2.history import MovingAverage, StashFirst
+from layerpipe2.history.pair import PairHistory
+from tests.engine.training import OPTIMIZERS, data, fit, module, trainer
+
+LAYER = nn.Linear(4, 4)
+SETTINGS = [
+    ("precision", ["fp8", None, ["bf16"]], "give one of native, bf16"),
+    ("scheduler_interval", ["batch", None, 1], "give 'epoch' or 'step'"),
+    ("delays", [[2, 0], None, "layerpipe2"], r"give Delays, such as Delays\.layerpipe2\(4\)"),
+    ("history", ["stash", None, object], r"give a WeightHistory, such as make_history\('ema-span'\)"),
+    (
+        "optimizer",
+        [torch.optim.SGD(LAYER.parameters(), lr=0.1), None, "sgd"],
+        "give a function that makes it, as lambda",
+    ),
+    ("loss", [None, "cross_entropy", 3], "give a function of outputs and targets"),
+    ("scheduler", ["cosine", 3], "give a function that makes it from the optimizer, or None"),
+    ("gradient_clip_norm", [-1.0, 0, float("nan"), float("inf"), "1", True], "give a finite number > 0, or None"),
+    ("drain", ["no", 1, None], "give True or False"),
+    ("cuda_graph", ["x", 1, None], "give True or False"),
+    ("stage_seed", [-1, 1.5, True, "1", 2**32], "give an integer from 0 to 4294967295, or None"),
+    ("unfreezes", ["yes", [], 0.5], "give True, False or None"),
+]
+CASES = [(name, value, remedy) for name, values, remedy in SETTINGS for value in values]
+KEPT_AS = {"optimizer": "make_optimizer", "scheduler": "make_scheduler"}
+
+
+def made(**options):
+    good = {"delays": Delays.layerpipe2(2), "history": make_history("stash"), "optimizer": OPTIMIZERS["sgd"]}
+    return PipelinedModule(**{"stages": [nn.Linear(4, 4), nn.Linear(4, 4)]} | good | options)
+
+
+@pytest.mark.parametrize(("name", "value", "remedy"), CASES)
+def test_refused_when_made(name, value, remedy):
+    with pytest.raises(UserError, match=rf"^{name} is .*; {remedy}") as found:
+        made(**{name: value})
+    assert str(found.value).isprintable()
+
+
+@pytest.mark.parametrize(("name", "values", "remedy"), SETTINGS)
+def test_refused_when_changed_before_training(name, values, remedy):
+    model = module("ema-window")
+    fit(model, 1)
+    setattr(model, KEPT_AS.get(name, name), values[0])
+    with pytest.raises(UserError, match=rf"^{name} is .*; {remedy}"):
+        fit(model, 1)
+
+
+class Learned(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.temperature = nn.Parameter(torch.ones(()))
+
+    def forward(self, outputs, targets):
+        return F.cross_entropy(outputs * self.temperature, targets)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"delays": Delays.layerpipe2(3)}, "there are 3 delays but the network has 2 stages"),
+        (
+            {"stages": partition([LAYER, copy.copy(LAYER)], 1)},
+            r"parameter '0.weight' of stage 1 is also '0.weight' of stage 0",
+        ),
+        ({"stages": [nn.LazyLinear(4), nn.Linear(4, 4)]}, "stage 0 has a lazy layer, whose shapes aren't known yet"),
+        (
+            {"stages": [nn.Linear(4, 4), nn.LazyBatchNorm1d()]},
+            "stage 1 has a lazy layer, whose shapes aren't known yet",
+        ),
+        ({"loss": Learned()}, "loss is a Learned with parameters, which belong to no stage"),
+    ],
+)
+def test_what_does_not_fit_together(options, message):
+    with pytest.raises(UserError, match=message):
+        made(**options)
+
+
+def test_a_frozen_loss_and_one_with_buffers():
+    for loss in (Learned().requires_grad_(False), nn.CrossEntropyLoss(weight=torch.ones(5))):
+        fit(module("ema-window", loss=loss), 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": nn.CrossEntropyLoss(reduction="none")}, r"loss returns a tensor of shape \[8\]; it must return one"),
+        ({"loss": lambda y, t: 1.0}, "loss returns a float; it must return one number"),
+        (
+            {"scheduler": lambda optimizer: None},
+            "scheduler returned a NoneType; it must return a torch.optim scheduler",
+        ),
+        ({"optimizer": "lbfgs"}, "LBFGS evaluates the network several times per update"),
+    ],
+)
+def test_what_its_functions_may_return(options, message, monkeypatch):
+    monkeypatch.setitem(OPTIMIZERS, "lbfgs", torch.optim.LBFGS)
+    with pytest.raises(UserError, match=message):
+        fit(module("ema-window", **options), 1)
+
+
+@pytest.mark.parametrize(
+    ("collate", "message"),
+    [
+        (lambda rows: {"x": torch.stack([x for x, _ in rows])}, "mini-batch is a dict; a pipeline takes a pair"),
+        (lambda rows: torch.stack([x for x, _ in rows]), "mini-batch is a Tensor; a pipeline takes a pair"),
+        (lambda rows: [torch.zeros(1)] * 3, "mini-batch is a list of Tensor, Tensor, Tensor; a pipeline takes a pair"),
+        (lambda rows: (rows[0][0], 3), "mini-batch is a tuple of Tensor, int; a pipeline takes a pair"),
+    ],
+)
+def test_what_a_mini_batch_is(collate, message):
+    loader = DataLoader(TensorDataset(torch.zeros(8, 1, 8, 8), torch.zeros(8).long()), 4, collate_fn=collate)
+    one = trainer(1)
+    with pytest.raises(UserError, match=message):
+        one.fit(module("latest"), loader, loader)
+    with pytest.raises(UserError, match=message):
+        one.test(module("latest"), loader, verbose=False)
+
+
+def test_several_loaders_for_validation():
+    with pytest.raises(UserError, match="there are several validation or test data loaders; give one"):
+        trainer(1).fit(module("latest"), data(), [data(shuffle=False)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: StashFirst(then=make_history("latest"), updates=-1),
+            "updates with exact weights is -1; give an integer",
+        ),
+        (
+            lambda: StashFirst(then=make_history("latest"), updates=1.5),
+            "updates with exact weights is 1.5; give an integer",
+        ),
+        (
+            lambda: StashFirst(then=make_history("latest"), updates=True),
+            "updates with exact weights is True; give an int",
+        ),
+        (lambda: StashFirst(then="ema", updates=3), "then is 'ema'; give the WeightHistory that takes over"),
+        (
+            lambda: MovingAverage(consumes="grads"),
+            "consumes is 'grads'; a moving average takes 'updates' or 'gradients'",
+        ),
+        (lambda: MovingAverage(decay=0.9), "decay is 0.9; give a function of the span"),
+        (lambda: PairHistory(correlation=1.0), "correlation is 1.0; give a number >= 0 and < 1"),
+        (lambda: PairHistory(correlation=True), "correlation is True; give a number >= 0 and < 1"),
+        (lambda: PairHistory(consumes="gradients"), "consumes is 'gradients'; the pair takes 'updates'"),
+    ],
+)
+def test_what_a_history_is_made_of(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("decay", [1.5, 1.0, -0.1, float("nan")])
+def test_decays_that_are_none(decay):
+    with pytest.raises(UserError, match=rf"decay of span 2 is {decay}; it must be >= 0 and < 1"):
+        MovingAverage(decay=lambda n: decay).init(torch.zeros(3), 2)
