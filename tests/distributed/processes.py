@@ -9,6 +9,7 @@ import traceback
 
 import torch
 import torch.multiprocessing as mp
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from layerpipe2 import UserError
 
@@ -89,6 +90,7 @@ def _set_environment(rank, world, port):
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
     os.environ.update({name: str(number) for name, number in place.items()})
     os.environ.update(MASTER_ADDR="127.0.0.1", TORCHELASTIC_RUN_ID="test", GLOO_SOCKET_IFNAME="lo")
+    rank_zero_only.rank = rank  # which Lightning reads from the environment when it is imported
     torch.set_num_threads(1)
     # Of GPUs; started processes know nothing of the fixture that sets it.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

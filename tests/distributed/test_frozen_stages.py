@@ -6,7 +6,18 @@ from pytorch_lightning.callbacks import BaseFinetuning
 
 from layerpipe2.distributed.strategy import PipelineStrategy
 from tests.distributed import processes
-from tests.distributed.fits import assert_equal, dense, fit, noise, pipelined, trainer
+from tests.distributed.fits import (
+    Rows,
+    assert_equal,
+    assert_same_weights,
+    dense,
+    fit,
+    in_process,
+    merged,
+    noise,
+    pipelined,
+    trainer,
+)
 
 
 class Plan(pl.Callback):
@@ -59,6 +70,22 @@ def test_fine_tuning(strategy):
 def test_what_was_trained_may_be_frozen_without_announcement():
     frozen = lambda epoch, batch: [1] if epoch == 1 else []  # noqa: E731
     assert_equal(fit(lambda: pipelined(dense()), lambda: [Plan(frozen)]), 2)
+
+
+def test_a_resumed_run_is_frozen_as_the_interrupted_one(tmp_path):
+    def run(epochs, resume=None, folder=None):
+        def work(strategy):
+            rows, module = Rows(), pipelined(dense())
+            one = trainer(strategy, [rows, Unfreeze()], folder, max_epochs=epochs)
+            one.fit(module, noise(), noise(), ckpt_path=resume)
+            return rows.rows, module
+
+        return processes.run(in_process, 2, work)
+
+    whole = run(4, folder=tmp_path)
+    resumed = run(4, tmp_path / "epoch=2.ckpt", tmp_path)
+    assert resumed[0][0][-1] == whole[0][0][-1]
+    assert_same_weights(merged(resumed), merged(whole))
 
 
 def test_unfreezing_must_be_announced():

@@ -1,9 +1,12 @@
 """Training as Lightning's users do it: early stops, validations anywhere, training again; shuffled data and hooks."""
 
+from datetime import timedelta
+
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.callbacks import DeviceStatsMonitor, EarlyStopping, LearningRateMonitor, RichProgressBar, Timer
+from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
 from layerpipe2.distributed.strategy import PipelineStrategy
@@ -46,6 +49,26 @@ def early():
 )
 def test_stops_and_validations(drain, options):
     assert_equal(fit(lambda: pipelined(dense(), drain=drain), **options), 2)
+
+
+def test_lightnings_harmless_callbacks(tmp_path):
+    def work(strategy):
+        watching = [Timer(timedelta(hours=1)), LearningRateMonitor(), DeviceStatsMonitor(cpu_stats=True)]
+        options = {"logger": CSVLogger(tmp_path), "enable_progress_bar": True, "log_every_n_steps": 1}
+        module, one = pipelined(dense()), trainer(strategy, [*watching, RichProgressBar()], **options)
+        one.fit(module, noise(), noise())
+        return one.global_step, module
+
+    assert_equal(work, 2)
+
+
+def test_a_loss_with_buffers(tmp_path):
+    def work(strategy):
+        found, module = [], pipelined(dense(), loss=nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0, 4.0])))
+        trainer(strategy, folder=tmp_path, max_epochs=2).fit(module, noise(), noise())
+        return found, module.stages
+
+    assert_equal(work, 2)
 
 
 def test_a_constant_buffer_outlives_a_validation():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from pytorch_lightning.callbacks import (
     BatchSizeFinder,
     Callback,
@@ -24,7 +25,8 @@ from pytorch_lightning.callbacks import (
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
-from layerpipe2 import UserError
+from layerpipe2 import Delays, UserError
+from layerpipe2.engine.execution import AuditSteps
 from layerpipe2.engine.trainer_callbacks import GRADIENT_HOOKS
 from tests.engine.training import assert_bit_equal, data, fit, module, trainer
 
@@ -234,20 +236,42 @@ def test_a_checkpoint_of_changed_weights_is_refused(tmp_path):
     assert not (tmp_path / "changed.ckpt").exists()
 
 
-def test_an_audit_in_the_middle_of_an_epoch():
-    """What begins after an epoch's first step is found at the drawn step, at the latest in the epoch after."""
-    found = []
+def test_an_audit_in_the_middle_of_an_epoch(monkeypatch):
+    """What begins after an epoch's first step is found at the drawn one."""
+
+    class Late(nn.Linear):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return F.linear(x, self.weight if self.calls == 1 else 0.5 * self.weight, self.bias)
+
     model = module("latest")
+    model.stages[3][0][1] = Late(4 * 64, 5)
+    model.delays = Delays.custom([6, 4, 2, 2])
+    fit(copy.deepcopy(model), 1)  # a mini-batch that is not audited may do so: that is the limit
+    draw = AuditSteps.start_epoch
+    monkeypatch.setattr(
+        AuditSteps, "start_epoch", lambda self, epoch, batches: (draw(self, 0, 300), setattr(self, "_drawn", 4))
+    )
+    with pytest.raises(UserError, match="stage 3 saves a tensor made from its weights"):
+        fit(model, 1)
 
-    class Looking(Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            if pl_module.execution.audits.due:
-                found.append((trainer.current_epoch, batch_idx))
 
-    fit(model, 8, callbacks=[Looking()], enable_checkpointing=False)
-    drawn = [batch for _, batch in found if batch]
-    assert [epoch for epoch, batch in found if batch] == list(range(8))
-    assert len(set(drawn)) > 2
+@pytest.mark.parametrize(("batches", "epochs"), [(6, 2000), (199, 100), (200, 50), (5000, 50), (float("inf"), 50)])
+def test_how_often_a_step_is_drawn(batches, epochs):
+    steps, length = AuditSteps(), int(min(batches, 1000))
+    drawn = []
+    for epoch in range(epochs):
+        steps.start_epoch(epoch, batches)
+        assert steps.due, "the first one"
+        for steps.step in range(1, length):
+            drawn += [steps.step] if steps.due else []
+    if batches >= 200:
+        assert len(drawn) == epochs
+        assert len(set(drawn)) > epochs / 2
+    else:
+        assert epochs * (batches - 1) / 400 < len(drawn) < epochs * (batches - 1) / 100
 
 
 def test_a_copied_module_trains_as_the_original():

@@ -134,8 +134,14 @@ class StagedModule(pl.LightningModule):
         return scheduler
 
 
+_SHORT, _LONG = 200, 1000
+
+
 class AuditSteps:
     """Which steps of an epoch are audited: the first, and one that the epoch's number draws.
+
+    An audit takes up to two further steps' time, so of epochs shorter than 200 mini-batches only some have a drawn one:
+    one in 200 steps on average. An endless epoch has it among its first 1000.
 
     Attributes:
         step: steps of the epoch that are done.
@@ -145,8 +151,11 @@ class AuditSteps:
         self.step, self._drawn = 0, -1
 
     def start_epoch(self, epoch: int, batches: float) -> None:
-        """Begin epoch number ``epoch`` of ``batches`` mini-batches; an endless one is audited among its first 1000."""
-        self.step, self._drawn = 0, random.Random(epoch).randrange(1, int(max(2, min(batches, 1000))))
+        """Begin epoch number ``epoch`` of ``batches`` mini-batches."""
+        self.step, self._drawn = (
+            0,
+            random.Random(epoch).randrange(1, _SHORT if batches < _SHORT else int(min(batches, _LONG))),
+        )
 
     @property
     def due(self) -> bool:
