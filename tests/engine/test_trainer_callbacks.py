@@ -191,6 +191,10 @@ CHANGES = {
         lambda s: s[0][0].register_parameter("extra", nn.Parameter(torch.ones(1))),
         "a parameter or layer was added, replaced or removed",
     ),
+    "activation replaced": (
+        lambda s: s[0].__setitem__(2, nn.Tanh()),
+        "a parameter or layer was added, replaced or removed",
+    ),
     "removed": (lambda s: s.__delitem__(0), "a parameter or layer was added, replaced or removed"),
 }
 

@@ -102,7 +102,7 @@ class Runner(Execution):
             done = int(resumed["done"])
             for k, snapshots in zip(self.stages, self.loop.snapshots, strict=True):
                 snapshots.load_state_dict(resumed["stages"][k], done, in_flight=not module.drain)
-        self.note_parameters()
+        self.note_network()
         self._batches, self._epoch = int(trainer.num_training_batches), trainer.current_epoch - 1
         if self.group.rank == 0:
             stream = None if module.drain else stream_of_data(None if resumed is None else resumed["data"])
@@ -126,7 +126,7 @@ class Runner(Execution):
         loop = self._running()
         self.group.watch.progress(loop.done)
         if self.audits.due:
-            self.check_parameters()
+            self.check_network()
             for stage in loop.stages:
                 stage.audit_next()
         loop.step()
@@ -139,7 +139,7 @@ class Runner(Execution):
 
     def end_epoch(self) -> None:
         """Look at weights and parameters; with ``drain``, they may change between two epochs."""
-        self.check_parameters()
+        self.check_network()
         for stage in self._running().stages if not self.module.drain else ():
             stage.check_unchanged()
 

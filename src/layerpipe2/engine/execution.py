@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from layerpipe2.delays import Delays
-from layerpipe2.engine.saved_weights import parameters_replaced
+from layerpipe2.engine.saved_weights import network_changed
 from layerpipe2.engine.step import Loss
 from layerpipe2.engine.trainer_callbacks import unfreezes
 from layerpipe2.errors import UserError
@@ -170,7 +170,7 @@ class Execution(ABC):
         self.module = module
         self.totals = {phase: Totals() for phase in ("train", "val", "test")}
         self.audits = AuditSteps()
-        self._parameters: dict[str, nn.Parameter] = {}
+        self._parts: dict[str, nn.Module | nn.Parameter] = {}
 
     @abstractmethod
     def check(self) -> None:
@@ -188,19 +188,22 @@ class Execution(ABC):
     def start(self, resumed: Mapping[str, Any] | None) -> None:
         """Lay the pipeline out on the training device, full of the initial weights or as a checkpoint left it."""
 
-    def note_parameters(self) -> None:
-        """Training begins: remember which parameters the network has."""
-        self._parameters = dict(self.module.stages.named_parameters())
+    def note_network(self) -> None:
+        """Training begins: remember which layers and parameters the network has."""
+        self._parts = self._parts_now()
 
-    def check_parameters(self) -> None:
-        """Refuse a network that has other parameters than when training began.
+    def check_network(self) -> None:
+        """Refuse a network that has other layers or parameters than when training began.
 
         Raises:
             UserError: saying so.
         """
-        now = dict(self.module.stages.named_parameters())
-        if now.keys() != self._parameters.keys() or any(now[name] is not p for name, p in self._parameters.items()):
-            raise parameters_replaced("the network")
+        now = self._parts_now()
+        if now.keys() != self._parts.keys() or any(now[name] is not part for name, part in self._parts.items()):
+            raise network_changed("the network")
+
+    def _parts_now(self) -> dict[str, nn.Module | nn.Parameter]:
+        return {**dict(self.module.stages.named_modules()), **dict(self.module.stages.named_parameters())}
 
     @abstractmethod
     def start_epoch(self) -> None:

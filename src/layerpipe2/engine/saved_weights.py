@@ -83,7 +83,7 @@ def foreign_weights(stage: int) -> UserError:
     )
 
 
-def parameters_replaced(where: str) -> UserError:
+def network_changed(where: str) -> UserError:
     """The error of a network that has other parameters than when training began."""
     return UserError(
         f"{where}: a parameter or layer was added, replaced or removed while training (pruning, a new layer?); change "

@@ -71,7 +71,7 @@ class Simulation(Execution):
         )
         if resumed is not None and resumed["engine"] is not None:
             self._engine.load_state_dict(resumed["engine"])
-        self.note_parameters()
+        self.note_network()
         self.diverged = None
         self.audits = AuditSteps()
         self._hooks = gradient_hooks(module.trainer, module)
@@ -86,7 +86,7 @@ class Simulation(Execution):
 
     def end_epoch(self) -> None:
         """Look at weights and parameters; with ``drain``, they may change between two epochs."""
-        self.check_parameters()
+        self.check_network()
         if not self.module.drain:
             self.engine.check_unchanged()
 
@@ -94,7 +94,7 @@ class Simulation(Execution):
         """One mini-batch through the whole network."""
         x, y = pair_of_tensors(batch)
         if self.audits.due:
-            self.check_parameters()
+            self.check_network()
             self.engine.audit_next()
         optimizer: Any = self.module.optimizers()
         if self._captured is None:

@@ -13,7 +13,7 @@ from layerpipe2.engine.saved_weights import (
     as_bytes,
     changed_in_forward,
     foreign_weights,
-    parameters_replaced,
+    network_changed,
     storage_of,
     weights_changed,
 )
@@ -96,7 +96,7 @@ class DelayedStage(DelayedWeights):
             UserError: if the module has other parameters by now.
         """
         if not self._run.is_intact():
-            raise parameters_replaced(f"stage {self.index}")
+            raise network_changed(f"stage {self.index}")
         return self._run(x)
 
     def check_leaves(self) -> None:
