@@ -36,13 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     experiment = read_experiment(options.experiment)
     out = options.out or Path(experiment.tables.format(name=experiment.name))
-    finished, planned = collect(Grid.of(experiment, options.records), out)
+    grid = Grid.of(experiment, options.records)
+    finished, planned = collect(grid, out)
+    others = strangers(grid)
+    skipped = f"{len(others)}, which are no runs of it: {', '.join(map(str, others[:3]))}" if others else "none"
     print(f"{finished} of {planned} runs of {experiment.name} collected in {out}")
+    print(f"records used: {finished}; skipped: {skipped}{', ...' if len(others) > 3 else ''}")
 
 
 def collect(grid: Grid, out: Path) -> tuple[int, int]:
     """Write all tables; returns the numbers of finished and of planned runs, tuning included."""
-    found = [(task, record) for task in grid.tasks if (record := grid.record(task)) is not None]
+    found = _finished(grid)
     final = [(task, record) for task, record in found if task.final]
     if not final:
         name = grid.experiment.name
@@ -54,6 +58,27 @@ def collect(grid: Grid, out: Path) -> tuple[int, int]:
     counts = {"planned": len(grid.tasks), "finished": len(found)}
     write_json(out / "experiment.json", described(grid.experiment) | counts)
     return len(found), len(grid.tasks)
+
+
+def _finished(grid: Grid) -> Finished:
+    found, refused = list[tuple[Task, Record]](), list[str]()
+    for task in grid.tasks:
+        try:
+            record = grid.record(task)
+        except UserError as error:
+            refused.append(str(error))
+        else:
+            found += [] if record is None else [(task, record)]
+    if refused:
+        raise UserError(f"of {len(found) + len(refused)} records {len(refused)} can't be used; the first: {refused[0]}")
+    return found
+
+
+def strangers(grid: Grid) -> list[Path]:
+    """Records among those of an experiment that belong to none of its runs."""
+    own = {grid.folder / task.path for task in grid.tasks}
+    tops = sorted({task.path.parts[0] for task in grid.tasks})
+    return [path for top in tops for path in sorted((grid.folder / top).rglob("*.json")) if path not in own]
 
 
 def described(experiment: Experiment) -> dict[str, Any]:

@@ -115,10 +115,10 @@ class Grid:
         """The record of a task if it is finished.
 
         Raises:
-            UserError: if it is broken, or was made with other settings.
+            UserError: if it is damaged, or was made with other settings.
         """
         path = self.folder / task.path
-        if not path.is_file():
+        if not path.exists():
             return None
         record = read_record(path)
         found, wanted = record["config"], task.config.to_dict()

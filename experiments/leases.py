@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 from experiments.grid import Grid, Task
 from experiments.processes import workers
+from layerpipe2.errors import UserError
 from layerpipe2.provenance import provenance
-from layerpipe2.runs.records import Record, writable_folder, write_json
+from layerpipe2.runs.records import Record, keep_record, writable_folder
 
 LEASE = 120.0
 _EMPTY = 10.0  # s after which a lock without a content has lost its owner, which died between making and writing it
@@ -44,7 +45,7 @@ class Leases:
         """Whether this process has the lease of a path; it keeps it within, and then gives it back.
 
         Raises:
-            OSError: if the folder can't be written.
+            UserError: if the lease can't be written.
         """
         lease = self.known.setdefault(path, SoftFileLease(path, lease_duration=self.duration))
         try:
@@ -53,6 +54,8 @@ class Leases:
             _mark_if_empty(path)
             yield False
             return
+        except OSError as error:
+            raise UserError(f"{path} can't be written ({error.strerror}); make room or choose another place") from None
         try:
             yield True
         finally:
@@ -104,6 +107,7 @@ class Queue:
             for folder in {self.grid.folder / task.path.parent for task in left}:
                 writable_folder(folder)
             done = [pool.submit(work, self, i % gpus if gpus else None) for i in range(jobs)]
+            pool.submit(os.getpid)  # or CPython's pool wouldn't watch the process that was started last
             self._follow(done)
         return len(self.grid.left(self.tasks))
 
@@ -156,7 +160,7 @@ def _do_one(queue: Queue, waiting: list[Task], leases: Leases) -> bool:
             if not mine or queue.grid.record(task) is not None:
                 continue
             record = train_quietly(config)
-            write_json(path, record)
+            keep_record(path, record)
         if not queue.quiet:
             _say(queue, task, record)
         return True
@@ -171,8 +175,8 @@ def _check(tasks: Sequence[Task]) -> None:
 
 def _say(queue: Queue, task: Task, record: Record) -> None:
     done = sum((queue.grid.folder / other.path).is_file() for other in queue.tasks)
-    accuracy = record["epochs"][-1]["val_accuracy"] if record["epochs"] else None
-    outcome = record["status"] if accuracy is None or record["status"] == "diverged" else f"validation {accuracy:.2%}"
+    completed = record["status"] == "completed"
+    outcome = f"validation {record['epochs'][-1]['val_accuracy']:.2%}" if completed else record["status"]
     seconds = record["provenance"]["wall_time_s"]
     label = str(task.path.with_suffix("")).replace("/", " ")
     line = f"{done}/{len(queue.tasks)} {label}: lr {record['config']['lr']:g}, {outcome}, {seconds:.0f} s"

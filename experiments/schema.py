@@ -11,7 +11,7 @@ experiment is published, is never taken from another file.
 
 import string
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, create_model, model_validator
@@ -21,6 +21,7 @@ from layerpipe2.errors import UserError, did_you_mean
 from layerpipe2.history import make_history
 from layerpipe2.networks import NETWORKS
 from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.record_schema import Name
 from layerpipe2.runs.validation import Checked, Positive, Several, checked, one_of, read_yaml, real
 
 HERE = Path(__file__).parent
@@ -95,7 +96,7 @@ class Experiment(Checked):
             ``{dataset}``, ``{optimizer}``, ``{group}`` (size; 'sequential'), ``{stages}`` and ``{strategy}``.
     """
 
-    name: str
+    name: Name
     networks: Several[Network]
     datasets: Several[Dataset]
     group_sizes: Several[Count] | None = None
@@ -148,6 +149,10 @@ class Experiment(Checked):
         for _, field, _, _ in string.Formatter().parse(self.cell):
             if field is not None and field not in _PLACEHOLDERS:
                 raise UserError(f"cell has the placeholder '{field}'; {did_you_mean(field, _PLACEHOLDERS)}")
+        if PurePosixPath(self.cell).is_absolute() or ".." in PurePosixPath(self.cell).parts:
+            raise UserError(
+                f"cell is {self.cell!r}, which leads out of the folder of the records; leave out '..' and '/'"
+            )
         for key in ("stages", "strategies") if self.warm_up else ():
             for value in getattr(self.warm_up, key):
                 if value not in (getattr(self, key) or ()) or value == "stash":

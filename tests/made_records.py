@@ -3,6 +3,7 @@
 from typing import Any
 
 from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.record_schema import SCHEMA
 
 
 def record(strategy: str = "stash", seed: int = 0, *, diverged: bool = False, **settings: Any) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def record(strategy: str = "stash", seed: int = 0, *, diverged: bool = False, **
     accuracy = None if diverged else 0.8 + 0.05 * seed
     rule = {"stage": 0, "delay": 4, "strategy": "ema-window", "relative_error": 0.25, "n": 7}
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "config": config.to_dict(),
         "network": {"units": 9, "parameters_per_stage": [60] if sequential else [10, 20, 30]},
         "convention": "none" if sequential else "layerpipe2",
@@ -27,6 +28,7 @@ def record(strategy: str = "stash", seed: int = 0, *, diverged: bool = False, **
         "history_copies": 0.0 if sequential else 80 / 60,
         "status": "diverged" if diverged else "completed",
         "diverged_epoch": 0 if diverged else None,
+        "diverged_at": "epochs.0.train_loss" if diverged else None,
         "epochs": epochs,
         "test": {"loss": None if diverged else 0.5, "accuracy": accuracy, "images": 450},
         "reconstruction": [rule] if strategy == "stash" else [],

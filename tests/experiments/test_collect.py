@@ -9,7 +9,7 @@ from experiments import collect
 from experiments.schema import experiments, read_experiment
 from experiments.tables import TABLES, curves, metrics
 from layerpipe2.errors import UserError
-from layerpipe2.runs.records import write_json
+from layerpipe2.runs.records import write_record
 from tests.made_records import record
 from tests.small_experiments import ROOT, TUNED, UNTUNED, small
 
@@ -35,7 +35,7 @@ def finish(grid, diverged=(), missing=()):
     for task in grid.tasks:
         if task.cell.strategy not in missing:
             made = record(task.cell.strategy, task.config.seed, diverged=task.cell.strategy in diverged)
-            write_json(grid.folder / task.path, made | {"config": task.config.to_dict()})
+            write_record(grid.folder / task.path, made | {"config": task.config.to_dict()})
 
 
 def _read(path):

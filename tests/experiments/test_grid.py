@@ -7,7 +7,8 @@ import pytest
 from experiments.grid import Cell, Grid
 from experiments.schema import experiments, read_experiment
 from layerpipe2.errors import UserError
-from layerpipe2.runs.records import write_json
+from layerpipe2.runs.records import write_record
+from tests.made_records import record
 from tests.small_experiments import TUNED, UNTUNED, small
 
 CELL = Cell("mlp", "digits", "sgd", 3, 3, "latest")
@@ -79,7 +80,7 @@ def test_networks_data_sets_and_optimizers_are_crossed(tmp_path):
 def test_a_record_of_other_settings_is_refused(tmp_path):
     grid = small(tmp_path, UNTUNED)
     task = grid.tasks[0]
-    write_json(grid.folder / task.path, {"schema": 1, "config": task.config.to_dict()})
+    write_record(grid.folder / task.path, record() | {"config": task.config.to_dict()})
     assert grid.record(task) is not None
     assert grid.left(grid.tasks) == list(grid.tasks[1:])
     other = small(tmp_path, UNTUNED, settings=UNTUNED["settings"] | {"threads": 4, "device": "cpu"})
@@ -95,10 +96,11 @@ def fake_tuning(grid, cell, reached):
     for task in grid.tasks:
         if not task.final and task.cell == cell and task.config.lr in reached:
             accuracy = reached[task.config.lr]
-            status = "diverged" if accuracy is None else "completed"
-            record = {"schema": 1, "config": task.config.to_dict(), "status": status}
-            epochs = [{"val_accuracy": 0.99}, {"val_accuracy": accuracy}]
-            write_json(grid.folder / task.path, record | {"epochs": epochs})
+            made = record(diverged=accuracy is None) | {"config": task.config.to_dict()}
+            if accuracy is not None:
+                first, last = made["epochs"]
+                made["epochs"] = [first | {"val_accuracy": 0.99}, last | {"val_accuracy": accuracy}]
+            write_record(grid.folder / task.path, made)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Who does a run: one process at a time; a dead owner keeps nothing; nothing is done twice or left half done."""
 
-import json
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from experiments.leases import Leases, Queue, work
 from experiments.processes import workers
 from layerpipe2.errors import UserError
 from layerpipe2.provenance import git_state
+from layerpipe2.runs.records import read_record
 from layerpipe2.runs.train import train_run
 from tests.small_experiments import ROOT, TUNED, UNTUNED, small
 
@@ -139,7 +139,7 @@ def test_the_records_are_what_a_run_in_this_process_gives(tmp_path, capsys):
     written = sorted(path.name for path in grid.folder.rglob("*") if path.is_file())
     assert written == ["latest-s0.json", "latest-s1.json", "stash-s0.json", "stash-s1.json"]
     for task in tasks:
-        written = json.loads((grid.folder / task.path).read_text())
+        written = read_record(grid.folder / task.path)
         expected = train_run(task.config, progress=False)
         assert {**written, "provenance": None} == {**expected, "provenance": None}
     assert "small: 4/4 runs" in capsys.readouterr().err

@@ -12,10 +12,9 @@ from layerpipe2.data import load
 from layerpipe2.distributed.memory import StageMemory, memory_table
 from layerpipe2.distributed.strategy import PipelineStrategy
 from layerpipe2.engine.allocator import keep_freed_memory
-from layerpipe2.errors import UserError
 from layerpipe2.networks import NETWORKS
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.records import Record, writable_folder, write_json
+from layerpipe2.runs.records import Record, keep_record, output_file
 from layerpipe2.runs.train import train_run
 
 
@@ -23,11 +22,12 @@ def run(options: argparse.Namespace) -> None:
     """Train one network; write the record and print a summary.
 
     Raises:
-        UserError: on bad settings, data or output folder, before any training.
+        UserError: on bad settings, data or output folder, before any training; after it, with the record's place, if
+            the disk is full.
     """
     keep_freed_memory()
     config = read_options(RunConfig, options)
-    out = _output(options.out)
+    out = output_file(Path(options.out)) if options.out else None
     root = Path(config.data_root) if config.data_root else None
     first = os.environ.get("RANK", "0") == "0"  # of the processes that `layerpipe2 launch` started
     quiet = options.quiet or not first
@@ -49,19 +49,10 @@ def run(options: argparse.Namespace) -> None:
     if pipeline is not None:
         record["processes"] = {"number": pipeline.processes, "memory": [asdict(row) for row in pipeline.memory]}
     if first:
+        print(summary(record), flush=True)
         if out is not None:
-            write_json(out, record)
-        print(summary(record) + (f"\nrecord: {out}" if out else ""))
-
-
-def _output(name: str | None) -> Path | None:
-    """The record's file, which can be written."""
-    out = Path(name) if name else None
-    if out is not None:
-        writable_folder(out.parent)
-        if out.is_dir():
-            raise UserError(f"--out {out} is a folder; give the name of a JSON file")
-    return out
+            keep_record(out, record)
+            print(f"record: {out}")
 
 
 def summary(record: Record) -> str:
@@ -73,7 +64,7 @@ def summary(record: Record) -> str:
         f"modelled weight history: {record['history_copies']:.2f} x the network's parameters",
     ]
     if record["status"] == "diverged":
-        lines.append(f"diverged at epoch {record['diverged_epoch']}: the loss isn't finite")
+        lines.append(f"diverged at epoch {record['diverged_epoch']}: {record['diverged_at']} isn't finite")
     else:
         what = f"{test['images']} {'windows of text' if NETWORKS[config['network']].takes == 'text' else 'images'}"
         lines.append(f"test accuracy {test['accuracy']:.2%} of {what}, test loss {test['loss']:.4f}")

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.errors import UserError
-from layerpipe2.runs.records import writable_folder
+from layerpipe2.runs.records import not_finite, writable_folder
 
 LAST_CHECKPOINT = "last.ckpt"
 _METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
@@ -29,17 +29,24 @@ class EpochRecorder(Checkpoint):
     Attributes:
         rows: ``{"epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy"}``; ``lr`` is the rate of
             the epoch's first mini-batch.
-        diverged_epoch: first epoch with a loss that isn't finite, or None.
         train_time_s: seconds in training steps, without validation.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
         self.rows: list[dict[str, Any]] = []
-        self.diverged_epoch: int | None = None
         self.train_time_s = 0.0
         self._lr = math.nan
         self._started = 0.0
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss isn't finite."""
+        return not_finite(self.rows) is not None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop at once if the run that is resumed has diverged."""
+        trainer.should_stop = trainer.should_stop or self.diverged
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the learning rate and start the clock."""
@@ -58,9 +65,7 @@ class EpochRecorder(Checkpoint):
         row: dict[str, Any] = {"epoch": trainer.current_epoch, "lr": self._lr}
         row.update({name: float(logged[name]) for name in _METRICS})
         self.rows.append(row)
-        if not (math.isfinite(row["train_loss"]) and math.isfinite(row["val_loss"])):
-            self.diverged_epoch = trainer.current_epoch
-            trainer.should_stop = True
+        trainer.should_stop = trainer.should_stop or self.diverged
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values for the checkpoint."""

@@ -1,44 +1,59 @@
-"""Run records on disk: one JSON file per run, written whole or not at all."""
+"""Run records on disk: one JSON file per run, written whole or not at all, checked whenever it is read."""
 
 import hashlib
 import json
 import math
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from layerpipe2.errors import UserError
-
-SCHEMA = 1
-"""Version of the record's layout; see :func:`layerpipe2.runs.train.train_run`."""
+from layerpipe2.runs.record_schema import SCHEMA, RunRecord
+from layerpipe2.runs.validation import checked
 
 Record = dict[str, Any]
+_CHECKSUM = "checksum"
+_LARGEST = 16 * 2**20  # bytes of a JSON file that is read; a record has some ten thousand
+_LONGEST = 400  # characters of a message that quotes a file
+_AGAIN = "delete it and train again"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file atomically: a reader sees the old content or the new one, also after a kill.
+    """Write a file atomically: a reader sees the old content or the new one, also after a kill or a loss of power.
 
     Raises:
-        UserError: if the folder can't be written.
+        UserError: if it can't be written, for lack of room, too; the old content stays.
     """
-    folder = writable_folder(path.parent)
-    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.", suffix=".tmp")
-    temporary = Path(name)
+    folder = output_file(path).parent
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.", suffix=".tmp")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} can't be written ({error.strerror}); make room or choose another place") from None
+    with suppress(OSError):  # some file systems can't sync a folder
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, with sorted keys; numbers that aren't finite become null.
 
     Raises:
-        UserError: if the folder can't be written.
+        UserError: if the file can't be written.
     """
     write_text(path, json.dumps(_finite(value), indent=1, sort_keys=True, allow_nan=False) + "\n")
 
@@ -62,20 +77,88 @@ def writable_folder(folder: Path) -> Path:
     return folder
 
 
-def read_record(path: Path) -> Record:
-    """Read and check one record.
+def output_file(path: Path) -> Path:
+    """Make the folder of a file and return the file's path; call this before hours of training, not after.
 
     Raises:
-        UserError: if the file is missing, isn't JSON or has another layout.
+        UserError: if the folder can't be made or written, or if there is something else in the file's place.
+    """
+    writable_folder(path.parent)
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is {'a folder' if path.is_dir() else 'no regular file'}; give the name of a file")
+    return path
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record with its checksum; numbers that aren't finite become null.
+
+    Raises:
+        UserError: if the file can't be written.
+    """
+    plain = _finite(record)
+    write_json(path, plain | {_CHECKSUM: fingerprint(plain)})
+
+
+def keep_record(path: Path, record: Record) -> None:
+    """Write the record of a run that has just ended: if it can't be where it belongs, somewhere else.
+
+    Raises:
+        UserError: if it can't be written, with the place where the record is now, or the record itself.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        return write_record(path, record)
+    except UserError as error:
+        reason = str(error)
+    try:
+        second = Path(tempfile.mkdtemp(prefix="layerpipe2-")) / path.name
+        write_record(second, record)
+    except (OSError, UserError):
+        raise UserError(f"{reason}; nor is there any other place for the record: {json.dumps(record)}") from None
+    raise UserError(f"{reason}; until then the record is {second}")
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """The mapping in a JSON file.
+
+    Raises:
+        UserError: if it isn't a regular file of at most 16 MiB with a mapping in it; ``remedy`` ends the message.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} isn't a regular file; {remedy}")
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise UserError(f"{path} has more than {_LARGEST // 2**20} MiB; {remedy}")
+        found = json.loads(content.decode(), parse_constant=_no_number)
     except OSError as error:
-        raise UserError(f"record {path} can't be read ({error.strerror}); train first") from None
-    except ValueError:
-        raise UserError(f"record {path} isn't valid JSON; delete it and train again") from None
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        raise UserError(f"record {path} doesn't have layout {SCHEMA}; delete it and train again")
+        raise UserError(f"{path} can't be read ({error.strerror}); {remedy}") from None
+    except UserError:
+        raise
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} isn't valid JSON; {remedy}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is no mapping; {remedy}")
+    return found
+
+
+def read_record(path: Path) -> Record:
+    """Read and check one record, and return it without its checksum.
+
+    Raises:
+        UserError: if the file is missing, has another layout, or isn't what was written.
+    """
+    record = read_json(path, _AGAIN)
+    try:
+        if record.get("schema") != SCHEMA:
+            raise UserError(f"its layout isn't {SCHEMA}")
+        if record.pop(_CHECKSUM, None) != fingerprint(record):
+            raise UserError("it isn't what was written (its checksum differs)")
+        checked(RunRecord, record)
+    except (UserError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        reason = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]} ..."
+        raise UserError(f"record {path}: {reason}; {_AGAIN}") from None
     return record
 
 
@@ -96,9 +179,26 @@ def fingerprint(record: Record) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
+def not_finite(value: Any) -> str | None:
+    """The place of the first number that isn't finite.
+
+    >>> not_finite({"epochs": [{"loss": 0.5}, {"loss": float("inf")}]})
+    'epochs.1.loss'
+    """
+    if isinstance(value, float):
+        return None if math.isfinite(value) else ""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    found = ((key, not_finite(item)) for key, item in items)
+    return next((f"{key}.{place}".rstrip(".") for key, place in found if place is not None), None)
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")

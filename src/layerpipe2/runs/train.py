@@ -5,6 +5,7 @@ import time
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -21,7 +22,8 @@ from layerpipe2.provenance import provenance
 from layerpipe2.runs.callbacks import LAST_CHECKPOINT, EpochProgress, EpochRecorder, LastCheckpoint, find_checkpoint
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import Loaders, Plan, make_loaders, make_plan, optimizer_factory, scheduler_factory
-from layerpipe2.runs.records import SCHEMA, Record
+from layerpipe2.runs.record_schema import SCHEMA
+from layerpipe2.runs.records import Record, not_finite
 
 
 def train_run(
@@ -45,10 +47,11 @@ def train_run(
 
     Returns:
         The record: ``schema``, ``config``, ``network`` (``units``, ``parameters_per_stage``), ``convention``,
-        ``delays`` (in updates), ``history_copies`` (multiples of the network's size), ``status`` (``completed`` or
-        ``diverged``), ``diverged_epoch``, ``epochs`` (rows of :class:`EpochRecorder`), ``test`` (``loss``,
-        ``accuracy`` in [0, 1], both None if diverged, ``images``), ``reconstruction`` (rows of the probe) and
-        ``provenance``.
+        ``delays`` (in updates), ``history_copies`` (multiples of the network's size), ``status`` (``completed``, or
+        ``diverged`` if a number isn't finite), ``diverged_epoch`` (the last one if only the test shows it),
+        ``diverged_at`` (place of the first such number, as in ``epochs.3.val_loss`` or ``test.loss``), ``epochs`` (rows
+        of :class:`EpochRecorder`), ``test`` (``loss``, ``accuracy`` in [0, 1], both None if diverged, ``images``),
+        ``reconstruction`` (rows of the probe) and ``provenance``.
 
     Raises:
         UserError: on settings or data that don't work together, or a checkpoint that doesn't belong to them.
@@ -80,13 +83,20 @@ def train_run(
         "convention": plan.delays.convention,
         "delays": list(plan.delays.per_stage),
         "history_copies": plan.history_copies(),
-        "status": "completed" if recorder.diverged_epoch is None else "diverged",
-        "diverged_epoch": recorder.diverged_epoch,
-        "epochs": recorder.rows,
-        "test": test,
-        "reconstruction": probe.rows() if probe else [],
+        **_outcome({"epochs": recorder.rows, "test": test, "reconstruction": probe.rows() if probe else []}),
         "provenance": where,
     }
+
+
+def _outcome(measured: dict[str, Any]) -> dict[str, Any]:
+    """What was measured, and whether the run is complete: only if every number is finite."""
+    place = not_finite(measured)
+    if place is None:
+        return {"status": "completed", "diverged_epoch": None, "diverged_at": None, **measured}
+    rows = measured["epochs"]
+    epoch = next((row["epoch"] for row in rows if not_finite(row) is not None), rows[-1]["epoch"])
+    test = measured["test"] | {"loss": None, "accuracy": None}
+    return {"status": "diverged", "diverged_epoch": epoch, "diverged_at": place, **measured, "test": test}
 
 
 def make_probe(plan: Plan) -> ReconstructionProbe | None:
@@ -144,7 +154,7 @@ def _train_and_test(
             # Lightning 2.6 uses a part of torch's pytree that torch 2.13 is about to change.
             warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
             trainer.fit(module, loaders["train"], loaders["validation"], ckpt_path=checkpoint)
-            if recorder.diverged_epoch is not None:
+            if recorder.diverged:
                 return outcome
             found = trainer.test(module, loaders["test"], verbose=False)[0]
     except SystemExit:  # what Lightning makes of Ctrl-C, after its own clean-up

@@ -127,6 +127,8 @@ def one_line(error: ValidationError, model: type[BaseModel], values: Mapping[str
     steps, cause = found["loc"], found.get("ctx", {}).get("error")
     if cause is not None:  # a rule of the model's own, which says what is allowed
         return f"{_place(steps, named)}: {cause}" if steps else str(cause)
+    if not steps:  # such as a key that is no text
+        return found["msg"]
     *above, last = steps
     start = f"{_place(above, named)}: " if above else ""
     if found["type"] == "extra_forbidden":
