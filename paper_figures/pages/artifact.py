@@ -19,6 +19,7 @@ from scipy import stats
 
 from layerpipe2.delays import Delays
 from layerpipe2.history import find_strategy
+from layerpipe2.runs.records import read_record
 from paper_figures.claims import families
 from paper_figures.style import ordered
 from paper_figures.tables import markdown
@@ -103,9 +104,9 @@ def measured(out: Path) -> Iterator[Row]:
 
 
 def minutes(folder: Path) -> float:
-    """Time of the records below a folder, in minutes, trained in :data:`PROCESSES` processes side by side."""
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.json"))]
-    seconds: float = sum(record["provenance"]["wall_time_s"] for record in records if "provenance" in record)
+    """Time of an experiment's records, in minutes, trained in :data:`PROCESSES` processes side by side."""
+    paths = [path for part in ("runs", "tune") for path in sorted((folder / part).rglob("*.json"))]
+    seconds: float = sum(read_record(path)["provenance"]["wall_time_s"] for path in paths)
     return seconds / PROCESSES / 60
 
 

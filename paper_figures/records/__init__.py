@@ -6,7 +6,6 @@ Units: accuracies are fractions in [0, 1], losses are mean cross-entropy in nats
 The one reader of them is here: CSV files whose columns, rows and values are checked.
 """
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from typing import Any
 import pandas as pd
 
 from layerpipe2.errors import UserError
+from layerpipe2.runs.records import read_json
+from layerpipe2.runs.validation import Checked, checked
 
 TEXT = {"dataset", "network", "convention", "strategy", "status", "optimizer", "commit", "device", "delays"} | {
     *("claim", "statement", "evidence", "panel", "series", "schedule")
@@ -75,17 +76,41 @@ def _checked(table: pd.DataFrame, form: TableForm, path: Path, remedy: str) -> p
     return table
 
 
+class _Report(Checked):
+    equivalence_margin_points: float
+    significance_level: float
+    image_guard: bool
+
+
+class _Experiment(Checked):
+    """What :func:`experiments.collect.described` writes."""
+
+    name: str
+    published: bool
+    optimizers: list[str]
+    seeds: list[int]
+    stages: list[int] | None
+    group_sizes: list[int] | None
+    strategies: list[str]
+    network: str
+    dataset: str
+    width: int | None
+    epochs: int | None
+    warm_up: dict[str, Any] | None
+    report: _Report
+    planned: int
+    finished: int
+
+
 def read_experiment(folder: Path, remedy: str) -> dict[str, Any]:
     """The description ``experiment.json`` beside an experiment's tables.
 
     Raises:
-        UserError: if it is missing or unreadable.
+        UserError: if it is missing or unreadable, or lacks something.
     """
     path = folder / "experiment.json"
-    with _one_line(path, remedy):
-        description = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(description, dict):
-        raise UserError(f"results file '{path}' describes no experiment; {remedy}")
+    description = read_json(path, remedy)
+    checked(_Experiment, description, f"{path}: {remedy}")
     return description
 
 

@@ -1,16 +1,18 @@
 """What the benchmark of pipelines wrote, as tables; how much of its time each process computes, from time stamps."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
 
 from layerpipe2.errors import UserError
+from layerpipe2.runs.record_schema import checked_name
+from layerpipe2.runs.records import read_json
 from paper_figures import variant_style
 from paper_figures.text import network_label
 
+_REMEDY = "measure again: make pipelines"
 COMPUTING = ("forward", "backward", "weights")
 """What is not waiting; everything between it is: for messages, for turns, and copying messages."""
 _VARIANTS = {"variant": "variant", "predicted": "predicted_speed_up", "peak_bytes": "peak_torch_bytes"}
@@ -133,23 +135,23 @@ def load(folder: Path, network: str) -> PipelineRecords:
 
 def _benchmark(path: Path) -> Benchmark:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path, _REMEDY)
         rows = record["rows"]
         variants = pd.DataFrame([{name: row[key] for name, key in _VARIANTS.items()} for row in rows])
         traced = sorted(record["traces"], key=lambda name: (variant_style.is_torch(name), name))
         return Benchmark(
-            network=record["network"],
+            network=checked_name(record["network"]),  # part of the names of tables
             options=record["options"],
             provenance=record["provenance"],
             variants=variants.astype({"predicted": float}),
             speeds=_numbered(rows, "round", seconds="seconds_per_batch"),
             targets=_numbered(rows, "seed", seconds="seconds_to_target", epochs="epochs_to_target"),
             memory=pd.DataFrame(record["memory"]),
-            traces={name: _trace(path.parent / record["traces"][name]) for name in traced},
+            traces={name: _trace(path.parent, record["traces"][name]) for name in traced},
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"record {path} is broken ({reason}); measure again: make pipelines") from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"record {path} is broken ({reason}); {_REMEDY}") from None
 
 
 def _numbered(rows: list[dict[str, Any]], number: str, **keys: str) -> pd.DataFrame:
@@ -162,10 +164,11 @@ def _numbered(rows: list[dict[str, Any]], number: str, **keys: str) -> pd.DataFr
     return pd.DataFrame(found, columns=["variant", number, *keys]).astype(dict.fromkeys(keys, float))
 
 
-def _trace(path: Path) -> pd.DataFrame:
+def _trace(folder: Path, name: str) -> pd.DataFrame:
+    parts = [checked_name(part) for part in PurePosixPath(name).parts]
     rows = [
         (e["pid"], e["tid"], e["cat"], int(e["name"].split()[-1]), e["ts"] / 1e3, (e["ts"] + e["dur"]) / 1e3)
-        for e in json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+        for e in read_json(folder.joinpath(*parts), _REMEDY)["traceEvents"]
         if e["ph"] == "X"
     ]
     return pd.DataFrame(rows, columns=["rank", "stage", "what", "batch", "start", "stop"])

@@ -50,7 +50,9 @@ def make(accuracy: Accuracy = usual, keep: Callable[[Run], bool] = lambda run: T
     chosen = pd.DataFrame(best, columns=["optimizer", "num_stages", "strategy", "lr", "edge"])
     report = {"equivalence_margin_points": 0.5, "significance_level": 0.05, "image_guard": False}
     about = {"name": "tiny", "width": 8, "epochs": 1, "stages": STAGES, "optimizers": ["sgd"], "published": True}
-    return TunedRecords(about | {"planned": len(RUNS) + len(tuning), "report": report}, rows, tuning, chosen, epochs)
+    about |= {"network": "mlp", "dataset": "digits", "seeds": SEEDS, "strategies": STRATEGIES, "group_sizes": None}
+    about |= {"warm_up": None, "finished": len(rows) + len(tuning), "planned": len(RUNS) + len(tuning)}
+    return TunedRecords(about | {"report": report}, rows, tuning, chosen, epochs)
 
 
 def _row(run: Run, percent: float | None) -> dict[str, Any]:

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from layerpipe2.errors import UserError
-from layerpipe2.runs.records import write_json
+from layerpipe2.runs.records import write_json, write_record
 from paper_figures import build
 from paper_figures.pages import artifact, readme
 from tests import synthetic_records
+from tests.made_records import record
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,7 +50,8 @@ def test_the_artifact_appendix_is_made_of_the_committed_results(tmp_path):
 
 def test_minutes_are_those_of_all_records(tmp_path):
     for name, seconds in (("runs/a.json", 300.0), ("tune/b.json", 180.0)):
-        write_json(tmp_path / name, {"provenance": {"wall_time_s": seconds}})
+        made = record()
+        write_record(tmp_path / name, made | {"provenance": made["provenance"] | {"wall_time_s": seconds}})
     write_json(tmp_path / "tables" / "experiment.json", {"name": "no record"})
     assert artifact.minutes(tmp_path) == 4.0
 

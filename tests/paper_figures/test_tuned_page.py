@@ -159,13 +159,13 @@ def test_an_unfinished_experiment_says_so() -> None:
     [
         ("runs.csv", None, "does not exist"),
         ("chosen.csv", "optimizer\nsgd\n", "lacks the columns num_stages"),
-        ("experiment.json", None, "does not exist"),
-        ("experiment.json", "{", "cannot be read"),
-        ("experiment.json", "[]", "describes no experiment"),
+        ("experiment.json", None, "can't be read"),
+        ("experiment.json", "{", "isn't valid JSON"),
+        ("experiment.json", "[]", "is no mapping"),
     ],
 )
 def test_broken_tables_are_one_line(tmp_path: Path, name: str, text: str | None, words: str) -> None:
     path = write(tmp_path, make()) / name
     path.unlink() if text is None else path.write_text(text)
-    with pytest.raises(UserError, match=rf"{name}' {words}.*; run: python -m experiments\.collect tiny"):
+    with pytest.raises(UserError, match=rf"{name}'? {words}.*; run: python -m experiments\.collect tiny"):
         load(path.parent)
