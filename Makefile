@@ -79,7 +79,7 @@ ui: $(INSTALLED) ## browse all runs in MLflow on 127.0.0.1 (PORT=5000; Ctrl-C en
 		mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(or $(PORT),5000) --workers 1
 
 clean: ## remove the environment, the records of `make reproduce`, and caches
-	rm -rf $(VENV) results/runs .dvc/cache .dvc/tmp mlflow.db mlartifacts checkpoints lightning_logs
+	rm -rf $(VENV) results/runs .dvc/cache .dvc/tmp mlflow.db* mlartifacts checkpoints lightning_logs
 	rm -rf .pytest_cache .mypy_cache .ruff_cache build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

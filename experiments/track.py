@@ -1,16 +1,19 @@
 """Copy the run records to MLflow for browsing (`make ui`). Nothing reads results back from there.
 
 A record is copied once, however often this runs: its fingerprint is a tag. The copies are made from finished records,
-so a training run that is killed leaves nothing here; a copy that was itself killed is closed and made again. A copy
+so a training run that is killed leaves nothing here; a copy that was itself killed is closed and made again, and a
+database that was not finished is made anew. Of several processes one copies at a time, the others wait. A copy
 starts when its training run started and lasts as long; those with the tag ``probed`` took longer than training does,
 because averages were measured along the way: don't compare their times with those of other runs.
 """
 
 import argparse
 import os
+import sqlite3
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,11 +22,25 @@ from typing import Any
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
+from alembic.util import CommandError
+from filelock import FileLock, Timeout
 from mlflow.entities import Metric, Param, Run, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from layerpipe2.cli.console import run_command
-from layerpipe2.runs.records import Record, fingerprint, read_records, write_json
+from layerpipe2.errors import UserError
+from layerpipe2.runs.records import (
+    Record,
+    fingerprint,
+    output_file,
+    read_records,
+    writable_folder,
+    write_json,
+    write_record,
+)
 
 FINGERPRINT = "layerpipe2.record"
 _TABLE = "http://127.0.0.1:{port}/#/experiments/{identity}?workflowType=machine_learning"
@@ -32,7 +49,11 @@ _METRICS_PER_CALL = 1000
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the records, copy the new ones, say where to look at them."""
+    """Read the records, copy the new ones, say where to look at them.
+
+    Raises:
+        UserError: if there are none or one is damaged, or if database or artifacts can't be written.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("results/runs"), help="default: %(default)s")
     parser.add_argument("--database", type=Path, default=Path("mlflow.db"), help="default: %(default)s")
@@ -59,8 +80,53 @@ def track(records: list[Record], database: Path, artifacts: Path) -> tuple[int, 
 
     Returns:
         How many were new, and name -> identity in MLflow of the experiments: one per data set.
+
+    Raises:
+        UserError: if the database or the folder can't be written, or the database isn't whole.
     """
-    client, new, identities = MlflowClient(f"sqlite:///{database.resolve()}"), 0, dict[str, str]()
+    writable_folder(artifacts)
+    with _opened(database, artifacts) as client:
+        return _track(client, records, artifacts)
+
+
+@contextmanager
+def _opened(database: Path, artifacts: Path) -> Iterator[MlflowClient]:
+    """The database for this process alone. If need be it is made first, aside, so that it is whole or not there."""
+    lock = FileLock(f"{output_file(database)}.lock")
+    try:
+        try:
+            held = lock.acquire(blocking=False)
+        except Timeout:
+            print(f"waiting for the process that copies to {database}", file=sys.stderr, flush=True)
+            held = lock.acquire()
+        with held:
+            if not database.exists():
+                _make(database, artifacts)
+            with closing(sqlite3.connect(database)) as connection:
+                (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if state != "ok":
+                raise sqlite3.DatabaseError(state)
+            yield MlflowClient(_uri(database))
+    except (OSError, sqlite3.Error, CommandError, MlflowException, SQLAlchemyError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        remedy = "make room, or delete it: it holds nothing but copies of the records"
+        raise UserError(f"database {database}: {reason}; {remedy}") from None
+
+
+def _make(database: Path, artifacts: Path) -> None:
+    new = database.with_name(f"{database.name}.new")
+    for rest in (new, Path(f"{new}-journal")):  # of a process that was killed here
+        rest.unlink(missing_ok=True)
+    SqlAlchemyStore(_uri(new), artifacts.resolve().as_uri()).engine.dispose()
+    new.replace(database)
+
+
+def _uri(database: Path) -> str:
+    return f"sqlite:///{database.resolve()}"
+
+
+def _track(client: MlflowClient, records: list[Record], artifacts: Path) -> tuple[int, dict[str, str]]:
+    new, identities = 0, dict[str, str]()
     for dataset in sorted({record["config"]["dataset"] for record in records}):
         name = f"layerpipe2/{dataset}"
         found = client.get_experiment_by_name(name)
@@ -105,7 +171,7 @@ def _copy(client: MlflowClient, experiment: str, record: Record) -> None:
         for first in range(0, len(metrics), _METRICS_PER_CALL):
             client.log_batch(identity, metrics[first : first + _METRICS_PER_CALL], params if not first else ())
         with tempfile.TemporaryDirectory() as folder:
-            write_json(Path(folder) / "record.json", record)
+            write_record(Path(folder) / "record.json", record)
             client.log_artifact(identity, str(Path(folder) / "record.json"))
         status = "FINISHED"
     finally:

@@ -7,7 +7,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from experiments import track as tracking
-from layerpipe2.runs.records import fingerprint, write_json
+from layerpipe2.runs.records import fingerprint, read_record, write_record
 from tests.made_records import record
 
 
@@ -43,8 +43,7 @@ def test_a_record_is_copied_whole_and_once(place):
     assert "probed" not in run.data.tags
     assert not [name for name in run.data.metrics if name.startswith("reconstruction_error")]
     copy = client.download_artifacts(run.info.run_id, "record.json")
-    with open(copy) as file:
-        assert json.load(file) == made
+    assert read_record(Path(copy)) == made
 
 
 def test_a_probed_run_is_marked_and_has_its_errors_by_delay(place):
@@ -102,7 +101,7 @@ def test_a_copy_that_was_cut_off_is_closed_and_made_again(place, monkeypatch):
 
 
 def test_the_script_counts_what_is_new(place, tmp_path, capsys):
-    write_json(tmp_path / "runs" / "a.json", record())
+    write_record(tmp_path / "runs" / "a.json", record())
     arguments = ["--runs", str(tmp_path / "runs"), "--database", str(place[0]), "--artifacts", str(place[1])]
     tracking.main([*arguments, "--summary", str(tmp_path / "tracked.json")])
     tracking.main(arguments)
@@ -114,7 +113,7 @@ def test_the_script_counts_what_is_new(place, tmp_path, capsys):
 
 def test_the_script_prints_a_link_to_every_table_of_runs(place, tmp_path, capsys):
     for name in ("digits", "cifar10"):
-        write_json(tmp_path / "runs" / f"{name}.json", record(dataset=name))
+        write_record(tmp_path / "runs" / f"{name}.json", record(dataset=name))
     arguments = ["--runs", str(tmp_path / "runs"), "--database", str(place[0]), "--artifacts", str(place[1])]
     tracking.main([*arguments, "--port", "5017"])
     client = MlflowClient(f"sqlite:///{place[0]}")
