@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import signal
-import threading
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -11,8 +11,11 @@ from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
+from experiments.lifetime import end_with_parent
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.errors import UserError
+
+_QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"  # it would tell of the semaphores of a killed starter
 
 
 def server(*preload: str) -> ForkServerContext:
@@ -20,8 +23,10 @@ def server(*preload: str) -> ForkServerContext:
 
     The server and the processes ignore Ctrl-C, also while the server imports: it is their starter's business.
     """
+    if _QUIET not in sys.warnoptions:
+        sys.warnoptions.append(_QUIET)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*preload])
+    context.set_forkserver_preload(["experiments.end_with_starter", *preload])
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         forkserver.ensure_running()
@@ -36,16 +41,12 @@ def training_server() -> ForkServerContext:
 
 
 def begin() -> None:
-    """In a process of a server: keep freed memory for the next step; end when the starter has ended, however it did."""
+    """In a server's process: keep freed memory for the next step; end with the server, which ends with its starter."""
     keep_freed_memory()
+    end_with_parent()
     starter = multiprocessing.parent_process()
-    assert starter is not None
-
-    def end_with_starter() -> None:
-        starter.join()
+    if starter is None or not starter.is_alive():  # it ended before the kernel was asked
         os._exit(1)
-
-    threading.Thread(target=end_with_starter, daemon=True).start()
 
 
 @contextmanager
@@ -58,11 +59,11 @@ def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
     with ProcessPoolExecutor(jobs, training_server(), initializer=begin) as pool:
         try:
             yield pool
-        except BrokenProcessPool:
-            raise UserError("a training process was killed; if memory ran out, lower jobs") from None
-        except BaseException:  # drop what hasn't started, and end the workers
+        except BaseException as error:  # drop what hasn't started, and end the workers
             processes = list(pool._processes.values())
             pool.shutdown(wait=False, cancel_futures=True)
             for process in processes:
-                process.kill()  # Lightning answers a polite request by ending its run, and the next one would start
+                process.kill()  # Lightning answers a polite request, also the pool's own, by going on to the next run
+            if isinstance(error, BrokenProcessPool):
+                raise UserError("a training process was killed; if memory ran out, lower jobs") from None
             raise

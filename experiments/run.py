@@ -11,9 +11,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.lifetime import end_with_dvc
 from experiments.processes import training_server
 
 if __name__ == "__main__":
+    end_with_dvc()
     training_server()  # what it imports takes as long as the imports below: both go on at once
 
 import torch
