@@ -64,6 +64,6 @@ def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in processes:
                 process.kill()  # Lightning answers a polite request, also the pool's own, by going on to the next run
-            if isinstance(error, BrokenProcessPool):
+            if isinstance(error, BrokenProcessPool | EOFError | ConnectionError):  # of a worker, or of the server
                 raise UserError("a training process was killed; if memory ran out, lower jobs") from None
             raise

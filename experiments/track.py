@@ -20,7 +20,7 @@ from typing import Any
 
 # MLflow reads these when it is imported.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # an error is raised as well
 
 from alembic.util import CommandError
 from filelock import FileLock, Timeout
@@ -100,7 +100,7 @@ def _opened(database: Path, artifacts: Path) -> Iterator[MlflowClient]:
             print(f"waiting for the process that copies to {database}", file=sys.stderr, flush=True)
             held = lock.acquire()
         with held:
-            if not database.exists():
+            if not database.exists() or not database.stat().st_size:
                 _make(database, artifacts)
             with closing(sqlite3.connect(database)) as connection:
                 (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()

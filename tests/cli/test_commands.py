@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 
 import pytest
 
@@ -23,11 +24,27 @@ def test_train_writes_a_record_and_prints_a_summary(tmp_path, capsys):
     assert f"test accuracy {record['test']['accuracy']:.2%} of 450 images" in text
 
 
+def test_train_loses_no_result_to_a_full_disk(tmp_path, capsys):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        assert main([*QUICK, "--out", str(tmp_path / "run.json")]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    found = capsys.readouterr()
+    assert "test accuracy " in found.out
+    assert found.err.startswith("layerpipe2: error: ")
+    assert "run.json can't be written (File too large)" in found.err
+    assert found.err.count("\n") == 1
+    assert json.loads(found.err.partition("the record: ")[2])["status"] == "completed"
+    assert not list(tmp_path.iterdir())
+
+
 def test_train_says_where_the_data_comes_from_and_that_a_run_diverged(capsys):
     assert main([*QUICK[:-1], "--lr", "1e30"]) == 0
     captured = capsys.readouterr()
     assert "digits: reading scikit-learn's digits" in captured.err
-    assert "diverged at epoch 0: the loss isn't finite" in captured.out
+    assert "diverged at epoch 0: epochs.0.train_loss isn't finite" in captured.out
 
 
 def test_train_resumes(tmp_path, capsys):

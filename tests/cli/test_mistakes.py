@@ -1,6 +1,7 @@
 """Every mistake on the command line is one line with its remedy, exit code 2, and leaves nothing behind."""
 
 import builtins
+import os
 import sys
 
 import pytest
@@ -57,6 +58,8 @@ WRONG_KIND = ["--network", "mlp", "--dataset", "python-docs"]
         (["derive", "--step", "9"], "--step is '9'; this derivation has the steps 0, 1, 2, 3, 4, 4.2"),
         (["derive", "--export", "png"], "unknown graph format 'png'"),
         (["derive", "--out", "file/graph.txt"], "output folder file can't be made"),
+        (["derive", "--out", "."], ". is a folder; give the name of a file"),
+        (["train", "--out", "."], ". is a folder; give the name of a file"),
         (["schedule", "dapple"], "unknown schedule 'dapple'; known: gpipe"),
         (["schedule", "--processors", "0"], "--processors is 0; give an integer >= 1"),
         (["schedule", "--forward", "nan"], "--forward is nan; give a finite number > 0"),
@@ -79,8 +82,9 @@ def test_an_output_that_cannot_be_written_is_refused_before_training(tmp_path, c
     (tmp_path / "file").touch()
     assert main(["train", "--out", str(tmp_path / "file" / "run.json")]) == 2
     assert "can't be made" in capsys.readouterr().err
-    assert main(["train", "--out", str(tmp_path)]) == 2
-    assert "is a folder" in capsys.readouterr().err
+    os.mkfifo(tmp_path / "pipe")  # like /dev/null, which root would replace by a file
+    assert main(["train", "--out", str(tmp_path / "pipe")]) == 2
+    assert "pipe is no regular file; give the name of a file" in capsys.readouterr().err
 
 
 def test_without_the_extra_the_command_says_what_to_install(capsys, monkeypatch):

@@ -102,6 +102,36 @@ def test_without_a_final_run_there_is_nothing_to_collect(tmp_path):
         collect.collect(small(tmp_path, UNTUNED), tmp_path)
 
 
+def test_it_says_how_many_records_were_used_and_which_were_not(grid, tmp_path, capsys):
+    finish(grid, missing=["latest"])
+    other = grid.folder / "runs" / "mlp-3" / "none-s0.json"
+    other.touch()
+    arguments = [str(tmp_path / "small.yaml"), "--records", str(grid.folder), "--out", str(tmp_path / "tables")]
+    collect.main(arguments)
+    output = capsys.readouterr().out
+    assert f"6 of 8 runs of small collected in {tmp_path / 'tables'}\n" in output
+    assert f"records used: 6; skipped: 1, which are no runs of it: {other}\n" in output
+
+
+def test_a_damaged_record_is_named_and_no_table_is_made(grid, tmp_path):
+    finish(grid)
+    path = grid.folder / grid.tasks[0].path
+    path.write_text(path.read_text().replace('"val_loss": 2.0', '"val_loss": 2.1', 1))
+    with pytest.raises(UserError, match=rf"^of 8 records 1 can't be used; the first: record {path}: .* checksum"):
+        collect.collect(grid, tmp_path / "tables")
+    assert not (tmp_path / "tables").exists()
+
+
+def test_a_record_whose_network_is_a_path_writes_nothing_anywhere(grid, tmp_path):
+    finish(grid)
+    task, before = grid.tasks[0], sorted(tmp_path.rglob("*"))
+    config = task.config.to_dict() | {"network": "../../up"}
+    write_record(grid.folder / task.path, record("sequential") | {"config": config})
+    with pytest.raises(UserError, match=r"config\.network: '\.\./\.\./up' is no name"):
+        collect.collect(grid, tmp_path / "a" / "b" / "tables")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_committed_tables_are_those_of_the_committed_records(name, tmp_path, capsys):
     collect.main([name, "--records", str(ROOT / "results" / "full_scale" / name), "--out", str(tmp_path)])

@@ -91,6 +91,18 @@ def test_a_record_of_other_settings_is_refused(tmp_path):
         other.record(other.tasks[0])
 
 
+def test_what_is_no_record_is_refused_before_training(tmp_path):
+    grid = small(tmp_path, UNTUNED)
+    first, second = (grid.folder / task.path for task in grid.tasks[:2])
+    first.mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"{first.name} isn't a regular file; delete it and train again"):
+        grid.left(grid.tasks)
+    first.rmdir()
+    second.write_text('{"schema": 2}')
+    with pytest.raises(UserError, match=rf"record .*{second.name}: it isn't what was written .*; delete it and train"):
+        grid.left(grid.tasks)
+
+
 def fake_tuning(grid, cell, reached):
     """Records of tuning runs with these validation accuracies; None diverged."""
     for task in grid.tasks:

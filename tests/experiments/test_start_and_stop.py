@@ -3,19 +3,20 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from experiments import run
 from experiments.estimate import Speed
+from experiments.leases import Queue
 from layerpipe2.cli.console import in_words, run_command
 from layerpipe2.errors import UserError
+from tests.chaos.kills import alive, descendants, kill, start, victims
 from tests.sampling import slow
-from tests.small_experiments import ROOT, TUNED, UNTUNED, small, write_experiment
+from tests.small_experiments import TUNED, UNTUNED, small, write_experiment
 
 
 def options(folder, content, **changes):
@@ -24,14 +25,6 @@ def options(folder, content, **changes):
 
 def records(folder):
     return {path: path.read_bytes() for path in folder.rglob("*.json")}
-
-
-def start(folder, *arguments):
-    """Start the command in a folder, where ``small.yaml`` lies."""
-    command = [sys.executable, "-m", "experiments.run", "small.yaml", "--out", "out", *arguments]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=folder, env=environment, text=True, start_new_session=True, **pipes)
 
 
 def test_an_experiment_is_run_tuned_and_never_redone(tmp_path, capsys):
@@ -105,22 +98,12 @@ def test_a_mistake_in_an_option_is_one_line(tmp_path, option, value, message):
         run.main([*options(tmp_path, UNTUNED), option, value])
 
 
-def descendants(parent):
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [pid for child in map(int, children) for pid in (child, *descendants(child))]
-
-
-def stat(pid):
-    """Fields of the process from its state on; none if it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except FileNotFoundError:
-        return []
-
-
 def cpu_seconds(pid):
-    fields = stat(pid)
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @slow
@@ -138,7 +121,36 @@ def test_stopping_it_ends_its_workers(tmp_path, stop, code, says):
     assert process.returncode == code
     assert says in errors
     assert "Traceback" not in errors
-    while not all(stat(pid)[:1] in ([], ["Z"]) for pid in pids):
+    while any(map(alive, pids)):
+        time.sleep(0.05)
+
+
+def test_it_ends_with_the_shell_in_which_dvc_started_it_and_says_so(tmp_path):
+    write_experiment(tmp_path, TUNED)
+    with start(tmp_path, "--quiet", dvc=True) as process:
+        while not victims(process.pid, "server"):
+            time.sleep(0.01)
+        said = kill(process, process.pid)[1]
+    assert said in ("", "experiments.run: ended, since DVC has ended; finished runs are kept, so start it again\n")
+    assert not records(tmp_path)
+
+
+def test_a_killed_worker_ends_the_others_at_once_in_one_line(tmp_path):
+    """Also the one that was started last, which CPython's pool overlooks."""
+    grid = small(tmp_path, UNTUNED, settings={"epochs": 300, "width": 8})
+
+    def kill_the_last():
+        while len(found := victims(os.getpid(), "worker")) < 2:
+            time.sleep(0.01)
+        os.kill(max(found), signal.SIGKILL)
+
+    killer = Thread(target=kill_the_last)
+    killer.start()
+    with pytest.raises(UserError, match=r"^a training process was killed; if memory ran out, lower jobs$"):
+        Queue(grid, grid.tasks, quiet=True).run(2, 0)
+    killer.join()
+    assert not records(tmp_path)
+    while victims(os.getpid(), "worker"):
         time.sleep(0.05)
 
 

@@ -1,14 +1,22 @@
 """Copies of records in MLflow: once each, never left running."""
 
 import json
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from mlflow.tracking import MlflowClient
 
 from experiments import track as tracking
+from layerpipe2.errors import UserError
 from layerpipe2.runs.records import fingerprint, read_record, write_record
 from tests.made_records import record
+from tests.small_experiments import ROOT
 
 
 @pytest.fixture
@@ -98,6 +106,63 @@ def test_a_copy_that_was_cut_off_is_closed_and_made_again(place, monkeypatch):
     assert tracking.track([made], *place)[0] == 1
     _, (run,) = _runs(place)
     assert run.info.status == "FINISHED"
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from alembic.script import ScriptDirectory
+from experiments import track
+
+def ends(*arguments, **options):
+    os._exit(1)
+
+track.MlflowClient = None  # which would come later
+ScriptDirectory.run_env = ends  # the tables are there, and about to be brought up to date
+track.track([], Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_a_database_that_was_killed_while_it_was_made_is_made_anew_by_one_of_two(place):
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    killed = subprocess.run([sys.executable, "-c", KILLED, *place], env=environment, check=False)
+    assert killed.returncode == 1
+    assert not place[0].exists()
+    assert place[0].with_name("mlflow.db.new").stat().st_size > 0
+    place[0].touch()  # as sqlite leaves it, too
+    made, found = [record("latest", seed) for seed in range(3)], []
+    threads = [Thread(target=lambda: found.append(tracking.track(made, *place)[0])) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == [0, 3]
+    assert len(_runs(place)[1]) == 3
+    assert sorted(path.name for path in place[0].parent.iterdir()) == ["artifacts", "mlflow.db", "mlflow.db.lock"]
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b"no database"])
+def test_a_database_that_is_not_whole_is_one_line(place, damage):
+    with closing(sqlite3.connect(place[0])) as connection:
+        connection.executescript("CREATE TABLE numbers (number INT); INSERT INTO numbers VALUES (1)")
+    place[0].write_bytes(damage(place[0].read_bytes()))
+    message = r"database .*mlflow\.db: .*; make room, or delete it: it holds nothing but copies of the records$"
+    with pytest.raises(UserError, match=message):
+        tracking.track([record()], *place)
+
+
+def test_a_half_made_database_is_one_line(place):
+    with closing(sqlite3.connect(place[0])) as connection:
+        connection.execute("CREATE TABLE experiments (name TEXT)")
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+    with pytest.raises(UserError, match=r"database .*mlflow\.db: [^\n]*; make room, or delete it: it holds nothing"):
+        tracking.track([record()], *place)
+
+
+def test_a_place_that_cannot_be_written_is_one_line_at_once(place):
+    for database, artifacts in ((Path("/proc/mlflow.db"), place[1]), (place[0], Path("/proc/artifacts"))):
+        with pytest.raises(UserError, match=r"output folder /proc(/artifacts)? can't be "):
+            tracking.track([record()], database, artifacts)
 
 
 def test_the_script_counts_what_is_new(place, tmp_path, capsys):

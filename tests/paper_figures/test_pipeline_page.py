@@ -97,7 +97,15 @@ def test_labels_name_peers_delays_and_options():
 def test_a_missing_or_broken_record_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"no record .*even\.json; measure first: make pipelines"):
         load(tmp_path, "even")
-    for text in ("{", "{}", "[]"):
+    for text in ("{", "{}", "[]", '{"rows": 1, "traces": []}'):
         (tmp_path / "even.json").write_text(text)
         with pytest.raises(UserError, match=r"even\.json is broken .*; measure again: make pipelines"):
             load(tmp_path, "even")
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"), [({"network": "../../up"}, "'../../up'"), ({"traces": {"exact": "../even.json"}}, "'..'")]
+)
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, changes, name):
+    with pytest.raises(UserError, match=rf"even\.json is broken \(UserError: {name} is no name; .*measure again"):
+        written(tmp_path / "pipelines", **changes)

@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from layerpipe2.data import load
@@ -13,6 +14,7 @@ from layerpipe2.errors import UserError
 from layerpipe2.runs.callbacks import LAST_CHECKPOINT, EpochRecorder
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import lr_factor
+from layerpipe2.runs.records import read_record, write_record
 from layerpipe2.runs.train import train_run
 
 
@@ -193,3 +195,28 @@ def test_a_state_of_several_processes_is_told_from_one_of_one(train, tmp_path):
     with pytest.raises(UserError, match="no checkpoint of a pipeline of several processes"):
         by_stage.whole_state_dict(str(tmp_path / "none"))
     assert by_stage.whole_state_dict(str(file)) == {}
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_run_that_diverged_is_not_completed_by_resuming_it(train, tmp_path, epochs):
+    settings = {"lr": 1e30, "schedule": "constant", "epochs": epochs, "checkpoint_dir": tmp_path}
+    whole = train(**settings)
+    again = train(**settings, resume=True)
+    assert (whole["status"], whole["diverged_at"]) == ("diverged", "epochs.0.train_loss")
+    assert json.dumps(outcome(again)) == json.dumps(outcome(whole))  # as text, NaN equals NaN
+
+
+def test_a_test_loss_that_is_not_finite_is_divergence(train, monkeypatch):
+    found = [{"test_loss": math.nan, "test_accuracy": 0.5}]
+    monkeypatch.setattr(pl.Trainer, "test", lambda *arguments, **options: found)
+    record = train()
+    assert (record["status"], record["diverged_epoch"], record["diverged_at"]) == ("diverged", 1, "test.loss")
+    assert record["test"] == {"loss": None, "accuracy": None, "images": 450}
+    assert [row["epoch"] for row in record["epochs"]] == [0, 1]
+
+
+@pytest.mark.parametrize("settings", [{}, {"lr": 1e30, "schedule": "constant"}, {"probe_every": 2}])
+def test_a_record_can_be_read_as_it_was_written(train, tmp_path, settings):
+    record = train(**settings)
+    write_record(tmp_path / "run.json", record)
+    assert read_record(tmp_path / "run.json") == json.loads(json.dumps(record).replace("NaN", "null"))

@@ -187,7 +187,7 @@ def not_finite(value: Any) -> str | None:
     """
     if isinstance(value, float):
         return None if math.isfinite(value) else ""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
     found = ((key, not_finite(item)) for key, item in items)
     return next((f"{key}.{place}".rstrip(".") for key, place in found if place is not None), None)
 
