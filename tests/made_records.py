@@ -5,6 +5,8 @@ from typing import Any
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.record_schema import SCHEMA
 
+DIVERGENCE = {"place": "epochs.0.train_loss", "epoch": 0, "step": 3, "stage": 1, "quantity": "weights"}
+
 
 def record(strategy: str = "stash", seed: int = 0, *, diverged: bool = False, **settings: Any) -> dict[str, Any]:
     """A record of two epochs and three stages (one for the baseline); a diverged one has only the first."""
@@ -28,7 +30,7 @@ def record(strategy: str = "stash", seed: int = 0, *, diverged: bool = False, **
         "history_copies": 0.0 if sequential else 80 / 60,
         "status": "diverged" if diverged else "completed",
         "diverged_epoch": 0 if diverged else None,
-        "diverged_at": "epochs.0.train_loss" if diverged else None,
+        "divergence": DIVERGENCE if diverged else None,
         "epochs": epochs,
         "test": {"loss": None if diverged else 0.5, "accuracy": accuracy, "images": 450},
         "reconstruction": [rule] if strategy == "stash" else [],

@@ -44,7 +44,7 @@ def test_train_says_where_the_data_comes_from_and_that_a_run_diverged(capsys):
     assert main([*QUICK[:-1], "--lr", "1e30"]) == 0
     captured = capsys.readouterr()
     assert "digits: reading scikit-learn's digits" in captured.err
-    assert "diverged at epoch 0: epochs.0.train_loss isn't finite" in captured.out
+    assert "diverged: epoch 0, mini-batch 1: the outputs of stage 2 are not finite" in captured.out
 
 
 def test_train_resumes(tmp_path, capsys):

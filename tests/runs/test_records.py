@@ -23,7 +23,7 @@ from layerpipe2.runs.records import (
     write_text,
 )
 from tests.chaos.records import forged_case, outcome, record_case
-from tests.made_records import record
+from tests.made_records import DIVERGENCE, record
 
 
 def test_json_has_sorted_keys_and_null_for_what_is_not_finite(tmp_path):
@@ -139,14 +139,18 @@ def test_what_is_no_file_is_neither_read_nor_replaced(tmp_path, make):
         ({"delays": [2, 0]}, "delays and network.parameters_per_stage have different lengths"),
         ({"epochs": []}, r"epochs is \[\]; give a list"),
         ({"test": {"loss": math.nan}}, r"status is 'completed', but test\.loss is null"),
-        ({"status": "diverged", "diverged_epoch": 1}, "status is 'diverged', but there are test results"),
+        (
+            {"status": "diverged", "diverged_epoch": 1, "divergence": DIVERGENCE},
+            "status is 'diverged', but there are test results",
+        ),
+        ({"divergence": DIVERGENCE}, "status is 'completed', but there is a divergence"),
         ({"status": "diverged"}, "status is 'diverged', but diverged_epoch is None"),
         ({"provenance": {"started": "yesterday"}}, r"provenance\.started: 'yesterday' is no time"),
     ],
 )
 def test_a_record_that_says_what_cannot_be_is_refused_though_its_checksum_is_right(tmp_path, changes, message):
     made = record()
-    merged = {k: made[k] | v if isinstance(v, dict) else v for k, v in changes.items()}
+    merged = {k: made[k] | v if isinstance(made[k], dict) else v for k, v in changes.items()}
     write_record(tmp_path / "run.json", made | merged)
     with pytest.raises(UserError, match=rf"run\.json: {message}.*; delete it and train again$"):
         read_record(tmp_path / "run.json")

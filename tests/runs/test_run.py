@@ -7,6 +7,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from layerpipe2.cli.train import summary
 from layerpipe2.data import load
 from layerpipe2.distributed import checkpoint as by_stage
 from layerpipe2.engine.device import resolve_device
@@ -202,7 +203,10 @@ def test_a_run_that_diverged_is_not_completed_by_resuming_it(train, tmp_path, ep
     settings = {"lr": 1e30, "schedule": "constant", "epochs": epochs, "checkpoint_dir": tmp_path}
     whole = train(**settings)
     again = train(**settings, resume=True)
-    assert (whole["status"], whole["diverged_at"]) == ("diverged", "epochs.0.train_loss")
+    assert whole["status"] == "diverged"
+    where = {"place": "epochs.0.train_loss", "epoch": 0, "step": 1, "stage": 2, "quantity": "outputs"}
+    assert {name: whole["divergence"][name] for name in where} == where
+    assert "diverged: epoch 0, mini-batch 1: the outputs of stage 2 are not finite" in summary(whole)
     assert json.dumps(outcome(again)) == json.dumps(outcome(whole))  # as text, NaN equals NaN
 
 
@@ -210,7 +214,9 @@ def test_a_test_loss_that_is_not_finite_is_divergence(train, monkeypatch):
     found = [{"test_loss": math.nan, "test_accuracy": 0.5}]
     monkeypatch.setattr(pl.Trainer, "test", lambda *arguments, **options: found)
     record = train()
-    assert (record["status"], record["diverged_epoch"], record["diverged_at"]) == ("diverged", 1, "test.loss")
+    assert (record["status"], record["diverged_epoch"]) == ("diverged", 1)
+    where = {"place": "test.loss", "epoch": 1, "step": None, "stage": None, "quantity": "loss"}
+    assert record["divergence"] == where
     assert record["test"] == {"loss": None, "accuracy": None, "images": 450}
     assert [row["epoch"] for row in record["epochs"]] == [0, 1]
 

@@ -12,6 +12,7 @@ from layerpipe2.data import load
 from layerpipe2.distributed.memory import StageMemory, memory_table
 from layerpipe2.distributed.strategy import PipelineStrategy
 from layerpipe2.engine.allocator import keep_freed_memory
+from layerpipe2.engine.divergence import describe
 from layerpipe2.networks import NETWORKS
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.records import Record, keep_record, output_file
@@ -64,7 +65,7 @@ def summary(record: Record) -> str:
         f"modelled weight history: {record['history_copies']:.2f} x the network's parameters",
     ]
     if record["status"] == "diverged":
-        lines.append(f"diverged at epoch {record['diverged_epoch']}: {record['diverged_at']} isn't finite")
+        lines.append(f"diverged: {describe(record['divergence'])}")
     else:
         what = f"{test['images']} {'windows of text' if NETWORKS[config['network']].takes == 'text' else 'images'}"
         lines.append(f"test accuracy {test['accuracy']:.2%} of {what}, test loss {test['loss']:.4f}")

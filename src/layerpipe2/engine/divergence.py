@@ -1,8 +1,8 @@
 """Where a training stopped being finite: in which stage, and whether in its weights or in what it made with them."""
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,18 @@ class Divergence(NamedTuple):
 
     stage: int | None
     quantity: str
+
+
+def describe(where: Mapping[str, Any]) -> str:
+    """The words for :meth:`layerpipe2.engine.execution.Execution.where_diverged`.
+
+    >>> describe({"epoch": 1, "step": 7, "stage": 2, "quantity": "weights"})
+    'epoch 1, mini-batch 7: the weights of stage 2 are not finite (all counted from 0)'
+    """
+    step = "" if where["step"] is None else f", mini-batch {where['step']}"
+    stage = "" if where["stage"] is None else f" of stage {where['stage']}"
+    is_or_are = "are" if where["quantity"] in ("weights", "outputs") else "is"
+    return f"epoch {where['epoch']}{step}: the {where['quantity']}{stage} {is_or_are} not finite (all counted from 0)"
 
 
 def is_finite(loss: Tensor) -> bool:

@@ -29,12 +29,15 @@ class EpochRecorder(Checkpoint):
     Attributes:
         rows: ``{"epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy"}``; ``lr`` is the rate of
             the epoch's first mini-batch.
+        divergence: where the first loss that isn't finite came from, see
+            :meth:`layerpipe2.engine.execution.Execution.where_diverged`; or None.
         train_time_s: seconds in training steps, without validation.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
         self.rows: list[dict[str, Any]] = []
+        self.divergence: dict[str, Any] | None = None
         self.train_time_s = 0.0
         self._lr = math.nan
         self._started = 0.0
@@ -65,11 +68,18 @@ class EpochRecorder(Checkpoint):
         row: dict[str, Any] = {"epoch": trainer.current_epoch, "lr": self._lr}
         row.update({name: float(logged[name]) for name in _METRICS})
         self.rows.append(row)
-        trainer.should_stop = trainer.should_stop or self.diverged
+        if self.diverged:
+            self.divergence = cast(PipelinedModule, pl_module).execution.where_diverged()
+            trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values for the checkpoint."""
-        return {"config": self.config, "rows": self.rows, "train_time_s": self.train_time_s}
+        return {
+            "config": self.config,
+            "rows": self.rows,
+            "divergence": self.divergence,
+            "train_time_s": self.train_time_s,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the table of the run that is resumed.
@@ -83,7 +93,7 @@ class EpochRecorder(Checkpoint):
             differences = ", ".join(f"{name} was {was.get(name)!r}" for name in changed)
             raise UserError(f"checkpoint belongs to a run with other settings ({differences}); resume with those")
         self.rows = list(state_dict["rows"])
-        self.train_time_s = state_dict["train_time_s"]
+        self.divergence, self.train_time_s = state_dict["divergence"], state_dict["train_time_s"]
 
 
 class LastCheckpoint(Checkpoint):

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -103,6 +103,14 @@ class _Processes(Checked):
     memory: list[dict[str, Count]]
 
 
+class _Divergence(Checked):
+    place: str
+    epoch: Count
+    step: Count | None
+    stage: Count | None
+    quantity: Literal["mini-batch", "weights", "outputs", "loss"]
+
+
 class RunRecord(Checked):
     """A record without its checksum: complete, of the right types, and completed only if every number is there."""
 
@@ -114,8 +122,7 @@ class RunRecord(Checked):
     history_copies: Annotated[float, *real(ge=0)]
     status: Literal["completed", "diverged"]
     diverged_epoch: Count | None
-    diverged_at: str | None = None
-    divergence: dict[str, Any] | None = None
+    divergence: _Divergence | None = None  # older records of diverged runs don't know it
     epochs: Annotated[list[_Epoch], Field(min_length=1)]
     test: _Test
     reconstruction: list[_Reconstruction]
@@ -133,6 +140,8 @@ class RunRecord(Checked):
             raise UserError(f"status is 'completed', but {missing} is null")
         if diverged != (self.diverged_epoch is not None) or (self.diverged_epoch or 0) >= len(self.epochs):
             raise UserError(f"status is {self.status!r}, but diverged_epoch is {self.diverged_epoch}")
+        if self.divergence is not None and not diverged:
+            raise UserError("status is 'completed', but there is a divergence")
         if diverged and (self.test.loss, self.test.accuracy) != (None, None):
             raise UserError("status is 'diverged', but there are test results")
         return self

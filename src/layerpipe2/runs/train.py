@@ -49,8 +49,9 @@ def train_run(
         The record: ``schema``, ``config``, ``network`` (``units``, ``parameters_per_stage``), ``convention``,
         ``delays`` (in updates), ``history_copies`` (multiples of the network's size), ``status`` (``completed``, or
         ``diverged`` if a number isn't finite), ``diverged_epoch`` (the last one if only the test shows it),
-        ``diverged_at`` (place of the first such number, as in ``epochs.3.val_loss`` or ``test.loss``), ``epochs`` (rows
-        of :class:`EpochRecorder`), ``test`` (``loss``, ``accuracy`` in [0, 1], both None if diverged, ``images``),
+        ``divergence`` (``place`` of the first such number, as in ``epochs.3.val_loss`` or ``test.loss``, and where it
+        came from: :meth:`layerpipe2.engine.execution.Execution.where_diverged`), ``epochs`` (rows of
+        :class:`EpochRecorder`), ``test`` (``loss``, ``accuracy`` in [0, 1], both None if diverged, ``images``),
         ``reconstruction`` (rows of the probe) and ``provenance``.
 
     Raises:
@@ -83,20 +84,24 @@ def train_run(
         "convention": plan.delays.convention,
         "delays": list(plan.delays.per_stage),
         "history_copies": plan.history_copies(),
-        **_outcome({"epochs": recorder.rows, "test": test, "reconstruction": probe.rows() if probe else []}),
+        **_outcome(
+            {"epochs": recorder.rows, "test": test, "reconstruction": probe.rows() if probe else []},
+            recorder.divergence or module.execution.where_diverged(),
+        ),
         "provenance": where,
     }
 
 
-def _outcome(measured: dict[str, Any]) -> dict[str, Any]:
+def _outcome(measured: dict[str, Any], divergence: dict[str, Any]) -> dict[str, Any]:
     """What was measured, and whether the run is complete: only if every number is finite."""
     place = not_finite(measured)
     if place is None:
-        return {"status": "completed", "diverged_epoch": None, "diverged_at": None, **measured}
+        return {"status": "completed", "diverged_epoch": None, "divergence": None, **measured}
     rows = measured["epochs"]
     epoch = next((row["epoch"] for row in rows if not_finite(row) is not None), rows[-1]["epoch"])
     test = measured["test"] | {"loss": None, "accuracy": None}
-    return {"status": "diverged", "diverged_epoch": epoch, "diverged_at": place, **measured, "test": test}
+    where = {"place": place, **divergence, "epoch": epoch}
+    return {"status": "diverged", "diverged_epoch": epoch, "divergence": where, **measured, "test": test}
 
 
 def make_probe(plan: Plan) -> ReconstructionProbe | None:
