@@ -22,7 +22,8 @@ from layerpipe2.history import make_history
 from layerpipe2.networks import NETWORKS
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.record_schema import Name
-from layerpipe2.runs.validation import Checked, Positive, Several, checked, one_of, read_yaml, real
+from layerpipe2.runs.validation import Checked, Positive, Several, checked, one_of, real
+from layerpipe2.runs.yaml_file import read_yaml
 
 HERE = Path(__file__).parent
 SEQUENTIAL = "sequential"

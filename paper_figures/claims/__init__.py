@@ -4,8 +4,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-import yaml
-
+from layerpipe2.runs.yaml_file import read_yaml
 from paper_figures.verdicts import Answer, Verdict
 
 
@@ -20,5 +19,4 @@ def claim_verdict(
 
 @cache
 def _claims() -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = yaml.safe_load(Path(__file__).with_name("claims.yaml").read_text("utf-8"))
-    return found
+    return read_yaml(Path(__file__).with_name("claims.yaml"))

@@ -1,10 +1,15 @@
-"""The one exception that a user's mistake raises, and the checks of names and counts that raise it."""
+"""The one exception that a user's mistake raises, and the checks of names, counts and files that raise it."""
 
 import difflib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 Row = TypeVar("Row")
+_SHOWN = 120
+"""Characters that a message shows of a value."""
+_NAME = 100
+"""Characters of a name: file systems allow 255 bytes, of which suffixes and other alphabets take some."""
 
 
 class UserError(ValueError):
@@ -12,6 +17,20 @@ class UserError(ValueError):
 
     The command line and the scripts print the message without a traceback and exit with code 2.
     """
+
+
+def shown(value: object) -> str:
+    """A value in a message: as Python writes it, in one line of bounded length.
+
+    >>> shown("grup size"), shown(list(range(100)))[-20:]
+    ("'grup size'", '7, 28, 29, 30, 31...')
+    """
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits; a list in a list in a list ...
+        return f"a value of type {type(value).__name__} that is too long to be shown"
+    text = " ".join(text.splitlines())
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
@@ -23,18 +42,18 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     'known: group_size, width'
     """
     known = list(known)
-    near = difflib.get_close_matches(str(name), known, n=1)
+    near = difflib.get_close_matches(name[:_NAME] if isinstance(name, str) else shown(name), known, n=1)
     return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
 
 
-def look_up(table: Mapping[str, Row], name: str, what: str) -> Row:
+def look_up(table: Mapping[str, Row], name: object, what: str) -> Row:
     """The row of a table by its name.
 
     Raises:
         UserError: on an unknown name, with the one that may have been meant.
     """
-    if name not in table:
-        raise UserError(f"unknown {what} '{name}'; {did_you_mean(name, table)}")
+    if not isinstance(name, str) or name not in table:
+        raise UserError(f"unknown {what} {shown(name)}; {did_you_mean(name, table)}")
     return table[name]
 
 
@@ -49,5 +68,44 @@ def integer(value: object, name: str, least: int, most: int | None = None) -> in
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
         allowed = f">= {least}" if most is None else f"from {least} to {most}"
-        raise UserError(f"{name} is {value!r}; give an integer {allowed}")
+        raise UserError(f"{name} is {shown(value)}; give an integer {allowed}")
     return value
+
+
+def number(text: str) -> float:
+    """What a text says, in plain figures: no spaces around it, no ``_`` within, no figures of other alphabets.
+
+    Raises:
+        ValueError: if it is no such number.
+    """
+    if not text.isascii() or "_" in text or text != text.strip():
+        raise ValueError(f"{shown(text)} is no plain number")
+    return float(text)
+
+
+def plain_name(name: str, what: str) -> str:
+    """``name`` itself, if a file or folder can have it and it leads nowhere else.
+
+    Raises:
+        UserError: with the name and what it names.
+    """
+    if name in ("", ".", "..") or len(name) > _NAME or "/" in name or not name.isprintable():
+        raise UserError(f"{what} is {shown(name)}; give a name without /, of at most {_NAME} printable characters")
+    return name
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """The content of a regular file of at most ``most`` bytes: neither a pipe nor a device, which may never end.
+
+    Raises:
+        UserError: if it is none, or larger.
+        OSError: if it can't be read.
+    """
+    if not path.is_file():
+        path.stat()  # raises what is wrong with a file that isn't there
+        raise UserError(f"{shown(str(path))} is no regular file; give one that holds its content itself")
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise UserError(f"{shown(str(path))} is larger than the {most:,d} bytes that are allowed; give the right file")
+    return content

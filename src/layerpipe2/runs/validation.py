@@ -6,14 +6,12 @@ read off the model's JSON schema, the one that an editor reads.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, WrapValidator
 from pydantic_core import PydanticCustomError
 
-from layerpipe2.errors import UserError, did_you_mean
+from layerpipe2.errors import UserError, did_you_mean, shown
 
 Schema = Mapping[str, Any]  # a part of a JSON schema
 Steps = Sequence[str | int]  # keys and list positions from the top of a mapping to a value
@@ -95,30 +93,13 @@ def checked(model: type[Model], values: object, where: str = "", named: Named = 
     Raises:
         UserError: naming place and field, the value and what is allowed.
     """
-    if not isinstance(values, Mapping):
-        raise UserError(f"{where or 'configuration'} is {values!r}; give a mapping of keys")
+    if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+        raise UserError(f"{where or 'configuration'} is {shown(values)}; give a mapping of keys")
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
         line = one_line(error, model, values, named)
     raise UserError(f"{where}: {line}" if where else line)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        UserError: if the file can't be read, isn't YAML or holds no mapping.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}); run this in the repository's root") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} isn't valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path.name} is {content!r}; give a mapping of keys")
-    return content
 
 
 def one_line(error: ValidationError, model: type[BaseModel], values: Mapping[str, Any], named: Named = str) -> str:
@@ -132,7 +113,7 @@ def one_line(error: ValidationError, model: type[BaseModel], values: Mapping[str
     *above, last = steps
     start = f"{_place(above, named)}: " if above else ""
     if found["type"] == "extra_forbidden":
-        return f"{start}unknown key '{last}'; {did_you_mean(last, _schema(model, above)['properties'])}"
+        return f"{start}unknown key {shown(last)}; {did_you_mean(last, _schema(model, above)['properties'])}"
     if found["type"] == "missing":
         return f"{start}'{last}' is missing; give {allowed(_schema(model, steps))}"
     steps = tuple(above) if isinstance(last, int) else steps  # a list is shown as a whole
@@ -143,7 +124,7 @@ def one_line(error: ValidationError, model: type[BaseModel], values: Mapping[str
             value = value[step]
     hint = did_you_mean(value, choices(schema))
     meant = f"; {hint}" if hint.startswith("did") else ""
-    return f"{_place(steps, named)} is {value!r}; give {allowed(schema)}{meant}"
+    return f"{_place(steps, named)} is {shown(value)}; give {allowed(schema)}{meant}"
 
 
 def allowed(schema: Schema) -> str:
