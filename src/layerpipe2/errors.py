@@ -1,11 +1,13 @@
 """The one exception that a user's mistake raises, and the checks of names, counts and files that raise it."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 Row = TypeVar("Row")
+LARGEST = 2**16
+"""Most that a width, a batch, a number of units or the like may be: far beyond what is trained, and products fit."""
 _SHOWN = 120
 """Characters that a message shows of a value."""
 _NAME = 100
@@ -46,7 +48,7 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
 
 
-def look_up(table: Mapping[str, Row], name: object, what: str) -> Row:
+def look_up(table: Mapping[str, Row], name: str, what: str) -> Row:
     """The row of a table by its name.
 
     Raises:
@@ -72,15 +74,15 @@ def integer(value: object, name: str, least: int, most: int | None = None) -> in
     return value
 
 
-def number(text: str) -> float:
-    """What a text says, in plain figures: no spaces around it, no ``_`` within, no figures of other alphabets.
+def plain(text: str) -> str:
+    """``text`` itself, without what ``int`` and ``float`` let pass: spaces around, ``_`` within, other alphabets.
 
     Raises:
-        ValueError: if it is no such number.
+        ValueError: if it has some.
     """
     if not text.isascii() or "_" in text or text != text.strip():
         raise ValueError(f"{shown(text)} is no plain number")
-    return float(text)
+    return text
 
 
 def plain_name(name: str, what: str) -> str:
@@ -94,18 +96,19 @@ def plain_name(name: str, what: str) -> str:
     return name
 
 
-def read_file(path: Path, most: int) -> bytes:
+def read_file(path: Path, most: int, refused: Callable[[str], UserError] | None = None) -> bytes:
     """The content of a regular file of at most ``most`` bytes: neither a pipe nor a device, which may never end.
 
     Raises:
-        UserError: if it is none, or larger.
+        UserError: if it is none, or larger; ``refused`` makes it from what is wrong.
         OSError: if it can't be read.
     """
+    refused = refused or (lambda what: UserError(f"{path} is {what}; give the right file"))
     if not path.is_file():
         path.stat()  # raises what is wrong with a file that isn't there
-        raise UserError(f"{shown(str(path))} is no regular file; give one that holds its content itself")
+        raise refused("no regular file")
     with path.open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
-        raise UserError(f"{shown(str(path))} is larger than the {most:,d} bytes that are allowed; give the right file")
+        raise refused(f"larger than the {most:,d} bytes that are expected at most")
     return content

@@ -132,9 +132,9 @@ def _formats(spec: DatasetSpec) -> str:
 def _main_folder(root: Path | None) -> tuple[Path, str]:
     """The folder to search first and who named it ("" for the default)."""
     if root is not None:
-        return Path(root).expanduser(), "the root argument"
-    named = os.environ.get(ENVIRONMENT_VARIABLE)
-    return (Path(named).expanduser(), f"environment variable {ENVIRONMENT_VARIABLE}") if named else (Path("data"), "")
+        return Path(os.path.expanduser(root)), "the root argument"  # Path.expanduser fails on an unknown user's home
+    named = os.path.expanduser(os.environ.get(ENVIRONMENT_VARIABLE, ""))
+    return (Path(named), f"environment variable {ENVIRONMENT_VARIABLE}") if named else (Path("data"), "")
 
 
 def _search(spec: DatasetSpec, folder: Path) -> tuple[str, Reader | None]:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from layerpipe2.data.types import Data, Splits, TensorSplit
-from layerpipe2.errors import UserError, integer
+from layerpipe2.errors import UserError, integer, shown
 
 
 def frozen_generator(purpose: str, *key: int) -> np.random.RandomState:
@@ -43,8 +43,10 @@ def split(data: Data, validation_fraction: float, seed: int) -> Splits:
             0, without validation images.
     """
     integer(seed, "split seed", 0)
-    if not 0 <= validation_fraction < 1:
-        raise UserError(f"validation fraction is {validation_fraction!r}; give a number from 0 up to, not including, 1")
+    if not isinstance(validation_fraction, int | float) or not 0 <= validation_fraction < 1:
+        raise UserError(
+            f"validation fraction is {shown(validation_fraction)}; give a number from 0 up to, not including, 1"
+        )
     labels = data.y_train if data.y_train.ndim == 1 else torch.zeros(len(data.y_train), dtype=torch.int64)
     kept, held_out = stratified(labels, validation_fraction, seed)
     for part, indices in (("training", kept), ("validation", held_out)):
