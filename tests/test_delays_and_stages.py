@@ -8,6 +8,7 @@ from torch import nn
 
 from layerpipe2 import Delays, UserError, partition
 from layerpipe2.delays import DELAY_LAWS
+from layerpipe2.stages import partition_at
 
 
 @pytest.mark.parametrize("layers", range(1, 12))
@@ -26,9 +27,19 @@ def test_group_sizes_out_of_range(group_size):
         partition([nn.Linear(1, 1)] * 3, group_size)
 
 
-def test_no_layers():
-    with pytest.raises(UserError, match="no units"):
-        partition([], 1)
+@pytest.mark.parametrize(
+    ("units", "message"),
+    [
+        ([], "no units"),
+        (None, "no units"),
+        (5, "network is a int; give a list of modules"),
+        ([nn.Linear(1, 1), "relu"], "unit 1 of the network is 'relu'; give a module"),
+    ],
+)
+def test_what_is_no_list_of_units(units, message):
+    for cut in (lambda: partition(units, 1), lambda: partition_at(units, [0])):
+        with pytest.raises(UserError, match=message):
+            cut()
 
 
 @pytest.mark.parametrize("stages", range(1, 20))
@@ -88,6 +99,14 @@ def test_realizable():
         (lambda: Delays.layerpipe2(0), "number of stages is 0"),
         (lambda: Delays((2, 0), "gpipe"), "unknown delay law 'gpipe'"),
         (lambda: Delays.by_law("gpipe", 2), "unknown delay law 'gpipe'; known: layerpipe2, pipedream"),
+        (lambda: Delays.custom(5), "delays are 5; give a list of integers, one per stage"),
+        (lambda: Delays(5), "delays are 5; give a list"),
+        (lambda: Delays.custom("20"), "delay of stage 0 is '2'"),
+        (lambda: Delays.custom([10**20]), "delay of stage 0 is 100000000000000000000; give an integer from 0 to 10000"),
+        (lambda: Delays.by_law([], 3), r"unknown delay law \[\]; known: layerpipe2"),
+        (lambda: Delays.by_law(None, 3), "unknown delay law None"),
+        (lambda: Delays.layerpipe2(10**12), "number of stages is 1000000000000; give an integer from 1 to 5000"),
+        (lambda: Delays.layerpipe2(2).grid(10**9), "number of columns is 1000000000; give an integer from 1 to 10000"),
         (lambda: Delays((1, 0), "layerpipe2"), r"delays \[1, 0\] are not those of 'layerpipe2'"),
     ],
 )

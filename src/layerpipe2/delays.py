@@ -9,10 +9,14 @@ backward per tick, so that a gradient comes back ``d = 2 S`` updates after the f
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from layerpipe2.errors import UserError, integer, look_up
+from layerpipe2.errors import UserError, integer, look_up, shown
+
+_MOST_STAGES = 5_000
+MOST_UPDATES = 10_000
+"""Longest delay, and most columns of a grid: what is far beyond any pipeline is a slip, and would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -83,24 +87,27 @@ class Delays:
         convention: the delay law, ``layerpipe2``, ``pipedream``, ``none`` or ``custom``; state it beside every result.
 
     Raises:
-        UserError: on no stages, or a delay that is not an integer >= 0.
+        UserError: on no stages or more than 5,000, or a delay that is not an integer from 0 to 10,000.
     """
 
     per_stage: tuple[int, ...]
     convention: str = "custom"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.per_stage, tuple | list):
+            raise UserError(f"delays are {shown(self.per_stage)}; give a list of integers, one per stage")
         if not self.per_stage:
             raise UserError("there are no stages; give at least one delay")
+        integer(len(self.per_stage), "number of stages", 1, _MOST_STAGES)
         for k, delay in enumerate(self.per_stage):
-            integer(delay, f"delay of stage {k}", 0)
+            integer(delay, f"delay of stage {k}", 0, MOST_UPDATES)
         if self.convention == "custom":
             return
         derived = look_up(DELAY_LAWS, self.convention, "delay law").delays(len(self.per_stage))
         if self.per_stage != derived:
             raise UserError(
-                f"delays {list(self.per_stage)} are not those of '{self.convention}' with {self.num_stages} stages, "
-                f"{list(derived)}; use Delays.custom for your own"
+                f"delays {shown(list(self.per_stage))} are not those of '{self.convention}' with {self.num_stages} "
+                f"stages, {shown(list(derived))}; use Delays.custom for your own"
             )
 
     @classmethod
@@ -108,10 +115,10 @@ class Delays:
         """The delays that a law of :data:`DELAY_LAWS` gives.
 
         Raises:
-            UserError: on an unknown law, or a number of stages that is not an integer >= 1.
+            UserError: on an unknown law, or a number of stages that is not an integer from 1 to 5,000.
         """
         law = look_up(DELAY_LAWS, name, "delay law")
-        return cls(law.delays(integer(num_stages, "number of stages", 1)), name)
+        return cls(law.delays(integer(num_stages, "number of stages", 1, _MOST_STAGES)), name)
 
     @classmethod
     def layerpipe2(cls, num_stages: int) -> Delays:
@@ -131,7 +138,7 @@ class Delays:
     @classmethod
     def custom(cls, delays: Sequence[int]) -> Delays:
         """Delays of your own, one per stage; see :attr:`is_realizable`."""
-        return cls(tuple(delays), "custom")
+        return cls(tuple(delays) if isinstance(delays, Iterable) else delays, "custom")
 
     @property
     def num_stages(self) -> int:
@@ -161,7 +168,11 @@ class Delays:
         batch     0   1   2   3
         stage 0  W0  W0  W0  W1
         stage 1  W0  W1  W2  W3
+
+        Raises:
+            UserError: on a number of columns out of range.
         """
+        integer(ticks, "number of columns", 1, MOST_UPDATES)
         if self.convention == "custom":
             rows = [[f"W{max(0, t - d)}" for t in range(ticks)] for d in self.per_stage]
         else:

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from layerpipe2.errors import UserError, integer
+from layerpipe2.errors import UserError, integer, shown
 
 
 def partition(units: Sequence[nn.Module], group_size: int) -> list[nn.Sequential]:
@@ -22,10 +22,9 @@ def partition(units: Sequence[nn.Module], group_size: int) -> list[nn.Sequential
         The stages, input side first. The units are used as they are, not copied.
 
     Raises:
-        UserError: if there are no units or ``group_size`` is out of range.
+        UserError: if there are no units, one isn't a module, or ``group_size`` is out of range.
     """
-    if not units:
-        raise UserError("network has no units; give a list of at least one module")
+    _check_units(units)
     integer(group_size, f"group size for {len(units)} units", 1, len(units))
     return [nn.Sequential(*units[i : i + group_size]) for i in range(0, len(units), group_size)]
 
@@ -42,18 +41,27 @@ def partition_at(units: Sequence[nn.Module], starts: Sequence[int]) -> list[nn.S
         The stages, input side first. The units are used as they are, not copied.
 
     Raises:
-        UserError: if there are no units, or the starts do not rise from 0 to at most the last unit.
+        UserError: if there are no units, one isn't a module, or the starts do not rise from 0 to at most the last unit.
     """
-    if not units:
-        raise UserError("network has no units; give a list of at least one module")
-    integers = all(type(start) is int for start in starts)
-    ends = [*starts, len(units)]
-    if not starts or not integers or starts[0] != 0 or any(a >= b for a, b in pairwise(ends)):
+    _check_units(units)
+    ends = [*starts, len(units)] if isinstance(starts, Sequence) else []
+    integers = all(type(end) is int for end in ends)
+    if len(ends) < 2 or not integers or ends[0] != 0 or any(a >= b for a, b in pairwise(ends)):
         raise UserError(
-            f"stage starts {list(starts)!r} do not cut {len(units)} units; "
+            f"stage starts {shown(starts)} do not cut {len(units)} units; "
             f"give rising integers from 0 to at most {len(units) - 1}"
         )
     return [nn.Sequential(*units[a:b]) for a, b in pairwise(ends)]
+
+
+def _check_units(units: Sequence[nn.Module]) -> None:
+    if not units:
+        raise UserError("network has no units; give a list of at least one module")
+    if not isinstance(units, Sequence | nn.Sequential | nn.ModuleList):
+        raise UserError(f"network is a {type(units).__name__}; give a list of modules")
+    for number, unit in enumerate(units):
+        if not isinstance(unit, nn.Module):
+            raise UserError(f"unit {number} of the network is {shown(unit)}; give a module")
 
 
 def check_stages(stages: Sequence[nn.Module]) -> None:

@@ -10,6 +10,7 @@ from layerpipe2.cli import main
 from layerpipe2.cli.console import run_command
 
 LAUNCH = ["launch", "--processes", "2"]
+CUSTOM = ["--group-size", "5", "--convention", "custom", "--delays"]
 WRONG_KIND = ["--network", "mlp", "--dataset", "python-docs"]
 
 
@@ -62,10 +63,49 @@ WRONG_KIND = ["--network", "mlp", "--dataset", "python-docs"]
         (["train", "--out", "."], ". is a folder; give the name of a file"),
         (["schedule", "dapple"], "unknown schedule 'dapple'; known: gpipe"),
         (["schedule", "--processors", "0"], "--processors is 0; give an integer >= 1"),
-        (["schedule", "--forward", "nan"], "--forward is nan; give a finite number > 0"),
+        (["schedule", "--forward", "nan"], "--forward is nan; give a finite number >= 1e-06 and <= 1000000"),
         (["schedule", "interleaved", "--batches", "6"], "schedule 'interleaved': 6 batches on 4 processors"),
         (["schedule", "gpipe", "--until", "0"], "--until is 0.0; give a finite number > 0"),
         (["stability", *WRONG_KIND], "network mlp takes images, not"),
+        (["delays", "--width", "9" * 20], f"--width is {'9' * 20}; give an integer >= 1 and <= 65536"),
+        (["delays", "--width", "9" * 5000], f"--width is '{'9' * 116}...; give an integer >= 1 and <= 65536"),
+        (["delays", "--width", "\u0663"], "--width is '\u0663'; give an integer"),
+        (["delays", "--width", "1_0"], "--width is '1_0'; give an integer"),
+        (["delays", "--ticks", "4294967296"], "--ticks is 4294967296; give an integer >= 1 and <= 10000"),
+        (["delays", "--network", "a\nb" * 999], "unknown network 'a\\nba\\nb"),
+        (["train", "--width", "65536", "--network", "vgg16"], "network vgg16 of width 65536, batch_size 64 and delays"),
+        (["train", "--batch-size", "4294967296"], "--batch-size is 4294967296; give an integer >= 1 and <= 65536"),
+        (["train", "--lr", "1" + "0" * 400], "--lr is inf; give a finite number > 0"),
+        (["train", "--out", "a" * 300 + "/b.json"], "output folder aaa"),
+        (["train", "--stash-epochs", "1e300"], "--stash-epochs is 1e+300; give a finite number >= 0 and <= 1000000000"),
+        (["train", "--threads", "100000"], "--threads is 100000; give an integer >= 1 and <= 1024"),
+        (["train", *CUSTOM, "4294967296,0"], "--delays is (4294967296, 0); give a list of integers >= 0 and <= 10000"),
+        (
+            ["train", *CUSTOM, "10000,0", "--width", "65536"],
+            "network mlp of width 65536, batch_size 64 and delays of up",
+        ),
+        (
+            ["balance", "--width", "65536", "--network", "vgg16"],
+            "network vgg16 of width 65536, batch_size 64 and delays",
+        ),
+        (["balance", "--repeats", "4294967296"], "--repeats is 4294967296; give an integer >= 1 and <= 10000"),
+        (["launch", "--processes", "4294967296"], "--processes is 4294967296; give an integer >= 1 and <= 1024"),
+        (["launch", "--master", "host:\u00b2", "--", __file__], "--master is 'host:\u00b2'; give HOST:PORT"),
+        (["launch", "--master", "a" * 64 + ":1", "--", __file__], "--master is 'aaa"),
+        (["stability", *CUSTOM, "65,0"], "largest delay is 65; give an integer from 0 to 64"),
+        (["derive", "--layers", "4294967296"], "--layers is 4294967296; give an integer >= 1 and <= 128"),
+        (["schedule", "--processors", "1000"], "--processors 1000 with --batches 8 take too long; give smaller ones"),
+        (["schedule", "--batches", "4294967296"], "--batches is 4294967296; give an integer >= 1 and <= 2048"),
+        (["schedule", "gpipe", "--until", "1e300"], "--until is 1e+300, more than 10,000 columns; give an earlier end"),
+        (["schedule", "gpipe", "--forward", "1e-300"], "--forward is 1e-300; give a finite number >= 1e-06"),
+        (
+            ["info", "--dataset", "cifar10", "--data-root", "~nobody"],
+            "cifar10: data folder ~nobody (the root argument)",
+        ),
+        (
+            ["info", "--dataset", "cifar10", "--data-root", "\udcff"],
+            "argument '\\udcff' isn't UTF-8; give another name",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(arguments, message, capsys, tmp_path, monkeypatch):
@@ -75,6 +115,7 @@ def test_a_mistake_is_one_line_and_code_2(arguments, message, capsys, tmp_path, 
     error = capsys.readouterr().err
     assert error.startswith(f"layerpipe2: error: {message}")
     assert error.count("\n") == 1
+    assert len(error) < 1300
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import layerpipe2.delays
 import layerpipe2.history
 from layerpipe2 import Delays, UserError, find_strategy, make_history
+from layerpipe2.errors import shown
 from layerpipe2.history import STRATEGIES, StashFirst, WeightHistory, raw_forms
 from layerpipe2.history.latest import Latest
 from layerpipe2.history.moments import Updates
@@ -149,9 +150,12 @@ def test_a_checkpoint_with_another_constant_is_refused(name, warm_up):
             made.load_state_dict(saved)
 
 
-@pytest.mark.parametrize("name", ["", *BAD])
+@pytest.mark.parametrize(
+    "name", ["", "ema-0.9 ", "ema-\u0660.\u0669", "ema-0_0.9", None, ["stash"], 7, "ema-0." + "9" * 40, *BAD]
+)
 def test_unknown_names(name):
-    with pytest.raises(UserError, match=f"unknown strategy '{name}'; (known: sequential, stash|did you mean '[a-z]+)"):
+    known = re.escape(f"unknown strategy {shown(name)}; ") + "(known: sequential, stash|did you mean '[a-z]+)"
+    with pytest.raises(UserError, match=known):
         make_history(name)
 
 

@@ -116,14 +116,24 @@ def test_default_width_is_the_table_entry() -> None:
     assert units[-1].in_features == NETWORKS["mlp"].default_width
 
 
+WRONG_WIDTHS = (0, -1, 2.5, True, math.nan, "8", 2**32, 10**20, 10**5000)
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
         ("alexnet", {}, r"unknown network 'alexnet'.*mlp, vgg, resnet18, resnet-small"),
-        *(("mlp", {"width": w}, "mlp: width is .*; give an integer >= 1") for w in (0, -1, 2.5, True, math.nan, "8")),
+        *(("mlp", {"width": w}, "mlp: width is .*; give an integer from 1 to 65536") for w in WRONG_WIDTHS),
         ("vgg", {"input_shape": (1, 8)}, "channels, height, width"),
         ("vgg", {"input_shape": (1, 0, 8)}, "height is 0"),
         ("vgg", {"num_classes": 0}, "num_classes is 0"),
+        ("vgg", {"input_shape": 5}, r"input shape is 5; give \(channels, height, width\)"),
+        (
+            "mlp",
+            {"input_shape": (2**16,) * 3},
+            "product of the input's sizes is 281474976710656; give an integer from 1",
+        ),
+        (["mlp"], {}, r"unknown network \['mlp'\]; did you mean 'mlp'"),
         ("gpt", {"input_shape": (3, 32, 32)}, r"gpt takes text, not input of shape 3x32x32; give .* \(context,\)"),
         ("vit", {"input_shape": (128,)}, "vit takes images, not input of shape 128; give .*channels, height"),
     ],

@@ -179,7 +179,7 @@ def test_cutting_at_starts():
     assert [list(stage) for stage in partition_at(layers, [0])] == [layers]
 
 
-@pytest.mark.parametrize("starts", [[], [1], [0, 0], [0, 3, 2], [0, 5], [0, 2.0], [False, 2], [-1, 2]])
+@pytest.mark.parametrize("starts", [[], [1], [0, 0], [0, 3, 2], [0, 5], [0, 2.0], [False, 2], [-1, 2], 5, None])
 def test_starts_that_do_not_cut(starts):
     with pytest.raises(UserError, match=r"do not cut 5 units; give rising integers from 0 to at most 4"):
         partition_at([nn.Linear(1, 1)] * 5, starts)

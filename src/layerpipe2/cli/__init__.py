@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from layerpipe2.cli.commands import add_commands
 from layerpipe2.cli.console import run_command
-from layerpipe2.errors import UserError, did_you_mean
+from layerpipe2.errors import UserError, did_you_mean, shown
 
 _EPILOG = "`layerpipe2 COMMAND --help` explains a command and shows examples. The whole reproduction: `make reproduce`."
 
@@ -21,25 +21,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are one line each, as all others are."""
+    """A parser whose mistakes are one line each, as all others are; of commands, and of modules that are scripts."""
+
+    def __init__(self, *, formatter_class: Any = argparse.RawDescriptionHelpFormatter, **keywords: Any) -> None:
+        super().__init__(formatter_class=formatter_class, allow_abbrev=False, **keywords)
 
     def error(self, message: str) -> NoReturn:
         """Raise what is wrong with the arguments."""
-        raise UserError(f"{message}; see `{self.prog} --help`")
+        raise UserError(f"{' '.join(message.split())}; see `{self.prog} --help`")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuse what is left over here, where the options that may have been meant are known."""
         options, rest = super().parse_known_args(args, namespace)
         if rest:
             hint = did_you_mean(rest[0].partition("=")[0], self._option_string_actions)
-            self.error(f"unknown argument '{rest[0]}'" + (f"; {hint}" if hint.startswith("did") else ""))
+            self.error(f"unknown argument {shown(rest[0])}" + (f"; {hint}" if hint.startswith("did") else ""))
         return options, rest
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = Parser(
-        prog="layerpipe2", description="Pipelined (delayed-gradient) training of neural networks.", epilog=_EPILOG
+        prog="layerpipe2",
+        description="Pipelined (delayed-gradient) training of neural networks.",
+        epilog=_EPILOG,
+        formatter_class=argparse.HelpFormatter,
     )
     version = import_module("layerpipe2").__version__
     parser.add_argument("--version", action="version", version=f"%(prog)s {version}")
@@ -69,6 +75,4 @@ def _command(
         help=purpose,
         description=purpose.capitalize() + ".",
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )

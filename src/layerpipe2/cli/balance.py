@@ -17,7 +17,7 @@ from layerpipe2.history import make_history
 from layerpipe2.planning.balance import Balance, balanced
 from layerpipe2.planning.profiling import profile
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.plan import optimizer_factory
+from layerpipe2.runs.plan import check_run, optimizer_factory
 
 
 def run(options: argparse.Namespace) -> None:
@@ -32,6 +32,7 @@ def run(options: argparse.Namespace) -> None:
     keep_freed_memory()
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
+    check_run(config.copy_with(strategy="sequential"), spec.input_shape, spec.num_classes)
     units = networks.build(
         config.network, input_shape=spec.input_shape, num_classes=spec.num_classes, width=config.width
     )

@@ -2,36 +2,39 @@
 
 import argparse
 from collections.abc import Callable
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import model_validator
 
 from layerpipe2.cli import launch
 from layerpipe2.cli.options import PIPELINE, add_options
-from layerpipe2.errors import UserError
+from layerpipe2.delays import MOST_UPDATES
+from layerpipe2.errors import LARGEST, UserError
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.validation import Checked, Positive, setting
+from layerpipe2.runs.validation import Checked, Positive, real, setting
 
 
 class GridOptions(Checked):
     """What ``delays`` draws."""
 
-    ticks: int | None = setting(None, "", "columns of the grid; default: what fits, at most 2 x stages + 1", ge=1)
+    ticks: int | None = setting(
+        None, "", "columns of the grid; default: what fits, at most 2 x stages + 1", ge=1, le=MOST_UPDATES
+    )
 
 
 class BalanceOptions(Checked):
     """What ``balance`` measures."""
 
-    stages: int = setting(2, "", "stages, one per process", ge=1)
-    repeats: int = setting(9, "", "timed steps", ge=1)
+    stages: int = setting(2, "", "stages, one per process", ge=1, le=LARGEST)
+    repeats: int = setting(9, "", "timed steps", ge=1, le=10_000)
 
 
 class DeriveOptions(Checked):
     """Options of ``derive``: what it derives."""
 
-    layers: int | None = setting(None, "network", "a chain of N layers; default: 4", ge=1)
+    layers: int | None = setting(None, "network", "a chain of N layers; default: 4", ge=1, le=128)
     network: str | None = setting(None, "network", "a network; `layerpipe2 info` lists them; default: a chain")
-    group_size: int | None = setting(None, "pipeline", "units per stage; default: 1", ge=1)
+    group_size: int | None = setting(None, "pipeline", "units per stage; default: 1", ge=1, le=LARGEST)
     groups: tuple[int, ...] | None = setting(
         None, "pipeline", "units of every stage, input side first; default: equal groups", strict=False
     )
@@ -44,15 +47,32 @@ class DeriveOptions(Checked):
         return self
 
 
+_TASKS = 2048
+"""Most processors times batches: what is simulated in some 5 s."""
+_Time = Annotated[float, *real(ge=1e-6, le=1e6)]
+"""Of a task, in any unit: sums of such times are exact enough to be drawn."""
+
+
 class ScheduleOptions(Checked):
     """What ``schedule`` simulates."""
 
-    processors: int = setting(4, "", "number of processors", ge=1)
-    batches: int = setting(8, "", "micro-batches per update of the synchronous schedules", ge=1)
-    forward: Positive = setting(1, "", "time of a stage's forward pass")
-    activation: Positive = setting(1, "", "time of its activation gradient")
-    weight: Positive = setting(1, "", "time of its weight gradient")
+    processors: int = setting(4, "", "number of processors", ge=1, le=_TASKS)
+    batches: int = setting(8, "", "micro-batches per update of the synchronous schedules", ge=1, le=_TASKS)
+    forward: _Time = setting(1, "", "time of a stage's forward pass")
+    activation: _Time = setting(1, "", "time of its activation gradient")
+    weight: _Time = setting(1, "", "time of its weight gradient")
     until: Positive | None = setting(None, "", "end of the chart; default: what fits, at most 24 columns")
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if self.processors * max(self.processors, self.batches) > _TASKS:
+            raise UserError(
+                f"--processors {self.processors} with --batches {self.batches} take too long; give smaller ones: "
+                f"processors x batches, and processors x processors, of at most {_TASKS}"
+            )
+        if self.until is not None and self.until > MOST_UPDATES * min(self.forward, self.activation, self.weight):
+            raise UserError(f"--until is {self.until:g}, more than {MOST_UPDATES:,d} columns; give an earlier end")
+        return self
 
 
 _TRAIN = """\

@@ -6,8 +6,10 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, shown
 
+_LINE = 1200
+"""Characters of a message."""
 _FEWEST = 6
 """Columns that a chart has on the narrowest terminal."""
 
@@ -15,20 +17,35 @@ _FEWEST = 6
 def run_command(program: str, command: Callable[[Sequence[str] | None], None], arguments: Sequence[str] | None) -> int:
     """Run ``command`` and return its exit code.
 
-    0 success; 2 bad input (one line on stderr, no traceback); 130 Ctrl-C; other errors keep their traceback.
+    0 success; 2 bad input, a file that can't be read or written, or too little memory (one line on stderr, no
+    traceback); 130 Ctrl-C; other errors keep their traceback.
     """
     try:
+        for argument in sys.argv[1:] if arguments is None else arguments:
+            if argument != argument.encode(errors="replace").decode():
+                raise UserError(f"argument {shown(argument)} isn't UTF-8; give another name")
         command(arguments)
         sys.stdout.flush()
     except UserError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
-        return 2
+        return _refused(program, str(error))
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, e.g. `head`, has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        where = f" '{error.filename}'" if error.filename else ""
+        return _refused(program, f"{error.strerror or error}{where}; give another name or folder, or make room")
+    except MemoryError:
+        return _refused(program, "memory ran out; give smaller sizes")
     return 0
+
+
+def _refused(program: str, message: str) -> int:
+    """Print the message, which may hold names from anywhere, in one line of printable characters."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in f"{program}: error: {message}")
+    print(line if len(line) < _LINE else f"{line[: _LINE // 2]} ... {line[-_LINE // 2 :]}", file=sys.stderr)
+    return 2
 
 
 def span(first: int, end: int) -> str:

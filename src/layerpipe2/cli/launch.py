@@ -2,13 +2,15 @@
 
 import argparse
 import os
+import re
 from pathlib import Path
 
 from layerpipe2.cli import options as fields
 from layerpipe2.distributed.environment import set_missing
-from layerpipe2.errors import UserError
+from layerpipe2.errors import LARGEST, UserError, shown
 from layerpipe2.runs.validation import Checked, Positive, setting
 
+_HOST, _PORT = re.compile(r"(?!.*[^.]{64})[\w.:%-]{1,253}", re.ASCII), re.compile("[0-9]{1,5}")
 _MASTER = "address of node 0; default: one machine alone takes a free port"
 _THREADS = "threads per process; default: $OMP_NUM_THREADS, or the cores shared out"
 
@@ -16,12 +18,12 @@ _THREADS = "threads per process; default: $OMP_NUM_THREADS, or the cores shared 
 class LaunchOptions(Checked):
     """Options of the command, but for the command line that it starts."""
 
-    processes: int = setting(1, "", "processes to start on this machine", ge=1)
-    nodes: int = setting(1, "", "number of machines", metavar="M", ge=1)
-    node_rank: int = setting(0, "", "which of them this is", metavar="R", ge=0)
+    processes: int = setting(1, "", "processes to start on this machine", ge=1, le=1024)
+    nodes: int = setting(1, "", "number of machines", metavar="M", ge=1, le=LARGEST)
+    node_rank: int = setting(0, "", "which of them this is", metavar="R", ge=0, le=LARGEST)
     master: str | None = setting(None, "", _MASTER, metavar="HOST:PORT")
-    timeout: Positive = setting(300.0, "", "seconds to wait for the other machines", metavar="S")
-    threads: int | None = setting(None, "", _THREADS, metavar="T", ge=1)
+    timeout: Positive = setting(300.0, "", "seconds to wait for the other machines", metavar="S", le=10**6)
+    threads: int | None = setting(None, "", _THREADS, metavar="T", ge=1, le=1024)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
     host, port = _address(wanted.master, wanted.nodes)
     command = options.command_line[1:] if options.command_line[:1] == ["--"] else options.command_line
     if not command or (command[0] != "-m" and not Path(command[0]).is_file()):
-        what = f"no file {command[0]}" if command else "no command"
+        what = f"no file {shown(command[0])}" if command else "no command"
         raise UserError(f"{what}; give a Python script (or -m MODULE) and its arguments after --")
     if wanted.threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(wanted.threads)
@@ -61,6 +63,6 @@ def _address(master: str | None, nodes: int) -> tuple[str, int]:
             raise UserError("several machines need --master HOST:PORT, the address of node 0, the same on all")
         return "127.0.0.1", 0
     host, _, port = master.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UserError(f"--master is '{master}'; give HOST:PORT, such as 10.0.0.1:29500")
+    if not _HOST.fullmatch(host) or not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
+        raise UserError(f"--master is {shown(master)}; give HOST:PORT, such as 10.0.0.1:29500")
     return host, int(port)

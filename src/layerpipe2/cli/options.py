@@ -5,15 +5,16 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
 
+from layerpipe2.errors import plain
 from layerpipe2.runs.validation import Model, Schema, checked, choices
 
 PIPELINE = ("dataset", "network", "width", "group_size", "convention", "delays")
 """Settings of a run that decide its pipeline's structure."""
 
 _READERS: dict[str, Callable[[str], Any]] = {
-    "integer": int,
-    "number": float,
-    "array": lambda text: tuple(int(part) for part in text.split(",")),
+    "integer": lambda text: int(plain(text)),
+    "number": lambda text: float(plain(text)),
+    "array": lambda text: tuple(int(plain(part)) for part in text.split(",")),
 }
 _METAVARS = {"integer": "N", "number": "X", "array": "N,N,.."}
 

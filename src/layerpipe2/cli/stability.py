@@ -1,13 +1,17 @@
 """``layerpipe2 stability``."""
 
 import argparse
-from functools import partial
+from functools import cache, partial
 
 from layerpipe2.cli.options import read_options
 from layerpipe2.delays import aligned
+from layerpipe2.errors import integer
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import plan_from
 from layerpipe2.theory.stability import largest_stable_step
+
+_LONGEST = 64
+"""Longest delay whose polynomial's roots are found in a fraction of a second."""
 
 
 def run(options: argparse.Namespace) -> None:
@@ -18,8 +22,10 @@ def run(options: argparse.Namespace) -> None:
     """
     config = read_options(RunConfig, options)
     plan = plan_from(config)
-    bound = partial(largest_stable_step, momentum=config.momentum, nesterov=config.nesterov)
-    delays, whole = plan.delays.per_stage, bound(0)
+    bound = cache(partial(largest_stable_step, momentum=config.momentum, nesterov=config.nesterov))
+    delays = plan.delays.per_stage
+    integer(max(delays), "largest delay", 0, _LONGEST)
+    whole = bound(0)
     rows = [["stage", "units", "delay", "largest stable step", "of sequential"]]
     for k, (stage, delay) in enumerate(zip(plan.stages, delays, strict=True)):
         rows.append([str(k), str(len(stage)), str(delay), f"{bound(delay):.6g}", f"{100 * bound(delay) / whole:.3g} %"])

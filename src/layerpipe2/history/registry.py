@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NoReturn
 
-from layerpipe2.errors import UserError, did_you_mean
+from layerpipe2.errors import UserError, did_you_mean, plain, shown
 from layerpipe2.history.average import fixed_average, ruled_average
 from layerpipe2.history.base import Strategy, WeightHistory
 from layerpipe2.history.exact import Stash, UpdateWindow
 from layerpipe2.history.latest import Latest
 from layerpipe2.history.pair import PairHistory, fixed_pair
 
+_LONGEST = 40
+"""Characters of a name, which file names hold."""
 _NONE = "no pipeline: one stage, no delay"
 _LATEST = "latest weights in the backward pass, no history"
 _PAIR = "moving average and the optimizer's momentum buffer, weighted by the updates' measured correlation"
@@ -49,6 +51,8 @@ def find_strategy(name: str) -> Strategy:
     Raises:
         UserError: on an unknown name, or a number out of range.
     """
+    if not isinstance(name, str) or len(name) > _LONGEST:
+        _unknown(name)
     if name in STRATEGIES:
         return STRATEGIES[name]
     base, _, last = name.rpartition("-")
@@ -56,14 +60,14 @@ def find_strategy(name: str) -> Strategy:
         return _warm(name, find_strategy(base))
     if last == "raw":
         return _raw(name, find_strategy(base))
-    kind, _, number = name.partition("-")
+    kind, _, text = name.partition("-")
     try:
-        (make_row, what, zero), value = _PARAMETRISED[kind], float(number)
+        (make_row, what, zero), value = _PARAMETRISED[kind], float(plain(text))
     except (KeyError, ValueError):
         _unknown(name)
     if not 0 < value < 1 and not (zero and value == 0):
-        raise UserError(f"strategy '{name}' has {what} {number}; give a {what} between 0 and 1, as in {kind}-0.9")
-    return make_row(number)
+        raise UserError(f"strategy '{name}' has {what} {text}; give a {what} between 0 and 1, as in {kind}-0.9")
+    return make_row(text)
 
 
 def make_history(strategy: str) -> WeightHistory:
@@ -110,5 +114,5 @@ def _warm(name: str, base: Strategy) -> Strategy:
     )
 
 
-def _unknown(name: str) -> NoReturn:
-    raise UserError(f"unknown strategy '{name}'; {did_you_mean(name, STRATEGIES)}")
+def _unknown(name: object) -> NoReturn:
+    raise UserError(f"unknown strategy {shown(name)}; {did_you_mean(name, STRATEGIES)}")

@@ -1,12 +1,13 @@
 """The networks by name. A network is a flat list of units, called one after the other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Literal, get_args
 
 from torch import nn
 
-from layerpipe2.errors import UserError, integer, look_up
+from layerpipe2.errors import LARGEST, UserError, integer, look_up, shown
 from layerpipe2.networks.convolutional import resnet18, resnet_small, vgg, vgg16
 from layerpipe2.networks.mlp import mlp
 from layerpipe2.networks.transformer import gpt, vit
@@ -90,13 +91,16 @@ def build(name: str, *, input_shape: tuple[int, ...], num_classes: int, width: i
         int64 (N, T) -> ... -> logits (N, num_classes, T).
 
     Raises:
-        UserError: unknown name, a network that takes another kind of input, or a size that is not a positive integer.
+        UserError: unknown name, a network that takes another kind of input, or a size that is not an integer from 1 to
+            65,536.
     """
     info = look_up(NETWORKS, name, "network")
     width = info.default_width if width is None else width
     axes = INPUTS[info.takes]
+    if not isinstance(input_shape, Sequence):
+        raise UserError(f"network {name}: input shape is {shown(input_shape)}; give ({', '.join(axes)})")
     if len(input_shape) != len(axes):
-        given, wanted = "x".join(map(str, input_shape)), f"({', '.join(axes)}{',' * (len(axes) == 1)})"
+        given, wanted = "x".join(map(shown, input_shape)), f"({', '.join(axes)}{',' * (len(axes) == 1)})"
         raise UserError(f"network {name} takes {info.takes}, not input of shape {given}; give data of shape {wanted}")
     sizes = {
         "width": width,
@@ -104,5 +108,6 @@ def build(name: str, *, input_shape: tuple[int, ...], num_classes: int, width: i
         **{f"input {a}": n for a, n in zip(axes, input_shape, strict=True)},
     }
     for label, size in sizes.items():
-        integer(size, f"network {name}: {label}", 1)
+        integer(size, f"network {name}: {label}", 1, LARGEST)
+    integer(prod(input_shape), f"network {name}: product of the input's sizes", 1, LARGEST**2)
     return info.builder(input_shape, num_classes, width)

@@ -9,9 +9,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from layerpipe2.delays import DELAY_LAWS
-from layerpipe2.errors import UserError
+from layerpipe2.delays import DELAY_LAWS, MOST_UPDATES
+from layerpipe2.errors import LARGEST, UserError
 from layerpipe2.runs.validation import Checked, Positive, Real, one_of, setting
+
+_MOST = 10**9
+"""Epochs and mini-batches of a run: below it their products and sums are exact."""
 
 
 class RunConfig(Checked):
@@ -21,16 +24,20 @@ class RunConfig(Checked):
     data_root: str | None = setting(None, "data", "folder searched first for the data set", metavar="DIR")
     validation_fraction: Real = setting(0.15, "data", "share of the training images for validation", gt=0, lt=1)
     augment: bool = setting(False, "data", "random crops and flips of the training images")
-    batch_size: int = setting(64, "data", "images per mini-batch", ge=1)
+    batch_size: int = setting(64, "data", "images per mini-batch", ge=1, le=LARGEST)
 
     network: str = setting("mlp", "network", "network; `layerpipe2 info` lists them")
-    width: int | None = setting(None, "network", "base width (features or channels); none: its default", ge=1)
+    width: int | None = setting(
+        None, "network", "base width (features or channels); none: its default", ge=1, le=LARGEST
+    )
 
-    group_size: int = setting(1, "pipeline", "units per stage; `sequential` always takes the whole network", ge=1)
+    group_size: int = setting(
+        1, "pipeline", "units per stage; `sequential` always takes the whole network", ge=1, le=LARGEST
+    )
     convention: Annotated[str, *one_of((*DELAY_LAWS, "custom"))] = setting(
         "layerpipe2", "pipeline", "delay law: 2S, S (1F1B), none, or your own `delays`"
     )
-    delays: tuple[Annotated[int, Field(ge=0)], ...] | None = setting(
+    delays: tuple[Annotated[int, Field(ge=0, le=MOST_UPDATES)], ...] | None = setting(
         None,
         "pipeline",
         "delays for --convention custom, in updates, one per stage, input side first",
@@ -38,7 +45,9 @@ class RunConfig(Checked):
         strict=False,
     )
     strategy: str = setting("stash", "pipeline", "weights that the backward pass uses")
-    stash_epochs: Real = setting(0.0, "pipeline", "epochs with exact weights before `strategy` takes over", ge=0)
+    stash_epochs: Real = setting(
+        0.0, "pipeline", "epochs with exact weights before `strategy` takes over", ge=0, le=_MOST
+    )
     drain: bool = setting(False, "pipeline", "empty the pipeline at the end of every epoch")
 
     optimizer: Literal["sgd", "adamw"] = setting("sgd", "optimizer", "optimizer")
@@ -50,13 +59,13 @@ class RunConfig(Checked):
     warmup_epochs: Real = setting(0.0, "optimizer", "epochs of linear warm-up of the learning rate", ge=0)
     gradient_clip_norm: Positive | None = setting(None, "optimizer", "largest gradient norm of a stage")
 
-    epochs: int = setting(10, "run", "passes over the training images", ge=1)
-    max_steps: int | None = setting(None, "run", "stop after so many mini-batches", ge=1)
+    epochs: int = setting(10, "run", "passes over the training images", ge=1, le=_MOST)
+    max_steps: int | None = setting(None, "run", "stop after so many mini-batches", ge=1, le=_MOST)
     precision: Literal["float32", "float64", "bf16"] = setting(
         "float32", "run", "arithmetic; bf16 keeps float32 master weights"
     )
     seed: int = setting(0, "run", "seed of the weights, the split and the order of the data", ge=0, le=2**32 - 1)
-    threads: int = setting(1, "run", "CPU threads; another number changes the last bits", ge=1)
+    threads: int = setting(1, "run", "CPU threads; another number changes the last bits", ge=1, le=1024)
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "run", "where to train")
     cuda_graph: bool = setting(False, "run", "on a CUDA device, run the step as one CUDA graph")
     probe_every: int = setting(
@@ -64,6 +73,7 @@ class RunConfig(Checked):
         "run",
         "with `stash`: measure every decay rule's reconstruction error, once in so many updates; 0: never",
         ge=0,
+        le=_MOST,
     )
 
     @model_validator(mode="after")

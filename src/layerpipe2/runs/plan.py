@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
 from layerpipe2.history import StashFirst, WeightHistory, make_history
 from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.memory import check_memory
 from layerpipe2.stages import partition
 
 Loaders = dict[str, BatchLoader]
@@ -77,8 +79,11 @@ def make_plan(config: RunConfig, input_shape: tuple[int, ...], num_classes: int)
     Weights come from torch's random generator.
 
     Raises:
-        UserError: on an unknown network or strategy, a group size out of range, or delays that don't fit the stages.
+        UserError: on an unknown network or strategy, a group size out of range, delays that don't fit the stages, or
+            what is too large for the memory.
     """
+    if not torch.empty(0).is_meta:  # not called by plan_from or the next line
+        check_run(config.copy_with(seed=0), input_shape, num_classes)
     history = make_history(config.strategy)
     units = networks.build(config.network, input_shape=input_shape, num_classes=num_classes, width=config.width)
     if config.strategy == "sequential":
@@ -91,6 +96,17 @@ def make_plan(config: RunConfig, input_shape: tuple[int, ...], num_classes: int)
     else:
         raise UserError(f"delays has {len(config.delays)} entries, but there are {len(stages)} stages; give one each")
     return Plan(config, len(units), stages, delays, history)
+
+
+@cache
+def check_run(config: RunConfig, input_shape: tuple[int, ...], num_classes: int) -> None:
+    """Refuse what :func:`make_plan` would, without any weights in memory.
+
+    Raises:
+        UserError: as there.
+    """
+    with torch.device("meta"):
+        check_memory(make_plan(config, input_shape, num_classes), input_shape)
 
 
 def make_loaders(config: RunConfig, data: Data, device: torch.device) -> Loaders:

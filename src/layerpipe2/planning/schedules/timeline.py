@@ -84,12 +84,11 @@ class Timeline:
             if event.action.kind == "F":
                 start[key] = event.start
             end[key] = max(end[key], event.end)
-        peak = []
-        for stage in range(self.schedule.num_stages):
-            moves = [(t, 1) for (s, _), t in start.items() if s == stage]
-            moves += [(t, -1) for (s, _), t in end.items() if s == stage]
-            peak.append(max(accumulate(change for _, change in sorted(moves))))
-        return tuple(peak)
+        moves: list[list[tuple[float, int]]] = [[] for _ in range(self.schedule.num_stages)]
+        for times, change in ((start, 1), (end, -1)):
+            for (stage, _), time in times.items():
+                moves[stage].append((time, change))
+        return tuple(max(accumulate(change for _, change in sorted(of))) for of in moves)
 
     def gantt(self, unit: float, until: float | None = None) -> str:
         """The run as text: a row of times, a row per processor, a column per ``unit`` s, ``.`` where it waits.
