@@ -18,13 +18,18 @@ import torch
 import torch.nn.functional as F
 
 from layerpipe2 import Delays, PipelinedModule, make_history, networks, partition
+from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
+from layerpipe2.cli.options import within
 from layerpipe2.data import BatchLoader, TensorSplit
 from layerpipe2.engine.allocator import keep_freed_memory
-from layerpipe2.errors import integer
+from layerpipe2.errors import LARGEST
 from layerpipe2.provenance import provenance
+from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.plan import check_run
 
 Precision = Literal["native", "bf16"]
+_CLASSES = 10
 DELAYED = ("stash", "latest", "ema-window")
 
 
@@ -82,8 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         UserError: on an unknown network, or a number that is no count.
     """
     options = _parser().parse_args(arguments)
-    for name in ("batch_size", "steps", "rounds", "threads"):
-        integer(getattr(options, name), f"--{name.replace('_', '-')}", 1)
+    sizes = RunConfig(
+        network=options.network, strategy="sequential", width=options.width, batch_size=options.batch_size
+    )
+    check_run(sizes, tuple(options.input_shape), _CLASSES)
     keep_freed_memory()
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")
@@ -122,7 +129,7 @@ def _variants(device: torch.device) -> dict[str, Variant]:
 def _time(options: argparse.Namespace, device: torch.device, variant: Variant) -> float:
     torch.manual_seed(0)
     shape = tuple(options.input_shape)
-    layers = networks.build(options.network, input_shape=shape, num_classes=10, width=options.width)
+    layers = networks.build(options.network, input_shape=shape, num_classes=_CLASSES, width=options.width)
     cuda = device.type == "cuda"
     if cuda:
         layers = [layer.to(memory_format=torch.channels_last) for layer in layers]  # type: ignore[call-overload]
@@ -133,7 +140,7 @@ def _time(options: argparse.Namespace, device: torch.device, variant: Variant) -
         form: dict[str, Any] = {"precision": variant.precision, "cuda_graph": variant.graph}
         model = PipelinedModule(stages, delays, history, optimizer=lambda p: make_optimizer(p, cuda), **form)
     n = options.batch_size * (options.steps + options.warmup)
-    data = TensorSplit(torch.randint(0, 256, (n, *shape), dtype=torch.uint8), torch.randint(10, (n,)))
+    data = TensorSplit(torch.randint(0, 256, (n, *shape), dtype=torch.uint8), torch.randint(_CLASSES, (n,)))
     channels = [0.5] * shape[0]
     loader = BatchLoader(data, options.batch_size, mean=channels, std=channels, seed=0, augment=True, device=device)
     clock = Clock(options.warmup)
@@ -150,15 +157,17 @@ def _synchronize(device: torch.device) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="python -m experiments.benchmark", description=__doc__)
     parser.add_argument("--network", default="resnet18", help="network name")
-    parser.add_argument("--width", type=int, default=None, help="base width; default: the network's own")
-    parser.add_argument("--input-shape", type=int, nargs=3, default=[3, 32, 32], help="C H W")
-    parser.add_argument("--batch-size", type=int, default=128, help="images per mini-batch")
-    parser.add_argument("--steps", type=int, default=20, help="timed steps per round")
-    parser.add_argument("--warmup", type=int, default=5, help="untimed steps per round")
-    parser.add_argument("--rounds", type=int, default=5, help="times that each variant is timed")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument(
+        "--width", type=within(int, 1, LARGEST), default=None, help="base width; default: the network's own"
+    )
+    parser.add_argument("--input-shape", type=within(int, 1, LARGEST), nargs=3, default=[3, 32, 32], help="C H W")
+    parser.add_argument("--batch-size", type=within(int, 1, LARGEST), default=128, help="images per mini-batch")
+    parser.add_argument("--steps", type=within(int, 1, 1000), default=20, help="timed steps per round")
+    parser.add_argument("--warmup", type=within(int, 0, 1000), default=5, help="untimed steps per round")
+    parser.add_argument("--rounds", type=within(int, 1, 1000), default=5, help="times that each variant is timed")
+    parser.add_argument("--threads", type=within(int, 1, 1024), default=2, help="CPU threads")
     parser.add_argument("--cpu", action="store_true", help="time on the CPU even where there is a CUDA device")
     parser.add_argument("--out", type=Path, default=None, help="write the figures there as JSON")
     return parser

@@ -1,20 +1,22 @@
 """How long the theory takes: derivations with all proofs, and the simulator of schedules. Prints medians of 3."""
 
-import argparse
 import statistics
+import sys
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
+from layerpipe2.cli import Parser
+from layerpipe2.cli.console import run_command
 from layerpipe2.planning.costs import uniform_costs
 from layerpipe2.planning.devices import FlopDevice
 from layerpipe2.planning.schedules import build_schedule, simulate
 from layerpipe2.theory import derive, named, prove
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print what was timed and how long it took."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    Parser(prog="python -m experiments.benchmark_theory", description=__doc__).parse_args(arguments)
     resnet = named("resnet18")
     sizes = range(1, resnet.num_units + 1)
     work: dict[str, Callable[[], object]] = {
@@ -35,4 +37,4 @@ def run_schedule(name: str, stages: int = 16, batches: int = 1000) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("experiments.benchmark_theory", main, None))

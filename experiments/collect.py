@@ -6,7 +6,6 @@ cell and whether it lies at the ``edge`` of those tried. Without, there are ``st
 ``metrics.json`` for `dvc metrics` and ``curves/*.csv`` for `dvc plots`.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from experiments.grid import Cell, Grid, Task
 from experiments.schema import Experiment, read_experiment
 from experiments.tables import TABLES, Row, curves, epoch_rows, metrics, run_rows, unique, write_csv
+from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError
 from layerpipe2.runs.records import Record, write_json
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         UserError: if no final run is finished, or a record is broken or belongs to other settings.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="python -m experiments.collect", description=__doc__)
     parser.add_argument("experiment", help="a file of experiments/ without .yaml, or the path of one")
     parser.add_argument("--records", type=Path, help="folder of the records; default: the experiment's")
     parser.add_argument("--out", type=Path, help="folder of the tables; default: the experiment's")

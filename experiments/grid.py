@@ -22,7 +22,7 @@ import torch
 
 from experiments.schema import SEQUENTIAL, Experiment
 from layerpipe2.data import describe
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, shown
 from layerpipe2.networks import build
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.records import Record, read_record
@@ -98,18 +98,17 @@ class Grid:
         return tuple(found)
 
     def choose(self, network: str | None, group: int | str | None) -> list[Task]:
-        """The runs of one network, one partition, or both.
+        """The runs of one network, one partition (its group size as a number or in figures), or both.
 
         Raises:
             UserError: if the experiment has none.
         """
-        for name, value in (("network", network), ("group", group)):
-            known = dict.fromkeys(getattr(cell, name) for cell in self.cells)
-            if value is not None and value not in known:
-                raise UserError(
-                    f"{self.experiment.name}.yaml has no {name} {value!r}; known: {', '.join(map(str, known))}"
-                )
-        return [t for t in self.tasks if network in (None, t.cell.network) and group in (None, t.cell.group)]
+        wanted = {name: str(value) for name, value in (("network", network), ("group", group)) if value is not None}
+        for name, value in wanted.items():
+            known = dict.fromkeys(str(getattr(cell, name)) for cell in self.cells)
+            if value not in known:
+                raise UserError(f"{self.experiment.name}.yaml has no {name} {shown(value)}; known: {', '.join(known)}")
+        return [t for t in self.tasks if all(str(getattr(t.cell, name)) == value for name, value in wanted.items())]
 
     def record(self, task: Task) -> Record | None:
         """The record of a task if it is finished.

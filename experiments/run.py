@@ -22,8 +22,10 @@ import torch
 
 from experiments.grid import Grid, Task
 from experiments.leases import Queue
-from experiments.schema import experiments, read_experiment
+from experiments.schema import MOST_JOBS, experiments, read_experiment
+from layerpipe2.cli import Parser
 from layerpipe2.cli.console import in_words, run_command
+from layerpipe2.cli.options import within
 from layerpipe2.errors import UserError
 
 
@@ -36,12 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     experiment = read_experiment(options.experiment)
     grid = Grid.of(experiment, options.out)
-    group = int(options.group) if options.group and options.group.isdigit() else options.group
-    tasks = grid.choose(options.network, group)
-    for option, least in (("jobs", 1), ("minutes", 0)):
-        value = getattr(options, option)
-        if value is not None and not value >= least:
-            raise UserError(f"--{option} is {value}; give a number >= {least}")
+    tasks = grid.choose(options.network, options.group)
     jobs = options.jobs or experiment.jobs
     deadline = None if options.minutes is None else time.time() + 60 * options.minutes
     if left := grid.left(tasks):
@@ -73,7 +70,7 @@ def _agreed(left: list[Task], total: int, jobs: int, yes: bool) -> bool:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="python -m experiments.run", description=__doc__)
     add = parser.add_argument
     names = ", ".join(experiments())
     add("experiment", metavar="NAME", help=f"a file of experiments/ without .yaml ({names}), or the path of one")
@@ -82,8 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, help="folder of the records; default: the experiment's")
     add("--yes", action="store_true", help="start without asking")
     add("--quiet", action="store_true", help="start at once, say little")
-    add("--jobs", type=int, help="processes side by side; default: the experiment's")
-    add("--minutes", type=float, help="begin no run after so many minutes")
+    add("--jobs", type=within(int, 1, MOST_JOBS), help="processes side by side; default: the experiment's")
+    add("--minutes", type=within(float, 0, 10**6), help="begin no run after so many minutes")
     return parser
 
 

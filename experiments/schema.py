@@ -17,7 +17,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, create_model, model_validator
 
 from layerpipe2.data import DATASETS
-from layerpipe2.errors import UserError, did_you_mean
+from layerpipe2.errors import LARGEST, UserError, did_you_mean, plain_name, shown
 from layerpipe2.history import make_history
 from layerpipe2.networks import NETWORKS
 from layerpipe2.runs.config import RunConfig
@@ -31,10 +31,12 @@ COMMON = "common"
 """The file of what the larger experiments share; no experiment of its own."""
 _SWEPT = ("dataset", "network", "group_size", "strategy", "seed", "stash_epochs", "max_steps")
 _OWN = ("records", "tables", "published")
+_MOST_RUNS = 20_000
+MOST_JOBS = 256
 _PLACEHOLDERS = ("network", "dataset", "optimizer", "group", "stages", "strategy")
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=LARGEST)]
 Network = Annotated[str, *one_of(NETWORKS)]
 Dataset = Annotated[str, *one_of(DATASETS)]
 
@@ -70,7 +72,7 @@ class Tuning(Checked):
 class WarmUp(Checked):
     """Further runs that use exact weights for the first ``stash_epochs`` epochs, with the rate found without them."""
 
-    stages: Several[int]
+    stages: Several[Count]
     strategies: Several[str]
     stash_epochs: Positive
 
@@ -92,7 +94,7 @@ class Experiment(Checked):
         jobs: processes side by side; changes no result.
         published: whether its tables are committed (those of a larger experiment with its records), and shown by
             ``make reproduce`` and the README.
-        records, tables: folders; ``{name}`` stands for the experiment's name.
+        records, tables: folders below the present one; ``{name}`` stands for the experiment's name.
         cell: what runs that differ in their seeds alone are called in file names, from the placeholders ``{network}``,
             ``{dataset}``, ``{optimizer}``, ``{group}`` (size; 'sequential'), ``{stages}`` and ``{strategy}``.
     """
@@ -101,7 +103,7 @@ class Experiment(Checked):
     networks: Several[Network]
     datasets: Several[Dataset]
     group_sizes: Several[Count] | None = None
-    stages: Several[Annotated[int, Field(ge=2)]] | None = None
+    stages: Several[Annotated[int, Field(ge=2, le=LARGEST)]] | None = None
     strategies: Several[Strategy]
     optimizers: Several[str]
     seeds: Several[Seed]
@@ -112,7 +114,7 @@ class Experiment(Checked):
     tuning: Tuning | None = None
     warm_up: WarmUp | None = None
     report: Report
-    jobs: Count
+    jobs: Annotated[int, Field(ge=1, le=MOST_JOBS)]
     published: bool = False
     records: str = "results/full_scale/{name}"
     tables: str = "results/full_scale/{name}/tables"
@@ -135,7 +137,15 @@ class Experiment(Checked):
         if self.tuning is not None:
             self._check_tuning(self.tuning)
         self._check_names()
+        if (runs := self._count_runs()) > _MOST_RUNS:
+            raise UserError(f"this is {runs:,d} runs; give shorter lists, for at most {_MOST_RUNS:,d}")
         return self
+
+    def _count_runs(self) -> int:
+        cuts = len(self.group_sizes or self.stages or ()) * len(self.strategies) + 1
+        rates = max(len(self.optimizer_settings[name].rates or ()) for name in self.optimizers)
+        runs = len(self.networks) * len(self.datasets) * len(self.optimizers) * cuts
+        return runs * (len(self.seeds) * (2 if self.warm_up else 1) + rates)
 
     def _check_tuning(self, tuning: Tuning) -> None:
         if tuning.seed in self.seeds:
@@ -147,13 +157,11 @@ class Experiment(Checked):
                 raise UserError(f"{where}.lr is given, but the learning rate is tuned; leave out one of them")
 
     def _check_names(self) -> None:
-        for _, field, _, _ in string.Formatter().parse(self.cell):
-            if field is not None and field not in _PLACEHOLDERS:
-                raise UserError(f"cell has the placeholder '{field}'; {did_you_mean(field, _PLACEHOLDERS)}")
-        if PurePosixPath(self.cell).is_absolute() or ".." in PurePosixPath(self.cell).parts:
-            raise UserError(
-                f"cell is {self.cell!r}, which leads out of the folder of the records; leave out '..' and '/'"
-            )
+        plain_name(self.name, "name")
+        for optimizer in self.optimizers:
+            plain_name(optimizer, "optimizer")
+        for key, placeholders in (("cell", _PLACEHOLDERS), ("records", ("name",)), ("tables", ("name",))):
+            _check_path(key, getattr(self, key), placeholders)
         for key in ("stages", "strategies") if self.warm_up else ():
             for value in getattr(self.warm_up, key):
                 if value not in (getattr(self, key) or ()) or value == "stash":
@@ -165,6 +173,21 @@ class Experiment(Checked):
         parts = [self.settings, self.optimizer_settings[optimizer], *(t[key] for t, key in chosen if key in t)]
         given = {name: value for part in parts for name, value in part.given.items()}
         return given | {"network": network, "dataset": dataset}
+
+
+def _check_path(key: str, text: str, placeholders: tuple[str, ...]) -> None:
+    """Refuse a path that leads out of its folder, or has placeholders of another name or form than ``{name}``."""
+    try:
+        fields = [(field, form) for _, field, *form in string.Formatter().parse(text) if field is not None]
+    except ValueError as error:
+        raise UserError(f"{key} is {shown(text)} ({error}); write placeholders as in {{{placeholders[0]}}}") from None
+    for field, form in fields:
+        if field not in placeholders:
+            raise UserError(f"{key} has the placeholder {shown(field)}; {did_you_mean(field, placeholders)}")
+        if any(form):
+            raise UserError(f"{key} is {shown(text)}; write the placeholder as {{{field}}} and nothing more")
+    for part in text.format(**dict.fromkeys(placeholders, "x")).split("/"):
+        plain_name(part, f"part of {key} {shown(text)}")
 
 
 def experiments() -> list[str]:
@@ -179,7 +202,7 @@ def read_experiment(name: str) -> Experiment:
         UserError: if there is none; else naming file, key and value, and what is allowed.
     """
     if not name.endswith(".yaml") and name not in experiments():
-        raise UserError(f"no experiment {name!r}; {did_you_mean(name, experiments())}")
+        raise UserError(f"no experiment {shown(name)}; {did_you_mean(name, experiments())}")
     path = Path(name) if name.endswith(".yaml") else HERE / f"{name}.yaml"
     content = {key: value for key, value in _content(path).items() if key != "like"}
     return checked(Experiment, {"name": path.stem} | content, path.name)
@@ -189,10 +212,12 @@ def _content(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     content = read_yaml(path)
     if "like" not in content:
         return content
-    places = (folder / f"{content['like']}.yaml" for folder in (path.parent, HERE))
+    like = content["like"]
+    named = isinstance(like, str) and plain_name(like, f"{path.name}: like")
+    places = (folder / f"{like}.yaml" for folder in (path.parent, HERE) if named)
     other = next((place for place in places if place.is_file()), path)
     if other in (*above, path):
-        raise UserError(f"{path.name}: like is {content['like']!r}; give the name of another file, such as {COMMON}")
+        raise UserError(f"{path.name}: like is {shown(like)}; give the name of another file, such as {COMMON}")
     inherited = {key: value for key, value in _content(other, (*above, path)).items() if key not in _OWN}
     return inherited | {key: _merged(key, inherited.get(key), value) for key, value in content.items()}
 

@@ -4,7 +4,6 @@ Nothing here needs a training run. Writes proofs, stability, partitions, schedul
 modelled from the networks' shapes and stated devices, none is measured on hardware. Bytes are those of float32.
 """
 
-import argparse
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from experiments.tables import Row, write_csv
 from layerpipe2 import networks
+from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.delays import DELAY_LAWS
 from layerpipe2.planning import Costs, FlopDevice, network_costs
@@ -157,7 +157,7 @@ TABLES: dict[str, Callable[[], list[Row]]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compute the tables in two processes, write them."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(prog="python -m experiments.theory", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("results/theory"), help="default: %(default)s")
     options = parser.parse_args(arguments)
     writable_folder(options.out)

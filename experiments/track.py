@@ -7,7 +7,6 @@ starts when its training run started and lasts as long; those with the tag ``pro
 because averages were measured along the way: don't compare their times with those of other runs.
 """
 
-import argparse
 import os
 import sqlite3
 import sys
@@ -30,7 +29,9 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
+from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
+from layerpipe2.cli.options import within
 from layerpipe2.errors import UserError
 from layerpipe2.runs.records import (
     Record,
@@ -54,12 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         UserError: if there are none or one is damaged, or if database or artifacts can't be written.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="python -m experiments.track", description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("results/runs"), help="default: %(default)s")
     parser.add_argument("--database", type=Path, default=Path("mlflow.db"), help="default: %(default)s")
     parser.add_argument("--artifacts", type=Path, default=Path("mlartifacts"), help="default: %(default)s")
     parser.add_argument("--summary", type=Path, help="JSON file that counts the records, for DVC")
-    parser.add_argument("--port", type=int, help="print links for a server that will listen there on 127.0.0.1")
+    parser.add_argument(
+        "--port", type=within(int, 1, 65535), help="print links for a server that will listen there on 127.0.0.1"
+    )
     options = parser.parse_args(arguments)
     records = read_records(options.runs)
     new, tables = track(records, options.database, options.artifacts)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError
 from paper_figures.comparisons import Settings
@@ -104,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="python -m paper_figures.build", description=__doc__)
     parser.add_argument("command", nargs="?", choices=("page", "readme"), help="default: everything")
     parser.add_argument("name", nargs="?", help="of the page")
     parser.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")

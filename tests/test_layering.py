@@ -126,3 +126,9 @@ def test_no_script_hides_the_standard_library():
     """`python experiments/benchmark.py` puts its folder first on the path: a queue.py there would break torch."""
     scripts = [path for part in ("experiments", "examples") for path in python_files(ROOT / part)]
     assert [path for path in scripts if path.stem in sys.stdlib_module_names] == []
+
+
+def test_all_parsers_answer_a_mistake_with_one_line():
+    """argparse's own parser prints its usage first; ``layerpipe2.cli.Parser``, made from it, raises UserError."""
+    lines = [line for path in MODULES.values() for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [line for line in lines if "ArgumentParser(" in line] == ["class Parser(argparse.ArgumentParser):"]

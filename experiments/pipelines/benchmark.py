@@ -10,7 +10,6 @@ another network, balanced stages with groups of as many units. Run it on an idle
   python -m experiments.pipelines.benchmark --quick
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ import torch
 from experiments.pipelines.network_benchmark import NetworkBenchmark
 from experiments.pipelines.settings import PLAIN, QUICK, Settings
 from experiments.pipelines.summary import memory_table, table
+from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import add_options, read_options
 from layerpipe2.planning.variants import Variant
@@ -53,7 +53,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, Path | None]:
     Raises:
         UserError: on a mistake in an option.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="python -m experiments.pipelines.benchmark", description=__doc__)
     add_options(parser, Settings)
     parser.add_argument("--out", type=Path, help="folder for the files of every network")
     given = sys.argv[1:] if arguments is None else arguments

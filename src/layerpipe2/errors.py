@@ -92,7 +92,7 @@ def plain_name(name: str, what: str) -> str:
         UserError: with the name and what it names.
     """
     if name in ("", ".", "..") or len(name) > _NAME or "/" in name or not name.isprintable():
-        raise UserError(f"{what} is {shown(name)}; give a name without /, of at most {_NAME} printable characters")
+        raise UserError(f"{what} is {shown(name)}; give a name: no /, . or .., at most {_NAME} printable characters")
     return name
 
 

@@ -7,7 +7,7 @@ import yaml
 
 from experiments.grid import Grid
 from experiments.schema import COMMON, HERE, Experiment, read_experiment
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, shown
 from tests.small_experiments import ROOT, TUNED, UNTUNED, small, write_experiment
 
 
@@ -47,6 +47,12 @@ def test_a_file_takes_from_the_one_it_is_like_what_it_does_not_give(tmp_path):
     assert not other.published
     assert other.records == "results/full_scale/{name}"
     assert (third.seeds, third.report.significance_level, third.report.equivalence_margin_points) == ((7,), 0.1, 5)
+
+
+@pytest.mark.parametrize("like", ["../common", "a/b", "..", "a\x00b", "a" * 101])
+def test_a_file_is_like_one_of_its_own_folder(tmp_path, like):
+    with pytest.raises(UserError, match=rf"small\.yaml: like is {re.escape(shown(like))}; give a name: no /, \. or"):
+        small(tmp_path, {"like": like})
 
 
 @pytest.mark.parametrize("like", ["nothing", "small", 7])
@@ -91,6 +97,20 @@ UNTUNED_MISTAKES = [
     ("report: {equivalence_margin_points: -3}", "report.equivalence_margin_points is -3; give"),
     ("stages: [3]", "group_sizes and stages are two ways to cut a network; give one of them"),
     ("cell: '{netwrk}'", "cell has the placeholder 'netwrk'; did you mean 'network'?"),
+    ("cell: '{network!z}'", "cell is '{network!z}'; write the placeholder as {network} and nothing more"),
+    ("cell: '{network:>999999999}'", "cell is '{network:>999999999}'; write the placeholder as {network} and nothing"),
+    ("cell: '{network'", "cell is '{network' (expected '}' before end of string); write placeholders as in {network}"),
+    ("cell: ../../{strategy}", "part of cell '../../{strategy}' is '..'; give a name: no /, . or .., at most 100"),
+    ("records: x/{nme}", "records has the placeholder 'nme'; did you mean 'name'?"),
+    ("records: x/{name.__class__}", "records has the placeholder 'name.__class__'; known: name"),
+    ("records: /x/{name}", "part of records '/x/{name}' is ''; give a name"),
+    ("tables: x/{name", "tables is 'x/{name' (expected '}' before end of string); write placeholders as in {name}"),
+    ("tables: x/../../{name}", "part of tables 'x/../../{name}' is '..'; give a name"),
+    ("name: a/../b", "name is 'a/../b'; give a name: no /, . or .., at most 100 printable characters"),
+    ('name: "a\\0b"', "name is 'a\\x00b'; give a name"),
+    ("{optimizers: [../sgd], optimizer_settings: {../sgd: {lr: 1}}}", "optimizer is '../sgd'; give a name"),
+    ("jobs: 4294967296", "jobs is 4294967296; give an integer >= 1 and <= 256"),
+    ("group_sizes: [4294967296]", "group_sizes is [4294967296]; give a list of distinct integers >= 1 and <= 65536"),
     ("tuning: {epochs: 1, seed: 9}", "optimizer_settings.sgd.rates and tuning go together; give both or neither"),
 ]
 TUNED_MISTAKES = [
@@ -125,6 +145,11 @@ def test_mistakes_name_file_key_value_and_range(tmp_path, content, changes, mess
 def test_a_missing_key_is_named(tmp_path, key):
     with pytest.raises(UserError, match=rf"^small\.yaml: '{key}' is missing; give"):
         small(tmp_path, {name: value for name, value in UNTUNED.items() if name != key})
+
+
+def test_too_many_runs_are_refused_before_they_are_listed(tmp_path):
+    with pytest.raises(UserError, match=r"^small\.yaml: this is 22,500 runs; give shorter lists, for at most 20,000$"):
+        small(tmp_path, UNTUNED, seeds=list(range(4500)))
 
 
 RECIPE = ROOT / "docs" / "howto" / "add-an-experiment.md"

@@ -86,9 +86,13 @@ def test_a_part_of_an_experiment_starts_at_once_if_it_is_to_be_quiet(tmp_path):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--jobs", "0", "--jobs is 0; give a number >= 1"),
-        ("--minutes", "-1", "--minutes is -1.0; give a number >= 0"),
-        ("--group", "4", "small.yaml has no group 4; known: sequential, 1, 3"),
+        ("--jobs", "0", "argument --jobs: '0' is out of range; give an integer from 1 to 256; see `.* --help`"),
+        ("--jobs", "1e1", "argument --jobs: '1e1' is out of range; give an integer from 1 to 256; see `.* --help`"),
+        ("--minutes", "nan", "argument --minutes: 'nan' is out of range; give a number from 0 to 1000000; see .*"),
+        ("--group", "4", "small.yaml has no group '4'; known: sequential, 1, 3"),
+        ("--group", "\u00b2", "small.yaml has no group '\u00b2'; known: sequential, 1, 3"),
+        ("--group", "\u0663", "small.yaml has no group '\u0663'; known: sequential, 1, 3"),
+        ("--bogus", "1", "unknown argument '--bogus'; did you mean '--out'.; see `python -m experiments.run --help`"),
         ("--group", "all", "small.yaml has no group 'all'; known: sequential, 1, 3"),
         ("--network", "mpl", "small.yaml has no network 'mpl'; known: mlp"),
     ],

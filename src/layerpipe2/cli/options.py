@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
 
-from layerpipe2.errors import plain
+from layerpipe2.errors import plain, shown
 from layerpipe2.runs.validation import Model, Schema, checked, choices
 
 PIPELINE = ("dataset", "network", "width", "group_size", "convention", "delays")
@@ -39,6 +39,19 @@ def read_options(model: type[Model], options: argparse.Namespace) -> Model:
     given = {name: (getattr(options, name, None), schema) for name, schema in _fields(model).items()}
     values = {name: _value(text, schema) for name, (text, schema) in given.items() if text is not None}
     return checked(model, values, named=_option)
+
+
+def within(kind: type[int] | type[float], least: float, most: float) -> Callable[[str], float]:
+    """The ``type`` of an argparse option: a number from ``least`` to ``most``, or one line that says so."""
+
+    def read(text: str) -> float:
+        with suppress(ValueError):
+            if least <= (value := kind(plain(text))) <= most:
+                return value
+        what = {int: "an integer", float: "a number"}[kind]
+        raise argparse.ArgumentTypeError(f"{shown(text)} is out of range; give {what} from {least} to {most}")
+
+    return read
 
 
 def _fields(model: type[Model]) -> dict[str, dict[str, Any]]:
