@@ -106,7 +106,8 @@ def check_run(config: RunConfig, input_shape: tuple[int, ...], num_classes: int)
         UserError: as there.
     """
     with torch.device("meta"):
-        check_memory(make_plan(config, input_shape, num_classes), input_shape)
+        plan = make_plan(config, input_shape, num_classes)
+    check_memory(config, plan.stages, plan.delays.per_stage, input_shape)
 
 
 def make_loaders(config: RunConfig, data: Data, device: torch.device) -> Loaders:
