@@ -17,7 +17,7 @@ from pathlib import Path
 
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, plain_name
 from paper_figures.comparisons import Settings
 from paper_figures.pages import artifact, pipelines, readme, report, tuned
 from paper_figures.records import pipelines as pipeline_records
@@ -43,6 +43,7 @@ def write_page(name: str, results: Path, out: Path) -> None:
         records = pipeline_records.load(results / "pipelines", MAIN_NETWORK)
         written = pipelines.page(records).write(out / "pipelines")
     else:
+        plain_name(name, "page")
         finished = tuned_records.load(_tables(results, name))
         written = tuned.page(finished).write(out / "full_scale" / name)
         print(f"{finished.finished} of {finished.planned} runs: ", end="")

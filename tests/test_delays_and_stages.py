@@ -4,6 +4,7 @@ import bisect
 import re
 
 import pytest
+import torch
 from torch import nn
 
 from layerpipe2 import Delays, UserError, partition
@@ -31,8 +32,9 @@ def test_group_sizes_out_of_range(group_size):
     ("units", "message"),
     [
         ([], "no units"),
-        (None, "no units"),
-        (5, "network is a int; give a list of modules"),
+        (None, "network is None; give a list of modules"),
+        (torch.ones(2), r"network is tensor\(\[1\., 1\.\]\); give a list of modules"),
+        (5, "network is 5; give a list of modules"),
         ([nn.Linear(1, 1), "relu"], "unit 1 of the network is 'relu'; give a module"),
     ],
 )

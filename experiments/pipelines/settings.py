@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from layerpipe2.errors import UserError
+from layerpipe2.errors import LARGEST, UserError
 from layerpipe2.planning.variants import TORCH_PIPELINES, Variant
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.validation import Checked, Real, setting
@@ -21,7 +21,7 @@ VARIANTS = (
 
 _List = Field(strict=False, json_schema_extra={"uniqueItems": True})
 Names = Annotated[tuple[str, ...], _List]
-Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], _List]
+Counts = Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], _List]
 
 
 class Settings(Checked):
@@ -32,29 +32,29 @@ class Settings(Checked):
     """
 
     network: str = setting("even", "", "'even' (eight equal convolutions) or a network of layerpipe2")
-    width: int | None = setting(None, "", "base width; none: the network's own, 64 for 'even'", ge=1)
+    width: int | None = setting(None, "", "base width; none: the network's own, 64 for 'even'", ge=1, le=LARGEST)
     dataset: str = setting("digits", "", "data set")
     data_root: str | None = setting(None, "", "folder searched first for the data set")
-    batch_size: int = setting(64, "", "images per mini-batch", ge=1)
+    batch_size: int = setting(64, "", "images per mini-batch", ge=1, le=LARGEST)
     lr: Real = setting(0.01, "", "learning rate of SGD with momentum 0.9", gt=0)
-    processes: int = setting(2, "", "processes of a pipeline", ge=1)
+    processes: int = setting(2, "", "processes of a pipeline", ge=1, le=64)
     variants: Names = setting(VARIANTS, "", "what to compare")
-    rounds: int = setting(5, "", "times that each variant's speed is measured", ge=1)
-    batches: int = setting(40, "", "timed mini-batches per round, filling and draining included", ge=1)
-    warmup: int = setting(5, "", "mini-batches before them", ge=0)
-    layer_repeats: int = setting(25, "", "timed steps of each unit", ge=1)
-    seeds: int = setting(3, "", "runs to the target accuracy; 0: none", ge=0)
+    rounds: int = setting(5, "", "times that each variant's speed is measured", ge=1, le=1000)
+    batches: int = setting(40, "", "timed mini-batches per round, filling and draining included", ge=1, le=10_000)
+    warmup: int = setting(5, "", "mini-batches before them", ge=0, le=10_000)
+    layer_repeats: int = setting(25, "", "timed steps of each unit", ge=1, le=10_000)
+    seeds: int = setting(3, "", "runs to the target accuracy; 0: none", ge=0, le=1000)
     target: Real = setting(0.95, "", "validation accuracy to reach", ge=0, le=1)
-    epochs: int = setting(15, "", "most epochs to reach it", ge=1)
+    epochs: int = setting(15, "", "most epochs to reach it", ge=1, le=10_000)
     target_variants: Names = setting((PLAIN, "gpipe/4", "1f1b/4", *_ASYNCHRONOUS), "", "those of --variants to do so")
     memory_strategies: Names = setting(("stash", "latest", "ema-window"), "", "strategies whose bytes are measured")
     memory_processes: Counts = setting((2, 4), "", "on so many processes; without a number: not at all")
     timelines: Names = setting(
         ("async/ema-window", "1f1b/4", "gpipe/4", "exact", "exact/split"), "", "variants to take time stamps of"
     )
-    trace_batches: int = setting(18, "", "mini-batches of a timeline", ge=1)
+    trace_batches: int = setting(18, "", "mini-batches of a timeline", ge=1, le=10_000)
     cut_network: str = setting("vgg16", "", "network on which to compare cuts by time and by group size; '': none")
-    cut_width: int | None = setting(64, "", "its base width", ge=1)
+    cut_width: int | None = setting(64, "", "its base width", ge=1, le=LARGEST)
     cut_variant: str = setting("async/ema-window", "", "the pipeline that is cut")
     quick: bool = setting(False, "", "seconds instead of minutes: shows that it works, measures nothing")
 

@@ -55,10 +55,10 @@ def partition_at(units: Sequence[nn.Module], starts: Sequence[int]) -> list[nn.S
 
 
 def _check_units(units: Sequence[nn.Module]) -> None:
+    if not isinstance(units, Sequence | nn.Sequential | nn.ModuleList):
+        raise UserError(f"network is {shown(units)}; give a list of modules")
     if not units:
         raise UserError("network has no units; give a list of at least one module")
-    if not isinstance(units, Sequence | nn.Sequential | nn.ModuleList):
-        raise UserError(f"network is a {type(units).__name__}; give a list of modules")
     for number, unit in enumerate(units):
         if not isinstance(unit, nn.Module):
             raise UserError(f"unit {number} of the network is {shown(unit)}; give a module")

@@ -119,6 +119,12 @@ def test_a_mistake_is_one_line_and_code_2(arguments, message, capsys, tmp_path, 
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_more_processes_than_memory_are_refused(capsys, monkeypatch):
+    monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 10**6, "SC_PAGE_SIZE": 4096}.__getitem__)
+    assert main(["launch", "--processes", "21", "--", __file__]) == 2
+    assert "--processes is 21, and this machine has memory for 20; give fewer" in capsys.readouterr().err
+
+
 def test_an_output_that_cannot_be_written_is_refused_before_training(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["train", "--out", str(tmp_path / "file" / "run.json")]) == 2

@@ -191,6 +191,13 @@ def test_an_array_that_is_said_to_be_huge(tmp_path: Path, shape: tuple[int, ...]
     refused(tmp_path, r"array x_train is said to be .*, more than is expected at most")
 
 
+def test_an_array_whose_header_is_no_header(tmp_path: Path) -> None:
+    write_npz(tmp_path / "fashion-mnist.npz", ARRAYS, x_train=None)
+    with zipfile.ZipFile(tmp_path / "fashion-mnist.npz", "a") as archive:
+        archive.writestr("x_train.npy", b"\x93NUMPY\x01\x00\x76\x00" + b"(" * 118)
+    refused(tmp_path, r"cannot be read \(")
+
+
 def test_an_archive_of_gigabytes(tmp_path: Path) -> None:
     with (tmp_path / "fashion-mnist.npz").open("wb") as file:
         file.truncate(10**12)

@@ -146,6 +146,8 @@ def test_a_page_needs_a_name(place: Path) -> None:
         build.main(["page"])
     with pytest.raises(UserError, match=r"does not exist; run: python -m experiments\.collect unknown"):
         build.main(_arguments(place, "page", "unknown"))
+    with pytest.raises(UserError, match=r"page is '\.\./elsewhere'; give a name: no /"):
+        build.main(_arguments(place, "page", "../elsewhere"))
 
 
 def _text(records: Records) -> str:

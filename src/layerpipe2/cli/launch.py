@@ -14,6 +14,9 @@ _HOST, _PORT = re.compile(r"(?!.*[^.]{64})[\w.:%-]{1,253}", re.ASCII), re.compil
 _MASTER = "address of node 0; default: one machine alone takes a free port"
 _THREADS = "threads per process; default: $OMP_NUM_THREADS, or the cores shared out"
 
+_LEAST = 2 * 10**8
+"""Bytes of its own that a process takes which has imported torch and Lightning."""
+
 
 class LaunchOptions(Checked):
     """Options of the command, but for the command line that it starts."""
@@ -43,6 +46,8 @@ def run(options: argparse.Namespace) -> None:
     wanted = fields.read_options(LaunchOptions, options)
     if wanted.node_rank >= wanted.nodes:
         raise UserError(f"--node-rank is {wanted.node_rank}, but --nodes {wanted.nodes} are numbered from 0")
+    if wanted.processes > (most := os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _LEAST):
+        raise UserError(f"--processes is {wanted.processes}, and this machine has memory for {most}; give fewer")
     host, port = _address(wanted.master, wanted.nodes)
     command = options.command_line[1:] if options.command_line[:1] == ["--"] else options.command_line
     if not command or (command[0] != "-m" and not Path(command[0]).is_file()):

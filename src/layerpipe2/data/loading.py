@@ -19,8 +19,11 @@ The first that is there is used. If it is damaged, that is an error: going on to
 with scikit-learn; no folder is searched for them.
 """
 
+import lzma
 import os
 import pickle
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -36,7 +39,10 @@ from layerpipe2.errors import UserError, look_up
 
 # What gzip, zip, numpy, torchvision and the file system raise on truncated, damaged or unreadable files and on failed
 # downloads (URLError is an OSError).
-_READ_ERRORS = (OSError, EOFError, RuntimeError, ValueError, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError)
+_READ_ERRORS = (
+    *(OSError, EOFError, RuntimeError, ValueError, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError),
+    *(lzma.LZMAError, struct.error, tokenize.TokenError),
+)
 
 DATASETS: dict[str, DatasetSpec | TextSpec] = {**IMAGES, **TEXTS}
 """Name -> data set, images and text."""

@@ -15,6 +15,7 @@ groups of as many units instead of into stages of equal time.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from layerpipe2.delays import Delays
@@ -60,7 +61,7 @@ class Variant:
         kind, *details = name.split("/")
         if kind == "plain" and not details:
             return cls(kind)
-        number = int(details[0]) if len(details) == 1 and details[0].isdecimal() else 0
+        number = int(details[0]) if len(details) == 1 and re.fullmatch("[0-9]{1,4}", details[0]) else 0
         if number and kind in ("plain", "threads", *TORCH_PIPELINES):
             return cls(kind, threads=number) if kind == "threads" else cls(kind, number)
         strategy = details.pop(0) if kind == "async" and details else ""

@@ -113,7 +113,9 @@ def one_line(error: ValidationError, model: type[BaseModel], values: Mapping[str
     *above, last = steps
     start = f"{_place(above, named)}: " if above else ""
     if found["type"] == "extra_forbidden":
-        return f"{start}unknown key {shown(last)}; {did_you_mean(last, _schema(model, above)['properties'])}"
+        kinds = _kinds(_schema(model, above), model.model_json_schema())  # several of what may also be none
+        known = [key for kind in kinds for key in kind.get("properties", ())]
+        return f"{start}unknown key {shown(last)}; {did_you_mean(last, known)}"
     if found["type"] == "missing":
         return f"{start}'{last}' is missing; give {allowed(_schema(model, steps))}"
     steps = tuple(above) if isinstance(last, int) else steps  # a list is shown as a whole

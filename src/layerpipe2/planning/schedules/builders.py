@@ -10,15 +10,19 @@ from dataclasses import replace
 from layerpipe2.errors import UserError, integer
 from layerpipe2.planning.schedules.actions import Action, Kind, Schedule
 
+_MOST = 100_000
+"""Stages times batches whose actions are listed in seconds."""
+
 
 def check_counts(name: str, stages: int, processors: int, batches: int) -> None:
-    """Refuse counts below 1 and more processors than stages.
+    """Refuse counts below 1, and more stages times batches than can be listed.
 
     Raises:
         UserError: naming the schedule and the count.
     """
     for what, count in (("stages", stages), ("processors", processors), ("batches", batches)):
         integer(count, f"schedule '{name}': number of {what}", 1)
+    integer(stages * batches, f"schedule '{name}': stages times batches", 1, _MOST)
 
 
 def check_one_each(name: str, stages: int, processors: int, batches: int) -> None:
