@@ -11,7 +11,7 @@ experiment is published, is never taken from another file.
 
 import string
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, create_model, model_validator
@@ -21,7 +21,6 @@ from layerpipe2.errors import LARGEST, UserError, did_you_mean, plain_name, show
 from layerpipe2.history import make_history
 from layerpipe2.networks import NETWORKS
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.record_schema import Name
 from layerpipe2.runs.validation import Checked, Positive, Several, checked, one_of, real
 from layerpipe2.runs.yaml_file import read_yaml
 
@@ -99,7 +98,7 @@ class Experiment(Checked):
             ``{dataset}``, ``{optimizer}``, ``{group}`` (size; 'sequential'), ``{stages}`` and ``{strategy}``.
     """
 
-    name: Name
+    name: str
     networks: Several[Network]
     datasets: Several[Dataset]
     group_sizes: Several[Count] | None = None

@@ -6,8 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerpipe2.errors import UserError
-from layerpipe2.runs.record_schema import checked_name
+from layerpipe2.errors import UserError, plain_name
 from layerpipe2.runs.records import read_json
 from paper_figures import variant_style
 from paper_figures.text import network_label
@@ -140,7 +139,7 @@ def _benchmark(path: Path) -> Benchmark:
         variants = pd.DataFrame([{name: row[key] for name, key in _VARIANTS.items()} for row in rows])
         traced = sorted(record["traces"], key=lambda name: (variant_style.is_torch(name), name))
         return Benchmark(
-            network=checked_name(record["network"]),  # part of the names of tables
+            network=plain_name(record["network"], "network"),  # part of the names of tables
             options=record["options"],
             provenance=record["provenance"],
             variants=variants.astype({"predicted": float}),
@@ -165,7 +164,7 @@ def _numbered(rows: list[dict[str, Any]], number: str, **keys: str) -> pd.DataFr
 
 
 def _trace(folder: Path, name: str) -> pd.DataFrame:
-    parts = [checked_name(part) for part in PurePosixPath(name).parts]
+    parts = [plain_name(part, "part of a trace's path") for part in PurePosixPath(name).parts]
     rows = [
         (e["pid"], e["tid"], e["cat"], int(e["name"].split()[-1]), e["ts"] / 1e3, (e["ts"] + e["dur"]) / 1e3)
         for e in read_json(folder.joinpath(*parts), _REMEDY)["traceEvents"]

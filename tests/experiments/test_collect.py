@@ -127,7 +127,7 @@ def test_a_record_whose_network_is_a_path_writes_nothing_anywhere(grid, tmp_path
     task, before = grid.tasks[0], sorted(tmp_path.rglob("*"))
     config = task.config.to_dict() | {"network": "../../up"}
     write_record(grid.folder / task.path, record("sequential") | {"config": config})
-    with pytest.raises(UserError, match=r"config\.network: '\.\./\.\./up' is no name"):
+    with pytest.raises(UserError, match=r"config\.network: name is '\.\./\.\./up'; give a name"):
         collect.collect(grid, tmp_path / "a" / "b" / "tables")
     assert sorted(tmp_path.rglob("*")) == before
 

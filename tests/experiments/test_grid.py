@@ -95,7 +95,7 @@ def test_what_is_no_record_is_refused_before_training(tmp_path):
     grid = small(tmp_path, UNTUNED)
     first, second = (grid.folder / task.path for task in grid.tasks[:2])
     first.mkdir(parents=True)
-    with pytest.raises(UserError, match=rf"{first.name} isn't a regular file; delete it and train again"):
+    with pytest.raises(UserError, match=rf"{first.name} is no regular file; delete it and train again"):
         grid.left(grid.tasks)
     first.rmdir()
     second.write_text('{"schema": 2}')

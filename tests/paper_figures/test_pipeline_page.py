@@ -104,8 +104,12 @@ def test_a_missing_or_broken_record_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "name"), [({"network": "../../up"}, "'../../up'"), ({"traces": {"exact": "../even.json"}}, "'..'")]
+    ("changes", "name"),
+    [
+        ({"network": "../../up"}, "network is '../../up'"),
+        ({"traces": {"exact": "../even.json"}}, "part of a trace's path is '..'"),
+    ],
 )
 def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, changes, name):
-    with pytest.raises(UserError, match=rf"even\.json is broken \(UserError: {name} is no name; .*measure again"):
+    with pytest.raises(UserError, match=rf"even\.json is broken \(UserError: {name}; give a name: .*measure again"):
         written(tmp_path / "pipelines", **changes)

@@ -110,7 +110,7 @@ def test_a_read_only_folder_is_refused(tmp_path, monkeypatch):
         ('{"schema": 1}', "its layout isn't 2"),
         ('{"schema": 2}', r"it isn't what was written \(its checksum differs\)"),
         ("[" * 100_000, "isn't valid JSON"),
-        (" " * 2**24 + "{}", "has more than 16 MiB"),
+        (" " * 2**24 + "{}", "is larger than the 16,777,216 bytes that are expected at most"),
     ],
 )
 def test_a_broken_record_is_named(tmp_path, text, message):
@@ -123,7 +123,7 @@ def test_a_broken_record_is_named(tmp_path, text, message):
 def test_what_is_no_file_is_neither_read_nor_replaced(tmp_path, make):
     path = tmp_path / "run.json"
     make(path)
-    with pytest.raises(UserError, match=r"run\.json isn't a regular file; delete it"):
+    with pytest.raises(UserError, match=r"run\.json is no regular file; delete it"):
         read_record(path)
     with pytest.raises(UserError, match=r"run\.json is (a folder|no regular file); give the name of a file"):
         write_record(path, record())
@@ -133,7 +133,7 @@ def test_what_is_no_file_is_neither_read_nor_replaced(tmp_path, make):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"config": {"network": "../../up"}}, r"config\.network: '../../up' is no name"),
+        ({"config": {"network": "../../up"}}, r"config\.network: name is '../../up'; give a name"),
         ({"config": {"lr": -1.0}}, r"config\.lr is -1\.0; give a finite number > 0"),
         ({"config": {"a\nb": 1}}, r"config: unknown key 'a b'"),
         ({"delays": [2, 0]}, "delays and network.parameters_per_stage have different lengths"),

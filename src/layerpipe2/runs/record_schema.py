@@ -1,31 +1,21 @@
 """What a run's record must look like, checked whenever one is read."""
 
-import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, plain_name
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.validation import Checked, Real, real
 
 SCHEMA = 2
 """Version of the layout; see :func:`layerpipe2.runs.train.train_run`."""
 
-_NAME = re.compile(r"\w[\w.+ -]{0,99}")
 
-
-def checked_name(name: str) -> str:
-    """A name from a file, which may become part of a path.
-
-    Raises:
-        UserError: if it is longer than 100 or has anything but letters, digits, spaces and ``_ . + -``.
-    """
-    if not _NAME.fullmatch(name):
-        raise UserError(f"{name[:100]!r} is no name; give letters, digits, '_', '.', '+' and '-', at most 100")
-    return name
+def _checked_name(name: str) -> str:
+    return plain_name(name, "name")
 
 
 def _checked_time(text: str) -> str:
@@ -38,7 +28,7 @@ def _checked_time(text: str) -> str:
     return text
 
 
-Name = Annotated[str, AfterValidator(checked_name)]
+Name = Annotated[str, AfterValidator(_checked_name)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Fraction = Annotated[float, *real(ge=0, le=1)]
 Seconds = Annotated[float, *real(ge=0, le=1e10)]

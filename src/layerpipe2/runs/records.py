@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, read_file
 from layerpipe2.runs.record_schema import SCHEMA, RunRecord
 from layerpipe2.runs.validation import checked
 
@@ -124,12 +124,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
         UserError: if it isn't a regular file of at most 16 MiB with a mapping in it; ``remedy`` ends the message.
     """
     try:
-        if path.exists() and not path.is_file():
-            raise UserError(f"{path} isn't a regular file; {remedy}")
-        with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
-        if len(content) > _LARGEST:
-            raise UserError(f"{path} has more than {_LARGEST // 2**20} MiB; {remedy}")
+        content = read_file(path, _LARGEST, lambda what: UserError(f"{path} is {what}; {remedy}"))
         found = json.loads(content.decode(), parse_constant=_no_number)
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}); {remedy}") from None
