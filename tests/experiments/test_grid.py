@@ -98,6 +98,7 @@ def test_what_is_no_record_is_refused_before_training(tmp_path):
     with pytest.raises(UserError, match=rf"{first.name} is no regular file; delete it and train again"):
         grid.left(grid.tasks)
     first.rmdir()
+    second.parent.mkdir()
     second.write_text('{"schema": 2}')
     with pytest.raises(UserError, match=rf"record .*{second.name}: it isn't what was written .*; delete it and train"):
         grid.left(grid.tasks)
