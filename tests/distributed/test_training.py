@@ -171,3 +171,21 @@ class Prepared(Noise):
 def test_one_process_prepares_the_data(tmp_path):
     processes.run(lambda: trainer(PipelineStrategy(), max_epochs=1).fit(pipelined(dense()), Prepared(tmp_path)), 2)
     assert [path.name for path in tmp_path.iterdir()] == ["0"]
+
+
+def _first_in_processes(strategy):
+    """Two trainings in a row; the second is simulated."""
+    module = pipelined(dense())
+    for chosen in (strategy, None):
+        last = trainer(chosen, max_epochs=2)
+        last.fit(module, noise(), noise())
+    return [module.engine.step_count.tolist(), last.test(module, noise(batch=20), verbose=False)], module
+
+
+def test_a_module_of_one_process_can_be_simulated_afterwards():
+    assert_equal(_first_in_processes, 1)
+
+
+def test_a_module_without_all_stages_can_not_be_simulated():
+    with pytest.raises(AssertionError, match="left this one some of the stages only; make the module anew"):
+        processes.run(lambda: _first_in_processes(PipelineStrategy(timeout_s=20)), 2)

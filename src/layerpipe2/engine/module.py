@@ -106,6 +106,8 @@ class PipelinedModule(StagedModule):
         choose = getattr(self.trainer.strategy, "execution", None)
         if choose is not None:
             self.execution = choose(self)
+        elif not isinstance(self.execution, Simulation):
+            self.execution = Simulation(self)
         if stage == "fit":
             check_callbacks(self.trainer, self, several=not isinstance(self.execution, Simulation))
 

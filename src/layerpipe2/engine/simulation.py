@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_info
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerpipe2.engine.cuda_graph import CapturedStep, why_not_capturable
 from layerpipe2.engine.divergence import diverged_stage
@@ -16,10 +16,21 @@ from layerpipe2.errors import UserError
 
 
 class Simulation(Execution):
-    """The delayed training step of :mod:`layerpipe2.engine.step`, in one process."""
+    """The delayed training step of :mod:`layerpipe2.engine.step`, in one process.
+
+    Raises:
+        UserError: if some of the stages are in other processes.
+    """
 
     def __init__(self, module: StagedModule) -> None:
         super().__init__(module)
+        if isinstance(module.stages, nn.ModuleDict):  # a training in several processes left these
+            if len(module.stages) < module.delays.num_stages:
+                raise UserError(
+                    "a training in several processes left this one some of the stages only; make the module anew, and "
+                    "give it the weights of a checkpoint (layerpipe2.distributed.checkpoint.whole_state_dict)"
+                )
+            module.stages = nn.ModuleList(module.stages.values())
         self._engine: PipelineEngine | None = None
         self._captured: CapturedStep | None = None
         self._hooks: dict[str, list[Any]] = {}
