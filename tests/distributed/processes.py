@@ -74,7 +74,7 @@ def _return(rank, port, world, function, args, options, results):
 
 
 def _exit(rank, port, world, function, args, options, folder):
-    os.dup2(os.open(folder / f"{rank}.log", os.O_WRONLY | os.O_CREAT), 2)
+    os.dup2(os.open(folder / f"{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     _set_environment(rank, world, port)
     atexit._clear()  # what the parent has registered is the parent's
     try:

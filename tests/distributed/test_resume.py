@@ -83,7 +83,11 @@ def test_saving_in_the_middle_of_an_epoch(tmp_path):
 def test_killed_while_writing(tmp_path):
     """The folder is there whole or not at all, whenever the writer dies."""
     folder = tmp_path / "last.ckpt"
-    write = lambda n: checkpoint.write(folder, {"n": n, "pipeline": {}}, {}, first=True, barrier=lambda: None)  # noqa: E731
+
+    def write(n):
+        common = {"n": n, "pipeline": {}}
+        checkpoint.write(folder, common, {}, mark=str(n), first=True, barrier=lambda: None)
+
     write(1)
     half = tmp_path / ".last.ckpt.part"
     half.mkdir()

@@ -1,20 +1,20 @@
 """Checkpoints by stage: a folder that any number of processes can write together and any other number can read.
 
 ``common.pt`` is Lightning's checkpoint without what belongs to stages; ``stage-003.pt`` has stage 3's weights and
-buffers, its optimizer and scheduler, its weight history. The folder appears whole, by one rename, or not at all.
+buffers, its optimizer and scheduler, its weight history. The folder appears whole, by one rename, or not at all. All
+its files bear the mark of their save.
 """
 
-import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from layerpipe2.engine.checkpoint_file import BadCheckpoint, intact, save, sync_folder
+from layerpipe2.engine.checkpoint_file import read as read_file
 from layerpipe2.errors import UserError
 
-_COMMON = "common.pt"
+_COMMON, _MARK = "common.pt", "save"
 _BY_STAGE = ("state_dict", "optimizer_states", "lr_schedulers")
 
 
@@ -55,57 +55,81 @@ def join_stages(common: dict[str, Any], parts: Mapping[int, Any]) -> dict[str, A
 
 
 def write(
-    folder: Path, common: dict[str, Any], parts: Mapping[int, Any], *, first: bool, barrier: Callable[[], None]
+    folder: Path,
+    common: dict[str, Any],
+    parts: Mapping[int, Any],
+    *,
+    mark: str,
+    first: bool,
+    barrier: Callable[[], None],
 ) -> None:
-    """Every process writes its stages; the ``first`` one makes the folder and, when all are done, puts it in place."""
+    """Every process writes its stages; the ``first`` one makes the folder and, when all are done, puts it in place.
+
+    ``mark`` is the same in all processes and another one at every save.
+    """
     part, old = _beside(folder, "part"), _beside(folder, "old")
     if first:
         remove(part)
         part.mkdir(parents=True)
     barrier()
     for k, state in parts.items():
-        _save(state, part / f"stage-{k:03d}.pt")
+        save(state | {_MARK: mark}, _file_of(part, k))
     barrier()
     if first:
-        _save(common, part / _COMMON)
+        save(common | {_MARK: mark}, part / _COMMON)
         remove(old)
         if folder.exists():
             folder.rename(old)
         part.rename(folder)
+        sync_folder(folder.parent)
         remove(old)
     barrier()
 
 
-def read(folder: Path, stages: list[int], *, weights_only: bool = False) -> dict[str, Any]:
-    """The checkpoint of a process that owns ``stages``, whoever owned them when it was written.
+def read(folder: Path, stages: Sequence[int] | None = None, *, weights_only: bool = True) -> dict[str, Any]:
+    """The checkpoint of a process that owns ``stages`` (by default all), whoever owned them when it was written.
 
-    ``weights_only`` is torch's: refuse whatever is no tensor or plain value, such as a learning rate that numpy made.
+    ``weights_only`` is torch's: take tensors and plain values only. False runs whatever code the files name.
 
     Raises:
-        UserError: if the folder is not there, or has no file for one of the stages.
+        UserError: if the folder is not there, or has no file for one of the stages, or one that is damaged, that holds
+            more than that, or that is of another save.
     """
     if not folder.exists() and _beside(folder, "old").exists():  # killed between the two renames
         folder = _beside(folder, "old")
+    return intact(folder, lambda one: _read(one, stages if one == folder else None, weights_only))
+
+
+def _read(folder: Path, stages: Sequence[int] | None, weights_only: bool) -> dict[str, Any]:
     if not (folder / _COMMON).is_file():
         form = f"it is a folder with {_COMMON} and one file per stage"
         raise UserError(f"no checkpoint of a pipeline of several processes in {folder}; {form}")
-    parts = {}
-    for k in stages:
-        path = folder / f"stage-{k:03d}.pt"
-        if not path.is_file():
-            raise UserError(f"checkpoint {folder} has no stage {k}; resume with as many stages as it was saved with")
-        parts[k] = torch.load(path, map_location="cpu", weights_only=weights_only)
-    return join_stages(torch.load(folder / _COMMON, map_location="cpu", weights_only=weights_only), parts)
+    there = sorted(int(path.stem.removeprefix("stage-")) for path in folder.glob("stage-[0-9]*.pt"))
+    wanted = there if stages is None else stages
+    if missing := [k for k in wanted if k not in there]:
+        raise UserError(
+            f"checkpoint {folder} has no stage {missing[0]}; resume with as many stages as it was saved with"
+        )
+    common = read_file(folder / _COMMON, weights_only=weights_only)
+    parts = {k: read_file(_file_of(folder, k), weights_only=weights_only) for k in wanted}
+    try:
+        strange = next((k for k in wanted if parts[k][_MARK] != common[_MARK]), None)
+        joined = join_stages(common, parts)
+    except (AttributeError, KeyError, TypeError):
+        raise BadCheckpoint(f"checkpoint {folder} lacks what this version saves") from None
+    if strange is not None:
+        files = f"{_file_of(folder, strange).name} and {_COMMON} are of two"
+        raise BadCheckpoint(f"checkpoint {folder} is a mixture of several saves ({files})")
+    return joined
 
 
 def whole_state_dict(folder: Path | str) -> dict[str, Any]:
     """Weights and buffers of the whole network, for a ``PipelinedModule`` in one process: ``load_state_dict`` takes it.
 
     Raises:
-        UserError: if there is no checkpoint.
+        UserError: as :func:`read`.
     """
-    stages = sorted(int(path.stem.removeprefix("stage-")) for path in Path(folder).glob("stage-*.pt"))
-    return dict(read(Path(folder), stages)["state_dict"])
+    return dict(read(Path(folder))["state_dict"])
 
 
 def remove(folder: Path) -> None:
@@ -115,12 +139,9 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def _file_of(folder: Path, stage: int) -> Path:
+    return folder / f"stage-{stage:03d}.pt"
+
+
 def _beside(folder: Path, suffix: str) -> Path:
     return folder.with_name(f".{folder.name}.{suffix}")
-
-
-def _save(state: Any, path: Path) -> None:
-    with path.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())

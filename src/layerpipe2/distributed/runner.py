@@ -1,7 +1,6 @@
 """How a ``PipelinedModule`` trains as one process of several."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -166,9 +165,10 @@ class Runner(Execution):
         """The last process's means, in every process."""
         if phase == "val":
             self._swap_buffers()  # the second swap puts the buffers back
-        means = {name: value.cpu() for name, value in self.totals[phase].take_means().items()}
-        # By way of the host: a tensor of the last process's GPU would arrive on that GPU here.
-        return self.group.broadcast(means, self.group.size - 1)
+        means = self.totals[phase].take_means()
+        numbers = {name: (value.item(), str(value.dtype).removeprefix("torch.")) for name, value in means.items()}
+        found = self.group.broadcast(numbers, self.group.size - 1)
+        return {name: torch.tensor(value, dtype=getattr(torch, kind)) for name, (value, kind) in found.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Per stage, what its continuation needs.
@@ -185,10 +185,6 @@ class Runner(Execution):
         stages = {k: s.state_dict(loop.done) for k, s in zip(self.stages, loop.snapshots, strict=True)}
         data = None if self._ahead is None else self._ahead.random_state(self._epoch + 1)
         return {"stages": stages, "done": 0 if self.module.drain else loop.done, "data": data}
-
-    def save_checkpoint(self, path: Path) -> None:
-        """The folder of all processes appears whole, by one rename; see :mod:`layerpipe2.distributed.checkpoint`."""
-        self.module.trainer.save_checkpoint(path)
 
     def memory(self) -> list[StageMemory]:
         """What each stage of this process holds."""

@@ -7,7 +7,9 @@ only its own stages, and the same metrics.
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, TypeVar, cast
 
 import torch
@@ -147,12 +149,14 @@ class PipelineStrategy(SingleDeviceStrategy):
     def on_train_end(self) -> None:
         """Leave module and random numbers in order; note, in every process, what each stage of the pipeline holds."""
         self._runner().stop()
-        self.memory = [row for part in self.group.gather(self._runner().memory()) for row in part]
-        self.events = self.group.gather(self.timeline.events) if self.timeline is not None else []
+        mine = [asdict(row) for row in self._runner().memory()]
+        self.memory = [StageMemory(**row) for part in self.group.gather(mine) for row in part]
+        found = self.group.gather(self.timeline.events) if self.timeline is not None else []
+        self.events = [[Event(*event) for event in part] for part in found]
 
     def broadcast(self, obj: T, src: int = 0) -> T:
-        """``obj`` of process ``src``."""
-        return self.group.broadcast(obj, src)
+        """``obj`` of process ``src``, by way of JSON."""
+        return cast(T, self.group.broadcast(obj, src))
 
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
         """Whether all processes (or any) decide so: where callbacks must do the same everywhere."""
@@ -180,11 +184,13 @@ class PipelineStrategy(SingleDeviceStrategy):
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """A folder with one file per stage; see :mod:`layerpipe2.distributed.checkpoint`."""
         common, parts = checkpoints.split_by_stage(checkpoint, self._runner().trained)
-        checkpoints.write(Path(filepath), common, parts, first=self.is_global_zero, barrier=self.barrier)
+        mark = self.broadcast(token_hex())
+        checkpoints.write(Path(filepath), common, parts, mark=mark, first=self.is_global_zero, barrier=self.barrier)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """This process's stages from such a folder."""
-        return checkpoints.read(Path(checkpoint_path), self._runner().mine, weights_only=bool(weights_only))
+        """This process's stages from such a folder; ``weights_only`` is True unless it is given as False."""
+        stages = self._runner().mine
+        return checkpoints.read(Path(checkpoint_path), stages, weights_only=weights_only is not False)
 
     def remove_checkpoint(self, filepath: Any) -> None:
         """Delete such a folder."""

@@ -7,7 +7,6 @@ import inspect
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from layerpipe2.delays import Delays
 from layerpipe2.engine.saved_weights import network_changed
+from layerpipe2.engine.checkpoint_file import CheckedModule, settle
 from layerpipe2.engine.step import Loss
 from layerpipe2.engine.trainer_callbacks import unfreezes
 from layerpipe2.errors import UserError
@@ -74,7 +74,7 @@ def pair_of_tensors(batch: Any) -> tuple[Tensor, Tensor]:
     )
 
 
-class StagedModule(pl.LightningModule):
+class StagedModule(CheckedModule):
     """A Lightning module that is a row of stages: the settings that an :class:`Execution` reads.
 
     :class:`layerpipe2.engine.module.PipelinedModule` explains and sets them.
@@ -113,6 +113,7 @@ class StagedModule(pl.LightningModule):
                 f"{type(optimizer).__name__} evaluates the network several times per update, which a pipeline can't "
                 "do; take an optimizer whose step() needs no closure"
             )
+        settle(optimizer)
         return optimizer
 
     def scheduler_over(self, optimizer: Optimizer) -> LRScheduler | None:
@@ -131,6 +132,7 @@ class StagedModule(pl.LightningModule):
             )
         if not isinstance(scheduler, LRScheduler):
             raise UserError(f"scheduler returned a {type(scheduler).__name__}; it must return a torch.optim scheduler")
+        settle(optimizer, scheduler)
         return scheduler
 
 
@@ -242,10 +244,6 @@ class Execution(ABC):
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """What a bit-exact continuation needs beside weights and optimizer."""
-
-    @abstractmethod
-    def save_checkpoint(self, path: Path) -> None:
-        """Replace the checkpoint at ``path`` by one of now: the old one or the new one is there, also after a kill."""
 
     def results(self, phase: str) -> dict[str, Tensor]:
         """Means over all mini-batches of ``phase`` since the last call, the same in every process."""

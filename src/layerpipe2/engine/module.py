@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from layerpipe2.delays import Delays
+from layerpipe2.engine.checkpoint_file import guard, settle
 from layerpipe2.engine.execution import Execution, StagedModule
 from layerpipe2.engine.settings import check_settings
 from layerpipe2.engine.simulation import Simulation
@@ -100,9 +101,10 @@ class PipelinedModule(StagedModule):
         return self.execution.engine
 
     def setup(self, stage: str) -> None:
-        """Check the settings; let the ``Trainer``'s strategy decide where the stages run."""
+        """Check the settings; let the ``Trainer``'s strategy decide where the stages run, and read checked checkpoints."""
         self._resumed = None  # a checkpoint that an earlier fit() did not come to use is not this one's
         check_settings(self)
+        guard(self.trainer.strategy)
         choose = getattr(self.trainer.strategy, "execution", None)
         if choose is not None:
             self.execution = choose(self)
@@ -211,6 +213,7 @@ class PipelinedModule(StagedModule):
         schedulers = self.lr_schedulers()
         for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
             scheduler.step()  # type: ignore[union-attr]
+            settle(scheduler.optimizer)  # type: ignore[union-attr]
 
 
 def _check_single(dataloader_idx: int) -> None:

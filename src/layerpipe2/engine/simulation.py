@@ -1,7 +1,6 @@
 """How a ``PipelinedModule`` trains in one process: with the engine, or a CUDA graph of the engine's step."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_info
@@ -147,12 +146,6 @@ class Simulation(Execution):
         if self._engine is not None and self.module.trainer.training:
             self._engine.check_unchanged()
         return {"engine": self._engine and self._engine.state_dict()}
-
-    def save_checkpoint(self, path: Path) -> None:
-        """Write a file beside it, then rename."""
-        temporary = path.with_suffix(".tmp")
-        self.module.trainer.save_checkpoint(temporary)
-        temporary.replace(path)
 
     def _call(self, name: str, *args: Any) -> None:
         call_hook(self._hooks, self.module, name, *args)

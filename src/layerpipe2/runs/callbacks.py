@@ -3,20 +3,19 @@
 import math
 import sys
 import time
-import zipfile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from tqdm import tqdm
 
-from layerpipe2.engine.module import PipelinedModule
+from layerpipe2.distributed.checkpoint import remove
 from layerpipe2.errors import UserError
 from layerpipe2.runs.records import not_finite, writable_folder
 
-LAST_CHECKPOINT = "last.ckpt"
+LAST_CHECKPOINT, PREVIOUS_CHECKPOINT = "last.ckpt", "previous.ckpt"
 _METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 
@@ -97,14 +96,18 @@ class EpochRecorder(Checkpoint):
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves the complete state after every epoch as ``path``, atomically. Must stand behind the recorder."""
+    """Saves the complete state after every epoch and keeps the one before. Must stand behind the recorder."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Replace the last epoch's checkpoint."""
-        cast(PipelinedModule, pl_module).execution.save_checkpoint(self.path)
+        """The last epoch's checkpoint becomes the previous one, before there is a new last one."""
+        last, previous = self.folder / LAST_CHECKPOINT, self.folder / PREVIOUS_CHECKPOINT
+        if trainer.is_global_zero and last.exists():
+            remove(previous)
+            last.rename(previous)
+        trainer.save_checkpoint(last)
 
 
 def find_checkpoint(folder: Path | None, resume: bool, several: bool) -> Path | None:
@@ -117,7 +120,8 @@ def find_checkpoint(folder: Path | None, resume: bool, several: bool) -> Path | 
         if resume:
             raise UserError("nothing to resume from; name the folder of the checkpoint (--checkpoint-dir)")
         return None
-    path = writable_folder(folder) / LAST_CHECKPOINT
+    path, previous = writable_folder(folder) / LAST_CHECKPOINT, folder / PREVIOUS_CHECKPOINT
+    path = previous if previous.exists() and not path.exists() else path  # ended while it saved
     if path.exists() and path.is_dir() != several:
         writer, how = ("several processes", "under `layerpipe2 launch`") if path.is_dir() else ("one process", "in one")
         raise UserError(f"checkpoint {path} was written by {writer}; go on {how}, or choose another folder")
@@ -127,8 +131,6 @@ def find_checkpoint(folder: Path | None, resume: bool, several: bool) -> Path | 
         return None
     if not path.exists():
         raise UserError(f"no checkpoint {path} to resume from; start without resuming")
-    if path.is_file() and not zipfile.is_zipfile(path):
-        raise UserError(f"checkpoint {path} can't be read; delete it and start without resuming")
     return path
 
 

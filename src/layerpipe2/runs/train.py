@@ -19,7 +19,7 @@ from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.probe import ReconstructionProbe
 from layerpipe2.history import STRATEGIES, raw_forms
 from layerpipe2.provenance import provenance
-from layerpipe2.runs.callbacks import LAST_CHECKPOINT, EpochProgress, EpochRecorder, LastCheckpoint, find_checkpoint
+from layerpipe2.runs.callbacks import EpochProgress, EpochRecorder, LastCheckpoint, find_checkpoint
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import Loaders, Plan, make_loaders, make_plan, optimizer_factory, scheduler_factory
 from layerpipe2.runs.record_schema import SCHEMA
@@ -41,7 +41,7 @@ def train_run(
         config: all settings; the run is a function of them (and of the library versions and the machine).
         data: the data set if it is already in memory; by default it is loaded by name.
         progress: show a bar, or sparse lines where there is no terminal.
-        checkpoint_dir: save the complete state there after every epoch, as ``last.ckpt``.
+        checkpoint_dir: save the complete state there after every epoch, as ``last.ckpt``, beside the one before.
         resume: continue from that checkpoint, bit for bit.
         trainer_strategy: the Trainer's strategy if this process is one of a pipeline's; all return the same record.
 
@@ -145,7 +145,7 @@ def _callbacks(
         probe,
         EpochProgress(config.epochs, label) if progress else None,
         recorder,
-        LastCheckpoint(checkpoint_dir / LAST_CHECKPOINT) if checkpoint_dir else None,
+        LastCheckpoint(checkpoint_dir) if checkpoint_dir else None,
     )
     return [callback for callback in optional if callback is not None]
 

@@ -1,0 +1,222 @@
+"""Files of checkpoints: whole on the disk before they get their name, checked before they are read, never run as code.
+
+``torch.save`` writes a zip archive with a CRC-32 of every member, which ``torch.load`` does not look at: with a flipped
+bit a run is resumed to another result. Here every such bit is found or harmless, also in a file of somebody else's.
+"""
+
+import os
+import zipfile
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import IO, Any, Self, TypeVar
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.cloud_io import get_filesystem
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.strategies import Strategy
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.serialization import get_unsafe_globals_in_checkpoint
+from torch.utils.serialization import config as torch_settings
+
+from layerpipe2.errors import UserError
+
+T = TypeVar("T")
+
+
+class BadCheckpoint(UserError):
+    """A checkpoint is damaged, or holds more than tensors and plain values."""
+
+
+def save(state: Any, path: Path) -> None:
+    """Write ``state`` to ``path``: whenever the machine stops, the old content or the new one is there.
+
+    Raises:
+        UserError: if it holds what only code could read again; nothing is written then.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file, torch_settings.patch("save.compute_crc32", True):  # type: ignore[attr-defined]
+            torch.save(_plain(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        if unknown := get_unsafe_globals_in_checkpoint(part):
+            raise UserError(
+                f"checkpoint {path} would hold {', '.join(sorted(unknown))}, which only code can read again; keep "
+                "tensors and plain values in hparams and in the state of callbacks, schedulers and data modules, or "
+                "allow more by torch.serialization.add_safe_globals"
+            )
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def read(path: Path | str, *, weights_only: bool = True) -> Any:
+    """The content of a file, on the CPU.
+
+    Args:
+        path: of a file; fsspec's addresses also work.
+        weights_only: take tensors and plain values only. False runs whatever code the file names.
+
+    Raises:
+        BadCheckpoint: if the file is damaged, or holds more than that.
+        UserError: if there is no such file.
+    """
+    with opened(path) as file:
+        check(file, path, weights_only=weights_only)
+        try:
+            return torch.load(file, map_location="cpu", weights_only=weights_only)
+        except Exception as error:
+            raise BadCheckpoint(f"checkpoint {path} can't be read ({_shown(error)})") from None
+
+
+def opened(path: Path | str) -> IO[bytes]:
+    """A file that is there, to be read.
+
+    Raises:
+        UserError: if it is not, or is a folder or a device.
+    """
+    files = get_filesystem(path)
+    if not (Path(path).is_file() if _is_local(path) else files.exists(str(path))):
+        raise UserError(f"no checkpoint file {path}; give the path of one that one process wrote")
+    return files.open(str(path), "rb")  # type: ignore[no-any-return]
+
+
+def check(file: IO[bytes], name: Path | str, *, weights_only: bool = True) -> None:
+    """Compare the content with its checksums, and look for code without running any; goes back to the file's begin.
+
+    Raises:
+        BadCheckpoint: as :func:`read`.
+    """
+    unknown: list[str] = []
+    try:
+        with zipfile.ZipFile(file) as archive:
+            # torch takes a member that is marked as a folder for an empty one and leaves its tensor uninitialised.
+            marked = [one.filename for one in archive.infolist() if one.external_attr or one.compress_type]
+            damage = next(iter(marked), None) or archive.testzip()
+        if damage is None and weights_only:
+            file.seek(0)
+            unknown = get_unsafe_globals_in_checkpoint(file)
+    except Exception as error:
+        damage = str(error) or type(error).__name__
+    if damage is not None:
+        raise BadCheckpoint(f"checkpoint {name} is damaged ({_shown(damage)})")
+    if unknown:
+        raise BadCheckpoint(
+            f"checkpoint {name} names code ({_shown(', '.join(sorted(unknown)))}), and none of it was run"
+        )
+    file.seek(0)
+
+
+def intact(path: Path, reading: Callable[[Path], T]) -> T:
+    """``reading(path)``; if that checkpoint is bad, the error names the newest good one beside it.
+
+    Raises:
+        UserError: as ``reading`` does.
+    """
+    try:
+        return reading(path)
+    except BadCheckpoint as error:
+        beside = [p for p in path.parent.glob(f"*{path.suffix}") if p != path and p.is_dir() == path.is_dir()]
+        for other in sorted(beside, key=lambda p: p.stat().st_mtime, reverse=True):
+            with suppress(UserError):
+                reading(other)
+                break
+        else:
+            raise UserError(f"{error}; delete it and start without resuming") from None
+        raise UserError(f"{error}; take {other}, which is intact, in its place") from None
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in ``folder`` on the disk, too."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class CheckpointFile(TorchCheckpointIO):
+    """What a ``Trainer`` saves and loads by itself, by :func:`save` and :func:`read`."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a file; one that is not on this machine's disks as Lightning does."""
+        if storage_options is None and _is_local(path):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            save(checkpoint, Path(path))
+        else:
+            super().save_checkpoint(_plain(checkpoint), path, storage_options)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a file; ``weights_only`` is True unless it is given as False."""
+
+        def reading(path: Path | str) -> dict[str, Any]:
+            checkpoint = read(path, weights_only=weights_only is not False)
+            if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
+                raise UserError(f"{path} is no checkpoint of a Trainer; give one that it saved")
+            return checkpoint
+
+        return intact(Path(path), reading) if _is_local(path) else reading(path)
+
+
+def guard(strategy: Strategy) -> None:
+    """Have a ``Trainer`` save and load by :class:`CheckpointFile`; a plugin of the user's own stays."""
+    files: Any = strategy.checkpoint_io
+    if type(files) is TorchCheckpointIO:
+        strategy.checkpoint_io = CheckpointFile()
+    elif type(getattr(files, "checkpoint_io", None)) is TorchCheckpointIO:  # within an AsyncCheckpointIO
+        files._checkpoint_io = CheckpointFile()
+
+
+class CheckedModule(pl.LightningModule):
+    """A module whose checkpoints are checked before they are loaded."""
+
+    @classmethod
+    def load_from_checkpoint(
+        cls, checkpoint_path: Any, *args: Any, weights_only: bool | None = None, **kwargs: Any
+    ) -> Self:
+        """As Lightning's, but for ``weights_only``, which is True unless it is given as False.
+
+        Raises:
+            UserError: if the file is damaged, or holds more than tensors and plain values.
+        """
+        safe = weights_only is not False
+        named = isinstance(checkpoint_path, str | Path)
+        with opened(checkpoint_path) if named else nullcontext(checkpoint_path) as file:
+            check(file, checkpoint_path if named else "file", weights_only=safe)
+        return super().load_from_checkpoint(checkpoint_path, *args, weights_only=safe, **kwargs)  # type: ignore[misc]
+
+
+def settle(optimizer: Optimizer, scheduler: LRScheduler | None = None) -> None:
+    """Make scalars of numpy among the settings Python's, as a resume does: the two kinds are rounded differently."""
+    for group in optimizer.param_groups:
+        group.update({name: _plain(value) for name, value in group.items() if isinstance(value, np.generic | tuple)})
+    if scheduler is not None:
+        state = scheduler.state_dict()
+        if repr(plain := _plain(state)) != repr(state):
+            scheduler.load_state_dict(plain)
+
+
+def _plain(value: Any) -> Any:
+    """Scalars of numpy in dictionaries, lists and tuples as Python's, paths as text; the rest stays what it is."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Path):
+        return str(value)
+    if type(value) in (dict, OrderedDict, Counter) and not hasattr(value, "_metadata"):  # a module's state_dict has it
+        return type(value)({_plain(key): _plain(item) for key, item in value.items()})
+    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+
+
+def _is_local(path: Path | str) -> bool:
+    return "://" not in str(path)
+
+
+def _shown(text: object) -> str:
+    """In one short line that a terminal can show, whatever a file says."""
+    return ascii((str(text).strip() or type(text).__name__).splitlines()[0])[1:-1][:160]
