@@ -23,8 +23,13 @@ from layerpipe2.errors import UserError
 
 T = TypeVar("T")
 
-# A server with threads should not fork; torch's profiler need not tell stderr when it starts.
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "KINETO_LOG_LEVEL": "99"}
+# A server with threads should not fork; gloo needs this machine alone; torch's profiler need not tell when it starts.
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "KINETO_LOG_LEVEL": "99",
+}
 
 
 def run_ranks(work: Callable[..., T], ranks: int, *arguments: Any, timeout: float = 600.0) -> list[T]:

@@ -94,6 +94,13 @@ def test_a_rank_that_was_never_seen_never_came():
     assert watch([working, None], 8) == "rank 1 never came: no sign of it for 3 s"
 
 
+def test_a_rank_whose_post_was_deleted_gives_no_sign():
+    peers = Peers(2, TIMEOUT_S, INTERVAL_S)
+    for i in range(10):
+        peers.look({0: Post("a", beat=i, moves=i)} | ({} if i else {1: Post("b")}), INTERVAL_S)
+    assert peers.diagnosis() == "rank 1 (b) gives no sign of life for 3 s: killed, stopped or cut off"
+
+
 def test_who_was_held_up_itself_doesnt_take_the_others_for_dead():
     peers = Peers(2, TIMEOUT_S, INTERVAL_S)
     posts = {0: Post("a", beat=1), 1: Post("b", beat=1)}
@@ -104,4 +111,4 @@ def test_who_was_held_up_itself_doesnt_take_the_others_for_dead():
 
 def test_a_post_survives_the_store():
     post = Post("stage 1, host h", 3, 4, 5, 0, True)
-    assert Post.decode(post.encode().encode()) == post
+    assert Post.decode(post.encode()) == post

@@ -23,7 +23,8 @@ def launched(network, number, *rank_arguments):
         for node in range(number):
             options = ("--nodes", str(number), "--node-rank", str(node), "--master", f"{network.address(0)}:{PORT}")
             launch = (sys.executable, "-m", "layerpipe2", "launch", "--processes", "1", *options)
-            started.append(start(network.command(node, *launch, "--", TOY, *rank_arguments)))
+            command = network.command(node, *launch, "--", TOY, *rank_arguments)
+            started.append(start(command, LAYERPIPE2_SECRET="a secret of the tests"))
         yield started
     finally:
         for process in started:

@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,43 @@ def test_bad_settings_are_one_line(arguments, line, capsys):
     assert err.count("\n") == 1
 
 
+MASTER = ["--processes", "1", "--master", "10.0.0.1:29500"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "several machines need a common secret of at least 16 characters; make one by `(umask 77; openssl rand"),
+        (["--secret-file", "short"], "several machines need a common secret of at least 16 characters; make one by"),
+        (["--secret-file", "none"], "--secret-file none can't be read ("),
+    ],
+)
+def test_several_machines_need_a_secret(arguments, line, script, capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv("LAYERPIPE2_SECRET", raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("short").write_text("0123456789")
+    assert main(["launch", *MASTER, "--nodes", "2", *arguments, "--", script]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"layerpipe2: error: {line}")
+    assert err.count("\n") == 1
+
+
+def test_one_machine_stays_with_itself_and_makes_a_secret_for_every_job(script, monkeypatch, tmp_path):
+    (tmp_path / "job").write_text("a secret of the tests\n")
+    started = []
+    starts = lambda command, **how: started.append((how["host"], how["port"], os.environ["LAYERPIPE2_SECRET"]))  # noqa: E731
+    monkeypatch.setattr("layerpipe2.distributed.launch.launch", starts)
+    given = ["--nodes", "2", "--secret-file", str(tmp_path / "job")]
+    for more, value in (([], ""), ([], ""), ([], "of the environment"), (given, "")):
+        assert launch_here(monkeypatch, *MASTER, *more, "--", script, secret=value) == 0
+    (first, second, third, several), secrets = [one[:2] for one in started], [one[2] for one in started]
+    assert first == second == third == ("127.0.0.1", 29500)
+    assert several == ("10.0.0.1", 29500)
+    assert secrets[2:] == ["of the environment", "a secret of the tests"]
+    assert secrets[0] != secrets[1]
+    assert [len(secret) for secret in secrets[:2]] == [64, 64]
+
+
 def test_the_examples_in_the_help_are_valid(capsys):
     with pytest.raises(SystemExit):
         main(["launch", "--help"])
@@ -82,8 +120,9 @@ def test_the_interface_towards_an_address():
     assert interface_towards("no-such-host.invalid") is None
 
 
-def launch_here(monkeypatch, *arguments):
+def launch_here(monkeypatch, *arguments, secret="a secret of the tests"):
     """In this process, which keeps its environment: for launches that start no rank."""
     for name in ("OMP_NUM_THREADS", "TORCH_CPP_LOG_LEVEL", "GLOO_SOCKET_IFNAME"):
         monkeypatch.setenv(name, os.environ.get(name, "1"))
+    monkeypatch.setenv("LAYERPIPE2_SECRET", secret)
     return main(["launch", *arguments])

@@ -115,8 +115,8 @@ _LAUNCH = """\
 examples:
   layerpipe2 launch --processes 2 -- train.py --epochs 5                  two processes here
   layerpipe2 launch --processes 2 -- -m layerpipe2 train --epochs 5
-  layerpipe2 launch --processes 4 --nodes 2 --node-rank 0 --master 10.0.0.1:29500 -- train.py    on 10.0.0.1, and
-  layerpipe2 launch --processes 4 --nodes 2 --node-rank 1 --master 10.0.0.1:29500 -- train.py    on the other machine
+  layerpipe2 launch --processes 4 --nodes 2 --node-rank 0 --master 10.0.0.1:29500 --secret-file job -- train.py
+  layerpipe2 launch --processes 4 --nodes 2 --node-rank 1 --master 10.0.0.1:29500 --secret-file job -- train.py
 
 The processes find RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT as torchrun sets them. When one fails, all
 end, with one line that names it. docs/cluster.md shows Slurm and the network's settings.

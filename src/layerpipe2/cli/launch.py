@@ -4,14 +4,16 @@ import argparse
 import os
 import re
 from pathlib import Path
+from secrets import token_hex
 
 from layerpipe2.cli import options as fields
-from layerpipe2.distributed.environment import set_missing
+from layerpipe2.distributed.environment import SECRET, set_missing
 from layerpipe2.errors import LARGEST, UserError, shown
 from layerpipe2.runs.validation import Checked, Positive, setting
 
 _HOST, _PORT = re.compile(r"(?!.*[^.]{64})[\w.:%-]{1,253}", re.ASCII), re.compile("[0-9]{1,5}")
 _MASTER = "address of node 0; default: one machine alone takes a free port"
+_SECRET = f"file with the job's secret, the same on all machines; default: ${SECRET}; one machine makes its own"
 _THREADS = "threads per process; default: $OMP_NUM_THREADS, or the cores shared out"
 
 _LEAST = 2 * 10**8
@@ -26,6 +28,7 @@ class LaunchOptions(Checked):
     node_rank: int = setting(0, "", "which of them this is", metavar="R", ge=0, le=LARGEST)
     master: str | None = setting(None, "", _MASTER, metavar="HOST:PORT")
     timeout: Positive = setting(300.0, "", "seconds to wait for the other machines", metavar="S", le=10**6)
+    secret_file: str | None = setting(None, "", _SECRET, metavar="FILE")
     threads: int | None = setting(None, "", _THREADS, metavar="T", ge=1, le=1024)
 
 
@@ -55,6 +58,7 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(f"{what}; give a Python script (or -m MODULE) and its arguments after --")
     if wanted.threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(wanted.threads)
+    os.environ[SECRET] = _secret(wanted.secret_file, wanted.nodes)
     set_missing(os.environ, wanted.processes, host)
     from layerpipe2.distributed.launch import launch  # torch reads the environment when it is imported
 
@@ -70,4 +74,18 @@ def _address(master: str | None, nodes: int) -> tuple[str, int]:
     host, _, port = master.rpartition(":")
     if not _HOST.fullmatch(host) or not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
         raise UserError(f"--master is {shown(master)}; give HOST:PORT, such as 10.0.0.1:29500")
-    return host, int(port)
+    return host if nodes > 1 else "127.0.0.1", int(port)  # one machine's processes need no network
+
+
+def _secret(file: str | None, nodes: int) -> str:
+    """What the processes sign with, so that a stranger on the network can't speak for one of them."""
+    remedy = "make one by `(umask 77; openssl rand -hex 32 > job.secret)` and give it to all by --secret-file"
+    try:
+        secret = Path(file).read_text(encoding="utf-8").strip() if file else os.environ.get(SECRET, "")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--secret-file {file} can't be read ({error}); {remedy}") from None
+    if nodes == 1 and not file:
+        return secret or token_hex()
+    if len(secret) < 16:
+        raise UserError(f"several machines need a common secret of at least 16 characters; {remedy}")
+    return secret

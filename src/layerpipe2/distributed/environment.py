@@ -13,6 +13,9 @@ its first use does, unless ``CUDA_MODULE_LOADING=EAGER``; and with few hardware 
 a kernel that waits can stand before another stream's.
 """
 
+SECRET = "LAYERPIPE2_SECRET"
+"""Name of the variable with the job's secret, with which its processes sign what they post for each other."""
+
 _SIOCGIFADDR = 0x8915  # linux/sockios.h
 
 

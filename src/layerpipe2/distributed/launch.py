@@ -10,7 +10,7 @@ from subprocess import PIPE, Popen
 from tempfile import mkdtemp
 from threading import Thread
 
-from torch.distributed import DistError, PrefixStore  # type: ignore[attr-defined]
+from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import get_args_parser, run
@@ -47,8 +47,7 @@ def launch(
         KeyboardInterrupt: on Ctrl-C; all ranks have ended.
     """
     store = (join_store if node_rank else host_store)(host, port, timeout_s)
-    board = PrefixStore("layerpipe2/nodes", store)
-    check_agreement(board, node_rank, nodes, code_and_versions(), timeout_s, member="node")
+    check_agreement(store, node_rank, nodes, code_and_versions(), timeout_s, member="node")
     place = f"--nnodes={nodes} --node-rank={node_rank} --nproc-per-node={processes} --master-addr={host}"
     place += f" --master-port={store.port} --rdzv-conf=timeout={max(1, int(timeout_s))}"
     reason = f"the launcher on {gethostname()} ended"

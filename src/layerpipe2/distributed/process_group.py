@@ -1,5 +1,6 @@
 """The processes of a pipeline as one of them sees the others: how it joins them, and what they do together."""
 
+import json
 import os
 import socket
 import sys
@@ -7,12 +8,13 @@ from collections.abc import Callable
 from datetime import timedelta
 from itertools import count
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from layerpipe2.distributed.devices import transport_of
+from layerpipe2.distributed.environment import interface_towards
 from layerpipe2.distributed.health.agreement import check_agreement, code_and_versions
 from layerpipe2.distributed.health.watchdog import EVERYONE, Watchdog
 from layerpipe2.distributed.links import PeerLost, Watch
@@ -20,7 +22,6 @@ from layerpipe2.distributed.neighbours import TAGS, Endpoint
 from layerpipe2.distributed.store import agent_hosts_store, first_line, host_store, join_store
 from layerpipe2.errors import UserError
 
-T = TypeVar("T")
 _ENDPOINTS = count()  # made by every process in the same order
 
 
@@ -64,17 +65,21 @@ class ProcessGroup:
         tag = next(_ENDPOINTS) * TAGS
         return Endpoint(self.rank, self.size, self.device, self._transfer_timeout, self.watch, tag, backend)
 
-    def gather(self, value: T) -> list[T]:
-        """Every process's ``value``, in order of rank, in every process."""
-        found: list[Any] = [None] * self.size
-        self.together(lambda: dist.all_gather_object(found, value))
-        return found
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's ``value``, in order of rank, in every process; see :meth:`broadcast`."""
+        return [self.broadcast(value, rank) for rank in range(self.size)]
 
-    def broadcast(self, value: T, source: int) -> T:
-        """``value`` of process ``source``."""
-        box = [value]
-        self.together(lambda: dist.broadcast_object_list(box, source))
-        return box[0]
+    def broadcast(self, value: Any, source: int) -> Any:
+        """``value`` of process ``source``, by way of JSON: lists for tuples, strings for paths.
+
+        What comes from another process is never unpickled.
+        """
+        mine = json.dumps(value, default=os.fspath).encode() if self.rank == source else b""
+        size = torch.tensor([len(mine)])
+        self.together(lambda: dist.broadcast(size, source))
+        text = torch.frombuffer(bytearray(mine or int(size)), dtype=torch.uint8)
+        self.together(lambda: dist.broadcast(text, source))
+        return json.loads(text.numpy().tobytes())
 
     def fail(self, error: BaseException) -> None:
         """Tell the other processes why this one ends."""
@@ -111,6 +116,9 @@ class ProcessGroup:
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         serve = host_store if rank == 0 and not agent_hosts_store() else join_store
         store = serve(*_address(), self.timeout_s)
+        interface = interface_towards("127.0.0.1") if os.environ.get("LOCAL_WORLD_SIZE") == str(world) else None
+        if interface is not None:  # one machine: gloo need not listen to any other
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         settings = code_and_versions() | {"transport of messages": transport_of(self.device)}
         check_agreement(store, rank, world, settings, self.timeout_s)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=self._transfer_timeout)

@@ -16,8 +16,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from layerpipe2.delays import Delays
-from layerpipe2.engine.saved_weights import network_changed
 from layerpipe2.engine.checkpoint_file import CheckedModule, settle
+from layerpipe2.engine.saved_weights import network_changed
 from layerpipe2.engine.step import Loss
 from layerpipe2.engine.trainer_callbacks import unfreezes
 from layerpipe2.errors import UserError

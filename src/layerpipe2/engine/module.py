@@ -101,7 +101,7 @@ class PipelinedModule(StagedModule):
         return self.execution.engine
 
     def setup(self, stage: str) -> None:
-        """Check the settings; let the ``Trainer``'s strategy decide where the stages run, and read checked checkpoints."""
+        """Check the settings; let the ``Trainer``'s strategy decide where the stages run; guard its checkpoints."""
         self._resumed = None  # a checkpoint that an earlier fit() did not come to use is not this one's
         check_settings(self)
         guard(self.trainer.strategy)

@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint
 from tqdm import tqdm
 
 from layerpipe2.distributed.checkpoint import remove
+from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.errors import UserError
 from layerpipe2.runs.records import not_finite, writable_folder
 

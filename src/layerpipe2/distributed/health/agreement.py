@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from torch.distributed import DistError, PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed import DistError, Store  # type: ignore[attr-defined]
 
-from layerpipe2.distributed.store import Notice, first_line
+from layerpipe2.distributed.environment import SECRET
+from layerpipe2.distributed.store import Board, Notice, first_line
 from layerpipe2.errors import UserError
 from layerpipe2.provenance import versions
 
@@ -50,17 +51,13 @@ def check_agreement(
     Raises:
         UserError: naming the rank that never came, or the rank, the fact and both values that differ.
     """
-    settings = {f"number of {member}s": str(world_size), **settings}
-    notice, came = Notice(store), [rank]
+    came: dict[int, Mapping[str, str]] = {rank: {f"number of {member}s": str(world_size), **settings}}
+    notice = Notice(store, member)
     try:
-        board = PrefixStore(f"layerpipe2/settings/{store.add(f'layerpipe2/agreements/{rank}', 1)}", store)
-        board.set(str(rank), json.dumps(settings))
-        reason: str | None
-        missing = _wait(board, notice, world_size, timeout_s, came)
-        if missing:
-            reason = f"{member} {missing} never came: no sign of it for {timeout_s:g} s; start it, or see its output"
-        else:
-            reason = _difference([json.loads(board.get(str(r))) for r in sorted(came)], member)
+        board = Board(store, f"layerpipe2/{member}s").within("settings", rank)
+        board.post(str(rank), json.dumps(came[rank]))
+        reason = _wait(board, notice, rank, world_size, timeout_s, came, member)
+        reason = reason or _difference([came[r] for r in sorted(came)], member)
         if reason is None:
             return
         reason = notice.propose(reason)
@@ -73,14 +70,29 @@ def check_agreement(
     raise UserError(reason)
 
 
-def _wait(board: Store, notice: Notice, world_size: int, timeout_s: float, came: list[int]) -> str:
-    """Wait for everybody's settings, as long as nobody gives up; fills ``came``. Returns those that are missing."""
+def _wait(
+    board: Board,
+    notice: Notice,
+    rank: int,
+    world_size: int,
+    timeout_s: float,
+    came: dict[int, Mapping[str, str]],
+    member: str,
+) -> str | None:
+    """Wait for everybody's settings, as long as nobody gives up; fills ``came``. Returns why it isn't full."""
     end = time.monotonic() + timeout_s
     while True:
-        came.extend(r for r in range(world_size) if r not in came and board.check([str(r)]))
+        posts = board.read(str(r) for r in range(world_size) if r not in came)
+        came.update({int(r): json.loads(text) for r, text in posts.items() if text is not None})
         missing = ", ".join(str(r) for r in range(world_size) if r not in came)
-        if not missing or time.monotonic() > end or notice.read() is not None:
-            return missing
+        if not missing:
+            return None
+        if strangers := [int(r) for r, text in posts.items() if text is None]:
+            came.update({r: {} for r in strangers})  # the store stays until they had time to find out, too
+            remedy = f"give all {member}s the same (--secret-file, or ${SECRET})"
+            return f"{member} {strangers[0]} has another secret than {member} {rank}; {remedy}"
+        if time.monotonic() > end or notice.read() is not None:
+            return f"{member} {missing} never came: no sign of it for {timeout_s:g} s; start it, or see its output"
         time.sleep(_POLL_S)
 
 

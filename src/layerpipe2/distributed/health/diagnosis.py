@@ -34,7 +34,7 @@ class Post(NamedTuple):
         return json.dumps(self)
 
     @staticmethod
-    def decode(text: bytes) -> Post:
+    def decode(text: str) -> Post:
         """Back from :meth:`encode`."""
         return Post(*json.loads(text))
 
@@ -56,10 +56,10 @@ class Peers:
         self._stuck = [0.0] * world_size
 
     def look(self, posts: Mapping[int, Post], elapsed_s: float) -> None:
-        """Take in the newest posts, ``elapsed_s`` after the last look."""
+        """Take in the newest posts, ``elapsed_s`` after the last look; a rank without one has said nothing new."""
         elapsed = min(elapsed_s, 2 * self.interval_s)
         for rank, before in enumerate(self.posts):
-            now = posts.get(rank)
+            now = posts.get(rank, before)
             self._silent[rank] = self._silent[rank] + elapsed if now == before else 0.0
             moved = before is None or now is None or now.moves != before.moves
             self._stuck[rank] = 0.0 if moved else self._stuck[rank] + elapsed

@@ -5,11 +5,11 @@ import os
 import threading
 import time
 
-from torch.distributed import DistError, PrefixStore, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
 from layerpipe2.distributed.health.diagnosis import EVERYONE, Peers, Post
 from layerpipe2.distributed.links import Watch
-from layerpipe2.distributed.store import Notice, agent_hosts_store, first_line, join_store
+from layerpipe2.distributed.store import Board, Notice, agent_hosts_store, first_line, join_store
 
 __all__ = ["EVERYONE", "Watchdog"]
 
@@ -65,7 +65,10 @@ class Watchdog(Watch):
         self._waiting_for = peer
 
     def fail(self, message: str) -> None:
-        """Tell the others in one line why this rank ends; returns when they know. The caller then raises its error."""
+        """Tell the others in one line why this rank ends; returns when they know. The caller then raises its error.
+
+        Under a launcher it doesn't return where another rank of this machine has the same to say.
+        """
         self._failure = message
         self._stop()
 
@@ -105,17 +108,20 @@ class Watchdog(Watch):
     def _watch(self, store: TCPStore) -> None:
         notice = Notice(store)
         # A process may train several times over one store: its posts of last time aren't this time's.
-        board = PrefixStore(f"layerpipe2/watch/{store.add(f'layerpipe2/watches/{self._rank}', 1)}", store)
+        board = Board(store, "layerpipe2/ranks").within("watch", self._rank)
         looked = time.monotonic()
         while True:
             closing, failure = self._closing, self._failure
             self._beat += 1
             post = Post(self._label, self._beat, self._moves, self._step, self._waiting_for, done=closing)
-            board.set(str(self._rank), post.encode())
+            board.post(str(self._rank), post.encode())
             if failure is not None:
-                notice.propose(f"rank {self._rank} ({self._label}): {failure}")
-                self._first_on_machine(notice)  # its own error says it
-                return self._leave(notice)
+                held = notice.propose(f"rank {self._rank} ({self._label}): {failure}")
+                # Its own error says it, unless another one of this machine says just the same.
+                if not self._first_on_machine(notice) and held.endswith(f": {failure}"):
+                    self._end(held, notice)
+                self._leave(notice)
+                return self._over.set()
             if closing and self._rank:
                 return self._over.set()  # rank 0 may be gone with the store as soon as it reads this post
             now = time.monotonic()
@@ -129,10 +135,9 @@ class Watchdog(Watch):
             self._wake.wait(self._interval_s / 4 if closing else self._interval_s)
             self._wake.clear()
 
-    def _read(self, board: PrefixStore) -> dict[int, Post]:
-        missing = [rank for rank, post in enumerate(self._peers.posts) if post is None]
-        there = [rank for rank in range(self._world_size) if rank not in missing or board.check([str(rank)])]
-        return dict(zip(there, map(Post.decode, board.multi_get([str(rank) for rank in there])), strict=True))
+    def _read(self, board: Board) -> dict[int, Post]:
+        posts = board.read(map(str, range(self._world_size)))
+        return {int(rank): Post.decode(text) for rank, text in posts.items() if text is not None}
 
     def _check_on_store(self) -> None:
         """A call of the store may never return (its host is stopped or cut off), hence a second thread."""
@@ -175,4 +180,3 @@ class Watchdog(Watch):
         if self._rank == 0:
             others = [str(rank) for rank in range(1, self._world_size)]
             notice.linger(others, 2 * self._interval_s + _LINGER_S)
-        self._over.set()
