@@ -36,7 +36,7 @@ def test_train_loses_no_result_to_a_full_disk(tmp_path, capsys):
     assert found.err.startswith("layerpipe2: error: ")
     assert "run.json can't be written (File too large)" in found.err
     assert found.err.count("\n") == 1
-    assert json.loads(found.err.partition("the record: ")[2])["status"] == "completed"
+    assert json.loads(found.out.splitlines()[-1])["status"] == "completed"
     assert not list(tmp_path.iterdir())
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
+from pytorch_lightning.callbacks import BaseFinetuning
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from pytorch_lightning.utilities import rank_zero_info
 
@@ -190,7 +191,11 @@ class PipelineStrategy(SingleDeviceStrategy):
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """This process's stages from such a folder; ``weights_only`` is True unless it is given as False."""
         stages = self._runner().mine
-        return checkpoints.read(Path(checkpoint_path), stages, weights_only=weights_only is not False)
+        checkpoint = checkpoints.read(Path(checkpoint_path), stages, weights_only=weights_only is not False)
+        for callback in self._runner().module.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, BaseFinetuning):  # it knows the first process's parameters only, and needs none
+                checkpoint.get("callbacks", {}).pop(callback.state_key, None)
+        return checkpoint
 
     def remove_checkpoint(self, filepath: Any) -> None:
         """Delete such a folder."""

@@ -103,7 +103,7 @@ def keep_record(path: Path, record: Record) -> None:
     """Write the record of a run that has just ended: if it can't be where it belongs, somewhere else.
 
     Raises:
-        UserError: if it can't be written, with the place where the record is now, or the record itself.
+        UserError: if it can't be written, with the place where the record is now; without any it is printed before.
     """
     try:
         return write_record(path, record)
@@ -113,7 +113,8 @@ def keep_record(path: Path, record: Record) -> None:
         second = Path(tempfile.mkdtemp(prefix="layerpipe2-")) / path.name
         write_record(second, record)
     except (OSError, UserError):
-        raise UserError(f"{reason}; nor is there any other place for the record: {json.dumps(record)}") from None
+        print(json.dumps(_finite(record), allow_nan=False), flush=True)
+        raise UserError(f"{reason}; nor is there any other place for the record, so it was printed") from None
     raise UserError(f"{reason}; until then the record is {second}")
 
 
