@@ -99,8 +99,8 @@ WRONG_KIND = ["--network", "mlp", "--dataset", "python-docs"]
         (["schedule", "gpipe", "--until", "1e300"], "--until is 1e+300, more than 10,000 columns; give an earlier end"),
         (["schedule", "gpipe", "--forward", "1e-300"], "--forward is 1e-300; give a finite number >= 1e-06"),
         (
-            ["info", "--dataset", "cifar10", "--data-root", "~nobody"],
-            "cifar10: data folder ~nobody (the root argument)",
+            ["info", "--dataset", "cifar10", "--data-root", "~nobody-here"],
+            "cifar10: data folder ~nobody-here (the root argument)",
         ),
         (
             ["info", "--dataset", "cifar10", "--data-root", "\udcff"],
