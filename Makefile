@@ -21,7 +21,7 @@ export DVC_NO_ANALYTICS := 1
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop reproduce paper pipelines report readme test test-all docs lint lock ui clean
+.PHONY: help install develop reproduce paper pipelines report readme test test-all mutants docs lint lock ui clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -60,6 +60,9 @@ test: $(DEVELOP) ## run the tests, with samples of the slow proofs, in two proce
 
 test-all: $(DEVELOP) ## run all tests, with the slow proofs whole
 	@python -m pytest -n 2 --dist loadscope
+
+mutants: $(DEVELOP) ## which small changes of the engine does no test notice? SAMPLE=40|all (all: a night), SEED=0, ONLY=engine/*
+	@python -m tests.mutation.run --sample $(or $(SAMPLE),40) --seed $(or $(SEED),0) --only '$(or $(ONLY),*)'
 
 docs: $(DEVELOP) ## build the documentation into build/site, without a network
 	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
