@@ -13,9 +13,18 @@ from layerpipe2.engine.step import PipelineEngine
 from tests.engine.training import MIDDLE, engine, load, optimizer_of, train
 
 
+class Gate(nn.Linear):
+    """Multiplies by what the weights make of a state of zeros, which stands on either side of them."""
+
+    def forward(self, x):
+        left, right = torch.zeros(1, 8) @ self.weight, self.weight @ torch.zeros(8, 1)
+        return torch.sigmoid(left) * torch.sigmoid(right.T) * super().forward(x)
+
+
 @pytest.mark.parametrize(
     "layer",
     [
+        lambda: Gate(8, 8),
         lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
         lambda: nn.LSTM(8, 8, num_layers=2),
         lambda: nn.GRU(8, 4, bidirectional=True),
@@ -135,6 +144,16 @@ def test_bf16_equals_an_explicit_cast():
     assert outputs.dtype == loss.dtype == torch.float32
     trained = [p for layer in layers for p in layer.parameters()]
     assert all(torch.equal(p.grad, c.grad.float()) for p, c in zip(trained, cast, strict=True))
+
+
+def test_in_bf16_frozen_weights_are_those_that_the_parameters_hold_now():
+    middle = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8).requires_grad_(False))
+    pipeline = engine(middle, compute_dtype=torch.bfloat16)
+    x = torch.randn(4, 8)
+    assert not torch.equal(*load(pipeline).forward(x)[:2])
+    with torch.no_grad():
+        middle[1].weight.zero_()
+    assert torch.equal(*load(pipeline).forward(x)[:2])
 
 
 def test_epoch_means_weigh_batches_by_their_size():

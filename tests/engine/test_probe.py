@@ -32,10 +32,13 @@ def test_the_probe_changes_nothing():
 
 
 @resumes
-def test_a_resumed_probe_goes_on(tmp_path):
+@pytest.mark.parametrize("drain", [False, True])
+def test_a_resumed_probe_goes_on(drain, tmp_path):
+    delays = Delays.custom([2, 1, 1, 0])
+
     def rows(epochs, path=None):
         probe, save = ReconstructionProbe(["ema-span"], 3), ModelCheckpoint(tmp_path, save_last=True)
-        fit(module("stash"), epochs, ckpt_path=path, callbacks=[probe, save])
+        fit(module("stash", delays, drain=drain), epochs, ckpt_path=path, callbacks=[probe, save])
         return probe.rows(), save.last_model_path
 
     whole, _ = rows(3)
