@@ -6,13 +6,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from reference import clock_of, delay_of, run_clocked
 from torch import nn
 
 from layerpipe2 import STRATEGIES, make_history, partition
 from layerpipe2.delays import DELAY_LAWS, Delays
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.history import raw_forms
+from tests.reference import clock_of, delay_of, run_clocked
 
 ALL = [*(s for s in STRATEGIES if s != "sequential"), *raw_forms()]
 OTHER = ["ema-0.5", "pair-0.5", "ema-0.5-raw"]
