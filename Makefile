@@ -21,7 +21,8 @@ export DVC_NO_ANALYTICS := 1
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop reproduce paper pipelines report readme test test-all mutants docs lint lock ui clean
+.PHONY: help install develop reproduce paper pipelines report readme test test-all mutants chaos chaos-long
+.PHONY: docs lint lock ui clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -63,6 +64,13 @@ test-all: $(DEVELOP) ## run all tests, with the slow proofs whole
 
 mutants: $(DEVELOP) ## which small changes of the engine does no test notice? SAMPLE=40|all (all: a night), SEED=0, ONLY=engine/*
 	@python -m tests.mutation.run --sample $(or $(SAMPLE),40) --seed $(or $(SEED),0) --only '$(or $(ONLY),*)'
+
+chaos: $(DEVELOP) ## attack this project for three minutes: kills, fuzzed inputs, damage, random trainings
+	@python -m tests.chaos --minutes 2.5
+
+chaos-long: $(DEVELOP) ## attack it for hours and write docs/reliability.md; MINUTES=30: a part of that
+	@python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]' || echo 'going on without atheris'
+	@nice -n 10 python -m tests.chaos --long --write $(if $(MINUTES),--minutes $(MINUTES))
 
 docs: $(DEVELOP) ## build the documentation into build/site, without a network
 	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet

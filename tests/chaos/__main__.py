@@ -4,10 +4,11 @@ Prints a table of what came of the cases, and for each one that failed how to re
 """
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from importlib.util import find_spec
 
 # As a launcher's ranks have it; torch reads it when it is imported.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -16,9 +17,9 @@ import torch
 
 from layerpipe2.cli import main as layerpipe2
 from layerpipe2.delays import aligned
-from tests.chaos.attack import call
+from tests.chaos.attack import Attack, call
 from tests.chaos.attacks import ATTACKS
-from tests.chaos.page import write
+from tests.chaos.page import PAGE, page
 from tests.chaos.runner import run, table
 
 
@@ -27,16 +28,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     torch.set_num_threads(1)
     call(layerpipe2, ["train", "--quiet", "--epochs", "1", "--max-steps", "1"])  # imports what forked children need
+    gc.freeze()  # so that their collections don't copy its pages
     attacks = [attack for attack in ATTACKS if not options.only or attack.name in options.only]
     numbers = {a.name: options.cases or (a.long if options.long else a.short) for a in attacks}
-    attacks = [attack for attack in attacks if numbers[attack.name]]
+    attacks = [attack for attack in attacks if numbers[attack.name] and _possible(attack)]
     results = run(attacks, numbers, options.seed, options.minutes, options.jobs)
     print("\n".join(aligned(table(results), left=1)))
     if options.write:
-        write(attacks, results, options.seed, Path(__file__).parents[2])
+        PAGE.write_text(page(ATTACKS, results, options.seed))
     failed = sum(len(result.failures) for result in results.values())
     print(f"{sum(result.cases for result in results.values())} cases, {failed} failed")
     return 1 if failed else 0
+
+
+def _possible(attack: Attack) -> bool:
+    possible = not attack.needs or find_spec(attack.needs) is not None
+    if not possible:
+        print(f"{attack.name} is left out: {attack.needs} isn't installed")
+    return possible
 
 
 def _parser() -> argparse.ArgumentParser:

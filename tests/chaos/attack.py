@@ -59,6 +59,7 @@ class Attack:
         prepare: makes, once and in a process of its own, what all cases need.
         limit_s: seconds that a case may take; memory_gb: gigabytes that its largest process may have.
         alone: no other case runs at the same time.
+        needs: a package without which the attack is left out.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Attack:
     limit_s: float = 5.0
     memory_gb: float = 1.0
     alone: bool = False
+    needs: str = ""
 
 
 def call(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str]) -> str:

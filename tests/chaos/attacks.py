@@ -2,10 +2,11 @@
 
 from functools import partial
 
-from tests.chaos import callbacks, checkpoints, engine, killed
+from tests.chaos import callbacks, checkpoints, engine, fuzzed, guided, killed, pressure
 from tests.chaos.attack import Attack
 
 _ON = "started again, it ends with the same numbers; nothing is left behind, no process after 2 s"
+_LINE = "it is read or run, or refused in one line within 5 s and 1 GB"
 
 ATTACKS = (
     Attack(
@@ -55,6 +56,64 @@ ATTACKS = (
         limit_s=120,
     ),
     Attack(
+        "fuzz-experiment",
+        "files of experiments with other values, anchors that explode, deep nesting, keys twice, foreign encodings",
+        _LINE,
+        fuzzed.experiment,
+        short=500,
+        long=25000,
+    ),
+    Attack(
+        "fuzz-settings",
+        "settings of a run in Python, of all types",
+        _LINE,
+        fuzzed.settings,
+        short=500,
+        long=20000,
+    ),
+    Attack(
+        "fuzz-calls",
+        "wrong arguments of the public functions",
+        _LINE,
+        fuzzed.arguments,
+        short=300,
+        long=10000,
+    ),
+    Attack(
+        "fuzz-command",
+        "command lines of `layerpipe2`",
+        _LINE,
+        fuzzed.command,
+        short=150,
+        long=10000,
+        limit_s=20,
+    ),
+    Attack(
+        "fuzz-data",
+        "files of data sets in five formats: cut, altered, replaced by fifos, devices, links; headers that lie",
+        _LINE,
+        fuzzed.data,
+        short=300,
+        long=10000,
+    ),
+    Attack(
+        "fuzz-record",
+        "files of records: other values, digits, bits, pieces, encodings, nesting",
+        "read as it was, or refused in one line",
+        fuzzed.damaged_record,
+        short=500,
+        long=20000,
+    ),
+    Attack(
+        "fuzz-collect",
+        "one record of an experiment is damaged, or forged with a right checksum, and all are collected",
+        "tables are written, or it is refused in one line; no file is changed outside the output folder",
+        fuzzed.collected,
+        short=150,
+        long=5000,
+        prepare=fuzzed.prepare_records,
+    ),
+    Attack(
         "damage-one",
         "a checkpoint of one process is damaged: bits flipped, cut, overwritten, swapped with another's, a pickle bomb",
         "refused in one line, or resumed to the undamaged one's numbers; nothing is executed",
@@ -92,5 +151,29 @@ ATTACKS = (
         short=60,
         long=3000,
         limit_s=60,
+    ),
+    Attack(
+        "fuzz-guided",
+        f"files of experiments and of records made by atheris, which keeps those that reach new code; {guided.INPUTS:,}"
+        " of them are one case",
+        "each is read, or refused in one line",
+        guided.guided,
+        short=0,
+        long=20,
+        limit_s=600,
+        memory_gb=2.0,
+        needs="atheris",
+    ),
+    Attack(
+        "pressure",
+        "a tiny reproduction of `.ci/tiny_reproduction.py`'s kind, while another process holds all but 1.5 GB of memory",
+        "results and figures are those of one that had all the memory, byte for byte but for times",
+        pressure.pressed,
+        short=0,
+        long=10,
+        prepare=pressure.prepare,
+        limit_s=3600,
+        memory_gb=1000.0,
+        alone=True,
     ),
 )

@@ -1,6 +1,5 @@
 """Run the cases of attacks, two at a time, and count what came of them."""
 
-import os
 import shutil
 import sys
 import tempfile
@@ -83,7 +82,7 @@ def _ended(case: Case, results: dict[str, Result]) -> bool:
     if outcome in FORBIDDEN:
         again = f"python -m tests.chaos --only {case.attack.name} --seed {case.seed} --cases 1"
         result.failures.append({"kind": outcome, "repeat": again, "why": why})
-        print(f"FAILED {case.attack.name}: {outcome}: {why.strip()}\n  repeat: {again}", flush=True)
+        print(f"FAILED {case.attack.name}: {outcome}: {why.strip()[-1500:]}\n  repeat: {again}", flush=True)
     shutil.rmtree(case.base, ignore_errors=True)
     return True
 
@@ -102,8 +101,3 @@ def table(results: dict[str, Result]) -> list[list[str]]:
         counts = [f"{result.counts[kind]:,}" for kind in (*ALLOWED, *FORBIDDEN)]
         rows.append([name, f"{result.cases:,}", *counts, f"{result.seconds / max(1, result.cases):.2g}"])
     return rows
-
-
-def processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0))

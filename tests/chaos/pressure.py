@@ -1,0 +1,93 @@
+"""A tiny reproduction while another process holds most of the memory: its results and figures are the same bytes."""
+
+import importlib.util
+import os
+import subprocess
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+
+from tests.chaos.attack import Act, Failed, Scene
+from tests.chaos.processes import ended, fork, kill
+
+ROOT = Path(__file__).parents[2]
+_LEFT_GB = 1.5
+_OF_THE_RUN = ["wall_time_s", "train_time_s", "commit", "device"]
+
+
+def _tiny() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tiny_reproduction", ROOT / ".ci" / "tiny_reproduction.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def prepare(folder: Path) -> None:
+    """A reproduction with all the memory there is."""
+    reproduce(folder / "clone")
+
+
+def reproduce(clone: Path) -> None:
+    """One network, two strategies, one seed, two epochs, in a clone of the last commit."""
+    tiny = _tiny()
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    tiny.change(clone, networks=["mlp"], group_sizes=[4], strategies=["stash", "ema-window"], seeds=[0, 1])
+    tiny.change(clone, "settings", probe_every=5)
+    tiny.change(clone, "dataset_settings", digits={"batch_size": 64, "epochs": 2})
+    tiny.dvc(clone, "repro")
+
+
+def pressed(scene: Scene) -> Act:
+    """The same again, with the memory held."""
+
+    def act() -> str:
+        scene.out.mkdir()
+        holder = fork(_hold_memory, scene.out / "said")
+        try:
+            reproduce(scene.out / "clone")
+        finally:
+            kill([holder])
+            ended(holder)
+        found, expected = (outcome(folder / "clone") for folder in (scene.out, scene.prepared))
+        if wrong := [name for name in {*found, *expected} if found.get(name) != expected.get(name)]:
+            raise Failed("different", f"other bytes: {sorted(wrong)}")
+        return "equal"
+
+    return act
+
+
+def _hold_memory() -> None:
+    """Take what is free, down to the rest that is left to others, and give back when they need more than that."""
+    Path("/proc/self/oom_score_adj").write_text("1000")  # if the kernel must end something, then this
+    held: list[bytearray] = []
+    block = 2**26
+    while os.getppid() > 1:
+        spare = _available_gb() - _LEFT_GB
+        if spare > 0.1:
+            held.append(bytearray(os.urandom(4096)) * (block // 4096))
+        elif spare < -0.1 and held and _available_gb() < _LEFT_GB / 5:
+            held.pop()
+        else:
+            time.sleep(0.05)
+
+
+def _available_gb() -> float:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) / 2**20
+
+
+def outcome(clone: Path) -> dict[str, bytes]:
+    """Figures, tables and results by their path, without times and commits."""
+    paths = [*clone.glob("paper_figures/out/figures/*"), *clone.glob("results/*.csv"), *clone.glob("results/curves/*")]
+    return {str(path.relative_to(clone)): _content(path) for path in [*paths, clone / "results" / "metrics.json"]}
+
+
+def _content(path: Path) -> bytes:
+    if path.name != "runs.csv":
+        return path.read_bytes()
+    table: bytes = pd.read_csv(path, dtype=str).drop(columns=_OF_THE_RUN).to_csv().encode()
+    return table
