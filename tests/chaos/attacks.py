@@ -166,7 +166,7 @@ ATTACKS = (
     ),
     Attack(
         "pressure",
-        "a tiny reproduction of `.ci/tiny_reproduction.py`'s kind, while another process holds all but 1.5 GB of memory",
+        "a tiny reproduction, while another process holds all but 1.5 GB of the machine's memory",
         "results and figures are those of one that had all the memory, byte for byte but for times",
         pressure.pressed,
         short=0,

@@ -1,7 +1,6 @@
-"""Inputs made by atheris, which keeps those that reach new code, for the readers of experiments' files and of records."""
+"""Inputs made by atheris, which keeps those that reach new code: for the readers of experiments and of records."""
 
 import inspect
-import json
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -53,13 +52,16 @@ def _fuzz(read: Callable[[Path], object], path: Path, crash: Path, options: list
 
     def try_one(content: bytes) -> None:
         path.write_bytes(content)
+        said = ""
         try:
             read(path)
         except UserError as error:
-            assert len(str(error).splitlines()) == 1, str(error)
+            said = str(error) if len(str(error).splitlines()) != 1 else ""
         except Exception:
-            crash.write_text(f"{json.dumps(content.decode('latin-1'))}\n{traceback.format_exc()}")
-            raise
+            said = traceback.format_exc()
+        if said:
+            crash.write_text(f"{content!r}\n{said}")
+            raise Failed("traceback", said)
 
     for function in _functions():
         atheris.instrument_func(function)

@@ -13,7 +13,7 @@ from tests.chaos.runner import Result, table
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 _NOT_TRIED = (
-    "a machine that loses its power: files and folders are synced before they get their names, but nothing was unplugged",
+    "a machine that loses its power: files are synced before they get their names, but nothing was unplugged",
     "a full disk, a network file system, a clock that jumps",
     "GPUs, several machines, more than two processes of a pipeline",
     "checkpoints that were changed on purpose and given a new checksum, but for bombs; records so changed were tried",
@@ -52,7 +52,7 @@ def page(attacks: Sequence[Attack], results: dict[str, Result], seed: int) -> st
         *(f"- **{kind}**: {text}." for kind, text in ALLOWED.items()),
         *(f"- **{kind}** (forbidden): {text}." for kind, text in FORBIDDEN.items()),
         "",
-        "A case runs in a process of its own, and other processes look at what it says, its time, its memory, its files",
+        "A case runs in a process of its own; from outside one looks at what it says, its time, its memory, its files",
         "and what it leaves running. Input is judged by one process that has imported everything already.",
         "",
         "## The attacks",

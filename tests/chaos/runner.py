@@ -13,7 +13,7 @@ from tests.chaos.attack import ALLOWED, FORBIDDEN, Attack
 from tests.chaos.cases import Case, start
 from tests.chaos.processes import ended, fork
 
-_BETWEEN_LINES_S = 10
+_BETWEEN_LINES_S = 30
 
 
 @dataclass

@@ -88,7 +88,7 @@ PLANTED = {
 def attack(do) -> Attack:
     def case(scene: Scene) -> Act:
         (scene.folder / "input").write_text("input")
-        return lambda: do(scene) and "" or "equal"
+        return lambda: (do(scene) and "") or "equal"
 
     return Attack(do.__name__, "does it", "must be noticed", case, 1, 1, limit_s=0.5 if do in (sleeps, spins) else 60)
 
