@@ -23,7 +23,7 @@ from layerpipe2.distributed.neighbours import Endpoint, Neighbours
 from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.distributed.timeline import Timeline
 from layerpipe2.distributed.worker_loop import WorkerLoop
-from layerpipe2.engine.execution import Totals
+from layerpipe2.engine.epoch import Totals
 from layerpipe2.history import make_history
 from layerpipe2.networks.layers import convolution, output_linear
 from layerpipe2.planning.variants import Variant, group_starts

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from layerpipe2.engine.execution import AuditSteps, StepLimit
+from layerpipe2.engine.epoch import AuditSteps
+from layerpipe2.engine.execution import StepLimit
 from tests.engine.training import checkpoint, fit, module, resume, resumes
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from layerpipe2 import Delays, make_history
-from layerpipe2.engine.execution import Totals
+from layerpipe2.engine.epoch import Totals
 from layerpipe2.engine.step import PipelineEngine
 from tests.engine.training import MIDDLE, engine, load, optimizer_of, train
 

@@ -26,7 +26,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
 from layerpipe2 import Delays, UserError
-from layerpipe2.engine.execution import AuditSteps
+from layerpipe2.engine.epoch import AuditSteps
 from layerpipe2.engine.trainer_callbacks import GRADIENT_HOOKS
 from tests.engine.training import assert_bit_equal, data, fit, module, trainer
 

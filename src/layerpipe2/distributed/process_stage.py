@@ -15,25 +15,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from layerpipe2.distributed.passes import Pass, SplitPass, WholePass
+from layerpipe2.distributed.weight_watch import WeightWatch
 from layerpipe2.engine.audit import Audit
-from layerpipe2.engine.audited_forward import (
-    AuditedForward,
-    clip_gradients,
-    has_recurrent_layer,
-    one_number,
-    one_tensor,
-    stage_context,
-)
+from layerpipe2.engine.audited_forward import AuditedForward, clip_gradients, has_recurrent_layer, stage_context
 from layerpipe2.engine.layout import batchnorm_buffers, check_frozen, movable
 from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.engine.saved_weights import (
     Region,
-    as_bytes,
     changed_in_forward,
     check_intercepted,
     storage_of,
-    weights_changed,
 )
+from layerpipe2.engine.values import one_number, one_tensor
 from layerpipe2.engine.weights import DelayedWeights, update_rates
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
@@ -56,6 +49,7 @@ class ProcessStage:
 
     Attributes:
         audited: runs the forward passes; looks again at the next one when told so.
+        watch: looks for weights that something else than the optimizer has changed.
         weights: what the stage remembers of its weights; ``None`` without delay or without parameters.
         in_flight: mini-batches between forward and backward pass, oldest first, and the bytes autograd keeps for each.
         peak_bytes: most bytes that autograd kept for them at one time (weights and buffers of the stage not counted).
@@ -85,16 +79,15 @@ class ProcessStage:
         moving = [p for p in module.parameters() if movable(p, unfreezes)]
         self.weights = self._flatten(unfreezes=unfreezes) if delay and moving else None
         self._delayed = moving if self.weights else []
-        unfrozen = moving if optimizer is not None and delay else module.parameters() if optimizer is not None else ()
-        known = set(unfrozen)
-        self._fixed = [p for p in module.parameters() if p not in known]
+        trained = set(() if optimizer is None else moving if delay else module.parameters())
+        self._fixed = [p for p in module.parameters() if p not in trained]
         self._regions = [Region(index, self.weights.latest, self.weights.latest)] if self.weights else []
         self.audited = AuditedForward(self._regions, moving=map(storage_of, batchnorm_buffers(module)))
         self._without_cudnn = bool(self._regions) and device.type == "cuda" and has_recurrent_layer(module)
         self._own = {storage_of(t) for t in (*module.parameters(), *module.buffers())}
         self._pass: Callable[[nn.Module, Tensor], Pass] = SplitPass if split_backward else WholePass
         self._returned: Pass | None = None
-        self._noted, self._kept = self._versions(), self._copy()
+        self.watch = WeightWatch(self._delayed, self.weights.latest if self.weights else None, index)
         self.peak_bytes = 0
 
     def forward(self, x: Tensor, loss: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
@@ -150,8 +143,7 @@ class ProcessStage:
         Raises:
             UserError: if something else than the optimizer has changed weights since the last update.
         """
-        if self._noted != self._versions():
-            self.check_unchanged(certainly=True)
+        self.watch.check_quickly()
         weights, consumes = self.weights, self.history.consumes
         clip_gradients(self.module, self.gradient_clip_norm)
         raw = before = None
@@ -165,16 +157,16 @@ class ProcessStage:
             with torch.no_grad():
                 weights.record(self.step, before, weights.latest, raw)
         self.step += 1
-        self._noted, self._kept = self._versions(), None
+        self.watch.updated()
 
     def audit_next(self) -> None:
-        """Look at the next forward pass, at the weights (:meth:`check_unchanged`), and at what the optimizer updates.
+        """Look at the next forward pass, at the weights, and at what the optimizer updates.
 
         Raises:
             UserError: if something else than the optimizer has changed weights, or it updates another stage's.
         """
         self.audited.audit_next()
-        self.check_unchanged()
+        self.watch.check()
         own = set(self.module.parameters())
         if self.optimizer is not None and any(p not in own for g in self.optimizer.param_groups for p in g["params"]):
             raise UserError(
@@ -182,45 +174,17 @@ class ProcessStage:
                 "parameters to the optimizer of their stage only"
             )
 
-    def note_weights(self) -> None:
-        """Keep a copy until the next update, which :meth:`check_unchanged` compares with the weights."""
-        self._noted, self._kept = self._versions(), self._copy()
-
-    def check_unchanged(self, *, certainly: bool = False) -> None:
-        """Compare the weights with those that were noted, if they were since the last update.
-
-        Raises:
-            UserError: if something else than the optimizer has changed them; ``certainly``: if it may have.
-        """
-        if self.weights is None:
-            return
-        moved = [where for where, _ in self._noted] != [where for where, _ in self._versions()]
-        if self._kept is None:
-            changed = moved or certainly
-        else:
-            changed = moved or not torch.equal(as_bytes(self._kept), as_bytes(self.weights.latest))
-        if changed:
-            raise weights_changed(self.index)
-        self._noted = self._versions()
-
     def refill(self) -> None:
         """Start with an empty pipeline from the latest weights.
 
         Raises:
             UserError: if a parameter no longer lies where the pipeline looks for it.
         """
-        if [where for where, _ in self._noted] != [where for where, _ in self._versions()]:
-            raise weights_changed(self.index)
+        self.watch.check_places()
         self.step.zero_()
         if self.weights is not None:
             self.weights.start()
-        self.note_weights()
-
-    def _copy(self) -> Tensor | None:
-        return None if self.weights is None else self.weights.latest.clone()
-
-    def _versions(self) -> list[tuple[int, int]]:
-        return [(p.data_ptr(), p._version) for p in self._delayed]
+        self.watch.note()
 
     @torch.no_grad()
     def _recall(self, weights: DelayedWeights) -> Tensor:

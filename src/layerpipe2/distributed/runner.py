@@ -14,8 +14,9 @@ from layerpipe2.distributed.process_group import ProcessGroup
 from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.distributed.timeline import Timeline
 from layerpipe2.distributed.worker_loop import Batch, WorkerLoop
-from layerpipe2.engine.execution import Execution, StagedModule, pair_of_tensors
+from layerpipe2.engine.execution import Execution, StagedModule
 from layerpipe2.engine.layout import movable
+from layerpipe2.engine.values import pair_of_tensors
 from layerpipe2.errors import UserError
 from layerpipe2.stages import check_stages
 
@@ -132,7 +133,7 @@ class Runner(Execution):
         self.audits.step += 1
         if self.audits.due or self.audits.step == self._batches:
             for stage in loop.stages:
-                stage.note_weights()
+                stage.watch.note()
         if not any(self.trained.values()):
             self._optimizers()[0].step()
 
@@ -140,7 +141,7 @@ class Runner(Execution):
         """Look at weights and parameters; with ``drain``, they may change between two epochs."""
         self.check_network()
         for stage in self._running().stages if not self.module.drain else ():
-            stage.check_unchanged()
+            stage.watch.check()
 
     def start_evaluation(self, phase: str) -> None:
         """Stages that have already seen later mini-batches show the buffers as of the last update."""

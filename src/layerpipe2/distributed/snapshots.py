@@ -97,7 +97,7 @@ class StageSnapshots:
                 "callback, or PipelineStrategy(resumable=True)"
             )
         snapshot = self._taken.get(done) or self._current()
-        self.stage.check_unchanged()
+        self.stage.watch.check()
         frozen = frozen_names(self.stage.module)
         state: dict[str, Any] = {"step": self.stage.step.clone(), "frozen": frozen, **snapshot._asdict()}
         if weights is not None:
@@ -121,7 +121,7 @@ class StageSnapshots:
         weights.load_state_dict(saved["weights"] | ({} if len(weights.line) else {"line": weights.line}))
         if not torch.equal(as_bytes(loaded), as_bytes(weights.latest)):
             raise foreign_weights(self.stage.index)
-        self.stage.note_weights()
+        self.stage.watch.note()
         again = range(done, done + delay) if in_flight else ()
         self._replayed = {batch: line[batch % delay].to(weights.latest) for batch in again}
         if not len(weights.line):

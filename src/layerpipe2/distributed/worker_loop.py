@@ -19,7 +19,7 @@ from layerpipe2.distributed.neighbours import Neighbours
 from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.distributed.snapshots import StageSnapshots
 from layerpipe2.distributed.timeline import Timeline
-from layerpipe2.engine.execution import Totals
+from layerpipe2.engine.epoch import Totals
 from layerpipe2.engine.step import Loss
 
 Batch = tuple[Tensor, Tensor]

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from layerpipe2.engine.audit import Audit
 from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.engine.saved_weights import Region, SavedWeights
-from layerpipe2.errors import UserError
 
 Observer = Callable[[Tensor], None]
 
@@ -83,29 +82,6 @@ def stage_context(stream: RandomStream | None, *, without_cudnn: bool) -> Abstra
     contexts.enter_context(torch.backends.cudnn.flags(enabled=False))
     contexts.enter_context(random_numbers)
     return contexts
-
-
-def one_tensor(y: Any, stage: int) -> Tensor:
-    """The outputs of a stage.
-
-    Raises:
-        UserError: if they are something else.
-    """
-    if not isinstance(y, Tensor):
-        raise UserError(f"stage {stage} returns a {type(y).__name__}; a stage maps one tensor to one tensor")
-    return y
-
-
-def one_number(value: Any) -> Tensor:
-    """The loss of a mini-batch.
-
-    Raises:
-        UserError: if it is no scalar tensor.
-    """
-    if not isinstance(value, Tensor) or value.ndim:
-        found = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-        raise UserError(f"loss returns {found}; it must return one number, the mean over the mini-batch")
-    return value
 
 
 def clip_gradients(stage: nn.Module, largest_norm: float | None) -> None:

@@ -4,7 +4,6 @@ The simulation and a pipeline of several processes sum up an epoch and count its
 """
 
 import inspect
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -17,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from layerpipe2.delays import Delays
 from layerpipe2.engine.checkpoint_file import CheckedModule, settle
+from layerpipe2.engine.epoch import AuditSteps, Totals
 from layerpipe2.engine.saved_weights import network_changed
 from layerpipe2.engine.step import Loss
 from layerpipe2.engine.trainer_callbacks import unfreezes
@@ -25,53 +25,6 @@ from layerpipe2.history import WeightHistory
 
 COMPUTE_DTYPES = {"native": None, "bf16": torch.bfloat16}
 """Name of a precision -> type of the compute weights; ``None``: that of the parameters."""
-
-
-class Totals:
-    """Epoch means of loss and accuracy, summed on the device: nothing waits for it before the epoch ends."""
-
-    def __init__(self) -> None:
-        self._loss: Tensor | None = None
-        self._correct: Tensor | None = None
-        self._samples = 0
-        self._targets = 0
-
-    @torch.no_grad()
-    def add(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
-        """Add a batch: ``loss`` is its mean, ``outputs`` (B, C, ...), ``targets`` (B, ...) if they are classes."""
-        batch = len(targets)
-        loss = loss.detach() * batch
-        self._loss = loss if self._loss is None else self._loss + loss
-        self._samples += batch
-        if not targets.is_floating_point() and outputs.ndim == targets.ndim + 1:
-            correct = (outputs.argmax(1) == targets).sum()
-            self._correct = correct if self._correct is None else self._correct + correct
-            self._targets += targets.numel()
-
-    def take_means(self) -> dict[str, Tensor]:
-        """``loss`` and, for classes, ``accuracy`` (fraction) over all batches added; starts anew."""
-        means = {} if self._loss is None else {"loss": self._loss / self._samples}
-        if self._correct is not None:
-            means["accuracy"] = self._correct / self._targets
-        self.__init__()  # type: ignore[misc]
-        return means
-
-
-def pair_of_tensors(batch: Any) -> tuple[Tensor, Tensor]:
-    """A mini-batch's inputs and targets.
-
-    Raises:
-        UserError: if it is something else.
-    """
-    if isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):
-        return batch[0], batch[1]
-    parts = ""
-    if isinstance(batch, tuple | list):
-        parts = f" of {', '.join(type(part).__name__ for part in batch) or 'nothing'}"
-    raise UserError(
-        f"mini-batch is a {type(batch).__name__}{parts}; a pipeline takes a pair (inputs, targets) of two tensors: "
-        "give the DataLoader a collate_fn that returns one"
-    )
 
 
 class StagedModule(CheckedModule):
@@ -134,35 +87,6 @@ class StagedModule(CheckedModule):
             raise UserError(f"scheduler returned a {type(scheduler).__name__}; it must return a torch.optim scheduler")
         settle(optimizer, scheduler)
         return scheduler
-
-
-_SHORT, _LONG = 200, 1000
-
-
-class AuditSteps:
-    """Which steps of an epoch are audited: the first, and one that the epoch's number draws.
-
-    An audit takes up to two further steps' time, so of epochs shorter than 200 mini-batches only some have a drawn one:
-    one in 200 steps on average. An endless epoch has it among its first 1000.
-
-    Attributes:
-        step: steps of the epoch that are done.
-    """
-
-    def __init__(self) -> None:
-        self.step, self._drawn = 0, -1
-
-    def start_epoch(self, epoch: int, batches: float) -> None:
-        """Begin epoch number ``epoch`` of ``batches`` mini-batches."""
-        self.step, self._drawn = (
-            0,
-            random.Random(epoch).randrange(1, _SHORT if batches < _SHORT else int(min(batches, _LONG))),
-        )
-
-    @property
-    def due(self) -> bool:
-        """Whether the next step is to be audited."""
-        return self.step in (0, self._drawn)
 
 
 class Execution(ABC):

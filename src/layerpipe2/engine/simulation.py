@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from layerpipe2.engine.cuda_graph import CapturedStep, why_not_capturable
 from layerpipe2.engine.divergence import diverged_stage
-from layerpipe2.engine.execution import COMPUTE_DTYPES, AuditSteps, Execution, StagedModule, pair_of_tensors
+from layerpipe2.engine.epoch import AuditSteps
+from layerpipe2.engine.execution import COMPUTE_DTYPES, Execution, StagedModule
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.engine.trainer_callbacks import call_hook, gradient_hooks
+from layerpipe2.engine.values import pair_of_tensors
 from layerpipe2.errors import UserError
 
 

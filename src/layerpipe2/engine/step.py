@@ -19,12 +19,13 @@ from torch.optim import Optimizer
 
 from layerpipe2.delays import Delays
 from layerpipe2.engine.audit import Audit
-from layerpipe2.engine.audited_forward import AuditedForward, clip_gradients, one_number, one_tensor, stage_context
+from layerpipe2.engine.audited_forward import AuditedForward, clip_gradients, stage_context
 from layerpipe2.engine.divergence import Divergence, find_divergence, is_finite
 from layerpipe2.engine.layout import check_frozen, check_pipeline, delayed_stages, freeze_only, frozen_names
 from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.engine.saved_weights import check_intercepted
 from layerpipe2.engine.stage import DelayedStage
+from layerpipe2.engine.values import one_number, one_tensor
 from layerpipe2.engine.weights import update_rates
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory

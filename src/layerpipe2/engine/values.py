@@ -1,0 +1,47 @@
+"""What passes through a pipeline is a tensor: mini-batches, the outputs of stages and the loss, checked."""
+
+from typing import Any
+
+from torch import Tensor
+
+from layerpipe2.errors import UserError
+
+
+def pair_of_tensors(batch: Any) -> tuple[Tensor, Tensor]:
+    """A mini-batch's inputs and targets.
+
+    Raises:
+        UserError: if it is something else.
+    """
+    if isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):
+        return batch[0], batch[1]
+    parts = ""
+    if isinstance(batch, tuple | list):
+        parts = f" of {', '.join(type(part).__name__ for part in batch) or 'nothing'}"
+    raise UserError(
+        f"mini-batch is a {type(batch).__name__}{parts}; a pipeline takes a pair (inputs, targets) of two tensors: "
+        "give the DataLoader a collate_fn that returns one"
+    )
+
+
+def one_tensor(y: Any, stage: int) -> Tensor:
+    """The outputs of a stage.
+
+    Raises:
+        UserError: if they are something else.
+    """
+    if not isinstance(y, Tensor):
+        raise UserError(f"stage {stage} returns a {type(y).__name__}; a stage maps one tensor to one tensor")
+    return y
+
+
+def one_number(value: Any) -> Tensor:
+    """The loss of a mini-batch.
+
+    Raises:
+        UserError: if it is no scalar tensor.
+    """
+    if not isinstance(value, Tensor) or value.ndim:
+        found = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise UserError(f"loss returns {found}; it must return one number, the mean over the mini-batch")
+    return value
