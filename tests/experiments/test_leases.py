@@ -1,8 +1,10 @@
 """Who does a run: one process at a time; a dead owner keeps nothing; nothing is done twice or left half done."""
 
+import errno
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from threading import Barrier, Thread
 
@@ -162,6 +164,35 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path):
 def test_a_killed_worker_is_one_line():
     with pytest.raises(UserError, match="a training process was killed"), workers(1) as pool:
         pool.submit(os._exit, 1).result()
+
+
+def test_a_full_disk_loses_no_result(tmp_path, monkeypatch):
+    grid, second, sync = small(tmp_path, UNTUNED), tmp_path / "second", os.fsync
+
+    def full(handle):
+        if f"{grid.folder}/" in os.readlink(f"/proc/self/fd/{handle}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(handle)
+
+    second.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(second))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        UserError, match=r"s0\.json can't be written \(No space .*; until then the record is .*/second/"
+    ):
+        work(Queue(grid, grid.tasks[:1]), None)
+    (kept,) = second.rglob("*.json")
+    assert read_record(kept)["config"] == grid.tasks[0].config.to_dict()
+    assert not [path for path in grid.folder.rglob("*") if path.is_file()]
+
+
+def test_a_lease_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "none").touch()
+    with (
+        pytest.raises(UserError, match=r"run\.lock can't be written \("),
+        Leases().claimed(tmp_path / "none" / "run.lock"),
+    ):
+        pass
 
 
 def test_a_worker_notes_the_commit_before_it_trains(tmp_path):
