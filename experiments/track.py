@@ -21,13 +21,11 @@ from typing import Any
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # an error is raised as well
 
-from alembic.util import CommandError
 from filelock import FileLock, Timeout
 from mlflow.entities import Metric, Param, Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
-from sqlalchemy.exc import SQLAlchemyError
 
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
@@ -97,23 +95,38 @@ def _opened(database: Path, artifacts: Path) -> Iterator[MlflowClient]:
     """The database for this process alone. If need be it is made first, aside, so that it is whole or not there."""
     lock = FileLock(f"{output_file(database)}.lock")
     try:
+        held = lock.acquire(blocking=False)
+    except Timeout:
+        print(f"waiting for the process that copies to {database}", file=sys.stderr, flush=True)
+        held = lock.acquire()
+    with held:
         try:
-            held = lock.acquire(blocking=False)
-        except Timeout:
-            print(f"waiting for the process that copies to {database}", file=sys.stderr, flush=True)
-            held = lock.acquire()
-        with held:
-            if not database.exists() or not database.stat().st_size:
-                _make(database, artifacts)
-            with closing(sqlite3.connect(database)) as connection:
-                (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if state != "ok":
-                raise sqlite3.DatabaseError(state)
-            yield MlflowClient(_uri(database))
-    except (OSError, sqlite3.Error, CommandError, MlflowException, SQLAlchemyError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        remedy = "make room, or delete it: it holds nothing but copies of the records"
-        raise UserError(f"database {database}: {reason}; {remedy}") from None
+            client = _whole(database, artifacts)
+        except Exception as error:  # SQLAlchemy's, Alembic's, MLflow's
+            raise _refused(database, error) from None
+        try:
+            yield client
+        except (OSError, MlflowException) as error:
+            raise _refused(database, error) from None
+
+
+def _refused(database: Path, error: Exception) -> UserError:
+    reason = str(error).strip().partition("\n")[0]
+    return UserError(
+        f"database {database}: {reason}; make room, or delete it: it holds nothing but copies of the records"
+    )
+
+
+def _whole(database: Path, artifacts: Path) -> MlflowClient:
+    if not database.exists() or not database.stat().st_size:
+        _make(database, artifacts)
+    with closing(sqlite3.connect(database)) as connection:
+        (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if state != "ok":
+        raise sqlite3.DatabaseError(state)
+    client = MlflowClient(_uri(database))
+    client.search_experiments(max_results=1)  # looks at its tables
+    return client
 
 
 def _make(database: Path, artifacts: Path) -> None:

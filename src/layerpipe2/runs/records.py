@@ -7,7 +7,7 @@ import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from layerpipe2.errors import UserError, read_file
 from layerpipe2.runs.record_schema import SCHEMA, RunRecord
@@ -126,7 +126,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """
     try:
         content = read_file(path, _LARGEST, lambda what: UserError(f"{path} is {what}; {remedy}"))
-        found = json.loads(content.decode(), parse_constant=_no_number)
+        found = json.loads(content.decode())
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}); {remedy}") from None
     except UserError:
@@ -194,7 +194,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
