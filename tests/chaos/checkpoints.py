@@ -53,7 +53,8 @@ def damaged(scene: Scene, several: bool) -> Act:
     """A checkpoint is damaged and resumed from."""
     saved = scene.folder / "out" / "saved"
     shutil.copytree(scene.prepared / "second", saved)
-    files = [path for path in sorted(saved.rglob("*")) if path.is_file()]
+    last = saved / "last.ckpt"
+    files = sorted(last.iterdir()) if last.is_dir() else [last]
     victim = scene.random.choice(files)
     others = [path for path in files if path != victim]
     name = victim.relative_to(saved)
