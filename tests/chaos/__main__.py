@@ -24,7 +24,7 @@ from tests.chaos.runner import run, table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the chosen cases; 1 if one has failed."""
+    """Run the chosen cases; 1 if one has failed, or an attack was not tried."""
     options = _parser().parse_args(arguments)
     torch.set_num_threads(1)
     call(layerpipe2, ["train", "--quiet", "--epochs", "1", "--max-steps", "1"])  # imports what forked children need
@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         PAGE.write_text(page(ATTACKS, results, options.seed))
     failed = sum(len(result.failures) for result in results.values())
     print(f"{sum(result.cases for result in results.values())} cases, {failed} failed")
-    return 1 if failed else 0
+    if untried := [name for name, result in results.items() if not result.cases]:
+        print(f"there was no time for {', '.join(untried)}")
+    return 1 if failed or untried else 0
 
 
 def _possible(attack: Attack) -> bool:

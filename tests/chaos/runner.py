@@ -33,12 +33,12 @@ class Result:
 def run(
     attacks: Sequence[Attack], numbers: dict[str, int], seed: int, minutes: float = float("inf"), jobs: int = 2
 ) -> dict[str, Result]:
-    """Run ``numbers[name]`` cases of every attack, mixed, so that a part of the time is a part of each.
+    """Run ``numbers[name]`` cases of every attack, mixed: each is begun at once, and a part of the time is a part of each.
 
     Case i of an attack has the seed ``seed + i``. No case begins after so many ``minutes``.
     """
     results = {attack.name: Result() for attack in attacks}
-    order = [(a.alone, (i + 0.5) / numbers[a.name], seed + i, a) for a in attacks for i in range(numbers[a.name])]
+    order = [(a.alone, i / numbers[a.name], seed + i, a) for a in attacks for i in range(numbers[a.name])]
     waiting = deque((a, s) for *_, s, a in sorted(order, key=lambda row: row[:3]))
     total, started = len(waiting), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="layerpipe2-chaos-") as folder:
