@@ -83,6 +83,10 @@ def test_the_clock_is_a_legal_execution_that_gives_the_delays(convention):
             assert updates == max(0, batch - delays.per_stage[k])
 
 
+def test_the_last_stage_turns_within_a_tick_or_in_the_next_one():
+    assert {name: law.turn for name, law in DELAY_LAWS.items()} == {"layerpipe2": 0, "pipedream": 1, "none": 1}
+
+
 def test_custom_delays_show_versions():
     assert Delays.custom([2, 0]).grid(3) == "batch     0   1   2\nstage 0  W0  W0  W0\nstage 1  W0  W1  W2"
 

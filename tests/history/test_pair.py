@@ -58,6 +58,11 @@ def test_memory_depends_on_what_the_optimizer_keeps(settings, copies):
     assert plan.history_copies() == pytest.approx(copies * sum(delayed) / (sum(delayed) + last))
 
 
+def test_updates_that_never_change_have_the_largest_correlation_of_the_table():
+    same, nearly = (make_history("pair").coefficients(5, Updates(drift=drift)) for drift in (1e9, 1e6))
+    assert same == nearly
+
+
 def test_a_correlation_that_is_not_a_number_is_none():
     history, weights = make_history("pair"), torch.zeros(64)
     state = history.init(weights, 4)

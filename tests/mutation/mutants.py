@@ -32,10 +32,11 @@ for one, other in (("Eq", "NotEq"), ("Is", "IsNot"), ("In", "NotIn"), ("And", "O
 
 @dataclass(frozen=True)
 class Mutant:
-    """A change of ``file``; of a long statement ``change`` shows the part that is another."""
+    """A change of ``file`` in a statement of ``lines``; of a long one ``change`` shows the part that is another."""
 
     file: str
     line: int
+    lines: range
     change: str
     _place: tuple[ast.AST, str, int | None]
     _new: ast.AST
@@ -60,7 +61,9 @@ def mutants(path: Path, name: str) -> list[Mutant]:
             before = ast.unparse(shown)
             with _changed(place, new):
                 change = f"{before}  ->  {ast.unparse(new if shown is node else shown)}".replace("\n", " ")
-            found.append(Mutant(name, node.lineno, change, place, new, tree))
+            whole = (above or [node])[0]
+            lines = range(whole.lineno, whole.end_lineno + 1)
+            found.append(Mutant(name, node.lineno, lines, change, place, new, tree))
     return found
 
 
@@ -75,7 +78,7 @@ def _changed(place: tuple[ast.AST, str, int | None], new: ast.AST) -> Iterator[N
         setattr(parent, field, value)
 
 
-def _places(node: ast.AST, above: list[ast.AST]) -> Iterator[tuple[Any, Any, list[ast.AST]]]:
+def _places(node: ast.AST, above: list[Any]) -> Iterator[tuple[Any, Any, list[Any]]]:
     """Nodes that may change, each with its place and what it is a part of, from its statement down."""
     for field, value in ast.iter_fields(node):
         for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:

@@ -39,4 +39,4 @@ def test_each_equivalent_mutant_is_one_and_has_tests():
     found = all_mutants()
     unknown = [line for lines in equivalent().values() for line in lines if not any(covers(line, m) for m in found)]
     assert unknown == [], "no such mutants any more"
-    assert all(suite_of(mutant.file) for mutant in found)
+    assert all(suite_of(mutant) for mutant in found)
