@@ -90,7 +90,10 @@ def _play(attack: Attack, scene: Scene, base: Path) -> None:
 
 
 def _files(base: Path, out: Path) -> dict[Path, int]:
-    """Files and folders but those of the case itself, with the time of a file's last change."""
+    """Files and folders but those of the case itself, with the time of a file's last change.
+
+    A killed process can't remove the folder of multiprocessing's sockets.
+    """
     own = {base / "said", base / "outcome", base / "crater", out}
-    paths = (p for p in base.rglob("*") if p not in own and not p.is_relative_to(out))
+    paths = (p for p in base.rglob("*") if p not in own and not p.is_relative_to(out) and "/tmp/pymp-" not in str(p))
     return {path: 0 if path.is_dir() else path.lstat().st_mtime_ns for path in paths}

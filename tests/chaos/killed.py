@@ -16,7 +16,7 @@ from typing import Any
 from experiments import track
 from layerpipe2.cli import main
 from layerpipe2.cli.console import run_command
-from layerpipe2.runs.records import write_json
+from layerpipe2.runs.records import write_record
 from tests.chaos.attack import Act, Failed, Scene
 from tests.chaos.processes import check_none_left, descendants, ended, fork, kill
 from tests.distributed.processes import _set_environment
@@ -186,7 +186,7 @@ def killed_tracking(scene: Scene) -> Act:
     """The copy of records to MLflow is killed, mostly while it makes the database."""
     number, moment = scene.random.randint(1, 4), scene.random.random()
     for seed in range(number):
-        write_json(scene.folder / "records" / f"{seed}.json", record("stash", seed))
+        write_record(scene.folder / "records" / f"{seed}.json", record("stash", seed))
 
     def act() -> str:
         scene.out.mkdir()

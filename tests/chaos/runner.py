@@ -33,7 +33,7 @@ class Result:
 def run(
     attacks: Sequence[Attack], numbers: dict[str, int], seed: int, minutes: float = float("inf"), jobs: int = 2
 ) -> dict[str, Result]:
-    """Run ``numbers[name]`` cases of every attack, mixed: each is begun at once, and a part of the time is a part of each.
+    """Run ``numbers[name]`` cases of every attack, mixed: a part of the time is a part of each.
 
     Case i of an attack has the seed ``seed + i``. No case begins after so many ``minutes``.
     """
