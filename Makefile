@@ -21,8 +21,7 @@ export DVC_NO_ANALYTICS := 1
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop reproduce paper pipelines report readme test test-all mutants chaos chaos-long
-.PHONY: docs lint lock ui clean
+.PHONY: help install develop reproduce paper pipelines report readme test test-all mutants chaos chaos-long docs lint lock ui clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -69,7 +68,7 @@ chaos: $(DEVELOP) ## attack this project for three minutes: kills, fuzzed inputs
 	@python -m tests.chaos --minutes 2.5
 
 chaos-long: $(DEVELOP) ## attack it for hours and write docs/reliability.md; MINUTES=30: a part of that
-	@python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]' || echo 'going on without atheris'
+	@python -m pip install --quiet --disable-pip-version-check 'atheris>=3,<4' || echo 'going on without atheris'
 	@nice -n 10 python -m tests.chaos --long --write $(if $(MINUTES),--minutes $(MINUTES))
 
 docs: $(DEVELOP) ## build the documentation into build/site, without a network

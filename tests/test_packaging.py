@@ -49,6 +49,7 @@ def test_extras_bring_what_their_purpose_needs():
 
 
 PACKAGES = {
+    "lightning_fabric": "pytorch-lightning",
     "markdown_it": "markdown-it-py",
     "pydantic_core": "pydantic",
     "pytorch_lightning": "pytorch-lightning",

@@ -55,7 +55,7 @@ def test_a_node_that_never_comes_is_named(script, node, absent, server, capsys, 
     [
         (["--processes", "0", "--", TOY], "--processes is 0"),
         (["--processes", "1"], "no command; give a Python script"),
-        (["--processes", "1", "--", "missing.py"], "no file missing.py; give a Python script"),
+        (["--processes", "1", "--", "missing.py"], "no file 'missing.py'; give a Python script"),
         (["--processes", "1", "--nodes", "2", "--", TOY], "several machines need --master HOST:PORT"),
         (["--processes", "1", "--nodes", "2", "--node-rank", "2", "--", TOY], "--node-rank is 2, but --nodes 2"),
         (["--processes", "1", "--master", "host", "--", TOY], "--master is 'host'; give HOST:PORT"),
