@@ -79,8 +79,21 @@ def test_files_of_two_saves_are_told_apart_and_an_intact_checkpoint_is_named(sav
     shutil.copy(older / FILES[2], folder)
     with pytest.raises(UserError) as refused:
         whole_state_dict(folder)
-    mixture = f"checkpoint {folder} is a mixture of several saves ({FILES[2]} and common.pt are of two)"
+    mixture = f"checkpoint {folder} is a mixture ({FILES[2]} doesn't belong there)"
     assert str(refused.value) == f"{mixture}; take {older}, which is intact, in its place"
+
+
+def test_files_of_two_stages_that_changed_places_are_found(folder):
+    for old, new in ((FILES[1], "other"), (FILES[2], FILES[1]), ("other", FILES[2])):
+        os.rename(folder / old, folder / new)
+    with pytest.raises(UserError, match=r"is a mixture \(stage-000\.pt doesn't belong there\)"):
+        whole_state_dict(folder)
+
+
+def test_a_missing_stage_is_found(folder):
+    (folder / FILES[-1]).unlink()
+    with pytest.raises(UserError, match=r"has no stage \d; resume with as many stages"):
+        whole_state_dict(folder)
 
 
 def test_a_folder_without_marks_is_refused(folder):

@@ -73,10 +73,10 @@ def write(
         part.mkdir(parents=True)
     barrier()
     for k, state in parts.items():
-        save(state | {_MARK: mark}, _file_of(part, k))
+        save(state | {_MARK: [mark, k]}, _file_of(part, k))
     barrier()
     if first:
-        save(common | {_MARK: mark}, part / _COMMON)
+        save(common | {_MARK: [mark, len(_stages_in(part))]}, part / _COMMON)
         remove(old)
         if folder.exists():
             folder.rename(old)
@@ -104,23 +104,28 @@ def _read(folder: Path, stages: Sequence[int] | None, weights_only: bool) -> dic
     if not (folder / _COMMON).is_file():
         form = f"it is a folder with {_COMMON} and one file per stage"
         raise UserError(f"no checkpoint of a pipeline of several processes in {folder}; {form}")
-    there = sorted(int(path.stem.removeprefix("stage-")) for path in folder.glob("stage-[0-9]*.pt"))
-    wanted = there if stages is None else stages
-    if missing := [k for k in wanted if k not in there]:
-        raise UserError(
-            f"checkpoint {folder} has no stage {missing[0]}; resume with as many stages as it was saved with"
-        )
     common = read_file(folder / _COMMON, weights_only=weights_only)
-    parts = {k: read_file(_file_of(folder, k), weights_only=weights_only) for k in wanted}
     try:
-        strange = next((k for k in wanted if parts[k][_MARK] != common[_MARK]), None)
+        mark, saved = common[_MARK]
+        wanted = range(saved) if stages is None else stages
+        if missing := [k for k in wanted if k not in _stages_in(folder)]:
+            raise UserError(
+                f"checkpoint {folder} has no stage {missing[0]}; resume with as many stages as it was saved with"
+            )
+        parts = {k: read_file(_file_of(folder, k), weights_only=weights_only) for k in wanted}
+        strange = next((k for k in wanted if parts[k][_MARK] != [mark, k]), None)
         joined = join_stages(common, parts)
-    except (AttributeError, KeyError, TypeError):
+    except UserError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise BadCheckpoint(f"checkpoint {folder} lacks what this version saves") from None
     if strange is not None:
-        files = f"{_file_of(folder, strange).name} and {_COMMON} are of two"
-        raise BadCheckpoint(f"checkpoint {folder} is a mixture of several saves ({files})")
+        raise BadCheckpoint(f"checkpoint {folder} is a mixture ({_file_of(folder, strange).name} doesn't belong there)")
     return joined
+
+
+def _stages_in(folder: Path) -> list[int]:
+    return sorted(int(path.stem.removeprefix("stage-")) for path in folder.glob("stage-[0-9]*.pt"))
 
 
 def whole_state_dict(folder: Path | str) -> dict[str, Any]:
