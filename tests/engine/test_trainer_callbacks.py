@@ -213,6 +213,19 @@ def test_changes_between_updates_are_refused(change, when, tmp_path):
         run(Changing(do, when), tmp_path)
 
 
+@pytest.mark.parametrize("change", ["data", "replaced"])
+def test_a_change_after_the_last_mini_batch_is_refused(change):
+    do, message = CHANGES[change]
+
+    class Last(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx == 5:
+                do(pl_module.stages[1])
+
+    with pytest.raises(UserError, match=message):
+        fit(module("ema-window"), 1, callbacks=[Last()], enable_checkpointing=False)
+
+
 def test_a_drained_pipeline_takes_new_weights_between_two_epochs():
     class Halving(Callback):
         def on_train_epoch_end(self, trainer, pl_module):
