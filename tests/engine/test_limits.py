@@ -46,6 +46,42 @@ def test_layers_with_constants_of_their_own_are_not_refused(layer):
     assert all(not torch.equal(before[name], p) for name, p in pipeline.stages[1].named_parameters())
 
 
+class Residual(nn.Linear):
+    """A graph of ``2 ** 60`` paths."""
+
+    def forward(self, x):
+        x = super().forward(x)
+        for _ in range(60):
+            x = x + 0.1 * torch.tanh(x)
+        return x
+
+
+class Doubling(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, function):
+        ctx.function = function
+        return function(x, 1)
+
+    @staticmethod
+    def backward(ctx, gy):
+        return ctx.function(gy, 1), None
+
+
+class Recursive(nn.Linear):
+    """An autograd function keeps a function, whose closure holds the function itself."""
+
+    def forward(self, x):
+        def double(v, times):
+            return double(2 * v, times - 1) if times else v
+
+        return Doubling.apply(super().forward(x), double)
+
+
+@pytest.mark.parametrize("layer", [Residual, Recursive])
+def test_the_audit_of_a_graph_ends(layer):
+    train(engine(layer(8, 8), "ema-window"), 2)
+
+
 class Closure(nn.Module):
     def __init__(self):
         super().__init__()

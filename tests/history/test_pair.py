@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from layerpipe2 import make_history
+from layerpipe2 import UserError, make_history
 from layerpipe2.history.moments import Updates
 from layerpipe2.history.optimal import optimal_pair
+from layerpipe2.history.pair import PairHistory
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import make_plan
 from tests.history.recalling import delayed, recall_along, walk
@@ -69,3 +70,15 @@ def test_a_correlation_that_is_not_a_number_is_none():
     for step in range(8):
         history.record(state, torch.full((64,), math.nan), torch.tensor([step]))
     assert history.recall(state, weights, weights, torch.tensor([8])).isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"consumes": "gradients"}, "consumes is 'gradients'; the pair takes 'updates'"),
+        *(({"correlation": m}, f"correlation is {m!r}; give a number >= 0 and < 1") for m in (1, -0.1, True, "0.9")),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(UserError, match=message):
+        PairHistory(**settings)
