@@ -45,7 +45,7 @@ def page(attacks: Sequence[Attack], results: dict[str, Result], seed: int) -> st
         "Case *i* of an attack has the seed given above plus *i*; `python -m tests.chaos --only ATTACK --seed SEED",
         "--cases 1` repeats one. The moment of a kill depends on the machine as well.",
         "",
-        *(f"- FAILED: {one['kind']}, {one['why'].strip().splitlines()[-1]}: `{one['repeat']}`" for one in failures),
+        *(f"- FAILED: {one['kind']}, {_last_line(one['why'])}: `{one['repeat']}`" for one in failures),
         "",
         "## The columns",
         "",
@@ -69,3 +69,7 @@ def page(attacks: Sequence[Attack], results: dict[str, Result], seed: int) -> st
 def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _last_line(why: str) -> str:
+    return why.strip().rpartition("\n")[2][:200]
