@@ -21,7 +21,7 @@ ATTACKS = (
     Attack(
         "kill-rank",
         "one of two processes of a pipeline is killed, forked from one that has imported everything",
-        f"the other one ends by itself; {_ON}",
+        f"the other one is ended too; {_ON}",
         partial(killed.killed_training, start=killed.two_ranks),
         short=2,
         long=100,

@@ -10,7 +10,7 @@ from typing import Any
 from experiments import collect
 from layerpipe2.cli.console import run_command
 from layerpipe2.runs.records import read_record, write_record
-from tests.chaos import inputs, records
+from tests.chaos import inputs, records, rule
 from tests.chaos.attack import Act, Failed, Scene, call
 from tests.made_records import record
 from tests.small_experiments import UNTUNED, small
@@ -20,19 +20,19 @@ def experiment(scene: Scene) -> Act:
     """The file of an experiment."""
     content = inputs.yaml_case(scene.random)
     scene.out.mkdir()
-    return _answered(lambda: inputs.yaml_answer(content, scene.out))
+    return _answered(lambda: rule.yaml_answer(content, scene.out))
 
 
 def settings(scene: Scene) -> Act:
     """Settings of a run, in Python."""
     values = inputs.config_case(scene.random)
-    return _answered(lambda: inputs.config_answer(values))
+    return _answered(lambda: rule.config_answer(values))
 
 
 def arguments(scene: Scene) -> Act:
     """Arguments of the public functions."""
     asked = inputs.api_case(scene.random)
-    return _answered(lambda: inputs.answer(asked))
+    return _answered(lambda: rule.answer(asked))
 
 
 def command(scene: Scene) -> Act:
@@ -42,7 +42,7 @@ def command(scene: Scene) -> Act:
     folder = scene.out / "a" / "b"
     folder.mkdir(parents=True)
     os.chdir(folder)
-    return _answered(lambda: inputs.command_answer(words))
+    return _answered(lambda: rule.command_answer(words))
 
 
 def data(scene: Scene) -> Act:
@@ -50,7 +50,7 @@ def data(scene: Scene) -> Act:
     folder = scene.folder / "data"
     folder.mkdir()
     spec = inputs.data_case(scene.random, folder)
-    return _answered(lambda: inputs.data_answer(spec, folder))
+    return _answered(lambda: rule.data_answer(spec, folder))
 
 
 def damaged_record(scene: Scene) -> Act:

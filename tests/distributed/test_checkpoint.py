@@ -90,6 +90,12 @@ def test_files_of_two_stages_that_changed_places_are_found(folder):
         whole_state_dict(folder)
 
 
+def test_a_stage_in_the_place_of_what_all_have_in_common_is_found(folder):
+    shutil.copy(folder / FILES[3], folder / FILES[0])
+    with pytest.raises(UserError, match=r"is a mixture \(common\.pt is the file of a stage\)"):
+        whole_state_dict(folder)
+
+
 def test_a_missing_stage_is_found(folder):
     (folder / FILES[-1]).unlink()
     with pytest.raises(UserError, match=r"has no stage \d; resume with as many stages"):

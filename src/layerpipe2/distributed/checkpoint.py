@@ -73,10 +73,10 @@ def write(
         part.mkdir(parents=True)
     barrier()
     for k, state in parts.items():
-        save(state | {_MARK: [mark, k]}, _file_of(part, k))
+        save(state | {_MARK: [mark, "stage", k]}, _file_of(part, k))
     barrier()
     if first:
-        save(common | {_MARK: [mark, len(_stages_in(part))]}, part / _COMMON)
+        save(common | {_MARK: [mark, "stages", len(_stages_in(part))]}, part / _COMMON)
         remove(old)
         if folder.exists():
             folder.rename(old)
@@ -106,14 +106,16 @@ def _read(folder: Path, stages: Sequence[int] | None, weights_only: bool) -> dic
         raise UserError(f"no checkpoint of a pipeline of several processes in {folder}; {form}")
     common = read_file(folder / _COMMON, weights_only=weights_only)
     try:
-        mark, saved = common[_MARK]
+        mark, kind, saved = common[_MARK]
+        if kind != "stages":
+            raise BadCheckpoint(f"checkpoint {folder} is a mixture ({_COMMON} is the file of a stage)")
         wanted = range(saved) if stages is None else stages
         if missing := [k for k in wanted if k not in _stages_in(folder)]:
             raise UserError(
                 f"checkpoint {folder} has no stage {missing[0]}; resume with as many stages as it was saved with"
             )
         parts = {k: read_file(_file_of(folder, k), weights_only=weights_only) for k in wanted}
-        strange = next((k for k in wanted if parts[k][_MARK] != [mark, k]), None)
+        strange = next((k for k in wanted if parts[k][_MARK] != [mark, "stage", k]), None)
         joined = join_stages(common, parts)
     except UserError:
         raise
