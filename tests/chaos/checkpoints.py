@@ -11,16 +11,13 @@ import torch
 from layerpipe2.cli import main
 from layerpipe2.distributed import checkpoint
 from layerpipe2.runs.callbacks import LastCheckpoint
+from tests.bombs import Bomb
 from tests.chaos.attack import Act, Failed, Scene, call, judged
 from tests.chaos.killed import Start, finish, numbers, same, two_ranks
 from tests.chaos.processes import ended
 
 _TRAINING = ["train", "--quiet", "--width", "8", "--batch-size", "256", "--epochs", "4", "--group-size", "3"]
 _OPTIONS = [*_TRAINING, "--strategy", "ema-window", "--optimizer", "adamw"]
-
-
-class _Interrupted(BaseException):
-    """Ends a training after an epoch."""
 
 
 def prepare(folder: Path, start: Start) -> None:
@@ -94,16 +91,6 @@ def _read_weights(damaged: Path, whole: Path) -> str:
     if found.keys() != expected.keys() or not all(torch.equal(found[name], expected[name]) for name in expected):
         raise Failed("different", "other weights were read")
     return "equal"
-
-
-class Bomb:
-    """Makes the crater when it is unpickled."""
-
-    def __init__(self, crater: Path) -> None:
-        self.crater = crater
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.crater),)
 
 
 def _flip(scene: Scene, victim: Path, others: list[Path]) -> None:

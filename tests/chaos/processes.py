@@ -82,10 +82,10 @@ def check_none_left(grace_s: float = 2.0) -> None:
 
 
 def descendants(parent: int) -> Iterator[int]:
-    """Children, their children, and so on."""
+    """Children, each before its own, and so on."""
     for child in map(int, read(parent, f"task/{parent}/children").split()):
-        yield from descendants(child)
         yield child
+        yield from descendants(child)
 
 
 def processor_s(pid: int) -> float:

@@ -14,7 +14,8 @@ from experiments.estimate import Speed
 from experiments.leases import Queue
 from layerpipe2.cli.console import in_words, run_command
 from layerpipe2.errors import UserError
-from tests.chaos.kills import alive, descendants, kill, start, victims
+from tests.chaos.processes import descendants
+from tests.experiments.running import alive, kill, start, victims
 from tests.sampling import slow
 from tests.small_experiments import TUNED, UNTUNED, small, write_experiment
 

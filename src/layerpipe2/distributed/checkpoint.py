@@ -109,8 +109,8 @@ def _read(folder: Path, stages: Sequence[int] | None, weights_only: bool) -> dic
         mark, kind, saved = common[_MARK]
         if kind != "stages":
             raise BadCheckpoint(f"checkpoint {folder} is a mixture ({_COMMON} is the file of a stage)")
-        wanted = range(saved) if stages is None else stages
-        if missing := [k for k in wanted if k not in _stages_in(folder)]:
+        wanted, there = range(saved) if stages is None else stages, _stages_in(folder)
+        if missing := [k for k in wanted if k not in there]:
             raise UserError(
                 f"checkpoint {folder} has no stage {missing[0]}; resume with as many stages as it was saved with"
             )

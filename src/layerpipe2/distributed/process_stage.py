@@ -20,12 +20,7 @@ from layerpipe2.engine.audit import Audit
 from layerpipe2.engine.audited_forward import AuditedForward, clip_gradients, has_recurrent_layer, stage_context
 from layerpipe2.engine.layout import batchnorm_buffers, check_frozen, movable
 from layerpipe2.engine.random_streams import RandomStream
-from layerpipe2.engine.saved_weights import (
-    Region,
-    changed_in_forward,
-    check_intercepted,
-    storage_of,
-)
+from layerpipe2.engine.saved_weights import Region, changed_in_forward, check_intercepted, storage_of
 from layerpipe2.engine.values import one_number, one_tensor
 from layerpipe2.engine.weights import DelayedWeights, update_rates
 from layerpipe2.errors import UserError

@@ -69,9 +69,8 @@ class Audit(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 f"stage {stages[0]} makes a sparse copy of its weights, where recalled weights can't reach it; compute "
                 "with the dense ones"
             )
-        if (
-            stages and name in _CHOICES
-        ):  # weights that the batch only chooses, as a mixture of experts does, stay weights
+        if stages and name in _CHOICES:
+            # Weights that the batch only chooses, as a mixture of experts does, stay weights.
             inputs = [t for t in inputs if t.is_floating_point()]
         if name.startswith("new_") or name.endswith("_like"):
             pass  # a shape and a type; no value

@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 from layerpipe2.delays import Delays
 from layerpipe2.engine.execution import COMPUTE_DTYPES, StagedModule
 from layerpipe2.engine.layout import check_pipeline
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, shown
 from layerpipe2.history import WeightHistory
 
 _LARGEST_SEED = 2**32 - 1
@@ -72,17 +72,12 @@ def check_settings(module: StagedModule) -> None:
         except TypeError:  # not even comparable, as a list with names
             fits = False
         if not fits:
-            raise UserError(f"{name} is {_shown(value)}; {setting.remedy}")
+            raise UserError(f"{name} is {shown(value)}; {setting.remedy}")
     _check_loss(module.loss)
     if isinstance(module.stages, nn.ModuleList):
         _check_lazy(module.stages)
         dtype = COMPUTE_DTYPES[module.precision]
         check_pipeline(list(module.stages), module.delays, dtype, unfreezes=bool(module.unfreezes))
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 and text.isprintable() else f"a {type(value).__name__}"
 
 
 def _check_loss(loss: Any) -> None:

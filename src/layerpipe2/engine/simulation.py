@@ -11,7 +11,7 @@ from layerpipe2.engine.divergence import diverged_stage
 from layerpipe2.engine.epoch import AuditSteps
 from layerpipe2.engine.execution import COMPUTE_DTYPES, Execution, StagedModule
 from layerpipe2.engine.step import PipelineEngine
-from layerpipe2.engine.trainer_callbacks import call_hook, gradient_hooks
+from layerpipe2.engine.trainer_callbacks import Hooks, call_hook, gradient_hooks
 from layerpipe2.engine.values import pair_of_tensors
 from layerpipe2.errors import UserError
 
@@ -34,7 +34,7 @@ class Simulation(Execution):
             module.stages = nn.ModuleList(module.stages.values())
         self._engine: PipelineEngine | None = None
         self._captured: CapturedStep | None = None
-        self._hooks: dict[str, list[Any]] = {}
+        self._hooks: Hooks = {}
         self.diverged: dict[str, Any] | None = None
 
     @property

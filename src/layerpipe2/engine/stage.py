@@ -161,9 +161,7 @@ class DelayedStage(DelayedWeights):
                 parameters now hold.
         """
         super().load_state_dict(saved)
-        with torch.no_grad():
-            self.layout.gather(self.layout.parameters, self._updated)
-        if not torch.equal(as_bytes(self._updated), as_bytes(self.latest)):
+        if not self._holds_latest():
             raise foreign_weights(self.index)
         self._note_parameters()
 
@@ -173,11 +171,14 @@ class DelayedStage(DelayedWeights):
         Raises:
             UserError: if something else changed them: it would not get into the delay line.
         """
-        with torch.no_grad():
-            self.layout.gather(self.layout.parameters, self._updated)
-        if not torch.equal(as_bytes(self._updated), as_bytes(self.latest)):
+        if not self._holds_latest():
             raise weights_changed(self.index)
         self._note_parameters()
+
+    def _holds_latest(self) -> bool:
+        with torch.no_grad():
+            self.layout.gather(self.layout.parameters, self._updated)
+        return torch.equal(as_bytes(self._updated), as_bytes(self.latest))
 
     def _note_parameters(self) -> None:
         self._noted = self._versions()

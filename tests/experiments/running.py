@@ -1,0 +1,48 @@
+"""An experiment in processes of its own: started as DVC and users do, looked at, and killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.chaos.processes import descendants, read
+from tests.small_experiments import ROOT
+
+
+def start(folder: Path, *arguments: str, dvc: bool = False) -> subprocess.Popen[str]:
+    """Start the experiment ``small.yaml`` of a folder, or a shell that does, as DVC starts it."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-m", "experiments.run", "small.yaml", "--out", "out", *arguments]
+    if dvc:
+        command, environment = ["bash", "-c", '"$@"; true', "bash", *command], environment | {"DVC_STAGE": "train"}
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=folder, env=environment, text=True, start_new_session=True, **pipes)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and isn't collected yet doesn't."""
+    return read(pid, "stat").rpartition(")")[2].split()[:1] not in ([], ["Z"])
+
+
+def victims(main: int, name: str) -> list[int]:
+    """``main``, or those of the processes below it that have this name."""
+    if name == "shell of DVC":
+        return [main]
+    below = {pid: read(pid, "cmdline").split("\0") for pid in (main, *descendants(main))}
+    if name == "run":
+        return [pid for pid, command in below.items() if command[1:3] == ["-m", "experiments.run"]]
+    forked = [pid for pid, command in below.items() if "multiprocessing.forkserver" in " ".join(command)]
+    return forked[:1] if name == "server" else forked[1:]
+
+
+def kill(process: subprocess.Popen[str], victim: int) -> tuple[float, str]:
+    """Kill one process of a running experiment; returns the seconds until all others had ended, and what was said."""
+    others = [process.pid, *descendants(process.pid)]
+    os.kill(victim, signal.SIGKILL)
+    since = time.monotonic()
+    while any(map(alive, others)):
+        time.sleep(0.01)
+    took = time.monotonic() - since
+    return took, process.communicate()[1]
