@@ -88,7 +88,7 @@ class Chosen:
 
 
 def record(copy: Path, tests: list[str]) -> dict[str, tuple[float, set[str]]]:
-    """Test -> its seconds and the lines of the library that it runs; those that fail, or are too slow so, are left out."""
+    """Test -> its seconds and the lines of the library that it runs; those that fail are left out, and named."""
     _, status = os.waitpid(_fork(copy, lambda: [tests, Recorded(copy)]), 0)
     if status:
         told = [line for line in (copy / "output").read_text().splitlines() if line.startswith(("FAILED", "ERROR"))]
