@@ -110,11 +110,11 @@ class RunRecord(Checked):
     convention: Name
     delays: Annotated[list[Count], Field(min_length=1)]
     history_copies: Annotated[float, *real(ge=0)]
-    status: Literal["completed", "diverged"]
+    status: Literal["completed", "diverged", "pruned"]
     diverged_epoch: Count | None
     divergence: _Divergence | None = None  # older records of diverged runs don't know it
     epochs: Annotated[list[_Epoch], Field(min_length=1)]
-    test: _Test
+    test: _Test | None  # none if the test part was not evaluated, as in tuning
     reconstruction: list[_Reconstruction]
     provenance: _Provenance
     processes: _Processes | None = None
@@ -127,12 +127,14 @@ class RunRecord(Checked):
             raise UserError("epochs aren't counted from 0")
         missing, diverged = next(self._missing(), None), self.status == "diverged"
         if missing and not diverged:
-            raise UserError(f"status is 'completed', but {missing} is null")
+            raise UserError(f"status is {self.status!r}, but {missing} is null")
         if diverged != (self.diverged_epoch is not None) or (self.diverged_epoch or 0) >= len(self.epochs):
             raise UserError(f"status is {self.status!r}, but diverged_epoch is {self.diverged_epoch}")
         if self.divergence is not None and not diverged:
             raise UserError("status is 'completed', but there is a divergence")
-        if diverged and (self.test.loss, self.test.accuracy) != (None, None):
+        if self.status == "pruned" and self.test is not None:
+            raise UserError("status is 'pruned', but there are test results")
+        if diverged and self.test is not None and (self.test.loss, self.test.accuracy) != (None, None):
             raise UserError("status is 'diverged', but there are test results")
         return self
 
@@ -140,7 +142,7 @@ class RunRecord(Checked):
         """Places without a number."""
         for row in self.epochs:
             yield from (f"epochs.{row.epoch}.{name}" for name, value in row if value is None)
-        yield from (f"test.{name}" for name, value in self.test if value is None)
+        yield from (f"test.{name}" for name, value in self.test or () if value is None)
         for number, rule in enumerate(self.reconstruction):
             if rule.relative_error is None and rule.n:
                 yield f"reconstruction.{number}.relative_error"

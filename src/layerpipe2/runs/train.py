@@ -3,6 +3,7 @@
 import logging
 import time
 import warnings
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import Strategy
 
 from layerpipe2.data import Data, load
@@ -34,6 +36,9 @@ def train_run(
     checkpoint_dir: Path | None = None,
     resume: bool = False,
     trainer_strategy: Strategy | None = None,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
+    test: bool = True,
 ) -> Record:
     """Train, validate after every epoch, test once at the end, and return the run's record.
 
@@ -44,6 +49,9 @@ def train_run(
         checkpoint_dir: save the complete state there after every epoch, as ``last.ckpt``, beside the one before.
         resume: continue from that checkpoint, bit for bit.
         trainer_strategy: the Trainer's strategy if this process is one of a pipeline's; all return the same record.
+        callbacks: further ones, called after the run's own.
+        loggers: Lightning's, which get the metrics of every epoch and of the test.
+        test: whether to evaluate the test part; tuning doesn't.
 
     Returns:
         The record: ``schema``, ``config``, ``network`` (``units``, ``parameters_per_stage``), ``convention``,
@@ -51,8 +59,8 @@ def train_run(
         ``diverged`` if a number isn't finite), ``diverged_epoch`` (the last one if only the test shows it),
         ``divergence`` (``place`` of the first such number, as in ``epochs.3.val_loss`` or ``test.loss``, and where it
         came from: :meth:`layerpipe2.engine.execution.Execution.where_diverged`), ``epochs`` (rows of
-        :class:`EpochRecorder`), ``test`` (``loss``, ``accuracy`` in [0, 1], both None if diverged, ``images``),
-        ``reconstruction`` (rows of the probe) and ``provenance``.
+        :class:`EpochRecorder`), ``test`` (``loss``, ``accuracy`` in [0, 1], both None if diverged, ``images``;
+        None without a test), ``reconstruction`` (rows of the probe) and ``provenance``.
 
     Raises:
         UserError: on settings or data that don't work together, or a checkpoint that doesn't belong to them.
@@ -68,10 +76,10 @@ def train_run(
     plan = plan.warmed_up(len(loaders["train"]))
     recorder = EpochRecorder(plan.config.to_dict())
     probe = None if trainer_strategy else make_probe(plan)
-    callbacks = _callbacks(plan.config, recorder, probe, progress, checkpoint_dir)
-    trainer = make_trainer(plan.config, device, callbacks, trainer_strategy)
+    own = _callbacks(plan.config, recorder, probe, progress, checkpoint_dir)
+    trainer = make_trainer(plan.config, device, [*own, *callbacks], trainer_strategy, loggers=loggers)
     module = make_module(plan, len(loaders["train"]), stage_seed=config.seed if trainer_strategy else None)
-    test = _train_and_test(module, loaders, trainer, recorder, checkpoint)
+    found = _train_and_test(module, loaders, trainer, recorder, checkpoint, test)
     where = provenance(device) | {
         "started": started.isoformat(timespec="seconds"),
         "wall_time_s": time.perf_counter() - clock,
@@ -85,7 +93,7 @@ def train_run(
         "delays": list(plan.delays.per_stage),
         "history_copies": plan.history_copies(),
         **_outcome(
-            {"epochs": recorder.rows, "test": test, "reconstruction": probe.rows() if probe else []},
+            {"epochs": recorder.rows, "test": found, "reconstruction": probe.rows() if probe else []},
             recorder.divergence or module.execution.where_diverged(),
         ),
         "provenance": where,
@@ -99,7 +107,7 @@ def _outcome(measured: dict[str, Any], divergence: dict[str, Any]) -> dict[str, 
         return {"status": "completed", "diverged_epoch": None, "divergence": None, **measured}
     rows = measured["epochs"]
     epoch = next((row["epoch"] for row in rows if not_finite(row) is not None), rows[-1]["epoch"])
-    test = measured["test"] | {"loss": None, "accuracy": None}
+    test = measured["test"] and measured["test"] | {"loss": None, "accuracy": None}
     where = {"place": place, **divergence, "epoch": epoch}
     return {"status": "diverged", "diverged_epoch": epoch, "divergence": where, **measured, "test": test}
 
@@ -151,14 +159,21 @@ def _callbacks(
 
 
 def _train_and_test(
-    module: PipelinedModule, loaders: Loaders, trainer: pl.Trainer, recorder: EpochRecorder, checkpoint: Path | None
-) -> dict[str, float | None]:
+    module: PipelinedModule,
+    loaders: Loaders,
+    trainer: pl.Trainer,
+    recorder: EpochRecorder,
+    checkpoint: Path | None,
+    test: bool,
+) -> dict[str, float | None] | None:
     outcome: dict[str, float | None] = {"loss": None, "accuracy": None, "images": len(loaders["test"].y)}
     try:
         with warnings.catch_warnings():
             # Lightning 2.6 uses a part of torch's pytree that torch 2.13 is about to change.
             warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
             trainer.fit(module, loaders["train"], loaders["validation"], ckpt_path=checkpoint)
+            if not test:
+                return None
             if recorder.diverged:
                 return outcome
             found = trainer.test(module, loaders["test"], verbose=False)[0]
@@ -173,6 +188,7 @@ def make_trainer(
     callbacks: list[Callback],
     trainer_strategy: Strategy | None = None,
     limits: tuple[int | None, int | None] = (None, None),
+    loggers: Sequence[Logger] = (),
 ) -> pl.Trainer:
     """The Lightning trainer of a run; ``limits`` cut its epochs: training, validation batches."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banner repeats what the record holds
@@ -182,7 +198,7 @@ def make_trainer(
         devices=1,
         max_epochs=config.epochs,
         callbacks=callbacks,
-        logger=False,
+        logger=list(loggers),
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
