@@ -202,3 +202,9 @@ def test_the_constants_of_a_new_method_are_checked_on_resume(wrap):
     engine(wrap(Damped(damping=0.5)))[0].load_state_dict(copy.deepcopy(saved))
     with pytest.raises(UserError, match="resume with the same"):
         engine(wrap(Damped(damping=0.6)))[0].load_state_dict(copy.deepcopy(saved))
+
+
+def test_which_averages_follow_the_delay():
+    """An average of a fixed decay doesn't; the pair does, whatever correlation it takes for granted."""
+    names = ("ema-window", "ema-running", "ema-span", "ema-lsq", "pair", "pair-0.9", "ema-0.9", "latest", "stash")
+    assert [find_strategy(name).aware for name in names] == 6 * [True] + 3 * [False]

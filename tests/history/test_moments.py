@@ -105,6 +105,7 @@ def test_nesterov_is_its_own_moving_average():
     ("call", "message"),
     [
         (lambda: Updates(1.0), "correlation of the updates is 1.0"),
+        (lambda: Updates(-1.0), "correlation of the updates is -1.0"),
         (lambda: Updates(0.5, white=-1.0), "white part of the updates has variance -1.0"),
         (lambda: Updates.nesterov(0.0), "Nesterov momentum is 0.0"),
         (lambda: Moments.of(Updates(), 0, 0.5), "delay 0 and decay 0.5"),
