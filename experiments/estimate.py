@@ -57,10 +57,10 @@ def measure(config: RunConfig) -> Speed:
     Raises:
         UserError: as the run would.
     """
-    from experiments.worker import load_once
     from layerpipe2.engine.device import resolve_device
     from layerpipe2.runs.plan import make_loaders, make_plan
     from layerpipe2.runs.train import make_module, make_trainer
+    from layerpipe2.runs.worker import load_once
 
     device, data = resolve_device(config.device), load_once(config.dataset, config.data_root)
     torch.set_num_threads(config.threads)

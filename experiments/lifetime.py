@@ -1,17 +1,12 @@
 """Processes that don't outlive the one that started them."""
 
-import ctypes
 import os
 import signal
 from types import FrameType
 
-_PR_SET_PDEATHSIG = 1  # prctl(2), Linux
+from layerpipe2.runs.lifetime import end_with_parent
+
 _DVC = "DVC_STAGE"  # in the environment of what DVC starts
-
-
-def end_with_parent(how: signal.Signals = signal.SIGKILL) -> None:
-    """Have the kernel send this process a signal as soon as its parent has ended, even if that was killed."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, how)
 
 
 def end_with_dvc() -> None:

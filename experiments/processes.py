@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
-from experiments.lifetime import end_with_parent
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.errors import UserError
+from layerpipe2.runs.lifetime import end_with_parent
 
 _QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"  # it would tell of the semaphores of a killed starter
 
@@ -37,7 +37,7 @@ def server(*preload: str) -> ForkServerContext:
 
 def training_server() -> ForkServerContext:
     """The server of training processes. To start it early saves time: its imports take seconds."""
-    return server("experiments.worker")
+    return server("layerpipe2.runs.worker")
 
 
 def begin() -> None:

@@ -21,8 +21,8 @@ if __name__ == "__main__":
 import torch
 
 from experiments.grid import Grid, Task
-from experiments.leases import Queue
 from experiments.schema import MOST_JOBS, experiments, read_experiment
+from experiments.work import Queue
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import in_words, run_command
 from layerpipe2.cli.options import within

@@ -1,5 +1,6 @@
 """Where a result comes from: commit, versions, device."""
 
+import hashlib
 import platform
 import subprocess
 from functools import cache
@@ -9,6 +10,8 @@ from typing import Any
 
 import torch
 
+TRAINING = ("data", "delays.py", "engine", "history", "networks", "runs", "stages.py")
+"""Files and folders of this package on which a run's numbers depend."""
 _PACKAGES = ("layerpipe2", "numpy", "pytorch-lightning", "scikit-learn", "torch", "torchvision")
 
 
@@ -22,6 +25,17 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "device": device_name(device),
         "threads": torch.get_num_threads(),
     }
+
+
+@cache
+def code_hash(package: Path = Path(__file__).parent, parts: tuple[str, ...] = TRAINING) -> str:
+    """Hash of names and contents of a package's Python files; by default of those that decide a run's numbers."""
+    digest = hashlib.sha256()
+    places = [package / part for part in parts]
+    for path in sorted(path for place in places for path in ([place] if place.is_file() else place.rglob("*.py"))):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(package).as_posix()} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:12]
 
 
 @cache

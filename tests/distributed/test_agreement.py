@@ -4,9 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from layerpipe2.distributed.health.agreement import check_agreement, code_and_versions, package_hash
+from layerpipe2.distributed.health.agreement import check_agreement, code_and_versions
 from layerpipe2.distributed.store import first_line, host_store, join_store
 from layerpipe2.errors import UserError
+from layerpipe2.provenance import code_hash
 
 
 def outcomes(settings, sizes=None, timeout_s=20.0, times=1):
@@ -61,11 +62,11 @@ def test_other_code_has_another_hash(tmp_path):
         folder = tmp_path / str(len(hashes))
         folder.mkdir()
         (folder / name).write_text(text)
-        hashes.append(package_hash(folder))
+        hashes.append(code_hash(folder, ("",)))
     assert len(set(hashes)) == 3
     (tmp_path / "0" / "notes.txt").write_text("no code")
-    assert package_hash.__wrapped__(tmp_path / "0") == hashes[0]
-    assert code_and_versions()["code of layerpipe2"] == package_hash()
+    assert code_hash.__wrapped__(tmp_path / "0", ("",)) == hashes[0]
+    assert code_and_versions()["code of layerpipe2"] == code_hash(parts=("",))
 
 
 def test_a_script_that_ends_itself_is_told_as_that():

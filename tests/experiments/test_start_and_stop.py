@@ -11,7 +11,7 @@ import pytest
 
 from experiments import run
 from experiments.estimate import Speed
-from experiments.leases import Queue
+from experiments.work import Queue
 from layerpipe2.cli.console import in_words, run_command
 from layerpipe2.errors import UserError
 from tests.chaos.processes import descendants

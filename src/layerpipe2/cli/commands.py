@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import model_validator
 
-from layerpipe2.cli import launch
+from layerpipe2.cli import launch, tune
 from layerpipe2.cli.options import PIPELINE, add_options
 from layerpipe2.delays import MOST_UPDATES
 from layerpipe2.errors import LARGEST, UserError
@@ -186,6 +186,7 @@ def add_commands(new: Callable[[str, str, str], argparse.ArgumentParser]) -> Non
     measured = ("dataset", "batch_size", "network", "width", "strategy", "optimizer", "threads", "device")
     add_options(balance, RunConfig, only=measured)
     add_options(balance, BalanceOptions)
+    tune.add_arguments(new("tune", tune.PURPOSE, tune.HELP))
     launch.add_options(new("launch", "start the processes of a pipeline on this machine", _LAUNCH))
     info = new("info", "show data, networks, strategies, device and versions", _INFO)
     add_options(info, RunConfig, only=("dataset", "data_root", "device"))

@@ -1,18 +1,15 @@
 """Before training: are all ranks there, and do they run the same code with the same settings?"""
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
 
 from torch.distributed import DistError, Store  # type: ignore[attr-defined]
 
 from layerpipe2.distributed.environment import SECRET
 from layerpipe2.distributed.store import Board, Notice, first_line
 from layerpipe2.errors import UserError
-from layerpipe2.provenance import versions
+from layerpipe2.provenance import code_hash, versions
 
 _POLL_S = 0.05
 _LINGER_S = 3.0
@@ -20,17 +17,7 @@ _LINGER_S = 3.0
 
 def code_and_versions() -> dict[str, str]:
     """What must be equal on every rank whatever is trained: the package's code and the versions."""
-    return {"code of layerpipe2": package_hash(), **{f"version of {k}": str(v) for k, v in versions().items()}}
-
-
-@cache
-def package_hash(package: Path = Path(__file__).parents[2]) -> str:
-    """Hash of the names and contents of a package's Python files."""
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(package).as_posix()} {len(content)}\n".encode() + content)
-    return digest.hexdigest()[:12]
+    return {"code of layerpipe2": code_hash(parts=("",)), **{f"version of {k}": str(v) for k, v in versions().items()}}
 
 
 def check_agreement(

@@ -1,76 +1,29 @@
 """Does the runs that have no record yet, one after the other in every process that takes part, on any machine.
 
 The unit of work is one run, and its result is one record, written whole or not at all. A run whose record is there is
-never done again; one that is being done has a lease beside its record, which its owner renews. The lease of a process
-that has died, on this machine, or that was not renewed for :data:`LEASE` seconds, on another, is taken over. So the
-work can be stopped at any point and started again, anywhere the folder is visible. An owner that is suspended for
-longer shares its run with another process, which does no harm: both write the same record.
+never done again; one that is being done has a lease beside its record (:mod:`layerpipe2.tuning.leases`). So the work
+can be stopped at any point and started again, anywhere the folder is visible.
 """
 
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from filelock import SoftFileLease, Timeout
 from tqdm import tqdm
 
 from experiments.grid import Grid, Task
 from experiments.processes import workers
-from layerpipe2.errors import UserError
 from layerpipe2.provenance import provenance
 from layerpipe2.runs.records import Record, keep_record, writable_folder
+from layerpipe2.tuning.leases import Leases
 
-LEASE = 120.0
-_EMPTY = 10.0  # s after which a lock without a content has lost its owner, which died between making and writing it
 _POLL = (0.1, 2.0)  # shortest and longest time in s between two looks at what the others are doing
 _LINES = 3  # of progress, where there is no terminal
-
-
-@dataclass(frozen=True)
-class Leases:
-    """The leases that this process has asked for: who waits for one measures how long it was not renewed."""
-
-    duration: float = LEASE
-    known: dict[Path, SoftFileLease] = field(default_factory=dict)
-
-    @contextmanager
-    def claimed(self, path: Path) -> Iterator[bool]:
-        """Whether this process has the lease of a path; it keeps it within, and then gives it back.
-
-        Raises:
-            UserError: if the lease can't be written.
-        """
-        lease = self.known.setdefault(path, SoftFileLease(path, lease_duration=self.duration))
-        try:
-            lease.acquire(blocking=False)
-        except Timeout:
-            _mark_if_empty(path)
-            yield False
-            return
-        except OSError as error:
-            raise UserError(f"{path} can't be written ({error.strerror}); make room or choose another place") from None
-        try:
-            yield True
-        finally:
-            lease.release()
-
-
-def _mark_if_empty(lock: Path) -> None:
-    """Give a lock that stays empty a content: filelock takes over what it can't read, but nothing that is empty.
-
-    An owner that is alive after all writes over it.
-    """
-    with suppress(OSError), lock.open("r+", encoding="utf-8") as file:
-        found = os.fstat(file.fileno())
-        if not found.st_size and time.time() - found.st_mtime > _EMPTY:
-            file.write("abandoned\n")
 
 
 @dataclass(frozen=True)
@@ -148,7 +101,7 @@ def work(queue: Queue, gpu: int | None) -> None:
 
 def _do_one(queue: Queue, waiting: list[Task], leases: Leases) -> bool:
     """Do the first run that is ready and that nobody else does."""
-    from experiments.worker import train_quietly
+    from layerpipe2.runs.worker import train_quietly
 
     for task in waiting:
         config = queue.grid.ready(task)
@@ -168,7 +121,7 @@ def _do_one(queue: Queue, waiting: list[Task], leases: Leases) -> bool:
 
 
 def _check(tasks: Sequence[Task]) -> None:
-    from experiments.worker import check_runs
+    from layerpipe2.runs.worker import check_runs
 
     check_runs({task.cell: task.config for task in tasks}.values())
 

@@ -1,10 +1,14 @@
-"""What a process that trains does. Its imports are heavy: the server that processes are forked from does them once."""
+"""Runs one after the other in one process, which reads each data set once and shows nothing.
 
-from collections.abc import Iterable
+Its imports are heavy: a server that processes are forked from does them once.
+"""
+
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
 import torch
+from pytorch_lightning.callbacks import Callback
 
 from layerpipe2.data import Data, load
 from layerpipe2.engine.device import resolve_device
@@ -27,9 +31,10 @@ def check_runs(configs: Iterable[RunConfig]) -> None:
         make_loaders(config, data, torch.device("cpu"))
 
 
-def train_quietly(config: RunConfig) -> Record:
+def train_quietly(config: RunConfig, callbacks: Sequence[Callback] = (), *, test: bool = True) -> Record:
     """Train one run without a display, on the copy of the data set that this process keeps."""
-    return train_run(config, data=load_once(config.dataset, config.data_root), progress=False)
+    data = load_once(config.dataset, config.data_root)
+    return train_run(config, data=data, progress=False, callbacks=callbacks, test=test)
 
 
 @cache

@@ -10,8 +10,8 @@ from threading import Barrier, Thread
 
 import pytest
 
-from experiments.leases import Leases, Queue, work
 from experiments.processes import workers
+from experiments.work import Leases, Queue, work
 from layerpipe2.errors import UserError
 from layerpipe2.provenance import git_state
 from layerpipe2.runs.records import read_record
@@ -38,7 +38,7 @@ def test_an_error_gives_the_lease_back(tmp_path):
 DYING = """
 import os, sys
 from pathlib import Path
-from experiments.leases import Leases
+from experiments.work import Leases
 with Leases().claimed(Path(sys.argv[1])) as mine:
     os._exit(0 if mine else 1)
 """

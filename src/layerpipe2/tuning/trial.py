@@ -1,0 +1,99 @@
+"""One trial: the run with the values that a sampler chose, stopped early if a pruner says so; its record."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import optuna
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from layerpipe2.planning.costs import stage_costs
+from layerpipe2.planning.devices import FlopDevice
+from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.plan import plan_from
+from layerpipe2.runs.records import Record
+from layerpipe2.runs.worker import train_quietly
+
+
+class PruneBadTrials(Callback):
+    """Reports a validation metric to an ``optuna.Trial`` after every epoch, and stops training if it is bad.
+
+    For any Lightning module, a user's own among them.
+
+    Args:
+        trial: of a study with one objective.
+        monitor: the metric's name.
+
+    Attributes:
+        pruned: whether training was stopped; the trial is then to be told as pruned.
+    """
+
+    def __init__(self, trial: optuna.Trial, monitor: str = "val_accuracy") -> None:
+        self.trial, self.monitor, self.pruned = trial, monitor, False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report; ask the pruner."""
+        value = float(trainer.callback_metrics[self.monitor])
+        if trainer.sanity_checking or not math.isfinite(value):
+            return  # a run that has diverged ends by itself
+        self.trial.report(value, trainer.current_epoch)
+        self.pruned = trainer.current_epoch + 1 < (trainer.max_epochs or 0) and self.trial.should_prune()
+        trainer.should_stop = trainer.should_stop or self.pruned
+
+
+def train_trial(trial: optuna.Trial, config: RunConfig, objectives: tuple[str, ...]) -> Record:
+    """The record of the run, without a test; ``pruned`` if the pruner has stopped it.
+
+    Raises:
+        UserError: on settings that don't go together.
+    """
+    pruning = [PruneBadTrials(trial, f"val_{objectives[0]}")] if objectives in (("accuracy",), ("loss",)) else []
+    record = train_quietly(config, callbacks=pruning, test=False)
+    if record["status"] == "completed" and any(one.pruned for one in pruning):
+        record["status"] = "pruned"
+    return record
+
+
+def values_of(record: Record, objectives: tuple[str, ...]) -> list[float] | None:
+    """What the objectives are in a record; None of one that isn't completed."""
+    if record["status"] != "completed":
+        return None
+    return [_value(record, name) for name in objectives]
+
+
+def _value(record: Record, objective: str) -> float:
+    if objective == "copies":
+        return float(record["history_copies"])
+    if objective == "time":
+        return modelled_time(RunConfig(**record["config"]))
+    return float(record["epochs"][-1][f"val_{objective}"])
+
+
+def modelled_time(config: RunConfig) -> float:
+    """Time of a mini-batch on one processor per stage as a share of one processor's, in (0, 1].
+
+    The iteration bound of :mod:`layerpipe2.planning.costs`, for processors that do as many operations per second
+    whatever their shapes, without communication.
+    """
+    from layerpipe2.data import describe
+
+    plan = plan_from(config)
+    costs = stage_costs(
+        plan.stages,
+        describe(config.dataset).input_shape,
+        config.strategy,
+        plan.config.convention,
+        config.batch_size,
+    )
+    return 1 / costs.speedup(FlopDevice(1.0))
+
+
+def told_as(record: Record, objectives: tuple[str, ...]) -> dict[str, Any]:
+    """What ``optuna.Study.tell`` gets: a diverged run is pruned, or failed where there are several objectives."""
+    values = values_of(record, objectives)
+    if values is not None:
+        return {"values": values}
+    several = len(objectives) > 1
+    return {"state": optuna.trial.TrialState.FAIL if several else optuna.trial.TrialState.PRUNED}
