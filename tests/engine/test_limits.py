@@ -9,6 +9,7 @@ from torch import nn
 
 from layerpipe2 import Delays, make_history
 from layerpipe2.engine.epoch import Totals
+from layerpipe2.engine.layout import trainable
 from layerpipe2.engine.step import PipelineEngine
 from tests.engine.training import MIDDLE, engine, load, optimizer_of, train
 
@@ -21,10 +22,31 @@ class Gate(nn.Linear):
         return torch.sigmoid(left) * torch.sigmoid(right.T) * super().forward(x)
 
 
+class SumGate(nn.Linear):
+    """The same by operations that add something to the product; ``zeros`` says which factor is zero."""
+
+    def __init__(self, operation, zeros):
+        super().__init__(8, 8)
+        self.operation, self.zeros = operation, zeros
+
+    def forward(self, x):
+        zero = torch.zeros(8, 8)
+        left, right = (zero, self.weight) if self.zeros == "left" else (self.weight, zero)
+        if self.operation is torch.addmv:
+            made = torch.addmv(self.bias, self.weight, zero[0])
+        elif self.operation is torch.baddbmm:
+            made = torch.baddbmm(self.bias, left[None], right[None])[0]
+        else:
+            made = torch.addmm(self.bias, left, right)
+        return torch.sigmoid(made.view(-1, 8)[0]) * super().forward(x)
+
+
 @pytest.mark.parametrize(
     "layer",
     [
         lambda: Gate(8, 8),
+        *(lambda o=o, z=z: SumGate(o, z) for o in (torch.addmm, torch.baddbmm) for z in ("left", "right")),
+        lambda: SumGate(torch.addmv, "right"),
         lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
         lambda: nn.LSTM(8, 8, num_layers=2),
         lambda: nn.GRU(8, 4, bidirectional=True),
@@ -229,3 +251,9 @@ def test_a_derivative_within_the_forward_pass_uses_the_forward_passs_weights(str
             p.copy_(leaf)
     assert not torch.equal(reference.layer.weight, pipeline.stages[1].layer.weight)
     torch.testing.assert_close(found, reference(x), rtol=0, atol=0)
+
+
+def test_a_parameter_of_one_element_is_trained_and_one_without_is_not():
+    sizes = {size: trainable(nn.Parameter(torch.zeros(size))) for size in (0, 1, 2)}
+    assert sizes == {0: False, 1: True, 2: True}
+    assert not trainable(nn.Parameter(torch.zeros(1), requires_grad=False))

@@ -1,9 +1,10 @@
 """The probe measures what it says, and doesn't touch the run."""
 
 import pytest
-from pytorch_lightning.callbacks import ModelCheckpoint
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
-from layerpipe2 import Delays
+from layerpipe2 import Delays, make_history
 from layerpipe2.engine.probe import ReconstructionProbe
 from tests.engine.training import assert_bit_equal, data, fit, module, resumes, trainer
 
@@ -53,3 +54,58 @@ def test_the_probe_follows_type_and_drains(options):
     trainer(2, callbacks=[probe], enable_checkpointing=False, **options).fit(model, data(), data(shuffle=False))
     assert [row["n"] for row in probe.rows()] == [6, 10, 10]  # of 2 x 6 updates, without the first 2 d of each epoch
     assert all(row["relative_error"] < 1e-4 for row in probe.rows())
+
+
+class Weights(Callback):
+    """The first stage's weights before an epoch and after each of its updates."""
+
+    def __init__(self):
+        self.epochs = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == 0:
+            self.epochs.append([pl_module.engine.delayed[0].latest.clone()])
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.epochs[-1].append(pl_module.engine.delayed[0].latest.clone())
+
+
+def errors(weights, name, delay, every):
+    """Of a history that starts with a full pipeline of the first of the ``weights``, measured by its definition."""
+    history, found = make_history(name), []
+    state = history.init(weights[0], delay)
+    for t in range(1, len(weights)):
+        history.record(state, weights[t - 1] - weights[t], torch.tensor(t - 1))
+        if t >= 2 * delay and t % every == 0:
+            old = weights[max(0, t - delay)]
+            recalled = history.recall(state, weights[t], old, torch.tensor(t))
+            found.append(float((recalled - old).norm() / (weights[t] - old).norm()))
+    return found
+
+
+@pytest.mark.parametrize("drain", [False, True])
+def test_errors_are_those_of_the_weights_that_training_went_through(drain):
+    probe, weights = ReconstructionProbe(["ema-0.9"], 2), Weights()
+    model = module("stash", Delays.custom([2, 1, 1, 0]), drain=drain)
+    trainer(3, callbacks=[probe, weights], enable_checkpointing=False).fit(model, data(), data(shuffle=False))
+    whole = weights.epochs if drain else [[*weights.epochs[0], *weights.epochs[1][1:], *weights.epochs[2][1:]]]
+    expected = [error for part in whole for error in errors(part, "ema-0.9", 2, 2)]
+    row = probe.rows()[0]
+    assert (row["n"], row["delay"]) == (len(expected), 2)
+    assert row["relative_error"] == pytest.approx(sum(expected) / len(expected), rel=1e-4)
+
+
+def test_of_plain_descent_the_raw_form_is_the_same_average_whatever_the_rate_does():
+    probe = ReconstructionProbe(["ema-window", "ema-window-raw"], 1)
+    halved = {"scheduler": lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.8), "scheduler_interval": "step"}
+    model = module("stash", Delays.custom([2, 1, 1, 0]), **halved)
+    model.make_optimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.05)
+    trainer(2, callbacks=[probe], enable_checkpointing=False).fit(model, data(), data(shuffle=False))
+    found = {(row["stage"], row["strategy"]): row["relative_error"] for row in probe.rows()}
+    assert found[0, "ema-window-raw"] == pytest.approx(found[0, "ema-window"], rel=1e-3)
+
+
+def test_a_probe_that_never_came_to_measure_has_no_error():
+    probe = ReconstructionProbe(["ema-window"], 1000)
+    fit(module("stash"), 1, callbacks=[probe], enable_checkpointing=False)
+    assert [(row["n"], row["relative_error"]) for row in probe.rows()] == 3 * [(0, None)]

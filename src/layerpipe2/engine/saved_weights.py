@@ -128,8 +128,8 @@ class SavedWeights:
                 "weights can't follow; compute with real and imaginary parts"
             )
         region.hits += 1
-        offset = int(tensor.storage_offset()) - int(region.compute.storage_offset())
-        return _WeightView(found, tensor.size(), tensor.stride(), offset)
+        # Compute weights begin their storage.
+        return _WeightView(found, tensor.size(), tensor.stride(), int(tensor.storage_offset()))
 
     def _unpack(self, packed: tuple[Tensor, int] | _WeightView) -> Tensor:
         if isinstance(packed, _WeightView):
