@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from layerpipe2 import Delays, make_history
+from layerpipe2 import Delays, UserError, make_history
 from layerpipe2.engine.epoch import Totals
 from layerpipe2.engine.layout import trainable
 from layerpipe2.engine.step import PipelineEngine
@@ -257,3 +257,10 @@ def test_a_parameter_of_one_element_is_trained_and_one_without_is_not():
     sizes = {size: trainable(nn.Parameter(torch.zeros(size))) for size in (0, 1, 2)}
     assert sizes == {0: False, 1: True, 2: True}
     assert not trainable(nn.Parameter(torch.zeros(1), requires_grad=False))
+
+
+def test_a_parameter_with_gaps_in_memory_is_refused():
+    layer = nn.Linear(8, 8)
+    layer.weight = nn.Parameter(torch.zeros(8, 16)[:, ::2])
+    with pytest.raises(UserError, match=r"stage 1 has a parameter of shape \[8, 8\] .* not dense in memory"):
+        engine(layer, "ema-window")

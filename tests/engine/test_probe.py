@@ -106,6 +106,7 @@ def test_of_plain_descent_the_raw_form_is_the_same_average_whatever_the_rate_doe
 
 
 def test_a_probe_that_never_came_to_measure_has_no_error():
+    assert ReconstructionProbe(["ema-window"]).every_n_steps == 10
     probe = ReconstructionProbe(["ema-window"], 1000)
     fit(module("stash"), 1, callbacks=[probe], enable_checkpointing=False)
     assert [(row["n"], row["relative_error"]) for row in probe.rows()] == 3 * [(0, None)]
