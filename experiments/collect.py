@@ -1,9 +1,9 @@
 """Collect an experiment's records into flat tables; figures, tables and verdicts are functions of these alone.
 
 Every experiment gets ``experiment.json``, which says what it is and how much of it is finished, ``runs.csv`` and
-``epochs.csv``. With tuning there are ``tuning.csv``, every short run, and ``chosen.csv``, the learning rate of every
-cell and whether it lies at the ``edge`` of those tried. Without, there are ``stages.csv`` and ``reconstruction.csv``,
-``metrics.json`` for `dvc metrics` and ``curves/*.csv`` for `dvc plots`.
+``epochs.csv``. Where learning rates are tried there are ``tuning.csv``, every short run, and ``chosen.csv``, the rate
+of every cell and whether it lies at the ``edge`` of those tried. Otherwise there are ``stages.csv``,
+``reconstruction.csv``, ``times.csv``, ``metrics.json`` for `dvc metrics` and ``curves/*.csv`` for `dvc plots`.
 """
 
 import sys
@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.grid import Cell, Grid, Task
+from experiments.cells import Cell, Task
+from experiments.grid import Grid
 from experiments.schema import Experiment, read_experiment
 from experiments.tables import TABLES, Row, curves, epoch_rows, metrics, run_rows, unique, write_csv
 from layerpipe2.cli import Parser
@@ -51,7 +52,7 @@ def collect(grid: Grid, out: Path) -> tuple[int, int]:
     if not final:
         name = grid.experiment.name
         raise UserError(f"no final run of {name} in {grid.folder}; first run: python -m experiments.run {name}")
-    if grid.experiment.tuning:
+    if grid.experiment.tries_rates:
         _write_tuned(grid, final, [(task, record) for task, record in found if not task.final], out)
     else:
         _write_untuned([record for _, record in sorted(final, key=lambda pair: pair[0].path)], out)

@@ -1,6 +1,8 @@
 """The runs of an experiment, in the order in which they are done, and where their records are.
 
-``tune/<cell>/lr-<rate>.json``  short runs that choose the learning rate of a cell, if the experiment tunes
+``tune/<cell>/lr-<rate>.json``  short runs that choose the learning rate of a cell, if the experiment tries rates
+``tune/<cell>/``                study of a strategy at its largest number of stages, if the experiment has a space
+``tuned.json``                  what the studies have chosen
 ``runs/<cell>-s<seed>.json``    final runs; ``...-warm-s<seed>.json`` with warm-up
 
 A cell is a network, a data set, an optimizer, a partition and a strategy. Each gets the same learning rates to choose
@@ -13,51 +15,31 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-
+from experiments.cells import Cell, Task, count_units
 from experiments.schema import SEQUENTIAL, Experiment
-from layerpipe2.data import describe
 from layerpipe2.errors import UserError, shown
-from layerpipe2.networks import build
+from layerpipe2.provenance import code_hash
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.records import Record, read_record
+from layerpipe2.runs.records import (
+    Record,
+    keep_record,
+    output_file,
+    read_json,
+    read_record,
+    split_times,
+    with_times,
+    write_json,
+)
 from layerpipe2.runs.validation import checked
 
+TUNED = "tuned.json"
+"""File of the chosen settings: network -> cell -> setting -> value."""
 _MACHINE = ("data_root", "device", "threads")  # settings that another machine may need otherwise
-
-
-class Cell(NamedTuple):
-    """What has a learning rate of its own; ``group`` is a group size, or 'sequential' for the baseline."""
-
-    network: str
-    dataset: str
-    optimizer: str
-    group: int | str
-    stages: int
-    strategy: str
-
-
-@dataclass(frozen=True)
-class Task:
-    """One run; ``path`` leads from the folder of the experiment's records to its own.
-
-    In a final run of a tuned cell the learning rate of ``config`` stands open, see :meth:`Grid.ready`.
-    """
-
-    path: Path
-    cell: Cell
-    config: RunConfig
-    final: bool
-
-    @property
-    def strategy(self) -> str:
-        """The strategy's name in tables."""
-        return self.cell.strategy + ("-warm" if self.config.stash_epochs else "")
 
 
 @dataclass(frozen=True)
@@ -119,9 +101,11 @@ class Grid:
         path = self.folder / task.path
         if not path.exists():
             return None
-        record = read_record(path)
-        found, wanted = record["config"], task.config.to_dict()
-        ignored = (*_MACHINE, "lr") if task.final and self.experiment.tuning else _MACHINE
+        record = with_times(read_record(path), self._times(task))
+        open_rate = task.final and self.experiment.tries_rates
+        ready = None if open_rate else self.ready(task)
+        found, wanted = record["config"], (ready or task.config).to_dict()
+        ignored = (*_MACHINE, "lr") if open_rate else _MACHINE
         changed = [name for name in wanted if name not in ignored and found.get(name) != wanted[name]]
         if changed:
             was, now = found.get(changed[0]), wanted[changed[0]]
@@ -129,16 +113,78 @@ class Grid:
             raise UserError(f"{what}; use another --out folder, or move the old records away")
         return record
 
+    def keep(self, task: Task, record: Record) -> None:
+        """Write the record of a run that has just ended.
+
+        Raises:
+            UserError: if it can't be written, with the place where it is now.
+        """
+        if self.experiment.times_apart:
+            whole, (record, times) = record, split_times(record)
+            try:
+                write_json(output_file(self._times(task)), times)
+            except UserError:
+                record = whole
+        keep_record(self.folder / task.path, record)
+
+    def outdated(self, tasks: Sequence[Task]) -> list[Path]:
+        """Records in the folders of these tasks that other settings or other code made, or that belong to no run."""
+        wanted = {self.folder / task.path: task for task in tasks}
+        folders = sorted({path.parent for path in wanted})
+        found = [path for folder in folders for path in sorted(folder.glob("*.json"))]
+        return [path for path in found if path not in wanted or not self._is_of_this_code(wanted[path])]
+
+    def _is_of_this_code(self, task: Task) -> bool:
+        try:
+            record = self.record(task)
+        except UserError:
+            return False
+        return record is not None and record["provenance"].get("code") == code_hash()
+
+    def _times(self, task: Task) -> Path:
+        return self.folder / "times" / task.path.relative_to(task.path.parts[0])
+
     def left(self, tasks: Sequence[Task]) -> list[Task]:
         """Those without a record."""
         return [task for task in tasks if self.record(task) is None]
 
     def ready(self, task: Task) -> RunConfig | None:
-        """The settings of a run with its learning rate; None as long as its cell isn't tuned."""
+        """The settings of a run with its learning rate; None as long as its cell isn't tuned.
+
+        Raises:
+            UserError: if a study's choice is missing.
+        """
         if not task.final or self.experiment.tuning is None:
             return task.config
+        if self.experiment.tuning.space is not None:
+            return task.config.copy_with(**self.chosen(task.cell))
         rate = self.best_rate(task.cell)
         return None if rate is None else task.config.copy_with(lr=rate)
+
+    def chosen(self, cell: Cell) -> dict[str, Any]:
+        """What the study of a cell's strategy has chosen.
+
+        Raises:
+            UserError: if there is no such study yet.
+        """
+        try:
+            return dict(self._tuned[cell.network][self.name(self.tuned_with(cell))])
+        except (KeyError, TypeError, ValueError):
+            again = f"run python -m experiments.tune {self.experiment.name}"
+            raise UserError(f"{self.folder / TUNED} has no choice for {self.name(cell)}; {again}") from None
+
+    @cached_property
+    def _tuned(self) -> dict[str, Any]:
+        return read_json(self.folder / TUNED, f"run python -m experiments.tune {self.experiment.name}")
+
+    def tuned_with(self, cell: Cell) -> Cell:
+        """The cell whose study chooses for this one: the same strategy at the largest number of stages."""
+        alike = [other for other in self.cells if other[:3] == cell[:3] and other.strategy == cell.strategy]
+        return max(alike, key=lambda other: other.stages)
+
+    def name(self, cell: Cell) -> str:
+        """Of a cell in file names."""
+        return self.experiment.cell.format(**cell._asdict())
 
     def rates(self, cell: Cell) -> tuple[float, ...]:
         """The learning rates that are tried; none without tuning."""
@@ -168,8 +214,16 @@ class Grid:
             yield sizes[stages], stages
 
     def _tune(self, cell: Cell, rate: float) -> Task:
-        tuning = dict(self.experiment.tuning or {})
-        return self._task(f"tune/*/lr-{rate:g}.json", cell, False, lr=rate, **tuning)
+        return self._task(f"tune/*/lr-{rate:g}.json", cell, False, lr=rate, **self._short())
+
+    def study_config(self, cell: Cell) -> RunConfig:
+        """The settings of the trials of a cell's study, but for those that are tuned."""
+        return self._task("*", cell, False, **self._short()).config
+
+    def _short(self) -> dict[str, Any]:
+        tuning = self.experiment.tuning
+        given = {} if tuning is None else {"seed": tuning.seed, "epochs": tuning.epochs}
+        return {name: value for name, value in given.items() if value is not None}
 
     def _final(self, seed: int) -> Iterator[Task]:
         yield from (self._task(f"runs/*-s{seed}.json", cell, True, seed=seed) for cell in self.cells)
@@ -185,15 +239,9 @@ class Grid:
         values |= {"strategy": cell.strategy, "group_size": cell.group}
         if cell.strategy == SEQUENTIAL:
             values |= {"group_size": count_units(*cell[:2], values.get("width")), "convention": "none"}
-        name = self.experiment.cell.format(**cell._asdict())
         return Task(
-            Path(path.replace("*", name)), cell, checked(RunConfig, values, f"{self.experiment.name}.yaml"), final
+            Path(path.replace("*", self.name(cell))),
+            cell,
+            checked(RunConfig, values, f"{self.experiment.name}.yaml"),
+            final,
         )
-
-
-@cache
-def count_units(network: str, dataset: str, width: int | None) -> int:
-    """Number of a network's units."""
-    spec = describe(dataset)
-    with torch.device("meta"):
-        return len(build(network, input_shape=spec.input_shape, num_classes=spec.num_classes, width=width))

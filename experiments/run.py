@@ -20,7 +20,8 @@ if __name__ == "__main__":
 
 import torch
 
-from experiments.grid import Grid, Task
+from experiments.cells import Task
+from experiments.grid import Grid
 from experiments.schema import MOST_JOBS, experiments, read_experiment
 from experiments.work import Queue
 from layerpipe2.cli import Parser
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     grid = Grid.of(experiment, options.out)
     tasks = grid.choose(options.network, options.group)
     jobs = options.jobs or experiment.jobs
+    if options.this_code:
+        for path in grid.outdated(tasks):
+            path.unlink()
     deadline = None if options.minutes is None else time.time() + 60 * options.minutes
     if left := grid.left(tasks):
         if not options.quiet and not _agreed(left, len(tasks), jobs, options.yes):
@@ -79,6 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, help="folder of the records; default: the experiment's")
     add("--yes", action="store_true", help="start without asking")
     add("--quiet", action="store_true", help="start at once, say little")
+    add(
+        "--this-code",
+        action="store_true",
+        help="delete the chosen runs' records that other settings or other code have made, and train those runs again",
+    )
     add("--jobs", type=within(int, 1, MOST_JOBS), help="processes side by side; default: the experiment's")
     add("--minutes", type=within(float, 0, 10**6), help="begin no run after so many minutes")
     return parser

@@ -14,74 +14,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, create_model, model_validator
+from pydantic import Field, model_validator
 
-from layerpipe2.data import DATASETS
+from experiments.sections import Count, Dataset, Network, Optimizer, Report, Seed, Settings, Strategy, Tuning, WarmUp
 from layerpipe2.errors import LARGEST, UserError, did_you_mean, plain_name, shown
-from layerpipe2.history import make_history
-from layerpipe2.networks import NETWORKS
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.validation import Checked, Positive, Several, checked, one_of, real
+from layerpipe2.runs.validation import Checked, Several, checked
 from layerpipe2.runs.yaml_file import read_yaml
 
 HERE = Path(__file__).parent
 SEQUENTIAL = "sequential"
 COMMON = "common"
 """The file of what the larger experiments share; no experiment of its own."""
-_SWEPT = ("dataset", "network", "group_size", "strategy", "seed", "stash_epochs", "max_steps")
-_OWN = ("records", "tables", "published")
+_OWN = ("records", "tables", "published", "times_apart")
 _MOST_RUNS = 20_000
 MOST_JOBS = 256
 _PLACEHOLDERS = ("network", "dataset", "optimizer", "group", "stages", "strategy")
-
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-Count = Annotated[int, Field(ge=1, le=LARGEST)]
-Network = Annotated[str, *one_of(NETWORKS)]
-Dataset = Annotated[str, *one_of(DATASETS)]
-
-
-Strategy = Annotated[str, AfterValidator(lambda name: (make_history(name), name)[1])]
-_SETTINGS: dict[str, Any] = {
-    name: (field.annotation, field) for name, field in RunConfig.model_fields.items() if name not in _SWEPT
-}
-
-
-class Settings(create_model("Fields", __base__=Checked, **_SETTINGS)):  # type: ignore[misc]
-    """Some of the settings of runs; the others have their defaults."""
-
-    @property
-    def given(self) -> dict[str, Any]:
-        """Those that the file gives."""
-        return {name: getattr(self, name) for name in self.model_fields_set if name in _SETTINGS}
-
-
-class Optimizer(Settings):
-    """Settings of an optimizer, and with tuning the learning rates that every cell may choose among."""
-
-    rates: Several[Positive] | None = None
-
-
-class Tuning(Checked):
-    """Short runs, one per learning rate and cell, that choose the rate by the validation accuracy at their end."""
-
-    epochs: Count
-    seed: Seed
-
-
-class WarmUp(Checked):
-    """Further runs that use exact weights for the first ``stash_epochs`` epochs, with the rate found without them."""
-
-    stages: Several[Count]
-    strategies: Several[str]
-    stash_epochs: Positive
-
-
-class Report(Checked):
-    """What the verdicts demand."""
-
-    equivalence_margin_points: Annotated[float, *real(gt=0, le=100)]  # points of test accuracy that count as no loss
-    significance_level: Annotated[float, *real(gt=0, lt=0.5)]  # of a family of tests, after Holm's correction
-    image_guard: bool = False  # whether a verdict must also hold for other test images
 
 
 class Experiment(Checked):
@@ -93,6 +40,8 @@ class Experiment(Checked):
         jobs: processes side by side; changes no result.
         published: whether its tables are committed (those of a larger experiment with its records), and shown by
             ``make reproduce`` and the README.
+        times_apart: whether commits and times lie in a folder ``times`` beside ``runs``, so that the files of two runs
+            which give the same are equal.
         records, tables: folders below the present one; ``{name}`` stands for the experiment's name.
         cell: what runs that differ in their seeds alone are called in file names, from the placeholders ``{network}``,
             ``{dataset}``, ``{optimizer}``, ``{group}`` (size; 'sequential'), ``{stages}`` and ``{strategy}``.
@@ -115,15 +64,21 @@ class Experiment(Checked):
     report: Report
     jobs: Annotated[int, Field(ge=1, le=MOST_JOBS)]
     published: bool = False
+    times_apart: bool = False
     records: str = "results/full_scale/{name}"
     tables: str = "results/full_scale/{name}/tables"
     cell: str = "{optimizer}-{stages}-{strategy}"
+
+    @property
+    def tries_rates(self) -> bool:
+        """Whether the learning rate of every cell is one of a row."""
+        return self.tuning is not None and self.tuning.space is None
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
         if (self.group_sizes is None) == (self.stages is None):
             raise UserError("group_sizes and stages are two ways to cut a network; give one of them")
-        for needed in ("stash", "latest") if self.tuning else ("stash",):
+        for needed in ("stash", "latest") if self.tries_rates else ("stash",):
             if needed not in self.strategies:
                 raise UserError(f"strategies lacks '{needed}', which the others are compared with; add it")
         if SEQUENTIAL in self.strategies:
@@ -131,8 +86,10 @@ class Experiment(Checked):
         for name in self.optimizers:
             if name not in self.optimizer_settings:
                 raise UserError(f"optimizer_settings has no '{name}'; {did_you_mean(name, self.optimizer_settings)}")
-            if (self.optimizer_settings[name].rates is None) == (self.tuning is not None):
-                raise UserError(f"optimizer_settings.{name}.rates and tuning go together; give both or neither")
+            if (self.optimizer_settings[name].rates is None) == self.tries_rates:
+                raise UserError(
+                    f"optimizer_settings.{name}.rates and tuning without a space go together; give both or neither"
+                )
         if self.tuning is not None:
             self._check_tuning(self.tuning)
         self._check_names()
@@ -152,8 +109,9 @@ class Experiment(Checked):
         tables = ("network_settings", "dataset_settings", "optimizer_settings")
         found = {f"{table}.{name}": entry for table in tables for name, entry in getattr(self, table).items()}
         for where, settings in ({"settings": self.settings} | found).items():
-            if "lr" in settings.given:
-                raise UserError(f"{where}.lr is given, but the learning rate is tuned; leave out one of them")
+            for name in tuning.space or ("lr",):
+                if name in settings.given:
+                    raise UserError(f"{where}.{name} is given, but {name} is tuned; leave out one of them")
 
     def _check_names(self) -> None:
         plain_name(self.name, "name")

@@ -39,7 +39,12 @@ def run_rows(record: Record) -> list[Row]:
         "final_val_accuracy": epochs[-1]["val_accuracy"],
         "history_copies": record["history_copies"],
     }
-    return [row | {name: where[name] for name in ("wall_time_s", "train_time_s", "commit", "device")}]
+    return [row | {name: where[name] for name in (*_COST, "device")}]
+
+
+def time_rows(record: Record) -> list[Row]:
+    """One row: what another run with the same settings has otherwise."""
+    return [_key(record) | {name: record["provenance"][name] for name in _COST}]
 
 
 def epoch_rows(record: Record) -> list[Row]:
@@ -54,6 +59,7 @@ def stage_rows(record: Record) -> list[Row]:
     return [key | {"stage": k, "delay": d, "parameters": n} for k, (d, n) in enumerate(pairs)]
 
 
+_COST = ("wall_time_s", "train_time_s", "commit")
 _SETTINGS = ("dataset", "network", "group_size", "strategy", "seed", "optimizer", "momentum", "lr")
 
 TABLES: dict[str, tuple[list[str], Callable[[Record], list[Row]]]] = {
@@ -61,11 +67,11 @@ TABLES: dict[str, tuple[list[str], Callable[[Record], list[Row]]]] = {
         [
             *("dataset", "network", "group_size", "num_stages", "max_delay", "convention", "strategy", "seed"),
             *("optimizer", "momentum", "lr", "status", "diverged_epoch", "test_accuracy", "test_loss", "test_images"),
-            *("best_val_accuracy", "final_val_accuracy", "history_copies", "wall_time_s", "train_time_s"),
-            *("commit", "device"),
+            *("best_val_accuracy", "final_val_accuracy", "history_copies", "device"),
         ],
-        run_rows,
+        lambda record: [{k: v for row in run_rows(record) for k, v in row.items() if k not in _COST}],
     ),
+    "times": (["network", "group_size", "strategy", "seed", *_COST], time_rows),
     "epochs": (
         [
             *("network", "group_size", "strategy", "seed", "epoch"),

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from experiments.grid import Grid, Task
+from experiments.cells import Task
+from experiments.grid import Grid
 from experiments.processes import workers
 from layerpipe2.provenance import provenance
-from layerpipe2.runs.records import Record, keep_record, writable_folder
+from layerpipe2.runs.records import Record, writable_folder
 from layerpipe2.tuning.leases import Leases
 
 _POLL = (0.1, 2.0)  # shortest and longest time in s between two looks at what the others are doing
@@ -113,7 +114,7 @@ def _do_one(queue: Queue, waiting: list[Task], leases: Leases) -> bool:
             if not mine or queue.grid.record(task) is not None:
                 continue
             record = train_quietly(config)
-            keep_record(path, record)
+            queue.grid.keep(task, record)
         if not queue.quiet:
             _say(queue, task, record)
         return True

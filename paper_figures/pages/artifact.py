@@ -112,8 +112,7 @@ def minutes(folder: Path) -> float:
 
 def sections(results: Path, out: Path, larger_ones: Sequence[str]) -> dict[str, str]:
     """Marker name -> what stands between its markers; ``larger_ones`` are the larger experiments that are published."""
-    training = pd.read_csv(results / "runs.csv")["wall_time_s"].sum() / PROCESSES / 60
-    command = f"Command: `make reproduce`, {training:.1f} minutes of it for training.\n\n"
+    command = "Command: `make reproduce`.\n\n"
     accuracy = ("network", "stages", "strategy", "test accuracy", "tolerance (points)")
     error = ("network", "delay", "strategy", "relative error", "tolerance")
     answers = larger(results, out, larger_ones)

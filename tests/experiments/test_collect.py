@@ -48,7 +48,7 @@ def test_every_table_has_its_columns_and_rows(grid, tmp_path):
     assert collect.collect(grid, tmp_path) == (8, 8)
     tables = {name: _read(tmp_path / f"{name}.csv") for name in TABLES}
     counts = {name: len(rows) for name, rows in tables.items()}
-    assert counts == {"runs": 8, "epochs": 14, "stages": 4, "reconstruction": 2}
+    assert counts == {"runs": 8, "epochs": 14, "times": 8, "stages": 4, "reconstruction": 2}
     for name, rows in tables.items():
         assert list(rows[0]) == TABLES[name][0]
     diverged = next(row for row in tables["runs"] if row["strategy"] == "latest")

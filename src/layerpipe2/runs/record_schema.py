@@ -28,6 +28,8 @@ def _checked_time(text: str) -> str:
     return text
 
 
+TIMES = ("commit", "dirty", "started", "wall_time_s", "train_time_s")
+"""What two runs that give the same differ in; it may lie in a file of its own."""
 Name = Annotated[str, AfterValidator(_checked_name)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Fraction = Annotated[float, *real(ge=0, le=1)]
@@ -77,15 +79,33 @@ class _Reconstruction(Checked):
     n: Count
 
 
-class _Provenance(Checked):
+class RunTimes(Checked):
+    """What a record's file doesn't hold if times lie apart."""
+
     commit: str | None
     dirty: bool | None
-    versions: dict[str, str | None]
-    device: str
-    threads: Count
     started: Annotated[str, AfterValidator(_checked_time)]
     wall_time_s: Seconds
     train_time_s: Seconds
+
+
+class _Provenance(Checked):
+    versions: dict[str, str | None]
+    device: str
+    threads: Count
+    code: Name | None = None  # hash of the code that trains; older records have none
+    commit: str | None = None
+    dirty: bool | None = None
+    started: Annotated[str, AfterValidator(_checked_time)] | None = None
+    wall_time_s: Seconds | None = None
+    train_time_s: Seconds | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        given = [name for name in TIMES if name in self.model_fields_set]
+        if given and len(given) < len(TIMES):
+            raise UserError(f"provenance has {given[0]}, but not all of {', '.join(TIMES)}")
+        return self
 
 
 class _Processes(Checked):

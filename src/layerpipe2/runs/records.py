@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from layerpipe2.errors import UserError, read_file
-from layerpipe2.runs.record_schema import SCHEMA, RunRecord
+from layerpipe2.runs.record_schema import SCHEMA, TIMES, RunRecord, RunTimes
 from layerpipe2.runs.validation import checked
 
 Record = dict[str, Any]
@@ -158,8 +158,29 @@ def read_record(path: Path) -> Record:
     return record
 
 
-def read_records(folder: Path) -> list[Record]:
-    """All records below ``folder``, in the order of their paths.
+def split_times(record: Record) -> tuple[Record, dict[str, Any]]:
+    """A record without its commit and times, so that runs which give the same have the same file; and those."""
+    where = record["provenance"]
+    rest = {name: value for name, value in where.items() if name not in TIMES}
+    return record | {"provenance": rest}, {name: where[name] for name in TIMES}
+
+
+def with_times(record: Record, path: Path) -> Record:
+    """The record with the commit and times in the file ``path``; all None where that isn't there.
+
+    Raises:
+        UserError: if the file isn't what was written.
+    """
+    if "started" in record["provenance"]:
+        return record
+    times: dict[str, Any] = dict.fromkeys(TIMES)
+    if path.is_file():
+        times = dict(checked(RunTimes, read_json(path, _AGAIN), str(path)))
+    return record | {"provenance": record["provenance"] | times}
+
+
+def read_records(folder: Path, times: Path | None = None) -> list[Record]:
+    """All records below ``folder``, in the order of their paths, with their times if those lie below ``times``.
 
     Raises:
         UserError: if there are none, or one is broken.
@@ -167,7 +188,10 @@ def read_records(folder: Path) -> list[Record]:
     paths = sorted(folder.rglob("*.json"))
     if not paths:
         raise UserError(f"no run records below {folder}; train first (`make reproduce`)")
-    return [read_record(path) for path in paths]
+    records = [read_record(path) for path in paths]
+    if times is None:
+        return records
+    return [with_times(record, times / path.relative_to(folder)) for path, record in zip(paths, records, strict=True)]
 
 
 def fingerprint(record: Record) -> str:

@@ -20,7 +20,7 @@ from layerpipe2.engine.execution import StepLimit
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.probe import ReconstructionProbe
 from layerpipe2.history import STRATEGIES, raw_forms
-from layerpipe2.provenance import provenance
+from layerpipe2.provenance import code_hash, provenance
 from layerpipe2.runs.callbacks import EpochProgress, EpochRecorder, LastCheckpoint, find_checkpoint
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import Loaders, Plan, make_loaders, make_plan, optimizer_factory, scheduler_factory
@@ -81,6 +81,7 @@ def train_run(
     module = make_module(plan, len(loaders["train"]), stage_seed=config.seed if trainer_strategy else None)
     found = _train_and_test(module, loaders, trainer, recorder, checkpoint, test)
     where = provenance(device) | {
+        "code": code_hash(),
         "started": started.isoformat(timespec="seconds"),
         "wall_time_s": time.perf_counter() - clock,
         "train_time_s": recorder.train_time_s,

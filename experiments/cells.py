@@ -1,0 +1,51 @@
+"""One run of an experiment, and what it has in common with others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from layerpipe2.data import describe
+from layerpipe2.networks import build
+from layerpipe2.runs.config import RunConfig
+
+
+class Cell(NamedTuple):
+    """What has a learning rate of its own; ``group`` is a group size, or 'sequential' for the baseline."""
+
+    network: str
+    dataset: str
+    optimizer: str
+    group: int | str
+    stages: int
+    strategy: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run; ``path`` leads from the folder of the experiment's records to its own.
+
+    In a final run of a tuned cell the learning rate of ``config`` stands open, see :meth:`Grid.ready`.
+    """
+
+    path: Path
+    cell: Cell
+    config: RunConfig
+    final: bool
+
+    @property
+    def strategy(self) -> str:
+        """The strategy's name in tables."""
+        return self.cell.strategy + ("-warm" if self.config.stash_epochs else "")
+
+
+@cache
+def count_units(network: str, dataset: str, width: int | None) -> int:
+    """Number of a network's units."""
+    spec = describe(dataset)
+    with torch.device("meta"):
+        return len(build(network, input_shape=spec.input_shape, num_classes=spec.num_classes, width=width))

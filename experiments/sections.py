@@ -1,0 +1,82 @@
+"""The sections of an experiment's file, as checked values."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, create_model, model_validator
+
+from layerpipe2.data import DATASETS
+from layerpipe2.errors import LARGEST, UserError
+from layerpipe2.history import make_history
+from layerpipe2.networks import NETWORKS
+from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.validation import Checked, Positive, Several, one_of, real
+
+_SWEPT = ("dataset", "network", "group_size", "strategy", "seed", "stash_epochs", "max_steps")
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Count = Annotated[int, Field(ge=1, le=LARGEST)]
+Network = Annotated[str, *one_of(NETWORKS)]
+Dataset = Annotated[str, *one_of(DATASETS)]
+
+
+Strategy = Annotated[str, AfterValidator(lambda name: (make_history(name), name)[1])]
+_SETTINGS: dict[str, Any] = {
+    name: (field.annotation, field) for name, field in RunConfig.model_fields.items() if name not in _SWEPT
+}
+
+
+class Settings(create_model("Fields", __base__=Checked, **_SETTINGS)):  # type: ignore[misc]
+    """Some of the settings of runs; the others have their defaults."""
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Those that the file gives."""
+        return {name: getattr(self, name) for name in self.model_fields_set if name in _SETTINGS}
+
+
+class Optimizer(Settings):
+    """Settings of an optimizer, and with tuning the learning rates that every cell may choose among."""
+
+    rates: Several[Positive] | None = None
+
+
+class Tuning(Checked):
+    """Runs of a seed of their own that choose settings by the validation accuracy at their end.
+
+    Either one per cell and rate of ``optimizer_settings.NAME.rates``; or, with a ``space``, studies of ``trials`` each
+    (:mod:`layerpipe2.tuning`), one for every strategy at the largest number of stages, whose choice holds for all.
+
+    Attributes:
+        epochs: of these runs, if not those of the final ones.
+        moves: how often the range is moved, and the study done again, while the best value lies at an end of it.
+    """
+
+    epochs: Count | None = None
+    seed: Seed
+    space: dict[str, str] | None = None
+    trials: Annotated[int, Field(ge=1, le=1000)] | None = None
+    sampler: str = "tpe"
+    pruner: str = "median"
+    moves: Annotated[int, Field(ge=0, le=10)] = 0
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if (self.space is None) != (self.trials is None):
+            raise UserError("space and trials go together; give both or neither")
+        return self
+
+
+class WarmUp(Checked):
+    """Further runs that use exact weights for the first ``stash_epochs`` epochs, with the rate found without them."""
+
+    stages: Several[Count]
+    strategies: Several[str]
+    stash_epochs: Positive
+
+
+class Report(Checked):
+    """What the verdicts demand."""
+
+    equivalence_margin_points: Annotated[float, *real(gt=0, le=100)]  # points of test accuracy that count as no loss
+    significance_level: Annotated[float, *real(gt=0, lt=0.5)]  # of a family of tests, after Holm's correction
+    image_guard: bool = False  # whether a verdict must also hold for other test images

@@ -1,0 +1,183 @@
+"""Tune the strategies of an experiment that has a space: ``python -m experiments.tune digits``.
+
+Every strategy gets a study of its own on each network, at the largest number of stages: the same space, the same
+number of trials, the same pruner, seeds that no final run has, validation data alone. Where the best value lies at an
+end of its range, the range is moved there and the study done again, as often as the experiment allows. Trials of one
+study follow each other, so that the choice doesn't depend on how many processes there are; studies go side by side.
+
+Writes ``tuned.json``, what was chosen, and ``tuning.csv``, a row per trial, beside the records of the final runs. A
+study that was stopped goes on; one of other settings or other code is begun anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, wait
+from pathlib import Path
+from typing import Any
+
+from experiments.lifetime import end_with_dvc
+from experiments.processes import training_server, workers
+
+if __name__ == "__main__":
+    end_with_dvc()
+    training_server()  # what it imports takes as long as the imports below: both go on at once
+
+from experiments.cells import Cell
+from experiments.grid import TUNED, Grid
+from experiments.schema import MOST_JOBS, read_experiment
+from experiments.sections import Tuning
+from experiments.tables import Row, write_csv
+from layerpipe2.cli import Parser
+from layerpipe2.cli.console import run_command
+from layerpipe2.cli.options import within
+from layerpipe2.errors import UserError
+from layerpipe2.runs.records import write_json
+from layerpipe2.tuning.results import best_trials
+from layerpipe2.tuning.space import Space
+from layerpipe2.tuning.study import Study, open_existing, open_or_make, work
+from layerpipe2.tuning.tune import study_settings
+
+COLUMNS = (
+    "network",
+    "dataset",
+    "optimizer",
+    "stages",
+    "strategy",
+    "round",
+    "trial",
+    "status",
+    "epochs",
+    "val_accuracy",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Tune, and write what was chosen.
+
+    Raises:
+        UserError: on a mistake in the file, or if the records can't be written.
+    """
+    options = _parser().parse_args(arguments)
+    experiment = read_experiment(options.experiment)
+    grid = Grid.of(experiment, options.out)
+    if experiment.tuning is None or experiment.tuning.space is None:
+        print(f"{experiment.name} has no space to tune in; nothing is to be done")
+        return
+    rounds = tune(grid, experiment.tuning, options.jobs or experiment.jobs, options.quiet)
+    print(f"{len(rounds)} strategies of {experiment.name} are tuned: {grid.folder / TUNED}")
+
+
+def tune(grid: Grid, tuning: Tuning, jobs: int, quiet: bool) -> dict[Cell, list[Study]]:
+    """Do all studies, and write the choice and the table. Cell -> its studies, one for every range."""
+    cells = list(dict.fromkeys(grid.tuned_with(cell) for cell in grid.cells))
+    spaces = {cell: Space.of(tuning.space or {}, grid.study_config(cell)) for cell in cells}
+    rounds: dict[Cell, list[Study]] = {cell: [] for cell in cells}
+    for number in range(tuning.moves + 1):
+        studies = {cell: _study(grid, tuning, cell, number, space) for cell, space in spaces.items()}
+        if not quiet:
+            print(f"round {number + 1}: {len(studies)} studies of {tuning.trials} trials", file=sys.stderr, flush=True)
+        _do(list(studies.values()), jobs)
+        for cell, study in studies.items():
+            rounds[cell].append(study)
+        spaces = {cell: moved for cell, space in spaces.items() if (moved := _moved(rounds[cell], space)) != space}
+        if not spaces:
+            break
+    _write(grid, tuning, rounds)
+    return rounds
+
+
+def _study(grid: Grid, tuning: Tuning, cell: Cell, number: int, space: Space) -> Study:
+    """The study of a cell in this round; begun anew if there is one of other settings or code in its place."""
+    folder = grid.folder / "tune" / grid.name(cell) / f"range-{number}"
+    settings = study_settings(
+        grid.study_config(cell),
+        space.texts,
+        trials=tuning.trials or 1,
+        sampler=tuning.sampler,
+        pruner=tuning.pruner,
+        seed=tuning.seed,
+        in_order=True,
+    )
+    try:
+        return open_or_make(settings, folder)
+    except UserError:
+        shutil.rmtree(folder, ignore_errors=True)
+        return open_or_make(settings, folder)
+
+
+def _do(studies: list[Study], jobs: int) -> None:
+    with workers(jobs) as pool:
+        done = [pool.submit(_work, [study.folder for study in studies]) for _ in range(jobs)]
+        pool.submit(len, ())  # or CPython's pool wouldn't watch the process that was started last
+        for future in wait(done, return_when=FIRST_EXCEPTION).done:
+            future.result()
+        for future in done:
+            future.result()
+
+
+def _work(folders: list[Path]) -> None:
+    """In a worker."""
+    work([open_existing(folder) for folder in folders])
+
+
+def _moved(studies: list[Study], space: Space) -> Space:
+    """The space for the next round: the same if the best of all rounds lies within the newest range."""
+    best = _best(studies)
+    return space.moved(best[1]) if best is not None and best[0] is studies[-1] else space
+
+
+def _best(studies: list[Study]) -> tuple[Study, dict[str, Any]] | None:
+    """The study with the best trial, and that trial's choice; None if no trial has completed."""
+    found = [(study, trial) for study in studies for trial in best_trials(study)]
+    if not found:
+        return None
+    study, trial = max(found, key=lambda pair: pair[1].values[0])
+    return study, trial.params
+
+
+def _write(grid: Grid, tuning: Tuning, rounds: dict[Cell, list[Study]]) -> None:
+    chosen: dict[str, dict[str, Any]] = {}
+    for cell, studies in rounds.items():
+        best = _best(studies)
+        if best is None:
+            what = f"no trial of {grid.name(cell)} has completed"
+            raise UserError(f"{what}; give {grid.experiment.name}.yaml another space or more trials")
+        chosen.setdefault(cell.network, {})[grid.name(cell)] = best[1]
+    names = sorted({name for studies in rounds.values() for study in studies for name in study.settings.space})
+    rows = [row for cell, studies in rounds.items() for row in _rows(cell, studies)]
+    write_csv(grid.folder / "tuning.csv", [*COLUMNS, *names], rows)
+    write_json(grid.folder / TUNED, chosen)
+
+
+def _rows(cell: Cell, studies: list[Study]) -> list[Row]:
+    key = {name: getattr(cell, name) for name in ("network", "dataset", "optimizer", "stages", "strategy")}
+    return [
+        key
+        | {"round": number, "trial": trial.number, "status": trial.user_attrs.get("status", "failed")}
+        | {"epochs": len(trial.intermediate_values), "val_accuracy": _last(trial.intermediate_values)}
+        | trial.params
+        for number, study in enumerate(studies)
+        for trial in study.trials()
+    ]
+
+
+def _last(values: dict[int, float]) -> float | None:
+    return values[max(values)] if values else None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m experiments.tune", description=__doc__)
+    add = parser.add_argument
+    add("experiment", metavar="NAME", help="a file of experiments/ without .yaml, or the path of one")
+    add("--out", type=Path, help="folder of the records; default: the experiment's")
+    add("--quiet", action="store_true", help="say little")
+    add("--jobs", type=within(int, 1, MOST_JOBS), help="processes side by side; default: the experiment's")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("experiments.tune", main, None))
