@@ -1,6 +1,7 @@
 """Draw figures, write tables and pages from the result tables. Run: python -m paper_figures.build [COMMAND].
 
 (none)     everything: the report, the page of every published experiment, the page of the measured pipelines
+study DIR  pictures of a study of `layerpipe2 tune`, in DIR/figures
 page NAME  one page: report, pipelines, or the name of an experiment
 readme     the results between the markers of README.md, docs/full-scale.md and docs/artifact.md; --check only compares
            them with the records
@@ -48,6 +49,25 @@ def write_page(name: str, results: Path, out: Path) -> None:
         written = tuned.page(finished).write(out / "full_scale" / name)
         print(f"{finished.finished} of {finished.planned} runs: ", end="")
     print(written)
+
+
+def draw_study(folder: Path) -> None:
+    """Write the pictures of the study in a folder.
+
+    Raises:
+        UserError: if there is none, or no trial has completed.
+    """
+    from layerpipe2.tuning.results import best_trials
+    from layerpipe2.tuning.study import open_existing
+    from paper_figures.figures.study import catalogue
+    from paper_figures.style import save
+
+    study = open_existing(folder)
+    if not best_trials(study):
+        raise UserError(f"no trial of the study in {folder} has completed; there is nothing to draw yet")
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, draw in catalogue(study).items():
+        print(save(draw(), folder / "figures" / name)[0])
 
 
 def _default(results: Path) -> tuple[Records, Theory, Settings]:
@@ -99,6 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return update_documents(options.readme, options.docs, options.results, options.out, check=options.check)
     if options.command == "page" and not options.name:
         raise UserError("page: give a name, as in: python -m paper_figures.build page report")
+    if options.command == "study":
+        return draw_study(Path(options.name or "study"))
     everything = ["report", *published(options.results), "pipelines"]
     for name in [options.name] if options.command == "page" else everything:
         write_page(name, options.results, options.out)
@@ -107,8 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m paper_figures.build", description=__doc__)
-    parser.add_argument("command", nargs="?", choices=("page", "readme"), help="default: everything")
-    parser.add_argument("name", nargs="?", help="of the page")
+    parser.add_argument("command", nargs="?", choices=("page", "readme", "study"), help="default: everything")
+    parser.add_argument("name", nargs="?", help="of the page; folder of the study")
     parser.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("paper_figures/out"), help="default: %(default)s")
     parser.add_argument("--readme", type=Path, default=Path("README.md"), help="default: %(default)s")

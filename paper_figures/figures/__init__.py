@@ -5,18 +5,20 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from paper_figures.figures import costs, derivation, gantt, reconstruction, stability, structure, training
+from paper_figures.figures import costs, derivation, gantt, reconstruction, stability, structure, training, tuning
 from paper_figures.records.theory import Theory
 from paper_figures.records.training import Records
 
 
 def catalogue(records: Records, theory: Theory) -> dict[str, Callable[[], Figure]]:
     """File stem -> function that draws the figure. There is one figure of learning curves per network."""
+    tuned = {"tuning_rates": partial(tuning.rates, records), "tuning_history": partial(tuning.history, records)}
     curves = {f"curves_{name}": partial(training.curves, records, name) for name in records.networks}
     return {
         "final_accuracy": partial(training.final_accuracy, records),
         "delays": partial(structure.delays, records),
         **curves,
+        **(tuned if records.tuning is not None else {}),
         "reconstruction": partial(reconstruction.reconstruction, records),
         "memory": partial(structure.memory, records),
         "derivation_per_layer": derivation.per_layer,

@@ -37,6 +37,8 @@ _FORMS = {
     "reconstruction": _form([*CONFIGURATION, "seed", "stage", "strategy"], "delay", "relative_error", "n"),
     "stages": _form([*CONFIGURATION, "stage"], "delay", "parameters"),
 }
+_TRIAL = ["network", "strategy", "round", "trial"]
+_TUNING = TableForm([*_TRIAL, "status", "val_accuracy", "lr"], ["val_accuracy", "lr"], [*_TRIAL, "status"], _TRIAL)
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Records:
         epochs: one row per run and epoch.
         reconstruction: one row per probed stash run, stage and decay rule.
         stages: one row per partition and stage.
+        tuning: one row per trial of the strategies' studies; None if the learning rate is a setting.
         experiment: its description, ``experiment.json``.
     """
 
@@ -55,6 +58,7 @@ class Records:
     epochs: pd.DataFrame
     reconstruction: pd.DataFrame
     stages: pd.DataFrame
+    tuning: pd.DataFrame | None = None
     experiment: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -87,14 +91,16 @@ class Records:
 
 
 def load(folder: Path) -> Records:
-    """Read ``runs.csv``, ``epochs.csv``, ``reconstruction.csv``, ``stages.csv`` and ``experiment.json`` of a folder.
+    """Read the tables of a folder, ``tuning.csv`` if it is there, and ``experiment.json``.
 
     Raises:
         UserError: on a file that is missing, empty, unreadable, or that lacks a column; on a value that is not a
             number, a duplicate row, or records that mix data sets or delay laws.
     """
     tables = {name: read_table(folder / f"{name}.csv", form, REMEDY) for name, form in _FORMS.items()}
-    records = Records(**tables, experiment=read_experiment(folder, REMEDY))
+    trials = folder / "tuning.csv"
+    tuning = read_table(trials, _TUNING, REMEDY) if trials.exists() else None
+    records = Records(**tables, tuning=tuning, experiment=read_experiment(folder, REMEDY))
     _check_status(records.runs, folder / "runs.csv")
     _check_one(records.runs, "dataset", folder)
     _check_one(records.runs[records.runs["num_stages"] > 1], "convention", folder)

@@ -4,9 +4,9 @@ import pandas as pd
 
 from layerpipe2.delays import DELAY_LAWS
 from paper_figures.records.training import CONFIGURATION, RUN, Records
-from paper_figures.style import ordered
+from paper_figures.style import labels, ordered
 from paper_figures.tables import for_readers
-from paper_figures.text import mean_spread, number
+from paper_figures.text import mean_spread, network_label, number
 from paper_figures.verdicts import outcome_word
 
 _BYTES_PER_PARAMETER = 4  # float32
@@ -118,3 +118,13 @@ def equivalence_for_readers(table: pd.DataFrame, verdicts: bool = True) -> pd.Da
 def _difference(mean: float, low: float, high: float, n: int) -> str:
     mean, low, high = (round(points, 2) + 0.0 for points in (mean, low, high))  # no -0.00
     return "–" if n == 0 else f"{mean:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if n > 1 else "")
+
+
+def chosen_rates(trials: pd.DataFrame, networks: list[str]) -> pd.DataFrame:
+    """The learning rate that each strategy's study chose on each network."""
+    done = trials[trials["status"] == "completed"].sort_values(["round", "trial"])
+    best = done.loc[done.groupby(["network", "strategy"])["val_accuracy"].idxmax()]
+    rate = {(row.network, row.strategy): f"{row.lr:.3g}" for row in best.itertuples()}
+    names = ordered(best["strategy"])
+    columns = {network_label(network): [rate.get((network, name), "none") for name in names] for network in networks}
+    return pd.DataFrame({"strategy": labels(names)} | columns)

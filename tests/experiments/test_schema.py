@@ -114,7 +114,10 @@ UNTUNED_MISTAKES = [
     ("{optimizers: [../sgd], optimizer_settings: {../sgd: {lr: 1}}}", "optimizer is '../sgd'; give a name"),
     ("jobs: 4294967296", "jobs is 4294967296; give an integer >= 1 and <= 256"),
     ("group_sizes: [4294967296]", "group_sizes is [4294967296]; give a list of distinct integers >= 1 and <= 65536"),
-    ("tuning: {epochs: 1, seed: 9}", "optimizer_settings.sgd.rates and tuning without a space go together; give both or neither"),
+    (
+        "tuning: {epochs: 1, seed: 9}",
+        "optimizer_settings.sgd.rates and tuning without a space go together; give both or neither",
+    ),
 ]
 TUNED_MISTAKES = [
     ("tuning: null", "optimizer_settings.sgd.rates and tuning without a space go together; give both or neither"),
