@@ -21,7 +21,7 @@ export DVC_NO_ANALYTICS := 1
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop reproduce paper pipelines report readme test test-all mutants chaos chaos-long docs lint lock ui clean
+.PHONY: help install develop reproduce paper pipelines report readme test test-all mutants chaos chaos-long docs lint lock ui dashboard clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -92,8 +92,14 @@ ui: $(INSTALLED) ## browse all runs in MLflow on 127.0.0.1 (PORT=5000; Ctrl-C en
 	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 		mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(or $(PORT),5000) --workers 1
 
-clean: ## remove the environment, the records of `make reproduce`, and caches
-	rm -rf $(VENV) results/runs .dvc/cache .dvc/tmp mlflow.db* mlartifacts checkpoints lightning_logs
+dashboard: $(INSTALLED) ## look at a study in optuna-dashboard on 127.0.0.1: STUDY=its folder (default: study), PORT=8080
+	@test -f '$(or $(STUDY),study)/journal.log' || \
+		{ echo 'make dashboard: error: there is no study in $(or $(STUDY),study); give STUDY=FOLDER' >&2; exit 2; }
+	@python -m pip install --quiet --disable-pip-version-check 'optuna-dashboard>=0.18,<1'
+	@optuna-dashboard --host 127.0.0.1 --port $(or $(PORT),8080) '$(or $(STUDY),study)/journal.log'
+
+clean: ## remove the environment, studies and times of `make reproduce` (it then trains all anew), and caches
+	rm -rf $(VENV) results/times results/times.csv results/tune .dvc/cache .dvc/tmp mlflow.db* mlartifacts checkpoints lightning_logs
 	rm -rf .pytest_cache .mypy_cache .ruff_cache build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
