@@ -1,6 +1,7 @@
 """The whole pipeline from end to end in a clone of the last commit: two networks, two epochs, two seeds.
 
-Then: a second run does nothing, a changed learning rate reruns that network alone, figure code retrains nothing,
+Then: a second run does nothing, a changed momentum reruns that network alone, one more seed trains its runs alone, figure
+code retrains nothing,
 `dvc metrics` and `dvc plots` say something, and a mistake in the experiment's file is one line.
 """
 
@@ -27,9 +28,12 @@ def main() -> None:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
         change(clone, networks=NETWORKS, group_sizes=[4], strategies=["stash", "ema-window"], seeds=[0, 1])
         change(clone, "settings", probe_every=5)
+        change(clone, "tuning", trials=2, moves=0)
         change(clone, "dataset_settings", digits={"batch_size": 64, "epochs": 2})
         dvc(clone, "repro")
         expect(json.loads((clone / "results/metrics.json").read_text())["runs"] == 12, "12 runs were collected")
+        rates = json.loads((clone / "results/tuned.json").read_text())["mlp"]
+        expect(len(rates) == 3 and all(0.002 <= rate["lr"] <= 0.08 for rate in rates.values()), "strategies are tuned")
         expect((clone / "paper_figures/out/report.md").is_file(), "a report was written")
         expect("up to date" in dvc(clone, "repro"), "a second run does nothing")
         check_reruns(clone)
@@ -43,11 +47,16 @@ def main() -> None:
 
 def check_reruns(clone: Path) -> None:
     """What would run after a change of one network's parameter, and of figure code."""
-    change(clone, "network_settings", mlp={"width": 8, "lr": 0.02})
+    change(clone, "network_settings", mlp={"width": 8, "momentum": 0.4})
     stages = changed(clone)
     expect({"train@mlp-4", "baseline@mlp"} <= stages, "a network's parameter reruns that network")
     expect(not any("resnet-small" in stage for stage in stages), "and no other")
     dvc(clone, "repro")
+    before = {path: path.stat().st_mtime_ns for path in (clone / "results/runs").rglob("*.json")}
+    change(clone, seeds=[0, 1, 2])
+    dvc(clone, "repro")
+    after = {path: path.stat().st_mtime_ns for path in (clone / "results/runs").rglob("*.json")}
+    expect(before.items() < after.items() and len(after) == 18, "one more seed trains its runs alone")
     with (clone / "paper_figures/style.py").open("a") as code:
         code.write("\n# changed\n")
     stages = changed(clone)
