@@ -151,6 +151,10 @@ class Execution(ABC):
     def evaluate(self, phase: str, batch: Any) -> None:
         """Loss and accuracy of the latest weights, added to the totals of ``phase``."""
 
+    @abstractmethod
+    def predict(self, batch: Any) -> Tensor:
+        """Outputs (B, ...) of the latest weights, the same in every process."""
+
     def start_evaluation(self, phase: str) -> None:
         """Before the first mini-batch of a validation or test: an interrupted one before it doesn't count."""
         self.totals[phase].take_means()

@@ -117,8 +117,7 @@ class PipelinedModule(StagedModule):
         """The network with its latest weights: (B, ...) -> outputs."""
         if not isinstance(self.stages, nn.ModuleList):
             raise UserError(
-                "this process has some of the stages only; it trains, validates and tests with the other processes, "
-                "but can't predict"
+                "this process has some of the stages only; call the Trainer's predict, in which all processes take part"
             )
         for stage in self.stages:
             x = stage(x)
@@ -186,6 +185,10 @@ class PipelinedModule(StagedModule):
     def on_test_epoch_end(self) -> None:
         """Log the means over the test data."""
         self._log_totals("test")
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Outputs of the latest weights for the inputs of ``(x, y)``, or for ``x`` alone; in every process."""
+        return self.execution.predict(batch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a bit-exact continuation needs beside weights and optimizer."""
