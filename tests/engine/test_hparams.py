@@ -1,5 +1,8 @@
 """Settings by name and as plain values: what hparams hold, what a logger and a checkpoint keep of them."""
 
+from functools import partial
+from operator import call
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -61,6 +64,12 @@ def test_hparams_are_plain_values():
         "cuda_graph": False,
         "unfreezes": None,
     }
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, partial(torch.optim.SGD, lr=0.1), partial(call, torch.optim.SGD)])
+def test_functions_are_named_by_what_they_make(make):
+    assert made(optimizer=make).hparams.optimizer == "torch.optim.sgd.SGD"
+    assert made(loss=torch.nn.CrossEntropyLoss()).hparams.loss == "torch.nn.modules.loss.CrossEntropyLoss"
 
 
 def test_a_logger_gets_them_as_they_are_when_training_begins(tmp_path):

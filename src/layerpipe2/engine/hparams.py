@@ -77,7 +77,8 @@ def hparams(module: StagedModule) -> dict[str, Any]:
 
 def _name(function: Callable[..., Any]) -> str:
     """As in ``torch.optim.sgd.SGD``; a loss of torch by its name alone."""
-    function = function.func if isinstance(function, partial) else function
+    if isinstance(function, partial):  # LightningCLI's names the class as an argument
+        function = next((one for one in function.args if isinstance(one, type)), function.func)
     name = getattr(function, "__qualname__", type(function).__qualname__)
     if getattr(F, name, None) is function:
         return name
