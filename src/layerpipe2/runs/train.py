@@ -199,7 +199,7 @@ def make_trainer(
         max_epochs=config.epochs,
         callbacks=callbacks,
         logger=list(loggers),
-        log_every_n_steps=1,  # nothing is logged per step; else Lightning warns of epochs shorter than 50 mini-batches
+        log_every_n_steps=1 if loggers else None,  # else Lightning warns of epochs shorter than 50 mini-batches
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
