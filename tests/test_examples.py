@@ -4,9 +4,11 @@ import re
 import runpy
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.advice import ADVICE
 
@@ -23,7 +25,7 @@ def run(name, capsys, epochs):
 
 def test_every_example_is_short_tested_and_linked():
     examples = {path.stem: path.read_text() for path in EXAMPLES.glob("*.py")}
-    assert examples.keys() == {"own_network", "own_data_module", "two_processes"}
+    assert examples.keys() == {"lightning_cli", "own_network", "own_data_module", "two_processes"}
     assert [name for name, text in examples.items() if len(text.splitlines()) > 60] == []
     guide = "".join(path.read_text() for path in (ROOT / "docs" / "guide").glob("*.md"))
     assert [name for name in examples if f"examples/{name}.py" not in guide] == []
@@ -40,6 +42,30 @@ def test_own_data_module_continues_with_the_same_bits(capsys):
     printed = run("own_data_module", capsys, epochs=4)
     assert "same bits: True" in printed
     assert printed.count("epoch 4: validation accuracy") == 2
+
+
+@pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")  # of Lightning 2.6
+def test_lightnings_command_line_sets_what_a_pipeline_needs(tmp_path, monkeypatch):
+    """From the file and from options; the logger and a checkpoint know it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(EXAMPLES)
+    quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+    chosen = ["--model.history", "stash", "--model.delays", "[4,1,0]", "--trainer.max_epochs", "4"]
+    file = str(EXAMPLES / "lightning_cli.yaml")
+    monkeypatch.setattr(sys, "argv", ["lightning_cli.py", "fit", "--config", file, *quiet, *chosen])
+    cli = import_module("lightning_cli").main()
+    assert cli.trainer.callback_metrics["val_accuracy"] > 0.5
+    (path,) = tmp_path.rglob("hparams.yaml")
+    logged = yaml.safe_load(path.read_text())
+    assert {
+        "history": "stash",
+        "delays": [4, 1, 0],
+        "optimizer": "torch.optim.sgd.SGD",
+        "width": 48,
+    }.items() <= logged.items()
+    (saved,) = tmp_path.rglob("*.ckpt")
+    again = type(cli.model).load_from_checkpoint(saved, optimizer=cli.model.make_optimizer)
+    assert dict(again.hparams) == dict(cli.model.hparams) | {"scheduler": None}
 
 
 def test_two_processes_print_the_numbers_of_the_simulation(capsys):

@@ -172,13 +172,20 @@ class Delays:
         Raises:
             UserError: on a number of columns out of range.
         """
-        integer(ticks, "number of columns", 1, MOST_UPDATES)
-        if self.convention == "custom":
-            rows = [[f"W{max(0, t - d)}" for t in range(ticks)] for d in self.per_stage]
-        else:
-            rows = [[self._cell(k, tick) for tick in range(ticks)] for k in range(self.num_stages)]
+        rows = self.cells(ticks)
         head = ["batch" if self.convention == "custom" else "tick", *map(str, range(ticks))]
         return "\n".join(aligned([head, *([f"stage {k}", *row] for k, row in enumerate(rows))], left=1))
+
+    def cells(self, ticks: int) -> list[list[str]]:
+        """The same as data: a list per stage, of a text per column, which is empty where the stage waits.
+
+        Raises:
+            UserError: on a number of columns out of range.
+        """
+        integer(ticks, "number of columns", 1, MOST_UPDATES)
+        if self.convention == "custom":
+            return [[f"W{max(0, t - d)}" for t in range(ticks)] for d in self.per_stage]
+        return [[self._cell(k, tick) for tick in range(ticks)] for k in range(self.num_stages)]
 
     def _cell(self, stage: int, tick: int) -> str:
         period, forward, backward = DELAY_LAWS[self.convention].clock(self.num_stages, stage)

@@ -77,8 +77,8 @@ def plateau():
     return pipelined(dense(), scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau)
 
 
-def predict():
-    fit(max_epochs=1).predict(pipelined(dense()), noise())
+def call():
+    fit(max_epochs=1).lightning_module(torch.zeros(1, 12))
 
 
 def uneven():
@@ -106,7 +106,7 @@ def two_clippings():
         (partial(fit, callbacks=[Assigning()]), "weights were changed between two updates (a callback that clamps"),
         (partial(fit, callbacks=[Replacing()]), "a parameter or layer was added, replaced or removed"),
         (partial(fit, callbacks=[Adding()]), "was given parameters of another stage, which has its own"),
-        (predict, "has some of the stages only; it trains, validates and tests"),
+        (call, "has some of the stages only; call the Trainer's predict"),
         (
             partial(in_process, Case(), stages_per_process=[1, 2]),
             "stages_per_process is [1, 2]; give 2 numbers that add up to 4",

@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning.callbacks import DeviceStatsMonitor, EarlyStopping, LearningRateMonitor, RichProgressBar, Timer
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
+from torch.utils.data import DataLoader
 
 from layerpipe2.distributed.strategy import PipelineStrategy
 from layerpipe2.engine.execution import StepLimit
@@ -189,3 +190,17 @@ def test_a_module_of_one_process_can_be_simulated_afterwards():
 def test_a_module_without_all_stages_can_not_be_simulated():
     with pytest.raises(AssertionError, match="left this one some of the stages only; make the module anew"):
         processes.run(lambda: _first_in_processes(PipelineStrategy(timeout_s=20)), 2)
+
+
+def test_predictions_are_the_outputs_in_every_process():
+    """Of pairs and of inputs alone, after training and test, with a last mini-batch that is smaller."""
+
+    def work(strategy):
+        module, one, pairs = pipelined(dense()), trainer(strategy, max_epochs=1), noise(size=21)
+        one.fit(module, noise(), noise())
+        one.test(module, pairs, verbose=False)
+        found = [one.predict(module, data) for data in (pairs, DataLoader(pairs.dataset.tensors[0], 8))]
+        assert [len(part) for part in found[1]] == [8, 8, 5]
+        return [part.tolist() for predictions in found for part in predictions], module
+
+    assert_equal(work, 3)

@@ -5,6 +5,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import DataLoader
 
 from layerpipe2 import Delays, UserError
 from tests.engine.training import OPTIMIZERS, data, fit, module, network, step_schedule, trainer
@@ -121,3 +122,19 @@ def test_an_optimizer_that_is_not_returned():
     one.make_optimizer = lambda p: None
     with pytest.raises(UserError, match=r"optimizer returned a NoneType; it must return a torch\.optim optimizer"):
         one.configure_optimizers()
+
+
+def test_predictions_are_the_outputs_for_inputs_with_or_without_targets():
+    model = fit(module("ema-window"), 1)
+    x, _ = data().dataset.tensors
+    with_targets = trainer(1).predict(model, data(shuffle=False))
+    alone = trainer(1).predict(model, DataLoader(x, 8))
+    with torch.no_grad():
+        expected = torch.cat([model.eval()(part) for part in x.split(8)])
+    assert torch.equal(torch.cat(with_targets), expected)
+    assert torch.equal(torch.cat(alone), expected)
+
+
+def test_what_can_not_be_predicted_is_refused_in_one_line():
+    with pytest.raises(UserError, match=r"mini-batch is a dict; a pipeline takes a pair \(inputs, targets\)"):
+        trainer(1).predict(module("stash"), DataLoader([{"x": torch.zeros(1, 8, 8)}]))

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import MeanSquaredError
 
 from layerpipe2 import Delays, PipelinedModule, UserError, make_history, partition
 from layerpipe2.history import MovingAverage, StashFirst
@@ -17,23 +18,28 @@ LAYER = nn.Linear(4, 4)
 SETTINGS = [
     ("precision", ["fp8", None, ["bf16"]], "give one of native, bf16"),
     ("scheduler_interval", ["batch", None, 1], "give 'epoch' or 'step'"),
-    ("delays", [[2, 0], None, "layerpipe2"], r"give Delays, such as Delays\.layerpipe2\(4\)"),
-    ("history", ["stash", None, object], r"give a WeightHistory, such as make_history\('ema-span'\)"),
+    ("delays", [None, 2, {}], r"give Delays, such as Delays\.layerpipe2\(4\)"),
+    ("history", [None, object], "give a strategy's name, such as 'ema-span', or a WeightHistory"),
     (
         "optimizer",
         [torch.optim.SGD(LAYER.parameters(), lr=0.1), None, "sgd"],
         "give a function that makes it, as lambda",
     ),
-    ("loss", [None, "cross_entropy", 3], "give a function of outputs and targets"),
+    ("loss", [None, 3], "give a function of outputs and targets"),
     ("scheduler", ["cosine", 3], "give a function that makes it from the optimizer, or None"),
     ("gradient_clip_norm", [-1.0, 0, float("nan"), float("inf"), "1", True], "give a finite number > 0, or None"),
     ("drain", ["no", 1, None], "give True or False"),
     ("cuda_graph", ["x", 1, None], "give True or False"),
     ("stage_seed", [-1, 1.5, True, "1", 2**32], "give an integer from 0 to 4294967295, or None"),
     ("unfreezes", ["yes", [], 0.5], "give True, False or None"),
+    (
+        "metrics",
+        [{"f1": F.cross_entropy}, {"loss": MeanSquaredError()}, [MeanSquaredError()]],
+        "give a mapping from names other than loss and accuracy to metrics of torchmetrics",
+    ),
 ]
 CASES = [(name, value, remedy) for name, values, remedy in SETTINGS for value in values]
-KEPT_AS = {"optimizer": "make_optimizer", "scheduler": "make_scheduler"}
+KEPT_AS = {"optimizer": "make_optimizer", "scheduler": "make_scheduler", "metrics": "own_metrics"}
 
 
 def made(**options):
@@ -55,6 +61,25 @@ def test_refused_when_changed_before_training(name, values, remedy):
     setattr(model, KEPT_AS.get(name, name), values[0])
     with pytest.raises(UserError, match=rf"^{name} is .*; {remedy}"):
         fit(model, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"delays": "pipedrem"}, "unknown delay law 'pipedrem'; did you mean 'pipedream'?"),
+        ({"delays": [2, 1, 0]}, "there are 3 delays but the network has 2 stages"),
+        ({"delays": [2.5, 0]}, "delay of stage 0 is 2.5; give an integer from 0 to 10000"),
+        ({"history": "ema-spam"}, "unknown strategy 'ema-spam'; did you mean 'ema-span'?"),
+        (
+            {"loss": "cross_entropi"},
+            "unknown loss 'cross_entropi'; did you mean 'cross_entropy'?; or give the function",
+        ),
+    ],
+)
+def test_a_name_that_is_none_is_refused(options, message):
+    with pytest.raises(UserError) as found:
+        made(**options)
+    assert str(found.value).startswith(message)
 
 
 class Learned(nn.Module):

@@ -30,6 +30,12 @@ class Parser(argparse.ArgumentParser):
         """Raise what is wrong with the arguments."""
         raise UserError(f"{' '.join(message.split())}; see `{self.prog} --help`")
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse what is none of the choices, as an unknown command, with the one that may have been meant."""
+        if action.choices is not None and value not in action.choices:
+            what = str(action.metavar or action.dest).lower()
+            self.error(f"unknown {what} {shown(value)}; {did_you_mean(value, action.choices)}")
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuse what is left over here, where the options that may have been meant are known."""
         options, rest = super().parse_known_args(args, namespace)
@@ -49,9 +55,20 @@ def make_parser() -> argparse.ArgumentParser:
     )
     version = import_module("layerpipe2").__version__
     parser.add_argument("--version", action="version", version=f"%(prog)s {version}")
+    text = "print what bash, zsh or tcsh needs to complete commands and names; needs shtab"
+    parser.add_argument("--print-completion", action=_PrintCompletion, metavar="SHELL", help=text)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     add_commands(partial(_command, commands))
     return parser
+
+
+class _PrintCompletion(argparse.Action):
+    """Prints a shell's script and ends, as ``--version`` does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
+        """With the imports that only this needs."""
+        print(import_module("layerpipe2.cli.completion").script(parser, values))
+        parser.exit()
 
 
 def _dispatch(arguments: Sequence[str] | None) -> None:

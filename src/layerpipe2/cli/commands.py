@@ -80,6 +80,7 @@ examples:
   layerpipe2 train                                     an MLP on digits, every unit a stage, exact stashing
   layerpipe2 train --strategy ema-window --group-size 2 --out window.json
   layerpipe2 train --strategy sequential --out sequential.json        the same network without a pipeline
+  layerpipe2 train --config window.json --seed 1                      that run again with another seed
   layerpipe2 train --network resnet18 --dataset cifar100 --batch-size 128 --max-steps 300 --augment
   layerpipe2 train --epochs 50 --checkpoint-dir checkpoints           stop it with Ctrl-C, then go on bit for bit:
   layerpipe2 train --epochs 50 --checkpoint-dir checkpoints --resume
@@ -91,6 +92,7 @@ _DELAYS = """\
 examples:
   layerpipe2 delays                                    every unit of the MLP is a stage: delay 2 x stages after it
   layerpipe2 delays --network vgg --group-size 3       three units share a stage and its delay
+  layerpipe2 delays --json                             the same for programs
   layerpipe2 delays --convention pipedream             asynchronous 1F1B: half the delay
   layerpipe2 delays --group-size 3 --convention custom --delays 4,4,0
 
@@ -175,6 +177,7 @@ def add_commands(new: Callable[[str, str, str], argparse.ArgumentParser]) -> Non
     train = new("train", "train one network and write its record", _TRAIN)
     add_options(train, RunConfig)
     add = train.add_argument_group("output").add_argument
+    add("--config", metavar="FILE", help="take settings from there, a record or YAML or JSON; options win over it")
     add("--out", metavar="RECORD.json", help="write the record there; default: a summary only")
     add("--checkpoint-dir", metavar="DIR", help="save the complete state there after every epoch")
     add("--resume", action="store_true", help="go on from the state in --checkpoint-dir")
@@ -192,6 +195,8 @@ def add_commands(new: Callable[[str, str, str], argparse.ArgumentParser]) -> Non
     add_options(info, RunConfig, only=("dataset", "data_root", "device"))
     for parser in (train, info):
         parser.add_argument("--download", action="store_true", help="let torchvision download data that isn't found")
+    for parser in (delays, info):
+        _add_json(parser)
     info.add_argument("--schema", action="store_true", help="print the JSON schema of a run's settings, for editors")
     _add_theory(new)
 
@@ -208,3 +213,9 @@ def _add_theory(new: Callable[[str, str, str], argparse.ArgumentParser]) -> None
     schedule = new("schedule", "simulate and draw pipeline schedules", _SCHEDULE)
     schedule.add_argument("name", nargs="?", metavar="NAME", help="draw this one; default: compare all")
     add_options(schedule, ScheduleOptions)
+    for parser in (stability, schedule):
+        _add_json(parser)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the same as JSON, for programs")

@@ -1,10 +1,12 @@
 """How commands end (quietly, with one line, or with a traceback if the mistake is this package's) and print text."""
 
+import json
 import os
 import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from layerpipe2.errors import UserError, shown
 
@@ -46,6 +48,11 @@ def _refused(program: str, message: str) -> int:
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in f"{program}: error: {message}")
     print(line if len(line) < _LINE else f"{line[: _LINE // 2]} ... {line[-_LINE // 2 :]}", file=sys.stderr)
     return 2
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """What a command with ``--json`` prints: one JSON object, for programs."""
+    print(json.dumps(content, indent=2, allow_nan=False))
 
 
 def span(first: int, end: int) -> str:

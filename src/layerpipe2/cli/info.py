@@ -2,12 +2,15 @@
 
 import argparse
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from layerpipe2.cli.console import print_json
 from layerpipe2.cli.options import read_options
 from layerpipe2.data import DATASETS, load
 from layerpipe2.engine.device import resolve_device
@@ -27,20 +30,48 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps(schema(), indent=2))
         return
     config = read_options(RunConfig, options)
+    if options.json:
+        machine = _machine(config)
+        print_json(_names() | {"dataset": _data(config, options, partial(print, file=sys.stderr))} | machine)
+        return
     print(_listed("networks", NETWORKS))
     print(_listed("strategies (every ema-* also with -raw)", STRATEGIES))
     print(f"data sets: {', '.join(DATASETS)}\n")
-    device = resolve_device(config.device)
+    machine = _machine(config)
+    data = _data(config, options, print)
+    shape = " x ".join(map(str, data["input_shape"]))
+    sizes = "{train} + {test} {kind}, {shape}, {classes} classes".format_map(data | {"shape": shape})
+    print(f"{data['name']}: {sizes}, verified")
+    print("\ndevice: {device}, {threads} CPU threads available".format_map(machine))
+    print(f"commit: {machine['commit'] or 'not a checkout'}{' (changed since)' if machine['dirty'] else ''}")
+    print("versions: " + ", ".join(f"{name} {one or 'missing'}" for name, one in machine["versions"].items()))
+
+
+def _names() -> dict[str, Any]:
+    tables: dict[str, Mapping[str, NetworkInfo | Strategy]] = {"networks": NETWORKS, "strategies": STRATEGIES}
+    described = {what: {name: row.description for name, row in table.items()} for what, table in tables.items()}
+    return described | {"datasets": list(DATASETS)}
+
+
+def _data(config: RunConfig, options: argparse.Namespace, announce: Callable[[str], None]) -> dict[str, Any]:
+    """What is known of the data set, once it is loaded and verified; ``train`` and ``test`` count images or windows."""
     root = Path(config.data_root) if config.data_root else None
-    data = load(config.dataset, root, download=options.download, announce=print)
-    shape = " x ".join(map(str, data.input_shape))
-    what = "images" if data.mean else "windows of text"
-    sizes = f"{len(data.y_train)} + {len(data.y_test)} {what}, {shape}, {data.num_classes} classes"
-    print(f"{data.name}: {sizes}, verified")
+    data = load(config.dataset, root, download=options.download, announce=announce)
+    return {
+        "name": data.name,
+        "train": len(data.y_train),
+        "test": len(data.y_test),
+        "kind": "images" if data.mean else "windows of text",
+        "input_shape": list(data.input_shape),
+        "classes": data.num_classes,
+    }
+
+
+def _machine(config: RunConfig) -> dict[str, Any]:
+    device = device_name(resolve_device(config.device))
     commit, dirty = git_state(Path(__file__).parent)
-    print(f"\ndevice: {device_name(device)}, {torch.get_num_threads()} CPU threads available")
-    print(f"commit: {commit or 'not a checkout'}{' (changed since)' if dirty else ''}")
-    print("versions: " + ", ".join(f"{name} {version or 'missing'}" for name, version in versions().items()))
+    threads = torch.get_num_threads()
+    return {"device": device, "threads": threads, "commit": commit, "dirty": dirty, "versions": versions()}
 
 
 def schema() -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Command-line options made from the fields of a checked model, such as :class:`layerpipe2.runs.config.RunConfig`."""
 
 import argparse
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -30,15 +30,15 @@ def add_options(parser: argparse.ArgumentParser, model: type[Model], only: Colle
             _add(groups[section], name, schema)
 
 
-def read_options(model: type[Model], options: argparse.Namespace) -> Model:
-    """What the given options describe; every other field has its default.
+def read_options(model: type[Model], options: argparse.Namespace, below: Mapping[str, Any] | None = None) -> Model:
+    """What the given options describe; every other field has its value in ``below``, or its default.
 
     Raises:
         UserError: naming the option, its value and what is allowed.
     """
     given = {name: (getattr(options, name, None), schema) for name, schema in _fields(model).items()}
     values = {name: _value(text, schema) for name, (text, schema) in given.items() if text is not None}
-    return checked(model, values, named=_option)
+    return checked(model, {**(below or {}), **values}, named=_option)
 
 
 def within(kind: type[int] | type[float], least: float, most: float) -> Callable[[str], float]:

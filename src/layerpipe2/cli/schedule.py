@@ -2,9 +2,10 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from layerpipe2.cli.commands import ScheduleOptions
-from layerpipe2.cli.console import fitted, terminal_width, wrapped
+from layerpipe2.cli.console import fitted, print_json, terminal_width, wrapped
 from layerpipe2.cli.options import read_options
 from layerpipe2.delays import aligned
 from layerpipe2.planning import FlopDevice, uniform_costs
@@ -16,7 +17,7 @@ _LEGEND = "F forward, B activation gradient, W weight gradient, BW both; - goes 
 
 
 def run(options: argparse.Namespace) -> None:
-    """Simulate one schedule and draw it, or compare all of them.
+    """Simulate one schedule and draw it, or compare all of them; or print as JSON what was found.
 
     Raises:
         UserError: on an unknown schedule, or counts that it cannot take.
@@ -25,25 +26,55 @@ def run(options: argparse.Namespace) -> None:
     processors, batches, until = wanted.processors, wanted.batches, wanted.until
     times = (wanted.forward, wanted.activation, wanted.weight)
     if options.name is None:
-        print(comparison(processors, batches, times))
+        lines = [_simulated(name, processors, batches, times) for name in _fitting(processors, batches)]
+        if options.json:
+            print_json({"schedules": list(map(facts, lines))})
+        else:
+            print(comparison(lines, processors, batches))
         return
     line = _simulated(options.name, processors, batches, times)
+    if options.json:
+        print_json(facts(line) | {"actions": actions(line, until)})
+        return
     unit, width = min(*times, *(event.end - event.start for event in line.events)), terminal_width()
     print(line.gantt(unit, until) if until else fitted(lambda n: line.gantt(unit, n * unit), _COLUMNS, width))
     print(wrapped(f"{_LEGEND}\n\n{summary(line)}", width))
 
 
-def comparison(processors: int, batches: int, times: Sequence[float]) -> str:
+def facts(line: Timeline) -> dict[str, Any]:
+    """Steady state (``busy``: share of the time), delays in updates and stored batches by stage."""
+    return {
+        "schedule": line.schedule.name,
+        "time_per_batch": line.period,
+        "busy": line.steady_utilisation,
+        "delays": list(line.schedule.delays()),
+        "in_flight": list(line.in_flight()),
+    }
+
+
+def actions(line: Timeline, until: float | None) -> list[dict[str, Any]]:
+    """What the chart shows: every action that starts before ``until``."""
+    return [
+        {"processor": one.processor, **one.action._asdict(), "start": one.start, "end": one.end}
+        for one in sorted(line.events, key=lambda one: (one.start, one.processor))
+        if until is None or one.start < until
+    ]
+
+
+def comparison(lines: Sequence[Timeline], processors: int, batches: int) -> str:
     """One line per schedule, and one on what can't take these counts."""
     rows = [["schedule", "time per batch", "busy", "most delayed (updates)", "batches in flight"]]
-    divides = batches % processors == 0
-    for name in SCHEDULES:
-        if name != "interleaved" or divides:
-            line = _simulated(name, processors, batches, times)
-            delay, held = max(line.schedule.delays()), max(line.in_flight())
-            rows.append([name, f"{line.period:.4g}", f"{100 * line.steady_utilisation:.0f} %", str(delay), str(held)])
-    left_out = [] if divides else [f"interleaved is left out: --batches {batches} is no multiple of {processors}"]
+    for found in map(facts, lines):
+        busy, delay, held = f"{100 * found['busy']:.0f} %", max(found["delays"]), max(found["in_flight"])
+        rows.append([found["schedule"], f"{found['time_per_batch']:.4g}", busy, str(delay), str(held)])
+    missing = [name for name in SCHEDULES if name not in _fitting(processors, batches)]
+    left_out = [f"{name} is left out: --batches {batches} is no multiple of {processors}" for name in missing]
     return "\n".join([*aligned(rows), *left_out])
+
+
+def _fitting(processors: int, batches: int) -> list[str]:
+    """The schedules that can take these counts."""
+    return [name for name in SCHEDULES if name != "interleaved" or batches % processors == 0]
 
 
 def summary(line: Timeline) -> str:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from layerpipe2.cli.options import read_options
 from layerpipe2.data import load
@@ -15,8 +16,10 @@ from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.engine.divergence import describe
 from layerpipe2.networks import NETWORKS
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.records import Record, keep_record, output_file
+from layerpipe2.runs.records import Record, keep_record, output_file, read_json, read_record
 from layerpipe2.runs.train import train_run
+from layerpipe2.runs.validation import checked
+from layerpipe2.runs.yaml_file import read_yaml
 
 
 def run(options: argparse.Namespace) -> None:
@@ -27,7 +30,7 @@ def run(options: argparse.Namespace) -> None:
             the disk is full.
     """
     keep_freed_memory()
-    config = read_options(RunConfig, options)
+    config = read_options(RunConfig, options, settings_from(Path(options.config)) if options.config else None)
     out = output_file(Path(options.out)) if options.out else None
     root = Path(config.data_root) if config.data_root else None
     first = os.environ.get("RANK", "0") == "0"  # of the processes that `layerpipe2 launch` started
@@ -54,6 +57,19 @@ def run(options: argparse.Namespace) -> None:
         if out is not None:
             keep_record(out, record)
             print(f"record: {out}")
+
+
+def settings_from(path: Path) -> dict[str, Any]:
+    """The settings in a file: those of a run, if it is its record, or a mapping of some of them in YAML or JSON.
+
+    Raises:
+        UserError: if it is neither, or a setting isn't what it may be, with file, setting and what is allowed.
+    """
+    found = read_json(path, "give a record or settings") if path.suffix == ".json" else read_yaml(path)
+    if "schema" in found:
+        found = read_record(path)["config"]
+    checked(RunConfig, found, where=str(path))
+    return found
 
 
 def summary(record: Record) -> str:

@@ -143,32 +143,32 @@ class Neighbours(NamedTuple):
 
 
 class Evaluation:
-    """This process's part of every validation and test: mini-batches pass once, forward, by links of their own."""
+    """This process's part of validation, test and prediction: mini-batches pass once, forward, by their own links."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._links: dict[str, tuple[Inbox | None, Outbox | None]] = {}
 
-    def pass_on(self, phase: str, stages: Sequence[nn.Module], batch: Any) -> tuple[Tensor, Tensor] | None:
-        """Outputs and targets in the last process, ``None`` in the others.
+    def pass_on(self, phase: str, stages: Sequence[nn.Module], batch: Any) -> list[Tensor] | None:
+        """Outputs, and targets if there are some, in the last process, ``None`` in the others.
 
         Args:
             phase: ``val`` or ``test``.
             stages: of this process.
-            batch: inputs and targets in the first process, anything in the others.
+            batch: inputs and, if wanted, targets in the first process, anything in the others.
         """
         if phase not in self._links:
             inbox = self._endpoint.inbox(-1, _EVALUATION[phase], slots=2, ahead=1)
             self._links[phase] = inbox, self._endpoint.outbox(+1, _EVALUATION[phase], depth=2)
         inbox, outbox = self._links[phase]
         if inbox is None:
-            x, y = batch
+            x, *targets = batch
         else:
             inbox.expect(1)
-            x, y = inbox.receive()
+            x, *targets = inbox.receive()
         for stage in stages:
             x = stage(x)
         if outbox is None:
-            return x, y
-        outbox.send(x, y)
+            return [x, *targets]
+        outbox.send(x, *targets)
         return None

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from layerpipe2.distributed.devices import transport_of
 from layerpipe2.distributed.environment import interface_towards
@@ -80,6 +81,14 @@ class ProcessGroup:
         text = torch.frombuffer(bytearray(mine or int(size)), dtype=torch.uint8)
         self.together(lambda: dist.broadcast(text, source))
         return json.loads(text.numpy().tobytes())
+
+    def broadcast_tensor(self, value: Tensor | None, source: int) -> Tensor:
+        """The tensor of process ``source``, in every process and on its CPU; the others need not have one."""
+        form = None if value is None else [list(value.shape), str(value.dtype).removeprefix("torch.")]
+        shape, kind = self.broadcast(form, source)
+        host = torch.empty(shape, dtype=getattr(torch, kind)) if value is None else value.cpu().contiguous()
+        self.together(lambda: dist.broadcast(host, source))
+        return host
 
     def fail(self, error: BaseException) -> None:
         """Tell the other processes why this one ends."""

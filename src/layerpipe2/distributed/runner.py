@@ -16,7 +16,7 @@ from layerpipe2.distributed.timeline import Timeline
 from layerpipe2.distributed.worker_loop import Batch, WorkerLoop
 from layerpipe2.engine.execution import Execution, StagedModule
 from layerpipe2.engine.layout import movable
-from layerpipe2.engine.values import pair_of_tensors
+from layerpipe2.engine.values import inputs_of, pair_of_tensors
 from layerpipe2.errors import UserError
 from layerpipe2.stages import check_stages
 
@@ -160,7 +160,17 @@ class Runner(Execution):
         self.group.watch.progress(self.loop.done if self.loop else 0)
         found = self._evaluation.pass_on(phase, list(self.stages.values()), batch)
         if found is not None:
-            self.totals[phase].add(self.module.loss(*found), *found)
+            outputs, targets = found
+            self.totals[phase].add(self.module.loss(outputs, targets), outputs, targets)
+
+    def predict(self, batch: Any) -> Tensor:
+        """Pass one mini-batch on; the last process gives its outputs to all."""
+        self.group.watch.progress(self.loop.done if self.loop else 0)
+        inputs = [inputs_of(batch)] if self.group.rank == 0 else []
+        found = self._evaluation.pass_on("test", list(self.stages.values()), inputs)
+        return self.group.broadcast_tensor(None if found is None else found[0], self.group.size - 1).to(
+            self.group.device
+        )
 
     def results(self, phase: str) -> dict[str, Tensor]:
         """The last process's means, in every process."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torchmetrics import Metric
 
 from layerpipe2.delays import Delays
 from layerpipe2.engine.checkpoint_file import CheckedModule, settle
@@ -45,6 +46,8 @@ class StagedModule(CheckedModule):
     stage_seed: int | None
     cuda_graph: bool
     unfreezes: bool | None
+    scheduler_interval: str
+    own_metrics: Mapping[str, Metric]
 
     @property
     def delays_frozen(self) -> bool:
@@ -94,7 +97,7 @@ class Execution(ABC):
 
     def __init__(self, module: StagedModule) -> None:
         self.module = module
-        self.totals = {phase: Totals() for phase in ("train", "val", "test")}
+        self.totals = {phase: Totals(module.own_metrics) for phase in ("train", "val", "test")}
         self.audits = AuditSteps()
         self._parts: dict[str, nn.Module | nn.Parameter] = {}
 
@@ -150,6 +153,10 @@ class Execution(ABC):
     @abstractmethod
     def evaluate(self, phase: str, batch: Any) -> None:
         """Loss and accuracy of the latest weights, added to the totals of ``phase``."""
+
+    @abstractmethod
+    def predict(self, batch: Any) -> Tensor:
+        """Outputs (B, ...) of the latest weights, the same in every process."""
 
     def start_evaluation(self, phase: str) -> None:
         """Before the first mini-batch of a validation or test: an interrupted one before it doesn't count."""

@@ -1,7 +1,7 @@
 """The Lightning module that trains a network as a pipeline with delayed gradients."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -9,10 +9,12 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
 
 from layerpipe2.delays import Delays
 from layerpipe2.engine.checkpoint_file import guard, settle
 from layerpipe2.engine.execution import Execution, StagedModule
+from layerpipe2.engine.hparams import LOGGED, delays_from, history_from, hparams, loss_from
 from layerpipe2.engine.settings import check_settings
 from layerpipe2.engine.simulation import Simulation
 from layerpipe2.engine.step import Loss, PipelineEngine
@@ -25,7 +27,10 @@ class PipelinedModule(StagedModule):
     """Trains ``stages`` with delayed gradients; validates, tests, predicts and saves the latest weights.
 
     A batch is a pair ``(x, y)``. Per epoch it logs ``train_loss``, ``val_loss``, ``test_loss`` and, where the targets
-    are classes, ``train_accuracy``, ``val_accuracy``, ``test_accuracy`` (fractions); nothing is logged per step.
+    are classes, ``train_accuracy``, ``val_accuracy``, ``test_accuracy`` (fractions); nothing is logged per step. Losses
+    and ``learning_rate`` stand in the progress bar.
+    ``hparams`` has all settings as plain values, those that aren't by their names. They are saved, so that
+    ``load_from_checkpoint(path, stages=..., optimizer=...)`` needs what only code can say.
     A checkpoint of an epoch's end holds the delay lines, history states and random generators, so that a resumed run
     continues bit for bit. Where validation writes it, before ``on_train_epoch_end``, Lightning draws a number more from
     torch's generator when it resumes: give ``stage_seed``, and the data a generator of their own. Without delays the
@@ -33,10 +38,10 @@ class PipelinedModule(StagedModule):
 
     Args:
         stages: the network, input side first, e.g. from :func:`layerpipe2.stages.partition`.
-        delays: one delay per stage, in optimizer updates.
-        history: weight history of the backward pass, e.g. ``make_history("ema-window")``.
+        delays: one delay per stage, in optimizer updates; a delay law's name and a list of integers stand for them.
+        history: weight history of the backward pass, e.g. ``make_history("ema-window")``, or its name.
         optimizer: makes the optimizer from the parameters; any ``torch.optim`` optimizer without a closure.
-        loss: ``loss(outputs, targets)`` -> scalar, mean over the batch.
+        loss: ``loss(outputs, targets)`` -> scalar, mean over the batch; or its name in ``torch.nn.functional``.
         scheduler: makes a learning-rate scheduler from the optimizer, stepped every ``scheduler_interval``; one that
             needs a metric (``ReduceLROnPlateau``) is refused.
         gradient_clip_norm: largest gradient norm per stage; the ``Trainer``'s own clipping does not apply here.
@@ -51,6 +56,8 @@ class PipelinedModule(StagedModule):
         unfreezes: delay parameters that are frozen when training begins as well (memory as for trained ones), because a
             callback may unfreeze them; ``None``: if the ``Trainer`` has a ``BaseFinetuning`` callback. Freezing, and
             unfreezing what was frozen while training, needs no announcement.
+        metrics: name -> ``torchmetrics`` object of one number, which gets outputs and targets; logged per epoch as
+            ``train_<name>``, ``val_<name>``, ``test_<name>``. Each has a copy of its own.
 
     Raises:
         UserError: if delays and stages do not match, or a setting is not what it may be; when fitting starts, if one
@@ -61,11 +68,11 @@ class PipelinedModule(StagedModule):
     def __init__(
         self,
         stages: Sequence[nn.Module],
-        delays: Delays,
-        history: WeightHistory,
+        delays: Delays | str | Sequence[int],
+        history: WeightHistory | str,
         *,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-        loss: Loss = F.cross_entropy,
+        loss: Loss | str = F.cross_entropy,
         scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
         gradient_clip_norm: float | None = None,
@@ -74,20 +81,37 @@ class PipelinedModule(StagedModule):
         stage_seed: int | None = None,
         cuda_graph: bool = False,
         unfreezes: bool | None = None,
+        metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.stages = nn.ModuleList(stages)
-        self.delays, self.history = delays, history
+        self.delays, self.history = delays_from(delays, len(self.stages)), history_from(history)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.scheduler_interval = scheduler_interval
-        self.loss, self.drain, self.precision = loss, drain, precision
+        self.loss, self.drain, self.precision = loss_from(loss), drain, precision
         self.gradient_clip_norm = gradient_clip_norm
         self.stage_seed, self.cuda_graph, self.unfreezes = stage_seed, cuda_graph, unfreezes
+        self.own_metrics = {} if metrics is None else metrics
         check_settings(self)
+        self._saved_hparams: dict[str, Any] = {}
+        self._save_changed_hparams()
         self.execution: Execution = Simulation(self)
         self._resumed: dict[str, Any] | None = None
         self._epoch_ended, self._end_is_due = True, False
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Self:
+        """A module with the settings and weights of a checkpoint; ``options`` are stronger than its settings.
+
+        Stages and the optimizer's maker must be given, as well as a loss, metrics or a history of one's own.
+
+        Raises:
+            UserError: if one of them is missing, or the file is damaged or holds more than tensors and plain values.
+        """
+        if cls.__init__ is PipelinedModule.__init__ and "stages" not in options:
+            raise UserError("load_from_checkpoint has no stages; give them, as they were made for the training")
+        return super().load_from_checkpoint(checkpoint_path, *args, **options)
 
     @property
     def engine(self) -> PipelineEngine:
@@ -104,6 +128,7 @@ class PipelinedModule(StagedModule):
         """Check the settings; let the ``Trainer``'s strategy decide where the stages run; guard its checkpoints."""
         self._resumed = None  # a checkpoint that an earlier fit() did not come to use is not this one's
         check_settings(self)
+        self._save_changed_hparams()
         guard(self.trainer.strategy)
         choose = getattr(self.trainer.strategy, "execution", None)
         if choose is not None:
@@ -117,8 +142,7 @@ class PipelinedModule(StagedModule):
         """The network with its latest weights: (B, ...) -> outputs."""
         if not isinstance(self.stages, nn.ModuleList):
             raise UserError(
-                "this process has some of the stages only; it trains, validates and tests with the other processes, "
-                "but can't predict"
+                "this process has some of the stages only; call the Trainer's predict, in which all processes take part"
             )
         for stage in self.stages:
             x = stage(x)
@@ -155,9 +179,11 @@ class PipelinedModule(StagedModule):
         self._step_scheduler("step")
 
     def on_train_epoch_end(self) -> None:
-        """Look at the weights; log the epoch's means; step an epoch-wise scheduler."""
+        """Look at the weights; log the epoch's means and rate; step an epoch-wise scheduler."""
         self.execution.end_epoch()
         self._log_totals("train")
+        rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log("learning_rate", rate, prog_bar=True, logger=False)
         self._step_scheduler("epoch")
         self._epoch_ended, self._end_is_due = True, False
 
@@ -187,12 +213,20 @@ class PipelinedModule(StagedModule):
         """Log the means over the test data."""
         self._log_totals("test")
 
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Outputs of the latest weights for the inputs of ``(x, y)``, or for ``x`` alone; in every process."""
+        return self.execution.predict(batch)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a bit-exact continuation needs beside weights and optimizer."""
         saved = self.execution.state_dict() | {"rng": torch.get_rng_state(), "epoch_ended": self._epoch_ended}
         if self.device.type == "cuda":
             saved["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         checkpoint["pipeline"] = saved
+        kept = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
+        for name in LOGGED:
+            if kept.get(name) == self._saved_hparams[name]:  # else it is a subclass's own
+                kept.pop(name, None)
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Keep the pipeline's state until training starts on its device, if it is training that goes on."""
@@ -205,7 +239,15 @@ class PipelinedModule(StagedModule):
 
     def _log_totals(self, phase: str) -> None:
         for name, value in self.execution.results(phase).items():
-            self.log(f"{phase}_{name}", value)
+            self.log(f"{phase}_{name}", value, prog_bar=name == "loss")
+
+    def _save_changed_hparams(self) -> None:
+        """All of them at first, later those whose attribute was changed; a subclass may have saved others."""
+        now = hparams(self)
+        self.save_hyperparameters(
+            {n: v for n, v in now.items() if n not in self._saved_hparams or self._saved_hparams[n] != v}
+        )
+        self._saved_hparams = now
 
     def _step_scheduler(self, interval: Literal["epoch", "step"]) -> None:
         if self.make_scheduler is None or self.scheduler_interval != interval:

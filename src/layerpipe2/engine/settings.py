@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torchmetrics import Metric
 
 from layerpipe2.delays import Delays
 from layerpipe2.engine.execution import COMPUTE_DTYPES, StagedModule
@@ -31,14 +32,20 @@ def _is_a_seed(value: Any) -> bool:
 
 
 _SETTINGS = {
-    "delays": _Setting("delays", lambda v: isinstance(v, Delays), "give Delays, such as Delays.layerpipe2(4)"),
+    "delays": _Setting(
+        "delays",
+        lambda v: isinstance(v, Delays),
+        "give Delays, such as Delays.layerpipe2(4), a delay law's name, or a list",
+    ),
     "history": _Setting(
-        "history", lambda v: isinstance(v, WeightHistory), "give a WeightHistory, such as make_history('ema-span')"
+        "history",
+        lambda v: isinstance(v, WeightHistory),
+        "give a strategy's name, such as 'ema-span', or a WeightHistory",
     ),
     "optimizer": _Setting(
         "make_optimizer", callable, "give a function that makes it, as lambda p: torch.optim.SGD(p, 0.1)"
     ),
-    "loss": _Setting("loss", callable, "give a function of outputs and targets, such as F.cross_entropy"),
+    "loss": _Setting("loss", callable, "give a function of outputs and targets, such as F.cross_entropy, or its name"),
     "scheduler": _Setting(
         "make_scheduler",
         lambda v: v is None or callable(v),
@@ -55,6 +62,11 @@ _SETTINGS = {
     ),
     "cuda_graph": _Setting("cuda_graph", lambda v: type(v) is bool, "give True or False"),
     "unfreezes": _Setting("unfreezes", lambda v: v in (None, True, False), "give True, False or None"),
+    "metrics": _Setting(
+        "own_metrics",
+        lambda v: all(n not in ("loss", "accuracy") and isinstance(m, Metric) for n, m in v.items()),
+        "give a mapping from names other than loss and accuracy to metrics of torchmetrics",
+    ),
 }
 """Argument of ``PipelinedModule`` -> where it is kept, what it may be, and what to give instead."""
 
@@ -69,7 +81,7 @@ def check_settings(module: StagedModule) -> None:
         value = getattr(module, setting.attribute)
         try:
             fits = setting.fits(value)
-        except TypeError:  # not even comparable, as a list with names
+        except (AttributeError, TypeError):  # not even comparable, as a list with names; no mapping
             fits = False
         if not fits:
             raise UserError(f"{name} is {shown(value)}; {setting.remedy}")

@@ -12,7 +12,7 @@ from layerpipe2.engine.epoch import AuditSteps
 from layerpipe2.engine.execution import COMPUTE_DTYPES, Execution, StagedModule
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.engine.trainer_callbacks import Hooks, call_hook, gradient_hooks
-from layerpipe2.engine.values import pair_of_tensors
+from layerpipe2.engine.values import inputs_of, pair_of_tensors
 from layerpipe2.errors import UserError
 
 
@@ -138,6 +138,11 @@ class Simulation(Execution):
         x, y = pair_of_tensors(batch)
         outputs = self.module(x)
         self.totals[phase].add(self.module.loss(outputs, y), outputs, y)
+
+    def predict(self, batch: Any) -> Tensor:
+        """The whole network, one mini-batch."""
+        outputs: Tensor = self.module(inputs_of(batch))
+        return outputs
 
     def state_dict(self) -> dict[str, Any]:
         """Delay lines and history states; ``None`` before training, when there are none.

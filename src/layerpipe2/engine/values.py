@@ -24,6 +24,15 @@ def pair_of_tensors(batch: Any) -> tuple[Tensor, Tensor]:
     )
 
 
+def inputs_of(batch: Any) -> Tensor:
+    """A mini-batch's inputs, whether targets come with them or not.
+
+    Raises:
+        UserError: if there is something else.
+    """
+    return batch if isinstance(batch, Tensor) else pair_of_tensors(batch)[0]
+
+
 def one_tensor(y: Any, stage: int) -> Tensor:
     """The outputs of a stage.
 

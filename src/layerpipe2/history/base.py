@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
@@ -21,9 +21,11 @@ class WeightHistory(ABC):
 
     Attributes:
         consumes: what :meth:`record` takes: the applied ``updates``, ``gradients`` (``lr * gradient``) or ``nothing``.
+        name: the strategy's, if :func:`layerpipe2.history.registry.make_history` made it; else an empty text.
     """
 
     consumes: Consumes = "nothing"
+    name: str = field(default="", init=False, repr=False, compare=False)
 
     @property
     def constants(self) -> tuple[str, ...]:

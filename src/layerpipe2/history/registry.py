@@ -76,7 +76,9 @@ def make_history(strategy: str) -> WeightHistory:
     Raises:
         UserError: on an unknown name, or a number out of range.
     """
-    return find_strategy(strategy).make()
+    history = find_strategy(strategy).make()
+    object.__setattr__(history, "name", strategy)
+    return history
 
 
 def raw_forms(names: Iterable[str] = tuple(STRATEGIES)) -> list[str]:

@@ -44,7 +44,7 @@ class RunConfig(Checked):
         min_length=1,
         strict=False,
     )
-    strategy: str = setting("stash", "pipeline", "weights that the backward pass uses")
+    strategy: str = setting("stash", "pipeline", "weights that the backward pass uses; `layerpipe2 info` lists them")
     stash_epochs: Real = setting(
         0.0, "pipeline", "epochs with exact weights before `strategy` takes over", ge=0, le=_MOST
     )

@@ -49,7 +49,7 @@ def train_run(
         checkpoint_dir: save the complete state there after every epoch, as ``last.ckpt``, beside the one before.
         resume: continue from that checkpoint, bit for bit.
         trainer_strategy: the Trainer's strategy if this process is one of a pipeline's; all return the same record.
-        callbacks: further ones, called after the run's own.
+        callbacks: further ones. Lightning calls them before those that save, as the run's own recorder of epochs is.
         loggers: Lightning's, which get the metrics of every epoch and of the test.
         test: whether to evaluate the test part; tuning doesn't.
 
@@ -200,6 +200,7 @@ def make_trainer(
         max_epochs=config.epochs,
         callbacks=callbacks,
         logger=list(loggers),
+        log_every_n_steps=1 if loggers else None,  # else Lightning warns of epochs shorter than 50 mini-batches
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
