@@ -9,6 +9,7 @@ import optuna
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
+from layerpipe2.errors import look_up
 from layerpipe2.planning.costs import stage_costs
 from layerpipe2.planning.devices import FlopDevice
 from layerpipe2.runs.config import RunConfig
@@ -20,7 +21,7 @@ from layerpipe2.runs.worker import train_quietly
 class PruneBadTrials(Callback):
     """Reports a validation metric to an ``optuna.Trial`` after every epoch, and stops training if it is bad.
 
-    For any Lightning module, a user's own among them.
+    For any Lightning module, a user's own among them. A trial whose metric isn't finite is stopped at once.
 
     Args:
         trial: of a study with one objective.
@@ -28,6 +29,9 @@ class PruneBadTrials(Callback):
 
     Attributes:
         pruned: whether training was stopped; the trial is then to be told as pruned.
+
+    Raises:
+        UserError: if validation has logged no such metric.
     """
 
     def __init__(self, trial: optuna.Trial, monitor: str = "val_accuracy") -> None:
@@ -35,11 +39,14 @@ class PruneBadTrials(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report; ask the pruner."""
-        value = float(trainer.callback_metrics[self.monitor])
-        if trainer.sanity_checking or not math.isfinite(value):
-            return  # a run that has diverged ends by itself
-        self.trial.report(value, trainer.current_epoch)
-        self.pruned = trainer.current_epoch + 1 < (trainer.max_epochs or 0) and self.trial.should_prune()
+        if trainer.sanity_checking:
+            return
+        value = float(look_up(trainer.callback_metrics, self.monitor, "metric"))
+        if all(map(math.isfinite, (value, float(trainer.callback_metrics.get("val_loss", value))))):
+            self.trial.report(value, trainer.current_epoch)
+            self.pruned = trainer.current_epoch + 1 < (trainer.max_epochs or 0) and self.trial.should_prune()
+        else:
+            self.pruned = True
         trainer.should_stop = trainer.should_stop or self.pruned
 
 
