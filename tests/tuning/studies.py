@@ -45,7 +45,7 @@ def diverged(trial, config, objectives):
 
 @contextmanager
 def runs_are(made, monkeypatch):
-    """Within, ``made(trial, config, objectives)`` gives the records; yields the numbers of the trials in their order."""
+    """Within, ``made(trial, config, objectives)`` gives the records; yields the numbers of the trials."""
     done = []
 
     def train(trial, config, objectives):

@@ -6,9 +6,11 @@ import fcntl
 import json
 import os
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
@@ -86,7 +88,11 @@ def _database(url: str) -> BaseStorage:
     address = f"{_DRIVERS.get(scheme, scheme)}://{rest}"
     for left in reversed(range(_ATTEMPTS)):
         try:
-            return RDBStorage(address, engine_kwargs={"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}})
+            storage = RDBStorage(
+                address, engine_kwargs={"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+            )
+            weakref.finalize(storage, _closed, storage.scoped_session, storage.engine)
+            return storage
         except (ImportError, ModuleNotFoundError):
             raise UserError("a PostgreSQL storage needs psycopg; run: pip install 'layerpipe2[tuning]'") from None
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, ValueError) as error:
@@ -97,6 +103,11 @@ def _database(url: str) -> BaseStorage:
                 f"storage {_shown(url)} can't be used ({_first_line(error)}); start it or check its address"
             ) from None
     raise AssertionError
+
+
+def _closed(sessions: Any, engine: Any) -> None:
+    sessions.remove()
+    engine.dispose()
 
 
 @contextmanager

@@ -59,7 +59,8 @@ class Study:
         """Do the first trial that waits or whose owner has died; False if there is none at present."""
         todo = self.trials(*OPEN)
         for trial in todo[:1] if self.settings.in_order else todo:
-            with self.claims.claimed(trial) as mine:
+            # Finished: this process was suspended, or cut off, and another one has done the trial meanwhile.
+            with suppress(UpdateFinishedTrialError), self.claims.claimed(trial) as mine:
                 if mine:
                     self._do(trial)
                     return True
@@ -80,11 +81,10 @@ class Study:
                 notes[ERROR] = error
             elif self.url is not None:
                 notes[_RECORD] = json.dumps(read_record(self.path(trial.number)))
-            with suppress(UpdateFinishedTrialError):  # this process was suspended, and another one did it meanwhile
-                for name, note in notes.items():
-                    trial.set_user_attr(name, note)
-                end = told_as(record, self.settings.objectives) if record else {"state": TrialState.FAIL}
-                self.optuna_study.tell(trial, **end, skip_if_finished=True)
+            for name, note in notes.items():
+                trial.set_user_attr(name, note)
+            end = told_as(record, self.settings.objectives) if record else {"state": TrialState.FAIL}
+            self.optuna_study.tell(trial, **end, skip_if_finished=True)
 
     def _record(self, trial: optuna.Trial, begun: bool) -> tuple[Record | None, str]:
         """The record of a trial, or why there is none; one that is there already if the storage was gone after it."""
@@ -190,7 +190,9 @@ def _check(settings: StudySettings, its: StudySettings, name: str) -> None:
     _check_code(its, name)
     different = settings.differs(its)
     if different is not None:
-        raise UserError(f"study {name} has another value of {different}; go on with its own, or give another folder or name")
+        raise UserError(
+            f"study {name} has another value of {different}; go on with its own, or give another folder or name"
+        )
     if settings.trials < its.trials:
         raise UserError(f"study {name} has {its.trials} trials, not {settings.trials}; give at least as many")
 
