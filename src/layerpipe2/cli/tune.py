@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerpipe2.cli.options import add_options, read_options, within
-from layerpipe2.errors import UserError, shown
+from layerpipe2.errors import UserError, did_you_mean, shown
 from layerpipe2.runs.config import RunConfig
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         raise UserError(f"'layerpipe2 tune' needs {error.name}; run: pip install 'layerpipe2[tuning]'") from None
     if options.action not in _ACTIONS:
-        raise UserError(f"'layerpipe2 tune' can't {shown(options.action)}; give one of {', '.join(_ACTIONS)}")
+        raise UserError(f"'layerpipe2 tune' can't {shown(options.action)}; {did_you_mean(options.action, _ACTIONS)}")
     {"run": _run, "join": _join, "status": _status}[options.action](options)
 
 
@@ -198,6 +198,7 @@ class Progress:
         from layerpipe2.tuning.settings import in_words
 
         best = f"best {in_words(found.best[0]['values'], found.objectives)}" if found.best else "none completed yet"
+        best = f"{len(found.best)} on the Pareto front" if len(found.objectives) > 1 else best
         self._bar.total, self._bar.n = found.total, found.finished
         self._bar.set_description_str(found.name, refresh=False)
         self._bar.set_postfix_str(best)

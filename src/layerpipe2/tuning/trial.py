@@ -7,11 +7,14 @@ from typing import Any
 
 import optuna
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
 
 from layerpipe2.errors import look_up
-from layerpipe2.planning.costs import stage_costs
+from layerpipe2.networks import NETWORKS
+from layerpipe2.planning.costs import Costs
 from layerpipe2.planning.devices import FlopDevice
+from layerpipe2.planning.measure import measure
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import plan_from
 from layerpipe2.runs.records import Record
@@ -87,14 +90,9 @@ def modelled_time(config: RunConfig) -> float:
     from layerpipe2.data import describe
 
     plan = plan_from(config)
-    costs = stage_costs(
-        plan.stages,
-        describe(config.dataset).input_shape,
-        config.strategy,
-        plan.config.convention,
-        config.batch_size,
-    )
-    return 1 / costs.speedup(FlopDevice(1.0))
+    dtype = torch.float32 if NETWORKS[config.network].takes == "images" else torch.int64
+    sizes = measure(plan.stages, describe(config.dataset).input_shape, config.batch_size, dtype)
+    return 1 / Costs(sizes, plan.delays, config.strategy, config.batch_size).speedup(FlopDevice(1.0))
 
 
 def told_as(record: Record, objectives: tuple[str, ...]) -> dict[str, Any]:
