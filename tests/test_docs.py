@@ -50,6 +50,9 @@ def test_snippets_run_as_they_stand(page, tmp_path, monkeypatch):
         assert scope["module"].delays.per_stage == (6, 4, 2, 0)
         assert scope["module"].trainer.global_step == 32
         assert {"train_loss", "val_accuracy"} <= scope["module"].trainer.callback_metrics.keys()
+    if "objective" in scope:
+        assert {trial.state.name for trial in scope["study"].trials} == {"COMPLETE", "PRUNED"}
+        assert len(re.search(r"^def objective.*?\n\n", SNIPPETS[page], re.DOTALL | re.M)[0].split("\n")) - 2 == 10
 
 
 def test_pages_with_snippets_are_found():

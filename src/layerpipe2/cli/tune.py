@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerpipe2.cli.options import add_options, read_options, within
-from layerpipe2.errors import UserError, shown
+from layerpipe2.errors import UserError, did_you_mean, shown
 from layerpipe2.runs.config import RunConfig
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ def run(options: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         raise UserError(f"'layerpipe2 tune' needs {error.name}; run: pip install 'layerpipe2[tuning]'") from None
     if options.action not in _ACTIONS:
-        raise UserError(f"'layerpipe2 tune' can't {shown(options.action)}; give one of {', '.join(_ACTIONS)}")
+        raise UserError(f"'layerpipe2 tune' can't {shown(options.action)}; {did_you_mean(options.action, _ACTIONS)}")
     {"run": _run, "join": _join, "status": _status}[options.action](options)
 
 
@@ -120,6 +119,7 @@ def _join(options: argparse.Namespace) -> None:
     keep_freed_memory()
     study = open_existing(Path(options.out), options.storage, options.study)
     work([study])
+    study.fetch_records()
     if not options.quiet:
         _show(study, options.json)
 
@@ -135,13 +135,16 @@ def _space(given: Sequence[str] | None) -> dict[str, str]:
 
     if not given:
         raise UserError("nothing to tune; give settings and their ranges, as in --space lr=log:1e-4:1")
-    if len(given) == 1 and "=" not in given[0]:
+    if len(given) == 1 and Path(given[0]).suffix in (".yaml", ".yml"):
         return {str(name): str(text) for name, text in read_yaml(Path(given[0])).items()}
     pairs = [word.partition("=") for word in given]
     for name, equal, _ in pairs:
         if not equal:
-            raise UserError(f"--space has {shown(name)}; write NAME=RANGE, as in lr=log:1e-4:1")
-    return {name: text for name, _, text in pairs}
+            raise UserError(f"--space has {shown(name)}; write NAME=RANGE, as in lr=log:1e-4:1, or name one .yaml file")
+    space = {name: text for name, _, text in pairs}
+    if len(space) < len(pairs):
+        raise UserError("--space has a setting twice; give each one range")
+    return space
 
 
 def _show(study: Study, as_json: bool) -> None:
@@ -163,7 +166,7 @@ def summary(found: Status) -> str:
     for trial in found.running:
         lines.append(f"  trial {trial['trial']} runs on {trial['worker']} for {trial['seconds']:.0f} s")
     if found.finished < found.total and found.seconds_left is not None:
-        lines.append(f"about {duration(found.seconds_left)} left with as many processes as now")
+        lines.append(f"time left, with as many processes as now: {duration(found.seconds_left)}")
     what = "best trial" if len(found.objectives) == 1 else f"Pareto front ({len(found.best)} trials)"
     lines += [f"{what}:"] if found.best else []
     for trial in found.best:
@@ -187,7 +190,7 @@ class Progress:
         from tqdm import tqdm
 
         self._bar = tqdm(total=None, unit="trial", disable=not sys.stderr.isatty(), leave=False)
-        self._said, self._began = -1, time.monotonic()
+        self._said = -1
 
     def __call__(self, found: Status) -> None:
         """Show how far the study is."""
@@ -195,12 +198,13 @@ class Progress:
         from layerpipe2.tuning.settings import in_words
 
         best = f"best {in_words(found.best[0]['values'], found.objectives)}" if found.best else "none completed yet"
+        best = f"{len(found.best)} on the Pareto front" if len(found.objectives) > 1 else best
         self._bar.total, self._bar.n = found.total, found.finished
         self._bar.set_description_str(found.name, refresh=False)
         self._bar.set_postfix_str(best)
         tenth = 10 * found.finished // found.total
         if self._bar.disable and tenth != self._said and found.finished:
-            left = "" if found.finished == found.total else f", about {duration(found.seconds_left or 0)} left"
+            left = "" if found.finished == found.total else f", time left: {duration(found.seconds_left or 0)}"
             print(f"{found.name}: {found.finished}/{found.total} trials, {best}{left}", file=sys.stderr, flush=True)
             self._said = tenth
         if found.finished == found.total:

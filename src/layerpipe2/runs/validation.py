@@ -118,15 +118,18 @@ def one_line(error: ValidationError, model: type[BaseModel], values: Mapping[str
         return f"{start}unknown key {shown(last)}; {did_you_mean(last, known)}"
     if found["type"] == "missing":
         return f"{start}'{last}' is missing; give {allowed(_schema(model, steps))}"
+    hint = did_you_mean(_value(values, steps), choices(_schema(model, steps)))
+    meant = f"; {hint}" if hint.startswith("did") else ""
     steps = tuple(above) if isinstance(last, int) else steps  # a list is shown as a whole
-    value: Any = values
-    schema = _schema(model, steps)
+    return f"{_place(steps, named)} is {shown(_value(values, steps))}; give {allowed(_schema(model, steps))}{meant}"
+
+
+def _value(values: Any, steps: Steps) -> Any:
+    """The part of a value at ``steps``."""
     for step in steps:
         with suppress(LookupError, TypeError):  # a step that only tells which alternative of a type was tried
-            value = value[step]
-    hint = did_you_mean(value, choices(schema))
-    meant = f"; {hint}" if hint.startswith("did") else ""
-    return f"{_place(steps, named)} is {shown(value)}; give {allowed(schema)}{meant}"
+            values = values[step]
+    return values
 
 
 def allowed(schema: Schema) -> str:

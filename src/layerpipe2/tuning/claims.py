@@ -1,119 +1,83 @@
-"""Which process does a trial: exactly one, unless its owner is suspended; a dead owner's trial is done by another."""
+"""Which process does a trial: one at a time; a dead owner's trial is done by another.
+
+The lock is a lease beside the record for processes that see one folder, and one that the database's server holds for
+processes on any machines. Neither outlives its owner, and nobody's clocks are compared.
+"""
 
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from socket import gethostname
-from typing import Protocol
-from uuid import uuid4
+from typing import Any
 
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from layerpipe2.tuning.leases import Leases
 
-BEAT, WORKER = "beat", "worker"
-SILENCE = 60.0
-"""Seconds without a beat after which an owner, on another machine, is taken for dead."""
+WORKER = "worker"
+"""Attribute of a trial: host and process of who does it, and since when (``time.time()``)."""
+Lock = Callable[[FrozenTrial], AbstractContextManager[bool]]
+"""Trial -> whether this process has it, and keeps it within."""
 
-
-class Claims(Protocol):
-    """How a process gets a trial that waits, or whose owner has died."""
-
-    def claimed(self, trial: FrozenTrial) -> AbstractContextManager[bool]:
-        """Whether this process has the trial; it keeps it within. If it doesn't finish it, the trial waits again."""
+_OURS = 0x1A7E2  # tells our locks from those that others take in the same database
+_KEEPALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
+"""Of the server's end of a connection: an owner whose machine doesn't answer for a minute is gone."""
 
 
 @dataclass(frozen=True)
-class FolderClaims:
-    """By leases beside the records, for processes that see one folder: a dead owner on this machine is seen at once."""
+class Claims:
+    """How a process gets a trial that waits, or whose owner has died."""
 
     storage: BaseStorage
-    folder: Path
-    leases: Leases = field(default_factory=Leases)
+    lock: Lock
 
     @contextmanager
     def claimed(self, trial: FrozenTrial) -> Iterator[bool]:
-        """By the lease of the trial's number."""
-        with self.leases.claimed(self.folder / f"{trial.number:05d}.lock") as mine:
-            state = self.storage.get_trial(trial._trial_id).state if mine else TrialState.COMPLETE
+        """Whether this process has the trial; it keeps it within. An error, or Ctrl-C, gives the trial back."""
+        identity = trial._trial_id
+        with self.lock(trial) as mine:
+            state = self.storage.get_trial(identity).state if mine else TrialState.COMPLETE
             if state.is_finished():
                 yield False
                 return
             if state == TrialState.WAITING:
-                self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-            self.storage.set_trial_user_attr(trial._trial_id, WORKER, this_worker())
-            with _waiting_again(self.storage, trial._trial_id):
+                self.storage.set_trial_state_values(identity, TrialState.RUNNING)
+            self.storage.set_trial_user_attr(identity, WORKER, [gethostname(), os.getpid(), time.time()])
+            try:
                 yield True
+            except BaseException:
+                with suppress(Exception):  # such as a storage that is gone: then others find the lock free
+                    self.storage.set_trial_state_values(identity, TrialState.WAITING)
+                raise
 
 
-@dataclass(frozen=True)
-class DatabaseClaims:
-    """By the state of the trial's row and a beat that its owner writes there, for processes on any machines.
+def by_leases(folder: Path) -> Lock:
+    """By a file in ``folder`` that is named after the trial's number."""
+    leases = Leases()
+    return lambda trial: leases.claimed(folder / f"{trial.number:05d}.lock")
 
-    Nobody's clocks are compared: who waits for a trial measures how long its beat stays the same.
-    """
 
-    storage: BaseStorage
-    silence: float = SILENCE
-    seen: dict[int, tuple[str, float]] = field(default_factory=dict)
+def by_database(engine: Any) -> Lock:
+    """By a lock that PostgreSQL gives a connection (an ``sqlalchemy.Engine`` makes it) and takes back when it ends."""
+    from sqlalchemy import func, select
 
     @contextmanager
-    def claimed(self, trial: FrozenTrial) -> Iterator[bool]:
-        """By making it a running one, which one process succeeds in."""
-        if not self._taken(trial):
-            yield False
-            return
-        over = threading.Event()
-        threading.Thread(target=self._beat, args=(trial._trial_id, over), daemon=True).start()
-        try:
-            self.storage.set_trial_user_attr(trial._trial_id, WORKER, this_worker())
-            with _waiting_again(self.storage, trial._trial_id):
-                yield True
-        finally:
-            over.set()
+    def locked(trial: FrozenTrial) -> Iterator[bool]:
+        key = _OURS, trial._trial_id
+        settings = [func.set_config(name, value, False) for name, value in _KEEPALIVE.items()]
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            mine = connection.execute(select(func.pg_try_advisory_lock(*key), *settings)).one()[0]
+            try:
+                yield mine
+            finally:
+                if mine:
+                    with suppress(Exception):  # a connection that is gone has no locks
+                        connection.execute(select(func.pg_advisory_unlock(*key)))
 
-    def _taken(self, trial: FrozenTrial) -> bool:
-        try:
-            if trial.state == TrialState.RUNNING and self._silent(trial):
-                self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-            return self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-        except UpdateFinishedTrialError:
-            return False
-
-    def _silent(self, trial: FrozenTrial) -> bool:
-        beat, now = str(trial.user_attrs.get(BEAT)), time.monotonic()
-        before, since = self.seen.get(trial.number, (None, now))
-        self.seen[trial.number] = beat, since if before == beat else now
-        return before == beat and now - since > self.silence
-
-    def _beat(self, identity: int, over: threading.Event) -> None:
-        name, count = uuid4().hex[:8], 0
-        while not over.is_set():
-            with suppress(Exception):  # finished by now, or the database is away: then others may take the trial
-                self.storage.set_trial_user_attr(identity, BEAT, f"{name} {count}")
-            count += 1
-            over.wait(self.silence / 6)
-
-
-@contextmanager
-def _waiting_again(storage: BaseStorage, identity: int) -> Iterator[None]:
-    """An error, or Ctrl-C, gives the trial back."""
-    try:
-        yield
-    except BaseException:
-        with suppress(Exception):  # such as finished, or a storage that is gone: then others find its owner dead
-            storage.set_trial_state_values(identity, TrialState.WAITING)
-        raise
-
-
-def this_worker() -> str:
-    """Host and process, for people."""
-    return f"{gethostname()} {os.getpid()}"
+    return locked

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from datetime import datetime
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from layerpipe2.tuning.claims import WORKER
 from layerpipe2.tuning.settings import OBJECTIVES
-from layerpipe2.tuning.study import OPEN, Study, count
+from layerpipe2.tuning.study import ERROR, OPEN, SECONDS, Study, count, runs
 
 
 class Status(NamedTuple):
@@ -43,22 +43,19 @@ def status(study: Study) -> Status:
     """Read it off the storage, once."""
     trials = study.trials()
     chosen = best_trials(study, trials)
-    running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-    now, settings = datetime.now(), study.settings
-    open_trials = [trial for trial in trials if trial.state in OPEN]
+    running = [trial for trial in trials if runs(trial)]
+    settings, left = study.settings, sum(trial.state in OPEN for trial in trials)
     return Status(
         name=study.name,
         objectives=settings.objectives,
         total=settings.trials,
-        finished=len(trials) - len(open_trials),
+        finished=len(trials) - left,
         counts=dict(count(trials)),
         best=[{"trial": t.number, "values": t.values, "settings": t.params} for t in chosen],
         at_an_end=settings.ranges.at_an_end(chosen[0].params) if len(chosen) == 1 else {},
-        running=[
-            {"trial": t.number, "worker": t.user_attrs.get(WORKER, ""), "seconds": _seconds(t, now)} for t in running
-        ],
-        seconds_left=_seconds_left(trials, max(1, len(running)), now),
-        reason=next((trial.user_attrs["error"] for trial in trials if "error" in trial.user_attrs), None),
+        running=[{"trial": t.number, **_who(t)} for t in running],
+        seconds_left=_seconds_left(trials, left, [_who(trial)["seconds"] for trial in running]),
+        reason=next((trial.user_attrs[ERROR] for trial in trials if ERROR in trial.user_attrs), None),
     )
 
 
@@ -77,14 +74,16 @@ def _dominated(point: tuple[float, ...], points: Sequence[tuple[float, ...]]) ->
     return any(other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in points)
 
 
-def _seconds_left(trials: Sequence[FrozenTrial], workers: int, now: datetime) -> float | None:
-    durations = [t.duration.total_seconds() for t in trials if t.state.is_finished() and t.duration is not None]
+def _seconds_left(trials: Sequence[FrozenTrial], left: int, running: Sequence[float]) -> float | None:
+    """As many processes as are running share what is left, if each trial takes what the median one took."""
+    durations = [trial.user_attrs[SECONDS] for trial in trials if SECONDS in trial.user_attrs]
     if not durations:
         return None
-    waiting = sum(trial.state == TrialState.WAITING for trial in trials)
-    rest = [max(0.0, median(durations) - _seconds(t, now)) for t in trials if t.state == TrialState.RUNNING]
-    return (waiting * median(durations) + sum(rest)) / workers
+    typical = median(durations)
+    rest = [max(0.0, typical - seconds) for seconds in running]
+    return float(((left - len(running)) * typical + sum(rest)) / max(1, len(running)))
 
 
-def _seconds(trial: FrozenTrial, now: datetime) -> float:
-    return (now - trial.datetime_start).total_seconds() if trial.datetime_start else 0.0
+def _who(trial: FrozenTrial) -> dict[str, Any]:
+    host, process, since = trial.user_attrs.get(WORKER, ("", 0, time.time()))
+    return {"worker": f"{host} {process}", "seconds": max(0.0, time.time() - since)}

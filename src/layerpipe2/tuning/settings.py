@@ -136,4 +136,6 @@ def quiet() -> Iterator[None]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
+        # A trial that is done again, after a kill, reports the values of its first epochs again.
+        warnings.filterwarnings("ignore", message="The reported value is ignored")
         yield

@@ -6,6 +6,7 @@
 ``width: int:8:64``                   an integer (``int-log``: uniform in its logarithm)
 ``optimizer: choice:sgd,adamw``       one of these
 ``... if optimizer=sgd``              only where another setting has this value, which may be tuned itself
+``gradient_clip_norm: choice:none,1`` ``none`` where a setting may be none
 ====================================  ====================================================================
 """
 
@@ -20,7 +21,7 @@ from typing import Any
 from layerpipe2.errors import UserError, did_you_mean, plain, shown
 from layerpipe2.runs.config import RunConfig
 
-Value = bool | int | float | str
+Value = bool | int | float | str | None
 _FIELDS: Mapping[str, Mapping[str, Any]] = RunConfig.model_json_schema()["properties"]
 _FORMS = "log:LOW:HIGH, uniform:LOW:HIGH, int:LOW:HIGH, int-log:LOW:HIGH or choice:A,B,.."
 _NUMBERS = {"log": float, "uniform": float, "int": int, "int-log": int}
@@ -79,7 +80,8 @@ class Range:
     def moved(self, value: Any) -> Range:
         """The range itself if a best ``value`` lies well within it; else as wide, its middle at the value.
 
-        It stays within what the setting allows: a range that already ends there isn't moved.
+        It stays within what the setting allows: a range that already ends there isn't moved, and towards a bound that
+        the setting can't reach itself, such as momentum < 1, it goes half the way.
         """
         place = self.place(value)
         if place is None or EDGE <= place <= 1 - EDGE:
@@ -90,15 +92,18 @@ class Range:
         else:
             half = (self.high - self.low) / 2
             low, high = value - half, value + half
-        field = _FIELDS[self.name]
-        least, most = field.get("minimum", field.get("exclusiveMinimum")), field.get("maximum")
-        low = low if least is None else max(low, least)
-        high = high if most is None else min(high, most)
-        high = min(high, self.high) if "exclusiveMaximum" in field else high
+        bounds = _schema(self.name)
         if _NUMBERS[self.kind] is int:
-            low, high = round(low), round(high)
+            low, high = max(1, round(low)) if self.logarithmic else round(low), round(high)
+        else:
+            low, high = float(f"{low:.3g}"), float(f"{high:.3g}")
+        low, high = max(low, bounds.get("minimum", low)), min(high, bounds.get("maximum", high))
+        if low <= bounds.get("exclusiveMinimum", -math.inf):
+            low = (self.low + bounds["exclusiveMinimum"]) / 2
+        if high >= bounds.get("exclusiveMaximum", math.inf):
+            high = (self.high + bounds["exclusiveMaximum"]) / 2
         wider = low < self.low if place < EDGE else high > self.high
-        return replace(self, low=float(f"{low:.3g}"), high=float(f"{high:.3g}")) if wider else self
+        return replace(self, low=low, high=high) if wider else self
 
 
 @dataclass(frozen=True)
@@ -117,8 +122,10 @@ class Space:
         if not isinstance(texts, Mapping) or not texts:
             raise UserError(f"space is {shown(texts)}; give at least one setting and its range, as in lr=log:1e-4:1")
         read = [_read(name, text) for name, text in texts.items()]
-        ranges = sorted(read, key=lambda one: one.when is not None and one.when[0] in texts)
-        space = cls(tuple(ranges))
+        ranges = {one.name: one for one in read}
+        for one in read:
+            _check_condition(one, ranges, config)
+        space = cls(tuple(sorted(read, key=lambda one: one.when is not None)))
         for settings in space.ends(config):
             try:
                 config.copy_with(**settings)
@@ -140,13 +147,9 @@ class Space:
         return RunConfig(**settings)
 
     def at_an_end(self, best: Mapping[str, Any]) -> dict[str, str]:
-        """Setting -> which end of its range the best value lies at, of those that do."""
-        found = {}
-        for one in self.ranges:
-            place = one.place(best[one.name]) if one.name in best else None
-            if place is not None and not EDGE <= place <= 1 - EDGE:
-                found[one.name] = "lower" if place < EDGE else "upper"
-        return found
+        """Setting -> which end of its range the best value lies at, of those that do and can be moved."""
+        ranges = [one for one in self.ranges if one.name in best and one.moved(best[one.name]) != one]
+        return {one.name: "lower" if (one.place(best[one.name]) or 0) < EDGE else "upper" for one in ranges}
 
     def moved(self, best: Mapping[str, Any]) -> Space:
         """The space to tune in again if a best value lies at an end of its range; itself if none does."""
@@ -187,6 +190,19 @@ def _read(name: str, text: Any) -> Range:
     )
 
 
+def _check_condition(one: Range, ranges: Mapping[str, Range], config: RunConfig) -> None:
+    """Refuse a condition that never holds, or on a setting that itself has one: then the order would matter."""
+    if one.when is None:
+        return
+    name, value = one.when
+    other = ranges.get(name)
+    if other is not None and other.when is not None:
+        raise UserError(f"space.{one.name} depends on {name}, which has a condition itself; leave one of them out")
+    possible = other.choices or range(int(other.low), int(other.high) + 1) if other else (getattr(config, name),)
+    if value not in possible or (other is not None and other.kind in ("log", "uniform")):
+        raise UserError(f"space.{one.name} holds only if {name}={_word(value)}, which no trial has; tune {name}, too")
+
+
 def _condition(name: str, text: str) -> tuple[str, Value]:
     other, equal, value = text.strip().partition("=")
     if not equal or other not in _FIELDS:
@@ -194,14 +210,21 @@ def _condition(name: str, text: str) -> tuple[str, Value]:
     return other, _value(other, value)
 
 
+def _schema(name: str) -> Mapping[str, Any]:
+    """Type and bounds of a setting, where it isn't none."""
+    return dict(_FIELDS[name].get("anyOf", [_FIELDS[name]])[0])
+
+
 def _kind(name: str) -> str:
-    return str(_FIELDS[name].get("anyOf", [_FIELDS[name]])[0]["type"])
+    return str(_schema(name)["type"])
 
 
 def _value(name: str, word: str) -> Value:
     """The value of a setting that a word stands for; the setting itself says later if it isn't allowed."""
     with suppress(ValueError):
         kind = _kind(name)
+        if word == "none" and "anyOf" in _FIELDS[name]:
+            return None
         if kind == "boolean":
             return {"true": True, "false": False}.get(word, word)
         if kind in ("integer", "number"):
@@ -210,4 +233,4 @@ def _value(name: str, word: str) -> Value:
 
 
 def _word(value: Value) -> str:
-    return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool | None) else str(value)

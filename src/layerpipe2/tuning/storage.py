@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +16,14 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
 
 from layerpipe2.errors import UserError
 from layerpipe2.runs.records import writable_folder
 from layerpipe2.tuning.settings import Direction, quiet
 
 JOURNAL = "journal.log"
+_LONGEST = 2**18  # bytes of a line of the journal
 _ATTEMPTS = 20  # of several processes that make the tables of a new database at once
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
@@ -32,11 +38,41 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
         return _database(url)
     path = writable_folder(folder) / JOURNAL
     try:
-        return JournalStorage(JournalFileBackend(str(path)))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        path.touch()
+        *lines, half = path.read_bytes().split(b"\n")
+        if half[:1] not in (b"", b"{"):
+            raise ValueError("it is none")
+        json.loads(lines[-1] if lines else b"{}")  # Optuna overlooks what is wrong with the last line
+        return JournalStorage(JournalFileBackend(str(path), _Lock(path)))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(
             f"study {path} can't be read ({_first_line(error)}); delete it or give another folder"
         ) from None
+
+
+class _Lock(BaseJournalFileLock):
+    """The kernel's, of the journal itself: it ends with its owner, where Optuna's own is kept for another 30 s.
+
+    Whoever gets it removes the half line that a kill or a full disk has left: the next line would be joined to it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def acquire(self) -> bool:
+        """Wait for it."""
+        handle = os.open(self.path, os.O_RDWR)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        self.handle = handle  # of whoever has the lock: threads share this object
+        size = os.fstat(handle).st_size
+        end = os.pread(handle, _LONGEST, max(0, size - _LONGEST))
+        if half := end.rpartition(b"\n")[2]:
+            os.ftruncate(handle, size - len(half))
+        return True
+
+    def release(self) -> None:
+        """Let others have it."""
+        os.close(self.handle)
 
 
 def _database(url: str) -> BaseStorage:
@@ -52,7 +88,11 @@ def _database(url: str) -> BaseStorage:
     address = f"{_DRIVERS.get(scheme, scheme)}://{rest}"
     for left in reversed(range(_ATTEMPTS)):
         try:
-            return RDBStorage(address, engine_kwargs={"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}})
+            storage = RDBStorage(
+                address, engine_kwargs={"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+            )
+            weakref.finalize(storage, _closed, storage.scoped_session, storage.engine)
+            return storage
         except (ImportError, ModuleNotFoundError):
             raise UserError("a PostgreSQL storage needs psycopg; run: pip install 'layerpipe2[tuning]'") from None
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, ValueError) as error:
@@ -65,15 +105,22 @@ def _database(url: str) -> BaseStorage:
     raise AssertionError
 
 
+def _closed(sessions: Any, engine: Any) -> None:
+    sessions.remove()
+    engine.dispose()
+
+
 @contextmanager
 def told(what: str) -> Iterator[None]:
-    """Errors of the storage within are one line.
+    """Errors of a storage within are one line.
 
     Raises:
         UserError: if the storage can't be reached or written any more; what is finished stays.
     """
     try:
         yield
+    except OSError as error:
+        raise UserError(f"{what} can't go on ({error.strerror}); make room and give the same command again") from None
     except Exception as error:
         # SQLAlchemy takes half a second to import, and a journal doesn't need it.
         if not isinstance(error, StorageInternalError) and not type(error).__module__.startswith("sqlalchemy."):
@@ -101,11 +148,12 @@ def open_study(storage: BaseStorage, name: str, directions: list[Direction] | No
 
 def _shown(url: str) -> str:
     """Without the password."""
-    start, at, end = url.rpartition("@")
-    scheme, colon, user = start.partition("://")
-    return f"{scheme}{colon}{user.partition(':')[0]}{at}{end}" if at else url
+    scheme, colon, rest = url.partition("?")[0].partition("://")
+    user, at, place = rest.rpartition("@")
+    return f"{scheme}{colon}{user.partition(':')[0]}{at}{place}"
 
 
-def _first_line(error: BaseException) -> Any:
-    cause: BaseException = getattr(error, "orig", None) or error.__cause__ or error
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+def _first_line(error: BaseException) -> str:
+    while cause := getattr(error, "orig", None) or error.__cause__:
+        error = cause
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import optuna
@@ -16,12 +17,15 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from layerpipe2.errors import UserError
+from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.records import Record, keep_record, read_record, writable_folder, write_record
-from layerpipe2.tuning.claims import Claims, DatabaseClaims, FolderClaims
-from layerpipe2.tuning.settings import StudySettings, quiet
-from layerpipe2.tuning.storage import open_storage, open_study, told
+from layerpipe2.tuning.claims import WORKER, Claims, by_database, by_leases
+from layerpipe2.tuning.settings import PRUNERS, StudySettings, quiet
+from layerpipe2.tuning.storage import JOURNAL, open_storage, open_study, told
 
-_SETTINGS, _RECORD, _STATUS, _ERROR = "settings", "record", "status", "error"
+_SETTINGS, _RECORD = "settings", "record"
+STATUS, SECONDS, ERROR = "status", "seconds", "error"
+"""Attributes of a finished trial: that of its record, or ``refused``; how long it took; why it was refused."""
 _POLL = (0.05, 2.0)  # shortest and longest time in s between two looks at what others do
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 
@@ -51,55 +55,52 @@ class Study:
         """Of a trial's record."""
         return self.folder / "trials" / f"{number:05d}.json"
 
-    def do_one(self) -> Record | None:
-        """Do the first trial that waits or whose owner has died; None if there is none at present."""
+    def do_one(self) -> bool:
+        """Do the first trial that waits or whose owner has died; False if there is none at present."""
         todo = self.trials(*OPEN)
         for trial in todo[:1] if self.settings.in_order else todo:
-            with self.claims.claimed(trial) as mine:
+            # Finished: this process was suspended, or cut off, and another one has done the trial meanwhile.
+            with suppress(UpdateFinishedTrialError), self.claims.claimed(trial) as mine:
                 if mine:
-                    return self._do(trial)
-        return None
+                    self._do(trial)
+                    return True
+        return False
 
-    def _do(self, waiting: FrozenTrial) -> Record | None:
-        self.optuna_study.sampler = self.settings.sampler_of(waiting.number)
-        objectives = self.settings.objectives
+    def _do(self, found: FrozenTrial) -> None:
+        from layerpipe2.tuning.trial import told_as
+
+        since = time.monotonic()
+        self.optuna_study.sampler = self.settings.sampler_of(found.number)
+        self.optuna_study.pruner = PRUNERS[self.settings.pruner](self.settings.config.epochs)
         with quiet():
-            self.optuna_study.pruner = self._pruner()
-            trial = optuna.Trial(self.optuna_study, waiting._trial_id)
-            config = self.settings.ranges.suggest(trial, self.settings.config)
-            record, error = self._record(trial, config)
-            notes: dict[str, Any] = {_STATUS: record["status"] if record else "refused"}
-            notes |= {_ERROR: error} if error else {}
-            if self.url is not None and record is not None:
+            trial = optuna.Trial(self.optuna_study, found._trial_id)
+            record, error = self._record(trial, begun=bool(found.params))
+            notes: dict[str, Any] = {STATUS: record["status"] if record else "refused"}
+            notes[SECONDS] = time.monotonic() - since
+            if record is None:
+                notes[ERROR] = error
+            elif self.url is not None:
                 notes[_RECORD] = json.dumps(read_record(self.path(trial.number)))
-            from layerpipe2.tuning.trial import told_as
+            for name, note in notes.items():
+                trial.set_user_attr(name, note)
+            end = told_as(record, self.settings.objectives) if record else {"state": TrialState.FAIL}
+            self.optuna_study.tell(trial, **end, skip_if_finished=True)
 
-            with suppress(UpdateFinishedTrialError):  # this process was suspended, and another one did it meanwhile
-                for name, note in notes.items():
-                    trial.set_user_attr(name, note)
-                end = told_as(record, objectives) if record else {"state": TrialState.FAIL}
-                self.optuna_study.tell(trial, **end, skip_if_finished=True)
-        return record
-
-    def _record(self, trial: optuna.Trial, config: Any) -> tuple[Record | None, str | None]:
-        """The record of a trial, trained unless a process has written it and was killed then; or why there is none."""
+    def _record(self, trial: optuna.Trial, begun: bool) -> tuple[Record | None, str]:
+        """The record of a trial, or why there is none; one that is there already if the storage was gone after it."""
         from layerpipe2.tuning.trial import train_trial
 
         path = self.path(trial.number)
-        with suppress(UserError):
-            if path.is_file() and _same(record := read_record(path), config):
-                return record, None
         try:
+            config = self.settings.ranges.suggest(trial, self.settings.config)
+            with suppress(UserError):
+                if begun and path.is_file() and _same(record := read_record(path), config):
+                    return record, ""
             record = train_trial(trial, config, self.settings.objectives)
-        except UserError as error:
+        except UserError as error:  # settings that don't go together
             return None, str(error)
         keep_record(path, record)
-        return record, None
-
-    def _pruner(self) -> optuna.pruners.BasePruner:
-        from layerpipe2.tuning.settings import PRUNERS
-
-        return PRUNERS[self.settings.pruner](self.settings.config.epochs)
+        return record, ""
 
     def fetch_records(self) -> int:
         """Write the records that other machines have put into the database to this folder; how many were new."""
@@ -116,13 +117,19 @@ def work(studies: list[Study], deadline: float | None = None) -> None:
     """Do trials until none of the budgets is left, or ``deadline`` (``time.time()``) has passed.
 
     Raises:
-        UserError: if a storage is gone, or a record can't be written.
+        UserError: if a study was made with other code, this machine lacks its data or device, a storage is gone, or a
+            record can't be written.
     """
+    from layerpipe2.runs.worker import check_runs
+
+    for study in studies:
+        _check_code(study.settings, study.name)
+    check_runs(study.settings.config for study in studies)
     pause, left = _POLL[0], list(studies)
     while left and (deadline is None or time.time() < deadline):
         with told(f"study {left[0].name}"):
             left = [study for study in left if study.trials(*OPEN)]
-            if any(study.do_one() is not None for study in left):
+            if any(study.do_one() for study in left):
                 pause = _POLL[0]
             elif left:
                 time.sleep(pause)
@@ -135,20 +142,20 @@ def open_or_make(settings: StudySettings, folder: Path, url: str | None = None, 
     Raises:
         UserError: if there is one of other settings or other code, or the storage can't be used.
     """
-    writable_folder(folder / "trials")
+    writable_folder(folder)
     storage = open_storage(folder, url)
     with told(f"study {name}"):
         found = open_study(storage, name, settings.directions)
         before = found.user_attrs.get(_SETTINGS)
         if before is not None:
-            _check(settings, before, name)
+            _check(settings, _settings(before, name), name)
         if before is None or before["trials"] < settings.trials:
             found.set_user_attr(_SETTINGS, settings.to_dict())
         with quiet():
             # Several processes may add some at once: those behind the budget are never done.
             for _ in range(settings.trials - len(found.get_trials(deepcopy=False))):
                 found.enqueue_trial({})
-    return _study(found, name, folder, url)
+        return _study(found, name, folder, url, storage)
 
 
 def open_existing(folder: Path, url: str | None = None, name: str = "study") -> Study:
@@ -157,38 +164,45 @@ def open_existing(folder: Path, url: str | None = None, name: str = "study") -> 
     Raises:
         UserError: if there is none.
     """
-    if url is None and not (folder / "journal.log").is_file():
+    if url is None and not (folder / JOURNAL).is_file():
         raise UserError(f"there is no study in {folder}; start one with `layerpipe2 tune`, or give its folder (--out)")
     storage = open_storage(folder, url)
     with told(f"study {name}"):
-        return _study(open_study(storage, name, None), name, folder, url)
+        return _study(open_study(storage, name, None), name, folder, url, storage)
 
 
-def _study(found: optuna.Study, name: str, folder: Path, url: str | None) -> Study:
+def _study(found: optuna.Study, name: str, folder: Path, url: str | None, storage: Any) -> Study:
     content = found.user_attrs.get(_SETTINGS)
     if not isinstance(content, Mapping):
         raise UserError(f"study {name} isn't one of `layerpipe2 tune`; give another name")
-    claims: Claims = FolderClaims(found._storage, folder / "trials") if url is None else DatabaseClaims(found._storage)
-    return Study(name, folder, url, StudySettings(**_typed(content)), found, claims)
+    lock = by_leases(folder / "trials") if url is None else by_database(storage.engine)
+    return Study(name, folder, url, _settings(content, name), found, Claims(found._storage, lock))
 
 
-def _typed(content: Mapping[str, Any]) -> dict[str, Any]:
-    from layerpipe2.runs.config import RunConfig
-
-    return {**content, "config": RunConfig(**content["config"])}
-
-
-def _check(settings: StudySettings, before: Mapping[str, Any], name: str) -> None:
+def _settings(content: Mapping[str, Any], name: str) -> StudySettings:
     try:
-        its = StudySettings(**_typed(before))
+        return StudySettings(**{**content, "config": RunConfig(**content["config"])})
     except (UserError, KeyError, TypeError):
         raise UserError(f"study {name} was made by another version; delete it or give another folder or name") from None
+
+
+def _check(settings: StudySettings, its: StudySettings, name: str) -> None:
+    _check_code(its, name)
     different = settings.differs(its)
-    if different == "code":
-        commit = (its.commit or "unknown")[:12]
-        raise UserError(f"study {name} was made with other code (commit {commit}); give another folder or name")
     if different is not None:
-        raise UserError(f"study {name} has another {different}; go on with its own, or give another folder or name")
+        raise UserError(
+            f"study {name} has another value of {different}; go on with its own, or give another folder or name"
+        )
+    if settings.trials < its.trials:
+        raise UserError(f"study {name} has {its.trials} trials, not {settings.trials}; give at least as many")
+
+
+def _check_code(settings: StudySettings, name: str) -> None:
+    from layerpipe2.provenance import code_hash
+
+    if settings.code != code_hash():
+        commit = (settings.commit or "unknown")[:12]
+        raise UserError(f"study {name} was made with other code (commit {commit}); give another folder or name")
 
 
 def _same(record: Record, config: Any) -> bool:
@@ -200,5 +214,14 @@ def _same(record: Record, config: Any) -> bool:
 
 def count(trials: list[FrozenTrial]) -> Counter[str]:
     """How many trials have completed, were pruned, have diverged, were refused, are running and wait."""
-    words = {TrialState.RUNNING: "running", TrialState.WAITING: "waiting"}
-    return Counter(words.get(trial.state) or trial.user_attrs.get(_STATUS, "failed") for trial in trials)
+    return Counter(
+        trial.user_attrs.get(STATUS, "failed") if trial.state.is_finished() else "running" if runs(trial) else "waiting"
+        for trial in trials
+    )
+
+
+def runs(trial: FrozenTrial) -> bool:
+    """Whether a process does a trial, as far as can be seen from here: one that was killed leaves it behind."""
+    host, process, _ = trial.user_attrs.get(WORKER, ("", 0, 0.0))
+    gone = host == gethostname() and not Path(f"/proc/{process}").exists()
+    return trial.state == TrialState.RUNNING and not gone

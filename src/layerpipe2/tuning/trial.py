@@ -7,10 +7,14 @@ from typing import Any
 
 import optuna
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
 
-from layerpipe2.planning.costs import stage_costs
+from layerpipe2.errors import look_up
+from layerpipe2.networks import NETWORKS
+from layerpipe2.planning.costs import Costs
 from layerpipe2.planning.devices import FlopDevice
+from layerpipe2.planning.measure import measure
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import plan_from
 from layerpipe2.runs.records import Record
@@ -20,7 +24,7 @@ from layerpipe2.runs.worker import train_quietly
 class PruneBadTrials(Callback):
     """Reports a validation metric to an ``optuna.Trial`` after every epoch, and stops training if it is bad.
 
-    For any Lightning module, a user's own among them.
+    For any Lightning module, a user's own among them. A trial whose metric isn't finite is stopped at once.
 
     Args:
         trial: of a study with one objective.
@@ -28,6 +32,9 @@ class PruneBadTrials(Callback):
 
     Attributes:
         pruned: whether training was stopped; the trial is then to be told as pruned.
+
+    Raises:
+        UserError: if validation has logged no such metric.
     """
 
     def __init__(self, trial: optuna.Trial, monitor: str = "val_accuracy") -> None:
@@ -35,11 +42,14 @@ class PruneBadTrials(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report; ask the pruner."""
-        value = float(trainer.callback_metrics[self.monitor])
-        if trainer.sanity_checking or not math.isfinite(value):
-            return  # a run that has diverged ends by itself
-        self.trial.report(value, trainer.current_epoch)
-        self.pruned = trainer.current_epoch + 1 < (trainer.max_epochs or 0) and self.trial.should_prune()
+        if trainer.sanity_checking:
+            return
+        value = float(look_up(trainer.callback_metrics, self.monitor, "metric"))
+        if all(map(math.isfinite, (value, float(trainer.callback_metrics.get("val_loss", value))))):
+            self.trial.report(value, trainer.current_epoch)
+            self.pruned = trainer.current_epoch + 1 < (trainer.max_epochs or 0) and self.trial.should_prune()
+        else:
+            self.pruned = True
         trainer.should_stop = trainer.should_stop or self.pruned
 
 
@@ -80,14 +90,9 @@ def modelled_time(config: RunConfig) -> float:
     from layerpipe2.data import describe
 
     plan = plan_from(config)
-    costs = stage_costs(
-        plan.stages,
-        describe(config.dataset).input_shape,
-        config.strategy,
-        plan.config.convention,
-        config.batch_size,
-    )
-    return 1 / costs.speedup(FlopDevice(1.0))
+    dtype = torch.float32 if NETWORKS[config.network].takes == "images" else torch.int64
+    sizes = measure(plan.stages, describe(config.dataset).input_shape, config.batch_size, dtype)
+    return 1 / Costs(sizes, plan.delays, config.strategy, config.batch_size).speedup(FlopDevice(1.0))
 
 
 def told_as(record: Record, objectives: tuple[str, ...]) -> dict[str, Any]:

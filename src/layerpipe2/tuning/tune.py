@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from layerpipe2.errors import UserError, integer
+from layerpipe2.errors import integer
 from layerpipe2.provenance import code_hash, git_state
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.lifetime import STARTER
@@ -60,8 +60,9 @@ def tune(
     integer(jobs, "jobs", 1, MOST_JOBS)
     wanted = study_settings(config, space, trials=trials, **settings)
     study = open_or_make(wanted, folder, storage, name)
-    with _helpers(study, jobs - 1), _followed(study, follow):
+    with _helpers(study, min(jobs, trials) - 1), _followed(study, follow):
         work([study])
+    study.fetch_records()
     if follow is not None:
         follow(status(study))
     return study
@@ -86,19 +87,16 @@ def _helpers(study: Study, number: int) -> Iterator[None]:
     """Further processes that take from the queue; they end with the block, and with this process."""
     command = [sys.executable, "-m", "layerpipe2", "tune", "join", "--quiet", "--out", str(study.folder)]
     command += ["--study", study.name, *(("--storage", study.url) if study.url else ())]
+    environment = os.environ | {STARTER: str(os.getpid())}
     started = []
     try:
         for _ in range(number):
-            environment = os.environ | {STARTER: str(os.getpid())}
             started.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL))
         yield
-        failed = [process for process in started if process.wait()]
-    finally:
+    finally:  # nothing is left to be done, or this process can't go on; one that has failed has said why
         for process in started:
             process.kill()
             process.wait()
-    if failed:
-        raise UserError(f"{len(failed)} of {number + 1} processes of study {study.name} failed; its own line says why")
 
 
 @contextmanager
