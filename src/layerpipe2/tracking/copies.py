@@ -1,0 +1,108 @@
+"""Copies of finished records in an MLflow experiment. What is unchanged stays, a rerun replaces its run.
+
+A cell is copied whole: if one of its records is new or another than before, its copy is removed and made again. It is
+closed last, so that a copy which was cut off is recognized.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mlflow.entities import Run
+
+from layerpipe2.tracking.book import PARENT, Book, is_parent
+from layerpipe2.tracking.metrics import mean_curves, of_end, of_epochs
+from layerpipe2.tracking.subject import CELL, FINGERPRINT, KEY, Subject, digest
+
+LAYOUT = 1
+"""Of the copies: another one than before has all records copied again."""
+_TIMES = ("started", "wall_time_s", "train_time_s")
+
+
+class Copy(NamedTuple):
+    """What is copied: a run, its record, and the record's file."""
+
+    subject: Subject
+    record: Mapping[str, Any]
+    file: Path
+
+
+def fingerprint(copies: Iterable[Copy]) -> str:
+    """Of the copies of a cell: their content, without times, and what their pages show of it."""
+    return digest([LAYOUT, sorted([c.subject.key, c.subject.name, content(c.record)] for c in copies)])
+
+
+def content(record: Mapping[str, Any]) -> str:
+    """Digest of a record without its times: a rerun that gives the same numbers has the same."""
+    where = {name: value for name, value in record["provenance"].items() if name not in _TIMES}
+    return digest({**record, "provenance": where})
+
+
+def copy(book: Book, copies: Sequence[Copy]) -> int:
+    """Copy what is new or another than before; returns the number of records copied."""
+    cells: dict[str, list[Copy]] = {}
+    for one in copies:
+        cells.setdefault(one.subject.cell, []).append(one)
+    prints = {cell: fingerprint(found) for cell, found in cells.items()}
+    runs = [run for run in book.runs() if CELL in run.data.tags]
+    kept = {run.data.tags[CELL] for run in runs if is_parent(run) and _whole(run, prints)}
+    book.remove(_replaced(runs, kept, set(prints), {one.subject.key for one in copies}))
+    _mark(book, runs, kept, set(cells))
+    new = [(prints[cell], found) for cell, found in cells.items() if cell not in kept]
+    for mark, found in new:
+        _copy_cell(book, found, mark)
+    book.client.write()
+    book.summarize()
+    book.client.write()
+    return sum(len(found) for _, found in new)
+
+
+def _whole(parent: Run, prints: Mapping[str, str]) -> bool:
+    tags = parent.data.tags
+    return str(parent.info.status) == "FINISHED" and bool(tags.get(FINGERPRINT) == prints.get(tags[CELL], ""))
+
+
+def _replaced(runs: Iterable[Run], kept: Collection[str], cells: Collection[str], keys: Collection[str]) -> list[Run]:
+    """Runs that are copied again, those that never finished, and those whose record is another run's now."""
+    return [
+        run
+        for run in runs
+        if run.data.tags[CELL] not in kept
+        and (
+            run.data.tags[CELL] in cells
+            or run.info.status != "FINISHED"
+            or (not is_parent(run) and run.data.tags[KEY] in keys)
+        )
+    ]
+
+
+def _mark(book: Book, runs: Iterable[Run], kept: Collection[str], cells: Collection[str]) -> None:
+    """Say of the runs that stay whether their record is still there."""
+    for run in runs:
+        cell = run.data.tags[CELL]
+        current = "true" if cell in cells else "false"
+        if (cell in kept or cell not in cells) and run.data.tags.get("current") != current:
+            book.client.set_tag(run.info.run_id, "current", current)
+
+
+def _copy_cell(book: Book, copies: Sequence[Copy], mark: str) -> None:
+    first = copies[0]
+    starts = [datetime.fromisoformat(c.record["provenance"]["started"]).timestamp() for c in copies]
+    parent = book.parent(first.subject, min(starts), **{FINGERPRINT: mark})
+    for found, start in zip(copies, starts, strict=True):
+        identity = book.begin(found.subject, start, **{PARENT: parent}, **tags_of(found.record))
+        book.log(identity, [*of_epochs(found.record), *of_end(found.record)])
+        book.client.log_artifact(identity, str(found.file))
+        book.end(identity, at=start + found.record["provenance"]["wall_time_s"])
+    book.log(parent, mean_curves(of_epochs(c.record) for c in copies))
+
+
+def tags_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """What is known of a run at its end."""
+    where = record["provenance"]
+    tags = {"status": record["status"], "device": where["device"]}
+    tags |= {"commit": str(where["commit"]), "dirty": str(where["dirty"]).lower()}
+    tags |= {"mlflow.source.git.commit": where["commit"]} if where["commit"] else {}
+    tags |= {"diverged_epoch": str(record["diverged_epoch"])} if record["status"] == "diverged" else {}
+    return tags | ({"probed": "true"} if record["reconstruction"] else {})
