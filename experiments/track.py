@@ -31,7 +31,8 @@ from layerpipe2.tracking.book import Book
 from layerpipe2.tracking.bulk import BulkClient
 from layerpipe2.tracking.copies import Copy, copy
 from layerpipe2.tracking.database import opened
-from layerpipe2.tracking.subject import FINAL, TUNE, Subject, differing
+from layerpipe2.tracking.entry import FINAL, TUNE
+from layerpipe2.tracking.subject import Subject, differing
 from layerpipe2.tracking.view import VIEWS, link
 
 _DAMAGED = "make it again with `python -m experiments.collect`"

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from layerpipe2.tracking.book import NOTE, Book, is_parent
-from layerpipe2.tracking.subject import FINGERPRINT, SUMMARY, TRIALS, digest
-from layerpipe2.tracking.view import TAG, VIEWS, link, state
+from layerpipe2.tracking.book import Book, is_parent
+from layerpipe2.tracking.entry import FINGERPRINT, NOTE, SUMMARY, TRIALS, digest
+from layerpipe2.tracking.view import VIEWS, link, set_views
 
 _SHOWN = ("*.png", "*.html", "*.md", "*.json")
-_COLUMNS = ("strategy", "stages", "network", "lr")
 _PAPER = "[LayerPipe2](https://arxiv.org/abs/2512.08160)"
 
 
@@ -39,18 +38,16 @@ def add_summary(book: Book, pages: Pages) -> None:
     params = {name for run in runs if is_parent(run) for name in run.data.params}
     kinds = {run.data.tags.get("kind") for run in runs}
     keys = [key for key, view in VIEWS.items() if view.kind in kinds or view.kind != TRIALS]
-    tags = {TAG + key: state(VIEWS[key], [name for name in _COLUMNS if name in params]) for key in keys}
-    tags[NOTE] = "\n".join(_note(book, pages, keys))
-    known = book.client.get_experiment(book.identity).tags
-    for name, text in tags.items():
-        if known.get(name) != text:
-            book.client.set_experiment_tag(book.identity, name, text)
-    mark = digest([tags[NOTE], *((str(path), digest(path.read_bytes().hex())) for path in pages.files)])
+    set_views(book.client, book.identity, params, keys)
+    note = "\n".join(_note(book, pages, keys))
+    if book.client.get_experiment(book.identity).tags.get(NOTE) != note:
+        book.client.set_experiment_tag(book.identity, NOTE, note)
+    mark = digest([note, *((str(path), digest(path.read_bytes().hex())) for path in pages.files)])
     old = [run for run in runs if run.data.tags.get("kind") == SUMMARY]
     if not pages.files or any(run.data.tags.get(FINGERPRINT) == mark for run in old):
         return
     book.remove(old)
-    own = {"kind": SUMMARY, "experiment": pages.experiment, "current": "true", FINGERPRINT: mark, NOTE: tags[NOTE]}
+    own = {"kind": SUMMARY, "experiment": pages.experiment, "current": "true", FINGERPRINT: mark, NOTE: note}
     run = book.create(f"figures and report of {pages.experiment}", own)
     for path in pages.files:
         folder = path.parent.relative_to(pages.folder)

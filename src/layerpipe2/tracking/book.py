@@ -1,18 +1,16 @@
 """The runs of one MLflow experiment: begun, filled, ended, replaced by their reruns, grouped under their cells."""
 
+import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.tracking import MlflowClient
 
-from layerpipe2.data import describe
+from layerpipe2.tracking.entry import CELL, CELLS, PARENT, RIVALS, STUDIES, Entry
 from layerpipe2.tracking.metrics import WON_BACK, Point, Values, of_cell, of_study, won_back
-from layerpipe2.tracking.subject import CELL, CELLS, RIVALS, STUDIES, Subject, digest
 
-NOTE, PARENT = "mlflow.note.content", "mlflow.parentRunId"
 _PREFIX = "layerpipe2/"
 _METRICS_PER_CALL = 1000
 
@@ -51,33 +49,33 @@ class Book:
         made = self.client.create_run(self.identity, at, tags, name)
         return made if isinstance(made, str) else str(made.info.run_id)
 
-    def begin(self, subject: Subject, start: float | None = None, **tags: str) -> str:
+    def begin(self, entry: Entry, start: float | None = None, **tags: str) -> str:
         """A new run below its cell; returns its identity.
 
         Args:
-            subject: what is known of it.
+            entry: what is known of it.
             start: seconds since 1970; now by default.
             tags: further ones.
         """
-        own = {**subject.tags(), NOTE: subject.note(), PARENT: self.parent(subject, start), **tags}
-        identity = self.create(subject.name, own, start)
-        self.client.log_batch(identity, params=[Param(*pair) for pair in subject.params().items()])
-        dataset = subject.config["dataset"]
-        self.client.log_inputs(
-            identity, [DatasetInput(_dataset(dataset), [InputTag("mlflow.data.context", "training")])]
-        )
+        name, params, own = entry.run
+        identity = self.create(name, {**own, PARENT: self.parent(entry, start), **tags}, start)
+        self.client.log_batch(identity, params=[Param(*pair) for pair in params.items()])
+        what = entry.dataset
+        source = json.dumps({"name": what["name"]})
+        dataset = Dataset(what["name"], what["digest"], "local", source, profile=what["profile"])
+        self.client.log_inputs(identity, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
         return identity
 
-    def parent(self, subject: Subject, start: float | None = None, **further: str) -> str:
+    def parent(self, entry: Entry, start: float | None = None, **further: str) -> str:
         """The identity of the run's cell, which is made if need be, with further tags."""
+        name, params, tags = entry.cell
         if not self._parents:
             self._parents = {run.data.tags[CELL]: run.info.run_id for run in self.runs() if is_parent(run)}
-        if subject.cell not in self._parents:
-            tags = {**subject.tags(cell=True), NOTE: subject.note(cell=True), **further}
-            identity = self.create(subject.cell_name, tags, start)
-            self.client.log_batch(identity, params=[Param(*pair) for pair in subject.params(cell=True).items()])
-            self._parents[subject.cell] = identity
-        return self._parents[subject.cell]
+        if tags[CELL] not in self._parents:
+            identity = self.create(name, tags | further, start)
+            self.client.log_batch(identity, params=[Param(*pair) for pair in params.items()])
+            self._parents[tags[CELL]] = identity
+        return self._parents[tags[CELL]]
 
     def log(self, identity: str, points: Iterable[Point], **tags: str) -> None:
         """Add values and tags to a run."""
@@ -145,11 +143,3 @@ def _shares(parents: Mapping[str, Run], values: Mapping[str, Values]) -> dict[st
         shares = won_back({name: values[identity] for name, identity in group.items()})
         found |= {group[name]: share for name, share in shares.items()}
     return found
-
-
-def _dataset(name: str) -> Dataset:
-    """The data set as MLflow shows it; its digest is that of what the published one looks like."""
-    spec: Any = describe(name)
-    shape = {"input_shape": list(spec.input_shape), "num_classes": spec.num_classes}
-    what = digest({"name": name, **shape})[:8]
-    return Dataset(name, what, "local", f'{{"name": "{name}"}}', profile=str(shape).replace("'", '"'))

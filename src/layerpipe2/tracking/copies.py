@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 from mlflow.entities import Run
 
-from layerpipe2.tracking.book import PARENT, Book, is_parent
+from layerpipe2.tracking.book import Book, is_parent
+from layerpipe2.tracking.entry import CELL, FINGERPRINT, KEY, digest
 from layerpipe2.tracking.metrics import mean_curves, of_end, of_epochs
-from layerpipe2.tracking.subject import CELL, FINGERPRINT, KEY, Subject, digest
+from layerpipe2.tracking.outcome import tags_of
+from layerpipe2.tracking.subject import Subject
 
 LAYOUT = 1
 """Of the copies: another one than before has all records copied again."""
@@ -47,7 +49,7 @@ def copy(book: Book, copies: Sequence[Copy]) -> int:
     prints = {cell: fingerprint(found) for cell, found in cells.items()}
     runs = [run for run in book.runs() if CELL in run.data.tags]
     kept = {run.data.tags[CELL] for run in runs if is_parent(run) and _whole(run, prints)}
-    book.remove(_replaced(runs, kept, set(prints), {one.subject.key for one in copies}))
+    book.remove(_replaced(runs, kept, set(prints), {str(one.subject.key) for one in copies}))
     _mark(book, runs, kept, set(cells))
     new = [(prints[cell], found) for cell, found in cells.items() if cell not in kept]
     for mark, found in new:
@@ -89,20 +91,10 @@ def _mark(book: Book, runs: Iterable[Run], kept: Collection[str], cells: Collect
 def _copy_cell(book: Book, copies: Sequence[Copy], mark: str) -> None:
     first = copies[0]
     starts = [datetime.fromisoformat(c.record["provenance"]["started"]).timestamp() for c in copies]
-    parent = book.parent(first.subject, min(starts), **{FINGERPRINT: mark})
+    parent = book.parent(first.subject.entry, min(starts), **{FINGERPRINT: mark})
     for found, start in zip(copies, starts, strict=True):
-        identity = book.begin(found.subject, start, **{PARENT: parent}, **tags_of(found.record))
+        identity = book.begin(found.subject.entry, start, **tags_of(found.record))
         book.log(identity, [*of_epochs(found.record), *of_end(found.record)])
         book.client.log_artifact(identity, str(found.file))
         book.end(identity, at=start + found.record["provenance"]["wall_time_s"])
     book.log(parent, mean_curves(of_epochs(c.record) for c in copies))
-
-
-def tags_of(record: Mapping[str, Any]) -> dict[str, str]:
-    """What is known of a run at its end."""
-    where = record["provenance"]
-    tags = {"status": record["status"], "device": where["device"]}
-    tags |= {"commit": str(where["commit"]), "dirty": str(where["dirty"]).lower()}
-    tags |= {"mlflow.source.git.commit": where["commit"]} if where["commit"] else {}
-    tags |= {"diverged_epoch": str(record["diverged_epoch"])} if record["status"] == "diverged" else {}
-    return tags | ({"probed": "true"} if record["reconstruction"] else {})

@@ -1,5 +1,6 @@
 """The numbers that MLflow shows of a run, and of a cell over its seeds. Accuracies and shares are in per cent."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ def of_epoch(row: Mapping[str, float | None], epoch: int) -> list[Point]:
     return [
         Point(f"epoch/{name}", shown(name, value), epoch)
         for name, value in row.items()
-        if name != "epoch" and value is not None
+        if name != "epoch" and value is not None and math.isfinite(value)
     ]
 
 

@@ -1,22 +1,29 @@
 """What a run is called in MLflow, and by which parameters and tags it is found; all known before it starts."""
 
-import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from layerpipe2.data import describe
 from layerpipe2.history import find_strategy
+from layerpipe2.tracking.entry import (
+    CELL,
+    CELLS,
+    KEY,
+    NOTE,
+    RIVALS,
+    SEEDS,
+    STUDIES,
+    TRAIN,
+    TRIALS,
+    TUNE,
+    Entry,
+    Page,
+    digest,
+)
 
 Config = Mapping[str, Any]
-
-KEY, FINGERPRINT, CELL, RIVALS = (f"layerpipe2.{name}" for name in ("key", "record", "cell", "rivals"))
-"""Tags: what a rerun has in common with the run that it replaces; the content that was copied; all settings but the
-seed; all settings but the seed and those of the strategy."""
-FINAL, TUNE, TRAIN = "final", "tune", "train"
-"""Phases of runs: those of an experiment's results, those that choose its learning rates, single ones."""
-CELLS, SEEDS, STUDIES, TRIALS, SUMMARY = "cell", "seed", "study", "trial", "summary"
-"""Kinds of entries: the tag ``kind``. A cell has one run per seed below it, a study one trial per setting."""
 
 _MACHINE = ("data_root", "device", "threads")
 _OF_STRATEGY = ("strategy", "stash_epochs", "lr", "probe_every")
@@ -30,7 +37,7 @@ class Subject:
     Attributes:
         experiment: as in ``digits``.
         phase: ``FINAL``, ``TUNE`` or ``TRAIN``.
-        key: that of its record; a rerun has the same.
+        key: that of its record, which a rerun has, too; None: its settings.
         config: all settings.
         delays: one per stage, in updates.
         differing: the settings in which runs of the experiment differ; only they are parameters.
@@ -38,7 +45,7 @@ class Subject:
 
     experiment: str
     phase: str
-    key: str
+    key: str | None
     config: Config
     delays: Sequence[int]
     differing: Collection[str]
@@ -74,6 +81,13 @@ class Subject:
         """The strategy's in all figures."""
         return find_strategy(self.strategy).colour
 
+    @property
+    def entry(self) -> Entry:
+        """What MLflow is given."""
+        run = Page(self.name, self.params(), self.tags())
+        cell = Page(self.cell_name, self.params(cell=True), self.tags(cell=True))
+        return Entry(run, cell, _dataset(str(self.config["dataset"])))
+
     def params(self, *, cell: bool = False) -> dict[str, str]:
         """What the run's page, table and comparison show as its parameters, or those of its cell."""
         without = {"stash_epochs"} | ({"lr" if self.phase == TUNE else "seed"} if cell else set())
@@ -87,7 +101,7 @@ class Subject:
         return {
             CELL: self.cell,
             RIVALS: self.rivals,
-            KEY: f"cell {self.cell}" if cell else self.key,
+            KEY: f"cell {self.cell}" if cell else self.key or f"{self.cell} s{config['seed']}",
             "kind": kinds[0 if cell else 1],
             "strategy": self.strategy,
             "stages": str(len(self.delays)),
@@ -97,6 +111,7 @@ class Subject:
             "experiment": self.experiment,
             **{name: str(config[name]) for name in _NAMED},
             "current": "true",
+            NOTE: self.note(cell=cell),
             "mlflow.runColor": self.colour,
             "mlflow.source.type": "LOCAL",
             "mlflow.source.name": {TRAIN: "layerpipe2 train"}.get(self.phase, "experiments.run"),
@@ -131,12 +146,14 @@ class Subject:
         return digest({name: self.config[name] for name in self.config if name not in (*without, *_MACHINE)})
 
 
-def digest(value: Any) -> str:
-    """Of plain values: 16 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def differing(configs: Iterable[Config]) -> frozenset[str]:
     """The settings that aren't the same in all runs."""
     first, *others = configs
     return frozenset(name for name in first if any(other.get(name) != first[name] for other in others))
+
+
+def _dataset(name: str) -> dict[str, str]:
+    """The data set as MLflow shows it; its digest is that of what the published one looks like."""
+    spec = describe(name)
+    shape = {"input_shape": list(spec.input_shape), "num_classes": spec.num_classes}
+    return {"name": name, "digest": digest([name, shape])[:8], "profile": json.dumps(shape)}

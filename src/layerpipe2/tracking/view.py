@@ -6,12 +6,13 @@ isn't given has their default.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from layerpipe2.tracking.entry import CELLS, SEEDS, TRIALS
 from layerpipe2.tracking.metrics import BEST, TEST, WON_BACK
-from layerpipe2.tracking.subject import CELLS, SEEDS, TRIALS
 
+_COLUMNS = ("strategy", "stages", "network", "lr")
 TAG = "mlflow.sharedViewState."
 _PAGE = "{server}/#/experiments/{experiment}/runs?viewStateShareKey={key}&workflowType=machine_learning"
 _SECTION = "Results"
@@ -55,6 +56,17 @@ VIEWS = {
 def link(server: str, experiment: str, key: str) -> str:
     """The address of a prepared page; ``server`` is as in ``http://127.0.0.1:5000``, or empty for a link within it."""
     return _PAGE.format(server=server, experiment=experiment, key=key)
+
+
+def set_views(
+    client: Any, experiment: str, params: Collection[str], keys: Collection[str] = ("cells", "seeds")
+) -> None:
+    """Prepare the pages of an experiment whose runs have these parameters."""
+    known = client.get_experiment(experiment).tags
+    for key in keys:
+        text = state(VIEWS[key], [name for name in _COLUMNS if name in params])
+        if known.get(TAG + key) != text:
+            client.set_experiment_tag(experiment, TAG + key, text)
 
 
 def state(view: View, params: Sequence[str]) -> str:
