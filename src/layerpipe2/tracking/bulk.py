@@ -79,9 +79,11 @@ class BulkClient:
 
     def log_artifact(self, run: str, file: str, folder: str | None = None) -> None:
         """As the client's, for a run that was made here."""
-        place = Path(unquote(urlsplit(self._made[run]["artifact_uri"]).path), folder or "")
-        place.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, place / Path(file).name)
+        shutil.copyfile(file, self._folder(run, folder or "") / Path(file).name)
+
+    def log_text(self, run: str, text: str, name: str) -> None:
+        """As the client's, for a run that was made here."""
+        (self._folder(run) / name).write_text(text, encoding="utf-8")
 
     def set_terminated(self, run: str, status: str, end_time: int) -> None:
         """As the client's."""
@@ -116,6 +118,11 @@ class BulkClient:
         finally:
             engine.dispose()
         self._rows, self._ended = {table: [] for table in _TABLES}, []
+
+    def _folder(self, run: str, below: str = "") -> Path:
+        folder = Path(unquote(urlsplit(self._made[run]["artifact_uri"]).path), below)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def _dataset(self, experiment: int, dataset: Any) -> str:
         key = (experiment, dataset.name, dataset.digest)

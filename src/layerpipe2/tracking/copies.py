@@ -14,7 +14,7 @@ from mlflow.entities import Run
 from layerpipe2.tracking.book import Book, is_parent
 from layerpipe2.tracking.entry import CELL, FINGERPRINT, KEY, digest
 from layerpipe2.tracking.metrics import mean_curves, of_end, of_epochs
-from layerpipe2.tracking.outcome import tags_of
+from layerpipe2.tracking.outcome import files_of, tags_of
 from layerpipe2.tracking.subject import Subject
 
 LAYOUT = 1
@@ -95,6 +95,7 @@ def _copy_cell(book: Book, copies: Sequence[Copy], mark: str) -> None:
     for found, start in zip(copies, starts, strict=True):
         identity = book.begin(found.subject.entry, start, **tags_of(found.record))
         book.log(identity, [*of_epochs(found.record), *of_end(found.record)])
-        book.client.log_artifact(identity, str(found.file))
+        for name, text in files_of(found.record, found.file.read_text(encoding="utf-8")).items():
+            book.client.log_text(identity, text, name)
         book.end(identity, at=start + found.record["provenance"]["wall_time_s"])
     book.log(parent, mean_curves(of_epochs(c.record) for c in copies))

@@ -8,7 +8,7 @@ from pytorch_lightning.loggers import Logger
 
 from layerpipe2.tracking.live import Writer
 from layerpipe2.tracking.metrics import of_end, of_epoch
-from layerpipe2.tracking.outcome import tags_of
+from layerpipe2.tracking.outcome import files_of, tags_of
 from layerpipe2.tracking.subject import Subject
 
 _PHASES = ("train_", "val_")
@@ -45,7 +45,7 @@ class MLflowRun(Logger):
             *of_end(record),
             *(point for row in record["epochs"] for point in of_epoch({"lr": row["lr"]}, row["epoch"])),
         ]
-        self._writer.end("FINISHED", points=points, tags=tags_of(record), record=text)
+        self._writer.end("FINISHED", points=points, tags=tags_of(record), files=files_of(record, text))
 
     @property
     def name(self) -> str:

@@ -1,5 +1,7 @@
 """What is known of a run at its end, beside its numbers."""
 
+import csv
+import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,3 +14,14 @@ def tags_of(record: Mapping[str, Any]) -> dict[str, str]:
     tags |= {"mlflow.source.git.commit": where["commit"]} if where["commit"] else {}
     tags |= {"diverged_epoch": str(record["diverged_epoch"])} if record["status"] == "diverged" else {}
     return tags | ({"probed": "true"} if record["reconstruction"] else {})
+
+
+def files_of(record: Mapping[str, Any], text: str) -> dict[str, str]:
+    """Its artifacts, name -> text: the record, which has the given text, and the errors of the rules it measured."""
+    if not record["reconstruction"]:
+        return {"record.json": text}
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(record["reconstruction"][0]))
+    writer.writeheader()
+    writer.writerows(record["reconstruction"])
+    return {"record.json": text, "reconstruction.csv": table.getvalue()}

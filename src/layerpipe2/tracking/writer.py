@@ -1,7 +1,7 @@
 """The process that writes a run to MLflow while another trains it: reads messages, one per line, as JSON.
 
 First ``begin`` with the run's entry, then any ``points``, then ``end`` with the status, and of a finished run
-``points``, ``tags`` and ``record`` (the text of its file). If the end is missing, the other process was killed, and the
+``points``, ``tags`` and ``files`` (name -> text). If the end is missing, the other process was killed, and the
 run is closed as that. A run that finishes replaces earlier ones of the same settings.
 """
 
@@ -87,9 +87,10 @@ def _follow(book: Book, identity: str, messages: Iterator[dict[str, Any]]) -> di
 
 
 def _close(book: Book, identity: str, entry: Entry, end: dict[str, Any]) -> None:
-    if "record" in end:
+    if "points" in end:
         book.log(identity, (Point(*point) for point in end["points"]), **end["tags"])
-        book.client.log_text(identity, end["record"], "record.json")
+    for name, text in end.get("files", {}).items():
+        book.client.log_text(identity, text, name)
     book.end(identity, end["end"])
     if end["end"] == "FINISHED":
         same = book.runs(**{KEY: entry.run.tags[KEY]})
