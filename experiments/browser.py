@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -14,6 +15,13 @@ from typing import Any, Self
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe")
 _PATIENCE = 60.0
+_START = """
+import fcntl, os, sys
+for own, wanted in [(fcntl.fcntl(int(text), fcntl.F_DUPFD, 10), 3 + i) for i, text in enumerate(sys.argv[1:3])]:
+    os.dup2(own, wanted)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Starts the browser with its two pipes at the numbers that it wants, 3 and 4."""
 
 
 def find_browser() -> str | None:
@@ -34,7 +42,7 @@ class Browser:
         answers, write = os.pipe()
         flags = [*_FLAGS, f"--user-data-dir={self._profile.name}", f"--window-size={width},{height}"]
         self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$0" "$@" 3<&{read} 4>&{write}', program, *flags],  # it wants these two
+            [sys.executable, "-c", _START, str(read), str(write), program, *flags],
             pass_fds=(read, write),
             stderr=subprocess.DEVNULL,
         )
@@ -42,15 +50,20 @@ class Browser:
         os.close(write)
         self._in = os.fdopen(answers, "rb")
         self._rest, self._count, self._session = b"", 0, ""
-        page = self._ask("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self._ask("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        self._ask("Emulation.setDeviceMetricsOverride", **size)
+        try:
+            self._attach(width, height)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the browser."""
         self._process.terminate()
         self._process.wait()
         self._in.close()
@@ -82,6 +95,12 @@ class Browser:
     def screenshot(self, path: Path) -> None:
         """Write what the page shows, as PNG."""
         path.write_bytes(base64.b64decode(self._ask("Page.captureScreenshot", format="png")["data"]))
+
+    def _attach(self, width: int, height: int) -> None:
+        page = self._ask("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self._ask("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._ask("Emulation.setDeviceMetricsOverride", **size)
 
     def _ask(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._count += 1

@@ -28,8 +28,7 @@ PAGES = {
 }
 """File -> prepared page, what its link has more, and what it has to show."""
 _CLOSE = """
-(() => { for (const name of ['Close Assistant', 'Close assistant', 'Close']) {
-    for (const button of document.querySelectorAll(`button[aria-label="${name}"]`)) button.click(); } return true; })()
+document.querySelectorAll('button[aria-label="Close"], button[aria-label="Hide banner"]').forEach(b => b.click())
 """
 _ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 

@@ -24,6 +24,7 @@ from layerpipe2.runs.records import (
     read_json,
     read_record,
     read_records,
+    record_files,
     writable_folder,
     write_json,
 )
@@ -79,21 +80,16 @@ def sources(runs: Path, larger: Path, pages: Path) -> list[Source]:
     Raises:
         UserError: if there are no records, or one is broken.
     """
-    read_records(runs)  # refuses an empty folder
-    found = [_source(runs, runs, runs.parent / "experiment.json", pages)]
+    own = dict(zip(record_files(runs), read_records(runs), strict=True))
+    described = runs.parent / "experiment.json"
+    first = next(iter(own.values()))["config"]["dataset"]
+    name = read_json(described, _DAMAGED)["name"] if described.exists() else first
+    found = [Source(str(name), runs, own, pages)]
     for folder in sorted(path for path in larger.glob("*") if (path / "runs").is_dir()):
-        table = folder / "tables" / "experiment.json"
-        found.append(_source(folder, folder, table, pages / "full_scale" / folder.name))
+        files = record_files(folder / "runs") + record_files(folder / "tune")
+        records = {path: read_record(path) for path in files}
+        found.append(Source(folder.name, folder, records, pages / "full_scale" / folder.name))
     return found
-
-
-def _source(folder: Path, root: Path, description: Path, pages: Path) -> Source:
-    tops = [folder] if folder.name == "runs" else [folder / "runs", folder / "tune"]
-    paths = [path for top in tops for path in sorted(top.rglob("*.json"))]
-    records = {path: read_record(path) for path in paths}
-    first = next(iter(records.values()))["config"]["dataset"]
-    name = read_json(description, _DAMAGED)["name"] if description.exists() else first
-    return Source(str(name), root, records, pages)
 
 
 def track(found: Sequence[Source], database: Path, artifacts: Path) -> tuple[int, dict[str, str]]:

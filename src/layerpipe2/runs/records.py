@@ -163,13 +163,18 @@ def read_record(path: Path) -> Record:
     return record
 
 
+def record_files(folder: Path) -> list[Path]:
+    """The files of all records below ``folder``, in the order of their paths."""
+    return sorted(folder.rglob("*.json"))
+
+
 def read_records(folder: Path) -> list[Record]:
     """All records below ``folder``, in the order of their paths.
 
     Raises:
         UserError: if there are none, or one is broken.
     """
-    paths = sorted(folder.rglob("*.json"))
+    paths = record_files(folder)
     if not paths:
         raise UserError(f"no run records below {folder}; train first (`make reproduce`)")
     return [read_record(path) for path in paths]

@@ -31,7 +31,7 @@ class Book:
         self.identity = str(
             found.experiment_id if found else client.create_experiment(self.name, artifact_location=place)
         )
-        self._parents = dict[str, str]()
+        self._parents: dict[str, str] | None = None
 
     def runs(self, **tags: str) -> list[Run]:
         """The runs with these tags, or all."""
@@ -69,13 +69,16 @@ class Book:
     def parent(self, entry: Entry, start: float | None = None, **further: str) -> str:
         """The identity of the run's cell, which is made if need be, with further tags."""
         name, params, tags = entry.cell
-        if not self._parents:
-            self._parents = {run.data.tags[CELL]: run.info.run_id for run in self.runs() if is_parent(run)}
-        if tags[CELL] not in self._parents:
-            identity = self.create(name, tags | further, start)
-            self.client.log_batch(identity, params=[Param(*pair) for pair in params.items()])
-            self._parents[tags[CELL]] = identity
-        return self._parents[tags[CELL]]
+        parents = self.adopt(self.runs()) if self._parents is None else self._parents
+        if tags[CELL] not in parents:
+            parents[tags[CELL]] = self.create(name, tags | further, start)
+            self.client.log_batch(parents[tags[CELL]], params=[Param(*pair) for pair in params.items()])
+        return parents[tags[CELL]]
+
+    def adopt(self, runs: Iterable[Run]) -> dict[str, str]:
+        """Take these cells for those that there are: cell -> identity."""
+        self._parents = {run.data.tags[CELL]: run.info.run_id for run in runs if is_parent(run)}
+        return self._parents
 
     def log(self, identity: str, points: Iterable[Point], **tags: str) -> None:
         """Add values and tags to a run."""
@@ -94,7 +97,6 @@ class Book:
             if run.info.status == "RUNNING":
                 self.end(run.info.run_id, "KILLED")
             self.client.delete_run(run.info.run_id)
-            self._parents.pop(run.data.tags.get(CELL, ""), None)
 
     def summarize(self) -> None:
         """Give every cell and study the values over its finished runs, and close those that nothing runs in."""

@@ -49,6 +49,7 @@ def copy(book: Book, copies: Sequence[Copy]) -> int:
     prints = {cell: fingerprint(found) for cell, found in cells.items()}
     runs = [run for run in book.runs() if CELL in run.data.tags]
     kept = {run.data.tags[CELL] for run in runs if is_parent(run) and _whole(run, prints)}
+    book.adopt(run for run in runs if run.data.tags[CELL] in kept)
     book.remove(_replaced(runs, kept, set(prints), {str(one.subject.key) for one in copies}))
     _mark(book, runs, kept, set(cells))
     new = [(prints[cell], found) for cell, found in cells.items() if cell not in kept]

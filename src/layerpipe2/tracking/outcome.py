@@ -5,6 +5,8 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
+_ERROR = ("stage", "delay", "strategy", "relative_error", "n")
+
 
 def tags_of(record: Mapping[str, Any]) -> dict[str, str]:
     """Its tags: how it ended, where it ran, and the code that it ran."""
@@ -21,7 +23,7 @@ def files_of(record: Mapping[str, Any], text: str) -> dict[str, str]:
     if not record["reconstruction"]:
         return {"record.json": text}
     table = io.StringIO()
-    writer = csv.DictWriter(table, list(record["reconstruction"][0]))
+    writer = csv.DictWriter(table, _ERROR)
     writer.writeheader()
     writer.writerows(record["reconstruction"])
     return {"record.json": text, "reconstruction.csv": table.getvalue()}
