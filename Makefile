@@ -21,7 +21,7 @@ export DVC_NO_ANALYTICS := 1
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop reproduce paper pipelines report readme test test-all mutants chaos chaos-long docs lint lock ui clean
+.PHONY: help install develop reproduce paper pipelines report readme test test-all mutants chaos chaos-long docs lint lock ui screenshots clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -87,6 +87,10 @@ ui: $(INSTALLED) ## browse all runs in MLflow on 127.0.0.1 (PORT=5000; Ctrl-C en
 	@python -m experiments.track --port $(or $(PORT),5000)
 	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 		mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(or $(PORT),5000) --workers 1
+
+screenshots: $(INSTALLED) ## take the pictures of MLflow in docs/howto/browse-results.md; needs Chromium
+	@python -m experiments.track
+	@python -m experiments.screenshots
 
 clean: ## remove the environment, the records of `make reproduce`, and caches
 	rm -rf $(VENV) results/runs .dvc/cache .dvc/tmp mlflow.db* mlartifacts checkpoints lightning_logs

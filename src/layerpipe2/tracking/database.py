@@ -70,6 +70,8 @@ def check_whole(database: Path) -> None:
 def refused(database: Path | str, error: Exception) -> UserError:
     """What went wrong, in one line."""
     reason = str(error).strip().partition("\n")[0]
+    if "://" in str(database):
+        return UserError(f"MLflow at {database}: {reason}; start the server, or give another address")
     return UserError(
         f"database {database}: {reason}; make room, or delete it: it holds nothing but copies of the records"
     )

@@ -72,7 +72,7 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """As in ``ema-window x9 s0 mlp``, or with the rate of a trial for the seed, so that names differ in the 20 characters which MLflow shows of them."""
+        """As in ``ema-window x9 s0 mlp``; trials have their rate there. MLflow shows the first 20 characters."""
         own = f"{self.config['lr']:g}" if self.phase == TUNE else f"s{self.config['seed']}"
         return " ".join([self._start, own, *self._others])
 
