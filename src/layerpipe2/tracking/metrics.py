@@ -77,13 +77,18 @@ def won_back(cells: Mapping[str, Values]) -> dict[str, float]:
         cells: strategy -> values over the seeds of one pipeline.
 
     Returns:
-        Strategy -> per cent; none if stashing isn't ahead of the latest weights, or a run has no result.
+        Strategy -> per cent. None if a run has no result, or if stashing isn't ahead of the latest weights by more than
+        twice the standard error of their difference: a share of nothing would be noise.
     """
-    means = {name: v[TEST] for name, v in cells.items() if TEST in v and v["n/seeds"] == v["n/with_result"]}
-    if not {"stash", "latest"} <= set(means) or means["stash"] <= means["latest"]:
+    whole = {name: values for name, values in cells.items() if values["n/seeds"] == values["n/with_result"]}
+    ends = [whole.get(name, {}) for name in ("stash", "latest")]
+    if any(_SPREAD[TEST] not in values for values in ends):
         return {}
-    lost = means["stash"] - means["latest"]
-    return {name: round(100 * (value - means["latest"]) / lost, 1) for name, value in means.items()}
+    stash, latest = (values[TEST] for values in ends)
+    error = math.sqrt(sum(values[_SPREAD[TEST]] ** 2 / values["n/seeds"] for values in ends))
+    if stash - latest <= 2 * error:
+        return {}
+    return {name: round(100 * (values[TEST] - latest) / (stash - latest), 1) for name, values in whole.items()}
 
 
 def shown(name: str, value: float) -> float:
