@@ -28,11 +28,12 @@ from layerpipe2.runs.records import (
     writable_folder,
     write_json,
 )
-from layerpipe2.tracking.book import Book
+from layerpipe2.tracking.book import PREFIX, Book
 from layerpipe2.tracking.bulk import BulkClient
 from layerpipe2.tracking.copies import Copy, copy
 from layerpipe2.tracking.database import opened
-from layerpipe2.tracking.entry import FINAL, TUNE
+from layerpipe2.tracking.entry import FINAL, TRAIN, TUNE
+from layerpipe2.tracking.lifetime import close_killed
 from layerpipe2.tracking.subject import Subject, differing
 from layerpipe2.tracking.view import VIEWS, link
 
@@ -114,6 +115,11 @@ def track(found: Sequence[Source], database: Path, artifacts: Path) -> tuple[int
             new += copy(book, copies(source))
             add_summary(book, Pages(source.experiment, source.pages))
             identities[source.experiment] = book.identity
+        if client.get_experiment_by_name(PREFIX + TRAIN):  # runs of `layerpipe2 train --mlflow`
+            book = Book(client, TRAIN, artifacts)
+            close_killed(book)
+            book.summarize()
+            identities[TRAIN] = book.identity
     return new, identities
 
 
@@ -131,11 +137,11 @@ def copies(source: Source) -> list[Copy]:
 
 def print_links(server: str, identities: dict[str, str], found: Sequence[Source]) -> None:
     """Where to look: one line per experiment and prepared page."""
-    for source in found:
-        phases = {entry.subject.phase for entry in copies(source)}
+    tuned = {source.experiment for source in found if any(one.subject.phase == TUNE for one in copies(source))}
+    for experiment, identity in identities.items():
         for key, view in VIEWS.items():
-            if key != "tuning" or TUNE in phases:
-                print(f"{source.experiment}, {view.title}:\n  {link(server, identities[source.experiment], key)}")
+            if key != "tuning" or experiment in tuned:
+                print(f"{experiment}, {view.title}:\n  {link(server, identity, key)}")
 
 
 if __name__ == "__main__":

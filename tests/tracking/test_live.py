@@ -12,14 +12,15 @@ import time
 import pytest
 from mlflow.tracking import MlflowClient
 
+from experiments import track
 from layerpipe2.cli import main
 from layerpipe2.errors import UserError
-from layerpipe2.runs.records import read_record
+from layerpipe2.runs.records import read_record, write_record
 from layerpipe2.tracking import live
 from layerpipe2.tracking.database import connect
+from layerpipe2.tracking.lifetime import HOST
 from layerpipe2.tracking.live import Writer
 from layerpipe2.tracking.subject import TRAIN, Subject
-from layerpipe2.tracking.writer import HOST
 from tests.made_records import record
 
 TRAINED = ["train", "--quiet", "--epochs", "2", "--group-size", "3", "--strategy", "ema-window", "--width", "8"]
@@ -110,6 +111,20 @@ def test_a_run_whose_writer_was_killed_too_is_closed_at_the_next_start_and_a_liv
     living.end("FAILED")
     assert states == {"ema-window x3 s0": "KILLED", "ema-window x3 s1": "RUNNING", "ema-window x3 s2": "FINISHED"}
     assert {run.data.tags[HOST] for run in _runs(database)[1]} == {socket.gethostname()}
+
+
+def test_copying_closes_what_was_killed_and_names_the_page_of_single_runs(database, tmp_path, capsys):
+    dead = Writer(str(database))
+    dead.begin(_subject().entry)
+    _until(lambda: _runs(database)[1])
+    os.kill(dead._process.pid, signal.SIGKILL)
+    with pytest.raises(UserError, match="was ended"):
+        dead.close()
+    write_record(tmp_path / "runs" / "a.json", record())
+    places = ("--runs", tmp_path / "runs", "--larger", tmp_path / "no", "--database", database, "--port", 5001)
+    track.main([*map(str, places), "--artifacts", str(tmp_path / "mlartifacts")])
+    assert [run.info.status for run in _runs(database)[1] + _runs(database, "cell")[1]] == ["KILLED", "KILLED"]
+    assert "train, every run, grouped under its cell:" in capsys.readouterr().out
 
 
 def test_a_run_that_finishes_replaces_those_of_the_same_settings(database):

@@ -11,7 +11,8 @@ from mlflow.tracking import MlflowClient
 from layerpipe2.tracking.entry import CELL, CELLS, PARENT, RIVALS, STUDIES, Entry
 from layerpipe2.tracking.metrics import WON_BACK, Point, Values, of_cell, of_study, won_back
 
-_PREFIX = "layerpipe2/"
+PREFIX = "layerpipe2/"
+"""Of the names of our experiments in MLflow."""
 _METRICS_PER_CALL = 1000
 
 
@@ -25,7 +26,7 @@ class Book:
     """
 
     def __init__(self, client: MlflowClient, experiment: str, artifacts: Path | None = None) -> None:
-        self.client, self.name = client, f"{_PREFIX}{experiment}"
+        self.client, self.name = client, f"{PREFIX}{experiment}"
         found = client.get_experiment_by_name(self.name)
         place = None if artifacts is None else artifacts.resolve().as_uri()
         self.identity = str(

@@ -6,25 +6,22 @@ run is closed as that. A run that finishes replaces earlier ones of the same set
 """
 
 import json
-import socket
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from mlflow.tracking import MlflowClient
 
 from layerpipe2.errors import UserError
 from layerpipe2.tracking.book import Book
 from layerpipe2.tracking.database import connect, locked, refused
 from layerpipe2.tracking.entry import KEY, Entry, Page
+from layerpipe2.tracking.lifetime import alive, close_killed, mine
 from layerpipe2.tracking.metrics import Point
 from layerpipe2.tracking.view import set_views
 
-HOST = "layerpipe2.host"
 ARTIFACTS = "mlartifacts"
 """Folder beside the database."""
 
@@ -43,19 +40,6 @@ def main() -> int:
     return 0
 
 
-def close_killed(book: Book) -> None:
-    """Close the runs whose writer has died on this machine."""
-    for run in book.runs(**{HOST: socket.gethostname()}):
-        if run.info.status == "RUNNING":
-            lock = _alive(run.info.run_id)
-            try:
-                with lock.acquire(blocking=False):
-                    book.end(run.info.run_id, "KILLED")
-            except Timeout:
-                continue
-            Path(lock.lock_file).unlink(missing_ok=True)
-
-
 def _serve(target: str, messages: Iterator[dict[str, Any]]) -> None:
     with _exclusive(target):
         client, artifacts = _connected(target)
@@ -68,13 +52,13 @@ def _serve(target: str, messages: Iterator[dict[str, Any]]) -> None:
         book = Book(client, entry.run.tags["experiment"], artifacts)
         close_killed(book)
         set_views(book.client, book.identity, entry.cell.params)
-        identity = book.begin(entry, None, **{HOST: socket.gethostname()})
-    lock = _alive(identity)
+        identity = book.begin(entry, None, **mine())
+        lock = alive(identity).acquire()  # before anybody else can look
     with lock:
         end = _follow(book, identity, messages)
         with _exclusive(target):
             _close(book, identity, entry, end)
-    Path(lock.lock_file).unlink(missing_ok=True)
+    Path(alive(identity).lock_file).unlink(missing_ok=True)
 
 
 def _follow(book: Book, identity: str, messages: Iterator[dict[str, Any]]) -> dict[str, Any]:
@@ -109,11 +93,6 @@ def _connected(target: str) -> tuple[MlflowClient, Path | None]:
 
 def _exclusive(target: str) -> AbstractContextManager[None]:
     return nullcontext() if "://" in target else locked(Path(target))
-
-
-def _alive(identity: str) -> FileLock:
-    """Held as long as the run's writer lives."""
-    return FileLock(Path(tempfile.gettempdir()) / f"layerpipe2-{identity}.lock")
 
 
 if __name__ == "__main__":
