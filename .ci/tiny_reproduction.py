@@ -1,8 +1,8 @@
 """The whole pipeline from end to end in a clone of the last commit: two networks, two epochs, two seeds.
 
-Then: a second run does nothing, a changed momentum reruns that network alone, one more seed trains its runs alone, figure
-code retrains nothing,
-`dvc metrics` and `dvc plots` say something, and a mistake in the experiment's file is one line.
+Then: a second run does nothing, a changed momentum reruns that network alone, one more seed trains its runs alone,
+figure code retrains nothing, `dvc metrics` and `dvc plots` say something, and a mistake in the experiment's file is
+one line.
 """
 
 from __future__ import annotations

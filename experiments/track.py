@@ -1,50 +1,52 @@
 """Copy the run records to MLflow for browsing (`make ui`). Nothing reads results back from there.
 
-A record is copied once, however often this runs: its fingerprint is a tag. The copies are made from finished records,
-so a training run that is killed leaves nothing here; a copy that was itself killed is closed and made again, and a
-database that was not finished is made anew. Of several processes one copies at a time, the others wait. A copy
-starts when its training run started and lasts as long; those with the tag ``probed`` took longer than training does,
-because averages were measured along the way: don't compare their times with those of other runs.
+Each experiment is one of MLflow's: a run per cell, with the means over its seeds, above a run per seed; a study above
+each trial of a learning rate; and one run with figures, report and verdicts. A record is copied once, however often
+this runs; one that was trained again replaces its copy, and the tag ``current`` says whether the record is still there.
+The copies are made in one transaction, and a database that was not finished is made anew. Of several processes one
+copies at a time, the others wait. A copy starts when its training run started and lasts as long; those with the tag
+``probed`` took longer than training does, because averages were measured along the way: don't compare their times with
+those of other runs.
 """
 
-import os
-import sqlite3
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-# MLflow reads these when it is imported.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # an error is raised as well
-
-from filelock import FileLock, Timeout
-from mlflow.entities import Metric, Param, Run, ViewType
-from mlflow.exceptions import MlflowException
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from mlflow.tracking import MlflowClient
-
+from experiments.track_summary import Pages, add_summary
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
-from layerpipe2.errors import UserError
 from layerpipe2.runs.records import (
     Record,
-    fingerprint,
     output_file,
+    read_json,
+    read_record,
     read_records,
+    record_files,
     writable_folder,
     write_json,
-    write_record,
 )
+from layerpipe2.tracking.book import PREFIX, Book
+from layerpipe2.tracking.bulk import BulkClient
+from layerpipe2.tracking.copies import Copy, copy
+from layerpipe2.tracking.database import opened
+from layerpipe2.tracking.entry import FINAL, TRAIN, TUNE
+from layerpipe2.tracking.lifetime import close_killed
+from layerpipe2.tracking.subject import Subject, differing
+from layerpipe2.tracking.view import VIEWS, link
 
-FINGERPRINT = "layerpipe2.record"
-_TABLE = "http://127.0.0.1:{port}/#/experiments/{identity}?workflowType=machine_learning"
-"""An experiment's table of runs. Without the query MLflow may show it as one of generative AI, with empty traces."""
-_METRICS_PER_CALL = 1000
+_DAMAGED = "make it again with `python -m experiments.collect`"
+
+
+class Source(NamedTuple):
+    """The records of an experiment, with the folder that their keys start from, and the folder of its pages."""
+
+    experiment: str
+    folder: Path
+    records: dict[Path, Record]
+    pages: Path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -54,168 +56,93 @@ def main(arguments: Sequence[str] | None = None) -> None:
         UserError: if there are none or one is damaged, or if database or artifacts can't be written.
     """
     parser = Parser(prog="python -m experiments.track", description=__doc__)
-    parser.add_argument("--runs", type=Path, default=Path("results/runs"), help="default: %(default)s")
-    parser.add_argument("--database", type=Path, default=Path("mlflow.db"), help="default: %(default)s")
-    parser.add_argument("--artifacts", type=Path, default=Path("mlartifacts"), help="default: %(default)s")
-    parser.add_argument("--summary", type=Path, help="JSON file that counts the records, for DVC")
-    parser.add_argument(
-        "--port", type=within(int, 1, 65535), help="print links for a server that will listen there on 127.0.0.1"
-    )
+    add = parser.add_argument
+    add("--runs", type=Path, default=Path("results/runs"), help="default: %(default)s")
+    add("--larger", type=Path, default=Path("results/full_scale"), help="those of larger ones; default: %(default)s")
+    add("--pages", type=Path, default=Path("paper_figures/out"), help="figures and reports; default: %(default)s")
+    add("--database", type=Path, default=Path("mlflow.db"), help="default: %(default)s")
+    add("--artifacts", type=Path, default=Path("mlartifacts"), help="default: %(default)s")
+    add("--summary", type=Path, help="JSON file that counts the records, for DVC")
+    add("--port", type=within(int, 1, 65535), help="print links for a server that will listen there on 127.0.0.1")
     options = parser.parse_args(arguments)
-    records = read_records(options.runs)
-    new, tables = track(records, options.database, options.artifacts)
+    found = sources(options.runs, options.larger, options.pages)
+    new, identities = track(found, options.database, options.artifacts)
+    total = sum(len(source.records) for source in found)
     if options.summary:
-        write_json(options.summary, {"records": len(records)})
-    print(f"{new} of {len(records)} runs were new to {options.database}")
-    for name, identity in tables.items() if options.port is not None else ():
-        print(f"{name}: {_TABLE.format(port=options.port, identity=identity)}")
+        write_json(options.summary, {"records": total})
+    print(f"{new} of {total} runs were new to {options.database}")
+    if options.port is not None:
+        print_links(f"http://127.0.0.1:{options.port}", identities, found)
 
 
-def track(records: list[Record], database: Path, artifacts: Path) -> tuple[int, dict[str, str]]:
+def sources(runs: Path, larger: Path, pages: Path) -> list[Source]:
+    """All experiments with records: that of ``make reproduce``, and those whose records are committed.
+
+    Raises:
+        UserError: if there are no records, or one is broken.
+    """
+    own = dict(zip(record_files(runs), read_records(runs, runs.parent / "times"), strict=True))
+    own |= {path: read_record(path) for path in record_files(runs.parent / "tune")}
+    described = runs.parent / "experiment.json"
+    first = next(iter(own.values()))["config"]["dataset"]
+    name = read_json(described, _DAMAGED)["name"] if described.exists() else first
+    found = [Source(str(name), runs.parent, own, pages)]
+    for folder in sorted(path for path in larger.glob("*") if (path / "runs").is_dir()):
+        files = record_files(folder / "runs") + record_files(folder / "tune")
+        records = {path: read_record(path) for path in files}
+        found.append(Source(folder.name, folder, records, pages / "full_scale" / folder.name))
+    return found
+
+
+def track(found: Sequence[Source], database: Path, artifacts: Path) -> tuple[int, dict[str, str]]:
     """Copy every record that isn't there yet.
 
     Args:
-        records: finished runs.
+        found: the experiments.
         database: SQLite file, made if need be.
         artifacts: folder of the records' copies; MLflow keeps its absolute path.
 
     Returns:
-        How many were new, and name -> identity in MLflow of the experiments: one per data set.
+        How many were new, and experiment -> its identity in MLflow.
 
     Raises:
         UserError: if the database or the folder can't be written, or the database isn't whole.
     """
     writable_folder(artifacts)
-    with _opened(database, artifacts) as client:
-        return _track(client, records, artifacts)
-
-
-@contextmanager
-def _opened(database: Path, artifacts: Path) -> Iterator[MlflowClient]:
-    """The database for this process alone. If need be it is made first, aside, so that it is whole or not there."""
-    lock = FileLock(f"{output_file(database)}.lock")
-    try:
-        held = lock.acquire(blocking=False)
-    except Timeout:
-        print(f"waiting for the process that copies to {database}", file=sys.stderr, flush=True)
-        held = lock.acquire()
-    with held:
-        try:
-            client = _whole(database, artifacts)
-        except Exception as error:  # SQLAlchemy's, Alembic's, MLflow's
-            raise _refused(database, error) from None
-        try:
-            yield client
-        except (OSError, MlflowException) as error:
-            raise _refused(database, error) from None
-
-
-def _refused(database: Path, error: Exception) -> UserError:
-    reason = str(error).strip().partition("\n")[0]
-    return UserError(
-        f"database {database}: {reason}; make room, or delete it: it holds nothing but copies of the records"
-    )
-
-
-def _whole(database: Path, artifacts: Path) -> MlflowClient:
-    if not database.exists() or not database.stat().st_size:
-        _make(database, artifacts)
-    with closing(sqlite3.connect(database)) as connection:
-        (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if state != "ok":
-        raise sqlite3.DatabaseError(state)
-    client = MlflowClient(_uri(database))
-    client.search_experiments(max_results=1)  # looks at its tables
-    return client
-
-
-def _make(database: Path, artifacts: Path) -> None:
-    new = database.with_name(f"{database.name}.new")
-    for rest in (new, Path(f"{new}-journal")):  # of a process that was killed here
-        rest.unlink(missing_ok=True)
-    SqlAlchemyStore(_uri(new), artifacts.resolve().as_uri()).engine.dispose()
-    new.replace(database)
-
-
-def _uri(database: Path) -> str:
-    return f"sqlite:///{database.resolve()}"
-
-
-def _track(client: MlflowClient, records: list[Record], artifacts: Path) -> tuple[int, dict[str, str]]:
     new, identities = 0, dict[str, str]()
-    for dataset in sorted({record["config"]["dataset"] for record in records}):
-        name = f"layerpipe2/{dataset}"
-        found = client.get_experiment_by_name(name)
-        place = artifacts.resolve().as_uri()
-        identity = found.experiment_id if found else client.create_experiment(name, artifact_location=place)
-        identities[name] = str(identity)
-        known = set(_finished(client, identities[name]))
-        for record in records:
-            if record["config"]["dataset"] == dataset and fingerprint(record) not in known:
-                _copy(client, identities[name], record)
-                new += 1
+    with opened(output_file(database), artifacts) as client:
+        for source in found:
+            book = Book(BulkClient(client, database), source.experiment, artifacts)
+            new += copy(book, copies(source))
+            add_summary(book, Pages(source.experiment, source.pages))
+            identities[source.experiment] = book.identity
+        if client.get_experiment_by_name(PREFIX + TRAIN):  # runs of `layerpipe2 train --mlflow`
+            book = Book(client, TRAIN, artifacts)
+            close_killed(book)
+            book.summarize()
+            identities[TRAIN] = book.identity
     return new, identities
 
 
-def _finished(client: MlflowClient, experiment: str) -> Iterator[str]:
-    """Fingerprints of the finished copies. One that never finished is closed and removed."""
-    token: str | None = ""
-    while token is not None:
-        page = client.search_runs([experiment], run_view_type=ViewType.ACTIVE_ONLY, page_token=token or None)
-        for run in page:
-            if run.info.status == "FINISHED":
-                yield run.data.tags.get(FINGERPRINT, "")
-            elif FINGERPRINT in run.data.tags:
-                client.set_terminated(run.info.run_id, status="KILLED")
-                client.delete_run(run.info.run_id)
-        token = page.token or None
+def copies(source: Source) -> list[Copy]:
+    """What is copied of an experiment."""
+    names = differing(record["config"] for record in source.records.values())
+    found = []
+    for path, record in source.records.items():
+        key = path.relative_to(source.folder)
+        phase = TUNE if {"tune", "trials"} & set(key.parts) else FINAL
+        subject = Subject(source.experiment, phase, str(key), record["config"], record["delays"], names)
+        found.append(Copy(subject, record, path))
+    return found
 
 
-def _copy(client: MlflowClient, experiment: str, record: Record) -> None:
-    config, where = record["config"], record["provenance"]
-    name = f"{config['network']} g{config['group_size']} {config['strategy']} s{config['seed']}"
-    start = datetime.fromisoformat(where["started"]).timestamp()
-    times = round(1000 * start), round(1000 * (start + where["wall_time_s"]))  # ms since 1970
-    tags = {FINGERPRINT: fingerprint(record), "status": record["status"]}
-    tags |= {key: str(where[key]) for key in ("device", "commit", "dirty")}
-    tags |= {"probed": "true"} if record["reconstruction"] else {}
-    run: Run = client.create_run(experiment, start_time=times[0], run_name=name, tags=tags)
-    identity, status = run.info.run_id, "KILLED"
-    try:
-        metrics = _metrics(record)
-        params = [Param(key, str(value)) for key, value in _params(record).items()]
-        for first in range(0, len(metrics), _METRICS_PER_CALL):
-            client.log_batch(identity, metrics[first : first + _METRICS_PER_CALL], params if not first else ())
-        with tempfile.TemporaryDirectory() as folder:
-            write_record(Path(folder) / "record.json", record)
-            client.log_artifact(identity, str(Path(folder) / "record.json"))
-        status = "FINISHED"
-    finally:
-        client.set_terminated(identity, status=status, end_time=times[1])
-
-
-def _params(record: Record) -> dict[str, Any]:
-    given = {name: value for name, value in record["config"].items() if name != "delays" or value is not None}
-    return given | {
-        "num_stages": len(record["delays"]),
-        "stage_delays": " ".join(map(str, record["delays"])),
-        "history_copies": round(record["history_copies"], 6),
-    }
-
-
-def _metrics(record: Record) -> list[Metric]:
-    """Per epoch, at step = epoch; the test's at the last epoch. A value that isn't finite is left out.
-
-    A rule's reconstruction errors have step = delay, one value per stage: the last is that of the longest delay.
-    """
-    rows = [(row["epoch"], name, value) for row in record["epochs"] for name, value in row.items() if name != "epoch"]
-    last = record["epochs"][-1]["epoch"]
-    rows += [(last, f"test_{name}", record["test"][name]) for name in ("loss", "accuracy")]
-    rows += [(last, name, record["provenance"][name]) for name in ("wall_time_s", "train_time_s")]
-    rows += [(last, "diverged_epoch", record["diverged_epoch"])]
-    errors = record["reconstruction"]
-    rows += [(row["delay"], f"reconstruction_error/{row['strategy']}", row["relative_error"]) for row in errors]
-    return [Metric(name, float(value), 0, step) for step, name, value in rows if value is not None]
+def print_links(server: str, identities: dict[str, str], found: Sequence[Source]) -> None:
+    """Where to look: one line per experiment and prepared page."""
+    tuned = {source.experiment for source in found if any(one.subject.phase == TUNE for one in copies(source))}
+    for experiment, identity in identities.items():
+        for key, view in VIEWS.items():
+            if key != "tuning" or experiment in tuned:
+                print(f"{experiment}, {view.title}:\n  {link(server, identity, key)}")
 
 
 if __name__ == "__main__":

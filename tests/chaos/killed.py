@@ -196,7 +196,8 @@ def killed_tracking(scene: Scene) -> Act:
         kill_one(tracked(arguments, logs), moment * 2.5, scene.random)
         finish(tracked(arguments, logs), logs)
         with sqlite3.connect(database) as rows:
-            query = "SELECT count(*) FROM runs WHERE status = 'FINISHED' AND lifecycle_stage = 'active'"
+            kind = "JOIN tags ON tags.run_uuid = runs.run_uuid AND tags.key = 'kind' AND tags.value = 'seed'"
+            query = f"SELECT count(*) FROM runs {kind} WHERE status = 'FINISHED' AND lifecycle_stage = 'active'"
             same({"finished copies": rows.execute(query).fetchone()[0]}, {"finished copies": number})
         return "equal"
 

@@ -101,7 +101,7 @@ CHANGES = [
     ("experiments/common.yaml", "points: 0.5", {"published@cpu", "published@cpu-gpt"}),
     ("experiments/cpu.yaml", "width: 8", {"published@cpu"}),
     ("results/experiment.json", "{}", {"collect", "paper"}),
-    ("results/full_scale/cpu/runs/record.json", "{}", {"published@cpu", "paper"}),
+    ("results/full_scale/cpu/runs/record.json", "{}", {"published@cpu", "paper", "track"}),
     ("results/pipelines/even.json", "{}", {"paper"}),
     ("paper_figures/style.py", '"""', {"paper"}),
     ("src/layerpipe2/engine/step.py", '"""', TRAINED | BASELINES | {"theory", "paper"}),  # its stability is measured

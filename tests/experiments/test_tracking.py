@@ -1,7 +1,8 @@
-"""Copies of records in MLflow: once each, never left running."""
+"""Copies of records in MLflow: cells above seeds, once each, replaced by their reruns, whole or not there."""
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from mlflow.tracking import MlflowClient
 
 from experiments import track as tracking
 from layerpipe2.errors import UserError
-from layerpipe2.runs.records import fingerprint, read_record, write_record
+from layerpipe2.history import find_strategy
+from layerpipe2.runs.records import read_record, write_record
+from layerpipe2.tracking.bulk import BulkClient
 from tests.made_records import record
 from tests.small_experiments import ROOT
 
@@ -24,88 +27,179 @@ def place(tmp_path):
     return tmp_path / "mlflow.db", tmp_path / "artifacts"
 
 
-def _history(client, run, metric):
-    return sorted((point.step, point.value) for point in client.get_metric_history(run.info.run_id, metric))
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    """A database without runs, which takes seconds to make."""
+    folder = tmp_path_factory.mktemp("empty")
+    tracking.track([], folder / "mlflow.db", folder / "artifacts")
+    return folder / "mlflow.db"
 
 
-def _runs(place):
+@pytest.fixture
+def copied(place, tmp_path, empty):
+    """Copies records, path below ``runs`` or ``tune`` -> record, which are all there are; how many were new."""
+    shutil.copyfile(empty, place[0])
+
+    def copy(records):
+        for old in tmp_path.glob("experiment/*/*.json"):
+            old.unlink()
+        for name, made in records.items():
+            write_record(tmp_path / "experiment" / f"{name}.json", made)
+        found = {path: read_record(path) for path in sorted((tmp_path / "experiment").rglob("*.json"))}
+        source = tracking.Source("digits", tmp_path / "experiment", found, tmp_path / "pages")
+        return tracking.track([source], *place)[0]
+
+    return copy
+
+
+def _runs(place, **tags):
     client = MlflowClient(f"sqlite:///{place[0]}")
     experiment = client.get_experiment_by_name("layerpipe2/digits")
-    return client, list(client.search_runs([experiment.experiment_id]))
+    found = client.search_runs([experiment.experiment_id])
+    return {run.info.run_name: run for run in found if all(run.data.tags.get(k) == v for k, v in tags.items())}
 
 
-def test_a_record_is_copied_whole_and_once(place):
-    made = record("ema-window", 1)
-    assert tracking.track([made], *place)[0] == 1
-    assert tracking.track([made], *place)[0] == 0
-    client, (run,) = _runs(place)
-    assert run.info.status == "FINISHED"
-    assert run.info.run_name == "mlp g3 ema-window s1"
-    assert run.data.tags[tracking.FINGERPRINT] == fingerprint(made)
-    assert run.data.params["stage_delays"] == "4 2 0"
-    assert run.data.params["strategy"] == "ema-window"
-    assert run.data.metrics["test_accuracy"] == made["test"]["accuracy"]
-    assert _history(client, run, "val_accuracy") == [(0, 0.5), (1, 0.75)]
+def _points(place, run, metric):
+    history = MlflowClient(f"sqlite:///{place[0]}").get_metric_history(run.info.run_id, metric)
+    return sorted((point.step, point.value) for point in history)
+
+
+CELLS = {
+    f"runs/{strategy}-s{seed}": record(strategy, seed)
+    for strategy in ("stash", "latest", "ema-window")
+    for seed in range(3)
+}
+for seed in range(3):  # stash 80, 85, 90; latest and the rule 20 and 5 less
+    CELLS[f"runs/latest-s{seed}"]["test"]["accuracy"] -= 0.2
+    CELLS[f"runs/ema-window-s{seed}"]["test"]["accuracy"] -= 0.05
+
+
+def test_a_run_is_copied_whole_below_its_cell(place, copied):
+    assert copied(CELLS) == 9
+    assert copied(CELLS) == 0
+    run, cell = (_runs(place)[name] for name in ("ema-window x3 s1", "ema-window x3"))
+    assert {found.info.status for found in _runs(place).values()} == {"FINISHED"}
+    assert run.data.tags["mlflow.parentRunId"] == cell.info.run_id
+    assert run.data.params == {"strategy": "ema-window", "seed": "1", "stages": "3", "cell": "ema-window x3"}
+    assert run.data.metrics["final/test_accuracy"] == 80
+    assert run.data.metrics["best/val_accuracy"] == 75
+    assert _points(place, run, "epoch/val_accuracy") == [(0, 50), (1, 75)]
     assert (run.info.start_time, run.info.end_time) == (1767225600000, 1767225602000)  # 2026-01-01 UTC, two seconds
-    assert "delays" not in run.data.params  # they follow from the convention
-    assert "probed" not in run.data.tags
-    assert not [name for name in run.data.metrics if name.startswith("reconstruction_error")]
-    copy = client.download_artifacts(run.info.run_id, "record.json")
-    assert read_record(Path(copy)) == made
+    expected = {"strategy": "ema-window", "stages": "3", "delays": "4 2 0", "delay_law": "layerpipe2", "phase": "final"}
+    expected |= {"experiment": "digits", "commit": "0123abc", "device": "cpu", "current": "true", "kind": "seed"}
+    assert expected.items() <= run.data.tags.items()
+    assert run.data.tags["mlflow.runColor"] == find_strategy("ema-window").colour == cell.data.tags["mlflow.runColor"]
+    assert run.inputs.dataset_inputs[0].dataset.name == "digits"
+    copy = MlflowClient(f"sqlite:///{place[0]}").download_artifacts(run.info.run_id, "record.json")
+    assert read_record(Path(copy)) == CELLS["runs/ema-window-s1"]
 
 
-def test_a_probed_run_is_marked_and_has_its_errors_by_delay(place):
-    made = record()
-    (row,) = made["reconstruction"]
-    later = {"stage": 1, "delay": 2, "relative_error": 0.125}
-    unmeasured = {"strategy": "ema-lsq", "relative_error": None, "n": 0}
-    made["reconstruction"] = [row, row | later, row | unmeasured]
-    tracking.track([made], *place)
-    client, (run,) = _runs(place)
+def test_a_cell_has_the_mean_its_spread_and_what_is_won_back(place, copied):
+    copied(CELLS)
+    cells = _runs(place, kind="cell")
+    metrics = cells["ema-window x3"].data.metrics
+    assert (metrics["final/test_accuracy"], metrics["sd/test_accuracy"], metrics["n/seeds"]) == (80, 5, 3)
+    assert {name: run.data.metrics["won_back"] for name, run in cells.items()} == {
+        "stash x3": 100,
+        "latest x3": 0,
+        "ema-window x3": 75,
+    }
+    assert _points(place, cells["stash x3"], "epoch/val_accuracy") == [(0, 50), (1, 75)]
+    assert "seed" not in cells["stash x3"].data.params
+
+
+def test_measured_errors_are_a_table_and_no_metric(place, copied):
+    copied({"runs/a": record()})
+    run = _runs(place, kind="seed")["stash x3 s0"]
     assert run.data.tags["probed"] == "true"
-    assert _history(client, run, "reconstruction_error/ema-window") == [(2, 0.125), (4, 0.25)]
-    assert run.data.metrics["reconstruction_error/ema-window"] == 0.25
-    assert "reconstruction_error/ema-lsq" not in run.data.metrics
+    assert not [name for name in run.data.metrics if "reconstruction" in name]
+    copy = MlflowClient(f"sqlite:///{place[0]}").download_artifacts(run.info.run_id, "reconstruction.csv")
+    assert Path(copy).read_text().split() == ["stage,delay,strategy,relative_error,n", "0,4,ema-window,0.25,7"]
 
 
-def test_stages_of_equal_delay_keep_an_error_each(place):
-    made = record(convention="custom", delays=(4, 4, 0))
-    (row,) = made["reconstruction"]
-    made["reconstruction"] = [row, row | {"stage": 1, "relative_error": 0.5}]
-    tracking.track([made], *place)
-    client, (run,) = _runs(place)
-    assert run.data.params["delays"] == "[4, 4, 0]"
-    assert _history(client, run, "reconstruction_error/ema-window") == [(4, 0.25), (4, 0.5)]
+def test_a_diverged_run_is_a_finished_copy_without_a_result(place, copied):
+    copied({"runs/a": record("latest", diverged=True), "runs/b": record("latest", 1)})
+    run, cell = (_runs(place)[name] for name in ("latest x3 s0", "latest x3"))
+    assert (run.info.status, run.data.tags["status"], run.data.tags["diverged_epoch"]) == ("FINISHED", "diverged", "0")
+    assert "final/test_accuracy" not in run.data.metrics
+    assert (cell.data.metrics["n/seeds"], cell.data.metrics["n/with_result"]) == (2, 1)
 
 
-def test_a_diverged_run_is_a_finished_copy(place):
-    tracking.track([record("latest", diverged=True)], *place)
-    _, (run,) = _runs(place)
-    assert (run.info.status, run.data.tags["status"]) == ("FINISHED", "diverged")
-    assert run.data.metrics["diverged_epoch"] == 0
-    assert "test_accuracy" not in run.data.metrics
+def test_a_rerun_replaces_its_copy_and_other_times_alone_are_no_change(place, copied):
+    first, second = record("latest", 0), record("latest", 0)
+    copied({"runs/a": first})
+    second["provenance"]["wall_time_s"] = 99.0
+    assert copied({"runs/a": second}) == 0
+    second["test"]["accuracy"] = 0.5
+    assert copied({"runs/a": second}) == 1
+    assert _runs(place)["latest x3 s0"].data.metrics["final/test_accuracy"] == 50
+    other = record("latest", 0, lr=0.5)  # of another cell, in the same file
+    assert copied({"runs/a": other}) == 1
+    assert [run.data.tags["current"] for run in _runs(place, kind="seed").values()] == ["true"]
 
 
-def test_a_copy_that_was_cut_off_is_closed_and_made_again(place, monkeypatch):
-    made = record()
+def test_a_copy_whose_record_is_gone_says_so_until_it_is_back(place, copied):
+    both = {"runs/a": record("latest"), "runs/b": record("stash")}
+    copied(both)
+    copied({"runs/b": both["runs/b"]})
+    assert set(_runs(place, current="false")) == {"latest x3", "latest x3 s0"}
+    assert copied(both) == 0
+    assert not _runs(place, current="false")
 
-    def cut_off(*arguments, **options):
-        raise KeyboardInterrupt
 
+def test_trials_are_below_their_study_which_shows_the_best(place, copied):
+    trials = {f"tune/stash/lr-{rate}": record("stash", 100, lr=rate) for rate in (0.1, 0.2)}
+    trials["tune/stash/lr-0.2"]["epochs"][-1]["val_accuracy"] = 0.875
+    copied(trials)
+    study = _runs(place, kind="study")["stash x3 tuning"]
+    assert set(_runs(place, kind="trial")) == {"stash x3 0.1", "stash x3 0.2"}
+    assert (study.data.metrics["final/val_accuracy"], study.data.metrics["n/trials"]) == (87.5, 2)
+
+
+def test_names_and_parameters_tell_all_committed_runs_apart():
+    found = tracking.sources(ROOT / "results/full_scale/cpu/runs", ROOT / "results/full_scale", ROOT / "none")
+    for source in found:
+        names = [copy.subject.name[:20] for copy in tracking.copies(source)]
+        assert len(set(names)) == len(names) > 20, source.experiment
+
+
+def test_a_summary_holds_the_figures_once(place, copied, tmp_path):
+    (tmp_path / "pages" / "figures").mkdir(parents=True)
+    (tmp_path / "pages" / "figures" / "accuracy.png").write_bytes(b"png")
+    (tmp_path / "pages" / "report.html").write_text("<p>")
+    (tmp_path / "pages" / "verdicts.json").write_text('{"C1": "reproduced"}')
+    for _ in range(2):
+        copied({"runs/a": record()})
+        (summary,) = _runs(place, kind="summary").values()
+    client = MlflowClient(f"sqlite:///{place[0]}")
+    assert [file.path for file in client.list_artifacts(summary.info.run_id, "figures")] == ["figures/accuracy.png"]
+    assert "| C1 | reproduced |" in summary.data.tags["mlflow.note.content"]
+    tags = client.get_experiment(summary.info.experiment_id).tags
+    assert "| C1 | reproduced |" in tags["mlflow.note.content"]
+    assert json.loads(tags["mlflow.sharedViewState.cells"])["selectedColumns"][-1] == "metrics.`cost/copies`"
+
+
+@pytest.mark.parametrize("time", [0, 1])
+def test_a_copy_that_was_cut_off_is_made_again(place, copied, monkeypatch, time):
+    """Before anything is written, and before the cells are closed."""
+    calls = []
+
+    def cut_off(*arguments):
+        calls.append(arguments)
+        if len(calls) > time:
+            raise KeyboardInterrupt
+        return write(*arguments)
+
+    write = BulkClient.write
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "log_artifact", cut_off)
+        patch.setattr(BulkClient, "write", cut_off)
         with pytest.raises(KeyboardInterrupt):
-            tracking.track([made], *place)
-    _, (run,) = _runs(place)
-    assert run.info.status == "KILLED"
-    with monkeypatch.context() as patch:  # killed harder: nobody closes the run
-        patch.setattr(MlflowClient, "log_artifact", cut_off)
-        patch.setattr(MlflowClient, "set_terminated", lambda *arguments, **options: None)
-        with pytest.raises(KeyboardInterrupt):
-            tracking.track([made], *place)
-    assert tracking.track([made], *place)[0] == 1
-    _, (run,) = _runs(place)
-    assert run.info.status == "FINISHED"
+            copied({"runs/a": record()})
+    assert copied({"runs/a": record()}) == 1
+    assert {name: run.info.status for name, run in _runs(place).items()} == {
+        "stash x3": "FINISHED",
+        "stash x3 s0": "FINISHED",
+    }
 
 
 KILLED = """
@@ -117,28 +211,30 @@ from experiments import track
 def ends(*arguments, **options):
     os._exit(1)
 
-track.MlflowClient = None  # which would come later
 ScriptDirectory.run_env = ends  # the tables are there, and about to be brought up to date
 track.track([], Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
-def test_a_database_that_was_killed_while_it_was_made_is_made_anew_by_one_of_two(place):
+def test_a_database_that_was_killed_while_it_was_made_is_made_anew_by_one_of_two(place, tmp_path):
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
     killed = subprocess.run([sys.executable, "-c", KILLED, *place], env=environment, check=False)
     assert killed.returncode == 1
     assert not place[0].exists()
     assert place[0].with_name("mlflow.db.new").stat().st_size > 0
     place[0].touch()  # as sqlite leaves it, too
-    made, found = [record("latest", seed) for seed in range(3)], []
-    threads = [Thread(target=lambda: found.append(tracking.track(made, *place)[0])) for _ in range(2)]
+    for seed in range(3):
+        write_record(tmp_path / "runs" / f"{seed}.json", record("latest", seed))
+    (source,) = tracking.sources(tmp_path / "runs", tmp_path / "none", tmp_path / "none")
+    found = []
+    threads = [Thread(target=lambda: found.append(tracking.track([source], *place)[0])) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert sorted(found) == [0, 3]
-    assert len(_runs(place)[1]) == 3
-    assert sorted(path.name for path in place[0].parent.iterdir()) == ["artifacts", "mlflow.db", "mlflow.db.lock"]
+    assert len(_runs(place, kind="seed")) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["artifacts", "mlflow.db", "mlflow.db.lock", "runs"]
 
 
 @pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b"no database"])
@@ -148,7 +244,7 @@ def test_a_database_that_is_not_whole_is_one_line(place, damage):
     place[0].write_bytes(damage(place[0].read_bytes()))
     message = r"database .*mlflow\.db: .*; make room, or delete it: it holds nothing but copies of the records$"
     with pytest.raises(UserError, match=message):
-        tracking.track([record()], *place)
+        tracking.track([], *place)
 
 
 def test_a_half_made_database_is_one_line(place):
@@ -156,37 +252,39 @@ def test_a_half_made_database_is_one_line(place):
         connection.execute("CREATE TABLE experiments (name TEXT)")
         connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
     with pytest.raises(UserError, match=r"database .*mlflow\.db: [^\n]*; make room, or delete it: it holds nothing"):
-        tracking.track([record()], *place)
+        tracking.track([], *place)
 
 
 def test_a_place_that_cannot_be_written_is_one_line_at_once(place):
     for database, artifacts in ((Path("/proc/mlflow.db"), place[1]), (place[0], Path("/proc/artifacts"))):
         with pytest.raises(UserError, match=r"output folder /proc(/artifacts)? can't be "):
-            tracking.track([record()], database, artifacts)
+            tracking.track([], database, artifacts)
 
 
-def test_the_script_counts_what_is_new(place, tmp_path, capsys):
+def test_the_script_counts_what_is_new_and_prints_a_link_to_every_page(place, tmp_path, empty, capsys):
+    shutil.copyfile(empty, place[0])
     write_record(tmp_path / "runs" / "a.json", record())
-    arguments = ["--runs", str(tmp_path / "runs"), "--database", str(place[0]), "--artifacts", str(place[1])]
+    larger = tmp_path / "larger" / "bigger"
+    write_record(larger / "runs" / "a.json", record())
+    write_record(larger / "tune" / "a" / "lr-0.1.json", record())
+    arguments = [
+        "--runs",
+        str(tmp_path / "runs"),
+        "--larger",
+        str(tmp_path / "larger"),
+        "--pages",
+        str(tmp_path / "no"),
+    ]
+    arguments += ["--database", str(place[0]), "--artifacts", str(place[1])]
     tracking.main([*arguments, "--summary", str(tmp_path / "tracked.json")])
-    tracking.main(arguments)
-    assert json.loads((tmp_path / "tracked.json").read_text()) == {"records": 1}
-    first, second = capsys.readouterr().out.strip().split("\n")  # no links without a port
-    assert first.startswith("1 of 1 runs were new")
-    assert second.startswith("0 of 1 runs were new")
-
-
-def test_the_script_prints_a_link_to_every_table_of_runs(place, tmp_path, capsys):
-    for name in ("digits", "cifar10"):
-        write_record(tmp_path / "runs" / f"{name}.json", record(dataset=name))
-    arguments = ["--runs", str(tmp_path / "runs"), "--database", str(place[0]), "--artifacts", str(place[1])]
     tracking.main([*arguments, "--port", "5017"])
-    client = MlflowClient(f"sqlite:///{place[0]}")
-    expected = []
-    for name in ("layerpipe2/cifar10", "layerpipe2/digits"):
-        identity = client.get_experiment_by_name(name).experiment_id
-        expected.append(f"{name}: http://127.0.0.1:5017/#/experiments/{identity}?workflowType=machine_learning")
-    assert capsys.readouterr().out.splitlines()[1:] == expected
+    assert json.loads((tmp_path / "tracked.json").read_text()) == {"records": 3}
+    first, second, *links = capsys.readouterr().out.strip().split("\n")  # no links without a port
+    assert first.startswith("3 of 3 runs were new")
+    assert second.startswith("0 of 3 runs were new")
+    page = "http://127.0.0.1:5017/#/experiments/{}/runs?viewStateShareKey={}&workflowType=machine_learning"
+    expected = [(1, "cells"), (1, "seeds"), (2, "cells"), (2, "seeds"), (2, "tuning")]
+    assert [line.strip() for line in links[1::2]] == [page.format(*pair) for pair in expected]
 
 
 def test_make_ui_serves_the_port_of_its_links():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
@@ -73,6 +74,10 @@ class _PrintCompletion(argparse.Action):
 
 def _dispatch(arguments: Sequence[str] | None) -> None:
     options = make_parser().parse_args(arguments)
+    if getattr(options, "mlflow", None) and os.environ.get("RANK", "0") == "0":
+        from layerpipe2.tracking.live import Writer
+
+        options.writer = Writer(options.mlflow)  # imports MLflow while this process imports torch
     try:
         command = import_module(f"layerpipe2.cli.{options.command}")  # only the chosen one pays for its imports
     except ModuleNotFoundError as error:

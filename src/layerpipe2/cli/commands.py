@@ -84,6 +84,7 @@ examples:
   layerpipe2 train --network resnet18 --dataset cifar100 --batch-size 128 --max-steps 300 --augment
   layerpipe2 train --epochs 50 --checkpoint-dir checkpoints           stop it with Ctrl-C, then go on bit for bit:
   layerpipe2 train --epochs 50 --checkpoint-dir checkpoints --resume
+  layerpipe2 train --epochs 50 --mlflow                               watch it meanwhile: make ui
 
 Accuracies are fractions in [0, 1]. The same settings give the same record, except for its times.
 """
@@ -182,6 +183,8 @@ def add_commands(new: Callable[[str, str, str], argparse.ArgumentParser]) -> Non
     add("--checkpoint-dir", metavar="DIR", help="save the complete state there after every epoch")
     add("--resume", action="store_true", help="go on from the state in --checkpoint-dir")
     add("--quiet", action="store_true", help="no progress display")
+    where = "watch it in MLflow: a server's address, or a database file (mlflow.db if none is named)"
+    add("--mlflow", metavar="WHERE", nargs="?", const="mlflow.db", help=where)
     delays = new("delays", "show stages, delays, and what happens tick by tick", _DELAYS)
     add_options(delays, RunConfig, only=PIPELINE)
     add_options(delays, GridOptions)

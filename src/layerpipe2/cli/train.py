@@ -3,23 +3,30 @@
 import argparse
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from layerpipe2.cli.options import read_options
-from layerpipe2.data import load
+from layerpipe2.data import Data, load
 from layerpipe2.distributed.memory import StageMemory, memory_table
 from layerpipe2.distributed.strategy import PipelineStrategy
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.engine.divergence import describe
 from layerpipe2.networks import NETWORKS
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.records import Record, keep_record, output_file, read_json, read_record
+from layerpipe2.runs.plan import make_plan
+from layerpipe2.runs.records import Record, keep_record, output_file, read_json, read_record, record_text
 from layerpipe2.runs.train import train_run
 from layerpipe2.runs.validation import checked
 from layerpipe2.runs.yaml_file import read_yaml
+from layerpipe2.tracking.entry import TRAIN
+from layerpipe2.tracking.logger import MLflowRun
+from layerpipe2.tracking.subject import Subject
 
 
 def run(options: argparse.Namespace) -> None:
@@ -42,21 +49,37 @@ def run(options: argparse.Namespace) -> None:
     pipeline = None
     if "TORCHELASTIC_RUN_ID" in os.environ:  # a launcher started this process; a diverged run is a result
         pipeline = PipelineStrategy(check_finite=False, resumable=folder is not None)
-    record = train_run(
-        config,
-        data=data,
-        progress=not quiet,
-        checkpoint_dir=folder,
-        resume=options.resume,
-        trainer_strategy=pipeline,
-    )
-    if pipeline is not None:
-        record["processes"] = {"number": pipeline.processes, "memory": [asdict(row) for row in pipeline.memory]}
-    if first:
-        print(summary(record), flush=True)
-        if out is not None:
-            keep_record(out, record)
-            print(f"record: {out}")
+    with _live(options, config, data) as live:
+        record = train_run(
+            config,
+            data=data,
+            progress=not quiet,
+            checkpoint_dir=folder,
+            resume=options.resume,
+            trainer_strategy=pipeline,
+            loggers=[live] if live else [],
+        )
+        if pipeline is not None:
+            record["processes"] = {"number": pipeline.processes, "memory": [asdict(row) for row in pipeline.memory]}
+        if first:
+            print(summary(record), flush=True)
+            if out is not None:
+                keep_record(out, record)
+                print(f"record: {out}")
+        if live:
+            live.finish(record, record_text(record))
+
+
+def _live(options: argparse.Namespace, config: RunConfig, data: Data) -> AbstractContextManager[MLflowRun | None]:
+    """The run in MLflow, if --mlflow asks for it; its parameters are the settings that aren't the default."""
+    if not hasattr(options, "writer"):
+        return nullcontext()
+    with torch.device("meta"):
+        plan = make_plan(config, data.input_shape, data.num_classes)
+    settings, defaults = plan.config.to_dict(), RunConfig().to_dict()
+    changed = [name for name in settings if settings[name] != defaults[name]]
+    shown = {"network", "dataset", "seed", *changed}
+    return MLflowRun(options.writer, Subject(TRAIN, TRAIN, None, settings, plan.delays.per_stage, shown))
 
 
 def settings_from(path: Path) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         UserError: if the file can't be written.
     """
-    write_text(path, json.dumps(_finite(value), indent=1, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, _json(value))
 
 
 def writable_folder(folder: Path) -> Path:
@@ -95,8 +95,13 @@ def write_record(path: Path, record: Record) -> None:
     Raises:
         UserError: if the file can't be written.
     """
+    write_text(path, record_text(record))
+
+
+def record_text(record: Record) -> str:
+    """What :func:`write_record` writes."""
     plain = _finite(record)
-    write_json(path, plain | {_CHECKSUM: fingerprint(plain)})
+    return _json(plain | {_CHECKSUM: fingerprint(plain)})
 
 
 def keep_record(path: Path, record: Record) -> None:
@@ -158,6 +163,11 @@ def read_record(path: Path) -> Record:
     return record
 
 
+def record_files(folder: Path) -> list[Path]:
+    """The files of all records below ``folder``, in the order of their paths."""
+    return sorted(folder.rglob("*.json"))
+
+
 def split_times(record: Record) -> tuple[Record, dict[str, Any]]:
     """A record without its commit and times, so that runs which give the same have the same file; and those."""
     where = record["provenance"]
@@ -185,7 +195,7 @@ def read_records(folder: Path, times: Path | None = None) -> list[Record]:
     Raises:
         UserError: if there are none, or one is broken.
     """
-    paths = sorted(folder.rglob("*.json"))
+    paths = record_files(folder)
     if not paths:
         raise UserError(f"no run records below {folder}; train first (`make reproduce`)")
     records = [read_record(path) for path in paths]
@@ -210,6 +220,10 @@ def not_finite(value: Any) -> str | None:
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
     found = ((key, not_finite(item)) for key, item in items)
     return next((f"{key}.{place}".rstrip(".") for key, place in found if place is not None), None)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_finite(value), indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def _finite(value: Any) -> Any:

@@ -172,6 +172,8 @@ def _train_and_test(
         with warnings.catch_warnings():
             # Lightning 2.6 uses a part of torch's pytree that torch 2.13 is about to change.
             warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
+            # Nothing is logged by step.
+            warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
             trainer.fit(module, loaders["train"], loaders["validation"], ckpt_path=checkpoint)
             if not test:
                 return None
