@@ -120,12 +120,15 @@ def work(studies: list[Study], deadline: float | None = None) -> None:
         UserError: if a study was made with other code, this machine lacks its data or device, a storage is gone, or a
             record can't be written.
     """
-    from layerpipe2.runs.worker import check_runs
-
     for study in studies:
         _check_code(study.settings, study.name)
-    check_runs(study.settings.config for study in studies)
-    pause, left = _POLL[0], list(studies)
+    with told(f"study {studies[0].name}"):
+        left = [study for study in studies if study.trials(*OPEN)]
+    if left:
+        from layerpipe2.runs.worker import check_runs
+
+        check_runs(study.settings.config for study in left)
+    pause = _POLL[0]
     while left and (deadline is None or time.time() < deadline):
         with told(f"study {left[0].name}"):
             left = [study for study in left if study.trials(*OPEN)]
