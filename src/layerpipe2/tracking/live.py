@@ -66,8 +66,10 @@ class Writer:
             UserError: with what the process had to say, if it wasn't.
         """
         _, text = self._process.communicate()
+        if self._process.returncode == 2:
+            raise UserError(text.strip().rpartition("\n")[2])
         if self._process.returncode:
-            raise UserError(text.strip().rpartition("\n")[2] or "the process that writes to MLflow was ended")
+            raise UserError("the process that writes to MLflow was ended; `python -m experiments.track` copies records")
 
     def _send(self, message: Message) -> None:
         try:
