@@ -1,8 +1,8 @@
 """Train the runs of an experiment that have no record yet, one record per run: ``python -m experiments.run cpu``.
 
 Says first how long that will take on this machine, from a few steps, and asks. Stop it whenever you like and start it
-again: finished runs stay, whatever ended it. Several machines may share the folder. A record that was made with other
-settings is refused; every record says which commit made it.
+again: finished runs stay, whatever ended it. Several machines may share the folder, or a database (--storage). A record
+that was made with other settings is refused; every record says which commit made it.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if left := grid.left(tasks):
         if not options.quiet and not _agreed(left, len(tasks), jobs, options.yes):
             raise UserError("not confirmed; nothing was started")
-        missing = Queue(grid, tasks, deadline, options.quiet).run(jobs, torch.cuda.device_count())
+        missing = Queue(grid, tasks, deadline, options.quiet, options.storage).run(jobs, torch.cuda.device_count())
         if missing:
             print(f"{missing} of {len(tasks)} runs are left; start this again to go on")
             return
@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="delete the chosen runs' records that other settings or other code have made, and train those runs again",
     )
+    add("--storage", metavar="URL", help="PostgreSQL database for machines that share no folder; default: the folder")
     add("--jobs", type=within(int, 1, MOST_JOBS), help="processes side by side; default: the experiment's")
     add("--minutes", type=within(float, 0, 10**6), help="begin no run after so many minutes")
     return parser

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,9 +19,11 @@ from tqdm import tqdm
 from experiments.cells import Task
 from experiments.grid import Grid
 from experiments.processes import workers
+from layerpipe2.cli.console import in_words
 from layerpipe2.provenance import provenance
 from layerpipe2.runs.records import Record, writable_folder
-from layerpipe2.tuning.leases import Leases
+from layerpipe2.tuning.places import Database, Folder, Place
+from layerpipe2.tuning.storage import told
 
 _POLL = (0.1, 2.0)  # shortest and longest time in s between two looks at what the others are doing
 _LINES = 3  # of progress, where there is no terminal
@@ -33,6 +35,8 @@ class Queue:
 
     Attributes:
         deadline: time (``time.time()``) after which no run is begun.
+        began: when the workers started (``time.time()``), and how many runs were finished then.
+        storage: address of the database in which several machines meet; None: the folder.
         quiet: whether there is a bar on a terminal and a few lines elsewhere, instead of a line per run.
     """
 
@@ -40,6 +44,30 @@ class Queue:
     tasks: Sequence[Task]
     deadline: float | None = None
     quiet: bool = False
+    storage: str | None = None
+    began: tuple[float, int] | None = None
+
+    def finished(self) -> int:
+        """How many of the runs have a record by now."""
+        return sum((self.grid.folder / task.path).is_file() for task in self.tasks)
+
+    def time_left(self, finished: int) -> str:
+        """In words, from the runs that were finished since this queue began; all runs count alike."""
+        began, before = self.began or (time.time(), finished)
+        if finished <= before or finished == len(self.tasks):
+            return ""
+        seconds = (time.time() - began) * (len(self.tasks) - finished) / (finished - before)
+        return f"; about {in_words(seconds)} left"
+
+    def place(self) -> Place:
+        """Where the processes meet; each opens it for itself.
+
+        Raises:
+            UserError: if the database can't be used.
+        """
+        if self.storage is None:
+            return Folder(self.grid.folder)
+        return Database(self.grid.folder, self.storage, self.grid.experiment.name)
 
     def run(self, jobs: int, gpus: int) -> int:
         """Do them in ``jobs`` processes, of which number ``i`` has the CUDA device ``i mod gpus``.
@@ -52,6 +80,7 @@ class Queue:
         Raises:
             UserError: a run's own, if a worker was killed, or if a folder can't be written.
         """
+        self.place().fetch(task.path for task in self.tasks)
         left = self.grid.left(self.tasks)
         jobs = min(jobs, len(left))
         if not left:
@@ -60,9 +89,10 @@ class Queue:
             pool.submit(_check, left).result()
             for folder in {self.grid.folder / task.path.parent for task in left}:
                 writable_folder(folder)
-            done = [pool.submit(work, self, i % gpus if gpus else None) for i in range(jobs)]
+            begun = replace(self, began=(time.time(), len(self.tasks) - len(left)))
+            done = [pool.submit(work, begun, i % gpus if gpus else None) for i in range(jobs)]
             pool.submit(os.getpid)  # or CPython's pool wouldn't watch the process that was started last
-            self._follow(done)
+            begun._follow(done)
         return len(self.grid.left(self.tasks))
 
     def _follow(self, done: list[Future[None]]) -> None:
@@ -76,11 +106,11 @@ class Queue:
                 ended, waiting = wait(waiting, 0.5 if self.quiet else None, FIRST_EXCEPTION)
                 for future in ended:
                     future.result()
-                finished = sum((self.grid.folder / task.path).is_file() for task in self.tasks)
+                finished = self.finished()
                 bar.update(finished - bar.n)
                 if self.quiet and not terminal and finished * _LINES // total > shown:
                     shown = finished * _LINES // total
-                    print(f"{name}: {finished}/{total} runs", file=sys.stderr, flush=True)
+                    print(f"{name}: {finished}/{total} runs{self.time_left(finished)}", file=sys.stderr, flush=True)
 
 
 def work(queue: Queue, gpu: int | None) -> None:
@@ -90,17 +120,19 @@ def work(queue: Queue, gpu: int | None) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[gpu] if gpu < len(visible) and visible[gpu] else str(gpu)
     # Notes the commit of the code that is loaded: the checkout may move in the meantime.
     provenance(torch.device("cpu"))
-    waiting, leases, pause = list(queue.tasks), Leases(), _POLL[0]
+    waiting, place, pause = list(queue.tasks), queue.place(), _POLL[0]
     while waiting and (queue.deadline is None or time.time() < queue.deadline):
-        waiting = queue.grid.left(waiting)
-        if _do_one(queue, waiting, leases):
-            pause = _POLL[0]
-        elif waiting:
-            time.sleep(pause)
-            pause = min(2 * pause, _POLL[1])
+        with told(f"{queue.grid.experiment.name}: the database"):
+            place.fetch(task.path for task in waiting)
+            waiting = queue.grid.left(waiting)
+            if _do_one(queue, waiting, place):
+                pause = _POLL[0]
+            elif waiting:
+                time.sleep(pause)
+                pause = min(2 * pause, _POLL[1])
 
 
-def _do_one(queue: Queue, waiting: list[Task], leases: Leases) -> bool:
+def _do_one(queue: Queue, waiting: list[Task], place: Place) -> bool:
     """Do the first run that is ready and that nobody else does."""
     from layerpipe2.runs.worker import train_quietly
 
@@ -108,13 +140,15 @@ def _do_one(queue: Queue, waiting: list[Task], leases: Leases) -> bool:
         config = queue.grid.ready(task)
         if config is None:
             continue
-        path = queue.grid.folder / task.path
-        with leases.claimed(path.with_suffix(".lock")) as mine:
+        with place.claimed(task.path) as mine:
             # Between the look and the claim another process may have finished it.
+            if mine:
+                place.fetch([task.path])
             if not mine or queue.grid.record(task) is not None:
                 continue
             record = train_quietly(config)
             queue.grid.keep(task, record)
+            place.post(task.path, queue.grid.record(task) or record)
         if not queue.quiet:
             _say(queue, task, record)
         return True
@@ -128,10 +162,10 @@ def _check(tasks: Sequence[Task]) -> None:
 
 
 def _say(queue: Queue, task: Task, record: Record) -> None:
-    done = sum((queue.grid.folder / other.path).is_file() for other in queue.tasks)
+    done = queue.finished()
     completed = record["status"] == "completed"
     outcome = f"validation {record['epochs'][-1]['val_accuracy']:.2%}" if completed else record["status"]
     seconds = record["provenance"]["wall_time_s"]
     label = str(task.path.with_suffix("")).replace("/", " ")
     line = f"{done}/{len(queue.tasks)} {label}: lr {record['config']['lr']:g}, {outcome}, {seconds:.0f} s"
-    print(line, file=sys.stderr, flush=True)
+    print(line + queue.time_left(done), file=sys.stderr, flush=True)

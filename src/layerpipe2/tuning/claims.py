@@ -25,7 +25,7 @@ WORKER = "worker"
 Lock = Callable[[FrozenTrial], AbstractContextManager[bool]]
 """Trial -> whether this process has it, and keeps it within."""
 
-_OURS = 0x1A7E2  # tells our locks from those that others take in the same database
+_TRIALS = 0x1A7E2  # tells locks of trials from those that others take in the same database
 _KEEPALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
 """Of the server's end of a connection: an owner whose machine doesn't answer for a minute is gone."""
 
@@ -64,20 +64,21 @@ def by_leases(folder: Path) -> Lock:
 
 
 def by_database(engine: Any) -> Lock:
-    """By a lock that PostgreSQL gives a connection (an ``sqlalchemy.Engine`` makes it) and takes back when it ends."""
+    """By a lock that the database's server holds, see :func:`server_lock`."""
+    return lambda trial: server_lock(engine, _TRIALS, trial._trial_id)
+
+
+@contextmanager
+def server_lock(engine: Any, kind: int, number: int) -> Iterator[bool]:
+    """A lock that PostgreSQL gives a connection (an ``sqlalchemy.Engine`` makes it) and takes back when it ends."""
     from sqlalchemy import func, select
 
-    @contextmanager
-    def locked(trial: FrozenTrial) -> Iterator[bool]:
-        key = _OURS, trial._trial_id
-        settings = [func.set_config(name, value, False) for name, value in _KEEPALIVE.items()]
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            mine = connection.execute(select(func.pg_try_advisory_lock(*key), *settings)).one()[0]
-            try:
-                yield mine
-            finally:
-                if mine:
-                    with suppress(Exception):  # a connection that is gone has no locks
-                        connection.execute(select(func.pg_advisory_unlock(*key)))
-
-    return locked
+    settings = [func.set_config(name, value, False) for name, value in _KEEPALIVE.items()]
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        mine = connection.execute(select(func.pg_try_advisory_lock(kind, number), *settings)).one()[0]
+        try:
+            yield mine
+        finally:
+            if mine:
+                with suppress(Exception):  # a connection that is gone has no locks
+                    connection.execute(select(func.pg_advisory_unlock(kind, number)))

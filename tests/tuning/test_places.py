@@ -1,0 +1,65 @@
+"""Fixed runs of an experiment on machines that share nothing but a database."""
+
+import threading
+
+import pytest
+
+from experiments.work import Queue
+from layerpipe2.runs.records import read_record
+from layerpipe2.tuning.places import Database, Folder
+from tests.small_experiments import UNTUNED, small
+from tests.tuning.postgres import Server
+
+
+@pytest.fixture(scope="module")
+def address():
+    server = Server()
+    server.run("CREATE DATABASE runs")
+    yield server.address("runs")
+    server.remove()
+
+
+def test_two_machines_do_every_run_once_and_both_have_all_records(address, tmp_path):
+    grids = [small(folder, UNTUNED) for folder in (tmp_path / "a", tmp_path / "b") if folder.mkdir() is None]
+    queues = [Queue(grid, grid.tasks, quiet=True, storage=address) for grid in grids]
+    threads = [threading.Thread(target=queue.run, args=(1, 0)) for queue in queues]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for task in grids[0].tasks:
+        one, other = (read_record(grid.folder / task.path) for grid in grids)
+        assert one == other  # its times as well: it was trained once
+
+
+def test_a_run_has_one_owner_and_its_record_goes_to_the_others(address, tmp_path):
+    grid = small(tmp_path, UNTUNED, seeds=[7])
+    task = grid.tasks[0]
+    here, there = (Database(tmp_path / name, address, "small") for name in ("here", "there"))
+    with here.claimed(task.path) as first, there.claimed(task.path) as second:
+        assert (first, second) == (True, False)
+    with there.claimed(task.path) as mine:
+        assert mine
+    Queue(grid, [task], quiet=True).run(1, 0)
+    record = grid.record(task)
+    here.post(task.path, record)
+    there.fetch([task.path])
+    assert read_record(tmp_path / "there" / task.path) == record
+
+
+def test_machines_with_other_code_do_not_meet(address, tmp_path, monkeypatch):
+    here = Database(tmp_path, address, "small")
+    monkeypatch.setattr("layerpipe2.tuning.places.code_hash", lambda: "other")
+    there = Database(tmp_path, address, "small")
+    path = small(tmp_path, UNTUNED).tasks[0].path
+    with here.claimed(path) as first, there.claimed(path) as second:
+        assert (first, second) == (True, True)
+
+
+def test_in_a_folder_a_lease_lies_beside_the_record(tmp_path):
+    (tmp_path / "runs").mkdir()
+    path = small(tmp_path, UNTUNED).tasks[0].path
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    with Folder(tmp_path).claimed(path) as first, Folder(tmp_path).claimed(path) as second:
+        assert (first, second) == (True, False)
+        assert (tmp_path / path).with_suffix(".lock").is_file()
