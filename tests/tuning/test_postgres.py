@@ -200,7 +200,7 @@ def test_other_storages_are_refused(address, tmp_path):
 
 
 def test_a_study_in_a_database_is_done_in_order_by_two(address, tmp_path, monkeypatch):
-    settings = {"in_order": True, "trials": 8}
+    settings = {"in_order": True, "trials": 5}
     with runs_are(made_up, monkeypatch):
         alone = small_study(tmp_path / "alone", **settings)
         work([alone])

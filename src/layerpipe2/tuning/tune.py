@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,11 +105,14 @@ def _followed(study: Study, follow: Callable[[Status], None] | None) -> Iterator
     over = threading.Event()
 
     def look() -> None:
-        while follow is not None and not over.wait(_LOOK_S):
+        pause = _LOOK_S
+        while follow is not None and not over.wait(pause):
+            began = time.monotonic()
             try:
                 follow(status(study))
             except Exception:  # the storage is away; who does the trials says so
                 return
+            pause = max(_LOOK_S, 50 * (time.monotonic() - began))  # of thousands of trials a look takes a while
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
