@@ -25,6 +25,7 @@ class MLflowRun(Logger):
         super().__init__()
         self._writer, self._subject = writer, subject
         self._ended = False
+        self._values = dict[str, float]()
 
     def __enter__(self) -> Self:
         self._writer.begin(self._subject.entry)
@@ -59,9 +60,10 @@ class MLflowRun(Logger):
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """The values of an epoch; those of the test come with the record."""
-        values = {name: float(value) for name, value in metrics.items() if name.startswith(_PHASES)}
-        if values:
-            self._writer.points(of_epoch(values, int(metrics["epoch"])))
+        self._values |= {name: float(value) for name, value in metrics.items() if name.startswith(_PHASES)}
+        if "train_loss" in self._values:  # comes last
+            self._writer.points(of_epoch(self._values, int(metrics["epoch"])))
+            self._values = {}
 
     def log_hyperparams(self, params: Any, *arguments: Any, **keywords: Any) -> None:
         """Nothing: the subject says it all."""

@@ -7,6 +7,7 @@ run is closed as that. A run that finishes replaces earlier ones of the same set
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -62,11 +63,17 @@ def _serve(target: str, messages: Iterator[dict[str, Any]]) -> None:
 
 
 def _follow(book: Book, identity: str, messages: Iterator[dict[str, Any]]) -> dict[str, Any]:
-    """Write values until the end, and return that."""
+    """Write values until the end, at most once a second, and return that end."""
+    waiting, written = list[Point](), 0.0
     for message in messages:
         if "end" in message:
+            book.log(identity, waiting)
             return message
-        book.log(identity, (Point(*point) for point in message["points"]))
+        waiting += (Point(*point) for point in message["points"])
+        if time.monotonic() - written > 1:
+            book.log(identity, waiting)
+            waiting, written = [], time.monotonic()
+    book.log(identity, waiting)
     return {"end": "KILLED"}
 
 
