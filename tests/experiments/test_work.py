@@ -67,7 +67,6 @@ def test_a_full_disk_loses_no_result(tmp_path, monkeypatch):
     assert not [path for path in grid.folder.rglob("*") if path.is_file()]
 
 
-
 def test_a_worker_notes_the_commit_before_it_trains(tmp_path):
     git_state.cache_clear()
     grid = small(tmp_path, TUNED)

@@ -62,19 +62,21 @@ class Database:
         from layerpipe2.tuning.storage import open_storage, open_study
 
         storage = open_storage(folder, url)
-        self.folder, self._engine = folder, storage.engine  # type: ignore[attr-defined]
+        self.folder, self._storage = folder, storage
         self._name = f"runs of {name}, code {code_hash()}"
         self._study = open_study(storage, self._name, ["maximize"])
+        storage.remove_session()
 
     def claimed(self, path: Path) -> AbstractContextManager[bool]:
         """By a lock of the server, which it takes back if this process or its machine goes."""
         number = zlib.crc32(f"{self._name} {path}".encode()) - 2**31  # of two with one number, one waits for the other
-        return server_lock(self._engine, _RUNS, number)
+        return server_lock(self._storage.engine, _RUNS, number)  # type: ignore[attr-defined]
 
     def fetch(self, paths: Iterable[Path]) -> None:
         """From the study's notes."""
         missing = [path for path in paths if not (self.folder / path).is_file()]
         found = self._study.user_attrs if missing else {}
+        self._storage.remove_session()
         for path in missing:
             if str(path) in found:
                 (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -83,3 +85,4 @@ class Database:
     def post(self, path: Path, record: Record) -> None:
         """Into the study's notes."""
         self._study.set_user_attr(str(path), json.dumps(record))
+        self._storage.remove_session()
