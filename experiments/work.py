@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,7 +81,8 @@ class Queue:
         Raises:
             UserError: a run's own, if a worker was killed, or if a folder can't be written.
         """
-        self.place().fetch(task.path for task in self.tasks)
+        with closing(self.place()) as place:
+            place.fetch(task.path for task in self.tasks)
         left = self.grid.left(self.tasks)
         jobs = min(jobs, len(left))
         if not left:
@@ -120,9 +122,9 @@ def work(queue: Queue, gpu: int | None) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[gpu] if gpu < len(visible) and visible[gpu] else str(gpu)
     # Notes the commit of the code that is loaded: the checkout may move in the meantime.
     provenance(torch.device("cpu"))
-    waiting, place, pause = list(queue.tasks), queue.place(), _POLL[0]
-    while waiting and (queue.deadline is None or time.time() < queue.deadline):
-        with told(f"{queue.grid.experiment.name}: the database"):
+    waiting, pause = list(queue.tasks), _POLL[0]
+    with closing(queue.place()) as place, told(f"{queue.grid.experiment.name}: the database"):
+        while waiting and (queue.deadline is None or time.time() < queue.deadline):
             place.fetch(task.path for task in waiting)
             waiting = queue.grid.left(waiting)
             if _do_one(queue, waiting, place):

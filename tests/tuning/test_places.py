@@ -1,6 +1,7 @@
 """Fixed runs of an experiment on machines that share nothing but a database."""
 
 import threading
+from contextlib import ExitStack, closing
 
 import pytest
 
@@ -19,7 +20,14 @@ def address():
     server.remove()
 
 
-def test_two_machines_do_every_run_once_and_both_have_all_records(address, tmp_path):
+@pytest.fixture
+def opened():
+    """Closes what it was given, at the end."""
+    with ExitStack() as stack:
+        yield lambda place: stack.enter_context(closing(place))
+
+
+def test_two_machines_do_every_run_once_and_both_have_all_records(address, opened, tmp_path):
     grids = [small(folder, UNTUNED) for folder in (tmp_path / "a", tmp_path / "b") if folder.mkdir() is None]
     queues = [Queue(grid, grid.tasks, quiet=True, storage=address) for grid in grids]
     threads = [threading.Thread(target=queue.run, args=(1, 0)) for queue in queues]
@@ -32,10 +40,10 @@ def test_two_machines_do_every_run_once_and_both_have_all_records(address, tmp_p
         assert one == other  # its times as well: it was trained once
 
 
-def test_a_run_has_one_owner_and_its_record_goes_to_the_others(address, tmp_path):
+def test_a_run_has_one_owner_and_its_record_goes_to_the_others(address, opened, tmp_path):
     grid = small(tmp_path, UNTUNED, seeds=[7])
     task = grid.tasks[0]
-    here, there = (Database(tmp_path / name, address, "small") for name in ("here", "there"))
+    here, there = (opened(Database(tmp_path / name, address, "small")) for name in ("here", "there"))
     with here.claimed(task.path) as first, there.claimed(task.path) as second:
         assert (first, second) == (True, False)
     with there.claimed(task.path) as mine:
@@ -47,10 +55,10 @@ def test_a_run_has_one_owner_and_its_record_goes_to_the_others(address, tmp_path
     assert read_record(tmp_path / "there" / task.path) == record
 
 
-def test_machines_with_other_code_do_not_meet(address, tmp_path, monkeypatch):
-    here = Database(tmp_path, address, "small")
+def test_machines_with_other_code_do_not_meet(address, opened, tmp_path, monkeypatch):
+    here = opened(Database(tmp_path, address, "small"))
     monkeypatch.setattr("layerpipe2.tuning.places.code_hash", lambda: "other")
-    there = Database(tmp_path, address, "small")
+    there = opened(Database(tmp_path, address, "small"))
     path = small(tmp_path, UNTUNED).tasks[0].path
     with here.claimed(path) as first, there.claimed(path) as second:
         assert (first, second) == (True, True)

@@ -30,6 +30,9 @@ class Place(Protocol):
     def post(self, path: Path, record: Record) -> None:
         """Let other machines have the record of a run that has just ended."""
 
+    def close(self) -> None:
+        """Give connections back."""
+
 
 @dataclass(frozen=True)
 class Folder:
@@ -47,6 +50,9 @@ class Folder:
 
     def post(self, path: Path, record: Record) -> None:
         """Nothing: it is there."""
+
+    def close(self) -> None:
+        """Nothing: there is none."""
 
 
 class Database:
@@ -86,3 +92,8 @@ class Database:
         """Into the study's notes."""
         self._study.set_user_attr(str(path), json.dumps(record))
         self._storage.remove_session()
+
+    def close(self) -> None:
+        """Of this thread, and those that no thread uses."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()  # type: ignore[attr-defined]
