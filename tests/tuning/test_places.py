@@ -1,6 +1,8 @@
 """Fixed runs of an experiment on machines that share nothing but a database."""
 
-import threading
+import os
+import subprocess
+import sys
 from contextlib import ExitStack, closing
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from experiments.work import Queue
 from layerpipe2.runs.records import read_record
 from layerpipe2.tuning.places import Database, Folder
-from tests.small_experiments import UNTUNED, small
+from tests.small_experiments import ROOT, UNTUNED, small, write_experiment
 from tests.tuning.postgres import Server
 
 
@@ -27,16 +29,18 @@ def opened():
         yield lambda place: stack.enter_context(closing(place))
 
 
-def test_two_machines_do_every_run_once_and_both_have_all_records(address, opened, tmp_path):
-    grids = [small(folder, UNTUNED) for folder in (tmp_path / "a", tmp_path / "b") if folder.mkdir() is None]
-    queues = [Queue(grid, grid.tasks, quiet=True, storage=address) for grid in grids]
-    threads = [threading.Thread(target=queue.run, args=(1, 0)) for queue in queues]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for task in grids[0].tasks:
-        one, other = (read_record(grid.folder / task.path) for grid in grids)
+def test_two_machines_do_every_run_once_and_both_have_all_records(address, tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    started = []
+    for folder in folders:
+        folder.mkdir()
+        options = (write_experiment(folder, UNTUNED), "--out", str(folder), "--storage", address, "--quiet")
+        command = (sys.executable, "-m", "experiments.run", *options, "--jobs", "1")
+        started.append(subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL))
+    assert [process.wait() for process in started] == [0, 0]
+    for task in small(tmp_path, UNTUNED).tasks:
+        one, other = (read_record(folder / task.path) for folder in folders)
         assert one == other  # its times as well: it was trained once
 
 
