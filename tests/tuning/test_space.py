@@ -174,3 +174,21 @@ def test_places_are_shares_of_the_range():
     assert one.place(0.1) == pytest.approx(0.5)
     assert (two.place(0.0), two.place(0.2), two.place(0.8)) == pytest.approx((0, 0.25, 1))
     assert three.place("sgd") is None
+
+
+def test_first_trials_are_spread_over_the_space():
+    space = Space.of({"lr": "log:0.01:1", "width": "int:8:16", "strategy": "choice:stash,latest"}, RunConfig())
+    rows = [space.spread(number) for number in range(3)]
+    assert [row["lr"] for row in rows] == pytest.approx([0.1, 0.01**0.75, 0.01**0.25])
+    assert [row["width"] for row in rows] == [11, 13, 9]
+    assert [row["strategy"] for row in rows] == ["stash", "stash", "latest"]
+    many = [space.spread(number)["lr"] for number in range(100)]
+    for low in range(10):  # in every tenth of the range a tenth of the trials
+        assert sum(0.01 * 10 ** (0.2 * low) <= lr < 0.01 * 10 ** (0.2 * low + 0.2) for lr in many) in range(8, 13)
+
+
+def test_a_place_and_the_value_there_belong_together():
+    for text in ("log:0.01:1", "uniform:0.01:1"):
+        one = Space.of({"lr": text}, RunConfig()).ranges[0]
+        for share in (0.0, 0.3, 0.9):
+            assert one.place(one.at(share)) == pytest.approx(share)

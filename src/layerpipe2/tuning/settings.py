@@ -59,7 +59,7 @@ SAMPLERS: Mapping[str, Callable[[int, int], BaseSampler]] = {
     "gp": lambda seed, start: GPSampler(seed=seed, n_startup_trials=start, deterministic_objective=False),
     "random": lambda seed, start: RandomSampler(seed=seed),
 }
-"""Name -> sampler from a seed and the number of random trials that it starts with."""
+"""Name -> sampler from a seed and the number of trials before it learns."""
 
 PRUNERS: Mapping[str, Callable[[int], BasePruner]] = {
     "median": lambda epochs: MedianPruner(n_startup_trials=3, n_warmup_steps=max(1, epochs // 4)),
@@ -106,6 +106,11 @@ class StudySettings(Checked):
         return Space.of(self.space, self.config)
 
     @property
+    def first(self) -> int:
+        """How many trials are spread over the space before the sampler learns from what came out; random: none."""
+        return 0 if self.sampler == "random" else min(10, max(3, self.trials // 3))
+
+    @property
     def directions(self) -> list[Direction]:
         """Of the objectives."""
         return [OBJECTIVES[name].direction for name in self.objectives]
@@ -125,9 +130,8 @@ class StudySettings(Checked):
     def sampler_of(self, number: int) -> BaseSampler:
         """The sampler of one trial: its seed follows from the trial's number, whoever does it."""
         digest = hashlib.sha256(f"{self.seed} {number}".encode()).digest()
-        start = min(10, max(3, self.trials // 3))
         with quiet():
-            return SAMPLERS[self.sampler](int.from_bytes(digest[:4], "big"), start)
+            return SAMPLERS[self.sampler](int.from_bytes(digest[:4], "big"), self.first)
 
 
 @contextmanager

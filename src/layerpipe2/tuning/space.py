@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 from layerpipe2.errors import UserError, did_you_mean, plain, shown
@@ -76,6 +77,16 @@ class Range:
             return None
         scale = math.log if self.logarithmic else float
         return (scale(value) - scale(self.low)) / (scale(self.high) - scale(self.low))
+
+    def at(self, share: float) -> Value:
+        """The value at a place between the ends, from 0 to below 1; a choice counts as so many equal parts."""
+        if self.choices:
+            return self.choices[int(share * len(self.choices))]
+        if self.logarithmic:
+            value = self.low * (self.high / self.low) ** share
+        else:
+            value = self.low + share * (self.high - self.low)
+        return round(value) if _NUMBERS[self.kind] is int else float(value)
 
     def moved(self, value: Any) -> Range:
         """The range itself if a best ``value`` lies well within it; else as wide, its middle at the value.
@@ -145,6 +156,10 @@ class Space:
             if one.applies(settings):
                 settings[one.name] = one.suggest(trial)
         return RunConfig(**settings)
+
+    def spread(self, number: int) -> dict[str, Value]:
+        """Values of the first trials, from number 0: Halton's points, which leave no large hole even if few."""
+        return {one.name: one.at(_halton(number + 1, base)) for one, base in zip(self.ranges, _primes(), strict=False)}
 
     def at_an_end(self, best: Mapping[str, Any]) -> dict[str, str]:
         """Setting -> which end of its range the best value lies at, of those that do and can be moved."""
@@ -234,3 +249,17 @@ def _value(name: str, word: str) -> Value:
 
 def _word(value: Value) -> str:
     return str(value).lower() if isinstance(value, bool | None) else str(value)
+
+
+def _halton(number: int, base: int) -> float:
+    """The digits of ``number`` to ``base`` in reverse order behind the point (Halton 1960), in (0, 1)."""
+    share, weight = 0.0, 1.0
+    while number:
+        number, digit = divmod(number, base)
+        weight /= base
+        share += digit * weight
+    return share
+
+
+def _primes() -> Iterator[int]:
+    return (n for n in count(2) if all(n % d for d in range(2, math.isqrt(n) + 1)))

@@ -156,8 +156,8 @@ def open_or_make(settings: StudySettings, folder: Path, url: str | None = None, 
             found.set_user_attr(_SETTINGS, settings.to_dict())
         with quiet():
             # Several processes may add some at once: those behind the budget are never done.
-            for _ in range(settings.trials - len(found.get_trials(deepcopy=False))):
-                found.enqueue_trial({})
+            for number in range(len(found.get_trials(deepcopy=False)), settings.trials):
+                found.enqueue_trial(settings.ranges.spread(number) if number < settings.first else {})
         return _study(found, name, folder, url, storage)
 
 
