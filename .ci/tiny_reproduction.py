@@ -37,7 +37,7 @@ def main() -> None:
         expect((clone / "paper_figures/out/report.md").is_file(), "a report was written")
         expect("up to date" in dvc(clone, "repro"), "a second run does nothing")
         check_reruns(clone)
-        expect("test_accuracy" in dvc(clone, "metrics", "show", "--json"), "dvc metrics says something")
+        expect("accuracy" in dvc(clone, "metrics", "show", "--json"), "dvc metrics says something")
         expect("mlp.csv" in dvc(clone, "plots", "show", "--json"), "dvc plots says something")
         change(clone, "network_settings", mlp={"width": 8, "lr": -1})
         failed = dvc(clone, "repro", code=255)

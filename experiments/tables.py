@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from layerpipe2.history import find_strategy
 from layerpipe2.runs.records import Record, write_text
 
 Row = dict[str, Any]
@@ -89,16 +90,28 @@ TABLES: dict[str, tuple[list[str], Callable[[Record], list[Row]]]] = {
 
 
 def metrics(records: list[Record]) -> dict[str, Any]:
-    """Headline numbers for ``dvc metrics``: counts, and the mean test accuracy at each network's largest delay.
+    """Few headline numbers for ``dvc metrics`` and ``dvc exp show``.
 
-    A strategy of which no run completed has null.
+    Counts of runs, and the test accuracy in per cent at each network's largest delay, mean over the networks: of
+    sequential training, exact stashing, the latest weights, and all reconstructions that follow the delay. Null where
+    no run of a network completed.
     """
-    accuracy = {
-        network: {name: _mean(r["test"]["accuracy"] for r in runs) for name, runs in by_strategy.items()}
-        for network, by_strategy in _most_delayed(records).items()
-    }
+    groups = {name: {name} for name in ("sequential", "stash", "latest")}
+    groups["rules"] = {record["config"]["strategy"] for record in records if _is_rule(record)}
+    deepest = _most_delayed(records).values()
     diverged = sum(record["status"] == "diverged" for record in records)
-    return {"runs": len(records), "diverged": diverged, "test_accuracy": accuracy}
+    found = {word: _mean_over(deepest, names) for word, names in groups.items()}
+    return {"runs": len(records), "diverged": diverged, "accuracy": found}
+
+
+def _is_rule(record: Record) -> bool:
+    return find_strategy(record["config"]["strategy"]).aware
+
+
+def _mean_over(networks: Iterable[dict[str, list[Record]]], names: set[str]) -> float | None:
+    """In per cent, of the networks' means over the completed runs of these strategies."""
+    means = [_mean(r["test"]["accuracy"] for n in sorted(names) for r in runs.get(n, ())) for runs in networks]
+    return None if None in means or not means else round(100 * mean(value for value in means if value is not None), 2)
 
 
 def curves(records: list[Record]) -> dict[str, list[Row]]:

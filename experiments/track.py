@@ -9,6 +9,7 @@ copies at a time, the others wait. A copy starts when its training run started a
 those of other runs.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,12 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--runs", type=Path, default=Path("results/runs"), help="default: %(default)s")
     add("--larger", type=Path, default=Path("results/full_scale"), help="those of larger ones; default: %(default)s")
     add("--pages", type=Path, default=Path("paper_figures/out"), help="figures and reports; default: %(default)s")
-    add("--database", type=Path, default=Path("mlflow.db"), help="default: %(default)s")
-    add("--artifacts", type=Path, default=Path("mlartifacts"), help="default: %(default)s")
+    home, experiment = checkout(Path.cwd()), os.environ.get("DVC_EXP_NAME", "")
+    add("--database", type=Path, default=home / "mlflow.db", help="default: mlflow.db")
+    add("--artifacts", type=Path, default=home / "mlartifacts", help="default: mlartifacts")
     add("--summary", type=Path, help="JSON file that counts the records, for DVC")
     add("--port", type=within(int, 1, 65535), help="print links for a server that will listen there on 127.0.0.1")
     options = parser.parse_args(arguments)
     found = sources(options.runs, options.larger, options.pages)
+    if experiment:  # of `dvc exp run`: beside the runs of the study that it changes, not in their place
+        found = [found[0]._replace(experiment=f"{found[0].experiment} {experiment}")]
     new, identities = track(found, options.database, options.artifacts)
     total = sum(len(source.records) for source in found)
     if options.summary:
@@ -73,6 +77,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{new} of {total} runs were new to {options.database}")
     if options.port is not None:
         print_links(f"http://127.0.0.1:{options.port}", identities, found)
+
+
+def checkout(folder: Path) -> Path:
+    """The checkout of which ``dvc exp run --temp`` has made the copy ``folder``; ``folder`` itself if it is none.
+
+    >>> checkout(Path("/home/me/layerpipe2/.dvc/tmp/exps/standalone/tmpabc"))
+    PosixPath('/home/me/layerpipe2')
+    """
+    return next((place.parent for place in folder.parents if place.name == ".dvc"), folder)
 
 
 def sources(runs: Path, larger: Path, pages: Path) -> list[Source]:

@@ -291,3 +291,9 @@ def test_make_ui_serves_the_port_of_its_links():
     makefile = (Path(tracking.__file__).parents[1] / "Makefile").read_text()
     recipe = makefile.partition("\nui:")[2].partition("\n\n")[0]
     assert recipe.count("--port $(or $(PORT),5000)") == 2
+
+
+def test_a_copy_that_dvc_makes_for_an_experiment_belongs_to_its_checkout(tmp_path):
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "standalone" / "tmpabc"
+    assert tracking.checkout(copy) == tmp_path
+    assert tracking.checkout(tmp_path) == tmp_path
