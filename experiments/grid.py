@@ -22,8 +22,9 @@ from typing import Any
 
 from experiments.cells import Cell, Task, count_units
 from experiments.schema import SEQUENTIAL, Experiment
+from layerpipe2.engine.device import resolve_device
 from layerpipe2.errors import UserError, shown
-from layerpipe2.provenance import code_hash
+from layerpipe2.provenance import code_hash, device_name, versions
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.records import (
     Record,
@@ -128,18 +129,28 @@ class Grid:
         keep_record(self.folder / task.path, record)
 
     def outdated(self, tasks: Sequence[Task]) -> list[Path]:
-        """Records in the folders of these tasks that other settings or other code made, or that belong to no run."""
-        wanted = {self.folder / task.path: task for task in tasks}
-        folders = sorted({path.parent for path in wanted})
-        found = [path for folder in folders for path in sorted(folder.glob("*.json"))]
-        return [path for path in found if path not in wanted or not self._is_of_this_code(wanted[path])]
+        """Records of these tasks that other settings, code or versions made, and those beside them that no run has.
 
-    def _is_of_this_code(self, task: Task) -> bool:
+        Raises:
+            UserError: if a choice is missing: then nothing is known of the records.
+        """
+        mine = {self.folder / task.path: task for task in tasks}
+        others = {self.folder / task.path for task in self.tasks} - mine.keys()
+        folders = sorted({path.parent for path in mine})
+        found = [path for folder in folders for path in sorted(folder.glob("*.json")) if path not in others]
+        for task in tasks:
+            self.ready(task)
+        return [path for path in found if path not in mine or not self._is_of_now(mine[path])]
+
+    def _is_of_now(self, task: Task) -> bool:
+        """Whether a record is there that this code, with these versions on such a device, would make again."""
         try:
             record = self.record(task)
         except UserError:
             return False
-        return record is not None and record["provenance"].get("code") == code_hash()
+        where = record["provenance"] if record is not None else {}
+        now = code_hash(), versions(), device_name(resolve_device(task.config.device))
+        return (where.get("code"), where.get("versions"), where.get("device")) == now
 
     def _times(self, task: Task) -> Path:
         return self.folder / "times" / task.path.relative_to(task.path.parts[0])

@@ -18,6 +18,6 @@ def end_with_dvc() -> None:
 
 def _say_and_end(number: int, frame: FrameType | None) -> None:
     try:
-        os.write(2, b"experiments.run: ended, since DVC has ended; finished runs are kept, so start it again\n")
+        os.write(2, b"experiments: ended, since DVC has ended; finished runs are kept, so start it again\n")
     finally:
         os._exit(2)

@@ -41,13 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     grid = Grid.of(experiment, options.out)
     tasks = grid.choose(options.network, options.group)
     jobs = options.jobs or experiment.jobs
-    if options.this_code:
-        for path in grid.outdated(tasks):
-            path.unlink()
+    outdated = set(grid.outdated(tasks)) if options.this_code else set()
     deadline = None if options.minutes is None else time.time() + 60 * options.minutes
-    if left := grid.left(tasks):
-        if not options.quiet and not _agreed(left, len(tasks), jobs, options.yes):
+    left = [task for task in tasks if grid.folder / task.path in outdated or grid.record(task) is None]
+    if left or outdated:
+        if left and not options.quiet and not _agreed(left, len(tasks), jobs, options.yes):
             raise UserError("not confirmed; nothing was started")
+        for path in outdated:
+            path.unlink(missing_ok=True)
         missing = Queue(grid, tasks, deadline, options.quiet, options.storage).run(jobs, torch.cuda.device_count())
         if missing:
             print(f"{missing} of {len(tasks)} runs are left; start this again to go on")

@@ -16,7 +16,19 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from experiments.sections import Count, Dataset, Network, Optimizer, Report, Seed, Settings, Strategy, Tuning, WarmUp
+from experiments.sections import (
+    SWEPT,
+    Count,
+    Dataset,
+    Network,
+    Optimizer,
+    Report,
+    Seed,
+    Settings,
+    Strategy,
+    Tuning,
+    WarmUp,
+)
 from layerpipe2.errors import LARGEST, UserError, did_you_mean, plain_name, shown
 from layerpipe2.runs.validation import Checked, Several, checked
 from layerpipe2.runs.yaml_file import read_yaml
@@ -104,6 +116,9 @@ class Experiment(Checked):
         return runs * (len(self.seeds) * (2 if self.warm_up else 1) + rates)
 
     def _check_tuning(self, tuning: Tuning) -> None:
+        for name in tuning.space or ():
+            if name in (*SWEPT, "optimizer", "convention", "delays"):
+                raise UserError(f"tuning.space has {name}, in which cells differ; leave it out")
         if tuning.seed in self.seeds:
             raise UserError(f"tuning.seed is {tuning.seed}, the seed of final runs; give another")
         tables = ("network_settings", "dataset_settings", "optimizer_settings")

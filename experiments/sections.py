@@ -10,8 +10,11 @@ from layerpipe2.history import make_history
 from layerpipe2.networks import NETWORKS
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.validation import Checked, Positive, Several, one_of, real
+from layerpipe2.tuning.settings import PRUNERS, SAMPLERS
+from layerpipe2.tuning.space import Space
 
-_SWEPT = ("dataset", "network", "group_size", "strategy", "seed", "stash_epochs", "max_steps")
+SWEPT = ("dataset", "network", "group_size", "strategy", "seed", "stash_epochs", "max_steps")
+"""Settings that no section gives: the cells and seeds of an experiment do."""
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
@@ -21,7 +24,7 @@ Dataset = Annotated[str, *one_of(DATASETS)]
 
 Strategy = Annotated[str, AfterValidator(lambda name: (make_history(name), name)[1])]
 _SETTINGS: dict[str, Any] = {
-    name: (field.annotation, field) for name, field in RunConfig.model_fields.items() if name not in _SWEPT
+    name: (field.annotation, field) for name, field in RunConfig.model_fields.items() if name not in SWEPT
 }
 
 
@@ -55,14 +58,16 @@ class Tuning(Checked):
     seed: Seed
     space: dict[str, str] | None = None
     trials: Annotated[int, Field(ge=1, le=1000)] | None = None
-    sampler: str = "tpe"
-    pruner: str = "median"
+    sampler: Annotated[str, *one_of(SAMPLERS)] = "tpe"
+    pruner: Annotated[str, *one_of(PRUNERS)] = "median"
     moves: Annotated[int, Field(ge=0, le=10)] = 0
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
         if (self.space is None) != (self.trials is None):
             raise UserError("space and trials go together; give both or neither")
+        if self.space is not None:
+            Space.of(self.space, RunConfig())
         return self
 
 

@@ -38,21 +38,14 @@ from layerpipe2.errors import UserError
 from layerpipe2.runs.records import write_json
 from layerpipe2.tuning.results import best_trials
 from layerpipe2.tuning.space import Space
-from layerpipe2.tuning.study import Study, open_existing, open_or_make, work
+from layerpipe2.tuning.study import OtherStudy, Study, open_existing, open_or_make, work
 from layerpipe2.tuning.tune import study_settings
 
-COLUMNS = (
-    "network",
-    "dataset",
-    "optimizer",
-    "stages",
-    "strategy",
-    "round",
-    "trial",
-    "status",
-    "epochs",
-    "val_accuracy",
-)
+_LOOK_S, _LINES = 5.0, 3  # how often the studies are looked at, and how many lines tell of it
+COLUMNS = [
+    *("network", "dataset", "optimizer", "stages", "strategy"),
+    *("round", "trial", "status", "epochs", "val_accuracy", "edge"),
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -80,13 +73,19 @@ def tune(grid: Grid, tuning: Tuning, jobs: int, quiet: bool) -> dict[Cell, list[
         studies = {cell: _study(grid, tuning, cell, number, space) for cell, space in spaces.items()}
         if not quiet:
             print(f"round {number + 1}: {len(studies)} studies of {tuning.trials} trials", file=sys.stderr, flush=True)
-        _do(list(studies.values()), jobs)
+        _do(grid.experiment.name, list(studies.values()), jobs)
         for cell, study in studies.items():
             rounds[cell].append(study)
         spaces = {cell: moved for cell, space in spaces.items() if (moved := _moved(rounds[cell], space)) != space}
         if not spaces:
             break
+    for cell, done in rounds.items():
+        for folder in (grid.folder / "tune" / grid.name(cell)).glob("range-*"):
+            if folder not in [study.folder for study in done]:  # of an earlier space
+                shutil.rmtree(folder)
     _write(grid, tuning, rounds)
+    for cell in spaces:
+        print(f"{grid.name(cell)}: the best value lies at an end of its last range; give a wider one", file=sys.stderr)
     return rounds
 
 
@@ -103,20 +102,28 @@ def _study(grid: Grid, tuning: Tuning, cell: Cell, number: int, space: Space) ->
         in_order=True,
     )
     try:
-        return open_or_make(settings, folder)
-    except UserError:
-        shutil.rmtree(folder, ignore_errors=True)
-        return open_or_make(settings, folder)
+        study = open_or_make(settings, folder)
+        if study.settings.trials == settings.trials:
+            return study
+    except OtherStudy:
+        pass
+    shutil.rmtree(folder, ignore_errors=True)
+    return open_or_make(settings, folder)
 
 
-def _do(studies: list[Study], jobs: int) -> None:
+def _do(name: str, studies: list[Study], jobs: int) -> None:
+    total, shown = sum(study.settings.trials for study in studies), 0
     with workers(jobs) as pool:
-        done = [pool.submit(_work, [study.folder for study in studies]) for _ in range(jobs)]
+        waiting = {pool.submit(_work, [study.folder for study in studies]) for _ in range(jobs)}
         pool.submit(len, ())  # or CPython's pool wouldn't watch the process that was started last
-        for future in wait(done, return_when=FIRST_EXCEPTION).done:
-            future.result()
-        for future in done:
-            future.result()
+        while waiting:
+            ended, waiting = wait(waiting, _LOOK_S, FIRST_EXCEPTION)
+            for future in ended:
+                future.result()
+            finished = sum(trial.state.is_finished() for study in studies for trial in study.trials())
+            if finished * _LINES // total > shown:
+                shown = finished * _LINES // total
+                print(f"{name}: {finished}/{total} trials", file=sys.stderr, flush=True)
 
 
 def _work(folders: list[Path]) -> None:
@@ -159,6 +166,7 @@ def _rows(cell: Cell, studies: list[Study]) -> list[Row]:
         key
         | {"round": number, "trial": trial.number, "status": trial.user_attrs.get("status", "failed")}
         | {"epochs": len(trial.intermediate_values), "val_accuracy": _last(trial.intermediate_values)}
+        | {"edge": bool(study.settings.ranges.at_an_end(trial.params))}
         | trial.params
         for number, study in enumerate(studies)
         for trial in study.trials()

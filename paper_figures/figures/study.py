@@ -28,7 +28,7 @@ def catalogue(study: Study) -> dict[str, Callable[[], Figure]]:
     found: dict[str, Callable[[], Figure]] = {"history": partial(history, study), "slice": partial(slices, study)}
     if len(study.settings.space) > 1:
         found["parallel"] = partial(parallel, study)
-        if len(_done(study)) >= _FEWEST:
+        if len(_done(study)) >= _FEWEST and len({trial.values[0] for trial in _done(study)}) > 1:
             found["importance"] = partial(importance, study)
     if len(study.settings.objectives) > 1:
         found["front"] = partial(front, study)

@@ -107,7 +107,8 @@ def _tuned(trials: pd.DataFrame, networks: list[str]) -> dict[str, Any]:
         "sentence": f"Optuna chose among {budget.iloc[0]} learning rates for every strategy on every network, by the "
         "validation accuracy at the end of a run with a seed that no final run has; no test image was looked at. The "
         f"space, the number of trials and the pruner are the same for all. For {moved} of {len(budget)} the best value "
-        "lay within 5 % of the end of the range, which was then moved there for as many trials again. "
+        "lay within 5 % of the end of the range, which was then moved there for as many trials again; an asterisk "
+        "marks what lies at an end even so. "
         f"Of {len(trials)} trials {counts.get('pruned', 0)} were pruned and {counts.get('diverged', 0)} diverged.",
         "table": table,
     }

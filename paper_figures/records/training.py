@@ -38,7 +38,9 @@ _FORMS = {
     "stages": _form([*CONFIGURATION, "stage"], "delay", "parameters"),
 }
 _TRIAL = ["network", "strategy", "round", "trial"]
-_TUNING = TableForm([*_TRIAL, "status", "val_accuracy", "lr"], ["val_accuracy", "lr"], [*_TRIAL, "status"], _TRIAL)
+_TUNING = TableForm(
+    [*_TRIAL, "status", "val_accuracy", "lr", "edge"], ["val_accuracy", "lr"], [*_TRIAL, "status"], _TRIAL
+)
 
 
 @dataclass(frozen=True)

@@ -121,10 +121,10 @@ def _difference(mean: float, low: float, high: float, n: int) -> str:
 
 
 def chosen_rates(trials: pd.DataFrame, networks: list[str]) -> pd.DataFrame:
-    """The learning rate that each strategy's study chose on each network."""
+    """The learning rate that each strategy's study chose on each network; an asterisk: at an end of its last range."""
     done = trials[trials["status"] == "completed"].sort_values(["round", "trial"])
     best = done.loc[done.groupby(["network", "strategy"])["val_accuracy"].idxmax()]
-    rate = {(row.network, row.strategy): f"{row.lr:.3g}" for row in best.itertuples()}
+    rate = {(row.network, row.strategy): f"{row.lr:.3g}{'*' * bool(row.edge)}" for row in best.itertuples()}
     names = ordered(best["strategy"])
     columns = {network_label(network): [rate.get((network, name), "none") for name in names] for network in networks}
     return pd.DataFrame({"strategy": labels(names)} | columns)

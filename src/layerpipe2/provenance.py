@@ -12,6 +12,8 @@ import torch
 
 TRAINING = ("data", "delays.py", "engine", "history", "networks", "runs", "stages.py")
 """Files and folders of this package on which a run's numbers depend."""
+TUNING = (*TRAINING, "tuning")
+"""Those on which a study depends."""
 _PACKAGES = ("layerpipe2", "numpy", "pytorch-lightning", "scikit-learn", "torch", "torchvision")
 
 

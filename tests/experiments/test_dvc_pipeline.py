@@ -39,6 +39,11 @@ def test_what_a_stage_depends_on_exists_or_is_made_by_another_stage():
             assert entry in made or entry == "results/runs" or all((ROOT / name).exists() for name in names), entry
 
 
+def test_every_stage_runs_the_code_of_its_own_folder():
+    """Also in the copies that ``dvc exp run --temp`` makes, whatever is installed."""
+    assert all(stage["cmd"].startswith("PYTHONPATH=src python -m ") for stage in STAGES.values())
+
+
 def test_all_published_experiments_are_collected():
     assert STAGES["published"]["matrix"]["experiment"] == PUBLISHED
 
@@ -71,6 +76,7 @@ def finished(tmp_path_factory):
             for entry in map(_name, stage.get(kind, [])):
                 path = copy / entry
                 _touch(path if path.suffix else path / "content")
+    (copy / "results" / "tuned.json").write_text(json.dumps({network: {"lr": 1} for network in DIGITS.networks}))
     _dvc(copy, "commit", "--force", "--quiet")
     assert _changed(copy) == set()
     return copy
@@ -93,9 +99,20 @@ def _changed(folder):
     return set(json.loads(_dvc(folder, "status", "--json")))
 
 
+VGG = {f"train@vgg-{group}" for group in DIGITS.group_sizes or ()} | {"baseline@vgg"}
+MEASURED = {"theory", "paper"}  # its stability is measured
 CHANGES = [
-    ("experiments/digits.yaml", "vgg: {width: 8", {f"train@vgg-{group}" for group in (1, 3)} | {"baseline@vgg"}),
-    ("experiments/digits.yaml", "lr: 0.01", TRAINED | BASELINES),
+    (
+        "experiments/digits.yaml",
+        "vgg: {width: 8",
+        VGG | {"tune"},
+    ),
+    ("experiments/digits.yaml", "weight_decay: 5.0e-4", TRAINED | BASELINES | {"tune"}),
+    ("experiments/digits.yaml", "trials: 6", {"tune"}),
+    ("experiments/digits.yaml", "seeds: [0", TRAINED | BASELINES),
+    ("results/tuned.json", '"vgg": {"lr": 1', VGG | {"tune"}),
+    ("results/tuning.csv", "{}", {"tune", "paper", "track"}),
+    ("src/layerpipe2/tuning/space.py", '"""', {"tune", "paper"}),
     ("experiments/digits.yaml", "jobs: 2", set()),
     ("experiments/digits.yaml", "points: 3.0", {"collect"}),  # whose experiment.json states the margin
     ("experiments/common.yaml", "points: 0.5", {"published@cpu", "published@cpu-gpt"}),
@@ -104,7 +121,11 @@ CHANGES = [
     ("results/full_scale/cpu/runs/record.json", "{}", {"published@cpu", "paper", "track"}),
     ("results/pipelines/even.json", "{}", {"paper"}),
     ("paper_figures/style.py", '"""', {"paper"}),
-    ("src/layerpipe2/engine/step.py", '"""', TRAINED | BASELINES | {"theory", "paper"}),  # its stability is measured
+    (
+        "src/layerpipe2/engine/step.py",
+        '"""',
+        TRAINED | BASELINES | {"tune"} | MEASURED,
+    ),  # its stability is measured
     ("src/layerpipe2/theory/proofs.py", '"""', {"theory", "paper"}),
     ("src/layerpipe2/distributed/memory.py", '"""', {"paper"}),
 ]

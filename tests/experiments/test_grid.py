@@ -46,12 +46,12 @@ def test_the_full_scale_is_the_whole_experiment():
 
 def test_records_of_the_default_experiment_are_sorted_by_network_and_group():
     grid = Grid.of(read_experiment("digits"))
-    tasks = grid.choose("vgg", 2)
+    tasks = grid.choose("vgg", 3)
     experiment = grid.experiment
     wanted = [(s, n) for n in experiment.seeds for s in experiment.strategies]
     assert [(task.cell.strategy, task.config.seed) for task in tasks] == wanted
-    assert {task.config.group_size for task in tasks} == {2}
-    assert str(grid.folder / tasks[0].path) == "results/runs/vgg-2/stash-s0.json"
+    assert {task.config.group_size for task in tasks} == {3}
+    assert str(grid.folder / tasks[0].path) == "results/runs/vgg-3/stash-s0.json"
     assert {task.cell.strategy for task in grid.choose("mlp", "sequential")} == {"sequential"}
 
 

@@ -136,7 +136,7 @@ def test_it_ends_with_the_shell_in_which_dvc_started_it_and_says_so(tmp_path):
         while not victims(process.pid, "server"):
             time.sleep(0.01)
         said = kill(process, process.pid)[1]
-    assert said in ("", "experiments.run: ended, since DVC has ended; finished runs are kept, so start it again\n")
+    assert said in ("", "experiments: ended, since DVC has ended; finished runs are kept, so start it again\n")
     assert not records(tmp_path)
 
 

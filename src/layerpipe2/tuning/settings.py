@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, PartialFixedSampler, RandomSampler, TPESampler
 from pydantic import Field, model_validator
 
 from layerpipe2.errors import UserError
@@ -128,7 +128,10 @@ class StudySettings(Checked):
         return next((name for name, value in own["config"].items() if its["config"].get(name) != value), None)
 
     def sampler_of(self, number: int) -> BaseSampler:
-        """The sampler of one trial: its seed follows from the trial's number, whoever does it."""
+        """The sampler of one trial: its values or its seed follow from the trial's number, whoever does it."""
+        if number < self.first:
+            with quiet():
+                return PartialFixedSampler(self.ranges.spread(number), RandomSampler(seed=number))
         digest = hashlib.sha256(f"{self.seed} {number}".encode()).digest()
         with quiet():
             return SAMPLERS[self.sampler](int.from_bytes(digest[:4], "big"), self.first)

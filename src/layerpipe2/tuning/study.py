@@ -30,6 +30,10 @@ _POLL = (0.05, 2.0)  # shortest and longest time in s between two looks at what 
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 
 
+class OtherStudy(UserError):
+    """There is a study of other settings or other code in the place of the one that was asked for."""
+
+
 @dataclass(frozen=True)
 class Study:
     """A study that this process has opened.
@@ -156,8 +160,8 @@ def open_or_make(settings: StudySettings, folder: Path, url: str | None = None, 
             found.set_user_attr(_SETTINGS, settings.to_dict())
         with quiet():
             # Several processes may add some at once: those behind the budget are never done.
-            for number in range(len(found.get_trials(deepcopy=False)), settings.trials):
-                found.enqueue_trial(settings.ranges.spread(number) if number < settings.first else {})
+            for _ in range(settings.trials - len(found.get_trials(deepcopy=False))):
+                found.enqueue_trial({})
         return _study(found, name, folder, url, storage)
 
 
@@ -186,26 +190,28 @@ def _settings(content: Mapping[str, Any], name: str) -> StudySettings:
     try:
         return StudySettings(**{**content, "config": RunConfig(**content["config"])})
     except (UserError, KeyError, TypeError):
-        raise UserError(f"study {name} was made by another version; delete it or give another folder or name") from None
+        raise OtherStudy(
+            f"study {name} was made by another version; delete it or give another folder or name"
+        ) from None
 
 
 def _check(settings: StudySettings, its: StudySettings, name: str) -> None:
     _check_code(its, name)
     different = settings.differs(its)
     if different is not None:
-        raise UserError(
+        raise OtherStudy(
             f"study {name} has another value of {different}; go on with its own, or give another folder or name"
         )
     if settings.trials < its.trials:
-        raise UserError(f"study {name} has {its.trials} trials, not {settings.trials}; give at least as many")
+        raise OtherStudy(f"study {name} has {its.trials} trials, not {settings.trials}; give at least as many")
 
 
 def _check_code(settings: StudySettings, name: str) -> None:
-    from layerpipe2.provenance import code_hash
+    from layerpipe2.provenance import TUNING, code_hash
 
-    if settings.code != code_hash():
+    if settings.code != code_hash(parts=TUNING):
         commit = (settings.commit or "unknown")[:12]
-        raise UserError(f"study {name} was made with other code (commit {commit}); give another folder or name")
+        raise OtherStudy(f"study {name} was made with other code (commit {commit}); give another folder or name")
 
 
 def _same(record: Record, config: Any) -> bool:

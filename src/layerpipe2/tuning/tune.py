@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from layerpipe2.errors import integer
-from layerpipe2.provenance import code_hash, git_state
+from layerpipe2.provenance import TUNING, code_hash, git_state
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.lifetime import STARTER
 from layerpipe2.runs.plan import plan_from
@@ -80,7 +80,9 @@ def study_settings(config: RunConfig, space: Mapping[str, str], *, trials: int, 
     for changes in read.ends(config):
         plan_from(config.copy_with(**changes))
     commit, _ = git_state(Path(__file__).parent)
-    return StudySettings(config=config, space=read.texts, trials=trials, code=code_hash(), commit=commit, **settings)
+    return StudySettings(
+        config=config, space=read.texts, trials=trials, code=code_hash(parts=TUNING), commit=commit, **settings
+    )
 
 
 @contextmanager
