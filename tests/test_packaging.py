@@ -117,8 +117,8 @@ def test_the_source_distribution_is_the_repository(tmp_path):
         subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
     )
     present = {name for name in tracked if (ROOT / name).exists()}
-    assert present - packed == {"results/runs/.gitignore"}
-    assert not [name for name in packed if name.startswith((".venv", "data/", "results/runs/", "build/"))]
+    assert not present - packed
+    assert not [name for name in packed if name.startswith((".venv", "data/", "results/times", "results/tune/", "build/"))]
 
 
 def test_the_package_says_which_public_names_it_has():
