@@ -73,7 +73,7 @@ def test_command_lines_are_those_of_the_programs(command):
         named = re.search(r"EXPERIMENT=(\S+)", command)
         assert named is None or f"experiments/{named[1]}.yaml" in EXPERIMENTS
     else:
-        assert words[0] in ("torchrun", "docker", "git") or (ROOT / words[0]).is_file()
+        assert words[0] in ("torchrun", "docker", "dvc", "git") or (ROOT / words[0]).is_file()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
