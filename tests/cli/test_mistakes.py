@@ -41,7 +41,7 @@ WRONG_KIND = ["--network", "mlp", "--dataset", "python-docs"]
         (["train", "--grup-size", "2"], "unknown argument '--grup-size'; did you mean '--group-size'?"),
         (["train", "digits"], "unknown argument 'digits'; see `layerpipe2 train --help`"),
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
-        (["frobnicate"], "unknown command 'frobnicate'; known: train, delays, balance, launch"),
+        (["frobnicate"], "unknown command 'frobnicate'; known: train, delays, balance, tune"),
         ([], "the following arguments are required: COMMAND"),
         (["delays", *WRONG_KIND], "network mlp takes images, not"),
         (["delays", "--network", "gpt"], "network gpt takes text, not"),
