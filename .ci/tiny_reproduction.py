@@ -56,7 +56,7 @@ def check_reruns(clone: Path) -> None:
     change(clone, seeds=[0, 1, 2])
     dvc(clone, "repro")
     after = {path: path.stat().st_mtime_ns for path in (clone / "results/runs").rglob("*.json")}
-    expect(before.items() < after.items() and len(after) == 18, "one more seed trains its runs alone")
+    expect(before.items() < after.items() and len(after) == len(before) + 6, "one more seed trains its runs alone")
     with (clone / "paper_figures/style.py").open("a") as code:
         code.write("\n# changed\n")
     stages = changed(clone)

@@ -76,17 +76,20 @@ def test_what_tells_two_studies_apart(changes, different):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_trials_value_follows_from_the_seed_and_its_number(name):
-    """Of the first trials, which are random with every sampler."""
+    """Of trials behind the first ones, which are spread evenly: without any others to learn from they are random."""
 
     def draw(number, seed=0):
         one = settings(sampler=name, seed=seed)
         study = optuna.create_study(sampler=one.sampler_of(number))
         return one.ranges.suggest(study.ask(), one.config).lr
 
-    values = [draw(number) for number in range(10)]
-    assert values == [draw(number) for number in range(10)]
+    values = [draw(number) for number in range(10, 20)]
+    assert values == [draw(number) for number in range(10, 20)]
     assert len(set(values)) == 10
-    assert draw(0, seed=1) not in values
+    assert draw(10, seed=1) not in values
+    spread = [draw(number) for number in range(3)]
+    assert len(set(spread)) == 3
+    assert (spread == [draw(number, seed=1) for number in range(3)]) == (name != "random")
 
 
 @pytest.mark.parametrize("name", ["tpe", "gp"])
