@@ -67,6 +67,7 @@ def test_a_signed_post_counts_in_its_place_only(store, stranger):
 
 def test_keys_can_be_listed_hence_are_no_secret(store, stranger):
     Board(store, "place").post("a", "fine")
+    stranger.wait(["place/a"])  # a post isn't waited for
     assert stranger.list_keys() == ["place/a"]
 
 
