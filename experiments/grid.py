@@ -190,8 +190,14 @@ class Grid:
 
     def tuned_with(self, cell: Cell) -> Cell:
         """The cell whose study chooses for this one: the same strategy at the largest number of stages."""
-        alike = [other for other in self.cells if other[:3] == cell[:3] and other.strategy == cell.strategy]
-        return max(alike, key=lambda other: other.stages)
+        return self._deepest[*cell[:3], cell.strategy]
+
+    @cached_property
+    def _deepest(self) -> dict[tuple[str, ...], Cell]:
+        found: dict[tuple[str, ...], Cell] = {}
+        for cell in sorted(self.cells, key=lambda cell: cell.stages, reverse=True):
+            found.setdefault((*cell[:3], cell.strategy), cell)
+        return found
 
     def name(self, cell: Cell) -> str:
         """Of a cell in file names."""

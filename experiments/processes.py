@@ -4,17 +4,20 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
+from tqdm import tqdm
+
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.errors import UserError
 from layerpipe2.runs.lifetime import end_with_parent
 
+_LINES = 3  # of progress, where there is no terminal
 _QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"  # it would tell of the semaphores of a killed starter
 
 
@@ -67,3 +70,42 @@ def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
             if isinstance(error, BrokenProcessPool | EOFError | ConnectionError):  # of a worker, or of the server
                 raise UserError("a training process was killed; if memory ran out, lower jobs") from None
             raise
+
+
+def follow(
+    futures: Iterable[Future[None]],
+    name: str,
+    unit: str,
+    total: int,
+    finished: Callable[[], int],
+    *,
+    look_s: float | None,
+    bar: bool = False,
+    lines: bool = False,
+    more: Callable[[int], str] = lambda done: "",
+) -> None:
+    """Wait for workers, with a bar or a few lines on stderr.
+
+    Args:
+        futures: the workers' ends.
+        name: of what they do, and ``unit`` of it.
+        total: of units; ``finished`` counts them.
+        look_s: how often they are counted; None: when a worker has ended.
+        bar: whether there is a bar.
+        lines: whether there are :data:`_LINES` lines.
+        more: what a line ends with, from the number that is finished.
+
+    Raises:
+        Exception: a worker's own.
+    """
+    waiting, shown = set(futures), 0
+    with tqdm(total=total, desc=name, unit=unit, disable=not bar) as progress:
+        while waiting:
+            ended, waiting = wait(waiting, look_s, FIRST_EXCEPTION)
+            for future in ended:
+                future.result()
+            done = finished()
+            progress.update(done - progress.n)
+            if lines and done * _LINES // total > shown:
+                shown = done * _LINES // total
+                print(f"{name}: {done}/{total} {unit}s{more(done)}", file=sys.stderr, flush=True)

@@ -22,12 +22,13 @@ import torch
 
 from experiments.cells import Task
 from experiments.grid import Grid
-from experiments.schema import MOST_JOBS, experiments, read_experiment
+from experiments.schema import experiments, read_experiment
 from experiments.work import Queue
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import in_words, run_command
 from layerpipe2.cli.options import within
 from layerpipe2.errors import UserError
+from layerpipe2.tuning import MOST_JOBS
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

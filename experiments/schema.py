@@ -32,6 +32,7 @@ from experiments.sections import (
 from layerpipe2.errors import LARGEST, UserError, did_you_mean, plain_name, shown
 from layerpipe2.runs.validation import Checked, Several, checked
 from layerpipe2.runs.yaml_file import read_yaml
+from layerpipe2.tuning import MOST_JOBS
 
 HERE = Path(__file__).parent
 SEQUENTIAL = "sequential"
@@ -39,7 +40,6 @@ COMMON = "common"
 """The file of what the larger experiments share; no experiment of its own."""
 _OWN = ("records", "tables", "published", "times_apart")
 _MOST_RUNS = 20_000
-MOST_JOBS = 256
 _PLACEHOLDERS = ("network", "dataset", "optimizer", "group", "stages", "strategy")
 
 

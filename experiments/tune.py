@@ -15,12 +15,11 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, wait
 from pathlib import Path
 from typing import Any
 
 from experiments.lifetime import end_with_dvc
-from experiments.processes import training_server, workers
+from experiments.processes import follow, training_server, workers
 
 if __name__ == "__main__":
     end_with_dvc()
@@ -28,7 +27,7 @@ if __name__ == "__main__":
 
 from experiments.cells import Cell
 from experiments.grid import TUNED, Grid
-from experiments.schema import MOST_JOBS, read_experiment
+from experiments.schema import read_experiment
 from experiments.sections import Tuning
 from experiments.tables import Row, write_csv
 from layerpipe2.cli import Parser
@@ -36,12 +35,13 @@ from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
 from layerpipe2.errors import UserError
 from layerpipe2.runs.records import write_json
+from layerpipe2.tuning import MOST_JOBS
 from layerpipe2.tuning.results import best_trials
 from layerpipe2.tuning.space import Space
-from layerpipe2.tuning.study import OtherStudy, Study, open_existing, open_or_make, work
+from layerpipe2.tuning.study import STATUS, OtherStudy, Study, open_existing, open_or_make, work
 from layerpipe2.tuning.tune import study_settings
 
-_LOOK_S, _LINES = 5.0, 3  # how often the studies are looked at, and how many lines tell of it
+_LOOK_S = 5.0  # how often the studies are looked at
 COLUMNS = [
     *("network", "dataset", "optimizer", "stages", "strategy"),
     *("round", "trial", "status", "epochs", "val_accuracy", "edge"),
@@ -112,18 +112,15 @@ def _study(grid: Grid, tuning: Tuning, cell: Cell, number: int, space: Space) ->
 
 
 def _do(name: str, studies: list[Study], jobs: int) -> None:
-    total, shown = sum(study.settings.trials for study in studies), 0
     with workers(jobs) as pool:
-        waiting = {pool.submit(_work, [study.folder for study in studies]) for _ in range(jobs)}
+        done = [pool.submit(_work, [study.folder for study in studies]) for _ in range(jobs)]
         pool.submit(len, ())  # or CPython's pool wouldn't watch the process that was started last
-        while waiting:
-            ended, waiting = wait(waiting, _LOOK_S, FIRST_EXCEPTION)
-            for future in ended:
-                future.result()
-            finished = sum(trial.state.is_finished() for study in studies for trial in study.trials())
-            if finished * _LINES // total > shown:
-                shown = finished * _LINES // total
-                print(f"{name}: {finished}/{total} trials", file=sys.stderr, flush=True)
+        total = sum(study.settings.trials for study in studies)
+        follow(done, name, "trial", total, lambda: sum(map(_finished, studies)), look_s=_LOOK_S, lines=True)
+
+
+def _finished(study: Study) -> int:
+    return sum(trial.state.is_finished() for trial in study.trials())
 
 
 def _work(folders: list[Path]) -> None:
@@ -164,7 +161,7 @@ def _rows(cell: Cell, studies: list[Study]) -> list[Row]:
     key = {name: getattr(cell, name) for name in ("network", "dataset", "optimizer", "stages", "strategy")}
     return [
         key
-        | {"round": number, "trial": trial.number, "status": trial.user_attrs.get("status", "failed")}
+        | {"round": number, "trial": trial.number, "status": trial.user_attrs.get(STATUS, "failed")}
         | {"epochs": len(trial.intermediate_values), "val_accuracy": _last(trial.intermediate_values)}
         | {"edge": bool(study.settings.ranges.at_an_end(trial.params))}
         | trial.params

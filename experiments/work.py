@@ -9,17 +9,15 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from contextlib import closing
+from concurrent.futures import Future
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from experiments.cells import Task
 from experiments.grid import Grid
-from experiments.processes import workers
+from experiments.processes import follow, workers
 from layerpipe2.cli.console import in_words
 from layerpipe2.provenance import provenance
 from layerpipe2.runs.records import Record, writable_folder
@@ -27,7 +25,6 @@ from layerpipe2.tuning.places import Database, Folder, Place
 from layerpipe2.tuning.storage import told
 
 _POLL = (0.1, 2.0)  # shortest and longest time in s between two looks at what the others are doing
-_LINES = 3  # of progress, where there is no terminal
 
 
 @dataclass(frozen=True)
@@ -99,20 +96,18 @@ class Queue:
 
     def _follow(self, done: list[Future[None]]) -> None:
         """Wait for the workers, and show how far they are if they are quiet."""
-        total, name = len(self.tasks), self.grid.experiment.name
-        terminal, shown = sys.stderr.isatty(), 0
-        bar: tqdm[Any] = tqdm(total=total, desc=name, unit="run", disable=not (self.quiet and terminal))
-        with bar:
-            waiting = set(done)
-            while waiting:
-                ended, waiting = wait(waiting, 0.5 if self.quiet else None, FIRST_EXCEPTION)
-                for future in ended:
-                    future.result()
-                finished = self.finished()
-                bar.update(finished - bar.n)
-                if self.quiet and not terminal and finished * _LINES // total > shown:
-                    shown = finished * _LINES // total
-                    print(f"{name}: {finished}/{total} runs{self.time_left(finished)}", file=sys.stderr, flush=True)
+        bar = self.quiet and sys.stderr.isatty()
+        follow(
+            done,
+            self.grid.experiment.name,
+            "run",
+            len(self.tasks),
+            self.finished,
+            look_s=0.5 if self.quiet else None,
+            bar=bar,
+            lines=self.quiet and not bar,
+            more=self.time_left,
+        )
 
 
 def work(queue: Queue, gpu: int | None) -> None:
@@ -123,7 +118,8 @@ def work(queue: Queue, gpu: int | None) -> None:
     # Notes the commit of the code that is loaded: the checkout may move in the meantime.
     provenance(torch.device("cpu"))
     waiting, pause = list(queue.tasks), _POLL[0]
-    with closing(queue.place()) as place, told(f"{queue.grid.experiment.name}: the database"):
+    errors = told(f"{queue.grid.experiment.name}: the database") if queue.storage else nullcontext()
+    with closing(queue.place()) as place, errors:
         while waiting and (queue.deadline is None or time.time() < queue.deadline):
             place.fetch(task.path for task in waiting)
             waiting = queue.grid.left(waiting)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from layerpipe2.cli.console import in_words as duration
+from layerpipe2.cli.console import print_json
 from layerpipe2.cli.options import add_options, read_options, within
 from layerpipe2.errors import UserError, did_you_mean, shown
 from layerpipe2.runs.config import RunConfig
+from layerpipe2.tuning import MOST_JOBS, MOST_TRIALS
 
 if TYPE_CHECKING:
     from layerpipe2.tuning.results import Status
@@ -45,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--space", nargs="+", metavar="NAME=RANGE", help="settings to tune, or one YAML file with them")
     add(
         "--trials",
-        type=within(int, 1, 100_000),
+        type=within(int, 1, MOST_TRIALS),
         default=20,
         metavar="N",
         help="budget, over all processes; default: 20",
@@ -61,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pruner", metavar="NAME", help="median, hyperband or none; default: median, of several objectives none")
     add("--study-seed", type=within(int, 0, 2**32 - 1), default=0, metavar="N", help="of the sampler; default: 0")
     add("--in-order", action="store_true", help="one trial after the other, so that the study can be repeated exactly")
-    add("--jobs", type=within(int, 1, 256), default=1, metavar="N", help="processes on this machine; default: 1")
+    add("--jobs", type=within(int, 1, MOST_JOBS), default=1, metavar="N", help="processes on this machine; default: 1")
     add("--storage", metavar="URL", help="PostgreSQL database of a study on several machines; default: the folder")
     add("--study", default="study", metavar="NAME", help="its name in the database; default: study")
     add("--out", default="study", metavar="DIR", help="folder of the study and its records; default: study")
@@ -151,14 +153,16 @@ def _show(study: Study, as_json: bool) -> None:
     from layerpipe2.tuning.results import status
 
     found = status(study)
-    print(json.dumps(found._asdict(), indent=1) if as_json else summary(found))
-    if not as_json and found.finished == found.total:
+    if as_json:
+        print_json(found._asdict())
+        return
+    print(summary(found))
+    if found.finished == found.total:
         print(f"records: {study.folder / 'trials'}")
 
 
 def summary(found: Status) -> str:
     """A status in a few lines."""
-    from layerpipe2.cli.console import in_words as duration
     from layerpipe2.tuning.settings import in_words
 
     states = ", ".join(f"{number} {state}" for state, number in sorted(found.counts.items()))
@@ -194,7 +198,6 @@ class Progress:
 
     def __call__(self, found: Status) -> None:
         """Show how far the study is."""
-        from layerpipe2.cli.console import in_words as duration
         from layerpipe2.tuning.settings import in_words
 
         best = f"best {in_words(found.best[0]['values'], found.objectives)}" if found.best else "none completed yet"

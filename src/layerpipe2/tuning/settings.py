@@ -17,11 +17,8 @@ from pydantic import Field, model_validator
 from layerpipe2.errors import UserError
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.validation import Checked, Several, one_of
+from layerpipe2.tuning import MOST_TRIALS
 from layerpipe2.tuning.space import Space
-
-MOST_TRIALS = 100_000
-_MOST_CONFIGS = 2**32
-
 
 Direction = Literal["maximize", "minimize"]
 
@@ -85,7 +82,7 @@ class StudySettings(Checked):
     objectives: Several[Annotated[str, *one_of(OBJECTIVES)]] = ("accuracy",)
     sampler: Annotated[str, *one_of(SAMPLERS)] = "tpe"
     pruner: Annotated[str, *one_of(PRUNERS)] = "median"
-    seed: Annotated[int, Field(ge=0, lt=_MOST_CONFIGS)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     in_order: bool = False
     code: str = ""
     commit: str | None = None

@@ -17,12 +17,12 @@ from layerpipe2.provenance import TUNING, code_hash, git_state
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.lifetime import STARTER
 from layerpipe2.runs.plan import plan_from
+from layerpipe2.tuning import MOST_JOBS
 from layerpipe2.tuning.results import Status, status
 from layerpipe2.tuning.settings import StudySettings
 from layerpipe2.tuning.space import Space
 from layerpipe2.tuning.study import Study, open_or_make, work
 
-MOST_JOBS = 256
 _LOOK_S = 1.0
 
 
