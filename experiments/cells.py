@@ -29,13 +29,15 @@ class Cell(NamedTuple):
 class Task:
     """One run; ``path`` leads from the folder of the experiment's records to its own.
 
-    In a final run of a tuned cell the learning rate of ``config`` stands open, see :meth:`Grid.ready`.
+    In a final run of a tuned cell the learning rate of ``config`` stands open, see :meth:`Grid.ready`. ``common`` says
+    that it will be the one that was chosen for stash.
     """
 
     path: Path
     cell: Cell
     config: RunConfig
     final: bool
+    common: bool = False
 
     @property
     def strategy(self) -> str:

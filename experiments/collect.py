@@ -3,7 +3,8 @@
 Every experiment gets ``experiment.json``, which says what it is and how much of it is finished, ``runs.csv`` and
 ``epochs.csv``. Where learning rates are tried there are ``tuning.csv``, every short run, and ``chosen.csv``, the rate
 of every cell and whether it lies at the ``edge`` of those tried. Otherwise there are ``stages.csv``,
-``reconstruction.csv``, ``times.csv``, ``metrics.json`` for `dvc metrics` and ``curves/*.csv`` for `dvc plots`.
+``reconstruction.csv``, ``times.csv``, ``examples.csv``, ``metrics.json`` for `dvc metrics` and ``curves/*.csv`` for
+`dvc plots`.
 """
 
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cells import Cell, Task
+from experiments.examples import COLUMNS as EXAMPLES
+from experiments.examples import example_rows
 from experiments.grid import Grid
 from experiments.schema import Experiment, read_experiment
 from experiments.tables import TABLES, Row, curves, epoch_rows, metrics, run_rows, unique, write_csv
@@ -55,7 +58,8 @@ def collect(grid: Grid, out: Path) -> tuple[int, int]:
     if grid.experiment.tries_rates:
         _write_tuned(grid, final, [(task, record) for task, record in found if not task.final], out)
     else:
-        _write_untuned([record for _, record in sorted(final, key=lambda pair: pair[0].path)], out)
+        ordered = sorted(final, key=lambda pair: pair[0].path)
+        _write_untuned([record | {"rate": grid.rate(task)} for task, record in ordered], out)
     counts = {"planned": len(grid.tasks), "finished": len(found)}
     write_json(out / "experiment.json", described(grid.experiment) | counts)
     return len(found), len(grid.tasks)
@@ -99,15 +103,17 @@ def described(experiment: Experiment) -> dict[str, Any]:
 def _write_untuned(records: list[Record], out: Path) -> None:
     for name, (columns, rows) in TABLES.items():
         write_csv(out / f"{name}.csv", columns, unique(row for record in records for row in rows(record)))
+    write_csv(out / "examples.csv", EXAMPLES, example_rows(records))
     write_json(out / "metrics.json", metrics(records))
     for network, table in curves(records).items():
         write_csv(out / "curves" / f"{network}.csv", list(table[0]), table)
 
 
 def _write_tuned(grid: Grid, final: Finished, tuning: Finished, out: Path) -> None:
+    rated = [(task, record | {"rate": "tuned"}) for task, record in final]
     tables = {
-        "runs": [row | _key(t.cell, strategy=t.strategy) for t, record in final for row in run_rows(record)],
-        "epochs": [row | _key(t.cell, strategy=t.strategy) for t, record in final for row in epoch_rows(record)],
+        "runs": [row | _key(t.cell, strategy=t.strategy) for t, record in rated for row in run_rows(record)],
+        "epochs": [row | _key(t.cell, strategy=t.strategy) for t, record in rated for row in epoch_rows(record)],
         "tuning": [_tuning_row(task, record) for task, record in tuning],
         "chosen": [
             _key(cell) | {"lr": rate, "edge": rate in (min(grid.rates(cell)), max(grid.rates(cell)))}

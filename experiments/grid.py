@@ -3,7 +3,8 @@
 ``tune/<cell>/lr-<rate>.json``  short runs that choose the learning rate of a cell, if the experiment tries rates
 ``tune/<cell>/``                study of a strategy at its largest number of stages, if the experiment has a space
 ``tuned.json``                  what the studies have chosen
-``runs/<cell>-s<seed>.json``    final runs; ``...-warm-s<seed>.json`` with warm-up
+``runs/<cell>-s<seed>.json``    final runs; ``...-warm-s<seed>.json`` with warm-up, ``...-common-s<seed>.json`` with the
+                                settings that were chosen for stash
 
 A cell is a network, a data set, an optimizer, a partition and a strategy. Each gets the same learning rates to choose
 from, one short run each, on the validation part. The final runs are ordered by seed, so that whatever has been done at
@@ -14,14 +15,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from experiments.cells import Cell, Task, count_units
-from experiments.schema import SEQUENTIAL, Experiment
+from experiments.schema import SEQUENTIAL, STASH, Experiment
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.errors import UserError, shown
 from layerpipe2.provenance import code_hash, device_name, versions
@@ -63,7 +64,8 @@ class Grid:
             UserError: if a network can't be cut as wanted, settings don't go together, or two runs have one record.
         """
         found = [self._tune(cell, rate) for cell in self.cells for rate in self.rates(cell)]
-        found += [task for seed in self.experiment.seeds for task in self._final(seed)]
+        found += [task for seed in self._seeds for task in self._final(seed)]
+        found += [task for seed in self.experiment.common_seeds or () for task in self._common(seed)]
         path, times = Counter(task.path for task in found).most_common(1)[0]
         if times > 1:
             what = f"cell is {self.experiment.cell!r}, which gives {times} runs the record {path}"
@@ -168,9 +170,16 @@ class Grid:
         if not task.final or self.experiment.tuning is None:
             return task.config
         if self.experiment.tuning.space is not None:
-            return task.config.copy_with(**self.chosen(task.cell))
+            like = task.cell._replace(strategy=STASH) if task.common else task.cell
+            return task.config.copy_with(**self.chosen(like))
         rate = self.best_rate(task.cell)
         return None if rate is None else task.config.copy_with(lr=rate)
+
+    def rate(self, task: Task) -> str:
+        """Where the learning rate of a final run comes from: see :mod:`experiments.tables`."""
+        if self.experiment.tuning is None:
+            return f"{task.config.lr:g}"
+        return "common" if task.common else "tuned"
 
     def chosen(self, cell: Cell) -> dict[str, Any]:
         """What the study of a cell's strategy has chosen.
@@ -242,13 +251,28 @@ class Grid:
         given = {} if tuning is None else {"seed": tuning.seed, "epochs": tuning.epochs}
         return {name: value for name, value in given.items() if value is not None}
 
+    @property
+    def _seeds(self) -> list[int]:
+        """Those of any final run."""
+        return list(dict.fromkeys([*self.experiment.seeds, *(self.experiment.other_seeds or ())]))
+
     def _final(self, seed: int) -> Iterator[Task]:
-        yield from (self._task(f"runs/*-s{seed}.json", cell, True, seed=seed) for cell in self.cells)
+        for cell in self.cells:
+            deepest = cell.strategy == SEQUENTIAL or cell.stages == self.tuned_with(cell).stages
+            others = self.experiment.other_seeds
+            if seed in (self.experiment.seeds if deepest or others is None else others):
+                yield self._task(f"runs/*-s{seed}.json", cell, True, seed=seed)
         if warm_up := self.experiment.warm_up:
             changes = {"seed": seed, "stash_epochs": float(warm_up.stash_epochs)}
             for cell in self.cells:
                 if cell.stages in warm_up.stages and cell.strategy in warm_up.strategies:
                     yield self._task(f"runs/*-warm-s{seed}.json", cell, True, **changes)
+
+    def _common(self, seed: int) -> Iterator[Task]:
+        """The runs of one seed with the settings of stash, but for stash and for sequential training."""
+        for cell in self.cells:
+            if cell.strategy not in (SEQUENTIAL, STASH):
+                yield replace(self._task(f"runs/*-common-s{seed}.json", cell, True, seed=seed), common=True)
 
     def _task(self, path: str, cell: Cell, final: bool, **changes: Any) -> Task:
         """A run; the cell's name, as in ``momentum-10-ema-span``, stands for the ``*`` in the path of its record."""

@@ -35,7 +35,7 @@ from layerpipe2.runs.yaml_file import read_yaml
 from layerpipe2.tuning import MOST_JOBS
 
 HERE = Path(__file__).parent
-SEQUENTIAL = "sequential"
+SEQUENTIAL, STASH = "sequential", "stash"
 COMMON = "common"
 """The file of what the larger experiments share; no experiment of its own."""
 _OWN = ("records", "tables", "published", "times_apart")
@@ -48,6 +48,8 @@ class Experiment(Checked):
 
     Attributes:
         group_sizes, stages: how networks are cut, either in units per stage or in numbers of stages.
+        other_seeds: of the partitions that are not a network's deepest; None: the same seeds.
+        common_seeds: with a space, seeds of further runs, in which all have the settings that were chosen for stash.
         tuning: None if the learning rate is one of the settings.
         jobs: processes side by side; changes no result.
         published: whether its tables are committed (those of a larger experiment with its records), and shown by
@@ -67,6 +69,8 @@ class Experiment(Checked):
     strategies: Several[Strategy]
     optimizers: Several[str]
     seeds: Several[Seed]
+    other_seeds: Several[Seed] | None = None
+    common_seeds: Several[Seed] | None = None
     settings: Settings = Settings()
     network_settings: dict[Network, Settings] = Field({})
     dataset_settings: dict[Dataset, Settings] = Field({})
@@ -113,13 +117,13 @@ class Experiment(Checked):
         cuts = len(self.group_sizes or self.stages or ()) * len(self.strategies) + 1
         rates = max(len(self.optimizer_settings[name].rates or ()) for name in self.optimizers)
         runs = len(self.networks) * len(self.datasets) * len(self.optimizers) * cuts
-        return runs * (len(self.seeds) * (2 if self.warm_up else 1) + rates)
+        return runs * (len(self.seeds) * (2 if self.warm_up else 1) + rates + len(self.common_seeds or ()))
 
     def _check_tuning(self, tuning: Tuning) -> None:
         for name in tuning.space or ():
             if name in (*SWEPT, "optimizer", "convention", "delays"):
                 raise UserError(f"tuning.space has {name}, in which cells differ; leave it out")
-        if tuning.seed in self.seeds:
+        if tuning.seed in (*self.seeds, *(self.other_seeds or ()), *(self.common_seeds or ())):
             raise UserError(f"tuning.seed is {tuning.seed}, the seed of final runs; give another")
         tables = ("network_settings", "dataset_settings", "optimizer_settings")
         found = {f"{table}.{name}": entry for table in tables for name, entry in getattr(self, table).items()}
@@ -129,6 +133,10 @@ class Experiment(Checked):
                     raise UserError(f"{where}.{name} is given, but {name} is tuned; leave out one of them")
 
     def _check_names(self) -> None:
+        if self.common_seeds and (self.tuning is None or self.tuning.space is None):
+            raise UserError(
+                "common_seeds needs a tuning.space, from which stash has its settings; give both or neither"
+            )
         plain_name(self.name, "name")
         for optimizer in self.optimizers:
             plain_name(optimizer, "optimizer")

@@ -83,5 +83,6 @@ class Report(Checked):
     """What the verdicts demand."""
 
     equivalence_margin_points: Annotated[float, *real(gt=0, le=100)]  # points of test accuracy that count as no loss
+    equivalence_margin_nats: Annotated[float, *real(gt=0, le=100)] | None = None  # if given, the test loss is judged
     significance_level: Annotated[float, *real(gt=0, lt=0.5)]  # of a family of tests, after Holm's correction
     image_guard: bool = False  # whether a verdict must also hold for other test images

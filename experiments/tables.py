@@ -1,4 +1,8 @@
-"""From run records to rows of flat tables: what figures, tables, ``dvc metrics`` and ``dvc plots`` read."""
+"""From run records to rows of flat tables: what figures, tables, ``dvc metrics`` and ``dvc plots`` read.
+
+Beside what a record has, ``rate`` says where a run's learning rate comes from: ``tuned`` (its strategy's own choice),
+``common`` (that of exact stashing) or, of a rate that the experiment gives, the number.
+"""
 
 import csv
 import io
@@ -31,6 +35,7 @@ def run_rows(record: Record) -> list[Row]:
     config, where, epochs = record["config"], record["provenance"], record["epochs"]
     accuracies = [row["val_accuracy"] for row in epochs if row["val_accuracy"] is not None]
     row = {name: config[name] for name in _SETTINGS} | {
+        "rate": record["rate"],
         "convention": record["convention"],
         "num_stages": len(record["delays"]),
         "max_delay": max(record["delays"]),
@@ -61,28 +66,30 @@ def stage_rows(record: Record) -> list[Row]:
 
 
 _COST = ("wall_time_s", "train_time_s", "commit")
+_KEY = ("network", "group_size", "strategy", "seed", "rate")
 _SETTINGS = ("dataset", "network", "group_size", "strategy", "seed", "optimizer", "momentum", "lr")
 
 TABLES: dict[str, tuple[list[str], Callable[[Record], list[Row]]]] = {
     "runs": (
         [
             *("dataset", "network", "group_size", "num_stages", "max_delay", "convention", "strategy", "seed"),
-            *("optimizer", "momentum", "lr", "status", "diverged_epoch", "test_accuracy", "test_loss", "test_images"),
+            *("optimizer", "momentum", "lr", "rate", "status", "diverged_epoch"),
+            *("test_accuracy", "test_loss", "test_images"),
             *("best_val_accuracy", "final_val_accuracy", "history_copies", "device"),
         ],
         lambda record: [{k: v for row in run_rows(record) for k, v in row.items() if k not in _COST}],
     ),
-    "times": (["network", "group_size", "strategy", "seed", *_COST], time_rows),
+    "times": ([*_KEY, *_COST], time_rows),
     "epochs": (
         [
-            *("network", "group_size", "strategy", "seed", "epoch"),
+            *(*_KEY, "epoch"),
             *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"),
         ],
         epoch_rows,
     ),
     "stages": (["network", "group_size", "stage", "delay", "parameters"], stage_rows),
     "reconstruction": (
-        ["network", "group_size", "seed", "stage", "delay", "strategy", "relative_error", "n"],
+        ["network", "group_size", "seed", "rate", "stage", "delay", "strategy", "relative_error", "n"],
         lambda record: [_key(record) | row for row in record["reconstruction"]],  # `strategy` becomes the probed rule
     ),
 }
@@ -142,7 +149,7 @@ def _most_delayed(records: list[Record]) -> dict[str, dict[str, list[Record]]]:
 
 
 def _key(record: Record) -> Row:
-    return {name: record["config"][name] for name in ("network", "group_size", "strategy", "seed")}
+    return {name: record["config"].get(name, record["rate"]) for name in _KEY}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

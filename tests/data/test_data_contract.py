@@ -6,7 +6,11 @@ import torch
 from layerpipe2.data import DATASETS, IMAGES, BatchLoader, load, split
 from layerpipe2.data.specs import DatasetSpec
 
-AT_HAND = [name for name, row in DATASETS.items() if row.read is not None]
+AT_HAND = [
+    name
+    for name, row in DATASETS.items()
+    if (row.read is not None if isinstance(row, DatasetSpec) else row.system_folder is None)
+]
 """They ship with a dependency or are computed; the others must be downloaded."""
 
 
@@ -21,10 +25,11 @@ def test_a_row_says_what_is_expected(name: str) -> None:
     assert row.remedy != ""
     if isinstance(row, DatasetSpec):
         assert len(row.input_shape) == 3
-        checked = 0 if row.read is not None else row.input_shape[0]
+        checked = 0 if row.read is not None or row.half_of else row.input_shape[0]
         assert len(row.mean) == len(row.std) == checked
         assert (min(row.per_class) > 0) == bool(checked)
-    assert bool(row.source) == (row.read is not None)
+        assert bool(row.source) == (row.read is not None)
+        assert row.half_of is None or tuple(2 * n for n in row.input_shape[1:]) == IMAGES[row.half_of].input_shape[1:]
 
 
 def test_no_two_rows_have_one_label() -> None:

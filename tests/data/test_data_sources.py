@@ -8,7 +8,7 @@ import pytest
 import torch
 from data_files import make_arrays, spec_of, write_cifar, write_idx, write_npz, write_tree
 
-from layerpipe2.data import IMAGES, Data, load
+from layerpipe2.data import IMAGES, Data, load, loading
 from layerpipe2.data.loading import _load
 from layerpipe2.data.specs import DatasetSpec
 from layerpipe2.errors import UserError
@@ -133,7 +133,7 @@ def test_a_named_folder_and_data_set_must_exist(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("LAYERPIPE2_DATA", str(tmp_path / "gone"))
     with pytest.raises(UserError, match=r"/gone \(environment variable LAYERPIPE2_DATA\) is not a directory"):
         load("cifar10")
-    with pytest.raises(UserError, match="unknown data set 'mnist'; known: digits, fashion-mnist, cifar10, "):
+    with pytest.raises(UserError, match="unknown data set 'mnist'; known: digits, fashion-mnist, fashion-mnist-14, "):
         load("mnist")
 
 
@@ -141,10 +141,27 @@ def test_the_specifications_are_the_published_sizes() -> None:
     sizes = {
         name: (s.per_class[0] * s.num_classes, s.per_class[1] * s.num_classes, s.num_classes)
         for name, s in IMAGES.items()
-        if s.read is None
+        if s.read is None and not s.half_of
     }
     assert sizes == {
         "fashion-mnist": (60000, 10000, 10),
         "cifar10": (50000, 10000, 10),
         "cifar100": (50000, 10000, 100),
     }
+
+
+def test_halved_images_are_the_means_of_four_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = make_arrays((1, 28, 28))
+    monkeypatch.setitem(loading.IMAGES, "fashion-mnist", spec_of("fashion-mnist", arrays))
+    write_npz(tmp_path / "fashion-mnist.npz", arrays)
+    whole, half = (load(name, root=tmp_path) for name in ("fashion-mnist", "fashion-mnist-14"))
+    assert (half.name, half.input_shape, half.flippable) == ("fashion-mnist-14", (1, 14, 14), True)
+    assert torch.equal(half.y_train, whole.y_train)
+    assert torch.equal(half.y_test, whole.y_test)
+    for small, large in ((half.x_train, whole.x_train), (half.x_test, whole.x_test)):
+        square = large[:, 0, 4:6, 10:12].double().mean((1, 2))
+        assert torch.equal(small[:, 0, 2, 5], torch.floor(square + 0.5).to(torch.uint8))
+        assert (small.double().mean() - large.double().mean()).abs() < 0.3
+    pixels = half.x_train.double() / 255
+    assert half.mean == pytest.approx([float(pixels.mean())], abs=1e-9)
+    assert half.std == pytest.approx([float(pixels.std(correction=0))], abs=1e-9)

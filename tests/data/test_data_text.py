@@ -1,17 +1,20 @@
-"""Text that ships with Python: what it is cut into, and how it trains."""
+"""Text: what it is cut into, and how it trains."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from layerpipe2.data import TEXTS, BatchLoader, Data, load, split
-from layerpipe2.data.text import ALPHABET, CONTEXT, VOCABULARY, encode, load_text, paragraphs
+from layerpipe2.data.text import ALPHABET, VOCABULARY, encode, load_text, paragraphs
 from layerpipe2.errors import UserError
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.train import train_run
 
+CONTEXT = TEXTS["python-docs"].context
 SMALL = {"network": "gpt", "dataset": "python-docs", "width": 8, "batch_size": 64, "max_steps": 3, "epochs": 1}
 
 
@@ -79,7 +82,7 @@ def test_what_does_not_fit_text_is_refused(settings: dict[str, object], message:
         train_run(RunConfig(**SMALL | settings), progress=False)
 
 
-def _missing() -> str:
+def _missing(root: Path | None) -> tuple[str, str]:
     raise ModuleNotFoundError("No module named 'pydoc_data'", name="pydoc_data")
 
 
@@ -87,3 +90,42 @@ def test_a_python_without_the_text_is_refused() -> None:
     message = "python-docs: this Python has no module pydoc_data; install a complete Python"
     with pytest.raises(UserError, match=message):
         load_text(replace(TEXTS["python-docs"], read=_missing))
+
+
+def _wordnet(folder: Path, glosses: int) -> Path:
+    """Files as Debian's wordnet-base has them: a licence in lines that begin with blanks, then the meanings."""
+    folder.mkdir()
+    for part in ("noun", "verb", "adj", "adv"):
+        lines = [
+            f'0000{n} 03 n 01 thing 0 000 | {part} number {n % glosses}; "it is {n}"  ' for n in range(2 * glosses)
+        ]
+        licence = "  1 This software | and database is provided"
+        (folder / f"data.{part}").write_text("\n".join([licence, *lines, lines[0]]), encoding="ascii")
+    return folder
+
+
+def test_wordnet_is_its_glosses_once_each_in_an_order_of_their_own(tmp_path: Path) -> None:
+    text = load("wordnet", root=_wordnet(tmp_path / "wordnet", 200).parent)
+    assert text.input_shape == (64,)
+    assert f"WordNet in {tmp_path / 'wordnet'}" in text.source
+    read = "".join(ALPHABET[i] for i in torch.cat([text.x_train, text.x_test]).flatten().tolist())
+    lines = read.split("\n")[:-1]
+    assert len(lines) > 1500
+    assert len(set(lines)) == len(lines)
+    assert not any("software" in line or line != line.strip() for line in lines)
+    kinds = [line.split()[0] for line in lines]
+    assert {*kinds[:20]} == {*kinds[-20:]} == {"noun", "verb", "adj", "adv"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "data.adv").unlink(), r"wordnet: .*data\.adv can't be read \(No such file"),
+        (lambda folder: [path.write_text("", encoding="ascii") for path in folder.iterdir()], "too few to train on"),
+    ],
+)
+def test_a_damaged_wordnet_is_refused(damage: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+    folder = _wordnet(tmp_path / "wordnet", 200)
+    damage(folder)
+    with pytest.raises(UserError, match=f"{message}.*apt-get install wordnet-base"):
+        load("wordnet", root=folder)

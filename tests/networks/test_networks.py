@@ -79,6 +79,26 @@ def test_vgg16_has_the_convolutions_of_torchvisions() -> None:
     assert len([m for unit in units for m in unit.modules() if isinstance(m, nn.MaxPool2d)]) == 5
 
 
+def test_the_plain_network_has_the_convolutions_of_vgg_and_nothing_that_normalises() -> None:
+    plain, normalised = (build(name, input_shape=(1, 14, 14), num_classes=10, width=4) for name in ("cnn", "vgg"))
+    assert not any(isinstance(m, nn.BatchNorm2d) for unit in plain for m in unit.modules())
+    shapes = [
+        [m.weight.shape for u in units for m in u.modules() if isinstance(m, nn.Conv2d)]
+        for units in (plain, normalised)
+    ]
+    assert shapes[0] == shapes[1]
+    pools = [[any(isinstance(m, nn.MaxPool2d) for m in u.modules()) for u in units] for units in (plain, normalised)]
+    assert pools[0] == pools[1] == [False, True, False, True, False, True, False, False, False]
+
+
+def test_the_signal_keeps_its_scale_through_the_plain_network() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(16, 1, 16, 16)
+    for unit in build("cnn", input_shape=(1, 16, 16), num_classes=10, width=16)[:-1]:
+        x = unit(x).detach()
+        assert 0.2 < float(x.square().mean()) < 8  # max pooling raises it, padding with zeros lowers it
+
+
 def test_convolutional_stages_halve_the_size() -> None:
     x = torch.randn(2, 3, 32, 32)
     sides = []
@@ -122,7 +142,7 @@ WRONG_WIDTHS = (0, -1, 2.5, True, math.nan, "8", 2**32, 10**20, 10**5000)
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("alexnet", {}, r"unknown network 'alexnet'.*mlp, vgg, resnet18, resnet-small"),
+        ("alexnet", {}, r"unknown network 'alexnet'.*mlp, cnn, vgg, resnet18, resnet-small"),
         *(("mlp", {"width": w}, "mlp: width is .*; give an integer from 1 to 65536") for w in WRONG_WIDTHS),
         ("vgg", {"input_shape": (1, 8)}, "channels, height, width"),
         ("vgg", {"input_shape": (1, 0, 8)}, "height is 0"),

@@ -82,7 +82,7 @@ def test_every_precision_trains(train, precision, strategy):
 def test_divergence_is_a_result(train):
     record = train(lr=1e30, schedule="constant", epochs=3)
     assert (record["status"], record["diverged_epoch"]) == ("diverged", 0)
-    assert record["test"] == {"loss": None, "accuracy": None, "images": 450}
+    assert record["test"] == {"loss": None, "accuracy": None, "images": 450, "correct": None}
     assert len(record["epochs"]) == 1
 
 
@@ -219,7 +219,7 @@ def test_a_test_loss_that_is_not_finite_is_divergence(train, monkeypatch):
     assert (record["status"], record["diverged_epoch"]) == ("diverged", 1)
     where = {"place": "test.loss", "epoch": 1, "step": None, "stage": None, "quantity": "loss"}
     assert record["divergence"] == where
-    assert record["test"] == {"loss": None, "accuracy": None, "images": 450}
+    assert record["test"] == {"loss": None, "accuracy": None, "images": 450, "correct": None}
     assert [row["epoch"] for row in record["epochs"]] == [0, 1]
 
 

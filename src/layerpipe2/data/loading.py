@@ -34,7 +34,7 @@ from layerpipe2.data.readers import idx_file, read_download, read_idx, read_npz,
 from layerpipe2.data.specs import IMAGES, DatasetSpec
 from layerpipe2.data.text import TEXTS, TextSpec, load_text
 from layerpipe2.data.types import Arrays, Data
-from layerpipe2.data.verify import damaged, first_line, verified
+from layerpipe2.data.verify import damaged, first_line, halved, verified
 from layerpipe2.errors import UserError, look_up
 
 # What gzip, zip, numpy, torchvision and the file system raise on truncated, damaged or unreadable files and on failed
@@ -79,8 +79,9 @@ def load(name: str, root: Path | None = None, *, download: bool = False, announc
     """
     spec, say = describe(name), announce or (lambda line: None)
     if isinstance(spec, DatasetSpec):
-        return _load(spec, root, download, say)
-    text = load_text(spec)
+        whole = _load(IMAGES[spec.half_of or name], root, download, say)
+        return halved(whole, spec) if spec.half_of else whole
+    text = load_text(spec, _main_folder(root)[0])
     say(f"{name}: reading {text.source}")
     return text
 

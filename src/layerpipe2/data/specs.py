@@ -33,6 +33,8 @@ class DatasetSpec:
         folder: the place below torchvision's root where it keeps the files.
         idx_md5: name of an idx file -> md5 of its decompressed content.
         system_folder: where a distribution's package puts the files.
+        half_of: the data set whose images are read and verified, and then halved in height and width; all that is said
+            of files is its own.
     """
 
     name: str
@@ -50,6 +52,7 @@ class DatasetSpec:
     folder: str = ""
     idx_md5: Mapping[str, str] = field(default_factory=dict)
     system_folder: str | None = None
+    half_of: str | None = None
 
 
 def read_digits() -> Arrays:
@@ -94,6 +97,14 @@ _ROWS = (
             "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
         },
         system_folder="/usr/share/datasets/fashion-mnist",
+    ),
+    DatasetSpec(
+        "fashion-mnist-14",
+        "Fashion-MNIST, 14 x 14 pixels",
+        (1, 14, 14),
+        10,
+        flippable=True,
+        half_of="fashion-mnist",
     ),
     _cifar(10, (5000, 1000), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), CIFAR10),
     _cifar(100, (500, 100), (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), CIFAR100),

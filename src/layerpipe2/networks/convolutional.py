@@ -1,14 +1,14 @@
-"""Convolutional networks with batch normalisation: VGG (Simonyan and Zisserman 2014, arXiv 1409.1556) and ResNets.
+"""Convolutional networks: VGG (Simonyan and Zisserman 2014, arXiv 1409.1556), with and without normalisation, ResNets.
 
 The residual networks have the stem for small images (He et al. 2015, arXiv 1512.03385, section 4.2). A residual block
 is one unit: its shortcut starts and ends inside it, so that no stage boundary cuts it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from layerpipe2.networks.layers import conv_bn_relu, convolution, pooled_head
+from layerpipe2.networks.layers import conv_bn_relu, conv_relu, convolution, pooled_head
 
 SMALL_BLOCKS = ((1, 1), (2, 2), (4, 4), (8, 8))
 VGG16_BLOCKS = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
@@ -17,18 +17,29 @@ VGG16_BLOCKS = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
 
 def vgg(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
     """Eight conv-BN-ReLU units of 1, 1, 2, 2, 4, 4, 8, 8 times ``width`` channels and a head: 9 units."""
-    return _vgg_units(input_shape, num_classes, width, SMALL_BLOCKS, pool_last=False)
+    return _vgg_units(input_shape, num_classes, width, SMALL_BLOCKS, conv_bn_relu)
+
+
+def cnn(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
+    """As :func:`vgg`, without batch normalisation, with biases: 9 units."""
+    return _vgg_units(input_shape, num_classes, width, SMALL_BLOCKS, conv_relu)
 
 
 def vgg16(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
     """VGG-16's thirteen conv-BN-ReLU units and a head: 14 units; width 64 gives its channels."""
-    return _vgg_units(input_shape, num_classes, width, VGG16_BLOCKS, pool_last=True)
+    return _vgg_units(input_shape, num_classes, width, VGG16_BLOCKS, conv_bn_relu, pool_last=True)
 
 
 def _vgg_units(
-    input_shape: tuple[int, ...], num_classes: int, width: int, blocks: Sequence[Sequence[int]], *, pool_last: bool
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    width: int,
+    blocks: Sequence[Sequence[int]],
+    unit: Callable[[int, int], nn.Sequential],
+    *,
+    pool_last: bool = False,
 ) -> list[nn.Module]:
-    """The convolutions of the blocks and the head.
+    """The convolutions of the blocks, each a ``unit`` of so many channels in and out, and the head.
 
     A block ends with 2x2 max pooling, as long as both sides have 2 pixels or more; before the head's global average
     only if ``pool_last``. Its windows do not overlap, so that its gradient is deterministic on a GPU too. The average
@@ -38,7 +49,7 @@ def _vgg_units(
     units: list[nn.Module] = []
     for i, factors in enumerate(blocks, 1):
         for factor in factors:
-            units.append(conv_bn_relu(channels, factor * width))
+            units.append(unit(channels, factor * width))
             channels = factor * width
         if (pool_last or i < len(blocks)) and min(height, width_px) >= 2:
             units[-1] = nn.Sequential(units[-1], nn.MaxPool2d(2))

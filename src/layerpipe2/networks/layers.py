@@ -1,4 +1,4 @@
-"""Parts that several networks share: initialised layers, the conv-BN-ReLU unit and the classifying head.
+"""Parts that several networks share: initialised layers, convolutional units and the classifying head.
 
 Initialisation draws from torch's global random generator: the caller seeds. Every layer that a ReLU
 follows gets Kaiming normal weights, variance 2 / fan (He et al. 2015, arXiv 1502.01852), and zero bias:
@@ -9,7 +9,9 @@ No layer works in place. A unit's output is the next unit's saved input; overwri
 stage's backward pass.
 """
 
-from torch import nn
+from typing import cast
+
+from torch import Tensor, nn
 
 
 def relu_linear(features_in: int, features_out: int) -> nn.Linear:
@@ -43,6 +45,17 @@ def conv_bn_relu(channels_in: int, channels_out: int) -> nn.Sequential:
     return nn.Sequential(
         convolution(channels_in, channels_out, 3), nn.BatchNorm2d(channels_out), nn.ReLU(inplace=False)
     )
+
+
+def conv_relu(channels_in: int, channels_out: int) -> nn.Sequential:
+    """3x3 convolution with bias, ReLU: (N, channels_in, H, W) -> (N, channels_out, H, W).
+
+    Kaiming normal weights over fan_in keep the size of the signal, which nothing else normalises.
+    """
+    conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    nn.init.zeros_(cast(Tensor, conv.bias))
+    return nn.Sequential(conv, nn.ReLU(inplace=False))
 
 
 def pooled_head(channels: int, num_classes: int) -> nn.Sequential:

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from torch import nn
 
 from layerpipe2.errors import LARGEST, UserError, integer, look_up, shown
-from layerpipe2.networks.convolutional import resnet18, resnet_small, vgg, vgg16
+from layerpipe2.networks.convolutional import cnn, resnet18, resnet_small, vgg, vgg16
 from layerpipe2.networks.mlp import mlp
 from layerpipe2.networks.transformer import gpt, vit
 
@@ -45,6 +45,9 @@ DENSE, CNN, TRANSFORMER = get_args(Kind)
 _ROWS = (
     NetworkInfo(
         "mlp", "MLP", "fully connected: 8 hidden layers of `width` features with ReLU, output; 9 units", DENSE, 128, mlp
+    ),
+    NetworkInfo(
+        "cnn", "CNN", "plain: 8 conv-ReLU of width to 8*width channels, not normalised, head; 9 units", CNN, 32, cnn
     ),
     NetworkInfo("vgg", "VGG", "VGG-style: 8 conv-BN-ReLU of width to 8*width channels, head; 9 units", CNN, 32, vgg),
     NetworkInfo(

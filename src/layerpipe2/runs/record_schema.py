@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from layerpipe2.errors import UserError, plain_name
 from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.correct import unpacked
 from layerpipe2.runs.validation import Checked, Real, real
 
 SCHEMA = 2
@@ -69,6 +70,13 @@ class _Test(Checked):
     loss: Real | None
     accuracy: Fraction | None
     images: Count
+    correct: str | None = None  # see layerpipe2.runs.correct; older records have none
+
+    @model_validator(mode="after")
+    def _as_many(self) -> Self:
+        if self.correct is not None:
+            unpacked(self.correct, self.images)
+        return self
 
 
 class _Reconstruction(Checked):
@@ -162,7 +170,7 @@ class RunRecord(Checked):
         """Places without a number."""
         for row in self.epochs:
             yield from (f"epochs.{row.epoch}.{name}" for name, value in row if value is None)
-        yield from (f"test.{name}" for name, value in self.test or () if value is None)
+        yield from (f"test.{name}" for name, value in self.test or () if value is None and name != "correct")
         for number, rule in enumerate(self.reconstruction):
             if rule.relative_error is None and rule.n:
                 yield f"reconstruction.{number}.relative_error"

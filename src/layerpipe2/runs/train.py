@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import Strategy
 
-from layerpipe2.data import Data, load
+from layerpipe2.data import BatchLoader, Data, load
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.engine.execution import StepLimit
 from layerpipe2.engine.module import PipelinedModule
@@ -23,6 +23,7 @@ from layerpipe2.history import STRATEGIES, raw_forms
 from layerpipe2.provenance import code_hash, provenance
 from layerpipe2.runs.callbacks import EpochProgress, EpochRecorder, LastCheckpoint, find_checkpoint
 from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.correct import CountCorrect, packed
 from layerpipe2.runs.plan import Loaders, Plan, make_loaders, make_plan, optimizer_factory, scheduler_factory
 from layerpipe2.runs.record_schema import SCHEMA
 from layerpipe2.runs.records import Record, not_finite
@@ -59,8 +60,9 @@ def train_run(
         ``diverged`` if a number isn't finite), ``diverged_epoch`` (the last one if only the test shows it),
         ``divergence`` (``place`` of the first such number, as in ``epochs.3.val_loss`` or ``test.loss``, and where it
         came from: :meth:`layerpipe2.engine.execution.Execution.where_diverged`), ``epochs`` (rows of
-        :class:`EpochRecorder`), ``test`` (``loss``, ``accuracy`` in [0, 1], both None if diverged, ``images``;
-        None without a test), ``reconstruction`` (rows of the probe) and ``provenance``.
+        :class:`EpochRecorder`), ``test`` (``loss``, ``accuracy`` in [0, 1], ``correct`` of
+        :mod:`layerpipe2.runs.correct`, all None if diverged, and ``images``; None without a test), ``reconstruction``
+        (rows of the probe) and ``provenance``.
 
     Raises:
         UserError: on settings or data that don't work together, or a checkpoint that doesn't belong to them.
@@ -108,7 +110,7 @@ def _outcome(measured: dict[str, Any], divergence: dict[str, Any]) -> dict[str, 
         return {"status": "completed", "diverged_epoch": None, "divergence": None, **measured}
     rows = measured["epochs"]
     epoch = next((row["epoch"] for row in rows if not_finite(row) is not None), rows[-1]["epoch"])
-    test = measured["test"] and measured["test"] | {"loss": None, "accuracy": None}
+    test = measured["test"] and measured["test"] | {"loss": None, "accuracy": None, "correct": None}
     where = {"place": place, **divergence, "epoch": epoch}
     return {"status": "diverged", "diverged_epoch": epoch, "divergence": where, **measured, "test": test}
 
@@ -166,8 +168,8 @@ def _train_and_test(
     recorder: EpochRecorder,
     checkpoint: Path | None,
     test: bool,
-) -> dict[str, float | None] | None:
-    outcome: dict[str, float | None] = {"loss": None, "accuracy": None, "images": len(loaders["test"].y)}
+) -> dict[str, Any] | None:
+    outcome: dict[str, Any] = {"loss": None, "accuracy": None, "images": len(loaders["test"].y), "correct": None}
     try:
         with warnings.catch_warnings():
             # Lightning 2.6 uses a part of torch's pytree that torch 2.13 is about to change.
@@ -180,9 +182,18 @@ def _train_and_test(
             if recorder.diverged:
                 return outcome
             found = trainer.test(module, loaders["test"], verbose=False)[0]
+            correct = _correct(module, loaders["test"], trainer)
     except SystemExit:  # what Lightning makes of Ctrl-C, after its own clean-up
         raise KeyboardInterrupt from None
-    return outcome | {"loss": found["test_loss"], "accuracy": found["test_accuracy"]}
+    return outcome | {"loss": found["test_loss"], "accuracy": found["test_accuracy"], "correct": correct}
+
+
+def _correct(module: PipelinedModule, loader: BatchLoader, trainer: pl.Trainer) -> str:
+    """The right predictions of every test example, in every process of a pipeline."""
+    counting = CountCorrect(loader.y)
+    trainer.callbacks.append(counting)  # type: ignore[attr-defined]
+    trainer.predict(module, loader, return_predictions=False)
+    return packed(counting.counts())
 
 
 def make_trainer(

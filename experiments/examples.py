@@ -1,0 +1,62 @@
+"""Two strategies compared test example by test example: what part of their difference the examples make."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
+
+from experiments.schema import SEQUENTIAL, STASH
+from experiments.tables import Row
+from layerpipe2.data import describe
+from layerpipe2.data.text import TextSpec
+from layerpipe2.runs.correct import Counts, spread, unpacked
+from layerpipe2.runs.records import Record
+
+REFERENCES = (SEQUENTIAL, STASH, "latest")
+"""What every strategy of a partition is compared with."""
+_SAME = ("dataset", "network", "optimizer", "momentum")
+_CELL = (*_SAME, "group_size", "rate")
+COLUMNS = (*_CELL, "strategy", "reference", "examples", "spread")
+
+_Strategies = dict[str, list[Counts]]
+_Cells = dict[Sequence[object], _Strategies]
+
+
+def example_rows(records: Iterable[Record]) -> Iterator[Row]:
+    """A row for every strategy of a partition and every other one of :data:`REFERENCES`.
+
+    ``spread`` is a standard deviation over the test examples, as a fraction, of the difference between the means over
+    the completed runs (:func:`layerpipe2.runs.correct.spread`). Sequential training is the same for all partitions.
+    """
+    partitions, alone = _grouped(records)
+    for cell, strategies in partitions.items():
+        same, rate = cell[: len(_SAME)], cell[-1]
+        baseline = alone.get((*same, rate), alone.get((*same, "tuned"), {}))
+        everyone = {**baseline, **strategies}
+        for name, reference in product(strategies, REFERENCES):
+            if name != reference and reference in everyone:
+                one, other = everyone[name], everyone[reference]
+                yield dict(zip(_CELL, cell, strict=True)) | {
+                    "strategy": name,
+                    "reference": reference,
+                    "examples": len(one[0]),
+                    "spread": spread(one, other, _predictions(str(cell[0]))),
+                }
+
+
+def _grouped(records: Iterable[Record]) -> tuple[_Cells, _Cells]:
+    """The counts of every completed run: those of partitions, and those of sequential training."""
+    partitions: _Cells = defaultdict(lambda: defaultdict(list))
+    alone: _Cells = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        config, test = record["config"] | {"rate": record["rate"]}, record["test"]
+        if test and test.get("correct"):
+            sequential = config["strategy"] == SEQUENTIAL
+            names = (*_SAME, "rate") if sequential else _CELL
+            groups = (alone if sequential else partitions)[tuple(config[name] for name in names)]
+            groups[config["strategy"]].append(unpacked(test["correct"], test["images"]))
+    return partitions, alone
+
+
+def _predictions(dataset: str) -> int:
+    spec = describe(dataset)
+    return spec.context if isinstance(spec, TextSpec) else 1
