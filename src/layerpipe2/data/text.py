@@ -6,8 +6,8 @@ paragraph counts once; what is left is about 400,000 characters. The text grows 
 which a run's record names.
 
 ``wordnet`` is the glosses of WordNet (Princeton, Fellbaum 1998): definitions and examples of some 117,000 meanings, in
-the files of Debian's ``wordnet-base``. A gloss counts once, and they are ordered by a hash, so that every part of the text
-has the same mixture; 30,000 of them are taken, 2.3 million characters, for runs of minutes.
+the files of Debian's ``wordnet-base``. A gloss counts once, and they are ordered by a hash, so that every part of the
+text has the same mixture; 30,000 of them are taken, 2.3 million characters, for runs of minutes.
 
 The vocabulary is the same for every text and version: newline, the printable ASCII characters, and one number for all
 the others. The last tenth of the text is for testing.
