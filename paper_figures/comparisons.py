@@ -1,18 +1,20 @@
 """Paired comparison of strategies over seeds: equivalence, loss and superiority, corrected for many comparisons.
 
 A pair is one partition of one network trained with one seed by two strategies: same initial weights, same batches,
-same test images. Its difference is strategy minus reference in percentage points of final test accuracy.
+same test images. Its difference is strategy minus reference, in percentage points of final test accuracy or in nats of
+test loss, counted so that more is better.
 
 Tests (Student's t over blocks of pairs, one-sided, level alpha):
   equivalent  two one-sided tests (Schuirmann 1987): the mean difference lies inside (-margin, +margin)
   worse       it lies below -margin                better      it lies above +margin
-  superior    it lies above 0
+  kept        it lies above -margin                superior    it lies above 0
 P-values are Holm-adjusted (1979) within each family of comparisons. Two guards keep small test sets honest. The
 standard deviation is never taken below one test image, so that equal counts in a few seeds are no proof. And all
 seeds share the same test images: sampling other images would move the difference by about ``image_error``, the
-half-width of its normal interval with the errors of the two networks taken as independent (an upper bound if
-they are positively correlated). A margin that is not wider than this cannot be resolved, and a loss must exceed
-the margin by it.
+half-width of its normal interval. It comes from the differences test image by test image, where they are known (a
+window of text is one image); otherwise the errors of the two networks are taken as independent, an upper bound if they
+are positively correlated. A margin that is not wider than this cannot be resolved, and a loss must exceed the margin
+by it.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from layerpipe2.errors import UserError
 from paper_figures.designs import Design
 from paper_figures.statistics import holm, paired
 
-HYPOTHESES = ("equivalent", "worse", "better", "superior")
+HYPOTHESES = ("equivalent", "worse", "better", "kept", "superior")
 COLUMNS = ("n", "pairs", "lost", "won", "mean", "sd", "low", "high", "image_error", *(f"p_{h}" for h in HYPOTHESES))
 """Columns of a comparison, beside those that name it and its outcome."""
 
@@ -39,7 +41,8 @@ class Settings:
     """Parameters of the tests.
 
     Attributes:
-        margin: largest difference of accuracy that counts as none, in percentage points, > 0.
+        margin: largest difference that counts as none, > 0.
+        unit: of the margin and of all differences: percentage points of test accuracy, or nats of test loss.
         level: significance level alpha of a family of tests, in (0, 0.5).
         image_guard: whether a verdict must also hold for other test images (see the module's text); without it the
             verdicts are about the accuracy on this test set.
@@ -48,6 +51,7 @@ class Settings:
     margin: float = 2.0
     level: float = 0.05
     image_guard: bool = True
+    unit: str = "points"
 
     def __post_init__(self) -> None:
         for name, value, high in (("margin", self.margin, 100.0), ("level", self.level, 0.5)):
@@ -57,30 +61,48 @@ class Settings:
     @classmethod
     def from_report(cls, report: Mapping[str, Any]) -> Settings:
         """From the section ``report`` of an experiment's description."""
-        margin, level = report["equivalence_margin_points"], report["significance_level"]
-        return cls(margin, level, report["image_guard"])
+        level, guard, nats = report["significance_level"], report["image_guard"], report.get("equivalence_margin_nats")
+        return (
+            cls(report["equivalence_margin_points"], level, guard) if nats is None else cls(nats, level, guard, "nats")
+        )
 
 
-def pairs(runs: pd.DataFrame, reference: str, design: Design) -> pd.DataFrame:
+def pairs(runs: pd.DataFrame, reference: str, design: Design, examples: pd.DataFrame | None = None) -> pd.DataFrame:
     """Every pipelined run beside the run of ``reference`` on the same pipeline and with the same seed.
+
+    Args:
+        runs: with a column ``score``, or else ``test_accuracy`` is the score.
+        reference: a strategy.
+        design: what tells runs apart.
+        examples: rows of :func:`experiments.examples.example_rows`, for the spread over the test images.
 
     Returns:
         The runs with columns difference (points, absent if one of the two diverged), lost (only this run diverged),
-        won (only the reference diverged), variance (points^2, of the difference over test images, errors taken as
-        independent) and image (points that one test image is worth).
+        won (only the reference diverged), variance (points^2, of the difference over test images) and image (points
+        that one test image is worth).
     """
     pipelined = runs[runs["num_stages"] > 1]
-    other = pipelined.loc[pipelined["strategy"] == reference, [*design.pair, "status", "test_accuracy"]]
+    pipelined = pipelined.assign(score=pipelined.get("score", 100 * pipelined["test_accuracy"]))
+    other = pipelined.loc[pipelined["strategy"] == reference, [*design.pair, "status", "test_accuracy", "score"]]
     both = pipelined[pipelined["strategy"] != reference].merge(other, on=design.pair, suffixes=("", "_reference"))
     own, others = both["test_accuracy"], both["test_accuracy_reference"]
     failed, reference_failed = both["status"] == "diverged", both["status_reference"] == "diverged"
-    return both.assign(
-        difference=100 * (own - others),
+    both = both.assign(
+        difference=both["score"] - both["score_reference"],
         lost=failed & ~reference_failed,
         won=~failed & reference_failed,
         variance=1e4 * (own * (1 - own) + others * (1 - others)) / both["test_images"],
         image=100 / both["test_images"],
     )
+    return both if examples is None else _by_example(both, examples[examples["reference"] == reference])
+
+
+def _by_example(both: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
+    """The pairs with the variance that the differences by test image have, where they are known."""
+    keys = [name for name in examples.columns if name in both and name not in ("reference", "examples", "spread")]
+    found = both.merge(examples[[*keys, "examples", "spread"]], on=keys, how="left")
+    known = 1e4 * found["spread"] ** 2 / found["examples"]
+    return found.assign(variance=known.fillna(found["variance"])).drop(columns=["examples", "spread"])
 
 
 def compare(
@@ -96,7 +118,7 @@ def compare(
 
     Returns:
         Columns ``by``, n (blocks), pairs, mean, sd, low, high (points; the 1 - 2 alpha interval), image_error, lost,
-        won, p_equivalent, p_worse, p_better, p_superior (adjusted), outcome.
+        won, p_equivalent, p_worse, p_better, p_kept, p_superior (adjusted), outcome.
     """
     rows = []
     for values, group in table.groupby(list(by), sort=False):
@@ -126,9 +148,11 @@ def _outcome(row: Mapping[str, Any], settings: Settings) -> str:
     if row["p_equivalent"] < settings.level and image_error < settings.margin:
         return "equivalent"
     beyond = abs(row["mean"]) - settings.margin > image_error
-    if beyond and row["p_worse"] < settings.level:
-        return "worse"
-    return "better" if beyond and row["p_better"] < settings.level else "undecided"
+    if beyond and row["p_better"] < settings.level:
+        return "better"
+    if row["p_kept"] < settings.level and row["mean"] - image_error > -settings.margin:
+        return "no loss"
+    return "worse" if beyond and row["p_worse"] < settings.level else "undecided"
 
 
 def everywhere(

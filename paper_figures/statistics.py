@@ -37,6 +37,7 @@ class Paired(Summary):
         low, high: the 1 - 2 * level interval of the mean: the tests at ``level`` can be read off it.
         p_equivalent: two one-sided tests (Schuirmann 1987): the mean lies within (-margin, margin).
         p_worse, p_better: it lies below -margin, above margin.
+        p_kept: it lies above -margin (not inferior): no loss beyond the margin, whatever is gained.
         p_superior, p_inferior: it lies above 0, below 0.
     """
 
@@ -45,6 +46,7 @@ class Paired(Summary):
     p_equivalent: float
     p_worse: float
     p_better: float
+    p_kept: float
     p_superior: float
     p_inferior: float
 
@@ -96,6 +98,7 @@ def paired(differences: ArrayLike, *, margin: float, level: float, least_sd: flo
         p_equivalent=p_value(margin - abs(about.mean)),
         p_worse=p_value(-margin - about.mean),
         p_better=p_value(about.mean - margin),
+        p_kept=p_value(about.mean + margin),
         p_superior=p_value(about.mean),
         p_inferior=p_value(-about.mean),
     )
@@ -132,3 +135,48 @@ def trend(x: ArrayLike, y: ArrayLike, blocks: ArrayLike, *, level: float) -> Tre
     found = paired(slopes, margin=0.0, level=level / 2)
     p = min(1.0, 2 * min(found.p_superior, found.p_inferior)) if found.n > 1 else math.nan
     return Trend(found.mean, found.low, found.high, p, found.n)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of two means with its Fieller interval; infinite ends where the denominator may be 0."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the data say anything of the ratio."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+
+def ratio(numerators: ArrayLike, denominators: ArrayLike, *, level: float) -> Ratio:
+    """Ratio of the means of paired values, with the 1 - 2 * level interval of Fieller (1954).
+
+    The ratio r is in the interval unless a - r b, whose mean is 0 for the true ratio, differs from 0 by a t test:
+    (A - r B)^2 <= t^2 (s_aa - 2 r s_ab + r^2 s_bb), with the means A, B and the variances s of the means. That is a
+    bounded interval exactly where B differs from 0 by the same test; elsewhere the interval is all numbers.
+
+    Args:
+        numerators, denominators: (n,), one pair per block.
+        level: significance level of one side.
+
+    >>> found = ratio([1.0, 2.1, 2.9], [2.0, 4.0, 6.0], level=0.05)
+    >>> round(found.value, 3), found.low < 0.5 < found.high
+    (0.5, True)
+    """
+    a, b = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+    n, unbounded = len(a), Ratio(math.nan, -math.inf, math.inf)
+    if n < 2 or not b.mean():
+        return unbounded
+    t2 = float(special.stdtrit(n - 1, 1 - level)) ** 2
+    s = np.cov(a, b) / n
+    square = b.mean() ** 2 - t2 * s[1, 1]
+    middle = a.mean() * b.mean() - t2 * s[0, 1]
+    constant = a.mean() ** 2 - t2 * s[0, 0]
+    value = float(a.mean() / b.mean())
+    if square <= 0:
+        return Ratio(value, -math.inf, math.inf)
+    reach = math.sqrt(max(middle**2 - square * constant, 0.0))
+    return Ratio(value, float((middle - reach) / square), float((middle + reach) / square))

@@ -35,7 +35,6 @@ class Words:
 
 CLAIM = Words("reproduced", "not reproduced")
 QUESTION = Words("yes", "no", undecided="not shown")
-IN_SHORT = Words("yes", "no", undecided="not decided")
 AIM = Words("reached", "missed", "reached in part", not_tested="not measured")
 SMALLER = Words("smaller", "not smaller", not_tested="not measured")
 MODEL = Words("as modelled", "not as modelled", not_tested="not measured")
@@ -88,6 +87,7 @@ def words_by_name(verdicts: Iterable[Verdict]) -> dict[str, str]:
 OUTCOMES: Mapping[str, Answer] = {
     "equivalent": Answer.YES,
     "better": Answer.YES,
+    "no loss": Answer.YES,
     "worse": Answer.NO,
     "diverged": Answer.NO,
 }

@@ -3,18 +3,27 @@
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from layerpipe2.runs.yaml_file import read_yaml
 from paper_figures.verdicts import Answer, Verdict
 
 
 def claim_verdict(
-    key: str, answer: Answer, evidence: Iterable[str], *, n: int = 0, caveat: str = "", **test: float
+    key: str,
+    answer: Answer,
+    evidence: Iterable[str],
+    *,
+    n: int = 0,
+    caveat: str = "",
+    details: str = "",
+    **test: float | str,
 ) -> Verdict:
     """The verdict on a claim of ``claims.yaml``; ``test`` has what its description of the test asks for."""
     claim = _claims()[key]
     described = claim["test"].format(**test)
-    return Verdict(claim["statement"], answer, n=n, key=key, test=described, evidence=tuple(evidence), caveat=caveat)
+    more: dict[str, Any] = {"n": n, "caveat": caveat, "details": details}
+    return Verdict(claim["statement"], answer, key=key, test=described, evidence=tuple(evidence), **more)
 
 
 @cache

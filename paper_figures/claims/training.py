@@ -1,194 +1,170 @@
 """Claims about accuracy: C6 (reconstruction loses none) and C8 (on fully connected and convolutional networks).
 
+Both are judged only in the cells where these runs can tell a weight history from none
+(:mod:`paper_figures.claims.assay`).
 What the comparisons say stands in sentences, in which every number is computed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
-
-import numpy as np
-import pandas as pd
 
 from layerpipe2.history import find_strategy
 from layerpipe2.networks import NETWORKS
 from paper_figures.claims import claim_verdict
-from paper_figures.claims.families import KINDS, by_kind, cells, control, deepest, pooled
+from paper_figures.claims.assay import Assay
 from paper_figures.comparisons import Settings
-from paper_figures.designs import (
-    BY_NETWORK,
-    LATEST,
-    LEARNT,
-    SEQUENTIAL,
-    STASH,
-    informative,
-    own,
-    pipeline_aware,
-    untrained,
-)
+from paper_figures.designs import LEARNT, own, pipeline_aware
 from paper_figures.records.training import Records
 from paper_figures.style import ordered
-from paper_figures.text import network_label, plural
-from paper_figures.verdicts import CLAIM, OUTCOMES, Answer, Verdict, both, outcome_word
+from paper_figures.text import network_label, percent, plural
+from paper_figures.verdicts import CLAIM, Answer, Verdict, both
 
-_EQUAL = [outcome for outcome, answer in OUTCOMES.items() if answer == Answer.YES]
+KINDS = ("convolutional", "fully connected")
+"""The kinds of networks of claim C8 that are tested."""
+
+CANNOT_TELL = "can't tell: the control passes too"
+"""The verdict where the latest weights, without any history, are not shown to lose more than the margin."""
 
 
-def reconstruction_keeps_accuracy(records: Records, settings: Settings) -> Verdict:
-    """C6: a pipeline-aware rule equivalent to stash over all networks, and in no single partition a loss."""
-    total, single = pooled(records.runs, settings), informative(cells(records.runs, settings), records.runs, BY_NETWORK)
-    aware = pipeline_aware(total["strategy"])
-    bad = set(single.loc[single["outcome"].map(OUTCOMES) == Answer.NO, "strategy"])
-    answers = dict(zip(total["strategy"], total["outcome"].map(OUTCOMES), strict=True))
-    low = set(single.loc[single["mean"] < -settings.margin, "strategy"])
-    good = [s for s in aware if answers[s] == Answer.YES and s not in bad | low]
-    failed = [s for s in aware if s in bad or answers[s] == Answer.NO]
-    answer = Answer.YES if good else Answer.NO if aware and len(failed) == len(aware) else Answer.UNDECIDED
-    evidence = [_comparison(row, settings) for row in total.to_dict("records")]
-    evidence.append(
-        f"Equivalent over all, without a loss in any partition: {_names(good)}. Shown to lose: {_names(failed)}. "
-        f"Mean loss beyond the margin in some partition: {_names([s for s in aware if s in low])}."
+def assay(records: Records, settings: Settings) -> Assay:
+    """The costs and comparisons behind both claims."""
+    return Assay.of(records.runs, settings, records.examples)
+
+
+def reconstruction_keeps_accuracy(found: Assay, settings: Settings) -> Verdict:
+    """C6: a pipeline-aware rule that loses nothing in any cell where losing something was possible."""
+    answer, details = _answer(found)
+    evidence = [costs_sentence(row, settings) for row in found.costs.to_dict("records")]
+    evidence += [rule_sentence(row, settings) for row in found.sensitive.rules.to_dict("records")]
+    evidence.append(_summary(found))
+    demands: dict[str, Any] = {"level": settings.level, "learnt": 100 * LEARNT}
+    demands["margin"] = f"{settings.margin:g} {settings.unit}"
+    return claim_verdict(
+        "C6", answer, evidence, n=_seeds(found), caveat=_caveat(answer, found), details=details, **demands
     )
-    evidence += [
-        _baseline(records),
-        _latest(records, settings),
-        _at_the_deepest(records, settings),
-        _against_latest(records, settings),
-    ]
-    n, caveat = _blocks(total[total["strategy"].isin(aware)]), _caveat(answer, records, settings)
-    demands = {"margin": settings.margin, "level": settings.level, "learnt": 100 * LEARNT}
-    return claim_verdict("C6", answer, evidence, n=n, caveat=caveat, **demands)
 
 
-def kinds_of_networks(records: Records, settings: Settings) -> Verdict:
-    """C8 without spiking networks: in each of the two kinds some pipeline-aware rule is equivalent to stash."""
-    table = by_kind(records.runs, settings)
-    answers, numbers, evidence = [], [], []
+def kinds_of_networks(found: Assay, settings: Settings) -> Verdict:
+    """C8 without spiking networks: in each of the two kinds C6 holds."""
+    answers, words, evidence = [], [], []
     for kind in KINDS:
-        mine = table[table["kind"] == kind]
-        networks = sorted({network_label(n) for n in records.networks if NETWORKS[n].kind == kind})
-        found = {OUTCOMES.get(outcome, Answer.UNDECIDED) for outcome in mine["outcome"]}
-        answer = Answer.YES if Answer.YES in found else Answer.NO if found == {Answer.NO} else Answer.UNDECIDED
+        networks = [name for name in found.costs["network"].unique() if NETWORKS[name].kind == kind]
+        mine = found.within(network=networks)
+        answer, details = _answer(mine)
         answers.append(answer)
-        numbers.append(_blocks(mine))
-        evidence.append(
-            f"{kind.capitalize()} ({', '.join(networks) or 'none trained'}): {CLAIM.word(answer, numbers[-1])}."
-        )
-        evidence += [f"{kind.capitalize()}, {_comparison(row, settings)}" for row in mine.to_dict("records")]
-    answer = both(*answers)
+        words.append(f"{kind}: {details or CLAIM.word(answer, _seeds(mine))}")
+        labels = ", ".join(sorted(map(network_label, networks))) or "none trained"
+        evidence.append(f"{kind.capitalize()} ({labels}): {words[-1].split(': ', 1)[1]}. {_summary(mine)}")
     evidence.append("Spiking networks: not tested.")
-    caveat = "; ".join(filter(None, [_caveat(answer, records, settings), "spiking networks not tested"]))
-    return claim_verdict("C8", answer, evidence, n=min(numbers), caveat=caveat)
+    answer = both(*answers)
+    details = "; ".join(words) if Answer.UNDECIDED in answers else ""
+    caveat = "spiking networks not tested"
+    return claim_verdict("C8", answer, evidence, n=_seeds(found), caveat=caveat, details=details)
 
 
-def _blocks(table: pd.DataFrame) -> int:
-    """The fewest blocks of a comparison of the table."""
-    return int(table["n"].min()) if len(table) else 0
+def _answer(found: Assay) -> tuple[Answer, str]:
+    """Whether some pipeline-aware rule keeps the accuracy, and the words if that can't be told."""
+    if found.costs.empty:
+        return Answer.UNDECIDED, ""
+    if not found.costs["sensitive"].any():
+        return Answer.UNDECIDED, CANNOT_TELL
+    answers = [found.answer(name) for name in _aware(found)]
+    if Answer.YES in answers:
+        return Answer.YES, ""
+    return (Answer.NO if answers and set(answers) == {Answer.NO} else Answer.UNDECIDED), ""
 
 
-def _comparison(row: Mapping[str, Any], settings: Settings) -> str:
-    """A comparison with exact stashing and its verdict; a fixed decay is no candidate for the claim."""
-    outcome = outcome_word(row["outcome"], row["n"])
-    if not pipeline_aware([row["strategy"]]):
-        outcome = f"{row['outcome']} (its decay knows nothing of the delay: no candidate for the claim)"
-    return f"{find_strategy(row['strategy']).label}: {_difference(row, 'stash', settings)}: {outcome}."
+def _aware(found: Assay) -> list[str]:
+    return pipeline_aware(dict.fromkeys(found.rules["strategy"]))
 
 
-def _names(strategies: list[str]) -> str:
-    """Strategies for readers, in the order of all figures."""
-    return ", ".join(find_strategy(name).label for name in ordered(strategies)) or "none"
+def _seeds(found: Assay) -> int:
+    """The fewest seeds of a cell."""
+    return int(found.costs["seeds"].min()) if len(found.costs) else 0
 
 
-def _difference(row: Mapping[str, Any], reference: str, settings: Settings) -> str:
-    """``-0.21 points against stash, 90 % interval -0.54 to +0.11, n=9 blocks of 27 pairs``."""
-    lost = f"; diverged alone in {plural(row['lost'], 'pair')}" if row["lost"] else ""
-    if row["n"] == 0:
-        return f"no pair of completed runs{lost}"
-    blocks = f"n={row['n']} blocks of {plural(row['pairs'], 'pair')}"
-    return f"{row['mean']:+.2f} points against {reference}{interval(row, settings)}, {blocks}{lost}"
+def _summary(found: Assay) -> str:
+    """Which rules keep the accuracy everywhere, and which are shown to lose."""
+    sensitive = found.costs["sensitive"]
+    if not sensitive.any():
+        return f"In none of {plural(len(sensitive), 'cell')} a verdict is possible."
+    answers = {name: found.answer(name) for name in ordered(found.rules["strategy"])}
+    kept = [name for name, answer in answers.items() if answer == Answer.YES]
+    lost = [name for name, answer in answers.items() if answer == Answer.NO]
+    where = f"{sensitive.sum()} of {plural(len(sensitive), 'cell')} can tell a history from none"
+    return f"{where}; no loss in any of these: {_names(kept)}; shown to lose in one: {_names(lost)}."
 
 
-def interval(row: Mapping[str, Any], settings: Settings) -> str:
-    """``, 90 % interval -0.54 to +0.11``; nothing for a single block."""
-    if row["n"] == 1:
-        return ""
-    return f", {100 * (1 - 2 * settings.level):g} % interval {row['low']:+.2f} to {row['high']:+.2f}"
+def in_short(found: Assay, settings: Settings) -> str:
+    """The answer in one or two sentences, with its conditions."""
+    cells, margin = found.costs["sensitive"], f"{settings.margin:g} {settings.unit}"
+    if not cells.any():
+        return f"**These runs can't tell**: no history at all is not shown to lose more than {margin} anywhere."
+    lost = found.sensitive.costs["inconsistency"]
+    reach = f"{lost.min():.1f}" if len(lost) == 1 else f"{lost.min():.1f} to {lost.max():.1f}"
+    where = f"in {cells.sum()} of {plural(len(cells), 'cell')}, where the latest weights cost {reach} {settings.unit}"
+    names = [name for name in ordered(found.rules["strategy"]) if name != "latest"]
+    kept = [name for name in names if found.answer(name) == Answer.YES]
+    failed = [name for name in names if found.answer(name) == Answer.NO]
+    texts = [f"{_names(kept)} {'loses' if len(kept) == 1 else 'lose'} less than {margin}" if kept else ""]
+    texts += [f"{_names(failed)} {'is' if len(failed) == 1 else 'are'} shown to lose more" if failed else ""]
+    rest = [name for name in names if name not in kept + failed]
+    texts += [f"of {_names(rest)} it is not decided" if rest else ""]
+    answer = "yes" if pipeline_aware(kept) else "no" if set(pipeline_aware(names)) <= set(failed) else "not decided"
+    return f"**{answer.capitalize()}**, {where}: {'; '.join(filter(None, texts))}."
 
 
-def _caveat(answer: Answer, records: Records, settings: Settings) -> str:
-    """Equality is weak evidence where doing without any history, or with a blind one, is equal too."""
+def _caveat(answer: Answer, found: Assay) -> str:
+    """What a reader of the verdict alone must know: how many cells it rests on, and if a blind decay does as well."""
     if answer != Answer.YES:
         return ""
-    total, without = pooled(records.runs, settings), control(records.runs, settings)
-    equal = ["the latest weights (no history)"] if set(without["outcome"]) & set(_EQUAL) else []
-    blind = total[~total["strategy"].isin(pipeline_aware(list(total["strategy"]))) & total["outcome"].isin(_EQUAL)]
-    equal += [find_strategy(name).label for name in blind["strategy"]]
-    return f"also within {settings.margin:g} points: {' and '.join(equal)}" if equal else ""
+    cells = found.costs["sensitive"]
+    where = f"in {cells.sum()} of {plural(len(cells), 'cell')}; in the others the control passes too"
+    blind = [name for name in ordered(found.rules["strategy"]) if name == "ema-0.9" and found.answer(name) == answer]
+    said = [] if cells.all() else [where]
+    return "; ".join([*said, *(f"{find_strategy(name).label}, blind to the delay, as well" for name in blind)])
 
 
-def _baseline(records: Records) -> str:
-    """How far stash is from sequential training: what the delay itself costs, whatever the backward pass uses."""
-    mean = 100 * records.runs.groupby(BY_NETWORK.cell)["test_accuracy"].mean()
-    table = mean.rename("percent").reset_index()
-    base = table[table["strategy"] == SEQUENTIAL].set_index("network")["percent"]
-    stash = table[(table["strategy"] == STASH) & table["network"].isin(base.index)]
-    gaps = stash["percent"].to_numpy() - base.reindex(stash["network"]).to_numpy()
-    gaps = gaps[~np.isnan(gaps)]
-    without = untrained(records.runs, BY_NETWORK)
-    left_out = [f"{network_label(network)} at {stages} stages" for network, _, stages in without]
-    cost = f"{gaps.min():+.2f} to {gaps.max():+.2f} points by partition" if len(gaps) else "not recorded"
-    named = ", ".join(left_out) or "none"
-    return f"Stash against sequential training: {cost}. Left out, as stash does not train: {named}."
+def cell_name(row: Mapping[str, Any]) -> str:
+    """``MLP, 9 stages``."""
+    return f"{network_label(row['network'])}, {row['num_stages']} stages"
 
 
-def _latest(records: Records, settings: Settings) -> str:
-    """The control: can these runs tell a bad strategy from a good one?"""
-    table = control(records.runs, settings)
-    if table.empty or table["outcome"].iloc[0] == "undecided":
-        return "Control: whether the latest weights do worse than stash is not decided by these runs."
-    row = table.iloc[0].to_dict()
-    result = f"Control: latest weights: {_difference(row, 'stash', settings)}"
-    if row["outcome"] not in _EQUAL:
-        return f"{result}: this experiment tells strategies apart."
-    worse = "measurably worse, though within the margin" if row["high"] < 0 else "not measurably worse"
-    return f"{result}: {worse}. So at this scale equivalence is no evidence that the reconstruction is needed."
-
-
-def _at_the_deepest(records: Records, settings: Settings) -> str:
-    """Where a history matters most: each network at its largest number of stages, without a test."""
-    rows = deepest(records.runs, settings).to_dict("records")
-    points = [
-        f"{find_strategy(r['strategy']).label} {r['mean']:+.2f}{interval(r, settings)} (n={r['n']})"
-        for r in rows
-        if r["n"]
+def costs_sentence(row: Mapping[str, Any], settings: Settings) -> str:
+    """What the delay and the inconsistency cost in a cell, and whether a verdict is possible there."""
+    lost = f"; the latest weights diverged in {row['diverged_latest']} of {row['seeds']} runs"
+    texts = [
+        f"{cell_name(row)} (n = {row['seeds']} seeds): the delay costs {amount(row, 'delay', settings)}",
+        f"doing without a history {amount(row, 'inconsistency', settings)}{lost if row['diverged_latest'] else ''}",
     ]
-    return f"At each network's deepest pipeline, points against stash: {'; '.join(points) or 'no pairs'}."
+    if not row["trained"]:
+        return f"{', '.join(texts)}: left out, as exact stashing does not train."
+    return f"{', '.join(texts)}: {'a verdict is possible' if row['sensitive'] else CANNOT_TELL}."
 
 
-def _against_latest(records: Records, settings: Settings) -> str:
-    """Superiority of every reconstruction, and whether knowing the delay matters."""
-    rows = pooled(records.runs, settings, LATEST).to_dict("records")
-    parts, shown = [], []
-    for row in rows:
-        superior = row["p_superior"] < settings.level
-        shown += [row["strategy"]] if superior else []
-        mean = f"{row['mean']:+.2f} points{interval(row, settings)}, n={row['n']}" if row["n"] else "no completed pair"
-        won = f", latest diverged alone in {plural(row['won'], 'pair')}" if row["won"] else ""
-        about = f"({mean}, adjusted p {row['p_superior']:.3f}{won})"
-        parts.append(
-            f"{find_strategy(row['strategy']).label} {'superior' if superior else 'superiority not shown'} {about}"
-        )
-    text = f"Against the latest weights: {'; '.join(parts) or 'not compared'}."
-    if set(shown) - set(pipeline_aware(shown)):
-        text += " A decay that knows nothing of the delay is among the superior ones: these runs are no evidence that "
-        text += "it should be tied to the delay."
-    return text
+def rule_sentence(row: Mapping[str, Any], settings: Settings) -> str:
+    """A strategy against stash in one cell."""
+    lost = f"; diverged alone in {plural(row['lost'], 'run')}" if row["lost"] else ""
+    word = row["outcome"] + (" (this project's own: no candidate)" if own([row["strategy"]]) else "")
+    share = f", wins back {share_text(row)}" if row["strategy"] != "latest" else ""
+    change = f"{row['mean']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]" if row["n"] > 1 else "–"
+    label = find_strategy(row["strategy"]).label
+    return f"{cell_name(row)}, {label}: {change} {settings.unit} against stash{lost}{share}: {word}."
 
 
-def own_sentences(records: Records, settings: Settings) -> tuple[str, ...]:
-    """This project's own reconstructions, pooled, against stash and against the latest weights; no verdict."""
-    lines = []
-    for reference in (STASH, LATEST):
-        for row in pooled(records.runs, settings, reference, own).to_dict("records"):
-            points = _difference(row, find_strategy(reference).label, settings)
-            lines.append(f"{find_strategy(row['strategy']).label}: {points}: {row['outcome']}.")
-    return tuple(lines)
+def amount(row: Mapping[str, Any], name: str, settings: Settings) -> str:
+    """``2.3 points [1.2, 3.4]``."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    interval = "" if low != low else f" [{low:.2f}, {high:.2f}]"
+    return "–" if row[name] != row[name] else f"{row[name]:.2f} {settings.unit}{interval}"
+
+
+def share_text(row: Mapping[str, Any]) -> str:
+    """``93 % [80, 110]`` of the inconsistency."""
+    if not (abs(row["share_low"]) < 1e6 and abs(row["share_high"]) < 1e6):
+        return "an unknown share"
+    return f"{percent(row['share'])} [{100 * row['share_low']:.0f}, {100 * row['share_high']:.0f}]"
+
+
+def _names(strategies: Iterable[str]) -> str:
+    return ", ".join(find_strategy(name).label for name in strategies) or "none"

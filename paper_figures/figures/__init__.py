@@ -5,16 +5,31 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from paper_figures.figures import costs, derivation, gantt, reconstruction, stability, structure, training, tuning
+from paper_figures.claims.training import assay as assay_of
+from paper_figures.comparisons import Settings
+from paper_figures.figures import (
+    assay,
+    costs,
+    derivation,
+    gantt,
+    reconstruction,
+    stability,
+    structure,
+    training,
+    tuning,
+)
 from paper_figures.records.theory import Theory
 from paper_figures.records.training import Records
+from paper_figures.text import setting
 
 
-def catalogue(records: Records, theory: Theory) -> dict[str, Callable[[], Figure]]:
+def catalogue(records: Records, theory: Theory, settings: Settings) -> dict[str, Callable[[], Figure]]:
     """File stem -> function that draws the figure. There is one figure of learning curves per network."""
+    where = setting(records.dataset, records.convention)
     tuned = {"tuning_rates": partial(tuning.rates, records), "tuning_history": partial(tuning.history, records)}
     curves = {f"curves_{name}": partial(training.curves, records, name) for name in records.networks}
     return {
+        "costs": lambda: assay.costs(assay_of(records, settings), settings, where),
         "final_accuracy": partial(training.final_accuracy, records),
         "delays": partial(structure.delays, records),
         **curves,

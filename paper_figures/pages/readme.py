@@ -10,11 +10,9 @@ from layerpipe2.errors import UserError
 from layerpipe2.history import find_strategy
 from layerpipe2.runs.records import write_text
 from paper_figures.claims import training
-from paper_figures.claims.families import deepest
-from paper_figures.claims.training import interval
 from paper_figures.claims.tuned import left_out, verdicts
 from paper_figures.comparisons import Settings
-from paper_figures.designs import LATEST, STASH, pipeline_aware
+from paper_figures.designs import STASH, pipeline_aware
 from paper_figures.pages import fill
 from paper_figures.pages.report import claims
 from paper_figures.records.theory import Theory
@@ -24,7 +22,7 @@ from paper_figures.style import ordered
 from paper_figures.tables import training as tables
 from paper_figures.tables.tuned import accuracy as tuned_accuracy
 from paper_figures.text import dataset_label, law_label, mean_spread, network_label, plural
-from paper_figures.verdicts import IN_SHORT, Answer
+from paper_figures.verdicts import Answer
 
 REMEDY = "python -m paper_figures.build readme"
 
@@ -68,18 +66,14 @@ def _with_section(text: str, name: str, content: str, path: Path) -> str:
 
 def results(records: Records, theory: Theory, settings: Settings, out: str) -> str:
     """The section on the default experiment; ``out`` is the path of its report's folder from the README."""
-    verdict = training.reconstruction_keeps_accuracy(records, settings)
+    judged = training.assay(records, settings)
     most = tables.memory(records).groupby("strategy")["copies"].max()
-    deep = deepest(records.runs, settings).set_index("strategy")
-    row = deep.loc[LATEST] if LATEST in deep.index and deep.loc[LATEST, "n"] > 1 else None
     accuracy = tables.accuracy(records)
     found = claims(records, theory, settings)
     content = {
-        "answer": IN_SHORT.word(verdict.answer),
-        "margin": f"{settings.margin:g}",
+        "in_short": training.in_short(judged, settings),
         "average": max((most[name] for name in pipeline_aware(most.index)), default=0.0),
         "stash": most.get(STASH, 0.0),
-        "latest": "" if row is None else f"{row['mean']:+.2f} points against stashing{interval(row, settings)}",
         "dataset": dataset_label(records.dataset),
         "n": "n" if seeds(accuracy) is None else f"n = {seeds(accuracy)}",
         "law": law_label(records.convention),

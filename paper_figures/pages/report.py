@@ -7,14 +7,13 @@ import pandas as pd
 from layerpipe2.history import find_strategy
 from paper_figures import figures, tables
 from paper_figures.claims import costs, structure, training
-from paper_figures.claims.families import cells
 from paper_figures.comparisons import Settings
-from paper_figures.designs import STASH, own
 from paper_figures.figures.reconstruction import misfit
 from paper_figures.pages import Page
 from paper_figures.records.theory import Theory
 from paper_figures.records.training import Records
 from paper_figures.style import labels
+from paper_figures.tables import assay as assay_tables
 from paper_figures.tables import theory as theory_tables
 from paper_figures.tables import training as training_tables
 from paper_figures.tables.training import chosen_rates
@@ -24,28 +23,28 @@ from paper_figures.verdicts import Verdict
 
 def claims(records: Records, theory: Theory, settings: Settings) -> list[Verdict]:
     """One verdict per claim, from the runs' records, from the tables of the theory, or from both."""
+    found = training.assay(records, settings)
     return [
         structure.structure_alone(records, theory),
         structure.downstream_stages(records, theory),
         structure.shared_delay(records, theory),
         structure.formal_derivation(theory),
         structure.memory_cost(records, theory),
-        training.reconstruction_keeps_accuracy(records, settings),
+        training.reconstruction_keeps_accuracy(found, settings),
         costs.trade_off(theory.partitions),
-        training.kinds_of_networks(records, settings),
+        training.kinds_of_networks(found, settings),
     ]
 
 
 def page(records: Records, theory: Theory, settings: Settings) -> Page:
     """The report with all its figures and tables."""
     found = claims(records, theory, settings)
-    accuracy, equivalence = training_tables.accuracy(records), cells(records.runs, settings)
-    own_equivalence = cells(records.runs, settings, own)
-    exact = {"accuracy": accuracy, "equivalence": equivalence, "equivalence_own": own_equivalence}
+    accuracy, judged = training_tables.accuracy(records), training.assay(records, settings)
+    exact = {"accuracy": accuracy, "assay_costs": judged.costs, "assay_rules": judged.rules}
     shown = {
         "accuracy": training_tables.accuracy_for_readers(accuracy),
-        "equivalence": training_tables.equivalence_for_readers(equivalence),
-        "equivalence_own": training_tables.equivalence_for_readers(own_equivalence, verdicts=False),
+        "assay_costs": assay_tables.costs(judged, settings.unit),
+        "assay_rules": assay_tables.rules(judged, settings.unit),
         "proofs": theory_tables.proofs(theory),
         "partitions": theory_tables.partitions(theory),
         "schedules": theory_tables.speeds(theory),
@@ -58,20 +57,18 @@ def page(records: Records, theory: Theory, settings: Settings) -> Page:
     content = {
         "claims": found,
         "verdict_table": pd.DataFrame(rows, columns=["claim", "statement", "verdict"]),
-        "own_sentences": training.own_sentences(records, settings),
-        "own_table": None if own_equivalence.empty else shown["equivalence_own"],
         "speeds": shown["schedules"],
-        **{name: shown[name] for name in ("accuracy", "equivalence", "memory")},
+        **{name: shown[name] for name in ("accuracy", "assay_costs", "assay_rules", "memory")},
         **_setting(records, settings),
+        "in_short": training.in_short(judged, settings),
         **_theory(records, theory),
     }
-    return Page("report", "report.md", content, found, figures.catalogue(records, theory), exact, shown)
+    return Page("report", "report.md", content, found, figures.catalogue(records, theory, settings), exact, shown)
 
 
 def _setting(records: Records, settings: Settings) -> dict[str, Any]:
     """What was trained, and what the tests demand."""
     runs = records.runs
-    stash = 100 * runs.loc[runs["strategy"] == STASH, "test_accuracy"].mean()
     return {
         "runs": runs,
         "diverged": int((runs["status"] == "diverged").sum()),
@@ -90,8 +87,6 @@ def _setting(records: Records, settings: Settings) -> dict[str, Any]:
         "curves": [(name, network_label(name)) for name in records.networks],
         "interval": f"{100 * (1 - 2 * settings.level):g}",
         "margin": f"{settings.margin:g}",
-        "margin_points": settings.margin,
-        "stash_errors": 100 - stash,
         "paper_pair": "resnet18" in records.networks and records.dataset == "cifar100",
     }
 

@@ -19,7 +19,7 @@ from layerpipe2.runs.records import read_json
 from layerpipe2.runs.validation import Checked, checked
 
 TEXT = {"dataset", "network", "convention", "strategy", "status", "optimizer", "commit", "device", "delays"} | {
-    *("claim", "statement", "evidence", "panel", "series", "schedule")
+    *("rate", "reference", "claim", "statement", "evidence", "panel", "series", "schedule")
 }
 """Columns of any table that are not taken for numbers."""
 
@@ -78,6 +78,7 @@ def _checked(table: pd.DataFrame, form: TableForm, path: Path, remedy: str) -> p
 
 class _Report(Checked):
     equivalence_margin_points: float
+    equivalence_margin_nats: float | None = None
     significance_level: float
     image_guard: bool
 

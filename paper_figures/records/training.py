@@ -11,7 +11,7 @@ from layerpipe2.networks import NETWORKS
 from paper_figures.records import TEXT, TableForm, read_experiment, read_table
 from paper_figures.text import law_of
 
-RUN = ["network", "group_size", "strategy", "seed"]
+RUN = ["network", "group_size", "strategy", "seed", "rate"]
 """The columns that name one run."""
 
 CONFIGURATION = ["network", "group_size"]
@@ -34,9 +34,12 @@ _SETTINGS = ("dataset", "num_stages", "max_delay", "convention", "optimizer", "m
 _FORMS = {
     "runs": _form(RUN, *_SETTINGS, *_RESULTS),
     "epochs": _form([*RUN, "epoch"], "train_loss", "train_accuracy", "val_loss", "val_accuracy"),
-    "reconstruction": _form([*CONFIGURATION, "seed", "stage", "strategy"], "delay", "relative_error", "n"),
+    "reconstruction": _form([*CONFIGURATION, "seed", "rate", "stage", "strategy"], "delay", "relative_error", "n"),
     "stages": _form([*CONFIGURATION, "stage"], "delay", "parameters"),
 }
+_EXAMPLES = TableForm(
+    ["network", "group_size", "rate", "strategy", "reference", "examples", "spread"], ["examples", "spread"]
+)
 _TRIAL = ["network", "strategy", "round", "trial"]
 _TUNING = TableForm(
     [*_TRIAL, "status", "val_accuracy", "lr", "edge"], ["val_accuracy", "lr"], [*_TRIAL, "status"], _TRIAL
@@ -52,6 +55,7 @@ class Records:
         epochs: one row per run and epoch.
         reconstruction: one row per probed stash run, stage and decay rule.
         stages: one row per partition and stage.
+        examples: spread of the difference of two strategies over the test examples; None if no record knows it.
         tuning: one row per trial of the strategies' studies; None if the learning rate is a setting.
         experiment: its description, ``experiment.json``.
     """
@@ -60,6 +64,7 @@ class Records:
     epochs: pd.DataFrame
     reconstruction: pd.DataFrame
     stages: pd.DataFrame
+    examples: pd.DataFrame | None = None
     tuning: pd.DataFrame | None = None
     experiment: dict[str, Any] = field(default_factory=dict)
 
@@ -100,9 +105,11 @@ def load(folder: Path) -> Records:
             number, a duplicate row, or records that mix data sets or delay laws.
     """
     tables = {name: read_table(folder / f"{name}.csv", form, REMEDY) for name, form in _FORMS.items()}
-    trials = folder / "tuning.csv"
-    tuning = read_table(trials, _TUNING, REMEDY) if trials.exists() else None
-    records = Records(**tables, tuning=tuning, experiment=read_experiment(folder, REMEDY))
+    examples, tuning = (
+        read_table(folder / f"{name}.csv", form, REMEDY) if (folder / f"{name}.csv").exists() else None
+        for name, form in (("examples", _EXAMPLES), ("tuning", _TUNING))
+    )
+    records = Records(**tables, examples=examples, tuning=tuning, experiment=read_experiment(folder, REMEDY))
     _check_status(records.runs, folder / "runs.csv")
     _check_one(records.runs, "dataset", folder)
     _check_one(records.runs[records.runs["num_stages"] > 1], "convention", folder)

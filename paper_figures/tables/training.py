@@ -6,8 +6,7 @@ from layerpipe2.delays import DELAY_LAWS
 from paper_figures.records.training import CONFIGURATION, RUN, Records
 from paper_figures.style import labels, ordered
 from paper_figures.tables import for_readers
-from paper_figures.text import mean_spread, network_label, number
-from paper_figures.verdicts import outcome_word
+from paper_figures.text import mean_spread, network_label
 
 _BYTES_PER_PARAMETER = 4  # float32
 _MIB = 2**20
@@ -91,33 +90,6 @@ def accuracy_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     cells = [mean_spread(r.mean_, r.sd, r.n, r.diverged) for r in table.rename(columns={"mean": "mean_"}).itertuples()]
     short = table[["network", "stages", "group_size", "strategy"]].assign(result=cells)
     return for_readers(short, {"result": ("test accuracy (%), mean ± SD", str)})
-
-
-def equivalence_for_readers(table: pd.DataFrame, verdicts: bool = True) -> pd.DataFrame:
-    """The table of comparisons with difference and interval in one cell, and the verdict in words or the outcome."""
-    rows = table.to_dict("records")
-    shown = table[["network", "num_stages", "strategy", "n", "lost"]].assign(
-        difference=[_difference(row["mean"], row["low"], row["high"], row["n"]) for row in rows],
-        p_equivalent=table["p_equivalent"],
-        image_error=table["image_error"],
-        verdict=[outcome_word(row["outcome"], row["n"]) if verdicts else row["outcome"] for row in rows],
-    )
-    return for_readers(
-        shown,
-        {
-            "num_stages": ("stages", str),
-            "lost": ("diverged alone", str),
-            "difference": ("difference (points)", str),
-            "p_equivalent": ("p (equivalence)", number(3)),
-            "image_error": ("test-image error (points)", number(2)),
-            "verdict": ("verdict" if verdicts else "outcome", str),
-        },
-    )
-
-
-def _difference(mean: float, low: float, high: float, n: int) -> str:
-    mean, low, high = (round(points, 2) + 0.0 for points in (mean, low, high))  # no -0.00
-    return "–" if n == 0 else f"{mean:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if n > 1 else "")
 
 
 def chosen_rates(trials: pd.DataFrame, networks: list[str]) -> pd.DataFrame:

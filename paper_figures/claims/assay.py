@@ -1,0 +1,200 @@
+"""Can these runs tell a good weight history from none, and if so, what is each reconstruction worth?
+
+A test of equivalence that its own control passes decides nothing. So every cell (network, data, optimizer, stages,
+delay law, choice of the rate) has three costs first, paired by seed, in points of test accuracy or nats of test loss:
+
+delay          sequential - stash: what late gradients cost, whatever the backward pass uses
+inconsistency  stash - latest: what is lost without any history; all that a history can win back
+share          (rule - latest) / (stash - latest): what a rule wins back of that, with Fieller's interval
+
+A cell is *sensitive* if its inconsistency is shown to exceed the margin (one-sided t test, Holm's correction over the
+cells). Only there a rule's equivalence to stash is judged; elsewhere the verdict is "can't tell". A run that diverged
+scores what guessing does, one over the number of classes: it is a cost, and no gap in the table.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import pandas as pd
+
+from layerpipe2.data import describe
+from paper_figures.comparisons import Settings, compare, pairs
+from paper_figures.designs import LATEST, LEARNT, SEQUENTIAL, STASH, Design
+from paper_figures.statistics import holm, paired, ratio
+from paper_figures.style import ordered
+from paper_figures.verdicts import OUTCOMES, Answer
+
+CELL = ("network", "dataset", "optimizer", "momentum", "num_stages", "convention", "rate")
+"""What a pipeline's runs share, beside strategy and seed."""
+_ALONE = ("network", "dataset", "optimizer", "momentum")
+BY_CELL = Design("network", CELL)
+
+
+def scored(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """The runs with ``score`` (higher is better, in the unit of the margin) and ``guess``, the score of guessing."""
+    classes = runs["dataset"].map(lambda name: describe(name).num_classes)
+    lost = runs["status"] == "diverged"
+    if settings.unit == "nats":
+        score, guess = -runs["test_loss"], -classes.map(math.log)
+    else:
+        score, guess = 100 * runs["test_accuracy"], 100 / classes
+    return runs.assign(score=score.mask(lost), guess=guess)
+
+
+def costs(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The costs of every cell that has runs of stash and of the latest weights, with two seeds or more.
+
+    Returns:
+        Columns :data:`CELL`, seeds; ``delay`` and ``inconsistency`` with their ends ``_low``, ``_high`` (1 - 2 level
+        intervals over seeds); ``delay_n``; diverged_stash, diverged_latest (runs); trained: whether stash reaches half
+        of what sequential training gains over guessing; p_sensitive (Holm over the cells) and sensitive.
+    """
+    rows = [dict(zip(CELL, key, strict=True)) | found for key, found in _all_costs(runs, settings)]
+    columns = [*CELL, "seeds", "diverged_stash", "diverged_latest", "trained", "p_sensitive"]
+    columns += [f"{name}{end}" for name in ("delay", "inconsistency") for end in ("", "_low", "_high")] + ["delay_n"]
+    table = pd.DataFrame(rows, columns=columns)
+    table["p_sensitive"] = holm(table["p_sensitive"].mask(~table["trained"].astype(bool)).to_numpy(dtype=float))
+    shown = table["p_sensitive"] < settings.level
+    if settings.image_guard:
+        shown &= table["inconsistency"] - _image_errors(runs, table, settings, examples) > settings.margin
+    return table.assign(sensitive=shown)
+
+
+def _image_errors(
+    runs: pd.DataFrame, table: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None
+) -> pd.Series:
+    """About how far every cell's inconsistency would move with other test images; 0 if latest diverged in all runs."""
+    found = _pairs(runs[runs["strategy"].isin([STASH, LATEST])], settings, examples)
+    compared = compare(found, list(CELL), settings)[[*CELL, "image_error"]]
+    return table[list(CELL)].merge(compared, on=list(CELL), how="left")["image_error"].fillna(0.0)
+
+
+def _all_costs(runs: pd.DataFrame, settings: Settings) -> Iterator[tuple[Any, dict[str, Any]]]:
+    alone = runs[runs["strategy"] == SEQUENTIAL]
+    for key, cell in runs[runs["num_stages"] > 1].groupby(list(CELL), sort=False):
+        scores = _table(cell)
+        if {STASH, LATEST} <= set(scores) and len(scores.dropna(subset=[STASH, LATEST])) > 1:
+            yield key, _costs(cell, scores, _baseline(alone, dict(zip(CELL, key, strict=True))), settings)
+
+
+def _costs(cell: pd.DataFrame, scores: pd.DataFrame, baseline: pd.Series, settings: Settings) -> dict[str, Any]:
+    lost = cell[cell["status"] == "diverged"].groupby("strategy").size()
+    guess = float(cell["guess"].iloc[0])
+    found: dict[str, Any] = {"seeds": len(scores.dropna(subset=[STASH, LATEST]))}
+    found |= {f"diverged_{name}": int(lost.get(name, 0)) for name in (STASH, LATEST)}
+    delay = (baseline - scores[STASH]).dropna()
+    found |= {"delay_n": len(delay)} | _interval("delay", delay, settings)
+    gap = (scores[STASH] - scores[LATEST]).dropna()
+    found |= _interval("inconsistency", gap, settings)
+    found["p_sensitive"] = paired(gap, margin=settings.margin, level=settings.level).p_better
+    whole = float(baseline.mean()) if len(baseline) else math.nan
+    found["trained"] = not float(scores[STASH].mean()) - guess < LEARNT * (whole - guess)
+    return found
+
+
+def _interval(name: str, values: pd.Series, settings: Settings) -> dict[str, float]:
+    about = paired(values, margin=settings.margin, level=settings.level)
+    return {name: about.mean, f"{name}_low": about.low, f"{name}_high": about.high}
+
+
+def _table(cell: pd.DataFrame) -> pd.DataFrame:
+    """Scores, seeds by strategies; what diverged has that of guessing."""
+    return cell.assign(score=cell["score"].fillna(cell["guess"])).pivot(
+        index="seed", columns="strategy", values="score"
+    )
+
+
+def _baseline(alone: pd.DataFrame, cell: dict[str, Any]) -> pd.Series:
+    """Scores of sequential training by seed, with the cell's own rate if that is a number."""
+    mine = alone
+    for name in _ALONE:
+        mine = mine[(mine[name] == cell[name]) | (mine[name].isna() & pd.isna(cell[name]))]
+    same = mine[mine["rate"] == cell["rate"]]
+    mine = same if len(same) else mine[mine["rate"] == "tuned"]
+    return mine.assign(score=mine["score"].fillna(mine["guess"])).set_index("seed")["score"]
+
+
+def rules(
+    runs: pd.DataFrame, about: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Every other strategy against stash, in every cell of :func:`costs`.
+
+    Args:
+        runs: from :func:`scored`.
+        about: from :func:`costs`.
+        settings: margin and level.
+        examples: spread of the differences over test examples, for the error from the choice of the examples.
+
+    Returns:
+        Columns :data:`CELL`, strategy, those of :func:`paper_figures.comparisons.compare` (Holm over all rules of all
+        sensitive cells), sensitive, and the share won back, ``share``, ``share_low``, ``share_high``.
+    """
+    keys = list(CELL)
+    known = runs.merge(about[[*keys, "sensitive"]], on=keys)
+    found = _pairs(known, settings, examples)
+    tables = [compare(found[found["sensitive"] == value], BY_CELL.cell, settings) for value in (True, False)]
+    table = pd.concat([t.assign(sensitive=value) for t, value in zip(tables, (True, False), strict=True) if len(t)])
+    shares = [_share(known, row, settings) for row in table.to_dict("records")]
+    table = table.assign(**{name: [share[name] for share in shares] for name in ("share", "share_low", "share_high")})
+    places = {name: place for place, name in enumerate(ordered(table["strategy"]))}
+    return table.sort_values("strategy", key=lambda s: s.map(places), kind="stable", ignore_index=True)
+
+
+def _pairs(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None) -> pd.DataFrame:
+    """Pairs with stash; of losses in nats it isn't known how test images spread them."""
+    found = pairs(runs, STASH, BY_CELL, examples)
+    return found.assign(variance=0.0, image=0.0) if settings.unit == "nats" else found
+
+
+def _share(runs: pd.DataFrame, row: dict[str, Any], settings: Settings) -> dict[str, float]:
+    """What a strategy wins back of its cell's inconsistency."""
+    mine = runs
+    for name in CELL:
+        mine = mine[(mine[name] == row[name]) | (mine[name].isna() & pd.isna(row[name]))]
+    wanted = [row["strategy"], STASH, LATEST]
+    scores = _table(mine[mine["strategy"].isin(wanted)])
+    scores = scores.dropna(subset=list(dict.fromkeys(wanted)))
+    if row["strategy"] == LATEST:
+        return {"share": 0.0, "share_low": 0.0, "share_high": 0.0}
+    found = ratio(scores[row["strategy"]] - scores[LATEST], scores[STASH] - scores[LATEST], level=settings.level)
+    return {"share": found.value, "share_low": found.low, "share_high": found.high}
+
+
+@dataclass(frozen=True)
+class Assay:
+    """Costs of all cells, and every other strategy against stash in each: see :func:`costs` and :func:`rules`."""
+
+    costs: pd.DataFrame
+    rules: pd.DataFrame
+
+    @classmethod
+    def of(cls, runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None = None) -> Self:
+        """Of all runs of an experiment; the others say nothing of any of its cells."""
+        known = scored(runs, settings)
+        about = costs(known, settings, examples)
+        return cls(about, rules(known, about, settings, examples))
+
+    def within(self, **values: Any) -> Self:
+        """The cells with these values, or with one of several."""
+        return replace(self, costs=_rows(self.costs, values), rules=_rows(self.rules, values))
+
+    @property
+    def sensitive(self) -> Self:
+        """The cells in which a verdict means something."""
+        return self.within(sensitive=True)
+
+    def answer(self, strategy: str) -> Answer:
+        """Whether a strategy loses nothing against stash in any sensitive cell."""
+        mine = _rows(self.rules, {"strategy": strategy, "sensitive": True})
+        found = set(mine["outcome"].map(OUTCOMES).fillna(Answer.UNDECIDED))
+        if Answer.NO in found:
+            return Answer.NO
+        return Answer.YES if found == {Answer.YES} else Answer.UNDECIDED
+
+
+def _rows(table: pd.DataFrame, values: dict[str, Any]) -> pd.DataFrame:
+    for name, wanted in values.items():
+        table = table[table[name].isin(wanted if isinstance(wanted, list) else [wanted])]
+    return table

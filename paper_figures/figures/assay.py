@@ -1,0 +1,95 @@
+"""What the delay and the choice of the backward weights cost: bars with intervals, one panel per cell."""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from layerpipe2.history import find_strategy
+from paper_figures import style
+from paper_figures.claims.assay import Assay
+from paper_figures.claims.training import cell_name
+from paper_figures.comparisons import Settings
+from paper_figures.designs import SEQUENTIAL
+from paper_figures.style import ordered
+
+_SMALLEST = 3.0
+"""The axis reaches at least to so many margins."""
+_FARTHEST = 12.0
+"""And at most to so many: bars beyond, as those of diverged runs, are cut and their value is written."""
+
+
+def costs(found: Assay, settings: Settings, where: str) -> Figure:
+    """Loss against exact stashing of every strategy, and above it what the delay costs stashing itself.
+
+    Args:
+        found: the cells.
+        settings: margin and unit.
+        where: data and delay law, for the note below the panels.
+    """
+    cells = found.costs.to_dict("records")
+    names = ordered(found.rules["strategy"])
+    columns = min(3, len(cells))
+    rows = -(-len(cells) // columns)
+    with style.context():
+        height = 0.75 + rows * (0.55 + 0.155 * (len(names) + 1))
+        figure, axes = style.canvas(height, columns, rows, len(cells), sharey=True)
+        for cell, axis in zip(cells, axes.flat, strict=False):
+            _panel(axis, cell, found.rules, names, settings)
+        for axis in axes[-1]:
+            axis.set_xlabel(f"cost ({settings.unit} of test {'loss' if settings.unit == 'nats' else 'accuracy'})")
+        style.note(figure, _note(found, settings, where))
+        return figure
+
+
+def _panel(axis: Any, cell: dict[str, Any], rules: pd.DataFrame, names: list[str], settings: Settings) -> None:
+    rows = [("delay", cell["delay"], cell["delay_low"], cell["delay_high"], SEQUENTIAL)]
+    mine = rules
+    for key in ("network", "dataset", "num_stages", "convention", "rate"):
+        mine = mine[mine[key] == cell[key]]
+    known = mine.set_index("strategy").to_dict("index")
+    for name in names:
+        row = known.get(name)
+        if name == "latest":
+            rows.append((name, *(cell[f"inconsistency{end}"] for end in ("", "_low", "_high")), name))
+        elif row is not None and not row["lost"]:
+            rows.append((name, -row["mean"], -row["high"], -row["low"], name))
+        else:
+            rows.append((name, float("inf") if row is not None else float("nan"), 0.0, 0.0, name))
+    end = _end(rows, settings.margin)
+    axis.axvspan(-settings.margin, settings.margin, color="#e6e6e6", zorder=0, linewidth=0)
+    axis.axvline(0, color="#444444", linewidth=0.6)
+    for place, row in enumerate(rows):
+        _bar(axis, place, row, end)
+    axis.set_yticks(range(len(rows)), ["delay alone", *(find_strategy(name).label for name in names)])
+    title = cell_name(cell) + ("" if cell["sensitive"] else ": can't tell")
+    axis.set(ylim=(len(rows) - 0.4, -0.6), xlim=(-end / 2.5, end), title=title)
+    axis.grid(False, axis="y")
+
+
+def _end(rows: list[tuple[Any, ...]], margin: float) -> float:
+    highest = max((row[3] for row in rows if row[3] == row[3]), default=0.0)
+    return min(max(1.15 * highest, _SMALLEST * margin), _FARTHEST * margin)
+
+
+def _bar(axis: Any, place: int, row: tuple[Any, ...], end: float) -> None:
+    _, mean, low, high, name = row
+    if mean != mean:
+        return
+    looks = find_strategy(name)
+    axis.barh(place, min(mean, end), height=0.66, color=looks.colour, alpha=0.75, linewidth=0)
+    if mean < end:
+        axis.plot([max(low, -end / 2.5), min(high, end)], [place, place], color="#222222", linewidth=0.9)
+    else:
+        text = "diverged" if mean == float("inf") else f"{mean:.0f}"
+        axis.text(end * 0.97, place, text, ha="right", va="center", fontsize=6.5, color="white", fontweight="bold")
+
+
+def _note(found: Assay, settings: Settings, where: str) -> str:
+    seeds = sorted(set(found.costs["seeds"]))
+    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    return (
+        "'delay alone': sequential training over exact stashing; others: exact stashing over that strategy. "
+        f"Right of 0 is worse.\nLines: {100 * (1 - 2 * settings.level):g} % intervals over n = {count} seeds; grey: the margin of "
+        f"{settings.margin:g} {settings.unit}; can't tell: 'latest' isn't shown to lose more than it.\n{where}"
+    )

@@ -1,0 +1,77 @@
+"""The tables of an assay: what delay and inconsistency cost in every cell, and what each strategy wins back."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from layerpipe2.history import find_strategy
+from paper_figures.claims.assay import Assay
+from paper_figures.claims.training import CANNOT_TELL, cell_name, share_text
+from paper_figures.style import labels, ordered
+from paper_figures.text import number
+
+
+def costs(found: Assay, unit: str) -> pd.DataFrame:
+    """A row per cell for readers: both costs with their intervals, and whether a verdict is possible."""
+    rows = [
+        {
+            "cell": cell_name(row),
+            "n": row["seeds"],
+            f"the delay costs ({unit})": interval(row["delay"], row["delay_low"], row["delay_high"]),
+            f"no history costs ({unit})": interval(
+                row["inconsistency"], row["inconsistency_low"], row["inconsistency_high"]
+            ),
+            "latest diverged": f"{row['diverged_latest']} of {row['seeds']}",
+            "a verdict is": "possible" if row["sensitive"] else "not possible" if row["trained"] else "left out",
+        }
+        for row in found.costs.to_dict("records")
+    ]
+    return pd.DataFrame(rows, dtype=object)
+
+
+def rules(found: Assay, unit: str) -> pd.DataFrame:
+    """A row per cell and strategy for readers."""
+    rows = [
+        {
+            "cell": cell_name(row),
+            "strategy": find_strategy(row["strategy"]).label,
+            "n": row["n"],
+            "diverged alone": row["lost"],
+            f"against stash ({unit})": interval(row["mean"], row["low"], row["high"]) if row["n"] > 1 else "–",
+            f"test-image error ({unit})": number(2)(row["image_error"]) if unit == "points" else "–",
+            "share won back (%)": "–" if row["strategy"] == "latest" else share_text(row).replace(" %", ""),
+            "outcome": row["outcome"] if row["sensitive"] else CANNOT_TELL.split(":")[0],
+        }
+        for row in found.rules.to_dict("records")
+    ]
+    return pd.DataFrame(rows, dtype=object)
+
+
+def verdicts(found: Assay) -> pd.DataFrame:
+    """Strategies by cells: the share won back and the outcome, where a verdict is possible."""
+    names = ordered(found.rules["strategy"])
+    columns = {
+        cell_name(cell): [_cell(found.rules, cell, name) for name in names] for cell in found.costs.to_dict("records")
+    }
+    return pd.DataFrame({"strategy": labels(names)} | columns, dtype=object)
+
+
+def _cell(table: pd.DataFrame, cell: Mapping[str, Any], strategy: str) -> str:
+    keys = ("network", "dataset", "num_stages", "convention", "rate")
+    mine = table[table["strategy"] == strategy]
+    for key in keys:
+        mine = mine[mine[key] == cell[key]]
+    if mine.empty:
+        return "–"
+    row = mine.iloc[0]
+    if not row["sensitive"]:
+        return CANNOT_TELL.split(":")[0]
+    share = "" if strategy == "latest" else f"{share_text(row)}: "
+    return f"{share}{row['outcome']}"
+
+
+def interval(mean: float, low: float, high: float) -> str:
+    """``+1.20 [+0.40, +2.00]``; a dash if there is none."""
+    values = (round(value, 2) + 0.0 for value in (mean, low, high))  # no -0.00
+    return "–" if mean != mean else "{:+.2f} [{:+.2f}, {:+.2f}]".format(*values)
