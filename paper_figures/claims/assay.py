@@ -13,7 +13,7 @@ scores what guessing does, one over the number of classes: it is a cost, and no 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -24,6 +24,7 @@ from paper_figures.comparisons import Settings, compare, pairs
 from paper_figures.designs import LATEST, LEARNT, SEQUENTIAL, STASH, Design
 from paper_figures.statistics import holm, paired, ratio
 from paper_figures.style import ordered
+from paper_figures.text import dataset_label, law_label, network_label
 from paper_figures.verdicts import OUTCOMES, Answer
 
 CELL = ("network", "dataset", "optimizer", "momentum", "num_stages", "convention", "rate")
@@ -162,6 +163,21 @@ def _share(runs: pd.DataFrame, row: dict[str, Any], settings: Settings) -> dict[
     return {"share": found.value, "share_low": found.low, "share_high": found.high}
 
 
+def short_name(cell: Mapping[str, Any]) -> str:
+    """``MLP, 9 stages``: enough where networks and partitions are all that cells differ in."""
+    return f"{network_label(cell['network'])}, {cell['num_stages']} stages"
+
+
+def long_name(cell: Mapping[str, Any]) -> str:
+    """``MLP, Fashion-MNIST, SGD, 9 stages``, and the delay law and the rate where they aren't the usual ones."""
+    optimizer = "AdamW" if cell["optimizer"] == "adamw" else "momentum" if cell["momentum"] else "SGD"
+    words = [network_label(cell["network"]), dataset_label(cell["dataset"]).split(",")[0], optimizer]
+    words += [f"{cell['num_stages']} stages"]
+    words += [law_label(cell["convention"])] if cell["convention"] != "layerpipe2" else []
+    words += {"tuned": [], "common": ["one rate for all"]}.get(cell["rate"], [f"rate {cell['rate']}"])
+    return ", ".join(words)
+
+
 @dataclass(frozen=True)
 class Assay:
     """Costs of all cells, and every other strategy against stash in each: see :func:`costs` and :func:`rules`."""
@@ -170,11 +186,18 @@ class Assay:
     rules: pd.DataFrame
 
     @classmethod
-    def of(cls, runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None = None) -> Self:
-        """Of all runs of an experiment; the others say nothing of any of its cells."""
+    def of(
+        cls,
+        runs: pd.DataFrame,
+        settings: Settings,
+        examples: pd.DataFrame | None = None,
+        name: Callable[[Mapping[str, Any]], str] = short_name,
+    ) -> Self:
+        """Of all runs of an experiment; ``name`` makes the column ``cell`` of both tables, for readers."""
         known = scored(runs, settings)
         about = costs(known, settings, examples)
-        return cls(about, rules(known, about, settings, examples))
+        tables = about, rules(known, about, settings, examples)
+        return cls(*(table.assign(cell=[name(row) for row in table.to_dict("records")]) for table in tables))
 
     def within(self, **values: Any) -> Self:
         """The cells with these values, or with one of several."""

@@ -125,16 +125,11 @@ def _caveat(answer: Answer, found: Assay) -> str:
     return "; ".join([*said, *(f"{find_strategy(name).label}, blind to the delay, as well" for name in blind)])
 
 
-def cell_name(row: Mapping[str, Any]) -> str:
-    """``MLP, 9 stages``."""
-    return f"{network_label(row['network'])}, {row['num_stages']} stages"
-
-
 def costs_sentence(row: Mapping[str, Any], settings: Settings) -> str:
     """What the delay and the inconsistency cost in a cell, and whether a verdict is possible there."""
     lost = f"; the latest weights diverged in {row['diverged_latest']} of {row['seeds']} runs"
     texts = [
-        f"{cell_name(row)} (n = {row['seeds']} seeds): the delay costs {amount(row, 'delay', settings)}",
+        f"{row['cell']} (n = {row['seeds']} seeds): the delay costs {amount(row, 'delay', settings)}",
         f"doing without a history {amount(row, 'inconsistency', settings)}{lost if row['diverged_latest'] else ''}",
     ]
     if not row["trained"]:
@@ -149,7 +144,7 @@ def rule_sentence(row: Mapping[str, Any], settings: Settings) -> str:
     share = f", wins back {share_text(row)}" if row["strategy"] != "latest" else ""
     change = f"{row['mean']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]" if row["n"] > 1 else "–"
     label = find_strategy(row["strategy"]).label
-    return f"{cell_name(row)}, {label}: {change} {settings.unit} against stash{lost}{share}: {word}."
+    return f"{row['cell']}, {label}: {change} {settings.unit} against stash{lost}{share}: {word}."
 
 
 def amount(row: Mapping[str, Any], name: str, settings: Settings) -> str:

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from layerpipe2.history import find_strategy
 from paper_figures import style
 from paper_figures.claims.assay import Assay
-from paper_figures.claims.training import cell_name
 from paper_figures.comparisons import Settings
 from paper_figures.designs import SEQUENTIAL
 from paper_figures.style import ordered
@@ -44,10 +43,7 @@ def costs(found: Assay, settings: Settings, where: str) -> Figure:
 
 def _panel(axis: Any, cell: dict[str, Any], rules: pd.DataFrame, names: list[str], settings: Settings) -> None:
     rows = [("delay", cell["delay"], cell["delay_low"], cell["delay_high"], SEQUENTIAL)]
-    mine = rules
-    for key in ("network", "dataset", "num_stages", "convention", "rate"):
-        mine = mine[mine[key] == cell[key]]
-    known = mine.set_index("strategy").to_dict("index")
+    known = rules[rules["cell"] == cell["cell"]].set_index("strategy").to_dict("index")
     for name in names:
         row = known.get(name)
         if name == "latest":
@@ -62,7 +58,7 @@ def _panel(axis: Any, cell: dict[str, Any], rules: pd.DataFrame, names: list[str
     for place, row in enumerate(rows):
         _bar(axis, place, row, end)
     axis.set_yticks(range(len(rows)), ["delay alone", *(find_strategy(name).label for name in names)])
-    title = cell_name(cell) + ("" if cell["sensitive"] else ": can't tell")
+    title = cell["cell"] + ("" if cell["sensitive"] else ": can't tell")
     axis.set(ylim=(len(rows) - 0.4, -0.6), xlim=(-end / 2.5, end), title=title)
     axis.grid(False, axis="y")
 
@@ -90,6 +86,6 @@ def _note(found: Assay, settings: Settings, where: str) -> str:
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     return (
         "'delay alone': sequential training over exact stashing; others: exact stashing over that strategy. "
-        f"Right of 0 is worse.\nLines: {100 * (1 - 2 * settings.level):g} % intervals over n = {count} seeds; grey: the margin of "
-        f"{settings.margin:g} {settings.unit}; can't tell: 'latest' isn't shown to lose more than it.\n{where}"
+        f"Right of 0 is worse.\nLines: {100 * (1 - 2 * settings.level):g} % intervals over n = {count} seeds; grey: "
+        f"the margin of {settings.margin:g} {settings.unit}; can't tell: 'latest' isn't shown to lose more.\n{where}"
     )

@@ -7,7 +7,7 @@ import pandas as pd
 
 from layerpipe2.history import find_strategy
 from paper_figures.claims.assay import Assay
-from paper_figures.claims.training import CANNOT_TELL, cell_name, share_text
+from paper_figures.claims.training import CANNOT_TELL, share_text
 from paper_figures.style import labels, ordered
 from paper_figures.text import number
 
@@ -16,7 +16,7 @@ def costs(found: Assay, unit: str) -> pd.DataFrame:
     """A row per cell for readers: both costs with their intervals, and whether a verdict is possible."""
     rows = [
         {
-            "cell": cell_name(row),
+            "cell": row["cell"],
             "n": row["seeds"],
             f"the delay costs ({unit})": interval(row["delay"], row["delay_low"], row["delay_high"]),
             f"no history costs ({unit})": interval(
@@ -34,7 +34,7 @@ def rules(found: Assay, unit: str) -> pd.DataFrame:
     """A row per cell and strategy for readers."""
     rows = [
         {
-            "cell": cell_name(row),
+            "cell": row["cell"],
             "strategy": find_strategy(row["strategy"]).label,
             "n": row["n"],
             "diverged alone": row["lost"],
@@ -51,23 +51,15 @@ def rules(found: Assay, unit: str) -> pd.DataFrame:
 def verdicts(found: Assay) -> pd.DataFrame:
     """Strategies by cells: the share won back and the outcome, where a verdict is possible."""
     names = ordered(found.rules["strategy"])
-    columns = {
-        cell_name(cell): [_cell(found.rules, cell, name) for name in names] for cell in found.costs.to_dict("records")
-    }
+    known = {(row["cell"], row["strategy"]): _verdict(row) for row in found.rules.to_dict("records")}
+    columns = {cell: [known.get((cell, name), "–") for name in names] for cell in found.costs["cell"]}
     return pd.DataFrame({"strategy": labels(names)} | columns, dtype=object)
 
 
-def _cell(table: pd.DataFrame, cell: Mapping[str, Any], strategy: str) -> str:
-    keys = ("network", "dataset", "num_stages", "convention", "rate")
-    mine = table[table["strategy"] == strategy]
-    for key in keys:
-        mine = mine[mine[key] == cell[key]]
-    if mine.empty:
-        return "–"
-    row = mine.iloc[0]
+def _verdict(row: Mapping[str, Any]) -> str:
     if not row["sensitive"]:
         return CANNOT_TELL.split(":")[0]
-    share = "" if strategy == "latest" else f"{share_text(row)}: "
+    share = "" if row["strategy"] == "latest" else f"{share_text(row)}: "
     return f"{share}{row['outcome']}"
 
 
