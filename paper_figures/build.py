@@ -2,7 +2,7 @@
 
 (none)     everything: the report, the page of every published experiment, the page of the measured pipelines
 study DIR  pictures of a study of `layerpipe2 tune`, in DIR/figures
-page NAME  one page: report, pipelines, or the name of an experiment
+page NAME  one page: report, evidence, pipelines, or the name of an experiment
 readme     the results between the markers of README.md, docs/full-scale.md and docs/artifact.md; --check only compares
            them with the records
 
@@ -20,7 +20,8 @@ from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError, plain_name
 from paper_figures.comparisons import Settings
-from paper_figures.pages import artifact, pipelines, readme, report, tuned
+from paper_figures.pages import artifact, evidence, pipelines, readme, report, tuned
+from paper_figures.records import evidence as evidence_records
 from paper_figures.records import pipelines as pipeline_records
 from paper_figures.records import theory as theory_records
 from paper_figures.records import training as training_records
@@ -43,6 +44,10 @@ def write_page(name: str, results: Path, out: Path) -> None:
     elif name == "pipelines":
         records = pipeline_records.load(results / "pipelines", MAIN_NETWORK)
         written = pipelines.page(records).write(out / "pipelines")
+    elif name == "evidence":
+        written = evidence.page(evidence_records.load(results / "evidence"), results / "evidence").write(
+            out / "evidence"
+        )
     else:
         plain_name(name, "page")
         finished = tuned_records.load(_tables(results, name))

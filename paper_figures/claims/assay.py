@@ -13,7 +13,7 @@ scores what guessing does, one over the number of classes: it is a cost, and no 
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -193,11 +193,21 @@ class Assay:
         examples: pd.DataFrame | None = None,
         name: Callable[[Mapping[str, Any]], str] = short_name,
     ) -> Self:
-        """Of all runs of an experiment; ``name`` makes the column ``cell`` of both tables, for readers."""
+        """Of all runs of an experiment; ``name`` makes what a cell is called.
+
+        Both tables have the columns ``cell``, ``margin`` and ``unit`` as well.
+        """
         known = scored(runs, settings)
         about = costs(known, settings, examples)
         tables = about, rules(known, about, settings, examples)
-        return cls(*(table.assign(cell=[name(row) for row in table.to_dict("records")]) for table in tables))
+        demands = {"margin": settings.margin, "unit": settings.unit}
+        return cls(*(t.assign(cell=[name(row) for row in t.to_dict("records")], **demands) for t in tables))
+
+    @classmethod
+    def joined(cls, parts: Iterable[Self]) -> Self:
+        """The cells of several experiments, each judged by itself."""
+        found = list(parts)
+        return cls(*(pd.concat([getattr(p, name) for p in found], ignore_index=True) for name in ("costs", "rules")))
 
     def within(self, **values: Any) -> Self:
         """The cells with these values, or with one of several."""

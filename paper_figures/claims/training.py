@@ -34,8 +34,8 @@ def assay(records: Records, settings: Settings) -> Assay:
 def reconstruction_keeps_accuracy(found: Assay, settings: Settings) -> Verdict:
     """C6: a pipeline-aware rule that loses nothing in any cell where losing something was possible."""
     answer, details = _answer(found)
-    evidence = [costs_sentence(row, settings) for row in found.costs.to_dict("records")]
-    evidence += [rule_sentence(row, settings) for row in found.sensitive.rules.to_dict("records")]
+    evidence = [costs_sentence(row) for row in found.costs.to_dict("records")]
+    evidence += [rule_sentence(row) for row in found.sensitive.rules.to_dict("records")]
     evidence.append(_summary(found))
     demands: dict[str, Any] = {"level": settings.level, "learnt": 100 * LEARNT}
     demands["margin"] = f"{settings.margin:g} {settings.unit}"
@@ -125,33 +125,33 @@ def _caveat(answer: Answer, found: Assay) -> str:
     return "; ".join([*said, *(f"{find_strategy(name).label}, blind to the delay, as well" for name in blind)])
 
 
-def costs_sentence(row: Mapping[str, Any], settings: Settings) -> str:
+def costs_sentence(row: Mapping[str, Any]) -> str:
     """What the delay and the inconsistency cost in a cell, and whether a verdict is possible there."""
     lost = f"; the latest weights diverged in {row['diverged_latest']} of {row['seeds']} runs"
     texts = [
-        f"{row['cell']} (n = {row['seeds']} seeds): the delay costs {amount(row, 'delay', settings)}",
-        f"doing without a history {amount(row, 'inconsistency', settings)}{lost if row['diverged_latest'] else ''}",
+        f"{row['cell']} (n = {row['seeds']} seeds): the delay costs {amount(row, 'delay')}",
+        f"doing without a history {amount(row, 'inconsistency')}{lost if row['diverged_latest'] else ''}",
     ]
     if not row["trained"]:
         return f"{', '.join(texts)}: left out, as exact stashing does not train."
     return f"{', '.join(texts)}: {'a verdict is possible' if row['sensitive'] else CANNOT_TELL}."
 
 
-def rule_sentence(row: Mapping[str, Any], settings: Settings) -> str:
+def rule_sentence(row: Mapping[str, Any]) -> str:
     """A strategy against stash in one cell."""
     lost = f"; diverged alone in {plural(row['lost'], 'run')}" if row["lost"] else ""
     word = row["outcome"] + (" (this project's own: no candidate)" if own([row["strategy"]]) else "")
     share = f", wins back {share_text(row)}" if row["strategy"] != "latest" else ""
     change = f"{row['mean']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]" if row["n"] > 1 else "–"
     label = find_strategy(row["strategy"]).label
-    return f"{row['cell']}, {label}: {change} {settings.unit} against stash{lost}{share}: {word}."
+    return f"{row['cell']}, {label}: {change} {row['unit']} against stash{lost}{share}: {word}."
 
 
-def amount(row: Mapping[str, Any], name: str, settings: Settings) -> str:
+def amount(row: Mapping[str, Any], name: str) -> str:
     """``2.3 points [1.2, 3.4]``."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     interval = "" if low != low else f" [{low:.2f}, {high:.2f}]"
-    return "–" if row[name] != row[name] else f"{row[name]:.2f} {settings.unit}{interval}"
+    return "–" if row[name] != row[name] else f"{row[name]:.2f} {row['unit']}{interval}"
 
 
 def share_text(row: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ def catalogue(records: Records, theory: Theory, settings: Settings) -> dict[str,
     tuned = {"tuning_rates": partial(tuning.rates, records), "tuning_history": partial(tuning.history, records)}
     curves = {f"curves_{name}": partial(training.curves, records, name) for name in records.networks}
     return {
-        "costs": lambda: assay.costs(assay_of(records, settings), settings, where),
+        "costs": lambda: assay.costs(assay_of(records, settings), settings.level, where),
         "final_accuracy": partial(training.final_accuracy, records),
         "delays": partial(structure.delays, records),
         **curves,

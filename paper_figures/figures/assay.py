@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from layerpipe2.history import find_strategy
 from paper_figures import style
 from paper_figures.claims.assay import Assay
-from paper_figures.comparisons import Settings
 from paper_figures.designs import SEQUENTIAL
 from paper_figures.style import ordered
+from paper_figures.text import listed
 
 _SMALLEST = 3.0
 """The axis reaches at least to so many margins."""
@@ -18,12 +18,12 @@ _FARTHEST = 12.0
 """And at most to so many: bars beyond, as those of diverged runs, are cut and their value is written."""
 
 
-def costs(found: Assay, settings: Settings, where: str) -> Figure:
+def costs(found: Assay, level: float, where: str) -> Figure:
     """Loss against exact stashing of every strategy, and above it what the delay costs stashing itself.
 
     Args:
         found: the cells.
-        settings: margin and unit.
+        level: of the tests; the intervals are those of 1 - 2 level.
         where: data and delay law, for the note below the panels.
     """
     cells = found.costs.to_dict("records")
@@ -34,14 +34,13 @@ def costs(found: Assay, settings: Settings, where: str) -> Figure:
         height = 0.75 + rows * (0.55 + 0.155 * (len(names) + 1))
         figure, axes = style.canvas(height, columns, rows, len(cells), sharey=True)
         for cell, axis in zip(cells, axes.flat, strict=False):
-            _panel(axis, cell, found.rules, names, settings)
-        for axis in axes[-1]:
-            axis.set_xlabel(f"cost ({settings.unit} of test {'loss' if settings.unit == 'nats' else 'accuracy'})")
-        style.note(figure, _note(found, settings, where))
+            _panel(axis, cell, found.rules, names)
+            axis.set_xlabel(f"cost ({cell['unit']} of test {'loss' if cell['unit'] == 'nats' else 'accuracy'})")
+        style.note(figure, _note(found, level, where))
         return figure
 
 
-def _panel(axis: Any, cell: dict[str, Any], rules: pd.DataFrame, names: list[str], settings: Settings) -> None:
+def _panel(axis: Any, cell: dict[str, Any], rules: pd.DataFrame, names: list[str]) -> None:
     rows = [("delay", cell["delay"], cell["delay_low"], cell["delay_high"], SEQUENTIAL)]
     known = rules[rules["cell"] == cell["cell"]].set_index("strategy").to_dict("index")
     for name in names:
@@ -52,8 +51,8 @@ def _panel(axis: Any, cell: dict[str, Any], rules: pd.DataFrame, names: list[str
             rows.append((name, -row["mean"], -row["high"], -row["low"], name))
         else:
             rows.append((name, float("inf") if row is not None else float("nan"), 0.0, 0.0, name))
-    end = _end(rows, settings.margin)
-    axis.axvspan(-settings.margin, settings.margin, color="#e6e6e6", zorder=0, linewidth=0)
+    end = _end(rows, cell["margin"])
+    axis.axvspan(-cell["margin"], cell["margin"], color="#e6e6e6", zorder=0, linewidth=0)
     axis.axvline(0, color="#444444", linewidth=0.6)
     for place, row in enumerate(rows):
         _bar(axis, place, row, end)
@@ -81,11 +80,12 @@ def _bar(axis: Any, place: int, row: tuple[Any, ...], end: float) -> None:
         axis.text(end * 0.97, place, text, ha="right", va="center", fontsize=6.5, color="white", fontweight="bold")
 
 
-def _note(found: Assay, settings: Settings, where: str) -> str:
+def _note(found: Assay, level: float, where: str) -> str:
     seeds = sorted(set(found.costs["seeds"]))
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    margins = listed(dict.fromkeys(f"{row.margin:g} {row.unit}" for row in found.costs.itertuples()))
     return (
         "'delay alone': sequential training over exact stashing; others: exact stashing over that strategy. "
-        f"Right of 0 is worse.\nLines: {100 * (1 - 2 * settings.level):g} % intervals over n = {count} seeds; grey: "
-        f"the margin of {settings.margin:g} {settings.unit}; can't tell: 'latest' isn't shown to lose more.\n{where}"
+        f"Right of 0 is worse.\nLines: {100 * (1 - 2 * level):g} % intervals over n = {count} seeds; grey: the margin "
+        f"({margins}); can't tell: 'latest' isn't shown to lose more.\n{where}"
     )

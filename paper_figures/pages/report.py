@@ -43,8 +43,8 @@ def page(records: Records, theory: Theory, settings: Settings) -> Page:
     exact = {"accuracy": accuracy, "assay_costs": judged.costs, "assay_rules": judged.rules}
     shown = {
         "accuracy": training_tables.accuracy_for_readers(accuracy),
-        "assay_costs": assay_tables.costs(judged, settings.unit),
-        "assay_rules": assay_tables.rules(judged, settings.unit),
+        "assay_costs": assay_tables.costs(judged),
+        "assay_rules": assay_tables.rules(judged),
         "proofs": theory_tables.proofs(theory),
         "partitions": theory_tables.partitions(theory),
         "schedules": theory_tables.speeds(theory),

@@ -12,16 +12,15 @@ from paper_figures.style import labels, ordered
 from paper_figures.text import number
 
 
-def costs(found: Assay, unit: str) -> pd.DataFrame:
+def costs(found: Assay) -> pd.DataFrame:
     """A row per cell for readers: both costs with their intervals, and whether a verdict is possible."""
     rows = [
         {
             "cell": row["cell"],
             "n": row["seeds"],
-            f"the delay costs ({unit})": interval(row["delay"], row["delay_low"], row["delay_high"]),
-            f"no history costs ({unit})": interval(
-                row["inconsistency"], row["inconsistency_low"], row["inconsistency_high"]
-            ),
+            "unit": row["unit"],
+            "the delay costs": interval(row["delay"], row["delay_low"], row["delay_high"]),
+            "no history costs": interval(row["inconsistency"], row["inconsistency_low"], row["inconsistency_high"]),
             "latest diverged": f"{row['diverged_latest']} of {row['seeds']}",
             "a verdict is": "possible" if row["sensitive"] else "not possible" if row["trained"] else "left out",
         }
@@ -30,16 +29,17 @@ def costs(found: Assay, unit: str) -> pd.DataFrame:
     return pd.DataFrame(rows, dtype=object)
 
 
-def rules(found: Assay, unit: str) -> pd.DataFrame:
+def rules(found: Assay) -> pd.DataFrame:
     """A row per cell and strategy for readers."""
     rows = [
         {
             "cell": row["cell"],
             "strategy": find_strategy(row["strategy"]).label,
             "n": row["n"],
+            "unit": row["unit"],
             "diverged alone": row["lost"],
-            f"against stash ({unit})": interval(row["mean"], row["low"], row["high"]) if row["n"] > 1 else "–",
-            f"test-image error ({unit})": number(2)(row["image_error"]) if unit == "points" else "–",
+            "against stash": interval(row["mean"], row["low"], row["high"]) if row["n"] > 1 else "–",
+            "test-image error (points)": number(2)(row["image_error"]) if row["unit"] == "points" else "–",
             "share won back (%)": "–" if row["strategy"] == "latest" else share_text(row).replace(" %", ""),
             "outcome": row["outcome"] if row["sensitive"] else CANNOT_TELL.split(":")[0],
         }

@@ -1,0 +1,72 @@
+"""The answer of all confirmed cells together: can the weight stash be dropped, and what for?"""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from layerpipe2.history import find_strategy
+from paper_figures.claims.assay import Assay, long_name
+from paper_figures.comparisons import Settings
+from paper_figures.designs import pipeline_aware
+from paper_figures.records.training import Records
+from paper_figures.style import ordered
+from paper_figures.text import plural, span
+from paper_figures.verdicts import OUTCOMES, Answer
+
+WORDS = {Answer.YES: "no loss", Answer.NO: "loses", Answer.UNDECIDED: "undecided"}
+
+
+def assays(found: Mapping[str, Records]) -> Assay:
+    """The cells of all experiments."""
+    parts = [
+        Assay.of(records.runs, Settings.from_report(records.experiment["report"]), records.examples, long_name)
+        for records in found.values()
+    ]
+    return Assay.joined(parts)
+
+
+def counts(found: Assay) -> pd.DataFrame:
+    """For every strategy: in how many of the cells where it can be told it loses nothing, loses, or is undecided."""
+    rows = found.sensitive.rules.assign(answer=lambda t: t["outcome"].map(OUTCOMES).fillna(Answer.UNDECIDED))
+    names = ordered(rows["strategy"])
+    table = {
+        word: [int(((rows["strategy"] == n) & (rows["answer"] == a)).sum()) for n in names] for a, word in WORDS.items()
+    }
+    return pd.DataFrame({"strategy": names} | table)
+
+
+def decided(found: Assay) -> tuple[int, int]:
+    """Cells whose question is answered, yes or no, by some pipeline-aware rule; and all cells."""
+    answered = 0
+    for cell in found.sensitive.costs["cell"]:
+        mine = found.within(cell=cell)
+        answers = [mine.answer(name) for name in pipeline_aware(dict.fromkeys(mine.rules["strategy"]))]
+        answered += Answer.YES in answers or set(answers) == {Answer.NO}
+    return answered, len(found.costs)
+
+
+def answer(found: Assay) -> str:
+    """The answer in one sentence, with its conditions."""
+    sensitive = found.sensitive
+    total, told = plural(len(found.costs), "cell"), len(sensitive.costs)
+    if not told:
+        return f"**These runs can't tell**: in none of {total} do the weights of the backward pass matter enough."
+    table = counts(found).set_index("strategy")
+    rules = table.loc[pipeline_aware(table.index)]
+    best = rules.sort_values([WORDS[Answer.NO], WORDS[Answer.YES]], ascending=[True, False], kind="stable").iloc[0]
+    kept, lost = int(best[WORDS[Answer.YES]]), int(best[WORDS[Answer.NO]])
+    share = sensitive.rules[sensitive.rules["strategy"] == best.name]["share"]
+    back = span(share, lambda value: f"{100 * value:.0f}")
+    return (
+        f"**{_word(rules, kept, told)}**: in {told} of {total} the weights of the backward pass matter; there the average "
+        f"'{find_strategy(str(best.name)).label}' wins back {back} % of what doing without a history costs, and loses "
+        f"less than the margin in {kept}{f', more in {lost}' if lost else ''}."
+    )
+
+
+def _word(rules: pd.DataFrame, kept: int, told: int) -> str:
+    if kept == told:
+        return "Yes"
+    if (rules[WORDS[Answer.NO]] > 0).all():
+        return "No"
+    return "Mostly" if 2 * kept > told else "Undecided"

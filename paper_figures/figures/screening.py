@@ -1,0 +1,48 @@
+"""Coarse searches: test accuracy or loss against the learning rate, a panel per network and optimizer."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from paper_figures import style
+from paper_figures.claims.assay import scored
+from paper_figures.comparisons import Settings
+from paper_figures.records.training import Records
+from paper_figures.text import dataset_label, network_label, span
+
+
+def screening(found: Mapping[str, Records]) -> Figure:
+    """Mean score of every strategy at the deepest pipeline; runs that diverged score what guessing does."""
+    panels = [panel for records in found.values() for panel in _panels(records)]
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    runs = pd.concat([table for _, _, table in panels])
+    with style.context():
+        figure, axes = style.canvas(0.9 + 1.45 * rows, columns, rows, len(panels))
+        for (title, label, table), axis in zip(panels, axes.flat, strict=False):
+            for name in style.ordered(table["strategy"]):
+                mean = table[table["strategy"] == name].groupby("lr")["score"].mean()
+                axis.plot(mean.index, mean.to_numpy(), **style.line(name, markersize=3))
+            axis.set(xscale="log", title=title, xlabel="peak learning rate", ylabel=label)
+        style.legend(figure, style.handles(runs["strategy"]), columns=5)
+        seeds = span(
+            runs.groupby(["network", "optimizer", "momentum", "lr", "strategy"], dropna=False)["seed"].nunique()
+        )
+        style.note(figure, f"Mean of n = {seeds} seeds, one unit per stage; a run that diverged counts as guessing.")
+        return figure
+
+
+def _panels(records: Records) -> list[tuple[str, str, pd.DataFrame]]:
+    settings = Settings.from_report(records.experiment["report"])
+    runs = scored(records.runs, settings)
+    runs = runs.assign(score=runs["score"].fillna(runs["guess"]))
+    deepest = runs["num_stages"].max()
+    runs = runs[runs["num_stages"].isin([1, deepest])]
+    sign, label = (-1, "test loss (nats)") if settings.unit == "nats" else (1, "test accuracy (%)")
+    found = []
+    for (optimizer, momentum), mine in runs.groupby(["optimizer", "momentum"], dropna=False, sort=False):
+        how = "AdamW" if optimizer == "adamw" else f"momentum {momentum:g}" if momentum else "SGD"
+        title = f"{network_label(mine['network'].iloc[0])}, {how}\n{dataset_label(records.dataset).split(',')[0]}"
+        found.append((title, label, mine.assign(score=sign * mine["score"])))
+    return found

@@ -1,0 +1,102 @@
+"""The page of the evidence: the answer of the confirmed cells, why, and the search that came before."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from layerpipe2.history import find_strategy
+from paper_figures.claims import evidence as claims
+from paper_figures.claims.assay import Assay
+from paper_figures.comparisons import Settings
+from paper_figures.figures import assay as assay_figures
+from paper_figures.figures.screening import screening
+from paper_figures.pages import Page
+from paper_figures.records import evidence as records_of
+from paper_figures.records.training import Records
+from paper_figures.tables import assay as tables
+from paper_figures.tables.training import chosen_rates
+from paper_figures.verdicts import CLAIM, Verdict
+
+
+def page(found: Mapping[str, Records], results: Path) -> Page:
+    """The page with its figures and tables.
+
+    Raises:
+        UserError: if nothing is confirmed yet.
+    """
+    confirmed, screens = records_of.confirmations(dict(found)), records_of.screens(dict(found))
+    everything = claims.assays(confirmed)
+    tuned, common = (everything.within(rate=rate) for rate in ("tuned", "common"))
+    level = Settings.from_report(next(iter(confirmed.values())).experiment["report"]).level
+    figures = {
+        "costs": partial(assay_figures.costs, tuned, level, "Each strategy has the learning rate that it chose.")
+    }
+    if len(common.costs):
+        figures["costs_common"] = partial(assay_figures.costs, common, level, "All have the learning rate of stash.")
+    if screens:
+        figures["screening"] = partial(screening, screens)
+    content = {
+        "answer": claims.answer(tuned),
+        "tuned": _tables(tuned),
+        "common": _tables(common) if len(common.costs) else None,
+        "rates": _rates(confirmed),
+        "screens": {name: len(records.runs) for name, records in screens.items()},
+        "plans": _plans(confirmed),
+        "interval": f"{100 * (1 - 2 * level):g}",
+        **_numbers(tuned, confirmed, screens, results),
+    }
+    exact = {"costs": everything.costs, "rules": everything.rules}
+    return Page("evidence", "evidence.md", content, _verdicts(tuned), figures, exact)
+
+
+def _tables(found: Assay) -> dict[str, pd.DataFrame]:
+    return {"verdicts": tables.verdicts(found), "costs": tables.costs(found), "rules": tables.rules(found)}
+
+
+def _verdicts(found: Assay) -> list[Verdict]:
+    """A verdict per strategy, over all cells where it can be told."""
+    answers = {name: found.answer(name) for name in dict.fromkeys(found.rules["strategy"])}
+    seeds = int(found.costs["seeds"].min()) if len(found.costs) else 0
+    return [
+        Verdict(f"{find_strategy(name).label}: no loss in any cell where it can be told?", answer, CLAIM, seeds)
+        for name, answer in answers.items()
+    ]
+
+
+def _plans(found: Mapping[str, Records]) -> list[dict[str, Any]]:
+    """What each experiment was to do, and how much of that is done."""
+    keys = ("planned", "finished")
+    return [
+        {"name": name, "missing": records.experiment["planned"] - records.experiment["finished"]}
+        | {key: records.experiment[key] for key in keys}
+        for name, records in found.items()
+    ]
+
+
+def _rates(found: Mapping[str, Records]) -> dict[str, pd.DataFrame]:
+    """Experiment -> the rate that every strategy chose."""
+    tuned = {name: records for name, records in found.items() if records.tuning is not None}
+    return {name: chosen_rates(records.tuning, records.networks) for name, records in tuned.items()}
+
+
+def _numbers(
+    tuned: Assay, confirmed: Mapping[str, Records], screens: Mapping[str, Records], results: Path
+) -> dict[str, Any]:
+    answered, cells = claims.decided(tuned)
+    trials = [len(records.tuning) for records in confirmed.values() if records.tuning is not None]
+    screened = [
+        r.runs.groupby(["optimizer", "momentum", "lr", "num_stages"], dropna=False).ngroups for r in screens.values()
+    ]
+    return {
+        "answered": answered,
+        "cells": cells,
+        "runs": sum(len(records.runs) for records in confirmed.values()),
+        "trials": sum(trials),
+        "screened": sum(screened),
+        "screen_runs": sum(len(records.runs) for records in screens.values()),
+        "hours": f"{records_of.hours(results, iter([*confirmed, *screens])):.1f}",
+        "diverged": sum(int((r.runs["status"] == "diverged").sum()) for r in (*confirmed.values(), *screens.values())),
+    }

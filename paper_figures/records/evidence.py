@@ -1,0 +1,37 @@
+"""The records of the evidence: coarse searches (``screen-*``), and the experiments that confirm what they found."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from paper_figures.records import training
+from paper_figures.records.training import Records
+
+SCREEN = "screen-"
+"""What the names of the coarse searches begin with."""
+
+
+def load(folder: Path) -> dict[str, Records]:
+    """Name -> records of every experiment that is collected in ``folder``, in the order of their names.
+
+    Raises:
+        UserError: if a table is broken.
+    """
+    return {path.parent.name: training.load(path) for path in sorted(folder.glob("*/tables"))}
+
+
+def screens(found: dict[str, Records]) -> dict[str, Records]:
+    """The coarse searches."""
+    return {name: records for name, records in found.items() if name.startswith(SCREEN)}
+
+
+def confirmations(found: dict[str, Records]) -> dict[str, Records]:
+    """The others."""
+    return {name: records for name, records in found.items() if not name.startswith(SCREEN)}
+
+
+def hours(folder: Path, names: Iterator[str]) -> float:
+    """Processor hours of the runs of these experiments."""
+    tables = (pd.read_csv(folder / name / "tables" / "times.csv") for name in names)
+    return sum(float(table["wall_time_s"].sum()) for table in tables) / 3600
