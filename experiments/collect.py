@@ -99,7 +99,7 @@ def described(experiment: Experiment) -> dict[str, Any]:
         "width": experiment.settings.given.get("width"),
         "epochs": experiment.settings.given.get("epochs"),
         "warm_up": None if warm_up is None else dict(warm_up),
-        "report": dict(experiment.report),
+        "report": {name: value for name, value in experiment.report if value is not None},
     }
 
 
@@ -128,7 +128,8 @@ def _write_tuned(grid: Grid, final: Finished, tuning: Finished, out: Path) -> No
         ],
     }
     for name, rows in tables.items():
-        write_csv(out / f"{name}.csv", list(rows[0]) if rows else CHOSEN, rows)
+        plain = [{column: value for column, value in row.items() if column != "rate"} for row in rows]  # always its own
+        write_csv(out / f"{name}.csv", list(plain[0]) if plain else CHOSEN, plain)
 
 
 def _key(cell: Cell, stages: str = "num_stages", strategy: str | None = None) -> Row:

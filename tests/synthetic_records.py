@@ -82,6 +82,7 @@ def _run(network, group, strategy, seed, delays, sizes, lost, rng):
     base = (0.972 if network == "mlp" else 0.988) - _LOSS.get(strategy, 0) * delays[0] + rng.normal(0, 0.003)
     accuracy = round(base * _TEST_IMAGES) / _TEST_IMAGES
     key = {"dataset": "digits", "network": network, "group_size": group, "strategy": strategy, "seed": seed}
+    key["rate"] = "tuned"
     made = {"num_stages": len(delays), "max_delay": delays[0], "convention": "layerpipe2", "optimizer": "sgd"}
     result = {"status": "completed", "diverged_epoch": None, "test_accuracy": accuracy, "test_loss": 0.1}
     gone = {"status": "diverged", "diverged_epoch": 3, "test_accuracy": None, "test_loss": None}
@@ -97,7 +98,7 @@ def _epochs(run, rng):
         gone = run["status"] == "diverged" and epoch >= run["diverged_epoch"]
         growth = 4.0**epoch if run["status"] == "diverged" else 0.4**epoch
         accuracy = run["final_val_accuracy"] * (1 - 0.5 ** (epoch + 1)) + rng.normal(0, 0.005)
-        key = {name: run[name] for name in ("network", "group_size", "strategy", "seed", "lr")}
+        key = {name: run[name] for name in ("network", "group_size", "strategy", "seed", "rate", "lr")}
         train = {"train_loss": np.nan if gone else 2 * growth + 0.01, "train_accuracy": accuracy}
         val = {"val_loss": np.nan if gone else 2 * growth + 0.1, "val_accuracy": np.nan if gone else accuracy}
         rows.append(key | {"epoch": epoch} | train | val)
@@ -115,8 +116,8 @@ def _errors(network, group, delays, seeds, rng):
         error = {"latest": 1.0, "update-window": 1e-7}.get(strategy)
         if error is None:
             error = level[strategy] * (1 + d / 20) * np.exp(rng.normal(0, 0.1))
-        rows.append((network, group, seed, k, d, strategy, 20, error))
-    columns = ["network", "group_size", "seed", "stage", "delay", "strategy", "n", "relative_error"]
+        rows.append((network, group, seed, "tuned", k, d, strategy, 20, error))
+    columns = ["network", "group_size", "seed", "rate", "stage", "delay", "strategy", "n", "relative_error"]
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
@@ -137,5 +138,10 @@ def made_runs(columns: Accuracies, images: int = 10_000, network: str = "mlp") -
 
 def made_records(*runs: pd.DataFrame) -> Records:
     """Records with these runs; their other tables are those of :func:`make`."""
-    whole = {"dataset": "digits", "convention": "layerpipe2", "max_delay": 16, "history_copies": 1.0}
-    return Records(**(make(seeds=1) | {"runs": pd.concat(runs).assign(**whole)}))
+    return Records(**(make(seeds=1) | {"runs": pd.concat(map(whole, runs))}))
+
+
+def whole(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs of :func:`made_runs` with all columns that a pipeline's cell has."""
+    same = {"dataset": "digits", "convention": "layerpipe2", "max_delay": 16, "history_copies": 1.0}
+    return runs.assign(**same, optimizer="sgd", momentum=0.9, rate="tuned")

@@ -136,7 +136,8 @@ def rules(
     known = runs.merge(about[[*keys, "sensitive"]], on=keys)
     found = _pairs(known, settings, examples)
     tables = [compare(found[found["sensitive"] == value], BY_CELL.cell, settings) for value in (True, False)]
-    table = pd.concat([t.assign(sensitive=value) for t, value in zip(tables, (True, False), strict=True) if len(t)])
+    tables = [t.assign(sensitive=value) for t, value in zip(tables, (True, False), strict=True)]
+    table = pd.concat([t for t in tables if len(t)] or tables[:1])
     shares = [_share(known, row, settings) for row in table.to_dict("records")]
     table = table.assign(**{name: [share[name] for share in shares] for name in ("share", "share_low", "share_high")})
     places = {name: place for place, name in enumerate(ordered(table["strategy"]))}

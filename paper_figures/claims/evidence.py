@@ -58,9 +58,9 @@ def answer(found: Assay) -> str:
     share = sensitive.rules[sensitive.rules["strategy"] == best.name]["share"]
     back = span(share, lambda value: f"{100 * value:.0f}")
     return (
-        f"**{_word(rules, kept, told)}**: in {told} of {total} the weights of the backward pass matter; there the average "
-        f"'{find_strategy(str(best.name)).label}' wins back {back} % of what doing without a history costs, and loses "
-        f"less than the margin in {kept}{f', more in {lost}' if lost else ''}."
+        f"**{_word(rules, kept, told)}**: in {told} of {total} the weights of the backward pass matter; there the "
+        f"average '{find_strategy(str(best.name)).label}' wins back {back} % of what doing without a history costs, "
+        f"and loses less than the margin in {kept}{f', more in {lost}' if lost else ''}."
     )
 
 

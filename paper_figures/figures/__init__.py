@@ -25,11 +25,12 @@ from paper_figures.text import setting
 
 def catalogue(records: Records, theory: Theory, settings: Settings) -> dict[str, Callable[[], Figure]]:
     """File stem -> function that draws the figure. There is one figure of learning curves per network."""
-    where = setting(records.dataset, records.convention)
+    where, judged = setting(records.dataset, records.convention), assay_of(records, settings)
+    costs_of_cells = {"history_costs": partial(assay.costs, judged, settings.level, where)} if len(judged.costs) else {}
     tuned = {"tuning_rates": partial(tuning.rates, records), "tuning_history": partial(tuning.history, records)}
     curves = {f"curves_{name}": partial(training.curves, records, name) for name in records.networks}
     return {
-        "costs": lambda: assay.costs(assay_of(records, settings), settings.level, where),
+        **costs_of_cells,
         "final_accuracy": partial(training.final_accuracy, records),
         "delays": partial(structure.delays, records),
         **curves,

@@ -71,6 +71,7 @@ def results(records: Records, theory: Theory, settings: Settings, out: str) -> s
     accuracy = tables.accuracy(records)
     found = claims(records, theory, settings)
     content = {
+        "judged": len(judged.costs) > 0,
         "in_short": training.in_short(judged, settings),
         "average": max((most[name] for name in pipeline_aware(most.index)), default=0.0),
         "stash": most.get(STASH, 0.0),

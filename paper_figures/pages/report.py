@@ -60,6 +60,7 @@ def page(records: Records, theory: Theory, settings: Settings) -> Page:
         "speeds": shown["schedules"],
         **{name: shown[name] for name in ("accuracy", "assay_costs", "assay_rules", "memory")},
         **_setting(records, settings),
+        "judged": len(judged.costs) > 0,
         "in_short": training.in_short(judged, settings),
         **_theory(records, theory),
     }

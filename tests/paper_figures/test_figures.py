@@ -17,6 +17,7 @@ from layerpipe2.theory import derive, from_units, reconstruction
 from layerpipe2.theory.stability import closed_form
 from paper_figures import figures, style
 from paper_figures.accuracy_axis import AccuracyAxis
+from paper_figures.comparisons import Settings
 from paper_figures.figures import derivation, stability
 from paper_figures.figures import reconstruction as figure_module
 from tests import synthetic_records
@@ -47,7 +48,7 @@ def test_order_does_not_depend_on_what_else_is_there() -> None:
 
 UNITS = {"mlp": 3, "vgg": 3, "resnet18": 4, "resnet-small": 4}
 DRAWN = figures.catalogue(
-    synthetic_records.records(seeds=2, units=UNITS, groups=(1, 2)), synthetic_records.theory_tables()
+    synthetic_records.records(seeds=2, units=UNITS, groups=(1, 2)), synthetic_records.theory_tables(), Settings()
 )
 
 

@@ -70,8 +70,8 @@ def test_building_again_in_another_process_gives_the_same_bytes(place: Path) -> 
 
 
 def test_every_figure_and_table_is_written(place: Path) -> None:
-    stems = list(figures.catalogue(synthetic_records.records(), synthetic_records.theory_tables()))
-    names = ("accuracy", "equivalence", "equivalence_own", "training", "delays", "memory", "reconstruction")
+    stems = list(figures.catalogue(synthetic_records.records(), synthetic_records.theory_tables(), Settings()))
+    names = ("accuracy", "assay_costs", "assay_rules", "training", "delays", "memory", "reconstruction")
     names += ("proofs", "partitions", "schedules")
     written = _bytes(place / "out")
     assert {"full_scale/tiny/page.html", "pipelines/pipelines.html"} <= set(written)
@@ -107,7 +107,7 @@ def test_readme_keeps_what_stands_outside_the_markers(place: Path) -> None:
     assert text.startswith(f"# Title\n\n{BEGIN}\n")
     assert text.endswith(f"\n{END}\n\nafter\n")
     assert "old" not in text
-    assert "(out/figures/final_accuracy.png)" in text
+    assert "(out/figures/history_costs.png)" in text
     appendix = (place / "docs/artifact.md").read_text()
     assert appendix.count("\n\nbetween\n\n") == len(TABLES) - 1
     assert "\nold\n" not in appendix

@@ -1,0 +1,139 @@
+"""Costs, shares won back and sensitivity, against cases made by hand and simulated ones."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from paper_figures.claims.assay import Assay, costs, scored
+from paper_figures.claims.evidence import answer, counts, decided
+from paper_figures.comparisons import Settings
+from paper_figures.statistics import ratio
+from tests.synthetic_records import Accuracies, made_runs, whole
+
+_STASH = [0.85, 0.86, 0.84, 0.85, 0.86]
+_LATEST = [0.80, 0.82, 0.79, 0.81, 0.80]
+_RULE = [0.845, 0.853, 0.838, 0.846, 0.852]
+_SETTINGS = Settings(margin=1.0, image_guard=False)
+
+
+def made(columns: Accuracies, sequential: list[float | None] | None = None, **columns_of_runs: object) -> pd.DataFrame:
+    runs = whole(made_runs({"stash": list(_STASH), **columns}))
+    if sequential is not None:
+        alone = whole(made_runs({"sequential": sequential})).assign(num_stages=1, group_size=9, convention="none")
+        runs = pd.concat([runs, alone], ignore_index=True)
+    return runs.assign(**columns_of_runs)
+
+
+def row(runs: pd.DataFrame, settings: Settings = _SETTINGS) -> pd.Series:
+    return costs(scored(runs, settings), settings).iloc[0]
+
+
+def test_the_costs_are_paired_by_seed_with_students_interval() -> None:
+    found = row(made({"latest": list(_LATEST)}, sequential=[0.88, 0.88, 0.87, 0.89, 0.88]))
+    gap = 100 * (np.array(_STASH) - np.array(_LATEST))
+    low, high = stats.t.interval(0.9, 4, gap.mean(), stats.sem(gap))
+    assert found["inconsistency"] == pytest.approx(gap.mean())
+    assert (found["inconsistency_low"], found["inconsistency_high"]) == (pytest.approx(low), pytest.approx(high))
+    assert found["delay"] == pytest.approx(np.mean([3, 2, 3, 4, 2]))
+    assert found["p_sensitive"] == pytest.approx(stats.ttest_1samp(gap, 1.0, alternative="greater").pvalue)
+    assert found["sensitive"]
+    assert found["trained"]
+
+
+def test_seeds_without_a_partner_are_left_out_of_their_cost_alone() -> None:
+    found = row(made({"latest": _LATEST[:3]}, sequential=[0.88, 0.88]))
+    assert (found["seeds"], found["delay_n"]) == (3, 2)
+
+
+def test_a_run_that_diverged_scores_what_guessing_does() -> None:
+    found = row(made({"latest": [None] * 5}))
+    assert found["inconsistency"] == pytest.approx(100 * np.mean(_STASH) - 10)
+    assert (found["diverged_latest"], found["diverged_stash"], found["sensitive"]) == (5, 0, True)
+
+
+def test_loss_in_nats_is_judged_with_its_own_margin_and_guessing() -> None:
+    losses = {"stash": 1.30, "latest": 1.36, "ema-span": 1.31}
+    rng = np.random.default_rng(0)
+    runs = made({"latest": list(_LATEST), "ema-span": list(_RULE)})
+    runs = runs.assign(test_loss=[losses[name] + rng.normal(0, 0.003) for name in runs["strategy"]])
+    found = Assay.of(runs, Settings(0.02, 0.05, False, "nats"))
+    assert found.costs["inconsistency"].item() == pytest.approx(0.06, abs=0.01)
+    assert found.costs["sensitive"].item()
+    assert set(found.rules["unit"]) == {"nats"}
+    outcome = found.rules.set_index("strategy")["outcome"]
+    assert (outcome["ema-span"], outcome["latest"]) == ("equivalent", "worse")
+    lost = runs.assign(status=["diverged" if name == "latest" else "completed" for name in runs["strategy"]])
+    gap = costs(scored(lost, Settings(0.02, 0.05, False, "nats")), Settings(0.02, 0.05, False, "nats"))["inconsistency"]
+    assert gap.item() == pytest.approx(math.log(10) - 1.30, abs=0.01)
+
+
+def test_shares_are_those_of_the_cell_and_the_control_has_none() -> None:
+    found = Assay.of(made({"latest": list(_LATEST), "ema-span": list(_RULE)}), _SETTINGS).rules.set_index("strategy")
+    stash, latest, rule = map(np.array, (_STASH, _LATEST, _RULE))
+    assert found.loc["ema-span", "share"] == pytest.approx((rule - latest).mean() / (stash - latest).mean())
+    assert found.loc["ema-span", "share_low"] < found.loc["ema-span", "share"] < found.loc["ema-span", "share_high"]
+    assert found.loc["latest", "share"] == 0
+    blind = Assay.of(made({"latest": [0.86, 0.85, 0.85, 0.86, 0.84], "ema-span": list(_RULE)}), _SETTINGS).rules
+    assert not np.isfinite(blind.set_index("strategy").loc["ema-span", ["share_low", "share_high"]].astype(float)).any()
+
+
+def test_fieller_covers_the_true_ratio_as_often_as_it_says() -> None:
+    rng, hits = np.random.default_rng(1), 0
+    for _ in range(2000):
+        common = rng.normal(0, 0.3, 6)
+        found = ratio(0.8 + common + rng.normal(0, 0.2, 6), 1.0 + common + rng.normal(0, 0.2, 6), level=0.05)
+        hits += found.low <= 0.8 <= found.high
+    assert hits / 2000 == pytest.approx(0.9, abs=0.02)
+
+
+def test_fieller_is_unbounded_exactly_where_the_denominator_may_be_0() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(300):
+        a, b = rng.normal(1, 1, 5), rng.normal(0.7, 1, 5)
+        away = stats.ttest_1samp(b, 0).pvalue < 0.1
+        assert ratio(a, b, level=0.05).bounded == away
+
+
+def test_with_the_guard_the_control_must_fail_for_other_test_images_too() -> None:
+    runs = made({"latest": list(_LATEST)}, test_images=450)
+    far = pd.DataFrame([_spread(0.9)])
+    near = pd.DataFrame([_spread(0.1)])
+    for examples, sensitive in ((far, False), (near, True)):
+        found = Assay.of(runs, Settings(1.0, 0.05, image_guard=True), examples)
+        assert found.costs["sensitive"].item() == sensitive
+    error = Assay.of(runs, Settings(1.0, 0.05, image_guard=True), near).rules["image_error"].item()
+    assert error == pytest.approx(stats.norm.ppf(0.95) * 100 * 0.1 / math.sqrt(450))
+
+
+def _spread(value: float) -> dict[str, object]:
+    key = {"dataset": "digits", "network": "mlp", "group_size": 1, "rate": "tuned"}
+    return key | {"strategy": "latest", "reference": "stash", "examples": 450, "spread": value}
+
+
+def test_cells_are_told_apart_and_corrected_together() -> None:
+    runs = [made({"latest": list(_LATEST)}).assign(rate=rate) for rate in ("tuned", "common")]
+    both = costs(scored(pd.concat(runs), _SETTINGS), _SETTINGS)
+    alone = costs(scored(runs[0], _SETTINGS), _SETTINGS)
+    assert list(both["rate"]) == ["tuned", "common"]
+    assert both["p_sensitive"].tolist() == pytest.approx([2 * alone["p_sensitive"].item()] * 2)
+
+
+def test_the_answer_of_several_cells_counts_them() -> None:
+    columns: Accuracies = {"latest": list(_LATEST), "ema-span": list(_RULE), "ema-window": list(_LATEST)}
+    cells = [
+        made(columns),
+        made(columns, network="vgg"),
+        made(columns | {"latest": list(_RULE)}, network="resnet18"),
+    ]
+    found = Assay.joined(Assay.of(cell, _SETTINGS) for cell in cells)
+    assert counts(found).set_index("strategy").loc["ema-span"].tolist() == [2, 0, 0]
+    assert decided(found) == (2, 3)
+    text = answer(found)
+    assert text.startswith(
+        "**Yes**: in 2 of 3 cells the weights of the backward pass matter; there the average 'EMA span'"
+    )
+    assert text.endswith("and loses less than the margin in 2.")
+    assert answer(found.within(network="resnet18")).startswith("**These runs can't tell**")
