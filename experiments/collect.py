@@ -59,8 +59,7 @@ def collect(grid: Grid, out: Path) -> tuple[int, int]:
         _write_tuned(grid, final, [(task, record) for task, record in found if not task.final], out)
     else:
         ordered = sorted(final, key=lambda pair: pair[0].path)
-        rated = [record | {"rate": grid.rate(task)} for task, record in ordered]
-        _write_untuned(rated, out, headlines=grid.experiment.times_apart)
+        _write_untuned([record | {"rate": grid.rate(task)} for task, record in ordered], out)
         if (trials := grid.folder / "tuning.csv").exists() and out != grid.folder:
             write_text(out / "tuning.csv", trials.read_text(encoding="utf-8"))
     counts = {"planned": len(grid.tasks), "finished": len(found)}
@@ -103,13 +102,10 @@ def described(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _write_untuned(records: list[Record], out: Path, headlines: bool) -> None:
-    """``headlines``: whether DVC shows the experiment's curves and few numbers."""
+def _write_untuned(records: list[Record], out: Path) -> None:
     for name, (columns, rows) in TABLES.items():
         write_csv(out / f"{name}.csv", columns, unique(row for record in records for row in rows(record)))
     write_csv(out / "examples.csv", EXAMPLES, example_rows(records))
-    if not headlines:
-        return
     write_json(out / "metrics.json", metrics(records))
     for network, table in curves(records).items():
         write_csv(out / "curves" / f"{network}.csv", list(table[0]), table)

@@ -38,6 +38,8 @@ from layerpipe2.tracking.lifetime import close_killed
 from layerpipe2.tracking.subject import Subject, differing
 from layerpipe2.tracking.view import VIEWS, link
 
+LARGER = [Path("results/full_scale"), Path("results/evidence")]
+"""Folders of experiments whose records are committed."""
 _DAMAGED = "make it again with `python -m experiments.collect`"
 
 
@@ -59,7 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(prog="python -m experiments.track", description=__doc__)
     add = parser.add_argument
     add("--runs", type=Path, default=Path("results/runs"), help="default: %(default)s")
-    add("--larger", type=Path, default=Path("results/full_scale"), help="those of larger ones; default: %(default)s")
+    add(
+        "--larger",
+        type=Path,
+        nargs="+",
+        default=LARGER,
+        help="of larger ones; default: results/full_scale and evidence",
+    )
     add("--pages", type=Path, default=Path("paper_figures/out"), help="figures and reports; default: %(default)s")
     home, experiment = checkout(Path.cwd()), os.environ.get("DVC_EXP_NAME", "")
     add("--database", type=Path, default=home / "mlflow.db", help="default: mlflow.db")
@@ -88,7 +96,7 @@ def checkout(folder: Path) -> Path:
     return next((place.parent for place in folder.parents if place.name == ".dvc"), folder)
 
 
-def sources(runs: Path, larger: Path, pages: Path) -> list[Source]:
+def sources(runs: Path, larger: Sequence[Path], pages: Path) -> list[Source]:
     """All experiments with records: that of ``make reproduce``, and those whose records are committed.
 
     Raises:
@@ -100,10 +108,12 @@ def sources(runs: Path, larger: Path, pages: Path) -> list[Source]:
     first = next(iter(own.values()))["config"]["dataset"]
     name = read_json(described, _DAMAGED)["name"] if described.exists() else first
     found = [Source(str(name), runs.parent, own, pages)]
-    for folder in sorted(path for path in larger.glob("*") if (path / "runs").is_dir()):
+    for folder in (path for parent in larger for path in sorted(parent.glob("*")) if (path / "runs").is_dir()):
         files = record_files(folder / "runs") + record_files(folder / "tune")
         records = {path: read_record(path) for path in files}
-        found.append(Source(folder.name, folder, records, pages / "full_scale" / folder.name))
+        kind = folder.parent.name
+        about = pages / kind if kind == "evidence" else pages / kind / folder.name  # the evidence has one page for all
+        found.append(Source(folder.name, folder, records, about))
     return found
 
 

@@ -6,8 +6,8 @@ page NAME  one page: report, evidence, pipelines, or the name of an experiment
 readme     the results between the markers of README.md, docs/full-scale.md and docs/artifact.md; --check only compares
            them with the records
 
-It reads RESULTS/*.csv, RESULTS/theory, RESULTS/full_scale/<experiment>/tables and RESULTS/pipelines. Same records, same
-bytes.
+It reads RESULTS/*.csv, RESULTS/theory, RESULTS/full_scale/*/tables, RESULTS/evidence/*/tables and
+RESULTS/pipelines. Same records, same bytes.
 """
 
 import argparse
@@ -100,7 +100,8 @@ def update_documents(document: Path, docs: Path, results: Path, out: Path, *, ch
     Raises:
         UserError: if records are missing or broken, or (``check``) a document is out of date.
     """
-    text = readme.results(*_default(results), _link(document, out))
+    confirmed = evidence_records.confirmations(evidence_records.load(results / "evidence"))
+    text = readme.results(*_default(results), _link(document, out), confirmed)
     experiments = {name: tuned_records.load(_tables(results, name)) for name in published(results)}
     larger = docs / "full-scale.md"
     pages = {f"{_link(larger, out)}/full_scale/{name}/page.md": records for name, records in experiments.items()}
@@ -126,7 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError("page: give a name, as in: python -m paper_figures.build page report")
     if options.command == "study":
         return draw_study(Path(options.name or "study"))
-    everything = ["report", *published(options.results), "pipelines"]
+    confirmed = evidence_records.confirmations(evidence_records.load(options.results / "evidence"))
+    everything = ["report", *published(options.results), *(["evidence"] if confirmed else []), "pipelines"]
     for name in [options.name] if options.command == "page" else everything:
         write_page(name, options.results, options.out)
     return None

@@ -9,7 +9,7 @@ import pandas as pd
 from layerpipe2.errors import UserError
 from layerpipe2.history import find_strategy
 from layerpipe2.runs.records import write_text
-from paper_figures.claims import training
+from paper_figures.claims import evidence, training
 from paper_figures.claims.tuned import left_out, verdicts
 from paper_figures.comparisons import Settings
 from paper_figures.designs import STASH, pipeline_aware
@@ -19,6 +19,7 @@ from paper_figures.records.theory import Theory
 from paper_figures.records.training import Records
 from paper_figures.records.tuned import TunedRecords
 from paper_figures.style import ordered
+from paper_figures.tables import assay as assay_tables
 from paper_figures.tables import training as tables
 from paper_figures.tables.tuned import accuracy as tuned_accuracy
 from paper_figures.text import dataset_label, law_label, mean_spread, network_label, plural
@@ -64,13 +65,21 @@ def _with_section(text: str, name: str, content: str, path: Path) -> str:
     return f"{before}{begin}\n{content}{end}{after}"
 
 
-def results(records: Records, theory: Theory, settings: Settings, out: str) -> str:
-    """The section on the default experiment; ``out`` is the path of its report's folder from the README."""
+def results(
+    records: Records, theory: Theory, settings: Settings, out: str, confirmed: Mapping[str, Records] | None = None
+) -> str:
+    """The section on the results, from the confirmed experiments and the default one.
+
+    ``out`` is the path of the report's folder from the README.
+    """
+    judged_elsewhere = evidence.assays(confirmed).within(rate="tuned") if confirmed else None
     judged = training.assay(records, settings)
     most = tables.memory(records).groupby("strategy")["copies"].max()
     accuracy = tables.accuracy(records)
     found = claims(records, theory, settings)
     content = {
+        "evidence": judged_elsewhere
+        and {"answer": evidence.answer(judged_elsewhere), "verdicts": assay_tables.verdicts(judged_elsewhere)},
         "judged": len(judged.costs) > 0,
         "in_short": training.in_short(judged, settings),
         "average": max((most[name] for name in pipeline_aware(most.index)), default=0.0),

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 DIGITS = read_experiment("digits")
 PUBLISHED = [name for name in experiments() if read_experiment(name).published and name != "digits"]
+EVIDENCE = STAGES["evidence"]["matrix"]["experiment"]
 TRAINED = {f"train@{network}-{group}" for network in DIGITS.networks for group in DIGITS.group_sizes or ()}
 BASELINES = {f"baseline@{network}" for network in DIGITS.networks}
 
@@ -45,7 +46,10 @@ def test_every_stage_runs_the_code_of_its_own_folder():
 
 
 def test_all_published_experiments_are_collected():
-    assert STAGES["published"]["matrix"]["experiment"] == PUBLISHED
+    stages = STAGES["published"]["matrix"]["experiment"]
+    assert set(PUBLISHED) <= {*stages, *EVIDENCE}
+    assert {"results/full_scale"} == {str(Path(read_experiment(name).records).parent) for name in stages}
+    assert {"results/evidence"} == {str(Path(read_experiment(name).records).parent) for name in EVIDENCE}
 
 
 def test_all_code_of_the_figures_redraws_them():
@@ -67,9 +71,9 @@ def finished(tmp_path_factory):
     for item in TRAINED | BASELINES:
         network = item.partition("@")[2]
         _touch(copy / "results" / "runs" / (network if item in TRAINED else f"{network}-sequential") / "run.json")
-    for name in PUBLISHED:
+    for name in (*STAGES["published"]["matrix"]["experiment"], *EVIDENCE):
         for part in ("runs", "tune", "tables"):
-            _touch(copy / "results" / "full_scale" / name / part / "record.json")
+            _touch(copy / Path(read_experiment(name).records.format(name=name)) / part / "record.json")
     _touch(copy / "results" / "pipelines" / "even.json")
     for stage in STAGES.values():
         for kind in ("outs", "metrics", "plots") if "matrix" not in stage else ():
@@ -99,26 +103,27 @@ def _changed(folder):
     return set(json.loads(_dvc(folder, "status", "--json")))
 
 
-VGG = {f"train@vgg-{group}" for group in DIGITS.group_sizes or ()} | {"baseline@vgg"}
+RESNET = {f"train@resnet-small-{group}" for group in DIGITS.group_sizes or ()} | {"baseline@resnet-small"}
 MEASURED = {"theory", "paper"}  # its stability is measured
 CHANGES = [
     (
         "experiments/digits.yaml",
-        "vgg: {width: 8",
-        VGG | {"tune"},
+        "resnet-small: {width: 8",
+        RESNET | {"tune"},
     ),
     ("experiments/digits.yaml", "weight_decay: 5.0e-4", TRAINED | BASELINES | {"tune"}),
     ("experiments/digits.yaml", "trials: 6", {"tune"}),
     ("experiments/digits.yaml", "seeds: [0", TRAINED | BASELINES),
-    ("results/tuned.json", '"vgg": {"lr": 1', VGG | {"tune"}),
+    ("results/tuned.json", '"resnet-small": {"lr": 1', RESNET | {"tune"}),
     ("results/tuning.csv", "{}", {"tune", "paper", "track"}),
     ("src/layerpipe2/tuning/space.py", '"""', {"tune", "paper"}),
     ("experiments/digits.yaml", "jobs: 2", set()),
-    ("experiments/digits.yaml", "points: 3.0", {"collect"}),  # whose experiment.json states the margin
+    ("experiments/digits.yaml", "points: 1.0", {"collect"}),  # whose experiment.json states the margin
     ("experiments/common.yaml", "points: 0.5", {"published@cpu", "published@cpu-gpt"}),
     ("experiments/cpu.yaml", "width: 8", {"published@cpu"}),
     ("results/experiment.json", "{}", {"collect", "paper"}),
     ("results/full_scale/cpu/runs/record.json", "{}", {"published@cpu", "paper", "track"}),
+    ("results/evidence/evidence-mlp/runs/record.json", "{}", {"evidence@evidence-mlp", "paper", "track"}),
     ("results/pipelines/even.json", "{}", {"paper"}),
     ("paper_figures/style.py", '"""', {"paper"}),
     (

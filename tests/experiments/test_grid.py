@@ -7,7 +7,7 @@ import pytest
 from experiments.grid import Cell, Grid
 from experiments.schema import experiments, read_experiment
 from layerpipe2.errors import UserError
-from layerpipe2.runs.records import write_record
+from layerpipe2.runs.records import write_json, write_record
 from tests.made_records import record
 from tests.small_experiments import TUNED, UNTUNED, small
 
@@ -18,10 +18,10 @@ CELL = Cell("mlp", "digits", "sgd", 3, 3, "latest")
 def test_every_experiment_is_a_list_of_different_runs(name):
     experiment = read_experiment(name)
     assert experiment.name == name
-    assert len(experiment.seeds) >= 3
+    assert len(experiment.seeds) >= (2 if name.startswith("screen-") else 3)
     tasks = Grid.of(experiment).tasks
     assert len({task.path for task in tasks}) == len(tasks)
-    runs = {json.dumps(task.config.to_dict() | {"tuned": task.final}, sort_keys=True) for task in tasks}
+    runs = {json.dumps([task.config.to_dict(), task.final, task.common], sort_keys=True) for task in tasks}
     assert len(runs) == len(tasks)
 
 
@@ -46,12 +46,13 @@ def test_the_full_scale_is_the_whole_experiment():
 
 def test_records_of_the_default_experiment_are_sorted_by_network_and_group():
     grid = Grid.of(read_experiment("digits"))
-    tasks = grid.choose("vgg", 3)
     experiment = grid.experiment
-    wanted = [(s, n) for n in experiment.seeds for s in experiment.strategies]
-    assert [(task.cell.strategy, task.config.seed) for task in tasks] == wanted
-    assert {task.config.group_size for task in tasks} == {3}
-    assert str(grid.folder / tasks[0].path) == "results/runs/vgg-3/stash-s0.json"
+    for size, seeds in ((1, experiment.seeds), (3, experiment.other_seeds)):
+        tasks = grid.choose("resnet-small", size)
+        wanted = [(s, n) for n in seeds for s in experiment.strategies]
+        assert [(task.cell.strategy, task.config.seed) for task in tasks] == wanted
+        assert {task.config.group_size for task in tasks} == {size}
+        assert str(grid.folder / tasks[0].path) == f"results/runs/resnet-small-{size}/stash-s0.json"
     assert {task.cell.strategy for task in grid.choose("mlp", "sequential")} == {"sequential"}
 
 
@@ -142,3 +143,28 @@ def test_warm_up_runs_use_the_rate_of_the_strategy_without_warm_up(tmp_path):
     assert [task.path.name for task in warm] == ["sgd-3-ema-span-warm-s0.json", "sgd-3-ema-span-warm-s1.json"]
     assert {task.strategy for task in warm} == {"ema-span-warm"}
     assert [grid.ready(task).lr for task in warm] == [0.1, 0.1]
+
+
+SPACE = {"tuning": {"seed": 100, "space": {"lr": "log:0.02:0.2"}, "trials": 3}}
+
+
+def test_runs_at_the_common_rate_have_what_was_chosen_for_stash(tmp_path):
+    grid = small(tmp_path, UNTUNED, **SPACE, optimizer_settings={"sgd": {}}, common_seeds=[5, 6])
+    names = [grid.name(cell) for cell in {grid.tuned_with(cell) for cell in grid.cells}]
+    chosen = {name: {"lr": 0.03 + 0.01 * place} for place, name in enumerate(sorted(names))}
+    write_json(grid.folder / "tuned.json", {"mlp": chosen})
+    common = [task for task in grid.tasks if task.common]
+    assert [(t.cell.strategy, t.config.seed, str(t.path)) for t in common if t.cell.group == 1] == [
+        ("latest", 5, "runs/mlp-1/latest-common-s5.json"),
+        ("latest", 6, "runs/mlp-1/latest-common-s6.json"),
+    ]
+    assert {grid.ready(task).lr for task in common} == {chosen["mlp-1/stash"]["lr"]}
+    assert {grid.rate(task) for task in common} == {"common"}
+    others = [task for task in grid.tasks if not task.common and task.cell.strategy == "latest"]
+    assert {grid.ready(task).lr for task in others} == {chosen["mlp-1/latest"]["lr"]}
+    assert {grid.rate(task) for task in others} == {"tuned"}
+
+
+def test_a_rate_that_the_experiment_gives_is_named_by_its_number(tmp_path):
+    grid = small(tmp_path, UNTUNED)
+    assert {grid.rate(task) for task in grid.tasks} == {"0.1"}

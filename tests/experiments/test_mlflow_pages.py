@@ -20,7 +20,7 @@ def server(tmp_path_factory):
     for strategy in ("stash", "ema-window"):
         for seed in range(2):
             write_record(folder / "runs" / f"{strategy}-{seed}.json", record(strategy, seed))
-    found = track.sources(folder / "runs", folder / "none", folder / "none")
+    found = track.sources(folder / "runs", [], folder / "none")
     track.track(found, folder / "mlflow.db", folder / "artifacts")
     with served(folder / "mlflow.db") as address:
         yield address

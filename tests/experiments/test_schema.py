@@ -8,12 +8,13 @@ import yaml
 from experiments.grid import Grid
 from experiments.schema import COMMON, HERE, Experiment, read_experiment
 from layerpipe2.errors import UserError, shown
+from layerpipe2.networks import NETWORKS
 from tests.small_experiments import ROOT, TUNED, UNTUNED, small, write_experiment
 
 
-def test_the_default_experiment_has_three_networks_and_publishes_its_tables():
+def test_the_default_experiment_has_two_kinds_of_networks_and_publishes_its_tables():
     digits = read_experiment("digits")
-    assert len(digits.networks) == 3
+    assert {NETWORKS[name].kind for name in digits.networks} == {"fully connected", "convolutional"}
     assert digits.published
     assert digits.report.image_guard
 
@@ -91,7 +92,7 @@ UNTUNED_MISTAKES = [
     ("settings: {probe_every: -1}", "settings.probe_every is -1; give an integer >= 0"),
     ("settings: {epochs: many}", "settings.epochs is 'many'; give an integer"),
     ("settings: 7", "settings is 7; give a mapping of keys"),
-    ("networks: [mpl]", "networks is ['mpl']; give a list of distinct names out of mlp, vgg"),
+    ("networks: [mpl]", "networks is ['mpl']; give a list of distinct names out of mlp, cnn, vgg"),
     ("datasets: [mnist]", "datasets is ['mnist']; give a list of distinct names out of digits"),
     ("datasets: null", "datasets is None; give a list"),
     ("jobs: 0", "jobs is 0; give an integer >= 1"),

@@ -157,7 +157,7 @@ def test_trials_are_below_their_study_which_shows_the_best(place, copied):
 
 
 def test_names_and_parameters_tell_all_committed_runs_apart():
-    found = tracking.sources(ROOT / "results/full_scale/cpu/runs", ROOT / "results/full_scale", ROOT / "none")
+    found = tracking.sources(ROOT / "results/full_scale/cpu/runs", [ROOT / "results/full_scale"], ROOT / "none")
     for source in found:
         names = [copy.subject.name[:20] for copy in tracking.copies(source)]
         assert len(set(names)) == len(names) > 20, source.experiment
@@ -225,7 +225,7 @@ def test_a_database_that_was_killed_while_it_was_made_is_made_anew_by_one_of_two
     place[0].touch()  # as sqlite leaves it, too
     for seed in range(3):
         write_record(tmp_path / "runs" / f"{seed}.json", record("latest", seed))
-    (source,) = tracking.sources(tmp_path / "runs", tmp_path / "none", tmp_path / "none")
+    (source,) = tracking.sources(tmp_path / "runs", [], tmp_path / "none")
     found = []
     threads = [Thread(target=lambda: found.append(tracking.track([source], *place)[0])) for _ in range(2)]
     for thread in threads:
