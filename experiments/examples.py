@@ -31,7 +31,8 @@ def example_rows(records: Iterable[Record]) -> Iterator[Row]:
     for cell, strategies in partitions.items():
         same, rate = cell[: len(_SAME)], cell[-1]
         baseline = alone.get((*same, rate), alone.get((*same, "tuned"), {}))
-        everyone = {**baseline, **strategies}
+        own_rate = partitions.get((*cell[:-1], "tuned"), {}) if rate == "common" else {}  # stash has no other
+        everyone = {**baseline, **{n: c for n, c in own_rate.items() if n == STASH}, **strategies}
         for name, reference in product(strategies, REFERENCES):
             if name != reference and reference in everyone:
                 one, other = everyone[name], everyone[reference]

@@ -253,14 +253,13 @@ class Grid:
 
     @property
     def _seeds(self) -> list[int]:
-        """Those of any final run."""
-        return list(dict.fromkeys([*self.experiment.seeds, *(self.experiment.other_seeds or ())]))
+        """Those of any ordinary final run."""
+        given = self.experiment
+        return list(dict.fromkeys([*given.seeds, *(given.other_seeds or ()), *(given.common_seeds or ())]))
 
     def _final(self, seed: int) -> Iterator[Task]:
         for cell in self.cells:
-            deepest = cell.strategy == SEQUENTIAL or cell.stages == self.tuned_with(cell).stages
-            others = self.experiment.other_seeds
-            if seed in (self.experiment.seeds if deepest or others is None else others):
+            if seed in self._seeds_of(cell):
                 yield self._task(f"runs/*-s{seed}.json", cell, True, seed=seed)
         if warm_up := self.experiment.warm_up:
             changes = {"seed": seed, "stash_epochs": float(warm_up.stash_epochs)}
@@ -268,10 +267,18 @@ class Grid:
                 if cell.stages in warm_up.stages and cell.strategy in warm_up.strategies:
                     yield self._task(f"runs/*-warm-s{seed}.json", cell, True, **changes)
 
+    def _seeds_of(self, cell: Cell) -> Sequence[int]:
+        """Seeds of a cell's ordinary runs: with stash and sequential training all others are compared."""
+        deepest = cell.strategy == SEQUENTIAL or cell.stages == self.tuned_with(cell).stages
+        if not deepest:
+            return self.experiment.seeds if self.experiment.other_seeds is None else self.experiment.other_seeds
+        more = self.experiment.common_seeds or () if cell.strategy in (SEQUENTIAL, STASH) else ()
+        return [*self.experiment.seeds, *more]
+
     def _common(self, seed: int) -> Iterator[Task]:
-        """The runs of one seed with the settings of stash, but for stash and for sequential training."""
+        """The deepest pipelines' runs of one seed with the settings of stash; stash itself has none."""
         for cell in self.cells:
-            if cell.strategy not in (SEQUENTIAL, STASH):
+            if cell.strategy not in (SEQUENTIAL, STASH) and cell.stages == self.tuned_with(cell).stages:
                 yield replace(self._task(f"runs/*-common-s{seed}.json", cell, True, seed=seed), common=True)
 
     def _task(self, path: str, cell: Cell, final: bool, **changes: Any) -> Task:

@@ -49,7 +49,8 @@ class Experiment(Checked):
     Attributes:
         group_sizes, stages: how networks are cut, either in units per stage or in numbers of stages.
         other_seeds: of the partitions that are not a network's deepest; None: the same seeds.
-        common_seeds: with a space, seeds of further runs, in which all have the settings that were chosen for stash.
+        common_seeds: with a space, seeds of further runs of the deepest partitions, in which all have the settings that
+            were chosen for stash.
         tuning: None if the learning rate is one of the settings.
         jobs: processes side by side; changes no result.
         published: whether its tables are committed (those of a larger experiment with its records), and shown by

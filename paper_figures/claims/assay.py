@@ -35,6 +35,7 @@ BY_CELL = Design("network", CELL)
 
 def scored(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """The runs with ``score`` (higher is better, in the unit of the margin) and ``guess``, the score of guessing."""
+    runs = pd.concat([runs, *_stash_at_common_rate(runs)], ignore_index=True)
     classes = runs["dataset"].map(lambda name: describe(name).num_classes)
     lost = runs["status"] == "diverged"
     if settings.unit == "nats":
@@ -42,6 +43,15 @@ def scored(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     else:
         score, guess = 100 * runs["test_accuracy"], 100 / classes
     return runs.assign(score=score.mask(lost), guess=guess)
+
+
+def _stash_at_common_rate(runs: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The runs of stash that belong to the cells in which all have its rate: its own, under another name."""
+    where = [name for name in CELL if name != "rate"]
+    common = runs.loc[runs["rate"] == "common", where].drop_duplicates()
+    stash = runs[(runs["strategy"] == STASH) & (runs["rate"] == "tuned")]
+    if len(common):
+        yield stash.merge(common, on=where).assign(rate="common")
 
 
 def costs(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -165,8 +175,9 @@ def _share(runs: pd.DataFrame, row: dict[str, Any], settings: Settings) -> dict[
 
 
 def short_name(cell: Mapping[str, Any]) -> str:
-    """``MLP, 9 stages``: enough where networks and partitions are all that cells differ in."""
-    return f"{network_label(cell['network'])}, {cell['num_stages']} stages"
+    """``MLP, 9 stages``: enough where networks, partitions and the choice of the rate are all that cells differ in."""
+    rate = ", one rate" if cell["rate"] == "common" else ""
+    return f"{network_label(cell['network'])}, {cell['num_stages']} stages{rate}"
 
 
 def long_name(cell: Mapping[str, Any]) -> str:
@@ -175,7 +186,7 @@ def long_name(cell: Mapping[str, Any]) -> str:
     words = [network_label(cell["network"]), dataset_label(cell["dataset"]).split(",")[0], optimizer]
     words += [f"{cell['num_stages']} stages"]
     words += [law_label(cell["convention"])] if cell["convention"] != "layerpipe2" else []
-    words += {"tuned": [], "common": ["one rate for all"]}.get(cell["rate"], [f"rate {cell['rate']}"])
+    words += {"tuned": [], "common": ["one rate"]}.get(cell["rate"], [f"rate {cell['rate']}"])
     return ", ".join(words)
 
 

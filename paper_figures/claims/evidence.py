@@ -19,7 +19,7 @@ WORDS = {Answer.YES: "no loss", Answer.NO: "loses", Answer.UNDECIDED: "undecided
 def assays(found: Mapping[str, Records]) -> Assay:
     """The cells of all experiments."""
     parts = [
-        Assay.of(records.runs, Settings.from_report(records.experiment["report"]), records.examples, long_name)
+        Assay.of(records.all_runs, Settings.from_report(records.experiment["report"]), records.examples, long_name)
         for records in found.values()
     ]
     return Assay.joined(parts)

@@ -28,7 +28,7 @@ CANNOT_TELL = "can't tell: the control passes too"
 
 def assay(records: Records, settings: Settings) -> Assay:
     """The costs and comparisons behind both claims."""
-    return Assay.of(records.runs, settings, records.examples)
+    return Assay.of(records.all_runs, settings, records.examples)
 
 
 def reconstruction_keeps_accuracy(found: Assay, settings: Settings) -> Verdict:

@@ -43,7 +43,7 @@ def page(found: Mapping[str, Records], results: Path) -> Page:
         "tuned": _tables(tuned),
         "common": _tables(common) if len(common.costs) else None,
         "rates": _rates(confirmed),
-        "screens": {name: len(records.runs) for name, records in screens.items()},
+        "screens": {name: len(records.all_runs) for name, records in screens.items()},
         "plans": _plans(confirmed),
         "interval": f"{100 * (1 - 2 * level):g}",
         **_numbers(tuned, confirmed, screens, results),
@@ -88,15 +88,18 @@ def _numbers(
     answered, cells = claims.decided(tuned)
     trials = [len(records.tuning) for records in confirmed.values() if records.tuning is not None]
     screened = [
-        r.runs.groupby(["optimizer", "momentum", "lr", "num_stages"], dropna=False).ngroups for r in screens.values()
+        r.all_runs.groupby(["optimizer", "momentum", "lr", "num_stages"], dropna=False).ngroups
+        for r in screens.values()
     ]
     return {
         "answered": answered,
         "cells": cells,
-        "runs": sum(len(records.runs) for records in confirmed.values()),
+        "runs": sum(len(records.all_runs) for records in confirmed.values()),
         "trials": sum(trials),
         "screened": sum(screened),
-        "screen_runs": sum(len(records.runs) for records in screens.values()),
+        "screen_runs": sum(len(records.all_runs) for records in screens.values()),
         "hours": f"{records_of.hours(results, iter([*confirmed, *screens])):.1f}",
-        "diverged": sum(int((r.runs["status"] == "diverged").sum()) for r in (*confirmed.values(), *screens.values())),
+        "diverged": sum(
+            int((r.all_runs["status"] == "diverged").sum()) for r in (*confirmed.values(), *screens.values())
+        ),
     }

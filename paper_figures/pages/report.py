@@ -71,13 +71,13 @@ def _setting(records: Records, settings: Settings) -> dict[str, Any]:
     """What was trained, and what the tests demand."""
     runs = records.runs
     return {
-        "runs": runs,
-        "diverged": int((runs["status"] == "diverged").sum()),
+        "runs": records.all_runs,
+        "diverged": int((records.all_runs["status"] == "diverged").sum()),
         "dataset": dataset_label(records.dataset),
         "test_images": _values(runs, "test_images"),
         "networks": ", ".join(network_label(name) for name in records.networks),
         "strategies": ", ".join(labels(runs["strategy"])),
-        "seeds": runs["seed"].nunique(),
+        "seeds": records.all_runs["seed"].nunique(),
         "epochs": _epochs(records),
         "optimizer": _values(runs, "optimizer"),
         "momentum": _by_network(records, "momentum"),

@@ -51,7 +51,8 @@ class Records:
     """All records of one experiment: one data set, one delay law.
 
     Attributes:
-        runs: one row per training run.
+        runs: one row per training run, but for those of ``common``.
+        common: runs of other strategies at the learning rate of stash; None if there are none.
         epochs: one row per run and epoch.
         reconstruction: one row per probed stash run, stage and decay rule.
         stages: one row per partition and stage.
@@ -65,8 +66,14 @@ class Records:
     reconstruction: pd.DataFrame
     stages: pd.DataFrame
     examples: pd.DataFrame | None = None
+    common: pd.DataFrame | None = None
     tuning: pd.DataFrame | None = None
     experiment: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def all_runs(self) -> pd.DataFrame:
+        """With those at the rate of stash."""
+        return self.runs if self.common is None else pd.concat([self.runs, self.common], ignore_index=True)
 
     @property
     def dataset(self) -> str:
@@ -109,8 +116,12 @@ def load(folder: Path) -> Records:
         read_table(folder / f"{name}.csv", form, REMEDY) if (folder / f"{name}.csv").exists() else None
         for name, form in (("examples", _EXAMPLES), ("tuning", _TUNING))
     )
-    records = Records(**tables, examples=examples, tuning=tuning, experiment=read_experiment(folder, REMEDY))
-    _check_status(records.runs, folder / "runs.csv")
+    runs, epochs = tables["runs"], tables["epochs"]
+    own = {"runs": runs[runs["rate"] != "common"], "epochs": epochs[epochs["rate"] != "common"]}
+    common = runs[runs["rate"] == "common"]
+    more = {"examples": examples, "common": common if len(common) else None, "tuning": tuning}
+    records = Records(**tables | own, **more, experiment=read_experiment(folder, REMEDY))
+    _check_status(runs, folder / "runs.csv")
     _check_one(records.runs, "dataset", folder)
     _check_one(records.runs[records.runs["num_stages"] > 1], "convention", folder)
     return records
