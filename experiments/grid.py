@@ -178,7 +178,7 @@ class Grid:
     def rate(self, task: Task) -> str:
         """Where the learning rate of a final run comes from: see :mod:`experiments.tables`."""
         if self.experiment.tuning is None:
-            return f"{task.config.lr:g}"
+            return task.cell.optimizer
         return "common" if task.common else "tuned"
 
     def chosen(self, cell: Cell) -> dict[str, Any]:

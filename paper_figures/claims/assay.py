@@ -186,7 +186,7 @@ def long_name(cell: Mapping[str, Any]) -> str:
     words = [network_label(cell["network"]), dataset_label(cell["dataset"]).split(",")[0], optimizer]
     words += [f"{cell['num_stages']} stages"]
     words += [law_label(cell["convention"])] if cell["convention"] != "layerpipe2" else []
-    words += {"tuned": [], "common": ["one rate"]}.get(cell["rate"], [f"rate {cell['rate']}"])
+    words += {"tuned": [], "common": ["one rate"]}.get(cell["rate"], [cell["rate"]])
     return ", ".join(words)
 
 

@@ -20,6 +20,9 @@ from paper_figures.tables import assay as tables
 from paper_figures.tables.training import chosen_rates
 from paper_figures.verdicts import CLAIM, Verdict
 
+_CELL = ["optimizer", "momentum", "lr", "num_stages"]
+"""What the cells of one coarse search differ in."""
+
 
 def page(found: Mapping[str, Records], results: Path) -> Page:
     """The page with its figures and tables.
@@ -91,6 +94,7 @@ def _numbers(
         r.all_runs.groupby(["optimizer", "momentum", "lr", "num_stages"], dropna=False).ngroups
         for r in screens.values()
     ]
+    everything = (*confirmed.values(), *screens.values())
     return {
         "answered": answered,
         "cells": cells,
@@ -99,7 +103,5 @@ def _numbers(
         "screened": sum(screened),
         "screen_runs": sum(len(records.all_runs) for records in screens.values()),
         "hours": f"{records_of.hours(results, iter([*confirmed, *screens])):.1f}",
-        "diverged": sum(
-            int((r.all_runs["status"] == "diverged").sum()) for r in (*confirmed.values(), *screens.values())
-        ),
+        "diverged": sum(int((r.all_runs["status"] == "diverged").sum()) for r in everything),
     }

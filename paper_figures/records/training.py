@@ -24,9 +24,9 @@ _MAY_BE_EMPTY = {"optimizer", "momentum", "diverged_epoch", "test_accuracy", "te
 }
 
 
-def _form(key: list[str], *columns: str) -> TableForm:
+def _form(key: list[str], *columns: str, may_be_empty: bool = False) -> TableForm:
     columns = (*key, *columns)
-    return TableForm(columns, set(columns) - TEXT, set(columns) - _MAY_BE_EMPTY, key)
+    return TableForm(columns, set(columns) - TEXT, set(columns) - _MAY_BE_EMPTY, key, may_be_empty)
 
 
 _RESULTS = ("status", "diverged_epoch", "test_accuracy", "test_loss", "test_images", "final_val_accuracy")
@@ -34,7 +34,9 @@ _SETTINGS = ("dataset", "num_stages", "max_delay", "convention", "optimizer", "m
 _FORMS = {
     "runs": _form(RUN, *_SETTINGS, *_RESULTS),
     "epochs": _form([*RUN, "epoch"], "train_loss", "train_accuracy", "val_loss", "val_accuracy"),
-    "reconstruction": _form([*CONFIGURATION, "seed", "rate", "stage", "strategy"], "delay", "relative_error", "n"),
+    "reconstruction": _form(
+        [*CONFIGURATION, "seed", "rate", "stage", "strategy"], "delay", "relative_error", "n", may_be_empty=True
+    ),
     "stages": _form([*CONFIGURATION, "stage"], "delay", "parameters"),
 }
 _EXAMPLES = TableForm(

@@ -165,6 +165,6 @@ def test_runs_at_the_common_rate_have_what_was_chosen_for_stash(tmp_path):
     assert {grid.rate(task) for task in others} == {"tuned"}
 
 
-def test_a_rate_that_the_experiment_gives_is_named_by_its_number(tmp_path):
+def test_a_rate_that_the_experiment_gives_is_named_by_its_entry(tmp_path):
     grid = small(tmp_path, UNTUNED)
-    assert {grid.rate(task) for task in grid.tasks} == {"0.1"}
+    assert {grid.rate(task) for task in grid.tasks} == {"sgd"}
