@@ -200,7 +200,6 @@ def add_commands(new: Callable[[str, str, str], argparse.ArgumentParser]) -> Non
     add("--quiet", action="store_true", help="no progress display")
     where = "watch it in MLflow: a server's address, or a database file (mlflow.db if none is named)"
     add("--mlflow", metavar="WHERE", nargs="?", const="mlflow.db", help=where)
-    advise = _add_advise(new)
     delays = new("delays", "show stages, delays, and what happens tick by tick", _DELAYS)
     add_options(delays, RunConfig, only=PIPELINE)
     add_options(delays, GridOptions)
@@ -209,6 +208,7 @@ def add_commands(new: Callable[[str, str, str], argparse.ArgumentParser]) -> Non
     add_options(balance, RunConfig, only=measured)
     add_options(balance, BalanceOptions)
     tune.add_arguments(new("tune", tune.PURPOSE, tune.HELP))
+    advise = _add_advise(new)
     launch.add_options(new("launch", "start the processes of a pipeline on this machine", _LAUNCH))
     info = new("info", "show data, networks, strategies, device and versions", _INFO)
     add_options(info, RunConfig, only=("dataset", "data_root", "device"))
