@@ -14,7 +14,7 @@ LIBRARY = ROOT / "src" / "layerpipe2"
 FLOORS = (
     ("__init__", "__main__"),
     ("cli",),
-    ("tuning", "tracking"),
+    ("advice", "tuning", "tracking"),
     ("runs", "planning", "theory"),
     ("distributed",),
     ("engine",),

@@ -30,7 +30,9 @@ def test_every_setting_is_an_option_of_train_under_its_heading(capsys):
     assert re.search(r"--probe-every N .*0:\s+never;\s+default: 0\n", text, re.DOTALL)
 
 
-@pytest.mark.parametrize("command", ["train", "delays", "balance", "info", "launch", "stability", "derive", "schedule"])
+@pytest.mark.parametrize(
+    "command", ["train", "advise", "delays", "balance", "info", "launch", "stability", "derive", "schedule"]
+)
 def test_the_examples_in_the_help_are_valid(command, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = re.findall(r"^  layerpipe2 (.*?)(?:    .*| > .*)?$", shown(capsys, command, "--help"), re.MULTILINE)

@@ -13,6 +13,7 @@ CASES = {
     "info": ["info"],
     "delays": ["delays", "--group-size", "3", "--ticks", "4"],
     "custom": ["delays", "--group-size", "3", "--convention", "custom", "--delays", "4,1,0"],
+    "advise": ["advise", "--group-size", "5", "--steps", "2", "--strategies", "ema-span"],
     "stability": ["stability", "--group-size", "4"],
     "schedules": ["schedule", "--batches", "6"],
     "schedule": ["schedule", "gpipe", "--until", "4"],
@@ -64,6 +65,18 @@ def test_stability(found):
     assert content["pipeline"] == min(steps)
     assert content["sequential"] == steps[-1]
     assert (content["momentum"], content["nesterov"], content["convention"]) == (0.9, False, "layerpipe2")
+
+
+def test_advice(found):
+    content, text = found("advise")
+    assert content["sentence"] in text
+    assert [row["delay"] for row in content["stages"]] == [2]
+    assert content["total"]["strategies"].keys() == {"latest", "ema-span"}
+    for name, quality in content["total"]["strategies"].items():
+        shown = re.search(rf"^ *{name} +(\S+) +(\S+) +(\S+) +(\S+)$", text, re.M).groups()
+        assert shown == tuple(f"{value:.3g}" for value in quality.values())
+    assert content["predictors"]["alignment.ema-span"] == content["total"]["strategies"]["ema-span"]["alignment"]
+    assert f"curvature of a mini-batch is {content['stability']['step']:.3g}" in text
 
 
 def test_schedules(found):

@@ -13,6 +13,7 @@ from layerpipe2.theory.stability import (
     coupled_growth,
     growth,
     largest_stable_coupled_step,
+    largest_stable_shared_step,
     largest_stable_step,
     linear_chain_hessian,
 )
@@ -39,6 +40,38 @@ def test_stable_steps_are_one_interval(delay, momentum, nesterov):
     bound = largest_stable_step(delay, momentum, nesterov)
     assert all(growth(s, delay, momentum, nesterov) < 1 for s in np.linspace(0.001, 0.999, 60) * bound)
     assert all(growth(s, delay, momentum, nesterov) > 1 for s in np.linspace(1.001, 4, 60) * bound)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_shares_of_one_curvature_are_exact_where_the_hessian_has_rank_one(momentum):
+    hessian, delays = linear_chain_hessian([1.0, 0.5, 1.3, 0.8]), [6, 4, 2, 0]
+    curvature = float(np.trace(hessian))
+    shares = np.diag(hessian) / curvature
+    bound = largest_stable_shared_step(shares, delays, momentum)
+    assert bound == pytest.approx(curvature * largest_stable_coupled_step(hessian, delays, momentum), rel=1e-6)
+    assert bound > 1.2 * largest_stable_step(6, momentum)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_below_the_bound_of_the_largest_delay_every_hessian_is_stable(momentum):
+    generator = np.random.default_rng(3)
+    for _ in range(20):
+        root = generator.normal(size=(5, 5))
+        hessian, delays = root @ root.T, [7, *map(int, generator.integers(0, 7, size=4))]
+        step = 0.999 * largest_stable_step(7, momentum) / np.linalg.eigvalsh(hessian)[-1]
+        assert coupled_growth(step, hessian, delays, momentum) < 1
+        shares = generator.dirichlet(np.ones(5))
+        assert largest_stable_shared_step(shares, delays, momentum) >= largest_stable_step(7, momentum) * (1 - 1e-8)
+        shared = largest_stable_shared_step(shares, delays, 0.5, nesterov=True)
+        assert shared >= largest_stable_step(7, 0.5, nesterov=True) * (1 - 1e-8)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_a_curvature_in_one_stage_has_the_bound_of_its_delay(nesterov):
+    for k, delay in enumerate([5, 3, 0]):
+        shares = [float(j == k) for j in range(3)]
+        bound = largest_stable_shared_step(shares, [5, 3, 0], 0.5, nesterov)
+        assert bound == pytest.approx(largest_stable_step(delay, 0.5, nesterov), rel=1e-6)
 
 
 def test_momentum_tightens_the_bound_sharply_as_soon_as_there_is_delay():

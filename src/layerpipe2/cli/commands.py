@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import model_validator
 
 from layerpipe2.cli import launch, tune
-from layerpipe2.cli.options import PIPELINE, add_options
+from layerpipe2.cli.options import PIPELINE, add_options, within
 from layerpipe2.delays import MOST_UPDATES
 from layerpipe2.errors import LARGEST, UserError
 from layerpipe2.runs.config import RunConfig
@@ -173,12 +173,27 @@ length, and links cost nothing. Times are in any unit.
 """
 
 
+_CONFIG = "take settings from there, a record or YAML or JSON; options win over it"
+
+_ADVISE = """\
+examples:
+  layerpipe2 advise                                       the MLP on digits, every unit a stage
+  layerpipe2 advise --network vgg --group-size 3 --lr 0.1 --momentum 0 --steps 50
+  layerpipe2 advise --optimizer adamw --lr 1e-3 --strategies ema-span pair
+  layerpipe2 advise --config run.json --json              the settings of a record, for programs
+
+Trains by exact stashing until the pipeline is full and for --steps updates more, and measures what the latest weights
+and each average would do instead: how far they are from the right weights, and how far their gradients point elsewhere.
+Ends with one sentence: drop the history, keep one, or lower the learning rate. --strategy adds one to those measured.
+"""
+
+
 def add_commands(new: Callable[[str, str, str], argparse.ArgumentParser]) -> None:
     """Add all commands; ``new`` makes a parser from a name, a purpose and the text below the options."""
     train = new("train", "train one network and write its record", _TRAIN)
     add_options(train, RunConfig)
     add = train.add_argument_group("output").add_argument
-    add("--config", metavar="FILE", help="take settings from there, a record or YAML or JSON; options win over it")
+    add("--config", metavar="FILE", help=_CONFIG)
     add("--out", metavar="RECORD.json", help="write the record there; default: a summary only")
     add("--checkpoint-dir", metavar="DIR", help="save the complete state there after every epoch")
     add("--resume", action="store_true", help="go on from the state in --checkpoint-dir")
@@ -193,15 +208,26 @@ def add_commands(new: Callable[[str, str, str], argparse.ArgumentParser]) -> Non
     add_options(balance, RunConfig, only=measured)
     add_options(balance, BalanceOptions)
     tune.add_arguments(new("tune", tune.PURPOSE, tune.HELP))
+    advise = _add_advise(new)
     launch.add_options(new("launch", "start the processes of a pipeline on this machine", _LAUNCH))
     info = new("info", "show data, networks, strategies, device and versions", _INFO)
     add_options(info, RunConfig, only=("dataset", "data_root", "device"))
-    for parser in (train, info):
+    for parser in (train, advise, info):
         parser.add_argument("--download", action="store_true", help="let torchvision download data that isn't found")
-    for parser in (delays, info):
+    for parser in (advise, delays, info):
         _add_json(parser)
     info.add_argument("--schema", action="store_true", help="print the JSON schema of a run's settings, for editors")
     _add_theory(new)
+
+
+def _add_advise(new: Callable[[str, str, str], argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    advise = new("advise", "measure, before training, whether it needs a weight history", _ADVISE)
+    add_options(advise, RunConfig)
+    add = advise.add_argument_group("measurement").add_argument
+    add("--steps", type=within(int, 1, LARGEST), default=100, metavar="N", help="updates to measure over; default: 100")
+    add("--strategies", nargs="+", metavar="NAME", help="measure these beside latest; default: all that aren't exact")
+    add("--config", metavar="FILE", help=_CONFIG)
+    return advise
 
 
 def _add_theory(new: Callable[[str, str, str], argparse.ArgumentParser]) -> None:

@@ -1,6 +1,7 @@
 """The theory made executable: signal-flow graphs, retiming, the derivation of the delays with its proofs, stability.
 
-Needs the extra ``theory`` (networkx, scipy); of the rest of the package only the command line imports this sub-package.
+Needs the extra ``theory`` (networkx, scipy); of the rest of the package only the command line and
+:mod:`layerpipe2.advice` import this sub-package.
 
 >>> from layerpipe2.theory import derive
 >>> derive(3).delays

@@ -20,6 +20,18 @@ This holds for exact stashing on any loss. Where the residuals vanish it holds f
 gradients that travel back are then zero, and so is, to first order, whatever the backward pass multiplies them by.
 Which weights the backward pass uses can decide stability only away from such a minimum. States stack ``w(t), w(t-1),
 ...``; the matrix that maps one to the next is block companion, and its spectral radius decides.
+
+**One curvature for all.** Let H be positive semidefinite with largest eigenvalue ``lambda``. An eigenvector of the
+above with root z, times its own ``H^(1/2)``, gives ``z - 1 = -eta sum_j a_j z^-d_j`` with ``a_j >= 0`` and
+``sum_j a_j <= lambda``. On the unit circle, ``z = exp(i w)``, with momentum::
+
+    2 sin(w / 2) i (1 - m exp(-i w)) = -eta sum_j a_j exp(-i w (d_j + 1/2)),  that is, with p the argument of 1 - m/z,
+    sum_j a_j cos(w (d_j + 1/2) + p) = 0,   eta sum_j a_j sin(w (d_j + 1/2) + p) = 2 sin(w / 2) |1 - m exp(-i w)|
+
+No cosine may be 0 or less before the largest delay's phase reaches pi / 2, and from that w on the right side is at
+least its value there, since it grows with w: the bound of the largest delay alone. So ``eta lambda`` below *that* bound
+is stable for every such H and all smaller delays (Nesterov's form divides both by ``1 + m - m / z``; the phase stays
+positive, the modulus still grows). Sharper: if a mode has shares ``s_j = a_j / lambda``, its own polynomial decides.
 """
 
 import math
@@ -58,9 +70,49 @@ def growth(step: float, delay: int, momentum: float = 0.0, nesterov: bool = Fals
 
     ``step`` is ``eta lambda``.
     """
-    polynomial = np.concatenate([np.polymul([1.0, -1.0], [1.0, -momentum]), np.zeros(delay)])
-    polynomial[-2:] += step * np.array([1.0 + momentum, -momentum] if nesterov else [1.0, 0.0])
+    return shared_growth(step, [1.0], [delay], momentum, nesterov)
+
+
+def shared_growth(
+    step: float, shares: Sequence[float], delays: Sequence[int], momentum: float = 0.0, nesterov: bool = False
+) -> float:
+    """The same where a share ``s_j`` >= 0 of the curvature is delayed by ``d_j``: ``z^-d`` is ``sum_j s_j z^-d_j``."""
+    polynomial = np.concatenate([np.polymul([1.0, -1.0], [1.0, -momentum]), np.zeros(max(delays))])
+    for share, delay in zip(shares, delays, strict=True):
+        polynomial[delay + 1 : delay + 3] += (
+            share * step * np.array([1.0 + momentum, -momentum] if nesterov else [1, 0])
+        )
     return float(np.abs(np.roots(polynomial)).max())
+
+
+def largest_stable_shared_step(
+    shares: Sequence[float], delays: Sequence[int], momentum: float = 0.0, nesterov: bool = False
+) -> float:
+    """Largest ``eta lambda`` below which training converges if shares of one curvature have different delays.
+
+    Never below :func:`largest_stable_step` of the largest delay (see the module's text, *one curvature for all*), and
+    exact where the Hessian has rank one: ``s_j`` is then the square of the eigenvector's part in the stage.
+
+    Args:
+        shares: ``s_j`` >= 0 with sum 1.
+        delays: ``d_j``, in updates.
+        momentum: 0 <= m < 1.
+        nesterov: Nesterov's form of momentum.
+
+    Raises:
+        UserError: on a delay or momentum out of range.
+
+    >>> round(largest_stable_shared_step([1.0, 0.0], [1, 14]), 6), round(largest_stable_shared_step([0, 1], [1, 14]), 6)
+    (1.0, 0.108278)
+    """
+
+    def is_stable(step: float) -> bool:
+        return shared_growth(step, shares, delays, momentum, nesterov) < 1
+
+    high = largest_stable_step(max(delays), momentum, nesterov)
+    while is_stable(high):
+        high *= 2
+    return bisect_step(is_stable, high)
 
 
 def largest_stable_step(delay: int, momentum: float = 0.0, nesterov: bool = False) -> float:

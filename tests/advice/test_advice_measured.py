@@ -1,0 +1,204 @@
+"""What is measured is what a naive pipeline in float64 gives, and the training is as if nobody had measured."""
+
+import copy
+import itertools
+from statistics import mean
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import nn
+from torch.utils.data import DataLoader
+
+from layerpipe2 import Delays, PipelinedModule
+from layerpipe2.advice.advise import _measured, advise_module
+from layerpipe2.advice.measurement import Measurement
+from layerpipe2.advice.replay import Replay
+from layerpipe2.advice.result import predictors
+from tests.advice import advised
+from tests.engine.training import assert_bit_equal, fit, module
+from tests.reference import _cross_entropy, _flat, _of, backward_layer, forward_layer, make_method
+
+STRATEGIES = ["latest", "ema-span", "pair"]
+MOMENTS = range(12, 32, 2)
+
+
+def dense() -> list[nn.Sequential]:
+    units = [nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU()) for _ in range(3)]
+    return [*units, nn.Sequential(nn.Linear(6, 4))]
+
+
+def normalised() -> list[nn.Sequential]:
+    units = [nn.Sequential(nn.Conv2d(c, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU()) for c in (1, 3, 3)]
+    return [*units, nn.Sequential(nn.Flatten(), nn.Linear(3 * 16, 4))]
+
+
+SHAPES = {dense: (6,), normalised: (1, 4, 4)}
+
+
+def mini_batches(make, number=32):
+    generator = torch.Generator().manual_seed(1)
+    shape = SHAPES[make]
+    return [
+        (torch.randn(8, *shape, generator=generator).double(), torch.randint(4, (8,), generator=generator))
+        for _ in range(number)
+    ]
+
+
+def in_order(batches):
+    return DataLoader(batches, batch_size=None)
+
+
+def pipeline(make, **options) -> PipelinedModule:
+    torch.manual_seed(2)
+    options = {"optimizer": lambda p: torch.optim.SGD(p, 0.2, momentum=0.5)} | options
+    return PipelinedModule([stage.double() for stage in make()], "layerpipe2", "stash", **options)
+
+
+class Past(Callback):
+    """W(t) of every stage."""
+
+    def __init__(self):
+        self.weights = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.weights.append(weights_of(pl_module))
+
+
+def weights_of(model):
+    return [{n: p.detach().clone() for n, p in stage.named_parameters()} for stage in model.stages]
+
+
+def naive_gradients(stages, delays, past, batch, t, strategy):
+    """Forward at W(t - d), backward at what the strategy recalls: every layer by hand."""
+    x, y = batch
+    kept = []
+    for layers, d, k in zip(stages, delays, range(len(stages)), strict=True):
+        w, memories = past[max(0, t - d)][k], []
+        for i, layer in enumerate(layers):
+            x, memory = forward_layer(copy.deepcopy(layer), _of(w, i), x)
+            memories.append(memory)
+        kept.append(memories)
+    _, gy = _cross_entropy(x, y)
+    found = {}
+    for k in reversed(range(len(stages))):
+        w, gradients = recalled(delays[k], [weights[k] for weights in past], t, strategy), {}
+        for i in reversed(range(len(stages[k]))):
+            gy, g = backward_layer(stages[k][i], _of(w, i), kept[k][i], gy)
+            gradients |= {f"{i}.{name}": value for name, value in g.items()}
+        found[k] = _flat({name: gradients[name] for name in w})
+    return found
+
+
+def recalled(delay, past, t, strategy):
+    method = make_method(strategy, delay, past[0])
+    for j in range(t):
+        method.note_update(past[j], past[j + 1], {})
+    return method.backward_weights(past[max(0, t - delay)], t)
+
+
+def cosine(a, b):
+    return float(a @ b / (a.norm() * b.norm()))
+
+
+@advised
+@pytest.mark.parametrize("make", [dense, normalised])
+def test_every_number_is_that_of_a_naive_pipeline(make):
+    model, batches, past = pipeline(make), mini_batches(make), Past()
+    measurement = Measurement(STRATEGIES, steps=20)
+    advice = _measured(model, in_order(batches), measurement, torch.device("cpu"), 2, [past])
+    delays, weights = model.delays.per_stage, [*past.weights, weights_of(model)]
+    assert (advice.updates, [row.stage for row in advice.stages]) == (20, [0, 1, 2])
+
+    flat = [[_flat(stage) for stage in moment] for moment in weights]
+    gradients = {
+        name: [naive_gradients(model.stages, delays, weights, batches[t], t, name) for t in MOMENTS]
+        for name in ["stash", *STRATEGIES]
+    }
+    for row in advice.stages:
+        k, d = row.stage, row.delay
+        w = [moment[k] for moment in flat]
+        assert row.drift == pytest.approx(
+            mean(float((w[t] - w[t - d]).norm() / w[t - d].norm()) for t in MOMENTS), rel=1e-9
+        )
+        u = [a - b for a, b in itertools.pairwise(w[13:])]
+        assert row.update_correlation == pytest.approx(mean(map(cosine, u, u[1:])), rel=1e-9)
+        for name in STRATEGIES:
+            quality, pairs = row.strategies[name], list(zip(gradients[name], gradients["stash"], strict=True))
+            assert quality.alignment == pytest.approx(mean(cosine(g[k], e[k]) for g, e in pairs), rel=1e-9)
+            ratio = mean(float(g[k].norm() / e[k].norm()) for g, e in pairs)
+            difference = mean(float((g[k] - e[k]).norm() / e[k].norm()) for g, e in pairs)
+            assert (quality.norm_ratio, quality.gradient_error) == pytest.approx((ratio, difference), rel=1e-9)
+            errors = []
+            for t in [*MOMENTS, 32]:
+                found = _flat(recalled(d, [m[k] for m in weights], t, name))
+                errors.append(float((found - w[t - d]).norm() / (w[t] - w[t - d]).norm()))
+            assert quality.error == pytest.approx(mean(errors), rel=1e-6)
+    assert advice.stages[0].strategies["latest"].alignment < 0.9995
+    values = predictors(advice)
+    assert values["alignment.latest.worst"] == min(row.strategies["latest"].alignment for row in advice.stages)
+    assert values["drift.worst"] == max(row.drift for row in advice.stages)
+    sizes = [row.parameters for row in advice.stages]
+    weighted = sum(n * row.drift for n, row in zip(sizes, advice.stages, strict=True)) / sum(sizes)
+    assert values["drift"] == pytest.approx(weighted, rel=1e-12)
+
+
+OPTIONS = {
+    "default": {},
+    "streams": {"stage_seed": 4},
+    "bf16": {"precision": "bf16"},
+    "adamw": {"optimizer": "adamw"},
+    "clipped": {"gradient_clip_norm": 0.1},
+    "drain": {"drain": True, "delays": Delays.custom([2, 1, 1, 0])},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_the_training_is_bit_for_bit_that_without_measurement(options):
+    """With dropout and BatchNorm, shuffled data, and the generator's state at the end."""
+    measurement = Measurement(["latest", "ema-span", "ema-lsq-raw"], steps=1000)
+    measurement.every_n_steps = 1
+    measured = fit(module("stash", **OPTIONS[options]), 4, callbacks=[measurement], enable_checkpointing=False)
+    after = torch.get_rng_state()
+    assert measurement.inside in (4 * 2, 12)  # of 4 x 6 updates, without the first 2 d
+    assert_bit_equal(measured.state_dict(), fit(module("stash", **OPTIONS[options]), 4).state_dict())
+    assert torch.equal(after, torch.get_rng_state())
+
+
+class Gradients(Callback):
+    """The replay's exact gradients before each step, and those that the training then has."""
+
+    def __init__(self):
+        self.pairs = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        state = torch.get_rng_state()
+        self.exact = Replay(pl_module, *batch).gradients()
+        torch.set_rng_state(state)
+
+    def on_after_backward(self, trainer, pl_module):
+        for k, gradient in self.exact.items():
+            layout = pl_module.engine.delayed[k].layout
+            self.pairs.append((gradient, torch.cat([p.grad.flatten().double() for p in layout.parameters])))
+
+
+@pytest.mark.parametrize("options", [{}, {"stage_seed": 4}, {"precision": "bf16"}])
+def test_the_exact_gradient_is_the_one_that_training_gets_dropout_included(options):
+    gradients = Gradients()
+    fit(module("stash", **options), 2, callbacks=[gradients], enable_checkpointing=False)
+    assert len(gradients.pairs) == 3 * 12
+    assert all(torch.equal(a, b) for a, b in gradients.pairs)
+
+
+@advised
+def test_a_module_of_your_own_is_advised_and_left_alone():
+    batches, model = mini_batches(dense, 7), pipeline(dense)
+    model.history = pipeline(dense).history
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    advice = advise_module(model, in_order(batches), steps=20, strategies=["ema-0.5"])
+    assert_bit_equal(model.state_dict(), before)
+    assert torch.equal(torch.get_rng_state(), state)
+    by_hand = Measurement(["latest", "ema-0.5"], steps=20)
+    assert _measured(pipeline(dense), in_order(batches), by_hand, torch.device("cpu"), -1) == advice
+    assert advise_module(model, in_order(batches), steps=20, warmup=25, strategies=[]).total.drift != advice.total.drift
+    assert by_hand.updates == 32
