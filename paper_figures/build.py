@@ -44,7 +44,7 @@ def write_page(name: str, results: Path, out: Path) -> None:
     elif name == "pipelines":
         records = pipeline_records.load(results / "pipelines", MAIN_NETWORK)
         written = pipelines.page(records).write(out / "pipelines")
-    elif name == "evidence":
+    elif name == "evidence" or (results / "evidence" / name).is_dir():
         written = evidence.page(evidence_records.load(results / "evidence"), results / "evidence").write(
             out / "evidence"
         )
