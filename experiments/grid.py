@@ -170,6 +170,8 @@ class Grid:
         if not task.final or self.experiment.tuning is None:
             return task.config
         if self.experiment.tuning.space is not None:
+            if task.common and task.cell.network in self.experiment.common_rates:
+                return task.config.copy_with(lr=self.experiment.common_rates[task.cell.network])
             like = task.cell._replace(strategy=STASH) if task.common else task.cell
             return task.config.copy_with(**self.chosen(like))
         rate = self.best_rate(task.cell)
@@ -272,13 +274,18 @@ class Grid:
         deepest = cell.strategy == SEQUENTIAL or cell.stages == self.tuned_with(cell).stages
         if not deepest:
             return self.experiment.seeds if self.experiment.other_seeds is None else self.experiment.other_seeds
-        more = self.experiment.common_seeds or () if cell.strategy in (SEQUENTIAL, STASH) else ()
-        return [*self.experiment.seeds, *more]
+        compared = cell.strategy == SEQUENTIAL or not self._has_common(cell)
+        return [*self.experiment.seeds, *(self.experiment.common_seeds or () if compared else ())]
+
+    def _has_common(self, cell: Cell) -> bool:
+        """Whether a cell has runs of its own at the common rate."""
+        deepest = cell.strategy != SEQUENTIAL and cell.stages == self.tuned_with(cell).stages
+        return deepest and (cell.strategy != STASH or cell.network in self.experiment.common_rates)
 
     def _common(self, seed: int) -> Iterator[Task]:
-        """The deepest pipelines' runs of one seed with the settings of stash; stash itself has none."""
+        """The deepest pipelines' runs of one seed with one rate for all: that of stash, or one that is given."""
         for cell in self.cells:
-            if cell.strategy not in (SEQUENTIAL, STASH) and cell.stages == self.tuned_with(cell).stages:
+            if self._has_common(cell):
                 yield replace(self._task(f"runs/*-common-s{seed}.json", cell, True, seed=seed), common=True)
 
     def _task(self, path: str, cell: Cell, final: bool, **changes: Any) -> Task:

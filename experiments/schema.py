@@ -30,7 +30,7 @@ from experiments.sections import (
     WarmUp,
 )
 from layerpipe2.errors import LARGEST, UserError, did_you_mean, plain_name, shown
-from layerpipe2.runs.validation import Checked, Several, checked
+from layerpipe2.runs.validation import Checked, Positive, Several, checked
 from layerpipe2.runs.yaml_file import read_yaml
 from layerpipe2.tuning import MOST_JOBS
 
@@ -51,6 +51,7 @@ class Experiment(Checked):
         other_seeds: of the partitions that are not a network's deepest; None: the same seeds.
         common_seeds: with a space, seeds of further runs of the deepest partitions, in which all have the settings that
             were chosen for stash.
+        common_rates: of these runs, network -> a learning rate that is given; stash has runs with it as well then.
         tuning: None if the learning rate is one of the settings.
         jobs: processes side by side; changes no result.
         published: whether its tables are committed (those of a larger experiment with its records), and shown by
@@ -72,6 +73,7 @@ class Experiment(Checked):
     seeds: Several[Seed]
     other_seeds: Several[Seed] | None = None
     common_seeds: Several[Seed] | None = None
+    common_rates: dict[Network, Positive] = Field({})
     settings: Settings = Settings()
     network_settings: dict[Network, Settings] = Field({})
     dataset_settings: dict[Dataset, Settings] = Field({})

@@ -46,12 +46,15 @@ def scored(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
 
 def _stash_at_common_rate(runs: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """The runs of stash that belong to the cells in which all have its rate: its own, under another name."""
+    """The runs of stash for cells in which all have its rate and it has none of its own: the tuned ones."""
     where = [name for name in CELL if name != "rate"]
-    common = runs.loc[runs["rate"] == "common", where].drop_duplicates()
+    common = runs[runs["rate"] == "common"]
+    own = common[common["strategy"] == STASH]
+    missing = set(map(tuple, common[where].to_numpy())) - set(map(tuple, own[where].to_numpy()))
     stash = runs[(runs["strategy"] == STASH) & (runs["rate"] == "tuned")]
-    if len(common):
-        yield stash.merge(common, on=where).assign(rate="common")
+    found = stash[[key in missing for key in map(tuple, stash[where].to_numpy())]]
+    if len(found):
+        yield found.assign(rate="common")
 
 
 def costs(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None = None) -> pd.DataFrame:

@@ -48,7 +48,7 @@ def test_records_of_the_default_experiment_are_sorted_by_network_and_group():
     grid = Grid.of(read_experiment("digits"))
     experiment = grid.experiment
     for size, seeds in ((1, experiment.seeds), (3, experiment.other_seeds)):
-        tasks = grid.choose("resnet-small", size)
+        tasks = [task for task in grid.choose("resnet-small", size) if not task.common and task.config.seed in seeds]
         wanted = [(s, n) for n in seeds for s in experiment.strategies]
         assert [(task.cell.strategy, task.config.seed) for task in tasks] == wanted
         assert {task.config.group_size for task in tasks} == {size}
@@ -163,6 +163,16 @@ def test_runs_at_the_common_rate_have_what_was_chosen_for_stash(tmp_path):
     others = [task for task in grid.tasks if not task.common and task.cell.strategy == "latest"]
     assert {grid.ready(task).lr for task in others} == {chosen["mlp-1/latest"]["lr"]}
     assert {grid.rate(task) for task in others} == {"tuned"}
+
+
+def test_a_given_common_rate_is_one_for_stash_as_well(tmp_path):
+    changes = {"optimizer_settings": {"sgd": {}}, "common_seeds": [5], "common_rates": {"mlp": 0.07}}
+    grid = small(tmp_path, UNTUNED, **SPACE, **changes)
+    common = [task for task in grid.tasks if task.common]
+    assert [(task.cell.strategy, task.cell.group) for task in common] == [("stash", 1), ("latest", 1)]
+    assert {grid.ready(task).lr for task in common} == {0.07}
+    assert {t.config.seed for t in grid.tasks if not t.common and t.cell.strategy == "stash"} == {0, 1}
+    assert {t.config.seed for t in grid.tasks if t.cell.strategy == "sequential"} == {0, 1, 5}
 
 
 def test_a_rate_that_the_experiment_gives_is_named_by_its_entry(tmp_path):
