@@ -17,7 +17,8 @@ _SAME = ("dataset", "network", "optimizer", "momentum")
 _CELL = (*_SAME, "group_size", "rate")
 COLUMNS = (*_CELL, "strategy", "reference", "examples", "spread")
 
-_Strategies = dict[str, list[Counts]]
+_Seeds = dict[int, Counts]
+_Strategies = dict[str, _Seeds]
 _Cells = dict[Sequence[object], _Strategies]
 
 
@@ -25,7 +26,9 @@ def example_rows(records: Iterable[Record]) -> Iterator[Row]:
     """A row for every strategy of a partition and every other one of :data:`REFERENCES`.
 
     ``spread`` is a standard deviation over the test examples, as a fraction, of the difference between the means over
-    the completed runs (:func:`layerpipe2.runs.correct.spread`). Sequential training is the same for all partitions.
+    the seeds with which both have completed (:func:`layerpipe2.runs.correct.spread`).
+
+    Sequential training is the same for all partitions.
     """
     partitions, alone = _grouped(records)
     for cell, strategies in partitions.items():
@@ -35,26 +38,30 @@ def example_rows(records: Iterable[Record]) -> Iterator[Row]:
         everyone = {**baseline, **{n: c for n, c in own_rate.items() if n == STASH}, **strategies}
         for name, reference in product(strategies, REFERENCES):
             if name != reference and reference in everyone:
-                one, other = everyone[name], everyone[reference]
-                yield dict(zip(_CELL, cell, strict=True)) | {
-                    "strategy": name,
-                    "reference": reference,
-                    "examples": len(one[0]),
-                    "spread": spread(one, other, _predictions(str(cell[0]))),
-                }
+                row = dict(zip(_CELL, cell, strict=True)) | {"strategy": name, "reference": reference}
+                yield from _compared(row, everyone[name], everyone[reference])
+
+
+def _compared(row: Row, one: _Seeds, other: _Seeds) -> Iterator[Row]:
+    """The row with the spread, over the seeds with which both have completed."""
+    seeds = sorted(one.keys() & other.keys())
+    if seeds:
+        first, second = ([counts[seed] for seed in seeds] for counts in (one, other))
+        found = spread(first, second, _predictions(str(row["dataset"])))
+        yield row | {"examples": len(first[0]), "spread": found}
 
 
 def _grouped(records: Iterable[Record]) -> tuple[_Cells, _Cells]:
     """The counts of every completed run: those of partitions, and those of sequential training."""
-    partitions: _Cells = defaultdict(lambda: defaultdict(list))
-    alone: _Cells = defaultdict(lambda: defaultdict(list))
+    partitions: _Cells = defaultdict(lambda: defaultdict(dict))
+    alone: _Cells = defaultdict(lambda: defaultdict(dict))
     for record in records:
         config, test = record["config"] | {"rate": record["rate"]}, record["test"]
         if test and test.get("correct"):
             sequential = config["strategy"] == SEQUENTIAL
             names = (*_SAME, "rate") if sequential else _CELL
             groups = (alone if sequential else partitions)[tuple(config[name] for name in names)]
-            groups[config["strategy"]].append(unpacked(test["correct"], test["images"]))
+            groups[config["strategy"]][config["seed"]] = unpacked(test["correct"], test["images"])
     return partitions, alone
 
 

@@ -124,7 +124,7 @@ class Experiment(Checked):
 
     def _check_tuning(self, tuning: Tuning) -> None:
         for name in tuning.space or ():
-            if name in (*SWEPT, "optimizer", "convention", "delays"):
+            if name in (*SWEPT, "optimizer", "momentum", "convention", "delays"):
                 raise UserError(f"tuning.space has {name}, in which cells differ; leave it out")
         if tuning.seed in (*self.seeds, *(self.other_seeds or ()), *(self.common_seeds or ())):
             raise UserError(f"tuning.seed is {tuning.seed}, the seed of final runs; give another")
@@ -136,10 +136,15 @@ class Experiment(Checked):
                     raise UserError(f"{where}.{name} is given, but {name} is tuned; leave out one of them")
 
     def _check_names(self) -> None:
-        if self.common_seeds and (self.tuning is None or self.tuning.space is None):
+        space = None if self.tuning is None else self.tuning.space
+        if self.common_seeds and space is None:
             raise UserError(
                 "common_seeds needs a tuning.space, from which stash has its settings; give both or neither"
             )
+        for network in self.common_rates:
+            if not self.common_seeds or set(space or ()) != {"lr"} or network not in self.networks:
+                what = f"common_rates has {network}; give common_seeds, a tuning.space of lr alone"
+                raise UserError(f"{what}, and networks of the experiment")
         plain_name(self.name, "name")
         for optimizer in self.optimizers:
             plain_name(optimizer, "optimizer")

@@ -86,3 +86,9 @@ class Report(Checked):
     equivalence_margin_nats: Annotated[float, *real(gt=0, le=100)] | None = None  # if given, the test loss is judged
     significance_level: Annotated[float, *real(gt=0, lt=0.5)]  # of a family of tests, after Holm's correction
     image_guard: bool = False  # whether a verdict must also hold for other test images
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if self.image_guard and self.equivalence_margin_nats is not None:
+            raise UserError("image_guard needs a margin in points: the spread of losses over images isn't known")
+        return self

@@ -13,7 +13,8 @@ SEQUENTIAL, STASH, LATEST = "sequential", "stash", "latest"
 """The strategies that others are compared with."""
 
 LEARNT = 0.5
-"""Share of the sequential accuracy that stash must reach for a partition to say anything about reconstruction."""
+"""Share of what sequential training reaches that stash must reach for a partition to say anything about reconstruction:
+of the accuracy, or of what it gains over guessing."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,6 @@ class Design:
         """What two runs that are compared have in common."""
         return [*self.partition, "seed"]
 
-
-BY_NETWORK = Design("network", ("network", "group_size", "num_stages"))
-"""Of an experiment on several networks with one optimizer."""
 
 BY_OPTIMIZER = Design("optimizer", ("optimizer", "num_stages"))
 """Of an experiment on one network, whose learning rates were chosen."""
@@ -71,11 +69,6 @@ def informative(table: pd.DataFrame, runs: pd.DataFrame, design: Design) -> pd.D
     without = untrained(runs, design)
     keep = [key not in without for key in zip(*(table[column] for column in design.partition), strict=True)]
     return table[pd.Series(keep, index=table.index, dtype=bool)]
-
-
-def reconstructions(strategies: Iterable[str]) -> list[str]:
-    """The strategies that reconstruct the weights by a moving average, as the paper does."""
-    return [name for name in strategies if find_strategy(name).family == "average"]
 
 
 def own(strategies: Iterable[str]) -> list[str]:

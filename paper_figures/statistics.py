@@ -145,11 +145,6 @@ class Ratio:
     low: float
     high: float
 
-    @property
-    def bounded(self) -> bool:
-        """Whether the data say anything of the ratio."""
-        return math.isfinite(self.low) and math.isfinite(self.high)
-
 
 def ratio(numerators: ArrayLike, denominators: ArrayLike, *, level: float) -> Ratio:
     """Ratio of the means of paired values, with the 1 - 2 * level interval of Fieller (1954).

@@ -22,6 +22,16 @@ def dataset_label(name: str) -> str:
     return DATASETS[name].label
 
 
+def optimizer_label(name: str, momentum: float) -> str:
+    """``AdamW``, ``SGD`` or ``momentum 0.9``."""
+    return "AdamW" if name == "adamw" else f"momentum {momentum:g}" if momentum else "SGD"
+
+
+def amount(value: float, unit: str) -> str:
+    """``0.5 points``, ``1 point``, ``0.02 nats``."""
+    return f"{value:g} {unit.removesuffix('s') if value == 1 else unit}"
+
+
 def law_label(name: str) -> str:
     """A delay law's name for readers."""
     return DELAY_LAWS[name].label if name in DELAY_LAWS else name

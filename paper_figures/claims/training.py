@@ -1,10 +1,11 @@
 """Claims about accuracy: C6 (reconstruction loses none) and C8 (on fully connected and convolutional networks).
 
 Both are judged only in the cells where these runs can tell a weight history from none
-(:mod:`paper_figures.claims.assay`).
+(:mod:`paper_figures.claims.history_costs`).
 What the comparisons say stands in sentences, in which every number is computed.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,13 +17,13 @@ from paper_figures.comparisons import Settings
 from paper_figures.designs import LEARNT, own, pipeline_aware
 from paper_figures.records.training import Records
 from paper_figures.style import ordered
-from paper_figures.text import network_label, percent, plural
+from paper_figures.text import amount, network_label, percent, plural
 from paper_figures.verdicts import CLAIM, Answer, Verdict, both
 
 KINDS = ("convolutional", "fully connected")
 """The kinds of networks of claim C8 that are tested."""
 
-CANNOT_TELL = "can't tell: the control passes too"
+CANNOT_TELL = "can't tell: the control is not shown to fail"
 """The verdict where the latest weights, without any history, are not shown to lose more than the margin."""
 
 
@@ -38,7 +39,7 @@ def reconstruction_keeps_accuracy(found: Assay, settings: Settings) -> Verdict:
     evidence += [rule_sentence(row) for row in found.sensitive.rules.to_dict("records")]
     evidence.append(_summary(found))
     demands: dict[str, Any] = {"level": settings.level, "learnt": 100 * LEARNT}
-    demands["margin"] = f"{settings.margin:g} {settings.unit}"
+    demands["margin"] = amount(settings.margin, settings.unit)
     return claim_verdict(
         "C6", answer, evidence, n=_seeds(found), caveat=_caveat(answer, found), details=details, **demands
     )
@@ -97,7 +98,7 @@ def _summary(found: Assay) -> str:
 
 def in_short(found: Assay, settings: Settings) -> str:
     """The answer in one or two sentences, with its conditions."""
-    cells, margin = found.costs["sensitive"], f"{settings.margin:g} {settings.unit}"
+    cells, margin = found.costs["sensitive"], amount(settings.margin, settings.unit)
     if not cells.any():
         return f"**These runs can't tell**: no history at all is not shown to lose more than {margin} anywhere."
     lost = found.sensitive.costs["inconsistency"]
@@ -110,7 +111,13 @@ def in_short(found: Assay, settings: Settings) -> str:
     texts += [f"{_names(failed)} {'is' if len(failed) == 1 else 'are'} shown to lose more" if failed else ""]
     rest = [name for name in names if name not in kept + failed]
     texts += [f"of {_names(rest)} it is not decided" if rest else ""]
-    answer = "yes" if pipeline_aware(kept) else "no" if set(pipeline_aware(names)) <= set(failed) else "not decided"
+    answer = (
+        "yes"
+        if pipeline_aware(kept)
+        else "no"
+        if set(pipeline_aware(names)) <= set(failed) & set(names) and pipeline_aware(names)
+        else "not decided"
+    )
     return f"**{answer.capitalize()}**, {where}: {'; '.join(filter(None, texts))}."
 
 
@@ -119,7 +126,7 @@ def _caveat(answer: Answer, found: Assay) -> str:
     if answer != Answer.YES:
         return ""
     cells = found.costs["sensitive"]
-    where = f"in {cells.sum()} of {plural(len(cells), 'cell')}; in the others the control passes too"
+    where = f"in {cells.sum()} of {plural(len(cells), 'cell')}; in the others the control is not shown to fail"
     blind = [name for name in ordered(found.rules["strategy"]) if name == "ema-0.9" and found.answer(name) == answer]
     said = [] if cells.all() else [where]
     return "; ".join([*said, *(f"{find_strategy(name).label}, blind to the delay, as well" for name in blind)])
@@ -127,10 +134,14 @@ def _caveat(answer: Answer, found: Assay) -> str:
 
 def costs_sentence(row: Mapping[str, Any]) -> str:
     """What the delay and the inconsistency cost in a cell, and whether a verdict is possible there."""
-    lost = f"; the latest weights diverged in {row['diverged_latest']} of {row['seeds']} runs"
+    lost = "".join(
+        f"; {name} diverged in {row[key]} of {row['seeds']} runs"
+        for name, key in (("exact stashing", "diverged_stash"), ("the latest weights", "diverged_latest"))
+        if row[key]
+    )
     texts = [
-        f"{row['cell']} (n = {row['seeds']} seeds): the delay costs {amount(row, 'delay')}",
-        f"doing without a history {amount(row, 'inconsistency')}{lost if row['diverged_latest'] else ''}",
+        f"{row['cell']} (n = {row['seeds']} seeds): the delay costs {cost(row, 'delay')}",
+        f"doing without a history {cost(row, 'inconsistency')}{lost}",
     ]
     if not row["trained"]:
         return f"{', '.join(texts)}: left out, as exact stashing does not train."
@@ -147,7 +158,7 @@ def rule_sentence(row: Mapping[str, Any]) -> str:
     return f"{row['cell']}, {label}: {change} {row['unit']} against stash{lost}{share}: {word}."
 
 
-def amount(row: Mapping[str, Any], name: str) -> str:
+def cost(row: Mapping[str, Any], name: str) -> str:
     """``2.3 points [1.2, 3.4]``."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     interval = "" if low != low else f" [{low:.2f}, {high:.2f}]"
@@ -156,7 +167,7 @@ def amount(row: Mapping[str, Any], name: str) -> str:
 
 def share_text(row: Mapping[str, Any]) -> str:
     """``93 % [80, 110]`` of the inconsistency."""
-    if not (abs(row["share_low"]) < 1e6 and abs(row["share_high"]) < 1e6):
+    if not math.isfinite(row["share_low"] + row["share_high"]):
         return "an unknown share"
     return f"{percent(row['share'])} [{100 * row['share_low']:.0f}, {100 * row['share_high']:.0f}]"
 

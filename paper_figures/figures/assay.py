@@ -15,7 +15,7 @@ from paper_figures.text import listed
 _SMALLEST = 3.0
 """The axis reaches at least to so many margins."""
 _FARTHEST = 12.0
-"""And at most to so many: bars beyond, as those of diverged runs, are cut and their value is written."""
+"""And at most to so many, to either side: longer bars are cut, and their value is written."""
 
 
 def costs(found: Assay, level: float, where: str) -> Figure:
@@ -51,37 +51,45 @@ def _panel(axis: Any, cell: dict[str, Any], rules: pd.DataFrame, names: list[str
             rows.append((name, -row["mean"], -row["high"], -row["low"], name))
         else:
             rows.append((name, float("inf") if row is not None else float("nan"), 0.0, 0.0, name))
-    end = _end(rows, cell["margin"])
+    start, end = _ends(rows, cell["margin"])
     axis.axvspan(-cell["margin"], cell["margin"], color="#e6e6e6", zorder=0, linewidth=0)
     axis.axvline(0, color="#444444", linewidth=0.6)
     for place, row in enumerate(rows):
-        _bar(axis, place, row, end)
+        _bar(axis, place, row, start, end)
     axis.set_yticks(range(len(rows)), ["delay alone", *(find_strategy(name).label for name in names)])
-    title = cell["cell"] + ("" if cell["sensitive"] else ": can't tell")
-    axis.set(ylim=(len(rows) - 0.4, -0.6), xlim=(-end / 2.5, end), title=title)
+    word = "" if cell["sensitive"] else ": can't tell" if cell["trained"] else ": left out"
+    axis.set(ylim=(len(rows) - 0.4, -0.6), xlim=(start, end), title=cell["cell"] + word)
     axis.grid(False, axis="y")
 
 
-def _end(rows: list[tuple[Any, ...]], margin: float) -> float:
+def _ends(rows: list[tuple[Any, ...]], margin: float) -> tuple[float, float]:
+    """Of the axis: all intervals fit, unless they are longer than :data:`_FARTHEST` margins."""
+    lowest = min((row[2] for row in rows if row[2] == row[2]), default=0.0)
     highest = max((row[3] for row in rows if row[3] == row[3]), default=0.0)
-    return min(max(1.15 * highest, _SMALLEST * margin), _FARTHEST * margin)
+    start = max(min(1.1 * lowest, -1.3 * margin), -_FARTHEST * margin)
+    return start, min(max(1.1 * highest, _SMALLEST * margin), _FARTHEST * margin)
 
 
-def _bar(axis: Any, place: int, row: tuple[Any, ...], end: float) -> None:
+def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) -> None:
+    """A bar with its interval; arrows where the interval is cut, the value in words where the bar is."""
     _, mean, low, high, name = row
     if mean != mean:
         return
     looks = find_strategy(name)
-    axis.barh(place, min(mean, end), height=0.66, color=looks.colour, alpha=0.75, linewidth=0)
-    if mean < end:
-        axis.plot([max(low, -end / 2.5), min(high, end)], [place, place], color="#222222", linewidth=0.9)
+    axis.barh(place, min(max(mean, start), end), height=0.66, color=looks.colour, alpha=0.75, linewidth=0)
+    if start < mean < end:
+        axis.plot([max(low, start), min(high, end)], [place, place], color="#222222", linewidth=0.9)
+        for edge, cut, marker in ((start, low < start, "<"), (end, high > end, ">")):
+            if cut:
+                axis.plot(edge, place, marker, color="#222222", markersize=3.5, clip_on=False)
     else:
-        text = "diverged" if mean == float("inf") else f"{mean:.0f}"
-        axis.text(end * 0.97, place, text, ha="right", va="center", fontsize=6.5, color="white", fontweight="bold")
+        text = "diverged" if mean == float("inf") else f"{mean:.2g}" if abs(mean) < 10 else f"{mean:.0f}"
+        edge, side = (end, "right") if mean > 0 else (start, "left")
+        axis.text(0.97 * edge, place, text, ha=side, va="center", fontsize=6.5, color="white", fontweight="bold")
 
 
 def _note(found: Assay, level: float, where: str) -> str:
-    seeds = sorted(set(found.costs["seeds"]))
+    seeds = sorted({*found.costs["seeds"], *found.rules.loc[found.rules["n"] > 1, "n"]})
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     margins = listed(dict.fromkeys(f"{row.margin:g} {row.unit}" for row in found.costs.itertuples()))
     return (

@@ -6,10 +6,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from paper_figures import style
-from paper_figures.claims.assay import scored
+from paper_figures.claims.history_costs import scored
 from paper_figures.comparisons import Settings
 from paper_figures.records.training import Records
-from paper_figures.text import dataset_label, network_label, span
+from paper_figures.text import dataset_label, network_label, optimizer_label, span
 
 
 def screening(found: Mapping[str, Records]) -> Figure:
@@ -42,7 +42,7 @@ def _panels(records: Records) -> list[tuple[str, str, pd.DataFrame]]:
     sign, label = (-1, "test loss (nats)") if settings.unit == "nats" else (1, "test accuracy (%)")
     found = []
     for (optimizer, momentum), mine in runs.groupby(["optimizer", "momentum"], dropna=False, sort=False):
-        how = "AdamW" if optimizer == "adamw" else f"momentum {momentum:g}" if momentum else "SGD"
+        how = optimizer_label(str(optimizer), float(momentum))
         title = f"{network_label(mine['network'].iloc[0])}, {how}\n{dataset_label(records.dataset).split(',')[0]}"
         found.append((title, label, mine.assign(score=sign * mine["score"])))
     return found

@@ -153,14 +153,14 @@ def _efficient(partitions: pd.DataFrame) -> str:
 def _differences(rules: pd.DataFrame, image: float) -> str:
     """Points of every pipeline-aware average against stashing, cell by cell."""
     texts = []
-    for (network, stages), rows in rules.groupby(["network", "num_stages"], sort=False):
+    for cell, rows in rules[rules["sensitive"]].groupby("cell", sort=False):
         mine = rows[rows["strategy"].isin(pipeline_aware(rows["strategy"])) & (rows["n"] > 1)]
         points = [
             f"{find_strategy(row.strategy).label} {row.mean_:+.2f} ± {tolerance(row.sd, row.n, image):.2f}"
             for row in mine.rename(columns={"mean": "mean_"}).itertuples()
         ]
-        texts.append(f"{network_label(str(network))} at {stages} stages: {', '.join(points)}")
-    return "; ".join(texts)
+        texts.append(f"{cell}: {', '.join(points)}")
+    return "; ".join(texts) or "no cell in which a history is shown to matter"
 
 
 def _table(head: Row, rows: Iterator[Row]) -> str:

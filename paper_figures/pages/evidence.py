@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from layerpipe2.errors import UserError
 from layerpipe2.history import find_strategy
 from paper_figures.claims import evidence as claims
 from paper_figures.claims.assay import Assay
@@ -24,6 +25,9 @@ _CELL = ["optimizer", "momentum", "lr", "num_stages"]
 """What the cells of one coarse search differ in."""
 
 
+_ONE_RATE = "One rate for all pipelines, that of stash; sequential training keeps its own."
+
+
 def page(found: Mapping[str, Records], results: Path) -> Page:
     """The page with its figures and tables.
 
@@ -31,14 +35,22 @@ def page(found: Mapping[str, Records], results: Path) -> Page:
         UserError: if nothing is confirmed yet.
     """
     confirmed, screens = records_of.confirmations(dict(found)), records_of.screens(dict(found))
+    if not confirmed:
+        raise UserError("nothing is confirmed yet; run: make paper EXPERIMENT=evidence-mlp")
     everything = claims.assays(confirmed)
-    tuned, common = (everything.within(rate=rate) for rate in ("tuned", "common"))
+    tuned = everything.without(rate="common")
+    common = everything.within(rate="common")
     level = Settings.from_report(next(iter(confirmed.values())).experiment["report"]).level
     figures = {
         "costs": partial(assay_figures.costs, tuned, level, "Each strategy has the learning rate that it chose.")
     }
     if len(common.costs):
-        figures["costs_common"] = partial(assay_figures.costs, common, level, "All have the learning rate of stash.")
+        figures["costs_common"] = partial(
+            assay_figures.costs,
+            common,
+            level,
+            _ONE_RATE,
+        )
     if screens:
         figures["screening"] = partial(screening, screens)
     content = {
@@ -90,18 +102,15 @@ def _numbers(
 ) -> dict[str, Any]:
     answered, cells = claims.decided(tuned)
     trials = [len(records.tuning) for records in confirmed.values() if records.tuning is not None]
-    screened = [
-        r.all_runs.groupby(["optimizer", "momentum", "lr", "num_stages"], dropna=False).ngroups
-        for r in screens.values()
-    ]
+    pipelines = [r.runs[r.runs["num_stages"] > 1] for r in screens.values()]
     everything = (*confirmed.values(), *screens.values())
     return {
         "answered": answered,
         "cells": cells,
         "runs": sum(len(records.all_runs) for records in confirmed.values()),
         "trials": sum(trials),
-        "screened": sum(screened),
+        "screened": sum(runs.groupby(_CELL, dropna=False).ngroups for runs in pipelines),
         "screen_runs": sum(len(records.all_runs) for records in screens.values()),
-        "hours": f"{records_of.hours(results, iter([*confirmed, *screens])):.1f}",
+        "hours": f"{records_of.hours(results, [*confirmed, *screens]):.1f}",
         "diverged": sum(int((r.all_runs["status"] == "diverged").sum()) for r in everything),
     }

@@ -1,6 +1,6 @@
 """The records of the evidence: coarse searches (``screen-*``), and the experiments that confirm what they found."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -31,7 +31,7 @@ def confirmations(found: dict[str, Records]) -> dict[str, Records]:
     return {name: records for name, records in found.items() if not name.startswith(SCREEN)}
 
 
-def hours(folder: Path, names: Iterator[str]) -> float:
-    """Processor hours of the runs of these experiments."""
+def hours(folder: Path, names: Iterable[str]) -> float:
+    """Hours of a process, of the runs of these experiments."""
     tables = (pd.read_csv(folder / name / "tables" / "times.csv") for name in names)
     return sum(float(table["wall_time_s"].sum()) for table in tables) / 3600

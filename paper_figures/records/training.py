@@ -40,7 +40,9 @@ _FORMS = {
     "stages": _form([*CONFIGURATION, "stage"], "delay", "parameters"),
 }
 _EXAMPLES = TableForm(
-    ["network", "group_size", "rate", "strategy", "reference", "examples", "spread"], ["examples", "spread"]
+    ["network", "group_size", "rate", "strategy", "reference", "examples", "spread"],
+    ["examples", "spread"],
+    may_be_empty=True,
 )
 _TRIAL = ["network", "strategy", "round", "trial"]
 _TUNING = TableForm(

@@ -21,6 +21,7 @@ def costs(found: Assay) -> pd.DataFrame:
             "unit": row["unit"],
             "the delay costs": interval(row["delay"], row["delay_low"], row["delay_high"]),
             "no history costs": interval(row["inconsistency"], row["inconsistency_low"], row["inconsistency_high"]),
+            "stash diverged": f"{row['diverged_stash']} of {row['seeds']}",
             "latest diverged": f"{row['diverged_latest']} of {row['seeds']}",
             "a verdict is": "possible" if row["sensitive"] else "not possible" if row["trained"] else "left out",
         }

@@ -33,15 +33,24 @@ def test_every_strategy_of_a_partition_beside_every_reference():
 
 def test_partitions_and_rates_are_kept_apart_and_share_sequential_training():
     alone = [made("sequential", seed) for seed in (0, 1)]
-    rows = list(example_rows([*alone, made("stash", 0), made("stash", 1, "common"), made("ema-span", 1, "common")]))
+    pipelines = [made("stash", 0), made("stash", 1, "common"), made("ema-span", 1, "common"), made("ema-span", 0)]
+    rows = list(example_rows([*alone, *pipelines]))
     found = {(row["rate"], row["strategy"], row["reference"]): row["spread"] for row in rows}
     assert set(found) == {
         ("tuned", "stash", "sequential"),
         ("common", "stash", "sequential"),
         ("common", "ema-span", "sequential"),
         ("common", "ema-span", "stash"),
+        ("tuned", "ema-span", "sequential"),
+        ("tuned", "ema-span", "stash"),
     }
     assert found["common", "ema-span", "stash"] == pytest.approx(np.std([0, 1, 0, 1], ddof=1))
+
+
+def test_at_the_rate_of_stash_its_tuned_runs_are_compared_seed_by_seed():
+    rows = example_rows([made("stash", 0), made("stash", 1), made("ema-span", 1, "common")])
+    found = {(row["rate"], row["strategy"], row["reference"]): row["spread"] for row in rows}
+    assert found == {("common", "ema-span", "stash"): pytest.approx(np.std([0, 1, 0, 1], ddof=1))}
 
 
 def test_a_window_of_text_is_one_example():

@@ -128,6 +128,12 @@ TUNED_MISTAKES = [
     ("stages: [1]", "stages is [1]; give a list of distinct integers >= 2"),
     ("strategies: [stash, ema-span]", "strategies lacks 'latest', which the others are compared with; add it"),
     ("strategies: [stash, latest, sequential]", "strategies has 'sequential', which is always there"),
+    ("common_seeds: [1]", "common_seeds needs a tuning.space, from which stash has its settings"),
+    ("common_rates: {mlp: 0.1}", "common_rates has mlp; give common_seeds, a tuning.space of lr alone"),
+    (
+        "report: {image_guard: true, equivalence_margin_nats: 0.02}",
+        "image_guard needs a margin in points",
+    ),
     ("optimizers: [lion]", "optimizer_settings has no 'lion'; known: sgd"),
     ("optimizers: sgd", "optimizers is 'sgd'; give a list"),
     ("cell: '../{strategy}'", "part of cell '../{strategy}' is '..'; give a name"),

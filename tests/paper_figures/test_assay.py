@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from paper_figures.claims.assay import Assay, costs, scored
+from paper_figures.claims.assay import Assay
 from paper_figures.claims.evidence import answer, counts, decided
+from paper_figures.claims.history_costs import costs, scored
 from paper_figures.comparisons import Settings
 from paper_figures.statistics import ratio
 from tests.synthetic_records import Accuracies, made_runs, whole
@@ -38,7 +39,8 @@ def test_the_costs_are_paired_by_seed_with_students_interval() -> None:
     assert found["inconsistency"] == pytest.approx(gap.mean())
     assert (found["inconsistency_low"], found["inconsistency_high"]) == (pytest.approx(low), pytest.approx(high))
     assert found["delay"] == pytest.approx(np.mean([3, 2, 3, 4, 2]))
-    assert found["p_sensitive"] == pytest.approx(stats.ttest_1samp(gap, 1.0, alternative="greater").pvalue)
+    beyond = stats.ttest_1samp(gap, 1.0, alternative="greater").pvalue
+    assert found["p_sensitive"] == pytest.approx(2 * beyond)  # of two tests the better one
     assert found["sensitive"]
     assert found["trained"]
 
@@ -52,6 +54,17 @@ def test_a_run_that_diverged_scores_what_guessing_does() -> None:
     found = row(made({"latest": [None] * 5}))
     assert found["inconsistency"] == pytest.approx(100 * np.mean(_STASH) - 10)
     assert (found["diverged_latest"], found["diverged_stash"], found["sensitive"]) == (5, 0, True)
+
+
+def test_a_control_that_diverges_often_fails_though_its_scores_scatter() -> None:
+    some: list[float | None] = [None, 0.85, None, 0.86, None]
+    found = row(made({"latest": some}))
+    assert found["inconsistency_low"] < 0 < found["inconsistency"]  # divergences widen the t interval
+    assert not found["sensitive"]  # three of three: p = 1/8, doubled
+    rarely = {"stash": [0.85] * 9, "latest": [None] * 7 + [0.85, 0.85]}
+    often = row(made(rarely))
+    assert often["p_sensitive"] == pytest.approx(2 / 2**7)
+    assert often["sensitive"]
 
 
 def test_loss_in_nats_is_judged_with_its_own_margin_and_guessing() -> None:
@@ -94,7 +107,8 @@ def test_fieller_is_unbounded_exactly_where_the_denominator_may_be_0() -> None:
     for _ in range(300):
         a, b = rng.normal(1, 1, 5), rng.normal(0.7, 1, 5)
         away = stats.ttest_1samp(b, 0).pvalue < 0.1
-        assert ratio(a, b, level=0.05).bounded == away
+        found = ratio(a, b, level=0.05)
+        assert (math.isfinite(found.low) and math.isfinite(found.high)) == away
 
 
 def test_with_the_guard_the_control_must_fail_for_other_test_images_too() -> None:

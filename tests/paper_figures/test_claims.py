@@ -56,9 +56,9 @@ def test_verdict_on_accuracy_where_the_control_fails(rules: Accuracies, verdict:
 @pytest.mark.parametrize("rule", [_GOOD, _BAD])
 def test_nothing_is_decided_where_the_control_passes(latest: list[float | None], rule: list[float | None]) -> None:
     claim = judged({"latest": list(latest), "ema-span": list(rule)})
-    assert claim.word == "can't tell: the control passes too"
+    assert claim.word == "can't tell: the control is not shown to fail"
     assert claim.answer == Answer.UNDECIDED
-    assert any("can't tell: the control passes too." in line for line in claim.evidence)
+    assert any("can't tell: the control is not shown to fail." in line for line in claim.evidence)
 
 
 def test_a_control_that_diverges_is_a_cost_and_no_gap() -> None:
@@ -66,6 +66,18 @@ def test_a_control_that_diverges_is_a_cost_and_no_gap() -> None:
     assert claim.word == "reproduced"
     assert "doing without a history 87.03 points" in claim.evidence[0]
     assert "the latest weights diverged in 4 of 4 runs" in claim.evidence[0]
+
+
+def test_a_rule_that_has_not_run_in_a_cell_has_not_passed_there() -> None:
+    columns: Accuracies = {"stash": list(STASH), "latest": list(_BAD), "ema-window": list(_BAD)}
+    with_it, without = made_runs(columns | {"ema-span": list(_GOOD)}), made_runs(columns, network="vgg")
+    assert c6(made_records(with_it)).word == "reproduced"
+    assert c6(made_records(with_it, without)).word == "inconclusive (n=4)"
+
+
+def test_without_any_aware_rule_there_is_no_answer() -> None:
+    found = training.assay(made_records(made_runs({"stash": list(STASH), "latest": list(_BAD)})), Settings())
+    assert training.in_short(found, Settings()).startswith("**Not decided**")
 
 
 def test_a_loss_in_one_cell_is_not_averaged_away() -> None:
@@ -82,7 +94,10 @@ def test_cells_that_can_not_tell_do_not_count_and_the_verdict_says_so() -> None:
     other = made_runs({"stash": list(STASH), "latest": list(_GOOD), "ema-span": list(_BAD)}, network="vgg")
     claim = c6(made_records(told, other))
     assert claim.word == "reproduced"
-    assert claim.caveat == "in 1 of 2 cells; in the others the control passes too; EMA 0.9, blind to the delay, as well"
+    assert (
+        claim.caveat
+        == "in 1 of 2 cells; in the others the control is not shown to fail; EMA 0.9, blind to the delay, as well"
+    )
 
 
 def test_kinds_of_networks_need_each_other() -> None:
@@ -94,7 +109,7 @@ def test_kinds_of_networks_need_each_other() -> None:
         ((mlp,), "convolutional: inconclusive (n=0); fully connected: reproduced"),
         ((mlp, conv), "reproduced"),
         ((mlp, lost), "not reproduced"),
-        ((mlp, blind), "convolutional: can't tell: the control passes too; fully connected: reproduced"),
+        ((mlp, blind), "convolutional: can't tell: the control is not shown to fail; fully connected: reproduced"),
     ):
         found = training.assay(made_records(*runs), Settings())
         assert training.kinds_of_networks(found, Settings()).word == verdict
@@ -128,7 +143,7 @@ def test_equal_to_a_stash_that_does_not_train_is_no_evidence() -> None:
     baseline = made_runs({"sequential": [0.97, 0.97, 0.97, 0.97]}).assign(group_size=9, num_stages=1)
     flat = made_runs({"stash": [0.21, 0.22, 0.21, 0.22], "latest": [0.1] * 4, "ema-span": [0.21, 0.22, 0.21, 0.22]})
     claim = c6(made_records(baseline, flat))
-    assert claim.word == "can't tell: the control passes too"
+    assert claim.word == "can't tell: the control is not shown to fail"
     assert "left out, as exact stashing does not train" in claim.evidence[0]
     assert c6(made_records(flat)).word == "reproduced"  # nothing is known of sequential training
 

@@ -7,10 +7,11 @@ from scipy import stats
 
 from layerpipe2.errors import UserError
 from paper_figures.comparisons import Settings, compare, pairs
-from paper_figures.designs import BY_NETWORK
+from paper_figures.designs import Design
 from tests.synthetic_records import STASH, made_runs
 
 _SETTINGS = Settings()
+BY_NETWORK = Design("network", ("network", "group_size", "num_stages"))
 
 
 def _compared(settings: Settings = _SETTINGS, images: int = 10_000, **columns: list[float | None]) -> pd.Series:

@@ -1,0 +1,186 @@
+"""Can these runs tell a good weight history from none, and if so, what is each reconstruction worth?
+
+A test of equivalence that its own control passes decides nothing. So every cell (network, data, optimizer, stages,
+delay law, choice of the rate) has three costs first, paired by seed, in points of test accuracy or nats of test loss:
+
+delay          sequential - stash: what late gradients cost, whatever the backward pass uses
+inconsistency  stash - latest: what is lost without any history; all that a history can win back
+share          (rule - latest) / (stash - latest): what a rule wins back of that, with Fieller's interval
+
+A cell is *sensitive* if its inconsistency is shown to exceed the margin (one-sided t test, Holm's correction over the
+cells), or if the latest weights diverge where stash does not, more often than chance allows (one-sided sign test): a
+few divergences would only widen the t interval. Only there a rule is judged; elsewhere the verdict is "can't tell". A
+run that diverged scores what guessing does, one over the number of classes: it is a cost, and no gap in the table.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+from scipy import stats
+
+from layerpipe2.data import describe
+from paper_figures.comparisons import Settings, compare, pairs
+from paper_figures.designs import LATEST, LEARNT, SEQUENTIAL, STASH, Design
+from paper_figures.statistics import holm, paired, ratio
+from paper_figures.style import ordered
+
+CELL = ("network", "dataset", "optimizer", "momentum", "group_size", "num_stages", "convention", "rate")
+"""What a pipeline's runs share, beside strategy and seed."""
+_ALONE = ("network", "dataset", "optimizer", "momentum")
+BY_CELL = Design("network", CELL)
+
+
+def scored(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """The runs with ``score`` (higher is better, in the unit of the margin) and ``guess``, the score of guessing."""
+    runs = pd.concat([runs, *_stash_at_common_rate(runs)], ignore_index=True)
+    classes = runs["dataset"].map(lambda name: describe(name).num_classes)
+    lost = runs["status"] == "diverged"
+    if settings.unit == "nats":
+        score, guess = -runs["test_loss"], -classes.map(math.log)
+    else:
+        score, guess = 100 * runs["test_accuracy"], 100 / classes
+    return runs.assign(score=score.mask(lost), guess=guess)
+
+
+def _stash_at_common_rate(runs: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The runs of stash for cells in which all have its rate and it has none of its own: the tuned ones."""
+    where = [name for name in CELL if name != "rate"]
+    common = runs[runs["rate"] == "common"]
+    own = common[common["strategy"] == STASH]
+    missing = set(map(tuple, common[where].to_numpy())) - set(map(tuple, own[where].to_numpy()))
+    stash = runs[(runs["strategy"] == STASH) & (runs["rate"] == "tuned")]
+    found = stash[[key in missing for key in map(tuple, stash[where].to_numpy())]]
+    if len(found):
+        yield found.assign(rate="common")
+
+
+def costs(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The costs of every cell that has runs of stash and of the latest weights, with two seeds or more.
+
+    Returns:
+        Columns :data:`CELL`, seeds; ``delay`` and ``inconsistency`` with their ends ``_low``, ``_high`` (1 - 2 level
+        intervals over seeds); ``delay_n``; diverged_stash, diverged_latest (runs); trained: whether stash reaches half
+        of what sequential training gains over guessing; p_sensitive (Holm over the cells) and sensitive.
+    """
+    rows = [dict(zip(CELL, key, strict=True)) | found for key, found in _all_costs(runs, settings)]
+    columns = [*CELL, "seeds", "diverged_stash", "diverged_latest", "trained", "p_sensitive"]
+    columns += [f"{name}{end}" for name in ("delay", "inconsistency") for end in ("", "_low", "_high")] + ["delay_n"]
+    table = pd.DataFrame(rows, columns=columns)
+    table["p_sensitive"] = holm(table["p_sensitive"].mask(~table["trained"].astype(bool)).to_numpy(dtype=float))
+    shown = table["p_sensitive"] < settings.level
+    if settings.image_guard:
+        shown &= table["inconsistency"] - _image_errors(runs, table, settings, examples) > settings.margin
+    return table.assign(sensitive=shown)
+
+
+def _image_errors(
+    runs: pd.DataFrame, table: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None
+) -> pd.Series:
+    """About how far every cell's inconsistency would move with other test images; 0 if latest diverged in all runs."""
+    found = _pairs(runs[runs["strategy"].isin([STASH, LATEST])], settings, examples)
+    compared = compare(found, list(CELL), settings)[[*CELL, "image_error"]]
+    return table[list(CELL)].merge(compared, on=list(CELL), how="left")["image_error"].fillna(0.0)
+
+
+def _all_costs(runs: pd.DataFrame, settings: Settings) -> Iterator[tuple[Any, dict[str, Any]]]:
+    alone = runs[runs["strategy"] == SEQUENTIAL]
+    for key, cell in runs[runs["num_stages"] > 1].groupby(list(CELL), sort=False):
+        scores = _table(cell)
+        if {STASH, LATEST} <= set(scores) and len(scores.dropna(subset=[STASH, LATEST])) > 1:
+            yield key, _costs(cell, scores, _baseline(alone, dict(zip(CELL, key, strict=True))), settings)
+
+
+def _costs(cell: pd.DataFrame, scores: pd.DataFrame, baseline: pd.Series, settings: Settings) -> dict[str, Any]:
+    lost = cell[cell["status"] == "diverged"].groupby("strategy").size()
+    guess = float(cell["guess"].iloc[0])
+    found: dict[str, Any] = {"seeds": len(scores.dropna(subset=[STASH, LATEST]))}
+    found |= {f"diverged_{name}": int(lost.get(name, 0)) for name in (STASH, LATEST)}
+    delay = (baseline - scores[STASH]).dropna()
+    found |= {"delay_n": len(delay)} | _interval("delay", delay, settings)
+    gap = (scores[STASH] - scores[LATEST]).dropna()
+    found |= _interval("inconsistency", gap, settings)
+    least = 0.0 if settings.unit == "nats" else 100 / float(cell["test_images"].iloc[0])
+    beyond = paired(gap, margin=settings.margin, level=settings.level, least_sd=least).p_better
+    found["p_sensitive"] = min(1.0, 2 * min(beyond, _more_often(cell)))  # of two tests the better one
+    whole = float(baseline.mean()) if len(baseline) else math.nan
+    found["trained"] = not float(scores[STASH].mean()) - guess < LEARNT * (whole - guess)
+    return found
+
+
+def _more_often(cell: pd.DataFrame) -> float:
+    """P-value of the sign test that the latest weights diverge where stash does not; 1 without such a seed."""
+    lost = cell.assign(lost=cell["status"] == "diverged").pivot(index="seed", columns="strategy", values="lost")
+    both = lost[[STASH, LATEST]].dropna().astype(bool)
+    alone, other = int((both[LATEST] & ~both[STASH]).sum()), int((~both[LATEST] & both[STASH]).sum())
+    return float(stats.binomtest(alone, alone + other, alternative="greater").pvalue) if alone else 1.0
+
+
+def _interval(name: str, values: pd.Series, settings: Settings) -> dict[str, float]:
+    about = paired(values, margin=settings.margin, level=settings.level)
+    return {name: about.mean, f"{name}_low": about.low, f"{name}_high": about.high}
+
+
+def _table(cell: pd.DataFrame) -> pd.DataFrame:
+    """Scores, seeds by strategies; what diverged has that of guessing."""
+    return cell.assign(score=cell["score"].fillna(cell["guess"])).pivot(
+        index="seed", columns="strategy", values="score"
+    )
+
+
+def _baseline(alone: pd.DataFrame, cell: dict[str, Any]) -> pd.Series:
+    """Scores of sequential training by seed: with the cell's rate, or else with its own."""
+    mine = alone
+    for name in _ALONE:
+        mine = mine[mine[name] == cell[name]]
+    same = mine[mine["rate"] == cell["rate"]]
+    mine = same if len(same) else mine[mine["rate"] == "tuned"]
+    return mine.assign(score=mine["score"].fillna(mine["guess"])).set_index("seed")["score"]
+
+
+def rules(
+    runs: pd.DataFrame, about: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Every other strategy against stash, in every cell of :func:`costs`.
+
+    Args:
+        runs: from :func:`scored`.
+        about: from :func:`costs`.
+        settings: margin and level.
+        examples: spread of the differences over test examples, for the error from the choice of the examples.
+
+    Returns:
+        Columns :data:`CELL`, strategy, those of :func:`paper_figures.comparisons.compare` (Holm over all rules of all
+        sensitive cells), sensitive, and the share won back, ``share``, ``share_low``, ``share_high``.
+    """
+    keys = list(CELL)
+    known = runs.merge(about[[*keys, "sensitive"]], on=keys)
+    found = _pairs(known, settings, examples)
+    tables = [compare(found[found["sensitive"] == value], BY_CELL.cell, settings) for value in (True, False)]
+    tables = [t.assign(sensitive=value) for t, value in zip(tables, (True, False), strict=True)]
+    table = pd.concat([t for t in tables if len(t)] or tables[:1])
+    shares = [_share(known, row, settings) for row in table.to_dict("records")]
+    table = table.assign(**{name: [share[name] for share in shares] for name in ("share", "share_low", "share_high")})
+    places = {name: place for place, name in enumerate(ordered(table["strategy"]))}
+    return table.sort_values("strategy", key=lambda s: s.map(places), kind="stable", ignore_index=True)
+
+
+def _pairs(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None) -> pd.DataFrame:
+    """Pairs with stash; of losses in nats it isn't known how test images spread them."""
+    found = pairs(runs, STASH, BY_CELL, examples)
+    return found.assign(variance=0.0, image=0.0) if settings.unit == "nats" else found
+
+
+def _share(runs: pd.DataFrame, row: dict[str, Any], settings: Settings) -> dict[str, float]:
+    """What a strategy wins back of its cell's inconsistency."""
+    mine = runs
+    for name in CELL:
+        mine = mine[mine[name] == row[name]]
+    wanted = [row["strategy"], STASH, LATEST]
+    scores = _table(mine[mine["strategy"].isin(wanted)])
+    scores = scores.dropna(subset=list(dict.fromkeys(wanted)))
+    if row["strategy"] == LATEST:
+        return {"share": 0.0, "share_low": 0.0, "share_high": 0.0}
+    found = ratio(scores[row["strategy"]] - scores[LATEST], scores[STASH] - scores[LATEST], level=settings.level)
+    return {"share": found.value, "share_low": found.low, "share_high": found.high}

@@ -1,0 +1,96 @@
+"""The page of the evidence and the README's first screen, from made-up experiments."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from layerpipe2.errors import UserError
+from paper_figures import build, style
+from paper_figures.comparisons import Settings
+from paper_figures.figures.assay import costs
+from paper_figures.pages import readme
+from paper_figures.records import evidence
+from tests import synthetic_records
+from tests.paper_figures.test_assay import Assay, made
+
+_STRATEGIES = {"latest": [0.70, 0.72, 0.69], "ema-span": [0.849, 0.861, 0.842], "ema-window": [0.80, 0.81, 0.79]}
+
+
+def _write(folder: Path, runs: pd.DataFrame, **description: object) -> None:
+    """An experiment with these runs; its other tables hold little."""
+    tables = synthetic_records.make(seeds=1, units={"mlp": 9}, groups=(1,))
+    runs = runs.assign(diverged_epoch=None, test_loss=0.5, final_val_accuracy=0.8, lr=0.1)
+    synthetic_records.write(folder, tables | {"runs": runs})
+    (folder / "experiment.json").write_text(json.dumps(synthetic_records.EXPERIMENT | description))
+    runs[["strategy"]].assign(wall_time_s=36.0).to_csv(folder / "times.csv", index=False)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A confirmation with one rate beside the tuned ones, unfinished, and a search of two rates."""
+    folder = tmp_path_factory.mktemp("results")
+    stash = [0.85, 0.86, 0.84]
+    report = {"equivalence_margin_points": 1.0, "significance_level": 0.05, "image_guard": False}
+    tuned = made(_STRATEGIES | {"stash": stash}, sequential=[0.88, 0.88, 0.87])
+    common = made(_STRATEGIES | {"latest": [None] * 3}).query("strategy != 'stash'").assign(rate="common")
+    runs = pd.concat([tuned, common], ignore_index=True)
+    _write(folder / "evidence" / "evidence-a" / "tables", runs, report=report, planned=30, finished=29)
+    searched = [made(_STRATEGIES, sequential=[0.88]).assign(rate=f"sgd-{lr}", lr=lr) for lr in (0.1, 0.2)]
+    _write(folder / "evidence" / "screen-a" / "tables", pd.concat(searched), report=report)
+    synthetic_records.write(folder, synthetic_records.make())
+    return folder
+
+
+def test_the_page_says_what_the_cells_say(results: Path, tmp_path: Path) -> None:
+    build.main(["page", "evidence", "--results", str(results), "--out", str(tmp_path)])
+    text = (tmp_path / "evidence" / "evidence.md").read_text()
+    assert "**Yes**: in 1 of 1 cell the weights of the backward pass matter; there the average 'EMA span'" in text
+    assert "1 of 1 confirmed cells answer the question" in text
+    assert "**Incomplete**: evidence-a has 29 of 30 runs" in text
+    assert re.search(r"\| EMA window \| 6\d % \[\d+, \d+\]: worse \|", text)
+    assert text.count("](figures/") == 3
+    assert "Confirmed: 1 cells, 24 runs" in text
+    assert "Screened: 2 cells, 30 runs" in text
+    assert "3 runs diverged" in text
+    assert "nan" not in text.lower().split()
+    found = json.loads((tmp_path / "evidence" / "verdicts.json").read_text())
+    assert found["EMA span: no loss in any cell where it can be told?"] == "reproduced"
+    assert found["EMA window: no loss in any cell where it can be told?"] == "not reproduced"
+
+
+def test_the_name_of_an_experiment_gives_the_same_page(results: Path, tmp_path: Path) -> None:
+    build.main(["page", "evidence-a", "--results", str(results), "--out", str(tmp_path)])
+    assert (tmp_path / "evidence" / "evidence.html").exists()
+
+
+def test_the_readme_begins_with_the_evidence(results: Path) -> None:
+    confirmed = evidence.confirmations(evidence.load(results / "evidence"))
+    records, theory = synthetic_records.records(), synthetic_records.theory_tables()
+    text = readme.results(records, theory, Settings(), "out", confirmed)
+    assert text.startswith("Can a moving average stand in for the weight stash? **Yes**: in 1 of 1 cell")
+    assert "(out/evidence/figures/costs.png)" in text
+    assert "| EMA span | " in text
+    assert "out/figures" not in text
+
+
+def test_a_search_alone_confirms_nothing(results: Path, tmp_path: Path) -> None:
+    _write(tmp_path / "evidence" / "screen-a" / "tables", made(_STRATEGIES))
+    with pytest.raises(UserError, match="nothing is confirmed yet; run: make paper"):
+        build.main(["page", "evidence", "--results", str(tmp_path), "--out", str(tmp_path)])
+
+
+def test_hours_are_those_of_the_runs(results: Path) -> None:
+    assert evidence.hours(results / "evidence", ["evidence-a", "screen-a"]) == pytest.approx(0.01 * (24 + 30))
+
+
+def test_what_the_figure_cuts_is_written_and_marked() -> None:
+    found = Assay.of(made(_STRATEGIES | {"pair": [0.99, 0.99, 0.99], "ema-0.9": [None, 0.8, 0.8]}), Settings(1.0))
+    figure = costs(found, 0.05, "Data.")
+    with style.context():
+        figure.draw_without_rendering()
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert "diverged" in texts
+    assert any(text.startswith("-1") for text in texts)  # pair is better by more than the axis shows
