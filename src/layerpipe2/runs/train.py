@@ -23,7 +23,7 @@ from layerpipe2.history import STRATEGIES, raw_forms
 from layerpipe2.provenance import code_hash, provenance
 from layerpipe2.runs.callbacks import EpochProgress, EpochRecorder, LastCheckpoint, find_checkpoint
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.correct import MOST, CountCorrect, packed
+from layerpipe2.runs.correct import CountCorrect, packed
 from layerpipe2.runs.plan import Loaders, Plan, make_loaders, make_plan, optimizer_factory, scheduler_factory
 from layerpipe2.runs.record_schema import SCHEMA
 from layerpipe2.runs.records import Record, not_finite
@@ -188,10 +188,8 @@ def _train_and_test(
     return outcome | {"loss": found["test_loss"], "accuracy": found["test_accuracy"], "correct": correct}
 
 
-def _correct(module: PipelinedModule, loader: BatchLoader, trainer: pl.Trainer) -> str | None:
-    """The right predictions of every test example, in every process of a pipeline; None if a count has no room."""
-    if loader.y[0].numel() > MOST:
-        return None
+def _correct(module: PipelinedModule, loader: BatchLoader, trainer: pl.Trainer) -> str:
+    """The right predictions of every test example, in every process of a pipeline."""
     counting = CountCorrect(loader.y)
     trainer.callbacks.append(counting)  # type: ignore[attr-defined]
     trainer.predict(module, loader, return_predictions=False)
