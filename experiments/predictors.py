@@ -83,7 +83,7 @@ def _measured(config: RunConfig) -> Row:
     from layerpipe2.runs.worker import load_once
 
     advice = advise(config, data=load_once(config.dataset, config.data_root), strategies=[STRATEGY])
-    values = {name: float(f"{value:.6g}") for name, value in predictors(advice).items()}
+    values = {name: float(f"{value:.9g}") for name, value in predictors(advice).items()}
     return {"diverged": int(advice.diverged is not None)} | values
 
 

@@ -22,13 +22,12 @@ import pandas as pd
 from layerpipe2.data import describe
 from paper_figures.comparisons import Settings, compare, pairs
 from paper_figures.designs import LATEST, LEARNT, SEQUENTIAL, STASH, Design
+from paper_figures.records.evidence import CELL
 from paper_figures.statistics import holm, paired, ratio
 from paper_figures.style import ordered
 from paper_figures.text import dataset_label, law_label, network_label
 from paper_figures.verdicts import OUTCOMES, Answer
 
-CELL = ("network", "dataset", "optimizer", "momentum", "num_stages", "convention", "rate")
-"""What a pipeline's runs share, beside strategy and seed."""
 _ALONE = ("network", "dataset", "optimizer", "momentum")
 BY_CELL = Design("network", CELL)
 
@@ -182,12 +181,16 @@ def short_name(cell: Mapping[str, Any]) -> str:
 
 def long_name(cell: Mapping[str, Any]) -> str:
     """``MLP, Fashion-MNIST, SGD, 9 stages``, and the delay law and the rate where they aren't the usual ones."""
-    optimizer = "AdamW" if cell["optimizer"] == "adamw" else "momentum" if cell["momentum"] else "SGD"
-    words = [network_label(cell["network"]), dataset_label(cell["dataset"]).split(",")[0], optimizer]
+    words = [network_label(cell["network"]), dataset_label(cell["dataset"]).split(",")[0], optimizer_label(cell)]
     words += [f"{cell['num_stages']} stages"]
     words += [law_label(cell["convention"])] if cell["convention"] != "layerpipe2" else []
     words += {"tuned": [], "common": ["one rate"]}.get(cell["rate"], [cell["rate"]])
     return ", ".join(words)
+
+
+def optimizer_label(cell: Mapping[str, Any]) -> str:
+    """``SGD``, ``momentum`` or ``AdamW``."""
+    return "AdamW" if cell["optimizer"] == "adamw" else "momentum" if cell["momentum"] else "SGD"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import csv
 from experiments.predictors import CELL, FILE, main, measure
 from layerpipe2.advice import advise, predictors
 from layerpipe2.runs.records import write_record
-from paper_figures.claims import assay
+from paper_figures.records import evidence
 from tests.made_records import record
 from tests.small_experiments import UNTUNED, small
 
@@ -32,7 +32,7 @@ def test_every_cell_with_a_record_of_stash_is_measured_once_with_its_settings(tm
     assert [row[name] for name in CELL] == ["mlp", "digits", "sgd", "0.0", "3", "layerpipe2", "sgd"]
     (task,) = [t for t in grid.tasks if t.cell[3:] == (3, 3, "stash") and t.config.seed == 7]
     expected = predictors(advise(task.config, strategies=["ema-span"]))
-    assert {name: float(row[name]) for name in expected} == {n: float(f"{v:.6g}") for n, v in expected.items()}
+    assert {name: float(row[name]) for name in expected} == {n: float(f"{v:.9g}") for n, v in expected.items()}
     assert row["diverged"] == "0"
     before = (grid.folder / FILE).read_bytes()
     main([str(tmp_path / "small.yaml"), "--out", str(grid.folder)])
@@ -43,4 +43,4 @@ def test_every_cell_with_a_record_of_stash_is_measured_once_with_its_settings(tm
 
 
 def test_the_columns_that_name_a_cell_are_those_of_the_costs():
-    assert assay.CELL == CELL
+    assert evidence.CELL == CELL
