@@ -3,6 +3,7 @@
 (none)     everything: the report, the page of every published experiment, the page of the measured pipelines
 study DIR  pictures of a study of `layerpipe2 tune`, in DIR/figures
 page NAME  one page: report, evidence, pipelines, or the name of an experiment
+rule       print the rule of thumb of src/layerpipe2/advice/rule.py, made anew from the coarse searches
 readme     the results between the markers of README.md, docs/full-scale.md and docs/artifact.md; --check only compares
            them with the records
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError, plain_name
+from paper_figures.claims import why
 from paper_figures.comparisons import Settings
 from paper_figures.pages import artifact, evidence, pipelines, readme, report, tuned
 from paper_figures.records import evidence as evidence_records
@@ -75,6 +77,19 @@ def draw_study(folder: Path) -> None:
         print(save(draw(), folder / "figures" / name)[0])
 
 
+def print_rule(results: Path) -> None:
+    """Print the rule of thumb as code.
+
+    Raises:
+        UserError: if there are no measured cells, or none of them or all of them need a history.
+    """
+    folder = results / "evidence"
+    rule = why.fit(why.of_cells(evidence_records.load(folder), evidence_records.predictors(folder)))
+    if rule is None:
+        raise UserError(f"no cells in {folder} make a rule; run: python -m experiments.predictors screen-mlp")
+    print("RULE = Rule(", *(f"    {name}={value!r}," for name, value in vars(rule).items()), ")", sep="\n")
+
+
 def _default(results: Path) -> tuple[Records, Theory, Settings]:
     records, theory = training_records.load(results), theory_records.load(results / "theory")
     return records, theory, Settings.from_report(records.experiment["report"])
@@ -123,6 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     if options.command == "readme":
         return update_documents(options.readme, options.docs, options.results, options.out, check=options.check)
+    if options.command == "rule":
+        return print_rule(options.results)
     if options.command == "page" and not options.name:
         raise UserError("page: give a name, as in: python -m paper_figures.build page report")
     if options.command == "study":
@@ -136,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m paper_figures.build", description=__doc__)
-    parser.add_argument("command", nargs="?", choices=("page", "readme", "study"), help="default: everything")
+    parser.add_argument("command", nargs="?", choices=("page", "readme", "rule", "study"), help="default: everything")
     parser.add_argument("name", nargs="?", help="of the page; folder of the study")
     parser.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("paper_figures/out"), help="default: %(default)s")

@@ -23,11 +23,12 @@ from scipy import stats
 from layerpipe2.data import describe
 from paper_figures.comparisons import Settings, compare, pairs
 from paper_figures.designs import LATEST, LEARNT, SEQUENTIAL, STASH, Design
+from paper_figures.records.evidence import PIPELINE
 from paper_figures.statistics import holm, paired, ratio
 from paper_figures.style import ordered
 
-CELL = ("network", "dataset", "optimizer", "momentum", "group_size", "num_stages", "convention", "rate")
-"""What a pipeline's runs share, beside strategy and seed."""
+CELL = (*PIPELINE, "group_size")
+"""What a pipeline's runs share, beside strategy and seed; two group sizes may give one number of stages."""
 _ALONE = ("network", "dataset", "optimizer", "momentum")
 BY_CELL = Design("network", CELL)
 

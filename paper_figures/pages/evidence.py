@@ -7,17 +7,21 @@ from typing import Any
 
 import pandas as pd
 
+from layerpipe2.advice import RULE
 from layerpipe2.errors import UserError
 from layerpipe2.history import find_strategy
 from paper_figures.claims import evidence as claims
+from paper_figures.claims import why
 from paper_figures.claims.assay import Assay
 from paper_figures.comparisons import Settings
 from paper_figures.figures import assay as assay_figures
 from paper_figures.figures.screening import screening
+from paper_figures.figures.why import why as why_figure
 from paper_figures.pages import Page
 from paper_figures.records import evidence as records_of
 from paper_figures.records.training import Records
 from paper_figures.tables import assay as tables
+from paper_figures.tables import why as why_tables
 from paper_figures.tables.training import chosen_rates
 from paper_figures.verdicts import CLAIM, Verdict
 
@@ -53,22 +57,43 @@ def page(found: Mapping[str, Records], results: Path) -> Page:
         )
     if screens:
         figures["screening"] = partial(screening, screens)
+    cells = why.of_cells(found, records_of.predictors(results))
+    known = len(cells) > 0 and bool(cells["screened"].any())
+    if known:
+        figures["why"] = partial(why_figure, cells, RULE)
     content = {
         "answer": claims.answer(tuned),
         "tuned": _tables(tuned),
         "common": _tables(common) if len(common.costs) else None,
+        "why": _why(cells) if known else None,
         "rates": _rates(confirmed),
         "screens": {name: len(records.all_runs) for name, records in screens.items()},
         "plans": _plans(confirmed),
         "interval": f"{100 * (1 - 2 * level):g}",
         **_numbers(tuned, confirmed, screens, results),
     }
-    exact = {"costs": everything.costs, "rules": everything.rules}
+    exact = {"costs": everything.costs, "rules": everything.rules} | ({"predictors": cells} if known else {})
     return Page("evidence", "evidence.md", content, _verdicts(tuned), figures, exact)
 
 
 def _tables(found: Assay) -> dict[str, pd.DataFrame]:
     return {"verdicts": tables.verdicts(found), "costs": tables.costs(found), "rules": tables.rules(found)}
+
+
+def _why(cells: pd.DataFrame) -> dict[str, Any]:
+    """What the section on predictors tells."""
+    restored, needing, latest, average = why.directions(cells)
+    screened = cells[cells["screened"].astype(bool)]
+    return {
+        "table": why_tables.predictors(why.ranking(screened)),
+        "rule": RULE,
+        "tried": {name: f"{right} of {n}" if n else None for name, (right, n) in why.tried(cells, RULE).items()},
+        "screened": len(screened),
+        "needing": needing,
+        "restored": restored,
+        "latest": f"{latest:.3f}",
+        "average": f"{average:.3f}",
+    }
 
 
 def _verdicts(found: Assay) -> list[Verdict]:

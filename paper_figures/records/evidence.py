@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from paper_figures.records import training
+from paper_figures.records import TableForm, read_table, training
 from paper_figures.records.training import Records
 
 SCREEN = "screen-"
 """What the names of the coarse searches begin with."""
+
+PIPELINE = ("network", "dataset", "optimizer", "momentum", "num_stages", "convention", "rate")
+"""What names a pipeline and the choice of its learning rate."""
+_PREDICTORS = TableForm((*PIPELINE, "lr", "diverged"), ("momentum", "num_stages", "lr", "diverged"), PIPELINE, PIPELINE)
 
 
 def load(folder: Path) -> dict[str, Records]:
@@ -19,6 +23,17 @@ def load(folder: Path) -> dict[str, Records]:
         UserError: if a table is broken.
     """
     return {path.parent.name: training.load(path) for path in sorted(folder.glob("*/tables"))}
+
+
+def predictors(folder: Path) -> dict[str, pd.DataFrame]:
+    """Name -> what was measured of an experiment's cells before their training, where that was done.
+
+    Raises:
+        UserError: if a table is broken.
+    """
+    paths = sorted(folder.glob("*/predictors.csv"))
+    remedy = "delete it, and run: python -m experiments.predictors"
+    return {path.parent.name: read_table(path, _PREDICTORS, f"{remedy} {path.parent.name}") for path in paths}
 
 
 def screens(found: dict[str, Records]) -> dict[str, Records]:

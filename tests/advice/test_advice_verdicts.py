@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from layerpipe2 import PipelinedModule, UserError, partition
-from layerpipe2.advice import RULE, advise, advise_module, predictors
+from layerpipe2.advice import RULE, Rule, advise, advise_module, predictors, result, strategy_of
 from layerpipe2.advice.measurement import compare
 from layerpipe2.cli import main
 from layerpipe2.runs.config import RunConfig
@@ -27,7 +27,8 @@ def calm():
 def test_a_small_rate_needs_no_history(calm):
     assert calm.verdict == "drop"
     assert calm.sentence.startswith("Drop the weight history: ")
-    assert calm.value == predictors(calm)[RULE.quantity] > RULE.threshold
+    assert calm.value == predictors(calm)[RULE.quantity]
+    assert RULE.words in calm.sentence
     assert calm.total.strategies.keys() > {"latest", "ema-0.9", "ema-span", "pair"}
     assert "stash" not in calm.total.strategies
     assert (calm.updates, calm.diverged) == (10, None)
@@ -49,18 +50,33 @@ def test_the_same_settings_give_the_same_advice_and_the_strategy_only_adds_one(c
     assert other.total.strategies["latest"] == calm.total.strategies["latest"]
 
 
-def test_below_the_threshold_a_history_is_to_be_kept(calm):
+def test_on_the_other_side_of_the_threshold_a_history_is_to_be_kept(calm, monkeypatch):
     def with_alignment(latest, average):
         quality = calm.total.strategies["latest"]
         both = {"latest": replace(quality, alignment=latest), "ema-span": replace(quality, alignment=average)}
         return replace(calm, total=replace(calm.total, strategies=both))
 
-    keep = with_alignment(RULE.threshold - 0.01, 0.98)
+    rule = Rule("alignment.latest", "the cosine", 0.95, True, 7, "")
+    monkeypatch.setattr(result, "RULE", rule)
+    keep = with_alignment(0.94, 0.98)
     assert (keep.verdict, "ema-span comes closest (0.980)" in keep.sentence) == ("keep", True)
+    assert "the cosine is 0.94 (rule of thumb, fitted on 7 cells: from 0.95 on it can go)" in keep.sentence
     assert "the safe one is stash" in with_alignment(0.1, None).sentence
+    assert with_alignment(0.95, 0.1).verdict == "drop"
     unknown = with_alignment(None, None)
     assert (unknown.verdict, unknown.sentence.startswith("No advice: ")) == ("unknown", True)
-    assert RULE.quantity not in predictors(unknown)
+    assert rule.quantity not in predictors(unknown)
+    monkeypatch.setattr(result, "RULE", replace(rule, drop_above=False))
+    assert [with_alignment(value, 0.9).verdict for value in (0.94, 0.95)] == ["drop", "keep"]
+    assert "fitted on 7 cells: below 0.95 it can go)" in with_alignment(0.94, 0.9).sentence
+
+
+def test_what_the_rule_is_about_is_always_measured(calm):
+    named = ("alignment.ema-0.9.worst", "error.pair", "drift.worst", "margin")
+    assert [strategy_of(name) for name in named] == ["ema-0.9", "pair", "latest", "latest"]
+    other = advise(SMALL, steps=10, strategies=["pair"])
+    assert set(other.total.strategies) == {"latest", "pair", strategy_of(RULE.quantity)}
+    assert other.sentence.partition(";")[0] == calm.sentence.partition(";")[0]
 
 
 def test_gradients_that_overflow_point_nowhere():

@@ -11,6 +11,6 @@ A hundred updates by exact stashing tell how far each strategy's gradients would
 
 from layerpipe2.advice.advise import advise, advise_module
 from layerpipe2.advice.result import Advice, predictors
-from layerpipe2.advice.rule import RULE, Rule
+from layerpipe2.advice.rule import RULE, Rule, strategy_of
 
-__all__ = ["RULE", "Advice", "Rule", "advise", "advise_module", "predictors"]
+__all__ = ["RULE", "Advice", "Rule", "advise", "advise_module", "predictors", "strategy_of"]

@@ -15,6 +15,7 @@ from torch import nn
 from layerpipe2.advice.measurement import Measurement
 from layerpipe2.advice.replay import copied
 from layerpipe2.advice.result import Advice
+from layerpipe2.advice.rule import RULE, strategy_of
 from layerpipe2.data import Data, load
 from layerpipe2.delays import Delays
 from layerpipe2.engine.device import resolve_device
@@ -42,7 +43,8 @@ def advise(
             measuring begins after its warm-up (``warmup_epochs``, ``stash_epochs``).
         steps: updates that the measurement spans, once the pipeline is full.
         data: the data set if it is already in memory; by default it is loaded by name.
-        strategies: which to measure beside ``latest``; by default all of the table that are not exact.
+        strategies: which to measure beside ``latest`` and that of the rule of thumb; by default all of the table that
+            are not exact.
 
     Returns:
         The advice: of a training that diverges, too. Nothing else is changed, random generators included.
@@ -83,7 +85,8 @@ def advise_module(
         loader: a ``DataLoader`` of mini-batches ``(x, y)``; read again from the start when it ends.
         steps: updates that the measurement spans, once the pipeline is full.
         warmup: updates before it begins at the earliest, such as those of the scheduler's warm-up.
-        strategies: which to measure beside ``latest``; by default all of the table that are not exact.
+        strategies: which to measure beside ``latest`` and that of the rule of thumb; by default all of the table that
+            are not exact.
 
     Raises:
         UserError: on settings that don't work together, a pipeline without delays, or a training that ends too early.
@@ -118,7 +121,9 @@ def _names(steps: int, strategies: Sequence[str] | None, own: str) -> list[str]:
         if find_strategy(name).family not in _RECALLING:
             raise UserError(f"strategy '{name}' has exact weights: there is nothing to measure; leave it out")
     also = [own] if find_strategy(own).family in _RECALLING else []
-    return list(dict.fromkeys(["latest", *(table if strategies is None else strategies), *also]))
+    return list(
+        dict.fromkeys(["latest", strategy_of(RULE.quantity), *(table if strategies is None else strategies), *also])
+    )
 
 
 def _check_delays(delays: Delays) -> None:

@@ -90,10 +90,10 @@ class Advice:
                 f"Training diverges with exact weights too ({self.diverged}), which no weight history can mend: lower "
                 f"the learning rate, {self.learning_rate:.3g} now, for example to {self.learning_rate / 3:.2g}."
             )
-        fitted = f"fitted on {RULE.cells} cells" if RULE.cells else RULE.source
         if self.value is None:
             return f"No advice: {RULE.meaning} could not be measured, since gradients or updates vanish."
-        found = f"{RULE.meaning} is {self.value:.3f} (rule of thumb, {fitted}: from {RULE.threshold:g} on it can go)"
+        fitted = f"rule of thumb, fitted on {RULE.cells} cells: {RULE.words} it can go"
+        found = f"{RULE.meaning} is {self.value:g} ({fitted})"
         if self.verdict == "drop":
             return f"Drop the weight history: {found}."
         return f"Keep a weight history: {found}; {self._remedy()}."

@@ -8,34 +8,47 @@ Verdict = Literal["drop", "keep", "unknown", "diverged"]
 
 @dataclass(frozen=True)
 class Rule:
-    """``quantity`` at or above ``threshold``: drop the history; below: keep one.
+    """On one side of ``threshold`` the history can be dropped, on the other one is to be kept.
 
     Attributes:
         quantity: a key of :func:`layerpipe2.advice.result.predictors`.
         meaning: the quantity in words.
         threshold: where it turns.
-        cells: how many cells (network, data, optimizer, stages) it was fitted on; 0: nowhere yet.
+        drop_above: whether the history can be dropped from the threshold on; otherwise, below it.
+        cells: how many cells (network, data, optimizer, stages) it was fitted on.
         source: where those stand.
     """
 
     quantity: str
     meaning: str
     threshold: float
+    drop_above: bool
     cells: int
     source: str
+
+    @property
+    def words(self) -> str:
+        """Where the history can go, as in ``from 0.95 on``."""
+        return f"from {self.threshold:g} on" if self.drop_above else f"below {self.threshold:g}"
 
     def decide(self, value: float | None) -> Verdict:
         """What a measured value says; ``None``: it could not be measured."""
         if value is None:
             return "unknown"
-        return "drop" if value >= self.threshold else "keep"
+        return "drop" if (value >= self.threshold) == self.drop_above else "keep"
+
+
+def strategy_of(quantity: str) -> str:
+    """The strategy whose weights a quantity is about; of those of the whole training, ``latest``."""
+    return quantity.removesuffix(".worst").partition(".")[2] or "latest"
 
 
 RULE = Rule(
-    quantity="alignment.latest",
-    meaning="the cosine between the latest weights' gradient and the exact one",
-    threshold=0.95,
-    cells=0,
-    source="provisional, not yet fitted",
+    quantity="alignment.ema-span",
+    meaning="the cosine between the gradient of EMA span's weights and the exact one",
+    threshold=0.999322,
+    drop_above=True,
+    cells=22,
+    source="paper_figures/out/evidence/evidence.md",
 )
-"""The rule in use."""
+"""The rule in use: what ``python -m paper_figures.build rule`` prints, from the coarse searches of the evidence."""

@@ -1,0 +1,46 @@
+"""What is measured of an experiment's cells: a row each, none twice, none of a cell without a record."""
+
+import csv
+
+from experiments.predictors import CELL, FILE, main, measure
+from layerpipe2.advice import advise, predictors
+from layerpipe2.runs.records import write_record
+from paper_figures.records import evidence
+from tests.made_records import record
+from tests.small_experiments import UNTUNED, small
+
+
+def made(folder, lr=0.1):
+    """An experiment with records of both partitions, but of exact stashing in one alone."""
+    changes = {"settings": {"width": 8, "epochs": 4, "batch_size": 128}, "group_sizes": [3, 5], "seeds": [7, 1]}
+    grid = small(folder, UNTUNED | changes, optimizer_settings={"sgd": {"lr": lr, "momentum": 0.0}})
+    for task in grid.tasks:
+        if (task.cell.group, task.cell.strategy) != (5, "stash"):
+            path = grid.folder / task.path
+            write_record(path, record(task.cell.strategy, task.config.seed) | {"config": task.config.to_dict()})
+    return grid
+
+
+def rows(grid):
+    return list(csv.DictReader((grid.folder / FILE).read_text().splitlines()))
+
+
+def test_every_cell_with_a_record_of_stash_is_measured_once_with_its_settings(tmp_path, capsys):
+    grid = made(tmp_path)
+    assert measure(grid) == (1, 1)
+    (row,) = rows(grid)
+    assert [row[name] for name in CELL] == ["mlp", "digits", "sgd", "0.0", "3", "layerpipe2", "sgd"]
+    (task,) = [t for t in grid.tasks if t.cell[3:] == (3, 3, "stash") and t.config.seed == 7]
+    expected = predictors(advise(task.config, strategies=["ema-span"]))
+    assert {name: float(row[name]) for name in expected} == {n: float(f"{v:.9g}") for n, v in expected.items()}
+    assert row["diverged"] == "0"
+    before = (grid.folder / FILE).read_bytes()
+    main([str(tmp_path / "small.yaml"), "--out", str(grid.folder)])
+    assert capsys.readouterr().out.startswith("1 cells of small in ")
+    assert (grid.folder / FILE).read_bytes() == before
+    assert measure(made(tmp_path, lr=0.05)) == (1, 1)  # the row of the other rate is not about this cell
+    assert [row["lr"] for row in rows(grid)] == ["0.05"]
+
+
+def test_the_columns_that_name_a_cell_are_those_of_the_costs():
+    assert evidence.PIPELINE == CELL
