@@ -55,7 +55,8 @@ def of_cells(found: Mapping[str, Records], measured: Mapping[str, pd.DataFrame])
 
     Returns:
         Columns :data:`PIPELINE`; cell (name), experiment, screened; cost: accuracy (or loss) that the latest weights
-        lose, in margins; needs: whether that is more than 1; share: what :data:`AVERAGE` wins back; and what was measured.
+        lose, in margins; needs: whether that is more than 1; share: what :data:`AVERAGE` wins back; and the measured
+        quantities.
     """
     known = {name: measured[name] for name in found if name in measured}
     coarse = screens(dict(found))
