@@ -17,7 +17,7 @@ from paper_figures.comparisons import Settings
 from paper_figures.designs import LEARNT, own, pipeline_aware
 from paper_figures.records.training import Records
 from paper_figures.style import ordered
-from paper_figures.text import amount, network_label, percent, plural
+from paper_figures.text import amount, network_label, percent, plural, span
 from paper_figures.verdicts import CLAIM, Answer, Verdict, both
 
 KINDS = ("convolutional", "fully connected")
@@ -104,20 +104,22 @@ def in_short(found: Assay, settings: Settings) -> str:
     lost = found.sensitive.costs["inconsistency"]
     reach = f"{lost.min():.1f}" if len(lost) == 1 else f"{lost.min():.1f} to {lost.max():.1f}"
     where = f"in {cells.sum()} of {plural(len(cells), 'cell')}, where the latest weights cost {reach} {settings.unit}"
+    won = found.sensitive.rules[found.sensitive.rules["strategy"].isin(_aware(found))]["share"]
+    back = span(won, lambda share: f"{100 * share:.0f}")
+    where += f" and averages that follow the delay win back {back} % of that" if len(won) else ""
     names = [name for name in ordered(found.rules["strategy"]) if name != "latest"]
     kept = [name for name in names if found.answer(name) == Answer.YES]
     failed = [name for name in names if found.answer(name) == Answer.NO]
+    outcomes = found.sensitive.rules.groupby("strategy")["outcome"].agg(set)
+    worse = [name for name in failed if "worse" in outcomes[name]]
+    lost_runs = [name for name in failed if name not in worse]
     texts = [f"{_names(kept)} {'loses' if len(kept) == 1 else 'lose'} less than {margin}" if kept else ""]
-    texts += [f"{_names(failed)} {'is' if len(failed) == 1 else 'are'} shown to lose more" if failed else ""]
+    texts += [f"{_names(worse)} {'is' if len(worse) == 1 else 'are'} shown to lose more" if worse else ""]
+    texts += [f"{_names(lost_runs)} diverged in a run where stashing did not" if lost_runs else ""]
     rest = [name for name in names if name not in kept + failed]
-    texts += [f"of {_names(rest)} it is not decided" if rest else ""]
-    answer = (
-        "yes"
-        if pipeline_aware(kept)
-        else "no"
-        if set(pipeline_aware(names)) <= set(failed) & set(names) and pipeline_aware(names)
-        else "not decided"
-    )
+    texts += [f"of {_names(rest)} it is not decided whether they lose more than {margin}" if rest else ""]
+    aware = set(pipeline_aware(names))
+    answer = "yes" if aware & set(kept) else "no" if aware and aware <= set(failed) else "not decided"
     return f"**{answer.capitalize()}**, {where}: {'; '.join(filter(None, texts))}."
 
 

@@ -10,7 +10,7 @@ from paper_figures import style
 from paper_figures.claims.assay import Assay
 from paper_figures.designs import SEQUENTIAL
 from paper_figures.style import ordered
-from paper_figures.text import listed
+from paper_figures.text import amount, listed
 
 _SMALLEST = 3.0
 """The axis reaches at least to so many margins."""
@@ -28,7 +28,7 @@ def costs(found: Assay, level: float, where: str) -> Figure:
     """
     cells = found.costs.to_dict("records")
     names = ordered(found.rules["strategy"])
-    columns = min(3, len(cells))
+    columns = 2 if len(cells) in (2, 4) else min(3, len(cells))
     rows = -(-len(cells) // columns)
     with style.context():
         height = 0.75 + rows * (0.55 + 0.155 * (len(names) + 1))
@@ -49,8 +49,10 @@ def _panel(axis: Any, cell: dict[str, Any], rules: pd.DataFrame, names: list[str
             rows.append((name, *(cell[f"inconsistency{end}"] for end in ("", "_low", "_high")), name))
         elif row is not None and not row["lost"]:
             rows.append((name, -row["mean"], -row["high"], -row["low"], name))
+        elif row is not None:
+            rows.append((f"{row['lost']} of {row['lost'] + row['n']} diverged", float("inf"), 0.0, 0.0, name))
         else:
-            rows.append((name, float("inf") if row is not None else float("nan"), 0.0, 0.0, name))
+            rows.append((name, float("nan"), 0.0, 0.0, name))
     start, end = _ends(rows, cell["margin"])
     axis.axvspan(-cell["margin"], cell["margin"], color="#e6e6e6", zorder=0, linewidth=0)
     axis.axvline(0, color="#444444", linewidth=0.6)
@@ -72,7 +74,7 @@ def _ends(rows: list[tuple[Any, ...]], margin: float) -> tuple[float, float]:
 
 def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) -> None:
     """A bar with its interval; arrows where the interval is cut, the value in words where the bar is."""
-    _, mean, low, high, name = row
+    lost, mean, low, high, name = row
     if mean != mean:
         return
     looks = find_strategy(name)
@@ -83,7 +85,7 @@ def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) 
             if cut:
                 axis.plot(edge, place, marker, color="#222222", markersize=3.5, clip_on=False)
     else:
-        text = "diverged" if mean == float("inf") else f"{mean:.2g}" if abs(mean) < 10 else f"{mean:.0f}"
+        text = lost if mean == float("inf") else f"{mean:.2g}" if abs(mean) < 10 else f"{mean:.0f}"
         edge, side = (end, "right") if mean > 0 else (start, "left")
         axis.text(0.97 * edge, place, text, ha=side, va="center", fontsize=6.5, color="white", fontweight="bold")
 
@@ -91,7 +93,7 @@ def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) 
 def _note(found: Assay, level: float, where: str) -> str:
     seeds = sorted({*found.costs["seeds"], *found.rules.loc[found.rules["n"] > 1, "n"]})
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    margins = listed(dict.fromkeys(f"{row.margin:g} {row.unit}" for row in found.costs.itertuples()))
+    margins = listed(dict.fromkeys(amount(row.margin, row.unit) for row in found.costs.itertuples()))
     return (
         "'delay alone': sequential training over exact stashing; others: exact stashing over that strategy. "
         f"Right of 0 is worse.\nLines: {100 * (1 - 2 * level):g} % intervals over n = {count} seeds; grey: the margin "

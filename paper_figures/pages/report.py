@@ -17,7 +17,7 @@ from paper_figures.tables import assay as assay_tables
 from paper_figures.tables import theory as theory_tables
 from paper_figures.tables import training as training_tables
 from paper_figures.tables.training import chosen_rates
-from paper_figures.text import dataset_label, law_label, network_label, percent
+from paper_figures.text import amount, dataset_label, law_label, network_label, percent
 from paper_figures.verdicts import Verdict
 
 
@@ -87,7 +87,7 @@ def _setting(records: Records, settings: Settings) -> dict[str, Any]:
         "law": law_label(records.convention),
         "curves": [(name, network_label(name)) for name in records.networks],
         "interval": f"{100 * (1 - 2 * settings.level):g}",
-        "margin": f"{settings.margin:g}",
+        "margin": amount(settings.margin, settings.unit),
         "paper_pair": "resnet18" in records.networks and records.dataset == "cifar100",
     }
 

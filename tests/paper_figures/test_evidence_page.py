@@ -92,5 +92,5 @@ def test_what_the_figure_cuts_is_written_and_marked() -> None:
     with style.context():
         figure.draw_without_rendering()
     texts = [text.get_text() for text in figure.axes[0].texts]
-    assert "diverged" in texts
+    assert "1 of 3 diverged" in texts
     assert any(text.startswith("-1") for text in texts)  # pair is better by more than the axis shows
