@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from layerpipe2.distributed import neighbours
 from layerpipe2.distributed.links import Watch
-from layerpipe2.distributed.neighbours import TAGS, Endpoint, Evaluation
+from layerpipe2.distributed.neighbours import TAGS, Endpoint, Evaluation, Neighbours
 from tests.distributed import processes
 
 
@@ -29,17 +29,21 @@ def _communicators():
 
 
 class Asked(Endpoint):
-    """Remembers how an inbox was asked for, and makes no links."""
+    """Remembers how inboxes were asked for, and makes no links."""
 
     def inbox(self, direction, tag, **options):
-        self.options = options
+        self.options = [*getattr(self, "options", []), options]
 
     def outbox(self, direction, tag, *, depth):
         pass
 
 
-def test_evaluation_has_one_buffer_for_what_is_read_beside_those_that_are_filled():
+def test_one_buffer_for_what_is_read_beside_those_that_are_filled():
     # With less, transfers between GPUs would overwrite what kernels still read: a CPU has no such kernels.
-    endpoint = Asked(0, 1, torch.device("cpu"), timedelta(seconds=20), Watch())
+    endpoint = Asked(1, 3, torch.device("cpu"), timedelta(seconds=20), Watch())
     Evaluation(endpoint).pass_on("val", [], [torch.zeros(1)])
-    assert endpoint.options["slots"] == endpoint.options["ahead"] + 1
+    Neighbours.of(endpoint, [4, 2, 0], 1, 1)
+    evaluation, activations, gradients = endpoint.options
+    assert evaluation["slots"] == evaluation["ahead"] + 1
+    assert gradients["slots"] == gradients["ahead"] + 1
+    assert activations["slots"] > activations["ahead"] + 2  # which are read again two steps later
