@@ -7,9 +7,9 @@ from layerpipe2.distributed.health.diagnosis import EVERYONE, Peers, Post
 TIMEOUT_S, INTERVAL_S = 3.0, 0.5
 
 
-def watch(histories, looks, **options):
+def watch(histories, looks, timeout_s=TIMEOUT_S, **options):
     """The reason after ``looks`` looks at ranks whose post at look i holds ``histories[rank](i)``."""
-    peers = Peers(len(histories), TIMEOUT_S, INTERVAL_S)
+    peers = Peers(len(histories), timeout_s, INTERVAL_S)
     for i in range(looks):
         there = [rank for rank, history in enumerate(histories) if history is not None]
         peers.look({rank: Post("abcd"[rank], **histories[rank](i)) for rank in there}, INTERVAL_S)
@@ -76,6 +76,19 @@ LOST = "no sign of life for 3 s: killed, stopped or cut off"
 )
 def test_the_rank_that_holds_up_the_others_is_named(histories, reason):
     assert watch(histories, 20) == reason
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "looks_apart", "named"),
+    [
+        (8.0, 2, "rank 1 (b) and rank 2 (c) give"),
+        (8.0, 3, "rank 1 (b) gives"),  # the other is only late
+        (3.0, 2, "rank 1 (b) gives"),  # too much of so short a time
+    ],
+)
+def test_those_cut_off_at_one_time_are_named_together(timeout_s, looks_apart, named):
+    reason = watch([working, dead(2), dead(2 + looks_apart)], 40, timeout_s)
+    assert reason == f"{named} no sign of life for {timeout_s:g} s: killed, stopped or cut off"
 
 
 def test_of_two_that_seem_to_hang_the_one_behind_is_named():

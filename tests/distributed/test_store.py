@@ -12,7 +12,7 @@ from layerpipe2 import distributed
 from layerpipe2.distributed.environment import SECRET
 from layerpipe2.distributed.health import agreement
 from layerpipe2.distributed.process_group import ProcessGroup
-from layerpipe2.distributed.store import Board, Notice, host_store, join_store
+from layerpipe2.distributed.store import Board, Notice, _wait_for_server, host_store, join_store
 from layerpipe2.errors import UserError
 from tests.distributed import processes
 from tests.distributed.hosts import TOY
@@ -39,6 +39,10 @@ def test_posts_are_read_and_replaced_and_a_claim_holds(store, stranger):
     board.post("a", "other")
     assert board.read("a") == {"a": "other"}
     assert [board.claim("c", text) for text in ("mine", "late")] == ["mine", "mine"]
+
+
+def test_a_server_that_answers_is_found_by_who_has_no_time_to_wait(store):
+    assert _wait_for_server("127.0.0.1", store.port, 0.0) is None
 
 
 FORGED = ["you are done", "", "0" * 64 + " you are done", b"\xff\xfe\x00"]

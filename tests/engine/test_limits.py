@@ -33,7 +33,9 @@ class SumGate(nn.Linear):
         zero = torch.zeros(8, 8)
         left, right = (zero, self.weight) if self.zeros == "left" else (self.weight, zero)
         if self.operation is torch.addmv:
-            made = torch.addmv(self.bias, self.weight, zero[0])
+            made = torch.addmv(self.bias, left, right[0])
+        elif self.operation is F.conv1d:
+            made = F.conv1d(left[None], right[:, :, None], self.bias)
         elif self.operation is torch.baddbmm:
             made = torch.baddbmm(self.bias, left[None], right[None])[0]
         else:
@@ -41,12 +43,14 @@ class SumGate(nn.Linear):
         return torch.sigmoid(made.view(-1, 8)[0]) * super().forward(x)
 
 
+SUMS = (torch.addmm, torch.baddbmm, torch.addmv, F.conv1d)
+
+
 @pytest.mark.parametrize(
     "layer",
     [
         lambda: Gate(8, 8),
-        *(lambda o=o, z=z: SumGate(o, z) for o in (torch.addmm, torch.baddbmm) for z in ("left", "right")),
-        lambda: SumGate(torch.addmv, "right"),
+        *(lambda o=o, z=z: SumGate(o, z) for o in SUMS for z in ("left", "right")),
         lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
         lambda: nn.LSTM(8, 8, num_layers=2),
         lambda: nn.GRU(8, 4, bidirectional=True),

@@ -55,9 +55,12 @@ MADE_WEIGHTS = {
     "ones_like": lambda w, m, x: w * torch.ones_like(x[:1]),
     "filled": lambda w, m, x: x.new_empty(8, 8).copy_(w),
     "merged": lambda w, m, x: torch.addmm(torch.ones(8, 8), w, w),
+    "added to zeros": lambda w, m, x: torch.addmm(torch.zeros(8, 8), w, w),
+    "added to zeros, a vector": lambda w, m, x: torch.addmv(torch.zeros(8), w, w[0]).expand(8, 8),
+    "added to zeros, batches": lambda w, m, x: torch.baddbmm(torch.zeros(1, 8, 8), w[None], w[None])[0],
     "low rank, a factor frozen": lambda w, m, x: w + w[:, :2] @ m[:2],
     "made by a constant": lambda w, m, x: m @ w,
-    "blurred": lambda w, m, x: F.conv2d(w[None, None], m[None, None, :3, :3], padding=1)[0, 0],
+    "blurred": lambda w, m, x: F.conv2d(w[None, None], m[None, None, :3, :3], torch.zeros(1), padding=1)[0, 0],
     "chosen by the batch": lambda w, m, x: w[(x[:, 0] > 0).long().repeat(2)],
     "masked by the batch": lambda w, m, x: torch.where(x[0] > 0, w, torch.zeros(())),
 }

@@ -8,7 +8,7 @@ import torch
 from layerpipe2 import UserError, make_history
 from layerpipe2.history.moments import Updates
 from layerpipe2.history.optimal import optimal_pair
-from layerpipe2.history.pair import PairHistory
+from layerpipe2.history.pair import PairHistory, _row
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import make_plan
 from tests.history.recalling import delayed, recall_along, walk
@@ -62,6 +62,17 @@ def test_memory_depends_on_what_the_optimizer_keeps(settings, copies):
 def test_updates_that_never_change_have_the_largest_correlation_of_the_table():
     same, nearly = (make_history("pair").coefficients(5, Updates(drift=drift)) for drift in (1e9, 1e6))
     assert same == nearly
+
+
+@pytest.mark.parametrize("updates", [Updates(0.5, drift=2.0, ramp=-2.0), Updates(0.8, drift=0.5, ramp=-1.0)])
+def test_the_theory_takes_the_correlation_that_the_method_would_measure(updates):
+    m, size = updates.correlation, 10**6
+    old, new = torch.randn(2, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    history = make_history("pair")
+    state = history.init(torch.zeros(size, dtype=torch.float64), 5) | {"newest": updates.mean(1) + old}
+    history.record(state, updates.mean(0) + m * old + math.sqrt(1 - m * m) * new, torch.tensor([1]))
+    gain, x, y = map(float, _row(state))
+    assert history.coefficients(5, updates) == pytest.approx((1 - gain, x, y))
 
 
 def test_a_correlation_that_is_not_a_number_is_none():
