@@ -87,7 +87,7 @@ def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) 
     else:
         text = lost if mean == float("inf") else f"{mean:.2g}" if abs(mean) < 10 else f"{mean:.0f}"
         edge, side = (end, "right") if mean > 0 else (start, "left")
-        axis.text(0.97 * edge, place, text, ha=side, va="center", fontsize=6.5, color="white", fontweight="bold")
+        axis.text(0.97 * edge, place, text, ha=side, va="center", fontsize=7, color="white", fontweight="bold")
 
 
 def _note(found: Assay, level: float, where: str) -> str:

@@ -1,5 +1,6 @@
 """The files of experiments: ``like`` takes over what is not given, a mistake is one line."""
 
+import json
 import re
 
 import pytest
@@ -9,7 +10,7 @@ from experiments.grid import Grid
 from experiments.schema import COMMON, HERE, Experiment, read_experiment
 from layerpipe2.errors import UserError, shown
 from layerpipe2.networks import NETWORKS
-from tests.small_experiments import ROOT, TUNED, UNTUNED, small, write_experiment
+from tests.small_experiments import REPORT, ROOT, TUNED, UNTUNED, small, write_experiment
 
 
 def test_the_default_experiment_has_two_kinds_of_networks_and_publishes_its_tables():
@@ -131,8 +132,8 @@ TUNED_MISTAKES = [
     ("common_seeds: [1]", "common_seeds needs a tuning.space, from which stash has its settings"),
     ("common_rates: {mlp: 0.1}", "common_rates has mlp; give common_seeds, a tuning.space of lr alone"),
     (
-        "report: {image_guard: true, equivalence_margin_nats: 0.02}",
-        "image_guard needs a margin in points",
+        f"report: {json.dumps({**REPORT, 'image_guard': True, 'equivalence_margin_nats': 1})}",
+        "report: image_guard needs a margin in points",
     ),
     ("optimizers: [lion]", "optimizer_settings has no 'lion'; known: sgd"),
     ("optimizers: sgd", "optimizers is 'sgd'; give a list"),

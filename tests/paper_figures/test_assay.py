@@ -39,8 +39,7 @@ def test_the_costs_are_paired_by_seed_with_students_interval() -> None:
     assert found["inconsistency"] == pytest.approx(gap.mean())
     assert (found["inconsistency_low"], found["inconsistency_high"]) == (pytest.approx(low), pytest.approx(high))
     assert found["delay"] == pytest.approx(np.mean([3, 2, 3, 4, 2]))
-    beyond = stats.ttest_1samp(gap, 1.0, alternative="greater").pvalue
-    assert found["p_sensitive"] == pytest.approx(2 * beyond)  # of two tests the better one
+    assert found["p_sensitive"] == pytest.approx(stats.ttest_1samp(gap, 1.0, alternative="greater").pvalue)
     assert found["sensitive"]
     assert found["trained"]
 
@@ -56,14 +55,12 @@ def test_a_run_that_diverged_scores_what_guessing_does() -> None:
     assert (found["diverged_latest"], found["diverged_stash"], found["sensitive"]) == (5, 0, True)
 
 
-def test_a_control_that_diverges_often_fails_though_its_scores_scatter() -> None:
-    some: list[float | None] = [None, 0.85, None, 0.86, None]
-    found = row(made({"latest": some}))
-    assert found["inconsistency_low"] < 0 < found["inconsistency"]  # divergences widen the t interval
-    assert not found["sensitive"]  # three of three: p = 1/8, doubled
-    rarely = {"stash": [0.85] * 9, "latest": [None] * 7 + [0.85, 0.85]}
-    often = row(made(rarely))
-    assert often["p_sensitive"] == pytest.approx(2 / 2**7)
+def test_divergences_of_the_control_count_once_there_are_enough() -> None:
+    some = row(made({"latest": [None, 0.85, 0.84, None, 0.86]}))
+    assert some["inconsistency_low"] < 0 < some["inconsistency"]  # they widen the interval
+    assert not some["sensitive"]
+    often = row(made({"stash": [0.85] * 9, "latest": [None, 0.85, None] * 3}))
+    assert often["inconsistency"] == pytest.approx(75 * 6 / 9)
     assert often["sensitive"]
 
 

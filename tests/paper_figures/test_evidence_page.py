@@ -22,7 +22,7 @@ _STRATEGIES = {"latest": [0.70, 0.72, 0.69], "ema-span": [0.849, 0.861, 0.842], 
 def _write(folder: Path, runs: pd.DataFrame, **description: object) -> None:
     """An experiment with these runs; its other tables hold little."""
     tables = synthetic_records.make(seeds=1, units={"mlp": 9}, groups=(1,))
-    runs = runs.assign(diverged_epoch=None, test_loss=0.5, final_val_accuracy=0.8, lr=0.1)
+    runs = runs.assign(diverged_epoch=None, test_loss=0.5, final_val_accuracy=0.8, lr=runs.get("lr", 0.1))
     synthetic_records.write(folder, tables | {"runs": runs})
     (folder / "experiment.json").write_text(json.dumps(synthetic_records.EXPERIMENT | description))
     runs[["strategy"]].assign(wall_time_s=36.0).to_csv(folder / "times.csv", index=False)

@@ -1,6 +1,5 @@
 """What README.md and docs say of results is what the committed records say."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -24,24 +23,10 @@ def test_readme_and_docs_are_those_of_the_committed_records(tmp_path, monkeypatc
     build.main(["readme", "--check", "--results", str(tmp_path)])
 
 
-def test_the_sentences_on_larger_runs_follow_from_their_verdicts():
-    readme = " ".join((ROOT / "README.md").read_text().split())
-    assert (
-        "On a small language model, ignoring the difference costs accuracy, and averages that follow the delay win "
-        "most of it back; whether they equal exact stashing is not decided." in readme
-    )
-    answers = json.loads((ROOT / "paper_figures/out/full_scale/cpu-gpt/verdicts.json").read_text())
-    assert answers["Can these runs tell the latest weights from exact stashing?"] == "yes"
-    for rule in ("EMA window", "EMA span"):
-        assert answers[f"{rule} more accurate than the latest weights?"] == "yes"
-        equal = answers[f"C6: {rule} as accurate as exact stashing (within 0.5 points)?"]
-        assert equal.startswith("inconclusive")
-
-
 def test_the_artifact_appendix_is_made_of_the_committed_results(tmp_path):
     sections = artifact.sections(ROOT / "results", ROOT / "paper_figures/out", ("cpu", "cpu-gpt"))
     page, text = tmp_path / "artifact.md", (ROOT / "docs/artifact.md").read_text()
-    page.write_text(text.replace("0 of 38 stages", "1 of 38 stages"))
+    page.write_text(text.replace("| 0 of ", "| 1 of ", 1))
     with pytest.raises(UserError, match="not those of the records; run: python -m"):
         readme.update(page, sections, check=True)
     readme.update(page, sections, check=False)

