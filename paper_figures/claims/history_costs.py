@@ -8,8 +8,8 @@ inconsistency  stash - latest: what is lost without any history; all that a hist
 share          (rule - latest) / (stash - latest): what a rule wins back of that, with Fieller's interval
 
 A cell is *sensitive* if its inconsistency is shown to exceed the margin (one-sided t test, Holm's correction over the
-cells). Only there a rule is judged; elsewhere the verdict is "can't tell". A run that diverged scores what guessing does,
-one over the number of classes: it is a cost, and no gap in the table. A few divergences among many runs are large costs
+cells). Only there a rule is judged; elsewhere the verdict is "can't tell". A run that diverged scores what guessing
+does, one over the number of classes: it is a cost, and no gap in the table. A few divergences among many runs are costs
 that scatter; it takes some seeds to show that they are no accident.
 """
 
