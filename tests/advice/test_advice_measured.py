@@ -15,6 +15,7 @@ from layerpipe2.advice.advise import _measured, advise_module
 from layerpipe2.advice.measurement import Measurement
 from layerpipe2.advice.replay import Replay
 from layerpipe2.advice.result import predictors
+from layerpipe2.advice.rule import RULE, strategy_of
 from tests.advice import advised
 from tests.engine.training import assert_bit_equal, fit, module
 from tests.reference import _cross_entropy, _flat, _of, backward_layer, forward_layer, make_method
@@ -198,7 +199,7 @@ def test_a_module_of_your_own_is_advised_and_left_alone():
     advice = advise_module(model, in_order(batches), steps=20, strategies=["ema-0.5"])
     assert_bit_equal(model.state_dict(), before)
     assert torch.equal(torch.get_rng_state(), state)
-    by_hand = Measurement(["latest", "ema-0.5"], steps=20)
+    by_hand = Measurement(list(dict.fromkeys(["latest", strategy_of(RULE.quantity), "ema-0.5"])), steps=20)
     assert _measured(pipeline(dense), in_order(batches), by_hand, torch.device("cpu"), -1) == advice
     assert advise_module(model, in_order(batches), steps=20, warmup=25, strategies=[]).total.drift != advice.total.drift
     assert by_hand.updates == 32
