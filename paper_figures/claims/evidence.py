@@ -13,6 +13,8 @@ from paper_figures.style import ordered
 from paper_figures.text import plural, span
 from paper_figures.verdicts import OUTCOMES, Answer
 
+FEW = 3
+"""Cells that an answer without reserve needs."""
 WORDS = {Answer.YES: "no loss", Answer.NO: "loses", Answer.UNDECIDED: "undecided"}
 
 
@@ -53,7 +55,13 @@ def answer(found: Assay) -> str:
         return f"**These runs can't tell**: in none of {total} do the weights of the backward pass matter enough."
     table = counts(found).set_index("strategy")
     rules = table.loc[pipeline_aware(table.index)]
-    best = rules.sort_values([WORDS[Answer.NO], WORDS[Answer.YES]], ascending=[True, False], kind="stable").iloc[0]
+    if rules.empty:
+        return (
+            f"**Not decided**: in {told} of {total} the weights matter, and no average that follows the delay was run."
+        )
+    won = sensitive.rules.groupby("strategy")["share"].mean()
+    order = [WORDS[Answer.NO], WORDS[Answer.YES], "share"]
+    best = rules.assign(share=won.reindex(rules.index)).sort_values(order, ascending=[True, False, False]).iloc[0]
     kept, lost = int(best[WORDS[Answer.YES]]), int(best[WORDS[Answer.NO]])
     share = sensitive.rules[sensitive.rules["strategy"] == best.name]["share"]
     back = span(share, lambda value: f"{100 * value:.0f}")
@@ -66,7 +74,7 @@ def answer(found: Assay) -> str:
 
 def _word(rules: pd.DataFrame, kept: int, told: int) -> str:
     if kept == told:
-        return "Yes"
+        return "Yes" if told >= FEW else "So far yes"
     if (rules[WORDS[Answer.NO]] > 0).all():
         return "No"
     return "Mostly" if 2 * kept > told else "Undecided"

@@ -144,7 +144,7 @@ def test_the_answer_of_several_cells_counts_them() -> None:
     assert decided(found) == (2, 3)
     text = answer(found)
     assert text.startswith(
-        "**Yes**: in 2 of 3 cells the weights of the backward pass matter; there the average 'EMA span'"
+        "**So far yes**: in 2 of 3 cells the weights of the backward pass matter; there the average 'EMA span'"
     )
     assert text.endswith("and loses less than the margin in 2.")
     assert answer(found.within(network="resnet18")).startswith("**These runs can't tell**")

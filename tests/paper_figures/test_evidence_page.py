@@ -47,7 +47,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_says_what_the_cells_say(results: Path, tmp_path: Path) -> None:
     build.main(["page", "evidence", "--results", str(results), "--out", str(tmp_path)])
     text = (tmp_path / "evidence" / "evidence.md").read_text()
-    assert "**Yes**: in 1 of 1 cell the weights of the backward pass matter; there the average 'EMA span'" in text
+    assert (
+        "**So far yes**: in 1 of 1 cell the weights of the backward pass matter; there the average 'EMA span'" in text
+    )
     assert "1 of 1 confirmed cells answer the question" in text
     assert "**Incomplete**: evidence-a has 29 of 30 runs" in text
     assert re.search(r"\| EMA window \| 6\d % \[\d+, \d+\]: worse \|", text)
@@ -70,7 +72,7 @@ def test_the_readme_begins_with_the_evidence(results: Path) -> None:
     confirmed = evidence.confirmations(evidence.load(results / "evidence"))
     records, theory = synthetic_records.records(), synthetic_records.theory_tables()
     text = readme.results(records, theory, Settings(), "out", confirmed)
-    assert text.startswith("Can a moving average stand in for the weight stash? **Yes**: in 1 of 1 cell")
+    assert text.startswith("Can a moving average stand in for the weight stash? **So far yes**: in 1 of 1 cell")
     assert "(out/evidence/figures/costs.png)" in text
     assert "| EMA span | " in text
     assert "out/figures" not in text
