@@ -10,7 +10,7 @@ from typing import Any, Self
 import pandas as pd
 
 from layerpipe2.errors import UserError
-from paper_figures.claims.history_costs import costs, rules, scored
+from paper_figures.claims.history_costs import costs, rows_with, rules, scored
 from paper_figures.comparisons import Settings
 from paper_figures.text import dataset_label, law_label, network_label, optimizer_label
 from paper_figures.verdicts import OUTCOMES, Answer
@@ -71,11 +71,11 @@ class Assay:
 
     def within(self, **values: Any) -> Self:
         """The cells with these values, or with one of several."""
-        return replace(self, costs=_rows(self.costs, values), rules=_rows(self.rules, values))
+        return replace(self, costs=rows_with(self.costs, values), rules=rows_with(self.rules, values))
 
     def without(self, **values: Any) -> Self:
         """The other cells."""
-        keep = [table.index.difference(_rows(table, values).index) for table in (self.costs, self.rules)]
+        keep = [table.index.difference(rows_with(table, values).index) for table in (self.costs, self.rules)]
         return replace(self, costs=self.costs.loc[keep[0]], rules=self.rules.loc[keep[1]])
 
     @property
@@ -85,15 +85,9 @@ class Assay:
 
     def answer(self, strategy: str) -> Answer:
         """Whether a strategy loses nothing against stash in any sensitive cell."""
-        mine = _rows(self.rules, {"strategy": strategy, "sensitive": True})
+        mine = rows_with(self.rules, {"strategy": strategy, "sensitive": True})
         found = mine["outcome"].map(OUTCOMES).fillna(Answer.UNDECIDED)
         if Answer.NO in set(found):
             return Answer.NO
         everywhere = len(found) == int(self.costs["sensitive"].sum()) > 0
         return Answer.YES if everywhere and set(found) == {Answer.YES} else Answer.UNDECIDED
-
-
-def _rows(table: pd.DataFrame, values: dict[str, Any]) -> pd.DataFrame:
-    for name, wanted in values.items():
-        table = table[table[name].isin(wanted if isinstance(wanted, list) else [wanted])]
-    return table

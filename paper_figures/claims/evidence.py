@@ -20,11 +20,17 @@ WORDS = {Answer.YES: "no loss", Answer.NO: "loses", Answer.UNDECIDED: "undecided
 
 def assays(found: Mapping[str, Records]) -> Assay:
     """The cells of all experiments."""
-    parts = [
-        Assay.of(records.all_runs, Settings.from_report(records.experiment["report"]), records.examples, long_name)
-        for records in found.values()
-    ]
-    return Assay.joined(parts)
+    return Assay.joined(map(assay, found.values()))
+
+
+def assay(records: Records) -> Assay:
+    """The cells of one experiment, by its own demands."""
+    return Assay.of(records.all_runs, Settings.from_report(records.experiment["report"]), records.examples, long_name)
+
+
+def at_own_rates(found: Assay) -> Assay:
+    """The cells in which strategies don't share one learning rate."""
+    return found.without(rate="common")
 
 
 def counts(found: Assay) -> pd.DataFrame:

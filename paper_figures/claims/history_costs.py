@@ -14,7 +14,7 @@ that scatter; it takes some seeds to show that they are no accident.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -30,6 +30,13 @@ CELL = (*PIPELINE, "group_size")
 """What a pipeline's runs share, beside strategy and seed; two group sizes may give one number of stages."""
 _ALONE = ("network", "dataset", "optimizer", "momentum")
 BY_CELL = Design("network", CELL)
+
+
+def rows_with(table: pd.DataFrame, values: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows with these values of columns, or with one of several."""
+    for name, wanted in values.items():
+        table = table[table[name].isin(wanted if isinstance(wanted, list) else [wanted])]
+    return table
 
 
 def scored(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -122,9 +129,7 @@ def _table(cell: pd.DataFrame) -> pd.DataFrame:
 
 def _baseline(alone: pd.DataFrame, cell: dict[str, Any]) -> pd.Series:
     """Scores of sequential training by seed: with the cell's rate, or else with its own."""
-    mine = alone
-    for name in _ALONE:
-        mine = mine[mine[name] == cell[name]]
+    mine = rows_with(alone, {name: cell[name] for name in _ALONE})
     same = mine[mine["rate"] == cell["rate"]]
     mine = same if len(same) else mine[mine["rate"] == "tuned"]
     return mine.assign(score=mine["score"].fillna(mine["guess"])).set_index("seed")["score"]
@@ -172,13 +177,9 @@ def _pairs(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None
 
 def _share(runs: pd.DataFrame, row: dict[str, Any], settings: Settings) -> dict[str, float]:
     """What a strategy wins back of its cell's inconsistency."""
-    mine = runs
-    for name in CELL:
-        mine = mine[mine[name] == row[name]]
-    wanted = [row["strategy"], STASH, LATEST]
-    scores = _table(mine[mine["strategy"].isin(wanted)])
-    scores = scores.dropna(subset=list(dict.fromkeys(wanted)))
     if row["strategy"] == LATEST:
         return {"share": 0.0, "share_low": 0.0, "share_high": 0.0}
+    wanted = [row["strategy"], STASH, LATEST]
+    scores = _table(rows_with(runs, {name: row[name] for name in CELL} | {"strategy": wanted})).dropna(subset=wanted)
     found = ratio(scores[row["strategy"]] - scores[LATEST], scores[STASH] - scores[LATEST], level=settings.level)
     return {"share": found.value, "share_low": found.low, "share_high": found.high}

@@ -23,7 +23,8 @@ from paper_figures.verdicts import CLAIM, Answer, Verdict, both
 KINDS = ("convolutional", "fully connected")
 """The kinds of networks of claim C8 that are tested."""
 
-CANNOT_TELL = "can't tell: the control is not shown to fail"
+IN_TABLES = "can't tell"
+CANNOT_TELL = f"{IN_TABLES}: the control is not shown to fail"
 """The verdict where the latest weights, without any history, are not shown to lose more than the margin."""
 
 
@@ -45,7 +46,7 @@ def reconstruction_keeps_accuracy(found: Assay, settings: Settings) -> Verdict:
     )
 
 
-def kinds_of_networks(found: Assay, settings: Settings) -> Verdict:
+def kinds_of_networks(found: Assay) -> Verdict:
     """C8 without spiking networks: in each of the two kinds C6 holds."""
     answers, words, evidence = [], [], []
     for kind in KINDS:

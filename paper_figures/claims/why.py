@@ -15,8 +15,7 @@ from scipy import stats
 
 from layerpipe2.advice import Rule, strategy_of
 from layerpipe2.history import find_strategy
-from paper_figures.claims.assay import Assay, long_name
-from paper_figures.comparisons import Settings
+from paper_figures.claims.evidence import assay
 from paper_figures.designs import LATEST
 from paper_figures.records.evidence import PIPELINE, screens
 from paper_figures.records.training import Records
@@ -65,11 +64,10 @@ def of_cells(found: Mapping[str, Records], measured: Mapping[str, pd.DataFrame])
 
 
 def _joined(records: Records, measured: pd.DataFrame) -> pd.DataFrame:
-    settings = Settings.from_report(records.experiment["report"])
-    assay = Assay.of(records.all_runs, settings, records.examples, long_name)
-    costs = assay.costs[assay.costs["trained"].astype(bool)]
-    costs = costs.assign(cost=costs["inconsistency"] / settings.margin)[[*PIPELINE, "cell", "cost"]]
-    share = assay.rules.loc[assay.rules["strategy"] == AVERAGE, [*PIPELINE, "share"]]
+    judged = assay(records)
+    costs = judged.costs[judged.costs["trained"].astype(bool)]
+    costs = costs.assign(cost=costs["inconsistency"] / costs["margin"])[[*PIPELINE, "cell", "cost"]]
+    share = judged.rules.loc[judged.rules["strategy"] == AVERAGE, [*PIPELINE, "share"]]
     both = pd.concat([measured, measured[measured["rate"] == "tuned"].assign(rate="common")])  # the rate of stash
     keys = list(PIPELINE)
     joined = costs.assign(needs=costs["cost"] > 1).merge(share, on=keys, how="left").merge(both, on=keys)

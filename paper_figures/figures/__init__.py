@@ -5,8 +5,7 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from paper_figures.claims.training import assay as assay_of
-from paper_figures.comparisons import Settings
+from paper_figures.claims.assay import Assay
 from paper_figures.figures import (
     assay,
     costs,
@@ -23,10 +22,13 @@ from paper_figures.records.training import Records
 from paper_figures.text import setting
 
 
-def catalogue(records: Records, theory: Theory, settings: Settings) -> dict[str, Callable[[], Figure]]:
-    """File stem -> function that draws the figure. There is one figure of learning curves per network."""
-    where, judged = setting(records.dataset, records.convention), assay_of(records, settings)
-    costs_of_cells = {"history_costs": partial(assay.costs, judged, settings.level, where)} if len(judged.costs) else {}
+def catalogue(records: Records, theory: Theory, judged: Assay, level: float) -> dict[str, Callable[[], Figure]]:
+    """File stem -> function that draws the figure. There is one figure of learning curves per network.
+
+    ``judged`` are the records' cells, and 1 - 2 ``level`` is what their intervals hold.
+    """
+    where = setting(records.dataset, records.convention)
+    costs_of_cells = {"history_costs": partial(assay.costs, judged, level, where)} if len(judged.costs) else {}
     tuned = {"tuning_rates": partial(tuning.rates, records), "tuning_history": partial(tuning.history, records)}
     curves = {f"curves_{name}": partial(training.curves, records, name) for name in records.networks}
     return {

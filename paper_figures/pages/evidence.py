@@ -27,8 +27,6 @@ from paper_figures.verdicts import CLAIM, Verdict
 
 _CELL = ["optimizer", "momentum", "lr", "num_stages"]
 """What the cells of one coarse search differ in."""
-
-
 _ONE_RATE = "One rate for all pipelines, that of stash; sequential training keeps its own."
 
 
@@ -42,19 +40,13 @@ def page(found: Mapping[str, Records], results: Path) -> Page:
     if not confirmed:
         raise UserError("nothing is confirmed yet; run: make paper EXPERIMENT=evidence-mlp")
     everything = claims.assays(confirmed)
-    tuned = everything.without(rate="common")
-    common = everything.within(rate="common")
+    tuned, common = claims.at_own_rates(everything), everything.within(rate="common")
     level = Settings.from_report(next(iter(confirmed.values())).experiment["report"]).level
     figures = {
         "costs": partial(assay_figures.costs, tuned, level, "Each strategy has the learning rate that it chose.")
     }
     if len(common.costs):
-        figures["costs_common"] = partial(
-            assay_figures.costs,
-            common,
-            level,
-            _ONE_RATE,
-        )
+        figures["costs_common"] = partial(assay_figures.costs, common, level, _ONE_RATE)
     if screens:
         figures["screening"] = partial(screening, screens)
     cells = why.of_cells(found, records_of.predictors(results))
@@ -67,7 +59,7 @@ def page(found: Mapping[str, Records], results: Path) -> Page:
         "common": _tables(common) if len(common.costs) else None,
         "why": _why(cells) if known else None,
         "rates": _rates(confirmed),
-        "screens": {name: len(records.all_runs) for name, records in screens.items()},
+        "screens": list(screens),
         "plans": _plans(confirmed),
         "interval": f"{100 * (1 - 2 * level):g}",
         **_numbers(tuned, confirmed, screens, results),

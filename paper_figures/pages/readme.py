@@ -72,11 +72,11 @@ def results(
 
     ``out`` is the path of the report's folder from the README.
     """
-    judged_elsewhere = evidence.assays(confirmed).within(rate="tuned") if confirmed else None
+    judged_elsewhere = evidence.at_own_rates(evidence.assays(confirmed)) if confirmed else None
     judged = training.assay(records, settings)
     most = tables.memory(records).groupby("strategy")["copies"].max()
     accuracy = tables.accuracy(records)
-    found = claims(records, theory, settings)
+    found = claims(records, theory, judged, settings)
     content = {
         "evidence": judged_elsewhere
         and {"answer": evidence.answer(judged_elsewhere), "verdicts": assay_tables.verdicts(judged_elsewhere)},

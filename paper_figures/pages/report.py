@@ -7,6 +7,7 @@ import pandas as pd
 from layerpipe2.history import find_strategy
 from paper_figures import figures, tables
 from paper_figures.claims import costs, structure, training
+from paper_figures.claims.assay import Assay
 from paper_figures.comparisons import Settings
 from paper_figures.figures.reconstruction import misfit
 from paper_figures.pages import Page
@@ -21,25 +22,24 @@ from paper_figures.text import amount, dataset_label, law_label, network_label, 
 from paper_figures.verdicts import Verdict
 
 
-def claims(records: Records, theory: Theory, settings: Settings) -> list[Verdict]:
-    """One verdict per claim, from the runs' records, from the tables of the theory, or from both."""
-    found = training.assay(records, settings)
+def claims(records: Records, theory: Theory, judged: Assay, settings: Settings) -> list[Verdict]:
+    """One verdict per claim, from the runs' records and their assay, from the tables of the theory, or from both."""
     return [
         structure.structure_alone(records, theory),
         structure.downstream_stages(records, theory),
         structure.shared_delay(records, theory),
         structure.formal_derivation(theory),
         structure.memory_cost(records, theory),
-        training.reconstruction_keeps_accuracy(found, settings),
+        training.reconstruction_keeps_accuracy(judged, settings),
         costs.trade_off(theory.partitions),
-        training.kinds_of_networks(found, settings),
+        training.kinds_of_networks(judged),
     ]
 
 
 def page(records: Records, theory: Theory, settings: Settings) -> Page:
     """The report with all its figures and tables."""
-    found = claims(records, theory, settings)
     accuracy, judged = training_tables.accuracy(records), training.assay(records, settings)
+    found = claims(records, theory, judged, settings)
     exact = {"accuracy": accuracy, "assay_costs": judged.costs, "assay_rules": judged.rules}
     shown = {
         "accuracy": training_tables.accuracy_for_readers(accuracy),
@@ -64,7 +64,8 @@ def page(records: Records, theory: Theory, settings: Settings) -> Page:
         "in_short": training.in_short(judged, settings),
         **_theory(records, theory),
     }
-    return Page("report", "report.md", content, found, figures.catalogue(records, theory, settings), exact, shown)
+    drawn = figures.catalogue(records, theory, judged, settings.level)
+    return Page("report", "report.md", content, found, drawn, exact, shown)
 
 
 def _setting(records: Records, settings: Settings) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from layerpipe2.history import find_strategy
 from paper_figures.claims.assay import Assay
-from paper_figures.claims.training import CANNOT_TELL, share_text
+from paper_figures.claims.training import IN_TABLES, share_text
 from paper_figures.style import labels, ordered
 from paper_figures.text import number
 
@@ -42,7 +42,7 @@ def rules(found: Assay) -> pd.DataFrame:
             "against stash": interval(row["mean"], row["low"], row["high"]) if row["n"] > 1 else "–",
             "test-image error (points)": number(2)(row["image_error"]) if row["unit"] == "points" else "–",
             "share won back (%)": "–" if row["strategy"] == "latest" else share_text(row).replace(" %", ""),
-            "outcome": row["outcome"] if row["sensitive"] else CANNOT_TELL.split(":")[0],
+            "outcome": row["outcome"] if row["sensitive"] else IN_TABLES,
         }
         for row in found.rules.to_dict("records")
     ]
@@ -59,7 +59,7 @@ def verdicts(found: Assay) -> pd.DataFrame:
 
 def _verdict(row: Mapping[str, Any]) -> str:
     if not row["sensitive"]:
-        return CANNOT_TELL.split(":")[0]
+        return IN_TABLES
     share = "" if row["strategy"] == "latest" else f"{share_text(row)}: "
     return f"{share}{row['outcome']}"
 

@@ -10,6 +10,7 @@ import pytest
 from paper_figures.claims import structure, training
 from paper_figures.comparisons import Settings
 from paper_figures.pages.report import claims
+from paper_figures.records.theory import Theory
 from paper_figures.records.training import Records
 from paper_figures.verdicts import Answer, Verdict
 from tests import synthetic_records
@@ -22,6 +23,10 @@ _GOOD, _BAD = [0.969, 0.973, 0.967, 0.972], [0.90, 0.91, 0.90, 0.90]
 def judged(columns: Accuracies, **settings: Any) -> Verdict:
     """C6 on one cell."""
     return c6(made_records(made_runs({"stash": list(STASH)} | columns)), Settings(**settings))
+
+
+def all_claims(records: Records, theory: Theory = _THEORY) -> list[Verdict]:
+    return claims(records, theory, training.assay(records, Settings()), Settings())
 
 
 def c6(records: Records, settings: Settings | None = None) -> Verdict:
@@ -112,7 +117,7 @@ def test_kinds_of_networks_need_each_other() -> None:
         ((mlp, blind), "convolutional: can't tell: the control is not shown to fail; fully connected: reproduced"),
     ):
         found = training.assay(made_records(*runs), Settings())
-        assert training.kinds_of_networks(found, Settings()).word == verdict
+        assert training.kinds_of_networks(found).word == verdict
 
 
 def test_structure_claims_hold_on_lawful_records_and_fail_on_others() -> None:
@@ -134,7 +139,7 @@ def test_structure_claims_hold_on_lawful_records_and_fail_on_others() -> None:
 
 
 def test_one_seed_is_never_a_verdict_on_accuracy() -> None:
-    found = {claim.key: claim.word for claim in claims(synthetic_records.records(seeds=1), _THEORY, Settings())}
+    found = {claim.key: claim.word for claim in all_claims(synthetic_records.records(seeds=1))}
     assert found["C6"].startswith("inconclusive")
     assert found["C8"] == "convolutional: inconclusive (n=0); fully connected: inconclusive (n=0)"
 
@@ -181,7 +186,7 @@ def test_the_answer_in_short() -> None:
 def test_the_claims_are_those_of_the_documentation() -> None:
     documented = (Path(__file__).parents[2] / "docs" / "scope.md").read_text()
     rows = dict(re.findall(r"^\| (C\d) \| (.*) \|$", documented, re.MULTILINE))
-    assert rows == {claim.key: claim.question for claim in claims(synthetic_records.records(), _THEORY, Settings())}
+    assert rows == {claim.key: claim.question for claim in all_claims(synthetic_records.records())}
 
 
 def test_claims_on_the_derivation_follow_the_proofs() -> None:
@@ -194,7 +199,7 @@ def test_claims_on_the_derivation_follow_the_proofs() -> None:
         ("delay law", {"C1", "C2", "C3"}),
     ):
         proofs = _THEORY.proofs.assign(holds=_THEORY.proofs["holds"] & (_THEORY.proofs["claim"] != claim))
-        found = claims(records, replace(_THEORY, proofs=proofs), Settings())
+        found = all_claims(records, replace(_THEORY, proofs=proofs))
         assert {c.key for c in found if c.word == "not reproduced"} >= keys, claim
         assert {c.key for c in found if c.key in ("C1", "C2", "C3", "C4", "C5") and c.word == "reproduced"} == (
             {"C1", "C2", "C3", "C4", "C5"} - keys

@@ -17,6 +17,7 @@ from layerpipe2.theory import derive, from_units, reconstruction
 from layerpipe2.theory.stability import closed_form
 from paper_figures import figures, style
 from paper_figures.accuracy_axis import AccuracyAxis
+from paper_figures.claims.training import assay
 from paper_figures.comparisons import Settings
 from paper_figures.figures import derivation, stability
 from paper_figures.figures import reconstruction as figure_module
@@ -47,9 +48,8 @@ def test_order_does_not_depend_on_what_else_is_there() -> None:
 
 
 UNITS = {"mlp": 3, "vgg": 3, "resnet18": 4, "resnet-small": 4}
-DRAWN = figures.catalogue(
-    synthetic_records.records(seeds=2, units=UNITS, groups=(1, 2)), synthetic_records.theory_tables(), Settings()
-)
+_RECORDS = synthetic_records.records(seeds=2, units=UNITS, groups=(1, 2))
+DRAWN = figures.catalogue(_RECORDS, synthetic_records.theory_tables(), assay(_RECORDS, Settings()), Settings().level)
 
 
 @pytest.mark.parametrize("stem", [name for name in DRAWN if not name.startswith("curves_")] + ["curves_mlp"])

@@ -10,6 +10,7 @@ import pytest
 
 from layerpipe2.errors import UserError
 from paper_figures import build, figures
+from paper_figures.claims.training import assay
 from paper_figures.comparisons import Settings
 from paper_figures.pages import fill, readme, report
 from paper_figures.pages.readme import markers
@@ -70,7 +71,9 @@ def test_building_again_in_another_process_gives_the_same_bytes(place: Path) -> 
 
 
 def test_every_figure_and_table_is_written(place: Path) -> None:
-    stems = list(figures.catalogue(synthetic_records.records(), synthetic_records.theory_tables(), Settings()))
+    records, settings = synthetic_records.records(), Settings()
+    judged = assay(records, settings)
+    stems = list(figures.catalogue(records, synthetic_records.theory_tables(), judged, settings.level))
     names = ("accuracy", "assay_costs", "assay_rules", "training", "delays", "memory", "reconstruction")
     names += ("proofs", "partitions", "schedules")
     written = _bytes(place / "out")
