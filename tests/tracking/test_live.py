@@ -147,6 +147,19 @@ def test_what_is_no_database_is_one_line_before_training(tmp_path, capsys):
     assert "there is no folder" in second
 
 
+def test_a_mistake_after_the_writer_has_started_leaves_no_process(tmp_path, monkeypatch, capsys):
+    started = []
+
+    def noted(target):
+        started.append(Writer(target))
+        return started[0]
+
+    monkeypatch.setattr(live, "Writer", noted)
+    assert main([*TRAINED, "--lr", "-1", "--mlflow", str(tmp_path / "mlflow.db")]) == 2
+    assert started[0]._process.returncode is not None
+    assert "lr is -1" in capsys.readouterr().err
+
+
 def test_a_server_that_is_not_there_is_one_line_and_the_record_is_kept(tmp_path, capsys):
     out = tmp_path / "run.json"
     assert main([*TRAINED, "--mlflow", "http://127.0.0.1:9", "--out", str(out)]) == 2

@@ -77,7 +77,13 @@ def _dispatch(arguments: Sequence[str] | None) -> None:
     if getattr(options, "mlflow", None) and os.environ.get("RANK", "0") == "0":
         from layerpipe2.tracking.live import Writer
 
-        options.writer = Writer(options.mlflow)  # imports MLflow while this process imports torch
+        with Writer(options.mlflow) as options.writer:  # imports MLflow while this process imports torch
+            _run(options)
+    else:
+        _run(options)
+
+
+def _run(options: argparse.Namespace) -> None:
     try:
         command = import_module(f"layerpipe2.cli.{options.command}")  # only the chosen one pays for its imports
     except ModuleNotFoundError as error:

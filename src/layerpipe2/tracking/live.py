@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from layerpipe2.errors import UserError
 from layerpipe2.tracking.entry import Entry
@@ -39,6 +39,15 @@ class Writer:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process if an error came before a run began; else it has been waited for."""
+        if self._process.returncode is None:
+            self._process.kill()
+            self._process.communicate()
 
     def begin(self, entry: Entry) -> None:
         """The run starts.
