@@ -13,11 +13,14 @@ import pytest
 
 from layerpipe2.errors import UserError
 from layerpipe2.runs.records import (
+    TIMES,
     fingerprint,
     keep_record,
     not_finite,
     read_record,
     read_records,
+    split_times,
+    with_times,
     write_json,
     write_record,
     write_text,
@@ -31,6 +34,16 @@ def test_json_has_sorted_keys_and_null_for_what_is_not_finite(tmp_path):
     text = (tmp_path / "deep" / "run.json").read_text()
     assert json.loads(text) == {"a": [None, 1.5], "b": None, "c": {"d": [1, None]}}
     assert text.index('"a"') < text.index('"b"')
+
+
+def test_times_apart_are_read_with_the_record_that_they_belong_to_and_no_other(tmp_path):
+    whole = record() | {"epochs": [], "test": {"loss": math.inf, "accuracy": 0.5, "images": 450}}
+    rest, times = split_times(whole)
+    write_json(tmp_path / "times.json", times)
+    found = with_times(json.loads(json.dumps(rest).replace("Infinity", "null")), tmp_path / "times.json")
+    assert {name: found["provenance"][name] for name in TIMES} == {name: whole["provenance"][name] for name in TIMES}
+    other = with_times(rest | {"test": None}, tmp_path / "times.json")
+    assert {other["provenance"][name] for name in TIMES} == {None}
 
 
 def full(*arguments):

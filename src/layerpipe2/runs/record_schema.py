@@ -88,8 +88,9 @@ class _Reconstruction(Checked):
 
 
 class RunTimes(Checked):
-    """What a record's file doesn't hold if times lie apart."""
+    """What a record's file doesn't hold if times lie apart; ``record`` is the fingerprint of what it does hold."""
 
+    record: str | None = None
     commit: str | None
     dirty: bool | None
     started: Annotated[str, AfterValidator(_checked_time)]

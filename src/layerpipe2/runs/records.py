@@ -169,14 +169,17 @@ def record_files(folder: Path) -> list[Path]:
 
 
 def split_times(record: Record) -> tuple[Record, dict[str, Any]]:
-    """A record without its commit and times, so that runs which give the same have the same file; and those."""
+    """A record without its commit and times, so that runs which give the same have the same file; and those.
+
+    The times name the record that they belong to.
+    """
     where = record["provenance"]
-    rest = {name: value for name, value in where.items() if name not in TIMES}
-    return record | {"provenance": rest}, {name: where[name] for name in TIMES}
+    rest = record | {"provenance": {name: value for name, value in where.items() if name not in TIMES}}
+    return rest, {name: where[name] for name in TIMES} | {"record": fingerprint(_finite(rest))}
 
 
 def with_times(record: Record, path: Path) -> Record:
-    """The record with the commit and times in the file ``path``; all None where that isn't there.
+    """The record with the commit and times in the file ``path``; all None where they aren't there, or another's.
 
     Raises:
         UserError: if the file isn't what was written.
@@ -185,7 +188,9 @@ def with_times(record: Record, path: Path) -> Record:
         return record
     times: dict[str, Any] = dict.fromkeys(TIMES)
     if path.is_file():
-        times = dict(checked(RunTimes, read_json(path, _AGAIN), str(path)))
+        found = dict(checked(RunTimes, read_json(path, _AGAIN), str(path)))
+        if found.pop("record") == fingerprint(record):
+            times = found
     return record | {"provenance": record["provenance"] | times}
 
 
