@@ -143,14 +143,24 @@ def _best(studies: list[Study]) -> tuple[Study, dict[str, Any]] | None:
     return study, trial.params
 
 
+def _lasted_longest(studies: list[Study]) -> dict[str, Any] | None:
+    """The choice of the diverged trial with the most epochs, of equals the first: divergence is a result as well."""
+    trials = [trial for study in studies for trial in study.trials() if trial.user_attrs.get(STATUS) == "diverged"]
+    longest = max(trials, key=lambda trial: len(trial.intermediate_values), default=None)
+    return None if longest is None else longest.params
+
+
 def _write(grid: Grid, tuning: Tuning, rounds: dict[Cell, list[Study]]) -> None:
     chosen: dict[str, dict[str, Any]] = {}
     for cell, studies in rounds.items():
         best = _best(studies)
-        if best is None:
-            what = f"no trial of {grid.name(cell)} has completed"
+        settings = best[1] if best is not None else _lasted_longest(studies)
+        if settings is None:
+            what = f"no trial of {grid.name(cell)} could be trained"
             raise UserError(f"{what}; give {grid.experiment.name}.yaml another space or more trials")
-        chosen.setdefault(cell.network, {})[grid.name(cell)] = best[1]
+        if best is None:
+            print(f"{grid.name(cell)}: every trial diverged; the one that lasted longest is chosen", file=sys.stderr)
+        chosen.setdefault(cell.network, {})[grid.name(cell)] = settings
     names = sorted({name for studies in rounds.values() for study in studies for name in study.settings.space})
     rows = [row for cell, studies in rounds.items() for row in _rows(cell, studies)]
     write_csv(grid.folder / "tuning.csv", [*COLUMNS, *names], rows)

@@ -13,7 +13,7 @@ from layerpipe2.errors import UserError
 from layerpipe2.runs.records import read_record
 from layerpipe2.tuning.study import open_existing, work
 from tests.small_experiments import UNTUNED, small, write_experiment
-from tests.tuning.studies import made_up, runs_are
+from tests.tuning.studies import diverged, made_up, runs_are
 
 SPACE: dict = UNTUNED | {
     "group_sizes": [3, 5],
@@ -91,6 +91,21 @@ def test_a_range_is_moved_to_a_best_value_at_its_end_and_flagged_if_that_is_not_
         last = max(mine, key=_reached)
         assert best[name]["lr"] == float(last["lr"]) > high
         assert (last["edge"] == "True") == (f"{name}: " in said) == flagged
+
+
+def test_a_strategy_whose_trials_all_diverge_gets_the_one_that_lasted_longest(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tune, "_do", lambda name, studies, jobs: work(studies))
+
+    def made(trial, config, objectives):
+        return (diverged if config.strategy == "latest" else made_up)(trial, config, objectives)
+
+    with runs_are(made, monkeypatch):
+        rows = tuned(tmp_path, strategies=["stash", "latest"])
+    mine = [row for row in rows if row["strategy"] == "latest"]
+    assert {row["status"] for row in mine} == {"diverged"}
+    chosen = json.loads((tmp_path / "out" / CHOICE).read_text())["mlp"]
+    assert chosen["mlp-3/latest"]["lr"] == float(mine[0]["lr"])
+    assert "mlp-3/latest: every trial diverged; the one that lasted longest is chosen" in capsys.readouterr().err
 
 
 def _reached(row):
