@@ -9,9 +9,12 @@ copies at a time, the others wait. A copy starts when its training run started a
 those of other runs.
 """
 
+import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +22,7 @@ from experiments.track_summary import Pages, add_summary
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
+from layerpipe2.errors import UserError
 from layerpipe2.runs.records import (
     Record,
     output_file,
@@ -74,7 +78,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--artifacts", type=Path, default=home / "mlartifacts", help="default: mlartifacts")
     add("--summary", type=Path, help="JSON file that counts the records, for DVC")
     add("--port", type=within(int, 1, 65535), help="print links for a server that will listen there on 127.0.0.1")
+    add("--every", type=within(int, 1, 86400), metavar="SECONDS", help="go on copying what is new, until Ctrl-C")
     options = parser.parse_args(arguments)
+    _copy(options, experiment)
+    while options.every is not None:
+        time.sleep(options.every)
+        with suppress(UserError):  # a record that is being replaced; the next look finds it
+            _copy(options, experiment, quiet=True)
+
+
+def _copy(options: argparse.Namespace, experiment: str, *, quiet: bool = False) -> None:
     found = sources(options.runs, options.larger, options.pages)
     if experiment:  # of `dvc exp run`: beside the runs of the study that it changes, not in their place
         found = [found[0]._replace(experiment=f"{found[0].experiment} {experiment}")]
@@ -82,8 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     total = sum(len(source.records) for source in found)
     if options.summary:
         write_json(options.summary, {"records": total})
-    print(f"{new} of {total} runs were new to {options.database}")
-    if options.port is not None:
+    if new or not quiet:
+        print(f"{new} of {total} runs were new to {options.database}", flush=True)
+    if options.port is not None and not quiet:
         print_links(f"http://127.0.0.1:{options.port}", identities, found)
 
 

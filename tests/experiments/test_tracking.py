@@ -287,6 +287,30 @@ def test_the_script_counts_what_is_new_and_prints_a_link_to_every_page(place, tm
     assert [line.strip() for line in links[1::2]] == [page.format(*pair) for pair in expected]
 
 
+def test_with_every_it_goes_on_and_passes_over_what_cannot_be_read_yet(place, tmp_path, empty, monkeypatch, capsys):
+    shutil.copyfile(empty, place[0])
+    runs = tmp_path / "runs"
+    write_record(runs / "a.json", record())
+    what_happens = [
+        lambda: write_record(runs / "b.json", record("latest")),
+        lambda: (runs / "c.json").write_text("{"),
+        lambda: write_record(runs / "c.json", record("ema-span")),
+    ]
+
+    def wait(seconds):
+        assert seconds == 30
+        if not what_happens:
+            raise KeyboardInterrupt
+        what_happens.pop(0)()
+
+    monkeypatch.setattr(tracking.time, "sleep", wait)
+    arguments = ["--runs", str(runs), "--larger", str(tmp_path / "none"), "--pages", str(tmp_path / "no")]
+    with pytest.raises(KeyboardInterrupt):
+        tracking.main([*arguments, "--database", str(place[0]), "--artifacts", str(place[1]), "--every", "30"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(" runs")[0] for line in lines] == ["1 of 1", "1 of 2", "1 of 3"]
+
+
 def test_make_ui_serves_the_port_of_its_links():
     makefile = (Path(tracking.__file__).parents[1] / "Makefile").read_text()
     recipe = makefile.partition("\nui:")[2].partition("\n\n")[0]
