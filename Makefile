@@ -21,7 +21,7 @@ export DVC_NO_ANALYTICS := 1
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop reproduce paper pipelines report readme test test-all mutants chaos chaos-long docs lint lock ui dashboard screenshots clean
+.PHONY: help install develop reproduce paper pipelines report readme test test-all mutants chaos chaos-long docs lint lock ui plots dashboard screenshots clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -87,10 +87,16 @@ lock: $(DEVELOP) ## write the versions of this environment into constraints.txt
 	@{ grep '^#' constraints.txt; python -m pip freeze --exclude-editable | sed 's/+[^ ]*$$//'; } > constraints.new
 	@mv constraints.new constraints.txt
 
+# Runs that end while the pages are open come in within half a minute.
 ui: $(INSTALLED) ## browse all runs in MLflow on 127.0.0.1 (PORT=5000; Ctrl-C ends it); prints the links to open
 	@python -m experiments.track --port $(or $(PORT),5000)
-	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+	@python -m experiments.track --every 30 & trap "kill $$!" EXIT; MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 		mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(or $(PORT),5000) --workers 1
+
+plots: $(INSTALLED) ## write dvc_plots/index.html, DVC's curves by epoch, which needs no network; REV=main compares with it
+	@python -m pip install --quiet --disable-pip-version-check 'vl-convert-python>=1.7,<2'
+	@python -m experiments.vega dvc_plots/vega.js
+	@dvc plots $(if $(REV),diff $(REV),show)
 
 dashboard: $(INSTALLED) ## look at a study in optuna-dashboard on 127.0.0.1: STUDY=its folder (default: study), PORT=8080
 	@test -f '$(or $(STUDY),study)/journal.log' || \

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,15 @@ def test_all_published_experiments_are_collected():
     assert set(PUBLISHED) <= {*stages, *EVIDENCE}
     assert {"results/full_scale"} == {str(Path(read_experiment(name).records).parent) for name in stages}
     assert {"results/evidence"} == {str(Path(read_experiment(name).records).parent) for name in EVIDENCE}
+
+
+def test_the_page_of_curves_needs_no_network(tmp_path):
+    """`make plots` writes the script beside it."""
+    command = [sys.executable, "-m", "dvc", "plots", "show", "-o", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    page = (tmp_path / "index.html").read_text()
+    assert re.findall("""(?:src|href)\\s*=\\s*["']([^"']*)""", page) == ["vega.js"]
+    assert page.count("vegaEmbed('#") >= len(DIGITS.networks)
 
 
 def test_all_code_of_the_figures_redraws_them():
