@@ -4,7 +4,8 @@ Every round runs each variant once, in turn, in a fresh process and an empty fol
 
 ``overhead per trial``  seconds of a study with one process, from its first trial's start to its last one's end, less
                         those that its runs took, per trial
-``two processes``       trials per minute with two processes, over those with one
+``two processes``       trials per minute with two processes, over those with one: with the seconds in which the second
+                        one imports torch and Optuna, and once both are at work
 ``live MLflow``         seconds of `layerpipe2 train --mlflow`, over those without: of the training, and of it all
 ``status``              seconds of `layerpipe2 tune status` for a study of 1,000 trials
 """
@@ -26,6 +27,7 @@ from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.records import read_record, record_files
+from layerpipe2.tuning.claims import WORKER
 from layerpipe2.tuning.study import Study, open_existing, open_or_make
 from layerpipe2.tuning.tune import study_settings
 
@@ -60,6 +62,7 @@ def _round(trials: int, epochs: int) -> dict[str, float]:
         return {
             "overhead per trial (s)": _overhead(one),
             "trials per minute, 2 processes over 1": _seconds(one) / _seconds(two),
+            "the same, once both are at work": _pace(two) / _pace(one),
             "live MLflow, training": live[0] / plain[0],
             "live MLflow, from start to end": live[1] / plain[1],
             "tune status of 1,000 trials (s)": time.perf_counter() - started,
@@ -72,16 +75,32 @@ def _study(folder: Path, trials: int, epochs: int, jobs: int) -> Study:
     return open_existing(folder)
 
 
+def _times(study: Study) -> list[tuple[float, float, int]]:
+    """Start and end (s) of every trial, in order of the starts, and the process that did it."""
+    return sorted(
+        (trial.datetime_start.timestamp(), trial.datetime_complete.timestamp(), int(trial.user_attrs[WORKER][1]))
+        for trial in study.trials()
+        if trial.datetime_start and trial.datetime_complete
+    )
+
+
 def _seconds(study: Study) -> float:
     """From the first trial's start to the last one's end."""
-    trials = study.trials()
-    began = min(trial.datetime_start for trial in trials if trial.datetime_start)
-    return (max(trial.datetime_complete for trial in trials if trial.datetime_complete) - began).total_seconds()
+    times = _times(study)
+    return max(end for _, end, _ in times) - times[0][0]
+
+
+def _pace(study: Study) -> float:
+    """Trials per second from the moment at which every process has begun one."""
+    times = _times(study)
+    began = max({process: start for start, _, process in reversed(times)}.values())
+    ends = [end for start, end, _ in times if start >= began]
+    return len(ends) / (max(ends) - began)
 
 
 def _overhead(study: Study) -> float:
     records = [read_record(path) for path in record_files(study.folder)]
-    trained = sum(record["provenance"]["wall_time_s"] for record in records)
+    trained = sum(float(record["provenance"]["wall_time_s"]) for record in records)
     return (_seconds(study) - trained) / len(records)
 
 
@@ -110,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m experiments.benchmark_studies", description=__doc__)
     add = parser.add_argument
     add("--rounds", type=within(int, 1, 1000), default=5, help="default: %(default)s")
-    add("--trials", type=within(int, 2, 1000), default=12, help="of each study; default: %(default)s")
+    add("--trials", type=within(int, 2, 1000), default=24, help="of each study; default: %(default)s")
     add("--epochs", type=within(int, 1, 1000), default=10, help="of each trial; default: %(default)s")
     return parser
 

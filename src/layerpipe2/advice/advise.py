@@ -1,7 +1,5 @@
 """Does this network, in so many stages, with this optimizer and learning rate, need a weight history?"""
 
-import logging
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from layerpipe2.errors import LARGEST, UserError, integer
 from layerpipe2.history import STRATEGIES, find_strategy, make_history
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import make_loaders, make_plan
-from layerpipe2.runs.train import make_module
+from layerpipe2.runs.train import make_module, make_trainer, running_lightning
 
 STEPS = 100
 """Updates that a measurement spans, if nothing else is asked for."""
@@ -142,25 +140,7 @@ def _measured(
     epochs: int,
     callbacks: Sequence[Callback] = (),
 ) -> Advice:
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # as for any run
-    trainer = pl.Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
-        max_epochs=epochs,
-        callbacks=[measurement, *callbacks],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-    )
-    try:
-        with warnings.catch_warnings():
-            # Lightning 2.6 uses a part of torch's pytree that torch 2.13 is about to change.
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
-            warnings.filterwarnings("ignore", message="You defined a `validation_step` but have no `val_dataloader`")
-            trainer.fit(module, loader)
-    except SystemExit:  # what Lightning makes of Ctrl-C, after its own clean-up
-        raise KeyboardInterrupt from None
+    trainer = make_trainer(epochs, device, [measurement, *callbacks], limits=(None, 0))
+    with running_lightning("You defined a `validation_step` but have no `val_dataloader`"):
+        trainer.fit(module, loader)
     return measurement.advice(module)

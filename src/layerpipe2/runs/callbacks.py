@@ -1,4 +1,4 @@
-"""Lightning callbacks of a run: the epoch table, the state that is saved after every epoch, the progress display."""
+"""Lightning callbacks of a run: epoch table, state after every epoch, progress display, right predictions."""
 
 import math
 import sys
@@ -9,15 +9,47 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint
+from torch import Tensor
 from tqdm import tqdm
 
 from layerpipe2.distributed.checkpoint import remove
 from layerpipe2.engine.module import PipelinedModule
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, integer
+from layerpipe2.runs.correct import MOST, Counts
 from layerpipe2.runs.records import not_finite, writable_folder
 
 LAST_CHECKPOINT, PREVIOUS_CHECKPOINT = "last.ckpt", "previous.ckpt"
 _METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+
+
+class CountCorrect(Callback):
+    """Counts the right predictions of every example while a ``Trainer`` predicts them in the order of ``targets``.
+
+    Args:
+        targets: classes, int64 (N,) or (N, T) with T at most :data:`layerpipe2.runs.correct.MOST`.
+
+    Raises:
+        UserError: if an example has more predictions than that.
+    """
+
+    def __init__(self, targets: Tensor) -> None:
+        self.targets = targets.view(len(targets), -1)
+        integer(self.targets.shape[1], "predictions per test example", 1, MOST)
+        self._counts: list[Tensor] = []
+        self._seen = 0
+
+    def on_predict_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: int
+    ) -> None:
+        """Compare the logits (B, classes) or (B, classes, T) of a mini-batch."""
+        found = outputs.argmax(1).view(len(outputs), -1)
+        mine = self.targets[self._seen : self._seen + len(found)]
+        self._counts.append((found == mine).sum(1).to(torch.uint8).cpu())
+        self._seen += len(found)
+
+    def counts(self) -> Counts:
+        """Right predictions, uint8 (N,)."""
+        return torch.cat(self._counts).numpy()
 
 
 class EpochRecorder(Checkpoint):

@@ -9,46 +9,15 @@ import base64
 import binascii
 import zlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
-import torch
 from numpy.typing import NDArray
-from pytorch_lightning.callbacks import Callback
-from torch import Tensor
 
 from layerpipe2.errors import UserError
 
 Counts = NDArray[np.uint8]
 MOST = 255
 """Predictions of one example that can be counted."""
-
-
-class CountCorrect(Callback):
-    """Counts the right predictions of every example while a ``Trainer`` predicts them in the order of ``targets``.
-
-    Args:
-        targets: classes, int64 (N,) or (N, T) with T at most :data:`MOST`.
-    """
-
-    def __init__(self, targets: Tensor) -> None:
-        self.targets = targets.view(len(targets), -1)
-        self._counts: list[Tensor] = []
-        self._seen = 0
-
-    def on_predict_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: int
-    ) -> None:
-        """Compare the logits (B, classes) or (B, classes, T) of a mini-batch."""
-        found = outputs.argmax(1).view(len(outputs), -1)
-        mine = self.targets[self._seen : self._seen + len(found)]
-        self._counts.append((found == mine).sum(1).to(torch.uint8).cpu())
-        self._seen += len(found)
-
-    def counts(self) -> Counts:
-        """Right predictions, uint8 (N,)."""
-        return torch.cat(self._counts).numpy()
 
 
 def packed(counts: Counts) -> str:

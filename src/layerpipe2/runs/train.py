@@ -3,14 +3,15 @@
 import logging
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import Strategy
 
@@ -21,9 +22,9 @@ from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.probe import ReconstructionProbe
 from layerpipe2.history import STRATEGIES, raw_forms
 from layerpipe2.provenance import code_hash, provenance
-from layerpipe2.runs.callbacks import EpochProgress, EpochRecorder, LastCheckpoint, find_checkpoint
+from layerpipe2.runs.callbacks import CountCorrect, EpochProgress, EpochRecorder, LastCheckpoint, find_checkpoint
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.correct import CountCorrect, packed
+from layerpipe2.runs.correct import packed
 from layerpipe2.runs.plan import Loaders, Plan, make_loaders, make_plan, optimizer_factory, scheduler_factory
 from layerpipe2.runs.record_schema import SCHEMA
 from layerpipe2.runs.records import Record, not_finite
@@ -79,7 +80,7 @@ def train_run(
     recorder = EpochRecorder(plan.config.to_dict())
     probe = None if trainer_strategy else make_probe(plan)
     own = _callbacks(plan.config, recorder, probe, progress, checkpoint_dir)
-    trainer = make_trainer(plan.config, device, [*own, *callbacks], trainer_strategy, loggers=loggers)
+    trainer = make_trainer(plan.config.epochs, device, [*own, *callbacks], trainer_strategy, loggers=loggers)
     module = make_module(plan, len(loaders["train"]), stage_seed=config.seed if trainer_strategy else None)
     found = _train_and_test(module, loaders, trainer, recorder, checkpoint, test)
     where = provenance(device) | {
@@ -170,21 +171,14 @@ def _train_and_test(
     test: bool,
 ) -> dict[str, Any] | None:
     outcome: dict[str, Any] = {"loss": None, "accuracy": None, "images": len(loaders["test"].y), "correct": None}
-    try:
-        with warnings.catch_warnings():
-            # Lightning 2.6 uses a part of torch's pytree that torch 2.13 is about to change.
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
-            # Nothing is logged by step.
-            warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
-            trainer.fit(module, loaders["train"], loaders["validation"], ckpt_path=checkpoint)
-            if not test:
-                return None
-            if recorder.diverged:
-                return outcome
-            found = trainer.test(module, loaders["test"], verbose=False)[0]
-            correct = _correct(module, loaders["test"], trainer)
-    except SystemExit:  # what Lightning makes of Ctrl-C, after its own clean-up
-        raise KeyboardInterrupt from None
+    with running_lightning(".*smaller than the logging interval"):  # nothing is logged by step
+        trainer.fit(module, loaders["train"], loaders["validation"], ckpt_path=checkpoint)
+        if not test:
+            return None
+        if recorder.diverged:
+            return outcome
+        found = trainer.test(module, loaders["test"], verbose=False)[0]
+        correct = _correct(module, loaders["test"], trainer)
     return outcome | {"loss": found["test_loss"], "accuracy": found["test_accuracy"], "correct": correct}
 
 
@@ -196,24 +190,39 @@ def _correct(module: PipelinedModule, loader: BatchLoader, trainer: pl.Trainer) 
     return packed(counting.counts())
 
 
+@contextmanager
+def running_lightning(*expected: str) -> Iterator[None]:
+    """Within, Lightning doesn't warn of what is ``expected`` (patterns), and Ctrl-C is a ``KeyboardInterrupt``."""
+    try:
+        with warnings.catch_warnings():
+            # Lightning 2.6 uses a part of torch's pytree that torch 2.13 is about to change.
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
+            for message in expected:
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    except SystemExit:  # what Lightning makes of Ctrl-C, after its own clean-up
+        raise KeyboardInterrupt from None
+
+
 def make_trainer(
-    config: RunConfig,
+    epochs: int,
     device: torch.device,
     callbacks: list[Callback],
     trainer_strategy: Strategy | None = None,
     limits: tuple[int | None, int | None] = (None, None),
     loggers: Sequence[Logger] = (),
 ) -> pl.Trainer:
-    """The Lightning trainer of a run; ``limits`` cut its epochs: training, validation batches."""
+    """The Lightning trainer of a run; ``limits`` cut its epochs: training, validation batches. -1: endless epochs."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banner repeats what the record holds
     return pl.Trainer(
         strategy=trainer_strategy or "auto",
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
-        max_epochs=config.epochs,
+        max_epochs=epochs,
         callbacks=callbacks,
         logger=list(loggers),
         log_every_n_steps=1 if loggers else None,  # else Lightning warns of epochs shorter than 50 mini-batches
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
