@@ -30,6 +30,11 @@ def test_the_period_is_what_the_processors_work_at(table):
     assert (table["period"] * table["processors"] >= table["work"]).all()
 
 
+def test_the_share_of_the_links_is_that_of_all_busy_time(table):
+    links = table["megabytes"] * 1e6 / 64e9
+    assert (links / (links + table["work"])).to_numpy() == pytest.approx(table["communication"])
+
+
 def test_filling_the_array_every_step_takes_longer(table):
     work = table.groupby(["network", "steps"])["work"].agg(["min", "max"])
     assert work["min"].to_numpy() == pytest.approx(work["max"])  # whatever the schedule

@@ -82,6 +82,20 @@ def test_two_processors_by_hand():
     check(plan)
 
 
+def test_free_placement_goes_where_a_task_ends_first_by_hand():
+    """One unit, all tasks of 2 s, messages of 0.5 s.
+
+    With two mini-batches the second W follows the first, where the weights are at 4 s; with three the first W leaves the
+    processor where the third F waits.
+    """
+    made = graph(units=1, steps=2, delays=(5,))._replace(seconds=(2.0, 2.0))
+    for batches, forward, weight, ends in ((2, [0, 1], [0, 0], [4, 6]), (3, [0, 1, 0], [1, 1, 1], [4.5, 6.5, 8.5])):
+        plan = list_schedule(made, batches, 2, Link(latency=0.5))
+        assert plan.place[0::2].tolist() == forward
+        assert plan.place[1::2].tolist() == weight
+        assert plan.end[1::2].tolist() == ends
+
+
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("link", [Link(), Link(1.0, 2.0), Link(64.0, 0.5)])
 @pytest.mark.parametrize(("processors", "steps"), [(1, 1), (3, 1), (5, 2)])
