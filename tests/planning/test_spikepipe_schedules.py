@@ -85,8 +85,8 @@ def test_two_processors_by_hand():
 def test_free_placement_goes_where_a_task_ends_first_by_hand():
     """One unit, all tasks of 2 s, messages of 0.5 s.
 
-    With two mini-batches the second W follows the first, where the weights are at 4 s; with three the first W leaves the
-    processor where the third F waits.
+    With two mini-batches the second W follows the first, where the weights are at 4 s; with three the first W leaves
+    the processor where the third F waits.
     """
     made = graph(units=1, steps=2, delays=(5,))._replace(seconds=(2.0, 2.0))
     for batches, forward, weight, ends in ((2, [0, 1], [0, 0], [4, 6]), (3, [0, 1, 0], [1, 1, 1], [4.5, 6.5, 8.5])):
