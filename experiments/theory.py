@@ -1,13 +1,15 @@
 """Compute the tables of the theory once: proofs of the derivations, stability, costs of partitions, schedules.
 
-Nothing here needs a training run. Writes proofs, stability, partitions, schedules and devices.csv. Costs and speeds are
-modelled from the networks' shapes and stated devices, none is measured on hardware. Bytes are those of float32.
+Nothing here needs a training run. Writes proofs, stability, partitions, schedules, devices and spikepipe.csv. Costs
+and speeds are modelled from the networks' shapes and stated devices, none is measured on hardware. Bytes are those of
+float32, but in spikepipe.csv.
 """
 
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +22,11 @@ from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.delays import DELAY_LAWS
 from layerpipe2.planning import Costs, FlopDevice, network_costs
-from layerpipe2.planning.reference import BATCH_SIZE, CLASSES, DEVICES, INPUT_SHAPE, LINKS, RATE, efficient
+from layerpipe2.planning.reference import BATCH_SIZE, CLASSES, DEVICE, DEVICES, INPUT_SHAPE, LINKS, RATE, efficient
 from layerpipe2.planning.schedules.compare import compare
+from layerpipe2.planning.spikepipe import Setting
+from layerpipe2.planning.spikepipe.compare import PLACEMENTS, PROCESSORS
+from layerpipe2.planning.spikepipe.compare import compare as against_standard
 from layerpipe2.runs.records import writable_folder
 from layerpipe2.theory import derive, named, prove
 from layerpipe2.theory.stability import closed_form
@@ -146,8 +151,23 @@ def layerpipe_over_devices() -> list[Row]:
     ]
 
 
+def spikepipe(processors: Sequence[int] = PROCESSORS) -> list[Row]:
+    """SpikePipe's schedule on the declared arrays and, placed freely, on arrays of 32 x 32 cells.
+
+    Returns:
+        The columns of :func:`layerpipe2.planning.spikepipe.compare`, and array, the cells per side.
+    """
+    rows: list[Row] = []
+    for side, placements in ((DEVICE.rows, PLACEMENTS), (32, ("free",))):
+        setting = Setting(replace(DEVICE, rows=side, columns=side))
+        found = against_standard(processors=processors, setting=setting, placements=placements)
+        rows += [{"array": side} | row for row in found]
+    return rows
+
+
 TABLES: dict[str, Callable[[], list[Row]]] = {
     "devices": layerpipe_over_devices,  # the slowest first
+    "spikepipe": spikepipe,
     "stability": stability,
     "schedules": lambda: list(compare()),
     "partitions": partitions,

@@ -12,6 +12,7 @@ from paper_figures.figures import (
     derivation,
     gantt,
     reconstruction,
+    spikepipe,
     stability,
     structure,
     training,
@@ -51,4 +52,5 @@ def catalogue(records: Records, theory: Theory, judged: Assay, level: float) -> 
         "gantt_unequal": gantt.unequal,
         "schedules_speed": partial(costs.speeds, theory.schedules),
         "schedules_devices": partial(costs.devices, theory.devices),
+        "spikepipe": partial(spikepipe.against_standard, theory.spikepipe),
     }

@@ -6,7 +6,7 @@ import pandas as pd
 
 from layerpipe2.history import find_strategy
 from paper_figures import figures, tables
-from paper_figures.claims import costs, structure, training
+from paper_figures.claims import costs, spikepipe, structure, training
 from paper_figures.claims.assay import Assay
 from paper_figures.comparisons import Settings
 from paper_figures.figures.reconstruction import misfit
@@ -124,6 +124,8 @@ def _theory(records: Records, theory: Theory) -> dict[str, Any]:
         "layerpipe": costs.layerpipe_in_our_model(theory.schedules),
         "schedule_means": theory_tables.schedule_means(theory),
         "devices": theory_tables.devices(theory),
+        "spikepipe": spikepipe.in_our_model(theory.spikepipe),
+        "spikepipe_speeds": theory_tables.spikepipe(theory),
     }
 
 

@@ -18,12 +18,24 @@ _COSTS = [
     "history_stash",
     "history_ema",
 ]
+_SPIKEPIPE = [
+    "network",
+    "processors",
+    "placement",
+    "steps",
+    "speed",
+    "utilisation",
+    "megabytes",
+    "communication",
+    "work",
+]
 _COLUMNS = {
     "proofs": ["network", "units", "group_size", "convention", "stages", "delays", "claim", "holds", "evidence"],
     "stability": ["panel", "series", "x", "y"],
     "partitions": ["network", "group_size", "stages", *_COSTS, "efficient"],
     "schedules": _CASE,
     "devices": ["device", *_CASE],
+    "spikepipe": ["array", *_SPIKEPIPE],
 }
 
 
@@ -37,6 +49,7 @@ class Theory:
         partitions: one row per network and group size, modelled costs.
         schedules: one row per reference network, number of processors and schedule, simulated.
         devices: the same for PipeDream and LayerPipe on several devices.
+        spikepipe: one row per array, spiking network, number of processors, placement and time steps per task.
     """
 
     proofs: pd.DataFrame
@@ -44,10 +57,11 @@ class Theory:
     partitions: pd.DataFrame
     schedules: pd.DataFrame
     devices: pd.DataFrame
+    spikepipe: pd.DataFrame
 
 
 def load(folder: Path) -> Theory:
-    """Read the five tables of a folder.
+    """Read the six tables of a folder.
 
     Raises:
         UserError: on a file that is missing, empty or unreadable, or that lacks a column.

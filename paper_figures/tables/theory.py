@@ -4,6 +4,7 @@ import pandas as pd
 
 from layerpipe2.planning.reference import REFERENCE
 from layerpipe2.planning.schedules import SCHEDULES
+from layerpipe2.planning.spikepipe.networks import LABELS
 from paper_figures.records.theory import Theory
 from paper_figures.tables import for_readers
 from paper_figures.text import Format, law_label, network_label, number
@@ -76,6 +77,20 @@ def schedule_means(theory: Theory) -> pd.DataFrame:
         rows.append((SCHEDULES[name].label, len(speed), *means, f"{used:.0f}", f"{sent.mean():.2f}"))
     columns = ["schedule", "cases", "speed over PipeDream, mean", "least", "most", "utilisation, mean (%)"]
     return pd.DataFrame(rows, columns=[*columns, "bytes over PipeDream's, mean"], dtype=object)
+
+
+def spikepipe(theory: Theory) -> pd.DataFrame:
+    """Speed over standard pipelining, utilisation and communication: cases down, processors across."""
+    rows = []
+    keys = ["array", "network", "placement", "steps"]
+    for (array, network, placement, steps), mine in theory.spikepipe.groupby(keys, sort=False):
+        row: dict[str, object] = {"array": f"{array} × {array}", "network": LABELS[network]}
+        row |= {"placement": placement, "steps per task": str(steps)}
+        for case in mine.itertuples():
+            shares = f"{100 * case.utilisation:.0f} %, {100 * case.communication:.1f} %"
+            row[f"P={case.processors}"] = f"{case.speed:.2f} ({shares})"
+        rows.append(row)
+    return pd.DataFrame(rows, dtype=object)
 
 
 def devices(theory: Theory) -> pd.DataFrame:

@@ -82,6 +82,41 @@ def test_schedule_draws_as_many_columns_as_fit_the_terminal(width, columns, caps
     assert capsys.readouterr().out.splitlines()[0].endswith(" 29")
 
 
+def test_schedule_compares_spikepipe_with_standard_pipelining(capsys):
+    wanted = ["schedule", "spikepipe", "--network", "vgg", "--processors", "3", "--time-steps", "2"]
+    assert main(wanted) == 0
+    head, *lines, note = capsys.readouterr().out.splitlines()
+    assert head.split()[:4] == ["schedule", "steps", "per", "task"]
+    cases = [" ".join(line.split()[:2]) for line in lines]
+    assert cases == ["standard 2", "fixed 1", "together 1", "free 1", "together 2", "free 2"]
+    assert lines[0].split()[3] == "1.00"
+    assert note.startswith("speed: over standard pipelining")
+    assert main([*wanted, "--array", "16", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["schedules"]
+    assert [row["placement"] for row in found][:2] == ["standard", "fixed"]
+    assert found[0]["period"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("spikepipe --processors 0", "--processors is 0; give an integer >= 1"),
+        ("spikepipe --array 0", "--array is 0; give an integer >= 1"),
+        ("spikepipe --time-steps 0", "--time-steps is 0; give an integer >= 1"),
+        ("spikepipe --network vg", "unknown spiking network 'vg'; did you mean 'vgg'?"),
+        ("spikepipe --forward 2", "--forward is not for 'spikepipe', whose times come from --network, --array"),
+        ("layerpipe2 --array 3", "--array is for 'spikepipe' alone; leave it out"),
+        ("--network vgg", "--network is for 'spikepipe' alone; leave it out"),
+        ("spikpipe", "unknown schedule 'spikpipe'; did you mean 'spikepipe'?"),
+    ],
+)
+def test_schedule_refuses_what_does_not_fit(arguments, message, capsys):
+    assert main(["schedule", *arguments.split()]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
 def test_derive_wraps_its_prose_for_the_terminal_only(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "50")
     assert main(["derive"]) == 0

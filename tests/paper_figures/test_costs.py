@@ -95,7 +95,7 @@ def test_sentence_and_table_take_their_numbers_from_the_cases(simulated):
     assert "n=2)" in sentence
     assert "+25 % on average, up to +80 %" in sentence
     none = simulated.head(0)
-    wide = tables.speeds(Theory(none, none, none, simulated, none))
+    wide = tables.speeds(Theory(none, none, none, simulated, none, none))
     assert list(wide.columns) == ["network", "schedule", "P=3", "P=4", "P=9"]
     assert set(wide["schedule"]) == {SCHEDULES[name].label for name in SCHEDULES if name != "pipedream"}
     assert (wide.loc[wide["schedule"] == "interleaved 1F1B", "P=9"] == "–").all()

@@ -29,7 +29,7 @@ def test_good_records(tmp_path: Path) -> None:
 
 
 TABLES = ("runs", "epochs", "reconstruction", "stages")
-THEORY = ("proofs", "stability", "partitions", "schedules", "devices")
+THEORY = ("proofs", "stability", "partitions", "schedules", "devices", "spikepipe")
 
 
 @pytest.mark.parametrize("path", [*(f"{name}.csv" for name in TABLES), *(f"theory/{name}.csv" for name in THEORY)])

@@ -47,6 +47,8 @@ class DeriveOptions(Checked):
         return self
 
 
+SPIKEPIPE = "spikepipe"
+"""Heading of the options of that schedule."""
 _TASKS = 2048
 """Most processors times batches: what is simulated in some 5 s."""
 _Time = Annotated[float, *real(ge=1e-6, le=1e6)]
@@ -73,6 +75,14 @@ class ScheduleOptions(Checked):
         if self.until is not None and self.until > MOST_UPDATES * min(self.forward, self.activation, self.weight):
             raise UserError(f"--until is {self.until:g}, more than {MOST_UPDATES:,d} columns; give an earlier end")
         return self
+
+
+class SpikepipeOptions(Checked):
+    """What ``schedule spikepipe`` simulates."""
+
+    network: str = setting("mlp", SPIKEPIPE, "spiking network: mlp, vgg or residual")
+    array: int = setting(128, SPIKEPIPE, "rows and columns of every processor's systolic array", ge=1, le=LARGEST)
+    time_steps: int = setting(8, SPIKEPIPE, "time steps of a sample", ge=1, le=64)
 
 
 _TRAIN = """\
@@ -166,10 +176,11 @@ examples:
   layerpipe2 schedule layerpipe2 --processors 3           its chart: F3 is the forward pass of batch 3
   layerpipe2 schedule zb-h1 --batches 6 --until 30        as much of it as you like
   layerpipe2 schedule --processors 8 --forward 1 --activation 1 --weight 2
+  layerpipe2 schedule spikepipe --network vgg --processors 8    list schedules of a spiking network's tasks
 
 Schedules: gpipe, 1f1b, interleaved, zb-h1 (these update once per --batches micro-batches), pipedream, layerpipe,
 layerpipe2 (these update after every mini-batch). Processors have a stage each, in `interleaved` two of half the
-length, and links cost nothing. Times are in any unit.
+length, and links cost nothing. Times are in any unit. spikepipe is another model: see docs/theory/spikepipe.md.
 """
 
 
@@ -242,6 +253,7 @@ def _add_theory(new: Callable[[str, str, str], argparse.ArgumentParser]) -> None
     schedule = new("schedule", "simulate and draw pipeline schedules", _SCHEDULE)
     schedule.add_argument("name", nargs="?", metavar="NAME", help="draw this one; default: compare all")
     add_options(schedule, ScheduleOptions)
+    add_options(schedule, SpikepipeOptions)
     for parser in (stability, schedule):
         _add_json(parser)
 

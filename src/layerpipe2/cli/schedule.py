@@ -2,14 +2,18 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from layerpipe2.cli.commands import ScheduleOptions
+from layerpipe2.cli.commands import ScheduleOptions, SpikepipeOptions
 from layerpipe2.cli.console import fitted, print_json, terminal_width, wrapped
 from layerpipe2.cli.options import read_options
 from layerpipe2.delays import aligned
+from layerpipe2.errors import UserError, look_up
 from layerpipe2.planning import FlopDevice, uniform_costs
+from layerpipe2.planning.reference import DEVICE
 from layerpipe2.planning.schedules import SCHEDULES, Timeline, build_schedule, repeat, simulate
+from layerpipe2.planning.spikepipe import Setting, compare
 
 _LONG, _COLUMNS = 4, 24
 """Updates that synchronous schedules run for (the others do as many batches), and most columns of a drawing."""
@@ -20,9 +24,15 @@ def run(options: argparse.Namespace) -> None:
     """Simulate one schedule and draw it, or compare all of them; or print as JSON what was found.
 
     Raises:
-        UserError: on an unknown schedule, or counts that it cannot take.
+        UserError: on an unknown schedule, options that it has no use for, or counts that it cannot take.
     """
     wanted = read_options(ScheduleOptions, options)
+    look_up({**SCHEDULES, "spikepipe": None}, options.name or "spikepipe", "schedule")
+    _check_fit(options)
+    if options.name == "spikepipe":
+        rows = _spikepipe(read_options(SpikepipeOptions, options), wanted.processors)
+        print_json({"schedules": rows}) if options.json else print(_against_standard(rows))
+        return
     processors, batches, until = wanted.processors, wanted.batches, wanted.until
     times = (wanted.forward, wanted.activation, wanted.weight)
     if options.name is None:
@@ -70,6 +80,34 @@ def comparison(lines: Sequence[Timeline], processors: int, batches: int) -> str:
     missing = [name for name in SCHEDULES if name not in _fitting(processors, batches)]
     left_out = [f"{name} is left out: --batches {batches} is no multiple of {processors}" for name in missing]
     return "\n".join([*aligned(rows), *left_out])
+
+
+def _check_fit(options: argparse.Namespace) -> None:
+    """Refuse options that the schedule has no use for."""
+    ours, other = list(SpikepipeOptions.model_fields), [n for n in ScheduleOptions.model_fields if n != "processors"]
+    useless = other if options.name == "spikepipe" else ours
+    for name in (name for name in useless if getattr(options, name) is not None):
+        option = f"--{name.replace('_', '-')}"
+        if options.name == "spikepipe":
+            given = ", ".join(f"--{one.replace('_', '-')}" for one in ours)
+            raise UserError(f"{option} is not for 'spikepipe', whose times come from {given}; leave it out")
+        raise UserError(f"{option} is for 'spikepipe' alone; leave it out, or give: schedule spikepipe {option} ..")
+
+
+def _spikepipe(wanted: SpikepipeOptions, processors: int) -> list[dict[str, Any]]:
+    array = replace(DEVICE, rows=wanted.array, columns=wanted.array)
+    return list(compare((wanted.network,), (processors,), Setting(array, time_steps=wanted.time_steps)))
+
+
+def _against_standard(rows: Sequence[dict[str, Any]]) -> str:
+    """One line per schedule."""
+    lines = [["schedule", "steps per task", "us per batch", "speed", "busy", "links", "MB per batch"]]
+    for row in rows:
+        shares = [f"{100 * row[name]:.1f} %" for name in ("utilisation", "communication")]
+        times = [str(row["steps"]), f"{1e6 * row['period']:.4g}", f"{row['speed']:.2f}"]
+        lines.append([row["placement"], *times, *shares, f"{row['megabytes']:.3g}"])
+    note = "\nspeed: over standard pipelining; links: their share of the busy time of links and processors"
+    return "\n".join(aligned(lines)) + note
 
 
 def _fitting(processors: int, batches: int) -> list[str]:

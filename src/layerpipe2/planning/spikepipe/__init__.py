@@ -1,0 +1,29 @@
+"""SpikePipe's schedule (Sanjeet, Sahoo and Parhi 2024, arXiv 2406.06879), as its abstract describes it.
+
+- ``networks``: spiking networks as shapes, cycles of their tasks on a systolic array
+- ``tasks``: forward, activation gradient and weight gradient per unit, time steps and mini-batch; what waits for what
+- ``scheduler``: a list scheduler over processors, with messages; ``validate`` checks what it makes
+- ``compare``: the table against standard pipelining
+"""
+
+from layerpipe2.planning.spikepipe.compare import compare
+from layerpipe2.planning.spikepipe.networks import SPIKING, Layer, Setting, Unit, spiking
+from layerpipe2.planning.spikepipe.scheduler import Plan, list_schedule
+from layerpipe2.planning.spikepipe.tasks import Graph, Input, Task, task_graph
+from layerpipe2.planning.spikepipe.validate import check
+
+__all__ = [
+    "SPIKING",
+    "Graph",
+    "Input",
+    "Layer",
+    "Plan",
+    "Setting",
+    "Task",
+    "Unit",
+    "check",
+    "compare",
+    "list_schedule",
+    "spiking",
+    "task_graph",
+]
