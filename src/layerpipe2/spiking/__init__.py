@@ -1,0 +1,13 @@
+"""Spiking neurons as IIR filters, and the coding of values as spikes.
+
+`Neuron` holds a neuron's constants, `fire` runs neurons over all time steps (one filter for both directions), `step`
+and `unrolled` do the same one step at a time by plain autograd, and `integrate` is the neuron that never fires, which
+reads results out. `CODINGS` turns images into what a spiking network receives over time.
+"""
+
+from layerpipe2.spiking.coding import CODINGS
+from layerpipe2.spiking.fire import fire, integrate
+from layerpipe2.spiking.neuron import RESETS, Neuron, State, step, unrolled
+from layerpipe2.spiking.surrogate import SURROGATES
+
+__all__ = ["CODINGS", "RESETS", "SURROGATES", "Neuron", "State", "fire", "integrate", "step", "unrolled"]
