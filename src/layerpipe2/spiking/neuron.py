@@ -58,12 +58,12 @@ class Neuron:
         UserError: if one is not what it may be.
     """
 
-    membrane_decay: float = 0.9
+    membrane_decay: float = 0.5
     synapse_decay: float = 0.0
     threshold: float = 1.0
     reset: str = "subtract"
     surrogate: str = "fast-sigmoid"
-    slope: float = 2.0
+    slope: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("membrane_decay", "synapse_decay"):

@@ -13,12 +13,12 @@ Surrogate = Callable[[Tensor, float], Tensor]
 
 
 def fast_sigmoid(u: Tensor, slope: float) -> Tensor:
-    """The derivative of u / (1 + k |u|), 1 / (1 + k |u|)²."""
+    """1 / (1 + k |u|)², the derivative of u / (1 + k |u|)."""
     return u.abs().mul_(slope).add_(1).square_().reciprocal_()
 
 
 def arctan(u: Tensor, slope: float) -> Tensor:
-    """The derivative of arctan(k u) / k, 1 / (1 + (k u)²)."""
+    """1 / (1 + (k u)²), the derivative of the arctan of k u, divided by k."""
     return (u * slope).square_().add_(1).reciprocal_()
 
 
