@@ -6,7 +6,7 @@ transpose of that linear map is y(t) = x(t) + decay y(t + 1): the same filter, r
 membrane, however many time steps there are.
 """
 
-from itertools import pairwise
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,15 +17,18 @@ from torch.autograd.function import once_differentiable
 from layerpipe2.errors import UserError
 from layerpipe2.spiking.neuron import Neuron
 
+_PIECE = 2**15
+"""Numbers that a thread works on at a time, with all its temporary ones in the cache."""
 
-def leak(y: Tensor, decay: float, *, reverse: bool = False, keep: Tensor | None = None) -> Tensor:
+
+def leak(y: Tensor, decay: float, *, reverse: bool = False, keep: Callable[[int], Tensor] | None = None) -> Tensor:
     """One-pole filter in place, ``y(t) += decay y(t - 1)``, or ``y(t) += decay keep(t) y(t + 1)`` in ``reverse``.
 
     Args:
         y: (T, ...), overwritten and returned.
         decay: the pole; 0 leaves ``y`` as it is.
         reverse: from the last time step to the first.
-        keep: factors (T, ...) of the pole.
+        keep: time step -> factors of the pole, of the shape of one step.
     """
     if decay:
         rows = y.unbind()
@@ -35,7 +38,7 @@ def leak(y: Tensor, decay: float, *, reverse: bool = False, keep: Tensor | None 
             if keep is None:
                 rows[t].add_(before, alpha=decay)
             else:
-                rows[t].addcmul_(before, keep[t], value=decay)
+                rows[t].addcmul_(before, keep(t), value=decay)
     return y
 
 
@@ -68,35 +71,54 @@ def _check(x: Tensor) -> None:
         raise UserError(f"neurons are given inputs of shape {list(x.shape)}; give (time steps, ...), one step or more")
 
 
-def _membrane(neuron: Neuron, x: Tensor) -> Tensor:
-    """V (T, ...) with resets."""
-    v = leak(x.clone(memory_format=torch.contiguous_format), neuron.synapse_decay)
-    if neuron.reset == "none":
-        return leak(v, neuron.membrane_decay)
-    rows = v.unbind()
-    for before, now in pairwise(rows):
-        fired = before > neuron.threshold
-        kept = before.masked_fill(fired, 0) if neuron.reset == "zero" else before
-        now.add_(kept, alpha=neuron.membrane_decay)
-        if neuron.reset == "subtract":
-            now.sub_(fired.to(now.dtype), alpha=neuron.threshold)
-    return v
+def _fired(neuron: Neuron, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Membrane V and spikes (T, ...). Step by step, so that a step's few operations find their tensors in the cache."""
+    inputs = x.unbind()
+    if neuron.synapse_decay:
+        inputs = leak(x.clone(memory_format=torch.contiguous_format), neuron.synapse_decay).unbind()
+    membrane, spikes = (torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(2))
+    rows = list(zip(inputs, membrane.unbind(), spikes.unbind(), strict=True))
+    for t, (current, v, s) in enumerate(rows):
+        if t == 0:
+            v.copy_(current)
+        else:
+            _, before, fired = rows[t - 1]
+            kept = before - before * fired if neuron.reset == "zero" else before
+            torch.add(current, kept, alpha=neuron.membrane_decay, out=v)
+            if neuron.reset == "subtract":
+                v.sub_(fired, alpha=neuron.threshold)
+        torch.gt(v, neuron.threshold, out=s)
+    return membrane, spikes
+
+
+def _through_spikes(neuron: Neuron, membrane: Tensor, gradient: Tensor) -> Tensor:
+    """Gradient of the membrane by way of the spikes of the same step, in pieces that fit into the cache."""
+    found = torch.empty_like(membrane)
+    piece = _PIECE * torch.get_num_threads()
+    parts = (torch.split(t.reshape(-1), piece) for t in (membrane, gradient, found))
+    for v, g, out in zip(*parts, strict=True):
+        torch.mul(neuron.derivative(v), g, out=out)
+    return found
 
 
 class _Fire(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, neuron: Neuron) -> Tensor:
-        membrane = _membrane(neuron, x)
+        membrane, spikes = _fired(neuron, x)
         ctx.neuron = neuron
         ctx.save_for_backward(membrane)
-        return (membrane > neuron.threshold).to(x.dtype)
+        return spikes
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         neuron, (membrane,) = ctx.neuron, ctx.saved_tensors
-        keep = (membrane <= neuron.threshold).to(membrane.dtype) if neuron.reset == "zero" else None
-        found = neuron.derivative(membrane).mul_(gradient)
+        found = _through_spikes(neuron, membrane, gradient)
+
+        def silent(t: int) -> Tensor:
+            return torch.le(membrane[t], neuron.threshold).to(membrane.dtype)
+
+        keep = silent if neuron.reset == "zero" else None
         leak(found, neuron.membrane_decay, reverse=True, keep=keep)
         return leak(found, neuron.synapse_decay, reverse=True), None
 

@@ -59,6 +59,9 @@ class Neurons(nn.Module):
         steps: T.
         constant: the input is (N, ...), the same in all steps: layers before it run once, not T times.
 
+    Attributes:
+        run: ``fire``; ``unrolled`` gives the same by plain autograd.
+
     Raises:
         UserError: on a number of steps out of range.
     """
@@ -66,11 +69,12 @@ class Neurons(nn.Module):
     def __init__(self, neuron: Neuron, steps: int, *, constant: bool = False) -> None:
         super().__init__()
         self.neuron, self.steps, self.constant = neuron, integer(steps, "time_steps", 1, MOST_STEPS), constant
+        self.run: Callable[[Neuron, Tensor], Tensor] = fire
 
     def forward(self, x: Tensor) -> Tensor:
         """Run them over all time steps."""
         inputs = x.expand(self.steps, *x.shape) if self.constant else over_time(x, self.steps)
-        return fire(self.neuron, inputs).flatten(0, 1)
+        return self.run(self.neuron, inputs).flatten(0, 1)
 
 
 class Readout(nn.Module):
