@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from layerpipe2.delays import DELAY_LAWS
 from layerpipe2.history import State, Strategy, find_strategy
 from layerpipe2.history.pair import PairHistory
+from layerpipe2.spiking import Neurons, Readout
 
 Weights = dict[str, Tensor]
 
@@ -75,6 +76,11 @@ def forward_layer(layer: nn.Module, w: Weights, x: Tensor) -> tuple[Tensor, tupl
         return x.clamp(min=0), (x > 0,)
     if isinstance(layer, nn.Flatten):
         return x.flatten(1), (x.shape,)
+    if isinstance(layer, Neurons):
+        return neurons_forward(layer, x)
+    if isinstance(layer, Readout):  # by rate
+        rates = torch.stack(x.chunk(layer.steps)).mean(0)
+        return rates @ w["layer.weight"].T + w["layer.bias"], (rates,)
     raise TypeError(f"the reference has no {type(layer).__name__}")
 
 
@@ -96,7 +102,35 @@ def backward_layer(layer: nn.Module, w: Weights, kept: tuple, gy: Tensor) -> tup
         return centred * rate.view(1, -1, 1, 1), {"weight": (gy * xhat).sum((0, 2, 3)), "bias": gy.sum((0, 2, 3))}
     if isinstance(layer, nn.ReLU):
         return gy * kept[0], {}
+    if isinstance(layer, Neurons):
+        return neurons_backward(layer, kept[0], gy), {}
+    if isinstance(layer, Readout):
+        (rates,) = kept
+        gx = gy @ w["layer.weight"] / layer.steps
+        return gx.repeat(layer.steps, 1), {"layer.weight": gy.T @ rates, "layer.bias": gy.sum(0)}
     return gy.reshape(kept[0]), {}  # Flatten
+
+
+def neurons_forward(layer: Neurons, x: Tensor) -> tuple[Tensor, tuple]:
+    """One pole, reset by subtraction: V(t) = b V(t - 1) + x(t) - threshold s(t - 1)."""
+    b, threshold = layer.neuron.membrane_decay, layer.neuron.threshold
+    inputs = [x] * layer.steps if layer.constant else x.chunk(layer.steps)
+    membrane, spikes, membranes = torch.zeros_like(inputs[0]), torch.zeros_like(inputs[0]), []
+    for now in inputs:
+        membrane = b * membrane + now - threshold * spikes
+        spikes = (membrane > threshold).to(x)
+        membranes.append(membrane)
+    return torch.cat([(m > threshold).to(x) for m in membranes]), (membranes,)
+
+
+def neurons_backward(layer: Neurons, membranes: list[Tensor], gy: Tensor) -> Tensor:
+    """Fast sigmoid for the derivative of a spike; the reset is taken for a constant."""
+    b, threshold, slope = layer.neuron.membrane_decay, layer.neuron.threshold, layer.neuron.slope
+    gradient, found = torch.zeros_like(membranes[0]), []
+    for membrane, g in zip(reversed(membranes), reversed(gy.chunk(layer.steps)), strict=True):
+        gradient = g / (1 + slope * (membrane - threshold).abs()) ** 2 + b * gradient
+        found.insert(0, gradient)
+    return torch.stack(found).sum(0) if layer.constant else torch.cat(found)
 
 
 @dataclass

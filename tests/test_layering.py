@@ -19,7 +19,7 @@ FLOORS = (
     ("distributed",),
     ("engine",),
     ("data", "networks"),
-    ("history", "delays", "stages", "provenance"),
+    ("history", "delays", "spiking", "stages", "provenance"),
     ("errors",),
 )
 """The rooms of the library from top to bottom: a room may import those below it and itself."""

@@ -12,6 +12,7 @@ from layerpipe2 import STRATEGIES, make_history, partition
 from layerpipe2.delays import DELAY_LAWS, Delays
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.history import raw_forms
+from layerpipe2.spiking import Neuron, Neurons, Readout
 from tests.reference import clock_of, delay_of, run_clocked
 
 ALL = [*(s for s in STRATEGIES if s != "sequential"), *raw_forms()]
@@ -40,7 +41,16 @@ def cnn() -> list[nn.Module]:
     return [unit(2, 1), unit(4, 2), unit(4, 1), nn.Sequential(nn.Flatten(), nn.Linear(4 * 9, 4))]
 
 
-NETWORKS = {"mlp": (mlp, (6,)), "cnn": (cnn, (2, 6, 6))}
+def spiking() -> list[nn.Module]:
+    neuron, steps = Neuron(membrane_decay=0.6, threshold=0.4), 3
+    first = nn.Sequential(nn.Linear(6, 12), Neurons(neuron, steps, constant=True))
+    hidden = [nn.Sequential(nn.Linear(12, 12), Neurons(neuron, steps)) for _ in range(3)]
+    for unit in hidden:
+        nn.init.normal_(unit[0].weight, std=0.5)
+    return [first, *hidden, nn.Sequential(Readout(nn.Linear(12, 4), neuron, steps, "rate"))]
+
+
+NETWORKS = {"mlp": (mlp, (6,)), "cnn": (cnn, (2, 6, 6)), "spiking": (spiking, (6,))}
 
 
 def flat_stages(units: list[nn.Module], group_size: int) -> list[nn.Sequential]:
@@ -100,6 +110,12 @@ def test_every_strategy_in_both_conventions(network, strategy, convention):
 def test_every_group_size_and_optimizer(group_size, strategy, optimizer):
     lr = 0.002 if optimizer == "adamw" else 0.02
     assert_same("mlp", group_size, **settings(strategy, optimizer, lr_of=lambda t: lr / (1 + 0.1 * t)))
+
+
+@pytest.mark.parametrize("strategy", ["stash", "latest", "ema-span-raw"])
+@pytest.mark.parametrize("group_size", [2, 3, 5])
+def test_spiking_networks_in_every_group_size(group_size, strategy):
+    assert_same("spiking", group_size, **settings(strategy))
 
 
 @pytest.mark.parametrize("strategy", ["stash", "ema-window", "ema-lsq-raw"])

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.pipelines.peers import Batch, MakeOptimizer, SynchronousTrainer
-from layerpipe2 import networks
 from layerpipe2.data import Data
 from layerpipe2.distributed.links import Watch
 from layerpipe2.distributed.neighbours import Endpoint, Neighbours
@@ -28,7 +27,7 @@ from layerpipe2.history import make_history
 from layerpipe2.networks.layers import convolution, output_linear
 from layerpipe2.planning.variants import Variant, group_starts
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.plan import optimizer_factory
+from layerpipe2.runs.plan import make_units, optimizer_factory
 from layerpipe2.stages import partition_at
 
 
@@ -63,7 +62,7 @@ def build_units(config: RunConfig, data: Data) -> list[nn.Module]:
     shape, classes = data.input_shape, data.num_classes
     if config.network == "even":
         return even(shape, classes, config.width or 64)
-    return networks.build(config.network, input_shape=shape, num_classes=classes, width=config.width)
+    return make_units(config, shape, classes)
 
 
 def make_trainer(

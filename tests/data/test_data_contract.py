@@ -25,7 +25,8 @@ def test_a_row_says_what_is_expected(name: str) -> None:
     assert row.remedy != ""
     if isinstance(row, DatasetSpec):
         assert len(row.input_shape) == 3
-        checked = 0 if row.read is not None or row.half_of else row.input_shape[0]
+        checked = 0 if row.read or row.half_of or row.read_folder else row.input_shape[0]
+        assert bool(row.pattern) == (row.read_folder is not None)
         assert len(row.mean) == len(row.std) == checked
         assert (min(row.per_class) > 0) == bool(checked)
         assert bool(row.source) == (row.read is not None)

@@ -4,6 +4,7 @@ import os
 import signal
 import warnings
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +130,14 @@ def transformer():
     return [embedding, block, nn.LayerNorm(16), head]
 
 
+def spiking(name, **settings):
+    """A spiking network of 5 or 4 stages, whose settings aren't the default."""
+    size = {"input_shape": (1, 8, 8), "num_classes": 5, "width": 8 if name == "spiking-mlp" else 4}
+    return partition(networks.build(name, **size, spiking=settings | {"time_steps": 3, "seed": 11}), 2)
+
+
 def loaders(dtype=torch.float32):
-    """Training and validation data for these three networks."""
+    """Training and validation data for these networks."""
     generator = torch.Generator().manual_seed(1)
     x = torch.randint(256, (44, 1, 8, 8), generator=generator, dtype=torch.uint8)
     split = TensorSplit(x, torch.randint(5, (44,), generator=generator))
@@ -142,6 +149,14 @@ NETWORKS = {
     "dense": images,
     "residual": lambda: partition(networks.build("resnet-small", input_shape=(1, 8, 8), num_classes=5, width=4), 2),
     "transformer": transformer,
+    **{
+        name: partial(spiking, name, **settings)
+        for name, settings in (
+            ("spiking-mlp", {"coding": "rate", "synapse_decay": 0.3}),
+            ("spiking-cnn", {"coding": "latency", "reset": "zero", "readout": "rate"}),
+            ("spiking-resnet", {"surrogate": "arctan", "reset": "none"}),
+        )
+    },
 }
 OPTIMIZERS = {
     "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=1e-3),

@@ -6,9 +6,10 @@ import torch.distributed as dist
 
 from layerpipe2 import STRATEGIES, UserError
 from tests.distributed import processes
-from tests.distributed.fits import Case, assert_equal, in_process
+from tests.distributed.fits import NETWORKS, Case, assert_equal, in_process
 from tests.sampling import sampled
 
+SPIKING = [name for name in NETWORKS if name.startswith("spiking")]
 STRATEGY_NAMES = [*(name for name in STRATEGIES if name != "sequential"), "ema-span-raw"]
 
 
@@ -38,6 +39,21 @@ def test_double_precision(strategy):
 @pytest.mark.parametrize("strategy", ["stash", "ema-lsq"])
 def test_networks(network, strategy):
     assert_equal(Case(strategy, network=network), 3)
+
+
+@pytest.mark.parametrize(
+    ("network", "strategy", "convention"),
+    sampled(
+        [(network, name, law) for network in SPIKING for name in STRATEGY_NAMES for law in ("layerpipe2", "pipedream")],
+        [
+            ("spiking-mlp", "latest", "layerpipe2"),
+            ("spiking-cnn", "ema-span", "pipedream"),
+            ("spiking-resnet", "pair", "layerpipe2"),
+        ],
+    ),
+)
+def test_spiking_networks(network, strategy, convention):
+    assert_equal(Case(strategy, convention, network=network), 2)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from torch import nn
 from layerpipe2 import Delays, make_history
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.history.latest import Latest
+from layerpipe2.spiking import Neuron, Neurons, Readout
 from tests.engine.training import load, optimizer_of
 
 
@@ -54,6 +55,8 @@ LAYERS = {
     "groupnorm": (lambda: nn.GroupNorm(2, 4), (2, 4, 6, 6), 10),
     "gru": (OneStepGRU, (4, 1, 8), 10),
     "attention": (Attention, (2, 5, 8), 100),
+    "spiking": (lambda: nn.Sequential(nn.Linear(8, 8), Neurons(Neuron(threshold=0.1), 2)), (6, 8), 10),
+    "read-out": (lambda: Readout(nn.Linear(8, 3), Neuron(), 2), (6, 8), 10),
     "two-layers": (lambda: nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)), (4, 8), 100),
 }
 PRECISIONS = {

@@ -104,7 +104,7 @@ def test_every_matrix_and_norm_of_a_block_is_exchanged(name: str, dtype: torch.d
         assert sum(region.hits for region in engine.delayed[k].exchanged) >= 6
 
 
-@pytest.mark.parametrize("name", ["vit", "gpt"])
+@pytest.mark.parametrize("name", ["vit", "gpt", "spiking-mlp", "spiking-cnn", "spiking-resnet"])
 def test_recalled_weights_change_the_gradients_of_earlier_stages(name: str) -> None:
     engine = pipeline(name, "latest", None)
     x, y = batch_for(name)

@@ -17,7 +17,7 @@ from layerpipe2.history import make_history
 from layerpipe2.planning.balance import Balance, balanced
 from layerpipe2.planning.profiling import profile
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.plan import check_run, optimizer_factory
+from layerpipe2.runs.plan import check_run, make_units, optimizer_factory
 
 
 def run(options: argparse.Namespace) -> None:
@@ -33,10 +33,7 @@ def run(options: argparse.Namespace) -> None:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     check_run(config.copy_with(strategy="sequential"), spec.input_shape, spec.num_classes)
-    units = networks.build(
-        config.network, input_shape=spec.input_shape, num_classes=spec.num_classes, width=config.width
-    )
-    units = [unit.to(device) for unit in units]
+    units = [unit.to(device) for unit in make_units(config, spec.input_shape, spec.num_classes)]
     shape = (config.batch_size, *spec.input_shape)
     images = networks.NETWORKS[config.network].takes == "images"
     x = torch.randn(shape, device=device) if images else torch.randint(spec.num_classes, shape, device=device)

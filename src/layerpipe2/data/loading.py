@@ -15,6 +15,8 @@ Formats in a folder:
 3. an image-folder tree, ``train/<class>/*.png`` and ``test/<class>/*.png``, in ``<name>/`` or in the folder itself
 4. ``<name>.npz`` with x_train, y_train, x_test, y_test
 
+Time series have files of their own (:mod:`layerpipe2.data.series`), in ``<name>/`` or in the folder itself.
+
 The first that is there is used. If it is damaged, that is an error: going on to another would hide it. digits ship
 with scikit-learn; no folder is searched for them.
 """
@@ -132,6 +134,8 @@ def _sources(spec: DatasetSpec, root: Path | None, download: bool) -> Iterator[t
 
 def _formats(spec: DatasetSpec) -> str:
     """The formats that a folder is searched for, in words."""
+    if spec.read_folder:
+        return spec.pattern
     first = "idx files, " if spec.idx_md5 else f"{spec.folder}/*, " if spec.folder else ""
     return f"{first}train/<class>/*.png or {spec.name}.npz"
 
@@ -147,6 +151,9 @@ def _main_folder(root: Path | None) -> tuple[Path, str]:
 def _search(spec: DatasetSpec, folder: Path) -> tuple[str, Reader | None]:
     """The first format that is in the folder."""
     places = (folder / spec.name, folder)
+    if spec.read_folder:
+        found = next((place for place in places if any(place.glob(spec.pattern))), None)
+        return f"{spec.pattern} in {found or folder}", partial(spec.read_folder, found) if found else None
     if spec.idx_md5:
         for place in (folder / spec.folder, *places):
             if any(idx_file(place, name) for name in spec.idx_md5):

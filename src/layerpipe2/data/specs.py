@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 
+from layerpipe2.data.series import BANDS, FRAMES, STEPS, VOWELS, read_digits_folder, read_vowels, vowels_folder
 from layerpipe2.data.splits import stratified
 from layerpipe2.data.types import Arrays
 
@@ -22,7 +24,7 @@ class DatasetSpec:
         name, label: in options and records, and for readers.
         input_shape: (channels, height, width) of one image, in pixels.
         num_classes: number of classes.
-        per_class: images of every class for training and for testing.
+        per_class: images of every class for training and for testing; 0: not checked.
         mean, std: of the training pixels divided by 255, per channel, rounded to 4 decimals.
         flippable: whether a mirror image still belongs to its class.
         remedy: what to do if the data is missing or damaged.
@@ -33,6 +35,9 @@ class DatasetSpec:
         folder: the place below torchvision's root where it keeps the files.
         idx_md5: name of an idx file -> md5 of its decompressed content.
         system_folder: where a distribution's package puts the files.
+        pattern: of the names of the files that ``read_folder`` takes.
+        read_folder: gives the images from a folder of a format of its own, in place of the common ones; a ValueError
+            says what is wrong there.
         half_of: the data set whose images are read and verified, and then halved in height and width; all that is said
             of files is its own.
     """
@@ -52,6 +57,8 @@ class DatasetSpec:
     folder: str = ""
     idx_md5: Mapping[str, str] = field(default_factory=dict)
     system_folder: str | None = None
+    pattern: str = ""
+    read_folder: Callable[[Path], Arrays] | None = None
     half_of: str | None = None
 
 
@@ -108,6 +115,25 @@ _ROWS = (
     ),
     _cifar(10, (5000, 1000), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), CIFAR10),
     _cifar(100, (500, 100), (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), CIFAR100),
+    DatasetSpec(
+        "japanese-vowels",
+        "Japanese vowels",
+        (VOWELS, 1, STEPS),
+        9,
+        remedy="`pip install 'layerpipe2[series]'`, or name the folder of the .ts files (--data-root)",
+        system_folder=vowels_folder(),
+        pattern="JapaneseVowels_T*.ts",
+        read_folder=read_vowels,
+    ),
+    DatasetSpec(
+        "spoken-digits",
+        "spoken digits",
+        (2, BANDS, FRAMES),
+        10,
+        remedy="name the folder of the wavs (--data-root), such as recordings/ of the Free Spoken Digit Dataset",
+        pattern="*.wav",
+        read_folder=read_digits_folder,
+    ),
 )
 
 IMAGES: dict[str, DatasetSpec] = {spec.name: spec for spec in _ROWS}

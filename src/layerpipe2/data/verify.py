@@ -38,6 +38,8 @@ def check_counts(spec: DatasetSpec, source: str, part: str, labels: NDArray[np.i
     if labels.size and (labels.min() < 0 or labels.max() >= spec.num_classes):
         what = f"{part} labels run from {labels.min()} to {labels.max()}, expected 0 to {spec.num_classes - 1}"
         raise damaged(spec, source, what)
+    if not expected:
+        return
     counts = np.bincount(labels, minlength=spec.num_classes)
     for label in np.flatnonzero(counts != expected):
         what = f"{part} class {label} has {counts[label]} images, expected {expected}"

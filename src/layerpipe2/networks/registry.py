@@ -1,22 +1,23 @@
 """The networks by name. A network is a flat list of units, called one after the other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import nn
 
 from layerpipe2.errors import LARGEST, UserError, integer, look_up, shown
 from layerpipe2.networks.convolutional import cnn, resnet18, resnet_small, vgg, vgg16
 from layerpipe2.networks.mlp import mlp
+from layerpipe2.networks.spiking import Spiking, spiking_cnn, spiking_mlp, spiking_resnet
 from layerpipe2.networks.transformer import gpt, vit
 
-Builder = Callable[[tuple[int, ...], int, int], list[nn.Module]]
+Builder = Callable[..., list[nn.Module]]
 
 INPUTS = {"images": ("channels", "height", "width"), "text": ("context",)}
 """Kind of input -> what the entries of its shape are."""
-Kind = Literal["fully connected", "convolutional", "transformer"]
+Kind = Literal["fully connected", "convolutional", "transformer", "spiking"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class NetworkInfo:
         description: one line of help.
         kind: of its units.
         default_width: features of a hidden layer or a token, or channels of the first units.
-        builder: (input shape, number of classes, width) -> units.
+        builder: (input shape, number of classes, width) -> units; of a spiking network (..., its settings).
         takes: kind of input, a key of :data:`INPUTS`.
     """
 
@@ -41,7 +42,7 @@ class NetworkInfo:
     takes: str = "images"
 
 
-DENSE, CNN, TRANSFORMER = get_args(Kind)
+DENSE, CNN, TRANSFORMER, SPIKING = get_args(Kind)
 _ROWS = (
     NetworkInfo(
         "mlp", "MLP", "fully connected: 8 hidden layers of `width` features with ReLU, output; 9 units", DENSE, 128, mlp
@@ -71,13 +72,44 @@ _ROWS = (
         gpt,
         takes="text",
     ),
+    NetworkInfo(
+        "spiking-mlp",
+        "spiking MLP",
+        "spiking, fully connected: 8 hidden layers of `width` neurons, read-out; 9 units",
+        SPIKING,
+        64,
+        spiking_mlp,
+    ),
+    NetworkInfo(
+        "spiking-cnn",
+        "spiking CNN",
+        "spiking, VGG-style: 8 conv-BN-neurons of width to 8*width channels, read-out; 9 units",
+        SPIKING,
+        8,
+        spiking_cnn,
+    ),
+    NetworkInfo(
+        "spiking-resnet",
+        "spiking ResNet",
+        "spiking ResNet-14: stem, 6 basic blocks with neurons, read-out; 8 units",
+        SPIKING,
+        8,
+        spiking_resnet,
+    ),
 )
 
 NETWORKS: dict[str, NetworkInfo] = {row.name: row for row in _ROWS}
 """Name -> network."""
 
 
-def build(name: str, *, input_shape: tuple[int, ...], num_classes: int, width: int | None = None) -> list[nn.Module]:
+def build(
+    name: str,
+    *,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    width: int | None = None,
+    spiking: Mapping[str, Any] | None = None,
+) -> list[nn.Module]:
     """Build a network as a flat list of units, each with at least one parameter.
 
     Weights are drawn from torch's global random generator: seed it first (`torch.manual_seed`).
@@ -88,14 +120,16 @@ def build(name: str, *, input_shape: tuple[int, ...], num_classes: int, width: i
         num_classes: number of logits: classes, or tokens of the vocabulary.
         width: features of a hidden layer (mlp), of a token (transformers) or channels of the first units
             (others); None: the default.
+        spiking: settings of a spiking network, keys of ``networks.spiking.SETTINGS``, and the ``seed`` of its coding;
+            the others have their defaults.
 
     Returns:
         The units, input side first: float images (N, C, H, W) -> ... -> logits (N, num_classes), or token numbers
         int64 (N, T) -> ... -> logits (N, num_classes, T).
 
     Raises:
-        UserError: unknown name, a network that takes another kind of input, or a size that is not an integer from 1 to
-            65,536.
+        UserError: unknown name, a network that takes another kind of input, a size that is not an integer from 1 to
+            65,536, or a setting that isn't the network's, or out of range.
     """
     info = look_up(NETWORKS, name, "network")
     width = info.default_width if width is None else width
@@ -113,4 +147,9 @@ def build(name: str, *, input_shape: tuple[int, ...], num_classes: int, width: i
     for label, size in sizes.items():
         integer(size, f"network {name}: {label}", 1, LARGEST)
     integer(prod(input_shape), f"network {name}: product of the input's sizes", 1, LARGEST**2)
+    if info.kind == SPIKING:
+        return info.builder(input_shape, num_classes, width, Spiking.of(spiking or {}))
+    if spiking:
+        known = ", ".join(row.name for row in _ROWS if row.kind == SPIKING)
+        raise UserError(f"network {name} isn't spiking, it has no {next(iter(spiking))}; leave it out, or take {known}")
     return info.builder(input_shape, num_classes, width)

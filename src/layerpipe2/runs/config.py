@@ -11,8 +11,10 @@ from pydantic import Field, model_validator
 
 from layerpipe2.delays import DELAY_LAWS, MOST_UPDATES
 from layerpipe2.errors import LARGEST, UserError
-from layerpipe2.runs.validation import Checked, Positive, Real, one_of, setting
+from layerpipe2.runs.validation import Checked, Positive, Real, one_of, real, setting
+from layerpipe2.spiking.layers import MOST_STEPS
 
+Decay = Annotated[float, *real(ge=0, lt=1)]
 _MOST = 10**9
 """Epochs and mini-batches of a run: below it their products and sums are exact."""
 
@@ -30,6 +32,15 @@ class RunConfig(Checked):
     width: int | None = setting(
         None, "network", "base width (features or channels); none: its default", ge=1, le=LARGEST
     )
+
+    time_steps: int | None = setting(None, "spiking", "time steps of a sample; none: 4", ge=1, le=MOST_STEPS)
+    membrane_decay: Decay | None = setting(None, "spiking", "what is left of a membrane after a step; none: 0.5")
+    synapse_decay: Decay | None = setting(None, "spiking", "the same of its input, a second pole; none: 0, one pole")
+    threshold: Positive | None = setting(None, "spiking", "membrane from which a neuron fires; none: 1")
+    reset: str | None = setting(None, "spiking", "subtract, zero or none at all; none: subtract")
+    surrogate: str | None = setting(None, "spiking", "gradient of a spike: fast-sigmoid, arctan or triangle")
+    coding: str | None = setting(None, "spiking", "of images: static, rate, latency, or columns (the width is time)")
+    readout: str | None = setting(None, "spiking", "of classes: membrane or rate")
 
     group_size: int = setting(
         1, "pipeline", "units per stage; `sequential` always takes the whole network", ge=1, le=LARGEST

@@ -16,8 +16,9 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from layerpipe2 import networks
 from layerpipe2.data import BatchLoader, Data, describe, split
 from layerpipe2.delays import Delays
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, look_up
 from layerpipe2.history import StashFirst, WeightHistory, make_history
+from layerpipe2.networks.spiking import SETTINGS
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.memory import check_memory
 from layerpipe2.stages import partition
@@ -85,7 +86,7 @@ def make_plan(config: RunConfig, input_shape: tuple[int, ...], num_classes: int)
     if not torch.empty(0).is_meta:  # not called by plan_from or the next line
         check_run(config.copy_with(seed=0), input_shape, num_classes)
     history = make_history(config.strategy)
-    units = networks.build(config.network, input_shape=input_shape, num_classes=num_classes, width=config.width)
+    units = make_units(config, input_shape, num_classes)
     if config.strategy == "sequential":
         config = config.copy_with(group_size=len(units), convention="none", delays=None, stash_epochs=0.0)
     stages = partition(units, config.group_size)
@@ -96,6 +97,20 @@ def make_plan(config: RunConfig, input_shape: tuple[int, ...], num_classes: int)
     else:
         raise UserError(f"delays has {len(config.delays)} entries, but there are {len(stages)} stages; give one each")
     return Plan(config, len(units), stages, delays, history)
+
+
+def make_units(config: RunConfig, input_shape: tuple[int, ...], num_classes: int) -> list[nn.Module]:
+    """The network of a run as a flat list of units; weights come from torch's random generator.
+
+    Raises:
+        UserError: as :func:`layerpipe2.networks.build`.
+    """
+    given = {name: value for name in SETTINGS if (value := getattr(config, name)) is not None}
+    if look_up(networks.NETWORKS, config.network, "network").kind == "spiking":
+        given["seed"] = config.seed
+    return networks.build(
+        config.network, input_shape=input_shape, num_classes=num_classes, width=config.width, spiking=given
+    )
 
 
 @cache

@@ -1,0 +1,109 @@
+"""Layers that make an ordinary network a spiking one: coding in front, neurons in place of ReLUs, a read-out behind.
+
+Time and batch share the first dimension, time outside: a network hands on (T N, ...), of which ``view(T, N, ...)`` is
+the spikes over time. So every layer that treats the samples of a batch alike (linear, convolution, pooling) also treats
+all time steps alike, unchanged, and batch normalisation normalises over both. In front, and behind the read-out, there
+are batches of N samples as in any network. No layer keeps anything from one batch to the next: neurons start at rest.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from layerpipe2.errors import UserError, integer, look_up
+from layerpipe2.spiking.coding import CODINGS
+from layerpipe2.spiking.fire import fire, integrate
+from layerpipe2.spiking.neuron import Neuron
+
+MOST_STEPS = 1024
+READOUTS = {
+    "membrane": "mean membrane over time of output neurons that never fire",
+    "rate": "weighted firing rates of the last neurons",
+}
+
+
+def over_time(x: Tensor, steps: int) -> Tensor:
+    """(T N, ...) -> (T, N, ...), a view.
+
+    Raises:
+        UserError: if the first dimension is no multiple of T.
+    """
+    if x.ndim < 1 or len(x) % steps:
+        raise UserError(f"neurons of {steps} time steps are given {list(x.shape)}; give (time steps x samples, ...)")
+    return x.view(steps, len(x) // steps, *x.shape[1:])
+
+
+class Coded(nn.Module):
+    """Images (N, C, H, W) -> (T N, C, H, W) by one of ``layerpipe2.spiking.CODINGS``; (T N, C, H, 1) for columns.
+
+    Raises:
+        UserError: on an unknown coding, or a number of steps or a seed out of range.
+    """
+
+    def __init__(self, coding: str, steps: int, seed: int = 0) -> None:
+        super().__init__()
+        look_up(CODINGS, coding, "coding")
+        self.coding, self.steps = coding, integer(steps, "time_steps", 1, MOST_STEPS)
+        self.seed = integer(seed, "seed of the coding", 0, 2**32 - 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Code a batch."""
+        return CODINGS[self.coding](x, self.steps, self.seed).flatten(0, 1)
+
+
+class Neurons(nn.Module):
+    """A neuron for every feature, from rest: inputs (T N, ...) -> spikes (T N, ...).
+
+    Args:
+        neuron: their constants.
+        steps: T.
+        constant: the input is (N, ...), the same in all steps: layers before it run once, not T times.
+
+    Attributes:
+        run: ``fire``; ``unrolled`` gives the same by plain autograd.
+
+    Raises:
+        UserError: on a number of steps out of range.
+    """
+
+    def __init__(self, neuron: Neuron, steps: int, *, constant: bool = False) -> None:
+        super().__init__()
+        self.neuron, self.steps, self.constant = neuron, integer(steps, "time_steps", 1, MOST_STEPS), constant
+        self.run: Callable[[Neuron, Tensor], Tensor] = fire
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run them over all time steps."""
+        inputs = x.expand(self.steps, *x.shape) if self.constant else over_time(x, self.steps)
+        return self.run(self.neuron, inputs).flatten(0, 1)
+
+
+class Readout(nn.Module):
+    """A linear layer on spikes (T N, ...), and its result over time -> logits (N, classes).
+
+    Args:
+        layer: linear in its input, such as ``nn.Linear``, also behind an average pooling.
+        neuron: of the read-out by membrane; it never fires.
+        steps: T.
+        kind: a key of :data:`READOUTS`.
+
+    Raises:
+        UserError: on an unknown kind.
+    """
+
+    def __init__(self, layer: Callable[[Tensor], Tensor], neuron: Neuron, steps: int, kind: str = "membrane") -> None:
+        super().__init__()
+        look_up(READOUTS, kind, "readout")
+        self.layer, self.neuron, self.steps, self.kind = layer, neuron, steps, kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of a batch."""
+        if self.kind == "rate":
+            return self.layer(over_time(x, self.steps).mean(0))
+        return integrate(self.neuron, over_time(self.layer(x), self.steps)).mean(0)
+
+
+def spiking(unit: nn.Module, neurons: Callable[[], Neurons]) -> nn.Module:
+    """``unit``, with neurons in place of every ReLU in it."""
+    for name, part in unit.named_children():
+        setattr(unit, name, neurons() if isinstance(part, nn.ReLU) else spiking(part, neurons))
+    return unit
