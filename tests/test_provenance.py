@@ -1,10 +1,22 @@
 """Where a result comes from."""
 
+import subprocess
+import sys
 from importlib import metadata
 
 import torch
 
-from layerpipe2.provenance import git_state, provenance, versions
+from layerpipe2.provenance import TRAINING, git_state, provenance, versions
+
+
+def test_the_hash_of_the_code_covers_whatever_a_run_imports():
+    """But not several processes, which train the same, nor what says what is wrong."""
+    script = (
+        "import sys, layerpipe2.runs.train; print(*(name for name in sys.modules if name.startswith('layerpipe2.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    rooms = {name.split(".")[1] for name in done.stdout.split()}
+    assert rooms - {"distributed", "errors", "provenance"} == {name.removesuffix(".py") for name in TRAINING}
 
 
 def test_outside_a_checkout_there_is_no_commit(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-TRAINING = ("data", "delays.py", "engine", "history", "networks", "runs", "stages.py")
+TRAINING = ("data", "delays.py", "engine", "history", "networks", "runs", "spiking", "stages.py")
 """Files and folders of this package on which a run's numbers depend."""
 TUNING = (*TRAINING, "tuning")
 """Those on which a study depends."""

@@ -141,7 +141,10 @@ def test_structure_claims_hold_on_lawful_records_and_fail_on_others() -> None:
 def test_one_seed_is_never_a_verdict_on_accuracy() -> None:
     found = {claim.key: claim.word for claim in all_claims(synthetic_records.records(seeds=1))}
     assert found["C6"].startswith("inconclusive")
-    assert found["C8"] == "convolutional: inconclusive (n=0); fully connected: inconclusive (n=0)"
+    assert (
+        found["C8"]
+        == "convolutional: inconclusive (n=0); fully connected: inconclusive (n=0); spiking: inconclusive (n=0)"
+    )
 
 
 def test_equal_to_a_stash_that_does_not_train_is_no_evidence() -> None:
