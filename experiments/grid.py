@@ -275,7 +275,12 @@ class Grid:
         if not deepest:
             return self.experiment.seeds if self.experiment.other_seeds is None else self.experiment.other_seeds
         compared = cell.strategy == SEQUENTIAL or not self._has_common(cell)
-        return [*self.experiment.seeds, *(self.experiment.common_seeds or () if compared else ())]
+        return [*self.experiment.seeds, *(self._common_seeds(cell.network) if compared else ())]
+
+    def _common_seeds(self, network: str) -> Sequence[int]:
+        """Seeds of a network's runs at one rate; where rates are given, only their networks have such runs."""
+        given = self.experiment
+        return () if given.common_rates and network not in given.common_rates else given.common_seeds or ()
 
     def _has_common(self, cell: Cell) -> bool:
         """Whether a cell has runs of its own at the common rate."""
@@ -285,7 +290,7 @@ class Grid:
     def _common(self, seed: int) -> Iterator[Task]:
         """The deepest pipelines' runs of one seed with one rate for all: that of stash, or one that is given."""
         for cell in self.cells:
-            if self._has_common(cell):
+            if self._has_common(cell) and seed in self._common_seeds(cell.network):
                 yield replace(self._task(f"runs/*-common-s{seed}.json", cell, True, seed=seed), common=True)
 
     def _task(self, path: str, cell: Cell, final: bool, **changes: Any) -> Task:

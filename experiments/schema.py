@@ -51,7 +51,8 @@ class Experiment(Checked):
         other_seeds: of the partitions that are not a network's deepest; None: the same seeds.
         common_seeds: with a space, seeds of further runs of the deepest partitions, in which all have the settings that
             were chosen for stash.
-        common_rates: of these runs, network -> a learning rate that is given; stash has runs with it as well then.
+        common_rates: of these runs, network -> a learning rate that is given; stash has runs with it as well then, and
+            networks that aren't named have no such runs.
         tuning: None if the learning rate is one of the settings.
         jobs: processes side by side; changes no result.
         published: whether its tables are committed (those of a larger experiment with its records), and shown by

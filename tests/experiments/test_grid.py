@@ -165,6 +165,13 @@ def test_runs_at_the_common_rate_have_what_was_chosen_for_stash(tmp_path):
     assert {grid.rate(task) for task in others} == {"tuned"}
 
 
+def test_with_given_common_rates_other_networks_have_no_such_runs(tmp_path):
+    changes = {"optimizer_settings": {"sgd": {}}, "common_seeds": [5], "common_rates": {"mlp": 0.07}}
+    tasks = small(tmp_path, UNTUNED, **SPACE, **changes, networks=["mlp", "cnn"]).tasks
+    assert {task.cell.network for task in tasks if task.common} == {"mlp"}
+    assert {task.config.seed for task in tasks if task.cell.network == "cnn"} == {0, 1}
+
+
 def test_a_given_common_rate_is_one_for_stash_as_well(tmp_path):
     changes = {"optimizer_settings": {"sgd": {}}, "common_seeds": [5], "common_rates": {"mlp": 0.07}}
     grid = small(tmp_path, UNTUNED, **SPACE, **changes)

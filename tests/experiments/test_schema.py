@@ -13,9 +13,9 @@ from layerpipe2.networks import NETWORKS
 from tests.small_experiments import REPORT, ROOT, TUNED, UNTUNED, small, write_experiment
 
 
-def test_the_default_experiment_has_two_kinds_of_networks_and_publishes_its_tables():
+def test_the_default_experiment_has_all_kinds_of_networks_and_publishes_its_tables():
     digits = read_experiment("digits")
-    assert {NETWORKS[name].kind for name in digits.networks} == {"fully connected", "convolutional"}
+    assert {NETWORKS[name].kind for name in digits.networks} == {"fully connected", "convolutional", "spiking"}
     assert digits.published
     assert digits.report.image_guard
 

@@ -107,14 +107,18 @@ def test_cells_that_can_not_tell_do_not_count_and_the_verdict_says_so() -> None:
 
 def test_kinds_of_networks_need_each_other() -> None:
     columns: Accuracies = {"stash": list(STASH), "latest": list(_BAD), "ema-span": list(_GOOD)}
-    mlp, conv = made_runs(columns), made_runs(columns, network="vgg")
+    mlp, conv, spiking = (made_runs(columns, network=name) for name in ("mlp", "vgg", "spiking-mlp"))
     lost = made_runs(columns | {"ema-span": list(_BAD)}, network="vgg")
     blind = made_runs(columns | {"latest": list(_GOOD)}, network="vgg")
     for runs, verdict in (
-        ((mlp,), "convolutional: inconclusive (n=0); fully connected: reproduced"),
-        ((mlp, conv), "reproduced"),
-        ((mlp, lost), "not reproduced"),
-        ((mlp, blind), "convolutional: can't tell: the control is not shown to fail; fully connected: reproduced"),
+        ((mlp,), "convolutional: inconclusive (n=0); fully connected: reproduced; spiking: inconclusive (n=0)"),
+        ((mlp, conv, spiking), "reproduced"),
+        ((mlp, lost, spiking), "not reproduced"),
+        (
+            (mlp, blind, spiking),
+            "convolutional: can't tell: the control is not shown to fail; fully connected: reproduced; "
+            "spiking: reproduced",
+        ),
     ):
         found = training.assay(made_records(*runs), Settings())
         assert training.kinds_of_networks(found).word == verdict
