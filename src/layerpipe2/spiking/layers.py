@@ -93,7 +93,8 @@ class Readout(nn.Module):
     def __init__(self, layer: Callable[[Tensor], Tensor], neuron: Neuron, steps: int, kind: str = "membrane") -> None:
         super().__init__()
         look_up(READOUTS, kind, "readout")
-        self.layer, self.neuron, self.steps, self.kind = layer, neuron, steps, kind
+        self.layer, self.neuron, self.kind = layer, neuron, kind
+        self.steps = integer(steps, "time_steps", 1, MOST_STEPS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of a batch."""
