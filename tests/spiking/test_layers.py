@@ -6,6 +6,8 @@ from torch import nn
 
 from layerpipe2.errors import UserError
 from layerpipe2.networks import NETWORKS, build
+from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.plan import make_units
 from layerpipe2.spiking import CODINGS, READOUTS, Coded, Neuron, Neurons, Readout, unrolled
 
 SPIKING = [name for name, row in NETWORKS.items() if row.kind == "spiking"]
@@ -63,6 +65,13 @@ def test_a_constant_input_is_the_static_code():
     coded = Neurons(Neuron(), 3)(layer(Coded("static", 3)(x).flatten(1)))
     assert torch.equal(constant, coded)
     assert constant.any()
+
+
+def test_the_seed_of_a_run_is_that_of_its_coding():
+    config = RunConfig(network="spiking-mlp", coding="rate", seed=5, time_steps=3)
+    coded = make_units(config, (1, 8, 8), 10)[0][0]
+    assert (coded.coding, coded.seed, coded.steps) == ("rate", 5, 3)
+    assert not torch.equal(coded(images()), Coded("rate", 3, seed=6)(images()))
 
 
 def test_read_outs_are_what_they_are_called():

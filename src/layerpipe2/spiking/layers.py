@@ -10,12 +10,11 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from layerpipe2.errors import UserError, integer, look_up
+from layerpipe2.errors import MOST_STEPS, UserError, integer, look_up
 from layerpipe2.spiking.coding import CODINGS
 from layerpipe2.spiking.fire import fire, integrate
 from layerpipe2.spiking.neuron import Neuron
 
-MOST_STEPS = 1024
 READOUTS = {
     "membrane": "mean membrane over time of output neurons that never fire",
     "rate": "weighted firing rates of the last neurons",
