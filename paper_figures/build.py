@@ -4,6 +4,7 @@
 study DIR  pictures of a study of `layerpipe2 tune`, in DIR/figures
 page NAME  one page: report, evidence, pipelines, or the name of an experiment
 rule       print the rule of thumb of src/layerpipe2/advice/rule.py, made anew from the coarse searches
+neuron     the picture of docs/theory/spiking.md, in DOCS/pictures
 readme     the results between the markers of README.md, docs/full-scale.md and docs/artifact.md; --check only compares
            them with the records
 
@@ -22,6 +23,7 @@ from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError, plain_name
 from paper_figures.claims import why
 from paper_figures.comparisons import Settings
+from paper_figures.figures import spiking
 from paper_figures.pages import artifact, evidence, pipelines, readme, report, tuned
 from paper_figures.records import evidence as evidence_records
 from paper_figures.records import pipelines as pipeline_records
@@ -30,6 +32,7 @@ from paper_figures.records import training as training_records
 from paper_figures.records import tuned as tuned_records
 from paper_figures.records.theory import Theory
 from paper_figures.records.training import Records
+from paper_figures.style import save
 
 MAIN_NETWORK = "even"
 """The network whose measured pipelines are compared."""
@@ -67,7 +70,6 @@ def draw_study(folder: Path) -> None:
     from layerpipe2.tuning.results import best_trials
     from layerpipe2.tuning.study import open_existing
     from paper_figures.figures.study import catalogue
-    from paper_figures.style import save
 
     study = open_existing(folder)
     if not best_trials(study):
@@ -140,6 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return update_documents(options.readme, options.docs, options.results, options.out, check=options.check)
     if options.command == "rule":
         return print_rule(options.results)
+    if options.command == "neuron":
+        print(save(spiking.neuron(), options.docs / "pictures" / "spiking-neuron")[0])
+        return None
     if options.command == "page" and not options.name:
         raise UserError("page: give a name, as in: python -m paper_figures.build page report")
     if options.command == "study":
@@ -153,7 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m paper_figures.build", description=__doc__)
-    parser.add_argument("command", nargs="?", choices=("page", "readme", "rule", "study"), help="default: everything")
+    parser.add_argument(
+        "command", nargs="?", choices=("page", "neuron", "readme", "rule", "study"), help="default: everything"
+    )
     parser.add_argument("name", nargs="?", help="of the page; folder of the study")
     parser.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("paper_figures/out"), help="default: %(default)s")

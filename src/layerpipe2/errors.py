@@ -8,6 +8,8 @@ from typing import TypeVar
 Row = TypeVar("Row")
 LARGEST = 2**16
 """Most that a width, a batch, a number of units or the like may be: far beyond what is trained, and products fit."""
+MOST_STEPS = 1024
+"""Most time steps of a sample in a spiking network."""
 _SHOWN = 120
 """Characters that a message shows of a value."""
 _NAME = 100

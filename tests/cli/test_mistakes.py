@@ -11,6 +11,7 @@ from layerpipe2.cli.console import run_command
 
 LAUNCH = ["launch", "--processes", "2"]
 CUSTOM = ["--group-size", "5", "--convention", "custom", "--delays"]
+SPIKING = ["train", "--network", "spiking-mlp"]
 WRONG_KIND = ["--network", "mlp", "--dataset", "python-docs"]
 
 
@@ -38,6 +39,16 @@ WRONG_KIND = ["--network", "mlp", "--dataset", "python-docs"]
         (["train", "--nesterov", "--momentum", "0"], "nesterov is a form of momentum, and momentum is 0; give a"),
         (["train", "--seed", "-1"], "--seed is -1; give an integer >= 0 and <= 4294967295"),
         (["train", *WRONG_KIND], "network mlp takes images, not"),
+        ([*SPIKING, "--time-steps", "0"], "--time-steps is 0; give an integer >= 1 and <= 1024, or none"),
+        ([*SPIKING, "--membrane-decay", "1"], "--membrane-decay is 1.0; give a finite number >= 0 and < 1, or none"),
+        ([*SPIKING, "--synapse-decay", "-0.1"], "--synapse-decay is -0.1; give a finite number >= 0 and < 1, or none"),
+        ([*SPIKING, "--threshold", "0"], "--threshold is 0.0; give a finite number > 0, or none"),
+        ([*SPIKING, "--reset", "zeor"], "unknown reset 'zeor'; did you mean 'zero'?"),
+        ([*SPIKING, "--surrogate", "arctn"], "unknown surrogate 'arctn'; did you mean 'arctan'?"),
+        ([*SPIKING, "--coding", "rat"], "unknown coding 'rat'; did you mean 'rate'?"),
+        ([*SPIKING, "--readout", "rates"], "unknown readout 'rates'; did you mean 'rate'?"),
+        ([*SPIKING, "--coding", "columns", "--time-steps", "8"], "time_steps is given, but with coding 'columns' the"),
+        (["train", "--time-steps", "4"], "network mlp isn't spiking, it has no time_steps; leave it out, or take"),
         (["train", "--grup-size", "2"], "unknown argument '--grup-size'; did you mean '--group-size'?"),
         (["train", "digits"], "unknown argument 'digits'; see `layerpipe2 train --help`"),
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),

@@ -19,7 +19,7 @@ from paper_figures import figures, style
 from paper_figures.accuracy_axis import AccuracyAxis
 from paper_figures.claims.training import assay
 from paper_figures.comparisons import Settings
-from paper_figures.figures import derivation, stability
+from paper_figures.figures import derivation, spiking, stability
 from paper_figures.figures import reconstruction as figure_module
 from tests import synthetic_records
 
@@ -103,6 +103,15 @@ def test_the_residual_drawing_shows_the_shortcuts_register():
     # The last drawing: on each boundary an activation and a gradient, and one more for the shortcut's gradient.
     assert boxes.count("D") == 3 * len(last.operations) + 5
     assert "$A_{1+}$" in labels(derivation.residual())
+
+
+def test_a_drawn_neuron_fires_above_its_threshold_and_its_gradient_goes_back_in_time():
+    membranes, rasters, gradients = (axis.lines for axis in spiking.neuron().axes)
+    for membrane, raster, gradient in zip(membranes, rasters, gradients, strict=False):
+        above = np.flatnonzero(np.asarray(membrane.get_ydata()) > 1)
+        assert above.tolist() == np.asarray(raster.get_xdata()).tolist() != []
+        assert not np.asarray(gradient.get_ydata())[spiking.ASKED + 1 :].any()
+        assert np.asarray(gradient.get_ydata())[: spiking.ASKED + 1].any()
 
 
 def test_stability_measurements_lie_on_the_lines(tmp_path: Path):

@@ -10,9 +10,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from layerpipe2.delays import DELAY_LAWS, MOST_UPDATES
-from layerpipe2.errors import LARGEST, UserError
+from layerpipe2.errors import LARGEST, MOST_STEPS, UserError
 from layerpipe2.runs.validation import Checked, Positive, Real, one_of, real, setting
-from layerpipe2.spiking.layers import MOST_STEPS
 
 Decay = Annotated[float, *real(ge=0, lt=1)]
 _MOST = 10**9

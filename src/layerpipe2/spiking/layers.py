@@ -10,12 +10,11 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from layerpipe2.errors import UserError, integer, look_up
+from layerpipe2.errors import MOST_STEPS, UserError, integer, look_up
 from layerpipe2.spiking.coding import CODINGS
 from layerpipe2.spiking.fire import fire, integrate
 from layerpipe2.spiking.neuron import Neuron
 
-MOST_STEPS = 1024
 READOUTS = {
     "membrane": "mean membrane over time of output neurons that never fire",
     "rate": "weighted firing rates of the last neurons",
@@ -93,7 +92,8 @@ class Readout(nn.Module):
     def __init__(self, layer: Callable[[Tensor], Tensor], neuron: Neuron, steps: int, kind: str = "membrane") -> None:
         super().__init__()
         look_up(READOUTS, kind, "readout")
-        self.layer, self.neuron, self.steps, self.kind = layer, neuron, steps, kind
+        self.layer, self.neuron, self.kind = layer, neuron, kind
+        self.steps = integer(steps, "time_steps", 1, MOST_STEPS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of a batch."""
