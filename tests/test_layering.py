@@ -17,7 +17,7 @@ FLOORS = (
     ("advice", "tuning", "tracking"),
     ("runs", "planning", "theory"),
     ("distributed",),
-    ("engine",),
+    ("engine", "graphs"),
     ("data", "networks"),
     ("history", "delays", "stages", "provenance"),
     ("errors",),
