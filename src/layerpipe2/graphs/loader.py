@@ -10,9 +10,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -55,7 +56,7 @@ class SampledLoader:
         nodes: that are trained, each once.
         fan_out: most neighbours per node, from the mini-batch's nodes outwards; a number per layer.
         batch_size: nodes per batch; the last batch of an epoch may be smaller.
-        shuffle: whether to draw a new order every epoch.
+        shuffle: whether each epoch has an order and neighbours of its own; else all have the same batches.
         seed: of order and neighbours.
         threads: that prepare mini-batches; 0: the training's own thread does.
         ahead: how many; none: one more than threads.
@@ -126,12 +127,12 @@ class SampledLoader:
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches of the chosen epoch; an error in a thread is raised here."""
         first, self._first = self._first, 0
-        order = self._order()
-        batches = (
-            self._prepared(order, first)
-            if self.threads
-            else (self._prepare(order, number, self.epoch) for number in range(first, len(self)))
-        )
+        epoch, order = 0, self.nodes
+        if self.shuffle:
+            epoch = self.epoch
+            order = order[frozen_generator("graph", self.seed, epoch).permutation(len(order))]
+        prepare, numbers = partial(self._prepare, order, epoch), range(first, len(self))
+        batches = _by_threads(prepare, numbers, self.threads, self.ahead) if self.threads else map(prepare, numbers)
         for number, (x, y) in enumerate(batches, first):
             self._yielded = number + 1
             if self._stream is not None:  # its memory must not be used again before this stream is done with it
@@ -139,27 +140,7 @@ class SampledLoader:
                     tensor.record_stream(torch.cuda.current_stream(self.device))
             yield x, y
 
-    def _order(self) -> Integers:
-        if not self.shuffle:
-            return self.nodes
-        return self.nodes[frozen_generator("graph", self.seed, self.epoch).permutation(len(self.nodes))]
-
-    def _prepared(self, order: Integers, first: int) -> Iterator[Batch]:
-        """The batches from ``first`` on, by threads, in order. However it ends, the threads have ended."""
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="sampling")
-        epoch = self.epoch
-        jobs = (pool.submit(self._prepare, order, number, epoch) for number in range(first, len(self)))
-        try:
-            under_way: deque[Future[Batch]] = deque(islice(jobs, self.ahead))
-            while under_way:
-                batch = under_way.popleft().result()
-                under_way.extend(islice(jobs, 1))
-                yield batch
-                del batch
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _prepare(self, order: Integers, number: int, epoch: int) -> Batch:
+    def _prepare(self, order: Integers, epoch: int, number: int) -> Batch:
         seeds = order[number * self.batch_size : (number + 1) * self.batch_size]
         try:
             sampler = self._samplers.pop()
@@ -202,6 +183,21 @@ class SampledLoader:
         yield
         if self.spans is not None:
             self.spans.append(Span(threading.current_thread().name, what, number, start, time.monotonic_ns()))
+
+
+def _by_threads(prepare: Callable[[int], Batch], numbers: Iterable[int], threads: int, ahead: int) -> Iterator[Batch]:
+    """``map(prepare, numbers)``, in order, ``ahead`` of them early. However it ends, the threads have ended then."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="sampling")
+    jobs = (pool.submit(prepare, number) for number in numbers)
+    try:
+        under_way = deque(islice(jobs, ahead))
+        while under_way:
+            batch = under_way.popleft().result()
+            under_way.extend(islice(jobs, 1))
+            yield batch
+            del batch
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
