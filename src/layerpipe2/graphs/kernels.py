@@ -69,21 +69,22 @@ def below(state: Any, n: Any) -> Any:
 
 
 @compiled
-def choose(n: int, chosen: NDArray[np.int32], state: Any) -> Any:
-    """Fill ``chosen`` with as many of 0 ... n - 1, every subset equally likely, and return the next state.
+def choose(n: int, k: int, chosen: NDArray[np.int32], at: int, state: Any) -> Any:
+    """Fill ``chosen[at : at + k]`` with k of 0 ... n - 1, every subset equally likely, and return the next state.
 
     Floyd's method (Bentley and Floyd 1987): for j from n - k to n - 1 draw one of 0 ... j, and take j itself if that
     one is taken already. All n are taken in order, without a draw.
     """
-    k = len(chosen)
-    for c in range(k):
-        chosen[c] = c
+    for c in range(at, at + k):
+        j = n - k + c - at
+        position = j
         if k < n:
-            chosen[c], state = below(state, n - k + c + 1)
-            for earlier in range(c):
-                if chosen[earlier] == chosen[c]:
-                    chosen[c] = n - k + c
+            position, state = below(state, j + 1)
+            for earlier in range(at, c):
+                if chosen[earlier] == position:
+                    position = j
                     break
+        chosen[c] = position
     return state
 
 
@@ -122,18 +123,20 @@ def sample_hops(
     for hop in range(len(fan_out)):
         k = fan_out[hop]
         for i in range(counts[hop]):
-            start = rowptr[nodes[i]]
-            degree = rowptr[nodes[i] + 1] - start
-            state = choose(degree, neighbours[at : at + min(k, degree)], state)
-            for c in range(min(k, degree)):
-                node = col[start + neighbours[at + c]]
-                if local[node] < 0:
-                    local[node] = found
+            start = rowptr[np.uint64(nodes[i])]  # an index that may be negative costs a comparison, and vectors
+            degree = rowptr[np.uint64(nodes[i] + 1)] - start
+            kept = min(k, degree)
+            state = choose(degree, kept, neighbours, at, state)
+            for c in range(at, at + kept):
+                node = np.uint64(col[np.uint64(start + neighbours[c])])
+                number = local[node]
+                if number < 0:
+                    number = local[node] = found
                     nodes[found] = node
                     found += 1
-                neighbours[at + c] = local[node]
-            for c in range(degree, k):
-                neighbours[at + c] = NO_NEIGHBOUR
+                neighbours[c] = number
+            for c in range(at + kept, at + k):
+                neighbours[c] = NO_NEIGHBOUR
             at += k
         counts[hop + 1] = found
     for i in range(found):
@@ -145,24 +148,24 @@ def slice_rows(
     features: NDArray[Any],
     nodes: NDArray[np.int64],
     neighbours: NDArray[np.int32],
-    found: int,
     counts: NDArray[np.int64],
     ends: NDArray[np.int64],
     fan_out: NDArray[np.int64],
     table: NDArray[Any],
     ids: NDArray[Any],
 ) -> None:
-    """Write the features of the ``found`` nodes into ``table``, and the neighbours beside them into ``ids``.
+    """Write the nodes' features into the first columns of ``table``, their neighbours into the last ones of ``ids``.
 
-    The columns of ``ids`` are those of the last hop first, which the first layer reads. Rows ``counts[h] ... ends[h]``
-    stand for destinations that aren't there.
+    Both may be one array. The columns of the first hop, which the last layer reads, are the last. Rows ``counts[h] ...
+    ends[h]`` stand for destinations that aren't there.
     """
-    width, at, column = features.shape[1], 0, ids.shape[1]
+    found, width = len(nodes), features.shape[1]
     for i in range(found):
-        node = nodes[i]
+        node = np.uint64(nodes[i])
         for f in range(width):
             table[i, f] = features[node, f]
-    table[found:] = 0
+    table[found:, :width] = 0
+    at, column = 0, ids.shape[1]
     for hop in range(len(fan_out)):
         k = fan_out[hop]
         column -= k

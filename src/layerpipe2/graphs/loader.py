@@ -164,7 +164,7 @@ class SampledLoader:
             return parts
         x = self._buffers.take((rows, width + columns), np.float32)
         table = x.numpy()
-        sampler.slice(sample, table[:, :width], table[:, width:], padded=self.padded)
+        sampler.slice(sample, table, table, padded=self.padded)
         return [x]
 
     def _sent(self, parts: list[Tensor], y: Tensor, number: int) -> Batch:

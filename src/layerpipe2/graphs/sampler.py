@@ -79,18 +79,16 @@ class Sampler:
 
         Args:
             sample: of this sampler.
-            table: (rows, F) of the features' type; rows beyond the nodes become zero.
-            ids: (rows, K), the columns of neighbours.
+            table: of the features' type; its first columns get them. Rows beyond the nodes become zero.
+            ids: its last columns get the neighbours; it may be the same array. Both have all rows.
             padded: whether every layer has as many destinations as it can have at most, and not those it has.
         """
         features = self.graph.features
         if features.dtype == np.float16:  # copied, never computed with: numba has no such type on CPUs
             features, table = features.view(np.int16), table.view(np.int16)
         ends = self.ends(sample, padded=padded)
-        found = len(sample.nodes)
-        kernels.slice_rows(
-            features, sample.nodes, sample.neighbours, found, sample.counts, ends, self.fan_out, table, ids
-        )
+        sampled = (sample.nodes, sample.neighbours, sample.counts)
+        kernels.slice_rows(features, *sampled, ends, self.fan_out, table, ids)
 
     def ends(self, sample: Sample, *, padded: bool) -> Integers:
         """Rows of the table that are destinations of each hop; the last number is that of all rows.
