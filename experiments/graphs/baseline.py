@@ -4,6 +4,7 @@ It is vectorised, draws without replacement and without bias too, and gives the 
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,16 +13,30 @@ from torch import Tensor
 
 from layerpipe2.graphs import Graph
 from layerpipe2.graphs.csr import Integers
+from layerpipe2.graphs.sampler import Sampler
 
-Hops = list[Integers]
+Hops = list[NDArray[Any]]
 
 
 class NumpyLoader:
-    """Iterable over (x, y) as :class:`layerpipe2.graphs.SampledLoader` gives them, with other random numbers."""
+    """Iterable over (x, y) as :class:`layerpipe2.graphs.SampledLoader` gives them, with other random numbers.
 
-    def __init__(self, graph: Graph, nodes: Integers, fan_out: tuple[int, ...], batch_size: int, seed: int = 0) -> None:
+    ``compiled``: sample with the compiled sampler, and slice in numpy.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        nodes: Integers,
+        fan_out: tuple[int, ...],
+        batch_size: int,
+        *,
+        seed: int = 0,
+        compiled: bool = False,
+    ) -> None:
         self.graph, self.nodes, self.fan_out, self.batch_size = graph, nodes, fan_out, batch_size
         self._random = np.random.default_rng(seed)
+        self._sampler = Sampler(graph, fan_out, batch_size) if compiled else None
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -39,7 +54,12 @@ class NumpyLoader:
 
     def sample(self, seeds: Integers) -> tuple[Integers, Hops]:
         """All nodes, those of the batch first, and for each hop the rows of each node's neighbours (n, k), -1: none."""
-        nodes, hops = seeds, []
+        if self._sampler is not None:
+            sample = self._sampler.sample(seeds, int(self._random.integers(2**63)))
+            ends = np.cumsum(sample.counts[:-1] * self.fan_out)[:-1]
+            parts = zip(np.split(sample.neighbours, ends), self.fan_out, strict=True)
+            return sample.nodes, [part.reshape(-1, k) for part, k in parts]
+        nodes, hops = seeds, Hops()
         for k in self.fan_out:
             found = self._neighbours(nodes, k)
             both = np.concatenate([nodes, found[found >= 0]])

@@ -104,8 +104,8 @@ def hashed(rows: Iterable[Sequence[str]], nodes: int) -> NDArray[np.float32]:
     for row, words in zip(features, rows, strict=True):
         for code in (zlib.crc32(word.encode()) for word in words):
             row[code % WIDTH] += 1 - 2 * (code >> 31)
-    norms: NDArray[np.float32] = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.maximum(norms, 1)
+    features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1)
+    return features
 
 
 def _digits(_: Path) -> Raw:
@@ -113,8 +113,9 @@ def _digits(_: Path) -> Raw:
 
     data = load("digits")
     images = np.concatenate([part.numpy().reshape(len(part), -1) for part in (data.x_train, data.x_test)])
-    features = images.astype(np.float32) / 255
-    targets, sources = kneighbors_graph(features, NEAREST).nonzero()
+    targets, sources = kneighbors_graph(images.astype(np.float32), NEAREST).nonzero()
+    centred = images / 255 - images.mean(0) / 255  # GIN sums its neighbours: a mean would grow from layer to layer
+    features = centred.astype(np.float32)
     return sources, targets, features, np.concatenate([data.y_train.numpy(), data.y_test.numpy()])
 
 
