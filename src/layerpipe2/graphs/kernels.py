@@ -70,20 +70,18 @@ def below(state: Any, n: Any) -> Any:
 
 @compiled
 def choose(n: int, k: int, chosen: NDArray[np.int32], at: int, state: Any) -> Any:
-    """Fill ``chosen[at : at + k]`` with k of 0 ... n - 1, every subset equally likely, and return the next state.
+    """Fill ``chosen[at : at + k]`` with k < n of 0 ... n - 1, all subsets equally likely, and return the next state.
 
     Floyd's method (Bentley and Floyd 1987): for j from n - k to n - 1 draw one of 0 ... j, and take j itself if that
-    one is taken already. All n are taken in order, without a draw.
+    one is taken already.
     """
     for c in range(at, at + k):
         j = n - k + c - at
-        position = j
-        if k < n:
-            position, state = below(state, j + 1)
-            for earlier in range(at, c):
-                if chosen[earlier] == position:
-                    position = j
-                    break
+        position, state = below(state, j + 1)
+        for earlier in range(at, c):
+            if chosen[earlier] == position:
+                position = j
+                break
         chosen[c] = position
     return state
 
@@ -122,21 +120,21 @@ def sample_hops(
     at = 0
     for hop in range(len(fan_out)):
         k = fan_out[hop]
+        neighbours[at : at + counts[hop] * k] = NO_NEIGHBOUR
         for i in range(counts[hop]):
             start = rowptr[np.uint64(nodes[i])]  # an index that may be negative costs a comparison, and vectors
             degree = rowptr[np.uint64(nodes[i] + 1)] - start
             kept = min(k, degree)
-            state = choose(degree, kept, neighbours, at, state)
+            if kept < degree:
+                state = choose(degree, kept, neighbours, at, state)
             for c in range(at, at + kept):
-                node = np.uint64(col[np.uint64(start + neighbours[c])])
+                node = np.uint64(col[np.uint64(start + (neighbours[c] if kept < degree else c - at))])
                 number = local[node]
                 if number < 0:
                     number = local[node] = found
                     nodes[found] = node
                     found += 1
                 neighbours[c] = number
-            for c in range(at + kept, at + k):
-                neighbours[c] = NO_NEIGHBOUR
             at += k
         counts[hop + 1] = found
     for i in range(found):
