@@ -21,8 +21,8 @@ def accuracies(data: GraphData, settings: Settings) -> list[dict[str, Any]]:
     pl.utilities.disable_possible_user_warnings()
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
     return [
-        {"network": network, "strategy": strategy, "seed": seed, **_train(data, settings, network, strategy, seed)}
-        for network in GRAPH_NETWORKS
+        {"network": row.label, "strategy": strategy, "seed": seed, **_train(data, settings, row.name, strategy, seed)}
+        for row in GRAPH_NETWORKS.values()
         for strategy in STRATEGIES
         for seed in range(settings.seeds)
     ]

@@ -29,5 +29,5 @@ class Settings(Checked):
     rounds: int = setting(5, "", "times that everything is timed", ge=1, le=1000)
     batches: int = setting(60, "", "timed mini-batches per round, or an epoch's if there are fewer", ge=2, le=10_000)
     seeds: int = setting(3, "", "trainings per network and strategy; 0: none", ge=0, le=1000)
-    epochs: int = setting(15, "", "epochs of these", ge=1, le=10_000)
+    epochs: int = setting(10, "", "epochs of these", ge=1, le=10_000)
     lr: Real = setting(0.003, "", "their learning rate of AdamW", gt=0)
