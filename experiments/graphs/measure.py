@@ -148,9 +148,9 @@ class Bench:
             )
 
     def _sampling(self) -> list[Row]:
-        """Sampling alone: numpy and compiled, in one thread; compiled in several."""
+        """Sampling alone, for a whole epoch: numpy and compiled, in one thread; compiled in several."""
         plain = NumpyLoader(self.data.graph, *self.settings_of_loader)
-        orders = plain.orders()[: self.settings.batches]
+        orders = plain.orders()
         rows = [_timed("plain numpy", 1, len(orders), lambda _: [plain.sample(nodes) for nodes in orders])]
         for threads in sorted({1, *self.settings.threads}):
             samplers = [Sampler(self.data.graph, *self.settings_of_loader[1:]) for _ in range(threads)]
