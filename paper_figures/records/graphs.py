@@ -11,6 +11,7 @@ from layerpipe2.runs.records import read_json
 from paper_figures.records import TableForm, read_table
 
 _REMEDY = "measure again: make graphs"
+_BUSY = 0.5  # load average before the first measurement
 _TIMES, _SPAN = ("train", "prepare", "transfer", "epoch"), ("thread", "what", "batch", "start", "stop")
 _PREDICTED = ("preparation", "training", "measured", "maximum", "queue")
 
@@ -55,6 +56,11 @@ class GraphRecord:
     accuracy: pd.DataFrame | None
 
     @property
+    def is_busy(self) -> bool:
+        """Whether other work shared the processor, so that threads competed for cores."""
+        return float(self.provenance["load_average"]) > _BUSY
+
+    @property
     def variants(self) -> list[str]:
         """In the order in which one thing more is switched on."""
         return list(self.times["variant"].unique())
@@ -86,12 +92,11 @@ def load(folder: Path) -> list[GraphRecord]:
 def _record(folder: Path) -> GraphRecord:
     record = read_json(folder / "experiment.json", _REMEDY)
     try:
-        described = [dict(record[key]) for key in ("options", "provenance", "graph")]
+        options, where, sizes = (dict(record[key]) for key in ("options", "provenance", "graph"))
     except (LookupError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"record {folder / 'experiment.json'} is broken ({reason}); {_REMEDY}") from None
-    tables = [read_table(folder / f"{name}.csv", form, _REMEDY) for name, form in _FORMS.items()]
+    tables = {name: read_table(folder / f"{name}.csv", form, _REMEDY) for name, form in _FORMS.items()}
     path = folder / "accuracy.csv"
-    return GraphRecord(
-        folder.name, *described, *tables, read_table(path, _ACCURACY, _REMEDY) if path.exists() else None
-    )
+    accuracy = read_table(path, _ACCURACY, _REMEDY) if path.exists() else None
+    return GraphRecord(folder.name, options, where, sizes, **tables, accuracy=accuracy)

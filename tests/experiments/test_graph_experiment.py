@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from experiments.graphs.baseline import NumpyLoader
 from experiments.graphs.predict import by_maximum, by_queue
 from layerpipe2.errors import UserError
 from paper_figures import build
+from paper_figures.pages.graphs import verdicts
 from paper_figures.records.graphs import load
 from paper_figures.tables import graphs as tables
 from tests.graphs.made import random_graph
@@ -95,6 +97,17 @@ def test_the_page_has_its_figures_tables_and_verdicts(written):
     shown = tables.times(found).set_index("loader")
     assert shown["speed over the plain loader"]["plain numpy"] == "1.00× (1.00–1.00, n=2)"
     assert list(tables.accuracy(found)["network"]) == ["GAT", "GIN", "GraphSAGE"]
+
+
+def test_what_threads_missed_beside_other_work_stays_open(written):
+    (found,) = load(written / "graphs")
+    slow = found.sampling.assign(wall=1.0)
+    for load_average, scaling in ((0.0, "missed"), (3.0, "inconclusive (n=2)")):
+        where = found.provenance | {"load_average": load_average}
+        words = [verdict.word for verdict in verdicts(replace(found, sampling=slow, provenance=where))]
+        assert words[:2] == ["missed", scaling]
+    fast = slow.assign(wall=slow["sampler"].map({"plain numpy": 10.0, "compiled": 1.0}) / slow["threads"])
+    assert [verdict.word for verdict in verdicts(replace(found, sampling=fast))][:2] == ["reached", "reached"]
 
 
 def test_missing_and_broken_records_are_one_line(written, tmp_path):

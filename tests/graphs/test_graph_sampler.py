@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import chisquare
 
 from layerpipe2.errors import UserError
-from layerpipe2.graphs import Graph
+from layerpipe2.graphs import Graph, kernels
 from layerpipe2.graphs import sampler as sampler_module
 from layerpipe2.graphs.kernels import batch_key, below
 from layerpipe2.graphs.sampler import Sampler
@@ -57,6 +57,10 @@ def test_it_equals_the_readable_one_bit_for_bit(fan_out):
         padded = [row + [-1] * (k - len(row)) for rows, k in zip(hops, fan_out, strict=True) for row in rows]
         assert found.neighbours.tolist() == [number for row in padded for number in row]
     assert (sampler._local == -1).all()
+
+
+def test_kernels_run_without_pythons_lock():
+    assert all(kernel.targetoptions["nogil"] for kernel in (kernels.sample_hops, kernels.slice_rows))
 
 
 def test_keys_differ_in_each_of_their_parts():
