@@ -11,10 +11,3 @@ def random_graph(nodes: int = 200, edges: int = 500, classes: int = 3, seed: int
     ends = generator.integers(nodes - nodes // 10, size=(2, edges))
     features = generator.standard_normal((nodes, width)).astype(np.float32)
     return Graph.from_edges("random", *ends, features, generator.integers(classes, size=nodes))
-
-
-def star(leaves: int) -> Graph:
-    """Node 0 hears of all others, and nobody else of anybody."""
-    targets = np.zeros(leaves, np.int64)
-    features, labels = np.zeros((leaves + 1, 1), np.float32), np.zeros(leaves + 1, np.int64)
-    return Graph.from_edges("star", np.arange(1, leaves + 1), targets, features, labels, symmetric=False)

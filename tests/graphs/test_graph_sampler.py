@@ -12,15 +12,24 @@ from layerpipe2.graphs import sampler as sampler_module
 from layerpipe2.graphs.kernels import batch_key, below
 from layerpipe2.graphs.sampler import Sampler
 from tests.graphs import sampling_reference as reference
-from tests.graphs.made import random_graph, star
+from tests.graphs.made import random_graph
 
-LEAVES, DRAWS = 8, 100_000
+LEAVES, DRAWS, BATCH = 8, 100_000, 1000
 
 
 def kept_by_the_sampler(k: int) -> np.ndarray:
-    """Which leaves of a star the centre keeps, (draws, k)."""
-    sampler, centre = Sampler(star(LEAVES), (k,), 1), np.zeros(1, np.int64)
-    return np.array([sampler.sample(centre, batch_key(3, 0, draw)).nodes[1:] - 1 for draw in range(DRAWS)])
+    """Which of 8 leaves each of 1,000 centres keeps, mini-batch after mini-batch: (draws, k)."""
+    targets, sources = np.divmod(np.arange(BATCH * LEAVES), LEAVES)
+    nodes = BATCH + LEAVES
+    features, labels = np.zeros((nodes, 1), np.float32), np.zeros(nodes, np.int64)
+    sampler = Sampler(
+        Graph.from_edges("stars", BATCH + sources, targets, features, labels, symmetric=False), (k,), BATCH
+    )
+    kept = []
+    for batch in range(DRAWS // BATCH):
+        found = sampler.sample(np.arange(BATCH), batch_key(3, 0, batch))
+        kept.append(found.nodes[found.neighbours.reshape(BATCH, k)] - BATCH)
+    return np.concatenate(kept)
 
 
 def kept_by_the_slip(k: int) -> np.ndarray:
@@ -29,11 +38,10 @@ def kept_by_the_slip(k: int) -> np.ndarray:
 
 def p_value(kept: np.ndarray, k: int) -> float:
     """Of a chi-square test that all subsets of k leaves are equally likely."""
-    subsets = {subset: number for number, subset in enumerate(itertools.combinations(range(LEAVES), k))}
-    counts = np.zeros(len(subsets))
-    for row in np.sort(kept, 1).tolist():
-        counts[subsets[tuple(row)]] += 1  # a KeyError, if one is there twice
-    return float(chisquare(counts).pvalue)
+    subsets = [sum(1 << leaf for leaf in leaves) for leaves in itertools.combinations(range(LEAVES), k)]
+    counts = np.bincount((1 << kept).sum(1), minlength=1 << LEAVES)
+    assert counts[subsets].sum() == len(kept)  # k different ones
+    return float(chisquare(counts[subsets]).pvalue)
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
