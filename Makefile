@@ -21,7 +21,7 @@ export DVC_NO_ANALYTICS := 1
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop reproduce paper pipelines report readme test test-all mutants chaos chaos-long docs lint lock ui plots dashboard screenshots clean
+.PHONY: help install develop reproduce paper pipelines graphs report readme test test-all mutants chaos chaos-long docs lint lock ui plots dashboard screenshots clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -52,6 +52,12 @@ paper: $(INSTALLED) ## run a larger experiment; EXPERIMENT=cpu-tiny|cpu|h100|...
 pipelines: $(INSTALLED) ## measure pipelines on real processes (15 minutes on an idle machine); QUICK=1: a short try
 	@python -m experiments.pipelines.benchmark $(if $(QUICK),--quick) --out $(MEASURED)/pipelines
 	@python -m paper_figures.build page pipelines --results $(MEASURED) --out $(PAGES)
+
+graphs: $(INSTALLED) ## time loaders of sampled graphs (minutes, on an idle machine); WordNet too where its files are
+	@python -m experiments.graphs --out results/graphs
+	@test ! -e /usr/share/wordnet/data.noun || python -m experiments.graphs --graph wordnet --width 256 \
+		--fan-out 15 10 5 --batch-size 1024 --seeds 0 --out results/graphs
+	@python -m paper_figures.build page graphs
 
 report: $(INSTALLED) ## as reproduce, without the copies of the runs for MLflow
 	@dvc repro paper

@@ -2,14 +2,14 @@
 
 (none)     everything: the report, the page of every published experiment, the page of the measured pipelines
 study DIR  pictures of a study of `layerpipe2 tune`, in DIR/figures
-page NAME  one page: report, evidence, pipelines, or the name of an experiment
+page NAME  one page: report, evidence, pipelines, graphs, or the name of an experiment
 rule       print the rule of thumb of src/layerpipe2/advice/rule.py, made anew from the coarse searches
 neuron     the picture of docs/theory/spiking.md, in DOCS/pictures
 readme     the results between the markers of README.md, docs/full-scale.md and docs/artifact.md; --check only compares
            them with the records
 
-It reads RESULTS/*.csv, RESULTS/theory, RESULTS/full_scale/*/tables, RESULTS/evidence/*/tables and
-RESULTS/pipelines. Same records, same bytes.
+It reads RESULTS/*.csv, RESULTS/theory, RESULTS/full_scale/*/tables, RESULTS/evidence/*/tables,
+RESULTS/pipelines and RESULTS/graphs. Same records, same bytes.
 """
 
 import argparse
@@ -24,8 +24,9 @@ from layerpipe2.errors import UserError, plain_name
 from paper_figures.claims import why
 from paper_figures.comparisons import Settings
 from paper_figures.figures import spiking
-from paper_figures.pages import artifact, evidence, pipelines, readme, report, tuned
+from paper_figures.pages import artifact, evidence, graphs, pipelines, readme, report, tuned
 from paper_figures.records import evidence as evidence_records
+from paper_figures.records import graphs as graph_records
 from paper_figures.records import pipelines as pipeline_records
 from paper_figures.records import theory as theory_records
 from paper_figures.records import training as training_records
@@ -49,6 +50,8 @@ def write_page(name: str, results: Path, out: Path) -> None:
     elif name == "pipelines":
         records = pipeline_records.load(results / "pipelines", MAIN_NETWORK)
         written = pipelines.page(records).write(out / "pipelines")
+    elif name == "graphs":
+        written = graphs.page(graph_records.load(results / "graphs")).write(out / "graphs")
     elif name == "evidence" or (results / "evidence" / name).is_dir():
         written = evidence.page(evidence_records.load(results / "evidence"), results / "evidence").write(
             out / "evidence"
@@ -151,6 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return draw_study(Path(options.name or "study"))
     confirmed = evidence_records.confirmations(evidence_records.load(options.results / "evidence"))
     everything = ["report", *published(options.results), *(["evidence"] if confirmed else []), "pipelines"]
+    everything += ["graphs"] if (options.results / "graphs").is_dir() else []
     for name in [options.name] if options.command == "page" else everything:
         write_page(name, options.results, options.out)
     return None

@@ -58,8 +58,14 @@ DECAYS: dict[str, Callable[[int], float]] = {
 CORRELATIONS: dict[str, float | None] = {"pair": None, "pair-0.9": 0.9}
 
 
+FURTHER: dict[type[nn.Module], tuple[Callable, Callable]] = {}
+"""Forward and backward pass of layers that other files write out."""
+
+
 def forward_layer(layer: nn.Module, w: Weights, x: Tensor) -> tuple[Tensor, tuple]:
     """Output of one layer with weights ``w``, and what its backward pass must remember beside the weights."""
+    if type(layer) in FURTHER:
+        return FURTHER[type(layer)][0](layer, w, x)
     if isinstance(layer, nn.Linear):
         return x @ w["weight"].T + w["bias"], (x,)
     if isinstance(layer, nn.Conv2d):
@@ -86,6 +92,8 @@ def forward_layer(layer: nn.Module, w: Weights, x: Tensor) -> tuple[Tensor, tupl
 
 def backward_layer(layer: nn.Module, w: Weights, kept: tuple, gy: Tensor) -> tuple[Tensor, Weights]:
     """Gradient at the input, computed with weights ``w``, and gradients of the weights."""
+    if type(layer) in FURTHER:
+        return FURTHER[type(layer)][1](layer, w, kept, gy)
     if isinstance(layer, nn.Linear):
         (x,) = kept
         return gy @ w["weight"], {"weight": gy.T @ x, "bias": gy.sum(0)}

@@ -17,7 +17,7 @@ FLOORS = (
     ("advice", "tuning", "tracking"),
     ("runs", "planning", "theory"),
     ("distributed",),
-    ("engine",),
+    ("engine", "graphs"),
     ("data", "networks"),
     ("history", "delays", "spiking", "stages", "provenance"),
     ("errors",),
@@ -112,6 +112,7 @@ def test_the_library_needs_no_tool_of_the_reproduction():
     assert not foreign_imports(FOREIGN - {"mlflow", "optuna"})
     assert not foreign_imports({"mlflow"}, rooms={"tracking"})
     assert not foreign_imports({"optuna"}, rooms={"tuning", "cli"})
+    assert not foreign_imports({"numba", "torch_geometric"}, rooms={"graphs"})
     assert not foreign_imports({"filelock", "sqlalchemy"}, rooms={"tracking", "tuning", "cli"})
 
 

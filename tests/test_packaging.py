@@ -57,6 +57,7 @@ PACKAGES = {
     "pydantic_core": "pydantic",
     "pytorch_lightning": "pytorch-lightning",
     "sklearn": "scikit-learn",
+    "torch_geometric": "torch-geometric",
     "yaml": "pyyaml",
 }
 """What is imported -> the package that brings it, where their names differ."""
@@ -73,7 +74,7 @@ def _imported(*folders):
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     core = {Requirement(entry).name for entry in PROJECT["dependencies"]}
     library, harness = _imported("src"), _imported("experiments", "paper_figures")
-    assert library <= core | _names("theory") | _names("tracking") | _names("tuning")
+    assert library <= core | _names("graphs") | _names("theory") | _names("tracking") | _names("tuning")
     assert harness <= core | _names("reproduce")
     # DVC is a program, psycopg what SQLAlchemy reaches PostgreSQL with.
     assert core | _names("reproduce") == library | harness | {"dvc", "psycopg"}

@@ -121,7 +121,7 @@ def _changed(folder):
 
 
 RESNET = {f"train@resnet-small-{group}" for group in DIGITS.group_sizes or ()} | {"baseline@resnet-small"}
-MEASURED = {"theory", "paper"}  # its stability is measured
+MEASURED = {"graphs", "theory", "paper"}  # networks are trained, and stability is measured
 CHANGES = [
     (
         "experiments/digits.yaml",
@@ -150,9 +150,11 @@ CHANGES = [
         "src/layerpipe2/engine/step.py",
         '"""',
         TRAINED | BASELINES | {"tune"} | MEASURED,
-    ),  # its stability is measured
+    ),
     ("src/layerpipe2/theory/proofs.py", '"""', {"theory", "paper"}),
     ("src/layerpipe2/distributed/memory.py", '"""', {"paper"}),
+    ("src/layerpipe2/graphs/csr.py", '"""', {"graphs", "paper"}),
+    ("results/graphs/digits/content", "{}", {"graphs", "paper"}),
 ]
 
 

@@ -1,0 +1,86 @@
+"""Sampled graphs: what each step from a plain loader to a pipelined one brings, and how well the networks train.
+
+Every round times an epoch of each variant, in turn, and sampling alone. Threads that prepare and train need a core
+each: run it on an idle machine. Examples:
+
+  python -m experiments.graphs --out results/graphs
+  python -m experiments.graphs --graph wordnet --width 256 --fan-out 15 10 5 --batch-size 1024 --seeds 0
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.graphs.accuracy import accuracies
+from experiments.graphs.measure import Bench
+from experiments.graphs.settings import Settings
+from experiments.tables import write_csv
+from layerpipe2.cli import Parser
+from layerpipe2.cli.console import run_command
+from layerpipe2.cli.options import add_options, read_options
+from layerpipe2.engine.allocator import keep_freed_memory
+from layerpipe2.graphs.data import load_graph
+from layerpipe2.provenance import provenance
+from layerpipe2.runs.records import write_json
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the experiment; returns the exit code."""
+    return run_command("graphs", _run, arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    parser = Parser(prog="python -m experiments.graphs", description=__doc__)
+    add_options(parser, Settings)
+    parser.add_argument("--out", type=Path, help="folder for a folder named after the graph")
+    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    settings = read_options(Settings, options)
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    load = os.getloadavg()[0]  # before anything is measured
+    data = load_graph(settings.graph, Path(settings.folder) if settings.folder else None)
+    bench = Bench(data, settings)
+    bench.measure()
+    trained = accuracies(data, settings)
+    tables = {"times": bench.times, "predictions": bench.predictions, "sampling": bench.sampling}
+    tables |= {"spans": bench.spans, "accuracy": trained}
+    _show(tables)
+    if options.out:
+        where = provenance(bench.device) | {
+            "numba": metadata.version("numba"),
+            "cores": os.cpu_count(),
+            "load_average": load,
+        }
+        graph = data.graph
+        sizes = {"nodes": graph.num_nodes, "edges": graph.num_edges, "features": graph.features.shape[1]}
+        sizes |= {"classes": graph.num_classes, "train_nodes": len(data.train)}
+        _write(options.out / settings.graph, tables, {"options": vars(settings), "provenance": where, "graph": sizes})
+
+
+def _show(tables: dict[str, list[dict[str, Any]]]) -> None:
+    for name in ("times", "predictions", "sampling", "accuracy"):
+        for row in tables[name]:
+            print(name, *(f"{k} {v:.3g}" if isinstance(v, float) else f"{v}" for k, v in row.items()))
+
+
+def _write(folder: Path, tables: dict[str, list[dict[str, Any]]], record: dict[str, Any]) -> None:
+    for name, rows in tables.items():
+        if rows:
+            write_csv(folder / f"{name}.csv", rows[0], _rounded(rows))
+    write_json(folder / "experiment.json", record)
+    print(folder)
+
+
+def _rounded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

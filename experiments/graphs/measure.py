@@ -1,0 +1,188 @@
+"""Timed epochs on a sampled graph: what each step from a plain loader to a pipelined one brings."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from experiments.graphs.baseline import NumpyLoader
+from experiments.graphs.predict import by_maximum, by_queue
+from experiments.graphs.settings import Settings
+from layerpipe2.graphs import SampledLoader
+from layerpipe2.graphs.data import GraphData
+from layerpipe2.graphs.kernels import batch_key
+from layerpipe2.graphs.loader import Span
+from layerpipe2.graphs.networks import build
+from layerpipe2.graphs.sampler import Sampler
+
+Row = dict[str, Any]
+SERIAL = "reused buffers"
+"""The variant whose parts predict the pipelined ones: the same work, in one thread."""
+
+
+@dataclass
+class Bench:
+    """Measurements of one graph.
+
+    Attributes:
+        times: per round and variant, ms per mini-batch: ``train``, ``prepare`` (waiting for a mini-batch), ``transfer``
+            (work on it, wherever it is done) and ``epoch``, all of it.
+        predictions: per round and pipelined variant, ms per mini-batch: measured, predicted by either model.
+        sampling: per round and sampler, ms per mini-batch: ``wall`` and, of all its threads, ``cpu``.
+        spans: of the last round, per variant: thread, what, batch, start and stop in ms.
+    """
+
+    data: GraphData
+    settings: Settings
+    times: list[Row] = field(default_factory=list)
+    predictions: list[Row] = field(default_factory=list)
+    sampling: list[Row] = field(default_factory=list)
+    spans: list[Row] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.settings_of_loader = (self.data.train, self.settings.fan_out, self.settings.batch_size)
+        torch.manual_seed(0)
+        units = build(self.settings.network, self.data.graph, self.settings.fan_out, width=self.settings.width)
+        self.network = nn.Sequential(*units).to(self.device)
+        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.01, momentum=0.9)
+
+    def variants(self) -> dict[str, Callable[[list[Span]], Iterable[tuple[Tensor, Tensor]]]]:
+        """Name -> loader, each with one thing more than the one before it."""
+        data, graph = self.data, self.data.graph
+        half = graph.in_half_precision()
+
+        def threaded(threads: int) -> Callable[[list[Span]], SampledLoader]:
+            return lambda spans: self._loader(data.graph, threads, spans)
+
+        return {
+            "plain numpy": lambda _: NumpyLoader(graph, *self.settings_of_loader),
+            "compiled sampler": lambda _: NumpyLoader(graph, *self.settings_of_loader, compiled=True),
+            SERIAL: threaded(0),
+            **{
+                f"pipelined, {threads} thread{'s' * (threads > 1)}": threaded(threads)
+                for threads in self.settings.threads
+            },
+            "pipelined, float16 features": lambda spans: self._loader(half, self.settings.threads[0], spans),
+        }
+
+    def _loader(self, graph: Any, threads: int, spans: list[Span]) -> SampledLoader:
+        more: dict[str, Any] = {"shuffle": True, "threads": threads, "device": self.device, "spans": spans}
+        return SampledLoader(graph, *self.settings_of_loader, **more)
+
+    def measure(self) -> None:
+        """Everything, ``rounds`` times in turn; what comes before the first round warms up and isn't kept."""
+        loaders: dict[str, Any] = {}
+        spans: dict[str, list[Span]] = {name: [] for name in self.variants()}
+        for name, make in self.variants().items():
+            loaders[name] = make(spans[name])
+            self._epoch(loaders[name], spans[name])
+        for number in range(self.settings.rounds):
+            found = {name: self._epoch(loader, spans[name]) for name, loader in loaders.items()}
+            for name, parts in found.items():
+                self.times.append({"round": number, "variant": name} | self._row(parts, spans[name]))
+            self._predict(number, found, loaders)
+            self.sampling += [{"round": number} | row for row in self._sampling()]
+        self.spans = [row for name in (SERIAL, *self._pipelined()) for row in self._span_rows(name, spans[name])]
+
+    def _pipelined(self) -> list[str]:
+        return [name for name in self.variants() if name.startswith("pipelined")]
+
+    def _epoch(self, loader: Iterable[tuple[Tensor, Tensor]], spans: list[Span]) -> list[tuple[int, int, int]]:
+        """When each mini-batch was asked for, came, and was trained (ns)."""
+        spans.clear()
+        found: list[tuple[int, int, int]] = []
+        batches = iter(islice(loader, self.settings.batches))
+        while True:
+            asked = time.monotonic_ns()
+            batch = next(batches, None)
+            if batch is None:
+                return found
+            came = time.monotonic_ns()
+            self._train(*batch)
+            del batch
+            found.append((asked, came, time.monotonic_ns()))
+            spans.append(Span("training", "train", len(found) - 1, came, found[-1][2]))
+
+    def _train(self, x: Tensor, y: Tensor) -> None:
+        x, y = x.to(self.device), y.to(self.device)  # of the plain loaders
+        loss = F.cross_entropy(self.network(x), y)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        if self.device.type == "cuda":
+            torch.cuda.current_stream().synchronize()
+
+    def _row(self, parts: list[tuple[int, int, int]], spans: list[Span]) -> Row:
+        each = len(parts) * 1e6
+        transfer = sum(span.stop - span.start for span in spans if span.what == "transfer")
+        return {
+            "train": sum(end - came for _, came, end in parts) / each,
+            "prepare": sum(came - asked for asked, came, _ in parts) / each,
+            "transfer": transfer / each,
+            "epoch": (parts[-1][2] - parts[0][0]) / each,
+        }
+
+    def _predict(self, number: int, found: dict[str, list[tuple[int, int, int]]], loaders: dict[str, Any]) -> None:
+        prepared = [(came - asked) / 1e6 for asked, came, _ in found[SERIAL]]
+        trained = [(end - came) / 1e6 for _, came, end in found[SERIAL]]
+        for threads in self.settings.threads:
+            name = f"pipelined, {threads} thread{'s' * (threads > 1)}"
+            each = len(prepared)
+            self.predictions.append(
+                {
+                    "round": number,
+                    "variant": name,
+                    "preparation": sum(prepared) / each,
+                    "training": sum(trained) / each,
+                    "measured": (found[name][-1][2] - found[name][0][0]) / 1e6 / each,
+                    "maximum": by_maximum(prepared, trained, threads) / each,
+                    "queue": by_queue(prepared, trained, threads, loaders[name].ahead) / each,
+                }
+            )
+
+    def _sampling(self) -> list[Row]:
+        """Sampling alone, for a whole epoch: numpy and compiled, in one thread; compiled in several."""
+        plain = NumpyLoader(self.data.graph, *self.settings_of_loader)
+        orders = plain.orders()
+        rows = [_timed("plain numpy", 1, len(orders), lambda _: [plain.sample(nodes) for nodes in orders])]
+        for threads in sorted({1, *self.settings.threads}):
+            samplers = [Sampler(self.data.graph, *self.settings_of_loader[1:]) for _ in range(threads)]
+
+            def work(thread: int, samplers: list[Sampler] = samplers) -> None:
+                for number in range(thread, len(orders), len(samplers)):
+                    samplers[thread].sample(orders[number], batch_key(0, 0, number))
+
+            rows.append(_timed("compiled", threads, len(orders), work))
+        return rows
+
+    def _span_rows(self, name: str, spans: list[Span]) -> list[Row]:
+        origin = min(span.start for span in spans)
+        return [
+            {"variant": name, "thread": span.thread, "what": span.what, "batch": span.batch}
+            | {"start": (span.start - origin) / 1e6, "stop": (span.stop - origin) / 1e6}
+            for span in sorted(spans, key=lambda span: span.start)
+        ]
+
+
+def _timed(name: str, threads: int, batches: int, work: Callable[[int], Any]) -> Row:
+    """``work(thread)`` in as many threads at one time: ms per mini-batch."""
+    cpu, start = time.process_time(), time.perf_counter()
+    workers = [threading.Thread(target=work, args=(thread,)) for thread in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    wall = time.perf_counter() - start
+    return {
+        "sampler": name,
+        "threads": threads,
+        "wall": 1e3 * wall / batches,
+        "cpu": 1e3 * (time.process_time() - cpu) / batches,
+    }

@@ -1,0 +1,210 @@
+"""Mini-batches are the same for any number of threads, their memory is used again, and no thread outlives trouble."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+
+from layerpipe2.data.splits import frozen_generator
+from layerpipe2.errors import UserError
+from layerpipe2.graphs import SampledLoader
+from layerpipe2.graphs.kernels import batch_key
+from layerpipe2.graphs.sampler import Sampler
+from tests.graphs import sampling_reference as reference
+from tests.graphs.made import random_graph
+
+GRAPH, NODES, FAN_OUT = random_graph(), np.arange(10, 190), (4, 3, 2)
+
+
+def loader(**options) -> SampledLoader:
+    return SampledLoader(options.pop("graph", GRAPH), NODES, FAN_OUT, 25, **{"shuffle": True, "seed": 7} | options)
+
+
+def sampling_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("sampling")]
+
+
+def assert_same(found, expected) -> None:
+    for mine, theirs in zip(found, expected, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+@pytest.mark.parametrize("threads", [0, 1, 2, 4])
+def test_batches_are_those_of_the_readable_sampler_for_any_number_of_threads(threads):
+    made = loader(threads=threads)
+    for epoch in (0, 3):
+        made.set_epoch(epoch)
+        order = frozen_generator("graph", 7, epoch).permutation(NODES)
+        batches = list(made)  # all at once: no buffer may be used twice
+        assert len(batches) == len(made) == 8
+        for number, (x, y) in enumerate(batches):
+            nodes = order[25 * number : 25 * number + 25]
+            assert (
+                x.numpy().tobytes()
+                == reference.table(GRAPH, nodes.tolist(), FAN_OUT, batch_key(7, epoch, number)).tobytes()
+            )
+            assert y.tolist() == GRAPH.labels[nodes].tolist()
+    assert not sampling_threads()
+
+
+def test_another_epoch_or_seed_has_other_batches():
+    made, other = loader(), loader(seed=8)
+    first = next(iter(made))[0]
+    made.set_epoch(1)
+    assert not any(
+        a.shape == first.shape and torch.equal(a, first) for a in (next(iter(made))[0], next(iter(other))[0])
+    )
+
+
+def test_without_shuffling_every_epoch_has_the_same_batches():
+    made = loader(shuffle=False)
+    first = list(made)
+    assert torch.cat([y for _, y in first]).tolist() == GRAPH.labels[NODES].tolist()
+    made.set_epoch(1)
+    assert_same(made, first)
+
+
+def test_half_precision_changes_features_by_rounding_alone():
+    width = GRAPH.features.shape[1]
+    for (half, y), (full, y_full) in zip(loader(graph=GRAPH.in_half_precision()), loader(), strict=True):
+        assert half.dtype == torch.float32
+        assert torch.equal(half[:, :width], full[:, :width].half().float())
+        assert torch.equal(half[:, width:], full[:, width:])
+        assert torch.equal(y, y_full)
+
+
+def test_padded_batches_have_one_shape_and_the_same_neighbours():
+    width = GRAPH.features.shape[1]
+    shapes = set()
+    for (padded, _), (x, _) in zip(loader(padded=True), loader(), strict=True):
+        shapes.add((len(padded), (padded[:, width] > -2).sum().item(), (padded[:, width + 2] > -2).sum().item()))
+        assert torch.equal(padded[: len(x), :width], x[:, :width])
+        assert not padded[len(x) :, :width].any()
+        places = x[:, width:] > -2
+        assert torch.equal(padded[: len(x), width:][places], x[:, width:][places])
+        assert (padded[: len(x), width:][~places] < 0).all()
+    assert shapes == {(200, 200, 125)}
+
+
+def test_memory_is_used_again_when_its_last_tensor_is_gone_and_not_before():
+    made, kept = loader(threads=2, ahead=3), []
+    for _ in range(5):
+        for x, _ in made:
+            view = x[3:, 1:]  # as autograd keeps it
+            kept = [(view, view.clone()), *kept[:1]]
+    assert made._buffers.made <= 2 + 3 + 2 + 2  # kept, prepared, in the loops; some twice, as a larger one was needed
+    assert all(torch.equal(view, copy) for view, copy in kept)
+    del kept, view, x
+    assert len(made._buffers.free) <= 9
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_more_batches_are_prepared_than_may_be_ahead(threads):
+    spans = []
+    made = loader(threads=threads, ahead=3, spans=spans)
+    iterator = iter(made)
+    for taken in range(1, 4):
+        next(iterator)
+        time.sleep(0.1)
+        assert {span.batch for span in spans} == set(range(taken + 3))
+    iterator.close()
+    assert not sampling_threads()
+    assert {span.what for span in spans} == {"sample", "slice"}
+    assert all(span.start <= span.stop and span.thread.startswith("sampling") for span in spans)
+
+
+@pytest.mark.parametrize("threads", [0, 1, 4])
+def test_an_error_in_a_thread_ends_the_iteration_with_it_and_all_threads(monkeypatch, threads):
+    fails, sample = batch_key(7, 0, 3), Sampler.sample
+
+    def broken(self, batch, key):
+        if key == fails:
+            raise MemoryError("no memory for this one")
+        return sample(self, batch, key)
+
+    monkeypatch.setattr(Sampler, "sample", broken)
+    made, seen, errors = loader(threads=threads), [], []
+
+    def train():
+        try:
+            seen.extend(made)
+        except MemoryError as error:
+            errors.append(error)
+
+    training = threading.Thread(target=train, daemon=True)  # which a hang would not keep from ending the test
+    training.start()
+    training.join(timeout=20)
+    assert not training.is_alive()
+    assert (len(seen), str(errors[0])) == (3, "no memory for this one")
+    assert not sampling_threads()
+    monkeypatch.undo()
+    assert_same(made, loader())
+
+
+def test_an_iteration_that_is_left_leaves_no_threads():
+    for _ in loader(threads=4):
+        break
+    assert not sampling_threads()
+
+
+SCRIPT = """
+import numpy as np, time
+from layerpipe2.graphs import SampledLoader
+from tests.graphs.made import random_graph
+for x, y in SampledLoader(random_graph(), np.arange(180), (4, 3), 2, threads=2):
+    print("training", flush=True)
+    time.sleep(1)
+"""
+
+
+def test_ctrl_c_ends_a_training_at_once():
+    with subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"training\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode in (1, -signal.SIGINT)
+    assert errors.decode().rstrip().endswith("KeyboardInterrupt")
+
+
+def test_a_resumed_epoch_goes_on_where_it_was():
+    whole, first, second = list(loader()), loader(), loader(threads=0)
+    iterator = iter(first)
+    for _ in range(3):
+        next(iterator)
+    second.load_state_dict(first.state_dict())
+    assert_same(second, whole[3:])
+    assert_same(second, whole)
+
+
+WRONG = {
+    "names node 200; nodes are numbered from 0 to 199": lambda: SampledLoader(GRAPH, np.array([0, 200]), FAN_OUT, 2),
+    "names node -1": lambda: SampledLoader(GRAPH, np.array([-1]), FAN_OUT, 2),
+    "give a row of at least one node number": lambda: SampledLoader(GRAPH, np.array([], int), FAN_OUT, 2),
+    "a node stands there twice": lambda: SampledLoader(GRAPH, np.array([3, 3]), FAN_OUT, 2),
+    "batch size is 0": lambda: SampledLoader(GRAPH, NODES, FAN_OUT, 0),
+    "fan-out in graph random, whose largest degree is": lambda: SampledLoader(GRAPH, NODES, (0,), 2),
+    "number of threads is -1": lambda: loader(threads=-1),
+    "batches ahead is 1; give an integer from 2": lambda: loader(threads=2, ahead=1),
+    "loader's seed is 1.5": lambda: loader(seed=1.5),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_bad_settings_are_one_line(message):
+    with pytest.raises(UserError) as error:
+        WRONG[message]()
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_without_numba_one_line_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.delitem(sys.modules, "layerpipe2.graphs.kernels")
+    with pytest.raises(UserError, match=r"sampled graphs need numba; install it: pip install 'layerpipe2\[graphs\]'"):
+        import_module("layerpipe2.graphs.kernels")

@@ -1,0 +1,145 @@
+"""Graph networks on sampled neighbourhoods train with delayed gradients as the clock-driven reference does."""
+
+import copy
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+
+from layerpipe2 import Delays, PipelinedModule, make_history, partition
+from layerpipe2.engine.step import PipelineEngine
+from layerpipe2.errors import UserError
+from layerpipe2.graphs import SampledLoader
+from layerpipe2.graphs.networks import GRAPH_NETWORKS, build
+from tests.distributed.fits import assert_equal, assert_same_weights, fit, pipelined
+from tests.graphs import layer_reference
+from tests.graphs.made import random_graph
+from tests.reference import clock_of, delay_of, forward_layer, run_clocked
+
+FAN_OUT = (4, 3, 2)
+GRAPH = random_graph()
+NODES = np.arange(160)
+
+
+def optimizer(parameters):
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
+
+
+def problem(network: str) -> tuple[list[torch.nn.Sequential], list[tuple[torch.Tensor, torch.Tensor]]]:
+    torch.manual_seed(1)
+    units = [unit.double() for unit in build(network, GRAPH, FAN_OUT, width=6)]
+    loader = SampledLoader(GRAPH, NODES, FAN_OUT, 20, shuffle=True, threads=0)
+    return partition(units, 1), [(x.double(), y) for x, y in loader]
+
+
+ALL = [(strategy, "layerpipe2") for strategy in ("stash", "latest", "ema-span", "ema-window-raw", "pair")]
+
+
+@pytest.mark.parametrize(("strategy", "convention"), [*ALL, ("ema-span", "pipedream")])
+@pytest.mark.parametrize("network", GRAPH_NETWORKS)
+def test_delayed_gradients_equal_the_clock_driven_reference(network, strategy, convention):
+    stages, batches = problem(network)
+    twins = copy.deepcopy(stages)
+    chosen = {"strategy": strategy, "convention": convention, "make_optimizer": optimizer}
+    expected = run_clocked(twins, batches, lr_of=lambda t: 0.05, **chosen)
+    engine = PipelineEngine(stages, Delays.by_law(convention, 3), make_history(strategy))
+    made = optimizer([p for stage in stages for p in stage.parameters()])
+    losses = [float(engine.train_step(x, y, F.cross_entropy, made)[0]) for x, y in batches]
+    assert losses == pytest.approx(expected, abs=1e-12)
+    assert len(set(losses)) == len(losses) == 8
+    for mine, theirs in zip(stages, twins, strict=True):
+        for name, value in mine.state_dict().items():
+            torch.testing.assert_close(value, theirs.state_dict()[name], rtol=0, atol=1e-12)
+    assert [delay_of(clock_of(convention)(3, k)) for k in range(3)] == list(engine.delays.per_stage)
+
+
+@pytest.mark.parametrize("network", GRAPH_NETWORKS)
+def test_a_sample_of_all_neighbours_is_the_whole_graph(network):
+    """Three layers on the adjacency matrix of the graph give what three sampled layers give for its nodes."""
+    full = (GRAPH.largest_degree,) * 3
+    torch.manual_seed(1)
+    units = [unit.double() for unit in build(network, GRAPH, full, width=6)]
+    x = torch.from_numpy(GRAPH.features).double()
+    a = torch.zeros(len(x), len(x), dtype=torch.float64)
+    for node in range(len(x)):
+        a[node, GRAPH.col[GRAPH.rowptr[node] : GRAPH.rowptr[node + 1]]] = 1
+    for unit in units:
+        rule = layer_reference.RULES[type(unit.convolution).__name__][0]
+        x = rule(dict(unit.named_parameters()), x, a)[0]
+        x = x if unit.last else x.clamp(min=0)
+    for padded in (False, True):
+        found, order = [], np.arange(GRAPH.num_nodes)[::-1].copy()
+        for table, _ in SampledLoader(GRAPH, order, full, 64, threads=0, padded=padded):
+            found.append(torch.nn.Sequential(*units)(table.double()))
+        torch.testing.assert_close(torch.cat(found).flip(0), x)
+
+
+def test_the_reference_reads_no_autograd():
+    stages, ((x, _), *_) = problem("gat")
+    y, _ = forward_layer(stages[0][0], dict(stages[0][0].named_parameters()), x)
+    torch.testing.assert_close(y, stages[0](x))
+
+
+def train(network: str, threads: int) -> tuple[dict[str, torch.Tensor], list[float]]:
+    """All weights after three epochs, and the losses of every mini-batch trained or validated."""
+    torch.manual_seed(3)
+    losses: list[float] = []
+
+    def loss(outputs, targets):
+        value = F.cross_entropy(outputs, targets)
+        losses.append(value.item())
+        return value
+
+    stages = partition(build(network, GRAPH, FAN_OUT, width=6, dropout=0.2), 1)
+    module = PipelinedModule(stages, "layerpipe2", "ema-span", optimizer=optimizer, loss=loss)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    loaders = [
+        SampledLoader(GRAPH, nodes, FAN_OUT, 32, shuffle=True, threads=threads) for nodes in (NODES, NODES[:50] + 20)
+    ]
+    pl.Trainer(max_epochs=3, accelerator="cpu", enable_checkpointing=False, **quiet).fit(module, *loaders)
+    return module.state_dict(), losses
+
+
+@pytest.fixture(scope="module")
+def serial():
+    torch.set_num_threads(1)
+    return train("sage", 0)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_losses_and_weights_are_those_of_the_serial_training(serial, threads):
+    weights, losses = train("sage", threads)
+    assert losses == serial[1]
+    assert_same_weights(weights, serial[0])
+
+
+@pytest.mark.parametrize("strategy", ["stash", "ema-span"])
+def test_several_processes_train_as_one_does(strategy):
+    def data(shuffle: bool):
+        return lambda: SampledLoader(GRAPH, NODES, FAN_OUT, 48, shuffle=shuffle, threads=2, padded=True)
+
+    work = fit(
+        lambda: pipelined(partition(build("sage", GRAPH, FAN_OUT, width=6), 1), strategy),
+        data=data(True),
+        validation=data(False),
+    )
+    assert_equal(work, 3)
+
+
+WRONG = {
+    "unknown graph network 'sag'; did you mean 'sage'?": lambda: build("sag", GRAPH, FAN_OUT),
+    "width is 0": lambda: build("sage", GRAPH, FAN_OUT, width=0),
+    "dropout is 1": lambda: build("sage", GRAPH, FAN_OUT, dropout=1),
+    "can't number the nodes": lambda: build("sage", GRAPH, FAN_OUT)[0](torch.zeros(3, 13, dtype=torch.bfloat16)),
+    "give network and loader the same fan-out": lambda: build("sage", GRAPH, FAN_OUT)[0](torch.zeros(3, 5)),
+    "has 9 columns where a layer of 4 features reads 4": lambda: build("gin", GRAPH, (4,))[0](torch.zeros(3, 9)),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_bad_networks_and_tables_are_one_line(message):
+    with pytest.raises(UserError) as error:
+        WRONG[message]()
+    assert message in str(error.value)

@@ -1,0 +1,141 @@
+"""The sampler is unbiased, draws without replacement, and equals the one that is written to be read."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from layerpipe2.errors import UserError
+from layerpipe2.graphs import Graph, kernels
+from layerpipe2.graphs import sampler as sampler_module
+from layerpipe2.graphs.kernels import batch_key, below
+from layerpipe2.graphs.sampler import Sampler
+from tests.graphs import sampling_reference as reference
+from tests.graphs.made import random_graph
+
+LEAVES, DRAWS, BATCH = 8, 100_000, 1000
+
+
+def kept_by_the_sampler(k: int) -> np.ndarray:
+    """Which of 8 leaves each of 1,000 centres keeps, mini-batch after mini-batch: (draws, k)."""
+    targets, sources = np.divmod(np.arange(BATCH * LEAVES), LEAVES)
+    nodes = BATCH + LEAVES
+    features, labels = np.zeros((nodes, 1), np.float32), np.zeros(nodes, np.int64)
+    sampler = Sampler(
+        Graph.from_edges("stars", BATCH + sources, targets, features, labels, symmetric=False), (k,), BATCH
+    )
+    kept = []
+    for batch in range(DRAWS // BATCH):
+        found = sampler.sample(np.arange(BATCH), batch_key(3, 0, batch))
+        kept.append(found.nodes[found.neighbours.reshape(BATCH, k)] - BATCH)
+    return np.concatenate(kept)
+
+
+def kept_by_the_slip(k: int) -> np.ndarray:
+    return np.array([reference.salient(reference.words(draw), LEAVES, k) for draw in range(DRAWS // 10)])
+
+
+def p_value(kept: np.ndarray, k: int) -> float:
+    """Of a chi-square test that all subsets of k leaves are equally likely."""
+    subsets = [sum(1 << leaf for leaf in leaves) for leaves in itertools.combinations(range(LEAVES), k)]
+    counts = np.bincount((1 << kept).sum(1), minlength=1 << LEAVES)
+    assert counts[subsets].sum() == len(kept)  # k different ones
+    return float(chisquare(counts[subsets]).pvalue)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_every_subset_of_the_neighbours_is_equally_likely(k):
+    assert p_value(kept_by_the_sampler(k), k) > 1e-3
+    assert p_value(kept_by_the_slip(k), k) < 1e-9  # the test sees SALIENT's off-by-one, in a tenth of the draws
+
+
+@pytest.mark.parametrize("fan_out", [(3,), (4, 2), (5, 3, 2), (11, 11)])
+def test_it_equals_the_readable_one_bit_for_bit(fan_out):
+    graph = random_graph()
+    fan_out = tuple(min(k, graph.largest_degree) for k in fan_out)
+    sampler = Sampler(graph, fan_out, 16)
+    for batch in range(12):
+        key, seeds = batch_key(5, 1, batch), np.arange(batch, 180, 12)[:16]
+        assert key == reference.key_of(5, 1, batch)
+        nodes, hops = reference.sample(graph, seeds.tolist(), fan_out, key)
+        found = sampler.sample(seeds, key)
+        assert found.nodes.tolist() == nodes
+        assert found.counts.tolist() == [len(rows) for rows in hops] + [len(nodes)]
+        padded = [row + [-1] * (k - len(row)) for rows, k in zip(hops, fan_out, strict=True) for row in rows]
+        assert found.neighbours.tolist() == [number for row in padded for number in row]
+    assert (sampler._local == -1).all()
+
+
+def test_kernels_run_without_pythons_lock():
+    assert all(kernel.targetoptions["nogil"] for kernel in (kernels.sample_hops, kernels.slice_rows))
+
+
+def test_keys_differ_in_each_of_their_parts():
+    keys = {batch_key(*parts) for parts in itertools.product(range(12), repeat=3)}
+    assert len(keys) == 12**3
+
+
+def test_numbers_that_would_not_share_the_words_evenly_are_drawn_again():
+    n, state, draws, words = 3 * 2**30, 7, reference.words(7), 0
+    for _ in range(100):
+        before = state
+        mine, state = below(np.uint64(state), n)
+        assert mine == reference.below(draws, n)
+        words += (state - before) * pow(0x9E3779B97F4A7C15, -1, 2**64) % 2**64
+    assert 110 < words < 170  # a quarter of them
+
+
+def test_a_node_without_neighbours_stays_alone_and_all_neighbours_are_kept_where_they_are_few():
+    graph = random_graph()
+    sampler = Sampler(graph, (graph.largest_degree,), graph.num_nodes)
+    found = sampler.sample(np.arange(graph.num_nodes), 0)
+    rows = found.neighbours.reshape(-1, graph.largest_degree)
+    for node in range(graph.num_nodes):
+        assert rows[node][rows[node] >= 0].tolist() == graph.col[graph.rowptr[node] : graph.rowptr[node + 1]].tolist()
+    assert (rows[-1] == -1).all()  # isolated
+
+
+def test_edges_are_sorted_made_unique_and_symmetric_on_request():
+    edges, rest = (np.array([2, 0, 2, 2]), np.array([0, 1, 0, 1])), (np.zeros((3, 1), np.float32), np.array([0, 1, 0]))
+    both, one = (Graph.from_edges("g", *edges, *rest, symmetric=s) for s in (True, False))
+    assert (both.rowptr.tolist(), both.col.tolist()) == ([0, 2, 4, 6], [1, 2, 0, 2, 0, 1])
+    assert (one.rowptr.tolist(), one.col.tolist()) == ([0, 1, 3, 3], [2, 0, 2])
+
+
+FEATURES, LABELS, EDGE = np.zeros((3, 1), np.float32), np.zeros(3, np.int64), np.array([0, 1])
+ROWS = np.array([0, 1, 2, 2])
+WRONG = {
+    "an edge names node 3; nodes are numbered from 0 to 2": lambda: Graph.from_edges(
+        "g", np.array([0, 3]), EDGE, FEATURES, LABELS
+    ),
+    "an edge names node -1": lambda: Graph.from_edges("g", EDGE, np.array([0, -1]), FEATURES, LABELS),
+    "two rows of as many integers": lambda: Graph.from_edges("g", EDGE[:1], EDGE, FEATURES, LABELS),
+    "two rows": lambda: Graph.from_edges("g", EDGE * 1.5, EDGE, FEATURES, LABELS),
+    "has no nodes": lambda: Graph.from_edges("g", EDGE[:0], EDGE[:0], FEATURES[:0], LABELS[:0]),
+    "a row per node": lambda: Graph.from_edges("g", EDGE, EDGE, FEATURES[:2], LABELS),
+    "features of float64": lambda: Graph.from_edges("g", EDGE, EDGE, FEATURES.astype(float), LABELS),
+    "labels are no classes": lambda: Graph.from_edges("g", EDGE, EDGE, FEATURES, LABELS - 1),
+    "rowptr doesn't rise": lambda: Graph("g", np.array([0, 2, 1, 2]), EDGE, FEATURES, LABELS),
+    "rowptr and col aren't int64": lambda: Graph("g", ROWS[:3], EDGE, FEATURES, LABELS),
+    "a row of col doesn't rise": lambda: Graph("g", np.array([0, 2, 2, 2]), EDGE[::-1].copy(), FEATURES, LABELS),
+    "names node 3;": lambda: Graph("g", ROWS, EDGE + 2, FEATURES, LABELS),
+    "fan-out is []": lambda: random_graph().checked_fan_out([]),
+    "is 0; give an integer from 1 to": lambda: random_graph().checked_fan_out((5, 0)),
+    "is 1000; give an integer from 1 to": lambda: random_graph().checked_fan_out((1000,)),
+    "has no edges": lambda: Graph.from_edges("g", EDGE[:0], EDGE[:0], FEATURES, LABELS).checked_fan_out((1,)),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_bad_graphs_and_fan_outs_are_one_line(message):
+    with pytest.raises(UserError) as error:
+        WRONG[message]()
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_more_nodes_than_a_float_can_number_are_refused(monkeypatch):
+    monkeypatch.setattr(sampler_module, "_LARGEST_ROW", 100)
+    with pytest.raises(UserError, match=r"may have 200 nodes; at most 100 can be numbered"):
+        Sampler(random_graph(), (5, 5), 50)
