@@ -122,3 +122,19 @@ def test_missing_and_broken_records_are_one_line(written, tmp_path):
     (folder / "experiment.json").write_text("{}")
     with pytest.raises(UserError, match=r"experiment.json is broken"):
         load(tmp_path / "graphs")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--graph wordnet --folder /nowhere", "data.noun can't be read (No such file or directory); `apt-get install"),
+        ("--fan-out 27", "fan-out in graph digits, whose largest degree is 26, is 27; give an integer from 1 to 26"),
+        ("--fan-out 0", "--fan-out is (0,)"),
+        ("--network sag", "unknown graph network 'sag'; did you mean 'sage'?"),
+    ],
+)
+def test_mistakes_in_options_are_one_line(options, message, capsys):
+    assert graphs.main(options.split()) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

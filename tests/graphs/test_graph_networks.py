@@ -8,11 +8,12 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
-from layerpipe2 import Delays, PipelinedModule, make_history, partition
+from layerpipe2 import STRATEGIES, Delays, PipelinedModule, make_history, partition
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.errors import UserError
 from layerpipe2.graphs import SampledLoader
 from layerpipe2.graphs.networks import GRAPH_NETWORKS, build
+from layerpipe2.history import raw_forms
 from tests.distributed.fits import assert_equal, assert_same_weights, fit, pipelined
 from tests.graphs import layer_reference
 from tests.graphs.made import random_graph
@@ -34,11 +35,14 @@ def problem(network: str) -> tuple[list[torch.nn.Sequential], list[tuple[torch.T
     return partition(units, 1), [(x.double(), y) for x, y in loader]
 
 
-ALL = [(strategy, "layerpipe2") for strategy in ("stash", "latest", "ema-span", "ema-window-raw", "pair")]
+EVERY = [*(name for name in STRATEGIES if name != "sequential"), *raw_forms()]
+SOME = ["stash", "latest", "ema-span", "ema-window-raw", "pair"]
+CASES = [("sage", name, "layerpipe2") for name in EVERY]
+CASES += [(network, name, "layerpipe2") for network in ("gin", "gat") for name in SOME]
+CASES += [(network, "ema-span", "pipedream") for network in GRAPH_NETWORKS]
 
 
-@pytest.mark.parametrize(("strategy", "convention"), [*ALL, ("ema-span", "pipedream")])
-@pytest.mark.parametrize("network", GRAPH_NETWORKS)
+@pytest.mark.parametrize(("network", "strategy", "convention"), CASES)
 def test_delayed_gradients_equal_the_clock_driven_reference(network, strategy, convention):
     stages, batches = problem(network)
     twins = copy.deepcopy(stages)
