@@ -32,7 +32,7 @@ def main() -> None:
         change(clone, "tuning", trials=2, moves=0)
         change(clone, "dataset_settings", digits={"batch_size": 64, "epochs": 2})
         dvc(clone, "repro")
-        expect(json.loads((clone / "results/metrics.json").read_text())["runs"] == 18, "18 runs were collected")
+        expect(json.loads((clone / "results/metrics.json").read_text())["runs"] == 16, "16 runs were collected")
         rates = json.loads((clone / "results/tuned.json").read_text())["mlp"]
         expect(len(rates) == 3 and all(0.005 <= rate["lr"] <= 1.5 for rate in rates.values()), "strategies are tuned")
         expect((clone / "paper_figures/out/report.md").is_file(), "a report was written")
@@ -53,11 +53,11 @@ def check_reruns(clone: Path) -> None:
     code.write_text(f"{style}\n# changed\n")
     stages = changed(clone)
     expect("paper" in stages, "a change of figure code redraws the figures")
-    expect(not any(stage.startswith(("train", "baseline", "collect")) for stage in stages), "and retrains nothing")
+    expect(not any(stage.startswith(("train", "collect")) for stage in stages), "and retrains nothing")
     code.write_text(style)
     change(clone, "network_settings", mlp={"width": 8, "momentum": 0.4})
     stages = changed(clone)
-    expect({"train@mlp-4", "baseline@mlp"} <= stages, "a network's parameter reruns that network")
+    expect("train@mlp" in stages, "a network's parameter reruns that network")
     expect(not any("resnet-small" in stage for stage in stages), "and no other")
     dvc(clone, "repro", "collect")  # the figures were drawn above
     before = {path: path.stat().st_mtime_ns for path in (clone / "results/runs").rglob("*.json")}

@@ -131,15 +131,17 @@ class Grid:
         keep_record(self.folder / task.path, record)
 
     def outdated(self, tasks: Sequence[Task]) -> list[Path]:
-        """Records of these tasks that other settings, code or versions made, and those beside them that no run has.
+        """Records of these tasks that other settings, code or versions made, and those that no run has any more.
+
+        The latter are looked for in the outermost folders of these tasks, such as ``runs/mlp``.
 
         Raises:
             UserError: if a choice is missing: then nothing is known of the records.
         """
         mine = {self.folder / task.path: task for task in tasks}
         others = {self.folder / task.path for task in self.tasks} - mine.keys()
-        folders = sorted({path.parent for path in mine})
-        found = [path for folder in folders for path in sorted(folder.glob("*.json")) if path not in others]
+        folders = sorted({self.folder.joinpath(*task.path.parent.parts[:2]) for task in tasks})
+        found = [path for folder in folders for path in sorted(folder.rglob("*.json")) if path not in others]
         for task in tasks:
             self.ready(task)
         return [path for path in found if path not in mine or not self._is_of_now(mine[path])]
