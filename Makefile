@@ -101,7 +101,9 @@ ui: $(INSTALLED) ## browse all runs in MLflow on 127.0.0.1 (PORT=5000; Ctrl-C en
 
 plots: $(INSTALLED) ## write dvc_plots/index.html, DVC's curves by epoch, which needs no network; REV=main compares with it
 	@python -m pip install --quiet --disable-pip-version-check 'vl-convert-python>=1.7,<2'
-	@python -m experiments.vega dvc_plots/vega.js
+	@mkdir -p dvc_plots
+	@python -c 'import vl_convert; print(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))' > dvc_plots/vega.new
+	@mv dvc_plots/vega.new dvc_plots/vega.js
 	@dvc plots $(if $(REV),diff $(REV),show)
 
 dashboard: $(INSTALLED) ## look at a study in optuna-dashboard on 127.0.0.1: STUDY=its folder (default: study), PORT=8080

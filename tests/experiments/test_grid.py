@@ -52,7 +52,7 @@ def test_records_of_the_default_experiment_are_sorted_by_network_and_group():
         wanted = [(s, n) for n in seeds for s in experiment.strategies]
         assert [(task.cell.strategy, task.config.seed) for task in tasks] == wanted
         assert {task.config.group_size for task in tasks} == {size}
-        assert str(grid.folder / tasks[0].path) == f"results/runs/resnet-small-{size}/stash-s0.json"
+        assert str(grid.folder / tasks[0].path) == f"results/runs/resnet-small/{size}/stash-s0.json"
     assert {task.cell.strategy for task in grid.choose("mlp", "sequential")} == {"sequential"}
 
 
