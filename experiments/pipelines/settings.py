@@ -32,7 +32,7 @@ class Settings(Checked):
     """
 
     network: str = setting("even", "", "'even' (eight equal convolutions) or a network of layerpipe2")
-    width: int | None = setting(None, "", "base width; none: the network's own, 64 for 'even'", ge=1, le=LARGEST)
+    width: int | None = setting(None, "", "base width; default: the network's own, 64 for 'even'", ge=1, le=LARGEST)
     dataset: str = setting("digits", "", "data set")
     data_root: str | None = setting(None, "", "folder searched first for the data set")
     batch_size: int = setting(64, "", "images per mini-batch", ge=1, le=LARGEST)

@@ -126,6 +126,11 @@ def cut(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:30])
 
 
+def cut_in_the_samples(folder: Path) -> None:
+    path = folder / "3_me_6.wav"
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
 def stereo(folder: Path) -> None:
     write_wav(folder / "3_me_7.wav", 300, channels=2)
 
@@ -136,6 +141,10 @@ def short(folder: Path) -> None:
 
 def wrong_name(folder: Path) -> None:
     write_wav(folder / "three.wav", 300)
+
+
+def no_speaker(folder: Path) -> None:
+    write_wav(folder / "7.wav", 300)
 
 
 def no_test_part(folder: Path) -> None:
@@ -149,9 +158,11 @@ def no_test_part(folder: Path) -> None:
         (not_a_wav, "3_me_7.wav is no wav of 16 bits"),
         (empty, "3_me_7.wav is no wav of 16 bits"),
         (cut, "3_me_6.wav is no wav of 16 bits"),
+        (cut_in_the_samples, "3_me_6.wav ends after 2200 of its 3200 samples"),
         (stereo, "3_me_7.wav is no mono wav"),
         (short, "3_me_7.wav is no mono wav of 16 bits with 0.032 s of sound"),
         (wrong_name, "three.wav is not named <digit>_<speaker>_<number>.wav"),
+        (no_speaker, "7.wav is not named <digit>_<speaker>_<number>.wav"),
         (no_test_part, "recordings numbered below 5, for testing, and others"),
     ],
 )

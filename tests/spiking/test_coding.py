@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from layerpipe2.errors import UserError
 from layerpipe2.spiking import CODINGS
 
 
@@ -20,11 +21,21 @@ def test_a_code_is_a_function_of_image_and_seed_alone(name):
     assert torch.equal(CODINGS[name](x[2:3], 5, 3), coded[:, 2:3])
 
 
-@pytest.mark.parametrize("name", ["rate", "latency"])
-def test_a_normalisation_of_the_pixels_changes_no_spike(name):
-    x = (images() * 255).round() / 255
-    assert torch.equal(CODINGS[name](x.double() * 3 - 1, 8, 0), CODINGS[name](x.double(), 8, 0))
-    assert set(CODINGS[name](x, 8, 0).unique().tolist()) == {0, 1}
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_shift_and_scale_of_the_image_changes_spikes_by_rounding_alone(dtype):
+    x = (images(50) * 200).round().to(dtype)
+    x[:, 0, 0, :2] = torch.tensor([0, 200])  # of 255 intensities, half ones among them
+    plain, shifted = x / 255, (x / 255 - 0.286) / 0.353
+    rates = CODINGS["rate"](plain, 8, 0)
+    assert set(rates.unique().tolist()) == {0, 1}
+    assert torch.equal(CODINGS["rate"](shifted, 8, 0), rates)
+    plain_at, shifted_at = (
+        torch.arange(8).to(dtype) @ CODINGS["latency"](y, 8, 0).flatten(1) for y in (plain, shifted)
+    )
+    inside = x.flatten() > 0
+    boundary = x.flatten() % 25 == 0  # of two of the eight steps
+    assert torch.equal(plain_at[inside & ~boundary], shifted_at[inside & ~boundary])
+    assert (plain_at - shifted_at)[inside].abs().max() <= 1
 
 
 def test_rates_are_the_intensities_and_independent():
@@ -53,4 +64,6 @@ def test_an_image_of_one_value_has_no_spikes():
 
 def test_the_width_is_time_for_columns():
     x = images()
-    assert torch.equal(CODINGS["columns"](x, 99, 0)[3, :, :, :, 0], x[..., 3])
+    assert torch.equal(CODINGS["columns"](x, 5, 0)[3, :, :, :, 0], x[..., 3])
+    with pytest.raises(UserError, match="images of 5 columns for 4 time steps"):
+        CODINGS["columns"](x, 4, 0)

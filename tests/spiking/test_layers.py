@@ -9,6 +9,7 @@ from layerpipe2.networks import NETWORKS, build
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import make_units
 from layerpipe2.spiking import CODINGS, READOUTS, Coded, Neuron, Neurons, Readout, unrolled
+from layerpipe2.spiking.layers import spiking
 
 SPIKING = [name for name, row in NETWORKS.items() if row.kind == "spiking"]
 
@@ -83,11 +84,21 @@ def test_read_outs_are_what_they_are_called():
     assert Readout(layer, neuron, 4, "membrane")(spikes).tolist() == [[0.46875, 0.625]]
 
 
+def test_every_relu_becomes_neurons_however_often_it_is_used():
+    relu = nn.ReLU()
+    unit = spiking(nn.Sequential(nn.Linear(2, 2), relu, nn.Sequential(relu), relu), lambda: Neurons(Neuron(), 2))
+    assert [type(part) for part in unit] == [nn.Linear, Neurons, nn.Sequential, Neurons]
+    assert isinstance(unit[2][0], Neurons)
+    assert isinstance(spiking(relu, lambda: Neurons(Neuron(), 2)), Neurons)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Neurons(Neuron(), 0), "time_steps is 0; give an integer from 1"),
         (lambda: Coded("rate", 0), "time_steps is 0; give an integer from 1"),
+        (lambda: Coded("rate", 3)(torch.ones(1, 1, 2, 2, dtype=torch.uint8)), "of torch.uint8; give a floating-point"),
+        (lambda: Coded("columns", 4)(torch.ones(1, 1, 2, 8)), "images of 8 columns for 4 time steps"),
         (lambda: Coded("rat", 3), "unknown coding 'rat'; did you mean 'rate'"),
         (lambda: Readout(nn.Linear(2, 2), Neuron(), 3, "rates"), "unknown readout 'rates'; did you mean 'rate'"),
         (lambda: Neurons(Neuron(), 3)(torch.zeros(4, 2)), r"neurons of 3 time steps are given \[4, 2\]"),

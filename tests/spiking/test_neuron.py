@@ -169,8 +169,14 @@ def test_bad_constants_are_refused(changes, message):
         Neuron(**changes)
 
 
-@pytest.mark.parametrize("run", [fire, integrate])
+@pytest.mark.parametrize("run", [fire, integrate, unrolled])
 @pytest.mark.parametrize("shape", [(0, 4), ()])
 def test_inputs_without_a_time_step_are_refused(run, shape):
     with pytest.raises(UserError, match=r"shape \[.*\]; give \(time steps, ...\), one step or more"):
         run(Neuron(), torch.zeros(shape))
+
+
+@pytest.mark.parametrize("run", [fire, integrate, unrolled])
+def test_integers_are_refused(run):
+    with pytest.raises(UserError, match=r"inputs of torch\.int64; give a floating-point type"):
+        run(Neuron(), torch.ones(3, 2, dtype=torch.int64))

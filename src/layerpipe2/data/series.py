@@ -10,6 +10,7 @@ the recordings numbered below 5 are its test part. Each becomes mel bands over t
 rise or fall by a threshold.
 """
 
+import re
 import wave
 from importlib.util import find_spec
 from pathlib import Path
@@ -76,10 +77,10 @@ def read_digits_folder(folder: Path) -> Arrays:
     """
     parts: dict[bool, list[tuple[NDArray[np.uint8], int]]] = {False: [], True: []}
     for path in sorted(folder.glob("*.wav")):
-        digit, _, number = path.stem.partition("_")[0], *path.stem.rpartition("_")[1:]
-        if not (digit.isdecimal() and len(digit) == 1 and number.isdecimal()):
+        if not (name := re.fullmatch("([0-9])_.+_([0-9]+)", path.stem)):
             raise ValueError(f"{path.name} is not named <digit>_<speaker>_<number>.wav")
-        parts[int(number) < 5].append((threshold_coded(mel_bands(*_samples(path))), int(digit)))
+        digit, number = map(int, name.groups())
+        parts[number < 5].append((threshold_coded(mel_bands(*_samples(path))), digit))
     if not all(parts.values()):
         raise ValueError("recordings numbered below 5, for testing, and others, for training, are needed")
     stacked = [(np.stack([x for x, _ in part]), np.array([y for _, y in part])) for part in parts.values()]
@@ -91,12 +92,14 @@ def _samples(path: Path) -> tuple[NDArray[np.float64], int]:
     try:
         read_file(path, _LARGEST)  # neither a pipe nor too large
         with wave.open(str(path)) as file:
-            shape, rate = (file.getnchannels(), file.getsampwidth()), file.getframerate()
-            samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
+            shape, rate, count = (file.getnchannels(), file.getsampwidth()), file.getframerate(), file.getnframes()
+            samples = np.frombuffer(file.readframes(count), dtype="<i2")
     except (wave.Error, EOFError, ValueError) as error:
         raise ValueError(f"{path.name} is no wav of 16 bits: {error or 'it ends too early'}") from None
     if shape != (1, 2) or len(samples) < _WINDOW_S * rate + FRAMES or rate < 4 * _LOWEST_HZ:
         raise ValueError(f"{path.name} is no mono wav of 16 bits with {_WINDOW_S:g} s of sound or more")
+    if len(samples) != count:
+        raise ValueError(f"{path.name} ends after {len(samples)} of its {count} samples")
     return samples / 2**15, rate
 
 

@@ -75,7 +75,7 @@ class Spiking:
         return _STEPS if self.time_steps is None else self.time_steps
 
 
-SETTINGS = (*("time_steps", "membrane_decay", "synapse_decay", "threshold", "reset", "surrogate", "coding", "readout"),)
+SETTINGS = ("time_steps", "membrane_decay", "synapse_decay", "threshold", "reset", "surrogate", "coding", "readout")
 """The settings of a spiking network in a run's configuration."""
 
 

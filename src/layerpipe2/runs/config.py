@@ -29,17 +29,21 @@ class RunConfig(Checked):
 
     network: str = setting("mlp", "network", "network; `layerpipe2 info` lists them")
     width: int | None = setting(
-        None, "network", "base width (features or channels); none: its default", ge=1, le=LARGEST
+        None, "network", "base width (features or channels); default: the network's own", ge=1, le=LARGEST
     )
 
-    time_steps: int | None = setting(None, "spiking", "time steps of a sample; none: 4", ge=1, le=MOST_STEPS)
-    membrane_decay: Decay | None = setting(None, "spiking", "what is left of a membrane after a step; none: 0.5")
-    synapse_decay: Decay | None = setting(None, "spiking", "the same of its input, a second pole; none: 0, one pole")
-    threshold: Positive | None = setting(None, "spiking", "membrane from which a neuron fires; none: 1")
-    reset: str | None = setting(None, "spiking", "subtract, zero or none at all; none: subtract")
-    surrogate: str | None = setting(None, "spiking", "gradient of a spike: fast-sigmoid, arctan or triangle")
-    coding: str | None = setting(None, "spiking", "of images: static, rate, latency, or columns (the width is time)")
-    readout: str | None = setting(None, "spiking", "of classes: membrane or rate")
+    time_steps: int | None = setting(None, "spiking", "time steps of a sample; default: 4", ge=1, le=MOST_STEPS)
+    membrane_decay: Decay | None = setting(None, "spiking", "what is left of a membrane after a step; default: 0.5")
+    synapse_decay: Decay | None = setting(None, "spiking", "the same of its input, a second pole; default: 0, one pole")
+    threshold: Positive | None = setting(None, "spiking", "membrane from which a neuron fires; default: 1")
+    reset: str | None = setting(None, "spiking", "subtract, zero or none at all; default: subtract")
+    surrogate: str | None = setting(
+        None, "spiking", "gradient of a spike: fast-sigmoid, arctan or triangle; default: fast-sigmoid"
+    )
+    coding: str | None = setting(
+        None, "spiking", "of images: static, rate, latency, or columns (the width is time); default: static"
+    )
+    readout: str | None = setting(None, "spiking", "of classes: membrane or rate; default: membrane")
 
     group_size: int = setting(
         1, "pipeline", "units per stage; `sequential` always takes the whole network", ge=1, le=LARGEST

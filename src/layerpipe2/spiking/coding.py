@@ -1,14 +1,17 @@
 """What a spiking network receives over time: images (N, C, H, W) -> (T, N, C, H, W).
 
-Rate and latency coding see an image's own range of values: intensities are ``(x - min) / (max - min)``, so that a
-normalisation of the pixels changes nothing. Both are functions of the image and a seed alone, as if it were coded once
-and for all: the same spikes in every epoch, batch, process and after every resumption.
+Rate and latency coding see an image's own range of values: intensities are ``(x - min) / (max - min)``. So one shift
+and scale for the whole image changes nothing, but for rounding; a normalisation that differs by channel does. Both are
+functions of the image and a seed alone, as if it were coded once and for all: the same spikes in every epoch, batch,
+process and after every resumption.
 """
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from layerpipe2.errors import UserError
 
 Coding = Callable[[Tensor, int, int], Tensor]
 _WORD = 2**32 - 1
@@ -22,13 +25,15 @@ def static(x: Tensor, steps: int, seed: int) -> Tensor:
 def rate(x: Tensor, steps: int, seed: int) -> Tensor:
     """A spike in each step with the pixel's intensity for its probability.
 
-    The random numbers are a hash of the seed, the image, the pixel and the step: independent, and with no state that a
-    process or a checkpoint would have to know.
+    The random numbers are a hash of the seed, the image, the pixel and the step: as good as independent, and with no
+    state that a process or a checkpoint would have to know.
     """
     p = _intensity(x).flatten(1)
     count, pixels = p.shape
     place = torch.arange(steps * pixels, device=x.device).view(steps, 1, pixels)
-    number = (p.float() * 255).round().long()
+    number = (
+        (p.float() * 256).round().long()
+    )  # 256 k / range is no half for ranges up to 255: rounding changes no image
     image = (number * _hashed(torch.arange(pixels, device=x.device) ^ seed)).sum(1) & _WORD
     drawn = _hashed(_hashed(place ^ _hashed(image ^ seed).view(1, count, 1)))
     return (drawn.double() < p.double() * 2**32).to(x.dtype).view(steps, *x.shape)
@@ -41,7 +46,13 @@ def latency(x: Tensor, steps: int, seed: int) -> Tensor:
 
 
 def columns(x: Tensor, steps: int, seed: int) -> Tensor:
-    """The image column by column, (W, N, C, H, 1): its width is time, as in a spectrogram; ``steps`` is not asked."""
+    """The image column by column, (W, N, C, H, 1): its width is time, as in a spectrogram.
+
+    Raises:
+        UserError: if the images are not ``steps`` columns wide.
+    """
+    if x.shape[-1] != steps:
+        raise UserError(f"images of {x.shape[-1]} columns for {steps} time steps; with coding 'columns' give as many")
     return x.movedim(-1, 0).unsqueeze(-1)
 
 

@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from layerpipe2.errors import UserError
-from layerpipe2.spiking.neuron import Neuron
+from layerpipe2.spiking.neuron import Neuron, check
 
 _PIECE = 2**15
 """Numbers that a thread works on at a time, with all its temporary ones in the cache."""
@@ -48,9 +47,9 @@ def fire(neuron: Neuron, x: Tensor) -> Tensor:
     Equals :func:`layerpipe2.spiking.unrolled`, which is slower.
 
     Raises:
-        UserError: without a time step.
+        UserError: without a time step, or if not of floating point.
     """
-    _check(x)
+    check(x)
     spikes: Tensor = _Fire.apply(x, neuron)  # type: ignore[no-untyped-call]
     return spikes
 
@@ -59,16 +58,11 @@ def integrate(neuron: Neuron, x: Tensor) -> Tensor:
     """The membrane of neurons that never fire: inputs (T, ...) -> V (T, ...), the plain filter.
 
     Raises:
-        UserError: without a time step.
+        UserError: without a time step, or if not of floating point.
     """
-    _check(x)
+    check(x)
     membrane: Tensor = _Integrate.apply(x, neuron, False)  # type: ignore[no-untyped-call]
     return membrane
-
-
-def _check(x: Tensor) -> None:
-    if x.ndim < 1 or not len(x):
-        raise UserError(f"neurons are given inputs of shape {list(x.shape)}; give (time steps, ...), one step or more")
 
 
 def _fired(neuron: Neuron, x: Tensor) -> tuple[Tensor, Tensor]:

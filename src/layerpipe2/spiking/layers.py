@@ -46,7 +46,13 @@ class Coded(nn.Module):
         self.seed = integer(seed, "seed of the coding", 0, 2**32 - 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Code a batch."""
+        """Code a batch.
+
+        Raises:
+            UserError: if the images are not of floating point, or not as wide as there are steps, with columns.
+        """
+        if not x.is_floating_point():
+            raise UserError(f"images to be coded are of {x.dtype}; give a floating-point type")
         return CODINGS[self.coding](x, self.steps, self.seed).flatten(0, 1)
 
 
@@ -103,7 +109,10 @@ class Readout(nn.Module):
 
 
 def spiking(unit: nn.Module, neurons: Callable[[], Neurons]) -> nn.Module:
-    """``unit``, with neurons in place of every ReLU in it."""
-    for name, part in unit.named_children():
-        setattr(unit, name, neurons() if isinstance(part, nn.ReLU) else spiking(part, neurons))
+    """``unit``, with neurons in place of every ReLU in it, itself included, wherever one is used again."""
+    if isinstance(unit, nn.ReLU):
+        return neurons()
+    for name, part in unit._modules.items():  # named_children() leaves out a module's second place
+        if part is not None:
+            setattr(unit, name, spiking(part, neurons))
     return unit

@@ -115,11 +115,27 @@ def spike(neuron: Neuron, membrane: Tensor) -> Tensor:
     return (membrane > neuron.threshold).to(membrane.dtype) + (linear - linear.detach())  # adds an exact zero
 
 
+def check(x: Tensor) -> None:
+    """Inputs over time.
+
+    Raises:
+        UserError: without a time step, or if not of floating point.
+    """
+    if x.ndim < 1 or not len(x):
+        raise UserError(f"neurons are given inputs of shape {list(x.shape)}; give (time steps, ...), one step or more")
+    if not x.is_floating_point():
+        raise UserError(f"neurons are given inputs of {x.dtype}; give a floating-point type")
+
+
 def unrolled(neuron: Neuron, x: Tensor) -> Tensor:
     """Neurons from rest over all time steps by plain autograd: inputs (T, ...) -> spikes (T, ...).
 
     What :func:`layerpipe2.spiking.fire` is compared with.
+
+    Raises:
+        UserError: without a time step, or if not of floating point.
     """
+    check(x)
     state, spikes = at_rest(x[0]), []
     for now in x.unbind():
         fired, state = step(neuron, now, state)
