@@ -132,6 +132,15 @@ def test_several_processes_train_as_one_does(strategy):
     assert_equal(work, 3)
 
 
+@pytest.mark.parametrize("fan_out", [(3, 4, 6), (5, 5, 3), (4, 6, 3), (6, 3, 4)])
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_network_of_another_fan_out_with_the_same_sum_is_refused(fan_out, padded):
+    x, _ = next(iter(SampledLoader(random_graph(2000, 5000), NODES[:8], (6, 4, 3), 8, threads=0, padded=padded)))
+    torch.nn.Sequential(*build("sage", random_graph(2000, 5000), (6, 4, 3), width=6))(x)
+    with pytest.raises(UserError, match="give network and loader the same fan-out, in the same order"):
+        torch.nn.Sequential(*build("sage", random_graph(2000, 5000), fan_out, width=6))(x)
+
+
 WRONG = {
     "unknown graph network 'sag'; did you mean 'sage'?": lambda: build("sag", GRAPH, FAN_OUT),
     "width is 0": lambda: build("sage", GRAPH, FAN_OUT, width=0),

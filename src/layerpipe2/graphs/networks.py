@@ -50,7 +50,13 @@ class SampledLayer(nn.Module):
             )
         features, numbers = x[:, : self.features], x[:, self.features :].detach()
         block = numbers[:, : self.k]
-        block = block[: int((block[:, 0] > NO_DESTINATION).sum())]
+        first, final = (block[:, [0, -1]] > NO_DESTINATION).sum(0).tolist()
+        if first != final:  # where the sums agree and the fan-outs don't, some layer's columns are of two hops
+            raise UserError(
+                f"a layer that reads {self.k} neighbours finds columns for {first} and for {final} nodes; give network "
+                "and loader the same fan-out, in the same order"
+            )
+        block = block[:first]
         target, which = (block >= 0).nonzero(as_tuple=True)
         edges = torch.stack([block[target, which].long(), target])
         y: Tensor = self.convolution((features, features[: len(block)]), edges)
