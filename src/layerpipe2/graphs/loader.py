@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -73,7 +73,7 @@ class SampledLoader:
         self,
         graph: Graph,
         nodes: Integers,
-        fan_out: tuple[int, ...],
+        fan_out: Sequence[int],
         batch_size: int,
         *,
         shuffle: bool = False,
