@@ -51,13 +51,18 @@ class SampledLayer(nn.Module):
         features, numbers = x[:, : self.features], x[:, self.features :].detach()
         block = numbers[:, : self.k]
         first, final = (block[:, [0, -1]] > NO_DESTINATION).sum(0).tolist()
-        if first != final:  # where the sums agree and the fan-outs don't, some layer's columns are of two hops
-            raise UserError(
-                f"a layer that reads {self.k} neighbours finds columns for {first} and for {final} nodes; give network "
-                "and loader the same fan-out, in the same order"
-            )
         block = block[:first]
-        target, which = (block >= 0).nonzero(as_tuple=True)
+        is_neighbour = block >= 0
+        # Where sums agree and fan-outs don't, some layer's columns are of two hops: fewer nodes have a place in the
+        # second, or some row's neighbours begin anew behind its last one. Or two layers share a hop: the first of them
+        # cut off rows that the second reads.
+        anew, cut = is_neighbour[:, 1:] > is_neighbour[:, :-1], block >= len(x)
+        if first != final or bool(anew.any() | cut.any()):
+            raise UserError(
+                f"a layer that reads {self.k} neighbours finds columns of other layers; give network and loader the "
+                "same fan-out, in the same order"
+            )
+        target, which = is_neighbour.nonzero(as_tuple=True)
         edges = torch.stack([block[target, which].long(), target])
         y: Tensor = self.convolution((features, features[: len(block)]), edges)
         if self.last:
