@@ -74,6 +74,8 @@ def _write(folder: Path, tables: dict[str, list[dict[str, Any]]], record: dict[s
     for name, rows in tables.items():
         if rows:
             write_csv(folder / f"{name}.csv", rows[0], _rounded(rows))
+        else:  # what an earlier command wrote was measured with other options
+            (folder / f"{name}.csv").unlink(missing_ok=True)
     write_json(folder / "experiment.json", record)
     print(folder)
 

@@ -4,8 +4,11 @@ from collections.abc import Sequence
 
 
 def by_maximum(preparation: Sequence[float], training: Sequence[float], threads: int) -> float:
-    """The larger of the two sums instead of their sum, behind the first mini-batch, which nothing hides."""
-    return preparation[0] + max(sum(preparation) / threads, sum(training))
+    """The larger of the two sums instead of their sum, and of the other what nothing hides.
+
+    That is preparing the first mini-batch, or training the last one.
+    """
+    return max(preparation[0] + sum(training), sum(preparation) / threads + training[-1])
 
 
 def by_queue(preparation: Sequence[float], training: Sequence[float], threads: int, ahead: int) -> float:

@@ -5,10 +5,11 @@ from typing import Annotated
 from pydantic import Field
 
 from layerpipe2.errors import LARGEST
-from layerpipe2.runs.validation import Checked, Real, setting
+from layerpipe2.graphs.loader import THREADS
+from layerpipe2.runs.validation import Checked, Real, Several, setting
 
-Counts = Annotated[
-    tuple[Annotated[int, Field(ge=1, le=LARGEST)], ...], Field(strict=False, json_schema_extra={"uniqueItems": True})
+FanOut = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=LARGEST)], ...], Field(strict=False, json_schema_extra={"spaced": True})
 ]
 
 
@@ -23,9 +24,9 @@ class Settings(Checked):
     folder: str | None = setting(None, "", "folder of its files, if they aren't where they always are")
     network: str = setting("sage", "", "network whose training is timed: sage, gin or gat")
     width: int = setting(64, "", "features of a hidden layer", ge=1, le=LARGEST)
-    fan_out: Counts = setting((10, 8, 5), "", "most neighbours per node, from the mini-batch's nodes outwards")
+    fan_out: FanOut = setting((10, 8, 5), "", "most neighbours per node, from the mini-batch's nodes outwards")
     batch_size: int = setting(128, "", "nodes per mini-batch", ge=1, le=LARGEST)
-    threads: Counts = setting((1, 2), "", "numbers of preparing threads")
+    threads: Several[Annotated[int, Field(ge=1, le=THREADS)]] = setting((1, 2), "", "numbers of preparing threads")
     rounds: int = setting(5, "", "times that everything is timed", ge=1, le=1000)
     batches: int = setting(60, "", "timed mini-batches per round, or an epoch's if there are fewer", ge=2, le=10_000)
     seeds: int = setting(3, "", "trainings per network and strategy; 0: none", ge=0, le=1000)

@@ -65,7 +65,7 @@ def epochs(records: list[GraphRecord]) -> Figure:
         figure, axes = style.canvas(0.8 + 0.3 * tallest, len(records), 1)
         for column, record in enumerate(records):
             _draw_epochs(axes[0, column], record)
-            if column:
+            if column and record.variants == records[column - 1].variants:
                 axes[0, column].set_yticklabels([])
         names = {"train": "training", "sample": "waiting for sample + slice"}
         style.legend(figure, [Patch(facecolor=_COLORS[key], label=text) for key, text in names.items()])

@@ -13,6 +13,11 @@ from paper_figures.records import TableForm, read_table
 _REMEDY = "measure again: make graphs"
 _BUSY = 0.5  # load average before the first measurement
 _TIMES, _SPAN = ("train", "prepare", "transfer", "epoch"), ("thread", "what", "batch", "start", "stop")
+_PARTS = {
+    "options": ("network", "width", "batch_size", "fan_out", "rounds", "batches", "epochs", "lr"),
+    "provenance": ("commit", "dirty", "versions", "device", "cores", "numba", "load_average"),
+    "graph": ("nodes", "edges", "features", "classes", "train_nodes"),
+}
 _PREDICTED = ("preparation", "training", "measured", "maximum", "queue")
 
 
@@ -61,6 +66,16 @@ class GraphRecord:
         return float(self.provenance["load_average"]) > _BUSY
 
     @property
+    def epoch_batches(self) -> int:
+        """Mini-batches of a whole epoch."""
+        return -(-self.sizes["train_nodes"] // int(self.options["batch_size"]))
+
+    @property
+    def timed_batches(self) -> int:
+        """Mini-batches that are timed, and called an epoch, in each round."""
+        return min(int(self.options["batches"]), self.epoch_batches)
+
+    @property
     def variants(self) -> list[str]:
         """In the order in which one thing more is switched on."""
         return list(self.times["variant"].unique())
@@ -92,7 +107,8 @@ def load(folder: Path) -> list[GraphRecord]:
 def _record(folder: Path) -> GraphRecord:
     record = read_json(folder / "experiment.json", _REMEDY)
     try:
-        options, where, sizes = (dict(record[key]) for key in ("options", "provenance", "graph"))
+        options, where, sizes = ({key: record[part][key] for key in keys} for part, keys in _PARTS.items())
+        float(where["load_average"])
     except (LookupError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"record {folder / 'experiment.json'} is broken ({reason}); {_REMEDY}") from None

@@ -15,6 +15,7 @@ from experiments.graphs.baseline import NumpyLoader
 from experiments.graphs.predict import by_maximum, by_queue
 from layerpipe2.errors import UserError
 from paper_figures import build
+from paper_figures.figures import graphs as figures
 from paper_figures.pages.graphs import verdicts
 from paper_figures.records.graphs import load
 from paper_figures.tables import graphs as tables
@@ -47,7 +48,7 @@ def test_the_plain_loader_samples_neighbours_without_replacement(compiled):
 
 def test_a_pipelined_epoch_is_predicted_from_its_parts():
     assert by_maximum([1, 1, 1, 1], [3, 3, 3, 3], 1) == by_queue([1, 1, 1, 1], [3, 3, 3, 3], 1, 2) == 13
-    assert by_queue([3, 3, 3, 3], [1, 1, 1, 1], 1, 2) == 13
+    assert by_maximum([3, 3, 3, 3], [1, 1, 1, 1], 1) == by_queue([3, 3, 3, 3], [1, 1, 1, 1], 1, 2) == 13
     assert by_queue([3, 3, 3, 3], [1, 1, 1, 1], 2, 3) == 8  # two by two
     assert by_queue([1, 1, 1, 5], [1, 4, 1, 1], 1, 1) == 12  # the long one waits for its turn
     assert by_queue([1, 1, 1, 5], [1, 4, 1, 1], 1, 3) == 9
@@ -92,6 +93,7 @@ def test_the_page_has_its_figures_tables_and_verdicts(written):
     assert set(re.findall(r"\(figures/(\w+)\.png\)", text)) == {"epochs", "timeline_digits"}
     assert "| ogbn-arxiv | SALIENT | 427 | 47.5 | 1.1 | 477 | 3.5× |" in text
     assert "Published, not ours" in text
+    assert "the first 3 of the 12 mini-batches of an epoch" in text
     assert len(json.loads((written / "out" / "graphs" / "verdicts.json").read_text())) == 4
     (found,) = load(written / "graphs")
     shown = tables.times(found).set_index("loader")
@@ -119,9 +121,33 @@ def test_missing_and_broken_records_are_one_line(written, tmp_path):
     table.drop(columns="epoch").to_csv(folder / "times.csv", index=False)
     with pytest.raises(UserError, match=r"times.csv' lacks the columns epoch; measure again: make graphs"):
         load(tmp_path / "graphs")
-    (folder / "experiment.json").write_text("{}")
-    with pytest.raises(UserError, match=r"experiment.json is broken"):
-        load(tmp_path / "graphs")
+    record = json.loads((folder / "experiment.json").read_text())
+    for wrong in (
+        {},
+        record | {"provenance": {}},
+        record | {"provenance": record["provenance"] | {"load_average": "?"}},
+    ):
+        (folder / "experiment.json").write_text(json.dumps(wrong))
+        with pytest.raises(UserError, match=r"experiment.json is broken"):
+            load(tmp_path / "graphs")
+
+
+def test_accuracies_of_an_earlier_command_are_not_kept(tmp_path):
+    tables = {"times": [{"round": 0}], "accuracy": [{"seed": 0}]}
+    for rows in (tables, tables | {"accuracy": []}):
+        graphs._write(tmp_path, rows, {})
+        assert (tmp_path / "accuracy.csv").exists() == bool(rows["accuracy"])
+
+
+def test_bars_keep_their_names_unless_those_to_the_left_are_the_same(written):
+    (found,) = load(written / "graphs")
+    fewer = replace(found, times=found.times[found.times["variant"] != "pipelined, 2 threads"])
+    names = [
+        [label.get_text() for label in axis.get_yticklabels()]
+        for axis in figures.epochs([found, found, fewer]).axes
+        if axis.get_title()
+    ]
+    assert names == [found.variants, [""] * 6, fewer.variants] or names == [found.variants, [], fewer.variants]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +155,11 @@ def test_missing_and_broken_records_are_one_line(written, tmp_path):
     [
         ("--graph wordnet --folder /nowhere", "data.noun can't be read (No such file or directory); `apt-get install"),
         ("--fan-out 27", "fan-out in graph digits, whose largest degree is 26, is 27; give an integer from 1 to 26"),
-        ("--fan-out 0", "--fan-out is (0,)"),
+        ("--fan-out 0", "--fan-out is (0,); give a list of integers >= 1"),
+        ("--fan-out", "fan-out is (); give one number per layer"),
+        ("--threads", "--threads is (); give a list of distinct integers >= 1 and <= 64"),
+        ("--threads 1 1", "--threads is (1, 1); give a list of distinct integers"),
+        ("--threads 65", "--threads is (65,); give a list of distinct integers >= 1 and <= 64"),
         ("--network sag", "unknown graph network 'sag'; did you mean 'sage'?"),
     ],
 )

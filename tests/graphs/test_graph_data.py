@@ -1,6 +1,8 @@
 """Graphs by name: read as their formats say, their counts checked, and one line for everything else."""
 
+import io
 import json
+import zipfile
 import zlib
 
 import numpy as np
@@ -83,6 +85,36 @@ def test_citations_and_pages_are_read_where_their_files_are(tmp_path):
     assert features.tolist() == data.hashed([["7"], []], 2).tolist()
 
 
+def packed(**changes):
+    shape, zeros = {"attr_shape": [3, 2]}, ("adj_indptr", "adj_indices", "attr_indptr", "attr_indices", "attr_data")
+    np.savez_compressed(
+        file := io.BytesIO(), **({name: [0] for name in zeros} | shape | {"labels": [0, 1, 0]} | changes)
+    )
+    return file.getvalue()
+
+
+DAMAGED = {
+    "empty": lambda: b"",
+    "a zip's first bytes": lambda: b"PK\3\4garbage",
+    "a zip's last bytes are lost": lambda: packed()[:-30],
+    "too many features": lambda: packed(attr_shape=[10**7, 10**7]),
+    "features of infinitely many nodes": lambda: packed(attr_shape=[np.inf, 2]),
+    "features of other nodes": lambda: packed(attr_shape=[4, 2]),
+    "a member that unpacks to 80 MB": lambda: packed(adj_indices=np.zeros(10**7, np.int64)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_archive_is_one_line_before_memory_is_taken(tmp_path, monkeypatch, damage):
+    (tmp_path / "cora.npz").write_bytes(DAMAGED[damage]())
+    unpacked = []
+    monkeypatch.setattr(np, "zeros", lambda *_: unpacked.append("features"))
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda *_: unpacked.append("member")) if "MB" in damage else None
+    with pytest.raises(UserError, match=r"^graph cora: a file in .* is damaged \(\w+\); give the folder data/npz"):
+        load_graph("cora", tmp_path)
+    assert not unpacked
+
+
 def test_mistakes_and_damage_are_one_line(tmp_path):
     whole = folder(tmp_path)
     assert GRAPHS["wordnet"].folder == wordnet.FOLDER
@@ -101,6 +133,7 @@ def test_mistakes_and_damage_are_one_line(tmp_path):
         ("cora", tmp_path, "a file in"),
         ("citeseer", tmp_path, "citeseer.npz can't be read"),
         ("facebook", tmp_path, "facebook_edges.csv can't be read"),
+        ("digits", tmp_path, f"graph digits reads no files, but the folder {tmp_path} is given; leave it out"),
         ("wordnett", None, "unknown graph 'wordnett'; did you mean 'wordnet'?"),
     ):
         with pytest.raises(UserError) as error:

@@ -104,6 +104,14 @@ def test_memory_is_used_again_when_its_last_tensor_is_gone_and_not_before():
     assert len(made._buffers.free) <= 9
 
 
+@pytest.mark.parametrize("threads", [0, 1])
+def test_a_mini_batch_that_was_given_up_is_not_kept_while_the_next_is_prepared(threads):
+    made = loader(threads=threads, padded=True)
+    for x, y in made:
+        del x, y
+    assert made._buffers.made <= max(1, made.ahead if threads else 1)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_no_more_batches_are_prepared_than_may_be_ahead(threads):
     spans = []
@@ -111,8 +119,11 @@ def test_no_more_batches_are_prepared_than_may_be_ahead(threads):
     iterator = iter(made)
     for taken in range(1, 4):
         next(iterator)
-        time.sleep(0.1)
-        assert {span.batch for span in spans} == set(range(taken + 3))
+        expected, deadline = set(range(taken + 3)), time.monotonic() + 20
+        while not expected <= {span.batch for span in [*spans]} and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)  # in which it must not grow
+        assert {span.batch for span in [*spans]} == expected
     iterator.close()
     assert not sampling_threads()
     assert {span.what for span in spans} == {"sample", "slice"}
@@ -182,6 +193,26 @@ def test_a_resumed_epoch_goes_on_where_it_was():
     assert_same(second, whole)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"yielded": 999}, "saved position's batches is 999; give an integer from 0 to 8"),
+        ({"yielded": None}, "saved position's batches is None"),
+        ({"epoch": -1}, "saved position's epoch is -1"),
+        ({"batch_size": 50}, "of a loader whose batch_size is 50, not 25; make the loader as it was, or begin anew"),
+        ({"seed": 8}, "whose seed is 8, not 7"),
+        ({"nodes": 4}, "whose nodes is 4, not 180"),
+        ({"shuffle": 0}, "whose shuffle is 0, not 1"),
+    ],
+)
+def test_a_position_of_another_loader_is_refused(change, message):
+    made = loader()
+    with pytest.raises(UserError) as error:
+        made.load_state_dict(made.state_dict() | change)
+    assert message in str(error.value)
+    assert len(list(made)) == 8
+
+
 WRONG = {
     "names node 200; nodes are numbered from 0 to 199": lambda: SampledLoader(GRAPH, np.array([0, 200]), FAN_OUT, 2),
     "names node -1": lambda: SampledLoader(GRAPH, np.array([-1]), FAN_OUT, 2),
@@ -192,6 +223,10 @@ WRONG = {
     "number of threads is -1": lambda: loader(threads=-1),
     "batches ahead is 1; give an integer from 2": lambda: loader(threads=2, ahead=1),
     "loader's seed is 1.5": lambda: loader(seed=1.5),
+    "loader's device is 'gpu'; give cpu or cuda": lambda: loader(device="gpu"),
+    "loader's device is 'meta'; give cpu or cuda": lambda: loader(device="meta"),
+    "loader's device is None; give cpu or cuda": lambda: loader(device=None),
+    "loader's device is cuda:99, but torch sees": lambda: loader(device="cuda:99"),
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import chisquare
 
 from layerpipe2.errors import UserError
-from layerpipe2.graphs import Graph, kernels
+from layerpipe2.graphs import Graph, SampledLoader, kernels
 from layerpipe2.graphs import sampler as sampler_module
 from layerpipe2.graphs.kernels import batch_key, below
 from layerpipe2.graphs.sampler import Sampler
@@ -120,6 +120,15 @@ WRONG = {
     "rowptr and col aren't int64": lambda: Graph("g", ROWS[:3], EDGE, FEATURES, LABELS),
     "a row of col doesn't rise": lambda: Graph("g", np.array([0, 2, 2, 2]), EDGE[::-1].copy(), FEATURES, LABELS),
     "names node 3;": lambda: Graph("g", ROWS, EDGE + 2, FEATURES, LABELS),
+    "features of float64; give": lambda: Graph("g", ROWS, EDGE, [[0.0]] * 3, LABELS),
+    "features are no array": lambda: Graph("g", ROWS, EDGE, [[0.0], [1.0, 2.0], [3.0]], LABELS),
+    "labels are no classes;": lambda: Graph("g", ROWS, EDGE, FEATURES, ["a", "b", "c"]),
+    "no finite float32": lambda: Graph.from_edges("g", EDGE, EDGE, FEATURES * np.float32(np.nan), LABELS),
+    "no finite float16": lambda: Graph.from_edges("g", EDGE, EDGE, FEATURES + 70_000, LABELS).in_half_precision(),
+    "fan-out is 5": lambda: random_graph().checked_fan_out(5),
+    "fan-out is '21'": lambda: random_graph().checked_fan_out("21"),
+    "is np.float64(2.5); give an integer from 1 to": lambda: random_graph().checked_fan_out(np.array([2.5])),
+    "is True; give an integer from 1 to": lambda: random_graph().checked_fan_out([True]),
     "fan-out is []": lambda: random_graph().checked_fan_out([]),
     "is 0; give an integer from 1 to": lambda: random_graph().checked_fan_out((5, 0)),
     "is 1000; give an integer from 1 to": lambda: random_graph().checked_fan_out((1000,)),
@@ -133,6 +142,15 @@ def test_bad_graphs_and_fan_outs_are_one_line(message):
         WRONG[message]()
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_lists_and_integers_of_numpy_are_taken():
+    graph = Graph.from_edges("g", [0, 1], [1, 2], FEATURES, [0, 1, 0])
+    assert (graph.labels.dtype, graph.num_classes) == (np.int64, 2)
+    for fan_out in ([2, 1], np.array([2, 1]), (np.int32(2), 1)):
+        assert repr(graph.checked_fan_out(fan_out)) == "(2, 1)"
+        loader = SampledLoader(graph, [0, 1], fan_out, 2, threads=0)
+        assert (loader.fan_out, next(iter(loader))[0].shape) == ((2, 1), (3, 4))
 
 
 def test_more_nodes_than_a_float_can_number_are_refused(monkeypatch):

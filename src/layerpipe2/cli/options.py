@@ -75,7 +75,7 @@ def _add(group: argparse._ActionsContainer, name: str, schema: Schema) -> None:
         text += f"; default: {shown}"
     if kind == "boolean":
         group.add_argument(_option(name), action=argparse.BooleanOptionalAction, help=text)
-    elif schema.get("uniqueItems"):
+    elif schema.get("uniqueItems") or schema.get("spaced"):
         metavar = _METAVARS.get(_kind(schema["items"]), "NAME")
         group.add_argument(_option(name), nargs="*", metavar=metavar, help=text)
     else:

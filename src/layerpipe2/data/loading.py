@@ -41,7 +41,7 @@ from layerpipe2.errors import UserError, look_up
 
 # What gzip, zip, numpy, torchvision and the file system raise on truncated, damaged or unreadable files and on failed
 # downloads (URLError is an OSError).
-_READ_ERRORS = (
+READ_ERRORS = (
     *(OSError, EOFError, RuntimeError, ValueError, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError),
     *(lzma.LZMAError, struct.error, tokenize.TokenError),
 )
@@ -107,7 +107,7 @@ def _read(spec: DatasetSpec, source: str, reader: Reader) -> Arrays:
         return reader()
     except UserError:
         raise
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         raise damaged(spec, source, f"cannot be read ({first_line(error)})") from error
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +26,7 @@ class Graph:
         labels: int64 (N,), classes counted from 0.
 
     Raises:
-        UserError: if the arrays do not fit each other, or name nodes that aren't there.
+        UserError: if the arrays do not fit each other, name nodes that aren't there, or have features not finite.
     """
 
     name: str
@@ -34,16 +36,22 @@ class Graph:
     labels: Integers
 
     def __post_init__(self) -> None:
-        if not len(self.labels):
+        for field in ("rowptr", "col", "features", "labels"):
+            object.__setattr__(self, field, _array(getattr(self, field), f"graph {self.name}: {field}"))
+        if not self.labels.size:
             raise UserError(f"graph {self.name} has no nodes; give at least one")
+        if self.labels.dtype != np.int64 or self.labels.ndim != 1 or self.labels.min() < 0:
+            raise UserError(f"graph {self.name}: labels are no classes; give an int64 from 0 for each node")
         _check_rows(self)
         if self.features.ndim != 2 or len(self.features) != self.num_nodes or not self.features.shape[1]:
             found = "x".join(map(str, self.features.shape))
             raise UserError(f"graph {self.name} has {self.num_nodes} nodes and features {found}; give a row per node")
         if self.features.dtype not in (np.float32, np.float16):
             raise UserError(f"graph {self.name} has features of {self.features.dtype}; give float32 or float16")
-        if self.labels.dtype != np.int64 or self.labels.shape != (self.num_nodes,) or self.labels.min() < 0:
-            raise UserError(f"graph {self.name}: labels are no classes; give an int64 from 0 for each node")
+        if not np.isfinite(self.features).all():
+            raise UserError(
+                f"graph {self.name} has features that are no finite {self.features.dtype}; give such numbers"
+            )
 
     @staticmethod
     def from_edges(
@@ -65,8 +73,8 @@ class Graph:
         Raises:
             UserError: if an edge has no two ends that are nodes.
         """
-        nodes = len(labels)
-        ends = [np.asarray(end) for end in (sources, targets)]
+        nodes = _array(labels, f"graph {name}: labels").size
+        ends = [_array(end, f"graph {name}: edges") for end in (sources, targets)]
         if ends[0].ndim != 1 or ends[0].shape != ends[1].shape or any(end.dtype.kind not in "iu" for end in ends):
             raise UserError(f"graph {name}: edges are no two rows of as many integers; give sources and targets")
         for end in ends:
@@ -99,8 +107,14 @@ class Graph:
         return int(np.diff(self.rowptr).max())
 
     def in_half_precision(self) -> Graph:
-        """The same graph with features of float16: half of the memory that slicing reads."""
-        return Graph(self.name, self.rowptr, self.col, self.features.astype(np.float16), self.labels)
+        """The same graph with features of float16: half of the memory that slicing reads.
+
+        Raises:
+            UserError: if a feature is too large for it.
+        """
+        with np.errstate(over="ignore"):  # the constructor refuses what became infinite
+            features = self.features.astype(np.float16)
+        return Graph(self.name, self.rowptr, self.col, features, self.labels)
 
     def checked_nodes(self, nodes: Integers, what: str) -> Integers:
         """``nodes`` as int64, if each is a node of this graph and none stands twice.
@@ -108,7 +122,7 @@ class Graph:
         Raises:
             UserError: if not, or if there are none.
         """
-        found = np.asarray(nodes)
+        found = _array(nodes, f"{what}: nodes")
         if found.ndim != 1 or found.dtype.kind not in "iu" or not len(found):
             raise UserError(f"{what}: nodes are {shown(nodes)}; give a row of at least one node number")
         _check_ids(found, self.num_nodes, what)
@@ -116,20 +130,26 @@ class Graph:
             raise UserError(f"{what}: a node stands there twice; give each once")
         return found.astype(np.int64)
 
-    def checked_fan_out(self, fan_out: tuple[int, ...]) -> tuple[int, ...]:
-        """``fan_out`` itself, if it can be drawn in this graph: each from 1 to the largest degree.
+    def checked_fan_out(self, fan_out: Sequence[int]) -> tuple[int, ...]:
+        """``fan_out`` as Python's integers, if it can be drawn in this graph: each from 1 to the largest degree.
 
         Raises:
             UserError: if not.
         """
-        if not isinstance(fan_out, tuple) or not fan_out:
+        if not isinstance(fan_out, Sequence | np.ndarray) or isinstance(fan_out, str | bytes) or not len(fan_out):
             raise UserError(f"fan-out is {shown(fan_out)}; give one number per layer, as in (15, 10, 5)")
         most = self.largest_degree
         if not most:
             raise UserError(f"graph {self.name} has no edges; there are no neighbours to sample")
-        for number in fan_out:
-            integer(number, f"fan-out in graph {self.name}, whose largest degree is {most},", 1, most)
-        return fan_out
+        what = f"fan-out in graph {self.name}, whose largest degree is {most},"
+        return tuple(integer(int(k) if isinstance(k, np.integer) else k, what, 1, most) for k in fan_out)
+
+
+def _array(values: object, what: str) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except ValueError:  # rows of different lengths
+        raise UserError(f"{what} are no array; give rows of one length") from None
 
 
 def _check_rows(graph: Graph) -> None:

@@ -8,6 +8,7 @@
 
 import io
 import json
+import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,13 @@ import torch
 from numpy.typing import NDArray
 
 from layerpipe2.data import load
+from layerpipe2.data.loading import READ_ERRORS
 from layerpipe2.data.splits import stratified
 from layerpipe2.errors import UserError, integer, look_up, read_file
 from layerpipe2.graphs import wordnet
 from layerpipe2.graphs.csr import Graph, Integers
 
-_LARGEST = 64 * 2**20  # bytes of a file; the largest has 15 million
+_LARGEST = 64 * 2**20  # bytes of a file, unpacked, and of features in rows; the largest have 15 and 49 million
 HELD_OUT = 0.2
 """Share of each class's nodes that is for testing, and of the others for validation."""
 NEAREST, WIDTH = 8, 128
@@ -52,6 +54,7 @@ class GraphSource:
         nodes, edges: how many there are, edges as the files list them.
         folder: where its files always lie; none: it has to be named.
         remedy: if they aren't there.
+        has_files: whether there are any.
     """
 
     name: str
@@ -61,6 +64,7 @@ class GraphSource:
     edges: int
     remedy: str
     folder: Path | None = None
+    has_files: bool = True
 
 
 def load_graph(name: str, folder: Path | None = None, seed: int = 0) -> GraphData:
@@ -72,10 +76,13 @@ def load_graph(name: str, folder: Path | None = None, seed: int = 0) -> GraphDat
         seed: chooses the nodes that are held out.
 
     Raises:
-        UserError: on an unknown name; if files are missing, damaged or of another version.
+        UserError: on an unknown name; if files are missing, damaged or of another version; a folder where none is read.
     """
-    source, place = look_up(GRAPHS, name, "graph"), folder or look_up(GRAPHS, name, "graph").folder
+    source = look_up(GRAPHS, name, "graph")
+    place = folder or source.folder
     integer(seed, "split seed", 0)
+    if folder and not source.has_files:
+        raise UserError(f"graph {name} reads no files, but the folder {folder} is given; leave it out")
     if place is None:
         raise UserError(f"graph {name} needs the folder of its files; {source.remedy}")
     try:
@@ -83,7 +90,7 @@ def load_graph(name: str, folder: Path | None = None, seed: int = 0) -> GraphDat
     except OSError as error:
         what = f"{error.filename or place} can't be read ({error.strerror or error})"
         raise UserError(f"graph {name}: {what}; {source.remedy}") from None
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (*READ_ERRORS, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(
@@ -128,9 +135,15 @@ def _wordnet(folder: Path) -> Raw:
 
 def _citations(name: str) -> Callable[[Path], Raw]:
     def read(folder: Path) -> Raw:
-        with np.load(io.BytesIO(read_file(folder / f"{name}.npz", _LARGEST)), allow_pickle=False) as file:
+        content = io.BytesIO(read_file(folder / f"{name}.npz", _LARGEST))
+        with zipfile.ZipFile(content) as archive:
+            if sum(member.file_size for member in archive.infolist()) > _LARGEST:
+                raise ValueError("more than is expected, unpacked")
+        with np.load(content, allow_pickle=False) as file:
             parts = {key: file[key] for key in file.files if key.startswith(("adj", "attr", "labels"))}
-        nodes, width = parts["attr_shape"]
+        nodes, width = map(int, parts["attr_shape"])
+        if nodes != len(parts["labels"]) or 4 * nodes * width > _LARGEST:
+            raise ValueError("features of other nodes, or too many")
         features = np.zeros((nodes, width), np.float32)
         features[_rows(parts["attr_indptr"]), parts["attr_indices"]] = parts["attr_data"]
         return _rows(parts["adj_indptr"]), parts["adj_indices"], features, parts["labels"].astype(np.int64)
@@ -156,7 +169,7 @@ def _facebook(folder: Path) -> Raw:
 _NPZ = "give the folder data/npz of github.com/shchur/gnn-benchmark"
 _MUSAE = "give the folder input of github.com/benedekrozemberczki/MUSAE"
 _ROWS = (
-    GraphSource("digits", "digits", _digits, 1797, 1797 * NEAREST, "reinstall scikit-learn", Path()),
+    GraphSource("digits", "digits", _digits, 1797, 1797 * NEAREST, "reinstall scikit-learn", Path(), has_files=False),
     GraphSource("wordnet", "WordNet", _wordnet, 117_659, 285_348, wordnet.REMEDY, wordnet.FOLDER),
     GraphSource("cora", "Cora", _citations("cora"), 2708, 5429, _NPZ),
     GraphSource("citeseer", "CiteSeer", _citations("citeseer"), 3312, 4715, _NPZ),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from layerpipe2.data.splits import frozen_generator
-from layerpipe2.errors import integer
+from layerpipe2.errors import UserError, integer, shown
 from layerpipe2.graphs import kernels
 from layerpipe2.graphs.buffers import Buffers
 from layerpipe2.graphs.csr import Graph, Integers
@@ -73,7 +73,7 @@ class SampledLoader:
         self,
         graph: Graph,
         nodes: Integers,
-        fan_out: tuple[int, ...],
+        fan_out: Sequence[int],
         batch_size: int,
         *,
         shuffle: bool = False,
@@ -90,7 +90,7 @@ class SampledLoader:
         self.shuffle, self.padded, self.spans = shuffle, padded, spans
         self.threads = integer(threads, "number of threads", 0, THREADS)
         self.ahead = integer(threads + 1 if ahead is None else ahead, "batches ahead", max(1, threads), 2 * THREADS)
-        self.device = torch.device(device)
+        self.device = _checked_device(device)
         self.epoch = 0
         self._first = self._yielded = 0
         self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None  # type: ignore[no-untyped-call]
@@ -117,12 +117,22 @@ class SampledLoader:
             self.epoch, self._first, self._yielded = epoch, 0, 0
 
     def state_dict(self) -> dict[str, int]:
-        """Position: the epoch, and how many of its batches were yielded."""
-        return {"epoch": self.epoch, "yielded": self._yielded}
+        """Position: the epoch, how many of its batches were yielded, and what decides which these were."""
+        made_of = {"batch_size": self.batch_size, "seed": self.seed, "shuffle": int(self.shuffle)}
+        return {"epoch": self.epoch, "yielded": self._yielded, "nodes": len(self.nodes), **made_of}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next iteration, if it is of the saved epoch, begin after the batches already yielded."""
-        self.epoch, self._first, self._yielded = state["epoch"], state["yielded"], state["yielded"]
+        """Let the next iteration, if it is of the saved epoch, begin after the batches already yielded.
+
+        Raises:
+            UserError: if the position is none, or that of a loader with other batches.
+        """
+        for name, mine in self.state_dict().items():
+            if name not in ("epoch", "yielded") and state.get(name) != mine:
+                what = f"the saved position is of a loader whose {name} is {shown(state.get(name))}, not {mine}"
+                raise UserError(f"{what}; make the loader as it was, or begin anew")
+        self.epoch = integer(state.get("epoch"), "saved position's epoch", 0)
+        self._first = self._yielded = integer(state.get("yielded"), "saved position's batches", 0, len(self))
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches of the chosen epoch; an error in a thread is raised here."""
@@ -133,12 +143,14 @@ class SampledLoader:
             order = order[frozen_generator("graph", self.seed, epoch).permutation(len(order))]
         prepare, numbers = partial(self._prepare, order, epoch), range(first, len(self))
         batches = _by_threads(prepare, numbers, self.threads, self.ahead) if self.threads else map(prepare, numbers)
-        for number, (x, y) in enumerate(batches, first):
-            self._yielded = number + 1
+        self._yielded = first
+        for x, y in batches:  # enumerate would keep them while the next is prepared
+            self._yielded += 1
             if self._stream is not None:  # its memory must not be used again before this stream is done with it
                 for tensor in (x, y):
                     tensor.record_stream(torch.cuda.current_stream(self.device))
             yield x, y
+            del x, y
 
     def _prepare(self, order: Integers, epoch: int, number: int) -> Batch:
         seeds = order[number * self.batch_size : (number + 1) * self.batch_size]
@@ -198,6 +210,18 @@ def _by_threads(prepare: Callable[[int], Batch], numbers: Iterable[int], threads
             del batch
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _checked_device(device: torch.device | str) -> torch.device:
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise UserError(f"loader's device is {shown(device)}; give cpu or cuda")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"loader's device is {found}, but torch sees {torch.cuda.device_count()} GPUs; give cpu")
+    return found
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

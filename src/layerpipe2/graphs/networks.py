@@ -5,7 +5,7 @@ the rows that the next unit reads are left, and their features are new. The last
 are torch-geometric's, which treat a sampled block as a bipartite graph.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layerpipe2.errors import LARGEST, UserError, integer, look_up
+from layerpipe2.errors import LARGEST, UserError, integer, look_up, shown
 from layerpipe2.graphs.csr import Graph
 from layerpipe2.graphs.kernels import NO_DESTINATION
 
@@ -50,8 +50,19 @@ class SampledLayer(nn.Module):
             )
         features, numbers = x[:, : self.features], x[:, self.features :].detach()
         block = numbers[:, : self.k]
-        block = block[: int((block[:, 0] > NO_DESTINATION).sum())]
-        target, which = (block >= 0).nonzero(as_tuple=True)
+        first, final = (block[:, [0, -1]] > NO_DESTINATION).sum(0).tolist()
+        block = block[:first]
+        is_neighbour = block >= 0
+        # Where sums agree and fan-outs don't, some layer's columns are of two hops: fewer nodes have a place in the
+        # second, or some row's neighbours begin anew behind its last one. Or two layers share a hop: the first of them
+        # cut off rows that the second reads.
+        anew, cut = is_neighbour[:, 1:] > is_neighbour[:, :-1], block >= len(x)
+        if first != final or bool(anew.any() | cut.any()):
+            raise UserError(
+                f"a layer that reads {self.k} neighbours finds columns of other layers; give network and loader the "
+                "same fan-out, in the same order"
+            )
+        target, which = is_neighbour.nonzero(as_tuple=True)
         edges = torch.stack([block[target, which].long(), target])
         y: Tensor = self.convolution((features, features[: len(block)]), edges)
         if self.last:
@@ -105,7 +116,7 @@ GRAPH_NETWORKS: dict[str, GraphNetwork] = {row.name: row for row in _ROWS}
 
 
 def build(
-    name: str, graph: Graph, fan_out: tuple[int, ...], *, width: int = 256, dropout: float = 0.0
+    name: str, graph: Graph, fan_out: Sequence[int], *, width: int = 256, dropout: float = 0.0
 ) -> list[nn.Module]:
     """A network as a flat list of units, one per number in ``fan_out``; weights from torch's generator.
 
@@ -121,9 +132,10 @@ def build(
     """
     network = look_up(GRAPH_NETWORKS, name, "graph network")
     integer(width, f"graph network {name}: width", 1, LARGEST)
-    if not 0 <= dropout < 1:
-        raise UserError(f"graph network {name}: dropout is {dropout}; give a number from 0 to less than 1")
-    ends = [graph.features.shape[1], *[width] * (len(graph.checked_fan_out(fan_out)) - 1), graph.num_classes]
+    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise UserError(f"graph network {name}: dropout is {shown(dropout)}; give a number from 0 to less than 1")
+    fan_out = graph.checked_fan_out(fan_out)
+    ends = [graph.features.shape[1], *[width] * (len(fan_out) - 1), graph.num_classes]
     try:
         layers = [network.layer(a, b) for a, b in pairwise(ends)]
     except ModuleNotFoundError as error:

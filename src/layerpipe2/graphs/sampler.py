@@ -7,6 +7,7 @@ it has no place in this layer. So a block travels through the stages of a pipeli
 between them, and each layer cuts off its own columns and the rows that nobody will ask for.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,8 +51,9 @@ class Sampler:
         UserError: if the fan-out is out of range, or a mini-batch may have more nodes than a float32 can number.
     """
 
-    def __init__(self, graph: Graph, fan_out: tuple[int, ...], batch_size: int) -> None:
-        self.graph, self.fan_out = graph, np.array(graph.checked_fan_out(fan_out))
+    def __init__(self, graph: Graph, fan_out: Sequence[int], batch_size: int) -> None:
+        fan_out = graph.checked_fan_out(fan_out)
+        self.graph, self.fan_out = graph, np.array(fan_out)
         most = [min(batch_size, graph.num_nodes)]
         for k in fan_out:
             most.append(min(most[-1] * (1 + k), graph.num_nodes))
