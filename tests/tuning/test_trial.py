@@ -24,9 +24,11 @@ class Pruner(optuna.pruners.BasePruner):
         return self.answer
 
 
-def validated(metrics, *, prune=True, epoch=0, epochs=5, **more):
-    """A callback and its trainer after a validation with these metrics."""
+def validated(metrics, *, prune=True, epoch=0, epochs=5, before=(), **more):
+    """A callback and its trainer after a validation with these metrics; ``before``: epochs that a killed owner told."""
     trial = optuna.create_study(pruner=Pruner(prune)).ask()
+    for told in before:
+        trial.report(0.5, told)
     callback = PruneBadTrials(trial)
     now = {"sanity_checking": False, "current_epoch": epoch, "max_epochs": epochs, "should_stop": False} | more
     trainer = SimpleNamespace(callback_metrics=metrics, **now)
@@ -43,6 +45,13 @@ def test_a_pruned_trial_stops(prune):
     callback, trainer = validated({"val_accuracy": 0.5}, prune=prune, epoch=2)
     assert (callback.pruned, trainer.should_stop) == (prune, prune)
     assert reported(callback) == {2: 0.5}
+
+
+@pytest.mark.filterwarnings("ignore:The reported value is ignored")
+@pytest.mark.parametrize(("epoch", "pruned"), [(0, False), (1, False), (2, True), (3, True)])
+def test_a_trial_that_is_done_again_is_not_pruned_before_it_is_where_it_was(epoch, pruned):
+    """The pruner sees the newest value in the storage, which is of a later epoch."""
+    assert validated({"val_accuracy": 0.5}, epoch=epoch, before=(0, 1, 2))[0].pruned == pruned
 
 
 def test_nobody_is_pruned_after_the_last_epoch():

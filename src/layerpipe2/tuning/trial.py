@@ -39,6 +39,9 @@ class PruneBadTrials(Callback):
 
     def __init__(self, trial: optuna.Trial, monitor: str = "val_accuracy") -> None:
         self.trial, self.monitor, self.pruned = trial, monitor, False
+        # What an owner that was killed has reported stays, and the pruner would judge the trial by it: it isn't asked
+        # before this epoch, so that a trial which is done again is pruned where it would have been.
+        self._reported = max(trial.storage.get_trial(trial._trial_id).intermediate_values, default=-1)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report; ask the pruner."""
@@ -47,7 +50,8 @@ class PruneBadTrials(Callback):
         value = float(look_up(trainer.callback_metrics, self.monitor, "metric"))
         if all(map(math.isfinite, (value, float(trainer.callback_metrics.get("val_loss", value))))):
             self.trial.report(value, trainer.current_epoch)
-            self.pruned = trainer.current_epoch + 1 < (trainer.max_epochs or 0) and self.trial.should_prune()
+            last = trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
+            self.pruned = not last and trainer.current_epoch >= self._reported and self.trial.should_prune()
         else:
             self.pruned = True
         trainer.should_stop = trainer.should_stop or self.pruned
