@@ -1,6 +1,5 @@
 """Accuracy of graph networks on sampled neighbourhoods, trained with and without delays."""
 
-import warnings
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,6 +10,7 @@ from layerpipe2 import PipelinedModule, partition
 from layerpipe2.graphs import SampledLoader
 from layerpipe2.graphs.data import GraphData
 from layerpipe2.graphs.networks import GRAPH_NETWORKS, build
+from layerpipe2.runs.train import running_lightning
 
 STRATEGIES = ("sequential", "stash", "latest", "ema-span")
 """Sequential training has one stage, the others one stage per layer and the delays of LayerPipe2."""
@@ -19,7 +19,6 @@ STRATEGIES = ("sequential", "stash", "latest", "ema-span")
 def accuracies(data: GraphData, settings: Settings) -> list[dict[str, Any]]:
     """A row per network, strategy and seed: accuracy on the test nodes (fraction) after all epochs."""
     pl.utilities.disable_possible_user_warnings()
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
     return [
         {"network": row.label, "strategy": strategy, "seed": seed, **_train(data, settings, row.name, strategy, seed)}
         for row in GRAPH_NETWORKS.values()
@@ -42,6 +41,7 @@ def _train(data: GraphData, settings: Settings, network: str, strategy: str, see
 
     quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = pl.Trainer(max_epochs=settings.epochs, enable_model_summary=False, limit_val_batches=0, **quiet)
-    trainer.fit(module, loader(data.train, True))
-    found = trainer.test(module, loader(data.test, False), verbose=False)[0]
+    with running_lightning():
+        trainer.fit(module, loader(data.train, True))
+        found = trainer.test(module, loader(data.test, False), verbose=False)[0]
     return {"accuracy": float(found["test_accuracy"]), "loss": float(found["test_loss"])}

@@ -55,20 +55,17 @@ class Bench:
 
     def variants(self) -> dict[str, Callable[[list[Span]], Iterable[tuple[Tensor, Tensor]]]]:
         """Name -> loader, each with one thing more than the one before it."""
-        data, graph = self.data, self.data.graph
+        graph = self.data.graph
         half = graph.in_half_precision()
 
         def threaded(threads: int) -> Callable[[list[Span]], SampledLoader]:
-            return lambda spans: self._loader(data.graph, threads, spans)
+            return lambda spans: self._loader(graph, threads, spans)
 
         return {
             "plain numpy": lambda _: NumpyLoader(graph, *self.settings_of_loader),
             "compiled sampler": lambda _: NumpyLoader(graph, *self.settings_of_loader, compiled=True),
             SERIAL: threaded(0),
-            **{
-                f"pipelined, {threads} thread{'s' * (threads > 1)}": threaded(threads)
-                for threads in self.settings.threads
-            },
+            **{_pipelined(threads): threaded(threads) for threads in self.settings.threads},
             "pipelined, float16 features": lambda spans: self._loader(half, self.settings.threads[0], spans),
         }
 
@@ -79,8 +76,9 @@ class Bench:
     def measure(self) -> None:
         """Everything, ``rounds`` times in turn; what comes before the first round warms up and isn't kept."""
         loaders: dict[str, Any] = {}
-        spans: dict[str, list[Span]] = {name: [] for name in self.variants()}
+        spans: dict[str, list[Span]] = {}
         for name, make in self.variants().items():
+            spans[name] = []
             loaders[name] = make(spans[name])
             self._epoch(loaders[name], spans[name])
         for number in range(self.settings.rounds):
@@ -89,10 +87,8 @@ class Bench:
                 self.times.append({"round": number, "variant": name} | self._row(parts, spans[name]))
             self._predict(number, found, loaders)
             self.sampling += [{"round": number} | row for row in self._sampling()]
-        self.spans = [row for name in (SERIAL, *self._pipelined()) for row in self._span_rows(name, spans[name])]
-
-    def _pipelined(self) -> list[str]:
-        return [name for name in self.variants() if name.startswith("pipelined")]
+        shown = (SERIAL, *(name for name in loaders if name.startswith("pipelined")))
+        self.spans = [row for name in shown for row in self._span_rows(name, spans[name])]
 
     def _epoch(self, loader: Iterable[tuple[Tensor, Tensor]], spans: list[Span]) -> list[tuple[int, int, int]]:
         """When each mini-batch was asked for, came, and was trained (ns)."""
@@ -133,7 +129,7 @@ class Bench:
         prepared = [(came - asked) / 1e6 for asked, came, _ in found[SERIAL]]
         trained = [(end - came) / 1e6 for _, came, end in found[SERIAL]]
         for threads in self.settings.threads:
-            name = f"pipelined, {threads} thread{'s' * (threads > 1)}"
+            name = _pipelined(threads)
             each = len(prepared)
             self.predictions.append(
                 {
@@ -169,6 +165,10 @@ class Bench:
             | {"start": (span.start - origin) / 1e6, "stop": (span.stop - origin) / 1e6}
             for span in sorted(spans, key=lambda span: span.start)
         ]
+
+
+def _pipelined(threads: int) -> str:
+    return f"pipelined, {threads} thread{'s' * (threads > 1)}"
 
 
 def _timed(name: str, threads: int, batches: int, work: Callable[[int], Any]) -> Row:

@@ -13,12 +13,11 @@ from paper_figures.claims.pipelines.memory import memory
 from paper_figures.claims.pipelines.speed import cut, idle, over_plain, over_torch, predicted, split
 from paper_figures.figures.pipelines import processes, speed
 from paper_figures.pages import Page
+from paper_figures.records import BUSY
 from paper_figures.records.pipelines import PipelineRecords
 from paper_figures.tables import pipelines as tables
 from paper_figures.text import dataset_label
 from paper_figures.verdicts import Verdict
-
-_BUSY = 0.5  # load average before the first measurement
 
 
 def page(records: PipelineRecords) -> Page:
@@ -33,7 +32,7 @@ def page(records: PipelineRecords) -> Page:
         "options": bench.options,
         "where": bench.provenance,
         "commit": str(bench.provenance["commit"])[:12],
-        "busy": bench.provenance["load_average"] > _BUSY,
+        "busy": bench.provenance["load_average"] > BUSY,
         "verdict_table": pd.DataFrame(answers, columns=["question", "answer"]),
         "claims": found,
         "tables": shown,

@@ -22,6 +22,8 @@ TEXT = {"dataset", "network", "convention", "strategy", "status", "optimizer", "
     *("rate", "reference", "claim", "statement", "evidence", "panel", "series", "schedule")
 }
 """Columns of any table that are not taken for numbers."""
+BUSY = 0.5
+"""Load average before a measurement above which other work shared the processor."""
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ import pandas as pd
 
 from layerpipe2.errors import UserError
 from layerpipe2.runs.records import read_json
-from paper_figures.records import TableForm, read_table
+from paper_figures.records import BUSY, TableForm, read_table
 
 _REMEDY = "measure again: make graphs"
-_BUSY = 0.5  # load average before the first measurement
 _TIMES, _SPAN = ("train", "prepare", "transfer", "epoch"), ("thread", "what", "batch", "start", "stop")
 _PARTS = {
     "options": ("network", "width", "batch_size", "fan_out", "rounds", "batches", "epochs", "lr"),
@@ -63,7 +62,7 @@ class GraphRecord:
     @property
     def is_busy(self) -> bool:
         """Whether other work shared the processor, so that threads competed for cores."""
-        return float(self.provenance["load_average"]) > _BUSY
+        return float(self.provenance["load_average"]) > BUSY
 
     @property
     def epoch_batches(self) -> int:
