@@ -83,7 +83,7 @@ def _kept(module: nn.Module, x: torch.Tensor) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="python -m experiments.benchmark_spiking", description=__doc__)
-    spiking = [name for name, row in networks.NETWORKS.items() if row.kind == "spiking"]
+    spiking = [name for name, row in networks.NETWORKS.items() if row.kind == networks.SPIKING]
     parser.add_argument("--network", default="spiking-cnn", choices=spiking, help="network")
     parser.add_argument("--steps", type=within(int, 1, 1024), default=16, help="time steps")
     parser.add_argument("--batch-size", type=within(int, 1, LARGEST), default=16, help="images per mini-batch")

@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import DeviceStatsMonitor, EarlyStopping, Learn
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
 
 from layerpipe2.distributed.strategy import PipelineStrategy
 from layerpipe2.engine.execution import StepLimit
@@ -70,6 +71,14 @@ def test_a_loss_with_buffers(tmp_path):
         return found, module.stages
 
     assert_equal(work, 2)
+
+
+def test_a_validation_loader_whose_sampler_changes_with_the_epoch():
+    def half():
+        data = noise().dataset
+        return DataLoader(data, 16, sampler=DistributedSampler(data, num_replicas=2, rank=0, shuffle=True))
+
+    assert_equal(fit(lambda: pipelined(dense()), validation=half, max_epochs=3), 2)
 
 
 def test_a_constant_buffer_outlives_a_validation():

@@ -10,6 +10,7 @@ the recordings numbered below 5 are its test part. Each becomes mel bands over t
 rise or fall by a threshold.
 """
 
+import io
 import re
 import wave
 from importlib.util import find_spec
@@ -25,6 +26,8 @@ VOWELS, STEPS = 12, 29
 """Coefficients and time steps of the vowels."""
 BANDS, FRAMES = 16, 32
 """Mel bands and frames of a spoken digit."""
+WAVS = "*.wav"
+"""Pattern of the recordings' names."""
 _LARGEST = 4 * 2**20  # bytes of a file
 _WINDOW_S = 0.032  # of the spectrum
 _LOWEST_HZ, _RANGE_DB, _STEP_DB = 100.0, 42.0, 6.0
@@ -76,7 +79,7 @@ def read_digits_folder(folder: Path) -> Arrays:
         ValueError: naming the file that isn't what it should be.
     """
     parts: dict[bool, list[tuple[NDArray[np.uint8], int]]] = {False: [], True: []}
-    for path in sorted(folder.glob("*.wav")):
+    for path in sorted(folder.glob(WAVS)):
         if not (name := re.fullmatch("([0-9])_.+_([0-9]+)", path.stem)):
             raise ValueError(f"{path.name} is not named <digit>_<speaker>_<number>.wav")
         digit, number = map(int, name.groups())
@@ -90,8 +93,7 @@ def read_digits_folder(folder: Path) -> Arrays:
 def _samples(path: Path) -> tuple[NDArray[np.float64], int]:
     """Samples from -1 to 1 and their number per second."""
     try:
-        read_file(path, _LARGEST)  # neither a pipe nor too large
-        with wave.open(str(path)) as file:
+        with wave.open(io.BytesIO(read_file(path, _LARGEST))) as file:
             shape, rate, count = (file.getnchannels(), file.getsampwidth()), file.getframerate(), file.getnframes()
             samples = np.frombuffer(file.readframes(count), dtype="<i2")
     except (wave.Error, EOFError, ValueError) as error:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 
-from layerpipe2.data.series import BANDS, FRAMES, STEPS, VOWELS, read_digits_folder, read_vowels, vowels_folder
+from layerpipe2.data.series import BANDS, FRAMES, STEPS, VOWELS, WAVS, read_digits_folder, read_vowels, vowels_folder
 from layerpipe2.data.splits import stratified
 from layerpipe2.data.types import Arrays
 
@@ -131,7 +131,7 @@ _ROWS = (
         (2, BANDS, FRAMES),
         10,
         remedy="name the folder of the wavs (--data-root), such as recordings/ of the Free Spoken Digit Dataset",
-        pattern="*.wav",
+        pattern=WAVS,
         read_folder=read_digits_folder,
     ),
 )

@@ -42,6 +42,16 @@ class FirstStageLoader:
     def __len__(self) -> int:
         return len(cast(Sized, self.loader))
 
+    @property
+    def sampler(self) -> object:
+        """The user's, for the Trainer to set its epoch; none where :class:`ReadAhead` does that, or nobody reads."""
+        return getattr(self.loader, "sampler", None) if self.reads else None
+
+    @property
+    def batch_sampler(self) -> object:
+        """Likewise."""
+        return getattr(self.loader, "batch_sampler", None) if self.reads else None
+
     def __iter__(self) -> Iterator[Any]:
         # Begins with the first mini-batch: the Trainer makes an iterator earlier, and a DataLoader's draws numbers.
         yield from self.loader if self.reads else range(len(self))

@@ -106,7 +106,7 @@ def make_units(config: RunConfig, input_shape: tuple[int, ...], num_classes: int
         UserError: as :func:`layerpipe2.networks.build`.
     """
     given = {name: value for name in SETTINGS if (value := getattr(config, name)) is not None}
-    if look_up(networks.NETWORKS, config.network, "network").kind == "spiking":
+    if look_up(networks.NETWORKS, config.network, "network").kind == networks.SPIKING:
         given["seed"] = config.seed
     return networks.build(
         config.network, input_shape=input_shape, num_classes=num_classes, width=config.width, spiking=given
