@@ -77,7 +77,7 @@ mutants: $(DEVELOP) ## which small changes of the engine does no test notice? SA
 chaos: $(DEVELOP) ## attack this project for three minutes: kills, fuzzed inputs, damage, random trainings
 	@python -m tests.chaos --minutes 2.5
 
-chaos-long: $(DEVELOP) ## attack it for hours and write docs/reliability.md; MINUTES=30: a part of that
+chaos-long: $(DEVELOP) ## attack it for hours and write docs/reliability.md; MINUTES=30: a part, and the next call goes on
 	@python -m pip install --quiet --disable-pip-version-check 'atheris>=3,<4' || echo 'going on without atheris'
 	@nice -n 10 python -m tests.chaos --long --write $(if $(MINUTES),--minutes $(MINUTES))
 

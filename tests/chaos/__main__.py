@@ -8,6 +8,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 
 # As a launcher's ranks have it; torch reads it when it is imported.
@@ -19,6 +20,7 @@ from layerpipe2.cli import main as layerpipe2
 from layerpipe2.delays import aligned
 from tests.chaos.attack import Attack, call
 from tests.chaos.attacks import ATTACKS
+from tests.chaos.kept import KEPT, Kept
 from tests.chaos.page import PAGE, page
 from tests.chaos.runner import run, table
 
@@ -32,10 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     attacks = [attack for attack in ATTACKS if not options.only or attack.name in options.only]
     numbers = {a.name: options.cases or (a.long if options.long else a.short) for a in attacks}
     attacks = [attack for attack in attacks if numbers[attack.name] and _possible(attack)]
-    results = run(attacks, numbers, options.seed, options.minutes, options.jobs)
+    kept = Kept.read(KEPT, options.seed) if options.write else Kept(options.seed)
+    kept.add_commit()
+    keep = partial(kept.write, KEPT) if options.write else lambda: None
+    results = run(attacks, numbers, options.seed, options.minutes, options.jobs, results=kept.results, keep=keep)
     print("\n".join(aligned(table(results), left=1)))
     if options.write:
-        PAGE.write_text(page(ATTACKS, results, options.seed))
+        PAGE.write_text(page(ATTACKS, kept))
     failed = sum(len(result.failures) for result in results.values())
     print(f"{sum(result.cases for result in results.values())} cases, {failed} failed")
     if untried := [name for name, result in results.items() if not result.cases]:
@@ -59,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cases", type=int, help="of every attack")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no case after so many minutes")
     parser.add_argument("--jobs", type=int, default=2, help="cases side by side; default: 2")
-    parser.add_argument("--write", action="store_true", help="write docs/reliability.md")
+    parser.add_argument(
+        "--write", action="store_true", help="go on with results/chaos.json and write docs/reliability.md"
+    )
     return parser
 
 

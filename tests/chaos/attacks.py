@@ -15,7 +15,7 @@ ATTACKS = (
         _ON,
         partial(killed.killed_training, start=killed.one_process, several=False),
         short=5,
-        long=200,
+        long=90,
         limit_s=120,
     ),
     Attack(
@@ -24,7 +24,7 @@ ATTACKS = (
         f"the other one is ended too; {_ON}",
         partial(killed.killed_training, start=killed.two_ranks),
         short=2,
-        long=100,
+        long=40,
         limit_s=120,
     ),
     Attack(
@@ -33,7 +33,7 @@ ATTACKS = (
         f"the others end by themselves; {_ON}",
         partial(killed.killed_training, start=killed.launched, kills=(1,)),
         short=1,
-        long=30,
+        long=15,
         limit_s=300,
     ),
     Attack(
@@ -42,7 +42,7 @@ ATTACKS = (
         f"the others end by themselves; {_ON}",
         killed.killed_experiment,
         short=1,
-        long=30,
+        long=15,
         prepare=killed.experiment_prepared,
         limit_s=300,
     ),
@@ -52,7 +52,7 @@ ATTACKS = (
         "started again, it ends with every record copied once; nothing is left behind",
         killed.killed_tracking,
         short=2,
-        long=100,
+        long=40,
         limit_s=120,
     ),
     Attack(
@@ -61,7 +61,7 @@ ATTACKS = (
         _LINE,
         fuzzed.experiment,
         short=200,
-        long=25000,
+        long=12000,
     ),
     Attack(
         "fuzz-settings",
@@ -69,7 +69,7 @@ ATTACKS = (
         _LINE,
         fuzzed.settings,
         short=200,
-        long=20000,
+        long=12000,
     ),
     Attack(
         "fuzz-calls",
@@ -77,7 +77,7 @@ ATTACKS = (
         _LINE,
         fuzzed.arguments,
         short=100,
-        long=10000,
+        long=6000,
     ),
     Attack(
         "fuzz-command",
@@ -85,7 +85,7 @@ ATTACKS = (
         _LINE,
         fuzzed.command,
         short=60,
-        long=10000,
+        long=6000,
         limit_s=20,
     ),
     Attack(
@@ -94,7 +94,7 @@ ATTACKS = (
         _LINE,
         fuzzed.data,
         short=120,
-        long=10000,
+        long=8000,
     ),
     Attack(
         "fuzz-record",
@@ -102,7 +102,7 @@ ATTACKS = (
         "read as it was, or refused in one line",
         fuzzed.damaged_record,
         short=200,
-        long=20000,
+        long=12000,
     ),
     Attack(
         "fuzz-collect",
@@ -110,7 +110,7 @@ ATTACKS = (
         "tables are written, or it is refused in one line; no file is changed outside the output folder",
         fuzzed.collected,
         short=50,
-        long=5000,
+        long=4000,
         prepare=fuzzed.prepare_records,
     ),
     Attack(
@@ -119,7 +119,7 @@ ATTACKS = (
         "refused in one line, or resumed to the undamaged one's numbers; nothing is executed",
         partial(checkpoints.damaged, several=False),
         short=40,
-        long=5000,
+        long=2000,
         prepare=partial(checkpoints.prepare, start=killed.one_process),
         limit_s=30,
     ),
@@ -129,7 +129,7 @@ ATTACKS = (
         "refused in one line, or resumed to the undamaged one's numbers; nothing is executed",
         partial(checkpoints.damaged, several=True),
         short=25,
-        long=3000,
+        long=1000,
         prepare=partial(checkpoints.prepare, start=killed.two_ranks),
         limit_s=60,
     ),
@@ -139,7 +139,7 @@ ATTACKS = (
         "losses and weights are those of the clock-driven pipeline of `tests/reference.py`, to 1e-12",
         engine.compared,
         short=60,
-        long=5000,
+        long=3000,
         limit_s=60,
     ),
     Attack(
@@ -149,7 +149,7 @@ ATTACKS = (
         " without a delay may go on with its changed weights",
         callbacks.changed,
         short=30,
-        long=3000,
+        long=1500,
         limit_s=60,
     ),
     Attack(

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from layerpipe2.provenance import git_state, versions
+from layerpipe2.provenance import versions
 from tests.chaos.attack import ALLOWED, FORBIDDEN, Attack
-from tests.chaos.runner import Result, table
+from tests.chaos.kept import Kept
+from tests.chaos.runner import table
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 _NOT_TRIED = (
@@ -21,9 +22,9 @@ _NOT_TRIED = (
 )
 
 
-def page(attacks: Sequence[Attack], results: dict[str, Result], seed: int) -> str:
+def page(attacks: Sequence[Attack], kept: Kept) -> str:
     """The page's text."""
-    commit, dirty = git_state(PAGE.parent)
+    results = {attack.name: kept.results[attack.name] for attack in attacks if attack.name in kept.results}
     failures = [failure for result in results.values() for failure in result.failures]
     cases = sum(result.cases for result in results.values())
     said = versions()
@@ -32,11 +33,12 @@ def page(attacks: Sequence[Attack], results: dict[str, Result], seed: int) -> st
     lines = [
         "# What was tried to break it",
         "",
-        "`make chaos` attacks this project for up to three minutes, also in CI; `make chaos-long` for hours, and then",
-        "writes this page. Both fail if any case ends in one of the ways that are forbidden.",
+        "`make chaos` attacks this project for up to three minutes, also in CI; `make chaos-long` for hours, and",
+        "writes this page; stopped, it goes on where it was (results/chaos.json). Both fail if any case ends in one of",
+        "the ways that are forbidden.",
         "",
-        f"**{cases:,} cases, of which {len(failures):,} failed.** Commit {commit or 'unknown'}"
-        f"{' with changes' if dirty else ''}, {datetime.now(UTC):%Y-%m-%d}, seed {seed}; {machine}.",
+        f"**{cases:,} cases, of which {len(failures):,} failed.** Commits {', '.join(kept.commits)}; last on "
+        f"{datetime.now(UTC):%Y-%m-%d}; seed {kept.seed}; {machine}.",
         "",
         f"| {' | '.join(head)} |",
         f"|{' --- |' * len(head)}",

@@ -5,7 +5,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,19 +31,30 @@ class Result:
 
 
 def run(
-    attacks: Sequence[Attack], numbers: dict[str, int], seed: int, minutes: float = float("inf"), jobs: int = 2
+    attacks: Sequence[Attack],
+    numbers: dict[str, int],
+    seed: int,
+    minutes: float = float("inf"),
+    jobs: int = 2,
+    *,
+    results: dict[str, Result] | None = None,
+    keep: Callable[[], object] = lambda: None,
 ) -> dict[str, Result]:
     """Run ``numbers[name]`` cases of every attack, mixed: a part of the time is a part of each.
 
-    Case i of an attack has the seed ``seed + i``. No case begins after so many ``minutes``.
+    Case i of an attack has the seed ``seed + i``. No case begins after so many ``minutes``. What ``results`` has is not
+    done again; new cases are added to it, and ``keep`` is called now and then and at the end.
     """
-    results = {attack.name: Result() for attack in attacks}
-    order = [(a.alone, i / numbers[a.name], seed + i, a) for a in attacks for i in range(numbers[a.name])]
+    results = {} if results is None else results
+    for attack in attacks:
+        results.setdefault(attack.name, Result())
+    todo = {attack.name: range(results[attack.name].cases, numbers[attack.name]) for attack in attacks}
+    order = [(a.alone, i / numbers[a.name], seed + i, a) for a in attacks for i in todo[a.name]]
     waiting = deque((a, s) for *_, s, a in sorted(order, key=lambda row: row[:3]))
-    total, started = len(waiting), time.monotonic()
+    total, started = sum(numbers[attack.name] for attack in attacks), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="layerpipe2-chaos-") as folder:
         root = Path(folder)
-        for attack in attacks:
+        for attack in dict.fromkeys(attack for attack, _ in waiting):
             _prepare(attack, root / attack.name)
         running: list[Case] = []
         said, deadline = time.monotonic(), started + 60 * minutes
@@ -55,7 +66,9 @@ def run(
             time.sleep(0.002)
             if time.monotonic() - said > _BETWEEN_LINES_S:
                 said = time.monotonic()
+                keep()
                 _say_progress(results, total, said - started, running)
+    keep()
     return results
 
 

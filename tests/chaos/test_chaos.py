@@ -12,6 +12,7 @@ import pytest
 from layerpipe2.errors import UserError
 from tests.chaos.attack import ALLOWED, FORBIDDEN, Act, Attack, Failed, Scene, call
 from tests.chaos.attacks import ATTACKS
+from tests.chaos.kept import Kept
 from tests.chaos.page import PAGE, page
 from tests.chaos.processes import resident_gb
 from tests.chaos.runner import run
@@ -103,7 +104,7 @@ def test_a_planted_failure_is_noticed(do, capsys):
     assert len(found.failures) == failed
     again = f"python -m tests.chaos --only {do.__name__} --seed 7 --cases 1"
     assert (again in capsys.readouterr().out) == failed
-    assert (again in page([planted], {do.__name__: found}, 7)) == failed
+    assert (again in page([planted], Kept(7, {do.__name__: found}))) == failed
 
 
 def test_every_kind_is_planted():
@@ -128,6 +129,17 @@ def test_a_refusal_is_exit_code_2_and_one_line(code, said, kind):
 
 def test_no_case_begins_after_the_time_is_over():
     assert run([attack(works)], {"works": 5}, seed=0, minutes=0)["works"].cases == 0
+
+
+def test_a_long_attack_goes_on_behind_what_is_kept(tmp_path):
+    path, one = tmp_path / "chaos.json", attack(works)
+    for number in (2, 5):
+        kept = Kept.read(path, 3)
+        run([one], {"works": number}, 3, results=kept.results, keep=lambda kept=kept: kept.write(path))
+        kept = Kept.read(path, 3)
+        assert kept.results["works"].counts == {"equal": number}
+    with pytest.raises(UserError, match="began with seed 3, not 4"):
+        Kept.read(path, 4)
 
 
 def test_the_page_names_every_attack_and_its_rule():
