@@ -6,7 +6,8 @@ Both run in turns; times are medians, and memory is what autograd keeps of one m
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import partial
 
 import torch
@@ -19,10 +20,10 @@ from layerpipe2.cli.options import within
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.engine.saved_weights import storage_of
 from layerpipe2.errors import LARGEST
-from layerpipe2.spiking import RESETS, Neurons, fire, unrolled
+from layerpipe2.spiking import RESETS, Neuron, Neurons, unrolled
+from layerpipe2.spiking.lean import SpikePool
 
 _SHAPE, _CLASSES = (1, 28, 28), 10
-RUNS = {"one filter": fire, "unrolled": unrolled}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,37 +37,45 @@ def main(arguments: Sequence[str] | None = None) -> None:
         made = partial(networks.build, options.network, input_shape=_SHAPE, num_classes=_CLASSES)
         torch.manual_seed(0)
         units = nn.Sequential(*made(spiking={"time_steps": options.steps, "reset": reset}))
-        neurons = Neurons(_first(units).neuron, options.steps)
+        neurons = nn.Sequential(Neurons(_first(units).neuron, options.steps))
         x = torch.randn(options.batch_size, *_SHAPE)
         wide = torch.randn(options.steps * options.batch_size, 8, 28, 28).requires_grad_()
         for what, module, inputs in (("neurons", neurons, wide), (options.network, units, x)):
-            _compare(what, reset, module, inputs, options.rounds)
+            _compare(what, reset, {"one filter": module, "unrolled": plain_copy(module)}, inputs, options.rounds)
 
 
 def _first(units: nn.Module) -> Neurons:
     return next(module for module in units.modules() if isinstance(module, Neurons))
 
 
-def _compare(what: str, reset: str, module: nn.Module, x: torch.Tensor, rounds: int) -> None:
-    seconds: dict[str, list[float]] = {name: [] for name in RUNS}
-    kept = {}
+def plain_copy(module: nn.Module, run: Callable[[Neuron, torch.Tensor], torch.Tensor] = unrolled) -> nn.Module:
+    """The same with neurons, normalisation and pooling apart, each by plain autograd, or neurons by ``run``."""
+    copy = nn.Sequential(deepcopy(module))
+    for part in copy.modules():
+        for name, child in part.named_children():
+            if isinstance(child, SpikePool):
+                setattr(part, name, nn.MaxPool2d(2))
+        if isinstance(part, Neurons):
+            part.run = run
+    return copy[0]
+
+
+def _compare(what: str, reset: str, modules: dict[str, nn.Module], x: torch.Tensor, rounds: int) -> None:
+    seconds: dict[str, list[float]] = {name: [] for name in modules}
     for number in range(rounds + 1):
-        for name, run in RUNS.items():
-            for part in module.modules():
-                if isinstance(part, Neurons):
-                    part.run = run
+        for name, module in modules.items():
             start = time.perf_counter()
             module(x).square().sum().backward()
             seconds[name] += [time.perf_counter() - start] if number else []
-            kept[name] = _kept(module, x)
+    kept = {name: kept_bytes(module, x) for name, module in modules.items()}  # after the clock: it moves the heap
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    cells = [f"{1e3 * medians[name]:10.1f} ms {kept[name] / 1e6:6.1f} MB" for name in RUNS]
-    fast, slow = RUNS
+    cells = [f"{1e3 * medians[name]:10.1f} ms {kept[name] / 1e6:6.1f} MB" for name in modules]
+    fast, slow = modules
     ratios = f"{medians[slow] / medians[fast]:6.2f}x {kept[fast] / kept[slow]:6.2f}"
     print(f"{what:24} {reset:9} {cells[0]:>22} {cells[1]:>22} {ratios}")
 
 
-def _kept(module: nn.Module, x: torch.Tensor) -> int:
+def kept_bytes(module: nn.Module, x: torch.Tensor) -> int:
     """Bytes that autograd keeps of a forward pass, each storage once, without weights."""
     saved: list[torch.Tensor] = []
 

@@ -9,7 +9,9 @@ from torch import nn
 from layerpipe2 import Delays, make_history
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.history.latest import Latest
+from layerpipe2.networks.layers import conv_bn_relu
 from layerpipe2.spiking import Neuron, Neurons, Readout
+from layerpipe2.spiking.layers import spiking
 from tests.engine.training import load, optimizer_of
 
 
@@ -43,6 +45,11 @@ class OneStepGRU(nn.Module):
         return self.inner(x)[0]
 
 
+def spiking_convolution():
+    """Convolution and normalisation, both on the way."""
+    return spiking(nn.Sequential(conv_bn_relu(4, 4), nn.MaxPool2d(2)), lambda: Neurons(Neuron(threshold=0.1), 2))
+
+
 # layer, input shape, how the input gradient grows with ten times the weights (attention: two matrices on each path)
 LAYERS = {
     "linear": (lambda: nn.Linear(8, 8), (4, 8), 10),
@@ -56,6 +63,7 @@ LAYERS = {
     "gru": (OneStepGRU, (4, 1, 8), 10),
     "attention": (Attention, (2, 5, 8), 100),
     "spiking": (lambda: nn.Sequential(nn.Linear(8, 8), Neurons(Neuron(threshold=0.1), 2)), (6, 8), 10),
+    "spiking-conv": (spiking_convolution, (6, 4, 6, 6), 100),
     "read-out": (lambda: Readout(nn.Linear(8, 3), Neuron(), 2), (6, 8), 10),
     "two-layers": (lambda: nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)), (4, 8), 100),
 }

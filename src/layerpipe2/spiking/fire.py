@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from layerpipe2.spiking.neuron import Neuron, check
 
-_PIECE = 2**15
+_PIECE = 2**16
 """Numbers that a thread works on at a time, with all its temporary ones in the cache."""
 
 
@@ -65,40 +65,55 @@ def integrate(neuron: Neuron, x: Tensor) -> Tensor:
     return membrane
 
 
-def _fired(neuron: Neuron, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Membrane V and spikes (T, ...). Step by step, so that a step's few operations find their tensors in the cache."""
-    inputs = x.unbind()
-    if neuron.synapse_decay:
-        inputs = leak(x.clone(memory_format=torch.contiguous_format), neuron.synapse_decay).unbind()
-    membrane, spikes = (torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(2))
-    rows = list(zip(inputs, membrane.unbind(), spikes.unbind(), strict=True))
+def recursion(neuron: Neuron, x: Tensor, membrane: Tensor, spikes: Tensor | None = None) -> None:
+    """Neurons forward, step by step, so that a step's few operations find their tensors in the cache.
+
+    Args:
+        neuron: their constants.
+        x: inputs (T, ...).
+        membrane: receives V (T, ...), contiguous; may be ``x`` itself.
+        spikes: receives the spikes (T, ...); None: they aren't wanted.
+    """
+    inputs = leak(membrane.copy_(x), neuron.synapse_decay) if neuron.synapse_decay else x
+    if spikes is None:
+        spikes = torch.empty_like(membrane[0]).expand_as(membrane)  # the last step's alone
+    rows = list(zip(inputs.unbind(), membrane.unbind(), spikes.unbind(), strict=True))
     for t, (current, v, s) in enumerate(rows):
         if t == 0:
             v.copy_(current)
         else:
             _, before, fired = rows[t - 1]
-            kept = before - before * fired if neuron.reset == "zero" else before
+            kept = torch.addcmul(before, before, fired, value=-1) if neuron.reset == "zero" else before
             torch.add(current, kept, alpha=neuron.membrane_decay, out=v)
             if neuron.reset == "subtract":
                 v.sub_(fired, alpha=neuron.threshold)
         torch.gt(v, neuron.threshold, out=s)
-    return membrane, spikes
 
 
-def _through_spikes(neuron: Neuron, membrane: Tensor, gradient: Tensor) -> Tensor:
+def adjoint(neuron: Neuron, membrane: Tensor, gradient: Tensor, found: Tensor) -> Tensor:
+    """Gradient of the inputs (T, ...) from that of the spikes, into ``found``: it may be V without reset to zero."""
+    _through_spikes(neuron, membrane, gradient, found)
+
+    def silent(t: int) -> Tensor:
+        return torch.le(membrane[t], neuron.threshold).to(membrane.dtype)
+
+    leak(found, neuron.membrane_decay, reverse=True, keep=silent if neuron.reset == "zero" else None)
+    return leak(found, neuron.synapse_decay, reverse=True)
+
+
+def _through_spikes(neuron: Neuron, membrane: Tensor, gradient: Tensor, found: Tensor) -> None:
     """Gradient of the membrane by way of the spikes of the same step, in pieces that fit into the cache."""
-    found = torch.empty_like(membrane)
     piece = _PIECE * torch.get_num_threads()
     parts = (torch.split(t.reshape(-1), piece) for t in (membrane, gradient, found))
     for v, g, out in zip(*parts, strict=True):
         torch.mul(neuron.derivative(v), g, out=out)
-    return found
 
 
 class _Fire(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, neuron: Neuron) -> Tensor:
-        membrane, spikes = _fired(neuron, x)
+        membrane, spikes = (torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(2))
+        recursion(neuron, x, membrane, spikes)
         ctx.neuron = neuron
         ctx.save_for_backward(membrane)
         return spikes
@@ -106,15 +121,8 @@ class _Fire(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        neuron, (membrane,) = ctx.neuron, ctx.saved_tensors
-        found = _through_spikes(neuron, membrane, gradient)
-
-        def silent(t: int) -> Tensor:
-            return torch.le(membrane[t], neuron.threshold).to(membrane.dtype)
-
-        keep = silent if neuron.reset == "zero" else None
-        leak(found, neuron.membrane_decay, reverse=True, keep=keep)
-        return leak(found, neuron.synapse_decay, reverse=True), None
+        (membrane,) = ctx.saved_tensors
+        return adjoint(ctx.neuron, membrane, gradient, torch.empty_like(membrane)), None
 
 
 class _Integrate(Function):

@@ -6,13 +6,16 @@ all time steps alike, unchanged, and batch normalisation normalises over both. I
 are batches of N samples as in any network. No layer keeps anything from one batch to the next: neurons start at rest.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
+from typing import cast
 
 from torch import Tensor, nn
 
 from layerpipe2.errors import MOST_STEPS, UserError, integer, look_up
 from layerpipe2.spiking.coding import CODINGS
 from layerpipe2.spiking.fire import fire, integrate
+from layerpipe2.spiking.lean import SpikePool, can_fire_normalised, fire_normalised
 from layerpipe2.spiking.neuron import Neuron
 
 READOUTS = {
@@ -78,8 +81,26 @@ class Neurons(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run them over all time steps."""
-        inputs = x.expand(self.steps, *x.shape) if self.constant else over_time(x, self.steps)
-        return self.run(self.neuron, inputs).flatten(0, 1)
+        return self.run(self.neuron, self.over_time(x)).flatten(0, 1)
+
+    def over_time(self, x: Tensor) -> Tensor:
+        """Inputs as (T, N, ...), a view."""
+        return x.expand(self.steps, *x.shape) if self.constant else over_time(x, self.steps)
+
+
+class Normalised(nn.Sequential):
+    """Layers that end with batch normalisation and neurons, which run as one where that changes nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run them over all time steps."""
+        layers = list(self)
+        norm, neurons = cast(nn.BatchNorm2d, layers[-2]), cast(Neurons, layers[-1])
+        for layer in layers[:-2]:
+            x = layer(x)
+        if neurons.run is fire and can_fire_normalised(norm, x):
+            return fire_normalised(neurons.neuron, norm, x, neurons.over_time)
+        spikes: Tensor = neurons(norm(x))
+        return spikes
 
 
 class Readout(nn.Module):
@@ -109,10 +130,25 @@ class Readout(nn.Module):
 
 
 def spiking(unit: nn.Module, neurons: Callable[[], Neurons]) -> nn.Module:
-    """``unit``, with neurons in place of every ReLU in it, itself included, wherever one is used again."""
+    """``unit``, with neurons in place of every ReLU in it, itself included, wherever one is used again.
+
+    Batch normalisation and max pooling before and behind them then keep less for the backward pass, to the same result.
+    """
     if isinstance(unit, nn.ReLU):
         return neurons()
     for name, part in unit._modules.items():  # named_children() leaves out a module's second place
         if part is not None:
             setattr(unit, name, spiking(part, neurons))
+    if type(unit) is nn.Sequential and len(unit) > 1:
+        before, last = list(unit)[-2:]
+        if type(before) is nn.BatchNorm2d and isinstance(last, Neurons):
+            return Normalised(OrderedDict(unit._modules))
+        if isinstance(before, Neurons | Normalised) and _pools_by_two(last):
+            unit[-1] = SpikePool()
     return unit
+
+
+def _pools_by_two(layer: nn.Module) -> bool:
+    """Whether it is ``nn.MaxPool2d(2)``."""
+    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+    return type(layer) is nn.MaxPool2d and all(getattr(layer, n) == getattr(nn.MaxPool2d(2), n) for n in names)
