@@ -160,6 +160,7 @@ NETWORKS = {
 }
 OPTIMIZERS = {
     "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=1e-3),
+    "small steps": lambda p: torch.optim.SGD(p, lr=0.005, momentum=0.9),
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1),
 }
 

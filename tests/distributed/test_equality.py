@@ -53,7 +53,7 @@ def test_networks(network, strategy):
     ),
 )
 def test_spiking_networks(network, strategy, convention):
-    assert_equal(Case(strategy, convention, network=network), 2)
+    assert_equal(Case(strategy, convention, network=network, optimizer="small steps"), 2)
 
 
 @pytest.mark.parametrize(
