@@ -183,7 +183,7 @@ class ProcessStage:
 
     @torch.no_grad()
     def _recall(self, weights: DelayedWeights) -> Tensor:
-        delayed = weights.delayed(self.step) if len(weights.line) else weights.latest
+        delayed = weights.delayed(self.step) if weights.rows else weights.latest
         return self.history.recall(weights.state, weights.latest, delayed, self.step)
 
     def _run(self, x: Tensor) -> tuple[Pass, int]:

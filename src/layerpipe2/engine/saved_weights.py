@@ -38,7 +38,7 @@ class Region:
 
     Attributes:
         stage: index of the stage, for messages.
-        compute: flat buffer (N,) that the forward pass reads.
+        compute: flat buffer (N,) that the forward pass reads, at the begin of its storage; may be another in each step.
         recalled: flat buffer (N,) for the backward pass; set anew in each step.
         hits: how many saved tensors were views of ``compute`` in the last forward pass.
     """
@@ -100,7 +100,7 @@ class SavedWeights:
     def __init__(self, regions: list[Region], moving: Iterable[int] = ()) -> None:
         self.regions = regions
         self._moving = frozenset(moving)
-        self._index = {storage_of(region.compute): i for i, region in enumerate(regions)}
+        self._index: dict[int, int] = {}
         self._observers: Sequence[Callable[[Tensor], None]] = ()
 
     def hooks(self, observers: Sequence[Callable[[Tensor], None]] = ()) -> saved_tensors_hooks:
@@ -109,6 +109,7 @@ class SavedWeights:
         The ``observers`` are shown every other tensor that is saved; an audit raises if it should have been exchanged.
         """
         self._observers = observers
+        self._index = {storage_of(region.compute): i for i, region in enumerate(self.regions)}
         for region in self.regions:
             region.hits = 0
         return saved_tensors_hooks(self._pack, self._unpack)

@@ -1,4 +1,11 @@
-"""One stage of the simulator: the user's module runs forward with weights of earlier updates."""
+"""One stage of the simulator: the user's module runs forward with weights of earlier updates.
+
+**Passes over the weights** (N numbers read or written once), beside those of any training: forward pass, backward pass,
+optimizer. A delay needs a copy of the weights per update, 2 passes, and no more: the forward pass can compute with the
+row of the delay line itself, and so can the backward pass of a stash. That is what the CPU does, where the copy of
+``W(t + 1)`` goes into the row of ``W(t - d)``, which update ``t`` has made free, and row and latest weights change
+roles. Where addresses must stay (CUDA graphs) there are three more copies; low precision needs one, the cast.
+"""
 
 from typing import Any
 
@@ -43,10 +50,14 @@ class DelayedStage(DelayedWeights):
         unfreezes: bool = False,
     ) -> None:
         super().__init__(stage, index, delay, history, unfreezes=unfreezes)
-        self._updated = torch.zeros_like(self.latest)
+        self._rotates = bool(self.rows) and self.table is None
+        self._updated = torch.zeros_like(self.latest) if self.table is not None else self.latest
+        self._views: dict[int, list[Tensor]] = {}
         self._delayed: Tensor | None = None
         self._bounds = self._regions_of(compute_dtype)
-        self.regions = [Region(index, self.latest.new_zeros(b - a, dtype=t), self.latest) for a, b, t in self._bounds]
+        self._reads_rows = self._rotates and compute_dtype is None
+        buffers = self.rows if self._reads_rows else [self.latest.new_zeros(b - a, dtype=t) for a, b, t in self._bounds]
+        self.regions = [Region(index, buffer, self.latest) for buffer, _ in zip(buffers, self._bounds, strict=False)]
         self.exchanged = [] if history.exact or not delay else self.regions
         self.leaves = {slot.parameter: self._leaf(slot) for slot in self.layout.slots}
         self.has_matrices = any(p.ndim >= 2 for p in self.leaves)
@@ -57,7 +68,7 @@ class DelayedStage(DelayedWeights):
         self.refill()
 
     def load(self, step: Tensor) -> None:
-        """Before batch ``t``: fill the compute buffers with ``W(t - d)``.
+        """Before batch ``t``: make ``W(t - d)`` the compute weights.
 
         Raises:
             UserError: if a parameter was changed since the last update.
@@ -74,8 +85,11 @@ class DelayedStage(DelayedWeights):
                     leaf.requires_grad_(parameter.requires_grad)
             delayed = self.delayed(step)
             self._delayed = delayed if self.exchanged else None  # exact methods have no use for it
+            if self._reads_rows:
+                self._compute_with(delayed)
             for (start, stop, _), region in zip(self._bounds, self.regions, strict=True):
-                region.compute.copy_(delayed[start:stop])
+                if not self._reads_rows:
+                    region.compute.copy_(delayed[start:stop])
                 region.recalled = region.compute  # a stage may differentiate within its forward pass
 
     def recall(self, step: Tensor) -> None:
@@ -140,10 +154,14 @@ class DelayedStage(DelayedWeights):
     def advance(self, step: Tensor, raw: Tensor | None) -> None:
         """After update ``t``: record it in the history, put ``W(t)`` into the delay line, take in ``W(t + 1)``."""
         with torch.no_grad():
-            self.layout.gather(self.layout.parameters, self._updated)
-            self.record(step, self.latest, self._updated, raw)
-            self.keep(step)
-            self.latest.copy_(self._updated)
+            updated = self.delayed(step) if self._rotates else self._updated
+            torch._foreach_copy_(self._views_of(updated), list(self.layout.parameters))
+            self.record(step, self.latest, updated, raw)
+            if self._rotates:
+                self.rows[int(step) % self.delay], self.latest = self.latest, updated
+            else:
+                self.keep(step)
+                self.latest.copy_(updated)
         self._note_parameters()
 
     def refill(self) -> None:
@@ -176,9 +194,23 @@ class DelayedStage(DelayedWeights):
         self._note_parameters()
 
     def _holds_latest(self) -> bool:
+        now = torch.zeros_like(self.latest)
         with torch.no_grad():
-            self.layout.gather(self.layout.parameters, self._updated)
-        return torch.equal(as_bytes(self._updated), as_bytes(self.latest))
+            self.layout.gather(self.layout.parameters, now)
+        return torch.equal(as_bytes(now), as_bytes(self.latest))
+
+    def _compute_with(self, row: Tensor) -> None:
+        """Let the compute weights be views of ``row`` (N,); a graph made with other memory can't be run back then."""
+        self.regions[0].compute = row
+        for leaf, view in zip(self.leaves.values(), self._views_of(row), strict=True):
+            leaf.data = view
+        torch.autograd.graph.increment_version(self.leaves.values())
+
+    def _views_of(self, flat: Tensor) -> list[Tensor]:
+        """Views of one of the few vectors (N,) that change roles, kept."""
+        if flat.data_ptr() not in self._views:
+            self._views[flat.data_ptr()] = self.layout.views(flat)
+        return self._views[flat.data_ptr()]
 
     def _note_parameters(self) -> None:
         self._noted = self._versions()
