@@ -1,11 +1,15 @@
 """Where a stage's weights are over time: rows of the delay line and latest weights, which change roles on the CPU."""
 
+from dataclasses import dataclass, field
+
 import pytest
 import torch
 from torch import nn
 
 from layerpipe2 import Delays
 from layerpipe2.engine import weights
+from layerpipe2.engine.step import PipelineEngine
+from layerpipe2.history.latest import Latest
 from tests.engine.training import engine, load, optimizer_of, train
 
 STRATEGIES = ("stash", "latest", "ema-span", "ema-lsq-raw", "pair", "update-window")
@@ -66,3 +70,26 @@ def test_a_graph_of_an_earlier_step_is_not_run_back_with_other_weights():
     train(pipeline)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         outputs.sum().backward()
+
+
+@dataclass(frozen=True)
+class Noting(Latest):
+    """Notes the weights that are recalled."""
+
+    asked: list[torch.Tensor] = field(default_factory=list)
+
+    def recall(self, state, latest, delayed, step):
+        self.asked.append(latest)
+        return latest.clone()
+
+
+def test_weights_are_recalled_when_a_backward_pass_asks_once_per_stage():
+    """The input of the first stage needs no gradient: nobody asks for its weights."""
+    history = Noting()
+    stages = [nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)) for _ in range(3)]
+    pipeline = PipelineEngine([nn.Linear(8, 8), *stages], Delays.custom([3, 2, 1, 1]), history)
+    loss = load(pipeline).forward(torch.randn(4, 8)).sum()
+    assert not history.asked
+    loss.backward()
+    expected = [pipeline.delayed[k].latest for k in (3, 2, 1)]
+    assert [one.data_ptr() for one in history.asked] == [one.data_ptr() for one in expected]

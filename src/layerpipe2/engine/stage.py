@@ -7,6 +7,7 @@ row of the delay line itself, and so can the backward pass of a stash. That is w
 roles. Where addresses must stay (CUDA graphs) there are three more copies; low precision needs one, the cast.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -93,15 +94,24 @@ class DelayedStage(DelayedWeights):
                 region.recalled = region.compute  # a stage may differentiate within its forward pass
 
     def recall(self, step: Tensor) -> None:
-        """After the forward pass of batch ``t``: the weights of its backward pass."""
+        """After the forward pass of batch ``t``: the weights of its backward pass, where one region asks: when it does.
+
+        The first stage, whose input needs no gradient, may never ask.
+        """
         if not self.exchanged:
             return
-        with torch.no_grad():
-            delayed, self._delayed = self._delayed, None
-            assert delayed is not None, "load() comes first"
-            recalled = self.history.recall(self.state, self.latest, delayed, step)
-            for (start, stop, dtype), region in zip(self._bounds, self.regions, strict=True):
-                region.recalled = recalled[start:stop].to(dtype)
+        delayed, self._delayed = self._delayed, None
+        assert delayed is not None, "load() comes first"
+        if self._reads_rows:
+            self.regions[0].recalled = partial(self._recalled, delayed, step)
+            return
+        recalled = self._recalled(delayed, step)
+        for (start, stop, dtype), region in zip(self._bounds, self.regions, strict=True):
+            region.recalled = recalled[start:stop].to(dtype)
+
+    @torch.no_grad()
+    def _recalled(self, delayed: Tensor, step: Tensor) -> Tensor:
+        return self.history.recall(self.state, self.latest, delayed, step)
 
     def __call__(self, x: Tensor) -> Any:
         """Forward pass of the user's module with the compute weights in the places of its parameters.
