@@ -79,7 +79,7 @@ class DelayedWeights:
             gradient = slot.parameter.grad
             if gradient is not None and slot.parameter in rates:
                 dense = gradient.to_dense() if gradient.is_sparse else gradient
-                slot.view(flat).copy_(dense * rates[slot.parameter])
+                torch.mul(dense, rates[slot.parameter], out=slot.view(flat))
         return flat
 
     def record(self, step: Tensor, before: Tensor, after: Tensor, raw: Tensor | None = None) -> None:
