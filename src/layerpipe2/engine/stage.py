@@ -166,7 +166,8 @@ class DelayedStage(DelayedWeights):
         with torch.no_grad():
             updated = self.delayed(step) if self._rotates else self._updated
             torch._foreach_copy_(self._views_of(updated), list(self.layout.parameters))
-            self.record(step, self.latest, updated, raw)
+            if self.delay and self.history.consumes != "nothing":
+                self.history.record(self.state, self.latest - updated if raw is None else raw, step)
             if self._rotates:
                 self.rows[int(step) % self.delay], self.latest = self.latest, updated
             else:

@@ -82,18 +82,6 @@ class DelayedWeights:
                 torch.mul(dense, rates[slot.parameter], out=slot.view(flat))
         return flat
 
-    def record(self, step: Tensor, before: Tensor, after: Tensor, raw: Tensor | None = None) -> None:
-        """Show update ``t`` to the history.
-
-        Args:
-            step: ``t``.
-            before: ``W(t)``, shape (N,).
-            after: ``W(t + 1)``, shape (N,).
-            raw: :meth:`scaled_gradients` of the update, for a history that takes those in its place.
-        """
-        if self.delay and self.history.consumes != "nothing":
-            self.history.record(self.state, before - after if raw is None else raw, step)
-
     def keep(self, step: Tensor) -> None:
         """Put ``W(t)`` into the delay line, while ``latest`` holds it."""
         if not self.rows:
