@@ -1,10 +1,18 @@
 """One stage of the simulator: the user's module runs forward with weights of earlier updates.
 
-**Passes over the weights** (N numbers read or written once), beside those of any training: forward pass, backward pass,
-optimizer. A delay needs a copy of the weights per update, 2 passes, and no more: the forward pass can compute with the
-row of the delay line itself, and so can the backward pass of a stash. That is what the CPU does, where the copy of
-``W(t + 1)`` goes into the row of ``W(t - d)``, which update ``t`` has made free, and row and latest weights change
-roles. Where addresses must stay (CUDA graphs) there are three more copies; low precision needs one, the cast.
+**Passes over the weights** (N numbers read or written once), beside those of any training: forward pass, backward
+pass, optimizer. A delay needs a copy of the weights per update, 2 passes; the forward pass can compute with the row of
+the delay line itself, and so can the backward pass of a stash. An average ``E`` needs 5 more: recall and record in one
+sweep read ``W(t)``, ``W(t + 1)`` and ``E`` and write ``E`` and the recalled weights.
+
+On the CPU that is what the step makes, but for the one sweep. The copy of ``W(t + 1)`` goes into the row of
+``W(t - d)``, which update ``t`` has made free, and row and latest weights change roles: 2 passes for a stash and for
+the latest weights. Recall is 3 more (reads ``W`` and ``E``, writes), record 6 (reads two ``W``, writes and reads ``u``,
+reads and writes ``E``); what they write beside ``E`` is memory that the next stage takes again. Blocks of 256 KiB, so
+that ``u`` never leaves the second-level cache, won nothing: memory feeds few and long streams best. The copy is also
+what weights are compared with, when something else than the optimizer may have changed them.
+
+Where addresses must stay (CUDA graphs) there are three more copies; low precision needs one, the cast.
 """
 
 from functools import partial
