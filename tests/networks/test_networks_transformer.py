@@ -114,7 +114,7 @@ def test_recalled_weights_change_the_gradients_of_earlier_stages(name: str) -> N
             stage.load(engine.step_count)
         loss = F.cross_entropy(engine.forward(x), y)
         for region in engine.delayed[4].exchanged:
-            region.recalled = factor * region.recalled
+            region.recalled = factor * region.recalled()
         loss.backward()
         gradients.append([torch.cat([p.grad.flatten() for p in engine.delayed[k].leaves.values()]) for k in (3, 5)])
     (before, after), (before_scaled, after_scaled) = gradients

@@ -78,7 +78,7 @@ class Replay:
             stream.load_state_dict(engine._streams[k].state_dict())
         for k, stage in self._engine.delayed.items():
             if stage.delay:
-                stage.line.copy_(engine.delayed[k].delayed(engine.step_count)[None])
+                stage.rows[0].copy_(engine.delayed[k].delayed(engine.step_count))
             stage.load(self._engine.step_count)
         self._value = one_number(copy.deepcopy(module.loss)(self._engine.forward(x.clone()), y.clone()))
         self.loss = float(self._value.detach())

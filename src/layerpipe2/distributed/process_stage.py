@@ -141,16 +141,20 @@ class ProcessStage:
         self.watch.check_quickly()
         weights, consumes = self.weights, self.history.consumes
         clip_gradients(self.module, self.gradient_clip_norm)
-        raw = before = None
+        update = None
         if weights is not None:
             weights.keep(self.step)
-            raw = weights.scaled_gradients(update_rates(self.optimizer)) if consumes == "gradients" else None
-            before = weights.latest.clone() if consumes == "updates" else weights.latest
+            if consumes == "gradients":
+                update = weights.scaled_gradients(update_rates(self.optimizer))
+            elif consumes == "updates":
+                update = weights.latest.clone()
         if self.optimizer is not None:
             self.optimizer.step()
-        if weights is not None and before is not None:
+        if weights is not None and update is not None:
             with torch.no_grad():
-                weights.record(self.step, before, weights.latest, raw)
+                if consumes == "updates":
+                    update -= weights.latest
+                self.history.record(weights.state, update, self.step)
         self.step += 1
         self.watch.updated()
 
@@ -183,7 +187,7 @@ class ProcessStage:
 
     @torch.no_grad()
     def _recall(self, weights: DelayedWeights) -> Tensor:
-        delayed = weights.delayed(self.step) if len(weights.line) else weights.latest
+        delayed = weights.delayed(self.step) if weights.rows else weights.latest
         return self.history.recall(weights.state, weights.latest, delayed, self.step)
 
     def _run(self, x: Tensor) -> tuple[Pass, int]:

@@ -49,7 +49,7 @@ class StageSnapshots:
         """Before ``update``: keep ``W(update)`` if a checkpoint after update ``epoch_end - 1`` needs it."""
         self._taken = {count: snapshot for count, snapshot in self._taken.items() if count > update}
         weights, delay = self.stage.weights, self.stage.delay
-        if weights is None or len(weights.line):
+        if weights is None or weights.rows:
             return
         if self.resumable and epoch_end - update <= delay:
             self._versions[update] = weights.latest.clone()
@@ -91,7 +91,7 @@ class StageSnapshots:
             UserError: if mini-batches are in flight whose weights were not kept.
         """
         weights = self.stage.weights
-        if weights is not None and self.stage.in_flight and not (self.resumable or len(weights.line)):
+        if weights is not None and self.stage.in_flight and not (self.resumable or weights.rows):
             raise UserError(
                 "the weights that a checkpoint of a full pipeline needs were not kept; give the Trainer a checkpoint "
                 "callback, or PipelineStrategy(resumable=True)"
@@ -118,13 +118,13 @@ class StageSnapshots:
             return
         loaded = weights.latest.clone()
         line = saved["weights"]["line"]
-        weights.load_state_dict(saved["weights"] | ({} if len(weights.line) else {"line": weights.line}))
+        weights.load_state_dict(saved["weights"] | ({} if weights.rows else {"line": weights.line}))
         if not torch.equal(as_bytes(loaded), as_bytes(weights.latest)):
             raise foreign_weights(self.stage.index)
         self.stage.watch.note()
         again = range(done, done + delay) if in_flight else ()
         self._replayed = {batch: line[batch % delay].to(weights.latest) for batch in again}
-        if not len(weights.line):
+        if not weights.rows:
             self._versions = {batch - delay: old for batch, old in self._replayed.items()}
 
     def _put(self, buffers: dict[str, Tensor]) -> None:
@@ -140,8 +140,8 @@ class StageSnapshots:
         """The delay line as the simulator holds it: row ``v mod d`` is ``W(v)`` for the last ``d`` versions."""
         weights, delay = self.stage.weights, self.stage.delay
         assert weights is not None
-        if len(weights.line):
-            return weights.line.clone()
+        if weights.rows:
+            return weights.line
         line = weights.latest.expand(delay, -1).clone()
         first = self._versions.get(0)
         for version in range(done - delay, done):

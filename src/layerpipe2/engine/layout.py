@@ -63,9 +63,13 @@ class Layout:
         offsets = [0, *itertools.accumulate(-(-p.numel() // _ALIGN) * _ALIGN for p in parameters)]
         return cls(tuple(map(Slot, parameters, offsets)), offsets[len(kept)], offsets[-1])
 
+    def views(self, flat: Tensor) -> list[Tensor]:
+        """The slots' parts of ``flat`` (N,), shaped as the parameters."""
+        return [slot.view(flat) for slot in self.slots]
+
     def gather(self, tensors: Sequence[Tensor], flat: Tensor) -> None:
         """Copy one tensor per slot (parameters, gradients) into their places in ``flat`` (N,)."""
-        torch._foreach_copy_([slot.view(flat) for slot in self.slots], list(tensors))
+        torch._foreach_copy_(self.views(flat), list(tensors))
 
     @cached_property
     def parameters(self) -> list[nn.Parameter]:

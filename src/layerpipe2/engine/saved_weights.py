@@ -38,14 +38,15 @@ class Region:
 
     Attributes:
         stage: index of the stage, for messages.
-        compute: flat buffer (N,) that the forward pass reads.
-        recalled: flat buffer (N,) for the backward pass; set anew in each step.
+        compute: flat buffer (N,) that the forward pass reads, at the begin of its storage; may be another in each step.
+        recalled: flat buffer (N,) for the backward pass, or what makes it when that pass first asks; set anew in each
+            step.
         hits: how many saved tensors were views of ``compute`` in the last forward pass.
     """
 
     stage: int
     compute: Tensor
-    recalled: Tensor
+    recalled: Tensor | Callable[[], Tensor]
     hits: int = 0
 
 
@@ -94,13 +95,17 @@ def network_changed(where: str) -> UserError:
 class SavedWeights:
     """Hooks for a forward pass: saved views of ``region.compute`` come back as views of ``region.recalled``.
 
+    What a region only makes when asked is kept until another one is asked: a backward pass leaves one stage before it
+    enters the next, so that they all use one memory, which stays in the processor's cache.
+
     ``moving`` names memory (:func:`storage_of`) that may change before the backward pass, because that doesn't read it.
     """
 
     def __init__(self, regions: list[Region], moving: Iterable[int] = ()) -> None:
         self.regions = regions
         self._moving = frozenset(moving)
-        self._index = {storage_of(region.compute): i for i, region in enumerate(regions)}
+        self._index: dict[int, int] = {}
+        self._made: tuple[Region, Tensor] | None = None
         self._observers: Sequence[Callable[[Tensor], None]] = ()
 
     def hooks(self, observers: Sequence[Callable[[Tensor], None]] = ()) -> saved_tensors_hooks:
@@ -109,6 +114,8 @@ class SavedWeights:
         The ``observers`` are shown every other tensor that is saved; an audit raises if it should have been exchanged.
         """
         self._observers = observers
+        self._index = {storage_of(region.compute): i for i, region in enumerate(self.regions)}
+        self._made = None
         for region in self.regions:
             region.hits = 0
         return saved_tensors_hooks(self._pack, self._unpack)
@@ -133,7 +140,7 @@ class SavedWeights:
 
     def _unpack(self, packed: tuple[Tensor, int] | _WeightView) -> Tensor:
         if isinstance(packed, _WeightView):
-            recalled = self.regions[packed.buffer].recalled
+            recalled = self._recalled(self.regions[packed.buffer])
             return recalled.as_strided(packed.size, packed.stride, recalled.storage_offset() + packed.offset)
         # autograd leaves this check out for tensors that a hook has packed.
         tensor, version = packed
@@ -143,6 +150,14 @@ class SavedWeights:
                 f"inplace operation (version {version}, now {tensor._version}); use the out-of-place form"
             )
         return tensor
+
+    def _recalled(self, region: Region) -> Tensor:
+        if isinstance(region.recalled, Tensor):
+            return region.recalled
+        if self._made is None or self._made[0] is not region:
+            self._made = None  # frees the memory that is then taken again
+            self._made = (region, region.recalled())
+        return self._made[1]
 
 
 def check_intercepted(regions: list[Region], input_needs_gradient: bool, has_matrices: bool) -> None:

@@ -1,5 +1,21 @@
-"""One stage of the simulator: the user's module runs forward with weights of earlier updates."""
+"""One stage of the simulator: the user's module runs forward with weights of earlier updates.
 
+**Passes over the weights** (N numbers read or written once), beside those of any training: forward pass, backward
+pass, optimizer. A delay needs a copy of the weights per update, 2 passes; the forward pass can compute with the row of
+the delay line itself, and so can the backward pass of a stash. An average ``E`` needs 5 more: recall and record in one
+sweep read ``W(t)``, ``W(t + 1)`` and ``E`` and write ``E`` and the recalled weights.
+
+On the CPU that is what the step makes, but for the one sweep. The copy of ``W(t + 1)`` goes into the row of
+``W(t - d)``, which update ``t`` has made free, and row and latest weights change roles: 2 passes for a stash and for
+the latest weights. Recall is 3 more (reads ``W`` and ``E``, writes), record 6 (reads two ``W``, writes and reads ``u``,
+reads and writes ``E``); what they write beside ``E`` is memory that the next stage takes again. Blocks of 256 KiB, so
+that ``u`` never leaves the second-level cache, won nothing: memory feeds few and long streams best. The copy is also
+what weights are compared with, when something else than the optimizer may have changed them.
+
+Where addresses must stay (CUDA graphs) there are three more copies; low precision needs one, the cast.
+"""
+
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,10 +59,14 @@ class DelayedStage(DelayedWeights):
         unfreezes: bool = False,
     ) -> None:
         super().__init__(stage, index, delay, history, unfreezes=unfreezes)
-        self._updated = torch.zeros_like(self.latest)
+        self._rotates = bool(self.rows) and self.table is None
+        self._updated = torch.zeros_like(self.latest) if self.table is not None else self.latest
+        self._views: dict[int, list[Tensor]] = {}
         self._delayed: Tensor | None = None
         self._bounds = self._regions_of(compute_dtype)
-        self.regions = [Region(index, self.latest.new_zeros(b - a, dtype=t), self.latest) for a, b, t in self._bounds]
+        self._reads_rows = self._rotates and compute_dtype is None
+        buffers = self.rows if self._reads_rows else [self.latest.new_zeros(b - a, dtype=t) for a, b, t in self._bounds]
+        self.regions = [Region(index, buffer, self.latest) for buffer, _ in zip(buffers, self._bounds, strict=False)]
         self.exchanged = [] if history.exact or not delay else self.regions
         self.leaves = {slot.parameter: self._leaf(slot) for slot in self.layout.slots}
         self.has_matrices = any(p.ndim >= 2 for p in self.leaves)
@@ -57,7 +77,7 @@ class DelayedStage(DelayedWeights):
         self.refill()
 
     def load(self, step: Tensor) -> None:
-        """Before batch ``t``: fill the compute buffers with ``W(t - d)``.
+        """Before batch ``t``: make ``W(t - d)`` the compute weights.
 
         Raises:
             UserError: if a parameter was changed since the last update.
@@ -74,20 +94,32 @@ class DelayedStage(DelayedWeights):
                     leaf.requires_grad_(parameter.requires_grad)
             delayed = self.delayed(step)
             self._delayed = delayed if self.exchanged else None  # exact methods have no use for it
+            if self._reads_rows:
+                self._compute_with(delayed)
             for (start, stop, _), region in zip(self._bounds, self.regions, strict=True):
-                region.compute.copy_(delayed[start:stop])
+                if not self._reads_rows:
+                    region.compute.copy_(delayed[start:stop])
                 region.recalled = region.compute  # a stage may differentiate within its forward pass
 
     def recall(self, step: Tensor) -> None:
-        """After the forward pass of batch ``t``: the weights of its backward pass."""
+        """After the forward pass of batch ``t``: the weights of its backward pass, where one region asks: when it does.
+
+        The first stage, whose input needs no gradient, may never ask.
+        """
         if not self.exchanged:
             return
-        with torch.no_grad():
-            delayed, self._delayed = self._delayed, None
-            assert delayed is not None, "load() comes first"
-            recalled = self.history.recall(self.state, self.latest, delayed, step)
-            for (start, stop, dtype), region in zip(self._bounds, self.regions, strict=True):
-                region.recalled = recalled[start:stop].to(dtype)
+        delayed, self._delayed = self._delayed, None
+        assert delayed is not None, "load() comes first"
+        if self._reads_rows:
+            self.regions[0].recalled = partial(self._recalled, delayed, step)
+            return
+        recalled = self._recalled(delayed, step)
+        for (start, stop, dtype), region in zip(self._bounds, self.regions, strict=True):
+            region.recalled = recalled[start:stop].to(dtype)
+
+    @torch.no_grad()
+    def _recalled(self, delayed: Tensor, step: Tensor) -> Tensor:
+        return self.history.recall(self.state, self.latest, delayed, step)
 
     def __call__(self, x: Tensor) -> Any:
         """Forward pass of the user's module with the compute weights in the places of its parameters.
@@ -140,10 +172,15 @@ class DelayedStage(DelayedWeights):
     def advance(self, step: Tensor, raw: Tensor | None) -> None:
         """After update ``t``: record it in the history, put ``W(t)`` into the delay line, take in ``W(t + 1)``."""
         with torch.no_grad():
-            self.layout.gather(self.layout.parameters, self._updated)
-            self.record(step, self.latest, self._updated, raw)
-            self.keep(step)
-            self.latest.copy_(self._updated)
+            updated = self.delayed(step) if self._rotates else self._updated
+            torch._foreach_copy_(self._views_of(updated), list(self.layout.parameters))
+            if self.delay and self.history.consumes != "nothing":
+                self.history.record(self.state, self.latest - updated if raw is None else raw, step)
+            if self._rotates:
+                self.rows[int(step) % self.delay], self.latest = self.latest, updated
+            else:
+                self.keep(step)
+                self.latest.copy_(updated)
         self._note_parameters()
 
     def refill(self) -> None:
@@ -176,9 +213,23 @@ class DelayedStage(DelayedWeights):
         self._note_parameters()
 
     def _holds_latest(self) -> bool:
+        now = torch.zeros_like(self.latest)
         with torch.no_grad():
-            self.layout.gather(self.layout.parameters, self._updated)
-        return torch.equal(as_bytes(self._updated), as_bytes(self.latest))
+            self.layout.gather(self.layout.parameters, now)
+        return torch.equal(as_bytes(now), as_bytes(self.latest))
+
+    def _compute_with(self, row: Tensor) -> None:
+        """Let the compute weights be views of ``row`` (N,); a graph made with other memory can't be run back then."""
+        self.regions[0].compute = row
+        for leaf, view in zip(self.leaves.values(), self._views_of(row), strict=True):
+            leaf.data = view
+        torch.autograd.graph.increment_version(self.leaves.values())
+
+    def _views_of(self, flat: Tensor) -> list[Tensor]:
+        """Views of one of the few vectors (N,) that change roles, kept."""
+        if flat.data_ptr() not in self._views:
+            self._views[flat.data_ptr()] = self.layout.views(flat)
+        return self._views[flat.data_ptr()]
 
     def _note_parameters(self) -> None:
         self._noted = self._versions()

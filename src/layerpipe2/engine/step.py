@@ -77,6 +77,7 @@ class PipelineEngine:
     ) -> None:
         check_pipeline(stages, delays, compute_dtype, unfreezes=unfreezes)
         self.stages = list(stages)
+        self._parameters = [p for stage in stages for p in stage.parameters()]
         self.delays = delays
         self.history = history
         self.compute_dtype = compute_dtype
@@ -129,8 +130,9 @@ class PipelineEngine:
         if not value.requires_grad:
             raise UserError("nothing of the network is trainable: all parameters are frozen; unfreeze some")
         hook("on_before_zero_grad", optimizer)
-        for module in self.stages:
-            module.zero_grad(set_to_none=True)
+        given = (p for group in optimizer.param_groups for p in group["params"])
+        for parameter in (*self._parameters, *given):  # Module.zero_grad looks for all modules again in every step
+            parameter.grad = None
         hook("on_before_backward", value)
         value.backward()  # type: ignore[no-untyped-call]
         for stage in self.delayed.values():
