@@ -14,12 +14,10 @@ _NETWORK = 0x40000000  # CLONE_NEWNET
 class Namespaces:
     """Hosts with an interface ``eth0`` each, cabled to a switch; needs root and iproute2."""
 
-    kind = "network namespaces"
     interface = "eth0"
-    lost_hosts_notice = True
 
     def __init__(self, number: int) -> None:
-        self._switch = f"lp2-{os.getpid()}-switch"
+        self.switch = f"lp2-{os.getpid()}-switch"
         self.names = [f"lp2-{os.getpid()}-{i}" for i in range(number)]
 
     def set_up(self) -> None:
@@ -28,34 +26,26 @@ class Namespaces:
         Raises:
             CalledProcessError, OSError: where it isn't permitted; call :meth:`tear_down` all the same.
         """
-        _run("ip", "netns", "add", self._switch)
-        _run("ip", "-n", self._switch, "link", "add", "br0", "type", "bridge")
-        _run("ip", "-n", self._switch, "link", "set", "br0", "up")
+        _run("ip", "netns", "add", self.switch)
+        _run("ip", "-n", self.switch, "link", "add", "br0", "type", "bridge")
+        _run("ip", "-n", self.switch, "link", "set", "br0", "up")
         for i, host in enumerate(self.names):
             _run("ip", "netns", "add", host)
-            cable = ("eth0", "netns", host, "type", "veth", "peer", "name", f"port{i}", "netns", self._switch)
+            cable = ("eth0", "netns", host, "type", "veth", "peer", "name", f"port{i}", "netns", self.switch)
             _run("ip", "link", "add", *cable)
-            _run("ip", "-n", self._switch, "link", "set", f"port{i}", "master", "br0", "up")
+            _run("ip", "-n", self.switch, "link", "set", f"port{i}", "master", "br0", "up")
             _run("ip", "-n", host, "address", "add", f"{self.address(i)}/24", "dev", "eth0")
             for interface in ("lo", "eth0"):
                 _run("ip", "-n", host, "link", "set", interface, "up")
 
     def tear_down(self) -> None:
         """Remove them, with their cables."""
-        for name in (*self.names, self._switch):
+        for name in (*self.names, self.switch):
             subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
 
     def address(self, host: int) -> str:
         """Of the host's ``eth0``."""
         return f"10.77.0.{host + 1}"
-
-    def command(self, host: int, *command: str) -> list[str]:
-        """The command, run on a host."""
-        return ["ip", "netns", "exec", self.names[host], *command]
-
-    def cut_off(self, host: int, process: subprocess.Popen[str]) -> None:
-        """Pull the host's cable."""
-        _run("ip", "-n", self._switch, "link", "set", f"port{host}", "down")
 
     def limit(self, gigabits: float) -> None:
         """Let no host send more than so many Gbit/s, with a token bucket filter (``tc-tbf``).

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from experiments.hosts import Namespaces
+from experiments import hosts as experiments_hosts
 
 LIMIT_S = 180.0
 REPOSITORY = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ def start(command: Sequence[str], **environment: str) -> subprocess.Popen[str]:
 
 
 class Loopback:
-    """Addresses of the loopback interface, with the methods of ``Namespaces``; what can't be cut off is stopped."""
+    """Addresses of the loopback interface; what can't be cut off can be stopped, which looks the same from outside."""
 
     kind = "loopback addresses"
     interface = "lo"
@@ -45,6 +45,20 @@ class Loopback:
         ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         for pid in (process.pid, *map(int, ranks)):
             os.kill(pid, signal.SIGSTOP)
+
+
+class Namespaces(experiments_hosts.Namespaces):
+    """Hosts with cables; needs root and iproute2."""
+
+    kind = "network namespaces"
+    lost_hosts_notice = True
+
+    def command(self, host: int, *command: str) -> list[str]:
+        return ["ip", "netns", "exec", self.names[host], *command]
+
+    def cut_off(self, host: int, process: subprocess.Popen[str]) -> None:
+        """Pull the host's cable."""
+        subprocess.run(["ip", "-n", self.switch, "link", "set", f"port{host}", "down"], check=True)
 
 
 @contextmanager
