@@ -42,7 +42,10 @@ def regimes(found: Regimes) -> Figure:
         names = variant_style.ordered(winners["fastest"])
         handles: list[Any] = [style.handle(variant_style.label(name), **_look(name, decided=True)) for name in names]
         handles += [style.handle("hollow: not in every round", **_HOLLOW)]
-        handles += [Patch(label="DDP: link too slow", **_DDP), Patch(label="pipelines: link too slow", **_PIPELINE)]
+        handles += [
+            Patch(label="link too slow for DDP", **_DDP),
+            Patch(label="link too slow for a pipeline", **_PIPELINE),
+        ]
         style.legend(figure, handles, columns=2)
         return figure
 
