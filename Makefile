@@ -49,8 +49,9 @@ paper: $(INSTALLED) ## run a larger experiment; EXPERIMENT=cpu-tiny|cpu|h100|...
 	@python -m experiments.collect $(NAME)
 	@python -m paper_figures.build page $(NAME)
 
-pipelines: $(INSTALLED) ## measure pipelines on real processes (15 minutes on an idle machine); QUICK=1: a short try
+pipelines: $(INSTALLED) ## measure pipelines on real processes (30 minutes on an idle machine); QUICK=1: a short try
 	@python -m experiments.pipelines.benchmark $(if $(QUICK),--quick) --out $(MEASURED)/pipelines
+	@python -m experiments.pipelines.regimes $(if $(QUICK),--quick) --out $(MEASURED)/pipelines/map
 	@python -m paper_figures.build page pipelines --results $(MEASURED) --out $(PAGES)
 
 graphs: $(INSTALLED) ## time loaders of sampled graphs (minutes, on an idle machine); WordNet too where its files are

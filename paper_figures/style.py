@@ -16,8 +16,8 @@ from layerpipe2.history import find_strategy
 from paper_figures.designs import SEQUENTIAL
 from paper_figures.text import network_label
 
-DOUBLE = 6.9
-"""Width of two columns of a paper, in inches; figures are drawn at their final size, so fonts are in true points."""
+SINGLE, DOUBLE = 3.4, 6.9
+"""Widths of one and two columns of a paper, in inches; figures are drawn at their final size: fonts in true points."""
 
 SOLID = (0, ())
 
@@ -73,13 +73,13 @@ def context() -> AbstractContextManager[None]:
 
 
 def canvas(
-    height: float, columns: int = 1, rows: int = 1, used: int | None = None, **shared: Any
+    height: float, columns: int = 1, rows: int = 1, used: int | None = None, *, width: float = DOUBLE, **shared: Any
 ) -> tuple[Figure, Any]:
-    """A figure as wide as two columns and its axes as a 2-D array, of which the first ``used`` (or all) are kept.
+    """A figure, by default as wide as two columns, and its axes as a 2-D array, of which the first ``used`` are kept.
 
     Everything else goes to ``subplots``.
     """
-    figure = Figure(figsize=(DOUBLE, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **shared)
     for axis in axes.flat:
         sns.despine(ax=axis)

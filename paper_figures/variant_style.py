@@ -4,13 +4,20 @@ from collections.abc import Iterable
 
 from layerpipe2.history import find_strategy
 from layerpipe2.planning.schedules import SCHEDULES
-from layerpipe2.planning.variants import TORCH_PIPELINES, Variant
+from layerpipe2.planning.variants import DATA_PARALLEL, TORCH_PIPELINES, Variant
 from paper_figures.designs import SEQUENTIAL
 
-_TORCH = "#8c8c8c"
-_NAMES = {"zero-bubble-v": "zero-bubble V", "threads": "plain"}
+_TORCH, _PARALLEL = "#8c8c8c", "#aa3377"
+_NAMES = {
+    "zero-bubble-v": "zero-bubble V",
+    "threads": "plain",
+    "ddp": "data parallel, DDP",
+    "fsdp": "data parallel, FSDP",
+}
+_MARKERS = {"plain": "X", "threads": "P", "ddp": "s", "fsdp": "p"}
 _GROUPS = {
     **dict.fromkeys(("plain", "threads"), "one process"),
+    **dict.fromkeys(DATA_PARALLEL, "data parallel"),
     **dict.fromkeys(TORCH_PIPELINES, "torch's pipelines, synchronous"),
     **{"async": "asynchronous", "exact": "no delays"},
 }
@@ -39,10 +46,16 @@ def group(name: str) -> str:
 
 
 def color(name: str) -> str:
-    """The strategy's own colour; torch's pipelines share a grey."""
+    """The strategy's own colour; torch's pipelines share a grey, and data parallel training a purple."""
     form = Variant.parse(name)
     strategy = find_strategy(form.strategy if form.kind == "async" else SEQUENTIAL)
-    return _TORCH if is_torch(name) else strategy.colour
+    return _TORCH if is_torch(name) else _PARALLEL if form.kind in DATA_PARALLEL else strategy.colour
+
+
+def marker(name: str) -> str:
+    """The strategy's own mark, or that of the kind."""
+    form = Variant.parse(name)
+    return find_strategy(form.strategy).marker if form.kind == "async" else _MARKERS.get(form.kind, "D")
 
 
 def is_torch(name: str) -> bool:

@@ -13,10 +13,12 @@ another network, balanced stages with groups of as many units. Run it on an idle
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+from experiments.pipelines.machine import Machine
 from experiments.pipelines.network_benchmark import NetworkBenchmark
 from experiments.pipelines.settings import PLAIN, QUICK, Settings
 from experiments.pipelines.summary import memory_table, table
@@ -36,13 +38,15 @@ def _run(arguments: Sequence[str] | None) -> None:
     settings, out = parse(arguments)
     where = provenance(torch.device("cpu")) | {"threads": 1}  # of every process, but for variants threads/N
     where |= {"cores": os.cpu_count(), "load_average": os.getloadavg()[0]}  # before anything is measured
-    bench = NetworkBenchmark.of(settings.network, settings.width, settings.variants, settings)
+    machine = Machine.measured(settings.processes)
+    where |= {"machine": asdict(machine)}
+    bench = NetworkBenchmark.of(settings.network, settings.width, settings.variants, settings, machine)
     bench.measure()
     _show(bench, out, where)
     if settings.cut_network:
         pipeline = settings.cut_variant
         variants, strategy = (PLAIN, pipeline, f"{pipeline}/groups"), Variant.parse(pipeline).strategy
-        bench = NetworkBenchmark.of(settings.cut_network, settings.cut_width, variants, settings, strategy)
+        bench = NetworkBenchmark.of(settings.cut_network, settings.cut_width, variants, settings, machine, strategy)
         bench.measure_speeds()
         _show(bench, out, where)
 

@@ -4,12 +4,13 @@ import itertools
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 from torch.profiler import ProfilerActivity
 
 from experiments.pipelines.peers import Batch
@@ -86,19 +87,28 @@ def measure_layers(
     return profile(build_units(config, data), x[:batch_size], optimizer, history=history, repeats=repeats)
 
 
-def measure_peak(job: Job, variant: str, batches: int) -> int:
-    """Most bytes that torch had in use at one time on this rank: network, gradients, optimizer, activations.
+def measure_peak(job: Job, variant: str, batches: int) -> dict[str, int]:
+    """What torch holds on this rank, in bytes.
 
     Read from torch's own profiler, which slows training down: not to be timed.
+
+    Returns:
+        ``peak``, most that was in use at one time; and of it the ``parameters`` and, after these mini-batches, the
+        state of the ``optimizer`` and the weight ``history``. The rest are gradients, activations and messages.
     """
     data, found = first_batches(job.config, batches)
     with torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        make_trainer(variant, job, data, found[0][0], dist.get_world_size()).train(found)
+        trainer = make_trainer(variant, job, data, found[0][0], dist.get_world_size())
+        trainer.train(found)
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text())["traceEvents"]
-    return max(int(event["args"]["Total Allocated"]) for event in events if event["name"] == "[memory]")
+    peak = max(int(event["args"]["Total Allocated"]) for event in events if event["name"] == "[memory]")
+    states = [v for state in trainer.optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor)]
+    weights = [p for stage in trainer.stages.values() for p in stage.parameters()]
+    history = StageMemory.of(trainer.local, 0).history if isinstance(trainer, AsynchronousTrainer) else 0
+    return {"peak": peak, "parameters": _here(weights), "optimizer": _here(states), "history": history}
 
 
 def measure_stages(job: Job, variant: str) -> list[dict[str, Any]]:
@@ -143,6 +153,11 @@ def first_batches(config: RunConfig, count: int) -> tuple[Data, list[Batch]]:
 def _load(config: RunConfig) -> tuple[Data, dict[str, BatchLoader]]:
     data = load(config.dataset, Path(config.data_root) if config.data_root else None)
     return data, make_loaders(config, data, torch.device("cpu"))
+
+
+def _here(tensors: Iterable[torch.Tensor]) -> int:
+    """Bytes of tensors on this rank, of sharded ones the part that is here."""
+    return sum((t.to_local() if isinstance(t, DTensor) else t).nbytes for t in tensors)
 
 
 def _barrier() -> float:

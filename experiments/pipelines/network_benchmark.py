@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.pipelines import measure
+from experiments.pipelines.machine import Machine
 from experiments.pipelines.predict import Predictor
 from experiments.pipelines.processes import run_ranks
 from experiments.pipelines.settings import Settings
@@ -41,14 +42,20 @@ class NetworkBenchmark:
 
     @classmethod
     def of(
-        cls, network: str, width: int | None, variants: Sequence[str], settings: Settings, strategy: str = ""
+        cls,
+        network: str,
+        width: int | None,
+        variants: Sequence[str],
+        settings: Settings,
+        machine: Machine,
+        strategy: str = "",
     ) -> NetworkBenchmark:
         """Time the network's units, cut it (for stages with the history of ``strategy``), predict all speeds."""
         processes, config = settings.processes, settings.run_config(network, width)
         stages = {Variant.parse(name).stages(processes) for name in (*variants, *settings.timelines)}
         predictor = Predictor(config, processes, settings.layer_repeats, strategy)
         job = Job(config, {k: predictor.balance(k).starts for k in sorted(stages)})
-        return cls(job, settings, [_row(name, predictor) for name in variants])
+        return cls(job, settings, [_row(name, predictor, machine) for name in variants])
 
     def measure(self) -> None:
         """Everything that the settings ask for."""
@@ -61,7 +68,7 @@ class NetworkBenchmark:
         self.measure_speeds()
 
     def measure_speeds(self) -> None:
-        """Round after round, each variant once, in turn; then the most bytes that torch had in use on every rank."""
+        """Round after round, each variant once, in turn; then the bytes that torch held on every rank."""
         for _ in range(self.settings.rounds):
             for row in self.rows:
                 work = (self.settings.batches, self.settings.warmup)
@@ -70,7 +77,8 @@ class NetworkBenchmark:
                 row["peak_rss_bytes"].append([rank["peak_rss"] for rank in found])
                 row["sent_bytes_per_batch"] = sum(rank["sent_bytes"] for rank in found)
         for row in self.rows:
-            row["peak_torch_bytes"] = self._run(measure.measure_peak, row["variant"], 4)
+            row["held_bytes"] = self._run(measure.measure_peak, row["variant"], 4)
+            row["peak_torch_bytes"] = [rank["peak"] for rank in row["held_bytes"]]
         summarise(self.rows, self.settings.batch_size)
 
     def _measure_accuracies(self) -> None:
@@ -129,7 +137,7 @@ class NetworkBenchmark:
             write_text(folder / path, chrome_trace(self.traces[variant]))
 
 
-def _row(variant: str, predictor: Predictor) -> Row:
+def _row(variant: str, predictor: Predictor, machine: Machine) -> Row:
     lists = ("seconds_per_batch", "peak_rss_bytes", "seconds_to_target", "epochs_to_target")
-    found: Row = {"variant": variant, "predicted_speed_up": predictor.speedup(variant)}
+    found: Row = {"variant": variant, "predicted_speed_up": predictor.speedup(variant, machine)}
     return found | {"starts": list(predictor.cut(variant).starts)} | {name: [] for name in lists}

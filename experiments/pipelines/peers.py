@@ -84,7 +84,7 @@ class SynchronousTrainer:
             setattr(part, method, self._timed(getattr(part, method), what, part.stage_index))
         single = schedule in (pipelining.ScheduleGPipe, pipelining.Schedule1F1B)
         self._schedule = schedule(parts[0] if single else parts, micro_batches, loss_fn=F.cross_entropy)
-        self._optimizer = make_optimizer(p for stage in self.stages.values() for p in stage.parameters())
+        self.optimizer = make_optimizer(p for stage in self.stages.values() for p in stage.parameters())
         self._first, self._last = 0 in self.stages, len(stages) - 1 in self.stages
         self.sent_bytes = micro_batches * _sent(ranks, shapes)
 
@@ -96,8 +96,8 @@ class SynchronousTrainer:
             target = y if self._last else None
             self._schedule.step(*((x,) if self._first else ()), target=target, losses=parts, return_outputs=False)
             with self._span("weights", next(iter(self.stages))):
-                self._optimizer.step()
-                self._optimizer.zero_grad(set_to_none=True)
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
             self._batch += 1
             if parts:
                 losses.append(torch.stack(parts).detach().mean().item())

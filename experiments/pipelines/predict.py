@@ -1,29 +1,38 @@
-"""Speed-ups predicted from measured times of units, to be compared with measured speed-ups."""
+"""Times predicted from measured times of units, bandwidths and latencies, to be compared with measured times.
 
+A message costs its two processors what it takes between processes of one host, half of it each, and keeps its link busy
+for what it takes longer there. A pass over the weights, such as an update, takes longer when all processes make one at
+once (:attr:`experiments.pipelines.machine.Machine.crowding`).
+"""
+
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
+from experiments.pipelines.machine import Machine
 from experiments.pipelines.measure import measure_layers
 from experiments.pipelines.processes import run_ranks
 from layerpipe2.delays import Delays
-from layerpipe2.planning import Costs, StageWork
+from layerpipe2.planning import Costs, FlopDevice, StageWork, Work
 from layerpipe2.planning.balance import Balance, balanced
 from layerpipe2.planning.schedules import SCHEDULES, build_schedule, simulate
 from layerpipe2.planning.variants import Variant, group_starts
 from layerpipe2.runs.config import RunConfig
 
+_FIRST_BUCKET, _BUCKET = 2**20, 25 * 2**20  # bytes of gradients that DDP sends at a time (torch's defaults)
+
 
 class Predictor:
-    """Times of the units of one network on this machine, and what follows; transfers between processes are left out.
+    """Times of the units of one network on this machine, and what follows.
 
     Args:
         config: network, data, batch size and optimizer.
         processes: of a pipeline.
         repeats: timed steps of each unit.
-        strategy: the weight history that the cuts of all variants are balanced for; "" for none.
+        strategy: the weight history that the cuts of all variants are balanced for; "" for none, None for their own.
     """
 
-    def __init__(self, config: RunConfig, processes: int, repeats: int, strategy: str = "") -> None:
+    def __init__(self, config: RunConfig, processes: int, repeats: int, strategy: str | None = "") -> None:
         self.config, self.processes, self.strategy = config, processes, strategy
 
         def measured(size: int, *, update: bool = True, strategy: str = "") -> tuple[StageWork, ...]:
@@ -33,49 +42,113 @@ class Predictor:
 
         self._profile = cache(measured)
 
-    def balance(self, stages: int) -> Balance:
-        """The best cut into so many stages, by the times of whole mini-batches."""
-        size = self.config.batch_size
-        delayed = self._profile(size, strategy=self.strategy) if self.strategy and stages > 1 else ()
+    def balance(self, stages: int, strategy: str = "") -> Balance:
+        """The best cut into so many stages, by the times of whole mini-batches; for a strategy where cuts have one."""
+        size, strategy = self.config.batch_size, strategy if self.strategy is None else self.strategy
+        delayed = self._profile(size, strategy=strategy) if strategy and stages > 1 else ()
         return balanced(self._profile(size), stages, delayed=delayed)
 
     def cut(self, variant: str) -> Balance:
         """The stages of a variant, balanced or groups of as many units, with its own history."""
         form = Variant.parse(variant)
-        found = self.balance(form.stages(self.processes))
+        history = form.strategy if form.kind == "async" else ""
+        found = self.balance(form.stages(self.processes), history)
         if form.groups:
             found = replace(found, starts=group_starts(len(found.units), len(found.starts)))
-        delayed = self._profile(self.config.batch_size, strategy=form.strategy) if form.kind == "async" else ()
-        return replace(found, delayed=delayed)
+        return replace(found, delayed=self._profile(self.config.batch_size, strategy=history) if history else ())
 
-    def speedup(self, variant: str) -> float | None:
-        """Predicted speed over plain training; None where nothing of ours models the variant.
+    def speedup(self, variant: str, machine: Machine | None = None) -> float | None:
+        """Predicted speed over plain training; None where there is no prediction."""
+        seconds = self.seconds(variant, machine)
+        return None if seconds is None else self.cut("plain").sequential / seconds
+
+    def seconds(self, variant: str, machine: Machine | None = None) -> float | None:
+        """Predicted seconds per mini-batch in the steady state; None where nothing of ours models the variant.
 
         There is no measured time of the weights' gradients alone: where their place decides, there is no prediction.
+        Nor is there one of FSDP.
         """
-        form, cut = Variant.parse(variant), self.cut(variant)
+        form, cut, machine = Variant.parse(variant), self.cut(variant), machine or Machine()
         if form.kind == "plain":
-            return cut.sequential / self._accumulated(form.micro_batches, cut)
+            return self._accumulated(form.micro_batches, cut)
+        if form.kind == "threads":
+            return _threaded(cut.units, form.threads, machine)
+        if form.kind == "ddp":
+            parts = self._profile(self.config.batch_size // self.processes, update=False)
+            return data_parallel(parts, _update(cut.units), self.processes, machine)
         if form.is_runtime:
-            return None if form.split and form.convention != "layerpipe2" else cut.speedup(form.convention)
-        if form.kind not in SCHEDULES:  # threads among them: units are timed on one
-            return None
-        return cut.sequential / self._synchronous(form.kind, form.micro_batches, cut)
+            known = not form.split or form.convention == "layerpipe2"
+            return self._asynchronous(form, cut, machine) if known else None
+        return self._synchronous(form.kind, form.micro_batches, cut, machine) if form.kind in SCHEDULES else None
 
     def _accumulated(self, parts: int, cut: Balance) -> float:
-        """Seconds per mini-batch of one process."""
         if parts == 1:
             return cut.sequential
         passes = sum(unit.total.flops for unit in self._profile(self.config.batch_size // parts, update=False))
-        return parts * passes + sum(unit.weight.flops for unit in cut.units)
+        return parts * passes + _update(cut.units)
 
-    def _synchronous(self, name: str, micro_batches: int, cut: Balance) -> float:
-        """Seconds per mini-batch: the schedule with the times of micro-batches, then the slowest process' update."""
+    def _asynchronous(self, form: Variant, cut: Balance, machine: Machine) -> float:
+        """The iteration bound."""
+        stages = carrying([_crowded(stage, machine) for stage in cut.stages], machine)
+        return Costs(stages, form.delays(self.processes)).period(FlopDevice(1.0, machine.wire))
+
+    def _synchronous(self, name: str, micro_batches: int, cut: Balance, machine: Machine) -> float:
+        """The schedule with the times of micro-batches, then the slowest process' update."""
         units: tuple[StageWork, ...] = self._profile(self.config.batch_size // micro_batches, update=False)
-        stages = Balance(units, cut.starts).stages
+        stages = carrying(Balance(units, cut.starts).stages, machine)
         costs = Costs(stages, Delays.none(len(stages)))
         plan = build_schedule(name, len(stages), self.processes, micro_batches)
         updates = [0.0] * self.processes
         for k, stage in enumerate(cut.stages):
-            updates[k % self.processes] += stage.weight.flops
-        return simulate(plan, costs, cut.device).makespan + max(updates)
+            updates[k % self.processes] += machine.crowding * stage.weight.flops
+        return simulate(plan, costs, FlopDevice(1.0, machine.wire)).makespan + max(updates)
+
+
+def _threaded(units: Sequence[StageWork], threads: int, machine: Machine) -> float:
+    """One process: threads share the work of a pass through the network evenly, and the memory that updates go over."""
+    passes = sum(unit.total.flops for unit in units) - _update(units)
+    return (passes + machine.crowding * _update(units)) / threads
+
+
+def data_parallel(parts: Sequence[StageWork], update: float, processes: int, machine: Machine) -> float:
+    """Seconds per mini-batch of DDP.
+
+    Gradients are gathered in buckets while the backward pass goes on from the output side: a bucket that is full is
+    copied there, averaged around a ring, which sends ``2 (n - 1) / n`` of its bytes in ``2 (n - 1)`` messages each way,
+    and copied back.
+
+    Args:
+        parts: times of the units for one process' part of the mini-batch, without update.
+        update: seconds of one process' update of all weights.
+        processes: n.
+        machine: bandwidths and latency.
+    """
+    share = 2 * (processes - 1) / processes
+    now, link, bucket, limit = sum(unit.forward.flops for unit in parts), 0.0, 0, _FIRST_BUCKET
+    for k in reversed(range(len(parts))):
+        now += parts[k].activation.flops
+        bucket += parts[k].parameter_bytes
+        if bucket >= limit or k == 0:
+            link = max(now, link) + machine.wire.occupation(share * bucket) + 2 * (processes - 1) * machine.wire.latency
+            now += 4 * bucket / machine.together + machine.local.occupation(share * bucket)
+            bucket, limit = 0, _BUCKET
+    return max(now, link) + machine.crowding * update
+
+
+def carrying(stages: Sequence[StageWork], machine: Machine) -> tuple[StageWork, ...]:
+    """The stages with the time that messages from and to their neighbours take them, as long forward as backward."""
+    last = len(stages) - 1
+    sizes = [(k > 0) * s.input_bytes + (k < last) * s.output_bytes for k, s in enumerate(stages)]
+    added = [Work(machine.local.occupation(size / 2)) for size in sizes]
+    return tuple(
+        replace(s, forward=s.forward + more, activation=s.activation + more)
+        for s, more in zip(stages, added, strict=True)
+    )
+
+
+def _crowded(stage: StageWork, machine: Machine) -> StageWork:
+    return replace(stage, weight=Work(machine.crowding * stage.weight.flops))
+
+
+def _update(units: Sequence[StageWork]) -> float:
+    return sum(unit.weight.flops for unit in units)

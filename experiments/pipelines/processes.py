@@ -1,7 +1,7 @@
 """Run a function in fresh processes that form a gloo group; nothing is left behind, whatever happens to one of them.
 
 The processes are forked from a server that has only imported the packages: they start in a fraction of a second, and
-each one's memory is its own. They meet at a file, hence need no free port.
+each one's memory is its own. They meet at a file, hence need no free port, wherever they are.
 """
 
 import os
@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from experiments import hosts
 from experiments.processes import begin, server
 from layerpipe2.errors import UserError
 
@@ -32,7 +33,9 @@ _ENVIRONMENT = {
 }
 
 
-def run_ranks(work: Callable[..., T], ranks: int, *arguments: Any, timeout: float = 600.0) -> list[T]:
+def run_ranks(
+    work: Callable[..., T], ranks: int, *arguments: Any, timeout: float = 600.0, places: Sequence[str] = ()
+) -> list[T]:
     """Call ``work(*arguments)`` on ``ranks`` processes of one thread each, within a process group.
 
     Args:
@@ -40,6 +43,7 @@ def run_ranks(work: Callable[..., T], ranks: int, *arguments: Any, timeout: floa
         ranks: number of processes.
         arguments: sent to every process; must pickle.
         timeout: s after which all processes are ended.
+        places: a network namespace for every rank (:mod:`experiments.hosts`); by default all are on this host.
 
     Returns:
         The results in the order of the ranks.
@@ -54,8 +58,8 @@ def run_ranks(work: Callable[..., T], ranks: int, *arguments: Any, timeout: floa
         group = {"backend": "gloo", "init_method": f"file://{folder}/store", "world_size": ranks, "timeout": limit}
         pipes = [context.Pipe(duplex=False) for _ in range(ranks)]
         processes = [
-            context.Process(target=_rank, args=(group | {"rank": rank}, sender, work, arguments), daemon=True)
-            for rank, (_, sender) in enumerate(pipes)
+            context.Process(target=_rank, args=(group | {"rank": rank}, place, sender, work, arguments), daemon=True)
+            for rank, ((_, sender), place) in enumerate(zip(pipes, places or [""] * ranks, strict=True))
         ]
         try:
             for process, (_, sender) in zip(processes, pipes, strict=True):
@@ -94,11 +98,16 @@ def _collect(receivers: list[Connection], timeout: float) -> list[Any]:
     return [results[rank] for rank in sorted(results)]
 
 
-def _rank(group: dict[str, Any], sender: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _rank(
+    group: dict[str, Any], place: str, sender: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
     begin()
     torch.set_num_threads(1)
     answer: tuple[float | None, Any]
     try:
+        if place:
+            hosts.enter(place)
+            os.environ["GLOO_SOCKET_IFNAME"] = hosts.Namespaces.interface
         dist.init_process_group(**group)
         answer = None, work(*arguments)
     except Exception as error:

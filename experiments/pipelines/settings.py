@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from layerpipe2.errors import LARGEST, UserError
-from layerpipe2.planning.variants import TORCH_PIPELINES, Variant
+from layerpipe2.planning.variants import DATA_PARALLEL, TORCH_PIPELINES, Variant
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.validation import Checked, Real, setting
 
@@ -13,7 +13,7 @@ PLAIN = "plain"
 """Plain training in one process, which all other variants are measured against."""
 _ASYNCHRONOUS = ("async/stash", "async/latest", "async/ema-window")
 VARIANTS = (
-    *(PLAIN, "plain/4", "threads/2"),
+    *(PLAIN, "plain/4", "threads/2", *DATA_PARALLEL),
     *(f"{name}/{micro_batches}" for name in TORCH_PIPELINES for micro_batches in (2, 4)),
     *_ASYNCHRONOUS,
     *("async/ema-window/pipedream", "async/ema-window/split", "exact", "exact/split"),
@@ -64,6 +64,8 @@ class Settings(Checked):
             Variant.parse(name)
         if PLAIN not in self.variants:
             raise UserError(f"variant '{PLAIN}' is missing; the others are measured against it")
+        if "fsdp" in self.target_variants:
+            raise UserError("no accuracy is known of 'fsdp', whose processes have shards; leave it out of the target's")
         return self
 
     @property
@@ -79,7 +81,7 @@ class Settings(Checked):
 
 QUICK = (
     "--width 4 --rounds 2 --batches 3 --warmup 1 --layer-repeats 1 --seeds 1 --epochs 1 --trace-batches 9 "
-    "--variants plain threads/2 1f1b/2 gpipe/2 async/stash exact exact/split --target-variants plain async/stash "
+    "--variants plain threads/2 ddp 1f1b/2 gpipe/2 async/stash exact exact/split --target-variants plain async/stash "
     "--memory-processes 2 --memory-strategies stash ema-window --timelines async/stash 1f1b/2 gpipe/2 "
     "--cut-network mlp --cut-width 8"
 )

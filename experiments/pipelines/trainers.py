@@ -1,7 +1,8 @@
-"""What the benchmark compares, each behind one interface: plain training, torch's pipelines, the asynchronous one.
+"""What the benchmark compares, each behind one interface: plain and data parallel training, torch's pipelines, ours.
 
 A trainer is one process' part of a training: ``stages``, number -> module with its latest weights, of the stages that
-this process has; ``sent_bytes`` per mini-batch; ``train(batches)``, which returns the losses it knows.
+this process has; ``optimizer``, of their parameters; ``sent_bytes`` per mini-batch; ``train(batches)``, which returns
+the losses it knows.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from experiments.pipelines.data_parallel import DataParallelTrainer
 from experiments.pipelines.peers import Batch, MakeOptimizer, SynchronousTrainer
 from layerpipe2.data import Data
 from layerpipe2.distributed.links import Watch
@@ -25,7 +27,7 @@ from layerpipe2.distributed.worker_loop import WorkerLoop
 from layerpipe2.engine.epoch import Totals
 from layerpipe2.history import make_history
 from layerpipe2.networks.layers import convolution, output_linear
-from layerpipe2.planning.variants import Variant, group_starts
+from layerpipe2.planning.variants import DATA_PARALLEL, Variant, group_starts
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import make_units, optimizer_factory
 from layerpipe2.stages import partition_at
@@ -81,6 +83,8 @@ def make_trainer(
         torch.set_num_threads(form.threads)
     if form.kind in ("plain", "threads"):
         return PlainTrainer(stages[0], form.micro_batches, make_optimizer)
+    if form.kind in DATA_PARALLEL:
+        return DataParallelTrainer(form.kind, stages[0], make_optimizer)
     if form.is_runtime:
         return AsynchronousTrainer(stages, form, make_optimizer, job.config.seed, timeline)
     return SynchronousTrainer(form.kind, stages, x, form.micro_batches, make_optimizer, timeline)
@@ -91,7 +95,7 @@ class PlainTrainer:
 
     def __init__(self, network: nn.Module, parts: int, make_optimizer: MakeOptimizer) -> None:
         self.stages, self.sent_bytes, self._parts = {0: network}, 0, parts
-        self._optimizer = make_optimizer(network.parameters())
+        self.optimizer = make_optimizer(network.parameters())
 
     def train(self, batches: Iterable[Batch]) -> list[float]:
         """One update per mini-batch; their losses."""
@@ -102,8 +106,8 @@ class PlainTrainer:
                 loss = F.cross_entropy(self.stages[0](part), target) * (len(part) / len(x))
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.item()
-            self._optimizer.step()
-            self._optimizer.zero_grad(set_to_none=True)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
             losses.append(total)
         return losses
 
@@ -133,9 +137,9 @@ class AsynchronousTrainer:
     ) -> None:
         rank, per_stage = dist.get_rank(), form.delays(len(stages)).per_stage
         module, history = stages[rank], make_history(form.strategy)
-        self.stages, optimizer = {rank: module}, make_optimizer(module.parameters())
+        self.stages, self.optimizer = {rank: module}, make_optimizer(module.parameters())
         self.local = ProcessStage(
-            module, rank, per_stage[rank], history, optimizer, seed=seed, split_backward=form.split
+            module, rank, per_stage[rank], history, self.optimizer, seed=seed, split_backward=form.split
         )
         endpoint = Endpoint(rank, len(stages), torch.device("cpu"), timedelta(seconds=60), Watch())
         self._neighbours, self._totals = Neighbours.of(endpoint, per_stage, rank, rank), Totals()
@@ -161,4 +165,4 @@ class AsynchronousTrainer:
         return [float(mean) for name, mean in self._totals.take_means().items() if name == "loss"]
 
 
-Trainer = PlainTrainer | SynchronousTrainer | AsynchronousTrainer
+Trainer = PlainTrainer | DataParallelTrainer | SynchronousTrainer | AsynchronousTrainer

@@ -1,5 +1,6 @@
 """The page of the measured pipelines: what was aimed at and reached, then the evidence."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -10,8 +11,9 @@ from layerpipe2.planning.variants import Variant
 from paper_figures import variant_style
 from paper_figures.claims.pipelines.accuracy import accuracy
 from paper_figures.claims.pipelines.memory import memory
+from paper_figures.claims.pipelines.regimes import fastest, foretold
 from paper_figures.claims.pipelines.speed import cut, idle, over_plain, over_torch, predicted, split
-from paper_figures.figures.pipelines import processes, speed
+from paper_figures.figures.pipelines import processes, regimes, speed
 from paper_figures.pages import Page
 from paper_figures.records import BUSY
 from paper_figures.records.pipelines import PipelineRecords
@@ -24,6 +26,8 @@ def page(records: PipelineRecords) -> Page:
     """The page with its figures and tables."""
     bench, found, drawn, shown = records.main, claims(records), figures(records), tables.catalogue(records)
     threaded = f"threads/{bench.options['processes']}"
+    wheres = [bench.provenance, *([records.regimes.provenance] if records.regimes else [])]
+    load = max(where["load_average"] for where in wheres)
     answers = [(claim.question, claim.word) for claim in found]
     content = {
         "bench": bench,
@@ -32,12 +36,15 @@ def page(records: PipelineRecords) -> Page:
         "options": bench.options,
         "where": bench.provenance,
         "commit": str(bench.provenance["commit"])[:12],
-        "busy": bench.provenance["load_average"] > BUSY,
+        "load": load,
+        "busy": load > BUSY,
         "verdict_table": pd.DataFrame(answers, columns=["question", "answer"]),
         "claims": found,
         "tables": shown,
         "figures": drawn,
+        "regimes": records.regimes,
         "threads": variant_style.label(threaded) if threaded in set(bench.variants["variant"]) else "",
+        "threads_predicted": bool(bench.variants.set_index("variant")["predicted"].get(threaded, math.nan) > 0),
     }
     return Page("pipelines", "pipelines.md", content, found, drawn, shown, shown)
 
@@ -45,7 +52,8 @@ def page(records: PipelineRecords) -> Page:
 def claims(records: PipelineRecords) -> list[Verdict]:
     """All verdicts, in the order of the page."""
     bench = records.main
-    first = [over_plain(bench), over_torch(bench), idle(bench), memory(bench), predicted(records)]
+    of_map = [fastest(records.regimes), foretold(records.regimes)] if records.regimes else []
+    first = [*of_map, over_plain(bench), over_torch(bench), idle(bench), memory(bench), predicted(records)]
     return [*first, *map(cut, records.cuts), split(bench), accuracy(bench)]
 
 
@@ -55,6 +63,7 @@ def figures(records: PipelineRecords) -> dict[str, Callable[[], Figure]]:
     exact = [name for name in bench.traces if Variant.parse(name).kind == "exact"]
     late = [name for name in bench.traces if name not in exact]
     return {
+        **({"regimes": partial(regimes.regimes, records.regimes)} if records.regimes else {}),
         "speed": partial(speed.speed, records),
         **({} if bench.memory.empty else {"memory": partial(processes.memory, records)}),
         **({"timeline": partial(processes.timeline, records, late)} if late else {}),

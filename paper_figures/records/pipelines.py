@@ -9,6 +9,8 @@ import pandas as pd
 from layerpipe2.errors import UserError, plain_name
 from layerpipe2.runs.records import read_json
 from paper_figures import variant_style
+from paper_figures.records import regimes
+from paper_figures.records.regimes import Regimes
 from paper_figures.text import network_label
 
 _REMEDY = "measure again: make pipelines"
@@ -16,6 +18,11 @@ COMPUTING = ("forward", "backward", "weights")
 """What is not waiting; everything between it is: for messages, for turns, and copying messages."""
 _VARIANTS = {"variant": "variant", "predicted": "predicted_speed_up", "peak_bytes": "peak_torch_bytes"}
 _VARIANTS |= {"sent_bytes": "sent_bytes_per_batch", "starts": "starts"}
+
+
+def label(network: str) -> str:
+    """A network's name for readers; the benchmark's own network by what it is."""
+    return "Eight equal convolutions" if network == "even" else network_label(network)
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,8 @@ class Benchmark:
         options: of the command line that measured it.
         provenance: commit, versions, device, cores, load before the measurement.
         variants: a row per variant: variant, predicted (speed over plain, or absent), peak_bytes (list by rank),
-            sent_bytes (per mini-batch), starts (list).
+            sent_bytes (per mini-batch), starts (list), held (by rank: ``peak`` bytes and, of it, those of
+            ``parameters``, ``optimizer`` and ``history``; absent from records before they were told apart).
         speeds: a row per variant and round: variant, round, seconds (per mini-batch).
         targets: a row per variant and seed: variant, seed, seconds and epochs to the target; absent if missed.
         memory: a row per variant, number of processes and stage, with bytes of every kind, measured and ``modelled_``.
@@ -91,8 +99,8 @@ class Benchmark:
 
     @property
     def label(self) -> str:
-        """The network's name for readers; the benchmark's own network by what it is."""
-        return "Eight equal convolutions" if self.network == "even" else network_label(self.network)
+        """The network's name for readers."""
+        return label(self.network)
 
     @property
     def candidates(self) -> list[str]:
@@ -112,14 +120,15 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class PipelineRecords:
-    """The network whose pipelines are compared, and networks on which cuts are."""
+    """The network whose pipelines are compared, networks on which cuts are, and the regime map, if there is one."""
 
     main: Benchmark
     cuts: list[Benchmark]
+    regimes: Regimes | None = None
 
 
 def load(folder: Path, network: str) -> PipelineRecords:
-    """Read ``network``'s record, and those of all networks that were also cut into groups of equal size.
+    """Read ``network``'s record, those of all networks that were also cut into groups of equal size, and the map.
 
     Raises:
         UserError: if the first is missing, or one is broken.
@@ -129,14 +138,15 @@ def load(folder: Path, network: str) -> PipelineRecords:
         raise UserError(f"no record {path}; measure first: make pipelines")
     others = [_benchmark(other) for other in sorted(folder.glob("*.json")) if other != path]
     cuts = [bench for bench in others if bench.variants["variant"].str.endswith("/groups").any()]
-    return PipelineRecords(_benchmark(path), cuts)
+    return PipelineRecords(_benchmark(path), cuts, regimes.load(folder / "map"))
 
 
 def _benchmark(path: Path) -> Benchmark:
     try:
         record = read_json(path, _REMEDY)
         rows = record["rows"]
-        variants = pd.DataFrame([{name: row[key] for name, key in _VARIANTS.items()} for row in rows])
+        columns = [{name: row[key] for name, key in _VARIANTS.items()} for row in rows]
+        variants = pd.DataFrame(columns).assign(held=[row.get("held_bytes") for row in rows])
         traced = sorted(record["traces"], key=lambda name: (variant_style.is_torch(name), name))
         return Benchmark(
             network=plain_name(record["network"], "network"),  # part of the names of tables

@@ -5,6 +5,7 @@ import pandas as pd
 from layerpipe2.planning.variants import MEMORY_KINDS, Variant
 from paper_figures import variant_style
 from paper_figures.records.pipelines import Benchmark, PipelineRecords
+from paper_figures.tables import regimes
 from paper_figures.text import median_range, percent
 
 
@@ -20,9 +21,19 @@ def speeds(bench: Benchmark) -> pd.DataFrame:
         "speed over plain": [median_range(bench.ratios(name)) for name in rows.index],
         "predicted": ["–" if pd.isna(predicted) else f"{predicted:.2f}×" for predicted in rows["predicted"]],
         "torch's peak by process (MB)": [" + ".join(f"{p / 1e6:.1f}" for p in peaks) for peaks in rows["peak_bytes"]],
+        **(_held(rows["held"]) if rows["held"].notna().all() else {}),
         "sent per mini-batch (kB)": [f"{sent / 1e3:.0f}" for sent in rows["sent_bytes"]],
     }
     return pd.DataFrame(columns)
+
+
+def _held(ranks: pd.Series) -> dict[str, list[str]]:
+    """Of all processes together, in MB: their peaks, and what makes them; the rest changes with every pass."""
+    sums = pd.DataFrame([pd.DataFrame(found).sum() for found in ranks]) / 1e6
+    sums["rest"] = 2 * sums["peak"] - sums.sum(axis=1)
+    names = {"peak": "together (MB)", "parameters": "weights (MB)", "optimizer": "optimizer (MB)"}
+    names |= {"history": "history (MB)", "rest": "activations, gradients, messages (MB)"}
+    return {title: [f"{value:.1f}" for value in sums[name]] for name, title in names.items()}
 
 
 def over_torch(bench: Benchmark) -> pd.DataFrame:
@@ -74,6 +85,8 @@ def catalogue(records: PipelineRecords) -> dict[str, pd.DataFrame]:
     bench = records.main
     found = {"speed": speeds(bench), "speed_over_torch": over_torch(bench)}
     found |= {f"speed_{other.network}": speeds(other) for other in records.cuts}
+    if records.regimes:
+        found |= {"regimes": regimes.speeds(records.regimes), "regime_errors": regimes.errors(records.regimes)}
     found |= {"idle": idle(bench)} if bench.traces else {}
     found |= {"memory": memory(bench)} if not bench.memory.empty else {}
     return found | ({"time_to_target": targets(bench)} if not bench.targets.empty else {})

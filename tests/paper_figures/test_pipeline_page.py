@@ -80,6 +80,20 @@ def test_tables(tmp_path):
     assert late.loc["LayerPipe2, stash", "training time (s), median"] == "7.5"
 
 
+def test_bytes_of_all_processes_are_told_apart_where_they_are_known(tmp_path):
+    held = [{"peak": 30_000_000, "parameters": 4_000_000, "optimizer": 4_000_000, "history": 8_000_000}] * 2
+    rows = [made.row(name, made.SPEEDS[name], None) | {"held_bytes": held} for name in ("plain", "async/stash")]
+    row = tables.speeds(written(tmp_path, rows=rows, memory=[], traces={}).main).iloc[1]
+    cells = {"together": "60.0", "weights": "8.0", "optimizer": "8.0", "history": "16.0"}
+    assert {name: row[f"{name} (MB)"] for name in cells} == cells
+    assert row["activations, gradients, messages (MB)"] == "28.0"
+    rows = [made.row(name, speeds, None) | {"held_bytes": held} for name, speeds in made.SPEEDS.items()]
+    said = verdicts(written(tmp_path, rows=rows))["Memory"].evidence[0]
+    assert "Activations in flight are 27 % to 54 % of what first stages hold" in said
+    assert "With half the delay PipeDream, EMA window, has 21.0 MB instead of 45.6." in said
+    assert "together (MB)" not in tables.speeds(written(tmp_path).main)  # of a record without them
+
+
 def test_idle_time_is_what_the_spans_leave(tmp_path):
     found = written(tmp_path).main.steady["gpipe/4"]
     assert found.period == pytest.approx(80)
@@ -91,6 +105,7 @@ def test_labels_name_peers_delays_and_options():
     assert label("zero-bubble-v/4") == "zero-bubble V, 4 micro-batches"
     assert label("async/latest/pipedream/groups") == "PipeDream, latest, equal groups"
     assert label("threads/2") == "plain, 2 threads"
+    assert label("ddp") == "data parallel, DDP"
     assert label("exact/split") == "exact, split backward"
 
 

@@ -27,10 +27,26 @@ def memory(bench: Benchmark) -> Verdict:
         f"{percent(off.max(), '.2g')} ({variant_style.label(worst['variant'])}, stage "
         f"{worst['stage']}/{worst['processes']}); a history pads every parameter to 64 elements and keeps a table of "
         f"decays. Most that torch held at one time, all processes together, in MB: {'; '.join(amounts)}."
+        f"{_in_flight(bench, peaks)}"
     )
     answer = Answer.YES if exact and off.max() <= 0.02 else Answer.NO
     details = "; ".join([MODEL.word(answer), *_beside(bench, peaks, thriftiest), *_saved(bench, peaks)])
     return Verdict("Memory", answer, MODEL, evidence=(text,), details=details)
+
+
+def _in_flight(bench: Benchmark, peaks: pd.Series) -> str:
+    """Where the memory of an asynchronous pipeline goes, and what shorter delays spare."""
+    if bench.variants["held"].isna().any():
+        return ""  # of records that don't tell a process' bytes apart
+    first = totals(bench.memory).query("stage == 0")
+    shares = span(first["activations"] / first["total"], percent)
+    text = f" Activations in flight are {shares} of what first stages hold, since a stage keeps those of delay + 1 "
+    shorter = [
+        f"{variant_style.label(name)}, has {peaks[name]:.1f} MB instead of {peaks[name.removesuffix('/pipedream')]:.1f}"
+        for name in peaks.index
+        if name.endswith("/pipedream") and name.removesuffix("/pipedream") in peaks
+    ]
+    return f"{text}mini-batches. With half the delay {'; '.join(shorter)}." if shorter else f"{text}mini-batches."
 
 
 def _copies(table: pd.DataFrame) -> str:

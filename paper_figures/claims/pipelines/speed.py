@@ -93,9 +93,10 @@ def predicted(records: PipelineRecords) -> Verdict:
         return Verdict(title, Answer.NOT_TESTED, AIM, evidence=("Nothing was predicted.",))
     spans = [f"{kind}: {span(values, _signed)}" for kind, values in groups.items()]
     worst = max(found, key=lambda name: abs(found[name]))
+    links = "measured links and memory" if "machine" in records.main.provenance else "no transfer"
     text = (
-        f"Measured over predicted speed, less one; the prediction knows the layers' times in one process and no "
-        f"transfer: {'; '.join(spans)}. Furthest off: {worst}, {_signed(found[worst])}."
+        f"Measured over predicted speed, less one; the prediction knows the layers' times in one process and {links}: "
+        f"{'; '.join(spans)}. Furthest off: {worst}, {_signed(found[worst])}."
     )
     within = [abs(value) <= 0.1 for value in found.values()]
     details = f"{sum(within)} of {len(within)} within 10 %"

@@ -3,7 +3,9 @@
 - ``plain``, ``plain/<micro-batches>``: one process; with micro-batches it accumulates their gradients (a small one may
   stay in the cache, which is no merit of a pipeline);
 - ``threads/<n>``: plain training in one process of n threads, which share the work of every operation; what anybody
-  would try before a pipeline of n processes. Measured for its speed alone: nothing predicts it;
+  would try before a pipeline of n processes;
+- ``ddp``, ``fsdp``: data parallel training as torch ships it, of the same mini-batches: every process has an equal part
+  of each, and all weights (``DistributedDataParallel``) or a shard of them (``fully_shard``);
 - ``<torch's pipeline>/<micro-batches>`` as in ``gpipe/4``: torch's own schedule;
 - ``async/<strategy>`` as in ``async/stash``: the asynchronous pipeline under LayerPipe2's delays, ``.../pipedream``
   under PipeDream's;
@@ -24,6 +26,8 @@ from layerpipe2.history import make_history
 
 TORCH_PIPELINES = {"gpipe": 1, "1f1b": 1, "interleaved": 2, "zero-bubble": 1, "zero-bubble-v": 2}
 """Synchronous pipelines that torch ships -> stages per process."""
+DATA_PARALLEL = ("ddp", "fsdp")
+"""Kinds whose processes all train the whole network, each on its part of every mini-batch."""
 MEMORY_KINDS = ("parameters", "optimizer", "activations", "history")
 """What a stage stores; columns of the benchmark's records, in bytes."""
 _OPTIONS = ("pipedream", "split", "groups")
@@ -34,7 +38,7 @@ class Variant:
     """A name, read.
 
     Attributes:
-        kind: ``plain``, ``threads``, ``async``, ``exact`` or a key of :data:`TORCH_PIPELINES`.
+        kind: ``plain``, ``threads``, ``async``, ``exact``, one of :data:`DATA_PARALLEL` or of :data:`TORCH_PIPELINES`.
         micro_batches: of a mini-batch; 1 for the asynchronous pipeline.
         strategy: weight history of the asynchronous pipeline, else nothing.
         convention: its delay law.
@@ -59,7 +63,7 @@ class Variant:
             UserError: if it is none, or its strategy isn't one.
         """
         kind, *details = name.split("/")
-        if kind == "plain" and not details:
+        if kind in ("plain", *DATA_PARALLEL) and not details:
             return cls(kind)
         number = int(details[0]) if len(details) == 1 and re.fullmatch("[0-9]{1,4}", details[0]) else 0
         if number and kind in ("plain", "threads", *TORCH_PIPELINES):
@@ -68,9 +72,9 @@ class Variant:
         known = kind == "exact" or strategy not in ("", *_OPTIONS)
         if not known or len(set(details)) < len(details) or not set(details) <= set(_OPTIONS[kind == "exact" :]):
             raise UserError(
-                f"unknown variant {name!r}; give plain, exact or async/STRATEGY, with /split or /groups behind the "
-                f"last two and /pipedream behind the last, or one of plain, {', '.join(TORCH_PIPELINES)} with a number "
-                "of micro-batches, as in gpipe/4, or threads/NUMBER"
+                f"unknown variant {name!r}; give plain, {', '.join(DATA_PARALLEL)}, exact or async/STRATEGY, with "
+                "/split or /groups behind the last two and /pipedream behind the last, or one of plain, "
+                f"{', '.join(TORCH_PIPELINES)} with a number of micro-batches, as in gpipe/4, or threads/NUMBER"
             )
         if strategy:
             make_history(strategy)
@@ -88,7 +92,9 @@ class Variant:
 
     def stages(self, processes: int) -> int:
         """Number of stages on so many processes."""
-        return TORCH_PIPELINES[self.kind] * processes if self.kind in TORCH_PIPELINES else self.ranks(processes)
+        if self.kind in TORCH_PIPELINES:
+            return TORCH_PIPELINES[self.kind] * processes
+        return processes if self.is_runtime else 1
 
     def delays(self, processes: int) -> Delays:
         """Delays of the stages; none where the pipeline waits for all updates."""

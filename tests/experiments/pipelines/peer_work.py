@@ -6,13 +6,15 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
+from experiments.pipelines.data_parallel import DataParallelTrainer
 from experiments.pipelines.measure import first_batches
 from experiments.pipelines.peers import SynchronousTrainer
 from experiments.pipelines.trainers import AsynchronousTrainer, Job, make_trainer
 from layerpipe2 import networks
 from layerpipe2.errors import UserError
-from layerpipe2.planning.variants import Variant
+from layerpipe2.planning.variants import DATA_PARALLEL, Variant
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.stages import partition
 
@@ -41,6 +43,8 @@ def make_optimizer(parameters):
 def trainer(variant, layers):
     form = Variant.parse(variant)
     stages = partition(layers, len(layers) // form.stages(dist.get_world_size()))
+    if form.kind in DATA_PARALLEL:
+        return DataParallelTrainer(form.kind, stages[0], make_optimizer)
     if form.is_runtime:
         return AsynchronousTrainer(stages, form, make_optimizer, 0)
     return SynchronousTrainer(form.kind, stages, batches()[0][0], form.micro_batches, make_optimizer)
@@ -52,9 +56,15 @@ def train(variants):
     for variant in variants:
         mine = trainer(variant, units())
         losses = mine.train(batches())
-        weights = {k: [p.detach().clone() for p in stage.parameters()] for k, stage in mine.stages.items()}
+        weights = {k: [whole(p) for p in stage.parameters()] for k, stage in mine.stages.items()}
         found[variant] = losses, weights, mine.sent_bytes
     return found
+
+
+def whole(parameter):
+    """A copy, of a sharded one put together."""
+    value = parameter.detach()
+    return (value.full_tensor() if isinstance(value, DTensor) else value).clone()
 
 
 def statistics_after(variant, steps):
@@ -83,6 +93,10 @@ def refusals():
             SynchronousTrainer(name, stages, batches()[0][0], micro_batches, make_optimizer)
         except UserError as error:
             lines.append(str(error))
+    try:
+        DataParallelTrainer("ddp", torch.nn.Sequential(*units()), make_optimizer).train([(torch.zeros(3, 16),) * 2])
+    except UserError as error:
+        lines.append(str(error))
     return lines
 
 

@@ -1,4 +1,4 @@
-"""In the benchmark torch's pipelines train what one process trains; the asynchronous one, what the simulator does."""
+"""In the benchmark torch's peers train what one process trains; the asynchronous pipeline, what the simulator does."""
 
 import functools
 
@@ -10,6 +10,7 @@ from torch import nn
 from experiments.pipelines.processes import run_ranks
 from layerpipe2 import Delays, make_history, partition
 from layerpipe2.engine.step import PipelineEngine
+from layerpipe2.planning.variants import DATA_PARALLEL
 from tests.experiments.pipelines import peer_work
 
 PEERS = [f"{name}/{m}" for name in ("gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v") for m in (2, 4)]
@@ -18,7 +19,8 @@ STRATEGIES = ["stash", "latest", "ema-window"]
 
 @functools.cache
 def trained():
-    return run_ranks(peer_work.train, 2, PEERS + [f"async/{strategy}" for strategy in STRATEGIES], timeout=60)
+    variants = [*PEERS, *DATA_PARALLEL, *(f"async/{strategy}" for strategy in STRATEGIES)]
+    return run_ranks(peer_work.train, 2, variants, timeout=60)
 
 
 @functools.cache
@@ -52,6 +54,19 @@ def test_weights_and_losses_equal_plain_training(peer):
                 torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("peer", DATA_PARALLEL)
+def test_data_parallel_training_is_that_of_one_process_with_the_whole_mini_batch(peer):
+    losses, layers = plain()
+    found = [rank[peer] for rank in trained()]
+    assert [sum(parts) / 2 for parts in zip(*(rank[0] for rank in found), strict=True)] == pytest.approx(losses, 1e-12)
+    assert found[0][0] != found[1][0]  # of halves
+    for _, weights, _ in found:
+        for ours, theirs in zip(weights[0], nn.Sequential(*layers).parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=1e-12)
+    size = sum(p.nbytes for layer in layers for p in layer.parameters())
+    assert [rank[2] for rank in found] == [{"ddp": size, "fsdp": 3 * size // 2}[peer]] * 2
+
+
 def test_the_training_moves_the_weights():
     for layer, before in zip(plain()[1], peer_work.units(), strict=True):
         assert any((p - q).abs().max() > 1e-4 for p, q in zip(layer.parameters(), before.parameters(), strict=True))
@@ -74,11 +89,12 @@ def test_batch_normalisation_counts_training_batches_only():
 def test_what_does_not_fit_is_named():
     lines = run_ranks(peer_work.refusals, 2, timeout=60)
     assert lines[0] == lines[1]
-    assert len(lines[0]) == 4
+    assert len(lines[0]) == 5
     assert "unknown synchronous pipeline 'gpip'; choose one of gpipe, 1f1b, " in lines[0][0]
     assert lines[0][1] == "gpipe on 2 processes needs 2 stages, not 4"
     assert "cannot make 3 micro-batches of 8 samples; give at least 1, and a batch size that is" in lines[0][2]
     assert "1f1b on 2 processes cannot make 1 micro-batches of 8 samples; give at least 2" in lines[0][3]
+    assert lines[0][4] == "2 processes cannot share 3 samples evenly; give a batch size that is a multiple"
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

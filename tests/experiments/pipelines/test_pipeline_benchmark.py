@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from experiments.pipelines import benchmark, measure, predict
+from experiments.pipelines.machine import Machine
 from experiments.pipelines.processes import run_ranks
 from experiments.pipelines.settings import Settings
 from experiments.pipelines.summary import summarise, table
 from experiments.pipelines.trainers import build_units, make_trainer
 from layerpipe2.data import load
 from layerpipe2.errors import UserError
-from layerpipe2.planning import StageWork, Work
+from layerpipe2.planning import Link, StageWork, Work
 from layerpipe2.planning.variants import Variant, group_starts
 from paper_figures.pages.pipelines import page
 from paper_figures.records.pipelines import load as load_records
@@ -51,13 +52,15 @@ def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("variants", "message"),
     [
-        ("plain gpip/2", "unknown variant 'gpip/2'; give plain, exact or async/STRATEGY, "),
+        ("plain gpip/2", "unknown variant 'gpip/2'; give plain, ddp, fsdp, exact or async/STRATEGY, "),
         ("plain gpipe", "unknown variant 'gpipe'"),
         ("plain plain/0", "unknown variant 'plain/0'"),
         ("plain threads", "unknown variant 'threads'; .* as in gpipe/4, or threads/NUMBER"),
         ("plain threads/two", "unknown variant 'threads/two'"),
         ("plain async/split", "unknown variant 'async/split'"),
         ("plain async/stash/split/split", "unknown variant 'async/stash/split/split'"),
+        ("plain ddp/2", "unknown variant 'ddp/2'"),
+        ("plain fsdp --target-variants fsdp", "no accuracy is known of 'fsdp'"),
         ("plain exact/pipedream", "unknown variant 'exact/pipedream'"),
         ("plain async/stashed", "unknown strategy 'stashed'"),
         ("plain --memory-strategies emma", "unknown strategy 'emma'"),
@@ -93,11 +96,15 @@ def test_pipelines_reach_the_accuracies_of_plain_training():
 
 
 def test_peak_memory_counts_weights_gradients_momentum_and_activations():
-    (peak,) = run_ranks(measure.measure_peak, 1, JOB, "plain", 3, timeout=120)
+    (held,) = run_ranks(measure.measure_peak, 1, JOB, "plain", 3, timeout=120)
     data = load("digits")
     weights = sum(p.numel() * 4 for unit in build_units(CONFIG, data) for p in unit.parameters())
     activations = 9 * 64 * 4 * 8 * 8 * 4  # outputs of the ReLUs
-    assert 3 * weights + activations <= peak <= 3 * (3 * weights + activations)
+    assert 3 * weights + activations <= held.pop("peak") <= 3 * (3 * weights + activations)
+    assert held == {"parameters": weights, "optimizer": weights, "history": 0}
+    late = run_ranks(measure.measure_peak, 2, JOB, "async/stash", 3, timeout=120)
+    assert sum(rank["parameters"] for rank in late) == sum(rank["optimizer"] for rank in late) == weights
+    assert late[0]["history"] >= 2 * late[0]["parameters"] > late[1]["history"] == 0
 
 
 def test_accumulated_micro_batches_train_like_whole_ones():
@@ -130,7 +137,9 @@ def test_predictions_are_those_of_the_schedules(monkeypatch):
             expected = 40 / (12 * (micro_batches + 1) / micro_batches + 8)
             assert predictor.speedup(f"{name}/{micro_batches}") == pytest.approx(expected)
     assert predictor.speedup("interleaved/4") > predictor.speedup("1f1b/4")
-    assert predictor.speedup("zero-bubble/4") is predictor.speedup("threads/2") is None
+    assert predictor.speedup("zero-bubble/4") is predictor.speedup("fsdp") is None
+    assert predictor.speedup("threads/2") == 2
+    assert predictor.speedup("ddp") == pytest.approx(40 / (12 + 16))  # half of the passes, and the whole update
     assert predictor.speedup("async/stash/pipedream") == pytest.approx(2)
     assert predictor.speedup("async/stash/split") == pytest.approx(2)
     assert predictor.speedup("async/ema-span") == pytest.approx(40 / 24)  # its first stage is slower by a fifth
@@ -139,6 +148,40 @@ def test_predictions_are_those_of_the_schedules(monkeypatch):
     assert with_history.balance(1).sequential == 40 * 60
     assert predictor.speedup("exact") == pytest.approx(1)
     assert predictor.speedup("exact/split") is None
+
+
+def test_bandwidths_and_latency_count(monkeypatch):
+    """Eight units of 1 s forward and 2 s backward per mini-batch, no update; 1 MB of weights and 4 bytes out each."""
+    mega = 2**20
+
+    def profiled(work, ranks, config, size, update, strategy, repeats):
+        share = size / CONFIG.batch_size
+        return [(StageWork(Work(share), Work(2 * share), Work(0), mega, 0, 4, 4),) * 8]
+
+    monkeypatch.setattr(predict, "run_ranks", profiled)
+    predictor = predict.Predictor(CONFIG, 2, 1)
+    slow = Machine().with_link(Link(mega / 8, latency=0.5))
+    # DDP: 4 s forward; from its first second of backward pass on, the link is busy with 1 MB for 8 s, and with 7 MB.
+    assert predictor.seconds("ddp", slow) == pytest.approx(4 + 1 + 8 * 8 + 2 * 2 * 0.5)
+    assert predictor.seconds("ddp", Machine(local=Link(mega), link=Link(mega))) == pytest.approx(12 + 8)
+    assert predictor.seconds("ddp", Machine(alone=8 * mega, together=4 * mega)) == pytest.approx(12 + 8)  # copies
+    # A pipeline sends 4 bytes either way, which its neighbours share on one host, and wait for elsewhere:
+    # there and back within the delay of two mini-batches.
+    assert predictor.seconds("async/latest", slow) == pytest.approx(12)
+    assert predictor.seconds("async/latest", slow.with_link(Link(0.25))) == pytest.approx((24 + 2 * 16) / 3)
+    assert predictor.seconds("async/latest", Machine(local=Link(8), link=Link(8))) == pytest.approx(12 + 2 * 0.25)
+    assert predictor.seconds("exact", slow) == pytest.approx(24 + 2 * 0.5, rel=1e-4)
+    assert predictor.seconds("exact", Machine(local=Link(8), link=Link(8))) == pytest.approx(24 + 2 * 0.5)
+    assert predictor.seconds("1f1b/2", slow) > predictor.seconds("1f1b/2") == pytest.approx(18)
+
+
+def test_what_passes_over_memory_takes_longer_when_all_do(monkeypatch):
+    monkeypatch.setattr(predict, "run_ranks", lambda *arguments: [(StageWork(Work(1), Work(2), Work(5)),) * 8])
+    predictor, crowded = predict.Predictor(CONFIG, 2, 1), Machine(alone=6.0, together=4.0)
+    assert predictor.seconds("plain", crowded) == 64
+    assert predictor.seconds("threads/2", crowded) == 24 / 2 + 40 * 1.5 / 2
+    assert predictor.seconds("async/latest", crowded) == 12 + 20 * 1.5
+    assert Machine(alone=4.0, together=6.0).crowding == Machine().crowding == 1
 
 
 def test_groups_are_cut_by_number_and_balance_by_time(monkeypatch):
@@ -178,7 +221,8 @@ def test_ratios_are_taken_within_a_round_and_a_missed_target_is_said():
 
 
 def test_variants_want_their_stages():
-    wanted = {"plain": 1, "plain/4": 1, "threads/3": 1, "async/stash": 3, "exact/split": 3, "gpipe/2": 3}
+    wanted = {"plain": 1, "plain/4": 1, "threads/3": 1, "ddp": 1, "async/stash": 3, "exact/split": 3, "gpipe/2": 3}
     wanted |= {"interleaved/2": 6, "zero-bubble-v/4": 6}
     assert {variant: Variant.parse(variant).stages(3) for variant in wanted} == wanted
-    assert [Variant.parse(variant).ranks(3) for variant in ("plain/4", "threads/3", "gpipe/2")] == [1, 1, 3]
+    ranks = {"plain/4": 1, "threads/3": 1, "gpipe/2": 3, "ddp": 3, "fsdp": 3}
+    assert {variant: Variant.parse(variant).ranks(3) for variant in ranks} == ranks

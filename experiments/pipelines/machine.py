@@ -1,0 +1,94 @@
+"""What a machine lends its processes beside its processors, measured before anything is predicted: memory and links."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import torch
+import torch.distributed as dist
+
+from experiments.pipelines.processes import run_ranks
+from layerpipe2.planning import Link
+
+# Bytes of the messages that tell latency and bandwidth. The difference of two large ones does not see what a limited
+# link lets through at once.
+_SIZES = (2**10, 2**20, 2**22)
+_COPIED = 2**26  # bytes: more than caches hold
+_REPEATS = 7
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Measured bandwidths; by default nothing but computation takes time.
+
+    Attributes:
+        alone: bytes/s that a process reads and writes when it copies memory, by itself.
+        together: the same of every process when all copy at once.
+        local: the link between two processes of one host, whose time is the processors', half of it at either end.
+        link: the link that neighbours have.
+    """
+
+    alone: float = float("inf")
+    together: float = float("inf")
+    local: Link = field(default_factory=Link)
+    link: Link = field(default_factory=Link)
+
+    @classmethod
+    def measured(cls, processes: int) -> Machine:
+        """This machine, with processes on one host."""
+        alone, together, local = run_ranks(copy_rate, 1)[0], min(run_ranks(copy_rate, processes)), measured_link()
+        return cls(alone, together, local, local)
+
+    def with_link(self, link: Link) -> Machine:
+        """The same with neighbours on hosts of their own."""
+        return replace(self, link=link)
+
+    @property
+    def wire(self) -> Link:
+        """What is left of the link without the processors' share of its time, which is that of ``local``."""
+        rest = 1 / self.link.bandwidth - 1 / self.local.bandwidth
+        return Link(1 / rest if rest > 0 else float("inf"), self.link.latency)
+
+    @property
+    def crowding(self) -> float:
+        """How much longer a pass over memory takes when all processes make one, at least 1."""
+        return max(1.0, self.alone / self.together) if self.alone < float("inf") else 1.0
+
+
+def measured_link(places: Sequence[str] = ()) -> Link:
+    """The link between two processes, by default of one host."""
+    small, large, largest = (seconds / 2 for seconds in run_ranks(round_trips, 2, _SIZES, places=places)[0])
+    calm = largest > large  # else other work on the machine held up the shorter message
+    return Link((_SIZES[2] - _SIZES[1]) / (largest - large) if calm else _SIZES[2] / largest, small)
+
+
+def round_trips(sizes: Sequence[int]) -> list[float]:
+    """Least seconds in which messages of so many bytes travel from rank 0 to rank 1 and back."""
+    return [_least(partial(_there_and_back, torch.zeros(size, dtype=torch.uint8))) for size in sizes]
+
+
+def _there_and_back(message: torch.Tensor) -> None:
+    first = dist.get_rank() == 0
+    for way in (dist.send, dist.recv) if first else (dist.recv, dist.send):
+        way(message, 1 if first else 0)
+
+
+def copy_rate() -> float:
+    """Bytes/s that this process reads and writes while it copies memory."""
+    source = torch.zeros(_COPIED // 4)
+    target = torch.empty_like(source)
+    dist.barrier()
+    return 2 * _COPIED / _least(lambda: target.copy_(source))
+
+
+def _least(work: Callable[[], object]) -> float:
+    """Seconds: other work can only make it longer."""
+    seconds = []
+    for _ in range(_REPEATS + 1):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])

@@ -1,0 +1,191 @@
+"""The regime map: which training is fastest, for wide networks and small ones, on one host and on two.
+
+For every point of ``points.yaml``, times of all choices are predicted from times of the units in one process and from
+measured bandwidths, and written to ``predicted.csv``. Then they are measured, round after round, in fresh processes;
+the hosts are network namespaces (root only, else one host is all). Run it on an idle machine. Examples:
+
+  python -m experiments.pipelines.regimes --out results/pipelines/map
+  python -m experiments.pipelines.regimes --quick
+"""
+
+import os
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+
+from experiments.hosts import Namespaces, limited_hosts
+from experiments.pipelines.machine import Machine, measured_link
+from experiments.pipelines.measure import measure_speed
+from experiments.pipelines.predict import Predictor
+from experiments.pipelines.processes import run_ranks
+from experiments.pipelines.trainers import Job
+from experiments.tables import Row, write_csv
+from layerpipe2.cli import Parser
+from layerpipe2.cli.console import run_command
+from layerpipe2.cli.options import add_options, read_options
+from layerpipe2.delays import aligned
+from layerpipe2.errors import UserError
+from layerpipe2.planning.variants import Variant
+from layerpipe2.provenance import provenance
+from layerpipe2.runs.config import RunConfig
+from layerpipe2.runs.records import writable_folder, write_json
+from layerpipe2.runs.validation import Checked, Positive, Several, setting
+from layerpipe2.runs.yaml_file import read_yaml
+
+POINTS = Path(__file__).with_name("points.yaml")
+_POINT = ("network", "width", "batch_size")
+_PREDICTED = (*_POINT, "parameter_bytes", "cut_bytes", "gigabits", "variant", "batches", "seconds")
+_MEASURED = (*_POINT, "gigabits", "variant", "round", "seconds")
+_PROCESSES = 2
+_START = 0.5  # s that fresh processes take before the first mini-batch
+_WARMUP = 2  # mini-batches
+_UNKNOWN = 0.05  # s per mini-batch, where nothing is predicted
+
+
+class MapSettings(Checked):
+    """What the map compares, and how often. Raises UserError naming the setting, its value and what is allowed."""
+
+    variants: Several[str] = setting(
+        ("plain", "threads/2", "ddp", "1f1b/4", "async/stash", "async/ema-window"), "", "choices on one host"
+    )
+    host_variants: Several[str] = setting(("ddp", "1f1b/4", "async/stash"), "", "choices of two hosts")
+    gigabits: Annotated[tuple[Positive, ...], Field(strict=False)] = setting(
+        (10.0, 1.0, 0.1), "", "Gbit/s between two hosts"
+    )
+    points: int = setting(1000, "", "at most so many points of the table", ge=1, le=1000)
+    rounds: int = setting(5, "", "times that everything is measured", ge=1, le=1000)
+    seconds: Positive = setting(0.4, "", "predicted seconds of a measurement, from which its mini-batches follow")
+    layer_repeats: int = setting(9, "", "timed steps of each unit", ge=1, le=10_000)
+    quick: bool = setting(False, "", "seconds instead of minutes: shows that it works, measures nothing")
+
+
+QUICK = "--points 3 --rounds 1 --seconds 0.05 --layer-repeats 1"
+"""The options of a run that only shows that everything works, where it isn't given others."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure the map; returns the exit code."""
+    return run_command("regimes", _run, arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    parser = Parser(prog="python -m experiments.pipelines.regimes", description=__doc__)
+    add_options(parser, MapSettings)
+    parser.add_argument("--out", type=Path, default=Path("build/pipelines/map"), help="default: %(default)s")
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(given)
+    if options.quick:
+        options = parser.parse_args([*QUICK.split(), *given])
+    settings, out = read_options(MapSettings, options), writable_folder(options.out)
+    where = provenance(torch.device("cpu")) | {"cores": os.cpu_count(), "load_average": os.getloadavg()[0]}
+    with limited_hosts(_PROCESSES) as hosts:
+        machines = _machines(hosts, settings)
+        links = {f"{gigabits:g}": asdict(machine.link) for gigabits, machine in machines.items() if gigabits}
+        where |= {"machine": asdict(machines[None]), "links": links, "options": dict(settings)}
+        write_json(out / "provenance.json", where)
+        predictions = predict(settings, machines)
+        (out / "measured.csv").unlink(missing_ok=True)  # of an earlier run
+        write_csv(out / "predicted.csv", _PREDICTED, [{k: row[k] for k in _PREDICTED} for row in predictions])
+        minutes = settings.rounds * sum(map(_cost, predictions)) / 60
+        print(f"{len(predictions)} choices predicted; {settings.rounds} rounds take about {minutes:.0f} minutes")
+        rows = list(measure(predictions, settings.rounds, hosts))
+    write_csv(out / "measured.csv", _MEASURED, rows)
+    print("\n".join(_table(predictions, rows)))
+
+
+def points() -> list[dict[str, Any]]:
+    """The points: network, width, batch_size.
+
+    Raises:
+        UserError: if the table is broken, or one is there twice.
+    """
+    found: list[dict[str, Any]] = read_yaml(POINTS)["points"]
+    for point in found:
+        if tuple(point) != _POINT or found.count(point) > 1:
+            raise UserError(f"{POINTS}: point {point} must have {', '.join(_POINT)}, and be there once")
+    return found
+
+
+def _machines(hosts: Namespaces | None, settings: MapSettings) -> dict[float | None, Machine]:
+    """Gbit/s (None: one host) -> what was measured there."""
+    one = Machine.measured(_PROCESSES)
+    machines: dict[float | None, Machine] = {None: one}
+    if hosts:
+        for gigabits in settings.gigabits:
+            hosts.limit(gigabits)
+            machines[gigabits] = one.with_link(measured_link(hosts.names))
+    return machines
+
+
+def predict(settings: MapSettings, machines: dict[float | None, Machine]) -> list[Row]:
+    """A row per point, place and choice: the columns of ``predicted.csv``, and the ``job``."""
+    rows = []
+    for point in points()[: settings.points]:
+        config = RunConfig(schedule="constant", **point)
+        predictor = Predictor(config, _PROCESSES, settings.layer_repeats, strategy=None)
+        cut = predictor.balance(_PROCESSES)
+        sizes = {"parameter_bytes": sum(unit.parameter_bytes for unit in cut.units)}
+        sizes |= {"cut_bytes": cut.stages[0].output_bytes}
+        for gigabits, machine in machines.items():
+            for variant in settings.variants if gigabits is None else settings.host_variants:
+                starts = predictor.cut(variant).starts
+                job = Job(config, {len(starts): starts})
+                work = {"job": job, "gigabits": gigabits, "variant": variant}
+                times = _timed(predictor.seconds(variant, machine), variant, settings.seconds)
+                rows.append(point | sizes | work | times)
+    return rows
+
+
+def _timed(period: float | None, variant: str, budget: float) -> Row:
+    """How many mini-batches are measured in so many seconds, and the time predicted for each of them.
+
+    An asynchronous pipeline fills and drains once: every process but the last one waits for the others then.
+    """
+    form = Variant.parse(variant)
+    more = form.stages(_PROCESSES) - 1 if form.kind == "async" else 0
+    batches = min(max(round(budget / (period or _UNKNOWN)), 10 if more else 2), 40)
+    return {"batches": batches, "seconds": None if period is None else period * (batches + more) / batches}
+
+
+def _cost(row: Row) -> float:
+    return _START + (row["seconds"] or _UNKNOWN) * float(row["batches"] + _WARMUP)
+
+
+def measure(predictions: Sequence[Row], rounds: int, hosts: Namespaces | None) -> Iterator[Row]:
+    """Point after point, round after round, every choice once: the rows of ``measured.csv``."""
+    for name in dict.fromkeys(tuple(row[key] for key in _POINT) for row in predictions):
+        mine = [row for row in predictions if tuple(row[key] for key in _POINT) == name]
+        for number in range(rounds):
+            for row in mine:
+                known = {key: row[key] for key in (*_POINT, "gigabits", "variant")}
+                yield known | {"round": number, "seconds": _seconds(row, hosts)}
+
+
+def _seconds(row: Row, hosts: Namespaces | None) -> float:
+    places: Sequence[str] = ()
+    if hosts and row["gigabits"]:
+        hosts.limit(row["gigabits"])
+        places = hosts.names
+    ranks = Variant.parse(row["variant"]).ranks(_PROCESSES)
+    found = run_ranks(measure_speed, ranks, row["job"], row["variant"], row["batches"], _WARMUP, places=places)
+    return float(max(rank["seconds"] for rank in found))
+
+
+def _table(predictions: Sequence[Row], rows: Sequence[Row]) -> list[str]:
+    key = (*_POINT, "gigabits", "variant")
+    cells: list[tuple[str, ...]] = [(*key, "predicted ms", "measured ms")]
+    for row in predictions:
+        same = [other["seconds"] for other in rows if all(other[name] == row[name] for name in key)]
+        guess = "" if row["seconds"] is None else f"{1e3 * row['seconds']:.1f}"
+        cells.append((*(str(row[name] or "") for name in key), guess, f"{1e3 * statistics.median(same):.1f}"))
+    return aligned(cells)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,129 @@
+"""What the regime map wrote: times of every choice at every point and place, predicted and measured."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from layerpipe2.errors import UserError
+from layerpipe2.runs.records import read_json
+from paper_figures import variant_style
+
+_REMEDY = "measure again: make pipelines"
+POINT = ["network", "width", "batch_size"]
+ONE_HOST = "one host"
+_PREDICTED = {*POINT, "parameter_bytes", "cut_bytes", "gigabits", "variant", "batches", "seconds"}
+_MEASURED = {*POINT, "gigabits", "variant", "round", "seconds"}
+
+
+@dataclass(frozen=True)
+class Regimes:
+    """The map.
+
+    Attributes:
+        provenance: where it was measured; ``machine``, ``links`` by Gbit/s, and ``options``.
+        places: one host, then two by their link, fastest first.
+        choices: a row per point, place and choice: the columns :data:`POINT`, parameter_bytes, cut_bytes, place,
+            variant, predicted (s per mini-batch, or absent). One process is a choice everywhere.
+        times: the same keys and ``round`` -> measured seconds per mini-batch.
+    """
+
+    provenance: dict[str, Any]
+    places: list[str]
+    choices: pd.DataFrame
+    times: pd.DataFrame
+
+    def bandwidth(self, place: str) -> float:
+        """Measured bytes/s of the link there."""
+        links = self.provenance["links"]
+        link = self.provenance["machine"]["link"] if place == ONE_HOST else links[place.removesuffix(" Gbit/s")]
+        return float(link["bandwidth"])
+
+    def summary(self) -> pd.DataFrame:
+        """The choices with ``measured`` (median s) and ``speed`` (over one process, median of the rounds' ratios)."""
+        key = [*POINT, "place", "variant"]
+        base = self.times[self.times["variant"] == "plain"].set_index([*POINT, "place", "round"])["seconds"]
+        times = self.times.join(base.rename("plain"), on=[*POINT, "place", "round"])
+        times["speed"] = times["plain"] / times["seconds"]
+        found = times.groupby(key, sort=False).agg(measured=("seconds", "median"), speed=("speed", "median"))
+        return self.choices.join(found, on=key)
+
+    def winners(self) -> pd.DataFrame:
+        """A row per point and place.
+
+        Returns:
+            The columns of the point, ``parameter_bytes``, ``cut_bytes``, ``place``; ``step``: measured s of one
+            process; ``fastest`` choice and its ``speed``; whether it was ``decided``: faster than every choice of
+            another kind in every round; ``foretold``: the choice that was predicted to be fastest, and ``loss``: how
+            much longer that one takes, as a share.
+        """
+        rows = []
+        for (*point, place), mine in self.summary().groupby([*POINT, "place"], sort=False):
+            mine = mine.set_index("variant")
+            best, foretold = mine["measured"].idxmin(), mine["predicted"].astype(float).idxmin()
+            times = self._rounds(point, place)
+            others = [name for name in times if variant_style.group(name) != variant_style.group(best)]
+            rows.append(
+                dict(zip(POINT, point, strict=True))
+                | {key: mine[key].iloc[0] for key in ("parameter_bytes", "cut_bytes")}
+                | {"place": place, "step": mine.loc["plain", "measured"], "fastest": best}
+                | {"speed": mine.loc[best, "speed"], "foretold": foretold}
+                | {"decided": bool((times[best] < times[others].min(axis=1)).all())}
+                | {"loss": mine.loc[foretold, "measured"] / mine.loc[best, "measured"] - 1}
+            )
+        return pd.DataFrame(rows)
+
+    def _rounds(self, point: list[Any], place: str) -> pd.DataFrame:
+        """Seconds by round and choice."""
+        here = (self.times[[*POINT, "place"]] == [*point, place]).all(axis=1)
+        return self.times[here].pivot(index="round", columns="variant", values="seconds")
+
+
+def load(folder: Path) -> Regimes | None:
+    """Read the map in a folder; None if there is none, or its measurement was broken off.
+
+    Raises:
+        UserError: if it is broken.
+    """
+    paths = [folder / name for name in ("provenance.json", "predicted.csv", "measured.csv")]
+    if not all(path.exists() for path in paths):
+        return None
+    try:
+        provenance, predicted, measured = read_json(paths[0], _REMEDY), *map(pd.read_csv, paths[1:])
+        for table, columns in ((predicted, _PREDICTED), (measured, _MEASURED)):
+            if set(table.columns) != columns:
+                raise ValueError(f"columns {', '.join(table.columns)}")
+        return _regimes(provenance, predicted, measured)
+    except (ValueError, LookupError, TypeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"the map in {folder} is broken ({reason}); {_REMEDY}") from None
+
+
+def _regimes(provenance: dict[str, Any], predicted: pd.DataFrame, measured: pd.DataFrame) -> Regimes:
+    rates = sorted(predicted["gigabits"].dropna().unique(), reverse=True)
+    places = [ONE_HOST, *map(_place, rates)]
+    choices, times = (_everywhere(table, places) for table in (predicted, measured))
+    missing = set(_keys(choices)) ^ set(_keys(times))
+    if missing:
+        raise ValueError(f"predicted or measured alone: {min(missing)}")
+    bases = measured.groupby([*POINT, "round"], sort=False)["variant"].agg(lambda names: "plain" in set(names))
+    if not len(bases) or not bases.all() or not (measured["seconds"] > 0).all():
+        raise ValueError("one process is missing in a round, or a time isn't positive")
+    columns = [*POINT, "parameter_bytes", "cut_bytes", "place", "variant", "seconds"]
+    return Regimes(provenance, places, choices[columns].rename(columns={"seconds": "predicted"}), times)
+
+
+def _place(gigabits: float) -> str:
+    return ONE_HOST if pd.isna(gigabits) else f"{gigabits:g} Gbit/s"
+
+
+def _everywhere(table: pd.DataFrame, places: list[str]) -> pd.DataFrame:
+    """With the column ``place``, and one process, which needs no link, at all places; sorted by place."""
+    table = table.assign(place=table["gigabits"].map(_place)).drop(columns="gigabits")
+    plain = table[table["variant"] == "plain"]
+    return pd.concat([table, *(plain.assign(place=place) for place in places[1:])], ignore_index=True)
+
+
+def _keys(table: pd.DataFrame) -> list[tuple[Any, ...]]:
+    return list(table[[*POINT, "place", "variant"]].itertuples(index=False, name=None))

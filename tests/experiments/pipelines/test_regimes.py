@@ -1,0 +1,99 @@
+"""The regime map: its table of points, and what it predicts, measures and writes, in which order."""
+
+import csv
+import json
+from contextlib import contextmanager
+
+import pytest
+
+from experiments.pipelines import machine, predict, regimes
+from experiments.pipelines.trainers import build_units
+from layerpipe2.data import load
+from layerpipe2.errors import UserError
+from layerpipe2.planning import StageWork, Work, measure
+from layerpipe2.runs.config import RunConfig
+
+CHOICES = 6
+
+
+@contextmanager
+def no_hosts(number):
+    yield None
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_points_span_weights_per_activation_and_kinds_of_networks():
+    found, data = regimes.points(), load("digits")
+    assert len(found) >= 12
+    ratios = []
+    for point in found:
+        works = measure(build_units(RunConfig(**point), data), data.input_shape, point["batch_size"])
+        ratios.append(sum(work.parameter_bytes for work in works) / works[len(works) // 2].input_bytes)
+    assert min(ratios) < 0.2
+    assert max(ratios) > 400
+    sizes = {point["batch_size"] for point in found}
+    assert (min(sizes), max(sizes)) == (8, 256)
+    assert all(size % 4 == 0 for size in sizes)  # micro-batches of 1F1B
+    assert {"mlp", "vit", "even"} < {point["network"] for point in found}
+
+
+@pytest.mark.parametrize("text", ["points: [{network: mlp, width: 8}]", f"points: [{', '.join(2 * ['{a: 1}'])}]"])
+def test_a_broken_table_is_one_line(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(regimes, "POINTS", tmp_path / "points.yaml")
+    regimes.POINTS.write_text(text)
+    with pytest.raises(UserError, match=r"points\.yaml: point .* must have network, width, batch_size, and be there"):
+        regimes.points()
+
+
+def test_predictions_are_written_before_anything_is_measured(tmp_path, monkeypatch, capsys):
+    def measured(work, ranks, job, variant, batches, warmup, places=()):
+        predictions = rows(tmp_path / "predicted.csv")
+        assert len(predictions) == 2 * CHOICES
+        assert not (tmp_path / "measured.csv").exists()
+        (row,) = (r for r in predictions if r["network"] == job.config.network and r["variant"] == variant)
+        assert (row["batches"], len(job.starts)) == (str(batches), 1)
+        return [{"seconds": 0.5}, {"seconds": 0.25}][:ranks]
+
+    def profiled(work, ranks, config, size, update, strategy, repeats):
+        return [(StageWork(Work(size / 1000), Work(size / 500), Work(0.0), 100, 0, 4, 8),) * 9]
+
+    (tmp_path / "measured.csv").write_text("an earlier run's")
+    monkeypatch.setattr(machine.Machine, "measured", lambda processes: machine.Machine())
+    monkeypatch.setattr(regimes, "limited_hosts", no_hosts)
+    monkeypatch.setattr(predict, "run_ranks", profiled)
+    monkeypatch.setattr(regimes, "run_ranks", measured)
+    assert regimes.main(f"--points 2 --rounds 3 --seconds 0.5 --out {tmp_path}".split()) == 0
+    first = {row["variant"]: row for row in rows(tmp_path / "predicted.csv")[:CHOICES]}
+    assert [first["plain"][key] for key in ("parameter_bytes", "cut_bytes", "gigabits")] == ["900", "8", ""]
+    assert float(first["plain"]["seconds"]) == pytest.approx(9 * 0.024)
+    # Five of nine units are the slower stage; ten mini-batches and one more to fill the pipeline.
+    assert float(first["async/stash"]["seconds"]) == pytest.approx(5 * 0.024 * 11 / 10)
+    assert {name: row["batches"] for name, row in first.items()}["async/stash"] == "10"
+    assert first["plain"]["batches"] == "2"
+    found = rows(tmp_path / "measured.csv")
+    assert len(found) == 2 * 3 * CHOICES
+    assert [row["round"] for row in found[: 3 * CHOICES : CHOICES]] == ["0", "1", "2"]
+    assert {row["seconds"] for row in found} == {"0.5"}  # of the slowest rank
+    assert json.loads((tmp_path / "provenance.json").read_text())["links"] == {}
+    assert "12 choices predicted; 3 rounds take about 9 minutes" in capsys.readouterr().out
+
+
+def test_hosts_have_their_link_before_they_are_measured(monkeypatch):
+    done = []
+
+    class Hosts:
+        names = ("a", "b")
+
+        def limit(self, gigabits):
+            done.append(gigabits)
+
+    monkeypatch.setattr(regimes, "run_ranks", lambda *arguments, places: done.append(places) or [{"seconds": 1.0}])
+    row = {"network": "mlp", "width": 8, "batch_size": 8, "variant": "ddp", "batches": 2, "job": None}
+    places = [row | {"gigabits": gigabits} for gigabits in (None, 10.0, 0.1)]
+    found = list(regimes.measure(places, 1, Hosts()))
+    assert done == [(), 10.0, ("a", "b"), 0.1, ("a", "b")]
+    assert [r["gigabits"] for r in found] == [None, 10.0, 0.1]

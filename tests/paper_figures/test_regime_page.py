@@ -1,0 +1,140 @@
+"""The regime map on the page, from tables made by hand: winners, predictions, figure, and what is broken."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from layerpipe2.errors import UserError
+from paper_figures import build
+from paper_figures.figures.pipelines import regimes as figure
+from paper_figures.records.regimes import load
+from paper_figures.style import SINGLE
+from paper_figures.tables import regimes as tables
+from tests.paper_figures import made_pipelines as made
+from tests.paper_figures.made_pipelines import page_text, verdicts
+
+SIZES = {"mlp": (1024, 16, 30_000_000, 60_000), "even": (16, 256, 120_000, 1_000_000)}
+LINK = {"bandwidth": 2e9, "latency": 1e-4}
+# (network, Gbit/s, choice) -> predicted ms, and ms of every round
+TIMES = {
+    ("mlp", None, "plain"): (20, (20, 20, 22)),
+    ("mlp", None, "threads/2"): (11, (10, 10, 13)),
+    ("mlp", None, "ddp"): (60, (60, 60, 60)),
+    ("mlp", None, "async/stash"): (10, (12, 11, 11)),
+    ("mlp", 0.1, "ddp"): (2400, (2500, 2500, 2500)),
+    ("mlp", 0.1, "async/stash"): (11, (12, 12, 12)),
+    ("even", None, "plain"): (30, (30, 30, 30)),
+    ("even", None, "threads/2"): (16, (15, 15, 15)),
+    ("even", None, "ddp"): (18, (18, 18, 18)),
+    ("even", None, "async/stash"): (17, (16, 16, 16)),
+    ("even", 0.1, "ddp"): (26, (25, 25, 25)),
+    ("even", 0.1, "async/stash"): (80, (100, 100, 100)),
+}
+
+
+def write(folder, times=TIMES, load_average=0.1):
+    """The files of ``experiments.pipelines.regimes``."""
+    (folder / "map").mkdir(parents=True, exist_ok=True)
+    predicted, measured = [], []
+    for (network, gigabits, variant), (guess, rounds) in times.items():
+        width, batch_size, weights, cut = SIZES[network]
+        key = {"network": network, "width": width, "batch_size": batch_size, "gigabits": gigabits, "variant": variant}
+        sizes = {"parameter_bytes": weights, "cut_bytes": cut, "batches": 10, "seconds": guess / 1e3}
+        predicted.append(key | sizes)
+        measured += [key | {"round": i, "seconds": ms / 1e3} for i, ms in enumerate(rounds)]
+    pd.DataFrame(predicted).to_csv(folder / "map" / "predicted.csv", index=False)
+    pd.DataFrame(measured).to_csv(folder / "map" / "measured.csv", index=False)
+    where = {"commit": "c0ffee", "load_average": load_average, "machine": {"link": LINK}}
+    where["links"] = {"0.1": {"bandwidth": 12e6, "latency": 2e-4}}
+    (folder / "map" / "provenance.json").write_text(json.dumps(where))
+    return folder / "map"
+
+
+def test_winners_are_those_of_the_medians_and_decided_in_every_round(tmp_path):
+    found = load(write(tmp_path))
+    assert found.places == ["one host", "0.1 Gbit/s"]
+    rows = {(row.network, row.place): row for row in found.winners().itertuples()}
+    one, far = rows["mlp", "one host"], rows["mlp", "0.1 Gbit/s"]
+    assert (one.fastest, one.decided, one.foretold) == ("threads/2", False, "async/stash")  # the third round's is ours
+    assert one.loss == pytest.approx(0.1)
+    assert one.speed == pytest.approx(2)
+    assert (far.fastest, far.decided, far.foretold, far.loss) == ("async/stash", True, "async/stash", 0)
+    assert far.speed == pytest.approx(20 / 12)  # over one process, which needs no link
+    assert [rows["even", place].fastest for place in found.places] == ["threads/2", "ddp"]
+    assert rows["even", "one host"].decided
+    assert [found.bandwidth(place) for place in found.places] == [2e9, 12e6]
+
+
+def test_verdicts_count_points_and_name_errors(tmp_path):
+    made.write(tmp_path)
+    write(tmp_path)
+    records = made.load(tmp_path, "even")
+    found = verdicts(records)
+    ours = found["Asynchronous pipelines against everything else"]
+    assert ours.word == "faster at so many of 2 points: one host 0, 0.1 Gbit/s 1"
+    assert "0.1 Gbit/s: asynchronous 1 and data parallel 1" in ours.evidence[0]
+    # One process of two threads beats ours by 10 : 11 and 15 : 16; over the slow link ours has 20 : 12 and 25 : 100.
+    assert "one host 0.92× (0.91–0.94); 0.1 Gbit/s 0.96× (0.25–1.67)" in ours.evidence[0]
+    guess = found["Predicted fastest choice"]
+    assert guess.word == "right at 3 of 4, its kind at 3"
+    assert "A wrong choice takes 10 % longer (median 10 %)." in guess.evidence[0]
+    text = page_text(records)
+    assert "**2.00×**" in text
+    assert text.index("## Which one is fastest") < text.index("## Speed")
+
+
+def test_tables_show_errors_by_place(tmp_path):
+    table = tables.errors(load(write(tmp_path))).set_index("measured over predicted time, less one")
+    assert table.loc["data parallel, DDP", "0.1 Gbit/s"] == "+0 % (-4 % to +4 %)"
+    assert table.loc["LayerPipe2, stash", "one host"] == "+2 % (-6 % to +10 %)"
+    assert table.loc["plain, 2 threads", "0.1 Gbit/s"] == "–"
+
+
+def test_the_page_is_built_with_the_map_and_without_it(tmp_path):
+    made.write(tmp_path / "pipelines")
+    for there in (False, True):
+        if there:
+            write(tmp_path / "pipelines")
+        build.main(["page", "pipelines", "--results", str(tmp_path), "--out", str(tmp_path / str(there))])
+        text = (tmp_path / str(there) / "pipelines" / "pipelines.md").read_text()
+        assert ("(figures/regimes.png)" in text) == there
+        assert (tmp_path / str(there) / "pipelines" / "figures" / "regimes.svg").exists() == there
+
+
+def test_the_figure_has_a_panel_per_place_and_a_mark_per_point(tmp_path):
+    found = load(write(tmp_path))
+    drawn = figure.regimes(found)
+    assert drawn.get_figwidth() == SINGLE
+    assert [axis.get_title() for axis in drawn.axes] == ["one host", "two hosts, 0.1 Gbit/s"]
+    marks = [[line.get_marker() for line in axis.get_lines()] for axis in drawn.axes]
+    assert marks == [["P", "P"], ["o", "s"]]
+    faces = [line.get_markerfacecolor() for line in drawn.axes[0].get_lines()]
+    assert faces == ["white", "#000000"]  # the first is not decided
+    (x, y) = (drawn.axes[0].get_lines()[0].get_data()[i][0] for i in (0, 1))
+    assert (x, y) == pytest.approx((60_000 / 0.02 / 1e6, 30 / 0.02))
+
+
+def test_a_busy_machine_is_said_of_the_map_too(tmp_path):
+    made.write(tmp_path)
+    write(tmp_path, load_average=3.0)
+    assert "**Busy machine.** The load average was 3.0" in page_text(made.load(tmp_path, "even"))
+
+
+def test_a_map_that_was_broken_off_is_none_and_a_broken_one_is_a_line(tmp_path):
+    folder = write(tmp_path)
+    (folder / "measured.csv").unlink()
+    assert load(folder) is None
+    table = "predicted.csv"
+    broken = {
+        "alone": lambda rows: rows.iloc[1:],
+        "columns": lambda rows: rows.drop(columns="batches"),
+        "missing": lambda rows: rows[rows["variant"] != "plain"],
+        "positive": lambda rows: rows.assign(seconds=0.0),
+    }
+    for word, change in broken.items():
+        write(tmp_path)
+        for name in (table, "measured.csv") if word in ("missing", "positive") else (table,):
+            change(pd.read_csv(folder / name)).to_csv(folder / name, index=False)
+        with pytest.raises(UserError, match=rf"the map in .* is broken \(ValueError: .*{word}.*\); measure again: "):
+            load(folder)
