@@ -251,8 +251,9 @@ class Grid:
         return self._task("*", cell, False, **self._short()).config
 
     def _short(self) -> dict[str, Any]:
+        """What a run that chooses settings has otherwise; reconstructions are measured in final runs."""
         tuning = self.experiment.tuning
-        given = {} if tuning is None else {"seed": tuning.seed, "epochs": tuning.epochs}
+        given = {} if tuning is None else {"seed": tuning.seed, "epochs": tuning.epochs, "probe_every": 0}
         return {name: value for name, value in given.items() if value is not None}
 
     @property

@@ -12,6 +12,7 @@ from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.stage import DelayedStage
 from layerpipe2.engine.weights import update_rates
 from layerpipe2.history import State, WeightHistory, make_history
+from layerpipe2.history.base import Consumes
 
 
 @dataclass
@@ -66,9 +67,13 @@ class ReconstructionProbe(pl.Callback):
         stages = _delayed(pl_module)
         now = cast(PipelinedModule, pl_module).engine.step_count
         before, done = now - 1, int(now)
+        shown: dict[tuple[int, Consumes], Tensor] = {}  # many histories of a stage take the same
         for (k, _), series in self._series.items():
-            stage = stages[k]
-            _record(series, stage, before, self._rates)
+            stage, consumes = stages[k], series.history.consumes
+            if consumes != "nothing":
+                if (k, consumes) not in shown:
+                    shown[k, consumes] = _update(stage, consumes, before, self._rates)
+                series.history.record(series.state, shown[k, consumes], before)
             if done >= 2 * stage.delay and done % self.every_n_steps == 0:
                 series.errors.append(_error(series, stage, now))
 
@@ -106,12 +111,10 @@ def _delayed(module: pl.LightningModule) -> dict[int, DelayedStage]:
 
 
 @torch.no_grad()
-def _record(series: _Series, stage: DelayedStage, step: Tensor, rates: dict[nn.Parameter, Any]) -> None:
-    if series.history.consumes == "gradients":
-        series.history.record(series.state, stage.scaled_gradients(rates), step)
-    elif series.history.consumes == "updates":
-        # Update t has put W(t) where W(t - d) was.
-        series.history.record(series.state, stage.delayed(step) - stage.latest, step)
+def _update(stage: DelayedStage, consumes: Consumes, step: Tensor, rates: dict[nn.Parameter, Any]) -> Tensor:
+    if consumes == "gradients":
+        return stage.scaled_gradients(rates)
+    return stage.delayed(step) - stage.latest  # update t has put W(t) where W(t - d) was
 
 
 @torch.no_grad()
