@@ -16,6 +16,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 from layerpipe2.cli import Parser
@@ -37,14 +40,16 @@ from paper_figures.style import save
 
 MAIN_NETWORK = "even"
 """The network whose measured pipelines are compared."""
+_JOBS = 2
 
 
-def write_page(name: str, results: Path, out: Path) -> None:
-    """Write one page with its figures, tables and verdicts.
+def write_page(name: str, results: Path, out: Path) -> str:
+    """Write one page with its figures, tables and verdicts; returns what was written.
 
     Raises:
         UserError: if its records are missing or broken.
     """
+    runs = ""
     if name == "report":
         written = report.page(*_default(results)).write(out)
     elif name == "pipelines":
@@ -60,8 +65,19 @@ def write_page(name: str, results: Path, out: Path) -> None:
         plain_name(name, "page")
         finished = tuned_records.load(_tables(results, name))
         written = tuned.page(finished).write(out / "full_scale" / name)
-        print(f"{finished.finished} of {finished.planned} runs: ", end="")
-    print(written)
+        runs = f"{finished.finished} of {finished.planned} runs: "
+    return f"{runs}{written}"
+
+
+def write_pages(names: Sequence[str], results: Path, out: Path) -> None:
+    """Write pages side by side: none reads what another one writes.
+
+    Raises:
+        UserError: as :func:`write_page`, of the first page that can't be written.
+    """
+    with ProcessPoolExecutor(min(_JOBS, len(names)), get_context("fork")) as pool:  # figures' libraries are loaded
+        for written in pool.map(write_page, names, repeat(results), repeat(out)):
+            print(written, flush=True)
 
 
 def draw_study(folder: Path) -> None:
@@ -155,8 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     confirmed = evidence_records.confirmations(evidence_records.load(options.results / "evidence"))
     everything = ["report", *published(options.results), *(["evidence"] if confirmed else []), "pipelines"]
     everything += ["graphs"] if (options.results / "graphs").is_dir() else []
-    for name in [options.name] if options.command == "page" else everything:
-        write_page(name, options.results, options.out)
+    write_pages([options.name] if options.command == "page" else everything, options.results, options.out)
     return None
 
 
