@@ -127,7 +127,7 @@ CHANGES = [
         RESNET | {"tune"},
     ),
     ("experiments/digits.yaml", "weight_decay: 5.0e-4", TRAINED | {"tune"}),
-    ("experiments/digits.yaml", "trials: 8", {"tune"}),
+    ("experiments/digits.yaml", "trials: 6", {"tune"}),
     ("experiments/digits.yaml", "\nseeds: [0", TRAINED),
     ("experiments/digits.yaml", "common_seeds: [0", TRAINED),
     ("experiments/digits.yaml", "other_seeds: [0", TRAINED),
