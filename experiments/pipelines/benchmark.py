@@ -10,15 +10,12 @@ another network, balanced stages with groups of as many units. Run it on an idle
   python -m experiments.pipelines.benchmark --quick
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
-from experiments.pipelines.machine import Machine
+from experiments.pipelines.machine import Machine, whereabouts
 from experiments.pipelines.network_benchmark import NetworkBenchmark
 from experiments.pipelines.settings import PLAIN, QUICK, Settings
 from experiments.pipelines.summary import memory_table, table
@@ -26,7 +23,6 @@ from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import add_options, read_options
 from layerpipe2.planning.variants import Variant
-from layerpipe2.provenance import provenance
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,8 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> None:
     settings, out = parse(arguments)
-    where = provenance(torch.device("cpu")) | {"threads": 1}  # of every process, but for variants threads/N
-    where |= {"cores": os.cpu_count(), "load_average": os.getloadavg()[0]}  # before anything is measured
+    where = whereabouts() | {"threads": 1}  # of every process, but for variants threads/N
     machine = Machine.measured(settings.processes)
     where |= {"machine": asdict(machine)}
     bench = NetworkBenchmark.of(settings.network, settings.width, settings.variants, settings, machine)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from experiments.pipelines.processes import run_ranks
 from layerpipe2.planning import Link
+from layerpipe2.provenance import provenance
 
 # Bytes of the messages that tell latency and bandwidth. The difference of two large ones does not see what a limited
 # link lets through at once.
 _SIZES = (2**10, 2**20, 2**22)
 _COPIED = 2**26  # bytes: more than caches hold
 _REPEATS = 7
+
+
+def whereabouts() -> dict[str, Any]:
+    """Provenance of times, with the number of cores and the load; to be asked for before anything is measured."""
+    return provenance(torch.device("cpu")) | {"cores": os.cpu_count(), "load_average": os.getloadavg()[0]}
 
 
 @dataclass(frozen=True)

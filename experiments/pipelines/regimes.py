@@ -8,7 +8,6 @@ the hosts are network namespaces (root only, else one host is all). Run it on an
   python -m experiments.pipelines.regimes --quick
 """
 
-import os
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,11 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field
 
 from experiments.hosts import Namespaces, limited_hosts
-from experiments.pipelines.machine import Machine, measured_link
+from experiments.pipelines.machine import Machine, measured_link, whereabouts
 from experiments.pipelines.measure import measure_speed
 from experiments.pipelines.predict import Predictor
 from experiments.pipelines.processes import run_ranks
@@ -32,7 +30,6 @@ from layerpipe2.cli.options import add_options, read_options
 from layerpipe2.delays import aligned
 from layerpipe2.errors import UserError
 from layerpipe2.planning.variants import Variant
-from layerpipe2.provenance import provenance
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.records import writable_folder, write_json
 from layerpipe2.runs.validation import Checked, Positive, Several, setting
@@ -83,7 +80,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     if options.quick:
         options = parser.parse_args([*QUICK.split(), *given])
     settings, out = read_options(MapSettings, options), writable_folder(options.out)
-    where = provenance(torch.device("cpu")) | {"cores": os.cpu_count(), "load_average": os.getloadavg()[0]}
+    where = whereabouts()
     with limited_hosts(_PROCESSES) as hosts:
         machines = _machines(hosts, settings)
         links = {f"{gigabits:g}": asdict(machine.link) for gigabits, machine in machines.items() if gigabits}

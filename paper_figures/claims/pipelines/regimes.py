@@ -46,7 +46,7 @@ def foretold(regimes: Regimes) -> Verdict:
     kinds = winners[["fastest", "foretold"]].map(variant_style.group)
     right = int((kinds["fastest"] == kinds["foretold"]).sum())
     off = (found["measured"] / found["predicted"] - 1).dropna()
-    cost = f"A wrong choice takes {span(wrong['loss'], _share)} longer (median {_share(wrong['loss'].median())})."
+    cost = f"A wrong choice takes {span(wrong['loss'], percent)} longer (median {percent(wrong['loss'].median())})."
     close = [f"{(off.abs() <= share).sum()} are within {percent(share)}" for share in (0.1, 0.25)]
     text = (
         f"Written before anything was measured, from times of the layers in one process and measured bandwidths: the "
@@ -56,7 +56,3 @@ def foretold(regimes: Regimes) -> Verdict:
     )
     details = f"right at {len(winners) - len(wrong)} of {len(winners)}, its kind at {right}"
     return Verdict("Predicted fastest choice", everywhere(winners["loss"] == 0), AIM, evidence=(text,), details=details)
-
-
-def _share(value: float) -> str:
-    return percent(value)
