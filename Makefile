@@ -21,7 +21,7 @@ export DVC_NO_ANALYTICS := 1
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop reproduce paper pipelines graphs report readme test test-all mutants chaos chaos-long docs lint lock ui plots dashboard screenshots clean
+.PHONY: help install develop reproduce paper pipelines graphs readme test test-all mutants chaos chaos-long docs lint lock ui plots dashboard screenshots clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -34,7 +34,7 @@ develop: $(DEVELOP) ## install what tests, docs and lint need as well
 # here has its times beside it, so a start that was stopped goes on.
 reproduce: $(INSTALLED) ## tune and train everything, draw figures and tables, write the report (minutes; a second run: seconds)
 	@test -e results/times || { rm -rf results/runs results/tune results/tuned.json && mkdir results/times; }
-	@dvc repro
+	@dvc repro paper
 	@echo
 	@echo 'Verdicts:'
 	@cat paper_figures/out/verdicts.json
@@ -59,9 +59,6 @@ graphs: $(INSTALLED) ## time loaders of sampled graphs (minutes, on an idle mach
 	@test ! -e /usr/share/wordnet/data.noun || python -m experiments.graphs --graph wordnet --width 256 \
 		--fan-out 15 10 5 --batch-size 1024 --seeds 0 --out results/graphs
 	@python -m paper_figures.build page graphs
-
-report: $(INSTALLED) ## as reproduce, without the copies of the runs for MLflow
-	@dvc repro paper
 
 readme: $(INSTALLED) ## put the measured results into README.md and docs
 	@python -m paper_figures.build readme
@@ -131,6 +128,7 @@ $(INSTALLED) $(DEVELOP): pyproject.toml $(if $(LOCKED),constraints.txt)
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo 'make: error: $(PYTHON) cannot make an environment; on Debian: apt-get install python3-venv'; exit 2; }
 	@echo 'installing into $(VENV) (a few minutes)'
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		$(if $(LOCKED),--constraint constraints.txt) --editable '.[$(EXTRA)]'
+	@$(VENV)/bin/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true # pip would use one core for it
 	@touch $@ $(if $(filter all,$(EXTRA)),$(INSTALLED))
