@@ -56,9 +56,9 @@ def trade_off(table: pd.DataFrame, regimes: Regimes | None) -> Verdict:
         return claim_verdict("C7", modelled, said, caveat="in our cost model")
     found, n, measured = one_stage_or_two(regimes)
     evidence = (measured, f"In the cost model, for all group sizes: {sentence}")
-    caveat = "one stage against two measured, other groups in our cost model"
+    caveat = "measured for two stages, else modelled"
     parts = ("test", "measured")
-    return claim_verdict("C7", both(modelled, found), evidence, n=n, caveat=caveat, parts=parts, share=RIGHT)
+    return claim_verdict("C7", both(modelled, found), evidence, n=n, caveat=caveat, parts=parts, share=percent(RIGHT))
 
 
 def grouping_trades(table: pd.DataFrame) -> tuple[Answer, str]:

@@ -54,8 +54,8 @@ def test_the_verdict_says_what_it_follows_from(tmp_path):
     assert without.evidence[-1] == "Modelled, not measured on hardware."
     assert "measured" not in without.test
     found = trade_off(PARTITIONS, changed(tmp_path))
-    assert found.word_and_caveat == "reproduced (one stage against two measured, other groups in our cost model)"
-    assert "at least 90% of those below 1" in found.test
+    assert found.word_and_caveat == "reproduced (measured for two stages, else modelled)"
+    assert "at least 90 % of those below 1" in found.test
     assert found.evidence[1].startswith("In the cost model, for all group sizes: MLP")
     refuted = trade_off(PARTITIONS, changed(tmp_path, even_far=(20, 20, 20)))
     assert refuted.answer == Answer.NO

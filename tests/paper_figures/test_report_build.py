@@ -186,7 +186,7 @@ def test_sequential_runs_alone(tmp_path: Path) -> None:
 def test_a_measured_map_decides_the_claim_that_is_modelled_without_it(tmp_path: Path) -> None:
     records, theory = Records(**synthetic_records.make(seeds=1, units={"mlp": 3})), synthetic_records.theory_tables()
     measured = regimes.load(made_map.write(tmp_path))
-    for found, said in ((None, "(in our cost model)"), (measured, "(one stage against two measured, other groups in")):
+    for found, said in ((None, "(in our cost model)"), (measured, "(measured for two stages, else modelled)")):
         made = report.page(records, theory, Settings(), found)
         text = fill(made.template, made.content)
         assert said in text
