@@ -77,6 +77,7 @@ def test_predictions_are_written_before_anything_is_measured(tmp_path, monkeypat
     assert regimes.main(f"--points 2 --rounds 3 --seconds 0.5 --out {tmp_path}".split()) == 0
     first = {row["variant"]: row for row in rows(tmp_path / "predicted.csv")[:CHOICES]}
     assert [first["plain"][key] for key in ("parameter_bytes", "cut_bytes", "gigabits")] == ["900", "8", ""]
+    assert first["plain"]["held_out"] == "False"
     assert float(first["plain"]["seconds"]) == pytest.approx(9 * 0.024)
     # Five of nine units are the slower stage; ten mini-batches and one more to fill the pipeline.
     assert float(first["async/stash"]["seconds"]) == pytest.approx(5 * 0.024 * 11 / 10)
