@@ -10,8 +10,9 @@ from layerpipe2.runs.config import RunConfig
 def predictor(config: RunConfig, processes: int, repeats: int, strategy: str | None = "") -> Predictor:
     """Predicts times of ``config`` on so many processes; ``repeats`` steps of each unit are timed."""
 
-    def profile(size: int, update: bool, strategy: str, split: bool) -> tuple[StageWork, ...]:
-        found: tuple[StageWork, ...] = run_ranks(measure_layers, 1, config, size, update, strategy, split, repeats)[0]
+    def profile(size: int, update: bool, strategy: str, split: bool, threads: int) -> tuple[StageWork, ...]:
+        wanted = (size, update, strategy, split, threads)
+        found: tuple[StageWork, ...] = run_ranks(measure_layers, 1, config, wanted, repeats)[0]
         return found
 
     return Predictor(profile, config.batch_size, processes, strategy)

@@ -94,6 +94,7 @@ def test_delays_of_your_own(capsys):
 )
 def test_balance_shows_units_stages_and_the_predicted_speed(network, dataset, width, count, group, capsys, monkeypatch):
     monkeypatch.setattr(Machine, "measured", lambda processes, run: Machine())
+    monkeypatch.setattr(balance.os, "sched_getaffinity", lambda process: range(3))
     what = ["--network", network, "--dataset", dataset, "--width", str(width), "--batch-size", "4"]
     assert main(["balance", *what, "--stages", "3", "--repeats", "1"]) == 0
     text = capsys.readouterr().out
@@ -121,6 +122,7 @@ def test_balance_ends_with_the_fastest_choice_and_its_conditions():
 
 
 def test_balance_takes_the_link_between_machines_from_its_options(monkeypatch, capsys):
+    monkeypatch.setattr(balance.os, "sched_getaffinity", lambda process: range(2))
     here = Machine(alone=8e9, together=4e9, local=Link(2e9, 3e-5), link=Link(2e9, 3e-5))
     monkeypatch.setattr(Machine, "measured", lambda processes, run: here)
     monkeypatch.setattr(balance.os, "getloadavg", lambda: (3.0, 0.0, 0.0))
@@ -129,6 +131,10 @@ def test_balance_takes_the_link_between_machines_from_its_options(monkeypatch, c
         ([], "8.0 GB/s for one process, 4.0 GB/s for each of all; link 2 GB/s, 0.03 ms\n"),
         (["--gigabits", "1"], "as fast as this one; memory 8.0 GB/s for one process; link 0.125 GB/s, 0.03 ms\n"),
         (["--gigabits", "10", "--latency", "0.5"], "link 1.25 GB/s, 0.5 ms\n"),
+        (
+            ["--threads", "2"],
+            "on a machine as fast as this one, with 4 cores (this one has 2); memory",
+        ),
     ):
         assert main([*small, *more]) == 0
         text = capsys.readouterr().out

@@ -42,7 +42,6 @@ def run(options: argparse.Namespace) -> None:
     config = read_options(RunConfig, options)
     spec, device = describe(config.dataset), resolve_device(config.device)
     keep_freed_memory()
-    torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     check_run(config.copy_with(strategy="sequential"), spec.input_shape, spec.num_classes)
     make_history(config.strategy)
@@ -70,7 +69,8 @@ def run(options: argparse.Namespace) -> None:
 def _predictor(units: Sequence[nn.Module], x: Tensor, config: RunConfig, wanted: BalanceOptions) -> Predictor:
     make_optimizer = optimizer_factory(config)
 
-    def timed(size: int, update: bool, strategy: str, split: bool) -> tuple[StageWork, ...]:
+    def timed(size: int, update: bool, strategy: str, split: bool, threads: int) -> tuple[StageWork, ...]:
+        torch.set_num_threads(threads)
         optimizer, history = make_optimizer if update else None, make_history(strategy) if strategy else None
         return profile(units, x[:size], optimizer, history=history, split=split, repeats=wanted.repeats)
 
@@ -83,16 +83,17 @@ def _comparison(predictor: Predictor, config: RunConfig, wanted: BalanceOptions)
     at_once = min(wanted.stages, cores)  # more would wait for each other
     with side_by_side(max(at_once, 2)) as start:
         machine = Machine.measured(at_once, start)
-    place = "on this machine, with a core for every thread"
+    place, here = "on this machine", wanted.gigabits is None
     if wanted.gigabits is not None:
         latency = machine.link.latency if wanted.latency is None else wanted.latency / 1e3
         machine = replace(machine, together=machine.alone).with_link(Link(wanted.gigabits * 1e9 / 8, latency))
         place = "on a machine each, as fast as this one"
     elif (needed := wanted.stages * config.threads) > cores:
-        place = f"on a machine as fast as this one, with {needed} cores (this one has {cores})"
+        # One process with all threads can't be timed here.
+        place, here = f"on a machine as fast as this one, with {needed} cores (this one has {cores})", False
     strategies = dict.fromkeys(name for name in (config.strategy, *_STRATEGIES) if name != "sequential")
-    copies, one_host = optimizer_copies(optimizer_factory(config)), wanted.gigabits is None
-    found = choices(predictor, machine, strategies, one_host=one_host, optimizer_copies=copies)
+    copies = optimizer_copies(optimizer_factory(config))
+    found = choices(predictor, machine, strategies, one_host=here, optimizer_copies=copies)
     where = f"{wanted.stages} processes of {config.threads} thread(s) {place}"
     return f"{where}; {machine_line(machine)}\n\n{choice_table(found)}\n\n{sentence(found)}"
 

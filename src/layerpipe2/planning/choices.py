@@ -44,7 +44,7 @@ def choices(
         predictor: of the network.
         machine: with the link that the processes have.
         strategies: weight histories of the asynchronous pipeline.
-        one_host: whether one process could take the others' threads.
+        one_host: whether one process could take the others' threads, on a machine where they can be timed.
         optimizer_copies: :func:`optimizer_copies`.
     """
     found = []

@@ -22,10 +22,11 @@ _SCHEDULES = {name: name for name in SCHEDULES} | {"zero-bubble": "zb-h1"}
 """A kind of variant -> the schedule that models it, where there is one."""
 
 
-Profile = Callable[[int, bool, str, bool], tuple[StageWork, ...]]
-"""(size, update, strategy, split) -> :func:`layerpipe2.planning.profiling.profile` for mini-batches of ``size``.
+Profile = Callable[[int, bool, str, bool, int], tuple[StageWork, ...]]
+"""(size, update, strategy, split, threads) -> :func:`layerpipe2.planning.profiling.profile`.
 
-With or without an update, with the history of ``strategy`` if it names one, with the kinds of gradients apart if split.
+For mini-batches of ``size``, with or without an update, with the history of ``strategy`` if it names one, with the
+kinds of gradients apart if split, in one process of so many threads.
 """
 
 
@@ -37,7 +38,7 @@ class Predictor:
         batch_size: samples per mini-batch.
         processes: of a pipeline.
         strategy: the weight history that the cuts of all variants are balanced for; "" for none, None for their own.
-        threads: of the process whose units were timed, and of every process of a variant without threads of its own.
+        threads: of every process of a variant without threads of its own.
     """
 
     def __init__(
@@ -47,9 +48,9 @@ class Predictor:
         self._profile = cache(profile)
 
     def _units(
-        self, size: int, *, update: bool = True, strategy: str = "", split: bool = False
+        self, size: int, *, update: bool = True, strategy: str = "", split: bool = False, threads: int = 0
     ) -> tuple[StageWork, ...]:
-        return self._profile(size, update, strategy, split)
+        return self._profile(size, update, strategy, split, threads or self.threads)
 
     def balance(self, stages: int, strategy: str = "") -> Balance:
         """The best cut into so many stages, by the times of whole mini-batches; for a strategy where cuts have one."""
@@ -80,7 +81,7 @@ class Predictor:
         if form.kind == "plain":
             return self._accumulated(form.micro_batches, cut)
         if form.kind == "threads":
-            return _threaded(cut.units, form.threads / self.threads, machine)
+            return sum(unit.total.flops for unit in self._units(self.batch_size, threads=form.threads))
         if form.kind == "ddp":
             parts = self._units(self.batch_size // self.processes, update=False)
             return data_parallel(parts, _update(cut.units), self.processes, machine)
@@ -111,12 +112,6 @@ class Predictor:
         for k, stage in enumerate(cut.stages):
             updates[k % self.processes] += machine.crowding * stage.weight.flops
         return simulate(plan, costs, FlopDevice(1.0, machine.wire)).makespan + max(updates)
-
-
-def _threaded(units: Sequence[StageWork], threads: float, machine: Machine) -> float:
-    """One process: threads share the work of a pass through the network evenly, and the memory that updates go over."""
-    passes = sum(unit.total.flops for unit in units) - _update(units)
-    return (passes + machine.crowding * _update(units)) / threads
 
 
 def data_parallel(parts: Sequence[StageWork], update: float, processes: int, machine: Machine) -> float:

@@ -66,7 +66,8 @@ def test_predictions_are_written_before_anything_is_measured(tmp_path, monkeypat
         assert (row["batches"], len(job.starts)) == (str(batches), 1)
         return [{"seconds": 0.5}, {"seconds": 0.25}][:ranks]
 
-    def profiled(work, ranks, config, size, update, strategy, split, repeats):
+    def profiled(work, ranks, config, wanted, repeats):
+        size = wanted[0] / wanted[-1]  # threads share it
         return [(StageWork(Work(size / 1000), Work(size / 500), Work(0.0), 100, 0, 4, 8),) * 9]
 
     (tmp_path / "measured.csv").write_text("an earlier run's")
