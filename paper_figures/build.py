@@ -31,9 +31,11 @@ from paper_figures.pages import artifact, evidence, graphs, pipelines, readme, r
 from paper_figures.records import evidence as evidence_records
 from paper_figures.records import graphs as graph_records
 from paper_figures.records import pipelines as pipeline_records
+from paper_figures.records import regimes as regime_records
 from paper_figures.records import theory as theory_records
 from paper_figures.records import training as training_records
 from paper_figures.records import tuned as tuned_records
+from paper_figures.records.regimes import Regimes
 from paper_figures.records.theory import Theory
 from paper_figures.records.training import Records
 from paper_figures.style import save
@@ -51,7 +53,7 @@ def write_page(name: str, results: Path, out: Path) -> str:
     """
     runs = ""
     if name == "report":
-        written = report.page(*_default(results)).write(out)
+        written = report.page(*_default(results), _map(results)).write(out)
     elif name == "pipelines":
         records = pipeline_records.load(results / "pipelines", MAIN_NETWORK)
         written = pipelines.page(records).write(out / "pipelines")
@@ -116,6 +118,10 @@ def _default(results: Path) -> tuple[Records, Theory, Settings]:
     return records, theory, Settings.from_report(records.experiment["report"])
 
 
+def _map(results: Path) -> Regimes | None:
+    return regime_records.load(results / "pipelines" / "map")
+
+
 def _tables(results: Path, name: str) -> Path:
     return results / "full_scale" / name / "tables"
 
@@ -137,7 +143,7 @@ def update_documents(document: Path, docs: Path, results: Path, out: Path, *, ch
         UserError: if records are missing or broken, or (``check``) a document is out of date.
     """
     confirmed = evidence_records.confirmations(evidence_records.load(results / "evidence"))
-    text = readme.results(*_default(results), _link(document, out), confirmed)
+    text = readme.results(*_default(results), _link(document, out), confirmed, _map(results))
     experiments = {name: tuned_records.load(_tables(results, name)) for name in published(results)}
     larger = docs / "full-scale.md"
     pages = {f"{_link(larger, out)}/full_scale/{name}/page.md": records for name, records in experiments.items()}

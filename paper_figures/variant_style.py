@@ -3,17 +3,10 @@
 from collections.abc import Iterable
 
 from layerpipe2.history import find_strategy
-from layerpipe2.planning.schedules import SCHEDULES
 from layerpipe2.planning.variants import DATA_PARALLEL, TORCH_PIPELINES, Variant
 from paper_figures.designs import SEQUENTIAL
 
 _TORCH, _PARALLEL = "#8c8c8c", "#aa3377"
-_NAMES = {
-    "zero-bubble-v": "zero-bubble V",
-    "threads": "plain",
-    "ddp": "data parallel, DDP",
-    "fsdp": "data parallel, FSDP",
-}
 _MARKERS = {"plain": "X", "threads": "P", "ddp": "s", "fsdp": "p"}
 _GROUPS = {
     **dict.fromkeys(("plain", "threads"), "one process"),
@@ -24,15 +17,8 @@ _GROUPS = {
 
 
 def label(name: str) -> str:
-    """A variant's name for readers, as in ``1F1B, 4 micro-batches`` or ``LayerPipe2, stash``."""
-    form = Variant.parse(name)
-    kind = form.convention if form.kind == "async" else form.kind
-    words = [SCHEDULES[kind].label if kind in SCHEDULES else _NAMES.get(kind, kind)]
-    words += [history(name)] if form.kind == "async" else []
-    words += [f"{form.threads} threads"] if form.kind == "threads" else []
-    words += [f"{form.micro_batches} micro-batches"] if form.micro_batches > 1 else []
-    words += [text for text, chosen in (("split backward", form.split), ("equal groups", form.groups)) if chosen]
-    return ", ".join(words)
+    """A variant's name for readers."""
+    return Variant.parse(name).label
 
 
 def history(name: str) -> str:

@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from experiments.pipelines.machine import Machine, whereabouts
 from experiments.pipelines.network_benchmark import NetworkBenchmark
+from experiments.pipelines.processes import run_ranks, whereabouts
 from experiments.pipelines.settings import PLAIN, QUICK, Settings
 from experiments.pipelines.summary import memory_table, table
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import add_options, read_options
+from layerpipe2.planning.machine import Machine
 from layerpipe2.planning.variants import Variant
 
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> None:
     settings, out = parse(arguments)
     where = whereabouts() | {"threads": 1}  # of every process, but for variants threads/N
-    machine = Machine.measured(settings.processes)
+    machine = Machine.measured(settings.processes, run_ranks)
     where |= {"machine": asdict(machine)}
     bench = NetworkBenchmark.of(settings.network, settings.width, settings.variants, settings, machine)
     bench.measure()

@@ -78,13 +78,13 @@ def measure_accuracy(job: Job, variant: str, target: float, epochs: int) -> dict
     return {"seconds": seconds, "accuracies": accuracies, "reached": accuracies[-1] >= target}
 
 
-def measure_layers(
-    config: RunConfig, batch_size: int, update: bool, strategy: str, repeats: int
-) -> tuple[StageWork, ...]:
-    """Seconds per unit for mini-batches of ``batch_size``, with or without update; with a strategy's history if any."""
+def measure_layers(config: RunConfig, wanted: tuple[int, bool, str, bool, int], repeats: int) -> tuple[StageWork, ...]:
+    """Seconds per unit, of what is wanted of a :data:`layerpipe2.planning.predict.Profile`."""
+    batch_size, update, strategy, split, threads = wanted
+    torch.set_num_threads(threads)
     data, ((x, _),) = first_batches(config, 1)
     optimizer, history = optimizer_factory(config) if update else None, make_history(strategy) if strategy else None
-    return profile(build_units(config, data), x[:batch_size], optimizer, history=history, repeats=repeats)
+    return profile(build_units(config, data), x[:batch_size], optimizer, history=history, split=split, repeats=repeats)
 
 
 def measure_peak(job: Job, variant: str, batches: int) -> dict[str, int]:

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from experiments.pipelines import measure
-from experiments.pipelines.machine import Machine
-from experiments.pipelines.predict import Predictor
 from experiments.pipelines.processes import run_ranks
+from experiments.pipelines.profiles import predictor
 from experiments.pipelines.settings import Settings
 from experiments.pipelines.summary import Row, summarise
 from experiments.pipelines.trainers import Job
 from experiments.tables import write_csv
 from layerpipe2.distributed.timeline import Event, chrome_trace
+from layerpipe2.planning.machine import Machine
+from layerpipe2.planning.predict import Predictor
 from layerpipe2.planning.variants import Variant
 from layerpipe2.runs.records import writable_folder, write_json, write_text
 
@@ -53,9 +54,9 @@ class NetworkBenchmark:
         """Time the network's units, cut it (for stages with the history of ``strategy``), predict all speeds."""
         processes, config = settings.processes, settings.run_config(network, width)
         stages = {Variant.parse(name).stages(processes) for name in (*variants, *settings.timelines)}
-        predictor = Predictor(config, processes, settings.layer_repeats, strategy)
-        job = Job(config, {k: predictor.balance(k).starts for k in sorted(stages)})
-        return cls(job, settings, [_row(name, predictor, machine) for name in variants])
+        predicts = predictor(config, processes, settings.layer_repeats, strategy)
+        job = Job(config, {k: predicts.balance(k).starts for k in sorted(stages)})
+        return cls(job, settings, [_row(name, predicts, machine) for name in variants])
 
     def measure(self) -> None:
         """Everything that the settings ask for."""
@@ -93,8 +94,8 @@ class NetworkBenchmark:
 
     def _measure_stages(self, processes: int) -> None:
         """Bytes per stage on so many processes, measured and modelled."""
-        predictor = Predictor(self.job.config, processes, self.settings.layer_repeats)
-        job = Job(self.job.config, {processes: predictor.balance(processes).starts})
+        cut = predictor(self.job.config, processes, self.settings.layer_repeats).balance(processes)
+        job = Job(self.job.config, {processes: cut.starts})
         for variant in self.settings.memory_variants:
             found = run_ranks(measure.measure_stages, processes, job, variant)[0]
             self.memory += [{"variant": variant, "processes": processes} | row for row in found]
@@ -137,7 +138,7 @@ class NetworkBenchmark:
             write_text(folder / path, chrome_trace(self.traces[variant]))
 
 
-def _row(variant: str, predictor: Predictor, machine: Machine) -> Row:
+def _row(variant: str, predicts: Predictor, machine: Machine) -> Row:
     lists = ("seconds_per_batch", "peak_rss_bytes", "seconds_to_target", "epochs_to_target")
-    found: Row = {"variant": variant, "predicted_speed_up": predictor.speedup(variant, machine)}
-    return found | {"starts": list(predictor.cut(variant).starts)} | {name: [] for name in lists}
+    found: Row = {"variant": variant, "predicted_speed_up": predicts.speedup(variant, machine)}
+    return found | {"starts": list(predicts.cut(variant).starts)} | {name: [] for name in lists}

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from experiments import hosts
 from experiments.processes import begin, server
 from layerpipe2.errors import UserError
+from layerpipe2.provenance import provenance
 
 T = TypeVar("T")
 
@@ -31,6 +32,11 @@ _ENVIRONMENT = {
     "GLOO_SOCKET_IFNAME": "lo",
     "KINETO_LOG_LEVEL": "99",
 }
+
+
+def whereabouts() -> dict[str, Any]:
+    """Provenance of times, with the number of cores and the load; to be asked for before anything is measured."""
+    return provenance(torch.device("cpu")) | {"cores": os.cpu_count(), "load_average": os.getloadavg()[0]}
 
 
 def run_ranks(

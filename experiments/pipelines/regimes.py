@@ -2,7 +2,8 @@
 
 For every point of ``points.yaml``, times of all choices are predicted from times of the units in one process and from
 measured bandwidths, and written to ``predicted.csv``. Then they are measured, round after round, in fresh processes;
-the hosts are network namespaces (root only, else one host is all). Run it on an idle machine. Examples:
+the hosts are network namespaces (root only, else one host is all). Points that are ``held_out`` were added when the
+model was finished. Run it on an idle machine. Examples:
 
   python -m experiments.pipelines.regimes --out results/pipelines/map
   python -m experiments.pipelines.regimes --quick
@@ -12,16 +13,16 @@ import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from experiments.hosts import Namespaces, limited_hosts
-from experiments.pipelines.machine import Machine, measured_link, whereabouts
 from experiments.pipelines.measure import measure_speed
-from experiments.pipelines.predict import Predictor
-from experiments.pipelines.processes import run_ranks
+from experiments.pipelines.processes import run_ranks, whereabouts
+from experiments.pipelines.profiles import predictor
 from experiments.pipelines.trainers import Job
 from experiments.tables import Row, write_csv
 from layerpipe2.cli import Parser
@@ -29,6 +30,7 @@ from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import add_options, read_options
 from layerpipe2.delays import aligned
 from layerpipe2.errors import UserError
+from layerpipe2.planning.machine import Machine, measured_link
 from layerpipe2.planning.variants import Variant
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.records import writable_folder, write_json
@@ -37,7 +39,8 @@ from layerpipe2.runs.yaml_file import read_yaml
 
 POINTS = Path(__file__).with_name("points.yaml")
 _POINT = ("network", "width", "batch_size")
-_PREDICTED = (*_POINT, "parameter_bytes", "cut_bytes", "gigabits", "variant", "batches", "seconds")
+_HELD_OUT = "held_out"
+_PREDICTED = (*_POINT, _HELD_OUT, "parameter_bytes", "cut_bytes", "gigabits", "variant", "batches", "seconds")
 _MEASURED = (*_POINT, "gigabits", "variant", "round", "seconds")
 _PROCESSES = 2
 _START = 0.5  # s that fresh processes take before the first mini-batch
@@ -57,7 +60,7 @@ class MapSettings(Checked):
     )
     points: int = setting(1000, "", "at most so many points of the table", ge=1, le=1000)
     rounds: int = setting(5, "", "times that everything is measured", ge=1, le=1000)
-    seconds: Positive = setting(0.4, "", "predicted seconds of a measurement, from which its mini-batches follow")
+    seconds: Positive = setting(0.3, "", "predicted seconds of a measurement, from which its mini-batches follow")
     layer_repeats: int = setting(9, "", "timed steps of each unit", ge=1, le=10_000)
     quick: bool = setting(False, "", "seconds instead of minutes: shows that it works, measures nothing")
 
@@ -97,26 +100,27 @@ def _run(arguments: Sequence[str] | None) -> None:
 
 
 def points() -> list[dict[str, Any]]:
-    """The points: network, width, batch_size.
+    """The points: network, width, batch_size, and whether nobody looked at them while the model was made.
 
     Raises:
         UserError: if the table is broken, or one is there twice.
     """
     found: list[dict[str, Any]] = read_yaml(POINTS)["points"]
-    for point in found:
-        if tuple(point) != _POINT or found.count(point) > 1:
+    places = [{key: point.get(key) for key in _POINT} for point in found]
+    for point, place in zip(found, places, strict=True):
+        if tuple(point) not in (_POINT, (*_POINT, _HELD_OUT)) or places.count(place) > 1:
             raise UserError(f"{POINTS}: point {point} must have {', '.join(_POINT)}, and be there once")
-    return found
+    return [{_HELD_OUT: False} | point for point in found]
 
 
 def _machines(hosts: Namespaces | None, settings: MapSettings) -> dict[float | None, Machine]:
     """Gbit/s (None: one host) -> what was measured there."""
-    one = Machine.measured(_PROCESSES)
+    one = Machine.measured(_PROCESSES, run_ranks)
     machines: dict[float | None, Machine] = {None: one}
     if hosts:
         for gigabits in settings.gigabits:
             hosts.limit(gigabits)
-            machines[gigabits] = one.with_link(measured_link(hosts.names))
+            machines[gigabits] = one.with_link(measured_link(partial(run_ranks, places=hosts.names)))
     return machines
 
 
@@ -124,17 +128,17 @@ def predict(settings: MapSettings, machines: dict[float | None, Machine]) -> lis
     """A row per point, place and choice: the columns of ``predicted.csv``, and the ``job``."""
     rows = []
     for point in points()[: settings.points]:
-        config = RunConfig(schedule="constant", **point)
-        predictor = Predictor(config, _PROCESSES, settings.layer_repeats, strategy=None)
-        cut = predictor.balance(_PROCESSES)
+        config = RunConfig(schedule="constant", **{key: point[key] for key in _POINT})
+        predicts = predictor(config, _PROCESSES, settings.layer_repeats, strategy=None)
+        cut = predicts.balance(_PROCESSES)
         sizes = {"parameter_bytes": sum(unit.parameter_bytes for unit in cut.units)}
         sizes |= {"cut_bytes": cut.stages[0].output_bytes}
         for gigabits, machine in machines.items():
             for variant in settings.variants if gigabits is None else settings.host_variants:
-                starts = predictor.cut(variant).starts
+                starts = predicts.cut(variant).starts
                 job = Job(config, {len(starts): starts})
                 work = {"job": job, "gigabits": gigabits, "variant": variant}
-                times = _timed(predictor.seconds(variant, machine), variant, settings.seconds)
+                times = _timed(predicts.seconds(variant, machine), variant, settings.seconds)
                 rows.append(point | sizes | work | times)
     return rows
 

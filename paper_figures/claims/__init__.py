@@ -17,11 +17,12 @@ def claim_verdict(
     n: int = 0,
     caveat: str = "",
     details: str = "",
+    parts: Iterable[str] = ("test",),
     **test: float | str,
 ) -> Verdict:
-    """The verdict on a claim of ``claims.yaml``; ``test`` has what its description of the test asks for."""
+    """The verdict on a claim of ``claims.yaml``; ``test`` has what the ``parts`` of its description there ask for."""
     claim = _claims()[key]
-    described = claim["test"].format(**test)
+    described = " ".join(claim[part] for part in parts).format(**test)
     more: dict[str, Any] = {"n": n, "caveat": caveat, "details": details}
     return Verdict(claim["statement"], answer, key=key, test=described, evidence=tuple(evidence), **more)
 

@@ -15,6 +15,7 @@ from paper_figures.comparisons import Settings
 from paper_figures.designs import STASH, pipeline_aware
 from paper_figures.pages import fill
 from paper_figures.pages.report import claims
+from paper_figures.records.regimes import Regimes
 from paper_figures.records.theory import Theory
 from paper_figures.records.training import Records
 from paper_figures.records.tuned import TunedRecords
@@ -66,7 +67,12 @@ def _with_section(text: str, name: str, content: str, path: Path) -> str:
 
 
 def results(
-    records: Records, theory: Theory, settings: Settings, out: str, confirmed: Mapping[str, Records] | None = None
+    records: Records,
+    theory: Theory,
+    settings: Settings,
+    out: str,
+    confirmed: Mapping[str, Records] | None = None,
+    measured: Regimes | None = None,
 ) -> str:
     """The section on the results, from the confirmed experiments and the default one.
 
@@ -76,7 +82,7 @@ def results(
     judged = training.assay(records, settings)
     most = tables.memory(records).groupby("strategy")["copies"].max()
     accuracy = tables.accuracy(records)
-    found = claims(records, theory, judged, settings)
+    found = claims(records, theory, judged, settings, measured)
     content = {
         "evidence": judged_elsewhere
         and {"answer": evidence.answer(judged_elsewhere), "verdicts": assay_tables.verdicts(judged_elsewhere)},

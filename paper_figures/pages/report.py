@@ -11,6 +11,7 @@ from paper_figures.claims.assay import Assay
 from paper_figures.comparisons import Settings
 from paper_figures.figures.reconstruction import misfit
 from paper_figures.pages import Page
+from paper_figures.records.regimes import Regimes
 from paper_figures.records.theory import Theory
 from paper_figures.records.training import Records
 from paper_figures.style import labels
@@ -22,8 +23,10 @@ from paper_figures.text import amount, dataset_label, law_label, network_label, 
 from paper_figures.verdicts import Verdict
 
 
-def claims(records: Records, theory: Theory, judged: Assay, settings: Settings) -> list[Verdict]:
-    """One verdict per claim, from the runs' records and their assay, from the tables of the theory, or from both."""
+def claims(
+    records: Records, theory: Theory, judged: Assay, settings: Settings, measured: Regimes | None
+) -> list[Verdict]:
+    """One verdict per claim, from the runs' records and their assay, tables of the theory, and the measured map."""
     return [
         structure.structure_alone(records, theory),
         structure.downstream_stages(records, theory),
@@ -31,15 +34,15 @@ def claims(records: Records, theory: Theory, judged: Assay, settings: Settings) 
         structure.formal_derivation(theory),
         structure.memory_cost(records, theory),
         training.reconstruction_keeps_accuracy(judged, settings),
-        costs.trade_off(theory.partitions),
+        costs.trade_off(theory.partitions, measured),
         training.kinds_of_networks(judged),
     ]
 
 
-def page(records: Records, theory: Theory, settings: Settings) -> Page:
+def page(records: Records, theory: Theory, settings: Settings, measured: Regimes | None = None) -> Page:
     """The report with all its figures and tables."""
     accuracy, judged = training_tables.accuracy(records), training.assay(records, settings)
-    found = claims(records, theory, judged, settings)
+    found = claims(records, theory, judged, settings, measured)
     exact = {"accuracy": accuracy, "assay_costs": judged.costs, "assay_rules": judged.rules}
     shown = {
         "accuracy": training_tables.accuracy_for_readers(accuracy),

@@ -7,13 +7,17 @@ from typing import Any
 import pandas as pd
 
 from layerpipe2.errors import UserError
+from layerpipe2.planning.variants import Variant
 from layerpipe2.runs.records import read_json
 from paper_figures import variant_style
 
 _REMEDY = "measure again: make pipelines"
 POINT = ["network", "width", "batch_size"]
 ONE_HOST = "one host"
-_PREDICTED = {*POINT, "parameter_bytes", "cut_bytes", "gigabits", "variant", "batches", "seconds"}
+CLOSE = 0.05
+"""How much longer a choice may take than the fastest one to be as good."""
+_SIZES = ["held_out", "parameter_bytes", "cut_bytes"]
+_PREDICTED = {*POINT, *_SIZES, "gigabits", "variant", "batches", "seconds"}
 _MEASURED = {*POINT, "gigabits", "variant", "round", "seconds"}
 
 
@@ -24,8 +28,9 @@ class Regimes:
     Attributes:
         provenance: where it was measured; ``machine``, ``links`` by Gbit/s, and ``options``.
         places: one host, then two by their link, fastest first.
-        choices: a row per point, place and choice: the columns :data:`POINT`, parameter_bytes, cut_bytes, place,
-            variant, predicted (s per mini-batch, or absent). One process is a choice everywhere.
+        choices: a row per point, place and choice: the columns :data:`POINT`, held_out (whether nobody looked at the
+            point while the model was made), parameter_bytes, cut_bytes, place, variant, predicted (s per mini-batch,
+            or absent). One process is a choice everywhere.
         times: the same keys and ``round`` -> measured seconds per mini-batch.
     """
 
@@ -53,10 +58,10 @@ class Regimes:
         """A row per point and place.
 
         Returns:
-            The columns of the point, ``parameter_bytes``, ``cut_bytes``, ``place``; ``step``: measured s of one
-            process; ``fastest`` choice and its ``speed``; whether it was ``decided``: faster than every choice of
-            another kind in every round; ``foretold``: the choice that was predicted to be fastest, and ``loss``: how
-            much longer that one takes, as a share.
+            The columns of the point, ``held_out``, ``parameter_bytes``, ``cut_bytes``, ``place``; ``step``: measured s
+            of one process; ``fastest`` choice and its ``speed``; whether it was ``decided``: faster than every choice
+            of another kind in every round; ``foretold``: the choice that was predicted to be fastest, and ``loss``:
+            how much longer that one takes, as a share.
         """
         rows = []
         for (*point, place), mine in self.summary().groupby([*POINT, "place"], sort=False):
@@ -66,13 +71,38 @@ class Regimes:
             others = [name for name in times if variant_style.group(name) != variant_style.group(best)]
             rows.append(
                 dict(zip(POINT, point, strict=True))
-                | {key: mine[key].iloc[0] for key in ("parameter_bytes", "cut_bytes")}
+                | {key: mine[key].iloc[0] for key in _SIZES}
                 | {"place": place, "step": mine.loc["plain", "measured"], "fastest": best}
                 | {"speed": mine.loc[best, "speed"], "foretold": foretold}
                 | {"decided": bool((times[best] < times[others].min(axis=1)).all())}
                 | {"loss": mine.loc[foretold, "measured"] / mine.loc[best, "measured"] - 1}
             )
         return pd.DataFrame(rows)
+
+    def rules(self) -> dict[str, pd.Series]:
+        """What it costs to always take one choice: how much longer that takes than the fastest, as a share.
+
+        Returns:
+            Choice -> a number per point and place, in the order of :meth:`winners`. Choices that some place lacks are
+            left out, but for threads, which two hosts have as processes: there the rule takes one of them.
+        """
+        times = self.summary().set_index([*POINT, "place", "variant"])["measured"].unstack("variant")
+        times = times.loc[list(self.winners()[[*POINT, "place"]].itertuples(index=False, name=None))]
+        losses = times.div(times.min(axis=1), axis=0) - 1
+        threads = [name for name in losses if Variant.parse(name).kind == "threads"]
+        losses[threads] = losses[threads].apply(lambda column: column.fillna(losses["plain"]))
+        return {name: losses[name] for name in variant_style.ordered(losses) if losses[name].notna().all()}
+
+    def rounds(self, one: str, other: str) -> pd.DataFrame:
+        """Two choices against each other, where both were measured.
+
+        Returns:
+            :meth:`winners` with ``side``: 1 if ``one`` was faster in every round, -1 if ``other`` was, 0 if neither.
+        """
+        times = self.times.set_index([*POINT, "place", "round", "variant"])["seconds"].unstack("variant")
+        ahead = (times[one] < times[other])[times[[one, other]].notna().all(axis=1)].groupby([*POINT, "place"])
+        side = (ahead.all().astype(int) - (~ahead.max()).astype(int)).rename("side")
+        return self.winners().join(side, on=[*POINT, "place"], how="inner")
 
     def _rounds(self, point: list[Any], place: str) -> pd.DataFrame:
         """Seconds by round and choice."""
@@ -110,7 +140,7 @@ def _regimes(provenance: dict[str, Any], predicted: pd.DataFrame, measured: pd.D
     bases = measured.groupby([*POINT, "round"], sort=False)["variant"].agg(lambda names: "plain" in set(names))
     if not len(bases) or not bases.all() or not (measured["seconds"] > 0).all():
         raise ValueError("one process is missing in a round, or a time isn't positive")
-    columns = [*POINT, "parameter_bytes", "cut_bytes", "place", "variant", "seconds"]
+    columns = [*POINT, *_SIZES, "place", "variant", "seconds"]
     return Regimes(provenance, places, choices[columns].rename(columns={"seconds": "predicted"}), times)
 
 

@@ -86,7 +86,8 @@ def catalogue(records: PipelineRecords) -> dict[str, pd.DataFrame]:
     found = {"speed": speeds(bench), "speed_over_torch": over_torch(bench)}
     found |= {f"speed_{other.network}": speeds(other) for other in records.cuts}
     if records.regimes:
-        found |= {"regimes": regimes.speeds(records.regimes), "regime_errors": regimes.errors(records.regimes)}
+        found |= {"regimes": regimes.speeds(records.regimes), "regime_rules": regimes.rules(records.regimes)}
+        found |= {"regime_errors": regimes.errors(records.regimes)}
     found |= {"idle": idle(bench)} if bench.traces else {}
     found |= {"memory": memory(bench)} if not bench.memory.empty else {}
     return found | ({"time_to_target": targets(bench)} if not bench.targets.empty else {})

@@ -4,7 +4,7 @@ import pandas as pd
 
 from paper_figures import variant_style
 from paper_figures.records.pipelines import label as benchmark_label
-from paper_figures.records.regimes import POINT, Regimes
+from paper_figures.records.regimes import CLOSE, POINT, Regimes
 from paper_figures.text import percent
 
 
@@ -25,6 +25,23 @@ def speeds(regimes: Regimes) -> pd.DataFrame:
             rows.append([*cells, variant_style.label(winner["foretold"])])
     head = ["place", "network", "mini-batch", "weights (MB)", "activations at the cut (MB)", "one process (ms)"]
     return pd.DataFrame(rows, columns=[*head, *map(variant_style.label, names[1:]), "predicted fastest"])
+
+
+def rules(regimes: Regimes) -> pd.DataFrame:
+    """What it costs to follow the prediction, or always to choose the same, in all points and in those held out."""
+    winners = regimes.winners()
+    losses = {"the predicted fastest": winners["loss"]}
+    losses |= {f"always {variant_style.label(name)}": loss for name, loss in regimes.rules().items()}
+    parts = {"all": winners["held_out"] | True, "held out": winners["held_out"]}
+    rows = []
+    for name in losses:
+        cells = [name]
+        for chosen in (losses[name][part.to_numpy()] for part in parts.values()):
+            near = [f"{(chosen <= share).sum()}/{len(chosen)}" for share in (0, CLOSE)]
+            cells += [*near, *(f"{1 + loss:.2f}×" if len(chosen) else "–" for loss in (chosen.mean(), chosen.max()))]
+        rows.append(cells)
+    head = [f"{part}: {what}" for part in parts for what in ("fastest", "within 5 %", "mean", "most")]
+    return pd.DataFrame(rows, columns=["choice", *head])
 
 
 def errors(regimes: Regimes) -> pd.DataFrame:

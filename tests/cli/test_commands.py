@@ -6,8 +6,11 @@ import resource
 
 import pytest
 
-from layerpipe2.cli import main
+from layerpipe2.cli import balance, main
 from layerpipe2.cli.console import fitted, wrapped
+from layerpipe2.planning import Link
+from layerpipe2.planning.choices import Choice
+from layerpipe2.planning.machine import Machine
 from layerpipe2.runs.config import RunConfig
 
 QUICK = ["train", "--width", "8", "--group-size", "3", "--epochs", "1", "--batch-size", "128", "--quiet"]
@@ -89,7 +92,9 @@ def test_delays_of_your_own(capsys):
     ("network", "dataset", "width", "count", "group"),
     [("resnet-small", "digits", 2, 8, 3), ("gpt", "python-docs", 16, 10, 4)],
 )
-def test_balance_shows_units_stages_and_the_predicted_speed(network, dataset, width, count, group, capsys):
+def test_balance_shows_units_stages_and_the_predicted_speed(network, dataset, width, count, group, capsys, monkeypatch):
+    monkeypatch.setattr(Machine, "measured", lambda processes, run: Machine())
+    monkeypatch.setattr(balance.os, "sched_getaffinity", lambda process: range(3))
     what = ["--network", network, "--dataset", dataset, "--width", str(width), "--batch-size", "4"]
     assert main(["balance", *what, "--stages", "3", "--repeats", "1"]) == 0
     text = capsys.readouterr().out
@@ -99,6 +104,44 @@ def test_balance_shows_units_stages_and_the_predicted_speed(network, dataset, wi
     assert sorted({stage for _, stage in units}) == ["0", "1", "2"]
     assert re.search(r"3 processes of one stage each: predicted [\d.]+ ms, \d\.\d\dx", text)
     assert re.search(rf"by group size {group} \(3 stages\): predicted \d\.\d\dx", text)
+    choices = re.findall(r"^(plain.*?|LayerPipe2.*?|data.*?)  +[\d.]+  +[\d.]+x  +[\d.]+$", text, re.MULTILINE)
+    histories = ["LayerPipe2, stash", "LayerPipe2, latest", "LayerPipe2, EMA window"]
+    assert choices == ["plain", "plain, 3 threads", *histories]  # three processes share no mini-batch of four
+    assert "\nFastest, if nothing else runs: " in text
+
+
+CHOICES = [Choice("plain", 0.02, 3e6), Choice("threads/2", 0.0104, 3e6), Choice("async/stash", 0.01, 2e6)]
+
+
+def test_balance_ends_with_the_fastest_choice_and_its_conditions():
+    text = balance.sentence(CHOICES)
+    assert "LayerPipe2, stash, 10.00 ms per mini-batch, 2.00x one process and 1.04x the next (plain, 2 threads)" in text
+    assert "; so close that only a measurement tells. LayerPipe2's gradients are late: `layerpipe2 advise`" in text
+    assert "advise" not in balance.sentence([*CHOICES[:2], Choice("ddp", 0.015, 4e6)])
+    assert balance.choice_table(CHOICES).splitlines()[2] == "plain, 2 threads   10.40  1.92x  3.0"
+
+
+def test_balance_takes_the_link_between_machines_from_its_options(monkeypatch, capsys):
+    monkeypatch.setattr(balance.os, "sched_getaffinity", lambda process: range(2))
+    here = Machine(alone=8e9, together=4e9, local=Link(2e9, 3e-5), link=Link(2e9, 3e-5))
+    monkeypatch.setattr(Machine, "measured", lambda processes, run: here)
+    monkeypatch.setattr(balance.os, "getloadavg", lambda: (3.0, 0.0, 0.0))
+    small = ["balance", "--width", "4", "--batch-size", "8", "--repeats", "1"]
+    for more, line in (
+        ([], "8.0 GB/s for one process, 4.0 GB/s for each of all; link 2 GB/s, 0.03 ms\n"),
+        (["--gigabits", "1"], "as fast as this one; memory 8.0 GB/s for one process; link 0.125 GB/s, 0.03 ms\n"),
+        (["--gigabits", "10", "--latency", "0.5"], "link 1.25 GB/s, 0.5 ms\n"),
+        (
+            ["--threads", "2"],
+            "on a machine as fast as this one, with 4 cores (this one has 2); memory",
+        ),
+    ):
+        assert main([*small, *more]) == 0
+        text = capsys.readouterr().out
+        assert line in text
+        assert ("plain, 2 threads" in text) == (not more)
+        assert "zero-bubble, 4 micro-batches" in text
+        assert "(load average 3.0): do not trust these times" in text
 
 
 def test_info_names_data_device_and_versions(capsys):

@@ -5,8 +5,8 @@ import subprocess
 import pytest
 
 from experiments.hosts import Namespaces, enter, limited_hosts
-from experiments.pipelines.machine import round_trips
 from experiments.pipelines.processes import run_ranks
+from layerpipe2.planning.machine import round_trips
 
 
 def test_a_limited_link_is_slower_and_no_namespace_is_left(capsys):

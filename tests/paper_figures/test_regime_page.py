@@ -1,7 +1,5 @@
 """The regime map on the page, from tables made by hand: winners, predictions, figure, and what is broken."""
 
-import json
-
 import pandas as pd
 import pytest
 
@@ -12,43 +10,8 @@ from paper_figures.records.regimes import load
 from paper_figures.style import SINGLE
 from paper_figures.tables import regimes as tables
 from tests.paper_figures import made_pipelines as made
+from tests.paper_figures.made_map import write
 from tests.paper_figures.made_pipelines import page_text, verdicts
-
-SIZES = {"mlp": (1024, 16, 30_000_000, 60_000), "even": (16, 256, 120_000, 1_000_000)}
-LINK = {"bandwidth": 2e9, "latency": 1e-4}
-# (network, Gbit/s, choice) -> predicted ms, and ms of every round
-TIMES = {
-    ("mlp", None, "plain"): (20, (20, 20, 22)),
-    ("mlp", None, "threads/2"): (11, (10, 10, 13)),
-    ("mlp", None, "ddp"): (60, (60, 60, 60)),
-    ("mlp", None, "async/stash"): (10, (12, 11, 11)),
-    ("mlp", 0.1, "ddp"): (2400, (2500, 2500, 2500)),
-    ("mlp", 0.1, "async/stash"): (11, (12, 12, 12)),
-    ("even", None, "plain"): (30, (30, 30, 30)),
-    ("even", None, "threads/2"): (16, (15, 15, 15)),
-    ("even", None, "ddp"): (18, (18, 18, 18)),
-    ("even", None, "async/stash"): (17, (16, 16, 16)),
-    ("even", 0.1, "ddp"): (26, (25, 25, 25)),
-    ("even", 0.1, "async/stash"): (80, (100, 100, 100)),
-}
-
-
-def write(folder, times=TIMES, load_average=0.1):
-    """The files of ``experiments.pipelines.regimes``."""
-    (folder / "map").mkdir(parents=True, exist_ok=True)
-    predicted, measured = [], []
-    for (network, gigabits, variant), (guess, rounds) in times.items():
-        width, batch_size, weights, cut = SIZES[network]
-        key = {"network": network, "width": width, "batch_size": batch_size, "gigabits": gigabits, "variant": variant}
-        sizes = {"parameter_bytes": weights, "cut_bytes": cut, "batches": 10, "seconds": guess / 1e3}
-        predicted.append(key | sizes)
-        measured += [key | {"round": i, "seconds": ms / 1e3} for i, ms in enumerate(rounds)]
-    pd.DataFrame(predicted).to_csv(folder / "map" / "predicted.csv", index=False)
-    pd.DataFrame(measured).to_csv(folder / "map" / "measured.csv", index=False)
-    where = {"commit": "c0ffee", "load_average": load_average, "machine": {"link": LINK}}
-    where["links"] = {"0.1": {"bandwidth": 12e6, "latency": 2e-4}}
-    (folder / "map" / "provenance.json").write_text(json.dumps(where))
-    return folder / "map"
 
 
 def test_winners_are_those_of_the_medians_and_decided_in_every_round(tmp_path):
@@ -77,8 +40,14 @@ def test_verdicts_count_points_and_name_errors(tmp_path):
     # One process of two threads beats ours by 10 : 11 and 15 : 16; over the slow link ours has 20 : 12 and 25 : 100.
     assert "one host 0.92× (0.91–0.94); 0.1 Gbit/s 0.96× (0.25–1.67)" in ours.evidence[0]
     guess = found["Predicted fastest choice"]
-    assert guess.word == "right at 3 of 4, its kind at 3"
-    assert "A wrong choice takes 10 % longer (median 10 %)." in guess.evidence[0]
+    right = "right at 3 of 4 points and places, within 5 % at 3"
+    assert guess.word == f"{right}; a wrong choice takes 1.10× on average and 1.10× at most as long as the fastest"
+    assert "as predicted 1.02× on average and 1.10× at most" in guess.evidence[0]
+    # Over the slow link 2500 ms of data parallel training are against our 12, and 100 of ours against its 25.
+    assert "always data parallel, DDP 54.13× on average and 208.33× at most" in guess.evidence[0]
+    assert "always LayerPipe2, stash 1.79× on average and 4.00× at most" in guess.evidence[0]
+    assert "it is right at 2 of 2 points and places, within 5 % at 2, with 1.00× on average" in guess.evidence[0]
+    assert "without its sign 4 %" in guess.evidence[0]
     text = page_text(records)
     assert "**2.00×**" in text
     assert text.index("## Which one is fastest") < text.index("## Speed")
@@ -89,6 +58,15 @@ def test_tables_show_errors_by_place(tmp_path):
     assert table.loc["data parallel, DDP", "0.1 Gbit/s"] == "+0 % (-4 % to +4 %)"
     assert table.loc["LayerPipe2, stash", "one host"] == "+2 % (-6 % to +10 %)"
     assert table.loc["plain, 2 threads", "0.1 Gbit/s"] == "–"
+
+
+def test_rules_are_compared_at_all_points_and_at_those_held_out(tmp_path):
+    table = tables.rules(load(write(tmp_path))).set_index("choice")
+    assert list(table.loc["the predicted fastest"]) == ["3/4", "3/4", "1.02×", "1.10×", "2/2", "2/2", "1.00×", "1.00×"]
+    ours = table.loc["always LayerPipe2, stash"]
+    assert list(ours) == ["1/4", "1/4", "1.79×", "4.00×", "0/2", "0/2", "2.53×", "4.00×"]
+    # Of two hosts one process takes the place of the threads.
+    assert list(table.loc["always plain, 2 threads"])[:4] == ["2/4", "2/4", "1.22×", "1.67×"]
 
 
 def test_the_page_is_built_with_the_map_and_without_it(tmp_path):

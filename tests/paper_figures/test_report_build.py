@@ -14,11 +14,12 @@ from paper_figures.claims.training import assay
 from paper_figures.comparisons import Settings
 from paper_figures.pages import fill, readme, report
 from paper_figures.pages.readme import markers
+from paper_figures.records import regimes
 from paper_figures.records import training as training_records
 from paper_figures.records.training import Records
 from paper_figures.tables import training as tables
 from tests import synthetic_records
-from tests.paper_figures import made_pipelines, made_tuned
+from tests.paper_figures import made_map, made_pipelines, made_tuned
 from tests.sampling import slow
 
 BEGIN, END = markers("results")
@@ -180,3 +181,14 @@ def test_sequential_runs_alone(tmp_path: Path) -> None:
     synthetic_records.write(tmp_path / "results", made)
     records, theory = training_records.load(tmp_path / "results"), synthetic_records.theory_tables()
     assert "| sequential |" in readme.results(records, theory, Settings(), "out")
+
+
+def test_a_measured_map_decides_the_claim_that_is_modelled_without_it(tmp_path: Path) -> None:
+    records, theory = Records(**synthetic_records.make(seeds=1, units={"mlp": 3})), synthetic_records.theory_tables()
+    measured = regimes.load(made_map.write(tmp_path))
+    for found, said in ((None, "(in our cost model)"), (measured, "(measured for two stages, else modelled)")):
+        made = report.page(records, theory, Settings(), found)
+        text = fill(made.template, made.content)
+        assert said in text
+        assert ("And measured on two processes" in text) == (found is not None)
+        assert said in readme.results(records, theory, Settings(), "out", measured=found)

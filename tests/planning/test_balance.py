@@ -173,6 +173,28 @@ def test_the_profile_of_delayed_stages_counts_their_history(monkeypatch):
     assert all(torch.equal(layer.weight, old.weight) for layer, old in zip(layers[::2], before[::2], strict=True))
 
 
+class Product(nn.Module):
+    """Takes 2 s for the gradient of its input and 5 s for that of its weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, x):
+        return x * self.weight if x.is_meta else Timed.apply(x, 2) * Timed.apply(self.weight, 5)
+
+
+def test_a_split_profile_tells_the_two_kinds_of_gradients_apart(monkeypatch):
+    monkeypatch.setattr(profiling, "time", CLOCK)
+    layers = [Product(), nn.Sequential(Product(), nn.Flatten(), Product())]
+    whole = profile(layers, torch.ones(4, 3), repeats=1)
+    assert [(u.activation.flops, u.weight.flops) for u in whole] == [(5, 0), (14, 0)]
+    split = profile(layers, torch.ones(4, 3), split=True, repeats=1)
+    assert [(u.activation.flops, u.weight.flops) for u in split] == [(0, 5), (4, 10)]
+    with pytest.raises(UserError, match="a weight history or a split backward pass; give one of them"):
+        profile(layers, torch.ones(4, 3), lambda p: Timing(p, lr=0.1), history=Latest("updates"), split=True)
+
+
 def test_cutting_at_starts():
     layers = [nn.Linear(1, 1) for _ in range(5)]
     assert [list(stage) for stage in partition_at(layers, [0, 2, 3])] == [layers[:2], layers[2:3], layers[3:]]

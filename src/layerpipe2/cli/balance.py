@@ -1,9 +1,12 @@
 """``layerpipe2 balance``."""
 
 import argparse
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor, nn
 
 from layerpipe2 import networks
 from layerpipe2.cli.commands import BalanceOptions
@@ -14,33 +17,40 @@ from layerpipe2.delays import aligned
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.history import make_history
-from layerpipe2.planning.balance import Balance, balanced
+from layerpipe2.planning import Link, StageWork
+from layerpipe2.planning.balance import Balance
+from layerpipe2.planning.choices import Choice, choices, optimizer_copies
+from layerpipe2.planning.machine import Machine, side_by_side
+from layerpipe2.planning.predict import Predictor
 from layerpipe2.planning.profiling import profile
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import check_run, make_units, optimizer_factory
 
+_STRATEGIES = ("stash", "latest", "ema-window")
+_BUSY = 1.0  # load average
+_CLOSE = 1.05
+"""Predictions nearer to each other than this ratio don't tell which is faster."""
+
 
 def run(options: argparse.Namespace) -> None:
-    """Time the network's units, print them, the best cut and the speed that it predicts.
+    """Time the network's units, print them, the best cut, and what else could be done with as many processes.
 
     Raises:
         UserError: on bad settings.
     """
-    wanted = read_options(BalanceOptions, options)
+    wanted, load = read_options(BalanceOptions, options), os.getloadavg()[0]
     config = read_options(RunConfig, options)
     spec, device = describe(config.dataset), resolve_device(config.device)
     keep_freed_memory()
-    torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     check_run(config.copy_with(strategy="sequential"), spec.input_shape, spec.num_classes)
+    make_history(config.strategy)
     units = [unit.to(device) for unit in make_units(config, spec.input_shape, spec.num_classes)]
     shape = (config.batch_size, *spec.input_shape)
     images = networks.NETWORKS[config.network].takes == "images"
     x = torch.randn(shape, device=device) if images else torch.randint(spec.num_classes, shape, device=device)
-    optimizer, history = optimizer_factory(config), make_history(config.strategy)
-    plain = profile(units, x, optimizer, repeats=wanted.repeats)
-    delayed = profile(units, x, optimizer, history=history, repeats=wanted.repeats)
-    best = balanced(plain, wanted.stages, delayed=delayed)
+    predictor = _predictor(units, x, config, wanted)
+    best = predictor.cut(f"async/{config.strategy}")
     print(
         f"{config.network} for {config.dataset}: {len(units)} units, mini-batches of {config.batch_size}, "
         f"{config.optimizer}, strategy {config.strategy}, {config.threads} thread(s), median of {wanted.repeats} "
@@ -48,8 +58,78 @@ def run(options: argparse.Namespace) -> None:
     )
     print(f"{unit_table(best)}\n\n{stage_table(best)}\n")
     print(prediction(best))
-    if any(slow.total.flops < unit.total.flops for slow, unit in zip(delayed, plain, strict=True)):
+    if any(slow.total.flops < unit.total.flops for slow, unit in zip(best.delayed, best.units, strict=True)):
         print("history below zero is noise: let nothing else run, or raise --repeats")
+    if wanted.stages > 1 and device.type == "cpu":
+        print(f"\n{_comparison(predictor, config, wanted)}")
+    if load > _BUSY:
+        print(f"other work ran here before (load average {load:.1f}): do not trust these times")
+
+
+def _predictor(units: Sequence[nn.Module], x: Tensor, config: RunConfig, wanted: BalanceOptions) -> Predictor:
+    make_optimizer = optimizer_factory(config)
+
+    def timed(size: int, update: bool, strategy: str, split: bool, threads: int) -> tuple[StageWork, ...]:
+        torch.set_num_threads(threads)
+        optimizer, history = make_optimizer if update else None, make_history(strategy) if strategy else None
+        return profile(units, x[:size], optimizer, history=history, split=split, repeats=wanted.repeats)
+
+    return Predictor(timed, config.batch_size, wanted.stages, strategy=None, threads=config.threads)
+
+
+def _comparison(predictor: Predictor, config: RunConfig, wanted: BalanceOptions) -> str:
+    """The machine, all choices, the fastest one."""
+    cores = len(os.sched_getaffinity(0))
+    at_once = min(wanted.stages, cores)  # more would wait for each other
+    with side_by_side(max(at_once, 2)) as start:
+        machine = Machine.measured(at_once, start)
+    place, here = "on this machine", wanted.gigabits is None
+    if wanted.gigabits is not None:
+        latency = machine.link.latency if wanted.latency is None else wanted.latency / 1e3
+        machine = replace(machine, together=machine.alone).with_link(Link(wanted.gigabits * 1e9 / 8, latency))
+        place = "on a machine each, as fast as this one"
+    elif (needed := wanted.stages * config.threads) > cores:
+        # One process with all threads can't be timed here.
+        place, here = f"on a machine as fast as this one, with {needed} cores (this one has {cores})", False
+    strategies = dict.fromkeys(name for name in (config.strategy, *_STRATEGIES) if name != "sequential")
+    copies = optimizer_copies(optimizer_factory(config))
+    found = choices(predictor, machine, strategies, one_host=here, optimizer_copies=copies)
+    where = f"{wanted.stages} processes of {config.threads} thread(s) {place}"
+    return f"{where}; {machine_line(machine)}\n\n{choice_table(found)}\n\n{sentence(found)}"
+
+
+def machine_line(machine: Machine) -> str:
+    """What was measured beside the units."""
+    copied = f"memory {machine.alone / 1e9:.1f} GB/s for one process"
+    if machine.together < machine.alone:
+        copied += f", {machine.together / 1e9:.1f} GB/s for each of all"
+    return f"{copied}; link {machine.link.bandwidth / 1e9:.3g} GB/s, {1e3 * machine.link.latency:.2g} ms"
+
+
+def choice_table(found: Sequence[Choice]) -> str:
+    """One line per choice."""
+    rows = [["choice", "ms", "speed", "MB"]]
+    for one in found:
+        speed = f"{found[0].seconds / one.seconds:.2f}x"
+        rows.append([one.label, f"{1e3 * one.seconds:.2f}", speed, f"{one.held_bytes / 1e6:.1f}"])
+    return "\n".join(aligned(rows, left=1))
+
+
+def sentence(found: Sequence[Choice]) -> str:
+    """The fastest choice, by how much, and under which conditions."""
+    best, second = sorted(found, key=lambda one: one.seconds)[:2]
+    ratio = second.seconds / best.seconds
+    text = (
+        f"Fastest, if nothing else runs: {best.label}, {1e3 * best.seconds:.2f} ms per mini-batch, "
+        f"{found[0].seconds / best.seconds:.2f}x one process and {ratio:.2f}x the next ({second.label})"
+    )
+    text += "; so close that only a measurement tells." if ratio < _CLOSE else "."
+    if any(one.variant.startswith("async") for one in (best, second)):
+        text += (
+            " LayerPipe2's gradients are late: `layerpipe2 advise` says whether training bears it, and whether the "
+            "history can be dropped."
+        )
+    return text
 
 
 def unit_table(cut: Balance) -> str:

@@ -11,7 +11,7 @@ from layerpipe2.cli.options import PIPELINE, add_options, within
 from layerpipe2.delays import MOST_UPDATES
 from layerpipe2.errors import LARGEST, UserError
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.validation import Checked, Positive, real, setting
+from layerpipe2.runs.validation import Checked, Positive, Real, real, setting
 
 
 class GridOptions(Checked):
@@ -27,6 +27,18 @@ class BalanceOptions(Checked):
 
     stages: int = setting(2, "", "stages, one per process", ge=1, le=LARGEST)
     repeats: int = setting(9, "", "timed steps", ge=1, le=10_000)
+    gigabits: Positive | None = setting(
+        None, "", "Gbit/s between machines of a process each; default: all processes are on this one", le=1e6
+    )
+    latency: Real | None = setting(
+        None, "", "ms that a message between them takes beside; default: as between processes here", ge=0, le=1e6
+    )
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if self.latency is not None and self.gigabits is None:
+            raise UserError("--latency is that of a link between machines; give its --gigabits, too")
+        return self
 
 
 class DeriveOptions(Checked):
@@ -119,9 +131,13 @@ examples:
   layerpipe2 balance --network resnet18 --stages 2     time every unit, cut where the slower stage is fastest
   layerpipe2 balance --network vgg --dataset cifar10 --batch-size 128 --stages 4 --strategy ema-span
   layerpipe2 balance --network gpt --dataset python-docs --batch-size 8
+  layerpipe2 balance --width 1024 --gigabits 1 --latency 0.1    two machines instead of two processes on this one
 
-Times are those of this machine, now: let nothing else run. The prediction leaves out transfers between processes.
-In Python: layerpipe2.planning.profiling.profile, then layerpipe2.planning.balance.balanced.
+First units and the best cut, whose prediction leaves out transfers; then what else the same processes could do, with
+transfers, by this machine's memory and link: one process with all threads, data parallel training, torch's pipelines,
+this library with three histories. Ends with the fastest one. MB are those of the process that holds most, as modelled.
+Times are those of this machine, now: let nothing else run. Whether training bears late gradients says advise.
+In Python: layerpipe2.planning.profiling.profile, then balance.balanced, and predict.Predictor.
 """
 
 _LAUNCH = """\
@@ -214,7 +230,7 @@ def add_commands(new: Callable[[str, str, str], argparse.ArgumentParser]) -> Non
     delays = new("delays", "show stages, delays, and what happens tick by tick", _DELAYS)
     add_options(delays, RunConfig, only=PIPELINE)
     add_options(delays, GridOptions)
-    balance = new("balance", "time the units and cut them into equally slow stages", _BALANCE)
+    balance = new("balance", "time the units, cut them into stages, find the fastest training", _BALANCE)
     measured = ("dataset", "batch_size", "network", "width", "strategy", "optimizer", "threads", "device")
     add_options(balance, RunConfig, only=measured)
     add_options(balance, BalanceOptions)

@@ -5,6 +5,7 @@
 - ``costs``: memory, communication, load balance and iteration bound of a partition
 - ``devices``: FLOP/s and systolic-array time models with links
 - ``profiling``, ``balance``: measured times of the units, and balanced contiguous stages by them
+- ``machine``, ``predict``, ``choices``: measured memory and links, and the time of every way to train (``variants``)
 - ``schedules``: pipeline schedules and their simulator; ``spikepipe``: list schedules of spiking networks' tasks
 - ``reference``: what the tables declare: networks, devices, links
 """

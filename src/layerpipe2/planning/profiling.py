@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from layerpipe2.distributed.passes import SplitPass
 from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.errors import UserError, integer
 from layerpipe2.history import WeightHistory
 from layerpipe2.planning import StageWork, Work, measure
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
-_Times = tuple[list[float], list[float], list[float]]
+_Times = tuple[list[float], list[float], list[float], list[float]]
 
 
 def profile(
@@ -25,6 +26,7 @@ def profile(
     make_optimizer: MakeOptimizer | None = None,
     *,
     history: WeightHistory | None = None,
+    split: bool = False,
     repeats: int = 9,
     warmup: int = 2,
 ) -> tuple[StageWork, ...]:
@@ -35,27 +37,34 @@ def profile(
         x: one mini-batch of inputs (B, ...), or of token numbers int64 (B, T), on the units' device.
         make_optimizer: parameters -> optimizer; its update then counts too.
         history: time the units as a pipeline's process runs those of delayed stages, with this weight history.
+        split: time the two kinds of gradients apart, as schedules of the zero-bubble kind run them; without history.
         repeats: timed steps, of which the median counts for every unit on its own.
         warmup: steps before them.
 
     Returns:
         One item per unit: median seconds in ``forward``, in ``activation`` (the whole backward pass) and in
-        ``weight`` (the update, which starts when the gradient is already on its way); sizes in bytes.
+        ``weight`` (the update, which starts when the gradient is already on its way); sizes in bytes. With ``split``
+        the gradients of the weights count in ``weight``, too.
 
     Raises:
-        UserError: on counts out of range, a history without an optimizer, or a unit that refuses its input.
+        UserError: on counts out of range, a history without an optimizer or with a split backward pass, or a unit that
+            refuses its input, or whose backward pass cannot be split.
     """
+    if history is not None and split:
+        raise UserError("a profile has a weight history or a split backward pass; give one of them")
     if history is not None and make_optimizer is None:
         raise UserError("a weight history records an optimizer's updates; give make_optimizer, too")
     for name, value, least in (("repeats", repeats, 1), ("warmup", warmup, 0)):
         integer(value, f"{name} of the profile", least)
     sizes = measure(units, x.shape[1:], x.shape[0], x.dtype)
-    parts = [_part(k, copy.deepcopy(unit), make_optimizer, history) for k, unit in enumerate(units)]
+    parts = [_part(k, copy.deepcopy(unit), make_optimizer, history, split) for k, unit in enumerate(units)]
     steps = [_step(parts, x) for _ in range(warmup + repeats)][warmup:]
     found = []
     for number, size in enumerate(sizes):
-        forward, backward, update = (Work(statistics.median(step[kind][number] for step in steps)) for kind in range(3))
-        found.append(replace(size, forward=forward, activation=backward, weight=update))
+        kinds = (Work(statistics.median(step[kind][number] for step in steps)) for kind in range(4))
+        forward, backward, rest, update = kinds
+        activation, weight = (backward, rest + update) if split else (backward + rest, update)
+        found.append(replace(size, forward=forward, activation=activation, weight=weight))
     return tuple(found)
 
 
@@ -84,20 +93,34 @@ class _Plain:
         self._unit.zero_grad(set_to_none=True)
 
 
+class _Split(_Plain):
+    """The same with gradients of weights after that of the input."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        self._passing = SplitPass(self._unit, x.detach().requires_grad_(self._index > 0))
+        return self._passing.y, None
+
+    def backward(self, gradient: Tensor | None) -> Tensor | None:
+        return self._passing.input_gradient(gradient)
+
+    def finish_backward(self) -> None:
+        self._passing.weight_gradients()
+
+
 def _part(
-    index: int, unit: nn.Module, make: MakeOptimizer | None, history: WeightHistory | None
+    index: int, unit: nn.Module, make: MakeOptimizer | None, history: WeightHistory | None, split: bool
 ) -> _Plain | ProcessStage:
     parameters = [p for p in unit.parameters() if p.requires_grad]
     optimizer = make(parameters) if make is not None and parameters else None
     if history is None:
-        return _Plain(unit, index, optimizer)
+        return (_Split if split else _Plain)(unit, index, optimizer)
     # Delay 2 is that of a stage with one behind it; what a history does per update is the same for every delay.
     return ProcessStage(unit, index, 2, history, optimizer, seed=0)
 
 
 def _step(parts: Sequence[_Plain | ProcessStage], x: Tensor) -> _Times:
-    """One training step; seconds per unit of forward pass, backward pass and update."""
-    forward, backward, update = list[float](), list[float](), list[float]()
+    """One training step; seconds per unit of forward pass, backward pass, what is put off of it, and update."""
+    forward, backward, rest, update = list[float](), list[float](), list[float](), list[float]()
     for part in parts:
         start = _now(x)
         x, _ = part.forward(x)
@@ -106,13 +129,15 @@ def _step(parts: Sequence[_Plain | ProcessStage], x: Tensor) -> _Times:
     for part in reversed(parts):
         start = _now(x)
         gradient = part.backward(gradient)
+        between = _now(x)
         part.finish_backward()
-        backward.append(_now(x) - start)
+        backward.append(between - start)
+        rest.append(_now(x) - between)
     for part in parts:
         start = _now(x)
         part.update()
         update.append(_now(x) - start)
-    return forward, backward[::-1], update
+    return forward, backward[::-1], rest[::-1], update
 
 
 def _now(x: Tensor) -> float:

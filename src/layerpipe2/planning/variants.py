@@ -22,7 +22,8 @@ from dataclasses import dataclass
 
 from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
-from layerpipe2.history import make_history
+from layerpipe2.history import find_strategy, make_history
+from layerpipe2.planning.schedules import SCHEDULES
 
 TORCH_PIPELINES = {"gpipe": 1, "1f1b": 1, "interleaved": 2, "zero-bubble": 1, "zero-bubble-v": 2}
 """Synchronous pipelines that torch ships -> stages per process."""
@@ -31,6 +32,12 @@ DATA_PARALLEL = ("ddp", "fsdp")
 MEMORY_KINDS = ("parameters", "optimizer", "activations", "history")
 """What a stage stores; columns of the benchmark's records, in bytes."""
 _OPTIONS = ("pipedream", "split", "groups")
+_NAMES = {
+    "zero-bubble-v": "zero-bubble V",
+    "threads": "plain",
+    "ddp": "data parallel, DDP",
+    "fsdp": "data parallel, FSDP",
+}
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,17 @@ class Variant:
             make_history(strategy)
         delays = "none" if kind == "exact" else "pipedream" if "pipedream" in details else "layerpipe2"
         return cls(kind, 1, strategy or "latest", delays, "split" in details, "groups" in details)
+
+    @property
+    def label(self) -> str:
+        """The name for readers, as in ``1F1B, 4 micro-batches`` or ``LayerPipe2, stash``."""
+        kind = self.convention if self.kind == "async" else self.kind
+        words = [SCHEDULES[kind].label if kind in SCHEDULES else _NAMES.get(kind, kind)]
+        words += [find_strategy(self.strategy).label] if self.kind == "async" else []
+        words += [f"{self.threads} threads"] if self.kind == "threads" else []
+        words += [f"{self.micro_batches} micro-batches"] if self.micro_batches > 1 else []
+        words += [text for text, chosen in (("split backward", self.split), ("equal groups", self.groups)) if chosen]
+        return ", ".join(words)
 
     @property
     def is_runtime(self) -> bool:

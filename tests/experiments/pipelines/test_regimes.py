@@ -6,11 +6,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from experiments.pipelines import machine, predict, regimes
+from experiments.pipelines import profiles, regimes
 from experiments.pipelines.trainers import build_units
 from layerpipe2.data import load
 from layerpipe2.errors import UserError
 from layerpipe2.planning import StageWork, Work, measure
+from layerpipe2.planning.machine import Machine
 from layerpipe2.runs.config import RunConfig
 
 CHOICES = 6
@@ -31,7 +32,8 @@ def test_the_points_span_weights_per_activation_and_kinds_of_networks():
     assert len(found) >= 12
     ratios = []
     for point in found:
-        works = measure(build_units(RunConfig(**point), data), data.input_shape, point["batch_size"])
+        config = RunConfig(**{key: value for key, value in point.items() if key != "held_out"})
+        works = measure(build_units(config, data), data.input_shape, point["batch_size"])
         ratios.append(sum(work.parameter_bytes for work in works) / works[len(works) // 2].input_bytes)
     assert min(ratios) < 0.2
     assert max(ratios) > 400
@@ -39,12 +41,18 @@ def test_the_points_span_weights_per_activation_and_kinds_of_networks():
     assert (min(sizes), max(sizes)) == (8, 256)
     assert all(size % 4 == 0 for size in sizes)  # micro-batches of 1F1B
     assert {"mlp", "vit", "even"} < {point["network"] for point in found}
+    assert sum(point["held_out"] for point in found) >= 4
 
 
-@pytest.mark.parametrize("text", ["points: [{network: mlp, width: 8}]", f"points: [{', '.join(2 * ['{a: 1}'])}]"])
+POINT = "{network: mlp, width: 8, batch_size: 8"
+
+
+@pytest.mark.parametrize(
+    "text", ["{network: mlp, width: 8}", "{a: 1}", f"{POINT}}}, {POINT}, held_out: true}}", f"{POINT}, x: 1}}"]
+)
 def test_a_broken_table_is_one_line(text, tmp_path, monkeypatch):
     monkeypatch.setattr(regimes, "POINTS", tmp_path / "points.yaml")
-    regimes.POINTS.write_text(text)
+    regimes.POINTS.write_text(f"points: [{text}]")
     with pytest.raises(UserError, match=r"points\.yaml: point .* must have network, width, batch_size, and be there"):
         regimes.points()
 
@@ -58,17 +66,19 @@ def test_predictions_are_written_before_anything_is_measured(tmp_path, monkeypat
         assert (row["batches"], len(job.starts)) == (str(batches), 1)
         return [{"seconds": 0.5}, {"seconds": 0.25}][:ranks]
 
-    def profiled(work, ranks, config, size, update, strategy, repeats):
+    def profiled(work, ranks, config, wanted, repeats):
+        size = wanted[0] / wanted[-1]  # threads share it
         return [(StageWork(Work(size / 1000), Work(size / 500), Work(0.0), 100, 0, 4, 8),) * 9]
 
     (tmp_path / "measured.csv").write_text("an earlier run's")
-    monkeypatch.setattr(machine.Machine, "measured", lambda processes: machine.Machine())
+    monkeypatch.setattr(Machine, "measured", lambda processes, run: Machine())
     monkeypatch.setattr(regimes, "limited_hosts", no_hosts)
-    monkeypatch.setattr(predict, "run_ranks", profiled)
+    monkeypatch.setattr(profiles, "run_ranks", profiled)
     monkeypatch.setattr(regimes, "run_ranks", measured)
     assert regimes.main(f"--points 2 --rounds 3 --seconds 0.5 --out {tmp_path}".split()) == 0
     first = {row["variant"]: row for row in rows(tmp_path / "predicted.csv")[:CHOICES]}
     assert [first["plain"][key] for key in ("parameter_bytes", "cut_bytes", "gigabits")] == ["900", "8", ""]
+    assert first["plain"]["held_out"] == "False"
     assert float(first["plain"]["seconds"]) == pytest.approx(9 * 0.024)
     # Five of nine units are the slower stage; ten mini-batches and one more to fill the pipeline.
     assert float(first["async/stash"]["seconds"]) == pytest.approx(5 * 0.024 * 11 / 10)

@@ -2,51 +2,61 @@
 
 A message costs its two processors what it takes between processes of one host, half of it each, and keeps its link busy
 for what it takes longer there. A pass over the weights, such as an update, takes longer when all processes make one at
-once (:attr:`experiments.pipelines.machine.Machine.crowding`).
+once (:attr:`layerpipe2.planning.machine.Machine.crowding`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 
-from experiments.pipelines.machine import Machine
-from experiments.pipelines.measure import measure_layers
-from experiments.pipelines.processes import run_ranks
 from layerpipe2.delays import Delays
 from layerpipe2.planning import Costs, FlopDevice, StageWork, Work
 from layerpipe2.planning.balance import Balance, balanced
+from layerpipe2.planning.machine import Machine
 from layerpipe2.planning.schedules import SCHEDULES, build_schedule, simulate
 from layerpipe2.planning.variants import Variant, group_starts
-from layerpipe2.runs.config import RunConfig
 
 _FIRST_BUCKET, _BUCKET = 2**20, 25 * 2**20  # bytes of gradients that DDP sends at a time (torch's defaults)
 
+_SCHEDULES = {name: name for name in SCHEDULES} | {"zero-bubble": "zb-h1"}
+"""A kind of variant -> the schedule that models it, where there is one."""
+
+
+Profile = Callable[[int, bool, str, bool, int], tuple[StageWork, ...]]
+"""(size, update, strategy, split, threads) -> :func:`layerpipe2.planning.profiling.profile`.
+
+For mini-batches of ``size``, with or without an update, with the history of ``strategy`` if it names one, with the
+kinds of gradients apart if split, in one process of so many threads.
+"""
+
 
 class Predictor:
-    """Times of the units of one network on this machine, and what follows.
+    """What follows from times of the units of one network.
 
     Args:
-        config: network, data, batch size and optimizer.
+        profile: gives the times; asked once for everything.
+        batch_size: samples per mini-batch.
         processes: of a pipeline.
-        repeats: timed steps of each unit.
         strategy: the weight history that the cuts of all variants are balanced for; "" for none, None for their own.
+        threads: of every process of a variant without threads of its own.
     """
 
-    def __init__(self, config: RunConfig, processes: int, repeats: int, strategy: str | None = "") -> None:
-        self.config, self.processes, self.strategy = config, processes, strategy
+    def __init__(
+        self, profile: Profile, batch_size: int, processes: int, strategy: str | None = "", threads: int = 1
+    ) -> None:
+        self.batch_size, self.processes, self.strategy, self.threads = batch_size, processes, strategy, threads
+        self._profile = cache(profile)
 
-        def measured(size: int, *, update: bool = True, strategy: str = "") -> tuple[StageWork, ...]:
-            # In a process of its own, like every variant.
-            found: tuple[StageWork, ...] = run_ranks(measure_layers, 1, config, size, update, strategy, repeats)[0]
-            return found
-
-        self._profile = cache(measured)
+    def _units(
+        self, size: int, *, update: bool = True, strategy: str = "", split: bool = False, threads: int = 0
+    ) -> tuple[StageWork, ...]:
+        return self._profile(size, update, strategy, split, threads or self.threads)
 
     def balance(self, stages: int, strategy: str = "") -> Balance:
         """The best cut into so many stages, by the times of whole mini-batches; for a strategy where cuts have one."""
-        size, strategy = self.config.batch_size, strategy if self.strategy is None else self.strategy
-        delayed = self._profile(size, strategy=strategy) if strategy and stages > 1 else ()
-        return balanced(self._profile(size), stages, delayed=delayed)
+        size, strategy = self.batch_size, strategy if self.strategy is None else self.strategy
+        delayed = self._units(size, strategy=strategy) if strategy and stages > 1 else ()
+        return balanced(self._units(size), stages, delayed=delayed)
 
     def cut(self, variant: str) -> Balance:
         """The stages of a variant, balanced or groups of as many units, with its own history."""
@@ -55,7 +65,7 @@ class Predictor:
         found = self.balance(form.stages(self.processes), history)
         if form.groups:
             found = replace(found, starts=group_starts(len(found.units), len(found.starts)))
-        return replace(found, delayed=self._profile(self.config.batch_size, strategy=history) if history else ())
+        return replace(found, delayed=self._units(self.batch_size, strategy=history) if history else ())
 
     def speedup(self, variant: str, machine: Machine | None = None) -> float | None:
         """Predicted speed over plain training; None where there is no prediction."""
@@ -65,26 +75,25 @@ class Predictor:
     def seconds(self, variant: str, machine: Machine | None = None) -> float | None:
         """Predicted seconds per mini-batch in the steady state; None where nothing of ours models the variant.
 
-        There is no measured time of the weights' gradients alone: where their place decides, there is no prediction.
-        Nor is there one of FSDP.
+        Neither FSDP nor zero-bubble V is modelled, nor a split backward pass that hides no message.
         """
         form, cut, machine = Variant.parse(variant), self.cut(variant), machine or Machine()
         if form.kind == "plain":
             return self._accumulated(form.micro_batches, cut)
         if form.kind == "threads":
-            return _threaded(cut.units, form.threads, machine)
+            return sum(unit.total.flops for unit in self._units(self.batch_size, threads=form.threads))
         if form.kind == "ddp":
-            parts = self._profile(self.config.batch_size // self.processes, update=False)
+            parts = self._units(self.batch_size // self.processes, update=False)
             return data_parallel(parts, _update(cut.units), self.processes, machine)
         if form.is_runtime:
             known = not form.split or form.convention == "layerpipe2"
             return self._asynchronous(form, cut, machine) if known else None
-        return self._synchronous(form.kind, form.micro_batches, cut, machine) if form.kind in SCHEDULES else None
+        return self._synchronous(form.kind, form.micro_batches, cut, machine) if form.kind in _SCHEDULES else None
 
     def _accumulated(self, parts: int, cut: Balance) -> float:
         if parts == 1:
             return cut.sequential
-        passes = sum(unit.total.flops for unit in self._profile(self.config.batch_size // parts, update=False))
+        passes = sum(unit.total.flops for unit in self._units(self.batch_size // parts, update=False))
         return parts * passes + _update(cut.units)
 
     def _asynchronous(self, form: Variant, cut: Balance, machine: Machine) -> float:
@@ -94,20 +103,15 @@ class Predictor:
 
     def _synchronous(self, name: str, micro_batches: int, cut: Balance, machine: Machine) -> float:
         """The schedule with the times of micro-batches, then the slowest process' update."""
-        units: tuple[StageWork, ...] = self._profile(self.config.batch_size // micro_batches, update=False)
+        split = name == "zero-bubble"
+        units = self._units(self.batch_size // micro_batches, update=False, split=split)
         stages = carrying(Balance(units, cut.starts).stages, machine)
         costs = Costs(stages, Delays.none(len(stages)))
-        plan = build_schedule(name, len(stages), self.processes, micro_batches)
+        plan = build_schedule(_SCHEDULES[name], len(stages), self.processes, micro_batches)
         updates = [0.0] * self.processes
         for k, stage in enumerate(cut.stages):
             updates[k % self.processes] += machine.crowding * stage.weight.flops
         return simulate(plan, costs, FlopDevice(1.0, machine.wire)).makespan + max(updates)
-
-
-def _threaded(units: Sequence[StageWork], threads: int, machine: Machine) -> float:
-    """One process: threads share the work of a pass through the network evenly, and the memory that updates go over."""
-    passes = sum(unit.total.flops for unit in units) - _update(units)
-    return (passes + machine.crowding * _update(units)) / threads
 
 
 def data_parallel(parts: Sequence[StageWork], update: float, processes: int, machine: Machine) -> float:

@@ -1,31 +1,40 @@
-"""What a machine lends its processes beside its processors, measured before anything is predicted: memory and links."""
+"""What a machine lends its processes beside its processors, measured before anything is predicted: memory and links.
+
+What measures is called by every process of a group (``torch.distributed``); whoever predicts brings a :data:`Run`,
+which starts them: :func:`side_by_side` here, the benchmark its own with hosts of their own.
+"""
 
 from __future__ import annotations
 
 import os
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
+from itertools import count
+from multiprocessing import get_context
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from experiments.pipelines.processes import run_ranks
-from layerpipe2.planning import Link
-from layerpipe2.provenance import provenance
+from layerpipe2.distributed.environment import set_missing
+from layerpipe2.errors import UserError
+from layerpipe2.planning.devices import Link
+
+Run = Callable[..., list[Any]]
+"""``run(work, ranks, *arguments)``: results by rank of ``work(*arguments)`` in as many processes of one group."""
 
 # Bytes of the messages that tell latency and bandwidth. The difference of two large ones does not see what a limited
 # link lets through at once.
 _SIZES = (2**10, 2**20, 2**22)
 _COPIED = 2**26  # bytes: more than caches hold
 _REPEATS = 7
-
-
-def whereabouts() -> dict[str, Any]:
-    """Provenance of times, with the number of cores and the load; to be asked for before anything is measured."""
-    return provenance(torch.device("cpu")) | {"cores": os.cpu_count(), "load_average": os.getloadavg()[0]}
 
 
 @dataclass(frozen=True)
@@ -45,9 +54,9 @@ class Machine:
     link: Link = field(default_factory=Link)
 
     @classmethod
-    def measured(cls, processes: int) -> Machine:
+    def measured(cls, processes: int, run: Run) -> Machine:
         """This machine, with processes on one host."""
-        alone, together, local = run_ranks(copy_rate, 1)[0], min(run_ranks(copy_rate, processes)), measured_link()
+        alone, together, local = run(copy_rate, 1)[0], min(run(copy_rate, processes)), measured_link(run)
         return cls(alone, together, local, local)
 
     def with_link(self, link: Link) -> Machine:
@@ -66,9 +75,9 @@ class Machine:
         return max(1.0, self.alone / self.together) if self.alone < float("inf") else 1.0
 
 
-def measured_link(places: Sequence[str] = ()) -> Link:
-    """The link between two processes, by default of one host."""
-    small, large, largest = (seconds / 2 for seconds in run_ranks(round_trips, 2, _SIZES, places=places)[0])
+def measured_link(run: Run) -> Link:
+    """The link between the two processes that ``run`` starts."""
+    small, large, largest = (seconds / 2 for seconds in run(round_trips, 2, _SIZES)[0])
     calm = largest > large  # else other work on the machine held up the shorter message
     return Link((_SIZES[2] - _SIZES[1]) / (largest - large) if calm else _SIZES[2] / largest, small)
 
@@ -100,3 +109,37 @@ def _least(work: Callable[[], object]) -> float:
         work()
         seconds.append(time.perf_counter() - start)
     return min(seconds[1:])
+
+
+@contextmanager
+def side_by_side(processes: int) -> Iterator[Run]:
+    """What runs functions of modules in up to so many fresh processes of one thread on this machine.
+
+    All calls share the processes, which start with the first one and end with the block.
+
+    Raises:
+        UserError: if one of them is killed.
+    """
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        numbers = count()
+
+        def run(work: Callable[..., Any], ranks: int, *arguments: Any) -> list[Any]:
+            store = f"file://{folder}/{next(numbers)}"
+            # Every rank waits for the others, hence has a process for itself.
+            waiting = [pool.submit(_rank, store, rank, ranks, work, arguments) for rank in range(ranks)]
+            try:
+                return [future.result() for future in waiting]
+            except BrokenProcessPool:
+                raise UserError("a process that measured this machine was killed; give it more memory") from None
+
+        yield run
+
+
+def _rank(store: str, rank: int, ranks: int, work: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    torch.set_num_threads(1)
+    set_missing(os.environ, ranks, "127.0.0.1")
+    dist.init_process_group("gloo", store, timedelta(seconds=60), rank=rank, world_size=ranks)
+    try:
+        return work(*arguments)
+    finally:
+        dist.destroy_process_group()
