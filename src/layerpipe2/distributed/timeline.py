@@ -12,7 +12,7 @@ _CPU = torch.device("cpu")
 
 
 class Event(NamedTuple):
-    """A span of time: what (``forward``, ``backward``, ``update``, ``wait``), which stage and mini-batch, when (ns)."""
+    """A span of time (ns): ``forward``, ``recompute``, ``backward``, ``weights`` or ``wait``; stage, mini-batch, when."""
 
     what: str
     stage: int
