@@ -31,7 +31,8 @@ def label(name: str) -> str:
     words += [history(name)] if form.kind == "async" else []
     words += [f"{form.threads} threads"] if form.kind == "threads" else []
     words += [f"{form.micro_batches} micro-batches"] if form.micro_batches > 1 else []
-    words += [text for text, chosen in (("split backward", form.split), ("equal groups", form.groups)) if chosen]
+    options = {"split backward": form.split, "equal groups": form.groups, "recomputed": form.recompute}
+    words += [text for text, chosen in options.items() if chosen]
     return ", ".join(words)
 
 
@@ -66,7 +67,8 @@ def is_torch(name: str) -> bool:
 def is_candidate(name: str) -> bool:
     """Whether the aims are about it: asynchronous, with LayerPipe2's delays and nothing else changed."""
     form = Variant.parse(name)
-    return form.kind == "async" and form.convention == "layerpipe2" and not form.split and not form.groups
+    plain = not (form.split or form.groups or form.recompute)
+    return form.kind == "async" and form.convention == "layerpipe2" and plain
 
 
 def is_average(name: str) -> bool:

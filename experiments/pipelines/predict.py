@@ -90,7 +90,9 @@ class Predictor:
     def _asynchronous(self, form: Variant, cut: Balance, machine: Machine) -> float:
         """The iteration bound."""
         stages = carrying([_crowded(stage, machine) for stage in cut.stages], machine)
-        return Costs(stages, form.delays(self.processes)).period(FlopDevice(1.0, machine.wire))
+        return Costs(stages, form.delays(self.processes), recomputes=form.recompute).period(
+            FlopDevice(1.0, machine.wire)
+        )
 
     def _synchronous(self, name: str, micro_batches: int, cut: Balance, machine: Machine) -> float:
         """The schedule with the times of micro-batches, then the slowest process' update."""

@@ -34,6 +34,7 @@ WRONG_KIND = ["--network", "mlp", "--dataset", "python-docs"]
         (["info", "--dataset", "mnist"], "unknown data set 'mnist'"),
         (["balance", "--dataset", "mnist"], "unknown data set 'mnist'"),
         (["balance", "--stages", "0"], "--stages is 0; give an integer >= 1"),
+        (["balance", "--recompute-activations", "--strategy", "ema-span"], "recompute_activations runs a forward pass"),
         (["balance", "--repeats", "0"], "--repeats is 0; give an integer >= 1"),
         (["balance", "--width", "4", "--stages", "10"], "number of stages for 9 units is 10; give an integer"),
         (["train", "--nesterov", "--momentum", "0"], "nesterov is a form of momentum, and momentum is 0; give a"),

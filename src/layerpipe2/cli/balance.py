@@ -11,6 +11,7 @@ from layerpipe2.cli.console import span
 from layerpipe2.cli.options import read_options
 from layerpipe2.data import describe
 from layerpipe2.delays import aligned
+from layerpipe2.distributed.recomputation import check_recomputation
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.history import make_history
@@ -38,13 +39,15 @@ def run(options: argparse.Namespace) -> None:
     images = networks.NETWORKS[config.network].takes == "images"
     x = torch.randn(shape, device=device) if images else torch.randint(spec.num_classes, shape, device=device)
     optimizer, history = optimizer_factory(config), make_history(config.strategy)
+    if wanted.recompute_activations:
+        check_recomputation(history)
     plain = profile(units, x, optimizer, repeats=wanted.repeats)
     delayed = profile(units, x, optimizer, history=history, repeats=wanted.repeats)
-    best = balanced(plain, wanted.stages, delayed=delayed)
+    best = balanced(plain, wanted.stages, delayed=delayed, recomputes=wanted.recompute_activations)
     print(
         f"{config.network} for {config.dataset}: {len(units)} units, mini-batches of {config.batch_size}, "
         f"{config.optimizer}, strategy {config.strategy}, {config.threads} thread(s), median of {wanted.repeats} "
-        "steps; the last stage has no history\n"
+        f"steps; the last stage has no history{' and recomputes nothing' * best.recomputes}\n"
     )
     print(f"{unit_table(best)}\n\n{stage_table(best)}\n")
     print(prediction(best))

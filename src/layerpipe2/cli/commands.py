@@ -27,6 +27,7 @@ class BalanceOptions(Checked):
 
     stages: int = setting(2, "", "stages, one per process", ge=1, le=LARGEST)
     repeats: int = setting(9, "", "timed steps", ge=1, le=10_000)
+    recompute_activations: bool = setting(False, "", "plan for stages that recompute them (strategy stash)")
 
 
 class DeriveOptions(Checked):

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from layerpipe2.engine.layout import trainable
-from layerpipe2.engine.weights import HOSTS
 from layerpipe2.errors import UserError
 
 
@@ -142,46 +141,6 @@ class SplitPass:
 
 
 Pass = WholePass | SplitPass
-
-
-class KeptInput:
-    """A mini-batch of which only the input is kept until its forward pass runs again, right before its backward pass.
-
-    On CPUs the two passes must give the same outputs; a sum tells. (On a GPU the host would have to wait for it.)
-
-    Attributes:
-        x: the input (B, ...), as it was before the forward pass.
-        loss: as that of :meth:`WholePass.add_loss`, or ``None``.
-    """
-
-    def __init__(self, x: Tensor, loss: Callable[[Tensor], Tensor] | None) -> None:
-        self.x, self.loss = x, loss
-        self._version, self._sum = x._version, ""
-
-    def note(self, y: Tensor) -> None:
-        """The outputs (B, ...) of the first pass."""
-        self._sum = _sum_of(y)
-
-    def check(self, y: Tensor, stage: int) -> None:
-        """Compare with the outputs of the second one.
-
-        Raises:
-            UserError: naming the ``stage``, if it did not compute the same, or not from the same input.
-        """
-        if self.x._version != self._version:
-            what = "changes its input in place (a first layer with inplace=True?), which recomputation needs again"
-        elif _sum_of(y) != self._sum:
-            what = (
-                "computed other outputs when its forward pass ran again (a state outside of its buffers, random numbers "
-                "of its own, a callback that changes how it computes?)"
-            )
-        else:
-            return
-        raise UserError(f"stage {stage} {what}; change that, or train without recompute_activations")
-
-
-def _sum_of(y: Tensor) -> str:
-    return str(y.detach().sum().item()) if y.device.type in HOSTS else ""
 
 
 def layers_of(stage: nn.Module) -> Iterator[nn.Module]:

@@ -3,23 +3,19 @@
 The simulation (:mod:`layerpipe2.engine.stage`) runs forward with old weights. Here the forward pass of batch ``t`` runs
 before ``d`` updates are made, so that it uses the parameters as they are; the backward pass, ``d`` updates later, finds
 other weights in their places. What the history makes of that is the same code in both.
-
-**Recomputation** (gradient checkpointing, of the whole stage): a mini-batch in flight keeps only its input, ``d`` inputs
-and one mini-batch's activations instead of those of ``d + 1``. Right before its backward pass it runs forward again, with
-the weights of its forward pass, which an exact stash has: the same function of the same numbers, so training stays the
-same bit for bit. A reconstruction has other weights, hence other activations: that would be another training.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from layerpipe2.distributed.passes import KeptInput, Pass, SplitPass, WholePass
+from layerpipe2.distributed.passes import Pass, SplitPass, WholePass
+from layerpipe2.distributed.recomputation import KeptInput, check_recomputation, computing_with
 from layerpipe2.distributed.weight_watch import WeightWatch
 from layerpipe2.engine.audit import Audit
 from layerpipe2.engine.audited_forward import AuditedForward, clip_gradients, has_recurrent_layer, stage_context
@@ -45,7 +41,7 @@ class ProcessStage:
         seed: of the stage's stream of random numbers.
         gradient_clip_norm: largest gradient norm, or ``None``.
         split_backward: compute the gradient of the input before those of the weights; see ``passes.py``.
-        recompute_activations: keep the inputs of mini-batches in flight only, where that is less; see above.
+        recompute_activations: of mini-batches in flight keep the inputs only, where that is less.
         unfreezes: delay parameters that are frozen now as well, because they may be unfrozen while training.
 
     Raises:
@@ -75,11 +71,8 @@ class ProcessStage:
         recompute_activations: bool = False,
         unfreezes: bool = False,
     ) -> None:
-        if recompute_activations and not history.exact:
-            raise UserError(
-                f"recompute_activations runs forward passes again with their own weights, which weight history "
-                f"{history.name or type(history).__name__!r} has not kept: it would be another training; use 'stash'"
-            )
+        if recompute_activations:
+            check_recomputation(history)
         self.module, self.index, self.delay, self.history = module, index, delay, history
         self.optimizer, self.gradient_clip_norm = optimizer, gradient_clip_norm
         self.device = device = device or next((p.device for p in module.parameters()), torch.device("cpu"))
@@ -145,7 +138,8 @@ class ProcessStage:
         """
         kept, _ = self.in_flight.popleft()
         assert isinstance(kept, KeptInput), "it has its activations"
-        with self._recalled_weights():
+        weights = self.weights
+        with nullcontext() if weights is None else computing_with(self._recall(weights), weights, self._regions[0]):
             passing, kept_bytes = self._run(kept.x)
         kept.check(passing.y, self.index)
         if kept.loss is not None:
@@ -235,22 +229,6 @@ class ProcessStage:
     def _recall(self, weights: DelayedWeights) -> Tensor:
         delayed = weights.delayed(self.step) if weights.rows else weights.latest
         return self.history.recall(weights.state, weights.latest, delayed, self.step)
-
-    @contextmanager
-    def _recalled_weights(self) -> Iterator[None]:
-        """Within: the parameters are views of the weights that the coming backward pass uses; nothing is copied."""
-        weights = self.weights
-        if weights is None:
-            yield
-            return
-        self._compute_with(weights, self._recall(weights))
-        yield
-        self._compute_with(weights, weights.latest)
-
-    def _compute_with(self, weights: DelayedWeights, flat: Tensor) -> None:
-        self._regions[0].compute = flat
-        for slot in weights.layout.slots:
-            slot.parameter.data = slot.view(flat)
 
     def _count(self, kept_bytes: int) -> None:
         """So many bytes are kept now, beside those for all mini-batches in flight."""

@@ -47,7 +47,7 @@ class StageSnapshots:
 
     @contextmanager
     def before(self, batch: int) -> Iterator[None]:
-        """Within: buffers and random numbers are as they were before the forward pass of ``batch``, which is in flight."""
+        """Within: buffers and random numbers are as before the forward pass of ``batch``, which is in flight."""
         now = self._current()
         self._put_all(self._taken[batch])
         yield

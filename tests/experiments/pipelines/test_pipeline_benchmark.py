@@ -62,6 +62,8 @@ def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
         ("plain ddp/2", "unknown variant 'ddp/2'"),
         ("plain fsdp --target-variants fsdp", "no accuracy is known of 'fsdp'"),
         ("plain exact/pipedream", "unknown variant 'exact/pipedream'"),
+        ("plain exact/recompute", "unknown variant 'exact/recompute'"),
+        ("plain async/latest/recompute", "variant 'async/latest/recompute' recomputes with weights that its history"),
         ("plain async/stashed", "unknown strategy 'stashed'"),
         ("plain --memory-strategies emma", "unknown strategy 'emma'"),
         ("gpipe/2", "variant 'plain' is missing"),
@@ -124,7 +126,7 @@ def test_predictions_are_those_of_the_schedules(monkeypatch):
 
     def profiled(work, ranks, config, size, update, strategy, repeats):
         update = {"": 2 * size, "stash": 2 * size, "ema-span": 3 * size}[strategy] if update else 0
-        return [(StageWork(Work(size), Work(2 * size), Work(update)),) * 8]
+        return [(StageWork(Work(size), Work(2 * size), Work(update), saved_bytes=1),) * 8]
 
     monkeypatch.setattr(predict, "run_ranks", profiled)
     predictor = predict.Predictor(CONFIG, 2, 1)
@@ -142,6 +144,7 @@ def test_predictions_are_those_of_the_schedules(monkeypatch):
     assert predictor.speedup("ddp") == pytest.approx(40 / (12 + 16))  # half of the passes, and the whole update
     assert predictor.speedup("async/stash/pipedream") == pytest.approx(2)
     assert predictor.speedup("async/stash/split") == pytest.approx(2)
+    assert predictor.speedup("async/stash/recompute") == pytest.approx(40 / (20 + 4))  # its first stage, forward twice
     assert predictor.speedup("async/ema-span") == pytest.approx(40 / 24)  # its first stage is slower by a fifth
     with_history = predict.Predictor(CONFIG.copy_with(batch_size=60), 2, 1, "ema-span")
     assert with_history.balance(2).seconds == (24 * 60, 20 * 60)
