@@ -81,19 +81,19 @@ def local_stage(*layers, history="stash", **options):
     return ProcessStage(stage, 1, DELAY, make_history(history), optimizer, seed=0, **options)
 
 
-def train(local, between=lambda batch: None):
+def train(local, between=lambda batch: None, loss=None):
     """Five mini-batches, a hook after each update; the gradients of the inputs."""
     snapshots, generator = StageSnapshots(local, resumable=False), torch.Generator().manual_seed(1)
     found = []
     for batch in range(5 + DELAY):
         snapshots.take(batch)
-        local.forward(torch.randn(4, 8, generator=generator))
+        local.forward(torch.randn(4, 8, generator=generator), loss)
         if batch < DELAY:
             continue
         if local.must_recompute:
             with snapshots.before(batch - DELAY):
                 local.recompute()
-        found.append(local.backward(torch.randn(4, 8, generator=generator)))
+        found.append(local.backward(torch.ones(4, 8) if loss is None else None))
         local.finish_backward()
         snapshots.keep_version(batch - DELAY, 100)
         local.update()
@@ -114,12 +114,13 @@ class Counting(nn.Module):
         return self.linear(x.tanh()) * self.count.item()
 
 
-def test_a_pass_that_depends_on_buffers_is_the_same_again():
+@pytest.mark.parametrize("loss", [None, lambda y: y.square().sum()], ids=["gradient comes back", "loss in flight"])
+def test_a_pass_that_depends_on_buffers_is_the_same_again(loss):
     made = []
     for recompute in (False, True):
         torch.manual_seed(0)
         local = local_stage(Counting(), nn.BatchNorm1d(8), nn.Dropout(), nn.Sigmoid(), recompute_activations=recompute)
-        made.append((train(local), local.module.state_dict(), local.stream.state_dict(), local.peak_bytes))
+        made.append((train(local, loss=loss), local.module.state_dict(), local.stream.state_dict(), local.peak_bytes))
     (plain, weights, stream, most), (again, *state, least) = made
     assert all(map(torch.equal, plain, again))
     assert_same_weights(state[0], weights)
@@ -131,6 +132,29 @@ def test_what_keeps_no_more_than_its_input_is_not_computed_again():
     local = local_stage(nn.Linear(8, 8), recompute_activations=True)
     local.forward(torch.zeros(4, 8))
     assert not local.must_recompute
+
+
+class Failing(nn.Module):
+    """Fails when mini-batch 1 comes back: passes 0 to 2, 0 again, 3, 1 again."""
+
+    def __init__(self):
+        super().__init__()
+        self.passes = 0
+
+    def forward(self, x):
+        self.passes += 1
+        if self.passes == 6:
+            raise ZeroDivisionError("in the forward pass")
+        return x
+
+
+def test_an_error_while_computing_again_leaves_the_latest_weights():
+    local = local_stage(*tail(), Failing(), recompute_activations=True)
+    seen = []
+    with pytest.raises(ZeroDivisionError):
+        train(local, lambda batch: seen.append({k: v.clone() for k, v in local.module.state_dict().items()}))
+    assert len(seen) == 1
+    assert_same_weights(local.module.state_dict(), seen[0])
 
 
 class Own(nn.Module):

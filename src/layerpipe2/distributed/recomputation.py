@@ -76,8 +76,10 @@ def _sum_of(y: Tensor) -> str:
 def computing_with(flat: Tensor, weights: DelayedWeights, region: Region) -> Iterator[None]:
     """Within: the parameters, views of the latest ``weights``, are views of ``flat`` (N,); nothing is copied."""
     _view(flat, weights, region)
-    yield
-    _view(weights.latest, weights, region)
+    try:
+        yield
+    finally:  # whoever catches an error finds the latest weights
+        _view(weights.latest, weights, region)
 
 
 def _view(flat: Tensor, weights: DelayedWeights, region: Region) -> None:

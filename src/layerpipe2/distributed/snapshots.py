@@ -50,8 +50,10 @@ class StageSnapshots:
         """Within: buffers and random numbers are as before the forward pass of ``batch``, which is in flight."""
         now = self._current()
         self._put_all(self._taken[batch])
-        yield
-        self._put_all(now)
+        try:
+            yield
+        finally:
+            self._put_all(now)
 
     def keep_version(self, update: int, epoch_end: int) -> None:
         """Before ``update``: keep ``W(update)`` if a checkpoint after update ``epoch_end - 1`` needs it."""

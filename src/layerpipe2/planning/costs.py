@@ -19,8 +19,8 @@ in it. With computation ``c_k`` and transfers ``x_k`` of boundary k per directio
 
 where ``w_j``, the time of the weight gradient, drops out where a stage sends its activation gradient before it
 computes the weight gradient (LayerPipe2), and is zero where the backward pass is one task (PipeDream, no pipeline).
-Recomputation is in no loop: a stage does it while it waits for the gradient from downstream. It
-is a bound: where slow stages and slow links alternate, the simulated schedule takes up to a tenth longer
+Recomputation is in no loop: a stage does it while it waits for the gradient from downstream. It is a bound: where slow
+stages and slow links alternate, the simulated schedule takes up to a tenth longer
 (``layerpipe2.planning.schedules.simulate`` gives that time itself).
 """
 
