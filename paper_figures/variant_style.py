@@ -52,7 +52,8 @@ def is_torch(name: str) -> bool:
 def is_candidate(name: str) -> bool:
     """Whether the aims are about it: asynchronous, with LayerPipe2's delays and nothing else changed."""
     form = Variant.parse(name)
-    return form.kind == "async" and form.convention == "layerpipe2" and not form.split and not form.groups
+    plain = not (form.split or form.groups or form.recompute)
+    return form.kind == "async" and form.convention == "layerpipe2" and plain
 
 
 def is_average(name: str) -> bool:

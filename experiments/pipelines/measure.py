@@ -115,7 +115,8 @@ def measure_stages(job: Job, variant: str) -> list[dict[str, Any]]:
     """Train until all memory is in use; bytes of every kind, as measured and as modelled.
 
     The model: parameters once, as much for the momentum of the optimizer, (delay + 1) times what one mini-batch keeps
-    for its backward pass, and the copies of the weights that the strategy wants (``layerpipe2.planning``).
+    for its backward pass (recomputed: once that and delay inputs), and the copies of the weights that the strategy
+    wants (``layerpipe2.planning``).
 
     Returns:
         A row per stage: stage, rank, delay, and for every kind its bytes and ``modelled_`` bytes.
@@ -131,7 +132,8 @@ def measure_stages(job: Job, variant: str) -> list[dict[str, Any]]:
     assert isinstance(trainer, AsynchronousTrainer)
     trainer.train(found)
     memory, stages = StageMemory.of(trainer.local, dist.get_rank()), job.cut(variant, data, processes)
-    costs = stage_costs(stages, data.input_shape, form.strategy, form.convention, job.config.batch_size)
+    how = (form.strategy, form.convention, job.config.batch_size)
+    costs = stage_costs(stages, data.input_shape, *how, recomputes=form.recompute)
     model = (costs.parameter_bytes, costs.parameter_bytes, costs.activation_bytes, costs.history_bytes)
     measured = {name: getattr(memory, name) for name in ("stage", "rank", "delay", *MEMORY_KINDS)}
     modelled = {f"modelled_{kind}": of[memory.stage] for kind, of in zip(MEMORY_KINDS, model, strict=True)}

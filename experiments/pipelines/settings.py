@@ -16,7 +16,7 @@ VARIANTS = (
     *(PLAIN, "plain/4", "threads/2", *DATA_PARALLEL),
     *(f"{name}/{micro_batches}" for name in TORCH_PIPELINES for micro_batches in (2, 4)),
     *_ASYNCHRONOUS,
-    *("async/ema-window/pipedream", "async/ema-window/split", "exact", "exact/split"),
+    *("async/stash/recompute", "async/ema-window/pipedream", "async/ema-window/split", "exact", "exact/split"),
 )
 
 _List = Field(strict=False, json_schema_extra={"uniqueItems": True})

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -117,7 +118,8 @@ class AsynchronousTrainer:
 
     Args:
         stages, make_optimizer, timeline: as those of :class:`SynchronousTrainer`, with one stage per process.
-        form: delays, weight history, and whether gradients of weights are computed after that of the input was sent.
+        form: delays, weight history, whether gradients of weights are computed after that of the input was sent, and
+            whether activations are recomputed.
         seed: of the stages' random numbers.
 
     Attributes:
@@ -138,9 +140,8 @@ class AsynchronousTrainer:
         rank, per_stage = dist.get_rank(), form.delays(len(stages)).per_stage
         module, history = stages[rank], make_history(form.strategy)
         self.stages, self.optimizer = {rank: module}, make_optimizer(module.parameters())
-        self.local = ProcessStage(
-            module, rank, per_stage[rank], history, self.optimizer, seed=seed, split_backward=form.split
-        )
+        how: dict[str, Any] = {"split_backward": form.split, "recompute_activations": form.recompute}
+        self.local = ProcessStage(module, rank, per_stage[rank], history, self.optimizer, seed=seed, **how)
         endpoint = Endpoint(rank, len(stages), torch.device("cpu"), timedelta(seconds=60), Watch())
         self._neighbours, self._totals = Neighbours.of(endpoint, per_stage, rank, rank), Totals()
         self._loop = WorkerLoop(

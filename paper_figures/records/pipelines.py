@@ -14,7 +14,7 @@ from paper_figures.records.regimes import Regimes
 from paper_figures.text import network_label
 
 _REMEDY = "measure again: make pipelines"
-COMPUTING = ("forward", "backward", "weights")
+COMPUTING = ("forward", "recompute", "backward", "weights")
 """What is not waiting; everything between it is: for messages, for turns, and copying messages."""
 _VARIANTS = {"variant": "variant", "predicted": "predicted_speed_up", "peak_bytes": "peak_torch_bytes"}
 _VARIANTS |= {"sent_bytes": "sent_bytes_per_batch", "starts": "starts"}

@@ -96,9 +96,10 @@ def test_balance_shows_units_stages_and_the_predicted_speed(network, dataset, wi
     monkeypatch.setattr(Machine, "measured", lambda processes, run: Machine())
     monkeypatch.setattr(balance.os, "sched_getaffinity", lambda process: range(3))
     what = ["--network", network, "--dataset", dataset, "--width", str(width), "--batch-size", "4"]
-    assert main(["balance", *what, "--stages", "3", "--repeats", "1"]) == 0
+    assert main(["balance", *what, "--stages", "3", "--repeats", "1", "--recompute-activations"]) == 0
     text = capsys.readouterr().out
     assert f"{network} for {dataset}: {count} units, mini-batches of 4, sgd, strategy stash, 1 thread(s)" in text
+    assert "the last stage has no history and recomputes nothing\n" in text
     units = re.findall(r"^ +(\d)  +(\d)  +[\d,]+  +[\d.]+(?:  +-?[\d.]+){4}$", text, re.MULTILINE)
     assert [unit for unit, _ in units] == list("0123456789"[:count])
     assert sorted({stage for _, stage in units}) == ["0", "1", "2"]

@@ -34,6 +34,7 @@ WRONG_KIND = ["--network", "mlp", "--dataset", "python-docs"]
         (["info", "--dataset", "mnist"], "unknown data set 'mnist'"),
         (["balance", "--dataset", "mnist"], "unknown data set 'mnist'"),
         (["balance", "--stages", "0"], "--stages is 0; give an integer >= 1"),
+        (["balance", "--recompute-activations", "--strategy", "ema-span"], "recompute_activations runs a forward pass"),
         (["balance", "--latency", "1"], "--latency is that of a link between machines; give its --gigabits, too"),
         (["balance", "--gigabits", "0"], "--gigabits is 0.0; give a finite number > 0"),
         (["balance", "--strategy", "a/b"], "unknown strategy 'a/b'"),

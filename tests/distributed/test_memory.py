@@ -33,10 +33,12 @@ def memory_of(strategy, convention, **options):
 
 
 @pytest.mark.parametrize("convention", ["layerpipe2", "pipedream"])
-@pytest.mark.parametrize("strategy", ["stash", "latest", "ema-window"])
-def test_the_cost_model_tells_what_the_processes_hold(strategy, convention):
-    rows = processes.run(memory_of, 4, strategy, convention)[0]
-    model = stage_costs(network(), (1, 8, 8), strategy, convention, batch_size=8)
+@pytest.mark.parametrize(
+    ("strategy", "recomputes"), [("stash", False), ("stash", True), ("latest", False), ("ema-window", False)]
+)
+def test_the_cost_model_tells_what_the_processes_hold(strategy, recomputes, convention):
+    rows = processes.run(memory_of, 4, strategy, convention, recompute_activations=recomputes)[0]
+    model = stage_costs(network(), (1, 8, 8), strategy, convention, batch_size=8, recomputes=recomputes)
     assert [row.parameters for row in rows] == list(model.parameter_bytes)
     assert [row.optimizer for row in rows] == list(model.parameter_bytes)
     assert [row.activations for row in rows] == list(model.activation_bytes)
@@ -74,18 +76,23 @@ class Block(nn.Module):
         return self.linear(torch.tanh(x).relu())
 
 
-@pytest.mark.parametrize("split_backward", [False, True])
-def test_graphs_that_were_run_back_or_never_will_be_are_gone(split_backward):
+@pytest.mark.parametrize(
+    ("strategy", "options"),
+    [("ema-window", {}), ("ema-window", {"split_backward": True}), ("stash", {"recompute_activations": True})],
+)
+def test_graphs_that_were_run_back_or_never_will_be_are_gone(strategy, options):
     batches, delay = 6, 2
     stage = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.BatchNorm1d(8), nn.Tanh(), Block(), nn.Sigmoid())
     optimizer = torch.optim.SGD(stage.parameters(), lr=0.1)
-    local = ProcessStage(stage, 1, delay, make_history("ema-window"), optimizer, seed=0, split_backward=split_backward)
+    local = ProcessStage(stage, 1, delay, make_history(strategy), optimizer, seed=0, **options)
     outputs: list[weakref.ref] = []
     for layer in stage.modules():
         layer.register_forward_hook(lambda _, given, output: outputs.append(weakref.ref(output)))
     for batch in range(batches):
         local.forward(torch.randn(4, 8))
         if batch >= delay:
+            if local.must_recompute:
+                local.recompute()
             local.backward(torch.randn(4, 8))
             local.finish_backward()
             local.update()

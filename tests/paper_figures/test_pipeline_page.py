@@ -90,7 +90,8 @@ def test_bytes_of_all_processes_are_told_apart_where_they_are_known(tmp_path):
     rows = [made.row(name, speeds, None) | {"held_bytes": held} for name, speeds in made.SPEEDS.items()]
     said = verdicts(written(tmp_path, rows=rows))["Memory"].evidence[0]
     assert "Activations in flight are 27 % to 54 % of what first stages hold" in said
-    assert "With half the delay PipeDream, EMA window, has 21.0 MB instead of 45.6." in said
+    assert "With half the delay PipeDream, EMA window, has 21.0 MB instead of 45.6. " in said
+    assert "With activations computed again LayerPipe2, stash, recomputed, has 38.0 MB instead of 48.0." in said
     assert "together (MB)" not in tables.speeds(written(tmp_path).main)  # of a record without them
 
 

@@ -75,6 +75,14 @@ def test_the_predicted_speed_is_the_simulated_pipelines(seed, convention):
     assert line.period == pytest.approx(best.period(convention), rel=0.12)
 
 
+def test_stages_that_recompute_are_cut_shorter():
+    units = (StageWork(Work(2), Work(2), Work(0), saved_bytes=8, input_bytes=4),) * 7
+    best = balanced(units, 2, recomputes=True)
+    assert balanced(units, 2).starts in ((0, 3), (0, 4))
+    assert (best.starts, best.seconds, best.speedup()) == ((0, 3), (18, 16), 28 / 18)
+    assert balanced(units, 1, recomputes=True).speedup() == 1
+
+
 def test_a_slow_link_bounds_the_speed():
     units = tuple(StageWork(Work(1), Work(2), Work(0), output_bytes=size) for size in (100, 100, 1, 100))
     assert balanced(units, 2).starts == (0, 2)

@@ -29,6 +29,27 @@ def test_activation_formula_is_what_the_schedule_holds(convention):
     assert line.in_flight() == tuple(d + 1 for d in costs.delays.per_stage)
 
 
+def test_recomputing_stages_keep_inputs_and_compute_twice():
+    first, last = StageWork(Work(2), Work(3), Work(1), 0, 10, 4), StageWork(Work(1), Work(1), Work(1), 0, 5, 2)
+    simple = StageWork(Work(1), Work(1), Work(1), 0, saved_bytes=3, input_bytes=3)  # nothing to win there
+    stages, device = (first, simple, last), FlopDevice(1.0)
+    plain, again = (Costs(stages, Delays.layerpipe2(3), recomputes=recomputes) for recomputes in (False, True))
+    assert (plain.activation_bytes, again.activation_bytes) == ((50, 9, 5), (10 + 4 * 4, 9, 5))
+    assert (plain.flops, again.flops) == ((6, 3, 3), (8, 3, 3))
+    assert (plain.period(device), again.period(device)) == (6, 8)
+    assert again.speedup(device) == 12 / 8
+    late = Costs((last, first), Delays.none(2), recomputes=True)
+    assert (late.flops, late.activation_bytes) == ((3, 6), (5, 10))  # nothing is in flight
+
+
+def test_recomputation_does_not_hold_up_the_gradient():
+    stages = (StageWork(Work(1), Work(1), Work(1), 0, 9, 1),) * 4
+    device = FlopDevice(1.0, Link(latency=1.0))
+    plain, again = (Costs(stages, Delays.pipedream(4), recomputes=recomputes) for recomputes in (False, True))
+    assert plain.period(device) == (4 * 3 + 3 * 2) / 4
+    assert again.period(device) == max(4, plain.period(device))
+
+
 def test_history_bytes_follow_the_strategy():
     by_strategy = {s: network_costs(units(), SHAPE, 3, s) for s in ("stash", "latest", "ema-window", "sequential")}
     stash = by_strategy["stash"]

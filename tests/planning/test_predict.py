@@ -17,7 +17,9 @@ def test_predictions_are_those_of_the_schedules():
     def profile(size, update, strategy, split, threads):
         size *= 3 / 4 if threads == 2 else 1
         update = {"": 2 * size, "stash": 2 * size, "ema-span": 3 * size}[strategy] if update else 0
-        return (StageWork(Work(size), Work((1 if split else 2) * size), Work(update + size * split)),) * 8
+        return (
+            StageWork(Work(size), Work((1 if split else 2) * size), Work(update + size * split), saved_bytes=1),
+        ) * 8
 
     predictor = Predictor(profile, BATCH, 2)
     assert predictor.balance(2).starts == (0, 4)
@@ -36,6 +38,10 @@ def test_predictions_are_those_of_the_schedules():
     assert predictor.speedup("ddp") == pytest.approx(40 / (12 + 16))  # half of the passes, and the whole update
     assert predictor.speedup("async/stash/pipedream") == pytest.approx(2)
     assert predictor.speedup("async/stash/split") == pytest.approx(2)
+    assert predictor.speedup("async/stash/recompute") == pytest.approx(40 / (20 + 4))  # its first stage, forward twice
+    own_cuts = Predictor(profile, BATCH, 2, strategy=None)
+    assert own_cuts.cut("async/stash/recompute").starts == (0, 4)
+    assert own_cuts.cut("async/stash/recompute").recomputes
     assert predictor.speedup("async/ema-span") == pytest.approx(40 / 24)  # its first stage is slower by a fifth
     with_history = Predictor(profile, 60, 2, "ema-span")
     assert with_history.balance(2).seconds == (24 * 60, 20 * 60)

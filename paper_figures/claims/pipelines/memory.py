@@ -35,18 +35,21 @@ def memory(bench: Benchmark) -> Verdict:
 
 
 def _in_flight(bench: Benchmark, peaks: pd.Series) -> str:
-    """Where the memory of an asynchronous pipeline goes, and what shorter delays spare."""
+    """Where the memory of an asynchronous pipeline goes, and what shorter delays and recomputation spare."""
     if bench.variants["held"].isna().any():
         return ""  # of records that don't tell a process' bytes apart
     first = totals(bench.memory).query("stage == 0")
     shares = span(first["activations"] / first["total"], percent)
     text = f" Activations in flight are {shares} of what first stages hold, since a stage keeps those of delay + 1 "
-    shorter = [
-        f"{variant_style.label(name)}, has {peaks[name]:.1f} MB instead of {peaks[name.removesuffix('/pipedream')]:.1f}"
-        for name in peaks.index
-        if name.endswith("/pipedream") and name.removesuffix("/pipedream") in peaks
-    ]
-    return f"{text}mini-batches. With half the delay {'; '.join(shorter)}." if shorter else f"{text}mini-batches."
+    sentences = [f"{text}mini-batches."]
+    for what, option in (("With half the delay", "/pipedream"), ("With activations computed again", "/recompute")):
+        fewer = [
+            f"{variant_style.label(name)}, has {peaks[name]:.1f} MB instead of {peaks[name.removesuffix(option)]:.1f}"
+            for name in peaks.index
+            if name.endswith(option) and name.removesuffix(option) in peaks
+        ]
+        sentences += [f"{what} {'; '.join(fewer)}."] if fewer else []
+    return " ".join(sentences)
 
 
 def _copies(table: pd.DataFrame) -> str:

@@ -13,9 +13,9 @@ from paper_figures.records.pipelines import COMPUTING, PipelineRecords, Steady
 from paper_figures.tables.pipelines import totals
 from paper_figures.text import percent
 
-_COLORS = {"forward": "#56b4e9", "backward": "#e69f00", "weights": "#0b5d46"}
+_COLORS = {"forward": "#56b4e9", "recompute": "#0072b2", "backward": "#e69f00", "weights": "#0b5d46"}
 _WAITING = "#e2e2e2"
-_LABELS = {"forward": "forward", "backward": "backward", "weights": "weights: split-off gradients, update"}
+_LABELS = dict(zip(COMPUTING, COMPUTING, strict=True)) | {"weights": "weights: split-off gradients, update"}
 _SHOWN = 2.5  # mini-batches of the slowest pipeline
 _REST = "#c4c4c4"
 _MODEL: dict[str, Any] = {"marker": "_", "markersize": 11, "markeredgewidth": 1.6, "color": "#000000", "linestyle": ""}
@@ -34,7 +34,10 @@ def timeline(records: PipelineRecords, names: list[str]) -> Figure:
             words = f"{percent(found[name].mean_idle)} idle, {found[name].period:.1f} ms per mini-batch"
             axis.set_title(f"{variant_style.label(name)}: {words}", loc="left", pad=3)
         axes.flat[-1].set_xlabel("time (ms)")
-        handles: list[Any] = [Patch(facecolor=_COLORS[what], label=_LABELS[what]) for what in COMPUTING]
+        there = set().union(*(traces[name]["what"] for name in names))
+        handles: list[Any] = [
+            Patch(facecolor=_COLORS[what], label=_LABELS[what]) for what in COMPUTING if what in there
+        ]
         style.legend(figure, [*handles, Patch(facecolor=_WAITING, label="waiting")])
         style.note(figure, "Time stamps of single runs in the steady state; numbers are mini-batches.")
         return figure

@@ -14,6 +14,7 @@ from layerpipe2.cli.console import span
 from layerpipe2.cli.options import read_options
 from layerpipe2.data import describe
 from layerpipe2.delays import aligned
+from layerpipe2.distributed.recomputation import check_recomputation
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.history import make_history
@@ -44,17 +45,19 @@ def run(options: argparse.Namespace) -> None:
     keep_freed_memory()
     torch.manual_seed(config.seed)
     check_run(config.copy_with(strategy="sequential"), spec.input_shape, spec.num_classes)
-    make_history(config.strategy)
+    history = make_history(config.strategy)
     units = [unit.to(device) for unit in make_units(config, spec.input_shape, spec.num_classes)]
     shape = (config.batch_size, *spec.input_shape)
     images = networks.NETWORKS[config.network].takes == "images"
     x = torch.randn(shape, device=device) if images else torch.randint(spec.num_classes, shape, device=device)
+    if wanted.recompute_activations:
+        check_recomputation(history)
     predictor = _predictor(units, x, config, wanted)
-    best = predictor.cut(f"async/{config.strategy}")
+    best = predictor.cut(f"async/{config.strategy}{'/recompute' * wanted.recompute_activations}")
     print(
         f"{config.network} for {config.dataset}: {len(units)} units, mini-batches of {config.batch_size}, "
         f"{config.optimizer}, strategy {config.strategy}, {config.threads} thread(s), median of {wanted.repeats} "
-        "steps; the last stage has no history\n"
+        f"steps; the last stage has no history{' and recomputes nothing' * best.recomputes}\n"
     )
     print(f"{unit_table(best)}\n\n{stage_table(best)}\n")
     print(prediction(best))

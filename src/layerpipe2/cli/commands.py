@@ -27,6 +27,7 @@ class BalanceOptions(Checked):
 
     stages: int = setting(2, "", "stages, one per process", ge=1, le=LARGEST)
     repeats: int = setting(9, "", "timed steps", ge=1, le=10_000)
+    recompute_activations: bool = setting(False, "", "plan for stages that recompute them (strategy stash)")
     gigabits: Positive | None = setting(
         None, "", "Gbit/s between machines of a process each; default: all processes are on this one", le=1e6
     )

@@ -7,7 +7,7 @@ other weights in their places. What the history makes of that is the same code i
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from layerpipe2.distributed.passes import Pass, SplitPass, WholePass
+from layerpipe2.distributed.recomputation import KeptInput, check_recomputation, computing_with
 from layerpipe2.distributed.weight_watch import WeightWatch
 from layerpipe2.engine.audit import Audit
 from layerpipe2.engine.audited_forward import AuditedForward, clip_gradients, has_recurrent_layer, stage_context
@@ -40,14 +41,18 @@ class ProcessStage:
         seed: of the stage's stream of random numbers.
         gradient_clip_norm: largest gradient norm, or ``None``.
         split_backward: compute the gradient of the input before those of the weights; see ``passes.py``.
+        recompute_activations: of mini-batches in flight keep the inputs only, where that is less.
         unfreezes: delay parameters that are frozen now as well, because they may be unfrozen while training.
+
+    Raises:
+        UserError: if the history has not the weights that forward passes are to be run again with.
 
     Attributes:
         audited: runs the forward passes; looks again at the next one when told so.
         watch: looks for weights that something else than the optimizer has changed.
         weights: what the stage remembers of its weights; ``None`` without delay or without parameters.
-        in_flight: mini-batches between forward and backward pass, oldest first, and the bytes autograd keeps for each.
-        peak_bytes: most bytes that autograd kept for them at one time (weights and buffers of the stage not counted).
+        in_flight: mini-batches between forward and backward pass, oldest first, and the bytes kept for each.
+        peak_bytes: most bytes that were kept for them at one time (weights and buffers of the stage not counted).
         step: number of updates since the pipeline was last empty, an int64 tensor of shape (1,).
     """
 
@@ -63,14 +68,17 @@ class ProcessStage:
         device: torch.device | None = None,
         gradient_clip_norm: float | None = None,
         split_backward: bool = False,
+        recompute_activations: bool = False,
         unfreezes: bool = False,
     ) -> None:
+        if recompute_activations:
+            check_recomputation(history)
         self.module, self.index, self.delay, self.history = module, index, delay, history
         self.optimizer, self.gradient_clip_norm = optimizer, gradient_clip_norm
         self.device = device = device or next((p.device for p in module.parameters()), torch.device("cpu"))
         self.stream = RandomStream(seed, index, device)
         self.step = torch.zeros(1, dtype=torch.int64, device=device)
-        self.in_flight: deque[tuple[Pass, int]] = deque()
+        self.in_flight: deque[tuple[Pass | KeptInput, int]] = deque()
         moving = [p for p in module.parameters() if movable(p, unfreezes)]
         self.weights = self._flatten(unfreezes=unfreezes) if delay and moving else None
         self._delayed = moving if self.weights else []
@@ -81,6 +89,7 @@ class ProcessStage:
         self._without_cudnn = bool(self._regions) and device.type == "cuda" and has_recurrent_layer(module)
         self._own = {storage_of(t) for t in (*module.parameters(), *module.buffers())}
         self._pass: Callable[[nn.Module, Tensor], Pass] = SplitPass if split_backward else WholePass
+        self._recomputes = recompute_activations and delay > 0
         self._returned: Pass | None = None
         self.watch = WeightWatch(self._delayed, self.weights.latest if self.weights else None, index)
         self.peak_bytes = 0
@@ -103,11 +112,40 @@ class ProcessStage:
         x = x.detach()
         if self.index and x.is_floating_point():
             x.requires_grad_()
+        kept = KeptInput(x, loss)
         passing, kept_bytes = self._run(x)
         value = None if loss is None else one_number(passing.add_loss(loss)).detach()
-        self.in_flight.append((passing, kept_bytes))
-        self.peak_bytes = max(self.peak_bytes, sum(kept for _, kept in self.in_flight))
+        self._count(kept_bytes)
+        if self._recomputes and x.nbytes < kept_bytes:
+            kept.note(passing.y)
+            self.in_flight.append((kept, x.nbytes))
+        else:
+            self.in_flight.append((passing, kept_bytes))
         return passing.y.detach(), value
+
+    @property
+    def must_recompute(self) -> bool:
+        """Whether :meth:`recompute` comes before the next backward pass."""
+        return isinstance(self.in_flight[0][0], KeptInput)
+
+    def recompute(self) -> None:
+        """Run the oldest mini-batch in flight forward again, with the weights of its forward pass.
+
+        Buffers and random numbers are to be as they were then: :meth:`StageSnapshots.before`.
+
+        Raises:
+            UserError: if it isn't the same pass.
+        """
+        kept, _ = self.in_flight.popleft()
+        assert isinstance(kept, KeptInput), "it has its activations"
+        weights = self.weights
+        with nullcontext() if weights is None else computing_with(self._recall(weights), weights, self._regions[0]):
+            passing, kept_bytes = self._run(kept.x)
+        kept.check(passing.y, self.index)
+        if kept.loss is not None:
+            passing.add_loss(kept.loss)
+        self._count(kept_bytes)
+        self.in_flight.appendleft((passing, kept_bytes))
 
     def backward(self, gradient: Tensor | None) -> Tensor | None:
         """Backward pass of the oldest mini-batch in flight, with the recalled weights, as far as the input's gradient.
@@ -118,7 +156,9 @@ class ProcessStage:
         Returns:
             The gradient of the stage's input; ``None`` if it has none.
         """
-        self._returned, _ = self.in_flight.popleft()
+        returned, _ = self.in_flight.popleft()
+        assert not isinstance(returned, KeptInput), "recompute() comes first"
+        self._returned = returned
         self.module.zero_grad(set_to_none=True)
         if self.weights is not None:
             self._regions[0].recalled = self._recall(self.weights)
@@ -189,6 +229,10 @@ class ProcessStage:
     def _recall(self, weights: DelayedWeights) -> Tensor:
         delayed = weights.delayed(self.step) if weights.rows else weights.latest
         return self.history.recall(weights.state, weights.latest, delayed, self.step)
+
+    def _count(self, kept_bytes: int) -> None:
+        """So many bytes are kept now, beside those for all mini-batches in flight."""
+        self.peak_bytes = max(self.peak_bytes, kept_bytes + sum(kept for _, kept in self.in_flight))
 
     def _run(self, x: Tensor) -> tuple[Pass, int]:
         """The pass, and the bytes that autograd keeps for it."""

@@ -25,6 +25,7 @@ class Options(NamedTuple):
     """What :class:`layerpipe2.distributed.strategy.PipelineStrategy` was asked for; it explains them."""
 
     split_backward: bool
+    recompute_activations: bool
     check_finite: bool
     resumable: bool | None
     timeline: Timeline | None
@@ -79,6 +80,7 @@ class Runner(Execution):
             "device": self.group.device,
             "gradient_clip_norm": module.gradient_clip_norm,
             "split_backward": self.options.split_backward,
+            "recompute_activations": self.options.recompute_activations,
             "unfreezes": module.delays_frozen,
         }
         ready, delays = iter(self._optimizers()), module.delays.per_stage

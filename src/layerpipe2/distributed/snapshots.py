@@ -37,13 +37,23 @@ class StageSnapshots:
 
     def __init__(self, stage: ProcessStage, *, resumable: bool) -> None:
         self.stage, self.resumable, self.peak_bytes = stage, resumable, 0
-        self._taken: dict[int, _Snapshot] = {}
+        self._taken: dict[int, _Snapshot] = {}  # mini-batch in flight -> before its forward pass
         self._versions: dict[int, Tensor] = {}
         self._replayed: dict[int, Tensor] = {}
 
-    def take(self, forwarded: int) -> None:
-        """Right after every forward pass, ``forwarded`` in all."""
-        self._taken[forwarded] = self._current()
+    def take(self, batch: int) -> None:
+        """Right before the forward pass of every mini-batch."""
+        self._taken[batch] = self._current()
+
+    @contextmanager
+    def before(self, batch: int) -> Iterator[None]:
+        """Within: buffers and random numbers are as before the forward pass of ``batch``, which is in flight."""
+        now = self._current()
+        self._put_all(self._taken[batch])
+        try:
+            yield
+        finally:
+            self._put_all(now)
 
     def keep_version(self, update: int, epoch_end: int) -> None:
         """Before ``update``: keep ``W(update)`` if a checkpoint after update ``epoch_end - 1`` needs it."""
@@ -81,8 +91,7 @@ class StageSnapshots:
         """After the last update, ``done`` in all: the module is left without traces of mini-batches in flight."""
         snapshot = self._taken.pop(done, None)
         if snapshot is not None:
-            self._put(snapshot.buffers)
-            self.stage.stream.load_state_dict(snapshot.stream)
+            self._put_all(snapshot)
 
     def state_dict(self, done: int) -> dict[str, Any]:
         """What a bit-exact continuation after ``done`` updates needs beside parameters and optimizer.
@@ -126,6 +135,10 @@ class StageSnapshots:
         self._replayed = {batch: line[batch % delay].to(weights.latest) for batch in again}
         if not weights.rows:
             self._versions = {batch - delay: old for batch, old in self._replayed.items()}
+
+    def _put_all(self, snapshot: _Snapshot) -> None:
+        self._put(snapshot.buffers)
+        self.stage.stream.load_state_dict(snapshot.stream)
 
     def _put(self, buffers: dict[str, Tensor]) -> None:
         for name, buffer in self.stage.module.named_buffers():

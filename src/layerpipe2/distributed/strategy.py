@@ -48,6 +48,8 @@ class PipelineStrategy(SingleDeviceStrategy):
         timeout_s: seconds after which a process that does not answer counts as failed.
         split_backward: compute the gradient of a stage's input, which the neighbour waits for, before those of its
             weights. The results stay the same.
+        recompute_activations: of the mini-batches in flight keep only what came into a stage, and run its forward pass
+            again before the backward pass, with the weights of then: with exact stashing the results stay the same.
         check_finite: end all processes, naming the stage, at the first activation, loss or gradient that is not finite.
         resumable: keep what a checkpoint of a full pipeline needs: for methods that keep no stash up to ``d`` copies of
             the weights, during the last ``d`` updates of every epoch. By default if the ``Trainer`` has a checkpoint
@@ -73,13 +75,14 @@ class PipelineStrategy(SingleDeviceStrategy):
         *,
         timeout_s: float = 60.0,
         split_backward: bool = False,
+        recompute_activations: bool = False,
         check_finite: bool = True,
         resumable: bool | None = None,
         timeline: Timeline | None = None,
     ) -> None:
         super().__init__(device="cpu")  # until the launcher has said which device is this process's
         self.stages_per_process, self.timeout_s, self.timeline = stages_per_process, timeout_s, timeline
-        self.options = Options(split_backward, check_finite, resumable, timeline)
+        self.options = Options(split_backward, recompute_activations, check_finite, resumable, timeline)
         # Lightning's own world stays one process: in a larger one it lets all wait for the first before every batch.
         self.processes = 1
         self.memory: list[StageMemory] = []

@@ -12,7 +12,7 @@ _CPU = torch.device("cpu")
 
 
 class Event(NamedTuple):
-    """A span of time: what (``forward``, ``backward``, ``update``, ``wait``), which stage and mini-batch, when (ns)."""
+    """A span of time: what (``forward``, ``recompute``, ``backward``, ``weights``, ``wait``), where, and when in ns."""
 
     what: str
     stage: int

@@ -74,8 +74,8 @@ class WorkerLoop:
         epoch_end = (self.done // self.epoch + 1) * self.epoch
         for i, stage in enumerate(self.stages):
             while self._forwarded[i] < min(self.limit, self.done + stage.delay + 1):
-                self._forward(i)
                 self.snapshots[i].take(self._forwarded[i])
+                self._forward(i)
         for i in reversed(range(len(self.stages))):
             self._backward(i, self.stages[i])
         for stage, snapshots in zip(reversed(self.stages), reversed(self.snapshots), strict=True):
@@ -130,6 +130,9 @@ class WorkerLoop:
         self._forwarded[i] += 1
 
     def _backward(self, i: int, stage: ProcessStage) -> None:
+        if stage.must_recompute:  # while the gradient is on its way
+            with self._span("recompute", stage, self.done), self.snapshots[i].before(self.done):
+                stage.recompute()
         gradient = self._gradient if i + 1 < len(self.stages) else None
         inbox = self.neighbours.gradients_in if i + 1 == len(self.stages) else None
         if inbox is not None:

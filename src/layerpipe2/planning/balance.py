@@ -40,12 +40,14 @@ class Balance:
         starts: first unit of every stage, as ``layerpipe2.stages.partition_at`` wants it.
         link: the connection between two neighbours.
         delayed: the same with a weight history, for all stages but the last; by default there is none.
+        recomputes: whether all stages but the last one run every forward pass twice, see ``Costs``.
     """
 
     units: tuple[StageWork, ...]
     starts: tuple[int, ...]
     link: Link = field(default_factory=Link)
     delayed: tuple[StageWork, ...] = ()
+    recomputes: bool = False
 
     @property
     def device(self) -> FlopDevice:
@@ -60,8 +62,8 @@ class Balance:
 
     @property
     def seconds(self) -> tuple[float, ...]:
-        """Time of every stage per mini-batch: forward, backward and update."""
-        return tuple(stage.total.flops for stage in self.stages)
+        """Time of every stage per mini-batch: forward (once more where it recomputes), backward and update."""
+        return self._costs("layerpipe2").seconds(self.device)
 
     @property
     def sequential(self) -> float:
@@ -77,15 +79,23 @@ class Balance:
         Raises:
             UserError: on an unknown delay law.
         """
-        return Costs(self.stages, Delays.by_law(convention, len(self.starts))).period(self.device)
+        return self._costs(convention).period(self.device)
 
     def speedup(self, convention: str = "layerpipe2") -> float:
         """Predicted speed over one processor, at most the number of stages."""
         return self.sequential / self.period(convention)
 
+    def _costs(self, convention: str) -> Costs:
+        return Costs(self.stages, Delays.by_law(convention, len(self.starts)), recomputes=self.recomputes)
+
 
 def balanced(
-    units: Sequence[StageWork], stages: int, link: Link | None = None, *, delayed: Sequence[StageWork] = ()
+    units: Sequence[StageWork],
+    stages: int,
+    link: Link | None = None,
+    *,
+    delayed: Sequence[StageWork] = (),
+    recomputes: bool = False,
 ) -> Balance:
     """The contiguous cut whose slowest stage or link is fastest; among equals, the one that sends the fewest bytes.
 
@@ -96,15 +106,17 @@ def balanced(
         stages: from 1 to ``len(units)``.
         link: the connection between neighbours; None: transfers take no time.
         delayed: measured times with a weight history, which all stages but the last one have.
+        recomputes: these stages recompute their activations as well.
 
     Raises:
         UserError: if there are more stages than units, or none.
     """
     link = link or Link()
     cuts = [(float(unit.output_bytes), float(unit.output_bytes)) for unit in units[:-1]]
-    last, others = ([unit.total.flops for unit in work] for work in (units, delayed or units))
+    last = [unit.total.flops for unit in units]
+    others = [unit.total.flops + recomputes * unit.forward.flops for unit in delayed or units]
     ends = chain_cuts(others, cuts, stages, link.occupation, last=last)
-    return Balance(tuple(units), ends[:-1], link, tuple(delayed))
+    return Balance(tuple(units), ends[:-1], link, tuple(delayed), recomputes)
 
 
 Cut = tuple[float, float]

@@ -7,7 +7,9 @@ before its backward pass of ``t``, else the delay were smaller by one. So at its
     A_k = (d_k + 1) a_k   bytes of activations,  a_k = what one mini-batch keeps for its backward pass,
 
 ``K - k`` mini-batches under PipeDream's S (1F1B), ``2 (K - 1 - k) + 1`` under LayerPipe2's 2S, one without a
-pipeline. History costs ``H_k = copies(d_k) p_k`` for ``p_k`` bytes of parameters, with the copies of the strategy.
+pipeline. A stage that recomputes its activations keeps the inputs of ``i_k`` bytes instead, ``A_k = a_k + d_k i_k``
+where ``i_k < a_k``, for one more forward pass per mini-batch. History costs ``H_k = copies(d_k) p_k`` for ``p_k`` bytes
+of parameters, with the copies of the strategy.
 
 **Speed.** All loops through a stage bound the period (time per mini-batch in the steady state) from below, as the
 iteration bound does for recursive filters (Parhi, VLSI DSP Systems, 1999, ch. 2): a loop's time over the mini-batches
@@ -16,8 +18,9 @@ in it. With computation ``c_k`` and transfers ``x_k`` of boundary k per directio
     period >= max( c_k,  occupation_k,  max_k (w_k + sum_{j >= k} (c_j - w_j + 2 x_j)) / (d_k + 1) ),
 
 where ``w_j``, the time of the weight gradient, drops out where a stage sends its activation gradient before it
-computes the weight gradient (LayerPipe2), and is zero where the backward pass is one task (PipeDream, no pipeline). It
-is a bound: where slow stages and slow links alternate, the simulated schedule takes up to a tenth longer
+computes the weight gradient (LayerPipe2), and is zero where the backward pass is one task (PipeDream, no pipeline).
+Recomputation is in no loop: a stage does it while it waits for the gradient from downstream. It is a bound: where slow
+stages and slow links alternate, the simulated schedule takes up to a tenth longer
 (``layerpipe2.planning.schedules.simulate`` gives that time itself).
 """
 
@@ -44,12 +47,14 @@ class Costs:
         delays: the delays ``d_k`` in updates.
         strategy: weight history, a name of ``layerpipe2.history.STRATEGIES``.
         batch_size: samples per mini-batch.
+        recomputes: whether mini-batches in flight keep their inputs only, where that is less.
     """
 
     stages: tuple[StageWork, ...]
     delays: Delays
     strategy: str = "stash"
     batch_size: int = 1
+    recomputes: bool = False
 
     @property
     def parameter_bytes(self) -> tuple[int, ...]:
@@ -58,8 +63,9 @@ class Costs:
 
     @property
     def activation_bytes(self) -> tuple[int, ...]:
-        """Stored activations per stage at the peak, ``(d_k + 1) a_k``."""
-        return tuple((d + 1) * s.saved_bytes for d, s in zip(self.delays.per_stage, self.stages, strict=True))
+        """Stored activations per stage at the peak, ``A_k``."""
+        found = zip(self.delays.per_stage, self.stages, strict=True)
+        return tuple(s.saved_bytes + d * min(s.saved_bytes, self._waiting(s)) for d, s in found)
 
     @property
     def history_bytes(self) -> tuple[float, ...]:
@@ -75,11 +81,11 @@ class Costs:
     @property
     def flops(self) -> tuple[float, ...]:
         """Operations per stage and mini-batch, forward and backward."""
-        return tuple(stage.total.flops for stage in self.stages)
+        return tuple((stage.total + again).flops for stage, again in self._work)
 
     def seconds(self, device: Device) -> tuple[float, ...]:
         """Computation ``c_k`` per stage and mini-batch."""
-        return tuple(device.seconds(stage.total) for stage in self.stages)
+        return tuple(device.seconds(stage.total + again) for stage, again in self._work)
 
     def balance(self, device: Device | None = None) -> float:
         """Load balance, mean over maximum of the stages' times (of their operations without a device), in (0, 1]."""
@@ -91,8 +97,8 @@ class Costs:
         busy = [device.occupation(size / 2) for size in self.boundary_bytes]
         split = self.delays.convention == "layerpipe2"
         after = [device.seconds(stage.weight) if split else 0.0 for stage in self.stages]
-        computing = self.seconds(device)
-        bound, loop = max((*computing, *busy)), 0.0
+        computing = [device.seconds(stage.total) for stage in self.stages]
+        bound, loop = max((*self.seconds(device), *busy)), 0.0
         for k in reversed(range(len(self.stages))):
             loop += computing[k] - after[k]
             loop += 2 * (busy[k] + device.latency) if k < len(busy) else 0.0
@@ -101,7 +107,17 @@ class Costs:
 
     def speedup(self, device: Device) -> float:
         """Speed over one processor that does all stages, without communication; at most K."""
-        return sum(self.seconds(device)) / self.period(device)
+        return sum(device.seconds(stage.total) for stage in self.stages) / self.period(device)
+
+    def _waiting(self, stage: StageWork) -> int:
+        """Bytes of a mini-batch that waits for its backward pass."""
+        return stage.input_bytes if self.recomputes else stage.saved_bytes
+
+    @property
+    def _work(self) -> list[tuple[StageWork, Work]]:
+        """The stages, and what each computes again."""
+        found = zip(self.stages, self.delays.per_stage, strict=True)
+        return [(s, s.forward if d and self._waiting(s) < s.saved_bytes else Work()) for s, d in found]
 
 
 def network_costs(
@@ -138,11 +154,13 @@ def stage_costs(
     strategy: str = "stash",
     convention: str = "layerpipe2",
     batch_size: int = 1,
+    *,
+    recomputes: bool = False,
 ) -> Costs:
-    """Costs of given stages, see :func:`network_costs`."""
+    """Costs of given stages, see :func:`network_costs`; with ``recomputes``, see :class:`Costs`."""
     delays = Delays.by_law(convention, len(stages))
     make_history(strategy)
-    return Costs(measure(stages, input_shape, batch_size), delays, strategy, batch_size)
+    return Costs(measure(stages, input_shape, batch_size), delays, strategy, batch_size, recomputes)
 
 
 def uniform_costs(

@@ -52,17 +52,17 @@ class Predictor:
     ) -> tuple[StageWork, ...]:
         return self._profile(size, update, strategy, split, threads or self.threads)
 
-    def balance(self, stages: int, strategy: str = "") -> Balance:
+    def balance(self, stages: int, strategy: str = "", *, recomputes: bool = False) -> Balance:
         """The best cut into so many stages, by the times of whole mini-batches; for a strategy where cuts have one."""
         size, strategy = self.batch_size, strategy if self.strategy is None else self.strategy
         delayed = self._units(size, strategy=strategy) if strategy and stages > 1 else ()
-        return balanced(self._units(size), stages, delayed=delayed)
+        return balanced(self._units(size), stages, delayed=delayed, recomputes=recomputes and self.strategy is None)
 
     def cut(self, variant: str) -> Balance:
         """The stages of a variant, balanced or groups of as many units, with its own history."""
         form = Variant.parse(variant)
         history = form.strategy if form.kind == "async" else ""
-        found = self.balance(form.stages(self.processes), history)
+        found = self.balance(form.stages(self.processes), history, recomputes=form.recompute)
         if form.groups:
             found = replace(found, starts=group_starts(len(found.units), len(found.starts)))
         return replace(found, delayed=self._units(self.batch_size, strategy=history) if history else ())
@@ -99,7 +99,9 @@ class Predictor:
     def _asynchronous(self, form: Variant, cut: Balance, machine: Machine) -> float:
         """The iteration bound."""
         stages = carrying([_crowded(stage, machine) for stage in cut.stages], machine)
-        return Costs(stages, form.delays(self.processes)).period(FlopDevice(1.0, machine.wire))
+        return Costs(stages, form.delays(self.processes), recomputes=form.recompute).period(
+            FlopDevice(1.0, machine.wire)
+        )
 
     def _synchronous(self, name: str, micro_batches: int, cut: Balance, machine: Machine) -> float:
         """The schedule with the times of micro-batches, then the slowest process' update."""

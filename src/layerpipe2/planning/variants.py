@@ -12,7 +12,8 @@
 - ``exact``: the same runtime without delays: one process after the other computes, nothing is late.
 
 Of the last two kinds, ``.../split`` computes gradients of weights as a task of their own, and ``.../groups`` cuts into
-groups of as many units instead of into stages of equal time.
+groups of as many units instead of into stages of equal time. ``async/stash/recompute`` keeps the inputs of mini-batches
+in flight only, and runs their forward passes again.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ DATA_PARALLEL = ("ddp", "fsdp")
 """Kinds whose processes all train the whole network, each on its part of every mini-batch."""
 MEMORY_KINDS = ("parameters", "optimizer", "activations", "history")
 """What a stage stores; columns of the benchmark's records, in bytes."""
-_OPTIONS = ("pipedream", "split", "groups")
+_OPTIONS = {"async": ("pipedream", "split", "groups", "recompute"), "exact": ("split", "groups")}
 _NAMES = {
     "zero-bubble-v": "zero-bubble V",
     "threads": "plain",
@@ -51,6 +52,7 @@ class Variant:
         convention: its delay law.
         split: whether gradients of weights are a task of their own.
         groups: whether all stages have as many units, up to the last one.
+        recompute: whether mini-batches in flight keep no activations.
         threads: of every process.
     """
 
@@ -61,13 +63,14 @@ class Variant:
     split: bool = False
     groups: bool = False
     threads: int = 1
+    recompute: bool = False
 
     @classmethod
     def parse(cls, name: str) -> Variant:
         """Read a name.
 
         Raises:
-            UserError: if it is none, or its strategy isn't one.
+            UserError: if it is none, its strategy isn't one, or has not the weights to recompute with.
         """
         kind, *details = name.split("/")
         if kind in ("plain", *DATA_PARALLEL) and not details:
@@ -76,17 +79,18 @@ class Variant:
         if number and kind in ("plain", "threads", *TORCH_PIPELINES):
             return cls(kind, threads=number) if kind == "threads" else cls(kind, number)
         strategy = details.pop(0) if kind == "async" and details else ""
-        known = kind == "exact" or strategy not in ("", *_OPTIONS)
-        if not known or len(set(details)) < len(details) or not set(details) <= set(_OPTIONS[kind == "exact" :]):
+        known = kind == "exact" or strategy not in ("", *_OPTIONS["async"])
+        if not known or len(set(details)) < len(details) or not set(details) <= set(_OPTIONS.get(kind, ())):
             raise UserError(
                 f"unknown variant {name!r}; give plain, {', '.join(DATA_PARALLEL)}, exact or async/STRATEGY, with "
-                "/split or /groups behind the last two and /pipedream behind the last, or one of plain, "
+                "/split or /groups behind the last two and /pipedream or /recompute behind the last, or one of plain, "
                 f"{', '.join(TORCH_PIPELINES)} with a number of micro-batches, as in gpipe/4, or threads/NUMBER"
             )
-        if strategy:
-            make_history(strategy)
+        if strategy and not make_history(strategy).exact and "recompute" in details:
+            raise UserError(f"variant {name!r} recomputes with weights that its history has not kept; give async/stash")
         delays = "none" if kind == "exact" else "pipedream" if "pipedream" in details else "layerpipe2"
-        return cls(kind, 1, strategy or "latest", delays, "split" in details, "groups" in details)
+        chosen = {option: option in details for option in ("split", "groups", "recompute")}
+        return cls(kind, 1, strategy or "latest", delays, **chosen)
 
     @property
     def label(self) -> str:
@@ -96,7 +100,8 @@ class Variant:
         words += [find_strategy(self.strategy).label] if self.kind == "async" else []
         words += [f"{self.threads} threads"] if self.kind == "threads" else []
         words += [f"{self.micro_batches} micro-batches"] if self.micro_batches > 1 else []
-        words += [text for text, chosen in (("split backward", self.split), ("equal groups", self.groups)) if chosen]
+        options = {"split backward": self.split, "equal groups": self.groups, "recomputed": self.recompute}
+        words += [text for text, chosen in options.items() if chosen]
         return ", ".join(words)
 
     @property

@@ -59,6 +59,8 @@ def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
         ("plain ddp/2", "unknown variant 'ddp/2'"),
         ("plain fsdp --target-variants fsdp", "no accuracy is known of 'fsdp'"),
         ("plain exact/pipedream", "unknown variant 'exact/pipedream'"),
+        ("plain exact/recompute", "unknown variant 'exact/recompute'"),
+        ("plain async/latest/recompute", "variant 'async/latest/recompute' recomputes with weights that its history"),
         ("plain async/stashed", "unknown strategy 'stashed'"),
         ("plain --memory-strategies emma", "unknown strategy 'emma'"),
         ("gpipe/2", "variant 'plain' is missing"),

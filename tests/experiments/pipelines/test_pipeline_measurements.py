@@ -31,6 +31,7 @@ def test_every_pass_and_update_has_a_span_and_none_overlap(variant, parts):
 def test_bytes_per_stage_are_modelled_with_the_delays_of_the_variant():
     weights = sum(p.numel() * 4 for unit in build_units(CONFIG, load("digits"))[:5] for p in unit.parameters())
     cases = (("async/stash", 2, 2), ("async/stash/pipedream", 1, 1), ("async/latest", 2, 0), ("exact", 0, 0))
+    cases += (("async/stash/recompute", 2, 2),)
     for variant, delay, copies in cases:
         first, last = run_ranks(measure_stages, 2, JOB, variant, timeout=120)[0]
         assert (first["delay"], last["delay"], last["history"]) == (delay, 0, 0)
