@@ -70,7 +70,7 @@ class Channel:
     def _try(self, transfer: Callable[[], T]) -> T:
         try:
             return transfer()
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             raise PeerLost(self.watch.explain(error)) from error
 
     def _send(self, message: Tensor) -> Any:
