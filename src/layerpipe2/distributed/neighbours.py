@@ -69,8 +69,9 @@ class Endpoint:
             return None
         link = self._link(direction, tag)
         if self.backend is None:
-            way = {"device": self.device, "allowed": self._may_share}
-            return SharedInbox.where_possible(*link, slots=slots, ahead=ahead, **way)
+            return SharedInbox.where_possible(
+                *link, device=self.device, slots=slots, ahead=ahead, allowed=self._may_share
+            )
         headers = Inbox(*link, device=_HOST, slots=ahead + 1, ahead=ahead)
         group = self._group(direction, tag)
         return DeviceInbox(*link, device=self.device, slots=slots, ahead=ahead, headers=headers, group=group)
@@ -81,8 +82,7 @@ class Endpoint:
             return None
         link = self._link(direction, tag)
         if self.backend is None:
-            way = {"device": self.device, "allowed": self._may_share}
-            return SharedOutbox.where_possible(*link, depth=depth, **way)
+            return SharedOutbox.where_possible(*link, device=self.device, depth=depth, allowed=self._may_share)
         headers = Outbox(*link, device=_HOST, depth=depth)
         group = self._group(direction, tag)
         return DeviceOutbox(*link, device=self.device, depth=depth, headers=headers, group=group)

@@ -15,6 +15,7 @@ hosts), messages go by gloo.
 
 import os
 import select
+import struct
 import weakref
 from collections import deque
 from contextlib import ExitStack, suppress
@@ -30,9 +31,10 @@ from layerpipe2.distributed.links import Channel, Inbox, Outbox
 from layerpipe2.distributed.messages import message_size, pack, unpack
 
 _NAME = "layerpipe2"
-_WORD = 8  # bytes of a slot's number, and of the offer's
-_TOKEN = 4  # words
-_REFUSED = [0] * (7 + _TOKEN)
+_WORD = struct.Struct("q")  # a slot's number in a pipe
+_TOKEN = struct.Struct("4q")
+_NOTHING = [0] * 11
+"""An offer: process, its ends for the receiver (memory, arrivals, returns), depth, network (2), token (4)."""
 
 
 class SlotNumbers:
@@ -56,7 +58,7 @@ class SlotNumbers:
             return []
         if not found:
             raise ConnectionError("the other process has closed it")
-        return memoryview(found).cast("q").tolist()
+        return [number for (number,) in _WORD.iter_unpack(found)]
 
     def wait(self, timeout: timedelta) -> list[int]:
         """At least one; raises TimeoutError if there is none in time, ConnectionError as :meth:`take`."""
@@ -104,7 +106,7 @@ class SharedOutbox(Shared, Outbox):
             self._free += self.numbers(self._returns)
         slot = self._free.pop()
         pack(tensors, self._slots[slot])
-        self._try(lambda: os.write(self._arrivals, _word(slot)))
+        self._try(lambda: os.write(self._arrivals, _WORD.pack(slot)))
         with suppress(ConnectionError):  # the receiver may have ended, in order, after this message
             self._free += self._returns.take()
 
@@ -114,14 +116,13 @@ class SharedOutbox(Shared, Outbox):
     def _connects(self, allowed: bool) -> bool:
         """Offer memory, wait for the number of slots that the receiver wants beside ``depth`` (0: it refuses)."""
         with ExitStack() as closing:
-            offer = _REFUSED
+            offer = _NOTHING
             with suppress(OSError):
                 if allowed and hasattr(os, "memfd_create"):
                     self._memory, kept, given = _make(closing)
-                    token = token_bytes(_TOKEN * _WORD)
+                    token = token_bytes(_TOKEN.size)
                     os.write(self._memory, token)
-                    words = memoryview(token).cast("q").tolist()
-                    offer = [os.getpid(), self._memory, *given, self.depth, *_network(), *words]
+                    offer = [os.getpid(), self._memory, *given, self.depth, *_network(), *_TOKEN.unpack(token)]
             self.wait(self._send(torch.tensor(offer)))
             answer = torch.zeros(1, dtype=torch.int64)
             self.wait(self._receive(answer))
@@ -129,7 +130,7 @@ class SharedOutbox(Shared, Outbox):
                 return False
             self._count = self.depth + int(answer)
             closing.pop_all()
-            for end in given:
+            for end in given:  # else this process would hold its own messages' pipe open when the receiver is gone
                 os.close(end)
             self._arrivals, self._returns = kept[0], SlotNumbers(kept[1])
             for end in (self._memory, self._arrivals):
@@ -160,12 +161,12 @@ class SharedInbox(Shared, Inbox):
         self._read.append(slot)
         if len(self._read) > self.slots - self.ahead:
             with suppress(BrokenPipeError):  # the sender may have ended, in order, after its last message
-                os.write(self._returns, _word(self._read.popleft()))
+                os.write(self._returns, _WORD.pack(self._read.popleft()))
         return unpack(self._slots[slot])
 
     def _connects(self, allowed: bool) -> bool:
         """Open the memory that the sender offers, and answer how many slots this side needs (0: it isn't possible)."""
-        offer = torch.tensor(_REFUSED)
+        offer = torch.tensor(_NOTHING)
         self.wait(self._receive(offer))
         ends = _open(offer.tolist()) if allowed else None
         if ends is not None:
@@ -195,22 +196,20 @@ def _make(closing: ExitStack) -> tuple[int, tuple[int, int], tuple[int, int]]:
 
 def _open(offer: list[int]) -> tuple[int, int, int] | None:
     """Memory, arrivals and returns of an offer; None if they are out of reach, or not the ones that were meant."""
-    process, memory, arrivals, returns, _, *network = offer[:-_TOKEN]
-    if not process or tuple(network) != _network():
-        return None
-    place, found = f"/proc/{process}/fd", list[int]()
+    (process, *numbers), network, token = offer[:4], offer[5:7], offer[7:]
+    place, ways = f"/proc/{process}/fd", (os.O_RDWR, os.O_RDONLY, os.O_WRONLY)
     with ExitStack() as closing, suppress(OSError):
-        if not os.readlink(f"{place}/{memory}").startswith(f"/memfd:{_NAME}"):
+        if tuple(network) != _network() or not os.readlink(f"{place}/{numbers[0]}").startswith(f"/memfd:{_NAME}"):
             return None
-        ways = ((memory, os.O_RDWR), (arrivals, os.O_RDONLY), (returns, os.O_WRONLY))
-        for number, way in ways:
-            found.append(os.open(f"{place}/{number}", way | os.O_NONBLOCK))
-            closing.callback(os.close, found[-1])
-            if len(found) == 1 and os.pread(found[0], _TOKEN * _WORD, 0) != b"".join(map(_word, offer[-_TOKEN:])):
+        ends = []
+        for number, way in zip(numbers, ways, strict=True):
+            ends.append(os.open(f"{place}/{number}", way | os.O_NONBLOCK))
+            closing.callback(os.close, ends[-1])
+            if len(ends) == 1 and os.pread(ends[0], _TOKEN.size, 0) != _TOKEN.pack(*token):
                 return None
-        os.set_blocking(found[2], True)
+        os.set_blocking(ends[2], True)
         closing.pop_all()
-        return found[0], found[1], found[2]
+        return ends[0], ends[1], ends[2]
     return None
 
 
@@ -224,7 +223,3 @@ def _slots(memory: int, count: int) -> list[Tensor]:
     """The memory behind the page of the token, in so many equal parts."""
     whole = torch.frombuffer(mmap(memory, 0), dtype=torch.uint8)
     return list(whole[PAGESIZE:].view(count, -1).unbind())
-
-
-def _word(number: int) -> bytes:
-    return number.to_bytes(_WORD, "little", signed=True)
