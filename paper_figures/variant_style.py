@@ -11,12 +11,14 @@ _TORCH, _PARALLEL = "#8c8c8c", "#aa3377"
 _NAMES = {
     "zero-bubble-v": "zero-bubble V",
     "threads": "plain",
+    "independent": "plain, a network per process",
     "ddp": "data parallel, DDP",
     "fsdp": "data parallel, FSDP",
 }
-_MARKERS = {"plain": "X", "threads": "P", "ddp": "s", "fsdp": "p"}
+_MARKERS = {"plain": "X", "threads": "P", "independent": "P", "ddp": "s", "fsdp": "p"}
 _GROUPS = {
     **dict.fromkeys(("plain", "threads"), "one process"),
+    "independent": "no messages",
     **dict.fromkeys(DATA_PARALLEL, "data parallel"),
     **dict.fromkeys(TORCH_PIPELINES, "torch's pipelines, synchronous"),
     **{"async": "asynchronous", "exact": "no delays"},
