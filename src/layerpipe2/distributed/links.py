@@ -3,7 +3,7 @@
 A message is one flat buffer of bytes (:mod:`layerpipe2.distributed.messages`) in the host's memory, sent by gloo. All
 messages of a link have the size that the first one announces, so that the receiver can post its buffers before they are
 sent. Mini-batches may therefore shrink (the last one of an epoch) but not grow. Between GPUs:
-:mod:`layerpipe2.distributed.device_links`.
+:mod:`layerpipe2.distributed.device_links`; on one host: :mod:`layerpipe2.distributed.shared_links`.
 """
 
 from collections import deque
