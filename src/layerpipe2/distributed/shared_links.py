@@ -220,6 +220,10 @@ def _network() -> tuple[int, int]:
 
 
 def _slots(memory: int, count: int) -> list[Tensor]:
-    """The memory behind the page of the token, in so many equal parts."""
-    whole = torch.frombuffer(mmap(memory, 0), dtype=torch.uint8)
-    return list(whole[PAGESIZE:].view(count, -1).unbind())
+    """The memory behind the page of the token, in so many equal parts.
+
+    Views of one tensor would not do: autograd counts changes in place for all views together.
+    """
+    mapped = mmap(memory, 0)
+    size = (len(mapped) - PAGESIZE) // count
+    return [torch.frombuffer(mapped, dtype=torch.uint8, offset=PAGESIZE + i * size, count=size) for i in range(count)]
