@@ -164,7 +164,8 @@ def test_a_lost_neighbour_is_told_in_one_line(kind, failed, shares, tmp_path):
     assert found[failed][0] == (-9 if kind == "kill" else 3)
     code, said = found[1 - failed]
     assert (code, said.count("\n")) == (2, 1), said
-    assert said.startswith("layerpipe2: error: a transfer failed: "), said
+    cause = "" if not shares else "closed it|Broken pipe" if kind == "kill" else "no answer for 2 s"
+    assert re.match(f"layerpipe2: error: a transfer failed: .*({cause})", said), said
 
 
 def _loses(kind, failed, shares):
@@ -233,7 +234,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", sampled(CASES, CASES[1:3]), ids=str)
+@pytest.mark.parametrize("case", sampled(CASES, CASES[1:2]), ids=str)
 def test_by_gloo_it_equals_the_simulator(case):
     assert_equal(case, 4, strategy=ByGloo)
 
