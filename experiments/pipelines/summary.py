@@ -44,10 +44,10 @@ def table(rows: Sequence[Row], network: str, settings: Settings) -> str:
         lines.append(f"target: validation accuracy {settings.target:.0%}; n = {settings.seeds} seeds, medians")
     others = ("independent", *TORCH_PIPELINES)
     bases = [row["variant"] for row in rows if Variant.parse(row["variant"]).kind in others]
-    abases = [row for row in rows if row["variant"].startswith("async") and row["variant"].count("/") == 1]
-    if bases and abases:
-        cells = [[name, *(_spread(row["speed_over"][name]) for row in abases)] for name in bases]
-        lines += ["", *aligned([["speed over", *(row["variant"] for row in abases)], *cells])]
+    asynchronous = [row for row in rows if row["variant"].startswith("async") and row["variant"].count("/") == 1]
+    if bases and asynchronous:
+        cells = [[name, *(_spread(row["speed_over"][name]) for row in asynchronous)] for name in bases]
+        lines += ["", *aligned([["speed over", *(row["variant"] for row in asynchronous)], *cells])]
     return "\n".join(lines)
 
 
