@@ -7,9 +7,10 @@ from layerpipe2.planning.variants import DATA_PARALLEL, TORCH_PIPELINES, Variant
 from paper_figures.designs import SEQUENTIAL
 
 _TORCH, _PARALLEL = "#8c8c8c", "#aa3377"
-_MARKERS = {"plain": "X", "threads": "P", "ddp": "s", "fsdp": "p"}
+_MARKERS = {"plain": "X", "threads": "P", "independent": "P", "ddp": "s", "fsdp": "p"}
 _GROUPS = {
     **dict.fromkeys(("plain", "threads"), "one process"),
+    "independent": "no messages",
     **dict.fromkeys(DATA_PARALLEL, "data parallel"),
     **dict.fromkeys(TORCH_PIPELINES, "torch's pipelines, synchronous"),
     **{"async": "asynchronous", "exact": "no delays"},

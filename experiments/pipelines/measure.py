@@ -40,7 +40,8 @@ def measure_speed(job: Job, variant: str, batches: int, warmup: int) -> dict[str
     trainer.train(found[:warmup])
     start = _barrier()
     trainer.train(found[warmup:])
-    seconds = (_barrier() - start) / batches
+    networks = dist.get_world_size() if Variant.parse(variant).kind == "independent" else 1
+    seconds = (_barrier() - start) / (batches * networks)
     return {"seconds": seconds, "peak_rss": _status("VmHWM") - before, "sent_bytes": trainer.sent_bytes}
 
 

@@ -13,7 +13,7 @@ PLAIN = "plain"
 """Plain training in one process, which all other variants are measured against."""
 _ASYNCHRONOUS = ("async/stash", "async/latest", "async/ema-window")
 VARIANTS = (
-    *(PLAIN, "plain/4", "threads/2", *DATA_PARALLEL),
+    *(PLAIN, "plain/4", "threads/2", "independent", *DATA_PARALLEL),
     *(f"{name}/{micro_batches}" for name in TORCH_PIPELINES for micro_batches in (2, 4)),
     *_ASYNCHRONOUS,
     *("async/stash/recompute", "async/ema-window/pipedream", "async/ema-window/split", "exact", "exact/split"),
@@ -81,7 +81,8 @@ class Settings(Checked):
 
 QUICK = (
     "--width 4 --rounds 2 --batches 3 --warmup 1 --layer-repeats 1 --seeds 1 --epochs 1 --trace-batches 9 "
-    "--variants plain threads/2 ddp 1f1b/2 gpipe/2 async/stash exact exact/split --target-variants plain async/stash "
+    "--variants plain threads/2 independent ddp 1f1b/2 gpipe/2 async/stash exact exact/split "
+    "--target-variants plain async/stash "
     "--memory-processes 2 --memory-strategies stash ema-window --timelines async/stash 1f1b/2 gpipe/2 "
     "--cut-network mlp --cut-width 8"
 )

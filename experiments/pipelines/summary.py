@@ -42,10 +42,11 @@ def table(rows: Sequence[Row], network: str, settings: Settings) -> str:
     ]
     if any(row["seconds_to_target"] for row in rows):
         lines.append(f"target: validation accuracy {settings.target:.0%}; n = {settings.seeds} seeds, medians")
-    synchronous = [row["variant"] for row in rows if Variant.parse(row["variant"]).kind in TORCH_PIPELINES]
+    others = ("independent", *TORCH_PIPELINES)
+    bases = [row["variant"] for row in rows if Variant.parse(row["variant"]).kind in others]
     asynchronous = [row for row in rows if row["variant"].startswith("async") and row["variant"].count("/") == 1]
-    if synchronous and asynchronous:
-        cells = [[name, *(_spread(row["speed_over"][name]) for row in asynchronous)] for name in synchronous]
+    if bases and asynchronous:
+        cells = [[name, *(_spread(row["speed_over"][name]) for row in asynchronous)] for name in bases]
         lines += ["", *aligned([["speed over", *(row["variant"] for row in asynchronous)], *cells])]
     return "\n".join(lines)
 

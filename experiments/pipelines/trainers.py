@@ -82,7 +82,7 @@ def make_trainer(
     make_optimizer = optimizer_factory(job.config)
     if form.kind == "threads":
         torch.set_num_threads(form.threads)
-    if form.kind in ("plain", "threads"):
+    if form.kind in ("plain", "threads", "independent"):
         return PlainTrainer(stages[0], form.micro_batches, make_optimizer)
     if form.kind in DATA_PARALLEL:
         return DataParallelTrainer(form.kind, stages[0], make_optimizer)

@@ -40,10 +40,14 @@ class Regimes:
     times: pd.DataFrame
 
     def bandwidth(self, place: str) -> float:
-        """Measured bytes/s of the link there."""
-        links = self.provenance["links"]
-        link = self.provenance["machine"]["link"] if place == ONE_HOST else links[place.removesuffix(" Gbit/s")]
-        return float(link["bandwidth"])
+        """Measured bytes/s of the link there, by gloo."""
+        machine, links = self.provenance["machine"], self.provenance["links"]
+        return float((machine["link"] if place == ONE_HOST else links[place.removesuffix(" Gbit/s")])["bandwidth"])
+
+    def neighbours_bandwidth(self, place: str) -> float:
+        """The same of neighbours in an asynchronous pipeline, which share memory on one host."""
+        shared = self.provenance["machine"]["shared"]
+        return float(shared["bandwidth"]) if shared and place == ONE_HOST else self.bandwidth(place)
 
     def summary(self) -> pd.DataFrame:
         """The choices with ``measured`` (median s) and ``speed`` (over one process, median of the rounds' ratios)."""

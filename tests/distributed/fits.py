@@ -70,6 +70,13 @@ class ByDevice(PipelineStrategy):
         return replace(super().endpoint(), backend="gloo")
 
 
+class ByGloo(PipelineStrategy):
+    """Sends by gloo, as between hosts, where neighbours could share memory."""
+
+    def endpoint(self):
+        return replace(super().endpoint(), shares=False)
+
+
 def run(work, strategy=None):
     """What ``work(strategy)`` returns: all that every process must know, and the weights and buffers of its module."""
     torch.manual_seed(0)

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from layerpipe2.distributed.messages import message_size, pack, unpack
-from tests.distributed.fits import ByDevice, assert_equal, fit, noise, pipelined
+from tests.distributed.fits import ByDevice, ByGloo, assert_equal, fit, noise, pipelined
 from tests.sampling import sampled
 
 
@@ -68,10 +68,11 @@ def test_layouts_travel(case):
     assert_equal(fit(lambda: pipelined([stage.double() for stage in stages()], "stash"), data=data), world)
 
 
-WAYS = [{}, {"split_backward": True}, {"strategy": ByDevice}]
+WAYS = [{}, {"split_backward": True}, {"strategy": ByDevice}, {"strategy": ByGloo}]
+WAY_NAMES = ["whole", "split", "by device", "by gloo"]
 
 
-@pytest.mark.parametrize("way", sampled(WAYS, WAYS[1:2]), ids=["whole", "split", "by device"])
+@pytest.mark.parametrize("way", sampled(WAYS, WAYS[1:2]), ids=WAY_NAMES)
 @pytest.mark.parametrize("case", STAGES)
 def test_stages(case, way):
     schedule = lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)  # noqa: E731
@@ -79,7 +80,7 @@ def test_stages(case, way):
     assert_equal(fit(make, max_steps=12), 2, **way)
 
 
-@pytest.mark.parametrize("way", WAYS, ids=["whole", "split", "by device"])
+@pytest.mark.parametrize("way", WAYS, ids=WAY_NAMES)
 def test_integers_have_no_gradient_to_send(way):
     stages = lambda: [nn.Identity(), nn.Embedding(7, 12), nn.Sequential(nn.Flatten(), nn.Linear(72, 4))]  # noqa: E731
     assert_equal(fit(lambda: pipelined(stages()), data=tokens), 3, **way)

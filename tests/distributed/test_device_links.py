@@ -19,8 +19,7 @@ from layerpipe2.distributed.devices import describe, own_device, transport_of
 from layerpipe2.distributed.environment import GPU_SETTINGS
 from layerpipe2.distributed.links import Inbox, Outbox
 from tests.distributed import processes
-from tests.distributed.fits import ByDevice, Case, Rows, assert_equal, dense, fit, in_process, noise, pipelined, trainer
-from tests.distributed.test_boundaries import STAGES
+from tests.distributed.fits import ByDevice, Case, assert_equal, dense, in_process, noise, pipelined, trainer
 from tests.sampling import sampled
 
 
@@ -30,11 +29,6 @@ from tests.sampling import sampled
 )
 def test_equals_the_simulator(case, world):
     assert_equal(case, world, strategy=ByDevice)
-
-
-def test_a_smaller_last_batch():
-    make = lambda: pipelined(STAGES["no parameters last"]())  # noqa: E731
-    assert_equal(fit(make, data=lambda: noise(size=37)), 2, strategy=ByDevice)
 
 
 def test_no_reception_before_its_header_and_no_header_before_its_transfer():
@@ -112,26 +106,6 @@ def _count_transfers():
             return transfer(self, message)
 
         setattr(cls, name, counted)
-
-
-class StopEarly(pl.Callback):
-    """As ``EarlyStopping`` does: nobody knew it before."""
-
-    def on_train_epoch_end(self, trainer, pl_module):
-        trainer.should_stop = True
-
-
-def test_training_that_was_stopped_leaves_nothing_to_the_next():
-    assert_equal(_twice, 3, strategy=ByDevice)
-
-
-def _twice(strategy):
-    rows = Rows()
-    for callbacks in ([StopEarly()], [rows]):
-        torch.manual_seed(0)
-        module = pipelined(dense(), delays=(7, 2, 0))
-        trainer(strategy and ByDevice(timeout_s=20), callbacks).fit(module, noise(), noise())
-    return rows.rows, module
 
 
 @pytest.mark.parametrize("kind", sampled(["kill", "nan"], ["nan"]))

@@ -1,11 +1,16 @@
 """Hosts of the regime map: limited links are slower, and nothing is left behind."""
 
 import subprocess
+from datetime import timedelta
 
 import pytest
+import torch
+import torch.distributed as dist
 
 from experiments.hosts import Namespaces, enter, limited_hosts
 from experiments.pipelines.processes import run_ranks
+from layerpipe2.distributed.links import Watch
+from layerpipe2.distributed.neighbours import Endpoint
 from layerpipe2.planning.machine import round_trips
 
 
@@ -18,9 +23,20 @@ def test_a_limited_link_is_slower_and_no_namespace_is_left(capsys):
             hosts.limit(gigabits)
             (seconds,) = run_ranks(round_trips, 2, [2**22], places=hosts.names)[0]
             assert seconds > 0.9 * 2 * 2**25 / (gigabits * 1e9)  # a busy machine takes longer, none less
+        assert run_ranks(way_of_messages, 2, places=hosts.names) == ["Outbox", "Inbox"]  # over the link, not by memory
         names = set(hosts.names)
     listed = subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout.split()
     assert not names & set(listed)
+
+
+def way_of_messages():
+    endpoint = Endpoint(dist.get_rank(), 2, torch.device("cpu"), timedelta(seconds=20), Watch())
+    link = endpoint.inbox(-1, 0, slots=2, ahead=1) if endpoint.rank else endpoint.outbox(+1, 0, depth=2)
+    return type(link).__name__
+
+
+def test_processes_of_one_host_share_memory():
+    assert run_ranks(way_of_messages, 2) == ["SharedOutbox", "SharedInbox"]
 
 
 def test_without_them_one_line_says_why(monkeypatch, capsys):

@@ -6,6 +6,7 @@ import pandas as pd
 
 SIZES = {"mlp": (1024, 16, 30_000_000, 60_000), "even": (16, 256, 120_000, 1_000_000)}
 LINK = {"bandwidth": 2e9, "latency": 1e-4}
+SHARED = {"bandwidth": 4e9, "latency": 1e-4}
 # (network, Gbit/s, choice) -> predicted ms, and ms of every round
 TIMES = {
     ("mlp", None, "plain"): (20, (20, 20, 22)),
@@ -41,7 +42,7 @@ def write(folder, times=TIMES, load_average=0.1):
         measured += [key | {"round": i, "seconds": ms / 1e3} for i, ms in enumerate(rounds)]
     pd.DataFrame(predicted).to_csv(folder / "map" / "predicted.csv", index=False)
     pd.DataFrame(measured).to_csv(folder / "map" / "measured.csv", index=False)
-    where = {"commit": "c0ffee", "load_average": load_average, "machine": {"link": LINK}}
+    where = {"commit": "c0ffee", "load_average": load_average, "machine": {"link": LINK, "shared": SHARED}}
     where["links"] = {"0.1": {"bandwidth": 12e6, "latency": 2e-4}}
     (folder / "map" / "provenance.json").write_text(json.dumps(where))
     return folder / "map"

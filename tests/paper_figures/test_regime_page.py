@@ -27,6 +27,7 @@ def test_winners_are_those_of_the_medians_and_decided_in_every_round(tmp_path):
     assert [rows["even", place].fastest for place in found.places] == ["threads/2", "ddp"]
     assert rows["even", "one host"].decided
     assert [found.bandwidth(place) for place in found.places] == [2e9, 12e6]
+    assert [found.neighbours_bandwidth(place) for place in found.places] == [4e9, 12e6]
 
 
 def test_verdicts_count_points_and_name_errors(tmp_path):

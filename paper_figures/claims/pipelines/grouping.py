@@ -21,7 +21,7 @@ def one_stage_or_two(regimes: Regimes) -> tuple[Answer, int, str]:
         The answer, the number of decided cases, and a sentence.
     """
     cases = regimes.rounds(_TWO, _ONE)
-    bandwidths = cases["place"].map({place: regimes.bandwidth(place) for place in regimes.places})
+    bandwidths = cases["place"].map({place: regimes.neighbours_bandwidth(place) for place in regimes.places})
     cases["ratio"] = cases["cut_bytes"] / bandwidths / cases["step"]
     decided = cases[cases["side"] != 0]
     below, above = decided[decided["ratio"] < 1]["side"], decided[decided["ratio"] >= 1]["side"]

@@ -38,6 +38,7 @@ def _rivals(bench: Benchmark, found: dict[str, pd.Series]) -> list[str]:
     rivals = {
         "plain/4": "One process that accumulates gradients of 4 micro-batches",
         f"threads/{processes}": f"One process of {processes} threads",
+        "independent": "A training of its own in every process, without messages,",
     }
     sentences = []
     for rival in [name for name in rivals if found and name in set(bench.variants["variant"])]:

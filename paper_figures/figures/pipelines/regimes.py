@@ -35,7 +35,7 @@ def regimes(found: Regimes) -> Figure:
             axis.set(xscale="log", yscale="log", xlim=limits[0], ylim=limits[1])
             axis.minorticks_off()
             axis.set_title(place if place == ONE_HOST else f"two hosts, {place}", pad=3)
-            _shade(axis, found.bandwidth(place) / 1e6, limits)
+            _shade(axis, found.bandwidth(place) / 1e6, found.neighbours_bandwidth(place) / 1e6, limits)
             _draw(axis, winners.assign(x=x, y=y)[winners["place"] == place])
         figure.supxlabel("activations at the cut (MB per s of one process)", fontsize=8)
         figure.supylabel("weights (MB per s of one process)", fontsize=8)
@@ -50,11 +50,11 @@ def regimes(found: Regimes) -> Figure:
         return figure
 
 
-def _shade(axis: Any, bandwidth: float, limits: list[tuple[float, float]]) -> None:
+def _shade(axis: Any, bandwidth: float, neighbours: float, limits: list[tuple[float, float]]) -> None:
     """From these MB/s on the link makes either slower than one process."""
     (_, right), (_, top) = limits
     axis.axhspan(min(bandwidth / 2, top), top, zorder=0, **_DDP)
-    axis.axvspan(min(bandwidth, right), right, zorder=0, **_PIPELINE)
+    axis.axvspan(min(neighbours, right), right, zorder=0, **_PIPELINE)
 
 
 def _draw(axis: Any, points: pd.DataFrame) -> None:

@@ -3,7 +3,7 @@
 A message is one flat buffer of bytes (:mod:`layerpipe2.distributed.messages`) in the host's memory, sent by gloo. All
 messages of a link have the size that the first one announces, so that the receiver can post its buffers before they are
 sent. Mini-batches may therefore shrink (the last one of an epoch) but not grow. Between GPUs:
-:mod:`layerpipe2.distributed.device_links`.
+:mod:`layerpipe2.distributed.device_links`; on one host: :mod:`layerpipe2.distributed.shared_links`.
 """
 
 from collections import deque
@@ -70,7 +70,7 @@ class Channel:
     def _try(self, transfer: Callable[[], T]) -> T:
         try:
             return transfer()
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             raise PeerLost(self.watch.explain(error)) from error
 
     def _send(self, message: Tensor) -> Any:

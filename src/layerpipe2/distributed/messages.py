@@ -5,6 +5,7 @@ alignment. Kernels choose their way by them, and then round differently.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -61,7 +62,13 @@ def pack_payload(tensors: Sequence[Tensor], payload: Tensor) -> Tensor:
         offset += _padded(once)
     if len(numbers) > _HEADER:
         raise UserError(f"tensors of {[t.ndim for t in tensors]} dimensions can't travel together; flatten some")
-    return torch.tensor(numbers + [0] * (_HEADER - len(numbers)))
+    return _header(tuple(numbers))
+
+
+@lru_cache(maxsize=64)
+def _header(numbers: tuple[int, ...]) -> Tensor:
+    """Not to be written to: mini-batches of one size have one header."""
+    return torch.tensor(numbers + (0,) * (_HEADER - len(numbers)))
 
 
 def unpack_payload(header: Tensor, payload: Tensor) -> list[Tensor]:

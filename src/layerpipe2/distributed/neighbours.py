@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from layerpipe2.distributed.device_links import DeviceInbox, DeviceOutbox
 from layerpipe2.distributed.links import Inbox, Outbox, Watch
+from layerpipe2.distributed.shared_links import SharedInbox, SharedOutbox
 
 TAGS = 4  # kinds of messages between two processes
 _ACTIVATIONS, _GRADIENTS = 0, 1
@@ -39,6 +40,7 @@ class Endpoint:
         first_tag: of :data:`TAGS` that belong to this endpoint.
         backend: of torch.distributed, ``nccl``, for tensors that go from device to device; ``None``: by way of the
             hosts' memory. (``gloo`` shows on CPUs that the order is right.)
+        shares: whether messages on the CPU go by shared memory where the neighbour can open it, else always by gloo.
     """
 
     rank: int
@@ -48,6 +50,7 @@ class Endpoint:
     watch: Watch
     first_tag: int = 0
     backend: str | None = None
+    shares: bool = True
 
     def __post_init__(self) -> None:
         # Once in a process: communicators hold memory of the GPU, and every training leaves them without a message.
@@ -66,7 +69,9 @@ class Endpoint:
             return None
         link = self._link(direction, tag)
         if self.backend is None:
-            return Inbox(*link, device=self.device, slots=slots, ahead=ahead)
+            return SharedInbox.where_possible(
+                *link, device=self.device, slots=slots, ahead=ahead, allowed=self._may_share
+            )
         headers = Inbox(*link, device=_HOST, slots=ahead + 1, ahead=ahead)
         group = self._group(direction, tag)
         return DeviceInbox(*link, device=self.device, slots=slots, ahead=ahead, headers=headers, group=group)
@@ -77,10 +82,14 @@ class Endpoint:
             return None
         link = self._link(direction, tag)
         if self.backend is None:
-            return Outbox(*link, device=self.device, depth=depth)
+            return SharedOutbox.where_possible(*link, device=self.device, depth=depth, allowed=self._may_share)
         headers = Outbox(*link, device=_HOST, depth=depth)
         group = self._group(direction, tag)
         return DeviceOutbox(*link, device=self.device, depth=depth, headers=headers, group=group)
+
+    @property
+    def _may_share(self) -> bool:
+        return self.shares and self.device.type == "cpu"
 
     def _link(self, direction: int, tag: int) -> tuple[Any, ...]:
         return self.rank + direction, self.first_tag + tag, self.timeout, self.watch

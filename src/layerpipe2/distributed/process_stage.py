@@ -83,7 +83,8 @@ class ProcessStage:
         self.weights = self._flatten(unfreezes=unfreezes) if delay and moving else None
         self._delayed = moving if self.weights else []
         trained = set(() if optimizer is None else moving if delay else module.parameters())
-        self._fixed = [p for p in module.parameters() if p not in trained]
+        self._parameters = list(module.parameters())
+        self._fixed = [p for p in self._parameters if p not in trained]
         self._regions = [Region(index, self.weights.latest, self.weights.latest)] if self.weights else []
         self.audited = AuditedForward(self._regions, moving=map(storage_of, batchnorm_buffers(module)))
         self._without_cudnn = bool(self._regions) and device.type == "cuda" and has_recurrent_layer(module)
@@ -247,12 +248,12 @@ class ProcessStage:
         def finish(audit: Audit) -> None:
             for root in passing.roots():
                 audit.finish(root)
-            if [p._version for p in self.module.parameters()] != versions:
+            if [p._version for p in self._parameters] != versions:
                 raise changed_in_forward(self.index)
             has_matrices = any(p.ndim >= 2 for p in self.weights.layout.parameters) if self.weights else False
             check_intercepted(self._regions, x.requires_grad, has_matrices)
 
-        versions = [p._version for p in self.module.parameters()]
+        versions = [p._version for p in self._parameters]
         with (
             stage_context(self.stream, without_cudnn=self._without_cudnn),
             self.audited.running(x, finish, observe=count),

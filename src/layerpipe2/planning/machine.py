@@ -24,6 +24,8 @@ import torch
 import torch.distributed as dist
 
 from layerpipe2.distributed.environment import set_missing
+from layerpipe2.distributed.links import Watch
+from layerpipe2.distributed.neighbours import TAGS, Endpoint
 from layerpipe2.errors import UserError
 from layerpipe2.planning.devices import Link
 
@@ -44,24 +46,26 @@ class Machine:
     Attributes:
         alone: bytes/s that a process reads and writes when it copies memory, by itself.
         together: the same of every process when all copy at once.
-        local: the link between two processes of one host, whose time is the processors', half of it at either end.
+        local: the link between two processes of one host by gloo, whose time is the processors', half at either end.
         link: the link that neighbours have.
+        shared: on one host, that of the asynchronous pipeline, by memory; None: the link is its, too.
     """
 
     alone: float = float("inf")
     together: float = float("inf")
     local: Link = field(default_factory=Link)
     link: Link = field(default_factory=Link)
+    shared: Link | None = None
 
     @classmethod
     def measured(cls, processes: int, run: Run) -> Machine:
         """This machine, with processes on one host."""
         alone, together, local = run(copy_rate, 1)[0], min(run(copy_rate, processes)), measured_link(run)
-        return cls(alone, together, local, local)
+        return cls(alone, together, local, local, measured_link(run, shares=True))
 
     def with_link(self, link: Link) -> Machine:
         """The same with neighbours on hosts of their own."""
-        return replace(self, link=link)
+        return replace(self, link=link, shared=None)
 
     @property
     def wire(self) -> Link:
@@ -75,9 +79,10 @@ class Machine:
         return max(1.0, self.alone / self.together) if self.alone < float("inf") else 1.0
 
 
-def measured_link(run: Run) -> Link:
-    """The link between the two processes that ``run`` starts."""
-    small, large, largest = (seconds / 2 for seconds in run(round_trips, 2, _SIZES)[0])
+def measured_link(run: Run, *, shares: bool = False) -> Link:
+    """The link between the two processes that ``run`` starts: by gloo, or as the asynchronous pipeline does."""
+    work = shared_round_trips if shares else round_trips
+    small, large, largest = (seconds / 2 for seconds in run(work, 2, _SIZES)[0])
     calm = largest > large  # else other work on the machine held up the shorter message
     return Link((_SIZES[2] - _SIZES[1]) / (largest - large) if calm else _SIZES[2] / largest, small)
 
@@ -91,6 +96,28 @@ def _there_and_back(message: torch.Tensor) -> None:
     first = dist.get_rank() == 0
     for way in (dist.send, dist.recv) if first else (dist.recv, dist.send):
         way(message, 1 if first else 0)
+
+
+def shared_round_trips(sizes: Sequence[int]) -> list[float]:
+    """The same by the links of the asynchronous pipeline."""
+    return [_least(_link(number, torch.zeros(size, dtype=torch.uint8))) for number, size in enumerate(sizes)]
+
+
+def _link(number: int, message: torch.Tensor) -> Callable[[], None]:
+    rank = dist.get_rank()
+    endpoint = Endpoint(rank, 2, torch.device("cpu"), timedelta(seconds=60), Watch(), first_tag=number * TAGS)
+    other, boxes = 1 - 2 * rank, dict[bool, Any]()
+    for receives in (True, False) if rank else (False, True):
+        tag = int(receives != bool(rank))
+        made = endpoint.inbox(other, tag, slots=2, ahead=1) if receives else endpoint.outbox(other, tag, depth=2)
+        boxes[receives] = made
+    boxes[True].expect(_REPEATS + 1)
+
+    def there_and_back() -> None:
+        for receives, box in boxes.items():
+            box.receive() if receives else box.send(message)
+
+    return there_and_back
 
 
 def copy_rate() -> float:

@@ -98,6 +98,8 @@ class Predictor:
 
     def _asynchronous(self, form: Variant, cut: Balance, machine: Machine) -> float:
         """The iteration bound."""
+        if machine.shared is not None:
+            machine = replace(machine, local=machine.shared, link=machine.shared)
         stages = carrying([_crowded(stage, machine) for stage in cut.stages], machine)
         return Costs(stages, form.delays(self.processes), recomputes=form.recompute).period(
             FlopDevice(1.0, machine.wire)

@@ -4,6 +4,8 @@
   stay in the cache, which is no merit of a pipeline);
 - ``threads/<n>``: plain training in one process of n threads, which share the work of every operation; what anybody
   would try before a pipeline of n processes;
+- ``independent``: as many processes as a pipeline has, each of which trains a network of its own as ``plain`` does:
+  what the machine can reach at all, since there are no messages;
 - ``ddp``, ``fsdp``: data parallel training as torch ships it, of the same mini-batches: every process has an equal part
   of each, and all weights (``DistributedDataParallel``) or a shard of them (``fully_shard``);
 - ``<torch's pipeline>/<micro-batches>`` as in ``gpipe/4``: torch's own schedule;
@@ -36,6 +38,7 @@ _OPTIONS = {"async": ("pipedream", "split", "groups", "recompute"), "exact": ("s
 _NAMES = {
     "zero-bubble-v": "zero-bubble V",
     "threads": "plain",
+    "independent": "plain, a network per process",
     "ddp": "data parallel, DDP",
     "fsdp": "data parallel, FSDP",
 }
@@ -46,7 +49,8 @@ class Variant:
     """A name, read.
 
     Attributes:
-        kind: ``plain``, ``threads``, ``async``, ``exact``, one of :data:`DATA_PARALLEL` or of :data:`TORCH_PIPELINES`.
+        kind: ``plain``, ``threads``, ``independent``, ``async``, ``exact``, one of :data:`DATA_PARALLEL` or of
+            :data:`TORCH_PIPELINES`.
         micro_batches: of a mini-batch; 1 for the asynchronous pipeline.
         strategy: weight history of the asynchronous pipeline, else nothing.
         convention: its delay law.
@@ -73,7 +77,7 @@ class Variant:
             UserError: if it is none, its strategy isn't one, or has not the weights to recompute with.
         """
         kind, *details = name.split("/")
-        if kind in ("plain", *DATA_PARALLEL) and not details:
+        if kind in ("plain", "independent", *DATA_PARALLEL) and not details:
             return cls(kind)
         number = int(details[0]) if len(details) == 1 and re.fullmatch("[0-9]{1,4}", details[0]) else 0
         if number and kind in ("plain", "threads", *TORCH_PIPELINES):
@@ -82,9 +86,10 @@ class Variant:
         known = kind == "exact" or strategy not in ("", *_OPTIONS["async"])
         if not known or len(set(details)) < len(details) or not set(details) <= set(_OPTIONS.get(kind, ())):
             raise UserError(
-                f"unknown variant {name!r}; give plain, {', '.join(DATA_PARALLEL)}, exact or async/STRATEGY, with "
-                "/split or /groups behind the last two and /pipedream or /recompute behind the last, or one of plain, "
-                f"{', '.join(TORCH_PIPELINES)} with a number of micro-batches, as in gpipe/4, or threads/NUMBER"
+                f"unknown variant {name!r}; give plain, independent, {', '.join(DATA_PARALLEL)}, exact or "
+                "async/STRATEGY, with /split or /groups behind the last two and /pipedream or /recompute behind the "
+                f"last, or one of plain, {', '.join(TORCH_PIPELINES)} with a number of micro-batches, as in gpipe/4, "
+                "or threads/NUMBER"
             )
         if strategy and not make_history(strategy).exact and "recompute" in details:
             raise UserError(f"variant {name!r} recomputes with weights that its history has not kept; give async/stash")

@@ -49,7 +49,7 @@ def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("variants", "message"),
     [
-        ("plain gpip/2", "unknown variant 'gpip/2'; give plain, ddp, fsdp, exact or async/STRATEGY, "),
+        ("plain gpip/2", "unknown variant 'gpip/2'; give plain, independent, ddp, fsdp, exact or async/STRATEGY, "),
         ("plain gpipe", "unknown variant 'gpipe'"),
         ("plain plain/0", "unknown variant 'plain/0'"),
         ("plain threads", "unknown variant 'threads'; .* as in gpipe/4, or threads/NUMBER"),

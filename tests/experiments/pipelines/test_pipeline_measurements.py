@@ -54,6 +54,11 @@ def test_without_delays_it_is_plain_training_split_or_not():
         assert (losses == pytest.approx([mean], rel=1e-5)) == (variant != "async/stash")
 
 
+def test_independent_processes_each_train_the_whole_network():
+    plain = run_ranks(train_job, 1, "plain", 3, timeout=120)
+    assert run_ranks(train_job, 2, "independent", 3, timeout=120) == plain * 2
+
+
 def test_threads_train_like_one():
     found = [run_ranks(train_job, 1, variant, 3, timeout=120)[0] for variant in ("plain", "threads/2")]
     assert [threads for _, threads in found] == [1, 2]
