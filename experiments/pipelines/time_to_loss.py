@@ -69,9 +69,9 @@ def _run(arguments: Sequence[str] | None) -> None:
 
 
 def _show_targets(design: Design, jobs: int) -> None:
-    """The lowest loss within half of the updates, by rate and tuning seed of the sequential trainings."""
+    """The lowest loss within ``target_updates``, by rate and tuning seed of the sequential trainings."""
     for net in design.networks:
-        place = net.updates // net.every // 2 - 1
+        place = net.target_updates // net.every - 1
         with workers(jobs) as pool:
             tasks = [(lr, seed) for lr in net.rates for seed in design.tuning_seeds]
             curves = list(pool.map(losses, *zip(*[(net, "sequential", *task, 0.0) for task in tasks], strict=True)))

@@ -55,6 +55,7 @@ class Network(Checked):
     every: Count
     held_out: Count
     target: Positive
+    target_updates: Count
 
     def config(self, lr: float, seed: int) -> RunConfig:
         """One training; raises UserError on what a run doesn't allow."""
@@ -64,7 +65,7 @@ class Network(Checked):
     @property
     def setting(self) -> str:
         """What a result depends on, beside strategy, rate and seed, in short."""
-        return fingerprint(self.model_dump(mode="json", exclude={"rates"}))[:12]
+        return fingerprint(self.model_dump(mode="json", exclude={"rates", "target_updates"}))[:12]
 
 
 class Design(Checked):
@@ -143,17 +144,15 @@ def train_all(design: Design, folder: Path, jobs: int) -> tuple[list[Row], list[
     Returns:
         The rows of ``updates.csv`` and ``tuned.csv``, both written there; the former after every training.
     """
-    grid = [
-        (n, s, r, i) for n in design.networks for s in design.strategies for r in n.rates for i in design.tuning_seeds
-    ]
-    rows = _train([(*task, "tuning") for task in grid], read_rows(folder / "updates.csv"), folder, jobs)
-    tuned = [row for net in design.networks for row in _tuned(net, design, rows)]
+    done = {_key(row): row for row in read_rows(folder / "updates.csv")}
     nets = {net.network: net for net in design.networks}
+    rates = [(net, strategy, lr) for net in nets.values() for strategy in design.strategies for lr in net.rates]
+    tuning = [(*rate, seed, "tuning") for rate in rates for seed in design.tuning_seeds]
+    rows = _train(tuning, done, folder, jobs)
+    tuned = [row for net in nets.values() for row in _tuned(net, design, rows)]
     best = [(nets[row["network"]], row["strategy"], row["lr"]) for row in tuned if row["chosen"]]
-    tasks = [(*task, "tuning") for task in grid] + [
-        (*one, seed, "confirmation") for one in best for seed in design.seeds
-    ]
-    rows = _train(tasks, rows, folder, jobs)
+    rows += _train([(*one, seed, "confirmation") for one in best for seed in design.seeds], done, folder, jobs)
+    write_csv(folder / "updates.csv", RUNS, rows)
     write_csv(folder / "tuned.csv", TUNED, tuned)
     return rows, tuned
 
@@ -171,9 +170,8 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def _train(tasks: Sequence[Any], known: Iterable[Row], folder: Path, jobs: int) -> list[Row]:
-    """The rows of all tasks, in their order; those that aren't known are trained, longest networks' first."""
-    done = {_key(row): row for row in known}
+def _train(tasks: Sequence[Any], done: dict[Any, Row], folder: Path, jobs: int) -> list[Row]:
+    """The rows of all tasks, in their order; those that aren't ``done`` are trained, added and written."""
     names = [(net.setting, strategy, lr, seed, part) for net, strategy, lr, seed, part in tasks]
     missing = [task for task, name in zip(tasks, names, strict=True) if name not in done]
     if missing:
@@ -181,11 +179,9 @@ def _train(tasks: Sequence[Any], known: Iterable[Row], folder: Path, jobs: int) 
             for number, future in enumerate(as_completed([pool.submit(run, *task) for task in missing]), 1):
                 row = future.result()
                 done[_key(row)] = row
-                write_csv(folder / "updates.csv", RUNS, [done[name] for name in names if name in done])
+                write_csv(folder / "updates.csv", RUNS, done.values())
                 print(f"{number}/{len(missing)}", *(row[k] for k in RUNS[:-1]), flush=True)
-    rows = [done[name] for name in names]
-    write_csv(folder / "updates.csv", RUNS, rows)
-    return rows
+    return [done[name] for name in names]
 
 
 def _key(row: Row) -> tuple[Any, ...]:

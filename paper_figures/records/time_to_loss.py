@@ -80,19 +80,23 @@ class TimeToLoss:
         """A row per network and place: seconds of the best other choice over those of the best asynchronous pipeline.
 
         Returns:
-            ``fastest`` and ``peer`` (medians' best of all and of the others), ``ratio`` with ``low``, ``high``; the
-            best on either side is chosen anew in every draw, so that the interval knows of the choice.
+            ``fastest`` of all by medians, empty if nobody reached the target; ``peer``, the best of the others, and
+            ``ours``; ``ratio`` with ``low``, ``high``. The best on either side is chosen anew in every draw, so that
+            the interval knows of the choice.
         """
         rows, shown = [], self.summary()
         for (network, place), mine in shown.groupby(["network", "place"], sort=False):
             draws, medians = self._draws(str(network), str(place)), mine.set_index("variant")["seconds"]
             ours = [name for name in medians.index if variant_style.group(name) == OURS]
             others = [name for name in medians.index if name not in ours]
-            with np.errstate(invalid="ignore"):
-                ratio = _best(draws, others) / _best(draws, ours)
-                middle = medians[others].min() / medians[ours].min()
-            low, high = _interval(ratio[~np.isnan(ratio)])
-            row = {"network": network, "place": place, "fastest": medians.idxmin(), "peer": medians[others].idxmin()}
+            low, high = _interval(_over(_best(draws, others), _best(draws, ours)))
+            middle = float(_over(medians[others].min(), medians[ours].min()))
+            row = {
+                "network": network,
+                "place": place,
+                "fastest": medians.idxmin() if medians.min() < np.inf else "",
+                "peer": medians[others].idxmin(),
+            }
             rows.append(row | {"ours": medians[ours].idxmin(), "ratio": middle, "low": low, "high": high})
         return pd.DataFrame(rows)
 
@@ -166,6 +170,13 @@ def _read(provenance: dict[str, Any], tables: dict[str, pd.DataFrame]) -> TimeTo
 
 def _product(updates: Any, fills: Any, seconds: Any) -> Any:
     return (updates + fills) * seconds
+
+
+def _over(theirs: Any, ours: Any) -> NDArray[np.float64]:
+    """Ratios of times; 1 where both are infinite: neither is first."""
+    with np.errstate(invalid="ignore"):
+        ratio = np.divide(theirs, ours)
+    return np.where(np.isnan(ratio), 1.0, ratio)
 
 
 def _best(draws: dict[str, NDArray[np.float64]], names: list[str]) -> NDArray[np.float64]:

@@ -113,6 +113,15 @@ def test_the_best_of_either_side_are_compared_and_the_first_line_says_who_wins(t
     assert "On two hosts, 1 Gbit/s: MLP: LayerPipe2, stash (ours faster, 1.37×, " in line
 
 
+def test_where_nobody_reaches_the_target_nobody_is_first(tmp_path):
+    missed = (None,) * len(SEEDS)
+    found = load(write(tmp_path, updates={"mlp": UPDATES["mlp"], "even": dict.fromkeys(UPDATES["even"], missed)}))
+    lead = found.leads().set_index(["network", "place"]).loc["even", "one host"]
+    assert (lead["ratio"], lead["low"], lead["high"]) == (1, 1, 1)
+    assert "Eight equal convolutions: nobody reached it" in headline(found)
+    assert figure.time_to_loss(found)
+
+
 def test_the_page_begins_with_it_where_it_was_measured(tmp_path):
     made.write(tmp_path)
     assert "First at a target loss" not in page_text(made.load(tmp_path, "even"))
@@ -134,7 +143,7 @@ def test_the_figure_has_a_panel_per_network_and_place_and_a_filled_mark_for_the_
     drawn = figure.time_to_loss(load(write(tmp_path)))
     assert drawn.get_figwidth() == SINGLE
     titles = [axis.get_title() for axis in drawn.axes]
-    assert titles[:2] == ["MLP\none host, loss ≤ 0.25", "MLP\ntwo, 1 Gbit/s, loss ≤ 0.25"]
+    assert titles[:2] == ["MLP, loss ≤ 0.25\none host", "\ntwo hosts, 1 Gbit/s"]
     assert len(titles) == 4
     filled = []
     for axis in drawn.axes:

@@ -20,7 +20,6 @@ def time_to_loss(found: TimeToLoss) -> Verdict:
     places = [_counted(place, leads[leads["place"] == place]) for place in found.places]
     answers = set(leads["answer"])
     whole = answers.pop() if len(answers) == 1 else Answer.IN_PART if Answer.YES in answers else Answer.NO
-    whole = Answer.UNDECIDED if whole is Answer.NO and Answer.NO not in set(leads["answer"]) else whole
     design = found.provenance["design"]
     evidence = (
         f"Held-out loss of {len(found.networks)} networks; learning rates tuned with "
@@ -37,8 +36,9 @@ def headline(found: TimeToLoss) -> str:
     for place in found.places:
         words = []
         for row in leads[leads["place"] == place].itertuples():
-            ours = _WORDS[_answer(row.low, row.high)]
-            words.append(f"{label(row.network)}: {variant_style.label(row.fastest)} (ours {ours}, {_times(row)})")
+            ours = f"ours {_WORDS[_answer(row.low, row.high)]}, {_times(row)}"
+            first = f"{variant_style.label(row.fastest)} ({ours})" if row.fastest else "nobody reached it"
+            words.append(f"{label(row.network)}: {first}")
         sentences.append(f"{_where(place)}: {'; '.join(words)}")
     return f"First at a target loss. {'. '.join(sentences)}."
 

@@ -121,6 +121,11 @@ def test_what_is_there_is_not_trained_again_unless_its_setting_changed(trained, 
     assert trained == []
     updates.train_all(design.copy_with(seeds=[*DESIGN.seeds, 77]), tmp_path, 1)
     assert [task[3:] for task in trained] == [(77, "confirmation")] * 3
+    half = 4 * 2 + 3  # all of the tuning, and three seeds of the first choice
+    (tmp_path / "updates.csv").write_text("".join((tmp_path / "updates.csv").read_text().splitlines(True)[: half + 1]))
+    trained.clear()
+    assert updates.train_all(design, tmp_path, 1)[0] == first  # it goes on where it was stopped
+    assert len(trained) == len(first) - half
     trained.clear()
     updates.train_all(design.copy_with(networks=[net.copy_with(target=0.5)]), tmp_path, 1)
     assert len(trained) == len(first)
