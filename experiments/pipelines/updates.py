@@ -36,7 +36,7 @@ from layerpipe2.stages import partition_at
 
 DESIGN = Path(__file__).with_name("time_to_loss.yaml")
 SEQUENTIAL = "sequential"
-RUNS = ("network", "width", "batch_size", "strategy", "lr", "seed", "part", "updates", "loss", "setting")
+RUNS = ("network", "width", "batch_size", "strategy", "lr", "seed", "part", "updates", "most", "loss", "setting")
 TUNED = ("network", "strategy", "lr", "updates", "missed", "at_end", "chosen")
 Count = Annotated[int, Field(ge=1)]
 
@@ -64,8 +64,8 @@ class Network(Checked):
 
     @property
     def setting(self) -> str:
-        """What a result depends on, beside strategy, rate and seed, in short."""
-        return fingerprint(self.model_dump(mode="json", exclude={"rates", "target_updates"}))[:12]
+        """What a training depends on until it stops, beside strategy, rate and seed, in short."""
+        return fingerprint(self.model_dump(mode="json", exclude={"rates", "target_updates", "updates"}))[:12]
 
 
 class Design(Checked):
@@ -134,8 +134,9 @@ def run(net: Network, strategy: str, lr: float, seed: int, part: str) -> Row:
     found = losses(net, strategy, lr, seed, net.target)
     reached = found[-1] <= net.target
     row = {name: getattr(net, name) for name in ("network", "width", "batch_size", "setting")}
-    row |= {"strategy": strategy, "lr": lr, "seed": seed, "part": part, "updates": net.every * len(found)}
-    return row | {"loss": found[-1] if math.isfinite(found[-1]) else None} | ({} if reached else {"updates": None})
+    row |= {"strategy": strategy, "lr": lr, "seed": seed, "part": part, "most": net.updates}
+    row |= {"updates": net.every * len(found) if reached else None}
+    return row | {"loss": found[-1] if math.isfinite(found[-1]) else None}
 
 
 def train_all(design: Design, folder: Path, jobs: int) -> tuple[list[Row], list[Row]]:
@@ -164,7 +165,7 @@ def read_rows(path: Path) -> list[Row]:
     with path.open(encoding="utf-8") as file:
         rows: list[Row] = list(csv.DictReader(file))
     for row in rows:
-        row |= {name: int(row[name]) for name in ("width", "batch_size", "seed")} | {"lr": float(row["lr"])}
+        row |= {name: int(row[name]) for name in ("width", "batch_size", "seed", "most")} | {"lr": float(row["lr"])}
         row["updates"] = int(row["updates"]) if row["updates"] else None
         row["loss"] = float(row["loss"]) if row["loss"] else None
     return rows
@@ -173,7 +174,7 @@ def read_rows(path: Path) -> list[Row]:
 def _train(tasks: Sequence[Any], done: dict[Any, Row], folder: Path, jobs: int) -> list[Row]:
     """The rows of all tasks, in their order; those that aren't ``done`` are trained, added and written."""
     names = [(net.setting, strategy, lr, seed, part) for net, strategy, lr, seed, part in tasks]
-    missing = [task for task, name in zip(tasks, names, strict=True) if name not in done]
+    missing = [task for task, name in zip(tasks, names, strict=True) if not _valid(done.get(name), task[0])]
     if missing:
         with workers(jobs) as pool:
             for number, future in enumerate(as_completed([pool.submit(run, *task) for task in missing]), 1):
@@ -182,6 +183,13 @@ def _train(tasks: Sequence[Any], done: dict[Any, Row], folder: Path, jobs: int) 
                 write_csv(folder / "updates.csv", RUNS, done.values())
                 print(f"{number}/{len(missing)}", *(row[k] for k in RUNS[:-1]), flush=True)
     return [done[name] for name in names]
+
+
+def _valid(row: Row | None, net: Network) -> bool:
+    """Whether a training of so many updates at most would end alike."""
+    if row is None:
+        return False
+    return bool(row["most"] == net.updates if row["updates"] is None else row["updates"] <= net.updates)
 
 
 def _key(row: Row) -> tuple[Any, ...]:

@@ -127,6 +127,15 @@ def test_what_is_there_is_not_trained_again_unless_its_setting_changed(trained, 
     assert updates.train_all(design, tmp_path, 1)[0] == first  # it goes on where it was stopped
     assert len(trained) == len(first) - half
     trained.clear()
+    updates.train_all(design.copy_with(networks=[net.copy_with(updates=1000)]), tmp_path, 1)
+    assert trained == []  # all had reached their targets
+    missed = (
+        (tmp_path / "updates.csv").read_text().replace(f"confirmation,10,{net.updates}", f"confirmation,,{net.updates}")
+    )
+    (tmp_path / "updates.csv").write_text(missed)
+    updates.train_all(design.copy_with(networks=[net.copy_with(updates=1000)]), tmp_path, 1)
+    assert len(trained) == 2 * len(DESIGN.seeds)  # of stash and of the average
+    trained.clear()
     updates.train_all(design.copy_with(networks=[net.copy_with(target=0.5)]), tmp_path, 1)
     assert len(trained) == len(first)
 
