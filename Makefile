@@ -52,6 +52,7 @@ paper: $(INSTALLED) ## run a larger experiment; EXPERIMENT=cpu-tiny|cpu|h100|...
 pipelines: $(INSTALLED) ## measure pipelines on real processes (30 minutes on an idle machine); QUICK=1: a short try
 	@python -m experiments.pipelines.benchmark $(if $(QUICK),--quick) --out $(MEASURED)/pipelines
 	@python -m experiments.pipelines.regimes $(if $(QUICK),--quick) --out $(MEASURED)/pipelines/map
+	@python -m experiments.pipelines.time_to_loss $(if $(QUICK),--quick) --out $(MEASURED)/pipelines/time_to_loss
 	@python -m paper_figures.build page pipelines --results $(MEASURED) --out $(PAGES)
 
 graphs: $(INSTALLED) ## time loaders of sampled graphs (minutes, on an idle machine); WordNet too where its files are

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch.distributed.tensor import DTensor
 from torch.profiler import ProfilerActivity
 
@@ -77,6 +78,22 @@ def measure_accuracy(job: Job, variant: str, target: float, epochs: int) -> dict
         if accuracies[-1] >= target:
             break
     return {"seconds": seconds, "accuracies": accuracies, "reached": accuracies[-1] >= target}
+
+
+def measure_training(job: Job, variant: str, updates: int, examples: int) -> dict[str, float]:
+    """Make so many updates at a stretch, with one filling and one draining of the pipeline.
+
+    Returns:
+        On every rank: ``seconds`` between two barriers, and the :func:`held_out` ``loss`` after them.
+    """
+    data, found = first_batches(job.config, updates)
+    trainer = make_trainer(variant, job, data, found[0][0], dist.get_world_size())
+    start = _barrier()
+    trainer.train(found)
+    seconds = _barrier() - start
+    network, (x, y) = _network(trainer, job.cut(variant, data, dist.get_world_size())), held_out(job.config, examples)
+    with torch.no_grad():
+        return {"seconds": seconds, "loss": F.cross_entropy(network(x), y).item()}
 
 
 def measure_layers(config: RunConfig, wanted: tuple[int, bool, str, bool, int], repeats: int) -> tuple[StageWork, ...]:
@@ -153,6 +170,12 @@ def first_batches(config: RunConfig, count: int) -> tuple[Data, list[Batch]]:
     return data, list(itertools.islice(endless(), count))
 
 
+def held_out(config: RunConfig, examples: int) -> Batch:
+    """So many validation examples, at most, always the same."""
+    x, y = next(iter(_load(config)[1]["validation"]))
+    return x[:examples], y[:examples]
+
+
 def _load(config: RunConfig) -> tuple[Data, dict[str, BatchLoader]]:
     data = load(config.dataset, Path(config.data_root) if config.data_root else None)
     return data, make_loaders(config, data, torch.device("cpu"))
@@ -175,12 +198,17 @@ def _gathered(mine: Any) -> list[Any]:
     return found
 
 
-def _accuracy(trainer: Trainer, stages: list[torch.nn.Sequential], loader: BatchLoader) -> float:
-    """Share of right answers of the network, put together in ``stages`` from those of all ranks; on every rank."""
+def _network(trainer: Trainer, stages: list[torch.nn.Sequential]) -> torch.nn.Sequential:
+    """The whole network, put together in ``stages`` from those of all ranks, to be evaluated; on every rank."""
     for part in _gathered({k: stage.state_dict() for k, stage in trainer.stages.items()}):
         for k, state in part.items():
             stages[k].load_state_dict(state)
-    network = torch.nn.Sequential(*stages).eval()
+    return torch.nn.Sequential(*stages).eval()
+
+
+def _accuracy(trainer: Trainer, stages: list[torch.nn.Sequential], loader: BatchLoader) -> float:
+    """Share of right answers of the whole network, on every rank."""
+    network = _network(trainer, stages)
     with torch.no_grad():
         right = sum(int((network(x).argmax(1) == y).sum()) for x, y in loader)
     return right / len(loader.y)

@@ -9,11 +9,12 @@ from matplotlib.figure import Figure
 
 from layerpipe2.planning.variants import Variant
 from paper_figures import variant_style
+from paper_figures.claims.pipelines import time_to_loss as losses
 from paper_figures.claims.pipelines.accuracy import accuracy
 from paper_figures.claims.pipelines.memory import memory
 from paper_figures.claims.pipelines.regimes import fastest, foretold
 from paper_figures.claims.pipelines.speed import cut, idle, over_plain, over_torch, predicted, split
-from paper_figures.figures.pipelines import processes, regimes, speed
+from paper_figures.figures.pipelines import processes, regimes, speed, time_to_loss
 from paper_figures.pages import Page
 from paper_figures.records import BUSY
 from paper_figures.records.pipelines import PipelineRecords
@@ -26,7 +27,7 @@ def page(records: PipelineRecords) -> Page:
     """The page with its figures and tables."""
     bench, found, drawn, shown = records.main, claims(records), figures(records), tables.catalogue(records)
     threaded = f"threads/{bench.options['processes']}"
-    wheres = [bench.provenance, *([records.regimes.provenance] if records.regimes else [])]
+    wheres = [bench.provenance, *(other.provenance for other in (records.regimes, records.time_to_loss) if other)]
     load = max(where["load_average"] for where in wheres)
     answers = [(claim.question, claim.word) for claim in found]
     content = {
@@ -43,6 +44,8 @@ def page(records: PipelineRecords) -> Page:
         "tables": shown,
         "figures": drawn,
         "regimes": records.regimes,
+        "time_to_loss": records.time_to_loss,
+        "first": losses.headline(records.time_to_loss) if records.time_to_loss else "",
         "threads": variant_style.label(threaded) if threaded in set(bench.variants["variant"]) else "",
         "threads_predicted": bool(bench.variants.set_index("variant")["predicted"].get(threaded, math.nan) > 0),
     }
@@ -53,7 +56,8 @@ def claims(records: PipelineRecords) -> list[Verdict]:
     """All verdicts, in the order of the page."""
     bench = records.main
     of_map = [fastest(records.regimes), foretold(records.regimes)] if records.regimes else []
-    first = [*of_map, over_plain(bench), over_torch(bench), idle(bench), memory(bench), predicted(records)]
+    of_loss = [losses.time_to_loss(records.time_to_loss)] if records.time_to_loss else []
+    first = [*of_loss, *of_map, over_plain(bench), over_torch(bench), idle(bench), memory(bench), predicted(records)]
     return [*first, *map(cut, records.cuts), split(bench), accuracy(bench)]
 
 
@@ -64,6 +68,7 @@ def figures(records: PipelineRecords) -> dict[str, Callable[[], Figure]]:
     late = [name for name in bench.traces if name not in exact]
     return {
         **({"regimes": partial(regimes.regimes, records.regimes)} if records.regimes else {}),
+        **({"time_to_loss": partial(time_to_loss.time_to_loss, records.time_to_loss)} if records.time_to_loss else {}),
         "speed": partial(speed.speed, records),
         **({} if bench.memory.empty else {"memory": partial(processes.memory, records)}),
         **({"timeline": partial(processes.timeline, records, late)} if late else {}),

@@ -9,8 +9,9 @@ import pandas as pd
 from layerpipe2.errors import UserError, plain_name
 from layerpipe2.runs.records import read_json
 from paper_figures import variant_style
-from paper_figures.records import regimes
+from paper_figures.records import regimes, time_to_loss
 from paper_figures.records.regimes import Regimes
+from paper_figures.records.time_to_loss import TimeToLoss
 from paper_figures.text import network_label
 
 _REMEDY = "measure again: make pipelines"
@@ -120,15 +121,16 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class PipelineRecords:
-    """The network whose pipelines are compared, networks on which cuts are, and the regime map, if there is one."""
+    """The network whose pipelines are compared, networks on which cuts are; map and times to a loss, if measured."""
 
     main: Benchmark
     cuts: list[Benchmark]
     regimes: Regimes | None = None
+    time_to_loss: TimeToLoss | None = None
 
 
 def load(folder: Path, network: str) -> PipelineRecords:
-    """Read ``network``'s record, those of all networks that were also cut into groups of equal size, and the map.
+    """Read ``network``'s record, those of all networks that were also cut into groups of equal size, map and times.
 
     Raises:
         UserError: if the first is missing, or one is broken.
@@ -138,7 +140,9 @@ def load(folder: Path, network: str) -> PipelineRecords:
         raise UserError(f"no record {path}; measure first: make pipelines")
     others = [_benchmark(other) for other in sorted(folder.glob("*.json")) if other != path]
     cuts = [bench for bench in others if bench.variants["variant"].str.endswith("/groups").any()]
-    return PipelineRecords(_benchmark(path), cuts, regimes.load(folder / "map"))
+    return PipelineRecords(
+        _benchmark(path), cuts, regimes.load(folder / "map"), time_to_loss.load(folder / "time_to_loss")
+    )
 
 
 def _benchmark(path: Path) -> Benchmark:

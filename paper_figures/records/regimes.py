@@ -136,7 +136,7 @@ def load(folder: Path) -> Regimes | None:
 
 def _regimes(provenance: dict[str, Any], predicted: pd.DataFrame, measured: pd.DataFrame) -> Regimes:
     rates = sorted(predicted["gigabits"].dropna().unique(), reverse=True)
-    places = [ONE_HOST, *map(_place, rates)]
+    places = [ONE_HOST, *map(place_name, rates)]
     choices, times = (_everywhere(table, places) for table in (predicted, measured))
     missing = set(_keys(choices)) ^ set(_keys(times))
     if missing:
@@ -148,13 +148,14 @@ def _regimes(provenance: dict[str, Any], predicted: pd.DataFrame, measured: pd.D
     return Regimes(provenance, places, choices[columns].rename(columns={"seconds": "predicted"}), times)
 
 
-def _place(gigabits: float) -> str:
+def place_name(gigabits: float) -> str:
+    """A place for readers, by the Gbit/s of its link; without one, one host."""
     return ONE_HOST if pd.isna(gigabits) else f"{gigabits:g} Gbit/s"
 
 
 def _everywhere(table: pd.DataFrame, places: list[str]) -> pd.DataFrame:
     """With the column ``place``, and one process, which needs no link, at all places; sorted by place."""
-    table = table.assign(place=table["gigabits"].map(_place)).drop(columns="gigabits")
+    table = table.assign(place=table["gigabits"].map(place_name)).drop(columns="gigabits")
     plain = table[table["variant"] == "plain"]
     return pd.concat([table, *(plain.assign(place=place) for place in places[1:])], ignore_index=True)
 

@@ -5,7 +5,7 @@ import pandas as pd
 from layerpipe2.planning.variants import MEMORY_KINDS, Variant
 from paper_figures import variant_style
 from paper_figures.records.pipelines import Benchmark, PipelineRecords
-from paper_figures.tables import regimes
+from paper_figures.tables import regimes, time_to_loss
 from paper_figures.text import median_range, percent
 
 
@@ -88,6 +88,7 @@ def catalogue(records: PipelineRecords) -> dict[str, pd.DataFrame]:
     if records.regimes:
         found |= {"regimes": regimes.speeds(records.regimes), "regime_rules": regimes.rules(records.regimes)}
         found |= {"regime_errors": regimes.errors(records.regimes)}
+    found |= {"time_to_loss": time_to_loss.seconds(records.time_to_loss)} if records.time_to_loss else {}
     found |= {"idle": idle(bench)} if bench.traces else {}
     found |= {"memory": memory(bench)} if not bench.memory.empty else {}
     return found | ({"time_to_target": targets(bench)} if not bench.targets.empty else {})

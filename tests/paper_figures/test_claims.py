@@ -26,7 +26,7 @@ def judged(columns: Accuracies, **settings: Any) -> Verdict:
 
 
 def all_claims(records: Records, theory: Theory = _THEORY) -> list[Verdict]:
-    return claims(records, theory, training.assay(records, Settings()), Settings())
+    return claims(records, theory, training.assay(records, Settings()), Settings(), None)
 
 
 def c6(records: Records, settings: Settings | None = None) -> Verdict:

@@ -42,7 +42,7 @@ def test_the_ratio_of_communication_to_computation_says_whether_one_stage_or_two
 def test_the_sentence_names_ratios_and_the_other_way_to_share_the_work(tmp_path):
     _, n, sentence = one_stage_or_two(changed(tmp_path))
     assert n == 4
-    assert "needs 0.0015 to 2.8 times as long" in sentence
+    assert "needs 0.00075 to 2.8 times as long" in sentence
     # Of 30 MB against 60 kB both; of 0.12 against 1 MB only the one over the slow link is slower than data parallel.
     assert "faster in 2 of 2 decided cases with more bytes of weights than of activations" in sentence
     assert "slower in 1 of 2 with fewer" in sentence

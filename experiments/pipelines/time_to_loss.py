@@ -1,0 +1,151 @@
+"""Time to a loss: how many seconds each choice trains until a loss on held-out data, on one host and on two.
+
+Part ``updates`` trains in simulation: learning rates first, then the confirmation with other seeds. It can run beside
+other work, goes on where it was stopped, and does nothing where its results are there. Part ``seconds`` times the
+updates on real processes, round after round, and really trains one seed of every choice; run it on an idle machine.
+Both are run unless one is named. Part ``target`` shows which targets the sequential trainings suggest. Examples:
+
+  python -m experiments.pipelines.time_to_loss updates --jobs 2 --out results/pipelines/time_to_loss
+  python -m experiments.pipelines.time_to_loss --quick
+"""
+
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from experiments.hosts import Namespaces, limited_hosts
+from experiments.pipelines.measure import measure_speed, measure_training
+from experiments.pipelines.processes import run_ranks, whereabouts
+from experiments.pipelines.trainers import Job
+from experiments.pipelines.updates import Design, Network, losses, strategy_of, train_all
+from experiments.processes import workers
+from experiments.tables import Row, write_csv
+from layerpipe2.cli import Parser
+from layerpipe2.cli.console import run_command
+from layerpipe2.cli.options import add_options, read_options
+from layerpipe2.planning.variants import Variant
+from layerpipe2.runs.records import writable_folder, write_json
+from layerpipe2.runs.validation import Checked, setting
+
+SECONDS = ("network", "gigabits", "variant", "round", "batches", "fills", "seconds")
+CHECKS = ("network", "gigabits", "variant", "seed", "updates", "simulated_loss", "loss", "seconds")
+_WARMUP = 2  # mini-batches
+
+
+class Options(Checked):
+    """How much is measured. Raises UserError naming the option, its value and what is allowed."""
+
+    rounds: int = setting(5, "", "times that every choice is timed", ge=1, le=1000)
+    batches: int = setting(12, "", "timed mini-batches of a round", ge=1, le=1000)
+    jobs: int = setting(1, "", "simulated trainings at a time", ge=1, le=64)
+    quick: bool = setting(False, "", "seconds instead of minutes: shows that it works, measures nothing")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train and measure; returns the exit code."""
+    return run_command("time_to_loss", _run, arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    parser = Parser(prog="python -m experiments.pipelines.time_to_loss", description=__doc__)
+    parser.add_argument("part", nargs="?", choices=("target", "updates", "seconds"), help="default: the last two")
+    add_options(parser, Options)
+    parser.add_argument("--out", type=Path, default=Path("build/pipelines/time_to_loss"), help="default: %(default)s")
+    given = sys.argv[1:] if arguments is None else arguments
+    read = parser.parse_args(given)
+    if read.quick:
+        read = parser.parse_args(["--rounds", "1", "--batches", "2", *given])
+    options, out, design = read_options(Options, read), writable_folder(read.out), Design.read()
+    design = design.quick() if options.quick else design
+    if read.part == "target":
+        _show_targets(design, options.jobs)
+        return
+    where = whereabouts()  # before this command itself loads the machine
+    rows, tuned = train_all(design, out, options.jobs)
+    if read.part != "updates":
+        _measure(design, options, rows, tuned, out, where)
+
+
+def _show_targets(design: Design, jobs: int) -> None:
+    """The lowest loss within ``target_updates``, by rate and tuning seed of the sequential trainings."""
+    for net in design.networks:
+        place = net.target_updates // net.every - 1
+        with workers(jobs) as pool:
+            tasks = [(lr, seed) for lr in net.rates for seed in design.tuning_seeds]
+            curves = list(pool.map(losses, *zip(*[(net, "sequential", *task, 0.0) for task in tasks], strict=True)))
+        for (lr, seed), curve in zip(tasks, curves, strict=True):
+            best = min(curve[: place + 1])
+            print(f"{net.network} rate {lr:g} seed {seed}: after {net.every * (place + 1)} updates at best {best:.3f}")
+
+
+def _measure(
+    design: Design, options: Options, rows: Sequence[Row], tuned: Sequence[Row], out: Path, where: Row
+) -> None:
+    with limited_hosts(design.processes) as hosts:
+        gigabits = design.gigabits if hosts else ()
+        for old in ("seconds.csv", "checks.csv"):
+            (out / old).unlink(missing_ok=True)
+        write_json(
+            out / "provenance.json", where | {"options": dict(options), "design": design.model_dump(mode="json")}
+        )
+        choices = list(_choices(design, tuned, gigabits))
+        timed = [
+            known | {"round": number, "batches": options.batches, "seconds": _timed(net, known, lr, options, hosts)}
+            for number in range(options.rounds)
+            for net, known, lr in choices
+        ]
+        write_csv(out / "seconds.csv", SECONDS, timed)
+        checks = [row for net, known, lr in choices for row in _checked(net, known, lr, rows, hosts)]
+    write_csv(out / "checks.csv", CHECKS, checks)
+
+
+def _choices(design: Design, tuned: Sequence[Row], gigabits: Sequence[float]) -> Iterator[tuple[Network, Row, float]]:
+    """Network, what names a choice there (``gigabits`` None: one host), and its learning rate."""
+    for net in design.networks:
+        rates = {row["strategy"]: row["lr"] for row in tuned if row["network"] == net.network and row["chosen"]}
+        average = next(name for name in design.averages if name in rates)
+        for place in (None, *gigabits):
+            for variant in (*design.variants, f"async/{average}"):
+                form = Variant.parse(variant)
+                if place is None or form.ranks(design.processes) > 1:
+                    fills = form.stages(design.processes) - 1 if form.kind == "async" else 0
+                    known = {"network": net.network, "gigabits": place, "variant": variant, "fills": fills}
+                    yield net, known, rates[strategy_of(variant)]
+
+
+def _timed(net: Network, known: Row, lr: float, options: Options, hosts: Namespaces | None) -> float:
+    """Seconds per mini-batch, filling and draining of the pipeline included."""
+    job = Job(net.config(lr, 0), {1: (0,), len(net.starts): net.starts})
+    ranks = Variant.parse(known["variant"]).ranks(len(net.starts))
+    work = (job, known["variant"], options.batches, _WARMUP)
+    return float(max(r["seconds"] for r in run_ranks(measure_speed, ranks, *work, places=_places(known, hosts))))
+
+
+def _checked(net: Network, known: Row, lr: float, rows: Sequence[Row], hosts: Namespaces | None) -> Iterator[Row]:
+    """The seed with the median number of updates, really trained; nothing where none reached the target."""
+    same = {"network": net.network, "strategy": strategy_of(known["variant"]), "part": "confirmation"}
+    mine = [r for r in rows if all(r[k] == v for k, v in same.items()) and r["updates"] is not None]
+    if mine:
+        updates = statistics.median_low([row["updates"] for row in mine])
+        row = next(row for row in mine if row["updates"] == updates)
+        job = Job(net.config(lr, row["seed"]), {1: (0,), len(net.starts): net.starts})
+        ranks, work = Variant.parse(known["variant"]).ranks(len(net.starts)), (updates, net.held_out)
+        found = run_ranks(measure_training, ranks, job, known["variant"], *work, places=_places(known, hosts))
+        head = {key: known[key] for key in ("network", "gigabits", "variant")} | {
+            "seed": row["seed"],
+            "updates": updates,
+        }
+        yield head | {"simulated_loss": row["loss"], "loss": found[0]["loss"], "seconds": found[0]["seconds"]}
+
+
+def _places(known: Row, hosts: Namespaces | None) -> Sequence[str]:
+    """A namespace for every rank, with their link limited; none on one host."""
+    if hosts is None or known["gigabits"] is None:
+        return ()
+    hosts.limit(known["gigabits"])
+    return hosts.names
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,81 @@
+"""What the trainings to a loss say: who reaches it first; every number is computed from the records."""
+
+import numpy as np
+import pandas as pd
+
+from paper_figures import variant_style
+from paper_figures.records.pipelines import label
+from paper_figures.records.time_to_loss import TimeToLoss
+from paper_figures.text import listed, percent, plural, span
+from paper_figures.verdicts import FASTER, Answer, Verdict
+
+_WORDS = {Answer.YES: "faster", Answer.NO: "slower", Answer.UNDECIDED: "no difference shown"}
+TITLE = "Seconds to a target loss, asynchronous pipelines against everything else"
+
+
+def time_to_loss(found: TimeToLoss) -> Verdict:
+    """Whether the best asynchronous pipeline reaches the targets before the best of all other choices."""
+    leads = found.leads()
+    leads["answer"] = [_answer(row.low, row.high) for row in leads.itertuples()]
+    places = [_counted(place, leads[leads["place"] == place]) for place in found.places]
+    answers = set(leads["answer"])
+    whole = answers.pop() if len(answers) == 1 else Answer.IN_PART if Answer.YES in answers else Answer.NO
+    design = found.provenance["design"]
+    evidence = (
+        f"Held-out loss of {len(found.networks)} networks; learning rates tuned with "
+        f"{plural(len(design['tuning_seeds']), 'seed')} of their own, the same number of rates for every choice; "
+        f"n={len(design['seeds'])} other seeds. Speed of the better asynchronous pipeline over the best other choice, "
+        f"with its 95 % interval over seeds and rounds: {'; '.join(_lines(leads))}. {_off(found.checks)}"
+    )
+    return Verdict(TITLE, whole, FASTER, evidence=(evidence,), details="; ".join(places))
+
+
+def headline(found: TimeToLoss) -> str:
+    """The page's first line: where an asynchronous pipeline is first, and where it loses."""
+    leads, sentences = found.leads(), []
+    for place in found.places:
+        words = []
+        for row in leads[leads["place"] == place].itertuples():
+            ours = f"ours {_WORDS[_answer(row.low, row.high)]}, {_times(row)}"
+            first = f"{variant_style.label(row.fastest)} ({ours})" if row.fastest else "nobody reached it"
+            words.append(f"{label(row.network)}: {first}")
+        sentences.append(f"{_where(place)}: {'; '.join(words)}")
+    return f"First at a target loss. {'. '.join(sentences)}."
+
+
+def _where(place: str) -> str:
+    return "On one host" if "host" in place else f"On two hosts, {place}"
+
+
+def _counted(place: str, leads: pd.DataFrame) -> str:
+    counts = leads["answer"].value_counts()
+    return f"{place}: {listed(f'{_WORDS[answer]} {counts[answer]}' for answer in _WORDS if answer in counts)}"
+
+
+def _answer(low: float, high: float) -> Answer:
+    return Answer.YES if low > 1 else Answer.NO if high < 1 else Answer.UNDECIDED
+
+
+def _times(row: object) -> str:
+    ratio, low, high = (getattr(row, name) for name in ("ratio", "low", "high"))
+    return f"{ratio:.2f}×, {low:.2f}–{high:.2f}"
+
+
+def _lines(leads: pd.DataFrame) -> list[str]:
+    return [
+        f"{label(row.network)}, {row.place}: {variant_style.label(row.ours)} {_times(row)} over "
+        f"{variant_style.label(row.peer)}"
+        for row in leads.itertuples()
+    ]
+
+
+def _off(checks: pd.DataFrame) -> str:
+    """How far the products are from trainings that were really made."""
+    off = checks["seconds"] / checks["product"] - 1
+    away = np.abs(checks["loss"] - checks["simulated_loss"])
+    return (
+        f"Seconds are updates times seconds per update; {plural(len(checks), 'training')} to the target on the "
+        f"processes took {percent(off.median(), '+.0f')} of that more in the median "
+        f"({span(off, lambda share: percent(share, '+.0f'))}), and their losses differ from the simulated ones by at "
+        f"most {away.max():.1g}."
+    )
