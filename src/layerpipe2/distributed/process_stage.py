@@ -160,7 +160,8 @@ class ProcessStage:
         returned, _ = self.in_flight.popleft()
         assert not isinstance(returned, KeptInput), "recompute() comes first"
         self._returned = returned
-        self.module.zero_grad(set_to_none=True)
+        for parameter in self._parameters:  # module.zero_grad() looks for them anew
+            parameter.grad = None
         if self.weights is not None:
             self._regions[0].recalled = self._recall(self.weights)
         return self._returned.input_gradient(gradient)
