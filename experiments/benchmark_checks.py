@@ -23,6 +23,7 @@ from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
 from layerpipe2.engine import step
 from layerpipe2.engine.allocator import keep_freed_memory
+from layerpipe2.engine.frozen import FrozenParameters
 from layerpipe2.engine.saved_weights import ParameterSwap
 from layerpipe2.engine.stage import DelayedStage
 from layerpipe2.engine.step import PipelineEngine
@@ -31,7 +32,7 @@ CASES = {"mlp of the study": ("mlp", 64), "small CNN": ("vgg", 8), "MLP 8x1024":
 """Name -> network and width; digits in mini-batches of 32."""
 _CHECKS: tuple[tuple[Any, str, Callable[..., object]], ...] = (
     (step, "is_finite", lambda loss: True),
-    (step, "check_frozen", lambda fixed, stage: None),
+    (FrozenParameters, "check", lambda frozen: None),
     (DelayedStage, "_versions", lambda stage: []),
     (ParameterSwap, "is_intact", lambda swap: True),
 )

@@ -42,12 +42,14 @@ class Region:
         recalled: flat buffer (N,) for the backward pass, or what makes it when that pass first asks; set anew in each
             step.
         hits: how many saved tensors were views of ``compute`` in the last forward pass.
+        other: what was ``compute`` in other steps, and now is another update's weights.
     """
 
     stage: int
     compute: Tensor
     recalled: Tensor | Callable[[], Tensor]
     hits: int = 0
+    other: Sequence[Tensor] = ()
 
 
 def storage_of(tensor: Tensor) -> int:

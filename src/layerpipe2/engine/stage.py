@@ -221,6 +221,7 @@ class DelayedStage(DelayedWeights):
     def _compute_with(self, row: Tensor) -> None:
         """Let the compute weights be views of ``row`` (N,); a graph made with other memory can't be run back then."""
         self.regions[0].compute = row
+        self.regions[0].other = [one for one in (*self.rows, self.latest) if one is not row]
         for leaf, view in zip(self.leaves.values(), self._views_of(row), strict=True):
             leaf.data = view
         torch.autograd.graph.increment_version(self.leaves.values())
