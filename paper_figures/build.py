@@ -14,6 +14,7 @@ RESULTS/pipelines and RESULTS/graphs. Same records, same bytes.
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +25,7 @@ from pathlib import Path
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError, plain_name
+from layerpipe2.runs.lifetime import end_with_parent
 from paper_figures.claims import why
 from paper_figures.comparisons import Settings
 from paper_figures.figures import spiking
@@ -77,7 +79,8 @@ def write_pages(names: Sequence[str], results: Path, out: Path) -> None:
     Raises:
         UserError: as :func:`write_page`, of the first page that can't be written.
     """
-    with ProcessPoolExecutor(min(_JOBS, len(names)), get_context("fork")) as pool:  # figures' libraries are loaded
+    fork, jobs = get_context("fork"), min(_JOBS, len(names))  # figures' libraries are loaded
+    with ProcessPoolExecutor(jobs, fork, initializer=end_with_parent) as pool:
         for written in pool.map(write_page, names, repeat(results), repeat(out)):
             print(written, flush=True)
 
@@ -161,7 +164,9 @@ def _link(document: Path, folder: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse, then run one command."""
+    """Parse, then run one command; ends with DVC, if that has started it."""
+    if "DVC_STAGE" in os.environ:
+        end_with_parent(signal.SIGTERM)
     options = _parser().parse_args(arguments)
     if options.command == "readme":
         return update_documents(options.readme, options.docs, options.results, options.out, check=options.check)

@@ -61,7 +61,7 @@ ATTACKS = (
         _LINE,
         fuzzed.experiment,
         short=200,
-        long=12000,
+        long=6000,
     ),
     Attack(
         "fuzz-settings",
@@ -69,7 +69,7 @@ ATTACKS = (
         _LINE,
         fuzzed.settings,
         short=200,
-        long=12000,
+        long=6000,
     ),
     Attack(
         "fuzz-calls",
@@ -77,7 +77,7 @@ ATTACKS = (
         _LINE,
         fuzzed.arguments,
         short=100,
-        long=6000,
+        long=3000,
     ),
     Attack(
         "fuzz-command",
@@ -85,7 +85,7 @@ ATTACKS = (
         _LINE,
         fuzzed.command,
         short=60,
-        long=6000,
+        long=2400,
         limit_s=20,
     ),
     Attack(
@@ -94,7 +94,7 @@ ATTACKS = (
         _LINE,
         fuzzed.data,
         short=120,
-        long=8000,
+        long=4400,
     ),
     Attack(
         "fuzz-record",
@@ -102,7 +102,7 @@ ATTACKS = (
         "read as it was, or refused in one line",
         fuzzed.damaged_record,
         short=200,
-        long=12000,
+        long=6000,
     ),
     Attack(
         "fuzz-collect",
@@ -110,7 +110,7 @@ ATTACKS = (
         "tables are written, or it is refused in one line; no file is changed outside the output folder",
         fuzzed.collected,
         short=50,
-        long=4000,
+        long=2200,
         prepare=fuzzed.prepare_records,
     ),
     Attack(
@@ -119,7 +119,7 @@ ATTACKS = (
         "refused in one line, or resumed to the undamaged one's numbers; nothing is executed",
         partial(checkpoints.damaged, several=False),
         short=40,
-        long=2000,
+        long=1000,
         prepare=partial(checkpoints.prepare, start=killed.one_process),
         limit_s=30,
     ),
@@ -129,7 +129,7 @@ ATTACKS = (
         "refused in one line, or resumed to the undamaged one's numbers; nothing is executed",
         partial(checkpoints.damaged, several=True),
         short=25,
-        long=1000,
+        long=500,
         prepare=partial(checkpoints.prepare, start=killed.two_ranks),
         limit_s=60,
     ),
@@ -139,7 +139,7 @@ ATTACKS = (
         "losses and weights are those of the clock-driven pipeline of `tests/reference.py`, to 1e-12",
         engine.compared,
         short=60,
-        long=3000,
+        long=1500,
         limit_s=60,
     ),
     Attack(
@@ -149,17 +149,17 @@ ATTACKS = (
         " without a delay may go on with its changed weights",
         callbacks.changed,
         short=30,
-        long=1500,
+        long=700,
         limit_s=60,
     ),
     Attack(
         "fuzz-guided",
-        f"files of experiments and of records made by atheris, which keeps those that reach new code; {guided.INPUTS:,}"
-        " of them are one case",
+        "files of experiments, records (half of them with a right checksum), settings and arrays made by atheris, which"
+        f" keeps those that reach new code; {guided.INPUTS:,} of them are one case",
         "each is read, or refused in one line",
         guided.guided,
         short=0,
-        long=20,
+        long=35,
         limit_s=600,
         memory_gb=2.0,
         needs="atheris",

@@ -26,6 +26,9 @@ def test_a_run_that_is_resumed_at_its_limit_trains_no_further(tmp_path):
 def test_the_number_of_a_mini_batch_elsewhere_goes_through_the_hooks_as_it_is():
     model = module("stash")
     assert model._call_batch_hook("transfer_batch_to_device", 7, torch.device("cpu"), 0) == 7
+    model.on_before_batch_transfer = lambda batch, dataloader_idx: [*batch, "changed"]
+    assert model._call_batch_hook("on_before_batch_transfer", [1, 2], 0) == [1, 2, "changed"]
+    assert model._call_batch_hook("on_before_batch_transfer", 7, 0) == 7
 
 
 def test_stages_that_several_processes_left_are_taken_up_if_all_are_there():

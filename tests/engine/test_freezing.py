@@ -161,3 +161,21 @@ def test_a_resumed_run_is_frozen_as_the_interrupted_one(tmp_path):
     resumed = resume(path, module("ema-window", stage_seed=1), 4, callbacks=[Unfreeze()], every_n_epochs=1)
     assert_bit_equal(resumed.state_dict(), whole.state_dict())
     assert all(p.requires_grad for p in resumed.stages[1].parameters())
+
+
+@pytest.mark.parametrize("change", [lambda p: p.mul_(0.5), lambda p: p.data.mul_(0.5)])
+@pytest.mark.parametrize("drain", [False, True])
+def test_what_is_frozen_from_the_start_stays_as_it_is_while_mini_batches_are_in_the_pipeline(change, drain):
+    class Changing(Callback):
+        @torch.no_grad()
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                change(pl_module.stages[0][0][0].weight)
+
+    model = module("stash", drain=drain)
+    model.stages[0][0][0].weight.requires_grad_(False)
+    if drain:
+        fit(model, 2, callbacks=[Changing()], enable_checkpointing=False)
+        return
+    with pytest.raises(UserError, match=r"^stage 0: weights were changed between two updates"):
+        fit(model, 2, callbacks=[Changing()], enable_checkpointing=False)

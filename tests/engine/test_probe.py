@@ -83,13 +83,13 @@ def errors(weights, name, delay, every):
     return found
 
 
-@pytest.mark.parametrize("drain", [False, True])
-def test_errors_are_those_of_the_weights_that_training_went_through(drain):
-    probe, weights = ReconstructionProbe(["ema-0.9"], 2), Weights()
+@pytest.mark.parametrize(("drain", "name"), [(False, "ema-0.9"), (True, "ema-0.9"), (True, "pair")])
+def test_errors_are_those_of_the_weights_that_training_went_through(drain, name):
+    probe, weights = ReconstructionProbe([name], 2), Weights()
     model = module("stash", Delays.custom([2, 1, 1, 0]), drain=drain)
     trainer(3, callbacks=[probe, weights], enable_checkpointing=False).fit(model, data(), data(shuffle=False))
     whole = weights.epochs if drain else [[*weights.epochs[0], *weights.epochs[1][1:], *weights.epochs[2][1:]]]
-    expected = [error for part in whole for error in errors(part, "ema-0.9", 2, 2)]
+    expected = [error for part in whole for error in errors(part, name, 2, 2)]
     row = probe.rows()[0]
     assert (row["n"], row["delay"]) == (len(expected), 2)
     assert row["relative_error"] == pytest.approx(sum(expected) / len(expected), rel=1e-4)

@@ -1,5 +1,6 @@
 """Stages whose backward pass recalled weights could not reach, found by attacking the exchange: refused in one line."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -306,3 +307,23 @@ def test_autocast_is_refused(device):
     pipeline = load(PipelineEngine(stages, Delays.custom([0, 1]), make_history("latest")))
     with torch.autocast(device, torch.bfloat16), pytest.raises(UserError, match=MADE):
         pipeline.forward(torch.randn(4, 8, device=device))
+
+
+def from_kept_view(layer, x):
+    if len(layer.kept) == 1:
+        layer.kept.append(layer.weight.t())
+    return x @ layer.kept[1] + layer.bias
+
+
+@pytest.mark.parametrize("strategy", ALL)
+@pytest.mark.parametrize("delay", [1, 2])
+def test_a_view_that_an_earlier_forward_pass_has_kept_is_refused_at_once(strategy, delay):
+    pipeline = engine(By(from_kept_view), strategy, Delays.custom([2, delay, 0]))
+    with pytest.raises(UserError, match=r"^stage 1 keeps a view of its weights from an earlier forward pass"):
+        train(pipeline, 2)
+    assert pipeline.step_count == 1
+
+
+def test_a_pipeline_under_way_is_not_copied():
+    with pytest.raises(UserError, match=r"^a pipeline under way can't be copied"):
+        copy.deepcopy(engine(nn.Linear(8, 8)))

@@ -254,14 +254,14 @@ def test_a_checkpoint_of_changed_weights_is_refused(tmp_path):
 
 
 def test_an_audit_in_the_middle_of_an_epoch(monkeypatch):
-    """What begins after an epoch's first step is found at the drawn one."""
+    """What begins after the first two steps is found at the drawn one."""
 
     class Late(nn.Linear):
         calls = 0
 
         def forward(self, x):
             self.calls += 1
-            return F.linear(x, self.weight if self.calls == 1 else 0.5 * self.weight, self.bias)
+            return F.linear(x, self.weight if self.calls <= 2 else 0.5 * self.weight, self.bias)
 
     model = module("latest")
     model.stages[3][0][1] = Late(4 * 64, 5)
@@ -295,3 +295,18 @@ def test_a_copied_module_trains_as_the_original():
     model = module("ema-window")
     copied = copy.deepcopy(model)
     assert_bit_equal(fit(model, 2).state_dict(), fit(copied, 2).state_dict())
+
+
+@pytest.mark.parametrize("strategy", ["stash", "ema-window"])
+def test_a_module_that_was_trained_is_averaged_in_its_next_training(strategy):
+    class Copying(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *rest):
+            self.copied = copy.deepcopy(pl_module)
+
+    model, expected, copying = module(strategy), module(strategy), Copying()
+    for one, callbacks in ((model, [EMAWeightAveraging(decay=0.0), copying]), (expected, [])):
+        fit(one, 1, enable_checkpointing=False)
+        fit(one, 2, callbacks=callbacks, enable_checkpointing=False)
+    assert_bit_equal(model.state_dict(), expected.state_dict())
+    with pytest.raises(UserError, match="the pipeline is laid out when training starts"):
+        _ = copying.copied.engine

@@ -1,4 +1,4 @@
-"""An experiment in processes of its own: started as DVC and users do, looked at, and killed."""
+"""An experiment, or another command, in processes of its own: started as DVC and users do, looked at, and killed."""
 
 import os
 import signal
@@ -13,8 +13,13 @@ from tests.small_experiments import ROOT
 
 def start(folder: Path, *arguments: str, dvc: bool = False) -> subprocess.Popen[str]:
     """Start the experiment ``small.yaml`` of a folder, or a shell that does, as DVC starts it."""
+    return start_module(folder, "experiments.run", "small.yaml", "--out", "out", *arguments, dvc=dvc)
+
+
+def start_module(folder: Path, *arguments: str, dvc: bool = False) -> subprocess.Popen[str]:
+    """Start a module of this project, or a shell that does, as DVC starts it."""
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
-    command = [sys.executable, "-m", "experiments.run", "small.yaml", "--out", "out", *arguments]
+    command = [sys.executable, "-m", *arguments]
     if dvc:
         command, environment = ["bash", "-c", '"$@"; true', "bash", *command], environment | {"DVC_STAGE": "train"}
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

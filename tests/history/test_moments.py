@@ -110,6 +110,7 @@ def test_nesterov_is_its_own_moving_average():
         (lambda: Updates.nesterov(0.0), "Nesterov momentum is 0.0"),
         (lambda: Moments.of(Updates(), 0, 0.5), "delay 0 and decay 0.5"),
         (lambda: Moments.of(Updates(), 2, 1.0), "delay 2 and decay 1.0"),
+        (lambda: Moments.of(Updates(), 2, -0.1), "delay 2 and decay -0.1"),
     ],
 )
 def test_bad_models(call, message):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +20,8 @@ from paper_figures.records import training as training_records
 from paper_figures.records.training import Records
 from paper_figures.tables import training as tables
 from tests import synthetic_records
+from tests.chaos.processes import descendants
+from tests.experiments.running import kill, start_module
 from tests.paper_figures import made_map, made_pipelines, made_tuned
 from tests.sampling import slow
 
@@ -59,6 +62,16 @@ def _arguments(folder: Path, *command: str, out: str = "out") -> list[str]:
 
 def _bytes(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_it_ends_with_the_shell_in_which_dvc_started_it(tmp_path: Path) -> None:
+    synthetic_records.write(tmp_path / "results", synthetic_records.make())
+    arguments = _arguments(tmp_path, "page", "report")
+    with start_module(tmp_path, "paper_figures.build", *arguments, dvc=True) as process:
+        while len(list(descendants(process.pid))) < 2:  # it, and what draws the page
+            time.sleep(0.01)
+        kill(process, process.pid)
+    assert not list(tmp_path.rglob("report.md"))
 
 
 @slow

@@ -54,6 +54,7 @@ class Audit(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.regions = regions
         self._before = [(region, region.compute.clone()) for region in (*regions, *unexchanged)]
         self._made = {storage_of(region.compute): region.stage for region in regions}
+        self._other = {storage_of(row): one.stage for one in (*regions, *unexchanged) for row in one.other}
         self._data = {storage_of(batch)}
         self._alive: list[Tensor] = [batch]
 
@@ -63,6 +64,11 @@ class Audit(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         inputs, outputs = _tensors((args, kwargs)), _tensors(result)
+        for stage in (self._other[s] for s in map(storage_of, inputs) if s in self._other):
+            raise UserError(
+                f"stage {stage} keeps a view of its weights from an earlier forward pass; make it anew in each, since "
+                "a delayed stage computes with other memory every time"
+            )
         stages = [self._made[s] for s in map(storage_of, inputs) if s in self._made]
         if stages and any(isinstance(t, Tensor) and t.layout is not torch.strided for t in tree_leaves(result)):
             raise UserError(

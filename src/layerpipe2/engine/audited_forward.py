@@ -20,7 +20,9 @@ Observer = Callable[[Tensor], None]
 
 
 class AuditedForward:
-    """Forward passes with exchanged weights; the first one, and the next after :meth:`audit_next`, is audited.
+    """Forward passes with exchanged weights; the first two, and the next after :meth:`audit_next`, are audited.
+
+    The second one finds views of weights that the first has kept.
 
     Args:
         regions: the weights whose saved views come back as recalled ones.
@@ -32,6 +34,7 @@ class AuditedForward:
         self._regions, self._unexchanged = regions, unexchanged
         self._saved = SavedWeights(regions, moving)
         self._audited = not regions and not unexchanged
+        self._began = False
 
     def audit_next(self) -> None:
         """Check the next forward pass again: a network may take another way by then."""
@@ -62,7 +65,7 @@ class AuditedForward:
             yield
         if audit is not None:
             finish(audit)
-            self._audited = True
+            self._audited, self._began = self._began, True
 
 
 def has_recurrent_layer(stage: nn.Module) -> bool:

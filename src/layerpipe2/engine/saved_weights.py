@@ -16,6 +16,7 @@ pass then mixes forward and recalled weights, as hardware that stores activation
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import is_
 from typing import Any, NamedTuple
 
 import torch
@@ -38,16 +39,18 @@ class Region:
 
     Attributes:
         stage: index of the stage, for messages.
-        compute: flat buffer (N,) that the forward pass reads, at the begin of its storage; may be another in each step.
+        compute: flat buffer (N,) that the forward pass reads, the first of its storage; may be another in each step.
         recalled: flat buffer (N,) for the backward pass, or what makes it when that pass first asks; set anew in each
             step.
         hits: how many saved tensors were views of ``compute`` in the last forward pass.
+        other: what was ``compute`` in other steps, and now is another update's weights.
     """
 
     stage: int
     compute: Tensor
     recalled: Tensor | Callable[[], Tensor]
     hits: int = 0
+    other: Sequence[Tensor] = ()
 
 
 def storage_of(tensor: Tensor) -> int:
@@ -198,13 +201,15 @@ class ParameterSwap:
                 flat: list[Any] = module._flat_weights
                 found = [(i, weight) for i, weight in enumerate(flat) if weight in replacements]
                 self._places += [(flat, i, weight, replacements[weight]) for i, weight in found]
+        self._parameters = [parameter for _, _, parameter, _ in self._places]
 
     def is_intact(self) -> bool:
         """Whether the parameters still stand in their places."""
         try:
-            return all(holder[key] is parameter for holder, key, parameter, _ in self._places)
+            found = [holder[key] for holder, key, _, _ in self._places]
         except LookupError:
             return False
+        return all(map(is_, found, self._parameters))
 
     def __call__(self, x: Tensor) -> Any:
         """Forward pass with the replacements in the module; after it, the parameters are back."""

@@ -1,7 +1,8 @@
 """How a ``PipelinedModule`` trains in one process: with the engine, or a CUDA graph of the engine's step."""
 
 from collections.abc import Mapping
-from typing import Any
+from copy import copy, deepcopy
+from typing import Any, Self
 
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
@@ -36,6 +37,12 @@ class Simulation(Execution):
         self._captured: CapturedStep | None = None
         self._hooks: Hooks = {}
         self.diverged: dict[str, Any] | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """For a copy of the module, as callbacks average it: its training lays out a pipeline of its own."""
+        memo[id(self)] = made = copy(self)
+        made.__dict__.update(deepcopy(vars(self) | {"_engine": None, "_captured": None, "_hooks": {}}, memo))
+        return made
 
     @property
     def engine(self) -> PipelineEngine:

@@ -83,7 +83,7 @@ class DelayedStage(DelayedWeights):
             UserError: if a parameter was changed since the last update.
         """
         with torch.no_grad():
-            if self._noted != self._versions():
+            if self._noted != self._versions() or self._places != self._addresses():
                 self.check_unchanged()
             for parameter, copied in self._frozen.items():
                 copied.copy_(parameter)
@@ -181,7 +181,7 @@ class DelayedStage(DelayedWeights):
             else:
                 self.keep(step)
                 self.latest.copy_(updated)
-        self._note_parameters()
+        self._noted = self._versions()
 
     def refill(self) -> None:
         """Empty the pipeline: the latest weights stand everywhere, the history starts anew."""
@@ -221,6 +221,7 @@ class DelayedStage(DelayedWeights):
     def _compute_with(self, row: Tensor) -> None:
         """Let the compute weights be views of ``row`` (N,); a graph made with other memory can't be run back then."""
         self.regions[0].compute = row
+        self.regions[0].other = [one for one in (*self.rows, self.latest) if one is not row]
         for leaf, view in zip(self.leaves.values(), self._views_of(row), strict=True):
             leaf.data = view
         torch.autograd.graph.increment_version(self.leaves.values())
@@ -232,10 +233,13 @@ class DelayedStage(DelayedWeights):
         return self._views[flat.data_ptr()]
 
     def _note_parameters(self) -> None:
-        self._noted = self._versions()
+        self._noted, self._places = self._versions(), self._addresses()
 
-    def _versions(self) -> list[tuple[int, int]]:
-        return [(p.data_ptr(), p._version) for p in self.layout.parameters]
+    def _versions(self) -> list[int]:
+        return [p._version for p in self.layout.parameters]
+
+    def _addresses(self) -> list[int]:
+        return [p.data_ptr() for p in self.layout.parameters]
 
     def _regions_of(self, compute_dtype: torch.dtype | None) -> list[tuple[int, int, torch.dtype]]:
         own, kept, size = self.latest.dtype, self.layout.kept, self.layout.size

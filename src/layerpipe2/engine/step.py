@@ -11,7 +11,7 @@ ever. Only while a delayed stage runs forward do views of a flat compute buffer 
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,8 @@ from layerpipe2.delays import Delays
 from layerpipe2.engine.audit import Audit
 from layerpipe2.engine.audited_forward import AuditedForward, clip_gradients, stage_context
 from layerpipe2.engine.divergence import Divergence, find_divergence, is_finite
-from layerpipe2.engine.layout import check_frozen, check_pipeline, delayed_stages, freeze_only, frozen_names
+from layerpipe2.engine.frozen import FrozenParameters
+from layerpipe2.engine.layout import check_pipeline, delayed_stages, freeze_only, frozen_names
 from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.engine.saved_weights import check_intercepted
 from layerpipe2.engine.stage import DelayedStage
@@ -88,11 +89,13 @@ class PipelineEngine:
             k: DelayedStage(stages[k], k, delays.per_stage[k], history, compute_dtype, unfreezes=unfreezes)
             for k in delayed_stages(stages, delays, compute_dtype, unfreezes=unfreezes)
         }
-        self._fixed = {
-            k: [p for p in stages[k].parameters() if k not in self.delayed or p not in self.delayed[k].leaves]
+        self._frozen = [
+            FrozenParameters(
+                [p for p in stages[k].parameters() if k not in self.delayed or p not in self.delayed[k].leaves], k
+            )
             for k, delay in enumerate(delays.per_stage)
             if delay
-        }
+        ]
         seeded = range(len(self.stages) if stage_seed is not None else 0)
         self._streams = {k: RandomStream(stage_seed or 0, k, device) for k in seeded}
         exchanged = [region for stage in self.delayed.values() for region in stage.exchanged]
@@ -100,6 +103,9 @@ class PipelineEngine:
         self._forward = AuditedForward(exchanged, others)
         self._outputs: list[Tensor] = []
         self.divergence: Divergence | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
+        raise UserError("a pipeline under way can't be copied; copy its stages and lay out a pipeline of their own")
 
     def train_step(
         self, x: Tensor, y: Tensor, loss: Loss, optimizer: Optimizer | Any, hook: Hook = _no_hook
@@ -118,8 +124,8 @@ class PipelineEngine:
         Raises:
             UserError: if a stage, the loss or a parameter is not what a pipeline can train; the message says why.
         """
-        for k, fixed in self._fixed.items():
-            check_frozen(fixed, k)
+        for frozen in self._frozen:
+            frozen.check()
         for stage in self.delayed.values():
             stage.load(self.step_count)
         outputs = self.forward(x)
@@ -179,12 +185,16 @@ class PipelineEngine:
         """
         for stage in self.delayed.values():
             stage.check_unchanged()
+        for frozen in self._frozen:
+            frozen.check_unchanged()
 
     def refill(self) -> None:
         """Start with an empty pipeline from the latest weights: all delay lines hold them, all averages are zero."""
         self.step_count.zero_()
         for stage in self.delayed.values():
             stage.refill()
+        for frozen in self._frozen:
+            frozen.note()
 
     def state_dict(self) -> dict[str, Any]:
         """Step counter, delay lines and history states: tensors, and plain values that say what they belong to."""
