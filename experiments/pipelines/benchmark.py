@@ -1,4 +1,4 @@
-"""Pipelines on real processes, as ratios to plain training in one process: speed, time to a target accuracy, memory.
+"""Pipelines on real processes, as ratios to plain training in one process: speed, memory, time lines.
 
 Every round runs each variant once, in turn, in fresh processes of one thread each (``threads/2``: of two); all train
 the same network on the same batches. Networks are cut where the measured times of their units balance. One run also

@@ -1,4 +1,4 @@
-"""Measurements of a variant, in fresh processes: speed, memory, time to an accuracy, times of units, timelines."""
+"""Measurements of a variant, in fresh processes: speed, memory, whole trainings, times of units, timelines."""
 
 import itertools
 import json
@@ -54,30 +54,6 @@ def measure_timeline(job: Job, variant: str, batches: int) -> list[Event]:
     dist.barrier()
     trainer.train(found)
     return timeline.events
-
-
-def measure_accuracy(job: Job, variant: str, target: float, epochs: int) -> dict[str, Any]:
-    """Train until the validation accuracy reaches ``target`` after an epoch, at most ``epochs``.
-
-    Returns:
-        On rank 0, elsewhere nothing: ``seconds`` of training, evaluation left out, ``accuracies`` after each epoch
-        and whether the target was ``reached``.
-    """
-    data, loaders = _load(job.config)
-    x = next(iter(loaders["train"]))[0]
-    trainer = make_trainer(variant, job, data, x, dist.get_world_size())
-    stages = job.cut(variant, data, dist.get_world_size())
-    seconds, accuracies = 0.0, list[float]()
-    for epoch in range(epochs):
-        loaders["train"].set_epoch(epoch)
-        batches = list(loaders["train"])
-        start = _barrier()
-        trainer.train(batches)
-        seconds += _barrier() - start
-        accuracies.append(_accuracy(trainer, stages, loaders["validation"]))
-        if accuracies[-1] >= target:
-            break
-    return {"seconds": seconds, "accuracies": accuracies, "reached": accuracies[-1] >= target}
 
 
 def measure_training(job: Job, variant: str, updates: int, examples: int) -> dict[str, float]:
@@ -171,7 +147,7 @@ def first_batches(config: RunConfig, count: int) -> tuple[Data, list[Batch]]:
 
 
 def held_out(config: RunConfig, examples: int) -> Batch:
-    """So many validation examples, at most, always the same."""
+    """So many validation examples, at most: those of the seed, whatever is trained."""
     x, y = next(iter(_load(config)[1]["validation"]))
     return x[:examples], y[:examples]
 
@@ -204,14 +180,6 @@ def _network(trainer: Trainer, stages: list[torch.nn.Sequential]) -> torch.nn.Se
         for k, state in part.items():
             stages[k].load_state_dict(state)
     return torch.nn.Sequential(*stages).eval()
-
-
-def _accuracy(trainer: Trainer, stages: list[torch.nn.Sequential], loader: BatchLoader) -> float:
-    """Share of right answers of the whole network, on every rank."""
-    network = _network(trainer, stages)
-    with torch.no_grad():
-        right = sum(int((network(x).argmax(1) == y).sum()) for x, y in loader)
-    return right / len(loader.y)
 
 
 def _status(field: str) -> int:

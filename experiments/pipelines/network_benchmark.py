@@ -61,7 +61,6 @@ class NetworkBenchmark:
     def measure(self) -> None:
         """Everything that the settings ask for."""
         settings = self.settings
-        self._measure_accuracies()
         for processes in settings.memory_processes:
             self._measure_stages(processes)
         for variant in settings.timelines:
@@ -82,16 +81,6 @@ class NetworkBenchmark:
             row["peak_torch_bytes"] = [rank["peak"] for rank in row["held_bytes"]]
         summarise(self.rows, self.settings.batch_size)
 
-    def _measure_accuracies(self) -> None:
-        """Seed after seed, the time to the target; None where it was not reached."""
-        goal = (self.settings.target, self.settings.epochs)
-        for seed in range(self.settings.seeds):
-            job = Job(self.job.config.copy_with(seed=seed), self.job.starts)
-            for row in (row for row in self.rows if row["variant"] in self.settings.target_variants):
-                found = self._run(measure.measure_accuracy, row["variant"], *goal, job=job)[0]
-                row["seconds_to_target"].append(found["seconds"] if found["reached"] else None)
-                row["epochs_to_target"].append(len(found["accuracies"]) if found["reached"] else None)
-
     def _measure_stages(self, processes: int) -> None:
         """Bytes per stage on so many processes, measured and modelled."""
         cut = predictor(self.job.config, processes, self.settings.layer_repeats).balance(processes)
@@ -100,9 +89,9 @@ class NetworkBenchmark:
             found = run_ranks(measure.measure_stages, processes, job, variant)[0]
             self.memory += [{"variant": variant, "processes": processes} | row for row in found]
 
-    def _run(self, work: Callable[..., Any], variant: str, *arguments: Any, job: Job | None = None) -> list[Any]:
+    def _run(self, work: Callable[..., Any], variant: str, *arguments: Any) -> list[Any]:
         ranks = Variant.parse(variant).ranks(self.settings.processes)
-        return run_ranks(work, ranks, job or self.job, variant, *arguments)
+        return run_ranks(work, ranks, self.job, variant, *arguments)
 
     def write(self, folder: Path, where: dict[str, Any]) -> None:
         """Write the network's files, with ``where`` it was measured; an earlier run's traces of it are removed.
@@ -139,6 +128,6 @@ class NetworkBenchmark:
 
 
 def _row(variant: str, predicts: Predictor, machine: Machine) -> Row:
-    lists = ("seconds_per_batch", "peak_rss_bytes", "seconds_to_target", "epochs_to_target")
+    lists = ("seconds_per_batch", "peak_rss_bytes")
     found: Row = {"variant": variant, "predicted_speed_up": predicts.speedup(variant, machine)}
     return found | {"starts": list(predicts.cut(variant).starts)} | {name: [] for name in lists}

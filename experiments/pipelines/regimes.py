@@ -15,14 +15,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from experiments.hosts import Namespaces, limited_hosts
 from experiments.pipelines.measure import measure_speed
 from experiments.pipelines.processes import run_ranks, whereabouts
 from experiments.pipelines.profiles import predictor
+from experiments.pipelines.settings import check_choices
 from experiments.pipelines.trainers import Job
 from experiments.tables import Row, write_csv
 from layerpipe2.cli import Parser
@@ -45,6 +46,7 @@ _MEASURED = (*_POINT, "gigabits", "variant", "round", "seconds")
 _PROCESSES = 2
 _START = 0.5  # s that fresh processes take before the first mini-batch
 _WARMUP = 2  # mini-batches
+_STASH = "stash"
 _UNKNOWN = 0.05  # s per mini-batch, where nothing is predicted
 
 
@@ -60,9 +62,15 @@ class MapSettings(Checked):
     )
     points: int = setting(1000, "", "at most so many points of the table", ge=1, le=1000)
     rounds: int = setting(5, "", "times that everything is measured", ge=1, le=1000)
-    seconds: Positive = setting(0.3, "", "predicted seconds of a measurement, from which its mini-batches follow")
+    seconds: Positive = setting(0.15, "", "predicted seconds of a measurement, from which its mini-batches follow")
     layer_repeats: int = setting(9, "", "timed steps of each unit", ge=1, le=10_000)
     quick: bool = setting(False, "", "seconds instead of minutes: shows that it works, measures nothing")
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        check_choices(self.variants)
+        check_choices(self.host_variants, ("ddp", f"async/{_STASH}"))
+        return self
 
 
 QUICK = "--points 3 --rounds 1 --seconds 0.05 --layer-repeats 1"
@@ -100,7 +108,7 @@ def _run(arguments: Sequence[str] | None) -> None:
 
 
 def points() -> list[dict[str, Any]]:
-    """The points: network, width, batch_size, and whether nobody looked at them while the model was made.
+    """The points: network, width, batch_size, and whether nothing was measured there before the model had its form.
 
     Raises:
         UserError: if the table is broken, or one is there twice.
@@ -130,7 +138,7 @@ def predict(settings: MapSettings, machines: dict[float | None, Machine]) -> lis
     for point in points()[: settings.points]:
         config = RunConfig(schedule="constant", **{key: point[key] for key in _POINT})
         predicts = predictor(config, _PROCESSES, settings.layer_repeats, strategy=None)
-        cut = predicts.balance(_PROCESSES)
+        cut = predicts.cut(f"async/{_STASH}")  # whose activations the map's horizontal axis shows
         sizes = {"parameter_bytes": sum(unit.parameter_bytes for unit in cut.units)}
         sizes |= {"cut_bytes": cut.stages[0].output_bytes}
         for gigabits, machine in machines.items():

@@ -1,5 +1,6 @@
 """Settings of the pipeline benchmark: every option, with its default, its range and one line of help."""
 
+from collections.abc import Sequence
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -24,6 +25,20 @@ Names = Annotated[tuple[str, ...], _List]
 Counts = Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], _List]
 
 
+def check_choices(names: Sequence[str], needed: Sequence[str] = (PLAIN, "ddp", "async/stash")) -> None:
+    """Refuse a list of choices to pick from that lacks one of ``needed``, or has what is no choice.
+
+    Raises:
+        UserError: naming the variant.
+    """
+    for name in names:
+        if Variant.parse(name).kind == "independent":
+            raise UserError(f"variant {name!r} trains several networks, which is no choice for one; leave it out")
+    for name in needed:
+        if name not in names:
+            raise UserError(f"variant {name!r} is missing among {', '.join(names)}; the page compares with it")
+
+
 class Settings(Checked):
     """What the benchmark measures, and how often.
 
@@ -43,10 +58,6 @@ class Settings(Checked):
     batches: int = setting(40, "", "timed mini-batches per round, filling and draining included", ge=1, le=10_000)
     warmup: int = setting(5, "", "mini-batches before them", ge=0, le=10_000)
     layer_repeats: int = setting(25, "", "timed steps of each unit", ge=1, le=10_000)
-    seeds: int = setting(3, "", "runs to the target accuracy; 0: none", ge=0, le=1000)
-    target: Real = setting(0.95, "", "validation accuracy to reach", ge=0, le=1)
-    epochs: int = setting(15, "", "most epochs to reach it", ge=1, le=10_000)
-    target_variants: Names = setting((PLAIN, "gpipe/4", "1f1b/4", *_ASYNCHRONOUS), "", "those of --variants to do so")
     memory_strategies: Names = setting(("stash", "latest", "ema-window"), "", "strategies whose bytes are measured")
     memory_processes: Counts = setting((2, 4), "", "on so many processes; without a number: not at all")
     timelines: Names = setting(
@@ -64,8 +75,6 @@ class Settings(Checked):
             Variant.parse(name)
         if PLAIN not in self.variants:
             raise UserError(f"variant '{PLAIN}' is missing; the others are measured against it")
-        if "fsdp" in self.target_variants:
-            raise UserError("no accuracy is known of 'fsdp', whose processes have shards; leave it out of the target's")
         return self
 
     @property
@@ -80,9 +89,8 @@ class Settings(Checked):
 
 
 QUICK = (
-    "--width 4 --rounds 2 --batches 3 --warmup 1 --layer-repeats 1 --seeds 1 --epochs 1 --trace-batches 9 "
+    "--width 4 --rounds 2 --batches 3 --warmup 1 --layer-repeats 1 --trace-batches 9 "
     "--variants plain threads/2 independent ddp 1f1b/2 gpipe/2 async/stash exact exact/split "
-    "--target-variants plain async/stash "
     "--memory-processes 2 --memory-strategies stash ema-window --timelines async/stash 1f1b/2 gpipe/2 "
     "--cut-network mlp --cut-width 8"
 )

@@ -9,7 +9,7 @@ from layerpipe2.delays import aligned
 from layerpipe2.planning.variants import MEMORY_KINDS, TORCH_PIPELINES, Variant
 
 Row = dict[str, Any]
-"""The measurements of a variant: lists with an item per round or per seed."""
+"""The measurements of a variant: lists with an item per round."""
 
 _HEAD = ("variant", "samples/s", "speed-up", "(min-max)", "predicted", "torch MB by rank", "RSS MB by rank", "sent kB")
 
@@ -17,20 +17,17 @@ _HEAD = ("variant", "samples/s", "speed-up", "(min-max)", "predicted", "torch MB
 def summarise(rows: Sequence[Row], batch_size: int) -> None:
     """Add to every row samples per second, and its speed over every variant as [median, smallest, largest] ratio.
 
-    A ratio is that of two times of one round (``speed_over``) or one seed (``time_to_target_over``).
+    A ratio is that of two times of one round.
     """
     for row in rows:
         row["samples_per_second"] = batch_size / statistics.median(row["seconds_per_batch"])
-        for name, source in (("speed_over", "seconds_per_batch"), ("time_to_target_over", "seconds_to_target")):
-            row[name] = {other["variant"]: _ratio(other[source], row[source]) for other in rows}
+        times = row["seconds_per_batch"]
+        row["speed_over"] = {other["variant"]: _ratio(other["seconds_per_batch"], times) for other in rows}
 
 
-def _ratio(theirs: Sequence[float | None], ours: Sequence[float | None]) -> list[float] | None:
-    if not theirs or not ours:
-        return None
-    pairs = zip(theirs, ours, strict=True)
-    ratios = [a / b for a, b in pairs if a is not None and b is not None]
-    return [statistics.median(ratios), min(ratios), max(ratios)] if ratios else None
+def _ratio(theirs: Sequence[float], ours: Sequence[float]) -> list[float]:
+    ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
+    return [statistics.median(ratios), min(ratios), max(ratios)]
 
 
 def table(rows: Sequence[Row], network: str, settings: Settings) -> str:
@@ -38,10 +35,8 @@ def table(rows: Sequence[Row], network: str, settings: Settings) -> str:
     lines = [
         f"{network} on {settings.dataset}, mini-batches of {settings.batch_size}; {settings.processes} processes "
         f"of one thread; n = {settings.rounds} rounds of {settings.batches} mini-batches",
-        *aligned([(*_HEAD, "epochs", "s to target", "speed-up"), *map(_cells, rows)]),
+        *aligned([_HEAD, *map(_cells, rows)]),
     ]
-    if any(row["seconds_to_target"] for row in rows):
-        lines.append(f"target: validation accuracy {settings.target:.0%}; n = {settings.seeds} seeds, medians")
     others = ("independent", *TORCH_PIPELINES)
     bases = [row["variant"] for row in rows if Variant.parse(row["variant"]).kind in others]
     asynchronous = [row for row in rows if row["variant"].startswith("async") and row["variant"].count("/") == 1]
@@ -69,21 +64,12 @@ def _cells(row: Row) -> list[str]:
     return [
         *(row["variant"], f"{row['samples_per_second']:.1f}", f"{speed:.2f}x", f"({low:.2f}-{high:.2f})"),
         *("" if predicted is None else f"{predicted:.2f}x", _megabytes(row["peak_torch_bytes"]), _megabytes(rss)),
-        *(f"{row['sent_bytes_per_batch'] / 1e3:.1f}", *_target(row)),
+        f"{row['sent_bytes_per_batch'] / 1e3:.1f}",
     ]
 
 
 def _spread(ratio: Sequence[float]) -> str:
     return f"{ratio[0]:.2f}x ({ratio[1]:.2f}-{ratio[2]:.2f})"
-
-
-def _target(row: Row) -> list[str]:
-    """Medians over the seeds, if every one of them reached the target: epochs, seconds, speed over plain training."""
-    if None in row["seconds_to_target"] or not row["seconds_to_target"]:
-        return ["missed" if row["seconds_to_target"] else "", "", ""]
-    epochs, seconds = (statistics.median(row[name]) for name in ("epochs_to_target", "seconds_to_target"))
-    ratio = row["time_to_target_over"]["plain"]
-    return [f"{epochs:g}", f"{seconds:.2f}", "" if ratio is None else f"{ratio[0]:.2f}x"]
 
 
 def _megabytes(values: Sequence[float]) -> str:

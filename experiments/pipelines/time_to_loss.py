@@ -18,7 +18,7 @@ from experiments.hosts import Namespaces, limited_hosts
 from experiments.pipelines.measure import measure_speed, measure_training
 from experiments.pipelines.processes import run_ranks, whereabouts
 from experiments.pipelines.trainers import Job
-from experiments.pipelines.updates import Design, Network, losses, strategy_of, train_all
+from experiments.pipelines.updates import MEASURED, Design, Network, losses, strategy_of, train_all
 from experiments.processes import workers
 from experiments.tables import Row, write_csv
 from layerpipe2.cli import Parser
@@ -84,7 +84,7 @@ def _measure(
 ) -> None:
     with limited_hosts(design.processes) as hosts:
         gigabits = design.gigabits if hosts else ()
-        for old in ("seconds.csv", "checks.csv"):
+        for old in MEASURED:
             (out / old).unlink(missing_ok=True)
         write_json(
             out / "provenance.json", where | {"options": dict(options), "design": design.model_dump(mode="json")}

@@ -12,14 +12,15 @@ import statistics
 from collections.abc import Iterable, Sequence
 from concurrent.futures import as_completed
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from experiments.pipelines.measure import first_batches, held_out
+from experiments.pipelines.settings import check_choices
 from experiments.pipelines.trainers import build_units
 from experiments.processes import workers
 from experiments.tables import Row, write_csv
@@ -37,6 +38,8 @@ from layerpipe2.stages import partition_at
 DESIGN = Path(__file__).with_name("time_to_loss.yaml")
 SEQUENTIAL = "sequential"
 RUNS = ("network", "width", "batch_size", "strategy", "lr", "seed", "part", "updates", "most", "loss", "setting")
+MEASURED = ("seconds.csv", "checks.csv")
+"""Files that are measured for the updates in the same folder."""
 TUNED = ("network", "strategy", "lr", "updates", "missed", "at_end", "chosen")
 Count = Annotated[int, Field(ge=1)]
 
@@ -78,6 +81,11 @@ class Design(Checked):
     averages: Several[str]
     variants: Several[str]
     networks: Annotated[tuple[Network, ...], Field(strict=False, min_length=1)]
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        check_choices(self.variants)
+        return self
 
     @classmethod
     def read(cls) -> Design:
@@ -176,6 +184,8 @@ def _train(tasks: Sequence[Any], done: dict[Any, Row], folder: Path, jobs: int) 
     names = [(net.setting, strategy, lr, seed, part) for net, strategy, lr, seed, part in tasks]
     missing = [task for task, name in zip(tasks, names, strict=True) if not _valid(done.get(name), task[0])]
     if missing:
+        for stale in MEASURED:
+            (folder / stale).unlink(missing_ok=True)
         with workers(jobs) as pool:
             for number, future in enumerate(as_completed([pool.submit(run, *task) for task in missing]), 1):
                 row = future.result()

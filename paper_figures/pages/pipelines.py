@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from layerpipe2.planning.variants import Variant
 from paper_figures import variant_style
 from paper_figures.claims.pipelines import time_to_loss as losses
-from paper_figures.claims.pipelines.accuracy import accuracy
 from paper_figures.claims.pipelines.memory import memory
 from paper_figures.claims.pipelines.regimes import fastest, foretold
 from paper_figures.claims.pipelines.speed import cut, idle, over_plain, over_torch, predicted, split
@@ -29,12 +28,14 @@ def page(records: PipelineRecords) -> Page:
     threaded = f"threads/{bench.options['processes']}"
     wheres = [bench.provenance, *(other.provenance for other in (records.regimes, records.time_to_loss) if other)]
     load = max(where["load_average"] for where in wheres)
+    quick = any(options["quick"] for options in (bench.options, *(where["options"] for where in wheres[1:])))
     answers = [(claim.question, claim.word) for claim in found]
     content = {
         "bench": bench,
         "cuts": records.cuts,
         "dataset": dataset_label(bench.options["dataset"]),
         "options": bench.options,
+        "quick": quick,
         "where": bench.provenance,
         "commit": str(bench.provenance["commit"])[:12],
         "load": load,
@@ -58,7 +59,7 @@ def claims(records: PipelineRecords) -> list[Verdict]:
     of_map = [fastest(records.regimes), foretold(records.regimes)] if records.regimes else []
     of_loss = [losses.time_to_loss(records.time_to_loss)] if records.time_to_loss else []
     first = [*of_loss, *of_map, over_plain(bench), over_torch(bench), idle(bench), memory(bench), predicted(records)]
-    return [*first, *map(cut, records.cuts), split(bench), accuracy(bench)]
+    return [*first, *map(cut, records.cuts), split(bench)]
 
 
 def figures(records: PipelineRecords) -> dict[str, Callable[[], Figure]]:
@@ -73,5 +74,4 @@ def figures(records: PipelineRecords) -> dict[str, Callable[[], Figure]]:
         **({} if bench.memory.empty else {"memory": partial(processes.memory, records)}),
         **({"timeline": partial(processes.timeline, records, late)} if late else {}),
         **({"timeline_split": partial(processes.timeline, records, exact)} if exact else {}),
-        **({} if bench.targets.empty else {"time_to_target": partial(speed.time_to_target, records)}),
     }

@@ -84,7 +84,6 @@ class Benchmark:
             sent_bytes (per mini-batch), starts (list), held (by rank: ``peak`` bytes and, of it, those of
             ``parameters``, ``optimizer`` and ``history``; absent from records before they were told apart).
         speeds: a row per variant and round: variant, round, seconds (per mini-batch).
-        targets: a row per variant and seed: variant, seed, seconds and epochs to the target; absent if missed.
         memory: a row per variant, number of processes and stage, with bytes of every kind, measured and ``modelled_``.
         traces: variant, torch's last -> its events: rank, stage, what, batch, start, stop (ms from the first event).
     """
@@ -94,7 +93,6 @@ class Benchmark:
     provenance: dict[str, Any]
     variants: pd.DataFrame
     speeds: pd.DataFrame
-    targets: pd.DataFrame
     memory: pd.DataFrame
     traces: dict[str, pd.DataFrame]
 
@@ -157,8 +155,7 @@ def _benchmark(path: Path) -> Benchmark:
             options=record["options"],
             provenance=record["provenance"],
             variants=variants.astype({"predicted": float}),
-            speeds=_numbered(rows, "round", seconds="seconds_per_batch"),
-            targets=_numbered(rows, "seed", seconds="seconds_to_target", epochs="epochs_to_target"),
+            speeds=_speeds(rows),
             memory=pd.DataFrame(record["memory"]),
             traces={name: _trace(path.parent, record["traces"][name]) for name in traced},
         )
@@ -167,14 +164,9 @@ def _benchmark(path: Path) -> Benchmark:
         raise UserError(f"record {path} is broken ({reason}); {_REMEDY}") from None
 
 
-def _numbered(rows: list[dict[str, Any]], number: str, **keys: str) -> pd.DataFrame:
-    """A row per variant and item of the lists under these keys; the column ``number`` counts the items."""
-    found = [
-        (row["variant"], i, *values)
-        for row in rows
-        for i, values in enumerate(zip(*(row[key] for key in keys.values()), strict=True))
-    ]
-    return pd.DataFrame(found, columns=["variant", number, *keys]).astype(dict.fromkeys(keys, float))
+def _speeds(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    found = [(row["variant"], i, seconds) for row in rows for i, seconds in enumerate(row["seconds_per_batch"])]
+    return pd.DataFrame(found, columns=["variant", "round", "seconds"]).astype({"seconds": float})
 
 
 def _trace(folder: Path, name: str) -> pd.DataFrame:

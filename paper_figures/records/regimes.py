@@ -28,9 +28,9 @@ class Regimes:
     Attributes:
         provenance: where it was measured; ``machine``, ``links`` by Gbit/s, and ``options``.
         places: one host, then two by their link, fastest first.
-        choices: a row per point, place and choice: the columns :data:`POINT`, held_out (whether nobody looked at the
-            point while the model was made), parameter_bytes, cut_bytes, place, variant, predicted (s per mini-batch,
-            or absent). One process is a choice everywhere.
+        choices: a row per point, place and choice: the columns :data:`POINT`, held_out (whether nothing was measured at
+            the point before the model had its form), parameter_bytes, cut_bytes, place, variant, predicted (s per
+            mini-batch, or absent). One process is a choice everywhere.
         times: the same keys and ``round`` -> measured seconds per mini-batch.
     """
 
@@ -38,6 +38,16 @@ class Regimes:
     places: list[str]
     choices: pd.DataFrame
     times: pd.DataFrame
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether it only shows that everything works."""
+        return bool(self.provenance["options"]["quick"])
+
+    @property
+    def rounds_of_each(self) -> int:
+        """How often every choice was measured."""
+        return int(self.times["round"].nunique())
 
     def bandwidth(self, place: str) -> float:
         """Measured bytes/s of the link there, by gloo."""

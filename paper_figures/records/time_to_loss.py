@@ -15,7 +15,7 @@ from paper_figures import variant_style
 from paper_figures.designs import SEQUENTIAL
 from paper_figures.records.regimes import ONE_HOST, place_name
 
-_REMEDY = "measure again: python -m experiments.pipelines.time_to_loss"
+_REMEDY = "measure again: make pipelines"
 _COLUMNS = {
     "updates": {"network", "strategy", "lr", "seed", "part", "updates"},
     "tuned": {"network", "strategy", "lr", "updates", "missed", "at_end", "chosen"},

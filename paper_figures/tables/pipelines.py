@@ -90,18 +90,4 @@ def catalogue(records: PipelineRecords) -> dict[str, pd.DataFrame]:
         found |= {"regime_errors": regimes.errors(records.regimes)}
     found |= {"time_to_loss": time_to_loss.seconds(records.time_to_loss)} if records.time_to_loss else {}
     found |= {"idle": idle(bench)} if bench.traces else {}
-    found |= {"memory": memory(bench)} if not bench.memory.empty else {}
-    return found | ({"time_to_target": targets(bench)} if not bench.targets.empty else {})
-
-
-def targets(bench: Benchmark) -> pd.DataFrame:
-    """Time and epochs to the target accuracy; without numbers where a seed missed it."""
-    rows = []
-    for name in variant_style.ordered(bench.targets["variant"]):
-        mine = bench.targets[bench.targets["variant"] == name]
-        seconds, lost = mine["seconds"], int(mine["seconds"].isna().sum())
-        found = [f"{seconds.median():.1f}", f"{seconds.min():.1f}–{seconds.max():.1f}", f"{mine['epochs'].median():g}"]
-        shown = ["–"] * len(found) if lost else found
-        rows.append([variant_style.label(name), *shown, f"{lost} of {len(mine)} seeds"])
-    columns = ["variant", "training time (s), median", "smallest–largest", "epochs, median", "missed"]
-    return pd.DataFrame(rows, columns=columns)
+    return found | ({"memory": memory(bench)} if not bench.memory.empty else {})

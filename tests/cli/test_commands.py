@@ -106,7 +106,7 @@ def test_balance_shows_units_stages_and_the_predicted_speed(network, dataset, wi
     assert re.search(r"3 processes of one stage each: predicted [\d.]+ ms, \d\.\d\dx", text)
     assert re.search(rf"by group size {group} \(3 stages\): predicted \d\.\d\dx", text)
     choices = re.findall(r"^(plain.*?|LayerPipe2.*?|data.*?)  +[\d.]+  +[\d.]+x  +[\d.]+$", text, re.MULTILINE)
-    histories = ["LayerPipe2, stash", "LayerPipe2, latest", "LayerPipe2, EMA window"]
+    histories = ["LayerPipe2, stash, recomputed", "LayerPipe2, stash", "LayerPipe2, latest", "LayerPipe2, EMA window"]
     assert choices == ["plain", "plain, 3 threads", *histories]  # three processes share no mini-batch of four
     assert "\nFastest, if nothing else runs: " in text
 
@@ -117,7 +117,7 @@ CHOICES = [Choice("plain", 0.02, 3e6), Choice("threads/2", 0.0104, 3e6), Choice(
 def test_balance_ends_with_the_fastest_choice_and_its_conditions():
     text = balance.sentence(CHOICES)
     assert "LayerPipe2, stash, 10.00 ms per mini-batch, 2.00x one process and 1.04x the next (plain, 2 threads)" in text
-    assert "; so close that only a measurement tells. LayerPipe2's gradients are late: `layerpipe2 advise`" in text
+    assert "; so close that only a measurement tells. LayerPipe2's gradients are late, so that training" in text
     assert "advise" not in balance.sentence([*CHOICES[:2], Choice("ddp", 0.015, 4e6)])
     assert balance.choice_table(CHOICES).splitlines()[2] == "plain, 2 threads   10.40  1.92x  3.0"
 

@@ -2,6 +2,7 @@
 
 import pytest
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import BaseFinetuning
 
 from layerpipe2.distributed.strategy import PipelineStrategy
@@ -96,3 +97,39 @@ def test_unfreezing_must_be_announced():
 def _unannounced():
     plan = Plan(PLANS["a stage from the start"])
     trainer(PipelineStrategy(timeout_s=20), [plan]).fit(pipelined(dense()), noise(), noise())
+
+
+class _Halve(pl.Callback):
+    """Halves a frozen weight of the first stage before the second epoch, in a way that autograd counts or not."""
+
+    def __init__(self, counted):
+        self.counted = counted
+
+    @torch.no_grad()
+    def on_train_epoch_start(self, trainer, pl_module):
+        for name, weight in pl_module.named_parameters():
+            if name == "stages.0.0.weight" and trainer.current_epoch == 1:
+                (weight if self.counted else weight.data).mul_(0.5)
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_frozen_weight_that_changes_is_noticed(counted):
+    with pytest.raises(AssertionError, match=r"stage 0: a frozen parameter was changed"):
+        processes.run(_halves_what_is_frozen, 2, counted)
+
+
+def test_with_an_empty_pipeline_a_frozen_weight_may_change():
+    def make():
+        return _partly_frozen(drain=True)
+
+    assert_equal(fit(make, lambda: [_Halve(counted=False)]), 2)
+
+
+def _halves_what_is_frozen(counted):
+    trainer(PipelineStrategy(timeout_s=20), [_Halve(counted)]).fit(_partly_frozen(), noise(), noise())
+
+
+def _partly_frozen(**options):
+    module = pipelined(dense(), "stash", **options)
+    module.stages[0][0].weight.requires_grad_(False)
+    return module

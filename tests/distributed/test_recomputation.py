@@ -125,7 +125,8 @@ def test_a_pass_that_depends_on_buffers_is_the_same_again(loss):
     assert all(map(torch.equal, plain, again))
     assert_same_weights(state[0], weights)
     assert all(map(torch.equal, stream, state[1]))
-    assert most == (DELAY + 1) * (least - DELAY * 4 * 8 * 4)
+    # The loss runs once, so the stage that has it keeps all of its activations.
+    assert most == ((DELAY + 1) * (least - DELAY * 4 * 8 * 4) if loss is None else least)
 
 
 def test_what_keeps_no_more_than_its_input_is_not_computed_again():

@@ -24,7 +24,7 @@ TIMES = {
 }
 
 
-def write(folder, times=TIMES, load_average=0.1):
+def write(folder, times=TIMES, load_average=0.1, quick=False):
     """The files of ``experiments.pipelines.regimes``."""
     (folder / "map").mkdir(parents=True, exist_ok=True)
     predicted, measured = [], []
@@ -43,6 +43,7 @@ def write(folder, times=TIMES, load_average=0.1):
     pd.DataFrame(predicted).to_csv(folder / "map" / "predicted.csv", index=False)
     pd.DataFrame(measured).to_csv(folder / "map" / "measured.csv", index=False)
     where = {"commit": "c0ffee", "load_average": load_average, "machine": {"link": LINK, "shared": SHARED}}
+    where["options"] = {"quick": quick}
     where["links"] = {"0.1": {"bandwidth": 12e6, "latency": 2e-4}}
     (folder / "map" / "provenance.json").write_text(json.dumps(where))
     return folder / "map"

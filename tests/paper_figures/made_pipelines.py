@@ -27,7 +27,6 @@ SPEEDS = {  # over plain training, round by round
     "exact/split": (1.10, 1.12, 1.11),
 }
 CUTS = {"plain": (1.0, 1.0), "async/latest": (1.8, 1.9), "async/latest/groups": (1.4, 1.3)}
-TARGETS = {"plain": (10.0, 12.0), "1f1b/4": (7.5, 7.5), "async/stash": (7.0, 8.0), "async/ema-window": (6.0, None)}
 COPIES = {"async/stash": lambda delay: delay, "async/ema-window": lambda delay: min(delay, 1)}
 
 
@@ -63,7 +62,6 @@ def stage_memory(variant, processes):
 
 
 def row(variant, speeds, predicted):
-    seconds = TARGETS.get(variant, ())
     return {
         "variant": variant,
         "predicted_speed_up": predicted,
@@ -71,8 +69,6 @@ def row(variant, speeds, predicted):
         "peak_torch_bytes": PEAKS.get(variant, [12e6, 9e6]),
         "sent_bytes_per_batch": 0 if variant.startswith("plain") else 2_000_000,
         "starts": [0, 3] if variant.endswith("/groups") else [0, 5],
-        "seconds_to_target": list(seconds),
-        "epochs_to_target": [None if s is None else 5 for s in seconds],
     }
 
 
@@ -80,7 +76,7 @@ def write(folder, speeds=SPEEDS, quick=False, load=0.0, **changes):
     """A record of every kind, as the benchmark writes them."""
     where = {"commit": "c0ffee", "dirty": False, "load_average": load, "cores": 2, "device": "some CPU"}
     where["versions"] = {"torch": "2.13.0"}
-    options = {"dataset": "digits", "batch_size": 64, "processes": 2, "rounds": 3, "batches": 40, "target": 0.95}
+    options = {"dataset": "digits", "batch_size": 64, "processes": 2, "rounds": 3, "batches": 40}
     options["quick"] = quick
     spans = {"async/stash": (50, 0.94), "1f1b/4": (65, 0.7, 4), "gpipe/4": (80, 0.6, 4), "exact": (100, 0.5)}
     names = {variant: f"traces/even-{variant.replace('/', '-')}.json" for variant in spans}

@@ -15,11 +15,9 @@ def test_verdicts_follow_the_numbers(tmp_path):
         "Balanced stages, VGG-16": "faster",
         "Split backward pass": "LayerPipe2, EMA window: no difference shown; exact: pays",
         "Predicted against measured speed": "5 of 6 within 10 %",
-        # faster is said of every seed and every rival
-        "Time to accuracy": "faster than one process only with stash; not faster than 1F1B, 4 micro-batches",
     }
     assert {title: found[title].word for title in words} == words
-    plain, torch, bubble, _, _, predicted, accuracy = (found[title].evidence[0] for title in words)
+    plain, torch, bubble, _, _, predicted = (found[title].evidence[0] for title in words)
     assert "LayerPipe2, stash: 1.88× (1.79–1.90, n=3), in 2 of 3 rounds" in plain
     assert "LayerPipe2, EMA window: at least 1.28× (1.28–1.29, n=3), over 1F1B, 4 micro-batches" in torch
     assert "LayerPipe2, stash: 6 % of 50.0 ms" in bubble
@@ -27,17 +25,6 @@ def test_verdicts_follow_the_numbers(tmp_path):
     spans = "synchronous: -2 %; asynchronous: -5 % to -4 %; no delays: -3 %; VGG-16, asynchronous: -29 % to -3 %."
     assert spans in predicted
     assert predicted.endswith("Furthest off: LayerPipe2, latest, equal groups on VGG-16, -29 %.")
-    assert "LayerPipe2, EMA window: missed by 1 of 2 seeds" in accuracy
-    assert "Over 1F1B, 4 micro-batches: LayerPipe2, stash: 1.00× (0.94–1.07, n=2); " in accuracy
-
-
-@pytest.mark.parametrize(
-    ("peer", "word"),
-    [((7.5, 8.5), "faster than 1F1B, 4 micro-batches"), ((7.5, None), "not faster than 1F1B, 4 micro-batches")],
-)
-def test_a_rival_that_missed_the_accuracy_shows_nothing(tmp_path, monkeypatch, peer, word):
-    monkeypatch.setattr(made, "TARGETS", {"plain": (10.0, 12.0), "1f1b/4": peer, "async/stash": (7.0, 8.0)})
-    assert verdicts(written(tmp_path))["Time to accuracy"].word == f"faster than one process; {word}"
 
 
 def test_one_process_of_as_many_threads_is_a_rival_if_measured(tmp_path):

@@ -35,7 +35,7 @@ def test_verdicts_count_points_and_name_errors(tmp_path):
     write(tmp_path)
     records = made.load(tmp_path, "even")
     found = verdicts(records)
-    ours = found["Asynchronous pipelines against everything else"]
+    ours = found["Asynchronous pipelines against one process, threads, DDP and 1F1B"]
     assert ours.word == "faster at so many of 2 points: one host 0, 0.1 Gbit/s 1"
     assert "0.1 Gbit/s: asynchronous 1 and data parallel 1" in ours.evidence[0]
     # One process of two threads beats ours by 10 : 11 and 15 : 16; over the slow link ours has 20 : 12 and 25 : 100.

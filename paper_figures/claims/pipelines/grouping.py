@@ -7,6 +7,8 @@ from paper_figures.verdicts import Answer
 
 RIGHT = 0.9
 """Share of the cases on either side that must be as expected."""
+LEAST = 5
+"""Decided cases that either side needs."""
 _HALF = 0.5
 _ONE, _TWO, _DDP = "plain", "async/stash", "ddp"
 
@@ -26,15 +28,16 @@ def one_stage_or_two(regimes: Regimes) -> tuple[Answer, int, str]:
     decided = cases[cases["side"] != 0]
     below, above = decided[decided["ratio"] < 1]["side"], decided[decided["ratio"] >= 1]["side"]
     answer = Answer.UNDECIDED
-    if len(below) and len(above):
+    if min(len(below), len(above)) >= LEAST:
         least = min((below > 0).mean(), (above < 0).mean())
         answer = Answer.YES if least >= RIGHT else Answer.NO if least < _HALF else answer
     ratios = span(cases["ratio"], lambda ratio: f"{ratio:.2g}")
     sentence = (
         f"At {len(cases)} points and places the link needs {ratios} times as long for the activations as one process "
-        f"for the mini-batch; {len(decided)} times one of the two was faster in every round. Where that ratio is below "
-        f"1, two stages ({variant_style.label(_TWO)}) were faster in {(below > 0).sum()} of {len(below)} cases; above, "
-        f"one stage in {(above < 0).sum()} of {len(above)}. {_against_ddp(regimes)}"
+        f"for the mini-batch; {len(decided)} times one of the two was faster in every round "
+        f"(n={regimes.rounds_of_each}). Where that ratio is below 1, two stages ({variant_style.label(_TWO)}) were "
+        f"faster in {(below > 0).sum()} of {len(below)} cases; above, one stage in {(above < 0).sum()} of {len(above)}."
+        f" {_against_ddp(regimes)}"
     )
     return answer, len(decided), sentence
 

@@ -1,17 +1,16 @@
-"""Figures of speed and time to accuracy."""
+"""The figure of speed."""
 
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from paper_figures import style, variant_style
 from paper_figures.claims.pipelines.speed import OVER_PLAIN
 from paper_figures.records.pipelines import PipelineRecords
-from paper_figures.text import dataset_label, percent
+from paper_figures.text import dataset_label
 
 _ROW = 0.17  # inches
 _PREDICTED: dict[str, Any] = {"marker": "D", "markersize": 5, "markerfacecolor": "white"}
@@ -25,7 +24,7 @@ def speed(records: PipelineRecords) -> Figure:
     predicted = bench.variants.set_index("variant")["predicted"].drop("plain").dropna()
     dots: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 2.6, "color": "#222222"}
     with style.context():
-        figure, axis, places = _chart(bench.variants["variant"], 4)
+        figure, axis, places = _chart(bench.variants["variant"])
         for name, place in places.items():
             ratios = bench.ratios(name)
             _bar(axis, place, ratios.median(), name)
@@ -46,37 +45,14 @@ def speed(records: PipelineRecords) -> Figure:
         return figure
 
 
-def time_to_target(records: PipelineRecords) -> Figure:
-    """Seconds of training until the target accuracy: bars are medians, dots seeds; a missed target is written."""
-    options, targets = records.main.options, records.main.targets
-    with style.context():
-        figure, axis, places = _chart(targets["variant"], 3)
-        for name, place in places.items():
-            _draw_target(axis, targets[targets["variant"] == name], name, place)
-        axis.set(xlabel=f"training time (s) to {percent(options['target'])} validation accuracy")
-        axis.set_xlim(0, 1.22 * max(targets["seconds"].max(), 1e-3) if targets["seconds"].any() else 1)
-        seeds = targets["seed"].nunique()
-        style.note(figure, f"Bars and epochs: medians; dots: n={seeds} seeds. Evaluation is not timed.")
-        return figure
-
-
-def _draw_target(axis: Any, runs: pd.DataFrame, name: str, place: float) -> None:
-    reached, missed = runs["seconds"].dropna(), int(runs["seconds"].isna().sum())
-    text = f"missed by {missed} of {len(runs)} seeds" if missed else f"{runs['epochs'].median():g} epochs"
-    if not missed:
-        _bar(axis, place, reached.median(), name)
-    axis.text(reached.max() if len(reached) else 0, place, f"  {text}", va="center", fontsize=7)
-    axis.plot(reached, [place] * len(reached), linestyle="", marker="o", markersize=3, color="#222222")
-
-
 def _bar(axis: Any, place: float, length: float, name: str) -> None:
     axis.barh(place, length, height=0.72, color=variant_style.color(name), alpha=0.45, linewidth=0)
 
 
-def _chart(variants: Iterable[str], margin: int) -> tuple[Figure, Any, dict[str, float]]:
+def _chart(variants: Iterable[str]) -> tuple[Figure, Any, dict[str, float]]:
     """A figure, its axis, and a row for every variant, under a heading for every kind."""
     names = variant_style.ordered(variants)
-    figure, axes = style.canvas(1.0 + _ROW * (len(names) + margin))
+    figure, axes = style.canvas(1.0 + _ROW * (len(names) + 4))
     axis, row, places = axes[0, 0], 0.0, dict[str, float]()
     looks = {"fontsize": 7, "fontweight": "bold", "va": "center", "zorder": 5}
     for kind, members in groupby(names, variant_style.group):

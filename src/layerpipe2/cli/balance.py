@@ -24,6 +24,7 @@ from layerpipe2.planning.choices import Choice, choices, optimizer_copies
 from layerpipe2.planning.machine import Machine, side_by_side
 from layerpipe2.planning.predict import Predictor
 from layerpipe2.planning.profiling import profile
+from layerpipe2.planning.variants import Variant
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import check_run, make_units, optimizer_factory
 
@@ -95,6 +96,8 @@ def _comparison(predictor: Predictor, config: RunConfig, wanted: BalanceOptions)
         # One process with all threads can't be timed here.
         place, here = f"on a machine as fast as this one, with {needed} cores (this one has {cores})", False
     strategies = dict.fromkeys(name for name in (config.strategy, *_STRATEGIES) if name != "sequential")
+    if wanted.recompute_activations:
+        strategies = {f"{config.strategy}/recompute": None} | strategies
     copies = optimizer_copies(optimizer_factory(config))
     found = choices(predictor, machine, strategies, one_host=here, optimizer_copies=copies)
     where = f"{wanted.stages} processes of {config.threads} thread(s) {place}"
@@ -120,19 +123,24 @@ def choice_table(found: Sequence[Choice]) -> str:
 
 def sentence(found: Sequence[Choice]) -> str:
     """The fastest choice, by how much, and under which conditions."""
-    best, second = sorted(found, key=lambda one: one.seconds)[:2]
+    best, *rest = sorted(found, key=lambda one: one.seconds)
+    second = next(one for one in rest if not (_is_late(best) and _is_late(one)))  # not another history
     ratio = second.seconds / best.seconds
     text = (
         f"Fastest, if nothing else runs: {best.label}, {1e3 * best.seconds:.2f} ms per mini-batch, "
         f"{found[0].seconds / best.seconds:.2f}x one process and {ratio:.2f}x the next ({second.label})"
     )
     text += "; so close that only a measurement tells." if ratio < _CLOSE else "."
-    if any(one.variant.startswith("async") for one in (best, second)):
+    if _is_late(best) or _is_late(second):
         text += (
-            " LayerPipe2's gradients are late: `layerpipe2 advise` says whether training bears it, and whether the "
-            "history can be dropped."
+            " LayerPipe2's gradients are late, so that training often takes more mini-batches to the same loss: "
+            "`layerpipe2 advise` says whether it bears that, and whether the history can be dropped."
         )
     return text
+
+
+def _is_late(choice: Choice) -> bool:
+    return Variant.parse(choice.variant).kind == "async"
 
 
 def unit_table(cut: Balance) -> str:

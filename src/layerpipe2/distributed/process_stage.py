@@ -19,6 +19,7 @@ from layerpipe2.distributed.recomputation import KeptInput, check_recomputation,
 from layerpipe2.distributed.weight_watch import WeightWatch
 from layerpipe2.engine.audit import Audit
 from layerpipe2.engine.audited_forward import AuditedForward, clip_gradients, has_recurrent_layer, stage_context
+from layerpipe2.engine.frozen import FrozenParameters
 from layerpipe2.engine.layout import batchnorm_buffers, check_frozen, movable
 from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.engine.saved_weights import Region, changed_in_forward, check_intercepted, storage_of
@@ -92,7 +93,8 @@ class ProcessStage:
         self._pass: Callable[[nn.Module, Tensor], Pass] = SplitPass if split_backward else WholePass
         self._recomputes = recompute_activations and delay > 0
         self._returned: Pass | None = None
-        self.watch = WeightWatch(self._delayed, self.weights.latest if self.weights else None, index)
+        self._frozen = FrozenParameters(self._fixed if delay else (), index)
+        self.watch = WeightWatch(self._delayed, self.weights.latest if self.weights else None, index, self._frozen)
         self.peak_bytes = 0
 
     def forward(self, x: Tensor, loss: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
@@ -107,17 +109,17 @@ class ProcessStage:
 
         Raises:
             UserError: if the stage returns no tensor, recalled weights could not reach its backward pass, or a
-                parameter was unfrozen whose earlier values are not known.
+                parameter was unfrozen whose earlier values are not known, or changed while frozen.
         """
-        check_frozen(self._fixed, self.index)
+        self._frozen.check() if self.delay else check_frozen(self._fixed, self.index)
         x = x.detach()
         if self.index and x.is_floating_point():
             x.requires_grad_()
-        kept = KeptInput(x, loss)
+        kept = KeptInput(x, self.index)
         passing, kept_bytes = self._run(x)
         value = None if loss is None else one_number(passing.add_loss(loss)).detach()
         self._count(kept_bytes)
-        if self._recomputes and x.nbytes < kept_bytes:
+        if self._recomputes and loss is None and x.nbytes < kept_bytes:
             kept.note(passing.y)
             self.in_flight.append((kept, x.nbytes))
         else:
@@ -142,9 +144,7 @@ class ProcessStage:
         weights = self.weights
         with nullcontext() if weights is None else computing_with(self._recall(weights), weights, self._regions[0]):
             passing, kept_bytes = self._run(kept.x)
-        kept.check(passing.y, self.index)
-        if kept.loss is not None:
-            passing.add_loss(kept.loss)
+        kept.check(passing.y)
         self._count(kept_bytes)
         self.in_flight.appendleft((passing, kept_bytes))
 
@@ -225,7 +225,7 @@ class ProcessStage:
         self.step.zero_()
         if self.weights is not None:
             self.weights.start()
-        self.watch.note()
+        self.watch.restart()
 
     @torch.no_grad()
     def _recall(self, weights: DelayedWeights) -> Tensor:

@@ -7,12 +7,13 @@ that training stays the same bit for bit. A reconstruction has other weights, he
 another training.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from zlib import crc32
 
 from torch import Tensor
 
-from layerpipe2.engine.saved_weights import Region
+from layerpipe2.engine.saved_weights import Region, as_bytes
 from layerpipe2.engine.weights import HOSTS, DelayedWeights
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
@@ -35,41 +36,45 @@ def check_recomputation(history: WeightHistory) -> None:
 class KeptInput:
     """A mini-batch of which only the input is kept.
 
-    On CPUs its two forward passes must give the same outputs; their sum tells. (On a GPU the host would wait for it.)
+    On CPUs its two forward passes must give the same outputs, by their checksum. (On a GPU the host would wait for it.)
 
-    Attributes:
+    Args:
         x: the input (B, ...), as it is before the first pass.
-        loss: makes the loss from the outputs, on the last stage; else ``None``.
+        stage: number of the stage, for messages.
     """
 
-    def __init__(self, x: Tensor, loss: Callable[[Tensor], Tensor] | None) -> None:
-        self.x, self.loss = x, loss
-        self._version, self._sum = x._version, ""
+    def __init__(self, x: Tensor, stage: int) -> None:
+        self.x, self._stage = x, stage
+        self._version, self._sum = x._version, 0
 
     def note(self, y: Tensor) -> None:
-        """The outputs (B, ...) of the first pass."""
+        """The outputs (B, ...) of the first pass.
+
+        Raises:
+            UserError: naming the stage, if that has changed the input, which the second pass needs.
+        """
+        if self.x._version != self._version:
+            raise self._refused("changes its input in place (a first layer with inplace=True?)")
         self._sum = _sum_of(y)
 
-    def check(self, y: Tensor, stage: int) -> None:
+    def check(self, y: Tensor) -> None:
         """Compare with the outputs of the second one.
 
         Raises:
-            UserError: naming the ``stage``, if it did not compute the same, or not from the same input.
+            UserError: naming the stage, if it did not compute the same.
         """
-        if self.x._version != self._version:
-            what = "changes its input in place (a first layer with inplace=True?), and recomputation needs it again"
-        elif _sum_of(y) != self._sum:
-            what = (
+        if _sum_of(y) != self._sum:
+            raise self._refused(
                 "computed other outputs when its forward pass ran again (a state outside of its buffers, random "
                 "numbers of its own, a callback that changes how it computes?)"
             )
-        else:
-            return
-        raise UserError(f"stage {stage} {what}; change that, or train without recompute_activations")
+
+    def _refused(self, what: str) -> UserError:
+        return UserError(f"stage {self._stage} {what}; change that, or train without recompute_activations")
 
 
-def _sum_of(y: Tensor) -> str:
-    return str(y.detach().sum().item()) if y.device.type in HOSTS else ""
+def _sum_of(y: Tensor) -> int:
+    return crc32(as_bytes(y.detach().contiguous()).numpy().data) if y.device.type in HOSTS else 0
 
 
 @contextmanager
@@ -83,6 +88,6 @@ def computing_with(flat: Tensor, weights: DelayedWeights, region: Region) -> Ite
 
 
 def _view(flat: Tensor, weights: DelayedWeights, region: Region) -> None:
-    region.compute = flat
+    region.compute = region.recalled = flat  # a stage may differentiate within its forward pass
     for slot in weights.layout.slots:
         slot.parameter.data = slot.view(flat)

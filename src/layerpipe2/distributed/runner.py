@@ -170,7 +170,7 @@ class Runner(Execution):
         self.group.watch.progress(self.loop.done if self.loop else 0)
         inputs = [inputs_of(batch)] if self.group.rank == 0 else []
         found = self._evaluation.pass_on("test", list(self.stages.values()), inputs)
-        return self.group.broadcast_tensor(None if found is None else found[0], self.group.size - 1).to(
+        return self.group.broadcast_tensor(None if found is None else found[0].clone(), self.group.size - 1).to(
             self.group.device
         )
 

@@ -62,7 +62,7 @@ class SlotNumbers:
 
     def wait(self, timeout: timedelta) -> list[int]:
         """At least one; raises TimeoutError if there is none in time, ConnectionError as :meth:`take`."""
-        if not self._poll.poll(timeout.total_seconds() * 1000):
+        if not self._poll.poll(min(timeout.total_seconds() * 1000, 2**31 - 1)):
             raise TimeoutError(f"no answer for {timeout.total_seconds():g} s")
         return self.take()
 

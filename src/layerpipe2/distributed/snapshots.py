@@ -130,7 +130,7 @@ class StageSnapshots:
         weights.load_state_dict(saved["weights"] | ({} if weights.rows else {"line": weights.line}))
         if not torch.equal(as_bytes(loaded), as_bytes(weights.latest)):
             raise foreign_weights(self.stage.index)
-        self.stage.watch.note()
+        self.stage.watch.restart()
         again = range(done, done + delay) if in_flight else ()
         self._replayed = {batch: line[batch % delay].to(weights.latest) for batch in again}
         if not weights.rows:

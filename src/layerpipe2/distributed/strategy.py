@@ -40,8 +40,7 @@ class PipelineStrategy(SingleDeviceStrategy):
     The results are those of one process with the same ``PipelinedModule(stage_seed=...)`` (``None`` is 0 here), on CPUs
     bit for bit, if the order of the data does not hang on torch's default generator: give a shuffled ``DataLoader`` a
     ``generator`` of its own. A callback that changes how a stage computes (a dropout rate, a frozen BatchNorm) takes
-    effect up to ``d`` mini-batches later than in one process: those are already on their way. One that changes weights
-    between two updates, which one process refuses, is not noticed.
+    effect up to ``d`` mini-batches later than in one process: those are already on their way.
 
     Args:
         stages_per_process: how many stages each process takes, input side first; by default as evenly as possible.

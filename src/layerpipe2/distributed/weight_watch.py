@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from layerpipe2.engine.frozen import FrozenParameters
 from layerpipe2.engine.saved_weights import as_bytes, weights_changed
 
 
@@ -18,16 +19,24 @@ class WeightWatch:
         parameters: that are delayed.
         latest: their memory (N,).
         index: number of the stage, for messages.
+        frozen: those that aren't, of a stage with a delay.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], latest: Tensor | None, index: int) -> None:
-        self._parameters, self._latest, self._index = parameters, latest, index
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], latest: Tensor | None, index: int, frozen: FrozenParameters
+    ) -> None:
+        self._parameters, self._latest, self._index, self._frozen = parameters, latest, index, frozen
         self.note()
 
     def note(self) -> None:
         """Keep a copy of the weights until the next update."""
         self._noted = self._versions()
         self._kept = None if self._latest is None else self._latest.clone()
+
+    def restart(self) -> None:
+        """The pipeline is empty, or was just restored: take everything as it is now."""
+        self.note()
+        self._frozen.note()
 
     def updated(self) -> None:
         """The optimizer has just changed them."""
@@ -39,6 +48,7 @@ class WeightWatch:
         Raises:
             UserError: if they were changed, or may have been.
         """
+        self._frozen.check_unchanged()
         if self._latest is None:
             return
         if self._kept is None:

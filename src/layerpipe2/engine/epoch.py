@@ -34,8 +34,8 @@ class Totals:
     @torch.no_grad()
     def add(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
         """Add a batch: ``loss`` is its mean, ``outputs`` (B, C, ...), ``targets`` (B, ...) if they are classes."""
-        for metric in self._metrics.values():  # a copy: a CUDA graph writes the next outputs into the same memory
-            metric.to(outputs.device).update(outputs.detach().clone(), targets)
+        for metric in self._metrics.values():  # copies: both lie in memory that the next mini-batches are written to
+            metric.to(outputs.device).update(outputs.detach().clone(), targets.clone())
         batch = len(targets)
         loss = loss.detach() * batch
         self._loss = loss if self._loss is None else self._loss + loss

@@ -158,7 +158,7 @@ class DelayedStage(DelayedWeights):
         if self._frozen_versions != [copied._version for copied in self._frozen.values()]:
             raise UserError(
                 f"stage {self.index} changes a frozen parameter in its forward pass, which low precision would lose; "
-                "make it a buffer, or train without precision='bf16'"
+                "make it a buffer"
             )
         for parameter, leaf in self.leaves.items():
             if parameter.grad is not None:

@@ -150,7 +150,7 @@ class PipelineEngine:
         return value.detach(), outputs.detach()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Forward pass with the delayed weights last loaded; audited after :meth:`audit_next` (and the first one).
+        """Forward pass with the delayed weights last loaded; audited after :meth:`audit_next` (and the first two).
 
         Raises:
             UserError: if a stage returns no tensor; audited: if recalled weights could not reach a backward pass.

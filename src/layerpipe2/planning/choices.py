@@ -1,7 +1,7 @@
 """What can be done with some processes, in one table: how long a mini-batch takes in each way, and what it holds."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
@@ -43,13 +43,14 @@ def choices(
     Args:
         predictor: of the network.
         machine: with the link that the processes have.
-        strategies: weight histories of the asynchronous pipeline.
+        strategies: weight histories of the asynchronous pipeline, with its options if any, as in ``stash/recompute``.
         one_host: whether one process could take the others' threads, on a machine where they can be timed.
         optimizer_copies: :func:`optimizer_copies`.
     """
     found = []
     for name in _names(predictor, strategies, one_host=one_host):
-        with suppress(UserError):  # a layer whose backward pass can't be split has no zero-bubble schedule
+        # A layer whose backward pass can't be split has no zero-bubble schedule.
+        with suppress(UserError) if name.startswith("zero-bubble") else nullcontext():
             seconds = predictor.seconds(name, machine)
             assert seconds is not None, f"{name} is not modelled"
             found.append(Choice(name, seconds, _held(name, predictor, optimizer_copies)))
@@ -70,16 +71,17 @@ def _names(predictor: Predictor, strategies: Iterable[str], *, one_host: bool) -
 
 def _held(name: str, predictor: Predictor, optimizer_copies: float) -> float:
     form, processes, stages = Variant.parse(name), predictor.processes, predictor.cut(name).stages
-    costs, copies = Costs(stages, form.delays(processes), form.strategy or "latest"), 2 + optimizer_copies
+    law, strategy = form.delays(processes), form.strategy or "latest"
+    costs, copies = Costs(stages, law, strategy, recomputes=form.recompute), 2 + optimizer_copies
     if form.kind == "ddp":  # the gradients lie in its buckets, too
         return (copies + 1) * stages[0].parameter_bytes + stages[0].saved_bytes / processes
     held = []
     for k, (stage, history) in enumerate(zip(stages, costs.history_bytes, strict=True)):
-        in_flight: float = costs.delays.per_stage[k] + 1  # mini-batches
+        activations: float = costs.activation_bytes[k]
         if form.kind in ("1f1b", "zero-bubble"):  # the latter keeps micro-batches until their weights' gradients
             ahead = len(stages) - (k if form.kind == "1f1b" else 0)
-            in_flight = min(ahead / form.micro_batches, 1)
-        held.append(copies * stage.parameter_bytes + in_flight * stage.saved_bytes + history)
+            activations *= min(ahead / form.micro_batches, 1)
+        held.append(copies * stage.parameter_bytes + activations + history)
     return max(held)
 
 

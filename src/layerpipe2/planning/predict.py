@@ -137,10 +137,12 @@ def data_parallel(parts: Sequence[StageWork], update: float, processes: int, mac
         now += parts[k].activation.flops
         bucket += parts[k].parameter_bytes
         if bucket >= limit or k == 0:
+            copied = 2 * bucket / machine.together
+            now += copied
             link = max(now, link) + machine.wire.occupation(share * bucket) + 2 * (processes - 1) * machine.wire.latency
-            now += 4 * bucket / machine.together + machine.local.occupation(share * bucket)
-            bucket, limit = 0, _BUCKET
-    return max(now, link) + machine.crowding * update
+            now += machine.local.occupation(share * bucket) + copied
+            bucket, limit, last = 0, _BUCKET, copied
+    return max(now, link + last) + machine.crowding * update
 
 
 def carrying(stages: Sequence[StageWork], machine: Machine) -> tuple[StageWork, ...]:

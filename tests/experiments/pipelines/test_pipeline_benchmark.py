@@ -22,7 +22,7 @@ SMALL = "--network even --width 4 --rounds 1 --batches 2 --warmup 1 --layer-repe
 
 
 def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
-    options = "--variants plain 1f1b/2 --seeds 1 --target 0.01 --target-variants plain 1f1b/2 --memory-processes 2"
+    options = "--variants plain 1f1b/2 --memory-processes 2"
     options += " --memory-strategies stash --timelines 1f1b/2 --trace-batches 7 --cut-network mlp --cut-width 4"
     assert benchmark.main([*f"{SMALL} {options} --out".split(), str(tmp_path)]) == 0
     text = capsys.readouterr().out
@@ -33,7 +33,6 @@ def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
     assert (len(plain["peak_torch_bytes"]), len(pipeline["peak_torch_bytes"])) == (1, 2)
     assert plain["sent_bytes_per_batch"] == 0
     assert pipeline["sent_bytes_per_batch"] == 2 * 64 * 4 * 8 * 8 * 4
-    assert plain["epochs_to_target"] == pipeline["epochs_to_target"] == [1]
     assert plain["starts"] == [0]
     assert result["provenance"]["versions"]["torch"] == torch.__version__
     assert re.search(r"async/stash +2 +0 +2 ", text)
@@ -57,7 +56,6 @@ def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
         ("plain async/split", "unknown variant 'async/split'"),
         ("plain async/stash/split/split", "unknown variant 'async/stash/split/split'"),
         ("plain ddp/2", "unknown variant 'ddp/2'"),
-        ("plain fsdp --target-variants fsdp", "no accuracy is known of 'fsdp'"),
         ("plain exact/pipedream", "unknown variant 'exact/pipedream'"),
         ("plain exact/recompute", "unknown variant 'exact/recompute'"),
         ("plain async/latest/recompute", "variant 'async/latest/recompute' recomputes with weights that its history"),
@@ -81,17 +79,6 @@ def test_quick_changes_defaults_and_nothing_else():
     assert quick.width == 4 != full.width
     assert (quick.quick, full.quick) == (True, False)
     assert (quick.memory_processes, quick.cut_network) == ((2,), "mlp")
-
-
-def test_pipelines_reach_the_accuracies_of_plain_training():
-    found = {
-        variant: run_ranks(measure.measure_accuracy, ranks, JOB, variant, 2.0, 2, timeout=120)[0]
-        for variant, ranks in (("plain", 1), ("gpipe/2", 2))
-    }
-    assert found["plain"]["accuracies"] == pytest.approx(found["gpipe/2"]["accuracies"], abs=0.02)
-    assert len(found["plain"]["accuracies"]) == 2
-    assert found["plain"]["accuracies"][1] > 0.2  # a fresh network gets a tenth
-    assert not found["plain"]["reached"]
 
 
 def test_peak_memory_counts_weights_gradients_momentum_and_activations():
@@ -118,28 +105,24 @@ def test_accumulated_micro_batches_train_like_whole_ones():
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
 
 
-def test_ratios_are_taken_within_a_round_and_a_missed_target_is_said():
-    def row(variant, times, targets):
+def test_ratios_are_taken_within_a_round():
+    def row(variant, times):
         memory = {"peak_torch_bytes": [1e6], "peak_rss_bytes": [[2e6]] * 3, "sent_bytes_per_batch": 0}
-        reached = {"seconds_to_target": targets, "epochs_to_target": [None if t is None else 3 for t in targets]}
-        return {"variant": variant, "seconds_per_batch": times, "predicted_speed_up": None} | memory | reached
+        return {"variant": variant, "seconds_per_batch": times, "predicted_speed_up": None} | memory
 
     rows = [
-        row("plain", [2, 4, 6], [8, 8]),
-        row("1f1b/2", [1, 4, 2], [4, None]),
-        row("async/stash", [1, 1, 1], [4, 2]),
-        row("threads/2", [2, 2, 2], [None, None]),
+        row("plain", [2, 4, 6]),
+        row("1f1b/2", [1, 4, 2]),
+        row("async/stash", [1, 1, 1]),
+        row("threads/2", [2, 2, 2]),
     ]
     summarise(rows, 64)
     assert rows[1]["speed_over"]["plain"] == [2, 1, 3]
     assert rows[2]["speed_over"]["1f1b/2"] == [2, 1, 4]
-    assert rows[1]["time_to_target_over"]["plain"] == [2, 2, 2]
-    assert rows[2]["time_to_target_over"]["plain"] == [3, 2, 4]
     assert rows[0]["samples_per_second"] == 16
     given = {"dataset": "d", "batch_size": 64, "processes": 2, "rounds": 3, "batches": 1}
-    lines = table(rows, "n", Settings(**given, seeds=2, target=0.5)).splitlines()
-    assert lines[3].endswith("missed")
-    assert lines[4].split()[-3:] == ["3", "3.00", "3.00x"]
+    lines = table(rows, "n", Settings(**given)).splitlines()
+    assert lines[4].split()[:4] == ["async/stash", "64.0", "4.00x", "(2.00-6.00)"]
     assert lines[-1].split() == ["1f1b/2", "2.00x", "(1.00-4.00)"]
 
 
