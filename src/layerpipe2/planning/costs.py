@@ -117,7 +117,7 @@ class Costs:
     def _work(self) -> list[tuple[StageWork, Work]]:
         """The stages, and what each computes again."""
         found = zip(self.stages, self.delays.per_stage, strict=True)
-        return [(s, s.forward if d and self._waiting(s) < s.saved_bytes else Work()) for s, d in found]
+        return [(s, s.forward if d and self._waiting(s) < s.saved_bytes else Work(0)) for s, d in found]
 
 
 def network_costs(
