@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 from tests.chaos.attack import Failed
@@ -61,7 +62,7 @@ def adopt() -> None:
 
 
 def check_none_left(grace_s: float = 2.0) -> None:
-    """Whatever this process has started must be gone after a moment.
+    """Whatever this process has started must be gone after a moment; multiprocessing's tracker ends with it.
 
     Raises:
         Failed: if it isn't; it is ended then.
@@ -71,7 +72,7 @@ def check_none_left(grace_s: float = 2.0) -> None:
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        left = list(descendants(os.getpid()))
+        left = [pid for pid in descendants(os.getpid()) if pid != resource_tracker._resource_tracker._pid]
         if not left:
             return
         if time.monotonic() > deadline:
