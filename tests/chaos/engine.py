@@ -83,9 +83,7 @@ def draw(random: Random, steps: int) -> Training:
     late = sorted((random.randint(0, 9) for _ in stages), reverse=True)
     # A bias before BatchNorm has no gradient but rounding, which AdamW scales up to the size of all others.
     norms = [layer for stage in stages for layer in stage if isinstance(layer, nn.BatchNorm2d)]
-    for (
-        layer
-    ) in norms:  # behind dead channels it gives its shift: at 0, ReLU's kink, rounding would decide
+    for layer in norms:  # behind dead channels it gives its shift: at 0, ReLU's kink, rounding would decide
         nn.init.normal_(layer.bias)
     optimizer = random.choice([name for name in OPTIMIZERS if name != "adamw" or not norms])
     rate = 0.002 if optimizer == "adamw" else 0.02
