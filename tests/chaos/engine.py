@@ -129,6 +129,12 @@ def draw_plan(random: Random, training: Training) -> Frozen:
     return lambda stage, batch, name: (stage, name) in spans and spans[stage, name][0] <= batch < spans[stage, name][1]
 
 
+def _rounded(x: Tensor) -> Tensor:
+    """Every second number a last bit larger, the others smaller: BatchNorm would undo a common factor."""
+    signs = 1.0 - 2.0 * (torch.arange(x.numel()) % 2)
+    return x * (1 + _EPSILON * signs.reshape(x.shape))
+
+
 def compared(scene: Scene) -> Act:
     """The engine's losses and weights are the reference's to 1e-12, or to what a rounding of inputs does to those."""
     training = draw(scene.random, scene.random.randint(3, 30))
@@ -136,7 +142,7 @@ def compared(scene: Scene) -> Act:
 
     def act() -> str:
         losses, twins = training.by_reference(frozen)
-        rounded = replace(training, batches=[(x * (1 + _EPSILON), y) for x, y in training.batches])
+        rounded = replace(training, batches=[(_rounded(x), y) for x, y in training.batches])
         other, others = rounded.by_reference(frozen)
         allowed = max(TOLERANCE, 10 * distance(other, losses, others, twins))
         found = _by_engine(training, frozen)
