@@ -136,7 +136,7 @@ ATTACKS = (
     Attack(
         "engine",
         "small trainings of random layers, stages, delays, strategy, optimizer, clipping, rates, freezing",
-        "losses and weights are those of the clock-driven pipeline of `tests/reference.py`, to 1e-12 or to ten"
+        "losses and weights are those of the clock-driven pipeline of `tests/reference.py`, to 1e-12 or to 1,000"
         " times what a change of the inputs' last bits does to those",
         engine.compared,
         short=60,
