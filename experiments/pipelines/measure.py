@@ -20,9 +20,8 @@ from layerpipe2.data import BatchLoader, Data, load
 from layerpipe2.distributed.memory import StageMemory
 from layerpipe2.distributed.timeline import Event, Timeline
 from layerpipe2.errors import UserError
-from layerpipe2.history import make_history
 from layerpipe2.planning import StageWork, stage_costs
-from layerpipe2.planning.profiling import profile
+from layerpipe2.planning.predict import profiled
 from layerpipe2.planning.variants import MEMORY_KINDS, Variant
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import make_loaders, optimizer_factory
@@ -74,11 +73,8 @@ def measure_training(job: Job, variant: str, updates: int, examples: int) -> dic
 
 def measure_layers(config: RunConfig, wanted: tuple[int, bool, str, bool, int], repeats: int) -> tuple[StageWork, ...]:
     """Seconds per unit, of what is wanted of a :data:`layerpipe2.planning.predict.Profile`."""
-    batch_size, update, strategy, split, threads = wanted
-    torch.set_num_threads(threads)
     data, ((x, _),) = first_batches(config, 1)
-    optimizer, history = optimizer_factory(config) if update else None, make_history(strategy) if strategy else None
-    return profile(build_units(config, data), x[:batch_size], optimizer, history=history, split=split, repeats=repeats)
+    return profiled(build_units(config, data), x, optimizer_factory(config), repeats)(*wanted)
 
 
 def measure_peak(job: Job, variant: str, batches: int) -> dict[str, int]:

@@ -156,8 +156,7 @@ def _timed(period: float | None, variant: str, budget: float) -> Row:
 
     An asynchronous pipeline fills and drains once: every process but the last one waits for the others then.
     """
-    form = Variant.parse(variant)
-    more = form.stages(_PROCESSES) - 1 if form.kind == "async" else 0
+    more = Variant.parse(variant).fills(_PROCESSES)
     batches = min(max(round(budget / (period or _UNKNOWN)), 10 if more else 2), 40)
     return {"batches": batches, "seconds": None if period is None else period * (batches + more) / batches}
 

@@ -18,7 +18,7 @@ from experiments.hosts import Namespaces, limited_hosts
 from experiments.pipelines.measure import measure_speed, measure_training
 from experiments.pipelines.processes import run_ranks, whereabouts
 from experiments.pipelines.trainers import Job
-from experiments.pipelines.updates import MEASURED, Design, Network, losses, strategy_of, train_all
+from experiments.pipelines.updates import MEASURED, Design, Network, losses, train_all
 from experiments.processes import workers
 from experiments.tables import Row, write_csv
 from layerpipe2.cli import Parser
@@ -109,9 +109,8 @@ def _choices(design: Design, tuned: Sequence[Row], gigabits: Sequence[float]) ->
             for variant in (*design.variants, f"async/{average}"):
                 form = Variant.parse(variant)
                 if place is None or form.ranks(design.processes) > 1:
-                    fills = form.stages(design.processes) - 1 if form.kind == "async" else 0
-                    known = {"network": net.network, "gigabits": place, "variant": variant, "fills": fills}
-                    yield net, known, rates[strategy_of(variant)]
+                    known = {"network": net.network, "gigabits": place, "variant": variant}
+                    yield net, known | {"fills": form.fills(design.processes)}, rates[form.learns_as]
 
 
 def _timed(net: Network, known: Row, lr: float, options: Options, hosts: Namespaces | None) -> float:
@@ -124,7 +123,7 @@ def _timed(net: Network, known: Row, lr: float, options: Options, hosts: Namespa
 
 def _checked(net: Network, known: Row, lr: float, rows: Sequence[Row], hosts: Namespaces | None) -> Iterator[Row]:
     """The seed with the median number of updates, really trained; nothing where none reached the target."""
-    same = {"network": net.network, "strategy": strategy_of(known["variant"]), "part": "confirmation"}
+    same = {"network": net.network, "strategy": Variant.parse(known["variant"]).learns_as, "part": "confirmation"}
     mine = [r for r in rows if all(r[k] == v for k, v in same.items()) and r["updates"] is not None]
     if mine:
         updates = statistics.median_low([row["updates"] for row in mine])

@@ -27,7 +27,6 @@ from experiments.tables import Row, write_csv
 from layerpipe2.delays import Delays
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.history import make_history
-from layerpipe2.planning.variants import Variant
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import optimizer_factory
 from layerpipe2.runs.records import fingerprint
@@ -102,12 +101,6 @@ class Design(Checked):
     def strategies(self) -> tuple[str, ...]:
         """All that are tuned."""
         return (SEQUENTIAL, "stash", *self.averages)
-
-
-def strategy_of(variant: str) -> str:
-    """Whose updates a variant makes: :data:`SEQUENTIAL` or a weight history."""
-    form = Variant.parse(variant)
-    return form.strategy if form.kind == "async" else SEQUENTIAL
 
 
 def losses(net: Network, strategy: str, lr: float, seed: int, target: float) -> list[float]:

@@ -68,7 +68,7 @@ class TimeToLoss:
         """
         rows = []
         for (network, place, variant), times in self.seconds.items():
-            found, draws = self.updates[network, strategy(variant)], self._draws(network, place)[variant]
+            found, draws = self.updates[network, Variant.parse(variant).learns_as], self._draws(network, place)[variant]
             low, high = _interval(draws)
             row = {"network": network, "place": place, "variant": variant, "n": len(found)}
             row |= {"updates": np.median(found), "reached": int(np.isfinite(found).sum())}
@@ -107,16 +107,10 @@ class TimeToLoss:
         which, when = (random.integers(size, size=(_DRAWS, size)) for size in (seeds, rounds))
         found = {}
         for variant in self.variants(network, place):
-            updates = np.median(self.updates[network, strategy(variant)][which], axis=1)
+            updates = np.median(self.updates[network, Variant.parse(variant).learns_as][which], axis=1)
             times = np.median(self.seconds[network, place, variant][when], axis=1)
             found[variant] = _product(updates, self.fills[variant], times)
         return found
-
-
-def strategy(variant: str) -> str:
-    """Whose updates a variant makes."""
-    form = Variant.parse(variant)
-    return form.strategy if form.kind == "async" else SEQUENTIAL
 
 
 def load(folder: Path) -> TimeToLoss | None:
@@ -158,7 +152,7 @@ def _read(provenance: dict[str, Any], tables: dict[str, pd.DataFrame]) -> TimeTo
     updates = {
         key: mine["updates"].fillna(np.inf).to_numpy(float) for key, mine in runs.groupby(["network", "strategy"])
     }
-    missing = {(network, strategy(name)) for network, _, name in times} - set(updates)
+    missing = {(network, Variant.parse(name).learns_as) for network, _, name in times} - set(updates)
     if missing or len({len(found) for found in updates.values()}) != 1:
         raise ValueError(f"seeds are missing, as of {missing or 'one choice'}")
     fills = dict(zip(seconds["variant"], seconds["fills"], strict=True))

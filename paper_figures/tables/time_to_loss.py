@@ -4,9 +4,10 @@ import math
 
 import pandas as pd
 
+from layerpipe2.planning.variants import Variant
 from paper_figures import variant_style
 from paper_figures.records.pipelines import label
-from paper_figures.records.time_to_loss import TimeToLoss, strategy
+from paper_figures.records.time_to_loss import TimeToLoss
 
 
 def seconds(found: TimeToLoss) -> pd.DataFrame:
@@ -17,7 +18,7 @@ def seconds(found: TimeToLoss) -> pd.DataFrame:
     for (network, place), mine in shown.groupby(["network", "place"], sort=False):
         mine = mine.set_index("variant")
         for variant in variant_style.ordered(mine.index):
-            row, rate = mine.loc[variant], rates.loc[(network, strategy(variant))]
+            row, rate = mine.loc[variant], rates.loc[(network, Variant.parse(variant).learns_as)]
             end = f" ({rate['at_end']} end)" if isinstance(rate["at_end"], str) and rate["at_end"] else ""
             text = (
                 f"{row['seconds']:.2f} ({row['low']:.2f}–{row['high']:.2f})" if math.isfinite(row["seconds"]) else "–"

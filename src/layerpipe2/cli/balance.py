@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
 
 from layerpipe2 import networks
 from layerpipe2.cli.commands import BalanceOptions
@@ -18,12 +17,11 @@ from layerpipe2.distributed.recomputation import check_recomputation
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.history import make_history
-from layerpipe2.planning import Link, StageWork
+from layerpipe2.planning import Link
 from layerpipe2.planning.balance import Balance
 from layerpipe2.planning.choices import Choice, choices, optimizer_copies
 from layerpipe2.planning.machine import Machine, side_by_side
-from layerpipe2.planning.predict import Predictor
-from layerpipe2.planning.profiling import profile
+from layerpipe2.planning.predict import Predictor, profiled
 from layerpipe2.planning.variants import Variant
 from layerpipe2.runs.config import RunConfig
 from layerpipe2.runs.plan import check_run, make_units, optimizer_factory
@@ -53,7 +51,8 @@ def run(options: argparse.Namespace) -> None:
     x = torch.randn(shape, device=device) if images else torch.randint(spec.num_classes, shape, device=device)
     if wanted.recompute_activations:
         check_recomputation(history)
-    predictor = _predictor(units, x, config, wanted)
+    times = profiled(units, x, optimizer_factory(config), wanted.repeats)
+    predictor = Predictor(times, config.batch_size, wanted.stages, strategy=None, threads=config.threads)
     best = predictor.cut(f"async/{config.strategy}{'/recompute' * wanted.recompute_activations}")
     print(
         f"{config.network} for {config.dataset}: {len(units)} units, mini-batches of {config.batch_size}, "
@@ -68,17 +67,6 @@ def run(options: argparse.Namespace) -> None:
         print(f"\n{_comparison(predictor, config, wanted)}")
     if load > _BUSY:
         print(f"other work ran here before (load average {load:.1f}): do not trust these times")
-
-
-def _predictor(units: Sequence[nn.Module], x: Tensor, config: RunConfig, wanted: BalanceOptions) -> Predictor:
-    make_optimizer = optimizer_factory(config)
-
-    def timed(size: int, update: bool, strategy: str, split: bool, threads: int) -> tuple[StageWork, ...]:
-        torch.set_num_threads(threads)
-        optimizer, history = make_optimizer if update else None, make_history(strategy) if strategy else None
-        return profile(units, x[:size], optimizer, history=history, split=split, repeats=wanted.repeats)
-
-    return Predictor(timed, config.batch_size, wanted.stages, strategy=None, threads=config.threads)
 
 
 def _comparison(predictor: Predictor, config: RunConfig, wanted: BalanceOptions) -> str:

@@ -9,10 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 
+import torch
+from torch import Tensor, nn
+
 from layerpipe2.delays import Delays
+from layerpipe2.history import make_history
 from layerpipe2.planning import Costs, FlopDevice, StageWork, Work
 from layerpipe2.planning.balance import Balance, balanced
 from layerpipe2.planning.machine import Machine
+from layerpipe2.planning.profiling import MakeOptimizer, profile
 from layerpipe2.planning.schedules import SCHEDULES, build_schedule, simulate
 from layerpipe2.planning.variants import Variant, group_starts
 
@@ -28,6 +33,17 @@ Profile = Callable[[int, bool, str, bool, int], tuple[StageWork, ...]]
 For mini-batches of ``size``, with or without an update, with the history of ``strategy`` if it names one, with the
 kinds of gradients apart if split, in one process of so many threads.
 """
+
+
+def profiled(units: Sequence[nn.Module], x: Tensor, make_optimizer: MakeOptimizer, repeats: int) -> Profile:
+    """Times the units in this process, ``repeats`` steps of them with parts of the mini-batch ``x`` (B, ...)."""
+
+    def timed(size: int, update: bool, strategy: str, split: bool, threads: int) -> tuple[StageWork, ...]:
+        torch.set_num_threads(threads)
+        optimizer, history = make_optimizer if update else None, make_history(strategy) if strategy else None
+        return profile(units, x[:size], optimizer, history=history, split=split, repeats=repeats)
+
+    return timed
 
 
 class Predictor:

@@ -114,6 +114,15 @@ class Variant:
         """Whether ``layerpipe2.distributed`` trains it."""
         return self.kind in ("async", "exact")
 
+    @property
+    def learns_as(self) -> str:
+        """The strategy whose updates it makes: its weight history, or ``sequential`` where no gradient is late."""
+        return self.strategy if self.kind == "async" else "sequential"
+
+    def fills(self, processes: int) -> int:
+        """How many more mini-batches' time an epoch takes, while the pipeline fills and drains."""
+        return self.stages(processes) - 1 if self.kind == "async" else 0
+
     def ranks(self, processes: int) -> int:
         """Number of processes, of so many at hand."""
         return 1 if self.kind in ("plain", "threads") else processes

@@ -12,6 +12,7 @@ from experiments.pipelines.processes import run_ranks
 from experiments.pipelines.trainers import Job
 from experiments.pipelines.updates import Design, losses
 from layerpipe2.errors import UserError
+from layerpipe2.planning.variants import Variant
 
 DESIGN = Design.read()
 NET = DESIGN.networks[1].copy_with(width=4, updates=6, every=3, held_out=16, target=1e-9)
@@ -71,7 +72,7 @@ def test_a_mistake_in_the_design_is_one_line(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("variant", ["plain", "ddp", "zero-bubble/2", "async/stash", "async/ema-span"])
 def test_processes_come_to_the_loss_of_the_simulated_training(variant):
-    simulated = losses(NET, updates.strategy_of(variant), 0.05, 0, NET.target)
+    simulated = losses(NET, Variant.parse(variant).learns_as, 0.05, 0, NET.target)
     job = Job(NET.config(0.05, 0), {1: (0,), 2: NET.starts})
     found = run_ranks(measure_training, 1 if variant == "plain" else 2, job, variant, 6, NET.held_out, timeout=120)
     assert len(simulated) == 2
