@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from layerpipe2 import UserError
-from layerpipe2.distributed import shared_links
+from layerpipe2.distributed import shared_memory
 from layerpipe2.distributed.links import Inbox, Outbox, Watch
 from layerpipe2.distributed.neighbours import Endpoint
 from layerpipe2.distributed.shared_links import SharedInbox, SharedOutbox
@@ -114,7 +114,7 @@ def _shrinking(shares):
 
 
 def patched_os(**functions):
-    shared_links.os = SimpleNamespace(**vars(os) | functions)
+    shared_memory.os = SimpleNamespace(**vars(os) | functions)
 
 
 def too_many_files(*_):
@@ -122,7 +122,7 @@ def too_many_files(*_):
 
 
 UNREACHABLE = {
-    "another network": lambda rank: setattr(shared_links, "_network", lambda: (7, rank)),
+    "another network": lambda rank: setattr(shared_memory, "_network", lambda: (7, rank)),
     "another process has the number": lambda rank: patched_os(getpid=os.getppid),
     "no access": lambda rank: patched_os(readlink=too_many_files),
     "no files left": lambda rank: patched_os(memfd_create=too_many_files),
@@ -142,14 +142,12 @@ def _unreachable(case):
 
 def test_only_the_memory_that_was_offered_is_taken():
     with ExitStack() as closing:
-        memory, _, given = shared_links._make(closing)
-        token = shared_links.token_bytes(32)
-        os.write(memory, token)
-        offer = [os.getpid(), memory, *given, DEPTH, *shared_links._network(), *shared_links._TOKEN.unpack(token)]
+        memory, _, given = shared_memory.make_ends(closing)
+        offer = shared_memory.make_offer(memory, given, DEPTH)
         open_files = len(os.listdir("/proc/self/fd"))
-        assert shared_links._open([*offer[:-1], offer[-1] ^ 1]) is None
+        assert shared_memory.open_ends([*offer[:-1], offer[-1] ^ 1]) is None
         assert len(os.listdir("/proc/self/fd")) == open_files
-        for end in shared_links._open(offer):
+        for end in shared_memory.open_ends(offer):
             os.close(end)
         assert os.fstat(memory).st_mode & 0o777 == 0o600
 
@@ -203,7 +201,7 @@ def test_nothing_is_left_after_kill_9(killed, tmp_path):
 
 
 def _is_killed(name, killed):
-    shared_links._NAME = name
+    shared_memory._NAME = name
     end = link(True)
     exchange(end, 4)
     assert len([trace for trace in traces(os.getpid()) if name in trace]) >= 2  # mapped, and open

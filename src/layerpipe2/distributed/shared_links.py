@@ -1,27 +1,16 @@
 """Messages between neighbours on one host: the sender packs them into memory that the receiver reads them in.
 
-The memory is divided into slots of one message. Their numbers go through two pipes: forward that of a slot which holds
-a message, back that of one whose message is no longer read. Nothing else is shared. Who has taken a slot's number out
-of a pipe sees all that the other process did with the slot before it put the number in: a write to a pipe and the read
-that finds it are ordered by the kernel, whatever the processor's own rules are. And who waits sleeps, as long as there
-is no number.
-
-Memory (``memfd_create``) and pipes have no names. The receiver opens the sender's through ``/proc/PID/fd``, which the
-kernel grants to the same user only, and finds the token there that came by gloo: so it is the same memory. All of it is
-gone with the last process that has it open, whatever that process dies of. Where it can't be opened (another host or
-container, another system than Linux), or lies behind another network (of namespaces on one machine, which count as
-hosts), messages go by gloo.
+The memory (:mod:`layerpipe2.distributed.shared_memory`) is divided into slots of one message. Their numbers go through
+two pipes: forward that of a slot which holds a message, back that of one whose message is no longer read. Nothing else
+is shared. Who has taken a slot's number out of a pipe sees all that the other process did with the slot before it put
+the number in: a write to a pipe and the read that finds it are ordered by the kernel, whatever the processor's own
+rules are. And who waits sleeps, as long as there is no number. Where no memory can be shared, messages go by gloo.
 """
 
 import os
-import select
-import struct
 import weakref
 from collections import deque
 from contextlib import ExitStack, suppress
-from datetime import timedelta
-from mmap import PAGESIZE, mmap
-from secrets import token_bytes
 from typing import Any
 
 import torch
@@ -29,42 +18,16 @@ from torch import Tensor
 
 from layerpipe2.distributed.links import Channel, Inbox, Outbox
 from layerpipe2.distributed.messages import message_size, pack, unpack
-
-_NAME = "layerpipe2"
-_WORD = struct.Struct("q")  # a slot's number in a pipe
-_TOKEN = struct.Struct("4q")
-_NOTHING = [0] * 11
-"""An offer: process, its ends for the receiver (memory, arrivals, returns), depth, network (2), token (4)."""
-
-
-class SlotNumbers:
-    """The reading end of a pipe with numbers of slots. Closes it when it is no longer used."""
-
-    def __init__(self, end: int) -> None:
-        self._end, self._poll = end, select.poll()
-        os.set_blocking(end, False)
-        self._poll.register(end, select.POLLIN)
-        weakref.finalize(self, os.close, end)
-
-    def take(self) -> list[int]:
-        """Those that are there.
-
-        Raises:
-            ConnectionError: if there is none, and never will be: the other process has ended.
-        """
-        try:
-            found = os.read(self._end, PAGESIZE)
-        except BlockingIOError:
-            return []
-        if not found:
-            raise ConnectionError("the other process has closed it")
-        return [number for (number,) in _WORD.iter_unpack(found)]
-
-    def wait(self, timeout: timedelta) -> list[int]:
-        """At least one; raises TimeoutError if there is none in time, ConnectionError as :meth:`take`."""
-        if not self._poll.poll(min(timeout.total_seconds() * 1000, 2**31 - 1)):
-            raise TimeoutError(f"no answer for {timeout.total_seconds():g} s")
-        return self.take()
+from layerpipe2.distributed.shared_memory import (
+    NO_OFFER,
+    WORD,
+    SlotNumbers,
+    allocate,
+    divided,
+    make_ends,
+    make_offer,
+    open_ends,
+)
 
 
 class Shared(Channel):
@@ -98,15 +61,15 @@ class SharedOutbox(Shared, Outbox):
         size = message_size(tensors)
         if not self.capacity:
             self.capacity = size
-            os.ftruncate(self._memory, PAGESIZE + self._count * -(-size // PAGESIZE) * PAGESIZE)
-            self._slots = _slots(self._memory, self._count)
+            self._try(lambda: allocate(self._memory, self._count, size))
+            self._slots = self._try(lambda: divided(self._memory, self._count))
             self._free = list(reversed(range(self._count)))
         self._check(size)
         if not self._free:
             self._free += self.numbers(self._returns)
         slot = self._free.pop()
         pack(tensors, self._slots[slot])
-        self._try(lambda: os.write(self._arrivals, _WORD.pack(slot)))
+        self._try(lambda: os.write(self._arrivals, WORD.pack(slot)))
         with suppress(ConnectionError):  # the receiver may have ended, in order, after this message
             self._free += self._returns.take()
 
@@ -116,13 +79,11 @@ class SharedOutbox(Shared, Outbox):
     def _connects(self, allowed: bool) -> bool:
         """Offer memory, wait for the number of slots that the receiver wants beside ``depth`` (0: it refuses)."""
         with ExitStack() as closing:
-            offer = _NOTHING
+            offer = NO_OFFER
             with suppress(OSError):
                 if allowed and hasattr(os, "memfd_create"):
-                    self._memory, kept, given = _make(closing)
-                    token = token_bytes(_TOKEN.size)
-                    os.write(self._memory, token)
-                    offer = [os.getpid(), self._memory, *given, self.depth, *_network(), *_TOKEN.unpack(token)]
+                    self._memory, kept, given = make_ends(closing)
+                    offer = make_offer(self._memory, given, self.depth)
             self.wait(self._send(torch.tensor(offer)))
             answer = torch.zeros(1, dtype=torch.int64)
             self.wait(self._receive(answer))
@@ -155,20 +116,20 @@ class SharedInbox(Shared, Inbox):
         if not self._arrived:
             self._arrived.extend(self.numbers(self._arrivals))
         if not self.capacity:
-            self._slots = _slots(self._memory, self._count)
+            self._slots = self._try(lambda: divided(self._memory, self._count))
             self.capacity = len(self._slots[0])
         slot = self._arrived.popleft()
         self._read.append(slot)
         if len(self._read) > self.slots - self.ahead:
             with suppress(BrokenPipeError):  # the sender may have ended, in order, after its last message
-                os.write(self._returns, _WORD.pack(self._read.popleft()))
+                os.write(self._returns, WORD.pack(self._read.popleft()))
         return unpack(self._slots[slot])
 
     def _connects(self, allowed: bool) -> bool:
         """Open the memory that the sender offers, and answer how many slots this side needs (0: it isn't possible)."""
-        offer = torch.tensor(_NOTHING)
+        offer = torch.tensor(NO_OFFER)
         self.wait(self._receive(offer))
-        ends = _open(offer.tolist()) if allowed else None
+        ends = open_ends(offer.tolist()) if allowed else None
         if ends is not None:
             self._memory, arrivals, self._returns = ends
             self._count = int(offer[4]) + self.slots
@@ -178,52 +139,3 @@ class SharedInbox(Shared, Inbox):
                 weakref.finalize(self, os.close, end)
         self.wait(self._send(torch.tensor([self.slots if ends else 0])))
         return ends is not None
-
-
-def _make(closing: ExitStack) -> tuple[int, tuple[int, int], tuple[int, int]]:
-    """Memory; ends of the pipes for arrivals and returns that the sender keeps; those that the receiver opens."""
-    memory = os.memfd_create(_NAME)
-    closing.callback(os.close, memory)
-    os.fchmod(memory, 0o600)
-    pipes = []
-    for _ in range(2):
-        pipes.append(os.pipe())
-        for end in pipes[-1]:
-            closing.callback(os.close, end)
-    (arrivals, arrive), (returns, give_back) = pipes
-    return memory, (arrive, returns), (arrivals, give_back)
-
-
-def _open(offer: list[int]) -> tuple[int, int, int] | None:
-    """Memory, arrivals and returns of an offer; None if they are out of reach, or not the ones that were meant."""
-    (process, *numbers), network, token = offer[:4], offer[5:7], offer[7:]
-    place, ways = f"/proc/{process}/fd", (os.O_RDWR, os.O_RDONLY, os.O_WRONLY)
-    with ExitStack() as closing, suppress(OSError):
-        if tuple(network) != _network() or not os.readlink(f"{place}/{numbers[0]}").startswith(f"/memfd:{_NAME}"):
-            return None
-        ends = []
-        for number, way in zip(numbers, ways, strict=True):
-            ends.append(os.open(f"{place}/{number}", way | os.O_NONBLOCK))
-            closing.callback(os.close, ends[-1])
-            if len(ends) == 1 and os.pread(ends[0], _TOKEN.size, 0) != _TOKEN.pack(*token):
-                return None
-        os.set_blocking(ends[2], True)
-        closing.pop_all()
-        return ends[0], ends[1], ends[2]
-    return None
-
-
-def _network() -> tuple[int, int]:
-    """Which network this thread sees."""
-    seen = os.stat("/proc/thread-self/ns/net")
-    return seen.st_dev, seen.st_ino
-
-
-def _slots(memory: int, count: int) -> list[Tensor]:
-    """The memory behind the page of the token, in so many equal parts.
-
-    Views of one tensor would not do: autograd counts changes in place for all views together.
-    """
-    mapped = mmap(memory, 0)
-    size = (len(mapped) - PAGESIZE) // count
-    return [torch.frombuffer(mapped, dtype=torch.uint8, offset=PAGESIZE + i * size, count=size) for i in range(count)]
