@@ -76,7 +76,9 @@ class SynchronousTrainer:
         self.stages = {k: stage for k, stage in enumerate(stages) if ranks[k] == dist.get_rank()}
         parts = [
             # Without its shapes torch would run a batch to find them, which changes batch normalisation's statistics.
-            pipelining.PipelineStage(stage, k, len(stages), x.device, input_args=shapes[k], output_args=shapes[k + 1])
+            pipelining.PipelineStage(
+                _Sends(stage), k, len(stages), x.device, input_args=shapes[k], output_args=shapes[k + 1]
+            )
             for k, stage in self.stages.items()
         ]
         self._timeline, self._batch = timeline, 0
@@ -114,6 +116,18 @@ class SynchronousTrainer:
         return self._timeline.span(what, stage, self._batch) if self._timeline else nullcontext()
 
 
+class _Sends(nn.Module):
+    """A stage whose outputs are contiguous, as torch wants its messages."""
+
+    def __init__(self, stage: nn.Module) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.stage(x)
+        return out.contiguous()
+
+
 def _checked(name: str, stages: Sequence[nn.Module], x: Tensor, micro_batches: int) -> Any:
     """The schedule, if all fits."""
     if name not in PEERS:
@@ -134,7 +148,7 @@ def _shapes(stages: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
     """The input of every stage and the output of the last, without values."""
     shapes = [x.detach().to("meta")]
     for stage in stages:
-        shapes.append(copy.deepcopy(stage).to("meta")(shapes[-1]).detach().requires_grad_())
+        shapes.append(copy.deepcopy(_Sends(stage)).to("meta")(shapes[-1]).detach().requires_grad_())
     return shapes
 
 

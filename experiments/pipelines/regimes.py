@@ -102,7 +102,11 @@ def _run(arguments: Sequence[str] | None) -> None:
         write_csv(out / "predicted.csv", _PREDICTED, [{k: row[k] for k in _PREDICTED} for row in predictions])
         minutes = settings.rounds * sum(map(_cost, predictions)) / 60
         print(f"{len(predictions)} choices predicted; {settings.rounds} rounds take about {minutes:.0f} minutes")
-        rows = list(measure(predictions, settings.rounds, hosts))
+        rows: list[Row] = []
+        for point in points()[: settings.points]:
+            write_csv(out / "measured.csv", _MEASURED, rows)  # what is there, should it be stopped
+            mine = [row for row in predictions if all(row[key] == point[key] for key in _POINT)]
+            rows += measure(mine, settings.rounds, hosts)
     write_csv(out / "measured.csv", _MEASURED, rows)
     print("\n".join(_table(predictions, rows)))
 
@@ -166,13 +170,11 @@ def _cost(row: Row) -> float:
 
 
 def measure(predictions: Sequence[Row], rounds: int, hosts: Namespaces | None) -> Iterator[Row]:
-    """Point after point, round after round, every choice once: the rows of ``measured.csv``."""
-    for name in dict.fromkeys(tuple(row[key] for key in _POINT) for row in predictions):
-        mine = [row for row in predictions if tuple(row[key] for key in _POINT) == name]
-        for number in range(rounds):
-            for row in mine:
-                known = {key: row[key] for key in (*_POINT, "gigabits", "variant")}
-                yield known | {"round": number, "seconds": _seconds(row, hosts)}
+    """Round after round, every choice of a point once: rows of ``measured.csv``."""
+    for number in range(rounds):
+        for row in predictions:
+            known = {key: row[key] for key in (*_POINT, "gigabits", "variant")}
+            yield known | {"round": number, "seconds": _seconds(row, hosts)}
 
 
 def _seconds(row: Row, hosts: Namespaces | None) -> float:

@@ -67,6 +67,22 @@ def whole(parameter):
     return (value.full_tensor() if isinstance(value, DTensor) else value).clone()
 
 
+class Columns(torch.nn.Module):
+    """A layer whose outputs lie in memory column by column, as a transformer's embedding of patches may leave them."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x).t().contiguous().t()
+
+
+def losses_by_columns(variants):
+    """Variant -> losses, if no stage's outputs are contiguous."""
+    return {variant: trainer(variant, [*map(Columns, units())]).train(batches()) for variant in variants}
+
+
 def statistics_after(variant, steps):
     """Running mean and count of this rank's batch normalisation after some steps."""
     torch.manual_seed(0)

@@ -80,6 +80,13 @@ def test_sent_bytes_are_activations_and_gradients_of_the_boundaries():
     assert sent["zero-bubble-v/2"] == [2 * boundary] * 2  # the turn of the V stays on its rank
 
 
+def test_outputs_may_lie_in_memory_as_they_like():
+    found = run_ranks(peer_work.losses_by_columns, 2, PEERS, timeout=60)
+    for peer in PEERS:
+        (known,) = (rank[peer] for rank in found if rank[peer])
+        assert known == pytest.approx(plain()[0], rel=1e-12)
+
+
 def test_batch_normalisation_counts_training_batches_only():
     first, second = run_ranks(peer_work.statistics_after, 2, "gpipe/2", 3, timeout=60)
     assert second == {1: {}}
