@@ -1,8 +1,8 @@
 """Pipelines on real processes, as ratios to plain training in one process: speed, memory, time lines.
 
-Every round runs each variant once, in turn, in fresh processes of one thread each (``threads/2``: of two); all train
-the same network on the same batches. Networks are cut where the measured times of their units balance. One run also
-measures what the stages hold beside what the cost model says, takes time stamps of some variants, and compares, on
+Every round runs each variant once, in random order, in fresh processes of one thread each (``threads/2``: of two); all
+train the same network on the same batches. Networks are cut where the measured times of their units balance. One run
+also measures what the stages hold beside what the cost model says, takes time stamps of some variants, and compares, on
 another network, balanced stages with groups of as many units. Run it on an idle machine. Examples:
 
   python -m experiments.pipelines.benchmark --out results/pipelines

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.pipelines import measure
-from experiments.pipelines.processes import run_ranks
+from experiments.pipelines.processes import in_random_order, run_ranks
 from experiments.pipelines.profiles import predictor
 from experiments.pipelines.settings import Settings
 from experiments.pipelines.summary import Row, summarise
@@ -68,14 +68,13 @@ class NetworkBenchmark:
         self.measure_speeds()
 
     def measure_speeds(self) -> None:
-        """Round after round, each variant once, in turn; then the bytes that torch held on every rank."""
-        for _ in range(self.settings.rounds):
-            for row in self.rows:
-                work = (self.settings.batches, self.settings.warmup)
-                found = self._run(measure.measure_speed, row["variant"], *work)
-                row["seconds_per_batch"].append(max(rank["seconds"] for rank in found))
-                row["peak_rss_bytes"].append([rank["peak_rss"] for rank in found])
-                row["sent_bytes_per_batch"] = sum(rank["sent_bytes"] for rank in found)
+        """Round after round, each variant once, in random order; then the bytes that torch held on every rank."""
+        for _, row in in_random_order(self.rows, self.settings.rounds):
+            work = (self.settings.batches, self.settings.warmup)
+            found = self._run(measure.measure_speed, row["variant"], *work)
+            row["seconds_per_batch"].append(max(rank["seconds"] for rank in found))
+            row["peak_rss_bytes"].append([rank["peak_rss"] for rank in found])
+            row["sent_bytes_per_batch"] = sum(rank["sent_bytes"] for rank in found)
         for row in self.rows:
             row["held_bytes"] = self._run(measure.measure_peak, row["variant"], 4)
             row["peak_torch_bytes"] = [rank["peak"] for rank in row["held_bytes"]]

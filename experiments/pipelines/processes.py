@@ -6,13 +6,15 @@ each one's memory is its own. They meet at a file, hence need no free port, wher
 
 import os
 import pickle
+import random
 import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -35,8 +37,36 @@ _ENVIRONMENT = {
 
 
 def whereabouts() -> dict[str, Any]:
-    """Provenance of times, with the number of cores and the load; to be asked for before anything is measured."""
-    return provenance(torch.device("cpu")) | {"cores": os.cpu_count(), "load_average": os.getloadavg()[0]}
+    """Provenance of times, with the number of cores, and how many of them something else keeps busy.
+
+    To be asked for while nothing is measured. (The load average would still know of what has just been measured.)
+    """
+    return provenance(torch.device("cpu")) | {"cores": os.cpu_count(), "busy_cores": _busy_cores(2.0)}
+
+
+def _busy_cores(seconds: float) -> float:
+    """How many cores were busy during the next ``seconds``, in which this process does nothing."""
+    before = _busy_time()
+    time.sleep(seconds)
+    return round((_busy_time() - before) / seconds, 2)
+
+
+def _busy_time() -> float:
+    """Seconds that all cores have worked since the machine was started, those that a hypervisor took included."""
+    cells = Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
+    user, nice, system, _, _, interrupts, soft, stolen = map(int, cells)
+    return (user + nice + system + interrupts + soft + stolen) / os.sysconf("SC_CLK_TCK")
+
+
+def in_random_order(items: Sequence[T], rounds: int) -> Iterator[tuple[int, T]]:
+    """Round after round, every item once: what makes the machine slow for a while does not always hit the same one.
+
+    Yields:
+        The number of the round, and an item.
+    """
+    for number in range(rounds):
+        for item in random.Random(number).sample(items, len(items)):
+            yield number, item
 
 
 def run_ranks(

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 
 from experiments.hosts import Namespaces, limited_hosts
 from experiments.pipelines.measure import measure_speed
-from experiments.pipelines.processes import run_ranks, whereabouts
+from experiments.pipelines.processes import in_random_order, run_ranks, whereabouts
 from experiments.pipelines.profiles import predictor
 from experiments.pipelines.settings import check_choices
 from experiments.pipelines.trainers import Job
@@ -44,8 +44,8 @@ _HELD_OUT = "held_out"
 _PREDICTED = (*_POINT, _HELD_OUT, "parameter_bytes", "cut_bytes", "gigabits", "variant", "batches", "seconds")
 _MEASURED = (*_POINT, "gigabits", "variant", "round", "seconds")
 _PROCESSES = 2
-_START = 0.5  # s that fresh processes take before the first mini-batch
-_WARMUP = 2  # mini-batches
+_START = 0.4  # s that fresh processes take before the first mini-batch
+_WARMUP = 1  # mini-batches
 _STASH = "stash"
 _UNKNOWN = 0.05  # s per mini-batch, where nothing is predicted
 
@@ -62,7 +62,7 @@ class MapSettings(Checked):
     )
     points: int = setting(1000, "", "at most so many points of the table", ge=1, le=1000)
     rounds: int = setting(5, "", "times that everything is measured", ge=1, le=1000)
-    seconds: Positive = setting(0.15, "", "predicted seconds of a measurement, from which its mini-batches follow")
+    seconds: Positive = setting(0.1, "", "predicted seconds of a measurement, from which its mini-batches follow")
     layer_repeats: int = setting(9, "", "timed steps of each unit", ge=1, le=10_000)
     quick: bool = setting(False, "", "seconds instead of minutes: shows that it works, measures nothing")
 
@@ -161,7 +161,7 @@ def _timed(period: float | None, variant: str, budget: float) -> Row:
     An asynchronous pipeline fills and drains once: every process but the last one waits for the others then.
     """
     more = Variant.parse(variant).fills(_PROCESSES)
-    batches = min(max(round(budget / (period or _UNKNOWN)), 10 if more else 2), 40)
+    batches = min(max(round(budget / (period or _UNKNOWN)), 10 if more else 1), 40)
     return {"batches": batches, "seconds": None if period is None else period * (batches + more) / batches}
 
 
@@ -170,11 +170,10 @@ def _cost(row: Row) -> float:
 
 
 def measure(predictions: Sequence[Row], rounds: int, hosts: Namespaces | None) -> Iterator[Row]:
-    """Round after round, every choice of a point once: rows of ``measured.csv``."""
-    for number in range(rounds):
-        for row in predictions:
-            known = {key: row[key] for key in (*_POINT, "gigabits", "variant")}
-            yield known | {"round": number, "seconds": _seconds(row, hosts)}
+    """Round after round, every choice of a point once, in random order: rows of ``measured.csv``."""
+    for number, row in in_random_order(predictions, rounds):
+        known = {key: row[key] for key in (*_POINT, "gigabits", "variant")}
+        yield known | {"round": number, "seconds": _seconds(row, hosts)}
 
 
 def _seconds(row: Row, hosts: Namespaces | None) -> float:

@@ -2,8 +2,9 @@
 
 Part ``updates`` trains in simulation: learning rates first, then the confirmation with other seeds. It can run beside
 other work, goes on where it was stopped, and does nothing where its results are there. Part ``seconds`` times the
-updates on real processes, round after round, and really trains one seed of every choice; run it on an idle machine.
-Both are run unless one is named. Part ``target`` shows which targets the sequential trainings suggest. Examples:
+updates on real processes, round after round, and really trains one seed of every choice on one host; run it on an
+idle machine. Both are run unless one is named. Part ``target`` shows what the sequential trainings
+reach, from which the targets were chosen. Examples:
 
   python -m experiments.pipelines.time_to_loss updates --jobs 2 --out results/pipelines/time_to_loss
   python -m experiments.pipelines.time_to_loss --quick
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from experiments.hosts import Namespaces, limited_hosts
 from experiments.pipelines.measure import measure_speed, measure_training
-from experiments.pipelines.processes import run_ranks, whereabouts
+from experiments.pipelines.processes import in_random_order, run_ranks, whereabouts
 from experiments.pipelines.trainers import Job
 from experiments.pipelines.updates import MEASURED, Design, Network, losses, train_all
 from experiments.processes import workers
@@ -37,7 +38,7 @@ class Options(Checked):
     """How much is measured. Raises UserError naming the option, its value and what is allowed."""
 
     rounds: int = setting(5, "", "times that every choice is timed", ge=1, le=1000)
-    batches: int = setting(12, "", "timed mini-batches of a round", ge=1, le=1000)
+    batches: int = setting(10, "", "timed mini-batches of a round", ge=1, le=1000)
     jobs: int = setting(1, "", "simulated trainings at a time", ge=1, le=64)
     quick: bool = setting(False, "", "seconds instead of minutes: shows that it works, measures nothing")
 
@@ -92,11 +93,11 @@ def _measure(
         choices = list(_choices(design, tuned, gigabits))
         timed = [
             known | {"round": number, "batches": options.batches, "seconds": _timed(net, known, lr, options, hosts)}
-            for number in range(options.rounds)
-            for net, known, lr in choices
+            for number, (net, known, lr) in in_random_order(choices, options.rounds)
         ]
         write_csv(out / "seconds.csv", SECONDS, timed)
-        checks = [row for net, known, lr in choices for row in _checked(net, known, lr, rows, hosts)]
+        here = [choice for choice in choices if choice[1]["gigabits"] is None]
+        checks = [row for net, known, lr in here for row in _checked(net, known, lr, rows)]
     write_csv(out / "checks.csv", CHECKS, checks)
 
 
@@ -121,8 +122,8 @@ def _timed(net: Network, known: Row, lr: float, options: Options, hosts: Namespa
     return float(max(r["seconds"] for r in run_ranks(measure_speed, ranks, *work, places=_places(known, hosts))))
 
 
-def _checked(net: Network, known: Row, lr: float, rows: Sequence[Row], hosts: Namespaces | None) -> Iterator[Row]:
-    """The seed with the median number of updates, really trained; nothing where none reached the target."""
+def _checked(net: Network, known: Row, lr: float, rows: Sequence[Row]) -> Iterator[Row]:
+    """The seed with the median number of updates, really trained on one host; nothing where none reached the target."""
     same = {"network": net.network, "strategy": Variant.parse(known["variant"]).learns_as, "part": "confirmation"}
     mine = [r for r in rows if all(r[k] == v for k, v in same.items()) and r["updates"] is not None]
     if mine:
@@ -130,7 +131,7 @@ def _checked(net: Network, known: Row, lr: float, rows: Sequence[Row], hosts: Na
         row = next(row for row in mine if row["updates"] == updates)
         job = Job(net.config(lr, row["seed"]), {1: (0,), len(net.starts): net.starts})
         ranks, work = Variant.parse(known["variant"]).ranks(len(net.starts)), (updates, net.held_out)
-        found = run_ranks(measure_training, ranks, job, known["variant"], *work, places=_places(known, hosts))
+        found = run_ranks(measure_training, ranks, job, known["variant"], *work)
         head = {key: known[key] for key in ("network", "gigabits", "variant")} | {
             "seed": row["seed"],
             "updates": updates,

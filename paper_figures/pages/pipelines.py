@@ -27,7 +27,7 @@ def page(records: PipelineRecords) -> Page:
     bench, found, drawn, shown = records.main, claims(records), figures(records), tables.catalogue(records)
     threaded = f"threads/{bench.options['processes']}"
     wheres = [bench.provenance, *(other.provenance for other in (records.regimes, records.time_to_loss) if other)]
-    load = max(where["load_average"] for where in wheres)
+    load = max(where["busy_cores"] for where in wheres)
     quick = any(options["quick"] for options in (bench.options, *(where["options"] for where in wheres[1:])))
     answers = [(claim.question, claim.word) for claim in found]
     content = {

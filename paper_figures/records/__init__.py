@@ -23,7 +23,7 @@ TEXT = {"dataset", "network", "convention", "strategy", "status", "optimizer", "
 }
 """Columns of any table that are not taken for numbers."""
 BUSY = 0.5
-"""Load average before a measurement above which other work shared the processor."""
+"""Busy cores or load average before a measurement, above which other work shared the processor."""
 
 
 @dataclass(frozen=True)

@@ -60,13 +60,13 @@ class Regimes:
         return float(shared["bandwidth"]) if shared and place == ONE_HOST else self.bandwidth(place)
 
     def summary(self) -> pd.DataFrame:
-        """The choices with ``measured`` (median s) and ``speed`` (over one process, median of the rounds' ratios)."""
+        """The choices with ``measured`` (median s) and ``speed`` (over one process, ratio of these)."""
         key = [*POINT, "place", "variant"]
-        base = self.times[self.times["variant"] == "plain"].set_index([*POINT, "place", "round"])["seconds"]
-        times = self.times.join(base.rename("plain"), on=[*POINT, "place", "round"])
-        times["speed"] = times["plain"] / times["seconds"]
-        found = times.groupby(key, sort=False).agg(measured=("seconds", "median"), speed=("speed", "median"))
-        return self.choices.join(found, on=key)
+        found = self.times.groupby(key, sort=False)["seconds"].median().rename("measured").reset_index()
+        plain = found[found["variant"] == "plain"].set_index([*POINT, "place"])["measured"].rename("plain")
+        found = found.join(plain, on=[*POINT, "place"])
+        found["speed"] = found.pop("plain") / found["measured"]
+        return self.choices.join(found.set_index(key), on=key)
 
     def winners(self) -> pd.DataFrame:
         """A row per point and place.

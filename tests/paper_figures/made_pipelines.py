@@ -74,7 +74,7 @@ def row(variant, speeds, predicted):
 
 def write(folder, speeds=SPEEDS, quick=False, load=0.0, **changes):
     """A record of every kind, as the benchmark writes them."""
-    where = {"commit": "c0ffee", "dirty": False, "load_average": load, "cores": 2, "device": "some CPU"}
+    where = {"commit": "c0ffee", "dirty": False, "busy_cores": load, "cores": 2, "device": "some CPU"}
     where["versions"] = {"torch": "2.13.0"}
     options = {"dataset": "digits", "batch_size": 64, "processes": 2, "rounds": 3, "batches": 40}
     options["quick"] = quick

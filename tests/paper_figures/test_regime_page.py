@@ -96,8 +96,8 @@ def test_the_figure_has_a_panel_per_place_and_a_mark_per_point(tmp_path):
 
 def test_a_busy_machine_is_said_of_the_map_too(tmp_path):
     made.write(tmp_path)
-    write(tmp_path, load_average=3.0)
-    assert "**Busy machine.** The load average was 3.0" in page_text(made.load(tmp_path, "even"))
+    write(tmp_path, busy_cores=3.0)
+    assert "**Busy machine.** Other work kept 3.0 cores busy" in page_text(made.load(tmp_path, "even"))
 
 
 def test_a_map_that_was_broken_off_is_none_and_a_broken_one_is_a_line(tmp_path):

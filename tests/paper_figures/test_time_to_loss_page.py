@@ -36,7 +36,7 @@ MS = {
 }
 
 
-def write(folder, load_average=0.1, updates=UPDATES):
+def write(folder, busy_cores=0.1, updates=UPDATES):
     """The files of ``experiments.pipelines.time_to_loss``: rounds of 10 mini-batches, of which one fills."""
     out = folder / "time_to_loss"
     out.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def write(folder, load_average=0.1, updates=UPDATES):
     design = {"seeds": list(SEEDS), "tuning_seeds": [9], "networks": networks}
     where = {
         "commit": "c0ffee",
-        "load_average": load_average,
+        "busy_cores": busy_cores,
         "options": {"rounds": 3, "quick": False},
         "design": design,
     }
@@ -135,12 +135,12 @@ def test_where_nobody_reaches_the_target_nobody_is_first(tmp_path):
 def test_the_page_begins_with_it_where_it_was_measured(tmp_path):
     made.write(tmp_path)
     assert "reaches a target loss first?" not in page_text(made.load(tmp_path, "even"))
-    write(tmp_path, load_average=3.0)
+    write(tmp_path, busy_cores=3.0)
     records = made.load(tmp_path, "even")
     text = page_text(records)
     assert text.split("\n\n")[1] == f"**{headline(records.time_to_loss)}**"
     assert "(figures/time_to_loss.png)" in text
-    assert "**Busy machine.** The load average was 3.0" in text
+    assert "**Busy machine.** Other work kept 3.0 cores busy" in text
     verdict = verdicts(records)[TITLE]
     assert verdict.word == "one host: slower 2; 1 Gbit/s: faster 2"
     # Trainings of 50 updates took 50 mini-batches' time; ours have one more to fill it, in 10 of 11 parts of that.

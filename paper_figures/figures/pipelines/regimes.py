@@ -41,7 +41,7 @@ def regimes(found: Regimes) -> Figure:
         figure.supylabel("weights (MB per s of one process)", fontsize=8)
         names = variant_style.ordered(winners["fastest"])
         handles: list[Any] = [style.handle(variant_style.label(name), **_look(name, decided=True)) for name in names]
-        handles += [style.handle("hollow: not in every round", **_HOLLOW)]
+        handles += [style.handle(f"hollow: not in all {found.rounds_of_each} rounds", **_HOLLOW)]
         handles += [
             Patch(label="link too slow for DDP", **_DDP),
             Patch(label="link too slow for a pipeline", **_PIPELINE),

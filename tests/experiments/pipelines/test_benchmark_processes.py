@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.pipelines.processes import run_ranks
+from experiments.pipelines import processes
+from experiments.pipelines.processes import in_random_order, run_ranks
 from layerpipe2.errors import UserError
 from tests.experiments.pipelines import peer_work
 from tests.sampling import slow
@@ -52,6 +54,25 @@ from tests.experiments.pipelines import peer_work
 if __name__ == "__main__":
     run_ranks(peer_work.show_and_hang, 2, sys.argv[1])
 """
+
+
+def test_every_round_has_every_item_once_in_an_order_of_its_own():
+    state, items = random.getstate(), list(range(20))
+    found = list(in_random_order(items, 3))
+    assert [number for number, _ in found] == [0] * 20 + [1] * 20 + [2] * 20
+    orders = [[item for number, item in found if number == one] for one in range(3)]
+    assert all(sorted(order) == items for order in orders)
+    assert orders[0] != orders[1] != orders[2] != items
+    assert found == list(in_random_order(items, 3))
+    assert random.getstate() == state
+
+
+def test_busy_cores_are_those_of_others(monkeypatch):
+    times = iter(("cpu  100 20 30 4000 50 6 7 8 90 0\n", "cpu  190 40 70 9000 99 16 17 28 180 0\n"))
+    monkeypatch.setattr(processes.Path, "read_text", lambda path: next(times))
+    monkeypatch.setattr(processes.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(processes.os, "sysconf", lambda name: 100)
+    assert processes._busy_cores(2.0) == (90 + 20 + 40 + 10 + 10 + 20) / 100 / 2
 
 
 @slow
