@@ -22,6 +22,7 @@ import torch.distributed as dist
 
 from experiments import hosts
 from experiments.processes import begin, server
+from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.errors import UserError
 from layerpipe2.provenance import provenance
 
@@ -138,6 +139,7 @@ def _rank(
     group: dict[str, Any], place: str, sender: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
     begin()
+    keep_freed_memory()  # as training in several processes does: without it page faults slow down some and not others
     torch.set_num_threads(1)
     answer: tuple[float | None, Any]
     try:

@@ -1,5 +1,6 @@
 """``layerpipe2 launch``: what the ranks get, and that every end is one line, without orphans."""
 
+import os
 import re
 import signal
 import sys
@@ -146,6 +147,17 @@ def test_a_killed_launcher_takes_its_ranks_and_its_logs_with_it(script, tmp_path
     launched.process.kill()
     assert launched.end()[0] == -signal.SIGKILL
     assert launched.no_rank_is_left()
+    assert soon(lambda: not list(tmp_path.glob("layerpipe2-*")))
+
+
+def test_logs_go_with_the_launcher_where_the_process_that_waits_for_its_death_was_killed(script, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    launched = Launched("--processes", "2", "--", script(SLEEP), ranks=2)
+    found = Path(f"/proc/{launched.process.pid}/task/{launched.process.pid}/children").read_text().split()
+    (waiting,) = (pid for pid in found if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sh\0-c\0cat"))
+    os.kill(int(waiting), signal.SIGKILL)
+    launched.process.terminate()
+    assert launched.end()[0] == 2
     assert soon(lambda: not list(tmp_path.glob("layerpipe2-*")))
 
 

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from shutil import rmtree
 from socket import gethostname
 from subprocess import PIPE, Popen
 from tempfile import mkdtemp
@@ -82,9 +83,12 @@ def _torchrun(place: list[str], command: Sequence[str]) -> None:
     logs = mkdtemp(prefix="layerpipe2-")
     settings = get_args_parser().parse_args([*place, "--tee=3", f"--log-dir={logs}", "--no-python", *words])
     settings.signals_to_handle = "SIGTERM,SIGHUP,SIGQUIT"  # of Ctrl-C every rank would print a traceback
-    # Its pipe closes when this process ends, however that may be; then the folder goes.
+    # Its pipe closes when this process ends, however that may be; then the folder goes, should this process be killed.
     with Popen(["sh", "-c", 'cat; rm -rf "$0"', logs], stdin=PIPE, start_new_session=True):
-        run(settings)  # type: ignore[no-untyped-call]
+        try:
+            run(settings)  # type: ignore[no-untyped-call]
+        finally:
+            rmtree(logs, ignore_errors=True)
 
 
 def _tell(reason: str, host: str, port: int, node_rank: int, nodes: int) -> None:
