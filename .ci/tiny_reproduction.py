@@ -25,13 +25,7 @@ def main() -> None:
     """Reproduce, then change things."""
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-        change(clone, networks=NETWORKS, group_sizes=[4], strategies=["stash", "ema-window"], seeds=[0, 1])
-        change(clone, other_seeds=[0, 1], common_seeds=[0, 1], common_rates={"mlp": 0.03})
-        change(clone, "settings", probe_every=5)
-        change(clone, "tuning", trials=2, moves=0)
-        change(clone, "dataset_settings", digits={"batch_size": 64, "epochs": 2})
-        dvc(clone, "repro")
+        reproduce(clone, NETWORKS)
         expect(json.loads((clone / "results/metrics.json").read_text())["runs"] == 16, "16 runs were collected")
         rates = json.loads((clone / "results/tuned.json").read_text())["mlp"]
         expect(len(rates) == 3 and all(0.005 <= rate["lr"] <= 1.5 for rate in rates.values()), "strategies are tuned")
@@ -44,6 +38,17 @@ def main() -> None:
         failed = dvc(clone, "repro", code=255)
         expect("digits.yaml: network_settings.mlp.lr is -1; give a finite number > 0" in failed, "a mistake is named")
         expect("Traceback" not in failed, "without a traceback")
+
+
+def reproduce(clone: Path, networks: list[str]) -> None:
+    """Make the clone, and in it a reproduction of little: two strategies, two seeds, two epochs, two rates."""
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    change(clone, networks=networks, group_sizes=[4], strategies=["stash", "ema-window"], seeds=[0, 1])
+    change(clone, other_seeds=[0, 1], common_seeds=[0, 1], common_rates={"mlp": 0.03})
+    change(clone, "settings", probe_every=5)
+    change(clone, "tuning", trials=2, moves=0)
+    change(clone, "dataset_settings", digits={"batch_size": 64, "epochs": 2})
+    dvc(clone, "repro")
 
 
 def check_reruns(clone: Path) -> None:

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import subprocess
 import time
 from pathlib import Path
 from types import ModuleType
@@ -28,17 +27,7 @@ def _tiny() -> ModuleType:
 
 def prepare(folder: Path) -> None:
     """A reproduction with all the memory there is."""
-    reproduce(folder / "clone")
-
-
-def reproduce(clone: Path) -> None:
-    """One network, two strategies, one seed, two epochs, in a clone of the last commit."""
-    tiny = _tiny()
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-    tiny.change(clone, networks=["mlp"], group_sizes=[4], strategies=["stash", "ema-window"], seeds=[0, 1])
-    tiny.change(clone, "settings", probe_every=5)
-    tiny.change(clone, "dataset_settings", digits={"batch_size": 64, "epochs": 2})
-    tiny.dvc(clone, "repro")
+    _tiny().reproduce(folder / "clone", ["mlp"])
 
 
 def pressed(scene: Scene) -> Act:
@@ -48,7 +37,7 @@ def pressed(scene: Scene) -> Act:
         scene.out.mkdir()
         holder = fork(_hold_memory, scene.out / "said")
         try:
-            reproduce(scene.out / "clone")
+            _tiny().reproduce(scene.out / "clone", ["mlp"])
         finally:
             kill([holder])
             ended(holder)

@@ -37,20 +37,25 @@ def headline(found: TimeToLoss) -> str:
     """The page's first line: where an asynchronous pipeline is first, and where it loses."""
     leads, sentences = found.leads(), []
     for place in found.places:
-        words = [f"{label(row.network)}: {_first(row)}" for row in leads[leads["place"] == place].itertuples()]
-        sentences.append(f"{_where(place)}: {'; '.join(words)}")
-    if not any(_answer(row.low, row.high) == Answer.YES for row in leads.itertuples()):
-        sentences.append("An asynchronous pipeline is shown to be first nowhere")
+        mine = leads[leads["place"] == place]
+        words = [f"{label(row.network)} {_first(row)}" for row in mine.itertuples()]
+        sentences.append(f"{_where(place)} {_won([_answer(row.low, row.high) for row in mine.itertuples()])}")
+        sentences.append(f"Its time, as a multiple of the best other choice's: {'; '.join(words)}")
     return f"Which training reaches a target loss first? {'. '.join(sentences)}."
 
 
+def _won(answers: list[Answer]) -> str:
+    """For how many networks an asynchronous pipeline is first, and for how many it is not."""
+    counts = [f"{word} for {answers.count(answer)}" for answer, word in _WORDS.items() if answer in answers]
+    return f"an asynchronous pipeline is, of {plural(len(answers), 'network')}, {listed(counts)}"
+
+
 def _first(row: Any) -> str:
-    """The fastest choice, and how long the asynchronous pipeline of this library takes beside the best other one."""
+    """How long the better asynchronous pipeline takes beside the best other choice, which is named."""
     if not row.fastest:
-        return "none reached it"
+        return "(none reached it)"
     times = f"{_ratio(1 / row.ratio)} ({_ratio(1 / row.high)} to {_ratio(1 / row.low)})"
-    shown = ", which shows no difference" if _answer(row.low, row.high) == Answer.UNDECIDED else ""
-    return f"{variant_style.label(row.fastest)}; our pipeline takes {times} times as long as the best other one{shown}"
+    return f"{times}, against {variant_style.label(row.peer)}"
 
 
 def _ratio(value: float) -> str:
@@ -58,7 +63,7 @@ def _ratio(value: float) -> str:
 
 
 def _where(place: str) -> str:
-    return "On one host" if "host" in place else f"On two hosts, {place}"
+    return "On one host" if "host" in place else f"On two hosts with {place}"
 
 
 def _counted(place: str, leads: pd.DataFrame) -> str:
