@@ -46,7 +46,8 @@ def headline(found: TimeToLoss) -> str:
 
 def _won(answers: list[Answer]) -> str:
     """For how many networks an asynchronous pipeline is first, and for how many it is not."""
-    counts = [f"{word} for {answers.count(answer)}" for answer, word in _WORDS.items() if answer in answers]
+    words = _WORDS | {Answer.UNDECIDED: "not shown to differ"}
+    counts = [f"{word} for {answers.count(answer)}" for answer, word in words.items() if answer in answers]
     return f"an asynchronous pipeline is, of {plural(len(answers), 'network')}, {listed(counts)}"
 
 
