@@ -59,14 +59,14 @@ def _busy_time() -> float:
     return (user + nice + system + interrupts + soft + stolen) / os.sysconf("SC_CLK_TCK")
 
 
-def in_random_order(items: Sequence[T], rounds: int) -> Iterator[tuple[int, T]]:
+def in_random_order(items: Sequence[T], rounds: int, seed: str = "") -> Iterator[tuple[int, T]]:
     """Round after round, every item once: what makes the machine slow for a while does not always hit the same one.
 
     Yields:
         The number of the round, and an item.
     """
     for number in range(rounds):
-        for item in random.Random(number).sample(items, len(items)):
+        for item in random.Random(f"{seed} {number}").sample(items, len(items)):
             yield number, item
 
 

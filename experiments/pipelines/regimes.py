@@ -45,7 +45,7 @@ _PREDICTED = (*_POINT, _HELD_OUT, "parameter_bytes", "cut_bytes", "gigabits", "v
 _MEASURED = (*_POINT, "gigabits", "variant", "round", "seconds")
 _PROCESSES = 2
 _START = 0.4  # s that fresh processes take before the first mini-batch
-_WARMUP = 1  # mini-batches
+_WARMUP = 2  # mini-batches; in the second one DDP regroups its buckets
 _STASH = "stash"
 _UNKNOWN = 0.05  # s per mini-batch, where nothing is predicted
 
@@ -98,16 +98,18 @@ def _run(arguments: Sequence[str] | None) -> None:
         where |= {"machine": asdict(machines[None]), "links": links, "options": dict(settings)}
         write_json(out / "provenance.json", where)
         predictions = predict(settings, machines)
-        (out / "measured.csv").unlink(missing_ok=True)  # of an earlier run
+        measured, part = out / "measured.csv", out / "measured.part.csv"
+        measured.unlink(missing_ok=True)  # of an earlier run
         write_csv(out / "predicted.csv", _PREDICTED, [{k: row[k] for k in _PREDICTED} for row in predictions])
         minutes = settings.rounds * sum(map(_cost, predictions)) / 60
         print(f"{len(predictions)} choices predicted; {settings.rounds} rounds take about {minutes:.0f} minutes")
         rows: list[Row] = []
         for point in points()[: settings.points]:
-            write_csv(out / "measured.csv", _MEASURED, rows)  # what is there, should it be stopped
+            write_csv(part, _MEASURED, rows)  # to look at, should it be stopped
             mine = [row for row in predictions if all(row[key] == point[key] for key in _POINT)]
             rows += measure(mine, settings.rounds, hosts)
-    write_csv(out / "measured.csv", _MEASURED, rows)
+    write_csv(measured, _MEASURED, rows)
+    part.unlink()
     print("\n".join(_table(predictions, rows)))
 
 
@@ -161,7 +163,7 @@ def _timed(period: float | None, variant: str, budget: float) -> Row:
     An asynchronous pipeline fills and drains once: every process but the last one waits for the others then.
     """
     more = Variant.parse(variant).fills(_PROCESSES)
-    batches = min(max(round(budget / (period or _UNKNOWN)), 10 if more else 1), 40)
+    batches = min(max(round(budget / (period or _UNKNOWN)), 10 if more else 3), 40)
     return {"batches": batches, "seconds": None if period is None else period * (batches + more) / batches}
 
 
@@ -171,7 +173,7 @@ def _cost(row: Row) -> float:
 
 def measure(predictions: Sequence[Row], rounds: int, hosts: Namespaces | None) -> Iterator[Row]:
     """Round after round, every choice of a point once, in random order: rows of ``measured.csv``."""
-    for number, row in in_random_order(predictions, rounds):
+    for number, row in in_random_order(predictions, rounds, seed=" ".join(str(predictions[0][key]) for key in _POINT)):
         known = {key: row[key] for key in (*_POINT, "gigabits", "variant")}
         yield known | {"round": number, "seconds": _seconds(row, hosts)}
 

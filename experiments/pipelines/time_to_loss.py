@@ -3,8 +3,8 @@
 Part ``updates`` trains in simulation: learning rates first, then the confirmation with other seeds. It can run beside
 other work, goes on where it was stopped, and does nothing where its results are there. Part ``seconds`` times the
 updates on real processes, round after round, and really trains one seed of every choice on one host; run it on an
-idle machine. Both are run unless one is named. Part ``target`` shows what the sequential trainings
-reach, from which the targets were chosen. Examples:
+idle machine. Both are run unless one is named. Part ``target`` shows what
+sequential trainings reach, from which the targets were chosen. Examples:
 
   python -m experiments.pipelines.time_to_loss updates --jobs 2 --out results/pipelines/time_to_loss
   python -m experiments.pipelines.time_to_loss --quick
@@ -62,10 +62,9 @@ def _run(arguments: Sequence[str] | None) -> None:
     if read.part == "target":
         _show_targets(design, options.jobs)
         return
-    where = whereabouts()  # before this command itself loads the machine
     rows, tuned = train_all(design, out, options.jobs)
     if read.part != "updates":
-        _measure(design, options, rows, tuned, out, where)
+        _measure(design, options, rows, tuned, out)
 
 
 def _show_targets(design: Design, jobs: int) -> None:
@@ -80,9 +79,8 @@ def _show_targets(design: Design, jobs: int) -> None:
             print(f"{net.network} rate {lr:g} seed {seed}: after {net.every * (place + 1)} updates at best {best:.3f}")
 
 
-def _measure(
-    design: Design, options: Options, rows: Sequence[Row], tuned: Sequence[Row], out: Path, where: Row
-) -> None:
+def _measure(design: Design, options: Options, rows: Sequence[Row], tuned: Sequence[Row], out: Path) -> None:
+    where = whereabouts()
     with limited_hosts(design.processes) as hosts:
         gigabits = design.gigabits if hosts else ()
         for old in MEASURED:

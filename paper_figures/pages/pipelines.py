@@ -37,6 +37,8 @@ def page(records: PipelineRecords) -> Page:
         "options": bench.options,
         "quick": quick,
         "where": bench.provenance,
+        "dirty": any(where["dirty"] for where in wheres),
+        "batches": records.regimes.batches if records.regimes else {},
         "commit": str(bench.provenance["commit"])[:12],
         "load": load,
         "busy": load > BUSY,

@@ -30,7 +30,7 @@ class Regimes:
         places: one host, then two by their link, fastest first.
         choices: a row per point, place and choice: the columns :data:`POINT`, held_out (whether nothing was measured at
             the point before the model had its form), parameter_bytes, cut_bytes, place, variant, predicted (s per
-            mini-batch, or absent). One process is a choice everywhere.
+            mini-batch, or absent), batches (how many were timed). One process is a choice everywhere.
         times: the same keys and ``round`` -> measured seconds per mini-batch.
     """
 
@@ -43,6 +43,12 @@ class Regimes:
     def is_quick(self) -> bool:
         """Whether it only shows that everything works."""
         return bool(self.provenance["options"]["quick"])
+
+    @property
+    def batches(self) -> dict[str, str]:
+        """Mini-batches that are timed: the range of asynchronous pipelines, and the fewest of any choice."""
+        ours = self.choices[self.choices["variant"].map(variant_style.group) == "asynchronous"]["batches"]
+        return {"asynchronous": f"{ours.min()} to {ours.max()}", "fewest": str(self.choices["batches"].min())}
 
     @property
     def rounds_of_each(self) -> int:
@@ -154,7 +160,7 @@ def _regimes(provenance: dict[str, Any], predicted: pd.DataFrame, measured: pd.D
     bases = measured.groupby([*POINT, "round"], sort=False)["variant"].agg(lambda names: "plain" in set(names))
     if not len(bases) or not bases.all() or not (measured["seconds"] > 0).all():
         raise ValueError("one process is missing in a round, or a time isn't positive")
-    columns = [*POINT, *_SIZES, "place", "variant", "seconds"]
+    columns = [*POINT, *_SIZES, "place", "variant", "batches", "seconds"]
     return Regimes(provenance, places, choices[columns].rename(columns={"seconds": "predicted"}), times)
 
 

@@ -38,8 +38,8 @@ class TimeToLoss:
         updates: (network, strategy) -> updates to the target by seed, infinite where it was missed.
         seconds: (network, place, variant) -> seconds of one update in the steady state, by round.
         fills: variant -> updates' time that filling and draining its pipeline takes.
-        checks: a row per choice that was really trained: measured ``seconds``, ``product``, ``loss`` and
-            ``simulated_loss``.
+        checks: a row per choice that was really trained, on one host: measured ``seconds``, ``product``, ``target``,
+            ``loss`` and ``simulated_loss``.
     """
 
     provenance: dict[str, Any]
@@ -139,6 +139,15 @@ def _read(provenance: dict[str, Any], tables: dict[str, pd.DataFrame]) -> TimeTo
     )
     rates = sorted(seconds["gigabits"].dropna().unique(), reverse=True)
     places = [ONE_HOST, *map(place_name, rates)]
+    networks = provenance["design"]["networks"]
+    orders = {  # rounds were measured in random order, checks in that of the design
+        "network": [network["network"] for network in networks],
+        "place": places,
+        "variant": list(dict.fromkeys(checks["variant"])),
+    }
+    keys = {name: seconds[name].map({value: i for i, value in enumerate(order)}) for name, order in orders.items()}
+    seconds = seconds.loc[pd.DataFrame(keys).assign(round=seconds["round"]).sort_values([*keys, "round"]).index]
+    checks["target"] = checks["network"].map({network["network"]: network["target"] for network in networks})
     if not (seconds["seconds"] > 0).all():
         raise ValueError("a time isn't positive")
     seconds["seconds"] *= seconds["batches"] / (seconds["batches"] + seconds["fills"])

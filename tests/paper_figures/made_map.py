@@ -42,7 +42,7 @@ def write(folder, times=TIMES, busy_cores=0.1, quick=False):
         measured += [key | {"round": i, "seconds": ms / 1e3} for i, ms in enumerate(rounds)]
     pd.DataFrame(predicted).to_csv(folder / "map" / "predicted.csv", index=False)
     pd.DataFrame(measured).to_csv(folder / "map" / "measured.csv", index=False)
-    where = {"commit": "c0ffee", "busy_cores": busy_cores, "machine": {"link": LINK, "shared": SHARED}}
+    where = {"commit": "c0ffee", "dirty": False, "busy_cores": busy_cores, "machine": {"link": LINK, "shared": SHARED}}
     where["options"] = {"quick": quick}
     where["links"] = {"0.1": {"bandwidth": 12e6, "latency": 2e-4}}
     (folder / "map" / "provenance.json").write_text(json.dumps(where))

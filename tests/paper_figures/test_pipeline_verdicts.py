@@ -19,7 +19,7 @@ def test_verdicts_follow_the_numbers(tmp_path):
     assert {title: found[title].word for title in words} == words
     plain, torch, bubble, _, _, predicted = (found[title].evidence[0] for title in words)
     assert "LayerPipe2, stash: 1.88× (1.79–1.90, n=3), in 2 of 3 rounds" in plain
-    assert "LayerPipe2, EMA window: at least 1.28× (1.28–1.29, n=3), over 1F1B, 4 micro-batches" in torch
+    assert "LayerPipe2, EMA window: by medians at least 1.28× (1.28–1.29, n=3), over 1F1B, 4 micro-batches" in torch
     assert "LayerPipe2, stash: 6 % of 50.0 ms" in bubble
     assert "LayerPipe2, stash 2.00 and 6.00; LayerPipe2, EMA window 1.00 and 1.00." in found["Memory"].evidence[0]
     spans = "synchronous: -2 %; asynchronous: -5 % to -4 %; no delays: -3 %; VGG-16, asynchronous: -29 % to -3 %."

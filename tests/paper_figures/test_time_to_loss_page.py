@@ -64,6 +64,7 @@ def write(folder, busy_cores=0.1, updates=UPDATES):
     design = {"seeds": list(SEEDS), "tuning_seeds": [9], "networks": networks}
     where = {
         "commit": "c0ffee",
+        "dirty": False,
         "busy_cores": busy_cores,
         "options": {"rounds": 3, "quick": False},
         "design": design,
@@ -116,7 +117,8 @@ def test_the_best_of_either_side_are_compared_and_the_first_line_says_who_wins(t
     line = headline(found)
     assert line.startswith(
         "Which training reaches a target loss first? On one host an asynchronous pipeline is, of 2 networks, slower "
-        "for 2. Its time, as a multiple of the best other choice's: MLP 1.33 (1.21 to 1.48), against plain, 2 threads; "
+        "for 2. Its time, as a multiple of the best other choice's, by medians: MLP 1.33 (95 % interval 1.21 to 1.48), "
+        "against plain, 2 threads; "
     )
     assert "On two hosts with 1 Gbit/s an asynchronous pipeline is, of 2 networks, faster for 2. Its time" in line
     assert "MLP 0.73 (" in line
@@ -144,9 +146,9 @@ def test_the_page_begins_with_it_where_it_was_measured(tmp_path):
     verdict = verdicts(records)[TITLE]
     assert verdict.word == "one host: slower 2; 1 Gbit/s: faster 2"
     # Trainings of 50 updates took 50 mini-batches' time; ours have one more to fill it, in 10 of 11 parts of that.
-    assert "20 trainings to the target" in verdict.evidence[0]
+    assert "of 20 trainings, measured over" in verdict.evidence[0]
     assert "less one, is -0 % in the median (-0 % to +8 %)" in verdict.evidence[0]
-    assert "differ from the simulated ones by at most 1e-06" in verdict.evidence[0]
+    assert "differ from the simulated ones by 1e-06 in the median and 1e-06 at most" in verdict.evidence[0]
 
 
 def test_the_figure_has_a_panel_per_network_and_place_and_a_filled_mark_for_the_fastest(tmp_path):

@@ -75,7 +75,7 @@ def over_torch(bench: Benchmark) -> Verdict:
         medians = {peer: float(bench.ratios(name, peer).median()) for peer in RIVALS}
         worst = min(RIVALS, key=lambda peer: medians[peer])
         reached.append(medians[worst] >= _OVER_TORCH)
-        speed = f"at least {median_range(bench.ratios(name, worst))}, over {variant_style.label(worst)}"
+        speed = f"by medians at least {median_range(bench.ratios(name, worst))}, over {variant_style.label(worst)}"
         slowest.append(f"{variant_style.label(name)}: {speed}")
     return Verdict(title, everywhere(reached), AIM, evidence=(f"{aim} {'; '.join(slowest)}.",))
 

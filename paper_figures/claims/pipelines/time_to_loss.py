@@ -25,8 +25,8 @@ def time_to_loss(found: TimeToLoss) -> Verdict:
     design = found.provenance["design"]
     evidence = (
         f"Held-out loss of {len(found.networks)} networks; learning rates tuned with "
-        f"{plural(len(design['tuning_seeds']), 'seed')} of their own, the same rates for sequential training, stashing "
-        f"and each average; n={len(design['seeds'])} other seeds. Speed of the better asynchronous pipeline over the "
+        f"{plural(len(design['tuning_seeds']), 'seed')} of their own, from the same rates to choose from; "
+        f"n={len(design['seeds'])} other seeds. Speed of the better asynchronous pipeline over the "
         f"best other choice, with its 95 % interval over seeds and rounds: {'; '.join(_lines(leads))}. "
         f"{_off(found.checks)}"
     )
@@ -40,7 +40,7 @@ def headline(found: TimeToLoss) -> str:
         mine = leads[leads["place"] == place]
         words = [f"{label(row.network)} {_first(row)}" for row in mine.itertuples()]
         sentences.append(f"{_where(place)} {_won([_answer(row.low, row.high) for row in mine.itertuples()])}")
-        sentences.append(f"Its time, as a multiple of the best other choice's: {'; '.join(words)}")
+        sentences.append(f"Its time, as a multiple of the best other choice's, by medians: {'; '.join(words)}")
     return f"Which training reaches a target loss first? {'. '.join(sentences)}."
 
 
@@ -55,7 +55,7 @@ def _first(row: Any) -> str:
     """How long the better asynchronous pipeline takes beside the best other choice, which is named."""
     if not row.fastest:
         return "(none reached it)"
-    times = f"{_ratio(1 / row.ratio)} ({_ratio(1 / row.high)} to {_ratio(1 / row.low)})"
+    times = f"{_ratio(1 / row.ratio)} (95 % interval {_ratio(1 / row.high)} to {_ratio(1 / row.low)})"
     return f"{times}, against {variant_style.label(row.peer)}"
 
 
@@ -96,9 +96,12 @@ def _off(checks: pd.DataFrame) -> str:
     """How far the products are from trainings that were really made."""
     off = checks["seconds"] / checks["product"] - 1
     away = np.abs(checks["loss"] - checks["simulated_loss"])
+    missed = int((checks["loss"] > checks["target"]).sum())
     return (
-        f"Seconds are updates times seconds per update. Of {plural(len(checks), 'training')} to the target on the "
-        f"processes, measured over computed seconds, less one, is {percent(off.median(), '+.0f')} in the median "
-        f"({span(off, lambda share: percent(share, '+.0f'))}), and their losses differ from the simulated ones by at "
-        f"most {away.max():.1g}."
+        "Seconds are updates times seconds per update; with two hosts nothing else was measured. On one host every "
+        "choice was really trained once, for the updates that its simulation needed: of "
+        f"{plural(len(checks), 'training')}, measured over computed seconds, less one, is "
+        f"{percent(off.median(), '+.0f')} in the median ({span(off, lambda share: percent(share, '+.0f'))}), which can "
+        f"be more than a lead above; losses differ from the simulated ones by {away.median():.2g} in the median and "
+        f"{away.max():.2g} at most, because other ways to add up round otherwise, and {missed} missed the target by it."
     )
