@@ -6,14 +6,11 @@ import time
 from pathlib import Path
 from types import ModuleType
 
-import pandas as pd
-
 from tests.chaos.attack import Act, Failed, Scene
 from tests.chaos.processes import ended, fork, kill
 
 ROOT = Path(__file__).parents[2]
 _LEFT_GB = 1.5
-_OF_THE_RUN = ["wall_time_s", "train_time_s", "commit", "device"]
 
 
 def _tiny() -> ModuleType:
@@ -70,13 +67,7 @@ def _available_gb() -> float:
 
 
 def outcome(clone: Path) -> dict[str, bytes]:
-    """Figures, tables and results by their path, without times and commits."""
-    paths = [*clone.glob("paper_figures/out/figures/*"), *clone.glob("results/*.csv"), *clone.glob("results/curves/*")]
-    return {str(path.relative_to(clone)): _content(path) for path in [*paths, clone / "results" / "metrics.json"]}
-
-
-def _content(path: Path) -> bytes:
-    if path.name != "runs.csv":
-        return path.read_bytes()
-    table: bytes = pd.read_csv(path, dtype=str).drop(columns=_OF_THE_RUN).to_csv().encode()
-    return table
+    """Figures, tables and results by their path, without the table of times."""
+    paths = {*clone.glob("paper_figures/out/figures/*"), *clone.glob("results/*.csv"), *clone.glob("results/curves/*")}
+    wanted = [*paths - {clone / "results" / "times.csv"}, clone / "results" / "metrics.json"]
+    return {str(path.relative_to(clone)): path.read_bytes() for path in wanted}
