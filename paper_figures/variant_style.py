@@ -6,6 +6,8 @@ from layerpipe2.history import find_strategy
 from layerpipe2.planning.variants import DATA_PARALLEL, TORCH_PIPELINES, Variant
 from paper_figures.designs import SEQUENTIAL
 
+OURS = "asynchronous"
+"""The kind of this library's pipelines with delays, among those of :func:`group`."""
 _TORCH, _PARALLEL = "#8c8c8c", "#aa3377"
 _MARKERS = {"plain": "X", "threads": "P", "independent": "P", "ddp": "s", "fsdp": "p"}
 _GROUPS = {
@@ -13,7 +15,7 @@ _GROUPS = {
     "independent": "no messages",
     **dict.fromkeys(DATA_PARALLEL, "data parallel"),
     **dict.fromkeys(TORCH_PIPELINES, "torch's pipelines, synchronous"),
-    **{"async": "asynchronous", "exact": "no delays"},
+    **{"async": OURS, "exact": "no delays"},
 }
 
 

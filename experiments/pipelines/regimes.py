@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -104,10 +105,9 @@ def _run(arguments: Sequence[str] | None) -> None:
         minutes = settings.rounds * sum(map(_cost, predictions)) / 60
         print(f"{len(predictions)} choices predicted; {settings.rounds} rounds take about {minutes:.0f} minutes")
         rows: list[Row] = []
-        for point in points()[: settings.points]:
+        for _, mine in groupby(predictions, key=lambda row: [row[key] for key in _POINT]):
             write_csv(part, _MEASURED, rows)  # to look at, should it be stopped
-            mine = [row for row in predictions if all(row[key] == point[key] for key in _POINT)]
-            rows += measure(mine, settings.rounds, hosts)
+            rows += measure(list(mine), settings.rounds, hosts)
     write_csv(measured, _MEASURED, rows)
     part.unlink()
     print("\n".join(_table(predictions, rows)))

@@ -3,8 +3,8 @@
 Part ``updates`` trains in simulation: learning rates first, then the confirmation with other seeds. It can run beside
 other work, goes on where it was stopped, and does nothing where its results are there. Part ``seconds`` times the
 updates on real processes, round after round, and really trains one seed of every choice on one host; run it on an
-idle machine. Both are run unless one is named. Part ``target`` shows what
-sequential trainings reach, from which the targets were chosen. Examples:
+idle machine. Both are run unless one is named. Part ``target`` shows what sequential trainings reach, from which the
+targets were chosen. Examples:
 
   python -m experiments.pipelines.time_to_loss updates --jobs 2 --out results/pipelines/time_to_loss
   python -m experiments.pipelines.time_to_loss --quick
@@ -94,7 +94,7 @@ def _measure(design: Design, options: Options, rows: Sequence[Row], tuned: Seque
             for number, (net, known, lr) in in_random_order(choices, options.rounds)
         ]
         write_csv(out / "seconds.csv", SECONDS, timed)
-        here = [choice for choice in choices if choice[1]["gigabits"] is None]
+        here = _choices(design, tuned, gigabits=())
         checks = [row for net, known, lr in here for row in _checked(net, known, lr, rows)]
     write_csv(out / "checks.csv", CHECKS, checks)
 

@@ -47,8 +47,8 @@ class Regimes:
     @property
     def batches(self) -> dict[str, str]:
         """Mini-batches that are timed: the range of asynchronous pipelines, and the fewest of any choice."""
-        ours = self.choices[self.choices["variant"].map(variant_style.group) == "asynchronous"]["batches"]
-        return {"asynchronous": f"{ours.min()} to {ours.max()}", "fewest": str(self.choices["batches"].min())}
+        ours = self.choices[self.choices["variant"].map(variant_style.group) == variant_style.OURS]["batches"]
+        return {"ours": f"{ours.min()} to {ours.max()}", "fewest": str(self.choices["batches"].min())}
 
     @property
     def rounds_of_each(self) -> int:

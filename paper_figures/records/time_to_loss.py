@@ -23,7 +23,6 @@ _COLUMNS = {
     "checks": {"network", "gigabits", "variant", "seed", "updates", "simulated_loss", "loss", "seconds"},
 }
 _DRAWS, _LEVEL = 4000, 95
-OURS = "asynchronous"
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class TimeToLoss:
         rows, shown = [], self.summary()
         for (network, place), mine in shown.groupby(["network", "place"], sort=False):
             draws, medians = self._draws(str(network), str(place)), mine.set_index("variant")["seconds"]
-            ours = [name for name in medians.index if variant_style.group(name) == OURS]
+            ours = [name for name in medians.index if variant_style.group(name) == variant_style.OURS]
             others = [name for name in medians.index if name not in ours]
             low, high = _interval(_over(_best(draws, others), _best(draws, ours)))
             middle = float(_over(medians[others].min(), medians[ours].min()))

@@ -7,14 +7,12 @@ from paper_figures.records.regimes import CLOSE, POINT, Regimes
 from paper_figures.text import listed, percent, plural
 from paper_figures.verdicts import AIM, FASTER, Verdict, everywhere
 
-_OURS = "asynchronous"
-
 
 def fastest(regimes: Regimes) -> Verdict:
     """Whether an asynchronous pipeline is faster than all other choices of the map, place by place."""
     winners, lead = regimes.winners(), _lead(regimes)
     winners["kind"] = winners["fastest"].map(variant_style.group)
-    winners["ours"] = (winners["kind"] == _OURS) & winners["decided"]
+    winners["ours"] = (winners["kind"] == variant_style.OURS) & winners["decided"]
     counts, details, leads = [], [], []
     for place in regimes.places:
         mine, ratio = winners[winners["place"] == place], lead[place]
@@ -34,7 +32,7 @@ def fastest(regimes: Regimes) -> Verdict:
 def _lead(regimes: Regimes) -> pd.DataFrame:
     """By point and place, the speed of the faster asynchronous pipeline over that of the fastest other choice."""
     found = regimes.summary()
-    found["ours"] = found["variant"].map(variant_style.group) == _OURS
+    found["ours"] = found["variant"].map(variant_style.group) == variant_style.OURS
     best = found.groupby([*POINT, "place", "ours"])["measured"].min().unstack("ours")
     return (best[False] / best[True]).unstack("place")
 
