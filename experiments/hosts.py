@@ -50,9 +50,9 @@ class Namespaces:
     def limit(self, gigabits: float) -> None:
         """Let no host send more than so many Gbit/s, with a token bucket filter (``tc-tbf``).
 
-        The bucket holds what the link carries in 1 ms, so that single messages are held up, too.
+        The bucket holds what the link carries in 1 ms, at most 125 kB, so that single messages are held up, too.
         """
-        burst = max(int(gigabits * 1e9 / 8 / 1000), 2000)  # bytes; at least a frame
+        burst = min(max(int(gigabits * 1e9 / 8 / 1000), 2000), 125_000)  # bytes; at least a frame
         for host in self.names:
             bucket = ("tbf", "rate", f"{gigabits * 1e3:g}mbit", "burst", str(burst), "latency", "200ms")
             _run("tc", "-n", host, "qdisc", "replace", "dev", "eth0", "root", *bucket)

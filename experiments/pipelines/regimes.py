@@ -63,7 +63,7 @@ class MapSettings(Checked):
     )
     points: int = setting(1000, "", "at most so many points of the table", ge=1, le=1000)
     rounds: int = setting(5, "", "times that everything is measured", ge=1, le=1000)
-    seconds: Positive = setting(0.1, "", "predicted seconds of a measurement, from which its mini-batches follow")
+    seconds: Positive = setting(0.08, "", "predicted seconds of a measurement, from which its mini-batches follow")
     layer_repeats: int = setting(9, "", "timed steps of each unit", ge=1, le=10_000)
     quick: bool = setting(False, "", "seconds instead of minutes: shows that it works, measures nothing")
 

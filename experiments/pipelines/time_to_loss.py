@@ -38,7 +38,7 @@ class Options(Checked):
     """How much is measured. Raises UserError naming the option, its value and what is allowed."""
 
     rounds: int = setting(5, "", "times that every choice is timed", ge=1, le=1000)
-    batches: int = setting(10, "", "timed mini-batches of a round", ge=1, le=1000)
+    batches: int = setting(8, "", "timed mini-batches of a round", ge=1, le=1000)
     jobs: int = setting(1, "", "simulated trainings at a time", ge=1, le=64)
     quick: bool = setting(False, "", "seconds instead of minutes: shows that it works, measures nothing")
 
