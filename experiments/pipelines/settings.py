@@ -55,7 +55,7 @@ class Settings(Checked):
     processes: int = setting(2, "", "processes of a pipeline", ge=1, le=64)
     variants: Names = setting(VARIANTS, "", "what to compare")
     rounds: int = setting(5, "", "times that each variant's speed is measured", ge=1, le=1000)
-    batches: int = setting(25, "", "timed mini-batches per round, filling and draining included", ge=1, le=10_000)
+    batches: int = setting(40, "", "timed mini-batches per round, filling and draining included", ge=1, le=10_000)
     warmup: int = setting(5, "", "mini-batches before them", ge=0, le=10_000)
     layer_repeats: int = setting(25, "", "timed steps of each unit", ge=1, le=10_000)
     memory_strategies: Names = setting(("stash", "latest", "ema-window"), "", "strategies whose bytes are measured")
