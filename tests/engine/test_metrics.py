@@ -1,6 +1,7 @@
 """What a module logs: metrics of torchmetrics beside loss and accuracy, and what stands in the progress bar."""
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
@@ -55,3 +56,17 @@ def test_losses_and_the_rate_stand_in_the_progress_bar():
     shown = fit(module("stash"), 3).trainer.progress_bar_metrics
     assert shown.keys() == {"train_loss", "val_loss", "learning_rate"}
     assert shown["learning_rate"] == pytest.approx(0.05 * 0.5**2)
+
+
+def test_an_epoch_after_a_training_that_was_broken_off_has_means_of_its_own():
+    class BreaksOff(pl.Callback):
+        def on_train_batch_end(self, *_):
+            raise RuntimeError("broken off")
+
+    model = module("stash")
+    with pytest.raises(RuntimeError, match="^broken off$"):
+        fit(model, 1, callbacks=[BreaksOff()], enable_checkpointing=False)
+    fresh = module("stash")
+    fresh.load_state_dict(model.state_dict())
+    first, second = (fit(one, 1).trainer.callback_metrics["train_loss"] for one in (model, fresh))
+    assert first == second

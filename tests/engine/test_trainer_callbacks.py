@@ -226,6 +226,14 @@ def test_a_change_after_the_last_mini_batch_is_refused(change):
         fit(module("ema-window"), 1, callbacks=[Last()], enable_checkpointing=False)
 
 
+def test_a_layer_replaced_between_two_epochs_is_refused_before_the_next_update():
+    do, message = CHANGES["activation replaced"]
+    model = module("ema-window")
+    with pytest.raises(UserError, match=message):
+        fit(model, 2, callbacks=[Changing(do, "on_train_epoch_start")], enable_checkpointing=False)
+    assert model.trainer.global_step == len(data())
+
+
 def test_a_drained_pipeline_takes_new_weights_between_two_epochs():
     class Halving(Callback):
         def on_train_epoch_end(self, trainer, pl_module):
