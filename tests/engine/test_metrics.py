@@ -64,7 +64,7 @@ def test_an_epoch_after_a_training_that_was_broken_off_has_means_of_its_own():
             raise RuntimeError("broken off")
 
     model = module("stash")
-    with pytest.raises(RuntimeError, match="^broken off$"):
+    with pytest.raises(RuntimeError, match=r"^broken off$"):
         fit(model, 1, callbacks=[BreaksOff()], enable_checkpointing=False)
     fresh = module("stash")
     fresh.load_state_dict(model.state_dict())

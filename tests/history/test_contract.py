@@ -60,6 +60,8 @@ def test_no_two_rows_look_alike():
     drawn = [*STRATEGIES, *raw_forms(), "ema-0.5", "ema-0.95", *(f"{name}-warm" for name in STRATEGIES)]
     looks = [(row.colour, row.marker, row.dash, row.filled) for row in map(find_strategy, drawn)]
     assert len(set(looks)) == len(looks)
+    hollow = {name for name in (*names, *raw_forms()) if not find_strategy(name).filled}
+    assert hollow == {*(f"{name}-warm" for name in NAMES), *raw_forms()}
     assert list(STRATEGIES) == [row.name for row in STRATEGIES.values()]
 
 

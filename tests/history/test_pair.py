@@ -76,11 +76,11 @@ def test_the_theory_takes_the_correlation_that_the_method_would_measure(updates)
 
 
 def test_a_correlation_that_is_not_a_number_is_none():
-    history, weights = make_history("pair"), torch.zeros(64)
-    state = history.init(weights, 4)
-    for step in range(8):
-        history.record(state, torch.full((64,), math.nan), torch.tensor([step]))
-    assert history.recall(state, weights, weights, torch.tensor([8])).isnan().all()
+    path = walk(12)
+    path[:, 0] = math.nan
+    recalled = recall_along(make_history("pair"), path, 4)
+    assert recalled[:, 0].isnan().all()
+    assert torch.equal(recalled[:, 1:], recall_along(make_history("pair-0"), path, 4)[:, 1:])
 
 
 @pytest.mark.parametrize(
