@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from layerpipe2.distributed.passes import Pass, SplitPass, WholePass
 from layerpipe2.distributed.recomputation import KeptInput, check_recomputation, computing_with
+from layerpipe2.distributed.stage_history import StageHistory
 from layerpipe2.distributed.weight_watch import WeightWatch
 from layerpipe2.engine.audit import Audit
 from layerpipe2.engine.audited_forward import AuditedForward, clip_gradients, has_recurrent_layer, stage_context
@@ -24,7 +25,7 @@ from layerpipe2.engine.layout import batchnorm_buffers, check_frozen, movable
 from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.engine.saved_weights import Region, changed_in_forward, check_intercepted, storage_of
 from layerpipe2.engine.values import one_number, one_tensor
-from layerpipe2.engine.weights import DelayedWeights, update_rates
+from layerpipe2.engine.weights import DelayedWeights
 from layerpipe2.errors import UserError
 from layerpipe2.history import WeightHistory
 
@@ -82,6 +83,7 @@ class ProcessStage:
         self.in_flight: deque[tuple[Pass | KeptInput, int]] = deque()
         moving = [p for p in module.parameters() if movable(p, unfreezes)]
         self.weights = self._flatten(unfreezes=unfreezes) if delay and moving else None
+        self._past = StageHistory(self.weights, history, self.step) if self.weights else None
         self._delayed = moving if self.weights else []
         trained = set(() if optimizer is None else moving if delay else module.parameters())
         self._parameters = list(module.parameters())
@@ -141,8 +143,8 @@ class ProcessStage:
         """
         kept, _ = self.in_flight.popleft()
         assert isinstance(kept, KeptInput), "it has its activations"
-        weights = self.weights
-        with nullcontext() if weights is None else computing_with(self._recall(weights), weights, self._regions[0]):
+        past = self._past
+        with nullcontext() if past is None else computing_with(past.recall(), past.weights, self._regions[0]):
             passing, kept_bytes = self._run(kept.x)
         kept.check(passing.y)
         self._count(kept_bytes)
@@ -162,8 +164,8 @@ class ProcessStage:
         self._returned = returned
         for parameter in self._parameters:  # module.zero_grad() looks for them anew
             parameter.grad = None
-        if self.weights is not None:
-            self._regions[0].recalled = self._recall(self.weights)
+        if self._past is not None:
+            self._regions[0].recalled = self._past.recall()
         return self._returned.input_gradient(gradient)
 
     def finish_backward(self) -> None:
@@ -181,22 +183,10 @@ class ProcessStage:
             UserError: if something else than the optimizer has changed weights since the last update.
         """
         self.watch.check_quickly()
-        weights, consumes = self.weights, self.history.consumes
         clip_gradients(self.module, self.gradient_clip_norm)
-        update = None
-        if weights is not None:
-            weights.keep(self.step)
-            if consumes == "gradients":
-                update = weights.scaled_gradients(update_rates(self.optimizer))
-            elif consumes == "updates":
-                update = weights.latest.clone()
         if self.optimizer is not None:
-            self.optimizer.step()
-        if weights is not None and update is not None:
-            with torch.no_grad():
-                if consumes == "updates":
-                    update -= weights.latest
-                self.history.record(weights.state, update, self.step)
+            with nullcontext() if self._past is None else self._past.recording(self.optimizer):
+                self.optimizer.step()
         self.step += 1
         self.watch.updated()
 
@@ -226,11 +216,6 @@ class ProcessStage:
         if self.weights is not None:
             self.weights.start()
         self.watch.restart()
-
-    @torch.no_grad()
-    def _recall(self, weights: DelayedWeights) -> Tensor:
-        delayed = weights.delayed(self.step) if weights.rows else weights.latest
-        return self.history.recall(weights.state, weights.latest, delayed, self.step)
 
     def _count(self, kept_bytes: int) -> None:
         """So many bytes are kept now, beside those for all mini-batches in flight."""

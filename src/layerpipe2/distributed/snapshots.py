@@ -40,6 +40,7 @@ class StageSnapshots:
         self._taken: dict[int, _Snapshot] = {}  # mini-batch in flight -> before its forward pass
         self._versions: dict[int, Tensor] = {}
         self._replayed: dict[int, Tensor] = {}
+        self._buffers: dict[str, Tensor] = {}  # of the newest snapshot
 
     def take(self, batch: int) -> None:
         """Right before the forward pass of every mini-batch."""
@@ -146,8 +147,15 @@ class StageSnapshots:
                 buffer.copy_(buffers[name])
 
     def _current(self) -> _Snapshot:
-        buffers = {name: buffer.clone() for name, buffer in self.stage.module.named_buffers()}
-        return _Snapshot(buffers, self.stage.stream.state_dict())
+        self._buffers = {name: self._copied(name, buffer) for name, buffer in self.stage.module.named_buffers()}
+        return _Snapshot(self._buffers, self.stage.stream.state_dict())
+
+    def _copied(self, name: str, buffer: Tensor) -> Tensor:
+        """A copy of the buffer; the last one if it is as it was then, so that a constant one is copied once."""
+        last = self._buffers.get(name)
+        if last is None or (last.shape, last.dtype) != (buffer.shape, buffer.dtype):
+            return buffer.clone()
+        return last if torch.equal(as_bytes(last.reshape(-1)), as_bytes(buffer.reshape(-1))) else buffer.clone()
 
     def _line(self, done: int) -> Tensor:
         """The delay line as the simulator holds it: row ``v mod d`` is ``W(v)`` for the last ``d`` versions."""
