@@ -1,9 +1,13 @@
 """A rank fails, without a launcher: all others end with one line that says which and why."""
 
 from functools import partial
+from threading import Event
 
 import pytest
 
+from layerpipe2.distributed.health.diagnosis import Post
+from layerpipe2.distributed.health.watchdog import Watchdog
+from layerpipe2.distributed.store import Board, host_store
 from tests.distributed import processes
 from tests.distributed.fits import Case, in_process
 from tests.distributed.toy_pipeline import train
@@ -89,3 +93,20 @@ def test_the_last_checkpoint_continues_bit_for_bit(fault, code, cause, tmp_path)
     resumed = processes.run(in_process, 2, case(resume=tmp_path / "epoch=0.ckpt"))
     whole = processes.run(in_process, 2, case())
     assert resumed[0][0][-1] == whole[0][0][-1]
+
+
+def test_after_a_broken_connection_a_few_missing_beats_are_enough(monkeypatch):
+    said = []
+
+    def ends(self, reason, notice=None):
+        said.append(reason)
+        self._over.set()
+        Event().wait()  # the process would be over
+
+    monkeypatch.setattr(Watchdog, "_end", ends)
+    store = host_store("127.0.0.1", 0, 20.0)
+    post = Post("stage 1", 1, 1, 1, None, done=False)  # and never again
+    Board(store, "layerpipe2/ranks").within("watch", 1).post("1", post.encode())
+    watchdog = Watchdog("127.0.0.1", store.port, 0, 2, timeout_s=60.0, label="stage 0", interval_s=0.05)
+    watchdog.explain(RuntimeError("connection closed"))
+    assert said == ["rank 1 (stage 1) gives no sign of life for 0.2 s: killed, stopped or cut off"]
