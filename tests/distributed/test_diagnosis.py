@@ -118,8 +118,12 @@ def test_who_was_held_up_itself_doesnt_take_the_others_for_dead():
     peers = Peers(2, TIMEOUT_S, INTERVAL_S)
     posts = {0: Post("a", beat=1), 1: Post("b", beat=1)}
     peers.look(posts, INTERVAL_S)
+    for _ in range(2):  # each counts for two intervals
+        peers.look(posts, 1000.0)
+        assert peers.diagnosis() is None
     peers.look(posts, 1000.0)
-    assert peers.diagnosis() is None
+    reason = "rank 0 (a) and rank 1 (b) give no sign of life for 3 s: killed, stopped or cut off"
+    assert peers.diagnosis() == reason
 
 
 def test_a_post_survives_the_store():
