@@ -18,7 +18,7 @@ from paper_figures.pages import Page
 from paper_figures.records import BUSY
 from paper_figures.records.pipelines import PipelineRecords
 from paper_figures.tables import pipelines as tables
-from paper_figures.text import dataset_label
+from paper_figures.text import dataset_label, listed
 from paper_figures.verdicts import Verdict
 
 
@@ -39,7 +39,7 @@ def page(records: PipelineRecords) -> Page:
         "where": bench.provenance,
         "dirty": any(where["dirty"] for where in wheres),
         "batches": records.regimes.batches if records.regimes else {},
-        "commit": str(bench.provenance["commit"])[:12],
+        "commits": listed(dict.fromkeys(str(where["commit"])[:12] for where in wheres)),
         "load": load,
         "busy": load > BUSY,
         "verdict_table": pd.DataFrame(answers, columns=["question", "answer"]),

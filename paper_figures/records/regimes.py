@@ -80,13 +80,14 @@ class Regimes:
         Returns:
             The columns of the point, ``held_out``, ``parameter_bytes``, ``cut_bytes``, ``place``; ``step``: measured s
             of one process; ``fastest`` choice and its ``speed``; whether it was ``decided``: faster than every choice
-            of another kind in every round; ``foretold``: the choice that was predicted to be fastest, and ``loss``:
-            how much longer that one takes, as a share.
+            of another kind in every round; ``foretold``: the choice that was predicted to be fastest, ``loss``: how
+            much longer that one takes, as a share, and ``lead``: how much longer the next one was predicted to take.
         """
         rows = []
         for (*point, place), mine in self.summary().groupby([*POINT, "place"], sort=False):
             mine = mine.set_index("variant")
-            best, foretold = mine["measured"].idxmin(), mine["predicted"].astype(float).idxmin()
+            best, guesses = mine["measured"].idxmin(), mine["predicted"].astype(float).sort_values(kind="stable")
+            foretold = guesses.index[0]
             times = self._rounds(point, place)
             others = [name for name in times if variant_style.group(name) != variant_style.group(best)]
             rows.append(
@@ -96,6 +97,7 @@ class Regimes:
                 | {"speed": mine.loc[best, "speed"], "foretold": foretold}
                 | {"decided": bool((times[best] < times[others].min(axis=1)).all())}
                 | {"loss": mine.loc[foretold, "measured"] / mine.loc[best, "measured"] - 1}
+                | {"lead": guesses.iloc[1] / guesses.iloc[0] - 1}
             )
         return pd.DataFrame(rows)
 
@@ -112,6 +114,13 @@ class Regimes:
         threads = [name for name in losses if Variant.parse(name).kind == "threads"]
         losses[threads] = losses[threads].apply(lambda column: column.fillna(losses["plain"]))
         return {name: losses[name] for name in variant_style.ordered(losses) if losses[name].notna().all()}
+
+    def hindsight(self) -> tuple[dict[str, str], pd.Series]:
+        """The rule of each place that turned out best on average there, and what it costs, as :meth:`rules`."""
+        losses, places = pd.DataFrame(self.rules()), self.winners()["place"].to_numpy()
+        best = {place: str(losses[places == place].mean().idxmin()) for place in self.places}
+        costs = [loss[best[place]] for place, (_, loss) in zip(places, losses.iterrows(), strict=True)]
+        return best, pd.Series(costs, index=losses.index)
 
     def rounds(self, one: str, other: str) -> pd.DataFrame:
         """Two choices against each other, where both were measured.

@@ -14,7 +14,7 @@ from paper_figures.records.regimes import ONE_HOST
 from paper_figures.records.time_to_loss import TimeToLoss
 
 _ROW = 0.145  # inches
-_SHORT = {"LayerPipe2, ": "ours, ", "data parallel, ": "", " micro-batches": " parts"}
+_SHORT = {"data parallel, ": "", " micro-batches": " parts"}
 
 
 def time_to_loss(found: TimeToLoss) -> Figure:
@@ -45,7 +45,7 @@ def _note(found: TimeToLoss) -> str:
     return (
         "seconds to the target loss (logarithmic)\n"
         f"medians with 95 % intervals, n={seeds} seeds, {rounds} rounds;\nfilled: fastest of the panel; "
-        "empty rows: missed or not there"
+        "parts: micro-batches"
     )
 
 
@@ -61,6 +61,8 @@ def _draw(axis: Any, rows: pd.DataFrame, names: list[str], limits: tuple[float, 
     best = rows["seconds"].idxmin()
     for place, name in enumerate(names):
         if name not in rows.index or not math.isfinite(rows.loc[name, "seconds"]):
+            words, at = "missed" if name in rows.index else "not tried", axis.get_yaxis_transform()
+            axis.text(0.04, place, words, transform=at, fontsize=5.5, color="#777777", verticalalignment="center")
             continue
         row, color = rows.loc[name], variant_style.color(name)
         ends = [row["low"], min(row["high"], limits[1])]  # an interval without an end goes to the edge
