@@ -2,6 +2,7 @@
 
 from functools import partial
 from threading import Event
+from types import SimpleNamespace
 
 import pytest
 
@@ -110,3 +111,18 @@ def test_after_a_broken_connection_a_few_missing_beats_are_enough(monkeypatch):
     watchdog = Watchdog("127.0.0.1", store.port, 0, 2, timeout_s=60.0, label="stage 0", interval_s=0.05)
     watchdog.explain(RuntimeError("connection closed"))
     assert said == ["rank 1 (stage 1) gives no sign of life for 0.2 s: killed, stopped or cut off"]
+
+
+def test_a_store_that_answers_is_never_taken_for_cut_off():
+    """The thread that watches the one which talks to the store: as long as that one's beats go on, it says nothing."""
+    said = []
+
+    def wait(seconds):
+        watching._beat += 1
+        return watching._beat > 5
+
+    times = {"_interval_s": 0.1, "_timeout_s": 0.5}
+    over, where = SimpleNamespace(wait=wait), {"_host_of_store": lambda: "the store"}
+    watching = SimpleNamespace(_beat=0, _agent=None, _over=over, _end=said.append, **times, **where)
+    Watchdog._check_on_store(watching)
+    assert said == []

@@ -6,10 +6,13 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from layerpipe2 import UserError, make_history
+from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.distributed.strategy import PipelineStrategy
 from tests.distributed import processes
 from tests.distributed.fits import Case, dense, in_process, noise, pipelined, trainer
@@ -127,3 +130,21 @@ def test_refused(work, message, tmp_path, monkeypatch):
 def test_more_processes_than_stages():
     with pytest.raises(AssertionError, match="4 stages for 5 processes; start at most one process per stage"):
         processes.run(in_process, 5, Case())
+
+
+def test_a_way_that_begins_late_is_found_by_the_next_audit():
+    class Late(nn.Linear):
+        scale = 1.0
+
+        def forward(self, x):
+            return F.linear(x, self.weight if self.scale == 1 else self.scale * self.weight, self.bias)
+
+    layer = Late(8, 8)
+    stage = ProcessStage(layer, 1, 2, make_history("latest"), torch.optim.SGD(layer.parameters(), lr=0.1), seed=0)
+    for _ in range(3):
+        stage.forward(torch.ones(4, 8))
+    layer.scale = 0.5
+    stage.forward(torch.ones(4, 8))  # not audited
+    stage.audit_next()
+    with pytest.raises(UserError, match="stage 1 saves a tensor made from its weights"):
+        stage.forward(torch.ones(4, 8))

@@ -33,6 +33,8 @@ TESTS = {
     "distributed/health/*.py": ("tests/distributed",),
 }
 """The files that are mutated -> what tests them."""
+STARTED = {"distributed/launch.py": "tests/distributed/test_launch.py"}
+"""Files whose lines run in processes that these tests start: which test runs which line is not recorded."""
 
 
 def main() -> None:
@@ -94,8 +96,8 @@ def tests_of(mutant: Mutant, times: dict[str, tuple[float, set[str]]]) -> list[s
     """The tests of ``suite_of`` that run the changed lines (all, if import runs them), the quickest first."""
     own = [node for node in sorted(times, key=lambda node: times[node][0]) if node.startswith(suite_of(mutant))]
     changed = {f"{mutant.file}:{line}" for line in mutant.lines}
-    imported = bool(changed & times[IMPORT][1])
-    return [node for node in own if imported or changed & times[node][1]]
+    imported, started = bool(changed & times[IMPORT][1]), STARTED.get(mutant.file, "nothing")
+    return [node for node in own if imported or changed & times[node][1] or node.startswith(started)]
 
 
 if __name__ == "__main__":
