@@ -278,6 +278,14 @@ class Own(TorchCheckpointIO):
     """A user's plugin."""
 
 
+def test_a_file_that_is_not_on_a_disk_is_saved_and_read_as_well():
+    saved, files = {"pytorch-lightning_version": "2", "weights": torch.arange(3.0)}, CheckpointFile()
+    files.save_checkpoint(saved, "memory://run/last.ckpt")
+    assert_bit_equal(
+        {"weights": files.load_checkpoint("memory://run/last.ckpt")["weights"]}, {"weights": saved["weights"]}
+    )
+
+
 def test_a_plugin_of_the_users_own_stays():
     own, wrapped = Own(), AsyncCheckpointIO()
     kinds = [fit_with(plugin).strategy.checkpoint_io for plugin in (own, wrapped, None)]

@@ -246,6 +246,16 @@ def test_recomputed_and_offloaded_activations_are_refused_in_the_first_stage(fun
         load(pipeline).forward(torch.randn(4, 8, requires_grad=True))
 
 
+def test_a_layer_that_hides_its_weights_later_is_refused_by_the_next_audit():
+    layer = By(lambda layer, x: F.linear(x, layer.weight))
+    pipeline = engine(layer, "latest")
+    train(pipeline, 3)
+    layer.function = hidden
+    pipeline.audit_next()
+    with pytest.raises(UserError, match="stage 1 saved none of its weights"):
+        train(pipeline)
+
+
 def test_exact_stashing_exchanges_nothing():
     train(engine(Complex(), "stash"))
 
