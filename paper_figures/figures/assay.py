@@ -1,5 +1,6 @@
 """What the delay and the choice of the backward weights cost: bars with intervals, one panel per cell."""
 
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -14,6 +15,8 @@ from paper_figures.text import amount, listed
 
 _SMALLEST = 3.0
 """The axis reaches at least to so many margins."""
+_TITLE = {1: 90, 2: 50, 3: 32}
+"""Columns -> letters of a line of a panel's title."""
 _FARTHEST = 12.0
 """And at most to so many, to either side: longer bars are cut, and their value is written."""
 
@@ -31,10 +34,11 @@ def costs(found: Assay, level: float, where: str) -> Figure:
     columns = 2 if len(cells) in (2, 4) else min(3, len(cells))
     rows = -(-len(cells) // columns)
     with style.context():
-        height = 0.75 + rows * (0.55 + 0.155 * (len(names) + 1))
+        height = 0.75 + rows * (0.55 + 0.12 * (columns > 2) + 0.155 * (len(names) + 1))
         figure, axes = style.canvas(height, columns, rows, len(cells), sharey=True)
         for cell, axis in zip(cells, axes.flat, strict=False):
             _panel(axis, cell, found.rules, names)
+            axis.set_title(fill(axis.get_title(), _TITLE[columns]))
             axis.set_xlabel(f"cost ({cell['unit']} of test {'loss' if cell['unit'] == 'nats' else 'accuracy'})")
         style.note(figure, _note(found, level, where))
         return figure
