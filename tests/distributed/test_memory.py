@@ -46,6 +46,7 @@ def test_the_cost_model_tells_what_the_processes_hold(strategy, recomputes, conv
         copies = make_history(strategy).copies(row.delay)
         most = history + copies * len(list(stage.parameters())) * PADDING + 64 * (row.delay + 1)  # the decays' table
         assert history <= row.history <= most
+        assert row.delay or row.history == 0
 
 
 def test_every_process_knows_and_the_table_says():

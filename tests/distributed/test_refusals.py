@@ -2,18 +2,21 @@
 
 import os
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.accelerators import MPSAccelerator
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from layerpipe2 import UserError, make_history
+from layerpipe2 import Delays, UserError, make_history
 from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.distributed.strategy import PipelineStrategy
+from layerpipe2.distributed.training_settings import check_trainer
 from tests.distributed import processes
 from tests.distributed.fits import Case, dense, in_process, noise, pipelined, trainer
 
@@ -148,3 +151,9 @@ def test_a_way_that_begins_late_is_found_by_the_next_audit():
     stage.audit_next()
     with pytest.raises(UserError, match="stage 1 saves a tensor made from its weights"):
         stage.forward(torch.ones(4, 8))
+
+
+def test_an_accelerator_that_is_neither_a_cpu_nor_nvidias_is_refused():
+    trainer = SimpleNamespace(accelerator=MPSAccelerator())
+    with pytest.raises(UserError, match=r"runs on CPUs or NVIDIA GPUs; give the Trainer accelerator='cpu'$"):
+        check_trainer(SimpleNamespace(trainer=trainer, delays=Delays.layerpipe2(2)))

@@ -116,3 +116,9 @@ def test_nesterov_is_its_own_moving_average():
 def test_bad_models(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+@pytest.mark.parametrize("correlation", [-0.5, 0.0, 0.9])
+def test_one_late_update_needs_no_memory(correlation):
+    best = optimal_decay(Updates(correlation), 1)
+    assert (best.decay, best.y, best.error) == (0, 1, 0)
