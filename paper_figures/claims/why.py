@@ -45,7 +45,7 @@ def meaning(quantity: str) -> str:
     strategy = strategy_of(quantity)
     whose = "the latest" if strategy == LATEST else f"{find_strategy(strategy).label}'s"
     return _WORDS[quantity.split(".")[0]].format(whose=whose) + (
-        ", in the worst stage" if quantity.endswith(".worst") else ""
+        " in the worst stage" if quantity.endswith(".worst") else ""
     )
 
 

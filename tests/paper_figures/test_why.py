@@ -77,7 +77,7 @@ def test_the_rule_is_made_on_screened_cells_of_what_is_measured_in_all_of_them()
     rule = why.fit(made)
     assert rule is not None
     assert (rule.quantity, rule.drop_above, rule.cells) == ("gradient_error.latest.worst", False, 6)
-    assert rule.meaning.endswith("the relative error of the gradient of the latest weights, in the worst stage")
+    assert rule.meaning.endswith("the relative error of the gradient of the latest weights in the worst stage")
     assert rule.threshold == 2.75
     confirmed = made.assign(screened=False, step=[1, 2, 3, 7, 8, 9])
     assert why.fit(pd.concat([made, confirmed], ignore_index=True)) == rule

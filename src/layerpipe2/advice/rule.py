@@ -45,7 +45,7 @@ def strategy_of(quantity: str) -> str:
 
 RULE = Rule(
     quantity="gradient_error.ema-span.worst",
-    meaning="the relative error of the gradient of EMA span's weights, in the worst stage",
+    meaning="the relative error of the gradient of EMA span's weights in the worst stage",
     threshold=0.0266216,
     drop_above=False,
     cells=37,

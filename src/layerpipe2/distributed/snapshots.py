@@ -15,6 +15,7 @@ from torch import Tensor
 from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.engine.layout import freeze_only, frozen_names
 from layerpipe2.engine.saved_weights import as_bytes, foreign_weights
+from layerpipe2.engine.weights import HOSTS
 from layerpipe2.errors import UserError
 
 
@@ -151,9 +152,12 @@ class StageSnapshots:
         return _Snapshot(self._buffers, self.stage.stream.state_dict())
 
     def _copied(self, name: str, buffer: Tensor) -> Tensor:
-        """A copy of the buffer; the last one if it is as it was then, so that a constant one is copied once."""
+        """A copy of the buffer; on the CPU the last one if it is as it was then: a constant one is copied once.
+
+        A GPU would have to be waited for.
+        """
         last = self._buffers.get(name)
-        if last is None or (last.shape, last.dtype) != (buffer.shape, buffer.dtype):
+        if last is None or buffer.device.type not in HOSTS or (last.shape, last.dtype) != (buffer.shape, buffer.dtype):
             return buffer.clone()
         return last if torch.equal(as_bytes(last.reshape(-1)), as_bytes(buffer.reshape(-1))) else buffer.clone()
 
