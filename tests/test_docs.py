@@ -32,12 +32,12 @@ COMMANDS = sorted({line for page in PAGES for line in re.findall(r"^\$ (.+?)(?: 
 
 
 def _words(text):
-    """As `wc -w` counts, tables aside: nobody reads those through."""
-    return len(" ".join(line for line in text.splitlines() if not line.startswith("|")).split())
+    """As `wc -w` counts."""
+    return len(text.split())
 
 
 def test_the_readme_is_short():
-    assert _words((ROOT / "README.md").read_text()) <= 800
+    assert _words((ROOT / "README.md").read_text()) <= 900
 
 
 @advised

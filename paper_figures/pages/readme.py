@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -85,7 +87,7 @@ def results(
     found = claims(records, theory, judged, settings, measured)
     content = {
         "evidence": judged_elsewhere
-        and {"answer": evidence.answer(judged_elsewhere), "verdicts": assay_tables.verdicts(judged_elsewhere)},
+        and {"answer": evidence.answer(judged_elsewhere), **_in_short(assay_tables.verdicts(judged_elsewhere))},
         "judged": len(judged.costs) > 0,
         "in_short": training.in_short(judged, settings),
         "average": max((most[name] for name in pipeline_aware(most.index)), default=0.0),
@@ -95,9 +97,21 @@ def results(
         "law": law_label(records.convention),
         "headline": headline(records, accuracy),
         "out": out,
-        "verdicts": ", ".join(f"{claim.key} {claim.word_and_caveat}" for claim in found),
+        "verdicts": "; ".join(
+            f"{', '.join(claim.key for claim in same)} {word}"
+            for word, same in groupby(found, key=lambda claim: claim.word_and_caveat)
+        ),
     }
     return fill("readme_results.md", content)
+
+
+def _in_short(table: pd.DataFrame) -> dict[str, Any]:
+    """The table of ``verdicts`` without what its columns have in common (``shared``), and without per cent signs."""
+    parts = [cell.split(", ") for cell in table.columns[1:]]
+    shared = [part for part in parts[0] if all(part in other for other in parts)] if len(parts) > 1 else []
+    names = [", ".join(part for part in cell if part not in shared) for cell in parts]
+    cells = table.map(lambda text: text.replace(" %", ""))
+    return {"shared": ", ".join(shared), "verdicts": cells.set_axis([table.columns[0], *names], axis=1)}
 
 
 def headline(records: Records, accuracy: pd.DataFrame) -> pd.DataFrame:

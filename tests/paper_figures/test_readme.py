@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from layerpipe2.errors import UserError
@@ -44,3 +45,13 @@ def test_minutes_are_those_of_all_records(tmp_path):
 def test_a_tolerance_is_that_of_two_means_and_at_least_one_image():
     assert artifact.tolerance(1.0, 3, 0.2) == pytest.approx(4.3027 * (2 / 3) ** 0.5, rel=1e-4)
     assert artifact.tolerance(0.0, 3, 0.2) == 0.2
+
+
+def test_what_all_cells_have_in_common_is_said_once():
+    cells = {"MLP, digits, SGD, 9 stages": ["80 % [70, 90]: equivalent"], "CNN, digits, SGD, 9 stages": ["worse"]}
+    found = readme._in_short(pd.DataFrame({"strategy": ["pair"]} | cells))
+    assert found["shared"] == "digits, SGD, 9 stages"
+    shown = {"strategy": ["pair"], "MLP": ["80 [70, 90]: equivalent"], "CNN": ["worse"]}
+    assert found["verdicts"].to_dict("list") == shown
+    alone = readme._in_short(pd.DataFrame({"strategy": ["pair"], "MLP, digits": ["worse"]}))
+    assert (alone["shared"], list(alone["verdicts"])) == ("", ["strategy", "MLP, digits"])
