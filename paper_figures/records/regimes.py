@@ -74,6 +74,15 @@ class Regimes:
         found["speed"] = found.pop("plain") / found["measured"]
         return self.choices.join(found.set_index(key), on=key)
 
+    def errors(self) -> pd.DataFrame:
+        """The choices that were predicted, with ``error``: measured over predicted time, less one.
+
+        One process, which is measured once for all places, counts on one host alone.
+        """
+        found = self.summary()
+        found["error"] = found["measured"] / found["predicted"] - 1
+        return found[(found["variant"] != "plain") | (found["place"] == ONE_HOST)].dropna(subset="error")
+
     def winners(self) -> pd.DataFrame:
         """A row per point and place.
 

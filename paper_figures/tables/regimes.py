@@ -4,7 +4,7 @@ import pandas as pd
 
 from paper_figures import variant_style
 from paper_figures.records.pipelines import label as benchmark_label
-from paper_figures.records.regimes import ONE_HOST, POINT, Regimes
+from paper_figures.records.regimes import POINT, Regimes
 from paper_figures.text import percent
 
 
@@ -45,14 +45,11 @@ def rules(regimes: Regimes) -> pd.DataFrame:
 
 def errors(regimes: Regimes) -> pd.DataFrame:
     """Measured over predicted time, less one, by choice and place: the median over the points, and the ends."""
-    found = regimes.summary()
-    found["error"] = found["measured"] / found["predicted"] - 1
-    rows = []
+    found, rows = regimes.errors(), []
     for name in variant_style.ordered(found["variant"]):
         cells = [variant_style.label(name)]
         for place in regimes.places:
-            mine = (found["variant"] == name) & (found["place"] == place)
-            values = found[mine]["error"].dropna() if name != "plain" or place == ONE_HOST else pd.Series()  # once
+            values = found[(found["variant"] == name) & (found["place"] == place)]["error"]
             ends = f" ({percent(values.min(), '+.0f')} to {percent(values.max(), '+.0f')})" if len(values) else ""
             cells.append(f"{percent(values.median(), '+.0f')}{ends}" if len(values) else "–")
         rows.append(cells)

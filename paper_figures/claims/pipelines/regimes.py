@@ -3,7 +3,7 @@
 import pandas as pd
 
 from paper_figures import variant_style
-from paper_figures.records.regimes import CLOSE, ONE_HOST, POINT, Regimes
+from paper_figures.records.regimes import CLOSE, POINT, Regimes
 from paper_figures.text import listed, percent, plural
 from paper_figures.verdicts import AIM, FASTER, Verdict, everywhere
 
@@ -39,20 +39,18 @@ def _lead(regimes: Regimes) -> pd.DataFrame:
 
 def foretold(regimes: Regimes) -> Verdict:
     """Whether the model names the fastest choice, what it costs to follow it, and how far its times are off."""
-    winners, found = regimes.winners(), regimes.summary()
-    found = found[(found["variant"] != "plain") | (found["place"] == ONE_HOST)]  # measured once for all places
+    winners, off = regimes.winners(), regimes.errors()["error"]
     kinds = winners[["fastest", "foretold"]].map(variant_style.group)
     kind = int((kinds["fastest"] == kinds["foretold"]).sum())
-    off = (found["measured"] / found["predicted"] - 1).dropna()
     close = [f"{(off.abs() <= share).sum()} are within {percent(share)}" for share in (0.1, 0.25)]
     simple = [f"always {variant_style.label(name)} {_cost(loss)}" for name, loss in regimes.rules().items()]
-    loss, held = winners["loss"], winners.loc[winners["held_out"], "loss"]
+    loss, (best, known) = winners["loss"], regimes.hindsight()
     text = (
         "Written before anything was measured, from times of the layers in one process and measured bandwidths; no "
         "number of the model is fitted to the map, though its form was made with all points in view that are not held "
         f"out. The fastest choice is right at {_right(loss)}, its kind at {kind}. Time over that of the fastest "
         f"choice: as predicted {_cost(loss)}; {'; '.join(simple)} (with two hosts, one process stands for threads). "
-        f"{_hindsight(regimes)} {_leads(winners)}{_held_out(held, regimes)}Of "
+        f"{_hindsight(best, known)} {_leads(winners)}{_held_out(winners, known)}Of "
         f"{plural(len(off), 'measured time')}, {listed(close)} of the prediction; measured over predicted, less one, "
         f"is {percent(off.median(), '+.0f')} in the median, and without its sign {percent(off.abs().median())}."
     )
@@ -69,9 +67,8 @@ def _cost(loss: pd.Series) -> str:
     return f"{1 + loss.mean():.2f}× on average and {1 + loss.max():.2f}× at most"
 
 
-def _hindsight(regimes: Regimes) -> str:
+def _hindsight(best: dict[str, str], loss: pd.Series) -> str:
     """What the best rule of each place would have cost, which nobody knows before."""
-    best, loss = regimes.hindsight()
     rule = "; ".join(f"{place}: always {variant_style.label(name)}" for place, name in best.items())
     return f"The best rule of each place, known only afterwards ({rule}), is right at {_right(loss)}: {_cost(loss)}."
 
@@ -87,12 +84,12 @@ def _leads(winners: pd.DataFrame) -> str:
     return f"The prediction is wrong in {listed(shares)}. "
 
 
-def _held_out(loss: pd.Series, regimes: Regimes) -> str:
-    """A sentence on the points that are held out, if there are any."""
-    if not len(loss):
+def _held_out(winners: pd.DataFrame, known: pd.Series) -> str:
+    """A sentence on the points that are held out, if there are any; ``known``: what the best rules cost."""
+    held = winners[winners["held_out"]]
+    if held.empty:
         return ""
-    winners, (_, known) = regimes.winners(), regimes.hindsight()
-    known = known[winners["held_out"].to_numpy()]
-    networks = plural(len(winners.loc[winners["held_out"], POINT].drop_duplicates()), "point")
-    where = f"Of the {networks} that are held out, of which nothing had been measured before, each at all places"
+    loss, known = held["loss"], known[winners["held_out"].to_numpy()]
+    points = plural(len(held[POINT].drop_duplicates()), "point")
+    where = f"Of the {points} that are held out, of which nothing had been measured before, each at all places"
     return f"{where}, it is right at {_right(loss)}, with {_cost(loss)} (the best rule of each place: {_cost(known)}). "

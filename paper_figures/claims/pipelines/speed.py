@@ -77,19 +77,24 @@ def over_torch(bench: Benchmark) -> Verdict:
     aim = f"Aim: at least {_OVER_TORCH:g}× torch's 1F1B and GPipe, at 2 and at 4 micro-batches."
     if not set(RIVALS) <= set(bench.variants["variant"]):
         return Verdict(title, Answer.NOT_TESTED, AIM, evidence=(f"{aim} Not all of them were measured.",))
-    medians, sentences = [], [aim]
     every = [name for name in bench.variants["variant"] if variant_style.is_torch(name)]
-    for peers, words in ((RIVALS, "By medians"), (every, "Over all of torch's pipelines, zero-bubble ones included")):
-        speeds = []
-        for name in bench.candidates:
-            worst = min(peers, key=lambda peer: float(bench.ratios(name, peer).median()))
-            ratio = bench.ratios(name, worst)
-            medians += [float(ratio.median())] if peers is RIVALS else []
-            speeds.append(f"{variant_style.label(name)} {median_range(ratio)}, over {variant_style.label(worst)}")
-        sentences.append(f"{words}, at least: {'; '.join(speeds)}.")
+    medians, rivals = _least(bench, RIVALS)
+    text = f"{aim} By medians, at least: {rivals}. Over all of torch's pipelines, zero-bubble ones included, at least: "
     answer = everywhere(median >= _OVER_TORCH for median in medians)
-    evidence = (" ".join(sentences),)
-    return Verdict(title, answer, AIM, evidence=evidence, details=_reached(answer, medians, _OVER_TORCH))
+    details = _reached(answer, medians, _OVER_TORCH)
+    return Verdict(title, answer, AIM, evidence=(f"{text}{_least(bench, every)[1]}.",), details=details)
+
+
+def _least(bench: Benchmark, peers: Sequence[str]) -> tuple[list[float], str]:
+    """Every pipeline's speed over the fastest of the ``peers``: medians, and in words."""
+    medians, speeds = [], []
+    for name in bench.candidates:
+        ratios = {peer: bench.ratios(name, peer) for peer in peers}
+        fastest = min(peers, key=lambda peer: float(ratios[peer].median()))
+        medians.append(float(ratios[fastest].median()))
+        over = f"{median_range(ratios[fastest])}, over {variant_style.label(fastest)}"
+        speeds.append(f"{variant_style.label(name)} {over}")
+    return medians, "; ".join(speeds)
 
 
 def predicted(records: PipelineRecords) -> Verdict:
