@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 INSTALLED := $(VENV)/.installed$(if $(LOCKED),-locked)
 DEVELOP := $(VENV)/.develop$(if $(LOCKED),-locked)
 # What `make paper` runs.
-NAME := $(or $(EXPERIMENT),h100)
+NAME := $(or $(EXPERIMENT),evidence-mlp)
 # Where `make pipelines` writes: the committed folders, or with QUICK=1 the folder build.
 MEASURED := $(if $(QUICK),build,results)
 PAGES := $(if $(QUICK),build/pages,paper_figures/out)
@@ -43,7 +43,7 @@ reproduce: $(INSTALLED) ## tune and train everything, draw figures and tables, w
 	@echo '  results/runs.csv              every run in one table; results/runs/ holds their records'
 	@echo '  make ui                       browse the runs in MLflow'
 
-paper: $(INSTALLED) ## run a larger experiment; EXPERIMENT=cpu-tiny|cpu|h100|... (default h100), YES=1: don't ask
+paper: $(INSTALLED) ## run a larger experiment; EXPERIMENT=a file of experiments/ (default evidence-mlp), YES=1: don't ask
 	@python -m experiments.tune $(NAME)
 	@python -m experiments.run $(NAME) $(if $(YES),--yes)
 	@python -m experiments.collect $(NAME)

@@ -29,20 +29,14 @@ class Cell(NamedTuple):
 class Task:
     """One run; ``path`` leads from the folder of the experiment's records to its own.
 
-    In a final run of a tuned cell the learning rate of ``config`` stands open, see :meth:`Grid.ready`. ``common`` says
-    that it will be the one that was chosen for stash.
+    In a tuned experiment the settings of ``config`` that are tuned stand open, see :meth:`Grid.ready`. ``common`` says
+    that they will be those that were chosen for stash.
     """
 
     path: Path
     cell: Cell
     config: RunConfig
-    final: bool
     common: bool = False
-
-    @property
-    def strategy(self) -> str:
-        """The strategy's name in tables."""
-        return self.cell.strategy + ("-warm" if self.config.stash_epochs else "")
 
 
 @cache

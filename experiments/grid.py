@@ -1,14 +1,11 @@
 """The runs of an experiment, in the order in which they are done, and where their records are.
 
-``tune/<cell>/lr-<rate>.json``  short runs that choose the learning rate of a cell, if the experiment tries rates
-``tune/<cell>/``                study of a strategy at its largest number of stages, if the experiment has a space
-``tuned.json``                  what the studies have chosen
-``runs/<cell>-s<seed>.json``    final runs; ``...-warm-s<seed>.json`` with warm-up, ``...-common-s<seed>.json`` with the
-                                settings that were chosen for stash
+``tune/<cell>/``              study of a strategy at its largest number of stages, if the experiment is tuned
+``tuned.json``                what the studies have chosen
+``runs/<cell>-s<seed>.json``  final runs; ``...-common-s<seed>.json`` with the settings that were chosen for stash
 
-A cell is a network, a data set, an optimizer, a partition and a strategy. Each gets the same learning rates to choose
-from, one short run each, on the validation part. The final runs are ordered by seed, so that whatever has been done at
-any time is balanced.
+A cell is a network, a data set, an optimizer, a partition and a strategy. The final runs are ordered by seed, so that
+whatever has been done at any time is balanced.
 """
 
 from __future__ import annotations
@@ -63,8 +60,7 @@ class Grid:
         Raises:
             UserError: if a network can't be cut as wanted, settings don't go together, or two runs have one record.
         """
-        found = [self._tune(cell, rate) for cell in self.cells for rate in self.rates(cell)]
-        found += [task for seed in self._seeds for task in self._final(seed)]
+        found = [task for seed in self._seeds for task in self._final(seed)]
         found += [task for seed in self.experiment.common_seeds or () for task in self._common(seed)]
         path, times = Counter(task.path for task in found).most_common(1)[0]
         if times > 1:
@@ -105,11 +101,8 @@ class Grid:
         if not path.exists():
             return None
         record = with_times(read_record(path), self._times(task))
-        open_rate = task.final and self.experiment.tries_rates
-        ready = None if open_rate else self.ready(task)
-        found, wanted = record["config"], (ready or task.config).to_dict()
-        ignored = (*_MACHINE, "lr") if open_rate else _MACHINE
-        changed = [name for name in wanted if name not in ignored and found.get(name) != wanted[name]]
+        found, wanted = record["config"], self.ready(task).to_dict()
+        changed = [name for name in wanted if name not in _MACHINE and found.get(name) != wanted[name]]
         if changed:
             was, now = found.get(changed[0]), wanted[changed[0]]
             what = f"record {path} was made with {changed[0]} {was!r}, the experiment has {now!r}"
@@ -163,21 +156,18 @@ class Grid:
         """Those without a record."""
         return [task for task in tasks if self.record(task) is None]
 
-    def ready(self, task: Task) -> RunConfig | None:
-        """The settings of a run with its learning rate; None as long as its cell isn't tuned.
+    def ready(self, task: Task) -> RunConfig:
+        """The settings of a run, with those that a study has chosen.
 
         Raises:
-            UserError: if a study's choice is missing.
+            UserError: if the study's choice is missing.
         """
-        if not task.final or self.experiment.tuning is None:
+        if self.experiment.tuning is None:
             return task.config
-        if self.experiment.tuning.space is not None:
-            if task.common and task.cell.network in self.experiment.common_rates:
-                return task.config.copy_with(lr=self.experiment.common_rates[task.cell.network])
-            like = task.cell._replace(strategy=STASH) if task.common else task.cell
-            return task.config.copy_with(**self.chosen(like))
-        rate = self.best_rate(task.cell)
-        return None if rate is None else task.config.copy_with(lr=rate)
+        if task.common and task.cell.network in self.experiment.common_rates:
+            return task.config.copy_with(lr=self.experiment.common_rates[task.cell.network])
+        like = task.cell._replace(strategy=STASH) if task.common else task.cell
+        return task.config.copy_with(**self.chosen(like))
 
     def rate(self, task: Task) -> str:
         """Where the learning rate of a final run comes from: see :mod:`experiments.tables`."""
@@ -216,22 +206,6 @@ class Grid:
         """Of a cell in file names."""
         return self.experiment.cell.format(**cell._asdict())
 
-    def rates(self, cell: Cell) -> tuple[float, ...]:
-        """The learning rates that are tried; none without tuning."""
-        return self.experiment.optimizer_settings[cell.optimizer].rates or ()
-
-    def best_rate(self, cell: Cell) -> float | None:
-        """The learning rate with the best validation accuracy at the end; None as long as a run is missing.
-
-        Of equals the smallest, which is also what a cell gets in which every rate diverged.
-        """
-        rates = sorted(self.rates(cell))
-        records = [self.record(self._tune(cell, rate)) for rate in rates]
-        if None in records:
-            return None
-        reached = [r["epochs"][-1]["val_accuracy"] if r and r["status"] == "completed" else -1.0 for r in records]
-        return rates[reached.index(max(reached))]
-
     def _partitions(self, network: str, dataset: str, optimizer: str) -> Iterator[tuple[int, int]]:
         """Group size and number of stages of every partition: of several sizes that give one number, the smallest."""
         units = count_units(network, dataset, self.experiment.settings_of(network, dataset, optimizer).get("width"))
@@ -243,18 +217,15 @@ class Grid:
                 raise UserError(f"{what}; possible: {', '.join(map(str, sizes))}")
             yield sizes[stages], stages
 
-    def _tune(self, cell: Cell, rate: float) -> Task:
-        return self._task(f"tune/*/lr-{rate:g}.json", cell, False, lr=rate, **self._short())
-
     def study_config(self, cell: Cell) -> RunConfig:
-        """The settings of the trials of a cell's study, but for those that are tuned."""
-        return self._task("*", cell, False, **self._short()).config
+        """The settings of the trials of a cell's study, but for those that are tuned.
 
-    def _short(self) -> dict[str, Any]:
-        """What a run that chooses settings has otherwise; reconstructions are measured in final runs."""
+        Reconstructions are measured in final runs alone.
+        """
         tuning = self.experiment.tuning
         given = {} if tuning is None else {"seed": tuning.seed, "epochs": tuning.epochs, "probe_every": 0}
-        return {name: value for name, value in given.items() if value is not None}
+        changes = {name: value for name, value in given.items() if value is not None}
+        return self._task("*", cell, **changes).config
 
     @property
     def _seeds(self) -> list[int]:
@@ -265,12 +236,7 @@ class Grid:
     def _final(self, seed: int) -> Iterator[Task]:
         for cell in self.cells:
             if seed in self._seeds_of(cell):
-                yield self._task(f"runs/*-s{seed}.json", cell, True, seed=seed)
-        if warm_up := self.experiment.warm_up:
-            changes = {"seed": seed, "stash_epochs": float(warm_up.stash_epochs)}
-            for cell in self.cells:
-                if cell.stages in warm_up.stages and cell.strategy in warm_up.strategies:
-                    yield self._task(f"runs/*-warm-s{seed}.json", cell, True, **changes)
+                yield self._task(f"runs/*-s{seed}.json", cell, seed=seed)
 
     def _seeds_of(self, cell: Cell) -> Sequence[int]:
         """Seeds of a cell's ordinary runs: with stash and sequential training all others are compared."""
@@ -294,10 +260,10 @@ class Grid:
         """The deepest pipelines' runs of one seed with one rate for all: that of stash, or one that is given."""
         for cell in self.cells:
             if self._has_common(cell) and seed in self._common_seeds(cell.network):
-                yield replace(self._task(f"runs/*-common-s{seed}.json", cell, True, seed=seed), common=True)
+                yield replace(self._task(f"runs/*-common-s{seed}.json", cell, seed=seed), common=True)
 
-    def _task(self, path: str, cell: Cell, final: bool, **changes: Any) -> Task:
-        """A run; the cell's name, as in ``momentum-10-ema-span``, stands for the ``*`` in the path of its record."""
+    def _task(self, path: str, cell: Cell, **changes: Any) -> Task:
+        """A run; the cell's name, as in ``sgd-9-ema-span``, stands for the ``*`` in the path of its record."""
         values = self.experiment.settings_of(*cell[:3]) | changes
         values |= {"strategy": cell.strategy, "group_size": cell.group}
         if cell.strategy == SEQUENTIAL:
@@ -306,5 +272,4 @@ class Grid:
             Path(path.replace("*", self.name(cell))),
             cell,
             checked(RunConfig, values, f"{self.experiment.name}.yaml"),
-            final,
         )

@@ -68,9 +68,9 @@ def _cells(grid: Grid) -> dict[tuple[str, ...], tuple[Row, RunConfig]]:
     """Key -> the first columns and the settings of every cell, those of the first seed's run of stash."""
     found = {}
     for task in grid.tasks:
-        first = task.final and task.config.seed == grid.experiment.seeds[0]
-        if first and task.strategy == STASH and grid.record(task) is not None:
-            config = grid.ready(task) or task.config
+        first = task.config.seed == grid.experiment.seeds[0]
+        if first and task.cell.strategy == STASH and grid.record(task) is not None:
+            config = grid.ready(task)
             row = {name: getattr(config, name, None) for name in CELL}
             row |= {"num_stages": task.cell.stages, "rate": grid.rate(task), "lr": config.lr}
             found[_key(row)] = row, config

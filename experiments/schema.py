@@ -21,13 +21,11 @@ from experiments.sections import (
     Count,
     Dataset,
     Network,
-    Optimizer,
     Report,
     Seed,
     Settings,
     Strategy,
     Tuning,
-    WarmUp,
 )
 from layerpipe2.errors import LARGEST, UserError, did_you_mean, plain_name, shown
 from layerpipe2.runs.validation import Checked, Positive, Several, checked
@@ -36,8 +34,6 @@ from layerpipe2.tuning import MOST_JOBS
 
 HERE = Path(__file__).parent
 SEQUENTIAL, STASH = "sequential", "stash"
-COMMON = "common"
-"""The file of what the larger experiments share; no experiment of its own."""
 _OWN = ("records", "tables", "published", "times_apart")
 _MOST_RUNS = 20_000
 _PLACEHOLDERS = ("network", "dataset", "optimizer", "group", "stages", "strategy")
@@ -53,7 +49,7 @@ class Experiment(Checked):
             were chosen for stash.
         common_rates: of these runs, network -> a learning rate that is given; stash has runs with it as well then, and
             networks that aren't named have no such runs.
-        tuning: None if the learning rate is one of the settings.
+        tuning: None if every optimizer's learning rate is one of its settings.
         jobs: processes side by side; changes no result.
         published: whether its tables are committed (those of a larger experiment with its records), and shown by
             ``make reproduce`` and the README.
@@ -78,38 +74,27 @@ class Experiment(Checked):
     settings: Settings = Settings()
     network_settings: dict[Network, Settings] = Field({})
     dataset_settings: dict[Dataset, Settings] = Field({})
-    optimizer_settings: dict[str, Optimizer]
+    optimizer_settings: dict[str, Settings]
     tuning: Tuning | None = None
-    warm_up: WarmUp | None = None
     report: Report
     jobs: Annotated[int, Field(ge=1, le=MOST_JOBS)]
     published: bool = False
     times_apart: bool = False
-    records: str = "results/full_scale/{name}"
-    tables: str = "results/full_scale/{name}/tables"
+    records: str = "results/evidence/{name}"
+    tables: str = "results/evidence/{name}/tables"
     cell: str = "{optimizer}-{stages}-{strategy}"
-
-    @property
-    def tries_rates(self) -> bool:
-        """Whether the learning rate of every cell is one of a row."""
-        return self.tuning is not None and self.tuning.space is None
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
         if (self.group_sizes is None) == (self.stages is None):
             raise UserError("group_sizes and stages are two ways to cut a network; give one of them")
-        for needed in ("stash", "latest") if self.tries_rates else ("stash",):
-            if needed not in self.strategies:
-                raise UserError(f"strategies lacks '{needed}', which the others are compared with; add it")
+        if STASH not in self.strategies:
+            raise UserError(f"strategies lacks '{STASH}', which the others are compared with; add it")
         if SEQUENTIAL in self.strategies:
             raise UserError(f"strategies has '{SEQUENTIAL}', which is always there and has one stage; leave it out")
         for name in self.optimizers:
             if name not in self.optimizer_settings:
                 raise UserError(f"optimizer_settings has no '{name}'; {did_you_mean(name, self.optimizer_settings)}")
-            if (self.optimizer_settings[name].rates is None) == self.tries_rates:
-                raise UserError(
-                    f"optimizer_settings.{name}.rates and tuning without a space go together; give both or neither"
-                )
         if self.tuning is not None:
             self._check_tuning(self.tuning)
         self._check_names()
@@ -119,12 +104,11 @@ class Experiment(Checked):
 
     def _count_runs(self) -> int:
         cuts = len(self.group_sizes or self.stages or ()) * len(self.strategies) + 1
-        rates = max(len(self.optimizer_settings[name].rates or ()) for name in self.optimizers)
-        runs = len(self.networks) * len(self.datasets) * len(self.optimizers) * cuts
-        return runs * (len(self.seeds) * (2 if self.warm_up else 1) + rates + len(self.common_seeds or ()))
+        cells = len(self.networks) * len(self.datasets) * len(self.optimizers) * cuts
+        return cells * (len(self.seeds) + len(self.common_seeds or ()))
 
     def _check_tuning(self, tuning: Tuning) -> None:
-        for name in tuning.space or ():
+        for name in tuning.space:
             if name in (*SWEPT, "optimizer", "momentum", "convention", "delays"):
                 raise UserError(f"tuning.space has {name}, in which cells differ; leave it out")
         if tuning.seed in (*self.seeds, *(self.other_seeds or ()), *(self.common_seeds or ())):
@@ -132,18 +116,16 @@ class Experiment(Checked):
         tables = ("network_settings", "dataset_settings", "optimizer_settings")
         found = {f"{table}.{name}": entry for table in tables for name, entry in getattr(self, table).items()}
         for where, settings in ({"settings": self.settings} | found).items():
-            for name in tuning.space or ("lr",):
+            for name in tuning.space:
                 if name in settings.given:
                     raise UserError(f"{where}.{name} is given, but {name} is tuned; leave out one of them")
 
     def _check_names(self) -> None:
-        space = None if self.tuning is None else self.tuning.space
-        if self.common_seeds and space is None:
-            raise UserError(
-                "common_seeds needs a tuning.space, from which stash has its settings; give both or neither"
-            )
+        space = {} if self.tuning is None else self.tuning.space
+        if self.common_seeds and not space:
+            raise UserError("common_seeds needs a tuning, from which stash has its settings; give both or neither")
         for network in self.common_rates:
-            if not self.common_seeds or set(space or ()) != {"lr"} or network not in self.networks:
+            if not self.common_seeds or set(space) != {"lr"} or network not in self.networks:
                 what = f"common_rates has {network}; give common_seeds, a tuning.space of lr alone"
                 raise UserError(f"{what}, and networks of the experiment")
         plain_name(self.name, "name")
@@ -151,10 +133,6 @@ class Experiment(Checked):
             plain_name(optimizer, "optimizer")
         for key, placeholders in (("cell", _PLACEHOLDERS), ("records", ("name",)), ("tables", ("name",))):
             _check_path(key, getattr(self, key), placeholders)
-        for key in ("stages", "strategies") if self.warm_up else ():
-            for value in getattr(self.warm_up, key):
-                if value not in (getattr(self, key) or ()) or value == "stash":
-                    raise UserError(f"warm_up.{key} has {value!r}; give some of the experiment's own, but not stash")
 
     def settings_of(self, network: str, dataset: str, optimizer: str) -> dict[str, Any]:
         """What the runs of a network on a data set with an optimizer share."""
@@ -181,7 +159,7 @@ def _check_path(key: str, text: str, placeholders: tuple[str, ...]) -> None:
 
 def experiments() -> list[str]:
     """Names of all experiments."""
-    return sorted(path.stem for path in HERE.glob("*.yaml") if path.stem != COMMON)
+    return sorted(path.stem for path in HERE.glob("*.yaml"))
 
 
 def read_experiment(name: str) -> Experiment:
@@ -206,7 +184,7 @@ def _content(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     places = (folder / f"{like}.yaml" for folder in (path.parent, HERE) if named)
     other = next((place for place in places if place.is_file()), path)
     if other in (*above, path):
-        raise UserError(f"{path.name}: like is {shown(like)}; give the name of another file, such as {COMMON}")
+        raise UserError(f"{path.name}: like is {shown(like)}; give the name of another file, such as evidence-mlp")
     inherited = {key: value for key, value in _content(other, (*above, path)).items() if key not in _OWN}
     return inherited | {key: _merged(key, inherited.get(key), value) for key, value in content.items()}
 

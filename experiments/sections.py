@@ -9,7 +9,7 @@ from layerpipe2.errors import LARGEST, UserError
 from layerpipe2.history import make_history
 from layerpipe2.networks import NETWORKS
 from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.validation import Checked, Positive, Several, one_of, real
+from layerpipe2.runs.validation import Checked, one_of, real
 from layerpipe2.tuning.settings import PRUNERS, SAMPLERS
 from layerpipe2.tuning.space import Space
 
@@ -37,17 +37,11 @@ class Settings(create_model("Fields", __base__=Checked, **_SETTINGS)):  # type: 
         return {name: getattr(self, name) for name in self.model_fields_set if name in _SETTINGS}
 
 
-class Optimizer(Settings):
-    """Settings of an optimizer, and with tuning the learning rates that every cell may choose among."""
-
-    rates: Several[Positive] | None = None
-
-
 class Tuning(Checked):
-    """Runs of a seed of their own that choose settings by the validation accuracy at their end.
+    """Studies that choose settings by the validation accuracy at the end of runs with a seed of their own.
 
-    Either one per cell and rate of ``optimizer_settings.NAME.rates``; or, with a ``space``, studies of ``trials`` each
-    (:mod:`layerpipe2.tuning`), one for every strategy at the largest number of stages, whose choice holds for all.
+    Each has the same ``space`` and number of ``trials`` (:mod:`layerpipe2.tuning`). There is one for every strategy, at
+    the largest number of stages, whose choice holds for all.
 
     Attributes:
         epochs: of these runs, if not those of the final ones.
@@ -56,27 +50,16 @@ class Tuning(Checked):
 
     epochs: Count | None = None
     seed: Seed
-    space: dict[str, str] | None = None
-    trials: Annotated[int, Field(ge=1, le=1000)] | None = None
+    space: Annotated[dict[str, str], Field(min_length=1)]
+    trials: Annotated[int, Field(ge=1, le=1000)]
     sampler: Annotated[str, *one_of(SAMPLERS)] = "tpe"
     pruner: Annotated[str, *one_of(PRUNERS)] = "median"
     moves: Annotated[int, Field(ge=0, le=10)] = 0
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
-        if (self.space is None) != (self.trials is None):
-            raise UserError("space and trials go together; give both or neither")
-        if self.space is not None:
-            Space.of(self.space, RunConfig())
+        Space.of(self.space, RunConfig())
         return self
-
-
-class WarmUp(Checked):
-    """Further runs that use exact weights for the first ``stash_epochs`` epochs, with the rate found without them."""
-
-    stages: Several[Count]
-    strategies: Several[str]
-    stash_epochs: Positive
 
 
 class Report(Checked):

@@ -42,7 +42,7 @@ from layerpipe2.tracking.lifetime import close_killed
 from layerpipe2.tracking.subject import Subject, differing
 from layerpipe2.tracking.view import VIEWS, link
 
-LARGER = [Path("results/full_scale"), Path("results/evidence")]
+LARGER = [Path("results/evidence")]
 """Folders of experiments whose records are committed."""
 _DAMAGED = "make it again with `python -m experiments.collect`"
 
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=Path,
         nargs="+",
         default=LARGER,
-        help="of larger ones; default: results/full_scale and evidence",
+        help="of larger ones; default: results/evidence",
     )
     add("--pages", type=Path, default=Path("paper_figures/out"), help="figures and reports; default: %(default)s")
     home, experiment = checkout(Path.cwd()), os.environ.get("DVC_EXP_NAME", "")

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     experiment = read_experiment(options.experiment)
     grid = Grid.of(experiment, options.out)
-    if experiment.tuning is None or experiment.tuning.space is None:
+    if experiment.tuning is None:
         print(f"{experiment.name} has no space to tune in; nothing is to be done")
         return
     rounds = tune(grid, experiment.tuning, options.jobs or experiment.jobs, options.quiet)
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def tune(grid: Grid, tuning: Tuning, jobs: int, quiet: bool) -> dict[Cell, list[Study]]:
     """Do all studies, and write the choice and the table. Cell -> its studies, one for every range."""
     cells = list(dict.fromkeys(grid.tuned_with(cell) for cell in grid.cells))
-    spaces = {cell: Space.of(tuning.space or {}, grid.study_config(cell)) for cell in cells}
+    spaces = {cell: Space.of(tuning.space, grid.study_config(cell)) for cell in cells}
     rounds: dict[Cell, list[Study]] = {cell: [] for cell in cells}
     for number in range(tuning.moves + 1):
         studies = {cell: _study(grid, tuning, cell, number, space) for cell, space in spaces.items()}

@@ -136,8 +136,6 @@ def _do_one(queue: Queue, waiting: list[Task], place: Place) -> bool:
 
     for task in waiting:
         config = queue.grid.ready(task)
-        if config is None:
-            continue
         with place.claimed(task.path) as mine:
             # Between the look and the claim another process may have finished it.
             if mine:

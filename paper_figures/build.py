@@ -1,15 +1,14 @@
 """Draw figures, write tables and pages from the result tables. Run: python -m paper_figures.build [COMMAND].
 
-(none)     everything: the report, the page of every published experiment, the page of the measured pipelines
+(none)     everything: the report, the pages of the evidence, of the measured pipelines and of the graphs
 study DIR  pictures of a study of `layerpipe2 tune`, in DIR/figures
-page NAME  one page: report, evidence, pipelines, graphs, or the name of an experiment
+page NAME  one page: report, evidence, pipelines, graphs, or that of one experiment, in OUT/experiments/NAME
 rule       print the rule of thumb of src/layerpipe2/advice/rule.py, made anew from the coarse searches
 neuron     the picture of docs/theory/spiking.md, in DOCS/pictures
-readme     the results between the markers of README.md, docs/full-scale.md and docs/artifact.md; --check only compares
-           them with the records
+readme     the results between the markers of README.md and docs/artifact.md; --check only compares them
 
-It reads RESULTS/*.csv, RESULTS/theory, RESULTS/full_scale/*/tables, RESULTS/evidence/*/tables,
-RESULTS/pipelines and RESULTS/graphs. Same records, same bytes.
+It reads RESULTS/*.csv, RESULTS/theory, RESULTS/evidence/*/tables, RESULTS/pipelines and RESULTS/graphs. Same records,
+same bytes.
 """
 
 import argparse
@@ -29,14 +28,13 @@ from layerpipe2.runs.lifetime import end_with_parent
 from paper_figures.claims import why
 from paper_figures.comparisons import Settings
 from paper_figures.figures import spiking
-from paper_figures.pages import artifact, evidence, graphs, pipelines, readme, report, tuned
+from paper_figures.pages import artifact, evidence, graphs, pipelines, readme, report
 from paper_figures.records import evidence as evidence_records
 from paper_figures.records import graphs as graph_records
 from paper_figures.records import pipelines as pipeline_records
 from paper_figures.records import regimes as regime_records
 from paper_figures.records import theory as theory_records
 from paper_figures.records import training as training_records
-from paper_figures.records import tuned as tuned_records
 from paper_figures.records.regimes import Regimes
 from paper_figures.records.theory import Theory
 from paper_figures.records.training import Records
@@ -53,7 +51,6 @@ def write_page(name: str, results: Path, out: Path) -> str:
     Raises:
         UserError: if its records are missing or broken.
     """
-    runs = ""
     if name == "report":
         written = report.page(*_default(results), _map(results)).write(out)
     elif name == "pipelines":
@@ -61,16 +58,14 @@ def write_page(name: str, results: Path, out: Path) -> str:
         written = pipelines.page(records).write(out / "pipelines")
     elif name == "graphs":
         written = graphs.page(graph_records.load(results / "graphs")).write(out / "graphs")
-    elif name == "evidence" or (results / "evidence" / name).is_dir():
-        written = evidence.page(evidence_records.load(results / "evidence"), results / "evidence").write(
-            out / "evidence"
-        )
+    elif name == "evidence":
+        folder = results / "evidence"
+        written = evidence.page(evidence_records.load(folder), folder).write(out / "evidence")
     else:
-        plain_name(name, "page")
-        finished = tuned_records.load(_tables(results, name))
-        written = tuned.page(finished).write(out / "full_scale" / name)
-        runs = f"{finished.finished} of {finished.planned} runs: "
-    return f"{runs}{written}"
+        folder = results / "evidence"
+        one = {name: training_records.load(folder / plain_name(name, "page") / "tables")}
+        written = evidence.page(one, folder).write(out / "experiments" / name)
+    return str(written)
 
 
 def write_pages(names: Sequence[str], results: Path, out: Path) -> None:
@@ -125,20 +120,6 @@ def _map(results: Path) -> Regimes | None:
     return regime_records.load(results / "pipelines" / "map")
 
 
-def _tables(results: Path, name: str) -> Path:
-    return results / "full_scale" / name / "tables"
-
-
-def published(results: Path) -> list[str]:
-    """The tuned experiments whose pages are built and whose results README.md shows.
-
-    Raises:
-        UserError: if a description is broken.
-    """
-    names = sorted(folder.parent.name for folder in results.glob("full_scale/*/tables"))
-    return [name for name in names if tuned_records.description(_tables(results, name)).get("published")]
-
-
 def update_documents(document: Path, docs: Path, results: Path, out: Path, *, check: bool) -> None:
     """Write the results into README.md and into the pages of ``docs``, or with ``check`` only compare.
 
@@ -147,16 +128,8 @@ def update_documents(document: Path, docs: Path, results: Path, out: Path, *, ch
     """
     confirmed = evidence_records.confirmations(evidence_records.load(results / "evidence"))
     text = readme.results(*_default(results), _link(document, out), confirmed, _map(results))
-    experiments = {name: tuned_records.load(_tables(results, name)) for name in published(results)}
-    larger = docs / "full-scale.md"
-    pages = {f"{_link(larger, out)}/full_scale/{name}/page.md": records for name, records in experiments.items()}
-    found = {
-        document: {"results": text},
-        larger: {"full-scale": readme.full_scale(pages)} if pages else {},
-        docs / "artifact.md": artifact.sections(results, out, list(experiments)),
-    }
-    for path, sections in found.items():
-        readme.update(path, sections, check=check)
+    readme.update(document, {"results": text}, check=check)
+    readme.update(docs / "artifact.md", artifact.sections(results, out), check=check)
 
 
 def _link(document: Path, folder: Path) -> str:
@@ -180,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.command == "study":
         return draw_study(Path(options.name or "study"))
     confirmed = evidence_records.confirmations(evidence_records.load(options.results / "evidence"))
-    everything = ["report", *published(options.results), *(["evidence"] if confirmed else []), "pipelines"]
+    everything = ["report", *(["evidence"] if confirmed else []), "pipelines"]
     everything += ["graphs"] if (options.results / "graphs").is_dir() else []
     write_pages([options.name] if options.command == "page" else everything, options.results, options.out)
     return None

@@ -153,28 +153,3 @@ def _outcome(row: Mapping[str, Any], settings: Settings) -> str:
     if row["p_kept"] < settings.level and row["mean"] - image_error > -settings.margin:
         return "no loss"
     return "worse" if beyond and row["p_worse"] < settings.level else "undecided"
-
-
-def everywhere(
-    paired: pd.DataFrame, names: Sequence[str], hypothesis: str, settings: Settings, design: Design
-) -> dict[str, float]:
-    """Strategy -> p-value that the hypothesis holds on *every* pipeline, Holm over strategies.
-
-    The largest p-value of its cells tests that (intersection-union test), whatever their number; so this has the power
-    that a family of cells loses to its size. Where a strategy diverged alone the p-value is 1; where fewer than two
-    seeds can be compared because the reference diverged alone, superiority has the sign test's.
-    """
-    largest = []
-    for name in names:
-        cells = paired[paired["strategy"] == name].groupby(list(design.partition))
-        rows = [compare(cell, design.cell, settings).iloc[0] for _, cell in cells]
-        largest.append(max((_cell_p(row, hypothesis) for row in rows), default=1.0))
-    return dict(zip(names, holm(largest).tolist(), strict=True))
-
-
-def _cell_p(row: pd.Series, hypothesis: str) -> float:
-    if row["lost"]:
-        return 1.0
-    if row["n"] < 2:
-        return float(0.5 ** row["won"]) if hypothesis == "superior" and row["n"] == 0 else 1.0
-    return float(row[f"p_{hypothesis}"])

@@ -1,11 +1,7 @@
 """How the runs of an experiment are told apart, and which of them say anything: pipelines and groups of strategies."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-
-import pandas as pd
 
 from layerpipe2.history import find_strategy
 
@@ -19,14 +15,8 @@ of the accuracy, or of what it gains over guessing."""
 
 @dataclass(frozen=True)
 class Design:
-    """Which columns tell the runs of an experiment apart, beside strategy and seed.
+    """Which columns, ``partition``, name a pipeline: beside them runs differ in strategy and seed alone."""
 
-    Attributes:
-        baseline: column within whose values the sequential runs are the baseline.
-        partition: columns that name a pipeline, ``baseline`` among them.
-    """
-
-    baseline: str
     partition: tuple[str, ...]
 
     @property
@@ -38,37 +28,6 @@ class Design:
     def pair(self) -> list[str]:
         """What two runs that are compared have in common."""
         return [*self.partition, "seed"]
-
-
-BY_OPTIMIZER = Design("optimizer", ("optimizer", "num_stages"))
-"""Of an experiment on one network, whose learning rates were chosen."""
-
-
-def untrained(runs: pd.DataFrame, design: Design) -> dict[tuple[Any, ...], tuple[float, float]]:
-    """Pipelines where stash does not train, so that being equal to it is no evidence.
-
-    It diverged in every run, or stays below :data:`LEARNT` of the sequential accuracy. Where one of the two has not run
-    yet, nothing is known.
-
-    Returns:
-        Values of the columns ``design.partition`` -> mean accuracy of stash (absent if all diverged) and of sequential
-        training (absent if there is none).
-    """
-    mean = runs.groupby(design.cell)["test_accuracy"].mean().reset_index()
-    base = mean[mean["strategy"] == SEQUENTIAL].set_index(design.baseline)["test_accuracy"]
-    found = {}
-    for row in mean[(mean["strategy"] == STASH) & (mean["num_stages"] > 1)].to_dict("records"):
-        reached, whole = row["test_accuracy"], base.get(row[design.baseline], math.nan)
-        if math.isnan(reached) or reached < LEARNT * whole:
-            found[tuple(row[column] for column in design.partition)] = (reached, whole)
-    return found
-
-
-def informative(table: pd.DataFrame, runs: pd.DataFrame, design: Design) -> pd.DataFrame:
-    """The rows of a table with the columns ``design.partition`` whose pipeline is not :func:`untrained`."""
-    without = untrained(runs, design)
-    keep = [key not in without for key in zip(*(table[column] for column in design.partition), strict=True)]
-    return table[pd.Series(keep, index=table.index, dtype=bool)]
 
 
 def own(strategies: Iterable[str]) -> list[str]:

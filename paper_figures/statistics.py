@@ -51,17 +51,6 @@ class Paired(Summary):
     p_inferior: float
 
 
-@dataclass(frozen=True)
-class Trend:
-    """Mean slope over blocks with its two-sided 1 - level interval and the p-value of no slope."""
-
-    slope: float
-    low: float
-    high: float
-    p: float
-    n: int
-
-
 def summary(values: ArrayLike) -> Summary:
     """Mean, standard deviation and number of the values that are there (NaN counts as absent)."""
     given = np.asarray(values, dtype=np.float64)
@@ -117,24 +106,6 @@ def holm(p_values: ArrayLike) -> Floats:
     factors = np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * given[order]))
     return adjusted
-
-
-def trend(x: ArrayLike, y: ArrayLike, blocks: ArrayLike, *, level: float) -> Trend:
-    """Mean of the blocks' least-squares slopes of ``y`` on ``x``, with its t interval over the blocks.
-
-    The values of one block share its seed and are not independent: each block counts once, through its slope (the
-    summary-measures form of a regression with random intercepts and slopes; the same estimate where every block has
-    the same ``x``). Blocks with fewer than two values of ``x`` are left out.
-    """
-    xs, ys, names = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64), np.asarray(blocks)
-    slopes = []
-    for name in np.unique(names):
-        mine = (names == name) & ~np.isnan(ys)
-        if len(np.unique(xs[mine])) > 1:
-            slopes.append(float(np.polyfit(xs[mine], ys[mine], 1)[0]))
-    found = paired(slopes, margin=0.0, level=level / 2)
-    p = min(1.0, 2 * min(found.p_superior, found.p_inferior)) if found.n > 1 else math.nan
-    return Trend(found.mean, found.low, found.high, p, found.n)
 
 
 @dataclass(frozen=True)

@@ -93,12 +93,3 @@ def listed(words: Iterable[object]) -> str:
 def plural(count: object, word: str) -> str:
     """``1 pair``, ``2 pairs``."""
     return f"{count} {word}{'' if count == 1 else 's'}"
-
-
-def duration(seconds: float) -> str:
-    """A time with two digits that matter, as in ``3 h 20 min``."""
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min" if minutes else "less than a minute"
-    hours, rest = divmod(minutes, 60)
-    return f"{hours} h {rest} min" if hours < 48 else f"{hours / 24:.1f} days"

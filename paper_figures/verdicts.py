@@ -13,7 +13,6 @@ class Answer(StrEnum):
     NO = "no"
     UNDECIDED = "undecided"
     NOT_TESTED = "not_tested"
-    NO_ANSWER = "no_answer"
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,6 @@ class Words:
     in_part: str = "in part"
     undecided: str = "inconclusive (n={n})"
     not_tested: str = "not tested"
-    no_answer: str = "no answer"
 
     def word(self, answer: Answer, n: int = 0) -> str:
         """The word for an answer."""
@@ -34,7 +32,6 @@ class Words:
 
 
 CLAIM = Words("reproduced", "not reproduced")
-QUESTION = Words("yes", "no", undecided="not shown")
 AIM = Words("reached", "missed", "reached in part", not_tested="not measured")
 SMALLER = Words("smaller", "not smaller", not_tested="not measured")
 MODEL = Words("as modelled", "not as modelled", not_tested="not measured")
@@ -92,11 +89,6 @@ OUTCOMES: Mapping[str, Answer] = {
     "diverged": Answer.NO,
 }
 """Outcome of a comparison with exact stashing -> answer to whether nothing is lost; any other decides nothing."""
-
-
-def outcome_word(outcome: str, n: int) -> str:
-    """Verdict of one comparison with exact stashing."""
-    return CLAIM.word(OUTCOMES.get(outcome, Answer.UNDECIDED), n)
 
 
 def exact(violations: int, n: int) -> Answer:

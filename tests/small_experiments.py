@@ -18,13 +18,12 @@ TUNED: dict[str, Any] = {
     "optimizers": ["sgd"],
     "seeds": [0, 1],
     "settings": {"width": 8, "epochs": 1, "batch_size": 128},
-    "optimizer_settings": {"sgd": {"optimizer": "sgd", "momentum": 0.0, "rates": [0.05, 0.1]}},
-    "tuning": {"epochs": 1, "seed": 100},
-    "warm_up": {"stages": [3], "strategies": ["ema-span"], "stash_epochs": 0.5},
+    "optimizer_settings": {"sgd": {"optimizer": "sgd", "momentum": 0.0}},
+    "tuning": {"epochs": 1, "seed": 100, "space": {"lr": "log:0.02:0.2"}, "trials": 3},
     "report": REPORT,
     "jobs": 1,
 }
-"""18 runs: 8 that tune, 10 final ones."""
+"""8 runs, with learning rates from 4 studies."""
 UNTUNED: dict[str, Any] = {
     "networks": ["mlp"],
     "datasets": ["digits"],

@@ -50,8 +50,8 @@ def make(seeds: int = 3, units: dict[str, int] = UNITS, groups: tuple[int, ...] 
 
 THEORY = Path(__file__).parents[1] / "results" / "theory"
 EXPERIMENT = {
-    **{"name": "made up", "published": False, "network": "mlp, resnet-small", "dataset": "digits"},
-    **{"optimizers": ["sgd"], "seeds": [0, 1, 2], "stages": None, "group_sizes": [1, 2, 4], "warm_up": None},
+    **{"name": "made up", "published": True, "network": "mlp, resnet-small", "dataset": "digits"},
+    **{"optimizers": ["sgd"], "seeds": [0, 1, 2], "stages": None, "group_sizes": [1, 2, 4]},
     **{"strategies": list(STRATEGIES), "width": None, "epochs": None, "planned": 100, "finished": 99},
     "report": {"equivalence_margin_points": 2.0, "significance_level": 0.05, "image_guard": True},
 }

@@ -93,7 +93,7 @@ def test_the_lock_holds_every_dependency_at_a_public_version_within_its_range():
 
 
 def test_the_lock_holds_the_versions_of_the_committed_records():
-    records = [json.loads(path.read_text()) for path in (ROOT / "results" / "full_scale").rglob("*.json")]
+    records = [json.loads(path.read_text()) for path in (ROOT / "results" / "evidence").rglob("*.json")]
     recorded = [record["provenance"]["versions"] for record in records if "provenance" in record]
     assert recorded
     for versions in recorded:

@@ -29,7 +29,7 @@ from paper_figures.style import ordered
 CELL = (*PIPELINE, "group_size")
 """What a pipeline's runs share, beside strategy and seed; two group sizes may give one number of stages."""
 _ALONE = ("network", "dataset", "optimizer", "momentum")
-BY_CELL = Design("network", CELL)
+BY_CELL = Design(CELL)
 
 
 def rows_with(table: pd.DataFrame, values: Mapping[str, Any]) -> pd.DataFrame:

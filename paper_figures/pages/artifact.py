@@ -11,7 +11,7 @@ Three kinds of values:
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -19,12 +19,11 @@ from scipy import stats
 
 from layerpipe2.delays import Delays
 from layerpipe2.history import find_strategy
-from layerpipe2.runs.records import read_record
+from paper_figures.claims.training import IN_TABLES
 from paper_figures.designs import pipeline_aware
 from paper_figures.style import ordered
 from paper_figures.tables import markdown
 from paper_figures.text import network_label
-from paper_figures.verdicts import QUESTION
 
 PROCESSES = 2
 """Processes side by side in which the committed runs were trained."""
@@ -88,13 +87,24 @@ def reconstructions(results: Path) -> Iterator[Row]:
                 yield *where, f"{errors.mean():.3f}", f"± {allowed:.3f}"
 
 
-def larger(results: Path, out: Path, names: Sequence[str]) -> Iterator[Row]:
-    """Minutes and answers of each larger experiment."""
-    for name in names:
-        answers = json.loads((out / "full_scale" / name / "verdicts.json").read_text(encoding="utf-8"))
-        for question, answer in answers.items():
-            if answer != QUESTION.not_tested:
-                yield name, f"{minutes(results / 'full_scale' / name):.0f}", question, answer
+def confirmed(out: Path) -> Iterator[Row]:
+    """Of the evidence, with each strategy's own rate: the latest weights and the averages that follow the delay."""
+    rules = pd.read_csv(out / "evidence" / "tables" / "rules.csv")
+    names = ["latest", *pipeline_aware(dict.fromkeys(rules["strategy"]))]
+    for row in rules[(rules["rate"] != "common") & rules["strategy"].isin(names)].to_dict("records"):
+        cells = "–", "–"  # of fewer than two pairs
+        if row["n"] > 1:
+            allowed, unit = tolerance(row["sd"], row["n"], 0.0), row["unit"]
+            cells = f"{row['mean']:+.3g} {unit}", f"± {allowed:.2g}"
+        outcome = row["outcome"] if row["sensitive"] else IN_TABLES
+        yield row["cell"], find_strategy(row["strategy"]).label, *cells, outcome
+
+
+def times(evidence: Path) -> Iterator[Row]:
+    """How long the runs of each confirmed experiment take, in :data:`PROCESSES` processes side by side."""
+    for path in sorted(evidence.glob("*/tables/times.csv")):
+        name, seconds = path.parents[1].name, pd.read_csv(path)["wall_time_s"]
+        yield name, str(len(seconds)), f"{seconds.sum() / PROCESSES / 60:.0f}"
 
 
 def measured(out: Path) -> Iterator[Row]:
@@ -103,24 +113,19 @@ def measured(out: Path) -> Iterator[Row]:
         yield str(row["variant"]), str(row["kind"]), str(row["speed over plain"])
 
 
-def minutes(folder: Path) -> float:
-    """Time of an experiment's records, in minutes, trained in :data:`PROCESSES` processes side by side."""
-    paths = [path for part in ("runs", "tune") for path in sorted((folder / part).rglob("*.json"))]
-    seconds: float = sum(read_record(path)["provenance"]["wall_time_s"] for path in paths)
-    return seconds / PROCESSES / 60
-
-
-def sections(results: Path, out: Path, larger_ones: Sequence[str]) -> dict[str, str]:
-    """Marker name -> what stands between its markers; ``larger_ones`` are the larger experiments that are published."""
+def sections(results: Path, out: Path) -> dict[str, str]:
+    """Marker name -> what stands between its markers."""
     command = "Command: `make reproduce`.\n\n"
     accuracy = ("network", "stages", "strategy", "test accuracy", "tolerance (points)")
     error = ("network", "delay", "strategy", "relative error", "tolerance")
-    answers = larger(results, out, larger_ones)
+    outcome = ("cell", "strategy", "against stash", "tolerance", "outcome")
+    known = (out / "evidence" / "tables" / "rules.csv").exists()
     return {
         "artifact-claims": command + _table(("claim", "verdict", "expected", "tolerance"), claims(results, out)),
         "artifact-accuracy": _table(accuracy, accuracies(results, out)),
         "artifact-reconstruction": _table(error, reconstructions(results)),
-        "artifact-larger": _table(("experiment", "minutes", "question", "answer"), answers),
+        "artifact-times": _table(("experiment", "runs", "minutes"), times(results / "evidence")),
+        "artifact-evidence": _table(outcome, confirmed(out) if known else iter(())),
         "artifact-pipelines": _table(("variant", "kind", "speed over plain, median (range)"), measured(out)),
     }
 

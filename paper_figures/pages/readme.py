@@ -1,7 +1,6 @@
-"""What README.md and docs/ say of the results: made from the records, and put between two markers per section."""
+"""What README.md says of the results: made from the records, and put between two markers per section."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from layerpipe2.errors import UserError
 from layerpipe2.history import find_strategy
 from layerpipe2.runs.records import write_text
 from paper_figures.claims import evidence, training
-from paper_figures.claims.tuned import left_out, verdicts
 from paper_figures.comparisons import Settings
 from paper_figures.designs import STASH, pipeline_aware
 from paper_figures.pages import fill
@@ -20,13 +18,10 @@ from paper_figures.pages.report import claims
 from paper_figures.records.regimes import Regimes
 from paper_figures.records.theory import Theory
 from paper_figures.records.training import Records
-from paper_figures.records.tuned import TunedRecords
 from paper_figures.style import ordered
 from paper_figures.tables import assay as assay_tables
 from paper_figures.tables import training as tables
-from paper_figures.tables.tuned import accuracy as tuned_accuracy
-from paper_figures.text import dataset_label, law_label, mean_spread, network_label, plural
-from paper_figures.verdicts import Answer
+from paper_figures.text import dataset_label, law_label, mean_spread, network_label
 
 REMEDY = "python -m paper_figures.build readme"
 
@@ -142,48 +137,6 @@ def seeds(accuracy: pd.DataFrame) -> int | None:
     """Completed runs behind every mean of :func:`tables.accuracy`, if it is one number and no run diverged."""
     counts = set(accuracy["n"])
     return int(counts.pop()) if len(counts) == 1 and not accuracy["diverged"].any() else None
-
-
-def full_scale(experiments: Mapping[str, TunedRecords]) -> str:
-    """The section on the tuned experiments: answers and accuracies, a column each; keys are links to their pages."""
-    titles = {_title(records): records for records in experiments.values()}
-    answers = {title: _answers(records) for title, records in titles.items()}
-    accuracies = {title: _accuracy(records) for title, records in titles.items()}
-    content = {
-        "answers": _side_by_side("question", answers),
-        "accuracies": _side_by_side("test accuracy (%)", accuracies),
-        "evidence": [_evidence(_title(records), link, records) for link, records in experiments.items()],
-    }
-    return fill("readme_full_scale.md", content)
-
-
-def _title(records: TunedRecords) -> str:
-    about, runs = records.experiment, records.runs
-    network, data = network_label(runs["network"].iloc[0]), dataset_label(runs["dataset"].iloc[0])
-    width = f" of width {about['width']}" if about["width"] else ""
-    epochs = f", {plural(about['epochs'], 'epoch')}" if about["epochs"] else ""
-    return f"{network}{width}, {data}, {', '.join(map(str, about['stages']))} stages{epochs}"
-
-
-def _evidence(title: str, link: str, records: TunedRecords) -> str:
-    without, missing = left_out(records.runs), records.planned - records.finished
-    notes = f". Left out of the answers, since exact stashing itself does not train: {without}" if without else ""
-    return f"[{title}]({link})" + (f", {missing} of {records.planned} runs missing" if missing else "") + notes
-
-
-def _answers(records: TunedRecords) -> dict[str, str]:
-    found = verdicts(records.runs, Settings.from_report(records.experiment["report"]))
-    return {verdict.question: verdict.word for verdict in found if verdict.answer != Answer.NOT_TESTED}
-
-
-def _accuracy(records: TunedRecords) -> dict[str, str]:
-    """At the deepest pipeline; of several optimizers or numbers of stages each is named."""
-    most = records.runs["num_stages"].max()
-    deep = replace(records, runs=records.runs[records.runs["num_stages"].isin([1, most])])
-    table = tuned_accuracy(deep).drop(columns="copies of the weights").set_index("strategy")
-    if len(records.experiment["optimizers"]) * len(records.experiment["stages"]) > 1:
-        table = table.apply(lambda column: [f"{column.name}: {cell}" if cell != "–" else cell for cell in column])
-    return {str(row.Index): "; ".join(cell for cell in row[1:] if cell != "–") for row in table.itertuples(name="Row")}
 
 
 def _side_by_side(first: str, columns: _Columns, order: Callable[..., list[str]] = list) -> pd.DataFrame:

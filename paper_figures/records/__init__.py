@@ -99,7 +99,6 @@ class _Experiment(Checked):
     dataset: str
     width: int | None
     epochs: int | None
-    warm_up: dict[str, Any] | None
     report: _Report
     planned: int
     finished: int

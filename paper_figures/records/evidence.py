@@ -17,12 +17,13 @@ _PREDICTORS = TableForm((*PIPELINE, "lr", "diverged"), ("momentum", "num_stages"
 
 
 def load(folder: Path) -> dict[str, Records]:
-    """Name -> records of every experiment that is collected in ``folder``, in the order of their names.
+    """Name -> records of every published experiment that is collected in ``folder``, in the order of their names.
 
     Raises:
         UserError: if a table is broken.
     """
-    return {path.parent.name: training.load(path) for path in sorted(folder.glob("*/tables"))}
+    found = {path.parent.name: training.load(path) for path in sorted(folder.glob("*/tables"))}
+    return {name: records for name, records in found.items() if records.experiment["published"]}
 
 
 def predictors(folder: Path) -> dict[str, pd.DataFrame]:

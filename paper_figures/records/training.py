@@ -17,7 +17,6 @@ RUN = ["network", "group_size", "strategy", "seed", "rate"]
 CONFIGURATION = ["network", "group_size"]
 """The columns that name one partition of one network."""
 
-REMEDY = "run: make reproduce"
 
 _MAY_BE_EMPTY = {"optimizer", "momentum", "diverged_epoch", "test_accuracy", "test_loss", "final_val_accuracy"} | {
     *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "relative_error")
@@ -115,30 +114,39 @@ def load(folder: Path) -> Records:
         UserError: on a file that is missing, empty, unreadable, or that lacks a column; on a value that is not a
             number, a duplicate row, or records that mix data sets or delay laws.
     """
-    tables = {name: read_table(folder / f"{name}.csv", form, REMEDY) for name, form in _FORMS.items()}
+    remedy = _remedy(folder)
+    tables = {name: read_table(folder / f"{name}.csv", form, remedy) for name, form in _FORMS.items()}
     examples, tuning = (
-        read_table(folder / f"{name}.csv", form, REMEDY) if (folder / f"{name}.csv").exists() else None
+        read_table(folder / f"{name}.csv", form, remedy) if (folder / f"{name}.csv").exists() else None
         for name, form in (("examples", _EXAMPLES), ("tuning", _TUNING))
     )
     runs, epochs = tables["runs"], tables["epochs"]
     own = {"runs": runs[runs["rate"] != "common"], "epochs": epochs[epochs["rate"] != "common"]}
     common = runs[runs["rate"] == "common"]
     more = {"examples": examples, "common": common if len(common) else None, "tuning": tuning}
-    records = Records(**tables | own, **more, experiment=read_experiment(folder, REMEDY))
+    records = Records(**tables | own, **more, experiment=read_experiment(folder, remedy))
     _check_status(runs, folder / "runs.csv")
     _check_one(records.runs, "dataset", folder)
     _check_one(records.runs[records.runs["num_stages"] > 1], "convention", folder)
     return records
 
 
+def _remedy(folder: Path) -> str:
+    """How tables are made again: those of an experiment lie in ``NAME/tables``, those of the default one do not."""
+    named = folder.name == "tables"
+    return f"run: python -m experiments.collect {folder.parent.name}" if named else "run: make reproduce"
+
+
 def _check_status(runs: pd.DataFrame, path: Path) -> None:
     unknown = set(runs["status"]) - {"completed", "diverged"}
     if unknown:
-        raise UserError(f"results file '{path}' has status '{min(unknown)}'; known: completed, diverged; {REMEDY}")
+        raise UserError(
+            f"results file '{path}' has status '{min(unknown)}'; known: completed, diverged; {_remedy(path.parent)}"
+        )
     lost = runs[(runs["status"] == "completed") & runs["test_accuracy"].isna()]
     if len(lost):
         row = lost.iloc[0][RUN].to_dict()
-        raise UserError(f"results file '{path}': the completed run {row} has no test_accuracy; {REMEDY}")
+        raise UserError(f"results file '{path}': the completed run {row} has no test_accuracy; {_remedy(path.parent)}")
 
 
 def _check_one(runs: pd.DataFrame, column: str, folder: Path) -> None:

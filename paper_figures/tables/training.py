@@ -1,5 +1,7 @@
 """Tables of the default experiment. Accuracies are in per cent, their differences in percentage points."""
 
+from itertools import product
+
 import pandas as pd
 
 from layerpipe2.delays import DELAY_LAWS
@@ -93,10 +95,18 @@ def accuracy_for_readers(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def chosen_rates(trials: pd.DataFrame, networks: list[str]) -> pd.DataFrame:
-    """The learning rate that each strategy's study chose on each network; an asterisk: at an end of its last range."""
+    """The learning rate that each strategy's study chose on each network; an asterisk: at an end of its last range.
+
+    Of several optimizers each has a column of its own.
+    """
     done = trials[trials["status"] == "completed"].sort_values(["round", "trial"])
-    best = done.loc[done.groupby(["network", "strategy"])["val_accuracy"].idxmax()]
-    rate = {(row.network, row.strategy): f"{row.lr:.3g}{'*' * bool(row.edge)}" for row in best.itertuples()}
-    names = ordered(best["strategy"])
-    columns = {network_label(network): [rate.get((network, name), "none") for name in names] for network in networks}
+    best = done.loc[done.groupby(["network", "optimizer", "strategy"])["val_accuracy"].idxmax()]
+    rate = {(r.network, r.optimizer, r.strategy): f"{r.lr:.3g}{'*' * bool(r.edge)}" for r in best.itertuples()}
+    names, optimizers = ordered(best["strategy"]), list(dict.fromkeys(trials["optimizer"]))
+    columns = {
+        network_label(network) + (f", {optimizer}" if len(optimizers) > 1 else ""): [
+            rate.get((network, optimizer, name), "none") for name in names
+        ]
+        for network, optimizer in product(networks, optimizers)
+    }
     return pd.DataFrame({"strategy": labels(names)} | columns)

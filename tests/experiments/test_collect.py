@@ -11,7 +11,7 @@ from experiments.tables import TABLES, curves, metrics
 from layerpipe2.errors import UserError
 from layerpipe2.runs.records import write_record
 from tests.made_records import record
-from tests.small_experiments import ROOT, TUNED, UNTUNED, small
+from tests.small_experiments import ROOT, UNTUNED, small
 
 COLLECTED = sorted(folder.parent.name for folder in (ROOT / "results").glob("*/*/tables"))
 """The larger experiments whose tables are committed."""
@@ -91,23 +91,8 @@ def test_curves_have_a_column_per_strategy_and_a_gap_after_divergence(records):
     assert rows[1]["latest"] is None
 
 
-def test_a_tuned_experiment_has_its_learning_rates(tmp_path):
-    grid = small(tmp_path, TUNED)
-    finish(grid)
-    assert collect.collect(grid, tmp_path) == (18, 18)
-    assert [row["edge"] for row in _read(tmp_path / "chosen.csv")] == ["True"] * 4  # of equals the smallest
-    tuning = _read(tmp_path / "tuning.csv")
-    assert len(tuning) == 8
-    assert list(tuning[0]) == ["optimizer", "stages", "strategy", "lr", "val_accuracy"]
-    assert list(tuning[0].values()) == ["sgd", "1", "sequential", "0.05", "0.75"]
-    runs = _read(tmp_path / "runs.csv")
-    assert [row["strategy"] for row in runs[:5]] == ["sequential", "stash", "latest", "ema-span", "ema-span-warm"]
-    assert {row["optimizer"] for row in runs} == {"sgd"}
-    assert [row["num_stages"] for row in _read(tmp_path / "epochs.csv")[:3]] == ["1", "1", "3"]
-
-
-def test_without_a_final_run_there_is_nothing_to_collect(tmp_path):
-    with pytest.raises(UserError, match=r"no final run of small in .*; first run: python -m experiments\.run small"):
+def test_without_a_run_there_is_nothing_to_collect(tmp_path):
+    with pytest.raises(UserError, match=r"no run of small in .*; first run: python -m experiments\.run small"):
         collect.collect(small(tmp_path, UNTUNED), tmp_path)
 
 

@@ -4,14 +4,12 @@ import json
 
 import pytest
 
-from experiments.grid import Cell, Grid
+from experiments.grid import Grid
 from experiments.schema import experiments, read_experiment
 from layerpipe2.errors import UserError
 from layerpipe2.runs.records import write_json, write_record
 from tests.made_records import record
 from tests.small_experiments import TUNED, UNTUNED, small
-
-CELL = Cell("mlp", "digits", "sgd", 3, 3, "latest")
 
 
 @pytest.mark.parametrize("name", experiments())
@@ -21,27 +19,19 @@ def test_every_experiment_is_a_list_of_different_runs(name):
     assert len(experiment.seeds) >= (2 if name.startswith("screen-") else 3)
     tasks = Grid.of(experiment).tasks
     assert len({task.path for task in tasks}) == len(tasks)
-    runs = {json.dumps([task.config.to_dict(), task.final, task.common], sort_keys=True) for task in tasks}
+    runs = {json.dumps([task.config.to_dict(), task.common], sort_keys=True) for task in tasks}
     assert len(runs) == len(tasks)
 
 
 def test_the_full_scale_is_the_whole_experiment():
-    tasks = Grid.of(read_experiment("h100")).tasks
-    final = [task for task in tasks if task.final]
-    assert {(t.config.dataset, t.config.network) for t in tasks} == {("cifar100", "resnet18")}
-    assert {(t.cell.stages, t.config.group_size) for t in tasks} == {(1, 10), (3, 4), (5, 2), (10, 1)}
+    tasks = Grid.of(read_experiment("evidence-resnet18")).tasks
+    assert {(t.config.dataset, t.config.network, t.config.width) for t in tasks} == {("cifar100", "resnet18", 64)}
+    assert {(t.cell.stages, t.config.group_size) for t in tasks} == {(1, 10), (5, 2), (10, 1)}
     assert {t.config.momentum for t in tasks} == {0.0, 0.9}
-    assert min(t.config.epochs for t in final) >= 30
-    assert len({t.config.seed for t in final}) >= 3
-    rates: dict[Cell, int] = {}
-    for task in tasks:
-        if not task.final:
-            rates[task.cell] = rates.get(task.cell, 0) + 1
-    assert set(rates.values()) == {6}, "every strategy has the same budget"
-    assert {t.cell for t in final} == set(rates)
+    assert {t.config.epochs for t in tasks} == {30}
+    assert len({t.config.seed for t in tasks}) == 5
     aware = {"ema-window", "ema-running", "ema-span", "ema-lsq", "pair"}
-    wanted = {"stash", "latest", "ema-0.9", *aware, *(f"{s}-raw" for s in aware - {"pair"})}
-    assert wanted <= {c.strategy for c in rates}
+    assert {"stash", "latest", "ema-0.9", "ema-span-raw", *aware} <= {t.cell.strategy for t in tasks}
 
 
 def test_records_of_the_default_experiment_are_sorted_by_network_and_group():
@@ -59,11 +49,11 @@ def test_records_of_the_default_experiment_are_sorted_by_network_and_group():
 def test_stages_that_a_network_cannot_have_are_refused(tmp_path):
     message = "network mlp has 9 units, which can't be 4 stages; possible: 1, 2, 3, 5, 9"
     with pytest.raises(UserError, match=message):
-        _ = small(tmp_path, TUNED, stages=[4], warm_up=None).tasks
+        _ = small(tmp_path, TUNED, stages=[4]).tasks
 
 
 def test_runs_that_would_share_a_record_are_refused(tmp_path):
-    message = r"cell is '\{strategy\}', which gives 4 runs the record tune/stash/lr-0\.05\.json; name what tells them"
+    message = r"cell is '\{strategy\}', which gives 4 runs the record runs/stash-s0\.json; name what tells them"
     with pytest.raises(UserError, match=message):
         _ = small(tmp_path, TUNED, networks=["mlp", "vgg"], stages=[3, 2], cell="{strategy}").tasks
 
@@ -103,46 +93,6 @@ def test_what_is_no_record_is_refused_before_training(tmp_path):
     second.write_text('{"schema": 2}')
     with pytest.raises(UserError, match=rf"record .*{second.name}: it isn't what was written .*; delete it and train"):
         grid.left(grid.tasks)
-
-
-def fake_tuning(grid, cell, reached):
-    """Records of tuning runs with these validation accuracies; None diverged."""
-    for task in grid.tasks:
-        if not task.final and task.cell == cell and task.config.lr in reached:
-            accuracy = reached[task.config.lr]
-            made = record(diverged=accuracy is None) | {"config": task.config.to_dict()}
-            if accuracy is not None:
-                first, last = made["epochs"]
-                made["epochs"] = [first | {"val_accuracy": 0.99}, last | {"val_accuracy": accuracy}]
-            write_record(grid.folder / task.path, made)
-
-
-@pytest.mark.parametrize(
-    ("reached", "best"),
-    [
-        ({0.05: 0.3, 0.1: 0.4}, 0.1),
-        ({0.05: 0.4, 0.1: 0.4}, 0.05),
-        ({0.05: 0.1, 0.1: None}, 0.05),
-        ({0.05: None, 0.1: None}, 0.05),
-        ({0.05: 0.4}, None),
-    ],
-)
-def test_the_learning_rate_is_the_best_at_the_end_on_validation(tmp_path, reached, best):
-    grid = small(tmp_path, TUNED)
-    fake_tuning(grid, CELL, reached)
-    assert grid.best_rate(CELL) == best
-    final = next(task for task in grid.tasks if task.final and task.cell == CELL)
-    config = grid.ready(final)
-    assert (None if config is None else config.lr) == best
-
-
-def test_warm_up_runs_use_the_rate_of_the_strategy_without_warm_up(tmp_path):
-    grid = small(tmp_path, TUNED)
-    fake_tuning(grid, CELL._replace(strategy="ema-span"), {0.05: 0.3, 0.1: 0.4})
-    warm = [task for task in grid.tasks if task.config.stash_epochs]
-    assert [task.path.name for task in warm] == ["sgd-3-ema-span-warm-s0.json", "sgd-3-ema-span-warm-s1.json"]
-    assert {task.strategy for task in warm} == {"ema-span-warm"}
-    assert [grid.ready(task).lr for task in warm] == [0.1, 0.1]
 
 
 SPACE = {"tuning": {"seed": 100, "space": {"lr": "log:0.02:0.2"}, "trials": 3}}

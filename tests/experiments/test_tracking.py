@@ -157,7 +157,7 @@ def test_trials_are_below_their_study_which_shows_the_best(place, copied):
 
 
 def test_names_and_parameters_tell_all_committed_runs_apart():
-    found = tracking.sources(ROOT / "results/full_scale/cpu/runs", [ROOT / "results/full_scale"], ROOT / "none")
+    found = tracking.sources(ROOT / "results/evidence/evidence-mlp/runs", [ROOT / "results/evidence"], ROOT / "none")
     for source in found:
         names = [copy.subject.name[:20] for copy in tracking.copies(source)]
         assert len(set(names)) == len(names) > 20, source.experiment

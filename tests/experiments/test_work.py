@@ -12,7 +12,7 @@ from layerpipe2.errors import UserError
 from layerpipe2.provenance import git_state
 from layerpipe2.runs.records import read_record
 from layerpipe2.runs.train import train_run
-from tests.small_experiments import TUNED, UNTUNED, small
+from tests.small_experiments import UNTUNED, small
 
 
 def test_the_records_are_what_a_run_in_this_process_gives(tmp_path, capsys):
@@ -69,6 +69,6 @@ def test_a_full_disk_loses_no_result(tmp_path, monkeypatch):
 
 def test_a_worker_notes_the_commit_before_it_trains(tmp_path):
     git_state.cache_clear()
-    grid = small(tmp_path, TUNED)
+    grid = small(tmp_path, UNTUNED)
     work(Queue(grid, grid.tasks, deadline=0.0), None)
     assert git_state.cache_info().currsize == 1

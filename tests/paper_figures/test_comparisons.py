@@ -11,7 +11,7 @@ from paper_figures.designs import Design
 from tests.synthetic_records import STASH, made_runs
 
 _SETTINGS = Settings()
-BY_NETWORK = Design("network", ("network", "group_size", "num_stages"))
+BY_NETWORK = Design(("network", "group_size", "num_stages"))
 
 
 def _compared(settings: Settings = _SETTINGS, images: int = 10_000, **columns: list[float | None]) -> pd.Series:

@@ -63,9 +63,18 @@ def test_the_page_says_what_the_cells_say(results: Path, tmp_path: Path) -> None
     assert found["EMA window: no loss in any cell where it can be told?"] == "not reproduced"
 
 
-def test_the_name_of_an_experiment_gives_the_same_page(results: Path, tmp_path: Path) -> None:
+def test_the_name_of_an_experiment_gives_its_own_page(results: Path, tmp_path: Path) -> None:
     build.main(["page", "evidence-a", "--results", str(results), "--out", str(tmp_path)])
-    assert (tmp_path / "evidence" / "evidence.html").exists()
+    text = (tmp_path / "experiments" / "evidence-a" / "evidence.md").read_text()
+    assert "**So far yes**: in 1 of 1 cell" in text
+    assert "The search that came before" not in text
+    assert not (tmp_path / "evidence").exists()
+
+
+def test_what_is_not_published_is_no_part_of_the_evidence(results: Path, tmp_path: Path) -> None:
+    _write(tmp_path / "evidence-b" / "tables", made(_STRATEGIES), published=False)
+    assert evidence.load(tmp_path) == {}
+    assert list(evidence.load(results / "evidence")) == ["evidence-a", "screen-a"]
 
 
 def test_the_readme_begins_with_the_evidence(results: Path) -> None:

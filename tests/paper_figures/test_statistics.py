@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 import paper_figures.statistics
-from paper_figures.statistics import Paired, holm, paired, summary, trend
+from paper_figures.statistics import Paired, holm, paired, summary
 
 LEVEL, MARGIN, DRAWS = 0.05, 0.5, 2000
 SLACK = 3 * math.sqrt(LEVEL * (1 - LEVEL) / DRAWS)  # three standard errors of a simulated rate
@@ -85,33 +85,3 @@ def test_equal_values_are_no_proof_below_the_resolution() -> None:
     equal = paired([0.0, 0.0, 0.0], margin=0.5, level=LEVEL, least_sd=0.4)
     assert equal.p_equivalent == pytest.approx(stats.t(2).sf(0.5 / (0.4 / math.sqrt(3))))
     assert paired([0.0, 0.0], margin=0.5, level=LEVEL).p_equivalent == 0
-
-
-def test_a_trend_is_the_mean_of_the_blocks_slopes() -> None:
-    stages = np.array([3, 5, 10, 3, 5, 10, 3, 5, 10])
-    y = np.random.default_rng(5).normal(size=9) + 0.4 * stages
-    blocks = np.repeat([0, 1, 2], 3)
-    slopes = [stats.linregress(stages[blocks == b], y[blocks == b]).slope for b in range(3)]
-    expected = stats.ttest_1samp(slopes, 0)
-    found = trend(stages, y, blocks, level=LEVEL)
-    assert found.slope == pytest.approx(np.mean(slopes))
-    assert found.p == pytest.approx(expected.pvalue)
-    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval(1 - LEVEL)))
-
-
-def test_a_trend_covers_the_truth_although_a_block_shares_its_noise() -> None:
-    generator = np.random.default_rng(7)
-    stages, blocks = np.tile([3, 5, 10], 4), np.repeat(np.arange(4), 3)
-    covered = 0
-    for _ in range(DRAWS):
-        slopes = generator.normal(-0.1, 0.05, 4)[blocks]
-        y = slopes * stages + generator.normal(0, 1, 4)[blocks] + generator.normal(0, 0.1, 12)
-        found = trend(stages, y, blocks, level=LEVEL)
-        covered += found.low <= -0.1 <= found.high
-    assert abs(covered / DRAWS - (1 - LEVEL)) <= SLACK
-
-
-def test_a_block_with_one_number_of_stages_has_no_slope() -> None:
-    found = trend([3, 5, 10], [1.0, 2.0, 3.0], [0, 0, 1], level=LEVEL)
-    assert found.n == 1
-    assert math.isnan(found.p)
