@@ -11,6 +11,7 @@ from layerpipe2.errors import UserError
 from layerpipe2.history import find_strategy
 from layerpipe2.runs.records import write_text
 from paper_figures.claims import evidence, training
+from paper_figures.claims.training import IN_TABLES
 from paper_figures.comparisons import Settings
 from paper_figures.designs import STASH, pipeline_aware
 from paper_figures.pages import fill
@@ -21,7 +22,7 @@ from paper_figures.records.training import Records
 from paper_figures.style import ordered
 from paper_figures.tables import assay as assay_tables
 from paper_figures.tables import training as tables
-from paper_figures.text import dataset_label, law_label, mean_spread, network_label
+from paper_figures.text import dataset_label, law_label, listed, mean_spread, network_label
 
 REMEDY = "python -m paper_figures.build readme"
 
@@ -101,12 +102,18 @@ def results(
 
 
 def _in_short(table: pd.DataFrame) -> dict[str, Any]:
-    """The table of ``verdicts`` without what its columns have in common (``shared``), and without per cent signs."""
+    """The table of ``verdicts`` without what its columns have in common (``shared``), and without per cent signs.
+
+    The cells where nothing can be told are ``silent``: they are named, and have no column.
+    """
     parts = [cell.split(", ") for cell in table.columns[1:]]
     shared = [part for part in parts[0] if all(part in other for other in parts)] if len(parts) > 1 else []
     names = [", ".join(part for part in cell if part not in shared) for cell in parts]
-    cells = table.map(lambda text: text.replace(" %", ""))
-    return {"shared": ", ".join(shared), "verdicts": cells.set_axis([table.columns[0], *names], axis=1)}
+    cells = table.map(lambda text: text.replace(" %", "")).set_axis([table.columns[0], *names], axis=1)
+    silent = [name for name in names if set(cells[name]) <= {IN_TABLES, "–"}]
+    silent = silent if len(silent) < len(names) else []
+    said = listed(silent) if silent else ""
+    return {"shared": ", ".join(shared), "silent": said, "verdicts": cells.drop(columns=silent)}
 
 
 def headline(records: Records, accuracy: pd.DataFrame) -> pd.DataFrame:

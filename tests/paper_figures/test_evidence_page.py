@@ -87,6 +87,14 @@ def test_the_readme_begins_with_the_evidence(results: Path) -> None:
     assert "out/figures" not in text
 
 
+def test_a_cell_where_nothing_can_be_told_is_named_and_has_no_column() -> None:
+    table = pd.DataFrame({"strategy": ["latest"], "MLP, SGD": ["worse"], "VGG, SGD": ["can't tell"]})
+    short = readme._in_short(table)
+    assert (list(short["verdicts"]), short["shared"], short["silent"]) == (["strategy", "MLP"], "SGD", "VGG")
+    alone = readme._in_short(table.drop(columns="MLP, SGD"))
+    assert (list(alone["verdicts"]), alone["silent"]) == (["strategy", "VGG, SGD"], "")
+
+
 def test_a_search_alone_confirms_nothing(results: Path, tmp_path: Path) -> None:
     _write(tmp_path / "evidence" / "screen-a" / "tables", made(_STRATEGIES))
     with pytest.raises(UserError, match="nothing is confirmed yet; run: make paper"):
