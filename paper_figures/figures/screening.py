@@ -1,4 +1,4 @@
-"""Coarse searches: test accuracy or loss against the learning rate, a panel per network and optimizer."""
+"""Coarse searches: test accuracy or loss against the learning rate, a panel per network, optimizer and depth."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from paper_figures.text import dataset_label, network_label, optimizer_label, sp
 
 
 def screening(found: Mapping[str, Records]) -> Figure:
-    """Mean score of every strategy at the deepest pipeline; runs that diverged score what guessing does."""
+    """Mean score of every strategy; runs that diverged score what guessing does."""
     panels = [panel for records in found.values() for panel in _panels(records)]
     columns = min(4, len(panels))
     rows = -(-len(panels) // columns)
@@ -27,9 +27,11 @@ def screening(found: Mapping[str, Records]) -> Figure:
             axis.set(xscale="log", title=title, xlabel="peak learning rate", ylabel=label)
         style.legend(figure, style.handles(runs["strategy"]), columns=5)
         seeds = span(
-            runs.groupby(["network", "optimizer", "momentum", "lr", "strategy"], dropna=False)["seed"].nunique()
+            runs.groupby(["network", "optimizer", "momentum", "num_stages", "lr", "strategy"], dropna=False)[
+                "seed"
+            ].nunique()
         )
-        style.note(figure, f"Mean of n = {seeds} seeds, one unit per stage; a run that diverged counts as guessing.")
+        style.note(figure, f"Mean of n = {seeds} seeds; a run that diverged counts as guessing.")
         return figure
 
 
@@ -37,12 +39,12 @@ def _panels(records: Records) -> list[tuple[str, str, pd.DataFrame]]:
     settings = Settings.from_report(records.experiment["report"])
     runs = scored(records.runs, settings)
     runs = runs.assign(score=runs["score"].fillna(runs["guess"]))
-    deepest = runs["num_stages"].max()
-    runs = runs[runs["num_stages"].isin([1, deepest])]
     sign, label = (-1, "test loss (nats)") if settings.unit == "nats" else (1, "test accuracy (%)")
     found = []
     for (optimizer, momentum), mine in runs.groupby(["optimizer", "momentum"], dropna=False, sort=False):
         how = optimizer_label(str(optimizer), float(momentum))
-        title = f"{network_label(mine['network'].iloc[0])}, {how}\n{dataset_label(records.dataset).split(',')[0]}"
-        found.append((title, label, mine.assign(score=sign * mine["score"])))
-    return found
+        for stages in sorted(set(mine["num_stages"]) - {1}):
+            where = f"{stages} stages, {dataset_label(records.dataset).split(',')[0]}"
+            shown = mine[mine["num_stages"].isin([1, stages])]
+            found.append((f"{network_label(mine['network'].iloc[0])}, {how}\n{where}", label, shown))
+    return [(title, label, shown.assign(score=sign * shown["score"])) for title, label, shown in found]
