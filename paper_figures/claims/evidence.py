@@ -44,8 +44,12 @@ def counts(found: Assay) -> pd.DataFrame:
 
 
 def decided(found: Assay) -> tuple[int, int]:
-    """Cells whose question is answered, yes or no, by some pipeline-aware rule; and all cells."""
-    answered = 0
+    """Cells whose question is answered: no history is needed, or some pipeline-aware rule loses nothing, or all lose.
+
+    Returns:
+        Their number, and that of all cells.
+    """
+    answered = int(found.costs["needless"].sum())
     for cell in found.sensitive.costs["cell"]:
         mine = found.within(cell=cell)
         answers = [mine.answer(name) for name in pipeline_aware(dict.fromkeys(mine.rules["strategy"]))]
@@ -57,14 +61,17 @@ def answer(found: Assay) -> str:
     """The answer in one sentence, with its conditions."""
     sensitive = found.sensitive
     total, told = plural(len(found.costs), "cell"), len(sensitive.costs)
+    needless = int(found.costs["needless"].sum())
+    rest = f" In {needless} no history is needed: the latest weights lose less than the margin." if needless else ""
+    if not told and needless:
+        return f"**No history is needed** in {needless} of {total}: the latest weights lose less than the margin there."
     if not told:
         return f"**These runs can't tell**: in none of {total} do the weights of the backward pass matter enough."
     table = counts(found).set_index("strategy")
     rules = table.loc[pipeline_aware(table.index)]
     if rules.empty:
-        return (
-            f"**Not decided**: in {told} of {total} the weights matter, and no average that follows the delay was run."
-        )
+        why = "and no average that follows the delay was run."
+        return f"**Not decided**: in {told} of {total} the weights matter, {why}{rest}"
     won = sensitive.rules.groupby("strategy")["share"].mean()
     order = [WORDS[Answer.NO], WORDS[Answer.YES], "share"]
     best = rules.assign(share=won.reindex(rules.index)).sort_values(order, ascending=[True, False, False]).iloc[0]
@@ -74,7 +81,7 @@ def answer(found: Assay) -> str:
     return (
         f"**{_word(rules, kept, told)}**: in {told} of {total} the weights of the backward pass matter; there the "
         f"average '{find_strategy(str(best.name)).label}' wins back {back} % of what doing without a history costs, "
-        f"and loses less than the margin in {kept}{f', more in {lost}' if lost else ''}."
+        f"and loses less than the margin in {kept}{f', more in {lost}' if lost else ''}.{rest}"
     )
 
 

@@ -8,9 +8,10 @@ inconsistency  stash - latest: what is lost without any history; all that a hist
 share          (rule - latest) / (stash - latest): what a rule wins back of that, with Fieller's interval
 
 A cell is *sensitive* if its inconsistency is shown to exceed the margin (one-sided t test, Holm's correction over the
-cells). Only there a rule is judged; elsewhere the verdict is "can't tell". A run that diverged scores what guessing
-does, one over the number of classes: it is a cost, and no gap in the table. A few divergences among many runs are costs
-that scatter; it takes some seeds to show that they are no accident.
+cells). Only there a rule is judged. Where it is shown to be less than the margin, a history is *needless*; elsewhere
+nothing can be told. A run that diverged scores what guessing does, one over the number of classes: it is a cost, and no
+gap in the table. A few divergences among many runs are costs that scatter; it takes some seeds to show that they are no
+accident.
 """
 
 import math
@@ -69,17 +70,21 @@ def costs(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None 
     Returns:
         Columns :data:`CELL`, seeds; ``delay`` and ``inconsistency`` with their ends ``_low``, ``_high`` (1 - 2 level
         intervals over seeds); ``delay_n``; diverged_stash, diverged_latest (runs); trained: whether stash reaches half
-        of what sequential training gains over guessing; p_sensitive (Holm over the cells) and sensitive.
+        of what sequential training gains over guessing; sensitive, needless and their p_sensitive, p_needless (Holm
+        over the cells).
     """
     rows = [dict(zip(CELL, key, strict=True)) | found for key, found in _all_costs(runs, settings)]
-    columns = [*CELL, "seeds", "diverged_stash", "diverged_latest", "trained", "p_sensitive"]
+    columns = [*CELL, "seeds", "diverged_stash", "diverged_latest", "trained", "p_sensitive", "p_needless"]
     columns += [f"{name}{end}" for name in ("delay", "inconsistency") for end in ("", "_low", "_high")] + ["delay_n"]
     table = pd.DataFrame(rows, columns=columns)
-    table["p_sensitive"] = holm(table["p_sensitive"].mask(~table["trained"].astype(bool)).to_numpy(dtype=float))
-    shown = table["p_sensitive"] < settings.level
+    for name in ("p_sensitive", "p_needless"):
+        table[name] = holm(table[name].mask(~table["trained"].astype(bool)).to_numpy(dtype=float))
+    shown, needless = table["p_sensitive"] < settings.level, table["p_needless"] < settings.level
     if settings.image_guard:
-        shown &= table["inconsistency"] - _image_errors(runs, table, settings, examples) > settings.margin
-    return table.assign(sensitive=shown)
+        errors = _image_errors(runs, table, settings, examples)
+        shown &= table["inconsistency"] - errors > settings.margin
+        needless &= table["inconsistency"] + errors < settings.margin
+    return table.assign(sensitive=shown, needless=needless)
 
 
 def _image_errors(
@@ -109,7 +114,8 @@ def _costs(cell: pd.DataFrame, scores: pd.DataFrame, baseline: pd.Series, settin
     gap = (scores[STASH] - scores[LATEST]).dropna()
     found |= _interval("inconsistency", gap, settings)
     least = 0.0 if settings.unit == "nats" else 100 / float(cell["test_images"].iloc[0])
-    found["p_sensitive"] = paired(gap, margin=settings.margin, level=settings.level, least_sd=least).p_better
+    tested = paired(gap, margin=settings.margin, level=settings.level, least_sd=least)
+    found |= {"p_sensitive": tested.p_better, "p_needless": 1 - tested.p_better}
     whole = float(baseline.mean()) if len(baseline) else math.nan
     found["trained"] = not float(scores[STASH].mean()) - guess < LEARNT * (whole - guess)
     return found
@@ -148,7 +154,7 @@ def rules(
 
     Returns:
         Columns :data:`CELL`, strategy, those of :func:`paper_figures.comparisons.compare` (Holm over all rules of all
-        sensitive cells), sensitive, and the share won back, ``share``, ``share_low``, ``share_high``.
+        sensitive cells), sensitive, needless, and the share won back, ``share``, ``share_low``, ``share_high``.
     """
     keys = list(CELL)
     known = runs.merge(about[[*keys, "sensitive"]], on=keys)
@@ -165,6 +171,7 @@ def rules(
     table = pd.concat([t for t in tables if len(t)] or tables[:1])
     shares = [_share(known, row, settings) for row in table.to_dict("records")]
     table = table.assign(**{name: [share[name] for share in shares] for name in ("share", "share_low", "share_high")})
+    table = table.merge(about[[*keys, "needless"]], on=keys, how="left")
     places = {name: place for place, name in enumerate(ordered(table["strategy"]))}
     return table.sort_values("strategy", key=lambda s: s.map(places), kind="stable", ignore_index=True)
 

@@ -12,7 +12,7 @@ from typing import Any
 from layerpipe2.history import find_strategy
 from layerpipe2.networks import NETWORKS
 from paper_figures.claims import claim_verdict
-from paper_figures.claims.assay import Assay
+from paper_figures.claims.assay import CANNOT_TELL, LEFT_OUT, NOT_NEEDED, Assay, in_place_of_a_verdict
 from paper_figures.comparisons import Settings
 from paper_figures.designs import LEARNT, own, pipeline_aware
 from paper_figures.records.training import Records
@@ -23,9 +23,12 @@ from paper_figures.verdicts import CLAIM, Answer, Verdict, both
 KINDS = ("convolutional", "fully connected", "spiking")
 """The kinds of networks of claim C8."""
 
-IN_TABLES = "can't tell"
-CANNOT_TELL = f"{IN_TABLES}: the control is not shown to fail"
-"""The verdict where the latest weights, without any history, are not shown to lose more than the margin."""
+REASONS = {
+    CANNOT_TELL: "can't tell: the control is not shown to fail",
+    NOT_NEEDED: "no history is needed: the latest weights are shown to lose less than the margin",
+    LEFT_OUT: "left out, as exact stashing does not train",
+}
+"""What stands in place of a verdict -> the same for a sentence."""
 
 
 def assay(records: Records, settings: Settings) -> Assay:
@@ -67,7 +70,7 @@ def _answer(found: Assay) -> tuple[Answer, str]:
     if found.costs.empty:
         return Answer.UNDECIDED, ""
     if not found.costs["sensitive"].any():
-        return Answer.UNDECIDED, CANNOT_TELL
+        return Answer.UNDECIDED, REASONS[CANNOT_TELL]
     answers = [found.answer(name) for name in _aware(found)]
     if Answer.YES in answers:
         return Answer.YES, ""
@@ -144,9 +147,7 @@ def costs_sentence(row: Mapping[str, Any]) -> str:
         f"{row['cell']} (n = {row['seeds']} seeds): the delay costs {cost(row, 'delay')}",
         f"doing without a history {cost(row, 'inconsistency')}{lost}",
     ]
-    if not row["trained"]:
-        return f"{', '.join(texts)}: left out, as exact stashing does not train."
-    return f"{', '.join(texts)}: {'a verdict is possible' if row['sensitive'] else CANNOT_TELL}."
+    return f"{', '.join(texts)}: {REASONS.get(in_place_of_a_verdict(row), 'a verdict is possible')}."
 
 
 def rule_sentence(row: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from layerpipe2.history import find_strategy
 from paper_figures import style
-from paper_figures.claims.assay import Assay
+from paper_figures.claims.assay import Assay, in_place_of_a_verdict
 from paper_figures.designs import SEQUENTIAL
 from paper_figures.style import ordered
 from paper_figures.text import amount, listed
@@ -63,8 +63,8 @@ def _panel(axis: Any, cell: dict[str, Any], rules: pd.DataFrame, names: list[str
     for place, row in enumerate(rows):
         _bar(axis, place, row, start, end)
     axis.set_yticks(range(len(rows)), ["delay alone", *(find_strategy(name).label for name in names)])
-    word = "" if cell["sensitive"] else ": can't tell" if cell["trained"] else ": left out"
-    axis.set(ylim=(len(rows) - 0.4, -0.6), xlim=(start, end), title=cell["cell"] + word)
+    words = [cell["cell"], in_place_of_a_verdict(cell)]
+    axis.set(ylim=(len(rows) - 0.4, -0.6), xlim=(start, end), title=": ".join(filter(None, words)))
     axis.grid(False, axis="y")
 
 
@@ -101,5 +101,5 @@ def _note(found: Assay, level: float, where: str) -> str:
     return (
         "'delay alone': sequential training over exact stashing; others: exact stashing over that strategy. "
         f"Right of 0 is worse.\nLines: {100 * (1 - 2 * level):g} % intervals over n = {count} seeds; grey: the margin "
-        f"({margins}); can't tell: 'latest' isn't shown to lose more.\n{where}"
+        f"({margins}); can't tell: 'latest' isn't shown to lose more; not needed: it is shown to lose less.\n{where}"
     )

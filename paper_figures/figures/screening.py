@@ -24,7 +24,8 @@ def screening(found: Mapping[str, Records]) -> Figure:
             for name in style.ordered(table["strategy"]):
                 mean = table[table["strategy"] == name].groupby("lr")["score"].mean()
                 axis.plot(mean.index, mean.to_numpy(), **style.line(name, markersize=3))
-            axis.set(xscale="log", title=title, xlabel="peak learning rate", ylabel=label)
+            axis.set(xscale="log", xlabel="peak learning rate", ylabel=label)
+            axis.set_title(title, fontsize=6.5)
         style.legend(figure, style.handles(runs["strategy"]), columns=5)
         seeds = span(
             runs.groupby(["network", "optimizer", "momentum", "num_stages", "lr", "strategy"], dropna=False)[

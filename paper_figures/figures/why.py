@@ -47,7 +47,7 @@ def why(cells: pd.DataFrame, rule: Rule) -> Figure:
         handles += [style.handle(network_label(n), marker=m, linestyle="", **_HOLLOW) for n, m in marker.items()]
         if not shown["screened"].all():
             handles.append(style.handle("confirmed", color="#bbbbbb", marker="s", linestyle="", **_CONFIRMED))
-        style.legend(figure, [*handles, style.handle("margin; threshold", **_LINE)], columns=6)
+        style.legend(figure, [*handles, style.handle("margin; threshold", **_LINE)], columns=5)
         style.note(figure, _note(shown, rule))
         return figure
 

@@ -19,7 +19,7 @@ from scipy import stats
 
 from layerpipe2.delays import Delays
 from layerpipe2.history import find_strategy
-from paper_figures.claims.training import IN_TABLES
+from paper_figures.claims.assay import in_place_of_a_verdict
 from paper_figures.designs import pipeline_aware
 from paper_figures.style import ordered
 from paper_figures.tables import markdown
@@ -96,7 +96,7 @@ def confirmed(out: Path) -> Iterator[Row]:
         if row["n"] > 1:
             allowed, unit = tolerance(row["sd"], row["n"], 0.0), row["unit"]
             cells = f"{row['mean']:+.3g} {unit}", f"± {allowed:.2g}"
-        outcome = row["outcome"] if row["sensitive"] else IN_TABLES
+        outcome = in_place_of_a_verdict(row) or row["outcome"]
         yield row["cell"], find_strategy(row["strategy"]).label, *cells, outcome
 
 

@@ -11,7 +11,7 @@ from layerpipe2.errors import UserError
 from layerpipe2.history import find_strategy
 from layerpipe2.runs.records import write_text
 from paper_figures.claims import evidence, training
-from paper_figures.claims.training import IN_TABLES
+from paper_figures.claims.assay import CANNOT_TELL, NOT_NEEDED
 from paper_figures.comparisons import Settings
 from paper_figures.designs import STASH, pipeline_aware
 from paper_figures.pages import fill
@@ -25,6 +25,8 @@ from paper_figures.tables import training as tables
 from paper_figures.text import dataset_label, law_label, listed, mean_spread, network_label
 
 REMEDY = "python -m paper_figures.build readme"
+
+_ALIKE = {"silent": CANNOT_TELL, "needless": NOT_NEEDED}
 
 _Columns = Mapping[str, Mapping[str, str]]
 
@@ -104,16 +106,19 @@ def results(
 def _in_short(table: pd.DataFrame) -> dict[str, Any]:
     """The table of ``verdicts`` without what its columns have in common (``shared``), and without per cent signs.
 
-    The cells where nothing can be told are ``silent``: they are named, and have no column.
+    Cells where nothing can be told, or no history is needed, are named (``silent``, ``needless``) and have no column,
+    unless there are no others.
     """
     parts = [cell.split(", ") for cell in table.columns[1:]]
     shared = [part for part in parts[0] if all(part in other for other in parts)] if len(parts) > 1 else []
     names = [", ".join(part for part in cell if part not in shared) for cell in parts]
     cells = table.map(lambda text: text.replace(" %", "")).set_axis([table.columns[0], *names], axis=1)
-    silent = [name for name in names if set(cells[name]) <= {IN_TABLES, "–"}]
-    silent = silent if len(silent) < len(names) else []
-    said = listed(silent) if silent else ""
-    return {"shared": ", ".join(shared), "silent": said, "verdicts": cells.drop(columns=silent)}
+    alike = {word: [name for name in names if set(cells[name]) <= {word, "–"}] for word in (CANNOT_TELL, NOT_NEEDED)}
+    without = [name for same in alike.values() for name in same]
+    if len(without) == len(names):
+        alike, without = {}, []
+    said = {key: listed(alike[word]) if alike.get(word) else "" for key, word in _ALIKE.items()}
+    return said | {"shared": ", ".join(shared), "verdicts": cells.drop(columns=without)}
 
 
 def headline(records: Records, accuracy: pd.DataFrame) -> pd.DataFrame:

@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from layerpipe2.history import find_strategy
-from paper_figures.claims.assay import Assay
-from paper_figures.claims.training import IN_TABLES, share_text
+from paper_figures.claims.assay import Assay, in_place_of_a_verdict
+from paper_figures.claims.training import share_text
 from paper_figures.style import labels, ordered
 from paper_figures.text import number
 
@@ -23,7 +23,7 @@ def costs(found: Assay) -> pd.DataFrame:
             "no history costs": interval(row["inconsistency"], row["inconsistency_low"], row["inconsistency_high"]),
             "stash diverged": f"{row['diverged_stash']} of {row['seeds']}",
             "latest diverged": f"{row['diverged_latest']} of {row['seeds']}",
-            "a verdict is": "possible" if row["sensitive"] else "not possible" if row["trained"] else "left out",
+            "a verdict is": in_place_of_a_verdict(row) or "possible",
         }
         for row in found.costs.to_dict("records")
     ]
@@ -42,7 +42,7 @@ def rules(found: Assay) -> pd.DataFrame:
             "against stash": interval(row["mean"], row["low"], row["high"]) if row["n"] > 1 else "–",
             "test-image error (points)": number(2)(row["image_error"]) if row["unit"] == "points" else "–",
             "share won back (%)": "–" if row["strategy"] == "latest" else share_text(row).replace(" %", ""),
-            "outcome": row["outcome"] if row["sensitive"] else IN_TABLES,
+            "outcome": in_place_of_a_verdict(row) or row["outcome"],
         }
         for row in found.rules.to_dict("records")
     ]
@@ -58,8 +58,8 @@ def verdicts(found: Assay) -> pd.DataFrame:
 
 
 def _verdict(row: Mapping[str, Any]) -> str:
-    if not row["sensitive"]:
-        return IN_TABLES
+    if words := in_place_of_a_verdict(row):
+        return words
     share = "" if row["strategy"] == "latest" else f"{share_text(row)}: "
     return f"{share}{row['outcome']}"
 

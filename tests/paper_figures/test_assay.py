@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from paper_figures.claims.assay import Assay
+from paper_figures.claims.assay import Assay, in_place_of_a_verdict
 from paper_figures.claims.evidence import answer, counts, decided
 from paper_figures.claims.history_costs import costs, scored
 from paper_figures.comparisons import Settings
@@ -62,6 +62,25 @@ def test_divergences_of_the_control_count_once_there_are_enough() -> None:
     often = row(made({"stash": [0.85] * 9, "latest": [None, 0.85, None] * 3}))
     assert often["inconsistency"] == pytest.approx(75 * 6 / 9)
     assert often["sensitive"]
+
+
+def test_no_history_is_needed_where_the_latest_weights_are_shown_to_lose_less_than_the_margin() -> None:
+    runs = made({"latest": [accuracy - 0.001 * (seed % 3) for seed, accuracy in enumerate(_STASH)]})
+    found = row(runs)
+    gap = np.array([0.0, 0.1, 0.2, 0.0, 0.1])
+    assert found["p_needless"] == pytest.approx(stats.ttest_1samp(gap, 1.0, alternative="less").pvalue)
+    assert (found["needless"], found["sensitive"]) == (True, False)
+    guarded = row(runs.assign(test_images=450), Settings(1.0, 0.05, True))
+    assert not guarded["needless"]  # 450 other images could move the difference by more than the margin
+    lost = row(made({"latest": [*_STASH[:4], None]}))
+    assert not lost["needless"]
+
+
+def test_a_cell_without_a_verdict_says_why() -> None:
+    cell = {"sensitive": False, "needless": False, "trained": True}
+    words = [in_place_of_a_verdict(cell | change) for change in ({}, {"needless": True}, {"trained": False})]
+    assert words == ["can't tell", "not needed", "left out"]
+    assert in_place_of_a_verdict(cell | {"sensitive": True}) == ""
 
 
 def test_loss_in_nats_is_judged_with_its_own_margin_and_guessing() -> None:
@@ -141,10 +160,15 @@ def test_the_answer_of_several_cells_counts_them() -> None:
     ]
     found = Assay.joined(Assay.of(cell, _SETTINGS) for cell in cells)
     assert counts(found).set_index("strategy").loc["ema-span"].tolist() == [2, 0, 0]
-    assert decided(found) == (2, 3)
+    assert decided(found) == (3, 3)
     text = answer(found)
     assert text.startswith(
         "**So far yes**: in 2 of 3 cells the weights of the backward pass matter; there the average 'EMA span'"
     )
-    assert text.endswith("and loses less than the margin in 2.")
-    assert answer(found.within(network="resnet18")).startswith("**These runs can't tell**")
+    assert text.endswith(
+        "and loses less than the margin in 2. In 1 no history is needed: the latest weights lose less than the margin."
+    )
+    assert answer(found.within(network="resnet18")).startswith("**No history is needed** in 1 of 1 cell: the latest")
+    silent = Assay.of(made(columns | {"latest": [0.85, 0.9, 0.8, 0.84, 0.88]}, network="cnn"), _SETTINGS)
+    assert decided(silent) == (0, 1)
+    assert answer(silent).startswith("**These runs can't tell**")
