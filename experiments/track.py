@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments.grid import TUNED
 from experiments.track_summary import Pages, add_summary
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
@@ -168,9 +169,17 @@ def copies(source: Source) -> list[Copy]:
     for path, record in source.records.items():
         key = path.relative_to(source.folder)
         phase = TUNE if {"tune", "trials"} & set(key.parts) else FINAL
-        subject = Subject(source.experiment, phase, str(key), record["config"], record["delays"], names)
+        config, rate = record["config"], _rate(source, path, record) if phase == FINAL and "lr" in names else ""
+        subject = Subject(source.experiment, phase, str(key), config, record["delays"], names, rate)
         found.append(Copy(subject, record, path))
     return found
+
+
+def _rate(source: Source, path: Path, record: Record) -> str:
+    """For the run's name: that it has the rate of stash, or the rate itself where the experiment gives several."""
+    if "-common-s" in path.stem:
+        return "common"
+    return "" if (source.folder / TUNED).exists() else f"{record['config']['lr']:g}"
 
 
 def print_links(server: str, identities: dict[str, str], found: Sequence[Source]) -> None:

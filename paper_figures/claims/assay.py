@@ -27,7 +27,8 @@ def long_name(cell: Mapping[str, Any]) -> str:
     optimizer = optimizer_label(cell["optimizer"], cell["momentum"])
     words = [network_label(cell["network"]), dataset_label(cell["dataset"]).split(",")[0], optimizer]
     words += [f"{cell['num_stages']} stages"]
-    words += [law_label(cell["convention"])] if cell["convention"] != "layerpipe2" else []
+    law = law_label(cell["convention"]).split(",")[0]
+    words += [f"{law} delays"] if cell["convention"] != "layerpipe2" else []
     words += {"tuned": [], "common": ["one rate"]}.get(cell["rate"], [cell["rate"]])
     return ", ".join(words)
 

@@ -99,7 +99,7 @@ def _summary(found: Assay) -> str:
 
 
 def in_short(found: Assay, settings: Settings) -> str:
-    """The answer in one or two sentences, with its conditions."""
+    """The answer in one or two sentences: what it is and where, and after a colon what it says of each strategy."""
     cells, margin = found.costs["sensitive"], amount(settings.margin, settings.unit)
     if not cells.any():
         return f"**These runs can't tell**: no history at all is not shown to lose more than {margin} anywhere."

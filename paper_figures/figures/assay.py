@@ -101,5 +101,5 @@ def _note(found: Assay, level: float, where: str) -> str:
     return (
         "'delay alone': sequential training over exact stashing; others: exact stashing over that strategy. "
         f"Right of 0 is worse.\nLines: {100 * (1 - 2 * level):g} % intervals over n = {count} seeds; grey: the margin "
-        f"({margins}); can't tell: 'latest' isn't shown to lose more; not needed: it is shown to lose less.\n{where}"
+        f"({margins}); can't tell: 'latest' isn't shown to lose more;\nnot needed: it is shown to lose less. {where}"
     )

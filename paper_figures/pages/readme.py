@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from layerpipe2.errors import UserError
-from layerpipe2.history import find_strategy
+from layerpipe2.history import find_strategy, raw_forms
 from layerpipe2.runs.records import write_text
 from paper_figures.claims import evidence, training
 from paper_figures.claims.assay import CANNOT_TELL, NOT_NEEDED
@@ -19,7 +19,7 @@ from paper_figures.pages.report import claims
 from paper_figures.records.regimes import Regimes
 from paper_figures.records.theory import Theory
 from paper_figures.records.training import Records
-from paper_figures.style import ordered
+from paper_figures.style import labels, ordered
 from paper_figures.tables import assay as assay_tables
 from paper_figures.tables import training as tables
 from paper_figures.text import dataset_label, law_label, listed, mean_spread, network_label
@@ -104,7 +104,7 @@ def results(
 
 
 def _in_short(table: pd.DataFrame) -> dict[str, Any]:
-    """The table of ``verdicts`` without what its columns have in common (``shared``), and without per cent signs.
+    """The table of ``verdicts`` without what its columns have in common (``shared``), raw forms, and per cent signs.
 
     Cells where nothing can be told, or no history is needed, are named (``silent``, ``needless``) and have no column,
     unless there are no others.
@@ -112,6 +112,7 @@ def _in_short(table: pd.DataFrame) -> dict[str, Any]:
     parts = [cell.split(", ") for cell in table.columns[1:]]
     shared = [part for part in parts[0] if all(part in other for other in parts)] if len(parts) > 1 else []
     names = [", ".join(part for part in cell if part not in shared) for cell in parts]
+    table = table[~table["strategy"].isin(labels(raw_forms()))]
     cells = table.map(lambda text: text.replace(" %", "")).set_axis([table.columns[0], *names], axis=1)
     alike = {word: [name for name in names if set(cells[name]) <= {word, "–"}] for word in (CANNOT_TELL, NOT_NEEDED)}
     without = [name for same in alike.values() for name in same]

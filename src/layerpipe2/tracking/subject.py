@@ -41,6 +41,7 @@ class Subject:
         config: all settings.
         delays: one per stage, in updates.
         differing: the settings in which runs of the experiment differ; only they are parameters.
+        rate: what its name says of the choice of the learning rate, as in ``common``; empty: nothing.
     """
 
     experiment: str
@@ -49,6 +50,7 @@ class Subject:
     config: Config
     delays: Sequence[int]
     differing: Collection[str]
+    rate: str = ""
 
     @property
     def strategy(self) -> str:
@@ -141,7 +143,10 @@ class Subject:
 
     @property
     def _others(self) -> list[str]:
-        return [str(self.config[name]) for name in _NAMED if name in self.differing]
+        config, rate = self.config, [self.rate] if self.rate else []
+        words = rate + [str(config[name]) for name in _NAMED if name in self.differing]
+        heavy = config["optimizer"] == "sgd" and config["momentum"] and "momentum" in self.differing
+        return [*words, f"momentum {config['momentum']:g}"] if heavy else words
 
     def _digest(self, without: Collection[str]) -> str:
         return digest({name: self.config[name] for name in self.config if name not in (*without, *_MACHINE)})
