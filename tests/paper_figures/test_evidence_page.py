@@ -13,6 +13,7 @@ from paper_figures.comparisons import Settings
 from paper_figures.figures.assay import costs
 from paper_figures.pages import readme
 from paper_figures.records import evidence
+from paper_figures.tables.training import chosen_rates
 from tests import synthetic_records
 from tests.paper_figures.test_assay import Assay, made
 
@@ -115,3 +116,17 @@ def test_what_the_figure_cuts_is_written_and_marked() -> None:
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert "1 of 3 diverged" in texts
     assert any(text.startswith("-1") for text in texts)  # pair is better by more than the axis shows
+
+
+def test_the_chosen_rates_have_a_column_per_network_and_optimizer() -> None:
+    names = ["network", "optimizer", "strategy", "round", "trial", "status", "val_accuracy", "edge", "lr"]
+    rows = [
+        ("mlp", "sgd", "stash", 0, 0, "completed", 0.8, False, 0.1),
+        ("mlp", "sgd", "stash", 0, 1, "completed", 0.9, True, 0.2),
+        ("mlp", "sgd", "latest", 0, 0, "pruned", 0.95, False, 0.3),
+        ("mlp", "momentum", "stash", 0, 0, "completed", 0.7, False, 0.01),
+    ]
+    both = chosen_rates(pd.DataFrame(rows, columns=names), ["mlp"])
+    assert both.to_dict("list") == {"strategy": ["stash"], "MLP, sgd": ["0.2*"], "MLP, momentum": ["0.01"]}
+    one = chosen_rates(pd.DataFrame(rows[:3], columns=names), ["mlp"])
+    assert one.to_dict("list") == {"strategy": ["stash"], "MLP": ["0.2*"]}
