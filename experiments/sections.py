@@ -14,7 +14,7 @@ from layerpipe2.tuning.settings import PRUNERS, SAMPLERS
 from layerpipe2.tuning.space import Space
 
 SWEPT = ("dataset", "network", "group_size", "strategy", "seed", "stash_epochs", "max_steps")
-"""Settings that no section gives: the cells and seeds of an experiment do."""
+"""Settings that no section gives: the cells and seeds of an experiment do; the last two are for single runs."""
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Count = Annotated[int, Field(ge=1, le=LARGEST)]

@@ -69,13 +69,14 @@ def costs(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None 
 
     Returns:
         Columns :data:`CELL`, seeds; ``delay`` and ``inconsistency`` with their ends ``_low``, ``_high`` (1 - 2 level
-        intervals over seeds); ``delay_n``; diverged_stash, diverged_latest (runs); trained: whether stash reaches half
-        of what sequential training gains over guessing; sensitive, needless and their p_sensitive, p_needless (Holm
-        over the cells).
+        intervals over seeds); ``delay_n``; diverged_stash, diverged_latest (runs); the mean scores of sequential
+        training, ``whole``, and of stash, ``reached``; trained: whether stash gains half as much over guessing;
+        sensitive, needless and their p_sensitive, p_needless (Holm over the cells).
     """
     rows = [dict(zip(CELL, key, strict=True)) | found for key, found in _all_costs(runs, settings)]
     columns = [*CELL, "seeds", "diverged_stash", "diverged_latest", "trained", "p_sensitive", "p_needless"]
     columns += [f"{name}{end}" for name in ("delay", "inconsistency") for end in ("", "_low", "_high")] + ["delay_n"]
+    columns += ["whole", "reached"]
     table = pd.DataFrame(rows, columns=columns)
     for name in ("p_sensitive", "p_needless"):
         table[name] = holm(table[name].mask(~table["trained"].astype(bool)).to_numpy(dtype=float))
@@ -117,7 +118,8 @@ def _costs(cell: pd.DataFrame, scores: pd.DataFrame, baseline: pd.Series, settin
     tested = paired(gap, margin=settings.margin, level=settings.level, least_sd=least)
     found |= {"p_sensitive": tested.p_better, "p_needless": 1 - tested.p_better}
     whole = float(baseline.mean()) if len(baseline) else math.nan
-    found["trained"] = not float(scores[STASH].mean()) - guess < LEARNT * (whole - guess)
+    reached = float(scores[STASH].mean())
+    found |= {"whole": whole, "reached": reached, "trained": not reached - guess < LEARNT * (whole - guess)}
     return found
 
 

@@ -19,6 +19,8 @@ def costs(found: Assay) -> pd.DataFrame:
             "cell": row["cell"],
             "n": row["seeds"],
             "unit": row["unit"],
+            "sequential": score(row["whole"]),
+            "stash": score(row["reached"]),
             "the delay costs": interval(row["delay"], row["delay_low"], row["delay_high"]),
             "no history costs": interval(row["inconsistency"], row["inconsistency_low"], row["inconsistency_high"]),
             "stash diverged": f"{row['diverged_stash']} of {row['seeds']}",
@@ -62,6 +64,11 @@ def _verdict(row: Mapping[str, Any]) -> str:
         return words
     share = "" if row["strategy"] == "latest" else f"{share_text(row)}: "
     return f"{share}{row['outcome']}"
+
+
+def score(value: float) -> str:
+    """A mean score: per cent of test accuracy, or nats of test loss, which are counted negative; a dash if absent."""
+    return number(2)(abs(value))
 
 
 def interval(mean: float, low: float, high: float) -> str:

@@ -12,6 +12,7 @@ from paper_figures.claims.evidence import answer, counts, decided
 from paper_figures.claims.history_costs import costs, scored
 from paper_figures.comparisons import Settings
 from paper_figures.statistics import ratio
+from paper_figures.tables import assay as tables
 from tests.synthetic_records import Accuracies, made_runs, whole
 
 _STASH = [0.85, 0.86, 0.84, 0.85, 0.86]
@@ -172,3 +173,12 @@ def test_the_answer_of_several_cells_counts_them() -> None:
     silent = Assay.of(made(columns | {"latest": [0.85, 0.9, 0.8, 0.84, 0.88]}, network="cnn"), _SETTINGS)
     assert decided(silent) == (0, 1)
     assert answer(silent).startswith("**These runs can't tell**")
+
+
+def test_readers_see_what_sequential_training_and_stash_reach() -> None:
+    found = Assay.of(made({"latest": list(_LATEST)}, sequential=[0.88, 0.88, 0.87, 0.89, 0.88]), _SETTINGS)
+    shown = tables.costs(found).iloc[0]
+    assert (shown["sequential"], shown["stash"]) == ("88.00", "85.20")
+    losses = made({"latest": list(_LATEST)}).assign(test_loss=1.25)
+    nats = tables.costs(Assay.of(losses, Settings(0.02, 0.05, False, "nats"))).iloc[0]
+    assert (nats["sequential"], nats["stash"]) == ("–", "1.25")
