@@ -10,8 +10,8 @@ share          (rule - latest) / (stash - latest): what a rule wins back of that
 A cell is *sensitive* if its inconsistency is shown to exceed the margin (one-sided t test, Holm's correction over the
 cells). Only there a rule is judged. Where it is shown to be less than the margin, a history is *needless*; elsewhere
 nothing can be told. A run that diverged scores what guessing does, one over the number of classes: it is a cost, and no
-gap in the table. A few divergences among many runs are costs that scatter; it takes some seeds to show that they are no
-accident.
+gap in the table; one that ended hardly above that has diverged as well, only without an overflow. A few divergences
+among many runs are costs that scatter; it takes some seeds to show that they are no accident.
 """
 
 import math
@@ -31,6 +31,8 @@ CELL = (*PIPELINE, "group_size")
 """What a pipeline's runs share, beside strategy and seed; two group sizes may give one number of stages."""
 _ALONE = ("network", "dataset", "optimizer", "momentum")
 BY_CELL = Design(CELL)
+_HARDLY = 1.2
+"""Times the accuracy of guessing: a network that gives one class whatever it sees, reaches no more."""
 
 
 def rows_with(table: pd.DataFrame, values: Mapping[str, Any]) -> pd.DataFrame:
@@ -41,15 +43,20 @@ def rows_with(table: pd.DataFrame, values: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def scored(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """The runs with ``score`` (higher is better, in the unit of the margin) and ``guess``, the score of guessing."""
+    """The runs with ``score`` (higher is better, in the unit of the margin) and ``guess``, the score of guessing.
+
+    The status of those that ended hardly above that is ``diverged``.
+    """
     runs = pd.concat([runs, *_stash_at_common_rate(runs)], ignore_index=True)
     classes = runs["dataset"].map(lambda name: describe(name).num_classes)
-    lost = runs["status"] == "diverged"
     if settings.unit == "nats":
         score, guess = -runs["test_loss"], -classes.map(math.log)
+        lost = score <= guess
     else:
         score, guess = 100 * runs["test_accuracy"], 100 / classes
-    return runs.assign(score=score.mask(lost), guess=guess)
+        lost = score <= _HARDLY * guess
+    lost |= runs["status"] == "diverged"
+    return runs.assign(score=score.mask(lost), guess=guess, status=runs["status"].mask(lost, "diverged"))
 
 
 def _stash_at_common_rate(runs: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -110,7 +117,7 @@ def _costs(cell: pd.DataFrame, scores: pd.DataFrame, baseline: pd.Series, settin
     guess = float(cell["guess"].iloc[0])
     found: dict[str, Any] = {"seeds": len(scores.dropna(subset=[STASH, LATEST]))}
     found |= {f"diverged_{name}": int(lost.get(name, 0)) for name in (STASH, LATEST)}
-    delay = (baseline - scores[STASH]).dropna()
+    delay = (baseline - scores.dropna(subset=[STASH, LATEST])[STASH]).dropna()
     found |= {"delay_n": len(delay)} | _interval("delay", delay, settings)
     gap = (scores[STASH] - scores[LATEST]).dropna()
     found |= _interval("inconsistency", gap, settings)

@@ -2,7 +2,7 @@
 
 A cell *needs* a history if the latest weights cost more than the margin against exact stashing, by the mean over its
 seeds; a run that diverged counts as guessing. Only cells in which exact stashing trains are looked at. The rule is made
-on the coarse searches and tried on the confirmed cells, which did not make it.
+on the coarse searches and tried on those confirmed cells, which did not make it, that tell whether they need one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -59,13 +59,16 @@ def of_cells(found: Mapping[str, Records], measured: Mapping[str, pd.DataFrame])
     """
     known = {name: measured[name] for name in found if name in measured}
     coarse = screens(dict(found))
-    tables = [_joined(found[name], t).assign(experiment=name, screened=name in coarse) for name, t in known.items()]
+    parts = {name: (_joined(found[name], table, name in coarse), name in coarse) for name, table in known.items()}
+    tables = [table.assign(experiment=name, screened=searched) for name, (table, searched) in parts.items()]
     return pd.concat([t for t in tables if len(t)] or [pd.DataFrame()], ignore_index=True)
 
 
-def _joined(records: Records, measured: pd.DataFrame) -> pd.DataFrame:
+def _joined(records: Records, measured: pd.DataFrame, coarse: bool) -> pd.DataFrame:
     judged = assay(records)
     costs = judged.costs[judged.costs["trained"].astype(bool)]
+    if not coarse:
+        costs = costs[costs["sensitive"] | costs["needless"]]
     costs = costs.assign(cost=costs["inconsistency"] / costs["margin"])[[*PIPELINE, "cell", "cost"]]
     share = judged.rules.loc[judged.rules["strategy"] == AVERAGE, [*PIPELINE, "share"]]
     both = pd.concat([measured, measured[measured["rate"] == "tuned"].assign(rate="common")])  # the rate of stash
@@ -191,6 +194,12 @@ def tried(cells: pd.DataFrame, rule: Rule) -> dict[str, tuple[int, int]]:
     hits = right(cells, rule)
     found = {name: (int(hits[mine].sum()), int(mine.sum())) for name, mine in parts.items()}
     return found | {"left out": (sum(left_out(cells)), found["fitted"][1])}
+
+
+def dropped(cells: pd.DataFrame, rule: Rule) -> tuple[int, int]:
+    """In how many of these cells the rule would drop a history that is needed, and in how many it would drop one."""
+    said = pd.Series([rule.decide(value) == "drop" for value in cells[rule.quantity]], index=cells.index, dtype=bool)
+    return int((said & cells["needs"].astype(bool)).sum()), int(said.sum())
 
 
 def directions(cells: pd.DataFrame) -> tuple[int, int, float, float]:

@@ -4,6 +4,7 @@ from textwrap import fill
 from typing import Any
 
 import pandas as pd
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from layerpipe2.history import find_strategy
@@ -91,7 +92,15 @@ def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) 
     else:
         text = lost if mean == float("inf") else f"{mean:.2g}" if abs(mean) < 10 else f"{mean:.0f}"
         edge, side = (end, "right") if mean > 0 else (start, "left")
-        axis.text(0.97 * edge, place, text, ha=side, va="center", fontsize=7, color="white", fontweight="bold")
+        axis.text(
+            0.97 * edge, place, text, ha=side, va="center", fontsize=7, color=_ink(looks.colour), fontweight="bold"
+        )
+
+
+def _ink(colour: str) -> str:
+    """What is legible on a bar of this colour."""
+    red, green, blue = to_rgb(colour)
+    return "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.55 else "#222222"
 
 
 def _note(found: Assay, level: float, where: str) -> str:
@@ -101,5 +110,6 @@ def _note(found: Assay, level: float, where: str) -> str:
     return (
         "'delay alone': sequential training over exact stashing; others: exact stashing over that strategy. "
         f"Right of 0 is worse.\nLines: {100 * (1 - 2 * level):g} % intervals over n = {count} seeds; grey: the margin "
-        f"({margins}); can't tell: 'latest' isn't shown to lose more;\nnot needed: it is shown to lose less. {where}"
+        f"({margins}); diverged: or ended at guessing;\ncan't tell: 'latest' isn't shown to lose more than the margin; "
+        f"not needed: it is shown to lose less.\n{where}"
     )

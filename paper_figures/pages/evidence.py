@@ -13,6 +13,7 @@ from layerpipe2.history import find_strategy
 from paper_figures.claims import evidence as claims
 from paper_figures.claims import why
 from paper_figures.claims.assay import Assay
+from paper_figures.claims.history_costs import scored
 from paper_figures.comparisons import Settings
 from paper_figures.figures import assay as assay_figures
 from paper_figures.figures.screening import screening
@@ -80,6 +81,7 @@ def _why(cells: pd.DataFrame) -> dict[str, Any]:
         "table": why_tables.predictors(why.ranking(screened)),
         "rule": RULE,
         "tried": {name: f"{right} of {n}" if n else None for name, (right, n) in why.tried(cells, RULE).items()},
+        "wrong": "{} of {}".format(*why.dropped(screened, RULE)),
         "screened": len(screened),
         "needing": needing,
         "restored": restored,
@@ -114,6 +116,12 @@ def _rates(found: Mapping[str, Records]) -> dict[str, pd.DataFrame]:
     return {name: chosen_rates(records.tuning, records.networks) for name, records in tuned.items()}
 
 
+def _diverged(records: Records) -> int:
+    settings = Settings.from_report(records.experiment["report"])
+    own = records.all_runs.assign(rate="")  # so that none is there twice
+    return int((scored(own, settings)["status"] == "diverged").sum())
+
+
 def _numbers(
     tuned: Assay, confirmed: Mapping[str, Records], screens: Mapping[str, Records], results: Path
 ) -> dict[str, Any]:
@@ -129,5 +137,5 @@ def _numbers(
         "screened": sum(runs.groupby(_CELL, dropna=False).ngroups for runs in pipelines),
         "screen_runs": sum(len(records.all_runs) for records in screens.values()),
         "hours": f"{records_of.hours(results, [*confirmed, *screens]):.1f}",
-        "diverged": sum(int((r.all_runs["status"] == "diverged").sum()) for r in everything),
+        "diverged": sum(_diverged(records) for records in everything),
     }

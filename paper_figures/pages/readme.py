@@ -11,7 +11,7 @@ from layerpipe2.errors import UserError
 from layerpipe2.history import find_strategy, raw_forms
 from layerpipe2.runs.records import write_text
 from paper_figures.claims import evidence, training
-from paper_figures.claims.assay import CANNOT_TELL, NOT_NEEDED
+from paper_figures.claims.assay import CANNOT_TELL, NOT_NEEDED, Assay
 from paper_figures.comparisons import Settings
 from paper_figures.designs import STASH, pipeline_aware
 from paper_figures.pages import fill
@@ -22,7 +22,7 @@ from paper_figures.records.training import Records
 from paper_figures.style import labels, ordered
 from paper_figures.tables import assay as assay_tables
 from paper_figures.tables import training as tables
-from paper_figures.text import dataset_label, law_label, listed, mean_spread, network_label
+from paper_figures.text import amount, dataset_label, law_label, listed, mean_spread, network_label, span
 
 REMEDY = "python -m paper_figures.build readme"
 
@@ -80,12 +80,18 @@ def results(
     """
     judged_elsewhere = evidence.at_own_rates(evidence.assays(confirmed)) if confirmed else None
     judged = training.assay(records, settings)
-    most = tables.memory(records).groupby("strategy")["copies"].max()
+    runs = records.runs if confirmed is None else pd.concat([found.runs for found in confirmed.values()])
+    most = runs[runs["num_stages"] > 1].groupby("strategy")["history_copies"].max()
     accuracy = tables.accuracy(records)
     found = claims(records, theory, judged, settings, measured)
     content = {
         "evidence": judged_elsewhere
-        and {"answer": evidence.answer(judged_elsewhere), **_in_short(assay_tables.verdicts(judged_elsewhere))},
+        and {
+            "answer": evidence.answer(judged_elsewhere),
+            "margins": listed(dict.fromkeys(amount(r.margin, r.unit) for r in judged_elsewhere.costs.itertuples())),
+            "delay": _delay(judged_elsewhere),
+            **_in_short(assay_tables.verdicts(judged_elsewhere)),
+        },
         "judged": len(judged.costs) > 0,
         "in_short": training.in_short(judged, settings),
         "average": max((most[name] for name in pipeline_aware(most.index)), default=0.0),
@@ -101,6 +107,12 @@ def results(
         ),
     }
     return fill("readme_results.md", content)
+
+
+def _delay(judged: Assay) -> str:
+    """What the delay alone costs exact stashing where it is shown that a history matters, in words."""
+    by_unit = judged.sensitive.costs.groupby("unit", sort=False)["delay"]
+    return listed(f"{span(costs, lambda cost: f'{cost:.2g}')} {unit}" for unit, costs in by_unit)
 
 
 def _in_short(table: pd.DataFrame) -> dict[str, Any]:

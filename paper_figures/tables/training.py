@@ -101,7 +101,11 @@ def chosen_rates(trials: pd.DataFrame, networks: list[str]) -> pd.DataFrame:
     """
     done = trials[trials["status"] == "completed"].sort_values(["round", "trial"])
     best = done.loc[done.groupby(["network", "optimizer", "strategy"])["val_accuracy"].idxmax()]
-    rate = {(r.network, r.optimizer, r.strategy): f"{r.lr:.3g}{'*' * bool(r.edge)}" for r in best.itertuples()}
+    last = trials.groupby(["network", "optimizer", "strategy"])["round"].max()
+    rate = {}
+    for row in best.itertuples():
+        key = (row.network, row.optimizer, row.strategy)
+        rate[key] = f"{row.lr:.3g}{'*' * bool(row.edge and row.round == last[key])}"
     names, optimizers = ordered(best["strategy"]), list(dict.fromkeys(trials["optimizer"]))
     columns = {
         network_label(network) + (f", {optimizer}" if len(optimizers) > 1 else ""): [

@@ -8,13 +8,14 @@ import pytest
 from scipy import stats
 
 from paper_figures.claims.assay import Assay, in_place_of_a_verdict
-from paper_figures.claims.evidence import answer, counts, decided
+from paper_figures.claims.evidence import answer, decided
 from paper_figures.claims.history_costs import costs, scored
 from paper_figures.comparisons import Settings
 from paper_figures.statistics import ratio
 from paper_figures.tables import assay as tables
 from tests.synthetic_records import Accuracies, made_runs, whole
 
+_LOSING: Accuracies = {"ema-span": [0.70, 0.72, 0.69, 0.71, 0.70], "ema-window": [0.70, 0.72, 0.69, 0.71, 0.70]}
 _STASH = [0.85, 0.86, 0.84, 0.85, 0.86]
 _LATEST = [0.80, 0.82, 0.79, 0.81, 0.80]
 _RULE = [0.845, 0.853, 0.838, 0.846, 0.852]
@@ -54,6 +55,19 @@ def test_a_run_that_diverged_scores_what_guessing_does() -> None:
     found = row(made({"latest": [None] * 5}))
     assert found["inconsistency"] == pytest.approx(100 * np.mean(_STASH) - 10)
     assert (found["diverged_latest"], found["diverged_stash"], found["sensitive"]) == (5, 0, True)
+
+
+def test_a_run_that_ends_hardly_above_guessing_has_diverged() -> None:
+    runs = scored(made({"latest": [0.10, 0.119, 0.13, None, 0.8]}), _SETTINGS)
+    status = runs[runs["strategy"] == "latest"]["status"].tolist()
+    assert status == ["diverged", "diverged", "completed", "diverged", "completed"]
+    losses = runs.assign(test_loss=[math.log(10) + 0.1] + [1.0] * (len(runs) - 1), status="completed")
+    assert (scored(losses, Settings(0.02, 0.05, False, "nats"))["status"] == "diverged").tolist()[:2] == [True, False]
+
+
+def test_the_delay_is_paired_over_the_seeds_of_its_cell() -> None:
+    found = row(made({"latest": _LATEST[:2]}, sequential=[0.88, 0.88, 0.87, 0.89, 0.88]))
+    assert (found["delay_n"], found["delay"]) == (2, pytest.approx(2.5))
 
 
 def test_divergences_of_the_control_count_once_there_are_enough() -> None:
@@ -160,14 +174,21 @@ def test_the_answer_of_several_cells_counts_them() -> None:
         made(columns | {"latest": list(_RULE)}, network="resnet18"),
     ]
     found = Assay.joined(Assay.of(cell, _SETTINGS) for cell in cells)
-    assert counts(found).set_index("strategy").loc["ema-span"].tolist() == [2, 0, 0]
     assert decided(found) == (3, 3)
-    text = answer(found)
-    assert text.startswith(
-        "**So far yes**: in 2 of 3 cells the weights of the backward pass matter; there the average 'EMA span'"
+    assert answer(found) == (
+        "**So far yes: in all 2 cells** in which the weights of the backward pass matter (of 3 tried), an average that "
+        "follows the delay is shown to lose less than the margin. "
+        "In 1 no history is needed: the latest weights lose less than the margin."
     )
-    assert text.endswith(
-        "and loses less than the margin in 2. In 1 no history is needed: the latest weights lose less than the margin."
+    split = Assay.joined([found.within(network="vgg"), Assay.of(made({"latest": list(_LATEST)} | _LOSING), _SETTINGS)])
+    assert decided(split) == (2, 2)
+    assert answer(split) == (
+        "**In 1 of 2 cells** in which the weights of the backward pass matter (of 2 tried), an average that follows "
+        "the delay is shown to lose less than the margin. In the other they win back -208 % of what no history costs."
+    )
+    assert answer(split.within(network="mlp")) == (
+        "**No: in the one cell** in which the weights of the backward pass matter (of 1 tried), every average that "
+        "follows the delay is shown to lose more than the margin."
     )
     assert answer(found.within(network="resnet18")).startswith("**No history is needed** in 1 of 1 cell: the latest")
     silent = Assay.of(made(columns | {"latest": [0.85, 0.9, 0.8, 0.84, 0.88]}, network="cnn"), _SETTINGS)

@@ -48,16 +48,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_says_what_the_cells_say(results: Path, tmp_path: Path) -> None:
     build.main(["page", "evidence", "--results", str(results), "--out", str(tmp_path)])
     text = (tmp_path / "evidence" / "evidence.md").read_text()
-    assert (
-        "**So far yes**: in 1 of 1 cell the weights of the backward pass matter; there the average 'EMA span'" in text
-    )
+    assert "**So far yes: in the one cell** in which the weights of the backward pass matter (of 1 tried), an" in text
     assert "1 of 1 confirmed cells answer the question" in text
     assert "**Incomplete**: evidence-a has 29 of 30 runs" in text
     assert re.search(r"\| EMA window \| 6\d % \[\d+, \d+\]: worse \|", text)
     assert text.count("](figures/") == 3
     assert "Confirmed: 1 cells, 24 runs" in text
     assert "Screened: 2 cells, 30 runs" in text
-    assert "3 runs diverged" in text
+    assert "3 runs diverged or ended hardly better" in text
     assert "nan" not in text.lower().split()
     found = json.loads((tmp_path / "evidence" / "verdicts.json").read_text())
     assert found["EMA span: no loss in any cell where it can be told?"] == "reproduced"
@@ -67,7 +65,7 @@ def test_the_page_says_what_the_cells_say(results: Path, tmp_path: Path) -> None
 def test_the_name_of_an_experiment_gives_its_own_page(results: Path, tmp_path: Path) -> None:
     build.main(["page", "evidence-a", "--results", str(results), "--out", str(tmp_path)])
     text = (tmp_path / "experiments" / "evidence-a" / "evidence.md").read_text()
-    assert "**So far yes**: in 1 of 1 cell" in text
+    assert "**So far yes: in the one cell**" in text
     assert "The search that came before" not in text
     assert not (tmp_path / "evidence").exists()
 
@@ -82,7 +80,7 @@ def test_the_readme_begins_with_the_evidence(results: Path) -> None:
     confirmed = evidence.confirmations(evidence.load(results / "evidence"))
     records, theory = synthetic_records.records(), synthetic_records.theory_tables()
     text = readme.results(records, theory, Settings(), "out", confirmed)
-    assert text.startswith("Can a moving average stand in for the weight stash? **So far yes**: in 1 of 1 cell")
+    assert text.startswith("Can a moving average stand in for the weight stash? **So far yes: in the one")
     assert "(out/evidence/figures/costs.png)" in text
     assert "| EMA span | " in text
     assert "out/figures" not in text
