@@ -80,7 +80,7 @@ def results(
     """
     judged_elsewhere = evidence.at_own_rates(evidence.assays(confirmed)) if confirmed else None
     judged = training.assay(records, settings)
-    runs = records.runs if confirmed is None else pd.concat([found.runs for found in confirmed.values()])
+    runs = records.runs if not confirmed else pd.concat([found.runs for found in confirmed.values()])
     most = runs[runs["num_stages"] > 1].groupby("strategy")["history_copies"].max()
     accuracy = tables.accuracy(records)
     found = claims(records, theory, judged, settings, measured)

@@ -116,12 +116,15 @@ def test_costs_are_in_margins_and_joined_with_what_was_measured_at_the_rate_of_s
     found = made_experiment(latest=[0.79, 0.80], **{"ema-span": [0.82, 0.83]})
     common = found.runs[found.runs["strategy"] == "latest"].assign(rate="common", test_accuracy=0.85)
     both = replace(found, common=common)
-    table = why.of_cells({"evidence-made": both}, {"evidence-made": measured()})
+    table = why.of_cells({"screen-made": both}, {"screen-made": measured()})
     assert dict(zip(table["rate"], table["cost"], strict=True)) == pytest.approx({"tuned": 3.0, "common": 0.25})
     assert table["needs"].tolist() == [True, False]
     assert table["share"].tolist()[0] == pytest.approx(0.5)
     assert table["margin"].tolist() == [7.0, 7.0]
-    assert not table["screened"].any()
+    assert table["screened"].all()
+    confirmed = why.of_cells({"evidence-made": both}, {"evidence-made": measured()})
+    assert confirmed["screened"].tolist() == [False] * len(confirmed)
+    assert "common" not in set(confirmed["rate"]), "two seeds show neither that a history matters nor that it doesn't"
 
 
 def test_cells_that_do_not_train_or_were_not_measured_are_left_out() -> None:
@@ -170,12 +173,14 @@ def test_the_page_says_why_and_is_built_without_that_too(results: Path) -> None:
     whole_page = page.page(found, results)
     text = fill(whole_page.template, whole_page.content)
     assert f"**Rule of thumb**: where {RULE.meaning} is " in text
-    assert "Of the confirmed cells, which did not make it, it is right in 2 of 2 with each strategy's own rate." in text
+    told = sum(1 for row in whole_page.csv["costs"].to_dict("records") if row["sensitive"])
+    assert f" of {told} with each strategy's own rate." in text
+    assert "Of the confirmed cells that tell whether a history is needed, which did not make it, it is right in" in text
     assert "Screened cells in which exact stashing trains: 22; in 8 of them" in text
     shown = figure(whole_page.csv["predictors"], RULE).axes[0]
     points = [line for line in shown.lines if len(line.get_xdata()) == 1]
-    assert len(points) == 24
-    assert sum(line.get_markeredgecolor() == "black" for line in points) == 2
+    assert len(points) == 22 + told
+    assert sum(line.get_markeredgecolor() == "black" for line in points) == told
     for path in results.glob("*/predictors.csv"):
         path.unlink()
     bare = page.page(found, results)
