@@ -121,17 +121,21 @@ def _in_short(table: pd.DataFrame) -> dict[str, Any]:
     Cells where nothing can be told, or no history is needed, are named (``silent``, ``needless``) and have no column,
     unless there are no others.
     """
-    parts = [cell.split(", ") for cell in table.columns[1:]]
-    shared = [part for part in parts[0] if all(part in other for other in parts)] if len(parts) > 1 else []
-    names = [", ".join(part for part in cell if part not in shared) for cell in parts]
     table = table[~table["strategy"].isin(labels(raw_forms()))]
-    cells = table.map(lambda text: text.replace(" %", "")).set_axis([table.columns[0], *names], axis=1)
-    alike = {word: [name for name in names if set(cells[name]) <= {word, "–"}] for word in (CANNOT_TELL, NOT_NEEDED)}
-    without = [name for same in alike.values() for name in same]
-    if len(without) == len(names):
-        alike, without = {}, []
-    said = {key: listed(alike[word]) if alike.get(word) else "" for key, word in _ALIKE.items()}
-    return said | {"shared": ", ".join(shared), "verdicts": cells.drop(columns=without)}
+    cells = list(table.columns[1:])
+    alike = {word: [cell for cell in cells if set(table[cell]) <= {word, "–"}] for word in _ALIKE.values()}
+    told = [cell for cell in cells if not any(cell in same for same in alike.values())]
+    if not told:
+        told, alike = cells, {word: [] for word in alike}
+    parts = [cell.split(", ") for cell in (told if len(told) > 1 else cells)]
+    shared = [part for part in parts[0] if all(part in other for other in parts)] if len(parts) > 1 else []
+
+    def short(cell: str) -> str:
+        return ", ".join(part for part in cell.split(", ") if part not in shared)
+
+    shown = table[["strategy", *told]].map(lambda text: text.replace(" %", "")).rename(columns=short)
+    said = {key: listed(map(short, alike[word])) if alike[word] else "" for key, word in _ALIKE.items()}
+    return said | {"shared": ", ".join(shared), "verdicts": shown}
 
 
 def headline(records: Records, accuracy: pd.DataFrame) -> pd.DataFrame:
