@@ -51,6 +51,7 @@ def write_page(name: str, results: Path, out: Path) -> str:
     Raises:
         UserError: if its records are missing or broken.
     """
+    folder = results / "evidence"
     if name == "report":
         written = report.page(*_default(results), _map(results)).write(out)
     elif name == "pipelines":
@@ -59,10 +60,8 @@ def write_page(name: str, results: Path, out: Path) -> str:
     elif name == "graphs":
         written = graphs.page(graph_records.load(results / "graphs")).write(out / "graphs")
     elif name == "evidence":
-        folder = results / "evidence"
         written = evidence.page(evidence_records.load(folder), folder).write(out / "evidence")
     else:
-        folder = results / "evidence"
         one = {name: training_records.load(folder / plain_name(name, "page") / "tables")}
         written = evidence.page(one, folder).write(out / "experiments" / name)
     return str(written)
@@ -128,8 +127,9 @@ def update_documents(document: Path, docs: Path, results: Path, out: Path, *, ch
     """
     confirmed = evidence_records.confirmations(evidence_records.load(results / "evidence"))
     text = readme.results(*_default(results), _link(document, out), confirmed, _map(results))
+    appendix = artifact.sections(results, out)
     readme.update(document, {"results": text}, check=check)
-    readme.update(docs / "artifact.md", artifact.sections(results, out), check=check)
+    readme.update(docs / "artifact.md", appendix, check=check)
 
 
 def _link(document: Path, folder: Path) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from layerpipe2.errors import UserError
 from paper_figures.claims.history_costs import costs, rows_with, rules, scored
 from paper_figures.comparisons import Settings
+from paper_figures.designs import pipeline_aware
 from paper_figures.text import dataset_label, law_label, network_label, optimizer_label
 from paper_figures.verdicts import OUTCOMES, Answer
 
@@ -94,6 +95,11 @@ class Assay:
     def sensitive(self) -> Self:
         """The cells in which a verdict means something."""
         return self.within(sensitive=True)
+
+    @property
+    def aware(self) -> list[str]:
+        """The candidates for the paper's method among its strategies."""
+        return pipeline_aware(dict.fromkeys(self.rules["strategy"]))
 
     def answer(self, strategy: str) -> Answer:
         """Whether a strategy loses nothing against stash in any sensitive cell."""

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from paper_figures.claims.assay import Assay, long_name
 from paper_figures.comparisons import Settings
-from paper_figures.designs import pipeline_aware
 from paper_figures.records.training import Records
 from paper_figures.text import plural, span
 from paper_figures.verdicts import Answer
@@ -34,9 +33,7 @@ def decided(found: Assay) -> tuple[int, int]:
     Returns:
         Their number, and that of all cells.
     """
-    sensitive = found.sensitive
-    told = _told(sensitive, pipeline_aware(dict.fromkeys(sensitive.rules["strategy"])))
-    return int(found.costs["needless"].sum()) + sum(map(len, told)), len(found.costs)
+    return int(found.costs["needless"].sum()) + sum(map(len, _told(found.sensitive))), len(found.costs)
 
 
 def answer(found: Assay) -> str:
@@ -48,14 +45,13 @@ def answer(found: Assay) -> str:
         return f"**No history is needed** in {needless} of {total}: the latest weights lose less than the margin there."
     if not told:
         return f"**These runs can't tell**: in none of {total} do the weights of the backward pass matter enough."
-    aware = pipeline_aware(dict.fromkeys(sensitive.rules["strategy"]))
-    if not aware:
+    if not sensitive.aware:
         why = "and no average that follows the delay was run."
         return f"**Not decided**: in {told} of {total} the weights matter, {why}"
-    kept, lost = _told(sensitive, aware)
+    kept, lost = _told(sensitive)
     texts = [_head(len(kept), len(lost), told, len(found.costs))]
     if 0 < len(kept) < told:
-        mine = sensitive.rules["strategy"].isin(aware) & ~sensitive.rules["cell"].isin(kept)
+        mine = sensitive.rules["strategy"].isin(sensitive.aware) & ~sensitive.rules["cell"].isin(kept)
         back = span(sensitive.rules[mine]["share"], lambda value: f"{100 * value:.0f}")
         others = "others" if told - len(kept) > 1 else "other"
         texts.append(f"In the {others} they win back {back} % of what no history costs.")
@@ -64,11 +60,11 @@ def answer(found: Assay) -> str:
     return " ".join(texts)
 
 
-def _told(sensitive: Assay, aware: list[str]) -> tuple[list[str], list[str]]:
-    """The cells in which some of these strategies is shown to lose nothing, and those in which all lose."""
+def _told(sensitive: Assay) -> tuple[list[str], list[str]]:
+    """The cells in which some average that follows the delay is shown to lose nothing, and those in which all lose."""
     kept, lost = [], []
     for cell in sensitive.costs["cell"]:
-        answers = [sensitive.within(cell=cell).answer(name) for name in aware]
+        answers = [sensitive.within(cell=cell).answer(name) for name in sensitive.aware]
         kept += [cell] if Answer.YES in answers else []
         lost += [cell] if set(answers) == {Answer.NO} else []
     return kept, lost

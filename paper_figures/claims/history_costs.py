@@ -43,11 +43,15 @@ def rows_with(table: pd.DataFrame, values: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def scored(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """The runs of every cell, :func:`with_scores`: those of stash are also in the cells that share its rate."""
+    return with_scores(pd.concat([runs, *_stash_at_common_rate(runs)], ignore_index=True), settings)
+
+
+def with_scores(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """The runs with ``score`` (higher is better, in the unit of the margin) and ``guess``, the score of guessing.
 
     The status of those that ended hardly above that is ``diverged``.
     """
-    runs = pd.concat([runs, *_stash_at_common_rate(runs)], ignore_index=True)
     classes = runs["dataset"].map(lambda name: describe(name).num_classes)
     if settings.unit == "nats":
         score, guess = -runs["test_loss"], -classes.map(math.log)
@@ -115,11 +119,12 @@ def _all_costs(runs: pd.DataFrame, settings: Settings) -> Iterator[tuple[Any, di
 def _costs(cell: pd.DataFrame, scores: pd.DataFrame, baseline: pd.Series, settings: Settings) -> dict[str, Any]:
     lost = cell[cell["status"] == "diverged"].groupby("strategy").size()
     guess = float(cell["guess"].iloc[0])
-    found: dict[str, Any] = {"seeds": len(scores.dropna(subset=[STASH, LATEST]))}
+    both = scores.dropna(subset=[STASH, LATEST])
+    found: dict[str, Any] = {"seeds": len(both)}
     found |= {f"diverged_{name}": int(lost.get(name, 0)) for name in (STASH, LATEST)}
-    delay = (baseline - scores.dropna(subset=[STASH, LATEST])[STASH]).dropna()
+    delay = (baseline - both[STASH]).dropna()
     found |= {"delay_n": len(delay)} | _interval("delay", delay, settings)
-    gap = (scores[STASH] - scores[LATEST]).dropna()
+    gap = both[STASH] - both[LATEST]
     found |= _interval("inconsistency", gap, settings)
     least = 0.0 if settings.unit == "nats" else 100 / float(cell["test_images"].iloc[0])
     tested = paired(gap, margin=settings.margin, level=settings.level, least_sd=least)

@@ -71,14 +71,10 @@ def _answer(found: Assay) -> tuple[Answer, str]:
         return Answer.UNDECIDED, ""
     if not found.costs["sensitive"].any():
         return Answer.UNDECIDED, REASONS[CANNOT_TELL]
-    answers = [found.answer(name) for name in _aware(found)]
+    answers = [found.answer(name) for name in found.aware]
     if Answer.YES in answers:
         return Answer.YES, ""
     return (Answer.NO if answers and set(answers) == {Answer.NO} else Answer.UNDECIDED), ""
-
-
-def _aware(found: Assay) -> list[str]:
-    return pipeline_aware(dict.fromkeys(found.rules["strategy"]))
 
 
 def _seeds(found: Assay) -> int:
@@ -106,7 +102,7 @@ def in_short(found: Assay, settings: Settings) -> str:
     lost = found.sensitive.costs["inconsistency"]
     reach = f"{lost.min():.1f}" if len(lost) == 1 else f"{lost.min():.1f} to {lost.max():.1f}"
     where = f"in {cells.sum()} of {plural(len(cells), 'cell')}, where the latest weights cost {reach} {settings.unit}"
-    won = found.sensitive.rules[found.sensitive.rules["strategy"].isin(_aware(found))]["share"]
+    won = found.sensitive.rules[found.sensitive.rules["strategy"].isin(found.aware)]["share"]
     back = span(won, lambda share: f"{100 * share:.0f}")
     where += f" and averages that follow the delay win back {back} % of that" if len(won) else ""
     names = [name for name in ordered(found.rules["strategy"]) if name != "latest"]

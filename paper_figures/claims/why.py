@@ -59,8 +59,10 @@ def of_cells(found: Mapping[str, Records], measured: Mapping[str, pd.DataFrame])
     """
     known = {name: measured[name] for name in found if name in measured}
     coarse = screens(dict(found))
-    parts = {name: (_joined(found[name], table, name in coarse), name in coarse) for name, table in known.items()}
-    tables = [table.assign(experiment=name, screened=searched) for name, (table, searched) in parts.items()]
+    tables = []
+    for name, table in known.items():
+        searched = name in coarse
+        tables.append(_joined(found[name], table, searched).assign(experiment=name, screened=searched))
     return pd.concat([t for t in tables if len(t)] or [pd.DataFrame()], ignore_index=True)
 
 
@@ -170,8 +172,12 @@ def fit(cells: pd.DataFrame) -> Rule | None:
 
 def right(cells: pd.DataFrame, rule: Rule) -> pd.Series:
     """For every cell whether the rule says what came out; a quantity that could not be measured says nothing."""
+    return _said(cells, rule) == cells["needs"].map({True: "keep", False: "drop"})
+
+
+def _said(cells: pd.DataFrame, rule: Rule) -> pd.Series:
     said = [rule.decide(None if pd.isna(value) else value) for value in cells[rule.quantity]]
-    return pd.Series(said, index=cells.index) == cells["needs"].map({True: "keep", False: "drop"})
+    return pd.Series(said, index=cells.index)
 
 
 def left_out(cells: pd.DataFrame) -> Iterator[bool]:
@@ -198,8 +204,8 @@ def tried(cells: pd.DataFrame, rule: Rule) -> dict[str, tuple[int, int]]:
 
 def dropped(cells: pd.DataFrame, rule: Rule) -> tuple[int, int]:
     """In how many of these cells the rule would drop a history that is needed, and in how many it would drop one."""
-    said = pd.Series([rule.decide(value) == "drop" for value in cells[rule.quantity]], index=cells.index, dtype=bool)
-    return int((said & cells["needs"].astype(bool)).sum()), int(said.sum())
+    drop = _said(cells, rule) == "drop"
+    return int((drop & cells["needs"].astype(bool)).sum()), int(drop.sum())
 
 
 def directions(cells: pd.DataFrame) -> tuple[int, int, float, float]:

@@ -27,11 +27,8 @@ def screening(found: Mapping[str, Records]) -> Figure:
             axis.set(xscale="log", xlabel="peak learning rate", ylabel=label)
             axis.set_title(title, fontsize=6.5)
         style.legend(figure, style.handles(runs["strategy"]), columns=5)
-        seeds = span(
-            runs.groupby(["network", "optimizer", "momentum", "num_stages", "lr", "strategy"], dropna=False)[
-                "seed"
-            ].nunique()
-        )
+        cell = ["network", "optimizer", "momentum", "num_stages", "lr", "strategy"]
+        seeds = span(runs.groupby(cell, dropna=False)["seed"].nunique())
         style.note(figure, f"Mean of n = {seeds} seeds; a run that diverged counts as guessing.")
         return figure
 
@@ -39,8 +36,8 @@ def screening(found: Mapping[str, Records]) -> Figure:
 def _panels(records: Records) -> list[tuple[str, str, pd.DataFrame]]:
     settings = Settings.from_report(records.experiment["report"])
     runs = scored(records.runs, settings)
-    runs = runs.assign(score=runs["score"].fillna(runs["guess"]))
     sign, label = (-1, "test loss (nats)") if settings.unit == "nats" else (1, "test accuracy (%)")
+    runs = runs.assign(score=sign * runs["score"].fillna(runs["guess"]))
     found = []
     for (optimizer, momentum), mine in runs.groupby(["optimizer", "momentum"], dropna=False, sort=False):
         how = optimizer_label(str(optimizer), float(momentum))
@@ -48,4 +45,4 @@ def _panels(records: Records) -> list[tuple[str, str, pd.DataFrame]]:
             where = f"{stages} stages, {dataset_label(records.dataset).split(',')[0]}"
             shown = mine[mine["num_stages"].isin([1, stages])]
             found.append((f"{network_label(mine['network'].iloc[0])}, {how}\n{where}", label, shown))
-    return [(title, label, shown.assign(score=sign * shown["score"])) for title, label, shown in found]
+    return found

@@ -13,7 +13,7 @@ from layerpipe2.history import find_strategy
 from paper_figures.claims import evidence as claims
 from paper_figures.claims import why
 from paper_figures.claims.assay import Assay
-from paper_figures.claims.history_costs import scored
+from paper_figures.claims.history_costs import with_scores
 from paper_figures.comparisons import Settings
 from paper_figures.figures import assay as assay_figures
 from paper_figures.figures.screening import screening
@@ -118,8 +118,7 @@ def _rates(found: Mapping[str, Records]) -> dict[str, pd.DataFrame]:
 
 def _diverged(records: Records) -> int:
     settings = Settings.from_report(records.experiment["report"])
-    own = records.all_runs.assign(rate="")  # so that none is there twice
-    return int((scored(own, settings)["status"] == "diverged").sum())
+    return int((with_scores(records.all_runs, settings)["status"] == "diverged").sum())
 
 
 def _numbers(

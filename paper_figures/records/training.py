@@ -125,7 +125,7 @@ def load(folder: Path) -> Records:
     common = runs[runs["rate"] == "common"]
     more = {"examples": examples, "common": common if len(common) else None, "tuning": tuning}
     records = Records(**tables | own, **more, experiment=read_experiment(folder, remedy))
-    _check_status(runs, folder / "runs.csv")
+    _check_status(runs, folder / "runs.csv", remedy)
     _check_one(records.runs, "dataset", folder)
     _check_one(records.runs[records.runs["num_stages"] > 1], "convention", folder)
     return records
@@ -137,16 +137,14 @@ def _remedy(folder: Path) -> str:
     return f"run: python -m experiments.collect {folder.parent.name}" if named else "run: make reproduce"
 
 
-def _check_status(runs: pd.DataFrame, path: Path) -> None:
+def _check_status(runs: pd.DataFrame, path: Path, remedy: str) -> None:
     unknown = set(runs["status"]) - {"completed", "diverged"}
     if unknown:
-        raise UserError(
-            f"results file '{path}' has status '{min(unknown)}'; known: completed, diverged; {_remedy(path.parent)}"
-        )
+        raise UserError(f"results file '{path}' has status '{min(unknown)}'; known: completed, diverged; {remedy}")
     lost = runs[(runs["status"] == "completed") & runs["test_accuracy"].isna()]
     if len(lost):
         row = lost.iloc[0][RUN].to_dict()
-        raise UserError(f"results file '{path}': the completed run {row} has no test_accuracy; {_remedy(path.parent)}")
+        raise UserError(f"results file '{path}': the completed run {row} has no test_accuracy; {remedy}")
 
 
 def _check_one(runs: pd.DataFrame, column: str, folder: Path) -> None:

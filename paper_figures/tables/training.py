@@ -99,13 +99,12 @@ def chosen_rates(trials: pd.DataFrame, networks: list[str]) -> pd.DataFrame:
 
     Of several optimizers each has a column of its own.
     """
+    study = ["network", "optimizer", "strategy"]
+    last = trials["round"] == trials.groupby(study)["round"].transform("max")
+    trials = trials.assign(edge=trials["edge"].astype(bool) & last)
     done = trials[trials["status"] == "completed"].sort_values(["round", "trial"])
-    best = done.loc[done.groupby(["network", "optimizer", "strategy"])["val_accuracy"].idxmax()]
-    last = trials.groupby(["network", "optimizer", "strategy"])["round"].max()
-    rate = {}
-    for row in best.itertuples():
-        key = (row.network, row.optimizer, row.strategy)
-        rate[key] = f"{row.lr:.3g}{'*' * bool(row.edge and row.round == last[key])}"
+    best = done.loc[done.groupby(study)["val_accuracy"].idxmax()]
+    rate = {(r.network, r.optimizer, r.strategy): f"{r.lr:.3g}{'*' * bool(r.edge)}" for r in best.itertuples()}
     names, optimizers = ordered(best["strategy"]), list(dict.fromkeys(trials["optimizer"]))
     columns = {
         network_label(network) + (f", {optimizer}" if len(optimizers) > 1 else ""): [
