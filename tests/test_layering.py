@@ -128,7 +128,7 @@ def test_few_files_lie_loose_at_the_top_of_the_library_and_every_room_has_a_floo
 
 
 def test_no_script_hides_the_standard_library():
-    """`python experiments/benchmark.py` puts its folder first on the path: a queue.py there would break torch."""
+    """`python examples/own_network.py` puts its folder first on the path: a queue.py there would break torch."""
     scripts = [path for part in ("experiments", "examples") for path in python_files(ROOT / part)]
     assert [path for path in scripts if path.stem in sys.stdlib_module_names] == []
 

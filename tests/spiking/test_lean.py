@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.benchmark_spiking import kept_bytes, plain_copy
+from experiments.benchmarks.spiking import kept_bytes, plain_copy
 from layerpipe2.networks import build
 from layerpipe2.spiking import RESETS, Neuron, Neurons, fire
 from layerpipe2.spiking.layers import Normalised, spiking

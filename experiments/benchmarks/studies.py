@@ -1,4 +1,4 @@
-"""What studies and MLflow cost, as ratios in one run: python -m experiments.benchmark_studies --rounds 5.
+"""What studies and MLflow cost, as ratios in one run: python -m experiments.benchmarks.studies --rounds 5.
 
 Every round runs each variant once, in turn, in a fresh process and an empty folder; the table gives medians.
 
@@ -126,7 +126,7 @@ def _run(*arguments: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m experiments.benchmark_studies", description=__doc__)
+    parser = Parser(prog="python -m experiments.benchmarks.studies", description=__doc__)
     add = parser.add_argument
     add("--rounds", type=within(int, 1, 1000), default=5, help="default: %(default)s")
     add("--trials", type=within(int, 2, 1000), default=24, help="of each study; default: %(default)s")
@@ -135,4 +135,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command("experiments.benchmark_studies", main, None))
+    sys.exit(run_command("experiments.benchmarks.studies", main, None))

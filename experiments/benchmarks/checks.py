@@ -2,7 +2,7 @@
 
 A step's checks: has something else changed the weights, is the loss finite, are the layers still there. An audited step
 (:class:`layerpipe2.engine.epoch.AuditSteps`: an epoch's first, and one in 200) also compares all weights and follows
-every operation. Times are the processor's, of this process. Example: python -m experiments.benchmark_checks
+every operation. Times are the processor's, of this process. Example: python -m experiments.benchmarks.checks
 """
 
 import argparse
@@ -111,10 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m experiments.benchmark_checks", description=__doc__)
+    parser = Parser(prog="python -m experiments.benchmarks.checks", description=__doc__)
     parser.add_argument("--seconds", type=within(float, 0, 10_000), default=15, help="per line; default: 15")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(run_command("experiments.benchmark_checks", main, None))
+    sys.exit(run_command("experiments.benchmarks.checks", main, None))

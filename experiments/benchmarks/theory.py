@@ -19,7 +19,7 @@ from layerpipe2.theory import derive, named, prove
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print what was timed and how long it took."""
-    Parser(prog="python -m experiments.benchmark_theory", description=__doc__).parse_args(arguments)
+    Parser(prog="python -m experiments.benchmarks.theory", description=__doc__).parse_args(arguments)
     resnet = named("resnet18")
     sizes = range(1, resnet.num_units + 1)
     work: dict[str, Callable[[], object]] = {
@@ -48,4 +48,4 @@ def run_spikepipe(placement: str, units: int = 16, batches: int = 1000, processo
 
 
 if __name__ == "__main__":
-    sys.exit(run_command("experiments.benchmark_theory", main, None))
+    sys.exit(run_command("experiments.benchmarks.theory", main, None))

@@ -91,7 +91,7 @@ def kept_bytes(module: nn.Module, x: torch.Tensor) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m experiments.benchmark_spiking", description=__doc__)
+    parser = Parser(prog="python -m experiments.benchmarks.spiking", description=__doc__)
     spiking = [name for name, row in networks.NETWORKS.items() if row.kind == networks.SPIKING]
     parser.add_argument("--network", default="spiking-cnn", choices=spiking, help="network")
     parser.add_argument("--steps", type=within(int, 1, 1024), default=16, help="time steps")
@@ -102,4 +102,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command("experiments.benchmark_spiking", main, None))
+    sys.exit(run_command("experiments.benchmarks.spiking", main, None))

@@ -1,7 +1,7 @@
 """Throughput of delayed training as ratios to plain Lightning training of the same network, in one run.
 
 Every round times each variant once, in turn; the table gives medians over the rounds. All variants see the same
-batches on the same device. Example: python -m experiments.benchmark --network resnet18 --rounds 5
+batches on the same device. Example: python -m experiments.benchmarks.training --network resnet18 --rounds 5
 """
 
 import argparse
@@ -157,7 +157,7 @@ def _synchronize(device: torch.device) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m experiments.benchmark", description=__doc__)
+    parser = Parser(prog="python -m experiments.benchmarks.training", description=__doc__)
     parser.add_argument("--network", default="resnet18", help="network name")
     parser.add_argument(
         "--width", type=within(int, 1, LARGEST), default=None, help="base width; default: the network's own"
@@ -174,4 +174,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command("experiments.benchmark", main, None))
+    sys.exit(run_command("experiments.benchmarks.training", main, None))
