@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cells import Cell, Task, count_units
-from experiments.schema import SEQUENTIAL, STASH, Experiment
+from experiments.schema import LATEST, SEQUENTIAL, STASH, Experiment
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.errors import UserError, shown
 from layerpipe2.provenance import code_hash, device_name, versions
@@ -231,7 +231,8 @@ class Grid:
     def _seeds(self) -> list[int]:
         """Those of any ordinary final run."""
         given = self.experiment
-        return list(dict.fromkeys([*given.seeds, *(given.other_seeds or ()), *(given.common_seeds or ())]))
+        more = (given.other_seeds, given.common_seeds, given.control_seeds)
+        return list(dict.fromkeys([*given.seeds, *(seed for seeds in more for seed in seeds or ())]))
 
     def _final(self, seed: int) -> Iterator[Task]:
         for cell in self.cells:
@@ -244,7 +245,8 @@ class Grid:
         if not deepest:
             return self.experiment.seeds if self.experiment.other_seeds is None else self.experiment.other_seeds
         compared = cell.strategy == SEQUENTIAL or not self._has_common(cell)
-        return [*self.experiment.seeds, *(self._common_seeds(cell.network) if compared else ())]
+        controls = self.experiment.control_seeds if cell.strategy in (STASH, LATEST) else None
+        return [*self.experiment.seeds, *(self._common_seeds(cell.network) if compared else ()), *(controls or ())]
 
     def _common_seeds(self, network: str) -> Sequence[int]:
         """Seeds of a network's runs at one rate; where rates are given, only their networks have such runs."""

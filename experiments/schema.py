@@ -33,7 +33,7 @@ from layerpipe2.runs.yaml_file import read_yaml
 from layerpipe2.tuning import MOST_JOBS
 
 HERE = Path(__file__).parent
-SEQUENTIAL, STASH = "sequential", "stash"
+SEQUENTIAL, STASH, LATEST = "sequential", "stash", "latest"
 _OWN = ("records", "tables", "published", "times_apart")
 _MOST_RUNS = 20_000
 _PLACEHOLDERS = ("network", "dataset", "optimizer", "group", "stages", "strategy")
@@ -49,6 +49,8 @@ class Experiment(Checked):
             were chosen for stash.
         common_rates: of these runs, network -> a learning rate that is given; stash has runs with it as well then, and
             networks that aren't named have no such runs.
+        control_seeds: further seeds of the deepest partitions with stash and with the latest weights: whether a history
+            is needed at all can take more runs than what each average is worth.
         tuning: None if every optimizer's learning rate is one of its settings.
         jobs: processes side by side; changes no result.
         published: whether its tables are committed (those of a larger experiment with its records), and shown by
@@ -71,6 +73,7 @@ class Experiment(Checked):
     other_seeds: Several[Seed] | None = None
     common_seeds: Several[Seed] | None = None
     common_rates: dict[Network, Positive] = Field({})
+    control_seeds: Several[Seed] | None = None
     settings: Settings = Settings()
     network_settings: dict[Network, Settings] = Field({})
     dataset_settings: dict[Dataset, Settings] = Field({})
@@ -105,13 +108,14 @@ class Experiment(Checked):
     def _count_runs(self) -> int:
         cuts = len(self.group_sizes or self.stages or ()) * len(self.strategies) + 1
         cells = len(self.networks) * len(self.datasets) * len(self.optimizers) * cuts
-        return cells * (len(self.seeds) + len(self.common_seeds or ()))
+        return cells * (len(self.seeds) + len(self.common_seeds or ()) + len(self.control_seeds or ()))
 
     def _check_tuning(self, tuning: Tuning) -> None:
         for name in tuning.space:
             if name in (*SWEPT, "optimizer", "momentum", "convention", "delays"):
                 raise UserError(f"tuning.space has {name}, in which cells differ; leave it out")
-        if tuning.seed in (*self.seeds, *(self.other_seeds or ()), *(self.common_seeds or ())):
+        more = (self.other_seeds, self.common_seeds, self.control_seeds)
+        if tuning.seed in (*self.seeds, *(seed for seeds in more for seed in seeds or ())):
             raise UserError(f"tuning.seed is {tuning.seed}, the seed of final runs; give another")
         tables = ("network_settings", "dataset_settings", "optimizer_settings")
         found = {f"{table}.{name}": entry for table in tables for name, entry in getattr(self, table).items()}

@@ -69,6 +69,7 @@ class Report(Checked):
     equivalence_margin_nats: Annotated[float, *real(gt=0, le=100)] | None = None  # if given, the test loss is judged
     significance_level: Annotated[float, *real(gt=0, lt=0.5)]  # of a family of tests, after Holm's correction
     image_guard: bool = False  # whether a verdict must also hold for other test images
+    looks: Count = 1  # at the control, as its data grew: its p values are multiplied by it
 
     @model_validator(mode="after")
     def _fit(self) -> Self:

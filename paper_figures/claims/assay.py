@@ -42,7 +42,7 @@ def in_place_of_a_verdict(row: Mapping[str, Any]) -> str:
     """The words for a cell, or a strategy in it, where no strategy is judged; empty where they are."""
     if row["sensitive"]:
         return ""
-    return LEFT_OUT if not row.get("trained", True) else NOT_NEEDED if row["needless"] else CANNOT_TELL
+    return LEFT_OUT if not row["trained"] else NOT_NEEDED if row["needless"] else CANNOT_TELL
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from layerpipe2.data import describe
@@ -82,7 +83,7 @@ def costs(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None 
         Columns :data:`CELL`, seeds; ``delay`` and ``inconsistency`` with their ends ``_low``, ``_high`` (1 - 2 level
         intervals over seeds); ``delay_n``; diverged_stash, diverged_latest (runs); the mean scores of sequential
         training, ``whole``, and of stash, ``reached``; trained: whether stash gains half as much over guessing;
-        sensitive, needless and their p_sensitive, p_needless (Holm over the cells).
+        sensitive, needless and their p_sensitive, p_needless (Holm over the cells, Bonferroni over the looks).
     """
     rows = [dict(zip(CELL, key, strict=True)) | found for key, found in _all_costs(runs, settings)]
     columns = [*CELL, "seeds", "diverged_stash", "diverged_latest", "trained", "p_sensitive", "p_needless"]
@@ -90,7 +91,8 @@ def costs(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None 
     columns += ["whole", "reached"]
     table = pd.DataFrame(rows, columns=columns)
     for name in ("p_sensitive", "p_needless"):
-        table[name] = holm(table[name].mask(~table["trained"].astype(bool)).to_numpy(dtype=float))
+        each = table[name].mask(~table["trained"].astype(bool)).to_numpy(dtype=float)
+        table[name] = holm(np.minimum(1.0, settings.looks * each))
     shown, needless = table["p_sensitive"] < settings.level, table["p_needless"] < settings.level
     if settings.image_guard:
         errors = _image_errors(runs, table, settings, examples)
@@ -168,7 +170,8 @@ def rules(
 
     Returns:
         Columns :data:`CELL`, strategy, those of :func:`paper_figures.comparisons.compare` (Holm over all rules of all
-        sensitive cells), sensitive, needless, and the share won back, ``share``, ``share_low``, ``share_high``.
+        sensitive cells), sensitive, needless, trained, and the share won back: ``share``, ``share_low``,
+        ``share_high``.
     """
     keys = list(CELL)
     known = runs.merge(about[[*keys, "sensitive"]], on=keys)
@@ -185,7 +188,7 @@ def rules(
     table = pd.concat([t for t in tables if len(t)] or tables[:1])
     shares = [_share(known, row, settings) for row in table.to_dict("records")]
     table = table.assign(**{name: [share[name] for share in shares] for name in ("share", "share_low", "share_high")})
-    table = table.merge(about[[*keys, "needless"]], on=keys, how="left")
+    table = table.merge(about[[*keys, "needless", "trained"]], on=keys, how="left")
     places = {name: place for place, name in enumerate(ordered(table["strategy"]))}
     return table.sort_values("strategy", key=lambda s: s.map(places), kind="stable", ignore_index=True)
 

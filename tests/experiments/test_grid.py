@@ -115,6 +115,13 @@ def test_runs_at_the_common_rate_have_what_was_chosen_for_stash(tmp_path):
     assert {grid.rate(task) for task in others} == {"tuned"}
 
 
+def test_control_seeds_are_those_of_stash_and_the_latest_weights_at_the_deepest_partition(tmp_path):
+    grid = small(tmp_path, UNTUNED, control_seeds=[7, 8], strategies=["stash", "latest", "ema-window"])
+    more = [(task.cell.strategy, task.config.seed) for task in grid.tasks if task.config.seed >= 7]
+    assert more == [("stash", 7), ("latest", 7), ("stash", 8), ("latest", 8)]
+    assert {task.cell.stages for task in grid.tasks if task.config.seed >= 7} == {max(c.stages for c in grid.cells)}
+
+
 def test_with_given_common_rates_other_networks_have_no_such_runs(tmp_path):
     changes = {"optimizer_settings": {"sgd": {}}, "common_seeds": [5], "common_rates": {"mlp": 0.07}}
     tasks = small(tmp_path, UNTUNED, **SPACE, **changes, networks=["mlp", "cnn"]).tasks

@@ -139,6 +139,7 @@ TUNED_MISTAKES = [
     ("cell: '../{strategy}'", "part of cell '../{strategy}' is '..'; give a name"),
     ("cell: '/{strategy}'", "part of cell '/{strategy}' is ''; give a name"),
     ("name: ../up", "name is '../up'; give a name: no /"),
+    ("control_seeds: [100]", "tuning.seed is 100, the seed of final runs; give another"),
     ("seeds: [100]", "tuning.seed is 100, the seed of final runs; give another"),
     ("settings: {lr: 0.1}", "settings.lr is given, but lr is tuned; leave out one of them"),
 ]

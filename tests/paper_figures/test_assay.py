@@ -1,6 +1,7 @@
 """Costs, shares won back and sensitivity, against cases made by hand and simulated ones."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -85,6 +86,8 @@ def test_no_history_is_needed_where_the_latest_weights_are_shown_to_lose_less_th
     gap = np.array([0.0, 0.1, 0.2, 0.0, 0.1])
     assert found["p_needless"] == pytest.approx(stats.ttest_1samp(gap, 1.0, alternative="less").pvalue)
     assert (found["needless"], found["sensitive"]) == (True, False)
+    again = row(runs, replace(_SETTINGS, looks=2))
+    assert again["p_needless"] == pytest.approx(2 * found["p_needless"])  # asked twice of data that grew
     guarded = row(runs.assign(test_images=450), Settings(1.0, 0.05, True))
     assert not guarded["needless"]  # 450 other images could move the difference by more than the margin
     lost = row(made({"latest": [*_STASH[:4], None]}))

@@ -34,7 +34,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A confirmation with one rate beside the tuned ones, unfinished, and a search of two rates."""
     folder = tmp_path_factory.mktemp("results")
     stash = [0.85, 0.86, 0.84]
-    report = {"equivalence_margin_points": 1.0, "significance_level": 0.05, "image_guard": False}
+    report = {"equivalence_margin_points": 1.0, "significance_level": 0.05, "image_guard": False, "looks": 1}
     tuned = made(_STRATEGIES | {"stash": stash}, sequential=[0.88, 0.88, 0.87])
     common = made(_STRATEGIES | {"latest": [None] * 3}).query("strategy != 'stash'").assign(rate="common")
     runs = pd.concat([tuned, common], ignore_index=True)
