@@ -23,6 +23,7 @@ from paper_figures.records import evidence as records_of
 from paper_figures.records.training import Records
 from paper_figures.tables import assay as tables
 from paper_figures.tables import why as why_tables
+from paper_figures.tables.early import early
 from paper_figures.tables.training import chosen_rates
 from paper_figures.verdicts import CLAIM, Verdict
 
@@ -59,9 +60,11 @@ def page(found: Mapping[str, Records], results: Path) -> Page:
         "tuned": _tables(tuned),
         "common": _tables(common) if len(common.costs) else None,
         "why": _why(cells) if known else None,
+        "early": early(confirmed.values()),
         "rates": _rates(confirmed),
         "screens": list(screens),
         "plans": _plans(confirmed),
+        "looks": [name for name, records in confirmed.items() if records.experiment["report"]["looks"] > 1],
         "interval": f"{100 * (1 - 2 * level):g}",
         **_numbers(tuned, confirmed, screens, results),
     }

@@ -21,7 +21,7 @@ def costs(found: Assay) -> pd.DataFrame:
             "unit": row["unit"],
             "sequential": score(row["whole"]),
             "stash": score(row["reached"]),
-            "the delay costs": interval(row["delay"], row["delay_low"], row["delay_high"]),
+            "the delay costs": interval(row["delay"], row["delay_low"], row["delay_high"]) + _few(row),
             "no history costs": interval(row["inconsistency"], row["inconsistency_low"], row["inconsistency_high"]),
             "stash diverged": f"{row['diverged_stash']} of {row['seeds']}",
             "latest diverged": f"{row['diverged_latest']} of {row['seeds']}",
@@ -30,6 +30,11 @@ def costs(found: Assay) -> pd.DataFrame:
         for row in found.costs.to_dict("records")
     ]
     return pd.DataFrame(rows, dtype=object)
+
+
+def _few(row: Mapping[str, Any]) -> str:
+    """The number of seeds with a baseline, where it is not that of the cell."""
+    return "" if row["delay_n"] in (0, row["seeds"]) else f" (n={row['delay_n']})"
 
 
 def rules(found: Assay) -> pd.DataFrame:
