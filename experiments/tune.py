@@ -1,9 +1,10 @@
 """Tune the strategies of an experiment that has a space: ``python -m experiments.tune digits``.
 
 Every strategy gets a study of its own on each network, at the largest number of stages: the same space, the same
-number of trials, the same pruner, seeds that no final run has, validation data alone. Where the best value lies at an
-end of its range, the range is moved there and the study done again, as often as the experiment allows. Trials of one
-study follow each other, so that the choice doesn't depend on how many processes there are; studies go side by side.
+number of trials, the same pruner, seeds that no final run has, validation data alone: their loss if the report judges
+losses, else their accuracy. Where the best value lies at an end of its range, the range is moved there and the study
+done again, as often as the experiment allows. Trials of one study follow each other, so that the choice doesn't depend
+on how many processes there are; studies go side by side.
 
 Writes ``tuned.json``, what was chosen, and ``tuning.csv``, a row per trial, beside the records of the final runs. A
 study that was stopped goes on; one of other settings or other code is begun anew.
@@ -42,10 +43,7 @@ from layerpipe2.tuning.study import STATUS, OtherStudy, Study, open_existing, op
 from layerpipe2.tuning.tune import study_settings
 
 _LOOK_S = 5.0  # how often the studies are looked at
-COLUMNS = [
-    *("network", "dataset", "optimizer", "stages", "strategy"),
-    *("round", "trial", "status", "epochs", "val_accuracy", "edge"),
-]
+_CELL = ("network", "dataset", "optimizer", "stages", "strategy")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -99,6 +97,7 @@ def _study(grid: Grid, tuning: Tuning, cell: Cell, number: int, space: Space) ->
         sampler=tuning.sampler,
         pruner=tuning.pruner,
         seed=tuning.seed,
+        objectives=(_objective(grid),),
         in_order=True,
     )
     try:
@@ -109,6 +108,10 @@ def _study(grid: Grid, tuning: Tuning, cell: Cell, number: int, space: Space) ->
         pass
     shutil.rmtree(folder, ignore_errors=True)
     return open_or_make(settings, folder)
+
+
+def _objective(grid: Grid) -> str:
+    return "accuracy" if grid.experiment.report.equivalence_margin_nats is None else "loss"
 
 
 def _do(name: str, studies: list[Study], jobs: int) -> None:
@@ -139,7 +142,8 @@ def _best(studies: list[Study]) -> tuple[Study, dict[str, Any]] | None:
     found = [(study, trial) for study in studies for trial in best_trials(study)]
     if not found:
         return None
-    study, trial = max(found, key=lambda pair: pair[1].values[0])
+    better = max if studies[0].settings.directions == ["maximize"] else min
+    study, trial = better(found, key=lambda pair: pair[1].values[0])
     return study, trial.params
 
 
@@ -162,17 +166,19 @@ def _write(grid: Grid, tuning: Tuning, rounds: dict[Cell, list[Study]]) -> None:
             print(f"{grid.name(cell)}: every trial diverged; the one that lasted longest is chosen", file=sys.stderr)
         chosen.setdefault(cell.network, {})[grid.name(cell)] = settings
     names = sorted({name for studies in rounds.values() for study in studies for name in study.settings.space})
-    rows = [row for cell, studies in rounds.items() for row in _rows(cell, studies)]
-    write_csv(grid.folder / "tuning.csv", [*COLUMNS, *names], rows)
+    value = f"val_{_objective(grid)}"
+    rows = [row for cell, studies in rounds.items() for row in _rows(cell, studies, value)]
+    columns = [*_CELL, "round", "trial", "status", "epochs", value, "edge", *names]
+    write_csv(grid.folder / "tuning.csv", columns, rows)
     write_json(grid.folder / TUNED, chosen)
 
 
-def _rows(cell: Cell, studies: list[Study]) -> list[Row]:
-    key = {name: getattr(cell, name) for name in ("network", "dataset", "optimizer", "stages", "strategy")}
+def _rows(cell: Cell, studies: list[Study], value: str) -> list[Row]:
+    key = {name: getattr(cell, name) for name in _CELL}
     return [
         key
         | {"round": number, "trial": trial.number, "status": trial.user_attrs.get(STATUS, "failed")}
-        | {"epochs": len(trial.intermediate_values), "val_accuracy": _last(trial.intermediate_values)}
+        | {"epochs": len(trial.intermediate_values), value: _last(trial.intermediate_values)}
         | {"edge": bool(study.settings.ranges.at_an_end(trial.params))}
         | trial.params
         for number, study in enumerate(studies)

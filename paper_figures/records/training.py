@@ -44,9 +44,10 @@ _EXAMPLES = TableForm(
     may_be_empty=True,
 )
 _TRIAL = ["network", "strategy", "round", "trial"]
-_TUNING = TableForm(
-    [*_TRIAL, "status", "val_accuracy", "lr", "edge"], ["val_accuracy", "lr"], [*_TRIAL, "status"], _TRIAL
-)
+
+
+def _tuning_form(value: str) -> TableForm:
+    return TableForm([*_TRIAL, "status", value, "lr", "edge"], [value, "lr"], [*_TRIAL, "status"], _TRIAL)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Records:
         reconstruction: one row per probed stash run, stage and decay rule.
         stages: one row per partition and stage.
         examples: spread of the difference of two strategies over the test examples; None if no record knows it.
-        tuning: one row per trial of the strategies' studies; None if the learning rate is a setting.
+        tuning: one row per trial of the studies, with ``val_accuracy`` or, if losses are judged, ``val_loss``; None
+            if the learning rate is a setting.
         experiment: its description, ``experiment.json``.
     """
 
@@ -116,15 +118,17 @@ def load(folder: Path) -> Records:
     """
     remedy = _remedy(folder)
     tables = {name: read_table(folder / f"{name}.csv", form, remedy) for name, form in _FORMS.items()}
+    experiment = read_experiment(folder, remedy)
+    judged = "val_accuracy" if experiment["report"].get("equivalence_margin_nats") is None else "val_loss"
     examples, tuning = (
         read_table(folder / f"{name}.csv", form, remedy) if (folder / f"{name}.csv").exists() else None
-        for name, form in (("examples", _EXAMPLES), ("tuning", _TUNING))
+        for name, form in (("examples", _EXAMPLES), ("tuning", _tuning_form(judged)))
     )
     runs, epochs = tables["runs"], tables["epochs"]
     own = {"runs": runs[runs["rate"] != "common"], "epochs": epochs[epochs["rate"] != "common"]}
     common = runs[runs["rate"] == "common"]
     more = {"examples": examples, "common": common if len(common) else None, "tuning": tuning}
-    records = Records(**tables | own, **more, experiment=read_experiment(folder, remedy))
+    records = Records(**tables | own, **more, experiment=experiment)
     _check_status(runs, folder / "runs.csv", remedy)
     _check_one(records.runs, "dataset", folder)
     _check_one(records.runs[records.runs["num_stages"] > 1], "convention", folder)

@@ -103,7 +103,8 @@ def chosen_rates(trials: pd.DataFrame, networks: list[str]) -> pd.DataFrame:
     last = trials["round"] == trials.groupby(study)["round"].transform("max")
     trials = trials.assign(edge=trials["edge"].astype(bool) & last)
     done = trials[trials["status"] == "completed"].sort_values(["round", "trial"])
-    best = done.loc[done.groupby(study)["val_accuracy"].idxmax()]
+    scores = done["val_accuracy"] if "val_accuracy" in done else -done["val_loss"]
+    best = done.loc[scores.groupby([done[name] for name in study]).idxmax()]
     rate = {(r.network, r.optimizer, r.strategy): f"{r.lr:.3g}{'*' * bool(r.edge)}" for r in best.itertuples()}
     names, optimizers = ordered(best["strategy"]), list(dict.fromkeys(trials["optimizer"]))
     columns = {

@@ -12,7 +12,7 @@ from experiments.grid import TUNED as CHOICE
 from layerpipe2.errors import UserError
 from layerpipe2.runs.records import read_record
 from layerpipe2.tuning.study import open_existing, work
-from tests.small_experiments import UNTUNED, small, write_experiment
+from tests.small_experiments import REPORT, UNTUNED, small, write_experiment
 from tests.tuning.studies import diverged, made_up, runs_are
 
 SPACE: dict = UNTUNED | {
@@ -106,6 +106,23 @@ def test_a_strategy_whose_trials_all_diverge_gets_the_one_that_lasted_longest(tm
     chosen = json.loads((tmp_path / "out" / CHOICE).read_text())["mlp"]
     assert chosen["mlp-3/latest"]["lr"] == float(mine[0]["lr"])
     assert "mlp-3/latest: every trial diverged; the one that lasted longest is chosen" in capsys.readouterr().err
+
+
+def test_where_the_report_judges_losses_the_lowest_validation_loss_is_chosen(tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "_do", lambda name, studies, jobs: work(studies))
+
+    def made(trial, config, objectives):
+        record = made_up(trial, config, objectives)
+        record["epochs"][-1]["val_loss"] = 0.5 + abs(config.lr - 0.03)  # where the accuracy is not the highest
+        return record
+
+    with runs_are(made, monkeypatch):
+        rows = tuned(tmp_path, report=REPORT | {"equivalence_margin_nats": 0.02}, strategies=["stash"])
+    assert "val_loss" in rows[0]
+    assert "val_accuracy" not in rows[0]
+    mine = [float(row["lr"]) for row in rows if row["strategy"] == "stash"]
+    chosen = json.loads((tmp_path / "out" / CHOICE).read_text())["mlp"]
+    assert chosen["mlp-3/stash"]["lr"] == min(mine, key=lambda lr: abs(lr - 0.03))
 
 
 def _reached(row):

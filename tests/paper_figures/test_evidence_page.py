@@ -128,3 +128,5 @@ def test_the_chosen_rates_have_a_column_per_network_and_optimizer() -> None:
     assert both.to_dict("list") == {"strategy": ["stash"], "MLP, sgd": ["0.2*"], "MLP, momentum": ["0.01"]}
     one = chosen_rates(pd.DataFrame(rows[:3], columns=names), ["mlp"])
     assert one.to_dict("list") == {"strategy": ["stash"], "MLP": ["0.2*"]}
+    losses = chosen_rates(pd.DataFrame(rows[:3], columns=names).rename(columns={"val_accuracy": "val_loss"}), ["mlp"])
+    assert losses.to_dict("list") == {"strategy": ["stash"], "MLP": ["0.1"]}

@@ -15,6 +15,7 @@ from tests.made_records import DIVERGENCE, record
 
 SMALL = RunConfig(width=4, group_size=5, epochs=4, batch_size=256)
 SPACE = {"lr": "log:0.001:1"}
+_MEASURED = ("val_accuracy", "val_loss")
 BEST = 0.1
 """The learning rate with the highest accuracy of made-up runs."""
 
@@ -22,13 +23,13 @@ BEST = 0.1
 def made_up(trial, config, objectives):
     """In place of ``train_trial``: every epoch is better than the one before, and the pruner may stop the run."""
     peak = 1 / (1 + abs(math.log10(config.lr / BEST)))
-    pruning = PruneBadTrials(trial) if len(objectives) == 1 else None
+    pruning = PruneBadTrials(trial, f"val_{objectives[0]}") if len(objectives) == 1 else None
     trainer = SimpleNamespace(sanity_checking=False, max_epochs=config.epochs, should_stop=False)
     made, rows = record(config.strategy), []
     for epoch in range(config.epochs):
         accuracy = peak * (epoch + 1) / config.epochs
         rows.append(made["epochs"][0] | {"epoch": epoch, "val_accuracy": accuracy, "val_loss": 1 - accuracy})
-        trainer.current_epoch, trainer.callback_metrics = epoch, {"val_accuracy": accuracy}
+        trainer.current_epoch, trainer.callback_metrics = epoch, {name: rows[-1][name] for name in _MEASURED}
         if pruning is not None:
             pruning.on_validation_end(trainer, None)
         if trainer.should_stop:
