@@ -1,6 +1,6 @@
 """The page of the evidence: the answer of the confirmed cells, why, and the search that came before."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,12 @@ from paper_figures.tables import assay as tables
 from paper_figures.tables import why as why_tables
 from paper_figures.tables.early import early
 from paper_figures.tables.training import chosen_rates
+from paper_figures.text import network_label
 from paper_figures.verdicts import CLAIM, Verdict
 
 _CELL = ["optimizer", "momentum", "lr", "num_stages"]
 """What the cells of one coarse search differ in."""
-_ONE_RATE = "One rate for all pipelines, that of stash; sequential training keeps its own."
+_ONE_RATE = "One rate for all pipelines; sequential training keeps its own."
 
 
 def page(found: Mapping[str, Records], results: Path) -> Page:
@@ -59,6 +60,7 @@ def page(found: Mapping[str, Records], results: Path) -> Page:
         "answer": claims.answer(tuned),
         "tuned": _tables(tuned),
         "common": _tables(common) if len(common.costs) else None,
+        "given": "; ".join(_given_rates(confirmed)),
         "why": _why(cells) if known else None,
         "early": early(confirmed.values()),
         "rates": _rates(confirmed),
@@ -117,6 +119,13 @@ def _rates(found: Mapping[str, Records]) -> dict[str, pd.DataFrame]:
     """Experiment -> the rate that every strategy chose."""
     tuned = {name: records for name, records in found.items() if records.tuning is not None}
     return {name: chosen_rates(records.tuning, records.networks) for name, records in tuned.items()}
+
+
+def _given_rates(found: Mapping[str, Records]) -> Iterator[str]:
+    """``VGG has 0.4``: the networks whose one rate was given, so that stash has runs of its own with it."""
+    for records in found.values():
+        common = records.all_runs.query("rate == 'common' and strategy == 'stash'")
+        yield from (f"{network_label(r.network)} has {r.lr:g}" for r in common.drop_duplicates("network").itertuples())
 
 
 def _diverged(records: Records) -> int:
