@@ -49,8 +49,8 @@ class Experiment(Checked):
             were chosen for stash.
         common_rates: of these runs, network -> a learning rate that is given; stash has runs with it as well then, and
             networks that aren't named have no such runs.
-        control_seeds: further seeds of the deepest partitions with stash and with the latest weights: whether a history
-            is needed at all can take more runs than what each average is worth.
+        control_seeds: further seeds of the deepest partitions, with their own rates, with stash and with the latest
+            weights: whether a history is needed at all can take more runs than what each average is worth.
         tuning: None if every optimizer's learning rate is one of its settings.
         jobs: processes side by side; changes no result.
         published: whether its tables are committed (those of a larger experiment with its records), and shown by
@@ -93,6 +93,8 @@ class Experiment(Checked):
             raise UserError("group_sizes and stages are two ways to cut a network; give one of them")
         if STASH not in self.strategies:
             raise UserError(f"strategies lacks '{STASH}', which the others are compared with; add it")
+        if self.control_seeds and LATEST not in self.strategies:
+            raise UserError(f"control_seeds are those of stash and '{LATEST}', which strategies lacks; add it")
         if SEQUENTIAL in self.strategies:
             raise UserError(f"strategies has '{SEQUENTIAL}', which is always there and has one stage; leave it out")
         for name in self.optimizers:
@@ -107,10 +109,15 @@ class Experiment(Checked):
 
     def _count_runs(self) -> int:
         cuts = len(self.group_sizes or self.stages or ()) * len(self.strategies) + 1
-        cells = len(self.networks) * len(self.datasets) * len(self.optimizers) * cuts
-        return cells * (len(self.seeds) + len(self.common_seeds or ()) + len(self.control_seeds or ()))
+        pipelines = len(self.networks) * len(self.datasets) * len(self.optimizers)
+        seeds = len(self.seeds) + len(self.common_seeds or ())
+        return pipelines * (cuts * seeds + 2 * len(self.control_seeds or ()))
 
     def _check_tuning(self, tuning: Tuning) -> None:
+        if len(self.optimizers) > 1:
+            raise UserError(
+                "optimizers has several, but a tuned experiment has one; write a file for each, `like` this one"
+            )
         for name in tuning.space:
             if name in (*SWEPT, "optimizer", "momentum", "convention", "delays"):
                 raise UserError(f"tuning.space has {name}, in which cells differ; leave it out")

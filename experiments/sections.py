@@ -38,7 +38,7 @@ class Settings(create_model("Fields", __base__=Checked, **_SETTINGS)):  # type: 
 
 
 class Tuning(Checked):
-    """Studies that choose settings by the validation accuracy at the end of runs with a seed of their own.
+    """Studies that choose settings by validation data, at the end of runs with a seed of their own.
 
     Each has the same ``space`` and number of ``trials`` (:mod:`layerpipe2.tuning`). There is one for every strategy, at
     the largest number of stages, whose choice holds for all.
@@ -69,7 +69,6 @@ class Report(Checked):
     equivalence_margin_nats: Annotated[float, *real(gt=0, le=100)] | None = None  # if given, the test loss is judged
     significance_level: Annotated[float, *real(gt=0, lt=0.5)]  # of a family of tests, after Holm's correction
     image_guard: bool = False  # whether a verdict must also hold for other test images
-    looks: Count = 1  # at the control, as its data grew: its p values are multiplied by it
 
     @model_validator(mode="after")
     def _fit(self) -> Self:

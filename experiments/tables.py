@@ -1,7 +1,8 @@
 """From run records to rows of flat tables: what figures, tables, ``dvc metrics`` and ``dvc plots`` read.
 
 Beside what a record has, ``rate`` says where a run's learning rate comes from: ``tuned`` (its strategy's own choice),
-``common`` (that of exact stashing) or, of a rate that the experiment gives, the entry of its ``optimizer_settings``.
+``common`` (one for all, that of exact stashing or a given one) or, without a tuning, the entry of the experiment's
+``optimizer_settings``.
 """
 
 import csv

@@ -176,7 +176,7 @@ def copies(source: Source) -> list[Copy]:
 
 
 def _rate(source: Source, path: Path, record: Record) -> str:
-    """For the run's name: that it has the rate of stash, or the rate itself where the experiment gives several."""
+    """For the run's name: that it has the rate of all, or the rate itself where the experiment gives several."""
     if "-common-s" in path.stem:
         return "common"
     return "" if (source.folder / TUNED).exists() else f"{record['config']['lr']:g}"

@@ -46,14 +46,12 @@ class Settings:
         level: significance level alpha of a family of tests, in (0, 0.5).
         image_guard: whether a verdict must also hold for other test images (see the module's text); without it the
             verdicts are about the accuracy on this test set.
-        looks: how often it was asked, of data that grew, whether a history is needed (Bonferroni), >= 1.
     """
 
     margin: float = 2.0
     level: float = 0.05
     image_guard: bool = True
     unit: str = "points"
-    looks: int = 1
 
     def __post_init__(self) -> None:
         for name, value, high in (("margin", self.margin, 100.0), ("level", self.level, 0.5)):
@@ -63,9 +61,10 @@ class Settings:
     @classmethod
     def from_report(cls, report: Mapping[str, Any]) -> Settings:
         """From the section ``report`` of an experiment's description."""
-        nats = report.get("equivalence_margin_nats")
-        margin, unit = (report["equivalence_margin_points"], "points") if nats is None else (nats, "nats")
-        return cls(margin, report["significance_level"], report["image_guard"], unit, report["looks"])
+        level, guard, nats = report["significance_level"], report["image_guard"], report.get("equivalence_margin_nats")
+        return (
+            cls(report["equivalence_margin_points"], level, guard) if nats is None else cls(nats, level, guard, "nats")
+        )
 
 
 def pairs(runs: pd.DataFrame, reference: str, design: Design, examples: pd.DataFrame | None = None) -> pd.DataFrame:

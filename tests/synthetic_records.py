@@ -53,7 +53,7 @@ EXPERIMENT = {
     **{"name": "made up", "published": True, "network": "mlp, resnet-small", "dataset": "digits"},
     **{"optimizers": ["sgd"], "seeds": [0, 1, 2], "stages": None, "group_sizes": [1, 2, 4]},
     **{"strategies": list(STRATEGIES), "width": None, "epochs": None, "planned": 100, "finished": 99},
-    "report": {"equivalence_margin_points": 2.0, "significance_level": 0.05, "image_guard": True, "looks": 1},
+    "report": {"equivalence_margin_points": 2.0, "significance_level": 0.05, "image_guard": True},
 }
 
 

@@ -18,7 +18,6 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from layerpipe2.data import describe
@@ -83,7 +82,7 @@ def costs(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None 
         Columns :data:`CELL`, seeds; ``delay`` and ``inconsistency`` with their ends ``_low``, ``_high`` (1 - 2 level
         intervals over seeds); ``delay_n``; diverged_stash, diverged_latest (runs); the mean scores of sequential
         training, ``whole``, and of stash, ``reached``; trained: whether stash gains half as much over guessing;
-        sensitive, needless and their p_sensitive, p_needless (Holm over the cells, Bonferroni over the looks).
+        sensitive, needless and their p_sensitive, p_needless (Holm over the cells).
     """
     rows = [dict(zip(CELL, key, strict=True)) | found for key, found in _all_costs(runs, settings)]
     columns = [*CELL, "seeds", "diverged_stash", "diverged_latest", "trained", "p_sensitive", "p_needless"]
@@ -91,8 +90,7 @@ def costs(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None 
     columns += ["whole", "reached"]
     table = pd.DataFrame(rows, columns=columns)
     for name in ("p_sensitive", "p_needless"):
-        each = table[name].mask(~table["trained"].astype(bool)).to_numpy(dtype=float)
-        table[name] = holm(np.minimum(1.0, settings.looks * each))
+        table[name] = holm(table[name].mask(~table["trained"].astype(bool)).to_numpy(dtype=float))
     shown, needless = table["p_sensitive"] < settings.level, table["p_needless"] < settings.level
     if settings.image_guard:
         errors = _image_errors(runs, table, settings, examples)
@@ -119,9 +117,10 @@ def _all_costs(runs: pd.DataFrame, settings: Settings) -> Iterator[tuple[Any, di
 
 
 def _costs(cell: pd.DataFrame, scores: pd.DataFrame, baseline: pd.Series, settings: Settings) -> dict[str, Any]:
-    lost = cell[cell["status"] == "diverged"].groupby("strategy").size()
     guess = float(cell["guess"].iloc[0])
     both = scores.dropna(subset=[STASH, LATEST])
+    mine = cell[cell["seed"].isin(both.index)]
+    lost = mine[mine["status"] == "diverged"].groupby("strategy").size()
     found: dict[str, Any] = {"seeds": len(both)}
     found |= {f"diverged_{name}": int(lost.get(name, 0)) for name in (STASH, LATEST)}
     delay = (baseline - both[STASH]).dropna()
@@ -132,7 +131,7 @@ def _costs(cell: pd.DataFrame, scores: pd.DataFrame, baseline: pd.Series, settin
     tested = paired(gap, margin=settings.margin, level=settings.level, least_sd=least)
     found |= {"p_sensitive": tested.p_better, "p_needless": 1 - tested.p_better}
     whole = float(baseline.mean()) if len(baseline) else math.nan
-    reached = float(scores[STASH].mean())
+    reached = float(both[STASH].mean())
     found |= {"whole": whole, "reached": reached, "trained": not reached - guess < LEARNT * (whole - guess)}
     return found
 

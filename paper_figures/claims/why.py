@@ -73,8 +73,10 @@ def _joined(records: Records, measured: pd.DataFrame, coarse: bool) -> pd.DataFr
         costs = costs[costs["sensitive"] | costs["needless"]]
     costs = costs.assign(cost=costs["inconsistency"] / costs["margin"])[[*PIPELINE, "cell", "cost"]]
     share = judged.rules.loc[judged.rules["strategy"] == AVERAGE, [*PIPELINE, "share"]]
-    both = pd.concat([measured, measured[measured["rate"] == "tuned"].assign(rate="common")])  # the rate of stash
     keys = list(PIPELINE)
+    # The one rate is that of stash, unless stash has runs with another one, which was given.
+    stash = measured[measured["rate"] == "tuned"].assign(rate="common")
+    both = pd.concat([measured, stash]).drop_duplicates(keys)
     joined = costs.assign(needs=costs["cost"] > 1).merge(share, on=keys, how="left").merge(both, on=keys)
     return joined[joined["diverged"] == 0].drop(columns="diverged")
 
@@ -193,7 +195,7 @@ def tried(cells: pd.DataFrame, rule: Rule) -> dict[str, tuple[int, int]]:
 
     Returns:
         ``fitted``, ``left out`` (each screened cell by the rule made without it), and of the confirmed cells ``common``
-        (all strategies with the rate of stash, at which it was measured) and ``tuned`` (each with its own).
+        (all strategies with one rate, at which it was measured) and ``tuned`` (each with its own).
     """
     screened = cells["screened"].astype(bool)
     parts = {"fitted": screened} | {rate: ~screened & (cells["rate"] == rate) for rate in ("common", "tuned")}

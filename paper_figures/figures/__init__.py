@@ -37,7 +37,7 @@ def catalogue(records: Records, theory: Theory, judged: Assay, level: float) -> 
         "final_accuracy": partial(training.final_accuracy, records),
         "delays": partial(structure.delays, records),
         **curves,
-        **(tuned if records.tuning is not None else {}),
+        **(tuned if records.tuning is not None and "val_accuracy" in records.tuning else {}),
         "reconstruction": partial(reconstruction.reconstruction, records),
         "memory": partial(structure.memory, records),
         "derivation_per_layer": derivation.per_layer,

@@ -66,7 +66,6 @@ def page(found: Mapping[str, Records], results: Path) -> Page:
         "rates": _rates(confirmed),
         "screens": list(screens),
         "plans": _plans(confirmed),
-        "looks": [name for name, records in confirmed.items() if records.experiment["report"]["looks"] > 1],
         "interval": f"{100 * (1 - 2 * level):g}",
         **_numbers(tuned, confirmed, screens, results),
     }
@@ -98,9 +97,11 @@ def _why(cells: pd.DataFrame) -> dict[str, Any]:
 def _verdicts(found: Assay) -> list[Verdict]:
     """A verdict per strategy, over all cells where it can be told."""
     answers = {name: found.answer(name) for name in dict.fromkeys(found.rules["strategy"])}
-    seeds = int(found.costs["seeds"].min()) if len(found.costs) else 0
+    seeds = found.rules.groupby("strategy")["n"].min()
     return [
-        Verdict(f"{find_strategy(name).label}: no loss in any cell where it can be told?", answer, CLAIM, seeds)
+        Verdict(
+            f"{find_strategy(name).label}: no loss in any cell where it can be told?", answer, CLAIM, int(seeds[name])
+        )
         for name, answer in answers.items()
     ]
 

@@ -83,7 +83,6 @@ class _Report(Checked):
     equivalence_margin_nats: float | None = None
     significance_level: float
     image_guard: bool
-    looks: int
 
 
 class _Experiment(Checked):

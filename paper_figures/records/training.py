@@ -56,7 +56,7 @@ class Records:
 
     Attributes:
         runs: one row per training run, but for those of ``common``.
-        common: runs of other strategies at the learning rate of stash; None if there are none.
+        common: runs at one learning rate for all; None if there are none.
         epochs: one row per run and epoch.
         reconstruction: one row per probed stash run, stage and decay rule.
         stages: one row per partition and stage.
@@ -77,7 +77,7 @@ class Records:
 
     @property
     def all_runs(self) -> pd.DataFrame:
-        """With those at the rate of stash."""
+        """With those at one rate for all."""
         return self.runs if self.common is None else pd.concat([self.runs, self.common], ignore_index=True)
 
     @property

@@ -5,49 +5,52 @@ from collections.abc import Iterable
 import pandas as pd
 
 from paper_figures.claims.assay import long_name
+from paper_figures.claims.history_costs import with_scores
+from paper_figures.comparisons import Settings
 from paper_figures.designs import STASH
 from paper_figures.records.training import RUN, Records
 from paper_figures.style import labels, ordered
 
-_KNOWN = ["dataset", "num_stages", "convention", "optimizer", "momentum", "status"]
+_KNOWN = ["dataset", "num_stages", "convention", "optimizer", "momentum"]
 
 
 def behind_stash(records: Records) -> pd.DataFrame:
-    """Every pipelined run with its own learning rate beside that of stash with its seed; both completed.
+    """Every pipelined run with its own learning rate beside that of stash with its seed; neither has diverged.
+
+    A run that ended hardly better than guessing has diverged: :func:`with_scores`. Seeds of the control alone are left
+    out, so that all strategies have the same.
 
     Returns:
         Columns cell, strategy, seed; ``first`` and ``last``: validation accuracy minus that of stash after these
-        epochs, in points. No rows where there is one epoch.
+        epochs, in points. No rows where runs have one epoch.
     """
-    runs = records.runs[records.runs["num_stages"] > 1]
-    known = records.epochs.merge(runs.loc[runs["status"] == "completed", [*RUN, *_KNOWN]], on=RUN)
-    last = known["epoch"].max()
-    if not last > 0:
-        return pd.DataFrame(columns=["cell", "strategy", "seed", "first", "last"])
-    known["cell"] = [long_name(row) for row in known.to_dict("records")]
-    values = (
-        100 * known.pivot_table(index=["cell", "seed", "strategy"], columns="epoch", values="val_accuracy")[[0, last]]
+    runs = with_scores(records.runs, Settings.from_report(records.experiment["report"]))
+    runs = runs[(runs["num_stages"] > 1) & (runs["status"] == "completed")]
+    runs = runs[runs["seed"].isin(records.experiment["seeds"])]
+    epochs = records.epochs.merge(runs[[*RUN, *_KNOWN]], on=RUN).sort_values("epoch")
+    epochs["cell"] = [long_name(row) for row in epochs.to_dict("records")]
+    found = epochs.groupby(["cell", "strategy", "seed"], sort=False).agg(
+        first=("val_accuracy", "first"), last=("val_accuracy", "last"), epochs=("epoch", "nunique")
     )
-    found = values.set_axis(["first", "last"], axis=1).reset_index()
-    stash = found[found["strategy"] == STASH].drop(columns="strategy")
+    found = found[found["epochs"] > 1].reset_index()
+    stash = found[found["strategy"] == STASH]
     both = found.merge(stash, on=["cell", "seed"], suffixes=("", "_stash"))
-    gaps = {name: both[name] - both[f"{name}_stash"] for name in ("first", "last")}
+    gaps = {name: 100 * (both[name] - both[f"{name}_stash"]) for name in ("first", "last")}
     return both.assign(**gaps)[["cell", "strategy", "seed", "first", "last"]]
 
 
 def early(found: Iterable[Records]) -> pd.DataFrame | None:
-    """Strategies by cells, ``-16.5 to -0.6``: mean points behind stash after the first and after the last epoch.
+    """Strategies by cells, ``-16.5 → -0.6``: mean points behind stash after the first and after the last epoch.
 
-    None where every run has one epoch.
+    ``(n=4)`` follows where a cell has more seeds. None where every run has one epoch.
     """
     gaps = pd.concat([behind_stash(records) for records in found], ignore_index=True)
-    gaps = gaps[gaps["strategy"] != STASH]
-    if gaps.empty:
-        return None
-    means = gaps.groupby(["strategy", "cell"])[["first", "last"]].mean()
+    rows = gaps.groupby(["cell", "strategy"]).agg(first=("first", "mean"), last=("last", "mean"), n=("seed", "nunique"))
+    most = rows["n"].groupby("cell").max()
     texts = {
-        key: f"{first:+.1f} to {last:+.1f}" for key, (first, last) in zip(means.index, means.to_numpy(), strict=True)
+        (row.Index): f"{row.first:+.1f} → {row.last:+.1f}" + (f" (n={row.n})" if row.n < most[row.Index[0]] else "")
+        for row in rows.itertuples()
     }
-    names = ordered(gaps["strategy"])
-    columns = {cell: [texts.get((name, cell), "–") for name in names] for cell in sorted(set(gaps["cell"]))}
-    return pd.DataFrame({"strategy": labels(names)} | columns, dtype=object)
+    names = [name for name in ordered(gaps["strategy"]) if name != STASH]
+    columns = {cell: [texts.get((cell, name), "–") for name in names] for cell in most.index}
+    return pd.DataFrame({"strategy": labels(names)} | columns, dtype=object) if names else None

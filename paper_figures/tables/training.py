@@ -1,7 +1,5 @@
 """Tables of the default experiment. Accuracies are in per cent, their differences in percentage points."""
 
-from itertools import product
-
 import pandas as pd
 
 from layerpipe2.delays import DELAY_LAWS
@@ -95,22 +93,14 @@ def accuracy_for_readers(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def chosen_rates(trials: pd.DataFrame, networks: list[str]) -> pd.DataFrame:
-    """The learning rate that each strategy's study chose on each network; an asterisk: at an end of its last range.
-
-    Of several optimizers each has a column of its own.
-    """
-    study = ["network", "optimizer", "strategy"]
+    """The learning rate that each strategy's study chose on each network; an asterisk: at an end of its last range."""
+    study = ["network", "strategy"]
     last = trials["round"] == trials.groupby(study)["round"].transform("max")
     trials = trials.assign(edge=trials["edge"].astype(bool) & last)
     done = trials[trials["status"] == "completed"].sort_values(["round", "trial"])
     scores = done["val_accuracy"] if "val_accuracy" in done else -done["val_loss"]
     best = done.loc[scores.groupby([done[name] for name in study]).idxmax()]
-    rate = {(r.network, r.optimizer, r.strategy): f"{r.lr:.3g}{'*' * bool(r.edge)}" for r in best.itertuples()}
-    names, optimizers = ordered(best["strategy"]), list(dict.fromkeys(trials["optimizer"]))
-    columns = {
-        network_label(network) + (f", {optimizer}" if len(optimizers) > 1 else ""): [
-            rate.get((network, optimizer, name), "none") for name in names
-        ]
-        for network, optimizer in product(networks, optimizers)
-    }
+    rate = {(r.network, r.strategy): f"{r.lr:.3g}{'*' * bool(r.edge)}" for r in best.itertuples()}
+    names = ordered(best["strategy"])
+    columns = {network_label(one): [rate.get((one, name), "none") for name in names] for one in networks}
     return pd.DataFrame({"strategy": labels(names)} | columns)

@@ -76,7 +76,7 @@ def test_the_experiment_is_described_beside_its_tables(grid, tmp_path):
     assert (found["name"], found["network"], found["dataset"], found["width"]) == ("small", "mlp", "digits", 8)
     assert not found["published"]
     assert (found["group_sizes"], found["stages"], found["epochs"]) == ([3], None, 2)
-    report = {"equivalence_margin_points": 5, "significance_level": 0.05, "image_guard": False, "looks": 1}
+    report = {"equivalence_margin_points": 5, "significance_level": 0.05, "image_guard": False}
     assert found["report"] == report
 
 

@@ -129,6 +129,7 @@ CHANGES = [
     ("experiments/digits.yaml", "\nseeds: [0", TRAINED),
     ("experiments/digits.yaml", "common_seeds: [0", TRAINED),
     ("experiments/digits.yaml", "other_seeds: [0", TRAINED),
+    ("experiments/digits.yaml", "control_seeds: null", TRAINED),
     ("experiments/digits.yaml", "mlp: 0.03", TRAINED),
     ("results/tuned.json", '"resnet-small": {"lr": 1', RESNET | {"tune"}),
     ("results/tuning.csv", "{}", {"tune", "paper", "track"}),

@@ -23,11 +23,12 @@ def test_every_experiment_is_a_list_of_different_runs(name):
     assert len(runs) == len(tasks)
 
 
-def test_the_full_scale_is_the_whole_experiment():
-    tasks = Grid.of(read_experiment("evidence-resnet18")).tasks
+@pytest.mark.parametrize(("name", "momentum"), [("evidence-resnet18", 0.0), ("evidence-resnet18-momentum", 0.9)])
+def test_the_full_scale_is_the_whole_experiment(name, momentum):
+    tasks = Grid.of(read_experiment(name)).tasks
     assert {(t.config.dataset, t.config.network, t.config.width) for t in tasks} == {("cifar100", "resnet18", 64)}
     assert {(t.cell.stages, t.config.group_size) for t in tasks} == {(1, 10), (5, 2), (10, 1)}
-    assert {t.config.momentum for t in tasks} == {0.0, 0.9}
+    assert {t.config.momentum for t in tasks} == {momentum}
     assert {t.config.epochs for t in tasks} == {30}
     assert len({t.config.seed for t in tasks}) == 5
     aware = {"ema-window", "ema-running", "ema-span", "ema-lsq", "pair"}

@@ -139,6 +139,14 @@ TUNED_MISTAKES = [
     ("cell: '../{strategy}'", "part of cell '../{strategy}' is '..'; give a name"),
     ("cell: '/{strategy}'", "part of cell '/{strategy}' is ''; give a name"),
     ("name: ../up", "name is '../up'; give a name: no /"),
+    (
+        "{control_seeds: [7], strategies: [stash]}",
+        "control_seeds are those of stash and 'latest', which strategies lacks",
+    ),
+    (
+        "{optimizers: [sgd, adamw], optimizer_settings: {sgd: {}, adamw: {optimizer: adamw}}}",
+        "optimizers has several, but a tuned experiment has one; write a file for each",
+    ),
     ("control_seeds: [100]", "tuning.seed is 100, the seed of final runs; give another"),
     ("seeds: [100]", "tuning.seed is 100, the seed of final runs; give another"),
     ("settings: {lr: 0.1}", "settings.lr is given, but lr is tuned; leave out one of them"),

@@ -28,5 +28,5 @@ def test_the_table_has_means_and_runs_of_one_epoch_are_not_in_it() -> None:
     table = early([records, short])
     assert table is not None
     found = table.set_index("strategy")["MLP, digits, momentum 0.9, 9 stages"]
-    assert found["EMA lsq"] == f"{first:+.1f} to {last:+.1f}"
+    assert found["EMA lsq"] == f"{first:+.1f} → {last:+.1f}"
     assert early([short]) is None

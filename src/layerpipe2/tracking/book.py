@@ -9,7 +9,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.tracking import MlflowClient
 
 from layerpipe2.tracking.entry import CELL, CELLS, PARENT, RIVALS, STUDIES, Entry
-from layerpipe2.tracking.metrics import WON_BACK, Point, Values, of_cell, of_study, won_back
+from layerpipe2.tracking.metrics import TEST, WON_BACK, Point, Values, of_cell, of_study, won_back
 
 PREFIX = "layerpipe2/"
 """Of the names of our experiments in MLflow."""
@@ -114,7 +114,7 @@ class Book:
             for name, runs in done.items()
             if runs
         }
-        for name, share in _shares(parents, values).items():
+        for name, share in _shares(parents, done).items():
             values[name] = {**values[name], WON_BACK: share}
         for name, parent in parents.items():
             self._update(parent, values.get(name, {}), below.get(name, []))
@@ -135,14 +135,18 @@ def is_parent(run: Run) -> bool:
     return run.data.tags.get("kind") in (CELLS, STUDIES)
 
 
-def _shares(parents: Mapping[str, Run], values: Mapping[str, Values]) -> dict[str, float]:
+def _shares(parents: Mapping[str, Run], done: Mapping[str, Sequence[Run]]) -> dict[str, float]:
+    """Cell -> what its strategy wins back."""
     groups: dict[str, dict[str, str]] = {}
-    for identity in values:
+    for identity in (name for name, runs in done.items() if runs):
         tags = parents[identity].data.tags
         if tags["kind"] != STUDIES:
             groups.setdefault(tags[RIVALS], {})[tags["strategy"]] = identity
     found = dict[str, float]()
     for group in groups.values():
-        shares = won_back({name: values[identity] for name, identity in group.items()})
-        found |= {group[name]: share for name, share in shares.items()}
+        results = {
+            strategy: {run.data.params.get("seed", ""): run.data.metrics.get(TEST) for run in done[identity]}
+            for strategy, identity in group.items()
+        }
+        found |= {group[strategy]: share for strategy, share in won_back(results).items()}
     return found

@@ -70,25 +70,35 @@ def mean_curves(runs: Iterable[Sequence[Point]]) -> list[Point]:
     return [Point(name, mean(curve[name, step] for curve in curves), step) for name, step in shared]
 
 
-def won_back(cells: Mapping[str, Values]) -> dict[str, float]:
+def won_back(cells: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:
     """How much of what inconsistent weights lose a strategy wins back: (rule - latest) / (stash - latest).
 
     Args:
-        cells: strategy -> values over the seeds of one pipeline.
+        cells: strategy -> seed -> test accuracy, of one pipeline.
 
     Returns:
-        Strategy -> per cent. None if a run has no result, or if stashing isn't ahead of the latest weights by more than
-        twice the standard error of their difference: a share of nothing would be noise.
+        Strategy -> per cent, over the seeds that it shares with stash and the latest weights. Nothing of one with a run
+        without a result, or if stashing isn't ahead of the latest weights by more than twice the standard error of
+        their differences: a share of nothing would be noise.
     """
-    whole = {name: values for name, values in cells.items() if values["n/seeds"] == values["n/with_result"]}
-    ends = [whole.get(name, {}) for name in ("stash", "latest")]
-    if any(_SPREAD[TEST] not in values for values in ends):
+    whole = {name: found for name, runs in cells.items() if (found := _results(runs)) is not None}
+    stash, latest = (whole.get(name, {}) for name in ("stash", "latest"))
+    gaps = [stash[seed] - latest[seed] for seed in stash.keys() & latest.keys()]
+    if len(gaps) < 2 or mean(gaps) <= 2 * stdev(gaps) / math.sqrt(len(gaps)):
         return {}
-    stash, latest = (values[TEST] for values in ends)
-    error = math.sqrt(sum(values[_SPREAD[TEST]] ** 2 / values["n/seeds"] for values in ends))
-    if stash - latest <= 2 * error:
-        return {}
-    return {name: round(100 * (values[TEST] - latest) / (stash - latest), 1) for name, values in whole.items()}
+    shares = {}
+    for name, runs in whole.items():
+        seeds = sorted(stash.keys() & latest.keys() & runs.keys())
+        lost = sum(stash[seed] - latest[seed] for seed in seeds)
+        if lost > 0:
+            shares[name] = round(100 * sum(runs[seed] - latest[seed] for seed in seeds) / lost, 1)
+    return shares
+
+
+def _results(runs: Mapping[str, float | None]) -> dict[str, float] | None:
+    """The accuracies of a cell's runs; None if one has none."""
+    found = {seed: value for seed, value in runs.items() if value is not None}
+    return found if len(found) == len(runs) else None
 
 
 def shown(name: str, value: float) -> float:

@@ -130,8 +130,8 @@ class Subject:
         elif cell:
             lines.append(
                 "`final/` and `best/` are means over the seeds that finished, `sd/` their standard deviations; "
-                "`won_back` is (this - latest) / (stash - latest) of the mean test accuracies, in per cent, "
-                "where stashing is ahead by more than twice the standard error."
+                "`won_back` is (this - latest) / (stash - latest) of the test accuracies over the seeds that all three "
+                "have, in per cent, where stashing is ahead by more than twice the standard error."
             )
         else:
             lines.append("All settings and numbers: the artifact `record.json`. Accuracies are in per cent.")
