@@ -1,5 +1,6 @@
 """What README.md says of the results: made from the records, and put between two markers per section."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -13,7 +14,7 @@ from layerpipe2.runs.records import write_text
 from paper_figures.claims import evidence, training
 from paper_figures.claims.assay import CANNOT_TELL, NOT_NEEDED, Assay
 from paper_figures.comparisons import Settings
-from paper_figures.designs import STASH, pipeline_aware
+from paper_figures.designs import LATEST, STASH, pipeline_aware
 from paper_figures.pages import fill
 from paper_figures.pages.report import claims
 from paper_figures.records.regimes import Regimes
@@ -116,26 +117,28 @@ def _delay(judged: Assay) -> str:
 
 
 def _in_short(table: pd.DataFrame) -> dict[str, Any]:
-    """The table of ``verdicts`` without what its columns have in common (``shared``), raw forms, and per cent signs.
+    """The table of ``verdicts`` without what most columns have in common (``shared``), raw forms, and per cent signs.
 
-    Cells where nothing can be told, or no history is needed, are named (``silent``, ``needless``) and have no column,
-    unless there are no others.
+    The latest weights have no row: where there is a column, they lose. Cells where nothing can be told or no history is
+    needed, are named (``silent``, ``needless``) and have no column, unless there are no others.
     """
-    table = table[~table["strategy"].isin(labels(raw_forms()))]
+    table = table[~table["strategy"].isin(labels([*raw_forms(), LATEST]))]
     cells = list(table.columns[1:])
     alike = {word: [cell for cell in cells if set(table[cell]) <= {word, "–"}] for word in _ALIKE.values()}
     told = [cell for cell in cells if not any(cell in same for same in alike.values())]
     if not told:
         told, alike = cells, {word: [] for word in alike}
     parts = [cell.split(", ") for cell in (told if len(told) > 1 else cells)]
-    shared = [part for part in parts[0] if all(part in other for other in parts)] if len(parts) > 1 else []
+    counts = Counter(part for cell in parts for part in cell)
+    shared = [part for part, count in counts.items() if 2 * count > len(parts) > 1]
+    different = any(counts[part] < len(parts) for part in shared)
 
     def short(cell: str) -> str:
         return ", ".join(part for part in cell.split(", ") if part not in shared)
 
     shown = table[["strategy", *told]].map(lambda text: text.replace(" %", "")).rename(columns=short)
     said = {key: listed(map(short, alike[word])) if alike[word] else "" for key, word in _ALIKE.items()}
-    return said | {"shared": ", ".join(shared), "verdicts": shown}
+    return said | {"shared": ", ".join(shared) + ", unless named otherwise" * different, "verdicts": shown}
 
 
 def headline(records: Records, accuracy: pd.DataFrame) -> pd.DataFrame:

@@ -49,5 +49,12 @@ def test_what_all_cells_have_in_common_is_said_once():
     assert found["shared"] == "digits, SGD, 9 stages"
     shown = {"strategy": ["pair"], "MLP": ["80 [70, 90]: equivalent"], "CNN": ["worse"]}
     assert found["verdicts"].to_dict("list") == shown
+    third = {"GPT, WordNet, AdamW, 9 stages": ["no loss"]}
+    most = readme._in_short(
+        pd.DataFrame({"strategy": ["latest", "pair"]} | {k: v * 2 for k, v in (cells | third).items()})
+    )
+    assert most["shared"] == "digits, SGD, 9 stages, unless named otherwise"
+    assert list(most["verdicts"]) == ["strategy", "MLP", "CNN", "GPT, WordNet, AdamW"]
+    assert list(most["verdicts"]["strategy"]) == ["pair"]  # where the others are judged, the latest weights lose
     alone = readme._in_short(pd.DataFrame({"strategy": ["pair"], "MLP, digits": ["worse"]}))
     assert (alone["shared"], list(alone["verdicts"])) == ("", ["strategy", "MLP, digits"])
