@@ -46,18 +46,19 @@ def costs(found: Assay, level: float, where: str) -> Figure:
 
 
 def _panel(axis: Any, cell: dict[str, Any], rules: pd.DataFrame, names: list[str]) -> None:
-    rows = [("delay", cell["delay"], cell["delay_low"], cell["delay_high"], SEQUENTIAL)]
+    rows = [("", cell["delay"], cell["delay_low"], cell["delay_high"], SEQUENTIAL)]
     known = rules[rules["cell"] == cell["cell"]].set_index("strategy").to_dict("index")
     for name in names:
         row = known.get(name)
         if name == "latest":
-            rows.append((name, *(cell[f"inconsistency{end}"] for end in ("", "_low", "_high")), name))
+            lost = _diverged(cell["diverged_latest"], cell["seeds"])
+            rows.append((lost, *(cell[f"inconsistency{end}"] for end in ("", "_low", "_high")), name))
         elif row is not None and not row["lost"]:
-            rows.append((name, -row["mean"], -row["high"], -row["low"], name))
+            rows.append(("", -row["mean"], -row["high"], -row["low"], name))
         elif row is not None:
-            rows.append((f"{row['lost']} of {row['lost'] + row['n']} diverged", float("inf"), 0.0, 0.0, name))
+            rows.append((_diverged(row["lost"], row["lost"] + row["n"]), float("inf"), 0.0, 0.0, name))
         else:
-            rows.append((name, float("nan"), 0.0, 0.0, name))
+            rows.append(("", float("nan"), 0.0, 0.0, name))
     start, end = _ends(rows, cell["margin"])
     axis.axvspan(-cell["margin"], cell["margin"], color="#e6e6e6", zorder=0, linewidth=0)
     axis.axvline(0, color="#444444", linewidth=0.6)
@@ -67,6 +68,10 @@ def _panel(axis: Any, cell: dict[str, Any], rules: pd.DataFrame, names: list[str
     words = [cell["cell"], in_place_of_a_verdict(cell)]
     axis.set(ylim=(len(rows) - 0.4, -0.6), xlim=(start, end), title=": ".join(filter(None, words)))
     axis.grid(False, axis="y")
+
+
+def _diverged(some: int, of: int) -> str:
+    return f"{some} of {of} diverged" if some else ""
 
 
 def _ends(rows: list[tuple[Any, ...]], margin: float) -> tuple[float, float]:
@@ -90,7 +95,7 @@ def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) 
             if cut:
                 axis.plot(edge, place, marker, color="#222222", markersize=3.5, clip_on=False)
     else:
-        text = lost if mean == float("inf") else f"{mean:.2g}" if abs(mean) < 10 else f"{mean:.0f}"
+        text = lost or (f"{mean:.2g}" if abs(mean) < 10 else f"{mean:.0f}")
         edge, side = (end, "right") if mean > 0 else (start, "left")
         axis.text(
             0.97 * edge, place, text, ha=side, va="center", fontsize=7, color=_ink(looks.colour), fontweight="bold"
