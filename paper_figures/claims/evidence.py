@@ -56,7 +56,9 @@ def answer(found: Assay) -> str:
         others = "others" if told - len(kept) > 1 else "other"
         texts.append(f"In the {others} they win back {back} % of what no history costs.")
     if needless:
-        texts.append(f"In {needless} no history is needed: the latest weights lose less than the margin.")
+        texts.append(
+            f"In {plural(needless, 'cell')} no history is needed: the latest weights lose less than the margin."
+        )
     return " ".join(texts)
 
 

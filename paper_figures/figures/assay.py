@@ -18,6 +18,7 @@ _SMALLEST = 3.0
 """The axis reaches at least to so many margins."""
 _TITLE = {1: 90, 2: 50, 3: 32}
 """Columns -> letters of a line of a panel's title."""
+_KEPT_TOGETHER = (" stages", "can't tell", "not needed")
 _FARTHEST = 12.0
 """And at most to so many, to either side: longer bars are cut, and their value is written."""
 
@@ -65,8 +66,10 @@ def _panel(axis: Any, cell: dict[str, Any], rules: pd.DataFrame, names: list[str
     for place, row in enumerate(rows):
         _bar(axis, place, row, start, end)
     axis.set_yticks(range(len(rows)), ["delay alone", *(find_strategy(name).label for name in names)])
-    words = [cell["cell"], in_place_of_a_verdict(cell)]
-    axis.set(ylim=(len(rows) - 0.4, -0.6), xlim=(start, end), title=": ".join(filter(None, words)))
+    title = ": ".join(filter(None, [cell["cell"], in_place_of_a_verdict(cell)]))
+    for words in _KEPT_TOGETHER:
+        title = title.replace(words, words.replace(" ", "\N{NO-BREAK SPACE}"))
+    axis.set(ylim=(len(rows) - 0.4, -0.6), xlim=(start, end), title=title)
     axis.grid(False, axis="y")
 
 

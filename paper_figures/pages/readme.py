@@ -89,7 +89,7 @@ def results(
         "evidence": judged_elsewhere
         and {
             "answer": evidence.answer(judged_elsewhere),
-            "margins": listed(dict.fromkeys(amount(r.margin, r.unit) for r in judged_elsewhere.costs.itertuples())),
+            "margins": _margins(judged_elsewhere),
             "delay": _delay(judged_elsewhere),
             **_in_short(assay_tables.verdicts(judged_elsewhere)),
         },
@@ -108,6 +108,12 @@ def results(
         ),
     }
     return fill("readme_results.md", content)
+
+
+def _margins(judged: Assay) -> str:
+    """Those of the cells in the table: where a history matters, or all."""
+    shown = judged.sensitive.costs if judged.costs["sensitive"].any() else judged.costs
+    return listed(dict.fromkeys(amount(r.margin, r.unit) for r in shown.itertuples()))
 
 
 def _delay(judged: Assay) -> str:
@@ -129,7 +135,7 @@ def _in_short(table: pd.DataFrame) -> dict[str, Any]:
     if not told:
         told, alike = cells, {word: [] for word in alike}
     parts = [cell.split(", ") for cell in (told if len(told) > 1 else cells)]
-    counts = Counter(part for cell in parts for part in cell)
+    counts = Counter(part for cell in parts for part in cell[1:])  # but for the network
     shared = [part for part, count in counts.items() if 2 * count > len(parts) > 1]
     different = any(counts[part] < len(parts) for part in shared)
 
@@ -137,7 +143,7 @@ def _in_short(table: pd.DataFrame) -> dict[str, Any]:
         return ", ".join(part for part in cell.split(", ") if part not in shared)
 
     shown = table[["strategy", *told]].map(lambda text: text.replace(" %", "")).rename(columns=short)
-    said = {key: listed(map(short, alike[word])) if alike[word] else "" for key, word in _ALIKE.items()}
+    said = {key: "; ".join(map(short, alike[word])) for key, word in _ALIKE.items()}
     return said | {"shared": ", ".join(shared) + ", unless named otherwise" * different, "verdicts": shown}
 
 

@@ -91,7 +91,7 @@ def test_a_cell_where_nothing_can_be_told_is_named_and_has_no_column() -> None:
     table = pd.DataFrame({"strategy": ["pair"]} | words)
     short = readme._in_short(table)
     assert (list(short["verdicts"]), short["shared"]) == (["strategy", "MLP"], "SGD")
-    assert (short["silent"], short["needless"]) == ("VGG", "CNN and GPT")
+    assert (short["silent"], short["needless"]) == ("VGG", "CNN; GPT")
     alone = readme._in_short(table[["strategy", "VGG, SGD"]])
     assert (list(alone["verdicts"]), alone["silent"]) == (["strategy", "VGG, SGD"], "")
 
