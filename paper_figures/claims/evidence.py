@@ -57,7 +57,8 @@ def answer(found: Assay) -> str:
         texts.append(f"In the {others} they win back {back} % of what no history costs.")
     if needless:
         texts.append(
-            f"In {plural(needless, 'cell')} no history is needed: the latest weights lose less than the margin."
+            f"In {plural(needless, 'cell')} no history is needed: with a rate of their own, the latest weights lose less "
+            "than the margin."
         )
     return " ".join(texts)
 

@@ -30,6 +30,7 @@ from paper_figures.verdicts import CLAIM, Verdict
 
 _CELL = ["optimizer", "momentum", "lr", "num_stages"]
 """What the cells of one coarse search differ in."""
+_HALF = "fashion-mnist-14"
 _ONE_RATE = "One rate for all pipelines; sequential training keeps its own."
 
 
@@ -62,6 +63,7 @@ def page(found: Mapping[str, Records], results: Path) -> Page:
         "common": _tables(common) if len(common.costs) else None,
         "given": "; ".join(_given_rates(confirmed)),
         "why": _why(cells) if known else None,
+        "small": "; ".join(dict.fromkeys(map(network_label, _networks(confirmed, _HALF)))),
         "early": early(confirmed.values()),
         "rates": _rates(confirmed),
         "screens": list(screens),
@@ -120,6 +122,11 @@ def _rates(found: Mapping[str, Records]) -> dict[str, pd.DataFrame]:
     """Experiment -> the rate that every strategy chose."""
     tuned = {name: records for name, records in found.items() if records.tuning is not None}
     return {name: chosen_rates(records.tuning, records.networks) for name, records in tuned.items()}
+
+
+def _networks(found: Mapping[str, Records], dataset: str) -> Iterator[str]:
+    for records in found.values():
+        yield from records.networks if records.dataset == dataset else ()
 
 
 def _given_rates(found: Mapping[str, Records]) -> Iterator[str]:

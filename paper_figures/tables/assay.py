@@ -48,12 +48,17 @@ def rules(found: Assay) -> pd.DataFrame:
             "diverged alone": row["lost"],
             "against stash": interval(row["mean"], row["low"], row["high"]) if row["n"] > 1 else "–",
             "test-image error (points)": number(2)(row["image_error"]) if row["unit"] == "points" else "–",
-            "share won back (%)": "–" if row["strategy"] == "latest" else share_text(row).replace(" %", ""),
+            "share won back (%)": _share(row),
             "outcome": in_place_of_a_verdict(row) or row["outcome"],
         }
         for row in found.rules.to_dict("records")
     ]
     return pd.DataFrame(rows, dtype=object)
+
+
+def _share(row: Mapping[str, Any]) -> str:
+    told = row["sensitive"] and row["strategy"] != "latest"
+    return share_text(row).replace(" %", "") if told else "–"
 
 
 def verdicts(found: Assay) -> pd.DataFrame:

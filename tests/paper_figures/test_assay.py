@@ -181,7 +181,7 @@ def test_the_answer_of_several_cells_counts_them() -> None:
     assert answer(found) == (
         "**So far yes: in all 2 cells** in which the weights of the backward pass matter (of 3 tried), an average that "
         "follows the delay is shown to lose less than the margin. "
-        "In 1 cell no history is needed: the latest weights lose less than the margin."
+        "In 1 cell no history is needed: with a rate of their own, the latest weights lose less than the margin."
     )
     split = Assay.joined([found.within(network="vgg"), Assay.of(made({"latest": list(_LATEST)} | _LOSING), _SETTINGS)])
     assert decided(split) == (2, 2)
