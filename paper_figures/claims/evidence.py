@@ -56,10 +56,8 @@ def answer(found: Assay) -> str:
         others = "others" if told - len(kept) > 1 else "other"
         texts.append(f"In the {others} they win back {back} % of what no history costs.")
     if needless:
-        texts.append(
-            f"In {plural(needless, 'cell')} no history is needed: with a rate of their own, the latest weights lose less "
-            "than the margin."
-        )
+        where = f"In {plural(needless, 'cell')} no history is needed"
+        texts.append(f"{where}: with a rate of their own, the latest weights lose less than the margin.")
     return " ".join(texts)
 
 
