@@ -182,11 +182,16 @@ def test_the_watch_knows_who_is_waited_for():
 def _waits():
     watch, end = Watch(), link(True)
     heard, end.watch = [], watch
-    watch.waiting = heard.append
+
+    def waiting(peer):
+        heard.append(peer)
+        if peer is not None:
+            dist.barrier()  # the sender goes on once it is waited for
+
     if dist.get_rank() == 0:
         dist.barrier()
     else:
-        end.numbers = lambda pipe, numbers=end.numbers: (dist.barrier() if not heard else None, numbers(pipe))[1]
+        watch.waiting = waiting
     exchange(end, 1)
     dist.barrier()
     return heard
