@@ -4,14 +4,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 
-from experiments.schema import SEQUENTIAL, STASH
+from experiments.schema import LATEST, SEQUENTIAL, STASH
 from experiments.tables import Row
 from layerpipe2.data import describe
 from layerpipe2.data.text import TextSpec
 from layerpipe2.runs.correct import Counts, spread, unpacked
 from layerpipe2.runs.records import Record
 
-REFERENCES = (SEQUENTIAL, STASH, "latest")
+REFERENCES = (SEQUENTIAL, STASH, LATEST)
 """What every strategy of a partition is compared with."""
 _SAME = ("dataset", "network", "optimizer", "momentum")
 _CELL = (*_SAME, "group_size", "rate")

@@ -60,7 +60,7 @@ class Grid:
         Raises:
             UserError: if a network can't be cut as wanted, settings don't go together, or two runs have one record.
         """
-        found = [task for seed in self._seeds for task in self._final(seed)]
+        found = [task for seed in self.experiment.all_seeds for task in self._final(seed)]
         found += [task for seed in self.experiment.common_seeds or () for task in self._common(seed)]
         path, times = Counter(task.path for task in found).most_common(1)[0]
         if times > 1:
@@ -226,13 +226,6 @@ class Grid:
         given = {} if tuning is None else {"seed": tuning.seed, "epochs": tuning.epochs, "probe_every": 0}
         changes = {name: value for name, value in given.items() if value is not None}
         return self._task("*", cell, **changes).config
-
-    @property
-    def _seeds(self) -> list[int]:
-        """Those of any ordinary final run."""
-        given = self.experiment
-        more = (given.other_seeds, given.common_seeds, given.control_seeds)
-        return list(dict.fromkeys([*given.seeds, *(seed for seeds in more for seed in seeds or ())]))
 
     def _final(self, seed: int) -> Iterator[Task]:
         for cell in self.cells:

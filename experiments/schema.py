@@ -121,8 +121,7 @@ class Experiment(Checked):
         for name in tuning.space:
             if name in (*SWEPT, "optimizer", "momentum", "convention", "delays"):
                 raise UserError(f"tuning.space has {name}, in which cells differ; leave it out")
-        more = (self.other_seeds, self.common_seeds, self.control_seeds)
-        if tuning.seed in (*self.seeds, *(seed for seeds in more for seed in seeds or ())):
+        if tuning.seed in self.all_seeds:
             raise UserError(f"tuning.seed is {tuning.seed}, the seed of final runs; give another")
         tables = ("network_settings", "dataset_settings", "optimizer_settings")
         found = {f"{table}.{name}": entry for table in tables for name, entry in getattr(self, table).items()}
@@ -144,6 +143,12 @@ class Experiment(Checked):
             plain_name(optimizer, "optimizer")
         for key, placeholders in (("cell", _PLACEHOLDERS), ("records", ("name",)), ("tables", ("name",))):
             _check_path(key, getattr(self, key), placeholders)
+
+    @property
+    def all_seeds(self) -> list[int]:
+        """Those of final runs, each once, in their order."""
+        more = (self.other_seeds, self.common_seeds, self.control_seeds)
+        return list(dict.fromkeys([*self.seeds, *(seed for seeds in more for seed in seeds or ())]))
 
     def settings_of(self, network: str, dataset: str, optimizer: str) -> dict[str, Any]:
         """What the runs of a network on a data set with an optimizer share."""

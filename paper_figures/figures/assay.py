@@ -19,6 +19,7 @@ _SMALLEST = 3.0
 _TITLE = {1: 90, 2: 50, 3: 32}
 """Columns -> letters of a line of a panel's title."""
 _KEPT_TOGETHER = (" stages", "can't tell", "not needed")
+"""Words between which no line of a title ends."""
 _FARTHEST = 12.0
 """And at most to so many, to either side: longer bars are cut, and their value is written."""
 
@@ -40,7 +41,7 @@ def costs(found: Assay, level: float, where: str) -> Figure:
         figure, axes = style.canvas(height, columns, rows, len(cells), sharey=True)
         for cell, axis in zip(cells, axes.flat, strict=False):
             _panel(axis, cell, found.rules, names)
-            axis.set_title(fill(axis.get_title(), _TITLE[columns]))
+            axis.set_title(_title(cell, _TITLE[columns]))
             axis.set_xlabel(f"cost ({cell['unit']} of test {'loss' if cell['unit'] == 'nats' else 'accuracy'})")
         style.note(figure, _note(found, level, where))
         return figure
@@ -66,11 +67,15 @@ def _panel(axis: Any, cell: dict[str, Any], rules: pd.DataFrame, names: list[str
     for place, row in enumerate(rows):
         _bar(axis, place, row, start, end)
     axis.set_yticks(range(len(rows)), ["delay alone", *(find_strategy(name).label for name in names)])
+    axis.set(ylim=(len(rows) - 0.4, -0.6), xlim=(start, end))
+    axis.grid(False, axis="y")
+
+
+def _title(cell: dict[str, Any], letters: int) -> str:
     title = ": ".join(filter(None, [cell["cell"], in_place_of_a_verdict(cell)]))
     for words in _KEPT_TOGETHER:
         title = title.replace(words, words.replace(" ", "\N{NO-BREAK SPACE}"))
-    axis.set(ylim=(len(rows) - 0.4, -0.6), xlim=(start, end), title=title)
-    axis.grid(False, axis="y")
+    return fill(title, letters)
 
 
 def _diverged(some: int, of: int) -> str:

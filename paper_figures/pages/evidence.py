@@ -63,7 +63,9 @@ def page(found: Mapping[str, Records], results: Path) -> Page:
         "common": _tables(common) if len(common.costs) else None,
         "given": "; ".join(_given_rates(confirmed)),
         "why": _why(cells) if known else None,
-        "small": "; ".join(dict.fromkeys(map(network_label, _networks(confirmed, _HALF)))),
+        "small": "; ".join(
+            {network_label(n): None for r in confirmed.values() if r.dataset == _HALF for n in r.networks}
+        ),
         "early": early(confirmed.values()),
         "rates": _rates(confirmed),
         "screens": list(screens),
@@ -122,11 +124,6 @@ def _rates(found: Mapping[str, Records]) -> dict[str, pd.DataFrame]:
     """Experiment -> the rate that every strategy chose."""
     tuned = {name: records for name, records in found.items() if records.tuning is not None}
     return {name: chosen_rates(records.tuning, records.networks) for name, records in tuned.items()}
-
-
-def _networks(found: Mapping[str, Records], dataset: str) -> Iterator[str]:
-    for records in found.values():
-        yield from records.networks if records.dataset == dataset else ()
 
 
 def _given_rates(found: Mapping[str, Records]) -> Iterator[str]:

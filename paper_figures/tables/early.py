@@ -48,7 +48,7 @@ def early(found: Iterable[Records]) -> pd.DataFrame | None:
     rows = gaps.groupby(["cell", "strategy"]).agg(first=("first", "mean"), last=("last", "mean"), n=("seed", "nunique"))
     most = rows["n"].groupby("cell").max()
     texts = {
-        (row.Index): f"{row.first:+.1f} → {row.last:+.1f}" + (f" (n={row.n})" if row.n < most[row.Index[0]] else "")
+        row.Index: f"{row.first:+.1f} → {row.last:+.1f}" + (f" (n={row.n})" if row.n < most[row.Index[0]] else "")
         for row in rows.itertuples()
     }
     names = [name for name in ordered(gaps["strategy"]) if name != STASH]

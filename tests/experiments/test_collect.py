@@ -76,8 +76,7 @@ def test_the_experiment_is_described_beside_its_tables(grid, tmp_path):
     assert (found["name"], found["network"], found["dataset"], found["width"]) == ("small", "mlp", "digits", 8)
     assert not found["published"]
     assert (found["group_sizes"], found["stages"], found["epochs"]) == ([3], None, 2)
-    report = {"equivalence_margin_points": 5, "significance_level": 0.05, "image_guard": False}
-    assert found["report"] == report
+    assert found["report"] == {"equivalence_margin_points": 5, "significance_level": 0.05, "image_guard": False}
 
 
 def test_metrics_count_runs_and_average_over_seeds_at_the_largest_delay(records):
