@@ -4,6 +4,7 @@ import os
 import signal
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as a launcher's ranks have it; read when torch is imported
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's threads would wait for each other, a core busy for each
 
 import pytest
 import torch

@@ -38,6 +38,8 @@ UNTUNED: dict[str, Any] = {
     "cell": "{network}-{group}/{strategy}",
 }
 """10 runs."""
+FEW = UNTUNED | {"group_sizes": [3]}
+"""6 runs."""
 
 
 def write_experiment(folder: Path, content: dict[str, Any], **changes: Any) -> str:

@@ -17,7 +17,7 @@ from layerpipe2.errors import UserError
 from tests.chaos.processes import descendants
 from tests.experiments.running import alive, kill, start, victims
 from tests.sampling import slow
-from tests.small_experiments import UNTUNED, small, write_experiment
+from tests.small_experiments import FEW, UNTUNED, small, write_experiment
 
 
 def options(folder, content, **changes):
@@ -160,21 +160,21 @@ def test_a_killed_worker_ends_the_others_at_once_in_one_line(tmp_path):
 
 
 def test_a_killed_experiment_goes_on_where_it_was(tmp_path):
-    write_experiment(tmp_path, UNTUNED, jobs=2)
+    write_experiment(tmp_path, FEW, jobs=2)
     with start(tmp_path, "--quiet") as process:
-        while len(records(tmp_path)) < 3:
+        while len(records(tmp_path)) < 2:
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     kept = records(tmp_path)
-    assert 3 <= len(kept) < 10
+    assert 2 <= len(kept) < 6
     assert all(json.loads(content)["status"] == "completed" for content in kept.values())
     with start(tmp_path, "--quiet") as process:
         output, errors = process.communicate()
     assert process.returncode == 0, errors
-    assert "all 10 runs of small are finished" in output
+    assert "all 6 runs of small are finished" in output
     after = records(tmp_path)
-    assert len(after) == 10
+    assert len(after) == 6
     assert {path: after[path] for path in kept} == kept, "a finished run is not done again"
     assert not list(tmp_path.rglob("*.lock*"))
 

@@ -7,7 +7,7 @@ from layerpipe2 import UserError
 from layerpipe2.history.moments import Moments, Updates
 from layerpipe2.history.optimal import optimal_decay, optimal_gain, optimal_pair, ordinary
 
-AGES = np.arange(900)
+AGES = np.arange(600)
 MODELS = {
     "white": Updates(),
     "momentum": Updates(0.9),

@@ -10,7 +10,7 @@ import pytest
 from experiments.work import Queue
 from layerpipe2.runs.records import read_record
 from layerpipe2.tuning.places import Database, Folder
-from tests.small_experiments import ROOT, UNTUNED, small, write_experiment
+from tests.small_experiments import FEW, ROOT, UNTUNED, small, write_experiment
 from tests.tuning.postgres import Server
 
 
@@ -35,11 +35,11 @@ def test_two_machines_do_every_run_once_and_both_have_all_records(address, tmp_p
     started = []
     for folder in folders:
         folder.mkdir()
-        options = (write_experiment(folder, UNTUNED), "--out", str(folder), "--storage", address, "--quiet")
+        options = (write_experiment(folder, FEW), "--out", str(folder), "--storage", address, "--quiet")
         command = (sys.executable, "-m", "experiments.run", *options, "--jobs", "1")
         started.append(subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL))
     assert [process.wait() for process in started] == [0, 0]
-    for task in small(tmp_path, UNTUNED).tasks:
+    for task in small(tmp_path, FEW).tasks:
         one, other = (read_record(folder / task.path) for folder in folders)
         assert one == other  # its times as well: it was trained once
 
