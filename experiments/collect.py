@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments import guess
 from experiments.cells import Task
 from experiments.examples import COLUMNS as EXAMPLES
 from experiments.examples import example_rows
@@ -57,7 +58,7 @@ def collect(grid: Grid, out: Path) -> tuple[int, int]:
     if (trials := grid.folder / "tuning.csv").exists() and out != grid.folder:
         write_text(out / "tuning.csv", trials.read_text(encoding="utf-8"))
     counts = {"planned": len(grid.tasks), "finished": len(found)}
-    write_json(out / "experiment.json", described(grid.experiment) | counts)
+    write_json(out / "experiment.json", described(grid.experiment, guess.measured(grid)) | counts)
     return len(found), len(grid.tasks)
 
 
@@ -82,15 +83,19 @@ def strangers(grid: Grid) -> list[Path]:
     return [path for top in tops for path in sorted((grid.folder / top).rglob("*.json")) if path not in own]
 
 
-def described(experiment: Experiment) -> dict[str, Any]:
-    """What the experiment is, for readers; ``width`` and ``epochs`` are null where runs differ or have the default."""
+def described(experiment: Experiment, guess_nats: float | None = None) -> dict[str, Any]:
+    """What the experiment is, for readers; ``width`` and ``epochs`` are null where runs differ or have the default.
+
+    ``report`` has the test loss of guessing beside its demands, where losses are judged.
+    """
+    report = dict(experiment.report) | {"guess_nats": guess_nats}
     names = ("name", "published", "optimizers", "seeds", "stages", "group_sizes", "strategies")
     return {name: getattr(experiment, name) for name in names} | {
         "network": ", ".join(experiment.networks),
         "dataset": ", ".join(experiment.datasets),
         "width": experiment.settings.given.get("width"),
         "epochs": experiment.settings.given.get("epochs"),
-        "report": {name: value for name, value in experiment.report if value is not None},
+        "report": {name: value for name, value in report.items() if value is not None},
     }
 
 

@@ -20,6 +20,7 @@ if __name__ == "__main__":
 
 import torch
 
+from experiments import guess
 from experiments.cells import Task
 from experiments.grid import Grid
 from experiments.schema import experiments, read_experiment
@@ -45,9 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     outdated = set(grid.outdated(tasks)) if options.this_code else set()
     deadline = None if options.minutes is None else time.time() + 60 * options.minutes
     left = [task for task in tasks if grid.folder / task.path in outdated or grid.record(task) is None]
+    if left and not options.quiet and not _agreed(left, len(tasks), jobs, options.yes):
+        raise UserError("not confirmed; nothing was started")
+    guess.measure(grid)
     if left or outdated:
-        if left and not options.quiet and not _agreed(left, len(tasks), jobs, options.yes):
-            raise UserError("not confirmed; nothing was started")
         for path in outdated:
             path.unlink(missing_ok=True)
         missing = Queue(grid, tasks, deadline, options.quiet, options.storage).run(jobs, torch.cuda.device_count())

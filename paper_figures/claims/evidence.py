@@ -27,6 +27,16 @@ def at_own_rates(found: Assay) -> Assay:
     return found.without(rate="common")
 
 
+def by_what_is_told(found: Assay) -> tuple[Assay, Assay]:
+    """The cells that tell whether a history is needed, and the others; all are among the first if none tells it."""
+    costs = found.costs
+    told = costs["sensitive"] | costs["needless"]
+    if not told.any():
+        told = ~told
+    first, second = (found.within(cell=list(costs.loc[mine, "cell"])) for mine in (told, ~told))
+    return first, second
+
+
 def decided(found: Assay) -> tuple[int, int]:
     """Cells whose question is answered: no history is needed, or some pipeline-aware rule loses nothing, or all lose.
 

@@ -9,8 +9,9 @@ share          (rule - latest) / (stash - latest): what a rule wins back of that
 
 A cell is *sensitive* if its inconsistency is shown to exceed the margin (one-sided t test, Holm's correction over the
 cells). Only there a rule is judged. Where it is shown to be less than the margin, a history is *needless*; elsewhere
-nothing can be told. A run that diverged scores what guessing does, one over the number of classes: it is a cost, and no
-gap in the table; one that ended hardly above that has diverged as well, only without an overflow. A few divergences
+nothing can be told. A run that diverged scores what guessing does: it is a cost, and no gap in the table. One that
+ended hardly above that has diverged as well, only without an overflow. Guessing gives one answer to every question: its
+accuracy is one over the number of classes, and its loss is measured from how often each class comes. A few divergences
 among many runs are costs that scatter; it takes some seeds to show that they are no accident.
 """
 
@@ -50,16 +51,15 @@ def scored(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 def with_scores(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """The runs with ``score`` (higher is better, in the unit of the margin) and ``guess``, the score of guessing.
 
-    The status of those that ended hardly above that is ``diverged``.
+    The status of those that ended hardly above that is ``diverged``: of accuracies a fifth, of losses the margin.
     """
-    classes = runs["dataset"].map(lambda name: describe(name).num_classes)
-    if settings.unit == "nats":
-        score, guess = -runs["test_loss"], -classes.map(math.log)
-        lost = score <= guess
+    if settings.guess is not None:
+        score, guess = -runs["test_loss"], -settings.guess
+        hardly = guess + settings.margin
     else:
-        score, guess = 100 * runs["test_accuracy"], 100 / classes
-        lost = score <= _HARDLY * guess
-    lost |= runs["status"] == "diverged"
+        score, guess = 100 * runs["test_accuracy"], 100 / runs["dataset"].map(lambda name: describe(name).num_classes)
+        hardly = _HARDLY * guess
+    lost = (score <= hardly) | (runs["status"] == "diverged")
     return runs.assign(score=score.mask(lost), guess=guess, status=runs["status"].mask(lost, "diverged"))
 
 

@@ -27,7 +27,7 @@ GIVEN = "lr"
 """What needs no measurement, for comparison; no rule rests on it, as optimizers have rates of different size."""
 _WORDS = {
     GIVEN: "the learning rate (nothing is measured)",
-    "drift": "the drift of the weights over their delay, relative to their norm",
+    "drift": "the relative drift of the weights over their delay",
     "update_correlation": "the cosine of successive updates",
     "error": "the error of {whose} weights, relative to the drift",
     "alignment": "the cosine between the gradient of {whose} weights and the exact one",

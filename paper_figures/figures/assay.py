@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from layerpipe2.history import find_strategy
 from paper_figures import style
-from paper_figures.claims.assay import Assay, in_place_of_a_verdict
+from paper_figures.claims.assay import CANNOT_TELL, LEFT_OUT, NOT_NEEDED, Assay, in_place_of_a_verdict
 from paper_figures.designs import SEQUENTIAL
 from paper_figures.style import ordered
 from paper_figures.text import amount, listed
@@ -18,7 +18,13 @@ _SMALLEST = 3.0
 """The axis reaches at least to so many margins."""
 _TITLE = {1: 90, 2: 50, 3: 32}
 """Columns -> letters of a line of a panel's title."""
-_KEPT_TOGETHER = (" stages", "can't tell", "not needed")
+_WORDS = {
+    CANNOT_TELL: "'latest' isn't shown to lose more than the margin, nor less",
+    NOT_NEEDED: "'latest' is shown to lose less than the margin",
+    LEFT_OUT: "stashing trains badly",
+}
+"""What stands in titles, in words."""
+_KEPT_TOGETHER = (" stages", " delays", *_WORDS)
 """Words between which no line of a title ends."""
 _FARTHEST = 12.0
 """And at most to so many, to either side: longer bars are cut, and their value is written."""
@@ -120,9 +126,11 @@ def _note(found: Assay, level: float, where: str) -> str:
     seeds = sorted({*found.costs["seeds"], *found.rules.loc[found.rules["n"] > 1, "n"]})
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     margins = listed(dict.fromkeys(amount(row.margin, row.unit) for row in found.costs.itertuples()))
+    used = set(map(in_place_of_a_verdict, found.costs.to_dict("records")))
+    words = "; ".join(f"{word}: {meaning}" for word, meaning in _WORDS.items() if word in used)
+    words += ".\n" if words else ""
     return (
         "'delay alone': sequential training over exact stashing; others: exact stashing over that strategy. "
         f"Right of 0 is worse.\nLines: {100 * (1 - 2 * level):g} % intervals over n = {count} seeds; grey: the margin "
-        f"({margins}); diverged: or ended at guessing;\ncan't tell: 'latest' isn't shown to lose more than the margin; "
-        f"not needed: it is shown to lose less.\n{where}"
+        f"({margins}); diverged: or ended at guessing.\n{words}{where}"
     )

@@ -25,7 +25,7 @@ def screening(found: Mapping[str, Records]) -> Figure:
                 mean = table[table["strategy"] == name].groupby("lr")["score"].mean()
                 axis.plot(mean.index, mean.to_numpy(), **style.line(name, markersize=3))
             axis.set(xscale="log", xlabel="peak learning rate", ylabel=label)
-            axis.set_title(title, fontsize=6.5)
+            axis.set_title(title, fontsize=6)
         style.legend(figure, style.handles(runs["strategy"]), columns=5)
         cell = ["network", "optimizer", "momentum", "num_stages", "lr", "strategy"]
         seeds = span(runs.groupby(cell, dropna=False)["seed"].nunique())

@@ -1,6 +1,6 @@
 """The page of the evidence: the answer of the confirmed cells, why, and the search that came before."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from paper_figures.verdicts import CLAIM, Verdict
 _CELL = ["optimizer", "momentum", "lr", "num_stages"]
 """What the cells of one coarse search differ in."""
 _HALF = "fashion-mnist-14"
+_OWN_RATES = "Each strategy has the learning rate that it chose."
 _ONE_RATE = "One rate for all pipelines; sequential training keeps its own."
 
 
@@ -46,9 +47,10 @@ def page(found: Mapping[str, Records], results: Path) -> Page:
     everything = claims.assays(confirmed)
     tuned, common = claims.at_own_rates(everything), everything.within(rate="common")
     level = Settings.from_report(next(iter(confirmed.values())).experiment["report"]).level
-    figures = {
-        "costs": partial(assay_figures.costs, tuned, level, "Each strategy has the learning rate that it chose.")
-    }
+    told, silent = claims.by_what_is_told(tuned)
+    figures = {"costs": partial(assay_figures.costs, told, level, _OWN_RATES)}
+    if len(silent.costs):
+        figures["costs_silent"] = partial(assay_figures.costs, silent, level, _OWN_RATES)
     if len(common.costs):
         figures["costs_common"] = partial(assay_figures.costs, common, level, _ONE_RATE)
     if screens:
@@ -59,6 +61,7 @@ def page(found: Mapping[str, Records], results: Path) -> Page:
         figures["why"] = partial(why_figure, cells, RULE)
     content = {
         "answer": claims.answer(tuned),
+        "silent": len(silent.costs) > 0,
         "tuned": _tables(tuned),
         "common": _tables(common) if len(common.costs) else None,
         "given": "; ".join(_given_rates(confirmed)),
@@ -138,6 +141,13 @@ def _diverged(records: Records) -> int:
     return int((with_scores(records.all_runs, settings)["status"] == "diverged").sum())
 
 
+def _guesses(found: Iterable[Records]) -> Iterator[str]:
+    """The losses of guessing, of experiments that judge losses."""
+    for records in found:
+        if (nats := Settings.from_report(records.experiment["report"]).guess) is not None:
+            yield f"{nats:.2f}"
+
+
 def _numbers(
     tuned: Assay, confirmed: Mapping[str, Records], screens: Mapping[str, Records], results: Path
 ) -> dict[str, Any]:
@@ -154,4 +164,5 @@ def _numbers(
         "screen_runs": sum(len(records.all_runs) for records in screens.values()),
         "hours": f"{records_of.hours(results, [*confirmed, *screens]):.1f}",
         "diverged": sum(_diverged(records) for records in everything),
+        "guess": ", ".join(dict.fromkeys(_guesses(everything))),
     }

@@ -20,6 +20,7 @@ _STASH = [0.85, 0.86, 0.84, 0.85, 0.86]
 _LATEST = [0.80, 0.82, 0.79, 0.81, 0.80]
 _RULE = [0.845, 0.853, 0.838, 0.846, 0.852]
 _SETTINGS = Settings(margin=1.0, image_guard=False)
+_NATS = Settings(0.02, 0.05, False, "nats", guess=2.0)
 
 
 def made(columns: Accuracies, sequential: list[float | None] | None = None, **columns_of_runs: object) -> pd.DataFrame:
@@ -64,8 +65,9 @@ def test_a_run_that_ends_hardly_above_guessing_has_diverged() -> None:
     runs = scored(made({"latest": [0.10, 0.119, 0.13, None, 0.8]}), _SETTINGS)
     status = runs[runs["strategy"] == "latest"]["status"].tolist()
     assert status == ["diverged", "diverged", "completed", "diverged", "completed"]
-    losses = runs.assign(test_loss=[math.log(10) + 0.1] + [1.0] * (len(runs) - 1), status="completed")
-    assert (scored(losses, Settings(0.02, 0.05, False, "nats"))["status"] == "diverged").tolist()[:2] == [True, False]
+    found = [2.3, 2.0, 1.985, 1.975]  # guessing is 2 nats, and the margin 0.02
+    losses = runs.assign(test_loss=found + [1.0] * (len(runs) - len(found)), status="completed")
+    assert (scored(losses, _NATS)["status"] == "diverged").tolist()[:4] == [True, True, True, False]
 
 
 def test_the_delay_is_paired_over_the_seeds_of_its_cell() -> None:
@@ -106,15 +108,15 @@ def test_loss_in_nats_is_judged_with_its_own_margin_and_guessing() -> None:
     rng = np.random.default_rng(0)
     runs = made({"latest": list(_LATEST), "ema-span": list(_RULE)})
     runs = runs.assign(test_loss=[losses[name] + rng.normal(0, 0.003) for name in runs["strategy"]])
-    found = Assay.of(runs, Settings(0.02, 0.05, False, "nats"))
+    found = Assay.of(runs, _NATS)
     assert found.costs["inconsistency"].item() == pytest.approx(0.06, abs=0.01)
     assert found.costs["sensitive"].item()
     assert set(found.rules["unit"]) == {"nats"}
     outcome = found.rules.set_index("strategy")["outcome"]
     assert (outcome["ema-span"], outcome["latest"]) == ("equivalent", "worse")
     lost = runs.assign(status=["diverged" if name == "latest" else "completed" for name in runs["strategy"]])
-    gap = costs(scored(lost, Settings(0.02, 0.05, False, "nats")), Settings(0.02, 0.05, False, "nats"))["inconsistency"]
-    assert gap.item() == pytest.approx(math.log(10) - 1.30, abs=0.01)
+    gap = costs(scored(lost, _NATS), _NATS)["inconsistency"]
+    assert gap.item() == pytest.approx(2.0 - 1.30, abs=0.01)
 
 
 def test_shares_are_those_of_the_cell_and_the_control_has_none() -> None:
@@ -204,5 +206,5 @@ def test_readers_see_what_sequential_training_and_stash_reach() -> None:
     shown = tables.costs(found).iloc[0]
     assert (shown["sequential"], shown["stash"]) == ("88.00", "85.20")
     losses = made({"latest": list(_LATEST)}).assign(test_loss=1.25)
-    nats = tables.costs(Assay.of(losses, Settings(0.02, 0.05, False, "nats"))).iloc[0]
+    nats = tables.costs(Assay.of(losses, _NATS)).iloc[0]
     assert (nats["sequential"], nats["stash"]) == ("–", "1.25")

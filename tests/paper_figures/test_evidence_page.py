@@ -9,6 +9,7 @@ import pytest
 
 from layerpipe2.errors import UserError
 from paper_figures import build, style
+from paper_figures.claims.evidence import by_what_is_told
 from paper_figures.comparisons import Settings
 from paper_figures.figures.assay import costs
 from paper_figures.pages import readme
@@ -88,12 +89,21 @@ def test_the_readme_begins_with_the_evidence(results: Path) -> None:
 
 def test_a_cell_where_nothing_can_be_told_is_named_and_has_no_column() -> None:
     words = {"MLP, SGD": ["worse"], "VGG, SGD": ["can't tell"], "CNN, SGD": ["not needed"], "GPT, SGD": ["not needed"]}
+    words |= {"ResNet, SGD": ["left out"]}
     table = pd.DataFrame({"strategy": ["pair"]} | words)
     short = readme._in_short(table)
     assert (list(short["verdicts"]), short["shared"]) == (["strategy", "MLP"], "SGD")
-    assert (short["silent"], short["needless"]) == ("VGG", "CNN; GPT")
+    assert (short["silent"], short["needless"], short["untrained"]) == ("VGG", "CNN; GPT", "ResNet")
     alone = readme._in_short(table[["strategy", "VGG, SGD"]])
     assert (list(alone["verdicts"]), alone["silent"]) == (["strategy", "VGG, SGD"], "")
+
+
+def test_cells_that_tell_nothing_are_drawn_apart() -> None:
+    costs = pd.DataFrame({"cell": ["a", "b", "c"], "sensitive": [True, False, False], "needless": [False, True, False]})
+    told, silent = by_what_is_told(Assay(costs, costs))
+    assert (list(told.rules["cell"]), list(silent.costs["cell"])) == (["a", "b"], ["c"])
+    told, silent = by_what_is_told(silent)
+    assert (list(told.costs["cell"]), len(silent.costs)) == (["c"], 0)
 
 
 def test_a_search_alone_confirms_nothing(results: Path, tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+"""The loss of guessing, of experiments that judge losses."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from experiments import collect, guess
+from experiments import run as runs
+from layerpipe2.errors import UserError
+from paper_figures.comparisons import Settings
+from paper_figures.records import training
+from tests.small_experiments import REPORT, UNTUNED, small, write_experiment
+
+_SMALL = {"strategies": ["stash"], "group_sizes": [3], "seeds": [0], "jobs": 1}
+_LOSSES = _SMALL | {"report": REPORT | {"equivalence_margin_nats": 0.02}}
+
+
+def test_guessing_knows_how_often_each_class_comes_in_the_training_data():
+    train, test = torch.tensor([[0, 0], [0, 1]]), torch.tensor([0, 2])
+    shares = [4 / 7, 2 / 7, 1 / 7]  # counts 3, 1, 0, and one more of each
+    assert guess.guess_nats(train, test, 3) == pytest.approx(-(math.log(shares[0]) + math.log(shares[2])) / 2)
+    even = torch.arange(1000) % 10
+    assert guess.guess_nats(even, even, 10) == pytest.approx(math.log(10))
+
+
+def test_it_is_measured_before_training_and_reaches_the_verdicts(tmp_path):
+    path = write_experiment(tmp_path, UNTUNED, **_LOSSES)
+    runs.main([path, "--out", str(tmp_path / "out"), "--quiet"])
+    measured = json.loads((tmp_path / "out" / guess.FILE).read_text())
+    assert measured["dataset"] == "digits"
+    assert measured["nats"] == pytest.approx(math.log(10), abs=0.01)
+    collect.main([path, "--records", str(tmp_path / "out"), "--out", str(tmp_path / "tables")])
+    settings = Settings.from_report(training.load(tmp_path / "tables").experiment["report"])
+    assert (settings.unit, settings.margin, settings.guess) == ("nats", 0.02, measured["nats"])
+
+
+def test_experiments_that_judge_accuracies_have_none(tmp_path):
+    grid = small(tmp_path, UNTUNED, **_SMALL)
+    guess.measure(grid)
+    assert guess.measured(grid) is None
+    assert not (grid.folder / guess.FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"guess\.json can't be read .*; delete it if it is there; python -m experiments\.run small writes it"),
+        ('{"nats": null}', r"guess\.json: nats is None, but a loss is a number above 0; delete it"),
+        ('{"nats": -3.1}', r"guess\.json: nats is -3\.1, but"),
+    ],
+)
+def test_what_is_missing_or_broken_is_said_in_one_line(tmp_path, text, message):
+    grid = small(tmp_path, UNTUNED, **_LOSSES)
+    grid.folder.mkdir()
+    if text is not None:
+        (grid.folder / guess.FILE).write_text(text)
+    with pytest.raises(UserError, match=message):
+        guess.measured(grid)
+
+
+def test_pages_demand_it_of_tables_that_judge_losses():
+    report = {"equivalence_margin_points": 5, "significance_level": 0.05, "image_guard": False}
+    with pytest.raises(UserError, match=r"the loss of guessing is None, but the unit is nats; give it"):
+        Settings.from_report(report | {"equivalence_margin_nats": 0.02, "guess_nats": None})
