@@ -83,10 +83,10 @@ def strangers(grid: Grid) -> list[Path]:
     return [path for top in tops for path in sorted((grid.folder / top).rglob("*.json")) if path not in own]
 
 
-def described(experiment: Experiment, guess_nats: float | None = None) -> dict[str, Any]:
+def described(experiment: Experiment, guess_nats: dict[str, float] | None) -> dict[str, Any]:
     """What the experiment is, for readers; ``width`` and ``epochs`` are null where runs differ or have the default.
 
-    ``report`` has the test loss of guessing beside its demands, where losses are judged.
+    ``report`` has the test loss of guessing by data set beside its demands, where losses are judged.
     """
     report = dict(experiment.report) | {"guess_nats": guess_nats}
     names = ("name", "published", "optimizers", "seeds", "stages", "group_sizes", "strategies")

@@ -4,6 +4,7 @@ Guessing is the best answer that is the same for every question: each class with
 language model's classes are far from equally frequent, so it guesses much better than one over their number.
 """
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from layerpipe2.errors import UserError
 from layerpipe2.runs.records import read_json, write_json
 
 FILE = "guess.json"
+_REMEDY = "delete it if it is there, and start experiments.run again, which writes it"
 
 
 def guess_nats(train: Tensor, test: Tensor, num_classes: int) -> float:
@@ -33,31 +35,43 @@ def guess_nats(train: Tensor, test: Tensor, num_classes: int) -> float:
 
 
 def measure(grid: Grid) -> None:
-    """Write the loss of guessing beside the records, if the experiment judges losses and it isn't there yet.
+    """Write the loss of guessing beside the records, of every data set that lacks it, if the experiment judges losses.
 
     Raises:
-        UserError: if the data set can't be read.
+        UserError: if a data set can't be read, or the file is broken.
     """
     path = grid.folder / FILE
-    if grid.experiment.report.equivalence_margin_nats is None or path.exists():
-        return
-    config = grid.tasks[0].config
-    data = load(config.dataset, Path(config.data_root) if config.data_root else None)
-    nats = guess_nats(data.y_train, data.y_test, data.num_classes)
-    write_json(path, {"dataset": data.name, "nats": float(f"{nats:.9g}")})
+    known = _read(path) if path.exists() else {}
+    roots = {task.config.dataset: task.config.data_root for task in grid.tasks}
+    missing = roots.keys() - known.keys() if _judges_losses(grid) else ()
+    for name in sorted(missing):
+        data = load(name, Path(root) if (root := roots[name]) else None)
+        known[name] = float(f"{guess_nats(data.y_train, data.y_test, data.num_classes):.9g}")
+    if missing:
+        write_json(path, known)
 
 
-def measured(grid: Grid) -> float | None:
-    """What :func:`measure` wrote; None if the experiment judges accuracies.
+def measured(grid: Grid) -> dict[str, float] | None:
+    """Data set -> what :func:`measure` wrote; None if the experiment judges accuracies.
 
     Raises:
         UserError: if it is missing or broken.
     """
-    if grid.experiment.report.equivalence_margin_nats is None:
+    if not _judges_losses(grid):
         return None
-    path = grid.folder / FILE
-    remedy = f"delete it if it is there; python -m experiments.run {grid.experiment.name} writes it"
-    nats = read_json(path, remedy).get("nats")
-    if isinstance(nats, bool) or not isinstance(nats, float) or not nats > 0:
-        raise UserError(f"{path}: nats is {nats!r}, but a loss is a number above 0; {remedy}")
-    return nats
+    known = _read(grid.folder / FILE)
+    if missing := [name for name in grid.experiment.datasets if name not in known]:
+        raise UserError(f"{grid.folder / FILE} lacks {missing[0]}; {_REMEDY}")
+    return {name: known[name] for name in grid.experiment.datasets}
+
+
+def _judges_losses(grid: Grid) -> bool:
+    return grid.experiment.report.equivalence_margin_nats is not None
+
+
+def _read(path: Path) -> dict[str, float]:
+    found = read_json(path, _REMEDY)
+    for name, nats in found.items():
+        if isinstance(nats, bool) or not isinstance(nats, int | float) or not 0 < nats < math.inf:
+            raise UserError(f"{path}: {name} is {nats!r}, but a loss is a number above 0; {_REMEDY}")
+    return found

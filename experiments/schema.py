@@ -27,6 +27,7 @@ from experiments.sections import (
     Strategy,
     Tuning,
 )
+from layerpipe2.data import TEXTS
 from layerpipe2.errors import LARGEST, UserError, did_you_mean, plain_name, shown
 from layerpipe2.runs.validation import Checked, Positive, Several, checked
 from layerpipe2.runs.yaml_file import read_yaml
@@ -103,6 +104,7 @@ class Experiment(Checked):
         if self.tuning is not None:
             self._check_tuning(self.tuning)
         self._check_names()
+        self._check_text()
         if (runs := self._count_runs()) > _MOST_RUNS:
             raise UserError(f"this is {runs:,d} runs; give shorter lists, for at most {_MOST_RUNS:,d}")
         return self
@@ -129,6 +131,12 @@ class Experiment(Checked):
             for name in tuning.space:
                 if name in settings.given:
                     raise UserError(f"{where}.{name} is given, but {name} is tuned; leave out one of them")
+
+    def _check_text(self) -> None:
+        """Its classes are not equally frequent, so guessing is right more often than once in their number."""
+        texts = [name for name in self.datasets if name in TEXTS]
+        if texts and self.report.equivalence_margin_nats is None:
+            raise UserError(f"datasets has {texts[0]}, whose loss is judged; give report.equivalence_margin_nats")
 
     def _check_names(self) -> None:
         space = {} if self.tuning is None else self.tuning.space

@@ -112,7 +112,7 @@ def print_rule(results: Path) -> None:
 
 def _default(results: Path) -> tuple[Records, Theory, Settings]:
     records, theory = training_records.load(results), theory_records.load(results / "theory")
-    return records, theory, Settings.from_report(records.experiment["report"])
+    return records, theory, Settings.of(records.experiment)
 
 
 def _map(results: Path) -> Regimes | None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -43,7 +43,7 @@ class Settings:
     Attributes:
         margin: largest difference that counts as none, > 0.
         unit: of the margin and of all differences: percentage points of test accuracy, or nats of test loss.
-        guess: test loss in nats of an answer that is always the same; known where losses are judged.
+        guess: data set -> test loss in nats of an answer that is always the same; empty unless losses are judged.
         level: significance level alpha of a family of tests, in (0, 0.5).
         image_guard: whether a verdict must also hold for other test images (see the module's text); without it the
             verdicts are about the accuracy on this test set.
@@ -53,23 +53,24 @@ class Settings:
     level: float = 0.05
     image_guard: bool = True
     unit: str = "points"
-    guess: float | None = None
+    guess: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value, high in (("margin", self.margin, 100.0), ("level", self.level, 0.5)):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < high:
                 raise UserError(f"report.{name} is {value!r}; give a number between 0 and {high:g} in the experiment")
-        if (self.unit == "nats") != (self.guess is not None):
-            what = f"the loss of guessing is {self.guess}, but the unit is {self.unit}"
+        if (self.unit == "nats") != bool(self.guess):
+            what = f"the loss of guessing is {dict(self.guess)}, but the unit is {self.unit}"
             raise UserError(f"{what}; give it where losses are judged, and there alone")
 
     @classmethod
-    def from_report(cls, report: Mapping[str, Any]) -> Settings:
-        """From the section ``report`` of an experiment's description."""
+    def of(cls, experiment: Mapping[str, Any]) -> Settings:
+        """From the section ``report`` of an experiment's description, ``experiment.json``."""
+        report = experiment["report"]
         level, guard, nats = report["significance_level"], report["image_guard"], report.get("equivalence_margin_nats")
         if nats is None:
             return cls(report["equivalence_margin_points"], level, guard)
-        return cls(nats, level, guard, "nats", report["guess_nats"])
+        return cls(nats, level, guard, "nats", report["guess_nats"] or {})
 
 
 def pairs(runs: pd.DataFrame, reference: str, design: Design, examples: pd.DataFrame | None = None) -> pd.DataFrame:

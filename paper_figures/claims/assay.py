@@ -34,15 +34,15 @@ def long_name(cell: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-CANNOT_TELL, NOT_NEEDED, LEFT_OUT = "can't tell", "not needed", "left out"
-"""What stands in place of a verdict on a history: nothing is shown, none is needed, or stash doesn't train."""
+CANNOT_TELL, NOT_NEEDED, UNTRAINED = "can't tell", "not needed", "hardly trained"
+"""What stands in place of a verdict on a history: nothing is shown, none is needed, or stash gains too little."""
 
 
 def in_place_of_a_verdict(row: Mapping[str, Any]) -> str:
     """The words for a cell, or a strategy in it, where no strategy is judged; empty where they are."""
     if row["sensitive"]:
         return ""
-    return LEFT_OUT if not row["trained"] else NOT_NEEDED if row["needless"] else CANNOT_TELL
+    return UNTRAINED if not row["trained"] else NOT_NEEDED if row["needless"] else CANNOT_TELL
 
 
 @dataclass(frozen=True)

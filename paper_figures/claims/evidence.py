@@ -19,7 +19,7 @@ def assays(found: Mapping[str, Records]) -> Assay:
 
 def assay(records: Records) -> Assay:
     """The cells of one experiment, by its own demands."""
-    return Assay.of(records.all_runs, Settings.from_report(records.experiment["report"]), records.examples, long_name)
+    return Assay.of(records.all_runs, Settings.of(records.experiment), records.examples, long_name)
 
 
 def at_own_rates(found: Assay) -> Assay:

@@ -53,8 +53,8 @@ def with_scores(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
     The status of those that ended hardly above that is ``diverged``: of accuracies a fifth, of losses the margin.
     """
-    if settings.guess is not None:
-        score, guess = -runs["test_loss"], -settings.guess
+    if settings.guess:
+        score, guess = -runs["test_loss"], -runs["dataset"].map(settings.guess)
         hardly = guess + settings.margin
     else:
         score, guess = 100 * runs["test_accuracy"], 100 / runs["dataset"].map(lambda name: describe(name).num_classes)
@@ -81,8 +81,9 @@ def costs(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None 
     Returns:
         Columns :data:`CELL`, seeds; ``delay`` and ``inconsistency`` with their ends ``_low``, ``_high`` (1 - 2 level
         intervals over seeds); ``delay_n``; diverged_stash, diverged_latest (runs); the mean scores of sequential
-        training, ``whole``, and of stash, ``reached``; trained: whether stash gains half as much over guessing;
-        sensitive, needless and their p_sensitive, p_needless (Holm over the cells).
+        training, ``whole``, and of stash, ``reached``; trained: whether stash gains half as much over guessing as
+        sequential training does at its best rate; sensitive, needless and their p_sensitive, p_needless (Holm over the
+        cells).
     """
     rows = [dict(zip(CELL, key, strict=True)) | found for key, found in _all_costs(runs, settings)]
     columns = [*CELL, "seeds", "diverged_stash", "diverged_latest", "trained", "p_sensitive", "p_needless"]
@@ -113,10 +114,13 @@ def _all_costs(runs: pd.DataFrame, settings: Settings) -> Iterator[tuple[Any, di
     for key, cell in runs[runs["num_stages"] > 1].groupby(list(CELL), sort=False):
         scores = _table(cell)
         if {STASH, LATEST} <= set(scores) and len(scores.dropna(subset=[STASH, LATEST])) > 1:
-            yield key, _costs(cell, scores, _baseline(alone, dict(zip(CELL, key, strict=True))), settings)
+            mine = rows_with(alone, {name: value for name, value in zip(CELL, key, strict=True) if name in _ALONE})
+            yield key, _costs(cell, scores, _baseline(mine, key[CELL.index("rate")]), _best(mine), settings)
 
 
-def _costs(cell: pd.DataFrame, scores: pd.DataFrame, baseline: pd.Series, settings: Settings) -> dict[str, Any]:
+def _costs(
+    cell: pd.DataFrame, scores: pd.DataFrame, baseline: pd.Series, best: float, settings: Settings
+) -> dict[str, Any]:
     guess = float(cell["guess"].iloc[0])
     both = scores.dropna(subset=[STASH, LATEST])
     mine = cell[cell["seed"].isin(both.index)]
@@ -132,7 +136,7 @@ def _costs(cell: pd.DataFrame, scores: pd.DataFrame, baseline: pd.Series, settin
     found |= {"p_sensitive": tested.p_better, "p_needless": 1 - tested.p_better}
     whole = float(baseline.mean()) if len(baseline) else math.nan
     reached = float(both[STASH].mean())
-    found |= {"whole": whole, "reached": reached, "trained": not reached - guess < LEARNT * (whole - guess)}
+    found |= {"whole": whole, "reached": reached, "trained": not reached - guess < LEARNT * (best - guess)}
     return found
 
 
@@ -143,17 +147,24 @@ def _interval(name: str, values: pd.Series, settings: Settings) -> dict[str, flo
 
 def _table(cell: pd.DataFrame) -> pd.DataFrame:
     """Scores, seeds by strategies; what diverged has that of guessing."""
-    return cell.assign(score=cell["score"].fillna(cell["guess"])).pivot(
-        index="seed", columns="strategy", values="score"
-    )
+    return _finite(cell).pivot(index="seed", columns="strategy", values="score")
 
 
-def _baseline(alone: pd.DataFrame, cell: dict[str, Any]) -> pd.Series:
+def _baseline(alone: pd.DataFrame, rate: str) -> pd.Series:
     """Scores of sequential training by seed: with the cell's rate, or else with its own."""
-    mine = rows_with(alone, {name: cell[name] for name in _ALONE})
-    same = mine[mine["rate"] == cell["rate"]]
-    mine = same if len(same) else mine[mine["rate"] == "tuned"]
-    return mine.assign(score=mine["score"].fillna(mine["guess"])).set_index("seed")["score"]
+    same = alone[alone["rate"] == rate]
+    mine = same if len(same) else alone[alone["rate"] == "tuned"]
+    return _finite(mine).set_index("seed")["score"]
+
+
+def _best(alone: pd.DataFrame) -> float:
+    """The mean score of sequential training at its best rate."""
+    return float(_finite(alone).groupby("rate")["score"].mean().max())
+
+
+def _finite(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs; what diverged has the score of guessing."""
+    return runs.assign(score=runs["score"].fillna(runs["guess"]))
 
 
 def rules(

@@ -12,7 +12,7 @@ from typing import Any
 from layerpipe2.history import find_strategy
 from layerpipe2.networks import NETWORKS
 from paper_figures.claims import claim_verdict
-from paper_figures.claims.assay import CANNOT_TELL, LEFT_OUT, NOT_NEEDED, Assay, in_place_of_a_verdict
+from paper_figures.claims.assay import CANNOT_TELL, NOT_NEEDED, UNTRAINED, Assay, in_place_of_a_verdict
 from paper_figures.comparisons import Settings
 from paper_figures.designs import LEARNT, own, pipeline_aware
 from paper_figures.records.training import Records
@@ -26,7 +26,7 @@ KINDS = ("convolutional", "fully connected", "spiking")
 REASONS = {
     CANNOT_TELL: "can't tell: the control is not shown to fail",
     NOT_NEEDED: "no history is needed: the latest weights are shown to lose less than the margin",
-    LEFT_OUT: "left out, as exact stashing does not train",
+    UNTRAINED: "hardly trained: exact stashing gains less than half of what sequential training does",
 }
 """What stands in place of a verdict -> the same for a sentence."""
 

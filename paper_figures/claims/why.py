@@ -5,7 +5,7 @@ seeds; a run that diverged counts as guessing. Only cells in which exact stashin
 on the coarse searches and tried on those confirmed cells, which did not make it, that tell whether they need one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ GIVEN = "lr"
 """What needs no measurement, for comparison; no rule rests on it, as optimizers have rates of different size."""
 _WORDS = {
     GIVEN: "the learning rate (nothing is measured)",
-    "drift": "the relative drift of the weights over their delay",
+    "drift": "the drift of the weights over their delay (as a share of their norm)",
     "update_correlation": "the cosine of successive updates",
     "error": "the error of {whose} weights, relative to the drift",
     "alignment": "the cosine between the gradient of {whose} weights and the exact one",
@@ -172,41 +172,27 @@ def fit(cells: pd.DataFrame) -> Rule | None:
     )
 
 
-def right(cells: pd.DataFrame, rule: Rule) -> pd.Series:
-    """For every cell whether the rule says what came out; a quantity that could not be measured says nothing."""
-    return _said(cells, rule) == cells["needs"].map({True: "keep", False: "drop"})
-
-
-def _said(cells: pd.DataFrame, rule: Rule) -> pd.Series:
+def says(cells: pd.DataFrame, rule: Rule) -> pd.Series:
+    """What the rule says of every cell: ``drop``, ``keep``, or ``unknown`` if its quantity could not be measured."""
     said = [rule.decide(None if pd.isna(value) else value) for value in cells[rule.quantity]]
-    return pd.Series(said, index=cells.index)
+    return pd.Series(said, index=cells.index, dtype=object)
 
 
-def left_out(cells: pd.DataFrame) -> Iterator[bool]:
-    """For every screened cell whether the rule that is made without it is right."""
-    mine = cells[cells["screened"]]
-    for place in mine.index:
-        rule = fit(mine.drop(index=place))
-        yield rule is not None and bool(right(mine.loc[[place]], rule).item())
+def says_of_others(cells: pd.DataFrame) -> pd.Series:
+    """What is said of every cell by the rule that all the others make (cross-validation, leaving one out)."""
+    rules = {place: fit(cells.drop(index=place)) for place in cells.index}
+    said = {p: "unknown" if rule is None else says(cells.loc[[p]], rule).item() for p, rule in rules.items()}
+    return pd.Series(said, index=cells.index, dtype=object)
 
 
-def tried(cells: pd.DataFrame, rule: Rule) -> dict[str, tuple[int, int]]:
-    """How often the rule is right, and of how many cells: of the searches that made it, and of the confirmed ones.
-
-    Returns:
-        ``fitted``, ``left out`` (each screened cell by the rule made without it), and of the confirmed cells ``common``
-        (all strategies with one rate, at which it was measured) and ``tuned`` (each with its own).
-    """
-    screened = cells["screened"].astype(bool)
-    parts = {"fitted": screened} | {rate: ~screened & (cells["rate"] == rate) for rate in ("common", "tuned")}
-    hits = right(cells, rule)
-    found = {name: (int(hits[mine].sum()), int(mine.sum())) for name, mine in parts.items()}
-    return found | {"left out": (sum(left_out(cells)), found["fitted"][1])}
+def right(cells: pd.DataFrame, said: pd.Series) -> tuple[int, int]:
+    """In how many cells that is said which came out, and of how many."""
+    return int((said == cells["needs"].map({True: "keep", False: "drop"})).sum()), len(cells)
 
 
-def dropped(cells: pd.DataFrame, rule: Rule) -> tuple[int, int]:
-    """In how many of these cells the rule would drop a history that is needed, and in how many it would drop one."""
-    drop = _said(cells, rule) == "drop"
+def dropped(cells: pd.DataFrame, said: pd.Series) -> tuple[int, int]:
+    """In how many of these cells a history would be dropped that is needed, and in how many one would be dropped."""
+    drop = said == "drop"
     return int((drop & cells["needs"].astype(bool)).sum()), int(drop.sum())
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from layerpipe2.history import find_strategy
 from paper_figures import style
-from paper_figures.claims.assay import CANNOT_TELL, LEFT_OUT, NOT_NEEDED, Assay, in_place_of_a_verdict
+from paper_figures.claims.assay import CANNOT_TELL, NOT_NEEDED, UNTRAINED, Assay, in_place_of_a_verdict
 from paper_figures.designs import SEQUENTIAL
 from paper_figures.style import ordered
 from paper_figures.text import amount, listed
@@ -21,7 +21,7 @@ _TITLE = {1: 90, 2: 50, 3: 32}
 _WORDS = {
     CANNOT_TELL: "'latest' isn't shown to lose more than the margin, nor less",
     NOT_NEEDED: "'latest' is shown to lose less than the margin",
-    LEFT_OUT: "stashing trains badly",
+    UNTRAINED: "stashing gains less than half of what sequential training does",
 }
 """What stands in titles, in words."""
 _KEPT_TOGETHER = (" stages", " delays", *_WORDS)
@@ -102,7 +102,9 @@ def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) 
     if mean != mean:
         return
     looks = find_strategy(name)
-    axis.barh(place, min(max(mean, start), end), height=0.66, color=looks.colour, alpha=0.75, linewidth=0)
+    filled = {"color": looks.colour, "alpha": 0.75, "linewidth": 0}
+    hollow = {"facecolor": "white", "edgecolor": looks.colour, "linewidth": 1.2}
+    axis.barh(place, min(max(mean, start), end), height=0.66, **hollow if looks.raw or lost else filled)
     if start < mean < end:
         axis.plot([max(low, start), min(high, end)], [place, place], color="#222222", linewidth=0.9)
         for edge, cut, marker in ((start, low < start, "<"), (end, high > end, ">")):
@@ -111,9 +113,8 @@ def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) 
     else:
         text = lost or (f"{mean:.2g}" if abs(mean) < 10 else f"{mean:.0f}")
         edge, side = (end, "right") if mean > 0 else (start, "left")
-        axis.text(
-            0.97 * edge, place, text, ha=side, va="center", fontsize=7, color=_ink(looks.colour), fontweight="bold"
-        )
+        ink = "#222222" if lost or looks.raw else _ink(looks.colour)
+        axis.text(0.97 * edge, place, text, ha=side, va="center", fontsize=7, color=ink, fontweight="bold")
 
 
 def _ink(colour: str) -> str:
@@ -130,7 +131,9 @@ def _note(found: Assay, level: float, where: str) -> str:
     words = "; ".join(f"{word}: {meaning}" for word, meaning in _WORDS.items() if word in used)
     words += ".\n" if words else ""
     return (
-        "'delay alone': sequential training over exact stashing; others: exact stashing over that strategy. "
-        f"Right of 0 is worse.\nLines: {100 * (1 - 2 * level):g} % intervals over n = {count} seeds; grey: the margin "
-        f"({margins}); diverged: or ended at guessing.\n{words}{where}"
+        "'delay alone': what exact stashing loses against sequential training; others: what each loses against exact "
+        f"stashing.\nLines: {100 * (1 - 2 * level):g} % intervals over n = {count} seeds; grey: the margin "
+        f"({margins}). Bars end at {_FARTHEST:g} margins: a number is the value.\n"
+        "Arrows: the line goes on. Hollow with a count: so "
+        f"many runs diverged or ended at guessing; the bar has no length.\n{words}{where}"
     )

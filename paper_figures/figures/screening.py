@@ -15,7 +15,7 @@ from paper_figures.text import dataset_label, network_label, optimizer_label, sp
 def screening(found: Mapping[str, Records]) -> Figure:
     """Mean score of every strategy; runs that diverged score what guessing does."""
     panels = [panel for records in found.values() for panel in _panels(records)]
-    columns = min(4, len(panels))
+    columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     runs = pd.concat([table for _, _, table in panels])
     with style.context():
@@ -25,16 +25,20 @@ def screening(found: Mapping[str, Records]) -> Figure:
                 mean = table[table["strategy"] == name].groupby("lr")["score"].mean()
                 axis.plot(mean.index, mean.to_numpy(), **style.line(name, markersize=3))
             axis.set(xscale="log", xlabel="peak learning rate", ylabel=label)
-            axis.set_title(title, fontsize=6)
+            axis.set_title(title, fontsize=6.5)
         style.legend(figure, style.handles(runs["strategy"]), columns=5)
         cell = ["network", "optimizer", "momentum", "num_stages", "lr", "strategy"]
         seeds = span(runs.groupby(cell, dropna=False)["seed"].nunique())
-        style.note(figure, f"Mean of n = {seeds} seeds; a run that diverged counts as guessing.")
+        style.note(
+            figure,
+            f"Mean of n = {seeds} seeds; a run that diverged counts as guessing. "
+            "Of accuracies more is better, of losses less.",
+        )
         return figure
 
 
 def _panels(records: Records) -> list[tuple[str, str, pd.DataFrame]]:
-    settings = Settings.from_report(records.experiment["report"])
+    settings = Settings.of(records.experiment)
     runs = scored(records.runs, settings)
     sign, label = (-1, "test loss (nats)") if settings.unit == "nats" else (1, "test accuracy (%)")
     runs = runs.assign(score=sign * runs["score"].fillna(runs["guess"]))

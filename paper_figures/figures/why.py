@@ -13,7 +13,8 @@ from paper_figures.text import network_label, optimizer_label
 _COLOURS = {"SGD": "#b2182b", "momentum": "#555555", "AdamW": "#b05be0"}
 """No strategy has these."""
 _MARKERS = "osD^vPXph*<>"
-_CONFIRMED: dict[str, Any] = {"markeredgecolor": "black", "markeredgewidth": 1.0}
+_SCREENED: dict[str, Any] = {"markersize": 5.5, "markeredgecolor": "white", "markeredgewidth": 0.4}
+_CONFIRMED: dict[str, Any] = {"markersize": 7, "markeredgecolor": "black", "markeredgewidth": 1.0, "alpha": 0.8}
 _HOLLOW: dict[str, Any] = {"color": "#222222", "markerfacecolor": "white"}
 _LINE: dict[str, Any] = {"color": "#666666", "linewidth": 0.8, "linestyle": (0, (4, 2))}
 
@@ -32,9 +33,9 @@ def why(cells: pd.DataFrame, rule: Rule) -> Figure:
     with style.context():
         figure, axes = style.canvas(3.4)
         axis = axes[0, 0]
-        for row in shown.to_dict("records"):
-            edge = {"markeredgecolor": "white", "markeredgewidth": 0.4} if row["screened"] else _CONFIRMED
-            look = {"color": _COLOURS[row["how"]], "marker": marker[row["network"]], "markersize": 5.5}
+        for row in shown.sort_values("screened", ascending=False, kind="stable").to_dict("records"):
+            edge = _SCREENED if row["screened"] else _CONFIRMED
+            look = {"color": _COLOURS[row["how"]], "marker": marker[row["network"]]}
             axis.plot(row["x"], row["cost"], linestyle="", **look | edge)
         axis.axhline(1, **_LINE)
         axis.axvline(_place(rule.threshold, rule), **_LINE)
@@ -43,10 +44,10 @@ def why(cells: pd.DataFrame, rule: Rule) -> Figure:
         axis.set_ylim(top=max(10.0, 2 * shown["cost"].max()))
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         hows = [how for how in _COLOURS if how in set(shown["how"])]
-        handles = [style.handle(how, color=_COLOURS[how], marker="s", linestyle="") for how in hows]
+        handles = [style.handle(how, color=_COLOURS[how], linewidth=5) for how in hows]
         handles += [style.handle(network_label(n), marker=m, linestyle="", **_HOLLOW) for n, m in marker.items()]
         if not shown["screened"].all():
-            handles.append(style.handle("confirmed", color="#bbbbbb", marker="s", linestyle="", **_CONFIRMED))
+            handles.append(style.handle("confirmed", color="white", marker="8", linestyle="", **_CONFIRMED))
         style.legend(figure, [*handles, style.handle("margin; threshold", **_LINE)], columns=5)
         style.note(figure, _note(shown, rule))
         return figure
@@ -68,5 +69,5 @@ def _note(shown: pd.DataFrame, rule: Rule) -> str:
         f"A point per cell in which exact stashing trains: n = {coarse} of the coarse searches, {len(shown) - coarse} "
         "confirmed; means over seeds.\nA run that diverged counts as guessing. The margin is 0.5 points of test "
         "accuracy (language models: 0.02 nats of test loss).\nThe rule of thumb drops the history "
-        f"{'left' if left else 'right'} of the upright line; that is right below the level line."
+        f"{'left' if left else 'right'} of the upright line; that is correct below the level line."
     )

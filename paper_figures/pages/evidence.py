@@ -25,7 +25,7 @@ from paper_figures.tables import assay as tables
 from paper_figures.tables import why as why_tables
 from paper_figures.tables.early import early
 from paper_figures.tables.training import chosen_rates
-from paper_figures.text import network_label
+from paper_figures.text import network_label, plural
 from paper_figures.verdicts import CLAIM, Verdict
 
 _CELL = ["optimizer", "momentum", "lr", "num_stages"]
@@ -46,7 +46,7 @@ def page(found: Mapping[str, Records], results: Path) -> Page:
         raise UserError("nothing is confirmed yet; run: make paper EXPERIMENT=evidence-mlp")
     everything = claims.assays(confirmed)
     tuned, common = claims.at_own_rates(everything), everything.within(rate="common")
-    level = Settings.from_report(next(iter(confirmed.values())).experiment["report"]).level
+    level = Settings.of(next(iter(confirmed.values())).experiment).level
     told, silent = claims.by_what_is_told(tuned)
     figures = {"costs": partial(assay_figures.costs, told, level, _OWN_RATES)}
     if len(silent.costs):
@@ -87,18 +87,37 @@ def _tables(found: Assay) -> dict[str, pd.DataFrame]:
 def _why(cells: pd.DataFrame) -> dict[str, Any]:
     """What the section on predictors tells."""
     restored, needing, latest, average = why.directions(cells)
-    screened = cells[cells["screened"].astype(bool)]
+    searched = cells["screened"].astype(bool)
+    screened, confirmed = cells[searched], cells[~searched]
+    fitted, anew = why.says(screened, RULE), why.says_of_others(screened)
+    said = why.says(confirmed, RULE)
     return {
         "table": why_tables.predictors(why.ranking(screened)),
         "rule": RULE,
-        "tried": {name: f"{right} of {n}" if n else None for name, (right, n) in why.tried(cells, RULE).items()},
-        "wrong": "{} of {}".format(*why.dropped(screened, RULE)),
+        "fitted": _of(why.right(screened, fitted)),
+        "anew": _of(why.right(screened, anew)),
+        "always": max(needing, len(screened) - needing),
+        "wrong": _of(why.dropped(screened, fitted)),
+        "wrong_anew": _of(why.dropped(screened, anew)),
+        "tried": _tried(confirmed, said),
+        "same": said.iloc[0] if said.nunique() == 1 else None,
         "screened": len(screened),
         "needing": needing,
         "restored": restored,
         "latest": f"{latest:.3f}",
         "average": f"{average:.3f}",
     }
+
+
+def _of(counts: tuple[int, int]) -> str:
+    return "{} of {}".format(*counts)
+
+
+def _tried(cells: pd.DataFrame, said: pd.Series) -> str:
+    """How often the rule is right in the confirmed cells, in words; empty if there are none."""
+    words = {"common": "with one learning rate for all", "tuned": "with each strategy's own rate"}
+    parts = {text: cells["rate"] == rate for rate, text in words.items()}
+    return " and in ".join(f"{_of(why.right(cells[m], said[m]))} {text}" for text, m in parts.items() if m.any())
 
 
 def _verdicts(found: Assay) -> list[Verdict]:
@@ -137,27 +156,27 @@ def _given_rates(found: Mapping[str, Records]) -> Iterator[str]:
 
 
 def _diverged(records: Records) -> int:
-    settings = Settings.from_report(records.experiment["report"])
+    settings = Settings.of(records.experiment)
     return int((with_scores(records.all_runs, settings)["status"] == "diverged").sum())
 
 
 def _guesses(found: Iterable[Records]) -> Iterator[str]:
     """The losses of guessing, of experiments that judge losses."""
     for records in found:
-        if (nats := Settings.from_report(records.experiment["report"]).guess) is not None:
-            yield f"{nats:.2f}"
+        yield from (f"{nats:.2f}" for nats in Settings.of(records.experiment).guess.values())
 
 
 def _numbers(
     tuned: Assay, confirmed: Mapping[str, Records], screens: Mapping[str, Records], results: Path
 ) -> dict[str, Any]:
-    answered, cells = claims.decided(tuned)
+    answered, total = claims.decided(tuned)
     trials = [len(records.tuning) for records in confirmed.values() if records.tuning is not None]
     pipelines = [r.runs[r.runs["num_stages"] > 1] for r in screens.values()]
     everything = (*confirmed.values(), *screens.values())
     return {
         "answered": answered,
-        "cells": cells,
+        "cells": plural(total, "confirmed cell"),
+        "names": list(confirmed),
         "runs": sum(len(records.all_runs) for records in confirmed.values()),
         "trials": sum(trials),
         "screened": sum(runs.groupby(_CELL, dropna=False).ngroups for runs in pipelines),

@@ -12,7 +12,7 @@ from layerpipe2.errors import UserError
 from layerpipe2.history import find_strategy, raw_forms
 from layerpipe2.runs.records import write_text
 from paper_figures.claims import evidence, training
-from paper_figures.claims.assay import CANNOT_TELL, LEFT_OUT, NOT_NEEDED, Assay
+from paper_figures.claims.assay import CANNOT_TELL, NOT_NEEDED, UNTRAINED, Assay
 from paper_figures.comparisons import Settings
 from paper_figures.designs import LATEST, STASH, pipeline_aware
 from paper_figures.pages import fill
@@ -27,7 +27,9 @@ from paper_figures.text import amount, dataset_label, law_label, listed, mean_sp
 
 REMEDY = "python -m paper_figures.build readme"
 
-_ALIKE = {"silent": CANNOT_TELL, "needless": NOT_NEEDED, "untrained": LEFT_OUT}
+_ALIKE = {"silent": CANNOT_TELL, "needless": NOT_NEEDED, "untrained": UNTRAINED}
+
+_PIPELINE = ["strategy", "network", "num_stages", "convention"]
 
 _Columns = Mapping[str, Mapping[str, str]]
 
@@ -82,7 +84,7 @@ def results(
     judged_elsewhere = evidence.at_own_rates(evidence.assays(confirmed)) if confirmed else None
     judged = training.assay(records, settings)
     runs = records.runs if not confirmed else pd.concat([found.runs for found in confirmed.values()])
-    most = runs[runs["num_stages"] > 1].groupby(["strategy", "network"])["history_copies"].max()
+    most = runs[runs["num_stages"] > 1].groupby(_PIPELINE)["history_copies"].max()
     names = set(most.index.get_level_values("strategy"))
     accuracy = tables.accuracy(records)
     found = claims(records, theory, judged, settings, measured)
@@ -97,6 +99,7 @@ def results(
         "judged": len(judged.costs) > 0,
         "in_short": training.in_short(judged, settings),
         "average": max((most[name].max() for name in pipeline_aware(names)), default=0.0),
+        "pair": most["pair"].max() if "pair" in names else 0.0,
         "stash": span(most[STASH] if STASH in names else (), "{:.1f}".format),
         "dataset": dataset_label(records.dataset),
         "n": "n" if seeds(accuracy) is None else f"n = {seeds(accuracy)}",

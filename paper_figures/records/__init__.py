@@ -17,7 +17,7 @@ from pydantic import model_validator
 
 from layerpipe2.errors import UserError
 from layerpipe2.runs.records import read_json
-from layerpipe2.runs.validation import Checked, checked
+from layerpipe2.runs.validation import Checked, Positive, checked
 
 TEXT = {"dataset", "network", "convention", "strategy", "status", "optimizer", "commit", "device", "delays"} | {
     *("rate", "reference", "claim", "statement", "evidence", "panel", "series", "schedule")
@@ -82,7 +82,7 @@ def _checked(table: pd.DataFrame, form: TableForm, path: Path, remedy: str) -> p
 class _Report(Checked):
     equivalence_margin_points: float
     equivalence_margin_nats: float | None = None
-    guess_nats: float | None = None
+    guess_nats: dict[str, Positive] | None = None
     significance_level: float
     image_guard: bool
 

@@ -24,7 +24,7 @@ def behind_stash(records: Records) -> pd.DataFrame:
         Columns cell, strategy, seed; ``first`` and ``last``: validation accuracy minus that of stash after these
         epochs, in points. No rows where runs have one epoch.
     """
-    runs = with_scores(records.runs, Settings.from_report(records.experiment["report"]))
+    runs = with_scores(records.runs, Settings.of(records.experiment))
     runs = runs[(runs["num_stages"] > 1) & (runs["status"] == "completed")]
     runs = runs[runs["seed"].isin(records.experiment["seeds"])]
     epochs = records.epochs.merge(runs[[*RUN, *_KNOWN]], on=RUN).sort_values("epoch")

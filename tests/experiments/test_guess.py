@@ -29,11 +29,10 @@ def test_it_is_measured_before_training_and_reaches_the_verdicts(tmp_path):
     path = write_experiment(tmp_path, UNTUNED, **_LOSSES)
     runs.main([path, "--out", str(tmp_path / "out"), "--quiet"])
     measured = json.loads((tmp_path / "out" / guess.FILE).read_text())
-    assert measured["dataset"] == "digits"
-    assert measured["nats"] == pytest.approx(math.log(10), abs=0.01)
+    assert measured == {"digits": pytest.approx(math.log(10), abs=0.01)}
     collect.main([path, "--records", str(tmp_path / "out"), "--out", str(tmp_path / "tables")])
-    settings = Settings.from_report(training.load(tmp_path / "tables").experiment["report"])
-    assert (settings.unit, settings.margin, settings.guess) == ("nats", 0.02, measured["nats"])
+    settings = Settings.of(training.load(tmp_path / "tables").experiment)
+    assert (settings.unit, settings.margin, settings.guess) == ("nats", 0.02, measured)
 
 
 def test_experiments_that_judge_accuracies_have_none(tmp_path):
@@ -43,12 +42,23 @@ def test_experiments_that_judge_accuracies_have_none(tmp_path):
     assert not (grid.folder / guess.FILE).exists()
 
 
+def test_a_data_set_that_lacks_it_is_measured_and_the_others_stay(tmp_path):
+    grid = small(tmp_path, UNTUNED, **_LOSSES)
+    grid.folder.mkdir()
+    (grid.folder / guess.FILE).write_text('{"wordnet": 3}')
+    with pytest.raises(UserError, match=r"guess\.json lacks digits; delete it if it is there, and start experiments"):
+        guess.measured(grid)
+    guess.measure(grid)
+    assert json.loads((grid.folder / guess.FILE).read_text()).keys() == {"wordnet", "digits"}
+    assert guess.measured(grid).keys() == {"digits"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, r"guess\.json can't be read .*; delete it if it is there; python -m experiments\.run small writes it"),
-        ('{"nats": null}', r"guess\.json: nats is None, but a loss is a number above 0; delete it"),
-        ('{"nats": -3.1}', r"guess\.json: nats is -3\.1, but"),
+        (None, r"guess\.json can't be read .*; delete it"),
+        ('{"digits": null}', r"guess\.json: digits is None, but a loss is a number above 0; delete it if"),
+        ('{"digits": -3.1}', r"guess\.json: digits is -3\.1, but"),
     ],
 )
 def test_what_is_missing_or_broken_is_said_in_one_line(tmp_path, text, message):
@@ -62,5 +72,5 @@ def test_what_is_missing_or_broken_is_said_in_one_line(tmp_path, text, message):
 
 def test_pages_demand_it_of_tables_that_judge_losses():
     report = {"equivalence_margin_points": 5, "significance_level": 0.05, "image_guard": False}
-    with pytest.raises(UserError, match=r"the loss of guessing is None, but the unit is nats; give it"):
-        Settings.from_report(report | {"equivalence_margin_nats": 0.02, "guess_nats": None})
+    with pytest.raises(UserError, match=r"the loss of guessing is {}, but the unit is nats; give it"):
+        Settings.of({"report": report | {"equivalence_margin_nats": 0.02, "guess_nats": None}})

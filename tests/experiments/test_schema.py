@@ -131,6 +131,10 @@ TUNED_MISTAKES = [
     ("{tuning: null, common_seeds: [1]}", "common_seeds needs a tuning, from which stash has its settings"),
     ("common_rates: {mlp: 0.1}", "common_rates has mlp; give common_seeds, a tuning.space of lr alone"),
     (
+        "datasets: [wordnet]",
+        "datasets has wordnet, whose loss is judged; give report.equivalence_margin_nats",
+    ),
+    (
         f"report: {json.dumps({**REPORT, 'image_guard': True, 'equivalence_margin_nats': 1})}",
         "report: image_guard needs a margin in points",
     ),

@@ -20,7 +20,7 @@ _STASH = [0.85, 0.86, 0.84, 0.85, 0.86]
 _LATEST = [0.80, 0.82, 0.79, 0.81, 0.80]
 _RULE = [0.845, 0.853, 0.838, 0.846, 0.852]
 _SETTINGS = Settings(margin=1.0, image_guard=False)
-_NATS = Settings(0.02, 0.05, False, "nats", guess=2.0)
+_NATS = Settings(0.02, 0.05, False, "nats", guess={"digits": 2.0})
 
 
 def made(columns: Accuracies, sequential: list[float | None] | None = None, **columns_of_runs: object) -> pd.DataFrame:
@@ -99,8 +99,15 @@ def test_no_history_is_needed_where_the_latest_weights_are_shown_to_lose_less_th
 def test_a_cell_without_a_verdict_says_why() -> None:
     cell = {"sensitive": False, "needless": False, "trained": True}
     words = [in_place_of_a_verdict(cell | change) for change in ({}, {"needless": True}, {"trained": False})]
-    assert words == ["can't tell", "not needed", "left out"]
+    assert words == ["can't tell", "not needed", "hardly trained"]
     assert in_place_of_a_verdict(cell | {"sensitive": True}) == ""
+
+
+def test_stash_trains_if_it_gains_half_of_what_sequential_training_gains_at_its_best_rate() -> None:
+    slow = made({"stash": [0.4] * 5, "latest": list(_LATEST)}, sequential=[0.45] * 5).assign(rate="low")
+    assert row(slow)["trained"]
+    fast = made({}, sequential=[0.89] * 5).query("num_stages == 1").assign(rate="high")
+    assert not row(pd.concat([slow, fast], ignore_index=True))["trained"]  # 30 of 79 points over guessing are too few
 
 
 def test_loss_in_nats_is_judged_with_its_own_margin_and_guessing() -> None:

@@ -91,12 +91,18 @@ def test_the_rule_is_tried_on_cells_that_did_not_make_it() -> None:
     both = pd.concat([made, new], ignore_index=True)
     rule = why.fit(both)
     assert rule is not None
-    assert why.right(new, rule).tolist() == [True, False, False, True, False, True]
-    found = why.tried(both, rule)
-    assert found == {"fitted": (6, 6), "common": (3, 6), "tuned": (0, 0), "left out": (6, 6)}
-    # Without the cell at the end of its class the threshold moves over it.
+    assert why.says(new, rule).tolist() == ["keep", "drop", "unknown", "drop", "keep", "drop"]
+    assert why.right(new, why.says(new, rule)) == (3, 6)
+    assert why.dropped(new, why.says(new, rule)) == (1, 3)
+    assert why.right(made, why.says(made, rule)) == (6, 6)
+    assert why.right(made, why.says_of_others(made)) == (6, 6)
+
+
+def test_a_cell_at_the_end_of_its_class_is_missed_by_the_rule_of_the_others() -> None:
     near = cells(drift=[9, 8, 4, 2.5, 2, 1])
-    assert sum(why.left_out(near)) == 5
+    assert why.right(near, why.says_of_others(near)) == (5, 6)
+    alike = near[near["needs"]]
+    assert set(why.says_of_others(alike)) == {"unknown"}  # the others make no rule
 
 
 def made_experiment(**accuracies: list[float | None]) -> Records:
@@ -174,7 +180,7 @@ def test_the_page_says_why_and_is_built_without_that_too(results: Path) -> None:
     text = fill(whole_page.template, whole_page.content)
     assert f"**Rule of thumb**: where {RULE.meaning} is " in text
     told = sum(1 for row in whole_page.csv["costs"].to_dict("records") if row["sensitive"])
-    assert f" of {told} with each strategy's own rate." in text
+    assert f" of {told} with each strategy's own rate" in text
     assert "Of the confirmed cells that tell whether a history is needed, which did not make it, it is right in" in text
     assert "Screened cells in which exact stashing trains: 22; in 8 of them" in text
     shown = figure(whole_page.csv["predictors"], RULE).axes[0]

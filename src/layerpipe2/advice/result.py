@@ -93,7 +93,7 @@ class Advice:
         if self.value is None:
             return f"No advice: {RULE.meaning} could not be measured, since gradients or updates vanish."
         fitted = f"rule of thumb, fitted on {RULE.cells} cells: {RULE.words} it can go"
-        found = f"{RULE.meaning} is {self.value:g} ({fitted})"
+        found = f"{RULE.meaning} is {self.value:.3g} ({fitted})"
         if self.verdict == "drop":
             return f"Drop the weight history: {found}."
         return f"Keep a weight history: {found}; {self._remedy()}."
@@ -105,7 +105,7 @@ class Advice:
         best = max(aligned, key=aligned.__getitem__, default=None)
         if best is None:
             return "the safe one is stash"
-        return f"of those with one copy of the weights {best} comes closest ({aligned[best]:.3f}), and stash is exact"
+        return f"of the reconstructions {best} comes closest ({aligned[best]:.3f}), and stash is exact"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, with ``verdict``, ``sentence`` and ``predictors``."""

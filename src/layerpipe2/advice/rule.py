@@ -29,7 +29,7 @@ class Rule:
     @property
     def words(self) -> str:
         """Where the history can go, as in ``from 0.95 on``."""
-        return f"from {self.threshold:g} on" if self.drop_above else f"below {self.threshold:g}"
+        return f"from {self.threshold:.3g} on" if self.drop_above else f"below {self.threshold:.3g}"
 
     def decide(self, value: float | None) -> Verdict:
         """What a measured value says; ``None``: it could not be measured."""
@@ -44,11 +44,11 @@ def strategy_of(quantity: str) -> str:
 
 
 RULE = Rule(
-    quantity="drift",
-    meaning="the relative drift of the weights over their delay",
-    threshold=0.00746737,
-    drop_above=False,
-    cells=50,
+    quantity="alignment.latest.worst",
+    meaning="the cosine between the gradient of the latest weights and the exact one in the worst stage",
+    threshold=0.990854,
+    drop_above=True,
+    cells=46,
     source="paper_figures/out/evidence/evidence.md",
 )
 """The rule in use: what ``python -m paper_figures.build rule`` prints, from the coarse searches of the evidence."""
