@@ -175,7 +175,8 @@ def _numbers(
     everything = (*confirmed.values(), *screens.values())
     return {
         "answered": answered,
-        "cells": plural(total, "confirmed cell"),
+        "total": total,
+        "cells": plural(total, "cell"),
         "names": list(confirmed),
         "runs": sum(len(records.all_runs) for records in confirmed.values()),
         "trials": sum(trials),

@@ -50,11 +50,11 @@ def test_the_page_says_what_the_cells_say(results: Path, tmp_path: Path) -> None
     build.main(["page", "evidence", "--results", str(results), "--out", str(tmp_path)])
     text = (tmp_path / "evidence" / "evidence.md").read_text()
     assert "**So far yes: in the one cell** in which the weights of the backward pass matter (of 1 tried), an" in text
-    assert "1 of 1 confirmed cells answer the question" in text
+    assert "Confirmed cells that answer the question, yes or no: 1 of 1." in text
     assert "**Incomplete**: evidence-a has 29 of 30 runs" in text
     assert re.search(r"\| EMA window \| 6\d % \[\d+, \d+\]: worse \|", text)
     assert text.count("](figures/") == 3
-    assert "Confirmed: 1 cells, 24 runs" in text
+    assert "Confirmed: 1 cell, 24 runs" in text
     assert "Screened: 2 cells, 30 runs" in text
     assert "3 runs diverged or ended hardly better" in text
     assert "nan" not in text.lower().split()
