@@ -8,8 +8,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 # versions of constraints.txt.
 INSTALLED := $(VENV)/.installed$(if $(LOCKED),-locked)
 DEVELOP := $(VENV)/.develop$(if $(LOCKED),-locked)
-# Processes of the tests: one more than two cores have, as a fifth of the time is spent waiting.
-WORKERS := 3
+# Processes of the tests.
+WORKERS := 2
 # What `make paper` runs.
 NAME := $(or $(EXPERIMENT),evidence-mlp)
 # Where `make pipelines` writes: the committed folders, or with QUICK=1 the folder build.
@@ -66,7 +66,7 @@ graphs: $(INSTALLED) ## time loaders of sampled graphs (minutes, on an idle mach
 readme: $(INSTALLED) ## put the measured results into README.md and docs
 	@python -m paper_figures.build readme
 
-test: $(DEVELOP) ## run the tests, with samples of the slow proofs, in three processes (six minutes)
+test: $(DEVELOP) ## run the tests, with samples of the slow proofs, in two processes (seven minutes)
 	@python -m pytest -n $(WORKERS) --dist loadscope -m 'not slow'
 
 test-all: $(DEVELOP) ## run all tests, with the slow proofs whole

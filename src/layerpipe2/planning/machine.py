@@ -167,6 +167,7 @@ def _rank(store: str, rank: int, ranks: int, work: Callable[..., Any], arguments
     set_missing(os.environ, ranks, "127.0.0.1")
     dist.init_process_group("gloo", store, timedelta(seconds=60), rank=rank, world_size=ranks)
     try:
+        dist.barrier()  # a rank that ended at once would close a connection that another one is still making
         return work(*arguments)
     finally:
         dist.destroy_process_group()
