@@ -40,11 +40,13 @@ def measure(grid: Grid) -> None:
     Raises:
         UserError: if a data set can't be read, or the file is broken.
     """
+    if not grid.experiment.report.judges_losses:
+        return
     path = grid.folder / FILE
     known = _read(path) if path.exists() else {}
     roots = {task.config.dataset: task.config.data_root for task in grid.tasks}
-    missing = roots.keys() - known.keys() if _judges_losses(grid) else ()
-    for name in sorted(missing):
+    missing = sorted(roots.keys() - known.keys())
+    for name in missing:
         data = load(name, Path(root) if (root := roots[name]) else None)
         known[name] = float(f"{guess_nats(data.y_train, data.y_test, data.num_classes):.9g}")
     if missing:
@@ -57,16 +59,12 @@ def measured(grid: Grid) -> dict[str, float] | None:
     Raises:
         UserError: if it is missing or broken.
     """
-    if not _judges_losses(grid):
+    if not grid.experiment.report.judges_losses:
         return None
     known = _read(grid.folder / FILE)
     if missing := [name for name in grid.experiment.datasets if name not in known]:
         raise UserError(f"{grid.folder / FILE} lacks {missing[0]}; {_REMEDY}")
     return {name: known[name] for name in grid.experiment.datasets}
-
-
-def _judges_losses(grid: Grid) -> bool:
-    return grid.experiment.report.equivalence_margin_nats is not None
 
 
 def _read(path: Path) -> dict[str, float]:

@@ -135,7 +135,7 @@ class Experiment(Checked):
     def _check_text(self) -> None:
         """Its classes are not equally frequent, so guessing is right more often than once in their number."""
         texts = [name for name in self.datasets if name in TEXTS]
-        if texts and self.report.equivalence_margin_nats is None:
+        if texts and not self.report.judges_losses:
             raise UserError(f"datasets has {texts[0]}, whose loss is judged; give report.equivalence_margin_nats")
 
     def _check_names(self) -> None:

@@ -70,8 +70,13 @@ class Report(Checked):
     significance_level: Annotated[float, *real(gt=0, lt=0.5)]  # of a family of tests, after Holm's correction
     image_guard: bool = False  # whether a verdict must also hold for other test images
 
+    @property
+    def judges_losses(self) -> bool:
+        """Whether verdicts and the choice of rates are about losses; otherwise about accuracies."""
+        return self.equivalence_margin_nats is not None
+
     @model_validator(mode="after")
     def _fit(self) -> Self:
-        if self.image_guard and self.equivalence_margin_nats is not None:
+        if self.image_guard and self.judges_losses:
             raise UserError("image_guard needs a margin in points: the spread of losses over images isn't known")
         return self

@@ -111,7 +111,7 @@ def _study(grid: Grid, tuning: Tuning, cell: Cell, number: int, space: Space) ->
 
 
 def _objective(grid: Grid) -> str:
-    return "accuracy" if grid.experiment.report.equivalence_margin_nats is None else "loss"
+    return "loss" if grid.experiment.report.judges_losses else "accuracy"
 
 
 def _do(name: str, studies: list[Study], jobs: int) -> None:

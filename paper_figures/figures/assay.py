@@ -103,8 +103,9 @@ def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) 
         return
     looks = find_strategy(name)
     filled = {"color": looks.colour, "alpha": 0.75, "linewidth": 0}
-    hollow = {"facecolor": "white", "edgecolor": looks.colour, "linewidth": 1.2}
-    axis.barh(place, min(max(mean, start), end), height=0.66, **hollow if looks.raw or lost else filled)
+    outline = {"facecolor": "white", "edgecolor": looks.colour, "linewidth": 1.2}
+    hollow = looks.raw or lost
+    axis.barh(place, min(max(mean, start), end), height=0.66, **outline if hollow else filled)
     if start < mean < end:
         axis.plot([max(low, start), min(high, end)], [place, place], color="#222222", linewidth=0.9)
         for edge, cut, marker in ((start, low < start, "<"), (end, high > end, ">")):
@@ -113,7 +114,7 @@ def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) 
     else:
         text = lost or (f"{mean:.2g}" if abs(mean) < 10 else f"{mean:.0f}")
         edge, side = (end, "right") if mean > 0 else (start, "left")
-        ink = "#222222" if lost or looks.raw else _ink(looks.colour)
+        ink = _ink("white" if hollow else looks.colour)
         axis.text(0.97 * edge, place, text, ha=side, va="center", fontsize=7, color=ink, fontweight="bold")
 
 
