@@ -23,7 +23,7 @@ export DVC_NO_ANALYTICS := 1
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop reproduce paper pipelines graphs readme test test-all mutants chaos chaos-long docs lint lock ui plots dashboard screenshots clean
+.PHONY: help install develop reproduce compare paper pipelines graphs readme test test-all mutants chaos chaos-long docs lint lock ui plots dashboard screenshots clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -32,18 +32,21 @@ install: $(INSTALLED) ## install into .venv what `make reproduce` needs; LOCKED=
 
 develop: $(DEVELOP) ## install what tests, docs and lint need as well
 
-# The committed results are those of another machine: the first time, they make room for this one's. What was trained
-# here has its times beside it, so a start that was stopped goes on.
+# The published results are those of another machine: the first time, they make room for this one's, and git or a copy
+# keeps them. What was trained here has its times beside it, so a start that was stopped goes on.
 reproduce: $(INSTALLED) ## tune and train everything, draw figures and tables, write the report (minutes; a second run: seconds)
-	@test -e results/times || { rm -rf results/runs results/tune results/tuned.json && mkdir results/times; }
+	@test -e results/times || { python -m paper_figures.published && rm -rf results/runs results/tune results/tuned.json && mkdir results/times; }
 	@dvc repro paper
 	@echo
-	@echo 'Verdicts:'
-	@cat paper_figures/out/verdicts.json
+	@python -m paper_figures.compare --page || test $$? -eq 1
+	@echo
 	@echo 'Look at:'
 	@echo '  paper_figures/out/report.md   verdict per claim, tables, figures (and report.html)'
 	@echo '  results/runs.csv              every run in one table; results/runs/ holds their records'
 	@echo '  make ui                       browse the runs in MLflow'
+
+compare: $(INSTALLED) ## published results and those of this folder side by side; REV=a commit; fails if a verdict differs
+	@python -m paper_figures.compare $(REV)
 
 paper: $(INSTALLED) ## run a larger experiment; EXPERIMENT=a file of experiments/ (default evidence-mlp), YES=1: don't ask
 	@python -m experiments.tune $(NAME)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as a launcher's ranks have it; read when torch is imported
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's threads would wait for each other, a core busy for each
@@ -33,6 +34,14 @@ def _one_thread_and_a_seed():
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory) -> Path:
+    """The folder with the published ``results`` and ``paper_figures/out``, whatever was computed here since."""
+    from paper_figures.published import folder  # matplotlib, which most tests don't need
+
+    return folder(Path(__file__).parents[1], tmp_path_factory.mktemp("published"))[0]
 
 
 @pytest.fixture(params=DEVICES)

@@ -1,0 +1,279 @@
+"""Published results and those of this folder side by side: verdicts, cells, and every value behind them.
+
+Run: python -m paper_figures.compare [REV]
+
+Values are matched by what names them (a run by its experiment, network, partition, strategy, seed and rate), never by
+file or line. Published are those of the commit that is checked out, or of REV. Two values are equal to rounding if they
+differ by at most 1e-5 of the larger one. Exit code 0: every verdict is the same; 1: one differs; 2: bad input.
+"""
+
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tabulate import tabulate
+
+from layerpipe2.cli import Parser
+from layerpipe2.cli.console import run_command, terminal_width
+from layerpipe2.history import find_strategy
+from paper_figures import published
+from paper_figures.pages import Page
+from paper_figures.records.by_key import REPORT, Results, pipelines, row_name
+from paper_figures.style import ordered
+
+ROUNDING = 1e-5
+"""Relative difference up to which two values are equal to rounding."""
+
+SAME = "yes"
+"""In the column that says whether two verdicts are the same."""
+
+_MACHINES_OWN = {"device", "commit"}
+"""Columns that say where a value comes from."""
+
+_BEHIND = {
+    **dict.fromkeys(("C1", "C2", "C3"), ("stages", "proofs")),
+    **{"C4": ("proofs",), "C5": ("stages", "partitions"), "C6": ("runs", "examples"), "C7": ("partitions",)},
+    "C8": ("runs", "examples"),
+}
+"""Claim -> the tables that its verdict rests on."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two tables of the same form differ.
+
+    Attributes:
+        rows: rows that both have.
+        differing: those of them that differ in a value.
+        missing: rows that only the published one has.
+        new: rows that only the other one has.
+        largest: relative difference of two numbers; infinite where texts differ or one of two numbers is missing.
+        where: the row and the column of the largest difference, and the two values.
+    """
+
+    rows: int = 0
+    differing: int = 0
+    missing: int = 0
+    new: int = 0
+    largest: float = 0.0
+    where: str = ""
+
+    @property
+    def words(self) -> str:
+        """What is to be said of it."""
+        others = [f"{self.missing} missing here"] * bool(self.missing) + [f"{self.new} only here"] * bool(self.new)
+        if not others and self.largest <= ROUNDING:
+            return f"equal to rounding ({self.largest:.1g})" if self.largest else "equal"
+        some = [f"{self.differing} of {self.rows} rows differ; most: {self.where}"] if self.differing else []
+        return "; ".join(some + others)
+
+
+def difference(before: pd.DataFrame, after: pd.DataFrame) -> Difference:
+    """How far the values in ``after`` are from those in ``before``, row by row as the indices name them."""
+    rows = before.index.intersection(after.index)
+    found = Difference(len(rows), missing=len(before) - len(rows), new=len(after) - len(rows))
+    columns = [column for column in before if column in after and column not in _MACHINES_OWN]
+    if not len(rows) or not columns:
+        return found
+    old, new = before.loc[rows, columns], after.loc[rows, columns]
+    apart = np.column_stack([_apart(old[column], new[column]) for column in columns])
+    row, column = np.unravel_index(int(apart.argmax()), apart.shape)
+    where = f"{row_name(rows[row])}: {columns[column]} {old.iat[row, column]} -> {new.iat[row, column]}"
+    return replace(found, differing=int((apart > 0).any(axis=1).sum()), largest=float(apart.max()), where=where)
+
+
+def _apart(old: pd.Series, new: pd.Series) -> np.ndarray:
+    """Relative difference of each pair; infinite if they are texts that differ, or only one is there."""
+    if not all(pd.api.types.is_numeric_dtype(one) and one.dtype != bool for one in (old, new)):
+        return np.where(old.astype(str).to_numpy() == new.astype(str).to_numpy(), 0.0, np.inf)
+    a, b = old.to_numpy(float), new.to_numpy(float)
+    scale = np.maximum(np.maximum(np.abs(a), np.abs(b)), np.finfo(float).tiny)
+    apart = np.where(a == b, 0.0, np.abs(a - b) / scale)
+    return np.where(np.isnan(a) & np.isnan(b), 0.0, np.where(np.isnan(apart), np.inf, apart))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Published results and those here."""
+
+    before: Results
+    after: Results
+
+    @cached_property
+    def differences(self) -> dict[tuple[str, str], Difference]:
+        """(experiment, table) -> how far it is from the published one; tables that aren't published are left out."""
+        nothing = {pair: table.iloc[:0] for pair, table in self.before.tables.items()}
+        here = nothing | self.after.tables
+        return {pair: difference(table, here[pair]) for pair, table in self.before.tables.items()}
+
+    @property
+    def changed(self) -> list[str]:
+        """Claims, questions and cells whose verdict is another one here."""
+        asked = self.before.verdicts.keys() | self.after.verdicts.keys()
+        cells = self.before.outcomes.keys() | self.after.outcomes.keys()
+        return [
+            *(
+                f"{p}: {key}"
+                for p, key in sorted(asked)
+                if not _same(self.before.verdicts, self.after.verdicts, (p, key))
+            ),
+            *(cell[1] for cell in sorted(cells) if not _same(self.before.outcomes, self.after.outcomes, cell)),
+        ]
+
+    def claims(self) -> pd.DataFrame:
+        """A row per claim and question: page, published, here, whether they are the same, largest difference."""
+        old, new = self.before.verdicts, self.after.verdicts
+        rows = []
+        for page, key in dict.fromkeys([*old, *new]):
+            apart = self._behind(key) if page == REPORT else "–"
+            rows.append((page, key, *_pair(old.get((page, key), "–"), new.get((page, key), "–")), apart))
+        return _frame("claim", rows)
+
+    def _behind(self, claim: str) -> str:
+        """Largest relative difference in the tables behind a claim."""
+        own = (self.after.own_experiment, "theory")
+        behind = _BEHIND.get(claim, ())
+        found = [d.largest for (name, stem), d in self.differences.items() if name in own and stem in behind]
+        return _size(max(found, default=0.0))
+
+    def cells(self) -> pd.DataFrame:
+        """A row per cell: the outcomes of its strategies, published and here, and the most that a run differs."""
+        old, new = self.before.outcomes, self.after.outcomes
+        rows = []
+        for place in dict.fromkeys([*old, *new]):
+            page, cell, pipeline = place
+            outcomes = _pair(_grouped(old.get(place, {})), _grouped(new.get(place, {})))
+            rows.append((page, cell, *outcomes, self._scores.get(pipeline, "–")))
+        return _frame("cell", rows)
+
+    @cached_property
+    def _scores(self) -> dict[str, str]:
+        """Pipeline -> the most that the test accuracy of one of its runs differs, or that a run ended otherwise."""
+        found: dict[str, float] = {}
+        for pair, before in self.before.tables.items():
+            if pair[1] == "runs" and pair in self.after.tables:
+                after = self.after.tables[pair]
+                rows = before.index.intersection(after.index)
+                old, new = before.loc[rows], after.loc[rows]
+                apart = 100 * (old["test_accuracy"] - new["test_accuracy"]).abs().fillna(0)
+                apart = apart.where(old["status"] == new["status"], np.inf)
+                for pipeline, most in apart.groupby(pipelines(old.reset_index())).max().items():
+                    found[str(pipeline)] = max(found.get(str(pipeline), 0.0), float(most))
+        return {p: "a run diverged" if np.isinf(most) else f"{most:.2g} points" for p, most in found.items()}
+
+    def tables(self) -> pd.DataFrame:
+        """A row per experiment and table: rows, and how far they differ."""
+        rows = [(name, stem, str(d.rows), d.words) for (name, stem), d in self.differences.items()]
+        return pd.DataFrame(rows, columns=["experiment", "table", "rows", "difference"], dtype=object)
+
+    @property
+    def summary(self) -> str:
+        """The outcome in a sentence."""
+        found = self.differences.values()
+        complete = not any(d.missing or d.new for d in found)
+        largest = max((d.largest for d in found), default=0.0)
+        values = sum(d.rows for d in found)
+        apart = sum(d.differing for d in found)
+        how = f"{apart} of {values} rows differ" + ("" if complete else ", and others have no partner")
+        if complete and largest <= ROUNDING:
+            how = f"all {values} rows are equal" + (
+                f" to rounding (largest difference {largest:.1g})" if largest else ""
+            )
+        changed = self.changed
+        verdicts = (
+            f"{len(changed)} verdicts differ ({'; '.join(changed[:3])})" if changed else "every verdict is the same"
+        )
+        return f"{how[0].upper()}{how[1:]}; {verdicts}."
+
+    @property
+    def machines(self) -> str:
+        """Where the training runs of both come from."""
+        old, new = self.before.machine, self.after.machine
+        if old == new:
+            return f"Both: {new}." if new else ""
+        return f"Published: {old or 'unknown'}. Here: {new or 'unknown'}."
+
+    def page(self) -> Page:
+        """All of it as a page beside the report."""
+        content = {"before": self.before.name, "summary": self.summary, "machines": self.machines}
+        frames = {"claims": self.claims(), "cells": self.cells(), "tables": self.tables()}
+        return Page("compare", "compare.md", content | frames, (), {}, {})
+
+
+def _same(before: Mapping[Any, Any], after: Mapping[Any, Any], key: Any) -> bool:
+    return bool(before.get(key) == after.get(key))
+
+
+def _pair(before: str, after: str) -> tuple[str, str, str]:
+    return before, after, SAME if before == after else "NO"
+
+
+def _grouped(outcomes: Mapping[str, str]) -> str:
+    """``equivalent: EMA span, pair; worse: latest``."""
+    named: dict[str, list[str]] = {}
+    for name in ordered(outcomes):
+        named.setdefault(outcomes[name], []).append(find_strategy(name).label)
+    words = [f"{word}: {', '.join(names)}" for word, names in sorted(named.items())]
+    return next(iter(named), "–") if len(named) < 2 else "; ".join(words)
+
+
+def _frame(first: str, rows: Sequence[tuple[str, ...]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["page", first, "published", "here", "same", "largest difference"], dtype=object)
+
+
+def _size(largest: float) -> str:
+    return "0" if not largest else "not comparable" if np.isinf(largest) else f"{largest:.1g} relative"
+
+
+def _printed(found: Comparison) -> Iterator[str]:
+    """What the terminal shows: the report's claims and cells, and what differs elsewhere."""
+    yield f"Published: {found.before.name}. Here: {found.after.name}. {found.machines}"
+    width, alike = max(terminal_width(), 80), 0
+    wide = [max(width // 5, 16), *[(width * 4 // 5 - 32) // 2] * 2, 4, 14]
+    for frame in (found.claims(), found.cells()):
+        shown = (frame["page"] == REPORT) | (frame["same"] != SAME)
+        alike += int((~shown).sum())
+        yield _drawn(frame[shown].drop(columns="page"), wide)
+    tables = found.tables()
+    if len(apart := tables[tables["difference"] != "equal"]):
+        yield _drawn(apart, [18, 14, 6, width - 46])
+    yield f"On the other pages {alike} more claims, questions and cells are the same."
+    yield found.summary
+
+
+def _drawn(frame: pd.DataFrame, widths: Sequence[int]) -> str:
+    rows = frame.to_numpy().tolist()
+    return str(tabulate(rows, [*frame], "simple", maxcolwidths=widths, disable_numparse=True))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compare, print, and with ``--page`` write the page.
+
+    Raises:
+        SystemExit: with 1 if a verdict differs.
+    """
+    parser = Parser(prog="python -m paper_figures.compare", description=__doc__)
+    parser.add_argument("revision", nargs="?", metavar="REV", help="a commit; default: the one that is checked out")
+    parser.add_argument(
+        "--page", action="store_true", help=f"write {published.PAGES}/compare/compare.md (and .html) too"
+    )
+    options = parser.parse_args(arguments)
+    root = Path.cwd()
+    with tempfile.TemporaryDirectory() as into:
+        before = Results(*published.folder(root, Path(into), options.revision or None))
+        found = Comparison(before, Results(root, "this folder"))
+        print("\n\n".join(_printed(found)))
+        if options.page:
+            print(f"\nThe same as a page: {found.page().write(root / published.PAGES / 'compare').relative_to(root)}")
+        if found.changed:
+            raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("paper_figures.compare", main, None))
