@@ -171,4 +171,4 @@ def test_a_server_that_is_not_there_is_one_line_and_the_record_is_kept(tmp_path,
 def test_without_mlflow_the_remedy_is_one_line(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(live, "find_spec", lambda name: None)
     assert main([*TRAINED, "--mlflow", str(tmp_path / "mlflow.db")]) == 2
-    assert "pip install 'layerpipe2[tracking]'" in capsys.readouterr().err
+    assert "run `pip install '.[tracking]'` in" in capsys.readouterr().err

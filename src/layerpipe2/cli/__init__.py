@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from layerpipe2.cli.commands import add_commands
 from layerpipe2.cli.console import run_command
-from layerpipe2.errors import UserError, did_you_mean, shown
+from layerpipe2.errors import UserError, did_you_mean, install_command, shown
 
 _EPILOG = "`layerpipe2 COMMAND --help` explains a command and shows examples. The whole reproduction: `make reproduce`."
 
@@ -89,9 +89,7 @@ def _run(options: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("networkx", "scipy"):
             raise
-        raise UserError(
-            f"'layerpipe2 {options.command}' needs {error.name}; run: pip install 'layerpipe2[theory]'"
-        ) from None
+        raise UserError(f"'layerpipe2 {options.command}' needs {error.name}; run {install_command('theory')}") from None
     command.run(options)
 
 

@@ -12,6 +12,7 @@ from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 from layerpipe2.data.series import BANDS, FRAMES, STEPS, VOWELS, WAVS, read_digits_folder, read_vowels, vowels_folder
 from layerpipe2.data.splits import stratified
 from layerpipe2.data.types import Arrays
+from layerpipe2.errors import install_command
 
 _REMEDY = "give --download (in Python download=True), or put the files there, or name their folder (--data-root)"
 
@@ -120,7 +121,7 @@ _ROWS = (
         "Japanese vowels",
         (VOWELS, 1, STEPS),
         9,
-        remedy="`pip install 'layerpipe2[series]'`, or name the folder of the .ts files (--data-root)",
+        remedy=f"{install_command('series')}, or name the folder of the .ts files (--data-root)",
         system_folder=vowels_folder(),
         pattern="JapaneseVowels_T*.ts",
         read_folder=read_vowels,
