@@ -92,13 +92,15 @@ def run(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from layerpipe2.engine.allocator import keep_freed_memory
-    from layerpipe2.tuning.tune import tune
+
+    space = _space(options.space)
+    from layerpipe2.tuning.tune import tune  # takes seconds
 
     keep_freed_memory()
     several = len(options.objective) > 1
     study = tune(
         read_options(RunConfig, options),
-        _space(options.space),
+        space,
         folder=Path(options.out),
         trials=options.trials,
         jobs=options.jobs,
