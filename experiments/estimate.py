@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from experiments.cells import Task
 from experiments.processes import workers
-from layerpipe2.runs.config import RunConfig
+from layerpipe2.lab.runs.config import RunConfig
 
 # Steps before the clock starts, and steps on it. The CUDA graph is captured in the fourth step; a CPU is slow and even.
 _STEPS = {"cuda": (6, 20), "cpu": (1, 4)}
@@ -58,9 +58,9 @@ def measure(config: RunConfig) -> Speed:
         UserError: as the run would.
     """
     from layerpipe2.engine.device import resolve_device
-    from layerpipe2.runs.plan import make_loaders, make_plan
-    from layerpipe2.runs.train import make_module, make_trainer
-    from layerpipe2.runs.worker import load_once
+    from layerpipe2.lab.runs.plan import make_loaders, make_plan
+    from layerpipe2.lab.runs.train import make_module, make_trainer
+    from layerpipe2.lab.runs.worker import load_once
 
     device, data = resolve_device(config.device), load_once(config.dataset, config.data_root)
     torch.set_num_threads(config.threads)

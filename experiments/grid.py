@@ -22,9 +22,9 @@ from experiments.cells import Cell, Task, count_units
 from experiments.schema import LATEST, SEQUENTIAL, STASH, Experiment
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.errors import UserError, shown
-from layerpipe2.provenance import code_hash, device_name, versions
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.records import (
+from layerpipe2.lab.provenance import code_hash, device_name, versions
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.records import (
     Record,
     keep_record,
     output_file,
@@ -34,7 +34,7 @@ from layerpipe2.runs.records import (
     with_times,
     write_json,
 )
-from layerpipe2.runs.validation import checked
+from layerpipe2.lab.runs.validation import checked
 
 TUNED = "tuned.json"
 """File of the chosen settings: network -> cell -> setting -> value."""

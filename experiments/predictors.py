@@ -23,8 +23,8 @@ from experiments.tables import Row, write_csv
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.tuning import MOST_JOBS
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.tuning import MOST_JOBS
 
 FILE = "predictors.csv"
 CELL = ("network", "dataset", "optimizer", "momentum", "num_stages", "convention", "rate")
@@ -80,7 +80,7 @@ def _cells(grid: Grid) -> dict[tuple[str, ...], tuple[Row, RunConfig]]:
 def _measured(config: RunConfig) -> Row:
     """In a worker."""
     from layerpipe2.advice import advise, predictors
-    from layerpipe2.runs.worker import load_once
+    from layerpipe2.lab.runs.worker import load_once
 
     advice = advise(config, data=load_once(config.dataset, config.data_root), strategies=[STRATEGY])
     values = {name: float(f"{value:.9g}") for name, value in predictors(advice).items()}

@@ -29,7 +29,7 @@ from layerpipe2.cli import Parser
 from layerpipe2.cli.console import in_words, run_command
 from layerpipe2.cli.options import within
 from layerpipe2.errors import UserError
-from layerpipe2.tuning import MOST_JOBS
+from layerpipe2.lab.tuning import MOST_JOBS
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -17,23 +17,23 @@ import torch
 from numpy.typing import NDArray
 
 from experiments.tables import Row, write_csv
-from layerpipe2 import networks
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.delays import DELAY_LAWS
+from layerpipe2.lab import networks
+from layerpipe2.lab.runs.records import writable_folder
 from layerpipe2.planning import Costs, FlopDevice, network_costs
 from layerpipe2.planning.reference import BATCH_SIZE, CLASSES, DEVICE, DEVICES, INPUT_SHAPE, LINKS, RATE, efficient
 from layerpipe2.planning.schedules.compare import compare
 from layerpipe2.planning.spikepipe import Setting
 from layerpipe2.planning.spikepipe.compare import PLACEMENTS, PROCESSORS
 from layerpipe2.planning.spikepipe.compare import compare as against_standard
-from layerpipe2.runs.records import writable_folder
 from layerpipe2.theory import derive, named, prove
 from layerpipe2.theory.stability import closed_form
 from layerpipe2.theory.stability_simulation import chain_growth, quadratic_growth
 
 NETWORKS = ("mlp", "vgg", "resnet18", "resnet-small")
-"""Networks of the tables, keys of ``layerpipe2.networks.NETWORKS``."""
+"""Networks of the tables, keys of ``layerpipe2.lab.networks.NETWORKS``."""
 MOMENTA = (0.0, 0.5, 0.9)
 DELAYS = (0, 1, 4, 14)
 CHAINS = ("layerpipe2", "pipedream")

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from layerpipe2.history import find_strategy
 from layerpipe2.planning.variants import DATA_PARALLEL, TORCH_PIPELINES, Variant
+from layerpipe2.strategies import find_strategy
 from paper_figures.designs import SEQUENTIAL
 
 OURS = "asynchronous"

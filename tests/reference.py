@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layerpipe2.delays import DELAY_LAWS
-from layerpipe2.history import State, Strategy, find_strategy
-from layerpipe2.history.pair import PairHistory
 from layerpipe2.spiking import Neurons, Readout
+from layerpipe2.strategies import State, Strategy, find_strategy
+from layerpipe2.strategies.pair import PairHistory
 
 Weights = dict[str, Tensor]
 
@@ -143,7 +143,7 @@ def neurons_backward(layer: Neurons, membranes: list[Tensor], gy: Tensor) -> Ten
 
 @dataclass
 class Method:
-    """What a stage remembers of its past, written straight from the definitions in ``layerpipe2.history``'s text."""
+    """What a stage remembers of its past, written straight from the definitions in ``layerpipe2.strategies``'s text."""
 
     strategy: Strategy
     delay: int

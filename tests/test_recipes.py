@@ -19,7 +19,7 @@ RECIPES = {
 }
 """Page docs/howto/add-a-<key>.md -> name of the row that it adds."""
 CONTRACTS = [
-    "tests/history",
+    "tests/strategies",
     "tests/test_reference.py",
     "tests/test_delays_and_stages.py",
     "tests/test_late_loss.py",

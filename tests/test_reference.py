@@ -11,8 +11,8 @@ from torch import nn
 from layerpipe2 import STRATEGIES, make_history, partition
 from layerpipe2.delays import DELAY_LAWS, Delays
 from layerpipe2.engine.step import PipelineEngine
-from layerpipe2.history import raw_forms
 from layerpipe2.spiking import Neuron, Neurons, Readout
+from layerpipe2.strategies import raw_forms
 from tests.reference import clock_of, delay_of, run_clocked
 
 ALL = [*(s for s in STRATEGIES if s != "sequential"), *raw_forms()]

@@ -21,12 +21,12 @@ from layerpipe2 import Delays, PipelinedModule, make_history, networks, partitio
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
-from layerpipe2.data import BatchLoader, TensorSplit
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.errors import LARGEST
-from layerpipe2.provenance import provenance
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.plan import check_run
+from layerpipe2.lab.data import BatchLoader, TensorSplit
+from layerpipe2.lab.provenance import provenance
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.plan import check_run
 
 Precision = Literal["native", "bf16"]
 _CLASSES = 10

@@ -26,13 +26,13 @@ from experiments.processes import workers
 from experiments.tables import Row, write_csv
 from layerpipe2.delays import Delays
 from layerpipe2.engine.step import PipelineEngine
-from layerpipe2.history import make_history
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.plan import optimizer_factory
-from layerpipe2.runs.records import fingerprint
-from layerpipe2.runs.validation import Checked, Positive, Several
-from layerpipe2.runs.yaml_file import read_yaml
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.plan import optimizer_factory
+from layerpipe2.lab.runs.records import fingerprint
+from layerpipe2.lab.runs.validation import Checked, Positive, Several
+from layerpipe2.lab.runs.yaml_file import read_yaml
 from layerpipe2.stages import partition_at
+from layerpipe2.strategies import make_history
 
 DESIGN = Path(__file__).with_name("time_to_loss.yaml")
 SEQUENTIAL = "sequential"

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from layerpipe2.history import find_strategy
+from layerpipe2.strategies import find_strategy
 from paper_figures import style
 from paper_figures.claims.assay import CANNOT_TELL, NOT_NEEDED, UNTRAINED, Assay, in_place_of_a_verdict
 from paper_figures.designs import SEQUENTIAL

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from layerpipe2.history import find_strategy
-from layerpipe2.history.moments import Updates
+from layerpipe2.strategies import find_strategy
+from layerpipe2.strategies.moments import Updates
 from layerpipe2.theory import reconstruction as theory
 from paper_figures import style
 from paper_figures.designs import LATEST

@@ -7,7 +7,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from layerpipe2.history import Strategy, find_strategy
+from layerpipe2.strategies import Strategy, find_strategy
 from paper_figures import style
 from paper_figures.accuracy_axis import AccuracyAxis
 from paper_figures.designs import SEQUENTIAL

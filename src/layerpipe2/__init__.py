@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from layerpipe2.delays import Delays
-    from layerpipe2.distributed.strategy import PipelineStrategy
     from layerpipe2.engine.module import PipelinedModule
     from layerpipe2.errors import UserError
-    from layerpipe2.history import STRATEGIES, find_strategy, make_history
+    from layerpipe2.pipeline.strategy import PipelineStrategy
     from layerpipe2.stages import partition
+    from layerpipe2.strategies import STRATEGIES, find_strategy, make_history
 
 __all__ = [
     "STRATEGIES",
@@ -28,12 +28,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Delays": "delays",
-    "PipelineStrategy": "distributed.strategy",
+    "PipelineStrategy": "pipeline.strategy",
     "PipelinedModule": "engine.module",
-    "STRATEGIES": "history",
+    "STRATEGIES": "strategies",
     "UserError": "errors",
-    "find_strategy": "history",
-    "make_history": "history",
+    "find_strategy": "strategies",
+    "make_history": "strategies",
     "partition": "stages",
 }
 

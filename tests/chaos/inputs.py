@@ -22,12 +22,13 @@ import yaml
 from torch import nn
 
 from experiments.schema import Experiment
-from layerpipe2 import Delays, make_history, networks, partition
+from layerpipe2 import Delays, make_history, partition
 from layerpipe2.cli import make_parser
-from layerpipe2.data.specs import DatasetSpec
+from layerpipe2.lab import networks
+from layerpipe2.lab.data.specs import DatasetSpec
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.validation import checked
 from layerpipe2.planning.schedules import build_schedule
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.validation import checked
 from layerpipe2.stages import partition_at
 from tests.data_files import make_arrays, spec_of, write_cifar, write_idx, write_npz, write_tree
 from tests.small_experiments import TUNED, UNTUNED

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from layerpipe2.cli import main
-from layerpipe2.runs.records import read_record
+from layerpipe2.lab.runs.records import read_record
 
 SMALL = ["train", "--width", "8", "--group-size", "3", "--epochs", "2", "--batch-size", "128", "--quiet"]
 

@@ -8,7 +8,7 @@ import pytest
 from layerpipe2.cli import main
 from layerpipe2.engine.checkpoint_file import read
 from tests.bombs import mine
-from tests.distributed import processes
+from tests.pipeline import processes
 
 QUICK = ["train", "--width", "4", "--group-size", "5", "--batch-size", "256", "--epochs", "2", "--quiet"]
 

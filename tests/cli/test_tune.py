@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from layerpipe2.cli import main
-from layerpipe2.tuning.study import open_existing
-from tests.tuning.studies import made_up, runs_are
+from layerpipe2.lab.tuning.study import open_existing
+from tests.lab.tuning.studies import made_up, runs_are
 
 QUICK = ["--width", "4", "--group-size", "5", "--epochs", "4", "--batch-size", "256"]
 SPACE = ["--space", "lr=log:0.001:1"]

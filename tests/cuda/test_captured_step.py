@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from layerpipe2 import STRATEGIES, Delays, make_history, networks, partition
+from layerpipe2 import STRATEGIES, Delays, make_history, partition
 from layerpipe2.engine.cuda_graph import CapturedStep, why_not_capturable
 from layerpipe2.engine.step import PipelineEngine
+from layerpipe2.lab import networks
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=1e-3, fused=True),

@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import CSVLogger
 
 from layerpipe2 import Delays, PipelinedModule, UserError, make_history, partition
 from layerpipe2.engine.checkpoint_file import read
-from layerpipe2.history import MovingAverage
+from layerpipe2.strategies import MovingAverage
 from tests.engine.training import (
     OPTIMIZERS,
     assert_bit_equal,

@@ -8,10 +8,10 @@ from torch import nn
 
 from layerpipe2 import Delays, make_history
 from layerpipe2.engine.step import PipelineEngine
-from layerpipe2.history.latest import Latest
-from layerpipe2.networks.layers import conv_bn_relu
+from layerpipe2.lab.networks.layers import conv_bn_relu
 from layerpipe2.spiking import Neuron, Neurons, Readout
 from layerpipe2.spiking.layers import spiking
+from layerpipe2.strategies.latest import Latest
 from tests.engine.training import load, optimizer_of
 
 

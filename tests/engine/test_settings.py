@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanSquaredError
 
 from layerpipe2 import Delays, PipelinedModule, UserError, make_history, partition
-from layerpipe2.history import MovingAverage, StashFirst
-from layerpipe2.history.pair import PairHistory
+from layerpipe2.strategies import MovingAverage, StashFirst
+from layerpipe2.strategies.pair import PairHistory
 from tests.engine.training import OPTIMIZERS, data, fit, module, trainer
 
 LAYER = nn.Linear(4, 4)

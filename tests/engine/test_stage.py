@@ -9,7 +9,7 @@ from torch import nn
 from layerpipe2 import Delays
 from layerpipe2.engine import weights
 from layerpipe2.engine.step import PipelineEngine
-from layerpipe2.history.latest import Latest
+from layerpipe2.strategies.latest import Latest
 from tests.engine.training import engine, load, optimizer_of, train
 
 STRATEGIES = ("stash", "latest", "ema-span", "ema-lsq-raw", "pair", "update-window")

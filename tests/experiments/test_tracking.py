@@ -15,10 +15,10 @@ from mlflow.tracking import MlflowClient
 
 from experiments import track as tracking
 from layerpipe2.errors import UserError
-from layerpipe2.history import find_strategy
-from layerpipe2.runs.records import read_record, write_record
-from layerpipe2.tracking.bulk import BulkClient
-from layerpipe2.tracking.entry import FINAL
+from layerpipe2.lab.runs.records import read_record, write_record
+from layerpipe2.lab.tracking.bulk import BulkClient
+from layerpipe2.lab.tracking.entry import FINAL
+from layerpipe2.strategies import find_strategy
 from tests.made_records import record
 from tests.small_experiments import ROOT
 

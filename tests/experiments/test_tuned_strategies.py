@@ -10,10 +10,10 @@ from experiments import tune
 from experiments.collect import main as collect
 from experiments.grid import TUNED as CHOICE
 from layerpipe2.errors import UserError
-from layerpipe2.runs.records import read_record
-from layerpipe2.tuning.study import open_existing, work
+from layerpipe2.lab.runs.records import read_record
+from layerpipe2.lab.tuning.study import open_existing, work
+from tests.lab.tuning.studies import diverged, made_up, runs_are
 from tests.small_experiments import REPORT, UNTUNED, small, write_experiment
-from tests.tuning.studies import diverged, made_up, runs_are
 
 SPACE: dict = UNTUNED | {
     "group_sizes": [3, 5],

@@ -13,10 +13,10 @@ from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.errors import UserError
 from layerpipe2.graphs import SampledLoader
 from layerpipe2.graphs.networks import GRAPH_NETWORKS, build
-from layerpipe2.history import raw_forms
-from tests.distributed.fits import assert_equal, assert_same_weights, fit, pipelined
+from layerpipe2.strategies import raw_forms
 from tests.graphs import layer_reference
 from tests.graphs.made import random_graph
+from tests.pipeline.fits import assert_equal, assert_same_weights, fit, pipelined
 from tests.reference import clock_of, delay_of, forward_layer, run_clocked
 
 FAN_OUT = (4, 3, 2)

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from experiments import theory as study
-from layerpipe2.history import STRATEGIES, find_strategy, raw_forms
-from layerpipe2.history.moments import Updates
+from layerpipe2.strategies import STRATEGIES, find_strategy, raw_forms
+from layerpipe2.strategies.moments import Updates
 from layerpipe2.theory import derive, from_units, reconstruction
 from layerpipe2.theory.stability import closed_form
 from paper_figures import figures, style

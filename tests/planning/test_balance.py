@@ -11,12 +11,12 @@ from torch import nn
 
 from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
-from layerpipe2.history.latest import Latest
 from layerpipe2.planning import Costs, Link, StageWork, Work, profiling
 from layerpipe2.planning.balance import Balance, balanced
 from layerpipe2.planning.profiling import profile
 from layerpipe2.planning.schedules import build_schedule, simulate
 from layerpipe2.stages import partition_at
+from layerpipe2.strategies.latest import Latest
 
 
 def times(draw, units, sizes=False):

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from layerpipe2 import UserError, make_history
-from layerpipe2.history import DECAY_RULES, STRATEGIES
-from layerpipe2.history.moments import Updates
-from layerpipe2.history.optimal import optimal_decay, optimal_gain, optimal_pair, ordinary
+from layerpipe2.strategies import DECAY_RULES, STRATEGIES
+from layerpipe2.strategies.moments import Updates
+from layerpipe2.strategies.optimal import optimal_decay, optimal_gain, optimal_pair, ordinary
 from layerpipe2.theory import reconstruction
 
 CLOSED = [name for name, row in STRATEGIES.items() if row.make().coefficients(3, Updates()) is not None]

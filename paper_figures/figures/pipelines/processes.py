@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from layerpipe2.history import find_strategy
+from layerpipe2.strategies import find_strategy
 from paper_figures import style, variant_style
 from paper_figures.records.pipelines import COMPUTING, PipelineRecords, Steady
 from paper_figures.tables.pipelines import totals

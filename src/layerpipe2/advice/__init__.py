@@ -4,7 +4,7 @@ A hundred updates by exact stashing tell how far each strategy's gradients would
 ``theory`` (networkx, scipy).
 
 >>> from layerpipe2.advice import advise
->>> from layerpipe2.runs.config import RunConfig
+>>> from layerpipe2.lab.runs.config import RunConfig
 >>> advise(RunConfig(group_size=3, lr=1e-3), steps=10).verdict
 'drop'
 """

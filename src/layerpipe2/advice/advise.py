@@ -14,16 +14,16 @@ from layerpipe2.advice.measurement import Measurement
 from layerpipe2.advice.replay import copied
 from layerpipe2.advice.result import Advice
 from layerpipe2.advice.rule import RULE, strategy_of
-from layerpipe2.data import Data, load
 from layerpipe2.delays import Delays
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.engine.execution import StepLimit
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.errors import LARGEST, UserError, integer
-from layerpipe2.history import STRATEGIES, find_strategy, make_history
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.plan import make_loaders, make_plan
-from layerpipe2.runs.train import make_module, make_trainer, running_lightning
+from layerpipe2.lab.data import Data, load
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.plan import make_loaders, make_plan
+from layerpipe2.lab.runs.train import make_module, make_trainer, running_lightning
+from layerpipe2.strategies import STRATEGIES, find_strategy, make_history
 
 STEPS = 100
 """Updates that a measurement spans, if nothing else is asked for."""

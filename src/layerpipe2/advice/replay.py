@@ -13,7 +13,7 @@ from layerpipe2.engine.stage import DelayedStage
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.engine.values import one_number
 from layerpipe2.errors import UserError
-from layerpipe2.history import State, WeightHistory
+from layerpipe2.strategies import State, WeightHistory
 
 
 @dataclass(frozen=True)

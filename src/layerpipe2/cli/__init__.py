@@ -75,7 +75,7 @@ class _PrintCompletion(argparse.Action):
 def _dispatch(arguments: Sequence[str] | None) -> None:
     options = make_parser().parse_args(arguments)
     if getattr(options, "mlflow", None) and os.environ.get("RANK", "0") == "0":
-        from layerpipe2.tracking.live import Writer
+        from layerpipe2.lab.tracking.live import Writer
 
         with Writer(options.mlflow) as options.writer:  # imports MLflow while this process imports torch
             _run(options)

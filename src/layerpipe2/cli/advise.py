@@ -10,10 +10,10 @@ from layerpipe2.advice.result import Advice, Measured
 from layerpipe2.cli.console import print_json
 from layerpipe2.cli.options import read_options
 from layerpipe2.cli.train import settings_from
-from layerpipe2.data import load
 from layerpipe2.delays import aligned
 from layerpipe2.engine.allocator import keep_freed_memory
-from layerpipe2.runs.config import RunConfig
+from layerpipe2.lab.data import load
+from layerpipe2.lab.runs.config import RunConfig
 
 
 def run(options: argparse.Namespace) -> None:

@@ -7,24 +7,24 @@ from dataclasses import replace
 
 import torch
 
-from layerpipe2 import networks
 from layerpipe2.cli.commands import BalanceOptions
 from layerpipe2.cli.console import span
 from layerpipe2.cli.options import read_options
-from layerpipe2.data import describe
 from layerpipe2.delays import aligned
-from layerpipe2.distributed.recomputation import check_recomputation
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.engine.device import resolve_device
-from layerpipe2.history import make_history
+from layerpipe2.lab import networks
+from layerpipe2.lab.data import describe
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.plan import check_run, make_units, optimizer_factory
+from layerpipe2.pipeline.recomputation import check_recomputation
 from layerpipe2.planning import Link
 from layerpipe2.planning.balance import Balance
 from layerpipe2.planning.choices import Choice, choices, optimizer_copies
 from layerpipe2.planning.machine import Machine, side_by_side
 from layerpipe2.planning.predict import Predictor, profiled
 from layerpipe2.planning.variants import Variant
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.plan import check_run, make_units, optimizer_factory
+from layerpipe2.strategies import make_history
 
 _STRATEGIES = ("stash", "latest", "ema-window")
 _BUSY = 1.0  # load average

@@ -10,8 +10,8 @@ from layerpipe2.cli import launch, tune
 from layerpipe2.cli.options import PIPELINE, add_options, within
 from layerpipe2.delays import MOST_UPDATES
 from layerpipe2.errors import LARGEST, UserError
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.validation import Checked, Positive, Real, real, setting
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.validation import Checked, Positive, Real, real, setting
 
 
 class GridOptions(Checked):

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from layerpipe2.data import DATASETS
 from layerpipe2.errors import UserError, look_up
-from layerpipe2.history import STRATEGIES
-from layerpipe2.networks import NETWORKS
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.validation import choices
+from layerpipe2.lab.data import DATASETS
+from layerpipe2.lab.networks import NETWORKS
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.validation import choices
+from layerpipe2.strategies import STRATEGIES
 
 SHELLS = ("bash", "zsh", "tcsh")
 _TABLES: dict[str, Mapping[str, Any]] = {"dataset": DATASETS, "network": NETWORKS, "strategy": STRATEGIES}

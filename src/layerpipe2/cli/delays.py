@@ -7,9 +7,9 @@ from layerpipe2.cli.commands import GridOptions
 from layerpipe2.cli.console import fitted, print_json, span, terminal_width
 from layerpipe2.cli.options import read_options
 from layerpipe2.delays import aligned
-from layerpipe2.history import STRATEGIES, make_history
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.plan import Plan, plan_from
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.plan import Plan, plan_from
+from layerpipe2.strategies import STRATEGIES, make_history
 
 
 def run(options: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from layerpipe2.cli.console import terminal_width, wrapped
 from layerpipe2.cli.options import read_options
 from layerpipe2.delays import aligned
 from layerpipe2.errors import UserError, look_up
-from layerpipe2.runs.records import write_text
+from layerpipe2.lab.runs.records import write_text
 from layerpipe2.theory import Derivation, Step, chain, derive, named
 from layerpipe2.theory.graph import KINDS, TASKS, SignalFlowGraph
 from layerpipe2.theory.moves import DELAYED_GRADIENT, FEED_FORWARD, LOOP, places

@@ -7,9 +7,9 @@ from pathlib import Path
 from secrets import token_hex
 
 from layerpipe2.cli import options as fields
-from layerpipe2.distributed.environment import SECRET, set_missing
 from layerpipe2.errors import LARGEST, UserError, shown
-from layerpipe2.runs.validation import Checked, Positive, setting
+from layerpipe2.lab.runs.validation import Checked, Positive, setting
+from layerpipe2.pipeline.environment import SECRET, set_missing
 
 _HOST, _PORT = re.compile(r"(?!.*[^.]{64})[\w.:%-]{1,253}", re.ASCII), re.compile("[0-9]{1,5}")
 _MASTER = "address of node 0; default: one machine alone takes a free port"
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
         os.environ["OMP_NUM_THREADS"] = str(wanted.threads)
     os.environ[SECRET] = _secret(wanted.secret_file, wanted.nodes)
     set_missing(os.environ, wanted.processes, host)
-    from layerpipe2.distributed.launch import launch  # torch reads the environment when it is imported
+    from layerpipe2.pipeline.launch import launch  # torch reads the environment when it is imported
 
     place = {"processes": wanted.processes, "nodes": wanted.nodes, "node_rank": wanted.node_rank}
     launch(command, **place, host=host, port=port, timeout_s=wanted.timeout)

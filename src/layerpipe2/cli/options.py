@@ -1,4 +1,4 @@
-"""Command-line options made from the fields of a checked model, such as :class:`layerpipe2.runs.config.RunConfig`."""
+"""Command-line options made from the fields of a checked model, as :class:`layerpipe2.lab.runs.config.RunConfig`."""
 
 import argparse
 from collections.abc import Callable, Collection, Mapping
@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from layerpipe2.errors import plain, shown
-from layerpipe2.runs.validation import Model, Schema, checked, choices
+from layerpipe2.lab.runs.validation import Model, Schema, checked, choices
 
 PIPELINE = ("dataset", "network", "width", "group_size", "convention", "delays")
 """Settings of a run that decide its pipeline's structure."""

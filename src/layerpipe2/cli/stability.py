@@ -8,8 +8,8 @@ from layerpipe2.cli.console import print_json
 from layerpipe2.cli.options import read_options
 from layerpipe2.delays import aligned
 from layerpipe2.errors import integer
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.plan import plan_from
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.plan import plan_from
 from layerpipe2.theory.stability import largest_stable_step
 
 _LONGEST = 64

@@ -12,21 +12,21 @@ from typing import Any
 import torch
 
 from layerpipe2.cli.options import read_options
-from layerpipe2.data import Data, load
-from layerpipe2.distributed.memory import StageMemory, memory_table
-from layerpipe2.distributed.strategy import PipelineStrategy
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.engine.divergence import describe
-from layerpipe2.networks import NETWORKS
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.plan import make_plan
-from layerpipe2.runs.records import Record, keep_record, output_file, read_json, read_record, record_text
-from layerpipe2.runs.train import train_run
-from layerpipe2.runs.validation import checked
-from layerpipe2.runs.yaml_file import read_yaml
-from layerpipe2.tracking.entry import TRAIN
-from layerpipe2.tracking.logger import MLflowRun
-from layerpipe2.tracking.subject import Subject
+from layerpipe2.lab.data import Data, load
+from layerpipe2.lab.networks import NETWORKS
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.plan import make_plan
+from layerpipe2.lab.runs.records import Record, keep_record, output_file, read_json, read_record, record_text
+from layerpipe2.lab.runs.train import train_run
+from layerpipe2.lab.runs.validation import checked
+from layerpipe2.lab.runs.yaml_file import read_yaml
+from layerpipe2.lab.tracking.entry import TRAIN
+from layerpipe2.lab.tracking.logger import MLflowRun
+from layerpipe2.lab.tracking.subject import Subject
+from layerpipe2.pipeline.memory import StageMemory, memory_table
+from layerpipe2.pipeline.strategy import PipelineStrategy
 
 
 def run(options: argparse.Namespace) -> None:

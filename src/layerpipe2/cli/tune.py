@@ -12,12 +12,12 @@ from layerpipe2.cli.console import in_words as duration
 from layerpipe2.cli.console import print_json
 from layerpipe2.cli.options import add_options, read_options, within
 from layerpipe2.errors import UserError, did_you_mean, shown
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.tuning import MOST_JOBS, MOST_TRIALS
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.tuning import MOST_JOBS, MOST_TRIALS
 
 if TYPE_CHECKING:
-    from layerpipe2.tuning.results import Status
-    from layerpipe2.tuning.study import Study
+    from layerpipe2.lab.tuning.results import Status
+    from layerpipe2.lab.tuning.study import Study
 
 PURPOSE = "search for the best settings of a run with Optuna"
 HELP = """\
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: on a mistake in settings or space, another study in its place, or a storage that can't be used.
     """
-    from layerpipe2.runs.lifetime import end_with_starter
+    from layerpipe2.lab.runs.lifetime import end_with_starter
 
     end_with_starter()
     try:
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from layerpipe2.engine.allocator import keep_freed_memory
-    from layerpipe2.tuning.tune import tune
+    from layerpipe2.lab.tuning.tune import tune
 
     keep_freed_memory()
     several = len(options.objective) > 1
@@ -116,7 +116,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _join(options: argparse.Namespace) -> None:
     from layerpipe2.engine.allocator import keep_freed_memory
-    from layerpipe2.tuning.study import open_existing, work
+    from layerpipe2.lab.tuning.study import open_existing, work
 
     keep_freed_memory()
     study = open_existing(Path(options.out), options.storage, options.study)
@@ -127,13 +127,13 @@ def _join(options: argparse.Namespace) -> None:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from layerpipe2.tuning.study import open_existing
+    from layerpipe2.lab.tuning.study import open_existing
 
     _show(open_existing(Path(options.out), options.storage, options.study), options.json)
 
 
 def _space(given: Sequence[str] | None) -> dict[str, str]:
-    from layerpipe2.runs.yaml_file import read_yaml
+    from layerpipe2.lab.runs.yaml_file import read_yaml
 
     if not given:
         raise UserError("nothing to tune; give settings and their ranges, as in --space lr=log:1e-4:1")
@@ -150,7 +150,7 @@ def _space(given: Sequence[str] | None) -> dict[str, str]:
 
 
 def _show(study: Study, as_json: bool) -> None:
-    from layerpipe2.tuning.results import status
+    from layerpipe2.lab.tuning.results import status
 
     found = status(study)
     if as_json:
@@ -163,7 +163,7 @@ def _show(study: Study, as_json: bool) -> None:
 
 def summary(found: Status) -> str:
     """A status in a few lines."""
-    from layerpipe2.tuning.settings import in_words
+    from layerpipe2.lab.tuning.settings import in_words
 
     states = ", ".join(f"{number} {state}" for state, number in sorted(found.counts.items()))
     lines = [f"{found.name}: {found.finished} of {found.total} trials finished ({states})"]
@@ -198,7 +198,7 @@ class Progress:
 
     def __call__(self, found: Status) -> None:
         """Show how far the study is."""
-        from layerpipe2.tuning.settings import in_words
+        from layerpipe2.lab.tuning.settings import in_words
 
         best = f"best {in_words(found.best[0]['values'], found.objectives)}" if found.best else "none completed yet"
         best = f"{len(found.best)} on the Pareto front" if len(found.objectives) > 1 else best

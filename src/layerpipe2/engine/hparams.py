@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from layerpipe2.delays import Delays
 from layerpipe2.engine.execution import StagedModule
 from layerpipe2.errors import UserError, did_you_mean, shown
-from layerpipe2.history import make_history
+from layerpipe2.strategies import make_history
 
 LOGGED = ("num_stages", "delays_per_stage", "scheduler")
 """Entries of :func:`hparams` for loggers alone: those that follow from others, and what weights are used without."""

@@ -20,7 +20,7 @@ from layerpipe2.engine.simulation import Simulation
 from layerpipe2.engine.step import Loss, PipelineEngine
 from layerpipe2.engine.trainer_callbacks import check_callbacks
 from layerpipe2.errors import UserError
-from layerpipe2.history import WeightHistory
+from layerpipe2.strategies import WeightHistory
 
 
 class PipelinedModule(StagedModule):

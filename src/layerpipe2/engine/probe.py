@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.stage import DelayedStage
 from layerpipe2.engine.weights import update_rates
-from layerpipe2.history import State, WeightHistory, make_history
-from layerpipe2.history.base import Consumes
+from layerpipe2.strategies import State, WeightHistory, make_history
+from layerpipe2.strategies.base import Consumes
 
 
 @dataclass
@@ -30,7 +30,7 @@ class ReconstructionProbe(pl.Callback):
     start, and steps at which the weights did not move do not count.
 
     Args:
-        strategies: names of the histories to compare, see ``layerpipe2.history.STRATEGIES``.
+        strategies: names of the histories to compare, see ``layerpipe2.strategies.STRATEGIES``.
         every_n_steps: distance between two measurements, in optimizer updates; the averages see every update.
     """
 

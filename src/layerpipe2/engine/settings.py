@@ -12,7 +12,7 @@ from layerpipe2.delays import Delays
 from layerpipe2.engine.execution import COMPUTE_DTYPES, StagedModule
 from layerpipe2.engine.layout import check_pipeline
 from layerpipe2.errors import UserError, shown
-from layerpipe2.history import WeightHistory
+from layerpipe2.strategies import WeightHistory
 
 _LARGEST_SEED = 2**32 - 1
 

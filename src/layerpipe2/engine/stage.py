@@ -35,7 +35,7 @@ from layerpipe2.engine.saved_weights import (
 )
 from layerpipe2.engine.weights import DelayedWeights
 from layerpipe2.errors import UserError
-from layerpipe2.history import WeightHistory
+from layerpipe2.strategies import WeightHistory
 
 
 class DelayedStage(DelayedWeights):

@@ -29,7 +29,7 @@ from layerpipe2.engine.stage import DelayedStage
 from layerpipe2.engine.values import one_number, one_tensor
 from layerpipe2.engine.weights import update_rates
 from layerpipe2.errors import UserError
-from layerpipe2.history import WeightHistory
+from layerpipe2.strategies import WeightHistory
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Hook = Callable[..., None]

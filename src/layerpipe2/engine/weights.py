@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from layerpipe2.engine.layout import Layout
 from layerpipe2.errors import UserError
-from layerpipe2.history import WeightHistory
+from layerpipe2.strategies import WeightHistory
 
 HOSTS = {"cpu"}
 """Types of devices whose number of updates the host knows without waiting."""

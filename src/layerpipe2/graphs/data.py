@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from layerpipe2.data import load
-from layerpipe2.data.loading import READ_ERRORS
-from layerpipe2.data.splits import stratified
 from layerpipe2.errors import UserError, integer, look_up, read_file
 from layerpipe2.graphs import wordnet
 from layerpipe2.graphs.csr import Graph, Integers
+from layerpipe2.lab.data import load
+from layerpipe2.lab.data.loading import READ_ERRORS
+from layerpipe2.lab.data.splits import stratified
 
 _LARGEST = 64 * 2**20  # bytes of a file, unpacked, and of features in rows; the largest have 15 and 49 million
 HELD_OUT = 0.2

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from layerpipe2.delays import Delays
-from layerpipe2.history import make_history
 from layerpipe2.planning import Costs, FlopDevice, StageWork, Work
 from layerpipe2.planning.balance import Balance, balanced
 from layerpipe2.planning.machine import Machine
 from layerpipe2.planning.profiling import MakeOptimizer, profile
 from layerpipe2.planning.schedules import SCHEDULES, build_schedule, simulate
 from layerpipe2.planning.variants import Variant, group_starts
+from layerpipe2.strategies import make_history
 
 _FIRST_BUCKET, _BUCKET = 2**20, 25 * 2**20  # bytes of gradients that DDP sends at a time (torch's defaults)
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from layerpipe2.distributed.passes import SplitPass
-from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.errors import UserError, integer
-from layerpipe2.history import WeightHistory
+from layerpipe2.pipeline.passes import SplitPass
+from layerpipe2.pipeline.process_stage import ProcessStage
 from layerpipe2.planning import StageWork, Work, measure
+from layerpipe2.strategies import WeightHistory
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 _Times = tuple[list[float], list[float], list[float], list[float]]

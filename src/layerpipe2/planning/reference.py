@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from layerpipe2.networks.mlp import mlp
+from layerpipe2.lab.networks.mlp import mlp
 from layerpipe2.planning.devices import Device, FlopDevice, Link, SystolicArray
 
 

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 
 from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
-from layerpipe2.history import find_strategy, make_history
 from layerpipe2.planning.schedules import SCHEDULES
+from layerpipe2.strategies import find_strategy, make_history
 
 TORCH_PIPELINES = {"gpipe": 1, "1f1b": 1, "interleaved": 2, "zero-bubble": 1, "zero-bubble-v": 2}
 """Synchronous pipelines that torch ships -> stages per process."""
@@ -111,7 +111,7 @@ class Variant:
 
     @property
     def is_runtime(self) -> bool:
-        """Whether ``layerpipe2.distributed`` trains it."""
+        """Whether ``layerpipe2.pipeline`` trains it."""
         return self.kind in ("async", "exact")
 
     @property

@@ -12,9 +12,9 @@ import networkx as nx
 import torch
 from torch import nn
 
-from layerpipe2 import networks
 from layerpipe2.errors import UserError, integer
-from layerpipe2.networks.convolutional import BasicBlock
+from layerpipe2.lab import networks
+from layerpipe2.lab.networks.convolutional import BasicBlock
 
 INPUT = "x"
 """Name by which an operation reads the network's input."""
@@ -153,7 +153,7 @@ def from_units(kinds: Sequence[str]) -> LayeredNetwork:
 
 
 def named(network: str) -> LayeredNetwork:
-    """The forward graph of one of ``layerpipe2.networks.NETWORKS``.
+    """The forward graph of one of ``layerpipe2.lab.networks.NETWORKS``.
 
     A residual block of two convolutions becomes a unit with its branches; any other unit stands as one layer.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from layerpipe2.delays import Delays
 from layerpipe2.engine.step import PipelineEngine
-from layerpipe2.history import make_history
+from layerpipe2.strategies import make_history
 
 Vector = NDArray[np.float64]
 

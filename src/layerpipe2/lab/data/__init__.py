@@ -1,0 +1,27 @@
+"""Data sets, whole in memory: found, verified, split and served as batches on the training device.
+
+`load` finds a data set and checks that it is the published one, `split` makes train, validation and test parts,
+`BatchLoader` turns a part into batches. `layerpipe2.lab.data.loading` documents where images are looked for,
+`layerpipe2.lab.data.text` what the text is.
+"""
+
+from layerpipe2.lab.data.batches import BatchLoader
+from layerpipe2.lab.data.loading import DATASETS, describe, load
+from layerpipe2.lab.data.specs import IMAGES, DatasetSpec
+from layerpipe2.lab.data.splits import split
+from layerpipe2.lab.data.text import TEXTS
+from layerpipe2.lab.data.types import Data, Splits, TensorSplit
+
+__all__ = [
+    "DATASETS",
+    "IMAGES",
+    "TEXTS",
+    "BatchLoader",
+    "Data",
+    "DatasetSpec",
+    "Splits",
+    "TensorSplit",
+    "describe",
+    "load",
+    "split",
+]
