@@ -24,7 +24,7 @@ from layerpipe2.planning.choices import Choice, choices, optimizer_copies
 from layerpipe2.planning.machine import Machine, side_by_side
 from layerpipe2.planning.predict import Predictor, profiled
 from layerpipe2.planning.variants import Variant
-from layerpipe2.strategies import make_history
+from layerpipe2.strategies import make_strategy
 
 _STRATEGIES = ("stash", "latest", "ema-window")
 _BUSY = 1.0  # load average
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
     keep_freed_memory()
     torch.manual_seed(config.seed)
     check_run(config.copy_with(strategy="sequential"), spec.input_shape, spec.num_classes)
-    history = make_history(config.strategy)
+    history = make_strategy(config.strategy)
     units = [unit.to(device) for unit in make_units(config, spec.input_shape, spec.num_classes)]
     shape = (config.batch_size, *spec.input_shape)
     images = networks.NETWORKS[config.network].takes == "images"

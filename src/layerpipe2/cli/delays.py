@@ -9,7 +9,7 @@ from layerpipe2.cli.options import read_options
 from layerpipe2.delays import aligned
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.plan import Plan, plan_from
-from layerpipe2.strategies import STRATEGIES, make_history
+from layerpipe2.strategies import STRATEGIES, make_strategy
 
 
 def run(options: argparse.Namespace) -> None:
@@ -49,7 +49,7 @@ def facts(plan: Plan) -> dict[str, Any]:
         "units": plan.units,
         "convention": config.convention,
         "stages": rows,
-        "copies": {name: plan.history_copies(make_history(name)) for name in names},
+        "copies": {name: plan.history_copies(make_strategy(name)) for name in names},
     }
 
 
