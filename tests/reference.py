@@ -251,8 +251,10 @@ class NewMethod(Method):
         return after
 
 
-def make_method(name: str, delay: int, start: Weights) -> Method:
-    """Independent of the package where the reference knows the method, else around its code."""
+def make_method(name: str | Callable[[int, Weights], Method], delay: int, start: Weights) -> Method:
+    """Independent of the package where the reference knows the method or is given it, else around its code."""
+    if not isinstance(name, str):
+        return name(delay, start)
     strategy = find_strategy(name)
     known = strategy.exact or strategy.family == "latest" or strategy.plain in {*DECAYS, *CORRELATIONS}
     return (Method if known else NewMethod)(strategy, delay, [start])
@@ -265,7 +267,7 @@ class Stage:
         self,
         module: nn.Sequential,
         make_optimizer: Callable,
-        strategy: str,
+        strategy: str | Callable[[int, Weights], Method],
         delay: int,
         frozen: Callable[[int, str], bool] = lambda batch, name: False,
     ) -> None:
@@ -335,7 +337,7 @@ def run_clocked(
     modules: list[nn.Sequential],
     batches: list[tuple[Tensor, Tensor]],
     *,
-    strategy: str,
+    strategy: str | Callable[[int, Weights], Method],
     convention: str,
     make_optimizer: Callable,
     lr_of: Callable[[int], float],

@@ -78,7 +78,7 @@ def test_time_stamps_tell_what_is_computed_again():
 def local_stage(*layers, strategy="stash", **options):
     stage = nn.Sequential(*layers)
     optimizer = torch.optim.SGD(stage.parameters(), lr=0.1)
-    return ProcessStage(stage, 1, DELAY, make_strategy(history), optimizer, seed=0, **options)
+    return ProcessStage(stage, 1, DELAY, make_strategy(strategy), optimizer, seed=0, **options)
 
 
 def train(local, between=lambda batch: None, loss=None):
@@ -193,13 +193,13 @@ def test_a_pass_that_is_not_the_same_again_is_refused(layers, change, message):
 
 
 @pytest.mark.parametrize("strategy", ["latest", "ema-window", "update-window"])
-def test_weights_that_are_not_those_of_the_forward_pass_are_refused(history):
-    message = f"with the same weights, which weight history '{history}' doesn't keep .*; give history 'stash'"
+def test_weights_that_are_not_those_of_the_forward_pass_are_refused(strategy):
+    message = f"with the same weights, which strategy '{strategy}' doesn't keep .*; give strategy 'stash'"
     with pytest.raises(UserError, match=message):
-        local_stage(*tail(), strategy=history, recompute_activations=True)
+        local_stage(*tail(), strategy=strategy, recompute_activations=True)
 
 
 def test_all_processes_refuse_them(tmp_path):
     found = processes.ends(in_process, 2, tmp_path, Case(), recompute_activations=True)
     assert [code for code, _ in found] == [2, 2]
-    assert all("give history 'stash'" in said for _, said in found), found
+    assert all("give strategy 'stash'" in said for _, said in found), found

@@ -103,11 +103,11 @@ def test_killed_while_writing(tmp_path):
 def training(folder, size, epochs, resume=None, strategy=None, shuffle=False, **options):
     """Work for :func:`processes.run`."""
 
-    def work(strategy):
+    def work(runs):
         module = pipelined(dense(), **options)
-        module.strategy = history or module.strategy
+        module.strategy = strategy or module.strategy
         rows = Rows()
-        one = trainer(strategy, [rows], folder, max_epochs=epochs)
+        one = trainer(runs, [rows], folder, max_epochs=epochs)
         one.fit(module, noise(size=size, shuffle=shuffle), noise(size=size), ckpt_path=resume)
         return rows.rows, module
 
@@ -127,11 +127,11 @@ def cosine(optimizer):
         pytest.param(make_strategy("latest"), 8, marks=slow),
     ],
 )
-def test_a_resumed_run_is_resumed(history, size, tmp_path):
+def test_a_resumed_run_is_resumed(strategy, size, tmp_path):
     """From a shorter run's end, by other numbers of processes."""
 
     def train(world, name, epochs, resume=None):
-        how = {"strategy": history, "scheduler": cosine, "scheduler_interval": "step"}
+        how = {"strategy": strategy, "scheduler": cosine, "scheduler_interval": "step"}
         return processes.run(in_process, world, training(tmp_path / name, size, epochs, resume, **how))
 
     whole = train(2, "whole", 7)

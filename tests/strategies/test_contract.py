@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import layerpipe2.delays
-import layerpipe2.strategies.chain
+import layerpipe2.strategies.chained
 import layerpipe2.strategies.pair
 from layerpipe2 import Delays, UserError, find_strategy, make_strategy
 from layerpipe2.errors import shown
@@ -185,7 +185,7 @@ def test_numbers_out_of_range(name):
 
 
 @pytest.mark.parametrize(
-    "module", [layerpipe2.strategies, layerpipe2.strategies.chain, layerpipe2.strategies.pair, layerpipe2.delays]
+    "module", [layerpipe2.strategies, layerpipe2.strategies.chained, layerpipe2.strategies.pair, layerpipe2.delays]
 )
 def test_traced_examples(module):
     result = doctest.testmod(

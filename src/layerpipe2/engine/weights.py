@@ -84,7 +84,8 @@ class DelayedWeights:
         torch.clamp(self.step, max=self.delay, out=self.state["lag"])
         if self.predicts:
             view = FlatOptimizer(optimizer, self.layout, self.latest)
-            self.chosen = self.strategy.forward(self.state, self.latest, view)
+            chosen = self.strategy.forward(self.state, self.latest, view)
+            self.chosen = chosen.clone() if chosen.storage_offset() else chosen  # the first of its storage
             if self._empty:
                 for row in self.rows:
                     row.copy_(self.chosen)
@@ -146,11 +147,15 @@ class DelayedWeights:
         """Before update ``t``: put what forward passes read until then into the delay line."""
         if not self.rows:
             return
-        shown = self.latest if self.chosen is None else self.chosen
         if self.table is None:
-            self.used().copy_(shown)
+            self.used().copy_(self.shown)
         else:
-            self.table.index_copy_(0, self.step.remainder(self.delay), shown[None])
+            self.table.index_copy_(0, self.step.remainder(self.delay), self.shown[None])
+
+    @property
+    def shown(self) -> Tensor:
+        """What forward passes read until the next update, shape (N,)."""
+        return self.latest if self.chosen is None else self.chosen
 
     def start(self) -> None:
         """An empty pipeline: the latest weights stand in the whole delay line, the strategy starts anew."""

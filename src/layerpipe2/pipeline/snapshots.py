@@ -58,13 +58,13 @@ class StageSnapshots:
             self._put_all(now)
 
     def keep_version(self, update: int, epoch_end: int) -> None:
-        """Before ``update``: keep ``W(update)`` if a checkpoint after update ``epoch_end - 1`` needs it."""
+        """Before ``update``: keep what forward passes read, if a checkpoint after update ``epoch_end - 1`` needs it."""
         self._taken = {count: snapshot for count, snapshot in self._taken.items() if count > update}
         weights, delay = self.stage.weights, self.stage.delay
         if weights is None or weights.rows:
             return
         if self.resumable and epoch_end - update <= delay:
-            self._versions[update] = weights.latest.clone()
+            self._versions[update] = weights.shown.clone()
         first = max(update + 1, epoch_end) - delay
         self._versions = {version: kept for version, kept in self._versions.items() if version >= first}
         self.peak_bytes = max(self.peak_bytes, len(self._versions) * weights.latest.nbytes)
@@ -77,10 +77,9 @@ class StageSnapshots:
         if weights is None or old is None:
             yield
             return
-        latest = weights.latest.clone()
-        weights.latest.copy_(old)
+        chosen, weights.chosen = weights.chosen, old
         yield
-        weights.latest.copy_(latest)
+        weights.chosen = chosen
 
     def swap_buffers(self, done: int) -> None:
         """Swap the buffers with those as of ``done`` updates; a second call swaps them back."""
@@ -119,7 +118,7 @@ class StageSnapshots:
         """Continue from :meth:`state_dict`; mini-batches ``in_flight`` run forward again, with the weights of then.
 
         Raises:
-            UserError: if it was saved with another weight history or another network, or other weights were loaded.
+            UserError: if it was saved with another strategy or another network, or other weights were loaded.
         """
         weights, delay = self.stage.weights, self.stage.delay
         self.stage.step.copy_(saved["step"])
@@ -134,7 +133,7 @@ class StageSnapshots:
             raise foreign_weights(self.stage.index)
         self.stage.watch.restart()
         again = range(done, done + delay) if in_flight else ()
-        self._replayed = {batch: line[batch % delay].to(weights.latest) for batch in again}
+        self._replayed = {batch: line[batch % delay].to(weights.latest).clone() for batch in again}
         if not weights.rows:
             self._versions = {batch - delay: old for batch, old in self._replayed.items()}
 
@@ -162,7 +161,7 @@ class StageSnapshots:
         return last if torch.equal(as_bytes(last.reshape(-1)), as_bytes(buffer.reshape(-1))) else buffer.clone()
 
     def _line(self, done: int) -> Tensor:
-        """The delay line as the simulator holds it: row ``v mod d`` is ``W(v)`` for the last ``d`` versions."""
+        """The delay line as the simulator holds it: row ``v mod d`` is what forward passes read after ``v`` updates."""
         weights, delay = self.stage.weights, self.stage.delay
         assert weights is not None
         if weights.rows:

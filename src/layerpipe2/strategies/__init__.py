@@ -4,7 +4,7 @@ A stage with delay ``d`` ran the forward pass of mini-batch ``t`` with ``W(t - d
 backward pass of that mini-batch arrives. A :class:`~layerpipe2.strategies.base.Strategy` may act in four places: it
 chooses the weights that a forward pass reads (weight prediction) and those that its backward pass reads (stash, latest,
 averages), and it may change the gradient (delay compensation) and the update (error feedback). Most leave three of them
-alone. :func:`~layerpipe2.strategies.chain.chain` makes one strategy of several.
+alone. :func:`~layerpipe2.strategies.chained.chain` makes one strategy of several.
 
 The moving averages rest on an identity. With the *applied* updates ``u(j) = W(j) - W(j+1)``::
 
@@ -40,7 +40,7 @@ from layerpipe2.strategies.names import STRATEGIES, NamedStrategy, find_strategy
 if TYPE_CHECKING:
     from layerpipe2.strategies.average import DECAY_RULES, MovingAverage, RawAverage
     from layerpipe2.strategies.base import OptimizerView, State, Strategy, begin, count
-    from layerpipe2.strategies.chain import chain
+    from layerpipe2.strategies.chained import chain
     from layerpipe2.strategies.warm_up import StashFirst
 
 __all__ = [
@@ -64,7 +64,7 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("DECAY_RULES", "MovingAverage", "RawAverage"), "average"),
     **dict.fromkeys(("OptimizerView", "State", "Strategy", "begin", "count"), "base"),
-    **{"chain": "chain", "StashFirst": "warm_up"},
+    **{"chain": "chained", "StashFirst": "warm_up"},
 }
 
 
