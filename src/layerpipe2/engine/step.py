@@ -217,7 +217,7 @@ class PipelineEngine:
             UserError: if it was saved with other delays, another strategy or precision, or other weights.
         """
         saved, mine = state["kind"], self._kind()
-        differing = [name for name in mine if saved.get(name) != mine[name]]
+        differing = [name for name in mine if name in saved and saved[name] != mine[name]]
         if differing:
             theirs, ours = ({name: kind.get(name) for name in differing} for kind in (saved, mine))
             raise UserError(

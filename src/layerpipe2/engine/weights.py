@@ -175,8 +175,13 @@ class DelayedWeights:
         """Continue from :meth:`state_dict`.
 
         Raises:
-            UserError: if it was saved with another strategy or another network.
+            UserError: if it was saved with another strategy, another network, or by version 0.1.
         """
+        if "strategy" not in saved:
+            raise UserError(
+                "the checkpoint is one of version 0.1, which kept a pipeline's state otherwise; finish that training with "
+                "0.1, or start anew from its weights"
+            )
         mine = {"latest": self.latest, "line": self.line, **self.own_state()}
         theirs = {"latest": saved["latest"], "line": saved["line"], **saved["strategy"]}
         fits = _shapes(mine) == _shapes(theirs) and all(
