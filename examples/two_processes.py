@@ -3,6 +3,8 @@
 Run: layerpipe2 launch --processes 2 -- examples/two_processes.py
 or:  torchrun --nproc-per-node 2 examples/two_processes.py
 or:  python examples/two_processes.py      the simulation in one process, which prints the same numbers
+
+Every process computes with one thread, whoever starts it: more may round sums otherwise.
 """
 
 import os
@@ -20,6 +22,7 @@ QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": 
 
 def main(epochs: int = 8) -> None:
     """Train; the first process prints the metrics, which all processes hold."""
+    torch.set_num_threads(1)  # as a launcher's processes have; more may round sums otherwise
     torch.manual_seed(0)
     images, classes = load_digits(return_X_y=True)
     data = TensorDataset(torch.tensor(images / 16, dtype=torch.float32), torch.tensor(classes))

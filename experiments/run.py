@@ -5,17 +5,17 @@ again: finished runs stay, whatever ended it. Several machines may share the fol
 that was made with other settings is refused; every record says which commit made it.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
+from experiments.arguments import check, run_parser
 from experiments.lifetime import end_with_dvc
 from experiments.processes import training_server
 
 if __name__ == "__main__":
     end_with_dvc()
+    check(run_parser(__doc__))
     training_server()  # what it imports takes as long as the imports below: both go on at once
 
 import torch
@@ -23,13 +23,10 @@ import torch
 from experiments import guess
 from experiments.cells import Task
 from experiments.grid import Grid
-from experiments.schema import experiments, read_experiment
+from experiments.schema import read_experiment
 from experiments.work import Queue
-from layerpipe2.cli import Parser
 from layerpipe2.cli.console import in_words, run_command
-from layerpipe2.cli.options import within
 from layerpipe2.errors import UserError
-from layerpipe2.lab.tuning import MOST_JOBS
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         UserError: on a mistake in the file, records of other settings, or if the start isn't confirmed.
     """
-    options = _parser().parse_args(arguments)
+    options = run_parser(__doc__).parse_args(arguments)
     experiment = read_experiment(options.experiment)
     grid = Grid.of(experiment, options.out)
     tasks = grid.choose(options.network, options.group)
@@ -75,27 +72,6 @@ def _agreed(left: list[Task], total: int, jobs: int, yes: bool) -> bool:
     if not sys.stdin.isatty():
         raise UserError(f"{text}; there is no terminal to ask on: give --yes to start")
     return input(f"{text}\nStart? [y/N] ").strip().lower() in ("y", "yes")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m experiments.run", description=__doc__)
-    add = parser.add_argument
-    names = ", ".join(experiments())
-    add("experiment", metavar="NAME", help=f"a file of experiments/ without .yaml ({names}), or the path of one")
-    add("--network", help="only the runs of this network")
-    add("--group", help="only the runs of this group size, or 'sequential': those of the baseline")
-    add("--out", type=Path, help="folder of the records; default: the experiment's")
-    add("--yes", action="store_true", help="start without asking")
-    add("--quiet", action="store_true", help="start at once, say little")
-    add(
-        "--this-code",
-        action="store_true",
-        help="delete the chosen runs' records that other settings or other code have made, and train those runs again",
-    )
-    add("--storage", metavar="URL", help="PostgreSQL database for machines that share no folder; default: the folder")
-    add("--jobs", type=within(int, 1, MOST_JOBS), help="processes side by side; default: the experiment's")
-    add("--minutes", type=within(float, 0, 10**6), help="begin no run after so many minutes")
-    return parser
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from experiments.names import HERE, path_of
 from experiments.sections import (
     SWEPT,
     Count,
@@ -33,7 +34,6 @@ from layerpipe2.lab.runs.validation import Checked, Positive, Several, checked
 from layerpipe2.lab.runs.yaml_file import read_yaml
 from layerpipe2.lab.tuning import MOST_JOBS
 
-HERE = Path(__file__).parent
 SEQUENTIAL, STASH, LATEST = "sequential", "stash", "latest"
 _OWN = ("records", "tables", "published", "times_apart")
 _MOST_RUNS = 20_000
@@ -181,20 +181,13 @@ def _check_path(key: str, text: str, placeholders: tuple[str, ...]) -> None:
         plain_name(part, f"part of {key} {shown(text)}")
 
 
-def experiments() -> list[str]:
-    """Names of all experiments."""
-    return sorted(path.stem for path in HERE.glob("*.yaml"))
-
-
 def read_experiment(name: str) -> Experiment:
     """The experiment of a name, or in a file of any place whose name ends in ``.yaml``.
 
     Raises:
         UserError: if there is none; else naming file, key and value, and what is allowed.
     """
-    if not name.endswith(".yaml") and name not in experiments():
-        raise UserError(f"no experiment {shown(name)}; {did_you_mean(name, experiments())}")
-    path = Path(name) if name.endswith(".yaml") else HERE / f"{name}.yaml"
+    path = path_of(name)
     content = {key: value for key, value in _content(path).items() if key != "like"}
     return checked(Experiment, {"name": path.stem} | content, path.name)
 

@@ -12,18 +12,19 @@ study that was stopped goes on; one of other settings or other code is begun ane
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.arguments import check, tune_parser
 from experiments.lifetime import end_with_dvc
 from experiments.processes import follow, training_server, workers
 
 if __name__ == "__main__":
     end_with_dvc()
+    check(tune_parser(__doc__))
     training_server()  # what it imports takes as long as the imports below: both go on at once
 
 from experiments.cells import Cell
@@ -31,12 +32,9 @@ from experiments.grid import TUNED, Grid
 from experiments.schema import read_experiment
 from experiments.sections import Tuning
 from experiments.tables import Row, write_csv
-from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
-from layerpipe2.cli.options import within
 from layerpipe2.errors import UserError
 from layerpipe2.lab.runs.records import write_json
-from layerpipe2.lab.tuning import MOST_JOBS
 from layerpipe2.lab.tuning.results import best_trials
 from layerpipe2.lab.tuning.space import Space
 from layerpipe2.lab.tuning.study import STATUS, OtherStudy, Study, open_existing, open_or_make, work
@@ -52,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         UserError: on a mistake in the file, or if the records can't be written.
     """
-    options = _parser().parse_args(arguments)
+    options = tune_parser(__doc__).parse_args(arguments)
     experiment = read_experiment(options.experiment)
     grid = Grid.of(experiment, options.out)
     if experiment.tuning is None:
@@ -188,16 +186,6 @@ def _rows(cell: Cell, studies: list[Study], value: str) -> list[Row]:
 
 def _last(values: dict[int, float]) -> float | None:
     return values[max(values)] if values else None
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m experiments.tune", description=__doc__)
-    add = parser.add_argument
-    add("experiment", metavar="NAME", help="a file of experiments/ without .yaml, or the path of one")
-    add("--out", type=Path, help="folder of the records; default: the experiment's")
-    add("--quiet", action="store_true", help="say little")
-    add("--jobs", type=within(int, 1, MOST_JOBS), help="processes side by side; default: the experiment's")
-    return parser
 
 
 if __name__ == "__main__":

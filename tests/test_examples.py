@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from tests.advice import ADVICE
@@ -69,7 +70,9 @@ def test_lightnings_command_line_sets_what_a_pipeline_needs(tmp_path, monkeypatc
 
 
 def test_two_processes_print_the_numbers_of_the_simulation(capsys, tmp_path):
+    torch.set_num_threads(2)  # as `python` has outside of these tests, where a launcher's processes have one
     simulated = re.findall(r"^(\w+) +([\d.]+)$", run("two_processes", capsys, epochs=2), re.MULTILINE)
+    assert torch.get_num_threads() == 1
     script = tmp_path / "short.py"
     script.write_text(f"import runpy; runpy.run_path({str(EXAMPLES / 'two_processes.py')!r})['main'](2)")
     command = [sys.executable, "-m", "layerpipe2", "launch", "--processes", "2", "--", str(script)]

@@ -51,6 +51,15 @@ def test_extras_bring_what_their_purpose_needs():
     assert not _names("reproduce") & (_names("test") | _names("docs") | _names("dev"))
 
 
+def test_texts_name_extras_that_exist_and_no_package_on_an_index():
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    texts = {path: path.read_text() for path in [*pages, *python_files(ROOT / "src")]}
+    assert [path for path, text in texts.items() if "install layerpipe2" in text or "layerpipe2[" in text] == []
+    pattern = r"install_command\('(\w+)'\)|install '\.\[(\w+)\]'"
+    named = {name for text in texts.values() for pair in re.findall(pattern, text) for name in pair if name}
+    assert {"graphs", "series", "theory", "tracking", "tuning"} <= named <= EXTRAS.keys() | {"series"}
+
+
 PACKAGES = {
     "lightning_fabric": "pytorch-lightning",
     "markdown_it": "markdown-it-py",

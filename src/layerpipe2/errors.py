@@ -61,6 +61,15 @@ def look_up(table: Mapping[str, Row], name: str, what: str) -> Row:
     return table[name]
 
 
+def install_command(extra: str) -> str:
+    """The remedy for a missing package: the command that installs an extra of this one, which is on no index.
+
+    >>> install_command("graphs")
+    "`pip install '.[graphs]'` in layerpipe2's folder"
+    """
+    return f"`pip install '.[{extra}]'` in layerpipe2's folder"
+
+
 def integer(value: object, name: str, least: int, most: int | None = None) -> int:
     """``value`` itself, if it is an integer from ``least`` to ``most`` (True is none).
 

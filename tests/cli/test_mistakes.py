@@ -161,7 +161,7 @@ def test_without_the_extra_the_command_says_what_to_install(capsys, monkeypatch)
     monkeypatch.delitem(sys.modules, "layerpipe2.cli.derive", raising=False)
     monkeypatch.setattr(builtins, "__import__", missing)
     assert main(["derive"]) == 2
-    assert "'layerpipe2 derive' needs networkx; run: pip install 'layerpipe2[theory]'" in capsys.readouterr().err
+    assert "'layerpipe2 derive' needs networkx; run `pip install '.[theory]'` in" in capsys.readouterr().err
 
 
 def test_interrupts_and_closed_pipes_end_quietly(capsys, monkeypatch):

@@ -146,4 +146,4 @@ def test_another_study_in_the_folder_is_refused(capsys):
 def test_without_optuna_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert tuned(*SPACE) == 2
-    assert "'layerpipe2 tune' needs optuna; run: pip install 'layerpipe2[tuning]'" in capsys.readouterr().err
+    assert "'layerpipe2 tune' needs optuna; run `pip install '.[tuning]'` in" in capsys.readouterr().err

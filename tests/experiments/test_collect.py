@@ -6,7 +6,8 @@ import json
 import pytest
 
 from experiments import collect
-from experiments.schema import experiments, read_experiment
+from experiments.names import experiments
+from experiments.schema import read_experiment
 from experiments.tables import TABLES, curves, metrics
 from layerpipe2.errors import UserError
 from layerpipe2.lab.runs.records import write_record

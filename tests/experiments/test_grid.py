@@ -5,7 +5,8 @@ import json
 import pytest
 
 from experiments.grid import Grid
-from experiments.schema import experiments, read_experiment
+from experiments.names import experiments
+from experiments.schema import read_experiment
 from layerpipe2.errors import UserError
 from layerpipe2.lab.runs.records import write_json, write_record
 from tests.made_records import record

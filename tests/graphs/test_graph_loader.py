@@ -241,5 +241,5 @@ def test_bad_settings_are_one_line(message):
 def test_without_numba_one_line_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.delitem(sys.modules, "layerpipe2.graphs.kernels")
-    with pytest.raises(UserError, match=r"sampled graphs need numba; install it: pip install 'layerpipe2\[graphs\]'"):
+    with pytest.raises(UserError, match=r"sampled graphs need numba; run `pip install '.\[graphs\]'` in"):
         import_module("layerpipe2.graphs.kernels")

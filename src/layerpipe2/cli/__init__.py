@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 
 from layerpipe2.cli.commands import add_commands
 from layerpipe2.cli.console import run_command
-from layerpipe2.errors import UserError, did_you_mean, shown
+from layerpipe2.cli.early import check
+from layerpipe2.errors import UserError, did_you_mean, install_command, shown
 
 _EPILOG = "`layerpipe2 COMMAND --help` explains a command and shows examples. The whole reproduction: `make reproduce`."
 
@@ -74,6 +75,7 @@ class _PrintCompletion(argparse.Action):
 
 def _dispatch(arguments: Sequence[str] | None) -> None:
     options = make_parser().parse_args(arguments)
+    check(options)
     if getattr(options, "mlflow", None) and os.environ.get("RANK", "0") == "0":
         from layerpipe2.lab.tracking.live import Writer
 
@@ -86,13 +88,11 @@ def _dispatch(arguments: Sequence[str] | None) -> None:
 def _run(options: argparse.Namespace) -> None:
     try:
         command = import_module(f"layerpipe2.cli.{options.command}")  # only the chosen one pays for its imports
+        command.run(options)
     except ModuleNotFoundError as error:
         if error.name not in ("networkx", "scipy"):
             raise
-        raise UserError(
-            f"'layerpipe2 {options.command}' needs {error.name}; run: pip install 'layerpipe2[theory]'"
-        ) from None
-    command.run(options)
+        raise UserError(f"'layerpipe2 {options.command}' needs {error.name}; run {install_command('theory')}") from None
 
 
 def _command(

@@ -1,19 +1,21 @@
 """``layerpipe2 advise``: does this training need a weight history?"""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from layerpipe2.advice.advise import advise
-from layerpipe2.advice.result import Advice, Measured
 from layerpipe2.cli.console import print_json
-from layerpipe2.cli.options import read_options
-from layerpipe2.cli.train import settings_from
+from layerpipe2.cli.early import read_run
 from layerpipe2.delays import aligned
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.lab.data import load
-from layerpipe2.lab.runs.config import RunConfig
+
+if TYPE_CHECKING:
+    from layerpipe2.advice.result import Advice, Measured
 
 
 def run(options: argparse.Namespace) -> None:
@@ -23,9 +25,11 @@ def run(options: argparse.Namespace) -> None:
         UserError: on bad settings or data, a pipeline without delays, or a training that ends too early.
     """
     keep_freed_memory()
-    config = read_options(RunConfig, options, settings_from(Path(options.config)) if options.config else None)
+    config = read_run(options)
     root = Path(config.data_root) if config.data_root else None
     data = load(config.dataset, root, download=options.download, announce=partial(print, file=sys.stderr))
+    from layerpipe2.advice.advise import advise  # takes seconds
+
     advice = advise(config, steps=options.steps, data=data, strategies=options.strategies)
     if options.json:
         print_json(advice.to_dict())

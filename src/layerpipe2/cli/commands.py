@@ -9,7 +9,8 @@ from pydantic import model_validator
 from layerpipe2.cli import launch, tune
 from layerpipe2.cli.options import PIPELINE, add_options, within
 from layerpipe2.delays import MOST_UPDATES
-from layerpipe2.errors import LARGEST, UserError
+from layerpipe2.errors import LARGEST, UserError, look_up
+from layerpipe2.lab.networks import NETWORKS
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.validation import Checked, Positive, Real, real, setting
 
@@ -57,6 +58,8 @@ class DeriveOptions(Checked):
     def _fit(self) -> Self:
         if self.layers is not None and self.network is not None:
             raise UserError("--layers and --network are both given; give one of them")
+        if self.network is not None:
+            look_up(NETWORKS, self.network, "network")
         return self
 
 

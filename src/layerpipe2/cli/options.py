@@ -20,7 +20,11 @@ _METAVARS = {"integer": "N", "number": "X", "array": "N,N,.."}
 
 
 def add_options(parser: argparse.ArgumentParser, model: type[Model], only: Collection[str] = ()) -> None:
-    """Add one option per field (or per field in ``only``), under the headings of the fields' sections."""
+    """Add one option per field (or per field in ``only``), under the headings of the fields' sections.
+
+    The parser adds ``models`` to what it reads: all models whose fields are its options.
+    """
+    parser.set_defaults(models=[*(parser.get_default("models") or ()), model])
     groups: dict[str, argparse._ActionsContainer] = {"": parser}
     for name, schema in _fields(model).items():
         section = schema["section"]

@@ -1,4 +1,6 @@
-"""``layerpipe2 train``."""
+"""``layerpipe2 train``. What takes seconds to import is imported once the data is there."""
+
+from __future__ import annotations
 
 import argparse
 import os
@@ -7,26 +9,18 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
-
-from layerpipe2.cli.options import read_options
+from layerpipe2.cli.early import read_run
 from layerpipe2.engine.allocator import keep_freed_memory
-from layerpipe2.engine.divergence import describe
 from layerpipe2.lab.data import Data, load
 from layerpipe2.lab.networks import NETWORKS
 from layerpipe2.lab.runs.config import RunConfig
-from layerpipe2.lab.runs.plan import make_plan
-from layerpipe2.lab.runs.records import Record, keep_record, output_file, read_json, read_record, record_text
-from layerpipe2.lab.runs.train import train_run
-from layerpipe2.lab.runs.validation import checked
-from layerpipe2.lab.runs.yaml_file import read_yaml
+from layerpipe2.lab.runs.records import Record, keep_record, output_file, record_text
 from layerpipe2.lab.tracking.entry import TRAIN
-from layerpipe2.lab.tracking.logger import MLflowRun
-from layerpipe2.lab.tracking.subject import Subject
-from layerpipe2.pipeline.memory import StageMemory, memory_table
-from layerpipe2.pipeline.strategy import PipelineStrategy
+
+if TYPE_CHECKING:
+    from layerpipe2.lab.tracking.logger import MLflowRun
 
 
 def run(options: argparse.Namespace) -> None:
@@ -37,7 +31,7 @@ def run(options: argparse.Namespace) -> None:
             the disk is full.
     """
     keep_freed_memory()
-    config = read_options(RunConfig, options, settings_from(Path(options.config)) if options.config else None)
+    config = read_run(options)
     out = output_file(Path(options.out)) if options.out else None
     root = Path(config.data_root) if config.data_root else None
     first = os.environ.get("RANK", "0") == "0"  # of the processes that `layerpipe2 launch` started
@@ -45,6 +39,12 @@ def run(options: argparse.Namespace) -> None:
     data = load(
         config.dataset, root, download=options.download, announce=None if quiet else partial(print, file=sys.stderr)
     )
+    from layerpipe2.strategies import make_history
+
+    make_history(config.strategy)  # before Lightning is imported, too
+    from layerpipe2.lab.runs.train import train_run
+    from layerpipe2.pipeline.strategy import PipelineStrategy
+
     folder = Path(options.checkpoint_dir) if options.checkpoint_dir else None
     pipeline = None
     if "TORCHELASTIC_RUN_ID" in os.environ:  # a launcher started this process; a diverged run is a result
@@ -74,6 +74,12 @@ def _live(options: argparse.Namespace, config: RunConfig, data: Data) -> Abstrac
     """The run in MLflow, if --mlflow asks for it; its parameters are the settings that aren't the default."""
     if not hasattr(options, "writer"):
         return nullcontext()
+    import torch
+
+    from layerpipe2.lab.runs.plan import make_plan
+    from layerpipe2.lab.tracking.logger import MLflowRun
+    from layerpipe2.lab.tracking.subject import Subject
+
     with torch.device("meta"):
         plan = make_plan(config, data.input_shape, data.num_classes)
     settings, defaults = plan.config.to_dict(), RunConfig().to_dict()
@@ -82,21 +88,11 @@ def _live(options: argparse.Namespace, config: RunConfig, data: Data) -> Abstrac
     return MLflowRun(options.writer, Subject(TRAIN, TRAIN, None, settings, plan.delays.per_stage, shown))
 
 
-def settings_from(path: Path) -> dict[str, Any]:
-    """The settings in a file: those of a run, if it is its record, or a mapping of some of them in YAML or JSON.
-
-    Raises:
-        UserError: if it is neither, or a setting isn't what it may be, with file, setting and what is allowed.
-    """
-    found = read_json(path, "give a record or settings") if path.suffix == ".json" else read_yaml(path)
-    if "schema" in found:
-        found = read_record(path)["config"]
-    checked(RunConfig, found, where=str(path))
-    return found
-
-
 def summary(record: Record) -> str:
     """The outcome of a run in a few lines."""
+    from layerpipe2.engine.divergence import describe
+    from layerpipe2.pipeline.memory import StageMemory, memory_table
+
     config, where, test = record["config"], record["provenance"], record["test"]
     lines = [
         f"{config['network']} on {config['dataset']}, strategy {config['strategy']}, seed {config['seed']}",

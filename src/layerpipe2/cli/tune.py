@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from layerpipe2.cli.console import in_words as duration
 from layerpipe2.cli.console import print_json
 from layerpipe2.cli.options import add_options, read_options, within
-from layerpipe2.errors import UserError, did_you_mean, shown
+from layerpipe2.errors import UserError, did_you_mean, install_command, shown
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.tuning import MOST_JOBS, MOST_TRIALS
 
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> None:
         import filelock  # noqa: F401
         import optuna  # noqa: F401
     except ModuleNotFoundError as error:
-        raise UserError(f"'layerpipe2 tune' needs {error.name}; run: pip install 'layerpipe2[tuning]'") from None
+        raise UserError(f"'layerpipe2 tune' needs {error.name}; run {install_command('tuning')}") from None
     if options.action not in _ACTIONS:
         raise UserError(f"'layerpipe2 tune' can't {shown(options.action)}; {did_you_mean(options.action, _ACTIONS)}")
     {"run": _run, "join": _join, "status": _status}[options.action](options)
@@ -92,13 +92,15 @@ def run(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from layerpipe2.engine.allocator import keep_freed_memory
-    from layerpipe2.lab.tuning.tune import tune
+
+    space = _space(options.space)
+    from layerpipe2.lab.tuning.tune import tune  # takes seconds
 
     keep_freed_memory()
     several = len(options.objective) > 1
     study = tune(
         read_options(RunConfig, options),
-        _space(options.space),
+        space,
         folder=Path(options.out),
         trials=options.trials,
         jobs=options.jobs,

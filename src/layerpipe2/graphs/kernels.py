@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, install_command
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -18,7 +18,7 @@ R = TypeVar("R")
 try:
     import numba
 except ImportError:
-    raise UserError("sampled graphs need numba; install it: pip install 'layerpipe2[graphs]'") from None
+    raise UserError(f"sampled graphs need numba; run {install_command('graphs')}") from None
 
 GAMMA, _A, _B = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _27, _30, _31, _32 = (np.uint64(bits) for bits in (27, 30, 31, 32))

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layerpipe2.errors import LARGEST, UserError, integer, look_up, shown
+from layerpipe2.errors import LARGEST, UserError, install_command, integer, look_up, shown
 from layerpipe2.graphs.csr import Graph
 from layerpipe2.graphs.kernels import NO_DESTINATION
 
@@ -139,7 +139,7 @@ def build(
     try:
         layers = [network.layer(a, b) for a, b in pairwise(ends)]
     except ModuleNotFoundError as error:
-        raise UserError(f"graph networks need {error.name}; install it: pip install 'layerpipe2[graphs]'") from None
+        raise UserError(f"graph networks need {error.name}; run {install_command('graphs')}") from None
     last = len(layers) - 1
     return [
         SampledLayer(layer, inputs, k, last=number == last, dropout=dropout)

@@ -154,9 +154,9 @@ def test_a_mistake_after_the_writer_has_started_leaves_no_process(tmp_path, monk
         return started[0]
 
     monkeypatch.setattr(live, "Writer", noted)
-    assert main([*TRAINED, "--lr", "-1", "--mlflow", str(tmp_path / "mlflow.db")]) == 2
+    assert main([*TRAINED, "--group-size", "10", "--mlflow", str(tmp_path / "mlflow.db")]) == 2
     assert started[0]._process.returncode is not None
-    assert "lr is -1" in capsys.readouterr().err
+    assert "group size for 9 units is 10" in capsys.readouterr().err
 
 
 def test_a_server_that_is_not_there_is_one_line_and_the_record_is_kept(tmp_path, capsys):
@@ -170,4 +170,4 @@ def test_a_server_that_is_not_there_is_one_line_and_the_record_is_kept(tmp_path,
 def test_without_mlflow_the_remedy_is_one_line(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(live, "find_spec", lambda name: None)
     assert main([*TRAINED, "--mlflow", str(tmp_path / "mlflow.db")]) == 2
-    assert "pip install 'layerpipe2[tracking]'" in capsys.readouterr().err
+    assert "run `pip install '.[tracking]'` in" in capsys.readouterr().err

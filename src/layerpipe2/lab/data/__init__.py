@@ -5,12 +5,17 @@
 `layerpipe2.lab.data.text` what the text is.
 """
 
-from layerpipe2.lab.data.batches import BatchLoader
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from layerpipe2.lab.data.loading import DATASETS, describe, load
 from layerpipe2.lab.data.specs import IMAGES, DatasetSpec
-from layerpipe2.lab.data.splits import split
 from layerpipe2.lab.data.text import TEXTS
 from layerpipe2.lab.data.types import Data, Splits, TensorSplit
+
+if TYPE_CHECKING:
+    from layerpipe2.lab.data.batches import BatchLoader
+    from layerpipe2.lab.data.splits import split
 
 __all__ = [
     "DATASETS",
@@ -25,3 +30,12 @@ __all__ = [
     "load",
     "split",
 ]
+
+_HOMES = {"BatchLoader": "batches", "split": "splits"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch on first use: torch takes seconds, and missing data is told without it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'layerpipe2.lab.data' has no attribute '{name}'")
+    return getattr(import_module(f"layerpipe2.lab.data.{_HOMES[name]}"), name)

@@ -4,6 +4,8 @@ No file is trusted: none is read that isn't a regular file or is larger than twi
 unpack to more, whatever its header says.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import zipfile
@@ -12,18 +14,18 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchvision.datasets.folder import find_classes
-from torchvision.io import ImageReadMode, decode_png
 
 from layerpipe2.errors import UserError, read_file
 from layerpipe2.lab.data.specs import DatasetSpec
 from layerpipe2.lab.data.types import Arrays
 from layerpipe2.lab.data.verify import check_counts, damaged, first_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CHUNK = 500  # images that one thread decodes at a time
 _PNG, _LARGEST_PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", 2**20  # first bytes; most bytes
@@ -124,6 +126,8 @@ def read_tree(spec: DatasetSpec, folder: Path) -> Arrays:
     For CIFAR-10 and CIFAR-100 these are the published order of the labels. The counts are checked before the first
     image is decoded, which takes seconds.
     """
+    from torchvision.datasets.folder import find_classes
+
     parts = [str(folder / part) for part in ("train", "test")]
     classes = [[name for name in find_classes(part)[0] if not name.startswith(".")] for part in parts]
     for part, names in zip(parts, classes, strict=True):
@@ -148,6 +152,8 @@ def _images(part: str, name: str) -> list[str]:
 
 def _decode(spec: DatasetSpec, paths: list[str]) -> NDArray[np.uint8]:
     """Decode in threads: the decoder releases the interpreter lock, and no process is forked."""
+    import torch
+
     images = torch.empty((len(paths), *spec.input_shape), dtype=torch.uint8)
 
     def decode_chunk(start: int) -> None:
@@ -159,8 +165,11 @@ def _decode(spec: DatasetSpec, paths: list[str]) -> NDArray[np.uint8]:
     return images.numpy()
 
 
-def _image(spec: DatasetSpec, path: Path) -> torch.Tensor:
+def _image(spec: DatasetSpec, path: Path) -> Tensor:
     """One image, uint8 (C, H, W). Its size is read off the header first: a decoder takes memory for what that says."""
+    import torch
+    from torchvision.io import ImageReadMode, decode_png
+
     content = read_file(path, _LARGEST_PNG, partial(damaged, spec, str(path)))
     channels, *size = spec.input_shape
     if content.startswith(_PNG):
@@ -169,7 +178,7 @@ def _image(spec: DatasetSpec, path: Path) -> torch.Tensor:
             raise damaged(spec, str(path), f"image of {found[0]} x {found[1]} pixels, expected {size[0]} x {size[1]}")
         try:
             mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
-            image: torch.Tensor = decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode)
+            image: Tensor = decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode)
         except RuntimeError:
             image = torch.empty(0)
         if image.dtype == torch.uint8:

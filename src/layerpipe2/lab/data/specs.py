@@ -1,14 +1,17 @@
-"""What each data set must look like. Reading and checking are driven by these values."""
+"""What each data set must look like. Reading and checking are driven by these values.
+
+Nothing here imports torch or torchvision before a data set is read: whoever mistypes a name is told at once.
+"""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 
+from layerpipe2.errors import install_command
 from layerpipe2.lab.data.series import (
     BANDS,
     FRAMES,
@@ -19,7 +22,6 @@ from layerpipe2.lab.data.series import (
     read_vowels,
     vowels_folder,
 )
-from layerpipe2.lab.data.splits import stratified
 from layerpipe2.lab.data.types import Arrays
 
 _REMEDY = "give --download (in Python download=True), or put the files there, or name their folder (--data-root)"
@@ -40,7 +42,7 @@ class DatasetSpec:
         read: gives the images themselves, if they ship with a dependency or are computed: no folder is searched, and
             nothing is checked.
         source: where ``read`` has them from.
-        torchvision: the class that downloads the data set.
+        torchvision: makes the object that downloads and reads the data set.
         folder: the place below torchvision's root where it keeps the files.
         idx_md5: name of an idx file -> md5 of its decompressed content.
         system_folder: where a distribution's package puts the files.
@@ -76,7 +78,10 @@ def read_digits() -> Arrays:
 
     They have no published test part: a stratified quarter, chosen by a fixed seed, is the test part.
     """
+    import torch
     from sklearn.datasets import load_digits  # takes a second, and most runs read something else
+
+    from layerpipe2.lab.data.splits import stratified
 
     bunch = load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
@@ -85,11 +90,26 @@ def read_digits() -> Arrays:
     return Arrays(images[train], labels[train], images[test], labels[test])
 
 
+def _torchvision(name: str) -> Callable[..., Any]:
+    """A class of torchvision, which is imported when it is called."""
+    return lambda *given, **options: getattr(import_module("torchvision.datasets"), name)(*given, **options)
+
+
 def _cifar(
-    classes: int, per_class: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...], source: type[CIFAR10]
+    classes: int, per_class: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...], folder: str
 ) -> DatasetSpec:
-    spec = DatasetSpec(f"cifar{classes}", f"CIFAR-{classes}", (3, 32, 32), classes, per_class, mean, std, True)
-    return replace(spec, torchvision=source, folder=source.base_folder)
+    return DatasetSpec(
+        f"cifar{classes}",
+        f"CIFAR-{classes}",
+        (3, 32, 32),
+        classes,
+        per_class,
+        mean,
+        std,
+        flippable=True,
+        torchvision=_torchvision(f"CIFAR{classes}"),
+        folder=folder,
+    )
 
 
 _ROWS = (
@@ -104,7 +124,7 @@ _ROWS = (
         std=(0.3530,),
         flippable=True,
         remedy=f"`apt-get install dataset-fashion-mnist`, or {_REMEDY}",
-        torchvision=FashionMNIST,
+        torchvision=_torchvision("FashionMNIST"),
         folder="FashionMNIST/raw",
         idx_md5={
             "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
@@ -122,14 +142,14 @@ _ROWS = (
         flippable=True,
         half_of="fashion-mnist",
     ),
-    _cifar(10, (5000, 1000), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), CIFAR10),
-    _cifar(100, (500, 100), (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), CIFAR100),
+    _cifar(10, (5000, 1000), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), "cifar-10-batches-py"),
+    _cifar(100, (500, 100), (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), "cifar-100-python"),
     DatasetSpec(
         "japanese-vowels",
         "Japanese vowels",
         (VOWELS, 1, STEPS),
         9,
-        remedy="`pip install 'layerpipe2[series]'`, or name the folder of the .ts files (--data-root)",
+        remedy=f"{install_command('series')}, or name the folder of the .ts files (--data-root)",
         system_folder=vowels_folder(),
         pattern="JapaneseVowels_T*.ts",
         read_folder=read_vowels,

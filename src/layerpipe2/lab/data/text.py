@@ -13,18 +13,21 @@ The vocabulary is the same for every text and version: newline, the printable AS
 the others. The last tenth of the text is for testing.
 """
 
+from __future__ import annotations
+
 import hashlib
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from layerpipe2.errors import UserError, read_file
 from layerpipe2.lab.data.types import Data
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
 VOCABULARY = len(ALPHABET) + 1
@@ -71,6 +74,8 @@ def paragraphs(topics: Mapping[str, str]) -> str:
 
 def encode(text: str) -> Tensor:
     """Numbers of the characters, uint8 (number of characters,)."""
+    import torch
+
     known = {character: number for number, character in enumerate(ALPHABET)}
     return torch.tensor([known.get(character, len(ALPHABET)) for character in text], dtype=torch.uint8)
 

@@ -4,12 +4,16 @@ Images are uint8 (N, C, H, W) with labels int64 (N,). Texts are windows of token
 tokens int64 (N, T) for labels.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Arrays(NamedTuple):

@@ -3,16 +3,20 @@
 Every message says what is wrong, where, and the remedy, in one line.
 """
 
+from __future__ import annotations
+
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from layerpipe2.errors import UserError
 from layerpipe2.lab.data.specs import DatasetSpec
 from layerpipe2.lab.data.types import Arrays, Data
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TOLERANCE = 1e-4  # the published statistics are rounded to 4 decimals
 _CHUNK = 4096  # images
@@ -60,8 +64,10 @@ def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tu
     return tuple(means), tuple(deviations)
 
 
-def _canonical(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+def _canonical(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Sort by a hash of the pixels: a thorough mix that is the same for every source's own order of files."""
+    import torch
+
     rows = np.ascontiguousarray(images).reshape(len(images), -1)
     keys = np.array([blake2b(row.data, digest_size=8).digest() for row in rows], dtype="S8")
     # Viewed as integers: numpy drops trailing zero bytes of strings.
@@ -101,6 +107,8 @@ def verified(spec: DatasetSpec, source: str, arrays: Arrays) -> Data:
 
 def halved(data: Data, spec: DatasetSpec) -> Data:
     """The same images at half the height and width: means of 2 x 2 pixels, a half rounded up; the order stays."""
+    import torch
+
     parts = [(x.numpy().astype(np.uint16), y) for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test))]
     small = [((_quarters(x).sum(0) + 2) // 4).astype(np.uint8) for x, _ in parts]
     mean, std = channel_statistics(small[0])

@@ -1,19 +1,20 @@
-"""The networks by name. A network is a flat list of units, called one after the other."""
+"""The networks by name. A network is a flat list of units, called one after the other.
+
+Nothing here imports torch before a network is built: whoever mistypes a name is told at once.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from math import prod
-from typing import Any, Literal, get_args
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from layerpipe2.errors import LARGEST, UserError, integer, look_up, shown
-from layerpipe2.lab.networks.convolutional import cnn, resnet18, resnet_small, vgg, vgg16
-from layerpipe2.lab.networks.mlp import mlp
-from layerpipe2.lab.networks.spiking import Spiking, spiking_cnn, spiking_mlp, spiking_resnet
-from layerpipe2.lab.networks.transformer import gpt, vit
 
-Builder = Callable[..., list[nn.Module]]
+if TYPE_CHECKING:
+    from torch import nn
 
 INPUTS = {"images": ("channels", "height", "width"), "text": ("context",)}
 """Kind of input -> what the entries of its shape are."""
@@ -29,7 +30,8 @@ class NetworkInfo:
         description: one line of help.
         kind: of its units.
         default_width: features of a hidden layer or a token, or channels of the first units.
-        builder: (input shape, number of classes, width) -> units; of a spiking network (..., its settings).
+        builder: ``module.function`` of this folder: (input shape, number of classes, width) -> units; of a spiking
+            network (..., its settings).
         takes: kind of input, a key of :data:`INPUTS`.
     """
 
@@ -38,30 +40,67 @@ class NetworkInfo:
     description: str
     kind: Kind
     default_width: int
-    builder: Builder
+    builder: str
     takes: str = "images"
 
 
 DENSE, CNN, TRANSFORMER, SPIKING = get_args(Kind)
 _ROWS = (
     NetworkInfo(
-        "mlp", "MLP", "fully connected: 8 hidden layers of `width` features with ReLU, output; 9 units", DENSE, 128, mlp
+        "mlp",
+        "MLP",
+        "fully connected: 8 hidden layers of `width` features with ReLU, output; 9 units",
+        DENSE,
+        128,
+        "mlp.mlp",
     ),
     NetworkInfo(
-        "cnn", "CNN", "plain: 8 conv-ReLU of width to 8*width channels, not normalised, head; 9 units", CNN, 32, cnn
-    ),
-    NetworkInfo("vgg", "VGG", "VGG-style: 8 conv-BN-ReLU of width to 8*width channels, head; 9 units", CNN, 32, vgg),
-    NetworkInfo(
-        "resnet18", "ResNet-18", "ResNet-18 for small images: stem, 8 basic blocks, head; 10 units", CNN, 64, resnet18
-    ),
-    NetworkInfo(
-        "resnet-small", "ResNet (small)", "narrow ResNet-14: stem, 6 basic blocks, head; 8 units", CNN, 16, resnet_small
+        "cnn",
+        "CNN",
+        "plain: 8 conv-ReLU of width to 8*width channels, not normalised, head; 9 units",
+        CNN,
+        32,
+        "convolutional.cnn",
     ),
     NetworkInfo(
-        "vgg16", "VGG-16", "VGG-16: 13 conv-BN-ReLU of width to 8*width channels, head; 14 units", CNN, 64, vgg16
+        "vgg",
+        "VGG",
+        "VGG-style: 8 conv-BN-ReLU of width to 8*width channels, head; 9 units",
+        CNN,
+        32,
+        "convolutional.vgg",
     ),
     NetworkInfo(
-        "vit", "ViT", "vision transformer: patches, 8 blocks of `width` features, head; 10 units", TRANSFORMER, 192, vit
+        "resnet18",
+        "ResNet-18",
+        "ResNet-18 for small images: stem, 8 basic blocks, head; 10 units",
+        CNN,
+        64,
+        "convolutional.resnet18",
+    ),
+    NetworkInfo(
+        "resnet-small",
+        "ResNet (small)",
+        "narrow ResNet-14: stem, 6 basic blocks, head; 8 units",
+        CNN,
+        16,
+        "convolutional.resnet_small",
+    ),
+    NetworkInfo(
+        "vgg16",
+        "VGG-16",
+        "VGG-16: 13 conv-BN-ReLU of width to 8*width channels, head; 14 units",
+        CNN,
+        64,
+        "convolutional.vgg16",
+    ),
+    NetworkInfo(
+        "vit",
+        "ViT",
+        "vision transformer: patches, 8 blocks of `width` features, head; 10 units",
+        TRANSFORMER,
+        192,
+        "transformer.vit",
     ),
     NetworkInfo(
         "gpt",
@@ -69,7 +108,7 @@ _ROWS = (
         "character-level GPT: embedding, 8 causal blocks, head; 10 units; text",
         TRANSFORMER,
         192,
-        gpt,
+        "transformer.gpt",
         takes="text",
     ),
     NetworkInfo(
@@ -78,7 +117,7 @@ _ROWS = (
         "spiking, fully connected: 8 hidden layers of `width` neurons, read-out; 9 units",
         SPIKING,
         64,
-        spiking_mlp,
+        "spiking.spiking_mlp",
     ),
     NetworkInfo(
         "spiking-cnn",
@@ -86,7 +125,7 @@ _ROWS = (
         "spiking, VGG-style: 8 conv-BN-neurons of width to 8*width channels, read-out; 9 units",
         SPIKING,
         8,
-        spiking_cnn,
+        "spiking.spiking_cnn",
     ),
     NetworkInfo(
         "spiking-resnet",
@@ -94,7 +133,7 @@ _ROWS = (
         "spiking ResNet-14: stem, 6 basic blocks with neurons, read-out; 8 units",
         SPIKING,
         8,
-        spiking_resnet,
+        "spiking.spiking_resnet",
     ),
 )
 
@@ -148,8 +187,20 @@ def build(
         integer(size, f"network {name}: {label}", 1, LARGEST)
     integer(prod(input_shape), f"network {name}: product of the input's sizes", 1, LARGEST**2)
     if info.kind == SPIKING:
-        return info.builder(input_shape, num_classes, width, Spiking.of(spiking or {}))
+        from layerpipe2.lab.networks.spiking import Spiking
+
+        return _builder(info)(input_shape, num_classes, width, Spiking.of(spiking or {}))
     if spiking:
         known = ", ".join(row.name for row in _ROWS if row.kind == SPIKING)
         raise UserError(f"network {name} isn't spiking, it has no {next(iter(spiking))}; leave it out, or take {known}")
-    return info.builder(input_shape, num_classes, width)
+    return _builder(info)(input_shape, num_classes, width)
+
+
+def _builder(info: NetworkInfo) -> Callable[..., list[nn.Module]]:
+    """The function of a row, imported from its module."""
+    import torch
+
+    module, _, function = info.builder.partition(".")
+    with torch.device("cpu"):  # what a module holds itself isn't on the device that a network is built on
+        builder: Callable[..., list[nn.Module]] = getattr(import_module(f"layerpipe2.lab.networks.{module}"), function)
+    return builder

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, install_command
 from layerpipe2.lab.tracking.entry import Entry
 
 Message = Mapping[str, Any]
@@ -32,7 +32,7 @@ class Writer:
 
     def __init__(self, target: str) -> None:
         if find_spec("mlflow") is None:
-            raise UserError("--mlflow needs MLflow; run: pip install 'layerpipe2[tracking]'")
+            raise UserError(f"--mlflow needs MLflow; run {install_command('tracking')}")
         if "://" not in target:
             _check(Path(target))
         command = [sys.executable, "-m", "layerpipe2.lab.tracking.writer", target]

@@ -18,7 +18,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, install_command
 from layerpipe2.lab.runs.records import writable_folder
 from layerpipe2.lab.tuning.settings import Direction, quiet
 
@@ -94,7 +94,7 @@ def _database(url: str) -> BaseStorage:
             weakref.finalize(storage, _closed, storage.scoped_session, storage.engine)
             return storage
         except (ImportError, ModuleNotFoundError):
-            raise UserError("a PostgreSQL storage needs psycopg; run: pip install 'layerpipe2[tuning]'") from None
+            raise UserError(f"a PostgreSQL storage needs psycopg; run {install_command('tuning')}") from None
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, ValueError) as error:
             if left and not isinstance(error, sqlalchemy.exc.OperationalError):
                 time.sleep(0.1)  # somebody else makes the tables

@@ -1,0 +1,56 @@
+"""The arguments of the scripts that train, which are looked at before what takes seconds is imported."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.names import experiments, path_of
+from layerpipe2.cli import Parser
+from layerpipe2.cli.console import run_command
+from layerpipe2.cli.options import within
+from layerpipe2.lab.runs.yaml_file import read_yaml
+from layerpipe2.lab.tuning import MOST_JOBS
+
+
+def check(parser: argparse.ArgumentParser) -> None:
+    """End this process with one line and code 2 if it has wrong options, or names no experiment that can be read."""
+
+    def read(arguments: Sequence[str] | None) -> None:
+        read_yaml(path_of(parser.parse_args(arguments).experiment))
+
+    if code := run_command(parser.prog.rpartition(" ")[2], read, None):
+        sys.exit(code)
+
+
+def run_parser(description: str | None) -> argparse.ArgumentParser:
+    """The arguments of :mod:`experiments.run`."""
+    parser = Parser(prog="python -m experiments.run", description=description)
+    add = parser.add_argument
+    names = ", ".join(experiments())
+    add("experiment", metavar="NAME", help=f"a file of experiments/ without .yaml ({names}), or the path of one")
+    add("--network", help="only the runs of this network")
+    add("--group", help="only the runs of this group size, or 'sequential': those of the baseline")
+    add("--out", type=Path, help="folder of the records; default: the experiment's")
+    add("--yes", action="store_true", help="start without asking")
+    add("--quiet", action="store_true", help="start at once, say little")
+    add(
+        "--this-code",
+        action="store_true",
+        help="delete the chosen runs' records that other settings or other code have made, and train those runs again",
+    )
+    add("--storage", metavar="URL", help="PostgreSQL database for machines that share no folder; default: the folder")
+    add("--jobs", type=within(int, 1, MOST_JOBS), help="processes side by side; default: the experiment's")
+    add("--minutes", type=within(float, 0, 10**6), help="begin no run after so many minutes")
+    return parser
+
+
+def tune_parser(description: str | None) -> argparse.ArgumentParser:
+    """The arguments of :mod:`experiments.tune`."""
+    parser = Parser(prog="python -m experiments.tune", description=description)
+    add = parser.add_argument
+    add("experiment", metavar="NAME", help="a file of experiments/ without .yaml, or the path of one")
+    add("--out", type=Path, help="folder of the records; default: the experiment's")
+    add("--quiet", action="store_true", help="say little")
+    add("--jobs", type=within(int, 1, MOST_JOBS), help="processes side by side; default: the experiment's")
+    return parser
