@@ -15,9 +15,10 @@ from layerpipe2.cli.options import read_options
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.lab.data import DATASETS, load
 from layerpipe2.lab.networks import NETWORKS, NetworkInfo
-from layerpipe2.lab.provenance import device_name, git_state, versions
+from layerpipe2.lab.provenance import device_name, git_state
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.strategies import STRATEGIES, Strategy
+from layerpipe2.versions import versions
 
 
 def run(options: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ from layerpipe2.engine.execution import StepLimit
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.probe import ReconstructionProbe
 from layerpipe2.lab.data import BatchLoader, Data, load
-from layerpipe2.lab.provenance import code_hash, provenance
+from layerpipe2.lab.provenance import TRAINING, provenance
 from layerpipe2.lab.runs.callbacks import CountCorrect, EpochProgress, EpochRecorder, LastCheckpoint, find_checkpoint
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.correct import packed
@@ -28,6 +28,7 @@ from layerpipe2.lab.runs.plan import Loaders, Plan, make_loaders, make_plan, opt
 from layerpipe2.lab.runs.record_schema import SCHEMA
 from layerpipe2.lab.runs.records import Record, not_finite
 from layerpipe2.strategies import STRATEGIES, raw_forms
+from layerpipe2.versions import code_hash
 
 
 def train_run(
@@ -84,7 +85,7 @@ def train_run(
     module = make_module(plan, len(loaders["train"]), stage_seed=config.seed if trainer_strategy else None)
     found = _train_and_test(module, loaders, trainer, recorder, checkpoint, test)
     where = provenance(device) | {
-        "code": code_hash(),
+        "code": code_hash(TRAINING),
         "started": started.isoformat(timespec="seconds"),
         "wall_time_s": time.perf_counter() - clock,
         "train_time_s": recorder.train_time_s,
