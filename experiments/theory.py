@@ -21,6 +21,7 @@ from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.delays import DELAY_LAWS
 from layerpipe2.lab import networks
+from layerpipe2.lab.networks import outline
 from layerpipe2.lab.runs.records import writable_folder
 from layerpipe2.planning import Costs, FlopDevice, network_costs
 from layerpipe2.planning.reference import BATCH_SIZE, CLASSES, DEVICE, DEVICES, INPUT_SHAPE, LINKS, RATE, efficient
@@ -28,7 +29,9 @@ from layerpipe2.planning.schedules.compare import compare
 from layerpipe2.planning.spikepipe import Setting
 from layerpipe2.planning.spikepipe.compare import PLACEMENTS, PROCESSORS
 from layerpipe2.planning.spikepipe.compare import compare as against_standard
-from layerpipe2.theory import derive, named, prove
+from layerpipe2.theory.derivation import derive
+from layerpipe2.theory.network import layered
+from layerpipe2.theory.proofs import prove
 from layerpipe2.theory.stability import closed_form
 from layerpipe2.theory.stability_simulation import chain_growth, quadratic_growth
 
@@ -51,7 +54,7 @@ def proofs(names: Sequence[str] = NETWORKS, conventions: Sequence[str] = ("layer
     """
     rows: list[Row] = []
     for name in names:
-        network = named(name)
+        network = layered(outline(name))
         for convention in conventions:
             for size in range(1, network.num_units + 1):
                 derivation = derive(network, group_size=size, convention=convention)

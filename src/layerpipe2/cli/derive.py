@@ -13,10 +13,12 @@ from layerpipe2.cli.console import terminal_width, wrapped
 from layerpipe2.cli.options import read_options
 from layerpipe2.delays import aligned
 from layerpipe2.errors import UserError, look_up
+from layerpipe2.lab.networks import outline
 from layerpipe2.lab.runs.records import write_text
-from layerpipe2.theory import Derivation, Step, chain, derive, named
+from layerpipe2.theory.derivation import Derivation, Step, derive
 from layerpipe2.theory.graph import KINDS, TASKS, SignalFlowGraph
 from layerpipe2.theory.moves import DELAYED_GRADIENT, FEED_FORWARD, LOOP, places
+from layerpipe2.theory.network import chain, layered
 from layerpipe2.theory.proofs import prove
 
 _LAYERS = 4
@@ -45,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
         UserError: on bad settings, an unknown step or format, or a file that can't be written.
     """
     wanted = read_options(DeriveOptions, options)
-    network = chain(wanted.layers or _LAYERS) if wanted.network is None else named(wanted.network)
+    network = chain(wanted.layers or _LAYERS) if wanted.network is None else layered(outline(wanted.network))
     derivation = derive(network, group_size=wanted.group_size, groups=wanted.groups, convention=wanted.convention)
     text = _one_step(derivation, options) if options.step or options.export else explain(derivation)
     if options.out is not None:  # not wrapped: no reader's terminal is known
