@@ -11,7 +11,7 @@ from layerpipe2.cli.options import read_options
 from layerpipe2.delays import aligned
 from layerpipe2.errors import UserError, look_up
 from layerpipe2.planning import FlopDevice, uniform_costs
-from layerpipe2.planning.reference import DEVICE
+from layerpipe2.planning.devices import DEVICE
 from layerpipe2.planning.schedules import SCHEDULES, Timeline, build_schedule, repeat, simulate
 from layerpipe2.planning.spikepipe import Setting, compare
 
