@@ -8,8 +8,8 @@ import torch
 from experiments.graphs.settings import Settings
 from layerpipe2 import PipelinedModule, partition
 from layerpipe2.graphs import SampledLoader
-from layerpipe2.graphs.data import GraphData
 from layerpipe2.graphs.networks import GRAPH_NETWORKS, build
+from layerpipe2.lab.data.graphs import GraphData
 from layerpipe2.lab.runs.train import running_lightning
 
 STRATEGIES = ("sequential", "stash", "latest", "ema-span")
