@@ -37,7 +37,7 @@ def _one_thread_and_a_seed():
 
 
 @pytest.fixture(scope="session")
-def published(tmp_path_factory) -> Path:
+def published_results(tmp_path_factory) -> Path:
     """The folder with the published ``results`` and ``paper_figures/out``, whatever was computed here since."""
     from paper_figures.published import folder  # matplotlib, which most tests don't need
 

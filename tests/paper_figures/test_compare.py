@@ -14,9 +14,6 @@ from paper_figures import compare, published
 from paper_figures.compare import ROUNDING, difference
 from tests import synthetic_records
 
-ROOT = Path(__file__).parents[2]
-PAGES = ROOT / "paper_figures" / "out"
-
 
 def _git(folder: Path, *arguments: str) -> str:
     author = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
@@ -25,13 +22,13 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def committed(tmp_path_factory: pytest.TempPathFactory, published_results: Path) -> Path:
     """A repository with results and pages in its only commit."""
     folder = tmp_path_factory.mktemp("committed")
     synthetic_records.write(folder / "results", synthetic_records.make())
     for name in ("verdicts.json", "tables/assay_rules.csv"):
         (folder / "paper_figures" / "out" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(PAGES / name, folder / "paper_figures" / "out" / name)
+        shutil.copy(published_results / "paper_figures" / "out" / name, folder / "paper_figures" / "out" / name)
     _git(folder, "init", "--quiet")
     _git(folder, "add", ".")
     _git(folder, "commit", "--quiet", "--message", "results")

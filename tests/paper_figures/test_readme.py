@@ -14,21 +14,21 @@ from tests import synthetic_records
 ROOT = Path(__file__).parents[2]
 
 
-def test_readme_and_docs_are_those_of_the_published_records(published, tmp_path):
+def test_readme_and_docs_are_those_of_the_published_records(published_results, tmp_path):
     (tmp_path / "docs").mkdir()
     for page in ("README.md", "docs/artifact.md"):
         shutil.copy(ROOT / page, tmp_path / page)
-    shutil.copytree(published / "results", tmp_path / "results")
+    shutil.copytree(published_results / "results", tmp_path / "results")
     (tmp_path / "paper_figures").mkdir()
-    (tmp_path / "paper_figures" / "out").symlink_to(published / "paper_figures" / "out")
+    (tmp_path / "paper_figures" / "out").symlink_to(published_results / "paper_figures" / "out")
     synthetic_records.make()["epochs"].to_csv(tmp_path / "results" / "epochs.csv", index=False)  # not in the README
     places = {"--results": "results", "--out": "paper_figures/out", "--readme": "README.md", "--docs": "docs"}
     options = [word for option, place in places.items() for word in (option, str(tmp_path / place))]
     build.main(["readme", "--check", *options])
 
 
-def test_the_artifact_appendix_is_made_of_the_published_results(published, tmp_path):
-    sections = artifact.sections(published / "results", published / "paper_figures/out")
+def test_the_artifact_appendix_is_made_of_the_published_results(published_results, tmp_path):
+    sections = artifact.sections(published_results / "results", published_results / "paper_figures/out")
     page, text = tmp_path / "artifact.md", (ROOT / "docs/artifact.md").read_text()
     page.write_text(text.replace("| 0 of ", "| 1 of ", 1))
     with pytest.raises(UserError, match="not those of the records; run: python -m"):
