@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> None:
     config = read_run(options)
     root = Path(config.data_root) if config.data_root else None
     data = load(config.dataset, root, download=options.download, announce=partial(print, file=sys.stderr))
-    from layerpipe2.advice.advise import advise  # takes seconds
+    from layerpipe2.lab.advice import advise  # takes seconds
 
     advice = advise(config, steps=options.steps, data=data, strategies=options.strategies)
     if options.json:
