@@ -19,7 +19,7 @@ from layerpipe2.graphs.kernels import batch_key
 from layerpipe2.graphs.loader import Span
 from layerpipe2.graphs.networks import build
 from layerpipe2.graphs.sampler import Sampler
-from layerpipe2.lab.data.graphs import GraphData
+from layerpipe2.lab.graphs.data import GraphData
 
 Row = dict[str, Any]
 SERIAL = "reused buffers"

@@ -103,9 +103,9 @@ def test_schedule_compares_spikepipe_with_standard_pipelining(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("spikepipe --processors 0", "--processors is 0; give an integer >= 1"),
-        ("spikepipe --array 0", "--array is 0; give an integer >= 1"),
-        ("spikepipe --time-steps 0", "--time-steps is 0; give an integer >= 1"),
+        ("spikepipe --processors 0", "--processors: '0' is out of range; give an integer from 1 to 2048"),
+        ("spikepipe --array 0", "--array: '0' is out of range; give an integer from 1 to 65536"),
+        ("spikepipe --time-steps 0", "--time-steps: '0' is out of range; give an integer from 1 to 64"),
         ("spikepipe --network vg", "unknown spiking network 'vg'; did you mean 'vgg'?"),
         ("spikepipe --forward 2", "--forward is not for 'spikepipe', whose times come from --network, --array"),
         ("layerpipe2 --array 3", "--array is for 'spikepipe' alone; leave it out"),

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from layerpipe2.errors import UserError
-from layerpipe2.lab.data import graphs, wordnet
-from layerpipe2.lab.data.graphs import GRAPHS, load_graph
+from layerpipe2.lab.graphs import data, wordnet
+from layerpipe2.lab.graphs.data import GRAPHS, load_graph
 
 NOUNS = """\
   1 This software and database is being provided to you, the LICENSEE
@@ -58,11 +58,11 @@ def test_wordnet_is_read_as_wndb_5_says(tmp_path):
 
 
 def test_hashed_features_count_words_with_a_sign():
-    rows = graphs.hashed([["is", "is", "entity"], []], 2)
-    expected = np.zeros(graphs.WIDTH)
+    rows = data.hashed([["is", "is", "entity"], []], 2)
+    expected = np.zeros(data.WIDTH)
     for word, count in (("is", 2), ("entity", 1)):
         code = zlib.crc32(word.encode())
-        expected[code % graphs.WIDTH] += count * (-1 if code >= 2**31 else 1)
+        expected[code % data.WIDTH] += count * (-1 if code >= 2**31 else 1)
     np.testing.assert_allclose(rows[0], expected / np.linalg.norm(expected), rtol=1e-6)
     assert not rows[1].any()
 
@@ -82,7 +82,7 @@ def test_citations_and_pages_are_read_where_their_files_are(tmp_path):
         (tmp_path / kind).write_text(text)
     sources, targets, features, labels = GRAPHS["facebook"].read(tmp_path)
     assert (sources.tolist(), targets.tolist(), labels.tolist()) == ([0], [1], [1, 0])
-    assert features.tolist() == graphs.hashed([["7"], []], 2).tolist()
+    assert features.tolist() == data.hashed([["7"], []], 2).tolist()
 
 
 def packed(**changes):
