@@ -11,7 +11,7 @@ from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.validation import Checked, one_of, real
 from layerpipe2.lab.tuning.settings import PRUNERS, SAMPLERS
 from layerpipe2.lab.tuning.space import Space
-from layerpipe2.strategies import make_history
+from layerpipe2.strategies import make_strategy
 
 SWEPT = ("dataset", "network", "group_size", "strategy", "seed", "stash_epochs", "max_steps")
 """Settings that no section gives: the cells and seeds of an experiment do; the last two are for single runs."""
@@ -22,7 +22,7 @@ Network = Annotated[str, *one_of(NETWORKS)]
 Dataset = Annotated[str, *one_of(DATASETS)]
 
 
-Strategy = Annotated[str, AfterValidator(lambda name: (make_history(name), name)[1])]
+Strategy = Annotated[str, AfterValidator(lambda name: (make_strategy(name), name)[1])]
 _SETTINGS: dict[str, Any] = {
     name: (field.annotation, field) for name, field in RunConfig.model_fields.items() if name not in SWEPT
 }

@@ -59,7 +59,7 @@ def test_lightnings_command_line_sets_what_a_pipeline_needs(tmp_path, monkeypatc
     (path,) = tmp_path.rglob("hparams.yaml")
     logged = yaml.safe_load(path.read_text())
     assert {
-        "history": "stash",
+        "strategy": "stash",
         "delays": [4, 1, 0],
         "optimizer": "torch.optim.sgd.SGD",
         "width": 48,

@@ -16,7 +16,7 @@ FLOORS = (
     ("lab.cli",),
     ("lab.advice", "lab.tuning", "lab.tracking"),
     ("lab.graphs", "lab.reference", "lab.runs"),
-    ("lab.data", "lab.networks", "lab.provenance", "lab"),
+    ("lab.data", "lab.looks", "lab.networks", "lab.provenance", "lab"),
     ("cli",),
     ("advice",),
     ("graphs", "planning", "spiking", "theory"),

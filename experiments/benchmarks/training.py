@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
-from layerpipe2 import Delays, PipelinedModule, make_history, partition
+from layerpipe2 import Delays, PipelinedModule, make_strategy, partition
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
@@ -137,7 +137,7 @@ def _time(options: argparse.Namespace, device: torch.device, variant: Variant) -
     model: pl.LightningModule = Plain(layers, cuda)
     if variant.strategy != "plain":
         stages = partition(layers, len(layers) if variant.strategy == "sequential" else 1)
-        delays, history = Delays.layerpipe2(len(stages)), make_history(variant.strategy)
+        delays, history = Delays.layerpipe2(len(stages)), make_strategy(variant.strategy)
         form: dict[str, Any] = {"precision": variant.precision, "cuda_graph": variant.graph}
         model = PipelinedModule(stages, delays, history, optimizer=lambda p: make_optimizer(p, cuda), **form)
     n = options.batch_size * (options.steps + options.warmup)

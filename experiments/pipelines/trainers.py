@@ -31,7 +31,7 @@ from layerpipe2.pipeline.timeline import Timeline
 from layerpipe2.pipeline.worker_loop import WorkerLoop
 from layerpipe2.planning.variants import DATA_PARALLEL, Variant, group_starts
 from layerpipe2.stages import partition_at
-from layerpipe2.strategies import make_history
+from layerpipe2.strategies import make_strategy
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class AsynchronousTrainer:
         timeline: Timeline | None = None,
     ) -> None:
         rank, per_stage = dist.get_rank(), form.delays(len(stages)).per_stage
-        module, history = stages[rank], make_history(form.strategy)
+        module, history = stages[rank], make_strategy(form.strategy)
         self.stages, self.optimizer = {rank: module}, make_optimizer(module.parameters())
         how: dict[str, Any] = {"split_backward": form.split, "recompute_activations": form.recompute}
         self.local = ProcessStage(module, rank, per_stage[rank], history, self.optimizer, seed=seed, **how)

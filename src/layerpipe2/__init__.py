@@ -1,6 +1,6 @@
 """Pipelined (delayed-gradient) training of neural networks: a reproduction of LayerPipe2.
 
->>> from layerpipe2 import Delays, PipelinedModule, make_history, partition
+>>> from layerpipe2 import Delays, PipelinedModule, make_strategy, partition
 """
 
 from importlib import import_module
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from layerpipe2.errors import UserError
     from layerpipe2.pipeline.strategy import PipelineStrategy
     from layerpipe2.stages import partition
-    from layerpipe2.strategies import STRATEGIES, find_strategy, make_history
+    from layerpipe2.strategies import STRATEGIES, find_strategy, make_strategy
 
 __all__ = [
     "STRATEGIES",
@@ -21,7 +21,7 @@ __all__ = [
     "PipelinedModule",
     "UserError",
     "find_strategy",
-    "make_history",
+    "make_strategy",
     "partition",
 ]
 __version__ = "0.1.0"
@@ -33,7 +33,7 @@ _HOMES = {
     "STRATEGIES": "strategies",
     "UserError": "errors",
     "find_strategy": "strategies",
-    "make_history": "strategies",
+    "make_strategy": "strategies",
     "partition": "stages",
 }
 

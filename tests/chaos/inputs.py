@@ -22,7 +22,7 @@ import yaml
 from torch import nn
 
 from experiments.schema import Experiment
-from layerpipe2 import Delays, make_history, partition
+from layerpipe2 import Delays, make_strategy, partition
 from layerpipe2.cli import make_parser
 from layerpipe2.lab import networks
 from layerpipe2.lab.data.specs import DatasetSpec
@@ -165,7 +165,7 @@ def api_case(rng: random.Random) -> Callable[[], object]:
     meta = {"input_shape": (1, 8, 8), "num_classes": 10} | {rng.choice(["input_shape", "num_classes", "width"]): a}
     return rng.choice(
         [
-            lambda: make_history(a),
+            lambda: make_strategy(a),
             lambda: Delays.by_law(rng.choice([a, "layerpipe2", "pipedream"]), b),
             lambda: Delays.custom(a),
             lambda: Delays(a, b),

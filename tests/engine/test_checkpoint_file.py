@@ -79,7 +79,7 @@ def images():
 
 def loaded(path, **options):
     made = module("ema-window")
-    how = {"delays": made.delays, "history": made.history, "optimizer": made.make_optimizer}
+    how = {"delays": made.delays, "strategy": made.strategy, "optimizer": made.make_optimizer}
     return type(made).load_from_checkpoint(path, stages=list(made.stages), **how, **options)
 
 

@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from layerpipe2 import Delays, PipelinedModule, make_history, partition
+from layerpipe2 import Delays, PipelinedModule, make_strategy, partition
 from layerpipe2.lab import networks
 from layerpipe2.lab.data import BatchLoader, TensorSplit
 from layerpipe2.pipeline.strategy import PipelineStrategy
@@ -31,7 +31,7 @@ def pipelined(stages, strategy="ema-window", delays=None, law="layerpipe2", **op
     """A module with SGD, as long as ``options`` don't say otherwise."""
     late = Delays.custom(delays) if delays else Delays.by_law(law, len(stages))
     options = {"optimizer": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9), "stage_seed": 3, **options}
-    return PipelinedModule(stages, late, make_history(strategy), **options)
+    return PipelinedModule(stages, late, make_strategy(strategy), **options)
 
 
 def noise(shape=(12,), size=40, batch=8, classes=4, dtype=torch.float32, **options):

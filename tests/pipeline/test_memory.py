@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerpipe2 import make_history
+from layerpipe2 import make_strategy
 from layerpipe2.pipeline.memory import memory_table
 from layerpipe2.pipeline.process_stage import ProcessStage
 from layerpipe2.pipeline.strategy import PipelineStrategy
@@ -43,7 +43,7 @@ def test_the_cost_model_tells_what_the_processes_hold(strategy, recomputes, conv
     assert [row.optimizer for row in rows] == list(model.parameter_bytes)
     assert [row.activations for row in rows] == list(model.activation_bytes)
     for row, history, stage in zip(rows, model.history_bytes, network(), strict=True):
-        copies = make_history(strategy).copies(row.delay)
+        copies = make_strategy(strategy).copies(row.delay)
         most = history + copies * len(list(stage.parameters())) * PADDING + 64 * (row.delay + 1)  # the decays' table
         assert history <= row.history <= most
         assert row.delay or row.history == 0
@@ -85,7 +85,7 @@ def test_graphs_that_were_run_back_or_never_will_be_are_gone(strategy, options):
     batches, delay = 6, 2
     stage = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.BatchNorm1d(8), nn.Tanh(), Block(), nn.Sigmoid())
     optimizer = torch.optim.SGD(stage.parameters(), lr=0.1)
-    local = ProcessStage(stage, 1, delay, make_history(strategy), optimizer, seed=0, **options)
+    local = ProcessStage(stage, 1, delay, make_strategy(strategy), optimizer, seed=0, **options)
     outputs: list[weakref.ref] = []
     for layer in stage.modules():
         layer.register_forward_hook(lambda _, given, output: outputs.append(weakref.ref(output)))

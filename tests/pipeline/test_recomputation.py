@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerpipe2 import UserError, make_history
+from layerpipe2 import UserError, make_strategy
 from layerpipe2.pipeline.process_stage import ProcessStage
 from layerpipe2.pipeline.snapshots import StageSnapshots
 from layerpipe2.pipeline.strategy import PipelineStrategy
@@ -75,10 +75,10 @@ def test_time_stamps_tell_what_is_computed_again():
             assert again[event.stage, event.batch].stop <= event.start
 
 
-def local_stage(*layers, history="stash", **options):
+def local_stage(*layers, strategy="stash", **options):
     stage = nn.Sequential(*layers)
     optimizer = torch.optim.SGD(stage.parameters(), lr=0.1)
-    return ProcessStage(stage, 1, DELAY, make_history(history), optimizer, seed=0, **options)
+    return ProcessStage(stage, 1, DELAY, make_strategy(history), optimizer, seed=0, **options)
 
 
 def train(local, between=lambda batch: None, loss=None):
@@ -192,11 +192,11 @@ def test_a_pass_that_is_not_the_same_again_is_refused(layers, change, message):
         train(local, lambda batch: change(layers[-1]) if change is not None and batch == 1 else None)
 
 
-@pytest.mark.parametrize("history", ["latest", "ema-window", "update-window"])
+@pytest.mark.parametrize("strategy", ["latest", "ema-window", "update-window"])
 def test_weights_that_are_not_those_of_the_forward_pass_are_refused(history):
     message = f"with the same weights, which weight history '{history}' doesn't keep .*; give history 'stash'"
     with pytest.raises(UserError, match=message):
-        local_stage(*tail(), history=history, recompute_activations=True)
+        local_stage(*tail(), strategy=history, recompute_activations=True)
 
 
 def test_all_processes_refuse_them(tmp_path):

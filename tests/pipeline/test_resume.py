@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerpipe2 import make_history
+from layerpipe2 import make_strategy
 from layerpipe2.pipeline import checkpoint
 from layerpipe2.strategies import StashFirst
 from tests.pipeline import processes
@@ -100,12 +100,12 @@ def test_killed_while_writing(tmp_path):
     assert checkpoint.read(folder, [])["n"] == 2
 
 
-def training(folder, size, epochs, resume=None, history=None, shuffle=False, **options):
+def training(folder, size, epochs, resume=None, strategy=None, shuffle=False, **options):
     """Work for :func:`processes.run`."""
 
     def work(strategy):
         module = pipelined(dense(), **options)
-        module.history = history or module.history
+        module.strategy = history or module.strategy
         rows = Rows()
         one = trainer(strategy, [rows], folder, max_epochs=epochs)
         one.fit(module, noise(size=size, shuffle=shuffle), noise(size=size), ckpt_path=resume)
@@ -120,18 +120,18 @@ def cosine(optimizer):
 
 
 @pytest.mark.parametrize(
-    ("history", "size"),  # epochs of five mini-batches, or shorter than the delay
+    ("strategy", "size"),  # epochs of five mini-batches, or shorter than the delay
     [
-        pytest.param(make_history("ema-span"), 40, marks=slow),
-        (StashFirst(then=make_history("ema-span"), updates=8), 16),
-        pytest.param(make_history("latest"), 8, marks=slow),
+        pytest.param(make_strategy("ema-span"), 40, marks=slow),
+        (StashFirst(then=make_strategy("ema-span"), updates=8), 16),
+        pytest.param(make_strategy("latest"), 8, marks=slow),
     ],
 )
 def test_a_resumed_run_is_resumed(history, size, tmp_path):
     """From a shorter run's end, by other numbers of processes."""
 
     def train(world, name, epochs, resume=None):
-        how = {"history": history, "scheduler": cosine, "scheduler_interval": "step"}
+        how = {"strategy": history, "scheduler": cosine, "scheduler_interval": "step"}
         return processes.run(in_process, world, training(tmp_path / name, size, epochs, resume, **how))
 
     whole = train(2, "whole", 7)

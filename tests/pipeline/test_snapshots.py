@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from layerpipe2 import make_history
+from layerpipe2 import make_strategy
 from layerpipe2.pipeline.process_stage import ProcessStage
 from layerpipe2.pipeline.snapshots import StageSnapshots
 
@@ -22,7 +22,7 @@ class Masked(nn.Module):
 
 def test_a_buffer_is_copied_again_only_if_it_has_changed():
     masked = Masked()
-    stage = ProcessStage(masked, 0, 2, make_history("stash"), torch.optim.SGD(masked.parameters(), lr=0.1), seed=0)
+    stage = ProcessStage(masked, 0, 2, make_strategy("stash"), torch.optim.SGD(masked.parameters(), lr=0.1), seed=0)
     snapshots = StageSnapshots(stage, resumable=False)
     for batch in range(3):
         snapshots.take(batch)

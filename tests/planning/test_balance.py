@@ -158,15 +158,16 @@ def test_the_profile_is_the_median_of_the_timed_steps(monkeypatch):
 
 
 class Slow(Latest):
-    """A history that takes its time."""
+    """A strategy that takes its time."""
 
-    def recall(self, state, latest, delayed, step):
+    def backward(self, state, latest, used):
         CLOCK.seconds += 0.25
         return latest
 
-    def record(self, state, update, step):
-        assert update.any()
+    def update(self, state, before, after):
+        assert (before - after).any()
         CLOCK.seconds += 8
+        return after
 
 
 def test_the_profile_of_delayed_stages_counts_their_history(monkeypatch):

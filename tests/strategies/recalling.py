@@ -1,4 +1,4 @@
-"""A weight history fed with a given path of weights, and one that a small pipeline trains with."""
+"""A strategy fed with a given path of weights, and one that a small pipeline trains with."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from layerpipe2 import Delays, partition
 from layerpipe2.engine.step import PipelineEngine
-from layerpipe2.strategies import WeightHistory
+from layerpipe2.strategies import Strategy, begin, count
 
 FOUR = Delays.layerpipe2(4)
 
@@ -29,21 +29,40 @@ def delayed(path: Tensor, delay: int) -> Tensor:
     return path[(torch.arange(len(path) - 1) - delay).clamp(min=0)]
 
 
-def recall_along(history: WeightHistory, path: Tensor, delay: int) -> Tensor:
-    """What is recalled before each update of ``path``; NaN if it looks at weights that it says it does not keep."""
-    state, true = history.init(path[0], delay), delayed(path, delay)
+class NoOptimizer:
+    """One whose settings are all 1, without buffers."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.like = like
+
+    def setting(self, name: str) -> Tensor:
+        return torch.ones_like(self.like)
+
+    def state(self, name: str) -> Tensor:
+        return torch.zeros_like(self.like)
+
+
+def recall_along(strategy: Strategy, path: Tensor, delay: int) -> Tensor:
+    """What backward passes read before each update of ``path``, that of SGD with rate 1.
+
+    NaN if one looks at weights that its strategy says it does not need.
+    """
+    state, true = begin(strategy, path[0], delay), delayed(path, delay)
     recalled = []
     for t in range(len(path) - 1):
-        kept = true[t] if history.keeps_weights else torch.full_like(path[0], torch.nan)
-        recalled.append(history.recall(state, path[t], kept, torch.tensor([t])))
-        history.record(state, path[t] - path[t + 1], torch.tensor([t]))
+        kept = true[t] if strategy.needs_used else torch.full_like(path[0], torch.nan)
+        strategy.forward(state, path[t], NoOptimizer(path[0]))
+        recalled.append(strategy.backward(state, path[t], kept))
+        strategy.gradient(state, path[t] - path[t + 1], path[t], kept)
+        strategy.update(state, path[t], path[t + 1])
+        count(state, delay)
     return torch.stack(recalled)
 
 
-def engine(history: WeightHistory, delays: Delays = FOUR) -> tuple[PipelineEngine, torch.optim.Optimizer]:
+def engine(strategy: Strategy, delays: Delays = FOUR) -> tuple[PipelineEngine, torch.optim.Optimizer]:
     torch.manual_seed(0)
     units: list[nn.Module] = [nn.Sequential(nn.Linear(6, 6), nn.Tanh()).double() for _ in range(3)]
-    made = PipelineEngine(partition([*units, nn.Linear(6, 4).double()], 1), delays, history)
+    made = PipelineEngine(partition([*units, nn.Linear(6, 4).double()], 1), delays, strategy)
     parameters = [p for stage in made.stages for p in stage.parameters()]
     return made, torch.optim.SGD(parameters, lr=0.1, momentum=0.5)
 

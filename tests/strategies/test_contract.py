@@ -10,13 +10,16 @@ import torch
 from torch import Tensor, nn
 
 import layerpipe2.delays
-import layerpipe2.strategies
-from layerpipe2 import Delays, UserError, find_strategy, make_history
+import layerpipe2.strategies.chain
+import layerpipe2.strategies.pair
+from layerpipe2 import Delays, UserError, find_strategy, make_strategy
 from layerpipe2.errors import shown
-from layerpipe2.strategies import STRATEGIES, StashFirst, WeightHistory, raw_forms
+from layerpipe2.lab.looks import look
+from layerpipe2.strategies import STRATEGIES, RawAverage, StashFirst, Strategy, begin, count, raw_forms
+from layerpipe2.strategies.base import COUNTERS
 from layerpipe2.strategies.latest import Latest
 from layerpipe2.strategies.moments import Updates
-from tests.strategies.recalling import delayed, engine, line, losses, recall_along, walk
+from tests.strategies.recalling import NoOptimizer, delayed, engine, line, losses, recall_along, walk
 
 NAMES = [*STRATEGIES, *raw_forms(), "ema-0.5", "ema-0.95", "pair-0", "pair-0.5"]
 DELAYS = [1, 2, 5, 18]
@@ -46,21 +49,21 @@ def test_a_row_says_what_readers_and_figures_need(name):
     assert "\n" not in row.description
     assert len(row.description) <= 110
     assert not row.description.endswith(".")
-    assert re.fullmatch(r"#[0-9a-f]{6}", row.colour)
-    assert row.raw == (row.make().consumes == "gradients")
+    assert re.fullmatch(r"#[0-9a-f]{6}", look(name).colour)
+    assert row.raw == isinstance(row.make(), RawAverage)
     assert row.exact == (row.family in ("sequential", "stash", "window"))
     assert find_strategy(f"{name}-warm").plain == row.plain == name.removesuffix("-raw")
 
 
 def test_no_two_rows_look_alike():
-    for feature in ("label", "colour", "marker", "dash", "order"):
-        assert len({getattr(row, feature) for row in STRATEGIES.values()}) == len(STRATEGIES), feature
+    for feature in ("colour", "marker", "dash", "order"):
+        assert len({getattr(look(name), feature) for name in STRATEGIES}) == len(STRATEGIES), feature
     names = [*NAMES, *(f"{name}-warm" for name in NAMES)]
     assert len({find_strategy(name).label for name in names}) == len(names)
     drawn = [*STRATEGIES, *raw_forms(), "ema-0.5", "ema-0.95", *(f"{name}-warm" for name in STRATEGIES)]
-    looks = [(row.colour, row.marker, row.dash, row.filled) for row in map(find_strategy, drawn)]
+    looks = [(row.colour, row.marker, row.dash, row.filled) for row in map(look, drawn)]
     assert len(set(looks)) == len(looks)
-    hollow = {name for name in (*names, *raw_forms()) if not find_strategy(name).filled}
+    hollow = {name for name in (*names, *raw_forms()) if not look(name).filled}
     assert hollow == {*(f"{name}-warm" for name in NAMES), *raw_forms()}
     assert list(STRATEGIES) == [row.name for row in STRATEGIES.values()]
 
@@ -69,26 +72,30 @@ def test_no_two_rows_look_alike():
 @delays
 def test_the_state_is_tensors_that_change_in_place(name, delay):
     """A CUDA graph of the step keeps the addresses; a checkpoint keeps the values."""
-    history, path = make_history(name), walk(30)
-    state = history.init(path[0], delay)
+    strategy, path = make_strategy(name), walk(30)
+    state = begin(strategy, path[0], delay)
     kept, start = dict(state), copy.deepcopy(state)
     for t in range(len(path) - 1):
-        history.record(state, path[t] - path[t + 1], torch.tensor([t]))
+        strategy.forward(state, path[t], NoOptimizer(path[0]))
+        strategy.gradient(state, path[t] - path[t + 1], path[t], path[t])
+        after = path[t + 1]
+        assert strategy.update(state, path[t], after) is after
+        count(state, delay)
         before = copy.deepcopy(state)
-        latest, delayed = path[t + 1].clone(), path[max(0, t + 1 - delay)].clone()
-        recalled = history.recall(state, latest, delayed, torch.tensor([t + 1]))
+        latest, used = path[t + 1].clone(), path[max(0, t + 1 - delay)].clone()
+        recalled = strategy.backward(state, latest, used)
         assert recalled.shape == latest.shape
         assert recalled.dtype == latest.dtype
-        assert torch.equal(latest, path[t + 1]), "recall changed the latest weights"
-        assert torch.equal(delayed, path[max(0, t + 1 - delay)]), "recall changed the delayed weights"
-        assert all(torch.equal(state[key], before[key]) for key in state), "recall changed the state"
+        assert torch.equal(latest, path[t + 1]), "backward changed the latest weights"
+        assert torch.equal(used, path[max(0, t + 1 - delay)]), "backward changed the weights that were used"
+        assert all(torch.equal(state[key], before[key]) for key in state), "backward changed the state"
     assert state.keys() == kept.keys()
     assert all(state[key] is kept[key] for key in state), "a tensor of the state was exchanged"
-    assert set(history.constants) <= set(state)
-    assert history.constants or not vars(history).keys() - {"consumes", "name"}, "its parameters show in no constant"
-    assert all(torch.equal(state[key], start[key]) for key in history.constants)
-    recorded = any(not torch.equal(state[key], start[key]) for key in state)
-    assert recorded == (history.consumes != "nothing")
+    assert set(strategy.constants) <= set(state)
+    assert strategy.constants or not vars(strategy).keys() - {"name"}, "its parameters show in no constant"
+    assert all(torch.equal(state[key], start[key]) for key in strategy.constants)
+    changed = any(not torch.equal(state[key], start[key]) for key in state.keys() - set(COUNTERS))
+    assert changed == strategy.acts("update")
 
 
 @names
@@ -104,7 +111,7 @@ def test_recalled_weights_are_exact_where_they_must_be(name, delay):
 
 @names
 def test_modelled_memory(name):
-    history = make_history(name)
+    history = make_strategy(name)
     for with_buffer in (True, False):
         copies = [history.copies(delay, momentum_buffer=with_buffer) for delay in range(9)]
         assert copies[0] == 0
@@ -116,7 +123,7 @@ def test_modelled_memory(name):
 @names
 def test_coefficients_of_the_theory_are_those_of_the_method(name):
     """On equal updates ``A = u_0 = u``: what is recalled is ``W(t) + (x + y) u``."""
-    history, delay = make_history(name), 5
+    history, delay = make_strategy(name), 5
     found = history.coefficients(delay, Updates(drift=1e6))
     if found is not None:
         decay, x, y = found
@@ -126,8 +133,8 @@ def test_coefficients_of_the_theory_are_those_of_the_method(name):
         assert 0 <= decay < 1
 
 
-def warmed(name: str, updates: int | None) -> WeightHistory:
-    return make_history(name) if updates is None else StashFirst(then=make_history(name), updates=updates)
+def warmed(name: str, updates: int | None) -> Strategy:
+    return make_strategy(name) if updates is None else StashFirst(then=make_strategy(name), updates=updates)
 
 
 @names
@@ -148,7 +155,7 @@ def test_training_goes_on_from_a_checkpoint_bit_for_bit(name, warm_up):
 
 @names
 def test_without_delay_it_is_ordinary_training(name):
-    mine, plain = (engine(make_history(n), Delays.custom([0] * 4)) for n in (name, "sequential"))
+    mine, plain = (engine(make_strategy(n), Delays.custom([0] * 4)) for n in (name, "sequential"))
     assert losses(*mine, range(5)) == losses(*plain, range(5))
 
 
@@ -156,9 +163,9 @@ def test_without_delay_it_is_ordinary_training(name):
 @pytest.mark.parametrize("warm_up", [None, 9])
 def test_a_checkpoint_with_another_constant_is_refused(name, warm_up):
     made, _ = engine(warmed(name, warm_up))
-    for constant in made.history.constants:
+    for constant in made.strategy.constants:
         saved = copy.deepcopy(made.state_dict())
-        saved["stages"]["1"]["history"][constant] += 1
+        saved["stages"]["1"]["strategy"][constant] += 1
         with pytest.raises(UserError, match="resume with the same"):
             made.load_state_dict(saved)
 
@@ -166,7 +173,7 @@ def test_a_checkpoint_with_another_constant_is_refused(name, warm_up):
 @pytest.mark.parametrize("name", BAD)
 def test_unknown_names(name):
     with pytest.raises(UserError, match=re.escape(f"unknown strategy {shown(name)}; {BAD[name]}")):
-        make_history(name)
+        make_strategy(name)
 
 
 @pytest.mark.parametrize("name", OUT_OF_RANGE)
@@ -174,12 +181,16 @@ def test_numbers_out_of_range(name):
     kind, _, number = name.partition("-")
     what = {"ema": "decay", "pair": "correlation"}[kind]
     with pytest.raises(UserError, match=f"has {what} {number}; give a {what} between 0 and 1, as in {kind}-0.9"):
-        make_history(name)
+        make_strategy(name)
 
 
-@pytest.mark.parametrize("module", [layerpipe2.strategies, layerpipe2.strategies.pair, layerpipe2.delays])
+@pytest.mark.parametrize(
+    "module", [layerpipe2.strategies, layerpipe2.strategies.chain, layerpipe2.strategies.pair, layerpipe2.delays]
+)
 def test_traced_examples(module):
-    result = doctest.testmod(module)
+    result = doctest.testmod(
+        module, extraglobs={name: getattr(module, name) for name in getattr(module, "__all__", ())}
+    )
     assert result.attempted > 0
     assert result.failed == 0
 

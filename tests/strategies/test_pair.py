@@ -5,19 +5,20 @@ import math
 import pytest
 import torch
 
-from layerpipe2 import UserError, make_history
+from layerpipe2 import UserError, make_strategy
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.plan import make_plan
+from layerpipe2.strategies import begin, count
 from layerpipe2.strategies.moments import Updates
 from layerpipe2.strategies.optimal import optimal_pair
-from layerpipe2.strategies.pair import PairHistory, _row
+from layerpipe2.strategies.pair import Pair, _row
 from tests.strategies.recalling import delayed, recall_along, walk
 
 
 @pytest.mark.parametrize("delay", [1, 2, 3, 9])
 def test_exact_while_the_pipeline_fills(delay):
     path = walk(delay + 2)
-    recalled = recall_along(make_history("pair-0.9"), path, delay)
+    recalled = recall_along(make_strategy("pair-0.9"), path, delay)
     torch.testing.assert_close(recalled, delayed(path, delay), rtol=0, atol=1e-12)
 
 
@@ -26,7 +27,7 @@ def test_exact_while_the_pipeline_fills(delay):
 def test_exact_for_short_delays(strategy, delay):
     path = walk(30)
     torch.testing.assert_close(
-        recall_along(make_history(strategy), path, delay), delayed(path, delay), rtol=0, atol=1e-12
+        recall_along(make_strategy(strategy), path, delay), delayed(path, delay), rtol=0, atol=1e-12
     )
 
 
@@ -35,7 +36,7 @@ def test_measured_error_is_the_predicted_one_and_below_every_average(delay):
     errors = {}
     for strategy in ("pair-0.9", "ema-window", "ema-running", "ema-span", "ema-lsq"):
         path = walk(600, size=500, correlation=0.9)
-        parts = (recall_along(make_history(strategy), path, delay), delayed(path, delay), path[:-1])
+        parts = (recall_along(make_strategy(strategy), path, delay), delayed(path, delay), path[:-1])
         recalled, true, latest = (part[100:] for part in parts)
         errors[strategy] = float((recalled - true).norm() / (latest - true).norm())
     assert errors["pair-0.9"] == pytest.approx(optimal_pair(Updates(0.9), delay).error, rel=0.02)
@@ -43,8 +44,8 @@ def test_measured_error_is_the_predicted_one_and_below_every_average(delay):
 
 
 def test_memory():
-    assert [make_history("pair-0.9").copies(d) for d in (0, 1, 2, 3, 14)] == [0, 0, 1, 1, 1]
-    without = [make_history("pair-0.9").copies(d, momentum_buffer=False) for d in (0, 1, 2, 3, 14)]
+    assert [make_strategy("pair-0.9").copies(d) for d in (0, 1, 2, 3, 14)] == [0, 0, 1, 1, 1]
+    without = [make_strategy("pair-0.9").copies(d, momentum_buffer=False) for d in (0, 1, 2, 3, 14)]
     assert without == [0, 1, 2, 2, 2]
 
 
@@ -60,7 +61,7 @@ def test_memory_depends_on_what_the_optimizer_keeps(settings, copies):
 
 
 def test_updates_that_never_change_have_the_largest_correlation_of_the_table():
-    same, nearly = (make_history("pair").coefficients(5, Updates(drift=drift)) for drift in (1e9, 1e6))
+    same, nearly = (make_strategy("pair").coefficients(5, Updates(drift=drift)) for drift in (1e9, 1e6))
     assert same == nearly
 
 
@@ -68,28 +69,26 @@ def test_updates_that_never_change_have_the_largest_correlation_of_the_table():
 def test_the_theory_takes_the_correlation_that_the_method_would_measure(updates):
     m, size = updates.correlation, 10**6
     old, new = torch.randn(2, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    history = make_history("pair")
-    state = history.init(torch.zeros(size, dtype=torch.float64), 5) | {"newest": updates.mean(1) + old}
-    history.record(state, updates.mean(0) + m * old + math.sqrt(1 - m * m) * new, torch.tensor([1]))
+    pair, zero = make_strategy("pair"), torch.zeros(size, dtype=torch.float64)
+    state = begin(pair, zero, 5) | {"newest": updates.mean(1) + old}
+    count(state, 5)
+    pair.update(state, updates.mean(0) + m * old + math.sqrt(1 - m * m) * new, zero)
     gain, x, y = map(float, _row(state))
-    assert history.coefficients(5, updates) == pytest.approx((1 - gain, x, y))
+    assert pair.coefficients(5, updates) == pytest.approx((1 - gain, x, y))
 
 
 def test_a_correlation_that_is_not_a_number_is_none():
     path = walk(12)
     path[:, 0] = math.nan
-    recalled = recall_along(make_history("pair"), path, 4)
+    recalled = recall_along(make_strategy("pair"), path, 4)
     assert recalled[:, 0].isnan().all()
-    assert torch.equal(recalled[:, 1:], recall_along(make_history("pair-0"), path, 4)[:, 1:])
+    assert torch.equal(recalled[:, 1:], recall_along(make_strategy("pair-0"), path, 4)[:, 1:])
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [
-        ({"consumes": "gradients"}, "consumes is 'gradients'; the pair takes 'updates'"),
-        *(({"correlation": m}, f"correlation is {m!r}; give a number >= 0 and < 1") for m in (1, -0.1, True, "0.9")),
-    ],
+    [({"correlation": m}, f"correlation is {m!r}; give a number >= 0 and < 1") for m in (1, -0.1, True, "0.9")],
 )
 def test_bad_settings(settings, message):
     with pytest.raises(UserError, match=message):
-        PairHistory(**settings)
+        Pair(**settings)

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from layerpipe2 import UserError, make_history
+from layerpipe2 import UserError, make_strategy
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.train import train_run
 from layerpipe2.strategies import StashFirst
@@ -26,34 +26,34 @@ def weights_along(history, steps: int) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_the_first_updates_are_those_of_stash_and_the_next_are_not(name):
-    warmed = weights_along(StashFirst(then=make_history(name), updates=12), 20)
-    stash = weights_along(make_history("stash"), 20)
+    warmed = weights_along(StashFirst(then=make_strategy(name), updates=12), 20)
+    stash = weights_along(make_strategy("stash"), 20)
     assert all(torch.equal(a, b) for a, b in zip(warmed[:12], stash[:12], strict=True))
     assert not torch.equal(warmed[12], stash[12])
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_without_updates_it_is_the_other_method(name):
-    warmed = weights_along(StashFirst(then=make_history(name), updates=0), 12)
-    assert all(torch.equal(a, b) for a, b in zip(warmed, weights_along(make_history(name), 12), strict=True))
+    warmed = weights_along(StashFirst(then=make_strategy(name), updates=0), 12)
+    assert all(torch.equal(a, b) for a, b in zip(warmed, weights_along(make_strategy(name), 12), strict=True))
 
 
 def test_the_average_is_full_when_it_takes_over():
     """On equal updates the recalled weights are exact from the first step after the change."""
-    recalled = recall_along(StashFirst(then=make_history("ema-span"), updates=10), line(30), 4)
+    recalled = recall_along(StashFirst(then=make_strategy("ema-span"), updates=10), line(30), 4)
     torch.testing.assert_close(recalled, delayed(line(30), 4), rtol=0, atol=1e-12)
 
 
 def test_it_needs_the_memory_of_the_larger_method():
-    assert StashFirst(then=make_history("ema-span"), updates=5).copies(18) == 18
-    assert StashFirst(then=make_history("ema-span"), updates=5).copies(0) == 0
+    assert StashFirst(then=make_strategy("ema-span"), updates=5).copies(18) == 18
+    assert StashFirst(then=make_strategy("ema-span"), updates=5).copies(0) == 0
 
 
 def test_a_checkpoint_of_another_warm_up_is_refused():
-    saved = engine(StashFirst(then=make_history("ema-span"), updates=5))[0].state_dict()
-    engine(StashFirst(then=make_history("ema-span"), updates=5))[0].load_state_dict(copy.deepcopy(saved))
-    shorter, plain = StashFirst(then=make_history("ema-span"), updates=6), make_history("ema-span")
-    for other in (shorter, plain, StashFirst(then=make_history("ema-lsq"), updates=5)):
+    saved = engine(StashFirst(then=make_strategy("ema-span"), updates=5))[0].state_dict()
+    engine(StashFirst(then=make_strategy("ema-span"), updates=5))[0].load_state_dict(copy.deepcopy(saved))
+    shorter, plain = StashFirst(then=make_strategy("ema-span"), updates=6), make_strategy("ema-span")
+    for other in (shorter, plain, StashFirst(then=make_strategy("ema-lsq"), updates=5)):
         with pytest.raises(UserError, match="resume with the same"):
             engine(other)[0].load_state_dict(copy.deepcopy(saved))
 

@@ -12,7 +12,7 @@ import networkx as nx
 import pytest
 import torch
 
-from layerpipe2 import make_history
+from layerpipe2 import make_strategy
 from layerpipe2.delays import Delays
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.stages import partition_at
@@ -84,7 +84,7 @@ def test_machine_equals_engine(convention, groups):
     units = [Scales(torch.tensor([w], dtype=torch.float64)) for w in weights.values()]
     starts = [sum(groups[:k]) for k in range(len(groups))]
     stages = partition_at(units, starts)
-    engine = PipelineEngine(stages, delays, make_history("stash"))
+    engine = PipelineEngine(stages, delays, make_strategy("stash"))
     optimizer = torch.optim.SGD([u.weight for u in units], lr=RATE)
     graph, period, n = derivation.pipeline, derivation.pipeline.period, len(groups) - 1
     lags = lags_between(derivation.delayed, graph)

@@ -16,7 +16,7 @@ from layerpipe2.engine.execution import StepLimit
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.quiet_trainer import quiet_trainer, running_lightning
 from layerpipe2.errors import LARGEST, UserError, integer
-from layerpipe2.strategies import STRATEGIES, find_strategy, make_history
+from layerpipe2.strategies import STRATEGIES, find_strategy, make_strategy
 
 STEPS = 100
 """Updates that a measurement spans, if nothing else is asked for."""
@@ -54,14 +54,14 @@ def advise_module(
     """
     if not isinstance(module, PipelinedModule) or not isinstance(module.stages, nn.ModuleList):
         raise UserError(f"module is a {type(module).__name__}; give a PipelinedModule with all of its stages")
-    names = _names(steps, strategies, module.history.name or "latest")
+    names = _names(steps, strategies, module.strategy.name or "latest")
     integer(warmup, "warmup", 0)
     _check_delays(module.delays)
     with isolate_rng():
         stashing = PipelinedModule(
             copied(list(module.stages)),
             module.delays,
-            make_history("stash"),
+            make_strategy("stash"),
             optimizer=module.make_optimizer,
             loss=module.loss,
             scheduler=module.make_scheduler,

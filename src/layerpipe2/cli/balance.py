@@ -23,7 +23,7 @@ from layerpipe2.planning.machine import Machine, side_by_side
 from layerpipe2.planning.predict import Predictor, profiled
 from layerpipe2.planning.profiling import MakeOptimizer
 from layerpipe2.planning.variants import Variant
-from layerpipe2.strategies import make_history
+from layerpipe2.strategies import make_strategy
 
 _STRATEGIES = ("stash", "latest", "ema-window")
 _BUSY = 1.0  # load average
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
     units = [unit for stage in module.stages for unit in (stage if isinstance(stage, nn.Sequential) else [stage])]
     x, _ = pair_of_tensors(next(iter(loader), None))
     optimizer = type(module.make_optimizer(list(module.parameters()))).__name__
-    strategy = module.history.name or "stash"
+    strategy = module.strategy.name or "stash"
     units, x = [unit.to(device) for unit in units], x.to(device)
     balance(options, Subject(options.module, optimizer, units, x, module.make_optimizer, strategy))
 
@@ -77,7 +77,7 @@ def balance(options: argparse.Namespace, subject: Subject) -> None:
     if options.latency is not None and options.gigabits is None:
         raise UserError("--latency is that of a link between machines; give its --gigabits, too")
     if options.recompute_activations:
-        check_recomputation(make_history(subject.strategy))
+        check_recomputation(make_strategy(subject.strategy))
     times = profiled(subject.units, subject.x, subject.make_optimizer, options.repeats)
     predictor = Predictor(times, size, options.stages, strategy=None, threads=options.threads)
     best = predictor.cut(f"async/{subject.strategy}{'/recompute' * options.recompute_activations}")

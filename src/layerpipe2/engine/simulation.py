@@ -82,7 +82,7 @@ class Simulation(Execution):
         self._engine = PipelineEngine(
             list(module.stages),
             module.delays,
-            module.history,
+            module.strategy,
             compute_dtype=COMPUTE_DTYPES[module.precision],
             gradient_clip_norm=module.gradient_clip_norm,
             stage_seed=module.stage_seed,

@@ -40,7 +40,7 @@ class StageMemory:
 
         Not in it: a copy of the stage's weights while it makes an update or recalls others, and messages under way.
         """
-        history = 0 if stage.weights is None else _bytes([*stage.weights.rows, *stage.weights.state.values()])
+        history = 0 if stage.weights is None else _bytes([*stage.weights.rows, *stage.weights.own_state().values()])
         states = stage.optimizer.state.values() if stage.optimizer is not None else ()
         buffers = [value for state in states for value in state.values() if isinstance(value, Tensor)]
         parameters = _bytes([p for p in stage.module.parameters() if p.requires_grad])

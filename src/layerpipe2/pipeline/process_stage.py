@@ -2,12 +2,12 @@
 
 The simulation (:mod:`layerpipe2.engine.stage`) runs forward with old weights. Here the forward pass of batch ``t`` runs
 before ``d`` updates are made, so that it uses the parameters as they are; the backward pass, ``d`` updates later, finds
-other weights in their places. What the history makes of that is the same code in both.
+other weights in their places. What the strategy makes of that is the same code in both.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -25,9 +25,8 @@ from layerpipe2.engine.weights import DelayedWeights
 from layerpipe2.errors import UserError
 from layerpipe2.pipeline.passes import Pass, SplitPass, WholePass
 from layerpipe2.pipeline.recomputation import KeptInput, check_recomputation, computing_with
-from layerpipe2.pipeline.stage_history import StageHistory
 from layerpipe2.pipeline.weight_watch import WeightWatch
-from layerpipe2.strategies import WeightHistory
+from layerpipe2.strategies import Strategy
 
 
 class ProcessStage:
@@ -37,7 +36,7 @@ class ProcessStage:
         module: the stage; its parameters are moved into one flat vector.
         index: number of the stage in the whole pipeline.
         delay: updates between the forward and the backward pass of a mini-batch.
-        history: what the backward pass uses for the weights of the forward pass.
+        strategy: what the stage does about the delay.
         optimizer: over the stage's parameters; ``None`` if there is nothing to train.
         device: where the stage runs, ``None``: where its parameters lie.
         seed: of the stage's stream of random numbers.
@@ -47,7 +46,7 @@ class ProcessStage:
         unfreezes: delay parameters that are frozen now as well, because they may be unfrozen while training.
 
     Raises:
-        UserError: if the history has not the weights that forward passes are to be run again with.
+        UserError: if the strategy has not the weights that forward passes are to be run again with.
 
     Attributes:
         audited: runs the forward passes; looks again at the next one when told so.
@@ -63,7 +62,7 @@ class ProcessStage:
         module: nn.Module,
         index: int,
         delay: int,
-        history: WeightHistory,
+        strategy: Strategy,
         optimizer: Optimizer | Any | None,
         *,
         seed: int,
@@ -74,8 +73,8 @@ class ProcessStage:
         unfreezes: bool = False,
     ) -> None:
         if recompute_activations:
-            check_recomputation(history)
-        self.module, self.index, self.delay, self.history = module, index, delay, history
+            check_recomputation(strategy)
+        self.module, self.index, self.delay, self.strategy = module, index, delay, strategy
         self.optimizer, self.gradient_clip_norm = optimizer, gradient_clip_norm
         self.device = device = device or next((p.device for p in module.parameters()), torch.device("cpu"))
         self.stream = RandomStream(seed, index, device)
@@ -83,7 +82,6 @@ class ProcessStage:
         self.in_flight: deque[tuple[Pass | KeptInput, int]] = deque()
         moving = [p for p in module.parameters() if movable(p, unfreezes)]
         self.weights = self._flatten(unfreezes=unfreezes) if delay and moving else None
-        self._past = StageHistory(self.weights, history, self.step) if self.weights else None
         self._delayed = moving if self.weights else []
         trained = set(() if optimizer is None else moving if delay else module.parameters())
         self._parameters = list(module.parameters())
@@ -99,8 +97,13 @@ class ProcessStage:
         self.watch = WeightWatch(self._delayed, self.weights.latest if self.weights else None, index, self._frozen)
         self.peak_bytes = 0
 
+    def begin_step(self) -> None:
+        """Before the passes that lead to the next update: the strategy chooses what forward passes read."""
+        if self.weights is not None:
+            self.weights.begin_step(self.optimizer)
+
     def forward(self, x: Tensor, loss: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
-        """Forward pass of the next mini-batch with the weights as they are.
+        """Forward pass of the next mini-batch with the weights as they are, or as the strategy chose them.
 
         Args:
             x: the stage's input (B, ...).
@@ -118,7 +121,9 @@ class ProcessStage:
         if self.index and x.is_floating_point():
             x.requires_grad_()
         kept = KeptInput(x, self.index)
-        passing, kept_bytes = self._run(x)
+        chosen = None if self.weights is None else self.weights.chosen
+        with self._computing_with(chosen):
+            passing, kept_bytes = self._run(x)
         value = None if loss is None else one_number(passing.add_loss(loss)).detach()
         self._count(kept_bytes)
         if self._recomputes and loss is None and x.nbytes < kept_bytes:
@@ -143,8 +148,7 @@ class ProcessStage:
         """
         kept, _ = self.in_flight.popleft()
         assert isinstance(kept, KeptInput), "it has its activations"
-        past = self._past
-        with nullcontext() if past is None else computing_with(past.recall(), past.weights, self._regions[0]):
+        with self._computing_with(None if self.weights is None else self.weights.used()):
             passing, kept_bytes = self._run(kept.x)
         kept.check(passing.y)
         self._count(kept_bytes)
@@ -164,8 +168,8 @@ class ProcessStage:
         self._returned = returned
         for parameter in self._parameters:  # module.zero_grad() looks for them anew
             parameter.grad = None
-        if self._past is not None:
-            self._regions[0].recalled = self._past.recall()
+        if self.weights is not None:
+            self._regions[0].recalled = self.weights.recalled()
         return self._returned.input_gradient(gradient)
 
     def finish_backward(self) -> None:
@@ -177,18 +181,36 @@ class ProcessStage:
             self._regions[0].recalled = self._regions[0].compute  # frees what was recalled
 
     def update(self) -> None:
-        """Apply the gradient of the mini-batch that just came back; the history learns of it.
+        """Apply the gradient of the mini-batch that just came back; the strategy learns of it.
 
         Raises:
             UserError: if something else than the optimizer has changed weights since the last update.
         """
         self.watch.check_quickly()
         clip_gradients(self.module, self.gradient_clip_norm)
+        if self.weights is not None:
+            self.weights.change_gradients()
         if self.optimizer is not None:
-            with nullcontext() if self._past is None else self._past.recording(self.optimizer):
-                self.optimizer.step()
+            self._apply()
         self.step += 1
         self.watch.updated()
+
+    def _apply(self) -> None:
+        weights, optimizer = self.weights, self.optimizer
+        assert optimizer is not None, "there is something to train"
+        if weights is None:
+            optimizer.step()
+            return
+        weights.keep()
+        before = weights.latest.clone() if weights.corrects else weights.latest
+        optimizer.step()
+        weights.take_update(before, weights.latest)
+
+    def _computing_with(self, flat: Tensor | None) -> AbstractContextManager[Any]:
+        """Within: the stage computes with the weights in ``flat`` (N,), if they are others than the latest."""
+        if self.weights is None or flat is None or flat is self.weights.latest:
+            return nullcontext()
+        return computing_with(flat, self.weights, self._regions[0])
 
     def audit_next(self) -> None:
         """Look at the next forward pass, at the weights, and at what the optimizer updates.
@@ -266,9 +288,9 @@ class ProcessStage:
 
     def _flatten(self, *, unfreezes: bool) -> DelayedWeights:
         """The parameters become views of the flat vector of latest weights: one memory, no copying."""
-        keeps = self.history.keeps_weights
+        keeps = self.strategy.needs_used
         weights = DelayedWeights(
-            self.module, self.index, self.delay, self.history, keeps_line=keeps, unfreezes=unfreezes
+            self.module, self.index, self.delay, self.strategy, self.step, keeps_line=keeps, unfreezes=unfreezes
         )
         with torch.no_grad():
             weights.layout.gather(weights.layout.parameters, weights.latest)

@@ -16,20 +16,20 @@ from torch import Tensor
 from layerpipe2.engine.saved_weights import Region, as_bytes
 from layerpipe2.engine.weights import HOSTS, DelayedWeights
 from layerpipe2.errors import UserError
-from layerpipe2.strategies import WeightHistory
+from layerpipe2.strategies import Strategy
 
 
-def check_recomputation(history: WeightHistory) -> None:
+def check_recomputation(strategy: Strategy) -> None:
     """Refuse to recompute activations with weights that are not those of the forward pass.
 
     Raises:
-        UserError: naming the history.
+        UserError: naming the strategy.
     """
-    if not history.exact:
-        name = history.name or type(history).__name__
+    if not strategy.exact:
         raise UserError(
-            f"recompute_activations runs a forward pass again with the same weights, which weight history '{name}' "
-            "doesn't keep (with others it would be another training); give history 'stash'"
+            "recompute_activations runs a forward pass again with the same weights, which strategy "
+            f"'{strategy.name or strategy.kind}' doesn't keep (with others it would be another training); give "
+            "strategy 'stash'"
         )
 
 

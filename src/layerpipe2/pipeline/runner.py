@@ -86,7 +86,7 @@ class Runner(Execution):
         ready, delays = iter(self._optimizers()), module.delays.per_stage
         optimizers = {k: next(ready) if trains else None for k, trains in self.trained.items()}
         stages = [
-            ProcessStage(stage, k, delays[k], module.history, optimizers[k], **how) for k, stage in self.stages.items()
+            ProcessStage(stage, k, delays[k], module.strategy, optimizers[k], **how) for k, stage in self.stages.items()
         ]
         wanted = self.options.resumable
         self.loop = WorkerLoop(

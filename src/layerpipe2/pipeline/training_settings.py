@@ -57,13 +57,13 @@ def remaining_batches(trainer: Any) -> float:
 
 def training_settings(module: StagedModule, network: str, optimizer: Optimizer) -> dict[str, str]:
     """Name -> value; ``network`` is its :func:`fingerprint`, ``optimizer`` that of any stage."""
-    trainer, history = module.trainer, module.history
-    state = history.init(torch.zeros(1), 3)
-    constants = [state[name].tolist() for name in history.constants if name in state]  # such as the decays
+    trainer, strategy = module.trainer, module.strategy
+    state = strategy.init(torch.zeros(1), 3)
+    constants = [state[name].tolist() for name in strategy.constants if name in state]  # such as the decays
     return {
         "network": network,
         "delays": str(module.delays.per_stage),
-        "weight history": f"{type(history).__name__} of {history.consumes} {constants}",
+        "strategy": f"{strategy.kind} {constants}",
         **{f"optimizer's {name}": str(value) for name, value in optimizer.defaults.items()},
         "drain, clipping, seed of the stages": f"{module.drain}, {module.gradient_clip_norm}, {module.stage_seed}",
         "delays of frozen parameters": str(module.delays_frozen),

@@ -72,6 +72,8 @@ class WorkerLoop:
     def step(self) -> None:
         """Everything up to the next update of every stage."""
         epoch_end = (self.done // self.epoch + 1) * self.epoch
+        for stage in self.stages:
+            stage.begin_step()
         for i, stage in enumerate(self.stages):
             while self._forwarded[i] < min(self.limit, self.done + stage.delay + 1):
                 self.snapshots[i].take(self._forwarded[i])

@@ -1,8 +1,10 @@
-"""Weight histories: which weights the backward pass of a delayed stage uses.
+"""Strategies: what a stage does about the delay of its gradients.
 
 A stage with delay ``d`` ran the forward pass of mini-batch ``t`` with ``W(t - d)``, and holds ``W(t)`` when the
-backward pass of that batch arrives. A method is one frozen dataclass whose state is an explicit dictionary of tensors
-that a checkpoint can hold. All weights of a stage travel as one flat vector of ``N`` elements.
+backward pass of that mini-batch arrives. A :class:`~layerpipe2.strategies.base.Strategy` may act in four places: it
+chooses the weights that a forward pass reads (weight prediction) and those that its backward pass reads (stash, latest,
+averages), and it may change the gradient (delay compensation) and the update (error feedback). Most leave three of them
+alone. :func:`~layerpipe2.strategies.chain.chain` makes one strategy of several.
 
 The moving averages rest on an identity. With the *applied* updates ``u(j) = W(j) - W(j+1)``::
 
@@ -19,28 +21,55 @@ gets ``beta = 0``, so that the weights of the average sum to one from the start.
 
 >>> import torch
 >>> W = [torch.tensor([w], dtype=torch.float64) for w in (1.0, 0.5, 0.25)]       # W(0), W(1), W(2); delay 2
->>> history = make_history("ema-window")
->>> state = history.init(W[0], delay=2)
->>> history.record(state, W[0] - W[1], torch.tensor([0]))     # u(0) = 0.50, n = 1, beta = 0:    E = 0.5
->>> history.record(state, W[1] - W[2], torch.tensor([1]))     # u(1) = 0.25, n = 2, beta = 1/2:  E = 0.375
->>> history.recall(state, W[2], W[0], torch.tensor([2]))      # 0.25 + 2 * 0.375 = W(0)
+>>> average = make_strategy("ema-window")
+>>> state = begin(average, W[0], delay=2)
+>>> for t in range(2):
+...     _ = average.update(state, before=W[t], after=W[t + 1])
+...     count(state, delay=2)
+>>> state["average"]                     # u(0) = 0.50, beta = 0: E = 0.5; u(1) = 0.25, beta = 1/2: E = 0.375
+tensor([0.3750], dtype=torch.float64)
+>>> average.backward(state, latest=W[2], used=W[0])                 # 0.25 + 2 * 0.375 = W(0)
 tensor([1.], dtype=torch.float64)
 """
 
-from layerpipe2.strategies.average import DECAY_RULES, MovingAverage
-from layerpipe2.strategies.base import State, Strategy, WeightHistory
-from layerpipe2.strategies.exact import StashFirst
-from layerpipe2.strategies.registry import STRATEGIES, find_strategy, make_history, raw_forms
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from layerpipe2.strategies.names import STRATEGIES, NamedStrategy, find_strategy, make_strategy, raw_forms
+
+if TYPE_CHECKING:
+    from layerpipe2.strategies.average import DECAY_RULES, MovingAverage, RawAverage
+    from layerpipe2.strategies.base import OptimizerView, State, Strategy, begin, count
+    from layerpipe2.strategies.chain import chain
+    from layerpipe2.strategies.warm_up import StashFirst
 
 __all__ = [
     "DECAY_RULES",
     "STRATEGIES",
     "MovingAverage",
+    "NamedStrategy",
+    "OptimizerView",
+    "RawAverage",
     "StashFirst",
     "State",
     "Strategy",
-    "WeightHistory",
+    "begin",
+    "chain",
+    "count",
     "find_strategy",
-    "make_history",
+    "make_strategy",
     "raw_forms",
 ]
+
+_HOMES = {
+    **dict.fromkeys(("DECAY_RULES", "MovingAverage", "RawAverage"), "average"),
+    **dict.fromkeys(("OptimizerView", "State", "Strategy", "begin", "count"), "base"),
+    **{"chain": "chain", "StashFirst": "warm_up"},
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch on first use: names are told without."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'layerpipe2.strategies' has no attribute '{name}'")
+    return getattr(import_module(f"layerpipe2.strategies.{_HOMES[name]}"), name)

@@ -1,6 +1,5 @@
 """Moving averages of the updates; the package's text derives them and names what each decay stands for."""
 
-import colorsys
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from layerpipe2.errors import UserError
-from layerpipe2.strategies.base import Consumes, Dash, State, Strategy, WeightHistory
+from layerpipe2.strategies.base import OptimizerView, State, Strategy
 from layerpipe2.strategies.moments import Updates
 
 DECAY_RULES: dict[str, Callable[[int], float]] = {
@@ -27,25 +26,31 @@ line (exponential smoothing's span rule). ``lsq``: least squared error for white
 
 
 @dataclass(frozen=True)
-class MovingAverage(WeightHistory):
-    """``Ŵ = W(t) + n E(t)``, ``E <- beta(n) E + (1 - beta(n)) u``; see the module's text.
+class MovingAverage(Strategy):
+    """``Ŵ = W(t) + n E(t)``, ``E <- beta(n) E + (1 - beta(n)) u``; see the package's text.
 
     Attributes:
-        consumes: ``updates``, or ``gradients`` for the raw form.
         decay: the decay ``beta`` as a function of the span ``n`` >= 1, in [0, 1).
 
     Raises:
-        UserError: if one of them is something else; on the decay's values as soon as the delay is known.
+        UserError: if it is something else; on its values as soon as the delay is known.
     """
 
-    consumes: Consumes = "updates"
     decay: Callable[[int], float] = DECAY_RULES["window"]
 
     def __post_init__(self) -> None:
-        if self.consumes not in ("updates", "gradients"):
-            raise UserError(f"consumes is {self.consumes!r}; a moving average takes 'updates' or 'gradients'")
         if not callable(self.decay):
             raise UserError(f"decay is {self.decay!r}; give a function of the span, as lambda n: {self.decay!r}")
+
+    @property
+    def needs_used(self) -> bool:
+        """False: that is what the average is for."""
+        return False
+
+    @property
+    def changes_update(self) -> bool:
+        """False: it takes the update in."""
+        return False
 
     @property
     def constants(self) -> tuple[str, ...]:
@@ -61,29 +66,27 @@ class MovingAverage(WeightHistory):
         gains = [1.0] + [1.0 - self._decay(min(j + 1, delay)) for j in range(1, delay + 1)]
         return {"average": torch.zeros_like(weights), "gain": weights.new_tensor(gains)}
 
-    def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
-        """``W(t) + min(t, d) E(t)``."""
-        span = step.clamp(max=len(state["gain"]) - 1)
-        return torch.addcmul(latest, state["average"], span.to(latest.dtype))
+    def backward(self, state: State, latest: Tensor, used: Tensor) -> Tensor:
+        """``W(t) + n E(t)``, ``n`` the number of updates since the forward pass."""
+        return torch.addcmul(latest, state["average"], state["lag"].to(latest.dtype))
 
-    def record(self, state: State, update: Tensor, step: Tensor) -> None:
-        """Move the average towards ``update``."""
-        number = step.clamp(max=len(state["gain"]) - 1)
-        state["average"].lerp_(update, state["gain"].index_select(0, number))
+    def update(self, state: State, before: Tensor, after: Tensor) -> Tensor:
+        """Move the average towards the applied update."""
+        self._take_in(state, before - after)
+        return after
 
     def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
         """One, the average, whatever the delay."""
         return 1.0 if delay else 0.0
 
     def coefficients(self, delay: int, updates: Updates) -> tuple[float, float, float]:
-        """``n E = n (b A + (1 - b) u_0)``; of ``lr * gradient``, ``n ((b - m) A + (1 - b) u_0)``.
-
-        The latter takes the updates' correlation for the optimizer's momentum ``m`` (not Nesterov's):
-        ``lr g_i = u_i - m u_(i+1)``.
-        """
+        """``n E = n (b A + (1 - b) u_0)``."""
         decay = self._decay(delay)
-        lost = updates.correlation if self.consumes == "gradients" else 0.0
-        return decay, delay * (decay - lost), delay * (1 - decay)
+        return decay, delay * decay, delay * (1 - decay)
+
+    def _take_in(self, state: State, update: Tensor) -> None:
+        number = state["step"].clamp(max=len(state["gain"]) - 1)
+        state["average"].lerp_(update, state["gain"].index_select(0, number))
 
     def _decay(self, span: int) -> float:
         decay = self.decay(span)
@@ -92,35 +95,36 @@ class MovingAverage(WeightHistory):
         return decay
 
 
-def fixed_average(text: str) -> Strategy:
-    """The row of ``ema-<decay>``; a longer memory is darker, from Okabe and Ito's reddish purple at 0.9."""
-    decay = float(text)
-    light = 0.30 + 0.40 * (1.0 - decay) ** 0.2 / 0.1**0.2
-    rgb = colorsys.hls_to_rgb(0.909, min(light, 0.85), 0.48)
-    return Strategy(
-        name=f"ema-{text}",
-        label=f"EMA {text}",
-        description="moving average of the applied updates, fixed decay (any number in (0, 1))",
-        family="average",
-        make=lambda: MovingAverage(decay=lambda n: decay),
-        colour="#" + "".join(f"{round(255 * part):02x}" for part in rgb),
-        marker="<",
-        dash=(0, (2, 1, 1, 1)),
-        order=4 + decay / 10,
-    )
+@dataclass(frozen=True)
+class RawAverage(MovingAverage):
+    """The same of ``lr * gradient``, which is not the applied update with momentum, weight decay or Adam: a comparison.
 
+    The learning rate is that at the forward pass which comes before the update.
+    """
 
-def ruled_average(rule: str, formula: str, colour: str, marker: str, dash: Dash, order: int) -> Strategy:
-    """The row of a decay that follows from the delay: a key of :data:`DECAY_RULES`."""
-    return Strategy(
-        name=f"ema-{rule}",
-        label=f"EMA {rule}",
-        description=f"pipeline-aware moving average, decay {formula}",
-        family="average",
-        make=lambda: MovingAverage(decay=DECAY_RULES[rule]),
-        aware=True,
-        colour=colour,
-        marker=marker,
-        dash=dash,
-        order=order,
-    )
+    def init(self, weights: Tensor, delay: int) -> State:
+        """As of the average, and ``scaled`` (N,): the learning rates, then ``lr * gradient``."""
+        return super().init(weights, delay) | {"scaled": torch.zeros_like(weights)}
+
+    def forward(self, state: State, latest: Tensor, optimizer: OptimizerView) -> Tensor:
+        """Note the learning rates."""
+        state["scaled"].copy_(optimizer.setting("lr"))
+        return latest
+
+    def gradient(self, state: State, gradient: Tensor, latest: Tensor, used: Tensor) -> Tensor:
+        """Note ``lr * gradient``."""
+        state["scaled"].mul_(gradient)
+        return gradient
+
+    def update(self, state: State, before: Tensor, after: Tensor) -> Tensor:
+        """Move the average towards ``lr * gradient``."""
+        self._take_in(state, state["scaled"])
+        return after
+
+    def coefficients(self, delay: int, updates: Updates) -> tuple[float, float, float]:
+        """``n ((b - m) A + (1 - b) u_0)``, the updates' correlation taken for the optimizer's momentum ``m``.
+
+        Not Nesterov's: ``lr g_i = u_i - m u_(i+1)``.
+        """
+        decay = self._decay(delay)
+        return decay, delay * (decay - updates.correlation), delay * (1 - decay)

@@ -1,71 +1,120 @@
-"""What a weight history is, and a strategy: its row in the table, with all that records, options and figures ask."""
+"""What a strategy is: four places in a mini-batch's way through a stage, and the state that they share."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from __future__ import annotations
+
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from layerpipe2.strategies.moments import Updates
 
 State = dict[str, Tensor]
-Consumes = Literal["updates", "gradients", "nothing"]
-Family = Literal["sequential", "stash", "latest", "average", "pair", "window"]
-Dash = tuple[float, tuple[float, ...]]
+Place = Literal["forward", "backward", "gradient", "update"]
+PLACES: tuple[Place, ...] = ("forward", "backward", "gradient", "update")
+"""Where a strategy may act on a mini-batch, in the order in which it comes by."""
+COUNTERS = ("step", "lag")
+"""Entries of every state that the engine counts; see :func:`begin`."""
+_PROBE = 64
+
+
+class OptimizerView(Protocol):
+    """What a strategy may ask of the optimizer: vectors (N,) in the order of the stage's flat weights."""
+
+    def setting(self, name: str) -> Tensor:
+        """A setting of the parameter groups, such as ``lr`` or ``momentum``."""
+
+    def state(self, name: str) -> Tensor:
+        """A buffer of the optimizer's state, such as ``momentum_buffer``; zero before the first update."""
 
 
 @dataclass(frozen=True)
-class WeightHistory(ABC):
-    """A method of recalling ``W(t - d)``. ``step`` is ``t``, an int64 tensor of shape (1,), counted from the last fill.
+class Strategy:
+    """What a stage with a delay does about it: functions on an explicit state, each with a default.
+
+    All weights of a stage travel as one flat vector (N,). What is remembered is a dictionary of tensors that is changed
+    in place, so that a checkpoint can hold it and a CUDA graph can use it; beside what :meth:`init` makes it has the
+    two counters of :func:`begin`. A subclass overrides the places where it acts, and names what its constructor takes
+    in :attr:`constants`.
 
     Attributes:
-        consumes: what :meth:`record` takes: the applied ``updates``, ``gradients`` (``lr * gradient``) or ``nothing``.
-        name: the strategy's, if :func:`layerpipe2.strategies.registry.make_history` made it; else an empty text.
+        name: as in :data:`layerpipe2.strategies.STRATEGIES`, if it was made by name; else an empty text.
     """
 
-    consumes: Consumes = "nothing"
     name: str = field(default="", init=False, repr=False, compare=False)
+
+    def init(self, weights: Tensor, delay: int) -> State:
+        """State of a stage with ``weights`` (N,) and ``delay`` > 0 updates, before its first update."""
+        return {}
+
+    def forward(self, state: State, latest: Tensor, optimizer: OptimizerView) -> Tensor:
+        """The weights (N,) that forward passes read until the next update; ``latest`` is ``W(t)``. Default: those."""
+        return latest
+
+    def backward(self, state: State, latest: Tensor, used: Tensor) -> Tensor:
+        """The weights (N,) that the backward pass reads. Default: ``used``.
+
+        ``used`` is what :meth:`forward` returned for this mini-batch, ``state["lag"]`` updates ago: to look at it costs
+        the memory of all that were returned since (:attr:`needs_used`).
+        """
+        return used
+
+    def gradient(self, state: State, gradient: Tensor, latest: Tensor, used: Tensor) -> Tensor:
+        """What the optimizer gets (N,) for the gradient of the mini-batch, after clipping. Default: the gradient."""
+        return gradient
+
+    def update(self, state: State, before: Tensor, after: Tensor) -> Tensor:
+        """The weights (N,) after update number ``state["step"]``, where the optimizer went to ``after``: the default.
+
+        An average takes in the applied update ``before - after`` here.
+        """
+        return after
 
     @property
     def constants(self) -> tuple[str, ...]:
-        """Entries of the state that never change: a checkpoint that differs in them is another method's."""
+        """Entries of the state that never change: a checkpoint that differs in them is another strategy's."""
         return ()
 
     @property
-    def exact(self) -> bool:
-        """Whether the recalled weights are those of the forward pass by definition: nothing has to be replaced."""
-        return False
+    def needs_used(self) -> bool:
+        """Whether :meth:`backward` or :meth:`gradient` looks at ``used``; a pipeline keeps it only then."""
+        return True
 
     @property
-    def keeps_weights(self) -> bool:
-        """Whether :meth:`recall` looks at ``delayed``: a real pipeline must then keep the last ``d`` weights."""
-        return self.exact
+    def changes_update(self) -> bool:
+        """Whether :meth:`update` returns other weights than it is given; averages, which only look, don't."""
+        return self.acts("update")
 
-    def init(self, weights: Tensor, delay: int) -> State:
-        """State of a stage with flat weights (N,) and ``delay`` > 0 updates, before its first update."""
-        return {}
+    def acts(self, place: Place) -> bool:
+        """Whether the strategy overrides a place; the engine leaves out what a default would do."""
+        return getattr(type(self), place) is not getattr(Strategy, place)
 
-    @abstractmethod
-    def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
-        """Weights (N,) for the backward pass. ``latest`` is ``W(t)``.
+    @property
+    def kind(self) -> str:
+        """What a checkpoint and the other processes must have as well."""
+        return type(self).__name__
 
-        ``delayed`` is ``W(t - d)`` from the delay line: only methods that keep weights may look at it.
-        """
+    @property
+    def exact(self) -> bool:
+        """Whether the backward pass reads the weights of the forward pass by definition."""
+        return not self.acts("backward")
 
-    def record(self, state: State, update: Tensor, step: Tensor) -> None:  # noqa: B027 - nothing to record by default
-        """Take in update number ``step``, ``W(t) - W(t+1)``; changes ``state`` in place (CUDA graphs need that)."""
-
-    @abstractmethod
     def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
         """Copies of the stage's weights that hardware must hold beside the latest ones and the optimizer's state.
 
         ``momentum_buffer`` says whether that state tells the newest update: SGD's momentum and Adam's moments do, plain
-        SGD and Nesterov's form, whose update adds the gradient, do not.
+        SGD and Nesterov's form, whose update adds the gradient, do not. Default: what :attr:`needs_used` and
+        :meth:`init` ask for.
         """
+        if not delay:
+            return 0.0
+        made = self.init(torch.zeros(_PROBE), delay).values()
+        own = sum(tensor.numel() // _PROBE for tensor in made if tensor.shape[-1:] == (_PROBE,))
+        return float(own + (delay if self.needs_used else 0))
 
     def coefficients(self, delay: int, updates: Updates) -> tuple[float, float, float] | None:
-        """``(b, x, y)`` of ``Ŵ = W(t) + x A + y u_0`` in the steady state, if the method is of this form.
+        """``(b, x, y)`` of ``Ŵ = W(t) + x A + y u_0`` in the steady state, if the strategy is of this form.
 
         ``A`` is the average of the older updates with decay ``b``, ``u_0`` the newest one
         (:mod:`layerpipe2.strategies.moments`). The theory of the reconstruction's error starts from them.
@@ -73,55 +122,22 @@ class WeightHistory(ABC):
         return None
 
 
-@dataclass(frozen=True)
-class Strategy:
-    """What the backward pass uses for historical weights, by name.
+def begin(strategy: Strategy, weights: Tensor, delay: int, step: Tensor | None = None) -> State:
+    """The state of a stage whose pipeline is empty: what the strategy remembers, and the engine's counters.
 
-    Attributes:
-        name: as in options, records and tables.
-        label: short name for readers, in legends and tables.
-        description: one line of help.
-        family: the kind of method. ``average`` and ``pair`` reconstruct the weights approximately.
-        make: a new weight history.
-        colour: ``#rrggbb``, of Okabe and Ito's palette or near it (safe for colour-blind readers).
-        marker: matplotlib's letter.
-        dash: offset and on-off lengths of the line, in line widths; no lengths: a solid line.
-        order: place in legends and tables.
-        aware: whether the weights of its average follow from the delay.
-        raw: whether it averages lr x gradient, not the applied updates (names that end in ``-raw``).
-        warm: whether epochs with exact weights came first (names that end in ``-warm``, of tables and figures: a run
-            has the setting ``stash_epochs``).
+    Both are int64 of shape (1,): ``step``, the number of updates since the pipeline was last empty (``step``, where the
+    caller counts it), and ``lag``, the number of updates between the forward and the backward pass of the mini-batch
+    that comes back next, ``min(step, delay)`` where every mini-batch makes an update.
     """
+    counter: Any = {"dtype": torch.int64, "device": weights.device}
+    return {
+        "step": torch.zeros(1, **counter) if step is None else step,
+        "lag": torch.zeros(1, **counter),
+        **strategy.init(weights, delay),
+    }
 
-    name: str
-    label: str
-    description: str
-    family: Family
-    make: Callable[[], WeightHistory]
-    colour: str
-    marker: str
-    dash: Dash
-    order: float
-    aware: bool = False
-    raw: bool = False
-    warm: bool = False
 
-    @property
-    def plain(self) -> str:
-        """The name without ``-raw`` and ``-warm``."""
-        return self.cold.removesuffix("-raw")
-
-    @property
-    def cold(self) -> str:
-        """The name without ``-warm``."""
-        return self.name.removesuffix("-warm")
-
-    @property
-    def exact(self) -> bool:
-        """Whether it gives the backward pass the forward pass's own weights, up to rounding."""
-        return self.family in ("sequential", "stash", "window")
-
-    @property
-    def filled(self) -> bool:
-        """Whether its marker is filled; variants with ``-raw`` or ``-warm`` are hollow."""
-        return not (self.raw or self.warm)
+def count(state: State, delay: int) -> None:
+    """An update was made where every mini-batch makes one: both counters move on."""
+    state["step"] += 1
+    torch.clamp(state["step"], max=delay, out=state["lag"])

@@ -4,21 +4,22 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from layerpipe2.strategies.base import State, WeightHistory
+from layerpipe2.strategies.base import State, Strategy
 from layerpipe2.strategies.moments import Updates
 
 
 @dataclass(frozen=True)
-class Latest(WeightHistory):
-    """No history: the backward pass uses ``W(t)``, whatever the forward pass used."""
+class Latest(Strategy):
+    """The backward pass reads ``W(t)``, whatever the forward pass read."""
 
-    def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
+    @property
+    def needs_used(self) -> bool:
+        """False."""
+        return False
+
+    def backward(self, state: State, latest: Tensor, used: Tensor) -> Tensor:
         """``W(t)``."""
         return latest
-
-    def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
-        """None."""
-        return 0.0
 
     def coefficients(self, delay: int, updates: Updates) -> tuple[float, float, float]:
         """Nothing is added to ``W(t)``."""

@@ -25,11 +25,13 @@ the weights, spans nothing new.
 ``x = t - 1``, ``y = 1`` is ``W(0)``, exactly.
 
 >>> W = [torch.tensor([w], dtype=torch.float64) for w in (1.0, 0.5, 0.25, 0.0)]   # delay 2
->>> history = PairHistory()
->>> state = history.init(W[0], delay=2)
+>>> from layerpipe2.strategies import begin, count
+>>> pair = Pair()
+>>> state = begin(pair, W[0], delay=2)
 >>> for t in range(3):
-...     history.record(state, W[t] - W[t + 1], torch.tensor([t]))
->>> history.recall(state, W[3], W[1], torch.tensor([3]))       # 0.00 + 0.25 + 0.25 = W(1)
+...     _ = pair.update(state, W[t], W[t + 1])
+...     count(state, delay=2)
+>>> pair.backward(state, W[3], W[1])       # 0.00 + 0.25 + 0.25 = W(1)
 tensor([0.5000], dtype=torch.float64)
 """
 
@@ -40,7 +42,7 @@ import torch
 from torch import Tensor
 
 from layerpipe2.errors import UserError
-from layerpipe2.strategies.base import Consumes, State, Strategy, WeightHistory
+from layerpipe2.strategies.base import State, Strategy
 from layerpipe2.strategies.moments import Updates
 from layerpipe2.strategies.optimal import optimal_pair
 
@@ -52,25 +54,32 @@ SPACING, ROWS = 0.2, 24
 
 
 @dataclass(frozen=True)
-class PairHistory(WeightHistory):
+class Pair(Strategy):
     """``What = W(t) + x A(t) + y u_0``; see the module's text.
 
     Attributes:
         correlation: ``m`` in [0, 1), such as the optimizer's momentum or Adam's ``beta1``; ``None`` measures it.
 
     Raises:
-        UserError: if the correlation is something else, or it shall consume anything but updates.
+        UserError: if the correlation is something else.
     """
 
-    consumes: Consumes = "updates"
     correlation: float | None = None
 
     def __post_init__(self) -> None:
-        if self.consumes != "updates":
-            raise UserError(f"consumes is {self.consumes!r}; the pair takes 'updates'")
         m = self.correlation
         if m is not None and (isinstance(m, bool) or not isinstance(m, int | float) or not 0 <= m < 1):
             raise UserError(f"correlation is {m!r}; give a number >= 0 and < 1, or None to measure it")
+
+    @property
+    def needs_used(self) -> bool:
+        """False: that is what average and newest update are for."""
+        return False
+
+    @property
+    def changes_update(self) -> bool:
+        """False: it takes the update in."""
+        return False
 
     @property
     def constants(self) -> tuple[str, ...]:
@@ -97,21 +106,23 @@ class PairHistory(WeightHistory):
             "table": weights.new_tensor(self.table(delay)),
         }
 
-    def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
+    def backward(self, state: State, latest: Tensor, used: Tensor) -> Tensor:
         """``W(t) + x A(t) + y u_0``."""
         _, x, y = _row(state)
+        step = state["step"]
         filling = step <= state["span"]
         x, y = torch.where(filling, step - 1, x), torch.where(filling, 1, y)
         return torch.addcmul(latest, state["average"], x).addcmul_(state["newest"], y)
 
-    def record(self, state: State, update: Tensor, step: Tensor) -> None:
+    def update(self, state: State, before: Tensor, after: Tensor) -> Tensor:
         """Measure the correlation; the update that was the newest joins the average."""
-        newest = state["newest"]
+        update, newest, step = before - after, state["newest"], state["step"]
         squares = (update.dot(update) + newest.dot(newest)) / 2
         state["products"].lerp_(torch.stack([update.dot(newest), squares]), 1 - MEMORY)
         gain = torch.where(step < state["span"], 1 / step.clamp(min=1).to(update.dtype), _row(state)[0])
         state["average"].lerp_(newest, gain)
         newest.copy_(update)
+        return after
 
     def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
         """One, the average; none below delay 2. Without a momentum buffer the newest update is one copy more."""
@@ -126,24 +137,6 @@ class PairHistory(WeightHistory):
             correlation = _told_apart((updates.covariance(1) + newest * older) / square)
         best = optimal_pair(Updates(correlation), delay)
         return best.decay, best.x, best.y
-
-
-def fixed_pair(text: str) -> Strategy:
-    """The row of ``pair-<correlation>``."""
-    correlation = float(text)
-    return Strategy(
-        name=f"pair-{text}",
-        label=f"pair {text}",
-        description=f"moving average and the optimizer's momentum buffer, best for correlation {text} "
-        "(any number in [0, 1))",
-        family="pair",
-        make=lambda: PairHistory(correlation=correlation),
-        aware=True,
-        colour="#999933",
-        marker="p",
-        dash=(0, (2, 2)),
-        order=9 + correlation / 10,
-    )
 
 
 def _told_apart(correlation: float) -> float:

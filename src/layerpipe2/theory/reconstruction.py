@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from layerpipe2.errors import UserError
-from layerpipe2.strategies import Strategy, find_strategy
+from layerpipe2.strategies import NamedStrategy, find_strategy
 from layerpipe2.strategies.moments import Moments, Updates
 from layerpipe2.strategies.optimal import Estimator
 
@@ -93,7 +93,7 @@ def fitted(measured: Iterable[dict[str, Any]]) -> Updates:
     return _model(_descend(misfit, min(((s / 4, w / 8) for s in range(18) for w in range(8)), key=misfit)))
 
 
-def _averages(strategy: Strategy) -> bool:
+def _averages(strategy: NamedStrategy) -> bool:
     """Whether it averages the applied updates in a way that has a closed form."""
     averages = strategy.family in ("average", "pair") and not strategy.raw
     return averages and strategy.make().coefficients(1, Updates()) is not None

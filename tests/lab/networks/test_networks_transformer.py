@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from layerpipe2 import Delays, make_history, partition
+from layerpipe2 import Delays, make_strategy, partition
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.lab.networks import NETWORKS, build
 
@@ -75,7 +75,7 @@ def pipeline(name: str, strategy: str, dtype: torch.dtype | None) -> PipelineEng
     shape = (CONTEXT,) if NETWORKS[name].takes == "text" else (1, 8, 8)
     units = build(name, input_shape=shape, num_classes=VOCABULARY, width=8)
     stages = partition(units, 1)
-    return PipelineEngine(stages, Delays.layerpipe2(len(stages)), make_history(strategy), compute_dtype=dtype)
+    return PipelineEngine(stages, Delays.layerpipe2(len(stages)), make_strategy(strategy), compute_dtype=dtype)
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
@@ -111,7 +111,7 @@ def test_recalled_weights_change_the_gradients_of_earlier_stages(name: str) -> N
     gradients = []
     for factor in (1.0, 10.0):
         for stage in engine.delayed.values():
-            stage.load(engine.step_count)
+            stage.load()
         loss = F.cross_entropy(engine.forward(x), y)
         for region in engine.delayed[4].exchanged:
             region.recalled = factor * region.recalled()

@@ -11,7 +11,7 @@ from layerpipe2.lab import networks
 from layerpipe2.lab.cli.early import read_run
 from layerpipe2.lab.data import describe
 from layerpipe2.lab.runs.plan import check_run, make_units, optimizer_factory
-from layerpipe2.strategies import make_history
+from layerpipe2.strategies import make_strategy
 
 
 def run(options: argparse.Namespace) -> None:
@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> None:
     keep_freed_memory()
     torch.manual_seed(config.seed)
     check_run(config.copy_with(strategy="sequential"), spec.input_shape, spec.num_classes)
-    make_history(config.strategy)  # an unknown one is told before the units are timed
+    make_strategy(config.strategy)  # an unknown one is told before the units are timed
     units = [unit.to(device) for unit in make_units(config, spec.input_shape, spec.num_classes)]
     shape = (config.batch_size, *spec.input_shape)
     images = networks.NETWORKS[config.network].takes == "images"

@@ -7,7 +7,7 @@ from layerpipe2.cli.console import fitted, print_json, span, terminal_width
 from layerpipe2.delays import aligned
 from layerpipe2.lab.cli.early import read_run
 from layerpipe2.lab.runs.plan import Plan, plan_from
-from layerpipe2.strategies import STRATEGIES, make_history
+from layerpipe2.strategies import STRATEGIES, make_strategy
 
 
 def run(options: argparse.Namespace) -> None:
@@ -46,7 +46,7 @@ def facts(plan: Plan) -> dict[str, Any]:
         "units": plan.units,
         "convention": config.convention,
         "stages": rows,
-        "copies": {name: plan.history_copies(make_history(name)) for name in names},
+        "copies": {name: plan.history_copies(make_strategy(name)) for name in names},
     }
 
 

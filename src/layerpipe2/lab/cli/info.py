@@ -17,7 +17,7 @@ from layerpipe2.lab.data import DATASETS, load
 from layerpipe2.lab.networks import NETWORKS, NetworkInfo
 from layerpipe2.lab.provenance import device_name, git_state
 from layerpipe2.lab.runs.config import RunConfig
-from layerpipe2.strategies import STRATEGIES, Strategy
+from layerpipe2.strategies import STRATEGIES, NamedStrategy
 from layerpipe2.versions import versions
 
 
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _names() -> dict[str, Any]:
-    tables: dict[str, Mapping[str, NetworkInfo | Strategy]] = {"networks": NETWORKS, "strategies": STRATEGIES}
+    tables: dict[str, Mapping[str, NetworkInfo | NamedStrategy]] = {"networks": NETWORKS, "strategies": STRATEGIES}
     described = {what: {name: row.description for name, row in table.items()} for what, table in tables.items()}
     return described | {"datasets": list(DATASETS)}
 
@@ -83,6 +83,6 @@ def schema() -> dict[str, Any]:
     return found
 
 
-def _listed(title: str, entries: Mapping[str, NetworkInfo | Strategy]) -> str:
+def _listed(title: str, entries: Mapping[str, NetworkInfo | NamedStrategy]) -> str:
     width = max(map(len, entries))
     return "\n".join([f"{title}:", *(f"  {name:{width}}  {row.description}" for name, row in entries.items()), ""])

@@ -21,7 +21,7 @@ from layerpipe2.lab.networks.spiking import SETTINGS
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.memory import check_memory
 from layerpipe2.stages import partition
-from layerpipe2.strategies import StashFirst, WeightHistory, make_history
+from layerpipe2.strategies import StashFirst, Strategy, make_strategy
 
 Loaders = dict[str, BatchLoader]
 _EVALUATION_BATCH = 512
@@ -29,7 +29,7 @@ _EVALUATION_BATCH = 512
 
 @dataclass(frozen=True)
 class Plan:
-    """A network cut into stages, with its delays and its weight history.
+    """A network cut into stages, with its delays and its strategy.
 
     Attributes:
         config: the configuration with the ``group_size`` and the delay law of the sequential baseline filled in.
@@ -41,25 +41,25 @@ class Plan:
     units: int
     stages: list[nn.Sequential]
     delays: Delays
-    history: WeightHistory
+    strategy: Strategy
 
     def warmed_up(self, steps_per_epoch: int) -> Plan:
         """The plan with exact weights for the first ``stash_epochs`` epochs, if the configuration asks for them."""
         updates = round(self.config.stash_epochs * steps_per_epoch)
-        if not updates or self.history.exact:
+        if not updates or self.strategy.exact:
             return self
-        return replace(self, history=StashFirst(then=self.history, updates=updates))
+        return replace(self, strategy=StashFirst(then=self.strategy, updates=updates))
 
     @property
     def parameters_per_stage(self) -> list[int]:
         """Number of parameters of each stage."""
         return [sum(p.numel() for p in stage.parameters()) for stage in self.stages]
 
-    def history_copies(self, history: WeightHistory | None = None) -> float:
+    def history_copies(self, strategy: Strategy | None = None) -> float:
         """Modelled hardware memory: parameter copies beside the latest weights, as multiples of the network's size."""
-        history, config, sizes = history or self.history, self.config, self.parameters_per_stage
+        strategy, config, sizes = strategy or self.strategy, self.config, self.parameters_per_stage
         buffer = config.optimizer == "adamw" or (config.momentum > 0 and not config.nesterov)
-        copies = [history.copies(d, momentum_buffer=buffer) for d in self.delays.per_stage]
+        copies = [strategy.copies(d, momentum_buffer=buffer) for d in self.delays.per_stage]
         return sum(c * n for c, n in zip(copies, sizes, strict=True)) / sum(sizes)
 
 
@@ -85,7 +85,7 @@ def make_plan(config: RunConfig, input_shape: tuple[int, ...], num_classes: int)
     """
     if not torch.empty(0).is_meta:  # not called by plan_from or the next line
         check_run(config.copy_with(seed=0), input_shape, num_classes)
-    history = make_history(config.strategy)
+    strategy = make_strategy(config.strategy)
     units = make_units(config, input_shape, num_classes)
     if config.strategy == "sequential":
         config = config.copy_with(group_size=len(units), convention="none", delays=None, stash_epochs=0.0)
@@ -96,7 +96,7 @@ def make_plan(config: RunConfig, input_shape: tuple[int, ...], num_classes: int)
         delays = Delays.custom(config.delays)
     else:
         raise UserError(f"delays has {len(config.delays)} entries, but there are {len(stages)} stages; give one each")
-    return Plan(config, len(units), stages, delays, history)
+    return Plan(config, len(units), stages, delays, strategy)
 
 
 def make_units(config: RunConfig, input_shape: tuple[int, ...], num_classes: int) -> list[nn.Module]:

@@ -131,7 +131,7 @@ def make_module(plan: Plan, steps_per_epoch: int, stage_seed: int | None = None)
     return PipelinedModule(
         [stage.double() if double else stage for stage in plan.stages],
         plan.delays,
-        plan.history,
+        plan.strategy,
         optimizer=optimizer_factory(config),
         scheduler=scheduler_factory(config, steps_per_epoch),
         scheduler_interval="step",

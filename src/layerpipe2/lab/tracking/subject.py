@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from layerpipe2.lab.data import describe
+from layerpipe2.lab.looks import look
 from layerpipe2.lab.tracking.entry import (
     CELL,
     CELLS,
@@ -81,7 +82,7 @@ class Subject:
     @property
     def colour(self) -> str:
         """The strategy's in all figures."""
-        return find_strategy(self.strategy).colour
+        return look(self.strategy).colour
 
     @property
     def entry(self) -> Entry:
