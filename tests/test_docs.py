@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import layerpipe2
 from layerpipe2 import STRATEGIES, find_strategy
 from layerpipe2.cli import make_parser
 from tests.advice import advised
@@ -85,6 +86,11 @@ def test_links_lead_somewhere(page):
         if not link.startswith(("http", "#")) and not (page.parent / link.partition("#")[0]).exists()
     ]
     assert missing == []
+
+
+def test_the_page_of_the_library_has_every_public_name():
+    page = (DOCS / "reference" / "index.md").read_text()
+    assert set(layerpipe2.__all__) <= set(re.findall(r"^::: layerpipe2\.(?:\w+\.)+(\w+)$", page, re.M))
 
 
 def test_every_strategy_is_explained():

@@ -23,8 +23,8 @@ CONTRACTS = [
     "tests/test_reference.py",
     "tests/test_delays_and_stages.py",
     "tests/test_late_loss.py",
-    "tests/networks",
-    "tests/data",
+    "tests/lab/networks",
+    "tests/lab/data",
     "tests/planning",
 ]
 BLOCK = re.compile(r'^```(\w+) title="(\S+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)

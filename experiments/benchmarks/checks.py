@@ -17,7 +17,7 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 
-from layerpipe2 import Delays, make_strategy, networks, partition
+from layerpipe2 import Delays, make_strategy, partition
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
@@ -27,6 +27,7 @@ from layerpipe2.engine.frozen import FrozenParameters
 from layerpipe2.engine.saved_weights import ParameterSwap
 from layerpipe2.engine.stage import DelayedStage
 from layerpipe2.engine.step import PipelineEngine
+from layerpipe2.lab import networks
 
 CASES = {"mlp of the study": ("mlp", 64), "small CNN": ("vgg", 8), "MLP 8x1024": ("mlp", 1024)}
 """Name -> network and width; digits in mini-batches of 32."""

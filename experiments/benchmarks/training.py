@@ -17,12 +17,13 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
-from layerpipe2 import Delays, PipelinedModule, make_strategy, networks, partition
+from layerpipe2 import Delays, PipelinedModule, make_strategy, partition
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.errors import LARGEST
+from layerpipe2.lab import networks
 from layerpipe2.lab.data import BatchLoader, TensorSplit
 from layerpipe2.lab.provenance import provenance
 from layerpipe2.lab.runs.config import RunConfig

@@ -193,6 +193,7 @@ def command_case(rng: random.Random) -> list[str]:
     parsers = next(a.choices for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
     command = rng.choice(sorted(parsers.keys() - {"advise"}))  # it trains: some settings take minutes
     arguments = [command] if rng.random() < 0.97 else [_argument(rng)]
+    parsers[command].fill()
     options = [a for a in parsers[command]._actions if a.option_strings and a.dest not in ("help", "download")]
     for option in rng.sample(options, rng.randrange(min(5, len(options)))):
         arguments.append(rng.choice(option.option_strings))

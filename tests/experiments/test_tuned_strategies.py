@@ -170,7 +170,7 @@ def test_records_of_other_code_are_trained_again_and_equal_but_for_their_times(o
     before, times = path.read_bytes(), out / "times" / path.relative_to(out / "runs")
     assert b"started" not in before
     assert json.loads(times.read_text())["wall_time_s"] > 0
-    monkeypatch.setattr("experiments.grid.code_hash", lambda: "other")
+    monkeypatch.setattr("experiments.grid.code_hash", lambda parts: "other")
     kept = path.stat().st_mtime_ns
     runs.main(start)
     assert path.stat().st_mtime_ns == kept
@@ -186,7 +186,7 @@ def test_only_the_chosen_runs_records_are_deleted_and_none_without_a_word(tmp_pa
     tune.main([path, *out, "--quiet"])
     runs.main([path, *out, "--quiet"])
     records = set((tmp_path / "out" / "runs").rglob("*.json"))
-    monkeypatch.setattr("experiments.grid.code_hash", lambda: "other")
+    monkeypatch.setattr("experiments.grid.code_hash", lambda parts: "other")
     with pytest.raises(UserError, match="no terminal to ask on"):
         runs.main([path, *out, "--this-code"])
     assert set((tmp_path / "out" / "runs").rglob("*.json")) == records

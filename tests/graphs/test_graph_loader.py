@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from layerpipe2.engine.frozen_random import frozen_generator
 from layerpipe2.errors import UserError
 from layerpipe2.graphs import SampledLoader
 from layerpipe2.graphs.kernels import batch_key
 from layerpipe2.graphs.sampler import Sampler
-from layerpipe2.lab.data.splits import frozen_generator
 from tests.graphs import sampling_reference as reference
 from tests.graphs.made import random_graph
 

@@ -14,7 +14,9 @@ from experiments import theory as study
 from layerpipe2.lab.looks import look
 from layerpipe2.strategies import STRATEGIES, find_strategy, raw_forms
 from layerpipe2.strategies.moments import Updates
-from layerpipe2.theory import derive, from_units, reconstruction
+from layerpipe2.theory import reconstruction
+from layerpipe2.theory.derivation import derive
+from layerpipe2.theory.network import from_units
 from layerpipe2.theory.stability import closed_form
 from paper_figures import figures, style
 from paper_figures.accuracy_axis import AccuracyAxis

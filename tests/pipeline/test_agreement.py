@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from layerpipe2.errors import UserError
-from layerpipe2.lab.provenance import code_hash
 from layerpipe2.pipeline.health.agreement import check_agreement, code_and_versions
 from layerpipe2.pipeline.store import first_line, host_store, join_store
+from layerpipe2.versions import code_hash
 
 
 def outcomes(settings, sizes=None, timeout_s=20.0, times=1):
@@ -62,11 +62,11 @@ def test_other_code_has_another_hash(tmp_path):
         folder = tmp_path / str(len(hashes))
         folder.mkdir()
         (folder / name).write_text(text)
-        hashes.append(code_hash(folder, ("",)))
+        hashes.append(code_hash(package=folder))
     assert len(set(hashes)) == 3
     (tmp_path / "0" / "notes.txt").write_text("no code")
-    assert code_hash.__wrapped__(tmp_path / "0", ("",)) == hashes[0]
-    assert code_and_versions()["code of layerpipe2"] == code_hash(parts=("",))
+    assert code_hash.__wrapped__(package=tmp_path / "0") == hashes[0]
+    assert code_and_versions()["code of layerpipe2"] == code_hash()
 
 
 def test_a_script_that_ends_itself_is_told_as_that():

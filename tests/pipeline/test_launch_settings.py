@@ -53,7 +53,7 @@ def test_a_node_that_never_comes_is_named(script, node, absent, server, capsys, 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--processes", "0", "--", TOY], "--processes is 0"),
+        (["--processes", "0", "--", TOY], "argument --processes: '0' is out of range; give"),
         (["--processes", "1"], "no command; give a Python script"),
         (["--processes", "1", "--", "missing.py"], "no file 'missing.py'; give a Python script"),
         (["--processes", "1", "--nodes", "2", "--", TOY], "several machines need --master HOST:PORT"),

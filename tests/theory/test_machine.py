@@ -16,9 +16,10 @@ from layerpipe2 import make_strategy
 from layerpipe2.delays import Delays
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.stages import partition_at
-from layerpipe2.theory import derive, from_units
+from layerpipe2.theory.derivation import derive
 from layerpipe2.theory.graph import SignalFlowGraph
 from layerpipe2.theory.moves import lags_between
+from layerpipe2.theory.network import from_units
 from layerpipe2.theory.stability_simulation import Scales
 
 INPUTS = [1.0, 0.7, -0.4, 0.9, 1.1, -0.8, 0.5, 0.3, 1.2, -0.6, 0.8, 1.0, -1.1, 0.2, 0.6, 0.9, 0.4, -0.3, 0.7, 0.5]

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from layerpipe2.engine.frozen_random import frozen_generator
 from layerpipe2.errors import UserError, integer, shown
 from layerpipe2.graphs import kernels
 from layerpipe2.graphs.buffers import Buffers
 from layerpipe2.graphs.csr import Graph, Integers
 from layerpipe2.graphs.sampler import Sample, Sampler
-from layerpipe2.lab.data.splits import frozen_generator
 
 Batch = tuple[Tensor, Tensor]
 THREADS = 64

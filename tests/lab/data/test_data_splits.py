@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from layerpipe2.engine.frozen_random import frozen_generator
 from layerpipe2.errors import UserError
 from layerpipe2.lab.data import Data, load, split
-from layerpipe2.lab.data.splits import frozen_generator
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from layerpipe2.cli.train import summary
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.errors import UserError
+from layerpipe2.lab.cli.train import summary
 from layerpipe2.lab.data import load
 from layerpipe2.lab.runs.callbacks import LAST_CHECKPOINT, EpochRecorder
 from layerpipe2.lab.runs.config import RunConfig

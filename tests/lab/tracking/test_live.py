@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from experiments import track
 from layerpipe2.cli import main
 from layerpipe2.errors import UserError
+from layerpipe2.lab.cli import train
 from layerpipe2.lab.runs.records import read_record, write_record
 from layerpipe2.lab.tracking import live
 from layerpipe2.lab.tracking.database import connect
@@ -153,7 +154,7 @@ def test_a_mistake_after_the_writer_has_started_leaves_no_process(tmp_path, monk
         started.append(Writer(target))
         return started[0]
 
-    monkeypatch.setattr(live, "Writer", noted)
+    monkeypatch.setattr(train, "Writer", noted)
     assert main([*TRAINED, "--group-size", "10", "--mlflow", str(tmp_path / "mlflow.db")]) == 2
     assert started[0]._process.returncode is not None
     assert "group size for 9 units is 10" in capsys.readouterr().err

@@ -61,7 +61,7 @@ def test_a_run_has_one_owner_and_its_record_goes_to_the_others(address, opened, 
 
 def test_machines_with_other_code_do_not_meet(address, opened, tmp_path, monkeypatch):
     here = opened(Database(tmp_path, address, "small"))
-    monkeypatch.setattr("layerpipe2.lab.tuning.places.code_hash", lambda: "other")
+    monkeypatch.setattr("layerpipe2.lab.tuning.places.code_hash", lambda parts: "other")
     there = opened(Database(tmp_path, address, "small"))
     path = small(tmp_path, UNTUNED).tasks[0].path
     with here.claimed(path) as first, there.claimed(path) as second:

@@ -149,8 +149,8 @@ def test_another_study_in_its_place_is_refused(changes, message, tmp_path):
 
 def test_other_code_is_refused_also_of_who_joins(tmp_path, monkeypatch):
     small_study(tmp_path)
-    monkeypatch.setattr("layerpipe2.lab.provenance.code_hash", lambda **parts: "another")
-    monkeypatch.setattr("layerpipe2.lab.tuning.tune.code_hash", lambda **parts: "another")
+    monkeypatch.setattr("layerpipe2.versions.code_hash", lambda parts: "another")
+    monkeypatch.setattr("layerpipe2.lab.tuning.tune.code_hash", lambda parts: "another")
     message = r"study study was made with other code \(commit \w+\); give another folder or name"
     with pytest.raises(UserError, match=message):
         small_study(tmp_path)

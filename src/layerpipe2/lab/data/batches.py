@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from layerpipe2.engine.frozen_random import frozen_generator
 from layerpipe2.errors import UserError, integer
-from layerpipe2.lab.data.splits import frozen_generator
 from layerpipe2.lab.data.types import TensorSplit
 
 

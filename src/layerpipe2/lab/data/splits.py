@@ -1,20 +1,11 @@
-"""Stratified splits that depend on the labels and a seed only, and the random numbers that they are drawn with."""
+"""Stratified splits that depend on the labels and a seed only."""
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from layerpipe2.engine.frozen_random import frozen_generator
 from layerpipe2.errors import UserError, integer, shown
 from layerpipe2.lab.data.types import Data, Splits, TensorSplit
-
-
-def frozen_generator(purpose: str, *key: int) -> np.random.RandomState:
-    """Generator whose stream is a function of ``purpose`` and the integers ``key`` (each at least 0) for good.
-
-    NumPy promises that the streams of ``RandomState``, its bit generators and ``SeedSequence`` never change (NEP 19).
-    ``numpy.random.Generator`` and ``torch.Generator`` come without that promise.
-    """
-    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence([*purpose.encode(), *key])))
 
 
 def stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -196,6 +196,19 @@ def build(
     return _builder(info)(input_shape, num_classes, width)
 
 
+def outline(name: str) -> list[nn.Module]:
+    """The units of a network without weights in memory, for small inputs and ten classes: what it is made of.
+
+    Raises:
+        UserError: on an unknown name.
+    """
+    import torch
+
+    shape = (64,) if look_up(NETWORKS, name, "network").takes == "text" else (3, 32, 32)
+    with torch.device("meta"):
+        return build(name, input_shape=shape, num_classes=10)
+
+
 def _builder(info: NetworkInfo) -> Callable[..., list[nn.Module]]:
     """The function of a row, imported from its module."""
     import torch

@@ -1,17 +1,14 @@
 """One training run, from a configuration to a record."""
 
-import logging
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import Strategy
 
@@ -19,8 +16,9 @@ from layerpipe2.engine.device import resolve_device
 from layerpipe2.engine.execution import StepLimit
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.probe import ReconstructionProbe
+from layerpipe2.engine.quiet_trainer import quiet_trainer, running_lightning
 from layerpipe2.lab.data import BatchLoader, Data, load
-from layerpipe2.lab.provenance import code_hash, provenance
+from layerpipe2.lab.provenance import TRAINING, provenance
 from layerpipe2.lab.runs.callbacks import CountCorrect, EpochProgress, EpochRecorder, LastCheckpoint, find_checkpoint
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.correct import packed
@@ -28,6 +26,7 @@ from layerpipe2.lab.runs.plan import Loaders, Plan, make_loaders, make_plan, opt
 from layerpipe2.lab.runs.record_schema import SCHEMA
 from layerpipe2.lab.runs.records import Record, not_finite
 from layerpipe2.strategies import STRATEGIES, raw_forms
+from layerpipe2.versions import code_hash
 
 
 def train_run(
@@ -80,11 +79,11 @@ def train_run(
     recorder = EpochRecorder(plan.config.to_dict())
     probe = None if trainer_strategy else make_probe(plan)
     own = _callbacks(plan.config, recorder, probe, progress, checkpoint_dir)
-    trainer = make_trainer(plan.config.epochs, device, [*own, *callbacks], trainer_strategy, loggers=loggers)
+    trainer = quiet_trainer(plan.config.epochs, device, [*own, *callbacks], trainer_strategy, loggers=loggers)
     module = make_module(plan, len(loaders["train"]), stage_seed=config.seed if trainer_strategy else None)
     found = _train_and_test(module, loaders, trainer, recorder, checkpoint, test)
     where = provenance(device) | {
-        "code": code_hash(),
+        "code": code_hash(TRAINING),
         "started": started.isoformat(timespec="seconds"),
         "wall_time_s": time.perf_counter() - clock,
         "train_time_s": recorder.train_time_s,
@@ -188,44 +187,3 @@ def _correct(module: PipelinedModule, loader: BatchLoader, trainer: pl.Trainer) 
     trainer.callbacks.append(counting)  # type: ignore[attr-defined]
     trainer.predict(module, loader, return_predictions=False)
     return packed(counting.counts())
-
-
-@contextmanager
-def running_lightning(*expected: str) -> Iterator[None]:
-    """Within, Lightning doesn't warn of what is ``expected`` (patterns), and Ctrl-C is a ``KeyboardInterrupt``."""
-    try:
-        with warnings.catch_warnings():
-            # Lightning 2.6 uses a part of torch's pytree that torch 2.13 is about to change.
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
-            for message in expected:
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    except SystemExit:  # what Lightning makes of Ctrl-C, after its own clean-up
-        raise KeyboardInterrupt from None
-
-
-def make_trainer(
-    epochs: int,
-    device: torch.device,
-    callbacks: list[Callback],
-    trainer_strategy: Strategy | None = None,
-    limits: tuple[int | None, int | None] = (None, None),
-    loggers: Sequence[Logger] = (),
-) -> pl.Trainer:
-    """The Lightning trainer of a run; ``limits`` cut its epochs: training, validation batches. -1: endless epochs."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banner repeats what the record holds
-    return pl.Trainer(
-        strategy=trainer_strategy or "auto",
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
-        max_epochs=epochs,
-        callbacks=callbacks,
-        logger=list(loggers),
-        log_every_n_steps=1 if loggers else None,  # else Lightning warns of epochs shorter than 50 mini-batches
-        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        limit_train_batches=limits[0],
-        limit_val_batches=limits[1],
-    )

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from layerpipe2.lab.provenance import code_hash
+from layerpipe2.lab.provenance import TRAINING
 from layerpipe2.lab.runs.records import Record, write_record
 from layerpipe2.lab.tuning.claims import server_lock
 from layerpipe2.lab.tuning.leases import Leases
+from layerpipe2.versions import code_hash
 
 _RUNS = 0x1A7E3  # tells locks of runs from those of trials, and from those of others in the same database
 
@@ -69,7 +70,7 @@ class Database:
 
         storage = open_storage(folder, url)
         self.folder, self._storage = folder, storage
-        self._name = f"runs of {name}, code {code_hash()}"
+        self._name = f"runs of {name}, code {code_hash(TRAINING)}"
         self._study = open_study(storage, self._name, ["maximize"])
         storage.remove_session()
 

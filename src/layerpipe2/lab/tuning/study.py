@@ -207,9 +207,10 @@ def _check(settings: StudySettings, its: StudySettings, name: str) -> None:
 
 
 def _check_code(settings: StudySettings, name: str) -> None:
-    from layerpipe2.lab.provenance import TUNING, code_hash
+    from layerpipe2.lab.provenance import TUNING
+    from layerpipe2.versions import code_hash
 
-    if settings.code != code_hash(parts=TUNING):
+    if settings.code != code_hash(TUNING):
         commit = (settings.commit or "unknown")[:12]
         raise OtherStudy(f"study {name} was made with other code (commit {commit}); give another folder or name")
 

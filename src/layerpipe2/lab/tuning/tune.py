@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from layerpipe2.errors import integer
-from layerpipe2.lab.provenance import TUNING, code_hash, git_state
+from layerpipe2.lab.provenance import TUNING, git_state
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.lifetime import STARTER
 from layerpipe2.lab.runs.plan import plan_from
@@ -22,6 +22,7 @@ from layerpipe2.lab.tuning.results import Status, status
 from layerpipe2.lab.tuning.settings import StudySettings
 from layerpipe2.lab.tuning.space import Space
 from layerpipe2.lab.tuning.study import Study, open_or_make, work
+from layerpipe2.versions import code_hash
 
 _LOOK_S = 1.0
 
@@ -81,7 +82,7 @@ def study_settings(config: RunConfig, space: Mapping[str, str], *, trials: int, 
         plan_from(config.copy_with(**changes))
     commit, _ = git_state(Path(__file__).parent)
     return StudySettings(
-        config=config, space=read.texts, trials=trials, code=code_hash(parts=TUNING), commit=commit, **settings
+        config=config, space=read.texts, trials=trials, code=code_hash(TUNING), commit=commit, **settings
     )
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from torch.distributed import DistError, Store  # type: ignore[attr-defined]
 
 from layerpipe2.errors import UserError
-from layerpipe2.lab.provenance import code_hash, versions
 from layerpipe2.pipeline.environment import SECRET
 from layerpipe2.pipeline.store import Board, Notice, first_line
+from layerpipe2.versions import code_hash, versions
 
 _POLL_S = 0.05
 _LINGER_S = 3.0
@@ -17,7 +17,7 @@ _LINGER_S = 3.0
 
 def code_and_versions() -> dict[str, str]:
     """What must be equal on every rank whatever is trained: the package's code and the versions."""
-    return {"code of layerpipe2": code_hash(parts=("",)), **{f"version of {k}": str(v) for k, v in versions().items()}}
+    return {"code of layerpipe2": code_hash(), **{f"version of {k}": str(v) for k, v in versions().items()}}
 
 
 def check_agreement(

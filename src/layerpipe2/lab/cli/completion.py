@@ -31,6 +31,7 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
         raise UserError("completion of commands needs shtab; run: pip install shtab") from None
     commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     for command in commands.choices.values():
+        command.fill()
         for action in command._actions:
             if names := _names(action.dest):
                 action.choices = names

@@ -11,13 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layerpipe2.cli.early import read_run
 from layerpipe2.engine.allocator import keep_freed_memory
+from layerpipe2.lab.cli.early import read_run
 from layerpipe2.lab.data import Data, load
 from layerpipe2.lab.networks import NETWORKS
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.records import Record, keep_record, output_file, record_text
 from layerpipe2.lab.tracking.entry import TRAIN
+from layerpipe2.lab.tracking.live import Writer
 
 if TYPE_CHECKING:
     from layerpipe2.lab.tracking.logger import MLflowRun
@@ -30,11 +31,16 @@ def run(options: argparse.Namespace) -> None:
         UserError: on bad settings, data or output folder, before any training; after it, with the record's place, if
             the disk is full.
     """
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that `layerpipe2 launch` started
+    with Writer(options.mlflow) if options.mlflow and first else nullcontext() as writer:
+        _train(options, first, writer)  # MLflow is imported while this process imports torch
+
+
+def _train(options: argparse.Namespace, first: bool, writer: Writer | None) -> None:
     keep_freed_memory()
     config = read_run(options)
     out = output_file(Path(options.out)) if options.out else None
     root = Path(config.data_root) if config.data_root else None
-    first = os.environ.get("RANK", "0") == "0"  # of the processes that `layerpipe2 launch` started
     quiet = options.quiet or not first
     data = load(
         config.dataset, root, download=options.download, announce=None if quiet else partial(print, file=sys.stderr)
@@ -49,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
     pipeline = None
     if "TORCHELASTIC_RUN_ID" in os.environ:  # a launcher started this process; a diverged run is a result
         pipeline = PipelineStrategy(check_finite=False, resumable=folder is not None)
-    with _live(options, config, data) as live:
+    with _live(writer, config, data) as live:
         record = train_run(
             config,
             data=data,
@@ -70,9 +76,9 @@ def run(options: argparse.Namespace) -> None:
             live.finish(record, record_text(record))
 
 
-def _live(options: argparse.Namespace, config: RunConfig, data: Data) -> AbstractContextManager[MLflowRun | None]:
+def _live(writer: Writer | None, config: RunConfig, data: Data) -> AbstractContextManager[MLflowRun | None]:
     """The run in MLflow, if --mlflow asks for it; its parameters are the settings that aren't the default."""
-    if not hasattr(options, "writer"):
+    if writer is None:
         return nullcontext()
     import torch
 
@@ -85,7 +91,7 @@ def _live(options: argparse.Namespace, config: RunConfig, data: Data) -> Abstrac
     settings, defaults = plan.config.to_dict(), RunConfig().to_dict()
     changed = [name for name in settings if settings[name] != defaults[name]]
     shown = {"network", "dataset", "seed", *changed}
-    return MLflowRun(options.writer, Subject(TRAIN, TRAIN, None, settings, plan.delays.per_stage, shown))
+    return MLflowRun(writer, Subject(TRAIN, TRAIN, None, settings, plan.delays.per_stage, shown))
 
 
 def summary(record: Record) -> str:

@@ -1,7 +1,7 @@
 """Graphs by name. Nothing is downloaded: ``digits`` ships with scikit-learn, the others are read where files are there.
 
 ``digits``: scikit-learn's 1,797 images of digits; each hears of its 8 nearest neighbours, and they of it.
-``wordnet``: the synsets of WordNet (Princeton; Fellbaum 1998), :mod:`layerpipe2.graphs.wordnet`.
+``wordnet``: the synsets of WordNet (Princeton; Fellbaum 1998), :mod:`layerpipe2.lab.graphs.wordnet`.
 ``cora``, ``citeseer``: citations, in the npz files of shchur/gnn-benchmark on GitHub (``data/npz``).
 ``facebook``: pages that like each other, from the folder ``input`` of benedekrozemberczki/MUSAE on GitHub.
 """
@@ -19,11 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from layerpipe2.errors import UserError, integer, look_up, read_file
-from layerpipe2.graphs import wordnet
 from layerpipe2.graphs.csr import Graph, Integers
-from layerpipe2.lab.data import load
-from layerpipe2.lab.data.loading import READ_ERRORS
+from layerpipe2.lab.data.loading import READ_ERRORS, load
 from layerpipe2.lab.data.splits import stratified
+from layerpipe2.lab.graphs import wordnet
 
 _LARGEST = 64 * 2**20  # bytes of a file, unpacked, and of features in rows; the largest have 15 and 49 million
 HELD_OUT = 0.2

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 
 from layerpipe2.cli.console import print_json
-from layerpipe2.cli.options import read_options
 from layerpipe2.engine.device import resolve_device
+from layerpipe2.lab.cli.early import read_run
 from layerpipe2.lab.data import DATASETS, load
 from layerpipe2.lab.networks import NETWORKS, NetworkInfo
-from layerpipe2.lab.provenance import device_name, git_state, versions
+from layerpipe2.lab.provenance import device_name, git_state
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.strategies import STRATEGIES, NamedStrategy
+from layerpipe2.versions import versions
 
 
 def run(options: argparse.Namespace) -> None:
@@ -29,7 +30,7 @@ def run(options: argparse.Namespace) -> None:
     if options.schema:
         print(json.dumps(schema(), indent=2))
         return
-    config = read_options(RunConfig, options)
+    config = read_run(options)
     if options.json:
         machine = _machine(config)
         print_json(_names() | {"dataset": _data(config, options, partial(print, file=sys.stderr))} | machine)

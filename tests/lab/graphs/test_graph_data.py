@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from layerpipe2.errors import UserError
-from layerpipe2.graphs import data, wordnet
-from layerpipe2.graphs.data import GRAPHS, load_graph
+from layerpipe2.lab.graphs import data, wordnet
+from layerpipe2.lab.graphs.data import GRAPHS, load_graph
 
 NOUNS = """\
   1 This software and database is being provided to you, the LICENSEE

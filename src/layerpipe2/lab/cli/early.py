@@ -4,32 +4,48 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from layerpipe2.cli.options import read_options
-from layerpipe2.errors import look_up
+from layerpipe2.errors import UserError, look_up
+from layerpipe2.lab.cli.options import option, read_options
 from layerpipe2.lab.networks import NETWORKS
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.validation import checked
 
 
 def check(options: argparse.Namespace) -> None:
-    """Refuse wrong values of a command's options, and unknown data sets and networks, without importing torch.
+    """Refuse wrong settings, and unknown data sets and networks, without importing torch.
+
+    Names of strategies are made with torch: a command that needs one looks it up itself.
 
     Raises:
-        UserError: as :func:`layerpipe2.cli.options.read_options`, and on an unknown name.
+        UserError: as :func:`read_run`, on an unknown name, or if a training of one's own is given, too.
     """
-    for model in options.models:
-        if model is RunConfig:
-            _check_names(read_run(options))
-        else:
-            read_options(model, options)
-
-
-def _check_names(config: RunConfig) -> None:
-    """Those of strategies are made with torch: a command that needs one looks it up itself."""
     from layerpipe2.lab.data import describe  # imports NumPy
 
+    if getattr(options, "module", None):
+        _check_own(options)
+        return
+    config = read_run(options)
     describe(config.dataset)
     look_up(NETWORKS, config.network, "network")
+
+
+def check_network(options: argparse.Namespace) -> None:
+    """Refuse an unknown network, or one beside a chain of layers, without importing torch.
+
+    Raises:
+        UserError: saying so.
+    """
+    if options.network is not None:
+        if options.layers is not None:
+            raise UserError("--layers and --network are both given; give one of them")
+        look_up(NETWORKS, options.network, "network")
+
+
+def _check_own(options: argparse.Namespace) -> None:
+    names = {*RunConfig.model_fields, "config"} - {"threads"}
+    given = [name for name in sorted(names) if getattr(options, name, None) is not None]
+    if given:
+        raise UserError(f"{option(given[0])} is for the study's networks, and --module has your own; give one of them")
 
 
 def read_run(options: argparse.Namespace) -> RunConfig:

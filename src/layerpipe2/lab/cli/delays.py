@@ -3,11 +3,9 @@
 import argparse
 from typing import Any
 
-from layerpipe2.cli.commands import GridOptions
 from layerpipe2.cli.console import fitted, print_json, span, terminal_width
-from layerpipe2.cli.options import read_options
 from layerpipe2.delays import aligned
-from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.cli.early import read_run
 from layerpipe2.lab.runs.plan import Plan, plan_from
 from layerpipe2.strategies import STRATEGIES, make_strategy
 
@@ -18,8 +16,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: on bad settings.
     """
-    ticks = read_options(GridOptions, options).ticks
-    config = read_options(RunConfig, options)
+    ticks, config = options.ticks, read_run(options)
     plan = plan_from(config)
     found, stages = facts(plan), plan.delays.num_stages
     if options.json:

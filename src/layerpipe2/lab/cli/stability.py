@@ -5,10 +5,9 @@ from functools import cache, partial
 from typing import Any
 
 from layerpipe2.cli.console import print_json
-from layerpipe2.cli.options import read_options
 from layerpipe2.delays import aligned
 from layerpipe2.errors import integer
-from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.cli.early import read_run
 from layerpipe2.lab.runs.plan import plan_from
 from layerpipe2.theory.stability import largest_stable_step
 
@@ -22,7 +21,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: on bad settings.
     """
-    config = read_options(RunConfig, options)
+    config = read_run(options)
     plan = plan_from(config)
     bound = cache(partial(largest_stable_step, momentum=config.momentum, nesterov=config.nesterov))
     delays = plan.delays.per_stage

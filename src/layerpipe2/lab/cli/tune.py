@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING
 
 from layerpipe2.cli.console import in_words as duration
 from layerpipe2.cli.console import print_json
-from layerpipe2.cli.options import add_options, read_options, within
-from layerpipe2.errors import UserError, did_you_mean, install_command, shown
-from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.cli.options import within
+from layerpipe2.errors import UserError, did_you_mean, shown
+from layerpipe2.lab.cli.early import read_run
 from layerpipe2.lab.tuning import MOST_JOBS, MOST_TRIALS
 
 if TYPE_CHECKING:
     from layerpipe2.lab.tuning.results import Status
     from layerpipe2.lab.tuning.study import Study
 
-PURPOSE = "search for the best settings of a run with Optuna"
 HELP = """\
 examples:
   layerpipe2 tune --space lr=log:1e-3:1                          20 trials of the MLP on digits, by validation accuracy
@@ -40,9 +39,8 @@ _ACTIONS = ("run", "join", "status")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
+    """The options of the command beside the settings of a run."""
     parser.add_argument("action", nargs="?", default="run", metavar="ACTION", help="run (default), join or status")
-    add_options(parser, RunConfig)
     add = parser.add_argument_group("study").add_argument
     add("--space", nargs="+", metavar="NAME=RANGE", help="settings to tune, or one YAML file with them")
     add(
@@ -80,11 +78,6 @@ def run(options: argparse.Namespace) -> None:
     from layerpipe2.lab.runs.lifetime import end_with_starter
 
     end_with_starter()
-    try:
-        import filelock  # noqa: F401
-        import optuna  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise UserError(f"'layerpipe2 tune' needs {error.name}; run {install_command('tuning')}") from None
     if options.action not in _ACTIONS:
         raise UserError(f"'layerpipe2 tune' can't {shown(options.action)}; {did_you_mean(options.action, _ACTIONS)}")
     {"run": _run, "join": _join, "status": _status}[options.action](options)
@@ -99,7 +92,7 @@ def _run(options: argparse.Namespace) -> None:
     keep_freed_memory()
     several = len(options.objective) > 1
     study = tune(
-        read_options(RunConfig, options),
+        read_run(options),
         space,
         folder=Path(options.out),
         trials=options.trials,

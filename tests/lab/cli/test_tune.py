@@ -1,7 +1,6 @@
 """``layerpipe2 tune``: what it prints, its actions, and every mistake in one line that leaves nothing behind."""
 
 import json
-import sys
 
 import pytest
 
@@ -141,9 +140,3 @@ def test_another_study_in_the_folder_is_refused(capsys):
     assert tuned("--space", "lr=log:0.001:2", *QUICK, "--trials", "2") == 2
     message = "study study has another value of space; go on with its own, or give another folder or name"
     assert capsys.readouterr().err == f"layerpipe2: error: {message}\n"
-
-
-def test_without_optuna_it_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    assert tuned(*SPACE) == 2
-    assert "'layerpipe2 tune' needs optuna; run `pip install '.[tuning]'` in" in capsys.readouterr().err

@@ -11,8 +11,14 @@ import torch
 from torch import nn
 from torchvision import models
 
+from layerpipe2.delays import Delays
 from layerpipe2.lab.networks.mlp import mlp
-from layerpipe2.planning.devices import Device, FlopDevice, Link, SystolicArray
+from layerpipe2.planning.costs import Costs
+from layerpipe2.planning.devices import DEVICE, Device, FlopDevice, Link, SystolicArray
+from layerpipe2.planning.measure import measure
+
+MICRO_BATCH = 32
+"""Samples per (micro-)batch in the tables of schedules."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,11 @@ class ReferenceNetwork:
         """The units, input side first, on the meta device."""
         with torch.device("meta"):
             return self.build()
+
+    def costs(self, batch_size: int = MICRO_BATCH) -> Costs:
+        """Costs of the network with a stage per unit."""
+        work = measure(self.units(), self.input_shape, batch_size)
+        return Costs(work, Delays.none(len(work)), batch_size=batch_size)
 
 
 def _chain(layers: Iterable[nn.Module]) -> list[nn.Module]:
@@ -67,8 +78,6 @@ RATE = 10e12
 """FLOP/s of the processors in the table of partitions."""
 LINKS: Mapping[str, Link] = {"32 GB/s": Link(32e9, 1e-6), "8 GB/s": Link(8e9, 1e-6), "2 GB/s": Link(2e9, 1e-6)}
 """Links between neighbours, each way, with 1 us latency."""
-DEVICE = SystolicArray(128, 128, "os", 1e9, Link(64e9, 1e-6))
-"""The declared processor: 128 x 128 cells, output stationary, 1 GHz; links of 64 GB/s each way and 1 us."""
 DEVICES: Mapping[str, Device] = {
     "128 × 128, output st.": DEVICE,
     "128 × 128, weight st.": SystolicArray(128, 128, "ws", 1e9, Link(64e9, 1e-6)),

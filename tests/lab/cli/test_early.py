@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 WITHOUT_TORCH = """
 import runpy, sys
 from multiprocessing import forkserver
@@ -56,10 +56,11 @@ def test_missing_data_is_told_without_torch(command, tmp_path):
         ("train --network nonsense", NETWORK),
         ("train --lr -1", "--lr is -1.0; give a finite number > 0"),
         ("balance --network nonsense", NETWORK),
-        ("balance --stages 0", "--stages is 0; give an integer >= 1"),
-        ("delays --ticks 0", "--ticks is 0; give an integer >= 1"),
+        ("balance --stages 0", "argument --stages: '0' is out of range; give an integer from 1"),
+        ("delays --ticks 0", "argument --ticks: '0' is out of range; give an integer from 1"),
         ("derive --network nonsense", NETWORK),
-        ("schedule --processors 0", "--processors is 0; give an integer >= 1"),
+        ("launch --processes 0", "argument --processes: '0' is out of range; give an integer from 1 to 1024"),
+        ("schedule --processors 0", "argument --processors: '0' is out of range; give an integer"),
         ("stability --dataset nonsense", DATA),
         ("tune --dataset nonsense", DATA),
         ("tune", "nothing to tune; give settings and their ranges"),
