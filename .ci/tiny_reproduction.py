@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from layerpipe2.runs.records import read_record, record_files, write_record
+from layerpipe2.lab.runs.records import read_record, record_files, write_record
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORKS = ["mlp", "resnet-small"]

@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from layerpipe2 import Delays, PipelinedModule, make_history, partition
+from layerpipe2 import Delays, PipelinedModule, make_strategy, partition
 
 
 class Spirals(pl.LightningDataModule):
@@ -37,7 +37,7 @@ def fit(folder: str, epochs: int, resume: str | None = None) -> PipelinedModule:
     """Train up to that epoch, from the start or from a checkpoint."""
     torch.manual_seed(0)
     units = [nn.Sequential(nn.Linear(2, 32), nn.Tanh()), nn.Sequential(nn.Linear(32, 32), nn.Tanh()), nn.Linear(32, 2)]
-    delays, history = Delays.layerpipe2(3), make_history("ema-window")
+    delays, history = Delays.layerpipe2(3), make_strategy("ema-window")
     module = PipelinedModule(partition(units, 1), delays, history, optimizer=lambda p: torch.optim.AdamW(p, lr=0.003))
     keep = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
     options = {"logger": CSVLogger(folder), "callbacks": [keep, Timer()], "enable_progress_bar": False}

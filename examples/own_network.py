@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
-from layerpipe2 import Delays, PipelinedModule, make_history, partition
+from layerpipe2 import Delays, PipelinedModule, make_strategy, partition
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 
@@ -41,7 +41,7 @@ def train(strategy: str, group_size: int, epochs: int) -> float:
     module = PipelinedModule(
         stages,
         Delays.layerpipe2(len(stages)),
-        make_history(strategy),
+        make_strategy(strategy),
         optimizer=lambda parameters: torch.optim.NAdam(parameters, lr=0.002, betas=(0.95, 0.999)),
         scheduler=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs),
     )

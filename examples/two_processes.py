@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from layerpipe2 import Delays, PipelinedModule, PipelineStrategy, make_history, partition
+from layerpipe2 import Delays, PipelinedModule, PipelineStrategy, make_strategy, partition
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 
@@ -31,7 +31,7 @@ def main(epochs: int = 8) -> None:
     module = PipelinedModule(
         partition(units, 1),
         Delays.layerpipe2(4),
-        make_history("ema-span"),
+        make_strategy("ema-span"),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.5),
         stage_seed=0,  # each stage draws its own dropout, as processes must
     )

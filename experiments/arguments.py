@@ -9,8 +9,8 @@ from experiments.names import experiments, path_of
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
-from layerpipe2.runs.yaml_file import read_yaml
-from layerpipe2.tuning import MOST_JOBS
+from layerpipe2.lab.runs.yaml_file import read_yaml
+from layerpipe2.lab.tuning import MOST_JOBS
 
 
 def check(parser: argparse.ArgumentParser) -> None:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import torch
 
-from layerpipe2.data import describe
-from layerpipe2.networks import build
-from layerpipe2.runs.config import RunConfig
+from layerpipe2.lab.data import describe
+from layerpipe2.lab.networks import build
+from layerpipe2.lab.runs.config import RunConfig
 
 
 class Cell(NamedTuple):

@@ -21,7 +21,7 @@ from experiments.tables import TABLES, curves, metrics, unique, write_csv
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError
-from layerpipe2.runs.records import Record, write_json, write_text
+from layerpipe2.lab.runs.records import Record, write_json, write_text
 
 Finished = list[tuple[Task, Record]]
 

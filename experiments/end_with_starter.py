@@ -1,5 +1,5 @@
 """What a server of processes imports first: from then on the kernel ends it when its starter ends."""
 
-from layerpipe2.runs.lifetime import end_with_parent
+from layerpipe2.lab.runs.lifetime import end_with_parent
 
 end_with_parent()

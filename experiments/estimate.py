@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from experiments.cells import Task
 from experiments.processes import workers
-from layerpipe2.runs.config import RunConfig
+from layerpipe2.lab.runs.config import RunConfig
 
 # Steps before the clock starts, and steps on it. The CUDA graph is captured in the fourth step; a CPU is slow and even.
 _STEPS = {"cuda": (6, 20), "cpu": (1, 4)}
@@ -58,9 +58,10 @@ def measure(config: RunConfig) -> Speed:
         UserError: as the run would.
     """
     from layerpipe2.engine.device import resolve_device
-    from layerpipe2.runs.plan import make_loaders, make_plan
-    from layerpipe2.runs.train import make_module, make_trainer
-    from layerpipe2.runs.worker import load_once
+    from layerpipe2.engine.quiet_trainer import quiet_trainer
+    from layerpipe2.lab.runs.plan import make_loaders, make_plan
+    from layerpipe2.lab.runs.train import make_module
+    from layerpipe2.lab.runs.worker import load_once
 
     device, data = resolve_device(config.device), load_once(config.dataset, config.data_root)
     torch.set_num_threads(config.threads)
@@ -69,7 +70,7 @@ def measure(config: RunConfig) -> Speed:
     sizes = {name: len(loader) for name, loader in loaders.items()}
     before, steps = _STEPS[device.type]
     clock = _Clock()
-    trainer = make_trainer(1, device, [clock], limits=(before + steps, 2))
+    trainer = quiet_trainer(1, device, [clock], limits=(before + steps, 2))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # this is no training: the run itself will warn
         trainer.fit(make_module(plan, sizes["train"]), loaders["train"], loaders["validation"])

@@ -6,10 +6,10 @@ from itertools import product
 
 from experiments.schema import LATEST, SEQUENTIAL, STASH
 from experiments.tables import Row
-from layerpipe2.data import describe
-from layerpipe2.data.text import TextSpec
-from layerpipe2.runs.correct import Counts, spread, unpacked
-from layerpipe2.runs.records import Record
+from layerpipe2.lab.data import describe
+from layerpipe2.lab.data.text import TextSpec
+from layerpipe2.lab.runs.correct import Counts, spread, unpacked
+from layerpipe2.lab.runs.records import Record
 
 REFERENCES = (SEQUENTIAL, STASH, LATEST)
 """What every strategy of a partition is compared with."""
@@ -26,7 +26,7 @@ def example_rows(records: Iterable[Record]) -> Iterator[Row]:
     """A row for every strategy of a partition and every other one of :data:`REFERENCES`.
 
     ``spread`` is a standard deviation over the test examples, as a fraction, of the difference between the means over
-    the seeds with which both have completed (:func:`layerpipe2.runs.correct.spread`).
+    the seeds with which both have completed (:func:`layerpipe2.lab.runs.correct.spread`).
 
     Sequential training is the same for all partitions.
     """

@@ -22,9 +22,9 @@ from experiments.cells import Cell, Task, count_units
 from experiments.schema import LATEST, SEQUENTIAL, STASH, Experiment
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.errors import UserError, shown
-from layerpipe2.provenance import code_hash, device_name, versions
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.records import (
+from layerpipe2.lab.provenance import TRAINING, device_name
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.records import (
     Record,
     keep_record,
     output_file,
@@ -34,7 +34,8 @@ from layerpipe2.runs.records import (
     with_times,
     write_json,
 )
-from layerpipe2.runs.validation import checked
+from layerpipe2.lab.runs.validation import checked
+from layerpipe2.versions import code_hash, versions
 
 TUNED = "tuned.json"
 """File of the chosen settings: network -> cell -> setting -> value."""
@@ -146,7 +147,7 @@ class Grid:
         except UserError:
             return False
         where = record["provenance"] if record is not None else {}
-        now = code_hash(), versions(), device_name(resolve_device(task.config.device))
+        now = code_hash(TRAINING), versions(), device_name(resolve_device(task.config.device))
         return (where.get("code"), where.get("versions"), where.get("device")) == now
 
     def _times(self, task: Task) -> Path:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from experiments.grid import Grid
-from layerpipe2.data import load
 from layerpipe2.errors import UserError
-from layerpipe2.runs.records import read_json, write_json
+from layerpipe2.lab.data import load
+from layerpipe2.lab.runs.records import read_json, write_json
 
 FILE = "guess.json"
 _REMEDY = "delete it if it is there, and start experiments.run again, which writes it"

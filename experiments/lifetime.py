@@ -4,7 +4,7 @@ import os
 import signal
 from types import FrameType
 
-from layerpipe2.runs.lifetime import end_with_parent
+from layerpipe2.lab.runs.lifetime import end_with_parent
 
 _DVC = "DVC_STAGE"  # in the environment of what DVC starts
 

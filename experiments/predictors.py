@@ -1,8 +1,8 @@
 """Measure what may predict which cells need a weight history: ``nice python -m experiments.predictors screen-mlp``.
 
 Every cell of an experiment (network, data, optimizer, partition) that has a record of exact stashing gets a row of
-``predictors.csv`` beside its records: what :func:`layerpipe2.advice.advise` measures with the settings of that run, of
-which it knows nothing else. Rows that are there already stay, unless the learning rate has changed.
+``predictors.csv`` beside its records: what :func:`layerpipe2.lab.advice.advise` measures with the settings of that run,
+of which it knows nothing else. Rows that are there already stay, unless the learning rate has changed.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from experiments.tables import Row, write_csv
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.tuning import MOST_JOBS
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.tuning import MOST_JOBS
 
 FILE = "predictors.csv"
 CELL = ("network", "dataset", "optimizer", "momentum", "num_stages", "convention", "rate")
@@ -79,8 +79,9 @@ def _cells(grid: Grid) -> dict[tuple[str, ...], tuple[Row, RunConfig]]:
 
 def _measured(config: RunConfig) -> Row:
     """In a worker."""
-    from layerpipe2.advice import advise, predictors
-    from layerpipe2.runs.worker import load_once
+    from layerpipe2.advice import predictors
+    from layerpipe2.lab.advice import advise
+    from layerpipe2.lab.runs.worker import load_once
 
     advice = advise(config, data=load_once(config.dataset, config.data_root), strategies=[STRATEGY])
     values = {name: float(f"{value:.9g}") for name, value in predictors(advice).items()}

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.errors import UserError
-from layerpipe2.runs.lifetime import end_with_parent
+from layerpipe2.lab.runs.lifetime import end_with_parent
 
 _LINES = 3  # of progress, where there is no terminal
 _QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"  # it would tell of the semaphores of a killed starter
@@ -40,7 +40,7 @@ def server(*preload: str) -> ForkServerContext:
 
 def training_server() -> ForkServerContext:
     """The server of training processes. To start it early saves time: its imports take seconds."""
-    return server("layerpipe2.runs.worker")
+    return server("layerpipe2.lab.runs.worker")
 
 
 def begin() -> None:

@@ -28,11 +28,11 @@ from experiments.sections import (
     Strategy,
     Tuning,
 )
-from layerpipe2.data import TEXTS
 from layerpipe2.errors import LARGEST, UserError, did_you_mean, plain_name, shown
-from layerpipe2.runs.validation import Checked, Positive, Several, checked
-from layerpipe2.runs.yaml_file import read_yaml
-from layerpipe2.tuning import MOST_JOBS
+from layerpipe2.lab.data import TEXTS
+from layerpipe2.lab.runs.validation import Checked, Positive, Several, checked
+from layerpipe2.lab.runs.yaml_file import read_yaml
+from layerpipe2.lab.tuning import MOST_JOBS
 
 SEQUENTIAL, STASH, LATEST = "sequential", "stash", "latest"
 _OWN = ("records", "tables", "published", "times_apart")

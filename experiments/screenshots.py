@@ -18,8 +18,8 @@ from experiments.browser import Browser, find_browser
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError
-from layerpipe2.runs.records import writable_folder
-from layerpipe2.tracking.view import link
+from layerpipe2.lab.runs.records import writable_folder
+from layerpipe2.lab.tracking.view import link
 
 PAGES = {
     "mlflow-cells": ("cells", "", "document.querySelectorAll('.ag-center-cols-container [role=row]').length > 9"),

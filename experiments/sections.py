@@ -4,14 +4,14 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, create_model, model_validator
 
-from layerpipe2.data import DATASETS
 from layerpipe2.errors import LARGEST, UserError
-from layerpipe2.history import make_history
-from layerpipe2.networks import NETWORKS
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.validation import Checked, one_of, real
-from layerpipe2.tuning.settings import PRUNERS, SAMPLERS
-from layerpipe2.tuning.space import Space
+from layerpipe2.lab.data import DATASETS
+from layerpipe2.lab.networks import NETWORKS
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.validation import Checked, one_of, real
+from layerpipe2.lab.tuning.settings import PRUNERS, SAMPLERS
+from layerpipe2.lab.tuning.space import Space
+from layerpipe2.strategies import make_strategy
 
 SWEPT = ("dataset", "network", "group_size", "strategy", "seed", "stash_epochs", "max_steps")
 """Settings that no section gives: the cells and seeds of an experiment do; the last two are for single runs."""
@@ -22,7 +22,7 @@ Network = Annotated[str, *one_of(NETWORKS)]
 Dataset = Annotated[str, *one_of(DATASETS)]
 
 
-Strategy = Annotated[str, AfterValidator(lambda name: (make_history(name), name)[1])]
+Strategy = Annotated[str, AfterValidator(lambda name: (make_strategy(name), name)[1])]
 _SETTINGS: dict[str, Any] = {
     name: (field.annotation, field) for name, field in RunConfig.model_fields.items() if name not in SWEPT
 }
@@ -40,8 +40,8 @@ class Settings(create_model("Fields", __base__=Checked, **_SETTINGS)):  # type: 
 class Tuning(Checked):
     """Studies that choose settings by validation data, at the end of runs with a seed of their own.
 
-    Each has the same ``space`` and number of ``trials`` (:mod:`layerpipe2.tuning`). There is one for every strategy, at
-    the largest number of stages, whose choice holds for all.
+    Each has the same ``space`` and number of ``trials`` (:mod:`layerpipe2.lab.tuning`). There is one for every
+    strategy, at the largest number of stages, whose choice holds for all.
 
     Attributes:
         epochs: of these runs, if not those of the final ones.

@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from layerpipe2.history import find_strategy
-from layerpipe2.runs.records import Record, write_text
+from layerpipe2.lab.runs.records import Record, write_text
+from layerpipe2.strategies import find_strategy
 
 Row = dict[str, Any]
 

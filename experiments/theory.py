@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,23 +18,26 @@ import torch
 from numpy.typing import NDArray
 
 from experiments.tables import Row, write_csv
-from layerpipe2 import networks
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.delays import DELAY_LAWS
+from layerpipe2.lab import networks
+from layerpipe2.lab.reference import BATCH_SIZE, CLASSES, DEVICES, INPUT_SHAPE, LINKS, RATE, REFERENCE, efficient
+from layerpipe2.lab.runs.records import writable_folder
 from layerpipe2.planning import Costs, FlopDevice, network_costs
-from layerpipe2.planning.reference import BATCH_SIZE, CLASSES, DEVICE, DEVICES, INPUT_SHAPE, LINKS, RATE, efficient
+from layerpipe2.planning.devices import DEVICE
 from layerpipe2.planning.schedules.compare import compare
 from layerpipe2.planning.spikepipe import Setting
 from layerpipe2.planning.spikepipe.compare import PLACEMENTS, PROCESSORS
 from layerpipe2.planning.spikepipe.compare import compare as against_standard
-from layerpipe2.runs.records import writable_folder
-from layerpipe2.theory import derive, named, prove
+from layerpipe2.theory.derivation import derive
+from layerpipe2.theory.network import layered
+from layerpipe2.theory.proofs import prove
 from layerpipe2.theory.stability import closed_form
 from layerpipe2.theory.stability_simulation import chain_growth, quadratic_growth
 
 NETWORKS = ("mlp", "vgg", "resnet18", "resnet-small")
-"""Networks of the tables, keys of ``layerpipe2.networks.NETWORKS``."""
+"""Networks of the tables, keys of ``layerpipe2.lab.networks.NETWORKS``."""
 MOMENTA = (0.0, 0.5, 0.9)
 DELAYS = (0, 1, 4, 14)
 CHAINS = ("layerpipe2", "pipedream")
@@ -51,7 +55,7 @@ def proofs(names: Sequence[str] = NETWORKS, conventions: Sequence[str] = ("layer
     """
     rows: list[Row] = []
     for name in names:
-        network = named(name)
+        network = layered(networks.outline(name))
         for convention in conventions:
             for size in range(1, network.num_units + 1):
                 derivation = derive(network, group_size=size, convention=convention)
@@ -143,11 +147,18 @@ def _row(costs: Costs) -> Row:
     }
 
 
+@cache
+def _reference() -> dict[str, Costs]:
+    return {name: network.costs() for name, network in REFERENCE.items()}
+
+
 def layerpipe_over_devices() -> list[Row]:
     """Speed of LayerPipe and LayerPipe2 over PipeDream on every device: columns of :func:`schedules` and device."""
     names = ("pipedream", "layerpipe", "layerpipe2")
     return [
-        {"device": label} | row for label, device in DEVICES.items() for row in compare(schedules=names, device=device)
+        {"device": label} | row
+        for label, device in DEVICES.items()
+        for row in compare(_reference(), schedules=names, device=device)
     ]
 
 
@@ -169,7 +180,7 @@ TABLES: dict[str, Callable[[], list[Row]]] = {
     "devices": layerpipe_over_devices,  # the slowest first
     "spikepipe": spikepipe,
     "stability": stability,
-    "schedules": lambda: list(compare()),
+    "schedules": lambda: compare(_reference()),
     "partitions": partitions,
     "proofs": proofs,
 }

@@ -24,7 +24,7 @@ from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
 from layerpipe2.errors import UserError
-from layerpipe2.runs.records import (
+from layerpipe2.lab.runs.records import (
     Record,
     output_file,
     read_json,
@@ -34,14 +34,14 @@ from layerpipe2.runs.records import (
     writable_folder,
     write_json,
 )
-from layerpipe2.tracking.book import PREFIX, Book
-from layerpipe2.tracking.bulk import BulkClient
-from layerpipe2.tracking.copies import Copy, copy
-from layerpipe2.tracking.database import opened
-from layerpipe2.tracking.entry import FINAL, TRAIN, TUNE
-from layerpipe2.tracking.lifetime import close_killed
-from layerpipe2.tracking.subject import Subject, differing
-from layerpipe2.tracking.view import VIEWS, link
+from layerpipe2.lab.tracking.book import PREFIX, Book
+from layerpipe2.lab.tracking.bulk import BulkClient
+from layerpipe2.lab.tracking.copies import Copy, copy
+from layerpipe2.lab.tracking.database import opened
+from layerpipe2.lab.tracking.entry import FINAL, TRAIN, TUNE
+from layerpipe2.lab.tracking.lifetime import close_killed
+from layerpipe2.lab.tracking.subject import Subject, differing
+from layerpipe2.lab.tracking.view import VIEWS, link
 
 LARGER = [Path("results/evidence")]
 """Folders of experiments whose records are committed."""

@@ -34,11 +34,11 @@ from experiments.sections import Tuning
 from experiments.tables import Row, write_csv
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError
-from layerpipe2.runs.records import write_json
-from layerpipe2.tuning.results import best_trials
-from layerpipe2.tuning.space import Space
-from layerpipe2.tuning.study import STATUS, OtherStudy, Study, open_existing, open_or_make, work
-from layerpipe2.tuning.tune import study_settings
+from layerpipe2.lab.runs.records import write_json
+from layerpipe2.lab.tuning.results import best_trials
+from layerpipe2.lab.tuning.space import Space
+from layerpipe2.lab.tuning.study import STATUS, OtherStudy, Study, open_existing, open_or_make, work
+from layerpipe2.lab.tuning.tune import study_settings
 
 _LOOK_S = 5.0  # how often the studies are looked at
 _CELL = ("network", "dataset", "optimizer", "stages", "strategy")

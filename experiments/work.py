@@ -1,8 +1,8 @@
 """Does the runs that have no record yet, one after the other in every process that takes part, on any machine.
 
 The unit of work is one run, and its result is one record, written whole or not at all. A run whose record is there is
-never done again; one that is being done has a lease beside its record (:mod:`layerpipe2.tuning.leases`). So the work
-can be stopped at any point and started again, anywhere the folder is visible.
+never done again; one that is being done has a lease beside its record (:mod:`layerpipe2.lab.tuning.leases`). So the
+work can be stopped at any point and started again, anywhere the folder is visible.
 """
 
 import os
@@ -19,10 +19,10 @@ from experiments.cells import Task
 from experiments.grid import Grid
 from experiments.processes import follow, workers
 from layerpipe2.cli.console import in_words
-from layerpipe2.provenance import provenance
-from layerpipe2.runs.records import Record, writable_folder
-from layerpipe2.tuning.places import Database, Folder, Place
-from layerpipe2.tuning.storage import told
+from layerpipe2.lab.provenance import provenance
+from layerpipe2.lab.runs.records import Record, writable_folder
+from layerpipe2.lab.tuning.places import Database, Folder, Place
+from layerpipe2.lab.tuning.storage import told
 
 _POLL = (0.1, 2.0)  # shortest and longest time in s between two looks at what the others are doing
 
@@ -132,7 +132,7 @@ def work(queue: Queue, gpu: int | None) -> None:
 
 def _do_one(queue: Queue, waiting: list[Task], place: Place) -> bool:
     """Do the first run that is ready and that nobody else does."""
-    from layerpipe2.runs.worker import train_quietly
+    from layerpipe2.lab.runs.worker import train_quietly
 
     for task in waiting:
         config = queue.grid.ready(task)
@@ -152,7 +152,7 @@ def _do_one(queue: Queue, waiting: list[Task], place: Place) -> bool:
 
 
 def _check(tasks: Sequence[Task]) -> None:
-    from layerpipe2.runs.worker import check_runs
+    from layerpipe2.lab.runs.worker import check_runs
 
     check_runs({task.cell: task.config for task in tasks}.values())
 

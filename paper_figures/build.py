@@ -24,7 +24,7 @@ from pathlib import Path
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError, plain_name
-from layerpipe2.runs.lifetime import end_with_parent
+from layerpipe2.lab.runs.lifetime import end_with_parent
 from paper_figures.claims import why
 from paper_figures.comparisons import Settings
 from paper_figures.figures import spiking
@@ -85,8 +85,8 @@ def draw_study(folder: Path) -> None:
     Raises:
         UserError: if there is none, or no trial has completed.
     """
-    from layerpipe2.tuning.results import best_trials
-    from layerpipe2.tuning.study import open_existing
+    from layerpipe2.lab.tuning.results import best_trials
+    from layerpipe2.lab.tuning.study import open_existing
     from paper_figures.figures.study import catalogue
 
     study = open_existing(folder)

@@ -21,7 +21,7 @@ from tabulate import tabulate
 
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command, terminal_width
-from layerpipe2.history import find_strategy
+from layerpipe2.strategies import find_strategy
 from paper_figures import published
 from paper_figures.pages import Page
 from paper_figures.records.by_key import REPORT, Results, pipelines, row_name

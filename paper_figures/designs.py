@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from layerpipe2.history import find_strategy
+from layerpipe2.strategies import find_strategy
 
 SEQUENTIAL, STASH, LATEST = "sequential", "stash", "latest"
 """The strategies that others are compared with."""

@@ -1,4 +1,4 @@
-"""One look for every figure: sizes and fonts, and for each strategy the colour, marker and line of its row."""
+"""One look for every figure: sizes and fonts, and for each strategy its colour, marker and line."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from layerpipe2.history import find_strategy
+from layerpipe2.lab.looks import look
+from layerpipe2.strategies import find_strategy
 from paper_figures.designs import SEQUENTIAL
 from paper_figures.text import network_label
 
@@ -27,15 +28,15 @@ Look = dict[str, Any]
 
 def line(strategy: str, **changes: Any) -> Look:
     """How a strategy is drawn everywhere; hollow markers: over lr x gradient, or after a warm-up."""
-    row = find_strategy(strategy)
-    face = row.colour if row.filled else "white"
-    look = {"color": row.colour, "marker": row.marker, "linestyle": row.dash, "markerfacecolor": face}
-    return look | {"markeredgecolor": row.colour} | changes
+    looks = look(strategy)
+    face = looks.colour if looks.filled else "white"
+    drawn = {"color": looks.colour, "marker": looks.marker, "linestyle": looks.dash, "markerfacecolor": face}
+    return drawn | {"markeredgecolor": looks.colour} | changes
 
 
 def ordered(strategies: Iterable[str]) -> list[str]:
     """Strategies without repetition, in the order of legends and tables."""
-    return sorted(set(strategies), key=lambda name: (find_strategy(name).order, name))
+    return sorted(set(strategies), key=lambda name: (look(name).order, name))
 
 
 def labels(strategies: Iterable[str]) -> list[str]:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from layerpipe2.data import DATASETS
 from layerpipe2.delays import DELAY_LAWS
-from layerpipe2.networks import NETWORKS
+from layerpipe2.lab.data import DATASETS
+from layerpipe2.lab.networks import NETWORKS
 
 Format = Callable[[Any], str]
 

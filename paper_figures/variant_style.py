@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 
-from layerpipe2.history import find_strategy
+from layerpipe2.lab.looks import look
 from layerpipe2.planning.variants import DATA_PARALLEL, TORCH_PIPELINES, Variant
+from layerpipe2.strategies import find_strategy
 from paper_figures.designs import SEQUENTIAL
 
 OURS = "asynchronous"
@@ -37,14 +38,14 @@ def group(name: str) -> str:
 def color(name: str) -> str:
     """The strategy's own colour; torch's pipelines share a grey, and data parallel training a purple."""
     form = Variant.parse(name)
-    strategy = find_strategy(form.strategy if form.kind == "async" else SEQUENTIAL)
+    strategy = look(form.strategy if form.kind == "async" else SEQUENTIAL)
     return _TORCH if is_torch(name) else _PARALLEL if form.kind in DATA_PARALLEL else strategy.colour
 
 
 def marker(name: str) -> str:
     """The strategy's own mark, or that of the kind."""
     form = Variant.parse(name)
-    return find_strategy(form.strategy).marker if form.kind == "async" else _MARKERS.get(form.kind, "D")
+    return look(form.strategy).marker if form.kind == "async" else _MARKERS.get(form.kind, "D")
 
 
 def is_torch(name: str) -> bool:

@@ -15,9 +15,9 @@ import torch
 from torchvision.datasets import CIFAR100
 from torchvision.io import write_png
 
-from layerpipe2.data.specs import IMAGES, DatasetSpec
-from layerpipe2.data.types import Arrays
-from layerpipe2.data.verify import channel_statistics
+from layerpipe2.lab.data.specs import IMAGES, DatasetSpec
+from layerpipe2.lab.data.types import Arrays
+from layerpipe2.lab.data.verify import channel_statistics
 
 CLASSES, TRAIN_PER_CLASS, TEST_PER_CLASS = 3, 6, 2
 

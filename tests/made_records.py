@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.record_schema import SCHEMA
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.record_schema import SCHEMA
 
 DIVERGENCE = {"place": "epochs.0.train_loss", "epoch": 0, "step": 3, "stage": 1, "quantity": "weights"}
 

@@ -14,15 +14,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layerpipe2.delays import DELAY_LAWS
-from layerpipe2.history import State, Strategy, find_strategy
-from layerpipe2.history.pair import PairHistory
 from layerpipe2.spiking import Neurons, Readout
+from layerpipe2.strategies import NamedStrategy, State, begin, count, find_strategy
+from layerpipe2.strategies.pair import Pair
 
 Weights = dict[str, Tensor]
 
@@ -143,12 +144,18 @@ def neurons_backward(layer: Neurons, membranes: list[Tensor], gy: Tensor) -> Ten
 
 @dataclass
 class Method:
-    """What a stage remembers of its past, written straight from the definitions in ``layerpipe2.history``'s text."""
+    """What a stage remembers of its past, written straight from the definitions in ``layerpipe2.strategies``'s text."""
 
-    strategy: Strategy
+    strategy: NamedStrategy
     delay: int
     past: list[Weights]  # W(0), W(1), ...: `stash` and `pair` look at old ones
     average: Weights = field(default_factory=dict)
+
+    def forward_weights(self, latest: Weights, optimizer: Any) -> Weights:
+        return latest
+
+    def optimizers_gradient(self, gradients: Weights, used_forward: Weights) -> Weights:
+        return gradients
 
     def backward_weights(self, used_forward: Weights, batch: int) -> Weights:
         latest = self.past[-1]
@@ -163,7 +170,7 @@ class Method:
 
     def pair(self, t: int) -> Weights:
         """W(t) + x A + y u(t-1), with A an average of u(0) .. u(t-2), all of it computed anew from the old weights."""
-        table = PairHistory(correlation=CORRELATIONS[self.strategy.plain]).table(self.delay)
+        table = Pair(correlation=CORRELATIONS[self.strategy.plain]).table(self.delay)
         u = [{k: a[k] - b[k] for k in a} for a, b in itertools.pairwise(self.past)]
         average = previous = {k: torch.zeros_like(w) for k, w in u[0].items()}
         cross = square = 0.0
@@ -177,7 +184,8 @@ class Method:
             previous = u[j]
         return {k: w + x * average[k] + y * previous[k] for k, w in self.past[t].items()}
 
-    def note_update(self, before: Weights, after: Weights, scaled_gradient: Weights) -> None:
+    def note_update(self, before: Weights, after: Weights, scaled_gradient: Weights) -> Weights:
+        """The weights after the update; remembers it."""
         update = scaled_gradient if self.strategy.raw else {k: before[k] - after[k] for k in after}
         if self.delay and self.strategy.family == "average":
             seen = len(self.past) - 1
@@ -185,6 +193,27 @@ class Method:
             old = self.average or {k: torch.zeros_like(u) for k, u in update.items()}
             self.average = {k: beta * old[k] + (1 - beta) * update[k] for k in update}
         self.past.append(after)
+        return after
+
+
+class ReferenceOptimizer:
+    """What a strategy asks of an optimizer, all weights of the stage as one vector."""
+
+    def __init__(self, optimizer: Any, weights: list[nn.Parameter]) -> None:
+        self.optimizer, self.weights = optimizer, weights
+
+    def setting(self, name: str) -> Tensor:
+        (group,) = self.optimizer.param_groups
+        return torch.cat([torch.full_like(w, group[name]).flatten() for w in self.weights]).detach()
+
+    def state(self, name: str) -> Tensor:
+        found = [self.optimizer.state[w].get(name) for w in self.weights]
+        return torch.cat(
+            [
+                torch.zeros_like(w).flatten() if b is None else b.flatten()
+                for b, w in zip(found, self.weights, strict=True)
+            ]
+        )
 
 
 @dataclass
@@ -192,28 +221,40 @@ class NewMethod(Method):
     """A strategy that the reference has no formula for: its own code, on all weights of the stage as one vector."""
 
     def __post_init__(self) -> None:
-        self.history = self.strategy.make()
-        self.state: State = self.history.init(_flat(self.past[0]), self.delay) if self.delay else {}
+        self.own = self.strategy.make()
+        self.state: State = begin(self.own, _flat(self.past[0]), self.delay) if self.delay else {}
+
+    def forward_weights(self, latest: Weights, optimizer: Any) -> Weights:
+        if self.delay == 0:
+            return latest
+        return _like(self.own.forward(self.state, _flat(latest), optimizer), latest)
 
     def backward_weights(self, used_forward: Weights, batch: int) -> Weights:
         latest = self.past[-1]
         if self.delay == 0:
             return latest
-        step = torch.tensor([batch])
-        flat = self.history.recall(self.state, _flat(latest), _flat(used_forward), step)
-        parts = flat.split([w.numel() for w in latest.values()])
-        return {name: part.view_as(w) for (name, w), part in zip(latest.items(), parts, strict=True)}
+        return _like(self.own.backward(self.state, _flat(latest), _flat(used_forward)), latest)
 
-    def note_update(self, before: Weights, after: Weights, scaled_gradient: Weights) -> None:
-        if self.delay and self.history.consumes != "nothing":
-            raw = self.history.consumes == "gradients"
-            update = _flat({k: scaled_gradient[k] if raw else before[k] - after[k] for k in after})
-            self.history.record(self.state, update, torch.tensor([len(self.past) - 1]))
+    def optimizers_gradient(self, gradients: Weights, used_forward: Weights) -> Weights:
+        latest = self.past[-1]
+        if self.delay == 0:
+            return gradients
+        whole = {name: gradients.get(name, torch.zeros_like(w)) for name, w in latest.items()}
+        changed = _like(self.own.gradient(self.state, _flat(whole), _flat(latest), _flat(used_forward)), latest)
+        return {name: changed[name] for name in gradients}
+
+    def note_update(self, before: Weights, after: Weights, scaled_gradient: Weights) -> Weights:
+        if self.delay:
+            after = _like(self.own.update(self.state, _flat(before), _flat(after)), after)
+            count(self.state, self.delay)
         self.past.append(after)
+        return after
 
 
-def make_method(name: str, delay: int, start: Weights) -> Method:
-    """Independent of the package where the reference knows the method, else around its code."""
+def make_method(name: str | Callable[[int, Weights], Method], delay: int, start: Weights) -> Method:
+    """Independent of the package where the reference knows the method or is given it, else around its code."""
+    if not isinstance(name, str):
+        return name(delay, start)
     strategy = find_strategy(name)
     known = strategy.exact or strategy.family == "latest" or strategy.plain in {*DECAYS, *CORRELATIONS}
     return (Method if known else NewMethod)(strategy, delay, [start])
@@ -226,7 +267,7 @@ class Stage:
         self,
         module: nn.Sequential,
         make_optimizer: Callable,
-        strategy: str,
+        strategy: str | Callable[[int, Weights], Method],
         delay: int,
         frozen: Callable[[int, str], bool] = lambda batch, name: False,
     ) -> None:
@@ -237,11 +278,25 @@ class Stage:
         self.method = make_method(strategy, delay, self.weights())
         self.in_flight: dict[int, tuple[Weights, list[tuple]]] = {}
 
+    @property
+    def updates(self) -> int:
+        return len(self.method.past) - 1
+
+    def chosen(self, lr: float) -> Weights:
+        """What forward passes read until the next update."""
+        self.set_rate(lr)
+        view = ReferenceOptimizer(self.optimizer, list(self.module.parameters()))
+        return self.method.forward_weights(self.weights(), view)
+
+    def set_rate(self, lr: float) -> None:
+        for group in self.optimizer.param_groups if self.optimizer is not None else ():
+            group["lr"] = lr
+
     def weights(self) -> Weights:
         return {name: p.detach().clone() for name, p in self.module.named_parameters()}
 
-    def forward(self, batch: int, x: Tensor) -> Tensor:
-        w, kept = self.weights(), []
+    def forward(self, batch: int, x: Tensor, lr: float) -> Tensor:
+        w, kept = self.chosen(lr), []
         for i, layer in enumerate(self.layers):
             x, memory = forward_layer(layer, _of(w, i), x)
             kept.append(memory)
@@ -249,6 +304,7 @@ class Stage:
         return x
 
     def backward(self, batch: int, gy: Tensor, lr: float, clip: float | None) -> Tensor:
+        self.chosen(lr)  # a strategy is asked before every update, also when no mini-batch comes in any more
         used_forward, kept = self.in_flight.pop(batch)
         w = self.method.backward_weights(used_forward, batch)
         gradients: Weights = {}
@@ -257,27 +313,31 @@ class Stage:
             gradients |= {f"{i}.{name}": value for name, value in g.items()}
         gradients = {name: g for name, g in gradients.items() if not self.frozen(batch, name)}
         if self.optimizer is not None:
-            self.update(gradients, lr, clip)
+            self.update(gradients, used_forward, lr, clip)
         return gy
 
-    def update(self, gradients: Weights, lr: float, clip: float | None) -> None:
+    def update(self, gradients: Weights, used_forward: Weights, lr: float, clip: float | None) -> None:
         norm = math.sqrt(sum(float((g * g).sum()) for g in gradients.values()))
         scale = 1.0 if clip is None else min(1.0, clip / (norm + 1e-6))
         before = self.weights()
+        clipped = {name: g * scale for name, g in gradients.items()}
+        wanted = self.method.optimizers_gradient(clipped, used_forward)
         for name, p in self.module.named_parameters():
-            p.grad = gradients[name] * scale if name in gradients else None
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            p.grad = wanted.get(name)
+        self.set_rate(lr)
         self.optimizer.step()
         scaled = {n: lr * scale * gradients[n] if n in gradients else torch.zeros_like(w) for n, w in before.items()}
-        self.method.note_update(before, self.weights(), scaled)
+        after = self.method.note_update(before, self.weights(), scaled)
+        with torch.no_grad():
+            for name, p in self.module.named_parameters():
+                p.copy_(after[name])
 
 
 def run_clocked(
     modules: list[nn.Sequential],
     batches: list[tuple[Tensor, Tensor]],
     *,
-    strategy: str,
+    strategy: str | Callable[[int, Weights], Method],
     convention: str,
     make_optimizer: Callable,
     lr_of: Callable[[int], float],
@@ -300,7 +360,7 @@ def run_clocked(
             period, first_forward, first_backward = clock(K, k)
             t, phase = divmod(tick - first_forward, period)
             if phase == 0 and 0 <= t < len(batches):
-                y = stage.forward(t, batches[t][0] if k == 0 else down.pop((k, t)))
+                y = stage.forward(t, batches[t][0] if k == 0 else down.pop((k, t)), lr_of(stage.updates))
                 if k + 1 < K:
                     down[k + 1, t] = y
                 else:
@@ -322,6 +382,11 @@ def _cross_entropy(logits: Tensor, y: Tensor) -> tuple[float, Tensor]:
 
 def _flat(weights: Weights) -> Tensor:
     return torch.cat([w.flatten() for w in weights.values()])
+
+
+def _like(flat: Tensor, weights: Weights) -> Weights:
+    parts = flat.split([w.numel() for w in weights.values()])
+    return {name: part.view_as(w) for (name, w), part in zip(weights.items(), parts, strict=True)}
 
 
 def _dot(a: Weights, b: Weights) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import layerpipe2
 from layerpipe2 import STRATEGIES, find_strategy
 from layerpipe2.cli import make_parser
 from tests.advice import advised
@@ -87,6 +88,11 @@ def test_links_lead_somewhere(page):
     assert missing == []
 
 
+def test_the_page_of_the_library_has_every_public_name():
+    page = (DOCS / "reference" / "index.md").read_text()
+    assert set(layerpipe2.__all__) <= set(re.findall(r"^::: layerpipe2\.(?:\w+\.)+(\w+)$", page, re.M))
+
+
 def test_every_strategy_is_explained():
     page = (DOCS / "howto" / "choose-a-strategy.md").read_text()
     assert [name for name in STRATEGIES if f"`{name}`" not in page] == []
@@ -139,5 +145,5 @@ def test_the_site_loads_nothing_from_elsewhere(site):
 def test_the_site_holds_results_and_reference(site):
     assert "reproduced" in (site / "out" / "report.html").read_text()
     assert (site / "out" / "figures" / "final_accuracy.png").is_file()
-    assert "make_history" in (site / "reference" / "histories.html").read_text()
+    assert "make_strategy" in (site / "reference" / "histories.html").read_text()
     assert ":func:" not in (site / "reference" / "theory.html").read_text()

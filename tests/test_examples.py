@@ -26,7 +26,7 @@ def run(name, capsys, epochs):
 
 def test_every_example_is_short_tested_and_linked():
     examples = {path.stem: path.read_text() for path in EXAMPLES.glob("*.py")}
-    assert examples.keys() == {"lightning_cli", "own_network", "own_data_module", "two_processes"}
+    assert examples.keys() == {"lightning_cli", "own_network", "own_data_module", "own_training", "two_processes"}
     assert [name for name, text in examples.items() if len(text.splitlines()) > 60] == []
     guide = "".join(path.read_text() for path in (ROOT / "docs" / "guide").glob("*.md"))
     assert [name for name in examples if f"examples/{name}.py" not in guide] == []
@@ -59,7 +59,7 @@ def test_lightnings_command_line_sets_what_a_pipeline_needs(tmp_path, monkeypatc
     (path,) = tmp_path.rglob("hparams.yaml")
     logged = yaml.safe_load(path.read_text())
     assert {
-        "history": "stash",
+        "strategy": "stash",
         "delays": [4, 1, 0],
         "optimizer": "torch.optim.sgd.SGD",
         "width": 48,

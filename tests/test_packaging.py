@@ -16,7 +16,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import layerpipe2
-from tests.test_layering import imports, python_files
+from layerpipe2.cli import EXTRAS as EXTRA_OF
+from tests.test_layering import LIBRARY_PACKAGES, imports, python_files
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -45,7 +46,7 @@ def test_the_environment_is_python_and_this_package_with_everything():
 
 
 def test_extras_bring_what_their_purpose_needs():
-    assert [requirement.name for requirement in APART] == ["sktime"]
+    assert [requirement.name for requirement in APART] == ["layerpipe2", "sktime"]
     assert _names("all") == set().union(*map(_names, EXTRAS))
     assert {"dvc", "matplotlib", "mlflow", "networkx", "optuna"} <= _names("reproduce")
     assert not _names("reproduce") & (_names("test") | _names("docs") | _names("dev"))
@@ -57,7 +58,7 @@ def test_texts_name_extras_that_exist_and_no_package_on_an_index():
     assert [path for path, text in texts.items() if "install layerpipe2" in text or "layerpipe2[" in text] == []
     pattern = r"install_command\('(\w+)'\)|install '\.\[(\w+)\]'"
     named = {name for text in texts.values() for pair in re.findall(pattern, text) for name in pair if name}
-    assert {"graphs", "series", "theory", "tracking", "tuning"} <= named <= EXTRAS.keys() | {"series"}
+    assert {"graphs", "lab", "series", "tracking", "tuning"} <= named <= EXTRAS.keys() | {"series"}
 
 
 PACKAGES = {
@@ -83,10 +84,15 @@ def _imported(*folders):
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     core = {Requirement(entry).name for entry in PROJECT["dependencies"]}
     library, harness = _imported("src"), _imported("experiments", "paper_figures")
+    assert core == {PACKAGES.get(name, name) for name in LIBRARY_PACKAGES}
     assert library <= core | _names("graphs") | _names("theory") | _names("tracking") | _names("tuning")
     assert harness <= core | _names("reproduce")
     # DVC is a program, psycopg what SQLAlchemy reaches PostgreSQL with.
     assert core | _names("reproduce") == library | harness | {"dvc", "psycopg"}
+
+
+def test_a_command_names_the_extra_that_brings_what_it_lacks():
+    assert all(PACKAGES.get(name, name) in _names(extra) for name, extra in EXTRA_OF.items())
 
 
 def test_dependencies_are_ranges_without_local_versions():

@@ -19,12 +19,12 @@ RECIPES = {
 }
 """Page docs/howto/add-a-<key>.md -> name of the row that it adds."""
 CONTRACTS = [
-    "tests/history",
+    "tests/strategies",
     "tests/test_reference.py",
     "tests/test_delays_and_stages.py",
     "tests/test_late_loss.py",
-    "tests/networks",
-    "tests/data",
+    "tests/lab/networks",
+    "tests/lab/data",
     "tests/planning",
 ]
 BLOCK = re.compile(r'^```(\w+) title="(\S+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)

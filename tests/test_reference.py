@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from layerpipe2 import STRATEGIES, make_history, partition
+from layerpipe2 import STRATEGIES, make_strategy, partition
 from layerpipe2.delays import DELAY_LAWS, Delays
 from layerpipe2.engine.step import PipelineEngine
-from layerpipe2.history import raw_forms
 from layerpipe2.spiking import Neuron, Neurons, Readout
+from layerpipe2.strategies import raw_forms
 from tests.reference import clock_of, delay_of, run_clocked
 
 ALL = [*(s for s in STRATEGIES if s != "sequential"), *raw_forms()]
@@ -74,7 +74,7 @@ def settings(strategy, optimizer="momentum", convention="layerpipe2", lr_of=lamb
 
 def run_fast(stages, batches, *, strategy, convention, make_optimizer, lr_of, clip):
     delays = Delays.by_law(convention, len(stages))
-    engine = PipelineEngine(stages, delays, make_history(strategy), gradient_clip_norm=clip)
+    engine = PipelineEngine(stages, delays, make_strategy(strategy), gradient_clip_norm=clip)
     optimizer = make_optimizer([p for s in stages for p in s.parameters()])
     losses = []
     for t, (x, y) in enumerate(batches):

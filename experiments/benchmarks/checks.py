@@ -17,7 +17,7 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 
-from layerpipe2 import Delays, make_history, networks, partition
+from layerpipe2 import Delays, make_strategy, partition
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
@@ -27,6 +27,7 @@ from layerpipe2.engine.frozen import FrozenParameters
 from layerpipe2.engine.saved_weights import ParameterSwap
 from layerpipe2.engine.stage import DelayedStage
 from layerpipe2.engine.step import PipelineEngine
+from layerpipe2.lab import networks
 
 CASES = {"mlp of the study": ("mlp", 64), "small CNN": ("vgg", 8), "MLP 8x1024": ("mlp", 1024)}
 """Name -> network and width; digits in mini-batches of 32."""
@@ -54,7 +55,7 @@ class Steps:
     def __init__(self, network: str, width: int, strategy: str) -> None:
         torch.manual_seed(0)
         stages = partition(networks.build(network, input_shape=(1, 8, 8), num_classes=10, width=width), 1)
-        self.engine = PipelineEngine(stages, Delays.layerpipe2(len(stages)), make_history(strategy))
+        self.engine = PipelineEngine(stages, Delays.layerpipe2(len(stages)), make_strategy(strategy))
         self.optimizer = torch.optim.SGD([p for s in stages for p in s.parameters()], lr=1e-3, momentum=0.9)
         self.x, self.y = torch.randn(32, 1, 8, 8), torch.randint(10, (32,))
 

@@ -13,13 +13,13 @@ from functools import partial
 import torch
 from torch import nn
 
-from layerpipe2 import networks
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.engine.saved_weights import storage_of
 from layerpipe2.errors import LARGEST
+from layerpipe2.lab import networks
 from layerpipe2.spiking import RESETS, Neuron, Neurons, unrolled
 from layerpipe2.spiking.lean import SpikePool
 

@@ -25,11 +25,11 @@ import optuna
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.records import read_record, record_files
-from layerpipe2.tuning.claims import WORKER
-from layerpipe2.tuning.study import Study, open_existing, open_or_make
-from layerpipe2.tuning.tune import study_settings
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.records import read_record, record_files
+from layerpipe2.lab.tuning.claims import WORKER
+from layerpipe2.lab.tuning.study import Study, open_existing, open_or_make
+from layerpipe2.lab.tuning.tune import study_settings
 
 RUN = ["--group-size", "3", "--strategy", "ema-span"]
 SPACE = ["--space", "lr=log:0.01:0.3", "--pruner", "none"]

@@ -8,19 +8,22 @@ from functools import partial
 
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
+from layerpipe2.lab.networks import outline
 from layerpipe2.planning.costs import uniform_costs
 from layerpipe2.planning.devices import FlopDevice
 from layerpipe2.planning.schedules import build_schedule, simulate
 from layerpipe2.planning.spikepipe import Setting
 from layerpipe2.planning.spikepipe.compare import fine
 from layerpipe2.planning.spikepipe.networks import dense
-from layerpipe2.theory import derive, named, prove
+from layerpipe2.theory.derivation import derive
+from layerpipe2.theory.network import layered
+from layerpipe2.theory.proofs import prove
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print what was timed and how long it took."""
     Parser(prog="python -m experiments.benchmarks.theory", description=__doc__).parse_args(arguments)
-    resnet = named("resnet18")
+    resnet = layered(outline("resnet18"))
     sizes = range(1, resnet.num_units + 1)
     work: dict[str, Callable[[], object]] = {
         f"ResNet-18 at all {len(sizes)} group sizes: derivations and proofs": lambda: [

@@ -17,16 +17,17 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
-from layerpipe2 import Delays, PipelinedModule, make_history, networks, partition
+from layerpipe2 import Delays, PipelinedModule, make_strategy, partition
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
-from layerpipe2.data import BatchLoader, TensorSplit
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.errors import LARGEST
-from layerpipe2.provenance import provenance
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.plan import check_run
+from layerpipe2.lab import networks
+from layerpipe2.lab.data import BatchLoader, TensorSplit
+from layerpipe2.lab.provenance import provenance
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.plan import check_run
 
 Precision = Literal["native", "bf16"]
 _CLASSES = 10
@@ -136,7 +137,7 @@ def _time(options: argparse.Namespace, device: torch.device, variant: Variant) -
     model: pl.LightningModule = Plain(layers, cuda)
     if variant.strategy != "plain":
         stages = partition(layers, len(layers) if variant.strategy == "sequential" else 1)
-        delays, history = Delays.layerpipe2(len(stages)), make_history(variant.strategy)
+        delays, history = Delays.layerpipe2(len(stages)), make_strategy(variant.strategy)
         form: dict[str, Any] = {"precision": variant.precision, "cuda_graph": variant.graph}
         model = PipelinedModule(stages, delays, history, optimizer=lambda p: make_optimizer(p, cuda), **form)
     n = options.batch_size * (options.steps + options.warmup)

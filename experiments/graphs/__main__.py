@@ -23,11 +23,11 @@ from experiments.graphs.settings import Settings
 from experiments.tables import write_csv
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
-from layerpipe2.cli.options import add_options, read_options
 from layerpipe2.engine.allocator import keep_freed_memory
-from layerpipe2.graphs.data import load_graph
-from layerpipe2.provenance import provenance
-from layerpipe2.runs.records import write_json
+from layerpipe2.lab.cli.options import add_options, read_options
+from layerpipe2.lab.graphs.data import load_graph
+from layerpipe2.lab.provenance import provenance
+from layerpipe2.lab.runs.records import write_json
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

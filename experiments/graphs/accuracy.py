@@ -7,10 +7,10 @@ import torch
 
 from experiments.graphs.settings import Settings
 from layerpipe2 import PipelinedModule, partition
+from layerpipe2.engine.quiet_trainer import running_lightning
 from layerpipe2.graphs import SampledLoader
-from layerpipe2.graphs.data import GraphData
 from layerpipe2.graphs.networks import GRAPH_NETWORKS, build
-from layerpipe2.runs.train import running_lightning
+from layerpipe2.lab.graphs.data import GraphData
 
 STRATEGIES = ("sequential", "stash", "latest", "ema-span")
 """Sequential training has one stage, the others one stage per layer and the delays of LayerPipe2."""

@@ -15,11 +15,11 @@ from experiments.graphs.baseline import NumpyLoader
 from experiments.graphs.predict import by_maximum, by_queue
 from experiments.graphs.settings import Settings
 from layerpipe2.graphs import SampledLoader
-from layerpipe2.graphs.data import GraphData
 from layerpipe2.graphs.kernels import batch_key
 from layerpipe2.graphs.loader import Span
 from layerpipe2.graphs.networks import build
 from layerpipe2.graphs.sampler import Sampler
+from layerpipe2.lab.graphs.data import GraphData
 
 Row = dict[str, Any]
 SERIAL = "reused buffers"

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from layerpipe2.errors import LARGEST
 from layerpipe2.graphs.loader import THREADS
-from layerpipe2.runs.validation import Checked, Real, Several, setting
+from layerpipe2.lab.runs.validation import Checked, Real, Several, setting
 
 FanOut = Annotated[
     tuple[Annotated[int, Field(ge=1, le=LARGEST)], ...], Field(strict=False, json_schema_extra={"spaced": True})

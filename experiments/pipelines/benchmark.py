@@ -21,7 +21,7 @@ from experiments.pipelines.settings import PLAIN, QUICK, Settings
 from experiments.pipelines.summary import memory_table, table
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
-from layerpipe2.cli.options import add_options, read_options
+from layerpipe2.lab.cli.options import add_options, read_options
 from layerpipe2.planning.machine import Machine
 from layerpipe2.planning.variants import Variant
 

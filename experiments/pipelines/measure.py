@@ -16,15 +16,15 @@ from torch.profiler import ProfilerActivity
 
 from experiments.pipelines.peers import Batch
 from experiments.pipelines.trainers import AsynchronousTrainer, Job, Trainer, build_units, make_trainer
-from layerpipe2.data import BatchLoader, Data, load
-from layerpipe2.distributed.memory import StageMemory
-from layerpipe2.distributed.timeline import Event, Timeline
 from layerpipe2.errors import UserError
+from layerpipe2.lab.data import BatchLoader, Data, load
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.plan import make_loaders, optimizer_factory
+from layerpipe2.pipeline.memory import StageMemory
+from layerpipe2.pipeline.timeline import Event, Timeline
 from layerpipe2.planning import StageWork, stage_costs
 from layerpipe2.planning.predict import profiled
 from layerpipe2.planning.variants import MEMORY_KINDS, Variant
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.plan import make_loaders, optimizer_factory
 
 
 def measure_speed(job: Job, variant: str, batches: int, warmup: int) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from experiments.pipelines.settings import Settings
 from experiments.pipelines.summary import Row, summarise
 from experiments.pipelines.trainers import Job
 from experiments.tables import write_csv
-from layerpipe2.distributed.timeline import Event, chrome_trace
+from layerpipe2.lab.runs.records import writable_folder, write_json, write_text
+from layerpipe2.pipeline.timeline import Event, chrome_trace
 from layerpipe2.planning.machine import Machine
 from layerpipe2.planning.predict import Predictor
 from layerpipe2.planning.variants import Variant
-from layerpipe2.runs.records import writable_folder, write_json, write_text
 
 _SECRET = ("data_root",)  # a place on this machine
 

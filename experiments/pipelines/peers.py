@@ -4,7 +4,7 @@ Nothing of a schedule is written here: torch's classes run, on the same stages, 
 per mini-batch, after all its micro-batches, hence train exactly like one process does (networks with batch
 normalisation excepted: its statistics are those of a micro-batch).
 
-Time stamps have the words of ``layerpipe2.distributed.worker_loop``: ``forward`` and ``backward`` of a micro-batch, and
+Time stamps have the words of ``layerpipe2.pipeline.worker_loop``: ``forward`` and ``backward`` of a micro-batch, and
 ``weights`` for gradients of weights computed apart and for the update. What lies between them is waiting, messages and
 torch's own administration. The number of an event is that of the mini-batch.
 """
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.distributed import pipelining
 from torch.optim import Optimizer
 
-from layerpipe2.distributed.timeline import Timeline
 from layerpipe2.errors import UserError
+from layerpipe2.pipeline.timeline import Timeline
 from layerpipe2.planning.variants import TORCH_PIPELINES
 
 Batch = tuple[Tensor, Tensor]

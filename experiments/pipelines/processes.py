@@ -24,7 +24,7 @@ from experiments import hosts
 from experiments.processes import begin, server
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.errors import UserError
-from layerpipe2.provenance import provenance
+from layerpipe2.lab.provenance import provenance
 
 T = TypeVar("T")
 

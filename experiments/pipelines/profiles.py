@@ -2,9 +2,9 @@
 
 from experiments.pipelines.measure import measure_layers
 from experiments.pipelines.processes import run_ranks
+from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.planning import StageWork
 from layerpipe2.planning.predict import Predictor
-from layerpipe2.runs.config import RunConfig
 
 
 def predictor(config: RunConfig, processes: int, repeats: int, strategy: str | None = "") -> Predictor:

@@ -29,15 +29,15 @@ from experiments.pipelines.trainers import Job
 from experiments.tables import Row, write_csv
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
-from layerpipe2.cli.options import add_options, read_options
 from layerpipe2.delays import aligned
 from layerpipe2.errors import UserError
+from layerpipe2.lab.cli.options import add_options, read_options
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.records import writable_folder, write_json
+from layerpipe2.lab.runs.validation import Checked, Positive, Several, setting
+from layerpipe2.lab.runs.yaml_file import read_yaml
 from layerpipe2.planning.machine import Machine, measured_link
 from layerpipe2.planning.variants import Variant
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.records import writable_folder, write_json
-from layerpipe2.runs.validation import Checked, Positive, Several, setting
-from layerpipe2.runs.yaml_file import read_yaml
 
 POINTS = Path(__file__).with_name("points.yaml")
 _POINT = ("network", "width", "batch_size")

@@ -6,9 +6,9 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from layerpipe2.errors import LARGEST, UserError
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.validation import Checked, Real, setting
 from layerpipe2.planning.variants import DATA_PARALLEL, TORCH_PIPELINES, Variant
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.validation import Checked, Real, setting
 
 PLAIN = "plain"
 """Plain training in one process, which all other variants are measured against."""

@@ -24,10 +24,10 @@ from experiments.processes import workers
 from experiments.tables import Row, write_csv
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
-from layerpipe2.cli.options import add_options, read_options
+from layerpipe2.lab.cli.options import add_options, read_options
+from layerpipe2.lab.runs.records import writable_folder, write_json
+from layerpipe2.lab.runs.validation import Checked, setting
 from layerpipe2.planning.variants import Variant
-from layerpipe2.runs.records import writable_folder, write_json
-from layerpipe2.runs.validation import Checked, setting
 
 SECONDS = ("network", "gigabits", "variant", "round", "batches", "fills", "seconds")
 CHECKS = ("network", "gigabits", "variant", "seed", "updates", "simulated_loss", "loss", "seconds")

@@ -19,19 +19,19 @@ from torch import Tensor, nn
 
 from experiments.pipelines.data_parallel import DataParallelTrainer
 from experiments.pipelines.peers import Batch, MakeOptimizer, SynchronousTrainer
-from layerpipe2.data import Data
-from layerpipe2.distributed.links import Watch
-from layerpipe2.distributed.neighbours import Endpoint, Neighbours
-from layerpipe2.distributed.process_stage import ProcessStage
-from layerpipe2.distributed.timeline import Timeline
-from layerpipe2.distributed.worker_loop import WorkerLoop
 from layerpipe2.engine.epoch import Totals
-from layerpipe2.history import make_history
-from layerpipe2.networks.layers import convolution, output_linear
+from layerpipe2.lab.data import Data
+from layerpipe2.lab.networks.layers import convolution, output_linear
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.plan import make_units, optimizer_factory
+from layerpipe2.pipeline.links import Watch
+from layerpipe2.pipeline.neighbours import Endpoint, Neighbours
+from layerpipe2.pipeline.process_stage import ProcessStage
+from layerpipe2.pipeline.timeline import Timeline
+from layerpipe2.pipeline.worker_loop import WorkerLoop
 from layerpipe2.planning.variants import DATA_PARALLEL, Variant, group_starts
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.plan import make_units, optimizer_factory
 from layerpipe2.stages import partition_at
+from layerpipe2.strategies import make_strategy
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def even(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.
 
 
 def build_units(config: RunConfig, data: Data) -> list[nn.Module]:
-    """The units of ``even`` or of a network of ``layerpipe2.networks``, with the weights of the seed."""
+    """The units of ``even`` or of a network of ``layerpipe2.lab.networks``, with the weights of the seed."""
     torch.manual_seed(config.seed)
     shape, classes = data.input_shape, data.num_classes
     if config.network == "even":
@@ -114,7 +114,7 @@ class PlainTrainer:
 
 
 class AsynchronousTrainer:
-    """This process' stage of ``layerpipe2.distributed``, with the cross entropy; needs an initialised process group.
+    """This process' stage of ``layerpipe2.pipeline``, with the cross entropy; needs an initialised process group.
 
     Args:
         stages, make_optimizer, timeline: as those of :class:`SynchronousTrainer`, with one stage per process.
@@ -138,7 +138,7 @@ class AsynchronousTrainer:
         timeline: Timeline | None = None,
     ) -> None:
         rank, per_stage = dist.get_rank(), form.delays(len(stages)).per_stage
-        module, history = stages[rank], make_history(form.strategy)
+        module, history = stages[rank], make_strategy(form.strategy)
         self.stages, self.optimizer = {rank: module}, make_optimizer(module.parameters())
         how: dict[str, Any] = {"split_backward": form.split, "recompute_activations": form.recompute}
         self.local = ProcessStage(module, rank, per_stage[rank], history, self.optimizer, seed=seed, **how)

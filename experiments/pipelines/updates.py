@@ -26,13 +26,13 @@ from experiments.processes import workers
 from experiments.tables import Row, write_csv
 from layerpipe2.delays import Delays
 from layerpipe2.engine.step import PipelineEngine
-from layerpipe2.history import make_history
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.plan import optimizer_factory
-from layerpipe2.runs.records import fingerprint
-from layerpipe2.runs.validation import Checked, Positive, Several
-from layerpipe2.runs.yaml_file import read_yaml
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.plan import optimizer_factory
+from layerpipe2.lab.runs.records import fingerprint
+from layerpipe2.lab.runs.validation import Checked, Positive, Several
+from layerpipe2.lab.runs.yaml_file import read_yaml
 from layerpipe2.stages import partition_at
+from layerpipe2.strategies import make_strategy
 
 DESIGN = Path(__file__).with_name("time_to_loss.yaml")
 SEQUENTIAL = "sequential"
@@ -109,7 +109,7 @@ def losses(net: Network, strategy: str, lr: float, seed: int, target: float) -> 
     config = net.config(lr, seed)
     data, batches = first_batches(config, net.updates)
     stages = partition_at(build_units(config, data), (0,) if strategy == SEQUENTIAL else net.starts)
-    engine = PipelineEngine(stages, Delays.by_law("layerpipe2", len(stages)), make_history(strategy))
+    engine = PipelineEngine(stages, Delays.by_law("layerpipe2", len(stages)), make_strategy(strategy))
     optimizer = optimizer_factory(config)(p for stage in stages for p in stage.parameters())
     examples, found = held_out(config, net.held_out), list[float]()
     for number, (x, y) in enumerate(batches, 1):

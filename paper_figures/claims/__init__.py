@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from layerpipe2.runs.yaml_file import read_yaml
+from layerpipe2.lab.runs.yaml_file import read_yaml
 from paper_figures.verdicts import Answer, Verdict
 
 

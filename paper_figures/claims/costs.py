@@ -6,7 +6,7 @@ can fail: the tests try them on tables with the opposite outcome.
 
 import pandas as pd
 
-from layerpipe2.planning.reference import BATCH_SIZE, CLASSES, INPUT_SHAPE, REFERENCE
+from layerpipe2.lab.reference import BATCH_SIZE, CLASSES, INPUT_SHAPE, REFERENCE
 from layerpipe2.planning.schedules import build_schedule
 from paper_figures.claims import claim_verdict
 from paper_figures.claims.pipelines.grouping import LEAST, RIGHT, one_stage_or_two

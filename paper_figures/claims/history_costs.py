@@ -21,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerpipe2.data import describe
+from layerpipe2.lab.data import describe
 from paper_figures.comparisons import Settings, compare, pairs
 from paper_figures.designs import LATEST, LEARNT, SEQUENTIAL, STASH, Design
 from paper_figures.records.evidence import PIPELINE

@@ -9,8 +9,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from layerpipe2.history import find_strategy
-from layerpipe2.networks import NETWORKS
+from layerpipe2.lab.networks import NETWORKS
+from layerpipe2.strategies import find_strategy
 from paper_figures.claims import claim_verdict
 from paper_figures.claims.assay import CANNOT_TELL, NOT_NEEDED, UNTRAINED, Assay, in_place_of_a_verdict
 from paper_figures.comparisons import Settings

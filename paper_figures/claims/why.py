@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from layerpipe2.advice import Rule, strategy_of
-from layerpipe2.history import find_strategy
+from layerpipe2.strategies import find_strategy
 from paper_figures.claims.evidence import assay
 from paper_figures.designs import LATEST
 from paper_figures.records.evidence import PIPELINE, screens

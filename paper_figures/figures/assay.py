@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from layerpipe2.history import find_strategy
+from layerpipe2.lab.looks import look
+from layerpipe2.strategies import find_strategy
 from paper_figures import style
 from paper_figures.claims.assay import CANNOT_TELL, NOT_NEEDED, UNTRAINED, Assay, in_place_of_a_verdict
 from paper_figures.designs import SEQUENTIAL
@@ -101,10 +102,10 @@ def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) 
     lost, mean, low, high, name = row
     if mean != mean:
         return
-    looks = find_strategy(name)
+    looks = look(name)
     filled = {"color": looks.colour, "alpha": 0.75, "linewidth": 0}
     outline = {"facecolor": "white", "edgecolor": looks.colour, "linewidth": 1.2}
-    hollow = looks.raw or lost
+    hollow = find_strategy(name).raw or lost
     axis.barh(place, min(max(mean, start), end), height=0.66, **outline if hollow else filled)
     if start < mean < end:
         axis.plot([max(low, start), min(high, end)], [place, place], color="#222222", linewidth=0.9)

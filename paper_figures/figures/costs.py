@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from layerpipe2.planning.reference import BATCH_SIZE, LINKS, RATE, REFERENCE
+from layerpipe2.lab.reference import BATCH_SIZE, LINKS, RATE, REFERENCE
 from layerpipe2.planning.schedules import SCHEDULES
 from paper_figures import style
 from paper_figures.claims.costs import ANCHORS

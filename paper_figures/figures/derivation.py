@@ -6,7 +6,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from layerpipe2.theory import Derivation, Step, derive, from_units
+from layerpipe2.theory.derivation import Derivation, Step, derive
+from layerpipe2.theory.network import from_units
 from paper_figures import style
 from paper_figures.figures.derivation_graph import ERROR, HEIGHT, MARGIN, ROWS, Drawing
 from paper_figures.figures.derivation_pen import FONT, INK

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from layerpipe2.theory import Step
+from layerpipe2.theory.derivation import Step
 from layerpipe2.theory.graph import Edge, SignalFlowGraph
 from paper_figures.figures.derivation_pen import MOVED, RADIUS, STAGE, Pen, Point
 

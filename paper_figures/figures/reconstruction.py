@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from layerpipe2.history import find_strategy
-from layerpipe2.history.moments import Updates
+from layerpipe2.lab.looks import look
+from layerpipe2.strategies import find_strategy
+from layerpipe2.strategies.moments import Updates
 from layerpipe2.theory import reconstruction as theory
 from paper_figures import style
 from paper_figures.designs import LATEST
@@ -42,10 +43,10 @@ def reconstruction(records: Records) -> Figure:
 
 
 def _draw(axis: Any, table: pd.DataFrame) -> None:
-    latest = find_strategy(LATEST)
+    latest = look(LATEST)
     axis.axhline(1.0, color=latest.colour, linestyle=latest.dash, linewidth=1.2, zorder=1)
     for strategy in style.ordered(table["strategy"]):
-        rows, looks = table[table["strategy"] == strategy].sort_values("delay"), find_strategy(strategy)
+        rows, looks = table[table["strategy"] == strategy].sort_values("delay"), look(strategy)
         axis.fill_between(rows["delay"], rows["min"], rows["max"], color=looks.colour, alpha=0.12, linewidth=0)
         axis.plot(rows["delay"], rows["mean"], **(style.line(strategy) if looks.filled else _raw_line(looks.colour)))
     delays = sorted(set(table["delay"]))
@@ -54,9 +55,9 @@ def _draw(axis: Any, table: pd.DataFrame) -> None:
 
 
 def _handles(table: pd.DataFrame) -> list[Line2D]:
-    latest = find_strategy(LATEST)
+    latest = look(LATEST)
     reference = style.handle("latest weights (error 1)", color=latest.colour, linestyle=latest.dash)
-    filled = [name for name in table["strategy"].unique() if find_strategy(name).filled]
+    filled = [name for name in table["strategy"].unique() if look(name).filled]
     handles = [reference, *style.handles(filled)]
     if not set(table["strategy"]) <= set(filled):
         handles.append(style.handle("raw-gradient form (same colors)", **_raw_line("#444444")))
@@ -140,7 +141,7 @@ def misfit(records: Records) -> dict[str, tuple[float, float]]:
 def _panel(axis: Any, rows: pd.DataFrame, updates: Updates) -> None:
     delays = np.arange(1, int(rows["delay"].max()) + 1)
     for strategy in _shown(rows):
-        looks = find_strategy(strategy)
+        looks = look(strategy)
         expected = np.array([theory.error(strategy, int(d), updates) for d in delays])
         drawn = expected > _EXACT
         axis.plot(delays[drawn], expected[drawn], color=looks.colour, linestyle=looks.dash)

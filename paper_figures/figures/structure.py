@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from layerpipe2.delays import DELAY_LAWS
-from layerpipe2.history import find_strategy
+from layerpipe2.strategies import find_strategy
 from paper_figures import style
 from paper_figures.records.training import Records
 from paper_figures.tables import training as tables

@@ -13,10 +13,10 @@ from matplotlib.ticker import LogLocator, NullLocator
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial
 
-from layerpipe2.tuning.results import best_trials
-from layerpipe2.tuning.settings import OBJECTIVES, quiet
-from layerpipe2.tuning.space import Range
-from layerpipe2.tuning.study import Study
+from layerpipe2.lab.tuning.results import best_trials
+from layerpipe2.lab.tuning.settings import OBJECTIVES, quiet
+from layerpipe2.lab.tuning.space import Range
+from layerpipe2.lab.tuning.study import Study
 from paper_figures import style
 
 _GREY, _RED, _COLOURS = "#aaaaaa", "#cc3311", "viridis"

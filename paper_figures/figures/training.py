@@ -7,7 +7,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from layerpipe2.history import Strategy, find_strategy
+from layerpipe2.lab.looks import look
 from paper_figures import style
 from paper_figures.accuracy_axis import AccuracyAxis
 from paper_figures.designs import SEQUENTIAL
@@ -66,14 +66,14 @@ def _capped(epochs: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 def _draw_curves(axis: Any, epochs: pd.DataFrame, measure: str) -> None:
     done = epochs[epochs["status"] == "completed"]
     names = style.ordered(done["strategy"])
-    hues = {"hue": "strategy", "hue_order": names, "palette": {name: find_strategy(name).colour for name in names}}
-    dashes = {name: find_strategy(name).dash[1] or "" for name in names}
+    hues = {"hue": "strategy", "hue_order": names, "palette": {name: look(name).colour for name in names}}
+    dashes = {name: look(name).dash[1] or "" for name in names}
     band = {"errorbar": ("pi", 100), "err_kws": {"alpha": 0.13, "linewidth": 0}}
     styles: dict[str, Any] = {"style": "strategy", "style_order": names, "dashes": dashes, "legend": False}
     sns.lineplot(done, x="epoch", y=measure, ax=axis, **hues, **styles, **band)
     for (strategy, _), run in epochs[epochs["status"] == "diverged"].groupby(["strategy", "seed"]):
         finite = run[run[measure].notna()].sort_values("epoch")
-        looks = find_strategy(strategy)
+        looks = look(strategy)
         axis.plot(finite["epoch"], finite[measure], color=looks.colour, linestyle=looks.dash, linewidth=0.7)
         axis.plot(finite["epoch"].tail(1), finite[measure].tail(1), **_CROSS, color=looks.colour)
 
@@ -111,7 +111,7 @@ def final_accuracy(records: Records) -> Figure:
 def _draw_baseline(axis: Any, runs: pd.DataFrame) -> None:
     percent = runs.loc[runs["status"] == "completed", "percent"]
     if len(percent):
-        looks, mean = find_strategy(SEQUENTIAL), percent.mean()
+        looks, mean = look(SEQUENTIAL), percent.mean()
         axis.axhline(mean, color=looks.colour, linestyle=looks.dash, linewidth=1, zorder=1)
         if len(percent) > 1:
             axis.axhspan(percent.min(), percent.max(), color=looks.colour, alpha=0.08, linewidth=0, zorder=0)
@@ -122,9 +122,9 @@ def _draw_partitions(axis: Any, runs: pd.DataFrame, strip: float) -> None:
     for (stages, strategy), cell in runs.groupby(["num_stages", "strategy"]):
         x = depths.index(stages) + 0.84 * ((names.index(strategy) + 0.5) / len(names) - 0.5)
         percent = cell.loc[cell["status"] == "completed", "percent"]
-        _draw_cell(axis, x, percent, find_strategy(strategy))
+        _draw_cell(axis, x, percent, str(strategy))
         if len(percent) < len(cell):
-            color = find_strategy(strategy).colour
+            color = look(strategy).colour
             axis.plot(x, strip, **_CROSS, color=color)
             place = {"textcoords": "offset points", "ha": "center", "va": "bottom"}
             axis.annotate(f"{len(cell) - len(percent)}", (x, strip), (0, 4), fontsize=7, color=color, **place)
@@ -135,12 +135,13 @@ def _draw_partitions(axis: Any, runs: pd.DataFrame, strip: float) -> None:
     axis.grid(False, axis="x")
 
 
-def _draw_cell(axis: Any, x: float, percent: pd.Series, looks: Strategy) -> None:
+def _draw_cell(axis: Any, x: float, percent: pd.Series, strategy: str) -> None:
+    looks = look(strategy)
     axis.plot([x] * len(percent), percent, ".", color=looks.colour, alpha=0.45, markersize=3)
     if len(percent) > 1:
         axis.plot([x, x], [percent.min(), percent.max()], color=looks.colour, linewidth=1)
     if len(percent):
-        axis.plot(x, percent.mean(), **style.line(looks.name, linestyle="", markersize=4.5))
+        axis.plot(x, percent.mean(), **style.line(strategy, linestyle="", markersize=4.5))
 
 
 def _accuracy_note(records: Records, done: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from layerpipe2.runs.records import writable_folder, write_json, write_text
+from layerpipe2.lab.runs.records import writable_folder, write_json, write_text
 from paper_figures import style
 from paper_figures.pages.html import html
 from paper_figures.tables import markdown

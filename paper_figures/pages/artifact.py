@@ -18,7 +18,7 @@ import pandas as pd
 from scipy import stats
 
 from layerpipe2.delays import Delays
-from layerpipe2.history import find_strategy
+from layerpipe2.strategies import find_strategy
 from paper_figures.claims.assay import in_place_of_a_verdict
 from paper_figures.designs import pipeline_aware
 from paper_figures.style import ordered

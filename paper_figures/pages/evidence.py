@@ -9,7 +9,7 @@ import pandas as pd
 
 from layerpipe2.advice import RULE
 from layerpipe2.errors import UserError
-from layerpipe2.history import find_strategy
+from layerpipe2.strategies import find_strategy
 from paper_figures.claims import evidence as claims
 from paper_figures.claims import why
 from paper_figures.claims.assay import Assay

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from layerpipe2.errors import UserError
-from layerpipe2.history import find_strategy, raw_forms
-from layerpipe2.runs.records import write_text
+from layerpipe2.lab.runs.records import write_text
+from layerpipe2.strategies import find_strategy, raw_forms
 from paper_figures.claims import evidence, training
 from paper_figures.claims.assay import CANNOT_TELL, NOT_NEEDED, UNTRAINED, Assay
 from paper_figures.comparisons import Settings

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerpipe2.history import find_strategy
+from layerpipe2.strategies import find_strategy
 from paper_figures import figures, tables
 from paper_figures.claims import costs, spikepipe, structure, training
 from paper_figures.claims.assay import Assay

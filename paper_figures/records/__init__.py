@@ -16,8 +16,8 @@ import pandas as pd
 from pydantic import model_validator
 
 from layerpipe2.errors import UserError
-from layerpipe2.runs.records import read_json
-from layerpipe2.runs.validation import Checked, Positive, checked
+from layerpipe2.lab.runs.records import read_json
+from layerpipe2.lab.runs.validation import Checked, Positive, checked
 
 TEXT = {"dataset", "network", "convention", "strategy", "status", "optimizer", "commit", "device", "delays"} | {
     *("rate", "reference", "claim", "statement", "evidence", "panel", "series", "schedule")

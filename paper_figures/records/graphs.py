@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from layerpipe2.errors import UserError
-from layerpipe2.runs.records import read_json
+from layerpipe2.lab.runs.records import read_json
 from paper_figures.records import BUSY, TableForm, read_table
 
 _REMEDY = "measure again: make graphs"

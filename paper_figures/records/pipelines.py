@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from layerpipe2.errors import UserError, plain_name
-from layerpipe2.runs.records import read_json
+from layerpipe2.lab.runs.records import read_json
 from paper_figures import variant_style
 from paper_figures.records import regimes, time_to_loss
 from paper_figures.records.regimes import Regimes

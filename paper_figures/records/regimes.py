@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from layerpipe2.errors import UserError
+from layerpipe2.lab.runs.records import read_json
 from layerpipe2.planning.variants import Variant
-from layerpipe2.runs.records import read_json
 from paper_figures import variant_style
 
 _REMEDY = "measure again: make pipelines"

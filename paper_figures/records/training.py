@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from layerpipe2.errors import UserError
-from layerpipe2.networks import NETWORKS
+from layerpipe2.lab.networks import NETWORKS
 from paper_figures.records import TEXT, TableForm, read_experiment, read_table
 from paper_figures.text import law_of
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from layerpipe2.delays import DELAY_LAWS
-from layerpipe2.history import find_strategy
+from layerpipe2.strategies import find_strategy
 from paper_figures.text import Format, network_label, number, significant
 
 _COLUMNS: Mapping[str, tuple[str, Format]] = {

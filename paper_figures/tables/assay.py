@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerpipe2.history import find_strategy
+from layerpipe2.strategies import find_strategy
 from paper_figures.claims.assay import Assay, in_place_of_a_verdict
 from paper_figures.claims.training import share_text
 from paper_figures.style import labels, ordered

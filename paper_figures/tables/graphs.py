@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from layerpipe2.history import find_strategy
+from layerpipe2.strategies import find_strategy
 from paper_figures.records.graphs import GraphRecord
 from paper_figures.text import mean_spread, median_range, percent
 

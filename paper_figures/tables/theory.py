@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from layerpipe2.planning.reference import REFERENCE
+from layerpipe2.lab.reference import REFERENCE
 from layerpipe2.planning.schedules import SCHEDULES
 from layerpipe2.planning.spikepipe.networks import LABELS
 from paper_figures.records.theory import Theory

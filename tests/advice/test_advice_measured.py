@@ -11,11 +11,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from layerpipe2 import Delays, PipelinedModule
-from layerpipe2.advice.advise import _measured, advise_module
+from layerpipe2.advice.advise import advise_module
 from layerpipe2.advice.measurement import Measurement
 from layerpipe2.advice.replay import Replay
 from layerpipe2.advice.result import predictors
 from layerpipe2.advice.rule import RULE, strategy_of
+from layerpipe2.engine.quiet_trainer import quiet_trainer, running_lightning
 from tests.advice import advised
 from tests.engine.training import assert_bit_equal, fit, module
 from tests.reference import _cross_entropy, _flat, _of, backward_layer, forward_layer, make_method
@@ -54,6 +55,13 @@ def pipeline(make, **options) -> PipelinedModule:
     torch.manual_seed(2)
     options = {"optimizer": lambda p: torch.optim.SGD(p, 0.2, momentum=0.5)} | options
     return PipelinedModule([stage.double() for stage in make()], "layerpipe2", "stash", **options)
+
+
+def measured(model, batches, measurement, epochs, callbacks=()):
+    trainer = quiet_trainer(epochs, torch.device("cpu"), [measurement, *callbacks], limits=(None, 0))
+    with running_lightning("You defined a `validation_step` but have no `val_dataloader`"):
+        trainer.fit(model, in_order(batches))
+    return measurement.advice(model)
 
 
 class Past(Callback):
@@ -107,7 +115,7 @@ def cosine(a, b):
 def test_every_number_is_that_of_a_naive_pipeline(make):
     model, batches, past = pipeline(make), mini_batches(make), Past()
     measurement = Measurement(STRATEGIES, steps=20)
-    advice = _measured(model, in_order(batches), measurement, torch.device("cpu"), 2, [past])
+    advice = measured(model, batches, measurement, 2, [past])
     delays, weights = model.delays.per_stage, [*past.weights, weights_of(model)]
     assert (advice.updates, [row.stage for row in advice.stages]) == (20, [0, 1, 2])
 
@@ -200,6 +208,6 @@ def test_a_module_of_your_own_is_advised_and_left_alone():
     assert_bit_equal(model.state_dict(), before)
     assert torch.equal(torch.get_rng_state(), state)
     by_hand = Measurement(list(dict.fromkeys(["latest", strategy_of(RULE.quantity), "ema-0.5"])), steps=20)
-    assert _measured(pipeline(dense), in_order(batches), by_hand, torch.device("cpu"), -1) == advice
+    assert measured(pipeline(dense), batches, by_hand, -1) == advice
     assert advise_module(model, in_order(batches), steps=20, warmup=25, strategies=[]).total.drift != advice.total.drift
     assert by_hand.updates == 32

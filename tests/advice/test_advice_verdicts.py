@@ -10,10 +10,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from layerpipe2 import PipelinedModule, UserError, partition
-from layerpipe2.advice import RULE, Rule, advise, advise_module, predictors, result, strategy_of
+from layerpipe2.advice import RULE, Rule, advise_module, predictors, result, strategy_of
 from layerpipe2.advice.measurement import compare
 from layerpipe2.cli import main
-from layerpipe2.runs.config import RunConfig
+from layerpipe2.lab.advice import advise
+from layerpipe2.lab.runs.config import RunConfig
 from tests.advice import advised
 
 SMALL = RunConfig(group_size=3, lr=1e-3)

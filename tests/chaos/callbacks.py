@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from layerpipe2 import PipelinedModule, make_history
+from layerpipe2 import PipelinedModule, make_strategy
 from tests.chaos.attack import Act, Scene
 from tests.chaos.engine import Training, check, draw
 from tests.engine.training import trainer
@@ -104,7 +104,7 @@ def _train(training: Training, steps: int, callback: pl.Callback, unfreezes: boo
         made.param_groups[0]["lr"] = training.rates[0]
         return made
 
-    history, options = make_history(training.strategy), {"gradient_clip_norm": training.clip, "unfreezes": unfreezes}
+    history, options = make_strategy(training.strategy), {"gradient_clip_norm": training.clip, "unfreezes": unfreezes}
     module = PipelinedModule(training.stages, training.delays, history, optimizer=optimizer, **options)
     batches = training.batches[:steps]
     size = len(batches[0][1])

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from layerpipe2.cli import main
-from layerpipe2.distributed import checkpoint
-from layerpipe2.runs.callbacks import LastCheckpoint
+from layerpipe2.lab.runs.callbacks import LastCheckpoint
+from layerpipe2.pipeline import checkpoint
 from tests.bombs import Bomb
 from tests.chaos.attack import Act, Failed, Scene, call, judged
 from tests.chaos.killed import Start, finish, numbers, same, two_ranks

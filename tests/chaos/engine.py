@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layerpipe2 import Delays, make_history, partition
+from layerpipe2 import Delays, make_strategy, partition
 from layerpipe2.engine.step import PipelineEngine
 from tests.chaos.attack import Act, Failed, Scene
 from tests.reference import CLOCKS, run_clocked
@@ -157,7 +157,7 @@ def compared(scene: Scene) -> Act:
 def _by_engine(training: Training, frozen: Frozen) -> list[float]:
     stages, losses = training.stages, []
     _freeze(stages, frozen, 0)
-    history = make_history(training.strategy)
+    history = make_strategy(training.strategy)
     options: dict[str, Any] = {"gradient_clip_norm": training.clip, "unfreezes": True}
     engine = PipelineEngine(stages, training.delays, history, **options)
     optimizer = OPTIMIZERS[training.optimizer]([p for stage in stages for p in stage.parameters()])

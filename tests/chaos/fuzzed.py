@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments import collect
 from layerpipe2.cli.console import run_command
-from layerpipe2.runs.records import read_record, write_record
+from layerpipe2.lab.runs.records import read_record, write_record
 from tests.chaos import inputs, records, rule
 from tests.chaos.attack import Act, Failed, Scene, call
 from tests.made_records import record

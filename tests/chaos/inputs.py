@@ -22,12 +22,13 @@ import yaml
 from torch import nn
 
 from experiments.schema import Experiment
-from layerpipe2 import Delays, make_history, networks, partition
+from layerpipe2 import Delays, make_strategy, partition
 from layerpipe2.cli import make_parser
-from layerpipe2.data.specs import DatasetSpec
+from layerpipe2.lab import networks
+from layerpipe2.lab.data.specs import DatasetSpec
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.validation import checked
 from layerpipe2.planning.schedules import build_schedule
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.validation import checked
 from layerpipe2.stages import partition_at
 from tests.data_files import make_arrays, spec_of, write_cifar, write_idx, write_npz, write_tree
 from tests.small_experiments import TUNED, UNTUNED
@@ -164,7 +165,7 @@ def api_case(rng: random.Random) -> Callable[[], object]:
     meta = {"input_shape": (1, 8, 8), "num_classes": 10} | {rng.choice(["input_shape", "num_classes", "width"]): a}
     return rng.choice(
         [
-            lambda: make_history(a),
+            lambda: make_strategy(a),
             lambda: Delays.by_law(rng.choice([a, "layerpipe2", "pipedream"]), b),
             lambda: Delays.custom(a),
             lambda: Delays(a, b),
@@ -192,6 +193,7 @@ def command_case(rng: random.Random) -> list[str]:
     parsers = next(a.choices for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
     command = rng.choice(sorted(parsers.keys() - {"advise"}))  # it trains: some settings take minutes
     arguments = [command] if rng.random() < 0.97 else [_argument(rng)]
+    parsers[command].fill()
     options = [a for a in parsers[command]._actions if a.option_strings and a.dest not in ("help", "download")]
     for option in rng.sample(options, rng.randrange(min(5, len(options)))):
         arguments.append(rng.choice(option.option_strings))

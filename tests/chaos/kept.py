@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from layerpipe2.errors import UserError
-from layerpipe2.provenance import git_state
-from layerpipe2.runs.records import write_json
+from layerpipe2.lab.provenance import git_state
+from layerpipe2.lab.runs.records import write_json
 from tests.chaos.runner import Result
 
 ROOT = Path(__file__).parents[2]

@@ -16,11 +16,11 @@ from typing import Any
 from experiments import track
 from layerpipe2.cli import main
 from layerpipe2.cli.console import run_command
-from layerpipe2.runs.records import write_record
+from layerpipe2.lab.runs.records import write_record
 from tests.chaos.attack import Act, Failed, Scene
 from tests.chaos.processes import check_none_left, descendants, ended, fork, kill
-from tests.distributed.processes import _set_environment
 from tests.made_records import record
+from tests.pipeline.processes import _set_environment
 from tests.small_experiments import ROOT, UNTUNED, write_experiment
 
 PATIENCE_S = 60

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from layerpipe2.provenance import versions
+from layerpipe2.versions import versions
 from tests.chaos.attack import ALLOWED, FORBIDDEN, Attack
 from tests.chaos.kept import Kept
 from tests.chaos.runner import table

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from layerpipe2.errors import UserError
-from layerpipe2.runs.records import Record, fingerprint
+from layerpipe2.lab.runs.records import Record, fingerprint
 
 _VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 0.5, -0.0, 1e308, -1e-308, 2**31, 2**63, 2**64, -(2**63), 10**400, "", "0", "3"),

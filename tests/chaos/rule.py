@@ -10,12 +10,12 @@ from typing import Any
 from experiments.grid import Grid
 from experiments.schema import read_experiment
 from layerpipe2.cli import main
-from layerpipe2.data.loading import _load
-from layerpipe2.data.specs import DatasetSpec
 from layerpipe2.errors import UserError
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.plan import plan_from
-from layerpipe2.runs.validation import checked
+from layerpipe2.lab.data.loading import _load
+from layerpipe2.lab.data.specs import DatasetSpec
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.plan import plan_from
+from layerpipe2.lab.runs.validation import checked
 from tests.data_files import make_arrays
 
 LINE = 1300

@@ -8,10 +8,10 @@ import pytest
 
 from layerpipe2.cli import balance, main
 from layerpipe2.cli.console import fitted, wrapped
+from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.planning import Link
 from layerpipe2.planning.choices import Choice
 from layerpipe2.planning.machine import Machine
-from layerpipe2.runs.config import RunConfig
 
 QUICK = ["train", "--width", "8", "--group-size", "3", "--epochs", "1", "--batch-size", "128", "--quiet"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from layerpipe2 import __version__
 from layerpipe2.cli import main, make_parser
-from layerpipe2.runs.config import RunConfig
+from layerpipe2.lab.runs.config import RunConfig
 
 
 def shown(capsys, *arguments):

@@ -10,8 +10,11 @@ from layerpipe2.cli import main
 from layerpipe2.cli.derive import FORMATS, explain
 from layerpipe2.cli.schedule import _simulated
 from layerpipe2.delays import DELAY_LAWS
+from layerpipe2.lab.networks import outline
 from layerpipe2.planning.schedules import SCHEDULES
-from layerpipe2.theory import derive, named, prove
+from layerpipe2.theory.derivation import derive
+from layerpipe2.theory.network import layered
+from layerpipe2.theory.proofs import prove
 from layerpipe2.theory.stability import closed_form
 
 
@@ -41,9 +44,9 @@ def test_derive_exports_the_graph_of_a_step(capsys):
 
 
 def test_derive_knows_the_branches_of_this_projects_networks():
-    blocks = [op for op in named("resnet18").operations if op.name.endswith((".add", ".proj"))]
+    blocks = [op for op in layered(outline("resnet18")).operations if op.name.endswith((".add", ".proj"))]
     assert len(blocks) == 8 + 3
-    assert [len(op.inputs) for op in named("vgg").operations] == [1] * 9
+    assert [len(op.inputs) for op in layered(outline("vgg")).operations] == [1] * 9
 
 
 def test_schedule_compares_all_and_draws_one(capsys):
@@ -100,9 +103,9 @@ def test_schedule_compares_spikepipe_with_standard_pipelining(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("spikepipe --processors 0", "--processors is 0; give an integer >= 1"),
-        ("spikepipe --array 0", "--array is 0; give an integer >= 1"),
-        ("spikepipe --time-steps 0", "--time-steps is 0; give an integer >= 1"),
+        ("spikepipe --processors 0", "--processors: '0' is out of range; give an integer from 1 to 2048"),
+        ("spikepipe --array 0", "--array: '0' is out of range; give an integer from 1 to 65536"),
+        ("spikepipe --time-steps 0", "--time-steps: '0' is out of range; give an integer from 1 to 64"),
         ("spikepipe --network vg", "unknown spiking network 'vg'; did you mean 'vgg'?"),
         ("spikepipe --forward 2", "--forward is not for 'spikepipe', whose times come from --network, --array"),
         ("layerpipe2 --array 3", "--array is for 'spikepipe' alone; leave it out"),

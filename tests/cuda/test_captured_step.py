@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from layerpipe2 import STRATEGIES, Delays, make_history, networks, partition
+from layerpipe2 import STRATEGIES, Delays, make_strategy, partition
 from layerpipe2.engine.cuda_graph import CapturedStep, why_not_capturable
 from layerpipe2.engine.step import PipelineEngine
+from layerpipe2.lab import networks
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=1e-3, fused=True),
@@ -29,7 +30,7 @@ def engine_for(strategy, precision, clip=None):
     stages = [s.cuda() for s in partition(layers, len(layers) if strategy == "sequential" else 1)]
     delays = Delays.layerpipe2(len(stages))
     dtype = torch.bfloat16 if precision == "bf16" else None
-    return PipelineEngine(stages, delays, make_history(strategy), compute_dtype=dtype, gradient_clip_norm=clip)
+    return PipelineEngine(stages, delays, make_strategy(strategy), compute_dtype=dtype, gradient_clip_norm=clip)
 
 
 def train(engine, make_optimizer, graphed, steps=14):

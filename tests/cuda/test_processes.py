@@ -13,11 +13,11 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from layerpipe2.distributed.devices import transport_of
-from layerpipe2.distributed.strategy import PipelineStrategy
-from layerpipe2.distributed.timeline import Timeline
-from tests.distributed import fits, processes
-from tests.distributed.fits import Case, in_process
+from layerpipe2.pipeline.devices import transport_of
+from layerpipe2.pipeline.strategy import PipelineStrategy
+from layerpipe2.pipeline.timeline import Timeline
+from tests.pipeline import fits, processes
+from tests.pipeline.fits import Case, in_process
 
 SPAWN = multiprocessing.get_context("spawn")  # CUDA can't be used in forked processes
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}

@@ -21,8 +21,8 @@ from layerpipe2 import UserError
 from layerpipe2.engine import checkpoint_file
 from layerpipe2.engine.checkpoint_file import CheckpointFile, check, read, save
 from tests.bombs import explodes, mine
-from tests.distributed.fits import noise, pipelined
 from tests.engine.training import assert_bit_equal, checkpoint, data, fit, module, resumes, trainer
+from tests.pipeline.fits import noise, pipelined
 
 pytestmark = [
     resumes,
@@ -79,7 +79,7 @@ def images():
 
 def loaded(path, **options):
     made = module("ema-window")
-    how = {"delays": made.delays, "history": made.history, "optimizer": made.make_optimizer}
+    how = {"delays": made.delays, "strategy": made.strategy, "optimizer": made.make_optimizer}
     return type(made).load_from_checkpoint(path, stages=list(made.stages), **how, **options)
 
 

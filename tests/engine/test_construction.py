@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from layerpipe2 import PipelineStrategy, UserError
-from tests.distributed import fits, processes
 from tests.engine.training import module
+from tests.pipeline import fits, processes
 
 MB = 2**20
 WIDTH, DELAYS = 1024, (30, 20, 10, 0)  # 4 MB a stage, 240 MB of stashed weights, 40 MB of them in the second process

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pytorch_lightning.callbacks import BaseFinetuning, Callback
 from torch import nn
 
-from layerpipe2 import Delays, UserError, make_history
+from layerpipe2 import Delays, UserError, make_strategy
 from layerpipe2.engine.step import PipelineEngine
 from tests.engine.training import (
     assert_bit_equal,
@@ -53,7 +53,7 @@ def test_equal_to_the_reference(plan, strategy, optimizer):
     how = {"strategy": strategy, "convention": "layerpipe2", "make_optimizer": make, "lr_of": lambda t: 0.01}
     expected = run_clocked(twins, batches, frozen=frozen, **how)
     freeze(stages, frozen, 0)
-    pipeline = PipelineEngine(stages, Delays.layerpipe2(len(stages)), make_history(strategy), unfreezes=True)
+    pipeline = PipelineEngine(stages, Delays.layerpipe2(len(stages)), make_strategy(strategy), unfreezes=True)
     trained = make([p for s in stages for p in s.parameters()])
     trained.param_groups[0]["lr"] = 0.01
     losses = []

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 import yaml
 from pytorch_lightning.loggers import CSVLogger
 
-from layerpipe2 import Delays, PipelinedModule, UserError, make_history, partition
+from layerpipe2 import Delays, PipelinedModule, UserError, make_strategy, partition
 from layerpipe2.engine.checkpoint_file import read
-from layerpipe2.history import MovingAverage
+from layerpipe2.strategies import MovingAverage
 from tests.engine.training import (
     OPTIMIZERS,
     assert_bit_equal,
@@ -29,7 +29,7 @@ SETTINGS = {"drain": True, "gradient_clip_norm": 0.5, "stage_seed": 4, "loss": "
 
 
 def made(**options):
-    options = {"delays": "pipedream", "history": "ema-0.95-raw", "optimizer": OPTIMIZERS["sgd"]} | options
+    options = {"delays": "pipedream", "strategy": "ema-0.95-raw", "optimizer": OPTIMIZERS["sgd"]} | options
     return PipelinedModule(partition(network(), 1), **options)
 
 
@@ -42,7 +42,7 @@ def loaded(path, **options):
 def test_names_stand_for_delays_histories_and_losses():
     named = made(loss="mse_loss")
     assert named.delays == Delays.pipedream(4)
-    assert made(history="ema-span").history == make_history("ema-span")
+    assert made(strategy="ema-span").strategy == make_strategy("ema-span")
     assert named.loss is F.mse_loss
     assert made(delays=(3, 1, 1, 0)).delays == Delays.custom([3, 1, 1, 0])
 
@@ -52,7 +52,7 @@ def test_hparams_are_plain_values():
         "num_stages": 4,
         "delays_per_stage": [3, 2, 1, 0],
         "delays": "pipedream",
-        "history": "ema-0.95-raw",
+        "strategy": "ema-0.95-raw",
         "loss": "cross_entropy",
         "optimizer": "tests.engine.training.<lambda>",
         "scheduler": None,
@@ -91,21 +91,21 @@ def test_a_checkpoint_brings_settings_and_weights(tmp_path):
 
 def test_arguments_are_stronger_than_the_checkpoint(tmp_path):
     path = checkpoint(tmp_path, made(), 1)
-    again = loaded(path, history="stash", drain=True)
-    assert (again.history, again.drain, again.delays) == (make_history("stash"), True, Delays.pipedream(4))
+    again = loaded(path, strategy="stash", drain=True)
+    assert (again.strategy, again.drain, again.delays) == (make_strategy("stash"), True, Delays.pipedream(4))
 
 
 def test_what_is_code_must_be_given_again(tmp_path):
-    path = checkpoint(tmp_path, made(loss=lambda outputs, y: F.cross_entropy(outputs, y), history=MovingAverage()), 1)
-    with pytest.raises(UserError, match=r"^unknown strategy 'MovingAverage'; known.*; or give a WeightHistory"):
+    path = checkpoint(tmp_path, made(loss=lambda outputs, y: F.cross_entropy(outputs, y), strategy=MovingAverage()), 1)
+    with pytest.raises(UserError, match=r"^unknown strategy 'MovingAverage'; known.*; or give a Strategy"):
         loaded(path)
     with pytest.raises(UserError, match=r"^unknown loss '\S*lambda>'; known.*; or give the function itself$"):
-        loaded(path, history=MovingAverage())
-    assert loaded(path, history=MovingAverage(), loss=F.cross_entropy)
+        loaded(path, strategy=MovingAverage())
+    assert loaded(path, strategy=MovingAverage(), loss=F.cross_entropy)
     with pytest.raises(UserError, match=r"^load_from_checkpoint has no stages; give them, as they were made for"):
         PipelinedModule.load_from_checkpoint(path)
     with pytest.raises(UserError, match=r"^optimizer is 'tests\.engine.*'; give a function that makes it"):
-        PipelinedModule.load_from_checkpoint(path, stages=partition(network(), 1), history="stash", loss="mse_loss")
+        PipelinedModule.load_from_checkpoint(path, stages=partition(network(), 1), strategy="stash", loss="mse_loss")
 
 
 @resumes
@@ -115,7 +115,7 @@ def test_a_checkpoint_without_settings_still_loads_and_resumes(tmp_path):
     content = read(path)
     del content["hyper_parameters"], content["hparams_name"]
     torch.save(content, path)
-    assert loaded(path, delays="layerpipe2", history="ema-window").delays == Delays.layerpipe2(4)
+    assert loaded(path, delays="layerpipe2", strategy="ema-window").delays == Delays.layerpipe2(4)
     resumed = resume(path, module("ema-window"), 2)
     assert_bit_equal(resumed.state_dict(), fit(module("ema-window"), 2).state_dict())
 
@@ -123,8 +123,8 @@ def test_a_checkpoint_without_settings_still_loads_and_resumes(tmp_path):
 class Own(PipelinedModule):
     """Passes on what it doesn't know, as subclasses do."""
 
-    def __init__(self, stages, delays, history, width=3, num_stages=0, **options):
-        super().__init__(stages, delays, history, **options)
+    def __init__(self, stages, delays, strategy, width=3, num_stages=0, **options):
+        super().__init__(stages, delays, strategy, **options)
         self.save_hyperparameters("width", "num_stages")
 
 
@@ -132,5 +132,5 @@ def test_a_subclass_saves_its_own_beside_them(tmp_path):
     model = Own(partition(network(), 1), "pipedream", "ema-span", width=5, num_stages=7, optimizer=OPTIMIZERS["sgd"])
     path = checkpoint(tmp_path, model, 1)
     again = Own.load_from_checkpoint(path, stages=partition(network(), 1), optimizer=OPTIMIZERS["sgd"])
-    assert (again.hparams.width, again.hparams.num_stages, again.hparams.history) == (5, 7, "ema-span")
+    assert (again.hparams.width, again.hparams.num_stages, again.hparams.strategy) == (5, 7, "ema-span")
     assert again.delays == Delays.pipedream(4)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from layerpipe2 import Delays, UserError, make_history
+from layerpipe2 import Delays, UserError, make_strategy
 from layerpipe2.engine.epoch import Totals
 from layerpipe2.engine.layout import trainable
 from layerpipe2.engine.step import PipelineEngine
@@ -186,7 +186,7 @@ def test_a_refilled_pipeline_is_a_new_one(strategy):
     pipeline = engine(nn.Linear(8, 8), strategy)
     train(pipeline, 5)
     pipeline.refill()
-    fresh = PipelineEngine(copy.deepcopy(pipeline.stages), MIDDLE, make_history(strategy))
+    fresh = PipelineEngine(copy.deepcopy(pipeline.stages), MIDDLE, make_strategy(strategy))
     assert train(pipeline, 5) == train(fresh, 5)
 
 
@@ -196,7 +196,7 @@ def test_bf16_equals_an_explicit_cast():
     layers = [nn.Linear(8, 8), nn.Linear(8, 8)]
     twins = copy.deepcopy(layers)
     delays = Delays.none(2)
-    pipeline = PipelineEngine(layers, delays, make_history("stash"), compute_dtype=torch.bfloat16)
+    pipeline = PipelineEngine(layers, delays, make_strategy("stash"), compute_dtype=torch.bfloat16)
     x, y = torch.randn(4, 8), torch.tensor([1, 2, 3, 4])
     loss, outputs = pipeline.train_step(x, y, F.cross_entropy, optimizer_of(pipeline))
     cast = [p.detach().bfloat16().requires_grad_() for layer in twins for p in layer.parameters()]

@@ -8,8 +8,8 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
 from layerpipe2 import UserError
-from tests.distributed import fits
 from tests.engine.training import assert_bit_equal, data, fit, module, trainer
+from tests.pipeline import fits
 
 
 def f1(classes=5, **options):

@@ -4,8 +4,9 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
-from layerpipe2 import Delays, make_history
+from layerpipe2 import Delays, make_strategy
 from layerpipe2.engine.probe import ReconstructionProbe
+from layerpipe2.strategies import begin, count
 from tests.engine.training import assert_bit_equal, data, fit, module, resumes, trainer
 
 
@@ -71,14 +72,15 @@ class Weights(Callback):
 
 
 def errors(weights, name, delay, every):
-    """Of a history that starts with a full pipeline of the first of the ``weights``, measured by its definition."""
-    history, found = make_history(name), []
-    state = history.init(weights[0], delay)
+    """Of a strategy that starts with a full pipeline of the first of the ``weights``, measured by its definition."""
+    strategy, found = make_strategy(name), []
+    state = begin(strategy, weights[0], delay)
     for t in range(1, len(weights)):
-        history.record(state, weights[t - 1] - weights[t], torch.tensor(t - 1))
+        strategy.update(state, weights[t - 1], weights[t])
+        count(state, delay)
         if t >= 2 * delay and t % every == 0:
             old = weights[max(0, t - delay)]
-            recalled = history.recall(state, weights[t], old, torch.tensor(t))
+            recalled = strategy.backward(state, weights[t], old)
             found.append(float((recalled - old).norm() / (weights[t] - old).norm()))
     return found
 

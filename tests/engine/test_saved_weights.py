@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from layerpipe2 import Delays, make_history
+from layerpipe2 import Delays, make_strategy
 from layerpipe2.engine.step import PipelineEngine
-from layerpipe2.history.latest import Latest
-from layerpipe2.networks.layers import conv_bn_relu
+from layerpipe2.lab.networks.layers import conv_bn_relu
 from layerpipe2.spiking import Neuron, Neurons, Readout
 from layerpipe2.spiking.layers import spiking
+from layerpipe2.strategies.latest import Latest
 from tests.engine.training import load, optimizer_of
 
 
@@ -21,7 +21,7 @@ class Tenfold(Latest):
 
     factor: float = 10.0
 
-    def recall(self, state, latest, delayed, step):
+    def backward(self, state, latest, used):
         return self.factor * latest
 
 
@@ -104,7 +104,7 @@ def test_ten_times_the_weights_give_ten_times_the_gradient(name, precision, memo
         layer = layer.to(memory_format=torch.channels_last)
     with torch.no_grad():
         probe = torch.randn_like(layer(x))
-    plain = arriving_gradient(layer, x, make_history("latest"), compute, probe)
+    plain = arriving_gradient(layer, x, make_strategy("latest"), compute, probe)
     tenfold = arriving_gradient(layer, x, Tenfold(), compute, probe)
     assert plain.abs().max() > 0
     tolerance = {"float32": 1e-5, "float64": 1e-12, "bf16": 2e-2}[precision]
@@ -116,7 +116,7 @@ def test_an_embedding_gets_the_gradient_of_the_recalled_weights_behind_it(precis
     dtype, compute = PRECISIONS[precision]
     embedding, linear = nn.Embedding(7, 8).to(device, dtype), nn.Linear(8, 3).to(device, dtype)
     words, gradients = torch.tensor([[1, 2, 6]], device=device), []
-    for history in (make_history("latest"), Tenfold()):
+    for history in (make_strategy("latest"), Tenfold()):
         engine = PipelineEngine([embedding, linear], Delays.custom([2, 1]), history, compute_dtype=compute)
         load(engine).forward(words).sum().backward()
         engine.delayed[0].collect_gradients()
@@ -129,13 +129,13 @@ def test_an_embedding_gets_the_gradient_of_the_recalled_weights_behind_it(precis
 
 def test_the_first_stage_may_save_nothing():
     stages = [nn.Linear(8, 8), nn.Linear(8, 8)]
-    engine = PipelineEngine(stages, Delays.layerpipe2(2), make_history("latest"))
+    engine = PipelineEngine(stages, Delays.layerpipe2(2), make_strategy("latest"))
     assert load(engine).forward(torch.randn(4, 8)).shape == (4, 8)
 
 
 def test_batchnorm_statistics_move_once_per_batch(device):
     stages = [nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)).to(device) for _ in range(3)]
-    engine = PipelineEngine(stages, Delays.layerpipe2(3), make_history("ema-window"))
+    engine = PipelineEngine(stages, Delays.layerpipe2(3), make_strategy("ema-window"))
     optimizer = optimizer_of(engine)
     for _ in range(5):
         x = torch.randn(4, 8, device=device)
@@ -145,7 +145,7 @@ def test_batchnorm_statistics_move_once_per_batch(device):
 
 def test_dropout_follows_the_mode_of_the_users_module():
     stages = [nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5)), nn.Linear(8, 8)]
-    engine = PipelineEngine(stages, Delays.layerpipe2(2), make_history("stash"))
+    engine = PipelineEngine(stages, Delays.layerpipe2(2), make_strategy("stash"))
     x = torch.randn(4, 8)
     assert not torch.equal(load(engine).forward(x), load(engine).forward(x))
     stages[0].eval()

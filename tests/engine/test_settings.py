@@ -9,9 +9,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanSquaredError
 
-from layerpipe2 import Delays, PipelinedModule, UserError, make_history, partition
-from layerpipe2.history import MovingAverage, StashFirst
-from layerpipe2.history.pair import PairHistory
+from layerpipe2 import Delays, PipelinedModule, UserError, make_strategy, partition
+from layerpipe2.strategies import MovingAverage, StashFirst
+from layerpipe2.strategies.pair import Pair
 from tests.engine.training import OPTIMIZERS, data, fit, module, trainer
 
 LAYER = nn.Linear(4, 4)
@@ -19,7 +19,7 @@ SETTINGS = [
     ("precision", ["fp8", None, ["bf16"]], "give one of native, bf16"),
     ("scheduler_interval", ["batch", None, 1], "give 'epoch' or 'step'"),
     ("delays", [None, 2, {}], r"give Delays, such as Delays\.layerpipe2\(4\)"),
-    ("history", [None, object], "give a strategy's name, such as 'ema-span', or a WeightHistory"),
+    ("strategy", [None, object], "give a strategy's name, such as 'ema-span', or a Strategy"),
     (
         "optimizer",
         [torch.optim.SGD(LAYER.parameters(), lr=0.1), None, "sgd"],
@@ -43,7 +43,7 @@ KEPT_AS = {"optimizer": "make_optimizer", "scheduler": "make_scheduler", "metric
 
 
 def made(**options):
-    good = {"delays": Delays.layerpipe2(2), "history": make_history("stash"), "optimizer": OPTIMIZERS["sgd"]}
+    good = {"delays": Delays.layerpipe2(2), "strategy": make_strategy("stash"), "optimizer": OPTIMIZERS["sgd"]}
     return PipelinedModule(**{"stages": [nn.Linear(4, 4), nn.Linear(4, 4)]} | good | options)
 
 
@@ -69,7 +69,7 @@ def test_refused_when_changed_before_training(name, values, remedy):
         ({"delays": "pipedrem"}, "unknown delay law 'pipedrem'; did you mean 'pipedream'?"),
         ({"delays": [2, 1, 0]}, "there are 3 delays but the network has 2 stages"),
         ({"delays": [2.5, 0]}, "delay of stage 0 is 2.5; give an integer from 0 to 10000"),
-        ({"history": "ema-spam"}, "unknown strategy 'ema-spam'; did you mean 'ema-span'?"),
+        ({"strategy": "ema-spam"}, "unknown strategy 'ema-spam'; did you mean 'ema-span'?"),
         (
             {"loss": "cross_entropi"},
             "unknown loss 'cross_entropi'; did you mean 'cross_entropy'?; or give the function",
@@ -162,26 +162,21 @@ def test_several_loaders_for_validation():
     ("make", "message"),
     [
         (
-            lambda: StashFirst(then=make_history("latest"), updates=-1),
+            lambda: StashFirst(then=make_strategy("latest"), updates=-1),
             "updates with exact weights is -1; give an integer",
         ),
         (
-            lambda: StashFirst(then=make_history("latest"), updates=1.5),
+            lambda: StashFirst(then=make_strategy("latest"), updates=1.5),
             "updates with exact weights is 1.5; give an integer",
         ),
         (
-            lambda: StashFirst(then=make_history("latest"), updates=True),
+            lambda: StashFirst(then=make_strategy("latest"), updates=True),
             "updates with exact weights is True; give an int",
         ),
-        (lambda: StashFirst(then="ema", updates=3), "then is 'ema'; give the WeightHistory that takes over"),
-        (
-            lambda: MovingAverage(consumes="grads"),
-            "consumes is 'grads'; a moving average takes 'updates' or 'gradients'",
-        ),
+        (lambda: StashFirst(then="ema", updates=3), "then is 'ema'; give the Strategy that takes over"),
         (lambda: MovingAverage(decay=0.9), "decay is 0.9; give a function of the span"),
-        (lambda: PairHistory(correlation=1.0), "correlation is 1.0; give a number >= 0 and < 1"),
-        (lambda: PairHistory(correlation=True), "correlation is True; give a number >= 0 and < 1"),
-        (lambda: PairHistory(consumes="gradients"), "consumes is 'gradients'; the pair takes 'updates'"),
+        (lambda: Pair(correlation=1.0), "correlation is 1.0; give a number >= 0 and < 1"),
+        (lambda: Pair(correlation=True), "correlation is True; give a number >= 0 and < 1"),
     ],
 )
 def test_what_a_history_is_made_of(make, message):

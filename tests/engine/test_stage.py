@@ -9,7 +9,7 @@ from torch import nn
 from layerpipe2 import Delays
 from layerpipe2.engine import weights
 from layerpipe2.engine.step import PipelineEngine
-from layerpipe2.history.latest import Latest
+from layerpipe2.strategies.latest import Latest
 from tests.engine.training import engine, load, optimizer_of, train
 
 STRATEGIES = ("stash", "latest", "ema-span", "ema-lsq-raw", "pair", "update-window")
@@ -38,7 +38,7 @@ def test_the_forward_pass_computes_with_the_row_itself():
     memory = {row.data_ptr() for row in (*stage.rows, stage.latest)}
     for _ in range(5):
         load(pipeline)
-        row = stage.delayed(pipeline.step_count)
+        row = stage.used()
         assert stage.leaves[pipeline.stages[0].weight].data_ptr() == row.data_ptr()
         train(pipeline, 1, optimizer)
         assert {row.data_ptr() for row in (*stage.rows, stage.latest)} == memory
@@ -78,7 +78,7 @@ class Noting(Latest):
 
     asked: list[torch.Tensor] = field(default_factory=list)
 
-    def recall(self, state, latest, delayed, step):
+    def backward(self, state, latest, used):
         self.asked.append(latest)
         return latest.clone()
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.utils.checkpoint import checkpoint
 
-from layerpipe2 import Delays, UserError, make_history
+from layerpipe2 import Delays, UserError, make_strategy
 from layerpipe2.engine.step import PipelineEngine
 from tests.engine.training import engine, load, optimizer_of, train
 
@@ -241,7 +241,7 @@ def test_refused(name, strategy):
     [(checkpointed, CHECKPOINTED), (offloaded, CHECKPOINTED), (reentrantly_checkpointed, RECOMPUTED)],
 )
 def test_recomputed_and_offloaded_activations_are_refused_in_the_first_stage(function, message):
-    pipeline = PipelineEngine([By(function), nn.Linear(8, 8)], Delays.layerpipe2(2), make_history("latest"))
+    pipeline = PipelineEngine([By(function), nn.Linear(8, 8)], Delays.layerpipe2(2), make_strategy("latest"))
     with pytest.raises(UserError, match=message):
         load(pipeline).forward(torch.randn(4, 8, requires_grad=True))
 
@@ -303,19 +303,19 @@ def test_frozen_parameters_that_low_precision_would_lose():
 def test_one_buffer_in_two_stages_is_refused():
     norm = nn.BatchNorm1d(8, affine=False)
     with pytest.raises(UserError, match=r"buffer '1\.running_mean' of stage 1 is also '1\.running_mean' of stage 0"):
-        PipelineEngine([behind(norm), behind(norm)], Delays.layerpipe2(2), make_history("stash"))
+        PipelineEngine([behind(norm), behind(norm)], Delays.layerpipe2(2), make_strategy("stash"))
 
 
 def test_layers_that_change_their_weights_are_refused():
     stages = [nn.Embedding(5, 8, max_norm=0.1), nn.Linear(8, 8)]
-    pipeline = PipelineEngine(stages, Delays.layerpipe2(2), make_history("latest"))
+    pipeline = PipelineEngine(stages, Delays.layerpipe2(2), make_strategy("latest"))
     with pytest.raises(UserError, match="stage 0 changes its weights in its forward pass"):
         pipeline.train_step(torch.tensor([1, 2]), torch.tensor([1, 2]), F.cross_entropy, optimizer_of(pipeline))
 
 
 def test_autocast_is_refused(device):
     stages = [nn.Linear(8, 8).to(device), nn.Linear(8, 8).to(device)]
-    pipeline = load(PipelineEngine(stages, Delays.custom([0, 1]), make_history("latest")))
+    pipeline = load(PipelineEngine(stages, Delays.custom([0, 1]), make_strategy("latest")))
     with torch.autocast(device, torch.bfloat16), pytest.raises(UserError, match=MADE):
         pipeline.forward(torch.randn(4, 8, device=device))
 

@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from layerpipe2 import Delays, PipelinedModule, make_history, partition
+from layerpipe2 import Delays, PipelinedModule, make_strategy, partition
 from layerpipe2.engine.step import PipelineEngine
 
 MIDDLE = Delays.custom([2, 1, 0])
@@ -25,7 +25,7 @@ resumes = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and 
 def engine(middle: nn.Module, strategy: str = "latest", delays=MIDDLE, **options) -> PipelineEngine:
     """``middle`` as the second of three stages."""
     torch.manual_seed(3)
-    return PipelineEngine([nn.Linear(8, 8), middle, nn.Linear(8, 8)], delays, make_history(strategy), **options)
+    return PipelineEngine([nn.Linear(8, 8), middle, nn.Linear(8, 8)], delays, make_strategy(strategy), **options)
 
 
 def optimizer_of(pipeline: PipelineEngine, **options) -> torch.optim.Optimizer:
@@ -35,7 +35,7 @@ def optimizer_of(pipeline: PipelineEngine, **options) -> torch.optim.Optimizer:
 def load(pipeline: PipelineEngine) -> PipelineEngine:
     """Give every delayed stage the weights of the next forward pass."""
     for stage in pipeline.delayed.values():
-        stage.load(pipeline.step_count)
+        stage.load()
     return pipeline
 
 
@@ -71,7 +71,7 @@ def module(strategy: str, delays=None, group_size: int = 1, optimizer: str = "sg
     stages = partition(network(), group_size)
     delays = delays or Delays.layerpipe2(len(stages))
     options = {"scheduler": step_schedule} | options
-    return PipelinedModule(stages, delays, make_history(strategy), optimizer=OPTIMIZERS[optimizer], **options)
+    return PipelinedModule(stages, delays, make_strategy(strategy), optimizer=OPTIMIZERS[optimizer], **options)
 
 
 def trainer(epochs: int, **options) -> pl.Trainer:

@@ -10,7 +10,7 @@ from experiments.names import experiments
 from experiments.schema import read_experiment
 from experiments.tables import TABLES, curves, metrics
 from layerpipe2.errors import UserError
-from layerpipe2.runs.records import write_record
+from layerpipe2.lab.runs.records import write_record
 from tests.made_records import record
 from tests.small_experiments import ROOT, UNTUNED, small
 

@@ -135,7 +135,7 @@ CHANGES = [
     ("experiments/digits.yaml", "mlp: 0.03", TRAINED),
     ("results/tuned.json", '"resnet-small": {"lr": 1', RESNET | {"tune"}),
     ("results/tuning.csv", "{}", {"tune", "paper", "track"}),
-    ("src/layerpipe2/tuning/space.py", '"""', {"tune", "paper"}),
+    ("src/layerpipe2/lab/tuning/space.py", '"""', {"tune", "paper"}),
     ("experiments/digits.yaml", "jobs: 2", set()),
     ("experiments/digits.yaml", "points: 1.0", {"collect"}),  # whose experiment.json states the margin
     ("experiments/screen-cnn.yaml", "width: 8", {"evidence@screen-cnn"}),
@@ -149,7 +149,7 @@ CHANGES = [
         TRAINED | {"tune"} | MEASURED,
     ),
     ("src/layerpipe2/theory/proofs.py", '"""', {"theory", "paper"}),
-    ("src/layerpipe2/distributed/memory.py", '"""', {"paper"}),
+    ("src/layerpipe2/pipeline/memory.py", '"""', {"paper"}),
     ("src/layerpipe2/graphs/csr.py", '"""', {"graphs", "paper"}),
     ("results/graphs/digits/content", "{}", {"graphs", "paper"}),
 ]

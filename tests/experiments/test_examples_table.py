@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.examples import example_rows
-from layerpipe2.runs.correct import packed
+from layerpipe2.lab.runs.correct import packed
 from tests.made_records import record
 
 _COUNTS = {

@@ -8,7 +8,7 @@ from experiments.grid import Grid
 from experiments.names import experiments
 from experiments.schema import read_experiment
 from layerpipe2.errors import UserError
-from layerpipe2.runs.records import write_json, write_record
+from layerpipe2.lab.runs.records import write_json, write_record
 from tests.made_records import record
 from tests.small_experiments import TUNED, UNTUNED, small
 

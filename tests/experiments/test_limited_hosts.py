@@ -9,8 +9,8 @@ import torch.distributed as dist
 
 from experiments.hosts import Namespaces, enter, limited_hosts
 from experiments.pipelines.processes import run_ranks
-from layerpipe2.distributed.links import Watch
-from layerpipe2.distributed.neighbours import Endpoint
+from layerpipe2.pipeline.links import Watch
+from layerpipe2.pipeline.neighbours import Endpoint
 from layerpipe2.planning.machine import round_trips
 
 

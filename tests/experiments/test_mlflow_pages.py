@@ -8,8 +8,8 @@ import pytest
 from experiments import track
 from experiments.browser import Browser, find_browser
 from experiments.screenshots import served
-from layerpipe2.runs.records import write_record
-from layerpipe2.tracking.view import link
+from layerpipe2.lab.runs.records import write_record
+from layerpipe2.lab.tracking.view import link
 from tests.made_records import record
 
 

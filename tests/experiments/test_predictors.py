@@ -3,8 +3,9 @@
 import csv
 
 from experiments.predictors import CELL, FILE, main, measure
-from layerpipe2.advice import advise, predictors
-from layerpipe2.runs.records import write_record
+from layerpipe2.advice import predictors
+from layerpipe2.lab.advice import advise
+from layerpipe2.lab.runs.records import write_record
 from paper_figures.records import evidence
 from tests.made_records import record
 from tests.small_experiments import UNTUNED, small

@@ -10,7 +10,7 @@ from experiments.grid import Grid
 from experiments.names import HERE
 from experiments.schema import Experiment, read_experiment
 from layerpipe2.errors import UserError, shown
-from layerpipe2.networks import NETWORKS
+from layerpipe2.lab.networks import NETWORKS
 from tests.small_experiments import REPORT, ROOT, TUNED, UNTUNED, small, write_experiment
 
 

@@ -15,10 +15,10 @@ from mlflow.tracking import MlflowClient
 
 from experiments import track as tracking
 from layerpipe2.errors import UserError
-from layerpipe2.history import find_strategy
-from layerpipe2.runs.records import read_record, write_record
-from layerpipe2.tracking.bulk import BulkClient
-from layerpipe2.tracking.entry import FINAL
+from layerpipe2.lab.looks import look
+from layerpipe2.lab.runs.records import read_record, write_record
+from layerpipe2.lab.tracking.bulk import BulkClient
+from layerpipe2.lab.tracking.entry import FINAL
 from tests.made_records import record
 from tests.small_experiments import ROOT
 
@@ -89,7 +89,7 @@ def test_a_run_is_copied_whole_below_its_cell(place, copied):
     expected = {"strategy": "ema-window", "stages": "3", "delays": "4 2 0", "delay_law": "layerpipe2", "phase": "final"}
     expected |= {"experiment": "digits", "commit": "0123abc", "device": "cpu", "current": "true", "kind": "seed"}
     assert expected.items() <= run.data.tags.items()
-    assert run.data.tags["mlflow.runColor"] == find_strategy("ema-window").colour == cell.data.tags["mlflow.runColor"]
+    assert run.data.tags["mlflow.runColor"] == look("ema-window").colour == cell.data.tags["mlflow.runColor"]
     assert run.inputs.dataset_inputs[0].dataset.name == "digits"
     copy = MlflowClient(f"sqlite:///{place[0]}").download_artifacts(run.info.run_id, "record.json")
     assert read_record(Path(copy)) == CELLS["runs/ema-window-s1"]

@@ -10,10 +10,10 @@ from experiments import tune
 from experiments.collect import main as collect
 from experiments.grid import TUNED as CHOICE
 from layerpipe2.errors import UserError
-from layerpipe2.runs.records import read_record
-from layerpipe2.tuning.study import open_existing, work
+from layerpipe2.lab.runs.records import read_record
+from layerpipe2.lab.tuning.study import open_existing, work
+from tests.lab.tuning.studies import diverged, made_up, runs_are
 from tests.small_experiments import REPORT, UNTUNED, small, write_experiment
-from tests.tuning.studies import diverged, made_up, runs_are
 
 SPACE: dict = UNTUNED | {
     "group_sizes": [3, 5],
@@ -170,7 +170,7 @@ def test_records_of_other_code_are_trained_again_and_equal_but_for_their_times(o
     before, times = path.read_bytes(), out / "times" / path.relative_to(out / "runs")
     assert b"started" not in before
     assert json.loads(times.read_text())["wall_time_s"] > 0
-    monkeypatch.setattr("experiments.grid.code_hash", lambda: "other")
+    monkeypatch.setattr("experiments.grid.code_hash", lambda parts: "other")
     kept = path.stat().st_mtime_ns
     runs.main(start)
     assert path.stat().st_mtime_ns == kept
@@ -186,7 +186,7 @@ def test_only_the_chosen_runs_records_are_deleted_and_none_without_a_word(tmp_pa
     tune.main([path, *out, "--quiet"])
     runs.main([path, *out, "--quiet"])
     records = set((tmp_path / "out" / "runs").rglob("*.json"))
-    monkeypatch.setattr("experiments.grid.code_hash", lambda: "other")
+    monkeypatch.setattr("experiments.grid.code_hash", lambda parts: "other")
     with pytest.raises(UserError, match="no terminal to ask on"):
         runs.main([path, *out, "--this-code"])
     assert set((tmp_path / "out" / "runs").rglob("*.json")) == records

@@ -9,9 +9,9 @@ import pytest
 from experiments.processes import workers
 from experiments.work import Queue, work
 from layerpipe2.errors import UserError
-from layerpipe2.provenance import git_state
-from layerpipe2.runs.records import read_record
-from layerpipe2.runs.train import train_run
+from layerpipe2.lab.provenance import git_state
+from layerpipe2.lab.runs.records import read_record
+from layerpipe2.lab.runs.train import train_run
 from tests.small_experiments import UNTUNED, small
 
 

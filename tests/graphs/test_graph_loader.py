@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerpipe2.data.splits import frozen_generator
+from layerpipe2.engine.frozen_random import frozen_generator
 from layerpipe2.errors import UserError
 from layerpipe2.graphs import SampledLoader
 from layerpipe2.graphs.kernels import batch_key

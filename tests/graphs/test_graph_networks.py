@@ -8,15 +8,15 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
-from layerpipe2 import STRATEGIES, Delays, PipelinedModule, make_history, partition
+from layerpipe2 import STRATEGIES, Delays, PipelinedModule, make_strategy, partition
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.errors import UserError
 from layerpipe2.graphs import SampledLoader
 from layerpipe2.graphs.networks import GRAPH_NETWORKS, build
-from layerpipe2.history import raw_forms
-from tests.distributed.fits import assert_equal, assert_same_weights, fit, pipelined
+from layerpipe2.strategies import raw_forms
 from tests.graphs import layer_reference
 from tests.graphs.made import random_graph
+from tests.pipeline.fits import assert_equal, assert_same_weights, fit, pipelined
 from tests.reference import clock_of, delay_of, forward_layer, run_clocked
 
 FAN_OUT = (4, 3, 2)
@@ -48,7 +48,7 @@ def test_delayed_gradients_equal_the_clock_driven_reference(network, strategy, c
     twins = copy.deepcopy(stages)
     chosen = {"strategy": strategy, "convention": convention, "make_optimizer": optimizer}
     expected = run_clocked(twins, batches, lr_of=lambda t: 0.05, **chosen)
-    engine = PipelineEngine(stages, Delays.by_law(convention, 3), make_history(strategy))
+    engine = PipelineEngine(stages, Delays.by_law(convention, 3), make_strategy(strategy))
     made = optimizer([p for stage in stages for p in stage.parameters()])
     losses = [float(engine.train_step(x, y, F.cross_entropy, made)[0]) for x, y in batches]
     assert losses == pytest.approx(expected, abs=1e-12)

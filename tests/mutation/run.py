@@ -18,7 +18,7 @@ from tests.mutation.mutants import Mutant, mutants
 from tests.mutation.trial import IMPORT, LIBRARY, record, survivors
 
 ROOT = Path(__file__).parents[2]
-FOR_GPUS = ("engine/cuda_graph.py", "distributed/devices.py")
+FOR_GPUS = ("engine/cuda_graph.py", "pipeline/devices.py")
 IMPORTED = ("pydantic", "pytorch_lightning", "sklearn.datasets", "torch.distributed.run", "torchvision")
 TESTS = {
     "delays.py": ("tests/test_delays_and_stages.py",),
@@ -27,13 +27,13 @@ TESTS = {
         "tests/engine/test_construction.py",
         "tests/planning/test_balance.py",
     ),
-    "history/*.py": ("tests/history", "tests/theory/test_reconstruction.py", "tests/runs/test_validation.py"),
-    "engine/*.py": ("tests/engine", "tests/test_reference.py", "tests/runs/test_run.py"),
-    "distributed/*.py": ("tests/distributed",),
-    "distributed/health/*.py": ("tests/distributed",),
+    "strategies/*.py": ("tests/strategies", "tests/theory/test_reconstruction.py", "tests/lab/runs/test_validation.py"),
+    "engine/*.py": ("tests/engine", "tests/test_reference.py", "tests/lab/runs/test_run.py"),
+    "pipeline/*.py": ("tests/pipeline",),
+    "pipeline/health/*.py": ("tests/pipeline",),
 }
 """The files that are mutated -> what tests them."""
-STARTED = {"distributed/launch.py": "tests/distributed/test_launch.py"}
+STARTED = {"pipeline/launch.py": "tests/pipeline/test_launch.py"}
 """Files whose lines run in processes that these tests start: which test runs which line is not recorded."""
 
 

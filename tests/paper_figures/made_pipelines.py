@@ -2,7 +2,7 @@
 
 import json
 
-from layerpipe2.distributed.timeline import Event, chrome_trace
+from layerpipe2.pipeline.timeline import Event, chrome_trace
 from paper_figures.pages import fill
 from paper_figures.pages.pipelines import claims, page
 from paper_figures.records.pipelines import load

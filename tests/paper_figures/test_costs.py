@@ -4,9 +4,10 @@ import pandas as pd
 import pytest
 
 from experiments import theory as study
-from layerpipe2.planning.reference import DEVICES
+from layerpipe2.lab.reference import DEVICES, REFERENCE
+from layerpipe2.planning.devices import DEVICE
 from layerpipe2.planning.schedules import SCHEDULES
-from layerpipe2.planning.schedules.compare import DEVICE, compare
+from layerpipe2.planning.schedules.compare import compare
 from paper_figures.claims import costs as claims
 from paper_figures.figures import costs as figures
 from paper_figures.figures import gantt
@@ -68,7 +69,7 @@ def test_figures_show_every_network(table):
 
 @pytest.fixture(scope="module")
 def simulated():
-    return pd.DataFrame(compare(("mlp", "alexnet"), (3, 4, 9)))
+    return pd.DataFrame(compare({name: REFERENCE[name].costs() for name in ("mlp", "alexnet")}, (3, 4, 9)))
 
 
 def test_figures_are_complete(simulated):

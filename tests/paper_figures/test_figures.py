@@ -11,9 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from experiments import theory as study
-from layerpipe2.history import STRATEGIES, find_strategy, raw_forms
-from layerpipe2.history.moments import Updates
-from layerpipe2.theory import derive, from_units, reconstruction
+from layerpipe2.lab.looks import look
+from layerpipe2.strategies import STRATEGIES, find_strategy, raw_forms
+from layerpipe2.strategies.moments import Updates
+from layerpipe2.theory import reconstruction
+from layerpipe2.theory.derivation import derive
+from layerpipe2.theory.network import from_units
 from layerpipe2.theory.stability import closed_form
 from paper_figures import figures, style
 from paper_figures.accuracy_axis import AccuracyAxis
@@ -27,14 +30,14 @@ _FIXED = ["ema-0.5", "ema-0.8", "ema-0.95", "ema-0.99", "ema-0.999"]
 
 
 def test_every_strategy_has_its_own_look() -> None:
-    rows = [find_strategy(name) for name in (*STRATEGIES, *raw_forms(), *_FIXED)]
-    looks = {(row.colour, row.marker, row.dash, row.filled) for row in rows}
-    assert len(looks) == len({row.label for row in rows}) == len(rows)
+    names = [*STRATEGIES, *raw_forms(), *_FIXED]
+    looks = {(row.colour, row.marker, row.dash, row.filled) for row in map(look, names)}
+    assert len(looks) == len({find_strategy(name).label for name in names}) == len(names)
 
 
 def test_rules_differ_in_color_marker_and_line() -> None:
     for feature in ("colour", "marker", "dash"):
-        assert len({getattr(row, feature) for row in STRATEGIES.values()}) == len(STRATEGIES), feature
+        assert len({getattr(look(name), feature) for name in STRATEGIES}) == len(STRATEGIES), feature
 
 
 def test_variants_are_hollow() -> None:
@@ -144,7 +147,7 @@ def test_fitted_theory_passes_through_its_own_errors():
     assert momentum.get_title() == "MLP, m = 0.9"
     assert fitted.get_title() == "fit: m = 0.80, 20 % white"
     lines = {line.get_color(): line for line in fitted.get_lines() if line.get_linestyle() != "None"}
-    curve = dict(zip(*lines[find_strategy("ema-span").colour].get_data(), strict=True))
+    curve = dict(zip(*lines[look("ema-span").colour].get_data(), strict=True))
     assert curve[8] == pytest.approx(reconstruction.error("ema-span", 8, Updates(0.8, 0.25)), rel=0.01)
 
 

@@ -11,12 +11,12 @@ from torch import nn
 
 from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
-from layerpipe2.history.latest import Latest
 from layerpipe2.planning import Costs, Link, StageWork, Work, profiling
 from layerpipe2.planning.balance import Balance, balanced
 from layerpipe2.planning.profiling import profile
 from layerpipe2.planning.schedules import build_schedule, simulate
 from layerpipe2.stages import partition_at
+from layerpipe2.strategies.latest import Latest
 
 
 def times(draw, units, sizes=False):
@@ -158,15 +158,16 @@ def test_the_profile_is_the_median_of_the_timed_steps(monkeypatch):
 
 
 class Slow(Latest):
-    """A history that takes its time."""
+    """A strategy that takes its time."""
 
-    def recall(self, state, latest, delayed, step):
+    def backward(self, state, latest, used):
         CLOCK.seconds += 0.25
         return latest
 
-    def record(self, state, update, step):
-        assert update.any()
+    def update(self, state, before, after):
+        assert (before - after).any()
         CLOCK.seconds += 8
+        return after
 
 
 def test_the_profile_of_delayed_stages_counts_their_history(monkeypatch):

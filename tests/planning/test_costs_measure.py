@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torchvision import models
 
-from layerpipe2 import networks
 from layerpipe2.errors import UserError
+from layerpipe2.lab import networks
+from layerpipe2.lab.reference import REFERENCE
 from layerpipe2.planning import FlopDevice, Gemm, Link, SystolicArray, Work, measure, network_costs
-from layerpipe2.planning.reference import REFERENCE
 
 PUBLISHED = {
     "alexnet": models.AlexNet_Weights.IMAGENET1K_V1,

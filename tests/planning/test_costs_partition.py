@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from layerpipe2 import networks
 from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
+from layerpipe2.lab import networks
 from layerpipe2.planning import Costs, FlopDevice, Link, StageWork, SystolicArray, Work, network_costs, uniform_costs
 from layerpipe2.planning.balance import chain_cuts, merge
 from layerpipe2.planning.schedules import build_schedule, simulate

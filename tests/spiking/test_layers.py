@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from layerpipe2.errors import UserError
-from layerpipe2.networks import NETWORKS, build
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.plan import make_units
+from layerpipe2.lab.networks import NETWORKS, build
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.plan import make_units
 from layerpipe2.spiking import CODINGS, READOUTS, Coded, Neuron, Neurons, Readout, unrolled
 from layerpipe2.spiking.layers import spiking
 

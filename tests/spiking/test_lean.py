@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from experiments.benchmarks.spiking import kept_bytes, plain_copy
-from layerpipe2.networks import build
+from layerpipe2.lab.networks import build
 from layerpipe2.spiking import RESETS, Neuron, Neurons, fire
 from layerpipe2.spiking.layers import Normalised, spiking
 from layerpipe2.spiking.lean import SpikePool

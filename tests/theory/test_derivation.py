@@ -8,12 +8,14 @@ from torch import nn
 
 from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
+from layerpipe2.lab.networks import outline
 from layerpipe2.stages import partition
-from layerpipe2.theory import LayeredNetwork, Operation, chain, derive, from_units, named, prove
 from layerpipe2.theory.certificates import task_times
+from layerpipe2.theory.derivation import derive
 from layerpipe2.theory.leiserson_saxe import minimum_period
 from layerpipe2.theory.moves import insert_delayed_gradients
-from layerpipe2.theory.network import UNIT_KINDS
+from layerpipe2.theory.network import UNIT_KINDS, LayeredNetwork, Operation, chain, from_units, layered
+from layerpipe2.theory.proofs import prove
 
 
 def random_groups(rng: random.Random, units: int) -> list[int]:
@@ -58,7 +60,7 @@ def test_delays_of_the_engine_are_the_derived_ones_over_hundreds_of_groupings(co
 
 @pytest.mark.parametrize("group_size", range(1, 11))
 def test_resnet18_at_every_group_size(group_size):
-    derivation = derive(named("resnet18"), group_size=group_size)
+    derivation = derive(layered(outline("resnet18")), group_size=group_size)
     stages = partition([nn.Identity() for _ in range(10)], group_size)
     assert derivation.sizes == tuple(len(stage) for stage in stages)
     assert all(claim.holds for claim in prove(derivation))

@@ -12,13 +12,14 @@ import networkx as nx
 import pytest
 import torch
 
-from layerpipe2 import make_history
+from layerpipe2 import make_strategy
 from layerpipe2.delays import Delays
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.stages import partition_at
-from layerpipe2.theory import derive, from_units
+from layerpipe2.theory.derivation import derive
 from layerpipe2.theory.graph import SignalFlowGraph
 from layerpipe2.theory.moves import lags_between
+from layerpipe2.theory.network import from_units
 from layerpipe2.theory.stability_simulation import Scales
 
 INPUTS = [1.0, 0.7, -0.4, 0.9, 1.1, -0.8, 0.5, 0.3, 1.2, -0.6, 0.8, 1.0, -1.1, 0.2, 0.6, 0.9, 0.4, -0.3, 0.7, 0.5]
@@ -83,7 +84,7 @@ def test_machine_equals_engine(convention, groups):
     units = [Scales(torch.tensor([w], dtype=torch.float64)) for w in weights.values()]
     starts = [sum(groups[:k]) for k in range(len(groups))]
     stages = partition_at(units, starts)
-    engine = PipelineEngine(stages, delays, make_history("stash"))
+    engine = PipelineEngine(stages, delays, make_strategy("stash"))
     optimizer = torch.optim.SGD([u.weight for u in units], lr=RATE)
     graph, period, n = derivation.pipeline, derivation.pipeline.period, len(groups) - 1
     lags = lags_between(derivation.delayed, graph)

@@ -7,7 +7,8 @@ from itertools import combinations
 import pytest
 
 from layerpipe2.errors import UserError
-from layerpipe2.theory import LayeredNetwork, Operation, chain, derive, from_units, named
+from layerpipe2.lab.networks import outline
+from layerpipe2.theory.derivation import derive
 from layerpipe2.theory.graph import SignalFlowGraph, training_graph
 from layerpipe2.theory.moves import (
     DELAYED_GRADIENT,
@@ -21,6 +22,7 @@ from layerpipe2.theory.moves import (
     places,
     retime,
 )
+from layerpipe2.theory.network import LayeredNetwork, Operation, chain, from_units, layered
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def test_graph_of_a_residual_block_sums_gradients_where_the_forward_pass_forks()
     assert {e[0] for e in graph.of_kind("error") if e[1] == "G0"} == {"A1.conv1", "A1.add"}
     assert {e[0] for e in graph.of_kind("activation") if e[1] == "F1.add"} == {"F1.conv2", "F0"}
     assert "U1.add" not in graph.nodes
-    resnet = named("resnet18")
+    resnet = layered(outline("resnet18"))
     assert len(resnet.operations) == 2 + 8 * 3 + 3
     assert resnet.num_units == 10
 

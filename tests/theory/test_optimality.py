@@ -7,9 +7,9 @@ import networkx as nx
 import pytest
 
 from layerpipe2.errors import UserError
-from layerpipe2.theory import derive
 from layerpipe2.theory.certificates import fewest_registers, shift_registers, smaller_is_infeasible
 from layerpipe2.theory.constraints import feasible_lags
+from layerpipe2.theory.derivation import derive
 from layerpipe2.theory.graph import HOST
 from layerpipe2.theory.leiserson_saxe import clock_period, minimum_period
 from layerpipe2.theory.moves import insert_delayed_gradients, lags_between, retime

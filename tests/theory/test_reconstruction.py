@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from layerpipe2 import UserError, make_history
-from layerpipe2.history import DECAY_RULES, STRATEGIES
-from layerpipe2.history.moments import Updates
-from layerpipe2.history.optimal import optimal_decay, optimal_gain, optimal_pair, ordinary
+from layerpipe2 import UserError, make_strategy
+from layerpipe2.strategies import DECAY_RULES, STRATEGIES
+from layerpipe2.strategies.moments import Updates
+from layerpipe2.strategies.optimal import optimal_decay, optimal_gain, optimal_pair, ordinary
 from layerpipe2.theory import reconstruction
 
 CLOSED = [name for name, row in STRATEGIES.items() if row.make().coefficients(3, Updates()) is not None]
@@ -30,7 +30,7 @@ def draw(updates: Updates) -> tuple[torch.Tensor, torch.Tensor]:
 
 def measured(strategy: str, delay: int, applied: torch.Tensor, gradients: torch.Tensor) -> float:
     """Relative error of the strategy's own code after STEPS updates."""
-    latest, history = torch.zeros(WEIGHTS, dtype=torch.float64), make_history(strategy)
+    latest, history = torch.zeros(WEIGHTS, dtype=torch.float64), make_strategy(strategy)
     state = history.init(latest, delay)
     for t, update in enumerate(gradients if history.consumes == "gradients" else applied):
         history.record(state, update, torch.tensor([t]))

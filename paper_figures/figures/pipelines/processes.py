@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from layerpipe2.history import find_strategy
+from layerpipe2.lab.looks import look
+from layerpipe2.strategies import find_strategy
 from paper_figures import style, variant_style
 from paper_figures.records.pipelines import COMPUTING, PipelineRecords, Steady
 from paper_figures.tables.pipelines import totals
@@ -76,8 +77,8 @@ def memory(records: PipelineRecords) -> Figure:
             _draw_bars(axes[1, column], mine, strategies, "total", 1e6, "rest")
         axes[0, 0].set_ylabel("weight history\n(copies of the stage's weights)")
         axes[1, 0].set_ylabel("held by the stage (MB)")
-        found = [find_strategy(strategy) for strategy in strategies]
-        bars = [Patch(facecolor=row.colour, label=f"history: {row.label}") for row in found]
+        labels = {strategy: f"history: {find_strategy(strategy).label}" for strategy in strategies}
+        bars = [Patch(facecolor=look(strategy).colour, label=label) for strategy, label in labels.items()]
         rest = Patch(facecolor=_REST, label="weights, optimizer, activations")
         style.legend(figure, [*bars, rest, style.handle("cost model", **_MODEL)], columns=3)
         note = "Bars: measured in the processes. Not in them: gradients, messages under way, torch's working memory."
@@ -92,7 +93,7 @@ def _draw_bars(axis: Any, table: pd.DataFrame, strategies: list[str], column: st
         xs = mine["stage"] + (place - (len(strategies) - 1) / 2) * width
         bottom = mine[base] / unit
         axis.bar(xs, bottom, 0.92 * width, color=_REST, linewidth=0)
-        height, color = mine[column] / unit - bottom, find_strategy(strategy).colour
+        height, color = mine[column] / unit - bottom, look(strategy).colour
         axis.bar(xs, height, 0.92 * width, bottom=bottom, color=color, linewidth=0)
         axis.plot(xs, mine[f"modelled_{column}"] / unit, clip_on=False, **_MODEL)
     stages = table.drop_duplicates("stage").sort_values("stage")

@@ -140,19 +140,13 @@ class Measurement(ReconstructionProbe):
         self._losses.append(replay.loss)
         if not self._is_inside or not math.isfinite(replay.loss):
             return
-        step, stages = module.engine.step_count, delayed_of(module.engine)
+        stages = delayed_of(module.engine)
         exact = replay.gradients()
         for k, stage in stages.items():
-            delayed = stage.delayed(step)
+            delayed = stage.used()
             self._means[k, "drift"].append((stage.latest - delayed).norm() / delayed.norm())
         for name in self.strategies:
-            series = {k: self._series[k, name] for k in stages}
-            found = replay.gradients(
-                {
-                    k: s.history.recall(s.state, stages[k].latest, stages[k].delayed(step), step)
-                    for k, s in series.items()
-                }
-            )
+            found = replay.gradients({k: self._series[k, name].recalled(stages[k]) for k in stages})
             for k, gradient in found.items():
                 for what, value in compare(gradient, exact[k]).items():
                     self._means[k, f"{what} {name}"].append(value)

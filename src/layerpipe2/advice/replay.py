@@ -13,18 +13,15 @@ from layerpipe2.engine.stage import DelayedStage
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.engine.values import one_number
 from layerpipe2.errors import UserError
-from layerpipe2.history import State, WeightHistory
+from layerpipe2.strategies import State, Strategy
 
 
 @dataclass(frozen=True)
-class _Exchanged(WeightHistory):
+class _Exchanged(Strategy):
     """Exact weights that pass through the exchange of saved tensors, so that others can take their place."""
 
-    def recall(self, state: State, latest: Tensor, delayed: Tensor, step: Tensor) -> Tensor:
-        return delayed
-
-    def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
-        return float(delay)
+    def backward(self, state: State, latest: Tensor, used: Tensor) -> Tensor:
+        return used
 
 
 def copied(stages: Sequence[nn.Module]) -> list[nn.Module]:
@@ -78,8 +75,8 @@ class Replay:
             stream.load_state_dict(engine._streams[k].state_dict())
         for k, stage in self._engine.delayed.items():
             if stage.delay:
-                stage.rows[0].copy_(engine.delayed[k].delayed(engine.step_count))
-            stage.load(self._engine.step_count)
+                stage.rows[0].copy_(engine.delayed[k].used())
+            stage.load()
         self._value = one_number(copy.deepcopy(module.loss)(self._engine.forward(x.clone()), y.clone()))
         self.loss = float(self._value.detach())
 

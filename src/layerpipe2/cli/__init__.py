@@ -1,19 +1,27 @@
-"""The command line ``layerpipe2``: train, look at delays and theory, balance stages, see what this machine offers."""
+"""The command line ``layerpipe2``: advice, costs and theory of a pipeline, its processes; the commands of the study."""
 
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
-from functools import partial
 from importlib import import_module
 from typing import Any, NoReturn
 
-from layerpipe2.cli.commands import add_commands
+from layerpipe2.cli.commands import COMMANDS
 from layerpipe2.cli.console import run_command
-from layerpipe2.cli.early import check
 from layerpipe2.errors import UserError, did_you_mean, install_command, shown
 
+EXTRAS = {
+    "filelock": "tuning",
+    "networkx": "theory",
+    "optuna": "tuning",
+    "pydantic": "lab",
+    "scipy": "theory",
+    "sklearn": "lab",
+    "torchvision": "lab",
+    "yaml": "lab",
+}
+"""What a command may lack -> the extra that brings it."""
 _EPILOG = "`layerpipe2 COMMAND --help` explains a command and shows examples. The whole reproduction: `make reproduce`."
 
 
@@ -47,6 +55,36 @@ class Parser(argparse.ArgumentParser):
         return options, rest
 
 
+class CommandParser(Parser):
+    """The parser of a command, which gets its options when the command is chosen."""
+
+    def __init__(self, *, command: str, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self._command, self._homes = command, COMMANDS[command].homes
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Ask for the options first."""
+        self.fill()
+        return super().parse_known_args(args, namespace)
+
+    def fill(self) -> None:
+        """Add the command's options, once: those for a training of one's own, then, if they are there, the study's.
+
+        Raises:
+            UserError: if the command is one of the study, of which something is not installed.
+        """
+        homes, self._homes, refused = self._homes, (), None
+        for home in homes:
+            try:
+                import_module(f"{home}.commands").OPTIONS[self._command](self)
+            except ModuleNotFoundError as error:
+                refused = _missing(self._command, error)
+            else:
+                self.set_defaults(run=f"{home}.{self._command}")
+        if refused and self.get_default("run") is None:
+            raise refused
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = Parser(
@@ -59,8 +97,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {version}")
     text = "print what bash, zsh or tcsh needs to complete commands and names; needs shtab"
     parser.add_argument("--print-completion", action=_PrintCompletion, metavar="SHELL", help=text)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    add_commands(partial(_command, commands))
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=CommandParser)
+    for name, (purpose, _) in COMMANDS.items():
+        commands.add_parser(name, command=name, help=purpose, description=purpose.capitalize() + ".")
     return parser
 
 
@@ -69,38 +108,25 @@ class _PrintCompletion(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
         """With the imports that only this needs."""
-        print(import_module("layerpipe2.cli.completion").script(parser, values))
+        try:
+            print(import_module("layerpipe2.lab.cli.completion").script(parser, values))
+        except ModuleNotFoundError as error:
+            raise _missing("--print-completion", error) from None
         parser.exit()
 
 
 def _dispatch(arguments: Sequence[str] | None) -> None:
     options = make_parser().parse_args(arguments)
-    check(options)
-    if getattr(options, "mlflow", None) and os.environ.get("RANK", "0") == "0":
-        from layerpipe2.tracking.live import Writer
-
-        with Writer(options.mlflow) as options.writer:  # imports MLflow while this process imports torch
-            _run(options)
-    else:
-        _run(options)
-
-
-def _run(options: argparse.Namespace) -> None:
     try:
-        command = import_module(f"layerpipe2.cli.{options.command}")  # only the chosen one pays for its imports
-        command.run(options)
+        if hasattr(options, "check"):  # before the command's own imports, which take seconds
+            options.check(options)
+        import_module(options.run).run(options)
     except ModuleNotFoundError as error:
-        if error.name not in ("networkx", "scipy"):
-            raise
-        raise UserError(f"'layerpipe2 {options.command}' needs {error.name}; run {install_command('theory')}") from None
+        raise _missing(options.command, error) from None
 
 
-def _command(
-    commands: argparse._SubParsersAction[Parser], name: str, purpose: str, epilog: str
-) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name,
-        help=purpose,
-        description=purpose.capitalize() + ".",
-        epilog=epilog,
-    )
+def _missing(command: str, error: ModuleNotFoundError) -> UserError:
+    """What to install; an error of another kind is raised itself."""
+    if error.name not in EXTRAS:
+        raise error
+    return UserError(f"'layerpipe2 {command}' needs {error.name}; run {install_command(EXTRAS[error.name])}")

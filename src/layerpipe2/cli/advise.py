@@ -1,40 +1,33 @@
 """``layerpipe2 advise``: does this training need a weight history?"""
 
-from __future__ import annotations
-
 import argparse
-import sys
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
 
+from layerpipe2.advice import Advice, advise_module
+from layerpipe2.advice.result import Measured
 from layerpipe2.cli.console import print_json
-from layerpipe2.cli.early import read_run
-from layerpipe2.data import load
+from layerpipe2.cli.own import own_training
 from layerpipe2.delays import aligned
 from layerpipe2.engine.allocator import keep_freed_memory
 
-if TYPE_CHECKING:
-    from layerpipe2.advice.result import Advice, Measured
-
 
 def run(options: argparse.Namespace) -> None:
-    """Measure, and print tables and one sentence, or all that as JSON.
+    """Measure a training of one's own; print tables and one sentence, or all that as JSON.
 
     Raises:
-        UserError: on bad settings or data, a pipeline without delays, or a training that ends too early.
+        UserError: on a pipeline without delays, or a training that ends too early.
     """
     keep_freed_memory()
-    config = read_run(options)
-    root = Path(config.data_root) if config.data_root else None
-    data = load(config.dataset, root, download=options.download, announce=partial(print, file=sys.stderr))
-    from layerpipe2.advice.advise import advise  # takes seconds
+    module, loader = own_training(options.module)
+    advice = advise_module(module, loader, steps=options.steps, strategies=options.strategies)
+    show(advice, options.module, as_json=options.json)
 
-    advice = advise(config, steps=options.steps, data=data, strategies=options.strategies)
-    if options.json:
+
+def show(advice: Advice, title: str, *, as_json: bool) -> None:
+    """Print what was measured."""
+    if as_json:
         print_json(advice.to_dict())
         return
-    print(f"{config.network} on {config.dataset}, {config.optimizer}, learning rate {config.lr:g}")
+    print(title)
     if advice.updates:
         print(tables(advice))
     print(advice.sentence)

@@ -4,27 +4,26 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
-import torch
+from torch import Tensor, nn
 
-from layerpipe2 import networks
-from layerpipe2.cli.commands import BalanceOptions
 from layerpipe2.cli.console import span
-from layerpipe2.cli.options import read_options
-from layerpipe2.data import describe
+from layerpipe2.cli.own import own_training
 from layerpipe2.delays import aligned
-from layerpipe2.distributed.recomputation import check_recomputation
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.engine.device import resolve_device
-from layerpipe2.history import make_history
+from layerpipe2.engine.values import pair_of_tensors
+from layerpipe2.errors import UserError
+from layerpipe2.pipeline.recomputation import check_recomputation
 from layerpipe2.planning import Link
 from layerpipe2.planning.balance import Balance
 from layerpipe2.planning.choices import Choice, choices, optimizer_copies
 from layerpipe2.planning.machine import Machine, side_by_side
 from layerpipe2.planning.predict import Predictor, profiled
+from layerpipe2.planning.profiling import MakeOptimizer
 from layerpipe2.planning.variants import Variant
-from layerpipe2.runs.config import RunConfig
-from layerpipe2.runs.plan import check_run, make_units, optimizer_factory
+from layerpipe2.strategies import make_strategy
 
 _STRATEGIES = ("stash", "latest", "ema-window")
 _BUSY = 1.0  # load average
@@ -32,63 +31,91 @@ _CLOSE = 1.05
 """Predictions nearer to each other than this ratio don't tell which is faster."""
 
 
+class Subject(NamedTuple):
+    """What is balanced: a network and how it is trained.
+
+    Attributes:
+        name, optimizer: for readers.
+        units: input side first, on the device.
+        x: a mini-batch of inputs (B, ...).
+        make_optimizer: parameters -> optimizer.
+        strategy: name of the weight history.
+    """
+
+    name: str
+    optimizer: str
+    units: Sequence[nn.Module]
+    x: Tensor
+    make_optimizer: MakeOptimizer
+    strategy: str
+
+
 def run(options: argparse.Namespace) -> None:
-    """Time the network's units, print them, the best cut, and what else could be done with as many processes.
+    """Balance a training of one's own.
 
     Raises:
-        UserError: on bad settings.
+        UserError: if it has no mini-batch.
     """
-    wanted, load = read_options(BalanceOptions, options), os.getloadavg()[0]
-    config = read_options(RunConfig, options)
-    spec, device = describe(config.dataset), resolve_device(config.device)
     keep_freed_memory()
-    torch.manual_seed(config.seed)
-    check_run(config.copy_with(strategy="sequential"), spec.input_shape, spec.num_classes)
-    history = make_history(config.strategy)
-    units = [unit.to(device) for unit in make_units(config, spec.input_shape, spec.num_classes)]
-    shape = (config.batch_size, *spec.input_shape)
-    images = networks.NETWORKS[config.network].takes == "images"
-    x = torch.randn(shape, device=device) if images else torch.randint(spec.num_classes, shape, device=device)
-    if wanted.recompute_activations:
-        check_recomputation(history)
-    times = profiled(units, x, optimizer_factory(config), wanted.repeats)
-    predictor = Predictor(times, config.batch_size, wanted.stages, strategy=None, threads=config.threads)
-    best = predictor.cut(f"async/{config.strategy}{'/recompute' * wanted.recompute_activations}")
+    module, loader = own_training(options.module)
+    device = resolve_device("auto")
+    units = [unit for stage in module.stages for unit in (stage if isinstance(stage, nn.Sequential) else [stage])]
+    x, _ = pair_of_tensors(next(iter(loader), None))
+    optimizer = type(module.make_optimizer(list(module.parameters()))).__name__
+    strategy = module.strategy.name or "stash"
+    units, x = [unit.to(device) for unit in units], x.to(device)
+    balance(options, Subject(options.module, optimizer, units, x, module.make_optimizer, strategy))
+
+
+def balance(options: argparse.Namespace, subject: Subject) -> None:
+    """Time the units, print them, the best cut, and what else could be done with as many processes.
+
+    Raises:
+        UserError: on settings that don't fit.
+    """
+    load, size = os.getloadavg()[0], len(subject.x)
+    if options.latency is not None and options.gigabits is None:
+        raise UserError("--latency is that of a link between machines; give its --gigabits, too")
+    if options.recompute_activations:
+        check_recomputation(make_strategy(subject.strategy))
+    times = profiled(subject.units, subject.x, subject.make_optimizer, options.repeats)
+    predictor = Predictor(times, size, options.stages, strategy=None, threads=options.threads)
+    best = predictor.cut(f"async/{subject.strategy}{'/recompute' * options.recompute_activations}")
     print(
-        f"{config.network} for {config.dataset}: {len(units)} units, mini-batches of {config.batch_size}, "
-        f"{config.optimizer}, strategy {config.strategy}, {config.threads} thread(s), median of {wanted.repeats} "
-        f"steps; the last stage has no history{' and recomputes nothing' * best.recomputes}\n"
+        f"{subject.name}: {len(subject.units)} units, mini-batches of {size}, {subject.optimizer}, strategy "
+        f"{subject.strategy}, {options.threads} thread(s), median of {options.repeats} steps; the last stage has no "
+        f"history{' and recomputes nothing' * best.recomputes}\n"
     )
     print(f"{unit_table(best)}\n\n{stage_table(best)}\n")
     print(prediction(best))
     if any(slow.total.flops < unit.total.flops for slow, unit in zip(best.delayed, best.units, strict=True)):
         print("history below zero is noise: let nothing else run, or raise --repeats")
-    if wanted.stages > 1 and device.type == "cpu":
-        print(f"\n{_comparison(predictor, config, wanted)}")
+    if options.stages > 1 and subject.x.device.type == "cpu":
+        print(f"\n{_comparison(predictor, subject, options)}")
     if load > _BUSY:
         print(f"other work ran here before (load average {load:.1f}): do not trust these times")
 
 
-def _comparison(predictor: Predictor, config: RunConfig, wanted: BalanceOptions) -> str:
+def _comparison(predictor: Predictor, subject: Subject, options: argparse.Namespace) -> str:
     """The machine, all choices, the fastest one."""
     cores = len(os.sched_getaffinity(0))
-    at_once = min(wanted.stages, cores)  # more would wait for each other
+    at_once = min(options.stages, cores)  # more would wait for each other
     with side_by_side(max(at_once, 2)) as start:
         machine = Machine.measured(at_once, start)
-    place, here = "on this machine", wanted.gigabits is None
-    if wanted.gigabits is not None:
-        latency = machine.link.latency if wanted.latency is None else wanted.latency / 1e3
-        machine = replace(machine, together=machine.alone).with_link(Link(wanted.gigabits * 1e9 / 8, latency))
+    place, here = "on this machine", options.gigabits is None
+    if options.gigabits is not None:
+        latency = machine.link.latency if options.latency is None else options.latency / 1e3
+        machine = replace(machine, together=machine.alone).with_link(Link(options.gigabits * 1e9 / 8, latency))
         place = "on a machine each, as fast as this one"
-    elif (needed := wanted.stages * config.threads) > cores:
+    elif (needed := options.stages * options.threads) > cores:
         # One process with all threads can't be timed here.
         place, here = f"on a machine as fast as this one, with {needed} cores (this one has {cores})", False
-    strategies = dict.fromkeys(name for name in (config.strategy, *_STRATEGIES) if name != "sequential")
-    if wanted.recompute_activations:
-        strategies = {f"{config.strategy}/recompute": None} | strategies
-    copies = optimizer_copies(optimizer_factory(config))
+    strategies = dict.fromkeys(name for name in (subject.strategy, *_STRATEGIES) if name != "sequential")
+    if options.recompute_activations:
+        strategies = {f"{subject.strategy}/recompute": None} | strategies
+    copies = optimizer_copies(subject.make_optimizer)
     found = choices(predictor, machine, strategies, one_host=here, optimizer_copies=copies)
-    where = f"{wanted.stages} processes of {config.threads} thread(s) {place}"
+    where = f"{options.stages} processes of {options.threads} thread(s) {place}"
     return f"{where}; {machine_line(machine)}\n\n{choice_table(found)}\n\n{sentence(found)}"
 
 

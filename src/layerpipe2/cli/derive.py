@@ -8,15 +8,13 @@ from pathlib import Path
 
 import networkx as nx
 
-from layerpipe2.cli.commands import DeriveOptions
 from layerpipe2.cli.console import terminal_width, wrapped
-from layerpipe2.cli.options import read_options
 from layerpipe2.delays import aligned
 from layerpipe2.errors import UserError, look_up
-from layerpipe2.runs.records import write_text
-from layerpipe2.theory import Derivation, Step, chain, derive, named
+from layerpipe2.theory.derivation import Derivation, Step, derive
 from layerpipe2.theory.graph import KINDS, TASKS, SignalFlowGraph
 from layerpipe2.theory.moves import DELAYED_GRADIENT, FEED_FORWARD, LOOP, places
+from layerpipe2.theory.network import LayeredNetwork, chain
 from layerpipe2.theory.proofs import prove
 
 _LAYERS = 4
@@ -38,18 +36,17 @@ _COLUMNS = {
 """Kind of edge that has a column -> which edges of an operation are counted there."""
 
 
-def run(options: argparse.Namespace) -> None:
-    """Derive the pipeline; print steps and proofs, or one step's graph.
+def run(options: argparse.Namespace, network: LayeredNetwork | None = None) -> None:
+    """Derive the pipeline of a network, or of a chain of layers; print steps and proofs, or one step's graph.
 
     Raises:
         UserError: on bad settings, an unknown step or format, or a file that can't be written.
     """
-    wanted = read_options(DeriveOptions, options)
-    network = chain(wanted.layers or _LAYERS) if wanted.network is None else named(wanted.network)
-    derivation = derive(network, group_size=wanted.group_size, groups=wanted.groups, convention=wanted.convention)
+    network = network or chain(options.layers or _LAYERS)
+    derivation = derive(network, group_size=options.group_size, groups=options.groups, convention=options.convention)
     text = _one_step(derivation, options) if options.step or options.export else explain(derivation)
     if options.out is not None:  # not wrapped: no reader's terminal is known
-        write_text(Path(options.out), text.rstrip("\n") + "\n")
+        Path(options.out).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
         print(f"written: {options.out}")
     else:
         print(text.rstrip("\n") if options.export else wrapped(text, terminal_width()))

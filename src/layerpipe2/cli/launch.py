@@ -6,37 +6,12 @@ import re
 from pathlib import Path
 from secrets import token_hex
 
-from layerpipe2.cli import options as fields
-from layerpipe2.distributed.environment import SECRET, set_missing
-from layerpipe2.errors import LARGEST, UserError, shown
-from layerpipe2.runs.validation import Checked, Positive, setting
+from layerpipe2.errors import UserError, shown
+from layerpipe2.pipeline.environment import SECRET, set_missing
 
 _HOST, _PORT = re.compile(r"(?!.*[^.]{64})[\w.:%-]{1,253}", re.ASCII), re.compile("[0-9]{1,5}")
-_MASTER = "address of node 0; default: one machine alone takes a free port"
-_SECRET = f"file with the job's secret, the same on all machines; default: ${SECRET}; one machine makes its own"
-_THREADS = "threads per process; default: $OMP_NUM_THREADS, or the cores shared out"
-
 _LEAST = 2 * 10**8
 """Bytes of its own that a process takes which has imported torch and Lightning."""
-
-
-class LaunchOptions(Checked):
-    """Options of the command, but for the command line that it starts."""
-
-    processes: int = setting(1, "", "processes to start on this machine", ge=1, le=1024)
-    nodes: int = setting(1, "", "number of machines", metavar="M", ge=1, le=LARGEST)
-    node_rank: int = setting(0, "", "which of them this is", metavar="R", ge=0, le=LARGEST)
-    master: str | None = setting(None, "", _MASTER, metavar="HOST:PORT")
-    timeout: Positive = setting(300.0, "", "seconds to wait for the other machines", metavar="S", le=10**6)
-    secret_file: str | None = setting(None, "", _SECRET, metavar="FILE")
-    threads: int | None = setting(None, "", _THREADS, metavar="T", ge=1, le=1024)
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    fields.add_options(parser, LaunchOptions)
-    text = "a Python script, or -m MODULE; arguments"
-    parser.add_argument("command_line", nargs=argparse.REMAINDER, metavar="-- SCRIPT", help=text)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -46,24 +21,23 @@ def run(options: argparse.Namespace) -> None:
         UserError: on bad settings, a taken port, a machine that never comes.
         SystemExit: with code 2 if a process has failed; one line has said which and why.
     """
-    wanted = fields.read_options(LaunchOptions, options)
-    if wanted.node_rank >= wanted.nodes:
-        raise UserError(f"--node-rank is {wanted.node_rank}, but --nodes {wanted.nodes} are numbered from 0")
-    if wanted.processes > (most := os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _LEAST):
-        raise UserError(f"--processes is {wanted.processes}, and this machine has memory for {most}; give fewer")
-    host, port = _address(wanted.master, wanted.nodes)
+    if options.node_rank >= options.nodes:
+        raise UserError(f"--node-rank is {options.node_rank}, but --nodes {options.nodes} are numbered from 0")
+    if options.processes > (most := os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _LEAST):
+        raise UserError(f"--processes is {options.processes}, and this machine has memory for {most}; give fewer")
+    host, port = _address(options.master, options.nodes)
     command = options.command_line[1:] if options.command_line[:1] == ["--"] else options.command_line
     if not command or (command[0] != "-m" and not Path(command[0]).is_file()):
         what = f"no file {shown(command[0])}" if command else "no command"
         raise UserError(f"{what}; give a Python script (or -m MODULE) and its arguments after --")
-    if wanted.threads is not None:
-        os.environ["OMP_NUM_THREADS"] = str(wanted.threads)
-    os.environ[SECRET] = _secret(wanted.secret_file, wanted.nodes)
-    set_missing(os.environ, wanted.processes, host)
-    from layerpipe2.distributed.launch import launch  # torch reads the environment when it is imported
+    if options.threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    os.environ[SECRET] = _secret(options.secret_file, options.nodes)
+    set_missing(os.environ, options.processes, host)
+    from layerpipe2.pipeline.launch import launch  # torch reads the environment when it is imported
 
-    place = {"processes": wanted.processes, "nodes": wanted.nodes, "node_rank": wanted.node_rank}
-    launch(command, **place, host=host, port=port, timeout_s=wanted.timeout)
+    place = {"processes": options.processes, "nodes": options.nodes, "node_rank": options.node_rank}
+    launch(command, **place, host=host, port=port, timeout_s=options.timeout)
 
 
 def _address(master: str | None, nodes: int) -> tuple[str, int]:

@@ -1,17 +1,16 @@
 """``layerpipe2 schedule``."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from layerpipe2.cli.commands import ScheduleOptions, SpikepipeOptions
+from layerpipe2.cli.commands import MOST_TASKS, SIMULATED, SPIKEPIPE
 from layerpipe2.cli.console import fitted, print_json, terminal_width, wrapped
-from layerpipe2.cli.options import read_options
-from layerpipe2.delays import aligned
+from layerpipe2.delays import MOST_UPDATES, aligned
 from layerpipe2.errors import UserError, look_up
 from layerpipe2.planning import FlopDevice, uniform_costs
-from layerpipe2.planning.reference import DEVICE
+from layerpipe2.planning.devices import DEVICE
 from layerpipe2.planning.schedules import SCHEDULES, Timeline, build_schedule, repeat, simulate
 from layerpipe2.planning.spikepipe import Setting, compare
 
@@ -26,15 +25,15 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: on an unknown schedule, options that it has no use for, or counts that it cannot take.
     """
-    wanted = read_options(ScheduleOptions, options)
     look_up({**SCHEDULES, "spikepipe": None}, options.name or "spikepipe", "schedule")
     _check_fit(options)
+    processors = options.processors
     if options.name == "spikepipe":
-        rows = _spikepipe(read_options(SpikepipeOptions, options), wanted.processors)
+        rows = _spikepipe(_wanted(options, SPIKEPIPE), processors)
         print_json({"schedules": rows}) if options.json else print(_against_standard(rows))
         return
-    processors, batches, until = wanted.processors, wanted.batches, wanted.until
-    times = (wanted.forward, wanted.activation, wanted.weight)
+    batches, *times, until = _wanted(options, SIMULATED).values()
+    _check_size(processors, batches, times, until)
     if options.name is None:
         lines = [_simulated(name, processors, batches, times) for name in _fitting(processors, batches)]
         if options.json:
@@ -82,21 +81,36 @@ def comparison(lines: Sequence[Timeline], processors: int, batches: int) -> str:
     return "\n".join([*aligned(rows), *left_out])
 
 
+def _wanted(options: argparse.Namespace, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    given = {name: getattr(options, name) for name in defaults}
+    return {name: defaults[name] if value is None else value for name, value in given.items()}
+
+
 def _check_fit(options: argparse.Namespace) -> None:
     """Refuse options that the schedule has no use for."""
-    ours, other = list(SpikepipeOptions.model_fields), [n for n in ScheduleOptions.model_fields if n != "processors"]
-    useless = other if options.name == "spikepipe" else ours
+    useless = SIMULATED if options.name == "spikepipe" else SPIKEPIPE
     for name in (name for name in useless if getattr(options, name) is not None):
         option = f"--{name.replace('_', '-')}"
         if options.name == "spikepipe":
-            given = ", ".join(f"--{one.replace('_', '-')}" for one in ours)
+            given = ", ".join(f"--{one.replace('_', '-')}" for one in SPIKEPIPE)
             raise UserError(f"{option} is not for 'spikepipe', whose times come from {given}; leave it out")
         raise UserError(f"{option} is for 'spikepipe' alone; leave it out, or give: schedule spikepipe {option} ..")
 
 
-def _spikepipe(wanted: SpikepipeOptions, processors: int) -> list[dict[str, Any]]:
-    array = replace(DEVICE, rows=wanted.array, columns=wanted.array)
-    return list(compare((wanted.network,), (processors,), Setting(array, time_steps=wanted.time_steps)))
+def _check_size(processors: int, batches: int, times: Sequence[float], until: float | None) -> None:
+    """Refuse what would take too long."""
+    if processors * max(processors, batches) > MOST_TASKS:
+        raise UserError(
+            f"--processors {processors} with --batches {batches} take too long; give smaller ones: processors x "
+            f"batches, and processors x processors, of at most {MOST_TASKS}"
+        )
+    if until is not None and until > MOST_UPDATES * min(times):
+        raise UserError(f"--until is {until:g}, more than {MOST_UPDATES:,d} columns; give an earlier end")
+
+
+def _spikepipe(wanted: Mapping[str, Any], processors: int) -> list[dict[str, Any]]:
+    array = replace(DEVICE, rows=wanted["array"], columns=wanted["array"])
+    return list(compare((wanted["network"],), (processors,), Setting(array, time_steps=wanted["time_steps"])))
 
 
 def _against_standard(rows: Sequence[dict[str, Any]]) -> str:

@@ -22,7 +22,7 @@ from layerpipe2.engine.saved_weights import network_changed
 from layerpipe2.engine.step import Loss
 from layerpipe2.engine.trainer_callbacks import unfreezes
 from layerpipe2.errors import UserError
-from layerpipe2.history import WeightHistory
+from layerpipe2.strategies import Strategy
 
 COMPUTE_DTYPES = {"native": None, "bf16": torch.bfloat16}
 """Name of a precision -> type of the compute weights; ``None``: that of the parameters."""
@@ -36,7 +36,7 @@ class StagedModule(CheckedModule):
 
     stages: nn.ModuleList
     delays: Delays
-    history: WeightHistory
+    strategy: Strategy
     make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
     make_scheduler: Callable[[Optimizer], LRScheduler] | None
     loss: Loss

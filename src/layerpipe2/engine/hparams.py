@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from layerpipe2.delays import Delays
 from layerpipe2.engine.execution import StagedModule
 from layerpipe2.errors import UserError, did_you_mean, shown
-from layerpipe2.history import make_history
+from layerpipe2.strategies import make_strategy
 
 LOGGED = ("num_stages", "delays_per_stage", "scheduler")
 """Entries of :func:`hparams` for loggers alone: those that follow from others, and what weights are used without."""
@@ -29,8 +29,8 @@ def delays_from(given: Any, num_stages: int) -> Any:
     return Delays.custom(given) if isinstance(given, list | tuple) else given
 
 
-def history_from(given: Any) -> Any:
-    """A weight history from a strategy's name; what is no name stays what it is.
+def strategy_from(given: Any) -> Any:
+    """A strategy from its name; what is no name stays what it is.
 
     Raises:
         UserError: on an unknown strategy.
@@ -38,9 +38,9 @@ def history_from(given: Any) -> Any:
     if not isinstance(given, str):
         return given
     try:
-        return make_history(given)
+        return make_strategy(given)
     except UserError as error:
-        raise UserError(f"{error}; or give a WeightHistory itself") from None
+        raise UserError(f"{error}; or give a Strategy itself") from None
 
 
 def loss_from(given: Any) -> Any:
@@ -58,7 +58,7 @@ def loss_from(given: Any) -> Any:
 
 
 def hparams(module: StagedModule) -> dict[str, Any]:
-    """Argument -> plain value: :data:`PLAIN` attributes as they are, delays, history and functions by name.
+    """Argument -> plain value: :data:`PLAIN` attributes as they are, delays, strategy and functions by name.
 
     A function's name is text for the reader of a log, and stops ``load_from_checkpoint`` from taking another one
     silently: functions must be given again, but for losses of torch.
@@ -68,7 +68,7 @@ def hparams(module: StagedModule) -> dict[str, Any]:
         "num_stages": delays.num_stages,
         "delays_per_stage": list(delays.per_stage),
         "delays": list(delays.per_stage) if delays.convention == "custom" else delays.convention,
-        "history": module.history.name or type(module.history).__name__,
+        "strategy": module.strategy.name or module.strategy.kind,
         "loss": _name(module.loss),
         **{name: value if value is None else _name(value) for name, value in functions.items()},
         **{name: getattr(module, name) for name in PLAIN},

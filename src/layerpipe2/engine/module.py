@@ -14,13 +14,13 @@ from torchmetrics import Metric
 from layerpipe2.delays import Delays
 from layerpipe2.engine.checkpoint_file import guard, settle
 from layerpipe2.engine.execution import Execution, StagedModule
-from layerpipe2.engine.hparams import LOGGED, delays_from, history_from, hparams, loss_from
+from layerpipe2.engine.hparams import LOGGED, delays_from, hparams, loss_from, strategy_from
 from layerpipe2.engine.settings import check_settings
 from layerpipe2.engine.simulation import Simulation
 from layerpipe2.engine.step import Loss, PipelineEngine
 from layerpipe2.engine.trainer_callbacks import check_callbacks
 from layerpipe2.errors import UserError
-from layerpipe2.history import WeightHistory
+from layerpipe2.strategies import Strategy
 
 
 class PipelinedModule(StagedModule):
@@ -39,7 +39,7 @@ class PipelinedModule(StagedModule):
     Args:
         stages: the network, input side first, e.g. from :func:`layerpipe2.stages.partition`.
         delays: one delay per stage, in optimizer updates; a delay law's name and a list of integers stand for them.
-        history: weight history of the backward pass, e.g. ``make_history("ema-window")``, or its name.
+        strategy: what a stage does about its delay: a name, e.g. ``"ema-window"``, or a ``Strategy``.
         optimizer: makes the optimizer from the parameters; any ``torch.optim`` optimizer without a closure.
         loss: ``loss(outputs, targets)`` -> scalar, mean over the batch; or its name in ``torch.nn.functional``.
         scheduler: makes a learning-rate scheduler from the optimizer, stepped every ``scheduler_interval``; one that
@@ -69,7 +69,7 @@ class PipelinedModule(StagedModule):
         self,
         stages: Sequence[nn.Module],
         delays: Delays | str | Sequence[int],
-        history: WeightHistory | str,
+        strategy: Strategy | str,
         *,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
         loss: Loss | str = F.cross_entropy,
@@ -86,7 +86,7 @@ class PipelinedModule(StagedModule):
         super().__init__()
         self.automatic_optimization = False
         self.stages = nn.ModuleList(stages)
-        self.delays, self.history = delays_from(delays, len(self.stages)), history_from(history)
+        self.delays, self.strategy = delays_from(delays, len(self.stages)), strategy_from(strategy)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.scheduler_interval = scheduler_interval
         self.loss, self.drain, self.precision = loss_from(loss), drain, precision

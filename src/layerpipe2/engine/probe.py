@@ -1,37 +1,46 @@
 """How well would each rule reconstruct the delayed weights? Measured along a training run that it does not touch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from layerpipe2.engine.module import PipelinedModule
+from layerpipe2.engine.optimizer_view import FlatOptimizer
 from layerpipe2.engine.stage import DelayedStage
-from layerpipe2.engine.weights import update_rates
-from layerpipe2.history import State, WeightHistory, make_history
-from layerpipe2.history.base import Consumes
+from layerpipe2.errors import UserError
+from layerpipe2.strategies import State, Strategy, begin, count, make_strategy
 
 
 @dataclass
 class _Series:
-    history: WeightHistory
+    """A strategy beside the training one, at one stage."""
+
+    strategy: Strategy
     state: State
     errors: list[Tensor] = field(default_factory=list)
 
+    def recalled(self, stage: DelayedStage) -> Tensor:
+        """What its backward pass would read, (N,)."""
+        return self.strategy.backward(self.state, stage.latest, stage.used())
+
 
 class ReconstructionProbe(pl.Callback):
-    """Runs other weight histories beside the training one and compares what they recall with ``W(t - d)``.
+    """Runs other strategies beside the training one and compares what they recall with ``W(t - d)``.
 
     The error of a rule at a stage is ``|Ŵ - W(t - d)| / |W(t) - W(t - d)|`` (Euclidean norms over the stage's
     weights): 0 is exact, 1 is no better than using the latest weights. The first ``2 d`` updates, in which the averages
     start, and steps at which the weights did not move do not count.
 
     Args:
-        strategies: names of the histories to compare, see ``layerpipe2.history.STRATEGIES``.
+        strategies: names of those to compare, see ``layerpipe2.strategies.STRATEGIES``.
         every_n_steps: distance between two measurements, in optimizer updates; the averages see every update.
+
+    Raises:
+        UserError: when training starts, if its strategy lets forward passes read other weights than ``W(t - d)``.
     """
 
     def __init__(self, strategies: Sequence[str], every_n_steps: int = 10) -> None:
@@ -40,7 +49,6 @@ class ReconstructionProbe(pl.Callback):
         self._series: dict[tuple[int, str], _Series] = {}
         self._delays: dict[int, int] = {}
         self._resumed: dict[str, Any] = {}
-        self._rates: dict[nn.Parameter, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """States and errors so far, for a Lightning checkpoint."""
@@ -54,28 +62,38 @@ class ReconstructionProbe(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Start the histories where the pipeline starts; note the learning rates before a scheduler moves them."""
-        if not self._series or (batch_idx == 0 and cast(PipelinedModule, pl_module).drain):
-            self._start(_delayed(pl_module))
-        rates = update_rates(trainer.optimizers[0])
-        self._rates = {parameter: torch.as_tensor(rate).clone() for parameter, rate in rates.items()}
+        """Start where the pipeline starts; show the optimizer to the strategies before a scheduler moves its rates."""
+        stages, empty = _delayed(pl_module), batch_idx == 0 and cast(PipelinedModule, pl_module).drain
+        if not self._series or empty:
+            self._start(stages, empty=empty)
+        with torch.no_grad():
+            for k, series in self._acting("forward"):
+                view = FlatOptimizer(trainer.optimizers[0], stages[k].layout, stages[k].latest)
+                series.strategy.forward(series.state, stages[k].latest, view)
 
+    @torch.no_grad()
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Show the update to every history; measure every ``every_n_steps`` updates."""
+        """Show the update to every strategy; measure every ``every_n_steps`` updates."""
         stages = _delayed(pl_module)
-        now = cast(PipelinedModule, pl_module).engine.step_count
-        before, done = now - 1, int(now)
-        shown: dict[tuple[int, Consumes], Tensor] = {}  # many histories of a stage take the same
+        before = cast(PipelinedModule, pl_module).engine.step_count - 1
+        gradients: dict[int, Tensor] = {}
+        for k, series in self._acting("gradient"):
+            if k not in gradients:
+                gradients[k] = stages[k].gradients()
+            series.strategy.gradient(series.state, gradients[k], stages[k].latest, stages[k].latest)
+        done = int(before) + 1
         for (k, _), series in self._series.items():
-            stage, consumes = stages[k], series.history.consumes
-            if consumes != "nothing":
-                if (k, consumes) not in shown:
-                    shown[k, consumes] = _update(stage, consumes, before, self._rates)
-                series.history.record(series.state, shown[k, consumes], before)
+            stage = stages[k]
+            if series.strategy.acts("update"):
+                series.strategy.update(series.state, stage.row(before), stage.latest)  # update t put W(t) there
+            count(series.state, stage.delay)
             if done >= 2 * stage.delay and done % self.every_n_steps == 0:
-                series.errors.append(_error(series, stage, now))
+                series.errors.append(_error(series, stage))
+
+    def _acting(self, place: Any) -> Iterator[tuple[int, _Series]]:
+        return ((k, series) for (k, _), series in self._series.items() if series.strategy.acts(place))
 
     def rows(self) -> list[dict[str, Any]]:
         """Mean error per stage and strategy: ``stage``, ``delay``, ``strategy``, ``relative_error``, ``n``."""
@@ -88,18 +106,20 @@ class ReconstructionProbe(pl.Callback):
             rows.append(row)
         return rows
 
-    def _start(self, stages: dict[int, DelayedStage]) -> None:
+    def _start(self, stages: dict[int, DelayedStage], *, empty: bool) -> None:
         for k, stage in stages.items():
             self._delays[k] = stage.delay
             for name in self.strategies:
-                history = make_history(name)
+                strategy = make_strategy(name)
                 errors = self._series[k, name].errors if (k, name) in self._series else []
-                series = _Series(history, history.init(stage.latest, stage.delay), errors)
+                series = _Series(
+                    strategy, begin(strategy, stage.latest, stage.delay, None if empty else stage.step.clone()), errors
+                )
                 self._series[k, name] = series
                 if self._resumed:
                     saved = self._resumed[f"{k} {name}"]
                     series.errors = [error.to(stage.latest.device) for error in saved["errors"]]
-                    for key, value in series.state.items():
+                    for key, value in series.state.items() if not empty else ():
                         value.copy_(saved["state"][key])
         self._resumed = {}
 
@@ -107,19 +127,13 @@ class ReconstructionProbe(pl.Callback):
 def _delayed(module: pl.LightningModule) -> dict[int, DelayedStage]:
     if not isinstance(module, PipelinedModule):
         raise TypeError(f"ReconstructionProbe watches a PipelinedModule, not a {type(module).__name__}")
-    return {k: stage for k, stage in module.engine.delayed.items() if stage.delay}
+    stages = {k: stage for k, stage in module.engine.delayed.items() if stage.delay}
+    if any(stage.predicts for stage in stages.values()):
+        raise UserError("the strategy chooses the weights of forward passes, so there is no W(t - d) to compare with")
+    return stages
 
 
-@torch.no_grad()
-def _update(stage: DelayedStage, consumes: Consumes, step: Tensor, rates: dict[nn.Parameter, Any]) -> Tensor:
-    if consumes == "gradients":
-        return stage.scaled_gradients(rates)
-    return stage.delayed(step) - stage.latest  # update t has put W(t) where W(t - d) was
-
-
-@torch.no_grad()
-def _error(series: _Series, stage: DelayedStage, step: Tensor) -> Tensor:
-    delayed = stage.delayed(step)
-    recalled = series.history.recall(series.state, stage.latest, delayed, step)
-    error: Tensor = (recalled - delayed).norm() / (stage.latest - delayed).norm()
+def _error(series: _Series, stage: DelayedStage) -> Tensor:
+    delayed = stage.used()
+    error: Tensor = (series.recalled(stage) - delayed).norm() / (stage.latest - delayed).norm()
     return error

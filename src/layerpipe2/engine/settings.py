@@ -12,7 +12,7 @@ from layerpipe2.delays import Delays
 from layerpipe2.engine.execution import COMPUTE_DTYPES, StagedModule
 from layerpipe2.engine.layout import check_pipeline
 from layerpipe2.errors import UserError, shown
-from layerpipe2.history import WeightHistory
+from layerpipe2.strategies import Strategy
 
 _LARGEST_SEED = 2**32 - 1
 
@@ -37,10 +37,10 @@ _SETTINGS = {
         lambda v: isinstance(v, Delays),
         "give Delays, such as Delays.layerpipe2(4), a delay law's name, or a list",
     ),
-    "history": _Setting(
-        "history",
-        lambda v: isinstance(v, WeightHistory),
-        "give a strategy's name, such as 'ema-span', or a WeightHistory",
+    "strategy": _Setting(
+        "strategy",
+        lambda v: isinstance(v, Strategy),
+        "give a strategy's name, such as 'ema-span', or a Strategy",
     ),
     "optimizer": _Setting(
         "make_optimizer", callable, "give a function that makes it, as lambda p: torch.optim.SGD(p, 0.1)"

@@ -30,7 +30,7 @@ class Simulation(Execution):
             if len(module.stages) < module.delays.num_stages:
                 raise UserError(
                     "a training in several processes left this one some of the stages only; make the module anew, and "
-                    "give it the weights of a checkpoint (layerpipe2.distributed.checkpoint.whole_state_dict)"
+                    "give it the weights of a checkpoint (layerpipe2.pipeline.checkpoint.whole_state_dict)"
                 )
             module.stages = nn.ModuleList(module.stages.values())
         self._engine: PipelineEngine | None = None
@@ -82,7 +82,7 @@ class Simulation(Execution):
         self._engine = PipelineEngine(
             list(module.stages),
             module.delays,
-            module.history,
+            module.strategy,
             compute_dtype=COMPUTE_DTYPES[module.precision],
             gradient_clip_norm=module.gradient_clip_norm,
             stage_seed=module.stage_seed,

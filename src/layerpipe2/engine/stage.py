@@ -15,7 +15,6 @@ what weights are compared with, when something else than the optimizer may have 
 Where addresses must stay (CUDA graphs) there are three more copies; low precision needs one, the cast.
 """
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -35,7 +34,7 @@ from layerpipe2.engine.saved_weights import (
 )
 from layerpipe2.engine.weights import DelayedWeights
 from layerpipe2.errors import UserError
-from layerpipe2.history import WeightHistory
+from layerpipe2.strategies import Strategy
 
 
 class DelayedStage(DelayedWeights):
@@ -53,21 +52,22 @@ class DelayedStage(DelayedWeights):
         stage: nn.Module,
         index: int,
         delay: int,
-        history: WeightHistory,
+        strategy: Strategy,
+        step: Tensor,
         compute_dtype: torch.dtype | None,
         *,
         unfreezes: bool = False,
     ) -> None:
-        super().__init__(stage, index, delay, history, unfreezes=unfreezes)
-        self._rotates = bool(self.rows) and self.table is None
-        self._updated = torch.zeros_like(self.latest) if self.table is not None else self.latest
+        super().__init__(stage, index, delay, strategy, step, unfreezes=unfreezes)
+        on_host = self.table is None
+        self._rotates = bool(self.rows) and on_host and not self.predicts
+        self._updated = self.latest if on_host and not self.predicts else torch.zeros_like(self.latest)
         self._views: dict[int, list[Tensor]] = {}
-        self._delayed: Tensor | None = None
         self._bounds = self._regions_of(compute_dtype)
-        self._reads_rows = self._rotates and compute_dtype is None
+        self._reads_rows = bool(self.rows) and on_host and compute_dtype is None
         buffers = self.rows if self._reads_rows else [self.latest.new_zeros(b - a, dtype=t) for a, b, t in self._bounds]
         self.regions = [Region(index, buffer, self.latest) for buffer, _ in zip(buffers, self._bounds, strict=False)]
-        self.exchanged = [] if history.exact or not delay else self.regions
+        self.exchanged = [] if strategy.exact or not delay else self.regions
         self.leaves = {slot.parameter: self._leaf(slot) for slot in self.layout.slots}
         self.has_matrices = any(p.ndim >= 2 for p in self.leaves)
         self._frozen = self._cast_frozen(stage, compute_dtype)
@@ -76,8 +76,8 @@ class DelayedStage(DelayedWeights):
         self.without_cudnn = bool(self.exchanged) and self.latest.is_cuda and has_recurrent_layer(stage)
         self.refill()
 
-    def load(self, step: Tensor) -> None:
-        """Before batch ``t``: make ``W(t - d)`` the compute weights.
+    def load(self, optimizer: Any = None) -> None:
+        """Before batch ``t``: make what its forward pass reads, ``W(t - d)`` by default, the compute weights.
 
         Raises:
             UserError: if a parameter was changed since the last update.
@@ -92,34 +92,28 @@ class DelayedStage(DelayedWeights):
                 leaf.grad = None
                 if leaf.requires_grad != parameter.requires_grad:
                     leaf.requires_grad_(parameter.requires_grad)
-            delayed = self.delayed(step)
-            self._delayed = delayed if self.exchanged else None  # exact methods have no use for it
+            self.begin_step(optimizer)
+            used = self.used()
             if self._reads_rows:
-                self._compute_with(delayed)
+                self._compute_with(used)
             for (start, stop, _), region in zip(self._bounds, self.regions, strict=True):
                 if not self._reads_rows:
-                    region.compute.copy_(delayed[start:stop])
+                    region.compute.copy_(used[start:stop])
                 region.recalled = region.compute  # a stage may differentiate within its forward pass
 
-    def recall(self, step: Tensor) -> None:
+    def recall(self) -> None:
         """After the forward pass of batch ``t``: the weights of its backward pass, where one region asks: when it does.
 
         The first stage, whose input needs no gradient, may never ask.
         """
         if not self.exchanged:
             return
-        delayed, self._delayed = self._delayed, None
-        assert delayed is not None, "load() comes first"
         if self._reads_rows:
-            self.regions[0].recalled = partial(self._recalled, delayed, step)
+            self.regions[0].recalled = self.recalled
             return
-        recalled = self._recalled(delayed, step)
+        recalled = self.recalled()
         for (start, stop, dtype), region in zip(self._bounds, self.regions, strict=True):
             region.recalled = recalled[start:stop].to(dtype)
-
-    @torch.no_grad()
-    def _recalled(self, delayed: Tensor, step: Tensor) -> Tensor:
-        return self.history.recall(self.state, self.latest, delayed, step)
 
     def __call__(self, x: Tensor) -> Any:
         """Forward pass of the user's module with the compute weights in the places of its parameters.
@@ -169,17 +163,16 @@ class DelayedStage(DelayedWeights):
             parameter.grad = None if leaf.grad is None else leaf.grad.to(parameter.dtype)
             leaf.grad = None
 
-    def advance(self, step: Tensor, raw: Tensor | None) -> None:
-        """After update ``t``: record it in the history, put ``W(t)`` into the delay line, take in ``W(t + 1)``."""
+    def advance(self) -> None:
+        """After update ``t``: show it to the strategy, and what forward passes read to the line; go to ``W(t + 1)``."""
         with torch.no_grad():
-            updated = self.delayed(step) if self._rotates else self._updated
+            updated = self.used() if self._rotates else self._updated
             torch._foreach_copy_(self._views_of(updated), list(self.layout.parameters))
-            if self.delay and self.history.consumes != "nothing":
-                self.history.record(self.state, self.latest - updated if raw is None else raw, step)
+            self.take_update(self.latest, updated)
             if self._rotates:
-                self.rows[int(step) % self.delay], self.latest = self.latest, updated
+                self.rows[int(self.step) % self.delay], self.latest = self.latest, updated
             else:
-                self.keep(step)
+                self.keep()
                 self.latest.copy_(updated)
         self._noted = self._versions()
 
@@ -194,7 +187,7 @@ class DelayedStage(DelayedWeights):
         """Continue from :meth:`state_dict`; the parameters have been loaded before.
 
         Raises:
-            UserError: if it was saved with another weight history or another network, or with other weights than the
+            UserError: if it was saved with another strategy or another network, or with other weights than the
                 parameters now hold.
         """
         super().load_state_dict(saved)

@@ -27,9 +27,8 @@ from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.engine.saved_weights import check_intercepted
 from layerpipe2.engine.stage import DelayedStage
 from layerpipe2.engine.values import one_number, one_tensor
-from layerpipe2.engine.weights import update_rates
 from layerpipe2.errors import UserError
-from layerpipe2.history import WeightHistory
+from layerpipe2.strategies import Strategy
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Hook = Callable[..., None]
@@ -44,12 +43,12 @@ def _no_hook(*_: Any) -> None:
 
 
 class PipelineEngine:
-    """Delayed training of ``stages`` with ``delays``, with ``history`` recalling weights for the backward pass.
+    """Delayed training of ``stages`` with ``delays``, about which each stage does what ``strategy`` says.
 
     Args:
         stages: the network's stages on their final device, input side first.
         delays: one delay per stage.
-        history: the weight-history method, the same for every stage.
+        strategy: what a stage does about its delay, the same for every stage.
         compute_dtype: ``None`` computes in the parameters' own type. ``torch.bfloat16`` casts activations and all
             weights but BatchNorm's once per step; the parameters, updates and averages keep their own type.
         gradient_clip_norm: largest gradient norm *per stage*: in a pipeline the stages never hold the gradients of
@@ -69,7 +68,7 @@ class PipelineEngine:
         self,
         stages: Sequence[nn.Module],
         delays: Delays,
-        history: WeightHistory,
+        strategy: Strategy,
         *,
         compute_dtype: torch.dtype | None = None,
         gradient_clip_norm: float | None = None,
@@ -80,13 +79,15 @@ class PipelineEngine:
         self.stages = list(stages)
         self._parameters = [p for stage in stages for p in stage.parameters()]
         self.delays = delays
-        self.history = history
+        self.strategy = strategy
         self.compute_dtype = compute_dtype
         self.gradient_clip_norm = gradient_clip_norm
         device = next((p.device for stage in stages for p in stage.parameters()), torch.device("cpu"))
         self.step_count = torch.zeros(1, dtype=torch.int64, device=device)
         self.delayed = {
-            k: DelayedStage(stages[k], k, delays.per_stage[k], history, compute_dtype, unfreezes=unfreezes)
+            k: DelayedStage(
+                stages[k], k, delays.per_stage[k], strategy, self.step_count, compute_dtype, unfreezes=unfreezes
+            )
             for k in delayed_stages(stages, delays, compute_dtype, unfreezes=unfreezes)
         }
         self._frozen = [
@@ -110,7 +111,7 @@ class PipelineEngine:
     def train_step(
         self, x: Tensor, y: Tensor, loss: Loss, optimizer: Optimizer | Any, hook: Hook = _no_hook
     ) -> tuple[Tensor, Tensor]:
-        """One mini-batch: forward, backward, update, history.
+        """One mini-batch: forward pass, backward pass, update.
 
         Args:
             x: inputs (B, ...); y: targets, as ``loss`` wants them.
@@ -127,7 +128,7 @@ class PipelineEngine:
         for frozen in self._frozen:
             frozen.check()
         for stage in self.delayed.values():
-            stage.load(self.step_count)
+            stage.load(optimizer)
         outputs = self.forward(x)
         value = one_number(loss(outputs, y))
         if self.divergence is None and not is_finite(value):
@@ -165,7 +166,7 @@ class PipelineEngine:
                 x = self._run(k, x)
                 self._outputs.append(x)
         for delayed in self.delayed.values():
-            delayed.recall(self.step_count)
+            delayed.recall()
         return x if self.compute_dtype is None else x.float()
 
     def audit_next(self) -> None:
@@ -197,7 +198,7 @@ class PipelineEngine:
             frozen.note()
 
     def state_dict(self) -> dict[str, Any]:
-        """Step counter, delay lines and history states: tensors, and plain values that say what they belong to."""
+        """Step counter, delay lines, the strategy's states: tensors, and plain values that say what they belong to."""
         stages = {str(k): stage.state_dict() for k, stage in self.delayed.items()}
         streams = {str(k): stream.state_dict() for k, stream in self._streams.items()}
         frozen = {str(k): frozen_names(stage) for k, stage in enumerate(self.stages)}
@@ -213,15 +214,15 @@ class PipelineEngine:
         """Continue from :meth:`state_dict`.
 
         Raises:
-            UserError: if it was saved with other delays, another weight history or precision, or other weights.
+            UserError: if it was saved with other delays, another strategy or precision, or other weights.
         """
         saved, mine = state["kind"], self._kind()
-        differing = [name for name in mine if saved.get(name) != mine[name]]
+        differing = [name for name in mine if name in saved and saved[name] != mine[name]]
         if differing:
             theirs, ours = ({name: kind.get(name) for name in differing} for kind in (saved, mine))
             raise UserError(
                 f"checkpoint was saved with {theirs}, this pipeline has {ours}; resume with the same stages, delays, "
-                "weight history and precision"
+                "strategy and precision"
             )
         self.step_count.copy_(state["step_count"])
         for k, module in enumerate(self.stages):
@@ -232,11 +233,10 @@ class PipelineEngine:
             stream.load_state_dict(state["streams"][str(k)])
 
     def _kind(self) -> dict[str, Any]:
-        method = f"{type(self.history).__name__} of {self.history.consumes}"
         streams = "one per stage" if self._streams else "one"
         return {
             "delays": list(self.delays.per_stage),
-            "history": method,
+            "strategy": self.strategy.kind,
             "compute": str(self.compute_dtype),
             "random numbers": streams,
         }
@@ -258,17 +258,19 @@ class PipelineEngine:
                 check_intercepted(stage.exchanged, needs_gradient[k], stage.has_matrices)
 
     def _update(self, optimizer: Optimizer | Any) -> None:
-        rates = update_rates(optimizer) if self.history.consumes == "gradients" else {}
-        gradients = [p.grad for p in rates]  # alive, so that no other gets their address
+        stages = self.delayed.values()
+        for stage in stages:
+            stage.change_gradients()
+        seen = [p for stage in stages if stage.compensates for p in stage.layout.parameters]
+        gradients = [p.grad for p in seen]  # alive, so that no other gets their address
         known = _states(gradients)
-        raw = {k: stage.scaled_gradients(rates) for k, stage in self.delayed.items()} if rates else {}
         optimizer.step()
-        if known != _states(p.grad for p in rates):
+        if known != _states(p.grad for p in seen):
             raise UserError(
-                "gradients were changed within the optimizer's step (a callback's on_before_optimizer_step?), so that "
-                "averages of lr * gradient don't hold what was applied; take the averages of applied updates, or "
-                "change gradients in on_after_backward"
+                f"gradients were changed within the optimizer's step (a callback's on_before_optimizer_step?), after "
+                f"strategy '{self.strategy.name or self.strategy.kind}' has seen them; change gradients in "
+                "on_after_backward"
             )
-        for k, stage in self.delayed.items():
-            stage.advance(self.step_count, raw.get(k))
+        for stage in stages:
+            stage.advance()
         self.step_count += 1

@@ -1,23 +1,21 @@
-"""The weights of one delayed stage over time, flat: the latest ones, those of earlier updates, the history's state."""
+"""The weights of one delayed stage over time, flat: the latest ones, those of earlier updates, the strategy's state.
+
+Simulation and processes call the strategy here, so that it does the same in both.
+"""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from layerpipe2.engine.layout import Layout
+from layerpipe2.engine.optimizer_view import FlatOptimizer
 from layerpipe2.errors import UserError
-from layerpipe2.history import WeightHistory
+from layerpipe2.strategies import Strategy, begin
+from layerpipe2.strategies.base import COUNTERS
 
 HOSTS = {"cpu"}
 """Types of devices whose number of updates the host knows without waiting."""
-
-
-def update_rates(optimizer: Optimizer | Any) -> dict[nn.Parameter, float | Tensor]:
-    """Parameter -> learning rate of its group, negative where the optimizer maximizes: ``u = rate * gradient``."""
-    signs = [(group, -1 if group.get("maximize") else 1) for group in optimizer.param_groups]
-    return {p: sign * group["lr"] for group, sign in signs for p in group["params"]}
 
 
 class DelayedWeights:
@@ -25,12 +23,15 @@ class DelayedWeights:
 
     Attributes:
         latest: ``W(t)``, shape (N,), in the parameters' own type.
-        rows: delay line, ``d`` rows of shape (N,). Row ``t mod d`` holds ``W(t - d)`` until update ``t`` puts ``W(t)``
-            there; all rows start as ``W(0)``, which is what the forward pass reads while the pipeline fills. A pipeline
-            whose forward pass really ran earlier needs it for exact stashing only; without it there are no rows.
+        step: number of updates since the pipeline was last empty, int64 (1,); its owner counts it.
+        rows: delay line, ``d`` rows (N,), of what the strategy let forward passes read, ``W`` itself by default.
+            Row ``t mod d`` holds that of ``t - d`` until update ``t`` puts that of ``t`` there; all rows start as that
+            of ``W(0)``, which forward passes read while the pipeline fills. A pipeline whose forward pass really
+            ran earlier needs the line only if the strategy looks at it; without it there are no rows.
         table: the rows as one tensor (d, N), on devices that look them up by a counter of their own: a CUDA graph has
             fixed addresses. On the CPU ``None``: each row has memory of its own.
-        state: the state of the weight history.
+        state: the state of the strategy.
+        chosen: what forward passes read until the next update, if the strategy acts on them.
 
     Raises:
         UserError: if the stage's parameters can't be laid out as one vector.
@@ -41,12 +42,13 @@ class DelayedWeights:
         stage: nn.Module,
         index: int,
         delay: int,
-        history: WeightHistory,
+        strategy: Strategy,
+        step: Tensor,
         *,
         keeps_line: bool = True,
         unfreezes: bool = False,
     ) -> None:
-        self.index, self.delay, self.history = index, delay, history
+        self.index, self.delay, self.strategy, self.step = index, delay, strategy, step
         self.layout = Layout.of(stage, index, unfreezes=unfreezes)
         self.latest = self.layout.parameters[0].new_zeros(self.layout.size).detach()
         count, size = delay if keeps_line else 0, self.layout.size
@@ -54,15 +56,84 @@ class DelayedWeights:
         self.rows: list[Tensor] = [self.latest.new_zeros(size) for _ in range(count if self.table is None else 0)]
         if self.table is not None:
             self.rows = list(self.table)
-        self.state = history.init(self.latest, delay) if delay else {}
+        self.state = begin(strategy, self.latest, delay, step) if delay else {}
+        self.predicts, self.compensates, self.corrects = (
+            delay > 0 and strategy.acts(place) for place in ("forward", "gradient", "update")
+        )
+        self.chosen: Tensor | None = None
+        self._empty = True
 
-    def delayed(self, step: Tensor) -> Tensor:
-        """``W(max(0, t - d))``, shape (N,), before update ``t``; on the CPU the row itself, to be read only."""
-        if not self.delay:
-            return self.latest
+    def used(self) -> Tensor:
+        """What the forward pass of mini-batch ``t`` read, shape (N,), before update ``t``: of update ``max(0, t - d)``.
+
+        On the CPU the row itself, to be read only; the latest weights where there is no line.
+        """
+        return self.row(self.step) if self.rows else self.latest
+
+    def row(self, step: Tensor) -> Tensor:
+        """The row of the delay line that has to do with update number ``step``, shape (N,)."""
         if self.table is None:
             return self.rows[int(step) % self.delay]
         return self.table.index_select(0, step.remainder(self.delay))[0]
+
+    @torch.no_grad()
+    def begin_step(self, optimizer: Any) -> None:
+        """Before the passes of update ``t``: count, and let the strategy choose what forward passes read until then."""
+        if not self.delay:
+            return
+        torch.clamp(self.step, max=self.delay, out=self.state["lag"])
+        if self.predicts:
+            view = FlatOptimizer(optimizer, self.layout, self.latest)
+            chosen = self.strategy.forward(self.state, self.latest, view)
+            self.chosen = chosen.clone() if chosen.storage_offset() else chosen  # the first of its storage
+            if self._empty:
+                for row in self.rows:
+                    row.copy_(self.chosen)
+        self._empty = False
+
+    @torch.no_grad()
+    def recalled(self) -> Tensor:
+        """What the backward pass of mini-batch ``t`` reads, shape (N,)."""
+        return self.strategy.backward(self.state, self.latest, self.used())
+
+    @torch.no_grad()
+    def change_gradients(self) -> None:
+        """Give the optimizer what the strategy makes of the parameters' gradients."""
+        if not self.compensates:
+            return
+        flat = self.gradients()
+        version = flat._version
+        changed = self.strategy.gradient(self.state, flat, self.latest, self.used())
+        if changed is not flat or flat._version != version:
+            for slot in self.layout.slots:
+                if slot.parameter.grad is not None:
+                    slot.parameter.grad = slot.view(changed).clone()
+
+    def gradients(self) -> Tensor:
+        """The parameters' gradients, flat (N,); zero where there is none."""
+        flat = torch.zeros_like(self.latest)
+        for slot in self.layout.slots:
+            gradient: Any = slot.parameter.grad
+            if gradient is not None:
+                slot.view(flat).copy_(gradient.to_dense() if gradient.is_sparse else gradient)
+        return flat
+
+    @torch.no_grad()
+    def take_update(self, before: Tensor, after: Tensor) -> bool:
+        """Let the strategy take in update ``t``; whether it has changed ``after`` (N,), and with it parameters.
+
+        Parameters that are frozen stay.
+        """
+        if not self.corrects:
+            return False
+        version = after._version
+        changed = self.strategy.update(self.state, before, after)
+        if changed is after and after._version == version:
+            return False
+        moving = [slot for slot in self.layout.slots if slot.parameter.requires_grad]
+        torch._foreach_copy_([slot.parameter for slot in moving], [slot.view(changed) for slot in moving])
+        self.layout.gather(self.layout.parameters, after)
+        return True
 
     @property
     def line(self) -> Tensor:
@@ -72,58 +143,64 @@ class DelayedWeights:
             copied.copy_(row)
         return line
 
-    def scaled_gradients(self, rates: dict[nn.Parameter, float | Tensor]) -> Tensor:
-        """``lr * gradient`` of the stage, flat (N,): what the raw form of the averages takes for the update."""
-        flat = torch.zeros_like(self.latest)
-        for slot in self.layout.slots:
-            gradient = slot.parameter.grad
-            if gradient is not None and slot.parameter in rates:
-                dense = gradient.to_dense() if gradient.is_sparse else gradient
-                torch.mul(dense, rates[slot.parameter], out=slot.view(flat))
-        return flat
-
-    def keep(self, step: Tensor) -> None:
-        """Put ``W(t)`` into the delay line, while ``latest`` holds it."""
+    def keep(self) -> None:
+        """Before update ``t``: put what forward passes read until then into the delay line."""
         if not self.rows:
             return
         if self.table is None:
-            self.delayed(step).copy_(self.latest)
+            self.used().copy_(self.shown)
         else:
-            self.table.index_copy_(0, step.remainder(self.delay), self.latest[None])
+            self.table.index_copy_(0, self.step.remainder(self.delay), self.shown[None])
+
+    @property
+    def shown(self) -> Tensor:
+        """What forward passes read until the next update, shape (N,)."""
+        return self.latest if self.chosen is None else self.chosen
 
     def start(self) -> None:
-        """An empty pipeline: the latest weights stand in the whole delay line, the history starts anew."""
+        """An empty pipeline: the latest weights stand in the whole delay line, the strategy starts anew."""
+        self._empty, self.chosen = True, None
         with torch.no_grad():
             for row in self.rows:
                 row.copy_(self.latest)
-            for name, value in (self.history.init(self.latest, self.delay) if self.delay else {}).items():
+            for name, value in (self.strategy.init(self.latest, self.delay) if self.delay else {}).items():
                 self.state[name].copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Delay line, latest weights and history state, copied."""
-        history = {name: value.clone() for name, value in self.state.items()}
-        return {"latest": self.latest.clone(), "line": self.line, "history": history}
+        """Delay line, latest weights and the strategy's state, copied."""
+        own = {name: value.clone() for name, value in self.own_state().items()}
+        return {"latest": self.latest.clone(), "line": self.line, "strategy": own}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`.
 
         Raises:
-            UserError: if it was saved with another weight history or another network.
+            UserError: if it was saved with another strategy, another network, or by version 0.1.
         """
-        mine = {"latest": self.latest, "line": self.line, **self.state}
-        theirs = {"latest": saved["latest"], "line": saved["line"], **saved["history"]}
+        if "strategy" not in saved:
+            raise UserError(
+                "the checkpoint is one of version 0.1, which kept a pipeline's state otherwise; finish that training with "
+                "0.1, or start anew from its weights"
+            )
+        mine = {"latest": self.latest, "line": self.line, **self.own_state()}
+        theirs = {"latest": saved["latest"], "line": saved["line"], **saved["strategy"]}
         fits = _shapes(mine) == _shapes(theirs) and all(
-            torch.equal(mine[name], theirs[name].to(mine[name])) for name in self.history.constants if name in mine
+            torch.equal(mine[name], theirs[name].to(mine[name])) for name in self.strategy.constants if name in mine
         )
         if not fits:
             raise UserError(
                 f"checkpoint does not fit stage {self.index} (it holds {_shapes(theirs)}; this pipeline needs "
-                f"{_shapes(mine)}, or its decay is another); resume with the same network and weight history"
+                f"{_shapes(mine)}, or its decay is another); resume with the same network and strategy"
             )
         for name, tensor in mine.items():
             tensor.copy_(theirs[name])
         for row, old in zip(self.rows, theirs["line"], strict=True):
             row.copy_(old)
+        self._empty = False
+
+    def own_state(self) -> dict[str, Tensor]:
+        """What the strategy remembers, without the engine's counters."""
+        return {name: value for name, value in self.state.items() if name not in COUNTERS}
 
 
 def _shapes(tensors: dict[str, Tensor]) -> str:

@@ -1,8 +1,8 @@
 """Training on sampled neighbourhoods of a graph, prepared and trained as a pipeline (after SALIENT, MLSys 2022).
 
 ``Graph`` holds a graph, ``SampledLoader`` makes mini-batches of it in threads, :mod:`layerpipe2.graphs.networks` has
-GraphSAGE, GIN and GAT as lists of units for :class:`layerpipe2.PipelinedModule`, :mod:`layerpipe2.graphs.data` has
-graphs by name. The extra ``graphs`` installs what they need.
+GraphSAGE, GIN and GAT as lists of units for :class:`layerpipe2.PipelinedModule`. The extra ``graphs`` installs what
+they need.
 """
 
 from layerpipe2.graphs.csr import Graph

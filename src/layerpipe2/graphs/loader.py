@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerpipe2.data.splits import frozen_generator
+from layerpipe2.engine.frozen_random import frozen_generator
 from layerpipe2.errors import UserError, integer, shown
 from layerpipe2.graphs import kernels
 from layerpipe2.graphs.buffers import Buffers

@@ -7,7 +7,6 @@
 - ``profiling``, ``balance``: measured times of the units, and balanced contiguous stages by them
 - ``machine``, ``predict``, ``choices``: measured memory and links, and the time of every way to train (``variants``)
 - ``schedules``: pipeline schedules and their simulator; ``spikepipe``: list schedules of spiking networks' tasks
-- ``reference``: what the tables declare: networks, devices, links
 """
 
 from layerpipe2.planning.costs import Costs, network_costs, stage_costs, uniform_costs

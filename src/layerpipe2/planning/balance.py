@@ -8,7 +8,7 @@ rate. So :func:`layerpipe2.planning.profiling.profile` times real training steps
 those times; its prediction can be compared with the measured speed of the pipeline.
 
 >>> work = profile(units, x, make_optimizer)
->>> delayed = profile(units, x, make_optimizer, history=make_history("ema-span"))
+>>> delayed = profile(units, x, make_optimizer, history=make_strategy("ema-span"))
 >>> best = balanced(work, stages=2, delayed=delayed)
 >>> stages = partition_at(units, best.starts)
 

@@ -31,11 +31,11 @@ from torch import nn
 
 from layerpipe2.delays import Delays
 from layerpipe2.errors import integer
-from layerpipe2.history import make_history
 from layerpipe2.planning.devices import Device
 from layerpipe2.planning.measure import measure
 from layerpipe2.planning.work import StageWork, Work
 from layerpipe2.stages import partition
+from layerpipe2.strategies import make_strategy
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Costs:
     Attributes:
         stages: per stage, the work and the sizes of one mini-batch.
         delays: the delays ``d_k`` in updates.
-        strategy: weight history, a name of ``layerpipe2.history.STRATEGIES``.
+        strategy: weight history, a name of ``layerpipe2.strategies.STRATEGIES``.
         batch_size: samples per mini-batch.
         recomputes: whether mini-batches in flight keep their inputs only, where that is less.
     """
@@ -70,7 +70,7 @@ class Costs:
     @property
     def history_bytes(self) -> tuple[float, ...]:
         """Historical weights (or their average) per stage, beside the latest weights."""
-        copies = make_history(self.strategy).copies
+        copies = make_strategy(self.strategy).copies
         return tuple(copies(d) * s.parameter_bytes for d, s in zip(self.delays.per_stage, self.stages, strict=True))
 
     @property
@@ -159,7 +159,7 @@ def stage_costs(
 ) -> Costs:
     """Costs of given stages, see :func:`network_costs`; with ``recomputes``, see :class:`Costs`."""
     delays = Delays.by_law(convention, len(stages))
-    make_history(strategy)
+    make_strategy(strategy)
     return Costs(measure(stages, input_shape, batch_size), delays, strategy, batch_size, recomputes)
 
 

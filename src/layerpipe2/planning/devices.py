@@ -117,3 +117,7 @@ class SystolicArray(Device):
             what = f"{work.flops - known:.3g} of {work.flops:.3g} FLOPs come from no Linear or Conv layer"
             raise UserError(f"{what}; a systolic array needs their shapes: use FlopDevice for this network")
         return sum(map(self.cycles, work.gemms)) / self.clock
+
+
+DEVICE = SystolicArray(128, 128, "os", 1e9, Link(64e9, 1e-6))
+"""The declared processor: 128 x 128 cells, output stationary, 1 GHz; links of 64 GB/s each way and 1 us."""

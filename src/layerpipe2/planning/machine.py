@@ -23,10 +23,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from layerpipe2.distributed.environment import set_missing
-from layerpipe2.distributed.links import Watch
-from layerpipe2.distributed.neighbours import TAGS, Endpoint
 from layerpipe2.errors import UserError
+from layerpipe2.pipeline.environment import set_missing
+from layerpipe2.pipeline.links import Watch
+from layerpipe2.pipeline.neighbours import TAGS, Endpoint
 from layerpipe2.planning.devices import Link
 
 Run = Callable[..., list[Any]]

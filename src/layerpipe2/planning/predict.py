@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from layerpipe2.delays import Delays
-from layerpipe2.history import make_history
 from layerpipe2.planning import Costs, FlopDevice, StageWork, Work
 from layerpipe2.planning.balance import Balance, balanced
 from layerpipe2.planning.machine import Machine
 from layerpipe2.planning.profiling import MakeOptimizer, profile
 from layerpipe2.planning.schedules import SCHEDULES, build_schedule, simulate
 from layerpipe2.planning.variants import Variant, group_starts
+from layerpipe2.strategies import make_strategy
 
 _FIRST_BUCKET, _BUCKET = 2**20, 25 * 2**20  # bytes of gradients that DDP sends at a time (torch's defaults)
 
@@ -40,7 +40,7 @@ def profiled(units: Sequence[nn.Module], x: Tensor, make_optimizer: MakeOptimize
 
     def timed(size: int, update: bool, strategy: str, split: bool, threads: int) -> tuple[StageWork, ...]:
         torch.set_num_threads(threads)
-        optimizer, history = make_optimizer if update else None, make_history(strategy) if strategy else None
+        optimizer, history = make_optimizer if update else None, make_strategy(strategy) if strategy else None
         return profile(units, x[:size], optimizer, history=history, split=split, repeats=repeats)
 
     return timed

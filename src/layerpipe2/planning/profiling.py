@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from layerpipe2.distributed.passes import SplitPass
-from layerpipe2.distributed.process_stage import ProcessStage
 from layerpipe2.errors import UserError, integer
-from layerpipe2.history import WeightHistory
+from layerpipe2.pipeline.passes import SplitPass
+from layerpipe2.pipeline.process_stage import ProcessStage
 from layerpipe2.planning import StageWork, Work, measure
+from layerpipe2.strategies import Strategy
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 _Times = tuple[list[float], list[float], list[float], list[float]]
@@ -25,7 +25,7 @@ def profile(
     x: Tensor,
     make_optimizer: MakeOptimizer | None = None,
     *,
-    history: WeightHistory | None = None,
+    history: Strategy | None = None,
     split: bool = False,
     repeats: int = 9,
     warmup: int = 2,
@@ -108,7 +108,7 @@ class _Split(_Plain):
 
 
 def _part(
-    index: int, unit: nn.Module, make: MakeOptimizer | None, history: WeightHistory | None, split: bool
+    index: int, unit: nn.Module, make: MakeOptimizer | None, history: Strategy | None, split: bool
 ) -> _Plain | ProcessStage:
     parameters = [p for p in unit.parameters() if p.requires_grad]
     optimizer = make(parameters) if make is not None and parameters else None

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 
 from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
-from layerpipe2.history import find_strategy, make_history
 from layerpipe2.planning.schedules import SCHEDULES
+from layerpipe2.strategies import find_strategy, make_strategy
 
 TORCH_PIPELINES = {"gpipe": 1, "1f1b": 1, "interleaved": 2, "zero-bubble": 1, "zero-bubble-v": 2}
 """Synchronous pipelines that torch ships -> stages per process."""
@@ -91,7 +91,7 @@ class Variant:
                 f"last, or one of plain, {', '.join(TORCH_PIPELINES)} with a number of micro-batches, as in gpipe/4, "
                 "or threads/NUMBER"
             )
-        if strategy and not make_history(strategy).exact and "recompute" in details:
+        if strategy and not make_strategy(strategy).exact and "recompute" in details:
             raise UserError(f"variant {name!r} recomputes with weights that its history has not kept; give async/stash")
         delays = "none" if kind == "exact" else "pipedream" if "pipedream" in details else "layerpipe2"
         chosen = {option: option in details for option in ("split", "groups", "recompute")}
@@ -111,7 +111,7 @@ class Variant:
 
     @property
     def is_runtime(self) -> bool:
-        """Whether ``layerpipe2.distributed`` trains it."""
+        """Whether ``layerpipe2.pipeline`` trains it."""
         return self.kind in ("async", "exact")
 
     @property

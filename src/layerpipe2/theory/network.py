@@ -9,12 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import networkx as nx
-import torch
 from torch import nn
 
-from layerpipe2 import networks
 from layerpipe2.errors import UserError, integer
-from layerpipe2.networks.convolutional import BasicBlock
 
 INPUT = "x"
 """Name by which an operation reads the network's input."""
@@ -152,24 +149,19 @@ def from_units(kinds: Sequence[str]) -> LayeredNetwork:
     return LayeredNetwork(tuple(operations))
 
 
-def named(network: str) -> LayeredNetwork:
-    """The forward graph of one of ``layerpipe2.networks.NETWORKS``.
+def layered(units: Sequence[nn.Module]) -> LayeredNetwork:
+    """The forward graph of a network's units, input side first.
 
-    A residual block of two convolutions becomes a unit with its branches; any other unit stands as one layer.
-
-    Raises:
-        UserError: on an unknown name.
+    A unit with a ``shortcut`` is a residual block of two convolutions; any other unit stands as one layer.
     """
-    text = network in networks.NETWORKS and networks.NETWORKS[network].takes == "text"
-    with torch.device("meta"):  # only the kinds of modules are needed
-        units = networks.build(network, input_shape=(64,) if text else (3, 32, 32), num_classes=10)
     return from_units([_kind(unit) for unit in units])
 
 
 def _kind(unit: nn.Module) -> str:
-    if not isinstance(unit, BasicBlock):
+    shortcut = getattr(unit, "shortcut", None)
+    if not isinstance(shortcut, nn.Module):
         return "layer"
-    return "block" if isinstance(unit.shortcut, nn.Identity) else "projection"
+    return "block" if isinstance(shortcut, nn.Identity) else "projection"
 
 
 def group_sizes(num_units: int, group_size: int | None = None, groups: Sequence[int] | None = None) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 Every error is relative, as :class:`layerpipe2.engine.probe.ReconstructionProbe` measures it: root mean square of
 ``What - W(t - n)`` over that of ``W(t) - W(t - n)``; 0 is exact, 1 no better than the latest weights. The sums stand in
-:mod:`layerpipe2.history.moments`, the optima and the limits for long delays in :mod:`layerpipe2.history.optimal`.
+:mod:`layerpipe2.strategies.moments`, the optima and the limits for long delays in :mod:`layerpipe2.strategies.optimal`.
 
 **White updates** (plain SGD, gradient noise only), decay ``b``, gain ``n``::
 
@@ -23,7 +23,7 @@ the bias is ``r n ((n-1)/2 - b/(1-b))``. It vanishes for `span` alone.
 
 **Momentum** makes updates AR(1) with coefficient ``m``. When ``n (1 - m)`` is small they look like a drift within the
 window, and `span` is close to the best; when it is large, like white noise, and `lsq` is. No rule of the family wins
-both; :func:`layerpipe2.history.optimal.optimal_decay` gives what could be won by the decay alone.
+both; :func:`layerpipe2.strategies.optimal.optimal_decay` gives what could be won by the decay alone.
 
 **Raw gradients.** The average of ``lr g``, ``g_i = v_i - m v_(i+1)``, is ``(1 - b) u_0 + (b - m) A``: with momentum it
 stands for ``1 - m`` of the drift.
@@ -34,9 +34,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from layerpipe2.errors import UserError
-from layerpipe2.history import Strategy, find_strategy
-from layerpipe2.history.moments import Moments, Updates
-from layerpipe2.history.optimal import Estimator
+from layerpipe2.strategies import NamedStrategy, find_strategy
+from layerpipe2.strategies.moments import Moments, Updates
+from layerpipe2.strategies.optimal import Estimator
 
 
 def estimator(strategy: str, delay: int, updates: Updates) -> Estimator:
@@ -93,7 +93,7 @@ def fitted(measured: Iterable[dict[str, Any]]) -> Updates:
     return _model(_descend(misfit, min(((s / 4, w / 8) for s in range(18) for w in range(8)), key=misfit)))
 
 
-def _averages(strategy: Strategy) -> bool:
+def _averages(strategy: NamedStrategy) -> bool:
     """Whether it averages the applied updates in a way that has a closed form."""
     averages = strategy.family in ("average", "pair") and not strategy.raw
     return averages and strategy.make().coefficients(1, Updates()) is not None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from layerpipe2.delays import Delays
 from layerpipe2.engine.step import PipelineEngine
-from layerpipe2.history import make_history
+from layerpipe2.strategies import make_strategy
 
 Vector = NDArray[np.float64]
 
@@ -90,7 +90,7 @@ def _errors(
     updates: int,
 ) -> Vector:
     """Residuals (updates, n) in the course of training on one mini-batch again and again, learning rate 1."""
-    engine = PipelineEngine(stages, Delays.custom(delays), make_history(strategy))
+    engine = PipelineEngine(stages, Delays.custom(delays), make_strategy(strategy))
     optimizer = torch.optim.SGD([p for stage in stages for p in stage.parameters()], lr=1.0, momentum=momentum)
 
     def half_square(outputs: Tensor, targets: Tensor) -> Tensor:

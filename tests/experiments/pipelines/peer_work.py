@@ -12,10 +12,10 @@ from experiments.pipelines.data_parallel import DataParallelTrainer
 from experiments.pipelines.measure import first_batches
 from experiments.pipelines.peers import SynchronousTrainer
 from experiments.pipelines.trainers import AsynchronousTrainer, Job, make_trainer
-from layerpipe2 import networks
 from layerpipe2.errors import UserError
+from layerpipe2.lab import networks
+from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.planning.variants import DATA_PARALLEL, Variant
-from layerpipe2.runs.config import RunConfig
 from layerpipe2.stages import partition
 
 SHAPE, CLASSES, BATCH = (1, 4, 4), 3, 8

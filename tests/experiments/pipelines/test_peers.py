@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from experiments.pipelines.processes import run_ranks
-from layerpipe2 import Delays, make_history, partition
+from layerpipe2 import Delays, make_strategy, partition
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.planning.variants import DATA_PARALLEL
 from tests.experiments.pipelines import peer_work
@@ -108,7 +108,7 @@ def test_what_does_not_fit_is_named():
 def test_losses_and_weights_of_the_asynchronous_one_are_the_simulators(strategy):
     layers = peer_work.units()
     stages = partition(layers, 4)
-    engine = PipelineEngine(stages, Delays.layerpipe2(2), make_history(strategy))
+    engine = PipelineEngine(stages, Delays.layerpipe2(2), make_strategy(strategy))
     optimizer = peer_work.make_optimizer(p for stage in stages for p in stage.parameters())
     losses = [float(engine.train_step(x, y, F.cross_entropy, optimizer)[0]) for x, y in peer_work.batches()]
     first, second = (rank[f"async/{strategy}"] for rank in trained())

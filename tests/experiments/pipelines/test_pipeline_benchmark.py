@@ -12,7 +12,7 @@ from experiments.pipelines.processes import run_ranks
 from experiments.pipelines.settings import Settings
 from experiments.pipelines.summary import summarise, table
 from experiments.pipelines.trainers import build_units, make_trainer
-from layerpipe2.data import load
+from layerpipe2.lab.data import load
 from layerpipe2.planning.variants import Variant
 from paper_figures.pages.pipelines import page
 from paper_figures.records.pipelines import load as load_records

@@ -8,8 +8,8 @@ import pytest
 from experiments.pipelines.measure import first_batches, measure_stages, measure_timeline
 from experiments.pipelines.processes import run_ranks
 from experiments.pipelines.trainers import build_units, make_trainer
-from layerpipe2.data import load
 from layerpipe2.errors import UserError
+from layerpipe2.lab.data import load
 from layerpipe2.planning.variants import MEMORY_KINDS
 from tests.experiments.pipelines.peer_work import CONFIG, JOB, train_job
 

@@ -8,11 +8,11 @@ import pytest
 
 from experiments.pipelines import profiles, regimes
 from experiments.pipelines.trainers import build_units
-from layerpipe2.data import load
 from layerpipe2.errors import UserError
+from layerpipe2.lab.data import load
+from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.planning import StageWork, Work, measure
 from layerpipe2.planning.machine import Machine
-from layerpipe2.runs.config import RunConfig
 
 CHOICES = 6
 

@@ -1,4 +1,4 @@
-"""Schedules against each other: every declared network, number of processors and schedule, on one device model.
+"""Schedules against each other: every network, number of processors and schedule, on one device model.
 
 All schedules run the same (micro-)batches. The stages of all but LayerPipe are the best contiguous cut of the units
 for the slowest stage or link; interleaved has two stages per processor. Synchronous schedules update every 4 P
@@ -6,44 +6,41 @@ micro-batches and lose the time of filling and draining each time; the others up
 without its data-parallel replicas of a stage. Speed is batches per second in the steady state, relative to PipeDream.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 
 from layerpipe2.delays import Delays
 from layerpipe2.errors import integer, look_up
 from layerpipe2.planning.balance import chain_cuts, merge
 from layerpipe2.planning.costs import Costs
-from layerpipe2.planning.devices import Device
-from layerpipe2.planning.measure import measure
-from layerpipe2.planning.reference import DEVICE, REFERENCE
+from layerpipe2.planning.devices import DEVICE, Device
 from layerpipe2.planning.schedules.builders import repeat
 from layerpipe2.planning.schedules.layerpipe import layerpipe
 from layerpipe2.planning.schedules.registry import SCHEDULES, build_schedule
 from layerpipe2.planning.schedules.simulator import simulate
 from layerpipe2.planning.schedules.timeline import Timeline
 
-BATCH = 32
-"""Samples per (micro-)batch in the tables."""
-
 
 def compare(
-    networks: Iterable[str] = tuple(REFERENCE),
+    networks: Mapping[str, Costs],
     processors: Iterable[int] = range(3, 10),
     schedules: Sequence[str] = tuple(SCHEDULES),
     device: Device = DEVICE,
-    batch_size: int = BATCH,
 ) -> list[dict[str, object]]:
     """The table; a schedule is left out where it cannot use the network (interleaved with less than 2 P units).
 
+    Args:
+        networks: name -> costs with a stage per unit.
+        processors, schedules, device: what they are compared on.
+
     Returns:
-        Rows of network (key of ``layerpipe2.planning.reference.REFERENCE``); processors, as offered; schedule; used,
-        the processors in use, less where the schedule has not enough units; period, time in s per batch in the steady
-        state; speed over PipeDream with as many processors; utilisation, mean share of time in which the offered
-        processors compute in the steady state; megabytes sent over all links per batch, 10^6 bytes.
+        Rows of network (its name); processors, as offered; schedule; used, the processors in use, less where the
+        schedule has not enough units; period, time in s per batch in the steady state; speed over PipeDream with as
+        many processors; utilisation, mean share of time in which the offered processors compute in the steady state;
+        megabytes sent over all links per batch, 10^6 bytes.
 
     Raises:
-        UserError: on an unknown network or schedule, or no processors.
+        UserError: on an unknown schedule, or no processors.
     """
     counts = list(processors)
     for schedule in schedules:
@@ -51,8 +48,7 @@ def compare(
     for count in counts:
         integer(count, "number of processors", 1)
     rows = []
-    for name in networks:
-        units = unit_costs(name, batch_size)
+    for name, units in networks.items():
         for count in counts:
             base = run("pipedream", units, count, device)
             for schedule in schedules:
@@ -61,14 +57,6 @@ def compare(
                     line = base if schedule == "pipedream" else run(schedule, units, count, device)
                     rows.append(_row(name, schedule, count, line, base))
     return rows
-
-
-@cache
-def unit_costs(network: str, batch_size: int) -> Costs:
-    """Costs of a reference network with a stage per unit."""
-    declared = look_up(REFERENCE, network, "network of the cost tables")
-    work = measure(declared.units(), declared.input_shape, batch_size)
-    return Costs(work, Delays.none(len(work)), batch_size=batch_size)
 
 
 def run(schedule: str, units: Costs, processors: int, device: Device) -> Timeline:

@@ -26,8 +26,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from layerpipe2.errors import UserError, integer, look_up
-from layerpipe2.planning.devices import Link, SystolicArray
-from layerpipe2.planning.reference import DEVICE
+from layerpipe2.planning.devices import DEVICE, Link, SystolicArray
 from layerpipe2.planning.work import Gemm
 
 KINDS = ("F", "B", "W")

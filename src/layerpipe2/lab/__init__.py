@@ -1,0 +1,1 @@
+"""What the study needs above the library: networks, data, runs, tuning, tracking."""

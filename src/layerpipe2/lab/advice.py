@@ -1,0 +1,51 @@
+"""Advice on a run of the study, see :mod:`layerpipe2.advice`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.seed import isolate_rng
+
+from layerpipe2.advice import STEPS, Advice, advise_module
+from layerpipe2.engine.device import resolve_device
+from layerpipe2.errors import UserError
+from layerpipe2.lab.data import Data, load
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.plan import make_loaders, make_plan
+from layerpipe2.lab.runs.train import make_module
+
+
+def advise(
+    config: RunConfig, *, steps: int = STEPS, data: Data | None = None, strategies: Sequence[str] | None = None
+) -> Advice:
+    """Advice on the training that these settings describe; their strategy only adds to those that are measured.
+
+    Measuring begins after the warm-up (``warmup_epochs``, ``stash_epochs``).
+
+    Args:
+        config: the settings.
+        steps, strategies: as in :func:`layerpipe2.advice.advise_module`.
+        data: the data set if it is already in memory; by default it is loaded by name.
+
+    Raises:
+        UserError: as there.
+    """
+    if config.strategy == "sequential":
+        raise UserError("strategy is 'sequential', one stage without delay: there is no history to drop; leave it out")
+    torch.set_num_threads(config.threads)
+    data = data or load(config.dataset, root=Path(config.data_root) if config.data_root else None)
+    with isolate_rng():
+        pl.seed_everything(config.seed, verbose=False)
+        plan = make_plan(config, data.input_shape, data.num_classes)
+        loader = make_loaders(config, data, resolve_device(config.device))["train"]
+        return advise_module(
+            make_module(plan, len(loader)),
+            loader,
+            steps=steps,
+            warmup=round(max(config.warmup_epochs, config.stash_epochs) * len(loader)),
+            strategies=strategies,
+            epochs=config.epochs,
+            max_steps=config.max_steps,
+            device=config.device,
+        )

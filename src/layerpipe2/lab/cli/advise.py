@@ -1,0 +1,33 @@
+"""``layerpipe2 advise`` on the networks of the study."""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+from layerpipe2.engine.allocator import keep_freed_memory
+from layerpipe2.lab.cli.early import read_run
+from layerpipe2.lab.data import load
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure what ``layerpipe2 train`` would train, or a training of one's own.
+
+    Raises:
+        UserError: on bad settings or data, a pipeline without delays, or a training that ends too early.
+    """
+    if options.module:
+        from layerpipe2.cli import advise as own
+
+        own.run(options)
+        return
+    keep_freed_memory()
+    config = read_run(options)
+    root = Path(config.data_root) if config.data_root else None
+    data = load(config.dataset, root, download=options.download, announce=partial(print, file=sys.stderr))
+    from layerpipe2.cli.advise import show  # takes seconds
+    from layerpipe2.lab.advice import advise
+
+    advice = advise(config, steps=options.steps, data=data, strategies=options.strategies)
+    title = f"{config.network} on {config.dataset}, {config.optimizer}, learning rate {config.lr:g}"
+    show(advice, title, as_json=options.json)

@@ -1,0 +1,116 @@
+"""``layerpipe2 train``. What takes seconds to import is imported once the data is there."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerpipe2.engine.allocator import keep_freed_memory
+from layerpipe2.lab.cli.early import read_run
+from layerpipe2.lab.data import Data, load
+from layerpipe2.lab.networks import NETWORKS
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.records import Record, keep_record, output_file, record_text
+from layerpipe2.lab.tracking.entry import TRAIN
+from layerpipe2.lab.tracking.live import Writer
+
+if TYPE_CHECKING:
+    from layerpipe2.lab.tracking.logger import MLflowRun
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train one network; write the record and print a summary.
+
+    Raises:
+        UserError: on bad settings, data or output folder, before any training; after it, with the record's place, if
+            the disk is full.
+    """
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that `layerpipe2 launch` started
+    with Writer(options.mlflow) if options.mlflow and first else nullcontext() as writer:
+        _train(options, first, writer)  # MLflow is imported while this process imports torch
+
+
+def _train(options: argparse.Namespace, first: bool, writer: Writer | None) -> None:
+    keep_freed_memory()
+    config = read_run(options)
+    out = output_file(Path(options.out)) if options.out else None
+    root = Path(config.data_root) if config.data_root else None
+    quiet = options.quiet or not first
+    data = load(
+        config.dataset, root, download=options.download, announce=None if quiet else partial(print, file=sys.stderr)
+    )
+    from layerpipe2.strategies import make_strategy
+
+    make_strategy(config.strategy)  # before Lightning is imported, too
+    from layerpipe2.lab.runs.train import train_run
+    from layerpipe2.pipeline.strategy import PipelineStrategy
+
+    folder = Path(options.checkpoint_dir) if options.checkpoint_dir else None
+    pipeline = None
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # a launcher started this process; a diverged run is a result
+        pipeline = PipelineStrategy(check_finite=False, resumable=folder is not None)
+    with _live(writer, config, data) as live:
+        record = train_run(
+            config,
+            data=data,
+            progress=not quiet,
+            checkpoint_dir=folder,
+            resume=options.resume,
+            trainer_strategy=pipeline,
+            loggers=[live] if live else [],
+        )
+        if pipeline is not None:
+            record["processes"] = {"number": pipeline.processes, "memory": [asdict(row) for row in pipeline.memory]}
+        if first:
+            print(summary(record), flush=True)
+            if out is not None:
+                keep_record(out, record)
+                print(f"record: {out}")
+        if live:
+            live.finish(record, record_text(record))
+
+
+def _live(writer: Writer | None, config: RunConfig, data: Data) -> AbstractContextManager[MLflowRun | None]:
+    """The run in MLflow, if --mlflow asks for it; its parameters are the settings that aren't the default."""
+    if writer is None:
+        return nullcontext()
+    import torch
+
+    from layerpipe2.lab.runs.plan import make_plan
+    from layerpipe2.lab.tracking.logger import MLflowRun
+    from layerpipe2.lab.tracking.subject import Subject
+
+    with torch.device("meta"):
+        plan = make_plan(config, data.input_shape, data.num_classes)
+    settings, defaults = plan.config.to_dict(), RunConfig().to_dict()
+    changed = [name for name in settings if settings[name] != defaults[name]]
+    shown = {"network", "dataset", "seed", *changed}
+    return MLflowRun(writer, Subject(TRAIN, TRAIN, None, settings, plan.delays.per_stage, shown))
+
+
+def summary(record: Record) -> str:
+    """The outcome of a run in a few lines."""
+    from layerpipe2.engine.divergence import describe
+    from layerpipe2.pipeline.memory import StageMemory, memory_table
+
+    config, where, test = record["config"], record["provenance"], record["test"]
+    lines = [
+        f"{config['network']} on {config['dataset']}, strategy {config['strategy']}, seed {config['seed']}",
+        f"stages: {len(record['delays'])}   delays (updates, {record['convention']}): {record['delays']}",
+        f"modelled weight history: {record['history_copies']:.2f} x the network's parameters",
+    ]
+    if record["status"] == "diverged":
+        lines.append(f"diverged: {describe(record['divergence'])}")
+    else:
+        what = f"{test['images']} {'windows of text' if NETWORKS[config['network']].takes == 'text' else 'images'}"
+        lines.append(f"test accuracy {test['accuracy']:.2%} of {what}, test loss {test['loss']:.4f}")
+    if "processes" in record:
+        rows = [StageMemory(**row) for row in record["processes"]["memory"]]
+        lines += [f"{record['processes']['number']} processes", memory_table(rows)]
+    return "\n".join([*lines, f"{where['train_time_s']:.1f} s of training on {where['device']}"])

@@ -1,0 +1,209 @@
+"""``layerpipe2 tune``: search for the best settings of a run; take part in such a search; look at one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerpipe2.cli.console import in_words as duration
+from layerpipe2.cli.console import print_json
+from layerpipe2.cli.options import within
+from layerpipe2.errors import UserError, did_you_mean, shown
+from layerpipe2.lab.cli.early import read_run
+from layerpipe2.lab.tuning import MOST_JOBS, MOST_TRIALS
+
+if TYPE_CHECKING:
+    from layerpipe2.lab.tuning.results import Status
+    from layerpipe2.lab.tuning.study import Study
+
+HELP = """\
+examples:
+  layerpipe2 tune --space lr=log:1e-3:1                          20 trials of the MLP on digits, by validation accuracy
+  layerpipe2 tune --space lr=log:1e-3:1 momentum=uniform:0:0.99 --strategy ema-span --trials 40 --jobs 2
+  layerpipe2 tune --space space.yaml --optimizer adamw --objective loss --sampler gp --pruner hyperband
+  layerpipe2 tune --space lr=log:1e-3:1 group_size=int:1:4 strategy=choice:stash,latest,ema-span \\
+                  --objective accuracy copies time               a Pareto front: accuracy against memory and time
+  layerpipe2 tune status                                         what runs where, the best so far, the time left
+  layerpipe2 tune join                                           one more process, until the study is finished
+  layerpipe2 tune --space lr=log:1e-3:1 --storage postgresql://user@host/optuna --study mlp     on each machine
+
+Ranges: log:LOW:HIGH, uniform:LOW:HIGH, int:LOW:HIGH, int-log:LOW:HIGH, choice:A,B,.. of any setting above; with `if`
+they hold in some trials only, as in 'momentum=uniform:0:0.99 if optimizer=sgd'. A file has a line `lr: log:1e-3:1` for
+each. Trials are judged by validation data; test data are not looked at. Stop it with Ctrl-C; the same command goes on.
+Every trial is a run, with its record in the study's folder.
+"""
+_ACTIONS = ("run", "join", "status")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command beside the settings of a run."""
+    parser.add_argument("action", nargs="?", default="run", metavar="ACTION", help="run (default), join or status")
+    add = parser.add_argument_group("study").add_argument
+    add("--space", nargs="+", metavar="NAME=RANGE", help="settings to tune, or one YAML file with them")
+    add(
+        "--trials",
+        type=within(int, 1, MOST_TRIALS),
+        default=20,
+        metavar="N",
+        help="budget, over all processes; default: 20",
+    )
+    add(
+        "--objective",
+        nargs="+",
+        default=["accuracy"],
+        metavar="NAME",
+        help="accuracy, loss (of the validation part), copies (of weights), time (modelled); default: accuracy",
+    )
+    add("--sampler", default="tpe", metavar="NAME", help="tpe, gp (Gaussian process) or random; default: tpe")
+    add("--pruner", metavar="NAME", help="median, hyperband or none; default: median, of several objectives none")
+    add("--study-seed", type=within(int, 0, 2**32 - 1), default=0, metavar="N", help="of the sampler; default: 0")
+    add("--in-order", action="store_true", help="one trial after the other, so that the study can be repeated exactly")
+    add("--jobs", type=within(int, 1, MOST_JOBS), default=1, metavar="N", help="processes on this machine; default: 1")
+    add("--storage", metavar="URL", help="PostgreSQL database of a study on several machines; default: the folder")
+    add("--study", default="study", metavar="NAME", help="its name in the database; default: study")
+    add("--out", default="study", metavar="DIR", help="folder of the study and its records; default: study")
+    add("--json", action="store_true", help="print the outcome, or the status, as JSON")
+    add("--quiet", action="store_true", help="no progress display")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do what is asked for.
+
+    Raises:
+        UserError: on a mistake in settings or space, another study in its place, or a storage that can't be used.
+    """
+    from layerpipe2.lab.runs.lifetime import end_with_starter
+
+    end_with_starter()
+    if options.action not in _ACTIONS:
+        raise UserError(f"'layerpipe2 tune' can't {shown(options.action)}; {did_you_mean(options.action, _ACTIONS)}")
+    {"run": _run, "join": _join, "status": _status}[options.action](options)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from layerpipe2.engine.allocator import keep_freed_memory
+
+    space = _space(options.space)
+    from layerpipe2.lab.tuning.tune import tune  # takes seconds
+
+    keep_freed_memory()
+    several = len(options.objective) > 1
+    study = tune(
+        read_run(options),
+        space,
+        folder=Path(options.out),
+        trials=options.trials,
+        jobs=options.jobs,
+        storage=options.storage,
+        name=options.study,
+        follow=None if options.quiet else Progress(),
+        objectives=tuple(options.objective),
+        sampler=options.sampler,
+        pruner=options.pruner or ("none" if several else "median"),
+        seed=options.study_seed,
+        in_order=options.in_order,
+    )
+    _show(study, options.json)
+
+
+def _join(options: argparse.Namespace) -> None:
+    from layerpipe2.engine.allocator import keep_freed_memory
+    from layerpipe2.lab.tuning.study import open_existing, work
+
+    keep_freed_memory()
+    study = open_existing(Path(options.out), options.storage, options.study)
+    work([study])
+    study.fetch_records()
+    if not options.quiet:
+        _show(study, options.json)
+
+
+def _status(options: argparse.Namespace) -> None:
+    from layerpipe2.lab.tuning.study import open_existing
+
+    _show(open_existing(Path(options.out), options.storage, options.study), options.json)
+
+
+def _space(given: Sequence[str] | None) -> dict[str, str]:
+    from layerpipe2.lab.runs.yaml_file import read_yaml
+
+    if not given:
+        raise UserError("nothing to tune; give settings and their ranges, as in --space lr=log:1e-4:1")
+    if len(given) == 1 and Path(given[0]).suffix in (".yaml", ".yml"):
+        return {str(name): str(text) for name, text in read_yaml(Path(given[0])).items()}
+    pairs = [word.partition("=") for word in given]
+    for name, equal, _ in pairs:
+        if not equal:
+            raise UserError(f"--space has {shown(name)}; write NAME=RANGE, as in lr=log:1e-4:1, or name one .yaml file")
+    space = {name: text for name, _, text in pairs}
+    if len(space) < len(pairs):
+        raise UserError("--space has a setting twice; give each one range")
+    return space
+
+
+def _show(study: Study, as_json: bool) -> None:
+    from layerpipe2.lab.tuning.results import status
+
+    found = status(study)
+    if as_json:
+        print_json(found._asdict())
+        return
+    print(summary(found))
+    if found.finished == found.total:
+        print(f"records: {study.folder / 'trials'}")
+
+
+def summary(found: Status) -> str:
+    """A status in a few lines."""
+    from layerpipe2.lab.tuning.settings import in_words
+
+    states = ", ".join(f"{number} {state}" for state, number in sorted(found.counts.items()))
+    lines = [f"{found.name}: {found.finished} of {found.total} trials finished ({states})"]
+    for trial in found.running:
+        lines.append(f"  trial {trial['trial']} runs on {trial['worker']} for {trial['seconds']:.0f} s")
+    if found.finished < found.total and found.seconds_left is not None:
+        lines.append(f"time left, with as many processes as now: {duration(found.seconds_left)}")
+    what = "best trial" if len(found.objectives) == 1 else f"Pareto front ({len(found.best)} trials)"
+    lines += [f"{what}:"] if found.best else []
+    for trial in found.best:
+        settings = ", ".join(f"{name} {_number(value)}" for name, value in trial["settings"].items())
+        lines.append(f"  {trial['trial']}: {in_words(trial['values'], found.objectives)}: {settings}")
+    for name, end in found.at_an_end.items():
+        lines.append(f"the best {name} lies at the {end} end of its range: move the range and tune again")
+    if found.reason:
+        lines.append(f"{found.counts.get('refused', 0)} trials were refused: {found.reason}")
+    return "\n".join(lines)
+
+
+def _number(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+class Progress:
+    """A bar on a terminal; elsewhere a line for about every tenth of the trials."""
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=None, unit="trial", disable=not sys.stderr.isatty(), leave=False)
+        self._said = -1
+
+    def __call__(self, found: Status) -> None:
+        """Show how far the study is."""
+        from layerpipe2.lab.tuning.settings import in_words
+
+        best = f"best {in_words(found.best[0]['values'], found.objectives)}" if found.best else "none completed yet"
+        best = f"{len(found.best)} on the Pareto front" if len(found.objectives) > 1 else best
+        self._bar.total, self._bar.n = found.total, found.finished
+        self._bar.set_description_str(found.name, refresh=False)
+        self._bar.set_postfix_str(best)
+        tenth = 10 * found.finished // found.total
+        if self._bar.disable and tenth != self._said and found.finished:
+            left = "" if found.finished == found.total else f", time left: {duration(found.seconds_left or 0)}"
+            print(f"{found.name}: {found.finished}/{found.total} trials, {best}{left}", file=sys.stderr, flush=True)
+            self._said = tenth
+        if found.finished == found.total:
+            self._bar.close()

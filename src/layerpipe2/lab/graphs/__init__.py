@@ -1,0 +1,1 @@
+"""Graphs by name, of which the study trains two."""

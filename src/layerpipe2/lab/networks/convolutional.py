@@ -1,0 +1,113 @@
+"""Convolutional networks: VGG (Simonyan and Zisserman 2014, arXiv 1409.1556), with and without normalisation, ResNets.
+
+The residual networks have the stem for small images (He et al. 2015, arXiv 1512.03385, section 4.2). A residual block
+is one unit: its shortcut starts and ends inside it, so that no stage boundary cuts it.
+"""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from layerpipe2.lab.networks.layers import conv_bn_relu, conv_relu, convolution, pooled_head
+
+SMALL_BLOCKS = ((1, 1), (2, 2), (4, 4), (8, 8))
+VGG16_BLOCKS = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
+"""Channels of the convolutions, block by block, as multiples of the width: VGG-16 is configuration D of the paper."""
+
+
+def vgg(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
+    """Eight conv-BN-ReLU units of 1, 1, 2, 2, 4, 4, 8, 8 times ``width`` channels and a head: 9 units."""
+    return _vgg_units(input_shape, num_classes, width, SMALL_BLOCKS, conv_bn_relu)
+
+
+def cnn(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
+    """As :func:`vgg`, without batch normalisation, with biases: 9 units."""
+    return _vgg_units(input_shape, num_classes, width, SMALL_BLOCKS, conv_relu)
+
+
+def vgg16(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
+    """VGG-16's thirteen conv-BN-ReLU units and a head: 14 units; width 64 gives its channels."""
+    return _vgg_units(input_shape, num_classes, width, VGG16_BLOCKS, conv_bn_relu, pool_last=True)
+
+
+def _vgg_units(
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    width: int,
+    blocks: Sequence[Sequence[int]],
+    unit: Callable[[int, int], nn.Sequential],
+    *,
+    pool_last: bool = False,
+) -> list[nn.Module]:
+    """The convolutions of the blocks, each a ``unit`` of so many channels in and out, and the head.
+
+    A block ends with 2x2 max pooling, as long as both sides have 2 pixels or more; before the head's global average
+    only if ``pool_last``. Its windows do not overlap, so that its gradient is deterministic on a GPU too. The average
+    replaces VGG's three large linear layers, hence any input of at least 1x1 pixels works.
+    """
+    channels, height, width_px = input_shape
+    units: list[nn.Module] = []
+    for i, factors in enumerate(blocks, 1):
+        for factor in factors:
+            units.append(unit(channels, factor * width))
+            channels = factor * width
+        if (pool_last or i < len(blocks)) and min(height, width_px) >= 2:
+            units[-1] = nn.Sequential(units[-1], nn.MaxPool2d(2))
+            height, width_px = height // 2, width_px // 2
+    return [*units, pooled_head(channels, num_classes)]
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)).
+
+    Maps (N, channels_in, H, W) to (N, channels_out, ceil(H / stride), ceil(W / stride)). The shortcut is the
+    identity where the shape stays, otherwise a 1x1 convolution with batch normalisation (option B).
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = convolution(channels_in, channels_out, 3, stride)
+        self.bn1 = nn.BatchNorm2d(channels_out)
+        self.conv2 = convolution(channels_out, channels_out, 3)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.relu = nn.ReLU(inplace=False)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels_in != channels_out:
+            self.shortcut = nn.Sequential(
+                convolution(channels_in, channels_out, 1, stride), nn.BatchNorm2d(channels_out)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a batch of feature maps; the input is left as it is."""
+        residual = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        out: Tensor = self.relu(residual + self.shortcut(x))
+        return out
+
+
+def _residual_units(
+    input_shape: tuple[int, ...], num_classes: int, width: int, factors: Sequence[int]
+) -> list[nn.Module]:
+    """Stem, two blocks per channel factor (the first one of each later factor halves the size), head."""
+    units: list[nn.Module] = [conv_bn_relu(input_shape[0], width)]
+    channels = width
+    for i, factor in enumerate(factors):
+        units.append(BasicBlock(channels, factor * width, stride=1 if i == 0 else 2))
+        channels = factor * width
+        units.append(BasicBlock(channels, channels, stride=1))
+    return [*units, pooled_head(channels, num_classes)]
+
+
+def resnet18(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
+    """ResNet-18 with a 3x3 stem and no max pooling: stem, 8 basic blocks, head = 10 units.
+
+    Channels are 1, 2, 4, 8 times ``width``; width 64 and 100 classes give the usual 11,220,132 parameters.
+    """
+    return _residual_units(input_shape, num_classes, width, (1, 2, 4, 8))
+
+
+def resnet_small(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
+    """ResNet-14 for quick runs: stem, 6 basic blocks, head = 8 units.
+
+    Channels are 1, 2, 4 times ``width``.
+    """
+    return _residual_units(input_shape, num_classes, width, (1, 2, 4))

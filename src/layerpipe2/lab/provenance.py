@@ -1,0 +1,57 @@
+"""Where a result comes from: commit, versions, device."""
+
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from layerpipe2.versions import versions
+
+TRAINING = ("delays.py", "engine", "lab/data", "lab/networks", "lab/runs", "spiking", "stages.py", "strategies")
+"""Files and folders of this package on which a run's numbers depend."""
+TUNING = (*TRAINING, "lab/tuning")
+"""Those on which a study depends."""
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Commit (None outside a checkout), dirty flag, versions, device and CPU threads, as plain values."""
+    commit, dirty = git_state(Path(__file__).parent)
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "versions": versions(),
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+@cache
+def git_state(folder: Path) -> tuple[str | None, bool | None]:
+    """Commit of the checkout that holds ``folder``, and whether tracked code differs from it.
+
+    Files under ``results``, ``paper_figures/out`` and ``docs``, ``dvc.lock`` and the README don't count: a reproduction
+    rewrites them as it goes.
+    """
+    try:
+        top = _git(folder, "rev-parse", "--show-toplevel").strip()
+        commit = _git(folder, "rev-parse", "HEAD").strip()
+        outputs = (":!results", ":!paper_figures/out", ":!dvc.lock", ":!README.md", ":!docs")
+        changes = _git(Path(top), "status", "--porcelain", "--untracked-files=no", "--", ".", *outputs)
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+    return commit, bool(changes.strip())
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words, as in ``cpu (x86_64)`` or ``NVIDIA H100 80GB HBM3``."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.machine()})"

@@ -1,0 +1,145 @@
+"""What a study is: the runs, the space, the number of trials, and how values are chosen and bad trials stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.samplers import BaseSampler, GPSampler, PartialFixedSampler, RandomSampler, TPESampler
+from pydantic import Field, model_validator
+
+from layerpipe2.errors import UserError
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.validation import Checked, Several, one_of
+from layerpipe2.lab.tuning import MOST_TRIALS
+from layerpipe2.lab.tuning.space import Space
+
+Direction = Literal["maximize", "minimize"]
+
+
+class Objective(NamedTuple):
+    """Something that trials are judged by.
+
+    Attributes:
+        direction: ``maximize`` or ``minimize``.
+        text: what it is, with its unit.
+        short: a format for one value.
+    """
+
+    direction: Direction
+    text: str
+    short: str = ".4g"
+
+
+OBJECTIVES = {
+    "accuracy": Objective("maximize", "validation accuracy after the last epoch, share", ".2%"),
+    "loss": Objective("minimize", "validation loss after the last epoch, nats", ".4f"),
+    "copies": Objective("minimize", "modelled weight history, multiples of the network's size", ".3g"),
+    "time": Objective("minimize", "modelled time of a mini-batch, share of one processor's", ".3g"),
+}
+"""The last two are models of hardware with one processor per stage, not measured."""
+
+
+def in_words(values: list[float], objectives: tuple[str, ...]) -> str:
+    """Values of objectives, as in ``accuracy 93.20%, copies 1``."""
+    return ", ".join(f"{name} {format(v, OBJECTIVES[name].short)}" for name, v in zip(objectives, values, strict=True))
+
+
+SAMPLERS: Mapping[str, Callable[[int, int], BaseSampler]] = {
+    "tpe": lambda seed, start: TPESampler(seed=seed, n_startup_trials=start, constant_liar=True),
+    "gp": lambda seed, start: GPSampler(seed=seed, n_startup_trials=start, deterministic_objective=False),
+    "random": lambda seed, start: RandomSampler(seed=seed),
+}
+"""Name -> sampler from a seed and the number of trials before it learns."""
+
+PRUNERS: Mapping[str, Callable[[int], BasePruner]] = {
+    "median": lambda epochs: MedianPruner(n_startup_trials=3, n_warmup_steps=max(1, epochs // 4)),
+    "hyperband": lambda epochs: HyperbandPruner(min_resource=1, max_resource=epochs),
+    "none": lambda epochs: NopPruner(),
+}
+"""Name -> pruner of runs of so many epochs."""
+
+
+class StudySettings(Checked):
+    """A study as a value; every process that takes part reads it from the storage.
+
+    Attributes:
+        space: setting -> range, see :mod:`layerpipe2.lab.tuning.space`.
+        config: the settings of all trials that aren't tuned.
+        in_order: whether each trial waits for the one before, so that the study doesn't depend on who was faster.
+        code: hash of the code that trains.
+    """
+
+    config: RunConfig
+    space: dict[str, str]
+    trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)]
+    objectives: Several[Annotated[str, *one_of(OBJECTIVES)]] = ("accuracy",)
+    sampler: Annotated[str, *one_of(SAMPLERS)] = "tpe"
+    pruner: Annotated[str, *one_of(PRUNERS)] = "median"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    in_order: bool = False
+    code: str = ""
+    commit: str | None = None
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        object.__setattr__(self, "space", Space.of(self.space, self.config).texts)
+        if len(self.objectives) > 1 and self.pruner != "none":
+            raise UserError(
+                f"pruner is {self.pruner}, but there are {len(self.objectives)} objectives, which don't say which of "
+                "two unfinished trials is worse; give the pruner 'none'"
+            )
+        return self
+
+    @property
+    def ranges(self) -> Space:
+        """The space, read."""
+        return Space.of(self.space, self.config)
+
+    @property
+    def first(self) -> int:
+        """How many trials are spread over the space before the sampler learns from what came out; random: none."""
+        return 0 if self.sampler == "random" else min(10, max(3, self.trials // 3))
+
+    @property
+    def directions(self) -> list[Direction]:
+        """Of the objectives."""
+        return [OBJECTIVES[name].direction for name in self.objectives]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for the storage."""
+        return self.model_dump(mode="json")
+
+    def differs(self, other: StudySettings) -> str | None:
+        """Which setting of another study is not this one's; a budget may grow, and a commit needn't change the code."""
+        own, its = self.to_dict(), other.to_dict()
+        for name in own.keys() - {"config", "trials", "commit"}:
+            if own[name] != its[name]:
+                return name
+        return next((name for name, value in own["config"].items() if its["config"].get(name) != value), None)
+
+    def sampler_of(self, number: int) -> BaseSampler:
+        """The sampler of one trial: its values or its seed follow from the trial's number, whoever does it."""
+        if number < self.first:
+            with quiet():
+                return PartialFixedSampler(self.ranges.spread(number), RandomSampler(seed=number))
+        digest = hashlib.sha256(f"{self.seed} {number}".encode()).digest()
+        with quiet():
+            return SAMPLERS[self.sampler](int.from_bytes(digest[:4], "big"), self.first)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Optuna's notes on parts that may change, which its bounds in ``pyproject.toml`` take care of."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        # A trial that is done again, after a kill, reports the values of its first epochs again.
+        warnings.filterwarnings("ignore", message="The reported value is ignored")
+        yield

@@ -1,5 +1,0 @@
-"""Networks as flat lists of units, ready to be grouped into pipeline stages."""
-
-from layerpipe2.networks.registry import NETWORKS, SPIKING, NetworkInfo, build
-
-__all__ = ["NETWORKS", "SPIKING", "NetworkInfo", "build"]

@@ -1,0 +1,175 @@
+"""The state of a stage after an update, while later mini-batches are already on their way through it.
+
+A stage with delay ``d`` has then also run forward the next ``d`` mini-batches. Validation, checkpoints and the module
+after training must not see what those left behind: moved BatchNorm statistics, random numbers drawn. And a run that is
+resumed at an epoch's end has to run them forward again, with the weights of then.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from layerpipe2.engine.layout import freeze_only, frozen_names
+from layerpipe2.engine.saved_weights import as_bytes, foreign_weights
+from layerpipe2.engine.weights import HOSTS
+from layerpipe2.errors import UserError
+from layerpipe2.pipeline.process_stage import ProcessStage
+
+
+class _Snapshot(NamedTuple):
+    buffers: dict[str, Tensor]
+    stream: list[Tensor]
+
+
+class StageSnapshots:
+    """One stage's buffers and random stream as of any update, its last ``d`` weight versions as of an epoch's end.
+
+    Args:
+        stage: the stage.
+        resumable: keep the versions, which a bit-exact checkpoint of a full pipeline needs. For methods without a stash
+            this costs up to ``d`` copies of the weights during the last ``d`` updates of an epoch.
+
+    Attributes:
+        peak_bytes: most bytes of versions that were kept.
+    """
+
+    def __init__(self, stage: ProcessStage, *, resumable: bool) -> None:
+        self.stage, self.resumable, self.peak_bytes = stage, resumable, 0
+        self._taken: dict[int, _Snapshot] = {}  # mini-batch in flight -> before its forward pass
+        self._versions: dict[int, Tensor] = {}
+        self._replayed: dict[int, Tensor] = {}
+        self._buffers: dict[str, Tensor] = {}  # of the newest snapshot
+
+    def take(self, batch: int) -> None:
+        """Right before the forward pass of every mini-batch."""
+        self._taken[batch] = self._current()
+
+    @contextmanager
+    def before(self, batch: int) -> Iterator[None]:
+        """Within: buffers and random numbers are as before the forward pass of ``batch``, which is in flight."""
+        now = self._current()
+        self._put_all(self._taken[batch])
+        try:
+            yield
+        finally:
+            self._put_all(now)
+
+    def keep_version(self, update: int, epoch_end: int) -> None:
+        """Before ``update``: keep what forward passes read, if a checkpoint after update ``epoch_end - 1`` needs it."""
+        self._taken = {count: snapshot for count, snapshot in self._taken.items() if count > update}
+        weights, delay = self.stage.weights, self.stage.delay
+        if weights is None or weights.rows:
+            return
+        if self.resumable and epoch_end - update <= delay:
+            self._versions[update] = weights.shown.clone()
+        first = max(update + 1, epoch_end) - delay
+        self._versions = {version: kept for version, kept in self._versions.items() if version >= first}
+        self.peak_bytes = max(self.peak_bytes, len(self._versions) * weights.latest.nbytes)
+        self._replayed = {}
+
+    @contextmanager
+    def as_of(self, batch: int) -> Iterator[None]:
+        """Within: the weights that the forward pass of ``batch`` must use, if it was already run before a resume."""
+        weights, old = self.stage.weights, self._replayed.pop(batch, None)
+        if weights is None or old is None:
+            yield
+            return
+        chosen, weights.chosen = weights.chosen, old
+        yield
+        weights.chosen = chosen
+
+    def swap_buffers(self, done: int) -> None:
+        """Swap the buffers with those as of ``done`` updates; a second call swaps them back."""
+        snapshot = self._taken.get(done)
+        if snapshot is not None:
+            self._taken[done] = _Snapshot(self._current().buffers, snapshot.stream)
+            self._put(snapshot.buffers)
+
+    def restore(self, done: int) -> None:
+        """After the last update, ``done`` in all: the module is left without traces of mini-batches in flight."""
+        snapshot = self._taken.pop(done, None)
+        if snapshot is not None:
+            self._put_all(snapshot)
+
+    def state_dict(self, done: int) -> dict[str, Any]:
+        """What a bit-exact continuation after ``done`` updates needs beside parameters and optimizer.
+
+        Raises:
+            UserError: if mini-batches are in flight whose weights were not kept.
+        """
+        weights = self.stage.weights
+        if weights is not None and self.stage.in_flight and not (self.resumable or weights.rows):
+            raise UserError(
+                "the weights that a checkpoint of a full pipeline needs were not kept; give the Trainer a checkpoint "
+                "callback, or PipelineStrategy(resumable=True)"
+            )
+        snapshot = self._taken.get(done) or self._current()
+        self.stage.watch.check()
+        frozen = frozen_names(self.stage.module)
+        state: dict[str, Any] = {"step": self.stage.step.clone(), "frozen": frozen, **snapshot._asdict()}
+        if weights is not None:
+            state["weights"] = weights.state_dict() | {"line": self._line(done)}
+        return state
+
+    def load_state_dict(self, saved: dict[str, Any], done: int, *, in_flight: bool) -> None:
+        """Continue from :meth:`state_dict`; mini-batches ``in_flight`` run forward again, with the weights of then.
+
+        Raises:
+            UserError: if it was saved with another strategy or another network, or other weights were loaded.
+        """
+        weights, delay = self.stage.weights, self.stage.delay
+        self.stage.step.copy_(saved["step"])
+        self.stage.stream.load_state_dict(saved["stream"])
+        freeze_only(self.stage.module, saved["frozen"])
+        if weights is None:
+            return
+        loaded = weights.latest.clone()
+        line = saved["weights"]["line"]
+        weights.load_state_dict(saved["weights"] | ({} if weights.rows else {"line": weights.line}))
+        if not torch.equal(as_bytes(loaded), as_bytes(weights.latest)):
+            raise foreign_weights(self.stage.index)
+        self.stage.watch.restart()
+        again = range(done, done + delay) if in_flight else ()
+        self._replayed = {batch: line[batch % delay].to(weights.latest).clone() for batch in again}
+        if not weights.rows:
+            self._versions = {batch - delay: old for batch, old in self._replayed.items()}
+
+    def _put_all(self, snapshot: _Snapshot) -> None:
+        self._put(snapshot.buffers)
+        self.stage.stream.load_state_dict(snapshot.stream)
+
+    def _put(self, buffers: dict[str, Tensor]) -> None:
+        for name, buffer in self.stage.module.named_buffers():
+            if not torch.equal(buffer, buffers[name]):  # mini-batches in flight may need a constant for their gradients
+                buffer.copy_(buffers[name])
+
+    def _current(self) -> _Snapshot:
+        self._buffers = {name: self._copied(name, buffer) for name, buffer in self.stage.module.named_buffers()}
+        return _Snapshot(self._buffers, self.stage.stream.state_dict())
+
+    def _copied(self, name: str, buffer: Tensor) -> Tensor:
+        """A copy of the buffer; on the CPU the last one if it is as it was then: a constant one is copied once.
+
+        A GPU would have to be waited for.
+        """
+        last = self._buffers.get(name)
+        if last is None or buffer.device.type not in HOSTS or (last.shape, last.dtype) != (buffer.shape, buffer.dtype):
+            return buffer.clone()
+        return last if torch.equal(as_bytes(last.reshape(-1)), as_bytes(buffer.reshape(-1))) else buffer.clone()
+
+    def _line(self, done: int) -> Tensor:
+        """The delay line as the simulator holds it: row ``v mod d`` is what forward passes read after ``v`` updates."""
+        weights, delay = self.stage.weights, self.stage.delay
+        assert weights is not None
+        if weights.rows:
+            return weights.line
+        line = weights.latest.expand(delay, -1).clone()
+        first = self._versions.get(0)
+        for version in range(done - delay, done):
+            kept = self._versions.get(version, first if version < 0 else None)
+            if kept is not None:
+                line[version % delay] = kept
+        return line

@@ -1,0 +1,77 @@
+"""What module and ``Trainer`` ask of several processes: can they train it, how long, and what must be equal in all."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
+from torch import nn
+from torch.optim import Optimizer
+
+from layerpipe2.engine.execution import StagedModule, StepLimit
+from layerpipe2.errors import UserError
+
+
+def check_trainer(module: StagedModule) -> None:
+    """Delays that a pipeline can have, CPUs or CUDA, one data loader for all epochs, native precision.
+
+    Raises:
+        UserError: saying what to change.
+    """
+    trainer, delays = module.trainer, list(module.delays.per_stage)
+    if not module.delays.is_realizable:
+        raise UserError(f"delays {delays} grow towards the output, which no pipeline can have; give delays that don't")
+    several = "a pipeline of several processes"
+    if not isinstance(trainer.accelerator, CPUAccelerator | CUDAAccelerator):
+        raise UserError(f"{several} runs on CPUs or NVIDIA GPUs; give the Trainer accelerator='cpu'")
+    if trainer.reload_dataloaders_every_n_epochs:  # type: ignore[attr-defined]
+        raise UserError(f"{several} reads ahead into the next epoch; leave reload_dataloaders_every_n_epochs alone")
+    if module.precision != "native" or "16" in str(trainer.precision):
+        raise UserError(
+            f"{several} computes in the parameters' own type; leave precision and the Trainer's precision alone"
+        )
+
+
+def optimizers_of(module: StagedModule, trained: Sequence[nn.Module]) -> Any:
+    """An optimizer per stage that is trained, as Lightning's ``configure_optimizers`` returns them.
+
+    A process without such a stage gets one that moves nothing: by its steps the ``Trainer`` counts the updates.
+    """
+    weights = [stage.parameters() for stage in trained] or [iter([nn.Parameter(torch.zeros(1))])]
+    optimizers = [module.optimizer_over(parameters) for parameters in weights]
+    if module.make_scheduler is None:
+        return optimizers
+    return optimizers, [{"scheduler": module.scheduler_over(optimizer)} for optimizer in optimizers]
+
+
+def remaining_batches(trainer: Any) -> float:
+    """Mini-batches that the ``Trainer`` will still train, as far as it can be known before."""
+    per_epoch, epoch = int(trainer.num_training_batches), trainer.current_epoch
+    epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs - epoch
+    steps = math.inf if trainer.max_steps == -1 else trainer.max_steps - trainer.global_step
+    limits = [c.max_steps - epoch * per_epoch for c in trainer.callbacks if isinstance(c, StepLimit)]
+    return float(min(epochs * per_epoch, steps, *limits))
+
+
+def training_settings(module: StagedModule, network: str, optimizer: Optimizer) -> dict[str, str]:
+    """Name -> value; ``network`` is its :func:`fingerprint`, ``optimizer`` that of any stage."""
+    trainer, strategy = module.trainer, module.strategy
+    state = strategy.init(torch.zeros(1), 3)
+    constants = [state[name].tolist() for name in strategy.constants if name in state]  # such as the decays
+    return {
+        "network": network,
+        "delays": str(module.delays.per_stage),
+        "strategy": f"{strategy.kind} {constants}",
+        **{f"optimizer's {name}": str(value) for name, value in optimizer.defaults.items()},
+        "drain, clipping, seed of the stages": f"{module.drain}, {module.gradient_clip_norm}, {module.stage_seed}",
+        "delays of frozen parameters": str(module.delays_frozen),
+        "mini-batches": f"{trainer.num_training_batches} for {trainer.max_epochs} epochs",
+    }
+
+
+def fingerprint(stages: nn.Module) -> str:
+    """Names, shapes and types of all weights, in short."""
+    shapes = [(name, tuple(value.shape), str(value.dtype)) for name, value in stages.state_dict().items()]
+    return hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]

@@ -1,0 +1,130 @@
+"""Moving averages of the updates; the package's text derives them and names what each decay stands for."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from layerpipe2.errors import UserError
+from layerpipe2.strategies.base import OptimizerView, State, Strategy
+from layerpipe2.strategies.moments import Updates
+
+DECAY_RULES: dict[str, Callable[[int], float]] = {
+    "window": lambda n: (n - 1) / n,
+    "running": lambda n: n / (n + 1),
+    "span": lambda n: (n - 1) / (n + 1),
+    "lsq": lambda n: max(0.0, 1 - 2 * math.log(2) / n),
+}
+"""Decay as a function of the span ``n``.
+
+``window``: the newest update weighs 1/n, as in the exact window. ``running``: the recursion of a running mean that
+already holds n values. ``span``: the same mean lag as the window, (n-1)/2, so no bias where the weights drift along a
+line (exponential smoothing's span rule). ``lsq``: least squared error for white updates at large n.
+"""
+
+
+@dataclass(frozen=True)
+class MovingAverage(Strategy):
+    """``Ŵ = W(t) + n E(t)``, ``E <- beta(n) E + (1 - beta(n)) u``; see the package's text.
+
+    Attributes:
+        decay: the decay ``beta`` as a function of the span ``n`` >= 1, in [0, 1).
+
+    Raises:
+        UserError: if it is something else; on its values as soon as the delay is known.
+    """
+
+    decay: Callable[[int], float] = DECAY_RULES["window"]
+
+    def __post_init__(self) -> None:
+        if not callable(self.decay):
+            raise UserError(f"decay is {self.decay!r}; give a function of the span, as lambda n: {self.decay!r}")
+
+    @property
+    def needs_used(self) -> bool:
+        """False: that is what the average is for."""
+        return False
+
+    @property
+    def changes_update(self) -> bool:
+        """False: it takes the update in."""
+        return False
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """The table of gains."""
+        return ("gain",)
+
+    def init(self, weights: Tensor, delay: int) -> State:
+        """``average`` E (N,), and the table ``gain`` (d + 1,) of ``1 - beta``.
+
+        Entry j of the table belongs to update number j, and entry d to all later ones. Update j makes the span
+        ``min(j + 1, d)``; the very first one starts the average.
+        """
+        gains = [1.0] + [1.0 - self._decay(min(j + 1, delay)) for j in range(1, delay + 1)]
+        return {"average": torch.zeros_like(weights), "gain": weights.new_tensor(gains)}
+
+    def backward(self, state: State, latest: Tensor, used: Tensor) -> Tensor:
+        """``W(t) + n E(t)``, ``n`` the number of updates since the forward pass."""
+        return torch.addcmul(latest, state["average"], state["lag"].to(latest.dtype))
+
+    def update(self, state: State, before: Tensor, after: Tensor) -> Tensor:
+        """Move the average towards the applied update."""
+        self._take_in(state, before - after)
+        return after
+
+    def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
+        """One, the average, whatever the delay."""
+        return 1.0 if delay else 0.0
+
+    def coefficients(self, delay: int, updates: Updates) -> tuple[float, float, float]:
+        """``n E = n (b A + (1 - b) u_0)``."""
+        decay = self._decay(delay)
+        return decay, delay * decay, delay * (1 - decay)
+
+    def _take_in(self, state: State, update: Tensor) -> None:
+        number = state["step"].clamp(max=len(state["gain"]) - 1)
+        state["average"].lerp_(update, state["gain"].index_select(0, number))
+
+    def _decay(self, span: int) -> float:
+        decay = self.decay(span)
+        if not 0 <= decay < 1:
+            raise UserError(f"decay of span {span} is {decay!r}; it must be >= 0 and < 1")
+        return decay
+
+
+@dataclass(frozen=True)
+class RawAverage(MovingAverage):
+    """The same of ``lr * gradient``, which is not the applied update with momentum, weight decay or Adam: a comparison.
+
+    The learning rate is that at the forward pass which comes before the update.
+    """
+
+    def init(self, weights: Tensor, delay: int) -> State:
+        """As of the average, and ``scaled`` (N,): the learning rates, then ``lr * gradient``."""
+        return super().init(weights, delay) | {"scaled": torch.zeros_like(weights)}
+
+    def forward(self, state: State, latest: Tensor, optimizer: OptimizerView) -> Tensor:
+        """Note the learning rates."""
+        state["scaled"].copy_(optimizer.setting("lr"))
+        return latest
+
+    def gradient(self, state: State, gradient: Tensor, latest: Tensor, used: Tensor) -> Tensor:
+        """Note ``lr * gradient``."""
+        state["scaled"].mul_(gradient)
+        return gradient
+
+    def update(self, state: State, before: Tensor, after: Tensor) -> Tensor:
+        """Move the average towards ``lr * gradient``."""
+        self._take_in(state, state["scaled"])
+        return after
+
+    def coefficients(self, delay: int, updates: Updates) -> tuple[float, float, float]:
+        """``n ((b - m) A + (1 - b) u_0)``, the updates' correlation taken for the optimizer's momentum ``m``.
+
+        Not Nesterov's: ``lr g_i = u_i - m u_(i+1)``.
+        """
+        decay = self._decay(delay)
+        return decay, delay * (decay - updates.correlation), delay * (1 - decay)

@@ -1,0 +1,171 @@
+"""The networks: units, shapes, sizes, initialisation and errors."""
+
+import math
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import vgg16_bn
+
+from layerpipe2.errors import UserError
+from layerpipe2.lab.networks import NETWORKS, build
+from layerpipe2.lab.networks.registry import Kind
+
+SHAPES = {"images": [(1, 8, 8), (1, 28, 28), (3, 32, 32)], "text": [(1,), (12,)]}
+"""Kind of input -> shapes of one sample."""
+CASES = [(name, shape) for name, row in NETWORKS.items() for shape in SHAPES[row.takes]]
+
+
+def samples(shape: tuple[int, ...]) -> Tensor:
+    """Three images, or three windows of seven tokens."""
+    return torch.randn(3, *shape) if len(shape) == 3 else torch.randint(7, (3, *shape))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_row_says_what_readers_need(name: str) -> None:
+    row = NETWORKS[name]
+    assert row.name == name
+    assert row.label.strip() == row.label != ""
+    assert "\n" not in row.description
+    assert row.kind in get_args(Kind)
+    units = build(name, input_shape=SHAPES[row.takes][-1], num_classes=7, width=8)
+    assert f"{len(units)} units" in row.description
+    assert row.default_width > 0
+    assert len({other.label for other in NETWORKS.values()}) == len(NETWORKS)
+
+
+@pytest.mark.parametrize(("name", "shape"), CASES)
+def test_every_network_maps_every_input_to_logits(name: str, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    units = build(name, input_shape=shape, num_classes=7, width=8)
+    assert all(any(True for _ in unit.parameters()) for unit in units)
+    logits = nn.Sequential(*units)(samples(shape))
+    assert logits.shape == ((3, 7) if len(shape) == 3 else (3, 7, *shape))
+    logits.square().sum().backward()
+    gradients = [p.grad for unit in units for p in unit.parameters() if p.dim() > 1]
+    assert all(g is not None and g.isfinite().all() and g.any() for g in gradients)
+    x = samples(shape)
+    for unit in units:  # no unit changes its input: that would change another stage's backward pass
+        before = x.clone()
+        out = unit(x)
+        assert torch.equal(x, before)
+        x = out.detach()
+        assert not any(getattr(module, "inplace", False) for module in unit.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "width", "count"),
+    [
+        # The figures of the common PyTorch implementations of the CIFAR form, and the MLP's formula.
+        ("resnet18", (3, 32, 32), 10, None, 11_173_962),
+        ("resnet18", (3, 32, 32), 100, None, 11_220_132),
+        ("mlp", (1, 8, 8), 10, 16, (64 * 16 + 16) + 7 * (16 * 16 + 16) + (16 * 10 + 10)),
+    ],
+)
+def test_number_of_parameters(name: str, shape: tuple[int, ...], classes: int, width: int | None, count: int) -> None:
+    with torch.device("meta"):
+        units = build(name, input_shape=shape, num_classes=classes, width=width)
+    assert sum(p.numel() for unit in units for p in unit.parameters()) == count
+
+
+def test_vgg16_has_the_convolutions_of_torchvisions() -> None:
+    with torch.device("meta"):  # shapes alone
+        published = [m for m in vgg16_bn().features if isinstance(m, nn.Conv2d)]
+        units = build("vgg16", input_shape=(3, 32, 32), num_classes=100)
+        assert nn.Sequential(*units[:-1])(torch.empty(2, 3, 32, 32)).shape == (2, 512, 1, 1)
+    ours = [m for unit in units for m in unit.modules() if isinstance(m, nn.Conv2d)]
+    assert [m.weight.shape for m in ours] == [m.weight.shape for m in published]
+    assert len([m for unit in units for m in unit.modules() if isinstance(m, nn.MaxPool2d)]) == 5
+
+
+def test_the_plain_network_has_the_convolutions_of_vgg_and_nothing_that_normalises() -> None:
+    plain, normalised = (build(name, input_shape=(1, 14, 14), num_classes=10, width=4) for name in ("cnn", "vgg"))
+    assert not any(isinstance(m, nn.BatchNorm2d) for unit in plain for m in unit.modules())
+    shapes = [
+        [m.weight.shape for u in units for m in u.modules() if isinstance(m, nn.Conv2d)]
+        for units in (plain, normalised)
+    ]
+    assert shapes[0] == shapes[1]
+    pools = [[any(isinstance(m, nn.MaxPool2d) for m in u.modules()) for u in units] for units in (plain, normalised)]
+    assert pools[0] == pools[1] == [False, True, False, True, False, True, False, False, False]
+
+
+def test_the_signal_keeps_its_scale_through_the_plain_network() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(16, 1, 16, 16)
+    for unit in build("cnn", input_shape=(1, 16, 16), num_classes=10, width=16)[:-1]:
+        x = unit(x).detach()
+        assert 0.2 < float(x.square().mean()) < 8  # max pooling raises it, padding with zeros lowers it
+
+
+def test_convolutional_stages_halve_the_size() -> None:
+    x = torch.randn(2, 3, 32, 32)
+    sides = []
+    for unit in build("resnet18", input_shape=(3, 32, 32), num_classes=10, width=2)[:-1]:
+        x = unit(x)
+        sides.append(x.shape[-1])
+    assert sides == [32, 32, 32, 16, 16, 8, 8, 4, 4]
+
+
+def test_the_signal_keeps_its_scale_through_the_deep_mlp() -> None:
+    torch.manual_seed(0)
+    units = build("mlp", input_shape=(1, 16, 16), num_classes=256, width=256)
+    x = torch.randn(512, 1, 16, 16)
+    power = []
+    for unit in units:
+        x = unit(x).detach()
+        power.append(float(x.square().mean()))
+    # E[relu(z)^2] = Var(z) / 2 and Var(z) = 2 E[x^2]: the mean square stays 1 in every layer, up to the draw.
+    assert all(0.3 < p < 3 for p in power)
+
+
+def test_the_global_seed_decides_the_weights() -> None:
+    weights = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        units = build("resnet-small", input_shape=(1, 8, 8), num_classes=10)
+        weights.append(torch.cat([p.flatten() for u in units for p in u.parameters()]))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_default_width_is_the_table_entry() -> None:
+    units = build("mlp", input_shape=(1, 8, 8), num_classes=10)
+    assert isinstance(units[-1], nn.Linear)
+    assert units[-1].in_features == NETWORKS["mlp"].default_width
+
+
+WRONG_WIDTHS = (0, -1, 2.5, True, math.nan, "8", 2**32, 10**20, 10**5000)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("alexnet", {}, r"unknown network 'alexnet'.*mlp, cnn, vgg, resnet18, resnet-small"),
+        *(("mlp", {"width": w}, "mlp: width is .*; give an integer from 1 to 65536") for w in WRONG_WIDTHS),
+        ("vgg", {"input_shape": (1, 8)}, "channels, height, width"),
+        ("vgg", {"input_shape": (1, 0, 8)}, "height is 0"),
+        ("vgg", {"num_classes": 0}, "num_classes is 0"),
+        ("vgg", {"input_shape": 5}, r"input shape is 5; give \(channels, height, width\)"),
+        (
+            "mlp",
+            {"input_shape": (2**16,) * 3},
+            "product of the input's sizes is 281474976710656; give an integer from 1",
+        ),
+        (["mlp"], {}, r"unknown network \['mlp'\]; did you mean 'mlp'"),
+        ("gpt", {"input_shape": (3, 32, 32)}, r"gpt takes text, not input of shape 3x32x32; give .* \(context,\)"),
+        (
+            "vit",
+            {"spiking": {"threshold": 1}},
+            "vit isn't spiking, it has no threshold; leave it out, or take spik",
+        ),
+        ("spiking-mlp", {"spiking": {"treshold": 1}}, "have no treshold; did you mean 'threshold'"),
+        ("spiking-cnn", {"spiking": {"time_steps": 0}}, "time_steps is 0; give an integer from 1 to 1024"),
+        ("spiking-mlp", {"spiking": {"readout": "spikes"}}, "unknown readout 'spikes'; known: membrane, rate"),
+        ("vit", {"input_shape": (128,)}, "vit takes images, not input of shape 128; give .*channels, height"),
+    ],
+)
+def test_bad_settings_are_refused(name: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build(name, **{"input_shape": (1, 8, 8), "num_classes": 10} | changes)

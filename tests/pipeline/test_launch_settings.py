@@ -1,0 +1,128 @@
+"""``layerpipe2 launch``: settings, ports and machines that are refused in one line, before any rank starts."""
+
+import os
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from layerpipe2.cli import main, make_parser
+from layerpipe2.pipeline.environment import interface_towards
+
+TOY = __file__  # any file: it isn't run
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "rank.py"
+    path.touch()
+    return str(path)
+
+
+@pytest.fixture
+def server():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def test_a_taken_port_is_one_line(script, server, capsys, monkeypatch):
+    port = server.getsockname()[1]
+    assert launch_here(monkeypatch, "--processes", "1", "--master", f"127.0.0.1:{port}", "--", script) == 2
+    expected = f"layerpipe2: error: port {port} of 127.0.0.1 is taken by another program; give another port\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(
+    ("node", "absent"),
+    [
+        ("0", "node 1 never came"),
+        ("1", "rank 0, or node 0's launcher, never came: nothing answered at 127.0.0.1:{port}"),
+    ],
+)
+def test_a_node_that_never_comes_is_named(script, node, absent, server, capsys, monkeypatch):
+    port = server.getsockname()[1]
+    server.close()
+    arguments = ("--processes", "1", "--nodes", "2", "--node-rank", node, "--master", f"127.0.0.1:{port}")
+    assert launch_here(monkeypatch, *arguments, "--timeout", "0.3", "--", script) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"layerpipe2: error: {absent.format(port=port)}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--processes", "0", "--", TOY], "argument --processes: '0' is out of range; give"),
+        (["--processes", "1"], "no command; give a Python script"),
+        (["--processes", "1", "--", "missing.py"], "no file 'missing.py'; give a Python script"),
+        (["--processes", "1", "--nodes", "2", "--", TOY], "several machines need --master HOST:PORT"),
+        (["--processes", "1", "--nodes", "2", "--node-rank", "2", "--", TOY], "--node-rank is 2, but --nodes 2"),
+        (["--processes", "1", "--master", "host", "--", TOY], "--master is 'host'; give HOST:PORT"),
+        (["--processes", "1", "--master", "host:99999", "--", TOY], "--master is 'host:99999'; give HOST:PORT"),
+    ],
+)
+def test_bad_settings_are_one_line(arguments, line, capsys):
+    assert main(["launch", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"layerpipe2: error: {line}")
+    assert err.count("\n") == 1
+
+
+MASTER = ["--processes", "1", "--master", "10.0.0.1:29500"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "several machines need a common secret of at least 16 characters; make one by `(umask 77; openssl rand"),
+        (["--secret-file", "short"], "several machines need a common secret of at least 16 characters; make one by"),
+        (["--secret-file", "none"], "--secret-file none can't be read ("),
+    ],
+)
+def test_several_machines_need_a_secret(arguments, line, script, capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv("LAYERPIPE2_SECRET", raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("short").write_text("0123456789")
+    assert main(["launch", *MASTER, "--nodes", "2", *arguments, "--", script]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"layerpipe2: error: {line}")
+    assert err.count("\n") == 1
+
+
+def test_one_machine_stays_with_itself_and_makes_a_secret_for_every_job(script, monkeypatch, tmp_path):
+    (tmp_path / "job").write_text("a secret of the tests\n")
+    started = []
+    starts = lambda command, **how: started.append((how["host"], how["port"], os.environ["LAYERPIPE2_SECRET"]))  # noqa: E731
+    monkeypatch.setattr("layerpipe2.pipeline.launch.launch", starts)
+    given = ["--nodes", "2", "--secret-file", str(tmp_path / "job")]
+    for more, value in (([], ""), ([], ""), ([], "of the environment"), (given, "")):
+        assert launch_here(monkeypatch, *MASTER, *more, "--", script, secret=value) == 0
+    (first, second, third, several), secrets = [one[:2] for one in started], [one[2] for one in started]
+    assert first == second == third == ("127.0.0.1", 29500)
+    assert several == ("10.0.0.1", 29500)
+    assert secrets[2:] == ["of the environment", "a secret of the tests"]
+    assert secrets[0] != secrets[1]
+    assert [len(secret) for secret in secrets[:2]] == [64, 64]
+
+
+def test_the_examples_in_the_help_are_valid(capsys):
+    with pytest.raises(SystemExit):
+        main(["launch", "--help"])
+    lines = re.findall(r"^  layerpipe2 (.*?)(?:    .*)?$", capsys.readouterr().out, re.MULTILINE)
+    assert len(lines) >= 4
+    for line in lines:
+        assert make_parser().parse_args(line.split()).command_line[0] == "--"
+
+
+def test_the_interface_towards_an_address():
+    assert interface_towards("127.0.0.3") == "lo"
+    assert interface_towards("no-such-host.invalid") is None
+
+
+def launch_here(monkeypatch, *arguments, secret="a secret of the tests"):
+    """In this process, which keeps its environment: for launches that start no rank."""
+    for name in ("OMP_NUM_THREADS", "TORCH_CPP_LOG_LEVEL", "GLOO_SOCKET_IFNAME"):
+        monkeypatch.setenv(name, os.environ.get(name, "1"))
+    monkeypatch.setenv("LAYERPIPE2_SECRET", secret)
+    return main(["launch", *arguments])

@@ -1,0 +1,159 @@
+"""What can't be trained by several processes is refused by all of them, saying what to change."""
+
+import os
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.accelerators import MPSAccelerator
+from pytorch_lightning.callbacks import EMAWeightAveraging
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from layerpipe2 import Delays, UserError, make_strategy
+from layerpipe2.pipeline.process_stage import ProcessStage
+from layerpipe2.pipeline.strategy import PipelineStrategy
+from layerpipe2.pipeline.training_settings import check_trainer
+from tests.pipeline import processes
+from tests.pipeline.fits import Case, dense, in_process, noise, pipelined, trainer
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        while True:
+            yield torch.randn(12), torch.tensor(1)
+
+
+class Plain(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(12, 4)
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self.layer(batch[0]), batch[1])
+
+    validation_step = training_step
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Clipping(pl.Callback):
+    def on_after_backward(self, trainer, pl_module):
+        nn.utils.clip_grad_norm_(pl_module.parameters(), 1.0)
+
+
+class Scaling(pl.Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        next(pl_module.parameters()).data.mul_(0.5)
+
+
+class Assigning(pl.Callback):
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        parameter = next(pl_module.parameters())
+        parameter.data = parameter.data.clone()
+
+
+class Replacing(pl.Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        for layer in pl_module.modules():
+            if isinstance(layer, nn.Linear):
+                layer.weight = nn.Parameter(layer.weight.detach().clone())
+
+
+class Adding(pl.Callback):
+    """As BaseFinetuning does where the optimizer was given a part of the parameters."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        new = nn.Parameter(torch.zeros(1))
+        for optimizer in trainer.optimizers:
+            optimizer.add_param_group({"params": [new]})
+
+
+def fit(make=lambda: pipelined(dense()), data=noise, **options):
+    one = trainer(PipelineStrategy(timeout_s=20), **options)
+    one.fit(make(), data(), data())
+    return one
+
+
+def plateau():
+    return pipelined(dense(), scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau)
+
+
+def call():
+    fit(max_epochs=1).lightning_module(torch.zeros(1, 12))
+
+
+def uneven():
+    in_process(Case(), stages_per_process=[1, 2])
+
+
+def two_clippings():
+    in_process(Case(clip=0.5 if os.environ["RANK"] == "1" else None))
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        (partial(fit, plateau), "ReduceLROnPlateau waits for a metric"),
+        (partial(fit, Plain), "PipelineStrategy trains a PipelinedModule, not a Plain"),
+        (partial(fit, data=lambda: DataLoader(Endless(), 8)), "a DataLoader without a length can't feed"),
+        (partial(fit, reload_dataloaders_every_n_epochs=1), "reads ahead into the next epoch"),
+        (partial(fit, val_check_interval=2, enable_checkpointing=True), "save_on_train_epoch"),
+        (partial(fit, callbacks=[Clipping()]), "Clipping has on_after_backward, but the processes of a pipeline never"),
+        (
+            partial(fit, callbacks=[EMAWeightAveraging()]),
+            "EMAWeightAveraging doesn't work with a pipeline: it averages the whole network",
+        ),
+        (partial(fit, callbacks=[Scaling()]), "weights were changed between two updates (a callback that clamps"),
+        (partial(fit, callbacks=[Assigning()]), "weights were changed between two updates (a callback that clamps"),
+        (partial(fit, callbacks=[Replacing()]), "a parameter or layer was added, replaced or removed"),
+        (partial(fit, callbacks=[Adding()]), "was given parameters of another stage, which has its own"),
+        (call, "has some of the stages only; call the Trainer's predict"),
+        (
+            partial(in_process, Case(), stages_per_process=[1, 2]),
+            "stages_per_process is [1, 2]; give 2 numbers that add up to 4",
+        ),
+        (partial(in_process, Case(delays=(0, 2, 0, 0))), "delays [0, 2, 0, 0] grow towards the output"),
+        (partial(in_process, Case(options={"precision": "bf16-mixed"})), "computes in the parameters' own type"),
+        (two_clippings, "rank 1 differs from rank 0 in drain, clipping, seed of the stages: False, 0.5, 7 against"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_refused(work, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = processes.ends(work, 2, tmp_path)
+    assert [code for code, _ in found] == [2, 2]
+    assert all(message in said for _, said in found), found
+
+
+def test_more_processes_than_stages():
+    with pytest.raises(AssertionError, match="4 stages for 5 processes; start at most one process per stage"):
+        processes.run(in_process, 5, Case())
+
+
+def test_a_way_that_begins_late_is_found_by_the_next_audit():
+    class Late(nn.Linear):
+        scale = 1.0
+
+        def forward(self, x):
+            return F.linear(x, self.weight if self.scale == 1 else self.scale * self.weight, self.bias)
+
+    layer = Late(8, 8)
+    stage = ProcessStage(layer, 1, 2, make_strategy("latest"), torch.optim.SGD(layer.parameters(), lr=0.1), seed=0)
+    for _ in range(3):
+        stage.forward(torch.ones(4, 8))
+    layer.scale = 0.5
+    stage.forward(torch.ones(4, 8))  # not audited
+    stage.audit_next()
+    with pytest.raises(UserError, match="stage 1 saves a tensor made from its weights"):
+        stage.forward(torch.ones(4, 8))
+
+
+def test_an_accelerator_that_is_neither_a_cpu_nor_nvidias_is_refused():
+    trainer = SimpleNamespace(accelerator=MPSAccelerator())
+    with pytest.raises(UserError, match=r"runs on CPUs or NVIDIA GPUs; give the Trainer accelerator='cpu'$"):
+        check_trainer(SimpleNamespace(trainer=trainer, delays=Delays.layerpipe2(2)))

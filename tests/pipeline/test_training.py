@@ -1,0 +1,215 @@
+"""Training as Lightning's users do it: early stops, validations anywhere, training again; shuffled data and hooks."""
+
+from datetime import timedelta
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import DeviceStatsMonitor, EarlyStopping, LearningRateMonitor, RichProgressBar, Timer
+from pytorch_lightning.loggers import CSVLogger
+from torch import nn
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+from layerpipe2.engine.execution import StepLimit
+from layerpipe2.pipeline.strategy import PipelineStrategy
+from tests.pipeline import processes
+from tests.pipeline.fits import Rows, assert_equal, dense, fit, noise, pipelined, trainer
+from tests.sampling import sampled
+
+
+class Scaled(nn.Module):
+    """Keeps a constant for the backward pass."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.linear = nn.Linear(size, 16)
+        self.register_buffer("scale", torch.linspace(0.5, 1, 16))
+
+    def forward(self, x):
+        return torch.tanh(self.linear(x)) * self.scale
+
+
+def early():
+    return [EarlyStopping("val_loss", patience=1, min_delta=10.0)]
+
+
+@pytest.mark.parametrize("drain", sampled([False, True], [False]))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"callbacks": early, "max_epochs": 9},
+        {"callbacks": lambda: [StepLimit(7)]},
+        {"val_check_interval": 2},
+        {"val_check_interval": 7, "check_val_every_n_epoch": None},
+        {"callbacks": early, "val_check_interval": 2},
+        {"check_val_every_n_epoch": 2, "max_epochs": 4},
+        {"max_steps": 7},
+        {"num_sanity_val_steps": 0, "limit_val_batches": 2},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_stops_and_validations(drain, options):
+    assert_equal(fit(lambda: pipelined(dense(), drain=drain), **options), 2)
+
+
+def test_lightnings_harmless_callbacks(tmp_path):
+    def work(strategy):
+        watching = [Timer(timedelta(hours=1)), LearningRateMonitor(), DeviceStatsMonitor(cpu_stats=True)]
+        options = {"logger": CSVLogger(tmp_path), "enable_progress_bar": True, "log_every_n_steps": 1}
+        module, one = pipelined(dense()), trainer(strategy, [*watching, RichProgressBar()], **options)
+        one.fit(module, noise(), noise())
+        return one.global_step, module
+
+    assert_equal(work, 2)
+
+
+def test_a_loss_with_buffers(tmp_path):
+    def work(strategy):
+        found, module = [], pipelined(dense(), loss=nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0, 4.0])))
+        trainer(strategy, folder=tmp_path, max_epochs=2).fit(module, noise(), noise())
+        return found, module.stages
+
+    assert_equal(work, 2)
+
+
+def test_a_validation_loader_whose_sampler_changes_with_the_epoch():
+    def half():
+        data = noise().dataset
+        return DataLoader(data, 16, sampler=DistributedSampler(data, num_replicas=2, rank=0, shuffle=True))
+
+    assert_equal(fit(lambda: pipelined(dense()), validation=half, max_epochs=3), 2)
+
+
+def test_a_constant_buffer_outlives_a_validation():
+    assert_equal(fit(lambda: pipelined([Scaled(12), Scaled(16), nn.Linear(16, 4)])), 2)
+
+
+@pytest.mark.parametrize("drain", [False, True])
+def test_test_and_another_training_after_an_early_stop(drain):
+    def work(strategy):
+        module, found = pipelined(dense(), drain=drain), []
+        for _ in range(2):
+            first = trainer(strategy, early(), max_epochs=9)
+            first.fit(module, noise(), noise())
+            found += [first.current_epoch, first.test(module, noise(batch=20), verbose=False)]
+            strategy = strategy and PipelineStrategy(timeout_s=20)
+        return found, module
+
+    assert_equal(work, 2)
+
+
+def test_a_limit_of_steps_may_be_saved(tmp_path):
+    assert_equal(lambda strategy: _limited(strategy, tmp_path), 2, resumable=True)
+
+
+def test_a_callback_that_saves_must_be_announced(tmp_path):
+    with pytest.raises(AssertionError, match=r"were not kept; give the Trainer a\s+checkpoint callback, or Pipeline"):
+        processes.run(lambda: _limited(PipelineStrategy(timeout_s=20), tmp_path), 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _limited(strategy, folder):
+    module, limited = pipelined(dense()), trainer(strategy, [StepLimit(7), _Save(folder / "a.ckpt")])
+    limited.fit(module, noise(), noise())
+    return limited.global_step, module
+
+
+class _Save(pl.Callback):
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        if isinstance(trainer.strategy, PipelineStrategy):
+            trainer.save_checkpoint(self.path)
+
+
+class Noise(pl.LightningDataModule):
+    """Data that are changed before, while and after they are sent to the device."""
+
+    def train_dataloader(self):
+        return noise()
+
+    val_dataloader = train_dataloader
+
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        x, y = batch
+        return x + 0.5 if self.trainer.training else x, y
+
+    def transfer_batch_to_device(self, batch, device, dataloader_idx):
+        x, y = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return x * 2, y
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        x, y = batch
+        return x - 1, y
+
+
+@pytest.mark.parametrize(
+    ("data", "drain", "options"),
+    [
+        (lambda: noise(shuffle=True, generator=torch.Generator().manual_seed(1)), False, {"validation": noise}),
+        (lambda: noise(shuffle=True), False, {"limit_val_batches": 0, "validation": noise}),
+        (lambda: noise(shuffle=True), True, {"validation": noise}),
+        (lambda: noise(size=45), False, {}),
+        (noise, False, {"precision": "64-true"}),
+    ],
+    ids=["generator", "default generator", "default generator, drained", "last one smaller", "double"],
+)
+def test_loaders(data, drain, options):
+    assert_equal(fit(lambda: pipelined(dense(), drain=drain), data=data, **options), 2)
+
+
+def test_hooks_of_a_data_module():
+    def work(strategy):
+        rows, module = Rows(), pipelined(dense())
+        trainer(strategy, [rows], num_sanity_val_steps=0).fit(module, datamodule=Noise())
+        return rows.rows, module
+
+    assert_equal(work, 2)
+
+
+class Prepared(Noise):
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def prepare_data(self):
+        (self.folder / str(len(list(self.folder.iterdir())))).touch(exist_ok=False)
+
+
+def test_one_process_prepares_the_data(tmp_path):
+    processes.run(lambda: trainer(PipelineStrategy(), max_epochs=1).fit(pipelined(dense()), Prepared(tmp_path)), 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["0"]
+
+
+def _first_in_processes(strategy):
+    """Two trainings in a row; the second is simulated."""
+    module = pipelined(dense())
+    for chosen in (strategy, None):
+        last = trainer(chosen, max_epochs=2)
+        last.fit(module, noise(), noise())
+    return [module.engine.step_count.tolist(), last.test(module, noise(batch=20), verbose=False)], module
+
+
+def test_a_module_of_one_process_can_be_simulated_afterwards():
+    assert_equal(_first_in_processes, 1)
+
+
+def test_a_module_without_all_stages_can_not_be_simulated():
+    with pytest.raises(AssertionError, match="left this one some of the stages only; make the module anew"):
+        processes.run(lambda: _first_in_processes(PipelineStrategy(timeout_s=20)), 2)
+
+
+def test_predictions_are_the_outputs_in_every_process():
+    """Of pairs and of inputs alone, after training and test, with a last mini-batch that is smaller."""
+
+    def work(strategy):
+        module, one, pairs = pipelined(dense()), trainer(strategy, max_epochs=1), noise(size=21)
+        one.fit(module, noise(), noise())
+        one.test(module, pairs, verbose=False)
+        found = [one.predict(module, data) for data in (pairs, DataLoader(pairs.dataset.tensors[0], 8))]
+        assert [len(part) for part in found[1]] == [8, 8, 5]
+        return [part.tolist() for predictions in found for part in predictions], module
+
+    assert_equal(work, 3)
