@@ -179,8 +179,8 @@ class DelayedWeights:
         """
         if "strategy" not in saved:
             raise UserError(
-                "the checkpoint is one of version 0.1, which kept a pipeline's state otherwise; finish that training with "
-                "0.1, or start anew from its weights"
+                "the checkpoint is one of version 0.1, which kept a pipeline's state otherwise; finish that training "
+                "with 0.1, or start anew from its weights"
             )
         mine = {"latest": self.latest, "line": self.line, **self.own_state()}
         theirs = {"latest": saved["latest"], "line": saved["line"], **saved["strategy"]}
