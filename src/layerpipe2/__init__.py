@@ -26,7 +26,7 @@ __all__ = [
     "make_strategy",
     "partition",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Delays": "delays",
