@@ -1,6 +1,6 @@
 """A training that a YAML file describes, with Lightning's own command line: every setting is an option there.
 
-Run: python examples/lightning_cli.py fit --config examples/lightning_cli.yaml --model.history stash
+Run: python examples/lightning_cli.py fit --config examples/lightning_cli.yaml --model.strategy stash
 """
 
 import pytorch_lightning as pl

@@ -51,7 +51,7 @@ def test_lightnings_command_line_sets_what_a_pipeline_needs(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(EXAMPLES)
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
-    chosen = ["--model.history", "stash", "--model.delays", "[4,1,0]", "--trainer.max_epochs", "4"]
+    chosen = ["--model.strategy", "stash", "--model.delays", "[4,1,0]", "--trainer.max_epochs", "4"]
     file = str(EXAMPLES / "lightning_cli.yaml")
     monkeypatch.setattr(sys, "argv", ["lightning_cli.py", "fit", "--config", file, *quiet, *chosen])
     cli = import_module("lightning_cli").main()

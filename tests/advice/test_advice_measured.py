@@ -202,7 +202,7 @@ def test_the_exact_gradient_is_the_one_that_training_gets_dropout_included(optio
 @advised
 def test_a_module_of_your_own_is_advised_and_left_alone():
     batches, model = mini_batches(dense, 7), pipeline(dense)
-    model.history = pipeline(dense).history
+    model.strategy = pipeline(dense).strategy
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     advice = advise_module(model, in_order(batches), steps=20, strategies=["ema-0.5"])
     assert_bit_equal(model.state_dict(), before)
