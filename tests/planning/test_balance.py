@@ -174,7 +174,7 @@ def test_the_profile_of_delayed_stages_counts_their_history(monkeypatch):
     monkeypatch.setattr(profiling, "time", CLOCK)
     layers = [Layer(1, 2), nn.Flatten(), Layer(3, 5)]
     before = copy.deepcopy(layers)
-    make, history = lambda p: Timing(p, lr=0.1), Slow("updates")
+    make, history = lambda p: Timing(p, lr=0.1), Slow()
     work = profile(layers, torch.ones(4, 3), make, history=history, repeats=3)
     assert [u.forward.flops for u in work] == [1, 0, 3]
     assert [u.activation.flops for u in work] == [2.25, 0, 5.25]
@@ -201,7 +201,7 @@ def test_a_split_profile_tells_the_two_kinds_of_gradients_apart(monkeypatch):
     split = profile(layers, torch.ones(4, 3), split=True, repeats=1)
     assert [(u.activation.flops, u.weight.flops) for u in split] == [(0, 5), (4, 10)]
     with pytest.raises(UserError, match="a weight history or a split backward pass; give one of them"):
-        profile(layers, torch.ones(4, 3), lambda p: Timing(p, lr=0.1), history=Latest("updates"), split=True)
+        profile(layers, torch.ones(4, 3), lambda p: Timing(p, lr=0.1), history=Latest(), split=True)
 
 
 def test_cutting_at_starts():
@@ -228,7 +228,7 @@ LAYERS, X, UNIT = [nn.Linear(3, 3)], torch.ones(2, 3), StageWork(Work(1), Work(1
         (lambda: profile(LAYERS, X, repeats=0), "repeats of the profile is 0; give an integer >= 1"),
         (lambda: profile(LAYERS, X, warmup=-1), "warmup of the profile is -1"),
         (lambda: profile(LAYERS, torch.ones(2, 4)), "stage 0 cannot take an input of shape"),
-        (lambda: profile(LAYERS, X, history=Latest("updates")), "updates; give make_optimizer, too"),
+        (lambda: profile(LAYERS, X, history=Latest()), "updates; give make_optimizer, too"),
         (lambda: partition_at([], [0]), "no units"),
     ],
 )

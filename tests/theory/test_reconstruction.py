@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from layerpipe2 import UserError, make_strategy
-from layerpipe2.strategies import DECAY_RULES, STRATEGIES
+from layerpipe2.strategies import DECAY_RULES, STRATEGIES, begin, count
 from layerpipe2.strategies.moments import Updates
 from layerpipe2.strategies.optimal import optimal_decay, optimal_gain, optimal_pair, ordinary
 from layerpipe2.theory import reconstruction
@@ -30,12 +30,15 @@ def draw(updates: Updates) -> tuple[torch.Tensor, torch.Tensor]:
 
 def measured(strategy: str, delay: int, applied: torch.Tensor, gradients: torch.Tensor) -> float:
     """Relative error of the strategy's own code after STEPS updates."""
-    latest, history = torch.zeros(WEIGHTS, dtype=torch.float64), make_strategy(strategy)
-    state = history.init(latest, delay)
-    for t, update in enumerate(gradients if history.consumes == "gradients" else applied):
-        history.record(state, update, torch.tensor([t]))
+    latest, named = torch.zeros(WEIGHTS, dtype=torch.float64), make_strategy(strategy)
+    state = begin(named, latest, delay)
+    for update, gradient in zip(applied, gradients, strict=True):
+        if "scaled" in state:  # what a raw average notes of the optimizer, lr x gradient
+            state["scaled"].copy_(gradient)
+        named.update(state, before=update, after=latest)
+        count(state, delay)
     window = applied[-delay:].sum(0)
-    recalled = history.recall(state, latest, window, torch.tensor([STEPS]))
+    recalled = named.backward(state, latest, window)
     return float((recalled - window).norm() / window.norm())
 
 
