@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Family = Literal["sequential", "stash", "latest", "average", "pair", "window"]
 
+_AVERAGE = "ema-"
+"""What the names of moving averages begin with: those have a form with ``-raw``."""
 _LONGEST = 40
 """Characters of a name, which file names hold."""
 
@@ -180,14 +182,14 @@ def make_strategy(name: str) -> Strategy:
 
 
 def raw_forms(names: Iterable[str] = tuple(STRATEGIES)) -> list[str]:
-    """The names of the same averages, of lr x gradient instead of the applied updates."""
-    return [f"{name}-raw" for name in names if find_strategy(name).family == "average"]
+    """The names of the same moving averages, of lr x gradient instead of the applied updates."""
+    return [f"{name}-raw" for name in names if name.startswith(_AVERAGE)]
 
 
 def _raw(name: str, base: NamedStrategy) -> NamedStrategy:
-    if base.family != "average" or base.raw or base.warm:
+    if not base.name.startswith(_AVERAGE) or base.raw or base.warm:
         _unknown(name)
-    rule = base.name.removeprefix("ema-")
+    rule = base.name.removeprefix(_AVERAGE)
     return replace(
         base,
         name=name,
