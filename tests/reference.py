@@ -202,6 +202,10 @@ class ReferenceOptimizer:
     def __init__(self, optimizer: Any, weights: list[nn.Parameter]) -> None:
         self.optimizer, self.weights = optimizer, weights
 
+    def rate(self) -> Tensor:
+        (group,) = self.optimizer.param_groups
+        return -self.setting("lr") if group.get("maximize") else self.setting("lr")
+
     def setting(self, name: str) -> Tensor:
         (group,) = self.optimizer.param_groups
         return torch.cat([torch.full_like(w, group[name]).flatten() for w in self.weights]).detach()

@@ -35,6 +35,9 @@ class NoOptimizer:
     def __init__(self, like: Tensor) -> None:
         self.like = like
 
+    def rate(self) -> Tensor:
+        return torch.ones_like(self.like)
+
     def setting(self, name: str) -> Tensor:
         return torch.ones_like(self.like)
 

@@ -1,5 +1,6 @@
 """What a strategy may ask of the optimizer: its settings and buffers, flat like the weights of one stage."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from layerpipe2.engine.layout import Layout
+from layerpipe2.errors import UserError
 
 
 class FlatOptimizer:
@@ -22,25 +24,47 @@ class FlatOptimizer:
         self._optimizer: Optimizer = getattr(optimizer, "optimizer", optimizer)
         self._layout, self._like = layout, like
 
+    def rate(self) -> Tensor:
+        """The learning rates, negative where the optimizer maximizes."""
+        return self._filled(lambda group: -group["lr"] if group.get("maximize") else group["lr"])
+
     def setting(self, name: str) -> Tensor:
-        """A setting of the parameter groups; ``lr`` is negative where the optimizer maximizes."""
+        """A numeric setting of the parameter groups.
+
+        Raises:
+            UserError: if they have none of this name.
+        """
+        return self._filled(lambda group: self._number(group, name))
+
+    def state(self, name: str) -> Tensor:
+        """A buffer of the optimizer's state; zero for parameters that are frozen or were never updated.
+
+        Raises:
+            UserError: if the optimizer keeps others, but none of this name.
+        """
+        flat = torch.zeros_like(self._like)
+        for slot in self._layout.slots:
+            buffers: dict[str, Any] = self._optimizer.state.get(slot.parameter) or {}
+            if buffers and name not in buffers:
+                raise self._unknown("buffer", name, buffers)
+            if buffers.get(name) is not None and slot.parameter.requires_grad:
+                slot.view(flat).copy_(buffers[name])
+        return flat
+
+    def _filled(self, value: Callable[[dict[str, Any]], Any]) -> Tensor:
         flat = torch.zeros_like(self._like)
         groups = {p: group for group in self._optimizer.param_groups for p in group["params"]}
         for slot in self._layout.slots:
             if slot.parameter in groups:
-                slot.view(flat).fill_(_signed(groups[slot.parameter], name))
+                slot.view(flat).fill_(value(groups[slot.parameter]))
         return flat
 
-    def state(self, name: str) -> Tensor:
-        """A buffer of the optimizer's state; zero for parameters of which it has none."""
-        flat = torch.zeros_like(self._like)
-        for slot in self._layout.slots:
-            buffers: dict[str, Tensor] = self._optimizer.state.get(slot.parameter) or {}
-            if name in buffers:
-                slot.view(flat).copy_(buffers[name])
-        return flat
+    def _number(self, group: dict[str, Any], name: str) -> Any:
+        numbers = {key: value for key, value in group.items() if isinstance(value, int | float | Tensor)}
+        if name not in numbers:
+            raise self._unknown("number", name, numbers)
+        return numbers[name]
 
-
-def _signed(group: dict[str, Any], name: str) -> Any:
-    value = group[name]
-    return -value if name == "lr" and group.get("maximize") else value
+    def _unknown(self, what: str, name: str, known: dict[str, Any]) -> UserError:
+        kind = type(self._optimizer).__name__
+        return UserError(f"the strategy asks {kind} for a {what} '{name}', which it hasn't; it has {', '.join(known)}")

@@ -59,6 +59,10 @@ class ReconstructionProbe(pl.Callback):
         """Keep a checkpoint's state until training starts on its device."""
         self._resumed = state_dict
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin anew: a training of before has nothing to do with this one's weights."""
+        self._series = {}
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:

@@ -170,6 +170,8 @@ class Simulation(Execution):
             return None
         optimizer = module.optimizers(use_pl_optimizer=False)
         reason = why_not_capturable(optimizer)  # type: ignore[arg-type]
+        if module.strategy.acts("forward"):
+            reason = "the strategy chooses the weights of forward passes, which a graph would do once: leave it out"
         if module.stage_seed is not None:
             reason = "stage_seed changes generators between stages: leave it out"
         if self._hooks:

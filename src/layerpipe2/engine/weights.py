@@ -3,6 +3,7 @@
 Simulation and processes call the strategy here, so that it does the same in both.
 """
 
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from layerpipe2.engine.layout import Layout
 from layerpipe2.engine.optimizer_view import FlatOptimizer
 from layerpipe2.errors import UserError
 from layerpipe2.strategies import Strategy, begin
-from layerpipe2.strategies.base import COUNTERS
+from layerpipe2.strategies.base import COUNTERS, Place
 
 HOSTS = {"cpu"}
 """Types of devices whose number of updates the host knows without waiting."""
@@ -84,8 +85,8 @@ class DelayedWeights:
         torch.clamp(self.step, max=self.delay, out=self.state["lag"])
         if self.predicts:
             view = FlatOptimizer(optimizer, self.layout, self.latest)
-            chosen = self.strategy.forward(self.state, self.latest, view)
-            self.chosen = chosen.clone() if chosen.storage_offset() else chosen  # the first of its storage
+            chosen = self._ask("forward", self.latest, view)
+            self.chosen = chosen if chosen is self.latest else chosen.clone()  # the state may change before it is used
             if self._empty:
                 for row in self.rows:
                     row.copy_(self.chosen)
@@ -94,7 +95,7 @@ class DelayedWeights:
     @torch.no_grad()
     def recalled(self) -> Tensor:
         """What the backward pass of mini-batch ``t`` reads, shape (N,)."""
-        return self.strategy.backward(self.state, self.latest, self.used())
+        return self._ask("backward", self.latest, self._seen())
 
     @torch.no_grad()
     def change_gradients(self) -> None:
@@ -102,9 +103,8 @@ class DelayedWeights:
         if not self.compensates:
             return
         flat = self.gradients()
-        version = flat._version
-        changed = self.strategy.gradient(self.state, flat, self.latest, self.used())
-        if changed is not flat or flat._version != version:
+        changed = self._ask("gradient", flat, self.latest, self._seen())
+        if changed is not flat:
             for slot in self.layout.slots:
                 if slot.parameter.grad is not None:
                     slot.parameter.grad = slot.view(changed).clone()
@@ -126,9 +126,8 @@ class DelayedWeights:
         """
         if not self.corrects:
             return False
-        version = after._version
-        changed = self.strategy.update(self.state, before, after)
-        if changed is after and after._version == version:
+        changed = self._ask("update", before, after)
+        if changed is after:
             return False
         moving = [slot for slot in self.layout.slots if slot.parameter.requires_grad]
         torch._foreach_copy_([slot.parameter for slot in moving], [slot.view(changed) for slot in moving])
@@ -142,6 +141,36 @@ class DelayedWeights:
         for row, copied in zip(self.rows, line, strict=True):
             copied.copy_(row)
         return line
+
+    def _seen(self) -> Tensor:
+        """What the strategy sees of the weights that the forward pass read: NaN if it says that it doesn't look."""
+        return self.used() if self.strategy.needs_used else self.latest.new_full((1,), torch.nan).expand_as(self.latest)
+
+    def _ask(self, place: Place, *arguments: Any) -> Tensor:
+        """What the strategy returns in one of its places, contiguous.
+
+        Raises:
+            UserError: if that is no vector like the weights, or it has changed an argument in place, or on the backward
+                pass, which a first stage leaves out, its state.
+        """
+        given = [one for one in arguments if isinstance(one, Tensor)]
+        fixed = [*given, *self.state.values()] if place == "backward" else given
+        versions = [one._version for one in fixed]
+        found: Any = getattr(self.strategy, place)(MappingProxyType(self.state), *arguments)
+        who = f"strategy '{self.strategy.name or self.strategy.kind}' at stage {self.index}"
+        if versions != [one._version for one in fixed]:
+            what = "its state or an argument" if place == "backward" else "an argument"
+            raise UserError(f"{who} changes {what} in {place}(); return a new tensor, and keep things in update()")
+        like = self.latest
+        if not isinstance(found, Tensor) or (found.shape, found.dtype, found.device) != (
+            like.shape,
+            like.dtype,
+            like.device,
+        ):
+            raise UserError(
+                f"{who} returns no tensor like the weights in {place}(): {_described(found)}; give {_described(like)}"
+            )
+        return found.contiguous()
 
     def keep(self) -> None:
         """Before update ``t``: put what forward passes read until then into the delay line."""
@@ -196,11 +225,15 @@ class DelayedWeights:
             tensor.copy_(theirs[name])
         for row, old in zip(self.rows, theirs["line"], strict=True):
             row.copy_(old)
-        self._empty = False
+        self._empty = not int(self.step)
 
     def own_state(self) -> dict[str, Tensor]:
         """What the strategy remembers, without the engine's counters."""
         return {name: value for name, value in self.state.items() if name not in COUNTERS}
+
+
+def _described(value: Any) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _shapes(tensors: dict[str, Tensor]) -> str:

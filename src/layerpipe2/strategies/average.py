@@ -108,7 +108,7 @@ class RawAverage(MovingAverage):
 
     def forward(self, state: State, latest: Tensor, optimizer: OptimizerView) -> Tensor:
         """Note the learning rates."""
-        state["scaled"].copy_(optimizer.setting("lr"))
+        state["scaled"].copy_(optimizer.rate())
         return latest
 
     def gradient(self, state: State, gradient: Tensor, latest: Tensor, used: Tensor) -> Tensor:

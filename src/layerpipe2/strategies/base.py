@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from layerpipe2.errors import UserError
 from layerpipe2.strategies.moments import Updates
 
 State = dict[str, Tensor]
@@ -16,17 +17,22 @@ PLACES: tuple[Place, ...] = ("forward", "backward", "gradient", "update")
 """Where a strategy may act on a mini-batch, in the order in which it comes by."""
 COUNTERS = ("step", "lag")
 """Entries of every state that the engine counts; see :func:`begin`."""
+_RESERVED = {*COUNTERS, "latest", "line"}
+_PLAIN = (bool, int, float, str)
 _PROBE = 64
 
 
 class OptimizerView(Protocol):
     """What a strategy may ask of the optimizer: vectors (N,) in the order of the stage's flat weights."""
 
+    def rate(self) -> Tensor:
+        """The learning rates, negative where the optimizer maximizes: plain descent is ``W - rate * gradient``."""
+
     def setting(self, name: str) -> Tensor:
-        """A setting of the parameter groups, such as ``lr`` or ``momentum``."""
+        """A numeric setting of the parameter groups, such as ``lr`` or ``momentum``, as it is."""
 
     def state(self, name: str) -> Tensor:
-        """A buffer of the optimizer's state, such as ``momentum_buffer``; zero before the first update."""
+        """A buffer of the optimizer's state, as ``momentum_buffer``; zero before the first update, and where frozen."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +98,10 @@ class Strategy:
 
     @property
     def kind(self) -> str:
-        """What a checkpoint and the other processes must have as well."""
-        return type(self).__name__
+        """What a checkpoint and the other processes must have as well: the class and its plain settings."""
+        own = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "name"}
+        plain = [f"{name}={value}" for name, value in own.items() if type(value) in _PLAIN]
+        return type(self).__name__ + (f"({', '.join(plain)})" if plain else "")
 
     @property
     def exact(self) -> bool:
@@ -130,11 +138,30 @@ def begin(strategy: Strategy, weights: Tensor, delay: int, step: Tensor | None =
     that comes back next, ``min(step, delay)`` where every mini-batch makes an update.
     """
     counter: Any = {"dtype": torch.int64, "device": weights.device}
-    return {
-        "step": torch.zeros(1, **counter) if step is None else step,
-        "lag": torch.zeros(1, **counter),
-        **strategy.init(weights, delay),
-    }
+    own = strategy.init(weights, delay)
+    check_state(strategy, own, weights)
+    return {"step": torch.zeros(1, **counter) if step is None else step, "lag": torch.zeros(1, **counter), **own}
+
+
+def check_state(strategy: Strategy, own: State, weights: Tensor) -> None:
+    """Refuse what ``init`` made of ``weights`` if no checkpoint could hold it, and contradictions.
+
+    Raises:
+        UserError: naming strategy and entry.
+    """
+    name = strategy.name or strategy.kind
+    for key, value in own.items():
+        if key in _RESERVED:
+            raise UserError(f"strategy '{name}' calls an entry of its state '{key}', a name of the engine's; rename it")
+        if not isinstance(value, Tensor):
+            raise UserError(f"strategy '{name}' has a {type(value).__name__} in its state ('{key}'); make it a tensor")
+        if value.untyped_storage().data_ptr() == weights.untyped_storage().data_ptr() and value.numel():
+            raise UserError(f"strategy '{name}' keeps the weights themselves in its state ('{key}'); clone them")
+    for key in strategy.constants:
+        if key not in own:
+            raise UserError(f"strategy '{name}' names the constant '{key}', which its state lacks; correct one of them")
+    if strategy.exact and not strategy.needs_used:
+        raise UserError(f"strategy '{name}' reads the weights of the forward pass, but needs_used is False; correct it")
 
 
 def count(state: State, delay: int) -> None:

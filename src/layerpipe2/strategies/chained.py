@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
+from types import MappingProxyType
+from typing import Any, cast
 
 from torch import Tensor
 
 from layerpipe2.errors import UserError
-from layerpipe2.strategies.base import COUNTERS, OptimizerView, Place, State, Strategy
+from layerpipe2.strategies.base import COUNTERS, OptimizerView, Place, State, Strategy, check_state
 
 
 def chain(*strategies: Strategy) -> Strategy:
@@ -76,7 +77,9 @@ class Chain(Strategy):
 
     def init(self, weights: Tensor, delay: int) -> State:
         """Those of all links."""
-        made = (link.init(weights, delay) for link in self.links)
+        made = [link.init(weights, delay) for link in self.links]
+        for link, own in zip(self.links, made, strict=True):
+            check_state(link, own, weights)
         return {f"{i}.{name}": value for i, state in enumerate(made) for name, value in state.items()}
 
     def forward(self, state: State, latest: Tensor, optimizer: OptimizerView) -> Tensor:
@@ -116,4 +119,4 @@ class Chain(Strategy):
 def _own(state: State, i: int) -> State:
     """The part of a link: the same tensors under its own names."""
     mine = {name.removeprefix(f"{i}."): value for name, value in state.items() if name.startswith(f"{i}.")}
-    return {name: state[name] for name in COUNTERS} | mine
+    return cast(State, MappingProxyType({name: state[name] for name in COUNTERS} | mine))

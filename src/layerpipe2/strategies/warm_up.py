@@ -30,6 +30,8 @@ class StashFirst(Strategy):
     def __post_init__(self) -> None:
         if not isinstance(self.then, Strategy):
             raise UserError(f"then is {self.then!r}; give the Strategy that takes over, as make_strategy('latest')")
+        if isinstance(self.then, StashFirst):
+            raise UserError("then is a StashFirst itself; give one, with the number of updates of both")
         integer(self.updates, "number of updates with exact weights", 0)
 
     @property
