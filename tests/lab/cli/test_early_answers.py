@@ -54,6 +54,8 @@ def test_missing_data_is_told_without_torch(command, tmp_path):
         ("train --dataset cifar10 --data-root /nowhere", NOWHERE),
         ("train --dataset nonsense", DATA),
         ("train --network nonsense", NETWORK),
+        ("train --strategy nonsense", "unknown strategy 'nonsense'; known: sequential, stash, latest"),
+        ("advise --strategy ema-spam", "unknown strategy 'ema-spam'; did you mean 'ema-span'?"),
         ("train --lr -1", "--lr is -1.0; give a finite number > 0"),
         ("balance --network nonsense", NETWORK),
         ("balance --stages 0", "argument --stages: '0' is out of range; give an integer from 1"),

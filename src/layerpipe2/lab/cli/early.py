@@ -9,12 +9,11 @@ from layerpipe2.lab.cli.options import option, read_options
 from layerpipe2.lab.networks import NETWORKS
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.validation import checked
+from layerpipe2.strategies import find_strategy
 
 
 def check(options: argparse.Namespace) -> None:
-    """Refuse wrong settings, and unknown data sets and networks, without importing torch.
-
-    Names of strategies are made with torch: a command that needs one looks it up itself.
+    """Refuse wrong settings, and unknown data sets, networks and strategies, without importing torch.
 
     Raises:
         UserError: as :func:`read_run`, on an unknown name, or if a training of one's own is given, too.
@@ -27,6 +26,7 @@ def check(options: argparse.Namespace) -> None:
     config = read_run(options)
     describe(config.dataset)
     look_up(NETWORKS, config.network, "network")
+    find_strategy(config.strategy)
 
 
 def check_network(options: argparse.Namespace) -> None:

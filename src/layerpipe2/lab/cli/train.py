@@ -45,9 +45,6 @@ def _train(options: argparse.Namespace, first: bool, writer: Writer | None) -> N
     data = load(
         config.dataset, root, download=options.download, announce=None if quiet else partial(print, file=sys.stderr)
     )
-    from layerpipe2.strategies import make_strategy
-
-    make_strategy(config.strategy)  # before Lightning is imported, too
     from layerpipe2.lab.runs.train import train_run
     from layerpipe2.pipeline.strategy import PipelineStrategy
 
