@@ -23,20 +23,18 @@ from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
 from layerpipe2.engine import step
 from layerpipe2.engine.allocator import keep_freed_memory
-from layerpipe2.engine.frozen import FrozenParameters
-from layerpipe2.engine.saved_weights import ParameterSwap
-from layerpipe2.engine.stage import DelayedStage
+from layerpipe2.engine.stage import Stage
 from layerpipe2.engine.step import PipelineEngine
+from layerpipe2.engine.watch import WeightWatch
 from layerpipe2.lab import networks
 
 CASES = {"mlp of the study": ("mlp", 64), "small CNN": ("vgg", 8), "MLP 8x1024": ("mlp", 1024)}
 """Name -> network and width; digits in mini-batches of 32."""
 _CHECKS: tuple[tuple[Any, str, Callable[..., object]], ...] = (
     (step, "is_finite", lambda loss: True),
-    (FrozenParameters, "check", lambda frozen: None),
-    (DelayedStage, "_versions", lambda stage: []),
-    (DelayedStage, "_addresses", lambda stage: []),
-    (ParameterSwap, "is_intact", lambda swap: True),
+    (WeightWatch, "check_quickly", lambda watch: None),
+    (WeightWatch, "updated", lambda watch: None),
+    (Stage, "check_places", lambda stage: None),
 )
 
 
@@ -64,8 +62,7 @@ class Steps:
         with ExitStack() as within:
             if not checked:
                 within.enter_context(without_checks())
-            for stage in self.engine.delayed.values():
-                stage._note_parameters()  # what this step compares with, or nothing
+            self.engine.note()  # what this step compares with
             begin = time.process_time()
             if audited:
                 self.engine.audit_next()

@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from experiments.pipelines.data_parallel import DataParallelTrainer
 from experiments.pipelines.peers import Batch, MakeOptimizer, SynchronousTrainer
 from layerpipe2.engine.epoch import Totals
+from layerpipe2.engine.stage import Stage
 from layerpipe2.lab.data import Data
 from layerpipe2.lab.networks.layers import convolution, output_linear
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.plan import make_units, optimizer_factory
+from layerpipe2.pipeline.in_flight import InFlight
 from layerpipe2.pipeline.links import Watch
 from layerpipe2.pipeline.neighbours import Endpoint, Neighbours
-from layerpipe2.pipeline.process_stage import ProcessStage
 from layerpipe2.pipeline.timeline import Timeline
 from layerpipe2.pipeline.worker_loop import WorkerLoop
 from layerpipe2.planning.variants import DATA_PARALLEL, Variant, group_starts
@@ -141,7 +142,9 @@ class AsynchronousTrainer:
         module, history = stages[rank], make_strategy(form.strategy)
         self.stages, self.optimizer = {rank: module}, make_optimizer(module.parameters())
         how: dict[str, Any] = {"split_backward": form.split, "recompute_activations": form.recompute}
-        self.local = ProcessStage(module, rank, per_stage[rank], history, self.optimizer, seed=seed, **how)
+        step = torch.zeros(1, dtype=torch.int64)
+        stage = Stage(module, rank, per_stage[rank], history, step, ahead=True, seed=seed)
+        self.local = InFlight(stage, self.optimizer, **how)
         endpoint = Endpoint(rank, len(stages), torch.device("cpu"), timedelta(seconds=60), Watch())
         self._neighbours, self._totals = Neighbours.of(endpoint, per_stage, rank, rank), Totals()
         self._loop = WorkerLoop(
@@ -158,7 +161,7 @@ class AsynchronousTrainer:
         """Fill the pipeline, one update per mini-batch, drain it; the mean loss on the last rank, elsewhere nothing."""
         found = list(batches)
         self._batches = iter(found)
-        self.local.refill()
+        self.local.stage.refill()
         self._loop.start(len(found), epoch=len(found))
         for _ in found:
             self._loop.step()

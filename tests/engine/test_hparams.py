@@ -58,6 +58,7 @@ def test_hparams_are_plain_values():
         "scheduler": None,
         "scheduler_interval": "epoch",
         "gradient_clip_norm": None,
+        "accumulate": 1,
         "drain": False,
         "precision": "native",
         "stage_seed": None,

@@ -253,7 +253,7 @@ def test_a_checkpoint_of_changed_weights_is_refused(tmp_path):
     class Saving(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             if batch_idx == 3:
-                pl_module.stages[1][0][0].weight.data.mul_(0.5)
+                pl_module.stages[1][0][0].weight.detach().mul_(0.5)
                 trainer.save_checkpoint(tmp_path / "changed.ckpt")
 
     with pytest.raises(UserError, match="stage 1: weights were changed between two updates"):

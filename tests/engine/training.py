@@ -33,9 +33,8 @@ def optimizer_of(pipeline: PipelineEngine, **options) -> torch.optim.Optimizer:
 
 
 def load(pipeline: PipelineEngine) -> PipelineEngine:
-    """Give every delayed stage the weights of the next forward pass."""
-    for stage in pipeline.delayed.values():
-        stage.load()
+    """Give every stage the weights of the next forward pass."""
+    pipeline.begin()
     return pipeline
 
 

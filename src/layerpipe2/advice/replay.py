@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from layerpipe2.delays import Delays
 from layerpipe2.engine.module import PipelinedModule
-from layerpipe2.engine.stage import DelayedStage
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.engine.values import one_number
+from layerpipe2.engine.weights import DelayedWeights
 from layerpipe2.errors import UserError
 from layerpipe2.strategies import State, Strategy
 
@@ -39,9 +39,9 @@ def copied(stages: Sequence[nn.Module]) -> list[nn.Module]:
         ) from None
 
 
-def delayed_of(engine: PipelineEngine) -> dict[int, DelayedStage]:
-    """The stages that have a delay and weights."""
-    return {k: stage for k, stage in engine.delayed.items() if stage.delay}
+def delayed_of(engine: PipelineEngine) -> dict[int, DelayedWeights]:
+    """The weights of the stages that have a delay."""
+    return {k: weights for k, weights in engine.delayed.items() if weights.delay}
 
 
 class Replay:
@@ -71,12 +71,13 @@ class Replay:
             stage_seed=module.stage_seed,
             unfreezes=module.delays_frozen,
         )
-        for k, stream in self._engine._streams.items():
-            stream.load_state_dict(engine._streams[k].state_dict())
-        for k, stage in self._engine.delayed.items():
-            if stage.delay:
-                stage.rows[0].copy_(engine.delayed[k].used())
-            stage.load()
+        for copy_of_it, stage in zip(self._engine.placed, engine.placed, strict=True):
+            if copy_of_it.stream is not None and stage.stream is not None:
+                copy_of_it.stream.load_state_dict(stage.stream.state_dict())
+        for k, weights in delayed_of(self._engine).items():
+            weights.rows[0].copy_(engine.delayed[k].used())
+        self._engine.step_count.fill_(1)  # an update that the forward pass misses
+        self._engine.begin()
         self._value = one_number(copy.deepcopy(module.loss)(self._engine.forward(x.clone()), y.clone()))
         self.loss = float(self._value.detach())
 
@@ -86,16 +87,17 @@ class Replay:
         Args:
             weights: stage -> flat weights (N,) of its backward pass; ``None``: those of the forward pass (stashing).
         """
-        stages = delayed_of(self._engine)
-        for k, stage in stages.items():
+        stages = [stage for stage in self._engine.placed if stage.delay and stage.weights is not None]
+        for stage in stages:
             start = 0
             for region in stage.regions:
-                stop = start + region.compute.numel()
-                region.recalled = region.compute if weights is None else weights[k][start:stop].to(region.compute.dtype)
+                stop, own = start + region.compute.numel(), region.compute
+                region.recalled = own if weights is None else weights[stage.index][start:stop].to(own.dtype)
                 start = stop
-        wanted = [(k, leaf) for k, stage in stages.items() for leaf in stage.leaves.values() if leaf.requires_grad]
-        found = torch.autograd.grad(self._value, [leaf for _, leaf in wanted], retain_graph=True, allow_unused=True)
-        parts: dict[int, list[Tensor]] = {k: [] for k in stages}
-        for (k, leaf), gradient in zip(wanted, found, strict=True):
-            parts[k].append((torch.zeros_like(leaf) if gradient is None else gradient.detach()).flatten().double())
+        delayed = delayed_of(self._engine).items()
+        wanted = [(k, p) for k, one in delayed for p in one.layout.parameters if p.requires_grad]
+        found = torch.autograd.grad(self._value, [p for _, p in wanted], retain_graph=True, allow_unused=True)
+        parts: dict[int, list[Tensor]] = {stage.index: [] for stage in stages}
+        for (k, p), gradient in zip(wanted, found, strict=True):
+            parts[k].append((torch.zeros_like(p) if gradient is None else gradient.detach()).flatten().double())
         return {k: torch.cat(flat) if flat else torch.zeros(0) for k, flat in parts.items()}

@@ -15,13 +15,11 @@ from there on, which hardware would store.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -57,10 +55,22 @@ class Audit(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._other = {storage_of(row): one.stage for one in (*regions, *unexchanged) for row in one.other}
         self._data = {storage_of(batch)}
         self._alive: list[Tensor] = [batch]
+        self._hooks: Any = None
+
+    def __enter__(self) -> Self:
+        """Whoever hooks saved tensors now may do so, nobody else while this runs."""
+        self._hooks = _hooks_of_this_thread()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if _hooks_of_this_thread() != self._hooks:
+            raise UserError(
+                "a stage hooks the tensors that autograd saves (activation checkpointing or offloading), so recalled "
+                "weights can't reach its backward pass; train without it"
+            )
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         inputs, outputs = _tensors((args, kwargs)), _tensors(result)
@@ -108,23 +118,6 @@ class Audit(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 "masks, merged adapters)"
             )
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Within: nobody else may hook saved tensors (activation checkpointing, offloading)."""
-
-        def refuse(hooks: saved_tensors_hooks) -> NoReturn:
-            raise UserError(
-                f"a stage hooks the tensors that autograd saves ({type(hooks).__name__}: activation checkpointing or "
-                "offloading), so recalled weights can't reach its backward pass; train without it"
-            )
-
-        entered = saved_tensors_hooks.__enter__
-        saved_tensors_hooks.__enter__ = refuse  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            saved_tensors_hooks.__enter__ = entered  # type: ignore[method-assign]
-
     def finish(self, outputs: Tensor) -> None:
         """Refuse autograd functions that keep weights by themselves, and layers that change weights in their forward.
 
@@ -143,6 +136,11 @@ class Audit(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for region, before in self._before:
             if not torch.equal(as_bytes(region.compute), as_bytes(before)):
                 raise changed_in_forward(region.stage)
+
+
+def _hooks_of_this_thread() -> Any:
+    """What autograd shows the tensors that it saves now."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True)
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -60,7 +60,6 @@ class AuditedForward:
             if self._regions or observers:
                 contexts.enter_context(self._saved.hooks(observers))
             if audit is not None:
-                contexts.enter_context(audit.alone())
                 contexts.enter_context(audit)
             yield
         if audit is not None:

@@ -46,6 +46,7 @@ class StagedModule(CheckedModule):
     stage_seed: int | None
     cuda_graph: bool
     unfreezes: bool | None
+    accumulate: int
     scheduler_interval: str
     own_metrics: Mapping[str, Metric]
 
@@ -133,6 +134,10 @@ class Execution(ABC):
 
     def _parts_now(self) -> dict[str, nn.Module | nn.Parameter]:
         return {**dict(self.module.stages.named_modules()), **dict(self.module.stages.named_parameters())}
+
+    @abstractmethod
+    def note_weights(self) -> None:
+        """Keep copies of the weights until the next update: what a callback does to them by then is seen."""
 
     @abstractmethod
     def start_epoch(self) -> None:

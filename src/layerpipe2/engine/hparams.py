@@ -14,7 +14,16 @@ from layerpipe2.strategies import make_strategy
 LOGGED = ("num_stages", "delays_per_stage", "scheduler")
 """Entries of :func:`hparams` for loggers alone: those that follow from others, and what weights are used without."""
 
-PLAIN = ("scheduler_interval", "gradient_clip_norm", "drain", "precision", "stage_seed", "cuda_graph", "unfreezes")
+PLAIN = (
+    "scheduler_interval",
+    "gradient_clip_norm",
+    "drain",
+    "precision",
+    "stage_seed",
+    "cuda_graph",
+    "unfreezes",
+    "accumulate",
+)
 """Settings that are plain values."""
 
 

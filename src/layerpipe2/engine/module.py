@@ -58,6 +58,7 @@ class PipelinedModule(StagedModule):
             unfreezing what was frozen while training, needs no announcement.
         metrics: name -> ``torchmetrics`` object of one number, which gets outputs and targets; logged per epoch as
             ``train_<name>``, ``val_<name>``, ``test_<name>``. Each has a copy of its own.
+        accumulate: mini-batches per update, whose gradients are averaged, at every stage; delays count mini-batches.
 
     Raises:
         UserError: if delays and stages do not match, or a setting is not what it may be; when fitting starts, if one
@@ -82,6 +83,7 @@ class PipelinedModule(StagedModule):
         cuda_graph: bool = False,
         unfreezes: bool | None = None,
         metrics: Mapping[str, Metric] | None = None,
+        accumulate: int = 1,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -92,7 +94,7 @@ class PipelinedModule(StagedModule):
         self.loss, self.drain, self.precision = loss_from(loss), drain, precision
         self.gradient_clip_norm = gradient_clip_norm
         self.stage_seed, self.cuda_graph, self.unfreezes = stage_seed, cuda_graph, unfreezes
-        self.own_metrics = {} if metrics is None else metrics
+        self.own_metrics, self.accumulate = {} if metrics is None else metrics, accumulate
         check_settings(self)
         self._saved_hparams: dict[str, Any] = {}
         self._save_changed_hparams()
@@ -176,7 +178,8 @@ class PipelinedModule(StagedModule):
                 self._step_scheduler("epoch")
         self._epoch_ended = self._end_is_due = False
         self.execution.train(batch)
-        self._step_scheduler("step")
+        if (batch_idx + 1) % self.accumulate == 0:
+            self._step_scheduler("step")
 
     def on_train_epoch_end(self) -> None:
         """Look at the weights; log the epoch's means and rate; step an epoch-wise scheduler."""
@@ -186,6 +189,11 @@ class PipelinedModule(StagedModule):
         self.log("learning_rate", rate, prog_bar=True, logger=False)
         self._step_scheduler("epoch")
         self._epoch_ended, self._end_is_due = True, False
+
+    def on_validation_model_eval(self) -> None:
+        """Before any callback of a validation, which may put other weights in their places until it ends."""
+        self.execution.note_weights()
+        super().on_validation_model_eval()
 
     def on_validation_epoch_start(self) -> None:
         """Show validation the weights and buffers of the epoch's end."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.optimizer_view import FlatOptimizer
-from layerpipe2.engine.stage import DelayedStage
+from layerpipe2.engine.weights import DelayedWeights
 from layerpipe2.errors import UserError
 from layerpipe2.strategies import State, Strategy, begin, count, make_strategy
 
@@ -23,7 +23,7 @@ class _Series:
     state: State
     errors: list[Tensor] = field(default_factory=list)
 
-    def recalled(self, stage: DelayedStage) -> Tensor:
+    def recalled(self, stage: DelayedWeights) -> Tensor:
         """What its backward pass would read, (N,)."""
         return self.strategy.backward(self.state, stage.latest, stage.used())
 
@@ -110,7 +110,7 @@ class ReconstructionProbe(pl.Callback):
             rows.append(row)
         return rows
 
-    def _start(self, stages: dict[int, DelayedStage], *, empty: bool) -> None:
+    def _start(self, stages: dict[int, DelayedWeights], *, empty: bool) -> None:
         for k, stage in stages.items():
             self._delays[k] = stage.delay
             for name in self.strategies:
@@ -128,7 +128,7 @@ class ReconstructionProbe(pl.Callback):
         self._resumed = {}
 
 
-def _delayed(module: pl.LightningModule) -> dict[int, DelayedStage]:
+def _delayed(module: pl.LightningModule) -> dict[int, DelayedWeights]:
     if not isinstance(module, PipelinedModule):
         raise TypeError(f"ReconstructionProbe watches a PipelinedModule, not a {type(module).__name__}")
     stages = {k: stage for k, stage in module.engine.delayed.items() if stage.delay}
@@ -137,7 +137,7 @@ def _delayed(module: pl.LightningModule) -> dict[int, DelayedStage]:
     return stages
 
 
-def _error(series: _Series, stage: DelayedStage) -> Tensor:
+def _error(series: _Series, stage: DelayedWeights) -> Tensor:
     delayed = stage.used()
     error: Tensor = (series.recalled(stage) - delayed).norm() / (stage.latest - delayed).norm()
     return error

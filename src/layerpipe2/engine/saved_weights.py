@@ -14,13 +14,12 @@ An operation that is not linear in its weight (``x / w``, ``exp(w * x)``) saves 
 pass then mixes forward and recalled weights, as hardware that stores activations would.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from operator import is_
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from layerpipe2.errors import UserError
@@ -177,46 +176,3 @@ def check_intercepted(regions: list[Region], input_needs_gradient: bool, has_mat
             "used there; avoid autograd functions that keep weights outside save_for_backward, or put this layer into "
             "its neighbour's stage"
         )
-
-
-class ParameterSwap:
-    """Runs ``stage`` with other tensors in every place that holds one of ``replacements``' parameters.
-
-    The user's own module runs, so its hooks, buffers, modes and Python state work as ever. ``nn.RNNBase`` computes with
-    a list of its own, ``_flat_weights``, beside its parameters (``torch.func.functional_call`` misses that one).
-
-    Args:
-        stage: the module.
-        replacements: parameter -> what stands for it in the forward pass.
-    """
-
-    def __init__(self, stage: nn.Module, replacements: Mapping[nn.Parameter, nn.Parameter]) -> None:
-        self._stage = stage
-        self._places: list[tuple[Any, Any, nn.Parameter, nn.Parameter]] = []
-        for module in stage.modules():
-            for name, parameter in module._parameters.items():
-                if parameter is not None and parameter in replacements:
-                    self._places.append((module._parameters, name, parameter, replacements[parameter]))
-            if isinstance(module, nn.RNNBase):
-                flat: list[Any] = module._flat_weights
-                found = [(i, weight) for i, weight in enumerate(flat) if weight in replacements]
-                self._places += [(flat, i, weight, replacements[weight]) for i, weight in found]
-        self._parameters = [parameter for _, _, parameter, _ in self._places]
-
-    def is_intact(self) -> bool:
-        """Whether the parameters still stand in their places."""
-        try:
-            found = [holder[key] for holder, key, _, _ in self._places]
-        except LookupError:
-            return False
-        return all(map(is_, found, self._parameters))
-
-    def __call__(self, x: Tensor) -> Any:
-        """Forward pass with the replacements in the module; after it, the parameters are back."""
-        for holder, key, _, replacement in self._places:
-            holder[key] = replacement
-        try:
-            return self._stage(x)
-        finally:
-            for holder, key, parameter, _ in self._places:
-                holder[key] = parameter

@@ -9,6 +9,7 @@ from torch.nn.parameter import is_lazy
 from torchmetrics import Metric
 
 from layerpipe2.delays import Delays
+from layerpipe2.engine.accumulation import check_accumulation
 from layerpipe2.engine.execution import COMPUTE_DTYPES, StagedModule
 from layerpipe2.engine.layout import check_pipeline
 from layerpipe2.errors import UserError, shown
@@ -85,6 +86,7 @@ def check_settings(module: StagedModule) -> None:
             fits = False
         if not fits:
             raise UserError(f"{name} is {shown(value)}; {setting.remedy}")
+    check_accumulation(module.accumulate, module.strategy, module.delays)
     _check_loss(module.loss)
     if isinstance(module.stages, nn.ModuleList):
         _check_lazy(module.stages)

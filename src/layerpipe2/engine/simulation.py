@@ -7,6 +7,7 @@ from typing import Any, Self
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from layerpipe2.engine.accumulation import check_epoch
 from layerpipe2.engine.cuda_graph import CapturedStep, why_not_capturable
 from layerpipe2.engine.divergence import diverged_stage
 from layerpipe2.engine.epoch import AuditSteps
@@ -79,6 +80,7 @@ class Simulation(Execution):
     def start(self, resumed: Mapping[str, Any] | None) -> None:
         """A new engine: only now the parameters are where they stay."""
         module = self.module
+        check_epoch(module.accumulate, module.trainer.num_training_batches)
         self._engine = PipelineEngine(
             list(module.stages),
             module.delays,
@@ -87,6 +89,7 @@ class Simulation(Execution):
             gradient_clip_norm=module.gradient_clip_norm,
             stage_seed=module.stage_seed,
             unfreezes=module.delays_frozen,
+            accumulate=module.accumulate,
         )
         if resumed is not None and resumed["engine"] is not None:
             self._engine.load_state_dict(resumed["engine"])
@@ -95,6 +98,11 @@ class Simulation(Execution):
         self.audits = AuditSteps()
         self._hooks = gradient_hooks(module.trainer, module)
         self._captured = self._capture()
+
+    def note_weights(self) -> None:
+        """In the engine, if training has begun."""
+        if self._engine is not None:
+            self._engine.note()
 
     def start_epoch(self) -> None:
         """With ``drain``, empty the pipeline."""
@@ -117,7 +125,9 @@ class Simulation(Execution):
             self.engine.audit_next()
         optimizer: Any = self.module.optimizers()
         if self._captured is None:
-            loss, outputs = self.engine.train_step(x, y, self.module.loss, optimizer, self._call)
+            loss, outputs = self.engine.train_step(
+                x, y, self.module.loss, optimizer, self._call if self._hooks else None
+            )
         else:
             # The graph contains the optimizer's step; Lightning counts steps in these two callbacks of its wrapper.
             optimizer._on_before_step()
@@ -130,6 +140,8 @@ class Simulation(Execution):
                 **self.engine.divergence._asdict(),
             }
         self.audits.step += 1
+        if self.audits.due or self.audits.step == self.module.trainer.num_training_batches:
+            self.note_weights()
         self.totals["train"].add(loss, outputs, y)
 
     def where_diverged(self) -> dict[str, Any]:
@@ -172,6 +184,8 @@ class Simulation(Execution):
         reason = why_not_capturable(optimizer)  # type: ignore[arg-type]
         if module.strategy.acts("forward"):
             reason = "the strategy chooses the weights of forward passes, which a graph would do once: leave it out"
+        if module.accumulate > 1:
+            reason = "not every mini-batch makes an update: leave accumulate out"
         if module.stage_seed is not None:
             reason = "stage_seed changes generators between stages: leave it out"
         if self._hooks:

@@ -1,255 +1,318 @@
-"""One stage of the simulator: the user's module runs forward with weights of earlier updates.
+"""One stage of a pipeline, whoever runs its passes: the simulation in a row, or a process each when it is its turn.
+
+The parameters are views of one flat vector of latest weights. The simulation runs the forward pass of mini-batch ``t``
+when it comes back: for its passes the parameters are views of other weights, those of then. In a process the forward
+pass ran ``d`` mini-batches ago, with what was the latest then. In both, a strategy that is not exact has its backward
+pass read what it recalls, by the exchange of saved tensors (:mod:`layerpipe2.engine.saved_weights`).
 
 **Passes over the weights** (N numbers read or written once), beside those of any training: forward pass, backward
 pass, optimizer. A delay needs a copy of the weights per update, 2 passes; the forward pass can compute with the row of
 the delay line itself, and so can the backward pass of a stash. An average ``E`` needs 5 more: recall and record in one
-sweep read ``W(t)``, ``W(t + 1)`` and ``E`` and write ``E`` and the recalled weights.
+sweep read ``W(t)``, ``W(t + 1)`` and ``E`` and write ``E`` and the recalled weights. On the CPU that is what the step
+makes, but for the one sweep: recall is 3 (reads ``W`` and ``E``, writes), record 6 (reads two ``W``, writes and reads
+``u``, reads and writes ``E``); what they write beside ``E`` is memory that the next stage takes again. Blocks of
+256 KiB, so that ``u`` never leaves the second-level cache, won nothing: memory feeds few and long streams best.
 
-On the CPU that is what the step makes, but for the one sweep. The copy of ``W(t + 1)`` goes into the row of
-``W(t - d)``, which update ``t`` has made free, and row and latest weights change roles: 2 passes for a stash and for
-the latest weights. Recall is 3 more (reads ``W`` and ``E``, writes), record 6 (reads two ``W``, writes and reads ``u``,
-reads and writes ``E``); what they write beside ``E`` is memory that the next stage takes again. Blocks of 256 KiB, so
-that ``u`` never leaves the second-level cache, won nothing: memory feeds few and long streams best. The copy is also
-what weights are compared with, when something else than the optimizer may have changed them.
-
-Where addresses must stay (CUDA graphs) there are three more copies; low precision needs one, the cast.
+The simulation needs one copy more where addresses must stay (CUDA graphs), and in low precision, the cast.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from layerpipe2.engine.audited_forward import has_recurrent_layer
-from layerpipe2.engine.layout import Slot, batchnorm_parameters
+from layerpipe2.engine.audited_forward import clip_gradients, has_recurrent_layer, stage_context
+from layerpipe2.engine.layout import batchnorm_parameters, check_frozen, movable
+from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.engine.saved_weights import (
-    ParameterSwap,
     Region,
-    as_bytes,
     changed_in_forward,
-    foreign_weights,
+    check_intercepted,
     network_changed,
     storage_of,
-    weights_changed,
 )
+from layerpipe2.engine.watch import WeightWatch
 from layerpipe2.engine.weights import DelayedWeights
 from layerpipe2.errors import UserError
 from layerpipe2.strategies import Strategy
 
 
-class DelayedStage(DelayedWeights):
-    """Stage ``k`` with its compute weights, which stand in the parameters' places while it runs forward.
+class Stage:
+    """Stage ``index`` of a pipeline.
+
+    Args:
+        module: the stage on its final device; its parameters are moved into one flat vector, if they are delayed.
+        index: number of the stage in the whole pipeline.
+        delay: mini-batches whose forward pass takes place between the forward and the backward pass of one.
+        strategy: what the stage does about the delay.
+        step: counts the updates since the pipeline was last empty, int64 (1,); all stages of one optimizer share it.
+        ahead: whether forward passes run before the updates that they miss, as in a process; else with old weights.
+        trains: whether an optimizer updates the stage.
+        compute_dtype: type to compute with in the simulation; ``None``: that of the parameters.
+        seed: of a stream of random numbers of the stage's own; ``None``: torch's default generator.
+        gradient_clip_norm: largest gradient norm, or ``None``.
+        accumulate: mini-batches per update.
+        unfreezes: delay parameters that are frozen now as well, because they may be unfrozen while training.
 
     Attributes:
-        regions: compute buffers; one, or two in low precision (BatchNorm's weights keep their type).
-        exchanged: the regions whose saved views the backward pass must exchange; empty for exact methods.
-        leaves: parameter -> its compute weight, a view of a region; what the forward pass uses instead.
-        without_cudnn: run forward without it; see :func:`layerpipe2.engine.audited_forward.stage_context`.
+        weights: the delayed weights, or in low precision those that are cast; ``None`` where there is neither.
+        regions: what the passes compute with; one, or two in low precision (BatchNorm's weights keep their type).
+        exchanged: the regions whose saved views the backward pass must exchange.
+        watch: looks for weights that something else than the optimizer has changed.
+        stream: random numbers of the stage's own, if it has any.
+        waiting: mini-batches that came back since the last update; none: an update is due.
     """
 
     def __init__(
         self,
-        stage: nn.Module,
+        module: nn.Module,
         index: int,
         delay: int,
         strategy: Strategy,
         step: Tensor,
-        compute_dtype: torch.dtype | None,
         *,
+        ahead: bool = False,
+        trains: bool = True,
+        compute_dtype: torch.dtype | None = None,
+        seed: int | None = None,
+        gradient_clip_norm: float | None = None,
+        accumulate: int = 1,
         unfreezes: bool = False,
     ) -> None:
-        super().__init__(stage, index, delay, strategy, step, unfreezes=unfreezes)
-        on_host = self.table is None
-        self._rotates = bool(self.rows) and on_host and not self.predicts
-        self._updated = self.latest if on_host and not self.predicts else torch.zeros_like(self.latest)
-        self._views: dict[int, list[Tensor]] = {}
-        self._bounds = self._regions_of(compute_dtype)
-        self._reads_rows = bool(self.rows) and on_host and compute_dtype is None
-        buffers = self.rows if self._reads_rows else [self.latest.new_zeros(b - a, dtype=t) for a, b, t in self._bounds]
-        self.regions = [Region(index, buffer, self.latest) for buffer, _ in zip(buffers, self._bounds, strict=False)]
-        self.exchanged = [] if strategy.exact or not delay else self.regions
-        self.leaves = {slot.parameter: self._leaf(slot) for slot in self.layout.slots}
-        self.has_matrices = any(p.ndim >= 2 for p in self.leaves)
-        self._frozen = self._cast_frozen(stage, compute_dtype)
-        self._frozen_versions: list[int] = []
-        self._run = ParameterSwap(stage, self.leaves | self._frozen)
-        self.without_cudnn = bool(self.exchanged) and self.latest.is_cuda and has_recurrent_layer(stage)
-        self.refill()
+        self.module, self.index, self.delay, self.strategy, self.step = module, index, delay, strategy, step
+        self.clip_norm, self.accumulate = gradient_clip_norm, accumulate
+        self.parameters = list(module.parameters())
+        moving = [p for p in self.parameters if movable(p, unfreezes)]
+        self.weights: DelayedWeights | None = None
+        if moving and (delay or compute_dtype is not None):
+            keeps = not ahead or strategy.needs_used
+            how: dict[str, Any] = {"accumulate": accumulate, "keeps_line": keeps, "unfreezes": unfreezes}
+            self.weights = DelayedWeights(module, index, delay, strategy, step, **how)
+        delayed = set(self.weights.layout.parameters if self.weights else ())
+        fixed = [p for p in self.parameters if p not in delayed]
+        self._untrained = [] if delay or trains else self.parameters
+        self.watch = WeightWatch(self.weights, fixed if delay else (), index)
+        self.stream = None if seed is None else RandomStream(seed, index, step.device)
+        self._places = [(m._parameters, name, p) for m in module.modules() for name, p in m._parameters.items()]
+        self._ahead, self._dtype, self.waiting = ahead, compute_dtype, 0
+        self._copies = not ahead and self.weights is not None and (compute_dtype or self.weights.table is not None)
+        self._lay_out_regions()
+        norms = batchnorm_parameters(module)
+        self._cast = [p for p in fixed if p not in norms and p.is_floating_point()] if compute_dtype else []
+        self._put_aside: list[tuple[Tensor, int]] = []
+        self._gradients: list[Tensor | None] = []
+        self.exchanged = self.regions if delay and (ahead or not strategy.exact) else []
+        self._without_cudnn = bool(self.exchanged) and step.is_cuda and has_recurrent_layer(module)
 
-    def load(self, optimizer: Any = None) -> None:
-        """Before batch ``t``: make what its forward pass reads, ``W(t - d)`` by default, the compute weights.
+    def _lay_out_regions(self) -> None:
+        self.regions: list[Region] = []
+        self._bounds: list[tuple[int, int]] = []
+        self._views: list[Tensor] = []
+        if self.weights is None:
+            return
+        latest, layout = self.weights.latest, self.weights.layout
+        bounds: list[tuple[int, int, torch.dtype | None]] = [(0, layout.size, None)]
+        if self._dtype is not None:
+            bounds = [(0, layout.kept, None), (layout.kept, layout.size, self._dtype)]
+        for start, stop, dtype in bounds:
+            if start < stop:
+                compute = latest.new_zeros(stop - start, dtype=dtype) if self._copies else latest
+                inside = [slot for slot in layout.slots if start <= slot.offset < stop]
+                self._views += [slot.view(compute, base=start) for slot in inside] if self._copies else []
+                self.regions.append(Region(self.index, compute, latest))
+                self._bounds.append((start, stop))
+
+    def begin_step(self, optimizer: Optimizer | Any) -> None:
+        """Before the passes that lead to the next update: the strategy chooses what forward passes read.
 
         Raises:
-            UserError: if a parameter was changed since the last update.
+            UserError: if something else than the optimizer has changed weights since the last update, a parameter was
+                replaced, or one was unfrozen whose earlier values are not known.
         """
-        with torch.no_grad():
-            if self._noted != self._versions() or self._places != self._addresses():
-                self.check_unchanged()
-            for parameter, copied in self._frozen.items():
-                copied.copy_(parameter)
-            self._frozen_versions = [copied._version for copied in self._frozen.values()]
-            for parameter, leaf in self.leaves.items():
-                leaf.grad = None
-                if leaf.requires_grad != parameter.requires_grad:
-                    leaf.requires_grad_(parameter.requires_grad)
-            self.begin_step(optimizer)
-            used = self.used()
-            if self._reads_rows:
-                self._compute_with(used)
-            for (start, stop, _), region in zip(self._bounds, self.regions, strict=True):
-                if not self._reads_rows:
-                    region.compute.copy_(used[start:stop])
-                region.recalled = region.compute  # a stage may differentiate within its forward pass
+        self.check_places()
+        check_frozen(self._untrained, self.index)
+        self.watch.check_quickly()
+        if self.weights is not None:
+            self.weights.begin_step(optimizer)
+
+    def check_places(self) -> None:
+        """See whether all layers still have the parameters that they had.
+
+        Raises:
+            UserError: if not.
+        """
+        if any(holder.get(name) is not p for holder, name, p in self._places):
+            raise network_changed(f"stage {self.index}")
+
+    @torch.no_grad()
+    def enter(self, flat: Tensor | None = None) -> None:
+        """Let the stage compute with the weights ``flat`` (N,); in low precision with a cast copy of everything.
+
+        Args:
+            flat: ``None``: what the forward pass of the mini-batch reads that comes back next.
+        """
+        if self.weights is not None:
+            flat = self.weights.used() if flat is None else flat
+            self._enter_copy(flat) if self._copies else self._enter_row(flat)
+        self._put_aside = [(p.data, p._version) for p in self._cast]
+        for p in self._cast:
+            p.data = p.data.to(self._dtype)
+
+    def _enter_row(self, flat: Tensor) -> None:
+        assert self.weights is not None
+        self.weights.show(flat)
+        region = self.regions[0]
+        region.compute = region.recalled = flat  # a stage may differentiate within its forward pass
+        if not self._ahead:
+            region.other = [one for one in (*self.weights.rows, self.weights.latest) if one is not flat]
+
+    def _enter_copy(self, flat: Tensor) -> None:
+        assert self.weights is not None
+        for (start, stop), region in zip(self._bounds, self.regions, strict=True):
+            region.compute.copy_(flat[start:stop])
+            region.recalled = region.compute
+        parameters = self.weights.layout.parameters
+        self._gradients = [p.grad if self.waiting else None for p in parameters]
+        for parameter, view in zip(parameters, self._views, strict=True):
+            parameter.grad = None
+            parameter.data = view
+
+    @torch.no_grad()
+    def leave(self) -> None:
+        """Put the latest weights back, and gradients into their type.
+
+        Raises:
+            UserError: if the forward pass changed a parameter that is frozen and was cast.
+        """
+        if self.weights is not None:
+            self._leave_copy() if self._copies else self.weights.show(self.weights.latest)
+        versions = [version for _, version in self._put_aside]
+        changed = versions != [p._version for p in self._cast[: len(versions)]]
+        for p, (own, _) in zip(self._cast, self._put_aside, strict=False):
+            p.data = own
+        self._put_aside = []
+        if changed:
+            raise UserError(
+                f"stage {self.index} changes a frozen parameter in its forward pass, which low precision would lose; "
+                "make it a buffer"
+            )
+
+    def _leave_copy(self) -> None:
+        assert self.weights is not None
+        parameters = self.weights.layout.parameters
+        found = [p.grad for p in parameters]
+        for p in parameters:
+            p.grad = None
+        self.weights.show(self.weights.latest)
+        for p, gradient, earlier in zip(parameters, found, self._gradients, strict=True):
+            mine = None if gradient is None else gradient.to(p.dtype)
+            p.grad = mine if earlier is None else earlier if mine is None else earlier.add_(mine)
+        self._gradients = []
+
+    @contextmanager
+    def computing_with(self, flat: Tensor | None) -> Iterator[None]:
+        """Within: the stage computes with ``flat`` (N,); ``None``, or the latest weights: with these."""
+        if self.weights is None or flat is None or flat is self.weights.latest:
+            yield
+            return
+        self.enter(flat)
+        try:
+            yield
+        finally:  # whoever catches an error finds the latest weights
+            self.leave()
+            self.regions[0].compute = self.regions[0].recalled = self.weights.latest
 
     def recall(self) -> None:
-        """After the forward pass of batch ``t``: the weights of its backward pass, where one region asks: when it does.
+        """From now on a backward pass reads what the strategy recalls; in the simulation on a CPU when it first asks.
 
         The first stage, whose input needs no gradient, may never ask.
         """
         if not self.exchanged:
             return
-        if self._reads_rows:
-            self.regions[0].recalled = self.recalled
+        assert self.weights is not None
+        if not self._copies and not self._ahead:
+            self.regions[0].recalled = self.weights.recalled
             return
-        recalled = self.recalled()
-        for (start, stop, dtype), region in zip(self._bounds, self.regions, strict=True):
-            region.recalled = recalled[start:stop].to(dtype)
+        recalled = self.weights.recalled()
+        for (start, stop), region in zip(self._bounds, self.regions, strict=True):
+            region.recalled = recalled[start:stop].to(region.compute.dtype)
 
-    def __call__(self, x: Tensor) -> Any:
-        """Forward pass of the user's module with the compute weights in the places of its parameters.
+    def context(self) -> AbstractContextManager[Any]:
+        """Within: the stage runs forward, with random numbers of its own, if it has any."""
+        return stage_context(self.stream, without_cudnn=self._without_cudnn)
 
-        Raises:
-            UserError: if the module has other parameters by now.
-        """
-        if not self._run.is_intact():
-            raise network_changed(f"stage {self.index}")
-        return self._run(x)
-
-    def check_leaves(self) -> None:
-        """Refuse a forward pass that gave a compute weight other memory, and hooks on parameters.
-
-        Gradients arrive at the compute weights, where the hooks are not.
+    def check_forward(self, input_needs_gradient: bool) -> None:
+        """After an audited forward pass: recalled weights must reach its backward pass.
 
         Raises:
             UserError: naming the stage.
         """
-        buffers = {storage_of(region.compute) for region in self.regions}
-        if any(storage_of(leaf) not in buffers for leaf in self.leaves.values()):
+        if self.weights is None:
+            return
+        parameters = self.weights.layout.parameters
+        memory = {storage_of(region.compute) for region in self.regions}
+        if any(storage_of(p) not in memory for p in parameters):
             raise changed_in_forward(self.index)
-        if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in self.leaves):
+        if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters):
             raise UserError(
-                f"stage {self.index} has a hook on a parameter, which delayed training would not call; change "
-                "gradients in the optimizer instead"
+                f"stage {self.index} has a hook on a parameter, which would see weights and gradients of another "
+                "update; change gradients in the optimizer instead"
             )
+        if self.exchanged:
+            check_intercepted(self.exchanged, input_needs_gradient, any(p.ndim >= 2 for p in parameters))
 
-    def collect_gradients(self) -> None:
-        """Hand the gradients of the compute weights to the parameters that the optimizer updates.
-
-        Raises:
-            UserError: if a parameter got a gradient itself, so the forward pass did not use its compute weight, or if
-                the forward pass changed one that is frozen and was cast.
-        """
-        if self._frozen_versions != [copied._version for copied in self._frozen.values()]:
-            raise UserError(
-                f"stage {self.index} changes a frozen parameter in its forward pass, which low precision would lose; "
-                "make it a buffer"
-            )
-        for parameter, leaf in self.leaves.items():
-            if parameter.grad is not None:
-                raise UserError(
-                    f"stage {self.index} uses a parameter of shape {list(parameter.shape)} otherwise than as a "
-                    "module's attribute (a list or a closure keeps it); it can't be delayed"
-                )
-            parameter.grad = None if leaf.grad is None else leaf.grad.to(parameter.dtype)
-            leaf.grad = None
-
-    def advance(self) -> None:
-        """After update ``t``: show it to the strategy, and what forward passes read to the line; go to ``W(t + 1)``."""
-        with torch.no_grad():
-            updated = self.used() if self._rotates else self._updated
-            torch._foreach_copy_(self._views_of(updated), list(self.layout.parameters))
-            self.take_update(self.latest, updated)
-            if self._rotates:
-                self.rows[int(self.step) % self.delay], self.latest = self.latest, updated
-            else:
-                self.keep()
-                self.latest.copy_(updated)
-        self._noted = self._versions()
+    def came_back(self) -> None:
+        """A mini-batch's backward pass is done."""
+        self.waiting = (self.waiting + 1) % self.accumulate
+        if self.weights is not None:
+            self.weights.waiting = self.waiting
 
     def refill(self) -> None:
-        """Empty the pipeline: the latest weights stand everywhere, the history starts anew."""
-        with torch.no_grad():
-            self.layout.gather(self.layout.parameters, self.latest)
-        self._note_parameters()
-        self.start()
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`; the parameters have been loaded before.
+        """Start with an empty pipeline from the latest weights: the delay line holds them, the strategy starts anew.
 
         Raises:
-            UserError: if it was saved with another strategy or another network, or with other weights than the
-                parameters now hold.
+            UserError: if a parameter has got another shape.
         """
-        super().load_state_dict(saved)
-        if not self._holds_latest():
-            raise foreign_weights(self.index)
-        self._note_parameters()
+        self.waiting = 0
+        self.step.zero_()
+        if self.weights is not None:
+            self.weights.attach()
+            self.weights.start()
+        self.watch.restart()
 
-    def check_unchanged(self) -> None:
-        """Compare the parameters with the latest weights that the delay line knows, which the optimizer made.
 
-        Raises:
-            UserError: if something else changed them: it would not get into the delay line.
-        """
-        if not self._holds_latest():
-            raise weights_changed(self.index)
-        self._note_parameters()
+def update(stages: Sequence[Stage], optimizer: Optimizer | Any | None, step: Tensor) -> None:
+    """Apply the gradients of stages that share ``optimizer`` and the counter ``step``; the strategy learns of it.
 
-    def _holds_latest(self) -> bool:
-        now = torch.zeros_like(self.latest)
-        with torch.no_grad():
-            self.layout.gather(self.layout.parameters, now)
-        return torch.equal(as_bytes(now), as_bytes(self.latest))
-
-    def _compute_with(self, row: Tensor) -> None:
-        """Let the compute weights be views of ``row`` (N,); a graph made with other memory can't be run back then."""
-        self.regions[0].compute = row
-        self.regions[0].other = [one for one in (*self.rows, self.latest) if one is not row]
-        for leaf, view in zip(self.leaves.values(), self._views_of(row), strict=True):
-            leaf.data = view
-        torch.autograd.graph.increment_version(self.leaves.values())
-
-    def _views_of(self, flat: Tensor) -> list[Tensor]:
-        """Views of one of the few vectors (N,) that change roles, kept."""
-        if flat.data_ptr() not in self._views:
-            self._views[flat.data_ptr()] = self.layout.views(flat)
-        return self._views[flat.data_ptr()]
-
-    def _note_parameters(self) -> None:
-        self._noted, self._places = self._versions(), self._addresses()
-
-    def _versions(self) -> list[int]:
-        return [p._version for p in self.layout.parameters]
-
-    def _addresses(self) -> list[int]:
-        return [p.data_ptr() for p in self.layout.parameters]
-
-    def _regions_of(self, compute_dtype: torch.dtype | None) -> list[tuple[int, int, torch.dtype]]:
-        own, kept, size = self.latest.dtype, self.layout.kept, self.layout.size
-        if compute_dtype is None:
-            return [(0, size, own)]
-        return [bounds for bounds in ((0, kept, own), (kept, size, compute_dtype)) if bounds[0] < bounds[1]]
-
-    def _cast_frozen(self, stage: nn.Module, dtype: torch.dtype | None) -> dict[nn.Parameter, nn.Parameter]:
-        """In low precision the weights that are not laid out are cast as well; BatchNorm's stay."""
-        if dtype is None:
-            return {}
-        kept = batchnorm_parameters(stage)
-        cast = [p for p in stage.parameters() if p not in self.leaves and p not in kept and p.is_floating_point()]
-        return {p: nn.Parameter(p.detach().to(dtype), requires_grad=False) for p in cast}
-
-    def _leaf(self, slot: Slot) -> nn.Parameter:
-        for (start, stop, _), region in zip(self._bounds, self.regions, strict=True):
-            if start <= slot.offset < stop:
-                return nn.Parameter(slot.view(region.compute, base=start))
-        raise AssertionError("unreachable: the regions cover the layout")
+    Raises:
+        UserError: if something else than the optimizer has changed weights or, after the strategy has seen them,
+            gradients.
+    """
+    for stage in stages:
+        stage.watch.check_quickly()
+        clip_gradients(stage.module, stage.clip_norm)
+    held = [stage.weights for stage in stages if stage.weights is not None]
+    for weights in held:
+        weights.change_gradients()
+    before = [weights.keep() for weights in held]
+    seen = [p for weights in held if weights.compensates for p in weights.layout.parameters]
+    gradients = [p.grad for p in seen]  # alive, so that no other gets their address
+    known = [None if g is None else (id(g), g._version) for g in gradients]
+    if optimizer is not None:
+        optimizer.step()
+    if known != [None if p.grad is None else (id(p.grad), p.grad._version) for p in seen]:
+        strategy = stages[0].strategy
+        raise UserError(
+            f"gradients were changed within the optimizer's step (a callback's on_before_optimizer_step?), after "
+            f"strategy '{strategy.name or strategy.kind}' has seen them; change gradients in on_after_backward"
+        )
+    for weights, old in zip(held, before, strict=True):
+        weights.take_update(old)
+    for weights in held:  # an earlier graph can't be run back any more
+        torch.autograd.graph.increment_version(weights.layout.parameters)
+    for stage in stages:
+        stage.watch.updated()
+    step += 1

@@ -1,16 +1,16 @@
 """The delayed training step: one ordinary training loop in which every stage reads delayed weights.
 
 This is the retimed form of the pipeline: with ``t`` counting mini-batches, stage ``k`` runs the forward pass of batch
-``t`` with ``W_k(max(0, t - d_k))``, its backward pass with weights recalled by the weight history, and applies the
-gradient to ``W_k(t)``. It equals the clock-driven machine with activations travelling from stage to stage
-(``tests/reference.py``) to rounding. Everything that depends on ``t`` is indexed by a counter on the device, so that
-one step can be captured as a CUDA graph.
+``t`` with ``W_k(max(0, t - d_k))``, its backward pass with what its strategy makes of them, and applies the gradient to
+``W_k(t)``. It equals the clock-driven machine with activations travelling from stage to stage (``tests/reference.py``)
+to rounding. Everything that depends on ``t`` is indexed by a counter on the device, so that one step can be captured as
+a CUDA graph.
 
-The modules that the user gave always hold the latest weights ``W(t)``: optimizers, validation, ``state_dict`` work as
-ever. Only while a delayed stage runs forward do views of a flat compute buffer stand in its parameters' places.
+The modules that the user gave hold the latest weights ``W(t)``: optimizers, callbacks, validation, ``state_dict`` work
+as ever. Only from the forward to the end of the backward pass are the parameters of delayed stages views of others.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -18,28 +18,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from layerpipe2.delays import Delays
+from layerpipe2.engine.accumulation import check_accumulation
 from layerpipe2.engine.audit import Audit
-from layerpipe2.engine.audited_forward import AuditedForward, clip_gradients, stage_context
+from layerpipe2.engine.audited_forward import AuditedForward
 from layerpipe2.engine.divergence import Divergence, find_divergence, is_finite
-from layerpipe2.engine.frozen import FrozenParameters
-from layerpipe2.engine.layout import check_pipeline, delayed_stages, freeze_only, frozen_names
-from layerpipe2.engine.random_streams import RandomStream
-from layerpipe2.engine.saved_weights import check_intercepted
-from layerpipe2.engine.stage import DelayedStage
+from layerpipe2.engine.layout import check_pipeline, freeze_only, frozen_names
+from layerpipe2.engine.stage import Stage, update
 from layerpipe2.engine.values import one_number, one_tensor
 from layerpipe2.errors import UserError
 from layerpipe2.strategies import Strategy
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Hook = Callable[..., None]
-
-
-def _states(gradients: Iterable[Tensor | None]) -> list[tuple[int, int] | None]:
-    return [None if gradient is None else (id(gradient), gradient._version) for gradient in gradients]
-
-
-def _no_hook(*_: Any) -> None:
-    """Outside of a ``Trainer`` nobody waits for hooks."""
 
 
 class PipelineEngine:
@@ -56,8 +46,11 @@ class PipelineEngine:
         stage_seed: gives each stage a stream of random numbers of its own (dropout), as stages that run at the same
             time have; ``None`` draws from torch's default generator.
         unfreezes: delay parameters that are frozen now as well, because they may be unfrozen while training.
+        accumulate: mini-batches per update, whose gradients are averaged; delays count mini-batches.
 
     Attributes:
+        delayed: stage -> its delayed weights (in low precision those that are cast as well).
+        step_count: updates since the pipeline was last empty, int64 (1,).
         divergence: where the first loss that was not finite came from, on the CPU.
 
     Raises:
@@ -74,34 +67,26 @@ class PipelineEngine:
         gradient_clip_norm: float | None = None,
         stage_seed: int | None = None,
         unfreezes: bool = False,
+        accumulate: int = 1,
     ) -> None:
         check_pipeline(stages, delays, compute_dtype, unfreezes=unfreezes)
+        check_accumulation(accumulate, strategy, delays)
         self.stages = list(stages)
+        self.delays, self.strategy, self.compute_dtype, self.accumulate = delays, strategy, compute_dtype, accumulate
         self._parameters = [p for stage in stages for p in stage.parameters()]
-        self.delays = delays
-        self.strategy = strategy
-        self.compute_dtype = compute_dtype
-        self.gradient_clip_norm = gradient_clip_norm
-        device = next((p.device for stage in stages for p in stage.parameters()), torch.device("cpu"))
+        device = next((p.device for p in self._parameters), torch.device("cpu"))
         self.step_count = torch.zeros(1, dtype=torch.int64, device=device)
-        self.delayed = {
-            k: DelayedStage(
-                stages[k], k, delays.per_stage[k], strategy, self.step_count, compute_dtype, unfreezes=unfreezes
-            )
-            for k in delayed_stages(stages, delays, compute_dtype, unfreezes=unfreezes)
-        }
-        self._frozen = [
-            FrozenParameters(
-                [p for p in stages[k].parameters() if k not in self.delayed or p not in self.delayed[k].leaves], k
-            )
-            for k, delay in enumerate(delays.per_stage)
-            if delay
+        how: dict[str, Any] = {"compute_dtype": compute_dtype, "seed": stage_seed, "unfreezes": unfreezes}
+        how |= {"gradient_clip_norm": gradient_clip_norm, "accumulate": accumulate}
+        self.placed = [
+            Stage(stage, k, delay, strategy, self.step_count, **how)
+            for k, (stage, delay) in enumerate(zip(stages, delays.per_stage, strict=True))
         ]
-        seeded = range(len(self.stages) if stage_seed is not None else 0)
-        self._streams = {k: RandomStream(stage_seed or 0, k, device) for k in seeded}
-        exchanged = [region for stage in self.delayed.values() for region in stage.exchanged]
-        others = [region for stage in self.delayed.values() if not stage.exchanged for region in stage.regions]
+        self.delayed = {stage.index: stage.weights for stage in self.placed if stage.weights is not None}
+        exchanged = [region for stage in self.placed for region in stage.exchanged]
+        others = [region for stage in self.placed if not stage.exchanged for region in stage.regions]
         self._forward = AuditedForward(exchanged, others)
+        self._middle = False
         self._outputs: list[Tensor] = []
         self.divergence: Divergence | None = None
 
@@ -109,13 +94,13 @@ class PipelineEngine:
         raise UserError("a pipeline under way can't be copied; copy its stages and lay out a pipeline of their own")
 
     def train_step(
-        self, x: Tensor, y: Tensor, loss: Loss, optimizer: Optimizer | Any, hook: Hook = _no_hook
+        self, x: Tensor, y: Tensor, loss: Loss, optimizer: Optimizer | Any, hook: Hook | None = None
     ) -> tuple[Tensor, Tensor]:
-        """One mini-batch: forward pass, backward pass, update.
+        """One mini-batch: forward pass, backward pass and, if it is the last of those for an update, the update.
 
         Args:
             x: inputs (B, ...); y: targets, as ``loss`` wants them.
-            optimizer: over the parameters of the stages; its ``step()`` is called once.
+            optimizer: over the parameters of the stages; its ``step()`` is called once per update.
             hook: called with the name of each of Lightning's hooks between the forward pass and the update (but
                 ``on_before_optimizer_step``, which ``optimizer`` calls), and with its arguments.
 
@@ -125,33 +110,48 @@ class PipelineEngine:
         Raises:
             UserError: if a stage, the loss or a parameter is not what a pipeline can train; the message says why.
         """
-        for frozen in self._frozen:
-            frozen.check()
-        for stage in self.delayed.values():
-            stage.load(optimizer)
-        outputs = self.forward(x)
-        value = one_number(loss(outputs, y))
-        if self.divergence is None and not is_finite(value):
-            self.divergence = find_divergence(x, [self._weights(k) for k in range(len(self.stages))], self._outputs)
-        self._outputs = []
-        if not value.requires_grad:
-            raise UserError("nothing of the network is trainable: all parameters are frozen; unfreeze some")
-        hook("on_before_zero_grad", optimizer)
-        given = (p for group in optimizer.param_groups for p in group["params"])
-        for parameter in (*self._parameters, *given):  # Module.zero_grad looks for all modules again in every step
-            parameter.grad = None
-        hook("on_before_backward", value)
-        value.backward()  # type: ignore[no-untyped-call]
-        for stage in self.delayed.values():
-            stage.collect_gradients()
-        hook("on_after_backward")
-        for module in self.stages:
-            clip_gradients(module, self.gradient_clip_norm)
-        self._update(optimizer)
+        self.begin(optimizer)
+        try:
+            outputs = self.forward(x)
+            value = one_number(loss(outputs, y))
+            if self.divergence is None and not is_finite(value):
+                self.divergence = find_divergence(x, [stage.parameters() for stage in self.stages], self._outputs)
+            self._outputs = []
+            if not value.requires_grad:
+                raise UserError("nothing of the network is trainable: all parameters are frozen; unfreeze some")
+            if not self._middle:
+                self._call(hook, "on_before_zero_grad", optimizer)
+                given = (p for group in optimizer.param_groups for p in group["params"])
+                for parameter in (*self._parameters, *given):  # Module.zero_grad looks for all modules again
+                    parameter.grad = None
+            self._call(hook, "on_before_backward", value)
+            share = None if self.accumulate == 1 else torch.ones_like(value) / self.accumulate
+            value.backward(share)  # type: ignore[no-untyped-call]
+        finally:
+            self.end()
+        if hook is not None:
+            hook("on_after_backward")
+        for stage in self.placed:
+            stage.came_back()
+        self._middle = self.placed[0].waiting > 0
+        if not self._middle:
+            update(self.placed, optimizer, self.step_count)
         return value.detach(), outputs.detach()
 
+    def begin(self, optimizer: Optimizer | Any = None) -> None:
+        """Before a mini-batch's passes: from now on the parameters are those that its forward pass reads."""
+        for stage in self.placed:
+            stage.begin_step(optimizer)
+        for stage in self.placed:
+            stage.enter()
+
+    def end(self) -> None:
+        """After a mini-batch's passes: the parameters are the latest weights again."""
+        for stage in self.placed:
+            stage.leave()
+
     def forward(self, x: Tensor) -> Tensor:
-        """Forward pass with the delayed weights last loaded; audited after :meth:`audit_next` (and the first two).
+        """Forward pass after :meth:`begin`; audited after :meth:`audit_next` (and the first two).
 
         Raises:
             UserError: if a stage returns no tensor; audited: if recalled weights could not reach a backward pass.
@@ -161,12 +161,13 @@ class PipelineEngine:
         needs_gradient: list[bool] = []
         self._outputs = []
         with self._forward.running(x, lambda audit: self._finish_audit(audit, x, needs_gradient)):
-            for k in range(len(self.stages)):
+            for stage in self.placed:
                 needs_gradient.append(x.requires_grad)
-                x = self._run(k, x)
+                with stage.context():
+                    x = one_tensor(stage.module(x), stage.index)
                 self._outputs.append(x)
-        for delayed in self.delayed.values():
-            delayed.recall()
+        for stage in self.placed:
+            stage.recall()
         return x if self.compute_dtype is None else x.float()
 
     def audit_next(self) -> None:
@@ -184,30 +185,37 @@ class PipelineEngine:
         Raises:
             UserError: if something else has changed them, also through ``.data``.
         """
-        for stage in self.delayed.values():
-            stage.check_unchanged()
-        for frozen in self._frozen:
-            frozen.check_unchanged()
+        for stage in self.placed:
+            stage.watch.check()
+
+    def note(self) -> None:
+        """Keep copies of the weights until the next update: :meth:`check_unchanged` then sees changes by ``.data``."""
+        for stage in self.placed:
+            stage.watch.note()
 
     def refill(self) -> None:
         """Start with an empty pipeline from the latest weights: all delay lines hold them, all averages are zero."""
-        self.step_count.zero_()
-        for stage in self.delayed.values():
+        self._middle = False
+        for stage in self.placed:
             stage.refill()
-        for frozen in self._frozen:
-            frozen.note()
 
     def state_dict(self) -> dict[str, Any]:
-        """Step counter, delay lines, the strategy's states: tensors, and plain values that say what they belong to."""
-        stages = {str(k): stage.state_dict() for k, stage in self.delayed.items()}
-        streams = {str(k): stream.state_dict() for k, stream in self._streams.items()}
-        frozen = {str(k): frozen_names(stage) for k, stage in enumerate(self.stages)}
+        """Step counter, delay lines, the strategy's states: tensors, and plain values that say what they belong to.
+
+        Raises:
+            UserError: between the mini-batches of one update, whose gradients it doesn't hold.
+        """
+        if self._middle:
+            raise UserError(
+                f"a checkpoint between the {self.accumulate} mini-batches of an update would lose gradients; save by "
+                "steps or epochs, not by time"
+            )
         return {
             "kind": self._kind(),
             "step_count": self.step_count.clone(),
-            "stages": stages,
-            "streams": streams,
-            "frozen": frozen,
+            "stages": {str(stage.index): self._saved(stage) for stage in self.placed if stage.weights is not None},
+            "streams": {str(s.index): s.stream.state_dict() for s in self.placed if s.stream is not None},
+            "frozen": {str(k): frozen_names(stage) for k, stage in enumerate(self.stages)},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -227,50 +235,39 @@ class PipelineEngine:
         self.step_count.copy_(state["step_count"])
         for k, module in enumerate(self.stages):
             freeze_only(module, state["frozen"][str(k)])
-        for k, stage in self.delayed.items():
-            stage.load_state_dict(state["stages"][str(k)])
-        for k, stream in self._streams.items():
-            stream.load_state_dict(state["streams"][str(k)])
+        for k, weights in self.delayed.items():
+            weights.load_state_dict(state["stages"][str(k)])
+        for stage in self.placed:
+            if stage.stream is not None:
+                stage.stream.load_state_dict(state["streams"][str(stage.index)])
+            stage.watch.restart()
 
     def _kind(self) -> dict[str, Any]:
-        streams = "one per stage" if self._streams else "one"
         return {
             "delays": list(self.delays.per_stage),
             "strategy": self.strategy.kind,
             "compute": str(self.compute_dtype),
-            "random numbers": streams,
+            "random numbers": "one" if self.placed[0].stream is None else "one per stage",
+            "mini-batches per update": self.accumulate,
         }
 
-    def _weights(self, k: int) -> list[Tensor]:
-        delayed = self.delayed.get(k)
-        return list(delayed.leaves.values() if delayed is not None else self.stages[k].parameters())
+    def _saved(self, stage: Stage) -> dict[str, Any]:
+        """The weights of the last update: what something else made of them isn't this pipeline's."""
+        assert stage.weights is not None
+        kept = {} if stage.watch.kept is None else {"latest": stage.watch.kept.clone()}
+        return stage.weights.state_dict() | kept
 
-    def _run(self, k: int, x: Tensor) -> Tensor:
-        delayed = self.delayed.get(k)
-        with stage_context(self._streams.get(k), without_cudnn=delayed is not None and delayed.without_cudnn):
-            return one_tensor((delayed or self.stages[k])(x), k)
+    def _call(self, hook: Hook | None, name: str, *args: Any) -> None:
+        """Let callbacks look on between the passes; they find the latest weights."""
+        if hook is None:
+            return
+        self.end()
+        hook(name, *args)
+        for stage in self.placed:
+            stage.enter()
+            stage.recall()
 
     def _finish_audit(self, audit: Audit, outputs: Tensor, needs_gradient: list[bool]) -> None:
         audit.finish(outputs)
-        for k, stage in self.delayed.items():
-            stage.check_leaves()
-            if stage.exchanged:
-                check_intercepted(stage.exchanged, needs_gradient[k], stage.has_matrices)
-
-    def _update(self, optimizer: Optimizer | Any) -> None:
-        stages = self.delayed.values()
-        for stage in stages:
-            stage.change_gradients()
-        seen = [p for stage in stages if stage.compensates for p in stage.layout.parameters]
-        gradients = [p.grad for p in seen]  # alive, so that no other gets their address
-        known = _states(gradients)
-        optimizer.step()
-        if known != _states(p.grad for p in seen):
-            raise UserError(
-                f"gradients were changed within the optimizer's step (a callback's on_before_optimizer_step?), after "
-                f"strategy '{self.strategy.name or self.strategy.kind}' has seen them; change gradients in "
-                "on_after_backward"
-            )
-        for stage in stages:
-            stage.advance()
-        self.step_count += 1
+        for stage, needs in zip(self.placed, needs_gradient, strict=True):
+            stage.check_forward(needs)

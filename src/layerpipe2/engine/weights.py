@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from layerpipe2.engine.layout import Layout
 from layerpipe2.engine.optimizer_view import FlatOptimizer
+from layerpipe2.engine.saved_weights import as_bytes, foreign_weights
 from layerpipe2.errors import UserError
 from layerpipe2.strategies import Strategy, begin
 from layerpipe2.strategies.base import COUNTERS, Place
@@ -22,15 +23,22 @@ HOSTS = {"cpu"}
 class DelayedWeights:
     """What stage ``index`` remembers of its weights; all of it is updated in place.
 
+    The parameters are views of :attr:`latest`, but while passes run that compute with others (:meth:`show`).
+
+    With ``a`` mini-batches per update the forward pass of mini-batch ``t`` reads the weights after
+    ``max(0, t - d) // a`` updates, and its backward pass follows ``t // a`` updates: the difference is its *lag*.
+
     Attributes:
-        latest: ``W(t)``, shape (N,), in the parameters' own type.
-        step: number of updates since the pipeline was last empty, int64 (1,); its owner counts it.
-        rows: delay line, ``d`` rows (N,), of what the strategy let forward passes read, ``W`` itself by default.
-            Row ``t mod d`` holds that of ``t - d`` until update ``t`` puts that of ``t`` there; all rows start as that
-            of ``W(0)``, which forward passes read while the pipeline fills. A pipeline whose forward pass really
-            ran earlier needs the line only if the strategy looks at it; without it there are no rows.
-        table: the rows as one tensor (d, N), on devices that look them up by a counter of their own: a CUDA graph has
-            fixed addresses. On the CPU ``None``: each row has memory of its own.
+        latest: ``W(q)`` after ``q`` updates, shape (N,), in the parameters' own type.
+        step: ``q``, the number of updates since the pipeline was last empty, int64 (1,); its owner counts it.
+        waiting: mini-batches that came back since the last update.
+        span: the largest lag, ``d / a`` rounded up: ``d`` where every mini-batch makes an update.
+        rows: delay line, ``span`` rows (N,), of what the strategy let forward passes read, ``W`` itself by default.
+            Row ``q mod span`` gets that of ``q`` right before update ``q``; at first all are ``W(0)``. A pipeline whose
+            forward pass really ran earlier needs the line only if the strategy looks at it; without it there are no
+            rows.
+        table: the rows as one tensor (span, N), on devices that look them up by a counter of their own: a CUDA graph
+            has fixed addresses. On the CPU ``None``: each row has memory of its own.
         state: the state of the strategy.
         chosen: what forward passes read until the next update, if the strategy acts on them.
 
@@ -46,51 +54,81 @@ class DelayedWeights:
         strategy: Strategy,
         step: Tensor,
         *,
+        accumulate: int = 1,
         keeps_line: bool = True,
         unfreezes: bool = False,
     ) -> None:
-        self.index, self.delay, self.strategy, self.step = index, delay, strategy, step
+        self.index, self.delay, self.strategy, self.step, self.accumulate = index, delay, strategy, step, accumulate
+        self.span, self.waiting = -(-delay // accumulate), 0
         self.layout = Layout.of(stage, index, unfreezes=unfreezes)
         self.latest = self.layout.parameters[0].new_zeros(self.layout.size).detach()
-        count, size = delay if keeps_line else 0, self.layout.size
+        count, size = self.span if keeps_line else 0, self.layout.size
         self.table = None if self.latest.device.type in HOSTS else self.latest.new_zeros(count, size)
         self.rows: list[Tensor] = [self.latest.new_zeros(size) for _ in range(count if self.table is None else 0)]
+        self._views = {flat.data_ptr(): self.layout.views(flat) for flat in (*self.rows, self.latest)}
         if self.table is not None:
             self.rows = list(self.table)
-        self.state = begin(strategy, self.latest, delay, step) if delay else {}
+        self.state = begin(strategy, self.latest, self.span, step) if delay else {}
         self.predicts, self.compensates, self.corrects = (
             delay > 0 and strategy.acts(place) for place in ("forward", "gradient", "update")
         )
+        self._unseen = self.latest.new_full((1,), torch.nan).expand_as(self.latest)
         self.chosen: Tensor | None = None
-        self._empty = True
+        self.attach()
+        self.start()
+
+    @torch.no_grad()
+    def attach(self) -> None:
+        """Take the parameters' values as the latest weights, and make the parameters views of these."""
+        self.layout.gather(self.layout.parameters, self.latest)
+        self.show(self.latest)
+
+    def show(self, flat: Tensor) -> None:
+        """Make the parameters views of ``flat`` (N,); nothing is copied."""
+        views = self._views.get(flat.data_ptr()) or self.layout.views(flat)
+        for parameter, view in zip(self.layout.parameters, views, strict=True):
+            parameter.data = view
 
     def used(self) -> Tensor:
-        """What the forward pass of mini-batch ``t`` read, shape (N,), before update ``t``: of update ``max(0, t - d)``.
+        """What the forward pass of the mini-batch read that comes back next, shape (N,).
 
         On the CPU the row itself, to be read only; the latest weights where there is no line.
         """
-        return self.row(self.step) if self.rows else self.latest
+        if not self.rows:
+            return self.latest
+        read = self._read()
+        if self.table is None:
+            return self.rows[read % self.span] if read < int(self.step) else self.shown
+        row = self.row(read)
+        # Row 0 holds W(0) until the first update; what else is read without a lag is in no row yet.
+        return torch.where(read < self.step, row, self.shown) if self.predicts or self.accumulate > 1 else row
+
+    def _read(self) -> Any:
+        """After how many updates that forward pass took place: an int on the CPU, else int64 (1,)."""
+        each, ahead = self.accumulate, self.waiting - self.delay
+        if self.table is None:
+            return max(0, int(self.step) * each + ahead) // each
+        return (self.step * each + ahead).clamp(min=0) // each
 
     def row(self, step: Tensor) -> Tensor:
-        """The row of the delay line that has to do with update number ``step``, shape (N,)."""
+        """The row of the delay line with what forward passes read after ``step`` updates, shape (N,)."""
         if self.table is None:
-            return self.rows[int(step) % self.delay]
-        return self.table.index_select(0, step.remainder(self.delay))[0]
+            return self.rows[int(step) % self.span]
+        return self.table.index_select(0, step.remainder(self.span))[0]
 
     @torch.no_grad()
     def begin_step(self, optimizer: Any) -> None:
-        """Before the passes of update ``t``: count, and let the strategy choose what forward passes read until then."""
+        """Before the passes of the next mini-batch: note its lag, and let the strategy choose what forward passes read.
+
+        It is asked once per update.
+        """
         if not self.delay:
             return
-        torch.clamp(self.step, max=self.delay, out=self.state["lag"])
-        if self.predicts:
+        torch.sub(self.step, self._read(), out=self.state["lag"])
+        if self.predicts and not self.waiting:
             view = FlatOptimizer(optimizer, self.layout, self.latest)
             chosen = self._ask("forward", self.latest, view)
             self.chosen = chosen if chosen is self.latest else chosen.clone()  # the state may change before it is used
-            if self._empty:
-                for row in self.rows:
-                    row.copy_(self.chosen)
-        self._empty = False
 
     @torch.no_grad()
     def recalled(self) -> Tensor:
@@ -119,20 +157,18 @@ class DelayedWeights:
         return flat
 
     @torch.no_grad()
-    def take_update(self, before: Tensor, after: Tensor) -> bool:
-        """Let the strategy take in update ``t``; whether it has changed ``after`` (N,), and with it parameters.
+    def take_update(self, before: Tensor) -> None:
+        """Let the strategy take in the update that led from ``before`` (N,) to the latest weights, and change these.
 
         Parameters that are frozen stay.
         """
+        self.waiting = 0
         if not self.corrects:
-            return False
-        changed = self._ask("update", before, after)
-        if changed is after:
-            return False
-        moving = [slot for slot in self.layout.slots if slot.parameter.requires_grad]
-        torch._foreach_copy_([slot.parameter for slot in moving], [slot.view(changed) for slot in moving])
-        self.layout.gather(self.layout.parameters, after)
-        return True
+            return
+        changed = self._ask("update", before, self.latest)
+        if changed is not self.latest:
+            moving = [slot for slot in self.layout.slots if slot.parameter.requires_grad]
+            torch._foreach_copy_([slot.view(self.latest) for slot in moving], [slot.view(changed) for slot in moving])
 
     @property
     def line(self) -> Tensor:
@@ -144,7 +180,7 @@ class DelayedWeights:
 
     def _seen(self) -> Tensor:
         """What the strategy sees of the weights that the forward pass read: NaN if it says that it doesn't look."""
-        return self.used() if self.strategy.needs_used else self.latest.new_full((1,), torch.nan).expand_as(self.latest)
+        return self.used() if self.strategy.needs_used else self._unseen
 
     def _ask(self, place: Place, *arguments: Any) -> Tensor:
         """What the strategy returns in one of its places, contiguous.
@@ -157,29 +193,30 @@ class DelayedWeights:
         fixed = [*given, *self.state.values()] if place == "backward" else given
         versions = [one._version for one in fixed]
         found: Any = getattr(self.strategy, place)(MappingProxyType(self.state), *arguments)
-        who = f"strategy '{self.strategy.name or self.strategy.kind}' at stage {self.index}"
         if versions != [one._version for one in fixed]:
             what = "its state or an argument" if place == "backward" else "an argument"
-            raise UserError(f"{who} changes {what} in {place}(); return a new tensor, and keep things in update()")
+            raise self._refused(f"changes {what} in {place}(); return a new tensor, and keep things in update()")
         like = self.latest
-        if not isinstance(found, Tensor) or (found.shape, found.dtype, found.device) != (
-            like.shape,
-            like.dtype,
-            like.device,
-        ):
-            raise UserError(
-                f"{who} returns no tensor like the weights in {place}(): {_described(found)}; give {_described(like)}"
+        if not isinstance(found, Tensor) or _kind(found) != _kind(like):
+            raise self._refused(
+                f"returns no tensor like the weights in {place}(): {_described(found)}; give {_described(like)}"
             )
         return found.contiguous()
 
-    def keep(self) -> None:
-        """Before update ``t``: put what forward passes read until then into the delay line."""
-        if not self.rows:
-            return
-        if self.table is None:
-            self.used().copy_(self.shown)
-        else:
-            self.table.index_copy_(0, self.step.remainder(self.delay), self.shown[None])
+    def _refused(self, what: str) -> UserError:
+        return UserError(f"strategy '{self.strategy.name or self.strategy.kind}' at stage {self.index} {what}")
+
+    def keep(self) -> Tensor:
+        """Before an update: put what forward passes read until then into the delay line; ``before`` of it (N,)."""
+        if self.rows and self.table is None:
+            self.row(self.step).copy_(self.shown)
+        elif self.rows:
+            assert self.table is not None
+            self.table.index_copy_(0, self.step.remainder(self.span), self.shown[None])
+        if not self.corrects:
+            return self.latest
+        in_line = self.rows and self.table is None and self.shown is self.latest
+        return self.row(self.step) if in_line else self.latest.clone()
 
     @property
     def shown(self) -> Tensor:
@@ -188,11 +225,11 @@ class DelayedWeights:
 
     def start(self) -> None:
         """An empty pipeline: the latest weights stand in the whole delay line, the strategy starts anew."""
-        self._empty, self.chosen = True, None
+        self.chosen, self.waiting = None, 0
         with torch.no_grad():
             for row in self.rows:
                 row.copy_(self.latest)
-            for name, value in (self.strategy.init(self.latest, self.delay) if self.delay else {}).items():
+            for name, value in (self.strategy.init(self.latest, self.span) if self.delay else {}).items():
                 self.state[name].copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
@@ -204,7 +241,8 @@ class DelayedWeights:
         """Continue from :meth:`state_dict`.
 
         Raises:
-            UserError: if it was saved with another strategy, another network, or by version 0.1.
+            UserError: if it was saved with another strategy, another network, or by version 0.1, or with other weights
+                than the parameters now hold.
         """
         if "strategy" not in saved:
             raise UserError(
@@ -221,15 +259,20 @@ class DelayedWeights:
                 f"checkpoint does not fit stage {self.index} (it holds {_shapes(theirs)}; this pipeline needs "
                 f"{_shapes(mine)}, or its decay is another); resume with the same network and strategy"
             )
+        if not torch.equal(as_bytes(self.latest), as_bytes(theirs["latest"].to(self.latest))):
+            raise foreign_weights(self.index)
         for name, tensor in mine.items():
             tensor.copy_(theirs[name])
         for row, old in zip(self.rows, theirs["line"], strict=True):
             row.copy_(old)
-        self._empty = not int(self.step)
 
     def own_state(self) -> dict[str, Tensor]:
         """What the strategy remembers, without the engine's counters."""
         return {name: value for name, value in self.state.items() if name not in COUNTERS}
+
+
+def _kind(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    return tensor.shape, tensor.dtype, tensor.device
 
 
 def _described(value: Any) -> str:

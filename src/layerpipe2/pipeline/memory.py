@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, fields
 
 from torch import Tensor
 
-from layerpipe2.pipeline.process_stage import ProcessStage
+from layerpipe2.pipeline.in_flight import InFlight
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class StageMemory:
         delay: in updates.
         parameters: the latest weights, once.
         optimizer: state of its optimizer, such as momentum buffers.
-        activations: most that autograd kept for mini-batches in flight (:attr:`ProcessStage.peak_bytes`).
+        activations: most that autograd kept for mini-batches in flight (:attr:`InFlight.peak_bytes`).
         history: delay line or averages of the weight history, padding to 64 elements per parameter included.
         checkpoint: most that was kept at an epoch's end so that a full pipeline can be saved.
     """
@@ -35,16 +35,17 @@ class StageMemory:
     checkpoint: int = 0
 
     @classmethod
-    def of(cls, stage: ProcessStage, rank: int, checkpoint: int = 0) -> StageMemory:
-        """Of a stage that has trained for more than ``delay`` updates.
+    def of(cls, passes: InFlight, rank: int, checkpoint: int = 0) -> StageMemory:
+        """Of a stage that has trained for more than ``delay`` mini-batches.
 
         Not in it: a copy of the stage's weights while it makes an update or recalls others, and messages under way.
         """
+        stage = passes.stage
         history = 0 if stage.weights is None else _bytes([*stage.weights.rows, *stage.weights.own_state().values()])
-        states = stage.optimizer.state.values() if stage.optimizer is not None else ()
+        states = passes.optimizer.state.values() if passes.optimizer is not None else ()
         buffers = [value for state in states for value in state.values() if isinstance(value, Tensor)]
-        parameters = _bytes([p for p in stage.module.parameters() if p.requires_grad])
-        kept = {"activations": stage.peak_bytes, "history": history, "checkpoint": checkpoint}
+        parameters = _bytes([p for p in stage.parameters if p.requires_grad])
+        kept = {"activations": passes.peak_bytes, "history": history, "checkpoint": checkpoint}
         return cls(stage.index, rank, stage.delay, parameters, _bytes(buffers), **kept)
 
 

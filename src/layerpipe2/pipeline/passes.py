@@ -62,12 +62,13 @@ class WholePass:
     def __init__(self, stage: nn.Module, x: Tensor) -> None:
         self._start = StageInput(x)
         self.y: Tensor = stage(self._start.enter())
-        self._root, self._has_loss = self.y, False
+        self._root = self.y
+        self._share: Tensor | None = None
 
-    def add_loss(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
-        """Apply ``loss`` to the outputs; the backward pass starts from its value (scalar)."""
+    def add_loss(self, loss: Callable[[Tensor], Tensor], parts: int) -> Tensor:
+        """Apply ``loss`` to the outputs; the backward pass starts from its value (scalar), divided by ``parts``."""
         self._root = value = loss(self.y)
-        self._has_loss = True
+        self._share = torch.ones_like(value) / parts
         return value
 
     def roots(self) -> list[Tensor]:
@@ -76,8 +77,9 @@ class WholePass:
 
     def input_gradient(self, gradient: Tensor | None) -> Tensor | None:
         """From the gradient of the outputs (``None``: there is a loss) to that of the input; ``None`` without one."""
-        if self._root.requires_grad and (self._has_loss or gradient is not None):
-            self._root.backward(gradient)
+        start = gradient if self._share is None else self._share
+        if self._root.requires_grad and start is not None:
+            self._root.backward(start)
         return self._start.gradient
 
     def weight_gradients(self) -> None:
@@ -110,11 +112,11 @@ class SplitPass:
             self._pieces.append(_Piece(layer, start, x))
         self.y = x
 
-    def add_loss(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    def add_loss(self, loss: Callable[[Tensor], Tensor], parts: int) -> Tensor:
         """The loss is one more piece, without weights."""
         start = StageInput(self.y.detach().requires_grad_(self.y.requires_grad))
         value = loss(start.enter())
-        self._pieces.append(_Piece(None, start, value))
+        self._pieces.append(_Piece(None, start, value, torch.ones_like(value) / parts))
         return value
 
     def roots(self) -> list[Tensor]:
@@ -124,7 +126,7 @@ class SplitPass:
     def input_gradient(self, gradient: Tensor | None) -> Tensor | None:
         """From layer to layer, no gradient of a weight."""
         last = self._pieces[-1]
-        passing = torch.ones_like(last.y) if last.layer is None else gradient
+        passing = last.gradient if last.layer is None else gradient
         for piece in reversed(self._pieces):
             piece.gradient = passing
             if passing is not None and piece.y.requires_grad and piece.start.leaf.requires_grad:

@@ -7,14 +7,12 @@ that training stays the same bit for bit. A reconstruction has other weights, he
 another training.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from zlib import crc32
 
 from torch import Tensor
 
-from layerpipe2.engine.saved_weights import Region, as_bytes
-from layerpipe2.engine.weights import HOSTS, DelayedWeights
+from layerpipe2.engine.saved_weights import as_bytes
+from layerpipe2.engine.weights import HOSTS
 from layerpipe2.errors import UserError
 from layerpipe2.strategies import Strategy
 
@@ -75,19 +73,3 @@ class KeptInput:
 
 def _sum_of(y: Tensor) -> int:
     return crc32(as_bytes(y.detach().contiguous()).numpy().data) if y.device.type in HOSTS else 0
-
-
-@contextmanager
-def computing_with(flat: Tensor, weights: DelayedWeights, region: Region) -> Iterator[None]:
-    """Within: the parameters, views of the latest ``weights``, are views of ``flat`` (N,); nothing is copied."""
-    _view(flat, weights, region)
-    try:
-        yield
-    finally:  # whoever catches an error finds the latest weights
-        _view(weights.latest, weights, region)
-
-
-def _view(flat: Tensor, weights: DelayedWeights, region: Region) -> None:
-    region.compute = region.recalled = flat  # a stage may differentiate within its forward pass
-    for slot in weights.layout.slots:
-        slot.parameter.data = slot.view(flat)

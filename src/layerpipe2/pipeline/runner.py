@@ -6,16 +6,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from layerpipe2.engine.accumulation import check_epoch
 from layerpipe2.engine.execution import Execution, StagedModule
 from layerpipe2.engine.layout import movable
+from layerpipe2.engine.stage import Stage
 from layerpipe2.engine.values import inputs_of, pair_of_tensors
 from layerpipe2.errors import UserError
 from layerpipe2.pipeline import training_settings as settings
 from layerpipe2.pipeline.data_loading import ReadAhead, stream_of_data
+from layerpipe2.pipeline.in_flight import InFlight
 from layerpipe2.pipeline.memory import StageMemory
 from layerpipe2.pipeline.neighbours import Endpoint, Evaluation, Neighbours
 from layerpipe2.pipeline.process_group import ProcessGroup
-from layerpipe2.pipeline.process_stage import ProcessStage
 from layerpipe2.pipeline.timeline import Timeline
 from layerpipe2.pipeline.worker_loop import Batch, WorkerLoop
 from layerpipe2.stages import check_stages
@@ -74,24 +76,19 @@ class Runner(Execution):
     def start(self, resumed: Mapping[str, Any] | None) -> None:
         """Connect to the neighbours; lay the stages out; where a checkpoint left mini-batches in flight, rerun them."""
         module, trainer = self.module, self.module.trainer
+        check_epoch(module.accumulate, trainer.num_training_batches)
         self.group.agree(settings.training_settings(module, self.network, self._optimizers()[0]))
-        how: dict[str, Any] = {
-            "seed": module.stage_seed or 0,
-            "device": self.group.device,
-            "gradient_clip_norm": module.gradient_clip_norm,
+        ready = iter(self._optimizers())
+        optimizers = {k: next(ready) if trains else None for k, trains in self.trained.items()}
+        how = {
             "split_backward": self.options.split_backward,
             "recompute_activations": self.options.recompute_activations,
-            "unfreezes": module.delays_frozen,
         }
-        ready, delays = iter(self._optimizers()), module.delays.per_stage
-        optimizers = {k: next(ready) if trains else None for k, trains in self.trained.items()}
-        stages = [
-            ProcessStage(stage, k, delays[k], module.strategy, optimizers[k], **how) for k, stage in self.stages.items()
-        ]
+        passes = [InFlight(self._stage(k), optimizer, **how) for k, optimizer in optimizers.items()]
         wanted = self.options.resumable
         self.loop = WorkerLoop(
-            stages,
-            Neighbours.of(self._endpoint, delays, self.mine[0], self.mine[-1]),
+            passes,
+            Neighbours.of(self._endpoint, module.delays.per_stage, self.mine[0], self.mine[-1]),
             self._next_batch,
             module.loss,
             self.totals["train"],
@@ -110,7 +107,28 @@ class Runner(Execution):
             stream = None if module.drain else stream_of_data(None if resumed is None else resumed["data"])
             self._ahead = ReadAhead(module, stream)
         if not module.drain:
-            self.loop.start(settings.remaining_batches(trainer), epoch=self._batches, done=done)
+            self.loop.start(settings.remaining_batches(module), epoch=self._batches, done=done)
+
+    def _stage(self, k: int) -> Stage:
+        module, step = self.module, torch.zeros(1, dtype=torch.int64, device=self.group.device)
+        return Stage(
+            self.stages[k],
+            k,
+            module.delays.per_stage[k],
+            module.strategy,
+            step,
+            ahead=True,
+            trains=self.trained[k],
+            seed=module.stage_seed or 0,
+            gradient_clip_norm=module.gradient_clip_norm,
+            accumulate=module.accumulate,
+            unfreezes=module.delays_frozen,
+        )
+
+    def note_weights(self) -> None:
+        """At all of its stages, if training has begun."""
+        for stage in self.loop.stages if self.loop is not None else ():
+            stage.watch.note()
 
     def start_epoch(self) -> None:
         """With ``drain``, begin with an empty pipeline."""
@@ -121,7 +139,10 @@ class Runner(Execution):
         if self.module.drain:
             for stage in loop.stages:
                 stage.refill()
-            loop.start(min(self._batches, settings.remaining_batches(self.module.trainer)), epoch=self._batches)
+            loop.start(
+                min(self._batches, settings.remaining_batches(self.module)),
+                epoch=self._batches,
+            )
 
     def train(self, batch: Any) -> None:
         """This process's share of one step."""
@@ -129,14 +150,13 @@ class Runner(Execution):
         self.group.watch.progress(loop.done)
         if self.audits.due:
             self.check_network()
-            for stage in loop.stages:
-                stage.audit_next()
+            for one in loop.passes:
+                one.audit_next()
         loop.step()
         self.audits.step += 1
         if self.audits.due or self.audits.step == self._batches:
-            for stage in loop.stages:
-                stage.watch.note()
-        if not any(self.trained.values()):
+            self.note_weights()
+        if not any(self.trained.values()) and loop.done % self.module.accumulate == 0:
             self._optimizers()[0].step()
 
     def end_epoch(self) -> None:
@@ -202,7 +222,7 @@ class Runner(Execution):
     def memory(self) -> list[StageMemory]:
         """What each stage of this process holds."""
         snapshots = self.loop.snapshots if self.loop else []
-        return [StageMemory.of(one.stage, self.group.rank, one.peak_bytes) for one in snapshots]
+        return [StageMemory.of(one.passes, self.group.rank, one.peak_bytes) for one in snapshots]
 
     def stop(self) -> None:
         """After training: the module and the random numbers are left as of the last update."""

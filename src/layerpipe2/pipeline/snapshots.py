@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from layerpipe2.engine.layout import freeze_only, frozen_names
-from layerpipe2.engine.saved_weights import as_bytes, foreign_weights
+from layerpipe2.engine.saved_weights import as_bytes
 from layerpipe2.engine.weights import HOSTS
 from layerpipe2.errors import UserError
-from layerpipe2.pipeline.process_stage import ProcessStage
+from layerpipe2.pipeline.in_flight import InFlight
 
 
 class _Snapshot(NamedTuple):
@@ -28,7 +28,7 @@ class StageSnapshots:
     """One stage's buffers and random stream as of any update, its last ``d`` weight versions as of an epoch's end.
 
     Args:
-        stage: the stage.
+        passes: of the stage.
         resumable: keep the versions, which a bit-exact checkpoint of a full pipeline needs. For methods without a stash
             this costs up to ``d`` copies of the weights during the last ``d`` updates of an epoch.
 
@@ -36,8 +36,10 @@ class StageSnapshots:
         peak_bytes: most bytes of versions that were kept.
     """
 
-    def __init__(self, stage: ProcessStage, *, resumable: bool) -> None:
-        self.stage, self.resumable, self.peak_bytes = stage, resumable, 0
+    def __init__(self, passes: InFlight, *, resumable: bool) -> None:
+        self.passes, self.stage, self.resumable, self.peak_bytes = passes, passes.stage, resumable, 0
+        assert self.stage.stream is not None, "every stage of a process has random numbers of its own"
+        self._stream = self.stage.stream
         self._taken: dict[int, _Snapshot] = {}  # mini-batch in flight -> before its forward pass
         self._versions: dict[int, Tensor] = {}
         self._replayed: dict[int, Tensor] = {}
@@ -57,15 +59,16 @@ class StageSnapshots:
         finally:
             self._put_all(now)
 
-    def keep_version(self, update: int, epoch_end: int) -> None:
-        """Before ``update``: keep what forward passes read, if a checkpoint after update ``epoch_end - 1`` needs it."""
-        self._taken = {count: snapshot for count, snapshot in self._taken.items() if count > update}
-        weights, delay = self.stage.weights, self.stage.delay
-        if weights is None or weights.rows:
+    def keep_version(self, batch: int, epoch_end: int) -> None:
+        """Before ``batch`` makes an update: keep what forward passes read for a checkpoint at ``epoch_end``."""
+        self._taken = {count: snapshot for count, snapshot in self._taken.items() if count > batch}
+        weights, each = self.stage.weights, self.stage.accumulate
+        if weights is None or weights.rows or (batch + 1) % each:
             return
-        if self.resumable and epoch_end - update <= delay:
-            self._versions[update] = weights.shown.clone()
-        first = max(update + 1, epoch_end) - delay
+        made, at_end = batch // each, epoch_end // each
+        if self.resumable and at_end - made <= weights.span:
+            self._versions[made] = weights.shown.clone()
+        first = max(made + 1, at_end) - weights.span
         self._versions = {version: kept for version, kept in self._versions.items() if version >= first}
         self.peak_bytes = max(self.peak_bytes, len(self._versions) * weights.latest.nbytes)
         self._replayed = {}
@@ -101,7 +104,7 @@ class StageSnapshots:
             UserError: if mini-batches are in flight whose weights were not kept.
         """
         weights = self.stage.weights
-        if weights is not None and self.stage.in_flight and not (self.resumable or weights.rows):
+        if weights is not None and self.passes.waiting and not (self.resumable or weights.rows):
             raise UserError(
                 "the weights that a checkpoint of a full pipeline needs were not kept; give the Trainer a checkpoint "
                 "callback, or PipelineStrategy(resumable=True)"
@@ -120,26 +123,24 @@ class StageSnapshots:
         Raises:
             UserError: if it was saved with another strategy or another network, or other weights were loaded.
         """
-        weights, delay = self.stage.weights, self.stage.delay
+        weights, delay, each = self.stage.weights, self.stage.delay, self.stage.accumulate
         self.stage.step.copy_(saved["step"])
-        self.stage.stream.load_state_dict(saved["stream"])
+        self._stream.load_state_dict(saved["stream"])
         freeze_only(self.stage.module, saved["frozen"])
         if weights is None:
             return
-        loaded = weights.latest.clone()
         line = saved["weights"]["line"]
         weights.load_state_dict(saved["weights"] | ({} if weights.rows else {"line": weights.line}))
-        if not torch.equal(as_bytes(loaded), as_bytes(weights.latest)):
-            raise foreign_weights(self.stage.index)
         self.stage.watch.restart()
-        again = range(done, done + delay) if in_flight else ()
-        self._replayed = {batch: line[batch % delay].to(weights.latest).clone() for batch in again}
+        read = {batch: (batch - delay) // each for batch in range(done, done + delay if in_flight else 0)}
+        old = {version: line[version % weights.span].to(weights.latest).clone() for version in read.values()}
+        self._replayed = {batch: old[version] for batch, version in read.items()}
         if not weights.rows:
-            self._versions = {batch - delay: old for batch, old in self._replayed.items()}
+            self._versions = old
 
     def _put_all(self, snapshot: _Snapshot) -> None:
         self._put(snapshot.buffers)
-        self.stage.stream.load_state_dict(snapshot.stream)
+        self._stream.load_state_dict(snapshot.stream)
 
     def _put(self, buffers: dict[str, Tensor]) -> None:
         for name, buffer in self.stage.module.named_buffers():
@@ -148,7 +149,7 @@ class StageSnapshots:
 
     def _current(self) -> _Snapshot:
         self._buffers = {name: self._copied(name, buffer) for name, buffer in self.stage.module.named_buffers()}
-        return _Snapshot(self._buffers, self.stage.stream.state_dict())
+        return _Snapshot(self._buffers, self._stream.state_dict())
 
     def _copied(self, name: str, buffer: Tensor) -> Tensor:
         """A copy of the buffer; on the CPU the last one if it is as it was then: a constant one is copied once.
@@ -161,15 +162,15 @@ class StageSnapshots:
         return last if torch.equal(as_bytes(last.reshape(-1)), as_bytes(buffer.reshape(-1))) else buffer.clone()
 
     def _line(self, done: int) -> Tensor:
-        """The delay line as the simulator holds it: row ``v mod d`` is what forward passes read after ``v`` updates."""
-        weights, delay = self.stage.weights, self.stage.delay
+        """The delay line as the simulator holds it: a row, see ``DelayedWeights``, per version."""
+        weights, made = self.stage.weights, done // self.stage.accumulate
         assert weights is not None
         if weights.rows:
             return weights.line
-        line = weights.latest.expand(delay, -1).clone()
+        line = weights.latest.expand(weights.span, -1).clone()
         first = self._versions.get(0)
-        for version in range(done - delay, done):
+        for version in range(made - weights.span, made):
             kept = self._versions.get(version, first if version < 0 else None)
             if kept is not None:
-                line[version % delay] = kept
+                line[version % weights.span] = kept
         return line

@@ -46,11 +46,12 @@ def optimizers_of(module: StagedModule, trained: Sequence[nn.Module]) -> Any:
     return optimizers, [{"scheduler": module.scheduler_over(optimizer)} for optimizer in optimizers]
 
 
-def remaining_batches(trainer: Any) -> float:
+def remaining_batches(module: StagedModule) -> float:
     """Mini-batches that the ``Trainer`` will still train, as far as it can be known before."""
+    trainer: Any = module.trainer
     per_epoch, epoch = int(trainer.num_training_batches), trainer.current_epoch
     epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs - epoch
-    steps = math.inf if trainer.max_steps == -1 else trainer.max_steps - trainer.global_step
+    steps = math.inf if trainer.max_steps == -1 else (trainer.max_steps - trainer.global_step) * module.accumulate
     limits = [c.max_steps - epoch * per_epoch for c in trainer.callbacks if isinstance(c, StepLimit)]
     return float(min(epochs * per_epoch, steps, *limits))
 
@@ -66,6 +67,7 @@ def training_settings(module: StagedModule, network: str, optimizer: Optimizer) 
         "strategy": f"{strategy.kind} {constants}",
         **{f"optimizer's {name}": str(value) for name, value in optimizer.defaults.items()},
         "drain, clipping, seed of the stages": f"{module.drain}, {module.gradient_clip_norm}, {module.stage_seed}",
+        "mini-batches per update": str(module.accumulate),
         "delays of frozen parameters": str(module.delays_frozen),
         "mini-batches": f"{trainer.num_training_batches} for {trainer.max_epochs} epochs",
     }

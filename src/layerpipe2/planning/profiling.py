@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from layerpipe2.engine.stage import Stage
 from layerpipe2.errors import UserError, integer
+from layerpipe2.pipeline.in_flight import InFlight
 from layerpipe2.pipeline.passes import SplitPass
-from layerpipe2.pipeline.process_stage import ProcessStage
 from layerpipe2.planning import StageWork, Work, measure
 from layerpipe2.strategies import Strategy
 
@@ -109,16 +110,17 @@ class _Split(_Plain):
 
 def _part(
     index: int, unit: nn.Module, make: MakeOptimizer | None, history: Strategy | None, split: bool
-) -> _Plain | ProcessStage:
+) -> _Plain | InFlight:
     parameters = [p for p in unit.parameters() if p.requires_grad]
     optimizer = make(parameters) if make is not None and parameters else None
     if history is None:
         return (_Split if split else _Plain)(unit, index, optimizer)
     # Delay 2 is that of a stage with one behind it; what a history does per update is the same for every delay.
-    return ProcessStage(unit, index, 2, history, optimizer, seed=0)
+    step = torch.zeros(1, dtype=torch.int64, device=next(unit.parameters(), torch.zeros(0)).device)
+    return InFlight(Stage(unit, index, 2, history, step, ahead=True, trains=optimizer is not None, seed=0), optimizer)
 
 
-def _step(parts: Sequence[_Plain | ProcessStage], x: Tensor) -> _Times:
+def _step(parts: Sequence[_Plain | InFlight], x: Tensor) -> _Times:
     """One training step; seconds per unit of forward pass, backward pass, what is put off of it, and update."""
     forward, backward, rest, update = list[float](), list[float](), list[float](), list[float]()
     for part in parts:

@@ -92,6 +92,11 @@ class Strategy:
         """Whether :meth:`update` returns other weights than it is given; averages, which only look, don't."""
         return self.acts("update")
 
+    @property
+    def fixed_lag(self) -> bool:
+        """Whether :meth:`backward` takes ``min(step, delay)`` for the lag, so that it can't be another one."""
+        return False
+
     def acts(self, place: Place) -> bool:
         """Whether the strategy overrides a place; the engine leaves out what a default would do."""
         return getattr(type(self), place) is not getattr(Strategy, place)

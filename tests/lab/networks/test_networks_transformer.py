@@ -101,7 +101,7 @@ def test_every_matrix_and_norm_of_a_block_is_exchanged(name: str, dtype: torch.d
     parameters = [p for stage in engine.stages for p in stage.parameters()]
     engine.train_step(x, y, F.cross_entropy, torch.optim.SGD(parameters, lr=0.1))
     for k in range(1, len(engine.stages) - 1):  # four matrices and two norms, saved by each of six layers
-        assert sum(region.hits for region in engine.delayed[k].exchanged) >= 6
+        assert sum(region.hits for region in engine.placed[k].exchanged) >= 6
 
 
 @pytest.mark.parametrize("name", ["vit", "gpt", "spiking-mlp", "spiking-cnn", "spiking-resnet"])
@@ -110,13 +110,15 @@ def test_recalled_weights_change_the_gradients_of_earlier_stages(name: str) -> N
     x, y = batch_for(name)
     gradients = []
     for factor in (1.0, 10.0):
-        for stage in engine.delayed.values():
-            stage.load()
+        engine.begin()
         loss = F.cross_entropy(engine.forward(x), y)
-        for region in engine.delayed[4].exchanged:
+        for region in engine.placed[4].exchanged:
             region.recalled = factor * region.recalled()
         loss.backward()
-        gradients.append([torch.cat([p.grad.flatten() for p in engine.delayed[k].leaves.values()]) for k in (3, 5)])
+        engine.end()
+        gradients.append([torch.cat([p.grad.flatten() for p in engine.stages[k].parameters()]) for k in (3, 5)])
+        for stage in engine.stages:
+            stage.zero_grad()
     (before, after), (before_scaled, after_scaled) = gradients
     assert not torch.allclose(before, before_scaled, rtol=1e-2)
     torch.testing.assert_close(after, after_scaled)

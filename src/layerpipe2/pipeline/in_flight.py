@@ -1,0 +1,207 @@
+"""The mini-batches of one stage between their forward and their backward pass, in the process that owns the stage.
+
+The simulation runs forward with old weights. Here the forward pass of batch ``t`` runs before ``d`` others came back,
+so that it uses the weights as they are; the backward pass, ``d`` mini-batches later, finds others in their places. What
+the strategy makes of that is the same code in both: :mod:`layerpipe2.engine.stage`.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from layerpipe2.engine.audit import Audit
+from layerpipe2.engine.audited_forward import AuditedForward
+from layerpipe2.engine.layout import batchnorm_buffers
+from layerpipe2.engine.saved_weights import changed_in_forward, storage_of
+from layerpipe2.engine.stage import Stage, update
+from layerpipe2.engine.values import one_number, one_tensor
+from layerpipe2.errors import UserError
+from layerpipe2.pipeline.passes import Pass, SplitPass, WholePass
+from layerpipe2.pipeline.recomputation import KeptInput, check_recomputation
+
+
+class InFlight:
+    """Runs the passes of ``stage``, in the order in which they are asked for.
+
+    Args:
+        stage: a stage whose forward passes run ahead.
+        optimizer: over its parameters; ``None`` if there is nothing to train.
+        split_backward: compute the gradient of the input before those of the weights; see ``passes.py``.
+        recompute_activations: of mini-batches in flight keep the inputs only, where that is less.
+
+    Raises:
+        UserError: if the strategy has not the weights that forward passes are to be run again with.
+
+    Attributes:
+        audited: runs the forward passes; looks again at the next one when told so.
+        waiting: mini-batches between forward and backward pass, oldest first, and the bytes kept for each.
+        peak_bytes: most bytes that were kept for them at one time (weights and buffers of the stage not counted).
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        optimizer: Optimizer | Any | None,
+        *,
+        split_backward: bool = False,
+        recompute_activations: bool = False,
+    ) -> None:
+        if recompute_activations:
+            check_recomputation(stage.strategy)
+        self.stage, self.optimizer = stage, optimizer
+        self.waiting: deque[tuple[Pass | KeptInput, int]] = deque()
+        self.audited = AuditedForward(stage.regions, moving=map(storage_of, batchnorm_buffers(stage.module)))
+        self._own = {storage_of(t) for t in (*stage.parameters, *stage.module.buffers())}
+        self._pass: Callable[[nn.Module, Tensor], Pass] = SplitPass if split_backward else WholePass
+        self._recomputes = recompute_activations and stage.delay > 0
+        self._returned: Pass | None = None
+        self.peak_bytes = 0
+
+    def forward(self, x: Tensor, loss: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
+        """Forward pass of the next mini-batch with the weights as they are, or as the strategy chose them.
+
+        Args:
+            x: the stage's input (B, ...).
+            loss: on the last stage, what makes the loss (scalar) from the outputs.
+
+        Returns:
+            The outputs (B, ...) and the loss, detached.
+
+        Raises:
+            UserError: if the stage returns no tensor, or recalled weights could not reach its backward pass.
+        """
+        x, weights = x.detach(), self.stage.weights
+        if self.stage.index and x.is_floating_point():
+            x.requires_grad_()
+        kept = KeptInput(x, self.stage.index)
+        with self.stage.computing_with(None if weights is None else weights.chosen):
+            passing, kept_bytes = self._run(x)
+        value = None if loss is None else one_number(passing.add_loss(loss, self.stage.accumulate)).detach()
+        self._count(kept_bytes)
+        if self._recomputes and loss is None and x.nbytes < kept_bytes:
+            kept.note(passing.y)
+            self.waiting.append((kept, x.nbytes))
+        else:
+            self.waiting.append((passing, kept_bytes))
+        return passing.y.detach(), value
+
+    @property
+    def must_recompute(self) -> bool:
+        """Whether :meth:`recompute` comes before the next backward pass."""
+        return isinstance(self.waiting[0][0], KeptInput)
+
+    def recompute(self) -> None:
+        """Run the oldest mini-batch in flight forward again, with the weights of its forward pass.
+
+        Buffers and random numbers are to be as they were then: :meth:`StageSnapshots.before`.
+
+        Raises:
+            UserError: if it isn't the same pass.
+        """
+        kept, _ = self.waiting.popleft()
+        assert isinstance(kept, KeptInput), "it has its activations"
+        weights = self.stage.weights
+        with self.stage.computing_with(None if weights is None else weights.used()):
+            passing, kept_bytes = self._run(kept.x)
+        kept.check(passing.y)
+        self._count(kept_bytes)
+        self.waiting.appendleft((passing, kept_bytes))
+
+    def backward(self, gradient: Tensor | None) -> Tensor | None:
+        """Backward pass of the oldest mini-batch in flight, with the recalled weights, as far as the input's gradient.
+
+        Args:
+            gradient: of the stage's outputs; ``None`` on the last stage, which has the loss.
+
+        Returns:
+            The gradient of the stage's input; ``None`` if it has none.
+        """
+        returned, _ = self.waiting.popleft()
+        assert not isinstance(returned, KeptInput), "recompute() comes first"
+        self._returned = returned
+        if not self.stage.waiting:  # the first one of an update
+            for parameter in self.stage.parameters:  # module.zero_grad() looks for them anew
+                parameter.grad = None
+        self.stage.recall()
+        return self._returned.input_gradient(gradient)
+
+    def finish_backward(self) -> None:
+        """The rest of the backward pass, if it is split."""
+        assert self._returned is not None, "no backward pass has begun"
+        self._returned.weight_gradients()
+        self._returned = None
+        for region in self.stage.regions:
+            region.recalled = region.compute  # frees what was recalled
+
+    def update(self) -> None:
+        """The mini-batch is back: apply gradients, if it is the last one of an update.
+
+        Raises:
+            UserError: as :func:`layerpipe2.engine.stage.update`.
+        """
+        self.stage.came_back()
+        if not self.stage.waiting:
+            update([self.stage], self.optimizer, self.stage.step)
+
+    def audit_next(self) -> None:
+        """Look at the next forward pass, at the weights, and at what the optimizer updates.
+
+        Raises:
+            UserError: if something else than the optimizer has changed weights, or it updates another stage's.
+        """
+        self.audited.audit_next()
+        self.stage.watch.check()
+        own, groups = set(self.stage.parameters), self.optimizer.param_groups if self.optimizer is not None else ()
+        if any(p not in own for group in groups for p in group["params"]):
+            raise UserError(
+                f"the optimizer of stage {self.stage.index} was given parameters of another stage, which has its own; "
+                "add parameters to the optimizer of their stage only"
+            )
+
+    def _count(self, kept_bytes: int) -> None:
+        """So many bytes are kept now, beside those for all mini-batches in flight."""
+        self.peak_bytes = max(self.peak_bytes, kept_bytes + sum(kept for _, kept in self.waiting))
+
+    def _run(self, x: Tensor) -> tuple[Pass, int]:
+        """The pass, and the bytes that autograd keeps for it."""
+        kept: dict[int, int] = {}
+        stage = self.stage
+
+        def count(saved: Tensor) -> None:
+            if storage_of(saved) not in self._own:
+                # The input may lie in a message, with its header.
+                is_input = storage_of(saved) == storage_of(x)
+                kept[storage_of(saved)] = x.nbytes if is_input else saved.untyped_storage().nbytes()
+
+        def finish(audit: Audit) -> None:
+            for root in passing.roots():
+                audit.finish(root)
+            if [p._version for p in stage.parameters] != versions:
+                raise changed_in_forward(stage.index)
+            stage.check_forward(x.requires_grad)
+
+        versions = [p._version for p in stage.parameters]
+        with stage.context(), self.audited.running(x, finish, observe=count), self._all_in_graph():
+            passing = self._pass(stage.module, x)
+            one_tensor(passing.y, stage.index)
+        return passing, sum(kept.values())
+
+    @contextmanager
+    def _all_in_graph(self) -> Iterator[None]:
+        """Within: no parameter is frozen, because it may be unfrozen when the mini-batch comes back.
+
+        Autograd leaves out the gradient of a leaf that is frozen during the backward pass.
+        """
+        weights = self.stage.weights
+        frozen = [p for p in weights.layout.parameters if not p.requires_grad] if weights is not None else []
+        for p in frozen:
+            p.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for p in frozen:
+                p.requires_grad_(False)
