@@ -6,7 +6,8 @@ with the weights that its method gives, and updates. Every layer's forward and b
 nothing here depends on autograd or on how a backward pass can be made to use other weights.
 
 The delays come out of the clock: a mini-batch's forward pass at stage k reads weights that have seen as many updates
-as gradients have come back by then.
+as gradients have come back by then. Where several mini-batches make an update, each stage adds up their gradients and
+updates when the last of them has come back; a mini-batch may then miss fewer updates than one that came before it.
 """
 
 import itertools
@@ -41,7 +42,7 @@ def clock_of(convention: str) -> Clock:
 
 
 def delay_of(ticks: tuple[int, int, int]) -> int:
-    """How many updates a forward pass misses: batches whose backward tick does not come before its own forward tick.
+    """How many gradients a forward pass misses: batches whose backward tick does not come before its own forward tick.
 
     ``backward + period b < forward + period t`` holds for ``t - (backward - forward) // period`` batches b >= 0.
     """
@@ -147,7 +148,7 @@ class Method:
     """What a stage remembers of its past, written straight from the definitions in ``layerpipe2.strategies``'s text."""
 
     strategy: NamedStrategy
-    delay: int
+    delay: int  # in updates, the longest
     past: list[Weights]  # W(0), W(1), ...: `stash` and `pair` look at old ones
     average: Weights = field(default_factory=dict)
 
@@ -157,15 +158,17 @@ class Method:
     def optimizers_gradient(self, gradients: Weights, used_forward: Weights) -> Weights:
         return gradients
 
-    def backward_weights(self, used_forward: Weights, batch: int) -> Weights:
+    def backward_weights(self, used_forward: Weights, since: int) -> Weights:
+        """``since``: updates since the forward pass; any number from the delay on says that it was a delay ago."""
         latest = self.past[-1]
         if self.delay == 0 or self.strategy.family == "latest":
             return latest
         if self.strategy.exact:
             return used_forward
         if self.strategy.family == "pair":
-            return self.pair(batch) if batch > self.delay else used_forward  # filling: exact
-        n = min(batch, self.delay)
+            t = len(self.past) - 1
+            return self.pair(t) if t > self.delay else used_forward  # filling: exact
+        n = min(since, self.delay)
         return {k: latest[k] + n * self.average[k] for k in latest} if n else latest
 
     def pair(self, t: int) -> Weights:
@@ -233,10 +236,11 @@ class NewMethod(Method):
             return latest
         return _like(self.own.forward(self.state, _flat(latest), optimizer), latest)
 
-    def backward_weights(self, used_forward: Weights, batch: int) -> Weights:
+    def backward_weights(self, used_forward: Weights, since: int) -> Weights:
         latest = self.past[-1]
         if self.delay == 0:
             return latest
+        self.state["lag"].fill_(since)
         return _like(self.own.backward(self.state, _flat(latest), _flat(used_forward)), latest)
 
     def optimizers_gradient(self, gradients: Weights, used_forward: Weights) -> Weights:
@@ -265,7 +269,10 @@ def make_method(name: str | Callable[[int, Weights], Method], delay: int, start:
 
 
 class Stage:
-    """A stage of the machine: layers, the latest weights (those of ``module``), mini-batches in flight."""
+    """A stage of the machine: layers, the latest weights (those of ``module``), mini-batches in flight.
+
+    A mini-batch in flight is what its forward pass read, after how many updates, and what its layers remember.
+    """
 
     def __init__(
         self,
@@ -274,23 +281,28 @@ class Stage:
         strategy: str | Callable[[int, Weights], Method],
         delay: int,
         frozen: Callable[[int, str], bool] = lambda batch, name: False,
+        accumulate: int = 1,
     ) -> None:
-        self.frozen = frozen
+        self.frozen, self.accumulate = frozen, accumulate
         self.layers = list(module)
         self.module = module
         self.optimizer = make_optimizer(module.parameters()) if list(module.parameters()) else None
         self.method = make_method(strategy, delay, self.weights())
-        self.in_flight: dict[int, tuple[Weights, list[tuple]]] = {}
+        self.in_flight: dict[int, tuple[Weights, int, list[tuple]]] = {}
+        self.shown: Weights | None = None
+        self.gathered: Weights = {}
 
     @property
     def updates(self) -> int:
         return len(self.method.past) - 1
 
     def chosen(self, lr: float) -> Weights:
-        """What forward passes read until the next update."""
-        self.set_rate(lr)
-        view = ReferenceOptimizer(self.optimizer, list(self.module.parameters()))
-        return self.method.forward_weights(self.weights(), view)
+        """What forward passes read until the next update; the method is asked once."""
+        if self.shown is None:
+            self.set_rate(lr)
+            view = ReferenceOptimizer(self.optimizer, list(self.module.parameters()))
+            self.shown = self.method.forward_weights(self.weights(), view)
+        return self.shown
 
     def set_rate(self, lr: float) -> None:
         for group in self.optimizer.param_groups if self.optimizer is not None else ():
@@ -304,20 +316,23 @@ class Stage:
         for i, layer in enumerate(self.layers):
             x, memory = forward_layer(layer, _of(w, i), x)
             kept.append(memory)
-        self.in_flight[batch] = (w, kept)
+        self.in_flight[batch] = (w, self.updates, kept)
         return x
 
     def backward(self, batch: int, gy: Tensor, lr: float, clip: float | None) -> Tensor:
         self.chosen(lr)  # a strategy is asked before every update, also when no mini-batch comes in any more
-        used_forward, kept = self.in_flight.pop(batch)
-        w = self.method.backward_weights(used_forward, batch)
+        used_forward, then, kept = self.in_flight.pop(batch)
+        w = self.method.backward_weights(used_forward, self.updates - then)
         gradients: Weights = {}
         for i in reversed(range(len(self.layers))):
             gy, g = backward_layer(self.layers[i], _of(w, i), kept[i], gy)
             gradients |= {f"{i}.{name}": value for name, value in g.items()}
-        gradients = {name: g for name, g in gradients.items() if not self.frozen(batch, name)}
-        if self.optimizer is not None:
-            self.update(gradients, used_forward, lr, clip)
+        for name, g in gradients.items():
+            if not self.frozen(batch, name):
+                self.gathered[name] = self.gathered[name] + g if name in self.gathered else g
+        if self.optimizer is not None and (batch + 1) % self.accumulate == 0:
+            self.update(self.gathered, used_forward, lr, clip)
+            self.gathered, self.shown = {}, None
         return gy
 
     def update(self, gradients: Weights, used_forward: Weights, lr: float, clip: float | None) -> None:
@@ -347,14 +362,17 @@ def run_clocked(
     lr_of: Callable[[int], float],
     clip: float | None = None,
     frozen: Callable[[int, int, str], bool] = lambda stage, batch, name: False,
+    accumulate: int = 1,
 ) -> list[float]:
     """Train through all ``batches`` until the pipeline is empty; the losses by mini-batch. Changes ``modules``.
 
-    A parameter that is ``frozen`` when a mini-batch comes back takes no part in that update.
+    ``lr_of``: number of updates before -> rate of an update, which the mean gradient of ``accumulate`` mini-batches
+    makes. A parameter that is ``frozen`` when a mini-batch comes back gets no gradient of it.
     """
     K, clock = len(modules), clock_of(convention)
+    delays = [math.ceil(delay_of(clock(K, k)) / accumulate) for k in range(K)]
     stages = [
-        Stage(m, make_optimizer, strategy, delay_of(clock(K, k)), partial(frozen, k)) for k, m in enumerate(modules)
+        Stage(m, make_optimizer, strategy, delays[k], partial(frozen, k), accumulate) for k, m in enumerate(modules)
     ]
     down: dict[tuple[int, int], Tensor] = {}  # (stage, batch) -> its input
     up: dict[tuple[int, int], Tensor] = {}  # (stage, batch) -> gradient at its output
@@ -368,13 +386,14 @@ def run_clocked(
                 if k + 1 < K:
                     down[k + 1, t] = y
                 else:
-                    losses[t], up[k, t] = _cross_entropy(y, batches[t][1])
+                    losses[t], gradient = _cross_entropy(y, batches[t][1])
+                    up[k, t] = gradient / accumulate
             t, phase = divmod(tick - first_backward, period)
             if phase == 0 and 0 <= t < len(batches):
-                up[k - 1, t] = stage.backward(t, up.pop((k, t)), lr_of(t), clip)
+                up[k - 1, t] = stage.backward(t, up.pop((k, t)), lr_of(stage.updates), clip)
     assert not down
     assert len(losses) == len(batches)
-    assert not any(stage.in_flight for stage in stages)
+    assert not any(stage.in_flight or stage.gathered for stage in stages)
     return [losses[t] for t in range(len(batches))]
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from layerpipe2.delays import DELAY_LAWS, Delays
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.spiking import Neuron, Neurons, Readout
 from layerpipe2.strategies import raw_forms
-from tests.reference import clock_of, delay_of, run_clocked
+from tests.reference import CLOCKS, Method, clock_of, delay_of, run_clocked
 
 ALL = [*(s for s in STRATEGIES if s != "sequential"), *raw_forms()]
 OTHER = ["ema-0.5", "pair-0.5", "ema-0.5-raw"]
@@ -155,3 +156,88 @@ def test_delay_law_comes_out_of_the_clock():
                 t = 50
                 updates = sum(backward + period * b < forward + period * t for b in range(2 * t))
                 assert t - updates == delay_of(ticks) == DELAY_LAWS[convention].delays(K)[k]
+
+
+@dataclass
+class Noting(Method):
+    """Stashing that notes for each backward pass: updates until then, and since the forward pass."""
+
+    noted: list[tuple[int, int]] = field(default_factory=list)
+
+    def backward_weights(self, used_forward, since):
+        self.noted.append((len(self.past) - 1, since))
+        return used_forward
+
+    def note_update(self, before, after, scaled_gradient):
+        self.past.append(after)
+        return after
+
+
+@pytest.mark.parametrize("accumulate", range(1, 6))
+def test_lags_of_accumulated_updates_come_out_of_the_clock(accumulate, monkeypatch):
+    K, T, a, methods = 10, 60, accumulate, []
+    monkeypatch.setitem(CLOCKS, "custom", lambda K, k: (K, 0, K * (9 - k) + K - 1 - k))
+    modules = [nn.Sequential(nn.Linear(2, 2)).double() for _ in range(K)]
+    batches = [(torch.randn(3, 2).double(), torch.randint(2, (3,)))] * T
+
+    def note(delay, start):
+        methods.append(Noting(None, delay, [start]))
+        return methods[-1]
+
+    how = {"make_optimizer": OPTIMIZERS["sgd"], "lr_of": lambda t: 0.1, "accumulate": a}
+    run_clocked(modules, batches, strategy=note, convention="custom", **how)
+    for D, method in zip(range(9, -1, -1), methods, strict=True):
+        assert method.noted == [(t // a, t // a - max(0, t - D) // a) for t in range(T)]
+        assert method.delay == max(since for _, since in method.noted) == -(-D // a)
+        if D % a == 0:
+            assert all(since == min(updates, D // a) for updates, since in method.noted)
+
+
+@pytest.mark.parametrize("clip", [None, 0.05])
+def test_accumulation_without_delay_is_that_of_plain_torch(clip):
+    stages, batches = problem("cnn", 1)
+    twins, found = copy.deepcopy(stages), []
+    chosen = settings("latest", "momentum", "none", lambda t: 0.05 / (1 + t), clip)
+    losses = run_clocked(stages, batches, accumulate=3, **chosen)
+    optimizer = OPTIMIZERS["momentum"]([p for stage in twins for p in stage.parameters()])
+    for t, (x, y) in enumerate(batches):
+        loss = F.cross_entropy(nn.Sequential(*twins)(x), y)
+        found.append(loss.item())
+        (loss / 3).backward()
+        if t % 3 == 2:
+            optimizer.param_groups[0]["lr"] = 0.05 / (1 + t // 3)
+            for stage in twins if clip else ():
+                nn.utils.clip_grad_norm_(stage.parameters(), clip)
+            optimizer.step()
+            optimizer.zero_grad()
+    assert losses == pytest.approx(found, abs=1e-12)
+    for a, b in zip(nn.ModuleList(stages).parameters(), nn.ModuleList(twins).parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("strategy", ["stash", "latest"])
+@pytest.mark.parametrize("a", [2, 3, 4])
+def test_accumulation_of_two_stages_is_their_recursion(a, strategy):
+    """Three layers, the first two of them a stage with delay 2: z = W1 relu(W0 x + b0) + b1, out = W2 z + b2."""
+    torch.manual_seed(0)
+    layers = [nn.Linear(2, 3).double(), nn.Linear(3, 3).double(), nn.Linear(3, 2).double()]
+    batches = [(torch.randn(5, 2).double(), torch.randint(2, (5,))) for _ in range(24)]
+    latest = [p.detach().clone() for layer in layers for p in layer.parameters()]
+    past, mean = [latest], [torch.zeros_like(p) for p in latest]
+    for t, (x, y) in enumerate(batches):
+        W0, b0, W1, b1, _, _ = past[max(0, t - 2) // a]
+        W2, b2 = latest[4:]
+        h = (x @ W0.T + b0).clamp(min=0)
+        z = h @ W1.T + b1
+        at_out = ((z @ W2.T + b2).softmax(1) - F.one_hot(y, 2)) / len(y)
+        at_z = at_out @ W2
+        at_h = at_z @ (W1 if strategy == "stash" else latest[2]) * (h > 0)
+        gradients = [at_h.T @ x, at_h.sum(0), at_z.T @ h, at_z.sum(0), at_out.T @ z, at_out.sum(0)]
+        mean = [m + g / a for m, g in zip(mean, gradients, strict=True)]
+        if (t + 1) % a == 0:
+            latest = [p - 0.3 * m for p, m in zip(latest, mean, strict=True)]
+            past, mean = [*past, latest], [torch.zeros_like(p) for p in latest]
+    stages = [nn.Sequential(layers[0], nn.ReLU(), layers[1]), nn.Sequential(layers[2])]
+    run_clocked(stages, batches, accumulate=a, **settings(strategy, "sgd", lr_of=lambda t: 0.3))
+    for mine, p in zip((p for layer in layers for p in layer.parameters()), latest, strict=True):
+        torch.testing.assert_close(mine.detach(), p, rtol=0, atol=1e-12)

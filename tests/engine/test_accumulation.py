@@ -1,0 +1,206 @@
+"""Several mini-batches per update: the engine equals the clock-driven machine, and plain Lightning without delays.
+
+With the latest weights in the backward pass it is PACI: accumulation at every stage, nothing stashed.
+"""
+
+import copy
+from dataclasses import dataclass, field
+from functools import partial
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from layerpipe2 import Delays, UserError, make_strategy
+from layerpipe2.engine.step import PipelineEngine
+from layerpipe2.strategies import StashFirst, chain
+from layerpipe2.strategies.latest import Latest
+from tests.engine.test_module import Plain
+from tests.engine.training import OPTIMIZERS, assert_bit_equal, checkpoint, fit, module, network, resume, resumes
+from tests.reference import run_clocked
+from tests.strategies.test_three_places import DelayCompensation, ErrorFeedback, Prediction, ReferencePrediction
+from tests.test_reference import OPTIMIZERS as MAKERS
+from tests.test_reference import problem
+
+STRATEGIES = {
+    **{name: (make_strategy(name), name) for name in ("stash", "latest", "ema-0.9", "ema-span")},
+    "prediction": (Prediction(), lambda delay, start: ReferencePrediction(None, delay, [start])),
+}
+# a, law, network, units per stage; the longest delays are 10, 10, 4, 5, 2 and 6.
+CASES = [
+    (2, "layerpipe2", "mlp", 1),
+    (3, "layerpipe2", "mlp", 1),
+    (4, "layerpipe2", "mlp", 2),
+    (3, "pipedream", "mlp", 1),
+    (5, "pipedream", "mlp", 2),
+    (4, "layerpipe2", "cnn", 1),
+]
+
+
+def rate(update):
+    return 0.05 / (1 + 0.1 * update)
+
+
+def train(stages, batches, a, delays, strategy, clip=None):
+    """Losses; ``stages`` are trained."""
+    engine = PipelineEngine(stages, delays, strategy, gradient_clip_norm=clip, accumulate=a)
+    optimizer = MAKERS["momentum"]([p for stage in stages for p in stage.parameters()])
+    losses = []
+    for t, (x, y) in enumerate(batches):
+        optimizer.param_groups[0]["lr"] = rate(t // a)
+        losses.append(float(engine.train_step(x, y, F.cross_entropy, optimizer)[0]))
+        assert int(engine.step_count) == (t + 1) // a
+    return losses
+
+
+def assert_same(a, law, network, group_size, strategy, known, clip=None):
+    stages, batches = problem(network, group_size)
+    batches, twins = batches[: len(batches) // a * a], copy.deepcopy(stages)
+    how = {"make_optimizer": MAKERS["momentum"], "lr_of": rate, "clip": clip, "accumulate": a}
+    expected = run_clocked(twins, batches, strategy=known, convention=law, **how)
+    losses = train(stages, batches, a, Delays.by_law(law, len(stages)), strategy, clip)
+    assert losses == pytest.approx(expected, abs=1e-12)
+    for mine, theirs in zip(stages, twins, strict=True):
+        for (name, one), other in zip(mine.state_dict().items(), theirs.state_dict().values(), strict=True):
+            if "num_batches" not in name:
+                torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_equal_to_the_clocked_machine(case, name):
+    assert_same(*case, *STRATEGIES[name])
+
+
+@pytest.mark.parametrize("name", ["stash", "ema-span"])
+def test_clipping_acts_on_the_mean(name):
+    assert_same(*CASES[1], *STRATEGIES[name], clip=0.05)
+
+
+@pytest.mark.parametrize("name", ["pair", "update-window"])
+def test_strategies_of_one_lag_where_it_divides_the_delays(name):
+    assert make_strategy(name).fixed_lag
+    assert_same(*CASES[0], make_strategy(name), name)
+
+
+@dataclass(frozen=True)
+class Noting(Latest):
+    """Latest weights; notes the lags."""
+
+    lags: list[int] = field(default_factory=list)
+
+    def backward(self, state, latest, used):
+        self.lags.append(int(state["lag"]))
+        return latest
+
+
+@pytest.mark.parametrize("a", [1, 3, 4, 6])
+def test_paci_misses_few_updates(a):
+    """With a >= D one at most, and none at an accumulation's end."""
+    (stages, batches), noting, D = problem("mlp", 2), Noting(), 4
+    train(stages, batches, a, Delays.custom([D, 0, 0]), noting)
+    assert noting.lags == [t // a - max(0, t - D) // a for t in range(len(batches))]
+    assert max(noting.lags) == -(-D // a)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("strategy", ["stash", "ema-window", "latest"])
+def test_without_delay_bit_equal_to_plain_lightning(strategy, optimizer):
+    mine = fit(module(strategy, Delays.none(4), optimizer=optimizer, accumulate=3), 2)
+    torch.manual_seed(3)
+    plain = fit(Plain(network(), OPTIMIZERS[optimizer]), 2, accumulate_grad_batches=3)
+    assert all(torch.equal(a, b) for a, b in zip(mine.state_dict().values(), plain.state_dict().values(), strict=True))
+    assert mine.trainer.global_step == plain.trainer.global_step == int(mine.engine.step_count) == 4
+    assert mine.hparams.accumulate == 3
+
+
+def test_a_scheduler_steps_per_update():
+    model = fit(module("latest", scheduler_interval="step", accumulate=3), 2)
+    assert model.optimizers().param_groups[0]["lr"] == pytest.approx(0.05 * 0.5**4)
+
+
+@resumes
+@pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization and every_n_train_steps")
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
+@pytest.mark.parametrize("saved", [{}, {"every_n_train_steps": 2}], ids=["epoch's end", "every two updates"])
+@pytest.mark.parametrize("drain", [False, True])
+@pytest.mark.parametrize("strategy", ["latest", "ema-span", "stash"])
+def test_a_resumed_run_is_the_uninterrupted_one(strategy, drain, saved, tmp_path):
+    """Delays 6, 4, 2, 0; Lightning takes two updates for the middle of an epoch, which has six mini-batches."""
+    make = partial(module, strategy, drain=drain, accumulate=3, stage_seed=3)
+    whole = fit(make(), 4)
+    resumed = resume(checkpoint(tmp_path, make(), 2, **saved), make(), 4, **saved)
+    assert_bit_equal(resumed.state_dict(), whole.state_dict())
+    for mine, theirs in zip(resumed.engine.delayed.values(), whole.engine.delayed.values(), strict=True):
+        assert_bit_equal(mine.state_dict()["strategy"], theirs.state_dict()["strategy"])
+    assert int(resumed.engine.step_count) == (2 if drain else 8)
+
+
+def assert_refused(words, work):
+    with pytest.raises(UserError) as caught:
+        work()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert [word for word in ("accumulate", *words) if word not in message] == []
+
+
+@pytest.mark.parametrize(
+    ("strategy", "a", "words"),
+    [
+        (make_strategy("ema-span-raw"), 2, ["'ema-span-raw'", "gradient"]),
+        (DelayCompensation(), 2, ["DelayCompensation", "gradient"]),
+        (chain(Prediction(), DelayCompensation()), 2, ["DelayCompensation", "gradient"]),
+        (make_strategy("pair"), 4, ["'pair'", "delay", "divide"]),
+        (make_strategy("pair-0.9"), 3, ["'pair-0.9'", "delay", "divide"]),
+        (make_strategy("update-window"), 4, ["'update-window'", "delay", "divide"]),
+        (chain(ErrorFeedback(), make_strategy("pair")), 4, ["delay", "divide"]),
+        (StashFirst(then=make_strategy("pair"), updates=2), 4, ["delay", "divide"]),
+    ],
+    ids=lambda value: getattr(value, "kind", None),
+)
+def test_strategies_that_accumulation_does_not_fit(strategy, a, words):
+    """The delays are 6, 4, 2, 0."""
+    stages, _ = problem("cnn", 1)
+    assert_refused(words, lambda: PipelineEngine(stages, Delays.layerpipe2(4), strategy, accumulate=a))
+    assert PipelineEngine(stages, Delays.layerpipe2(4), strategy, accumulate=1)
+
+
+@pytest.mark.parametrize("a", [0, -1, 1001, 2.0, True, "2", None])
+def test_numbers_of_mini_batches_that_are_none(a):
+    stages, _ = problem("cnn", 1)
+    assert_refused(["integer"], lambda: PipelineEngine(stages, Delays.none(4), make_strategy("stash"), accumulate=a))
+    assert_refused(["integer"], lambda: module("stash", accumulate=a))
+
+
+@pytest.mark.parametrize(("a", "options", "batches"), [(4, {}, "6"), (3, {"limit_train_batches": 5}, "5")])
+def test_an_epoch_ends_with_an_update(a, options, batches):
+    assert_refused([batches, str(a), "mini-batches"], lambda: fit(module("latest", accumulate=a), 1, **options))
+
+
+def test_the_trainers_own_accumulation_is_refused():
+    with pytest.raises((UserError, MisconfigurationException), match=r"(?i)accumulat"):
+        fit(module("latest", accumulate=2), 1, accumulate_grad_batches=2)
+
+
+class Saving(pl.Callback):
+    """Saves behind one mini-batch of the first epoch."""
+
+    def __init__(self, path, batch):
+        self.path, self.batch = path, batch
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx == self.batch:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3])
+def test_a_checkpoint_in_the_middle_of_an_accumulation(batch, tmp_path):
+    path = tmp_path / "middle.ckpt"
+    saving = [Saving(path, batch), ModelCheckpoint(tmp_path)]
+    assert_refused(["checkpoint"], lambda: fit(module("latest", accumulate=3), 1, callbacks=saving))
+    assert not path.exists()
+    fit(module("latest", accumulate=3), 1, callbacks=[Saving(path, 2), ModelCheckpoint(tmp_path)])
+    assert path.exists()
