@@ -196,11 +196,11 @@ class Saving(pl.Callback):
             trainer.save_checkpoint(self.path)
 
 
+@resumes
 @pytest.mark.parametrize("batch", [0, 1, 3])
-def test_a_checkpoint_in_the_middle_of_an_accumulation(batch, tmp_path):
-    path = tmp_path / "middle.ckpt"
-    saving = [Saving(path, batch), ModelCheckpoint(tmp_path)]
-    assert_refused(["checkpoint"], lambda: fit(module("latest", accumulate=3), 1, callbacks=saving))
-    assert not path.exists()
-    fit(module("latest", accumulate=3), 1, callbacks=[Saving(path, 2), ModelCheckpoint(tmp_path)])
-    assert path.exists()
+@pytest.mark.parametrize("strategy", ["stash", "ema-span"])
+def test_a_checkpoint_in_the_middle_of_an_update_holds_its_gradients(strategy, batch, tmp_path):
+    make, path = partial(module, strategy, accumulate=3, stage_seed=3), tmp_path / "middle.ckpt"
+    whole = fit(make(), 2, callbacks=[Saving(path, batch), ModelCheckpoint(tmp_path)])
+    resumed = fit(make(), 2, ckpt_path=path, callbacks=[ModelCheckpoint(tmp_path)])
+    assert_bit_equal(resumed.state_dict(), whole.state_dict())

@@ -15,8 +15,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from layerpipe2 import Delays, PipelinedModule, make_strategy, partition
+from layerpipe2.engine.stage import Stage
 from layerpipe2.lab import networks
 from layerpipe2.lab.data import BatchLoader, TensorSplit
+from layerpipe2.pipeline.in_flight import InFlight
 from layerpipe2.pipeline.strategy import PipelineStrategy
 from tests.pipeline import processes
 
@@ -223,3 +225,10 @@ class Fault(pl.Callback):
             raise ZeroDivisionError("a bug")
         while here and self.kind == "hang":
             pass
+
+
+def stage_alone(stage: nn.Module, index: int, delay: int, strategy: str, optimizer, **options) -> InFlight:
+    """A stage with its passes, as a process has it, driven by the test."""
+    step = torch.zeros(1, dtype=torch.int64)
+    placed = Stage(stage, index, delay, make_strategy(strategy), step, ahead=True, seed=0)
+    return InFlight(placed, optimizer, **options)

@@ -9,11 +9,10 @@ from torch import nn
 
 from layerpipe2 import make_strategy
 from layerpipe2.pipeline.memory import memory_table
-from layerpipe2.pipeline.process_stage import ProcessStage
 from layerpipe2.pipeline.strategy import PipelineStrategy
 from layerpipe2.planning.costs import stage_costs
 from tests.pipeline import processes
-from tests.pipeline.fits import loaders, pipelined, trainer
+from tests.pipeline.fits import loaders, pipelined, stage_alone, trainer
 
 PADDING = 64 * 4  # bytes per parameter and copy, at most
 
@@ -85,7 +84,7 @@ def test_graphs_that_were_run_back_or_never_will_be_are_gone(strategy, options):
     batches, delay = 6, 2
     stage = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.BatchNorm1d(8), nn.Tanh(), Block(), nn.Sigmoid())
     optimizer = torch.optim.SGD(stage.parameters(), lr=0.1)
-    local = ProcessStage(stage, 1, delay, make_strategy(strategy), optimizer, seed=0, **options)
+    local = stage_alone(stage, 1, delay, strategy, optimizer, **options)
     outputs: list[weakref.ref] = []
     for layer in stage.modules():
         layer.register_forward_hook(lambda _, given, output: outputs.append(weakref.ref(output)))
@@ -97,8 +96,8 @@ def test_graphs_that_were_run_back_or_never_will_be_are_gone(strategy, options):
             local.backward(torch.randn(4, 8))
             local.finish_backward()
             local.update()
-    assert len(local.in_flight) == delay
-    local.in_flight.clear()
+    assert len(local.waiting) == delay
+    local.waiting.clear()
     gc.collect()
     assert len(outputs) >= batches * 6
     assert [output().shape for output in outputs if output() is not None] == []

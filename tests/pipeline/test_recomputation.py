@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerpipe2 import UserError, make_strategy
-from layerpipe2.pipeline.process_stage import ProcessStage
+from layerpipe2 import UserError
 from layerpipe2.pipeline.snapshots import StageSnapshots
 from layerpipe2.pipeline.strategy import PipelineStrategy
 from layerpipe2.pipeline.timeline import Timeline
@@ -21,6 +20,7 @@ from tests.pipeline.fits import (
     in_process,
     merged,
     pipelined,
+    stage_alone,
 )
 from tests.pipeline.test_frozen_stages import PLANS, Plan
 from tests.sampling import sampled, slow
@@ -78,7 +78,7 @@ def test_time_stamps_tell_what_is_computed_again():
 def local_stage(*layers, strategy="stash", **options):
     stage = nn.Sequential(*layers)
     optimizer = torch.optim.SGD(stage.parameters(), lr=0.1)
-    return ProcessStage(stage, 1, DELAY, make_strategy(strategy), optimizer, seed=0, **options)
+    return stage_alone(stage, 1, DELAY, strategy, optimizer, **options)
 
 
 def train(local, between=lambda batch: None, loss=None):
@@ -120,7 +120,7 @@ def test_a_pass_that_depends_on_buffers_is_the_same_again(loss):
     for recompute in (False, True):
         torch.manual_seed(0)
         local = local_stage(Counting(), nn.BatchNorm1d(8), nn.Dropout(), nn.Sigmoid(), recompute_activations=recompute)
-        made.append((train(local, loss=loss), local.module.state_dict(), local.stream.state_dict(), local.peak_bytes))
+        made.append((train(local, loss=loss), local.stage.module.state_dict(), local.stream.state_dict(), local.peak_bytes))
     (plain, weights, stream, most), (again, *state, least) = made
     assert all(map(torch.equal, plain, again))
     assert_same_weights(state[0], weights)
@@ -153,9 +153,9 @@ def test_an_error_while_computing_again_leaves_the_latest_weights():
     local = local_stage(*tail(), Failing(), recompute_activations=True)
     seen = []
     with pytest.raises(ZeroDivisionError):
-        train(local, lambda batch: seen.append({k: v.clone() for k, v in local.module.state_dict().items()}))
+        train(local, lambda batch: seen.append({k: v.clone() for k, v in local.stage.module.state_dict().items()}))
     assert len(seen) == 1
-    assert_same_weights(local.module.state_dict(), seen[0])
+    assert_same_weights(local.stage.module.state_dict(), seen[0])
 
 
 class Own(nn.Module):

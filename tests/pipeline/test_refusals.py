@@ -13,12 +13,11 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from layerpipe2 import Delays, UserError, make_strategy
-from layerpipe2.pipeline.process_stage import ProcessStage
+from layerpipe2 import Delays, UserError
 from layerpipe2.pipeline.strategy import PipelineStrategy
 from layerpipe2.pipeline.training_settings import check_trainer
 from tests.pipeline import processes
-from tests.pipeline.fits import Case, dense, in_process, noise, pipelined, trainer
+from tests.pipeline.fits import Case, dense, in_process, noise, pipelined, stage_alone, trainer
 
 
 class Endless(IterableDataset):
@@ -143,7 +142,7 @@ def test_a_way_that_begins_late_is_found_by_the_next_audit():
             return F.linear(x, self.weight if self.scale == 1 else self.scale * self.weight, self.bias)
 
     layer = Late(8, 8)
-    stage = ProcessStage(layer, 1, 2, make_strategy("latest"), torch.optim.SGD(layer.parameters(), lr=0.1), seed=0)
+    stage = stage_alone(layer, 1, 2, "latest", torch.optim.SGD(layer.parameters(), lr=0.1))
     for _ in range(3):
         stage.forward(torch.ones(4, 8))
     layer.scale = 0.5

@@ -3,9 +3,8 @@
 import torch
 from torch import nn
 
-from layerpipe2 import make_strategy
-from layerpipe2.pipeline.process_stage import ProcessStage
 from layerpipe2.pipeline.snapshots import StageSnapshots
+from tests.pipeline.fits import stage_alone
 
 
 class Masked(nn.Module):
@@ -22,16 +21,16 @@ class Masked(nn.Module):
 
 def test_a_buffer_is_copied_again_only_if_it_has_changed():
     masked = Masked()
-    stage = ProcessStage(masked, 0, 2, make_strategy("stash"), torch.optim.SGD(masked.parameters(), lr=0.1), seed=0)
-    snapshots = StageSnapshots(stage, resumable=False)
+    passes = stage_alone(masked, 0, 2, "stash", torch.optim.SGD(masked.parameters(), lr=0.1))
+    snapshots = StageSnapshots(passes, resumable=False)
     for batch in range(3):
         snapshots.take(batch)
-        stage.forward(torch.ones(2, 3))
+        passes.forward(torch.ones(2, 3))
     taken = [snapshots._taken[batch].buffers for batch in range(3)]
     assert taken[0]["mask"] is taken[1]["mask"] is taken[2]["mask"]
     assert [int(buffers["count"]) for buffers in taken] == [0, 1, 2]
-    stage.module.mask = -stage.module.mask
-    stage.module.count = stage.module.count.float()
+    passes.stage.module.mask = -passes.stage.module.mask
+    passes.stage.module.count = passes.stage.module.count.float()
     snapshots.take(3)
     torch.testing.assert_close(
         snapshots._taken[3].buffers["mask"][0], torch.tensor([-1.0, torch.nan, -0.0]), equal_nan=True

@@ -264,11 +264,11 @@ class Stage:
         if self.exchanged:
             check_intercepted(self.exchanged, input_needs_gradient, any(p.ndim >= 2 for p in parameters))
 
-    def came_back(self) -> None:
-        """A mini-batch's backward pass is done."""
-        self.waiting = (self.waiting + 1) % self.accumulate
+    def wait_for(self, batches: int) -> None:
+        """So many mini-batches have come back since the last update."""
+        self.waiting = batches
         if self.weights is not None:
-            self.weights.waiting = self.waiting
+            self.weights.waiting = batches
 
     def refill(self) -> None:
         """Start with an empty pipeline from the latest weights: the delay line holds them, the strategy starts anew.
@@ -276,7 +276,7 @@ class Stage:
         Raises:
             UserError: if a parameter has got another shape.
         """
-        self.waiting = 0
+        self.wait_for(0)
         self.step.zero_()
         if self.weights is not None:
             self.weights.attach()

@@ -86,7 +86,6 @@ class PipelineEngine:
         exchanged = [region for stage in self.placed for region in stage.exchanged]
         others = [region for stage in self.placed if not stage.exchanged for region in stage.regions]
         self._forward = AuditedForward(exchanged, others)
-        self._middle = False
         self._outputs: list[Tensor] = []
         self.divergence: Divergence | None = None
 
@@ -119,7 +118,7 @@ class PipelineEngine:
             self._outputs = []
             if not value.requires_grad:
                 raise UserError("nothing of the network is trainable: all parameters are frozen; unfreeze some")
-            if not self._middle:
+            if not self._waiting:
                 self._call(hook, "on_before_zero_grad", optimizer)
                 given = (p for group in optimizer.param_groups for p in group["params"])
                 for parameter in (*self._parameters, *given):  # Module.zero_grad looks for all modules again
@@ -132,9 +131,8 @@ class PipelineEngine:
         if hook is not None:
             hook("on_after_backward")
         for stage in self.placed:
-            stage.came_back()
-        self._middle = self.placed[0].waiting > 0
-        if not self._middle:
+            stage.wait_for((stage.waiting + 1) % self.accumulate)
+        if not self._waiting:
             update(self.placed, optimizer, self.step_count)
         return value.detach(), outputs.detach()
 
@@ -195,27 +193,23 @@ class PipelineEngine:
 
     def refill(self) -> None:
         """Start with an empty pipeline from the latest weights: all delay lines hold them, all averages are zero."""
-        self._middle = False
         for stage in self.placed:
             stage.refill()
 
     def state_dict(self) -> dict[str, Any]:
         """Step counter, delay lines, the strategy's states: tensors, and plain values that say what they belong to.
 
-        Raises:
-            UserError: between the mini-batches of one update, whose gradients it doesn't hold.
+        Between the mini-batches of one update, also the gradients so far.
         """
-        if self._middle:
-            raise UserError(
-                f"a checkpoint between the {self.accumulate} mini-batches of an update would lose gradients; save by "
-                "steps or epochs, not by time"
-            )
+        gradients = [None if p.grad is None else p.grad.clone() for p in self._parameters] if self._waiting else []
         return {
             "kind": self._kind(),
             "step_count": self.step_count.clone(),
             "stages": {str(stage.index): self._saved(stage) for stage in self.placed if stage.weights is not None},
             "streams": {str(s.index): s.stream.state_dict() for s in self.placed if s.stream is not None},
             "frozen": {str(k): frozen_names(stage) for k, stage in enumerate(self.stages)},
+            "waiting": self._waiting,
+            "gradients": gradients,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -240,7 +234,10 @@ class PipelineEngine:
         for stage in self.placed:
             if stage.stream is not None:
                 stage.stream.load_state_dict(state["streams"][str(stage.index)])
+            stage.wait_for(state.get("waiting", 0))
             stage.watch.restart()
+        for parameter, gradient in zip(self._parameters, state.get("gradients", ()), strict=False):
+            parameter.grad = None if gradient is None else gradient.to(parameter)
 
     def _kind(self) -> dict[str, Any]:
         return {
@@ -250,6 +247,11 @@ class PipelineEngine:
             "random numbers": "one" if self.placed[0].stream is None else "one per stage",
             "mini-batches per update": self.accumulate,
         }
+
+    @property
+    def _waiting(self) -> int:
+        """Mini-batches that came back since the last update."""
+        return self.placed[0].waiting
 
     def _saved(self, stage: Stage) -> dict[str, Any]:
         """The weights of the last update: what something else made of them isn't this pipeline's."""

@@ -162,7 +162,6 @@ class DelayedWeights:
 
         Parameters that are frozen stay.
         """
-        self.waiting = 0
         if not self.corrects:
             return
         changed = self._ask("update", before, self.latest)
@@ -225,7 +224,7 @@ class DelayedWeights:
 
     def start(self) -> None:
         """An empty pipeline: the latest weights stand in the whole delay line, the strategy starts anew."""
-        self.chosen, self.waiting = None, 0
+        self.chosen = None
         with torch.no_grad():
             for row in self.rows:
                 row.copy_(self.latest)

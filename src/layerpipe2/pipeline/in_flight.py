@@ -143,7 +143,7 @@ class InFlight:
         Raises:
             UserError: as :func:`layerpipe2.engine.stage.update`.
         """
-        self.stage.came_back()
+        self.stage.wait_for((self.stage.waiting + 1) % self.stage.accumulate)
         if not self.stage.waiting:
             update([self.stage], self.optimizer, self.stage.step)
 

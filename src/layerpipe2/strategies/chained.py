@@ -60,6 +60,11 @@ class Chain(Strategy):
         """Whether one of the links does."""
         return any(link.changes_update for link in self.links)
 
+    @property
+    def fixed_lag(self) -> bool:
+        """Whether one of the links has one."""
+        return any(link.fixed_lag for link in self.links)
+
     def acts(self, place: Place) -> bool:
         """Where one of the links does."""
         return any(link.acts(place) for link in self.links)

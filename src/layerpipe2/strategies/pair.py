@@ -77,6 +77,11 @@ class Pair(Strategy):
         return False
 
     @property
+    def fixed_lag(self) -> bool:
+        """True."""
+        return True
+
+    @property
     def changes_update(self) -> bool:
         """False: it takes the update in."""
         return False

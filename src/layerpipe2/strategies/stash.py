@@ -22,6 +22,11 @@ class UpdateWindow(Strategy):
         return False
 
     @property
+    def fixed_lag(self) -> bool:
+        """True."""
+        return True
+
+    @property
     def changes_update(self) -> bool:
         """False."""
         return False

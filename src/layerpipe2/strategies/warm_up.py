@@ -49,6 +49,11 @@ class StashFirst(Strategy):
         """As ``then``."""
         return self.then.changes_update
 
+    @property
+    def fixed_lag(self) -> bool:
+        """As ``then``."""
+        return self.then.fixed_lag
+
     def acts(self, place: Place) -> bool:
         """On the backward pass, and where ``then`` does."""
         return place == "backward" or self.then.acts(place)
