@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import pytest
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from layerpipe2 import Delays, UserError, make_strategy
@@ -19,7 +17,18 @@ from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.strategies import StashFirst, chain
 from layerpipe2.strategies.latest import Latest
 from tests.engine.test_module import Plain
-from tests.engine.training import OPTIMIZERS, assert_bit_equal, checkpoint, fit, module, network, resume, resumes
+from tests.engine.training import (
+    OPTIMIZERS,
+    assert_bit_equal,
+    checkpoint,
+    engine,
+    fit,
+    module,
+    network,
+    optimizer_of,
+    resume,
+    resumes,
+)
 from tests.reference import run_clocked
 from tests.strategies.test_three_places import DelayCompensation, ErrorFeedback, Prediction, ReferencePrediction
 from tests.test_reference import OPTIMIZERS as MAKERS
@@ -185,22 +194,23 @@ def test_the_trainers_own_accumulation_is_refused():
         fit(module("latest", accumulate=2), 1, accumulate_grad_batches=2)
 
 
-class Saving(pl.Callback):
-    """Saves behind one mini-batch of the first epoch."""
-
-    def __init__(self, path, batch):
-        self.path, self.batch = path, batch
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if batch_idx == self.batch:
-            trainer.save_checkpoint(self.path)
-
-
-@resumes
-@pytest.mark.parametrize("batch", [0, 1, 3])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("done", [1, 4, 8])
 @pytest.mark.parametrize("strategy", ["stash", "ema-span"])
-def test_a_checkpoint_in_the_middle_of_an_update_holds_its_gradients(strategy, batch, tmp_path):
-    make, path = partial(module, strategy, accumulate=3, stage_seed=3), tmp_path / "middle.ckpt"
-    whole = fit(make(), 2, callbacks=[Saving(path, batch), ModelCheckpoint(tmp_path)])
-    resumed = fit(make(), 2, ckpt_path=path, callbacks=[ModelCheckpoint(tmp_path)])
-    assert_bit_equal(resumed.state_dict(), whole.state_dict())
+def test_what_is_saved_in_the_middle_of_an_update_holds_its_gradients(strategy, done, dtype):
+    whole = engine(torch.nn.Linear(8, 8), strategy, accumulate=3, compute_dtype=dtype)
+    optimizer = optimizer_of(whole)
+    batches = torch.randn(10, 4, 8)
+    for x in batches[:done]:
+        step(whole, optimizer, x)
+    resumed = engine(torch.nn.Linear(8, 8), strategy, accumulate=3, compute_dtype=dtype)
+    for mine, theirs in zip(resumed.stages, whole.stages, strict=True):
+        mine.load_state_dict(theirs.state_dict())
+    resumed.load_state_dict(copy.deepcopy(whole.state_dict()))
+    own = optimizer_of(resumed)
+    for x in batches[done:]:
+        assert torch.equal(step(resumed, own, x), step(whole, optimizer, x))
+
+
+def step(pipeline, optimizer, x):
+    return pipeline.train_step(x, torch.tensor([1, 2, 3, 4]), F.cross_entropy, optimizer)[0]

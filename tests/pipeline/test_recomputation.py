@@ -120,7 +120,9 @@ def test_a_pass_that_depends_on_buffers_is_the_same_again(loss):
     for recompute in (False, True):
         torch.manual_seed(0)
         local = local_stage(Counting(), nn.BatchNorm1d(8), nn.Dropout(), nn.Sigmoid(), recompute_activations=recompute)
-        made.append((train(local, loss=loss), local.stage.module.state_dict(), local.stream.state_dict(), local.peak_bytes))
+        made.append(
+            (train(local, loss=loss), local.stage.module.state_dict(), local.stream.state_dict(), local.peak_bytes)
+        )
     (plain, weights, stream, most), (again, *state, least) = made
     assert all(map(torch.equal, plain, again))
     assert_same_weights(state[0], weights)
