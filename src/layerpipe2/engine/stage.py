@@ -147,7 +147,6 @@ class Stage:
         if any(holder.get(name) is not p for holder, name, p in self._places):
             raise network_changed(f"stage {self.index}")
 
-    @torch.no_grad()
     def enter(self, flat: Tensor | None = None) -> None:
         """Let the stage compute with the weights ``flat`` (N,); in low precision with a cast copy of everything.
 
@@ -180,7 +179,6 @@ class Stage:
             parameter.grad = None
             parameter.data = view
 
-    @torch.no_grad()
     def leave(self) -> None:
         """Put the latest weights back, and gradients into their type.
 
@@ -311,8 +309,8 @@ def update(stages: Sequence[Stage], optimizer: Optimizer | Any | None, step: Ten
         )
     for weights, old in zip(held, before, strict=True):
         weights.take_update(old)
-    for weights in held:  # an earlier graph can't be run back any more
-        torch.autograd.graph.increment_version(weights.layout.parameters)
+    # An earlier graph can't be run back any more.
+    torch.autograd.graph.increment_version([p for weights in held for p in weights.layout.parameters])
     for stage in stages:
         stage.watch.updated()
     step += 1

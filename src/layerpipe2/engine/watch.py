@@ -56,7 +56,8 @@ class WeightWatch:
         Raises:
             UserError: as there, or if a parameter was unfrozen whose earlier values are not known.
         """
-        check_frozen(self._fixed, self._index)
+        if self._fixed:
+            check_frozen(self._fixed, self._index)
         if self._seen != _states(self._moving) or self._fixed_seen != _states(self._plain):
             self.check()
 
@@ -86,7 +87,7 @@ class WeightWatch:
 
 
 def _states(parameters: Sequence[nn.Parameter]) -> list[tuple[int, int]]:
-    return [(p.data_ptr(), p._version) for p in parameters]
+    return [(p.data_ptr(), p._version) for p in parameters] if parameters else []
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from layerpipe2.engine.optimizer_view import FlatOptimizer
 from layerpipe2.engine.saved_weights import as_bytes, foreign_weights
 from layerpipe2.errors import UserError
 from layerpipe2.strategies import Strategy, begin
-from layerpipe2.strategies.base import COUNTERS, Place
+from layerpipe2.strategies.base import COUNTERS, PLACES, Place
 
 HOSTS = {"cpu"}
 """Types of devices whose number of updates the host knows without waiting."""
@@ -69,9 +69,9 @@ class DelayedWeights:
         if self.table is not None:
             self.rows = list(self.table)
         self.state = begin(strategy, self.latest, self.span, step) if delay else {}
-        self.predicts, self.compensates, self.corrects = (
-            delay > 0 and strategy.acts(place) for place in ("forward", "gradient", "update")
-        )
+        places = [delay > 0 and strategy.acts(place) for place in PLACES]
+        self.predicts, _, self.compensates, self.corrects = places
+        self.acts = any(places)
         self._unseen = self.latest.new_full((1,), torch.nan).expand_as(self.latest)
         self.chosen: Tensor | None = None
         self.attach()
@@ -116,26 +116,27 @@ class DelayedWeights:
             return self.rows[int(step) % self.span]
         return self.table.index_select(0, step.remainder(self.span))[0]
 
-    @torch.no_grad()
     def begin_step(self, optimizer: Any) -> None:
         """Before the passes of the next mini-batch: note its lag, and let the strategy choose what forward passes read.
 
         It is asked once per update.
         """
-        if not self.delay:
+        if not self.acts:
             return
-        torch.sub(self.step, self._read(), out=self.state["lag"])
+        read = self._read()
+        if self.table is None:
+            self.state["lag"].fill_(int(self.step) - read)
+        else:
+            torch.sub(self.step, read, out=self.state["lag"])
         if self.predicts and not self.waiting:
             view = FlatOptimizer(optimizer, self.layout, self.latest)
             chosen = self._ask("forward", self.latest, view)
             self.chosen = chosen if chosen is self.latest else chosen.clone()  # the state may change before it is used
 
-    @torch.no_grad()
     def recalled(self) -> Tensor:
         """What the backward pass of mini-batch ``t`` reads, shape (N,)."""
         return self._ask("backward", self.latest, self._seen())
 
-    @torch.no_grad()
     def change_gradients(self) -> None:
         """Give the optimizer what the strategy makes of the parameters' gradients."""
         if not self.compensates:
@@ -156,7 +157,6 @@ class DelayedWeights:
                 slot.view(flat).copy_(gradient.to_dense() if gradient.is_sparse else gradient)
         return flat
 
-    @torch.no_grad()
     def take_update(self, before: Tensor) -> None:
         """Let the strategy take in the update that led from ``before`` (N,) to the latest weights, and change these.
 
@@ -181,6 +181,7 @@ class DelayedWeights:
         """What the strategy sees of the weights that the forward pass read: NaN if it says that it doesn't look."""
         return self.used() if self.strategy.needs_used else self._unseen
 
+    @torch.no_grad()
     def _ask(self, place: Place, *arguments: Any) -> Tensor:
         """What the strategy returns in one of its places, contiguous.
 
