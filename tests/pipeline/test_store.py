@@ -14,9 +14,9 @@ from layerpipe2.pipeline.environment import SECRET
 from layerpipe2.pipeline.health import agreement
 from layerpipe2.pipeline.process_group import ProcessGroup
 from layerpipe2.pipeline.store import Board, Notice, _wait_for_server, host_store, join_store
+from tests.cli.test_launch import Launched
 from tests.pipeline import processes
 from tests.pipeline.hosts import TOY
-from tests.pipeline.test_launch import Launched
 
 
 @pytest.fixture

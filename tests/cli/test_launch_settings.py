@@ -94,7 +94,7 @@ def test_one_machine_stays_with_itself_and_makes_a_secret_for_every_job(script, 
     (tmp_path / "job").write_text("a secret of the tests\n")
     started = []
     starts = lambda command, **how: started.append((how["host"], how["port"], os.environ["LAYERPIPE2_SECRET"]))  # noqa: E731
-    monkeypatch.setattr("layerpipe2.pipeline.launch.launch", starts)
+    monkeypatch.setattr("layerpipe2.cli.ranks.launch", starts)
     given = ["--nodes", "2", "--secret-file", str(tmp_path / "job")]
     for more, value in (([], ""), ([], ""), ([], "of the environment"), (given, "")):
         assert launch_here(monkeypatch, *MASTER, *more, "--", script, secret=value) == 0
