@@ -130,6 +130,16 @@ class Strategy:
         return None
 
 
+class FromLatest(Strategy):
+    """A strategy that needs no stash: its backward pass reads what it makes of the latest weights and of its state.
+
+    Its :meth:`update`, if it has one, only looks at the applied update. What it recalls may be ``W(t - d)``, or not.
+    """
+
+    needs_used = False
+    changes_update = False
+
+
 def begin(strategy: Strategy, weights: Tensor, delay: int, step: Tensor | None = None) -> State:
     """The state of a stage whose pipeline is empty: what the strategy remembers, and the engine's counters.
 
