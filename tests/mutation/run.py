@@ -27,7 +27,12 @@ TESTS = {
         "tests/engine/test_construction.py",
         "tests/planning/test_balance.py",
     ),
-    "strategies/*.py": ("tests/strategies", "tests/theory/test_reconstruction.py", "tests/lab/runs/test_validation.py"),
+    "strategies/*.py": (
+        "tests/strategies",
+        "tests/theory/test_optimal.py",
+        "tests/theory/test_reconstruction.py",
+        "tests/lab/runs/test_validation.py",
+    ),
     "engine/*.py": ("tests/engine", "tests/test_reference.py", "tests/lab/runs/test_run.py"),
     "pipeline/*.py": ("tests/pipeline",),
     "pipeline/health/*.py": ("tests/pipeline",),
