@@ -13,7 +13,6 @@ from layerpipe2.strategies.moments import Updates
 
 State = dict[str, Tensor]
 Place = Literal["forward", "backward", "gradient", "update"]
-PLACES: tuple[Place, ...] = ("forward", "backward", "gradient", "update")
 """Where a strategy may act on a mini-batch, in the order in which it comes by."""
 COUNTERS = ("step", "lag")
 """Entries of every state that the engine counts; see :func:`begin`."""
