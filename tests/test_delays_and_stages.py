@@ -87,10 +87,6 @@ def test_the_last_stage_turns_within_a_tick_or_in_the_next_one():
     assert {name: law.turn for name, law in DELAY_LAWS.items()} == {"layerpipe2": 0, "pipedream": 1, "none": 1}
 
 
-def test_custom_delays_show_versions():
-    assert Delays.custom([2, 0]).grid(3) == "batch     0   1   2\nstage 0  W0  W0  W0\nstage 1  W0  W1  W2"
-
-
 def test_realizable():
     assert Delays.custom([4, 4, 0]).is_realizable
     assert not Delays.custom([0, 1]).is_realizable

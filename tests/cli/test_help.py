@@ -40,7 +40,9 @@ def test_the_examples_in_the_help_are_valid(command, capsys, tmp_path, monkeypat
     lines = re.findall(r"^  layerpipe2 (.*?)(?:    .*| > .*)?$", shown(capsys, command, "--help"), re.MULTILINE)
     assert len(lines) >= 3
     for line in lines:
-        assert make_parser().parse_args(line.split()).command == command
+        options = make_parser().parse_args(line.split())
+        assert options.command == command
+        assert command != "launch" or options.command_line[0] == "--"
         assert command not in ("stability", "derive", "schedule") or main(line.split()) == 0, line
     assert command != "derive" or (tmp_path / "pipeline.dot").read_text().startswith("digraph training {")
 

@@ -1,8 +1,6 @@
 """Every mistake on the command line is one line with its remedy, exit code 2, and leaves nothing behind."""
 
-import builtins
 import os
-import sys
 
 import pytest
 
@@ -67,6 +65,13 @@ WRONG_KIND = ["--network", "mlp", "--dataset", "python-docs"]
         (["delays", "--network", "gpt"], "network gpt takes text, not"),
         (["balance", *WRONG_KIND], "network mlp takes images, not"),
         ([*LAUNCH, "--timeout", "-1", "--", __file__], "argument --timeout: '-1' is out of range; give a number"),
+        (["launch", "--processes", "0", "--", __file__], "argument --processes: '0' is out of range; give"),
+        (LAUNCH, "no command; give a Python script"),
+        ([*LAUNCH, "--", "missing.py"], "no file 'missing.py'; give a Python script"),
+        ([*LAUNCH, "--nodes", "2", "--", __file__], "several machines need --master HOST:PORT"),
+        ([*LAUNCH, "--nodes", "2", "--node-rank", "2", "--", __file__], "--node-rank is 2, but --nodes 2"),
+        ([*LAUNCH, "--master", "host", "--", __file__], "--master is 'host'; give HOST:PORT"),
+        ([*LAUNCH, "--master", "host:99999", "--", __file__], "--master is 'host:99999'; give HOST:PORT"),
         (["stability", "--momentum", "1"], "--momentum is 1.0; give a finite number >= 0 and < 1"),
         (["stability", "--group-size", "10"], "group size for 9 units is 10"),
         (["stability", "--dataset", "mnist"], "unknown data set 'mnist'"),
@@ -154,21 +159,6 @@ def test_an_output_that_cannot_be_written_is_refused_before_training(tmp_path, c
     os.mkfifo(tmp_path / "pipe")  # like /dev/null, which root would replace by a file
     assert main(["train", "--out", str(tmp_path / "pipe")]) == 2
     assert "pipe is no regular file; give the name of a file" in capsys.readouterr().err
-
-
-def test_without_the_extra_the_command_says_what_to_install(capsys, monkeypatch):
-    real = builtins.__import__
-
-    def missing(name, *arguments, **keywords):
-        if name.startswith("layerpipe2.theory"):
-            raise ModuleNotFoundError("No module named 'networkx'", name="networkx")
-        return real(name, *arguments, **keywords)
-
-    for name in ("layerpipe2.cli", "layerpipe2.lab.cli"):
-        monkeypatch.delitem(sys.modules, f"{name}.derive", raising=False)
-    monkeypatch.setattr(builtins, "__import__", missing)
-    assert main(["derive"]) == 2
-    assert "'layerpipe2 derive' needs networkx; run `pip install '.[theory]'` in" in capsys.readouterr().err
 
 
 def test_interrupts_and_closed_pipes_end_quietly(capsys, monkeypatch):

@@ -121,6 +121,22 @@ def test_a_checkpoint_without_settings_still_loads_and_resumes(tmp_path):
     assert_bit_equal(resumed.state_dict(), fit(module("ema-window"), 2).state_dict())
 
 
+@pytest.mark.parametrize("saved", ["ema-window", "MovingAverage"])
+def test_a_checkpoint_of_version_one_names_the_setting_that_has_another_name(saved, tmp_path):
+    path = checkpoint(tmp_path, made(), 1)
+    content = read(path)
+    del content["hyper_parameters"]["strategy"]
+    torch.save(content, path)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'strategy'"):
+        loaded(path)
+    content["hyper_parameters"]["history"] = saved
+    torch.save(content, path)
+    remedy = f"calls the strategy 'history', as version 0.1 did; give load_from_checkpoint strategy='{saved}'"
+    with pytest.raises(UserError, match=rf"^checkpoint \S* {remedy}$"):
+        loaded(path)
+    assert loaded(path, strategy="ema-window").strategy == make_strategy("ema-window")
+
+
 class Own(PipelinedModule):
     """Passes on what it doesn't know, as subclasses do."""
 

@@ -27,13 +27,19 @@ TESTS = {
         "tests/engine/test_construction.py",
         "tests/planning/test_balance.py",
     ),
-    "strategies/*.py": ("tests/strategies", "tests/theory/test_reconstruction.py", "tests/lab/runs/test_validation.py"),
+    "strategies/*.py": (
+        "tests/strategies",
+        "tests/theory/test_optimal.py",
+        "tests/theory/test_reconstruction.py",
+        "tests/lab/runs/test_validation.py",
+    ),
     "engine/*.py": ("tests/engine", "tests/test_reference.py", "tests/lab/runs/test_run.py"),
     "pipeline/*.py": ("tests/pipeline",),
     "pipeline/health/*.py": ("tests/pipeline",),
+    "cli/ranks.py": ("tests/cli/test_launch.py", "tests/cli/test_launch_settings.py", "tests/cli/test_hosts.py"),
 }
 """The files that are mutated -> what tests them."""
-STARTED = {"pipeline/launch.py": "tests/pipeline/test_launch.py"}
+STARTED = {"cli/ranks.py": "tests/cli/test_launch.py"}
 """Files whose lines run in processes that these tests start: which test runs which line is not recorded."""
 
 

@@ -19,16 +19,8 @@ from layerpipe2.pipeline.devices import describe, own_device, transport_of
 from layerpipe2.pipeline.environment import GPU_SETTINGS
 from layerpipe2.pipeline.links import Inbox, Outbox
 from tests.pipeline import processes
-from tests.pipeline.fits import ByDevice, Case, assert_equal, dense, in_process, noise, pipelined, trainer
+from tests.pipeline.fits import ByDevice, Case, dense, in_process, noise, pipelined, trainer
 from tests.sampling import sampled
-
-
-@pytest.mark.parametrize("world", sampled([2, 4], [4]))
-@pytest.mark.parametrize(
-    "case", [Case("stash"), Case("ema-span", "pipedream"), Case("pair", drain=True), Case(delays=(9, 2, 2, 0))], ids=str
-)
-def test_equals_the_simulator(case, world):
-    assert_equal(case, world, strategy=ByDevice)
 
 
 def test_no_reception_before_its_header_and_no_header_before_its_transfer():

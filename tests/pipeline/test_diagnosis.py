@@ -124,8 +124,3 @@ def test_who_was_held_up_itself_doesnt_take_the_others_for_dead():
     peers.look(posts, 1000.0)
     reason = "rank 0 (a) and rank 1 (b) give no sign of life for 3 s: killed, stopped or cut off"
     assert peers.diagnosis() == reason
-
-
-def test_a_post_survives_the_store():
-    post = Post("stage 1, host h", 3, 4, 5, 0, True)
-    assert Post.decode(post.encode()) == post

@@ -1,5 +1,6 @@
 """A rank fails, without a launcher: all others end with one line that says which and why."""
 
+import json
 from functools import partial
 from threading import Event
 from types import SimpleNamespace
@@ -107,7 +108,7 @@ def test_after_a_broken_connection_a_few_missing_beats_are_enough(monkeypatch):
     monkeypatch.setattr(Watchdog, "_end", ends)
     store = host_store("127.0.0.1", 0, 20.0)
     post = Post("stage 1", 1, 1, 1, None, done=False)  # and never again
-    Board(store, "layerpipe2/ranks").within("watch", 1).post("1", post.encode())
+    Board(store, "layerpipe2/ranks").within("watch", 1).post("1", json.dumps(post))
     watchdog = Watchdog("127.0.0.1", store.port, 0, 2, timeout_s=60.0, label="stage 0", interval_s=0.05)
     watchdog.explain(RuntimeError("connection closed"))
     assert said == ["rank 1 (stage 1) gives no sign of life for 0.2 s: killed, stopped or cut off"]

@@ -237,9 +237,12 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", sampled(CASES, CASES[1:2]), ids=str)
-def test_by_gloo_it_equals_the_simulator(case):
-    assert_equal(case, 4, strategy=ByGloo)
+OTHER_WAYS = [(case, way) for case in CASES for way in (ByDevice, ByGloo)]
+
+
+@pytest.mark.parametrize(("case", "strategy"), sampled(OTHER_WAYS, [*OTHER_WAYS[::2], OTHER_WAYS[3]]), ids=str)
+def test_every_way_equals_the_simulator(case, strategy):
+    assert_equal(case, 4, strategy=strategy)
 
 
 @ways

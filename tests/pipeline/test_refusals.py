@@ -86,10 +86,6 @@ def call():
     fit(max_epochs=1).lightning_module(torch.zeros(1, 12))
 
 
-def uneven():
-    in_process(Case(), stages_per_process=[1, 2])
-
-
 def two_clippings():
     in_process(Case(clip=0.5 if os.environ["RANK"] == "1" else None))
 

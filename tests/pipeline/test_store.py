@@ -10,13 +10,13 @@ import torch
 
 from layerpipe2 import pipeline
 from layerpipe2.errors import UserError
-from layerpipe2.pipeline.environment import SECRET
+from layerpipe2.pipeline.environment import SECRET, interface_towards
 from layerpipe2.pipeline.health import agreement
 from layerpipe2.pipeline.process_group import ProcessGroup
 from layerpipe2.pipeline.store import Board, Notice, _wait_for_server, host_store, join_store
+from tests.cli.test_launch import Launched
 from tests.pipeline import processes
 from tests.pipeline.hosts import TOY
-from tests.pipeline.test_launch import Launched
 
 
 @pytest.fixture
@@ -144,6 +144,11 @@ def test_a_job_of_one_machine_hears_this_machine_alone_and_no_stranger_there():
         for key in ("layerpipe2/reason", "layerpipe2/ranks/reason"):
             stranger.set(key, "you are done")
         assert launched.end()[0::2] == (0, "")
+
+
+def test_the_interface_towards_an_address():
+    assert interface_towards("127.0.0.3") == "lo"
+    assert interface_towards("no-such-host.invalid") is None
 
 
 def test_without_a_launchers_setting_gloo_listens_to_this_machine_alone():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from layerpipe2 import STRATEGIES, UserError, make_strategy
-from layerpipe2.strategies import DECAY_RULES, MovingAverage
+from layerpipe2.strategies import MovingAverage
 from tests.strategies.recalling import delayed, line, recall_along, walk
 
 # `pair` weighs its two buffers for the least squared error, which shrinks what it recalls: not exact on equal updates.
@@ -34,12 +34,6 @@ def test_the_span_rule_has_no_bias_where_updates_drift_along_a_line(delay):
         errors[strategy] = float((recall_along(make_strategy(strategy), t * t, delay)[-1] - (398 - delay) ** 2).abs())
     assert errors.pop("ema-span") < 1e-6
     assert all(error > 0.1 for error in errors.values()), errors
-
-
-@pytest.mark.parametrize("rule", DECAY_RULES)
-@pytest.mark.parametrize("n", [1, 2, 3, 18, 300])
-def test_decays_are_decays(rule, n):
-    assert 0 <= DECAY_RULES[rule](n) < 1
 
 
 def test_modelled_copies():

@@ -5,7 +5,8 @@ import pytest
 
 from layerpipe2 import UserError
 from layerpipe2.strategies.moments import Moments, Updates
-from layerpipe2.strategies.optimal import optimal_decay, optimal_gain, optimal_pair, ordinary
+from layerpipe2.strategies.optimal import optimal_pair
+from layerpipe2.theory.optimal import nesterov
 
 AGES = np.arange(600)
 MODELS = {
@@ -13,7 +14,7 @@ MODELS = {
     "momentum": Updates(0.9),
     "short memory": Updates(0.5),
     "alternating": Updates(-0.6),
-    "nesterov": Updates.nesterov(0.9),
+    "nesterov": nesterov(0.9),
     "constant drift": Updates(0.5, drift=0.7),
     "moving drift": Updates(0.9, white=0.3, drift=-0.4, ramp=0.05),
 }
@@ -45,45 +46,6 @@ def test_moments(name):
             np.testing.assert_allclose(mine, exact, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_optima_are_those_of_the_quadratic_form(name):
-    matrix, delay = products(MODELS[name]), 7
-    window = vectors(delay, 0.0)[2] @ matrix @ vectors(delay, 0.0)[2]
-
-    def least(decay: float, freedom: str) -> float:
-        a, u, s = vectors(delay, decay)
-        ordinary_average = (1 - decay) * u + decay * a
-        if freedom == "decay":
-            e = delay * ordinary_average - s
-            return float(np.sqrt(e @ matrix @ e / window))
-        basis = np.stack([ordinary_average] if freedom == "gain" else [a, u])
-        normal, right = basis @ matrix @ basis.T, basis @ matrix @ s
-        return float(np.sqrt(max(0.0, 1 - right @ np.linalg.solve(normal, right) / window)))
-
-    for freedom, found in {"decay": optimal_decay, "gain": optimal_gain, "pair": optimal_pair}.items():
-        best = found(MODELS[name], delay)
-        assert best.error == pytest.approx(least(best.decay, freedom), abs=1e-9)
-        scan = [least(decay, freedom) for decay in np.linspace(0, 0.96, 97)]
-        assert best.error <= min(scan) + 1e-12, freedom
-
-
-def test_more_freedom_never_hurts():
-    for updates in MODELS.values():
-        for delay in (2, 3, 8, 30):
-            errors = [found(updates, delay).error for found in (optimal_decay, optimal_gain, optimal_pair)]
-            assert errors[0] >= errors[1] - 1e-12
-            assert errors[1] >= errors[2] - 1e-12
-
-
-def test_optimum_does_not_move_with_the_decay_to_first_order():
-    for delay in (3, 14, 200):
-        best = optimal_decay(Updates(0.8), delay)
-        step = 1e-3 * (1 - best.decay)
-        beside = [ordinary(Updates(0.8), delay, best.decay + d, delay).error for d in (-step, step)]
-        assert min(beside) > best.error
-        assert abs(beside[1] - beside[0]) < 1e-6
-
-
 def test_pair_is_exact_for_one_and_two_updates():
     for delay in (1, 2):
         for updates in MODELS.values():
@@ -92,22 +54,12 @@ def test_pair_is_exact_for_one_and_two_updates():
             assert squared == pytest.approx(0, abs=1e-12)
 
 
-def test_nesterov_is_its_own_moving_average():
-    noise, m = np.random.default_rng(0).normal(size=(400_000,)), 0.8
-    weights = np.r_[1 + m, m ** np.arange(2, 80)]
-    updates = np.convolve(noise, weights, "valid")
-    measured = np.array([np.mean(updates[k:] * updates[: len(updates) - k]) for k in range(5)])
-    model = np.array([Updates.nesterov(m).covariance(k) for k in range(5)])
-    np.testing.assert_allclose(measured / measured[0], model / model[0], atol=0.02)
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: Updates(1.0), "correlation of the updates is 1.0"),
         (lambda: Updates(-1.0), "correlation of the updates is -1.0"),
         (lambda: Updates(0.5, white=-1.0), "white part of the updates has variance -1.0"),
-        (lambda: Updates.nesterov(0.0), "Nesterov momentum is 0.0"),
         (lambda: Moments.of(Updates(), 0, 0.5), "delay 0 and decay 0.5"),
         (lambda: Moments.of(Updates(), 2, 1.0), "delay 2 and decay 1.0"),
         (lambda: Moments.of(Updates(), 2, -0.1), "delay 2 and decay -0.1"),
@@ -116,9 +68,3 @@ def test_nesterov_is_its_own_moving_average():
 def test_bad_models(call, message):
     with pytest.raises(UserError, match=message):
         call()
-
-
-@pytest.mark.parametrize("correlation", [-0.5, 0.0, 0.9])
-def test_one_late_update_needs_no_memory(correlation):
-    best = optimal_decay(Updates(correlation), 1)
-    assert (best.decay, best.y, best.error) == (0, 1, 0)

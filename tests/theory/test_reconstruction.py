@@ -8,8 +8,9 @@ import torch
 from layerpipe2 import UserError, make_strategy
 from layerpipe2.strategies import DECAY_RULES, STRATEGIES, begin, count
 from layerpipe2.strategies.moments import Updates
-from layerpipe2.strategies.optimal import optimal_decay, optimal_gain, optimal_pair, ordinary
+from layerpipe2.strategies.optimal import optimal_pair
 from layerpipe2.theory import reconstruction
+from layerpipe2.theory.optimal import optimal_decay, optimal_gain, ordinary
 
 CLOSED = [name for name, row in STRATEGIES.items() if row.make().coefficients(3, Updates()) is not None]
 AVERAGES = [*(name for name in CLOSED if STRATEGIES[name].family == "average"), "pair-0.9", "pair-0"]
@@ -80,7 +81,7 @@ def test_white_errors_follow_the_short_formula():
 
 
 def white_limit(z: float, gain: float = 1.0) -> float:
-    """Error of decay ``1 - z/n`` with gain ``gain * n`` for white updates as ``n`` grows, see ``history.optimal``."""
+    """Error of decay ``1 - z/n`` with gain ``gain * n`` for white updates as ``n`` grows, see ``theory.optimal``."""
     return math.sqrt(1 + 2 * gain * math.expm1(-z) + gain**2 * z / 2)
 
 

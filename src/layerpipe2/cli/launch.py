@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
     os.environ[SECRET] = _secret(options.secret_file, options.nodes)
     set_missing(os.environ, options.processes, host)
-    from layerpipe2.pipeline.launch import launch  # torch reads the environment when it is imported
+    from layerpipe2.cli.ranks import launch  # torch reads the environment when it is imported
 
     place = {"processes": options.processes, "nodes": options.nodes, "node_rank": options.node_rank}
     launch(command, **place, host=host, port=port, timeout_s=options.timeout)

@@ -183,13 +183,23 @@ class CheckedModule(pl.LightningModule):
         """As Lightning's, but for ``weights_only``, which is True unless it is given as False.
 
         Raises:
-            UserError: if the file is damaged, or holds more than tensors and plain values.
+            UserError: if the file is damaged, or holds more than tensors and plain values; if it is of version 0.1,
+                which had another name for a setting that must be known.
         """
         safe = weights_only is not False
         named = isinstance(checkpoint_path, str | Path)
         with opened(checkpoint_path) if named else nullcontext(checkpoint_path) as file:
             check(file, checkpoint_path if named else "file", weights_only=safe)
-        return super().load_from_checkpoint(checkpoint_path, *args, weights_only=safe, **kwargs)  # type: ignore[misc]
+        try:
+            return super().load_from_checkpoint(checkpoint_path, *args, weights_only=safe, **kwargs)  # type: ignore[misc]
+        except TypeError:
+            saved = read(checkpoint_path, weights_only=safe).get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {}) if named else {}
+            if "strategy" in kwargs or "history" not in saved:
+                raise
+            raise UserError(
+                f"checkpoint {checkpoint_path} calls the strategy 'history', as version 0.1 did; give "
+                f"load_from_checkpoint strategy='{_shown(saved['history'])}'"
+            ) from None
 
 
 def settle(optimizer: Optimizer, scheduler: LRScheduler | None = None) -> None:

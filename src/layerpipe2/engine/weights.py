@@ -14,7 +14,7 @@ from layerpipe2.engine.optimizer_view import FlatOptimizer
 from layerpipe2.engine.saved_weights import as_bytes, foreign_weights
 from layerpipe2.errors import UserError
 from layerpipe2.strategies import Strategy, begin
-from layerpipe2.strategies.base import COUNTERS, PLACES, Place
+from layerpipe2.strategies.base import COUNTERS, Place
 
 HOSTS = {"cpu"}
 """Types of devices whose number of updates the host knows without waiting."""
@@ -69,9 +69,11 @@ class DelayedWeights:
         if self.table is not None:
             self.rows = list(self.table)
         self.state = begin(strategy, self.latest, self.span, step) if delay else {}
-        places = [delay > 0 and strategy.acts(place) for place in PLACES]
-        self.predicts, _, self.compensates, self.corrects = places
-        self.acts = any(places)
+        predicts, recalls, compensates, corrects = (
+            delay > 0 and strategy.acts(place) for place in ("forward", "backward", "gradient", "update")
+        )
+        self.predicts, self.compensates, self.corrects = predicts, compensates, corrects
+        self.acts = predicts or recalls or compensates or corrects
         self._unseen = self.latest.new_full((1,), torch.nan).expand_as(self.latest)
         self.chosen: Tensor | None = None
         self.attach()

@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any, cast
 
 import torch
+from lightning_fabric.utilities.data import _set_sampler_epoch
 from torch import Tensor
 
 from layerpipe2.engine.execution import StagedModule
@@ -109,11 +110,7 @@ class ReadAhead:
 
     def _begin_epoch(self) -> None:
         self._states[self._epoch] = torch.get_rng_state()
-        inner = getattr(getattr(self._loader, "batch_sampler", None), "sampler", None)
-        for sampler in (getattr(self._loader, "sampler", None), inner):  # as Lightning does
-            set_epoch = getattr(sampler, "set_epoch", None)
-            if callable(set_epoch):
-                set_epoch(self._epoch)
+        _set_sampler_epoch(self._loader, self._epoch)
         self._source = islice(self._loader, self._batches)
         self._epoch += 1
 

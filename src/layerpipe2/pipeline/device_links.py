@@ -108,7 +108,7 @@ class DeviceInbox(OnDevice, Inbox):
         self._readers: deque[Any] = deque(maxlen=self.ahead)
         self.connect(self._receive)
 
-    def expect(self, messages: int) -> None:
+    def expect(self, messages: float) -> None:
         """So many further messages will come."""
         self.headers.expect(messages)
 

@@ -30,6 +30,12 @@ class Watch:
     def waiting(self, peer: int | None) -> None:
         """This process waits for ``peer`` from now on, or for nobody."""
 
+    def fail(self, message: str) -> None:
+        """This process ends, and says why."""
+
+    def close(self) -> None:
+        """Training has ended in order."""
+
     def explain(self, error: BaseException) -> str:
         """One line on why a transfer failed: which rank, and what became of it."""
         return f"a transfer failed: {error}"
@@ -139,10 +145,10 @@ class Inbox(Channel):
         self.slots, self.ahead = slots, ahead
         self._buffers: list[Tensor] = []
         self._posted: deque[tuple[Any, Tensor]] = deque()
-        self._number = self._expected = 0
+        self._number, self._expected = 0, 0.0
 
-    def expect(self, messages: int) -> None:
-        """So many further messages will come; no more receptions are posted than that."""
+    def expect(self, messages: float) -> None:
+        """So many further messages (infinitely many may) will come; no more receptions are posted than that."""
         self._expected += messages
 
     def take_in(self, messages: int) -> None:

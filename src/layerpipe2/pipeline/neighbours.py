@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import atexit
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,6 +21,8 @@ _ACTIVATIONS, _GRADIENTS = 0, 1
 _EVALUATION = {"val": 2, "test": 3}
 _LONG = timedelta(days=7)  # of a transfer between GPUs: the watchdog finds what hangs, and NCCL would abort
 _HOST = torch.device("cpu")
+T = TypeVar("T")
+Kinds = tuple[Callable[..., T], Any, Callable[..., T]]
 _groups: dict[str, dict[tuple[int, int], Any]] = {}
 
 
@@ -65,37 +66,24 @@ class Endpoint:
 
     def inbox(self, direction: int, tag: int, *, slots: int, ahead: int) -> Inbox | None:
         """Messages from the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
-        if not 0 <= self.rank + direction < self.world_size:
-            return None
-        link = self._link(direction, tag)
-        if self.backend is None:
-            return SharedInbox.where_possible(
-                *link, device=self.device, slots=slots, ahead=ahead, allowed=self._may_share
-            )
-        headers = Inbox(*link, device=_HOST, slots=ahead + 1, ahead=ahead)
-        group = self._group(direction, tag)
-        return DeviceInbox(*link, device=self.device, slots=slots, ahead=ahead, headers=headers, group=group)
+        return self._end((Inbox, SharedInbox, DeviceInbox), direction, tag, slots=slots, ahead=ahead)
 
     def outbox(self, direction: int, tag: int, *, depth: int) -> Outbox | None:
         """Messages to the previous (-1) or next (+1) process; ``None`` at the pipeline's end."""
+        return self._end((Outbox, SharedOutbox, DeviceOutbox), direction, tag, depth=depth)
+
+    def _end(self, kinds: Kinds[T], direction: int, tag: int, **room: int) -> T | None:
+        """This process's end of a link: by gloo, by shared memory, or from device to device."""
         if not 0 <= self.rank + direction < self.world_size:
             return None
-        link = self._link(direction, tag)
-        if self.backend is None:
-            return SharedOutbox.where_possible(*link, device=self.device, depth=depth, allowed=self._may_share)
-        headers = Outbox(*link, device=_HOST, depth=depth)
-        group = self._group(direction, tag)
-        return DeviceOutbox(*link, device=self.device, depth=depth, headers=headers, group=group)
-
-    @property
-    def _may_share(self) -> bool:
-        return self.shares and self.device.type == "cpu"
-
-    def _link(self, direction: int, tag: int) -> tuple[Any, ...]:
-        return self.rank + direction, self.first_tag + tag, self.timeout, self.watch
-
-    def _group(self, direction: int, tag: int) -> Any:
-        return _groups[str(self.backend)][self.rank + min(direction, 0), tag]
+        by_gloo, by_memory, by_device = kinds
+        link = self.rank + direction, self.first_tag + tag, self.timeout, self.watch
+        if self.backend is not None:
+            headers, group = by_gloo(*link, _HOST, **room), _groups[self.backend][self.rank + min(direction, 0), tag]
+            return by_device(*link, self.device, **room, headers=headers, group=group)
+        shared = by_memory(*link, self.device, **room)
+        connects = shared.connects(self.shares and self.device.type == "cpu")
+        return shared if connects else by_gloo(*link, self.device, **room)
 
 
 def _forget_groups() -> None:
@@ -142,7 +130,7 @@ class Neighbours(NamedTuple):
         """So many more mini-batches will pass (infinitely many may)."""
         for inbox in (self.activations_in, self.gradients_in):
             if inbox is not None:
-                inbox.expect(2**62 if math.isinf(batches) else int(batches))
+                inbox.expect(batches)
 
     def flush(self) -> None:
         """Wait until all messages have left."""

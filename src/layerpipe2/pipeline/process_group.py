@@ -18,7 +18,8 @@ from layerpipe2.errors import UserError
 from layerpipe2.pipeline.devices import transport_of
 from layerpipe2.pipeline.environment import interface_towards
 from layerpipe2.pipeline.health.agreement import check_agreement, code_and_versions
-from layerpipe2.pipeline.health.watchdog import EVERYONE, Watchdog
+from layerpipe2.pipeline.health.diagnosis import EVERYONE
+from layerpipe2.pipeline.health.watchdog import Watchdog
 from layerpipe2.pipeline.links import PeerLost, Watch
 from layerpipe2.pipeline.neighbours import TAGS, Endpoint
 from layerpipe2.pipeline.store import agent_hosts_store, first_line, host_store, join_store
@@ -36,7 +37,7 @@ class ProcessGroup:
     Attributes:
         rank: number of this process.
         size: number of processes.
-        watch: looks after the others; after :meth:`close` after nobody.
+        watch: looks after the others; after :meth:`fail` and :meth:`close` after nobody.
 
     Raises:
         UserError: if no launcher started this process, or the processes run different code.
@@ -49,8 +50,7 @@ class ProcessGroup:
             self._join()
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         label = socket.gethostname()
-        self._watchdog: Watchdog | None = Watchdog(*_address(), self.rank, self.size, timeout_s=timeout_s, label=label)
-        self.watch: Watch = self._watchdog
+        self.watch: Watch = Watchdog(*_address(), self.rank, self.size, timeout_s=timeout_s, label=label)
 
     def agree(self, settings: dict[str, str]) -> None:
         """Refuse to train unless all processes have the same ``settings``.
@@ -92,15 +92,14 @@ class ProcessGroup:
 
     def fail(self, error: BaseException) -> None:
         """Tell the other processes why this one ends."""
-        if self._watchdog is not None and not isinstance(error, PeerLost):
-            self._watchdog.fail(first_line(error))
-            self._watchdog = None
+        if not isinstance(error, PeerLost):
+            self.watch.fail(first_line(error))
+            self.watch = Watch()
 
     def close(self) -> None:
         """Stop watching: the others may end."""
-        if self._watchdog is not None:
-            self._watchdog.close()
-        self.watch, self._watchdog = Watch(), None
+        self.watch.close()
+        self.watch = Watch()
 
     def together(self, work: Callable[[], Any]) -> None:
         """Call something of torch.distributed that waits for all processes.

@@ -11,7 +11,6 @@ import os
 import weakref
 from collections import deque
 from contextlib import ExitStack, suppress
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,12 +49,6 @@ class Shared(Channel):
 class SharedOutbox(Shared, Outbox):
     """Packs messages into slots; of those that are free it takes the last one used, which caches still hold."""
 
-    @classmethod
-    def where_possible(cls, *link: Any, device: torch.device, depth: int, allowed: bool) -> Outbox:
-        """An outbox by shared memory or, if the receiver can't open that or it isn't ``allowed``, by gloo."""
-        box = cls(*link, device=device, depth=depth)
-        return box if box._connects(allowed) else Outbox(*link, device=device, depth=depth)
-
     def send(self, *tensors: Tensor) -> None:
         """As :meth:`Outbox.send`."""
         size = message_size(tensors)
@@ -76,8 +69,8 @@ class SharedOutbox(Shared, Outbox):
     def flush(self) -> None:
         """Nothing to do: what was sent lies where it is read."""
 
-    def _connects(self, allowed: bool) -> bool:
-        """Offer memory, wait for the number of slots that the receiver wants beside ``depth`` (0: it refuses)."""
+    def connects(self, allowed: bool) -> bool:
+        """Whether the receiver can open, and both are ``allowed`` to use, the memory that this process offers."""
         with ExitStack() as closing:
             offer = NO_OFFER
             with suppress(OSError):
@@ -85,7 +78,7 @@ class SharedOutbox(Shared, Outbox):
                     self._memory, kept, given = make_ends(closing)
                     offer = make_offer(self._memory, given, self.depth)
             self.wait(self._send(torch.tensor(offer)))
-            answer = torch.zeros(1, dtype=torch.int64)
+            answer = torch.zeros(1, dtype=torch.int64)  # slots that the receiver needs beside ``depth``
             self.wait(self._receive(answer))
             if not answer:
                 return False
@@ -102,13 +95,7 @@ class SharedOutbox(Shared, Outbox):
 class SharedInbox(Shared, Inbox):
     """Receives where the sender has packed it. What :meth:`receive` returns stays as long as an :class:`Inbox`'s."""
 
-    @classmethod
-    def where_possible(cls, *link: Any, device: torch.device, slots: int, ahead: int, allowed: bool) -> Inbox:
-        """An inbox by shared memory or, if that can't be opened or isn't ``allowed``, by gloo."""
-        box = cls(*link, device=device, slots=slots, ahead=ahead)
-        return box if box._connects(allowed) else Inbox(*link, device=device, slots=slots, ahead=ahead)
-
-    def expect(self, messages: int) -> None:
+    def expect(self, messages: float) -> None:
         """Nothing to do: the sender needs no buffer of this process."""
 
     def receive(self) -> list[Tensor]:
@@ -125,8 +112,8 @@ class SharedInbox(Shared, Inbox):
                 os.write(self._returns, WORD.pack(self._read.popleft()))
         return unpack(self._slots[slot])
 
-    def _connects(self, allowed: bool) -> bool:
-        """Open the memory that the sender offers, and answer how many slots this side needs (0: it isn't possible)."""
+    def connects(self, allowed: bool) -> bool:
+        """Whether this process can open, and both are ``allowed`` to use, the memory that the sender offers."""
         offer = torch.tensor(NO_OFFER)
         self.wait(self._receive(offer))
         ends = open_ends(offer.tolist()) if allowed else None

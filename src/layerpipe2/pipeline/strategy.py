@@ -180,10 +180,6 @@ class PipelineStrategy(SingleDeviceStrategy):
         self._runner()
         return FirstStageLoader(cast(Any, dataloader), reads=self.is_global_zero)
 
-    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """Every process has optimizers of its own."""
-        return optimizer.state_dict()
-
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """A folder with one file per stage; see :mod:`layerpipe2.pipeline.checkpoint`."""
         common, parts = checkpoints.split_by_stage(checkpoint, self._runner().trained)

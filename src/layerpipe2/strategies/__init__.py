@@ -39,13 +39,14 @@ from layerpipe2.strategies.names import STRATEGIES, NamedStrategy, find_strategy
 
 if TYPE_CHECKING:
     from layerpipe2.strategies.average import DECAY_RULES, MovingAverage, RawAverage
-    from layerpipe2.strategies.base import OptimizerView, State, Strategy, begin, count
+    from layerpipe2.strategies.base import FromLatest, OptimizerView, State, Strategy, begin, count
     from layerpipe2.strategies.chained import chain
     from layerpipe2.strategies.warm_up import StashFirst
 
 __all__ = [
     "DECAY_RULES",
     "STRATEGIES",
+    "FromLatest",
     "MovingAverage",
     "NamedStrategy",
     "OptimizerView",
@@ -63,7 +64,7 @@ __all__ = [
 
 _HOMES = {
     **dict.fromkeys(("DECAY_RULES", "MovingAverage", "RawAverage"), "average"),
-    **dict.fromkeys(("OptimizerView", "State", "Strategy", "begin", "count"), "base"),
+    **dict.fromkeys(("FromLatest", "OptimizerView", "State", "Strategy", "begin", "count"), "base"),
     **{"chain": "chained", "StashFirst": "warm_up"},
 }
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from layerpipe2.errors import UserError
-from layerpipe2.strategies.base import OptimizerView, State, Strategy
+from layerpipe2.strategies.base import FromLatest, OptimizerView, State
 from layerpipe2.strategies.moments import Updates
 
 DECAY_RULES: dict[str, Callable[[int], float]] = {
@@ -26,7 +26,7 @@ line (exponential smoothing's span rule). ``lsq``: least squared error for white
 
 
 @dataclass(frozen=True)
-class MovingAverage(Strategy):
+class MovingAverage(FromLatest):
     """``Ŵ = W(t) + n E(t)``, ``E <- beta(n) E + (1 - beta(n)) u``; see the package's text.
 
     Attributes:
@@ -37,25 +37,11 @@ class MovingAverage(Strategy):
     """
 
     decay: Callable[[int], float] = DECAY_RULES["window"]
+    constants = ("gain",)
 
     def __post_init__(self) -> None:
         if not callable(self.decay):
             raise UserError(f"decay is {self.decay!r}; give a function of the span, as lambda n: {self.decay!r}")
-
-    @property
-    def needs_used(self) -> bool:
-        """False: that is what the average is for."""
-        return False
-
-    @property
-    def changes_update(self) -> bool:
-        """False: it takes the update in."""
-        return False
-
-    @property
-    def constants(self) -> tuple[str, ...]:
-        """The table of gains."""
-        return ("gain",)
 
     def init(self, weights: Tensor, delay: int) -> State:
         """``average`` E (N,), and the table ``gain`` (d + 1,) of ``1 - beta``.

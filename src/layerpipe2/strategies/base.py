@@ -13,7 +13,6 @@ from layerpipe2.strategies.moments import Updates
 
 State = dict[str, Tensor]
 Place = Literal["forward", "backward", "gradient", "update"]
-PLACES: tuple[Place, ...] = ("forward", "backward", "gradient", "update")
 """Where a strategy may act on a mini-batch, in the order in which it comes by."""
 COUNTERS = ("step", "lag")
 """Entries of every state that the engine counts; see :func:`begin`."""
@@ -133,6 +132,16 @@ class Strategy:
         (:mod:`layerpipe2.strategies.moments`). The theory of the reconstruction's error starts from them.
         """
         return None
+
+
+class FromLatest(Strategy):
+    """A strategy that needs no stash: its backward pass reads what it makes of the latest weights and of its state.
+
+    Its :meth:`update`, if it has one, only looks at the applied update. What it recalls may be ``W(t - d)``, or not.
+    """
+
+    needs_used = False
+    changes_update = False
 
 
 def begin(strategy: Strategy, weights: Tensor, delay: int, step: Tensor | None = None) -> State:

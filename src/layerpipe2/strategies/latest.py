@@ -4,18 +4,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from layerpipe2.strategies.base import State, Strategy
+from layerpipe2.strategies.base import FromLatest, State
 from layerpipe2.strategies.moments import Updates
 
 
 @dataclass(frozen=True)
-class Latest(Strategy):
+class Latest(FromLatest):
     """The backward pass reads ``W(t)``, whatever the forward pass read."""
-
-    @property
-    def needs_used(self) -> bool:
-        """False."""
-        return False
 
     def backward(self, state: State, latest: Tensor, used: Tensor) -> Tensor:
         """``W(t)``."""

@@ -34,8 +34,8 @@ class Updates:
 
     The update of age ``i`` has mean ``drift - ramp * i`` and autocovariance ``m^|k| + white * [k == 0]``: an AR(1)
     process and white noise. Plain SGD with white gradients is ``m = 0``; SGD with momentum ``m`` and white gradients
-    is ``m`` itself, its update being the momentum buffer; Nesterov's update is :meth:`nesterov`. Units: the standard
-    deviation of the AR(1) part is 1.
+    is ``m`` itself, its update being the momentum buffer; Nesterov's are :func:`layerpipe2.theory.optimal.nesterov`.
+    Units: the standard deviation of the AR(1) part is 1.
 
     Attributes:
         correlation: ``m`` in (-1, 1).
@@ -57,19 +57,6 @@ class Updates:
             raise UserError(f"correlation of the updates is {self.correlation}; give a number between -1 and 1")
         if not self.white > -1:
             raise UserError(f"white part of the updates has variance {self.white}; give a number above -1")
-
-    @classmethod
-    def nesterov(cls, momentum: float) -> Updates:
-        """SGD with Nesterov momentum ``m`` > 0 and white gradients ``g``.
-
-        The update is ``g + m v`` with ``v = g + m v_before``: ``(1 + m) g_0 + m^2 g_1 + m^3 g_2 + ...``. Its
-        autocovariance is ``m^k a`` for ``k >= 1``, with ``a = m (1 + m) + m^4 / (1 - m^2)``, and
-        ``(1 + m)^2 + m^4 / (1 - m^2)`` at 0.
-        """
-        if not 0 < momentum < 1:
-            raise UserError(f"Nesterov momentum is {momentum}; give a number between 0 and 1")
-        tail = momentum**4 / (1 - momentum**2)
-        return cls(momentum, ((1 + momentum) ** 2 + tail) / (momentum * (1 + momentum) + tail) - 1)
 
     def covariance(self, lag: int) -> float:
         """Autocovariance at ``lag``."""
@@ -129,12 +116,6 @@ class Moments:
         x = (self.average_window * self.newest - self.newest_window * self.average_newest) / det
         y = (self.newest_window * self.average - self.average_window * self.average_newest) / det
         return x, y
-
-    def best_gain(self, decay: float) -> float:
-        """Gain ``g`` of least squared error for ``Ŵ = W + g E``, with ``decay`` that of these moments."""
-        b, c = decay, 1 - decay
-        product = c * self.newest_window + b * self.average_window
-        return product / (c * c * self.newest + 2 * b * c * self.average_newest + b * b * self.average)
 
 
 def _average(b: float, m: float) -> float:

@@ -1,22 +1,6 @@
-"""The decays, gains and weights of least squared reconstruction error, for a model of the updates.
+"""The average and the newest update, weighted for the least squared reconstruction error of a model of the updates.
 
-Three methods of growing freedom, in the terms of :mod:`layerpipe2.strategies.moments`:
-
-- :func:`optimal_decay`: ``Ŵ = W + n E``, the decay free: the moving averages of the paper.
-- :func:`optimal_gain`: ``Ŵ = W + g E``, the gain ``g`` free as well.
-- :func:`optimal_pair`: ``Ŵ = W + x A + y u_0``, average and newest update weighted freely.
-
-**White updates, large n.** With ``b = 1 - z/n`` the closed forms tend, in units of the window's variance ``n``, to
-``n^2 V(E) = z/2``, ``n C(E, S) = 1 - e^-z``. So the squared error with gain ``c n`` is
-``1 - 2 c (1 - e^-z) + c^2 z/2``.
-With ``c = 1`` it is least where ``2 e^-z = 1/2``: ``z = 2 ln 2``, error ``sqrt(ln 2 - 1/2) = 0.4395``: the rule `lsq`.
-(window and running, z = 1: ``sqrt(2/e - 1/2) = 0.4855``; span, z = 2: ``sqrt(2) / e = 0.5203``.) With ``c`` free,
-``c = 2 (1 - e^-z) / z`` leaves ``1 - 2 (1 - e^-z)^2 / z``, least where ``e^z = 1 + 2 z``: ``z = 1.2564``,
-``c = 1.1387``, error 0.4307. The best gain is *above* one: a shorter memory, amplified; and it wins 2 per cent.
-
-**Correlated updates.** A window much longer than ``1/(1-m)`` sees AR(1) noise as white noise, and the newest update as
-one of many: all three tend to the limits above. A window that is not, as with momentum 0.9 and the delays of real
-pipelines, sees smooth updates, whose trend the newest one tells: there the pair wins most.
+What is won if the decay or the gain alone is free: :mod:`layerpipe2.theory.optimal`.
 """
 
 import math
@@ -38,24 +22,11 @@ class Estimator:
     y: float
     error: float
 
-
-def ordinary(updates: Updates, delay: int, decay: float, gain: float) -> Estimator:
-    """``Ŵ = W(t) + gain * E``, ``E`` the ordinary average."""
-    return _estimator(updates, delay, decay, gain * decay, gain * (1 - decay))
-
-
-def optimal_decay(updates: Updates, delay: int) -> Estimator:
-    """The best ``Ŵ = W(t) + n E``."""
-    return _least(lambda decay: ordinary(updates, delay, decay, delay), delay)
-
-
-def optimal_gain(updates: Updates, delay: int) -> Estimator:
-    """The best ``Ŵ = W(t) + g E``; the gain is ``x + y``."""
-
-    def best(decay: float) -> Estimator:
-        return ordinary(updates, delay, decay, Moments.of(updates, delay, decay).best_gain(decay))
-
-    return _least(best, delay)
+    @classmethod
+    def of(cls, updates: Updates, delay: int, decay: float, x: float, y: float) -> "Estimator":
+        """With the error that it has for these updates."""
+        moments = Moments.of(updates, delay, decay)
+        return cls(decay, x, y, math.sqrt(max(0.0, moments.squared_error(x, y)) / moments.window))
 
 
 @lru_cache(maxsize=8192)
@@ -63,17 +34,12 @@ def optimal_pair(updates: Updates, delay: int) -> Estimator:
     """The best ``Ŵ = W(t) + x A + y u_0``. Exact for delays 1 and 2, where the window is ``u_0`` and ``u_1``."""
 
     def best(decay: float) -> Estimator:
-        return _estimator(updates, delay, decay, *Moments.of(updates, delay, decay).best())
+        return Estimator.of(updates, delay, decay, *Moments.of(updates, delay, decay).best())
 
-    return Estimator(0.0, delay - 1.0, 1.0, 0.0) if delay <= 2 else _least(best, delay)
-
-
-def _estimator(updates: Updates, delay: int, decay: float, x: float, y: float) -> Estimator:
-    moments = Moments.of(updates, delay, decay)
-    return Estimator(decay, x, y, math.sqrt(max(0.0, moments.squared_error(x, y)) / moments.window))
+    return Estimator(0.0, delay - 1.0, 1.0, 0.0) if delay <= 2 else least(best, delay)
 
 
-def _least(at: Callable[[float], Estimator], delay: int) -> Estimator:
+def least(at: Callable[[float], Estimator], delay: int) -> Estimator:
     """Least error over decays in [0, 1 - 1/(50 n)]: a grid in ``ln(1 - b)``, then golden sections; decay to 1e-7."""
 
     def decay(place: float) -> float:

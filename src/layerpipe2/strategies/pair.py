@@ -42,7 +42,7 @@ import torch
 from torch import Tensor
 
 from layerpipe2.errors import UserError
-from layerpipe2.strategies.base import State, Strategy
+from layerpipe2.strategies.base import FromLatest, State
 from layerpipe2.strategies.moments import Updates
 from layerpipe2.strategies.optimal import optimal_pair
 
@@ -54,7 +54,7 @@ SPACING, ROWS = 0.2, 24
 
 
 @dataclass(frozen=True)
-class Pair(Strategy):
+class Pair(FromLatest):
     """``What = W(t) + x A(t) + y u_0``; see the module's text.
 
     Attributes:
@@ -65,31 +65,13 @@ class Pair(Strategy):
     """
 
     correlation: float | None = None
+    constants = ("span", "table")
+    fixed_lag = True
 
     def __post_init__(self) -> None:
         m = self.correlation
         if m is not None and (isinstance(m, bool) or not isinstance(m, int | float) or not 0 <= m < 1):
             raise UserError(f"correlation is {m!r}; give a number >= 0 and < 1, or None to measure it")
-
-    @property
-    def needs_used(self) -> bool:
-        """False: that is what average and newest update are for."""
-        return False
-
-    @property
-    def fixed_lag(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def changes_update(self) -> bool:
-        """False: it takes the update in."""
-        return False
-
-    @property
-    def constants(self) -> tuple[str, ...]:
-        """The delay, and the table of gain, x and y."""
-        return ("span", "table")
 
     def table(self, delay: int) -> list[tuple[float, float, float]]:
         """``(1 - b, x, y)`` for each correlation that is told apart."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from layerpipe2.strategies.base import State, Strategy
+from layerpipe2.strategies.base import FromLatest, State, Strategy
 
 
 @dataclass(frozen=True)
@@ -13,23 +13,10 @@ class Stash(Strategy):
 
 
 @dataclass(frozen=True)
-class UpdateWindow(Strategy):
+class UpdateWindow(FromLatest):
     """The identity itself: keeps the last ``d`` applied updates; equals stashing to rounding, at its memory cost."""
 
-    @property
-    def needs_used(self) -> bool:
-        """False: it adds updates to the latest weights."""
-        return False
-
-    @property
-    def fixed_lag(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def changes_update(self) -> bool:
-        """False."""
-        return False
+    fixed_lag = True
 
     def init(self, weights: Tensor, delay: int) -> State:
         """``updates`` (d, N): row ``t mod d`` is the newest one."""

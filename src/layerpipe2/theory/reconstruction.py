@@ -2,7 +2,7 @@
 
 Every error is relative, as :class:`layerpipe2.engine.probe.ReconstructionProbe` measures it: root mean square of
 ``What - W(t - n)`` over that of ``W(t) - W(t - n)``; 0 is exact, 1 no better than the latest weights. The sums stand in
-:mod:`layerpipe2.strategies.moments`, the optima and the limits for long delays in :mod:`layerpipe2.strategies.optimal`.
+:mod:`layerpipe2.strategies.moments`, the optima and the limits for long delays in :mod:`layerpipe2.theory.optimal`.
 
 **White updates** (plain SGD, gradient noise only), decay ``b``, gain ``n``::
 
@@ -23,7 +23,7 @@ the bias is ``r n ((n-1)/2 - b/(1-b))``. It vanishes for `span` alone.
 
 **Momentum** makes updates AR(1) with coefficient ``m``. When ``n (1 - m)`` is small they look like a drift within the
 window, and `span` is close to the best; when it is large, like white noise, and `lsq` is. No rule of the family wins
-both; :func:`layerpipe2.strategies.optimal.optimal_decay` gives what could be won by the decay alone.
+both; :func:`layerpipe2.theory.optimal.optimal_decay` gives what could be won by the decay alone.
 
 **Raw gradients.** The average of ``lr g``, ``g_i = v_i - m v_(i+1)``, is ``(1 - b) u_0 + (b - m) A``: with momentum it
 stands for ``1 - m`` of the drift.
@@ -35,7 +35,7 @@ from typing import Any
 
 from layerpipe2.errors import UserError
 from layerpipe2.strategies import NamedStrategy, find_strategy
-from layerpipe2.strategies.moments import Moments, Updates
+from layerpipe2.strategies.moments import Updates
 from layerpipe2.strategies.optimal import Estimator
 
 
@@ -54,9 +54,7 @@ def estimator(strategy: str, delay: int, updates: Updates) -> Estimator:
     found = row.make().coefficients(delay, updates)
     if found is None:
         raise UserError(f"strategy '{strategy}' states no coefficients, so its error has no closed form; measure it")
-    decay, x, y = found
-    moments = Moments.of(updates, delay, decay)
-    return Estimator(decay, x, y, math.sqrt(max(0.0, moments.squared_error(x, y)) / moments.window))
+    return Estimator.of(updates, delay, *found)
 
 
 def error(strategy: str, delay: int, updates: Updates) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -28,15 +27,6 @@ class Post(NamedTuple):
     step: int = 0
     waiting: int | None = None
     done: bool = False
-
-    def encode(self) -> str:
-        """As text for the store."""
-        return json.dumps(self)
-
-    @staticmethod
-    def decode(text: str) -> Post:
-        """Back from :meth:`encode`."""
-        return Post(*json.loads(text))
 
 
 class Peers:

@@ -1,17 +1,16 @@
 """A thread in every rank that ends the process, with one line, when any rank has failed."""
 
 import atexit
+import json
 import os
 import threading
 import time
 
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
-from layerpipe2.pipeline.health.diagnosis import EVERYONE, Peers, Post
+from layerpipe2.pipeline.health.diagnosis import Peers, Post
 from layerpipe2.pipeline.links import Watch
 from layerpipe2.pipeline.store import Board, Notice, agent_hosts_store, first_line, join_store
-
-__all__ = ["EVERYONE", "Watchdog"]
 
 _EXIT_CODE = 2
 _LINGER_S = 0.5  # beside two intervals: for the others to read the reason
@@ -61,7 +60,7 @@ class Watchdog(Watch):
         self._moves += 1
 
     def waiting(self, peer: int | None) -> None:
-        """The main thread waits for the rank ``peer``, or :data:`EVERYONE`, from now on; None: it works."""
+        """The main thread waits for the rank ``peer``, or ``EVERYONE``, from now on; None: it works."""
         self._waiting_for = peer
 
     def fail(self, message: str) -> None:
@@ -114,7 +113,7 @@ class Watchdog(Watch):
             closing, failure = self._closing, self._failure
             self._beat += 1
             post = Post(self._label, self._beat, self._moves, self._step, self._waiting_for, done=closing)
-            board.post(str(self._rank), post.encode())
+            board.post(str(self._rank), json.dumps(post))
             if failure is not None:
                 held = notice.propose(f"rank {self._rank} ({self._label}): {failure}")
                 # Its own error says it, unless another one of this machine says just the same.
@@ -137,7 +136,7 @@ class Watchdog(Watch):
 
     def _read(self, board: Board) -> dict[int, Post]:
         posts = board.read(map(str, range(self._world_size)))
-        return {int(rank): Post.decode(text) for rank, text in posts.items() if text is not None}
+        return {int(rank): Post(*json.loads(text)) for rank, text in posts.items() if text is not None}
 
     def _check_on_store(self) -> None:
         """A call of the store may never return (its host is stopped or cut off), hence a second thread."""

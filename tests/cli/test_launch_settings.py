@@ -1,16 +1,12 @@
 """``layerpipe2 launch``: settings, ports and machines that are refused in one line, before any rank starts."""
 
 import os
-import re
 import socket
 from pathlib import Path
 
 import pytest
 
-from layerpipe2.cli import main, make_parser
-from layerpipe2.pipeline.environment import interface_towards
-
-TOY = __file__  # any file: it isn't run
+from layerpipe2.cli import main
 
 
 @pytest.fixture
@@ -50,25 +46,6 @@ def test_a_node_that_never_comes_is_named(script, node, absent, server, capsys, 
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        (["--processes", "0", "--", TOY], "argument --processes: '0' is out of range; give"),
-        (["--processes", "1"], "no command; give a Python script"),
-        (["--processes", "1", "--", "missing.py"], "no file 'missing.py'; give a Python script"),
-        (["--processes", "1", "--nodes", "2", "--", TOY], "several machines need --master HOST:PORT"),
-        (["--processes", "1", "--nodes", "2", "--node-rank", "2", "--", TOY], "--node-rank is 2, but --nodes 2"),
-        (["--processes", "1", "--master", "host", "--", TOY], "--master is 'host'; give HOST:PORT"),
-        (["--processes", "1", "--master", "host:99999", "--", TOY], "--master is 'host:99999'; give HOST:PORT"),
-    ],
-)
-def test_bad_settings_are_one_line(arguments, line, capsys):
-    assert main(["launch", *arguments]) == 2
-    err = capsys.readouterr().err
-    assert err.startswith(f"layerpipe2: error: {line}")
-    assert err.count("\n") == 1
-
-
 MASTER = ["--processes", "1", "--master", "10.0.0.1:29500"]
 
 
@@ -94,7 +71,7 @@ def test_one_machine_stays_with_itself_and_makes_a_secret_for_every_job(script, 
     (tmp_path / "job").write_text("a secret of the tests\n")
     started = []
     starts = lambda command, **how: started.append((how["host"], how["port"], os.environ["LAYERPIPE2_SECRET"]))  # noqa: E731
-    monkeypatch.setattr("layerpipe2.pipeline.launch.launch", starts)
+    monkeypatch.setattr("layerpipe2.cli.ranks.launch", starts)
     given = ["--nodes", "2", "--secret-file", str(tmp_path / "job")]
     for more, value in (([], ""), ([], ""), ([], "of the environment"), (given, "")):
         assert launch_here(monkeypatch, *MASTER, *more, "--", script, secret=value) == 0
@@ -104,20 +81,6 @@ def test_one_machine_stays_with_itself_and_makes_a_secret_for_every_job(script, 
     assert secrets[2:] == ["of the environment", "a secret of the tests"]
     assert secrets[0] != secrets[1]
     assert [len(secret) for secret in secrets[:2]] == [64, 64]
-
-
-def test_the_examples_in_the_help_are_valid(capsys):
-    with pytest.raises(SystemExit):
-        main(["launch", "--help"])
-    lines = re.findall(r"^  layerpipe2 (.*?)(?:    .*)?$", capsys.readouterr().out, re.MULTILINE)
-    assert len(lines) >= 4
-    for line in lines:
-        assert make_parser().parse_args(line.split()).command_line[0] == "--"
-
-
-def test_the_interface_towards_an_address():
-    assert interface_towards("127.0.0.3") == "lo"
-    assert interface_towards("no-such-host.invalid") is None
 
 
 def launch_here(monkeypatch, *arguments, secret="a secret of the tests"):
