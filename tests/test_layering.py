@@ -19,7 +19,7 @@ FLOORS = (
     ("lab.data", "lab.looks", "lab.networks", "lab.provenance", "lab"),
     ("cli",),
     ("advice",),
-    ("graphs", "planning", "spiking", "theory"),
+    ("graphs", "planning", "probe", "spiking", "theory"),
     ("__init__",),
     ("pipeline",),
     ("engine",),

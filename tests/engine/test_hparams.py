@@ -151,3 +151,8 @@ def test_a_subclass_saves_its_own_beside_them(tmp_path):
     again = Own.load_from_checkpoint(path, stages=partition(network(), 1), optimizer=OPTIMIZERS["sgd"])
     assert (again.hparams.width, again.hparams.num_stages, again.hparams.strategy) == (5, 7, "ema-span")
     assert again.delays == Delays.pipedream(4)
+
+
+def test_the_strategys_name_of_version_0_1_meets_the_new_one():
+    with pytest.raises(UserError, match=r"^history is called strategy since version 0\.2"):
+        PipelinedModule(partition(network(), 1), "pipedream", history="stash", optimizer=OPTIMIZERS["sgd"])

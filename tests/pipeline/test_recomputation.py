@@ -121,7 +121,12 @@ def test_a_pass_that_depends_on_buffers_is_the_same_again(loss):
         torch.manual_seed(0)
         local = local_stage(Counting(), nn.BatchNorm1d(8), nn.Dropout(), nn.Sigmoid(), recompute_activations=recompute)
         made.append(
-            (train(local, loss=loss), local.stage.module.state_dict(), local.stage.stream.state_dict(), local.peak_bytes)
+            (
+                train(local, loss=loss),
+                local.stage.module.state_dict(),
+                local.stage.stream.state_dict(),
+                local.peak_bytes,
+            )
         )
     (plain, weights, stream, most), (again, *state, least) = made
     assert all(map(torch.equal, plain, again))

@@ -6,7 +6,7 @@ The simulation and a pipeline of several processes sum up an epoch and count its
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
@@ -21,7 +21,7 @@ from layerpipe2.engine.epoch import AuditSteps, Totals
 from layerpipe2.engine.saved_weights import network_changed
 from layerpipe2.engine.step import Loss
 from layerpipe2.engine.trainer_callbacks import unfreezes
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, shown
 from layerpipe2.strategies import Strategy
 
 COMPUTE_DTYPES = {"native": None, "bf16": torch.bfloat16}
@@ -49,6 +49,16 @@ class StagedModule(CheckedModule):
     accumulate: int
     scheduler_interval: str
     own_metrics: Mapping[str, Metric]
+
+    def __new__(cls, *_: Any, **options: Any) -> Self:
+        """Meet a setting's name of version 0.1.
+
+        Raises:
+            UserError: naming the new one.
+        """
+        if "history" in options and "history" not in inspect.signature(cls.__init__).parameters:
+            raise UserError(f"history is called strategy since version 0.2; give strategy={shown(options['history'])}")
+        return super().__new__(cls)
 
     @property
     def delays_frozen(self) -> bool:
