@@ -133,7 +133,7 @@ def test_a_room_imports_only_the_packages_that_its_install_brings():
 
 def test_few_files_lie_loose_at_the_top_of_the_library_and_every_room_has_a_floor():
     loose = {path.stem for path in LIBRARY.glob("*.py")}
-    assert len(loose) <= 6
+    assert len(loose) <= 7
     folders = {path.parent.name for path in LIBRARY.glob("*/*.py")}
     folders |= {room_of(module) for module in MODULES if module.startswith("layerpipe2.lab.")}
     assert loose | folders == {room for rooms in FLOORS for room in rooms}

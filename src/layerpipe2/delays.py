@@ -1,4 +1,4 @@
-"""Delays as data: how many optimizer updates late each stage reads its weights.
+"""Delays as data: how many mini-batches late each stage reads its weights, each of which makes an update.
 
 Stage ``k`` of ``K`` has ``S = K - 1 - k`` downstream stages. In ``layerpipe2`` every stage does one forward and one
 backward per tick, so that a gradient comes back ``d = 2 S`` updates after the forward pass that it belongs to
@@ -80,7 +80,7 @@ DELAY_LAWS: dict[str, DelayLaw] = {law.name: law for law in _ROWS}
 
 @dataclass(frozen=True)
 class Delays:
-    """One delay per stage, in optimizer updates, input side first.
+    """One delay per stage, in mini-batches, input side first; each makes an update, but with ``accumulate``.
 
     Attributes:
         per_stage: ``d_k``: the forward pass of mini-batch ``t`` at stage ``k`` reads ``W_k(max(0, t - d_k))``.

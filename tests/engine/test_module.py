@@ -138,3 +138,10 @@ def test_predictions_are_the_outputs_for_inputs_with_or_without_targets():
 def test_what_can_not_be_predicted_is_refused_in_one_line():
     with pytest.raises(UserError, match=r"mini-batch is a dict; a pipeline takes a pair \(inputs, targets\)"):
         trainer(1).predict(module("stash"), DataLoader([{"x": torch.zeros(1, 8, 8)}]))
+
+
+def test_after_training_parameters_have_memory_of_their_own():
+    model = fit(module("ema-span"), 1)
+    memory = [p.untyped_storage() for p in model.parameters()]
+    assert len({one.data_ptr() for one in memory}) == len(memory)
+    assert [one.nbytes() for one in memory] == [p.nbytes for p in model.parameters()]

@@ -27,6 +27,7 @@ SETTINGS = [
     ),
     ("loss", [None, 3], "give a function of outputs and targets"),
     ("scheduler", ["cosine", 3], "give a function that makes it from the optimizer, or None"),
+    ("accumulate", [0, 1.5, "2", True, 1001], "give an integer from 1 to 1000"),
     ("gradient_clip_norm", [-1.0, 0, float("nan"), float("inf"), "1", True], "give a finite number > 0, or None"),
     ("drain", ["no", 1, None], "give True or False"),
     ("cuda_graph", ["x", 1, None], "give True or False"),

@@ -150,6 +150,10 @@ class Execution(ABC):
         """Keep copies of the weights until the next update: what a callback does to them by then is seen."""
 
     @abstractmethod
+    def release(self) -> None:
+        """After training: the parameters are no views of one vector any more."""
+
+    @abstractmethod
     def start_epoch(self) -> None:
         """Before an epoch's first mini-batch."""
 

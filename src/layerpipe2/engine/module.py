@@ -38,7 +38,7 @@ class PipelinedModule(StagedModule):
 
     Args:
         stages: the network, input side first, e.g. from :func:`layerpipe2.stages.partition`.
-        delays: one delay per stage, in optimizer updates; a delay law's name and a list of integers stand for them.
+        delays: one delay per stage, in mini-batches; a delay law's name and a list of integers stand for them.
         strategy: what a stage does about its delay: a name, e.g. ``"ema-window"``, or a ``Strategy``.
         optimizer: makes the optimizer from the parameters; any ``torch.optim`` optimizer without a closure.
         loss: ``loss(outputs, targets)`` -> scalar, mean over the batch; or its name in ``torch.nn.functional``.
@@ -224,6 +224,10 @@ class PipelinedModule(StagedModule):
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Outputs of the latest weights for the inputs of ``(x, y)``, or for ``x`` alone; in every process."""
         return self.execution.predict(batch)
+
+    def on_fit_end(self) -> None:
+        """The parameters get memory of their own again, as those of any other module."""
+        self.execution.release()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a bit-exact continuation needs beside weights and optimizer."""

@@ -104,6 +104,11 @@ class Simulation(Execution):
         if self._engine is not None:
             self._engine.note()
 
+    def release(self) -> None:
+        """Those of the engine's stages."""
+        for weights in self._engine.delayed.values() if self._engine is not None else ():
+            weights.release()
+
     def start_epoch(self) -> None:
         """With ``drain``, empty the pipeline."""
         trainer = self.module.trainer

@@ -205,7 +205,7 @@ class PipelineEngine:
         return {
             "kind": self._kind(),
             "step_count": self.step_count.clone(),
-            "stages": {str(stage.index): self._saved(stage) for stage in self.placed if stage.weights is not None},
+            "stages": {str(k): weights.state_dict() for k, weights in self.delayed.items()},
             "streams": {str(s.index): s.stream.state_dict() for s in self.placed if s.stream is not None},
             "frozen": {str(k): frozen_names(stage) for k, stage in enumerate(self.stages)},
             "waiting": self._waiting,
@@ -252,12 +252,6 @@ class PipelineEngine:
     def _waiting(self) -> int:
         """Mini-batches that came back since the last update."""
         return self.placed[0].waiting
-
-    def _saved(self, stage: Stage) -> dict[str, Any]:
-        """The weights of the last update: what something else made of them isn't this pipeline's."""
-        assert stage.weights is not None
-        kept = {} if stage.watch.kept is None else {"latest": stage.watch.kept.clone()}
-        return stage.weights.state_dict() | kept
 
     def _call(self, hook: Hook | None, name: str, *args: Any) -> None:
         """Let callbacks look on between the passes; they find the latest weights."""

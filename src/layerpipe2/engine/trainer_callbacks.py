@@ -27,7 +27,7 @@ GRADIENT_HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backwar
 
 _REFUSED: dict[type[Callback], str] = {
     StochasticWeightAveraging: "steps learning rates and rereads the data by itself; take EMAWeightAveraging",
-    GradientAccumulationScheduler: "skips updates, which the delays count; take a larger mini-batch",
+    GradientAccumulationScheduler: "skips updates by itself; give PipelinedModule(accumulate=2) or the like",
     LearningRateFinder: "needs an optimizer that Lightning steps; compare short trainings with `layerpipe2 train`",
     BatchSizeFinder: "trains and restores the network in between; choose the mini-batch's size yourself",
     ModelPruning: "replaces weights by masked ones, where recalled weights can't reach; prune before or after training",

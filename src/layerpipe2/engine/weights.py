@@ -85,6 +85,11 @@ class DelayedWeights:
         self.layout.gather(self.layout.parameters, self.latest)
         self.show(self.latest)
 
+    def release(self) -> None:
+        """Give each parameter memory of its own: nothing is trained any more."""
+        for parameter in self.layout.parameters:
+            parameter.data = parameter.data.clone()
+
     def show(self, flat: Tensor) -> None:
         """Make the parameters views of ``flat`` (N,); nothing is copied."""
         views = self._views.get(flat.data_ptr()) or self.layout.views(flat)

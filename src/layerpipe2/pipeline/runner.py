@@ -130,6 +130,12 @@ class Runner(Execution):
         for stage in self.loop.stages if self.loop is not None else ():
             stage.watch.note()
 
+    def release(self) -> None:
+        """Those of this process's stages."""
+        for stage in self.loop.stages if self.loop is not None else ():
+            if stage.weights is not None:
+                stage.weights.release()
+
     def start_epoch(self) -> None:
         """With ``drain``, begin with an empty pipeline."""
         loop, self._epoch = self._running(), self._epoch + 1
