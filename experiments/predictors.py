@@ -18,11 +18,12 @@ if __name__ == "__main__":
     training_server()  # what it imports takes as long as the imports below: both go on at once
 
 from experiments.grid import Grid
-from experiments.schema import STASH, read_experiment
+from experiments.schema import read_experiment
 from experiments.tables import Row, write_csv
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
+from layerpipe2.lab.judging.designs import STASH
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.tuning import MOST_JOBS
 

@@ -30,11 +30,11 @@ from experiments.sections import (
 )
 from layerpipe2.errors import LARGEST, UserError, did_you_mean, plain_name, shown
 from layerpipe2.lab.data import TEXTS
+from layerpipe2.lab.judging.designs import LATEST, SEQUENTIAL, STASH
 from layerpipe2.lab.runs.validation import Checked, Positive, Several, checked
 from layerpipe2.lab.runs.yaml_file import read_yaml
 from layerpipe2.lab.tuning import MOST_JOBS
 
-SEQUENTIAL, STASH, LATEST = "sequential", "stash", "latest"
 _OWN = ("records", "tables", "published", "times_apart")
 _MOST_RUNS = 20_000
 _PLACEHOLDERS = ("network", "dataset", "optimizer", "group", "stages", "strategy")

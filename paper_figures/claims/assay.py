@@ -1,6 +1,6 @@
 """All cells of an experiment, judged: what a delay and the lack of a history cost, and what each strategy is worth.
 
-:mod:`paper_figures.claims.history_costs` explains the costs, and where a verdict is possible.
+:mod:`layerpipe2.lab.judging.history_costs` explains the costs, and where a verdict is possible.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -10,9 +10,9 @@ from typing import Any, Self
 import pandas as pd
 
 from layerpipe2.errors import UserError
-from paper_figures.claims.history_costs import costs, rows_with, rules, scored
-from paper_figures.comparisons import Settings
-from paper_figures.designs import pipeline_aware
+from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.designs import pipeline_aware
+from layerpipe2.lab.judging.history_costs import costs, rows_with, rules, scored
 from paper_figures.text import dataset_label, law_label, network_label, optimizer_label
 from paper_figures.verdicts import OUTCOMES, Answer
 

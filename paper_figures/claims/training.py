@@ -1,7 +1,7 @@
 """Claims about accuracy: C6 (reconstruction loses none) and C8 (on three kinds of networks).
 
 Both are judged only in the cells where these runs can tell a weight history from none
-(:mod:`paper_figures.claims.history_costs`).
+(:mod:`layerpipe2.lab.judging.history_costs`).
 What the comparisons say stands in sentences, in which every number is computed.
 """
 
@@ -9,14 +9,14 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.designs import LEARNT, own, pipeline_aware
+from layerpipe2.lab.looks import ordered
 from layerpipe2.lab.networks import NETWORKS
 from layerpipe2.strategies import find_strategy
 from paper_figures.claims import claim_verdict
 from paper_figures.claims.assay import CANNOT_TELL, NOT_NEEDED, UNTRAINED, Assay, in_place_of_a_verdict
-from paper_figures.comparisons import Settings
-from paper_figures.designs import LEARNT, own, pipeline_aware
 from paper_figures.records.training import Records
-from paper_figures.style import ordered
 from paper_figures.text import amount, network_label, percent, plural, span
 from paper_figures.verdicts import CLAIM, Answer, Verdict, both
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import pandas as pd
 
+from layerpipe2.lab.looks import ordered
 from layerpipe2.strategies import find_strategy
 from paper_figures.claims.assay import Assay, in_place_of_a_verdict
 from paper_figures.claims.training import share_text
-from paper_figures.style import labels, ordered
+from paper_figures.style import labels
 from paper_figures.text import number
 
 

@@ -22,14 +22,11 @@ from typing import Any
 import pandas as pd
 
 from layerpipe2.lab.data import describe
-from paper_figures.comparisons import Settings, compare, pairs
-from paper_figures.designs import LATEST, LEARNT, SEQUENTIAL, STASH, Design
-from paper_figures.records.evidence import PIPELINE
-from paper_figures.statistics import holm, paired, ratio
-from paper_figures.style import ordered
+from layerpipe2.lab.judging.comparisons import Settings, compare, pairs
+from layerpipe2.lab.judging.designs import CELL, LATEST, LEARNT, SEQUENTIAL, STASH, Design
+from layerpipe2.lab.judging.statistics import holm, paired, ratio
+from layerpipe2.lab.looks import ordered
 
-CELL = (*PIPELINE, "group_size")
-"""What a pipeline's runs share, beside strategy and seed; two group sizes may give one number of stages."""
 _ALONE = ("network", "dataset", "optimizer", "momentum")
 BY_CELL = Design(CELL)
 _HARDLY = 1.2
@@ -179,8 +176,8 @@ def rules(
         examples: spread of the differences over test examples, for the error from the choice of the examples.
 
     Returns:
-        Columns :data:`CELL`, strategy, those of :func:`paper_figures.comparisons.compare` (Holm over all rules of all
-        sensitive cells), sensitive, needless, trained, and the share won back: ``share``, ``share_low``,
+        Columns :data:`CELL`, strategy, those of :func:`layerpipe2.lab.judging.comparisons.compare` (Holm over all rules
+        of all sensitive cells), sensitive, needless, trained, and the share won back: ``share``, ``share_low``,
         ``share_high``.
     """
     keys = list(CELL)

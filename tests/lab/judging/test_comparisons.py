@@ -6,8 +6,8 @@ import pytest
 from scipy import stats
 
 from layerpipe2.errors import UserError
-from paper_figures.comparisons import Settings, compare, pairs
-from paper_figures.designs import Design
+from layerpipe2.lab.judging.comparisons import Settings, compare, pairs
+from layerpipe2.lab.judging.designs import Design
 from tests.synthetic_records import STASH, made_runs
 
 _SETTINGS = Settings()

@@ -8,6 +8,11 @@ from layerpipe2.strategies import find_strategy
 SEQUENTIAL, STASH, LATEST = "sequential", "stash", "latest"
 """The strategies that others are compared with."""
 
+PIPELINE = ("network", "dataset", "optimizer", "momentum", "num_stages", "convention", "rate")
+"""What names a pipeline and the choice of its learning rate."""
+CELL = (*PIPELINE, "group_size")
+"""What a pipeline's runs share, beside strategy and seed; two group sizes may give one number of stages."""
+
 LEARNT = 0.5
 """Share of what sequential training reaches that stash must reach for a partition to say anything about reconstruction:
 of the accuracy, or of what it gains over guessing."""

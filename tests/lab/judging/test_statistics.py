@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-import paper_figures.statistics
-from paper_figures.statistics import Paired, holm, paired, summary
+from layerpipe2.lab.judging import statistics
+from layerpipe2.lab.judging.statistics import Paired, holm, paired, summary
 
 LEVEL, MARGIN, DRAWS = 0.05, 0.5, 2000
 SLACK = 3 * math.sqrt(LEVEL * (1 - LEVEL) / DRAWS)  # three standard errors of a simulated rate
 
 
 def test_examples() -> None:
-    result = doctest.testmod(paper_figures.statistics)
+    result = doctest.testmod(statistics)
     assert result.attempted > 0
     assert result.failed == 0
 
@@ -74,7 +74,7 @@ def test_holm_is_the_closed_form_of_bonferroni() -> None:
 def test_absent_values_stay_absent() -> None:
     np.testing.assert_allclose(holm([0.01, 0.04, math.nan, 0.03]), [0.03, 0.06, math.nan, 0.06])
     assert holm([]).size == 0
-    assert summary([1.0, math.nan, 3.0]) == paper_figures.statistics.Summary(2.0, pytest.approx(math.sqrt(2)), 2)
+    assert summary([1.0, math.nan, 3.0]) == statistics.Summary(2.0, pytest.approx(math.sqrt(2)), 2)
     assert summary([]).n == 0
     one = judge(np.array([0.1, math.nan]))
     assert (one.n, one.mean) == (1, 0.1)

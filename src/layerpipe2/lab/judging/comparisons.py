@@ -28,8 +28,8 @@ import pandas as pd
 from scipy import stats
 
 from layerpipe2.errors import UserError
-from paper_figures.designs import Design
-from paper_figures.statistics import holm, paired
+from layerpipe2.lab.judging.designs import Design
+from layerpipe2.lab.judging.statistics import holm, paired
 
 HYPOTHESES = ("equivalent", "worse", "better", "kept", "superior")
 COLUMNS = ("n", "pairs", "lost", "won", "mean", "sd", "low", "high", "image_error", *(f"p_{h}" for h in HYPOTHESES))
