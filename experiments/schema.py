@@ -22,7 +22,6 @@ from experiments.sections import (
     Count,
     Dataset,
     Network,
-    Report,
     Seed,
     Settings,
     Strategy,
@@ -31,6 +30,7 @@ from experiments.sections import (
 from layerpipe2.errors import LARGEST, UserError, did_you_mean, plain_name, shown
 from layerpipe2.lab.data import TEXTS
 from layerpipe2.lab.judging.designs import LATEST, SEQUENTIAL, STASH
+from layerpipe2.lab.judging.report import Report
 from layerpipe2.lab.runs.validation import Checked, Positive, Several, checked
 from layerpipe2.lab.runs.yaml_file import read_yaml
 from layerpipe2.lab.tuning import MOST_JOBS

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from experiments.pipelines.network_benchmark import NetworkBenchmark
 from experiments.pipelines.processes import run_ranks, whereabouts
-from experiments.pipelines.settings import PLAIN, QUICK, Settings
+from experiments.pipelines.settings import PLAIN, QUICK, Settings, parse
 from experiments.pipelines.summary import memory_table, table
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
@@ -26,13 +26,17 @@ from layerpipe2.planning.machine import Machine
 from layerpipe2.planning.variants import Variant
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; returns the exit code."""
-    return run_command("benchmark", _run, arguments)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark.
 
-
-def _run(arguments: Sequence[str] | None) -> None:
-    settings, out = parse(arguments)
+    Raises:
+        UserError: on a mistake in an option, or if the folder can't be written.
+    """
+    parser = Parser(prog="python -m experiments.pipelines.benchmark", description=__doc__)
+    add_options(parser, Settings)
+    parser.add_argument("--out", type=Path, help="folder for the files of every network")
+    options = parse(parser, arguments, QUICK)
+    settings, out = read_options(Settings, options), options.out
     where = whereabouts() | {"threads": 1}  # of every process, but for variants threads/N
     machine = Machine.measured(settings.processes, run_ranks)
     where |= {"machine": asdict(machine)}
@@ -47,22 +51,6 @@ def _run(arguments: Sequence[str] | None) -> None:
         _show(bench, out, where)
 
 
-def parse(arguments: Sequence[str] | None) -> tuple[Settings, Path | None]:
-    """The settings, and the folder of the files; ``--quick`` changes what isn't given.
-
-    Raises:
-        UserError: on a mistake in an option.
-    """
-    parser = Parser(prog="python -m experiments.pipelines.benchmark", description=__doc__)
-    add_options(parser, Settings)
-    parser.add_argument("--out", type=Path, help="folder for the files of every network")
-    given = sys.argv[1:] if arguments is None else arguments
-    options = parser.parse_args(given)
-    if options.quick:
-        options = parser.parse_args([*QUICK.split(), *given])
-    return read_options(Settings, options), options.out
-
-
 def _show(bench: NetworkBenchmark, out: Path | None, where: dict[str, object]) -> None:
     print(table(bench.rows, bench.job.config.network, bench.settings))
     if bench.memory:
@@ -73,4 +61,4 @@ def _show(bench: NetworkBenchmark, out: Path | None, where: dict[str, object]) -
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_command("benchmark", main, None))

@@ -1,10 +1,13 @@
 """Settings of the pipeline benchmark: every option, with its default, its range and one line of help."""
 
+import argparse
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from layerpipe2.cli import Parser
 from layerpipe2.errors import LARGEST, UserError
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.validation import Checked, Real, setting
@@ -37,6 +40,13 @@ def check_choices(names: Sequence[str], needed: Sequence[str] = (PLAIN, "ddp", "
     for name in needed:
         if name not in names:
             raise UserError(f"variant {name!r} is missing among {', '.join(names)}; the page compares with it")
+
+
+def parse(parser: Parser, arguments: Sequence[str] | None, quick: str) -> argparse.Namespace:
+    """The options; with ``--quick`` among them those that aren't given are as in ``quick``."""
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(given)
+    return parser.parse_args([*quick.split(), *given]) if options.quick else options
 
 
 class Settings(Checked):

@@ -5,12 +5,12 @@ Both are judged only in the cells where these runs can tell a weight history fro
 What the comparisons say stands in sentences, in which every number is computed.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from layerpipe2.lab.judging.comparisons import Settings
 from layerpipe2.lab.judging.designs import LEARNT, own, pipeline_aware
+from layerpipe2.lab.judging.history_costs import won_back
 from layerpipe2.lab.looks import ordered
 from layerpipe2.lab.networks import NETWORKS
 from layerpipe2.strategies import find_strategy
@@ -150,7 +150,7 @@ def rule_sentence(row: Mapping[str, Any]) -> str:
     """A strategy against stash in one cell."""
     lost = f"; diverged alone in {plural(row['lost'], 'run')}" if row["lost"] else ""
     word = row["outcome"] + (" (this project's own: no candidate)" if own([row["strategy"]]) else "")
-    share = f", wins back {share_text(row)}" if row["strategy"] != "latest" else ""
+    share = f", wins back {text}" if (text := share_text(row)) else ""
     change = f"{row['mean']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]" if row["n"] > 1 else "–"
     label = find_strategy(row["strategy"]).label
     return f"{row['cell']}, {label}: {change} {row['unit']} against stash{lost}{share}: {word}."
@@ -164,10 +164,9 @@ def cost(row: Mapping[str, Any], name: str) -> str:
 
 
 def share_text(row: Mapping[str, Any]) -> str:
-    """``93 % [80, 110]`` of the inconsistency."""
-    if not math.isfinite(row["share_low"] + row["share_high"]):
-        return "an unknown share"
-    return f"{percent(row['share'])} [{100 * row['share_low']:.0f}, {100 * row['share_high']:.0f}]"
+    """``93 % [80, 110]`` of the inconsistency; empty where that isn't told."""
+    found = won_back(row)
+    return f"{percent(found.value)} [{100 * found.low:.0f}, {100 * found.high:.0f}]" if found else ""
 
 
 def _names(strategies: Iterable[str]) -> str:
