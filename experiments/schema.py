@@ -17,16 +17,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from experiments.names import HERE, path_of
-from experiments.sections import (
-    SWEPT,
-    Count,
-    Dataset,
-    Network,
-    Seed,
-    Settings,
-    Strategy,
-    Tuning,
-)
+from experiments.sections import SWEPT, Count, Dataset, Network, Seed, Settings, Strategy, Tuning
 from layerpipe2.errors import LARGEST, UserError, did_you_mean, plain_name, shown
 from layerpipe2.lab.data import TEXTS
 from layerpipe2.lab.judging.designs import LATEST, SEQUENTIAL, STASH

@@ -77,13 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(prog="python -m experiments.track", description=__doc__)
     add = parser.add_argument
     add("--runs", type=Path, default=Path("results/runs"), help="default: %(default)s")
-    add(
-        "--larger",
-        type=Path,
-        nargs="+",
-        default=LARGER,
-        help="of larger ones; default: results/evidence",
-    )
+    add("--larger", type=Path, nargs="+", default=LARGER, help="of larger ones; default: results/evidence")
     add("--pages", type=Path, default=Path("paper_figures/out"), help="figures and reports; default: %(default)s")
     home, experiment = checkout(Path.cwd()), os.environ.get("DVC_EXP_NAME", "")
     add("--database", type=Path, default=home / "mlflow.db", help="default: mlflow.db")

@@ -21,7 +21,6 @@ from experiments.pipelines.settings import PLAIN, QUICK, Settings, parse
 from experiments.pipelines.summary import memory_table, table
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
-from layerpipe2.lab.cli.options import add_options, read_options
 from layerpipe2.planning.machine import Machine
 from layerpipe2.planning.variants import Variant
 
@@ -33,22 +32,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         UserError: on a mistake in an option, or if the folder can't be written.
     """
     parser = Parser(prog="python -m experiments.pipelines.benchmark", description=__doc__)
-    add_options(parser, Settings)
     parser.add_argument("--out", type=Path, help="folder for the files of every network")
-    options = parse(parser, arguments, QUICK)
-    settings, out = read_options(Settings, options), options.out
+    settings, options = parse(parser, Settings, arguments, QUICK)
     where = whereabouts() | {"threads": 1}  # of every process, but for variants threads/N
     machine = Machine.measured(settings.processes, run_ranks)
     where |= {"machine": asdict(machine)}
     bench = NetworkBenchmark.of(settings.network, settings.width, settings.variants, settings, machine)
     bench.measure()
-    _show(bench, out, where)
+    _show(bench, options.out, where)
     if settings.cut_network:
         pipeline = settings.cut_variant
         variants, strategy = (PLAIN, pipeline, f"{pipeline}/groups"), Variant.parse(pipeline).strategy
         bench = NetworkBenchmark.of(settings.cut_network, settings.cut_width, variants, settings, machine, strategy)
         bench.measure_speeds()
-        _show(bench, out, where)
+        _show(bench, options.out, where)
 
 
 def _show(bench: NetworkBenchmark, out: Path | None, where: dict[str, object]) -> None:

@@ -31,7 +31,6 @@ from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.delays import aligned
 from layerpipe2.errors import UserError
-from layerpipe2.lab.cli.options import add_options, read_options
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.records import writable_folder, write_json
 from layerpipe2.lab.runs.validation import Checked, Positive, Several, setting
@@ -85,11 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         UserError: on a mistake in an option, or if the folder can't be written.
     """
     parser = Parser(prog="python -m experiments.pipelines.regimes", description=__doc__)
-    add_options(parser, MapSettings)
     parser.add_argument("--out", type=Path, default=Path("build/pipelines/map"), help="default: %(default)s")
-    options = parse(parser, arguments, QUICK)
-    settings, out = read_options(MapSettings, options), writable_folder(options.out)
-    where = whereabouts()
+    settings, options = parse(parser, MapSettings, arguments, QUICK)
+    out, where = writable_folder(options.out), whereabouts()
     with limited_hosts(_PROCESSES) as hosts:
         machines = _machines(hosts, settings)
         links = {f"{gigabits:g}": asdict(machine.link) for gigabits, machine in machines.items() if gigabits}

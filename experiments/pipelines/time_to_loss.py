@@ -25,7 +25,6 @@ from experiments.processes import workers
 from experiments.tables import Row, write_csv
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
-from layerpipe2.lab.cli.options import add_options, read_options
 from layerpipe2.lab.runs.records import writable_folder, write_json
 from layerpipe2.lab.runs.validation import Checked, setting
 from layerpipe2.planning.variants import Variant
@@ -52,10 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = Parser(prog="python -m experiments.pipelines.time_to_loss", description=__doc__)
     parser.add_argument("part", nargs="?", choices=("target", "updates", "seconds"), help="default: the last two")
-    add_options(parser, Options)
     parser.add_argument("--out", type=Path, default=Path("build/pipelines/time_to_loss"), help="default: %(default)s")
-    read = parse(parser, arguments, "--rounds 1 --batches 2")
-    options, out, design = read_options(Options, read), writable_folder(read.out), Design.read()
+    options, read = parse(parser, Options, arguments, "--rounds 1 --batches 2")
+    out, design = writable_folder(read.out), Design.read()
     design = design.quick() if options.quick else design
     if read.part == "target":
         _show_targets(design, options.jobs)
@@ -126,11 +124,9 @@ def _checked(net: Network, known: Row, lr: float, rows: Sequence[Row]) -> Iterat
         job = Job(net.config(lr, row["seed"]), {1: (0,), len(net.starts): net.starts})
         ranks, work = Variant.parse(known["variant"]).ranks(len(net.starts)), (updates, net.held_out)
         found = run_ranks(measure_training, ranks, job, known["variant"], *work)
-        head = {key: known[key] for key in ("network", "gigabits", "variant")} | {
-            "seed": row["seed"],
-            "updates": updates,
-        }
-        yield head | {"simulated_loss": row["loss"], "loss": found[0]["loss"], "seconds": found[0]["seconds"]}
+        head = {key: known[key] for key in ("network", "gigabits", "variant")}
+        head |= {"seed": row["seed"], "updates": updates, "simulated_loss": row["loss"]}
+        yield head | {"loss": found[0]["loss"], "seconds": found[0]["seconds"]}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from experiments.pipelines.summary import summarise, table
 from experiments.pipelines.trainers import build_units, make_trainer
 from layerpipe2.cli import Parser
 from layerpipe2.errors import UserError
-from layerpipe2.lab.cli.options import add_options, read_options
 from layerpipe2.lab.data import load
 from layerpipe2.planning.variants import Variant
 from paper_figures.pages.pipelines import page
@@ -75,10 +74,8 @@ def test_a_mistake_is_one_line(variants, message):
 
 
 def test_quick_changes_defaults_and_nothing_else():
-    parser = Parser()
-    add_options(parser, Settings)
-    given = (parse(parser, [*arguments, "--rounds", "7"], QUICK) for arguments in (["--quick"], []))
-    quick, full = (read_options(Settings, options) for options in given)
+    given = (["--quick", "--rounds", "7"], ["--rounds", "7"])
+    quick, full = (parse(Parser(), Settings, arguments, QUICK)[0] for arguments in given)
     assert quick.rounds == full.rounds == 7
     assert quick.width == 4 != full.width
     assert (quick.quick, full.quick) == (True, False)
