@@ -23,34 +23,33 @@ def check(parser: argparse.ArgumentParser) -> None:
         sys.exit(code)
 
 
+def _parser(module: str, description: str | None) -> Parser:
+    """The arguments of all of them."""
+    parser = Parser(prog=f"python -m experiments.{module}", description=description)
+    add, names = parser.add_argument, ", ".join(experiments())
+    add("experiment", metavar="NAME", help=f"a file of experiments/ without .yaml ({names}), or the path of one")
+    add("--out", type=Path, help="folder of the records; default: the experiment's")
+    add("--jobs", type=within(int, 1, MOST_JOBS), help="processes side by side; default: the experiment's")
+    return parser
+
+
 def run_parser(description: str | None) -> argparse.ArgumentParser:
     """The arguments of :mod:`experiments.run`."""
-    parser = Parser(prog="python -m experiments.run", description=description)
+    parser = _parser("run", description)
     add = parser.add_argument
-    names = ", ".join(experiments())
-    add("experiment", metavar="NAME", help=f"a file of experiments/ without .yaml ({names}), or the path of one")
     add("--network", help="only the runs of this network")
     add("--group", help="only the runs of this group size, or 'sequential': those of the baseline")
-    add("--out", type=Path, help="folder of the records; default: the experiment's")
     add("--yes", action="store_true", help="start without asking")
     add("--quiet", action="store_true", help="start at once, say little")
-    add(
-        "--this-code",
-        action="store_true",
-        help="delete the chosen runs' records that other settings or other code have made, and train those runs again",
-    )
+    text = "delete the chosen runs' records that other settings or other code have made, and train those runs again"
+    add("--this-code", action="store_true", help=text)
     add("--storage", metavar="URL", help="PostgreSQL database for machines that share no folder; default: the folder")
-    add("--jobs", type=within(int, 1, MOST_JOBS), help="processes side by side; default: the experiment's")
     add("--minutes", type=within(float, 0, 10**6), help="begin no run after so many minutes")
     return parser
 
 
 def tune_parser(description: str | None) -> argparse.ArgumentParser:
     """The arguments of :mod:`experiments.tune`."""
-    parser = Parser(prog="python -m experiments.tune", description=description)
-    add = parser.add_argument
-    add("experiment", metavar="NAME", help="a file of experiments/ without .yaml, or the path of one")
-    add("--out", type=Path, help="folder of the records; default: the experiment's")
-    add("--quiet", action="store_true", help="say little")
-    add("--jobs", type=within(int, 1, MOST_JOBS), help="processes side by side; default: the experiment's")
+    parser = _parser("tune", description)
+    parser.add_argument("--quiet", action="store_true", help="say little")
     return parser

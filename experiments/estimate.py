@@ -43,10 +43,10 @@ class _Clock(Checkpoint):
         self.validation: list[float] = []
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *batch: Any) -> None:
-        self.training.append(_now(pl_module.device))
+        self.training.append(now(pl_module.device))
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: Any, *batch: Any) -> None:
-        self.validation.append(_now(pl_module.device))
+        self.validation.append(now(pl_module.device))
 
     on_train_start, on_validation_start = on_train_batch_end, on_validation_batch_end
 
@@ -106,7 +106,8 @@ def _last(times: Sequence[float], count: int) -> float:
     return (times[-1] - times[-1 - count]) / count
 
 
-def _now(device: torch.device) -> float:
+def now(device: torch.device) -> float:
+    """Seconds on a clock, once the device has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

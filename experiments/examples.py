@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 
-from experiments.schema import LATEST, SEQUENTIAL, STASH
 from experiments.tables import Row
 from layerpipe2.lab.data import describe
 from layerpipe2.lab.data.text import TextSpec
+from layerpipe2.lab.judging.designs import LATEST, SEQUENTIAL, STASH
 from layerpipe2.lab.runs.correct import Counts, spread, unpacked
 from layerpipe2.lab.runs.records import Record
 

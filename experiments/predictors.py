@@ -18,17 +18,16 @@ if __name__ == "__main__":
     training_server()  # what it imports takes as long as the imports below: both go on at once
 
 from experiments.grid import Grid
-from experiments.schema import STASH, read_experiment
+from experiments.schema import read_experiment
 from experiments.tables import Row, write_csv
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
+from layerpipe2.lab.judging.designs import PIPELINE, STASH
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.tuning import MOST_JOBS
 
 FILE = "predictors.csv"
-CELL = ("network", "dataset", "optimizer", "momentum", "num_stages", "convention", "rate")
-"""What a row is about; as in the tables of runs."""
 STRATEGY = "ema-span"
 """What is measured beside the latest weights: the rule that every coarse search has."""
 _MORE = ("lr", "diverged")
@@ -71,7 +70,7 @@ def _cells(grid: Grid) -> dict[tuple[str, ...], tuple[Row, RunConfig]]:
         first = task.config.seed == grid.experiment.seeds[0]
         if first and task.cell.strategy == STASH and grid.record(task) is not None:
             config = grid.ready(task)
-            row = {name: getattr(config, name, None) for name in CELL}
+            row = {name: getattr(config, name, None) for name in PIPELINE}
             row |= {"num_stages": task.cell.stages, "rate": grid.rate(task), "lr": config.lr}
             found[_key(row)] = row, config
     return found
@@ -90,7 +89,7 @@ def _measured(config: RunConfig) -> Row:
 
 def _key(row: Row) -> tuple[str, ...]:
     """The same of a row that was read and of one that was made."""
-    return tuple(str(row[name]) for name in (*CELL, "lr"))
+    return tuple(str(row[name]) for name in (*PIPELINE, "lr"))
 
 
 def _rows(path: Path) -> list[Row]:
@@ -99,7 +98,7 @@ def _rows(path: Path) -> list[Row]:
 
 def _write(path: Path, rows: list[Row]) -> None:
     columns = dict.fromkeys(name for row in rows for name in row)
-    write_csv(path, dict.fromkeys([*CELL, *_MORE, *columns]), rows)
+    write_csv(path, dict.fromkeys([*PIPELINE, *_MORE, *columns]), rows)
 
 
 if __name__ == "__main__":

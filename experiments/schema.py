@@ -17,24 +17,15 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from experiments.names import HERE, path_of
-from experiments.sections import (
-    SWEPT,
-    Count,
-    Dataset,
-    Network,
-    Report,
-    Seed,
-    Settings,
-    Strategy,
-    Tuning,
-)
+from experiments.sections import SWEPT, Count, Dataset, Network, Seed, Settings, Strategy, Tuning
 from layerpipe2.errors import LARGEST, UserError, did_you_mean, plain_name, shown
 from layerpipe2.lab.data import TEXTS
+from layerpipe2.lab.judging.designs import LATEST, SEQUENTIAL, STASH
+from layerpipe2.lab.judging.report import Report
 from layerpipe2.lab.runs.validation import Checked, Positive, Several, checked
 from layerpipe2.lab.runs.yaml_file import read_yaml
 from layerpipe2.lab.tuning import MOST_JOBS
 
-SEQUENTIAL, STASH, LATEST = "sequential", "stash", "latest"
 _OWN = ("records", "tables", "published", "times_apart")
 _MOST_RUNS = 20_000
 _PLACEHOLDERS = ("network", "dataset", "optimizer", "group", "stages", "strategy")

@@ -4,11 +4,11 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, create_model, model_validator
 
-from layerpipe2.errors import LARGEST, UserError
+from layerpipe2.errors import LARGEST
 from layerpipe2.lab.data import DATASETS
 from layerpipe2.lab.networks import NETWORKS
 from layerpipe2.lab.runs.config import RunConfig
-from layerpipe2.lab.runs.validation import Checked, one_of, real
+from layerpipe2.lab.runs.validation import Checked, one_of
 from layerpipe2.lab.tuning.settings import PRUNERS, SAMPLERS
 from layerpipe2.lab.tuning.space import Space
 from layerpipe2.strategies import make_strategy
@@ -59,24 +59,4 @@ class Tuning(Checked):
     @model_validator(mode="after")
     def _fit(self) -> Self:
         Space.of(self.space, RunConfig())
-        return self
-
-
-class Report(Checked):
-    """What the verdicts demand."""
-
-    equivalence_margin_points: Annotated[float, *real(gt=0, le=100)]  # points of test accuracy that count as no loss
-    equivalence_margin_nats: Annotated[float, *real(gt=0, le=100)] | None = None  # if given, the test loss is judged
-    significance_level: Annotated[float, *real(gt=0, lt=0.5)]  # of a family of tests, after Holm's correction
-    image_guard: bool = False  # whether a verdict must also hold for other test images
-
-    @property
-    def judges_losses(self) -> bool:
-        """Whether verdicts and the choice of rates are about losses; otherwise about accuracies."""
-        return self.equivalence_margin_nats is not None
-
-    @model_validator(mode="after")
-    def _fit(self) -> Self:
-        if self.image_guard and self.judges_losses:
-            raise UserError("image_guard needs a margin in points: the spread of losses over images isn't known")
         return self

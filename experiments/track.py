@@ -16,14 +16,21 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pandas as pd
+
+from experiments.examples import example_rows
 from experiments.grid import TUNED
+from experiments.tables import run_rows
 from experiments.track_summary import Pages, add_summary
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
 from layerpipe2.errors import UserError
+from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.history_costs import shares
+from layerpipe2.lab.judging.objectives import judged
 from layerpipe2.lab.runs.records import (
     Record,
     output_file,
@@ -49,12 +56,16 @@ _DAMAGED = "make it again with `python -m experiments.collect`"
 
 
 class Source(NamedTuple):
-    """The records of an experiment, with the folder that their keys start from, and the folder of its pages."""
+    """The records of an experiment, with the folder that their keys start from, and the folder of its pages.
+
+    ``about`` is what :mod:`experiments.collect` has said of it in ``experiment.json``; empty before that.
+    """
 
     experiment: str
     folder: Path
     records: dict[Path, Record]
     pages: Path
+    about: dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -66,13 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(prog="python -m experiments.track", description=__doc__)
     add = parser.add_argument
     add("--runs", type=Path, default=Path("results/runs"), help="default: %(default)s")
-    add(
-        "--larger",
-        type=Path,
-        nargs="+",
-        default=LARGER,
-        help="of larger ones; default: results/evidence",
-    )
+    add("--larger", type=Path, nargs="+", default=LARGER, help="of larger ones; default: results/evidence")
     add("--pages", type=Path, default=Path("paper_figures/out"), help="figures and reports; default: %(default)s")
     home, experiment = checkout(Path.cwd()), os.environ.get("DVC_EXP_NAME", "")
     add("--database", type=Path, default=home / "mlflow.db", help="default: mlflow.db")
@@ -119,17 +124,21 @@ def sources(runs: Path, larger: Sequence[Path], pages: Path) -> list[Source]:
     """
     own = dict(zip(record_files(runs), read_records(runs, runs.parent / "times"), strict=True))
     own |= {path: read_record(path) for path in record_files(runs.parent / "tune")}
-    described = runs.parent / "experiment.json"
-    first = next(iter(own.values()))["config"]["dataset"]
-    name = read_json(described, _DAMAGED)["name"] if described.exists() else first
-    found = [Source(str(name), runs.parent, own, pages)]
+    described = _about(runs.parent)
+    name = described.get("name", next(iter(own.values()))["config"]["dataset"])
+    found = [Source(str(name), runs.parent, own, pages, described)]
     for folder in (path for parent in larger for path in sorted(parent.glob("*")) if (path / "runs").is_dir()):
         files = record_files(folder / "runs") + record_files(folder / "tune")
         records = {path: read_record(path) for path in files}
         kind = folder.parent.name
-        about = pages / kind if kind == "evidence" else pages / kind / folder.name  # the evidence has one page for all
-        found.append(Source(folder.name, folder, records, about))
+        place = pages / kind if kind == "evidence" else pages / kind / folder.name  # the evidence has one page for all
+        found.append(Source(folder.name, folder, records, place, _about(folder / "tables")))
     return found
+
+
+def _about(tables: Path) -> dict[str, Any]:
+    path = tables / "experiment.json"
+    return read_json(path, _DAMAGED) if path.exists() else {}
 
 
 def track(found: Sequence[Source], database: Path, artifacts: Path) -> tuple[int, dict[str, str]]:
@@ -165,26 +174,46 @@ def track(found: Sequence[Source], database: Path, artifacts: Path) -> tuple[int
 def copies(source: Source) -> list[Copy]:
     """What is copied of an experiment."""
     names = differing(record["config"] for record in source.records.values())
+    told, objective = _shares(source), judged(source.about["report"]) if source.about else ""
     found = []
     for path, record in source.records.items():
-        key = path.relative_to(source.folder)
-        phase = TUNE if {"tune", "trials"} & set(key.parts) else FINAL
-        config, rate = record["config"], _rate(source, path, record) if phase == FINAL and "lr" in names else ""
-        subject = Subject(source.experiment, phase, str(key), config, record["delays"], names, rate)
-        found.append(Copy(subject, record, path))
+        key, phase, rate = str(path.relative_to(source.folder)), _phase(source, path), _rate(source, path, record)
+        word = rate if phase == FINAL and "lr" in names and rate != "tuned" else ""
+        subject = Subject(source.experiment, phase, key, record["config"], record["delays"], names, word, objective)
+        found.append(Copy(subject, record, path, told.get(path)))
     return found
 
 
+def _shares(source: Source) -> dict[Path, float]:
+    """What the strategies of final runs win back, in per cent, where the report tells it."""
+    final = {
+        path: record | {"rate": _rate(source, path, record)}
+        for path, record in source.records.items()
+        if source.about and _phase(source, path) == FINAL and record["test"]
+    }
+    if not final:
+        return {}
+    settings, rows = Settings.of(source.about), [run_rows(record)[0] for record in final.values()]
+    runs = pd.DataFrame(rows, list(final)).astype({"test_accuracy": float, "test_loss": float})
+    examples = pd.DataFrame(example_rows(final.values())) if settings.image_guard else pd.DataFrame()
+    found = shares(runs, settings, None if examples.empty else examples)
+    return {path: round(100 * share, 1) for path, share in found.dropna().items()}
+
+
+def _phase(source: Source, path: Path) -> str:
+    return TUNE if {"tune", "trials"} & set(path.relative_to(source.folder).parts) else FINAL
+
+
 def _rate(source: Source, path: Path, record: Record) -> str:
-    """For the run's name: that it has the rate of all, or the rate itself where the experiment gives several."""
+    """Where the learning rate of a final run comes from, see :mod:`experiments.tables`; without a tuning, itself."""
     if "-common-s" in path.stem:
         return "common"
-    return "" if (source.folder / TUNED).exists() else f"{record['config']['lr']:g}"
+    return "tuned" if (source.folder / TUNED).exists() else f"{record['config']['lr']:g}"
 
 
 def print_links(server: str, identities: dict[str, str], found: Sequence[Source]) -> None:
     """Where to look: one line per experiment and prepared page."""
-    tuned = {source.experiment for source in found if any(one.subject.phase == TUNE for one in copies(source))}
+    tuned = {source.experiment for source in found if any(_phase(source, path) == TUNE for path in source.records)}
     for experiment, identity in identities.items():
         for key, view in VIEWS.items():
             if key != "tuning" or experiment in tuned:

@@ -34,8 +34,9 @@ from experiments.sections import Tuning
 from experiments.tables import Row, write_csv
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError
+from layerpipe2.lab.judging.objectives import best, judged
 from layerpipe2.lab.runs.records import write_json
-from layerpipe2.lab.tuning.results import best_trials
+from layerpipe2.lab.tuning.results import values_of
 from layerpipe2.lab.tuning.space import Space
 from layerpipe2.lab.tuning.study import STATUS, OtherStudy, Study, open_existing, open_or_make, work
 from layerpipe2.lab.tuning.tune import study_settings
@@ -95,7 +96,7 @@ def _study(grid: Grid, tuning: Tuning, cell: Cell, number: int, space: Space) ->
         sampler=tuning.sampler,
         pruner=tuning.pruner,
         seed=tuning.seed,
-        objectives=(_objective(grid),),
+        objectives=(judged(dict(grid.experiment.report)),),
         in_order=True,
     )
     try:
@@ -106,10 +107,6 @@ def _study(grid: Grid, tuning: Tuning, cell: Cell, number: int, space: Space) ->
         pass
     shutil.rmtree(folder, ignore_errors=True)
     return open_or_make(settings, folder)
-
-
-def _objective(grid: Grid) -> str:
-    return "loss" if grid.experiment.report.judges_losses else "accuracy"
 
 
 def _do(name: str, studies: list[Study], jobs: int) -> None:
@@ -137,12 +134,9 @@ def _moved(studies: list[Study], space: Space) -> Space:
 
 def _best(studies: list[Study]) -> tuple[Study, dict[str, Any]] | None:
     """The study with the best trial, and that trial's choice; None if no trial has completed."""
-    found = [(study, trial) for study in studies for trial in best_trials(study)]
-    if not found:
-        return None
-    better = max if studies[0].settings.directions == ["maximize"] else min
-    study, trial = better(found, key=lambda pair: pair[1].values[0])
-    return study, trial.params
+    found = [(study, trial) for study in studies for trial in study.trials()]
+    chosen = best(found, studies[0].settings.objectives, lambda pair: values_of(pair[1]))
+    return (chosen[0][0], chosen[0][1].params) if chosen else None
 
 
 def _lasted_longest(studies: list[Study]) -> dict[str, Any] | None:
@@ -164,7 +158,7 @@ def _write(grid: Grid, tuning: Tuning, rounds: dict[Cell, list[Study]]) -> None:
             print(f"{grid.name(cell)}: every trial diverged; the one that lasted longest is chosen", file=sys.stderr)
         chosen.setdefault(cell.network, {})[grid.name(cell)] = settings
     names = sorted({name for studies in rounds.values() for study in studies for name in study.settings.space})
-    value = f"val_{_objective(grid)}"
+    value = f"val_{judged(dict(grid.experiment.report))}"
     rows = [row for cell, studies in rounds.items() for row in _rows(cell, studies, value)]
     columns = [*_CELL, "round", "trial", "status", "epochs", value, "edge", *names]
     write_csv(grid.folder / "tuning.csv", columns, rows)

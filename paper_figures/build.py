@@ -24,9 +24,9 @@ from pathlib import Path
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError, plain_name
+from layerpipe2.lab.judging.comparisons import Settings
 from layerpipe2.lab.runs.lifetime import end_with_parent
 from paper_figures.claims import why
-from paper_figures.comparisons import Settings
 from paper_figures.figures import spiking
 from paper_figures.pages import artifact, evidence, graphs, pipelines, readme, report
 from paper_figures.records import evidence as evidence_records

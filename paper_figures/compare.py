@@ -21,11 +21,11 @@ from tabulate import tabulate
 
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command, terminal_width
+from layerpipe2.lab.looks import ordered
 from layerpipe2.strategies import find_strategy
 from paper_figures import published
 from paper_figures.pages import Page
 from paper_figures.records.by_key import REPORT, Results, pipelines, row_name
-from paper_figures.style import ordered
 
 ROUNDING = 1e-5
 """Relative difference up to which two values are equal to rounding."""

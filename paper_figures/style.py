@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from layerpipe2.lab.looks import look
+from layerpipe2.lab.judging.designs import SEQUENTIAL
+from layerpipe2.lab.looks import look, ordered
 from layerpipe2.strategies import find_strategy
-from paper_figures.designs import SEQUENTIAL
 from paper_figures.text import network_label
 
 SINGLE, DOUBLE = 3.4, 6.9
@@ -32,11 +32,6 @@ def line(strategy: str, **changes: Any) -> Look:
     face = looks.colour if looks.filled else "white"
     drawn = {"color": looks.colour, "marker": looks.marker, "linestyle": looks.dash, "markerfacecolor": face}
     return drawn | {"markeredgecolor": looks.colour} | changes
-
-
-def ordered(strategies: Iterable[str]) -> list[str]:
-    """Strategies without repetition, in the order of legends and tables."""
-    return sorted(set(strategies), key=lambda name: (look(name).order, name))
 
 
 def labels(strategies: Iterable[str]) -> list[str]:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
+from layerpipe2.lab.judging.designs import SEQUENTIAL
 from layerpipe2.lab.looks import look
 from layerpipe2.planning.variants import DATA_PARALLEL, TORCH_PIPELINES, Variant
 from layerpipe2.strategies import find_strategy
-from paper_figures.designs import SEQUENTIAL
 
 OURS = "asynchronous"
 """The kind of this library's pipelines with delays, among those of :func:`group`."""

@@ -8,7 +8,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
+from experiments.estimate import now
 from layerpipe2 import Delays, PipelinedModule, make_strategy, partition
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
@@ -67,13 +67,11 @@ class Clock(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Start the clock."""
         if batch_idx == self.warmup:
-            _synchronize(pl_module.device)
-            self.start = time.perf_counter()
+            self.start = now(pl_module.device)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Stop the clock."""
-        _synchronize(pl_module.device)
-        self.seconds = (time.perf_counter() - self.start) / (trainer.global_step - self.warmup)
+        self.seconds = (now(pl_module.device) - self.start) / (trainer.global_step - self.warmup)
 
 
 def make_optimizer(parameters: Any, fused: bool) -> torch.optim.Optimizer:
@@ -150,11 +148,6 @@ def _time(options: argparse.Namespace, device: torch.device, variant: Variant) -
     trainer = pl.Trainer(**where, **silent, max_epochs=1, callbacks=[clock], logger=False, limit_val_batches=0)
     trainer.fit(model, loader)
     return clock.seconds
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def _parser() -> argparse.ArgumentParser:

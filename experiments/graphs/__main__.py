@@ -30,16 +30,16 @@ from layerpipe2.lab.provenance import provenance
 from layerpipe2.lab.runs.records import write_json
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the experiment; returns the exit code."""
-    return run_command("graphs", _run, arguments)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the experiment.
 
-
-def _run(arguments: Sequence[str] | None) -> None:
+    Raises:
+        UserError: on a mistake in an option, or if the graph isn't there.
+    """
     parser = Parser(prog="python -m experiments.graphs", description=__doc__)
     add_options(parser, Settings)
     parser.add_argument("--out", type=Path, help="folder for a folder named after the graph")
-    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(arguments)
     settings = read_options(Settings, options)
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -85,4 +85,4 @@ def _rounded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_command("graphs", main, None))

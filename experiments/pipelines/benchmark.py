@@ -17,50 +17,35 @@ from pathlib import Path
 
 from experiments.pipelines.network_benchmark import NetworkBenchmark
 from experiments.pipelines.processes import run_ranks, whereabouts
-from experiments.pipelines.settings import PLAIN, QUICK, Settings
+from experiments.pipelines.settings import PLAIN, QUICK, Settings, parse
 from experiments.pipelines.summary import memory_table, table
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
-from layerpipe2.lab.cli.options import add_options, read_options
 from layerpipe2.planning.machine import Machine
 from layerpipe2.planning.variants import Variant
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; returns the exit code."""
-    return run_command("benchmark", _run, arguments)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark.
 
-
-def _run(arguments: Sequence[str] | None) -> None:
-    settings, out = parse(arguments)
+    Raises:
+        UserError: on a mistake in an option, or if the folder can't be written.
+    """
+    parser = Parser(prog="python -m experiments.pipelines.benchmark", description=__doc__)
+    parser.add_argument("--out", type=Path, help="folder for the files of every network")
+    settings, options = parse(parser, Settings, arguments, QUICK)
     where = whereabouts() | {"threads": 1}  # of every process, but for variants threads/N
     machine = Machine.measured(settings.processes, run_ranks)
     where |= {"machine": asdict(machine)}
     bench = NetworkBenchmark.of(settings.network, settings.width, settings.variants, settings, machine)
     bench.measure()
-    _show(bench, out, where)
+    _show(bench, options.out, where)
     if settings.cut_network:
         pipeline = settings.cut_variant
         variants, strategy = (PLAIN, pipeline, f"{pipeline}/groups"), Variant.parse(pipeline).strategy
         bench = NetworkBenchmark.of(settings.cut_network, settings.cut_width, variants, settings, machine, strategy)
         bench.measure_speeds()
-        _show(bench, out, where)
-
-
-def parse(arguments: Sequence[str] | None) -> tuple[Settings, Path | None]:
-    """The settings, and the folder of the files; ``--quick`` changes what isn't given.
-
-    Raises:
-        UserError: on a mistake in an option.
-    """
-    parser = Parser(prog="python -m experiments.pipelines.benchmark", description=__doc__)
-    add_options(parser, Settings)
-    parser.add_argument("--out", type=Path, help="folder for the files of every network")
-    given = sys.argv[1:] if arguments is None else arguments
-    options = parser.parse_args(given)
-    if options.quick:
-        options = parser.parse_args([*QUICK.split(), *given])
-    return read_options(Settings, options), options.out
+        _show(bench, options.out, where)
 
 
 def _show(bench: NetworkBenchmark, out: Path | None, where: dict[str, object]) -> None:
@@ -73,4 +58,4 @@ def _show(bench: NetworkBenchmark, out: Path | None, where: dict[str, object]) -
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_command("benchmark", main, None))

@@ -4,7 +4,7 @@ import itertools
 import json
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch.distributed.tensor import DTensor
 from torch.profiler import ProfilerActivity
 
+from experiments.hosts import Namespaces
 from experiments.pipelines.peers import Batch
+from experiments.pipelines.processes import run_ranks
 from experiments.pipelines.trainers import AsynchronousTrainer, Job, Trainer, build_units, make_trainer
 from layerpipe2.errors import UserError
 from layerpipe2.lab.data import BatchLoader, Data, load
@@ -43,6 +45,21 @@ def measure_speed(job: Job, variant: str, batches: int, warmup: int) -> dict[str
     networks = dist.get_world_size() if Variant.parse(variant).kind == "independent" else 1
     seconds = (_barrier() - start) / (batches * networks)
     return {"seconds": seconds, "peak_rss": _status("VmHWM") - before, "sent_bytes": trainer.sent_bytes}
+
+
+def seconds_per_batch(
+    job: Job, variant: str, processes: int, work: tuple[int, int], hosts: Namespaces | None, gigabits: float | None
+) -> float:
+    """What :func:`measure_speed` gives for a mini-batch on the slowest rank; ``work`` is its last two arguments.
+
+    With ``gigabits`` every process has a host, and sends so much per second at most; else all are on this one.
+    """
+    places: Sequence[str] = ()
+    if hosts is not None and gigabits is not None:
+        hosts.limit(gigabits)
+        places = hosts.names
+    found = run_ranks(measure_speed, Variant.parse(variant).ranks(processes), job, variant, *work, places=places)
+    return float(max(rank["seconds"] for rank in found))
 
 
 def measure_timeline(job: Job, variant: str, batches: int) -> list[Event]:

@@ -21,17 +21,16 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from experiments.hosts import Namespaces, limited_hosts
-from experiments.pipelines.measure import measure_speed
+from experiments.pipelines.measure import seconds_per_batch
 from experiments.pipelines.processes import in_random_order, run_ranks, whereabouts
 from experiments.pipelines.profiles import predictor
-from experiments.pipelines.settings import check_choices
+from experiments.pipelines.settings import check_choices, parse
 from experiments.pipelines.trainers import Job
 from experiments.tables import Row, write_csv
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.delays import aligned
 from layerpipe2.errors import UserError
-from layerpipe2.lab.cli.options import add_options, read_options
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.records import writable_folder, write_json
 from layerpipe2.lab.runs.validation import Checked, Positive, Several, setting
@@ -78,21 +77,16 @@ QUICK = "--points 3 --rounds 1 --seconds 0.05 --layer-repeats 1"
 """The options of a run that only shows that everything works, where it isn't given others."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure the map; returns the exit code."""
-    return run_command("regimes", _run, arguments)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the map.
 
-
-def _run(arguments: Sequence[str] | None) -> None:
+    Raises:
+        UserError: on a mistake in an option, or if the folder can't be written.
+    """
     parser = Parser(prog="python -m experiments.pipelines.regimes", description=__doc__)
-    add_options(parser, MapSettings)
     parser.add_argument("--out", type=Path, default=Path("build/pipelines/map"), help="default: %(default)s")
-    given = sys.argv[1:] if arguments is None else arguments
-    options = parser.parse_args(given)
-    if options.quick:
-        options = parser.parse_args([*QUICK.split(), *given])
-    settings, out = read_options(MapSettings, options), writable_folder(options.out)
-    where = whereabouts()
+    settings, options = parse(parser, MapSettings, arguments, QUICK)
+    out, where = writable_folder(options.out), whereabouts()
     with limited_hosts(_PROCESSES) as hosts:
         machines = _machines(hosts, settings)
         links = {f"{gigabits:g}": asdict(machine.link) for gigabits, machine in machines.items() if gigabits}
@@ -175,17 +169,9 @@ def measure(predictions: Sequence[Row], rounds: int, hosts: Namespaces | None) -
     """Round after round, every choice of a point once, in random order: rows of ``measured.csv``."""
     for number, row in in_random_order(predictions, rounds, seed=" ".join(str(predictions[0][key]) for key in _POINT)):
         known = {key: row[key] for key in (*_POINT, "gigabits", "variant")}
-        yield known | {"round": number, "seconds": _seconds(row, hosts)}
-
-
-def _seconds(row: Row, hosts: Namespaces | None) -> float:
-    places: Sequence[str] = ()
-    if hosts and row["gigabits"]:
-        hosts.limit(row["gigabits"])
-        places = hosts.names
-    ranks = Variant.parse(row["variant"]).ranks(_PROCESSES)
-    found = run_ranks(measure_speed, ranks, row["job"], row["variant"], row["batches"], _WARMUP, places=places)
-    return float(max(rank["seconds"] for rank in found))
+        work = (row["batches"], _WARMUP)
+        seconds = seconds_per_batch(row["job"], row["variant"], _PROCESSES, work, hosts, row["gigabits"])
+        yield known | {"round": number, "seconds": seconds}
 
 
 def _table(predictions: Sequence[Row], rows: Sequence[Row]) -> list[str]:
@@ -199,4 +185,4 @@ def _table(predictions: Sequence[Row], rows: Sequence[Row]) -> list[str]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_command("regimes", main, None))

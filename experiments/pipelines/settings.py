@@ -1,14 +1,20 @@
 """Settings of the pipeline benchmark: every option, with its default, its range and one line of help."""
 
+import argparse
+import sys
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated, Self, TypeVar
 
 from pydantic import Field, model_validator
 
+from layerpipe2.cli import Parser
 from layerpipe2.errors import LARGEST, UserError
+from layerpipe2.lab.cli.options import add_options, read_options
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.validation import Checked, Real, setting
 from layerpipe2.planning.variants import DATA_PARALLEL, TORCH_PIPELINES, Variant
+
+T = TypeVar("T", bound=Checked)
 
 PLAIN = "plain"
 """Plain training in one process, which all other variants are measured against."""
@@ -37,6 +43,20 @@ def check_choices(names: Sequence[str], needed: Sequence[str] = (PLAIN, "ddp", "
     for name in needed:
         if name not in names:
             raise UserError(f"variant {name!r} is missing among {', '.join(names)}; the page compares with it")
+
+
+def parse(parser: Parser, model: type[T], arguments: Sequence[str] | None, quick: str) -> tuple[T, argparse.Namespace]:
+    """The settings that are options as well, and all options; with ``--quick`` those not given are as in ``quick``.
+
+    Raises:
+        UserError: on a mistake in an option.
+    """
+    add_options(parser, model)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(given)
+    if options.quick:
+        options = parser.parse_args([*quick.split(), *given])
+    return read_options(model, options), options
 
 
 class Settings(Checked):

@@ -16,15 +16,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from experiments.hosts import Namespaces, limited_hosts
-from experiments.pipelines.measure import measure_speed, measure_training
+from experiments.pipelines.measure import measure_training, seconds_per_batch
 from experiments.pipelines.processes import in_random_order, run_ranks, whereabouts
+from experiments.pipelines.settings import parse
 from experiments.pipelines.trainers import Job
 from experiments.pipelines.updates import MEASURED, Design, Network, losses, train_all
 from experiments.processes import workers
 from experiments.tables import Row, write_csv
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
-from layerpipe2.lab.cli.options import add_options, read_options
 from layerpipe2.lab.runs.records import writable_folder, write_json
 from layerpipe2.lab.runs.validation import Checked, setting
 from layerpipe2.planning.variants import Variant
@@ -43,21 +43,17 @@ class Options(Checked):
     quick: bool = setting(False, "", "seconds instead of minutes: shows that it works, measures nothing")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Train and measure; returns the exit code."""
-    return run_command("time_to_loss", _run, arguments)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train and measure.
 
-
-def _run(arguments: Sequence[str] | None) -> None:
+    Raises:
+        UserError: on a mistake in an option, or if the folder can't be written.
+    """
     parser = Parser(prog="python -m experiments.pipelines.time_to_loss", description=__doc__)
     parser.add_argument("part", nargs="?", choices=("target", "updates", "seconds"), help="default: the last two")
-    add_options(parser, Options)
     parser.add_argument("--out", type=Path, default=Path("build/pipelines/time_to_loss"), help="default: %(default)s")
-    given = sys.argv[1:] if arguments is None else arguments
-    read = parser.parse_args(given)
-    if read.quick:
-        read = parser.parse_args(["--rounds", "1", "--batches", "2", *given])
-    options, out, design = read_options(Options, read), writable_folder(read.out), Design.read()
+    options, read = parse(parser, Options, arguments, "--rounds 1 --batches 2")
+    out, design = writable_folder(read.out), Design.read()
     design = design.quick() if options.quick else design
     if read.part == "target":
         _show_targets(design, options.jobs)
@@ -114,10 +110,8 @@ def _choices(design: Design, tuned: Sequence[Row], gigabits: Sequence[float]) ->
 
 def _timed(net: Network, known: Row, lr: float, options: Options, hosts: Namespaces | None) -> float:
     """Seconds per mini-batch, filling and draining of the pipeline included."""
-    job = Job(net.config(lr, 0), {1: (0,), len(net.starts): net.starts})
-    ranks = Variant.parse(known["variant"]).ranks(len(net.starts))
-    work = (job, known["variant"], options.batches, _WARMUP)
-    return float(max(r["seconds"] for r in run_ranks(measure_speed, ranks, *work, places=_places(known, hosts))))
+    job, work = Job(net.config(lr, 0), {1: (0,), len(net.starts): net.starts}), (options.batches, _WARMUP)
+    return seconds_per_batch(job, known["variant"], len(net.starts), work, hosts, known["gigabits"])
 
 
 def _checked(net: Network, known: Row, lr: float, rows: Sequence[Row]) -> Iterator[Row]:
@@ -130,20 +124,10 @@ def _checked(net: Network, known: Row, lr: float, rows: Sequence[Row]) -> Iterat
         job = Job(net.config(lr, row["seed"]), {1: (0,), len(net.starts): net.starts})
         ranks, work = Variant.parse(known["variant"]).ranks(len(net.starts)), (updates, net.held_out)
         found = run_ranks(measure_training, ranks, job, known["variant"], *work)
-        head = {key: known[key] for key in ("network", "gigabits", "variant")} | {
-            "seed": row["seed"],
-            "updates": updates,
-        }
-        yield head | {"simulated_loss": row["loss"], "loss": found[0]["loss"], "seconds": found[0]["seconds"]}
-
-
-def _places(known: Row, hosts: Namespaces | None) -> Sequence[str]:
-    """A namespace for every rank, with their link limited; none on one host."""
-    if hosts is None or known["gigabits"] is None:
-        return ()
-    hosts.limit(known["gigabits"])
-    return hosts.names
+        head = {key: known[key] for key in ("network", "gigabits", "variant")}
+        head |= {"seed": row["seed"], "updates": updates, "simulated_loss": row["loss"]}
+        yield head | {"loss": found[0]["loss"], "seconds": found[0]["seconds"]}
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_command("time_to_loss", main, None))

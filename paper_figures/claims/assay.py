@@ -1,6 +1,6 @@
 """All cells of an experiment, judged: what a delay and the lack of a history cost, and what each strategy is worth.
 
-:mod:`paper_figures.claims.history_costs` explains the costs, and where a verdict is possible.
+:mod:`layerpipe2.lab.judging.history_costs` explains the costs, and where a verdict is possible.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -10,9 +10,9 @@ from typing import Any, Self
 import pandas as pd
 
 from layerpipe2.errors import UserError
-from paper_figures.claims.history_costs import costs, rows_with, rules, scored
-from paper_figures.comparisons import Settings
-from paper_figures.designs import pipeline_aware
+from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.designs import pipeline_aware
+from layerpipe2.lab.judging.history_costs import judge, rows_with
 from paper_figures.text import dataset_label, law_label, network_label, optimizer_label
 from paper_figures.verdicts import OUTCOMES, Answer
 
@@ -47,7 +47,7 @@ def in_place_of_a_verdict(row: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Assay:
-    """Costs of all cells, and every other strategy against stash in each: see :func:`costs` and :func:`rules`."""
+    """Costs of all cells, and every other strategy against stash in each: see :func:`judge`."""
 
     costs: pd.DataFrame
     rules: pd.DataFrame
@@ -67,10 +67,8 @@ class Assay:
         Raises:
             UserError: if two cells have one name.
         """
-        known = scored(runs, settings)
-        about = costs(known, settings, examples)
-        tables = about, rules(known, about, settings, examples)
-        names = [name(row) for row in about.to_dict("records")]
+        tables = judge(runs, settings, examples)
+        names = [name(row) for row in tables[0].to_dict("records")]
         if len(set(names)) < len(names):
             raise UserError(f"two cells are called {max(names, key=names.count)}; use an experiment for each")
         demands = {"margin": settings.margin, "unit": settings.unit}

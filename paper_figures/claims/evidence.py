@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from layerpipe2.lab.judging.comparisons import Settings
 from paper_figures.claims.assay import Assay, long_name
-from paper_figures.comparisons import Settings
 from paper_figures.records.training import Records
 from paper_figures.text import plural, span
 from paper_figures.verdicts import Answer

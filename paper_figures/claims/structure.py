@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from layerpipe2.delays import DELAY_LAWS
+from layerpipe2.lab.judging.designs import STASH
 from paper_figures.claims import claim_verdict
 from paper_figures.claims.costs import history_is_a_cost
-from paper_figures.designs import STASH
 from paper_figures.records.theory import Theory
 from paper_figures.records.training import CONFIGURATION, Records
 from paper_figures.text import law_label, network_label

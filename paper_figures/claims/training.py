@@ -1,22 +1,22 @@
 """Claims about accuracy: C6 (reconstruction loses none) and C8 (on three kinds of networks).
 
 Both are judged only in the cells where these runs can tell a weight history from none
-(:mod:`paper_figures.claims.history_costs`).
+(:mod:`layerpipe2.lab.judging.history_costs`).
 What the comparisons say stands in sentences, in which every number is computed.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.designs import LEARNT, own, pipeline_aware
+from layerpipe2.lab.judging.history_costs import won_back
+from layerpipe2.lab.looks import ordered
 from layerpipe2.lab.networks import NETWORKS
 from layerpipe2.strategies import find_strategy
 from paper_figures.claims import claim_verdict
 from paper_figures.claims.assay import CANNOT_TELL, NOT_NEEDED, UNTRAINED, Assay, in_place_of_a_verdict
-from paper_figures.comparisons import Settings
-from paper_figures.designs import LEARNT, own, pipeline_aware
 from paper_figures.records.training import Records
-from paper_figures.style import ordered
 from paper_figures.text import amount, network_label, percent, plural, span
 from paper_figures.verdicts import CLAIM, Answer, Verdict, both
 
@@ -150,7 +150,7 @@ def rule_sentence(row: Mapping[str, Any]) -> str:
     """A strategy against stash in one cell."""
     lost = f"; diverged alone in {plural(row['lost'], 'run')}" if row["lost"] else ""
     word = row["outcome"] + (" (this project's own: no candidate)" if own([row["strategy"]]) else "")
-    share = f", wins back {share_text(row)}" if row["strategy"] != "latest" else ""
+    share = f", wins back {text}" if (text := share_text(row)) else ""
     change = f"{row['mean']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]" if row["n"] > 1 else "–"
     label = find_strategy(row["strategy"]).label
     return f"{row['cell']}, {label}: {change} {row['unit']} against stash{lost}{share}: {word}."
@@ -164,10 +164,9 @@ def cost(row: Mapping[str, Any], name: str) -> str:
 
 
 def share_text(row: Mapping[str, Any]) -> str:
-    """``93 % [80, 110]`` of the inconsistency."""
-    if not math.isfinite(row["share_low"] + row["share_high"]):
-        return "an unknown share"
-    return f"{percent(row['share'])} [{100 * row['share_low']:.0f}, {100 * row['share_high']:.0f}]"
+    """``93 % [80, 110]`` of the inconsistency; empty where that isn't told."""
+    found = won_back(row)
+    return f"{percent(found.value)} [{100 * found.low:.0f}, {100 * found.high:.0f}]" if found else ""
 
 
 def _names(strategies: Iterable[str]) -> str:

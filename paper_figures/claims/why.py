@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from layerpipe2.advice import Rule, strategy_of
+from layerpipe2.lab.judging.designs import LATEST, PIPELINE
 from layerpipe2.strategies import find_strategy
 from paper_figures.claims.evidence import assay
-from paper_figures.designs import LATEST
-from paper_figures.records.evidence import PIPELINE, screens
+from paper_figures.records.evidence import screens
 from paper_figures.records.training import Records
 
 AVERAGE = "ema-span"

@@ -7,12 +7,11 @@ import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from layerpipe2.lab.looks import look
+from layerpipe2.lab.judging.designs import SEQUENTIAL
+from layerpipe2.lab.looks import look, ordered
 from layerpipe2.strategies import find_strategy
 from paper_figures import style
 from paper_figures.claims.assay import CANNOT_TELL, NOT_NEEDED, UNTRAINED, Assay, in_place_of_a_verdict
-from paper_figures.designs import SEQUENTIAL
-from paper_figures.style import ordered
 from paper_figures.text import amount, listed
 
 _SMALLEST = 3.0

@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from layerpipe2.lab.looks import look
+from layerpipe2.lab.judging.designs import LATEST
+from layerpipe2.lab.looks import look, ordered
 from layerpipe2.strategies import find_strategy
 from layerpipe2.strategies.moments import Updates
 from layerpipe2.theory import reconstruction as theory
 from paper_figures import style
-from paper_figures.designs import LATEST
 from paper_figures.records.training import CONFIGURATION, Records
 from paper_figures.tables import training as tables
 from paper_figures.text import network_label, plural, setting, span
@@ -45,7 +45,7 @@ def reconstruction(records: Records) -> Figure:
 def _draw(axis: Any, table: pd.DataFrame) -> None:
     latest = look(LATEST)
     axis.axhline(1.0, color=latest.colour, linestyle=latest.dash, linewidth=1.2, zorder=1)
-    for strategy in style.ordered(table["strategy"]):
+    for strategy in ordered(table["strategy"]):
         rows, looks = table[table["strategy"] == strategy].sort_values("delay"), look(strategy)
         axis.fill_between(rows["delay"], rows["min"], rows["max"], color=looks.colour, alpha=0.12, linewidth=0)
         axis.plot(rows["delay"], rows["mean"], **(style.line(strategy) if looks.filled else _raw_line(looks.colour)))
@@ -78,7 +78,7 @@ def _note(records: Records, table: pd.DataFrame, exact: pd.DataFrame) -> str:
         f"{setting(records.dataset, records.convention)}"
     )
     if len(exact):
-        names = [_where_exact(name, table, exact) for name in style.ordered(exact["strategy"])]
+        names = [_where_exact(name, table, exact) for name in ordered(exact["strategy"])]
         text += f"\nNot drawn, exact to rounding (at most {exact['max'].max():.1g}): {', '.join(names)}."
     return text
 
@@ -135,7 +135,7 @@ def misfit(records: Records) -> dict[str, tuple[float, float]]:
             expected = theory.error(strategy, int(delay), Updates(float(momentum[network])))
             if expected > _EXACT:
                 found.setdefault(strategy, []).append(float(measured) / expected - 1)
-    return {name: (min(found[name]), max(found[name])) for name in style.ordered(found)}
+    return {name: (min(found[name]), max(found[name])) for name in ordered(found)}
 
 
 def _panel(axis: Any, rows: pd.DataFrame, updates: Updates) -> None:
@@ -156,7 +156,7 @@ def _panel(axis: Any, rows: pd.DataFrame, updates: Updates) -> None:
 
 
 def _shown(rows: pd.DataFrame) -> list[str]:
-    return style.ordered(set(SHOWN) & set(rows["strategy"]))
+    return ordered(set(SHOWN) & set(rows["strategy"]))
 
 
 def _theory_note(rows: pd.DataFrame, dataset: str, convention: str) -> str:

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
+from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.history_costs import scored
+from layerpipe2.lab.looks import ordered
 from paper_figures import style
-from paper_figures.claims.history_costs import scored
-from paper_figures.comparisons import Settings
 from paper_figures.records.training import Records
 from paper_figures.text import dataset_label, network_label, optimizer_label, span
 
@@ -21,7 +22,7 @@ def screening(found: Mapping[str, Records]) -> Figure:
     with style.context():
         figure, axes = style.canvas(0.9 + 1.45 * rows, columns, rows, len(panels))
         for (title, label, table), axis in zip(panels, axes.flat, strict=False):
-            for name in style.ordered(table["strategy"]):
+            for name in ordered(table["strategy"]):
                 mean = table[table["strategy"] == name].groupby("lr")["score"].mean()
                 axis.plot(mean.index, mean.to_numpy(), **style.line(name, markersize=3))
             axis.set(xscale="log", xlabel="peak learning rate", ylabel=label)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from layerpipe2.delays import DELAY_LAWS
+from layerpipe2.lab.looks import ordered
 from layerpipe2.strategies import find_strategy
 from paper_figures import style
 from paper_figures.records.training import Records
@@ -86,7 +87,7 @@ _SHARED: dict[str, Any] = {"color": "#444444", "marker": "d", "linestyle": (0, (
 
 def _same_lines(table: pd.DataFrame) -> list[tuple[list[str], pd.Series]]:
     groups: dict[tuple[Any, ...], tuple[list[str], pd.Series]] = {}
-    for strategy in style.ordered(table["strategy"]):
+    for strategy in ordered(table["strategy"]):
         line = table[table["strategy"] == strategy].set_index("stages")["copies"].sort_index()
         key = (tuple(line.index), tuple(line.round(9)))
         groups.setdefault(key, ([], line))[0].append(strategy)

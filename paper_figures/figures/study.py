@@ -13,8 +13,9 @@ from matplotlib.ticker import LogLocator, NullLocator
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial
 
+from layerpipe2.lab.judging.objectives import OBJECTIVES
 from layerpipe2.lab.tuning.results import best_trials
-from layerpipe2.lab.tuning.settings import OBJECTIVES, quiet
+from layerpipe2.lab.tuning.settings import quiet
 from layerpipe2.lab.tuning.space import Range
 from layerpipe2.lab.tuning.study import Study
 from paper_figures import style

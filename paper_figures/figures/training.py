@@ -7,10 +7,10 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from layerpipe2.lab.looks import look
+from layerpipe2.lab.judging.designs import SEQUENTIAL
+from layerpipe2.lab.looks import look, ordered
 from paper_figures import style
 from paper_figures.accuracy_axis import AccuracyAxis
-from paper_figures.designs import SEQUENTIAL
 from paper_figures.records.training import RUN, Records
 from paper_figures.text import setting, span
 
@@ -65,7 +65,7 @@ def _capped(epochs: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 def _draw_curves(axis: Any, epochs: pd.DataFrame, measure: str) -> None:
     done = epochs[epochs["status"] == "completed"]
-    names = style.ordered(done["strategy"])
+    names = ordered(done["strategy"])
     hues = {"hue": "strategy", "hue_order": names, "palette": {name: look(name).colour for name in names}}
     dashes = {name: look(name).dash[1] or "" for name in names}
     band = {"errorbar": ("pi", 100), "err_kws": {"alpha": 0.13, "linewidth": 0}}
@@ -118,7 +118,7 @@ def _draw_baseline(axis: Any, runs: pd.DataFrame) -> None:
 
 
 def _draw_partitions(axis: Any, runs: pd.DataFrame, strip: float) -> None:
-    depths, names = sorted(set(runs["num_stages"])), style.ordered(runs["strategy"])
+    depths, names = sorted(set(runs["num_stages"])), ordered(runs["strategy"])
     for (stages, strategy), cell in runs.groupby(["num_stages", "strategy"]):
         x = depths.index(stages) + 0.84 * ((names.index(strategy) + 0.5) / len(names) - 0.5)
         percent = cell.loc[cell["status"] == "completed", "percent"]

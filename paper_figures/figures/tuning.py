@@ -8,6 +8,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from layerpipe2.lab.looks import ordered
 from paper_figures import style
 from paper_figures.records.training import Records
 from paper_figures.text import network_label
@@ -23,7 +24,7 @@ DIVERGED = {"marker": "x", "markersize": 4, "color": "#888888"}
 def rates(records: Records) -> Figure:
     """Every trial of every strategy at its learning rate: completed in the colour of its accuracy, pruned, diverged."""
     trials = _tuning(records)
-    names = style.ordered(trials["strategy"])
+    names = ordered(trials["strategy"])
     with style.context():
         figure, axes = style.canvas(0.9 + 0.2 * len(names), columns=len(records.networks), sharey=True)
         scale = Normalize(100 * LOWEST, 100)
@@ -70,7 +71,7 @@ def history(records: Records) -> Figure:
         figure, panels = style.panels(records.networks, 2.4, "trials", "best validation accuracy (%)")
         for network, axis in panels.items():
             mine = trials[trials["network"] == network]
-            for name in style.ordered(mine["strategy"]):
+            for name in ordered(mine["strategy"]):
                 done = mine[mine["strategy"] == name].sort_values(["round", "trial"])
                 best = done["val_accuracy"].where(done["status"] == "completed").cummax().ffill()
                 axis.step(range(1, len(done) + 1), 100 * best, where="post", **style.line(name, markersize=3))

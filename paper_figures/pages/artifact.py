@@ -18,10 +18,10 @@ import pandas as pd
 from scipy import stats
 
 from layerpipe2.delays import Delays
+from layerpipe2.lab.judging.designs import pipeline_aware
+from layerpipe2.lab.looks import ordered
 from layerpipe2.strategies import find_strategy
 from paper_figures.claims.assay import in_place_of_a_verdict
-from paper_figures.designs import pipeline_aware
-from paper_figures.style import ordered
 from paper_figures.tables import markdown
 from paper_figures.text import network_label
 

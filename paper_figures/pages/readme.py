@@ -9,18 +9,19 @@ from typing import Any
 import pandas as pd
 
 from layerpipe2.errors import UserError
+from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.designs import LATEST, STASH, pipeline_aware
+from layerpipe2.lab.looks import ordered
 from layerpipe2.lab.runs.records import write_text
 from layerpipe2.strategies import find_strategy, raw_forms
 from paper_figures.claims import evidence, training
 from paper_figures.claims.assay import CANNOT_TELL, NOT_NEEDED, UNTRAINED, Assay
-from paper_figures.comparisons import Settings
-from paper_figures.designs import LATEST, STASH, pipeline_aware
 from paper_figures.pages import fill
 from paper_figures.pages.report import claims
 from paper_figures.records.regimes import Regimes
 from paper_figures.records.theory import Theory
 from paper_figures.records.training import Records
-from paper_figures.style import labels, ordered
+from paper_figures.style import labels
 from paper_figures.tables import assay as assay_tables
 from paper_figures.tables import training as tables
 from paper_figures.text import amount, dataset_label, law_label, listed, mean_spread, network_label, span

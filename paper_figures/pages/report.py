@@ -4,11 +4,11 @@ from typing import Any
 
 import pandas as pd
 
+from layerpipe2.lab.judging.comparisons import Settings
 from layerpipe2.strategies import find_strategy
 from paper_figures import figures, tables
 from paper_figures.claims import costs, spikepipe, structure, training
 from paper_figures.claims.assay import Assay
-from paper_figures.comparisons import Settings
 from paper_figures.figures.reconstruction import misfit
 from paper_figures.pages import Page
 from paper_figures.records.regimes import Regimes

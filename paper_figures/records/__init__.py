@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pandas as pd
-from pydantic import model_validator
 
 from layerpipe2.errors import UserError
+from layerpipe2.lab.judging.report import Report
 from layerpipe2.lab.runs.records import read_json
 from layerpipe2.lab.runs.validation import Checked, Positive, checked
 
@@ -79,18 +79,8 @@ def _checked(table: pd.DataFrame, form: TableForm, path: Path, remedy: str) -> p
     return table
 
 
-class _Report(Checked):
-    equivalence_margin_points: float
-    equivalence_margin_nats: float | None = None
+class _Report(Report):
     guess_nats: dict[str, Positive] | None = None
-    significance_level: float
-    image_guard: bool
-
-    @model_validator(mode="after")
-    def _fit(self) -> Self:
-        if self.equivalence_margin_nats is not None and self.guess_nats is None:
-            raise UserError("equivalence_margin_nats is given, but guess_nats, the loss of guessing, is not")
-        return self
 
 
 class _Experiment(Checked):

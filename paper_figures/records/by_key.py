@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from layerpipe2.errors import UserError
+from layerpipe2.lab.judging.designs import PIPELINE
 from layerpipe2.lab.runs.records import read_json, record_files
 from paper_figures.claims.assay import in_place_of_a_verdict
 from paper_figures.published import PAGES, RESULTS
 from paper_figures.records import TEXT
-from paper_figures.records.evidence import PIPELINE
 from paper_figures.records.training import RUN
 
 REPORT = "report"

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from layerpipe2.lab.judging.designs import PIPELINE
 from paper_figures.records import TableForm, read_table, training
 from paper_figures.records.training import Records
 
 SCREEN = "screen-"
 """What the names of the coarse searches begin with."""
 
-PIPELINE = ("network", "dataset", "optimizer", "momentum", "num_stages", "convention", "rate")
-"""What names a pipeline and the choice of its learning rate."""
 _PREDICTORS = TableForm((*PIPELINE, "lr", "diverged"), ("momentum", "num_stages", "lr", "diverged"), PIPELINE, PIPELINE)
 
 

@@ -9,10 +9,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from layerpipe2.errors import UserError
+from layerpipe2.lab.judging.designs import SEQUENTIAL
 from layerpipe2.lab.runs.records import read_json
 from layerpipe2.planning.variants import Variant
 from paper_figures import variant_style
-from paper_figures.designs import SEQUENTIAL
 from paper_figures.records.regimes import ONE_HOST, place_name
 
 _REMEDY = "measure again: make pipelines"

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from layerpipe2.errors import UserError
+from layerpipe2.lab.judging.objectives import judged
 from layerpipe2.lab.networks import NETWORKS
 from paper_figures.records import TEXT, TableForm, read_experiment, read_table
 from paper_figures.text import law_of
@@ -119,10 +120,9 @@ def load(folder: Path) -> Records:
     remedy = _remedy(folder)
     tables = {name: read_table(folder / f"{name}.csv", form, remedy) for name, form in _FORMS.items()}
     experiment = read_experiment(folder, remedy)
-    judged = "val_accuracy" if experiment["report"].get("equivalence_margin_nats") is None else "val_loss"
     examples, tuning = (
         read_table(folder / f"{name}.csv", form, remedy) if (folder / f"{name}.csv").exists() else None
-        for name, form in (("examples", _EXAMPLES), ("tuning", _tuning_form(judged)))
+        for name, form in (("examples", _EXAMPLES), ("tuning", _tuning_form(f"val_{judged(experiment['report'])}")))
     )
     runs, epochs = tables["runs"], tables["epochs"]
     own = {"runs": runs[runs["rate"] != "common"], "epochs": epochs[epochs["rate"] != "common"]}

@@ -5,10 +5,11 @@ from typing import Any
 
 import pandas as pd
 
+from layerpipe2.lab.looks import ordered
 from layerpipe2.strategies import find_strategy
 from paper_figures.claims.assay import Assay, in_place_of_a_verdict
 from paper_figures.claims.training import share_text
-from paper_figures.style import labels, ordered
+from paper_figures.style import labels
 from paper_figures.text import number
 
 
@@ -48,17 +49,12 @@ def rules(found: Assay) -> pd.DataFrame:
             "diverged alone": row["lost"],
             "against stash": interval(row["mean"], row["low"], row["high"]) if row["n"] > 1 else "–",
             "test-image error (points)": number(2)(row["image_error"]) if row["unit"] == "points" else "–",
-            "share won back (%)": _share(row),
+            "share won back (%)": share_text(row).replace(" %", "") or "–",
             "outcome": in_place_of_a_verdict(row) or row["outcome"],
         }
         for row in found.rules.to_dict("records")
     ]
     return pd.DataFrame(rows, dtype=object)
-
-
-def _share(row: Mapping[str, Any]) -> str:
-    told = row["sensitive"] and row["strategy"] != "latest"
-    return share_text(row).replace(" %", "") if told else "–"
 
 
 def verdicts(found: Assay) -> pd.DataFrame:
@@ -72,8 +68,7 @@ def verdicts(found: Assay) -> pd.DataFrame:
 def _verdict(row: Mapping[str, Any]) -> str:
     if words := in_place_of_a_verdict(row):
         return words
-    share = "" if row["strategy"] == "latest" else f"{share_text(row)}: "
-    return f"{share}{row['outcome']}"
+    return ": ".join(filter(None, [share_text(row), row["outcome"]]))
 
 
 def score(value: float) -> str:

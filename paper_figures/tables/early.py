@@ -4,12 +4,13 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.designs import STASH
+from layerpipe2.lab.judging.history_costs import with_scores
+from layerpipe2.lab.looks import ordered
 from paper_figures.claims.assay import long_name
-from paper_figures.claims.history_costs import with_scores
-from paper_figures.comparisons import Settings
-from paper_figures.designs import STASH
 from paper_figures.records.training import RUN, Records
-from paper_figures.style import labels, ordered
+from paper_figures.style import labels
 
 _KNOWN = ["dataset", "num_stages", "convention", "optimizer", "momentum"]
 

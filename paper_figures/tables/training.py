@@ -3,8 +3,9 @@
 import pandas as pd
 
 from layerpipe2.delays import DELAY_LAWS
+from layerpipe2.lab.looks import ordered
 from paper_figures.records.training import CONFIGURATION, RUN, Records
-from paper_figures.style import labels, ordered
+from paper_figures.style import labels
 from paper_figures.tables import for_readers
 from paper_figures.text import mean_spread, network_label
 

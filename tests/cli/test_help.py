@@ -53,7 +53,12 @@ def test_the_version(capsys):
 
 @pytest.mark.parametrize(
     ("command", "unneeded"),
-    [("--help", "torch"), ("delays", "pytorch_lightning"), ("tune status", "pytorch_lightning")],
+    [
+        ("--help", "torch"),
+        ("balance --help", "torch"),
+        ("delays", "pytorch_lightning"),
+        ("tune status", "pytorch_lightning"),
+    ],
 )
 def test_a_command_imports_only_what_it_needs(command, unneeded):
     """There is no study here, which is a mistake that is found after all imports."""

@@ -139,7 +139,7 @@ CHANGES = [
     ("experiments/digits.yaml", "jobs: 2", set()),
     ("experiments/digits.yaml", "points: 1.0", {"collect"}),  # whose experiment.json states the margin
     ("experiments/screen-cnn.yaml", "width: 8", {"evidence@screen-cnn"}),
-    ("results/experiment.json", "{}", {"collect", "paper"}),
+    ("results/experiment.json", "{}", {"collect", "paper", "track"}),
     ("results/evidence/evidence-mlp/runs/record.json", "{}", {"evidence@evidence-mlp", "paper", "track"}),
     ("results/pipelines/even.json", "{}", {"paper"}),
     ("paper_figures/style.py", '"""', {"paper"}),

@@ -9,7 +9,7 @@ import torch
 from experiments import collect, guess
 from experiments import run as runs
 from layerpipe2.errors import UserError
-from paper_figures.comparisons import Settings
+from layerpipe2.lab.judging.comparisons import Settings
 from paper_figures.records import training
 from tests.small_experiments import REPORT, UNTUNED, small, write_experiment
 

@@ -2,11 +2,11 @@
 
 import csv
 
-from experiments.predictors import CELL, FILE, main, measure
+from experiments.predictors import FILE, main, measure
 from layerpipe2.advice import predictors
 from layerpipe2.lab.advice import advise
+from layerpipe2.lab.judging.designs import PIPELINE
 from layerpipe2.lab.runs.records import write_record
-from paper_figures.records import evidence
 from tests.made_records import record
 from tests.small_experiments import UNTUNED, small
 
@@ -30,7 +30,7 @@ def test_every_cell_with_a_record_of_stash_is_measured_once_with_its_settings(tm
     grid = made(tmp_path)
     assert measure(grid) == (1, 1)
     (row,) = rows(grid)
-    assert [row[name] for name in CELL] == ["mlp", "digits", "sgd", "0.0", "3", "layerpipe2", "sgd"]
+    assert [row[name] for name in PIPELINE] == ["mlp", "digits", "sgd", "0.0", "3", "layerpipe2", "sgd"]
     (task,) = [t for t in grid.tasks if t.cell[3:] == (3, 3, "stash") and t.config.seed == 7]
     expected = predictors(advise(task.config, strategies=["ema-span"]))
     assert {name: float(row[name]) for name in expected} == {n: float(f"{v:.9g}") for n, v in expected.items()}
@@ -41,7 +41,3 @@ def test_every_cell_with_a_record_of_stash_is_measured_once_with_its_settings(tm
     assert (grid.folder / FILE).read_bytes() == before
     assert measure(made(tmp_path, lr=0.05)) == (1, 1)  # the row of the other rate is not about this cell
     assert [row["lr"] for row in rows(grid)] == ["0.05"]
-
-
-def test_the_columns_that_name_a_cell_are_those_of_the_costs():
-    assert evidence.PIPELINE == CELL

@@ -7,18 +7,27 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from copy import deepcopy
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
+from optuna.trial import TrialState, create_trial
 
 from experiments import track as tracking
+from experiments.tables import run_rows
 from layerpipe2.errors import UserError
+from layerpipe2.lab.judging.comparisons import Settings
 from layerpipe2.lab.looks import look
 from layerpipe2.lab.runs.records import read_record, write_record
 from layerpipe2.lab.tracking.bulk import BulkClient
 from layerpipe2.lab.tracking.entry import FINAL
+from layerpipe2.lab.tuning.results import best_trials
+from layerpipe2.lab.tuning.trial import told_as
+from paper_figures.claims.assay import Assay
 from tests.made_records import record
 from tests.small_experiments import ROOT
 
@@ -38,16 +47,20 @@ def empty(tmp_path_factory):
 
 @pytest.fixture
 def copied(place, tmp_path, empty):
-    """Copies records, path below ``runs`` or ``tune`` -> record, which are all there are; how many were new."""
+    """Copies records, path below ``runs`` or ``tune`` -> record, which are all there are; how many were new.
+
+    ``report`` is what the experiment demands; None: it has not been collected.
+    """
     shutil.copyfile(empty, place[0])
 
-    def copy(records):
+    def copy(records, report=None):
         for old in tmp_path.glob("experiment/*/*.json"):
             old.unlink()
         for name, made in records.items():
             write_record(tmp_path / "experiment" / f"{name}.json", made)
         found = {path: read_record(path) for path in sorted((tmp_path / "experiment").rglob("*.json"))}
-        source = tracking.Source("digits", tmp_path / "experiment", found, tmp_path / "pages")
+        about = {} if report is None else {"report": report}
+        source = tracking.Source("digits", tmp_path / "experiment", found, tmp_path / "pages", about)
         return tracking.track([source], *place)[0]
 
     return copy
@@ -95,18 +108,40 @@ def test_a_run_is_copied_whole_below_its_cell(place, copied):
     assert read_record(Path(copy)) == CELLS["runs/ema-window-s1"]
 
 
+POINTS = {"equivalence_margin_points": 1.0, "significance_level": 0.05, "image_guard": False}
+NATS = POINTS | {"equivalence_margin_nats": 0.02, "guess_nats": {"digits": 2.0}}
+
+
+def won_back(place):
+    cells = _runs(place, kind="cell")
+    return {name: run.data.metrics["won_back"] for name, run in cells.items() if "won_back" in run.data.metrics}
+
+
 def test_a_cell_has_the_mean_its_spread_and_what_is_won_back(place, copied):
-    copied(CELLS)
+    copied(CELLS, POINTS)
     cells = _runs(place, kind="cell")
     metrics = cells["ema-window x3"].data.metrics
     assert (metrics["final/test_accuracy"], metrics["sd/test_accuracy"], metrics["n/seeds"]) == (80, 5, 3)
-    assert {name: run.data.metrics["won_back"] for name, run in cells.items()} == {
-        "stash x3": 100,
-        "latest x3": 0,
-        "ema-window x3": 75,
-    }
+    assert won_back(place) == {"ema-window x3": 75}
     assert _points(place, cells["stash x3"], "epoch/val_accuracy") == [(0, 50), (1, 75)]
     assert "seed" not in cells["stash x3"].data.params
+    copied(CELLS)  # what it demands isn't known any more
+    assert won_back(place) == {}
+
+
+def test_the_share_won_back_is_the_reports_also_where_losses_are_judged(place, copied):
+    """By accuracy the rule would win back 75 per cent."""
+    runs = deepcopy(CELLS)
+    for made in runs.values():
+        strategy, seed = made["config"]["strategy"], made["config"]["seed"]
+        made["test"]["loss"] = {"stash": 1.30, "latest": 1.40, "ema-window": 1.38}[strategy] + seed / 1000
+    copied(runs, NATS)
+    table = pd.DataFrame([row for made in runs.values() for row in run_rows(made | {"rate": "one"})])
+    rules = Assay.of(table, Settings.of({"report": NATS})).rules
+    (share,) = rules.loc[rules["strategy"] == "ema-window", "share"]
+    assert won_back(place) == {"ema-window x3": round(100 * share, 1)} == {"ema-window x3": 20}
+    copied(runs, NATS | {"equivalence_margin_nats": 0.2})
+    assert won_back(place) == {}  # as in the report: the latest weights aren't shown to lose so much
 
 
 def test_measured_errors_are_a_table_and_no_metric(place, copied):
@@ -148,13 +183,29 @@ def test_a_copy_whose_record_is_gone_says_so_until_it_is_back(place, copied):
     assert not _runs(place, current="false")
 
 
-def test_trials_are_below_their_study_which_shows_the_best(place, copied):
-    trials = {f"tune/stash/lr-{rate}": record("stash", 100, lr=rate) for rate in (0.1, 0.2)}
-    trials["tune/stash/lr-0.2"]["epochs"][-1]["val_accuracy"] = 0.875
-    copied(trials)
-    study = _runs(place, kind="study")["stash x3 tuning"]
-    assert set(_runs(place, kind="trial")) == {"stash x3 0.1", "stash x3 0.2"}
-    assert (study.data.metrics["final/val_accuracy"], study.data.metrics["n/trials"]) == (87.5, 2)
+@pytest.mark.parametrize(("report", "objective", "best"), [(POINTS, "accuracy", 1), (NATS, "loss", 2)])
+def test_trials_are_below_their_study_which_shows_the_one_that_the_tuner_chooses(
+    place, copied, report, objective, best
+):
+    rates, values = (0.1, 0.2, 0.3, 0.4, 0.5), [(0.7, 1.5), (0.875, 1.2), (0.6, 0.9), (0.875, 0.9), (0.99, 0.1)]
+    trials = [record("stash", 100, lr=rate) for rate in rates]
+    for made, (accuracy, loss) in zip(trials, values, strict=True):
+        made["epochs"][-1] |= {"val_accuracy": accuracy, "val_loss": loss}
+    trials[-1] |= {"status": "pruned", "test": None}
+    study = SimpleNamespace(settings=SimpleNamespace(objectives=(objective,)))
+    told = [told_as(made, (objective,)) for made in trials]
+    known = [create_trial(**({"state": TrialState.COMPLETE} | one), params={}) for one in told]
+    assert [known.index(trial) for trial in best_trials(study, known)] == [best]
+    records = {f"tune/stash/range-0/trials/{number:05d}": made for number, made in enumerate(trials)}
+    copied(records)
+    shown = _runs(place, kind="study")["stash x3 tuning"].data
+    assert (shown.metrics["n/trials"], "final/val_loss" in shown.metrics) == (5, False)  # what is judged isn't known
+    copied(records, report)
+    shown = _runs(place, kind="study")["stash x3 tuning"].data
+    assert set(_runs(place, kind="trial")) == {f"stash x3 {rate}" for rate in rates}
+    found = tuple(shown.metrics[f"final/val_{name}"] for name in ("accuracy", "loss"))
+    assert found == (100 * values[best][0], values[best][1])
+    assert f"the best validation {objective} at its end" in shown.tags["mlflow.note.content"]
 
 
 def test_names_tell_all_committed_runs_apart():

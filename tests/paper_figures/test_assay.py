@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.history_costs import costs, scored
+from layerpipe2.lab.judging.statistics import ratio
 from paper_figures.claims.assay import Assay, in_place_of_a_verdict
 from paper_figures.claims.evidence import answer, decided
-from paper_figures.claims.history_costs import costs, scored
-from paper_figures.comparisons import Settings
-from paper_figures.statistics import ratio
 from paper_figures.tables import assay as tables
 from tests.synthetic_records import Accuracies, made_runs, whole
 

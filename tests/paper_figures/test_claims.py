@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from layerpipe2.lab.judging.comparisons import Settings
 from paper_figures.claims import structure, training
-from paper_figures.comparisons import Settings
 from paper_figures.pages.report import claims
 from paper_figures.records.theory import Theory
 from paper_figures.records.training import Records

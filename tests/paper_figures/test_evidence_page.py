@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from layerpipe2.errors import UserError
+from layerpipe2.lab.judging.comparisons import Settings
 from paper_figures import build, style
 from paper_figures.claims.evidence import by_what_is_told
-from paper_figures.comparisons import Settings
 from paper_figures.figures.assay import costs
 from paper_figures.pages import readme
 from paper_figures.records import evidence

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from experiments import theory as study
-from layerpipe2.lab.looks import look
+from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.looks import look, ordered
 from layerpipe2.strategies import STRATEGIES, find_strategy, raw_forms
 from layerpipe2.strategies.moments import Updates
 from layerpipe2.theory import reconstruction
@@ -21,7 +22,6 @@ from layerpipe2.theory.stability import closed_form
 from paper_figures import figures, style
 from paper_figures.accuracy_axis import AccuracyAxis
 from paper_figures.claims.training import assay
-from paper_figures.comparisons import Settings
 from paper_figures.figures import derivation, spiking, stability
 from paper_figures.figures import reconstruction as figure_module
 from tests import synthetic_records
@@ -46,8 +46,8 @@ def test_variants_are_hollow() -> None:
 
 
 def test_order_does_not_depend_on_what_else_is_there() -> None:
-    assert style.ordered(["ema-lsq", "latest", "stash", "latest"]) == ["stash", "latest", "ema-lsq"]
-    assert style.ordered(reversed(list(STRATEGIES))) == style.ordered(STRATEGIES)
+    assert ordered(["ema-lsq", "latest", "stash", "latest"]) == ["stash", "latest", "ema-lsq"]
+    assert ordered(reversed(list(STRATEGIES))) == ordered(STRATEGIES)
 
 
 UNITS = {"mlp": 3, "vgg": 3, "resnet18": 4, "resnet-small": 4}

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from layerpipe2.errors import UserError
+from layerpipe2.lab.judging.comparisons import Settings
 from paper_figures import build, figures
 from paper_figures.claims.training import assay
-from paper_figures.comparisons import Settings
 from paper_figures.pages import fill, readme, report
 from paper_figures.pages.readme import markers
 from paper_figures.records import regimes

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from layerpipe2.lab.looks import look
+from layerpipe2.lab.looks import look, ordered
 from layerpipe2.strategies import find_strategy
 from paper_figures import style, variant_style
 from paper_figures.records.pipelines import COMPUTING, PipelineRecords, Steady
@@ -66,7 +66,7 @@ def memory(records: PipelineRecords) -> Figure:
     """Above, weight history in copies of a stage's weights; below, all that it is known to hold, in MB."""
     table = totals(records.main.memory).assign(nothing=0.0)
     counts = sorted(table["processes"].unique())
-    strategies = style.ordered(table["strategy"])
+    strategies = ordered(table["strategy"])
     with style.context():
         ratios = [count + 0.5 for count in counts]
         figure, axes = style.canvas(4.2, len(counts), 2, sharey="row", sharex="col", width_ratios=ratios)

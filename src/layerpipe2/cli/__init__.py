@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
-from layerpipe2.cli.commands import COMMANDS
 from layerpipe2.cli.console import run_command
+from layerpipe2.cli.help import COMMANDS
 from layerpipe2.errors import UserError, did_you_mean, install_command, shown
 
 EXTRAS = {
@@ -74,13 +74,14 @@ class CommandParser(Parser):
             UserError: if the command is one of the study, of which something is not installed.
         """
         homes, self._homes, refused = self._homes, (), None
-        for home in homes:
+        for place, home in enumerate(homes, 1):
             try:
                 import_module(f"{home}.commands").OPTIONS[self._command](self)
             except ModuleNotFoundError as error:
                 refused = _missing(self._command, error)
             else:
                 self.set_defaults(run=f"{home}.{self._command}")
+                self.epilog = COMMANDS[self._command].epilog(homes[:place])
         if refused and self.get_default("run") is None:
             raise refused
 
@@ -98,7 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
     text = "print what bash, zsh or tcsh needs to complete commands and names; needs shtab"
     parser.add_argument("--print-completion", action=_PrintCompletion, metavar="SHELL", help=text)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=CommandParser)
-    for name, (purpose, _) in COMMANDS.items():
+    for name, (purpose, *_) in COMMANDS.items():
         commands.add_parser(name, command=name, help=purpose, description=purpose.capitalize() + ".")
     return parser
 

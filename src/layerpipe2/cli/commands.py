@@ -1,103 +1,12 @@
-"""The commands: what each is for, and the options of those that need nothing but the library."""
+"""The options of the commands that need nothing but the library."""
 
 import argparse
 from collections.abc import Callable
-from typing import NamedTuple
 
 from layerpipe2.cli.options import integers, within
 from layerpipe2.errors import LARGEST
 
-OWN, STUDY = "layerpipe2.cli", "layerpipe2.lab.cli"
-"""Homes of commands: those that work on a training of one's own, and those on the networks of the study."""
-
-
-class Command(NamedTuple):
-    """A command.
-
-    Attributes:
-        purpose: for the help.
-        homes: packages with a module of its name that runs it, and a module ``commands`` with its options. One in
-            :data:`STUDY` can what that in :data:`OWN` can, too.
-    """
-
-    purpose: str
-    homes: tuple[str, ...]
-
-
-COMMANDS = {
-    "train": Command("train one network and write its record", (STUDY,)),
-    "delays": Command("show stages, delays, and what happens tick by tick", (STUDY,)),
-    "balance": Command("time the units, cut them into stages, find the fastest training", (OWN, STUDY)),
-    "tune": Command("search for the best settings of a run with Optuna", (STUDY,)),
-    "advise": Command("measure, before training, whether it needs a weight history", (OWN, STUDY)),
-    "launch": Command("start the processes of a pipeline on this machine", (OWN,)),
-    "info": Command("show data, networks, strategies, device and versions", (STUDY,)),
-    "stability": Command("show how large a step delayed gradients allow", (STUDY,)),
-    "derive": Command("derive a pipeline's delays by retiming, with proofs", (OWN, STUDY)),
-    "schedule": Command("simulate and draw pipeline schedules", (OWN,)),
-}
-"""Name -> command."""
-
 _MODULE = "your own training: FUNCTION returns a PipelinedModule and the loader of its training batches"
-
-_BALANCE = """\
-examples:
-  layerpipe2 balance --module examples.own_training:training --stages 4
-  layerpipe2 balance --module examples.own_training:training --gigabits 1 --latency 0.1      a machine per process
-
-First units and the best cut, whose prediction leaves out transfers; then what else the same processes could do, with
-transfers, by this machine's memory and link: one process with all threads, data parallel training, torch's pipelines,
-this library with three histories. Ends with the fastest one. MB are those of the process that holds most, as modelled.
-Times are those of this machine, now: let nothing else run. Whether training bears late gradients says advise.
-In Python: layerpipe2.planning.profiling.profile, then balance.balanced, and predict.Predictor.
-"""
-
-_ADVISE = """\
-examples:
-  layerpipe2 advise --module examples.own_training:training --strategies ema-span pair
-
-Trains by exact stashing until the pipeline is full and for --steps updates more, and measures what the latest weights
-and each average would do instead: how far they are from the right weights, and how far their gradients point elsewhere.
-Ends with one sentence: drop the history, keep one, or lower the learning rate.
-"""
-
-_LAUNCH = """\
-examples:
-  layerpipe2 launch --processes 2 -- train.py --epochs 5                  two processes here
-  layerpipe2 launch --processes 2 -- -m layerpipe2 train --epochs 5
-  layerpipe2 launch --processes 4 --nodes 2 --node-rank 0 --master 10.0.0.1:29500 --secret-file job -- train.py
-  layerpipe2 launch --processes 4 --nodes 2 --node-rank 1 --master 10.0.0.1:29500 --secret-file job -- train.py
-
-The processes find RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT as torchrun sets them. When one fails, all
-end, with one line that names it. docs/cluster.md shows Slurm and the network's settings.
-"""
-
-_DERIVE = """\
-examples:
-  layerpipe2 derive                                       four layers, a stage each: every step, then the proofs
-  layerpipe2 derive --layers 5 --groups 2,2,1             layers of one stage share its delay
-  layerpipe2 derive --layers 3 --convention pipedream     PipeDream's delays, S instead of 2S
-  layerpipe2 derive --layers 3 --step 2                   the registers after one step
-  layerpipe2 derive --layers 3 --export dot --out pipeline.dot
-
-The graph of training has a node for every forward task (F), activation gradient (A), weight gradient (G) and update
-(U) of a layer. Step 0 is sequential training; 1 puts registers at input and output; 2 delays gradients, by as little
-as the loops allow; 3 and 4 retime, until every boundary between stages has a register in each direction. The tables
-count registers, one tick each. Formats of --export: table, edges, dot (Graphviz), json, graphml.
-"""
-
-_SCHEDULE = """\
-examples:
-  layerpipe2 schedule                                     all schedules on four processors with equal stages
-  layerpipe2 schedule layerpipe2 --processors 3           its chart: F3 is the forward pass of batch 3
-  layerpipe2 schedule zb-h1 --batches 6 --until 30        as much of it as you like
-  layerpipe2 schedule --processors 8 --forward 1 --activation 1 --weight 2
-  layerpipe2 schedule spikepipe --network vgg --processors 8    list schedules of a spiking network's tasks
-
-Schedules: gpipe, 1f1b, interleaved, zb-h1 (these update once per --batches micro-batches), pipedream, layerpipe,
-layerpipe2 (these update after every mini-batch). Processors have a stage each, in `interleaved` two of half the
-length, and links cost nothing. Times are in any unit. spikepipe is another model: see docs/theory/spikepipe.md.
-"""
 
 MOST_TASKS = 2048
 """Most processors times batches of a schedule: what is simulated in some 5 s."""
@@ -107,7 +16,6 @@ SPIKEPIPE = {"network": "mlp", "array": 128, "time_steps": 8}
 
 
 def _balance(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = _BALANCE
     add = parser.add_argument
     add("--module", metavar="MODULE:FUNCTION", help=_MODULE)
     add("--stages", type=within(int, 1, LARGEST), default=2, metavar="N", help="stages, one per process; default: 2")
@@ -123,7 +31,6 @@ def _balance(parser: argparse.ArgumentParser) -> None:
 
 
 def _advise(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = _ADVISE
     add = parser.add_argument
     add("--module", metavar="MODULE:FUNCTION", help=_MODULE)
     text = "updates to measure over; default: 100"
@@ -133,7 +40,6 @@ def _advise(parser: argparse.ArgumentParser) -> None:
 
 
 def _launch(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = _LAUNCH
     add = parser.add_argument
     text = "processes to start on this machine; default: 1"
     add("--processes", type=within(int, 1, 1024), default=1, metavar="N", help=text)
@@ -153,7 +59,6 @@ def _launch(parser: argparse.ArgumentParser) -> None:
 
 
 def _derive(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = _DERIVE
     add = parser.add_argument
     add("--layers", type=within(int, 1, 128), metavar="N", help="a chain of N layers; default: 4")
     add("--group-size", type=within(int, 1, LARGEST), metavar="N", help="units per stage; default: 1")
@@ -166,7 +71,6 @@ def _derive(parser: argparse.ArgumentParser) -> None:
 
 
 def _schedule(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = _SCHEDULE
     add = parser.add_argument
     add("name", nargs="?", metavar="NAME", help="draw this one; default: compare all")
     count, time = within(int, 1, MOST_TASKS), within(float, 1e-6, 1e6)

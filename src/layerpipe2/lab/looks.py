@@ -1,6 +1,7 @@
 """How each strategy is drawn: one colour, marker and line in all figures and in MLflow."""
 
 import colorsys
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from layerpipe2.errors import UserError
@@ -54,6 +55,11 @@ def look(strategy: str) -> Look:
     if row.warm:
         plain = replace(plain, dash=(0, (2, 3)), order=plain.order + 0.3, filled=False)
     return plain
+
+
+def ordered(strategies: Iterable[str]) -> list[str]:
+    """Strategies without repetition, in the order of legends and tables."""
+    return sorted(set(strategies), key=lambda name: (look(name).order, name))
 
 
 def _plain(name: str) -> Look:

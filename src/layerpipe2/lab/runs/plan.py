@@ -71,7 +71,7 @@ def plan_from(config: RunConfig) -> Plan:
     """
     spec = describe(config.dataset)
     with torch.device("meta"):  # only shapes are needed
-        return make_plan(config, spec.input_shape, spec.num_classes)
+        return _plan(config, spec.input_shape, spec.num_classes)
 
 
 def make_plan(config: RunConfig, input_shape: tuple[int, ...], num_classes: int) -> Plan:
@@ -83,8 +83,12 @@ def make_plan(config: RunConfig, input_shape: tuple[int, ...], num_classes: int)
         UserError: on an unknown network or strategy, a group size out of range, delays that don't fit the stages, or
             what is too large for the memory.
     """
-    if not torch.empty(0).is_meta:  # not called by plan_from or the next line
-        check_run(config.copy_with(seed=0), input_shape, num_classes)
+    check_run(config.copy_with(seed=0), input_shape, num_classes)
+    return _plan(config, input_shape, num_classes)
+
+
+def _plan(config: RunConfig, input_shape: tuple[int, ...], num_classes: int) -> Plan:
+    """The plan, whether or not it fits in memory."""
     strategy = make_strategy(config.strategy)
     units = make_units(config, input_shape, num_classes)
     if config.strategy == "sequential":
@@ -121,7 +125,7 @@ def check_run(config: RunConfig, input_shape: tuple[int, ...], num_classes: int)
         UserError: as there.
     """
     with torch.device("meta"):
-        plan = make_plan(config, input_shape, num_classes)
+        plan = _plan(config, input_shape, num_classes)
     check_memory(config, plan.stages, plan.delays.per_stage, input_shape)
 
 

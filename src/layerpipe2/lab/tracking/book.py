@@ -8,8 +8,8 @@ from pathlib import Path
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.tracking import MlflowClient
 
-from layerpipe2.lab.tracking.entry import CELL, CELLS, PARENT, RIVALS, STUDIES, Entry
-from layerpipe2.lab.tracking.metrics import TEST, WON_BACK, Point, Values, of_cell, of_study, won_back
+from layerpipe2.lab.tracking.entry import CELL, CELLS, PARENT, STUDIES, Entry
+from layerpipe2.lab.tracking.metrics import Point, Values, of_cell
 
 PREFIX = "layerpipe2/"
 """Of the names of our experiments in MLflow."""
@@ -107,17 +107,11 @@ class Book:
             below.setdefault(run.data.tags.get(PARENT, ""), []).append(run)
         parents = {run.info.run_id: run for run in runs if is_parent(run)}
         done = {name: [run for run in below.get(name, ()) if run.info.status == "FINISHED"] for name in parents}
-        values = {
-            name: (of_study if parents[name].data.tags["kind"] == STUDIES else of_cell)(
-                [run.data.metrics for run in runs]
-            )
-            for name, runs in done.items()
-            if runs
-        }
-        for name, share in _shares(parents, done).items():
-            values[name] = {**values[name], WON_BACK: share}
         for name, parent in parents.items():
-            self._update(parent, values.get(name, {}), below.get(name, []))
+            metrics = [run.data.metrics for run in done[name]]
+            study = parent.data.tags["kind"] == STUDIES
+            values = {} if not metrics else {"n/trials": len(metrics)} if study else of_cell(metrics)
+            self._update(parent, values, below.get(name, []))
 
     def _update(self, parent: Run, values: Values, runs: Sequence[Run]) -> None:
         changed = {name: value for name, value in values.items() if parent.data.metrics.get(name) != value}
@@ -133,20 +127,3 @@ class Book:
 def is_parent(run: Run) -> bool:
     """Whether it is a cell or a study."""
     return run.data.tags.get("kind") in (CELLS, STUDIES)
-
-
-def _shares(parents: Mapping[str, Run], done: Mapping[str, Sequence[Run]]) -> dict[str, float]:
-    """Cell -> what its strategy wins back."""
-    groups: dict[str, dict[str, str]] = {}
-    for identity in (name for name, runs in done.items() if runs):
-        tags = parents[identity].data.tags
-        if tags["kind"] != STUDIES:
-            groups.setdefault(tags[RIVALS], {})[tags["strategy"]] = identity
-    found = dict[str, float]()
-    for group in groups.values():
-        results = {
-            strategy: {run.data.params.get("seed", ""): run.data.metrics.get(TEST) for run in done[identity]}
-            for strategy, identity in group.items()
-        }
-        found |= {group[strategy]: share for strategy, share in won_back(results).items()}
-    return found

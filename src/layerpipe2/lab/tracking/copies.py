@@ -11,28 +11,31 @@ from typing import Any, NamedTuple
 
 from mlflow.entities import Run
 
+from layerpipe2.lab.judging.objectives import at_the_end, best
 from layerpipe2.lab.runs.record_schema import TIMES
 from layerpipe2.lab.tracking.book import Book, is_parent
-from layerpipe2.lab.tracking.entry import CELL, FINGERPRINT, KEY, digest
-from layerpipe2.lab.tracking.metrics import mean_curves, of_end, of_epochs
+from layerpipe2.lab.tracking.entry import CELL, FINGERPRINT, KEY, TUNE, digest
+from layerpipe2.lab.tracking.metrics import WON_BACK, Point, mean_curves, of_end, of_epochs
 from layerpipe2.lab.tracking.outcome import files_of, tags_of
 from layerpipe2.lab.tracking.subject import Subject
 
-LAYOUT = 1
+LAYOUT = 2
 """Of the copies: another one than before has all records copied again."""
 
 
 class Copy(NamedTuple):
-    """What is copied: a run, its record, and the record's file."""
+    """What is copied: a run, its record, the record's file; what its cell wins back (%), where that is told."""
 
     subject: Subject
     record: Mapping[str, Any]
     file: Path
+    won_back: float | None = None
 
 
 def fingerprint(copies: Iterable[Copy]) -> str:
     """Of the copies of a cell: their content, without times, and what their pages show of it."""
-    return digest([LAYOUT, sorted([c.subject.key, c.subject.name, content(c.record)] for c in copies)])
+    shown = sorted([c.subject.key, c.subject.name, content(c.record), c.subject.objective] for c in copies)
+    return digest([LAYOUT, shown, sorted({c.won_back for c in copies}, key=str)])
 
 
 def content(record: Mapping[str, Any]) -> str:
@@ -100,6 +103,13 @@ def _copy_cell(book: Book, copies: Sequence[Copy], mark: str) -> None:
             book.client.log_text(identity, text, name)
         book.end(identity, at=start + (found.record["provenance"]["wall_time_s"] or 0.0))
     book.log(parent, mean_curves(of_epochs(c.record) for c in copies))
+    if first.won_back is not None:
+        book.log(parent, [Point(WON_BACK, first.won_back, 0)])
+    objective = first.subject.objective
+    if objective and first.subject.phase == TUNE:
+        completed = [c.record for c in copies if c.record["status"] == "completed"]
+        for chosen in best(completed, (objective,), lambda record: [at_the_end(record, objective)]):
+            book.log(parent, of_end(chosen))
 
 
 def _start(copy: Copy) -> float:

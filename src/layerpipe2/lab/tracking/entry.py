@@ -5,9 +5,9 @@ import json
 from typing import Any, NamedTuple
 
 NOTE, PARENT = "mlflow.note.content", "mlflow.parentRunId"
-KEY, FINGERPRINT, CELL, RIVALS = (f"layerpipe2.{name}" for name in ("key", "record", "cell", "rivals"))
+KEY, FINGERPRINT, CELL = (f"layerpipe2.{name}" for name in ("key", "record", "cell"))
 """Tags: what a rerun has in common with the run that it replaces; the content that was copied; all settings but the
-seed; all settings but the seed and those of the strategy."""
+seed."""
 FINAL, TUNE, TRAIN = "final", "tune", "train"
 """Phases of runs: those of an experiment's results, those that choose its learning rates, single ones."""
 CELLS, SEEDS, STUDIES, TRIALS, SUMMARY = "cell", "seed", "study", "trial", "summary"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 Record = Mapping[str, Any]
 Values = Mapping[str, float]
 
-TEST, VALIDATION, BEST = "final/test_accuracy", "final/val_accuracy", "best/val_accuracy"
+TEST, BEST = "final/test_accuracy", "best/val_accuracy"
 WON_BACK = "won_back"
 _SPREAD = {TEST: "sd/test_accuracy", "final/test_loss": "sd/test_loss", BEST: "sd/best_val_accuracy"}
 
@@ -57,48 +57,11 @@ def of_cell(runs: Sequence[Values]) -> dict[str, float]:
     return found | {"n/seeds": len(runs), "n/with_result": len(columns.get(TEST, ()))}
 
 
-def of_study(trials: Sequence[Values]) -> dict[str, float]:
-    """The values of the trial with the best validation accuracy at its end, and how many trials there are."""
-    best = max(trials, key=lambda values: values.get(VALIDATION, -1.0))
-    return {name: value for name, value in best.items() if not name.startswith("epoch/")} | {"n/trials": len(trials)}
-
-
 def mean_curves(runs: Iterable[Sequence[Point]]) -> list[Point]:
     """The mean over runs, at every epoch that all of them have reached."""
     curves = [{(name, step): value for name, value, step in points} for points in runs]
     shared = [place for place in curves[0] if all(place in curve for curve in curves)]
     return [Point(name, mean(curve[name, step] for curve in curves), step) for name, step in shared]
-
-
-def won_back(cells: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:
-    """How much of what inconsistent weights lose a strategy wins back: (rule - latest) / (stash - latest).
-
-    Args:
-        cells: strategy -> seed -> test accuracy, of one pipeline.
-
-    Returns:
-        Strategy -> per cent, over the seeds that it shares with stash and the latest weights. Nothing of one with a run
-        without a result, or if stashing isn't ahead of the latest weights by more than twice the standard error of
-        their differences: a share of nothing would be noise.
-    """
-    whole = {name: found for name, runs in cells.items() if (found := _results(runs)) is not None}
-    stash, latest = (whole.get(name, {}) for name in ("stash", "latest"))
-    gaps = [stash[seed] - latest[seed] for seed in stash.keys() & latest.keys()]
-    if len(gaps) < 2 or mean(gaps) <= 2 * stdev(gaps) / math.sqrt(len(gaps)):
-        return {}
-    shares = {}
-    for name, runs in whole.items():
-        seeds = sorted(stash.keys() & latest.keys() & runs.keys())
-        lost = sum(stash[seed] - latest[seed] for seed in seeds)
-        if lost > 0:
-            shares[name] = round(100 * sum(runs[seed] - latest[seed] for seed in seeds) / lost, 1)
-    return shares
-
-
-def _results(runs: Mapping[str, float | None]) -> dict[str, float] | None:
-    """The accuracies of a cell's runs; None if one has none."""
-    found = {seed: value for seed, value in runs.items() if value is not None}
-    return found if len(found) == len(runs) else None
 
 
 def shown(name: str, value: float) -> float:

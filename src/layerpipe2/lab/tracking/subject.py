@@ -12,7 +12,6 @@ from layerpipe2.lab.tracking.entry import (
     CELLS,
     KEY,
     NOTE,
-    RIVALS,
     SEEDS,
     STUDIES,
     TRAIN,
@@ -27,7 +26,6 @@ from layerpipe2.strategies import find_strategy
 Config = Mapping[str, Any]
 
 _MACHINE = ("data_root", "device", "threads")
-_OF_STRATEGY = ("strategy", "stash_epochs", "lr", "probe_every")
 _NAMED = ("network", "dataset", "optimizer")
 
 
@@ -43,6 +41,7 @@ class Subject:
         delays: one per stage, in updates.
         differing: the settings in which runs of the experiment differ; only they are parameters.
         rate: what its name says of the choice of the learning rate, as in ``common``; empty: nothing.
+        objective: what a trial is judged by, ``accuracy`` or ``loss`` of the validation part; empty: it isn't known.
     """
 
     experiment: str
@@ -52,6 +51,7 @@ class Subject:
     delays: Sequence[int]
     differing: Collection[str]
     rate: str = ""
+    objective: str = ""
 
     @property
     def strategy(self) -> str:
@@ -62,11 +62,6 @@ class Subject:
     def cell(self) -> str:
         """Digest of all settings but the seed, in tuning also but the learning rate."""
         return self._digest(("seed", *(("lr",) if self.phase == TUNE else ())))
-
-    @property
-    def rivals(self) -> str:
-        """Digest of all settings but the seed and those of the strategy: who is compared with each other."""
-        return self._digest(("seed", *_OF_STRATEGY))
 
     @property
     def cell_name(self) -> str:
@@ -103,7 +98,6 @@ class Subject:
         config = self.config
         return {
             CELL: self.cell,
-            RIVALS: self.rivals,
             KEY: f"cell {self.cell}" if cell else self.key or f"{self.cell} s{config['seed']}",
             "kind": kinds[0 if cell else 1],
             "strategy": self.strategy,
@@ -127,12 +121,15 @@ class Subject:
         what = f"**{self.strategy}** ({row.description}): {config['network']} on {config['dataset']}"
         lines = [f"{what}, {len(self.delays)} stage{one}, delays {' '.join(map(str, self.delays))} updates."]
         if cell and self.phase == TUNE:
-            lines.append("Metrics are those of the trial with the best validation accuracy at its end.")
+            told = f"those of the trial with the best validation {self.objective} at its end"
+            lines.append(f"Metrics are {told if self.objective else 'there once the experiment is collected'}.")
         elif cell:
             lines.append(
                 "`final/` and `best/` are means over the seeds that finished, `sd/` their standard deviations; "
-                "`won_back` is (this - latest) / (stash - latest) of the test accuracies over the seeds that all three "
-                "have, in per cent, where stashing is ahead by more than twice the standard error."
+                "`won_back` is (this - latest) / (stash - latest) in per cent, the report's share won back: of mean "
+                "test accuracies, or of losses where the experiment judges these, over the seeds that all three have. "
+                "A run that diverged counts as guessing. It is there once the experiment is collected, where the "
+                "latest weights are shown to lose more than its margin."
             )
         else:
             lines.append("All settings and numbers: the artifact `record.json`. Accuracies are in per cent.")

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
+from layerpipe2.lab.judging.objectives import best
 from layerpipe2.lab.tuning.claims import WORKER
-from layerpipe2.lab.tuning.settings import OBJECTIVES
 from layerpipe2.lab.tuning.study import ERROR, OPEN, SECONDS, Study, count, runs
 
 
@@ -62,16 +62,12 @@ def status(study: Study) -> Status:
 def best_trials(study: Study, trials: Sequence[FrozenTrial] | None = None) -> list[FrozenTrial]:
     """The completed trial with the best value, of equals the first; or, of several objectives, the Pareto front."""
     found = study.trials() if trials is None else trials
-    completed = [trial for trial in found if trial.state == TrialState.COMPLETE]
-    signs = [-1 if OBJECTIVES[name].direction == "maximize" else 1 for name in study.settings.objectives]
-    points = [tuple(sign * value for sign, value in zip(signs, trial.values, strict=True)) for trial in completed]
-    if len(signs) == 1:
-        return [completed[points.index(min(points))]] if points else []
-    return [trial for trial, point in zip(completed, points, strict=True) if not _dominated(point, points)]
+    return best(found, study.settings.objectives, values_of)
 
 
-def _dominated(point: tuple[float, ...], points: Sequence[tuple[float, ...]]) -> bool:
-    return any(other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in points)
+def values_of(trial: FrozenTrial) -> list[float] | None:
+    """What its objectives were; None of a trial that isn't completed."""
+    return trial.values if trial.state == TrialState.COMPLETE else None
 
 
 def _seconds_left(trials: Sequence[FrozenTrial], left: int, running: Sequence[float]) -> float | None:

@@ -6,7 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Self
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -15,35 +15,11 @@ from optuna.samplers import BaseSampler, GPSampler, PartialFixedSampler, RandomS
 from pydantic import Field, model_validator
 
 from layerpipe2.errors import UserError
+from layerpipe2.lab.judging.objectives import OBJECTIVES, Direction
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.validation import Checked, Several, one_of
 from layerpipe2.lab.tuning import MOST_TRIALS
 from layerpipe2.lab.tuning.space import Space
-
-Direction = Literal["maximize", "minimize"]
-
-
-class Objective(NamedTuple):
-    """Something that trials are judged by.
-
-    Attributes:
-        direction: ``maximize`` or ``minimize``.
-        text: what it is, with its unit.
-        short: a format for one value.
-    """
-
-    direction: Direction
-    text: str
-    short: str = ".4g"
-
-
-OBJECTIVES = {
-    "accuracy": Objective("maximize", "validation accuracy after the last epoch, share", ".2%"),
-    "loss": Objective("minimize", "validation loss after the last epoch, nats", ".4f"),
-    "copies": Objective("minimize", "modelled weight history, multiples of the network's size", ".3g"),
-    "time": Objective("minimize", "modelled time of a mini-batch, share of one processor's", ".3g"),
-}
-"""The last two are models of hardware with one processor per stage, not measured."""
 
 
 def in_words(values: list[float], objectives: tuple[str, ...]) -> str:

@@ -19,8 +19,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 
 from layerpipe2.errors import UserError, install_command
+from layerpipe2.lab.judging.objectives import Direction
 from layerpipe2.lab.runs.records import writable_folder
-from layerpipe2.lab.tuning.settings import Direction, quiet
+from layerpipe2.lab.tuning.settings import quiet
 
 JOURNAL = "journal.log"
 _LONGEST = 2**18  # bytes of a line of the journal

@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from layerpipe2.errors import look_up
+from layerpipe2.lab.judging.objectives import at_the_end
 from layerpipe2.lab.networks import NETWORKS
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.plan import plan_from
@@ -82,7 +83,7 @@ def _value(record: Record, objective: str) -> float:
         return float(record["history_copies"])
     if objective == "time":
         return modelled_time(RunConfig(**record["config"]))
-    return float(record["epochs"][-1][f"val_{objective}"])
+    return at_the_end(record, objective)
 
 
 def modelled_time(config: RunConfig) -> float:

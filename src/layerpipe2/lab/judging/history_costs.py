@@ -22,18 +22,45 @@ from typing import Any
 import pandas as pd
 
 from layerpipe2.lab.data import describe
-from paper_figures.comparisons import Settings, compare, pairs
-from paper_figures.designs import LATEST, LEARNT, SEQUENTIAL, STASH, Design
-from paper_figures.records.evidence import PIPELINE
-from paper_figures.statistics import holm, paired, ratio
-from paper_figures.style import ordered
+from layerpipe2.lab.judging.comparisons import Settings, compare, pairs
+from layerpipe2.lab.judging.designs import CELL, LATEST, LEARNT, SEQUENTIAL, STASH
+from layerpipe2.lab.judging.statistics import Ratio, holm, paired, ratio
+from layerpipe2.lab.looks import ordered
 
-CELL = (*PIPELINE, "group_size")
-"""What a pipeline's runs share, beside strategy and seed; two group sizes may give one number of stages."""
 _ALONE = ("network", "dataset", "optimizer", "momentum")
-BY_CELL = Design(CELL)
 _HARDLY = 1.2
 """Times the accuracy of guessing: a network that gives one class whatever it sees, reaches no more."""
+
+
+def judge(
+    runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Costs of all cells of an experiment, and every other strategy in each: see :func:`costs` and :func:`rules`."""
+    known = scored(runs, settings)
+    about = costs(known, settings, examples)
+    return about, rules(known, about, settings, examples)
+
+
+def won_back(row: Mapping[str, Any]) -> Ratio | None:
+    """What a strategy wins back of the inconsistency of its cell, a row of :func:`rules`.
+
+    Nothing can be said where no history isn't shown to cost more than the margin, of the latest weights themselves, and
+    where the interval has no ends.
+    """
+    found = Ratio(row["share"], row["share_low"], row["share_high"])
+    told = row["sensitive"] and row["strategy"] != LATEST and math.isfinite(found.low + found.high)
+    return found if told else None
+
+
+def shares(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None = None) -> pd.Series:
+    """What the strategy of every run wins back in its cell, as a fraction; NaN where that isn't told.
+
+    Of several runs with one cell, strategy and seed the first one counts.
+    """
+    key = [*CELL, "strategy"]
+    _, table = judge(runs.drop_duplicates([*key, "seed"]), settings, examples)
+    told = {tuple(row[name] for name in key): won.value for row in table.to_dict("records") if (won := won_back(row))}
+    return pd.Series([told.get(cell) for cell in runs[key].itertuples(index=False, name=None)], runs.index, float)
 
 
 def rows_with(table: pd.DataFrame, values: Mapping[str, Any]) -> pd.DataFrame:
@@ -179,8 +206,8 @@ def rules(
         examples: spread of the differences over test examples, for the error from the choice of the examples.
 
     Returns:
-        Columns :data:`CELL`, strategy, those of :func:`paper_figures.comparisons.compare` (Holm over all rules of all
-        sensitive cells), sensitive, needless, trained, and the share won back: ``share``, ``share_low``,
+        Columns :data:`CELL`, strategy, those of :func:`layerpipe2.lab.judging.comparisons.compare` (Holm over all rules
+        of all sensitive cells), sensitive, needless, trained, and the share won back: ``share``, ``share_low``,
         ``share_high``.
     """
     keys = list(CELL)
@@ -193,11 +220,11 @@ def rules(
         (~control & found["sensitive"], True),
         (~found["sensitive"], False),
     ]
-    tables = [compare(found[mine], BY_CELL.cell, settings).assign(sensitive=value) for mine, value in families]
+    tables = [compare(found[mine], [*CELL, "strategy"], settings).assign(sensitive=value) for mine, value in families]
     tables[0]["outcome"] = tables[0]["outcome"].where(tables[0]["outcome"] == "diverged", "worse")
     table = pd.concat([t for t in tables if len(t)] or tables[:1])
-    shares = [_share(known, row, settings) for row in table.to_dict("records")]
-    table = table.assign(**{name: [share[name] for share in shares] for name in ("share", "share_low", "share_high")})
+    won = [_share(known, row, settings) for row in table.to_dict("records")]
+    table = table.assign(share=[w.value for w in won], share_low=[w.low for w in won], share_high=[w.high for w in won])
     table = table.merge(about[[*keys, "needless", "trained"]], on=keys, how="left")
     places = {name: place for place, name in enumerate(ordered(table["strategy"]))}
     return table.sort_values("strategy", key=lambda s: s.map(places), kind="stable", ignore_index=True)
@@ -205,15 +232,14 @@ def rules(
 
 def _pairs(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None) -> pd.DataFrame:
     """Pairs with stash; of losses in nats it isn't known how test images spread them."""
-    found = pairs(runs, STASH, BY_CELL, examples)
+    found = pairs(runs, examples)
     return found.assign(variance=0.0, image=0.0) if settings.unit == "nats" else found
 
 
-def _share(runs: pd.DataFrame, row: dict[str, Any], settings: Settings) -> dict[str, float]:
+def _share(runs: pd.DataFrame, row: dict[str, Any], settings: Settings) -> Ratio:
     """What a strategy wins back of its cell's inconsistency."""
     if row["strategy"] == LATEST:
-        return {"share": 0.0, "share_low": 0.0, "share_high": 0.0}
+        return Ratio(0.0, 0.0, 0.0)
     wanted = [row["strategy"], STASH, LATEST]
     scores = _table(rows_with(runs, {name: row[name] for name in CELL} | {"strategy": wanted})).dropna(subset=wanted)
-    found = ratio(scores[row["strategy"]] - scores[LATEST], scores[STASH] - scores[LATEST], level=settings.level)
-    return {"share": found.value, "share_low": found.low, "share_high": found.high}
+    return ratio(scores[row["strategy"]] - scores[LATEST], scores[STASH] - scores[LATEST], level=settings.level)

@@ -1,8 +1,7 @@
 """Statistics of repeated runs: paired tests of equivalence and superiority, correction for many tests, trends.
 
-The unit is a *block*: something that was drawn anew, such as a seed. Two strategies trained with one seed share initial
-weights and batches, so their difference varies less than either accuracy; all tests here are Student's t over such
-differences, one per block. Needs scipy (extra ``figures``).
+Two strategies trained with one seed share initial weights and batches, so their difference varies less than either
+accuracy; all tests here are Student's t over such differences, one per seed. Needs scipy (extra ``figures``).
 
 >>> import numpy as np
 >>> result = paired(np.array([0.1, -0.2, 0.05, 0.15]), margin=0.5, level=0.05)
@@ -21,26 +20,21 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Summary:
-    """A sample: mean, sample standard deviation (NaN for fewer than 2 values) and number of values."""
-
-    mean: float
-    sd: float
-    n: int
-
-
-@dataclass(frozen=True)
-class Paired(Summary):
-    """Tests on the mean of paired differences, all one-sided; NaN for fewer than 2 blocks.
+class Paired:
+    """Tests on the mean of paired differences, all one-sided; NaN for fewer than 2 seeds.
 
     Attributes:
+        mean, sd, n: mean, sample standard deviation and number of the differences.
         low, high: the 1 - 2 * level interval of the mean: the tests at ``level`` can be read off it.
         p_equivalent: two one-sided tests (Schuirmann 1987): the mean lies within (-margin, margin).
         p_worse, p_better: it lies below -margin, above margin.
         p_kept: it lies above -margin (not inferior): no loss beyond the margin, whatever is gained.
-        p_superior, p_inferior: it lies above 0, below 0.
+        p_superior: it lies above 0.
     """
 
+    mean: float
+    sd: float
+    n: int
     low: float
     high: float
     p_equivalent: float
@@ -48,30 +42,23 @@ class Paired(Summary):
     p_better: float
     p_kept: float
     p_superior: float
-    p_inferior: float
-
-
-def summary(values: ArrayLike) -> Summary:
-    """Mean, standard deviation and number of the values that are there (NaN counts as absent)."""
-    given = np.asarray(values, dtype=np.float64)
-    known = given[~np.isnan(given)]
-    mean = float(known.mean()) if len(known) else math.nan
-    return Summary(mean, float(known.std(ddof=1)) if len(known) > 1 else math.nan, len(known))
 
 
 def paired(differences: ArrayLike, *, margin: float, level: float, least_sd: float = 0.0) -> Paired:
-    """Test paired differences, one per block.
+    """Test paired differences, one per seed.
 
     Args:
         differences: (n,), in any unit; NaN counts as absent.
         margin: largest difference that counts as none, in that unit.
         level: significance level of one test.
         least_sd: the standard deviation is never taken below this (the resolution of the measurement), so that equal
-            values in a few blocks are no proof.
+            values of a few seeds are no proof.
     """
-    about = summary(differences)
-    sd = max(about.sd, least_sd) if about.n > 1 else math.nan
-    freedom, error = max(about.n - 1, 1), sd / math.sqrt(max(about.n, 1))
+    given = np.asarray(differences, dtype=np.float64)
+    known = given[~np.isnan(given)]
+    n, mean = len(known), float(known.mean()) if len(known) else math.nan
+    sd = max(float(known.std(ddof=1)), least_sd) if n > 1 else math.nan
+    freedom, error = max(n - 1, 1), sd / math.sqrt(max(n, 1))
     reach = float(special.stdtrit(freedom, 1 - level)) * error
 
     def p_value(beyond: float) -> float:
@@ -79,17 +66,16 @@ def paired(differences: ArrayLike, *, margin: float, level: float, least_sd: flo
             return float(special.stdtr(freedom, -np.divide(beyond, error)))
 
     return Paired(
-        about.mean,
+        mean,
         sd,
-        about.n,
-        low=about.mean - reach,
-        high=about.mean + reach,
-        p_equivalent=p_value(margin - abs(about.mean)),
-        p_worse=p_value(-margin - about.mean),
-        p_better=p_value(about.mean - margin),
-        p_kept=p_value(about.mean + margin),
-        p_superior=p_value(about.mean),
-        p_inferior=p_value(-about.mean),
+        n,
+        low=mean - reach,
+        high=mean + reach,
+        p_equivalent=p_value(margin - abs(mean)),
+        p_worse=p_value(-margin - mean),
+        p_better=p_value(mean - margin),
+        p_kept=p_value(mean + margin),
+        p_superior=p_value(mean),
     )
 
 
@@ -125,7 +111,7 @@ def ratio(numerators: ArrayLike, denominators: ArrayLike, *, level: float) -> Ra
     bounded interval exactly where B differs from 0 by the same test; elsewhere the interval is all numbers.
 
     Args:
-        numerators, denominators: (n,), one pair per block.
+        numerators, denominators: (n,), one pair per seed.
         level: significance level of one side.
 
     >>> found = ratio([1.0, 2.1, 2.9], [2.0, 4.0, 6.0], level=0.05)

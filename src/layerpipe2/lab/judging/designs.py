@@ -1,33 +1,20 @@
-"""How the runs of an experiment are told apart, and which of them say anything: pipelines and groups of strategies."""
+"""How the runs of an experiment are told apart, and which of them say anything: cells and groups of strategies."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from layerpipe2.strategies import find_strategy
 
 SEQUENTIAL, STASH, LATEST = "sequential", "stash", "latest"
 """The strategies that others are compared with."""
 
+PIPELINE = ("network", "dataset", "optimizer", "momentum", "num_stages", "convention", "rate")
+"""What names a pipeline and the choice of its learning rate."""
+CELL = (*PIPELINE, "group_size")
+"""What a pipeline's runs share, beside strategy and seed; two group sizes may give one number of stages."""
+
 LEARNT = 0.5
 """Share of what sequential training reaches that stash must reach for a partition to say anything about reconstruction:
 of the accuracy, or of what it gains over guessing."""
-
-
-@dataclass(frozen=True)
-class Design:
-    """Which columns, ``partition``, name a pipeline: beside them runs differ in strategy and seed alone."""
-
-    partition: tuple[str, ...]
-
-    @property
-    def cell(self) -> list[str]:
-        """One comparison per pipeline and strategy."""
-        return [*self.partition, "strategy"]
-
-    @property
-    def pair(self) -> list[str]:
-        """What two runs that are compared have in common."""
-        return [*self.partition, "seed"]
 
 
 def own(strategies: Iterable[str]) -> list[str]:

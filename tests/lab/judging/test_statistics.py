@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-import paper_figures.statistics
-from paper_figures.statistics import Paired, holm, paired, summary
+from layerpipe2.lab.judging import statistics
+from layerpipe2.lab.judging.statistics import Paired, holm, paired
 
 LEVEL, MARGIN, DRAWS = 0.05, 0.5, 2000
 SLACK = 3 * math.sqrt(LEVEL * (1 - LEVEL) / DRAWS)  # three standard errors of a simulated rate
 
 
 def test_examples() -> None:
-    result = doctest.testmod(paper_figures.statistics)
+    result = doctest.testmod(statistics)
     assert result.attempted > 0
     assert result.failed == 0
 
@@ -32,14 +32,12 @@ def judge(values: np.ndarray) -> Paired:
 def test_p_values_and_interval_are_scipys() -> None:
     for values in draws(0.3, 5, count=20):
         found = judge(values)
-        nulls = (0, MARGIN, -MARGIN)
+        nulls = (MARGIN, -MARGIN, 0)
         greater = [stats.ttest_1samp(values, null, alternative="greater").pvalue for null in nulls]
         less = [stats.ttest_1samp(values, null, alternative="less").pvalue for null in nulls]
-        assert found.p_superior == pytest.approx(greater[0])
-        assert found.p_inferior == pytest.approx(less[0])
-        assert found.p_better == pytest.approx(greater[1])
-        assert found.p_worse == pytest.approx(less[2])
-        assert found.p_equivalent == pytest.approx(max(greater[2], less[1]))
+        assert (found.p_better, found.p_kept, found.p_superior) == pytest.approx(tuple(greater))
+        assert found.p_worse == pytest.approx(less[1])
+        assert found.p_equivalent == pytest.approx(max(greater[1], less[0]))
         interval = stats.ttest_1samp(values, 0).confidence_interval(1 - 2 * LEVEL)
         assert (found.low, found.high) == pytest.approx(tuple(interval))
 
@@ -74,8 +72,9 @@ def test_holm_is_the_closed_form_of_bonferroni() -> None:
 def test_absent_values_stay_absent() -> None:
     np.testing.assert_allclose(holm([0.01, 0.04, math.nan, 0.03]), [0.03, 0.06, math.nan, 0.06])
     assert holm([]).size == 0
-    assert summary([1.0, math.nan, 3.0]) == paper_figures.statistics.Summary(2.0, pytest.approx(math.sqrt(2)), 2)
-    assert summary([]).n == 0
+    two = judge(np.array([1.0, math.nan, 3.0]))
+    assert (two.mean, two.sd, two.n) == (2.0, pytest.approx(math.sqrt(2)), 2)
+    assert judge(np.array([])).n == 0
     one = judge(np.array([0.1, math.nan]))
     assert (one.n, one.mean) == (1, 0.1)
     assert math.isnan(one.p_equivalent)

@@ -1,10 +1,10 @@
 """Paired comparison of strategies over seeds: equivalence, loss and superiority, corrected for many comparisons.
 
-A pair is one partition of one network trained with one seed by two strategies: same initial weights, same batches,
-same test images. Its difference is strategy minus reference, in percentage points of final test accuracy or in nats of
-test loss, counted so that more is better.
+A pair is one partition of one network trained with one seed by a strategy and by exact stashing: same initial weights,
+same batches, same test images. Its difference is strategy minus stash, in percentage points of final test accuracy or
+in nats of test loss, counted so that more is better.
 
-Tests (Student's t over blocks of pairs, one-sided, level alpha):
+Tests (Student's t over pairs, one-sided, level alpha):
   equivalent  two one-sided tests (Schuirmann 1987): the mean difference lies inside (-margin, +margin)
   worse       it lies below -margin                better      it lies above +margin
   kept        it lies above -margin                superior    it lies above 0
@@ -28,8 +28,8 @@ import pandas as pd
 from scipy import stats
 
 from layerpipe2.errors import UserError
-from paper_figures.designs import Design
-from paper_figures.statistics import holm, paired
+from layerpipe2.lab.judging.designs import CELL, STASH
+from layerpipe2.lab.judging.statistics import holm, paired
 
 HYPOTHESES = ("equivalent", "worse", "better", "kept", "superior")
 COLUMNS = ("n", "pairs", "lost", "won", "mean", "sd", "low", "high", "image_error", *(f"p_{h}" for h in HYPOTHESES))
@@ -73,34 +73,31 @@ class Settings:
         return cls(nats, level, guard, "nats", report["guess_nats"] or {})
 
 
-def pairs(runs: pd.DataFrame, reference: str, design: Design, examples: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Every pipelined run beside the run of ``reference`` on the same pipeline and with the same seed.
+def pairs(runs: pd.DataFrame, examples: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Every pipelined run beside that of exact stashing in the same cell and with the same seed.
 
     Args:
-        runs: with a column ``score``, or else ``test_accuracy`` is the score.
-        reference: a strategy.
-        design: what tells runs apart.
+        runs: with a column ``score``.
         examples: rows of :func:`experiments.examples.example_rows`, for the spread over the test images.
 
     Returns:
         The runs with columns difference (points, absent if one of the two diverged), lost (only this run diverged),
-        won (only the reference diverged), variance (points^2, of the difference over test images) and image (points
-        that one test image is worth).
+        won (only stash diverged), variance (points^2, of the difference over test images) and image (points that one
+        test image is worth).
     """
-    pipelined = runs[runs["num_stages"] > 1]
-    pipelined = pipelined.assign(score=pipelined.get("score", 100 * pipelined["test_accuracy"]))
-    other = pipelined.loc[pipelined["strategy"] == reference, [*design.pair, "status", "test_accuracy", "score"]]
-    both = pipelined[pipelined["strategy"] != reference].merge(other, on=design.pair, suffixes=("", "_reference"))
-    own, others = both["test_accuracy"], both["test_accuracy_reference"]
-    failed, reference_failed = both["status"] == "diverged", both["status_reference"] == "diverged"
+    pipelined, pair = runs[runs["num_stages"] > 1], [*CELL, "seed"]
+    stash = pipelined.loc[pipelined["strategy"] == STASH, [*pair, "status", "test_accuracy", "score"]]
+    both = pipelined[pipelined["strategy"] != STASH].merge(stash, on=pair, suffixes=("", "_stash"))
+    own, others = both["test_accuracy"], both["test_accuracy_stash"]
+    failed, stash_failed = both["status"] == "diverged", both["status_stash"] == "diverged"
     both = both.assign(
-        difference=both["score"] - both["score_reference"],
-        lost=failed & ~reference_failed,
-        won=~failed & reference_failed,
+        difference=both["score"] - both["score_stash"],
+        lost=failed & ~stash_failed,
+        won=~failed & stash_failed,
         variance=1e4 * (own * (1 - own) + others * (1 - others)) / both["test_images"],
         image=100 / both["test_images"],
     )
-    return both if examples is None else _by_example(both, examples[examples["reference"] == reference])
+    return both if examples is None else _by_example(both, examples[examples["reference"] == STASH])
 
 
 def _by_example(both: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
@@ -111,35 +108,32 @@ def _by_example(both: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
     return found.assign(variance=known.fillna(found["variance"])).drop(columns=["examples", "spread"])
 
 
-def compare(
-    table: pd.DataFrame, by: Sequence[str], settings: Settings, blocks: Sequence[str] = ("seed",)
-) -> pd.DataFrame:
+def compare(table: pd.DataFrame, by: Sequence[str], settings: Settings) -> pd.DataFrame:
     """One row per group of pairs: mean difference with its interval, adjusted p-values and the outcome.
 
     Args:
         table: from :func:`pairs`, restricted to the family of comparisons that is to be corrected together.
-        by: columns that make the groups, for example :attr:`Design.cell`.
+        by: columns that make the groups, each with one pair per seed.
         settings: margin and level.
-        blocks: columns that make the independent blocks within a group; pairs of a block are averaged first.
 
     Returns:
-        Columns ``by``, n (blocks), pairs, mean, sd, low, high (points; the 1 - 2 alpha interval), image_error, lost,
-        won, p_equivalent, p_worse, p_better, p_kept, p_superior (adjusted), outcome.
+        Columns ``by``, n and pairs (how many), lost, won, mean, sd, low, high (points; the 1 - 2 alpha interval),
+        image_error, p_equivalent, p_worse, p_better, p_kept, p_superior (adjusted), outcome.
     """
     rows = []
     for values, group in table.groupby(list(by), sort=False):
-        rows.append(dict(zip(by, values, strict=True)) | _tested(group, list(blocks), settings))
+        rows.append(dict(zip(by, values, strict=True)) | _tested(group, settings))
     result = pd.DataFrame(rows, columns=[*by, *COLUMNS])
     for name in HYPOTHESES:
         result[f"p_{name}"] = holm(result[f"p_{name}"].to_numpy(dtype=float))
     return result.assign(outcome=[_outcome(row, settings) for row in result.to_dict("records")])
 
 
-def _tested(group: pd.DataFrame, blocks: list[str], settings: Settings) -> dict[str, float]:
+def _tested(group: pd.DataFrame, settings: Settings) -> dict[str, float]:
     done = group[group["difference"].notna()]
-    values = done.groupby(blocks)["difference"].mean().to_numpy(dtype=float)
+    values = done["difference"].to_numpy(dtype=float)
     result = paired(values, margin=settings.margin, level=settings.level, least_sd=float(done["image"].max()))
-    counts = {"n": result.n, "pairs": len(done), "lost": int(group["lost"].sum()), "won": int(group["won"].sum())}
+    counts = {"n": result.n, "pairs": result.n, "lost": int(group["lost"].sum()), "won": int(group["won"].sum())}
     error = float(stats.norm.ppf(1 - settings.level)) * math.sqrt(done["variance"].mean()) if result.n else math.nan
     about = {"mean": result.mean, "sd": result.sd, "low": result.low, "high": result.high, "image_error": error}
     return counts | about | {f"p_{name}": getattr(result, f"p_{name}") for name in HYPOTHESES}

@@ -6,18 +6,18 @@ import pytest
 from scipy import stats
 
 from layerpipe2.errors import UserError
-from paper_figures.comparisons import Settings, compare, pairs
-from paper_figures.designs import Design
-from tests.synthetic_records import STASH, made_runs
+from layerpipe2.lab.judging.comparisons import Settings, compare, pairs
+from layerpipe2.lab.judging.designs import CELL
+from tests.synthetic_records import STASH, made_runs, whole
 
 _SETTINGS = Settings()
-BY_NETWORK = Design(("network", "group_size", "num_stages"))
 
 
 def _compared(settings: Settings = _SETTINGS, images: int = 10_000, **columns: list[float | None]) -> pd.Series:
     """The comparison of EMA span (``ours``) with ``stash``."""
     runs = made_runs({"stash": columns.get("stash", list(STASH)), "ema-span": columns["ours"]}, images)
-    return compare(pairs(runs, "stash", BY_NETWORK), BY_NETWORK.cell, settings).iloc[0]
+    scored = whole(runs).assign(score=100 * runs["test_accuracy"])
+    return compare(pairs(scored), CELL, settings).iloc[0]
 
 
 @pytest.mark.parametrize(
