@@ -59,10 +59,11 @@ class Steps:
 
     def seconds(self, *, checked: bool = True, audited: bool = False) -> float:
         """Of one step."""
+        for stage in self.engine.placed:
+            stage.watch.updated()  # what this step compares with
         with ExitStack() as within:
             if not checked:
                 within.enter_context(without_checks())
-            self.engine.note()  # what this step compares with
             begin = time.process_time()
             if audited:
                 self.engine.audit_next()
