@@ -148,6 +148,7 @@ def test_the_specifications_are_the_published_sizes() -> None:
         "cifar10": (50000, 10000, 10),
         "cifar100": (50000, 10000, 100),
     }
+    assert IMAGES["cifar100"].mean == (0.5071, 0.4865, 0.4409)
 
 
 def test_halved_images_are_the_means_of_four_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

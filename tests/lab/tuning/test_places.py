@@ -10,16 +10,13 @@ import pytest
 from experiments.work import Queue
 from layerpipe2.lab.runs.records import read_record
 from layerpipe2.lab.tuning.places import Database, Folder
-from tests.lab.tuning.postgres import Server
 from tests.small_experiments import FEW, ROOT, UNTUNED, small, write_experiment
 
 
 @pytest.fixture(scope="module")
-def address():
-    server = Server()
+def address(server):
     server.run("CREATE DATABASE runs")
-    yield server.address("runs")
-    server.remove()
+    return server.address("runs")
 
 
 @pytest.fixture
