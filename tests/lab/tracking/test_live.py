@@ -20,6 +20,7 @@ from layerpipe2.lab.tracking.lifetime import HOST
 from layerpipe2.lab.tracking.live import Writer
 from layerpipe2.lab.tracking.subject import TRAIN, Subject
 from tests.chaos.processes import ended, fork
+from tests.experiments.running import soon
 from tests.made_records import record
 
 TRAINED = ["train", "--quiet", "--epochs", "2", "--group-size", "3", "--strategy", "ema-window", "--width", "8"]
@@ -47,14 +48,6 @@ def _runs(database, kind="seed"):
     experiment = client.get_experiment_by_name("layerpipe2/train")
     found = client.search_runs([experiment.experiment_id], f"tags.kind = '{kind}'") if experiment else []
     return client, list(found)
-
-
-def _until(true):
-    for _ in range(600):
-        if found := true():
-            return found
-        time.sleep(0.1)
-    raise AssertionError("it never came true")
 
 
 def test_two_runs_on_a_new_database_are_both_there_with_their_records(tmp_path):
@@ -87,12 +80,12 @@ def test_a_run_is_there_while_it_trains_and_killed_if_its_process_is(database, t
         time.sleep(100)
 
     process = fork(train_for_long, tmp_path / "said")
-    (run,) = _until(lambda: [run for run in _runs(database)[1] if run.data.metrics])
+    (run,) = soon(lambda: [run for run in _runs(database)[1] if run.data.metrics])
     assert (run.info.status, run.data.metrics) == ("RUNNING", {"epoch/val_loss": 2.0})
     os.kill(process, signal.SIGKILL)
     ended(process)
-    _until(lambda: [run for run in _runs(database)[1] if run.info.status == "KILLED"])
-    _until(lambda: [run for run in _runs(database, "cell")[1] if run.info.status == "KILLED"])
+    soon(lambda: [run for run in _runs(database)[1] if run.info.status == "KILLED"])
+    soon(lambda: [run for run in _runs(database, "cell")[1] if run.info.status == "KILLED"])
 
 
 def _killed(writer):
@@ -107,10 +100,10 @@ def test_runs_whose_writers_were_killed_too_are_closed_at_the_next_start_and_by_
     first, living, last = (Writer(str(database)) for _ in range(3))
     first.begin(_subject(0).entry)
     living.begin(_subject(1).entry)
-    _until(lambda: len(_runs(database)[1]) == 2)
+    soon(lambda: len(_runs(database)[1]) == 2)
     _killed(first)
     last.begin(_subject(2).entry)
-    _until(lambda: len(_runs(database)[1]) == 3)
+    soon(lambda: len(_runs(database)[1]) == 3)
 
     def states():
         return {run.info.run_name.removeprefix("ema-window x3 "): run.info.status for run in _runs(database)[1]}
