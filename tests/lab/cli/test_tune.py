@@ -101,7 +101,6 @@ def test_a_best_value_at_an_end_and_refused_trials_are_told(capsys):
         (["--space", "none.yaml"], "none.yaml can't be read (No such file or directory)"),
         (["--space", "momentum=uniform:0:1"], "space: momentum is 1.0; give a finite number >= 0 and < 1"),
         (["--space", "group_size=int:1:99"], "group size for 9 units is 99; give an integer from 1 to 9"),
-        ([*SPACE, "--network", "mpl"], "unknown network 'mpl'"),
         ([*SPACE, "--objective", "acuracy"], "objectives is ('acuracy',); give a list of distinct names out of"),
         ([*SPACE, "--sampler", "tpee"], "sampler is 'tpee'; give one of tpe, gp, random; did you mean 'tpe'?"),
         ([*SPACE, "--pruner", "mediann"], "pruner is 'mediann'; give one of median, hyperband, none; did you mean"),
@@ -110,7 +109,6 @@ def test_a_best_value_at_an_end_and_refused_trials_are_told(capsys):
         ([*SPACE, "--jobs", "0"], "'0' is out of range; give an integer from 1 to 256"),
         (["status"], "there is no study in study; start one with `layerpipe2 tune`, or give its folder (--out)"),
         (["join", "--out", "elsewhere"], "there is no study in elsewhere"),
-        ([*SPACE, "--trails", "3"], "unknown argument '--trails'; did you mean '--trials'?"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing_behind(arguments, message, tmp_path, capsys):

@@ -125,10 +125,7 @@ def test_spoken_digits_train_a_spiking_network(wavs):
         (lambda f: write_wav(f / "3_me_7.wav", 300, seconds=0.01), "3_me_7.wav is no mono wav of 16 bits with 0.032 s"),
         (lambda f: write_wav(f / "three.wav", 300), "three.wav is not named <digit>_<speaker>_<number>.wav"),
         (lambda f: write_wav(f / "7.wav", 300), "7.wav is not named <digit>_<speaker>_<number>.wav"),
-        (
-            lambda f: [path.unlink() for path in f.glob("*_0.wav")],
-            "recordings numbered below 5, for testing",
-        ),
+        (lambda f: [path.unlink() for path in f.glob("*_0.wav")], "recordings numbered below 5, for testing"),
     ],
 )
 def test_a_wav_that_is_no_wav_is_refused_in_one_line(harm, message, wavs):

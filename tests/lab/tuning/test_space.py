@@ -74,7 +74,6 @@ FORMS = "give log:LOW:HIGH, uniform:LOW:HIGH, int:LOW:HIGH, int-log:LOW:HIGH or 
     ("texts", "message"),
     [
         ({}, "space is {}; give at least one setting and its range"),
-        ({"lrr": "log:1e-4:1"}, "space has the unknown setting 'lrr'; did you mean 'lr'?"),
         ({"seed": "int:0:9"}, "space has seed, which can't be tuned; leave it out"),
         ({"lr": "log:0:1"}, FORMS),
         ({"lr": "log:1:0.1"}, FORMS),
@@ -94,7 +93,6 @@ FORMS = "give log:LOW:HIGH, uniform:LOW:HIGH, int:LOW:HIGH, int-log:LOW:HIGH or 
         ({"batch_size": "choice:8,08"}, "give at least two different choices"),
         ({"optimizer": "choice:sgd,lion"}, "space: optimizer is 'lion'; give one of sgd, adamw"),
         ({"lr": "choice:0.1,fast"}, "space: lr is 'fast'; give a finite number > 0"),
-        ({"momentum": "uniform:0:1"}, "space: momentum is 1.0; give a finite number >= 0 and < 1"),
         ({"momentum": "uniform:-0.1:0.9"}, "space: momentum is -0.1; give a finite number >= 0 and < 1"),
         ({"group_size": "int:0:4"}, "space: group_size is 0; give an integer >= 1"),
         ({"width": "choice:none,0"}, "space: width is 0; give an integer >= 1"),
