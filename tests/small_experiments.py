@@ -1,5 +1,6 @@
 """Experiments small enough to be run within a test."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +53,9 @@ def write_experiment(folder: Path, content: dict[str, Any], **changes: Any) -> s
 def small(folder: Path, content: dict[str, Any], **changes: Any) -> Grid:
     """The grid of an experiment whose file is written to the folder, with its records in ``out``."""
     return Grid.of(read_experiment(write_experiment(folder, content, **changes)), folder / "out")
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with path.open() as file:
+        return list(csv.DictReader(file))

@@ -32,15 +32,6 @@ EXPERIMENTS = {f"experiments/{path.name}" for path in (ROOT / "experiments").glo
 COMMANDS = sorted({line for page in PAGES for line in re.findall(r"^\$ (.+?)(?: {2,}#.*)?$", page.read_text(), re.M)})
 
 
-def _words(text):
-    """As `wc -w` counts."""
-    return len(text.split())
-
-
-def test_the_readme_is_short():
-    assert _words((ROOT / "README.md").read_text()) <= 900
-
-
 @advised
 @pytest.mark.parametrize("page", SNIPPETS)
 def test_snippets_run_as_they_stand(page, tmp_path, monkeypatch):

@@ -50,28 +50,6 @@ def test_train_says_where_the_data_comes_from_and_that_a_run_diverged(capsys):
     assert "diverged: epoch 0, mini-batch 1: the outputs of stage 2 are not finite" in captured.out
 
 
-def test_train_resumes(tmp_path, capsys):
-    folder = ["--checkpoint-dir", str(tmp_path)]
-    assert main([*QUICK, *folder]) == 0
-    assert main([*QUICK, *folder, "--resume"]) == 0
-    first, second = re.findall(r"test accuracy.*", capsys.readouterr().out)
-    assert first == second
-
-
-def test_delays_shows_stages_memory_and_grid(capsys):
-    assert main(["delays", "--network", "resnet18", "--group-size", "4", "--width", "8"]) == 0
-    text = capsys.readouterr().out
-    assert "10 units, 3 stages, delay law layerpipe2" in text
-    assert re.findall(r"^ +(\d)  +(\S+)  +[\d,]+  +(\d+)$", text, re.MULTILINE) == [
-        ("0", "0-3", "4"),
-        ("1", "4-7", "2"),
-        ("2", "8-9", "0"),
-    ]
-    assert re.search(r"^latest +0\.00$", text, re.MULTILINE)
-    assert "copies: of all the network's parameters, held beside the latest weights" in text
-    assert re.search(r"^stage 2 +F0B0", text, re.MULTILINE)
-
-
 @pytest.mark.parametrize(("width", "ticks"), [(20, 6), (80, 14), (400, 19)])
 def test_delays_draws_as_many_ticks_as_fit_the_terminal(width, ticks, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))
@@ -81,11 +59,6 @@ def test_delays_draws_as_many_ticks_as_fit_the_terminal(width, ticks, capsys, mo
     assert max(map(len, grid)) <= max(width, len("stage 0") + 6 * len("  F0"))
     assert main(["delays", "--ticks", "25"]) == 0
     assert "  24\n" in capsys.readouterr().out
-
-
-def test_delays_of_your_own(capsys):
-    assert main(["delays", "--group-size", "3", "--convention", "custom", "--delays", "4,4,0", "--ticks", "6"]) == 0
-    assert re.search(r"^stage 1 +W0  W0  W0  W0  W0  W1$", capsys.readouterr().out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -132,10 +105,7 @@ def test_balance_takes_the_link_between_machines_from_its_options(monkeypatch, c
         ([], "8.0 GB/s for one process, 4.0 GB/s for each of all; link 2 GB/s, 0.03 ms\n"),
         (["--gigabits", "1"], "as fast as this one; memory 8.0 GB/s for one process; link 0.125 GB/s, 0.03 ms\n"),
         (["--gigabits", "10", "--latency", "0.5"], "link 1.25 GB/s, 0.5 ms\n"),
-        (
-            ["--threads", "2"],
-            "on a machine as fast as this one, with 4 cores (this one has 2); memory",
-        ),
+        (["--threads", "2"], "on a machine as fast as this one, with 4 cores (this one has 2); memory"),
     ):
         assert main([*small, *more]) == 0
         text = capsys.readouterr().out
@@ -143,13 +113,6 @@ def test_balance_takes_the_link_between_machines_from_its_options(monkeypatch, c
         assert ("plain, 2 threads" in text) == (not more)
         assert "zero-bubble, 4 micro-batches" in text
         assert "(load average 3.0): do not trust these times" in text
-
-
-def test_info_names_data_device_and_versions(capsys):
-    assert main(["info"]) == 0
-    text = capsys.readouterr().out
-    for part in ("resnet18", "ema-lsq", "1347 + 450 images, 1 x 8 x 8, 10 classes, verified", "device: ", "torch 2"):
-        assert part in text
 
 
 @pytest.mark.parametrize(("width", "columns"), [(1, 6), (12, 6), (15, 7), (16, 8), (99, 9)])

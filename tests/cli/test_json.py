@@ -37,7 +37,10 @@ def test_delays(found):
     content, text = found("delays")
     assert [row["delay"] for row in content["stages"]] == [4, 2, 0]
     assert [row["units"] for row in content["stages"]] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
-    assert all(f"{row['parameters']:,d}  " in text for row in content["stages"])
+    shown = re.findall(r"^ +\d  +(\S+)  +([\d,]+)  +\d+$", text, re.M)
+    units = ("0-2", "3-5", "6-8")
+    assert shown == [(u, f"{row['parameters']:,d}") for u, row in zip(units, content["stages"], strict=True)]
+    assert re.search(r"^stage 2 +F0B0", text, re.M)
     assert content["copies"].keys() == STRATEGIES.keys() - {"sequential"}
     assert re.search(rf"^stash +{content['copies']['stash']:.2f}$", text, re.M)
     assert content["grid"] == [["F0", "F1", "F2", "F3"], ["", "F0", "F1", "F2B0"], ["", "", "F0B0", "F1B1"]]

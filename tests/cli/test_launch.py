@@ -4,12 +4,12 @@ import os
 import re
 import signal
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.experiments.running import alive, soon
 from tests.pipeline.hosts import LIMIT_S, TOY, start
 from tests.sampling import slow
 
@@ -39,22 +39,7 @@ class Launched:
         return self.process.returncode, out, err
 
     def no_rank_is_left(self):
-        return soon(lambda: not any(map(exists, self.pids)))
-
-
-def soon(condition):
-    """Whether it holds, after a while that the kernel may need to end processes."""
-    end = time.monotonic() + LIMIT_S
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
-    return condition()
-
-
-def exists(pid):
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+        return soon(lambda: not any(map(alive, self.pids)))
 
 
 @pytest.fixture

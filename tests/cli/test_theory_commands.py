@@ -10,10 +10,8 @@ from layerpipe2.cli import main
 from layerpipe2.cli.derive import FORMATS, explain
 from layerpipe2.cli.schedule import _simulated
 from layerpipe2.delays import DELAY_LAWS
-from layerpipe2.lab.networks import outline
 from layerpipe2.planning.schedules import SCHEDULES
 from layerpipe2.theory.derivation import derive
-from layerpipe2.theory.network import layered
 from layerpipe2.theory.proofs import prove
 from layerpipe2.theory.stability import closed_form
 
@@ -41,12 +39,6 @@ def test_derive_exports_the_graph_of_a_step(capsys):
     assert main(["derive", "--layers", "3", "--step", "2", "--export", "json"]) == 0
     edges = json.loads(capsys.readouterr().out)["edges"]
     assert [e["registers"] for e in edges if e["kind"] == "step"] == [4, 2, 0]
-
-
-def test_derive_knows_the_branches_of_this_projects_networks():
-    blocks = [op for op in layered(outline("resnet18")).operations if op.name.endswith((".add", ".proj"))]
-    assert len(blocks) == 8 + 3
-    assert [len(op.inputs) for op in layered(outline("vgg")).operations] == [1] * 9
 
 
 def test_schedule_compares_all_and_draws_one(capsys):
@@ -118,28 +110,6 @@ def test_schedule_refuses_what_does_not_fit(arguments, message, capsys):
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
-
-
-def test_derive_wraps_its_prose_for_the_terminal_only(capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "50")
-    assert main(["derive"]) == 0
-    printed = capsys.readouterr().out
-    assert "\n  [holds] delay law: delay of layer l = 2S, S =\n    stages after it (" in printed
-    assert all(len(line) <= 50 for line in printed.splitlines() if "  " not in line.strip())
-    assert main(["derive", "--out", str(tmp_path / "steps.txt")]) == 0
-    written = (tmp_path / "steps.txt").read_text()
-    assert written.split() == printed.split()
-    assert "\n  [holds] delay law: delay of layer l = 2S, S = stages after it (" in written
-
-
-def test_derive_explains_the_columns_of_its_tables(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "400")
-    for arguments in ([], ["--step", "2"]):
-        assert main(["derive", *arguments]) == 0
-        lines = capsys.readouterr().out.splitlines()
-        (legend,) = (line for line in lines if line.startswith("columns count registers: "))
-        head = next(line for line in lines if line.startswith("stage  operation"))
-        assert re.findall(r"(\w+) (?:\w -> \w|into \w|out of \w)", legend) == head.split()[2:]
 
 
 @pytest.mark.parametrize("convention", ["layerpipe2", "pipedream"])

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.chaos.processes import descendants, read
 from tests.small_experiments import ROOT
@@ -51,3 +53,12 @@ def kill(process: subprocess.Popen[str], victim: int) -> tuple[float, str]:
         time.sleep(0.01)
     took = time.monotonic() - since
     return took, process.communicate()[1]
+
+
+def soon(condition: Callable[[], Any], seconds: float = 120) -> Any:
+    """What the condition gives once it is true, which it must be before long."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.02)
+    return found

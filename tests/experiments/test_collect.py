@@ -1,6 +1,5 @@
 """Tables from records."""
 
-import csv
 import json
 
 import pytest
@@ -12,7 +11,7 @@ from experiments.tables import TABLES, curves, metrics
 from layerpipe2.errors import UserError
 from layerpipe2.lab.runs.records import write_record
 from tests.made_records import record
-from tests.small_experiments import ROOT, UNTUNED, small
+from tests.small_experiments import ROOT, UNTUNED, read_rows, small
 
 COLLECTED = sorted(folder.parent.name for folder in (ROOT / "results").glob("*/*/tables"))
 """The larger experiments whose tables are committed."""
@@ -40,15 +39,10 @@ def finish(grid, diverged=(), missing=()):
             write_record(grid.folder / task.path, made | {"config": task.config.to_dict()})
 
 
-def _read(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
 def test_every_table_has_its_columns_and_rows(grid, tmp_path):
     finish(grid, diverged=["latest"])
     assert collect.collect(grid, tmp_path) == (8, 8)
-    tables = {name: _read(tmp_path / f"{name}.csv") for name in TABLES}
+    tables = {name: read_rows(tmp_path / f"{name}.csv") for name in TABLES}
     counts = {name: len(rows) for name, rows in tables.items()}
     assert counts == {"runs": 8, "epochs": 14, "times": 8, "stages": 4, "reconstruction": 2}
     for name, rows in tables.items():
@@ -66,7 +60,8 @@ def test_every_table_has_its_columns_and_rows(grid, tmp_path):
     stash = [float(row["test_accuracy"]) for row in tables["runs"] if row["strategy"] == "stash"]
     assert found["accuracy"]["stash"] == round(100 * sum(stash) / len(stash), 2)
     assert found["accuracy"]["latest"] is None  # all diverged
-    assert list(_read(tmp_path / "curves" / "mlp.csv")[0]) == ["epoch", "ema-window", "latest", "stash", "sequential"]
+    curves = read_rows(tmp_path / "curves" / "mlp.csv")
+    assert list(curves[0]) == ["epoch", "ema-window", "latest", "stash", "sequential"]
 
 
 def test_the_experiment_is_described_beside_its_tables(grid, tmp_path):

@@ -15,7 +15,6 @@ from experiments.graphs.baseline import NumpyLoader
 from experiments.graphs.predict import by_maximum, by_queue
 from layerpipe2.errors import UserError
 from paper_figures import build
-from paper_figures.figures import graphs as figures
 from paper_figures.pages.graphs import verdicts
 from paper_figures.records.graphs import load
 from paper_figures.tables import graphs as tables
@@ -137,17 +136,6 @@ def test_accuracies_of_an_earlier_command_are_not_kept(tmp_path):
     for rows in (tables, tables | {"accuracy": []}):
         graphs._write(tmp_path, rows, {})
         assert (tmp_path / "accuracy.csv").exists() == bool(rows["accuracy"])
-
-
-def test_bars_keep_their_names_unless_those_to_the_left_are_the_same(written):
-    (found,) = load(written / "graphs")
-    fewer = replace(found, times=found.times[found.times["variant"] != "pipelined, 2 threads"])
-    names = [
-        [label.get_text() for label in axis.get_yticklabels()]
-        for axis in figures.epochs([found, found, fewer]).axes
-        if axis.get_title()
-    ]
-    assert names == [found.variants, [""] * 6, fewer.variants] or names == [found.variants, [], fewer.variants]
 
 
 @pytest.mark.parametrize(

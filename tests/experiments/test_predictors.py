@@ -1,14 +1,12 @@
 """What is measured of an experiment's cells: a row each, none twice, none of a cell without a record."""
 
-import csv
-
 from experiments.predictors import FILE, main, measure
 from layerpipe2.advice import predictors
 from layerpipe2.lab.advice import advise
 from layerpipe2.lab.judging.designs import PIPELINE
 from layerpipe2.lab.runs.records import write_record
 from tests.made_records import record
-from tests.small_experiments import UNTUNED, small
+from tests.small_experiments import UNTUNED, read_rows, small
 
 
 def made(folder, lr=0.1):
@@ -22,14 +20,10 @@ def made(folder, lr=0.1):
     return grid
 
 
-def rows(grid):
-    return list(csv.DictReader((grid.folder / FILE).read_text().splitlines()))
-
-
 def test_every_cell_with_a_record_of_stash_is_measured_once_with_its_settings(tmp_path, capsys):
     grid = made(tmp_path)
     assert measure(grid) == (1, 1)
-    (row,) = rows(grid)
+    (row,) = read_rows(grid.folder / FILE)
     assert [row[name] for name in PIPELINE] == ["mlp", "digits", "sgd", "0.0", "3", "layerpipe2", "sgd"]
     (task,) = [t for t in grid.tasks if t.cell[3:] == (3, 3, "stash") and t.config.seed == 7]
     expected = predictors(advise(task.config, strategies=["ema-span"]))
@@ -40,4 +34,4 @@ def test_every_cell_with_a_record_of_stash_is_measured_once_with_its_settings(tm
     assert capsys.readouterr().out.startswith("1 cells of small in ")
     assert (grid.folder / FILE).read_bytes() == before
     assert measure(made(tmp_path, lr=0.05)) == (1, 1)  # the row of the other rate is not about this cell
-    assert [row["lr"] for row in rows(grid)] == ["0.05"]
+    assert [row["lr"] for row in read_rows(grid.folder / FILE)] == ["0.05"]

@@ -52,22 +52,22 @@ def test_a_file_takes_from_the_one_it_is_like_what_it_does_not_give(tmp_path):
     assert (third.seeds, third.report.significance_level, third.report.equivalence_margin_points) == ((7,), 0.1, 5)
 
 
-@pytest.mark.parametrize("like", ["../common", "a/b", "..", "a\x00b", "a" * 101])
-def test_a_file_is_like_one_of_its_own_folder(tmp_path, like):
-    with pytest.raises(UserError, match=rf"small\.yaml: like is {re.escape(shown(like))}; give a name: no /, \. or"):
-        small(tmp_path, {"like": like})
+NAME, OTHER = "give a name: no /, \\. or", "give the name of another file"
 
 
-@pytest.mark.parametrize("like", ["nothing", "small", 7])
-def test_a_file_is_like_another_one(tmp_path, like):
-    with pytest.raises(UserError, match=rf"small\.yaml: like is {like!r}; give the name of another file, such as"):
-        small(tmp_path, {"like": like})
-
-
-def test_two_files_that_are_like_each_other_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("like", "file", "remedy"),
+    [
+        *((like, "small", NAME) for like in ("../common", "a/b", "..", "a\x00b", "a" * 101)),
+        *((like, "small", OTHER) for like in ("nothing", "small", 7)),
+        ("other", "other", OTHER),  # which is like small
+    ],
+)
+def test_a_file_is_like_another_one_of_its_own_folder(tmp_path, like, file, remedy):
     (tmp_path / "other.yaml").write_text("like: small\n")
-    with pytest.raises(UserError, match=r"other\.yaml: like is 'small'; give the name of another file"):
-        small(tmp_path, {"like": "other"})
+    wrong = "small" if file == "other" else like
+    with pytest.raises(UserError, match=rf"{file}\.yaml: like is {re.escape(shown(wrong))}; {remedy}"):
+        small(tmp_path, {"like": like})
 
 
 @pytest.mark.parametrize(
@@ -85,25 +85,15 @@ def test_an_unknown_experiment_is_refused_with_the_names_that_there_are(name, re
 
 UNTUNED_MISTAKES = [
     ("network_settings: {mlp: {lr: .nan}}", "network_settings.mlp.lr is nan; give a finite number > 0"),
-    ("network_settings: {mlp: {widht: 8}}", "network_settings.mlp: unknown key 'widht'; did you mean 'width'?"),
     ("network_settings: {mlp: {seed: 8}}", "network_settings.mlp: unknown key 'seed'"),
     ("network_settings: {mlpp: {}}", "network_settings"),
     ("optimizer_settings: {sgd: {optimizer: lion}}", "optimizer_settings.sgd.optimizer is 'lion'; give one of sgd, ad"),
-    ("group: [1]", "unknown key 'group'; did you mean 'group_sizes'?"),
     ("group_sizes: [0]", "group_sizes is [0]; give a list of distinct integers >= 1"),
-    ("seeds: [1, 1]", "seeds is [1, 1]; give a list of distinct integers"),
-    ("strategies: stash", "strategies is 'stash'; give a list"),
     ("strategies: [stash, emaspan]", "strategies.1: unknown strategy 'emaspan'"),
     ("strategies: [latest]", "strategies lacks 'stash', which the others are compared with; add it"),
-    ("settings: {probe_every: -1}", "settings.probe_every is -1; give an integer >= 0"),
-    ("settings: {epochs: many}", "settings.epochs is 'many'; give an integer"),
-    ("settings: 7", "settings is 7; give a mapping of keys"),
     ("networks: [mpl]", "networks is ['mpl']; give a list of distinct names out of mlp, cnn, vgg"),
     ("datasets: [mnist]", "datasets is ['mnist']; give a list of distinct names out of digits"),
-    ("datasets: null", "datasets is None; give a list"),
     ("jobs: 0", "jobs is 0; give an integer >= 1"),
-    ("job: 4", "unknown key 'job'; did you mean 'jobs'?"),
-    ("report: {significance_levl: 0.1}", "report: unknown key 'significance_levl'; did you mean"),
     ("report: {equivalence_margin_points: -3}", "report.equivalence_margin_points is -3; give"),
     ("stages: [3]", "group_sizes and stages are two ways to cut a network; give one of them"),
     ("cell: '{netwrk}'", "cell has the placeholder 'netwrk'; did you mean 'network'?"),
@@ -124,26 +114,19 @@ UNTUNED_MISTAKES = [
 ]
 TUNED_MISTAKES = [
     ("tuning: {epochs: 0, seed: 7, trials: 3, space: {lr: 'log:1e-4:1'}}", "tuning.epochs is 0; give an integer >= 1"),
-    ("tuning: {seed: 7, trials: 3}", "tuning: 'space' is missing; give"),
     ("tuning: {seed: 7, trials: 3, space: {}}", "tuning.space is {}; give"),
     ("tuning: {seed: 7, space: {lr: 'log:1e-4:1'}, trials: 0}", "tuning.trials is 0; give an integer >= 1"),
     ("stages: [1]", "stages is [1]; give a list of distinct integers >= 2"),
     ("strategies: [stash, latest, sequential]", "strategies has 'sequential', which is always there"),
     ("{tuning: null, common_seeds: [1]}", "common_seeds needs a tuning, from which stash has its settings"),
     ("common_rates: {mlp: 0.1}", "common_rates has mlp; give common_seeds, a tuning.space of lr alone"),
-    (
-        "datasets: [wordnet]",
-        "datasets has wordnet, whose loss is judged; give report.equivalence_margin_nats",
-    ),
+    ("datasets: [wordnet]", "datasets has wordnet, whose loss is judged; give report.equivalence_margin_nats"),
     (
         f"report: {json.dumps({**REPORT, 'image_guard': True, 'equivalence_margin_nats': 1})}",
         "report: image_guard needs a margin in points",
     ),
     ("optimizers: [lion]", "optimizer_settings has no 'lion'; known: sgd"),
-    ("optimizers: sgd", "optimizers is 'sgd'; give a list"),
-    ("cell: '../{strategy}'", "part of cell '../{strategy}' is '..'; give a name"),
     ("cell: '/{strategy}'", "part of cell '/{strategy}' is ''; give a name"),
-    ("name: ../up", "name is '../up'; give a name: no /"),
     (
         "{control_seeds: [7], strategies: [stash]}",
         "control_seeds are those of stash and 'latest', which strategies lacks",

@@ -290,21 +290,14 @@ def test_a_database_that_was_killed_while_it_was_made_is_made_anew_by_one_of_two
     assert sorted(path.name for path in tmp_path.iterdir()) == ["artifacts", "mlflow.db", "mlflow.db.lock", "runs"]
 
 
-@pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b"no database"])
-def test_a_database_that_is_not_whole_is_one_line(place, damage):
-    with closing(sqlite3.connect(place[0])) as connection:
-        connection.executescript("CREATE TABLE numbers (number INT); INSERT INTO numbers VALUES (1)")
-    place[0].write_bytes(damage(place[0].read_bytes()))
-    message = r"database .*mlflow\.db: .*; make room, or delete it: it holds nothing but copies of the records$"
-    with pytest.raises(UserError, match=message):
-        tracking.track([], *place)
-
-
-def test_a_half_made_database_is_one_line(place):
+@pytest.mark.parametrize("damage", [lambda whole: whole, lambda whole: whole[:4000], lambda whole: b"no database"])
+def test_a_database_that_is_another_or_not_whole_is_one_line(place, damage):
     with closing(sqlite3.connect(place[0])) as connection:
         connection.execute("CREATE TABLE experiments (name TEXT)")
         connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
-    with pytest.raises(UserError, match=r"database .*mlflow\.db: [^\n]*; make room, or delete it: it holds nothing"):
+    place[0].write_bytes(damage(place[0].read_bytes()))
+    message = r"database .*mlflow\.db: [^\n]*; make room, or delete it: it holds nothing but copies of the records$"
+    with pytest.raises(UserError, match=message):
         tracking.track([], *place)
 
 
@@ -362,12 +355,6 @@ def test_with_every_it_goes_on_and_passes_over_what_cannot_be_read_yet(place, tm
         tracking.main([*arguments, "--database", str(place[0]), "--artifacts", str(place[1]), "--every", "30"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(" runs")[0] for line in lines] == ["1 of 1", "1 of 2", "1 of 3"]
-
-
-def test_make_ui_serves_the_port_of_its_links():
-    makefile = (Path(tracking.__file__).parents[1] / "Makefile").read_text()
-    recipe = makefile.partition("\nui:")[2].partition("\n\n")[0]
-    assert recipe.count("--port $(or $(PORT),5000)") == 2
 
 
 def test_a_copy_that_dvc_makes_for_an_experiment_belongs_to_its_checkout(tmp_path):

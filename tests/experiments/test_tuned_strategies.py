@@ -1,6 +1,5 @@
 """Every strategy is tuned alike, whoever does the trials, and final runs have what was chosen."""
 
-import csv
 import json
 
 import pytest
@@ -13,7 +12,7 @@ from layerpipe2.errors import UserError
 from layerpipe2.lab.runs.records import read_record
 from layerpipe2.lab.tuning.study import open_existing, work
 from tests.lab.tuning.studies import diverged, made_up, runs_are
-from tests.small_experiments import REPORT, UNTUNED, small, write_experiment
+from tests.small_experiments import REPORT, UNTUNED, read_rows, small, write_experiment
 
 SPACE: dict = UNTUNED | {
     "group_sizes": [3, 5],
@@ -27,11 +26,7 @@ def tuned(folder, *options, **changes):
     """Tune in a folder of its own; the rows of the table."""
     folder.mkdir(exist_ok=True)
     tune.main([write_experiment(folder, SPACE, **changes), "--out", str(folder / "out"), "--quiet", *options])
-    return table(folder / "out" / "tuning.csv")
-
-
-def table(path):
-    return list(csv.DictReader(path.read_text().splitlines()))
+    return read_rows(folder / "out" / "tuning.csv")
 
 
 @pytest.fixture(scope="module")
@@ -210,8 +205,8 @@ def test_tables_say_which_values_lie_where(once):
     path = write_experiment(folder, SPACE)
     runs.main([path, "--out", str(folder / "out"), "--quiet", "--this-code"])
     collect([path, "--records", str(folder / "out"), "--out", str(folder / "tables")])
-    rows = table(folder / "tables" / "runs.csv")
+    rows = read_rows(folder / "tables" / "runs.csv")
     assert not {"commit", "wall_time_s"} & set(rows[0])
     assert {row["strategy"] for row in rows} == {"sequential", "stash", "latest"}
-    times = table(folder / "tables" / "times.csv")
+    times = read_rows(folder / "tables" / "times.csv")
     assert all(float(row["wall_time_s"]) > 0 for row in times)

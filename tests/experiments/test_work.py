@@ -6,10 +6,8 @@ import tempfile
 
 import pytest
 
-from experiments.processes import workers
 from experiments.work import Queue, work
 from layerpipe2.errors import UserError
-from layerpipe2.lab.provenance import git_state
 from layerpipe2.lab.runs.records import read_record
 from layerpipe2.lab.runs.train import train_run
 from tests.small_experiments import UNTUNED, small
@@ -42,11 +40,6 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path):
         Queue(grid, grid.tasks).run(1, 0)
 
 
-def test_a_killed_worker_is_one_line():
-    with pytest.raises(UserError, match="a training process was killed"), workers(1) as pool:
-        pool.submit(os._exit, 1).result()
-
-
 def test_a_full_disk_loses_no_result(tmp_path, monkeypatch):
     grid, second, sync = small(tmp_path, UNTUNED), tmp_path / "second", os.fsync
 
@@ -65,10 +58,3 @@ def test_a_full_disk_loses_no_result(tmp_path, monkeypatch):
     (kept,) = second.rglob("*.json")
     assert read_record(kept)["config"] == grid.tasks[0].config.to_dict()
     assert not [path for path in grid.folder.rglob("*") if path.is_file()]
-
-
-def test_a_worker_notes_the_commit_before_it_trains(tmp_path):
-    git_state.cache_clear()
-    grid = small(tmp_path, UNTUNED)
-    work(Queue(grid, grid.tasks, deadline=0.0), None)
-    assert git_state.cache_info().currsize == 1

@@ -47,7 +47,7 @@ def test_batches_are_those_of_the_readable_sampler_for_any_number_of_threads(thr
             nodes = order[25 * number : 25 * number + 25]
             assert (
                 x.numpy().tobytes()
-                == reference.table(GRAPH, nodes.tolist(), FAN_OUT, batch_key(7, epoch, number)).tobytes()
+                == reference.table(GRAPH, nodes.tolist(), FAN_OUT, reference.key_of(7, epoch, number)).tobytes()
             )
             assert y.tolist() == GRAPH.labels[nodes].tolist()
     assert not sampling_threads()

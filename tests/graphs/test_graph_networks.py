@@ -156,7 +156,6 @@ WRONG = {
     "dropout is 1": lambda: build("sage", GRAPH, FAN_OUT, dropout=1),
     "dropout is 'x'; give a number": lambda: build("sage", GRAPH, FAN_OUT, dropout="x"),
     "can't number the nodes": lambda: build("sage", GRAPH, FAN_OUT)[0](torch.zeros(3, 13, dtype=torch.bfloat16)),
-    "give network and loader the same fan-out": lambda: build("sage", GRAPH, FAN_OUT)[0](torch.zeros(3, 5)),
     "has 9 columns where a layer of 4 features reads 4": lambda: build("gin", GRAPH, (4,))[0](torch.zeros(3, 9)),
 }
 

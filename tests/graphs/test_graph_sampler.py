@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import chisquare
 
 from layerpipe2.errors import UserError
-from layerpipe2.graphs import Graph, SampledLoader, kernels
+from layerpipe2.graphs import Graph, SampledLoader
 from layerpipe2.graphs import sampler as sampler_module
 from layerpipe2.graphs.kernels import batch_key, below
 from layerpipe2.graphs.sampler import Sampler
@@ -48,27 +48,6 @@ def p_value(kept: np.ndarray, k: int) -> float:
 def test_every_subset_of_the_neighbours_is_equally_likely(k):
     assert p_value(kept_by_the_sampler(k), k) > 1e-3
     assert p_value(kept_by_the_slip(k), k) < 1e-9  # the test sees SALIENT's off-by-one, in a tenth of the draws
-
-
-@pytest.mark.parametrize("fan_out", [(3,), (4, 2), (5, 3, 2), (11, 11)])
-def test_it_equals_the_readable_one_bit_for_bit(fan_out):
-    graph = random_graph()
-    fan_out = tuple(min(k, graph.largest_degree) for k in fan_out)
-    sampler = Sampler(graph, fan_out, 16)
-    for batch in range(12):
-        key, seeds = batch_key(5, 1, batch), np.arange(batch, 180, 12)[:16]
-        assert key == reference.key_of(5, 1, batch)
-        nodes, hops = reference.sample(graph, seeds.tolist(), fan_out, key)
-        found = sampler.sample(seeds, key)
-        assert found.nodes.tolist() == nodes
-        assert found.counts.tolist() == [len(rows) for rows in hops] + [len(nodes)]
-        padded = [row + [-1] * (k - len(row)) for rows, k in zip(hops, fan_out, strict=True) for row in rows]
-        assert found.neighbours.tolist() == [number for row in padded for number in row]
-    assert (sampler._local == -1).all()
-
-
-def test_kernels_run_without_pythons_lock():
-    assert all(kernel.targetoptions["nogil"] for kernel in (kernels.sample_hops, kernels.slice_rows))
 
 
 def test_keys_differ_in_each_of_their_parts():

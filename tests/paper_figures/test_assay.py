@@ -180,11 +180,7 @@ def test_cells_are_told_apart_and_corrected_together() -> None:
 
 def test_the_answer_of_several_cells_counts_them() -> None:
     columns: Accuracies = {"latest": list(_LATEST), "ema-span": list(_RULE), "ema-window": list(_LATEST)}
-    cells = [
-        made(columns),
-        made(columns, network="vgg"),
-        made(columns | {"latest": list(_RULE)}, network="resnet18"),
-    ]
+    cells = [made(columns), made(columns, network="vgg"), made(columns | {"latest": list(_RULE)}, network="resnet18")]
     found = Assay.joined(Assay.of(cell, _SETTINGS) for cell in cells)
     assert decided(found) == (3, 3)
     assert answer(found) == (

@@ -128,12 +128,7 @@ def test_kinds_of_networks_need_each_other() -> None:
 
 def test_structure_claims_hold_on_lawful_records_and_fail_on_others() -> None:
     tables = synthetic_records.make(seeds=1)
-    judge = (
-        structure.structure_alone,
-        structure.downstream_stages,
-        structure.shared_delay,
-        structure.memory_cost,
-    )
+    judge = (structure.structure_alone, structure.downstream_stages, structure.shared_delay, structure.memory_cost)
     assert [claim(Records(**tables), _THEORY).word for claim in judge] == ["reproduced"] * 4
     stages = tables["stages"].assign(delay=tables["stages"]["delay"] + (tables["stages"]["stage"] == 0))
     broken = Records(**(tables | {"stages": stages}))
@@ -180,11 +175,7 @@ def test_the_answer_in_short() -> None:
     for changes, start, words in (
         ({}, "**Yes**, in 1 of 1 cell, where the latest weights cost 6.8 points", "EMA window is shown to lose more"),
         ({"ema-span": list(_BAD)}, "**No**, in 1 of 1 cell", "EMA window, EMA span are shown to lose more"),
-        (
-            {"latest": list(_GOOD)},
-            "**These runs can't tell**",
-            "is not shown to lose more than 2 points",
-        ),
+        ({"latest": list(_GOOD)}, "**These runs can't tell**", "is not shown to lose more than 2 points"),
     ):
         found = training.assay(made_records(made_runs(columns | changes)), Settings())
         text = training.in_short(found, Settings())

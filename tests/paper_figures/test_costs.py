@@ -4,13 +4,10 @@ import pandas as pd
 import pytest
 
 from experiments import theory as study
-from layerpipe2.lab.reference import DEVICES, REFERENCE
-from layerpipe2.planning.devices import DEVICE
+from layerpipe2.lab.reference import REFERENCE
 from layerpipe2.planning.schedules import SCHEDULES
 from layerpipe2.planning.schedules.compare import compare
 from paper_figures.claims import costs as claims
-from paper_figures.figures import costs as figures
-from paper_figures.figures import gantt
 from paper_figures.records.theory import Theory
 from paper_figures.tables import theory as tables
 from paper_figures.verdicts import Answer
@@ -61,32 +58,9 @@ def test_verdicts_can_fail(table):
         assert verdict(table.head(0))[0] == Answer.UNDECIDED
 
 
-def test_figures_show_every_network(table):
-    for draw in (figures.tradeoff, figures.memory):
-        figure = draw(table)
-        assert [axis.get_title() for axis in figure.axes[:2]] == ["MLP", "VGG"]
-
-
 @pytest.fixture(scope="module")
 def simulated():
     return pd.DataFrame(compare({name: REFERENCE[name].costs() for name in ("mlp", "alexnet")}, (3, 4, 9)))
-
-
-def test_figures_are_complete(simulated):
-    titles = {axis.get_title(loc="left") for axis in gantt.equal().axes}
-    assert titles == {SCHEDULES[n].label for n in SCHEDULES if n != "layerpipe"}
-    assert [axis.get_title() for axis in figures.speeds(simulated).axes[:2]] == ["MLP 8 × 1024", "AlexNet"]
-
-
-def test_gantt_of_unequal_layers_shows_halves():
-    titles = [axis.get_title(loc="left") for axis in gantt.unequal().axes]
-    assert titles == [
-        "PipeDream: a batch every 24",
-        "LayerPipe2: a batch every 24",
-        "LayerPipe (our reading): a batch every 17",
-    ]
-    legend = [t.get_text() for t in gantt.unequal().legends[0].get_texts()]
-    assert legend == ["forward", "activation gradient", "half of it", "weight gradient", "whole backward pass"]
 
 
 def test_sentence_and_table_take_their_numbers_from_the_cases(simulated):
@@ -108,8 +82,3 @@ def test_whether_the_model_is_above_the_abstract_is_computed(simulated):
     assert (
         "the average is not above the abstract's, and the largest gain is not" in claims.layerpipe_in_our_model(slow)[0]
     )
-
-
-def test_devices_of_the_sensitivity_figure():
-    assert DEVICES["128 × 128, output st."] is DEVICE
-    assert len(set(DEVICES)) == 6

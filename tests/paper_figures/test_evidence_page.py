@@ -9,9 +9,8 @@ import pytest
 
 from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.comparisons import Settings
-from paper_figures import build, style
+from paper_figures import build
 from paper_figures.claims.evidence import by_what_is_told
-from paper_figures.figures.assay import costs
 from paper_figures.pages import readme
 from paper_figures.records import evidence
 from paper_figures.tables.training import chosen_rates
@@ -114,16 +113,6 @@ def test_a_search_alone_confirms_nothing(results: Path, tmp_path: Path) -> None:
 
 def test_hours_are_those_of_the_runs(results: Path) -> None:
     assert evidence.hours(results / "evidence", ["evidence-a", "screen-a"]) == pytest.approx(0.01 * (24 + 30))
-
-
-def test_what_the_figure_cuts_is_written_and_marked() -> None:
-    found = Assay.of(made(_STRATEGIES | {"pair": [0.99, 0.99, 0.99], "ema-0.9": [None, 0.8, 0.8]}), Settings(1.0))
-    figure = costs(found, 0.05, "Data.")
-    with style.context():
-        figure.draw_without_rendering()
-    texts = [text.get_text() for text in figure.axes[0].texts]
-    assert "1 of 3 diverged" in texts
-    assert any(text.startswith("-1") for text in texts)  # pair is better by more than the axis shows
 
 
 def test_the_chosen_rates_have_a_column_per_network() -> None:

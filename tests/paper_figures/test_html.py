@@ -46,17 +46,6 @@ def test_an_empty_table_has_no_classes() -> None:
     assert _classes(n=[], verdict=[]) == {"n": {""}, "verdict": {""}}
 
 
-def test_the_page_keeps_cells_whole_and_lets_tables_scroll() -> None:
-    page = _page(markdown(pd.DataFrame({"n": ["3"]})))
-    styles = dict(re.findall(r"^([^{}\n]+) \{ (.*) \}$", page, re.MULTILINE))
-    assert "white-space: nowrap" in styles["td"]
-    assert {"min-width", "white-space"} <= set(re.findall(r"[\w-]+(?=:)", styles["td.prose"]))
-    assert "white-space: normal" in styles["td.prose"]
-    assert "text-align: right" in styles["td.number, th.number"]
-    assert '<div class="wide"><table>' in page
-    assert "overflow-x: auto" in styles[".wide"]
-
-
 def test_text_is_escaped_and_figures_lie_within_the_page(tmp_path: Path) -> None:
     (tmp_path / "a.svg").write_text("<svg/>")
     page = html("# T & 'U'\n\n**Lead.** a < `b`\n\n- one\n- two\n\n![See](a.png)\n\n*See*\n\nend\n", tmp_path)

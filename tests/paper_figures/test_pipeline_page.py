@@ -7,7 +7,6 @@ import pytest
 
 from layerpipe2.errors import UserError
 from paper_figures import build
-from paper_figures.figures.pipelines import speed
 from paper_figures.pages.pipelines import page
 from paper_figures.records.pipelines import load
 from paper_figures.tables import pipelines as tables
@@ -29,12 +28,6 @@ def test_the_page_has_its_figures_tables_and_verdicts(tmp_path):
     assert found["speed.csv"].read_text().startswith("variant,kind,samples/s,speed over plain,")
     assert found["memory.md"].read_text().startswith("| strategy | processes | stage | delay |")
     assert json.loads(found["verdicts.json"].read_text())["2 processes against one"].startswith("reached: ")
-
-
-def test_rounds_are_drawn_above_predictions(tmp_path):
-    lines = speed.speed(written(tmp_path)).axes[0].get_lines()
-    dots, diamonds = ({line.get_zorder() for line in lines if line.get_marker() == marker} for marker in "oD")
-    assert min(dots) > max(diamonds)
 
 
 def test_what_was_not_measured_is_said_and_not_drawn(tmp_path):

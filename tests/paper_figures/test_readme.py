@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from layerpipe2.errors import UserError
@@ -46,20 +45,3 @@ def test_minutes_are_those_of_all_runs_in_two_processes(tmp_path):
 def test_a_tolerance_is_that_of_two_means_and_at_least_one_image():
     assert artifact.tolerance(1.0, 3, 0.2) == pytest.approx(4.3027 * (2 / 3) ** 0.5, rel=1e-4)
     assert artifact.tolerance(0.0, 3, 0.2) == 0.2
-
-
-def test_what_all_cells_have_in_common_is_said_once():
-    cells = {"MLP, digits, SGD, 9 stages": ["80 % [70, 90]: equivalent"], "CNN, digits, SGD, 9 stages": ["worse"]}
-    found = readme._in_short(pd.DataFrame({"strategy": ["pair"]} | cells))
-    assert found["shared"] == "digits, SGD, 9 stages"
-    shown = {"strategy": ["pair"], "MLP": ["80 [70, 90]: equivalent"], "CNN": ["worse"]}
-    assert found["verdicts"].to_dict("list") == shown
-    third = {"GPT, WordNet, AdamW, 9 stages": ["no loss"]}
-    most = readme._in_short(
-        pd.DataFrame({"strategy": ["latest", "pair"]} | {k: v * 2 for k, v in (cells | third).items()})
-    )
-    assert most["shared"] == "digits, SGD, 9 stages, unless named otherwise"
-    assert list(most["verdicts"]) == ["strategy", "MLP", "CNN", "GPT, WordNet, AdamW"]
-    assert list(most["verdicts"]["strategy"]) == ["pair"]  # where the others are judged, the latest weights lose
-    alone = readme._in_short(pd.DataFrame({"strategy": ["pair"], "MLP, digits": ["worse"]}))
-    assert (alone["shared"], list(alone["verdicts"])) == ("", ["strategy", "MLP, digits"])

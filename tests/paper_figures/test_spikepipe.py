@@ -3,7 +3,6 @@
 import pytest
 
 from paper_figures.claims import spikepipe as claims
-from paper_figures.figures import spikepipe as figures
 from paper_figures.tables import theory as tables
 from tests import synthetic_records
 
@@ -25,19 +24,6 @@ def test_sentences_take_their_numbers_from_the_table_and_can_turn(table):
     assert "the average is not above the abstract's over all" in claims.in_our_model(slow)[0]
     quick = table.assign(speed=3.0)
     assert "and above it with at most 8" in claims.in_our_model(quick)[0]
-
-
-def test_the_figure_shows_every_network_and_measure(table):
-    figure = figures.against_standard(table)
-    assert [axis.get_title() for axis in figure.axes[:3]] == [
-        "spiking MLP 8 × 1024",
-        "spiking VGG",
-        "spiking residual network",
-    ]
-    for axis in figure.axes:
-        drawn = [line.get_ydata() for line in axis.lines if len(line.get_ydata()) == table["processors"].nunique()]
-        assert len(drawn) == 6
-        assert max(map(max, drawn)) <= axis.get_ylim()[1]
 
 
 def test_the_table_for_readers_has_a_row_per_case(table):

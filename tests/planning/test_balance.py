@@ -223,13 +223,10 @@ LAYERS, X, UNIT = [nn.Linear(3, 3)], torch.ones(2, 3), StageWork(Work(1), Work(1
     ("call", "message"),
     [
         (lambda: balanced([UNIT], 2), "number of stages for 1 units is 2; give an integer from 1 to 1"),
-        (lambda: balanced([UNIT], 1).period("gpipe"), "unknown delay law 'gpipe'"),
-        (lambda: balanced([UNIT], 1, Link(bandwidth=0)), "link bandwidth is 0"),
         (lambda: profile(LAYERS, X, repeats=0), "repeats of the profile is 0; give an integer >= 1"),
         (lambda: profile(LAYERS, X, warmup=-1), "warmup of the profile is -1"),
         (lambda: profile(LAYERS, torch.ones(2, 4)), "stage 0 cannot take an input of shape"),
         (lambda: profile(LAYERS, X, history=Latest()), "updates; give make_optimizer, too"),
-        (lambda: partition_at([], [0]), "no units"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -156,8 +156,6 @@ def test_merged_units_cost_what_the_grouped_network_costs():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: network_costs(units(), SHAPE, 1, convention="gpipe"), "unknown delay law 'gpipe'"),
-        (lambda: network_costs(units(), SHAPE, 1, "ema"), "unknown strategy 'ema'"),
         (lambda: network_costs(units(), SHAPE, 10), r"group size for \d+ units is 10; give an integer from 1 to"),
         (lambda: uniform_costs(0), "number of stages is 0"),
         (lambda: chain_cuts([1.0, 1.0], [(0.0, 0.0)], 3, lambda size: size), "number of stages for 2 units is 3"),

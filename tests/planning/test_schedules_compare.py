@@ -5,7 +5,6 @@ import math
 import pandas as pd
 import pytest
 
-from layerpipe2.errors import UserError
 from layerpipe2.lab.reference import REFERENCE
 from layerpipe2.planning import FlopDevice
 from layerpipe2.planning.schedules import SCHEDULES
@@ -46,10 +45,3 @@ def test_free_links_make_the_two_asynchronous_schedules_equal():
     rows = compare({"mlp": REFERENCE["mlp"].costs()}, (5,), ("pipedream", "layerpipe2"), FlopDevice(1e12))
     assert rows[0]["period"] == pytest.approx(rows[1]["period"])
     assert rows[0]["megabytes"] == rows[1]["megabytes"]
-
-
-def test_bad_requests_are_named():
-    with pytest.raises(UserError, match="unknown schedule 'dapple'"):
-        compare({}, (3,), ("dapple",))
-    with pytest.raises(UserError, match="number of processors is 0"):
-        compare({}, (0,))

@@ -104,9 +104,8 @@ def test_one_batch_has_a_period():
     assert simulate(build_schedule("pipedream", 2, 2, 1), uniform_costs(2), FlopDevice(1.0)).period == 6
 
 
-def line_of_1f1b(time=1.0, processors=2):
-    costs = uniform_costs(processors, time, time, time)
-    return simulate(build_schedule("1f1b", processors, processors, 2), costs, FlopDevice(1.0))
+def line_of_1f1b(time=1.0):
+    return simulate(build_schedule("1f1b", 2, 2, 2), uniform_costs(2, time, time, time), FlopDevice(1.0))
 
 
 def test_gantt_text():
@@ -121,14 +120,9 @@ def test_gantt_text():
         line.gantt(0)
 
 
-def test_gantt_aligns_its_columns():
-    times, *rows = line_of_1f1b(0.125).gantt(0.125).splitlines()
-    assert times == "time         0       0.25    0.5     0.75    1"  # labels only where there is room
-    assert rows[0] == "processor 0  F0  F1  .   .   BW0 -   .   BW1 -"
+def test_rounding_makes_no_extra_column():
     line = line_of_1f1b(0.1)
-    assert line.gantt(0.1, 3 * 0.1) == line.gantt(0.1, 0.3)  # rounding makes no extra column
-    lines = line_of_1f1b(processors=11).gantt(1.0, 2).splitlines()
-    assert {len(line) - len(line[13:].lstrip()) for line in lines} == {14}
+    assert line.gantt(0.1, 3 * 0.1) == line.gantt(0.1, 0.3)
 
 
 def test_grid_names_stages_where_there_are_several():

@@ -3,7 +3,6 @@
 import pandas as pd
 import pytest
 
-from layerpipe2.errors import UserError
 from layerpipe2.planning import SystolicArray
 from layerpipe2.planning.spikepipe import Setting, compare, spiking
 from layerpipe2.planning.spikepipe.compare import fine, standard
@@ -58,12 +57,3 @@ def test_one_processor_gains_nothing_and_sends_nothing():
     for found in (standard(units, 1, FREE_LINKS), *(fine(units, 1, FREE_LINKS, p, 8) for p in ("fixed", "free"))):
         assert found["period"] == pytest.approx(found["work"])
         assert found["megabytes"] == 0
-
-
-def test_bad_requests_are_named():
-    with pytest.raises(UserError, match="number of processors is 0; give an integer from 1"):
-        compare(("mlp",), (0,))
-    with pytest.raises(UserError, match="unknown spiking network 'vgg16'; did you mean 'vgg'"):
-        compare(("vgg16",), (2,))
-    with pytest.raises(UserError, match="array rows is 0"):
-        Setting(SystolicArray(0, 0))

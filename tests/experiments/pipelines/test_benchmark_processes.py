@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from experiments.pipelines import processes
 from experiments.pipelines.processes import in_random_order, run_ranks
 from layerpipe2.errors import UserError
 from tests.experiments.pipelines import peer_work
+from tests.experiments.running import alive, soon
 from tests.sampling import slow
 
 
@@ -83,23 +83,8 @@ def test_ranks_end_with_a_killed_parent(tmp_path):
     environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{root / 'src'}"}
     with subprocess.Popen([sys.executable, script, tmp_path], env=environment, cwd=root) as parent:
         try:
-            until(lambda: len(list(tmp_path.glob("rank*"))) == 2)
+            soon(lambda: len(list(tmp_path.glob("rank*"))) == 2)
         finally:
             parent.send_signal(signal.SIGKILL)
     pids = [int(file.read_text()) for file in tmp_path.glob("rank*")]
-    until(lambda: not any(map(alive, pids)))
-
-
-def alive(pid):
-    """Whether the process runs; one that has ended and isn't collected yet doesn't."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def until(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "did not happen in time"
-        time.sleep(0.05)
+    soon(lambda: not any(map(alive, pids)))

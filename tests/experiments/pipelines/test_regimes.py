@@ -1,6 +1,5 @@
 """The regime map: its table of points, and what it predicts, measures and writes, in which order."""
 
-import csv
 import json
 from contextlib import contextmanager
 
@@ -13,6 +12,7 @@ from layerpipe2.lab.data import load
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.planning import StageWork, Work, measure
 from layerpipe2.planning.machine import Machine
+from tests.small_experiments import read_rows
 
 CHOICES = 6
 
@@ -20,11 +20,6 @@ CHOICES = 6
 @contextmanager
 def no_hosts(number):
     yield None
-
-
-def rows(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_the_points_span_weights_per_activation_and_kinds_of_networks():
@@ -59,7 +54,7 @@ def test_a_broken_table_is_one_line(text, tmp_path, monkeypatch):
 
 def test_predictions_are_written_before_anything_is_measured(tmp_path, monkeypatch, capsys):
     def measured(work, ranks, job, variant, batches, warmup, places=()):
-        predictions = rows(tmp_path / "predicted.csv")
+        predictions = read_rows(tmp_path / "predicted.csv")
         assert len(predictions) == 2 * CHOICES
         done = (tmp_path / "measured.part.csv").read_text().splitlines()  # of the points before this one
         assert (done[0], len(done)) in ((",".join(regimes._MEASURED), 1 + n) for n in (0, 3 * CHOICES))
@@ -78,7 +73,7 @@ def test_predictions_are_written_before_anything_is_measured(tmp_path, monkeypat
     monkeypatch.setattr(profiles, "run_ranks", profiled)
     monkeypatch.setattr("experiments.pipelines.measure.run_ranks", measured)
     regimes.main(f"--points 2 --rounds 3 --seconds 0.5 --out {tmp_path}".split())
-    first = {row["variant"]: row for row in rows(tmp_path / "predicted.csv")[:CHOICES]}
+    first = {row["variant"]: row for row in read_rows(tmp_path / "predicted.csv")[:CHOICES]}
     assert [first["plain"][key] for key in ("parameter_bytes", "cut_bytes", "gigabits", "held_out")] == [
         "900",
         "8",
@@ -90,7 +85,7 @@ def test_predictions_are_written_before_anything_is_measured(tmp_path, monkeypat
     assert float(first["async/stash"]["seconds"]) == pytest.approx(5 * 0.024 * 11 / 10)
     assert {name: row["batches"] for name, row in first.items()}["async/stash"] == "10"
     assert first["plain"]["batches"] == "3"  # though they take 0.648 s
-    found = rows(tmp_path / "measured.csv")
+    found = read_rows(tmp_path / "measured.csv")
     assert len(found) == 2 * 3 * CHOICES
     assert [row["round"] for row in found[: 3 * CHOICES : CHOICES]] == ["0", "1", "2"]
     assert {row["variant"] for row in found[:CHOICES]} == set(first)

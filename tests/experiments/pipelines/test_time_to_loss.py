@@ -1,6 +1,5 @@
 """Time to a loss: its design, tuning with equal budgets, resumption, and simulated updates against real processes."""
 
-import csv
 from concurrent.futures import Future
 from contextlib import contextmanager
 
@@ -13,6 +12,7 @@ from experiments.pipelines.trainers import Job
 from experiments.pipelines.updates import Design, losses
 from layerpipe2.errors import UserError
 from layerpipe2.planning.variants import Variant
+from tests.small_experiments import read_rows
 
 DESIGN = Design.read()
 NET = DESIGN.networks[1].copy_with(width=4, updates=6, every=3, held_out=16, target=1e-9)
@@ -47,11 +47,6 @@ def trained(monkeypatch):
     monkeypatch.setattr(updates, "workers", inline)
     monkeypatch.setattr(updates, "losses", made)
     return done
-
-
-def rows(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_the_design_tunes_with_other_seeds_than_it_confirms_with():
@@ -107,10 +102,10 @@ def test_every_choice_is_tuned_alike_and_the_best_average_confirmed(trained, tmp
     confirmed = [(strategy, lr) for _, strategy, lr, _, part in trained if part == "confirmation"]
     assert set(confirmed) == {("sequential", 0.004), ("stash", 0.002), ("ema-span", 0.002)}
     assert len(confirmed) == 3 * len(DESIGN.seeds)
-    written = rows(tmp_path / "updates.csv")
+    written = read_rows(tmp_path / "updates.csv")
     assert len(written) == len(found) == len(trained)
     assert [row["updates"] for row in written if row["strategy"] == "stash" and row["lr"] == "0.001"] == ["15", ""]
-    assert rows(tmp_path / "tuned.csv")[0]["at_end"] == "upper"
+    assert read_rows(tmp_path / "tuned.csv")[0]["at_end"] == "upper"
 
 
 def test_what_is_there_is_not_trained_again_unless_its_setting_changed(trained, tmp_path):
@@ -161,12 +156,12 @@ def test_every_choice_is_timed_in_every_round_at_every_place_and_trained_on_one_
     for module in (measure, time_to_loss):
         monkeypatch.setattr(module, "run_ranks", measured)
     time_to_loss.main(f"--rounds 2 --out {tmp_path}".split())
-    found = rows(tmp_path / "seconds.csv")
+    found = read_rows(tmp_path / "seconds.csv")
     choices = len(DESIGN.variants) + 1
     assert len(found) == 2 * len(DESIGN.networks) * (choices + choices - 2)
     assert {row["fills"] for row in found if row["variant"].startswith("async")} == {"1"}
     assert {row["fills"] for row in found if not row["variant"].startswith("async")} == {"0"}
-    checks = rows(tmp_path / "checks.csv")
+    checks = read_rows(tmp_path / "checks.csv")
     assert len(checks) == len(DESIGN.networks) * choices  # on one host
     assert all(row["seconds"] == "0.5" and row["loss"] == "0.1" for row in checks)
     assert (tmp_path / "provenance.json").exists()

@@ -17,9 +17,7 @@ from torchvision.io import write_png
 
 from layerpipe2.errors import UserError
 from layerpipe2.lab.data.loading import _load
-from layerpipe2.lab.data.specs import IMAGES
 from layerpipe2.lab.data.types import Arrays
-from layerpipe2.lab.data.verify import verified
 
 ARRAYS = make_arrays()
 SPEC = spec_of("fashion-mnist", ARRAYS)
@@ -79,6 +77,11 @@ def endless(path: Path) -> None:
 def pipe(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
+
+
+def single_array(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, ARRAYS.x_train)
 
 
 write_gz = partial(write_idx, compress=True)
@@ -174,11 +177,20 @@ def test_equal_mean_with_another_spread_is_refused(tmp_path: Path) -> None:
     refused(tmp_path, "channel std of the training images")
 
 
-@pytest.mark.parametrize("harm", [flip_a_byte, cut, lambda path: path.write_bytes(b"PK\x03\x04")])
-def test_damaged_npz(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (flip_a_byte, "cannot be read"),
+        (cut, "cannot be read"),
+        (lambda path: path.write_bytes(b"PK\x03\x04"), "cannot be read"),
+        (lambda path: os.truncate(path, 10**12), "larger than the 68,608 bytes that are expected at most"),
+        (single_array, "a single array, not an .npz archive"),
+    ],
+)
+def test_damaged_npz(tmp_path: Path, harm: Callable[[Path], None], message: str) -> None:
     write_npz(tmp_path / "fashion-mnist.npz", ARRAYS)
     harm(tmp_path / "fashion-mnist.npz")
-    refused(tmp_path, "cannot be read")
+    refused(tmp_path, message)
 
 
 @pytest.mark.parametrize(
@@ -198,49 +210,18 @@ def test_an_array_whose_header_is_no_header(tmp_path: Path) -> None:
     refused(tmp_path, r"cannot be read \(")
 
 
-def test_an_archive_of_gigabytes(tmp_path: Path) -> None:
-    with (tmp_path / "fashion-mnist.npz").open("wb") as file:
-        file.truncate(10**12)
-    refused(tmp_path, "larger than the 68,608 bytes that are expected at most")
-
-
-def test_a_single_array_is_not_an_archive(tmp_path: Path) -> None:
-    with (tmp_path / "fashion-mnist.npz").open("wb") as file:
-        np.save(file, ARRAYS.x_train)
-    refused(tmp_path, "a single array, not an .npz archive")
-
-
-def test_damaged_torchvision_files_are_not_unpickled(tmp_path: Path) -> None:
-    arrays = make_arrays((3, 32, 32))
-    spec = spec_of("cifar100", arrays, torchvision=write_cifar(tmp_path, arrays))
-    flip_a_byte(tmp_path / "cifar-100-python" / "train")
-    with pytest.raises(UserError, match=r"cifar100: cannot be read \(Dataset not found or corrupted.*cifar-100-python"):
-        _load(spec, tmp_path, False, lambda line: None)
-
-
-def test_torchvision_files_without_end_are_not_read(tmp_path: Path) -> None:
-    arrays = make_arrays((3, 32, 32))
-    spec = spec_of("cifar100", arrays, torchvision=write_cifar(tmp_path, arrays))
-    os.truncate(tmp_path / "cifar-100-python" / "train", 10**12)
-    with pytest.raises(UserError, match=r"cifar100: larger than the .* bytes .*cifar-100-python/train"):
-        _load(spec, tmp_path, False, lambda line: None)
-
-
-def cifar100_sized(gray: int = 0, lost: int = 0) -> Arrays:
-    """Arrays of CIFAR-100's size without the memory; ``lost`` training images are missing at the end."""
-    train = np.sort(np.tile(np.arange(100), 500))[: 50_000 - lost]
-    test = np.sort(np.tile(np.arange(100), 100))
-    images = [np.broadcast_to(np.uint8(gray), (len(y), 3, 32, 32)) for y in (train, test)]
-    return Arrays(images[0], train, images[1], test)
-
-
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("harm", "message"),
     [
-        ({"lost": 1}, r"train class 99 has 499 images, expected 500 \(49999 images in all, expected 50000\)"),
-        ({"gray": 129}, r"mean of the training images is 0\.5059 0\.5059 0\.5059, expected 0\.5071 0\.4865 0\.4409"),
+        (flip_a_byte, r"cannot be read \(Dataset not found or corrupted.*cifar-100-python"),
+        (lambda path: os.truncate(path, 10**12), r"larger than the .* bytes .*cifar-100-python/train"),
     ],
 )
-def test_cifar100_is_compared_with_its_published_statistics(changes: dict[str, int], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        verified(IMAGES["cifar100"], "a copy", cifar100_sized(**changes))
+def test_damaged_torchvision_files_are_not_unpickled(
+    tmp_path: Path, harm: Callable[[Path], None], message: str
+) -> None:
+    arrays = make_arrays((3, 32, 32))
+    spec = spec_of("cifar100", arrays, torchvision=write_cifar(tmp_path, arrays))
+    harm(tmp_path / "cifar-100-python" / "train")
+    with pytest.raises(UserError, match=f"cifar100: {message}"):
+        _load(spec, tmp_path, False, lambda line: None)

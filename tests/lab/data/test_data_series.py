@@ -1,5 +1,6 @@
 """Time series: vowels as sktime ships them, spoken digits as a folder of wavs, and what is wrong with a file."""
 
+import os
 import wave
 from pathlib import Path
 
@@ -113,57 +114,18 @@ def test_spoken_digits_train_a_spiking_network(wavs):
     assert torch.nn.Sequential(*units)(x).shape == (4, 10)
 
 
-def not_a_wav(folder: Path) -> None:
-    (folder / "3_me_7.wav").write_bytes(b"RIFF, or not")
-
-
-def empty(folder: Path) -> None:
-    (folder / "3_me_7.wav").touch()
-
-
-def cut(folder: Path) -> None:
-    path = folder / "3_me_6.wav"
-    path.write_bytes(path.read_bytes()[:30])
-
-
-def cut_in_the_samples(folder: Path) -> None:
-    path = folder / "3_me_6.wav"
-    path.write_bytes(path.read_bytes()[:-2000])
-
-
-def stereo(folder: Path) -> None:
-    write_wav(folder / "3_me_7.wav", 300, channels=2)
-
-
-def short(folder: Path) -> None:
-    write_wav(folder / "3_me_7.wav", 300, seconds=0.01)
-
-
-def wrong_name(folder: Path) -> None:
-    write_wav(folder / "three.wav", 300)
-
-
-def no_speaker(folder: Path) -> None:
-    write_wav(folder / "7.wav", 300)
-
-
-def no_test_part(folder: Path) -> None:
-    for path in folder.glob("*_0.wav"):
-        path.unlink()
-
-
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (not_a_wav, "3_me_7.wav is no wav of 16 bits"),
-        (empty, "3_me_7.wav is no wav of 16 bits"),
-        (cut, "3_me_6.wav is no wav of 16 bits"),
-        (cut_in_the_samples, "3_me_6.wav ends after 2200 of its 3200 samples"),
-        (stereo, "3_me_7.wav is no mono wav"),
-        (short, "3_me_7.wav is no mono wav of 16 bits with 0.032 s of sound"),
-        (wrong_name, "three.wav is not named <digit>_<speaker>_<number>.wav"),
-        (no_speaker, "7.wav is not named <digit>_<speaker>_<number>.wav"),
-        (no_test_part, "recordings numbered below 5, for testing, and others"),
+        (lambda f: (f / "3_me_7.wav").write_bytes(b"RIFF, or not"), "3_me_7.wav is no wav of 16 bits"),
+        (lambda f: (f / "3_me_7.wav").touch(), "3_me_7.wav is no wav of 16 bits"),
+        (lambda f: os.truncate(f / "3_me_6.wav", 30), "3_me_6.wav is no wav of 16 bits"),
+        (lambda f: os.truncate(f / "3_me_6.wav", 4444), "3_me_6.wav ends after 2200 of its 3200 samples"),
+        (lambda f: write_wav(f / "3_me_7.wav", 300, channels=2), "3_me_7.wav is no mono wav"),
+        (lambda f: write_wav(f / "3_me_7.wav", 300, seconds=0.01), "3_me_7.wav is no mono wav of 16 bits with 0.032 s"),
+        (lambda f: write_wav(f / "three.wav", 300), "three.wav is not named <digit>_<speaker>_<number>.wav"),
+        (lambda f: write_wav(f / "7.wav", 300), "7.wav is not named <digit>_<speaker>_<number>.wav"),
+        (lambda f: [path.unlink() for path in f.glob("*_0.wav")], "recordings numbered below 5, for testing"),
     ],
 )
 def test_a_wav_that_is_no_wav_is_refused_in_one_line(harm, message, wavs):

@@ -10,7 +10,7 @@ import torch
 from layerpipe2.errors import UserError
 from layerpipe2.lab.data import load
 from layerpipe2.lab.runs.config import RunConfig
-from layerpipe2.lab.runs.correct import packed, spread, unpacked
+from layerpipe2.lab.runs.correct import packed, unpacked
 from layerpipe2.lab.runs.records import read_record, record_text, write_text
 from layerpipe2.lab.runs.train import train_run
 from tests.made_records import record
@@ -67,12 +67,3 @@ def test_what_is_damaged_or_of_another_size_is_refused(text: str, message: str, 
     write_text(tmp_path / "run.json", record_text(made))
     with pytest.raises(UserError, match=rf"run\.json.*test.correct {message}"):
         read_record(tmp_path / "run.json")
-
-
-def test_the_spread_is_that_of_the_difference_example_by_example() -> None:
-    one = [np.array([1, 1, 0, 0], np.uint8), np.array([1, 0, 0, 0], np.uint8)]
-    other = [np.array([1, 1, 1, 1], np.uint8), np.array([1, 1, 0, 1], np.uint8)]
-    # Means over the two runs: 1, 1/2, 0, 0 and 1, 1, 1/2, 1; differences 0, -1/2, -1/2, -1.
-    assert spread(one, other, 1) == pytest.approx(np.std([0, -0.5, -0.5, -1], ddof=1))
-    assert spread(one, other, 128) == pytest.approx(np.std([0, -0.5, -0.5, -1], ddof=1) / 128)
-    assert spread(one, one, 1) == 0

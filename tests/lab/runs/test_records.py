@@ -5,7 +5,6 @@ import json
 import math
 import os
 import random
-import resource
 import tempfile
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from layerpipe2.errors import UserError
 from layerpipe2.lab.runs.records import (
     TIMES,
     fingerprint,
-    keep_record,
     not_finite,
     read_record,
     read_records,
@@ -72,38 +70,6 @@ def test_a_file_is_on_disk_before_it_gets_its_name_and_then_the_name_is(tmp_path
     monkeypatch.setattr(Path, "replace", lambda *paths: (done.append("name"), replace(*paths)))
     write_text(tmp_path / "run.json", "123")
     assert done == [3, "name", "folder"]
-
-
-def test_the_record_of_a_run_is_kept_elsewhere_if_the_disk_is_full(tmp_path, monkeypatch):
-    path, second, sync = tmp_path / "full" / "run.json", tmp_path / "second", os.fsync
-    second.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(second))
-    monkeypatch.setattr(
-        os, "fsync", lambda handle: full() if "/full/" in os.readlink(f"/proc/self/fd/{handle}") else sync(handle)
-    )
-    with pytest.raises(
-        UserError, match=r"full/run\.json can't be written \(No space .*; until then the record is "
-    ) as caught:
-        keep_record(path, record())
-    (kept,) = second.rglob("*.json")
-    assert str(caught.value).endswith(str(kept))
-    assert read_record(kept) == record()
-    assert not list(path.parent.iterdir())
-
-
-def test_a_record_that_fits_nowhere_is_shown(tmp_path, capsys):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
-        with pytest.raises(
-            UserError,
-            match=r"^\S+ can't be written \(File too large\).*any other place for the record, so it was printed",
-        ):
-            keep_record(tmp_path / "run.json", record())
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert json.loads(capsys.readouterr().out) == record()
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_read_only_folder_is_refused(tmp_path, monkeypatch):

@@ -9,7 +9,6 @@ import torch
 
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.errors import UserError
-from layerpipe2.lab.cli.train import summary
 from layerpipe2.lab.data import load
 from layerpipe2.lab.runs.callbacks import LAST_CHECKPOINT, EpochRecorder
 from layerpipe2.lab.runs.config import RunConfig
@@ -77,13 +76,6 @@ def test_the_baseline_is_one_stage_without_delay(train):
 def test_every_precision_trains(train, precision, strategy):
     record = train(precision=precision, strategy=strategy, optimizer="adamw", lr=1e-3, gradient_clip_norm=1.0)
     assert record["status"] == "completed"
-
-
-def test_divergence_is_a_result(train):
-    record = train(lr=1e30, schedule="constant", epochs=3)
-    assert (record["status"], record["diverged_epoch"]) == ("diverged", 0)
-    assert record["test"] == {"loss": None, "accuracy": None, "images": 450, "correct": None}
-    assert len(record["epochs"]) == 1
 
 
 @pytest.mark.parametrize("strategy", ["latest", "ema-span", "ema-lsq-raw", "pair", "pair-0.9", "update-window"])
@@ -205,10 +197,10 @@ def test_a_run_that_diverged_is_not_completed_by_resuming_it(train, tmp_path, ep
     settings = {"lr": 1e30, "schedule": "constant", "epochs": epochs, "checkpoint_dir": tmp_path}
     whole = train(**settings)
     again = train(**settings, resume=True)
-    assert whole["status"] == "diverged"
+    assert (whole["status"], whole["diverged_epoch"], len(whole["epochs"])) == ("diverged", 0, 1)
+    assert whole["test"] == {"loss": None, "accuracy": None, "images": 450, "correct": None}
     where = {"place": "epochs.0.train_loss", "epoch": 0, "step": 1, "stage": 2, "quantity": "outputs"}
     assert {name: whole["divergence"][name] for name in where} == where
-    assert "diverged: epoch 0, mini-batch 1: the outputs of stage 2 are not finite" in summary(whole)
     assert json.dumps(outcome(again)) == json.dumps(outcome(whole))  # as text, NaN equals NaN
 
 

@@ -1,12 +1,9 @@
 """`layerpipe2 train --mlflow`: a run can be seen while it trains, and is closed however it ends."""
 
-import json
 import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
@@ -22,6 +19,8 @@ from layerpipe2.lab.tracking.database import connect
 from layerpipe2.lab.tracking.lifetime import HOST
 from layerpipe2.lab.tracking.live import Writer
 from layerpipe2.lab.tracking.subject import TRAIN, Subject
+from tests.chaos.processes import ended, fork
+from tests.experiments.running import soon
 from tests.made_records import record
 
 TRAINED = ["train", "--quiet", "--epochs", "2", "--group-size", "3", "--strategy", "ema-window", "--width", "8"]
@@ -51,20 +50,11 @@ def _runs(database, kind="seed"):
     return client, list(found)
 
 
-def _until(true):
-    for _ in range(600):
-        if found := true():
-            return found
-        time.sleep(0.1)
-    raise AssertionError("it never came true")
-
-
 def test_two_runs_on_a_new_database_are_both_there_with_their_records(tmp_path):
     database, out = tmp_path / "mlflow.db", tmp_path / "0.json"
-    command = [sys.executable, "-m", "layerpipe2", *TRAINED, "--mlflow", str(database)]
-    other = subprocess.Popen([*command, "--seed", "1"], stdout=subprocess.DEVNULL)
+    other = fork(lambda: main([*TRAINED, "--mlflow", str(database), "--seed", "1"]), tmp_path / "said")
     assert main([*TRAINED, "--mlflow", str(database), "--out", str(out)]) == 0
-    assert other.wait() == 0
+    assert ended(other) == 0
     client, runs = _runs(database)
     assert {run.info.run_name: run.info.status for run in runs} == {
         "ema-window x3 s0 mlp digits": "FINISHED",
@@ -82,49 +72,51 @@ def test_two_runs_on_a_new_database_are_both_there_with_their_records(tmp_path):
     assert (cell.info.status, cell.data.metrics["n/seeds"]) == ("FINISHED", 2)
 
 
-def test_a_run_is_there_while_it_trains_and_killed_if_its_process_is(database):
-    script = "import sys, json, time; from layerpipe2.lab.tracking.live import Writer"
-    script += "; from layerpipe2.lab.tracking.entry import *"
-    script += "; w = Writer(sys.argv[1]); w.begin(json.loads(sys.argv[2])); w.points([('epoch/val_loss', 2.0, 0)])"
-    script += "; time.sleep(100)"
-    process = subprocess.Popen([sys.executable, "-c", script, str(database), json.dumps(_subject().entry)])
-    (run,) = _until(lambda: [run for run in _runs(database)[1] if run.data.metrics])
+def test_a_run_is_there_while_it_trains_and_killed_if_its_process_is(database, tmp_path):
+    def train_for_long():
+        writer = Writer(str(database))
+        writer.begin(_subject().entry)
+        writer.points([("epoch/val_loss", 2.0, 0)])
+        time.sleep(100)
+
+    process = fork(train_for_long, tmp_path / "said")
+    (run,) = soon(lambda: [run for run in _runs(database)[1] if run.data.metrics])
     assert (run.info.status, run.data.metrics) == ("RUNNING", {"epoch/val_loss": 2.0})
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    _until(lambda: [run for run in _runs(database)[1] if run.info.status == "KILLED"])
-    _until(lambda: [run for run in _runs(database, "cell")[1] if run.info.status == "KILLED"])
+    os.kill(process, signal.SIGKILL)
+    ended(process)
+    soon(lambda: [run for run in _runs(database)[1] if run.info.status == "KILLED"])
+    soon(lambda: [run for run in _runs(database, "cell")[1] if run.info.status == "KILLED"])
 
 
-def test_a_run_whose_writer_was_killed_too_is_closed_at_the_next_start_and_a_living_one_is_not(database):
-    dead, living = Writer(str(database)), Writer(str(database))
-    dead.begin(_subject(0).entry)
-    living.begin(_subject(1).entry)
-    _until(lambda: len(_runs(database)[1]) == 2)
-    os.kill(dead._process.pid, signal.SIGKILL)
+def _killed(writer):
+    os.kill(writer._process.pid, signal.SIGKILL)
     with pytest.raises(UserError, match="the process that writes to MLflow was ended"):
-        dead.close()
-    third = Writer(str(database))
-    third.begin(_subject(2).entry)
-    third.end("FINISHED")
-    states = {run.info.run_name: run.info.status for run in _runs(database)[1]}
-    living.end("FAILED")
-    assert states == {"ema-window x3 s0": "KILLED", "ema-window x3 s1": "RUNNING", "ema-window x3 s2": "FINISHED"}
+        writer.close()
+
+
+def test_runs_whose_writers_were_killed_too_are_closed_at_the_next_start_and_by_copying_and_living_ones_are_not(
+    database, tmp_path, capsys
+):
+    first, living, last = (Writer(str(database)) for _ in range(3))
+    first.begin(_subject(0).entry)
+    living.begin(_subject(1).entry)
+    soon(lambda: len(_runs(database)[1]) == 2)
+    _killed(first)
+    last.begin(_subject(2).entry)
+    soon(lambda: len(_runs(database)[1]) == 3)
+
+    def states():
+        return {run.info.run_name.removeprefix("ema-window x3 "): run.info.status for run in _runs(database)[1]}
+
+    assert states() == {"s0": "KILLED", "s1": "RUNNING", "s2": "RUNNING"}
     assert {run.data.tags[HOST] for run in _runs(database)[1]} == {socket.gethostname()}
-
-
-def test_copying_closes_what_was_killed_and_names_the_page_of_single_runs(database, tmp_path, capsys):
-    dead = Writer(str(database))
-    dead.begin(_subject().entry)
-    _until(lambda: _runs(database)[1])
-    os.kill(dead._process.pid, signal.SIGKILL)
-    with pytest.raises(UserError, match="was ended"):
-        dead.close()
+    _killed(last)
     write_record(tmp_path / "runs" / "a.json", record())
     places = ("--runs", tmp_path / "runs", "--larger", tmp_path / "no", "--database", database, "--port", 5001)
     track.main([*map(str, places), "--artifacts", str(tmp_path / "mlartifacts")])
-    assert [run.info.status for run in _runs(database)[1] + _runs(database, "cell")[1]] == ["KILLED", "KILLED"]
+    assert states() == {"s0": "KILLED", "s1": "RUNNING", "s2": "KILLED"}
     assert "train, every run, grouped under its cell:" in capsys.readouterr().out
+    living.end("FAILED")
 
 
 def test_a_run_that_finishes_replaces_those_of_the_same_settings(database):

@@ -1,25 +1,21 @@
 """Fixed runs of an experiment on machines that share nothing but a database."""
 
-import os
-import subprocess
-import sys
 from contextlib import ExitStack, closing
 
 import pytest
 
-from experiments.work import Queue
+from experiments import run
+from experiments.work import Queue, work
 from layerpipe2.lab.runs.records import read_record
 from layerpipe2.lab.tuning.places import Database, Folder
-from tests.lab.tuning.postgres import Server
-from tests.small_experiments import FEW, ROOT, UNTUNED, small, write_experiment
+from tests.chaos.processes import ended, fork
+from tests.small_experiments import FEW, UNTUNED, small
 
 
 @pytest.fixture(scope="module")
-def address():
-    server = Server()
+def address(server):
     server.run("CREATE DATABASE runs")
-    yield server.address("runs")
-    server.remove()
+    return server.address("runs")
 
 
 @pytest.fixture
@@ -29,19 +25,21 @@ def opened():
         yield lambda place: stack.enter_context(closing(place))
 
 
-def test_two_machines_do_every_run_once_and_both_have_all_records(address, tmp_path):
-    folders = [tmp_path / "a", tmp_path / "b"]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
-    started = []
+def test_two_machines_do_every_run_once_and_all_have_all_records(address, tmp_path):
+    folders = [tmp_path / name for name in "abc"]
     for folder in folders:
         folder.mkdir()
-        options = (write_experiment(folder, FEW), "--out", str(folder), "--storage", address, "--quiet")
-        command = (sys.executable, "-m", "experiments.run", *options, "--jobs", "1")
-        started.append(subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL))
-    assert [process.wait() for process in started] == [0, 0]
-    for task in small(tmp_path, FEW).tasks:
-        one, other = (read_record(folder / task.path) for folder in folders)
-        assert one == other  # its times as well: it was trained once
+    grids = [small(folder, FEW) for folder in folders]
+
+    def machine(grid):
+        work(Queue(grid, grid.tasks, quiet=True, storage=address), None)
+
+    started = [fork(lambda grid=grid: machine(grid), tmp_path / "said") for grid in grids[:2]]
+    assert [ended(process) for process in started] == [0, 0]
+    run.main([str(folders[2] / "small.yaml"), "--out", str(grids[2].folder), "--storage", address, "--quiet"])
+    for task in grids[0].tasks:
+        one, other, late = (read_record(grid.folder / task.path) for grid in grids)
+        assert one == other == late  # its times as well: it was trained once
 
 
 def test_a_run_has_one_owner_and_its_record_goes_to_the_others(address, opened, tmp_path):

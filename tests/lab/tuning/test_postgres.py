@@ -16,16 +16,9 @@ from layerpipe2.lab.tuning.results import status
 from layerpipe2.lab.tuning.storage import open_storage
 from layerpipe2.lab.tuning.study import open_existing, work
 from tests.chaos.processes import ended, fork
-from tests.lab.tuning.postgres import PASSWORD, Server
+from tests.lab.tuning.postgres import PASSWORD
 from tests.lab.tuning.studies import made_up, outcome, runs_are, small_study
 from tests.sampling import sampled
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = Server()
-    yield server
-    server.remove()
 
 
 @pytest.fixture

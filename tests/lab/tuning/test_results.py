@@ -115,16 +115,3 @@ def test_a_trial_whose_process_is_gone_waits(study):
 def test_before_the_first_trial_has_finished_nobody_knows_the_time_left(tmp_path):
     found = status(small_study(tmp_path))
     assert (found.seconds_left, found.best, found.at_an_end, found.reason) == (None, [], {}, None)
-
-
-def test_a_best_value_at_an_end_of_its_range_is_flagged(tmp_path, monkeypatch):
-    low, high = (
-        small_study(tmp_path / name, {"lr": text}, trials=8)
-        for name, text in (("low", "log:0.0001:0.01"), ("high", "log:0.01:10"))
-    )
-    with runs_are(made_up, monkeypatch):  # the best rate is 0.1
-        work([low, high])
-    assert status(high).at_an_end == {}
-    assert status(low).at_an_end == {"lr": "upper"}
-    moved = low.settings.ranges.moved(status(low).best[0]["settings"]).texts["lr"].split(":")
-    assert float(moved[2]) > 0.05

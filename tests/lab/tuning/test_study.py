@@ -129,24 +129,6 @@ def test_a_larger_budget_adds_trials_and_a_smaller_one_is_refused(tmp_path, monk
         small_study(tmp_path, trials=6)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"space": {"lr": "log:0.001:2"}},
-            "study study has another value of space; go on with its own, or give another",
-        ),
-        ({"config": SMALL.copy_with(epochs=2)}, "another value of epochs"),
-        ({"sampler": "random"}, "another value of sampler"),
-        ({"pruner": "none"}, "another value of pruner"),
-    ],
-)
-def test_another_study_in_its_place_is_refused(changes, message, tmp_path):
-    small_study(tmp_path)
-    with pytest.raises(UserError, match=message):
-        small_study(tmp_path, **changes)
-
-
 def test_other_code_is_refused_also_of_who_joins(tmp_path, monkeypatch):
     small_study(tmp_path)
     monkeypatch.setattr("layerpipe2.versions.code_hash", lambda parts: "another")
@@ -243,18 +225,6 @@ def test_a_machine_without_the_data_refuses_no_trial(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="data folder nowhere doesn't exist"):
         work([study])
     assert status(study).counts == {"waiting": 6}
-
-
-def test_every_strategy_has_the_same_chances(tmp_path, monkeypatch):
-    """Same space, number of trials and seed: the random trials of all strategies try the same values."""
-    found = {}
-    for strategy in ("stash", "latest", "ema-span"):
-        study = small_study(tmp_path / strategy, config=SMALL.copy_with(strategy=strategy), sampler="random")
-        with runs_are(made_up, monkeypatch):
-            work([study])
-        own = study.settings.to_dict()
-        found[strategy] = ([trial.params for trial in study.trials()], own | {"config": None})
-    assert found["stash"] == found["latest"] == found["ema-span"]
 
 
 def test_a_deadline_begins_no_further_trial(tmp_path, monkeypatch):
