@@ -196,8 +196,9 @@ def test_the_trainers_own_accumulation_is_refused():
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 @pytest.mark.parametrize("done", [1, 4, 8])
-@pytest.mark.parametrize("strategy", ["stash", "ema-span"])
-def test_what_is_saved_in_the_middle_of_an_update_holds_its_gradients(strategy, done, dtype):
+@pytest.mark.parametrize("strategy", ["stash", "ema-span", "prediction"])
+def test_what_is_saved_in_the_middle_of_an_update_holds_its_gradients(strategy, done, dtype, monkeypatch):
+    monkeypatch.setattr("tests.engine.training.make_strategy", lambda name: STRATEGIES[name][0])
     whole = engine(torch.nn.Linear(8, 8), strategy, accumulate=3, compute_dtype=dtype)
     optimizer = optimizer_of(whole)
     batches = torch.randn(10, 4, 8)

@@ -185,7 +185,14 @@ def made(make):
     return by(lambda layer, x: F.linear(x, make(layer.weight, layer.mask, x)))
 
 
+def with_a_view_of_its_own():
+    layer = By(lambda layer, x: F.linear(linear(layer, x), layer.tied))
+    layer.tied = layer.weight.t()
+    return layer
+
+
 REFUSED = {
+    "view from the constructor": (with_a_view_of_its_own, ALL, "stage 1 keeps a view of its weights from before"),
     **{name: (made(make), ["latest"], MADE) for name, make in MADE_WEIGHTS.items()},
     "spectral norm": (lambda: behind(spectral_norm(nn.Linear(8, 8))), ["latest"], MADE),
     "weight norm": (lambda: weight_norm(nn.Linear(8, 8)), ["latest"], MADE),
@@ -340,7 +347,7 @@ def from_kept_view(layer, x):
 @pytest.mark.parametrize("delay", [1, 2])
 def test_a_view_that_an_earlier_forward_pass_has_kept_is_refused_at_once(strategy, delay):
     pipeline = engine(By(from_kept_view), strategy, Delays.custom([2, delay, 0]))
-    with pytest.raises(UserError, match=r"^stage 1 keeps a view of its weights from an earlier forward pass"):
+    with pytest.raises(UserError, match=r"^stage 1 keeps a view of its weights from before this forward pass"):
         train(pipeline, 2)
     assert pipeline.step_count == 1
 

@@ -229,6 +229,6 @@ class Fault(pl.Callback):
 
 def stage_alone(stage: nn.Module, index: int, delay: int, strategy: str, optimizer, **options) -> InFlight:
     """A stage with its passes, as a process has it, driven by the test."""
-    step = torch.zeros(1, dtype=torch.int64)
-    placed = Stage(stage, index, delay, make_strategy(strategy), step, ahead=True, seed=0)
+    step, each = torch.zeros(1, dtype=torch.int64), options.pop("accumulate", 1)
+    placed = Stage(stage, index, delay, make_strategy(strategy), step, ahead=True, seed=0, accumulate=each)
     return InFlight(placed, optimizer, **options)

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from layerpipe2.pipeline.messages import message_size, pack, unpack
-from tests.pipeline.fits import ByDevice, ByGloo, assert_equal, fit, noise, pipelined
+from tests.pipeline.fits import ByDevice, ByGloo, assert_equal, fit, noise, pipelined, stage_alone
 from tests.sampling import sampled
 
 
@@ -111,3 +111,20 @@ def test_a_message_keeps_strides_and_alignment(change):
         assert there.stride() == here.stride()
         assert torch.equal(there, here)
         assert not there.numel() or (there.data_ptr() - here.data_ptr()) % 64 == 0
+
+
+def test_a_split_backward_pass_adds_up_a_shared_weights_gradients_as_a_whole_one_does():
+    found = []
+    for split in (False, True):
+        torch.manual_seed(0)
+        shared = nn.Linear(8, 8)
+        stage = nn.Sequential(nn.Linear(8, 8), shared, nn.Tanh(), shared, nn.Tanh(), shared)
+        optimizer = torch.optim.SGD(stage.parameters(), lr=0.1)
+        local = stage_alone(stage, 1, 0, "stash", optimizer, accumulate=3, split_backward=split)
+        for _ in range(6):
+            local.forward(torch.randn(4, 8))
+            local.backward(torch.randn(4, 8))
+            local.finish_backward()
+            local.update()
+        found.append(shared.weight.detach().clone())
+    assert torch.equal(*found)

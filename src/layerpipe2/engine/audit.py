@@ -76,7 +76,7 @@ class Audit(TorchDispatchMode):  # type: ignore[no-untyped-call]
         inputs, outputs = _tensors((args, kwargs)), _tensors(result)
         for stage in (self._other[s] for s in map(storage_of, inputs) if s in self._other):
             raise UserError(
-                f"stage {stage} keeps a view of its weights from an earlier forward pass; make it anew in each, since "
+                f"stage {stage} keeps a view of its weights from before this forward pass; make it anew in each, since "
                 "a delayed stage computes with other memory every time"
             )
         stages = [self._made[s] for s in map(storage_of, inputs) if s in self._made]

@@ -119,6 +119,11 @@ class Simulation(Execution):
     def end_epoch(self) -> None:
         """Look at weights and parameters; with ``drain``, they may change between two epochs."""
         self.check_network()
+        if self.engine.waiting:
+            raise UserError(
+                f"the epoch ended after {self.audits.step} mini-batches, in the middle of an update of "
+                f"accumulate={self.module.accumulate}; give the Trainer a limit_train_batches that it divides"
+            )
         if not self.module.drain:
             self.engine.check_unchanged()
 

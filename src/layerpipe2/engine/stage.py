@@ -86,6 +86,7 @@ class Stage:
         self.clip_norm, self.accumulate = gradient_clip_norm, accumulate
         self.parameters = list(module.parameters())
         moving = [p for p in self.parameters if movable(p, unfreezes)]
+        old = [p.data for p in moving]
         self.weights: DelayedWeights | None = None
         if moving and (delay or compute_dtype is not None):
             keeps = not ahead or strategy.needs_used
@@ -93,6 +94,9 @@ class Stage:
             self.weights = DelayedWeights(module, index, delay, strategy, step, **how)
         delayed = set(self.weights.layout.parameters if self.weights else ())
         fixed = [p for p in self.parameters if p not in delayed]
+        others = {storage_of(t) for t in (*fixed, *module.buffers())}
+        self._old_memory = [t for t in old if storage_of(t) not in others] if self.weights else []
+        self._audits = 0
         self._untrained = [] if delay or trains else self.parameters
         self.watch = WeightWatch(self.weights, fixed if delay else (), index)
         self.stream = None if seed is None else RandomStream(seed, index, step.device)
@@ -103,6 +107,7 @@ class Stage:
         norms = batchnorm_parameters(module)
         self._cast = [p for p in fixed if p not in norms and p.is_floating_point()] if compute_dtype else []
         self._put_aside: list[tuple[Tensor, int]] = []
+        self._entered = False
         self._gradients: list[Tensor | None] = []
         self.exchanged = self.regions if delay and (ahead or not strategy.exact) else []
         self._without_cudnn = bool(self.exchanged) and step.is_cuda and has_recurrent_layer(module)
@@ -110,7 +115,6 @@ class Stage:
     def _lay_out_regions(self) -> None:
         self.regions: list[Region] = []
         self._bounds: list[tuple[int, int]] = []
-        self._views: list[Tensor] = []
         if self.weights is None:
             return
         latest, layout = self.weights.latest, self.weights.layout
@@ -120,9 +124,7 @@ class Stage:
         for start, stop, dtype in bounds:
             if start < stop:
                 compute = latest.new_zeros(stop - start, dtype=dtype) if self._copies else latest
-                inside = [slot for slot in layout.slots if start <= slot.offset < stop]
-                self._views += [slot.view(compute, base=start) for slot in inside] if self._copies else []
-                self.regions.append(Region(self.index, compute, latest))
+                self.regions.append(Region(self.index, compute, latest, other=self._old_memory))
                 self._bounds.append((start, stop))
 
     def begin_step(self, optimizer: Optimizer | Any) -> None:
@@ -134,7 +136,7 @@ class Stage:
         """
         self.check_places()
         check_frozen(self._untrained, self.index)
-        self.watch.check_quickly()
+        self.watch.begin_step()
         if self.weights is not None:
             self.weights.begin_step(optimizer)
 
@@ -153,6 +155,7 @@ class Stage:
         Args:
             flat: ``None``: what the forward pass of the mini-batch reads that comes back next.
         """
+        self._entered = True
         if self.weights is not None:
             flat = self.weights.used() if flat is None else flat
             self._enter_copy(flat) if self._copies else self._enter_row(flat)
@@ -166,25 +169,30 @@ class Stage:
         region = self.regions[0]
         region.compute = region.recalled = flat  # a stage may differentiate within its forward pass
         if not self._ahead:
-            region.other = [one for one in (*self.weights.rows, self.weights.latest) if one is not flat]
+            others = [one for one in (*self.weights.rows, self.weights.latest) if one is not flat]
+            region.other = [*self._old_memory, *others]
 
     def _enter_copy(self, flat: Tensor) -> None:
         assert self.weights is not None
+        slots = self.weights.layout.slots
+        self._gradients = [slot.parameter.grad if self.waiting else None for slot in slots]
         for (start, stop), region in zip(self._bounds, self.regions, strict=True):
             region.compute.copy_(flat[start:stop])
-            region.recalled = region.compute
-        parameters = self.weights.layout.parameters
-        self._gradients = [p.grad if self.waiting else None for p in parameters]
-        for parameter, view in zip(parameters, self._views, strict=True):
-            parameter.grad = None
-            parameter.data = view
+            region.recalled, region.other = region.compute, self._old_memory
+            for slot in slots:
+                if start <= slot.offset < stop:
+                    slot.parameter.grad = None
+                    slot.parameter.data = slot.view(region.compute, base=start)
 
-    def leave(self) -> None:
-        """Put the latest weights back, and gradients into their type.
+    def leave(self) -> UserError | None:
+        """Put the latest weights back, and gradients into their type, if that is still to be done.
 
-        Raises:
-            UserError: if the forward pass changed a parameter that is frozen and was cast.
+        Returns:
+            The error of a forward pass that changed a parameter that is frozen and was cast.
         """
+        if not self._entered:
+            return None
+        self._entered = False
         if self.weights is not None:
             self._leave_copy() if self._copies else self.weights.show(self.weights.latest)
         versions = [version for _, version in self._put_aside]
@@ -192,11 +200,12 @@ class Stage:
         for p, (own, _) in zip(self._cast, self._put_aside, strict=False):
             p.data = own
         self._put_aside = []
-        if changed:
-            raise UserError(
-                f"stage {self.index} changes a frozen parameter in its forward pass, which low precision would lose; "
-                "make it a buffer"
-            )
+        if not changed:
+            return None
+        return UserError(
+            f"stage {self.index} changes a frozen parameter in its forward pass, which low precision would lose; "
+            "make it a buffer"
+        )
 
     def _leave_copy(self) -> None:
         assert self.weights is not None
@@ -250,6 +259,11 @@ class Stage:
         """
         if self.weights is None:
             return
+        self._audits += 1
+        if self._audits == 2:  # those of the first two passes
+            self._old_memory = []
+            for region in self.regions:
+                region.other = ()
         parameters = self.weights.layout.parameters
         memory = {storage_of(region.compute) for region in self.regions}
         if any(storage_of(p) not in memory for p in parameters):
@@ -267,6 +281,12 @@ class Stage:
         self.waiting = batches
         if self.weights is not None:
             self.weights.waiting = batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of its delayed weights, as the last update left them: what somebody else made of them isn't the pipeline's."""
+        assert self.weights is not None
+        kept = {} if self.watch.kept is None else {"latest": self.watch.kept.clone()}
+        return self.weights.state_dict() | kept
 
     def refill(self) -> None:
         """Start with an empty pipeline from the latest weights: the delay line holds them, the strategy starts anew.
@@ -308,6 +328,7 @@ def update(stages: Sequence[Stage], optimizer: Optimizer | Any | None, step: Ten
             f"strategy '{strategy.name or strategy.kind}' has seen them; change gradients in on_after_backward"
         )
     for weights, old in zip(held, before, strict=True):
+        weights.settle()
         weights.take_update(old)
     # An earlier graph can't be run back any more.
     torch.autograd.graph.increment_version([p for weights in held for p in weights.layout.parameters])

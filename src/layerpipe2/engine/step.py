@@ -87,6 +87,7 @@ class PipelineEngine:
         others = [region for stage in self.placed if not stage.exchanged for region in stage.regions]
         self._forward = AuditedForward(exchanged, others)
         self._outputs: list[Tensor] = []
+        self._interrupted = False
         self.divergence: Divergence | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
@@ -118,13 +119,14 @@ class PipelineEngine:
             self._outputs = []
             if not value.requires_grad:
                 raise UserError("nothing of the network is trainable: all parameters are frozen; unfreeze some")
-            if not self._waiting:
+            if not self.waiting:
                 self._call(hook, "on_before_zero_grad", optimizer)
                 given = (p for group in optimizer.param_groups for p in group["params"])
                 for parameter in (*self._parameters, *given):  # Module.zero_grad looks for all modules again
                     parameter.grad = None
             self._call(hook, "on_before_backward", value)
             share = None if self.accumulate == 1 else torch.ones_like(value) / self.accumulate
+            self._interrupted = self.accumulate > 1  # a part of a gradient may stay behind
             value.backward(share)  # type: ignore[no-untyped-call]
         finally:
             self.end()
@@ -132,21 +134,37 @@ class PipelineEngine:
             hook("on_after_backward")
         for stage in self.placed:
             stage.wait_for((stage.waiting + 1) % self.accumulate)
-        if not self._waiting:
+        if not self.waiting:
+            self._interrupted = True
             update(self.placed, optimizer, self.step_count)
+        self._interrupted = False
         return value.detach(), outputs.detach()
 
     def begin(self, optimizer: Optimizer | Any = None) -> None:
-        """Before a mini-batch's passes: from now on the parameters are those that its forward pass reads."""
+        """Before a mini-batch's passes: from now on the parameters are those that its forward pass reads.
+
+        Raises:
+            UserError: as :meth:`Stage.begin_step`, and after an error in the middle of an update.
+        """
+        if self._interrupted:
+            raise UserError(
+                "an error has interrupted an update, so that gradients and delay lines are half-way; call refill(), or "
+                "resume from a checkpoint"
+            )
         for stage in self.placed:
             stage.begin_step(optimizer)
         for stage in self.placed:
             stage.enter()
 
     def end(self) -> None:
-        """After a mini-batch's passes: the parameters are the latest weights again."""
-        for stage in self.placed:
-            stage.leave()
+        """After a mini-batch's passes: the parameters are the latest weights again.
+
+        Raises:
+            UserError: if a stage has changed a frozen parameter, which low precision would lose.
+        """
+        errors = [stage.leave() for stage in self.placed]
+        for error in filter(None, errors):
+            raise error
 
     def forward(self, x: Tensor) -> Tensor:
         """Forward pass after :meth:`begin`; audited after :meth:`audit_next` (and the first two).
@@ -193,6 +211,7 @@ class PipelineEngine:
 
     def refill(self) -> None:
         """Start with an empty pipeline from the latest weights: all delay lines hold them, all averages are zero."""
+        self._interrupted = False
         for stage in self.placed:
             stage.refill()
 
@@ -201,14 +220,14 @@ class PipelineEngine:
 
         Between the mini-batches of one update, also the gradients so far.
         """
-        gradients = [None if p.grad is None else p.grad.clone() for p in self._parameters] if self._waiting else []
+        gradients = [None if p.grad is None else p.grad.clone() for p in self._parameters] if self.waiting else []
         return {
             "kind": self._kind(),
             "step_count": self.step_count.clone(),
-            "stages": {str(k): weights.state_dict() for k, weights in self.delayed.items()},
+            "stages": {str(stage.index): stage.state_dict() for stage in self.placed if stage.weights is not None},
             "streams": {str(s.index): s.stream.state_dict() for s in self.placed if s.stream is not None},
             "frozen": {str(k): frozen_names(stage) for k, stage in enumerate(self.stages)},
-            "waiting": self._waiting,
+            "waiting": self.waiting,
             "gradients": gradients,
         }
 
@@ -236,6 +255,7 @@ class PipelineEngine:
                 stage.stream.load_state_dict(state["streams"][str(stage.index)])
             stage.wait_for(state.get("waiting", 0))
             stage.watch.restart()
+        self._interrupted = False
         for parameter, gradient in zip(self._parameters, state.get("gradients", ()), strict=False):
             parameter.grad = None if gradient is None else gradient.to(parameter)
 
@@ -249,7 +269,7 @@ class PipelineEngine:
         }
 
     @property
-    def _waiting(self) -> int:
+    def waiting(self) -> int:
         """Mini-batches that came back since the last update."""
         return self.placed[0].waiting
 
@@ -260,6 +280,7 @@ class PipelineEngine:
         self.end()
         hook(name, *args)
         for stage in self.placed:
+            stage.watch.check_quickly()
             stage.enter()
             stage.recall()
 

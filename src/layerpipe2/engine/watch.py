@@ -22,13 +22,16 @@ class WeightWatch:
         weights: those that are delayed, if there are any.
         fixed: the other parameters of a stage with a delay; contents are compared of plain ones (strided).
         index: number of the stage, for messages.
+
+    Attributes:
+        kept: the copy (N,), if there is one.
     """
 
     def __init__(self, weights: DelayedWeights | None, fixed: Sequence[nn.Parameter], index: int) -> None:
         self._weights, self._fixed, self._index = weights, list(fixed), index
         self._moving = weights.layout.parameters if weights is not None else []
         self._plain = [p for p in fixed if type(p) is nn.Parameter and p.layout is torch.strided and not p.is_meta]
-        self._kept: Tensor | None = None
+        self.kept: Tensor | None = None
         self.restart()
 
     def restart(self) -> None:
@@ -37,15 +40,25 @@ class WeightWatch:
         self.updated()
         self.note()
 
+    def begin_step(self) -> None:
+        """As :meth:`check_quickly`; from here to the next update no change is in order.
+
+        Raises:
+            UserError: as there.
+        """
+        self.check_quickly()
+        if self.kept is not None:
+            self.updated()
+
     def note(self) -> None:
         """Keep a copy of the weights until the next update, if there is none."""
-        if self._kept is None and self._weights is not None:
+        if self.kept is None and self._weights is not None:
             self.check_quickly()
-            self._kept = self._weights.latest.clone()
+            self.kept = self._weights.latest.clone()
 
     def updated(self) -> None:
         """The optimizer has just changed them."""
-        self._seen, self._kept = _states(self._moving), None
+        self._seen, self.kept = _states(self._moving), None
 
     def check_quickly(self) -> None:
         """Before each mini-batch and update: as :meth:`check`, but only if autograd has counted a change.
@@ -73,12 +86,12 @@ class WeightWatch:
         self._fixed_seen = _states(self._plain)
         if self._weights is None:
             return
-        if self._kept is None:
+        if self.kept is None:
             if self._seen != _states(self._moving):
                 raise weights_changed(self._index)
             return
         self._weights.attach()  # a parameter may have got other memory, with the same numbers
-        if not torch.equal(as_bytes(self._kept), as_bytes(self._weights.latest)):
+        if not torch.equal(as_bytes(self.kept), as_bytes(self._weights.latest)):
             raise weights_changed(self._index)
         self._seen = _states(self._moving)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from layerpipe2.engine.layout import Layout
 from layerpipe2.engine.optimizer_view import FlatOptimizer
-from layerpipe2.engine.saved_weights import as_bytes, foreign_weights
+from layerpipe2.engine.saved_weights import as_bytes, foreign_weights, weights_changed
 from layerpipe2.errors import UserError
 from layerpipe2.strategies import Strategy, begin
 from layerpipe2.strategies.base import COUNTERS, Place
@@ -65,7 +65,8 @@ class DelayedWeights:
         count, size = self.span if keeps_line else 0, self.layout.size
         self.table = None if self.latest.device.type in HOSTS else self.latest.new_zeros(count, size)
         self.rows: list[Tensor] = [self.latest.new_zeros(size) for _ in range(count if self.table is None else 0)]
-        self._views = {flat.data_ptr(): self.layout.views(flat) for flat in (*self.rows, self.latest)}
+        self._known = [*self.rows, self.latest]
+        self._kinds = [(p.shape, p.dtype, p.device) for p in self.layout.parameters]
         if self.table is not None:
             self.rows = list(self.table)
         self.state = begin(strategy, self.latest, self.span, step) if delay else {}
@@ -81,9 +82,24 @@ class DelayedWeights:
 
     @torch.no_grad()
     def attach(self) -> None:
-        """Take the parameters' values as the latest weights, and make the parameters views of these."""
-        self.layout.gather(self.layout.parameters, self.latest)
+        """Take the parameters' values as the latest weights, and make the parameters views of these.
+
+        Raises:
+            UserError: if they have got another shape, type or device.
+        """
+        if self._kinds != [(p.shape, p.dtype, p.device) for p in self.layout.parameters]:
+            raise weights_changed(self.index)
+        found = torch.zeros_like(self.latest)  # two parameters may have swapped their memory
+        self.layout.gather(self.layout.parameters, found)
+        self.latest.copy_(found)
+        self._views = {flat.data_ptr(): self.layout.views(flat) for flat in self._known}  # as they are in memory now
         self.show(self.latest)
+
+    def settle(self) -> None:
+        """After the optimizer's step, which may have given parameters other memory instead of writing to theirs."""
+        views = self._views[self.latest.data_ptr()]
+        if any(p.data_ptr() != view.data_ptr() for p, view in zip(self.layout.parameters, views, strict=True)):
+            self.attach()
 
     def release(self) -> None:
         """Give each parameter memory of its own: nothing is trained any more."""
@@ -242,7 +258,8 @@ class DelayedWeights:
     def state_dict(self) -> dict[str, Any]:
         """Delay line, latest weights and the strategy's state, copied."""
         own = {name: value.clone() for name, value in self.own_state().items()}
-        return {"latest": self.latest.clone(), "line": self.line, "strategy": own}
+        chosen = {"chosen": self.chosen.clone()} if self.chosen is not None and self.waiting else {}
+        return {"latest": self.latest.clone(), "line": self.line, "strategy": own, **chosen}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`.
@@ -268,6 +285,7 @@ class DelayedWeights:
             )
         if not torch.equal(as_bytes(self.latest), as_bytes(theirs["latest"].to(self.latest))):
             raise foreign_weights(self.index)
+        self.chosen = saved["chosen"].to(self.latest).clone() if "chosen" in saved else None
         for name, tensor in mine.items():
             tensor.copy_(theirs[name])
         for row, old in zip(self.rows, theirs["line"], strict=True):

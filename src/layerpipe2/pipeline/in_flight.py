@@ -56,6 +56,7 @@ class InFlight:
         self.waiting: deque[tuple[Pass | KeptInput, int]] = deque()
         self.audited = AuditedForward(stage.regions, moving=map(storage_of, batchnorm_buffers(stage.module)))
         self._own = {storage_of(t) for t in (*stage.parameters, *stage.module.buffers())}
+        self._splits = split_backward
         self._pass: Callable[[nn.Module, Tensor], Pass] = SplitPass if split_backward else WholePass
         self._recomputes = recompute_activations and stage.delay > 0
         self._returned: Pass | None = None
@@ -132,7 +133,14 @@ class InFlight:
     def finish_backward(self) -> None:
         """The rest of the backward pass, if it is split."""
         assert self._returned is not None, "no backward pass has begun"
+        earlier = [p.grad if self.stage.waiting else None for p in self.stage.parameters] if self._splits else []
+        for parameter, _ in zip(self.stage.parameters, earlier, strict=False):
+            parameter.grad = None
         self._returned.weight_gradients()
+        # As in one graph: a parameter's gradient is whole before it joins those of earlier mini-batches.
+        for parameter, gradient in zip(self.stage.parameters, earlier, strict=False):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else gradient.add_(parameter.grad)
         self._returned = None
         for region in self.stage.regions:
             region.recalled = region.compute  # frees what was recalled
