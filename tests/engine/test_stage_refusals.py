@@ -161,6 +161,10 @@ def kept_by_a_closure(layer, x):
     return _KeepingFunction.apply(x, lambda v: v @ weight)
 
 
+def without_autograd(layer, x):
+    return x @ torch.from_numpy(layer.weight.detach().numpy().copy())
+
+
 def hooked():
     module = nn.Linear(8, 8)
     module.weight.register_hook(lambda g: g * 0)
@@ -223,6 +227,7 @@ REFUSED = {
     ),
     "kept closure": (by(kept_by_a_closure), ["latest"], f"_KeepingFunctionBackward {KEEPS}"),
     "copied": (by(lambda layer, x: _Copying.apply(x, layer.weight)), ["latest"], f"_CopyingBackward {KEEPS}"),
+    "hidden": (lambda: By(without_autograd), ALL[1:], "stage 1 saved none of its weights"),
     "hook": (hooked, ["stash"], "stage 1 has a hook on a parameter"),
     "tuple": (lambda: nn.GRU(8, 8), ["latest"], "stage 1 returns a tuple"),
     "TorchScript": (scripted, ["stash"], "stage 1 holds a TorchScript module"),

@@ -211,8 +211,6 @@ class Stage:
         assert self.weights is not None
         parameters = self.weights.layout.parameters
         found = [p.grad for p in parameters]
-        for p in parameters:
-            p.grad = None
         self.weights.show(self.weights.latest)
         for p, gradient, earlier in zip(parameters, found, self._gradients, strict=True):
             mine = None if gradient is None else gradient.to(p.dtype)
