@@ -281,7 +281,7 @@ class Stage:
             self.weights.waiting = batches
 
     def state_dict(self) -> dict[str, Any]:
-        """Of its delayed weights, as the last update left them: what somebody else made of them isn't the pipeline's."""
+        """Of its delayed weights, as the last update left them: what others made of them isn't the pipeline's."""
         assert self.weights is not None
         kept = {} if self.watch.kept is None else {"latest": self.watch.kept.clone()}
         return self.weights.state_dict() | kept
