@@ -4,7 +4,7 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
-from layerpipe2 import Delays, make_strategy
+from layerpipe2 import Delays, UserError, make_strategy
 from layerpipe2.probe import ReconstructionProbe
 from layerpipe2.strategies import begin, count
 from tests.engine.training import assert_bit_equal, data, fit, module, resumes, trainer
@@ -112,3 +112,8 @@ def test_a_probe_that_never_came_to_measure_has_no_error():
     probe = ReconstructionProbe(["ema-window"], 1000)
     fit(module("stash"), 1, callbacks=[probe], enable_checkpointing=False)
     assert [(row["n"], row["relative_error"]) for row in probe.rows()] == 3 * [(0, None)]
+
+
+def test_several_mini_batches_per_update_are_refused():
+    with pytest.raises(UserError, match="the probe looks at an update after every mini-batch, but accumulate=2"):
+        fit(module("stash", accumulate=2), 1, callbacks=[ReconstructionProbe(["latest"])], enable_checkpointing=False)

@@ -1,4 +1,6 @@
-"""Delays as data: how many mini-batches late each stage reads its weights, each of which makes an update.
+"""Delays as data: how many mini-batches late each stage reads its weights.
+
+Each mini-batch makes an update, unless ``accumulate`` says otherwise.
 
 Stage ``k`` of ``K`` has ``S = K - 1 - k`` downstream stages. In ``layerpipe2`` every stage does one forward and one
 backward per tick, so that a gradient comes back ``d = 2 S`` updates after the forward pass that it belongs to
@@ -28,7 +30,7 @@ class DelayLaw:
         label: for readers, with the law; S is the number of downstream stages.
         formula: the law alone.
         description: how the stages share time; a tick is one turn of every stage.
-        delays: number of stages -> delay of every stage, in updates.
+        delays: number of stages -> delay of every stage, mini-batches.
         clock: (K, k) -> ticks between mini-batches, tick of stage k's first forward, tick of its first backward.
             Counting its backward ticks that precede a forward tick gives the delay back.
     """
@@ -80,7 +82,7 @@ DELAY_LAWS: dict[str, DelayLaw] = {law.name: law for law in _ROWS}
 
 @dataclass(frozen=True)
 class Delays:
-    """One delay per stage, in mini-batches, input side first; each makes an update, but with ``accumulate``.
+    """One delay per stage, in mini-batches, input side first; each makes an update, unless ``accumulate`` is given.
 
     Attributes:
         per_stage: ``d_k``: the forward pass of mini-batch ``t`` at stage ``k`` reads ``W_k(max(0, t - d_k))``.

@@ -40,7 +40,8 @@ class ReconstructionProbe(pl.Callback):
         every_n_steps: distance between two measurements, in optimizer updates; the averages see every update.
 
     Raises:
-        UserError: when training starts, if its strategy lets forward passes read other weights than ``W(t - d)``.
+        UserError: when training starts, if its strategy lets forward passes read other weights than ``W(t - d)``, or
+            several mini-batches make an update.
     """
 
     def __init__(self, strategies: Sequence[str], every_n_steps: int = 10) -> None:
@@ -131,6 +132,10 @@ class ReconstructionProbe(pl.Callback):
 def _delayed(module: pl.LightningModule) -> dict[int, DelayedWeights]:
     if not isinstance(module, PipelinedModule):
         raise TypeError(f"ReconstructionProbe watches a PipelinedModule, not a {type(module).__name__}")
+    if module.accumulate > 1:
+        raise UserError(
+            f"the probe looks at an update after every mini-batch, but accumulate={module.accumulate}; leave it at 1"
+        )
     stages = {k: stage for k, stage in module.engine.delayed.items() if stage.delay}
     if any(stage.predicts for stage in stages.values()):
         raise UserError("the strategy chooses the weights of forward passes, so there is no W(t - d) to compare with")

@@ -189,5 +189,5 @@ class Short(IterableDataset):
 
 def test_an_epoch_that_ends_in_the_middle_of_an_update_is_refused():
     model = module("latest", accumulate=2)
-    with pytest.raises(UserError, match="the epoch ended after 5 mini-batches, in the middle of an update"):
+    with pytest.raises(UserError, match="training stopped 1 mini-batches into an update of accumulate=2"):
         trainer(1, limit_train_batches=8).fit(model, DataLoader(Short(), batch_size=None), data(shuffle=False))

@@ -96,8 +96,8 @@ def test_graphs_that_were_run_back_or_never_will_be_are_gone(strategy, options):
             local.backward(torch.randn(4, 8))
             local.finish_backward()
             local.update()
-    assert len(local.waiting) == delay
-    local.waiting.clear()
+    assert len(local.in_flight) == delay
+    local.in_flight.clear()
     gc.collect()
     assert len(outputs) >= batches * 6
     assert [output().shape for output in outputs if output() is not None] == []

@@ -24,8 +24,8 @@ def check_accumulation(accumulate: Any, strategy: Strategy, delays: Delays) -> N
     name = strategy.name or strategy.kind
     if each > 1 and strategy.acts("gradient"):
         raise UserError(
-            f"strategy '{name}' changes the gradient of one mini-batch, but accumulate={each} averages several before "
-            "the optimizer gets them; give accumulate=1 or another strategy"
+            f"strategy '{name}' looks at the gradient of each mini-batch, but accumulate={each} averages several "
+            "before the optimizer gets them; give accumulate=1 or another strategy"
         )
     odd = [d for d in delays.per_stage if d % each]
     if strategy.fixed_lag and odd:
@@ -45,4 +45,17 @@ def check_epoch(accumulate: int, batches: float) -> None:
         raise UserError(
             f"an epoch has {batches} mini-batches, so that accumulate={accumulate} would leave an update without some "
             "of its own; give the Trainer a limit_train_batches that it divides"
+        )
+
+
+def check_whole(waiting: int, accumulate: int) -> None:
+    """Refuse to end an epoch in the middle of an update.
+
+    Raises:
+        UserError: saying so.
+    """
+    if waiting:
+        raise UserError(
+            f"training stopped {waiting} mini-batches into an update of accumulate={accumulate}; let it stop (data, "
+            "callbacks) where accumulate divides the number of mini-batches"
         )

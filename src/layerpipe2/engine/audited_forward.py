@@ -2,7 +2,7 @@
 
 Both run a stage with tensors that :class:`layerpipe2.engine.saved_weights.SavedWeights` exchanges, and let
 :class:`layerpipe2.engine.audit.Audit` look at the first pass of every epoch. They differ in when a stage runs (all in a
-row, or each in its process) and in which tensors it computes with (leaves of a compute buffer, or its parameters).
+row, or each in its process) and in which weights it then reads (those of an earlier update, or the latest).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

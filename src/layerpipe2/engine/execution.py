@@ -147,7 +147,7 @@ class Execution(ABC):
 
     @abstractmethod
     def note_weights(self) -> None:
-        """Keep copies of the weights until the next update: what a callback does to them by then is seen."""
+        """Keep copies of the weights until the next mini-batch: what a callback does to them by then is seen."""
 
     @abstractmethod
     def release(self) -> None:
@@ -167,7 +167,7 @@ class Execution(ABC):
 
     @abstractmethod
     def train(self, batch: Any) -> None:
-        """One update of every stage."""
+        """One mini-batch; after the last one of an update, that update at every stage."""
 
     @abstractmethod
     def evaluate(self, phase: str, batch: Any) -> None:

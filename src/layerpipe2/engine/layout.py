@@ -181,7 +181,7 @@ def check_pipeline(
 def delayed_stages(
     stages: Sequence[nn.Module], delays: Delays, compute_dtype: torch.dtype | None, *, unfreezes: bool = False
 ) -> list[int]:
-    """Numbers of the stages that run forward with compute weights, not with the parameters themselves."""
+    """Numbers of the stages whose parameters are laid out in one vector: those with a delay, in low precision all."""
     return [
         k
         for k, (stage, delay) in enumerate(zip(stages, delays.per_stage, strict=True))

@@ -31,7 +31,7 @@ class PipelinedModule(StagedModule):
     and ``learning_rate`` stand in the progress bar.
     ``hparams`` has all settings as plain values, those that aren't by their names. They are saved, so that
     ``load_from_checkpoint(path, stages=..., optimizer=...)`` needs what only code can say.
-    A checkpoint of an epoch's end holds the delay lines, history states and random generators, so that a resumed run
+    A checkpoint of an epoch's end holds delay lines, strategies' states and random generators, so that a resumed run
     continues bit for bit. Where validation writes it, before ``on_train_epoch_end``, Lightning draws a number more from
     torch's generator when it resumes: give ``stage_seed``, and the data a generator of their own. Without delays the
     training is bit-equal to a plain Lightning module's.
@@ -106,7 +106,7 @@ class PipelinedModule(StagedModule):
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Self:
         """A module with the settings and weights of a checkpoint; ``options`` are stronger than its settings.
 
-        Stages and the optimizer's maker must be given, as well as a loss, metrics or a history of one's own.
+        Stages and the optimizer's maker must be given, as well as a loss, metrics or a strategy of one's own.
 
         Raises:
             UserError: if one of them is missing, or the file is damaged or holds more than tensors and plain values.

@@ -7,7 +7,7 @@ from typing import Any, Self
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from layerpipe2.engine.accumulation import check_epoch
+from layerpipe2.engine.accumulation import check_epoch, check_whole
 from layerpipe2.engine.cuda_graph import CapturedStep, why_not_capturable
 from layerpipe2.engine.divergence import diverged_stage
 from layerpipe2.engine.epoch import AuditSteps
@@ -119,11 +119,7 @@ class Simulation(Execution):
     def end_epoch(self) -> None:
         """Look at weights and parameters; with ``drain``, they may change between two epochs."""
         self.check_network()
-        if self.engine.waiting:
-            raise UserError(
-                f"the epoch ended after {self.audits.step} mini-batches, in the middle of an update of "
-                f"accumulate={self.module.accumulate}; give the Trainer a limit_train_batches that it divides"
-            )
+        check_whole(self.engine.waiting, self.module.accumulate)
         if not self.module.drain:
             self.engine.check_unchanged()
 
@@ -174,7 +170,7 @@ class Simulation(Execution):
         return outputs
 
     def state_dict(self) -> dict[str, Any]:
-        """Delay lines and history states; ``None`` before training, when there are none.
+        """The engine's state: delay lines, the strategy's states; ``None`` before training, when there are none.
 
         Raises:
             UserError: while training, if something else than the optimizer has changed weights.

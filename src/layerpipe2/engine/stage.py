@@ -326,7 +326,7 @@ def update(stages: Sequence[Stage], optimizer: Optimizer | Any | None, step: Ten
             f"strategy '{strategy.name or strategy.kind}' has seen them; change gradients in on_after_backward"
         )
     for weights, old in zip(held, before, strict=True):
-        weights.settle()
+        weights.take_back()
         weights.take_update(old)
     # An earlier graph can't be run back any more.
     torch.autograd.graph.increment_version([p for weights in held for p in weights.layout.parameters])

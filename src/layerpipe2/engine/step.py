@@ -2,9 +2,10 @@
 
 This is the retimed form of the pipeline: with ``t`` counting mini-batches, stage ``k`` runs the forward pass of batch
 ``t`` with ``W_k(max(0, t - d_k))``, its backward pass with what its strategy makes of them, and applies the gradient to
-``W_k(t)``. It equals the clock-driven machine with activations travelling from stage to stage (``tests/reference.py``)
-to rounding. Everything that depends on ``t`` is indexed by a counter on the device, so that one step can be captured as
-a CUDA graph.
+``W_k(t)``, where every mini-batch makes an update (several: :mod:`layerpipe2.engine.accumulation`). It equals the
+clock-driven machine with activations travelling from stage to stage (``tests/reference.py``) to rounding. On a GPU
+everything that depends on ``t`` is indexed by a counter on the device, so that one step can be captured as a CUDA
+graph; the CPU takes the row itself.
 
 The modules that the user gave hold the latest weights ``W(t)``: optimizers, callbacks, validation, ``state_dict`` work
 as ever. Only from the forward to the end of the backward pass are the parameters of delayed stages views of others.
@@ -205,7 +206,7 @@ class PipelineEngine:
             stage.watch.check()
 
     def note(self) -> None:
-        """Keep copies of the weights until the next update: :meth:`check_unchanged` then sees changes by ``.data``."""
+        """Keep copies of weights until the next mini-batch: :meth:`check_unchanged` then sees those by ``.data``."""
         for stage in self.placed:
             stage.watch.note()
 

@@ -16,7 +16,7 @@ class WeightWatch:
     """Of one stage: the parameters that its optimizer moves, and those that are frozen and have no earlier values.
 
     What autograd counts as a change is seen at every step. A change through ``.data`` is seen where a copy was kept:
-    from :meth:`note` to the next update. Frozen ones have checksums instead.
+    from :meth:`note` to the next mini-batch. Frozen ones have checksums instead.
 
     Args:
         weights: those that are delayed, if there are any.
@@ -41,7 +41,7 @@ class WeightWatch:
         self.note()
 
     def begin_step(self) -> None:
-        """As :meth:`check_quickly`; from here to the next update no change is in order.
+        """As :meth:`check_quickly`. From here on the copy isn't needed: autograd counts what the passes change.
 
         Raises:
             UserError: as there.
@@ -51,7 +51,7 @@ class WeightWatch:
             self.updated()
 
     def note(self) -> None:
-        """Keep a copy of the weights until the next update, if there is none."""
+        """Keep a copy of the weights until the next mini-batch, if there is none; :meth:`check` compares with it."""
         if self.kept is None and self._weights is not None:
             self.check_quickly()
             self.kept = self._weights.latest.clone()

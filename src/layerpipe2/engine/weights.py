@@ -95,7 +95,7 @@ class DelayedWeights:
         self._views = {flat.data_ptr(): self.layout.views(flat) for flat in self._known}  # as they are in memory now
         self.show(self.latest)
 
-    def settle(self) -> None:
+    def take_back(self) -> None:
         """After the optimizer's step, which may have given parameters other memory instead of writing to theirs."""
         views = self._views[self.latest.data_ptr()]
         if any(p.data_ptr() != view.data_ptr() for p, view in zip(self.layout.parameters, views, strict=True)):
@@ -157,7 +157,7 @@ class DelayedWeights:
             self.chosen = chosen if chosen is self.latest else chosen.clone()  # the state may change before it is used
 
     def recalled(self) -> Tensor:
-        """What the backward pass of mini-batch ``t`` reads, shape (N,)."""
+        """What the backward pass of the mini-batch reads that comes back next, shape (N,)."""
         return self._ask("backward", self.latest, self._seen())
 
     def change_gradients(self) -> None:
@@ -194,7 +194,7 @@ class DelayedWeights:
 
     @property
     def line(self) -> Tensor:
-        """A copy of the delay line, shape (d, N)."""
+        """A copy of the delay line, shape (span, N); (0, N) where there is none."""
         line = self.latest.new_empty(len(self.rows), self.layout.size)
         for row, copied in zip(self.rows, line, strict=True):
             copied.copy_(row)

@@ -38,7 +38,7 @@ class InFlight:
 
     Attributes:
         audited: runs the forward passes; looks again at the next one when told so.
-        waiting: mini-batches between forward and backward pass, oldest first, and the bytes kept for each.
+        in_flight: mini-batches between forward and backward pass, oldest first, and the bytes kept for each.
         peak_bytes: most bytes that were kept for them at one time (weights and buffers of the stage not counted).
     """
 
@@ -53,7 +53,7 @@ class InFlight:
         if recompute_activations:
             check_recomputation(stage.strategy)
         self.stage, self.optimizer = stage, optimizer
-        self.waiting: deque[tuple[Pass | KeptInput, int]] = deque()
+        self.in_flight: deque[tuple[Pass | KeptInput, int]] = deque()
         self.audited = AuditedForward(stage.regions, moving=map(storage_of, batchnorm_buffers(stage.module)))
         self._own = {storage_of(t) for t in (*stage.parameters, *stage.module.buffers())}
         self._splits = split_backward
@@ -85,15 +85,15 @@ class InFlight:
         self._count(kept_bytes)
         if self._recomputes and loss is None and x.nbytes < kept_bytes:
             kept.note(passing.y)
-            self.waiting.append((kept, x.nbytes))
+            self.in_flight.append((kept, x.nbytes))
         else:
-            self.waiting.append((passing, kept_bytes))
+            self.in_flight.append((passing, kept_bytes))
         return passing.y.detach(), value
 
     @property
     def must_recompute(self) -> bool:
         """Whether :meth:`recompute` comes before the next backward pass."""
-        return isinstance(self.waiting[0][0], KeptInput)
+        return isinstance(self.in_flight[0][0], KeptInput)
 
     def recompute(self) -> None:
         """Run the oldest mini-batch in flight forward again, with the weights of its forward pass.
@@ -103,14 +103,14 @@ class InFlight:
         Raises:
             UserError: if it isn't the same pass.
         """
-        kept, _ = self.waiting.popleft()
+        kept, _ = self.in_flight.popleft()
         assert isinstance(kept, KeptInput), "it has its activations"
         weights = self.stage.weights
         with self.stage.computing_with(None if weights is None else weights.used()):
             passing, kept_bytes = self._run(kept.x)
         kept.check(passing.y)
         self._count(kept_bytes)
-        self.waiting.appendleft((passing, kept_bytes))
+        self.in_flight.appendleft((passing, kept_bytes))
 
     def backward(self, gradient: Tensor | None) -> Tensor | None:
         """Backward pass of the oldest mini-batch in flight, with the recalled weights, as far as the input's gradient.
@@ -121,7 +121,7 @@ class InFlight:
         Returns:
             The gradient of the stage's input; ``None`` if it has none.
         """
-        returned, _ = self.waiting.popleft()
+        returned, _ = self.in_flight.popleft()
         assert not isinstance(returned, KeptInput), "recompute() comes first"
         self._returned = returned
         if not self.stage.waiting:  # the first one of an update
@@ -172,7 +172,7 @@ class InFlight:
 
     def _count(self, kept_bytes: int) -> None:
         """So many bytes are kept now, beside those for all mini-batches in flight."""
-        self.peak_bytes = max(self.peak_bytes, kept_bytes + sum(kept for _, kept in self.waiting))
+        self.peak_bytes = max(self.peak_bytes, kept_bytes + sum(kept for _, kept in self.in_flight))
 
     def _run(self, x: Tensor) -> tuple[Pass, int]:
         """The pass, and the bytes that autograd keeps for it."""

@@ -17,7 +17,7 @@ class StageMemory:
     Attributes:
         stage: its number.
         rank: of the process that owns it.
-        delay: in updates.
+        delay: in mini-batches.
         parameters: the latest weights, once.
         optimizer: state of its optimizer, such as momentum buffers.
         activations: most that autograd kept for mini-batches in flight (:attr:`InFlight.peak_bytes`).
@@ -38,7 +38,8 @@ class StageMemory:
     def of(cls, passes: InFlight, rank: int, checkpoint: int = 0) -> StageMemory:
         """Of a stage that has trained for more than ``delay`` mini-batches.
 
-        Not in it: a copy of the stage's weights while it makes an update or recalls others, and messages under way.
+        Not in it: a copy of the stage's weights while it makes an update or recalls others, what a strategy chose for
+        forward passes, and messages under way.
         """
         stage = passes.stage
         history = 0 if stage.weights is None else _bytes([*stage.weights.rows, *stage.weights.own_state().values()])

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from layerpipe2.engine.accumulation import check_epoch
+from layerpipe2.engine.accumulation import check_epoch, check_whole
 from layerpipe2.engine.execution import Execution, StagedModule
 from layerpipe2.engine.layout import movable
 from layerpipe2.engine.stage import Stage
@@ -168,7 +168,9 @@ class Runner(Execution):
     def end_epoch(self) -> None:
         """Look at weights and parameters; with ``drain``, they may change between two epochs."""
         self.check_network()
-        for stage in self._running().stages if not self.module.drain else ():
+        stages = self._running().stages
+        check_whole(stages[0].waiting, self.module.accumulate)
+        for stage in stages if not self.module.drain else ():
             stage.watch.check()
 
     def start_evaluation(self, phase: str) -> None:
@@ -221,6 +223,7 @@ class Runner(Execution):
                 "a pipeline of several processes saves at the end of an epoch only; drop every_n_train_steps and the "
                 "like, or give ModelCheckpoint(save_on_train_epoch_end=True) where validation runs more often"
             )
+        check_whole(loop.stages[0].waiting, self.module.accumulate)
         stages = {k: s.state_dict(loop.done) for k, s in zip(self.stages, loop.snapshots, strict=True)}
         data = None if self._ahead is None else self._ahead.random_state(self._epoch + 1)
         return {"stages": stages, "done": 0 if self.module.drain else loop.done, "data": data}

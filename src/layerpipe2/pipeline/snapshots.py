@@ -25,7 +25,7 @@ class _Snapshot(NamedTuple):
 
 
 class StageSnapshots:
-    """One stage's buffers and random stream as of any update, its last ``d`` weight versions as of an epoch's end.
+    """One stage's buffers and random stream as of any update, its last weight versions as of an epoch's end.
 
     Args:
         passes: of the stage.
@@ -81,30 +81,32 @@ class StageSnapshots:
             yield
             return
         chosen, weights.chosen = weights.chosen, old
-        yield
-        weights.chosen = chosen
+        try:
+            yield
+        finally:
+            weights.chosen = chosen
 
     def swap_buffers(self, done: int) -> None:
-        """Swap the buffers with those as of ``done`` updates; a second call swaps them back."""
+        """Swap the buffers with those as after ``done`` mini-batches; a second call swaps them back."""
         snapshot = self._taken.get(done)
         if snapshot is not None:
             self._taken[done] = _Snapshot(self._current().buffers, snapshot.stream)
             self._put(snapshot.buffers)
 
     def restore(self, done: int) -> None:
-        """After the last update, ``done`` in all: the module is left without traces of mini-batches in flight."""
+        """After the last mini-batch, ``done`` in all: the module is left without traces of mini-batches in flight."""
         snapshot = self._taken.pop(done, None)
         if snapshot is not None:
             self._put_all(snapshot)
 
     def state_dict(self, done: int) -> dict[str, Any]:
-        """What a bit-exact continuation after ``done`` updates needs beside parameters and optimizer.
+        """What a bit-exact continuation after ``done`` mini-batches needs beside parameters and optimizer.
 
         Raises:
             UserError: if mini-batches are in flight whose weights were not kept.
         """
         weights = self.stage.weights
-        if weights is not None and self.passes.waiting and not (self.resumable or weights.rows):
+        if weights is not None and self.passes.in_flight and not (self.resumable or weights.rows):
             raise UserError(
                 "the weights that a checkpoint of a full pipeline needs were not kept; give the Trainer a checkpoint "
                 "callback, or PipelineStrategy(resumable=True)"
@@ -130,7 +132,9 @@ class StageSnapshots:
         if weights is None:
             return
         line = saved["weights"]["line"]
-        weights.load_state_dict(saved["weights"] | ({} if weights.rows else {"line": weights.line}))
+        weights.load_state_dict(
+            saved["weights"] | ({} if weights.rows else {"line": weights.latest.new_empty(0, weights.layout.size)})
+        )
         self.stage.watch.restart()
         read = {batch: (batch - delay) // each for batch in range(done, done + delay if in_flight else 0)}
         old = {version: line[version % weights.span].to(weights.latest).clone() for version in read.values()}

@@ -50,7 +50,7 @@ class Strategy:
     name: str = field(default="", init=False, repr=False, compare=False)
 
     def init(self, weights: Tensor, delay: int) -> State:
-        """State of a stage with ``weights`` (N,) and ``delay`` > 0 updates, before its first update."""
+        """State of a stage with ``weights`` (N,) and ``delay`` > 0, its largest lag, before its first update."""
         return {}
 
     def forward(self, state: State, latest: Tensor, optimizer: OptimizerView) -> Tensor:
