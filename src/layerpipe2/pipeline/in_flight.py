@@ -133,14 +133,13 @@ class InFlight:
     def finish_backward(self) -> None:
         """The rest of the backward pass, if it is split."""
         assert self._returned is not None, "no backward pass has begun"
-        earlier = [p.grad if self.stage.waiting else None for p in self.stage.parameters] if self._splits else []
-        for parameter, _ in zip(self.stage.parameters, earlier, strict=False):
+        earlier = {p: p.grad for p in self.stage.parameters if p.grad is not None} if self._splits else {}
+        for parameter in earlier:
             parameter.grad = None
         self._returned.weight_gradients()
         # As in one graph: a parameter's gradient is whole before it joins those of earlier mini-batches.
-        for parameter, gradient in zip(self.stage.parameters, earlier, strict=False):
-            if gradient is not None:
-                parameter.grad = gradient if parameter.grad is None else gradient.add_(parameter.grad)
+        for parameter, gradient in earlier.items():
+            parameter.grad = gradient if parameter.grad is None else gradient.add_(parameter.grad)
         self._returned = None
         for region in self.stage.regions:
             region.recalled = region.compute  # frees what was recalled
