@@ -75,7 +75,8 @@ def module(strategy: str, delays=None, group_size: int = 1, optimizer: str = "sg
 
 def trainer(epochs: int, **options) -> pl.Trainer:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    quiet |= {"enable_checkpointing": "callbacks" in options, "num_sanity_val_steps": 0}
+    saves = any(isinstance(callback, ModelCheckpoint) for callback in options.get("callbacks", ()))
+    quiet |= {"enable_checkpointing": saves, "num_sanity_val_steps": 0}
     return pl.Trainer(max_epochs=epochs, **(quiet | options))
 
 

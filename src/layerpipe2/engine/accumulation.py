@@ -7,6 +7,8 @@ the mean gradient of ``a`` mini-batches. With the latest weights in the backward
 
 from typing import Any
 
+from torch import Tensor, nn
+
 from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError, integer
 from layerpipe2.strategies import Strategy
@@ -33,6 +35,13 @@ def check_accumulation(accumulate: Any, strategy: Strategy, delays: Delays) -> N
             f"strategy '{name}' is made for one lag, but with accumulate={each} a stage with delay {odd[0]} has two; "
             "give an accumulate that divides all delays, or another strategy"
         )
+
+
+def add_earlier(parameter: nn.Parameter, earlier: Tensor | None) -> None:
+    """Add the gradients of earlier mini-batches, in place, to that of one, which is whole by then as in one graph."""
+    mine = parameter.grad
+    if earlier is not None:
+        parameter.grad = earlier if mine is None else earlier.add_(mine)
 
 
 def check_epoch(accumulate: int, batches: float) -> None:

@@ -52,7 +52,10 @@ class Audit(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.regions = regions
         self._before = [(region, region.compute.clone()) for region in (*regions, *unexchanged)]
         self._made = {storage_of(region.compute): region.stage for region in regions}
-        self._other = {storage_of(row): one.stage for one in (*regions, *unexchanged) for row in one.other}
+        every = (*regions, *unexchanged)
+        computes = {storage_of(one.compute) for one in every}
+        others = {storage_of(row): one.stage for one in every for row in one.other}
+        self._other = {memory: stage for memory, stage in others.items() if memory not in computes}
         self._data = {storage_of(batch)}
         self._alive: list[Tensor] = [batch]
         self._hooks: Any = None

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from layerpipe2.engine.accumulation import add_earlier
 from layerpipe2.engine.audited_forward import clip_gradients, has_recurrent_layer, stage_context
 from layerpipe2.engine.layout import batchnorm_parameters, check_frozen, movable
 from layerpipe2.engine.random_streams import RandomStream
@@ -95,7 +96,6 @@ class Stage:
         delayed = set(self.weights.layout.parameters if self.weights else ())
         fixed = [p for p in self.parameters if p not in delayed]
         others = {storage_of(t) for t in (*fixed, *module.buffers())}
-        self._old_memory = [t for t in old if storage_of(t) not in others] if self.weights else []
         self._audits = 0
         self._untrained = [] if delay or trains else self.parameters
         self.watch = WeightWatch(self.weights, fixed if delay else (), index)
@@ -103,7 +103,7 @@ class Stage:
         self._places = [(m._parameters, name, p) for m in module.modules() for name, p in m._parameters.items()]
         self._ahead, self._dtype, self.waiting = ahead, compute_dtype, 0
         self._copies = not ahead and self.weights is not None and (compute_dtype or self.weights.table is not None)
-        self._lay_out_regions()
+        self._lay_out_regions([t for t in old if storage_of(t) not in others])
         norms = batchnorm_parameters(module)
         self._cast = [p for p in fixed if p not in norms and p.is_floating_point()] if compute_dtype else []
         self._put_aside: list[tuple[Tensor, int]] = []
@@ -112,7 +112,7 @@ class Stage:
         self.exchanged = self.regions if delay and (ahead or not strategy.exact) else []
         self._without_cudnn = bool(self.exchanged) and step.is_cuda and has_recurrent_layer(module)
 
-    def _lay_out_regions(self) -> None:
+    def _lay_out_regions(self, old_memory: list[Tensor]) -> None:
         self.regions: list[Region] = []
         self._bounds: list[tuple[int, int]] = []
         if self.weights is None:
@@ -124,8 +124,16 @@ class Stage:
         for start, stop, dtype in bounds:
             if start < stop:
                 compute = latest.new_zeros(stop - start, dtype=dtype) if self._copies else latest
-                self.regions.append(Region(self.index, compute, latest, other=self._old_memory))
+                self.regions.append(Region(self.index, compute, latest))
                 self._bounds.append((start, stop))
+        self._forbid(old_memory)
+
+    def _forbid(self, memory: list[Tensor]) -> None:
+        """A forward pass may read none of ``memory``, nor another row of the delay line than its own."""
+        assert self.weights is not None
+        others = [] if self._ahead or self._copies else [*self.weights.rows, self.weights.latest]
+        for region in self.regions:
+            region.other = [*memory, *others]
 
     def begin_step(self, optimizer: Optimizer | Any) -> None:
         """Before the passes that lead to the next update: the strategy chooses what forward passes read.
@@ -168,9 +176,6 @@ class Stage:
         self.weights.show(flat)
         region = self.regions[0]
         region.compute = region.recalled = flat  # a stage may differentiate within its forward pass
-        if not self._ahead:
-            others = [one for one in (*self.weights.rows, self.weights.latest) if one is not flat]
-            region.other = [*self._old_memory, *others]
 
     def _enter_copy(self, flat: Tensor) -> None:
         assert self.weights is not None
@@ -178,7 +183,7 @@ class Stage:
         self._gradients = [slot.parameter.grad if self.waiting else None for slot in slots]
         for (start, stop), region in zip(self._bounds, self.regions, strict=True):
             region.compute.copy_(flat[start:stop])
-            region.recalled, region.other = region.compute, self._old_memory
+            region.recalled = region.compute
             for slot in slots:
                 if start <= slot.offset < stop:
                     slot.parameter.grad = None
@@ -213,8 +218,8 @@ class Stage:
         found = [p.grad for p in parameters]
         self.weights.show(self.weights.latest)
         for p, gradient, earlier in zip(parameters, found, self._gradients, strict=True):
-            mine = None if gradient is None else gradient.to(p.dtype)
-            p.grad = mine if earlier is None else earlier if mine is None else earlier.add_(mine)
+            p.grad = None if gradient is None else gradient.to(p.dtype)
+            add_earlier(p, earlier)
         self._gradients = []
 
     @contextmanager
@@ -259,9 +264,7 @@ class Stage:
             return
         self._audits += 1
         if self._audits == 2:  # those of the first two passes
-            self._old_memory = []
-            for region in self.regions:
-                region.other = ()
+            self._forbid([])
         parameters = self.weights.layout.parameters
         memory = {storage_of(region.compute) for region in self.regions}
         if any(storage_of(p) not in memory for p in parameters):
@@ -273,6 +276,11 @@ class Stage:
             )
         if self.exchanged:
             check_intercepted(self.exchanged, input_needs_gradient, any(p.ndim >= 2 for p in parameters))
+
+    def came_back(self) -> bool:
+        """One mini-batch more has come back; whether an update is due."""
+        self.wait_for((self.waiting + 1) % self.accumulate)
+        return not self.waiting
 
     def wait_for(self, batches: int) -> None:
         """So many mini-batches have come back since the last update."""

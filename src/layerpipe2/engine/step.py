@@ -133,9 +133,8 @@ class PipelineEngine:
             self.end()
         if hook is not None:
             hook("on_after_backward")
-        for stage in self.placed:
-            stage.wait_for((stage.waiting + 1) % self.accumulate)
-        if not self.waiting:
+        due = [stage.came_back() for stage in self.placed]
+        if all(due):
             self._interrupted = True
             update(self.placed, optimizer, self.step_count)
         self._interrupted = False

@@ -66,7 +66,7 @@ class DelayedWeights:
         self.table = None if self.latest.device.type in HOSTS else self.latest.new_zeros(count, size)
         self.rows: list[Tensor] = [self.latest.new_zeros(size) for _ in range(count if self.table is None else 0)]
         self._known = [*self.rows, self.latest]
-        self._kinds = [(p.shape, p.dtype, p.device) for p in self.layout.parameters]
+        self._kinds = [_kind(p) for p in self.layout.parameters]
         if self.table is not None:
             self.rows = list(self.table)
         self.state = begin(strategy, self.latest, self.span, step) if delay else {}
@@ -87,7 +87,7 @@ class DelayedWeights:
         Raises:
             UserError: if they have got another shape, type or device.
         """
-        if self._kinds != [(p.shape, p.dtype, p.device) for p in self.layout.parameters]:
+        if self._kinds != [_kind(p) for p in self.layout.parameters]:
             raise weights_changed(self.index)
         found = torch.zeros_like(self.latest)  # two parameters may have swapped their memory
         self.layout.gather(self.layout.parameters, found)
@@ -121,7 +121,7 @@ class DelayedWeights:
             return self.latest
         read = self._read()
         if self.table is None:
-            return self.rows[read % self.span] if read < int(self.step) else self.shown
+            return self.row(read) if read < int(self.step) else self.shown
         row = self.row(read)
         # Row 0 holds W(0) until the first update; what else is read without a lag is in no row yet.
         return torch.where(read < self.step, row, self.shown) if self.predicts or self.accumulate > 1 else row
@@ -133,7 +133,7 @@ class DelayedWeights:
             return max(0, int(self.step) * each + ahead) // each
         return (self.step * each + ahead).clamp(min=0) // each
 
-    def row(self, step: Tensor) -> Tensor:
+    def row(self, step: Any) -> Tensor:
         """The row of the delay line with what forward passes read after ``step`` updates, shape (N,)."""
         if self.table is None:
             return self.rows[int(step) % self.span]
@@ -273,22 +273,24 @@ class DelayedWeights:
                 "the checkpoint is one of version 0.1, which kept a pipeline's state otherwise; finish that training "
                 "with 0.1, or start anew from its weights"
             )
-        mine = {"latest": self.latest, "line": self.line, **self.own_state()}
-        theirs = {"latest": saved["latest"], "line": saved["line"], **saved["strategy"]}
-        fits = _shapes(mine) == _shapes(theirs) and all(
+        mine = {"latest": self.latest, **self.own_state()}
+        theirs = {"latest": saved["latest"], **saved["strategy"]}
+        line = torch.empty(len(self.rows), self.layout.size, device="meta")
+        needed, found = _shapes({**mine, "line": line}), _shapes({**theirs, "line": saved["line"]})
+        fits = needed == found and all(
             torch.equal(mine[name], theirs[name].to(mine[name])) for name in self.strategy.constants if name in mine
         )
         if not fits:
             raise UserError(
-                f"checkpoint does not fit stage {self.index} (it holds {_shapes(theirs)}; this pipeline needs "
-                f"{_shapes(mine)}, or its decay is another); resume with the same network and strategy"
+                f"checkpoint does not fit stage {self.index} (it holds {found}; this pipeline needs {needed}, or its "
+                "decay is another); resume with the same network and strategy"
             )
         if not torch.equal(as_bytes(self.latest), as_bytes(theirs["latest"].to(self.latest))):
             raise foreign_weights(self.index)
         self.chosen = saved["chosen"].to(self.latest).clone() if "chosen" in saved else None
         for name, tensor in mine.items():
             tensor.copy_(theirs[name])
-        for row, old in zip(self.rows, theirs["line"], strict=True):
+        for row, old in zip(self.rows, saved["line"], strict=True):
             row.copy_(old)
 
     def own_state(self) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from layerpipe2.engine.accumulation import add_earlier
 from layerpipe2.engine.audit import Audit
 from layerpipe2.engine.audited_forward import AuditedForward
 from layerpipe2.engine.layout import batchnorm_buffers
@@ -137,9 +138,8 @@ class InFlight:
         for parameter in earlier:
             parameter.grad = None
         self._returned.weight_gradients()
-        # As in one graph: a parameter's gradient is whole before it joins those of earlier mini-batches.
         for parameter, gradient in earlier.items():
-            parameter.grad = gradient if parameter.grad is None else gradient.add_(parameter.grad)
+            add_earlier(parameter, gradient)
         self._returned = None
         for region in self.stage.regions:
             region.recalled = region.compute  # frees what was recalled
@@ -150,8 +150,7 @@ class InFlight:
         Raises:
             UserError: as :func:`layerpipe2.engine.stage.update`.
         """
-        self.stage.wait_for((self.stage.waiting + 1) % self.stage.accumulate)
-        if not self.stage.waiting:
+        if self.stage.came_back():
             update([self.stage], self.optimizer, self.stage.step)
 
     def audit_next(self) -> None:
