@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from experiments import guess
 from experiments.cells import Task
 from experiments.examples import COLUMNS as EXAMPLES
@@ -21,6 +23,7 @@ from experiments.tables import TABLES, curves, metrics, unique, write_csv
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError
+from layerpipe2.lab.judging.share_rule import margins
 from layerpipe2.lab.runs.records import Record, write_json, write_text
 
 Finished = list[tuple[Task, Record]]
@@ -57,9 +60,20 @@ def collect(grid: Grid, out: Path) -> tuple[int, int]:
     _write([record | {"rate": grid.rate(task)} for task, record in ordered], out)
     if (trials := grid.folder / "tuning.csv").exists() and out != grid.folder:
         write_text(out / "tuning.csv", trials.read_text(encoding="utf-8"))
-    counts = {"planned": len(grid.tasks), "finished": len(found)}
+    counts = {"planned": len(grid.tasks), "finished": len(found)} | _margins(grid.experiment, trials)
     write_json(out / "experiment.json", described(grid.experiment, guess.measured(grid)) | counts)
     return len(found), len(grid.tasks)
+
+
+def _margins(experiment: Experiment, trials: Path) -> dict[str, Any]:
+    """The margins that the search has fixed, where verdicts follow :mod:`layerpipe2.lab.judging.share_rule`."""
+    if experiment.report.least_share is None:
+        return {}
+    if not trials.is_file():
+        raise UserError(
+            f"{trials} is missing, from which the margins are; run python -m experiments.tune {experiment.name}"
+        )
+    return {"margins": margins(pd.read_csv(trials), experiment.report.equivalence_margin_points)}
 
 
 def _finished(grid: Grid) -> Finished:

@@ -219,13 +219,13 @@ class Grid:
                 raise UserError(f"{what}; possible: {', '.join(map(str, sizes))}")
             yield sizes[stages], stages
 
-    def study_config(self, cell: Cell) -> RunConfig:
-        """The settings of the trials of a cell's study, but for those that are tuned.
+    def study_config(self, cell: Cell, seed: int) -> RunConfig:
+        """The settings of the trials of a cell's study with this seed, but for those that are tuned.
 
         Reconstructions are measured in final runs alone.
         """
         tuning = self.experiment.tuning
-        given = {} if tuning is None else {"seed": tuning.seed, "epochs": tuning.epochs, "probe_every": 0}
+        given = {} if tuning is None else {"seed": seed, "epochs": tuning.epochs, "probe_every": 0}
         changes = {name: value for name, value in given.items() if value is not None}
         return self._task("*", cell, **changes).config
 

@@ -114,8 +114,10 @@ class Experiment(Checked):
         for name in tuning.space:
             if name in (*SWEPT, "optimizer", "momentum", "convention", "delays"):
                 raise UserError(f"tuning.space has {name}, in which cells differ; leave it out")
-        if tuning.seed in self.all_seeds:
-            raise UserError(f"tuning.seed is {tuning.seed}, the seed of final runs; give another")
+        for seed in set(tuning.seeds) & set(self.all_seeds):
+            raise UserError(f"tuning.seeds has {seed}, the seed of final runs; give another")
+        if self.report.least_share is not None and len(tuning.seeds) < 2:
+            raise UserError("report.least_share needs margins from the search; give tuning.seeds two or more")
         tables = ("network_settings", "dataset_settings", "optimizer_settings")
         found = {f"{table}.{name}": entry for table in tables for name, entry in getattr(self, table).items()}
         for where, settings in ({"settings": self.settings} | found).items():

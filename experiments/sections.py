@@ -4,12 +4,12 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, create_model, model_validator
 
-from layerpipe2.errors import LARGEST
+from layerpipe2.errors import LARGEST, UserError
 from layerpipe2.lab.data import DATASETS
 from layerpipe2.lab.networks import NETWORKS
 from layerpipe2.lab.runs.config import RunConfig
-from layerpipe2.lab.runs.validation import Checked, one_of
-from layerpipe2.lab.tuning.settings import PRUNERS, SAMPLERS
+from layerpipe2.lab.runs.validation import Checked, Several, one_of
+from layerpipe2.lab.tuning.settings import GRID, PRUNERS, SAMPLERS, check_grid
 from layerpipe2.lab.tuning.space import Space
 from layerpipe2.strategies import make_strategy
 
@@ -45,11 +45,13 @@ class Tuning(Checked):
 
     Attributes:
         epochs: of these runs, if not those of the final ones.
+        seeds: of the runs; several with a grid alone, whose points are compared by their means.
+        trials: runs with one seed; of a grid all its points.
         moves: how often the range is moved, and the study done again, while the best value lies at an end of it.
     """
 
     epochs: Count | None = None
-    seed: Seed
+    seeds: Several[Seed]
     space: Annotated[dict[str, str], Field(min_length=1)]
     trials: Annotated[int, Field(ge=1, le=1000)]
     sampler: Annotated[str, *one_of(SAMPLERS)] = "tpe"
@@ -58,5 +60,10 @@ class Tuning(Checked):
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
-        Space.of(self.space, RunConfig())
+        space = Space.of(self.space, RunConfig())
+        if self.sampler == GRID:
+            check_grid(space, self.trials)
+        elif len(self.seeds) > 1:
+            what = f"seeds has {len(self.seeds)}, but only a grid has the same points with each"
+            raise UserError(f"{what}; give one seed, or sampler: {GRID}")
         return self

@@ -3,8 +3,10 @@
 Every strategy gets a study of its own on each network, at the largest number of stages: the same space, the same
 number of trials, the same pruner, seeds that no final run has, validation data alone: their loss if the report judges
 losses, else their accuracy. Where the best value lies at an end of its range, the range is moved there and the study
-done again, as often as the experiment allows. Trials of one study follow each other, so that the choice doesn't depend
-on how many processes there are; studies go side by side.
+done again, as often as the experiment allows. Of a grid with several seeds that point is chosen whose mean is best, of
+those at which no run diverged; if it is an outermost one, the search doesn't cover the best rate, which is an error.
+Trials of one study follow each other, so that the choice doesn't depend on how many processes there are; studies go
+side by side.
 
 Writes ``tuned.json``, what was chosen, and ``tuning.csv``, a row per trial, beside the records of the final runs. A
 study that was stopped goes on; one of other settings or other code is begun anew.
@@ -16,6 +18,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from experiments.arguments import check, tune_parser
@@ -37,11 +40,13 @@ from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.objectives import best, judged
 from layerpipe2.lab.runs.records import write_json
 from layerpipe2.lab.tuning.results import values_of
+from layerpipe2.lab.tuning.settings import GRID
 from layerpipe2.lab.tuning.space import Space
 from layerpipe2.lab.tuning.study import STATUS, OtherStudy, Study, open_existing, open_or_make, work
 from layerpipe2.lab.tuning.tune import study_settings
 
 _LOOK_S = 5.0  # how often the studies are looked at
+_RANGE = "range-"
 _CELL = ("network", "dataset", "optimizer", "stages", "strategy")
 
 
@@ -64,20 +69,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def tune(grid: Grid, tuning: Tuning, jobs: int, quiet: bool) -> dict[Cell, list[Study]]:
     """Do all studies, and write the choice and the table. Cell -> its studies, one for every range."""
     cells = list(dict.fromkeys(grid.tuned_with(cell) for cell in grid.cells))
-    spaces = {cell: Space.of(tuning.space, grid.study_config(cell)) for cell in cells}
+    spaces = {cell: Space.of(tuning.space, grid.study_config(cell, tuning.seeds[0])) for cell in cells}
     rounds: dict[Cell, list[Study]] = {cell: [] for cell in cells}
     for number in range(tuning.moves + 1):
-        studies = {cell: _study(grid, tuning, cell, number, space) for cell, space in spaces.items()}
+        pairs = [(cell, seed) for seed in tuning.seeds for cell in spaces]
+        studies = [(cell, _study(grid, tuning, cell, seed, number, spaces[cell])) for cell, seed in pairs]
         if not quiet:
             print(f"round {number + 1}: {len(studies)} studies of {tuning.trials} trials", file=sys.stderr, flush=True)
-        _do(grid.experiment.name, list(studies.values()), jobs)
-        for cell, study in studies.items():
+        _do(grid.experiment.name, [study for _, study in studies], jobs)
+        for cell, study in studies:
             rounds[cell].append(study)
         spaces = {cell: moved for cell, space in spaces.items() if (moved := _moved(rounds[cell], space)) != space}
         if not spaces:
             break
     for cell, done in rounds.items():
-        for folder in (grid.folder / "tune" / grid.name(cell)).glob("range-*"):
+        for folder in (grid.folder / "tune" / grid.name(cell)).glob(f"{_RANGE}*"):
             if folder not in [study.folder for study in done]:  # of an earlier space
                 shutil.rmtree(folder)
     _write(grid, tuning, rounds)
@@ -86,16 +92,16 @@ def tune(grid: Grid, tuning: Tuning, jobs: int, quiet: bool) -> dict[Cell, list[
     return rounds
 
 
-def _study(grid: Grid, tuning: Tuning, cell: Cell, number: int, space: Space) -> Study:
-    """The study of a cell in this round; begun anew if there is one of other settings or code in its place."""
-    folder = grid.folder / "tune" / grid.name(cell) / f"range-{number}"
+def _study(grid: Grid, tuning: Tuning, cell: Cell, seed: int, number: int, space: Space) -> Study:
+    """The study of a cell with a seed in this round; begun anew if one of other settings or code is in its place."""
+    folder = grid.folder / "tune" / grid.name(cell) / (f"{_RANGE}{number}" + f"-s{seed}" * (len(tuning.seeds) > 1))
     settings = study_settings(
-        grid.study_config(cell),
+        grid.study_config(cell, seed),
         space.texts,
         trials=tuning.trials or 1,
         sampler=tuning.sampler,
         pruner=tuning.pruner,
-        seed=tuning.seed,
+        seed=seed,
         objectives=(judged(dict(grid.experiment.report)),),
         in_order=True,
     )
@@ -139,6 +145,38 @@ def _best(studies: list[Study]) -> tuple[Study, dict[str, Any]] | None:
     return (chosen[0][0], chosen[0][1].params) if chosen else None
 
 
+def _best_point(studies: list[Study]) -> dict[str, Any] | None:
+    """Of a grid the point with the best mean, of those at which every seed's run has completed; None without any."""
+    values: dict[tuple[Any, ...], list[list[float] | None]] = {}
+    for study in studies:
+        for trial in study.trials():
+            values.setdefault(tuple(trial.params.items()), []).append(values_of(trial))
+    whole = {point: [one[0] for one in found if one] for point, found in values.items() if None not in found}
+    means = [(point, [fmean(found)]) for point, found in whole.items()]
+    chosen = best(means, studies[0].settings.objectives, lambda pair: pair[1])
+    return dict(chosen[0][0]) if chosen else None
+
+
+def _choice(cell: str, tuning: Tuning, studies: list[Study]) -> dict[str, Any] | None:
+    """The settings that the studies of a cell have found best.
+
+    Raises:
+        UserError: if they are at the edge of a grid, so that better ones may lie beyond it.
+    """
+    if tuning.sampler != GRID:
+        found = _best(studies)
+        return found[1] if found else None
+    point = _best_point(studies)
+    edges = studies[0].settings.ranges.outermost(point) if point else []
+    if edges:
+        assert point is not None
+        raise UserError(
+            f"{cell}: the best {edges[0]} is {point[edges[0]]:g}, at an end of the grid, so that a better one may lie "
+            f"beyond it; give tuning.space.{edges[0]} more choices on that side"
+        )
+    return point
+
+
 def _lasted_longest(studies: list[Study]) -> dict[str, Any] | None:
     """The choice of the diverged trial with the most epochs, of equals the first: divergence is a result as well."""
     trials = [trial for study in studies for trial in study.trials() if trial.user_attrs.get(STATUS) == "diverged"]
@@ -149,8 +187,8 @@ def _lasted_longest(studies: list[Study]) -> dict[str, Any] | None:
 def _write(grid: Grid, tuning: Tuning, rounds: dict[Cell, list[Study]]) -> None:
     chosen: dict[str, dict[str, Any]] = {}
     for cell, studies in rounds.items():
-        best = _best(studies)
-        settings = best[1] if best is not None else _lasted_longest(studies)
+        best = _choice(grid.name(cell), tuning, studies)
+        settings = best or _lasted_longest(studies)
         if settings is None:
             what = f"no trial of {grid.name(cell)} could be trained"
             raise UserError(f"{what}; give {grid.experiment.name}.yaml another space or more trials")
@@ -159,17 +197,22 @@ def _write(grid: Grid, tuning: Tuning, rounds: dict[Cell, list[Study]]) -> None:
         chosen.setdefault(cell.network, {})[grid.name(cell)] = settings
     names = sorted({name for studies in rounds.values() for study in studies for name in study.settings.space})
     value = f"val_{judged(dict(grid.experiment.report))}"
-    rows = [row for cell, studies in rounds.items() for row in _rows(cell, studies, value)]
-    columns = [*_CELL, "round", "trial", "status", "epochs", value, "edge", *names]
+    rows = [row for cell, studies in rounds.items() for row in _rows(cell, len(tuning.seeds), studies, value)]
+    columns = [*_CELL, "round", "seed", "trial", "status", "epochs", value, "edge", *names]
     write_csv(grid.folder / "tuning.csv", columns, rows)
     write_json(grid.folder / TUNED, chosen)
 
 
-def _rows(cell: Cell, studies: list[Study], value: str) -> list[Row]:
+def _rows(cell: Cell, seeds: int, studies: list[Study], value: str) -> list[Row]:
     key = {name: getattr(cell, name) for name in _CELL}
     return [
         key
-        | {"round": number, "trial": trial.number, "status": trial.user_attrs.get(STATUS, "failed")}
+        | {
+            "round": number // seeds,
+            "seed": study.settings.config.seed,
+            "trial": number % seeds * len(study.trials()) + trial.number,
+            "status": trial.user_attrs.get(STATUS, "failed"),
+        }
         | {"epochs": len(trial.intermediate_values), value: _last(trial.intermediate_values)}
         | {"edge": bool(study.settings.ranges.at_an_end(trial.params))}
         | trial.params

@@ -85,8 +85,11 @@ OUTCOMES: Mapping[str, Answer] = {
     "equivalent": Answer.YES,
     "better": Answer.YES,
     "no loss": Answer.YES,
+    "keeps": Answer.YES,
     "worse": Answer.NO,
     "diverged": Answer.NO,
+    "loses": Answer.NO,
+    "diverges": Answer.NO,
 }
 """Outcome of a comparison with exact stashing -> answer to whether nothing is lost; any other decides nothing."""
 

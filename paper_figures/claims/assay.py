@@ -71,8 +71,8 @@ class Assay:
         names = [name(row) for row in tables[0].to_dict("records")]
         if len(set(names)) < len(names):
             raise UserError(f"two cells are called {max(names, key=names.count)}; use an experiment for each")
-        demands = {"margin": settings.margin, "unit": settings.unit}
-        return cls(*(t.assign(cell=[name(row) for row in t.to_dict("records")], **demands) for t in tables))
+        known = [t if "margin" in t else t.assign(margin=settings.margin) for t in tables]
+        return cls(*(t.assign(cell=[name(row) for row in t.to_dict("records")], unit=settings.unit) for t in known))
 
     @classmethod
     def joined(cls, parts: Iterable[Self]) -> Self:

@@ -6,7 +6,7 @@ What the comparisons say stands in sentences, in which every number is computed.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from layerpipe2.lab.judging.comparisons import Settings
 from layerpipe2.lab.judging.designs import LEARNT, own, pipeline_aware
@@ -44,9 +44,10 @@ def reconstruction_keeps_accuracy(found: Assay, settings: Settings) -> Verdict:
     evidence.append(_summary(found))
     demands: dict[str, Any] = {"level": settings.level, "learnt": 100 * LEARNT}
     demands["margin"] = amount(settings.margin, settings.unit)
-    return claim_verdict(
-        "C6", answer, evidence, n=_seeds(found), caveat=_caveat(answer, found), details=details, **demands
-    )
+    demands["share"] = percent(settings.least_share or 0.0)
+    parts = ["margin_rule" if settings.least_share is None else "share_rule", "test"]
+    more: dict[str, Any] = {"caveat": _caveat(answer, found), "details": details, "parts": parts}
+    return claim_verdict("C6", answer, evidence, n=_seeds(found), **more, **demands)
 
 
 def kinds_of_networks(found: Assay) -> Verdict:
@@ -94,11 +95,41 @@ def _summary(found: Assay) -> str:
     return f"{where}; no loss in any of these: {_names(kept)}; shown to lose in one: {_names(lost)}."
 
 
+class _Words(NamedTuple):
+    """What is said of strategies, of one and of several, by a rule of verdicts."""
+
+    margin: str
+    keep: tuple[str, str]
+    lose: tuple[str, str]
+    diverge: tuple[str, str]
+    undecided: str
+
+
+def _words(settings: Settings) -> _Words:
+    if settings.least_share is None:
+        margin = amount(settings.margin, settings.unit)
+        return _Words(
+            margin,
+            (f"loses less than {margin}", f"lose less than {margin}"),
+            ("is shown to lose more", "are shown to lose more"),
+            ("diverged in a run where stashing did not",) * 2,
+            f"whether they lose more than {margin}",
+        )
+    what = f"back over {percent(settings.least_share)} of that and {{}} less than another seed does"
+    return _Words(
+        "the margin",
+        (f"wins {what.format('loses')}", f"win {what.format('lose')}"),
+        ("is shown not to", "are shown not to"),
+        ("diverges more often than stashing", "diverge more often than stashing"),
+        "whether they do",
+    )
+
+
 def in_short(found: Assay, settings: Settings) -> str:
     """The answer in one or two sentences: what it is and where, and after a colon what it says of each strategy."""
-    cells, margin = found.costs["sensitive"], amount(settings.margin, settings.unit)
+    cells, words = found.costs["sensitive"], _words(settings)
     if not cells.any():
-        return f"**These runs can't tell**: no history at all is not shown to lose more than {margin} anywhere."
+        return f"**These runs can't tell**: no history at all is not shown to lose more than {words.margin} anywhere."
     lost = found.sensitive.costs["inconsistency"]
     reach = f"{lost.min():.1f}" if len(lost) == 1 else f"{lost.min():.1f} to {lost.max():.1f}"
     where = f"in {cells.sum()} of {plural(len(cells), 'cell')}, where the latest weights cost {reach} {settings.unit}"
@@ -109,16 +140,15 @@ def in_short(found: Assay, settings: Settings) -> str:
     kept = [name for name in names if found.answer(name) == Answer.YES]
     failed = [name for name in names if found.answer(name) == Answer.NO]
     outcomes = found.sensitive.rules.groupby("strategy")["outcome"].agg(set)
-    worse = [name for name in failed if "worse" in outcomes[name]]
+    worse = [name for name in failed if outcomes[name] & {"worse", "loses"}]
     lost_runs = [name for name in failed if name not in worse]
-    texts = [f"{_names(kept)} {'loses' if len(kept) == 1 else 'lose'} less than {margin}" if kept else ""]
-    texts += [f"{_names(worse)} {'is' if len(worse) == 1 else 'are'} shown to lose more" if worse else ""]
-    texts += [f"{_names(lost_runs)} diverged in a run where stashing did not" if lost_runs else ""]
+    said = ((kept, words.keep), (worse, words.lose), (lost_runs, words.diverge))
+    texts = [f"{_names(some)} {forms[len(some) > 1]}" for some, forms in said if some]
     rest = [name for name in names if name not in kept + failed]
-    texts += [f"of {_names(rest)} it is not decided whether they lose more than {margin}" if rest else ""]
+    texts += [f"of {_names(rest)} it is not decided {words.undecided}"] if rest else []
     aware = set(pipeline_aware(names))
     answer = "yes" if aware & set(kept) else "no" if aware and aware <= set(failed) else "not decided"
-    return f"**{answer.capitalize()}**, {where}: {'; '.join(filter(None, texts))}."
+    return f"**{answer.capitalize()}**, {where}: {'; '.join(texts)}."
 
 
 def _caveat(answer: Answer, found: Assay) -> str:

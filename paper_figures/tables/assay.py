@@ -20,6 +20,7 @@ def costs(found: Assay) -> pd.DataFrame:
             "cell": row["cell"],
             "n": row["seeds"],
             "unit": row["unit"],
+            "margin": number(2)(row["margin"]),
             "sequential": score(row["whole"]),
             "stash": score(row["reached"]),
             "the delay costs": interval(row["delay"], row["delay_low"], row["delay_high"]) + _few(row),
@@ -48,13 +49,17 @@ def rules(found: Assay) -> pd.DataFrame:
             "unit": row["unit"],
             "diverged alone": row["lost"],
             "against stash": interval(row["mean"], row["low"], row["high"]) if row["n"] > 1 else "–",
-            "test-image error (points)": number(2)(row["image_error"]) if row["unit"] == "points" else "–",
+            **({"test-image error (points)": _image_error(row)} if "image_error" in row else {}),
             "share won back (%)": share_text(row).replace(" %", "") or "–",
             "outcome": in_place_of_a_verdict(row) or row["outcome"],
         }
         for row in found.rules.to_dict("records")
     ]
     return pd.DataFrame(rows, dtype=object)
+
+
+def _image_error(row: Mapping[str, Any]) -> str:
+    return number(2)(row["image_error"]) if row["unit"] == "points" else "–"
 
 
 def verdicts(found: Assay) -> pd.DataFrame:

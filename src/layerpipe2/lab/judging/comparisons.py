@@ -44,6 +44,8 @@ class Settings:
         margin: largest difference that counts as none, > 0.
         unit: of the margin and of all differences: percentage points of test accuracy, or nats of test loss.
         guess: data set -> test loss in nats of an answer that is always the same; empty unless losses are judged.
+        least_share: if given, verdicts follow :mod:`layerpipe2.lab.judging.share_rule`: what a strategy must win back.
+        margins: network -> margin of its cells under that rule, where it isn't ``margin``.
         level: significance level alpha of a family of tests, in (0, 0.5).
         image_guard: whether a verdict must also hold for other test images (see the module's text); without it the
             verdicts are about the accuracy on this test set.
@@ -54,6 +56,8 @@ class Settings:
     image_guard: bool = True
     unit: str = "points"
     guess: Mapping[str, float] = field(default_factory=dict)
+    least_share: float | None = None
+    margins: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value, high in (("margin", self.margin, 100.0), ("level", self.level, 0.5)):
@@ -69,8 +73,13 @@ class Settings:
         report = experiment["report"]
         level, guard, nats = report["significance_level"], report["image_guard"], report.get("equivalence_margin_nats")
         if nats is None:
-            return cls(report["equivalence_margin_points"], level, guard)
+            share: dict[str, Any] = {"least_share": report.get("least_share"), "margins": experiment.get("margins", {})}
+            return cls(report["equivalence_margin_points"], level, guard, **share)
         return cls(nats, level, guard, "nats", report["guess_nats"] or {})
+
+    def margin_of(self, network: str) -> float:
+        """The margin of a network's cells."""
+        return self.margins.get(network, self.margin)
 
 
 def pairs(runs: pd.DataFrame, examples: pd.DataFrame | None = None) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from typing import Any
 import pandas as pd
 
 from layerpipe2.lab.data import describe
+from layerpipe2.lab.judging import share_rule
 from layerpipe2.lab.judging.comparisons import Settings, compare, pairs
 from layerpipe2.lab.judging.designs import CELL, LATEST, LEARNT, SEQUENTIAL, STASH
 from layerpipe2.lab.judging.statistics import Ratio, holm, paired, ratio
@@ -35,8 +36,14 @@ _HARDLY = 1.2
 def judge(
     runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Costs of all cells of an experiment, and every other strategy in each: see :func:`costs` and :func:`rules`."""
+    """Costs of all cells of an experiment, and every other strategy in each: see :func:`costs` and :func:`rules`.
+
+    With a least share: see :mod:`layerpipe2.lab.judging.share_rule`.
+    """
     known = scored(runs, settings)
+    if settings.least_share is not None:
+        found = share_rule.costs(known, settings)
+        return found, share_rule.rules(known, found, settings)
     about = costs(known, settings, examples)
     return about, rules(known, about, settings, examples)
 

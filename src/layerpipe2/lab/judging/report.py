@@ -16,6 +16,7 @@ class Report(Checked):
     equivalence_margin_nats: Annotated[float, *real(gt=0, le=100)] | None = None  # if given, the test loss is judged
     significance_level: Annotated[float, *real(gt=0, lt=0.5)]  # of a family of tests, after Holm's correction
     image_guard: bool = False  # whether a verdict must also hold for other test images
+    least_share: Annotated[float, *real(gt=0, lt=1)] | None = None  # if given, what a strategy must win back
 
     @property
     def judges_losses(self) -> bool:
@@ -26,4 +27,6 @@ class Report(Checked):
     def _fit(self) -> Self:
         if self.image_guard and self.judges_losses:
             raise UserError("image_guard needs a margin in points: the spread of losses over images isn't known")
+        if self.least_share is not None and (self.image_guard or self.judges_losses):
+            raise UserError("least_share is for accuracies of one test part; leave out image_guard and nats")
         return self

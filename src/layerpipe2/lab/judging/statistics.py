@@ -94,6 +94,25 @@ def holm(p_values: ArrayLike) -> Floats:
     return adjusted
 
 
+def holm_levels(p_values: ArrayLike, level: float) -> Floats:
+    """The level at which Holm's procedure tests each of a family of unadjusted p-values; NaN where one is absent.
+
+    A test at its own level then decides as the adjusted p-value does: from the first one that isn't rejected on, all
+    others have its level.
+
+    >>> holm_levels([0.01, 0.04, 0.03], 0.07).round(3).tolist()
+    [0.023, 0.07, 0.035]
+    """
+    given = np.asarray(p_values, dtype=np.float64)
+    levels = np.full(len(given), np.nan)
+    present = np.flatnonzero(~np.isnan(given))
+    order = present[np.argsort(given[present], kind="stable")]
+    own = level / np.arange(len(order), 0, -1)
+    stops = np.flatnonzero(given[order] >= own)
+    levels[order] = own if not len(stops) else np.minimum(own, own[stops[0]])
+    return levels
+
+
 @dataclass(frozen=True)
 class Ratio:
     """A ratio of two means with its Fieller interval; infinite ends where the denominator may be 0."""

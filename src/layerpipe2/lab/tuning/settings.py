@@ -31,8 +31,12 @@ SAMPLERS: Mapping[str, Callable[[int, int], BaseSampler]] = {
     "tpe": lambda seed, start: TPESampler(seed=seed, n_startup_trials=start, constant_liar=True),
     "gp": lambda seed, start: GPSampler(seed=seed, n_startup_trials=start, deterministic_objective=False),
     "random": lambda seed, start: RandomSampler(seed=seed),
+    "grid": lambda seed, start: RandomSampler(seed=seed),
 }
-"""Name -> sampler from a seed and the number of trials before it learns."""
+"""Name -> sampler from a seed and the number of trials before it learns; every trial of a grid has its values given."""
+
+GRID = "grid"
+"""The sampler that does each combination of choices once, in their order: Optuna's own grid takes none from a queue."""
 
 PRUNERS: Mapping[str, Callable[[int], BasePruner]] = {
     "median": lambda epochs: MedianPruner(n_startup_trials=3, n_warmup_steps=max(1, epochs // 4)),
@@ -66,6 +70,8 @@ class StudySettings(Checked):
     @model_validator(mode="after")
     def _fit(self) -> Self:
         object.__setattr__(self, "space", Space.of(self.space, self.config).texts)
+        if self.sampler == GRID:
+            check_grid(self.ranges, self.trials)
         if len(self.objectives) > 1 and self.pruner != "none":
             raise UserError(
                 f"pruner is {self.pruner}, but there are {len(self.objectives)} objectives, which don't say which of "
@@ -81,7 +87,7 @@ class StudySettings(Checked):
     @property
     def first(self) -> int:
         """How many trials are spread over the space before the sampler learns from what came out; random: none."""
-        return 0 if self.sampler == "random" else min(10, max(3, self.trials // 3))
+        return 0 if self.sampler in ("random", GRID) else min(10, max(3, self.trials // 3))
 
     @property
     def directions(self) -> list[Direction]:
@@ -102,12 +108,29 @@ class StudySettings(Checked):
 
     def sampler_of(self, number: int) -> BaseSampler:
         """The sampler of one trial: its values or its seed follow from the trial's number, whoever does it."""
+        if self.sampler == GRID:
+            points = self.ranges.points() or []
+            with quiet():
+                return PartialFixedSampler(points[number], RandomSampler(seed=number))
         if number < self.first:
             with quiet():
                 return PartialFixedSampler(self.ranges.spread(number), RandomSampler(seed=number))
         digest = hashlib.sha256(f"{self.seed} {number}".encode()).digest()
         with quiet():
             return SAMPLERS[self.sampler](int.from_bytes(digest[:4], "big"), self.first)
+
+
+def check_grid(space: Space, trials: int) -> None:
+    """Refuse a grid that isn't one, or that the budget doesn't fit.
+
+    Raises:
+        UserError: saying so.
+    """
+    points = space.points()
+    if points is None:
+        raise UserError("a grid has a range in its space; give choices without conditions, as in lr=choice:0.01,0.02")
+    if len(points) != trials:
+        raise UserError(f"trials is {trials}, but the grid has {len(points)} points; give {len(points)}")
 
 
 @contextmanager

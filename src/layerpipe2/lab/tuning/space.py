@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, product
 from typing import Any
 
 from layerpipe2.errors import UserError, did_you_mean, plain, shown
@@ -160,6 +160,19 @@ class Space:
     def spread(self, number: int) -> dict[str, Value]:
         """Values of the first trials, from number 0: Halton's points, which leave no large hole even if few."""
         return {one.name: one.at(_halton(number + 1, base)) for one, base in zip(self.ranges, _primes(), strict=False)}
+
+    def points(self) -> list[dict[str, Value]] | None:
+        """All combinations of choices, the first setting's changing last; None where one has a range or a condition."""
+        if any(one.when or not one.choices for one in self.ranges):
+            return None
+        names = [one.name for one in self.ranges]
+        return [dict(zip(names, values, strict=True)) for values in product(*(one.choices for one in self.ranges))]
+
+    def outermost(self, best: Mapping[str, Any]) -> list[str]:
+        """Settings whose best value is the smallest or the largest of several numbers: it may lie beyond them."""
+        numbers = {one.name: one.choices for one in self.ranges if all(isinstance(c, float) for c in one.choices)}
+        found = {name: [c for c in choices if isinstance(c, float)] for name, choices in numbers.items() if choices}
+        return [name for name, values in found.items() if best.get(name) in (min(values), max(values))]
 
     def at_an_end(self, best: Mapping[str, Any]) -> dict[str, str]:
         """Setting -> which end of its range the best value lies at, of those that do and can be moved."""

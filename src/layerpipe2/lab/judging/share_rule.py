@@ -1,0 +1,251 @@
+"""Does a strategy keep what a weight history is worth? The rule of experiments whose margins are fixed beforehand.
+
+A margin of so many points is little of what is at stake in one cell and half of it in another. So two things are asked
+of a strategy, both relative to what the same seeds reached with exact stashing and with the latest weights:
+
+share   (strategy - latest) / (stash - latest), what it wins back of all that a history can win, is above the least one
+margin  strategy - stash is above minus the cell's margin: what another seed costs exact stashing (:func:`margins`)
+
+A cell is *sensitive* if the latest weights are shown to lose more than its margin, or to diverge more often than
+stashing does; where they are shown to lose less, a history is *needless*. In sensitive cells alone a strategy
+
+keeps     if share and margin are both shown (the larger of two p-values), and it isn't shown to diverge more often
+loses     if one of them is shown not to hold (twice the smaller p-value)
+diverges  if it is shown to diverge in more runs than stashing
+
+Accuracies are those of runs that completed, in points, paired by seed, with Student's t tests (of the share: Fieller
+1954); divergences are counted apart, with McNemar's exact test (1947). All are one-sided, corrected by Holm (1979) over
+all strategies of all sensitive cells, those of sensitivity over all cells. Every interval is that of the test that
+decides: its ends are those of one-sided tests at the level that Holm's correction leaves to its row.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.designs import CELL, LATEST, LEARNT, SEQUENTIAL, STASH
+from layerpipe2.lab.judging.statistics import Paired, Ratio, holm, holm_levels, paired, ratio
+from layerpipe2.lab.looks import ordered
+
+_ALONE = ("network", "dataset", "optimizer", "momentum")
+_TESTS = ("keeps", "loses", "diverges")
+
+
+def margins(trials: pd.DataFrame, least: float) -> dict[str, float]:
+    """Network -> the standard deviation of exact stashing between seeds, in points, and at least ``least``.
+
+    It comes from the search, before any run that is judged: from the validation accuracies at the best rate and at its
+    neighbours in the grid, pooled.
+
+    Args:
+        trials: columns network, strategy, lr, seed, val_accuracy (a share; absent where a trial diverged).
+    """
+    mine = trials[trials["strategy"] == STASH]
+    return {str(name): max(least, 100 * _spread(group)) for name, group in mine.groupby("network", sort=False)}
+
+
+def _spread(trials: pd.DataFrame) -> float:
+    by_rate = trials.groupby("lr")["val_accuracy"]
+    means, rates = by_rate.mean().fillna(0.0), sorted(set(trials["lr"]))
+    best = rates.index(means.idxmax())
+    near = [by_rate.get_group(rate).dropna() for rate in rates[max(0, best - 1) : best + 2]]
+    free = sum(max(0, len(values) - 1) for values in near)
+    return math.sqrt(sum(float(((v - v.mean()) ** 2).sum()) for v in near) / free) if free else 0.0
+
+
+def costs(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """The costs of every cell that has runs of stash and of the latest weights with two seeds or more.
+
+    Args:
+        runs: with ``score`` in points, absent of runs that diverged, and ``guess``, the score of guessing.
+        settings: margins, level.
+
+    Returns:
+        Columns :data:`CELL`, seeds, margin; ``delay`` (sequential - stash) and ``inconsistency`` (stash - latest) with
+        their ends; diverged_stash, diverged_latest; whole, reached (mean scores of sequential training and stash);
+        trained: whether stash gains half as much over guessing as sequential training; p_sensitive, p_diverges,
+        p_needless (Holm over the trained cells), sensitive, needless.
+    """
+    pipelined, alone = runs[runs["num_stages"] > 1], runs[runs["strategy"] == SEQUENTIAL]
+    cells = [
+        (dict(zip(CELL, key, strict=True)), cell)
+        for key, cell in pipelined.groupby(list(CELL), sort=False)
+        if len(_seeds(cell, STASH) & _seeds(cell, LATEST)) > 1
+    ]
+    rows = [key | _costs(cell, _alone(alone, key), settings) for key, cell in cells]
+    columns = [*CELL, "seeds", "margin", "delay", "delay_n", "inconsistency", "diverged_stash", "diverged_latest"]
+    columns += ["whole", "reached", "trained", "p_sensitive", "p_diverges", "p_needless"]
+    table = pd.DataFrame(rows, columns=columns)
+    trained = table["trained"].astype(bool)
+    for name in ("p_sensitive", "p_diverges", "p_needless"):
+        table[name] = holm(table[name].where(trained).to_numpy(dtype=float))
+    # Two ways to be shown sensitive: each has half of the level.
+    half, level = settings.level / 2, settings.level
+    sensitive = (table["p_sensitive"] < half) | (table["p_diverges"] < half)
+    table = table.assign(sensitive=sensitive, needless=~sensitive & (table["p_needless"] < level))
+    raw = np.array([_gap(cell, settings, key, half).p_better for key, cell in cells], dtype=float)
+    levels = holm_levels(np.where(trained, raw, np.nan), half) if cells else np.array([])
+    intervals = [_gap(cell, settings, key, at) for (key, cell), at in zip(cells, levels, strict=True)]
+    delays = [paired(_delays(cell, _alone(alone, key)), margin=1.0, level=settings.level) for key, cell in cells]
+    for name, found in (("inconsistency", intervals), ("delay", delays)):
+        table = table.assign(**{f"{name}_low": [f.low for f in found], f"{name}_high": [f.high for f in found]})
+    return table
+
+
+def rules(runs: pd.DataFrame, about: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Every other strategy against stash, in every cell of :func:`costs`.
+
+    Returns:
+        Columns :data:`CELL`, strategy, margin; n: pairs that completed, pairs: all of them, lost, won: runs that
+        diverged alone, and those of stash that did; mean, sd, low, high of the difference; share, share_low,
+        share_high; the adjusted p_keeps, p_loses, p_diverges; outcome; sensitive, needless and trained of the cell.
+    """
+    rows = []
+    for row in about.to_dict("records"):
+        cell = runs[np.logical_and.reduce([runs[name] == row[name] for name in CELL])]
+        others = [name for name in cell["strategy"].unique() if name != STASH]
+        of_cell = {name: row[name] for name in (*CELL, "margin", "sensitive", "needless", "trained")}
+        rows += [of_cell | {"strategy": name} | _tested(cell, name, row["margin"], settings) for name in others]
+    tests = [f"p_{name}" for name in _TESTS]
+    columns = [*CELL, "strategy", "margin", "sensitive", "needless", "trained", "n", "pairs", "lost", "won", *tests]
+    table = pd.DataFrame(rows, columns=columns)
+    judged = table["sensitive"].astype(bool) & (table["strategy"] != LATEST)  # the control is tested in costs()
+    raw = {name: np.where(judged, table[name].to_numpy(dtype=float), np.nan) for name in tests}
+    for name in tests:
+        table[name] = holm(raw[name])
+    levels = np.nan_to_num(holm_levels(raw["p_keeps"], settings.level), nan=settings.level)
+    found = [_intervals(runs, row, at, settings) for row, at in zip(table.to_dict("records"), levels, strict=True)]
+    table = pd.concat([table, pd.DataFrame(found, index=table.index, columns=_INTERVALS)], axis=1)
+    table = table.assign(outcome=[_outcome(row, settings) for row in table.to_dict("records")])
+    places = {name: place for place, name in enumerate(ordered(table["strategy"]))}
+    return table.sort_values("strategy", key=lambda s: s.map(places), kind="stable", ignore_index=True)
+
+
+_INTERVALS = ("mean", "sd", "low", "high", "share", "share_low", "share_high")
+
+
+def _costs(cell: pd.DataFrame, alone: pd.DataFrame, settings: Settings) -> dict[str, Any]:
+    margin, guess = settings.margin_of(str(cell["network"].iloc[0])), float(cell["guess"].iloc[0])
+    gap = _gap(cell, settings, {"network": cell["network"].iloc[0]}, settings.level)
+    lost, won, pairs = _divergences(cell, LATEST)
+    delays, reached = _delays(cell, alone), float(cell.loc[cell["strategy"] == STASH, "score"].mean())
+    whole = float(alone["score"].mean())
+    stash = cell[(cell["strategy"] == STASH) & cell["seed"].isin(_seeds(cell, LATEST))]
+    return {
+        "seeds": pairs,
+        "margin": margin,
+        "delay": float(np.mean(delays)) if len(delays) else math.nan,
+        "delay_n": len(delays),
+        "inconsistency": gap.mean,
+        "diverged_stash": int(stash["score"].isna().sum()),
+        "diverged_latest": int(cell.loc[cell["strategy"] == LATEST, "score"].isna().sum()),
+        "whole": whole,
+        "reached": reached,
+        "trained": not reached - guess < LEARNT * (whole - guess),
+        "p_sensitive": gap.p_better,
+        "p_diverges": mcnemar(lost, won),
+        "p_needless": 1 - gap.p_better,
+    }
+
+
+def _tested(cell: pd.DataFrame, strategy: str, margin: float, settings: Settings) -> dict[str, Any]:
+    lost, won, pairs = _divergences(cell, strategy)
+    against = _against(cell, strategy, STASH)
+    kept = paired(against, margin=margin, level=settings.level, least_sd=_image(cell))
+    above = paired(_beyond_share(cell, strategy, settings), margin=margin, level=settings.level, least_sd=_image(cell))
+    told = not math.isnan(kept.p_kept) and not math.isnan(above.p_superior)
+    return {
+        "n": kept.n,
+        "pairs": pairs,
+        "lost": lost,
+        "won": won,
+        "p_keeps": max(above.p_superior, kept.p_kept) if told else math.nan,
+        "p_loses": min(1.0, 2 * min(1 - above.p_superior, kept.p_worse)) if told else math.nan,
+        "p_diverges": mcnemar(lost, won),
+    }
+
+
+def _beyond_share(cell: pd.DataFrame, strategy: str, settings: Settings) -> pd.Series:
+    """(strategy - latest) - least share * (stash - latest): above 0 on average if the share is above the least one."""
+    assert settings.least_share is not None
+    scores = _scores(cell, strategy, STASH, LATEST)
+    return scores[strategy] - scores[LATEST] - settings.least_share * (scores[STASH] - scores[LATEST])
+
+
+def _intervals(runs: pd.DataFrame, row: Mapping[str, Any], level: float, settings: Settings) -> dict[str, float]:
+    cell = runs[np.logical_and.reduce([runs[name] == row[name] for name in CELL])]
+    found = paired(_against(cell, row["strategy"], STASH), margin=row["margin"], level=level, least_sd=_image(cell))
+    won = Ratio(0.0, 0.0, 0.0)
+    if row["strategy"] != LATEST:
+        scores = _scores(cell, row["strategy"], STASH, LATEST)
+        won = ratio(scores[row["strategy"]] - scores[LATEST], scores[STASH] - scores[LATEST], level=level)
+    values = (found.mean, found.sd, found.low, found.high, won.value, won.low, won.high)
+    return dict(zip(_INTERVALS, values, strict=True))
+
+
+def _outcome(row: Mapping[str, Any], settings: Settings) -> str:
+    if row["strategy"] == LATEST:
+        return "loses" if row["sensitive"] else "undecided"
+    for name in ("diverges", "keeps", "loses"):
+        if row[f"p_{name}"] < settings.level:
+            return name
+    return "undecided"
+
+
+def mcnemar(lost: int, won: int) -> float:
+    """One-sided p-value of ``lost`` pairs in which one alone failed, against ``won`` in which the other alone did."""
+    return float(stats.binom.sf(lost - 1, lost + won, 0.5)) if lost else 1.0
+
+
+def _gap(cell: pd.DataFrame, settings: Settings, key: Mapping[str, Any], level: float) -> Paired:
+    """What the latest weights lose against stash."""
+    margin = settings.margin_of(str(key["network"]))
+    return paired(_against(cell, STASH, LATEST), margin=margin, level=level, least_sd=_image(cell))
+
+
+def _delays(cell: pd.DataFrame, alone: pd.DataFrame) -> pd.Series:
+    stash = cell[cell["strategy"] == STASH].set_index("seed")["score"]
+    return (alone.set_index("seed")["score"] - stash).dropna()
+
+
+def _alone(alone: pd.DataFrame, key: Mapping[str, Any]) -> pd.DataFrame:
+    """Sequential training of the cell's network, at its own rate."""
+    return alone[np.logical_and.reduce([alone[name] == key[name] for name in (*_ALONE, "rate")])]
+
+
+def _against(cell: pd.DataFrame, strategy: str, other: str) -> pd.Series:
+    """Differences of the seeds with which both completed, in points."""
+    scores = _scores(cell, strategy, other)
+    return scores[strategy] - scores[other]
+
+
+def _scores(cell: pd.DataFrame, *strategies: str) -> pd.DataFrame:
+    """Scores, seeds by strategies, where all of these completed."""
+    mine = cell[cell["strategy"].isin(strategies)]
+    return (
+        mine.pivot(index="seed", columns="strategy", values="score")
+        .reindex(columns=list(dict.fromkeys(strategies)))
+        .dropna()
+    )
+
+
+def _divergences(cell: pd.DataFrame, strategy: str) -> tuple[int, int, int]:
+    """Pairs in which the strategy alone diverged, in which stash alone did, and all pairs."""
+    mine = cell[cell["strategy"].isin([strategy, STASH])]
+    failed = mine.assign(failed=mine["score"].isna()).pivot(index="seed", columns="strategy", values="failed").dropna()
+    own, other = failed[strategy].astype(bool), failed[STASH].astype(bool)
+    return int((own & ~other).sum()), int((~own & other).sum()), len(failed)
+
+
+def _seeds(cell: pd.DataFrame, strategy: str) -> set[int]:
+    return set(cell.loc[cell["strategy"] == strategy, "seed"])
+
+
+def _image(cell: pd.DataFrame) -> float:
+    """Points that one test image is worth: equal counts of a few seeds are no proof."""
+    return 100 / float(cell["test_images"].max())
