@@ -38,7 +38,7 @@ OTHER_PACKAGES = {
     "cli": {"networkx"},
     "graphs": {"numba", "torch_geometric"},
     "theory": {"networkx", "scipy"},
-    "lab.data": {"sklearn", "torchvision"},
+    "lab.data": {"mnist1d", "sklearn", "torchvision"},
     "lab.graphs": {"sklearn"},
     "lab.judging": {"pandas", "pydantic", "scipy"},
     "lab.reference": {"torchvision"},

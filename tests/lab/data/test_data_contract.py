@@ -9,7 +9,7 @@ from layerpipe2.lab.data.specs import DatasetSpec
 AT_HAND = [
     name
     for name, row in DATASETS.items()
-    if (row.read is not None if isinstance(row, DatasetSpec) else row.system_folder is None)
+    if (bool(row.read or row.compute) if isinstance(row, DatasetSpec) else row.system_folder is None)
 ]
 """They ship with a dependency or are computed; the others must be downloaded."""
 
@@ -25,11 +25,11 @@ def test_a_row_says_what_is_expected(name: str) -> None:
     assert row.remedy != ""
     if isinstance(row, DatasetSpec):
         assert len(row.input_shape) == 3
-        checked = 0 if row.read or row.half_of or row.read_folder else row.input_shape[0]
+        checked = 0 if row.read or row.compute or row.half_of or row.read_folder else row.input_shape[0]
         assert bool(row.pattern) == (row.read_folder is not None)
         assert len(row.mean) == len(row.std) == checked
         assert (min(row.per_class) > 0) == bool(checked)
-        assert bool(row.source) == (row.read is not None)
+        assert bool(row.source) == bool(row.read or row.compute)
         assert row.half_of is None or tuple(2 * n for n in row.input_shape[1:]) == IMAGES[row.half_of].input_shape[1:]
 
 

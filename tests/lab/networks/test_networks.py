@@ -1,6 +1,7 @@
 """The networks: units, shapes, sizes, initialisation and errors."""
 
 import math
+from itertools import pairwise
 from typing import Any, get_args
 
 import pytest
@@ -12,7 +13,7 @@ from layerpipe2.errors import UserError
 from layerpipe2.lab.networks import NETWORKS, build
 from layerpipe2.lab.networks.registry import Kind
 
-SHAPES = {"images": [(1, 8, 8), (1, 28, 28), (3, 32, 32)], "text": [(1,), (12,)]}
+SHAPES = {"images": [(1, 8, 8), (1, 28, 28), (1, 1, 40), (3, 32, 32)], "text": [(1,), (12,)]}
 """Kind of input -> shapes of one sample."""
 CASES = [(name, shape) for name, row in NETWORKS.items() for shape in SHAPES[row.takes]]
 
@@ -89,6 +90,45 @@ def test_the_plain_network_has_the_convolutions_of_vgg_and_nothing_that_normalis
     assert shapes[0] == shapes[1]
     pools = [[any(isinstance(m, nn.MaxPool2d) for m in u.modules()) for u in units] for units in (plain, normalised)]
     assert pools[0] == pools[1] == [False, True, False, True, False, True, False, False, False]
+
+
+@pytest.mark.parametrize(("name", "pools"), [("cnn", 3), ("vgg", 3), ("vgg16", 5), ("spiking-cnn", 3)])
+def test_images_of_height_1_waste_no_weight(name: str, pools: int) -> None:
+    flat, square = (build(name, input_shape=(1, *size, 40), num_classes=10, width=4) for size in ((1,), (40,)))
+    convs, others = ([m for u in units for m in u.modules() if isinstance(m, nn.Conv2d)] for units in (flat, square))
+    assert [m.weight.shape[:2] for m in convs] == [m.weight.shape[:2] for m in others]
+    assert {(m.kernel_size, m.padding) for m in convs} == {((1, 3), (0, 1))}
+    assert {(m.kernel_size, m.padding) for m in others} == {((3, 3), (1, 1))}
+    assert [m.kernel_size for u in flat for m in u.modules() if isinstance(m, nn.MaxPool2d)] == [(1, 2)] * pools
+
+
+def test_number_of_parameters_on_images_of_height_1() -> None:
+    units = build("cnn", input_shape=(1, 1, 40), num_classes=10, width=4)
+    channels = (1, 4, 4, 8, 8, 16, 16, 32, 32)
+    count = sum(3 * a * b + b for a, b in pairwise(channels)) + 32 * 10 + 10
+    assert sum(p.numel() for unit in units for p in unit.parameters()) == count
+    assert nn.Sequential(*units[:-1])(torch.empty(2, 1, 1, 40)).shape == (2, 32, 1, 5)
+
+
+@pytest.mark.parametrize("name", ["cnn", "vgg"])
+def test_a_1x3_kernel_does_what_the_middle_row_of_a_3x3_kernel_does(name: str) -> None:
+    flat, square = (build(name, input_shape=(1, height, 1), num_classes=7, width=4) for height in (1, 2))
+    for own, other in zip(nn.Sequential(*flat).parameters(), nn.Sequential(*square).parameters(), strict=True):
+        with torch.no_grad():
+            other.copy_(own) if other.shape == own.shape else other[:, :, 1:2].copy_(own)
+    x = torch.randn(5, 1, 1, 9)
+    torch.testing.assert_close(nn.Sequential(*flat)(x), nn.Sequential(*square)(x))
+
+
+@pytest.mark.parametrize(("name", "mode"), [("cnn", "fan_in"), ("vgg", "fan_out")])
+def test_taller_images_have_3x3_kernels_drawn_one_after_the_other(name: str, mode: Any) -> None:
+    torch.manual_seed(0)
+    units = build(name, input_shape=(1, 2, 40), num_classes=10, width=4)
+    torch.manual_seed(0)
+    for unit, (a, b) in zip(units[:-1], pairwise((1, 4, 4, 8, 8, 16, 16, 32, 32)), strict=True):
+        expected = nn.Conv2d(a, b, 3, bias=name == "cnn").weight
+        nn.init.kaiming_normal_(expected, mode=mode, nonlinearity="relu")
+        assert torch.equal(next(unit.parameters()), expected)
 
 
 def test_the_signal_keeps_its_scale_through_the_plain_network() -> None:

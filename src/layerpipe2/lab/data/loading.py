@@ -18,7 +18,8 @@ Formats in a folder:
 Time series have files of their own (:mod:`layerpipe2.lab.data.series`), in ``<name>/`` or in the folder itself.
 
 The first that is there is used. If it is damaged, that is an error: going on to another would hide it. digits ship
-with scikit-learn; no folder is searched for them.
+with scikit-learn; no folder is searched for them. MNIST-1D is computed, and the folder of step 1 keeps a copy, which
+is replaced if it is damaged.
 """
 
 import lzma
@@ -121,6 +122,9 @@ def _sources(spec: DatasetSpec, root: Path | None, download: bool) -> Iterator[t
         yield spec.source, spec.read
         return
     folder, origin = _main_folder(root)
+    if spec.compute is not None:
+        yield spec.source, partial(spec.compute, folder)
+        return
     if folder.is_dir() or not (origin or download):
         yield _search(spec, folder)
     elif not download:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from layerpipe2.errors import install_command
+from layerpipe2.lab.data.mnist1d import POINTS, read_mnist1d
 from layerpipe2.lab.data.series import (
     BANDS,
     FRAMES,
@@ -41,7 +42,8 @@ class DatasetSpec:
         remedy: what to do if the data is missing or damaged.
         read: gives the images themselves, if they ship with a dependency or are computed: no folder is searched, and
             nothing is checked.
-        source: where ``read`` has them from.
+        compute: as ``read``, of what takes seconds: gets the data folder, to keep a copy there.
+        source: where ``read`` or ``compute`` has them from.
         torchvision: makes the object that downloads and reads the data set.
         folder: the place below torchvision's root where it keeps the files.
         idx_md5: name of an idx file -> md5 of its decompressed content.
@@ -63,6 +65,7 @@ class DatasetSpec:
     flippable: bool = False
     remedy: str = _REMEDY
     read: Callable[[], Arrays] | None = None
+    compute: Callable[[Path], Arrays] | None = None
     source: str = ""
     torchvision: Callable[..., Any] | None = None
     folder: str = ""
@@ -144,6 +147,15 @@ _ROWS = (
     ),
     _cifar(10, (5000, 1000), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), "cifar-10-batches-py"),
     _cifar(100, (500, 100), (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), "cifar-100-python"),
+    DatasetSpec(
+        "mnist1d",
+        "MNIST-1D",
+        (1, 1, POINTS),
+        10,
+        remedy=install_command("lab"),
+        compute=read_mnist1d,
+        source="what the package mnist1d computes",
+    ),
     DatasetSpec(
         "japanese-vowels",
         "Japanese vowels",

@@ -2,6 +2,9 @@
 
 The residual networks have the stem for small images (He et al. 2015, arXiv 1512.03385, section 4.2). A residual block
 is one unit: its shortcut starts and ends inside it, so that no stage boundary cuts it.
+
+On images of height 1 the networks of VGG's kind have 1x3 kernels and pool along the width alone: the outer rows of a
+3x3 kernel would see nothing but padding.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +38,7 @@ def _vgg_units(
     num_classes: int,
     width: int,
     blocks: Sequence[Sequence[int]],
-    unit: Callable[[int, int], nn.Sequential],
+    unit: Callable[[int, int, bool], nn.Sequential],
     *,
     pool_last: bool = False,
 ) -> list[nn.Module]:
@@ -43,16 +46,18 @@ def _vgg_units(
 
     A block ends with 2x2 max pooling, as long as both sides have 2 pixels or more; before the head's global average
     only if ``pool_last``. Its windows do not overlap, so that its gradient is deterministic on a GPU too. The average
-    replaces VGG's three large linear layers, hence any input of at least 1x1 pixels works.
+    replaces VGG's three large linear layers, hence any input of at least 1x1 pixels works. Images of height 1 have 1x3
+    kernels and 1x2 pooling.
     """
     channels, height, width_px = input_shape
+    flat = height == 1
     units: list[nn.Module] = []
     for i, factors in enumerate(blocks, 1):
         for factor in factors:
-            units.append(unit(channels, factor * width))
+            units.append(unit(channels, factor * width, flat))
             channels = factor * width
-        if (pool_last or i < len(blocks)) and min(height, width_px) >= 2:
-            units[-1] = nn.Sequential(units[-1], nn.MaxPool2d(2))
+        if (pool_last or i < len(blocks)) and (flat or height >= 2) and width_px >= 2:
+            units[-1] = nn.Sequential(units[-1], nn.MaxPool2d((1, 2) if flat else 2))
             height, width_px = height // 2, width_px // 2
     return [*units, pooled_head(channels, num_classes)]
 

@@ -30,29 +30,33 @@ def output_linear(features_in: int, num_classes: int) -> nn.Linear:
     return linear
 
 
-def convolution(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+def convolution(channels_in: int, channels_out: int, kernel: int, stride: int = 1, flat: bool = False) -> nn.Conv2d:
     """Convolution without bias (batch normalisation follows) that keeps the size at stride 1.
+
+    The kernel has ``kernel`` x ``kernel`` pixels, or 1 x ``kernel`` if ``flat``, for images of height 1.
 
     Kaiming normal weights over fan_out, as in the residual networks of He et al. 2015 (arXiv 1512.03385).
     """
-    conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False)
+    size = (1 if flat else kernel, kernel)
+    padding = (size[0] // 2, size[1] // 2)
+    conv = nn.Conv2d(channels_in, channels_out, size, stride, padding, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv
 
 
-def conv_bn_relu(channels_in: int, channels_out: int) -> nn.Sequential:
-    """3x3 convolution, batch normalisation, ReLU: (N, channels_in, H, W) -> (N, channels_out, H, W)."""
+def conv_bn_relu(channels_in: int, channels_out: int, flat: bool = False) -> nn.Sequential:
+    """3x3 (``flat``: 1x3) convolution, batch normalisation, ReLU: (N, channels_in, H, W) -> (N, channels_out, H, W)."""
     return nn.Sequential(
-        convolution(channels_in, channels_out, 3), nn.BatchNorm2d(channels_out), nn.ReLU(inplace=False)
+        convolution(channels_in, channels_out, 3, flat=flat), nn.BatchNorm2d(channels_out), nn.ReLU(inplace=False)
     )
 
 
-def conv_relu(channels_in: int, channels_out: int) -> nn.Sequential:
-    """3x3 convolution with bias, ReLU: (N, channels_in, H, W) -> (N, channels_out, H, W).
+def conv_relu(channels_in: int, channels_out: int, flat: bool = False) -> nn.Sequential:
+    """3x3 (``flat``: 1x3) convolution with bias, ReLU: (N, channels_in, H, W) -> (N, channels_out, H, W).
 
     Kaiming normal weights over fan_in keep the size of the signal, which nothing else normalises.
     """
-    conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+    conv = nn.Conv2d(channels_in, channels_out, (1, 3) if flat else 3, padding=(0, 1) if flat else 1)
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     nn.init.zeros_(cast(Tensor, conv.bias))
     return nn.Sequential(conv, nn.ReLU(inplace=False))
