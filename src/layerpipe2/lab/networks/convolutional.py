@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from layerpipe2.lab.networks.layers import conv_bn_relu, conv_relu, convolution, pooled_head
 
 SMALL_BLOCKS = ((1, 1), (2, 2), (4, 4), (8, 8))
+SHALLOW_BLOCKS = ((1,), (2,), (4,), (8,))
 VGG16_BLOCKS = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
 """Channels of the convolutions, block by block, as multiples of the width: VGG-16 is configuration D of the paper."""
 
@@ -26,6 +27,16 @@ def vgg(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.M
 def cnn(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
     """As :func:`vgg`, without batch normalisation, with biases: 9 units."""
     return _vgg_units(input_shape, num_classes, width, SMALL_BLOCKS, conv_relu)
+
+
+def vgg_small(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
+    """As :func:`vgg`, with one convolution of 1, 2, 4 and 8 times ``width`` channels each: 5 units."""
+    return _vgg_units(input_shape, num_classes, width, SHALLOW_BLOCKS, conv_bn_relu)
+
+
+def cnn_small(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
+    """As :func:`vgg_small`, without batch normalisation, with biases: 5 units."""
+    return _vgg_units(input_shape, num_classes, width, SHALLOW_BLOCKS, conv_relu)
 
 
 def vgg16(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:

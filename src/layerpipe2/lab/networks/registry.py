@@ -71,6 +71,22 @@ _ROWS = (
         "convolutional.vgg",
     ),
     NetworkInfo(
+        "cnn-small",
+        "CNN (small)",
+        "plain: 4 conv-ReLU of width to 8*width channels, not normalised, head; 5 units",
+        CNN,
+        8,
+        "convolutional.cnn_small",
+    ),
+    NetworkInfo(
+        "vgg-small",
+        "VGG (small)",
+        "VGG-style: 4 conv-BN-ReLU of width to 8*width channels, head; 5 units",
+        CNN,
+        8,
+        "convolutional.vgg_small",
+    ),
+    NetworkInfo(
         "resnet18",
         "ResNet-18",
         "ResNet-18 for small images: stem, 8 basic blocks, head; 10 units",
@@ -118,6 +134,14 @@ _ROWS = (
         SPIKING,
         64,
         "spiking.spiking_mlp",
+    ),
+    NetworkInfo(
+        "spiking-mlp-small",
+        "spiking MLP (small)",
+        "spiking, fully connected: 4 hidden layers of `width` neurons, read-out; 5 units",
+        SPIKING,
+        64,
+        "spiking.spiking_mlp_small",
     ),
     NetworkInfo(
         "spiking-cnn",

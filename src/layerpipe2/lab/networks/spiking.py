@@ -81,10 +81,21 @@ SETTINGS = ("time_steps", "membrane_decay", "synapse_decay", "threshold", "reset
 
 def spiking_mlp(input_shape: tuple[int, ...], num_classes: int, width: int, made: Spiking) -> list[nn.Module]:
     """Eight hidden layers of ``width`` neurons, and a read-out: 9 units, no normalisation."""
+    return _dense(input_shape, num_classes, width, made, HIDDEN_LAYERS)
+
+
+def spiking_mlp_small(input_shape: tuple[int, ...], num_classes: int, width: int, made: Spiking) -> list[nn.Module]:
+    """As :func:`spiking_mlp`, with four hidden layers: 5 units."""
+    return _dense(input_shape, num_classes, width, made, HIDDEN_LAYERS // 2)
+
+
+def _dense(
+    input_shape: tuple[int, ...], num_classes: int, width: int, made: Spiking, hidden_layers: int
+) -> list[nn.Module]:
     channels, height, columns = input_shape
     features = channels * height * (1 if made.coding == "columns" else columns)
     a, b, threshold = made.neuron.synapse_decay, made.neuron.membrane_decay, made.neuron.threshold
-    layers = [relu_linear(features, width), *(relu_linear(width, width) for _ in range(HIDDEN_LAYERS - 1))]
+    layers = [relu_linear(features, width), *(relu_linear(width, width) for _ in range(hidden_layers - 1))]
     for layer in layers:
         nn.init.constant_(layer.bias, threshold * (1 - a) * (1 - b) / 2)
     for layer in layers[1:]:
