@@ -1,6 +1,6 @@
 """How well each strategy reconstructs ``W(t - n)``: steady-state error in closed form, and the way back from errors.
 
-Every error is relative, as :class:`layerpipe2.probe.ReconstructionProbe` measures it: root mean square of
+Every error is relative, as :class:`layerpipe2.engine.probe.ReconstructionProbe` measures it: root mean square of
 ``What - W(t - n)`` over that of ``W(t) - W(t - n)``; 0 is exact, 1 no better than the latest weights. The sums stand in
 :mod:`layerpipe2.strategies.moments`, the optima and the limits for long delays in :mod:`layerpipe2.theory.optimal`.
 
