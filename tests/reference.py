@@ -50,12 +50,21 @@ def delay_of(ticks: tuple[int, int, int]) -> int:
     return (backward - forward) // period
 
 
+def halved(below: Callable[[float], bool]) -> float:
+    """Where ``below`` turns from true to false in [0, 1]; 0 if it is nowhere true."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if below(middle) else (low, middle)
+    return low
+
+
 DECAYS: dict[str, Callable[[int], float]] = {
     "ema-0.9": lambda n: 0.9,
     "ema-window": lambda n: (n - 1) / n,
     "ema-running": lambda n: n / (n + 1),
     "ema-span": lambda n: (n - 1) / (n + 1),
-    "ema-lsq": lambda n: max(0.0, 1 - 2 * math.log(2) / n),
+    "ema-lsq": lambda n: halved(lambda b: b ** (n - 1) * (1 + b) ** 2 < 1),
 }
 CORRELATIONS: dict[str, float | None] = {"pair": None, "pair-0.9": 0.9}
 

@@ -20,7 +20,7 @@ FLOORS = (
     ("lab.data", "lab.looks", "lab.networks", "lab.provenance", "lab"),
     ("cli",),
     ("advice",),
-    ("graphs", "planning", "probe", "spiking", "theory"),
+    ("graphs", "planning", "spiking", "theory"),
     ("__init__",),
     ("pipeline",),
     ("engine",),

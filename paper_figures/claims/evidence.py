@@ -1,10 +1,12 @@
 """The answer of all confirmed cells together: can the weight stash be dropped, and what for?"""
 
+import math
 from collections.abc import Mapping
 
 from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.strategies import DECAY_RULES
 from paper_figures.claims.assay import Assay, long_name
-from paper_figures.records.training import Records
+from paper_figures.records.training import CONFIGURATION, Records
 from paper_figures.text import plural, span
 from paper_figures.verdicts import Answer
 
@@ -44,6 +46,18 @@ def decided(found: Assay) -> tuple[int, int]:
         Their number, and that of all cells.
     """
     return int(found.costs["needless"].sum()) + sum(map(len, _told(found.sensitive))), len(found.costs)
+
+
+def decays_above_limit(found: Mapping[str, Records]) -> dict[int, float]:
+    """Delay -> by how much the decay of `ema-lsq` exceeds ``1 - 2 ln 2 / n``, of the stages that ran with `ema-lsq`.
+
+    The committed records of the evidence were made with that limit for long delays.
+    """
+    delays: set[int] = set()
+    for records in found.values():
+        runs = records.all_runs.query("strategy == 'ema-lsq'")
+        delays |= set(runs[CONFIGURATION].drop_duplicates().merge(records.stages, on=CONFIGURATION)["delay"])
+    return {n: DECAY_RULES["lsq"](n) - (1 - 2 * math.log(2) / n) for n in sorted(delays) if n > 1}
 
 
 def answer(found: Assay) -> str:

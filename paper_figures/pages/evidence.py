@@ -185,4 +185,5 @@ def _numbers(
         "hours": f"{records_of.hours(results, [*confirmed, *screens]):.1f}",
         "diverged": sum(_diverged(records) for records in everything),
         "guess": ", ".join(dict.fromkeys(_guesses(everything))),
+        "decays": ", ".join(f"{d:.3f} at {n}" for n, d in claims.decays_above_limit(confirmed).items()),
     }

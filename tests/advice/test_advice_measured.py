@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 from layerpipe2 import Delays, PipelinedModule
 from layerpipe2.advice.advise import advise_module
 from layerpipe2.advice.measurement import Measurement
-from layerpipe2.advice.replay import Replay
 from layerpipe2.advice.result import predictors
 from layerpipe2.advice.rule import RULE, strategy_of
 from layerpipe2.engine.quiet_trainer import quiet_trainer, running_lightning
+from layerpipe2.engine.replay import Replay
 from tests.advice import advised
 from tests.engine.training import assert_bit_equal, fit, module
 from tests.reference import _cross_entropy, _flat, _of, backward_layer, forward_layer, make_method

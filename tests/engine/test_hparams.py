@@ -59,6 +59,7 @@ def test_hparams_are_plain_values():
         "scheduler_interval": "epoch",
         "gradient_clip_norm": None,
         "accumulate": 1,
+        "probe_every": 0,
         "drain": False,
         "precision": "native",
         "stage_seed": None,

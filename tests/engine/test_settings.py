@@ -32,6 +32,7 @@ SETTINGS = [
     ("drain", ["no", 1, None], "give True or False"),
     ("cuda_graph", ["x", 1, None], "give True or False"),
     ("stage_seed", [-1, 1.5, True, "1", 2**32], "give an integer from 0 to 4294967295, or None"),
+    ("probe_every", [-1, 1.5, True, "10", None], "give a number of updates, or 0 to measure nothing"),
     ("unfreezes", ["yes", [], 0.5], "give True, False or None"),
     (
         "metrics",

@@ -10,7 +10,7 @@ import pytest
 from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.comparisons import Settings
 from paper_figures import build
-from paper_figures.claims.evidence import by_what_is_told
+from paper_figures.claims.evidence import by_what_is_told, decays_above_limit
 from paper_figures.pages import readme
 from paper_figures.records import evidence
 from paper_figures.tables.training import chosen_rates
@@ -103,6 +103,13 @@ def test_cells_that_tell_nothing_are_drawn_apart() -> None:
     assert (list(told.rules["cell"]), list(silent.costs["cell"])) == (["a", "b"], ["c"])
     told, silent = by_what_is_told(silent)
     assert (list(told.costs["cell"]), len(silent.costs)) == (["c"], 0)
+
+
+def test_the_decay_of_lsq_is_above_the_limit_at_the_delays_of_the_runs() -> None:
+    records = synthetic_records.records(seeds=1, units={"mlp": 9}, groups=(2,))
+    found = decays_above_limit({"a": records})
+    assert list(found) == [2, 4, 6, 8]
+    assert found[2] == pytest.approx(0.159, abs=5e-4)
 
 
 def test_a_search_alone_confirms_nothing(results: Path, tmp_path: Path) -> None:

@@ -93,9 +93,11 @@ def test_limits_of_the_table():
         assert reconstruction.error(f"ema-{rule}", 10**5, Updates()) == pytest.approx(math.sqrt(squared), abs=1e-4)
 
 
-def test_least_squares_decay_tends_to_the_rule_lsq():
-    n = 10**4
-    best = optimal_decay(Updates(), n)
+def test_the_rule_lsq_is_the_best_decay_for_white_updates_and_tends_to_its_limit():
+    for n in (*range(1, 9), 16, 100, 10**4):
+        best = optimal_decay(Updates(), n)
+        assert DECAY_RULES["lsq"](n) == pytest.approx(best.decay, abs=1e-7)
+        assert reconstruction.error("ema-lsq", n, Updates()) <= best.error + 1e-12
     assert n * (1 - best.decay) == pytest.approx(2 * math.log(2), rel=1e-3)
     assert best.error == pytest.approx(white_limit(2 * math.log(2)), abs=1e-4)
 
@@ -122,8 +124,7 @@ def test_bias_on_a_ramp():
     assert bias(n, (n - 1) / n) == pytest.approx(-n * (n - 1) / 2)
     assert bias(n, n / (n + 1)) == pytest.approx(-n * (n + 1) / 2)
     assert bias(n, (n - 1) / (n + 1)) == pytest.approx(0, abs=1e-12)
-    lsq = -n / 2 * (n * (1 / math.log(2) - 1) - 1)
-    assert bias(n, DECAY_RULES["lsq"](n)) == pytest.approx(lsq)
+    assert bias(n, DECAY_RULES["lsq"](n)) == pytest.approx(-(n**2) * (1 / math.log(2) - 1) / 2, rel=1e-2)
     # A ramp so steep that the noise does not matter: the error is the bias.
     steep = Updates(ramp=1e6)
     window = abs(steep.mean((n - 1) / 2) * n)

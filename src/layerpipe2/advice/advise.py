@@ -7,7 +7,6 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
 from layerpipe2.advice.measurement import Measurement
-from layerpipe2.advice.replay import copied
 from layerpipe2.advice.result import Advice
 from layerpipe2.advice.rule import RULE, strategy_of
 from layerpipe2.delays import Delays
@@ -15,6 +14,7 @@ from layerpipe2.engine.device import resolve_device
 from layerpipe2.engine.execution import StepLimit
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.quiet_trainer import quiet_trainer, running_lightning
+from layerpipe2.engine.replay import copied
 from layerpipe2.errors import LARGEST, UserError, integer
 from layerpipe2.strategies import STRATEGIES, find_strategy, make_strategy
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from layerpipe2.advice.replay import copied
 from layerpipe2.engine.layout import trainable
 from layerpipe2.engine.module import PipelinedModule
+from layerpipe2.engine.replay import copied
 from layerpipe2.theory.stability import largest_stable_shared_step, largest_stable_step
 
 PRODUCTS = 16

@@ -12,13 +12,13 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from layerpipe2.advice.curvature import NotMeasured, Stability, measure_stability
-from layerpipe2.advice.replay import Replay, delayed_of
 from layerpipe2.advice.result import Advice, Measured, Quality, total_of
 from layerpipe2.engine.divergence import describe, diverged_stage
 from layerpipe2.engine.module import PipelinedModule
+from layerpipe2.engine.probe import ReconstructionProbe
+from layerpipe2.engine.replay import Replay, delayed_of
 from layerpipe2.engine.values import pair_of_tensors
 from layerpipe2.errors import UserError
-from layerpipe2.probe import ReconstructionProbe
 
 MOMENTS = 10
 """Measured steps at least, if there are so many."""

@@ -19,7 +19,7 @@ from layerpipe2.delays import Delays
 from layerpipe2.engine.checkpoint_file import CheckedModule, settle
 from layerpipe2.engine.epoch import AuditSteps, Totals
 from layerpipe2.engine.saved_weights import network_changed
-from layerpipe2.engine.step import Loss
+from layerpipe2.engine.step import Loss, PipelineEngine
 from layerpipe2.engine.trainer_callbacks import unfreezes
 from layerpipe2.errors import UserError, shown
 from layerpipe2.strategies import Strategy
@@ -49,6 +49,7 @@ class StagedModule(CheckedModule):
     accumulate: int
     scheduler_interval: str
     own_metrics: Mapping[str, Metric]
+    probe_every: int
 
     def __new__(cls, *_: Any, **options: Any) -> Self:
         """Meet a setting's name of version 0.1.
@@ -59,6 +60,11 @@ class StagedModule(CheckedModule):
         if "history" in options and "history" not in inspect.signature(cls.__init__).parameters:
             raise UserError(f"history is called strategy since version 0.2; give strategy={shown(options['history'])}")
         return super().__new__(cls)
+
+    @property
+    def engine(self) -> PipelineEngine:
+        """The pipeline of one process."""
+        raise NotImplementedError
 
     @property
     def delays_frozen(self) -> bool:

@@ -23,6 +23,7 @@ PLAIN = (
     "cuda_graph",
     "unfreezes",
     "accumulate",
+    "probe_every",
 )
 """Settings that are plain values."""
 

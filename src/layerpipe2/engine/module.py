@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -14,8 +15,9 @@ from torchmetrics import Metric
 from layerpipe2.delays import Delays
 from layerpipe2.engine.checkpoint_file import guard, settle
 from layerpipe2.engine.execution import Execution, StagedModule
+from layerpipe2.engine.gradient_probe import GradientProbe
 from layerpipe2.engine.hparams import LOGGED, delays_from, hparams, loss_from, strategy_from
-from layerpipe2.engine.settings import check_settings
+from layerpipe2.engine.settings import check_probe_alone, check_settings
 from layerpipe2.engine.simulation import Simulation
 from layerpipe2.engine.step import Loss, PipelineEngine
 from layerpipe2.engine.trainer_callbacks import check_callbacks
@@ -27,8 +29,8 @@ class PipelinedModule(StagedModule):
     """Trains ``stages`` with delayed gradients; validates, tests, predicts and saves the latest weights.
 
     A batch is a pair ``(x, y)``. Per epoch it logs ``train_loss``, ``val_loss``, ``test_loss`` and, where the targets
-    are classes, ``train_accuracy``, ``val_accuracy``, ``test_accuracy`` (fractions); nothing is logged per step. Losses
-    and ``learning_rate`` stand in the progress bar.
+    are classes, ``train_accuracy``, ``val_accuracy``, ``test_accuracy`` (fractions); per update nothing but what
+    ``probe_every`` measures. Losses and ``learning_rate`` stand in the progress bar.
     ``hparams`` has all settings as plain values, those that aren't by their names. They are saved, so that
     ``load_from_checkpoint(path, stages=..., optimizer=...)`` needs what only code can say.
     A checkpoint of an epoch's end holds delay lines, strategies' states and random generators, so that a resumed run
@@ -59,6 +61,8 @@ class PipelinedModule(StagedModule):
         metrics: name -> ``torchmetrics`` object of one number, which gets outputs and targets; logged per epoch as
             ``train_<name>``, ``val_<name>``, ``test_<name>``. Each has a copy of its own.
         accumulate: mini-batches per update, whose gradients are averaged, at every stage; delays count mini-batches.
+        probe_every: while ``stash`` trains in one process, measure and log what other strategies would recall, each so
+            many updates (:class:`layerpipe2.engine.gradient_probe.GradientProbe`); 0 measures nothing.
 
     Raises:
         UserError: if delays and stages do not match, or a setting is not what it may be; when fitting starts, if one
@@ -84,6 +88,7 @@ class PipelinedModule(StagedModule):
         unfreezes: bool | None = None,
         metrics: Mapping[str, Metric] | None = None,
         accumulate: int = 1,
+        probe_every: int = 0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -95,6 +100,7 @@ class PipelinedModule(StagedModule):
         self.gradient_clip_norm = gradient_clip_norm
         self.stage_seed, self.cuda_graph, self.unfreezes = stage_seed, cuda_graph, unfreezes
         self.own_metrics, self.accumulate = {} if metrics is None else metrics, accumulate
+        self.probe_every = probe_every
         check_settings(self)
         self._saved_hparams: dict[str, Any] = {}
         self._save_changed_hparams()
@@ -134,11 +140,16 @@ class PipelinedModule(StagedModule):
         guard(self.trainer.strategy)
         choose = getattr(self.trainer.strategy, "execution", None)
         if choose is not None:
+            check_probe_alone(self.probe_every)
             self.execution = choose(self)
         elif not isinstance(self.execution, Simulation):
             self.execution = Simulation(self)
         if stage == "fit":
             check_callbacks(self.trainer, self, several=not isinstance(self.execution, Simulation))
+
+    def configure_callbacks(self) -> list[Callback]:
+        """The probe, if ``probe_every`` asks for it."""
+        return [GradientProbe(every_n_steps=self.probe_every)] if self.probe_every else []
 
     def forward(self, x: Tensor) -> Tensor:
         """The network with its latest weights: (B, ...) -> outputs."""

@@ -14,6 +14,7 @@ from layerpipe2.engine.execution import COMPUTE_DTYPES, StagedModule
 from layerpipe2.engine.layout import check_pipeline
 from layerpipe2.errors import UserError, shown
 from layerpipe2.strategies import Strategy
+from layerpipe2.strategies.stash import Stash
 
 _LARGEST_SEED = 2**32 - 1
 
@@ -68,6 +69,9 @@ _SETTINGS = {
         lambda v: all(n not in ("loss", "accuracy") and isinstance(m, Metric) for n, m in v.items()),
         "give a mapping from names other than loss and accuracy to metrics of torchmetrics",
     ),
+    "probe_every": _Setting(
+        "probe_every", lambda v: type(v) is int and v >= 0, "give a number of updates, or 0 to measure nothing"
+    ),
 }
 """Argument of ``PipelinedModule`` -> where it is kept, what it may be, and what to give instead."""
 
@@ -87,11 +91,41 @@ def check_settings(module: StagedModule) -> None:
         if not fits:
             raise UserError(f"{name} is {shown(value)}; {setting.remedy}")
     check_accumulation(module.accumulate, module.strategy, module.delays)
+    if module.probe_every:
+        _check_probe(module)
     _check_loss(module.loss)
     if isinstance(module.stages, nn.ModuleList):
         _check_lazy(module.stages)
         dtype = COMPUTE_DTYPES[module.precision]
         check_pipeline(list(module.stages), module.delays, dtype, unfreezes=bool(module.unfreezes))
+
+
+def _check_probe(module: StagedModule) -> None:
+    """Refuse to measure along a training whose weights are not exact, or whose update takes several mini-batches."""
+    name = module.strategy.name or module.strategy.kind
+    if type(module.strategy) is not Stash:
+        found, remedy = f"the strategy is '{name}'", "give strategy='stash'"
+    elif module.accumulate > 1:
+        found, remedy = f"accumulate={module.accumulate} makes an update of several mini-batches", "give accumulate=1"
+    else:
+        return
+    raise UserError(
+        f"probe_every={module.probe_every} measures along updates with exact weights, but {found}; {remedy}, or leave "
+        "probe_every out"
+    )
+
+
+def check_probe_alone(probe_every: int) -> None:
+    """Refuse to measure where the stages run in several processes.
+
+    Raises:
+        UserError: saying so.
+    """
+    if probe_every:
+        raise UserError(
+            f"probe_every={probe_every} needs all stages in one process, and the Trainer's strategy runs them in "
+            "several; leave probe_every out, or train in one process"
+        )
 
 
 def _check_loss(loss: Any) -> None:

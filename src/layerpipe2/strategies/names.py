@@ -115,7 +115,7 @@ _ROWS = (
     _ruled_average("window", "(n-1)/n"),
     _ruled_average("running", "n/(n+1)"),
     _ruled_average("span", "(n-1)/(n+1)"),
-    _ruled_average("lsq", "1 - 2 ln 2 / n"),
+    _ruled_average("lsq", "b of b^(n-1) (1+b)^2 = 1, best for white updates"),
     NamedStrategy(
         "pair",
         "pair",

@@ -10,7 +10,7 @@ average hold the older ones only, ``A = (1 - b) (u_1 + b u_2 + ...)``, and recal
 ``b`` the least squared error ``E |x A + y u_0 - (u_0 + ... + u_{n-1})|^2`` has its ``(x, y)`` from two normal equations
 (:mod:`layerpipe2.strategies.moments` has the sums in closed form); the best ``b`` is a minimum in one variable
 (:func:`layerpipe2.strategies.optimal.optimal_pair`). Delays 1 and 2 are exact, with ``A = u_1``. At momentum 0.9 and
-delay 14 the relative error is 0.175, against 0.222 of the best decay without the buffer, and 0.239 of `lsq`.
+delay 14 the relative error is 0.175, against 0.222 of the best decay without the buffer, and 0.249 of `lsq`.
 
 **Which m.** Gradients are not quite white: what is best follows the correlation that the updates have. ``u_0`` being at
 hand when ``u`` arrives, it is measured: ``m = <u, u_0> / ((<u, u> + <u_0, u_0>) / 2)``, both averaged over some hundred

@@ -6,10 +6,12 @@ Three methods of growing freedom, in the terms of :mod:`layerpipe2.strategies.mo
 - :func:`optimal_gain`: ``Ŵ = W + g E``, the gain ``g`` free as well.
 - :func:`layerpipe2.strategies.optimal.optimal_pair`: ``Ŵ = W + x A + y u_0``, both weighted freely.
 
+**White updates.** The best decay is the rule `lsq`, :func:`layerpipe2.strategies.average.least_squares_decay`.
+
 **White updates, large n.** With ``b = 1 - z/n`` the closed forms tend, in units of the window's variance ``n``, to
 ``n^2 V(E) = z/2``, ``n C(E, S) = 1 - e^-z``. So the squared error with gain ``c n`` is
 ``1 - 2 c (1 - e^-z) + c^2 z/2``.
-With ``c = 1`` it is least where ``2 e^-z = 1/2``: ``z = 2 ln 2``, error ``sqrt(ln 2 - 1/2) = 0.4395``: the rule `lsq`.
+With ``c = 1`` it is least where ``2 e^-z = 1/2``: ``z = 2 ln 2``, error ``sqrt(ln 2 - 1/2) = 0.4395``.
 (window and running, z = 1: ``sqrt(2/e - 1/2) = 0.4855``; span, z = 2: ``sqrt(2) / e = 0.5203``.) With ``c`` free,
 ``c = 2 (1 - e^-z) / z`` leaves ``1 - 2 (1 - e^-z)^2 / z``, least where ``e^z = 1 + 2 z``: ``z = 1.2564``,
 ``c = 1.1387``, error 0.4307. The best gain is *above* one: a shorter memory, amplified; and it wins 2 per cent.

@@ -1,6 +1,6 @@
 """How well each strategy reconstructs ``W(t - n)``: steady-state error in closed form, and the way back from errors.
 
-Every error is relative, as :class:`layerpipe2.probe.ReconstructionProbe` measures it: root mean square of
+Every error is relative, as :class:`layerpipe2.engine.probe.ReconstructionProbe` measures it: root mean square of
 ``What - W(t - n)`` over that of ``W(t) - W(t - n)``; 0 is exact, 1 no better than the latest weights. The sums stand in
 :mod:`layerpipe2.strategies.moments`, the optima and the limits for long delays in :mod:`layerpipe2.theory.optimal`.
 
@@ -8,14 +8,16 @@ Every error is relative, as :class:`layerpipe2.probe.ReconstructionProbe` measur
 
     error^2 = n (1 - b) / (1 + b) - 2 (1 - b^n) + 1
 
-=======  ===========  ================  ======  ================================
+=======  ===========  ================  ======  =================================
 rule     decay        error^2, large n  error   bias per unit of ramp, see below
-=======  ===========  ================  ======  ================================
+=======  ===========  ================  ======  =================================
 window   (n-1)/n      2/e - 1/2         0.4855  -n (n-1) / 2
 running  n/(n+1)      2/e - 1/2         0.4855  -n (n+1) / 2
 span     (n-1)/(n+1)  2/e^2             0.5203  0
-lsq      1 - 2ln2/n   ln 2 - 1/2        0.4395  -n (n (1/ln 2 - 1) - 1) / 2
-=======  ===========  ================  ======  ================================
+lsq      see below    ln 2 - 1/2        0.4395  -n^2 (1/ln 2 - 1) / 2 for large n
+=======  ===========  ================  ======  =================================
+
+The least of it over ``b`` is where ``b^(n-1) (1 + b)^2 = 1``: the rule `lsq`, for large n ``1 - 2 ln 2 / n``.
 
 **Drifting updates.** A constant drift is reconstructed exactly by every rule, ``n E`` being unbiased. If the drift
 itself moves by ``r`` per update, the mean of ``E`` belongs to age ``b / (1 - b)``, that of the window to ``(n-1)/2``:

@@ -15,6 +15,7 @@ from pytorch_lightning.strategies import Strategy
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.engine.execution import StepLimit
 from layerpipe2.engine.module import PipelinedModule
+from layerpipe2.engine.probe import ReconstructionProbe
 from layerpipe2.engine.quiet_trainer import quiet_trainer, running_lightning
 from layerpipe2.lab.data import BatchLoader, Data, load
 from layerpipe2.lab.provenance import TRAINING, provenance
@@ -24,7 +25,6 @@ from layerpipe2.lab.runs.correct import packed
 from layerpipe2.lab.runs.plan import Loaders, Plan, make_loaders, make_plan, optimizer_factory, scheduler_factory
 from layerpipe2.lab.runs.record_schema import SCHEMA
 from layerpipe2.lab.runs.records import Record, not_finite
-from layerpipe2.probe import ReconstructionProbe
 from layerpipe2.strategies import STRATEGIES, raw_forms
 from layerpipe2.versions import code_hash
 

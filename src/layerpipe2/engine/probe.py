@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from layerpipe2.engine.module import PipelinedModule
+from layerpipe2.engine.execution import StagedModule
 from layerpipe2.engine.optimizer_view import FlatOptimizer
 from layerpipe2.engine.weights import DelayedWeights
 from layerpipe2.errors import UserError
@@ -26,6 +26,12 @@ class _Series:
     def recalled(self, stage: DelayedWeights) -> Tensor:
         """What its backward pass would read, (N,)."""
         return self.strategy.backward(self.state, stage.latest, stage.used())
+
+    def error(self, stage: DelayedWeights) -> Tensor:
+        """``|Ŵ - W(t - d)| / |W(t) - W(t - d)|``, scalar."""
+        delayed = stage.used()
+        found: Tensor = (self.recalled(stage) - delayed).norm() / (stage.latest - delayed).norm()
+        return found
 
 
 class ReconstructionProbe(pl.Callback):
@@ -68,7 +74,7 @@ class ReconstructionProbe(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Start where the pipeline starts; show the optimizer to the strategies before a scheduler moves its rates."""
-        stages, empty = _delayed(pl_module), batch_idx == 0 and cast(PipelinedModule, pl_module).drain
+        stages, empty = _delayed(pl_module), batch_idx == 0 and cast(StagedModule, pl_module).drain
         if not self._series or empty:
             self._start(stages, empty=empty)
         with torch.no_grad():
@@ -82,7 +88,7 @@ class ReconstructionProbe(pl.Callback):
     ) -> None:
         """Show the update to every strategy; measure every ``every_n_steps`` updates."""
         stages = _delayed(pl_module)
-        before = cast(PipelinedModule, pl_module).engine.step_count - 1
+        before = cast(StagedModule, pl_module).engine.step_count - 1
         gradients: dict[int, Tensor] = {}
         for k, series in self._acting("gradient"):
             if k not in gradients:
@@ -95,10 +101,14 @@ class ReconstructionProbe(pl.Callback):
                 series.strategy.update(series.state, stage.row(before), stage.latest)  # update t put W(t) there
             count(series.state, stage.delay)
             if done >= 2 * stage.delay and done % self.every_n_steps == 0:
-                series.errors.append(_error(series, stage))
+                series.errors.append(series.error(stage))
 
     def _acting(self, place: Any) -> Iterator[tuple[int, _Series]]:
         return ((k, series) for (k, _), series in self._series.items() if series.strategy.acts(place))
+
+    def recalled(self, strategy: str, stages: dict[int, DelayedWeights]) -> dict[int, Tensor]:
+        """Stage -> the weights (N,) that its backward pass would read now."""
+        return {k: self._series[k, strategy].recalled(stage) for k, stage in stages.items()}
 
     def rows(self) -> list[dict[str, Any]]:
         """Mean error per stage and strategy: ``stage``, ``delay``, ``strategy``, ``relative_error``, ``n``."""
@@ -130,7 +140,7 @@ class ReconstructionProbe(pl.Callback):
 
 
 def _delayed(module: pl.LightningModule) -> dict[int, DelayedWeights]:
-    if not isinstance(module, PipelinedModule):
+    if not isinstance(module, StagedModule):
         raise TypeError(f"ReconstructionProbe watches a PipelinedModule, not a {type(module).__name__}")
     if module.accumulate > 1:
         raise UserError(
@@ -140,9 +150,3 @@ def _delayed(module: pl.LightningModule) -> dict[int, DelayedWeights]:
     if any(stage.predicts for stage in stages.values()):
         raise UserError("the strategy chooses the weights of forward passes, so there is no W(t - d) to compare with")
     return stages
-
-
-def _error(series: _Series, stage: DelayedWeights) -> Tensor:
-    delayed = stage.used()
-    error: Tensor = (series.recalled(stage) - delayed).norm() / (stage.latest - delayed).norm()
-    return error

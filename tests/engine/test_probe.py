@@ -5,7 +5,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from layerpipe2 import Delays, UserError, make_strategy
-from layerpipe2.probe import ReconstructionProbe
+from layerpipe2.engine.probe import ReconstructionProbe
 from layerpipe2.strategies import begin, count
 from tests.engine.training import assert_bit_equal, data, fit, module, resumes, trainer
 

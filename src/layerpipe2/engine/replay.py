@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from layerpipe2.delays import Delays
-from layerpipe2.engine.module import PipelinedModule
+from layerpipe2.engine.execution import StagedModule
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.engine.values import one_number
 from layerpipe2.engine.weights import DelayedWeights
@@ -61,7 +61,7 @@ class Replay:
         UserError: if a stage can't be copied, or recalled weights can't reach its backward pass.
     """
 
-    def __init__(self, module: PipelinedModule, x: Tensor, y: Tensor) -> None:
+    def __init__(self, module: StagedModule, x: Tensor, y: Tensor) -> None:
         engine = module.engine
         self._engine = PipelineEngine(
             copied(engine.stages),
