@@ -263,6 +263,8 @@ class Grid:
         """A run; the cell's name, as in ``sgd-9-ema-span``, stands for the ``*`` in the path of its record."""
         values = self.experiment.settings_of(*cell[:3]) | changes
         values |= {"strategy": cell.strategy, "group_size": cell.group}
+        if self.experiment.probe_seeds is not None and values.get("seed") not in self.experiment.probe_seeds:
+            values["probe_every"] = 0
         if cell.strategy == SEQUENTIAL:
             values |= {"group_size": count_units(*cell[:2], values.get("width")), "convention": "none"}
         return Task(

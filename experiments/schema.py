@@ -43,6 +43,8 @@ class Experiment(Checked):
             networks that aren't named have no such runs.
         control_seeds: further seeds of the deepest partitions, with their own rates, with stash and with the latest
             weights: whether a history is needed at all can take more runs than what each average is worth.
+        probe_seeds: of the runs that measure how well weights are reconstructed, which takes several times as long;
+            None: all.
         tuning: None if every optimizer's learning rate is one of its settings.
         jobs: processes side by side; changes no result.
         published: whether its tables are committed (those of a larger experiment with its records), and shown by
@@ -66,6 +68,7 @@ class Experiment(Checked):
     common_seeds: Several[Seed] | None = None
     common_rates: dict[Network, Positive] = Field({})
     control_seeds: Several[Seed] | None = None
+    probe_seeds: Several[Seed] | None = None
     settings: Settings = Settings()
     network_settings: dict[Network, Settings] = Field({})
     dataset_settings: dict[Dataset, Settings] = Field({})
