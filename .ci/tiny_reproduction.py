@@ -1,4 +1,6 @@
-"""The README's first command in a clone of the last commit, build/tiny, with little to train: two networks, two seeds.
+"""The README's first command in a clone of the last commit, build/tiny, with the digits in place of the default study.
+
+There is little to train: two networks, two seeds.
 
 Then: a second run does nothing, a changed momentum reruns that network alone, one more seed trains its runs alone,
 figure code retrains nothing, `dvc metrics` and `dvc plots` say something, and a mistake in the experiment's file is
@@ -23,7 +25,7 @@ from layerpipe2.lab.runs.records import read_record, record_files, write_record
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORKS = ["mlp", "resnet-small"]
-EXPERIMENT = "experiments/digits.yaml"
+EXPERIMENT, SMALL = "experiments/mnist1d.yaml", "experiments/digits.yaml"
 
 
 def main() -> None:
@@ -43,7 +45,7 @@ def main() -> None:
     sound = (clone / EXPERIMENT).read_text()
     change(clone, "network_settings", mlp={"width": 8, "lr": -1})
     failed = dvc(clone, "repro", code=255)
-    expect("digits.yaml: network_settings.mlp.lr is -1; give a finite number > 0" in failed, "a mistake is named")
+    expect("mnist1d.yaml: network_settings.mlp.lr is -1; give a finite number > 0" in failed, "a mistake is named")
     expect("Traceback" not in failed, "without a traceback")
     (clone / EXPERIMENT).write_text(sound)
     check_other_digits(clone)
@@ -55,11 +57,15 @@ def reproduce(clone: Path, networks: list[str]) -> str:
     run(["git", "clone", "--quiet", str(ROOT), str(clone)], ROOT)
     (clone / ".venv").symlink_to(ROOT / ".venv")
     os.utime(clone / "pyproject.toml", (0, 0))  # older than the environment: nothing is to be installed
+    shutil.copy(clone / SMALL, clone / EXPERIMENT)
+    places = {"records": "results", "tables": "results", "cell": "{network}/{group}/{strategy}", "times_apart": True}
+    change(clone, **places, published=True, probe_seeds=[0, 1])
     change(clone, networks=networks, group_sizes=[4], strategies=["stash", "ema-window"], seeds=[0, 1])
     change(clone, other_seeds=[0, 1], common_seeds=[0, 1], common_rates={"mlp": 0.03})
     change(clone, "settings", probe_every=5)
     change(clone, "tuning", trials=2, moves=0)
     change(clone, "dataset_settings", digits={"batch_size": 64, "epochs": 2})
+    run([sys.executable, "-m", "experiments.tune", "mnist1d", "--quiet"], clone)  # which DVC doesn't rerun
     return run(["make", "reproduce"], clone)
 
 

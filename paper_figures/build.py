@@ -125,8 +125,7 @@ def update_documents(document: Path, docs: Path, results: Path, out: Path, *, ch
     Raises:
         UserError: if records are missing or broken, or (``check``) a document is out of date.
     """
-    confirmed = evidence_records.confirmations(evidence_records.load(results / "evidence"))
-    text = readme.results(*_default(results), _link(document, out), confirmed, _map(results))
+    text = readme.results(*_default(results), _link(document, out), _map(results))
     appendix = artifact.sections(results, out)
     readme.update(document, {"results": text}, check=check)
     readme.update(docs / "artifact.md", appendix, check=check)

@@ -20,7 +20,7 @@ TUNED: dict[str, Any] = {
     "seeds": [0, 1],
     "settings": {"width": 8, "epochs": 1, "batch_size": 128},
     "optimizer_settings": {"sgd": {"optimizer": "sgd", "momentum": 0.0}},
-    "tuning": {"epochs": 1, "seed": 100, "space": {"lr": "log:0.02:0.2"}, "trials": 3},
+    "tuning": {"epochs": 1, "seeds": [100], "space": {"lr": "log:0.02:0.2"}, "trials": 3},
     "report": REPORT,
     "jobs": 1,
 }

@@ -5,8 +5,10 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
+from layerpipe2.lab.judging.designs import SEQUENTIAL
 from paper_figures.claims.assay import Assay
 from paper_figures.figures import (
+    answer,
     assay,
     costs,
     derivation,
@@ -30,9 +32,11 @@ def catalogue(records: Records, theory: Theory, judged: Assay, level: float) -> 
     """
     where = setting(records.dataset, records.convention)
     costs_of_cells = {"history_costs": partial(assay.costs, judged, level, where)} if len(judged.costs) else {}
-    tuned = {"tuning_rates": partial(tuning.rates, records), "tuning_history": partial(tuning.history, records)}
+    tuned = {"tuning_rates": partial(tuning.rates, records)}
     curves = {f"curves_{name}": partial(training.curves, records, name) for name in records.networks}
+    deepest = "tuned" in set(records.runs["rate"]) and SEQUENTIAL in set(records.runs["strategy"])
     return {
+        **({"accuracy_and_copies": partial(answer.accuracy_and_copies, records, level)} if deepest else {}),
         **costs_of_cells,
         "final_accuracy": partial(training.final_accuracy, records),
         "delays": partial(structure.delays, records),

@@ -8,6 +8,7 @@ from layerpipe2.lab.judging.comparisons import Settings
 from layerpipe2.strategies import find_strategy
 from paper_figures import figures, tables
 from paper_figures.claims import costs, spikepipe, structure, training
+from paper_figures.claims.answers import answers
 from paper_figures.claims.assay import Assay
 from paper_figures.figures.reconstruction import misfit
 from paper_figures.pages import Page
@@ -19,7 +20,7 @@ from paper_figures.tables import assay as assay_tables
 from paper_figures.tables import theory as theory_tables
 from paper_figures.tables import training as training_tables
 from paper_figures.tables.training import chosen_rates
-from paper_figures.text import amount, dataset_label, law_label, network_label, percent
+from paper_figures.text import amount, dataset_label, law_label, network_label, percent, plural
 from paper_figures.verdicts import Verdict
 
 
@@ -64,6 +65,9 @@ def page(records: Records, theory: Theory, settings: Settings, measured: Regimes
         **{name: shown[name] for name in ("accuracy", "assay_costs", "assay_rules", "memory")},
         **_setting(records, settings),
         "judged": len(judged.costs) > 0,
+        "answers": pd.DataFrame(answers(judged), columns=["question", "answer"]) if len(judged.costs) else None,
+        "by_share": settings.least_share is not None,
+        "least_share": percent(settings.least_share or 0.0),
         "in_short": training.in_short(judged, settings),
         **_theory(records, theory),
     }
@@ -98,20 +102,20 @@ def _setting(records: Records, settings: Settings) -> dict[str, Any]:
 
 def _tuned(trials: pd.DataFrame, networks: list[str]) -> dict[str, Any]:
     """The studies in a sentence, and what they chose."""
-    first = trials[trials["round"] == 0]
-    moved = trials[trials["round"] > 0].groupby(["network", "strategy"]).ngroups
     counts = trials["status"].value_counts()
-    table = chosen_rates(trials, networks)
-    budget = first.groupby(["network", "strategy"]).size()
-    return {
-        "sentence": f"Optuna chose among {budget.iloc[0]} learning rates for every strategy on every network, by the "
-        "validation accuracy at the end of a run with a seed that no final run has; no test image was looked at. The "
-        f"space, the number of trials and the pruner are the same for all. For {moved} of {len(budget)} the best value "
-        "lay within 5 % of the end of the range, which was then moved there for as many trials again; an asterisk "
-        "marks what lies at an end even so. "
-        f"Of {len(trials)} trials {counts.get('pruned', 0)} were pruned and {counts.get('diverged', 0)} diverged.",
-        "table": table,
-    }
+    first = trials[trials["round"] == 0].groupby(["network", "strategy"])
+    rates, seeds = int(first["lr"].nunique().max()), int(first["trial"].size().max() / first["lr"].nunique().max())
+    moved = trials[trials["round"] > 0].groupby(["network", "strategy"]).ngroups
+    sentence = (
+        f"Optuna tried {rates} learning rates for every strategy on every network, with {plural(seeds, 'seed')} that "
+        "no final run has; the best mean validation accuracy at the end of a run was chosen, of the rates at which no "
+        "run diverged. No test image was looked at. The rates, seeds and pruner are the same for all. Of "
+        f"{len(trials)} trials {counts.get('diverged', 0)} diverged and {counts.get('pruned', 0)} were stopped early."
+    )
+    if moved:
+        sentence += f" For {moved} of {first.ngroups} the range was moved, as its best value lay at an end of it; an "
+        sentence += "asterisk marks what lies at an end even so."
+    return {"sentence": sentence, "table": chosen_rates(trials, networks)}
 
 
 def _theory(records: Records, theory: Theory) -> dict[str, Any]:

@@ -93,14 +93,32 @@ def accuracy_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     return for_readers(short, {"result": ("test accuracy (%), mean ± SD", str)})
 
 
+_STUDY = ["network", "strategy"]
+
+
+def rate_means(trials: pd.DataFrame) -> pd.DataFrame:
+    """Mean result at every rate of a strategy's study, over the seeds; without the rates at which a run failed.
+
+    ``edge`` says whether it lies at an end of the study's last range.
+    """
+    last = trials["round"] == trials.groupby(_STUDY)["round"].transform("max")
+    value = "val_accuracy" if "val_accuracy" in trials else "val_loss"
+    known = trials.assign(edge=trials["edge"].astype(bool) & last, failed=trials["status"] != "completed")
+    points = known.sort_values(["round", "trial"]).groupby([*_STUDY, "lr"], sort=False)
+    means = points.agg(**{value: (value, "mean"), "edge": ("edge", "any"), "failed": ("failed", "any")}).reset_index()
+    return means[~means["failed"]].drop(columns="failed")
+
+
+def chosen_trials(trials: pd.DataFrame) -> pd.DataFrame:
+    """The row of :func:`rate_means` that each study has chosen: the best, of equals the first."""
+    means = rate_means(trials)
+    scores = means["val_accuracy"] if "val_accuracy" in means else -means["val_loss"]
+    return means.loc[scores.groupby([means[name] for name in _STUDY]).idxmax()]
+
+
 def chosen_rates(trials: pd.DataFrame, networks: list[str]) -> pd.DataFrame:
     """The learning rate that each strategy's study chose on each network; an asterisk: at an end of its last range."""
-    study = ["network", "strategy"]
-    last = trials["round"] == trials.groupby(study)["round"].transform("max")
-    trials = trials.assign(edge=trials["edge"].astype(bool) & last)
-    done = trials[trials["status"] == "completed"].sort_values(["round", "trial"])
-    scores = done["val_accuracy"] if "val_accuracy" in done else -done["val_loss"]
-    best = done.loc[scores.groupby([done[name] for name in study]).idxmax()]
+    best = chosen_trials(trials)
     rate = {(r.network, r.strategy): f"{r.lr:.3g}{'*' * bool(r.edge)}" for r in best.itertuples()}
     names = ordered(best["strategy"])
     columns = {network_label(one): [rate.get((one, name), "none") for name in names] for one in networks}

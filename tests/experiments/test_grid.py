@@ -37,14 +37,14 @@ def test_the_full_scale_is_the_whole_experiment(name, momentum):
 
 
 def test_records_of_the_default_experiment_are_sorted_by_network_and_group():
-    grid = Grid.of(read_experiment("digits"))
+    grid = Grid.of(read_experiment("mnist1d"))
     experiment = grid.experiment
     for size, seeds in ((1, experiment.seeds), (3, experiment.other_seeds)):
-        tasks = [task for task in grid.choose("resnet-small", size) if not task.common and task.config.seed in seeds]
+        tasks = [task for task in grid.choose("cnn-small", size) if not task.common and task.config.seed in seeds]
         wanted = [(s, n) for n in seeds for s in experiment.strategies]
         assert [(task.cell.strategy, task.config.seed) for task in tasks] == wanted
         assert {task.config.group_size for task in tasks} == {size}
-        assert str(grid.folder / tasks[0].path) == f"results/runs/resnet-small/{size}/stash-s0.json"
+        assert str(grid.folder / tasks[0].path) == f"results/runs/cnn-small/{size}/stash-s0.json"
     assert {task.cell.strategy for task in grid.choose("mlp", "sequential")} == {"sequential"}
 
 
@@ -97,7 +97,7 @@ def test_what_is_no_record_is_refused_before_training(tmp_path):
         grid.left(grid.tasks)
 
 
-SPACE = {"tuning": {"seed": 100, "space": {"lr": "log:0.02:0.2"}, "trials": 3}}
+SPACE = {"tuning": {"seeds": [100], "space": {"lr": "log:0.02:0.2"}, "trials": 3}}
 
 
 def test_runs_at_the_common_rate_have_what_was_chosen_for_stash(tmp_path):

@@ -15,10 +15,10 @@ from tests.small_experiments import REPORT, ROOT, TUNED, UNTUNED, small, write_e
 
 
 def test_the_default_experiment_has_all_kinds_of_networks_and_publishes_its_tables():
-    digits = read_experiment("digits")
-    assert {NETWORKS[name].kind for name in digits.networks} == {"fully connected", "convolutional", "spiking"}
-    assert digits.published
-    assert digits.report.image_guard
+    default = read_experiment("mnist1d")
+    assert {NETWORKS[name].kind for name in default.networks} == {"fully connected", "convolutional", "spiking"}
+    assert default.published
+    assert default.report.least_share == 0.75
 
 
 def test_of_two_places_the_later_one_wins(tmp_path):
@@ -32,7 +32,7 @@ def test_of_two_places_the_later_one_wins(tmp_path):
     assert (found.lr, found.momentum, found.weight_decay, found.batch_size) == (0.2, 0.3, 0.2, 8)
 
 
-def test_one_word_switches_the_data_set_of_the_default_experiment(tmp_path):
+def test_one_word_switches_the_data_set_of_the_small_experiment(tmp_path):
     digits = yaml.safe_load((HERE / "digits.yaml").read_text())
     run = small(tmp_path, digits, datasets=["fashion-mnist"]).tasks[0].config
     assert run.dataset == "fashion-mnist"
@@ -113,9 +113,12 @@ UNTUNED_MISTAKES = [
     ("group_sizes: [4294967296]", "group_sizes is [4294967296]; give a list of distinct integers >= 1 and <= 65536"),
 ]
 TUNED_MISTAKES = [
-    ("tuning: {epochs: 0, seed: 7, trials: 3, space: {lr: 'log:1e-4:1'}}", "tuning.epochs is 0; give an integer >= 1"),
-    ("tuning: {seed: 7, trials: 3, space: {}}", "tuning.space is {}; give"),
-    ("tuning: {seed: 7, space: {lr: 'log:1e-4:1'}, trials: 0}", "tuning.trials is 0; give an integer >= 1"),
+    (
+        "tuning: {epochs: 0, seeds: [7], trials: 3, space: {lr: 'log:1e-4:1'}}",
+        "tuning.epochs is 0; give an integer >= 1",
+    ),
+    ("tuning: {seeds: [7], trials: 3, space: {}}", "tuning.space is {}; give"),
+    ("tuning: {seeds: [7], space: {lr: 'log:1e-4:1'}, trials: 0}", "tuning.trials is 0; give an integer >= 1"),
     ("stages: [1]", "stages is [1]; give a list of distinct integers >= 2"),
     ("strategies: [stash, latest, sequential]", "strategies has 'sequential', which is always there"),
     ("{tuning: null, common_seeds: [1]}", "common_seeds needs a tuning, from which stash has its settings"),
@@ -135,8 +138,24 @@ TUNED_MISTAKES = [
         "{optimizers: [sgd, adamw], optimizer_settings: {sgd: {}, adamw: {optimizer: adamw}}}",
         "optimizers has several, but a tuned experiment has one; write a file for each",
     ),
-    ("control_seeds: [100]", "tuning.seed is 100, the seed of final runs; give another"),
-    ("seeds: [100]", "tuning.seed is 100, the seed of final runs; give another"),
+    ("control_seeds: [100]", "tuning.seeds has 100, the seed of final runs; give another"),
+    ("seeds: [100]", "tuning.seeds has 100, the seed of final runs; give another"),
+    (
+        f"report: {json.dumps({**REPORT, 'least_share': 0.75})}",
+        "report.least_share needs margins from the search; give tuning.seeds two or more",
+    ),
+    (
+        "tuning: {seeds: [7, 8], trials: 3, space: {lr: 'log:1e-4:1'}}",
+        "tuning: seeds has 2, but only a grid has the same points with each; give one seed, or sampler: grid",
+    ),
+    (
+        "tuning: {seeds: [7], trials: 3, sampler: grid, space: {lr: 'choice:0.1,0.2'}}",
+        "tuning: trials is 3, but the grid has 2 points; give 2",
+    ),
+    (
+        "tuning: {seeds: [7], trials: 3, sampler: grid, space: {lr: 'log:1e-4:1'}}",
+        "tuning: a grid has a range in its space; give choices without conditions, as in lr=choice:0.01,0.02",
+    ),
     ("settings: {lr: 0.1}", "settings.lr is given, but lr is tuned; leave out one of them"),
 ]
 MISTAKES = [(UNTUNED, *mistake) for mistake in UNTUNED_MISTAKES] + [(TUNED, *mistake) for mistake in TUNED_MISTAKES]

@@ -17,7 +17,7 @@ from tests.small_experiments import REPORT, UNTUNED, read_rows, small, write_exp
 SPACE: dict = UNTUNED | {
     "group_sizes": [3, 5],
     "optimizer_settings": {"sgd": {"optimizer": "sgd"}},
-    "tuning": {"seed": 100, "space": {"lr": "log:0.02:0.2"}, "trials": 3, "pruner": "none", "moves": 1},
+    "tuning": {"seeds": [100], "space": {"lr": "log:0.02:0.2"}, "trials": 3, "pruner": "none", "moves": 1},
     "times_apart": True,
 }
 
@@ -55,8 +55,8 @@ def test_only_validation_data_are_looked_at_with_a_seed_of_no_final_run(once):
     records = [read_record(path) for path in (folder / "out" / "tune").rglob("*.json")]
     assert records
     assert {(record["test"], record["config"]["seed"]) for record in records} == {(None, 100)}
-    with pytest.raises(UserError, match=r"tuning\.seed is 1, the seed of final runs"):
-        small(folder, SPACE, tuning=SPACE["tuning"] | {"seed": 1})
+    with pytest.raises(UserError, match=r"tuning\.seeds has 1, the seed of final runs"):
+        small(folder, SPACE, tuning=SPACE["tuning"] | {"seeds": [1]})
 
 
 def test_the_choice_does_not_depend_on_the_number_of_processes(tmp_path):
@@ -101,6 +101,43 @@ def test_a_strategy_whose_trials_all_diverge_gets_the_one_that_lasted_longest(tm
     chosen = json.loads((tmp_path / "out" / CHOICE).read_text())["mlp"]
     assert chosen["mlp-3/latest"]["lr"] == float(mine[0]["lr"])
     assert "mlp-3/latest: every trial diverged; the one that lasted longest is chosen" in capsys.readouterr().err
+
+
+GRID = {"seeds": [100, 101], "space": {"lr": "choice:0.05,0.1,0.2"}, "sampler": "grid", "trials": 3, "pruner": "none"}
+
+
+def test_of_a_grid_the_point_with_the_best_mean_is_chosen_at_which_no_run_diverged(tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "_do", lambda name, studies, jobs: work(studies))
+
+    def made(trial, config, objectives):
+        """Nearest to 0.2 is best, where one seed of the latest weights diverges."""
+        record = (diverged if config.strategy == "latest" and (config.lr, config.seed) == (0.2, 101) else made_up)(
+            trial, config, objectives
+        )
+        if record["epochs"]:
+            record["epochs"][-1]["val_accuracy"] = 0.9 - abs(config.lr - 0.15) - 0.1 * (config.seed == 101)
+        return record
+
+    wide = GRID | {"space": {"lr": "choice:0.01,0.05,0.12,0.2,0.4"}, "trials": 5}
+    with runs_are(made, monkeypatch):
+        rows = tuned(tmp_path, strategies=["stash", "latest"], tuning=wide)
+    chosen = json.loads((tmp_path / "out" / CHOICE).read_text())["mlp"]
+    assert {name: found["lr"] for name, found in chosen.items()} == dict.fromkeys(chosen, 0.12)
+    mine = [row for row in rows if row["strategy"] == "stash"]
+    assert [(row["seed"], row["trial"]) for row in mine] == [("100", str(n)) for n in range(5)] + [
+        ("101", str(n)) for n in range(5, 10)
+    ]
+    assert {row["lr"] for row in mine if row["seed"] == "100"} == {row["lr"] for row in mine if row["seed"] == "101"}
+
+
+def test_a_grid_whose_best_point_is_an_outermost_one_is_refused_and_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "_do", lambda name, studies, jobs: work(studies))
+    with runs_are(made_up, monkeypatch), pytest.raises(UserError) as caught:
+        tuned(tmp_path, strategies=["stash"], tuning=GRID | {"space": {"lr": "choice:0.1,0.3,0.9"}})
+    assert "the best lr is 0.1, at an end of the grid" in str(caught.value)
+    assert "give tuning.space.lr more choices on that side" in str(caught.value)
+    assert not (tmp_path / "out" / CHOICE).exists()
+    assert not (tmp_path / "out" / "tuning.csv").exists()
 
 
 def test_where_the_report_judges_losses_the_lowest_validation_loss_is_chosen(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.objectives import OBJECTIVES
 from layerpipe2.lab.runs.config import RunConfig
-from layerpipe2.lab.tuning.settings import PRUNERS, SAMPLERS, StudySettings, in_words
+from layerpipe2.lab.tuning.settings import GRID, PRUNERS, SAMPLERS, StudySettings, in_words
 from layerpipe2.lab.tuning.tune import study_settings
 
 
@@ -67,7 +67,21 @@ def test_what_tells_two_studies_apart(changes, different):
     assert settings(**changes).differs(settings()) == different
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+def test_trials_of_a_grid_are_its_points_in_their_order():
+    space = {"lr": "choice:0.1,0.2", "momentum": "choice:0.0,0.9"}
+    one = settings(sampler=GRID, space=space, trials=4, pruner="none")
+    found = []
+    for number in range(4):
+        study = optuna.create_study(sampler=one.sampler_of(number))
+        config = one.ranges.suggest(study.ask(), one.config)
+        found.append((config.lr, config.momentum))
+    assert found == [(0.1, 0.0), (0.1, 0.9), (0.2, 0.0), (0.2, 0.9)]
+    assert one.ranges.outermost({"lr": 0.1, "momentum": 0.9}) == ["lr", "momentum"]
+    with pytest.raises(UserError, match="trials is 3, but the grid has 4 points; give 4"):
+        settings(sampler=GRID, space=space, trials=3)
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != GRID])
 def test_a_trials_value_follows_from_the_seed_and_its_number(name):
     """Of trials behind the first ones, which are spread evenly: without any others to learn from they are random."""
 

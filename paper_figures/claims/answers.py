@@ -1,0 +1,72 @@
+"""The three answers that a reader wants first, in words, from the cells of the default study."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from layerpipe2.lab.judging.designs import LATEST, pipeline_aware
+from layerpipe2.lab.looks import ordered
+from layerpipe2.strategies import find_strategy
+from paper_figures.claims.assay import NOT_NEEDED, Assay, in_place_of_a_verdict
+from paper_figures.text import listed, network_label, span
+from paper_figures.verdicts import OUTCOMES, Answer
+
+
+def answers(found: Assay) -> list[tuple[str, str]]:
+    """Question and answer: whether old weights matter, whether an average stands in for them, what the delay costs."""
+    return [
+        ("Does it matter which weights the backward pass uses?", _matter(found)),
+        ("Can a moving average stand in for the stored ones?", _stand_in(found)),
+        ("Is pipelining then free?", _delay(found)),
+    ]
+
+
+def _matter(found: Assay) -> str:
+    cells = found.costs.to_dict("records")
+    costly = [f"{_name(cell)} ({_lost(cell)})" for cell in cells if cell["sensitive"]]
+    needless = [_name(cell) for cell in cells if in_place_of_a_verdict(cell) == NOT_NEEDED]
+    silent = [_name(cell) for cell in cells if not cell["sensitive"] and _name(cell) not in needless]
+    said = [f"Yes for {listed(costly)}: so much the latest weights lose against stored ones" if costly else ""]
+    said += [f"no for {listed(needless)}, where they lose less than another seed does" if needless else ""]
+    said += [f"these runs can't tell for {listed(silent)}" if silent else ""]
+    return _sentence(said)
+
+
+def _stand_in(found: Assay) -> str:
+    names = [name for name in ordered(found.rules["strategy"]) if name != LATEST]
+    aware = pipeline_aware(names)
+    if not found.costs["sensitive"].any():
+        return "These runs can't tell: nothing is lost without old weights."
+    return " ".join(_of_strategy(found, name, follows=name in aware) for name in names)
+
+
+def _of_strategy(found: Assay, name: str, *, follows: bool) -> str:
+    rows = found.sensitive.rules[found.sensitive.rules["strategy"] == name].to_dict("records")
+    words: dict[Answer, list[str]] = {}
+    for row in rows:
+        words.setdefault(OUTCOMES.get(row["outcome"], Answer.UNDECIDED), []).append(_name(row))
+    said = {Answer.YES: "yes for {}", Answer.NO: "no for {}", Answer.UNDECIDED: "not decided for {}"}
+    parts = [text.format(listed(words[answer])) for answer, text in said.items() if answer in words]
+    back = span([row["share"] for row in rows], lambda share: f"{100 * share:.0f}")
+    what = f"{find_strategy(name).label}{', which follows the delay' if follows else ''}"
+    return f"{what}: {'; '.join(parts)} (it wins back {back} % of that loss)."
+
+
+def _delay(found: Assay) -> str:
+    cells = found.costs.to_dict("records")
+    costs = [f"{_name(cell)} {cell['delay']:.1f}" for cell in cells]
+    return f"No. Late gradients alone cost, in points of accuracy, whatever the backward pass uses: {listed(costs)}."
+
+
+def _lost(cell: Mapping[str, Any]) -> str:
+    diverged = cell["diverged_latest"]
+    points = f"{cell['inconsistency']:.1f} points"
+    return f"{points}, and {diverged} of {cell['seeds']} runs diverge" if diverged else points
+
+
+def _name(cell: Mapping[str, Any]) -> str:
+    return network_label(cell["network"])
+
+
+def _sentence(parts: Iterable[str]) -> str:
+    text = "; ".join(filter(None, parts))
+    return f"{text[:1].upper()}{text[1:]}."
