@@ -1,8 +1,8 @@
 """Measure what may predict which cells need a weight history: ``nice python -m experiments.predictors screen-mlp``.
 
 Every cell of an experiment (network, data, optimizer, partition) that has a record of exact stashing gets a row of
-``predictors.csv`` beside its records: what :func:`layerpipe2.lab.advice.advise` measures with the settings of that run,
-of which it knows nothing else. Rows that are there already stay, unless the learning rate has changed.
+``predictors.csv`` beside its records: what :func:`experiments.predicting.measure.measure` finds with the settings of
+that run, of which it knows nothing else. Rows that are there already stay, unless the learning rate has changed.
 """
 
 import argparse
@@ -78,13 +78,13 @@ def _cells(grid: Grid) -> dict[tuple[str, ...], tuple[Row, RunConfig]]:
 
 def _measured(config: RunConfig) -> Row:
     """In a worker."""
-    from layerpipe2.advice import predictors
-    from layerpipe2.lab.advice import advise
+    from experiments.predicting.measure import measure as measure_signs
+    from experiments.predicting.signs import predictors
     from layerpipe2.lab.runs.worker import load_once
 
-    advice = advise(config, data=load_once(config.dataset, config.data_root), strategies=[STRATEGY])
-    values = {name: float(f"{value:.9g}") for name, value in predictors(advice).items()}
-    return {"diverged": int(advice.diverged is not None)} | values
+    signs = measure_signs(config, [STRATEGY], data=load_once(config.dataset, config.data_root))
+    values = {name: float(f"{value:.9g}") for name, value in predictors(signs).items()}
+    return {"diverged": int(signs.diverged is not None)} | values
 
 
 def _key(row: Row) -> tuple[str, ...]:

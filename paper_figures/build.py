@@ -3,7 +3,7 @@
 (none)     everything: the report, the pages of the evidence, of the measured pipelines and of the graphs
 study DIR  pictures of a study of `layerpipe2 tune`, in DIR/figures
 page NAME  one page: report, evidence, pipelines, graphs, or that of one experiment, in OUT/experiments/NAME
-rule       print the rule of thumb of src/layerpipe2/advice/rule.py, made anew from the coarse searches
+rule       print the rule of thumb of paper_figures/claims/rule.py, made anew from the coarse searches
 neuron     the picture of docs/theory/spiking.md, in DOCS/pictures
 readme     the results between the markers of README.md and docs/artifact.md; --check only compares them
 

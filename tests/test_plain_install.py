@@ -51,7 +51,7 @@ def test_everything_public_is_there_and_trains():
     ("arguments", "text"),
     [
         (f"balance {OWN} --stages 3 --repeats 1", "examples.own_training:training: 5 units, mini-batches of 32, SGD, "),
-        (f"advise {OWN} --steps 10", "measured over 10 updates by exact stashing"),
+        (f"advise {OWN} --steps 10", "10 updates with each strategy, side by side from the first one"),
         ("schedule --processors 3", "interleaved is left out"),
     ],
 )

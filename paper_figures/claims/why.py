@@ -13,10 +13,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from layerpipe2.advice import Rule, strategy_of
 from layerpipe2.lab.judging.designs import LATEST, PIPELINE
 from layerpipe2.strategies import find_strategy
 from paper_figures.claims.evidence import assay
+from paper_figures.claims.rule import Rule, strategy_of
 from paper_figures.records.evidence import screens
 from paper_figures.records.training import Records
 
@@ -41,7 +41,7 @@ _WORDS = {
 
 
 def meaning(quantity: str) -> str:
-    """A key of :func:`layerpipe2.advice.predictors` in words."""
+    """A key of :func:`experiments.predicting.signs.predictors` in words."""
     strategy = strategy_of(quantity)
     whose = "the latest" if strategy == LATEST else f"{find_strategy(strategy).label}'s"
     return _WORDS[quantity.split(".")[0]].format(whose=whose) + (

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from layerpipe2.advice import Rule
 from paper_figures import style
+from paper_figures.claims.rule import Rule
 from paper_figures.text import network_label, optimizer_label
 
 _COLOURS = {"SGD": "#b2182b", "momentum": "#555555", "AdamW": "#b05be0"}

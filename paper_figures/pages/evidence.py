@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from layerpipe2.advice import RULE
 from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.comparisons import Settings
 from layerpipe2.lab.judging.history_costs import with_scores
@@ -15,6 +14,7 @@ from layerpipe2.strategies import find_strategy
 from paper_figures.claims import evidence as claims
 from paper_figures.claims import why
 from paper_figures.claims.assay import Assay
+from paper_figures.claims.rule import RULE
 from paper_figures.figures import assay as assay_figures
 from paper_figures.figures.screening import screening
 from paper_figures.figures.why import why as why_figure

@@ -13,7 +13,7 @@ CASES = {
     "info": ["info"],
     "delays": ["delays", "--group-size", "3", "--ticks", "4"],
     "custom": ["delays", "--group-size", "3", "--convention", "custom", "--delays", "4,1,0"],
-    "advise": ["advise", "--group-size", "5", "--steps", "2", "--strategies", "ema-span"],
+    "advise": ["advise", "--group-size", "5", "--steps", "8", "--strategies", "ema-span"],
     "stability": ["stability", "--group-size", "4"],
     "schedules": ["schedule", "--batches", "6"],
     "schedule": ["schedule", "gpipe", "--until", "4"],
@@ -72,14 +72,21 @@ def test_stability(found):
 
 def test_advice(found):
     content, text = found("advise")
-    assert content["sentence"] in text
-    assert [row["delay"] for row in content["stages"]] == [2]
-    assert content["total"]["strategies"].keys() == {"latest", "ema-span"}
-    for name, quality in content["total"]["strategies"].items():
-        shown = re.search(rf"^ *{name} +(\S+) +(\S+) +(\S+) +(\S+)$", text, re.M).groups()
-        assert shown == tuple(f"{value:.3g}" for value in quality.values())
-    assert content["predictors"]["alignment.ema-span"] == content["total"]["strategies"]["ema-span"]["alignment"]
-    assert f"curvature of a mini-batch is {content['stability']['step']:.3g}" in text
+    assert [sentence in text for sentence in content["sentences"]] == [True] * 3
+    assert [row["updates"] for row in content["rows"]] == [2, 4, 6, 8]
+    for row in content["rows"]:
+        shown = re.search(rf"^ +{row['updates']} +(\S+) +(\S+)$", text, re.M).groups()
+        assert shown == tuple(f"{row['losses'][name]:.3g}" for name in ("stash", "ema-span"))
+    (stage,) = content["stages"]
+    found = {one["updates"]: one for one in stage["qualities"]["ema-span"]}
+    cells = [f"{found[n][what]:.3g}" if n in found else "-" for what in QUALITIES for n in (2, 4, 6, 8)]
+    assert re.search(r"^ +0 +2 +ema-span +(.*)$", text, re.M)[1].split() == cells
+    saved = stage["megabytes"]["stash"] - stage["megabytes"]["ema-span"]
+    assert f"{stage['parameters']:,d}  " in text
+    assert f"{saved:.3g}" in text
+
+
+QUALITIES = ("recall_error", "gradient_cosine")
 
 
 def test_schedules(found):

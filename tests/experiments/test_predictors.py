@@ -1,8 +1,8 @@
 """What is measured of an experiment's cells: a row each, none twice, none of a cell without a record."""
 
+from experiments.predicting.measure import measure as measure_signs
+from experiments.predicting.signs import predictors
 from experiments.predictors import FILE, main, measure
-from layerpipe2.advice import predictors
-from layerpipe2.lab.advice import advise
 from layerpipe2.lab.judging.designs import PIPELINE
 from layerpipe2.lab.runs.records import write_record
 from tests.made_records import record
@@ -26,7 +26,7 @@ def test_every_cell_with_a_record_of_stash_is_measured_once_with_its_settings(tm
     (row,) = read_rows(grid.folder / FILE)
     assert [row[name] for name in PIPELINE] == ["mlp", "digits", "sgd", "0.0", "3", "layerpipe2", "sgd"]
     (task,) = [t for t in grid.tasks if t.cell[3:] == (3, 3, "stash") and t.config.seed == 7]
-    expected = predictors(advise(task.config, strategies=["ema-span"]))
+    expected = predictors(measure_signs(task.config, ["ema-span"]))
     assert {name: float(row[name]) for name in expected} == {n: float(f"{v:.9g}") for n, v in expected.items()}
     assert row["diverged"] == "0"
     before = (grid.folder / FILE).read_bytes()

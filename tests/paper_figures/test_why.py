@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from layerpipe2.advice import RULE
 from layerpipe2.errors import UserError
 from paper_figures import build
 from paper_figures.claims import why
+from paper_figures.claims.rule import RULE, strategy_of
 from paper_figures.figures.why import why as figure
 from paper_figures.pages import evidence as page
 from paper_figures.pages import fill
@@ -142,14 +142,19 @@ def test_cells_that_do_not_train_or_were_not_measured_are_left_out() -> None:
     assert why.of_cells({"a": made_experiment(latest=[0.2, 0.2], stash=[0.3, 0.3])}, {"a": measured()}).empty
 
 
-def test_everything_that_advise_measures_has_words() -> None:
+def test_everything_that_is_measured_has_words() -> None:
     seen = pd.read_csv(SEEN / "predictors.csv")
     names = [name for name in seen if name not in (*records.PIPELINE, "lr", "diverged")]
     assert len({why.meaning(name) for name in names}) == len(names) > 20
 
 
+def test_a_quantity_names_the_strategy_that_it_is_about() -> None:
+    named = ("alignment.ema-0.9.worst", "error.pair", "drift.worst", "margin")
+    assert [strategy_of(name) for name in named] == ["ema-0.9", "pair", "latest", "latest"]
+
+
 def test_the_rule_of_thumb_is_the_one_of_the_committed_measurements(capsys: pytest.CaptureFixture[str]) -> None:
-    """Else put into src/layerpipe2/advice/rule.py what ``python -m paper_figures.build rule`` prints."""
+    """Else put into paper_figures/claims/rule.py what ``python -m paper_figures.build rule`` prints."""
     build.main(["rule", "--results", str(RESULTS)])
     printed = capsys.readouterr().out.splitlines()
     assert printed == ["RULE = Rule(", *(f"    {name}={value!r}," for name, value in vars(RULE).items()), ")"]

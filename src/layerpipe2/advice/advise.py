@@ -1,4 +1,4 @@
-"""Does this network, in so many stages, with this optimizer and learning rate, need a weight history?"""
+"""Train each strategy for a while: one network, its settings and mini-batches, side by side."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -6,20 +6,19 @@ from typing import Any
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
-from layerpipe2.advice.measurement import Measurement
 from layerpipe2.advice.result import Advice
-from layerpipe2.advice.rule import RULE, strategy_of
+from layerpipe2.advice.side_by_side import KeptLoss, Progress, SideBySide
 from layerpipe2.delays import Delays
 from layerpipe2.engine.device import resolve_device
-from layerpipe2.engine.execution import StepLimit
+from layerpipe2.engine.gradient_probe import PROBED
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.quiet_trainer import quiet_trainer, running_lightning
 from layerpipe2.engine.replay import copied
 from layerpipe2.errors import LARGEST, UserError, integer
-from layerpipe2.strategies import STRATEGIES, find_strategy, make_strategy
+from layerpipe2.strategies import StashFirst, Strategy, find_strategy, make_strategy
 
-STEPS = 100
-"""Updates that a measurement spans, if nothing else is asked for."""
+STEPS = 200
+"""Updates that are made, if nothing else is asked for."""
 _RECALLING = ("latest", "average", "pair")
 """Families of strategies whose weights are not exact."""
 
@@ -29,68 +28,69 @@ def advise_module(
     loader: Iterable[Any],
     *,
     steps: int = STEPS,
-    warmup: int = 0,
     strategies: Sequence[str] | None = None,
-    epochs: int = -1,
-    max_steps: int | None = None,
     device: str = "auto",
+    progress: Progress | None = None,
 ) -> Advice:
-    """Train a copy of the stages by exact stashing for a while, and measure what each strategy would do instead.
+    """Train copies of the stages from the first update on: by exact stashing, and beside it with each strategy.
 
-    Nothing else is changed, random generators included. A training that diverges is advice, too.
+    All of them have the module's settings, the same initial weights, mini-batches and random numbers. Along stashing
+    the strategies' recalled weights and gradients are measured. Nothing else is changed, random generators included.
 
     Args:
         module: with the optimizer, loss, scheduler and other settings of the training to come.
         loader: a ``DataLoader`` of mini-batches ``(x, y)``; read again from the start when it ends.
-        steps: updates that the measurement spans, once the pipeline is full.
-        warmup: updates before it begins at the earliest, such as those of the scheduler's warm-up.
-        strategies: which to measure beside ``latest`` and that of the rule of thumb; by default all of the table that
-            are not exact.
-        epochs, max_steps: of the training to come, if that may end before; by default it goes on.
+        steps: updates of each training.
+        strategies: which to train beside stashing and the module's own; by default ``latest``, ``ema-lsq``, ``pair``.
         device: ``auto``, ``cpu`` or ``cuda``.
+        progress: called after every update with their number, ``steps`` and the seconds left (NaN: not known yet).
 
     Raises:
-        UserError: on settings that don't work together, a pipeline without delays, or a training that ends too early.
+        UserError: on settings that don't work together, or a pipeline without delays.
     """
     if not isinstance(module, PipelinedModule) or not isinstance(module.stages, nn.ModuleList):
         raise UserError(f"module is a {type(module).__name__}; give a PipelinedModule with all of its stages")
-    names = _names(steps, strategies, module.strategy.name or "latest")
-    integer(warmup, "warmup", 0)
+    integer(steps, "steps", 1, LARGEST)
+    beside = {name: _as_in(module, name) for name in _names(module, strategies)}
     _check_delays(module.delays)
+    loss = KeptLoss(module.loss)
     with isolate_rng():
         stashing = PipelinedModule(
             copied(list(module.stages)),
             module.delays,
             make_strategy("stash"),
             optimizer=module.make_optimizer,
-            loss=module.loss,
+            loss=loss,
             scheduler=module.make_scheduler,
             scheduler_interval="step" if module.scheduler_interval == "step" else "epoch",
             gradient_clip_norm=module.gradient_clip_norm,
             drain=module.drain,
             precision="bf16" if module.precision == "bf16" else "native",
             stage_seed=module.stage_seed,
-            cuda_graph=module.cuda_graph,
             unfreezes=module.unfreezes,
+            accumulate=module.accumulate,
         )
-        measurement = Measurement(names, steps, warmup)
-        limit = [StepLimit(max_steps)] if max_steps else []
-        trainer = quiet_trainer(epochs, resolve_device(device), [measurement, *limit], limits=(None, 0))
-        with running_lightning("You defined a `validation_step` but have no `val_dataloader`"):
+        trainings = SideBySide(beside, steps, loss, progress)
+        trainer = quiet_trainer(-1, resolve_device(device), [trainings], limits=(None, 0))
+        silent = ("You defined a `validation_step` but have no `val_dataloader`", "Total length of .* is zero")
+        with running_lightning(*silent):
             trainer.fit(stashing, loader)
-        return measurement.advice(stashing)
+        return trainings.advice(stashing)
 
 
-def _names(steps: int, strategies: Sequence[str] | None, own: str) -> list[str]:
-    integer(steps, "steps", 1, LARGEST)
-    table = [name for name, row in STRATEGIES.items() if row.family in _RECALLING]
+def _names(module: PipelinedModule, strategies: Sequence[str] | None) -> list[str]:
     for name in strategies or ():
         if find_strategy(name).family not in _RECALLING:
-            raise UserError(f"strategy '{name}' has exact weights: there is nothing to measure; leave it out")
-    also = [own] if find_strategy(own).family in _RECALLING else []
-    return list(
-        dict.fromkeys(["latest", strategy_of(RULE.quantity), *(table if strategies is None else strategies), *also])
-    )
+            raise UserError(f"strategy '{name}' has exact weights, as stash has, which trains anyway; leave it out")
+    own = getattr(module.strategy, "then", module.strategy).name
+    also = [own] if own and find_strategy(own).family in _RECALLING else []
+    return list(dict.fromkeys([*(PROBED if strategies is None else strategies), *also]))
+
+
+def _as_in(module: PipelinedModule, name: str) -> Strategy:
+    """The strategy of this name, after as many updates with exact weights as the module's own has."""
+    strategy, own = make_strategy(name), module.strategy
+    return StashFirst(then=strategy, updates=own.updates) if isinstance(own, StashFirst) else strategy
 
 
 def _check_delays(delays: Delays) -> None:

@@ -1,66 +1,99 @@
-"""``layerpipe2 advise``: does this training need a weight history?"""
+"""``layerpipe2 advise``: how does this training begin with each strategy?"""
 
 import argparse
+import math
+import sys
 
 from layerpipe2.advice import Advice, advise_module
-from layerpipe2.advice.result import Measured
-from layerpipe2.cli.console import print_json
+from layerpipe2.cli.console import in_words, print_json
 from layerpipe2.cli.own import own_training
 from layerpipe2.delays import aligned
 from layerpipe2.engine.allocator import keep_freed_memory
 
+_BAR = 30
+"""Columns of the progress bar."""
+_KNOWN = 6
+"""Updates after which the time that is left can be told."""
+
+
+class Bar:
+    """The progress of the updates on stderr: a bar on a terminal; elsewhere one line with the time they take."""
+
+    def __init__(self) -> None:
+        self._terminal, self._drawn = sys.stderr.isatty(), False
+
+    def __call__(self, done: int, steps: int, seconds_left: float) -> None:
+        """After every update."""
+        if done < _KNOWN or math.isnan(seconds_left):
+            return
+        left = f"{in_words(seconds_left)} left"
+        if self._terminal:
+            filled = _BAR * done // steps
+            bar = f"[{'#' * filled}{'.' * (_BAR - filled)}] update {done}/{steps}, {left}"
+            print(f"\r{bar:<80}", end="", file=sys.stderr, flush=True)
+        elif not self._drawn:
+            print(f"{steps} updates of each training, {left}", file=sys.stderr, flush=True)
+        self._drawn = True
+
+    def close(self) -> None:
+        """Leave the terminal's line to others."""
+        if self._terminal and self._drawn:
+            print(f"\r{'':<80}\r", end="", file=sys.stderr, flush=True)
+
 
 def run(options: argparse.Namespace) -> None:
-    """Measure a training of one's own; print tables and one sentence, or all that as JSON.
+    """Train what one's own function returns; print tables and sentences, or all that as JSON.
 
     Raises:
-        UserError: on a pipeline without delays, or a training that ends too early.
+        UserError: on a pipeline without delays, or settings that don't work together.
     """
     keep_freed_memory()
     module, loader = own_training(options.module)
-    advice = advise_module(module, loader, steps=options.steps, strategies=options.strategies)
+    bar = Bar()
+    advice = advise_module(module, loader, steps=options.steps, strategies=options.strategies, progress=bar)
+    bar.close()
     show(advice, options.module, as_json=options.json)
 
 
 def show(advice: Advice, title: str, *, as_json: bool) -> None:
-    """Print what was measured."""
+    """Print what was found."""
     if as_json:
         print_json(advice.to_dict())
         return
-    print(title)
-    if advice.updates:
-        print(tables(advice))
-    print(advice.sentence)
+    print(f"{title}: {advice.updates} updates with each strategy, side by side from the first one\n")
+    tables = (_losses(advice), _qualities(advice), _memory(advice))
+    for head, rows in tables:
+        print(head, *aligned(rows), "", sep="\n")
+    print(*advice.sentences, sep="\n")
 
 
-def tables(advice: Advice) -> str:
-    """Stages, strategies and stability."""
-    rows = [["stage", "delay", "parameters", "drift", "correlation", "alignment of latest"]]
-    for one in (*advice.stages, advice.total):
-        name = "all" if one.stage is None else str(one.stage)
-        measured = (one.drift, one.update_correlation, one.strategies["latest"].alignment)
-        rows.append([name, str(one.delay), f"{one.parameters:,d}", *map(_number, measured)])
-    lines = [f"measured over {advice.updates} updates by exact stashing, once the pipeline was full\n", *aligned(rows)]
-    return "\n".join([*lines, "", *aligned(_strategies(advice.total)), "", _stability(advice), ""])
+def _losses(advice: Advice) -> tuple[str, list[list[str]]]:
+    names = list(advice.rows[0].losses)
+    rows = [[str(row.updates), *(_number(row.losses[name], "diverged") for name in names)] for row in advice.rows]
+    return "mean training loss since the row before", [["updates", *names], *rows]
 
 
-def _strategies(total: Measured) -> list[list[str]]:
-    rows = [["strategy", "error of the weights", "alignment", "norm ratio", "error of the gradient"]]
-    for name, quality in total.strategies.items():
-        measured = (quality.error, quality.alignment, quality.norm_ratio, quality.gradient_error)
-        rows.append([name, *map(_number, measured)])
-    return rows
+def _qualities(advice: Advice) -> tuple[str, list[list[str]]]:
+    ends = [row.updates for row in advice.rows]
+    heads = [f"{what} {end}" for what in ("error", "cosine") for end in ends]
+    rows = [["stage", "delay", "weights", *heads]]
+    for stage in advice.stages:
+        for name, qualities in stage.qualities.items():
+            found = {quality.updates: quality for quality in qualities}
+            cells = [_number(found[end].recall_error if end in found else None) for end in ends]
+            cells += [_number(found[end].gradient_cosine if end in found else None) for end in ends]
+            rows.append([str(stage.stage), str(stage.delay), name, *cells])
+    return "along stash, up to so many updates: error of the recalled weights, cosine of their gradient", rows
 
 
-def _stability(advice: Advice) -> str:
-    found = advice.stability
-    if found is None:
-        return f"stability: not measured: {advice.not_measured or 'training ended before'}"
-    return (
-        f"stability: learning rate x curvature of a mini-batch is {found.step:.3g}; theory allows {found.bound:.3g} "
-        f"wherever the curvature is, {found.shared_bound:.3g} where it is"
-    )
+def _memory(advice: Advice) -> tuple[str, list[list[str]]]:
+    names = list(advice.stages[0].qualities)
+    rows = [["rank", "parameters", "stash keeps", *(f"{name} saves" for name in names)]]
+    for stage in advice.stages:
+        saved = [f"{stage.saved(name):.3g}" for name in names]
+        rows.append([str(stage.stage), f"{stage.parameters:,d}", f"{stage.megabytes['stash']:.3g}", *saved])
+    return "copies of weights, in MB", rows
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+def _number(value: float | None, missing: str = "-") -> str:
+    return missing if value is None else f"{value:.3g}"

@@ -149,7 +149,7 @@ def sentence(found: Sequence[Choice]) -> str:
     if _is_late(best) or _is_late(second):
         text += (
             " LayerPipe2's gradients are late, so that training often takes more mini-batches to the same loss: "
-            "`layerpipe2 advise` says whether it bears that, and whether the history can be dropped."
+            "`layerpipe2 advise` shows how it begins with them, with each history and with none."
         )
     return text
 

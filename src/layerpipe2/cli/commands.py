@@ -33,9 +33,10 @@ def _balance(parser: argparse.ArgumentParser) -> None:
 def _advise(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--module", metavar="MODULE:FUNCTION", help=_MODULE)
-    text = "updates to measure over; default: 100"
-    add("--steps", type=within(int, 1, LARGEST), default=100, metavar="N", help=text)
-    add("--strategies", nargs="+", metavar="NAME", help="measure these beside latest; default: all that aren't exact")
+    text = "updates of each training; default: 200"
+    add("--steps", type=within(int, 1, LARGEST), default=200, metavar="N", help=text)
+    text = "train these beside stash; default: latest, ema-lsq and pair"
+    add("--strategies", nargs="+", metavar="NAME", help=text)
     add_json(parser)
 
 

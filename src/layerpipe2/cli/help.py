@@ -86,7 +86,7 @@ stashing stores and a moving average reconstructs.
 First units and the best cut, whose prediction leaves out transfers; then what else the same processes could do, with
 transfers, by this machine's memory and link: one process with all threads, data parallel training, torch's pipelines,
 this library with three histories. Ends with the fastest one. MB are those of the process that holds most, as modelled.
-Times are those of this machine, now: let nothing else run. Whether training bears late gradients says advise.
+Times are those of this machine, now: let nothing else run. How a training begins with late gradients shows advise.
 In Python: layerpipe2.planning.profiling.profile, then balance.balanced, and predict.Predictor.
 """,
     ),
@@ -110,7 +110,7 @@ Every trial is a run, with its record in the study's folder.
 """,
     ),
     "advise": Command(
-        "measure, before training, whether it needs a weight history",
+        "begin a training with each strategy, side by side",
         study="""\
   layerpipe2 advise                                       the MLP on digits, every unit a stage
   layerpipe2 advise --network vgg --group-size 3 --lr 0.1 --momentum 0 --steps 50
@@ -121,9 +121,10 @@ Every trial is a run, with its record in the study's folder.
   layerpipe2 advise --module examples.own_training:training --strategies ema-span pair
 """,
         explanation="""\
-Trains by exact stashing until the pipeline is full and for --steps updates more, and measures what the latest weights
-and each average would do instead: how far they are from the right weights, and how far their gradients point elsewhere.
-Ends with one sentence: drop the history, keep one, or lower the learning rate.
+Trains from the first update, at these settings, by exact stashing and beside it with each strategy: the same weights,
+mini-batches and random numbers. Shows their losses over time and which diverge; along stash how far each strategy's
+weights are from the right ones, and how far its gradients point elsewhere; and the memory that it saves. A short
+training says nothing about the accuracy at the end.
 """,
     ),
     "launch": Command(

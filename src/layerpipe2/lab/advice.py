@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from layerpipe2.advice import STEPS, Advice, advise_module
+from layerpipe2.advice.side_by_side import Progress
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.errors import UserError
 from layerpipe2.lab.data import Data, load
@@ -17,15 +18,18 @@ from layerpipe2.lab.runs.train import make_module
 
 
 def advise(
-    config: RunConfig, *, steps: int = STEPS, data: Data | None = None, strategies: Sequence[str] | None = None
+    config: RunConfig,
+    *,
+    steps: int = STEPS,
+    data: Data | None = None,
+    strategies: Sequence[str] | None = None,
+    progress: Progress | None = None,
 ) -> Advice:
-    """Advice on the training that these settings describe; their strategy only adds to those that are measured.
-
-    Measuring begins after the warm-up (``warmup_epochs``, ``stash_epochs``).
+    """Advice on the training that these settings describe; their strategy only adds to those that train.
 
     Args:
         config: the settings.
-        steps, strategies: as in :func:`layerpipe2.advice.advise_module`.
+        steps, strategies, progress: as in :func:`layerpipe2.advice.advise_module`.
         data: the data set if it is already in memory; by default it is loaded by name.
 
     Raises:
@@ -40,12 +44,10 @@ def advise(
         plan = make_plan(config, data.input_shape, data.num_classes)
         loader = make_loaders(config, data, resolve_device(config.device))["train"]
         return advise_module(
-            make_module(plan, len(loader)),
+            make_module(plan.warmed_up(len(loader)), len(loader)),
             loader,
-            steps=steps,
-            warmup=round(max(config.warmup_epochs, config.stash_epochs) * len(loader)),
+            steps=min(steps, config.epochs * len(loader), config.max_steps or steps),
             strategies=strategies,
-            epochs=config.epochs,
-            max_steps=config.max_steps,
             device=config.device,
+            progress=progress,
         )

@@ -11,10 +11,10 @@ from layerpipe2.lab.data import load
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure what ``layerpipe2 train`` would train, or a training of one's own.
+    """Begin what ``layerpipe2 train`` would train, or a training of one's own, with each strategy.
 
     Raises:
-        UserError: on bad settings or data, a pipeline without delays, or a training that ends too early.
+        UserError: on bad settings or data, or a pipeline without delays.
     """
     if options.module:
         from layerpipe2.cli import advise as own
@@ -25,9 +25,11 @@ def run(options: argparse.Namespace) -> None:
     config = read_run(options)
     root = Path(config.data_root) if config.data_root else None
     data = load(config.dataset, root, download=options.download, announce=partial(print, file=sys.stderr))
-    from layerpipe2.cli.advise import show  # takes seconds
+    from layerpipe2.cli.advise import Bar, show  # takes seconds
     from layerpipe2.lab.advice import advise
 
-    advice = advise(config, steps=options.steps, data=data, strategies=options.strategies)
+    bar = Bar()
+    advice = advise(config, steps=options.steps, data=data, strategies=options.strategies, progress=bar)
+    bar.close()
     title = f"{config.network} on {config.dataset}, {config.optimizer}, learning rate {config.lr:g}"
     show(advice, title, as_json=options.json)

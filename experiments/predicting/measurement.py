@@ -11,8 +11,8 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
-from layerpipe2.advice.curvature import NotMeasured, Stability, measure_stability
-from layerpipe2.advice.result import Advice, Measured, Quality, total_of
+from experiments.predicting.curvature import NotMeasured, Stability, measure_stability
+from experiments.predicting.signs import Measured, Quality, Signs, total_of
 from layerpipe2.engine.divergence import describe, diverged_stage
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.probe import ReconstructionProbe
@@ -50,7 +50,6 @@ class Measurement(ReconstructionProbe):
         self._last: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._curvatures: list[Stability] = []
         self._not_measured: str | None = None
-        self._lr = math.nan
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -62,7 +61,6 @@ class Measurement(ReconstructionProbe):
         step = 0 if module.drain and batch_idx == 0 else int(module.engine.step_count)
         self._is_inside = self.updates >= self.warmup and step >= self._fill(module)
         if not self._losses or (self._is_inside and step % self.every_n_steps == 0):
-            self._lr = float(trainer.optimizers[0].param_groups[0]["lr"])
             with isolate_rng():
                 self._measure(module, trainer, *pair_of_tensors(batch))
 
@@ -94,7 +92,7 @@ class Measurement(ReconstructionProbe):
                 f"{self._fill(module)} (twice the largest delay) could anything be measured; leave drain out"
             )
 
-    def advice(self, module: PipelinedModule) -> Advice:
+    def signs(self, module: PipelinedModule) -> Signs:
         """What was measured, when training has ended.
 
         Raises:
@@ -119,16 +117,12 @@ class Measurement(ReconstructionProbe):
             )
             for k, stage in delayed_of(module.engine).items()
         )
-        first, *later = self._losses
-        return Advice(
+        return Signs(
             stages=stages,
             total=total_of(stages),
             stability=_mean_stability(self._curvatures),
             not_measured=self._not_measured if not self._curvatures else None,
-            learning_rate=self._lr,
             updates=self.inside,
-            loss_before=first if math.isfinite(first) else None,
-            loss=_finite(sum(later) / len(later)) if later else None,
             diverged=diverged,
         )
 
@@ -184,10 +178,6 @@ def compare(gradient: Tensor, exact: Tensor) -> dict[str, Tensor]:
     if true > 0 and not torch.isfinite(norm):
         alignment = torch.zeros_like(norm)  # it points nowhere
     return {"alignment": alignment, "norm_ratio": norm / true, "gradient_error": (gradient - exact).norm() / true}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _mean(values: list[Tensor]) -> float | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Verdict = Literal["drop", "keep", "unknown", "diverged"]
+Verdict = Literal["drop", "keep", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -11,7 +11,7 @@ class Rule:
     """On one side of ``threshold`` the history can be dropped, on the other one is to be kept.
 
     Attributes:
-        quantity: a key of :func:`layerpipe2.advice.result.predictors`.
+        quantity: a key of :func:`experiments.predicting.signs.predictors`.
         meaning: the quantity in words.
         threshold: where it turns.
         drop_above: whether the history can be dropped from the threshold on; otherwise, below it.
@@ -25,11 +25,6 @@ class Rule:
     drop_above: bool
     cells: int
     source: str
-
-    @property
-    def words(self) -> str:
-        """Where the history can go, as in ``from 0.95 on``."""
-        return f"from {self.threshold:.3g} on" if self.drop_above else f"below {self.threshold:.3g}"
 
     def decide(self, value: float | None) -> Verdict:
         """What a measured value says; ``None``: it could not be measured."""

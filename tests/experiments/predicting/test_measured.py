@@ -10,13 +10,12 @@ from pytorch_lightning.callbacks import Callback
 from torch import nn
 from torch.utils.data import DataLoader
 
-from layerpipe2 import Delays, PipelinedModule
-from layerpipe2.advice.advise import advise_module
-from layerpipe2.advice.measurement import Measurement
-from layerpipe2.advice.result import predictors
-from layerpipe2.advice.rule import RULE, strategy_of
-from layerpipe2.engine.quiet_trainer import quiet_trainer, running_lightning
+from experiments.predicting.measure import along, measure
+from experiments.predicting.measurement import Measurement, compare
+from experiments.predicting.signs import predictors
+from layerpipe2 import Delays, PipelinedModule, UserError
 from layerpipe2.engine.replay import Replay
+from layerpipe2.lab.runs.config import RunConfig
 from tests.advice import advised
 from tests.engine.training import assert_bit_equal, fit, module
 from tests.reference import _cross_entropy, _flat, _of, backward_layer, forward_layer, make_method
@@ -58,10 +57,7 @@ def pipeline(make, **options) -> PipelinedModule:
 
 
 def measured(model, batches, measurement, epochs, callbacks=()):
-    trainer = quiet_trainer(epochs, torch.device("cpu"), [measurement, *callbacks], limits=(None, 0))
-    with running_lightning("You defined a `validation_step` but have no `val_dataloader`"):
-        trainer.fit(model, in_order(batches))
-    return measurement.advice(model)
+    return along(model, in_order(batches), measurement, epochs, others=callbacks)
 
 
 class Past(Callback):
@@ -200,14 +196,45 @@ def test_the_exact_gradient_is_the_one_that_training_gets_dropout_included(optio
 
 
 @advised
-def test_a_module_of_your_own_is_advised_and_left_alone():
-    batches, model = mini_batches(dense, 7), pipeline(dense)
-    model.strategy = pipeline(dense).strategy
-    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    advice = advise_module(model, in_order(batches), steps=20, strategies=["ema-0.5"])
-    assert_bit_equal(model.state_dict(), before)
-    assert torch.equal(torch.get_rng_state(), state)
-    by_hand = Measurement(list(dict.fromkeys(["latest", strategy_of(RULE.quantity), "ema-0.5"])), steps=20)
-    assert measured(pipeline(dense), batches, by_hand, -1) == advice
-    assert advise_module(model, in_order(batches), steps=20, warmup=25, strategies=[]).total.drift != advice.total.drift
-    assert by_hand.updates == 32
+def test_the_warm_up_comes_before_the_measurement():
+    soon, late = (Measurement(["latest"], steps=20, warmup=updates) for updates in (0, 25))
+    batches = mini_batches(dense, 7)
+    assert measured(pipeline(dense), batches, soon, -1) != measured(pipeline(dense), batches, late, -1)
+    assert (soon.updates, late.updates) == (12 + 20, 25 + 20)
+
+
+@advised
+def test_a_loss_that_rises_is_diverging_before_it_overflows():
+    batches = mini_batches(dense, 7)
+    uphill = pipeline(dense, optimizer=lambda p: torch.optim.SGD(p, 0.15, maximize=True))
+    assert "its loss has risen from" in measured(uphill, batches, Measurement(["latest"], 40), -1).diverged
+    assert measured(pipeline(dense), batches, Measurement(["latest"], 5), -1).diverged is None
+
+
+def test_gradients_that_overflow_point_nowhere():
+    exact = torch.tensor([3.0, 4.0])
+    assert float(compare(torch.tensor([torch.inf, 1.0]), exact)["alignment"]) == 0
+    assert compare(exact, torch.zeros(2))["alignment"].isnan()
+    assert compare(2 * exact, exact) == {"alignment": 1, "norm_ratio": 2, "gradient_error": 1}
+
+
+SMALL = RunConfig(group_size=3, lr=1e-3)
+
+
+def test_a_run_that_diverges_is_measured_until_then():
+    signs = measure(SMALL.copy_with(group_size=2, lr=30), ["ema-span"], steps=5)
+    assert signs.diverged.startswith("epoch 0, mini-batch ")
+    assert signs.stability is None
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (SMALL.copy_with(max_steps=8), "ended after 8 updates, and only after 8 .twice"),
+        (SMALL.copy_with(max_steps=8, warmup_epochs=1.0), "and only after 17 "),
+        (RunConfig(drain=True), "drain empties the pipeline after 17 updates"),
+    ],
+)
+def test_what_ends_too_early_is_refused(config, message):
+    with pytest.raises(UserError, match=message):
+        measure(config, [])

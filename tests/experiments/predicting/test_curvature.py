@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
 
-from layerpipe2.advice.advise import advise_module
-from layerpipe2.advice.curvature import NotMeasured, descent_of, hessian_product, largest_eigenpair
+from experiments.predicting.curvature import NotMeasured, descent_of, hessian_product, largest_eigenpair
+from experiments.predicting.measure import along
+from experiments.predicting.measurement import Measurement
 from layerpipe2.delays import Delays
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.theory.stability import largest_stable_shared_step, largest_stable_step
@@ -65,17 +66,17 @@ def pipeline(optimizer, stages=None):
     return PipelinedModule(stages or network(), Delays.custom([2, 0]), "stash", optimizer=optimizer)
 
 
-def advice_on(optimizer, stages=None):
+def signs_of(optimizer, stages=None):
     loader = DataLoader([(X, Y)], batch_size=None)
-    return advise_module(pipeline(optimizer, stages), loader, steps=1, strategies=[])
+    return along(pipeline(optimizer, stages), loader, Measurement(["latest"], steps=1))
 
 
 @advised
 def test_sgd_is_held_against_the_bound_of_its_momentum():
-    advice = advice_on(lambda p: torch.optim.SGD(p, 1e-9, momentum=0.5, nesterov=True))
+    signs = signs_of(lambda p: torch.optim.SGD(p, 1e-9, momentum=0.5, nesterov=True))
     values, vectors = torch.linalg.eigh(explicit_hessian(network()))
     shares = [float(part.square().sum()) for part in vectors[:, -1].split([24, 10])]
-    found = advice.stability
+    found = signs.stability
     assert found.curvature == pytest.approx(float(values[-1]), rel=1e-3)
     assert found.step == pytest.approx(1e-9 * found.curvature)
     assert found.bound == largest_stable_step(2, 0.5, nesterov=True)
@@ -115,11 +116,11 @@ REFUSED = {
 
 @advised
 @pytest.mark.parametrize("reason", REFUSED)
-def test_other_optimizers_are_advised_without_their_stability(reason):
-    advice = advice_on(REFUSED[reason])
-    assert advice.stability is None
-    assert reason in advice.not_measured
-    assert advice.total.strategies["latest"].alignment is not None
+def test_other_optimizers_are_measured_without_their_stability(reason):
+    signs = signs_of(REFUSED[reason])
+    assert signs.stability is None
+    assert reason in signs.not_measured
+    assert signs.total.strategies["latest"].alignment is not None
 
 
 def test_adam_has_no_scale_before_its_first_gradient():
@@ -145,8 +146,8 @@ class OnceDifferentiable(nn.Module):
 
 
 @advised
-def test_a_layer_without_second_derivative_is_advised_without_stability():
+def test_a_layer_without_second_derivative_is_measured_without_stability():
     first, last = network()
-    advice = advice_on(lambda p: torch.optim.SGD(p, 1e-3), [nn.Sequential(first, OnceDifferentiable()), last])
-    assert advice.stability is None
-    assert "differentiate twice" in advice.not_measured
+    signs = signs_of(lambda p: torch.optim.SGD(p, 1e-3), [nn.Sequential(first, OnceDifferentiable()), last])
+    assert signs.stability is None
+    assert "differentiate twice" in signs.not_measured
