@@ -39,23 +39,19 @@ _TESTS = ("keeps", "loses", "diverges")
 def margins(trials: pd.DataFrame, least: float) -> dict[str, float]:
     """Network -> the standard deviation of exact stashing between seeds, in points, and at least ``least``.
 
-    It comes from the search, before any run that is judged: from the validation accuracies at the best rate and at its
-    neighbours in the grid, pooled.
+    It comes from the search, before any run that is judged: from the validation accuracies at the rate that was chosen.
 
     Args:
-        trials: columns network, strategy, lr, seed, val_accuracy (a share; absent where a trial diverged).
+        trials: columns network, strategy, lr, val_accuracy (a share; absent where a trial diverged).
     """
     mine = trials[trials["strategy"] == STASH]
     return {str(name): max(least, 100 * _spread(group)) for name, group in mine.groupby("network", sort=False)}
 
 
 def _spread(trials: pd.DataFrame) -> float:
-    by_rate = trials.groupby("lr")["val_accuracy"]
-    means, rates = by_rate.mean().fillna(0.0), sorted(set(trials["lr"]))
-    best = rates.index(means.idxmax())
-    near = [by_rate.get_group(rate).dropna() for rate in rates[max(0, best - 1) : best + 2]]
-    free = sum(max(0, len(values) - 1) for values in near)
-    return math.sqrt(sum(float(((v - v.mean()) ** 2).sum()) for v in near) / free) if free else 0.0
+    """Between the seeds, at the rate with the best mean of those at which all completed; 0 without one."""
+    rates = [rate["val_accuracy"] for _, rate in trials.groupby("lr") if rate["val_accuracy"].notna().all()]
+    return float(max(rates, key=lambda values: float(values.mean())).std()) if rates else 0.0
 
 
 def costs(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
