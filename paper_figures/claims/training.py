@@ -5,6 +5,7 @@ Both are judged only in the cells where these runs can tell a weight history fro
 What the comparisons say stands in sentences, in which every number is computed.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -173,7 +174,15 @@ def costs_sentence(row: Mapping[str, Any]) -> str:
         f"{row['cell']} (n = {row['seeds']} seeds): the delay costs {cost(row, 'delay')}",
         f"doing without a history {cost(row, 'inconsistency')}{lost}",
     ]
-    return f"{', '.join(texts)}: {REASONS.get(in_place_of_a_verdict(row), 'a verdict is possible')}."
+    word = in_place_of_a_verdict(row)
+    needs = _needs(row, "to tell it") if word == CANNOT_TELL else ""
+    return f"{', '.join(texts)}: {REASONS.get(word, 'a verdict is possible')}{needs}."
+
+
+def _needs(row: Mapping[str, Any], what: str) -> str:
+    """How many seeds would decide at the difference that was found, where that is known."""
+    seeds = row.get("needs", math.inf)
+    return f"; {what} would take some {seeds:.0f} seeds" if math.isfinite(seeds) else ""
 
 
 def rule_sentence(row: Mapping[str, Any]) -> str:
@@ -183,7 +192,8 @@ def rule_sentence(row: Mapping[str, Any]) -> str:
     share = f", wins back {text}" if (text := share_text(row)) else ""
     change = f"{row['mean']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]" if row["n"] > 1 else "–"
     label = find_strategy(row["strategy"]).label
-    return f"{row['cell']}, {label}: {change} {row['unit']} against stash{lost}{share}: {word}."
+    needs = _needs(row, "to decide it") if row["outcome"] == "undecided" else ""
+    return f"{row['cell']}, {label}: {change} {row['unit']} against stash{lost}{share}: {word}{needs}."
 
 
 def cost(row: Mapping[str, Any], name: str) -> str:

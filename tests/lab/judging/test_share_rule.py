@@ -12,7 +12,7 @@ from layerpipe2.lab.judging.comparisons import Settings
 from layerpipe2.lab.judging.history_costs import judge
 from layerpipe2.lab.judging.report import Report
 from layerpipe2.lab.judging.share_rule import margins, mcnemar
-from layerpipe2.lab.judging.statistics import holm, holm_levels
+from layerpipe2.lab.judging.statistics import holm, holm_levels, seeds_needed
 
 SEEDS = 10
 SETTINGS = Settings(0.5, 0.05, image_guard=False, least_share=0.75, margins={"mlp": 2.0})
@@ -170,3 +170,14 @@ def test_margins_are_the_spread_of_stash_at_the_rate_that_was_chosen() -> None:
 def test_the_rule_is_for_accuracies_of_one_test_part() -> None:
     with pytest.raises(UserError, match="leave out image_guard and nats"):
         Report(equivalence_margin_points=0.5, significance_level=0.05, image_guard=True, least_share=0.75)
+
+
+def test_so_many_seeds_as_it_says_would_decide() -> None:
+    found = rule(ema_lsq=won_back(0.78, 1.5))
+    assert found["outcome"] == "undecided"
+    assert SEEDS < found["needs"] < 1000
+    rng, needed, sd = np.random.default_rng(0), int(seeds_needed(0.5, 1.0, level=0.05)), 1.0
+    draws = rng.normal(0.5, sd, (2000, needed))
+    power = np.mean(stats.ttest_1samp(draws, 0, axis=1, alternative="greater").pvalue < 0.05)
+    assert power == pytest.approx(0.8, abs=0.03)
+    assert seeds_needed(0.0, 1.0, level=0.05) == math.inf

@@ -29,7 +29,7 @@ from scipy import stats
 
 from layerpipe2.lab.judging.comparisons import Settings
 from layerpipe2.lab.judging.designs import CELL, LATEST, LEARNT, SEQUENTIAL, STASH
-from layerpipe2.lab.judging.statistics import Paired, Ratio, holm, holm_levels, paired, ratio
+from layerpipe2.lab.judging.statistics import Paired, Ratio, holm, holm_levels, paired, ratio, seeds_needed
 from layerpipe2.lab.looks import ordered
 
 _ALONE = ("network", "dataset", "optimizer", "momentum")
@@ -63,9 +63,10 @@ def costs(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
     Returns:
         Columns :data:`CELL`, seeds, margin; ``delay`` (sequential - stash) and ``inconsistency`` (stash - latest) with
-        their ends; diverged_stash, diverged_latest; whole, reached (mean scores of sequential training and stash);
-        trained: whether stash gains half as much over guessing as sequential training; p_sensitive, p_diverges,
-        p_needless (Holm over the trained cells), sensitive, needless.
+        their ends; needs: the seeds with which the second would be shown to lie on its side of the margin;
+        diverged_stash, diverged_latest; whole, reached (mean scores of sequential training and stash); trained: whether
+        stash gains half as much over guessing as sequential training; p_sensitive, p_diverges, p_needless (Holm over
+        the trained cells), sensitive, needless.
     """
     pipelined, alone = runs[runs["num_stages"] > 1], runs[runs["strategy"] == SEQUENTIAL]
     cells = [
@@ -75,7 +76,7 @@ def costs(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     ]
     rows = [key | _costs(cell, _alone(alone, key), settings) for key, cell in cells]
     columns = [*CELL, "seeds", "margin", "delay", "delay_n", "inconsistency", "diverged_stash", "diverged_latest"]
-    columns += ["whole", "reached", "trained", "p_sensitive", "p_diverges", "p_needless"]
+    columns += ["whole", "reached", "trained", "needs", "p_sensitive", "p_diverges", "p_needless"]
     table = pd.DataFrame(rows, columns=columns)
     trained = table["trained"].astype(bool)
     for name in ("p_sensitive", "p_diverges", "p_needless"):
@@ -98,8 +99,9 @@ def rules(runs: pd.DataFrame, about: pd.DataFrame, settings: Settings) -> pd.Dat
 
     Returns:
         Columns :data:`CELL`, strategy, margin; n: pairs that completed, pairs: all of them, lost, won: runs that
-        diverged alone, and those of stash that did; mean, sd, low, high of the difference; share, share_low,
-        share_high; the adjusted p_keeps, p_loses, p_diverges; outcome; sensitive, needless and trained of the cell.
+        diverged alone, and those of stash that did; needs: pairs with which it would be decided; mean, sd, low, high of
+        the difference; share, share_low, share_high; the adjusted p_keeps, p_loses, p_diverges; outcome; sensitive,
+        needless and trained of the cell.
     """
     rows = []
     for row in about.to_dict("records"):
@@ -108,7 +110,20 @@ def rules(runs: pd.DataFrame, about: pd.DataFrame, settings: Settings) -> pd.Dat
         of_cell = {name: row[name] for name in (*CELL, "margin", "sensitive", "needless", "trained")}
         rows += [of_cell | {"strategy": name} | _tested(cell, name, row["margin"], settings) for name in others]
     tests = [f"p_{name}" for name in _TESTS]
-    columns = [*CELL, "strategy", "margin", "sensitive", "needless", "trained", "n", "pairs", "lost", "won", *tests]
+    columns = [
+        *CELL,
+        "strategy",
+        "margin",
+        "sensitive",
+        "needless",
+        "trained",
+        "n",
+        "pairs",
+        "lost",
+        "won",
+        "needs",
+        *tests,
+    ]
     table = pd.DataFrame(rows, columns=columns)
     judged = table["sensitive"].astype(bool) & (table["strategy"] != LATEST)  # the control is tested in costs()
     raw = {name: np.where(judged, table[name].to_numpy(dtype=float), np.nan) for name in tests}
@@ -143,6 +158,7 @@ def _costs(cell: pd.DataFrame, alone: pd.DataFrame, settings: Settings) -> dict[
         "whole": whole,
         "reached": reached,
         "trained": not reached - guess < LEARNT * (whole - guess),
+        "needs": seeds_needed(abs(gap.mean - margin), gap.sd, level=settings.level),
         "p_sensitive": gap.p_better,
         "p_diverges": mcnemar(lost, won),
         "p_needless": 1 - gap.p_better,
@@ -160,10 +176,20 @@ def _tested(cell: pd.DataFrame, strategy: str, margin: float, settings: Settings
         "pairs": pairs,
         "lost": lost,
         "won": won,
+        "needs": _seeds_to_decide(kept, margin, above, settings.level),
         "p_keeps": max(above.p_superior, kept.p_kept) if told else math.nan,
         "p_loses": min(1.0, 2 * min(1 - above.p_superior, kept.p_worse)) if told else math.nan,
         "p_diverges": mcnemar(lost, won),
     }
+
+
+def _seeds_to_decide(kept: Paired, margin: float, above: Paired, level: float) -> float:
+    """Pairs with which both conditions would be shown to hold, or the clearer one not to, at the means found."""
+    distances = [(kept.mean + margin, kept.sd), (above.mean, above.sd)]
+    failing = [pair for pair in distances if pair[0] < 0]
+    if failing:
+        return min(seeds_needed(-distance, sd, level=level / 2) for distance, sd in failing)
+    return max(seeds_needed(distance, sd, level=level) for distance, sd in distances)
 
 
 def _beyond_share(cell: pd.DataFrame, strategy: str, settings: Settings) -> pd.Series:

@@ -94,6 +94,20 @@ def holm(p_values: ArrayLike) -> Floats:
     return adjusted
 
 
+def seeds_needed(distance: float, sd: float, *, level: float) -> float:
+    """Pairs with which a one-sided t test finds a mean this far from its bound, four times in five.
+
+    ``((z_(1 - level) + z_0.8) sd / distance)^2`` and one more, for normal differences; infinite for no distance.
+
+    >>> seeds_needed(1.0, 2.0, level=0.05)
+    26.0
+    """
+    if math.isnan(sd) or not distance:
+        return math.inf
+    wide = float(special.ndtri(1 - level)) + float(special.ndtri(0.8))
+    return float(math.ceil((wide * sd / distance) ** 2 + 1))
+
+
 def holm_levels(p_values: ArrayLike, level: float) -> Floats:
     """The level at which Holm's procedure tests each of a family of unadjusted p-values; NaN where one is absent.
 
