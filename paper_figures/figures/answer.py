@@ -56,7 +56,7 @@ def _panel(axis: Any, table: pd.DataFrame) -> None:
         axis.errorbar(row["copies"], row["mean"], yerr=ends, elinewidth=0.9, capsize=2, **look)
         if row["lost"]:
             text = f"{row['lost']} of {row['of']} diverged"
-            axis.annotate(text, (row["copies"], row["mean"]), (5, -8), textcoords="offset points", fontsize=6.5)
+            axis.annotate(text, (row["copies"], row["mean"]), (5, -8), textcoords="offset points", fontsize=7)
     axis.set_xlim(left=-0.06 * table["copies"].max())
     axis.margins(x=0.12)
 

@@ -8,10 +8,8 @@ import pandas as pd
 import pytest
 
 from layerpipe2.errors import UserError
-from layerpipe2.lab.judging.comparisons import Settings
 from paper_figures import build
 from paper_figures.claims.evidence import by_what_is_told, decays_above_limit
-from paper_figures.pages import readme
 from paper_figures.records import evidence
 from paper_figures.tables.training import chosen_rates
 from tests import synthetic_records
@@ -74,27 +72,6 @@ def test_what_is_not_published_is_no_part_of_the_evidence(results: Path, tmp_pat
     _write(tmp_path / "evidence-b" / "tables", made(_STRATEGIES), published=False)
     assert evidence.load(tmp_path) == {}
     assert list(evidence.load(results / "evidence")) == ["evidence-a", "screen-a"]
-
-
-def test_the_readme_begins_with_the_evidence(results: Path) -> None:
-    confirmed = evidence.confirmations(evidence.load(results / "evidence"))
-    records, theory = synthetic_records.records(), synthetic_records.theory_tables()
-    text = readme.results(records, theory, Settings(), "out", confirmed)
-    assert text.startswith("Can a moving average stand in for the weight stash? **So far yes: in the one")
-    assert "(out/evidence/figures/costs.png)" in text
-    assert "| EMA span | " in text
-    assert "out/figures" not in text
-
-
-def test_a_cell_where_nothing_can_be_told_is_named_and_has_no_column() -> None:
-    words = {"MLP, SGD": ["worse"], "VGG, SGD": ["can't tell"], "CNN, SGD": ["not needed"], "GPT, SGD": ["not needed"]}
-    words |= {"ResNet, SGD": ["hardly trained"]}
-    table = pd.DataFrame({"strategy": ["pair"]} | words)
-    short = readme._in_short(table)
-    assert (list(short["verdicts"]), short["shared"]) == (["strategy", "MLP"], "SGD")
-    assert (short["silent"], short["needless"], short["untrained"]) == ("VGG", "CNN; GPT", "ResNet")
-    alone = readme._in_short(table[["strategy", "VGG, SGD"]])
-    assert (list(alone["verdicts"]), alone["silent"]) == (["strategy", "VGG, SGD"], "")
 
 
 def test_cells_that_tell_nothing_are_drawn_apart() -> None:

@@ -114,7 +114,6 @@ def test_diverged_runs_are_shown_as_diverged(place: Path) -> None:
     row = table[(table["network"] == "mlp") & (table["stages"] == 9) & (table["strategy"] == "latest")].iloc[0]
     assert (row["n"], row["diverged"]) == (0, 3)
     assert "3 of 3 diverged" in (place / "out/tables/accuracy.md").read_text()
-    assert "3 of 3 diverged" in (place / "README.md").read_text()
     assert "(n=2, 1 of 3 diverged)" in (place / "out/report.md").read_text()
 
 
@@ -123,7 +122,7 @@ def test_readme_keeps_what_stands_outside_the_markers(place: Path) -> None:
     assert text.startswith(f"# Title\n\n{BEGIN}\n")
     assert text.endswith(f"\n{END}\n\nafter\n")
     assert "old" not in text
-    assert "(out/figures/history_costs.png)" in text
+    assert "(out/figures/accuracy_and_copies.png)" in text
     appendix = (place / "docs/artifact.md").read_text()
     assert appendix.count("\n\nbetween\n\n") == len(TABLES) - 1
     assert "\nold\n" not in appendix
@@ -183,7 +182,7 @@ def test_sequential_runs_alone(tmp_path: Path) -> None:
     assert "Strategies: sequential." in _text(Records(**made))
     synthetic_records.write(tmp_path / "results", made)
     records, theory = training_records.load(tmp_path / "results"), synthetic_records.theory_tables()
-    assert "| sequential |" in readme.results(records, theory, Settings(), "out")
+    assert "These are 2 training runs" in readme.results(records, theory, Settings(), "out")
 
 
 def test_a_measured_map_decides_the_claim_that_is_modelled_without_it(tmp_path: Path) -> None:
