@@ -2,14 +2,20 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+
+import pandas as pd
 
 from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.designs import CELL
 from layerpipe2.strategies import DECAY_RULES
 from paper_figures.claims.assay import Assay, long_name
 from paper_figures.records.training import CONFIGURATION, Records
 from paper_figures.text import plural, span
 from paper_figures.verdicts import Answer
 
+LEAST_SHARE = 0.75
+"""What a strategy must win back by the rule of the default study."""
 FEW = 3
 """Cells that an answer without reserve needs."""
 
@@ -37,6 +43,19 @@ def by_what_is_told(found: Assay) -> tuple[Assay, Assay]:
         told = ~told
     first, second = (found.within(cell=list(costs.loc[mine, "cell"])) for mine in (told, ~told))
     return first, second
+
+
+def by_share(found: Mapping[str, Records]) -> Assay | None:
+    """The same cells by the rule of the default study, which was written after these runs; None if none has accuracies.
+
+    Each keeps the margin that its experiment has declared: their searches have one seed, which tells no spread.
+    """
+    judged = [records for records in found.values() if Settings.of(records.experiment).unit == "points"]
+    if not judged:
+        return None
+    settings = replace(Settings.of(judged[0].experiment), least_share=LEAST_SHARE, image_guard=False)
+    runs = pd.concat([records.runs for records in judged], ignore_index=True)
+    return Assay.of(runs.drop_duplicates([*CELL, "strategy", "seed"]), settings, name=long_name)
 
 
 def decided(found: Assay) -> tuple[int, int]:

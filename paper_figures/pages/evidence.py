@@ -55,6 +55,7 @@ def page(found: Mapping[str, Records], results: Path) -> Page:
         figures["costs_common"] = partial(assay_figures.costs, common, level, _ONE_RATE)
     if screens:
         figures["screening"] = partial(screening, screens)
+    by_share = claims.by_share(confirmed)
     cells = why.of_cells(found, records_of.predictors(results))
     known = len(cells) > 0 and bool(cells["screened"].any())
     if known:
@@ -63,6 +64,7 @@ def page(found: Mapping[str, Records], results: Path) -> Page:
         "answer": claims.answer(tuned),
         "silent": len(silent.costs) > 0,
         "tuned": _tables(tuned),
+        "by_share": None if by_share is None else tables.verdicts(by_share),
         "common": _tables(common) if len(common.costs) else None,
         "given": "; ".join(_given_rates(confirmed)),
         "why": _why(cells) if known else None,

@@ -100,6 +100,7 @@ class _Experiment(Checked):
     report: _Report
     planned: int
     finished: int
+    margins: dict[str, Positive] | None = None
 
 
 def read_experiment(folder: Path, remedy: str) -> dict[str, Any]:
