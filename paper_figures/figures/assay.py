@@ -133,8 +133,7 @@ def _note(found: Assay, level: float, where: str) -> str:
     words += ".\n" if words else ""
     return (
         "'delay alone': what exact stashing loses against sequential training; others: what each loses against exact "
-        f"stashing.\nLines: {100 * (1 - 2 * level):g} % intervals over n = {count} seeds; grey: the margin "
-        f"({margins}). Bars end at {_FARTHEST:g} margins: a number is the value.\n"
-        "Arrows: the line goes on. Hollow with a count: so "
-        f"many runs diverged or ended at guessing; the bar has no length.\n{words}{where}"
+        f"stashing.\nLines: {100 * (1 - 2 * level):g} % intervals over n = {count} seeds; grey: the margin ({margins}).\n"
+        f"Bars end at {_FARTHEST:g} margins: a number is the value. Arrows: the line goes on.\n"
+        f"Hollow with a count: so many runs diverged or ended at guessing; the bar has no length.\n{words}{where}"
     )

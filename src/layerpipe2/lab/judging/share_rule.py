@@ -37,7 +37,7 @@ _TESTS = ("keeps", "loses", "diverges")
 
 
 def margins(trials: pd.DataFrame, least: float) -> dict[str, float]:
-    """Network -> the standard deviation of exact stashing between seeds, in points, and at least ``least``.
+    """Network -> the standard deviation of exact stashing between seeds, in hundredths of a point, at least ``least``.
 
     It comes from the search, before any run that is judged: from the validation accuracies at the rate that was chosen.
 
@@ -45,7 +45,9 @@ def margins(trials: pd.DataFrame, least: float) -> dict[str, float]:
         trials: columns network, strategy, lr, val_accuracy (a share; absent where a trial diverged).
     """
     mine = trials[trials["strategy"] == STASH]
-    return {str(name): max(least, 100 * _spread(group)) for name, group in mine.groupby("network", sort=False)}
+    return {
+        str(name): max(least, round(100 * _spread(group), 2)) for name, group in mine.groupby("network", sort=False)
+    }
 
 
 def _spread(trials: pd.DataFrame) -> float:
