@@ -61,8 +61,9 @@ def _panel(axis: Any, cell: dict[str, Any], rules: pd.DataFrame, names: list[str
         if name == "latest":
             lost = _diverged(cell["diverged_latest"], cell["seeds"])
             rows.append((lost, *(cell[f"inconsistency{end}"] for end in ("", "_low", "_high")), name))
-        elif row is not None and not row["lost"]:
-            rows.append(("", -row["mean"], -row["high"], -row["low"], name))
+        elif row is not None and (not row["lost"] or "p_keeps" in row):
+            lost = _diverged(row["lost"], row["pairs"])
+            rows.append((lost, -row["mean"], -row["high"], -row["low"], name))
         elif row is not None:
             rows.append((_diverged(row["lost"], row["lost"] + row["n"]), float("inf"), 0.0, 0.0, name))
         else:
@@ -108,6 +109,8 @@ def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) 
     axis.barh(place, min(max(mean, start), end), height=0.66, **outline if hollow else filled)
     if start < mean < end:
         axis.plot([max(low, start), min(high, end)], [place, place], color="#222222", linewidth=0.9)
+        if lost:
+            axis.text(end, place - 0.38, lost, ha="right", va="bottom", fontsize=7)
         for edge, cut, marker in ((start, low < start, "<"), (end, high > end, ">")):
             if cut:
                 axis.plot(edge, place, marker, color="#222222", markersize=3.5, clip_on=False)
@@ -133,7 +136,20 @@ def _note(found: Assay, level: float, where: str) -> str:
     words += ".\n" if words else ""
     return (
         "'delay alone': what exact stashing loses against sequential training; others: what each loses against exact "
-        f"stashing.\nLines: {100 * (1 - 2 * level):g} % intervals over n = {count} seeds; grey: the margin ({margins}).\n"
+        f"stashing.\nLines: {_intervals(found, level)} over n = {count} seeds; grey: the margin ({margins}).\n"
         f"Bars end at {_FARTHEST:g} margins: a number is the value. Arrows: the line goes on.\n"
-        f"Hollow with a count: so many runs diverged or ended at guessing; the bar has no length.\n{words}{where}"
+        f"Hollow with a count: so many runs diverged or ended at guessing; {_length(found)}.\n{words}{where}"
     )
+
+
+def _by_share(found: Assay) -> bool:
+    """Whether divergences are counted apart from the accuracies of the runs that completed."""
+    return "p_keeps" in found.rules
+
+
+def _intervals(found: Assay, level: float) -> str:
+    return "intervals of the tests that decide," if _by_share(found) else f"{100 * (1 - 2 * level):g} % intervals"
+
+
+def _length(found: Assay) -> str:
+    return "the bar is that of the others" if _by_share(found) else "the bar has no length"
