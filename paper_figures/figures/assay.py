@@ -110,7 +110,7 @@ def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) 
     if start < mean < end:
         axis.plot([max(low, start), min(high, end)], [place, place], color="#222222", linewidth=0.9)
         if lost:
-            axis.text(end, place - 0.38, lost, ha="right", va="bottom", fontsize=7)
+            axis.text(0.02 * (end - start), place, lost, ha="left", va="center", fontsize=7)
         for edge, cut, marker in ((start, low < start, "<"), (end, high > end, ">")):
             if cut:
                 axis.plot(edge, place, marker, color="#222222", markersize=3.5, clip_on=False)
