@@ -45,7 +45,7 @@ def test_a_calm_training_is_told_at_quarters(calm):
     said = " ".join(calm.sentences)
     assert f"After 20 updates at these settings: last losses stash {calm.rows[-1].losses['stash']:.4g}, latest " in said
     assert "nothing about the accuracy at the end" in said
-    assert "0.83 against 0.79" in said
+    assert "hardly better than the learning rate alone" in said
     assert json.loads(json.dumps(calm.to_dict(), allow_nan=False))["sentences"] == list(calm.sentences)
 
 
