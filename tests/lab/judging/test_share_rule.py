@@ -116,7 +116,7 @@ def test_holm_runs_over_all_strategies_of_all_sensitive_cells() -> None:
 def test_every_interval_is_that_of_the_test_that_decides() -> None:
     """A strategy keeps exactly if both of its intervals say so."""
     rng, seen = np.random.default_rng(5), set()
-    for _ in range(60):
+    for _ in range(20):
         points = {
             name: won_back(rng.uniform(0.6, 1.0), rng.uniform(0.2, 2.0), int(rng.integers(10**6)))
             for name in ("ema_lsq", "pair", "ema_0.9")
@@ -141,7 +141,7 @@ def test_levels_of_holm_decide_as_its_p_values() -> None:
 def test_it_is_rarely_wrong(share: float, wrong: str) -> None:
     """Where a strategy wins back just the least share, hardly more than one in twenty is said to keep, or lose."""
     rng, wide = np.random.default_rng(3), Settings(0.5, 0.05, image_guard=False, least_share=0.75, margins={"mlp": 9.0})
-    draws = 400
+    draws = 100
     found = [
         rule(settings=wide, ema_lsq=won_back(share, 1.0, int(rng.integers(10**9))))["outcome"] for _ in range(draws)
     ]
