@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from experiments.predicting.curvature import NotMeasured, Stability, measure_stability
 from experiments.predicting.signs import Measured, Quality, Signs, total_of
 from layerpipe2.engine.divergence import describe, diverged_stage
+from layerpipe2.engine.gradient_probe import cosine
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.probe import ReconstructionProbe
 from layerpipe2.engine.replay import Replay, delayed_of
@@ -174,10 +174,11 @@ class Measurement(ReconstructionProbe):
 def compare(gradient: Tensor, exact: Tensor) -> dict[str, Tensor]:
     """Cosine, ratio of norms and relative difference of two gradients (N,); NaN where the exact one is zero."""
     norm, true = gradient.norm(), exact.norm()
-    alignment = gradient @ exact / (norm * true)
-    if true > 0 and not torch.isfinite(norm):
-        alignment = torch.zeros_like(norm)  # it points nowhere
-    return {"alignment": alignment, "norm_ratio": norm / true, "gradient_error": (gradient - exact).norm() / true}
+    return {
+        "alignment": cosine(gradient, exact),
+        "norm_ratio": norm / true,
+        "gradient_error": (gradient - exact).norm() / true,
+    }
 
 
 def _mean(values: list[Tensor]) -> float | None:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import pandas as pd
+
 from layerpipe2.lab.judging.designs import LATEST, pipeline_aware
 from layerpipe2.lab.looks import ordered
 from layerpipe2.strategies import find_strategy
@@ -11,13 +13,19 @@ from paper_figures.text import listed, network_label, span
 from paper_figures.verdicts import OUTCOMES, Answer
 
 
-def answers(found: Assay) -> list[tuple[str, str]]:
-    """Question and answer: whether old weights matter, whether an average stands in for them, what the delay costs."""
-    return [
+def answers(found: Assay) -> pd.DataFrame | None:
+    """Question and answer: whether old weights matter, whether an average stands in for them, what the delay costs.
+
+    None without cells.
+    """
+    if not len(found.costs):
+        return None
+    rows = [
         ("Does it matter which weights the backward pass uses?", _matter(found)),
         ("Can a moving average stand in for the stored ones?", _stand_in(found)),
         ("Is pipelining then free?", _delay(found)),
     ]
+    return pd.DataFrame(rows, columns=["question", "answer"])
 
 
 def _matter(found: Assay) -> str:

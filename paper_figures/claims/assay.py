@@ -11,8 +11,8 @@ import pandas as pd
 
 from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.comparisons import Settings
-from layerpipe2.lab.judging.designs import pipeline_aware
-from layerpipe2.lab.judging.history_costs import judge, rows_with
+from layerpipe2.lab.judging.designs import pipeline_aware, rows_with
+from layerpipe2.lab.judging.history_costs import judge
 from paper_figures.text import dataset_label, law_label, network_label, optimizer_label
 from paper_figures.verdicts import OUTCOMES, Answer
 

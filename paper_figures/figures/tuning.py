@@ -6,10 +6,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from layerpipe2.lab.judging.searches import chosen_trials, rate_means
 from layerpipe2.lab.looks import ordered
 from paper_figures import style
 from paper_figures.records.training import Records
-from paper_figures.tables.training import chosen_trials, rate_means
 from paper_figures.text import span
 
 _CHOSEN = {"marker": "o", "markersize": 8, "markerfacecolor": "none", "color": "#cc3311", "markeredgewidth": 1.2}

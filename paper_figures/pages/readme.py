@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 
-import pandas as pd
-
 from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.comparisons import Settings
 from layerpipe2.lab.runs.records import write_text
@@ -64,7 +62,7 @@ def results(records: Records, theory: Theory, settings: Settings, out: str, meas
     judged = training.assay(records, settings)
     found = claims(records, theory, judged, settings, measured)
     content = {
-        "answers": pd.DataFrame(answers(judged), columns=["question", "answer"]) if len(judged.costs) else None,
+        "answers": answers(judged),
         "dataset": dataset_label(records.dataset),
         "runs": len(records.all_runs),
         "out": out,

@@ -65,7 +65,7 @@ def page(records: Records, theory: Theory, settings: Settings, measured: Regimes
         **{name: shown[name] for name in ("accuracy", "assay_costs", "assay_rules", "memory")},
         **_setting(records, settings),
         "judged": len(judged.costs) > 0,
-        "answers": pd.DataFrame(answers(judged), columns=["question", "answer"]) if len(judged.costs) else None,
+        "answers": answers(judged),
         "by_share": settings.least_share is not None,
         "least_share": percent(settings.least_share or 0.0),
         "in_short": training.in_short(judged, settings),

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from layerpipe2.delays import DELAY_LAWS
+from layerpipe2.lab.judging.searches import chosen_trials
 from layerpipe2.lab.looks import ordered
 from paper_figures.records.training import CONFIGURATION, RUN, Records
 from paper_figures.style import labels
@@ -91,29 +92,6 @@ def accuracy_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     cells = [mean_spread(r.mean_, r.sd, r.n, r.diverged) for r in table.rename(columns={"mean": "mean_"}).itertuples()]
     short = table[["network", "stages", "group_size", "strategy"]].assign(result=cells)
     return for_readers(short, {"result": ("test accuracy (%), mean ± SD", str)})
-
-
-_STUDY = ["network", "strategy"]
-
-
-def rate_means(trials: pd.DataFrame) -> pd.DataFrame:
-    """Mean result at every rate of a strategy's study, over the seeds; without the rates at which a run failed.
-
-    ``edge`` says whether it lies at an end of the study's last range.
-    """
-    last = trials["round"] == trials.groupby(_STUDY)["round"].transform("max")
-    value = "val_accuracy" if "val_accuracy" in trials else "val_loss"
-    known = trials.assign(edge=trials["edge"].astype(bool) & last, failed=trials["status"] != "completed")
-    points = known.sort_values(["round", "trial"]).groupby([*_STUDY, "lr"], sort=False)
-    means = points.agg(**{value: (value, "mean"), "edge": ("edge", "any"), "failed": ("failed", "any")}).reset_index()
-    return means[~means["failed"]].drop(columns="failed")
-
-
-def chosen_trials(trials: pd.DataFrame) -> pd.DataFrame:
-    """The row of :func:`rate_means` that each study has chosen: the best, of equals the first."""
-    means = rate_means(trials)
-    scores = means["val_accuracy"] if "val_accuracy" in means else -means["val_loss"]
-    return means.loc[scores.groupby([means[name] for name in _STUDY]).idxmax()]
 
 
 def chosen_rates(trials: pd.DataFrame, networks: list[str]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from tests.lab.judging.test_share_rule import LATEST, SEEDS, SETTINGS, STASH, ru
 
 
 def made(settings: Settings = SETTINGS, **points: np.ndarray) -> list[str]:
-    return [answer for _, answer in answers(Assay.of(runs(**points), settings))]
+    return list(answers(Assay.of(runs(**points), settings))["answer"])
 
 
 def test_each_strategy_is_said_to_stand_in_or_not() -> None:

@@ -158,6 +158,7 @@ def test_margins_are_the_spread_of_stash_at_the_rate_that_was_chosen() -> None:
     by_rate = {0.02: [0.60, 0.62, 0.64], 0.04: [0.70, 0.71, 0.75], 0.08: [0.8, 0.84, math.nan]}
     rows = [
         {"network": "mlp", "strategy": name, "lr": lr, "seed": seed, "val_accuracy": value - (name != "stash")}
+        | {"round": 0, "trial": seed, "edge": False, "status": "diverged" if math.isnan(value) else "completed"}
         for name in ("stash", "latest")
         for lr, values in by_rate.items()
         for seed, value in enumerate(values)

@@ -1,6 +1,9 @@
 """How the runs of an experiment are told apart, and which of them say anything: cells and groups of strategies."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
 
 from layerpipe2.strategies import find_strategy
 
@@ -11,6 +14,9 @@ PIPELINE = ("network", "dataset", "optimizer", "momentum", "num_stages", "conven
 """What names a pipeline and the choice of its learning rate."""
 CELL = (*PIPELINE, "group_size")
 """What a pipeline's runs share, beside strategy and seed; two group sizes may give one number of stages."""
+
+ALONE = ("network", "dataset", "optimizer", "momentum")
+"""What a cell has in common with the sequential training that it is compared with."""
 
 LEARNT = 0.5
 """Share of what sequential training reaches that stash must reach for a partition to say anything about reconstruction:
@@ -26,3 +32,10 @@ def pipeline_aware(strategies: Iterable[str]) -> list[str]:
     """Those whose decay follows from the delay, over applied updates: the candidates for the paper's method."""
     rows = map(find_strategy, strategies)
     return [row.name for row in rows if row.family == "average" and row.aware and not row.raw and not row.warm]
+
+
+def rows_with(table: pd.DataFrame, values: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows with these values of columns, or with one of several."""
+    for name, wanted in values.items():
+        table = table[table[name].isin(wanted if isinstance(wanted, list) else [wanted])]
+    return table

@@ -24,11 +24,10 @@ import pandas as pd
 from layerpipe2.lab.data import describe
 from layerpipe2.lab.judging import share_rule
 from layerpipe2.lab.judging.comparisons import Settings, compare, pairs
-from layerpipe2.lab.judging.designs import CELL, LATEST, LEARNT, SEQUENTIAL, STASH
+from layerpipe2.lab.judging.designs import ALONE, CELL, LATEST, LEARNT, SEQUENTIAL, STASH, rows_with
 from layerpipe2.lab.judging.statistics import Ratio, holm, paired, ratio
 from layerpipe2.lab.looks import ordered
 
-_ALONE = ("network", "dataset", "optimizer", "momentum")
 _HARDLY = 1.2
 """Times the accuracy of guessing: a network that gives one class whatever it sees, reaches no more."""
 
@@ -42,10 +41,13 @@ def judge(
     """
     known = scored(runs, settings)
     if settings.least_share is not None:
-        found = share_rule.costs(known, settings)
-        return found, share_rule.rules(known, found, settings)
-    about = costs(known, settings, examples)
-    return about, rules(known, about, settings, examples)
+        about = share_rule.costs(known, settings)
+        table = share_rule.rules(known, about, settings)
+    else:
+        about = costs(known, settings, examples)
+        table = rules(known, about, settings, examples)
+    places = {name: place for place, name in enumerate(ordered(table["strategy"]))}
+    return about, table.sort_values("strategy", key=lambda s: s.map(places), kind="stable", ignore_index=True)
 
 
 def won_back(row: Mapping[str, Any]) -> Ratio | None:
@@ -68,13 +70,6 @@ def shares(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None
     _, table = judge(runs.drop_duplicates([*key, "seed"]), settings, examples)
     told = {tuple(row[name] for name in key): won.value for row in table.to_dict("records") if (won := won_back(row))}
     return pd.Series([told.get(cell) for cell in runs[key].itertuples(index=False, name=None)], runs.index, float)
-
-
-def rows_with(table: pd.DataFrame, values: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows with these values of columns, or with one of several."""
-    for name, wanted in values.items():
-        table = table[table[name].isin(wanted if isinstance(wanted, list) else [wanted])]
-    return table
 
 
 def scored(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -148,7 +143,7 @@ def _all_costs(runs: pd.DataFrame, settings: Settings) -> Iterator[tuple[Any, di
     for key, cell in runs[runs["num_stages"] > 1].groupby(list(CELL), sort=False):
         scores = _table(cell)
         if {STASH, LATEST} <= set(scores) and len(scores.dropna(subset=[STASH, LATEST])) > 1:
-            mine = rows_with(alone, {name: value for name, value in zip(CELL, key, strict=True) if name in _ALONE})
+            mine = rows_with(alone, {name: value for name, value in zip(CELL, key, strict=True) if name in ALONE})
             yield key, _costs(cell, scores, _baseline(mine, key[CELL.index("rate")]), _best(mine), settings)
 
 
@@ -232,9 +227,7 @@ def rules(
     table = pd.concat([t for t in tables if len(t)] or tables[:1])
     won = [_share(known, row, settings) for row in table.to_dict("records")]
     table = table.assign(share=[w.value for w in won], share_low=[w.low for w in won], share_high=[w.high for w in won])
-    table = table.merge(about[[*keys, "needless", "trained"]], on=keys, how="left")
-    places = {name: place for place, name in enumerate(ordered(table["strategy"]))}
-    return table.sort_values("strategy", key=lambda s: s.map(places), kind="stable", ignore_index=True)
+    return table.merge(about[[*keys, "needless", "trained"]], on=keys, how="left")
 
 
 def _pairs(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None) -> pd.DataFrame:

@@ -28,11 +28,10 @@ import pandas as pd
 from scipy import stats
 
 from layerpipe2.lab.judging.comparisons import Settings
-from layerpipe2.lab.judging.designs import CELL, LATEST, LEARNT, SEQUENTIAL, STASH
+from layerpipe2.lab.judging.designs import ALONE, CELL, LATEST, LEARNT, SEQUENTIAL, STASH, rows_with
+from layerpipe2.lab.judging.searches import chosen_trials
 from layerpipe2.lab.judging.statistics import Paired, Ratio, holm, holm_levels, paired, ratio, seeds_needed
-from layerpipe2.lab.looks import ordered
 
-_ALONE = ("network", "dataset", "optimizer", "momentum")
 _TESTS = ("keeps", "loses", "diverges")
 
 
@@ -42,18 +41,11 @@ def margins(trials: pd.DataFrame, least: float) -> dict[str, float]:
     It comes from the search, before any run that is judged: from the validation accuracies at the rate that was chosen.
 
     Args:
-        trials: columns network, strategy, lr, val_accuracy (a share; absent where a trial diverged).
+        trials: as of :func:`layerpipe2.lab.judging.searches.rate_means`.
     """
-    mine = trials[trials["strategy"] == STASH]
-    return {
-        str(name): max(least, round(100 * _spread(group), 2)) for name, group in mine.groupby("network", sort=False)
-    }
-
-
-def _spread(trials: pd.DataFrame) -> float:
-    """Between the seeds, at the rate with the best mean of those at which all completed; 0 without one."""
-    rates = [rate["val_accuracy"] for _, rate in trials.groupby("lr") if rate["val_accuracy"].notna().all()]
-    return float(max(rates, key=lambda values: float(values.mean())).std()) if rates else 0.0
+    networks = dict.fromkeys(trials["network"])
+    stash = chosen_trials(trials[trials["strategy"] == STASH]).set_index("network")["spread"]
+    return {str(name): max(least, round(100 * float(stash.get(name, 0.0)), 2)) for name in networks}
 
 
 def costs(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -81,15 +73,15 @@ def costs(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     columns += ["whole", "reached", "trained", "needs", "p_sensitive", "p_diverges", "p_needless"]
     table = pd.DataFrame(rows, columns=columns)
     trained = table["trained"].astype(bool)
+    raw = table["p_sensitive"].where(trained)
     for name in ("p_sensitive", "p_diverges", "p_needless"):
         table[name] = holm(table[name].where(trained).to_numpy(dtype=float))
     # Two ways to be shown sensitive: each has half of the level.
     half, level = settings.level / 2, settings.level
     sensitive = (table["p_sensitive"] < half) | (table["p_diverges"] < half)
     table = table.assign(sensitive=sensitive, needless=~sensitive & (table["p_needless"] < level))
-    raw = np.array([_gap(cell, settings, key, half).p_better for key, cell in cells], dtype=float)
-    levels = holm_levels(np.where(trained, raw, np.nan), half) if cells else np.array([])
-    intervals = [_gap(cell, settings, key, at) for (key, cell), at in zip(cells, levels, strict=True)]
+    levels = holm_levels(raw.to_numpy(dtype=float), half)
+    intervals = [_gap(cell, settings, at) for (_, cell), at in zip(cells, levels, strict=True)]
     delays = [paired(_delays(cell, _alone(alone, key)), margin=1.0, level=settings.level) for key, cell in cells]
     for name, found in (("inconsistency", intervals), ("delay", delays)):
         table = table.assign(**{f"{name}_low": [f.low for f in found], f"{name}_high": [f.high for f in found]})
@@ -105,46 +97,35 @@ def rules(runs: pd.DataFrame, about: pd.DataFrame, settings: Settings) -> pd.Dat
         the difference; share, share_low, share_high; the adjusted p_keeps, p_loses, p_diverges; outcome; sensitive,
         needless and trained of the cell.
     """
-    rows = []
+    rows, cells = [], []
     for row in about.to_dict("records"):
-        cell = runs[np.logical_and.reduce([runs[name] == row[name] for name in CELL])]
-        others = [name for name in cell["strategy"].unique() if name != STASH]
-        of_cell = {name: row[name] for name in (*CELL, "margin", "sensitive", "needless", "trained")}
-        rows += [of_cell | {"strategy": name} | _tested(cell, name, row["margin"], settings) for name in others]
+        cell = rows_with(runs, {name: row[name] for name in CELL})
+        of_cell = {name: row[name] for name in _OF_CELL}
+        for name in cell["strategy"].unique():
+            if name != STASH:
+                cells.append(cell)
+                rows.append(of_cell | {"strategy": name} | _tested(cell, name, row["margin"], settings))
     tests = [f"p_{name}" for name in _TESTS]
-    columns = [
-        *CELL,
-        "strategy",
-        "margin",
-        "sensitive",
-        "needless",
-        "trained",
-        "n",
-        "pairs",
-        "lost",
-        "won",
-        "needs",
-        *tests,
-    ]
+    columns = [*_OF_CELL, "n", "pairs", "lost", "won", "needs", *tests]
+    columns.insert(columns.index("margin"), "strategy")
     table = pd.DataFrame(rows, columns=columns)
     judged = table["sensitive"].astype(bool) & (table["strategy"] != LATEST)  # the control is tested in costs()
     raw = {name: np.where(judged, table[name].to_numpy(dtype=float), np.nan) for name in tests}
     for name in tests:
         table[name] = holm(raw[name])
     levels = np.nan_to_num(holm_levels(raw["p_keeps"], settings.level), nan=settings.level)
-    found = [_intervals(runs, row, at, settings) for row, at in zip(table.to_dict("records"), levels, strict=True)]
+    found = [_intervals(*of_row) for of_row in zip(cells, table["strategy"], table["margin"], levels, strict=True)]
     table = pd.concat([table, pd.DataFrame(found, index=table.index, columns=_INTERVALS)], axis=1)
-    table = table.assign(outcome=[_outcome(row, settings) for row in table.to_dict("records")])
-    places = {name: place for place, name in enumerate(ordered(table["strategy"]))}
-    return table.sort_values("strategy", key=lambda s: s.map(places), kind="stable", ignore_index=True)
+    return table.assign(outcome=[_outcome(row, settings) for row in table.to_dict("records")])
 
 
+_OF_CELL = (*CELL, "margin", "sensitive", "needless", "trained")
 _INTERVALS = ("mean", "sd", "low", "high", "share", "share_low", "share_high")
 
 
 def _costs(cell: pd.DataFrame, alone: pd.DataFrame, settings: Settings) -> dict[str, Any]:
     margin, guess = settings.margin_of(str(cell["network"].iloc[0])), float(cell["guess"].iloc[0])
-    gap = _gap(cell, settings, {"network": cell["network"].iloc[0]}, settings.level)
+    gap = _gap(cell, settings, settings.level)
     lost, won, pairs = _divergences(cell, LATEST)
     delays, reached = _delays(cell, alone), float(cell.loc[cell["strategy"] == STASH, "score"].mean())
     whole = float(alone["score"].mean())
@@ -201,13 +182,12 @@ def _beyond_share(cell: pd.DataFrame, strategy: str, settings: Settings) -> pd.S
     return scores[strategy] - scores[LATEST] - settings.least_share * (scores[STASH] - scores[LATEST])
 
 
-def _intervals(runs: pd.DataFrame, row: Mapping[str, Any], level: float, settings: Settings) -> dict[str, float]:
-    cell = runs[np.logical_and.reduce([runs[name] == row[name] for name in CELL])]
-    found = paired(_against(cell, row["strategy"], STASH), margin=row["margin"], level=level, least_sd=_image(cell))
+def _intervals(cell: pd.DataFrame, strategy: str, margin: float, level: float) -> dict[str, float]:
+    found = paired(_against(cell, strategy, STASH), margin=margin, level=level, least_sd=_image(cell))
     won = Ratio(0.0, 0.0, 0.0)
-    if row["strategy"] != LATEST:
-        scores = _scores(cell, row["strategy"], STASH, LATEST)
-        won = ratio(scores[row["strategy"]] - scores[LATEST], scores[STASH] - scores[LATEST], level=level)
+    if strategy != LATEST:
+        scores = _scores(cell, strategy, STASH, LATEST)
+        won = ratio(scores[strategy] - scores[LATEST], scores[STASH] - scores[LATEST], level=level)
     values = (found.mean, found.sd, found.low, found.high, won.value, won.low, won.high)
     return dict(zip(_INTERVALS, values, strict=True))
 
@@ -226,9 +206,9 @@ def mcnemar(lost: int, won: int) -> float:
     return float(stats.binom.sf(lost - 1, lost + won, 0.5)) if lost else 1.0
 
 
-def _gap(cell: pd.DataFrame, settings: Settings, key: Mapping[str, Any], level: float) -> Paired:
+def _gap(cell: pd.DataFrame, settings: Settings, level: float) -> Paired:
     """What the latest weights lose against stash."""
-    margin = settings.margin_of(str(key["network"]))
+    margin = settings.margin_of(str(cell["network"].iloc[0]))
     return paired(_against(cell, STASH, LATEST), margin=margin, level=level, least_sd=_image(cell))
 
 
@@ -239,7 +219,7 @@ def _delays(cell: pd.DataFrame, alone: pd.DataFrame) -> pd.Series:
 
 def _alone(alone: pd.DataFrame, key: Mapping[str, Any]) -> pd.DataFrame:
     """Sequential training of the cell's network, at its own rate."""
-    return alone[np.logical_and.reduce([alone[name] == key[name] for name in (*_ALONE, "rate")])]
+    return rows_with(alone, {name: key[name] for name in (*ALONE, "rate")})
 
 
 def _against(cell: pd.DataFrame, strategy: str, other: str) -> pd.Series:

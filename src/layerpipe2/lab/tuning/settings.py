@@ -108,15 +108,12 @@ class StudySettings(Checked):
 
     def sampler_of(self, number: int) -> BaseSampler:
         """The sampler of one trial: its values or its seed follow from the trial's number, whoever does it."""
-        if self.sampler == GRID:
-            points = self.ranges.points() or []
-            with quiet():
-                return PartialFixedSampler(points[number], RandomSampler(seed=number))
-        if number < self.first:
-            with quiet():
-                return PartialFixedSampler(self.ranges.spread(number), RandomSampler(seed=number))
+        points = self.ranges.points() if self.sampler == GRID else None
+        given = points[number] if points else self.ranges.spread(number) if number < self.first else None
         digest = hashlib.sha256(f"{self.seed} {number}".encode()).digest()
         with quiet():
+            if given is not None:
+                return PartialFixedSampler(given, RandomSampler(seed=number))
             return SAMPLERS[self.sampler](int.from_bytes(digest[:4], "big"), self.first)
 
 
