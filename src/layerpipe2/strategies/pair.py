@@ -65,7 +65,7 @@ class Pair(FromLatest):
     """
 
     correlation: float | None = None
-    constants = ("span", "table")
+    constants = ("span", "table", "edges")
     fixed_lag = True
 
     def __post_init__(self) -> None:
@@ -81,21 +81,25 @@ class Pair(FromLatest):
         return [(1 - estimator.decay, estimator.x, estimator.y) for estimator in best]
 
     def init(self, weights: Tensor, delay: int) -> State:
-        """``average`` A and ``newest`` u_0, both (N,); ``products`` (2,); the delay as ``span`` (1,), and ``table``.
+        """``average`` A and ``newest`` u_0, both (N,); ``products`` (2,); the delay as ``span`` (1,); ``table`` (R, 3).
 
-        ``products`` are the averages of ``<u, u_0>`` and ``(<u, u> + <u_0, u_0>) / 2``.
+        ``products`` are the averages of ``<u, u_0>`` and ``(<u, u> + <u_0, u_0>) / 2``. ``row`` (3, 1) is the table's
+        for their ratio, which is at most 1; ``edges`` (R,) are the largest ratios of the rows.
         """
+        table = weights.new_tensor(self.table(delay))
         return {
             "average": torch.zeros_like(weights),
             "newest": torch.zeros_like(weights),
             "products": weights.new_zeros(2),
             "span": torch.full((1,), delay, device=weights.device),
-            "table": weights.new_tensor(self.table(delay)),
+            "table": table,
+            "edges": weights.new_tensor([*(_correlation(row + 0.5) for row in range(len(table) - 1)), 2.0]),
+            "row": table[0][:, None].clone(),
         }
 
     def backward(self, state: State, latest: Tensor, used: Tensor) -> Tensor:
         """``W(t) + x A(t) + y u_0``."""
-        _, x, y = _row(state)
+        _, x, y = state["row"]
         step = state["step"]
         filling = step <= state["span"]
         x, y = torch.where(filling, step - 1, x), torch.where(filling, 1, y)
@@ -106,7 +110,8 @@ class Pair(FromLatest):
         update, newest, step = before - after, state["newest"], state["step"]
         squares = (update.dot(update) + newest.dot(newest)) / 2
         state["products"].lerp_(torch.stack([update.dot(newest), squares]), 1 - MEMORY)
-        gain = torch.where(step < state["span"], 1 / step.clamp(min=1).to(update.dtype), _row(state)[0])
+        state["row"].copy_(_row(state))
+        gain = torch.where(step < state["span"], 1 / step.clamp(min=1).to(update.dtype), state["row"][0])
         state["average"].lerp_(newest, gain)
         newest.copy_(update)
         return after
@@ -131,14 +136,13 @@ def _told_apart(correlation: float) -> float:
     return _correlation(min(ROWS - 1, round(-math.log1p(-min(max(correlation, 0.0), 0.999)) / SPACING)))
 
 
-def _correlation(row: int) -> float:
+def _correlation(row: float) -> float:
     return -math.expm1(-SPACING * row)
 
 
 def _row(state: State) -> Tensor:
-    """The table's row for the measured correlation: three tensors of shape (1,)."""
-    table, (cross, square) = state["table"], state["products"]
+    """The table's row for the measured correlation, shape (3, 1)."""
+    cross, square = state["products"]
     # A run that diverges gets NaN here: it must go on to be recorded as diverged.
-    correlation = (cross / square.clamp(min=torch.finfo(square.dtype).tiny)).nan_to_num(nan=0.0).clamp(0, 1)
-    place = (-torch.log1p(-correlation) / SPACING).clamp(max=len(table) - 1).round().long()
-    return table.index_select(0, place[None]).T
+    correlation = (cross / square.clamp(min=torch.finfo(square.dtype).tiny)).nan_to_num(nan=0.0, posinf=1.0)
+    return state["table"].index_select(0, torch.bucketize(correlation, state["edges"])[None]).T
