@@ -19,7 +19,7 @@ FLOORS = (
     ("lab.graphs", "lab.reference", "lab.runs"),
     ("lab.data", "lab.looks", "lab.networks", "lab.provenance", "lab"),
     ("cli",),
-    ("advice",),
+    ("advice", "checks"),
     ("graphs", "planning", "spiking", "theory"),
     ("__init__",),
     ("pipeline",),

@@ -52,6 +52,7 @@ def test_everything_public_is_there_and_trains():
     [
         (f"balance {OWN} --stages 3 --repeats 1", "examples.own_training:training: 5 units, mini-batches of 32, SGD, "),
         (f"advise {OWN} --steps 10", "10 updates with each strategy, side by side from the first one"),
+        ("check --only float64", "cpu float64 chain       equal"),
         ("schedule --processors 3", "interleaved is left out"),
     ],
 )

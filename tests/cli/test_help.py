@@ -33,7 +33,7 @@ def test_every_setting_is_an_option_of_train_under_its_heading(capsys):
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "advise", "delays", "balance", "info", "launch", "stability", "derive", "schedule"]
+    "command", ["train", "advise", "check", "delays", "balance", "info", "launch", "stability", "derive", "schedule"]
 )
 def test_the_examples_in_the_help_are_valid(command, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

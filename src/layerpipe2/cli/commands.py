@@ -40,6 +40,10 @@ def _advise(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+def _check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", metavar="TEXT", help="run only the checks with this in their names")
+
+
 def _launch(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = "processes to start on this machine; default: 1"
@@ -99,6 +103,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "balance": _balance,
     "advise": _advise,
+    "check": _check,
     "launch": _launch,
     "derive": _derive,
     "schedule": _schedule,

@@ -140,6 +140,21 @@ The processes find RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT as 
 end, with one line that names it. docs/cluster.md shows Slurm and the network's settings.
 """,
     ),
+    "check": Command(
+        "hold this machine against the definition, in two minutes",
+        own="""\
+  layerpipe2 check                                        CPU, every GPU, two processes: a line each
+  layerpipe2 check --only cuda                            what needs a GPU
+  layerpipe2 check --only processes                       what two processes compute, over each link
+""",
+        explanation="""\
+Trains a small network for twenty updates. Simulations are held against a plain loop on the CPU that keeps all old
+weights, in bfloat16 on the same device; no delay against ordinary PyTorch, a resumed training against one that was
+not stopped, a CUDA graph against single steps, and two processes on CPUs against the simulation, each bit for bit.
+`not here` says what this machine lacks. Exit code 0: nothing differs; 1: something differs, or failed with an error,
+which its line tells. Every process computes with one thread, without TF32, with deterministic cuDNN.
+""",
+    ),
     "info": Command(
         "show data, networks, strategies, device and versions",
         study="""\

@@ -54,7 +54,7 @@ class PipelinedModule(StagedModule):
         stage_seed: gives each stage its own stream of random numbers (dropout), as a pipeline of several processes
             has; ``None`` draws from torch's default generator.
         cuda_graph: on a CUDA device, run the step as one CUDA graph where the optimizer allows it; where it does not,
-            a line says why. Off until ``tests/cuda`` has passed on your device.
+            a line says why. Off until ``layerpipe2 check`` and ``tests/cuda`` have passed on your device.
         unfreezes: delay parameters that are frozen when training begins as well (memory as for trained ones), because a
             callback may unfreeze them; ``None``: if the ``Trainer`` has a ``BaseFinetuning`` callback. Freezing, and
             unfreezing what was frozen while training, needs no announcement.

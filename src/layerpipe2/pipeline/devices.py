@@ -42,7 +42,7 @@ def describe(device: torch.device, processes: int) -> str | None:
     if transport_of(device) == "nccl":
         return (
             f"{processes} processes on GPUs, messages by NCCL, which this project had no two GPUs to test on: run "
-            "tests/cuda first, and compare a short training with the simulation (docs/cluster.md)"
+            "`layerpipe2 check` first, and compare a short training with the simulation (docs/cluster.md)"
         )
     return "several processes share a GPU: messages pass the host's memory, and nothing becomes faster by it"
 
