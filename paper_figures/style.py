@@ -84,11 +84,15 @@ def canvas(
     return figure, axes
 
 
-def panels(networks: list[str], height: float, xlabel: str, ylabel: str) -> tuple[Figure, dict[str, Any]]:
-    """One titled panel per network, at most three in a row, on a common y axis."""
+def panels(
+    networks: list[str], height: float, xlabel: str, ylabel: str, *, sharey: bool = True
+) -> tuple[Figure, dict[str, Any]]:
+    """One titled panel per network, at most three in a row, by default on a common y axis."""
     columns = len(networks) if len(networks) <= 3 else 2
     rows = -(-len(networks) // columns)
-    figure, axes = canvas(0.8 + (height - 0.8) * rows, columns, rows, len(networks), sharey=True)
+    figure, axes = canvas(0.8 + (height - 0.8) * rows, columns, rows, len(networks), sharey=sharey)
+    if not sharey:
+        figure.set_layout_engine("constrained", wspace=0.03)  # room for the labels between the panels
     figure.supylabel(ylabel, fontsize=8)
     named = dict(zip(networks, axes.flat, strict=False))
     for network, axis in named.items():

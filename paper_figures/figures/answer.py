@@ -59,6 +59,7 @@ def _panel(axis: Any, table: pd.DataFrame) -> None:
             axis.annotate(text, (row["copies"], row["mean"]), (5, -8), textcoords="offset points", fontsize=7)
     axis.set_xlim(left=-0.06 * table["copies"].max())
     axis.margins(x=0.12)
+    style.integer_ticks(axis)
 
 
 def _note(records: Records, table: pd.DataFrame, level: float) -> str:

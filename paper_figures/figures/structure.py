@@ -76,7 +76,7 @@ def memory(records: Records) -> Figure:
         axis.set_ylim(bottom=0)  # the axes share y, and this ends its autoscaling: only after the last line
         for label, line in handles.items():
             line.set_label(label)
-        style.legend(figure, list(handles.values()), columns=3)
+        style.legend(figure, list(handles.values()), columns=6)
         style.note(figure, setting(records.dataset, records.convention))
         return figure
 

@@ -10,7 +10,6 @@ from matplotlib.ticker import MaxNLocator
 from layerpipe2.lab.judging.designs import SEQUENTIAL
 from layerpipe2.lab.looks import look, ordered
 from paper_figures import style
-from paper_figures.accuracy_axis import AccuracyAxis
 from paper_figures.records.training import RUN, Records
 from paper_figures.text import setting, span
 
@@ -22,23 +21,25 @@ def curves(records: Records, network: str) -> Figure:
     epochs, ceiling = _capped(_epochs(records, network))
     partitions = epochs.loc[epochs["num_stages"] > 1, ["num_stages", "group_size"]].drop_duplicates()
     columns = partitions.sort_values("num_stages").to_numpy().tolist() or [[1, int(epochs["group_size"].iloc[0])]]
-    scale = AccuracyAxis.spanning(epochs["val_accuracy"])
     with style.context():
         figure, axes = style.canvas(4.2, columns=len(columns), rows=2, sharex=True, sharey="row")
         for (upper, lower), (stages, group) in zip(axes.T, columns, strict=True):
             shown = epochs[(epochs["num_stages"] == 1) | (epochs["group_size"] == group)]
             _draw_curves(upper, shown, "val_accuracy")
             _draw_curves(lower, shown, "train_loss")
-            scale.apply(upper)
             upper.set(title=_partition(stages, group), xlabel="", ylabel="")
-            lower.set(xlabel="epoch", ylabel="", yscale="log")
+            lower.set(xlabel="epoch", ylabel="")
+            style.log_ticks(lower, (1, 2, 5))
             lower.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-        axes[0, 0].set_ylabel("validation accuracy\n(%, log-error scale)")
+        low, high = axes[1, 0].get_ylim()
+        if high < 4 * low:
+            axes[1, 0].yaxis.set_major_locator(MaxNLocator(5))  # 1, 2 and 5 would leave a tick or two
+        axes[0, 0].set_ylabel("validation accuracy (%)")
         axes[1, 0].set_ylabel(_LOSS)
         handles = style.handles(epochs["strategy"], marker="")
         if (epochs["status"] == "diverged").any():
             handles.append(style.handle("diverged after here", color="#444444", **_CROSS))
-        style.legend(figure, handles, columns=5)
+        style.legend(figure, handles, columns=7)
         style.note(figure, _curve_note(records, network) + ceiling)
         return figure
 
@@ -92,18 +93,16 @@ def _counted(runs: pd.DataFrame) -> str:
 
 
 def final_accuracy(records: Records) -> Figure:
-    """Final test accuracy: every run a dot, with mean and range; diverged runs counted in a strip below."""
+    """Final test accuracy: every run a dot, with mean and range; diverged runs counted below a line."""
     runs = records.runs.assign(percent=100 * records.runs["test_accuracy"])
     done = runs[runs["status"] == "completed"]
-    scale = AccuracyAxis.spanning(done["percent"])
     with style.context():
-        figure, axes = style.panels(records.networks, 3.0, "stages", "test accuracy (%, log-error scale)")
+        figure, axes = style.panels(records.networks, 3.0, "stages", "test accuracy (%)", sharey=False)
         for network, axis in axes.items():
             mine = runs[runs["network"] == network]
-            scale.apply(axis, strip=len(done) < len(runs))
             _draw_baseline(axis, mine[mine["num_stages"] == 1])
-            _draw_partitions(axis, mine[mine["num_stages"] > 1], scale.strip)
-        style.legend(figure, style.handles(runs["strategy"], linestyle=""), columns=5)
+            _draw_partitions(axis, mine[mine["num_stages"] > 1])
+        style.legend(figure, style.handles(runs["strategy"], linestyle=""), columns=6)
         style.note(figure, _accuracy_note(records, done))
         return figure
 
@@ -117,17 +116,21 @@ def _draw_baseline(axis: Any, runs: pd.DataFrame) -> None:
             axis.axhspan(percent.min(), percent.max(), color=looks.colour, alpha=0.08, linewidth=0, zorder=0)
 
 
-def _draw_partitions(axis: Any, runs: pd.DataFrame, strip: float) -> None:
+def _draw_partitions(axis: Any, runs: pd.DataFrame) -> None:
     depths, names = sorted(set(runs["num_stages"])), ordered(runs["strategy"])
+    across = axis.get_xaxis_transform()
+    if (runs["status"] == "diverged").any():
+        axis.margins(y=0.3)
+        axis.plot([0, 1], [0.13, 0.13], transform=axis.transAxes, color="#999999", linewidth=0.6)
     for (stages, strategy), cell in runs.groupby(["num_stages", "strategy"]):
         x = depths.index(stages) + 0.84 * ((names.index(strategy) + 0.5) / len(names) - 0.5)
         percent = cell.loc[cell["status"] == "completed", "percent"]
         _draw_cell(axis, x, percent, str(strategy))
         if len(percent) < len(cell):
             color = look(strategy).colour
-            axis.plot(x, strip, **_CROSS, color=color)
-            place = {"textcoords": "offset points", "ha": "center", "va": "bottom"}
-            axis.annotate(f"{len(cell) - len(percent)}", (x, strip), (0, 4), fontsize=7, color=color, **place)
+            axis.plot(x, 0.04, **_CROSS, color=color, transform=across)
+            place = {"xycoords": across, "textcoords": "offset points", "ha": "left", "va": "center"}
+            axis.annotate(f"{len(cell) - len(percent)}", (x, 0.04), (4, 0), fontsize=7, color=color, **place)
     for border in range(1, len(depths)):
         axis.axvline(border - 0.5, color="#dddddd", linewidth=0.6)
     axis.set_xticks(range(len(depths)), [str(k) for k in depths])
@@ -146,7 +149,11 @@ def _draw_cell(axis: Any, x: float, percent: pd.Series, strategy: str) -> None:
 
 def _accuracy_note(records: Records, done: pd.DataFrame) -> str:
     diverged = len(records.runs) - len(done)
-    lost = f"Crosses: number of diverged runs ({diverged} of {len(records.runs)} in all). " if diverged else ""
+    lost = (
+        f"Crosses, below the line: number of diverged runs ({diverged} of {len(records.runs)} in all). "
+        if diverged
+        else ""
+    )
     return (
         f"Markers: mean of the completed runs (dots); bars: their range, n = {_counted(done)} seeds; "
         f"grey: range of sequential training.\n{lost}{setting(records.dataset, records.convention)}"

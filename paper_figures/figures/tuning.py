@@ -32,7 +32,7 @@ def rates(records: Records) -> Figure:
                 axis.plot(chosen["lr"], 100 * chosen["val_accuracy"], linestyle="", **_CHOSEN)
             _logarithmic(axis)
         handles = [*style.handles(trials["strategy"]), style.handle("chosen", linestyle="", **_CHOSEN)]
-        style.legend(figure, handles, columns=5)
+        style.legend(figure, handles, columns=7)
         style.note(figure, _note(trials))
         return figure
 

@@ -20,7 +20,6 @@ from layerpipe2.theory.derivation import derive
 from layerpipe2.theory.network import from_units
 from layerpipe2.theory.stability import closed_form
 from paper_figures import figures, style
-from paper_figures.accuracy_axis import AccuracyAxis
 from paper_figures.claims.training import assay
 from paper_figures.figures import derivation, spiking, stability
 from paper_figures.figures import reconstruction as figure_module
@@ -69,18 +68,6 @@ def test_figures_are_readable_at_their_final_size(stem: str) -> None:
     boxes += [legend.get_window_extent() for legend in figure.legends]
     for i, box in enumerate(boxes):
         assert not any(box.shrunk(0.99, 0.99).overlaps(other) for other in boxes[:i])
-
-
-@pytest.mark.parametrize(
-    "accuracies", [[97.0, 99.1, 98.7], [10.0, 97.0], [70.1, 71.3, 70.6], [100.0, 99.5], [55.0], []]
-)
-def test_error_scale_orders_and_inverts(accuracies: list[float]) -> None:
-    scale = AccuracyAxis.spanning(accuracies)
-    places = scale.forward(sorted(accuracies))
-    assert np.all(np.diff(places) > 0)
-    below_top = [a for a in accuracies if 100 - a > scale.floor]
-    np.testing.assert_allclose(scale.inverse(scale.forward(below_top)), below_top, rtol=0, atol=1e-9)
-    assert scale.forward(scale.strip) < scale.low
 
 
 def labels(figure: Figure) -> list[str]:
