@@ -26,7 +26,7 @@ _WORDS = {
 """What stands in titles, in words."""
 _KEPT_TOGETHER = (" stages", " delays", *_WORDS)
 """Words between which no line of a title ends."""
-_FARTHEST = 12.0
+_FARTHEST = 20.0
 """And at most to so many, to either side: longer bars are cut, and their value is written."""
 
 
@@ -45,15 +45,17 @@ def costs(found: Assay, level: float, where: str) -> Figure:
     with style.context():
         height = 0.75 + rows * (0.55 + 0.12 * (columns > 2) + 0.155 * (len(names) + 1))
         figure, axes = style.canvas(height, columns, rows, len(cells), sharey=True)
+        marks: set[str] = set()
         for cell, axis in zip(cells, axes.flat, strict=False):
-            _panel(axis, cell, found.rules, names)
+            marks |= _panel(axis, cell, found.rules, names)
             axis.set_title(_title(cell, _TITLE[columns]))
             axis.set_xlabel(f"cost ({cell['unit']} of test {'loss' if cell['unit'] == 'nats' else 'accuracy'})")
-        style.note(figure, _note(found, level, where))
+        style.note(figure, _note(found, level, where, marks))
         return figure
 
 
-def _panel(axis: Any, cell: dict[str, Any], rules: pd.DataFrame, names: list[str]) -> None:
+def _panel(axis: Any, cell: dict[str, Any], rules: pd.DataFrame, names: list[str]) -> set[str]:
+    """Draws a cell; returns what its marks are, for the note: "bar" and "line" that are cut, "lost" runs."""
     rows = [("", cell["delay"], cell["delay_low"], cell["delay_high"], SEQUENTIAL)]
     known = rules[rules["cell"] == cell["cell"]].set_index("strategy").to_dict("index")
     for name in names:
@@ -71,11 +73,11 @@ def _panel(axis: Any, cell: dict[str, Any], rules: pd.DataFrame, names: list[str
     start, end = _ends(rows, cell["margin"])
     axis.axvspan(-cell["margin"], cell["margin"], color="#e6e6e6", zorder=0, linewidth=0)
     axis.axvline(0, color="#444444", linewidth=0.6)
-    for place, row in enumerate(rows):
-        _bar(axis, place, row, start, end)
+    marks = [_bar(axis, place, row, start, end) for place, row in enumerate(rows)]
     axis.set_yticks(range(len(rows)), ["delay alone", *(find_strategy(name).label for name in names)])
     axis.set(ylim=(len(rows) - 0.4, -0.6), xlim=(start, end))
     axis.grid(False, axis="y")
+    return set().union(*marks)
 
 
 def _title(cell: dict[str, Any], letters: int) -> str:
@@ -97,13 +99,14 @@ def _ends(rows: list[tuple[Any, ...]], margin: float) -> tuple[float, float]:
     return start, min(max(1.1 * highest, _SMALLEST * margin), _FARTHEST * margin)
 
 
-def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) -> None:
+def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) -> set[str]:
     """A bar with its interval; arrows where the interval is cut, the value in words where the bar is."""
     lost, mean, low, high, name = row
     if mean != mean:
-        return
+        return set()
+    marks = {"lost"} if lost else set()
     looks = look(name)
-    filled = {"color": looks.colour, "alpha": 0.75, "linewidth": 0}
+    filled = {"color": looks.colour, "alpha": 0.55 if name == SEQUENTIAL else 0.75, "linewidth": 0}
     outline = {"facecolor": "white", "edgecolor": looks.colour, "linewidth": 1.2}
     hollow = find_strategy(name).raw or lost
     axis.barh(place, min(max(mean, start), end), height=0.66, **outline if hollow else filled)
@@ -113,12 +116,15 @@ def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) 
             axis.text(0.02 * (end - start), place, lost, ha="left", va="center", fontsize=7)
         for edge, cut, marker in ((start, low < start, "<"), (end, high > end, ">")):
             if cut:
+                marks.add("line")
                 axis.plot(edge, place, marker, color="#222222", markersize=3.5, clip_on=False)
     else:
+        marks |= set() if lost else {"bar"}
         text = lost or (f"{mean:.2g}" if abs(mean) < 10 else f"{mean:.0f}")
         edge, side = (end, "right") if mean > 0 else (start, "left")
         ink = _ink("white" if hollow else looks.colour)
         axis.text(0.97 * edge, place, text, ha=side, va="center", fontsize=7, color=ink, fontweight="bold")
+    return marks
 
 
 def _ink(colour: str) -> str:
@@ -127,18 +133,23 @@ def _ink(colour: str) -> str:
     return "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.55 else "#222222"
 
 
-def _note(found: Assay, level: float, where: str) -> str:
+def _note(found: Assay, level: float, where: str, marks: set[str]) -> str:
     seeds = sorted({*found.costs["seeds"], *found.rules.loc[found.rules["n"] > 1, "n"]})
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     margins = listed(dict.fromkeys(amount(row.margin, row.unit) for row in found.costs.itertuples()))
     used = set(map(in_place_of_a_verdict, found.costs.to_dict("records")))
     words = "; ".join(f"{word}: {meaning}" for word, meaning in _WORDS.items() if word in used)
     words += ".\n" if words else ""
+    drawn = {
+        "bar": f"Bars end at {_FARTHEST:g} margins: a number is the value.",
+        "line": "Arrows: the line goes on.",
+        "lost": f"Hollow with a count: so many runs diverged or ended at guessing; {_length(found)}.",
+    }
+    explained = "".join(f"{text}\n" for mark, text in drawn.items() if mark in marks)
     return (
         "'delay alone': what exact stashing loses against sequential training; others: what each loses against exact "
         f"stashing.\nLines: {_intervals(found, level)} over n = {count} seeds; grey: the margin ({margins}).\n"
-        f"Bars end at {_FARTHEST:g} margins: a number is the value. Arrows: the line goes on.\n"
-        f"Hollow with a count: so many runs diverged or ended at guessing; {_length(found)}.\n{words}{where}"
+        f"{explained}{words}{where}"
     )
 
 
