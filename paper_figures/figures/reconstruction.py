@@ -16,10 +16,15 @@ from layerpipe2.theory import reconstruction as theory
 from paper_figures import style
 from paper_figures.records.training import CONFIGURATION, Records
 from paper_figures.tables import training as tables
-from paper_figures.text import network_label, plural, setting, span
+from paper_figures.text import network_label, percent, plural, setting, span
 
 _EXACT = 1e-4
 """Errors below this are exact to rounding: named in the note of the first figure, and drawn in none."""
+
+_CORRELATED = 0.005
+"""The least fitted correlation that counts as one."""
+_ALIKE = 0.1
+"""Raw-gradient forms are not drawn if all of them differ from the averages of updates by less, relative to these."""
 
 SHOWN = ("ema-0.9", "ema-window", "ema-running", "ema-span", "ema-lsq", "pair")
 """The strategies beside theory, where they were measured; the correlation is fitted to all that were."""
@@ -30,6 +35,8 @@ def reconstruction(records: Records) -> Figure:
     table = tables.reconstruction(records)
     table = table[(table["strategy"] != LATEST) & table["mean"].notna()]
     exact, drawn = table[table["max"] < _EXACT], table[table["max"] >= _EXACT]
+    alike = _raw_alike(drawn)
+    drawn = drawn[~drawn["strategy"].isin(alike)]
     networks = [name for name in records.networks if name in set(table["network"])] or records.networks[:1]
     with style.context():
         figure, axes = style.panels(
@@ -38,7 +45,7 @@ def reconstruction(records: Records) -> Figure:
         for network, axis in axes.items():
             _draw(axis, drawn[drawn["network"] == network])
         style.legend(figure, _handles(drawn))
-        style.note(figure, _note(records, table, exact))
+        style.note(figure, _note(records, table, exact, alike))
         return figure
 
 
@@ -60,7 +67,7 @@ def _handles(table: pd.DataFrame) -> list[Line2D]:
     filled = [name for name in table["strategy"].unique() if look(name).filled]
     handles = [reference, *style.handles(filled)]
     if not set(table["strategy"]) <= set(filled):
-        handles.append(style.handle("raw-gradient form (same colors)", **_raw_line("#444444")))
+        handles.append(style.handle("raw-gradient form (same colours)", **_raw_line("#444444")))
     return handles
 
 
@@ -69,7 +76,15 @@ def _raw_line(color: str) -> dict[str, Any]:
     return {"color": color, "linestyle": (0, (1, 1.5)), "linewidth": 1.0}
 
 
-def _note(records: Records, table: pd.DataFrame, exact: pd.DataFrame) -> str:
+def _raw_alike(table: pd.DataFrame) -> list[str]:
+    """The raw-gradient forms, if they lie on top of the averages of updates, as without momentum."""
+    means = table.pivot_table(index=["network", "delay"], columns="strategy", values="mean")
+    raw = [name for name in means if find_strategy(name).raw and name.removesuffix("-raw") in means]
+    off = [(means[name] / means[name.removesuffix("-raw")] - 1).abs().max() for name in raw]
+    return raw if max(off, default=0.0) < _ALIKE else []
+
+
+def _note(records: Records, table: pd.DataFrame, exact: pd.DataFrame, alike: list[str]) -> str:
     counts = f"{table['n'].min()} to {table['n'].max()}" if len(table) else "0"
     seeds = records.reconstruction["seed"].nunique()
     text = (
@@ -80,6 +95,8 @@ def _note(records: Records, table: pd.DataFrame, exact: pd.DataFrame) -> str:
     if len(exact):
         names = [_where_exact(name, table, exact) for name in ordered(exact["strategy"])]
         text += f"\nNot drawn, exact to rounding (at most {exact['max'].max():.1g}): {', '.join(names)}."
+    if alike:
+        text += f"\nNot drawn, within {percent(_ALIKE)} of the averages drawn: the same over learning rate × gradient."
     return text
 
 
@@ -100,25 +117,28 @@ def draw(measured: pd.DataFrame, dataset: str, convention: str) -> Figure:
     """The same from rows ``network, momentum, seed, delay, strategy, relative_error``: a column per network, momentum.
 
     The upper row takes the optimizer's momentum for the correlation of the updates (white gradients). The lower one
-    fits a correlation and a white part to all averages measured.
+    fits a correlation and a white part to all averages measured; it is left out where no fit finds a correlation.
     """
     kept = measured[(measured["delay"] > 0) & measured["relative_error"].notna()]
     raw = [name for name in kept["strategy"].unique() if find_strategy(name).raw]
     kept = kept[~kept["strategy"].isin(raw)].assign(momentum=kept["momentum"].fillna(0.0))
     groups = list(kept.groupby(["network", "momentum"], sort=True))
+    fits = [theory.fitted(rows.to_dict("records")) for _, rows in groups]
+    correlated = any(fit.correlation >= _CORRELATED for fit in fits) or not fits
     with style.context():
-        figure, axes = style.canvas(4.4, max(1, len(groups)), 2, sharex="col", sharey=True)
-        for column, ((network, momentum), rows) in zip(axes.T, groups, strict=False):
-            fit = theory.fitted(rows.to_dict("records"))
-            share = fit.white / (1 + fit.white)
+        height, rows = (4.4, 2) if correlated else (2.7, 1)
+        figure, axes = style.canvas(height, max(1, len(groups)), rows, sharex="col", sharey=True)
+        for column, ((network, momentum), measurements), fit in zip(axes.T, groups, fits, strict=False):
             column[0].set_title(f"{network_label(str(network))}, m = {momentum:g}")
-            column[1].set_title(f"fit: m = {fit.correlation:.2f}, {100 * share:.0f} % white")
-            _panel(column[0], rows, Updates(float(momentum)))
-            _panel(column[1], rows, fit)
-            column[1].set_xlabel("delay (updates)")
-        figure.supylabel("relative error of reconstructed weights (log scale)", fontsize=8)
-        style.legend(figure, style.handles(_shown(kept)))
-        style.note(figure, _theory_note(kept, dataset, convention))
+            _panel(column[0], measurements, Updates(float(momentum)))
+            if correlated:
+                share = fit.white / (1 + fit.white)
+                column[1].set_title(f"fit: m = {fit.correlation:.2f}, {100 * share:.0f} % white")
+                _panel(column[1], measurements, fit)
+            column[-1].set_xlabel("delay (updates)")
+        figure.supylabel("relative error of reconstructed\nweights (log scale)", fontsize=8)
+        style.legend(figure, style.handles(_shown(kept)), columns=6)
+        style.note(figure, _theory_note(kept, dataset, convention, correlated))
         return figure
 
 
@@ -159,11 +179,12 @@ def _shown(rows: pd.DataFrame) -> list[str]:
     return ordered(set(SHOWN) & set(rows["strategy"]))
 
 
-def _theory_note(rows: pd.DataFrame, dataset: str, convention: str) -> str:
+def _theory_note(rows: pd.DataFrame, dataset: str, convention: str, correlated: bool) -> str:
     counts = rows[rows["strategy"].isin(SHOWN)].groupby(["network", "momentum", "strategy", "delay"]).size()
+    fit = "above, the optimizer's momentum; below, fitted with a white part"
+    line = fit if correlated else "the optimizer's momentum (a fit finds none either)"
     return (
-        "Lines: theory, AR(1) updates of correlation m: above, the optimizer's momentum; below, fitted with a white "
-        f"part.\nMarkers: measured along stash runs, mean of n = {span(counts)} (stage, partition, seed); "
-        "bars: range.\n"
+        f"Lines: theory, AR(1) updates of correlation m: {line}.\n"
+        f"Markers: measured along stash runs, mean of n = {span(counts)} (stage, partition, seed); bars: range.\n"
         "1 is no better than the latest weights; the pair is exact at delays 1 and 2. " + setting(dataset, convention)
     )
