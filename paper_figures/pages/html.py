@@ -86,6 +86,11 @@ class _Renderer(RendererHTML):
 
     table_open = table_close = thead_open = tr_open = th_close = td_close = _tag
 
+    def heading_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+        """With the name under which GitHub, too, lets links lead to it."""
+        name = re.sub(r"[^\w -]", "", tokens[idx + 1].content.lower()).replace(" ", "-")
+        return f'<{tokens[idx].tag} id="{name}">'
+
     def text(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
         return escape(tokens[idx].content)
 

@@ -1,6 +1,7 @@
 """The builder: same records, same bytes; the README's results; errors in one line."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -101,10 +102,11 @@ def test_every_figure_and_table_is_written(place: Path) -> None:
 def test_report_shows_every_figure_and_claim_and_needs_no_network(place: Path) -> None:
     page, text = (place / "out/report.html").read_text(), (place / "out/report.md").read_text()
     assert "http" not in page.replace("http-equiv", "")
+    assert all(f'id="{name}"' in page for name in re.findall(r'href="#([^"]+)"', page))
     assert page.count("<figure>") == text.count("](figures/") == len(list((place / "out/figures").glob("*.svg")))
     for key in (f"C{number}" for number in range(1, 9)):
         assert f"### {key}: " in text
-        assert f"<h3>{key}: " in page
+        assert f">{key}: " in page
     assert "nan" not in text.lower().split()
     assert "<code>layerpipe2 derive</code>" in page
 
