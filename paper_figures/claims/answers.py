@@ -33,7 +33,7 @@ def _matter(found: Assay) -> str:
     costly = [f"{_name(cell)} ({_lost(cell)})" for cell in cells if cell["sensitive"]]
     needless = [_name(cell) for cell in cells if in_place_of_a_verdict(cell) == NOT_NEEDED]
     silent = [_name(cell) for cell in cells if not cell["sensitive"] and _name(cell) not in needless]
-    said = [f"Yes for {listed(costly)}: so much the latest weights lose against stored ones" if costly else ""]
+    said = [f"Yes: the latest weights lose against stored ones for {listed(costly)}" if costly else ""]
     said += [f"no for {listed(needless)}, where they lose less than another seed does" if needless else ""]
     said += [f"these runs can't tell for {listed(silent)}" if silent else ""]
     return _sentence(said)
@@ -68,7 +68,7 @@ def _delay(found: Assay) -> str:
 def _lost(cell: Mapping[str, Any]) -> str:
     diverged = cell["diverged_latest"]
     points = f"{cell['inconsistency']:.1f} points"
-    return f"{points}, and {diverged} of {cell['seeds']} runs diverge" if diverged else points
+    return f"{points}, and {diverged} of {cell['seeds']} runs diverged" if diverged else points
 
 
 def _name(cell: Mapping[str, Any]) -> str:

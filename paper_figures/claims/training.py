@@ -18,7 +18,7 @@ from layerpipe2.strategies import find_strategy
 from paper_figures.claims import claim_verdict
 from paper_figures.claims.assay import CANNOT_TELL, NOT_NEEDED, UNTRAINED, Assay, in_place_of_a_verdict
 from paper_figures.records.training import Records
-from paper_figures.text import amount, network_label, percent, plural, span
+from paper_figures.text import amount, listed, network_label, percent, plural, span
 from paper_figures.verdicts import CLAIM, Answer, Verdict, both
 
 KINDS = ("convolutional", "fully connected", "spiking")
@@ -30,6 +30,10 @@ REASONS = {
     UNTRAINED: "hardly trained: exact stashing gains less than half of what sequential training does",
 }
 """What stands in place of a verdict -> the same for a sentence."""
+
+
+_MOST_SEEDS = 1000
+"""A larger number of seeds is only said to be larger."""
 
 
 def assay(records: Records, settings: Settings) -> Assay:
@@ -103,7 +107,7 @@ class _Words(NamedTuple):
     keep: tuple[str, str]
     lose: tuple[str, str]
     diverge: tuple[str, str]
-    undecided: str
+    undecided: tuple[str, str]
 
 
 def _words(settings: Settings) -> _Words:
@@ -114,7 +118,7 @@ def _words(settings: Settings) -> _Words:
             (f"loses less than {margin}", f"lose less than {margin}"),
             ("is shown to lose more", "are shown to lose more"),
             ("diverged in a run where stashing did not",) * 2,
-            f"whether they lose more than {margin}",
+            (f"whether it loses more than {margin}", f"whether they lose more than {margin}"),
         )
     what = f"back over {percent(settings.least_share)} of that and {{}} less than another seed does"
     return _Words(
@@ -122,7 +126,7 @@ def _words(settings: Settings) -> _Words:
         (f"wins {what.format('loses')}", f"win {what.format('lose')}"),
         ("is shown not to", "are shown not to"),
         ("diverges more often than stashing", "diverge more often than stashing"),
-        "whether they do",
+        ("whether it does", "whether they do"),
     )
 
 
@@ -144,9 +148,9 @@ def in_short(found: Assay, settings: Settings) -> str:
     worse = [name for name in failed if outcomes[name] & {"worse", "loses"}]
     lost_runs = [name for name in failed if name not in worse]
     said = ((kept, words.keep), (worse, words.lose), (lost_runs, words.diverge))
-    texts = [f"{_names(some)} {forms[len(some) > 1]}" for some, forms in said if some]
+    texts = [f"{_and(some)} {forms[len(some) > 1]}" for some, forms in said if some]
     rest = [name for name in names if name not in kept + failed]
-    texts += [f"of {_names(rest)} it is not decided {words.undecided}"] if rest else []
+    texts += [f"of {_and(rest)} it is not decided {words.undecided[len(rest) > 1]}"] if rest else []
     aware = set(pipeline_aware(names))
     answer = "yes" if aware & set(kept) else "no" if aware and aware <= set(failed) else "not decided"
     return f"**{answer.capitalize()}**, {where}: {'; '.join(texts)}."
@@ -182,7 +186,8 @@ def costs_sentence(row: Mapping[str, Any]) -> str:
 def _needs(row: Mapping[str, Any], what: str) -> str:
     """How many seeds would decide at the difference that was found, where that is known."""
     seeds = row.get("needs", math.inf)
-    return f"; {what} would take some {seeds:.0f} seeds" if math.isfinite(seeds) else ""
+    count = f"about {seeds:.0f}" if seeds <= _MOST_SEEDS else f"more than {_MOST_SEEDS}"
+    return f"; {what} would take {count} seeds" if math.isfinite(seeds) else ""
 
 
 def rule_sentence(row: Mapping[str, Any]) -> str:
@@ -207,6 +212,10 @@ def share_text(row: Mapping[str, Any]) -> str:
     """``93 % [80, 110]`` of the inconsistency; empty where that isn't told."""
     found = won_back(row)
     return f"{percent(found.value)} [{100 * found.low:.0f}, {100 * found.high:.0f}]" if found else ""
+
+
+def _and(strategies: Iterable[str]) -> str:
+    return listed(find_strategy(name).label for name in strategies)
 
 
 def _names(strategies: Iterable[str]) -> str:

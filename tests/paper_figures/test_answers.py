@@ -17,14 +17,14 @@ def made(settings: Settings = SETTINGS, **points: np.ndarray) -> list[str]:
 def test_each_strategy_is_said_to_stand_in_or_not() -> None:
     matter, stand_in, delay = made(ema_lsq=won_back(1.0), pair=won_back(0.5))
     lost = f"{np.mean(STASH - LATEST):.1f} points"
-    assert matter == f"Yes for MLP ({lost}): so much the latest weights lose against stored ones."
+    assert matter == f"Yes: the latest weights lose against stored ones for MLP ({lost})."
     assert "EMA lsq, which follows the delay: yes for MLP (it wins back 100 % of that loss)." in stand_in
     assert "pair: no for MLP (it wins back 50 % of that loss)." in stand_in
     assert delay.endswith(f"whatever the backward pass uses: MLP {np.mean(62 - STASH):.1f}.")
 
 
 def test_divergences_of_the_latest_weights_are_counted() -> None:
-    assert "and 6 of 10 runs diverge" in made(latest=np.where(np.arange(SEEDS) < 6, np.nan, LATEST))[0]
+    assert "and 6 of 10 runs diverged" in made(latest=np.where(np.arange(SEEDS) < 6, np.nan, LATEST))[0]
 
 
 def test_where_nothing_is_lost_nothing_can_be_kept() -> None:

@@ -174,7 +174,7 @@ def test_the_answer_in_short() -> None:
     }
     for changes, start, words in (
         ({}, "**Yes**, in 1 of 1 cell, where the latest weights cost 6.8 points", "EMA window is shown to lose more"),
-        ({"ema-span": list(_BAD)}, "**No**, in 1 of 1 cell", "EMA window, EMA span are shown to lose more"),
+        ({"ema-span": list(_BAD)}, "**No**, in 1 of 1 cell", "EMA window and EMA span are shown to lose more"),
         ({"latest": list(_GOOD)}, "**These runs can't tell**", "is not shown to lose more than 2 points"),
     ):
         found = training.assay(made_records(made_runs(columns | changes)), Settings())
