@@ -26,6 +26,8 @@ from layerpipe2.strategies import find_strategy
 Config = Mapping[str, Any]
 
 _MACHINE = ("data_root", "device", "threads")
+_PROBES = "probe_every"
+"""It measures along a run and changes nothing else of it: some seeds of a cell have it, others don't."""
 _NAMED = ("network", "dataset", "optimizer")
 
 
@@ -60,8 +62,8 @@ class Subject:
 
     @property
     def cell(self) -> str:
-        """Digest of all settings but the seed, in tuning also but the learning rate."""
-        return self._digest(("seed", *(("lr",) if self.phase == TUNE else ())))
+        """Digest of all settings but the seed and the probes, in tuning also but the learning rate."""
+        return self._digest(("seed", _PROBES, *(("lr",) if self.phase == TUNE else ())))
 
     @property
     def cell_name(self) -> str:
@@ -88,7 +90,7 @@ class Subject:
 
     def params(self, *, cell: bool = False) -> dict[str, str]:
         """What the run's page, table and comparison show as its parameters, or those of its cell."""
-        without = {"stash_epochs"} | ({"lr" if self.phase == TUNE else "seed"} if cell else set())
+        without = {"stash_epochs"} | ({"lr" if self.phase == TUNE else "seed", _PROBES} if cell else set())
         shown = {name: str(self.config[name]) for name in sorted({*self.differing, "strategy"} - without)}
         return shown | {"strategy": self.strategy, "stages": str(len(self.delays)), "cell": self.cell_name}
 
