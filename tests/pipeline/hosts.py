@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from experiments import hosts as experiments_hosts
+from tests.forked import Forked
 
 LIMIT_S = 180.0
 REPOSITORY = Path(__file__).parents[2]
@@ -15,10 +16,13 @@ TOY = str(Path(__file__).with_name("toy_pipeline.py"))
 
 
 def start(command: Sequence[str], **environment: str) -> subprocess.Popen[str]:
-    """A command in the background, with this repository's packages; its output comes by pipes."""
+    """A command in the background, with this repository's packages; its output comes by pipes.
+
+    A module is run in a fork of this process, which has imported torch already.
+    """
     paths = {"PYTHONPATH": f"{REPOSITORY / 'src'}{os.pathsep}{REPOSITORY}"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    return subprocess.Popen(command, env={**os.environ, **paths, **environment}, **pipes)
+    return Forked(list(command), env={**os.environ, **paths, **environment}, **pipes)
 
 
 class Loopback:

@@ -21,9 +21,16 @@ from layerpipe2.lab.tracking.live import Writer
 from layerpipe2.lab.tracking.subject import TRAIN, Subject
 from tests.chaos.processes import ended, fork
 from tests.experiments.running import soon
+from tests.forked import Forked
 from tests.made_records import record
 
 TRAINED = ["train", "--quiet", "--epochs", "2", "--group-size", "3", "--strategy", "ema-window", "--width", "8"]
+
+
+@pytest.fixture(autouse=True)
+def _mlflow_is_imported_once(monkeypatch):
+    """Writers are forks of this process, before it opens their database."""
+    monkeypatch.setattr(live.subprocess, "Popen", Forked)
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +159,8 @@ def test_a_mistake_after_the_writer_has_started_leaves_no_process(tmp_path, monk
     assert "group size for 9 units is 10" in capsys.readouterr().err
 
 
-def test_a_server_that_is_not_there_is_one_line_and_the_record_is_kept(tmp_path, capsys):
+def test_a_server_that_is_not_there_is_one_line_and_the_record_is_kept(tmp_path, capsys, monkeypatch):
+    monkeypatch.undo()  # a new process notices it only after training has begun
     out = tmp_path / "run.json"
     assert main([*TRAINED, "--mlflow", "http://127.0.0.1:9", "--out", str(out)]) == 2
     assert read_record(out)["status"] == "completed"
