@@ -1,5 +1,6 @@
 """The library and the commands on a training of one's own need nothing but what a plain install brings."""
 
+import json
 import os
 import subprocess
 import sys
@@ -33,46 +34,65 @@ before = [p.clone() for p in module.parameters()]
 pytorch_lightning.Trainer(max_steps=12, accelerator="cpu", logger=False, enable_checkpointing=False).fit(module, loader)
 assert len(module.stages) > 2 and all(not a.equal(b) for a, b in zip(before, module.parameters()))
 """
-RUN = "from layerpipe2.cli import main; sys.exit(main(sys.argv[1:]))"
+RUN = """
+import io, json
+from contextlib import redirect_stderr, redirect_stdout
+from layerpipe2.cli import main
+
+def answer(line, without):
+    global REFUSED
+    REFUSED = without
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        code = main(line.split())
+    return code, out.getvalue(), err.getvalue()
+
+if __name__ == "__main__":
+    json.dump([answer(*command) for command in json.loads(sys.argv[1])], sys.stdout)
+"""
 OWN = "--module examples.own_training:training"
+WORKING = {
+    f"balance {OWN} --stages 2 --repeats 1": "examples.own_training:training: 5 units, mini-batches of 32, SGD, ",
+    f"advise {OWN} --steps 10": "10 updates with each strategy, side by side from the first one",
+    "check --only float64": "cpu float64 chain       equal",
+    "schedule --processors 3": "interleaved is left out",
+}
+REFUSALS = {
+    "train --network vgg": "'layerpipe2 train' needs pydantic; run `pip install '.[lab]'` in",
+    "derive": "'layerpipe2 derive' needs networkx; run `pip install '.[theory]'` in",
+    "balance": "no training is named; give --module package.module:function; the study's networks need `pip ",
+    "tune --space lr=log:0.001:1": "'layerpipe2 tune' needs optuna; run `pip install '.[tuning]'` in",
+}
 
 
-def plain(script, *arguments, without=ALL):
-    command = [sys.executable, "-c", f"REFUSED = {without}{REFUSING}{script}", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)
+def plain(script, *arguments):
+    command = [sys.executable, "-c", f"REFUSED = {ALL}{REFUSING}{script}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """Code, output and errors of each command, one after the other in one process, which imports torch once."""
+    lines = [*WORKING, *REFUSALS]
+    commands = [(line, ["optuna"] if line.startswith("tune") else sorted(ALL)) for line in lines]
+    return dict(zip(lines, json.loads(plain(RUN, json.dumps(commands))), strict=True))
 
 
 def test_everything_public_is_there_and_trains():
-    done = plain(TRAINED)
-    assert done.returncode == 0, done.stderr
+    plain(TRAINED)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        (f"balance {OWN} --stages 3 --repeats 1", "examples.own_training:training: 5 units, mini-batches of 32, SGD, "),
-        (f"advise {OWN} --steps 10", "10 updates with each strategy, side by side from the first one"),
-        ("check --only float64", "cpu float64 chain       equal"),
-        ("schedule --processors 3", "interleaved is left out"),
-    ],
-)
-def test_commands_on_ones_own_training_work(arguments, text):
-    done = plain(RUN, *arguments.split())
-    assert done.returncode == 0, done.stderr
-    assert text in done.stdout
+@pytest.mark.parametrize("line", WORKING)
+def test_commands_on_ones_own_training_work(line, answers):
+    code, out, err = answers[line]
+    assert code == 0, err
+    assert WORKING[line] in out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("train --network vgg", "'layerpipe2 train' needs pydantic; run `pip install '.[lab]'` in"),
-        ("derive", "'layerpipe2 derive' needs networkx; run `pip install '.[theory]'` in"),
-        ("tune --space lr=log:0.001:1", "'layerpipe2 tune' needs optuna; run `pip install '.[tuning]'` in"),
-        ("balance", "no training is named; give --module package.module:function; the study's networks need `pip "),
-    ],
-)
-def test_for_others_one_line_says_what_to_install(arguments, message):
-    done = plain(RUN, *arguments.split(), without={"optuna"} if "optuna" in message else ALL)
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"layerpipe2: error: {message}")
-    assert done.stderr.count("\n") == 1
+@pytest.mark.parametrize("line", REFUSALS)
+def test_for_others_one_line_says_what_to_install(line, answers):
+    code, _, err = answers[line]
+    assert code == 2
+    assert err.startswith(f"layerpipe2: error: {REFUSALS[line]}")
+    assert err.count("\n") == 1
