@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from copy import deepcopy
 from pathlib import Path
@@ -14,6 +12,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from alembic.script import ScriptDirectory
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState, create_trial
 
@@ -28,6 +27,7 @@ from layerpipe2.lab.tracking.entry import FINAL
 from layerpipe2.lab.tuning.results import best_trials
 from layerpipe2.lab.tuning.trial import told_as
 from paper_figures.claims.assay import Assay
+from tests.chaos.processes import ended, fork
 from tests.made_records import record
 from tests.small_experiments import ROOT
 
@@ -258,24 +258,15 @@ def test_a_copy_that_was_cut_off_is_made_again(place, copied, monkeypatch, time)
     }
 
 
-KILLED = """
-import os, sys
-from pathlib import Path
-from alembic.script import ScriptDirectory
-from experiments import track
-
-def ends(*arguments, **options):
-    os._exit(1)
-
-ScriptDirectory.run_env = ends  # the tables are there, and about to be brought up to date
-track.track([], Path(sys.argv[1]), Path(sys.argv[2]))
-"""
+def _killed_while_it_makes(place):
+    """As soon as the tables are there, and about to be brought up to date."""
+    ScriptDirectory.run_env = lambda *arguments, **options: os._exit(77)  # type: ignore[method-assign]
+    tracking.track([], *place)
 
 
 def test_a_database_that_was_killed_while_it_was_made_is_made_anew_by_one_of_two(place, tmp_path):
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
-    killed = subprocess.run([sys.executable, "-c", KILLED, *place], env=environment, check=False)
-    assert killed.returncode == 1
+    assert ended(fork(lambda: _killed_while_it_makes(place), tmp_path / "said")) == 77
+    (tmp_path / "said").unlink()
     assert not place[0].exists()
     assert place[0].with_name("mlflow.db.new").stat().st_size > 0
     place[0].touch()  # as sqlite leaves it, too

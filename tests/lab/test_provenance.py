@@ -1,23 +1,29 @@
 """Where a result comes from."""
 
-import subprocess
 import sys
-from importlib import metadata
+from importlib import import_module, metadata
 
 import torch
 
 from layerpipe2.lab.provenance import TRAINING, git_state, provenance
 from layerpipe2.versions import versions
+from tests.chaos.processes import ended, fork
 
 
-def test_the_hash_of_the_code_covers_whatever_a_run_imports():
+def _imported():
+    """Import the code of a run anew, and list what of this project was imported by that."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "layerpipe2"]:
+        del sys.modules[name]
+    import_module("layerpipe2.lab.runs.train")
+    print(*(name for name in sys.modules if name.startswith("layerpipe2.")))
+
+
+def test_the_hash_of_the_code_covers_whatever_a_run_imports(tmp_path):
     """But not several processes, which train the same, nor what says what is wrong."""
-    listed = "print(*(name for name in sys.modules if name.startswith('layerpipe2.')))"
-    script = f"import sys, layerpipe2.lab.runs.train; {listed}"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ended(fork(_imported, tmp_path / "said")) == 0
     rooms = {
         "/".join(parts[: 2 if parts[0] == "lab" else 1])
-        for name in done.stdout.split()
+        for name in (tmp_path / "said").read_text().split()
         if (parts := name.split(".")[1:])
     }
     beside = {"errors", "lab", "lab/provenance", "pipeline", "versions"}
