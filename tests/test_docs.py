@@ -15,6 +15,7 @@ import layerpipe2
 from layerpipe2 import STRATEGIES, find_strategy
 from layerpipe2.cli import make_parser
 from tests.advice import advised
+from tests.sampling import slow
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -119,6 +120,7 @@ def site(tmp_path_factory):
     return folder
 
 
+@slow
 def test_the_site_loads_nothing_from_elsewhere(site):
     pages = list(site.rglob("*.html"))
     assert len(pages) > 20
@@ -133,6 +135,7 @@ def test_the_site_loads_nothing_from_elsewhere(site):
     assert re.findall(r"(?:@import|url\()[^;)]*//", styles) == []
 
 
+@slow
 def test_the_site_holds_results_and_reference(site):
     assert "reproduced" in (site / "out" / "report.html").read_text()
     assert (site / "out" / "figures" / "final_accuracy.png").is_file()

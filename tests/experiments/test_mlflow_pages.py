@@ -11,6 +11,9 @@ from experiments.screenshots import served
 from layerpipe2.lab.runs.records import write_record
 from layerpipe2.lab.tracking.view import link
 from tests.made_records import record
+from tests.sampling import slow
+
+pytestmark = slow  # the prepared pages themselves: tests/experiments/test_tracking.py
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from paper_figures.claims.training import assay
 from paper_figures.figures import derivation, spiking, stability
 from paper_figures.figures import reconstruction as figure_module
 from tests import synthetic_records
+from tests.sampling import slow
 
 _FIXED = ["ema-0.5", "ema-0.8", "ema-0.95", "ema-0.99", "ema-0.999"]
 
@@ -44,14 +46,18 @@ def test_order_does_not_depend_on_what_else_is_there() -> None:
     assert ordered(reversed(list(STRATEGIES))) == ordered(STRATEGIES)
 
 
-UNITS = {"mlp": 3, "vgg": 3, "resnet18": 4, "resnet-small": 4}
-_RECORDS = synthetic_records.records(seeds=2, units=UNITS, groups=(1, 2))
-DRAWN = figures.catalogue(_RECORDS, synthetic_records.theory_tables(), assay(_RECORDS, Settings()), Settings().level)
+@slow
+def test_figures_are_readable_at_their_final_size() -> None:
+    units = {"mlp": 3, "vgg": 3, "resnet18": 4, "resnet-small": 4}
+    records = synthetic_records.records(seeds=2, units=units, groups=(1, 2))
+    judged = assay(records, Settings())
+    for stem, draw in figures.catalogue(records, synthetic_records.theory_tables(), judged, Settings().level).items():
+        if not stem.startswith("curves_") or stem == "curves_mlp":
+            _assert_readable(stem, draw)
 
 
-@pytest.mark.parametrize("stem", [name for name in DRAWN if not name.startswith("curves_")] + ["curves_mlp"])
-def test_figures_are_readable_at_their_final_size(stem: str) -> None:
-    figure = DRAWN[stem]()
+def _assert_readable(stem: str, draw: Callable[[], Figure]) -> None:
+    figure = draw()
     with style.context():
         figure.draw_without_rendering()
     width, height = figure.get_size_inches()
