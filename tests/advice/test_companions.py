@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from layerpipe2 import Delays, make_strategy
 from layerpipe2.advice.side_by_side import KeptLoss, SideBySide
 from tests.engine.training import assert_bit_equal, fit, module
+from tests.sampling import sampled
 
 OPTIONS = {
     "rate halved each epoch": {},
@@ -19,7 +20,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("options", sampled([*OPTIONS], ["rate lowered each step", "streams", "clipped", "drain"]))
 def test_each_training_is_bit_for_bit_the_one_alone(options):
     """With dropout, BatchNorm, and data that are shuffled by the same generator."""
     made, names = OPTIONS[options], ("latest", "pair")

@@ -24,15 +24,15 @@ def told(answers):
 
 
 def test_files_of_experiments(folder):
-    told(rule.yaml_answer(inputs.yaml_case(random.Random(seed)), folder) for seed in range(150))
+    told(rule.yaml_answer(inputs.yaml_case(random.Random(seed)), folder) for seed in range(60))
 
 
 def test_settings():
-    told(rule.config_answer(inputs.config_case(random.Random(seed))) for seed in range(300))
+    told(rule.config_answer(inputs.config_case(random.Random(seed))) for seed in range(120))
 
 
 def test_calls():
-    told(rule.answer(inputs.api_case(random.Random(seed))) for seed in range(1500))
+    told(rule.answer(inputs.api_case(random.Random(seed))) for seed in range(600))
 
 
 def test_command_lines():
@@ -45,4 +45,4 @@ def test_files_of_data(folder, capfd):
         place.mkdir()
         return rule.data_answer(inputs.data_case(random.Random(seed), place), place)
 
-    told(map(loaded, range(100)))
+    told(map(loaded, range(50)))
