@@ -3,8 +3,12 @@
 >>> from layerpipe2 import Delays, PipelinedModule, make_strategy, partition
 """
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from layerpipe2.pipeline.environment import SECRET
 
 if TYPE_CHECKING:
     from layerpipe2.delays import Delays
@@ -52,3 +56,11 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'layerpipe2' has no attribute '{name}'")
     return getattr(import_module(f"layerpipe2.{_HOMES[name]}"), name)
+
+
+def _end_in_one_line(*uncaught: Any) -> None:
+    import_module("layerpipe2.pipeline.process_group").in_one_line(*uncaught)
+
+
+if SECRET in os.environ and "RANK" in os.environ:  # `layerpipe2 launch` started this script, in several processes
+    sys.excepthook = _end_in_one_line

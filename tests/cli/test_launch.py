@@ -93,6 +93,30 @@ def test_a_rank_that_ends_badly_ends_the_others_with_one_line(script, before, en
     assert launched.no_rank_is_left()
 
 
+REFUSED = """
+from tests.pipeline import test_refusals as refused
+refused.fit({})
+"""
+EARLY = "from layerpipe2 import make_strategy\nmake_strategy('stas')"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (EARLY, "unknown strategy 'stas'; did you mean 'stash'\\?"),
+        (REFUSED.format("refused.plateau"), "ReduceLROnPlateau waits for a metric, .*"),
+        (REFUSED.format("callbacks=[refused.Scaling()]"), "stage [01]: weights were changed between two updates .*"),
+    ],
+    ids=["before the processes meet", "before training", "in the middle of training"],
+)
+def test_a_scripts_mistake_is_one_line_on_the_launchers_standard_error(script, text, said):
+    code, _, err = Launched("--processes", "2", "--", script(text), ranks=0).end()
+    lines = [line for line in err.splitlines() if "layerpipe2" in line.partition(":")[0] or "Traceback" in line]
+    assert code == 2
+    assert len(set(lines)) == len(lines) in (1, 2), err  # two stages may have something to say
+    assert all(re.fullmatch(rf"\[rank \d\] layerpipe2: error: {said}", line) for line in lines), err
+
+
 @slow
 @pytest.mark.parametrize(
     ("fault", "why"),

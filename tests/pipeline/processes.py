@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 import socket
+import sys
 import traceback
 
 import torch
@@ -79,9 +80,8 @@ def _exit(rank, port, world, function, args, options, folder):
     atexit._clear()  # what the parent has registered is the parent's
     try:
         function(*args, **options)
-    except UserError as error:
-        os.write(2, f"layerpipe2: error: {error}\n".encode())
-        os._exit(2)
+    except UserError:
+        sys.excepthook(*sys.exc_info())  # as the interpreter does with what nobody catches
     finally:
         atexit._run_exitfuncs()
 

@@ -22,8 +22,9 @@ from layerpipe2.pipeline.health.diagnosis import EVERYONE
 from layerpipe2.pipeline.health.watchdog import Watchdog
 from layerpipe2.pipeline.links import PeerLost, Watch
 from layerpipe2.pipeline.neighbours import TAGS, Endpoint
-from layerpipe2.pipeline.store import agent_hosts_store, first_line, host_store, join_store
+from layerpipe2.pipeline.store import Notice, agent_hosts_store, first_line, host_store, join_store
 
+_PATIENCE_S = 5.0
 _ENDPOINTS = count()  # made by every process in the same order
 
 
@@ -120,7 +121,7 @@ class ProcessGroup:
                 "a pipeline of several processes needs a launcher; start the script with "
                 "`layerpipe2 launch --processes N -- SCRIPT` or torchrun"
             )
-        sys.excepthook = _in_one_line
+        sys.excepthook = in_one_line
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         serve = host_store if rank == 0 and not agent_hosts_store() else join_store
         store = serve(*_address(), self.timeout_s)
@@ -132,14 +133,29 @@ class ProcessGroup:
         dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=self._transfer_timeout)
 
 
-def _in_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """A user's mistake ends a script as it ends our commands: one line, exit code 2."""
+def in_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A user's mistake ends a script as it ends our commands: one line, exit code 2.
+
+    The line goes to the process's own standard error: torch calls what was ``sys.excepthook`` when it joined the
+    processes with a buffer in place of ``sys.stderr``.
+    """
     if not issubclass(kind, UserError):
         return sys.__excepthook__(kind, error, trace)
-    print(f"layerpipe2: error: {error}", file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr, sys.__stderr__):
+        if stream is not None:
+            stream.flush()
+    if dist.is_initialized() or _says_it():
+        os.write(2, f"layerpipe2: error: {' '.join(str(error).splitlines())}\n".encode(errors="replace"))
     os._exit(2)  # the interpreter would end with code 1
+
+
+def _says_it() -> bool:
+    """Before the processes have met: whether this is the first one of its machine, where all make the same mistake."""
+    machine = os.environ.get("GROUP_RANK")
+    try:
+        return machine is None or Notice(join_store(*_address(), _PATIENCE_S)).may_say(machine, os.environ["RANK"])
+    except (dist.DistError, KeyError, UserError):
+        return True
 
 
 def _address() -> tuple[str, int]:
