@@ -42,7 +42,8 @@ class PipelinedModule(StagedModule):
         stages: the network, input side first, e.g. from :func:`layerpipe2.stages.partition`.
         delays: one delay per stage, in mini-batches; a delay law's name and a list of integers stand for them.
         strategy: what a stage does about its delay: a name, e.g. ``"ema-window"``, or a ``Strategy``.
-        optimizer: makes the optimizer from the parameters; any ``torch.optim`` optimizer without a closure.
+        optimizer: makes the optimizer from all stages' parameters; any ``torch.optim`` optimizer without a closure. In
+            several processes its groups are cut by stage, and the parameters of other processes have no values there.
         loss: ``loss(outputs, targets)`` -> scalar, mean over the batch; or its name in ``torch.nn.functional``.
         scheduler: makes a learning-rate scheduler from the optimizer, stepped every ``scheduler_interval``; one that
             needs a metric (``ReduceLROnPlateau``) is refused.

@@ -18,6 +18,7 @@ from layerpipe2.pipeline.in_flight import InFlight
 from layerpipe2.pipeline.memory import StageMemory
 from layerpipe2.pipeline.neighbours import Endpoint, Evaluation, Neighbours
 from layerpipe2.pipeline.process_group import ProcessGroup
+from layerpipe2.pipeline.stage_optimizers import Everywhere, StageOptimizers
 from layerpipe2.pipeline.timeline import Timeline
 from layerpipe2.pipeline.worker_loop import Batch, WorkerLoop
 from layerpipe2.stages import check_stages
@@ -52,10 +53,13 @@ class Runner(Execution):
     ) -> None:
         super().__init__(module)
         self.mine, self.group, self.options = mine, group, options
-        self.network: str = getattr(getattr(module, "execution", None), "network", "")
+        earlier = getattr(module, "execution", None)
+        self.network: str = getattr(earlier, "network", "")
+        self._everywhere: Any = getattr(earlier, "_everywhere", None)
         if isinstance(module.stages, nn.ModuleList):
             check_stages(list(module.stages))
             self.network = settings.fingerprint(module.stages)  # of the whole one: other processes' stages are dropped
+            self._everywhere = Everywhere(module.stages)
             module.stages = nn.ModuleDict({str(k): module.stages[k] for k in mine})  # type: ignore[assignment]
         self.stages: dict[int, nn.Module] = {int(k): stage for k, stage in module.stages.items()}  # type: ignore[operator]
         self.trained: dict[int, bool] = {}
@@ -68,10 +72,15 @@ class Runner(Execution):
         settings.check_trainer(self.module)
 
     def optimizers(self) -> Any:
-        """An optimizer per stage that has something to train, so that a checkpoint can be cut by stage."""
+        """An optimizer per stage that has something to train, so that a checkpoint can be cut by stage.
+
+        Raises:
+            UserError: if what the user's optimizer is over all stages can't be cut so.
+        """
         frozen_too = self.module.delays_frozen
         self.trained = {k: any(movable(p, frozen_too) for p in stage.parameters()) for k, stage in self.stages.items()}
-        return settings.optimizers_of(self.module, [self.stages[k] for k, trains in self.trained.items() if trains])
+        trained = [k for k, trains in self.trained.items() if trains]
+        return StageOptimizers(self.module, self._everywhere, self.stages).make(trained)
 
     def start(self, resumed: Mapping[str, Any] | None) -> None:
         """Connect to the neighbours; lay the stages out; where a checkpoint left mini-batches in flight, rerun them."""

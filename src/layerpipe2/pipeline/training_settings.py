@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,18 +31,6 @@ def check_trainer(module: StagedModule) -> None:
         raise UserError(
             f"{several} computes in the parameters' own type; leave precision and the Trainer's precision alone"
         )
-
-
-def optimizers_of(module: StagedModule, trained: Sequence[nn.Module]) -> Any:
-    """An optimizer per stage that is trained, as Lightning's ``configure_optimizers`` returns them.
-
-    A process without such a stage gets one that moves nothing: by its steps the ``Trainer`` counts the updates.
-    """
-    weights = [stage.parameters() for stage in trained] or [iter([nn.Parameter(torch.zeros(1))])]
-    optimizers = [module.optimizer_over(parameters) for parameters in weights]
-    if module.make_scheduler is None:
-        return optimizers
-    return optimizers, [{"scheduler": module.scheduler_over(optimizer)} for optimizer in optimizers]
 
 
 def remaining_batches(module: StagedModule) -> float:

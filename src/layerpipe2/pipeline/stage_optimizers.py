@@ -1,0 +1,159 @@
+"""An optimizer per stage, as one over the whole network would be: groups are made once over all, then cut by stage.
+
+A process has the parameters of its own stages only. For those of the others the optimizer's maker gets stand-ins, which
+have shape, type and ``requires_grad`` but no values (torch's meta device); afterwards they are taken out again. A group
+stays where it is, if need be without a parameter, so that schedulers with one number per group fit every stage.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from layerpipe2.engine.execution import StagedModule
+from layerpipe2.errors import UserError, shown
+from layerpipe2.pipeline.store import first_line
+
+_SCALES = (1.0, 1e3, 1e-3)  # of gradients that are tried
+
+
+class Everywhere:
+    """The parameters of all stages, as this process has them once it has dropped other processes' stages.
+
+    Args:
+        stages: the whole network.
+    """
+
+    def __init__(self, stages: nn.ModuleList) -> None:
+        found = [list(stage.parameters()) for stage in stages]
+        self._dropped = [ref(p) for stage in found for p in stage]  # a maker may know the network by itself
+        self._stand_ins = [
+            [nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=p.requires_grad) for p in stage]
+            for stage in found
+        ]
+
+    def parameters(self, mine: Mapping[int, nn.Module]) -> list[list[nn.Parameter]]:
+        """Per stage: those of the stages ``mine`` (by number), and stand-ins for the others."""
+        return [list(mine[k].parameters()) if k in mine else those for k, those in enumerate(self._stand_ins)]
+
+    def others(self, own: Sequence[nn.Parameter], given: Sequence[nn.Parameter]) -> set[int]:
+        """Ids of all parameters, also of those ``given`` to a maker, that aren't a stage's ``own``."""
+        there = [one for known in self._dropped if (one := known()) is not None]
+        return {id(p) for p in (*there, *given)} - {id(p) for p in own}
+
+
+class StageOptimizers:
+    """Makes them.
+
+    Args:
+        module: knows the makers of optimizer and scheduler.
+        everywhere: the parameters of all stages.
+        mine: number -> stage, of this process.
+    """
+
+    def __init__(self, module: StagedModule, everywhere: Everywhere, mine: Mapping[int, nn.Module]) -> None:
+        self.module, self.everywhere, self.mine = module, everywhere, mine
+        self._parameters = everywhere.parameters(mine)
+
+    def make(self, trained: Sequence[int]) -> Any:
+        """One per stage of ``trained`` (numbers), as Lightning's ``configure_optimizers`` returns them.
+
+        A process without such a stage gets one that moves nothing: by its steps the ``Trainer`` counts the updates.
+
+        Raises:
+            UserError: if the maker looks at values, or a stage's parameters would move otherwise without the others.
+        """
+        module = self.module
+        if len(self._parameters) > 1:
+            self._check_independent(trained)
+        own = [self._parameters[k] for k in trained] or [[]]
+        optimizers = [self._cut(self._parameters, parameters) for parameters in own]
+        if module.make_scheduler is None:
+            return optimizers
+        return optimizers, [{"scheduler": module.scheduler_over(optimizer)} for optimizer in optimizers]
+
+    def _cut(self, parameters: Sequence[Sequence[nn.Parameter]], own: Sequence[nn.Parameter]) -> Optimizer:
+        """An optimizer over all ``parameters`` that keeps nothing but ``own`` of them."""
+        given = [p for stage in parameters for p in stage]
+        try:
+            optimizer = self.module.optimizer_over(given)
+        except (RuntimeError, TypeError) as error:
+            if not any(p.is_meta for p in given):
+                raise
+            raise UserError(
+                "optimizer can't be made without the values of other processes' parameters: "
+                f"{shown(first_line(error))}; let it look at names and shapes only, or train in one process"
+            ) from error
+        others = self.everywhere.others(own, given)
+        # The maker may give the same dictionaries again; an optimizer within another has the same list.
+        optimizer.param_groups[:] = [
+            group | {"params": [p for p in group["params"] if id(p) not in others]} for group in optimizer.param_groups
+        ]
+        for p in [p for p in optimizer.state if id(p) in others]:
+            del optimizer.state[p]
+        return optimizer
+
+    def _check_independent(self, trained: Sequence[int]) -> None:
+        """Try on small parameters whether the optimizer moves each stage as it does among all of them.
+
+        Raises:
+            UserError: if not: its state or its norms reach over parameters.
+        """
+        device = next((p.device for stage in self._parameters for p in stage if not p.is_meta), torch.device("cpu"))
+        with _nothing_changed(self.mine), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            try:
+                whole = self._moved(_small(self._parameters, device))
+                alone = {k: self._moved(_small(self._parameters, device), k)[k] for k in trained}
+            except Exception:  # sizes that it doesn't take: then nothing is known
+                return
+        for k, moved in alone.items():
+            if not all(map(_same, moved, whole[k])):
+                raise UserError(
+                    f"the optimizer moves the parameters of stage {k} otherwise where it has those of all stages, so "
+                    "that no process can do its part (a norm, a state or random numbers for all of them?); take one "
+                    "that treats each parameter by itself, or train in one process"
+                )
+
+    def _moved(self, parameters: list[list[nn.Parameter]], only: int | None = None) -> list[list[nn.Parameter]]:
+        """What three updates make of ``parameters``: of those of stage ``only``, cut from the others', or of all."""
+        moving = [p for k, stage in enumerate(parameters) if only in (None, k) for p in stage]
+        optimizer = self._cut(parameters, moving)
+        generator = torch.Generator().manual_seed(1)
+        for scale in _SCALES:
+            for p in (p for stage in parameters for p in stage):
+                gradient = scale * torch.randn(p.shape, generator=generator)
+                p.grad = gradient.to(p) if p.requires_grad else None
+            optimizer.step()
+        return parameters
+
+
+def _small(parameters: Sequence[Sequence[nn.Parameter]], device: torch.device) -> list[list[nn.Parameter]]:
+    """As ``parameters``, at most 2 long in every dimension, always with the same values."""
+    generator = torch.Generator().manual_seed(0)
+
+    def small(p: nn.Parameter) -> nn.Parameter:
+        values = torch.randn([min(size, 2) for size in p.shape], generator=generator)
+        return nn.Parameter(values.to(device, p.dtype), requires_grad=p.requires_grad)
+
+    return [list(map(small, stage)) for stage in parameters]
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+
+
+@contextmanager
+def _nothing_changed(stages: Mapping[int, nn.Module]) -> Iterator[None]:
+    """Within: what hooks of an optimizer that is tried do to the stages is undone."""
+    tensors = [t for stage in stages.values() for t in (*stage.parameters(), *stage.buffers())]
+    kept = [t.detach().clone() for t in tensors]
+    try:
+        yield
+    finally:
+        for tensor, old in zip(tensors, kept, strict=True):
+            if not torch.equal(tensor, old):
+                tensor.data.copy_(old)

@@ -1,0 +1,164 @@
+"""Parameter groups are made once over the whole network, whoever trains it, and cut by stage."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
+
+from layerpipe2 import UserError
+from layerpipe2.pipeline.stage_optimizers import Everywhere, StageOptimizers
+from tests.pipeline import processes
+from tests.pipeline.fits import assert_equal, dense, fit, in_process, noise, pipelined, trainer
+
+SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
+
+
+def faster_head(parameters):
+    return SGD([{"params": parameters[:-2]}, {"params": parameters[-2:], "lr": 0.3}])
+
+
+def by_shape(parameters):
+    matrices = [p for p in parameters if p.ndim > 1]
+    return torch.optim.AdamW(
+        [{"params": matrices}, {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}], lr=0.01
+    )
+
+
+def without_first_stage(parameters):
+    return torch.optim.Adagrad(parameters[4:], lr=0.01)
+
+
+def two_rates(optimizer):
+    return LambdaLR(optimizer, [lambda step: 1 / (1 + step), lambda step: 0.9**step])
+
+
+def one_cycle(optimizer):
+    return OneCycleLR(optimizer, [0.1, 0.3], total_steps=15)
+
+
+def knows_the_network():
+    stages = dense()
+    named = dict(nn.Sequential(*stages).named_parameters())
+    groups = [
+        {"params": [p for name, p in named.items() if name.endswith("weight")]},
+        {"params": [p for name, p in named.items() if name.endswith("bias")], "lr": 0.2},
+    ]
+    return pipelined(stages, optimizer=lambda _: SGD(groups))
+
+
+def module(optimizer, **options):
+    return pipelined(dense(), optimizer=optimizer, **options)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(module, faster_head),
+        partial(module, by_shape),
+        partial(module, without_first_stage),
+        partial(module, faster_head, scheduler=two_rates),
+        partial(module, faster_head, scheduler=one_cycle, scheduler_interval="step"),
+        knows_the_network,
+    ],
+    ids=["by position", "by shape", "some left out", "rates per group", "largest rates per group", "by name"],
+)
+def test_groups_are_those_of_one_process(make):
+    assert_equal(fit(make), 2)
+
+
+def test_groups_are_resumed_by_another_number_of_processes(tmp_path):
+    def work(strategy, epochs=3, resume=None):
+        made = module(faster_head, scheduler=two_rates)
+        one = trainer(strategy, folder=tmp_path, max_epochs=epochs)
+        one.fit(made, noise(), noise(), ckpt_path=resume)
+        return one.global_step, made
+
+    whole = processes.run(in_process, 3, work)
+    resumed = processes.run(in_process, 2, partial(work, resume=tmp_path / "epoch=0.ckpt"))
+    known = [{name: value for _, own in found for name, value in own.items()} for found in (whole, resumed)]
+    assert all(torch.equal(value, known[1][name]) for name, value in known[0].items())
+
+
+class Normed(torch.optim.SGD):
+    """Its step depends on all gradients."""
+
+    def step(self, closure=None):
+        nn.utils.clip_grad_norm_([p for group in self.param_groups for p in group["params"]], 0.1)
+        return super().step(closure)
+
+
+class Noisy(torch.optim.SGD):
+    def step(self, closure=None):
+        for p in (p for group in self.param_groups for p in group["params"]):
+            p.grad += torch.randn(p.shape)
+        return super().step(closure)
+
+
+def hooked(parameters):
+    optimizer = SGD(parameters)
+
+    def clip(optimizer, *_):
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 0.1)
+
+    optimizer.register_step_pre_hook(clip)
+    return optimizer
+
+
+def by_values(parameters):
+    return SGD(sorted(parameters, key=lambda p: p.abs().max().item()))
+
+
+OTHERWISE = "the optimizer moves the parameters of stage 2 otherwise where it has those of all stages"
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (partial(Normed, lr=0.1), OTHERWISE),
+        (partial(Noisy, lr=0.1), OTHERWISE),
+        (hooked, OTHERWISE),
+        (by_values, "optimizer can't be made without the values of other processes' parameters"),
+    ],
+    ids=["a norm of all", "random numbers", "a hook", "values"],
+)
+def test_what_cannot_be_cut_is_refused(optimizer, message):
+    with pytest.raises(UserError, match=message):
+        cut(optimizer)
+
+
+def cut(optimizer):
+    """The optimizer of a process that has stage 2."""
+    whole = nn.ModuleList(dense())
+    return StageOptimizers(module(optimizer), Everywhere(whole), {2: whole[2]}).make([2])[0]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind
+        for kind in vars(torch.optim).values()
+        if isinstance(kind, type) and kind not in (torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.Muon)
+    ],
+)
+def test_torchs_own_optimizers_treat_each_parameter_by_itself(kind):
+    optimizer = cut(partial(kind, lr=0.01))
+    assert [p.shape for p in optimizer.param_groups[0]["params"]] == [(4, 16), (4,)]
+    assert all(not p.is_meta for p in optimizer.state)
+
+
+def test_a_try_leaves_weights_and_random_numbers_alone():
+    whole = nn.ModuleList(dense())
+    before, state = [p.clone() for p in whole.parameters()], torch.get_rng_state()
+
+    def clamping(parameters):
+        optimizer = SGD(parameters)
+        optimizer.register_step_post_hook(lambda *_: [p.data.zero_() for p in whole.parameters()])
+        return optimizer
+
+    made = module(clamping)
+    torch.set_rng_state(state)
+    StageOptimizers(made, Everywhere(whole), dict(enumerate(whole))).make([0, 1, 2])
+    assert all(map(torch.equal, whole.parameters(), before))
+    assert torch.equal(torch.get_rng_state(), state)
