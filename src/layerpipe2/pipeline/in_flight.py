@@ -96,6 +96,10 @@ class InFlight:
         """Whether :meth:`recompute` comes before the next backward pass."""
         return isinstance(self.in_flight[0][0], KeptInput)
 
+    def oldest_input(self) -> Tensor:
+        """The stage's input (B, ...) of the mini-batch that comes back next, as the forward pass has left it."""
+        return self.in_flight[0][0].x
+
     def recompute(self) -> None:
         """Run the oldest mini-batch in flight forward again, with the weights of its forward pass.
 

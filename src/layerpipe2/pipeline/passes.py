@@ -56,11 +56,12 @@ class WholePass:
     """A mini-batch between its forward and its backward pass: one graph, both kinds of gradients at once.
 
     Attributes:
-        y: the stage's outputs (B, ...).
+        x: the stage's input (B, ...).
+        y: its outputs (B, ...).
     """
 
     def __init__(self, stage: nn.Module, x: Tensor) -> None:
-        self._start = StageInput(x)
+        self.x, self._start = x, StageInput(x)
         self.y: Tensor = stage(self._start.enter())
         self._root = self.y
         self._share: Tensor | None = None
@@ -100,7 +101,7 @@ class SplitPass:
     """The same with a graph per layer: the gradient of the input first, those of the weights when asked for."""
 
     def __init__(self, stage: nn.Module, x: Tensor) -> None:
-        self._pieces: list[_Piece] = []
+        self.x, self._pieces = x, list[_Piece]()
         for layer in layers_of(stage):
             start = StageInput(x.detach().requires_grad_(x.requires_grad) if self._pieces else x)
             x = layer(start.enter())

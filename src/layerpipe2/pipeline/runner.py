@@ -163,6 +163,8 @@ class Runner(Execution):
         """This process's share of one step."""
         loop = self._running()
         self.group.watch.progress(loop.done)
+        for snapshots in loop.snapshots:
+            snapshots.take_over(loop.done)
         if self.audits.due:
             self.check_network()
             for one in loop.passes:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from layerpipe2.engine.layout import freeze_only, frozen_names
 from layerpipe2.engine.saved_weights import as_bytes
@@ -44,6 +45,8 @@ class StageSnapshots:
         self._versions: dict[int, Tensor] = {}
         self._replayed: dict[int, Tensor] = {}
         self._buffers: dict[str, Tensor] = {}  # of the newest snapshot
+        self._shown: dict[str, Tensor] | None = None  # to the evaluation that runs
+        self._evaluated: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None  # before and after the last one
 
     def take(self, batch: int) -> None:
         """Right before the forward pass of every mini-batch."""
@@ -89,9 +92,56 @@ class StageSnapshots:
     def swap_buffers(self, done: int) -> None:
         """Swap the buffers with those as after ``done`` mini-batches; a second call swaps them back."""
         snapshot = self._taken.get(done)
-        if snapshot is not None:
-            self._taken[done] = _Snapshot(self._current().buffers, snapshot.stream)
-            self._put(snapshot.buffers)
+        if snapshot is None:
+            return
+        found = self._current().buffers
+        self._taken[done] = _Snapshot(found, snapshot.stream)
+        self._put(snapshot.buffers)
+        if self._shown is None:
+            self._shown = snapshot.buffers
+        else:
+            self._evaluated, self._shown = (self._shown, found), None
+
+    def take_over(self, done: int) -> None:
+        """Before training goes on: what an evaluation has left in the buffers holds for the mini-batches in flight.
+
+        These went ahead without it. So it must not have made a difference to them: a buffer that training doesn't
+        touch gets its new value now, one that every pass writes anew has none of its old one.
+
+        Raises:
+            UserError: naming stage and buffer, if it would have.
+        """
+        if self._evaluated is None:
+            return
+        (before, after), self._evaluated = self._evaluated, None
+        changed = [name for name in after if not _same(before[name], after[name])]
+        if not changed:
+            return
+        (was, left), (would_be, would_leave) = self._tried(before, done), self._tried(after, done)
+        untouched = [n for n in changed if _same(left[n], before[n]) and _same(would_leave[n], after[n])]
+        differing = [n for n in changed if n not in untouched and not _same(left[n], would_leave[n])]
+        if differing or not _same(was, would_be):
+            raise UserError(
+                f"stage {self.stage.index}: an evaluation has changed buffer '{(differing or changed)[0]}', and the "
+                "mini-batches already under way went without that; change it only while training, give drain=True, or "
+                "train in one process"
+            )
+        new = {name: after[name] for name in untouched}
+        self._put({**dict(self.stage.module.named_buffers()), **new})
+        self._taken = {batch: one._replace(buffers=one.buffers | new) for batch, one in self._taken.items()}
+
+    def _tried(self, buffers: dict[str, Tensor], done: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Outputs (B, ...) for the oldest mini-batch in flight, ``done``, and what the pass makes of ``buffers``."""
+        given, own = self.passes.oldest_input(), {name: value.clone() for name, value in buffers.items()}
+        now = self._stream.state_dict()
+        self._stream.load_state_dict(self._taken[done].stream)
+        try:
+            with self.stage.context():
+                x = given.detach().clone().requires_grad_(given.requires_grad)
+                outputs: Tensor = functional_call(self.stage.module, own, (x * 1 if given.requires_grad else x,))
+        finally:
+            self._stream.load_state_dict(now)
+        return outputs.detach(), own
 
     def restore(self, done: int) -> None:
         """After the last mini-batch, ``done`` in all: the module is left without traces of mini-batches in flight."""
@@ -161,9 +211,9 @@ class StageSnapshots:
         A GPU would have to be waited for.
         """
         last = self._buffers.get(name)
-        if last is None or buffer.device.type not in HOSTS or (last.shape, last.dtype) != (buffer.shape, buffer.dtype):
+        if last is None or buffer.device.type not in HOSTS:
             return buffer.clone()
-        return last if torch.equal(as_bytes(last.reshape(-1)), as_bytes(buffer.reshape(-1))) else buffer.clone()
+        return last if _same(last, buffer) else buffer.clone()
 
     def _line(self, done: int) -> Tensor:
         """The delay line as the simulator holds it: a row, see ``DelayedWeights``, per version."""
@@ -178,3 +228,9 @@ class StageSnapshots:
             if kept is not None:
                 line[version % weights.span] = kept
         return line
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Bit for bit."""
+    alike = (one.shape, one.dtype) == (other.shape, other.dtype)
+    return alike and torch.equal(as_bytes(one.reshape(-1)), as_bytes(other.reshape(-1)))

@@ -1,0 +1,67 @@
+"""Buffers that an evaluation changes stay so, as in one process; where mini-batches went ahead without, refused."""
+
+from functools import partial
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import EarlyStopping
+from torch import nn
+
+from layerpipe2.pipeline.strategy import PipelineStrategy
+from tests.pipeline import processes
+from tests.pipeline.fits import assert_equal, dense, fit, pipelined
+
+
+class Counts(nn.Module):
+    """``kind`` says when it counts, and whether that makes a difference."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("last", torch.zeros(3))
+
+    def forward(self, x):
+        if self.kind == "always" or (self.kind != "scratch" and not self.training):
+            self.count += 1
+        if self.kind == "scratch":
+            self.last = x.detach().flatten()[:3].clone()
+        return x * (1 + 0.1 * self.count) if self.kind == "scales" else x
+
+
+def module(kind, stage=0, **options):
+    stages = dense()
+    stages[stage] = nn.Sequential(stages[stage], Counts(kind))
+    return pipelined(stages, **options)
+
+
+def one_validation():
+    return [EarlyStopping("val_loss", stopping_threshold=1e9)]
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (partial(module, "counts"), {"val_check_interval": 2}),
+        (partial(module, "scratch"), {"val_check_interval": 2}),
+        (partial(module, "scales", stage=2), {}),
+        (partial(module, "scales", drain=True), {}),
+        (partial(module, "always"), {"callbacks": one_validation}),
+    ],
+    ids=["only then", "written anew", "no delay", "an empty pipeline", "training ends"],
+)
+def test_they_stay_as_in_one_process(make, options):
+    assert_equal(fit(make, **options), 2)
+
+
+@pytest.mark.parametrize("options", [{}, {"split_backward": True}, {"recompute_activations": True}])
+@pytest.mark.parametrize("kind", ["scales", "always"])
+def test_a_difference_to_mini_batches_under_way_is_refused(kind, options, tmp_path):
+    work = partial(train, kind, options)
+    found = processes.ends(work, 2, tmp_path)
+    assert [code for code, _ in found] == [2, 2]
+    assert "stage 0: an evaluation has changed buffer '1.count', and the mini-batches already" in found[0][1]
+
+
+def train(kind, options):
+    fit(partial(module, kind, strategy="stash"))(PipelineStrategy(timeout_s=20, **options))
