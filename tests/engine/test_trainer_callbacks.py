@@ -160,6 +160,67 @@ def test_averages_of_gradients_see_what_is_applied(tmp_path):
         run(LateClipping(), tmp_path, "ema-window-raw")
 
 
+class Late(Callback):
+    """Does something to the optimizer right before its step, from the second one on."""
+
+    def __init__(self, change):
+        self.change = change
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        if trainer.global_step:
+            self.change(optimizer)
+
+
+def halve_rate(optimizer, *_):
+    optimizer.param_groups[0]["lr"] = 0.02
+
+
+def clamp_unseen(optimizer, *_):
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            p.grad.data.clamp_(-1e-3, 1e-3)
+
+
+RATE = "a learning rate was changed between a mini-batch's forward pass and its update"
+GRADIENT = "gradients were changed within the optimizer's step"
+
+
+@pytest.mark.parametrize(("change", "message"), [(halve_rate, RATE), (clamp_unseen, GRADIENT)])
+@pytest.mark.parametrize("by_hook", [False, True])
+def test_what_an_average_of_gradients_has_noted_must_hold_in_the_step(change, message, by_hook, tmp_path):
+    model, callback = module("ema-window-raw"), [] if by_hook else [Late(change)]
+    if by_hook:
+        make = model.make_optimizer
+
+        def hooked(parameters):
+            optimizer = make(parameters)
+            optimizer.register_step_pre_hook(change)
+            return optimizer
+
+        model.make_optimizer = hooked
+    with pytest.raises(UserError, match=message):
+        fit(model, 3, callbacks=callback)
+
+
+class OldStyle(torch.optim.SGD):
+    """Adds the weight decay to the gradient, unseen by autograd, as optimizers once did; its rate ends lower."""
+
+    def step(self, closure=None):
+        if closure is not None:
+            closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad.data.add_(p.data, alpha=0.1)
+        super().step()
+        self.param_groups[0]["lr"] *= 0.9
+
+
+def test_an_optimizers_own_step_may_change_them():
+    model = module("ema-window-raw")
+    model.make_optimizer = lambda parameters: OldStyle(parameters, lr=0.01)
+    fit(model, 2)
+
+
 class Changing(Callback):
     """Does something to the network in the second epoch, once at one hook; through ``.data`` after every mini-batch."""
 

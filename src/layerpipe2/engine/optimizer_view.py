@@ -68,3 +68,8 @@ class FlatOptimizer:
     def _unknown(self, what: str, name: str, known: dict[str, Any]) -> UserError:
         kind = type(self._optimizer).__name__
         return UserError(f"the strategy asks {kind} for a {what} '{name}', which it hasn't; it has {', '.join(known)}")
+
+
+def rates_of(optimizer: Optimizer | Any) -> list[float]:
+    """The learning rate of every group."""
+    return [float(group["lr"]) for group in getattr(optimizer, "optimizer", optimizer).param_groups if "lr" in group]

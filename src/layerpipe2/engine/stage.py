@@ -35,6 +35,7 @@ from layerpipe2.engine.saved_weights import (
     network_changed,
     storage_of,
 )
+from layerpipe2.engine.seen_gradients import SeenGradients
 from layerpipe2.engine.watch import WeightWatch
 from layerpipe2.engine.weights import DelayedWeights
 from layerpipe2.errors import UserError
@@ -65,6 +66,7 @@ class Stage:
         watch: looks for weights that something else than the optimizer has changed.
         stream: random numbers of the stage's own, if it has any.
         waiting: mini-batches that came back since the last update; none: an update is due.
+        looks: so many updates more are looked at closely: the first two, and one after every audit.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class Stage:
         delayed = set(self.weights.layout.parameters if self.weights else ())
         fixed = [p for p in self.parameters if p not in delayed]
         others = {storage_of(t) for t in (*fixed, *module.buffers())}
-        self._audits = 0
+        self._audits, self.looks = 0, 2
         self._untrained = [] if delay or trains else self.parameters
         self.watch = WeightWatch(self.weights, fixed if delay else (), index)
         self.stream = None if seed is None else RandomStream(seed, index, step.device)
@@ -313,7 +315,7 @@ def update(stages: Sequence[Stage], optimizer: Optimizer | Any | None, step: Ten
 
     Raises:
         UserError: if something else than the optimizer has changed weights or, after the strategy has seen them,
-            gradients.
+            gradients or learning rates.
     """
     for stage in stages:
         stage.watch.check_quickly()
@@ -322,17 +324,10 @@ def update(stages: Sequence[Stage], optimizer: Optimizer | Any | None, step: Ten
     for weights in held:
         weights.change_gradients()
     before = [weights.keep() for weights in held]
-    seen = [p for weights in held if weights.compensates for p in weights.layout.parameters]
-    gradients = [p.grad for p in seen]  # alive, so that no other gets their address
-    known = [None if g is None else (id(g), g._version) for g in gradients]
-    if optimizer is not None:
-        optimizer.step()
-    if known != [None if p.grad is None else (id(p.grad), p.grad._version) for p in seen]:
-        strategy = stages[0].strategy
-        raise UserError(
-            f"gradients were changed within the optimizer's step (a callback's on_before_optimizer_step?), after "
-            f"strategy '{strategy.name or strategy.kind}' has seen them; change gradients in on_after_backward"
-        )
+    seen = SeenGradients(held, copies=any(stage.looks for stage in stages))
+    with seen.checking(optimizer):
+        if optimizer is not None:
+            optimizer.step()
     for weights, old in zip(held, before, strict=True):
         weights.take_back()
         weights.take_update(old)
@@ -340,4 +335,5 @@ def update(stages: Sequence[Stage], optimizer: Optimizer | Any | None, step: Ten
     torch.autograd.graph.increment_version([p for weights in held for p in weights.layout.parameters])
     for stage in stages:
         stage.watch.updated()
+        stage.looks = max(0, stage.looks - 1)
     step += 1

@@ -194,6 +194,8 @@ class PipelineEngine:
         """
         self._forward.audit_next()
         self.check_unchanged()
+        for stage in self.placed:
+            stage.looks += 1
 
     def check_unchanged(self) -> None:
         """Compare the weights with what the optimizer made of them.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from layerpipe2.engine.layout import Layout
-from layerpipe2.engine.optimizer_view import FlatOptimizer
+from layerpipe2.engine.optimizer_view import FlatOptimizer, rates_of
 from layerpipe2.engine.saved_weights import as_bytes, foreign_weights, weights_changed
 from layerpipe2.errors import UserError
 from layerpipe2.strategies import Strategy, begin
@@ -41,6 +41,7 @@ class DelayedWeights:
             has fixed addresses. On the CPU ``None``: each row has memory of its own.
         state: the state of the strategy.
         chosen: what forward passes read until the next update, if the strategy acts on them.
+        rates: those of the optimizer's groups, where the strategy has noted them for the gradient.
 
     Raises:
         UserError: if the stage's parameters can't be laid out as one vector.
@@ -77,6 +78,7 @@ class DelayedWeights:
         self.acts = predicts or recalls or compensates or corrects
         self._unseen = self.latest.new_full((1,), torch.nan).expand_as(self.latest)
         self.chosen: Tensor | None = None
+        self.rates: list[float] | None = None
         self.attach()
         self.start()
 
@@ -155,6 +157,8 @@ class DelayedWeights:
             view = FlatOptimizer(optimizer, self.layout, self.latest)
             chosen = self._ask("forward", self.latest, view)
             self.chosen = chosen if chosen is self.latest else chosen.clone()  # the state may change before it is used
+            notes = self.compensates and chosen is self.latest and self.table is None  # what else did it act for?
+            self.rates = rates_of(optimizer) if notes else None
 
     def recalled(self) -> Tensor:
         """What the backward pass of the mini-batch reads that comes back next, shape (N,)."""

@@ -165,6 +165,7 @@ class InFlight:
         """
         self.audited.audit_next()
         self.stage.watch.check()
+        self.stage.looks += 1
         own, groups = set(self.stage.parameters), self.optimizer.param_groups if self.optimizer is not None else ()
         if any(p not in own for group in groups for p in group["params"]):
             raise UserError(
