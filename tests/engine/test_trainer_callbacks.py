@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import (
     EarlyStopping,
     EMAWeightAveraging,
     GradientAccumulationScheduler,
+    LambdaCallback,
     LearningRateFinder,
     LearningRateMonitor,
     ModelPruning,
@@ -146,7 +147,11 @@ class LateClipping(Callback):
         Clipping().on_after_backward(trainer, pl_module)
 
 
-@pytest.mark.parametrize("clip", [Clipping, LateClipping])
+def lambda_clipping():
+    return LambdaCallback(on_after_backward=Clipping().on_after_backward)
+
+
+@pytest.mark.parametrize("clip", [Clipping, LateClipping, lambda_clipping])
 @pytest.mark.parametrize("strategy", ["stash", "ema-window"])
 def test_a_callback_of_ones_own_clips(clip, strategy, tmp_path):
     clipped = fit(module(strategy, gradient_clip_norm=0.05), 3)

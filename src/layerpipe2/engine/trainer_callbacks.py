@@ -3,7 +3,7 @@
 docs/howto/callbacks.md has the table; a test holds each of its lines.
 """
 
-from types import MethodType
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -20,7 +20,8 @@ from pytorch_lightning.callbacks import (
 
 from layerpipe2.errors import UserError
 
-Hooks = dict[str, list[MethodType]]
+Hooks = dict[str, list[tuple[Any, Callable[..., object]]]]
+"""Hook -> whose it is (a callback or the module), and what is called."""
 
 GRADIENT_HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
 """Lightning's hooks between the forward pass of a mini-batch and its update, in order."""
@@ -51,7 +52,7 @@ def check_callbacks(trainer: pl.Trainer, module: pl.LightningModule, *, several:
     hooks = gradient_hooks(trainer, module) if several else {}
     for name, called in hooks.items():
         raise UserError(
-            f"{type(called[0].__self__).__name__} has {name}, but the processes of a pipeline never hold the gradients "
+            f"{type(called[0][0]).__name__} has {name}, but the processes of a pipeline never hold the gradients "
             "of one mini-batch at one time; give gradient_clip_norm, or train in one process"
         )
 
@@ -62,22 +63,22 @@ def unfreezes(trainer: pl.Trainer) -> bool:
 
 
 def gradient_hooks(trainer: pl.Trainer, module: pl.LightningModule) -> Hooks:
-    """Hook of :data:`GRADIENT_HOOKS` -> the methods that somebody wrote for it, in Lightning's order."""
+    """What somebody wrote for the hooks of :data:`GRADIENT_HOOKS`, in Lightning's order."""
     found: Hooks = {}
     for name in GRADIENT_HOOKS:
         own: list[Any] = [c for c in trainer.callbacks if _overrides(c, Callback, name)]  # type: ignore[attr-defined]
         own += [module] if _overrides(module, pl.LightningModule, name) else []
         if own:
-            found[name] = [getattr(one, name) for one in own]
+            found[name] = [(one, getattr(one, name)) for one in own]
     return found
 
 
 def call_hook(hooks: Hooks, module: pl.LightningModule, name: str, *args: Any) -> None:
     """Call the methods of one hook: those of callbacks with trainer and module, the module's own without."""
-    for method in hooks.get(name, ()):
-        owner = () if method.__self__ is module else (module.trainer, module)
-        method(*owner, *args)
+    for owner, method in hooks.get(name, ()):
+        method(*(() if owner is module else (module.trainer, module)), *args)
 
 
 def _overrides(one: Any, base: type, name: str) -> bool:
-    return getattr(type(one), name) is not getattr(base, name)
+    """By its class, or as an attribute of its own (``LambdaCallback``)."""
+    return getattr(getattr(one, name), "__func__", None) is not getattr(base, name)
