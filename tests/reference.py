@@ -81,14 +81,15 @@ def forward_layer(layer: nn.Module, w: Weights, x: Tensor) -> tuple[Tensor, tupl
         return x @ w["weight"].T + w["bias"], (x,)
     if isinstance(layer, nn.Conv2d):
         return F.conv2d(x, w["weight"], w["bias"], layer.stride, layer.padding), (x,)
-    if isinstance(layer, nn.BatchNorm2d):
-        mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
+    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+        dims, one = _channels(x)
+        mean, var = x.mean(dims), x.var(dims, unbiased=False)
         n = x.numel() // x.shape[1]
         layer.running_mean.mul_(1 - layer.momentum).add_(mean * layer.momentum)
         layer.running_var.mul_(1 - layer.momentum).add_(var * n / (n - 1) * layer.momentum)
         rate = (var + layer.eps).rsqrt()
-        xhat = (x - mean.view(1, -1, 1, 1)) * rate.view(1, -1, 1, 1)
-        return xhat * w["weight"].view(1, -1, 1, 1) + w["bias"].view(1, -1, 1, 1), (xhat, rate)
+        xhat = (x - mean.view(one)) * rate.view(one)
+        return xhat * w["weight"].view(one) + w["bias"].view(one), (xhat, rate)
     if isinstance(layer, nn.ReLU):
         return x.clamp(min=0), (x > 0,)
     if isinstance(layer, nn.Flatten):
@@ -114,11 +115,12 @@ def backward_layer(layer: nn.Module, w: Weights, kept: tuple, gy: Tensor) -> tup
         gx = nn.grad.conv2d_input(x.shape, w["weight"], gy, **how)
         gw = nn.grad.conv2d_weight(x, w["weight"].shape, gy, **how)
         return gx, {"weight": gw, "bias": gy.sum((0, 2, 3))}
-    if isinstance(layer, nn.BatchNorm2d):
+    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
         xhat, rate = kept
-        g = gy * w["weight"].view(1, -1, 1, 1)
-        centred = g - g.mean((0, 2, 3), keepdim=True) - xhat * (g * xhat).mean((0, 2, 3), keepdim=True)
-        return centred * rate.view(1, -1, 1, 1), {"weight": (gy * xhat).sum((0, 2, 3)), "bias": gy.sum((0, 2, 3))}
+        dims, one = _channels(gy)
+        g = gy * w["weight"].view(one)
+        centred = g - g.mean(dims, keepdim=True) - xhat * (g * xhat).mean(dims, keepdim=True)
+        return centred * rate.view(one), {"weight": (gy * xhat).sum(dims), "bias": gy.sum(dims)}
     if isinstance(layer, nn.ReLU):
         return gy * kept[0], {}
     if isinstance(layer, Neurons):
@@ -128,6 +130,11 @@ def backward_layer(layer: nn.Module, w: Weights, kept: tuple, gy: Tensor) -> tup
         gx = gy @ w["layer.weight"] / layer.steps
         return gx.repeat(layer.steps, 1), {"layer.weight": gy.T @ rates, "layer.bias": gy.sum(0)}
     return gy.reshape(kept[0]), {}  # Flatten
+
+
+def _channels(x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The dimensions that BatchNorm averages over, and the shape of its weights beside ``x``."""
+    return (0, *range(2, x.ndim)), (1, -1, *(1 for _ in range(2, x.ndim)))
 
 
 def neurons_forward(layer: Neurons, x: Tensor) -> tuple[Tensor, tuple]:
@@ -215,12 +222,12 @@ class ReferenceOptimizer:
         self.optimizer, self.weights = optimizer, weights
 
     def rate(self) -> Tensor:
-        (group,) = self.optimizer.param_groups
-        return -self.setting("lr") if group.get("maximize") else self.setting("lr")
+        maximize = any(group.get("maximize") for group in self.optimizer.param_groups)
+        return -self.setting("lr") if maximize else self.setting("lr")
 
     def setting(self, name: str) -> Tensor:
-        (group,) = self.optimizer.param_groups
-        return torch.cat([torch.full_like(w, group[name]).flatten() for w in self.weights]).detach()
+        own = {w: group[name] for group in self.optimizer.param_groups for w in group["params"]}
+        return torch.cat([torch.full_like(w, own[w]).flatten() for w in self.weights]).detach()
 
     def state(self, name: str) -> Tensor:
         found = [self.optimizer.state[w].get(name) for w in self.weights]
@@ -314,8 +321,9 @@ class Stage:
         return self.shown
 
     def set_rate(self, lr: float) -> None:
+        """``lr``, times the ``factor`` of a group that has one."""
         for group in self.optimizer.param_groups if self.optimizer is not None else ():
-            group["lr"] = lr
+            group["lr"] = lr * group.get("factor", 1.0)
 
     def weights(self) -> Weights:
         return {name: p.detach().clone() for name, p in self.module.named_parameters()}
@@ -354,7 +362,11 @@ class Stage:
             p.grad = wanted.get(name)
         self.set_rate(lr)
         self.optimizer.step()
-        scaled = {n: lr * scale * gradients[n] if n in gradients else torch.zeros_like(w) for n, w in before.items()}
+        rates = {p: group["lr"] for group in self.optimizer.param_groups for p in group["params"]}
+        scaled = {
+            name: rates[p] * scale * gradients[name] if name in gradients else torch.zeros_like(p).detach()
+            for name, p in self.module.named_parameters()
+        }
         after = self.method.note_update(before, self.weights(), scaled)
         with torch.no_grad():
             for name, p in self.module.named_parameters():
@@ -383,10 +395,23 @@ def run_clocked(
     stages = [
         Stage(m, make_optimizer, strategy, delays[k], partial(frozen, k), accumulate) for k, m in enumerate(modules)
     ]
+    return tick_through(stages, batches, clock, lr_of, clip)
+
+
+def tick_through(
+    stages: list[Stage],
+    batches: list[tuple[Tensor, Tensor]],
+    clock: Clock,
+    lr_of: Callable[[int], float],
+    clip: float | None,
+) -> list[float]:
+    """Until the pipeline is empty; the losses by mini-batch."""
+    K = len(stages)
     down: dict[tuple[int, int], Tensor] = {}  # (stage, batch) -> its input
     up: dict[tuple[int, int], Tensor] = {}  # (stage, batch) -> gradient at its output
     losses: dict[int, float] = {}
-    for tick in range(10 * (len(batches) + K)):
+    last = max(backward + period * (len(batches) - 1) for period, _, backward in map(partial(clock, K), range(K)))
+    for tick in range(last + 1):
         for k, stage in enumerate(stages):
             period, first_forward, first_backward = clock(K, k)
             t, phase = divmod(tick - first_forward, period)
@@ -396,7 +421,7 @@ def run_clocked(
                     down[k + 1, t] = y
                 else:
                     losses[t], gradient = _cross_entropy(y, batches[t][1])
-                    up[k, t] = gradient / accumulate
+                    up[k, t] = gradient / stage.accumulate
             t, phase = divmod(tick - first_backward, period)
             if phase == 0 and 0 <= t < len(batches):
                 up[k - 1, t] = stage.backward(t, up.pop((k, t)), lr_of(stage.updates), clip)
