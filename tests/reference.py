@@ -348,11 +348,11 @@ class Stage:
             if not self.frozen(batch, name):
                 self.gathered[name] = self.gathered[name] + g if name in self.gathered else g
         if self.optimizer is not None and (batch + 1) % self.accumulate == 0:
-            self.update(self.gathered, used_forward, lr, clip)
+            self.update(batch, self.gathered, used_forward, lr, clip)
             self.gathered, self.shown = {}, None
         return gy
 
-    def update(self, gradients: Weights, used_forward: Weights, lr: float, clip: float | None) -> None:
+    def update(self, batch: int, gradients: Weights, used_forward: Weights, lr: float, clip: float | None) -> None:
         norm = math.sqrt(sum(float((g * g).sum()) for g in gradients.values()))
         scale = 1.0 if clip is None else min(1.0, clip / (norm + 1e-6))
         before = self.weights()
@@ -367,7 +367,9 @@ class Stage:
             name: rates[p] * scale * gradients[name] if name in gradients else torch.zeros_like(p).detach()
             for name, p in self.module.named_parameters()
         }
-        after = self.method.note_update(before, self.weights(), scaled)
+        latest = self.weights()
+        after = self.method.note_update(before, latest, scaled)
+        after |= {name: w for name, w in latest.items() if self.frozen(batch, name)}  # a method doesn't move them
         with torch.no_grad():
             for name, p in self.module.named_parameters():
                 p.copy_(after[name])

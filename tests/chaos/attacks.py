@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from tests.chaos import callbacks, checkpoints, engine, fuzzed, guided, killed, pressure
+from tests.chaos import checkpoints, fuzzed, guided, killed, pressure, trained
 from tests.chaos.attack import Attack
 
 _ON = "started again, it ends with the same numbers; nothing is left behind, no process after 2 s"
@@ -134,24 +134,17 @@ ATTACKS = (
         limit_s=60,
     ),
     Attack(
-        "engine",
-        "small trainings of random layers, stages, delays, strategy, optimizer, clipping, rates, freezing",
-        "losses and weights are those of the clock-driven pipeline of `tests/reference.py`, to 1e-12 or to 1,000"
-        " times what a change of the inputs' last bits does to those",
-        engine.compared,
-        short=60,
-        long=1500,
-        limit_s=60,
-    ),
-    Attack(
-        "callback",
-        "such trainings with a callback that, between two epochs, changes weights, freezes or replaces",
-        "refused in one line, or equal to the clock-driven pipeline with what was frozen frozen, to 1e-12; a stage"
-        " without a delay may go on with its changed weights",
-        callbacks.changed,
-        short=30,
-        long=700,
-        limit_s=60,
+        "programs",
+        "drawn programs with a `Trainer` that combine layers with state, hooks, callbacks, groups, loaders, schedules,"
+        f" strategies, delays, accumulation, checkpoints; {trained.ONE} in one process and {trained.TWO} in two are one"
+        " case",
+        "losses and weights are those of the clock-driven pipeline of `tests/reference.py`, to 1e-10 or to 1,000"
+        " times what a change of the inputs' last bits does to those; or refused in one line, but none that has nothing"
+        " unusual in it",
+        trained.trained,
+        short=1,
+        long=400,
+        limit_s=600,
     ),
     Attack(
         "fuzz-guided",

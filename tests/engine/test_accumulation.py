@@ -1,4 +1,4 @@
-"""Several mini-batches per update: the engine equals the clock-driven machine, and plain Lightning without delays.
+"""Several mini-batches per update: equal to plain Lightning without delays; with delays: tests/programs.
 
 With the latest weights in the backward pass it is PACI: accumulation at every stage, nothing stashed.
 """
@@ -29,70 +29,8 @@ from tests.engine.training import (
     resume,
     resumes,
 )
-from tests.reference import run_clocked
-from tests.strategies.test_three_places import DelayCompensation, ErrorFeedback, Prediction, ReferencePrediction
-from tests.test_reference import OPTIMIZERS as MAKERS
+from tests.strategies.test_three_places import DelayCompensation, ErrorFeedback, Prediction
 from tests.test_reference import problem
-
-STRATEGIES = {
-    **{name: (make_strategy(name), name) for name in ("stash", "latest", "ema-0.9", "ema-span")},
-    "prediction": (Prediction(), lambda delay, start: ReferencePrediction(None, delay, [start])),
-}
-# a, law, network, units per stage; the longest delays are 10, 10, 4, 5, 2 and 6.
-CASES = [
-    (2, "layerpipe2", "mlp", 1),
-    (3, "layerpipe2", "mlp", 1),
-    (4, "layerpipe2", "mlp", 2),
-    (3, "pipedream", "mlp", 1),
-    (5, "pipedream", "mlp", 2),
-    (4, "layerpipe2", "cnn", 1),
-]
-
-
-def rate(update):
-    return 0.05 / (1 + 0.1 * update)
-
-
-def train(stages, batches, a, delays, strategy, clip=None):
-    """Losses; ``stages`` are trained."""
-    engine = PipelineEngine(stages, delays, strategy, gradient_clip_norm=clip, accumulate=a)
-    optimizer = MAKERS["momentum"]([p for stage in stages for p in stage.parameters()])
-    losses = []
-    for t, (x, y) in enumerate(batches):
-        optimizer.param_groups[0]["lr"] = rate(t // a)
-        losses.append(float(engine.train_step(x, y, F.cross_entropy, optimizer)[0]))
-        assert int(engine.step_count) == (t + 1) // a
-    return losses
-
-
-def assert_same(a, law, network, group_size, strategy, known, clip=None):
-    stages, batches = problem(network, group_size)
-    batches, twins = batches[: len(batches) // a * a], copy.deepcopy(stages)
-    how = {"make_optimizer": MAKERS["momentum"], "lr_of": rate, "clip": clip, "accumulate": a}
-    expected = run_clocked(twins, batches, strategy=known, convention=law, **how)
-    losses = train(stages, batches, a, Delays.by_law(law, len(stages)), strategy, clip)
-    assert losses == pytest.approx(expected, abs=1e-12)
-    for mine, theirs in zip(stages, twins, strict=True):
-        for (name, one), other in zip(mine.state_dict().items(), theirs.state_dict().values(), strict=True):
-            if "num_batches" not in name:
-                torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", STRATEGIES)
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_equal_to_the_clocked_machine(case, name):
-    assert_same(*case, *STRATEGIES[name])
-
-
-@pytest.mark.parametrize("name", ["stash", "ema-span"])
-def test_clipping_acts_on_the_mean(name):
-    assert_same(*CASES[1], *STRATEGIES[name], clip=0.05)
-
-
-@pytest.mark.parametrize("name", ["pair", "update-window"])
-def test_strategies_of_one_lag_where_it_divides_the_delays(name):
-    assert make_strategy(name).fixed_lag
-    assert_same(*CASES[0], make_strategy(name), name)
 
 
 @dataclass(frozen=True)
@@ -110,7 +48,11 @@ class Noting(Latest):
 def test_paci_misses_few_updates(a):
     """With a >= D one at most, and none at an accumulation's end."""
     (stages, batches), noting, D = problem("mlp", 2), Noting(), 4
-    train(stages, batches, a, Delays.custom([D, 0, 0]), noting)
+    pipeline = PipelineEngine(stages, Delays.custom([D, 0, 0]), noting, accumulate=a)
+    optimizer = optimizer_of(pipeline)
+    for t, (x, y) in enumerate(batches):
+        pipeline.train_step(x, y, F.cross_entropy, optimizer)
+        assert int(pipeline.step_count) == (t + 1) // a
     assert noting.lags == [t // a - max(0, t - D) // a for t in range(len(batches))]
     assert max(noting.lags) == -(-D // a)
 
@@ -198,7 +140,7 @@ def test_the_trainers_own_accumulation_is_refused():
 @pytest.mark.parametrize("done", [1, 4, 8])
 @pytest.mark.parametrize("strategy", ["stash", "ema-span", "prediction"])
 def test_what_is_saved_in_the_middle_of_an_update_holds_its_gradients(strategy, done, dtype, monkeypatch):
-    monkeypatch.setattr("tests.engine.training.make_strategy", lambda name: STRATEGIES[name][0])
+    monkeypatch.setattr("tests.engine.training.make_strategy", _made)
     whole = engine(torch.nn.Linear(8, 8), strategy, accumulate=3, compute_dtype=dtype)
     optimizer = optimizer_of(whole)
     batches = torch.randn(10, 4, 8)
@@ -211,6 +153,10 @@ def test_what_is_saved_in_the_middle_of_an_update_holds_its_gradients(strategy, 
     own = optimizer_of(resumed)
     for x in batches[done:]:
         assert torch.equal(step(resumed, own, x), step(whole, optimizer, x))
+
+
+def _made(name):
+    return Prediction() if name == "prediction" else make_strategy(name)
 
 
 def step(pipeline, optimizer, x):

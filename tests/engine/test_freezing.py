@@ -1,15 +1,11 @@
-"""Parameters are frozen and unfrozen while training: equal to the clock-driven machine, or refused in one line."""
-
-import copy
+"""Parameters are frozen and unfrozen while training, or it is refused in one line; numbers: tests/programs."""
 
 import pytest
 import torch
-import torch.nn.functional as F
 from pytorch_lightning.callbacks import BaseFinetuning, Callback
 from torch import nn
 
-from layerpipe2 import Delays, UserError, make_strategy
-from layerpipe2.engine.step import PipelineEngine
+from layerpipe2 import UserError
 from tests.engine.training import (
     assert_bit_equal,
     checkpoint,
@@ -21,50 +17,6 @@ from tests.engine.training import (
     resumes,
     train,
 )
-from tests.reference import run_clocked
-from tests.test_reference import OPTIMIZERS, problem
-
-PLANS = {
-    "from the start": lambda stage, batch, name: stage in (0, 2) and batch < 9,
-    "in the middle": lambda stage, batch, name: stage == 1 and 6 <= batch < 13,
-    "one parameter": lambda stage, batch, name: name == "0.bias" and batch >= 7,
-    "again and again": lambda stage, batch, name: batch // 3 % 2 == 0 and stage < 4,
-}
-
-
-def freeze(stages, frozen, batch):
-    for k, stage in enumerate(stages):
-        for name, parameter in stage.named_parameters():
-            parameter.requires_grad_(not frozen(k, batch, name))
-
-
-@pytest.mark.parametrize(
-    ("strategy", "optimizer"),
-    [
-        *((strategy, "momentum") for strategy in ("stash", "latest", "pair", "update-window", "ema-span-raw")),
-        *(("ema-window", optimizer) for optimizer in OPTIMIZERS),
-    ],
-)
-@pytest.mark.parametrize("plan", PLANS)
-def test_equal_to_the_reference(plan, strategy, optimizer):
-    stages, batches = problem("mlp", 1)
-    frozen, make = PLANS[plan], OPTIMIZERS[optimizer]
-    twins, start = copy.deepcopy(stages), copy.deepcopy(stages)
-    how = {"strategy": strategy, "convention": "layerpipe2", "make_optimizer": make, "lr_of": lambda t: 0.01}
-    expected = run_clocked(twins, batches, frozen=frozen, **how)
-    freeze(stages, frozen, 0)
-    pipeline = PipelineEngine(stages, Delays.layerpipe2(len(stages)), make_strategy(strategy), unfreezes=True)
-    trained = make([p for s in stages for p in s.parameters()])
-    trained.param_groups[0]["lr"] = 0.01
-    losses = []
-    for t, (x, y) in enumerate(batches):
-        freeze(stages, frozen, t)
-        losses.append(float(pipeline.train_step(x, y, F.cross_entropy, trained)[0]))
-    assert losses == pytest.approx(expected, abs=1e-12)
-    for mine, theirs, first in zip(stages, twins, start, strict=True):
-        for a, b, c in zip(mine.parameters(), theirs.parameters(), first.parameters(), strict=True):
-            torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
-            assert not torch.equal(a, c)
 
 
 def test_what_was_trained_may_be_frozen_without_announcement():

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -15,6 +15,7 @@ from layerpipe2.delays import DELAY_LAWS
 from layerpipe2.strategies.names import NamedStrategy
 from tests.programs.program import COMPOSED, VALUES, ByEpoch, Found, Program
 from tests.reference import Clock, Method, NewMethod, Stage, Weights, delay_of, make_method, tick_through
+from tests.strategies.test_three_places import CASES
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -22,18 +23,27 @@ Batches = list[tuple[Tensor, Tensor]]
 class ProgramStage(Stage):
     """A stage that also has random numbers of its own, and remembers weights and buffers of the ends of epochs."""
 
-    def __init__(self, program: Program, index: int, module: nn.Sequential, delay: int) -> None:
+    def __init__(self, program: Program, index: int, modules: list[nn.Sequential], delay: int) -> None:
         self.program, self.index, self.delay, self.start = program, index, delay, 0
-        self.born_frozen = {n for n, p in module.named_parameters() if not p.requires_grad}
-        super().__init__(module, program.make_optimizer, self._method, delay, self._is_frozen, program.accumulate)
+        self.everything = [p for module in modules for p in module.parameters()]
+        super().__init__(modules[index], self._optimizer, self._method, delay, self._is_frozen, program.accumulate)
         self.all_weights, self.all_buffers = [self.weights()], [self._buffers()]
         self.random = torch.Generator().manual_seed(program.seed + 1_000_003 * (index + 1)).get_state()
 
+    def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Groups are made of all parameters; of each the stage has its own."""
+        made, own = self.program.make_optimizer(self.everything), set(parameters)
+        for group in made.param_groups:
+            group["params"] = [p for p in group["params"] if p in own]
+        return made
+
     def _method(self, delay: int, start: Weights) -> Method:
-        make = COMPOSED.get(self.program.strategy)
-        if make is None:
-            return make_method(self.program.strategy, delay, start)
-        return NewMethod(NamedStrategy("composed", "", "", "average", make), delay, [start])
+        name = self.program.strategy
+        if name in CASES:
+            return CASES[name][1](None, delay, [start])
+        if name in COMPOSED:
+            return NewMethod(NamedStrategy(name, "", "", "average", COMPOSED[name]), delay, [start])
+        return make_method(name, delay, start)
 
     def _is_frozen(self, batch: int, name: str) -> bool:
         return self.program.is_frozen(f"{self.index}.{name}", self.start + batch)
@@ -81,10 +91,8 @@ def clock_of(program: Program) -> Clock:
 def by_reference(program: Program, moved: Callable[[Tensor], Tensor] = lambda x: x) -> Found:
     """``moved``: changes inputs, to see what rounding does."""
     clock, K, each = clock_of(program), len(program.cut), program.accumulate
-    stages = [
-        ProgramStage(program, k, module, math.ceil(delay_of(clock(K, k)) / each))
-        for k, module in enumerate(program.stages())
-    ]
+    modules = program.stages()
+    stages = [ProgramStage(program, k, modules, math.ceil(delay_of(clock(K, k)) / each)) for k in range(K)]
     for stage in stages:
         stage._change(0)
     epochs = [[(moved(x), y) for x, y in batches] for batches in _epochs(program)]

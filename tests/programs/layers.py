@@ -1,6 +1,7 @@
-"""Layers of generated programs, each with its forward and backward pass written out for the clock-driven reference."""
+"""Layers of drawn programs, each with its forward and backward pass written out for the clock-driven reference."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tests import reference
+from tests.reference import FURTHER, Weights
 
 SIZE = 4
 """Features between two units, and channels of images, which are 3 x 3."""
 
 
-class OwnFunction(torch.autograd.Function):
+class Own(torch.autograd.Function):
     """A linear map that saves its weights as one should."""
 
     @staticmethod
@@ -28,84 +29,67 @@ class OwnFunction(torch.autograd.Function):
         return gradients[0] @ weight, gradients[0].T @ x
 
 
-class Keeping(torch.autograd.Function):
+class Keeping(Own):
     """The same, but recalled weights can't reach what it keeps."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.x, ctx.weight = x, weight
+        ctx.saved = x, weight
         return x @ weight.T
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        return gradients[0] @ ctx.weight, gradients[0].T @ ctx.x
+        x, weight = ctx.saved
+        return gradients[0] @ weight, gradients[0].T @ x
 
 
 class By(nn.Linear):
     """A linear layer that is computed by a function of its own."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, function: Callable[..., Tensor] = F.linear) -> None:
         super().__init__(SIZE, SIZE)
-        self.name = name
+        self.function = function
 
     def forward(self, x: Tensor) -> Tensor:
-        return LINEAR[self.name](self, x)
+        return self.function(x, self.weight, self.bias)
 
 
-LINEAR: dict[str, Callable[[By, Tensor], Tensor]] = {
-    "own function": lambda layer, x: OwnFunction.apply(x, layer.weight) + layer.bias,
-    "view": lambda layer, x: x @ layer.weight.t() + layer.bias,
-    "einsum": lambda layer, x: torch.einsum("bi,oi->bo", x, layer.weight) + layer.bias,
-    "keeping": lambda layer, x: Keeping.apply(x, layer.weight) + layer.bias,
-    "made weight": lambda layer, x: F.linear(x, layer.weight * torch.ones_like(layer.weight), layer.bias),
-    "checkpoint": lambda layer, x: checkpoint(F.linear, x, layer.weight, layer.bias, use_reentrant=False),
-}
-
-
-class Hooked(nn.Linear):
-    """Hooks of a module: its output is halved, and the gradient at its input doubled."""
+class Hooked(By):
+    """Hooks halve its output and double the gradient at its input."""
 
     def __init__(self) -> None:
-        super().__init__(SIZE, SIZE)
+        super().__init__()
         self.register_forward_hook(lambda layer, args, y: y / 2)
         self.register_full_backward_hook(lambda layer, at_x, at_y: (None if at_x[0] is None else 2 * at_x[0],))
 
 
-class Twice(nn.Linear):
-    """Tied weights: the same layer twice."""
+class Skipped(By):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if self.training else x
 
-    def __init__(self) -> None:
-        super().__init__(SIZE, SIZE)
+
+class Twice(By):
+    """Tied weights."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(torch.tanh(super().forward(x)))
 
 
-class Skipped(nn.Linear):
-    """Trains, and is left out of evaluations."""
-
-    def __init__(self) -> None:
-        super().__init__(SIZE, SIZE)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if self.training else x
-
-
 class Counter(nn.Module):
     """Scales by a number that depends on how many mini-batches it has seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, evaluations: bool = False) -> None:
         super().__init__()
         self.register_buffer("seen", torch.zeros(()))
+        self.evaluations = evaluations
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            self.seen += 1
+        self.seen += self.training or self.evaluations
         return x * (1 + self.seen % 3 / 10)
 
 
 class Recurrent(nn.Module):
-    """h = tanh(A x(t) + B h), from SIZE steps; also a sum along the way, so that every step has a gradient."""
+    """The last h of h = tanh(A x(t) + a + B h)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,51 +102,87 @@ class Recurrent(nn.Module):
         return h
 
 
-class Mean(nn.Module):
-    """Over the positions of a sequence (B, positions, SIZE)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean(1)
-
-
-class Embedding(nn.Embedding):
-    """Of six tokens."""
+class Bag(nn.Embedding):
+    """The mean of the embeddings of a row's tokens, of which there are six."""
 
     def __init__(self) -> None:
         super().__init__(6, SIZE)
 
-
-def linear_backward(layer: nn.Module, w: dict, kept: tuple, gy: Tensor) -> tuple[Tensor, dict]:
-    return gy @ w["weight"], {"weight": gy.T @ kept[0], "bias": gy.sum(0)}
-
-
-def twice_forward(layer: nn.Module, w: dict, x: Tensor) -> tuple[Tensor, tuple]:
-    middle = torch.tanh(x @ w["weight"].T + w["bias"])
-    return middle @ w["weight"].T + w["bias"], (x, middle)
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).mean(1)
 
 
-def twice_backward(layer: nn.Module, w: dict, kept: tuple, gy: Tensor) -> tuple[Tensor, dict]:
+UNITS: dict[str, Callable[[], list[nn.Module]]] = {
+    "linear": lambda: [nn.Linear(SIZE, SIZE), nn.ReLU()],
+    "batch norm": lambda: [nn.Linear(SIZE, SIZE), nn.BatchNorm1d(SIZE), nn.Tanh()],
+    "layer norm": lambda: [nn.LayerNorm(SIZE), nn.Linear(SIZE, SIZE), nn.PReLU()],
+    "dropout": lambda: [nn.Linear(SIZE, SIZE), nn.Dropout(0.3), nn.Tanh()],
+    "counter": lambda: [Counter(), nn.Linear(SIZE, SIZE), nn.Tanh()],
+    "counter of evaluations": lambda: [Counter(evaluations=True), nn.Linear(SIZE, SIZE), nn.Tanh()],
+    "tied": lambda: [Twice(), nn.Tanh()],
+    "skipped in evaluations": lambda: [Skipped(), nn.Tanh()],
+    "hooked": lambda: [Hooked(), nn.Tanh()],
+    "own function": lambda: [By(lambda x, w, b: Own.apply(x, w) + b), nn.Tanh()],
+    "views": lambda: [By(lambda x, w, b: torch.einsum("bi,io->bo", x, w.t()) + b), nn.Tanh()],
+    "keeping function": lambda: [By(lambda x, w, b: Keeping.apply(x, w) + b), nn.Tanh()],
+    "made weight": lambda: [By(lambda x, w, b: F.linear(x, w * torch.ones_like(w), b)), nn.Tanh()],
+    "checkpoint": lambda: [By(partial(checkpoint, F.linear, use_reentrant=False)), nn.Tanh()],
+}
+"""Units of SIZE features to as many."""
+HIDING = ("keeping function", "made weight", "checkpoint")
+"""Units that hide their weights from some strategies, which must refuse them."""
+
+
+def convolution(stride: int) -> list[nn.Module]:
+    return [nn.Conv2d(SIZE, SIZE, 3, stride, 1), nn.BatchNorm2d(SIZE), nn.ReLU()]
+
+
+INPUTS: dict[str, tuple[Callable[[], list[list[nn.Module]]], tuple[int, ...]]] = {
+    "features": (lambda: [], (SIZE,)),
+    "images": (lambda: [convolution(1), convolution(2), [nn.Flatten(), nn.Linear(4 * SIZE, SIZE)]], (SIZE, 3, 3)),
+    "tokens": (lambda: [[Bag()]], (3,)),
+    "sequences": (lambda: [[Recurrent()]], (3, SIZE)),
+}
+"""What a mini-batch holds: the units that make SIZE features of it, and its shape."""
+
+Kept = tuple
+Gradients = tuple[Tensor, Weights]
+
+
+def linear(layer: nn.Module, w: Weights, x: Tensor, scale: float = 1.0) -> tuple[Tensor, Kept]:
+    return scale * (x @ w["weight"].T + w["bias"]), (x,)
+
+
+def linear_backward(layer: nn.Module, w: Weights, kept: Kept, gy: Tensor, scale: float = 1.0) -> Gradients:
+    return gy @ w["weight"], {"weight": scale * gy.T @ kept[0], "bias": scale * gy.sum(0)}
+
+
+def twice(layer: nn.Module, w: Weights, x: Tensor) -> tuple[Tensor, Kept]:
+    middle = torch.tanh(linear(layer, w, x)[0])
+    return linear(layer, w, middle)[0], (x, middle)
+
+
+def twice_backward(layer: nn.Module, w: Weights, kept: Kept, gy: Tensor) -> Gradients:
     x, middle = kept
-    between = gy @ w["weight"] * (1 - middle**2)
-    both = {"weight": gy.T @ middle + between.T @ x, "bias": gy.sum(0) + between.sum(0)}
-    return between @ w["weight"], both
+    at_middle, second = linear_backward(layer, w, (middle,), gy)
+    gx, first = linear_backward(layer, w, (x,), at_middle * (1 - middle**2))
+    return gx, {name: first[name] + second[name] for name in first}
 
 
-def counter_forward(layer: nn.Module, w: dict, x: Tensor) -> tuple[Tensor, tuple]:
+def count(layer: nn.Module, w: Weights, x: Tensor) -> tuple[Tensor, Kept]:
     layer.seen += 1
     scale = 1 + float(layer.seen) % 3 / 10
     return x * scale, (scale,)
 
 
-def recurrent_forward(layer: nn.Module, w: dict, x: Tensor) -> tuple[Tensor, tuple]:
+def recurrent(layer: nn.Module, w: Weights, x: Tensor) -> tuple[Tensor, Kept]:
     states = [x.new_zeros(len(x), SIZE)]
     for step in x.unbind(1):
-        at = step @ w["now.weight"].T + w["now.bias"] + states[-1] @ w["before.weight"].T
-        states.append(torch.tanh(at))
+        states.append(torch.tanh(step @ w["now.weight"].T + w["now.bias"] + states[-1] @ w["before.weight"].T))
     return states[-1], (x, states)
 
 
-def recurrent_backward(layer: nn.Module, w: dict, kept: tuple, gy: Tensor) -> tuple[Tensor, dict]:
+def recurrent_backward(layer: nn.Module, w: Weights, kept: Kept, gy: Tensor) -> Gradients:
     x, states = kept
     found, at_inputs = {name: torch.zeros_like(value) for name, value in w.items()}, []
     for t in reversed(range(x.shape[1])):
@@ -175,87 +195,52 @@ def recurrent_backward(layer: nn.Module, w: dict, kept: tuple, gy: Tensor) -> tu
     return torch.stack(at_inputs, 1), found
 
 
-def embedding_backward(layer: nn.Module, w: dict, kept: tuple, gy: Tensor) -> tuple[Tensor, dict]:
-    return gy, {"weight": torch.zeros_like(w["weight"]).index_add(0, kept[0].flatten(), gy.flatten(0, 1))}
+def bag_backward(layer: nn.Module, w: Weights, kept: Kept, gy: Tensor) -> Gradients:
+    (x,) = kept
+    rows = (gy / x.shape[1]).repeat_interleave(x.shape[1], 0)
+    return gy, {"weight": torch.zeros_like(w["weight"]).index_add(0, x.flatten(), rows)}  # tokens have no gradient
 
 
-def norm_forward(layer: nn.LayerNorm, w: dict, x: Tensor) -> tuple[Tensor, tuple]:
+def layer_norm(layer: nn.LayerNorm, w: Weights, x: Tensor) -> tuple[Tensor, Kept]:
     rate = (x.var(1, unbiased=False, keepdim=True) + layer.eps).rsqrt()
     xhat = (x - x.mean(1, keepdim=True)) * rate
     return xhat * w["weight"] + w["bias"], (xhat, rate)
 
 
-def norm_backward(layer: nn.LayerNorm, w: dict, kept: tuple, gy: Tensor) -> tuple[Tensor, dict]:
-    xhat, rate = kept
-    g = gy * w["weight"]
+def layer_norm_backward(layer: nn.LayerNorm, w: Weights, kept: Kept, gy: Tensor) -> Gradients:
+    (xhat, rate), g = kept, gy * w["weight"]
     gx = (g - g.mean(1, keepdim=True) - xhat * (g * xhat).mean(1, keepdim=True)) * rate
     return gx, {"weight": (gy * xhat).sum(0), "bias": gy.sum(0)}
 
 
-def prelu_backward(layer: nn.Module, w: dict, kept: tuple, gy: Tensor) -> tuple[Tensor, dict]:
+def prelu_backward(layer: nn.Module, w: Weights, kept: Kept, gy: Tensor) -> Gradients:
     (x,) = kept
     return torch.where(x > 0, gy, w["weight"] * gy), {"weight": (gy * x.clamp(max=0)).sum().reshape(1)}
 
 
-def dropout_forward(layer: nn.Dropout, w: dict, x: Tensor) -> tuple[Tensor, tuple]:
-    mask = F.dropout(torch.ones_like(x), layer.p)  # from the stage's own stream
+def dropout(layer: nn.Dropout, w: Weights, x: Tensor) -> tuple[Tensor, Kept]:
+    mask = F.dropout(torch.ones_like(x), layer.p)  # of the stage's own random numbers
     return x * mask, (mask,)
 
 
-def linear(layer: nn.Module, w: dict, x: Tensor) -> tuple[Tensor, tuple]:
-    return x @ w["weight"].T + w["bias"], (x,)
+def tanh(layer: nn.Module, w: Weights, x: Tensor) -> tuple[Tensor, Kept]:
+    y = torch.tanh(x)
+    return y, (1 - y**2,)
 
 
-reference.FURTHER |= {
-    By: (linear, linear_backward),
-    Skipped: (linear, linear_backward),
-    Hooked: (
-        lambda layer, w, x: ((x @ w["weight"].T + w["bias"]) / 2, (x,)),
-        lambda layer, w, kept, gy: (gy @ w["weight"], {"weight": gy.T @ kept[0] / 2, "bias": gy.sum(0) / 2}),
-    ),
-    Twice: (twice_forward, twice_backward),
-    Counter: (counter_forward, lambda layer, w, kept, gy: (gy * kept[0], {})),
-    Recurrent: (recurrent_forward, recurrent_backward),
-    Mean: (lambda layer, w, x: (x.mean(1), (x,)), lambda layer, w, kept, gy: (_spread(gy, kept[0]), {})),
-    Embedding: (lambda layer, w, x: (w["weight"][x], (x,)), embedding_backward),
-    nn.LayerNorm: (norm_forward, norm_backward),
+def times(layer: nn.Module, w: Weights, kept: Kept, gy: Tensor) -> Gradients:
+    return gy * kept[0], {}
+
+
+FURTHER |= {
+    **dict.fromkeys((By, Skipped), (linear, linear_backward)),
+    Hooked: (partial(linear, scale=0.5), partial(linear_backward, scale=0.5)),
+    Twice: (twice, twice_backward),
+    Counter: (count, times),
+    Recurrent: (recurrent, recurrent_backward),
+    Bag: (lambda layer, w, x: (w["weight"][x].mean(1), (x,)), bag_backward),
+    nn.LayerNorm: (layer_norm, layer_norm_backward),
     nn.PReLU: (lambda layer, w, x: (torch.where(x > 0, x, w["weight"] * x), (x,)), prelu_backward),
-    nn.Dropout: (dropout_forward, lambda layer, w, kept, gy: (gy * kept[0], {})),
-    nn.Tanh: (
-        lambda layer, w, x: ((y := torch.tanh(x)), (y,)),
-        lambda layer, w, kept, gy: (gy * (1 - kept[0] ** 2), {}),
-    ),
+    nn.Dropout: (dropout, times),
+    nn.Tanh: (tanh, times),
 }
-
-
-def _spread(gy: Tensor, x: Tensor) -> Tensor:
-    return (gy / x.shape[1]).unsqueeze(1).expand_as(x)
-
-
-UNITS: dict[str, Callable[[], list[nn.Module]]] = {
-    "linear": lambda: [nn.Linear(SIZE, SIZE), nn.ReLU()],
-    "batch norm": lambda: [nn.Linear(SIZE, SIZE), nn.BatchNorm1d(SIZE), nn.Tanh()],
-    "layer norm": lambda: [nn.LayerNorm(SIZE), nn.Linear(SIZE, SIZE), nn.PReLU()],
-    "dropout": lambda: [nn.Linear(SIZE, SIZE), nn.Dropout(0.3), nn.Tanh()],
-    "counter": lambda: [Counter(), nn.Linear(SIZE, SIZE), nn.Tanh()],
-    "twice": lambda: [Twice()],
-    "skipped": lambda: [Skipped(), nn.Tanh()],
-    "hooked": lambda: [Hooked(), nn.Tanh()],
-    **{name: lambda name=name: [By(name), nn.Tanh()] for name in LINEAR},
-}
-"""Units of SIZE features to as many."""
-HIDING = {"keeping", "made weight", "checkpoint"}
-"""Units that hide their weights from some strategies, which must refuse them."""
-
-
-def convolution(stride: int = 1) -> list[nn.Module]:
-    return [nn.Conv2d(SIZE, SIZE, 3, stride, 1), nn.BatchNorm2d(SIZE), nn.ReLU()]
-
-
-INPUTS: dict[str, tuple[Callable[[], list[list[nn.Module]]], tuple[int, ...]]] = {
-    "features": (lambda: [], (SIZE,)),
-    "images": (lambda: [convolution(), convolution(2), [nn.Flatten(), nn.Linear(4 * SIZE, SIZE)]], (SIZE, 3, 3)),
-    "tokens": (lambda: [[Embedding(), Mean()]], (3,)),
-    "sequences": (lambda: [[Recurrent()]], (3, SIZE)),
-}
-"""What a mini-batch holds: the units that make SIZE features of it, and its shape."""

@@ -76,7 +76,8 @@ def _serve(rank: int, port: int, pipe: Connection) -> None:
     while True:
         program, folder = pickle.loads(pipe.recv_bytes())
         try:
-            answer: tuple[str, Any] = "found", by_trainer(program, partial(PipelineStrategy, timeout_s=30), folder)
+            place = partial(PipelineStrategy, timeout_s=30, split_backward=program.split_backward)
+            answer: tuple[str, Any] = "found", by_trainer(program, place, folder)
         except UserError as error:
             answer = "refused", str(error)
         except BaseException:
