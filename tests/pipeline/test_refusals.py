@@ -78,6 +78,39 @@ def fit(make=lambda: pipelined(dense()), data=noise, **options):
     return one
 
 
+class Borrowing(nn.Linear):
+    """Keeps a layer of another stage in a list."""
+
+    def forward(self, x):
+        return super().forward(x) + self.kept[0](x)
+
+
+class Leaving(nn.Linear):
+    """Leaves its outputs for a layer of another stage."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        self.box["value"] = y.detach()
+        return y
+
+
+class Taking(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) + self.box.get("value", 0)
+
+
+def borrowed():
+    stages = [nn.Linear(12, 12), nn.Linear(12, 12), Borrowing(12, 12), nn.Linear(12, 4)]
+    stages[2].kept = [stages[0]]
+    return pipelined(stages)
+
+
+def left():
+    stages = [Leaving(12, 12), Taking(12, 12), nn.Linear(12, 12), nn.Linear(12, 4)]
+    stages[0].box = stages[1].box = {}
+    return pipelined(stages)
+
+
 def plateau():
     return pipelined(dense(), scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau)
 
@@ -107,6 +140,8 @@ def two_clippings():
         (partial(fit, callbacks=[Assigning()]), "weights were changed between two updates (a callback that clamps"),
         (partial(fit, callbacks=[Replacing()]), "a parameter or layer was added, replaced or removed"),
         (partial(fit, callbacks=[Adding()]), "was given parameters of another stage, which has its own"),
+        (partial(fit, borrowed), "stage 2 computes with a weight of stage 0 that doesn't come by its input"),
+        (partial(fit, left), "stage 1 computes with a value of stage 0 that doesn't come by its input"),
         (call, "has some of the stages only; call the Trainer's predict"),
         (
             partial(in_process, Case(), stages_per_process=[1, 2]),

@@ -5,25 +5,38 @@ that autograd saves. What it can't reach is a *copy* of them, a tensor saved by 
 autograd function keeps by itself. None of it would fail: the strategy would silently train like exact stashing, in
 part.
 
-Known limits, which are not refused:
+It also shows every operation to :mod:`layerpipe2.engine.side_channels`, which refuses what comes from another stage.
 
-- an autograd function may reach weights through a global name;
-- a path that is taken only in steps that are not audited (layers dropped at random).
+Known limits, which are not refused (``tests/engine/test_known_limits.py`` has an example of each):
+
+- an autograd function may reach weights through a global name, or as numbers or bytes that Python holds;
+- a path that is taken only in steps that are not audited (layers dropped at random);
+- a value that goes from stage to stage as a Python number, a file or an array's copy;
+- what hooks and autograd functions of two stages exchange in the backward pass;
+- the input of a stage that returned it as it was, which a later stage reads by another name;
+- a generator of random numbers of their own that two stages share;
+- a value that waits for more than one mini-batch before another stage reads it.
 
 A weight that is concatenated with activations (prefix tuning), or looked up by an embedding, counts as an activation
 from there on, which hardware would store.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+import sys
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import FrameType
 from typing import Any, Self
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import CheckpointFunction
 
+from layerpipe2.engine.reachable import reachable
 from layerpipe2.engine.saved_weights import Region, as_bytes, changed_in_forward, storage_of
+from layerpipe2.engine.side_channels import SideChannels, tensors_of
 from layerpipe2.errors import UserError
 
 # A weight times a constant is a weight, unless a matrix product multiplies it by zeros: those are an activation that
@@ -45,17 +58,26 @@ class Audit(TorchDispatchMode):  # type: ignore[no-untyped-call]
         regions: those whose views are exchanged.
         batch: the input.
         unexchanged: others, which must only stay as they are (exact stashing).
+        channels: is shown every operation.
+        exact: whether recalled weights are those of the forward pass, so that copies of these do no harm.
     """
 
-    def __init__(self, regions: list[Region], batch: Tensor, unexchanged: Sequence[Region] = ()) -> None:
+    def __init__(
+        self,
+        regions: list[Region],
+        batch: Tensor,
+        unexchanged: Sequence[Region] = (),
+        channels: SideChannels | None = None,
+        *,
+        exact: bool = False,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.regions = regions
-        self._before = [(region, region.compute.clone()) for region in (*regions, *unexchanged)]
-        self._made = {storage_of(region.compute): region.stage for region in regions}
+        self.regions, self.channels, self._exact = regions, channels, exact
         every = (*regions, *unexchanged)
+        self._before = [(region, region.compute.clone()) for region in every]
+        self._made = {storage_of(region.compute): region.stage for region in regions}
         computes = {storage_of(one.compute) for one in every}
-        others = {storage_of(row): one.stage for one in every for row in one.other}
-        self._other = {memory: stage for memory, stage in others.items() if memory not in computes}
+        self._other = _Memory((row, one.stage) for one in every for row in one.other if storage_of(row) not in computes)
         self._data = {storage_of(batch)}
         self._alive: list[Tensor] = [batch]
         self._hooks: Any = None
@@ -66,23 +88,52 @@ class Audit(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
+    def enter(self, stage: int, x: Tensor) -> None:
+        """From now on operations are those of ``stage``, whose input is ``x``."""
+        if self.channels is not None:
+            self.channels.enter(stage, x)
+
+    def leave(self, outputs: Tensor) -> None:
+        """The stage has returned ``outputs``.
+
+        Raises:
+            UserError: if another stage has a part in them other than by the input.
+        """
+        if self.channels is not None:
+            self.channels.check(outputs)
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if _hooks_of_this_thread() != self._hooks:
+        kwargs = kwargs or {}
+        follows = bool(self._before)
+        if follows and _hooks_of_this_thread() != self._hooks:
             raise UserError(
                 "a stage hooks the tensors that autograd saves (activation checkpointing or offloading), so recalled "
                 "weights can't reach its backward pass; train without it"
             )
-        result = func(*args, **(kwargs or {}))
-        name = func.overloadpacket.__name__
-        inputs, outputs = _tensors((args, kwargs)), _tensors(result)
-        for stage in (self._other[s] for s in map(storage_of, inputs) if s in self._other):
+        result = func(*args, **kwargs)
+        outputs = tensors_of(result)
+        if follows:
+            self._follow(func.overloadpacket.__name__, args, kwargs, result, outputs)
+        if self.channels is not None:
+            self.channels.see(func, args, kwargs, outputs)
+        self._alive += outputs  # a freed address would be given to the next tensor
+        return result
+
+    def _follow(
+        self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any, outputs: list[Tensor]
+    ) -> None:
+        """Whether what the operation makes is an activation, a weight, or neither."""
+        inputs = tensors_of((args, kwargs))
+        for stage in (found for found in map(self._other.stage_of, inputs) if found is not None):
             raise UserError(
                 f"stage {stage} keeps a view of its weights from before this forward pass; make it anew in each, since "
                 "a delayed stage computes with other memory every time"
             )
         stages = [self._made[s] for s in map(storage_of, inputs) if s in self._made]
+        if not torch.is_grad_enabled() and self._reads_weights(inputs) and _within_reentrant_checkpoint():
+            raise _keeps_weights("CheckpointFunction")
         if stages and any(isinstance(t, Tensor) and t.layout is not torch.strided for t in tree_leaves(result)):
             raise UserError(
                 f"stage {stages[0]} makes a sparse copy of its weights, where recalled weights can't reach it; compute "
@@ -98,13 +149,15 @@ class Audit(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif stages and not (name in _PRODUCTS and self._by_zeros(name, args)):
             for made in outputs:
                 self._made.setdefault(storage_of(made), stages[0])
-        self._alive += outputs  # a freed address would be given to the next tensor
-        return result
+
+    def _reads_weights(self, inputs: list[Tensor]) -> bool:
+        weights = {storage_of(region.compute) for region, _ in self._before}
+        return any(storage_of(t) in weights for t in inputs)
 
     def _by_zeros(self, name: str, args: tuple[Any, ...]) -> bool:
         """Whether one factor of a matrix product is zero and no weight; what is added does not count."""
         first, last = _FACTORS.get(name, (0, len(args)))
-        return any(storage_of(t) not in self._made and not t.any() for t in _tensors(args[first:last]))
+        return any(storage_of(t) not in self._made and not t.any() for t in tensors_of(args[first:last]))
 
     def check_saved(self, tensor: Tensor) -> None:
         """Refuse to save ``tensor``, no view of compute weights, if it is weight-made.
@@ -127,18 +180,70 @@ class Audit(TorchDispatchMode):  # type: ignore[no-untyped-call]
         Raises:
             UserError: naming the function or the stage.
         """
-        weights = {storage_of(region.compute) for region in self.regions}
-        for node in _graph(outputs):
-            mine = _tensors([_reachable(value) for value in getattr(node, "__dict__", {}).values()])
-            kept = [s for s in map(storage_of, mine) if s in weights or (s in self._made and s not in self._data)]
-            if kept or any(isinstance(t, nn.Parameter) for t in mine) or "CheckpointFunction" in node.name():
-                raise UserError(
-                    f"autograd function {node.name()} keeps weights where recalled ones can't reach them; use "
-                    "ctx.save_for_backward, and no activation checkpointing"
-                )
+        weights = _Memory((region.compute, region.stage) for region in self.regions)
+        for node in graph_of(outputs):
+            if "CheckpointFunction" in node.name():
+                raise _keeps_weights(node.name())
+            kept = getattr(node, "__dict__", None)
+            if kept and any(self._hides(one, weights) for one in reachable(kept)):
+                raise _keeps_weights(node.name())
         for region, before in self._before:
             if not torch.equal(as_bytes(region.compute), as_bytes(before)):
                 raise changed_in_forward(region.stage)
+
+    def _hides(self, kept: Tensor | np.ndarray, weights: "_Memory") -> bool:
+        """Whether what an autograd function keeps is a weight, or was made from weights by torch or by NumPy."""
+        if isinstance(kept, np.ndarray):
+            return kept.size > 0 and self._hides_array(kept, weights)
+        if kept.layout is not torch.strided or not kept.numel():
+            return False
+        memory = storage_of(kept)
+        return weights.stage_of(kept) is not None or (memory in self._made and memory not in self._data)
+
+    def _hides_array(self, kept: np.ndarray, weights: "_Memory") -> bool:
+        return weights.stage_at(kept.ctypes.data) is not None or self._equals_weights(kept)
+
+    def _equals_weights(self, array: np.ndarray) -> bool:
+        """Whether the array has the numbers of a weight, in any order."""
+        if self._exact or self.channels is None or array.dtype.kind != "f" or array.min() == array.max():
+            return False
+        stages = {region.stage for region in self.regions}
+        alike = (p for k, p in self.channels.owned() if k in stages and p.numel() == array.size)
+        numbers = np.sort(array.astype(np.float64), axis=None)
+        return any(np.array_equal(numbers, p.detach().double().flatten().sort()[0].cpu().numpy()) for p in alike)
+
+
+class _Memory:
+    """Which stage a piece of memory belongs to, also where NumPy has a view of a part of it."""
+
+    def __init__(self, parts: Iterable[tuple[Tensor, int]]) -> None:
+        found = {storage_of(one): (one.untyped_storage().nbytes(), stage) for one, stage in parts}
+        self._starts = sorted(found)
+        self._ends = [(start + found[start][0], found[start][1]) for start in self._starts]
+
+    def stage_of(self, tensor: Tensor) -> int | None:
+        """``None`` for memory of others."""
+        return self.stage_at(tensor.data_ptr())
+
+    def stage_at(self, address: int) -> int | None:
+        """The same for an address."""
+        i = bisect_right(self._starts, address) - 1
+        return self._ends[i][1] if i >= 0 and address < self._ends[i][0] else None
+
+
+def _keeps_weights(name: str) -> UserError:
+    return UserError(
+        f"autograd function {name} keeps weights where recalled ones can't reach them; use ctx.save_for_backward, and "
+        "no activation checkpointing"
+    )
+
+
+def _within_reentrant_checkpoint() -> bool:
+    """Whether a function runs that will run again in the backward pass, if its input needs a gradient."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not CheckpointFunction.forward.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _hooks_of_this_thread() -> Any:
@@ -146,26 +251,8 @@ def _hooks_of_this_thread() -> Any:
     return torch._C._autograd._top_saved_tensors_default_hooks(True)
 
 
-def _tensors(tree: Any) -> list[Tensor]:
-    """Strided tensors with elements in the arguments or results of an operator; faster than torch's own trees."""
-    if isinstance(tree, Tensor):
-        return [tree] if tree.layout is torch.strided and tree.numel() else []
-    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list | tuple) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]
-
-
-def _reachable(value: Any, depth: int = 3) -> Any:
-    """What an autograd function keeps, and the weights of a module or the closure of a function that it keeps."""
-    owner = getattr(value, "__self__", value)
-    if isinstance(owner, nn.Module):
-        return list(owner.parameters())
-    if isinstance(value, partial):
-        return [_reachable(part, depth - 1) for part in (value.func, *value.args, *value.keywords.values())]
-    cells = getattr(value, "__closure__", None) or ()
-    return [_reachable(cell.cell_contents, depth - 1) for cell in cells] if cells and depth else value
-
-
-def _graph(outputs: Tensor) -> Iterator[Any]:
+def graph_of(outputs: Tensor) -> Iterator[Any]:
+    """All nodes of the outputs' graph, each once."""
     seen: set[Any] = set()
     todo: list[Any] = [outputs.grad_fn]
     while todo:

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from layerpipe2.engine.audit import Audit
 from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.engine.saved_weights import Region, SavedWeights
+from layerpipe2.engine.side_channels import SideChannels
 
 Observer = Callable[[Tensor], None]
 
 
 class AuditedForward:
-    """Forward passes with exchanged weights; the first two, and the next after :meth:`audit_next`, are audited.
+    """Forward passes with exchanged weights; the first ones, and the next after :meth:`audit_next`, are audited.
 
     The second one finds views of weights that the first has kept.
 
@@ -28,31 +29,61 @@ class AuditedForward:
         regions: the weights whose saved views come back as recalled ones.
         unexchanged: weights that an audit must find unchanged (exact stashing).
         moving: memory that may change between forward and backward pass; see :class:`SavedWeights`.
+        channels: what belongs to which stage, where that matters.
+        exact: whether recalled weights are those of the forward pass.
+        first: passes that are audited at the beginning.
+
+    Attributes:
+        watches_loss: whether :meth:`loss` will be audited.
     """
 
-    def __init__(self, regions: list[Region], unexchanged: Sequence[Region] = (), moving: Iterable[int] = ()) -> None:
-        self._regions, self._unexchanged = regions, unexchanged
+    def __init__(
+        self,
+        regions: list[Region],
+        unexchanged: Sequence[Region] = (),
+        moving: Iterable[int] = (),
+        channels: SideChannels | None = None,
+        *,
+        exact: bool = False,
+        first: int = 2,
+    ) -> None:
+        self._regions, self._unexchanged, self._channels, self._exact = regions, unexchanged, channels, exact
         self._saved = SavedWeights(regions, moving)
-        self._audited = not regions and not unexchanged
-        self._began = False
+        self.watches_loss, self._left = False, first
 
     def audit_next(self) -> None:
         """Check the next forward pass again: a network may take another way by then."""
-        self._audited = not self._regions and not self._unexchanged
+        self._left = max(1, self._left)
 
     @contextmanager
-    def running(self, x: Tensor, finish: Callable[[Audit], None], observe: Observer | None = None) -> Iterator[None]:
+    def running(
+        self,
+        x: Tensor,
+        finish: Callable[[Audit], None],
+        observe: Observer | None = None,
+        *,
+        with_loss: bool = False,
+    ) -> Iterator[Audit | None]:
         """Within: the forward pass of a mini-batch.
 
         Args:
             x: its input.
             finish: called after an audited pass, to look at what it has made.
             observe: is shown every tensor that autograd saves and that is no exchanged weight.
+            with_loss: whether :meth:`loss` will follow.
+
+        Yields:
+            The audit, which must be told of every stage; ``None`` in passes that aren't audited.
 
         Raises:
-            UserError: audited, if recalled weights could not reach a backward pass.
+            UserError: audited, if recalled weights could not reach a backward pass, or a stage reads what comes from
+                another one other than by its input.
         """
-        audit = None if self._audited else Audit(self._regions, x, self._unexchanged)
+        audit = None
+        if self._left and (self._regions or self._unexchanged or self._channels is not None):
+            audit = Audit(self._regions, x, self._unexchanged, self._channels, exact=self._exact)
+            if self._channels is not None:
+                self._channels.begin()
         observers = [] if observe is None else [observe]
         if audit is not None:
             observers.append(audit.check_saved)
@@ -61,10 +92,27 @@ class AuditedForward:
                 contexts.enter_context(self._saved.hooks(observers))
             if audit is not None:
                 contexts.enter_context(audit)
-            yield
+            yield audit
+        self.watches_loss = False
         if audit is not None:
             finish(audit)
-            self._audited, self._began = self._began, True
+            self._left -= 1
+            if self._channels is not None:
+                self.watches_loss = with_loss
+                self._channels.end(with_loss)
+
+    def loss(self, compute: Callable[[], Tensor], *targets: Tensor) -> Tensor:
+        """What ``compute`` makes of the outputs of the last pass; audited if that was.
+
+        Raises:
+            UserError: audited, if it reads what comes from another stage than the last one, and isn't in ``targets``.
+        """
+        if not self.watches_loss:
+            return compute()
+        assert self._channels is not None, "it watches"
+        self.watches_loss = False
+        value: Tensor = self._channels.watch_loss(compute, targets)
+        return value
 
 
 def has_recurrent_layer(stage: nn.Module) -> bool:

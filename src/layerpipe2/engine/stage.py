@@ -60,6 +60,7 @@ class Stage:
         unfreezes: delay parameters that are frozen now as well, because they may be unfrozen while training.
 
     Attributes:
+        moving: the parameters that may move while training.
         weights: the delayed weights, or in low precision those that are cast; ``None`` where there is neither.
         regions: what the passes compute with; one, or two in low precision (BatchNorm's weights keep their type).
         exchanged: the regions whose saved views the backward pass must exchange.
@@ -88,10 +89,10 @@ class Stage:
         self.module, self.index, self.delay, self.strategy, self.step = module, index, delay, strategy, step
         self.clip_norm, self.accumulate = gradient_clip_norm, accumulate
         self.parameters = list(module.parameters())
-        moving = [p for p in self.parameters if movable(p, unfreezes)]
-        old = [p.data for p in moving]
+        self.moving = [p for p in self.parameters if movable(p, unfreezes)]
+        old = [p.data for p in self.moving]
         self.weights: DelayedWeights | None = None
-        if moving and (delay or compute_dtype is not None):
+        if self.moving and (delay or compute_dtype is not None):
             keeps = not ahead or strategy.needs_used
             how: dict[str, Any] = {"accumulate": accumulate, "keeps_line": keeps, "unfreezes": unfreezes}
             self.weights = DelayedWeights(module, index, delay, strategy, step, **how)
@@ -131,9 +132,9 @@ class Stage:
         self._forbid(old_memory)
 
     def _forbid(self, memory: list[Tensor]) -> None:
-        """A forward pass may read none of ``memory``, nor another row of the delay line than its own."""
+        """A delayed forward pass may read none of ``memory``, nor other weights than its own."""
         assert self.weights is not None
-        others = [] if self._ahead or self._copies else [*self.weights.rows, self.weights.latest]
+        others = [*self.weights.rows, self.weights.latest] if self.delay else []
         for region in self.regions:
             region.other = [*memory, *others]
 

@@ -11,7 +11,7 @@ The modules that the user gave hold the latest weights ``W(t)``: optimizers, cal
 as ever. Only from the forward to the end of the backward pass are the parameters of delayed stages views of others.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -24,6 +24,7 @@ from layerpipe2.engine.audit import Audit
 from layerpipe2.engine.audited_forward import AuditedForward
 from layerpipe2.engine.divergence import Divergence, find_divergence, is_finite
 from layerpipe2.engine.layout import check_pipeline, freeze_only, frozen_names
+from layerpipe2.engine.side_channels import SideChannels
 from layerpipe2.engine.stage import Stage, update
 from layerpipe2.engine.values import one_number, one_tensor
 from layerpipe2.errors import UserError
@@ -86,9 +87,10 @@ class PipelineEngine:
         self.delayed = {stage.index: stage.weights for stage in self.placed if stage.weights is not None}
         exchanged = [region for stage in self.placed for region in stage.exchanged]
         others = [region for stage in self.placed if not stage.exchanged for region in stage.regions]
-        self._forward = AuditedForward(exchanged, others)
+        channels = SideChannels(self._owned) if any(delays.per_stage) else None
+        self._forward = AuditedForward(exchanged, others, channels=channels, exact=strategy.exact)
         self._outputs: list[Tensor] = []
-        self._interrupted = False
+        self._interrupted, self._first_update = False, accumulate > 1
         self.divergence: Divergence | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
@@ -114,7 +116,7 @@ class PipelineEngine:
         self.begin(optimizer)
         try:
             outputs = self.forward(x)
-            value = one_number(loss(outputs, y))
+            value = one_number(self._forward.loss(lambda: loss(outputs, y), y))
             if self.divergence is None and not is_finite(value):
                 self.divergence = find_divergence(x, [stage.parameters() for stage in self.stages], self._outputs)
             self._outputs = []
@@ -135,10 +137,16 @@ class PipelineEngine:
             hook("on_after_backward")
         due = [stage.came_back() for stage in self.placed]
         if all(due):
-            self._interrupted = True
-            update(self.placed, optimizer, self.step_count)
+            self._update(optimizer)
         self._interrupted = False
         return value.detach(), outputs.detach()
+
+    def _update(self, optimizer: Optimizer | Any) -> None:
+        self._interrupted = True
+        update(self.placed, optimizer, self.step_count)
+        if self._first_update:  # only now a pass may read other memory than the first one
+            self._first_update = False
+            self._forward.audit_next()
 
     def begin(self, optimizer: Optimizer | Any = None) -> None:
         """Before a mini-batch's passes: from now on the parameters are those that its forward pass reads.
@@ -176,11 +184,16 @@ class PipelineEngine:
             x = x.to(self.compute_dtype)
         needs_gradient: list[bool] = []
         self._outputs = []
-        with self._forward.running(x, lambda audit: self._finish_audit(audit, x, needs_gradient)):
+        finish = lambda audit: self._finish_audit(audit, x, needs_gradient)  # noqa: E731
+        with self._forward.running(x, finish, with_loss=True) as audit:
             for stage in self.placed:
                 needs_gradient.append(x.requires_grad)
+                if audit is not None:
+                    audit.enter(stage.index, x)
                 with stage.context():
                     x = one_tensor(stage.module(x), stage.index)
+                if audit is not None:
+                    audit.leave(x)
                 self._outputs.append(x)
         for stage in self.placed:
             stage.recall()
@@ -285,6 +298,10 @@ class PipelineEngine:
             stage.watch.check_quickly()
             stage.enter()
             stage.recall()
+
+    def _owned(self) -> Iterator[tuple[int, Tensor]]:
+        """All parameters that may move, with the number of their stage."""
+        return ((stage.index, parameter) for stage in self.placed for parameter in stage.moving)
 
     def _finish_audit(self, audit: Audit, outputs: Tensor, needs_gradient: list[bool]) -> None:
         audit.finish(outputs)

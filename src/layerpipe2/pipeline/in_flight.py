@@ -18,6 +18,7 @@ from layerpipe2.engine.audit import Audit
 from layerpipe2.engine.audited_forward import AuditedForward
 from layerpipe2.engine.layout import batchnorm_buffers
 from layerpipe2.engine.saved_weights import changed_in_forward, storage_of
+from layerpipe2.engine.side_channels import SideChannels
 from layerpipe2.engine.stage import Stage, update
 from layerpipe2.engine.values import one_number, one_tensor
 from layerpipe2.errors import UserError
@@ -33,6 +34,8 @@ class InFlight:
         optimizer: over its parameters; ``None`` if there is nothing to train.
         split_backward: compute the gradient of the input before those of the weights; see ``passes.py``.
         recompute_activations: of mini-batches in flight keep the inputs only, where that is less.
+        channels: what belongs to which stage; the stages of a process share it. ``None``: there are no others.
+        audits: forward passes that are audited at the beginning.
 
     Raises:
         UserError: if the strategy has not the weights that forward passes are to be run again with.
@@ -50,12 +53,20 @@ class InFlight:
         *,
         split_backward: bool = False,
         recompute_activations: bool = False,
+        channels: SideChannels | None = None,
+        audits: int = 2,
     ) -> None:
         if recompute_activations:
             check_recomputation(stage.strategy)
         self.stage, self.optimizer = stage, optimizer
         self.in_flight: deque[tuple[Pass | KeptInput, int]] = deque()
-        self.audited = AuditedForward(stage.regions, moving=map(storage_of, batchnorm_buffers(stage.module)))
+        self.audited = AuditedForward(
+            stage.regions,
+            moving=map(storage_of, batchnorm_buffers(stage.module)),
+            channels=channels or SideChannels(lambda: ((stage.index, p) for p in stage.moving)),
+            exact=stage.strategy.exact,
+            first=audits,
+        )
         self._own = {storage_of(t) for t in (*stage.parameters, *stage.module.buffers())}
         self._splits = split_backward
         self._pass: Callable[[nn.Module, Tensor], Pass] = SplitPass if split_backward else WholePass
@@ -63,12 +74,15 @@ class InFlight:
         self._returned: Pass | None = None
         self.peak_bytes = 0
 
-    def forward(self, x: Tensor, loss: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor, loss: Callable[[Tensor], Tensor] | None = None, *targets: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         """Forward pass of the next mini-batch with the weights as they are, or as the strategy chose them.
 
         Args:
             x: the stage's input (B, ...).
             loss: on the last stage, what makes the loss (scalar) from the outputs.
+            targets: what it reads beside these.
 
         Returns:
             The outputs (B, ...) and the loss, detached.
@@ -81,8 +95,14 @@ class InFlight:
             x.requires_grad_()
         kept = KeptInput(x, self.stage.index)
         with self.stage.computing_with(None if weights is None else weights.chosen):
-            passing, kept_bytes = self._run(x)
-        value = None if loss is None else one_number(passing.add_loss(loss, self.stage.accumulate)).detach()
+            passing, kept_bytes = self._run(x, with_loss=loss is not None)
+        value = None
+        if loss is not None:
+            audited = self.audited.watches_loss
+            made = self.audited.loss(lambda: passing.add_loss(loss, self.stage.accumulate), *targets)
+            value = one_number(made).detach()
+            if audited:
+                passing.check(self.stage.index, self.stage.parameters)
         self._count(kept_bytes)
         if self._recomputes and loss is None and x.nbytes < kept_bytes:
             kept.note(passing.y)
@@ -177,7 +197,7 @@ class InFlight:
         """So many bytes are kept now, beside those for all mini-batches in flight."""
         self.peak_bytes = max(self.peak_bytes, kept_bytes + sum(kept for _, kept in self.in_flight))
 
-    def _run(self, x: Tensor) -> tuple[Pass, int]:
+    def _run(self, x: Tensor, *, with_loss: bool = False) -> tuple[Pass, int]:
         """The pass, and the bytes that autograd keeps for it."""
         kept: dict[int, int] = {}
         stage = self.stage
@@ -190,13 +210,18 @@ class InFlight:
 
         def finish(audit: Audit) -> None:
             for root in passing.roots():
+                audit.leave(root)
                 audit.finish(root)
             if [p._version for p in stage.parameters] != versions:
                 raise changed_in_forward(stage.index)
+            passing.check(stage.index, stage.parameters)
             stage.check_forward(x.requires_grad)
 
         versions = [p._version for p in stage.parameters]
-        with stage.context(), self.audited.running(x, finish, observe=count), self._all_in_graph():
+        running = self.audited.running(x, finish, observe=count, with_loss=with_loss)
+        with stage.context(), running as audit, self._all_in_graph():
+            if audit is not None:
+                audit.enter(stage.index, x)
             passing = self._pass(stage.module, x)
             one_tensor(passing.y, stage.index)
         return passing, sum(kept.values())

@@ -6,13 +6,14 @@ so that nothing is computed twice: a layer's input gradient and its weight gradi
 pass. Only what a module of one's own computes *after* its weights (a normalisation inside a block) is passed twice.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from layerpipe2.engine.audit import graph_of
 from layerpipe2.engine.layout import trainable
 from layerpipe2.errors import UserError
 
@@ -76,6 +77,9 @@ class WholePass:
         """Outputs of all graphs that the stage's layers made."""
         return [self.y]
 
+    def check(self, stage: int, parameters: Sequence[nn.Parameter]) -> None:
+        """One graph has all gradients."""
+
     def input_gradient(self, gradient: Tensor | None) -> Tensor | None:
         """From the gradient of the outputs (``None``: there is a loss) to that of the input; ``None`` without one."""
         start = gradient if self._share is None else self._share
@@ -123,6 +127,25 @@ class SplitPass:
     def roots(self) -> list[Tensor]:
         """The outputs of every layer."""
         return [piece.y for piece in self._pieces if piece.layer is not None]
+
+    def check(self, stage: int, parameters: Sequence[nn.Parameter]) -> None:
+        """Refuse a layer whose graph reaches others': their gradients would lose a part.
+
+        Raises:
+            UserError: naming the stage and the layer.
+        """
+        owner: dict[Any, _Piece] = {}
+        for piece in self._pieces:
+            own = set() if piece.layer is None else set(piece.layer.parameters())
+            others = set(parameters) - own
+            for node in graph_of(piece.y):
+                leaf = node.name() == "torch::autograd::AccumulateGrad"
+                if node.variable in others if leaf else owner.setdefault(node, piece) is not piece:
+                    who = "the loss" if piece.layer is None else f"a {type(piece.layer).__name__} of stage {stage}"
+                    raise UserError(
+                        f"{who} reads what another layer has computed, or its weight, other than by its input; train "
+                        "without split_backward, or put both layers into one module"
+                    )
 
     def input_gradient(self, gradient: Tensor | None) -> Tensor | None:
         """From layer to layer, no gradient of a weight."""

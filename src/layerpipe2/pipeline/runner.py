@@ -1,6 +1,6 @@
 """How a ``PipelinedModule`` trains as one process of several."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from layerpipe2.engine.accumulation import check_epoch, check_whole
 from layerpipe2.engine.execution import Execution, StagedModule
 from layerpipe2.engine.layout import movable
+from layerpipe2.engine.side_channels import SideChannels
 from layerpipe2.engine.stage import Stage
 from layerpipe2.engine.values import inputs_of, pair_of_tensors
 from layerpipe2.errors import UserError
@@ -93,7 +94,13 @@ class Runner(Execution):
             "split_backward": self.options.split_backward,
             "recompute_activations": self.options.recompute_activations,
         }
-        passes = [InFlight(self._stage(k), optimizer, **how) for k, optimizer in optimizers.items()]
+        stages = {k: self._stage(k) for k in optimizers}
+        channels = SideChannels(lambda: self._owned(stages.values()))
+        passes = []
+        for k, optimizer in optimizers.items():
+            # A stage that runs ahead leaves nothing for others of this process without an audit of its pass.
+            audits = 2 + stages[k].delay if len(stages) > 1 else 2
+            passes.append(InFlight(stages[k], optimizer, channels=channels, audits=audits, **how))
         wanted = self.options.resumable
         self.loop = WorkerLoop(
             passes,
@@ -117,6 +124,12 @@ class Runner(Execution):
             self._ahead = ReadAhead(module, stream)
         if not module.drain:
             self.loop.start(settings.remaining_batches(module), epoch=self._batches, done=done)
+
+    def _owned(self, stages: Iterable[Stage]) -> Iterator[tuple[int, Tensor]]:
+        """The parameters that may move, with the number of their stage: also those of others that are still there."""
+        yield from ((stage.index, p) for stage in stages for p in stage.moving)
+        others = ((k, p) for k, p in self._everywhere.alive() if k not in self.mine)
+        yield from ((k, p) for k, p in others if movable(p, self.module.delays_frozen))
 
     def _stage(self, k: int) -> Stage:
         module, step = self.module, torch.zeros(1, dtype=torch.int64, device=self.group.device)

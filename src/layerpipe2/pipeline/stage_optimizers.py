@@ -30,7 +30,7 @@ class Everywhere:
 
     def __init__(self, stages: nn.ModuleList) -> None:
         found = [list(stage.parameters()) for stage in stages]
-        self._dropped = [ref(p) for stage in found for p in stage]  # a maker may know the network by itself
+        self._known = [(k, ref(p)) for k, stage in enumerate(found) for p in stage]  # a maker, a stage may hold one
         self._stand_ins = [
             [nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=p.requires_grad) for p in stage]
             for stage in found
@@ -40,9 +40,13 @@ class Everywhere:
         """Per stage: those of the stages ``mine`` (by number), and stand-ins for the others."""
         return [list(mine[k].parameters()) if k in mine else those for k, those in enumerate(self._stand_ins)]
 
+    def alive(self) -> Iterator[tuple[int, nn.Parameter]]:
+        """Number of the stage and parameter, of all stages, as far as somebody still holds them."""
+        return ((k, one) for k, known in self._known if (one := known()) is not None)
+
     def others(self, own: Sequence[nn.Parameter], given: Sequence[nn.Parameter]) -> set[int]:
         """Ids of all parameters, also of those ``given`` to a maker, that aren't a stage's ``own``."""
-        there = [one for known in self._dropped if (one := known()) is not None]
+        there = [p for _, p in self.alive()]
         return {id(p) for p in (*there, *given)} - {id(p) for p in own}
 
 

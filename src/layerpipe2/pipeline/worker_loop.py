@@ -124,7 +124,7 @@ class WorkerLoop:
         last = i == len(self.stages) - 1 and self.neighbours.activations_out is None
         loss_of = (lambda y: self.loss(y, targets[0])) if last else None
         with self._span("forward", stage, batch), self.snapshots[i].as_of(batch):
-            outputs, loss = self.passes[i].forward(x, loss_of)
+            outputs, loss = self.passes[i].forward(x, loss_of, *targets)
         self._check(loss if loss is not None else outputs, "output", stage, batch)
         if loss is not None:
             self._losses.append((loss, outputs, targets[0]))
