@@ -1,8 +1,10 @@
 """Stages whose backward pass recalled weights could not reach, found by attacking the exchange: refused in one line."""
 
 import copy
+import weakref
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from layerpipe2 import Delays, UserError, make_strategy
 from layerpipe2.engine.step import PipelineEngine
 from tests.engine.training import engine, load, optimizer_of, train
+from tests.pipeline.fits import stage_alone
 
 ALL = ("stash", "latest", "ema-window", "update-window")
 MADE = "stage 1 saves a tensor made from its weights"
@@ -156,9 +159,113 @@ class _KeepingFunction(torch.autograd.Function):
         return ctx.function(gy), None
 
 
+class _KeepingWhat(torch.autograd.Function):
+    """Keeps what ``keep`` makes of the weights; ``find`` finds them there."""
+
+    @staticmethod
+    def forward(ctx, x, weight, keep, find, layer):
+        ctx.kept, ctx.find = keep(weight.detach(), layer), find
+        return x @ weight.T
+
+    @staticmethod
+    def backward(ctx, gy):
+        return gy @ torch.as_tensor(ctx.find(ctx.kept)), None, None, None, None
+
+
+class Holder:
+    def __init__(self, kept):
+        self.kept = kept
+
+
+class Slotted:
+    __slots__ = ("kept",)
+
+    def __init__(self, kept):
+        self.kept = kept
+
+    def show(self):
+        return self.kept
+
+
+KEPT = {
+    "object": (lambda w, layer: Holder([w]), lambda kept: kept.kept[0]),
+    "slots": (lambda w, layer: Slotted(w), lambda kept: kept.kept),
+    "method": (lambda w, layer: Slotted(w).show, lambda kept: kept()),
+    "set": (lambda w, layer: {w}, lambda kept: next(iter(kept))),
+    "nested": (lambda w, layer: {"a": [[[[{"b": w}]]]]}, lambda kept: kept["a"][0][0][0][0]["b"]),
+    "default": (lambda w, layer: lambda v=w: v, lambda kept: kept()),
+    "keyword default": (lambda w, layer: lambda *, v=w: v, lambda kept: kept()),
+    "module in a list": (lambda w, layer: [layer], lambda kept: kept[0].weight.detach()),
+    "weak reference": (lambda w, layer: weakref.ref(layer), lambda kept: kept().weight.detach()),
+    "storage": (
+        lambda w, layer: (w.untyped_storage(), w.storage_offset()),
+        lambda kept: torch.empty(0).set_(kept[0], kept[1], (8, 8)),
+    ),
+    "NumPy's view": (lambda w, layer: w.numpy(), lambda kept: kept),
+}
+"""How an autograd function may keep weights, and finds them again."""
+COPIED = {
+    "NumPy's copy": (lambda w, layer: w.numpy().copy(), lambda kept: kept),
+    "NumPy's transposed copy": (lambda w, layer: w.numpy().T.copy(), lambda kept: kept.T),
+    "NumPy's copy, float64": (lambda w, layer: w.numpy().astype("d"), lambda kept: kept.astype("f")),
+    "NumPy's objects": (lambda w, layer: np.array([w, None], dtype=object), lambda kept: kept[0]),
+}
+
+
+def keeping(keep, find):
+    return lambda: behind(By(lambda layer, x: _KeepingWhat.apply(x, layer.weight, keep, find, layer)))
+
+
+@pytest.mark.parametrize("name", [*KEPT, *COPIED])
+def test_weights_that_an_autograd_function_keeps_somewhere_are_refused(name):
+    middle = keeping(*(KEPT | COPIED)[name])()
+    with pytest.raises(UserError, match=f"_KeepingWhatBackward {KEEPS}"):
+        train(engine(middle, "latest"))
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_in_a_process_the_same_is_refused_of_exact_stashing(name):
+    layer = keeping(*KEPT[name])()
+    passes = stage_alone(layer, 1, 2, "stash", torch.optim.SGD(layer.parameters(), lr=0.1))
+    with pytest.raises(UserError, match=f"_KeepingWhatBackward {KEEPS}"):
+        passes.forward(torch.randn(4, 8))
+
+
+@pytest.mark.parametrize("name", [one for one in COPIED if "copy" in one])
+def test_in_a_process_exact_stashing_may_keep_copies(name):
+    layer = keeping(*COPIED[name])()
+    passes = stage_alone(layer, 1, 2, "stash", torch.optim.SGD(layer.parameters(), lr=0.1))
+    passes.forward(torch.randn(4, 8))
+
+
+@pytest.mark.parametrize(
+    "value", [np.zeros(8), np.zeros(0), np.arange(8.0), np.ones((8, 8)), {"eps": 1e-5}, [torch.ones(8)]]
+)
+def test_constants_that_an_autograd_function_keeps_are_not_refused(value):
+    middle = keeping(lambda w, layer: value, lambda kept: torch.eye(8))()
+    train(engine(middle, "latest"), 2)
+
+
 def kept_by_a_closure(layer, x):
     weight = layer.weight.detach()
     return _KeepingFunction.apply(x, lambda v: v @ weight)
+
+
+def reentrant_everywhere():
+    return [By(reentrantly_checkpointed), By(reentrantly_checkpointed), nn.Linear(8, 8)]
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("strategy", ALL)
+def test_stages_that_reentrant_checkpointing_would_not_move_are_refused(strategy):
+    for stages in (reentrant_everywhere(), [By(reentrantly_checkpointed), nn.Linear(8, 8), nn.Linear(8, 8)]):
+        pipeline = PipelineEngine(stages, Delays.custom([2, 1, 0]), make_strategy(strategy))
+        with pytest.raises(UserError, match=RECOMPUTED):
+            train(pipeline)
+    first = By(reentrantly_checkpointed)
+    passes = stage_alone(first, 0, 2, strategy, torch.optim.SGD(first.parameters(), lr=0.1))
+    with pytest.raises(UserError, match=RECOMPUTED):
+        passes.forward(torch.randn(4, 8))
 
 
 def without_autograd(layer, x):
@@ -355,6 +462,36 @@ def test_a_view_that_an_earlier_forward_pass_has_kept_is_refused_at_once(strateg
     with pytest.raises(UserError, match=r"^stage 1 keeps a view of its weights from before this forward pass"):
         train(pipeline, 2)
     assert pipeline.step_count == 1
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_a_view_kept_in_the_first_update_is_refused_in_the_second(accumulate):
+    pipeline = engine(By(from_kept_view), "stash", Delays.custom([2, 1, 0]), accumulate=accumulate)
+    train(pipeline, accumulate)
+    with pytest.raises(UserError, match=r"^stage 1 keeps a view of its weights from before this forward pass"):
+        train(pipeline)
+
+
+def from_a_view_of_the_latest(layer, x):
+    return linear(layer, x) + (x.float() @ layer.kept[-1]).to(x.dtype)
+
+
+def test_in_low_precision_the_latest_weights_are_not_read_by_another_name():
+    pipeline = engine(layer := By(from_a_view_of_the_latest), "stash", compute_dtype=torch.bfloat16)
+    layer.kept = [layer.weight.detach()]  # as a validation between two mini-batches would
+    with pytest.raises(UserError, match=r"^stage 1 keeps a view of its weights from before this forward pass"):
+        train(pipeline)
+
+
+def test_by_numpy_neither():
+    def from_array(layer, x):
+        if len(layer.kept) == 1:
+            layer.kept.append(layer.weight.detach().numpy())
+        return linear(layer, x) + x @ torch.from_numpy(layer.kept[1])
+
+    middle = nn.Sequential(nn.Linear(8, 8), By(from_array))  # not at the begin of the stage's memory
+    with pytest.raises(UserError, match=r"^stage 1 keeps a view of its weights from before this forward pass"):
+        train(engine(middle, "stash"), 3)
 
 
 def test_a_pipeline_under_way_is_not_copied():
