@@ -16,6 +16,9 @@ WRONG_KIND = ["--network", "mlp", "--dataset", "python-docs"]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["train", "--lr", "1e39"], "--lr is 1e+39; give a finite number > 0 and <= 1e+15"),
+        (["train", "--weight-decay", "1e39"], "--weight-decay is 1e+39; give a finite number >= 0 and <= 1e+15"),
+        (["train", "--mlflow", "."], "database . is a folder; give the name of a file"),
         (["train", "--lr", "fast"], "--lr is 'fast'; give a finite number > 0"),
         (["train", "--group-size", "0"], "--group-size is 0; give an integer >= 1"),
         (["train", "--group-size", "10"], "group size for 9 units is 10; give an integer from 1 to 9"),

@@ -65,10 +65,10 @@ class RunConfig(Checked):
     drain: bool = setting(False, "pipeline", "empty the pipeline at the end of every epoch")
 
     optimizer: Literal["sgd", "adamw"] = setting("sgd", "optimizer", "optimizer")
-    lr: Positive = setting(0.01, "optimizer", "peak learning rate")
+    lr: Real = setting(0.01, "optimizer", "peak learning rate", gt=0, le=1e15)
     momentum: Real = setting(0.9, "optimizer", "momentum of sgd", ge=0, lt=1)
     nesterov: bool = setting(False, "optimizer", "Nesterov's form of momentum (sgd)")
-    weight_decay: Real = setting(5e-4, "optimizer", "weight decay", ge=0)
+    weight_decay: Real = setting(5e-4, "optimizer", "weight decay", ge=0, le=1e15)
     schedule: Literal["constant", "cosine"] = setting("cosine", "optimizer", "learning-rate schedule after the warm-up")
     warmup_epochs: Real = setting(0.0, "optimizer", "epochs of linear warm-up of the learning rate", ge=0)
     gradient_clip_norm: Positive | None = setting(None, "optimizer", "largest gradient norm of a stage")

@@ -16,7 +16,13 @@ from layerpipe2.errors import UserError
 
 @contextmanager
 def locked(database: Path) -> Iterator[None]:
-    """The database for this process alone; says so if it has to wait."""
+    """The database for this process alone; says so if it has to wait.
+
+    Raises:
+        UserError: if it's a folder, beside which no lock is to stay.
+    """
+    if database.is_dir():
+        raise UserError(f"database {database} is a folder; give the name of a file")
     lock = FileLock(f"{database}.lock")
     try:
         held = lock.acquire(blocking=False)

@@ -93,6 +93,8 @@ def _check(database: Path) -> None:
     """Refuse a file that is no database, before anything is trained."""
     if not database.parent.is_dir():
         raise UserError(f"database {database}: there is no folder {database.parent}; make it, or give another name")
+    if database.is_dir():
+        raise UserError(f"database {database} is a folder; give the name of a file")
     if not database.is_file() or not database.stat().st_size:
         return
     try:
