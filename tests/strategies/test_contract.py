@@ -2,6 +2,7 @@
 
 import copy
 import doctest
+import pickle
 import re
 from dataclasses import dataclass
 
@@ -66,6 +67,15 @@ def test_no_two_rows_look_alike():
     hollow = {name for name in (*names, *raw_forms()) if not look(name).filled}
     assert hollow == {*(f"{name}-warm" for name in NAMES), *raw_forms()}
     assert list(STRATEGIES) == [row.name for row in STRATEGIES.values()]
+
+
+@names
+def test_it_can_be_pickled(name):
+    strategy = make_strategy(name)
+    found = pickle.loads(pickle.dumps(strategy))
+    assert (found.name, found.kind) == (strategy.name, strategy.kind)
+    mine, theirs = (one.init(torch.zeros(3), 5) for one in (strategy, found))
+    assert all(torch.equal(mine[key], theirs[key]) for key in mine)
 
 
 @names

@@ -29,10 +29,25 @@ def least_squares_decay(span: int) -> float:
     return before
 
 
+def window_decay(span: int) -> float:
+    """``(n - 1) / n``."""
+    return (span - 1) / span
+
+
+def running_decay(span: int) -> float:
+    """``n / (n + 1)``."""
+    return span / (span + 1)
+
+
+def span_decay(span: int) -> float:
+    """``(n - 1) / (n + 1)``."""
+    return (span - 1) / (span + 1)
+
+
 DECAY_RULES: dict[str, Callable[[int], float]] = {
-    "window": lambda n: (n - 1) / n,
-    "running": lambda n: n / (n + 1),
-    "span": lambda n: (n - 1) / (n + 1),
+    "window": window_decay,
+    "running": running_decay,
+    "span": span_decay,
     "lsq": least_squares_decay,
 }
 """Decay as a function of the span ``n``.
