@@ -16,6 +16,7 @@ from layerpipe2.engine.audit import Audit
 from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.engine.saved_weights import Region, SavedWeights
 from layerpipe2.engine.side_channels import SideChannels
+from layerpipe2.errors import UserError
 
 Observer = Callable[[Tensor], None]
 
@@ -138,6 +139,18 @@ def clip_gradients(stage: nn.Module, largest_norm: float | None) -> None:
     """Scale the gradients of one stage down to ``largest_norm``; ``None`` leaves them.
 
     In a pipeline the stages never have the gradients of one mini-batch at one time: no norm is over all of them.
+
+    Raises:
+        UserError: if one is sparse, of which torch knows no norm.
     """
-    if largest_norm is not None:
+    if largest_norm is None:
+        return
+    try:
         nn.utils.clip_grad_norm_(stage.parameters(), largest_norm)
+    except NotImplementedError:
+        if not any(p.grad is not None and p.grad.layout is not torch.strided for p in stage.parameters()):
+            raise
+        raise UserError(
+            f"gradient_clip_norm={largest_norm} can't clip sparse gradients; leave it out, or give the Embedding "
+            "sparse=False"
+        ) from None

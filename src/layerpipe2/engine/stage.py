@@ -27,6 +27,7 @@ from torch.optim import Optimizer
 from layerpipe2.engine.accumulation import add_earlier
 from layerpipe2.engine.audited_forward import clip_gradients, has_recurrent_layer, stage_context
 from layerpipe2.engine.layout import batchnorm_parameters, check_frozen, movable
+from layerpipe2.engine.optimizer_checks import first_step
 from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.engine.saved_weights import (
     Region,
@@ -68,6 +69,7 @@ class Stage:
         stream: random numbers of the stage's own, if it has any.
         waiting: mini-batches that came back since the last update; none: an update is due.
         looks: so many updates more are looked at closely: the first two, and one after every audit.
+        updated: whether it has seen an update.
     """
 
     def __init__(
@@ -110,7 +112,7 @@ class Stage:
         norms = batchnorm_parameters(module)
         self._cast = [p for p in fixed if p not in norms and p.is_floating_point()] if compute_dtype else []
         self._put_aside: list[tuple[Tensor, int]] = []
-        self._entered = False
+        self._entered = self.updated = False
         self._gradients: list[Tensor | None] = []
         self.exchanged = self.regions if delay and (ahead or not strategy.exact) else []
         self._without_cudnn = bool(self.exchanged) and step.is_cuda and has_recurrent_layer(module)
@@ -328,13 +330,14 @@ def update(stages: Sequence[Stage], optimizer: Optimizer | Any | None, step: Ten
     seen = SeenGradients(held, copies=any(stage.looks for stage in stages))
     with seen.checking(optimizer):
         if optimizer is not None:
-            optimizer.step()
+            optimizer.step() if stages[0].updated else first_step(optimizer)
     for weights, old in zip(held, before, strict=True):
         weights.take_back()
         weights.take_update(old)
     # An earlier graph can't be run back any more.
     torch.autograd.graph.increment_version([p for weights in held for p in weights.layout.parameters])
     for stage in stages:
+        stage.updated = True
         stage.watch.updated()
         stage.looks = max(0, stage.looks - 1)
     step += 1
