@@ -1,11 +1,13 @@
 """Checkpoints: a resumed run is bit-equal to the uninterrupted one, from wherever it is resumed, or it is refused."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, StochasticWeightAveraging
+from torch.utils.data import DataLoader, DistributedSampler
 
 from layerpipe2 import STRATEGIES, Delays, UserError
 from tests.engine.training import assert_bit_equal, checkpoint, data, fit, module, resume, resumes, trainer
@@ -166,3 +168,157 @@ def test_an_interrupted_evaluation_does_not_count(phase):
     fresh = module("latest")
     fresh.load_state_dict(model.state_dict())
     assert again == getattr(trainer(1), phase)(fresh, data(shuffle=False), verbose=False)
+
+
+def two_groups(at):
+    def made(parameters):
+        parameters = list(parameters)
+        return torch.optim.SGD([{"params": parameters[:at]}, {"params": parameters[at:], "lr": 0.01}], lr=0.05)
+
+    return made
+
+
+def other(**options):
+    made = module("ema-window", scheduler=None)
+    for name, value in options.items():
+        setattr(made, name, value)
+    return made
+
+
+def wider():
+    made = other()
+    made.stages[3][0][1] = torch.nn.Linear(4 * 64, 6)
+    return made
+
+
+def without_pipeline(checkpoint):
+    del checkpoint["pipeline"]
+
+
+def without_name(checkpoint):
+    del checkpoint["pipeline"]["optimizer"]
+
+
+def weights_alone(checkpoint):
+    del checkpoint["optimizer_states"]
+
+
+RESUMED = {
+    "other optimizer": (lambda: other(make_optimizer=torch.optim.Adam), None, "is of SGD, .* trains with Adam; resume"),
+    "other one of an old checkpoint": (
+        lambda: other(make_optimizer=torch.optim.Adam),
+        without_name,
+        "is of an optimizer without betas, eps, and this one trains with Adam; resume with the same",
+    ),
+    "other groups": (
+        lambda: other(make_optimizer=two_groups(4)),
+        None,
+        r"is of parameter groups of \[14\] parameters, and this one has \[4, 10\]; resume with the same",
+    ),
+    "other network": (
+        wider,
+        None,
+        r"are those of another network \(size mismatch for stages\.3\.0\.1\.weight: .*\); give",
+    ),
+    "weights alone": (other, weights_alone, "the checkpoint has weights only, from which no run can be resumed"),
+}
+
+
+@pytest.mark.parametrize("row", RESUMED)
+def test_a_run_that_is_another_is_refused_in_one_line(row, tmp_path):
+    make, change, message = RESUMED[row]
+    path = changed(checkpoint(tmp_path, other(), 1), change)
+    with pytest.raises(UserError, match=message) as found:
+        resume(path, make(), 2)
+    assert "\n" not in str(found.value)
+
+
+def changed(path, change):
+    if change is not None:
+        content = torch.load(path, weights_only=True)
+        change(content)
+        torch.save(content, path)
+    return path
+
+
+def test_weights_of_another_network_are_a_runtime_error_as_everywhere():
+    with pytest.raises(RuntimeError, match="another network"):
+        other().load_state_dict(wider().state_dict())
+
+
+def test_a_checkpoint_without_a_pipeline_says_so(tmp_path):
+    path = changed(checkpoint(tmp_path, other(), 1), without_pipeline)
+    with pytest.warns(UserWarning, match="has no state of a pipeline .* begins with an empty pipeline"):
+        resume(path, other(), 2)
+
+
+class Stateful:
+    """Six mini-batches, in an order that follows from the epoch's number; keeps its place."""
+
+    def __init__(self):
+        self.source, self.epoch, self.done = data(shuffle=False).dataset, 0, 0
+
+    def __len__(self):
+        return BATCHES
+
+    def __iter__(self):
+        order = torch.randperm(48, generator=torch.Generator().manual_seed(self.epoch)).view(BATCHES, 8)
+        for rows in order[self.done % BATCHES :]:
+            self.done += 1
+            self.epoch += self.done % BATCHES == 0
+            yield self.source[rows]
+
+    def state_dict(self):
+        return {"epoch": self.epoch, "done": self.done}
+
+    def load_state_dict(self, state):
+        self.__dict__.update(state)
+
+
+def shuffled(**options):
+    return DataLoader(data().dataset, 8, **options)
+
+
+def own_generator():
+    return shuffled(shuffle=True, generator=torch.Generator().manual_seed(1))
+
+
+def by_epoch(**options):
+    return shuffled(sampler=DistributedSampler(data().dataset, 1, 0), **options)
+
+
+MIDDLE = "of the middle of an epoch, after 2 mini-batches, and"
+DATA = {
+    "plain, at the end": (shuffled, {}, 6, None),
+    "plain": (shuffled, {}, 8, f"{MIDDLE} the data loader begins anew; .* state_dict and load_state_dict$"),
+    "stateful": (Stateful, {}, 8, None),
+    "stateful, at the end": (Stateful, {}, 6, None),
+    "a counted epoch": (Stateful, {"max_steps": 8}, 8, f"{MIDDLE} Lightning begins the next epoch"),
+    "an order of its own, at the end": (own_generator, {}, 6, "comes from the loader's own generator .* begins anew;"),
+    "the epoch's order, at the end": (by_epoch, {}, 6, None),
+    "read by workers": (lambda: by_epoch(num_workers=1), {}, 6, "workers begin with the order of epoch 0; give num_w"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+@pytest.mark.parametrize("row", DATA)
+def test_the_data_go_on_or_a_line_says_that_they_do_not(row, tmp_path):
+    make, ends, step, message = DATA[row]
+    every = {} if ends else {"every_n_train_steps": 1}
+
+    def run(path=None, **options):
+        keep = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, **every)
+        model = module("ema-window", stage_seed=3, scheduler=None)
+        torch.manual_seed(0)
+        trainer(3, callbacks=[keep], **options).fit(model, make(), ckpt_path=path)
+        return model.state_dict()
+
+    whole = run()
+    if ends:
+        run(**ends)
+    told = nullcontext() if message is None else pytest.warns(UserWarning, match=message)
+    with told:
+        resumed = run(tmp_path / f"step={step}.ckpt")
+    same = all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    assert same == (message is None)

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -10,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanSquaredError
 
 from layerpipe2 import Delays, PipelinedModule, UserError, make_strategy, partition
+from layerpipe2.engine.optimizer_checks import first_step
 from layerpipe2.strategies import MovingAverage, StashFirst
 from layerpipe2.strategies.pair import Pair
 from tests.engine.training import OPTIMIZERS, data, fit, module, trainer
@@ -190,3 +192,145 @@ def test_what_a_history_is_made_of(make, message):
 def test_decays_that_are_none(decay):
     with pytest.raises(UserError, match=rf"decay of span 2 is {decay}; it must be >= 0 and < 1"):
         MovingAverage(decay=lambda n: decay).init(torch.zeros(3), 2)
+
+
+class Sharpness(torch.optim.Optimizer):
+    """SAM: looks at the gradient of weights nearby, for which it needs the network."""
+
+    def __init__(self, parameters, drops, hides):
+        super().__init__(parameters, {"lr": 0.1})
+        self.drops, self.hides = drops, hides
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        if closure is None:
+            return
+        given = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        before = [p.clone() for p in given]
+        for p in given:
+            (p.data if self.hides else p).add_(p.grad, alpha=0.05)
+        if self.drops:
+            self.zero_grad()
+        closure()
+        for p, old in zip(given, before, strict=True):
+            p.copy_(old if p.grad is None else old - 0.1 * p.grad)
+
+
+def sharpness(**how):
+    return lambda parameters: Sharpness(parameters, **{"drops": False, "hides": False} | how)
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.EmbeddingBag(20, 4, sparse=True)
+
+    def forward(self, x):
+        return self.table((x * 3).long().clamp(0, 19).flatten(1))
+
+
+def on_meta():
+    with torch.device("meta"):
+        return {"stages": [nn.Flatten(), nn.Linear(64, 5)]}
+
+
+FITS = {
+    "drops gradients": ({"optimizer": sharpness(drops=True)}, "Sharpness evaluates the network again within an update"),
+    "moves weights": ({"optimizer": sharpness()}, "Sharpness evaluates the network again within an update"),
+    "moves .data": ({"optimizer": sharpness(hides=True)}, "Sharpness evaluates the network again within an update"),
+    "differentiable": (
+        {"optimizer": lambda p: torch.optim.SGD(p, lr=0.1, differentiable=True)},
+        r"SGD\(differentiable=True\) would differentiate its own step, .*; leave differentiable out$",
+    ),
+    "sparse gradients": (
+        {"stages": [Words(), nn.Linear(4, 5)], "gradient_clip_norm": 1.0},
+        r"gradient_clip_norm=1.0 can't clip sparse gradients; leave it out",
+    ),
+    "no numbers": (
+        on_meta(),
+        r"stages\.1\.weight is on the meta device, so it has no numbers; give it some before fit",
+    ),
+}
+
+
+@pytest.mark.parametrize("row", FITS)
+def test_refused_when_it_trains(row):
+    options, message = FITS[row]
+    model = made(**{"stages": [nn.Flatten(), nn.Linear(64, 5)]} | options)
+    with pytest.raises(UserError, match=message) as found:
+        fit(model, 1)
+    assert "\n" not in str(found.value)
+
+
+def test_a_hook_before_the_step_may_change_weights():
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+
+    def clamp(*_):
+        weight.data.clamp_(max=0.5)
+
+    optimizer.register_step_pre_hook(clamp)
+    weight.grad = torch.ones(1)
+    first_step(optimizer)
+    assert weight.item() == pytest.approx(0.4)
+
+
+class Cast(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.inner(x)
+
+
+@pytest.mark.parametrize("strategy", ["stash", "ema-window"])
+def test_autocast_around_the_training_that_keeps_what_it_cast(strategy):
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(UserError, match="which keeps the weights that it has cast"),
+    ):
+        fit(module(strategy), 1)
+
+
+def test_autocast_around_the_training_that_keeps_nothing_is_that_of_each_stage():
+    def trained(wrap, around):
+        torch.manual_seed(3)
+        stages = [wrap(nn.Sequential(nn.Flatten(), nn.Linear(64, 5))), wrap(nn.Linear(5, 5))]
+        model = made(stages=stages, loss=lambda y, t: F.cross_entropy(y.float(), t))
+        with torch.autocast("cpu", torch.bfloat16, enabled=around, cache_enabled=False):
+            fit(model, 1)
+        return list(model.parameters())
+
+    for a, b in zip(trained(Cast, False), trained(lambda stage: stage, True), strict=True):
+        assert torch.equal(a, b)
+
+
+class Setting(pl.Callback):
+    def __init__(self, name, value):
+        self.name, self.value = name, value
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx == 2:
+            setattr(pl_module, self.name, self.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("delays", Delays.none(4)),
+        ("strategy", make_strategy("stash")),
+        ("gradient_clip_norm", 0.1),
+        ("precision", "bf16"),
+        ("stage_seed", 3),
+        ("accumulate", 2),
+        ("own_metrics", {"error": MeanSquaredError()}),
+    ],
+)
+def test_what_has_no_effect_while_training_is_refused(name, value):
+    message = rf"^{name} was changed while training \(by a callback\?\), where it has no effect; set it before fit"
+    with pytest.raises(UserError, match=message):
+        fit(module("ema-window"), 1, callbacks=[Setting(name, value)])
+    model = module("ema-window")
+    fit(model, 1, callbacks=[Setting(name, getattr(model, name)), Setting("loss", torch.nn.CrossEntropyLoss())])

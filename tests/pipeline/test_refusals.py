@@ -111,6 +111,32 @@ def left():
     return pipelined(stages)
 
 
+class Setting(pl.Callback):
+    def __init__(self, name, value):
+        self.name, self.value = name, value
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        setattr(pl_module, self.name, self.value)
+
+
+class Sharpness(torch.optim.SGD):
+    """Drops the gradients and would have new ones."""
+
+    def step(self, closure=None):
+        if closure is not None:
+            self.zero_grad()
+            super().step(closure)
+
+
+def given(**options):
+    return partial(fit, lambda: pipelined(dense(), **options))
+
+
+def cast():
+    with torch.autocast("cpu", torch.bfloat16):
+        fit(lambda: pipelined(dense(), "stash"))
+
+
 def plateau():
     return pipelined(dense(), scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau)
 
@@ -142,6 +168,13 @@ def two_clippings():
         (partial(fit, callbacks=[Adding()]), "was given parameters of another stage, which has its own"),
         (partial(fit, borrowed), "stage 2 computes with a weight of stage 0 that doesn't come by its input"),
         (partial(fit, left), "stage 1 computes with a value of stage 0 that doesn't come by its input"),
+        *(
+            (partial(fit, callbacks=[Setting(name, value)]), f"{name} was changed while training (by a callback?)")
+            for name, value in (("gradient_clip_norm", 0.1), ("drain", True), ("loss", F.mse_loss))
+        ),
+        (given(optimizer=lambda p: Sharpness(p, lr=0.1)), "Sharpness evaluates the network again within an update"),
+        (given(optimizer=lambda p: torch.optim.SGD(p, 0.1, differentiable=True)), "SGD(differentiable=True) would"),
+        (cast, "fit() is called within torch.autocast, which keeps"),
         (call, "has some of the stages only; call the Trainer's predict"),
         (
             partial(in_process, Case(), stages_per_process=[1, 2]),

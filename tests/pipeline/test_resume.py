@@ -1,13 +1,16 @@
 """A resumed run continues bit for bit, with as many processes as before or with others."""
 
 import shutil
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DistributedSampler
 
 from layerpipe2 import make_strategy
+from layerpipe2.engine.execution import StepLimit
 from layerpipe2.pipeline import checkpoint
 from layerpipe2.strategies import StashFirst
 from tests.pipeline import processes
@@ -151,3 +154,53 @@ def test_a_resumed_run_goes_on_in_the_same_order(drain, size, tmp_path):
     )
     assert resumed[0][0][-5:] == whole[0][0][-5:]
     assert_same_weights(merged(resumed), merged(whole))
+
+
+def told(folder, resume=None, limit=None, loader=noise, **options):
+    """Work for :func:`processes.run`: what a resume says about the data, and the last losses."""
+
+    def work(runs):
+        module, rows, limits = pipelined(dense(), **options), Rows(), [] if limit is None else [StepLimit(limit)]
+        one = trainer(runs, [rows, *limits], folder)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            one.fit(module, loader(), noise(), ckpt_path=resume)
+        return (rows.rows[-1], [str(one.message) for one in said if "layerpipe2" in str(one.message)]), module
+
+    return work
+
+
+def own_generator():
+    return noise(shuffle=True, generator=torch.Generator().manual_seed(1))
+
+
+def by_epoch():
+    return noise(sampler=DistributedSampler(noise().dataset, 1, 0))
+
+
+@pytest.mark.parametrize(
+    ("loader", "limit", "message"),
+    [
+        (noise, 8, "is of the middle of an epoch, after 3 mini-batches, and Lightning begins the next epoch; take"),
+        (
+            own_generator,
+            None,
+            "the order of the data comes from the loader's own generator or state, which begins anew",
+        ),
+        (by_epoch, None, None),
+    ],
+)
+def test_the_data_go_on_or_a_line_says_that_they_do_not(loader, limit, message, tmp_path):
+    (whole, _), _ = processes.run(in_process, 2, told(tmp_path / "whole", loader=loader))[0]
+    processes.run(in_process, 2, told(tmp_path / "part", limit=limit, loader=loader))
+    path = tmp_path / "part" / "epoch=1.ckpt"
+    (resumed, said), _ = processes.run(in_process, 2, told(tmp_path / "part", path, loader=loader))[0]
+    assert (resumed == whole) == (message is None)
+    assert len(said) == (message is not None)
+    assert all(message in line for line in said)
+
+
+def test_another_optimizer_is_refused(tmp_path):
+    processes.run(in_process, 2, Case("latest", folder=tmp_path, epochs=1))
+    with pytest.raises(AssertionError, match="the checkpoint is of SGD, and this one trains with AdamW; resume with"):
+        processes.run(in_process, 2, Case("latest", optimizer="adamw", resume=tmp_path / "epoch=0.ckpt"))

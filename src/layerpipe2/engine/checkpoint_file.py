@@ -28,6 +28,10 @@ from layerpipe2.errors import UserError
 T = TypeVar("T")
 
 
+class OtherNetwork(UserError, RuntimeError):
+    """Weights are those of another network; a RuntimeError as well, as torch raises it."""
+
+
 class BadCheckpoint(UserError):
     """A checkpoint is damaged, or holds more than tensors and plain values."""
 
@@ -175,6 +179,23 @@ def guard(strategy: Strategy) -> None:
 
 class CheckedModule(pl.LightningModule):
     """A module whose checkpoints are checked before they are loaded."""
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As torch's.
+
+        Raises:
+            OtherNetwork: in one line, with the first weights that don't fit.
+        """
+        try:
+            return super().load_state_dict(*args, **kwargs)
+        except RuntimeError as error:
+            if "loading state_dict" not in str(error):
+                raise
+            first = str(error).splitlines()[1].strip().rstrip(". ")
+            raise OtherNetwork(
+                f"the weights are those of another network ({first[:300]}); give the stages as they were made for its "
+                "training"
+            ) from None
 
     @classmethod
     def load_from_checkpoint(

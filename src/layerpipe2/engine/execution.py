@@ -112,8 +112,22 @@ class StagedModule(CheckedModule):
 class Execution(ABC):
     """Where and in which order the stages of ``module`` run; the ``Trainer``'s strategy chooses it."""
 
+    fixed: tuple[str, ...] = (
+        "delays",
+        "strategy",
+        "gradient_clip_norm",
+        "precision",
+        "stage_seed",
+        "cuda_graph",
+        "unfreezes",
+        "accumulate",
+        "own_metrics",
+    )
+    """Settings of the module that are read when training begins, and never again."""
+
     def __init__(self, module: StagedModule) -> None:
         self.module = module
+        self._settings: list[tuple[str, Any]] = []
         self.totals = {phase: Totals(module.own_metrics) for phase in ("train", "val", "test")}
         self.audits = AuditSteps()
         self._parts: dict[str, nn.Module | nn.Parameter] = {}
@@ -133,6 +147,26 @@ class Execution(ABC):
     @abstractmethod
     def start(self, resumed: Mapping[str, Any] | None) -> None:
         """Lay the pipeline out on the training device, full of the initial weights or as a checkpoint left it."""
+
+    def note_settings(self) -> None:
+        """Training begins: remember what its settings are."""
+        self._settings = [(name, getattr(self.module, name)) for name in self.fixed]
+
+    def check_settings(self) -> None:
+        """Refuse settings that a callback has changed where that has no effect any more.
+
+        Raises:
+            UserError: naming the first one.
+        """
+        held = vars(self.module)
+        for name, value in self._settings:
+            if held.get(name) is value:
+                continue
+            now = getattr(self.module, name)  # a module as a loss stands elsewhere
+            if now is not value and now != value:
+                raise UserError(
+                    f"{name} was changed while training (by a callback?), where it has no effect; set it before fit()"
+                )
 
     def note_network(self) -> None:
         """Training begins: remember which layers and parameters the network has."""

@@ -17,7 +17,9 @@ from layerpipe2.engine.checkpoint_file import guard, settle
 from layerpipe2.engine.execution import Execution, StagedModule
 from layerpipe2.engine.gradient_probe import GradientProbe
 from layerpipe2.engine.hparams import LOGGED, delays_from, hparams, loss_from, strategy_from
-from layerpipe2.engine.settings import check_probe_alone, check_settings
+from layerpipe2.engine.optimizer_checks import check_optimizers
+from layerpipe2.engine.resuming import OPTIMIZER, check_resumed, warn_of_data
+from layerpipe2.engine.settings import check_autocast, check_probe_alone, check_settings
 from layerpipe2.engine.simulation import Simulation
 from layerpipe2.engine.step import Loss, PipelineEngine
 from layerpipe2.engine.trainer_callbacks import check_callbacks
@@ -34,9 +36,10 @@ class PipelinedModule(StagedModule):
     ``hparams`` has all settings as plain values, those that aren't by their names. They are saved, so that
     ``load_from_checkpoint(path, stages=..., optimizer=...)`` needs what only code can say.
     A checkpoint of an epoch's end holds delay lines, strategies' states and random generators, so that a resumed run
-    continues bit for bit. Where validation writes it, before ``on_train_epoch_end``, Lightning draws a number more from
-    torch's generator when it resumes: give ``stage_seed``, and the data a generator of their own. Without delays the
-    training is bit-equal to a plain Lightning module's.
+    continues bit for bit; one of an epoch's middle needs a data loader with ``state_dict`` and ``load_state_dict`` for
+    it, and a line says so. Where validation writes it, before ``on_train_epoch_end``, Lightning draws a number more
+    from torch's generator when it resumes: give ``stage_seed``, and the data an order that follows from the epoch's
+    number. Without delays the training is bit-equal to a plain Lightning module's.
 
     Args:
         stages: the network, input side first, e.g. from :func:`layerpipe2.stages.partition`.
@@ -68,7 +71,8 @@ class PipelinedModule(StagedModule):
     Raises:
         UserError: if delays and stages do not match, or a setting is not what it may be; when fitting starts, if one
             was changed to such a value, or the ``Trainer`` uses autocast, several devices, or a callback that would
-            train something else.
+            train something else; while it trains, if one was changed that is read when it begins; when it resumes, if
+            the checkpoint is of another network or optimizer.
     """
 
     def __init__(
@@ -106,7 +110,7 @@ class PipelinedModule(StagedModule):
         self._saved_hparams: dict[str, Any] = {}
         self._save_changed_hparams()
         self.execution: Execution = Simulation(self)
-        self._resumed: dict[str, Any] | None = None
+        self._checkpoint: Mapping[str, Any] | None = None
         self._epoch_ended, self._end_is_due = True, False
 
     @classmethod
@@ -135,7 +139,7 @@ class PipelinedModule(StagedModule):
 
     def setup(self, stage: str) -> None:
         """Check the settings; let the ``Trainer``'s strategy decide where the stages run; guard its checkpoints."""
-        self._resumed = None  # a checkpoint that an earlier fit() did not come to use is not this one's
+        self._checkpoint = None  # one that an earlier fit() did not come to use is not this one's
         check_settings(self)
         self._save_changed_hparams()
         guard(self.trainer.strategy)
@@ -169,15 +173,24 @@ class PipelinedModule(StagedModule):
     def on_fit_start(self) -> None:
         """Check the trainer; continue a checkpoint's random generators, before the data iterator draws from them."""
         self.execution.check()
-        if self._resumed is not None:
-            torch.set_rng_state(self._resumed["rng"].cpu())
-            if "cuda_rng" in self._resumed and self.device.type == "cuda":
-                torch.cuda.set_rng_state(self._resumed["cuda_rng"].cpu(), self.device)
+        check_autocast(self.device.type, self.delays)
+        check_optimizers(self.trainer.optimizers)
+        if self._checkpoint is not None:
+            check_resumed(self._checkpoint, self.trainer.optimizers)
+        resumed = self._resumed
+        if resumed is not None:
+            torch.set_rng_state(resumed["rng"].cpu())
+            if "cuda_rng" in resumed and self.device.type == "cuda":
+                torch.cuda.set_rng_state(resumed["cuda_rng"].cpu(), self.device)
 
     def on_train_start(self) -> None:
         """Lay the pipeline out on the training device, full of the initial weights or as the checkpoint left it."""
-        self.execution.start(self._resumed)
-        resumed, self._resumed = self._resumed, None
+        resumed = self._resumed
+        self.execution.start(resumed)
+        self.execution.note_settings()
+        if self._checkpoint is not None:
+            warn_of_data(self.trainer, self._checkpoint, several=not isinstance(self.execution, Simulation))
+        self._checkpoint = None
         self._end_is_due = resumed is not None and not resumed.get("epoch_ended", True)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -189,6 +202,7 @@ class PipelinedModule(StagedModule):
                 # The checkpoint was written behind an epoch's last mini-batch: Lightning leaves out that epoch's end.
                 self._step_scheduler("epoch")
         self._epoch_ended = self._end_is_due = False
+        self.execution.check_settings()
         self.execution.train(batch)
         if (batch_idx + 1) % self.accumulate == 0:
             self._step_scheduler("step")
@@ -246,6 +260,8 @@ class PipelinedModule(StagedModule):
         saved = self.execution.state_dict() | {"rng": torch.get_rng_state(), "epoch_ended": self._epoch_ended}
         if self.device.type == "cuda":
             saved["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        if self.trainer.optimizers:
+            saved[OPTIMIZER] = type(self.trainer.optimizers[0]).__name__
         checkpoint["pipeline"] = saved
         kept = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
         for name in LOGGED:
@@ -253,9 +269,25 @@ class PipelinedModule(StagedModule):
                 kept.pop(name, None)
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Keep the pipeline's state until training starts on its device, if it is training that goes on."""
+        """Keep it until training starts on its device, if it is training that goes on."""
         fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
-        self._resumed = checkpoint.get("pipeline") if fitting else None
+        self._checkpoint = checkpoint if fitting else None
+
+    @property
+    def _resumed(self) -> dict[str, Any] | None:
+        return None if self._checkpoint is None else self._checkpoint.get("pipeline")
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        except NotImplementedError:
+            empty = [name for name, tensor in self.state_dict().items() if tensor.is_meta]
+            if not empty:
+                raise
+            raise UserError(
+                f"{empty[0]} is on the meta device, so it has no numbers; give it some before fit(): "
+                "to_empty(device='cpu') and the layers' reset_parameters()"
+            ) from None
 
     def _call_batch_hook(self, hook_name: str, *args: Any) -> Any:
         """A number stands for a mini-batch that another process reads: there is nothing to send or change."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torchmetrics import Metric
@@ -113,6 +114,19 @@ def _check_probe(module: StagedModule) -> None:
         f"probe_every={module.probe_every} measures along updates with exact weights, but {found}; {remedy}, or leave "
         "probe_every out"
     )
+
+
+def check_autocast(device: str, delays: Delays) -> None:
+    """Refuse to train within an autocast that keeps cast weights until it ends: no update would be seen.
+
+    Raises:
+        UserError: saying so.
+    """
+    if any(delays.per_stage) and torch.is_autocast_enabled(device) and torch.is_autocast_cache_enabled():
+        raise UserError(
+            "fit() is called within torch.autocast, which keeps the weights that it has cast, so that stages would "
+            "compute with those of the first mini-batch; call fit() outside, with PipelinedModule(precision='bf16')"
+        )
 
 
 def check_probe_alone(probe_every: int) -> None:

@@ -49,6 +49,8 @@ class Runner(Execution):
         trained: stage -> whether it has something to train, hence an optimizer; from :meth:`optimizers` on.
     """
 
+    fixed = (*Execution.fixed, "drain", "loss")
+
     def __init__(
         self, module: StagedModule, mine: list[int], group: ProcessGroup, endpoint: Endpoint, options: Options
     ) -> None:

@@ -1,0 +1,105 @@
+"""Where a resumed run is not the one that the checkpoint is of: refused, or said in one line."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities import CombinedLoader, rank_zero_warn
+from torch.optim import Optimizer
+
+from layerpipe2.errors import UserError
+
+OPTIMIZER = "optimizer"
+"""Entry of a checkpoint's pipeline: the name of the optimizer's class."""
+
+
+def check_resumed(checkpoint: Mapping[str, Any], optimizers: Sequence[Optimizer]) -> None:
+    """Refuse a checkpoint without optimizers, or of others; say if it has no state of a pipeline.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    if "optimizer_states" not in checkpoint:
+        raise UserError(
+            "the checkpoint has weights only, from which no run can be resumed; give one of "
+            "ModelCheckpoint(save_weights_only=False), or start anew from load_from_checkpoint"
+        )
+    states, saved = checkpoint["optimizer_states"], checkpoint.get("pipeline", {}).get(OPTIMIZER)
+    name = type(optimizers[0]).__name__
+    if saved not in (None, name):
+        raise _other(f"of {saved}, and this one trains with {name}")
+    if states and len(states) != len(optimizers):  # a process without a stage that trains has saved none
+        raise _other(f"of {len(states)} optimizers, and this one has {len(optimizers)}")
+    for state, optimizer in zip(states, optimizers, strict=False):
+        _check_groups(state.get("param_groups"), optimizer)
+    if "pipeline" not in checkpoint:
+        rank_zero_warn(
+            "layerpipe2: the checkpoint has no state of a pipeline (it is of another module?): training begins with "
+            "an empty pipeline, as from its weights"
+        )
+
+
+def _check_groups(saved: Sequence[Mapping[str, Any]] | None, optimizer: Optimizer) -> None:
+    if saved is None:  # an optimizer with a state of its own form
+        return
+    theirs, ours = ([len(group["params"]) for group in groups] for groups in (saved, optimizer.param_groups))
+    if theirs != ours:
+        raise _other(f"of parameter groups of {theirs} parameters, and this one has {ours}")
+    # Versions of torch differ in flags alone, for which they have defaults.
+    numbers = [key for key, value in optimizer.defaults.items() if type(value) in (int, float, tuple)]
+    lacking = [key for key in numbers if any(key not in group for group in saved)]
+    if lacking:
+        name = type(optimizer).__name__
+        raise _other(f"of an optimizer without {', '.join(lacking)}, and this one trains with {name}")
+
+
+def warn_of_data(trainer: pl.Trainer, checkpoint: Mapping[str, Any], *, several: bool) -> None:
+    """Say in one line if the data go on otherwise than in the uninterrupted run; ``several``: processes."""
+    difference = _difference_of_data(trainer, checkpoint, several)
+    if difference is not None:
+        rank_zero_warn(f"layerpipe2: the resumed run is not the uninterrupted one: {difference}")
+
+
+def _difference_of_data(trainer: pl.Trainer, checkpoint: Mapping[str, Any], several: bool) -> str | None:
+    loop = trainer.fit_loop
+    loaders = CombinedLoader(trainer.train_dataloader).flattened
+    held = checkpoint.get("loops", {}).get("fit_loop", {}).get("state_dict", {}).get("combined_loader")
+    if several:
+        loaders, held = [one.loader for one in loaders], None
+    has_state = all(hasattr(one, "state_dict") and hasattr(one, "load_state_dict") for one in loaders)
+    stateful = bool(held) and has_state
+    batches = loop.epoch_loop.batch_progress
+    epochs: Any = loop.epoch_progress.current
+    if 0 < batches.current.ready < trainer.num_training_batches and not batches.is_last_batch:
+        where = f"the checkpoint is of the middle of an epoch, after {batches.current.ready} mini-batches"
+        if epochs.processed == epochs.ready:
+            return f"{where}, and Lightning begins the next epoch; take a checkpoint of an epoch's end"
+        if not stateful:
+            remedy = "" if several else ", or give a loader with state_dict and load_state_dict"
+            return f"{where}, and the data loader begins anew; take a checkpoint of an epoch's end{remedy}"
+    if stateful or not batches.total.ready:
+        return None
+    remedy = "" if several else ", or a loader with state_dict and load_state_dict"
+    if any(map(_has_own_order, loaders)):
+        return (
+            "the order of the data comes from the loader's own generator or state, which begins anew; give a sampler "
+            f"with set_epoch, such as DistributedSampler(data, 1, 0){remedy}"
+        )
+    if not several and any(map(_draws_before_the_epoch_is_set, loaders)):
+        return f"the data loader's workers begin with the order of epoch 0; give num_workers=0{remedy}"
+    return None
+
+
+def _has_own_order(loader: Any) -> bool:
+    """Whether the order of a loader hangs on what neither torch's default generator nor the epoch's number gives."""
+    sampler = getattr(loader, "sampler", None)
+    own = getattr(sampler, "generator", None) is not None or hasattr(loader, "load_state_dict")
+    return own and not hasattr(sampler, "set_epoch")
+
+
+def _draws_before_the_epoch_is_set(loader: Any) -> bool:
+    return hasattr(getattr(loader, "sampler", None), "set_epoch") and getattr(loader, "num_workers", 0) > 0
+
+
+def _other(what: str) -> UserError:
+    return UserError(f"the checkpoint is {what}; resume with the same optimizer and groups")
