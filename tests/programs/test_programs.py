@@ -2,7 +2,24 @@
 
 import pytest
 
-from tests.programs.trial import tried
+from tests.programs.program import Program
+from tests.programs.trial import outcome, tried
+from tests.programs.two_processes import TwoProcesses
+
+FOUND = {
+    "corrected updates, the whole stage frozen": Program(
+        "tokens", ("linear",), (1, 2), "layerpipe2", "feedback, window", frozen=(("0.0.weight", -1, 1),)
+    ),
+    "clipped by a LambdaCallback": Program(
+        "features", ("linear",), (1, 1), "pipedream", "latest", clip=0.05, clip_by="callback"
+    ),
+}
+"""Programs that once differed or failed."""
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_was_found_is_mended(name):
+    assert outcome(FOUND[name], TwoProcesses()) == "equal"
 
 
 @pytest.mark.parametrize(("processes", "number"), [(1, 120), (2, 30)])

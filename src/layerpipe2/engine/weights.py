@@ -192,8 +192,8 @@ class DelayedWeights:
         if not self.corrects:
             return
         changed = self._ask("update", before, self.latest)
-        if changed is not self.latest:
-            moving = [slot for slot in self.layout.slots if slot.parameter.requires_grad]
+        moving = [slot for slot in self.layout.slots if slot.parameter.requires_grad]
+        if moving and changed is not self.latest:
             torch._foreach_copy_([slot.view(self.latest) for slot in moving], [slot.view(changed) for slot in moving])
 
     @property
