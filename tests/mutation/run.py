@@ -33,7 +33,7 @@ TESTS = {
         "tests/theory/test_reconstruction.py",
         "tests/lab/runs/test_validation.py",
     ),
-    "engine/*.py": ("tests/engine", "tests/test_reference.py", "tests/lab/runs/test_run.py"),
+    "engine/*.py": ("tests/engine", "tests/test_reference.py", "tests/programs", "tests/lab/runs/test_run.py"),
     "pipeline/*.py": ("tests/pipeline",),
     "pipeline/health/*.py": ("tests/pipeline",),
     "cli/ranks.py": ("tests/cli/test_launch.py", "tests/cli/test_launch_settings.py", "tests/cli/test_hosts.py"),
