@@ -129,6 +129,11 @@ def test_a_module_of_your_own_is_left_alone_and_told_of_over_the_epochs_of_its_l
 
 
 @advised
+def test_a_loader_that_can_be_read_once_is_told_to_its_end():
+    assert advise_module(linear(), iter(list(loader())), steps=200).updates == len(loader())
+
+
+@advised
 def test_a_row_is_the_mean_loss_since_the_one_before():
     each = advise_module(linear(), loader(), steps=4, strategies=[])
     whole = advise_module(linear(), loader(), steps=16, strategies=[])

@@ -87,6 +87,14 @@ def test_a_resumed_training_measures_as_the_whole_one(tmp_path):
     assert list(rest.found.values()) == [whole.found[9], whole.found[12]]
 
 
+@resumes
+def test_a_probe_that_begins_at_a_resume_lets_its_averages_start(tmp_path):
+    saved = checkpoint(tmp_path, module("stash", DELAYS, stage_seed=3), 1)
+    probe = ReconstructionProbe(["ema-lsq"], 1)
+    resume(saved, module("stash", DELAYS, stage_seed=3), 2, callbacks=[probe])
+    assert {row["delay"]: row["n"] for row in probe.rows()} == {2: 6 - 2 * 2 + 1, 1: 6 - 2 * 1 + 1}
+
+
 @pytest.mark.parametrize("given", [["ema-span"], ["latest", "update-window"]])
 def test_other_strategies_by_a_callback(given):
     logged = Logged()

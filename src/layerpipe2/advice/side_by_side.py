@@ -70,7 +70,7 @@ class SideBySide(GradientProbe):
         self._found: dict[tuple[int, str], list[tuple[float, float]]] = defaultdict(list)
         self._rows: list[Losses] = []
         self._qualities: dict[tuple[int, str], list[Quality]] = defaultdict(list)
-        self.updates = 0
+        self.updates = self._before = 0  # up to now, and when the last epoch ended
         self.diverged: dict[str, int] = {}
         self._began = math.nan
 
@@ -113,7 +113,9 @@ class SideBySide(GradientProbe):
         trainer.should_stop = trainer.should_stop or stops
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """As the module does for its own scheduler."""
+        """As the module does for its own scheduler; stop if the loader can't be read again."""
+        trainer.should_stop = trainer.should_stop or self.updates == self._before
+        self._before = self.updates
         for companion in self._companions.values():
             companion.end_epoch()
 
@@ -140,10 +142,9 @@ class SideBySide(GradientProbe):
                 StageQuality(
                     stage=k,
                     delay=weights.delay,
-                    parameters=len(weights.latest),
+                    parameters=sum(p.numel() for p in weights.layout.parameters if p.requires_grad),
                     megabytes={
-                        name: _copies(name, weights.delay, buffer=buffer)
-                        * (weights.latest.numel() * weights.latest.element_size() / 1e6)
+                        name: _copies(name, weights.delay, buffer=buffer) * _megabytes(weights.layout.parameters)
                         for name in ("stash", *self.strategies)
                     },
                     qualities={name: tuple(self._qualities[k, name]) for name in self.strategies},
@@ -175,6 +176,10 @@ class SideBySide(GradientProbe):
 def _keeps_newest(group: dict[str, Any]) -> bool:
     """Whether an optimizer's state tells the newest update of these parameters: SGD's momentum does, and Adam's."""
     return "betas" in group or (group.get("momentum", 0) > 0 and not group.get("nesterov", False))
+
+
+def _megabytes(parameters: Sequence[Tensor]) -> float:
+    return sum(p.numel() * p.element_size() for p in parameters) / 1e6
 
 
 def _copies(name: str, delay: int, *, buffer: bool) -> float:

@@ -41,7 +41,7 @@ class GradientProbe(ReconstructionProbe):
     forward, and once backward per strategy. Training isn't touched, random generators included. What it finds is logged
     for that update, as ``probe/ema-lsq/recall_error/stage0`` and ``probe/ema-lsq/gradient_cosine/stage0``. Loggers
     write what falls on the ``Trainer``'s ``log_every_n_steps``: let ``every_n_steps`` be a multiple of it. A stage is
-    left out in its first ``2 d`` updates, in which the averages start. That of ``probe_every`` replaces probes
+    left out in the probe's first ``2 d`` updates, in which the averages start. That of ``probe_every`` replaces probes
     that the ``Trainer`` has.
 
     Memory: the extra copies of the strategies' averages (latest 0, ema-lsq 1, pair 2) all the time, and the copy of the
@@ -79,7 +79,7 @@ class GradientProbe(ReconstructionProbe):
     def measured(self, module: StagedModule, step: int, x: Tensor, y: Tensor) -> Iterator[Recalled]:
         """Each strategy at each stage that was full ``d`` updates before update ``step``, which has ``(x, y)``."""
         stages = delayed_of(module.engine)
-        full = [k for k, stage in stages.items() if step >= 2 * stage.delay]
+        full = [k for k, stage in stages.items() if self.started(k, step, stage.delay)]
         if not full:
             return
         with isolate_rng(), torch.enable_grad():

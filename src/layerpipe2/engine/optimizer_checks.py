@@ -44,7 +44,7 @@ def first_step(optimizer: Optimizer | Any) -> None:
     parameters = [p for group in plain.param_groups for p in group["params"]]
     seen: list[Any] = []
 
-    def look(*_: Any) -> None:
+    def look() -> None:
         seen[:] = [_state(p) for p in parameters]
 
     def closure() -> Any:
@@ -55,8 +55,17 @@ def first_step(optimizer: Optimizer | Any) -> None:
             )
 
     look()
-    # Others' hooks may change weights and gradients before the step begins.
-    hook = plain.register_step_pre_hook(look) if hasattr(plain, "_optimizer_step_pre_hooks") else None
+
+    begun = False
+
+    def begin(*_: Any) -> None:
+        # Others' hooks may change weights and gradients before the step begins; a base class's step is within it.
+        nonlocal begun
+        if not begun:
+            begun = True
+            look()
+
+    hook = plain.register_step_pre_hook(begin) if hasattr(plain, "_optimizer_step_pre_hooks") else None
     try:
         optimizer.step(closure)
     finally:

@@ -55,6 +55,7 @@ class ReconstructionProbe(pl.Callback):
         self.every_n_steps = every_n_steps
         self._series: dict[tuple[int, str], _Series] = {}
         self._delays: dict[int, int] = {}
+        self._first: dict[int, int] = {}  # updates that the pipeline had seen when the averages began
         self._resumed: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -100,8 +101,12 @@ class ReconstructionProbe(pl.Callback):
             if series.strategy.acts("update"):
                 series.strategy.update(series.state, stage.row(before), stage.latest)  # update t put W(t) there
             count(series.state, stage.delay)
-            if done >= 2 * stage.delay and done % self.every_n_steps == 0:
+            if self.started(k, done, stage.delay) and done % self.every_n_steps == 0:
                 series.errors.append(series.error(stage))
+
+    def started(self, stage: int, updates: int, delay: int) -> bool:
+        """Whether a stage's averages have seen ``2 d`` updates, when the pipeline has seen ``updates``."""
+        return updates - self._first[stage] >= 2 * delay
 
     def _acting(self, place: Any) -> Iterator[tuple[int, _Series]]:
         return ((k, series) for (k, _), series in self._series.items() if series.strategy.acts(place))
@@ -127,15 +132,14 @@ class ReconstructionProbe(pl.Callback):
             for name in self.strategies:
                 strategy = make_strategy(name)
                 errors = self._series[k, name].errors if (k, name) in self._series else []
-                series = _Series(
-                    strategy, begin(strategy, stage.latest, stage.delay, None if empty else stage.step.clone()), errors
-                )
+                series = _Series(strategy, begin(strategy, stage.latest, stage.delay), errors)
                 self._series[k, name] = series
                 if self._resumed:
                     saved = self._resumed[f"{k} {name}"]
                     series.errors = [error.to(stage.latest.device) for error in saved["errors"]]
                     for key, value in series.state.items() if not empty else ():
                         value.copy_(saved["state"][key])
+                self._first[k] = 0 if empty else int(stage.step) - int(series.state["step"])
         self._resumed = {}
 
 

@@ -16,7 +16,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: on bad settings or data, or a pipeline without delays.
     """
-    if options.module:
+    if options.module is not None:
         from layerpipe2.cli import advise as own
 
         own.run(options)

@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: on bad settings.
     """
-    if options.module:
+    if options.module is not None:
         own.run(options)
         return
     config = read_run(options)
