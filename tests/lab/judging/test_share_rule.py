@@ -123,10 +123,36 @@ def test_every_interval_is_that_of_the_test_that_decides() -> None:
         }
         _, rules = judge(runs(**points), SETTINGS)
         for row in rules[rules["strategy"] != "latest"].to_dict("records"):
-            says = row["share_low"] > 0.75 and row["low"] > -row["margin"]
-            assert says == (row["outcome"] == "keeps")
-            seen.add(says)
-    assert seen == {True, False}
+            holds = row["share_low"] > 0.75 and row["low"] > -row["margin"]
+            fails = row["share_high"] < 0.75 or row["high"] < -row["margin"]
+            assert row["outcome"] == ("keeps" if holds else "loses" if fails else "undecided")
+            seen.add(row["outcome"])
+    assert seen == {"keeps", "loses", "undecided"}
+
+
+def test_the_control_has_the_interval_of_the_test_that_judges_it() -> None:
+    costs, rules = judge(pd.concat([runs(), runs("cnn", latest=STASH - 0.4 + NOISE)]), SETTINGS)
+    control = rules[rules["strategy"] == "latest"]
+    for name, other in (("low", "high"), ("high", "low")):
+        assert (control[name].to_numpy() == -costs[f"inconsistency_{other}"].to_numpy()).all()
+    for row in costs.to_dict("records"):
+        assert (row["inconsistency_low"] > row["margin"]) == row["shared"]
+        assert (row["inconsistency_high"] < row["margin"]) == row["needless"]
+
+
+@pytest.mark.parametrize("completed", [4, 1, 0])
+@pytest.mark.parametrize(("loss", "outcome"), [(0.01, "keeps"), (20, "loses")])
+def test_where_the_control_fails_by_divergence_alone_the_margin_decides(completed, loss, outcome) -> None:
+    latest = np.where(np.arange(SEEDS) < completed, STASH + 1, math.nan)
+    costs, rules = judge(runs(latest=latest, ema_lsq=STASH - loss + NOISE / 10), SETTINGS)
+    assert costs[["sensitive", "shared", "needless"]].iloc[0].tolist() == [True, False, False]
+    assert rules.set_index("strategy").loc["ema-lsq", "outcome"] == outcome
+
+
+def test_a_history_is_not_needless_where_the_latest_weights_diverged_more_often() -> None:
+    latest = np.where(np.arange(SEEDS) < 6, STASH, math.nan)
+    cell = judge(runs(latest=latest), SETTINGS)[0].iloc[0]
+    assert (cell["sensitive"], cell["needless"]) == (False, False)
 
 
 def test_levels_of_holm_decide_as_its_p_values() -> None:

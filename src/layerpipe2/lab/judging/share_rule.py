@@ -7,16 +7,21 @@ share   (strategy - latest) / (stash - latest), what it wins back of all that a 
 margin  strategy - stash is above minus the cell's margin: what another seed costs exact stashing (:func:`margins`)
 
 A cell is *sensitive* if the latest weights are shown to lose more than its margin, or to diverge more often than
-stashing does; where they are shown to lose less, a history is *needless*. In sensitive cells alone a strategy
+stashing does; where they are shown to lose less, and didn't diverge more often, a history is *needless*. In sensitive
+cells alone a strategy
 
 keeps     if share and margin are both shown (the larger of two p-values), and it isn't shown to diverge more often
 loses     if one of them is shown not to hold (twice the smaller p-value)
 diverges  if it is shown to diverge in more runs than stashing
 
+Where divergences alone show that a cell is sensitive, the runs of the latest weights that completed say nothing of what
+can be won back: there the margin is asked for alone.
+
 Accuracies are those of runs that completed, in points, paired by seed, with Student's t tests (of the share: Fieller
 1954); divergences are counted apart, with McNemar's exact test (1947). All are one-sided, corrected by Holm (1979) over
 all strategies of all sensitive cells, those of sensitivity over all cells. Every interval is that of the test that
-decides: its ends are those of one-sided tests at the level that Holm's correction leaves to its row.
+decides: its ends are those of one-sided tests at the level that Holm's correction leaves to its row. Where nothing is
+decided it is the wider one of the two tests that could.
 """
 
 import math
@@ -30,7 +35,7 @@ from scipy import stats
 from layerpipe2.lab.judging.comparisons import Settings
 from layerpipe2.lab.judging.designs import ALONE, CELL, LATEST, LEARNT, SEQUENTIAL, STASH, rows_with
 from layerpipe2.lab.judging.searches import chosen_trials
-from layerpipe2.lab.judging.statistics import Paired, Ratio, holm, holm_levels, paired, ratio, seeds_needed
+from layerpipe2.lab.judging.statistics import Floats, Paired, Ratio, holm, holm_levels, paired, ratio, seeds_needed
 
 _TESTS = ("keeps", "loses", "diverges")
 
@@ -57,10 +62,11 @@ def costs(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
     Returns:
         Columns :data:`CELL`, seeds, margin; ``delay`` (sequential - stash) and ``inconsistency`` (stash - latest) with
-        their ends; needs: the seeds with which the second would be shown to lie on its side of the margin;
+        their ends; needs: the seeds with which the second would be shown to lie on its side of the margin, at the level
+        that Holm's correction leaves it now;
         diverged_stash, diverged_latest; whole, reached (mean scores of sequential training and stash); trained: whether
         stash gains half as much over guessing as sequential training; p_sensitive, p_diverges, p_needless (Holm over
-        the trained cells), sensitive, needless.
+        the trained cells), sensitive, needless, and shared: sensitive by what the latest weights lose.
     """
     pipelined, alone = runs[runs["num_stages"] > 1], runs[runs["strategy"] == SEQUENTIAL]
     cells = [
@@ -70,18 +76,24 @@ def costs(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     ]
     rows = [key | _costs(cell, _alone(alone, key), settings) for key, cell in cells]
     columns = [*CELL, "seeds", "margin", "delay", "delay_n", "inconsistency", "diverged_stash", "diverged_latest"]
-    columns += ["whole", "reached", "trained", "needs", "p_sensitive", "p_diverges", "p_needless"]
+    columns += ["whole", "reached", "trained", "p_sensitive", "p_diverges", "p_needless"]
     table = pd.DataFrame(rows, columns=columns)
     trained = table["trained"].astype(bool)
-    raw = table["p_sensitive"].where(trained)
-    for name in ("p_sensitive", "p_diverges", "p_needless"):
-        table[name] = holm(table[name].where(trained).to_numpy(dtype=float))
+    names = ("p_sensitive", "p_diverges", "p_needless")
+    raw = {name: table[name].where(trained).to_numpy(dtype=float) for name in names}
+    table = table.assign(**{name: holm(raw[name]) for name in names})
     # Two ways to be shown sensitive: each has half of the level.
     half, level = settings.level / 2, settings.level
-    sensitive = (table["p_sensitive"] < half) | (table["p_diverges"] < half)
-    table = table.assign(sensitive=sensitive, needless=~sensitive & (table["p_needless"] < level))
-    levels = holm_levels(raw.to_numpy(dtype=float), half)
-    intervals = [_gap(cell, settings, at) for (_, cell), at in zip(cells, levels, strict=True)]
+    shared = table["p_sensitive"] < half
+    sensitive = shared | (table["p_diverges"] < half)
+    spared = ~sensitive & (table["diverged_latest"] <= table["diverged_stash"])
+    table = table.assign(sensitive=sensitive, shared=shared, needless=spared & (table["p_needless"] < level))
+    more, less = holm_levels(raw["p_sensitive"], half), holm_levels(raw["p_needless"], level)
+    deciding = _deciding(table["shared"], more, table["needless"], less)
+    intervals = [_gap(cell, settings, at) for (_, cell), at in zip(cells, deciding, strict=True)]
+    beyond = [gap.mean - margin for gap, margin in zip(intervals, table["margin"], strict=True)]
+    needed = zip(beyond, intervals, more, less, strict=True)
+    table["needs"] = [seeds_needed(abs(far), gap.sd, level=high if far > 0 else low) for far, gap, high, low in needed]
     delays = [paired(_delays(cell, _alone(alone, key)), margin=1.0, level=settings.level) for key, cell in cells]
     for name, found in (("inconsistency", intervals), ("delay", delays)):
         table = table.assign(**{f"{name}_low": [f.low for f in found], f"{name}_high": [f.high for f in found]})
@@ -104,23 +116,44 @@ def rules(runs: pd.DataFrame, about: pd.DataFrame, settings: Settings) -> pd.Dat
         for name in cell["strategy"].unique():
             if name != STASH:
                 cells.append(cell)
-                rows.append(of_cell | {"strategy": name} | _tested(cell, name, row["margin"], settings))
+                rows.append(of_cell | {"strategy": name} | _tested(cell, name, row, settings))
     tests = [f"p_{name}" for name in _TESTS]
-    columns = [*_OF_CELL, "n", "pairs", "lost", "won", "needs", *tests]
+    columns = [*_OF_CELL, "n", "pairs", "lost", "won", *tests]
     columns.insert(columns.index("margin"), "strategy")
     table = pd.DataFrame(rows, columns=columns)
     judged = table["sensitive"].astype(bool) & (table["strategy"] != LATEST)  # the control is tested in costs()
     raw = {name: np.where(judged, table[name].to_numpy(dtype=float), np.nan) for name in tests}
     for name in tests:
         table[name] = holm(raw[name])
-    levels = np.nan_to_num(holm_levels(raw["p_keeps"], settings.level), nan=settings.level)
-    found = [_intervals(*of_row) for of_row in zip(cells, table["strategy"], table["margin"], levels, strict=True)]
+    table = table.assign(outcome=[_outcome(row, settings) for row in table.to_dict("records")])
+    # p_loses is twice a one-sided p-value.
+    keeps, loses = (np.nan_to_num(holm_levels(raw[f"p_{n}"], settings.level), nan=settings.level) for n in _TESTS[:2])
+    deciding = _deciding(table["outcome"] == "keeps", keeps, table["outcome"] == "loses", loses / 2)
+    found = [
+        _intervals(cell, row, settings, at, holds, fails)
+        for cell, row, at, holds, fails in zip(cells, table.to_dict("records"), deciding, keeps, loses / 2, strict=True)
+    ]
     table = pd.concat([table, pd.DataFrame(found, index=table.index, columns=_INTERVALS)], axis=1)
-    return table.assign(outcome=[_outcome(row, settings) for row in table.to_dict("records")])
+    return _control_of(table, about)
 
 
 _OF_CELL = (*CELL, "margin", "sensitive", "needless", "trained")
-_INTERVALS = ("mean", "sd", "low", "high", "share", "share_low", "share_high")
+_INTERVALS = ("mean", "sd", "low", "high", "share", "share_low", "share_high", "needs")
+
+
+def _deciding(above: pd.Series, level_above: Floats, below: pd.Series, level_below: Floats) -> Floats:
+    """The level of each row's interval: of the test that showed it, else the smaller one."""
+    chosen = np.where(below, level_below, np.minimum(level_above, level_below))
+    found: Floats = np.where(above, level_above, chosen)
+    return found
+
+
+def _control_of(rows: pd.DataFrame, about: pd.DataFrame) -> pd.DataFrame:
+    """The latest weights are judged in :func:`costs`; their rows have its intervals."""
+    ends = rows[list(CELL)].merge(about, on=list(CELL), how="left")
+    latest = (rows["strategy"] == LATEST).to_numpy()
+    taken = {"low": -ends["inconsistency_high"], "high": -ends["inconsistency_low"], "needs": ends["needs"]}
+    return rows.assign(**{name: np.where(latest, values, rows[name]) for name, values in taken.items()})
 
 
 def _costs(cell: pd.DataFrame, alone: pd.DataFrame, settings: Settings) -> dict[str, Any]:
@@ -140,39 +173,44 @@ def _costs(cell: pd.DataFrame, alone: pd.DataFrame, settings: Settings) -> dict[
         "diverged_latest": int(cell.loc[cell["strategy"] == LATEST, "score"].isna().sum()),
         "whole": whole,
         "reached": reached,
-        "trained": not reached - guess < LEARNT * (whole - guess),
-        "needs": seeds_needed(abs(gap.mean - margin), gap.sd, level=settings.level),
+        "trained": math.isfinite(reached) and not reached - guess < LEARNT * (whole - guess),
         "p_sensitive": gap.p_better,
         "p_diverges": mcnemar(lost, won),
         "p_needless": 1 - gap.p_better,
     }
 
 
-def _tested(cell: pd.DataFrame, strategy: str, margin: float, settings: Settings) -> dict[str, Any]:
+def _tested(cell: pd.DataFrame, strategy: str, about: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     lost, won, pairs = _divergences(cell, strategy)
-    against = _against(cell, strategy, STASH)
-    kept = paired(against, margin=margin, level=settings.level, least_sd=_image(cell))
-    above = paired(_beyond_share(cell, strategy, settings), margin=margin, level=settings.level, least_sd=_image(cell))
+    kept, above = _compared(cell, strategy, about["margin"], settings)
+    found = {"n": kept.n, "pairs": pairs, "lost": lost, "won": won, "p_diverges": mcnemar(lost, won)}
+    if about["sensitive"] and not about["shared"]:
+        return found | {"p_keeps": kept.p_kept, "p_loses": kept.p_worse}
     told = not math.isnan(kept.p_kept) and not math.isnan(above.p_superior)
-    return {
-        "n": kept.n,
-        "pairs": pairs,
-        "lost": lost,
-        "won": won,
-        "needs": _seeds_to_decide(kept, margin, above, settings.level),
+    return found | {
         "p_keeps": max(above.p_superior, kept.p_kept) if told else math.nan,
         "p_loses": min(1.0, 2 * min(1 - above.p_superior, kept.p_worse)) if told else math.nan,
-        "p_diverges": mcnemar(lost, won),
     }
 
 
-def _seeds_to_decide(kept: Paired, margin: float, above: Paired, level: float) -> float:
-    """Pairs with which both conditions would be shown to hold, or the clearer one not to, at the means found."""
+def _compared(cell: pd.DataFrame, strategy: str, margin: float, settings: Settings) -> tuple[Paired, Paired]:
+    """With stash, and with the least share of what it wins back."""
+    beyond = _beyond_share(cell, strategy, settings)
+    differences = (_against(cell, strategy, STASH), beyond)
+    kept, above = (paired(d, margin=margin, level=settings.level, least_sd=_image(cell)) for d in differences)
+    return kept, above
+
+
+def _seeds_to_decide(kept: Paired, margin: float, above: Paired, holds: float, fails: float) -> float:
+    """Pairs with which both conditions would be shown to hold, or the clearer one not to, at the means found.
+
+    ``holds`` and ``fails`` are the levels of these one-sided tests.
+    """
     distances = [(kept.mean + margin, kept.sd), (above.mean, above.sd)]
     failing = [pair for pair in distances if pair[0] < 0]
     if failing:
-        return min(seeds_needed(-distance, sd, level=level / 2) for distance, sd in failing)
-    return max(seeds_needed(distance, sd, level=level) for distance, sd in distances)
+        return min(seeds_needed(-distance, sd, level=fails) for distance, sd in failing)
+    return max(seeds_needed(distance, sd, level=holds) for distance, sd in distances)
 
 
 def _beyond_share(cell: pd.DataFrame, strategy: str, settings: Settings) -> pd.Series:
@@ -182,13 +220,18 @@ def _beyond_share(cell: pd.DataFrame, strategy: str, settings: Settings) -> pd.S
     return scores[strategy] - scores[LATEST] - settings.least_share * (scores[STASH] - scores[LATEST])
 
 
-def _intervals(cell: pd.DataFrame, strategy: str, margin: float, level: float) -> dict[str, float]:
+def _intervals(
+    cell: pd.DataFrame, row: Mapping[str, Any], settings: Settings, level: float, holds: float, fails: float
+) -> dict[str, float]:
+    strategy, margin = str(row["strategy"]), float(row["margin"])
     found = paired(_against(cell, strategy, STASH), margin=margin, level=level, least_sd=_image(cell))
     won = Ratio(0.0, 0.0, 0.0)
     if strategy != LATEST:
         scores = _scores(cell, strategy, STASH, LATEST)
         won = ratio(scores[strategy] - scores[LATEST], scores[STASH] - scores[LATEST], level=level)
-    values = (found.mean, found.sd, found.low, found.high, won.value, won.low, won.high)
+    kept, above = _compared(cell, strategy, margin, settings)
+    needs = _seeds_to_decide(kept, margin, above, holds, fails)
+    values = (found.mean, found.sd, found.low, found.high, won.value, won.low, won.high, needs)
     return dict(zip(_INTERVALS, values, strict=True))
 
 
