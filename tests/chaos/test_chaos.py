@@ -92,7 +92,16 @@ def attack(do) -> Attack:
         (scene.folder / "input").write_text("input")
         return lambda: (do(scene) and "") or "equal"
 
-    return Attack(do.__name__, "does it", "must be noticed", case, 1, 1, limit_s=0.5 if do in (sleeps, spins) else 60)
+    return Attack(
+        do.__name__,
+        "does it",
+        "must be noticed",
+        case,
+        1,
+        1,
+        limit_s=0.5 if do in (sleeps, spins) else 60,
+        memory_gb=1 if do is grows else 16,
+    )
 
 
 @pytest.mark.parametrize("do", PLANTED, ids=lambda do: do.__name__)

@@ -213,7 +213,7 @@ def test_names_tell_all_committed_runs_apart():
         final = [copy.subject for copy in tracking.copies(source) if copy.subject.phase == FINAL]
         names = [subject.name for subject in final]
         if source.experiment == "mnist1d":  # seeds with and without probes are of one cell
-            assert len({subject.cell for subject in final}) == len({subject.cell_name for subject in final}) == 44
+            assert len({subject.cell for subject in final}) == len({subject.cell_name for subject in final})
         assert len(set(names)) == len(names) > 20, source.experiment
         if not source.experiment.startswith("screen-"):  # elsewhere what MLflow shows of them is enough
             assert len({name[:20] for name in names}) == len(names), source.experiment

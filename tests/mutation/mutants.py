@@ -24,6 +24,7 @@ _INSTEAD: dict[type, tuple[type, ...]] = {
     ast.FloorDiv: (ast.Mult,),
     ast.Mod: (ast.Mult,),
     ast.Break: (ast.Continue,),
+    ast.Continue: (ast.Break,),
 }
 for one, other in (("Eq", "NotEq"), ("Is", "IsNot"), ("In", "NotIn"), ("And", "Or"), ("Sub", "Add"), ("Div", "Mult")):
     _INSTEAD |= {getattr(ast, one): (getattr(ast, other),)}

@@ -123,7 +123,7 @@ def test_readme_keeps_what_stands_outside_the_markers(place: Path) -> None:
     text = (place / "README.md").read_text()
     assert text.startswith(f"# Title\n\n{BEGIN}\n")
     assert text.endswith(f"\n{END}\n\nafter\n")
-    assert "old" not in text
+    assert "\nold\n" not in text
     assert "(out/figures/accuracy_and_copies.png)" in text
     appendix = (place / "docs/artifact.md").read_text()
     assert appendix.count("\n\nbetween\n\n") == len(TABLES) - 1

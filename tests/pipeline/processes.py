@@ -13,6 +13,7 @@ import torch.multiprocessing as mp
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from layerpipe2 import UserError
+from layerpipe2.pipeline.process_group import in_one_line
 
 CONTEXT = mp.get_context("fork")
 
@@ -78,6 +79,7 @@ def _exit(rank, port, world, function, args, options, folder):
     os.dup2(os.open(folder / f"{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     _set_environment(rank, world, port)
     atexit._clear()  # what the parent has registered is the parent's
+    sys.excepthook = in_one_line  # as in a script under `layerpipe2 launch`
     try:
         function(*args, **options)
     except UserError:

@@ -146,7 +146,8 @@ def test_a_resumed_run_equals_the_uninterrupted_one(train, tmp_path, strategy, m
 def test_a_resumed_run_keeps_its_limit(train, tmp_path):
     settings = {"epochs": 4, "max_steps": 12, "checkpoint_dir": tmp_path}  # eight mini-batches an epoch
     whole = train(**settings)
-    again = train(**settings, resume=True)
+    with pytest.warns(UserWarning, match="the checkpoint is of the middle of an epoch"):
+        again = train(**settings, resume=True)
     assert (again["epochs"], again["test"]) == (whole["epochs"], whole["test"])
     assert len(again["epochs"]) == 2
 
@@ -194,7 +195,7 @@ def test_a_state_of_several_processes_is_told_from_one_of_one(train, tmp_path):
 
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_a_run_that_diverged_is_not_completed_by_resuming_it(train, tmp_path, epochs):
-    settings = {"lr": 1e30, "schedule": "constant", "epochs": epochs, "checkpoint_dir": tmp_path}
+    settings = {"lr": 1e15, "weight_decay": 1e15, "schedule": "constant", "epochs": epochs, "checkpoint_dir": tmp_path}
     whole = train(**settings)
     again = train(**settings, resume=True)
     assert (whole["status"], whole["diverged_epoch"], len(whole["epochs"])) == ("diverged", 0, 1)
@@ -215,7 +216,9 @@ def test_a_test_loss_that_is_not_finite_is_divergence(train, monkeypatch):
     assert [row["epoch"] for row in record["epochs"]] == [0, 1]
 
 
-@pytest.mark.parametrize("settings", [{}, {"lr": 1e30, "schedule": "constant"}, {"probe_every": 2}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"lr": 1e15, "weight_decay": 1e15, "schedule": "constant"}, {"probe_every": 2}]
+)
 def test_a_record_can_be_read_as_it_was_written(train, tmp_path, settings):
     record = train(**settings)
     write_record(tmp_path / "run.json", record)

@@ -176,9 +176,9 @@ def test_several_processes_share_a_study_and_no_trial_is_done_twice(tmp_path, mo
 
 @pytest.mark.parametrize("objectives", [("accuracy",), ("accuracy", "copies")])
 def test_a_trial_that_diverges_ends_at_once_and_is_never_the_best(objectives, tmp_path):
-    config = SMALL.copy_with(schedule="constant")
+    config = SMALL.copy_with(schedule="constant", weight_decay=1e15)
     pruner = "median" if len(objectives) == 1 else "none"
-    study = tune(config, {"lr": "log:1e29:1e30"}, folder=tmp_path, trials=1, objectives=objectives, pruner=pruner)
+    study = tune(config, {"lr": "log:1e14:1e15"}, folder=tmp_path, trials=1, objectives=objectives, pruner=pruner)
     (trial,) = study.trials()
     assert trial.state == (TrialState.PRUNED if len(objectives) == 1 else TrialState.FAIL)
     record = read_record(study.path(0))
