@@ -109,14 +109,15 @@ def rules(runs: pd.DataFrame, about: pd.DataFrame, settings: Settings) -> pd.Dat
         the difference; share, share_low, share_high; the adjusted p_keeps, p_loses, p_diverges; outcome; sensitive,
         needless and trained of the cell.
     """
-    rows, cells = [], []
+    rows, cells, compared = [], [], []
     for row in about.to_dict("records"):
         cell = rows_with(runs, {name: row[name] for name in CELL})
         of_cell = {name: row[name] for name in _OF_CELL}
         for name in cell["strategy"].unique():
             if name != STASH:
                 cells.append(cell)
-                rows.append(of_cell | {"strategy": name} | _tested(cell, name, row, settings))
+                compared.append(_compared(cell, name, row["margin"], settings))
+                rows.append(of_cell | {"strategy": name} | _tested(cell, name, row, *compared[-1]))
     tests = [f"p_{name}" for name in _TESTS]
     columns = [*_OF_CELL, "n", "pairs", "lost", "won", *tests]
     columns.insert(columns.index("margin"), "strategy")
@@ -129,16 +130,16 @@ def rules(runs: pd.DataFrame, about: pd.DataFrame, settings: Settings) -> pd.Dat
     # p_loses is twice a one-sided p-value.
     keeps, loses = (np.nan_to_num(holm_levels(raw[f"p_{n}"], settings.level), nan=settings.level) for n in _TESTS[:2])
     deciding = _deciding(table["outcome"] == "keeps", keeps, table["outcome"] == "loses", loses / 2)
-    found = [
-        _intervals(cell, row, settings, at, holds, fails)
-        for cell, row, at, holds, fails in zip(cells, table.to_dict("records"), deciding, keeps, loses / 2, strict=True)
-    ]
-    table = pd.concat([table, pd.DataFrame(found, index=table.index, columns=_INTERVALS)], axis=1)
+    places = zip(cells, table["strategy"], table["margin"], deciding, strict=True)
+    found = pd.DataFrame([_intervals(*place) for place in places], index=table.index, columns=_INTERVALS)
+    ways = zip(compared, table["margin"], keeps, loses / 2, strict=True)
+    needs = [_seeds_to_decide(*pairs, margin, holds, fails) for pairs, margin, holds, fails in ways]
+    table = pd.concat([table, found.assign(needs=needs)], axis=1)
     return _control_of(table, about)
 
 
 _OF_CELL = (*CELL, "margin", "sensitive", "needless", "trained")
-_INTERVALS = ("mean", "sd", "low", "high", "share", "share_low", "share_high", "needs")
+_INTERVALS = ("mean", "sd", "low", "high", "share", "share_low", "share_high")
 
 
 def _deciding(above: pd.Series, level_above: Floats, below: pd.Series, level_below: Floats) -> Floats:
@@ -180,9 +181,8 @@ def _costs(cell: pd.DataFrame, alone: pd.DataFrame, settings: Settings) -> dict[
     }
 
 
-def _tested(cell: pd.DataFrame, strategy: str, about: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+def _tested(cell: pd.DataFrame, strategy: str, about: Mapping[str, Any], kept: Paired, above: Paired) -> dict[str, Any]:
     lost, won, pairs = _divergences(cell, strategy)
-    kept, above = _compared(cell, strategy, about["margin"], settings)
     found = {"n": kept.n, "pairs": pairs, "lost": lost, "won": won, "p_diverges": mcnemar(lost, won)}
     if about["sensitive"] and not about["shared"]:
         return found | {"p_keeps": kept.p_kept, "p_loses": kept.p_worse}
@@ -201,7 +201,7 @@ def _compared(cell: pd.DataFrame, strategy: str, margin: float, settings: Settin
     return kept, above
 
 
-def _seeds_to_decide(kept: Paired, margin: float, above: Paired, holds: float, fails: float) -> float:
+def _seeds_to_decide(kept: Paired, above: Paired, margin: float, holds: float, fails: float) -> float:
     """Pairs with which both conditions would be shown to hold, or the clearer one not to, at the means found.
 
     ``holds`` and ``fails`` are the levels of these one-sided tests.
@@ -220,18 +220,13 @@ def _beyond_share(cell: pd.DataFrame, strategy: str, settings: Settings) -> pd.S
     return scores[strategy] - scores[LATEST] - settings.least_share * (scores[STASH] - scores[LATEST])
 
 
-def _intervals(
-    cell: pd.DataFrame, row: Mapping[str, Any], settings: Settings, level: float, holds: float, fails: float
-) -> dict[str, float]:
-    strategy, margin = str(row["strategy"]), float(row["margin"])
+def _intervals(cell: pd.DataFrame, strategy: str, margin: float, level: float) -> dict[str, float]:
     found = paired(_against(cell, strategy, STASH), margin=margin, level=level, least_sd=_image(cell))
     won = Ratio(0.0, 0.0, 0.0)
     if strategy != LATEST:
         scores = _scores(cell, strategy, STASH, LATEST)
         won = ratio(scores[strategy] - scores[LATEST], scores[STASH] - scores[LATEST], level=level)
-    kept, above = _compared(cell, strategy, margin, settings)
-    needs = _seeds_to_decide(kept, margin, above, holds, fails)
-    values = (found.mean, found.sd, found.low, found.high, won.value, won.low, won.high, needs)
+    values = (found.mean, found.sd, found.low, found.high, won.value, won.low, won.high)
     return dict(zip(_INTERVALS, values, strict=True))
 
 
