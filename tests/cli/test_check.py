@@ -16,6 +16,7 @@ from layerpipe2.cli.check import ROUNDING, Verdict, compared
 from layerpipe2.engine.weights import DelayedWeights
 from layerpipe2.strategies import NamedStrategy
 from tests.reference import FURTHER, NewMethod, run_clocked
+from tests.sampling import slow
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 
@@ -76,6 +77,7 @@ def test_the_first_place_that_differs_is_named_and_no_number_equals_nan():
     assert compared(other, one, 1.0).kind == "differs"
 
 
+@slow
 def test_on_a_cpu_all_is_equal_and_a_line_says_what_is_not_here(capsys):
     found = lines(capsys, "--only", "cpu")
     assert len(found) == len(ROUNDING) * len(STRATEGIES) + 4
@@ -131,6 +133,7 @@ def test_processes_see_the_gpus_of_their_link_only(visible, expected, monkeypatc
         two_processes([1, 2], 60)
 
 
+@slow
 @NO_GPU
 def test_processes_that_fail_say_why():
     with pytest.raises(RuntimeError, match="gpu"):

@@ -12,6 +12,7 @@ from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.planning import Link
 from layerpipe2.planning.choices import Choice
 from layerpipe2.planning.machine import Machine
+from tests.sampling import sampled
 
 QUICK = ["train", "--width", "8", "--group-size", "3", "--epochs", "1", "--batch-size", "128", "--quiet"]
 
@@ -61,9 +62,12 @@ def test_delays_draws_as_many_ticks_as_fit_the_terminal(width, ticks, capsys, mo
     assert "  24\n" in capsys.readouterr().out
 
 
+SHOWN = [("resnet-small", "digits", 2, 8, 3), ("gpt", "python-docs", 16, 10, 4)]
+
+
 @pytest.mark.parametrize(
     ("network", "dataset", "width", "count", "group"),
-    [("resnet-small", "digits", 2, 8, 3), ("gpt", "python-docs", 16, 10, 4)],
+    sampled(SHOWN, SHOWN[:1]),
 )
 def test_balance_shows_units_stages_and_the_predicted_speed(network, dataset, width, count, group, capsys, monkeypatch):
     monkeypatch.setattr(Machine, "measured", lambda processes, run: Machine())

@@ -59,6 +59,7 @@ def test_a_host_that_is_cut_off_ends_the_others_with_one_line_that_names_it(lost
             assert err.count("\n") == 1, err
 
 
+@slow
 def test_a_rank_killed_on_one_host_is_named_with_its_signal_on_all():
     with hosts(2) as network, launched(network, 2, "kill@1", "100000") as launchers:
         for launcher in launchers:

@@ -158,6 +158,7 @@ def test_a_killed_worker_ends_the_others_at_once_in_one_line(tmp_path):
         time.sleep(0.05)
 
 
+@slow
 def test_a_killed_experiment_goes_on_where_it_was(tmp_path, capsys):
     write_experiment(tmp_path, FEW, jobs=2)
     with start(tmp_path, "--quiet") as process:

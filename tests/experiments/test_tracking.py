@@ -29,6 +29,7 @@ from layerpipe2.lab.tuning.trial import told_as
 from paper_figures.claims.assay import Assay
 from tests.chaos.processes import ended, fork
 from tests.made_records import record
+from tests.sampling import slow
 from tests.small_experiments import ROOT
 
 
@@ -208,6 +209,7 @@ def test_trials_are_below_their_study_which_shows_the_one_that_the_tuner_chooses
     assert f"the best validation {objective} at its end" in shown.tags["mlflow.note.content"]
 
 
+@slow
 def test_names_tell_all_committed_runs_apart():
     for source in tracking.sources(ROOT / "results/runs", [ROOT / "results/evidence"], ROOT / "none"):
         final = [copy.subject for copy in tracking.copies(source) if copy.subject.phase == FINAL]

@@ -12,6 +12,7 @@ from layerpipe2.errors import UserError
 from layerpipe2.lab.runs.records import read_record
 from layerpipe2.lab.tuning.study import open_existing, work
 from tests.lab.tuning.studies import diverged, made_up, runs_are
+from tests.sampling import slow
 from tests.small_experiments import REPORT, UNTUNED, read_rows, small, write_experiment
 
 SPACE: dict = UNTUNED | {
@@ -59,6 +60,7 @@ def test_only_validation_data_are_looked_at_with_a_seed_of_no_final_run(once):
         small(folder, SPACE, tuning=SPACE["tuning"] | {"seeds": [1]})
 
 
+@slow
 def test_the_choice_does_not_depend_on_the_number_of_processes(tmp_path):
     many = SPACE["tuning"] | {"trials": 6, "pruner": "median"}  # three that learn from the others
     settings = SPACE["settings"] | {"epochs": 3}

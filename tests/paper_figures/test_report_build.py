@@ -40,16 +40,22 @@ def _write_documents(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with results, documents and everything built in ``out``."""
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with results, and documents that show them."""
     folder = tmp_path_factory.mktemp("build")
     synthetic_records.write(folder / "results", synthetic_records.make())
     (folder / "results" / "pipelines").mkdir()
     made_pipelines.write(folder / "results" / "pipelines")
     _write_documents(folder)
-    build.main(_arguments(folder))
-    build.main(_arguments(folder, "readme"))
     return folder
+
+
+@pytest.fixture(scope="module")
+def place(written: Path) -> Path:
+    """The same, with everything built in ``out``."""
+    build.main(_arguments(written))
+    build.main(_arguments(written, "readme"))
+    return written
 
 
 def _arguments(folder: Path, *command: str, out: str = "out") -> list[str]:
@@ -64,6 +70,7 @@ def _bytes(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+@slow
 def test_it_ends_with_the_shell_in_which_dvc_started_it(tmp_path: Path) -> None:
     synthetic_records.write(tmp_path / "results", synthetic_records.make())
     arguments = _arguments(tmp_path, "page", "report")
@@ -84,21 +91,23 @@ def test_building_again_in_another_process_gives_the_same_bytes(place: Path) -> 
     assert [name for name in first if first[name] != second[name]] == []
 
 
+@slow
 def test_every_figure_and_table_is_written(place: Path) -> None:
     records, settings = synthetic_records.records(), Settings()
     judged = assay(records, settings)
     stems = list(figures.catalogue(records, synthetic_records.theory_tables(), judged, settings.level))
     names = ("accuracy", "assay_costs", "assay_rules", "training", "delays", "memory", "reconstruction")
     names += ("proofs", "partitions", "schedules")
-    written = _bytes(place / "out")
-    assert "pipelines/pipelines.html" in written
-    assert {path for path in written if not path.startswith("pipelines/")} == {
+    found = _bytes(place / "out")
+    assert "pipelines/pipelines.html" in found
+    assert {path for path in found if not path.startswith("pipelines/")} == {
         *(f"figures/{stem}.{kind}" for stem in stems for kind in ("png", "svg")),
         *(f"tables/{name}.{kind}" for name in names for kind in ("csv", "md")),
         *("report.md", "report.html", "verdicts.json"),
     }
 
 
+@slow
 def test_report_shows_every_figure_and_claim_and_needs_no_network(place: Path) -> None:
     page, text = (place / "out/report.html").read_text(), (place / "out/report.md").read_text()
     assert "http" not in page.replace("http-equiv", "")
@@ -111,6 +120,7 @@ def test_report_shows_every_figure_and_claim_and_needs_no_network(place: Path) -
     assert "<code>layerpipe2 derive</code>" in page
 
 
+@slow
 def test_diverged_runs_are_shown_as_diverged(place: Path) -> None:
     table = tables.accuracy(synthetic_records.records())
     row = table[(table["network"] == "mlp") & (table["stages"] == 9) & (table["strategy"] == "latest")].iloc[0]
@@ -119,6 +129,7 @@ def test_diverged_runs_are_shown_as_diverged(place: Path) -> None:
     assert "(n=2, 1 of 3 diverged)" in (place / "out/report.md").read_text()
 
 
+@slow
 def test_readme_keeps_what_stands_outside_the_markers(place: Path) -> None:
     text = (place / "README.md").read_text()
     assert text.startswith(f"# Title\n\n{BEGIN}\n")
@@ -130,6 +141,7 @@ def test_readme_keeps_what_stands_outside_the_markers(place: Path) -> None:
     assert "\nold\n" not in appendix
 
 
+@slow
 def test_readme_check(place: Path, tmp_path: Path) -> None:
     build.main([*_arguments(place, "readme"), "--check"])
     stale = place / "stale.md"
@@ -149,13 +161,13 @@ def test_readme_without_its_markers(tmp_path: Path, text: str | None) -> None:
         readme.update(path, {"results": "new"}, check=False)
 
 
-def test_a_page_needs_a_name(place: Path) -> None:
+def test_a_page_needs_a_name(written: Path) -> None:
     with pytest.raises(UserError, match="give a name"):
         build.main(["page"])
     with pytest.raises(UserError, match=r"does not exist; run: python -m experiments\.collect unknown"):
-        build.main(_arguments(place, "page", "unknown"))
+        build.main(_arguments(written, "page", "unknown"))
     with pytest.raises(UserError, match=r"page is '\.\./elsewhere'; give a name: no /"):
-        build.main(_arguments(place, "page", "../elsewhere"))
+        build.main(_arguments(written, "page", "../elsewhere"))
 
 
 def _text(records: Records) -> str:

@@ -80,7 +80,7 @@ def test_stages(case, way):
     assert_equal(fit(make, max_steps=12), 2, **way)
 
 
-@pytest.mark.parametrize("way", WAYS, ids=WAY_NAMES)
+@pytest.mark.parametrize("way", sampled(WAYS, WAYS[1:2]), ids=WAY_NAMES)
 def test_integers_have_no_gradient_to_send(way):
     stages = lambda: [nn.Identity(), nn.Embedding(7, 12), nn.Sequential(nn.Flatten(), nn.Linear(72, 4))]  # noqa: E731
     assert_equal(fit(lambda: pipelined(stages()), data=tokens), 3, **way)

@@ -10,6 +10,7 @@ from torch import nn
 from layerpipe2.pipeline.strategy import PipelineStrategy
 from tests.pipeline import processes
 from tests.pipeline.fits import assert_equal, dense, fit, pipelined
+from tests.sampling import sampled
 
 
 class Counts(nn.Module):
@@ -54,7 +55,10 @@ def test_they_stay_as_in_one_process(make, options):
     assert_equal(fit(make, **options), 2)
 
 
-@pytest.mark.parametrize("options", [{}, {"split_backward": True}, {"recompute_activations": True}])
+OPTIONS = [{}, {"split_backward": True}, {"recompute_activations": True}]
+
+
+@pytest.mark.parametrize("options", sampled(OPTIONS, OPTIONS[:1]))
 @pytest.mark.parametrize("kind", ["scales", "always"])
 def test_a_difference_to_mini_batches_under_way_is_refused(kind, options, tmp_path):
     work = partial(train, kind, options)

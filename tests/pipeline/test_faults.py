@@ -13,7 +13,7 @@ from layerpipe2.pipeline.store import Board, host_store
 from tests.pipeline import processes
 from tests.pipeline.fits import Case, in_process
 from tests.pipeline.toy_pipeline import train
-from tests.sampling import sampled
+from tests.sampling import sampled, slow
 
 STEPS = 100_000
 FAULTS = [
@@ -48,7 +48,7 @@ def ends(tmp_path):
 
 @pytest.mark.parametrize(
     ("fault", "failed_ends_with", "cause"),
-    sampled(FAULTS, [FAULTS[i] for i in (0, 2, 5, 6, 8)]),
+    sampled(FAULTS, [FAULTS[i] for i in (0, 5, 8)]),
 )
 def test_all_ranks_end_and_name_the_rank(ends, fault, failed_ends_with, cause):
     found, failed = ends(fault, STEPS), int(fault[-1])
@@ -70,7 +70,8 @@ def test_a_stopped_rank_ends_the_others_and_itself_once_it_goes_on(ends, failed)
 
 
 @pytest.mark.parametrize(
-    ("absent", "cause"), [(1, "rank 1 never came"), (0, "rank 0, or node 0's launcher, never came")]
+    ("absent", "cause"),
+    [(1, "rank 1 never came"), pytest.param(0, "rank 0, or node 0's launcher, never came", marks=slow)],
 )
 def test_a_rank_that_never_comes_is_named(ends, absent, cause):
     for code, lines in ends("", STEPS, absent=absent, patience_s=2.0):
@@ -82,7 +83,7 @@ def test_two_trainings_in_a_row_end_in_order_and_say_nothing(ends):
     assert ends("", 30, times=2) == [(0, [])] * 3
 
 
-@pytest.mark.parametrize(("fault", "code", "cause"), sampled(INTERRUPTED, INTERRUPTED[2:]))
+@pytest.mark.parametrize(("fault", "code", "cause"), sampled(INTERRUPTED, INTERRUPTED[2:3]))
 def test_the_last_checkpoint_continues_bit_for_bit(fault, code, cause, tmp_path):
     case, failed = partial(Case, "ema-span"), int(fault[-1])
     found = processes.ends(in_process, 3, tmp_path, case(folder=tmp_path, fault=fault), timeout_s=3)

@@ -34,21 +34,20 @@ def early():
     return [EarlyStopping("val_loss", patience=1, min_delta=10.0)]
 
 
+STOPS = [
+    {"callbacks": early, "max_epochs": 9},
+    {"callbacks": lambda: [StepLimit(7)]},
+    {"val_check_interval": 2},
+    {"val_check_interval": 7, "check_val_every_n_epoch": None},
+    {"callbacks": early, "val_check_interval": 2},
+    {"check_val_every_n_epoch": 2, "max_epochs": 4},
+    {"max_steps": 7},
+    {"num_sanity_val_steps": 0, "limit_val_batches": 2},
+]
+
+
 @pytest.mark.parametrize("drain", sampled([False, True], [False]))
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"callbacks": early, "max_epochs": 9},
-        {"callbacks": lambda: [StepLimit(7)]},
-        {"val_check_interval": 2},
-        {"val_check_interval": 7, "check_val_every_n_epoch": None},
-        {"callbacks": early, "val_check_interval": 2},
-        {"check_val_every_n_epoch": 2, "max_epochs": 4},
-        {"max_steps": 7},
-        {"num_sanity_val_steps": 0, "limit_val_batches": 2},
-    ],
-    ids=lambda options: "-".join(options),
-)
+@pytest.mark.parametrize("options", sampled(STOPS, STOPS[::2]), ids="-".join)
 def test_stops_and_validations(drain, options):
     assert_equal(fit(lambda: pipelined(dense(), drain=drain), **options), 2)
 

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from layerpipe2.errors import UserError
 from layerpipe2.planning import Link
 from layerpipe2.planning.machine import Machine, copy_rate, measured_link, side_by_side
+from tests.sampling import slow
 
 
 def whoami(word):
@@ -19,6 +20,7 @@ def die():
     os._exit(1)
 
 
+@slow
 def test_processes_side_by_side_measure_this_machine():
     with side_by_side(2) as run:
         assert run(whoami, 2, "a") == [("a", 0, 2, 1), ("a", 1, 2, 1)]

@@ -19,10 +19,12 @@ from layerpipe2.planning.variants import Variant
 from paper_figures.pages.pipelines import page
 from paper_figures.records.pipelines import load as load_records
 from tests.experiments.pipelines.peer_work import CONFIG, JOB
+from tests.sampling import slow
 
 SMALL = "--network even --width 4 --rounds 1 --batches 2 --warmup 1 --layer-repeats 1 --memory-processes --timelines"
 
 
+@slow
 def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
     options = "--variants plain 1f1b/2 --memory-processes 2"
     options += " --memory-strategies stash --timelines 1f1b/2 --trace-batches 7 --cut-network mlp --cut-width 4"

@@ -12,9 +12,12 @@ from layerpipe2.errors import UserError
 from layerpipe2.lab.data import load
 from layerpipe2.planning.variants import MEMORY_KINDS
 from tests.experiments.pipelines.peer_work import CONFIG, JOB, train_job
+from tests.sampling import sampled, slow
+
+PARTS = [("async/stash", 1), ("exact/split", 1), ("gpipe/2", 2), ("1f1b/4", 4)]
 
 
-@pytest.mark.parametrize(("variant", "parts"), [("async/stash", 1), ("exact/split", 1), ("gpipe/2", 2), ("1f1b/4", 4)])
+@pytest.mark.parametrize(("variant", "parts"), sampled(PARTS, PARTS[1::2]))
 def test_every_pass_and_update_has_a_span_and_none_overlap(variant, parts):
     found = run_ranks(measure_timeline, 2, JOB, variant, 5, timeout=120)
     for rank, events in enumerate(found):
@@ -28,6 +31,7 @@ def test_every_pass_and_update_has_a_span_and_none_overlap(variant, parts):
     assert all(late.start >= early.start for late, early in zip(first, last, strict=True))  # gradients flow back
 
 
+@slow
 def test_bytes_per_stage_are_modelled_with_the_delays_of_the_variant():
     weights = sum(p.numel() * 4 for unit in build_units(CONFIG, load("digits"))[:5] for p in unit.parameters())
     cases = (("async/stash", 2, 2), ("async/stash/pipedream", 1, 1), ("async/latest", 2, 0), ("exact", 0, 0))
@@ -46,6 +50,7 @@ def test_bytes_of_torchs_pipelines_are_not_known():
         run_ranks(measure_stages, 2, JOB, "gpipe/2", timeout=120)
 
 
+@slow
 def test_without_delays_it_is_plain_training_split_or_not():
     data, batches = first_batches(CONFIG, 3)
     mean = sum(make_trainer("plain", JOB, data, batches[0][0], 1).train(batches)) / 3

@@ -19,6 +19,7 @@ from layerpipe2.lab.runs.config import RunConfig
 from tests.advice import advised
 from tests.engine.training import assert_bit_equal, fit, module
 from tests.reference import _cross_entropy, _flat, _of, backward_layer, forward_layer, make_method
+from tests.sampling import sampled
 
 STRATEGIES = ["latest", "ema-span", "pair"]
 MOMENTS = range(12, 32, 2)
@@ -158,7 +159,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("options", sampled([*OPTIONS], ["bf16", "drain"]))
 def test_the_training_is_bit_for_bit_that_without_measurement(options):
     """With dropout and BatchNorm, shuffled data, and the generator's state at the end."""
     measurement = Measurement(["latest", "ema-span", "ema-lsq-raw"], steps=1000)

@@ -5,6 +5,7 @@ import torch
 
 from layerpipe2.lab.data import DATASETS, IMAGES, BatchLoader, load, split
 from layerpipe2.lab.data.specs import DatasetSpec
+from tests.sampling import sampled
 
 AT_HAND = [
     name
@@ -12,6 +13,8 @@ AT_HAND = [
     if (bool(row.read or row.compute) if isinstance(row, DatasetSpec) else row.system_folder is None)
 ]
 """They ship with a dependency or are computed; the others must be downloaded."""
+READ = [name for name in AT_HAND if not getattr(DATASETS[name], "compute", None)]
+"""To compute data takes ten seconds, and test_data_mnist1d.py does."""
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -38,7 +41,7 @@ def test_no_two_rows_have_one_label() -> None:
     assert list(DATASETS)[: len(IMAGES)] == list(IMAGES)
 
 
-@pytest.mark.parametrize("name", AT_HAND)
+@pytest.mark.parametrize("name", sampled(AT_HAND, READ))
 def test_data_at_hand_is_what_the_row_says_and_gives_batches(name: str) -> None:
     row, lines = DATASETS[name], list[str]()
     data, again = load(name, announce=lines.append), load(name)

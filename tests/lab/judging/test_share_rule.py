@@ -167,7 +167,7 @@ def test_levels_of_holm_decide_as_its_p_values() -> None:
 def test_it_is_rarely_wrong(share: float, wrong: str) -> None:
     """Where a strategy wins back just the least share, hardly more than one in twenty is said to keep, or lose."""
     rng, wide = np.random.default_rng(3), Settings(0.5, 0.05, image_guard=False, least_share=0.75, margins={"mlp": 9.0})
-    draws = 100
+    draws = 40
     found = [
         rule(settings=wide, ema_lsq=won_back(share, 1.0, int(rng.integers(10**9))))["outcome"] for _ in range(draws)
     ]

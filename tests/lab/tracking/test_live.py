@@ -23,6 +23,7 @@ from tests.chaos.processes import ended, fork
 from tests.experiments.running import soon
 from tests.forked import Forked
 from tests.made_records import record
+from tests.sampling import slow
 
 TRAINED = ["train", "--quiet", "--epochs", "2", "--group-size", "3", "--strategy", "ema-window", "--width", "8"]
 
@@ -159,6 +160,7 @@ def test_a_mistake_after_the_writer_has_started_leaves_no_process(tmp_path, monk
     assert "group size for 9 units is 10" in capsys.readouterr().err
 
 
+@slow
 def test_a_server_that_is_not_there_is_one_line_and_the_record_is_kept(tmp_path, capsys, monkeypatch):
     monkeypatch.undo()  # a new process notices it only after training has begun
     out = tmp_path / "run.json"
