@@ -72,11 +72,12 @@ def kinds_of_networks(found: Assay) -> Verdict:
 
 
 def _answer(found: Assay) -> tuple[Answer, str]:
-    """Whether some pipeline-aware rule keeps the accuracy, and the words if that can't be told."""
+    """Whether some pipeline-aware rule keeps the accuracy, and the words where no cell has a verdict."""
     if found.costs.empty:
         return Answer.UNDECIDED, ""
     if not found.costs["sensitive"].any():
-        return Answer.UNDECIDED, REASONS[CANNOT_TELL]
+        words = {in_place_of_a_verdict(row) for row in found.costs.to_dict("records")}
+        return Answer.UNDECIDED, REASONS[words.pop() if len(words) == 1 else CANNOT_TELL]
     answers = [found.answer(name) for name in found.aware]
     if Answer.YES in answers:
         return Answer.YES, ""

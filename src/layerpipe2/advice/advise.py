@@ -5,6 +5,7 @@ from typing import Any
 
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
+from torch.utils.data import DataLoader
 
 from layerpipe2.advice.result import Advice
 from layerpipe2.advice.side_by_side import KeptLoss, Progress, SideBySide
@@ -39,7 +40,7 @@ def advise_module(
 
     Args:
         module: with the optimizer, loss, scheduler and other settings of the training to come.
-        loader: a ``DataLoader`` of mini-batches ``(x, y)``; read again from the start when it ends.
+        loader: a ``DataLoader`` or list of mini-batches ``(x, y)``; read again from the start when it ends.
         steps: updates of each training.
         strategies: which to train beside stashing and the module's own; by default ``latest``, ``ema-lsq``, ``pair``.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -74,8 +75,13 @@ def advise_module(
         trainer = quiet_trainer(-1, resolve_device(device), [trainings], limits=(None, 0))
         silent = ("You defined a `validation_step` but have no `val_dataloader`", "Total length of .* is zero")
         with running_lightning(*silent):
-            trainer.fit(stashing, loader)
+            trainer.fit(stashing, _readable(loader))
         return trainings.advice(stashing)
+
+
+def _readable(loader: Iterable[Any]) -> Iterable[Any]:
+    """Lightning would take the mini-batches of a list for loaders."""
+    return DataLoader(loader, batch_size=None) if isinstance(loader, list) else loader  # type: ignore[arg-type]
 
 
 def _names(module: PipelinedModule, strategies: Sequence[str] | None) -> list[str]:
