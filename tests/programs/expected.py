@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from layerpipe2.delays import DELAY_LAWS
 from layerpipe2.strategies.names import NamedStrategy
+from tests.programs.layers import Counter
 from tests.programs.program import COMPOSED, VALUES, ByEpoch, Found, Program
 from tests.reference import Clock, Method, NewMethod, Stage, Weights, delay_of, make_method, tick_through
 from tests.strategies.test_three_places import CASES
@@ -57,6 +58,9 @@ class ProgramStage(Stage):
         self.method = self._method(self.delay, self.weights())
 
     def forward(self, batch: int, x: Tensor, lr: float) -> Tensor:
+        done = self.start + batch
+        if done > 0 and done % len(self.program.loader()) == 0 and not self.program.average:  # else that of averages
+            self._evaluate()
         outside = torch.get_rng_state()
         torch.set_rng_state(self.random)
         y = super().forward(batch, x, lr)
@@ -64,6 +68,12 @@ class ProgramStage(Stage):
         torch.set_rng_state(outside)
         self.all_buffers.append(self._buffers())
         return y
+
+    def _evaluate(self) -> None:
+        """What an evaluation leaves in the buffers."""
+        for layer in self.module.modules():
+            if isinstance(layer, Counter) and layer.evaluations:
+                layer.seen += len(self.program.loader(validation=True))
 
     def update(self, *args: Any) -> None:
         super().update(*args)
@@ -109,8 +119,10 @@ def by_reference(program: Program, moved: Callable[[Tensor], Tensor] = lambda x:
     for epoch in range(1, program.epochs + 1):
         n = epoch * len(epochs[0])
         states = [w[n // each] | stage.all_buffers[n] for w, stage in zip(shown, stages, strict=True)]
-        found += _evaluated([stage.module for stage in stages], states, validation)
-    return Found(losses, found, {f"{k}.{name}": v for k, state in enumerate(states) for name, v in state.items()})
+        values, left = _evaluated([stage.module for stage in stages], states, validation)
+        found += values
+    weights = [state | buffers for state, buffers in zip(states, left, strict=True)]
+    return Found(losses, found, {f"{k}.{name}": v for k, state in enumerate(weights) for name, v in state.items()})
 
 
 def _rate(program: Program, before: int, update: int) -> float:
@@ -134,13 +146,17 @@ def _averaged(weights: list[Weights]) -> list[Weights]:
     return found
 
 
-def _evaluated(modules: list[nn.Sequential], states: list[Weights], batches: Batches) -> list[float]:
+def _evaluated(
+    modules: list[nn.Sequential], states: list[Weights], batches: Batches
+) -> tuple[list[float], list[Weights]]:
+    """The losses, and the buffers afterwards."""
     twins = copy.deepcopy(modules)
     for twin, state in zip(twins, states, strict=True):
         twin.load_state_dict(state)
     whole = nn.Sequential(*twins).eval()
     with torch.no_grad():
-        return [float(F.cross_entropy(whole(x), y)) for x, y in batches]
+        losses = [float(F.cross_entropy(whole(x), y)) for x, y in batches]
+    return losses, [dict(twin.named_buffers()) for twin in twins]
 
 
 def distance(one: Found, other: Found, program: Program) -> float:
