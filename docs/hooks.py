@@ -19,7 +19,7 @@ LINK = re.compile(r"(!?)\[([^]]*)\]\(((?:\.\./)+[^)#\s]+)\)")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add pages, figures and tables of results."""
     for path in sorted(OUT.rglob("*")):
-        if path.suffix in (".md", ".png") and "tables" not in path.parts:
+        if path.suffix in (".md", ".svg") and "tables" not in path.parts:
             files.append(File.generated(config, f"out/{path.relative_to(OUT)}", abs_src_path=str(path)))
     return files
 

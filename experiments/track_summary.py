@@ -9,7 +9,7 @@ from layerpipe2.lab.tracking.book import Book, is_parent
 from layerpipe2.lab.tracking.entry import FINGERPRINT, NOTE, SUMMARY, TRIALS, digest
 from layerpipe2.lab.tracking.view import VIEWS, link, set_views
 
-_SHOWN = ("*.png", "*.html", "*.md", "*.json")
+_SHOWN = ("*.svg", "*.html", "*.md", "*.json")
 _PAPER = "[LayerPipe2](https://arxiv.org/abs/2512.08160)"
 
 

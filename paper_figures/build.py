@@ -94,7 +94,7 @@ def draw_study(folder: Path) -> None:
         raise UserError(f"no trial of the study in {folder} has completed; there is nothing to draw yet")
     (folder / "figures").mkdir(exist_ok=True)
     for name, draw in catalogue(study).items():
-        print(save(draw(), folder / "figures" / name)[0])
+        print(save(draw(), folder / "figures" / name))
 
 
 def print_rule(results: Path) -> None:
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.command == "rule":
         return print_rule(options.results)
     if options.command == "neuron":
-        print(save(spiking.neuron(), options.docs / "pictures" / "spiking-neuron")[0])
+        print(save(spiking.neuron(), options.docs / "pictures" / "spiking-neuron"))
         return None
     if options.command == "page" and not options.name:
         raise UserError("page: give a name, as in: python -m paper_figures.build page report")

@@ -134,10 +134,9 @@ def note(figure: Figure, text: str) -> None:
     figure.supxlabel(text, fontsize=7, color="#444444")
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write ``stem.png`` (200 dots per inch) and ``stem.svg``, without dates or versions: same figure, same bytes."""
-    paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
+def save(figure: Figure, stem: Path) -> Path:
+    """Write ``stem.svg``, without dates or versions: same figure, same bytes."""
+    path = stem.with_name(f"{stem.name}.svg")
     with context():
-        figure.savefig(paths[0], dpi=200, metadata={"Software": None})
-        figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
-    return paths
+        figure.savefig(path, metadata={"Date": None, "Creator": None})
+    return path

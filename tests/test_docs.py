@@ -138,6 +138,6 @@ def test_the_site_loads_nothing_from_elsewhere(site):
 @slow
 def test_the_site_holds_results_and_reference(site):
     assert "reproduced" in (site / "out" / "report.html").read_text()
-    assert (site / "out" / "figures" / "final_accuracy.png").is_file()
+    assert (site / "out" / "figures" / "final_accuracy.svg").is_file()
     assert "make_strategy" in (site / "reference" / "strategies.html").read_text()
     assert ":func:" not in (site / "reference" / "theory.html").read_text()

@@ -42,7 +42,7 @@ class Page:
     markdown: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     def write(self, out: Path) -> Path:
-        """Write ``figures/*.png`` and ``.svg``, ``tables/*.csv`` and ``.md``, the page twice, and ``verdicts.json``.
+        """Write ``figures/*.svg``, ``tables/*.csv`` and ``.md``, the page twice, and ``verdicts.json``.
 
         Returns:
             The page in Markdown.
@@ -76,5 +76,5 @@ def fill(template: str, content: Mapping[str, Any]) -> str:
     )
     templates.filters["table"] = lambda frame: markdown(frame).rstrip("\n")
     templates.filters["bullets"] = lambda sentences: "\n".join(f"- {sentence}" for sentence in sentences)
-    templates.globals["figure"] = lambda stem, caption: f"![{caption}](figures/{stem}.png)\n\n*{caption}*"
+    templates.globals["figure"] = lambda stem, caption: f"![{caption}](figures/{stem}.svg)\n\n*{caption}*"
     return re.sub(r"(?<=\S)\n *(?=[^\s|#!*<-])", " ", templates.get_template(template).render(content))

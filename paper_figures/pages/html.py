@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"[-+]?\d|–$")  # how the cells of a column begin that is
 
 
 def html(markdown: str, folder: Path) -> str:
-    """The page; figures are linked in the Markdown as PNG, relative to ``folder``, and lie as SVG beside that."""
+    """The page; figures are linked in the Markdown as SVG, relative to ``folder``."""
     parser = MarkdownIt("commonmark", {"html": False}, renderer_cls=_Renderer).enable("table")
     tokens = _with_figures(parser.parse(markdown))
     _classify_columns(tokens)
@@ -106,7 +106,7 @@ class _Renderer(RendererHTML):
     def figure(self, tokens: Sequence[Token], idx: int, options: Any, env: Mapping[str, Any]) -> str:
         image = (tokens[idx].children or [])[0]
         caption = escape(image.content)
-        svg = (env["folder"] / str(image.attrs["src"])).with_suffix(".svg").read_bytes()
+        svg = (env["folder"] / str(image.attrs["src"])).read_bytes()
         source = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
         picture = f'<div class="wide"><img src="{source}" alt="{caption}"></div>'
         return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>\n"

@@ -89,7 +89,7 @@ def test_every_loader_is_timed_and_its_parts_make_the_whole(written):
 def test_the_page_has_its_figures_tables_and_verdicts(written):
     build.main(["page", "graphs", "--results", str(written), "--out", str(written / "out")])
     text = (written / "out" / "graphs" / "graphs.md").read_text()
-    assert set(re.findall(r"\(figures/(\w+)\.png\)", text)) == {"epochs", "timeline_digits"}
+    assert set(re.findall(r"\(figures/(\w+)\.svg\)", text)) == {"epochs", "timeline_digits"}
     assert "| ogbn-arxiv | SALIENT | 427 | 47.5 | 1.1 | 477 | 3.5× |" in text
     assert "Published, not ours" in text
     assert "the first 3 of the 12 mini-batches of an epoch" in text

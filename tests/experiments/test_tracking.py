@@ -223,14 +223,14 @@ def test_names_tell_all_committed_runs_apart():
 
 def test_a_summary_holds_the_figures_once(place, copied, tmp_path):
     (tmp_path / "pages" / "figures").mkdir(parents=True)
-    (tmp_path / "pages" / "figures" / "accuracy.png").write_bytes(b"png")
+    (tmp_path / "pages" / "figures" / "accuracy.svg").write_bytes(b"svg")
     (tmp_path / "pages" / "report.html").write_text("<p>")
     (tmp_path / "pages" / "verdicts.json").write_text('{"C1": "reproduced"}')
     for _ in range(2):
         copied({"runs/a": record()})
         (summary,) = _runs(place, kind="summary").values()
     client = MlflowClient(f"sqlite:///{place[0]}")
-    assert [file.path for file in client.list_artifacts(summary.info.run_id, "figures")] == ["figures/accuracy.png"]
+    assert [file.path for file in client.list_artifacts(summary.info.run_id, "figures")] == ["figures/accuracy.svg"]
     assert "| C1 | reproduced |" in summary.data.tags["mlflow.note.content"]
     tags = client.get_experiment(summary.info.experiment_id).tags
     assert "| C1 | reproduced |" in tags["mlflow.note.content"]

@@ -48,7 +48,7 @@ def test_an_empty_table_has_no_classes() -> None:
 
 def test_text_is_escaped_and_figures_lie_within_the_page(tmp_path: Path) -> None:
     (tmp_path / "a.svg").write_text("<svg/>")
-    page = html("# T & 'U'\n\n**Lead.** a < `b`\n\n- one\n- two\n\n![See](a.png)\n\n*See*\n\nend\n", tmp_path)
+    page = html("# T & 'U'\n\n**Lead.** a < `b`\n\n- one\n- two\n\n![See](a.svg)\n\n*See*\n\nend\n", tmp_path)
     assert "<title>T &amp; &#x27;U&#x27;</title>" in page
     assert "<p><strong>Lead.</strong> a &lt; <code>b</code></p>\n<ul>\n<li>one</li>\n<li>two</li>\n</ul>\n" in page
     image = '<img src="data:image/svg+xml;base64,PHN2Zy8+" alt="See">'

@@ -22,8 +22,8 @@ def test_the_page_has_its_figures_tables_and_verdicts(tmp_path):
     made.write(tmp_path / "pipelines")
     build.main(["page", "pipelines", "--results", str(tmp_path), "--out", str(tmp_path)])
     found = {path.name: path for path in (tmp_path / "pipelines").rglob("*")}
-    assert {path.stem for path in found.values() if path.suffix == ".png"} == FIGURES
-    assert set(re.findall(r"\(figures/(\w+)\.png\)", found["pipelines.md"].read_text())) == FIGURES
+    assert {path.stem for path in found.values() if path.suffix == ".svg"} == FIGURES
+    assert set(re.findall(r"\(figures/(\w+)\.svg\)", found["pipelines.md"].read_text())) == FIGURES
     assert found["pipelines.html"].read_text().count("data:image/svg+xml") == len(FIGURES)
     assert found["speed.csv"].read_text().startswith("variant,kind,samples/s,speed over plain,")
     assert found["memory.md"].read_text().startswith("| strategy | processes | stage | delay |")

@@ -81,7 +81,7 @@ def test_the_page_is_built_with_the_map(tmp_path):
     made.write(tmp_path / "pipelines")
     write(tmp_path / "pipelines")
     build.main(["page", "pipelines", "--results", str(tmp_path), "--out", str(tmp_path / "out")])
-    assert "(figures/regimes.png)" in (tmp_path / "out" / "pipelines" / "pipelines.md").read_text()
+    assert "(figures/regimes.svg)" in (tmp_path / "out" / "pipelines" / "pipelines.md").read_text()
     assert (tmp_path / "out" / "pipelines" / "figures" / "regimes.svg").exists()
 
 

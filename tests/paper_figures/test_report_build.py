@@ -101,7 +101,7 @@ def test_every_figure_and_table_is_written(place: Path) -> None:
     found = _bytes(place / "out")
     assert "pipelines/pipelines.html" in found
     assert {path for path in found if not path.startswith("pipelines/")} == {
-        *(f"figures/{stem}.{kind}" for stem in stems for kind in ("png", "svg")),
+        *(f"figures/{stem}.svg" for stem in stems),
         *(f"tables/{name}.{kind}" for name in names for kind in ("csv", "md")),
         *("report.md", "report.html", "verdicts.json"),
     }
@@ -135,7 +135,7 @@ def test_readme_keeps_what_stands_outside_the_markers(place: Path) -> None:
     assert text.startswith(f"# Title\n\n{BEGIN}\n")
     assert text.endswith(f"\n{END}\n\nafter\n")
     assert "\nold\n" not in text
-    assert "(out/figures/accuracy_and_copies.png)" in text
+    assert "(out/figures/accuracy_and_copies.svg)" in text
     appendix = (place / "docs/artifact.md").read_text()
     assert appendix.count("\n\nbetween\n\n") == len(TABLES) - 1
     assert "\nold\n" not in appendix

@@ -141,7 +141,7 @@ def test_the_page_begins_with_it_where_it_was_measured(tmp_path):
     records = made.load(tmp_path, "even")
     text = page_text(records)
     assert text.split("\n\n")[1] == f"**{headline(records.time_to_loss)}**"
-    assert "(figures/time_to_loss.png)" in text
+    assert "(figures/time_to_loss.svg)" in text
     assert "**Busy machine.** Other work kept 3.0 cores busy" in text
     verdict = verdicts(records)[TITLE]
     assert verdict.word == "one host: slower 2; 1 Gbit/s: faster 2"
