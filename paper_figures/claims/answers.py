@@ -1,5 +1,6 @@
 """The three answers that a reader wants first, in words, from the cells of the default study."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from layerpipe2.lab.judging.designs import LATEST, pipeline_aware
 from layerpipe2.lab.looks import ordered
 from layerpipe2.strategies import find_strategy
 from paper_figures.claims.assay import NOT_NEEDED, Assay, in_place_of_a_verdict
-from paper_figures.text import listed, network_label, span
+from paper_figures.text import listed, network_label
 from paper_figures.verdicts import OUTCOMES, Answer
 
 
@@ -44,19 +45,20 @@ def _stand_in(found: Assay) -> str:
     aware = pipeline_aware(names)
     if not found.costs["sensitive"].any():
         return "These runs can't tell: nothing is lost without old weights."
-    return " ".join(_of_strategy(found, name, follows=name in aware) for name in names)
+    said = " ".join(_of_strategy(found, name, follows=name in aware) for name in names)
+    return f"{said} In brackets, what is won back of that loss."
 
 
 def _of_strategy(found: Assay, name: str, *, follows: bool) -> str:
     rows = found.sensitive.rules[found.sensitive.rules["strategy"] == name].to_dict("records")
     words: dict[Answer, list[str]] = {}
     for row in rows:
-        words.setdefault(OUTCOMES.get(row["outcome"], Answer.UNDECIDED), []).append(_name(row))
+        share = f" ({100 * row['share']:.0f} %)" if math.isfinite(row["share"]) else ""
+        words.setdefault(OUTCOMES.get(row["outcome"], Answer.UNDECIDED), []).append(f"{_name(row)}{share}")
     said = {Answer.YES: "yes for {}", Answer.NO: "no for {}", Answer.UNDECIDED: "not decided for {}"}
     parts = [text.format(listed(words[answer])) for answer, text in said.items() if answer in words]
-    back = span([row["share"] for row in rows], lambda share: f"{100 * share:.0f}")
     what = f"{find_strategy(name).label}{', which follows the delay' if follows else ''}"
-    return f"{what}: {'; '.join(parts)} (it wins back {back} % of that loss)."
+    return f"{what}: {'; '.join(parts)}."
 
 
 def _delay(found: Assay) -> str:

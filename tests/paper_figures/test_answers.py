@@ -18,8 +18,8 @@ def test_each_strategy_is_said_to_stand_in_or_not() -> None:
     matter, stand_in, delay = made(ema_lsq=won_back(1.0), pair=won_back(0.5))
     lost = f"{np.mean(STASH - LATEST):.1f} points"
     assert matter == f"Yes: the latest weights lose against stored ones for MLP ({lost})."
-    assert "EMA lsq, which follows the delay: yes for MLP (it wins back 100 % of that loss)." in stand_in
-    assert "pair: no for MLP (it wins back 50 % of that loss)." in stand_in
+    assert "EMA lsq, which follows the delay: yes for MLP (100 %)." in stand_in
+    assert "pair: no for MLP (50 %)." in stand_in
     assert delay.endswith(f"whatever the backward pass uses: MLP {np.mean(62 - STASH):.1f}.")
 
 
