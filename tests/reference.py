@@ -218,8 +218,8 @@ class Method:
 class ReferenceOptimizer:
     """What a strategy asks of an optimizer, all weights of the stage as one vector."""
 
-    def __init__(self, optimizer: Any, weights: list[nn.Parameter]) -> None:
-        self.optimizer, self.weights = optimizer, weights
+    def __init__(self, optimizer: Any, weights: list[nn.Parameter], frozen: list[bool]) -> None:
+        self.optimizer, self.weights, self.frozen = optimizer, weights, frozen
 
     def rate(self) -> Tensor:
         maximize = any(group.get("maximize") for group in self.optimizer.param_groups)
@@ -230,13 +230,13 @@ class ReferenceOptimizer:
         return torch.cat([torch.full_like(w, own[w]).flatten() for w in self.weights]).detach()
 
     def state(self, name: str) -> Tensor:
-        found = [self.optimizer.state[w].get(name) for w in self.weights]
-        return torch.cat(
-            [
-                torch.zeros_like(w).flatten() if b is None else b.flatten()
-                for b, w in zip(found, self.weights, strict=True)
-            ]
-        )
+        return torch.cat([buffer.flatten() for buffer in self.buffers(name)])
+
+    def buffers(self, name: str) -> list[Tensor]:
+        """By parameter; zero for those that are frozen or were never updated."""
+        known = [self.optimizer.state[w].get(name) for w in self.weights]
+        none = [b is None or frozen for b, frozen in zip(known, self.frozen, strict=True)]
+        return [torch.zeros_like(w) if no else b for b, w, no in zip(known, self.weights, none, strict=True)]
 
 
 @dataclass
@@ -316,7 +316,9 @@ class Stage:
         """What forward passes read until the next update; the method is asked once."""
         if self.shown is None:
             self.set_rate(lr)
-            view = ReferenceOptimizer(self.optimizer, list(self.module.parameters()))
+            named = dict(self.module.named_parameters())
+            frozen = [self.frozen(self.updates * self.accumulate, name) for name in named]  # as the next update has it
+            view = ReferenceOptimizer(self.optimizer, list(named.values()), frozen)
             self.shown = self.method.forward_weights(self.weights(), view)
         return self.shown
 

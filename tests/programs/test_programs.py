@@ -13,6 +13,18 @@ FOUND = {
     "clipped by a LambdaCallback": Program(
         "features", ("linear",), (1, 1), "pipedream", "latest", clip=0.05, clip_by="callback"
     ),
+    "a prediction for a weight that is frozen for a while": Program(
+        "features",
+        ("linear", "linear"),
+        (1, 2),
+        "layerpipe2",
+        "prediction",
+        "momentum",
+        epochs=3,
+        batch=3,
+        batches=3,
+        frozen=(("0.0.weight", 3, 8),),
+    ),
 }
 """Programs that once differed or failed."""
 

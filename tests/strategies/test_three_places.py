@@ -96,11 +96,8 @@ class Remembering(Method):
 class ReferencePrediction(Remembering):
     def forward_weights(self, latest, optimizer):
         (group,) = optimizer.optimizer.param_groups
-        found = [optimizer.optimizer.state[p].get("momentum_buffer") for p in optimizer.weights]
-        return {
-            name: w if v is None else w - group["lr"] * self.delay * v
-            for (name, w), v in zip(latest.items(), found, strict=True)
-        }
+        found = optimizer.buffers("momentum_buffer")
+        return {name: w - group["lr"] * self.delay * v for (name, w), v in zip(latest.items(), found, strict=True)}
 
 
 class ReferenceCompensation(Remembering):
