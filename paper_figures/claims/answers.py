@@ -32,10 +32,11 @@ def answers(found: Assay) -> pd.DataFrame | None:
 def _matter(found: Assay) -> str:
     cells = found.costs.to_dict("records")
     costly = [f"{_name(cell)} ({_lost(cell)})" for cell in cells if cell["sensitive"]]
-    needless = [_name(cell) for cell in cells if in_place_of_a_verdict(cell) == NOT_NEEDED]
-    silent = [_name(cell) for cell in cells if not cell["sensitive"] and _name(cell) not in needless]
+    words = [(cell, in_place_of_a_verdict(cell)) for cell in cells]
+    needless = [f"{_name(cell)} (less than {cell['margin']:.1f} points)" for cell, word in words if word == NOT_NEEDED]
+    silent = [_name(cell) for cell, word in words if word not in ("", NOT_NEEDED)]
     said = [f"Yes: the latest weights lose against stored ones for {listed(costly)}" if costly else ""]
-    said += [f"no for {listed(needless)}, where they lose less than another seed does" if needless else ""]
+    said += [f"hardly for {listed(needless)}" if needless else ""]
     said += [f"these runs can't tell for {listed(silent)}" if silent else ""]
     return _sentence(said)
 
@@ -46,7 +47,7 @@ def _stand_in(found: Assay) -> str:
     if not found.costs["sensitive"].any():
         return "These runs can't tell: nothing is lost without old weights."
     said = " ".join(_of_strategy(found, name, follows=name in aware) for name in names)
-    return f"{said} In brackets, what is won back of that loss."
+    return f"In brackets, what is won back of that loss. {said}"
 
 
 def _of_strategy(found: Assay, name: str, *, follows: bool) -> str:
@@ -64,7 +65,7 @@ def _of_strategy(found: Assay, name: str, *, follows: bool) -> str:
 def _delay(found: Assay) -> str:
     cells = found.costs.to_dict("records")
     costs = [f"{_name(cell)} {cell['delay']:.1f}" for cell in cells]
-    return f"No. Late gradients alone cost, in points of accuracy, whatever the backward pass uses: {listed(costs)}."
+    return f"No. With exact old weights, late gradients still cost, in points of accuracy: {listed(costs)}."
 
 
 def _lost(cell: Mapping[str, Any]) -> str:

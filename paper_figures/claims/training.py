@@ -6,6 +6,7 @@ What the comparisons say stands in sentences, in which every number is computed.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -121,11 +122,11 @@ def _words(settings: Settings) -> _Words:
             ("diverged in a run where stashing did not",) * 2,
             (f"whether it loses more than {margin}", f"whether they lose more than {margin}"),
         )
-    what = f"back over {percent(settings.least_share)} of that and {{}} less than another seed does"
+    what = f"back over {percent(settings.least_share)} of that and {{}} less than the margin"
     return _Words(
         "the margin",
         (f"wins {what.format('loses')}", f"win {what.format('lose')}"),
-        ("is shown not to", "are shown not to"),
+        ("is shown not to in one of them", "are shown not to in one of them"),
         ("diverges more often than stashing", "diverge more often than stashing"),
         ("whether it does", "whether they do"),
     )
@@ -139,9 +140,6 @@ def in_short(found: Assay, settings: Settings) -> str:
     lost = found.sensitive.costs["inconsistency"]
     reach = f"{lost.min():.1f}" if len(lost) == 1 else f"{lost.min():.1f} to {lost.max():.1f}"
     where = f"in {cells.sum()} of {plural(len(cells), 'cell')}, where the latest weights cost {reach} {settings.unit}"
-    won = found.sensitive.rules[found.sensitive.rules["strategy"].isin(found.aware)]["share"]
-    back = span(won, lambda share: f"{100 * share:.0f}")
-    where += f" and averages that follow the delay win back {back} % of that" if len(won) else ""
     names = [name for name in ordered(found.rules["strategy"]) if name != "latest"]
     kept = [name for name in names if found.answer(name) == Answer.YES]
     failed = [name for name in names if found.answer(name) == Answer.NO]
@@ -149,7 +147,7 @@ def in_short(found: Assay, settings: Settings) -> str:
     worse = [name for name in failed if outcomes[name] & {"worse", "loses"}]
     lost_runs = [name for name in failed if name not in worse]
     said = ((kept, words.keep), (worse, words.lose), (lost_runs, words.diverge))
-    texts = [f"{_and(some)} {forms[len(some) > 1]}" for some, forms in said if some]
+    texts = [f"{_and(some)} {forms[len(some) > 1]}{_won(found, some)}" for some, forms in said if some]
     rest = [name for name in names if name not in kept + failed]
     texts += [f"of {_and(rest)} it is not decided {words.undecided[len(rest) > 1]}"] if rest else []
     aware = set(pipeline_aware(names))
@@ -157,12 +155,22 @@ def in_short(found: Assay, settings: Settings) -> str:
     return f"**{answer.capitalize()}**, {where}: {'; '.join(texts)}."
 
 
+def _won(found: Assay, strategies: Iterable[str]) -> str:
+    """What they win back in the sensitive cells, in brackets, where that is known."""
+    rules = found.sensitive.rules
+    text = span(rules[rules["strategy"].isin(list(strategies))]["share"].dropna(), lambda share: f"{100 * share:.0f}")
+    return f" ({text} %)" if text else ""
+
+
 def _caveat(answer: Answer, found: Assay) -> str:
     """What a reader of the verdict alone must know: how many cells it rests on, and if a blind decay does as well."""
     if answer != Answer.YES:
         return ""
     cells = found.costs["sensitive"]
-    where = f"in {cells.sum()} of {plural(len(cells), 'cell')}; in the others the control is not shown to fail"
+    rest = Counter(map(in_place_of_a_verdict, found.costs[~cells].to_dict("records")))
+    words = {CANNOT_TELL: "{} can't tell", NOT_NEEDED: "in {} no history is needed", UNTRAINED: "{} hardly trained"}
+    others = [words[word].format(count) for word, count in rest.items()]
+    where = "; ".join([f"in {cells.sum()} of {plural(len(cells), 'cell')}", *others])
     blind = [name for name in ordered(found.rules["strategy"]) if name == "ema-0.9" and found.answer(name) == answer]
     said = [] if cells.all() else [where]
     return "; ".join([*said, *(f"{find_strategy(name).label}, blind to the delay, as well" for name in blind)])

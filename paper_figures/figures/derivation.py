@@ -90,7 +90,7 @@ def derivation_figure(derivation: Derivation, columns: int, first: int = 0) -> F
 
 
 _TITLES = {
-    "0": "Sequential training: one weight register per loop",
+    "0": "Sequential training: registers of the weights alone",
     "1": "1  Registers at the input and output cutsets",
     "2": "2  Delayed gradients, as many as each loop needs",
     "2t": "2t  A tick between forward and backward",

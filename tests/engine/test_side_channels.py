@@ -1,6 +1,7 @@
 """Stages reach each other by their one tensor only: what else passes between them is refused, what stays inside not."""
 
 from functools import lru_cache
+from weakref import ref
 
 import pytest
 import torch
@@ -270,3 +271,14 @@ def test_a_loss_that_a_split_pass_can_not_part_is_refused():
     passes = stage_alone(stage, 2, 0, "latest", torch.optim.SGD(stage.parameters(), lr=0.1), split_backward=True)
     with pytest.raises(UserError, match=r"^the loss reads what another layer has computed"):
         passes.forward(torch.randn(4, 8), lambda y: y.mean() + stage[0].extra)
+
+
+def test_the_memory_of_a_weight_that_goes_during_a_pass_is_not_given_away_before_its_end():
+    """A dropped stage of another process may hold its weights until garbage is collected."""
+    weights = [nn.Parameter(torch.randn(1000))]
+    known, address = ref(weights[0]), weights[0].data_ptr()
+    channels = SideChannels(lambda: ((1, p) for p in [known()] if p is not None))
+    channels.begin()
+    weights.clear()
+    assert known() is None
+    assert address not in [tensor.data_ptr() for tensor in [torch.randn(1000) for _ in range(50)]]

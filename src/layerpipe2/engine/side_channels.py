@@ -44,6 +44,7 @@ class SideChannels:
     def _clear(self) -> None:
         self._stage, self._who = 0, ""
         self._weights: dict[int, int] = {}
+        self._held: list[torch.UntypedStorage] = []
         self._marks: dict[int, _Mark] = {}
         self._alive: list[torch.UntypedStorage] = []
         self._nodes: dict[Any, int] = {}
@@ -64,6 +65,7 @@ class SideChannels:
         for stage, parameter in self.owned():
             if parameter.layout is not torch.strided or parameter.is_meta:
                 continue
+            self._held.append(parameter.untyped_storage())  # else its address may go to another within the pass
             memory = storage_of(parameter)
             self._weights[memory] = stage if self._weights.get(memory, stage) == stage else -1  # -1: of several
 
