@@ -72,9 +72,9 @@ class Adding(pl.Callback):
             optimizer.add_param_group({"params": [new]})
 
 
-def fit(make=lambda: pipelined(dense()), data=noise, **options):
+def fit(make=lambda: pipelined(dense()), data=noise, validation=None, **options):
     one = trainer(PipelineStrategy(timeout_s=20), **options)
-    one.fit(make(), data(), data())
+    one.fit(make(), data(), (validation or data)())
     return one
 
 
@@ -119,6 +119,13 @@ class Setting(pl.Callback):
         setattr(pl_module, self.name, self.value)
 
 
+class FirstRate(pl.Callback):
+    """As is right in one process, which has one optimizer."""
+
+    def on_train_batch_start(self, trainer, pl_module, *_):
+        trainer.optimizers[0].param_groups[0]["lr"] = 0.01
+
+
 class Sharpness(torch.optim.SGD):
     """Drops the gradients and would have new ones."""
 
@@ -155,6 +162,10 @@ def two_clippings():
         (partial(fit, plateau), "ReduceLROnPlateau waits for a metric"),
         (partial(fit, Plain), "PipelineStrategy trains a PipelinedModule, not a Plain"),
         (partial(fit, data=lambda: DataLoader(Endless(), 8)), "a DataLoader without a length can't feed"),
+        (
+            partial(fit, validation=lambda: DataLoader([{"x": torch.zeros(12), "y": 1}])),
+            "mini-batch is a dict; a pipeline takes a pair (inputs, targets) of two tensors",
+        ),
         (partial(fit, reload_dataloaders_every_n_epochs=1), "reads ahead into the next epoch"),
         (partial(fit, val_check_interval=2, enable_checkpointing=True), "save_on_train_epoch"),
         (partial(fit, callbacks=[Clipping()]), "Clipping has on_after_backward, but the processes of a pipeline never"),
@@ -172,6 +183,7 @@ def two_clippings():
             (partial(fit, callbacks=[Setting(name, value)]), f"{name} was changed while training (by a callback?)")
             for name, value in (("gradient_clip_norm", 0.1), ("drain", True), ("loss", F.mse_loss))
         ),
+        (partial(fit, callbacks=[FirstRate()]), "the learning rate of group 0 is 0.01 in stage"),
         (given(optimizer=lambda p: Sharpness(p, lr=0.1)), "Sharpness evaluates the network again within an update"),
         (given(optimizer=lambda p: torch.optim.SGD(p, 0.1, differentiable=True)), "SGD(differentiable=True) would"),
         (cast, "fit() is called within torch.autocast, which keeps"),

@@ -110,6 +110,30 @@ def by_values(parameters):
     return SGD(sorted(parameters, key=lambda p: p.abs().max().item()))
 
 
+NETWORK = nn.ModuleList(dense())
+
+
+class Reading(torch.optim.SGD):
+    """Its step reads the network by a global name."""
+
+    def step(self, closure=None):
+        for p in NETWORK.parameters():
+            p.data.mul_(0.9)
+        return super().step(closure)
+
+
+def hook_on_the_network(parameters):
+    optimizer, network = SGD(parameters), NETWORK
+    optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_norm_(network.parameters(), 0.1) and None)
+    return optimizer
+
+
+def rates_by_parameter(parameters):
+    rates = dict.fromkeys(NETWORK.parameters(), 0.1)
+    return SGD([{"params": [p], "lr": rates[p]} for p in parameters])
+
+
+LOOKS = r"\) or a hook of its steps looks at parameters of the network other than those that its maker was given"
 OTHERWISE = "the optimizer moves the parameters of stage 2 otherwise where it has those of all stages"
 
 
@@ -120,17 +144,30 @@ OTHERWISE = "the optimizer moves the parameters of stage 2 otherwise where it ha
         (partial(Noisy, lr=0.1), OTHERWISE),
         (hooked, OTHERWISE),
         (by_values, "optimizer can't be made without the values of other processes' parameters"),
+        (rates_by_parameter, "optimizer can't be made without the values of other processes' parameters"),
+        (lambda _: Normed(NETWORK.parameters(), lr=0.1), LOOKS),
+        (partial(Reading, lr=0.1), LOOKS),
+        (hook_on_the_network, LOOKS),
     ],
-    ids=["a norm of all", "random numbers", "a hook", "values"],
+    ids=[
+        *("a norm of all", "random numbers", "a hook", "values", "a table of rates"),
+        *("the network's own parameters", "a global name", "a hook on the network"),
+    ],
 )
 def test_what_cannot_be_cut_is_refused(optimizer, message):
     with pytest.raises(UserError, match=message):
-        cut(optimizer)
+        cut(optimizer, NETWORK)
 
 
-def cut(optimizer):
+def test_each_stage_needs_an_optimizer_of_its_own():
+    optimizer = SGD(NETWORK.parameters())
+    with pytest.raises(UserError, match="returns the same optimizer again, but each stage needs one of its own"):
+        cut(lambda _: optimizer, NETWORK)
+
+
+def cut(optimizer, whole=None):
     """The optimizer of a process that has stage 2."""
-    whole = nn.ModuleList(dense())
+    whole = whole or nn.ModuleList(dense())
     return StageOptimizers(module(optimizer), Everywhere(whole), {2: whole[2]}).make([2])[0]
 
 
@@ -159,6 +196,7 @@ def test_a_try_leaves_weights_and_random_numbers_alone():
 
     made = module(clamping)
     torch.set_rng_state(state)
-    StageOptimizers(made, Everywhere(whole), dict(enumerate(whole))).make([0, 1, 2])
+    with pytest.raises(UserError, match="or a hook of its steps looks at parameters of the network"):
+        StageOptimizers(made, Everywhere(whole), dict(enumerate(whole))).make([0, 1, 2])
     assert all(map(torch.equal, whole.parameters(), before))
     assert torch.equal(torch.get_rng_state(), state)

@@ -184,6 +184,7 @@ class Runner(Execution):
             self.check_network()
             for one in loop.passes:
                 one.audit_next()
+        settings.check_alike(self._optimizers(), [k for k, trains in self.trained.items() if trains])
         loop.step()
         self.audits.step += 1
         if self.audits.due or self.audits.step == self._batches:
@@ -214,7 +215,8 @@ class Runner(Execution):
     def evaluate(self, phase: str, batch: Any) -> None:
         """Pass one mini-batch on; the last process adds up."""
         self.group.watch.progress(self.loop.done if self.loop else 0)
-        found = self._evaluation.pass_on(phase, list(self.stages.values()), batch)
+        pair = pair_of_tensors(batch) if self.group.rank == 0 else ()
+        found = self._evaluation.pass_on(phase, list(self.stages.values()), pair)
         if found is not None:
             outputs, targets = found
             self.totals[phase].add(self.module.loss(outputs, targets), outputs, targets)

@@ -5,6 +5,7 @@ have shape, type and ``requires_grad`` but no values (torch's meta device); afte
 stays where it is, if need be without a parameter, so that schedulers with one number per group fit every stage.
 """
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from layerpipe2.engine.execution import StagedModule
+from layerpipe2.engine.reachable import reachable
 from layerpipe2.errors import UserError, shown
 from layerpipe2.pipeline.store import first_line
 
@@ -62,6 +64,7 @@ class StageOptimizers:
     def __init__(self, module: StagedModule, everywhere: Everywhere, mine: Mapping[int, nn.Module]) -> None:
         self.module, self.everywhere, self.mine = module, everywhere, mine
         self._parameters = everywhere.parameters(mine)
+        self._made: list[Optimizer] = []
 
     def make(self, trained: Sequence[int]) -> Any:
         """One per stage of ``trained`` (numbers), as Lightning's ``configure_optimizers`` returns them.
@@ -69,7 +72,8 @@ class StageOptimizers:
         A process without such a stage gets one that moves nothing: by its steps the ``Trainer`` counts the updates.
 
         Raises:
-            UserError: if the maker looks at values, or a stage's parameters would move otherwise without the others.
+            UserError: if the maker looks at values or makes no new optimizer, or if a stage's parameters would move
+                otherwise without the others.
         """
         module = self.module
         if len(self._parameters) > 1:
@@ -83,15 +87,28 @@ class StageOptimizers:
     def _cut(self, parameters: Sequence[Sequence[nn.Parameter]], own: Sequence[nn.Parameter]) -> Optimizer:
         """An optimizer over all ``parameters`` that keeps nothing but ``own`` of them."""
         given = [p for stage in parameters for p in stage]
+        return self._keep(self._over(given), own, given)
+
+    def _over(self, given: list[nn.Parameter]) -> Optimizer:
+        """A new one over ``given``."""
         try:
             optimizer = self.module.optimizer_over(given)
-        except (RuntimeError, TypeError) as error:
+        except (RuntimeError, TypeError, LookupError) as error:
             if not any(p.is_meta for p in given):
                 raise
             raise UserError(
                 "optimizer can't be made without the values of other processes' parameters: "
                 f"{shown(first_line(error))}; let it look at names and shapes only, or train in one process"
             ) from error
+        if any(optimizer is earlier for earlier in self._made):
+            raise UserError(
+                "optimizer was given as a function that returns the same optimizer again, but each stage needs one of "
+                "its own; let it make a new one of the parameters that it is given"
+            )
+        self._made.append(optimizer)
+        return optimizer
+
+    def _keep(self, optimizer: Optimizer, own: Sequence[nn.Parameter], given: Sequence[nn.Parameter]) -> Optimizer:
         others = self.everywhere.others(own, given)
         # The maker may give the same dictionaries again; an optimizer within another has the same list.
         optimizer.param_groups[:] = [
@@ -112,6 +129,8 @@ class StageOptimizers:
             try:
                 whole = self._moved(_small(self._parameters, device))
                 alone = {k: self._moved(_small(self._parameters, device), k)[k] for k in trained}
+            except UserError:
+                raise
             except Exception:  # sizes that it doesn't take: then nothing is known
                 return
         for k, moved in alone.items():
@@ -122,13 +141,32 @@ class StageOptimizers:
                     "that treats each parameter by itself, or train in one process"
                 )
 
+    def _check_tried(self, optimizer: Optimizer) -> None:
+        """Refuse an optimizer that small parameters say nothing of: it, or what it calls, has the network's own.
+
+        torch's optimizers treat each parameter by itself, wherever they have it from.
+        """
+        called = [*optimizer._optimizer_step_pre_hooks.values(), *optimizer._optimizer_step_post_hooks.values()]
+        own = [] if type(optimizer).__module__.startswith("torch.optim.") else [vars(optimizer), type(optimizer).step]
+        there = {id(p) for _, p in self.everywhere.alive()}
+        roots = [called, own, [_global_names(one) for one in (*called, *own[1:])]]
+        if any(id(one) in there for one in reachable(roots)):
+            raise UserError(
+                f"the optimizer ({type(optimizer).__name__}) or a hook of its steps looks at parameters of the network "
+                "other than those that its maker was given, so that no process can do its part; let it use those "
+                "given, or train in one process"
+            )
+
     def _moved(self, parameters: list[list[nn.Parameter]], only: int | None = None) -> list[list[nn.Parameter]]:
         """What three updates make of ``parameters``: of those of stage ``only``, cut from the others', or of all."""
         moving = [p for k, stage in enumerate(parameters) if only in (None, k) for p in stage]
-        optimizer = self._cut(parameters, moving)
+        given = [p for stage in parameters for p in stage]
+        optimizer = self._over(given)
+        self._check_tried(optimizer)
+        self._keep(optimizer, moving, given)
         generator = torch.Generator().manual_seed(1)
         for scale in _SCALES:
-            for p in (p for stage in parameters for p in stage):
+            for p in given:
                 gradient = scale * torch.randn(p.shape, generator=generator)
                 p.grad = gradient.to(p) if p.requires_grad else None
             optimizer.step()
@@ -144,6 +182,14 @@ def _small(parameters: Sequence[Sequence[nn.Parameter]], device: torch.device) -
         return nn.Parameter(values.to(device, p.dtype), requires_grad=p.requires_grad)
 
     return [list(map(small, stage)) for stage in parameters]
+
+
+def _global_names(called: Any) -> list[Any]:
+    """What a function calls by global names."""
+    function = inspect.unwrap(getattr(called, "__func__", called))
+    if not inspect.isfunction(function):
+        return []
+    return [function.__globals__.get(name) for name in function.__code__.co_names]
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

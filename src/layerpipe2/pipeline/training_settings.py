@@ -2,11 +2,12 @@
 
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from layerpipe2.engine.execution import StagedModule, StepLimit
@@ -60,7 +61,29 @@ def training_settings(module: StagedModule, network: str, optimizer: Optimizer) 
     }
 
 
+def check_alike(optimizers: Sequence[Any], stages: Sequence[int]) -> None:
+    """The stages' parts of one optimizer have one rate per group.
+
+    Args:
+        optimizers: those of this process.
+        stages: their numbers.
+
+    Raises:
+        UserError: naming two stages, if their rates differ: what is set for the first one counts for no other.
+    """
+    groups = [getattr(optimizer, "optimizer", optimizer).param_groups for optimizer in optimizers]
+    for stage, own in zip(stages[1:], groups[1:], strict=True):
+        for number, (one, other) in enumerate(zip(groups[0], own, strict=False)):
+            if isinstance(one.get("lr"), float) and one["lr"] != other["lr"]:
+                raise UserError(
+                    f"the learning rate of group {number} is {one['lr']:g} in stage {stages[0]} and {other['lr']:g} in "
+                    f"stage {stage}, which have one optimizer in a single process (set by a callback?); change it in "
+                    "all of trainer.optimizers, and step all schedulers"
+                )
+
+
 def fingerprint(stages: nn.Module) -> str:
     """Names, shapes and types of all weights, in short."""
-    shapes = [(name, tuple(value.shape), str(value.dtype)) for name, value in stages.state_dict().items()]
+    found = ((name, value) for name, value in stages.state_dict().items() if isinstance(value, Tensor))
+    shapes = [(name, tuple(value.shape), str(value.dtype)) for name, value in found]
     return hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]
