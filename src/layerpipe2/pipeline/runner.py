@@ -66,6 +66,7 @@ class Runner(Execution):
             module.stages = nn.ModuleDict({str(k): module.stages[k] for k in mine})  # type: ignore[assignment]
         self.stages: dict[int, nn.Module] = {int(k): stage for k, stage in module.stages.items()}  # type: ignore[operator]
         self.trained: dict[int, bool] = {}
+        self._own_optimizers: dict[int, Any] = {}
         self.loop: WorkerLoop | None = None
         self._endpoint, self._evaluation, self._epoch = endpoint, Evaluation(endpoint), 0
         self._ahead: ReadAhead | None = None
@@ -92,6 +93,7 @@ class Runner(Execution):
         self.group.agree(settings.training_settings(module, self.network, self._optimizers()[0]))
         ready = iter(self._optimizers())
         optimizers = {k: next(ready) if trains else None for k, trains in self.trained.items()}
+        self._own_optimizers = {k: getattr(one, "optimizer", one) for k, one in optimizers.items() if one is not None}
         how = {
             "split_backward": self.options.split_backward,
             "recompute_activations": self.options.recompute_activations,
@@ -184,7 +186,7 @@ class Runner(Execution):
             self.check_network()
             for one in loop.passes:
                 one.audit_next()
-        settings.check_alike(self._optimizers(), [k for k, trains in self.trained.items() if trains])
+        settings.check_alike(self._own_optimizers)
         loop.step()
         self.audits.step += 1
         if self.audits.due or self.audits.step == self._batches:

@@ -87,7 +87,14 @@ class StageOptimizers:
     def _cut(self, parameters: Sequence[Sequence[nn.Parameter]], own: Sequence[nn.Parameter]) -> Optimizer:
         """An optimizer over all ``parameters`` that keeps nothing but ``own`` of them."""
         given = [p for stage in parameters for p in stage]
-        return self._keep(self._over(given), own, given)
+        optimizer, others = self._over(given), self.everywhere.others(own, given)
+        # The maker may give the same dictionaries again; an optimizer within another has the same list.
+        optimizer.param_groups[:] = [
+            group | {"params": [p for p in group["params"] if id(p) not in others]} for group in optimizer.param_groups
+        ]
+        for p in [p for p in optimizer.state if id(p) in others]:
+            del optimizer.state[p]
+        return optimizer
 
     def _over(self, given: list[nn.Parameter]) -> Optimizer:
         """A new one over ``given``."""
@@ -108,16 +115,6 @@ class StageOptimizers:
         self._made.append(optimizer)
         return optimizer
 
-    def _keep(self, optimizer: Optimizer, own: Sequence[nn.Parameter], given: Sequence[nn.Parameter]) -> Optimizer:
-        others = self.everywhere.others(own, given)
-        # The maker may give the same dictionaries again; an optimizer within another has the same list.
-        optimizer.param_groups[:] = [
-            group | {"params": [p for p in group["params"] if id(p) not in others]} for group in optimizer.param_groups
-        ]
-        for p in [p for p in optimizer.state if id(p) in others]:
-            del optimizer.state[p]
-        return optimizer
-
     def _check_independent(self, trained: Sequence[int]) -> None:
         """Try on small parameters whether the optimizer moves each stage as it does among all of them.
 
@@ -127,6 +124,7 @@ class StageOptimizers:
         device = next((p.device for stage in self._parameters for p in stage if not p.is_meta), torch.device("cpu"))
         with _nothing_changed(self.mine), torch.random.fork_rng([device] if device.type == "cuda" else []):
             try:
+                self._check_tried(self._over([p for stage in _small(self._parameters, device) for p in stage]))
                 whole = self._moved(_small(self._parameters, device))
                 alone = {k: self._moved(_small(self._parameters, device), k)[k] for k in trained}
             except UserError:
@@ -160,13 +158,10 @@ class StageOptimizers:
     def _moved(self, parameters: list[list[nn.Parameter]], only: int | None = None) -> list[list[nn.Parameter]]:
         """What three updates make of ``parameters``: of those of stage ``only``, cut from the others', or of all."""
         moving = [p for k, stage in enumerate(parameters) if only in (None, k) for p in stage]
-        given = [p for stage in parameters for p in stage]
-        optimizer = self._over(given)
-        self._check_tried(optimizer)
-        self._keep(optimizer, moving, given)
+        optimizer = self._cut(parameters, moving)
         generator = torch.Generator().manual_seed(1)
         for scale in _SCALES:
-            for p in given:
+            for p in (p for stage in parameters for p in stage):
                 gradient = scale * torch.randn(p.shape, generator=generator)
                 p.grad = gradient.to(p) if p.requires_grad else None
             optimizer.step()

@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -61,22 +62,17 @@ def training_settings(module: StagedModule, network: str, optimizer: Optimizer) 
     }
 
 
-def check_alike(optimizers: Sequence[Any], stages: Sequence[int]) -> None:
-    """The stages' parts of one optimizer have one rate per group.
-
-    Args:
-        optimizers: those of this process.
-        stages: their numbers.
+def check_alike(optimizers: Mapping[int, Optimizer]) -> None:
+    """The parts of one optimizer that a process's stages have, by their numbers, have one rate per group.
 
     Raises:
         UserError: naming two stages, if their rates differ: what is set for the first one counts for no other.
     """
-    groups = [getattr(optimizer, "optimizer", optimizer).param_groups for optimizer in optimizers]
-    for stage, own in zip(stages[1:], groups[1:], strict=True):
-        for number, (one, other) in enumerate(zip(groups[0], own, strict=False)):
+    for (first, known), (stage, own) in pairwise(optimizers.items()):
+        for number, (one, other) in enumerate(zip(known.param_groups, own.param_groups, strict=False)):
             if isinstance(one.get("lr"), float) and one["lr"] != other["lr"]:
                 raise UserError(
-                    f"the learning rate of group {number} is {one['lr']:g} in stage {stages[0]} and {other['lr']:g} in "
+                    f"the learning rate of group {number} is {one['lr']:g} in stage {first} and {other['lr']:g} in "
                     f"stage {stage}, which have one optimizer in a single process (set by a callback?); change it in "
                     "all of trainer.optimizers, and step all schedulers"
                 )
