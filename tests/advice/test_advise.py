@@ -129,12 +129,12 @@ def test_a_module_of_your_own_is_left_alone_and_told_of_over_the_epochs_of_its_l
 
 
 @advised
-@advised
 def test_a_list_of_mini_batches_is_a_loader():
     found, same = (advise_module(linear(), given, steps=30) for given in (loader(), list(loader())))
     assert found == same
 
 
+@advised
 def test_a_loader_that_can_be_read_once_is_told_to_its_end():
     assert advise_module(linear(), iter(list(loader())), steps=200).updates == len(loader())
 

@@ -36,7 +36,7 @@ def test_calls():
 
 
 def test_command_lines():
-    told(rule.command_answer(inputs.command_case(random.Random(seed))) for seed in range(20))
+    told(rule.command_answer(inputs.command_case(random.Random(seed))) for seed in range(50))
 
 
 def test_files_of_data(folder, capfd):
