@@ -6,7 +6,7 @@ import socket
 import tempfile
 import traceback
 from functools import partial
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from layerpipe2 import UserError
@@ -36,7 +36,7 @@ class TwoProcesses:
         with tempfile.TemporaryDirectory() as folder:
             for pipe in self._pipes:
                 pipe.send_bytes(pickle.dumps((program, folder)))
-            answers = [self._answer(pipe) for pipe in self._pipes]
+            answers = list(map(self._answer, self._pipes, self._workers))
         found = [value for kind, value in answers if kind == "found"]
         if len(found) == WORLD:
             whole = {name: value for one in found for name, value in one.weights.items()}
@@ -64,9 +64,12 @@ class TwoProcesses:
         for worker in self._workers:
             worker.start()
 
-    def _answer(self, pipe: Connection) -> tuple[str, Any]:
+    def _answer(self, pipe: Connection, worker: Any) -> tuple[str, Any]:
+        # The other process holds this pipe's end too: one that ends does not close it.
+        if not wait([pipe, worker.sentinel], 60):
+            return "hang", "no answer within a minute"
         try:
-            return pickle.loads(pipe.recv_bytes()) if pipe.poll(60) else ("hang", "no answer within a minute")
+            return pickle.loads(pipe.recv_bytes()) if pipe.poll() else ("ended", "a process has ended")
         except (EOFError, OSError):
             return "ended", "a process has ended"
 
