@@ -105,10 +105,11 @@ class ReferenceCompensation(Remembering):
         if not self.delay:
             return gradients
         latest, changed = self.past[-1], {}
-        for name, g in gradients.items():
+        for name, w in latest.items():
+            g = gradients.get(name, torch.zeros_like(w))  # that of a frozen weight is zero
             self.kept[name] = 0.95 * self.kept.get(name, 0.0) + 0.05 * g * g
-            changed[name] = g + 0.2 * (self.kept[name] + 1e-7) ** -0.5 * g * g * (latest[name] - used_forward[name])
-        return changed
+            changed[name] = g + 0.2 * (self.kept[name] + 1e-7) ** -0.5 * g * g * (w - used_forward[name])
+        return {name: changed[name] for name in gradients}
 
 
 class ReferenceFeedback(Remembering):
