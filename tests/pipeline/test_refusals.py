@@ -78,6 +78,11 @@ def fit(make=lambda: pipelined(dense()), data=noise, validation=None, **options)
     return one
 
 
+class Longer(pl.Callback):
+    def on_train_epoch_start(self, trainer, pl_module):
+        trainer.fit_loop.max_epochs = 4
+
+
 class Borrowing(nn.Linear):
     """Keeps a layer of another stage in a list."""
 
@@ -177,6 +182,7 @@ def two_clippings():
         (partial(fit, callbacks=[Assigning()]), "weights were changed between two updates (a callback that clamps"),
         (partial(fit, callbacks=[Replacing()]), "a parameter or layer was added, replaced or removed"),
         (partial(fit, callbacks=[Adding()]), "was given parameters of another stage, which has its own"),
+        (partial(fit, callbacks=[Longer()]), "training goes on behind mini-batch 15, which was to be the last one"),
         (partial(fit, borrowed), "stage 2 computes with a weight of stage 0 that doesn't come by its input"),
         (partial(fit, left), "stage 1 computes with a value of stage 0 that doesn't come by its input"),
         *(

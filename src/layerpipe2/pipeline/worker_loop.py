@@ -18,6 +18,7 @@ from torch import Tensor
 from layerpipe2.engine.epoch import Totals
 from layerpipe2.engine.stage import Stage
 from layerpipe2.engine.step import Loss
+from layerpipe2.errors import UserError
 from layerpipe2.pipeline.health.finite import FiniteCheck
 from layerpipe2.pipeline.in_flight import InFlight
 from layerpipe2.pipeline.neighbours import Neighbours
@@ -73,7 +74,17 @@ class WorkerLoop:
         self.neighbours.expect(batches)
 
     def step(self) -> None:
-        """Everything up to the return of the next mini-batch at every stage, and the update that follows."""
+        """Everything up to the return of the next mini-batch at every stage, and the update that follows.
+
+        Raises:
+            UserError: if none is to return any more.
+        """
+        if self.done >= self.limit:
+            raise UserError(
+                f"training goes on behind mini-batch {self.done}, which was to be the last one when it began, so that "
+                "the pipeline is empty (a callback that raises max_epochs or max_steps?); set them before fit(), or "
+                "resume from the checkpoint of this epoch's end"
+            )
         epoch_end = (self.done // self.epoch + 1) * self.epoch
         for one in self.passes:
             one.stage.begin_step(one.optimizer)
