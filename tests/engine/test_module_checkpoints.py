@@ -2,11 +2,13 @@
 
 import copy
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, StochasticWeightAveraging
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LinearLR, OneCycleLR, SequentialLR
 from torch.utils.data import DataLoader, DistributedSampler
 
 from layerpipe2 import STRATEGIES, Delays, UserError
@@ -232,6 +234,49 @@ def test_a_run_that_is_another_is_refused_in_one_line(row, tmp_path):
     with pytest.raises(UserError, match=message) as found:
         resume(path, make(), 2)
     assert "\n" not in str(found.value)
+
+
+def by_convolution(order):
+    """The second's and the third's weights, of the same shapes, in two groups."""
+
+    def made(parameters):
+        parameters = list(parameters)
+        groups = [{"params": parameters[at : at + 1]} for at in order]
+        groups[0]["number of its own"] = 1
+        return torch.optim.Adam(groups, lr=0.01)
+
+    return partial(other, make_optimizer=made)
+
+
+def scheduled(make, *options):
+    return partial(other, make_scheduler=lambda optimizer: make(optimizer, *options))
+
+
+def first_linear(then):
+    """Two steps of warm-up."""
+    return scheduled(lambda o: SequentialLR(o, [LinearLR(o), then(o, 0.5)], [2]))
+
+
+one_cycle = scheduled(OneCycleLR, 0.1, 100)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "message"),
+    [
+        (by_convolution([4, 8]), by_convolution([8, 4]), "of parameter groups of other parameters, or in another ord"),
+        (scheduled(ExponentialLR, 0.5), one_cycle, "of ExponentialLR, and this one has OneCycleLR; resume with the s"),
+        (first_linear(ExponentialLR), first_linear(CosineAnnealingLR), r"of SequentialLR\(LinearLR, ExponentialLR\),"),
+        (other, one_cycle, "of an optimizer without max_lr, min_lr, "),
+        (by_convolution([4, 8]), by_convolution([4, 8]), None),
+        (first_linear(ExponentialLR), first_linear(ExponentialLR), None),
+        (other, scheduled(ExponentialLR, 0.5), None),
+        (one_cycle, other, None),
+    ],
+)
+def test_groups_in_another_order_or_another_scheduler_are_refused(first, then, message, tmp_path):
+    path = checkpoint(tmp_path, first(), 1)
+    with nullcontext() if message is None else pytest.raises(UserError, match=f"^the checkpoint is {message}"):
+        resume(path, then(), 2)
 
 
 def changed(path, change):

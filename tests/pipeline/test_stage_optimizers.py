@@ -81,6 +81,21 @@ def test_groups_are_resumed_by_another_number_of_processes(tmp_path):
     assert all(torch.equal(value, known[1][name]) for name, value in known[0].items())
 
 
+def test_groups_in_another_order_are_refused(tmp_path):
+    def work(strategy, resume=None):
+        def groups(parameters):  # two of one shape
+            return torch.optim.Adam([{"params": [p]} for p in parameters[2:4][:: -1 if resume else 1]])
+
+        made = module(groups)
+        one = trainer(strategy, folder=tmp_path, max_epochs=2 if resume else 1)
+        one.fit(made, noise(), noise(), ckpt_path=resume)
+        return None, made
+
+    processes.run(in_process, 2, work)
+    with pytest.raises(AssertionError, match="is of parameter groups of other parameters, or in another order; resume"):
+        processes.run(in_process, 2, partial(work, resume=tmp_path / "epoch=0.ckpt"))
+
+
 class Normed(torch.optim.SGD):
     """Its step depends on all gradients."""
 

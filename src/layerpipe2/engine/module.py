@@ -18,7 +18,7 @@ from layerpipe2.engine.execution import Execution, StagedModule
 from layerpipe2.engine.gradient_probe import GradientProbe
 from layerpipe2.engine.hparams import LOGGED, delays_from, hparams, loss_from, strategy_from
 from layerpipe2.engine.optimizer_checks import check_optimizers
-from layerpipe2.engine.resuming import OPTIMIZER, check_resumed, warn_of_data
+from layerpipe2.engine.resuming import check_resumed, note_resumed, warn_of_data
 from layerpipe2.engine.settings import check_autocast, check_probe_alone, check_settings
 from layerpipe2.engine.simulation import Simulation
 from layerpipe2.engine.step import Loss, PipelineEngine
@@ -176,7 +176,7 @@ class PipelinedModule(StagedModule):
         check_autocast(self.device.type, self.delays)
         check_optimizers(self.trainer.optimizers)
         if self._checkpoint is not None:
-            check_resumed(self._checkpoint, self.trainer.optimizers)
+            check_resumed(self._checkpoint, self)
         resumed = self._resumed
         if resumed is not None:
             torch.set_rng_state(resumed["rng"].cpu())
@@ -260,9 +260,8 @@ class PipelinedModule(StagedModule):
         saved = self.execution.state_dict() | {"rng": torch.get_rng_state(), "epoch_ended": self._epoch_ended}
         if self.device.type == "cuda":
             saved["cuda_rng"] = torch.cuda.get_rng_state(self.device)
-        if self.trainer.optimizers:
-            saved[OPTIMIZER] = type(self.trainer.optimizers[0]).__name__
         checkpoint["pipeline"] = saved
+        note_resumed(checkpoint, self)
         kept = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
         for name in LOGGED:
             if kept.get(name) == self._saved_hparams[name]:  # else it is a subclass's own

@@ -5,15 +5,30 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import CombinedLoader, rank_zero_warn
+from torch import nn
 from torch.optim import Optimizer
 
 from layerpipe2.errors import UserError
 
-OPTIMIZER = "optimizer"
-"""Entry of a checkpoint's pipeline: the name of the optimizer's class."""
+_OPTIMIZER, _SCHEDULER = "optimizer", "scheduler"
+"""Entries of a checkpoint's pipeline: the names of their classes."""
+_PARAMETERS = "layerpipe2's parameters"
+"""Entry of an optimizer's state: their names, by group."""
 
 
-def check_resumed(checkpoint: Mapping[str, Any], optimizers: Sequence[Optimizer]) -> None:
+def note_resumed(checkpoint: dict[str, Any], module: pl.LightningModule) -> None:
+    """Add to a checkpoint what :func:`check_resumed` reads."""
+    optimizers, schedulers = module.trainer.optimizers, module.trainer.lr_scheduler_configs
+    if optimizers:
+        checkpoint["pipeline"][_OPTIMIZER] = type(optimizers[0]).__name__
+    if schedulers:
+        checkpoint["pipeline"][_SCHEDULER] = _kind(schedulers[0].scheduler)
+    for state, optimizer in zip(checkpoint.get("optimizer_states", ()), optimizers, strict=False):
+        if "param_groups" in state:
+            state[_PARAMETERS] = _names(optimizer, module)
+
+
+def check_resumed(checkpoint: Mapping[str, Any], module: pl.LightningModule) -> None:
     """Refuse a checkpoint without optimizers, or of others; say if it has no state of a pipeline.
 
     Raises:
@@ -24,14 +39,22 @@ def check_resumed(checkpoint: Mapping[str, Any], optimizers: Sequence[Optimizer]
             "the checkpoint has weights only, from which no run can be resumed; give one of "
             "ModelCheckpoint(save_weights_only=False), or start anew from load_from_checkpoint"
         )
-    states, saved = checkpoint["optimizer_states"], checkpoint.get("pipeline", {}).get(OPTIMIZER)
+    optimizers, schedulers = module.trainer.optimizers, module.trainer.lr_scheduler_configs
+    kept = checkpoint.get("pipeline", {})
+    states, saved = checkpoint["optimizer_states"], kept.get(_OPTIMIZER)
     name = type(optimizers[0]).__name__
     if saved not in (None, name):
         raise _other(f"of {saved}, and this one trains with {name}")
+    for config in schedulers[:1]:
+        kind = _kind(config.scheduler)
+        if kept.get(_SCHEDULER, kind) != kind:
+            raise _other(f"of {kept[_SCHEDULER]}, and this one has {kind}")
     if states and len(states) != len(optimizers):  # a process without a stage that trains has saved none
         raise _other(f"of {len(states)} optimizers, and this one has {len(optimizers)}")
     for state, optimizer in zip(states, optimizers, strict=False):
         _check_groups(state.get("param_groups"), optimizer)
+        if state.pop(_PARAMETERS, names := _names(optimizer, module)) != names:
+            raise _other("of parameter groups of other parameters, or in another order")
     if "pipeline" not in checkpoint:
         rank_zero_warn(
             "layerpipe2: the checkpoint has no state of a pipeline (it is of another module?): training begins with "
@@ -45,9 +68,13 @@ def _check_groups(saved: Sequence[Mapping[str, Any]] | None, optimizer: Optimize
     theirs, ours = ([len(group["params"]) for group in groups] for groups in (saved, optimizer.param_groups))
     if theirs != ours:
         raise _other(f"of parameter groups of {theirs} parameters, and this one has {ours}")
-    # Versions of torch differ in flags alone, for which they have defaults.
-    numbers = [key for key, value in optimizer.defaults.items() if type(value) in (int, float, tuple)]
-    lacking = [key for key in numbers if any(key not in group for group in saved)]
+    # Versions of torch differ in flags alone, for which they have defaults; schedulers add numbers.
+    lacking = dict.fromkeys(
+        key
+        for held, group in zip(saved, optimizer.param_groups, strict=True)
+        for key, value in {**optimizer.defaults, **group}.items()
+        if type(value) in (int, float, tuple) and key not in {*held, "initial_lr"}
+    )
     if lacking:
         name = type(optimizer).__name__
         raise _other(f"of an optimizer without {', '.join(lacking)}, and this one trains with {name}")
@@ -101,5 +128,17 @@ def _draws_before_the_epoch_is_set(loader: Any) -> bool:
     return hasattr(getattr(loader, "sampler", None), "set_epoch") and getattr(loader, "num_workers", 0) > 0
 
 
+def _names(optimizer: Optimizer, module: nn.Module) -> list[list[str]]:
+    """Of the parameters, by group; those that aren't the module's have none."""
+    names = {p: name for name, p in module.named_parameters()}
+    return [[names.get(p, "") for p in group["params"]] for group in optimizer.param_groups]
+
+
+def _kind(scheduler: Any) -> str:
+    """The name of its class, with those of the schedulers that it consists of."""
+    parts = [_kind(one) for one in getattr(scheduler, "_schedulers", ())]
+    return f"{type(scheduler).__name__}({', '.join(parts)})" if parts else type(scheduler).__name__
+
+
 def _other(what: str) -> UserError:
-    return UserError(f"the checkpoint is {what}; resume with the same optimizer and groups")
+    return UserError(f"the checkpoint is {what}; resume with the same optimizer, groups and scheduler")
