@@ -1,5 +1,6 @@
 """Parameter groups are made once over the whole network, whoever trains it, and cut by stage."""
 
+from collections import defaultdict
 from functools import partial
 
 import pytest
@@ -96,6 +97,77 @@ def test_groups_in_another_order_are_refused(tmp_path):
         processes.run(in_process, 2, partial(work, resume=tmp_path / "epoch=0.ckpt"))
 
 
+class Lookahead(torch.optim.Optimizer):
+    """As published ones are: without the base class's __init__, with hooks of its own kind or none."""
+
+    k = 2
+
+    def __init__(self, inner):
+        self.inner, self.defaults, self.state, self.steps = inner, inner.defaults, defaultdict(dict), 0
+        self.param_groups = inner.param_groups
+
+    def slow(self, i, j, p):
+        return self.state[p].setdefault("slow", p.detach().clone())
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        self.inner.step(closure)
+        self.steps += 1
+        for i, group in enumerate(self.param_groups if self.steps % self.k == 0 else []):
+            for j, p in enumerate(group["params"]):
+                p.copy_(self.slow(i, j, p).lerp_(p, 0.5))
+
+
+class Early(Lookahead):
+    """Copies the weights when it is made."""
+
+    def __init__(self, inner):
+        super().__init__(inner)
+        self._optimizer_step_pre_hooks, self._optimizer_step_post_hooks = {}, {}  # as pytorch_optimizer has them
+        for p in (p for group in self.param_groups for p in group["params"]):
+            self.state[p]["slow"] = p.detach().clone()
+
+
+class InLists(Lookahead):
+    k = 6  # more steps than are tried
+
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.lists = [[p.detach().clone() for p in group["params"]] for group in inner.param_groups]
+
+    def slow(self, i, j, p):
+        return self.lists[i][j]
+
+
+class InGroups(InLists):
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.param_groups[0]["slow"] = self.lists.pop()
+
+    def slow(self, i, j, p):
+        return self.param_groups[i]["slow"][j]
+
+
+def around(lookahead):
+    return lambda parameters: lookahead(SGD(parameters))
+
+
+@pytest.mark.parametrize("lookahead", [Lookahead, Early])
+@pytest.mark.parametrize("strategy", ["ema-window", "pair"])
+def test_a_lookahead_with_its_weights_in_its_state(lookahead, strategy):
+    assert_equal(fit(partial(module, around(lookahead), strategy=strategy)), 2)
+
+
+def test_a_wrapper_without_what_lightning_reads():
+    class Bare(Lookahead):
+        def __init__(self, inner):
+            super().__init__(inner)
+            del self.defaults
+
+    with pytest.raises(UserError, match="Bare has no defaults, as Lightning wants of an optimizer"):
+        module(around(Bare)).optimizer_over(NETWORK.parameters())
+
+
 class Normed(torch.optim.SGD):
     """Its step depends on all gradients."""
 
@@ -149,6 +221,7 @@ def rates_by_parameter(parameters):
 
 
 LOOKS = r"\) or a hook of its steps looks at parameters of the network other than those that its maker was given"
+LISTS = r"keeps a list of tensors, one for each of its parameters \(slow weights of a Lookahead\?\), of which"
 OTHERWISE = "the optimizer moves the parameters of stage 2 otherwise where it has those of all stages"
 
 
@@ -163,10 +236,12 @@ OTHERWISE = "the optimizer moves the parameters of stage 2 otherwise where it ha
         (lambda _: Normed(NETWORK.parameters(), lr=0.1), LOOKS),
         (partial(Reading, lr=0.1), LOOKS),
         (hook_on_the_network, LOOKS),
+        (around(InLists), LISTS),
+        (around(InGroups), LISTS),
     ],
     ids=[
         *("a norm of all", "random numbers", "a hook", "values", "a table of rates"),
-        *("the network's own parameters", "a global name", "a hook on the network"),
+        *("the network's own parameters", "a global name", "a hook on the network", "lists", "lists of a group"),
     ],
 )
 def test_what_cannot_be_cut_is_refused(optimizer, message):

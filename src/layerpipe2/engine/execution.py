@@ -5,6 +5,7 @@ The simulation and a pipeline of several processes sum up an epoch and count its
 
 import inspect
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
@@ -75,11 +76,21 @@ class StagedModule(CheckedModule):
         """The user's optimizer over ``parameters``, which its maker may walk more than once.
 
         Raises:
-            UserError: if the maker returns something else, or an optimizer that evaluates the network by itself.
+            UserError: if the maker returns something else, an optimizer that evaluates the network by itself, or a
+                wrapper that lacks what Lightning reads.
         """
         optimizer = self.make_optimizer(list(parameters))
         if not isinstance(optimizer, Optimizer):
             raise UserError(f"optimizer returned a {type(optimizer).__name__}; it must return a torch.optim optimizer")
+        for name in ("param_groups", "defaults", "state"):  # those of Lightning's Optimizable
+            if not hasattr(optimizer, name):
+                raise UserError(
+                    f"{type(optimizer).__name__} has no {name}, as Lightning wants of an optimizer (does its __init__ "
+                    "leave out that of its base class?); set it, in a wrapper to that of the optimizer within"
+                )
+        hooks = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+        if not isinstance(getattr(optimizer, hooks[0], None), OrderedDict):  # likewise
+            Optimizer.__setstate__(optimizer, {name: OrderedDict() for name in hooks})
         closure = inspect.signature(type(optimizer).step).parameters.get("closure")
         if closure is not None and closure.default is closure.empty:
             raise UserError(

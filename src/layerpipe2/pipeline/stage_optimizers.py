@@ -144,6 +144,12 @@ class StageOptimizers:
 
         torch's optimizers treat each parameter by itself, wherever they have it from.
         """
+        if any(_copies_in_order(one) for one in (optimizer, *vars(optimizer).values())):
+            raise UserError(
+                f"the optimizer ({type(optimizer).__name__}) keeps a list of tensors, one for each of its parameters "
+                "(slow weights of a Lookahead?), of which no process can find its part; let it keep them in "
+                "state[parameter], or train in one process"
+            )
         called = [*optimizer._optimizer_step_pre_hooks.values(), *optimizer._optimizer_step_post_hooks.values()]
         own = [] if type(optimizer).__module__.startswith("torch.optim.") else [vars(optimizer), type(optimizer).step]
         there = {id(p) for _, p in self.everywhere.alive()}
@@ -177,6 +183,20 @@ def _small(parameters: Sequence[Sequence[nn.Parameter]], device: torch.device) -
         return nn.Parameter(values.to(device, p.dtype), requires_grad=p.requires_grad)
 
     return [list(map(small, stage)) for stage in parameters]
+
+
+def _copies_in_order(one: Any) -> bool:
+    """Whether an optimizer has a list of tensors of the shapes of its parameters, all or a group's, beside these."""
+    if not isinstance(one, Optimizer):
+        return False
+    groups = [list(group["params"]) for group in one.param_groups]
+    everyone = [p for group in groups for p in group]
+    shapes, own = [[p.shape for p in group] for group in (*groups, everyone) if group], set(map(id, everyone))
+    for value in (value for held in (vars(one), *one.param_groups) for value in held.values()):
+        kept = list(reachable(value)) if isinstance(value, list | tuple) else []
+        if [t.shape for t in kept] in shapes and own.isdisjoint(map(id, kept)):
+            return True
+    return False
 
 
 def _global_names(called: Any) -> list[Any]:
