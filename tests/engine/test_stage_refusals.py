@@ -390,8 +390,20 @@ def test_exact_stashing_exchanges_nothing():
 
 @pytest.mark.parametrize("strategy", ["stash", "latest", "ema-window"])
 def test_inplace_changes_of_saved_activations_are_errors(strategy):
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+    with pytest.raises(UserError, match="modified by an inplace operation"):
         train(engine(By(in_place), strategy))
+
+
+@pytest.mark.parametrize("strategy", ["stash", "latest", "ema-window"])
+def test_a_stage_may_begin_with_an_inplace_relu_unless_the_one_before_keeps_its_outputs(strategy):
+    def losses(*before, inplace=True):
+        torch.manual_seed(0)
+        stages = [nn.Sequential(nn.Linear(8, 8), *before), nn.Sequential(nn.ReLU(inplace), nn.Linear(8, 8))]
+        return train(PipelineEngine(stages, Delays.layerpipe2(2), make_strategy(strategy)), 6)
+
+    assert losses() == losses(inplace=False)
+    with pytest.raises(UserError, match=r"inplace operation \(a ReLU\(inplace=True\) at the beginning of a stage"):
+        losses(nn.Tanh())  # autograd refuses that of a plain network as well
 
 
 @pytest.mark.parametrize("strategy", ALL)

@@ -147,9 +147,9 @@ class SavedWeights:
         # autograd leaves this check out for tensors that a hook has packed.
         tensor, version = packed
         if tensor._version != version and storage_of(tensor) not in self._moving:
-            raise RuntimeError(
+            raise UserError(
                 f"a tensor of shape {list(tensor.shape)} that is needed for the backward pass was modified by an "
-                f"inplace operation (version {version}, now {tensor._version}); use the out-of-place form"
+                "inplace operation (a ReLU(inplace=True) at the beginning of a stage?); use the out-of-place form"
             )
         return tensor
 
