@@ -14,7 +14,7 @@ from layerpipe2 import Delays
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.strategies import make_strategy
 from tests.engine.test_side_channels import By, getting, linear, putting_detached, stages_of
-from tests.engine.training import engine, train
+from tests.engine.training import checkpoint, engine, fit, module, resume, resumes, train
 
 WEIGHTS = {}
 
@@ -146,3 +146,43 @@ def test_side_channels_that_are_not_seen(name):
         return train(PipelineEngine(stages, Delays.custom([2, 1, 0]), make_strategy("stash")), 6)
 
     assert losses(one_process=True) != losses(one_process=False)
+
+
+class Counting(nn.Linear):
+    """Its outputs grow from mini-batch to mini-batch."""
+
+    def __init__(self, persistent):
+        super().__init__(4 * 64, 5)
+        self.register_buffer("count", torch.zeros(()), persistent=persistent)
+
+    def forward(self, x):
+        if self.training:
+            self.count += 1
+        return super().forward(x) * (1 + 0.1 * self.count)
+
+
+class Slowing(torch.optim.SGD):
+    """Its steps become smaller, by a number that its state_dict hasn't got."""
+
+    steps = 1
+
+    def step(self, closure=None):
+        self.steps += 1
+        self.param_groups[0]["lr"] = 0.1 / self.steps
+        return super().step(closure)
+
+
+@resumes
+@pytest.mark.parametrize(
+    ("persistent", "optimizer", "same"),
+    [(True, torch.optim.SGD, True), (False, torch.optim.SGD, False), (True, Slowing, False)],
+)
+def test_no_checkpoint_has_what_a_state_dict_leaves_out(persistent, optimizer, same, tmp_path):
+    def make():
+        made = module("ema-window", scheduler=None)
+        made.make_optimizer = optimizer
+        made.stages[3][0][1] = Counting(persistent)
+        return made
+
+    whole, resumed = fit(make(), 2), resume(checkpoint(tmp_path, make(), 1), make(), 2)
+    assert same == all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
