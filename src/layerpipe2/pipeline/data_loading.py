@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import nullcontext
 from itertools import islice
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from lightning_fabric.utilities.data import _set_sampler_epoch
@@ -12,6 +12,18 @@ from torch import Tensor
 from layerpipe2.engine.execution import StagedModule
 from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.errors import UserError
+
+
+class Number(int):
+    """Stands for a mini-batch where the ``Trainer``, its callbacks and hooks don't have it."""
+
+    def __getitem__(self, *_: object) -> NoReturn:
+        raise UserError(
+            "a callback or hook looks into a mini-batch, but several processes read ahead, so that it gets a number "
+            "for it; look at or change it in the data loader or data module, or train in one process"
+        )
+
+    __setitem__ = __getitem__
 
 
 class FirstStageLoader:
@@ -26,7 +38,7 @@ class FirstStageLoader:
         reads: whether this process reads it.
 
     Raises:
-        UserError: if the loader has no length.
+        UserError: if the loader has no length; in evaluation, if it ends before that.
     """
 
     def __init__(self, loader: Iterable[Any], *, reads: bool) -> None:
@@ -55,7 +67,7 @@ class FirstStageLoader:
 
     def __iter__(self) -> Iterator[Any]:
         # Begins with the first mini-batch: the Trainer makes an iterator earlier, and a DataLoader's draws numbers.
-        yield from self.loader if self.reads else range(len(self))
+        yield from _whole(self.loader, len(self)) if self.reads else map(Number, range(len(self)))
 
 
 class ReadAhead:
@@ -71,7 +83,7 @@ class ReadAhead:
         stream: their own one, or ``None``: the default generator.
 
     Raises:
-        UserError: if the ``Trainer`` has several data loaders.
+        UserError: if the ``Trainer`` has several data loaders; while training, if an epoch ends before its length.
     """
 
     def __init__(self, module: StagedModule, stream: RandomStream | None) -> None:
@@ -111,8 +123,26 @@ class ReadAhead:
     def _begin_epoch(self) -> None:
         self._states[self._epoch] = torch.get_rng_state()
         _set_sampler_epoch(self._loader, self._epoch)
-        self._source = islice(self._loader, self._batches)
+        self._source = _whole(self._loader, self._batches)
         self._epoch += 1
+
+
+def _whole(loader: Iterable[Any], length: int) -> Iterator[Any]:
+    """The first ``length`` mini-batches of ``loader``, which other processes count on.
+
+    Raises:
+        UserError: if there are fewer.
+    """
+    found = 0
+    for batch in islice(loader, length):
+        found += 1
+        yield batch
+    if found < length:
+        raise UserError(
+            f"a {type(loader).__name__} of length {length} has given {found} mini-batches only, but several processes "
+            "must agree on their number; correct its __len__ (an IterableDataset's?), or give the Trainer "
+            f"limit_train_batches={found} or limit_val_batches={found}"
+        )
 
 
 def stream_of_data(state: list[Tensor] | None) -> RandomStream:
