@@ -26,6 +26,16 @@ class Endless(IterableDataset):
             yield torch.randn(12), torch.tensor(1)
 
 
+class Short(IterableDataset):
+    """Has less than its length says."""
+
+    def __len__(self):
+        return 64
+
+    def __iter__(self):
+        yield from ((torch.randn(12), torch.tensor(1)) for _ in range(40))
+
+
 class Plain(pl.LightningModule):
     def __init__(self):
         super().__init__()
@@ -131,6 +141,27 @@ class FirstRate(pl.Callback):
         trainer.optimizers[0].param_groups[0]["lr"] = 0.01
 
 
+class Weighing(torch.optim.lr_scheduler.LRScheduler):
+    """Its rate depends on the weights that it finds."""
+
+    def get_lr(self):
+        size = sum(p.detach().norm().item() for group in self.optimizer.param_groups for p in group["params"])
+        return [0.1 / size for _ in self.optimizer.param_groups]
+
+
+class Exchanging(pl.Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        trainer.optimizers = [torch.optim.SGD(pl_module.parameters(), lr=0.01)]
+
+
+def looks_at_batches(look):
+    return pl.callbacks.LambdaCallback(on_train_batch_start=lambda trainer, module, batch, _: look(batch))
+
+
+def two_stages(**options):
+    return pipelined([nn.Linear(12, 12), nn.Linear(12, 4)], **options)
+
+
 class Sharpness(torch.optim.SGD):
     """Drops the gradients and would have new ones."""
 
@@ -190,6 +221,27 @@ def two_clippings():
             for name, value in (("gradient_clip_norm", 0.1), ("drain", True), ("loss", F.mse_loss))
         ),
         (partial(fit, callbacks=[FirstRate()]), "the learning rate of group 0 is 0.01 in stage"),
+        *(
+            (partial(fit, partial(two_stages, scheduler=Weighing, scheduler_interval=interval)), "by a scheduler that")
+            for interval in ("step", "epoch")
+        ),
+        (partial(fit, callbacks=[Exchanging()]), "trainer.optimizers was replaced while training (by a callback?)"),
+        *(
+            (
+                partial(fit, callbacks=[looks_at_batches(look)]),
+                "a callback or hook looks into a mini-batch, but several",
+            )
+            for look in (
+                lambda batch: batch[0].mul_(2),
+                lambda batch: batch.__setitem__(0, None),
+                lambda batch: [*batch],
+            )
+        ),
+        *(
+            (partial(fit, **data), "a DataLoader of length 8 has given 5 mini-batches only, but several processes")
+            for short in [lambda: DataLoader(Short(), 8)]
+            for data in ({"data": short, "validation": noise}, {"validation": short})
+        ),
         (given(optimizer=lambda p: Sharpness(p, lr=0.1)), "Sharpness evaluates the network again within an update"),
         (given(optimizer=lambda p: torch.optim.SGD(p, 0.1, differentiable=True)), "SGD(differentiable=True) would"),
         (cast, "fit() is called within torch.autocast, which keeps"),

@@ -67,6 +67,7 @@ class Runner(Execution):
         self.stages: dict[int, nn.Module] = {int(k): stage for k, stage in module.stages.items()}  # type: ignore[operator]
         self.trained: dict[int, bool] = {}
         self._own_optimizers: dict[int, Any] = {}
+        self._given: list[Any] = []
         self.loop: WorkerLoop | None = None
         self._endpoint, self._evaluation, self._epoch = endpoint, Evaluation(endpoint), 0
         self._ahead: ReadAhead | None = None
@@ -91,6 +92,7 @@ class Runner(Execution):
         module, trainer = self.module, self.module.trainer
         check_epoch(module.accumulate, trainer.num_training_batches)
         self.group.agree(settings.training_settings(module, self.network, self._optimizers()[0]))
+        self._given = trainer.optimizers
         ready = iter(self._optimizers())
         optimizers = {k: next(ready) if trains else None for k, trains in self.trained.items()}
         self._own_optimizers = {k: getattr(one, "optimizer", one) for k, one in optimizers.items() if one is not None}
@@ -186,6 +188,7 @@ class Runner(Execution):
             self.check_network()
             for one in loop.passes:
                 one.audit_next()
+        settings.check_given(self.module.trainer.optimizers, self._given)
         settings.check_alike(self._own_optimizers)
         loop.step()
         self.audits.step += 1
@@ -197,6 +200,7 @@ class Runner(Execution):
     def end_epoch(self) -> None:
         """Look at weights and parameters; with ``drain``, they may change between two epochs."""
         self.check_network()
+        settings.check_alike_everywhere(self.group.gather(settings.rates(self._own_optimizers)))
         stages = self._running().stages
         check_whole(stages[0].waiting, self.module.accumulate)
         for stage in stages if not self.module.drain else ():

@@ -2,8 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
@@ -71,11 +71,48 @@ def check_alike(optimizers: Mapping[int, Optimizer]) -> None:
     for (first, known), (stage, own) in pairwise(optimizers.items()):
         for number, (one, other) in enumerate(zip(known.param_groups, own.param_groups, strict=False)):
             if isinstance(one.get("lr"), float) and one["lr"] != other["lr"]:
-                raise UserError(
-                    f"the learning rate of group {number} is {one['lr']:g} in stage {first} and {other['lr']:g} in "
-                    f"stage {stage}, which have one optimizer in a single process (set by a callback?); change it in "
-                    "all of trainer.optimizers, and step all schedulers"
-                )
+                raise _differ(number, first, one["lr"], stage, other["lr"])
+
+
+def rates(optimizers: Mapping[int, Optimizer]) -> list[tuple[int, int, float]]:
+    """Group, stage and learning rate, for the groups that have parameters in this process."""
+    groups = ((number, k, group) for k, one in optimizers.items() for number, group in enumerate(one.param_groups))
+    return [(number, k, float(group["lr"])) for number, k, group in groups if group["params"] and "lr" in group]
+
+
+def check_alike_everywhere(found: Iterable[Sequence[tuple[int, int, float]]]) -> None:
+    """As :func:`check_alike`, of all processes' :func:`rates`.
+
+    Raises:
+        UserError: likewise.
+    """
+    known: dict[int, tuple[int, float]] = {}
+    for number, stage, rate in chain.from_iterable(found):
+        first, one = known.setdefault(number, (stage, rate))
+        if repr(one) != repr(rate):  # NaN as text equals itself
+            raise _differ(number, first, one, stage, rate)
+
+
+def _differ(group: int, first: int, known: float, stage: int, rate: float) -> UserError:
+    return UserError(
+        f"the learning rate of group {group} is {known:g} in stage {first} and {rate:g} in stage {stage}, which have "
+        "one optimizer in a single process (set by a callback, or by a scheduler that counts its calls or looks at "
+        "weights?); change it in all of trainer.optimizers, and step all schedulers"
+    )
+
+
+def check_given(now: list[Optimizer], given: list[Optimizer]) -> None:
+    """The ``Trainer`` still has the optimizers that training began with.
+
+    Raises:
+        UserError: if not: each process steps those of its own stages.
+    """
+    if now is not given:
+        raise UserError(
+            "trainer.optimizers was replaced while training (by a callback?), where it has no effect in several "
+            "processes; give the optimizer before fit(), change the groups of those that are there, or train in one "
+            "process"
+        )
 
 
 def fingerprint(stages: nn.Module) -> str:
