@@ -158,6 +158,10 @@ def looks_at_batches(look):
     return pl.callbacks.LambdaCallback(on_train_batch_start=lambda trainer, module, batch, _: look(batch))
 
 
+def noisy_loss(outputs, targets):
+    return F.cross_entropy(outputs + 0.1 * torch.randn(outputs.shape), targets)
+
+
 def two_stages(**options):
     return pipelined([nn.Linear(12, 12), nn.Linear(12, 4)], **options)
 
@@ -241,6 +245,10 @@ def two_clippings():
             (partial(fit, **data), "a DataLoader of length 8 has given 5 mini-batches only, but several processes")
             for short in [lambda: DataLoader(Short(), 8)]
             for data in ({"data": short, "validation": noise}, {"validation": short})
+        ),
+        (
+            given(loss=noisy_loss),
+            "the loss draws random numbers from torch's default generator, from which a DataLoader",
         ),
         (given(optimizer=lambda p: Sharpness(p, lr=0.1)), "Sharpness evaluates the network again within an update"),
         (given(optimizer=lambda p: torch.optim.SGD(p, 0.1, differentiable=True)), "SGD(differentiable=True) would"),

@@ -1,10 +1,12 @@
 """Training as Lightning's users do it: early stops, validations anywhere, training again; shuffled data and hooks."""
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from pytorch_lightning.callbacks import DeviceStatsMonitor, EarlyStopping, LearningRateMonitor, RichProgressBar, Timer
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
@@ -69,6 +71,26 @@ def test_a_loss_with_buffers(tmp_path):
         trainer(strategy, folder=tmp_path, max_epochs=2).fit(module, noise(), noise())
         return found, module.stages
 
+    assert_equal(work, 2)
+
+
+class Dropping(nn.Module):
+    """A loss that draws random numbers while it trains."""
+
+    def __init__(self, rate=0.3):
+        super().__init__()
+        self.dropout = nn.Dropout(rate)
+
+    def forward(self, outputs, targets):
+        return F.cross_entropy(self.dropout(outputs), targets)
+
+
+@pytest.mark.parametrize(
+    ("validation", "epochs"), [(partial(noise, generator=torch.Generator()), 3), (noise, 1)], ids=["own", "too late"]
+)
+def test_a_loss_that_draws_random_numbers(validation, epochs):
+    data = partial(noise, generator=torch.Generator())
+    work = fit(lambda: pipelined(dense(), loss=Dropping()), data=data, validation=validation, max_epochs=epochs)
     assert_equal(work, 2)
 
 

@@ -21,6 +21,7 @@ from layerpipe2.pipeline.neighbours import Endpoint, Evaluation, Neighbours
 from layerpipe2.pipeline.process_group import ProcessGroup
 from layerpipe2.pipeline.stage_optimizers import Everywhere, StageOptimizers
 from layerpipe2.pipeline.timeline import Timeline
+from layerpipe2.pipeline.watched_loss import WatchedLoss
 from layerpipe2.pipeline.worker_loop import Batch, WorkerLoop
 from layerpipe2.stages import check_stages
 
@@ -68,6 +69,7 @@ class Runner(Execution):
         self.trained: dict[int, bool] = {}
         self._own_optimizers: dict[int, Any] = {}
         self._given: list[Any] = []
+        self._loss = WatchedLoss(module)
         self.loop: WorkerLoop | None = None
         self._endpoint, self._evaluation, self._epoch = endpoint, Evaluation(endpoint), 0
         self._ahead: ReadAhead | None = None
@@ -112,7 +114,7 @@ class Runner(Execution):
             passes,
             Neighbours.of(self._endpoint, module.delays.per_stage, self.mine[0], self.mine[-1]),
             self._next_batch,
-            module.loss,
+            self._loss,
             self.totals["train"],
             self.options.timeline,
             check_finite=self.options.check_finite,
@@ -125,6 +127,8 @@ class Runner(Execution):
                 snapshots.load_state_dict(resumed["stages"][k], done, in_flight=not module.drain)
         self.note_network()
         self._batches, self._epoch = int(trainer.num_training_batches), trainer.current_epoch - 1
+        if self.group.size > 1 or not module.drain:  # else the loader draws here, from the default generator
+            self._loss.note(trainer.train_dataloader)
         if self.group.rank == 0:
             stream = None if module.drain else stream_of_data(None if resumed is None else resumed["data"])
             self._ahead = ReadAhead(module, stream)
@@ -184,6 +188,7 @@ class Runner(Execution):
         self.group.watch.progress(loop.done)
         for snapshots in loop.snapshots:
             snapshots.take_over(loop.done)
+        self._loss.looks = self.audits.due
         if self.audits.due:
             self.check_network()
             for one in loop.passes:
@@ -209,6 +214,10 @@ class Runner(Execution):
     def start_evaluation(self, phase: str) -> None:
         """Stages that have already seen later mini-batches show the buffers as of the last update."""
         super().start_evaluation(phase)
+        trainer: Any = self.module.trainer
+        self._loss.looks = True
+        if self.group.size > 1 and not trainer.sanity_checking:  # which leaves no trace in the generator
+            self._loss.note(trainer.val_dataloaders if phase == "val" else trainer.test_dataloaders)
         if phase == "val":
             self._swap_buffers()
 
@@ -225,7 +234,8 @@ class Runner(Execution):
         found = self._evaluation.pass_on(phase, list(self.stages.values()), pair)
         if found is not None:
             outputs, targets = found
-            self.totals[phase].add(self.module.loss(outputs, targets), outputs, targets)
+            self.totals[phase].add(self._loss(outputs, targets), outputs, targets)
+            self._loss.looks = False
 
     def predict(self, batch: Any) -> Tensor:
         """Pass one mini-batch on; the last process gives its outputs to all."""
