@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from pytorch_lightning.callbacks import EarlyStopping
 from torch import nn
 
@@ -53,6 +54,42 @@ def one_validation():
 )
 def test_they_stay_as_in_one_process(make, options):
     assert_equal(fit(make, **options), 2)
+
+
+class Centred(nn.Module):
+    """A loss that follows the mean outputs, while it trains or ``always``."""
+
+    def __init__(self, *, always):
+        super().__init__()
+        self.always = always
+        self.register_buffer("centre", torch.zeros(4))
+
+    def forward(self, outputs, targets):
+        value = F.cross_entropy(outputs - self.centre, targets)
+        if self.training or self.always:
+            self.centre += 0.1 * (outputs.detach().mean(0) - self.centre)
+        return value
+
+
+def follows(strategy=None, always=False, delays=(5, 3, 1), **options):
+    make = partial(pipelined, dense(), loss=Centred(always=always), delays=delays)
+    rows, module = fit(make, **options)(strategy)
+    return rows, module.stages  # every process has the loss
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"val_check_interval": 2}, {"max_steps": 7}, {"always": True, "delays": (4, 2, 0)}],
+    ids=["epochs", "in between", "an early end", "no delay"],
+)
+def test_those_of_a_loss_are_as_in_one_process(options):
+    assert_equal(partial(follows, **options), 2)
+
+
+def test_a_loss_that_evaluation_moves_is_refused_where_the_last_stage_has_a_delay(tmp_path):
+    found = processes.ends(lambda: follows(PipelineStrategy(timeout_s=20), always=True), 2, tmp_path)
+    assert [code for code, _ in found] == [2, 2]
+    assert "stage 2: an evaluation has changed buffer 'loss: centre', and the mini-batches already" in found[1][1]
 
 
 OPTIONS = [{}, {"split_backward": True}, {"recompute_activations": True}]

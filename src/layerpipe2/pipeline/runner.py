@@ -120,6 +120,7 @@ class Runner(Execution):
             check_finite=self.options.check_finite,
             resumable=bool(trainer.checkpoint_callbacks) if wanted is None else wanted,
         )
+        self._watch_loss(self.loop)
         done = 0
         if resumed is not None:
             done = int(resumed["done"])
@@ -127,13 +128,19 @@ class Runner(Execution):
                 snapshots.load_state_dict(resumed["stages"][k], done, in_flight=not module.drain)
         self.note_network()
         self._batches, self._epoch = int(trainer.num_training_batches), trainer.current_epoch - 1
-        if self.group.size > 1 or not module.drain:  # else the loader draws here, from the default generator
-            self._loss.note(trainer.train_dataloader)
         if self.group.rank == 0:
             stream = None if module.drain else stream_of_data(None if resumed is None else resumed["data"])
             self._ahead = ReadAhead(module, stream)
         if not module.drain:
             self.loop.start(settings.remaining_batches(module), epoch=self._batches, done=done)
+
+    def _watch_loss(self, loop: WorkerLoop) -> None:
+        """Its random numbers must be those of one process; its buffers are kept with those of the last stage."""
+        module = self.module
+        if self.group.size > 1 or not module.drain:  # else the loader draws here, from the default generator
+            self._loss.note(module.trainer.train_dataloader)
+        if isinstance(module.loss, nn.Module) and self.group.rank == self.group.size - 1:
+            loop.snapshots[-1].include(module.loss, loop.oldest_targets)
 
     def _owned(self, stages: Iterable[Stage]) -> Iterator[tuple[int, Tensor]]:
         """The parameters that may move, with the number of their stage: also those of others that are still there."""

@@ -5,12 +5,12 @@ after training must not see what those left behind: moved BatchNorm statistics, 
 resumed at an epoch's end has to run them forward again, with the weights of then.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from layerpipe2.engine.layout import freeze_only, frozen_names
@@ -18,6 +18,8 @@ from layerpipe2.engine.saved_weights import as_bytes
 from layerpipe2.engine.weights import HOSTS
 from layerpipe2.errors import UserError
 from layerpipe2.pipeline.in_flight import InFlight
+
+_LOSS = "loss: "  # begins the names of its buffers
 
 
 class _Snapshot(NamedTuple):
@@ -27,6 +29,8 @@ class _Snapshot(NamedTuple):
 
 class StageSnapshots:
     """One stage's buffers and random stream as of any update, its last weight versions as of an epoch's end.
+
+    The last stage's buffers include those of the loss.
 
     Args:
         passes: of the stage.
@@ -47,6 +51,12 @@ class StageSnapshots:
         self._buffers: dict[str, Tensor] = {}  # of the newest snapshot
         self._shown: dict[str, Tensor] | None = None  # to the evaluation that runs
         self._evaluated: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None  # before and after the last one
+        self._loss: nn.Module | None = None
+        self._targets: Callable[[], Tensor]
+
+    def include(self, loss: nn.Module, targets: Callable[[], Tensor]) -> None:
+        """``loss`` follows the stage, and its buffers are kept as well; ``targets`` gives those that come back next."""
+        self._loss, self._targets = loss, targets
 
     def take(self, batch: int) -> None:
         """Right before the forward pass of every mini-batch."""
@@ -117,31 +127,38 @@ class StageSnapshots:
         changed = [name for name in after if not _same(before[name], after[name])]
         if not changed:
             return
-        (was, left), (would_be, would_leave) = self._tried(before, done), self._tried(after, done)
+        loss = self._loss if any(n.startswith(_LOSS) for n in changed) else None
+        (was, left), (would_be, would_leave) = self._tried(before, done, loss), self._tried(after, done, loss)
         untouched = [n for n in changed if _same(left[n], before[n]) and _same(would_leave[n], after[n])]
         differing = [n for n in changed if n not in untouched and not _same(left[n], would_leave[n])]
-        if differing or not _same(was, would_be):
+        if differing or not all(map(_same, was, would_be)):
             raise UserError(
                 f"stage {self.stage.index}: an evaluation has changed buffer '{(differing or changed)[0]}', and the "
                 "mini-batches already under way went without that; change it only while training, give drain=True, or "
                 "train in one process"
             )
         new = {name: after[name] for name in untouched}
-        self._put({**dict(self.stage.module.named_buffers()), **new})
+        self._put({**dict(self._named_buffers()), **new})
         self._taken = {batch: one._replace(buffers=one.buffers | new) for batch, one in self._taken.items()}
 
-    def _tried(self, buffers: dict[str, Tensor], done: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Outputs (B, ...) for the oldest mini-batch in flight, ``done``, and what the pass makes of ``buffers``."""
-        given, own = self.passes.oldest_input(), {name: value.clone() for name, value in buffers.items()}
+    def _tried(
+        self, buffers: dict[str, Tensor], done: int, loss: nn.Module | None
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Outputs (B, ...), and ``loss``, of the oldest mini-batch in flight, ``done``; what becomes of ``buffers``."""
+        given, copies = self.passes.oldest_input(), {name: value.clone() for name, value in buffers.items()}
+        own = {name: value for name, value in copies.items() if not name.startswith(_LOSS)}
+        of_loss = {name.removeprefix(_LOSS): value for name, value in copies.items() if name.startswith(_LOSS)}
         now = self._stream.state_dict()
         self._stream.load_state_dict(self._taken[done].stream)
         try:
             with self.stage.context():
                 x = given.detach().clone().requires_grad_(given.requires_grad)
-                outputs: Tensor = functional_call(self.stage.module, own, (x * 1 if given.requires_grad else x,))
+                found = [functional_call(self.stage.module, own, (x * 1 if given.requires_grad else x,))]
+                if loss is not None:
+                    found.append(functional_call(loss, of_loss, (found[0], self._targets())))
         finally:
             self._stream.load_state_dict(now)
-        return outputs.detach(), own
+        return [one.detach() for one in found], own | {_LOSS + name: value for name, value in of_loss.items()}
 
     def restore(self, done: int) -> None:
         """After the last mini-batch, ``done`` in all: the module is left without traces of mini-batches in flight."""
@@ -197,13 +214,18 @@ class StageSnapshots:
         self._stream.load_state_dict(snapshot.stream)
 
     def _put(self, buffers: dict[str, Tensor]) -> None:
-        for name, buffer in self.stage.module.named_buffers():
+        for name, buffer in self._named_buffers():
             if not torch.equal(buffer, buffers[name]):  # mini-batches in flight may need a constant for their gradients
                 buffer.copy_(buffers[name])
 
     def _current(self) -> _Snapshot:
-        self._buffers = {name: self._copied(name, buffer) for name, buffer in self.stage.module.named_buffers()}
+        self._buffers = {name: self._copied(name, buffer) for name, buffer in self._named_buffers()}
         return _Snapshot(self._buffers, self._stream.state_dict())
+
+    def _named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self.stage.module.named_buffers()
+        if self._loss is not None:
+            yield from ((_LOSS + name, buffer) for name, buffer in self._loss.named_buffers())
 
     def _copied(self, name: str, buffer: Tensor) -> Tensor:
         """A copy of the buffer; on the CPU the last one if it is as it was then: a constant one is copied once.

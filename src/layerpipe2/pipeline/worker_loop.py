@@ -127,6 +127,10 @@ class WorkerLoop:
         for snapshots in self.snapshots:
             snapshots.restore(self.done)
 
+    def oldest_targets(self) -> Tensor:
+        """In the process with the loss, those of the mini-batch that comes back next."""
+        return self._losses[0][2]
+
     def _forward(self, i: int) -> None:
         stage, batch = self.stages[i], self._forwarded[i]
         inbox = self.neighbours.activations_in
