@@ -25,6 +25,7 @@ from tests.pipeline.fits import (
     pipelined,
     trainer,
 )
+from tests.pipeline.test_evaluated_buffers import Centred
 from tests.sampling import sampled, slow
 
 STAGES = [f"stage-{k:03d}.pt" for k in range(4)]
@@ -142,6 +143,26 @@ def test_a_resumed_run_is_resumed(strategy, size, tmp_path):
     found = train(1, "c", 7, tmp_path / "b" / "epoch=3.ckpt")
     assert found[0][0][-5:] == whole[0][0][-5:]
     assert_same_weights(found[0][1], merged(whole))
+
+
+def test_a_loss_with_buffers_is_resumed(tmp_path):
+    """They are those of the last process."""
+
+    def train(world, name, epochs, resume=None):
+        loss = Centred(always=False)
+        work = training(tmp_path / name, 40, epochs, resume, loss=loss, delays=(5, 3, 1))
+        return processes.run(in_process, world, work)
+
+    whole = train(2, "whole", 4)
+    train(2, "a", 2)
+    found = train(3, "b", 4, tmp_path / "a" / "epoch=1.ckpt")
+    assert found[0][0][-2:] == whole[0][0][-2:]
+    ends = [one[-1][1] for one in (found, whole)]
+    assert ends[0]["loss.centre"].abs().sum() > 0
+    assert all(torch.equal(value, ends[0][name]) for name, value in ends[1].items() if name in ends[0])
+    assert torch.equal(
+        checkpoint.whole_state_dict(tmp_path / "b" / "epoch=3.ckpt")["loss.centre"], ends[0]["loss.centre"]
+    )
 
 
 @pytest.mark.parametrize("drain", sampled([False, True], [False]))

@@ -13,17 +13,21 @@ from typing import Any
 from layerpipe2.engine.checkpoint_file import BadCheckpoint, intact, save, sync_folder
 from layerpipe2.engine.checkpoint_file import read as read_file
 from layerpipe2.errors import UserError
+from layerpipe2.pipeline.snapshots import LOSS
 
 _COMMON, _MARK = "common.pt", "save"
 _BY_STAGE = ("state_dict", "optimizer_states", "lr_schedulers")
 
 
-def split_by_stage(checkpoint: Mapping[str, Any], trained: Mapping[int, bool]) -> tuple[dict[str, Any], dict[int, Any]]:
+def split_by_stage(
+    checkpoint: Mapping[str, Any], trained: Mapping[int, bool], last: int
+) -> tuple[dict[str, Any], dict[int, Any]]:
     """A process's Lightning checkpoint as what all processes have in common, and a part per stage of its own.
 
     Args:
         checkpoint: of ``Trainer.dump_checkpoint``; ``pipeline`` is the runner's state.
         trained: stage -> whether it has an optimizer.
+        last: number of the network's last stage, with which goes what belongs to none (a loss with buffers).
     """
     common = {name: value for name, value in checkpoint.items() if name not in _BY_STAGE}
     optimizers, schedulers = iter(checkpoint.get("optimizer_states", [])), iter(checkpoint.get("lr_schedulers", []))
@@ -31,8 +35,11 @@ def split_by_stage(checkpoint: Mapping[str, Any], trained: Mapping[int, bool]) -
     parts: dict[int, Any] = {}
     for k, has_optimizer in trained.items():
         state, prefix = pipeline["stages"][k], f"stages.{k}."
-        own = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith(prefix)}
-        buffers = {prefix + name: value for name, value in state["buffers"].items()}
+        own = {n: v for n, v in checkpoint["state_dict"].items() if n.startswith(prefix) or (k == last and of_none(n))}
+        buffers = {
+            f"loss.{name.removeprefix(LOSS)}" if name.startswith(LOSS) else prefix + name: value
+            for name, value in state["buffers"].items()
+        }
         parts[k] = {
             "state_dict": own | {name: value for name, value in buffers.items() if name in own},
             "optimizer": next(optimizers, None) if has_optimizer else None,
@@ -41,6 +48,11 @@ def split_by_stage(checkpoint: Mapping[str, Any], trained: Mapping[int, bool]) -
         }
     common["pipeline"] = {name: value for name, value in pipeline.items() if name != "stages"}
     return common, parts
+
+
+def of_none(name: str) -> bool:
+    """Whether an entry of a module's state belongs to no stage."""
+    return not name.startswith("stages.")
 
 
 def join_stages(common: dict[str, Any], parts: Mapping[int, Any]) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from layerpipe2.engine.weights import HOSTS
 from layerpipe2.errors import UserError
 from layerpipe2.pipeline.in_flight import InFlight
 
-_LOSS = "loss: "  # begins the names of its buffers
+LOSS = "loss: "
+"""Begins the names of the loss's buffers among those of the last stage."""
 
 
 class _Snapshot(NamedTuple):
@@ -127,7 +128,7 @@ class StageSnapshots:
         changed = [name for name in after if not _same(before[name], after[name])]
         if not changed:
             return
-        loss = self._loss if any(n.startswith(_LOSS) for n in changed) else None
+        loss = self._loss if any(n.startswith(LOSS) for n in changed) else None
         (was, left), (would_be, would_leave) = self._tried(before, done, loss), self._tried(after, done, loss)
         untouched = [n for n in changed if _same(left[n], before[n]) and _same(would_leave[n], after[n])]
         differing = [n for n in changed if n not in untouched and not _same(left[n], would_leave[n])]
@@ -146,8 +147,8 @@ class StageSnapshots:
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Outputs (B, ...), and ``loss``, of the oldest mini-batch in flight, ``done``; what becomes of ``buffers``."""
         given, copies = self.passes.oldest_input(), {name: value.clone() for name, value in buffers.items()}
-        own = {name: value for name, value in copies.items() if not name.startswith(_LOSS)}
-        of_loss = {name.removeprefix(_LOSS): value for name, value in copies.items() if name.startswith(_LOSS)}
+        own = {name: value for name, value in copies.items() if not name.startswith(LOSS)}
+        of_loss = {name.removeprefix(LOSS): value for name, value in copies.items() if name.startswith(LOSS)}
         now = self._stream.state_dict()
         self._stream.load_state_dict(self._taken[done].stream)
         try:
@@ -158,7 +159,7 @@ class StageSnapshots:
                     found.append(functional_call(loss, of_loss, (found[0], self._targets())))
         finally:
             self._stream.load_state_dict(now)
-        return [one.detach() for one in found], own | {_LOSS + name: value for name, value in of_loss.items()}
+        return [one.detach() for one in found], own | {LOSS + name: value for name, value in of_loss.items()}
 
     def restore(self, done: int) -> None:
         """After the last mini-batch, ``done`` in all: the module is left without traces of mini-batches in flight."""
@@ -225,7 +226,7 @@ class StageSnapshots:
     def _named_buffers(self) -> Iterator[tuple[str, Tensor]]:
         yield from self.stage.module.named_buffers()
         if self._loss is not None:
-            yield from ((_LOSS + name, buffer) for name, buffer in self._loss.named_buffers())
+            yield from ((LOSS + name, buffer) for name, buffer in self._loss.named_buffers())
 
     def _copied(self, name: str, buffer: Tensor) -> Tensor:
         """A copy of the buffer; on the CPU the last one if it is as it was then: a constant one is copied once.

@@ -182,15 +182,19 @@ class PipelineStrategy(SingleDeviceStrategy):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """A folder with one file per stage; see :mod:`layerpipe2.pipeline.checkpoint`."""
-        common, parts = checkpoints.split_by_stage(checkpoint, self._runner().trained)
+        runner = self._runner()
+        common, parts = checkpoints.split_by_stage(checkpoint, runner.trained, runner.module.delays.num_stages - 1)
         mark = self.broadcast(token_hex())
         checkpoints.write(Path(filepath), common, parts, mark=mark, first=self.is_global_zero, barrier=self.barrier)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """This process's stages from such a folder; ``weights_only`` is True unless it is given as False."""
-        stages = self._runner().mine
+        stages, module = self._runner().mine, self._runner().module
         checkpoint = checkpoints.read(Path(checkpoint_path), stages, weights_only=weights_only is not False)
-        for callback in self._runner().module.trainer.callbacks:  # type: ignore[attr-defined]
+        if module.delays.num_stages - 1 not in stages:  # nothing here reads a loss's buffers
+            own = {name: value for name, value in module.state_dict().items() if checkpoints.of_none(name)}
+            checkpoint["state_dict"] = own | checkpoint["state_dict"]
+        for callback in module.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, BaseFinetuning):  # it knows the first process's parameters only, and needs none
                 checkpoint.get("callbacks", {}).pop(callback.state_key, None)
         return checkpoint
