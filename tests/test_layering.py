@@ -25,7 +25,7 @@ FLOORS = (
     ("pipeline",),
     ("engine",),
     ("strategies",),
-    ("delays", "stages", "versions"),
+    ("compiling", "delays", "stages", "versions"),
     ("errors",),
 )
 """The rooms of ``src`` from top to bottom: a room may import those below it and itself. ``__init__`` is the face of the
@@ -36,7 +36,9 @@ LIBRARY_PACKAGES = {"lightning_fabric", "numpy", "pytorch_lightning", "torch", "
 
 OTHER_PACKAGES = {
     "cli": {"networkx"},
-    "graphs": {"numba", "torch_geometric"},
+    "compiling": {"numba"},
+    "graphs": {"torch_geometric"},
+    "strategies": {"numba"},
     "theory": {"networkx", "scipy"},
     "lab.data": {"mnist1d", "sklearn", "torchvision"},
     "lab.graphs": {"sklearn"},

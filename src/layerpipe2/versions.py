@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-_PACKAGES = ("layerpipe2", "numpy", "pytorch-lightning", "scikit-learn", "torch", "torchvision")
+_PACKAGES = ("layerpipe2", "numba", "numpy", "pytorch-lightning", "scikit-learn", "torch", "torchvision")
 
 
 @cache

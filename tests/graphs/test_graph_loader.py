@@ -240,6 +240,7 @@ def test_bad_settings_are_one_line(message):
 
 def test_without_numba_one_line_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "layerpipe2.graphs.kernels")
+    for module in ("layerpipe2.graphs.kernels", "layerpipe2.compiling"):
+        monkeypatch.delitem(sys.modules, module)
     with pytest.raises(UserError, match=r"sampled graphs need numba; run `pip install '.\[graphs\]'` in"):
         import_module("layerpipe2.graphs.kernels")

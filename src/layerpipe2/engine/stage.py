@@ -18,6 +18,7 @@ The simulation needs one copy more where addresses must stay (CUDA graphs), and 
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from operator import is_
 from typing import Any
 
 import torch
@@ -105,7 +106,8 @@ class Stage:
         self._untrained = [] if delay or trains else self.parameters
         self.watch = WeightWatch(self.weights, fixed if delay else (), index)
         self.stream = None if seed is None else RandomStream(seed, index, step.device)
-        self._places = [(m._parameters, name, p) for m in module.modules() for name, p in m._parameters.items()]
+        self._places = [(m._parameters, name) for m in module.modules() for name in m._parameters]
+        self._placed = [holder[name] for holder, name in self._places]
         self._ahead, self._dtype, self.waiting = ahead, compute_dtype, 0
         self._copies = not ahead and self.weights is not None and (compute_dtype or self.weights.table is not None)
         self._lay_out_regions([t for t in old if storage_of(t) not in others])
@@ -159,7 +161,7 @@ class Stage:
         Raises:
             UserError: if not.
         """
-        if any(holder.get(name) is not p for holder, name, p in self._places):
+        if not all(map(is_, [holder.get(name) for holder, name in self._places], self._placed)):
             raise network_changed(f"stage {self.index}")
 
     def enter(self, flat: Tensor | None = None) -> None:
@@ -251,7 +253,8 @@ class Stage:
         if not self._copies and not self._ahead:
             self.regions[0].recalled = self.weights.recalled
             return
-        recalled = self.weights.recalled()
+        with torch.no_grad():
+            recalled = self.weights.recalled()
         for (start, stop), region in zip(self._bounds, self.regions, strict=True):
             region.recalled = recalled[start:stop].to(region.compute.dtype)
 
@@ -324,16 +327,18 @@ def update(stages: Sequence[Stage], optimizer: Optimizer | Any | None, step: Ten
         stage.watch.check_quickly()
         clip_gradients(stage.module, stage.clip_norm)
     held = [stage.weights for stage in stages if stage.weights is not None]
-    for weights in held:
-        weights.change_gradients()
-    before = [weights.keep() for weights in held]
+    with torch.no_grad():
+        for weights in held:
+            weights.change_gradients()
+        before = [weights.keep() for weights in held]
     seen = SeenGradients(held, copies=any(stage.looks for stage in stages))
     with seen.checking(optimizer):
         if optimizer is not None:
             optimizer.step() if stages[0].updated else first_step(optimizer)
-    for weights, old in zip(held, before, strict=True):
-        weights.take_back()
-        weights.take_update(old)
+    with torch.no_grad():
+        for weights, old in zip(held, before, strict=True):
+            weights.take_back()
+            weights.take_update(old)
     # An earlier graph can't be run back any more.
     torch.autograd.graph.increment_version([p for weights in held for p in weights.layout.parameters])
     for stage in stages:

@@ -1,6 +1,7 @@
 """Has something else than the optimizer changed the weights of a stage while mini-batches are in the pipeline?"""
 
 from collections.abc import Sequence
+from operator import attrgetter
 from zlib import crc32
 
 import torch
@@ -10,6 +11,8 @@ from layerpipe2.engine.layout import check_frozen
 from layerpipe2.engine.saved_weights import as_bytes, weights_changed
 from layerpipe2.engine.weights import DelayedWeights
 from layerpipe2.errors import UserError
+
+_version = attrgetter("_version")
 
 
 class WeightWatch:
@@ -96,8 +99,8 @@ class WeightWatch:
         self._seen = _states(self._moving)
 
 
-def _states(parameters: Sequence[nn.Parameter]) -> list[tuple[int, int]]:
-    return [(p.data_ptr(), p._version) for p in parameters] if parameters else []
+def _states(parameters: Sequence[nn.Parameter]) -> list[int]:
+    return [*map(Tensor.data_ptr, parameters), *map(_version, parameters)]
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 Simulation and processes call the strategy here, so that it does the same in both.
 """
 
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -15,6 +16,8 @@ from layerpipe2.engine.saved_weights import as_bytes, foreign_weights, weights_c
 from layerpipe2.errors import UserError
 from layerpipe2.strategies import Strategy, begin
 from layerpipe2.strategies.base import COUNTERS, Place
+
+_version = attrgetter("_version")
 
 HOSTS = {"cpu"}
 """Types of devices whose number of updates the host knows without waiting."""
@@ -71,6 +74,7 @@ class DelayedWeights:
         if self.table is not None:
             self.rows = list(self.table)
         self.state = begin(strategy, self.latest, self.span, step) if delay else {}
+        self._lent = MappingProxyType(self.state)
         predicts, recalls, compensates, corrects = (
             delay > 0 and strategy.acts(place) for place in ("forward", "backward", "gradient", "update")
         )
@@ -155,7 +159,8 @@ class DelayedWeights:
             torch.sub(self.step, read, out=self.state["lag"])
         if self.predicts and not self.waiting:
             view = FlatOptimizer(optimizer, self.layout, self.latest)
-            chosen = self._ask("forward", self.latest, view)
+            with torch.no_grad():
+                chosen = self._ask("forward", self.latest, view)
             self.chosen = chosen if chosen is self.latest else chosen.clone()  # the state may change before it is used
             notes = self.compensates and chosen is self.latest and self.table is None  # what else did it act for?
             self.rates = rates_of(optimizer) if notes else None
@@ -208,9 +213,8 @@ class DelayedWeights:
         """What the strategy sees of the weights that the forward pass read: NaN if it says that it doesn't look."""
         return self.used() if self.strategy.needs_used else self._unseen
 
-    @torch.no_grad()
     def _ask(self, place: Place, *arguments: Any) -> Tensor:
-        """What the strategy returns in one of its places, contiguous.
+        """What the strategy returns in one of its places, contiguous. Gradients are disabled by the caller.
 
         Raises:
             UserError: if that is no vector like the weights, or it has changed an argument in place, or on the backward
@@ -218,13 +222,13 @@ class DelayedWeights:
         """
         given = [one for one in arguments if isinstance(one, Tensor)]
         fixed = [*given, *self.state.values()] if place == "backward" else given
-        versions = [one._version for one in fixed]
-        found: Any = getattr(self.strategy, place)(MappingProxyType(self.state), *arguments)
-        if versions != [one._version for one in fixed]:
+        versions = list(map(_version, fixed))
+        found: Any = getattr(self.strategy, place)(self._lent, *arguments)
+        if versions != list(map(_version, fixed)):
             what = "its state or an argument" if place == "backward" else "an argument"
             raise self._refused(f"changes {what} in {place}(); return a new tensor, and keep things in update()")
         like = self.latest
-        if not isinstance(found, Tensor) or _kind(found) != _kind(like):
+        if found is not like and (not isinstance(found, Tensor) or _kind(found) != _kind(like)):
             raise self._refused(
                 f"returns no tensor like the weights in {place}(): {_described(found)}; give {_described(like)}"
             )

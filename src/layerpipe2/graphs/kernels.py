@@ -4,19 +4,15 @@ The random numbers are SplitMix64's (Steele, Lea and Flood 2014): number n of a 
 a function of its key and of n alone. The key is made from (seed, epoch, batch).
 """
 
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from layerpipe2.errors import UserError, install_command
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 try:
-    import numba
+    from layerpipe2.compiling import compiled
 except ImportError:
     raise UserError(f"sampled graphs need numba; run {install_command('graphs')}") from None
 
@@ -25,15 +21,6 @@ _27, _30, _31, _32 = (np.uint64(bits) for bits in (27, 30, 31, 32))
 _WORD, _LOW = np.uint64(1 << 32), np.uint64((1 << 32) - 1)
 NO_NEIGHBOUR, NO_DESTINATION = -1, -2
 """Instead of a neighbour's row: this node has no more of them; in this layer the node gets no output."""
-
-
-def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """``function`` as machine code, kept on disk where numba finds a folder that it may write to."""
-    try:
-        fast: Callable[P, R] = numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # no such folder: compiled anew in each process, some seconds
-        fast = numba.njit(nogil=True)(function)
-    return fast
 
 
 @compiled

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from layerpipe2.errors import UserError
+from layerpipe2.strategies import sweeps
 from layerpipe2.strategies.base import FromLatest, OptimizerView, State
 from layerpipe2.strategies.moments import Updates
 
@@ -87,11 +88,11 @@ class MovingAverage(FromLatest):
 
     def backward(self, state: State, latest: Tensor, used: Tensor) -> Tensor:
         """``W(t) + n E(t)``, ``n`` the number of updates since the forward pass."""
-        return torch.addcmul(latest, state["average"], state["lag"].to(latest.dtype))
+        return sweeps.add(latest, state["average"], state["lag"])
 
     def update(self, state: State, before: Tensor, after: Tensor) -> Tensor:
         """Move the average towards the applied update."""
-        self._take_in(state, before - after)
+        sweeps.move(state["average"], before, after, state["gain"], state["step"])
         return after
 
     def copies(self, delay: int, *, momentum_buffer: bool = True) -> float:
@@ -102,10 +103,6 @@ class MovingAverage(FromLatest):
         """``n E = n (b A + (1 - b) u_0)``."""
         decay = self._decay(delay)
         return decay, delay * decay, delay * (1 - decay)
-
-    def _take_in(self, state: State, update: Tensor) -> None:
-        number = state["step"].clamp(max=len(state["gain"]) - 1)
-        state["average"].lerp_(update, state["gain"].index_select(0, number))
 
     def _decay(self, span: int) -> float:
         decay = self.decay(span)
@@ -137,7 +134,7 @@ class RawAverage(MovingAverage):
 
     def update(self, state: State, before: Tensor, after: Tensor) -> Tensor:
         """Move the average towards ``lr * gradient``."""
-        self._take_in(state, state["scaled"])
+        sweeps.move(state["average"], state["scaled"], torch.zeros_like(after), state["gain"], state["step"])
         return after
 
     def coefficients(self, delay: int, updates: Updates) -> tuple[float, float, float]:

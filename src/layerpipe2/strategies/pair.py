@@ -42,6 +42,7 @@ import torch
 from torch import Tensor
 
 from layerpipe2.errors import UserError
+from layerpipe2.strategies import sweeps
 from layerpipe2.strategies.base import FromLatest, State
 from layerpipe2.strategies.moments import Updates
 from layerpipe2.strategies.optimal import optimal_pair
@@ -99,6 +100,9 @@ class Pair(FromLatest):
 
     def backward(self, state: State, latest: Tensor, used: Tensor) -> Tensor:
         """``W(t) + x A(t) + y u_0``."""
+        recalled = sweeps.add_pair(state, latest)
+        if recalled is not None:
+            return recalled
         _, x, y = state["row"]
         step = state["step"]
         filling = step <= state["span"]
@@ -107,6 +111,8 @@ class Pair(FromLatest):
 
     def update(self, state: State, before: Tensor, after: Tensor) -> Tensor:
         """Measure the correlation; the update that was the newest joins the average."""
+        if sweeps.move_pair(state, before, after, MEMORY):
+            return after
         update, newest, step = before - after, state["newest"], state["step"]
         squares = (update.dot(update) + newest.dot(newest)) / 2
         state["products"].lerp_(torch.stack([update.dot(newest), squares]), 1 - MEMORY)

@@ -1,0 +1,118 @@
+"""The loops of :mod:`layerpipe2.strategies.sweeps` as machine code for CPUs, by numba; vectors are given by address.
+
+An address is an int, which numba takes in a tenth of the time of an array. All arithmetic is IEEE's, operation by
+operation, but for the sums of a scalar product, whose order is the vector unit's; so a stage gets the same bits in a
+simulation and in a process of its own. The last argument of each loop is a zero of the vectors' type.
+"""
+
+from functools import partial
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+
+from layerpipe2.compiling import compiled
+
+COUNT = np.int64(0)
+"""Stands for the type of counters."""
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _pointer(context: Any, address: Any, like: Any) -> Any:
+    def convert(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(like)(types.intp, like), convert
+
+
+@compiled
+def _at(address: Any, n: Any, like: Any) -> Any:
+    return numba.carray(_pointer(address, like), n)
+
+
+@compiled
+def move(n: Any, average: Any, before: Any, after: Any, gains: Any, last: Any, step: Any, zero: Any) -> None:
+    """``E <- E + g (before - after - E)``, ``g`` the entry of ``gains`` (last + 1,) for the step (1,)."""
+    gain = _at(gains, last + 1, zero)[min(_at(step, 1, COUNT)[0], last)]
+    e, w, v = _at(average, n, zero), _at(before, n, zero), _at(after, n, zero)
+    for i in range(n):
+        e[i] += gain * ((w[i] - v[i]) - e[i])
+
+
+@compiled
+def add(n: Any, out: Any, latest: Any, average: Any, lag: Any, zero: Any) -> None:
+    """``out <- latest + lag E``, with the lag (1,)."""
+    times = type(zero)(_at(lag, 1, COUNT)[0])
+    r, w, e = _at(out, n, zero), _at(latest, n, zero), _at(average, n, zero)
+    for i in range(n):
+        r[i] = w[i] + times * e[i]
+
+
+@partial(compiled, fastmath={"reassoc"})
+def _products(newest: Any, before: Any, after: Any, zero: Any) -> Any:
+    """``<u, u_0>`` and ``(<u, u> + <u_0, u_0>) / 2``."""
+    cross, square = zero, zero
+    for i in range(len(newest)):
+        update = before[i] - after[i]
+        cross += update * newest[i]
+        square += update * update + newest[i] * newest[i]
+    return cross, square / type(zero)(2)
+
+
+@compiled
+def _row(cross: Any, square: Any, edges: Any, zero: Any) -> Any:
+    """The number of the table's row for the correlation ``cross / square``."""
+    correlation = cross / max(square, np.finfo(type(zero)).tiny)
+    row = 0
+    while row < len(edges) - 1 and edges[row] < correlation:  # a correlation that is not a number is none
+        row += 1
+    return row
+
+
+@compiled
+def move_pair(
+    n: Any,
+    average: Any,
+    newest: Any,
+    before: Any,
+    after: Any,
+    products: Any,
+    row: Any,
+    table: Any,
+    edges: Any,
+    rows: Any,
+    step: Any,
+    span: Any,
+    memory: Any,
+    zero: Any,
+) -> None:
+    """What :class:`layerpipe2.strategies.pair.Pair` does with an update."""
+    a, u, w, v = _at(average, n, zero), _at(newest, n, zero), _at(before, n, zero), _at(after, n, zero)
+    kept, chosen = _at(products, 2, zero), _at(row, 3, zero)
+    found = _products(u, w, v, zero)
+    for i in range(2):
+        kept[i] += type(zero)(1 - memory) * (found[i] - kept[i])
+    best = 3 * _row(kept[0], kept[1], _at(edges, rows, zero), zero)
+    for i in range(3):
+        chosen[i] = _at(table, 3 * rows, zero)[best + i]
+    updates = _at(step, 1, COUNT)[0]
+    gain = type(zero)(1) / type(zero)(max(updates, 1)) if updates < _at(span, 1, COUNT)[0] else chosen[0]
+    for i in range(n):
+        a[i] += gain * (u[i] - a[i])
+        u[i] = w[i] - v[i]
+
+
+@compiled
+def add_pair(
+    n: Any, out: Any, latest: Any, average: Any, newest: Any, row: Any, step: Any, span: Any, zero: Any
+) -> None:
+    """``out <- latest + x A + y u_0``; while the pipeline fills, ``x`` is the number of updates but the newest."""
+    x, y = _at(row, 3, zero)[1:]
+    updates = _at(step, 1, COUNT)[0]
+    if updates <= _at(span, 1, COUNT)[0]:
+        x, y = type(zero)(updates - 1), type(zero)(1)
+    r, w, a, u = _at(out, n, zero), _at(latest, n, zero), _at(average, n, zero), _at(newest, n, zero)
+    for i in range(n):
+        r[i] = w[i] + x * a[i] + y * u[i]
