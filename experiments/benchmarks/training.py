@@ -1,7 +1,8 @@
 """Throughput of delayed training as ratios to plain Lightning training of the same network, in one run.
 
-Every round times each variant once, in turn; the table gives medians over the rounds. All variants see the same
-batches on the same device. Example: python -m experiments.benchmarks.training --network resnet18 --rounds 5
+Every round times each variant once, in turn; the table gives medians over the rounds of the ratio to plain Lightning
+training in the same round. All variants see the same batches on the same device. Examples:
+python -m experiments.benchmarks.training (the table), or with --network resnet18 (one network)
 """
 
 import argparse
@@ -31,7 +32,27 @@ from layerpipe2.lab.runs.plan import check_run
 
 Precision = Literal["native", "bf16"]
 _CLASSES = 10
-DELAYED = ("stash", "latest", "ema-window")
+DELAYED = ("stash", "latest", "ema-span", "pair")
+
+
+class Setting(NamedTuple):
+    """What is trained; ``steps`` are timed per round."""
+
+    network: str
+    width: int | None
+    input_shape: tuple[int, int, int]
+    batch_size: int
+    steps: int
+
+
+SETTINGS = {
+    "MLP 8 x 1024, batch 16": Setting("mlp", 1024, (1, 8, 8), 16, 60),
+    "MLP 8 x 1024, batch 128": Setting("mlp", 1024, (1, 8, 8), 128, 30),
+    "MLP 8 x 64, batch 32": Setting("mlp", 64, (1, 8, 8), 32, 600),
+    "VGG, width 8, batch 32": Setting("vgg-small", 8, (1, 8, 8), 32, 300),
+    "ResNet-14, width 8, batch 32": Setting("resnet-small", 8, (1, 8, 8), 32, 100),
+}
+"""The table's rows."""
 
 
 class Variant(NamedTuple):
@@ -80,38 +101,44 @@ def make_optimizer(parameters: Any, fused: bool) -> torch.optim.Optimizer:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Time all variants, print the table, write the figures.
+    """Time all variants of one network or of the table's, print ratios, write the figures.
 
     Raises:
         UserError: on an unknown network, or a number that is no count.
     """
     options = _parser().parse_args(arguments)
-    sizes = RunConfig(
-        network=options.network, strategy="sequential", width=options.width, batch_size=options.batch_size
-    )
-    check_run(sizes, tuple(options.input_shape), _CLASSES)
     keep_freed_memory()
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")
-    variants = _variants(device)
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(options.rounds):
-        for name, variant in variants.items():
-            times[name].append(_time(options, device, variant))
-    plain, sequential = (statistics.median(times[n]) for n in ("plain Lightning", "sequential"))
-    rows = []
-    print(
-        f"{options.network}, batch {options.batch_size}, {device}, n = {options.rounds} rounds of {options.steps} steps"
-    )
-    print(f"{'variant':28} {'ms/step':>9} {'speed-up':>9} {'/sequential':>11} {'spread':>8}")
-    for name, values in times.items():
-        median = statistics.median(values)
-        spread = (max(values) - min(values)) / median
-        print(f"{name:28} {median * 1e3:9.2f} {plain / median:8.2f}x {median / sequential:10.3f}x {spread:8.1%}")
-        rows.append({"variant": name, "seconds_per_step": values, "speed_up_over_plain": plain / median})
+    settings = SETTINGS
+    if options.network is not None:
+        one = Setting(options.network, options.width, tuple(options.input_shape), options.batch_size, options.steps)
+        settings = {f"{one.network}, batch {one.batch_size}": one}
+    for one in settings.values():
+        sizes = RunConfig(network=one.network, strategy="sequential", width=one.width, batch_size=one.batch_size)
+        check_run(sizes, one.input_shape, _CLASSES)
+    print(f"{device}, {options.threads} threads, n = {options.rounds} rounds; [least, largest] ratio")
+    rows = [row for name, one in settings.items() for row in _measured(name, one, options, device)]
     if options.out:
         result = {"options": vars(options) | {"out": None}, "rows": rows, "provenance": provenance(device)}
         options.out.write_text(json.dumps(result, indent=1, sort_keys=True, default=str) + "\n")
+
+
+def _measured(name: str, setting: Setting, options: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
+    """Rows of one setting, printed as they are known: seconds per step and ratios to plain Lightning by round."""
+    variants = _variants(device)
+    times: dict[str, list[float]] = {variant: [] for variant in variants}
+    for _ in range(options.rounds):
+        for variant, form in variants.items():
+            times[variant].append(_time(setting, options.warmup, device, form))
+    print(f"\n{name:28} {'ms/step':>9} {'/plain':>8}")
+    rows, plain = [], times["plain Lightning"]
+    for variant, values in times.items():
+        ratios = [value / base for value, base in zip(values, plain, strict=True)]
+        median, ratio = statistics.median(values), statistics.median(ratios)
+        print(f"{variant:28} {median * 1e3:9.2f} {ratio:7.2f}x [{min(ratios):.2f}, {max(ratios):.2f}]", flush=True)
+        rows.append({"setting": name, "variant": variant, "seconds_per_step": values, "ratio_to_plain": ratio})
+    return rows
 
 
 def _variants(device: torch.device) -> dict[str, Variant]:
@@ -125,10 +152,10 @@ def _variants(device: torch.device) -> dict[str, Variant]:
     return {"plain Lightning": Variant("plain")} | found
 
 
-def _time(options: argparse.Namespace, device: torch.device, variant: Variant) -> float:
+def _time(setting: Setting, warmup: int, device: torch.device, variant: Variant) -> float:
     torch.manual_seed(0)
-    shape = tuple(options.input_shape)
-    layers = networks.build(options.network, input_shape=shape, num_classes=_CLASSES, width=options.width)
+    shape = setting.input_shape
+    layers = networks.build(setting.network, input_shape=shape, num_classes=_CLASSES, width=setting.width)
     cuda = device.type == "cuda"
     if cuda:
         layers = [layer.to(memory_format=torch.channels_last) for layer in layers]  # type: ignore[call-overload]
@@ -138,11 +165,11 @@ def _time(options: argparse.Namespace, device: torch.device, variant: Variant) -
         delays, history = Delays.layerpipe2(len(stages)), make_strategy(variant.strategy)
         form: dict[str, Any] = {"precision": variant.precision, "cuda_graph": variant.graph}
         model = PipelinedModule(stages, delays, history, optimizer=lambda p: make_optimizer(p, cuda), **form)
-    n = options.batch_size * (options.steps + options.warmup)
+    n = setting.batch_size * (setting.steps + warmup)
     data = TensorSplit(torch.randint(0, 256, (n, *shape), dtype=torch.uint8), torch.randint(_CLASSES, (n,)))
     channels = [0.5] * shape[0]
-    loader = BatchLoader(data, options.batch_size, mean=channels, std=channels, seed=0, augment=True, device=device)
-    clock = Clock(options.warmup)
+    loader = BatchLoader(data, setting.batch_size, mean=channels, std=channels, seed=0, augment=True, device=device)
+    clock = Clock(warmup)
     silent: dict[str, Any] = {f"enable_{what}": False for what in ("progress_bar", "checkpointing", "model_summary")}
     where: dict[str, Any] = {"accelerator": "gpu" if cuda else "cpu", "devices": 1}
     trainer = pl.Trainer(**where, **silent, max_epochs=1, callbacks=[clock], logger=False, limit_val_batches=0)
@@ -152,16 +179,16 @@ def _time(options: argparse.Namespace, device: torch.device, variant: Variant) -
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m experiments.benchmarks.training", description=__doc__)
-    parser.add_argument("--network", default="resnet18", help="network name")
+    parser.add_argument("--network", default=None, help="one network; default: the table's")
     parser.add_argument(
         "--width", type=within(int, 1, LARGEST), default=None, help="base width; default: the network's own"
     )
     parser.add_argument("--input-shape", type=within(int, 1, LARGEST), nargs=3, default=[3, 32, 32], help="C H W")
     parser.add_argument("--batch-size", type=within(int, 1, LARGEST), default=128, help="images per mini-batch")
     parser.add_argument("--steps", type=within(int, 1, 1000), default=20, help="timed steps per round")
-    parser.add_argument("--warmup", type=within(int, 0, 1000), default=5, help="untimed steps per round")
+    parser.add_argument("--warmup", type=within(int, 0, 1000), default=20, help="untimed steps per round")
     parser.add_argument("--rounds", type=within(int, 1, 1000), default=5, help="times that each variant is timed")
-    parser.add_argument("--threads", type=within(int, 1, 1024), default=2, help="CPU threads")
+    parser.add_argument("--threads", type=within(int, 1, 1024), default=1, help="CPU threads")
     parser.add_argument("--cpu", action="store_true", help="time on the CPU even where there is a CUDA device")
     parser.add_argument("--out", type=Path, default=None, help="write the figures there as JSON")
     return parser

@@ -201,7 +201,8 @@ class PipelinedModule(StagedModule):
             if self._end_is_due:
                 # The checkpoint was written behind an epoch's last mini-batch: Lightning leaves out that epoch's end.
                 self._step_scheduler("epoch")
-        self._epoch_ended = self._end_is_due = False
+        if self._epoch_ended or self._end_is_due:  # to set an attribute of a module takes its time
+            self._epoch_ended = self._end_is_due = False
         self.execution.check_settings()
         self.execution.train(batch)
         if (batch_idx + 1) % self.accumulate == 0:

@@ -7,11 +7,11 @@ pass read what it recalls, by the exchange of saved tensors (:mod:`layerpipe2.en
 
 **Passes over the weights** (N numbers read or written once), beside those of any training: forward pass, backward
 pass, optimizer. A delay needs a copy of the weights per update, 2 passes; the forward pass can compute with the row of
-the delay line itself, and so can the backward pass of a stash. An average ``E`` needs 5 more: recall and record in one
-sweep read ``W(t)``, ``W(t + 1)`` and ``E`` and write ``E`` and the recalled weights. On the CPU that is what the step
-makes, but for the one sweep: recall is 3 (reads ``W`` and ``E``, writes), record 6 (reads two ``W``, writes and reads
-``u``, reads and writes ``E``); what they write beside ``E`` is memory that the next stage takes again. Blocks of
-256 KiB, so that ``u`` never leaves the second-level cache, won nothing: memory feeds few and long streams best.
+the delay line itself, and so can the backward pass of a stash. An average ``E`` needs 7 more: record is 4 (reads two
+``W``, reads and writes ``E``), recall 3 (reads ``W`` and ``E``, writes). Both are one loop each where they are compiled
+(:mod:`layerpipe2.strategies.sweeps`); torch's operations make 9. What recall writes is memory that the next stage takes
+again, so that the backward pass finds it in the cache: one loop for both would read two passes less and then write and
+read the recalled weights of all stages in main memory, which took as long.
 
 The simulation needs one copy more where addresses must stay (CUDA graphs), and in low precision, the cast.
 """

@@ -100,11 +100,11 @@ class DelayedWeights:
         self.latest.copy_(found)
         self._views = {flat.data_ptr(): self.layout.views(flat) for flat in self._known}  # as they are in memory now
         self.show(self.latest)
+        self._places = list(map(Tensor.data_ptr, self.layout.parameters))
 
     def take_back(self) -> None:
         """After the optimizer's step, which may have given parameters other memory instead of writing to theirs."""
-        views = self._views[self.latest.data_ptr()]
-        if any(p.data_ptr() != view.data_ptr() for p, view in zip(self.layout.parameters, views, strict=True)):
+        if self._places != list(map(Tensor.data_ptr, self.layout.parameters)):
             self.attach()
 
     def release(self) -> None:

@@ -24,7 +24,7 @@ from layerpipe2.stages import partition
 from layerpipe2.strategies import StashFirst, Strategy, make_strategy
 
 Loaders = dict[str, BatchLoader]
-_EVALUATION_BATCH = 512
+_EVALUATION_BATCH = 128
 
 
 @dataclass(frozen=True)
