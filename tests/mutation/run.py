@@ -39,8 +39,9 @@ TESTS = {
     "cli/ranks.py": ("tests/cli/test_launch.py", "tests/cli/test_launch_settings.py", "tests/cli/test_hosts.py"),
 }
 """The files that are mutated -> what tests them."""
-STARTED = {"cli/ranks.py": "tests/cli/test_launch.py"}
-"""Files whose lines run in processes that these tests start: which test runs which line is not recorded."""
+STARTED = {"cli/ranks.py": "tests/cli/test_launch.py", "strategies/compiled.py": "tests/strategies/test_sweeps.py"}
+"""Files whose lines run in processes that these tests start, or as machine code: which test runs which line is not
+recorded."""
 
 
 def main() -> None:
