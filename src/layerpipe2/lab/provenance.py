@@ -10,7 +10,17 @@ import torch
 
 from layerpipe2.versions import versions
 
-TRAINING = (*("delays.py", "engine", "lab/data", "lab/networks", "lab/runs", "spiking", "stages.py", "strategies"),)
+TRAINING = (
+    "compiling.py",
+    "delays.py",
+    "engine",
+    "lab/data",
+    "lab/networks",
+    "lab/runs",
+    "spiking",
+    "stages.py",
+    "strategies",
+)
 """Files and folders of this package on which a run's numbers depend."""
 TUNING = (*TRAINING, "lab/judging/objectives.py", "lab/tuning")
 """Those on which a study depends."""
