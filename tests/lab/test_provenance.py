@@ -27,7 +27,8 @@ def test_the_hash_of_the_code_covers_whatever_a_run_imports(tmp_path):
         if (parts := name.split(".")[1:])
     }
     beside = {"errors", "lab", "lab/provenance", "pipeline", "versions"}
-    assert rooms - beside == {name.removesuffix(".py") for name in TRAINING}
+    later = {"compiling"}  # when an average first needs it
+    assert (rooms - beside) | later == {name.removesuffix(".py") for name in TRAINING}
 
 
 def test_outside_a_checkout_there_is_no_commit(tmp_path):
