@@ -16,7 +16,7 @@ pass then mixes forward and recalled weights, as hardware that stores activation
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,14 +25,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from layerpipe2.errors import UserError
 
 
-class _WeightView(NamedTuple):
-    buffer: int
-    size: torch.Size
-    stride: tuple[int, ...]
-    offset: int
-
-
-@dataclass
+@dataclass(eq=False)
 class Region:
     """A flat buffer of compute weights and what stands for it in the backward pass.
 
@@ -106,7 +99,7 @@ class SavedWeights:
     def __init__(self, regions: list[Region], moving: Iterable[int] = ()) -> None:
         self.regions = regions
         self._moving = frozenset(moving)
-        self._index: dict[int, int] = {}
+        self._index: dict[int, Region] = {}
         self._made: tuple[Region, Tensor] | None = None
         self._observers: Sequence[Callable[[Tensor], None]] = ()
 
@@ -116,36 +109,37 @@ class SavedWeights:
         The ``observers`` are shown every other tensor that is saved; an audit raises if it should have been exchanged.
         """
         self._observers = observers
-        self._index = {storage_of(region.compute): i for i, region in enumerate(self.regions)}
+        self._index = {storage_of(region.compute): region for region in self.regions}
         self._made = None
         for region in self.regions:
             region.hits = 0
         return saved_tensors_hooks(self._pack, self._unpack)
 
-    def _pack(self, tensor: Tensor) -> tuple[Tensor, int] | _WeightView:
-        found = self._index.get(storage_of(tensor)) if tensor.layout is torch.strided else None
-        if found is None:
-            if tensor.layout is torch.strided:
-                for observe in self._observers:
-                    observe(tensor)
+    def _pack(self, tensor: Tensor) -> tuple[Tensor, int] | tuple[Region, torch.Size, tuple[int, ...], int]:
+        dense = tensor.layout is torch.strided
+        region = self._index.get(tensor.untyped_storage().data_ptr()) if dense else None
+        if region is None:
+            for observe in self._observers if dense else ():
+                observe(tensor)
             # A node that kept its own output would keep itself alive: memory of every graph that is not run back.
             return tensor.detach() if tensor.grad_fn is not None else tensor, tensor._version
-        region = self.regions[found]
-        if tensor.dtype != region.compute.dtype or tensor.is_conj() or tensor.is_neg():
+        if tensor.dtype is not region.compute.dtype or tensor.is_neg():
             raise UserError(
                 f"stage {region.stage} views its weights as {tensor.dtype} (torch.view_as_complex?), where recalled "
                 "weights can't follow; compute with real and imaginary parts"
             )
         region.hits += 1
         # Compute weights begin their storage.
-        return _WeightView(found, tensor.size(), tensor.stride(), int(tensor.storage_offset()))
+        return region, tensor.size(), tensor.stride(), tensor.storage_offset()  # type: ignore[return-value]
 
-    def _unpack(self, packed: tuple[Tensor, int] | _WeightView) -> Tensor:
-        if isinstance(packed, _WeightView):
-            recalled = self._recalled(self.regions[packed.buffer])
-            return recalled.as_strided(packed.size, packed.stride, recalled.storage_offset() + packed.offset)
+    def _unpack(self, packed: tuple[Any, ...]) -> Tensor:
+        if len(packed) > 2:
+            region, size, stride, offset = packed
+            recalled = self._recalled(region)
+            return recalled.as_strided(size, stride, recalled.storage_offset() + offset)
         # autograd leaves this check out for tensors that a hook has packed.
-        tensor, version = packed
+        tensor: Tensor = packed[0]
+        version: int = packed[1]
         if tensor._version != version and storage_of(tensor) not in self._moving:
             raise UserError(
                 f"a tensor of shape {list(tensor.shape)} that is needed for the backward pass was modified by an "
@@ -154,12 +148,15 @@ class SavedWeights:
         return tensor
 
     def _recalled(self, region: Region) -> Tensor:
+        made = self._made
+        if made is not None and made[0] is region:
+            return made[1]
         if isinstance(region.recalled, Tensor):
             return region.recalled
-        if self._made is None or self._made[0] is not region:
-            self._made = None  # frees the memory that is then taken again
-            self._made = (region, region.recalled())
-        return self._made[1]
+        self._made = made = None  # frees the memory that is then taken again
+        recalled = region.recalled()
+        self._made = region, recalled
+        return recalled
 
 
 def check_intercepted(regions: list[Region], input_needs_gradient: bool, has_matrices: bool) -> None:
