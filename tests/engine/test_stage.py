@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from layerpipe2 import Delays, UserError
-from layerpipe2.engine import weights
+from layerpipe2 import Delays, UserError, make_strategy
+from layerpipe2.engine import step, weights
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.strategies.latest import Latest
 from tests.engine.training import engine, load, optimizer_of, train
@@ -33,7 +34,8 @@ def test_the_delay_line_holds_the_weights_of_the_last_updates(compute_dtype):
         past.append(weight.detach().clone())
 
 
-def test_the_forward_pass_computes_with_the_row_itself():
+def test_the_forward_pass_of_large_stages_computes_with_the_row_itself(monkeypatch):
+    monkeypatch.setattr(step, "SMALL", 0)
     pipeline = engine(nn.Linear(8, 8), "ema-span")
     optimizer, stage = optimizer_of(pipeline), pipeline.delayed[0]
     memory = {row.data_ptr() for row in (*stage.rows, stage.latest)}
@@ -43,6 +45,48 @@ def test_the_forward_pass_computes_with_the_row_itself():
         pipeline.end()
         train(pipeline, 1, optimizer)
         assert {row.data_ptr() for row in (*stage.rows, stage.latest)} == memory
+
+
+def takes_one_mini_batch(name):
+    strategy = make_strategy(name)
+    return strategy.fixed_lag or strategy.acts("gradient")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "accumulate"),
+    [(name, 1) for name in STRATEGIES] + [(name, 2) for name in STRATEGIES if not takes_one_mini_batch(name)],
+)
+def test_small_stages_recall_in_place_and_large_ones_exchange_what_is_saved(strategy, accumulate, monkeypatch):
+    def trained():
+        torch.manual_seed(0)
+        middle = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 8))
+        pipeline = engine(middle, strategy, Delays.custom([5, 2, 0]), accumulate=accumulate)
+        return train(pipeline, 6) + train(pipeline.audit_next() or pipeline, 6), pipeline
+
+    losses, small = trained()
+    monkeypatch.setattr(step, "SMALL", 0)
+    expected, large = trained()
+    assert (small._in_place, large._in_place) == (True, False)
+    assert losses == expected
+    for k, one in small.delayed.items():
+        for name, value in one.own_state().items():
+            assert torch.equal(value, large.delayed[k].own_state()[name]), name
+
+
+def test_where_the_last_stage_has_a_delay_its_loss_may_read_its_weights(monkeypatch):
+    """They are those of its forward pass, as much as the loss reads of them."""
+
+    def trained():
+        torch.manual_seed(0)
+        pipeline = engine(nn.Linear(8, 8), "ema-span", Delays.custom([5, 3, 2]))
+        last, optimizer = pipeline.stages[-1], optimizer_of(pipeline)
+        loss = lambda y, t: F.cross_entropy(y, t) + last.weight.square().sum()  # noqa: E731
+        x, y = torch.randn(4, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([1, 2, 3, 4])
+        return [float(pipeline.train_step(x, y, loss, optimizer)[0]) for _ in range(9)]
+
+    losses = trained()
+    monkeypatch.setattr(step, "SMALL", 0)
+    assert losses == trained()
 
 
 @pytest.mark.parametrize("compute_dtype", [None, torch.bfloat16])

@@ -56,6 +56,11 @@ class AuditedForward:
         """Check the next forward pass again: a network may take another way by then."""
         self._left = max(1, self._left)
 
+    @property
+    def audits(self) -> bool:
+        """Whether the next pass will be audited."""
+        return bool(self._left and (self._regions or self._unexchanged or self._channels is not None))
+
     @contextmanager
     def running(
         self,
@@ -64,6 +69,7 @@ class AuditedForward:
         observe: Observer | None = None,
         *,
         with_loss: bool = False,
+        exchanges: bool = True,
     ) -> Iterator[Audit | None]:
         """Within: the forward pass of a mini-batch.
 
@@ -72,6 +78,7 @@ class AuditedForward:
             finish: called after an audited pass, to look at what it has made.
             observe: is shown every tensor that autograd saves and that is no exchanged weight.
             with_loss: whether :meth:`loss` will follow.
+            exchanges: whether views of weights are exchanged, if the pass isn't audited; else they change in place.
 
         Yields:
             The audit, which must be told of every stage; ``None`` in passes that aren't audited.
@@ -81,7 +88,7 @@ class AuditedForward:
                 another one other than by its input.
         """
         audit = None
-        if self._left and (self._regions or self._unexchanged or self._channels is not None):
+        if self.audits:
             audit = Audit(self._regions, x, self._unexchanged, self._channels, exact=self._exact)
             if self._channels is not None:
                 self._channels.begin()
@@ -89,7 +96,7 @@ class AuditedForward:
         if audit is not None:
             observers.append(audit.check_saved)
         with ExitStack() as contexts:
-            if self._regions or observers:
+            if observers or (self._regions and exchanges):
                 contexts.enter_context(self._saved.hooks(observers))
             if audit is not None:
                 contexts.enter_context(audit)

@@ -13,7 +13,9 @@ the delay line itself, and so can the backward pass of a stash. An average ``E``
 again, so that the backward pass finds it in the cache: one loop for both would read two passes less and then write and
 read the recalled weights of all stages in main memory, which took as long.
 
-The simulation needs one copy more where addresses must stay (CUDA graphs), and in low precision, the cast.
+The simulation needs one copy more where addresses must stay (CUDA graphs), and in low precision, the cast. Small stages
+compute in scratch memory as well: the exchange of saved tensors costs microseconds each, and to write the recalled
+weights where the forward pass has read its own before the backward pass begins costs less.
 """
 
 from collections.abc import Iterator, Sequence
@@ -117,6 +119,7 @@ class Stage:
         self._entered = self.updated = False
         self._gradients: list[Tensor | None] = []
         self.exchanged = self.regions if delay and (ahead or not strategy.exact) else []
+        self._scratch: Tensor | None = None
         self._without_cudnn = bool(self.exchanged) and step.is_cuda and has_recurrent_layer(module)
 
     def _lay_out_regions(self, old_memory: list[Tensor]) -> None:
@@ -178,8 +181,26 @@ class Stage:
         for p in self._cast:
             p.data = p.data.to(self._dtype)
 
+    def use_scratch(self) -> None:
+        """From now on compute with a copy, where :meth:`recall_in_place` can put recalled weights."""
+        if self.exchanged:
+            assert self.weights is not None
+            self._scratch = self.weights.scratch()
+
+    def recall_in_place(self) -> None:
+        """After the forward pass: what it has read becomes what the strategy recalls, also in all that it has saved.
+
+        Autograd doesn't count the change: it counts those of the parameters, which are views.
+        """
+        if self._scratch is not None:
+            assert self.weights is not None
+            with torch.no_grad():
+                self._scratch.copy_(self.weights.recalled())
+
     def _enter_row(self, flat: Tensor) -> None:
         assert self.weights is not None
+        if self._scratch is not None:
+            flat = self._scratch.copy_(flat)
         self.weights.show(flat)
         region = self.regions[0]
         region.compute = region.recalled = flat  # a stage may differentiate within its forward pass

@@ -30,6 +30,9 @@ from layerpipe2.engine.values import one_number, one_tensor
 from layerpipe2.errors import UserError
 from layerpipe2.strategies import Strategy
 
+SMALL = 1 << 18
+"""Delayed weights of a pipeline, at most, that computes in scratch memory: they stay in the second-level cache."""
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 Hook = Callable[..., None]
 
@@ -89,6 +92,13 @@ class PipelineEngine:
         others = [region for stage in self.placed if not stage.exchanged for region in stage.regions]
         channels = SideChannels(self._owned) if any(delays.per_stage) else None
         self._forward = AuditedForward(exchanged, others, channels=channels, exact=strategy.exact)
+        held = self.delayed.values()
+        small = sum(weights.layout.size for weights in held) <= SMALL and all(one.table is None for one in held)
+        # A loss may read the weights of the last stage, whose own backward pass is that of the forward weights.
+        self._in_place = small and compute_dtype is None and not delays.per_stage[-1]
+        self._recalls_in_place = False
+        for stage in self.placed if self._in_place else ():
+            stage.use_scratch()
         self._outputs: list[Tensor] = []
         self._interrupted, self._first_update = False, accumulate > 1
         self.divergence: Divergence | None = None
@@ -130,6 +140,8 @@ class PipelineEngine:
             self._call(hook, "on_before_backward", value)
             share = None if self.accumulate == 1 else torch.ones_like(value) / self.accumulate
             self._interrupted = self.accumulate > 1  # a part of a gradient may stay behind
+            for stage in self.placed if self._recalls_in_place else ():
+                stage.recall_in_place()
             value.backward(share)  # type: ignore[no-untyped-call]
         finally:
             self.end()
@@ -185,7 +197,9 @@ class PipelineEngine:
         needs_gradient: list[bool] = []
         self._outputs = []
         finish = lambda audit: self._finish_audit(audit, x, needs_gradient)  # noqa: E731
-        with self._forward.running(x, finish, with_loss=True) as audit:
+        self._recalls_in_place = self._in_place and not self._forward.audits
+        exchanges = not self._recalls_in_place
+        with self._forward.running(x, finish, with_loss=True, exchanges=exchanges) as audit:
             for stage in self.placed:
                 needs_gradient.append(x.requires_grad)
                 if audit is not None:
@@ -195,7 +209,7 @@ class PipelineEngine:
                 if audit is not None:
                     audit.leave(x)
                 self._outputs.append(x)
-        for stage in self.placed:
+        for stage in self.placed if exchanges else ():
             stage.recall()
         return x if self.compute_dtype is None else x.float()
 
@@ -297,7 +311,8 @@ class PipelineEngine:
         for stage in self.placed:
             stage.watch.check_quickly()
             stage.enter()
-            stage.recall()
+            if not self._recalls_in_place:
+                stage.recall()
 
     def _owned(self) -> Iterator[tuple[int, Tensor]]:
         """All parameters that may move, with the number of their stage."""
