@@ -190,12 +190,12 @@ class Stage:
     def recall_in_place(self) -> None:
         """After the forward pass: what it has read becomes what the strategy recalls, also in all that it has saved.
 
-        Autograd doesn't count the change: it counts those of the parameters, which are views.
+        Gradients are disabled by the caller. Autograd doesn't count the change: it counts those of the parameters,
+        which are views.
         """
         if self._scratch is not None:
             assert self.weights is not None
-            with torch.no_grad():
-                self._scratch.copy_(self.weights.recalled())
+            self._scratch.copy_(self.weights.recalled())
 
     def _enter_row(self, flat: Tensor) -> None:
         assert self.weights is not None

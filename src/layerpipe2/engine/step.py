@@ -140,8 +140,10 @@ class PipelineEngine:
             self._call(hook, "on_before_backward", value)
             share = None if self.accumulate == 1 else torch.ones_like(value) / self.accumulate
             self._interrupted = self.accumulate > 1  # a part of a gradient may stay behind
-            for stage in self.placed if self._recalls_in_place else ():
-                stage.recall_in_place()
+            if self._recalls_in_place:
+                with torch.no_grad():
+                    for stage in self.placed:
+                        stage.recall_in_place()
             value.backward(share)  # type: ignore[no-untyped-call]
         finally:
             self.end()
