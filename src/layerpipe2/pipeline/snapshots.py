@@ -154,7 +154,7 @@ class StageSnapshots:
         try:
             with self.stage.context():
                 x = given.detach().clone().requires_grad_(given.requires_grad)
-                found = [functional_call(self.stage.module, own, (x * 1 if given.requires_grad else x,))]
+                found = [functional_call(self.stage.module, own, (x.clone(),))]
                 if loss is not None:
                     found.append(functional_call(loss, of_loss, (found[0], self._targets())))
         finally:
