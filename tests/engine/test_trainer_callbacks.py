@@ -166,13 +166,13 @@ def test_averages_of_gradients_see_what_is_applied(tmp_path):
 
 
 class Late(Callback):
-    """Does something to the optimizer right before its step, from the second one on."""
+    """Does something to the optimizer right before its step, from the second one on, or in the step ``only``."""
 
-    def __init__(self, change):
-        self.change = change
+    def __init__(self, change, only=None):
+        self.change, self.only = change, only
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-        if trainer.global_step:
+        if trainer.global_step and self.only in (None, trainer.global_step):
             self.change(optimizer)
 
 
@@ -186,8 +186,19 @@ def clamp_unseen(optimizer, *_):
             p.grad.data.clamp_(-1e-3, 1e-3)
 
 
+def clamp(optimizer, *_):
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            p.grad.clamp_(-1e-3, 1e-3)
+
+
 RATE = "a learning rate was changed between a mini-batch's forward pass and its update"
 GRADIENT = "gradients were changed within the optimizer's step"
+
+
+def test_a_change_of_gradients_that_autograd_counts_is_found_at_every_step(tmp_path):
+    with pytest.raises(UserError, match=GRADIENT):
+        run(Late(clamp, only=5), tmp_path, "ema-window-raw")
 
 
 @pytest.mark.parametrize(("change", "message"), [(halve_rate, RATE), (clamp_unseen, GRADIENT)])

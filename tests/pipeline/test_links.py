@@ -19,6 +19,7 @@ import torch.distributed as dist
 from layerpipe2 import UserError
 from layerpipe2.pipeline import shared_memory
 from layerpipe2.pipeline.links import Inbox, Outbox, Watch
+from layerpipe2.pipeline.messages import message_size, pack
 from layerpipe2.pipeline.neighbours import Endpoint
 from layerpipe2.pipeline.shared_links import SharedInbox, SharedOutbox
 from layerpipe2.pipeline.strategy import PipelineStrategy
@@ -278,3 +279,12 @@ def test_what_one_way_saved_the_other_resumes(tmp_path):
     resumed = processes.run(in_process, 2, replace(case, resume=tmp_path / "epoch=1.ckpt"))
     assert resumed[0][0][-1] == whole[0][0][-1]
     assert_same_weights(merged(resumed), merged(whole))
+
+
+def test_a_type_that_cannot_travel_is_refused():
+    names = ("float32", "float64", "bfloat16", "float16", "int64", "int32", "uint8", "bool")
+    known = ", ".join(f"torch.{name}" for name in names)
+    tensors = [torch.zeros(2), torch.zeros(2, dtype=torch.complex64)]
+    with pytest.raises(UserError) as error:
+        pack(tensors, torch.empty(message_size(tensors), dtype=torch.uint8))
+    assert str(error.value) == f"a tensor of type torch.complex64 can't travel between processes; use one of {known}"
