@@ -174,7 +174,7 @@ class Program:
             self.change is not None
             or (self.strategy.startswith("prediction") and "momentum" not in OPTIMIZERS[self.optimizer][2])
             or (late and not {*self.units}.isdisjoint(HIDING))
-            or (late and not self.announced and any(first <= 0 < free for _, first, free in self.frozen))
+            or ((late or self.processes > 1) and not self.announced and any(a <= 0 < b for _, a, b in self.frozen))
             or (each > 1 and (len(self.loader()) % each > 0 or odd or strategy.acts("gradient")))
             or (self.processes > 1 and self.clip is not None and self.clip_by == "callback")
             or (self.processes > 1 and late and "counter of evaluations" in self.units)
@@ -361,6 +361,7 @@ def _callbacks(program: Program, chosen: Callable) -> dict[str, Any]:
         return {"change": (chosen(*CHANGES), chosen(*HOOKS), chosen(*range(program.epochs - 1)), chosen(*names))}
     if kind == "average":
         return {"average": program.processes == 1}
-    if kind == "resume" and several and program.order != "shuffled":
+    # torch's NAdam has a factor in float32, which load_state_dict makes one in float64: 1e-10 in any training.
+    if kind == "resume" and several and program.order != "shuffled" and program.optimizer != "nadam":
         return {"resumed": chosen(*range(1, program.epochs))}
     return {}
