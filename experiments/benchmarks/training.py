@@ -23,6 +23,7 @@ from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
 from layerpipe2.engine.allocator import keep_freed_memory
+from layerpipe2.engine.quiet_trainer import quiet_trainer, running_lightning
 from layerpipe2.errors import LARGEST
 from layerpipe2.lab import networks
 from layerpipe2.lab.data import BatchLoader, TensorSplit
@@ -170,10 +171,8 @@ def _time(setting: Setting, warmup: int, device: torch.device, variant: Variant)
     channels = [0.5] * shape[0]
     loader = BatchLoader(data, setting.batch_size, mean=channels, std=channels, seed=0, augment=True, device=device)
     clock = Clock(warmup)
-    silent: dict[str, Any] = {f"enable_{what}": False for what in ("progress_bar", "checkpointing", "model_summary")}
-    where: dict[str, Any] = {"accelerator": "gpu" if cuda else "cpu", "devices": 1}
-    trainer = pl.Trainer(**where, **silent, max_epochs=1, callbacks=[clock], logger=False, limit_val_batches=0)
-    trainer.fit(model, loader)
+    with running_lightning("You defined a `validation_step`"):
+        quiet_trainer(1, device, [clock], limits=(None, 0)).fit(model, loader)
     return clock.seconds
 
 
