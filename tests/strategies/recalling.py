@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from layerpipe2 import Delays, partition
 from layerpipe2.engine.step import PipelineEngine
-from layerpipe2.strategies import Strategy, begin, count
+from layerpipe2.strategies import State, Strategy, begin, count
 
 FOUR = Delays.layerpipe2(4)
 
@@ -45,12 +45,12 @@ class NoOptimizer:
         return torch.zeros_like(self.like)
 
 
-def recall_along(strategy: Strategy, path: Tensor, delay: int) -> Tensor:
+def recall_along(strategy: Strategy, path: Tensor, delay: int, state: State | None = None) -> Tensor:
     """What backward passes read before each update of ``path``, that of SGD with rate 1.
 
-    NaN if one looks at weights that its strategy says it does not need.
+    NaN if one looks at weights that its strategy says it does not need. ``state``: a new one, to be looked at later.
     """
-    state, true = begin(strategy, path[0], delay), delayed(path, delay)
+    state, true = begin(strategy, path[0], delay) if state is None else state, delayed(path, delay)
     recalled = []
     for t in range(len(path) - 1):
         kept = true[t] if strategy.needs_used else torch.full_like(path[0], torch.nan)
