@@ -153,8 +153,8 @@ class StageSnapshots:
         self._stream.load_state_dict(self._taken[done].stream)
         try:
             with self.stage.context():
-                x = given.detach().clone().requires_grad_(given.requires_grad)
-                found = [functional_call(self.stage.module, own, (x.clone(),))]
+                x = given.detach().requires_grad_(given.requires_grad).clone()
+                found = [functional_call(self.stage.module, own, (x,))]
                 if loss is not None:
                     found.append(functional_call(loss, of_loss, (found[0], self._targets())))
         finally:
