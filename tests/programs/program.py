@@ -358,7 +358,11 @@ def _callbacks(program: Program, chosen: Callable) -> dict[str, Any]:
     if kind == "halve" and program.schedule is None:
         return {"halved": chosen(*range(program.epochs))}
     if kind == "change" and several:
-        return {"change": (chosen(*CHANGES), chosen(*HOOKS), chosen(*range(program.epochs - 1)), chosen(*names))}
+        change, made = chosen(*CHANGES), len(INPUTS[program.inputs][0]())
+        # torch itself would refuse the shapes without a layer that makes features of the inputs.
+        fit = [k for k in range(len(program.cut)) if change != "layer removed" or sum(program.cut[: k + 1]) > made]
+        there = [name for name in names if int(name.partition(".")[0]) in fit]
+        return {"change": (change, chosen(*HOOKS), chosen(*range(program.epochs - 1)), chosen(*there))}
     if kind == "average":
         return {"average": program.processes == 1}
     # torch's NAdam has a factor in float32, which load_state_dict makes one in float64: 1e-10 in any training.
