@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from layerpipe2.lab.networks.layers import conv_bn_relu, conv_relu, convolution, pooled_head
+from layerpipe2.lab.networks.layers import channels_last, conv_bn_relu, conv_relu, convolution, pooled_head
 
 SMALL_BLOCKS = ((1, 1), (2, 2), (4, 4), (8, 8))
 SHALLOW_BLOCKS = ((1,), (2,), (4,), (8,))
@@ -70,7 +70,7 @@ def _vgg_units(
         if (pool_last or i < len(blocks)) and (flat or height >= 2) and width_px >= 2:
             units[-1] = nn.Sequential(units[-1], nn.MaxPool2d((1, 2) if flat else 2))
             height, width_px = height // 2, width_px // 2
-    return [*units, pooled_head(channels, num_classes)]
+    return channels_last([*units, pooled_head(channels, num_classes)])
 
 
 class BasicBlock(nn.Module):
@@ -110,7 +110,7 @@ def _residual_units(
         units.append(BasicBlock(channels, factor * width, stride=1 if i == 0 else 2))
         channels = factor * width
         units.append(BasicBlock(channels, channels, stride=1))
-    return [*units, pooled_head(channels, num_classes)]
+    return channels_last([*units, pooled_head(channels, num_classes)])
 
 
 def resnet18(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
