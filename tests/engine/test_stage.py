@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from layerpipe2 import Delays, UserError, make_strategy
-from layerpipe2.engine import step, weights
+from layerpipe2.engine import in_place, weights
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.strategies.latest import Latest
 from tests.engine.training import engine, load, optimizer_of, train
@@ -35,7 +35,7 @@ def test_the_delay_line_holds_the_weights_of_the_last_updates(compute_dtype):
 
 
 def test_the_forward_pass_of_large_stages_computes_with_the_row_itself(monkeypatch):
-    monkeypatch.setattr(step, "SMALL", 0)
+    monkeypatch.setattr(in_place, "SMALL", 0)
     pipeline = engine(nn.Linear(8, 8), "ema-span")
     optimizer, stage = optimizer_of(pipeline), pipeline.delayed[0]
     memory = {row.data_ptr() for row in (*stage.rows, stage.latest)}
@@ -66,9 +66,9 @@ def test_small_stages_recall_in_place_and_large_ones_exchange_what_is_saved(stra
         return found + train(pipeline, 6), pipeline
 
     losses, small = trained()
-    monkeypatch.setattr(step, "SMALL", 0)
+    monkeypatch.setattr(in_place, "SMALL", 0)
     expected, large = trained()
-    assert (small._in_place, large._in_place) == (True, False)
+    assert (small._in_place is None, large._in_place) == (small.strategy.exact, None)
     assert losses == expected
     for k, one in small.delayed.items():
         for name, value in one.own_state().items():
@@ -87,7 +87,7 @@ def test_where_the_last_stage_has_a_delay_its_loss_may_read_its_weights(monkeypa
         return [float(pipeline.train_step(x, y, loss, optimizer)[0]) for _ in range(9)]
 
     losses = trained()
-    monkeypatch.setattr(step, "SMALL", 0)
+    monkeypatch.setattr(in_place, "SMALL", 0)
     assert losses == trained()
 
 

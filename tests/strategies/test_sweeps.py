@@ -21,7 +21,7 @@ SIZES = st.sampled_from([1, 7, 64, 1000])
 @pytest.fixture
 def without_loops(monkeypatch):
     def remove():
-        monkeypatch.setattr(sweeps, "_loops", lambda: None)
+        monkeypatch.setattr(sweeps, "loops", lambda: None)
 
     return remove
 
@@ -118,7 +118,7 @@ def test_without_numba_torch_is_used():
         "import sys; sys.modules['numba'] = None\n"
         "import torch; from layerpipe2.strategies import sweeps\n"
         "ones = torch.ones(3)\n"
-        "assert sweeps._loops() is None\n"
+        "assert sweeps.loops() is None\n"
         "print(sweeps.add(ones, ones, torch.tensor([2])).tolist())"
     )
     assert said(code)[0] == "[3.0, 3.0, 3.0]\n"

@@ -13,12 +13,11 @@ the delay line itself, and so can the backward pass of a stash. An average ``E``
 again, so that the backward pass finds it in the cache: one loop for both would read two passes less and then write and
 read the recalled weights of all stages in main memory, which took as long.
 
-The simulation needs one copy more where addresses must stay (CUDA graphs), and in low precision, the cast. Small stages
-compute in scratch memory as well: the exchange of saved tensors costs microseconds each, and to write the recalled
-weights where the forward pass has read its own before the backward pass begins costs less.
+The simulation needs one copy more where addresses must stay (CUDA graphs), and in low precision, the cast; of small
+stages all weights are copied (:mod:`layerpipe2.engine.in_place`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from operator import is_
 from typing import Any
@@ -28,9 +27,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from layerpipe2.engine.accumulation import add_earlier
-from layerpipe2.engine.audited_forward import clip_gradients, has_recurrent_layer, stage_context
+from layerpipe2.engine.audited_forward import has_recurrent_layer, stage_context
 from layerpipe2.engine.layout import batchnorm_parameters, check_frozen, movable
-from layerpipe2.engine.optimizer_checks import first_step
 from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.engine.saved_weights import (
     Region,
@@ -39,7 +37,6 @@ from layerpipe2.engine.saved_weights import (
     network_changed,
     storage_of,
 )
-from layerpipe2.engine.seen_gradients import SeenGradients
 from layerpipe2.engine.watch import WeightWatch
 from layerpipe2.engine.weights import DelayedWeights
 from layerpipe2.errors import UserError
@@ -119,7 +116,6 @@ class Stage:
         self._entered = self.updated = False
         self._gradients: list[Tensor | None] = []
         self.exchanged = self.regions if delay and (ahead or not strategy.exact) else []
-        self._scratch: Tensor | None = None
         self._without_cudnn = bool(self.exchanged) and step.is_cuda and has_recurrent_layer(module)
 
     def _lay_out_regions(self, old_memory: list[Tensor]) -> None:
@@ -181,26 +177,8 @@ class Stage:
         for p in self._cast:
             p.data = p.data.to(self._dtype)
 
-    def use_scratch(self) -> None:
-        """From now on compute with a copy, where :meth:`recall_in_place` can put recalled weights."""
-        if self.exchanged:
-            assert self.weights is not None
-            self._scratch = self.weights.scratch()
-
-    def recall_in_place(self) -> None:
-        """After the forward pass: what it has read becomes what the strategy recalls, also in all that it has saved.
-
-        Gradients are disabled by the caller. Autograd doesn't count the change: it counts those of the parameters,
-        which are views.
-        """
-        if self._scratch is not None:
-            assert self.weights is not None
-            self._scratch.copy_(self.weights.recalled())
-
     def _enter_row(self, flat: Tensor) -> None:
         assert self.weights is not None
-        if self._scratch is not None:
-            flat = self._scratch.copy_(flat)
         self.weights.show(flat)
         region = self.regions[0]
         region.compute = region.recalled = flat  # a stage may differentiate within its forward pass
@@ -335,35 +313,3 @@ class Stage:
             self.weights.attach()
             self.weights.start()
         self.watch.restart()
-
-
-def update(stages: Sequence[Stage], optimizer: Optimizer | Any | None, step: Tensor) -> None:
-    """Apply the gradients of stages that share ``optimizer`` and the counter ``step``; the strategy learns of it.
-
-    Raises:
-        UserError: if something else than the optimizer has changed weights or, after the strategy has seen them,
-            gradients or learning rates.
-    """
-    for stage in stages:
-        stage.watch.check_quickly()
-        clip_gradients(stage.module, stage.clip_norm)
-    held = [stage.weights for stage in stages if stage.weights is not None]
-    with torch.no_grad():
-        for weights in held:
-            weights.change_gradients()
-        before = [weights.keep() for weights in held]
-    seen = SeenGradients(held, copies=any(stage.looks for stage in stages))
-    with seen.checking(optimizer):
-        if optimizer is not None:
-            optimizer.step() if stages[0].updated else first_step(optimizer)
-    with torch.no_grad():
-        for weights, old in zip(held, before, strict=True):
-            weights.take_back()
-            weights.take_update(old)
-    # An earlier graph can't be run back any more.
-    torch.autograd.graph.increment_version([p for weights in held for p in weights.layout.parameters])
-    for stage in stages:
-        stage.updated = True
-        stage.watch.updated()
-        stage.looks = max(0, stage.looks - 1)
-    step += 1

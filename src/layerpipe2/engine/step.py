@@ -23,15 +23,14 @@ from layerpipe2.engine.accumulation import check_accumulation
 from layerpipe2.engine.audit import Audit
 from layerpipe2.engine.audited_forward import AuditedForward
 from layerpipe2.engine.divergence import Divergence, find_divergence, is_finite
+from layerpipe2.engine.in_place import InPlace, is_small
 from layerpipe2.engine.layout import check_pipeline, freeze_only, frozen_names
 from layerpipe2.engine.side_channels import SideChannels
-from layerpipe2.engine.stage import Stage, update
+from layerpipe2.engine.stage import Stage
+from layerpipe2.engine.update import Update
 from layerpipe2.engine.values import one_number, one_tensor
 from layerpipe2.errors import UserError
 from layerpipe2.strategies import Strategy
-
-SMALL = 1 << 18
-"""Delayed weights of a pipeline, at most, that computes in scratch memory: they stay in the second-level cache."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Hook = Callable[..., None]
@@ -92,13 +91,12 @@ class PipelineEngine:
         others = [region for stage in self.placed if not stage.exchanged for region in stage.regions]
         channels = SideChannels(self._owned) if any(delays.per_stage) else None
         self._forward = AuditedForward(exchanged, others, channels=channels, exact=strategy.exact)
-        held = self.delayed.values()
-        small = sum(weights.layout.size for weights in held) <= SMALL and all(one.table is None for one in held)
-        # A loss may read the weights of the last stage, whose own backward pass is that of the forward weights.
-        self._in_place = small and compute_dtype is None and not delays.per_stage[-1]
-        self._recalls_in_place = False
-        for stage in self.placed if self._in_place else ():
-            stage.use_scratch()
+        self._in_place: InPlace | None = None
+        if compute_dtype is None and not strategy.exact and is_small([*self.delayed.values()]):
+            # A loss may read the weights of the last stage, whose own backward pass is that of the forward weights.
+            self._in_place = None if delays.per_stage[-1] else InPlace([*self.delayed.values()], strategy)
+        self._computes_in_place = False
+        self._apply = Update(self.placed, self.step_count)
         self._outputs: list[Tensor] = []
         self._interrupted, self._first_update = False, accumulate > 1
         self.divergence: Divergence | None = None
@@ -140,10 +138,8 @@ class PipelineEngine:
             self._call(hook, "on_before_backward", value)
             share = None if self.accumulate == 1 else torch.ones_like(value) / self.accumulate
             self._interrupted = self.accumulate > 1  # a part of a gradient may stay behind
-            if self._recalls_in_place:
-                with torch.no_grad():
-                    for stage in self.placed:
-                        stage.recall_in_place()
+            if self._in_place is not None and self._computes_in_place:
+                self._in_place.recall()
             value.backward(share)  # type: ignore[no-untyped-call]
         finally:
             self.end()
@@ -157,7 +153,7 @@ class PipelineEngine:
 
     def _update(self, optimizer: Optimizer | Any) -> None:
         self._interrupted = True
-        update(self.placed, optimizer, self.step_count)
+        self._apply(optimizer)
         if self._first_update:  # only now a pass may read other memory than the first one
             self._first_update = False
             self._forward.audit_next()
@@ -175,8 +171,16 @@ class PipelineEngine:
             )
         for stage in self.placed:
             stage.begin_step(optimizer)
-        for stage in self.placed:
-            stage.enter()
+        # An audited pass computes in other memory, and so sees what was a view of the parameters before.
+        self._computes_in_place = self._in_place is not None and not self._forward.audits
+        self._enter()
+
+    def _enter(self) -> None:
+        if self._in_place is not None and self._computes_in_place:
+            self._in_place.enter()
+        else:
+            for stage in self.placed:
+                stage.enter()
 
     def end(self) -> None:
         """After a mini-batch's passes: the parameters are the latest weights again.
@@ -184,6 +188,8 @@ class PipelineEngine:
         Raises:
             UserError: if a stage has changed a frozen parameter, which low precision would lose.
         """
+        if self._in_place is not None:
+            self._in_place.leave()
         errors = [stage.leave() for stage in self.placed]
         for error in filter(None, errors):
             raise error
@@ -199,8 +205,7 @@ class PipelineEngine:
         needs_gradient: list[bool] = []
         self._outputs = []
         finish = lambda audit: self._finish_audit(audit, x, needs_gradient)  # noqa: E731
-        self._recalls_in_place = self._in_place and not self._forward.audits
-        exchanges = not self._recalls_in_place
+        exchanges = not self._computes_in_place
         with self._forward.running(x, finish, with_loss=True, exchanges=exchanges) as audit:
             for stage in self.placed:
                 needs_gradient.append(x.requires_grad)
@@ -312,9 +317,9 @@ class PipelineEngine:
         hook(name, *args)
         for stage in self.placed:
             stage.watch.check_quickly()
-            stage.enter()
-            if not self._recalls_in_place:
-                stage.recall()
+        self._enter()
+        for stage in () if self._computes_in_place else self.placed:
+            stage.recall()
 
     def _owned(self) -> Iterator[tuple[int, Tensor]]:
         """All parameters that may move, with the number of their stage."""

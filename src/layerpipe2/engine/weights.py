@@ -102,13 +102,6 @@ class DelayedWeights:
         self.show(self.latest)
         self._places = list(map(Tensor.data_ptr, self.layout.parameters))
 
-    def scratch(self) -> Tensor:
-        """Memory to compute with, (N,), that :meth:`show` knows."""
-        made = torch.zeros_like(self.latest)
-        self._known.append(made)
-        self._views[made.data_ptr()] = self.layout.views(made)
-        return made
-
     def take_back(self) -> None:
         """After the optimizer's step, which may have given parameters other memory instead of writing to theirs."""
         if self._places != list(map(Tensor.data_ptr, self.layout.parameters)):

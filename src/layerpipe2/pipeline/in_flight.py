@@ -19,7 +19,8 @@ from layerpipe2.engine.audited_forward import AuditedForward
 from layerpipe2.engine.layout import batchnorm_buffers
 from layerpipe2.engine.saved_weights import changed_in_forward, storage_of
 from layerpipe2.engine.side_channels import SideChannels
-from layerpipe2.engine.stage import Stage, update
+from layerpipe2.engine.stage import Stage
+from layerpipe2.engine.update import Update
 from layerpipe2.engine.values import one_number, one_tensor
 from layerpipe2.errors import UserError
 from layerpipe2.pipeline.passes import Pass, SplitPass, WholePass
@@ -58,7 +59,7 @@ class InFlight:
     ) -> None:
         if recompute_activations:
             check_recomputation(stage.strategy)
-        self.stage, self.optimizer = stage, optimizer
+        self.stage, self.optimizer, self._apply = stage, optimizer, Update([stage], stage.step)
         self.in_flight: deque[tuple[Pass | KeptInput, int]] = deque()
         self.audited = AuditedForward(
             stage.regions,
@@ -172,10 +173,10 @@ class InFlight:
         """The mini-batch is back: apply gradients, if it is the last one of an update.
 
         Raises:
-            UserError: as :func:`layerpipe2.engine.stage.update`.
+            UserError: as :class:`layerpipe2.engine.update.Update`.
         """
         if self.stage.came_back():
-            update([self.stage], self.optimizer, self.stage.step)
+            self._apply(self.optimizer)
 
     def audit_next(self) -> None:
         """Look at the next forward pass, at the weights, and at what the optimizer updates.

@@ -3,6 +3,8 @@
 An address is an int, which numba takes in a tenth of the time of an array. All arithmetic is IEEE's, operation by
 operation, but for the sums of a scalar product, whose order is the vector unit's; so a stage gets the same bits in a
 simulation and in a process of its own. The last argument of each loop is a zero of the vectors' type.
+
+``..._all`` do the same in all stages, whose arguments are the rows of an int64 table.
 """
 
 from functools import partial
@@ -116,3 +118,40 @@ def add_pair(
     r, w, a, u = _at(out, n, zero), _at(latest, n, zero), _at(average, n, zero), _at(newest, n, zero)
     for i in range(n):
         r[i] = w[i] + x * a[i] + y * u[i]
+
+
+@compiled
+def move_all(stages: Any, table: Any, step: Any, zero: Any) -> None:
+    """:func:`move` of stages with the row ``before, n, after, length of gains, average, gains``."""
+    for before, n, after, gains, average, gain in _at(table, (stages, 6), COUNT):
+        move(n, average, before, after, gain, gains - 1, step, zero)
+
+
+@compiled
+def add_all(stages: Any, table: Any, step: Any, zero: Any) -> None:
+    """:func:`add` in stages with the row ``n, out, latest, average, lag``."""
+    for n, out, latest, average, lag in _at(table, (stages, 5), COUNT):
+        add(n, out, latest, average, lag, zero)
+
+
+@compiled
+def move_pair_all(stages: Any, table: Any, step: Any, memory: Any, zero: Any) -> None:
+    """:func:`move_pair` of stages with the row ``before, n, after, length of edges``, its state."""
+    for before, n, after, rows, average, newest, products, row, choices, span, edges in _at(table, (stages, 11), COUNT):
+        move_pair(n, average, newest, before, after, products, row, choices, edges, rows, step, span, memory, zero)
+
+
+@compiled
+def add_pair_all(stages: Any, table: Any, step: Any, zero: Any) -> None:
+    """:func:`add_pair` in stages with the row ``n, out, latest, average, newest, row, span``."""
+    for n, out, latest, average, newest, row, span in _at(table, (stages, 7), COUNT):
+        add_pair(n, out, latest, average, newest, row, step, span, zero)
+
+
+@compiled
+def copy_all(vectors: Any, table: Any, zero: Any) -> None:
+    """Copies of vectors with the row ``source, target, n``."""
+    for source, target, n in _at(table, (vectors, 3), COUNT):
+        a, b = _at(source, n, zero), _at(target, n, zero)
+        for i in range(n):
+            b[i] = a[i]
