@@ -221,8 +221,12 @@ class Execution(ABC):
         """One mini-batch; after the last one of an update, that update at every stage."""
 
     @abstractmethod
-    def evaluate(self, phase: str, batch: Any) -> None:
-        """Loss and accuracy of the latest weights, added to the totals of ``phase``."""
+    def evaluate(self, phase: str, batch: Any) -> Tensor | None:
+        """Loss and accuracy of the latest weights, added to the totals of ``phase``.
+
+        Returns:
+            The outputs (B, ...), where one process has all stages; else ``None``.
+        """
 
     @abstractmethod
     def predict(self, batch: Any) -> Tensor:

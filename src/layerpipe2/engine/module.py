@@ -239,10 +239,10 @@ class PipelinedModule(StagedModule):
         """Begin with no mini-batches counted."""
         self.execution.start_evaluation("test")
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Loss and accuracy of the latest weights."""
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
+        """Loss and accuracy of the latest weights; returns the outputs (B, ...), where one process has all stages."""
         _check_single(dataloader_idx)
-        self.execution.evaluate("test", batch)
+        return self.execution.evaluate("test", batch)
 
     def on_test_epoch_end(self) -> None:
         """Log the means over the test data."""

@@ -158,11 +158,12 @@ class Simulation(Execution):
         found = {"stage": stage, "quantity": "loss" if stage is None else "weights"}
         return {"epoch": self.module.trainer.current_epoch, "step": None, **found}
 
-    def evaluate(self, phase: str, batch: tuple[Tensor, Tensor]) -> None:
+    def evaluate(self, phase: str, batch: tuple[Tensor, Tensor]) -> Tensor:
         """The whole network, one mini-batch."""
         x, y = pair_of_tensors(batch)
-        outputs = self.module(x)
+        outputs: Tensor = self.module(x)
         self.totals[phase].add(self.module.loss(outputs, y), outputs, y)
+        return outputs
 
     def predict(self, batch: Any) -> Tensor:
         """The whole network, one mini-batch."""

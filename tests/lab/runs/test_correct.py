@@ -32,14 +32,14 @@ def test_a_run_counts_the_predictions_that_its_accuracy_is_made_of(settings: dic
 
 def test_the_order_is_that_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that always says 'three' is right exactly where there is a three."""
-    monkeypatch.setattr("layerpipe2.engine.module.PipelinedModule.predict_step", _three)
+    monkeypatch.setattr("layerpipe2.engine.module.PipelinedModule.forward", _three)
     settings = {"network": "mlp", "width": 8, "batch_size": 256, "max_steps": 1, "epochs": 1}
     test = train_run(RunConfig(**settings), progress=False)["test"]
     assert (unpacked(test["correct"], 450) == (load("digits").y_test == 3).numpy()).all()
 
 
-def _three(module: object, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
-    return torch.nn.functional.one_hot(torch.full((len(batch[0]),), 3), 10).float()
+def _three(module: object, x: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.one_hot(torch.full((len(x),), 3), 10).float()
 
 
 def test_counts_come_back_as_they_were() -> None:

@@ -4,12 +4,13 @@ import json
 import math
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.errors import UserError
 from layerpipe2.lab.data import load
-from layerpipe2.lab.runs.callbacks import LAST_CHECKPOINT, EpochRecorder, FinalTest
+from layerpipe2.lab.runs.callbacks import LAST_CHECKPOINT, EpochRecorder
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.plan import lr_factor
 from layerpipe2.lab.runs.records import read_record, write_record
@@ -205,7 +206,8 @@ def test_a_run_that_diverged_is_not_completed_by_resuming_it(train, tmp_path, ep
 
 
 def test_a_test_loss_that_is_not_finite_is_divergence(train, monkeypatch):
-    monkeypatch.setattr(FinalTest, "results", lambda self: {"loss": math.nan, "accuracy": 0.5, "correct": "x"})
+    found = [{"test_loss": math.nan, "test_accuracy": 0.5}]
+    monkeypatch.setattr(pl.Trainer, "test", lambda *arguments, **options: found)
     record = train()
     assert (record["status"], record["diverged_epoch"]) == ("diverged", 1)
     where = {"place": "test.loss", "epoch": 1, "step": None, "stage": None, "quantity": "loss"}

@@ -1,4 +1,4 @@
-"""Lightning callbacks of a run: epoch table, state after every epoch, progress display, results of the test."""
+"""Lightning callbacks of a run: epoch table, state after every epoch, progress display, right predictions."""
 
 import math
 import sys
@@ -12,10 +12,9 @@ from pytorch_lightning.callbacks import Callback, Checkpoint
 from torch import Tensor
 from tqdm import tqdm
 
-from layerpipe2.engine.epoch import Totals
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.errors import UserError, integer
-from layerpipe2.lab.runs.correct import MOST, packed
+from layerpipe2.lab.runs.correct import MOST, Counts
 from layerpipe2.lab.runs.records import not_finite, writable_folder
 from layerpipe2.pipeline.checkpoint import remove
 
@@ -23,10 +22,11 @@ LAST_CHECKPOINT, PREVIOUS_CHECKPOINT = "last.ckpt", "previous.ckpt"
 _METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 
-class FinalTest(Callback):
-    """Loss, accuracy and the right predictions of every example, while a ``Trainer`` predicts in the order of targets.
+class CountCorrect(Callback):
+    """Counts the right predictions of every example while a ``Trainer`` tests or predicts in the order of ``targets``.
 
-    ``Trainer.predict`` gives every process of a pipeline the outputs, so one pass is enough for all three.
+    The test of one process has the outputs; of several only one has them, before :meth:`Trainer.predict` gives them to
+    all.
 
     Args:
         targets: classes, int64 (N,) or (N, T) with T at most :data:`layerpipe2.lab.runs.correct.MOST`.
@@ -36,26 +36,34 @@ class FinalTest(Callback):
     """
 
     def __init__(self, targets: Tensor) -> None:
-        self.targets = targets
-        integer(targets[0].numel(), "predictions per test example", 1, MOST)
+        self.targets = targets.view(len(targets), -1)
+        integer(self.targets.shape[1], "predictions per test example", 1, MOST)
         self._counts: list[Tensor] = []
-        self._totals = Totals()
         self._seen = 0
 
-    def on_predict_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: int
-    ) -> None:
-        """Compare the logits (B, classes) or (B, classes, T) of a mini-batch."""
-        assert isinstance(pl_module, PipelinedModule)
-        mine = self.targets[self._seen : self._seen + len(outputs)]
-        self._totals.add(pl_module.loss(outputs, mine), outputs, mine)
-        self._counts.append((outputs.argmax(1) == mine).view(len(mine), -1).sum(1).to(torch.uint8).cpu())
-        self._seen += len(outputs)
+    def on_test_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        """Compare the logits (B, classes) or (B, classes, T) of a mini-batch, if this process has those of all."""
+        if outputs is not None:
+            self._count(outputs)
 
-    def results(self) -> dict[str, Any]:
-        """Mean ``loss``, ``accuracy`` in [0, 1], and ``correct``: right predictions per example, packed."""
-        means = {name: value.item() for name, value in self._totals.take_means().items()}
-        return means | {"correct": packed(torch.cat(self._counts).numpy())}
+    def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        """As :meth:`on_test_batch_end`."""
+        self._count(outputs)
+
+    def _count(self, logits: Tensor) -> None:
+        found = logits.argmax(1).view(len(logits), -1)
+        mine = self.targets[self._seen : self._seen + len(found)]
+        self._counts.append((found == mine).sum(1).to(torch.uint8).cpu())
+        self._seen += len(found)
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has counted all."""
+        return self._seen == len(self.targets)
+
+    def counts(self) -> Counts:
+        """Right predictions, uint8 (N,)."""
+        return torch.cat(self._counts).numpy()
 
 
 class EpochRecorder(Checkpoint):

@@ -19,8 +19,9 @@ from layerpipe2.engine.probe import ReconstructionProbe
 from layerpipe2.engine.quiet_trainer import quiet_trainer, running_lightning
 from layerpipe2.lab.data import Data, load
 from layerpipe2.lab.provenance import TRAINING, provenance
-from layerpipe2.lab.runs.callbacks import EpochProgress, EpochRecorder, FinalTest, LastCheckpoint, find_checkpoint
+from layerpipe2.lab.runs.callbacks import CountCorrect, EpochProgress, EpochRecorder, LastCheckpoint, find_checkpoint
 from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.correct import packed
 from layerpipe2.lab.runs.plan import Loaders, Plan, make_loaders, make_plan, optimizer_factory, scheduler_factory
 from layerpipe2.lab.runs.record_schema import SCHEMA
 from layerpipe2.lab.runs.records import Record, not_finite
@@ -175,7 +176,10 @@ def _train_and_test(
             return None
         if recorder.diverged:
             return outcome
-        tested = FinalTest(loaders["test"].y)
-        trainer.callbacks.append(tested)  # type: ignore[attr-defined]
-        trainer.predict(module, loaders["test"], return_predictions=False)
-    return outcome | tested.results()
+        counting = CountCorrect(loaders["test"].y)
+        trainer.callbacks.append(counting)  # type: ignore[attr-defined]
+        found = trainer.test(module, loaders["test"], verbose=False)[0]
+        if not counting.complete:
+            trainer.predict(module, loaders["test"], return_predictions=False)
+    correct = packed(counting.counts())
+    return outcome | {"loss": found["test_loss"], "accuracy": found["test_accuracy"], "correct": correct}
