@@ -113,6 +113,16 @@ def _changed(folder):
     return set(json.loads(_dvc(folder, "status", "--json")))
 
 
+def test_a_page_in_html_that_a_fresh_clone_lacks_is_built(finished):
+    page = "paper_figures/out/report.html"
+    assert subprocess.run(["git", "check-ignore", "--quiet", page], cwd=ROOT, check=False).returncode == 0
+    (finished / page).unlink()
+    try:
+        assert _changed(finished) == {"paper", "track"}
+    finally:
+        _touch(finished / page)
+
+
 CNN = {"train@cnn-small"}
 MEASURED = {"graphs", "theory", "paper"}  # networks are trained, and stability is measured
 FILE = "experiments/mnist1d.yaml"
