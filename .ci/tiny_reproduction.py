@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from layerpipe2.lab.runs.records import read_record, record_files, write_record
+from layerpipe2.lab.runs import cell_file
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORKS = ["mlp", "resnet-small"]
@@ -73,14 +73,14 @@ def check_other_digits(clone: Path) -> None:
     """Other last digits in every record go through to the tables, without any training."""
     dvc(clone, "repro", "collect")
     before = read_losses(clone)
-    paths = record_files(clone / "results" / "runs")
-    for path in paths:
-        write_record(path, other_digits(read_record(path)))
+    records = cell_file.read_all(clone / "results" / "runs")
+    for path, record in records.items():
+        cell_file.write(path, other_digits(record))
     printed = run(["make", "reproduce"], clone)
     after = read_losses(clone)
     pairs = [(old, new) for old, new in zip(before, after, strict=True) if old]
     apart = max(abs(float(new) / float(old) - 1) for old, new in pairs)
-    expect(0 < apart < 1e-6, f"last digits of {len(paths)} records differ, and nothing was trained")
+    expect(0 < apart < 1e-6, f"last digits of {len(records)} records differ, and nothing was trained")
     expect("rows differ" in printed, "the comparison with the published results says that rows differ")
     run(["git", "checkout", "--quiet", EXPERIMENT], clone)
 
@@ -115,10 +115,10 @@ def check_reruns(clone: Path) -> None:
     expect("train@mlp" in stages, "a network's parameter reruns that network")
     expect(not any("resnet-small" in stage for stage in stages), "and no other")
     dvc(clone, "repro", "collect")  # the figures were drawn above
-    before = {path: path.stat().st_mtime_ns for path in (clone / "results/runs").rglob("*.json")}
+    before = {path: path.stat().st_mtime_ns for path in (clone / "results/times").rglob("*.json")}
     change(clone, seeds=[0, 1, 2])
     dvc(clone, "repro", "collect")
-    after = {path: path.stat().st_mtime_ns for path in (clone / "results/runs").rglob("*.json")}
+    after = {path: path.stat().st_mtime_ns for path in (clone / "results/times").rglob("*.json")}
     expect(before.items() < after.items() and len(after) == len(before) + 6, "one more seed trains its runs alone")
 
 

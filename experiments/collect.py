@@ -24,6 +24,7 @@ from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.share_rule import margins
+from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.runs.records import Record, write_json, write_text
 
 Finished = list[tuple[Task, Record]]
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     grid = Grid.of(experiment, options.records)
     finished, planned = collect(grid, out)
     others = strangers(grid)
-    skipped = f"{len(others)}, which are no runs of it: {', '.join(map(str, others[:3]))}" if others else "none"
+    skipped = f"{len(others)}, which are no runs of it: {', '.join(others[:3])}" if others else "none"
     print(f"{finished} of {planned} runs of {experiment.name} collected in {out}")
     print(f"records used: {finished}; skipped: {skipped}{', ...' if len(others) > 3 else ''}")
 
@@ -90,11 +91,12 @@ def _finished(grid: Grid) -> Finished:
     return found
 
 
-def strangers(grid: Grid) -> list[Path]:
-    """Records among those of an experiment that belong to none of its runs."""
+def strangers(grid: Grid) -> list[str]:
+    """Records among those of an experiment that belong to none of its runs, and files of single records."""
     own = {grid.folder / task.path for task in grid.tasks}
-    tops = sorted({task.path.parts[0] for task in grid.tasks})
-    return [path for top in tops for path in sorted((grid.folder / top).rglob("*.json")) if path not in own]
+    tops = sorted({grid.folder / task.path.parts[0] for task in grid.tasks})
+    others = [cell_file.place(path) for top in tops for path in cell_file.find(top) if path not in own]
+    return others + [str(path) for top in tops for path in sorted(top.rglob("*.json"))]
 
 
 def described(experiment: Experiment, guess_nats: dict[str, float] | None) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 ``tune/<cell>/``              study of a strategy at its largest number of stages, if the experiment is tuned
 ``tuned.json``                what the studies have chosen
-``runs/<cell>-s<seed>.json``  final runs; ``...-common-s<seed>.json`` with the settings that were chosen for stash
+``runs/<cell>-s<seed>.json``  final runs; ``...-common-s<seed>.json`` with the settings that were chosen for stash;
+                              lines of their folder's ``records.jsonl`` (:mod:`layerpipe2.lab.runs.cell_file`)
 
 A cell is a network, a data set, an optimizer, a partition and a strategy. The final runs are ordered by seed, so that
 whatever has been done at any time is balanced.
@@ -24,13 +25,13 @@ from layerpipe2.engine.device import resolve_device
 from layerpipe2.errors import UserError, shown
 from layerpipe2.lab.judging.designs import LATEST, SEQUENTIAL, STASH
 from layerpipe2.lab.provenance import TRAINING, device_name
+from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.records import (
     Record,
     keep_record,
     output_file,
     read_json,
-    read_record,
     split_times,
     with_times,
     write_json,
@@ -99,16 +100,17 @@ class Grid:
         Raises:
             UserError: if it is damaged, or was made with other settings.
         """
-        path = self.folder / task.path
-        if not path.exists():
+        record = cell_file.read(self.folder / task.path)
+        if record is None:
             return None
-        record = with_times(read_record(path), self._times(task))
+        record = with_times(record, self._times(task))
         found, wanted = record["config"], self.ready(task).to_dict()
         changed = [name for name in wanted if name not in _MACHINE and found.get(name) != wanted[name]]
         if changed:
             was, now = found.get(changed[0]), wanted[changed[0]]
-            what = f"record {path} was made with {changed[0]} {was!r}, the experiment has {now!r}"
-            raise UserError(f"{what}; use another --out folder, or move the old records away")
+            what = f"record {cell_file.place(self.folder / task.path)} was made with {changed[0]} {was!r}"
+            remedy = "use another --out folder, or move the old records away"
+            raise UserError(f"{what}, the experiment has {now!r}; {remedy}")
         return record
 
     def keep(self, task: Task, record: Record) -> None:
@@ -123,7 +125,7 @@ class Grid:
                 write_json(output_file(self._times(task)), times)
             except UserError:
                 record = whole
-        keep_record(self.folder / task.path, record)
+        keep_record(self.folder / task.path, record, cell_file.write)
 
     def outdated(self, tasks: Sequence[Task]) -> list[Path]:
         """Records of these tasks that other settings, code or versions made, and those that no run has any more.
@@ -136,7 +138,7 @@ class Grid:
         mine = {self.folder / task.path: task for task in tasks}
         others = {self.folder / task.path for task in self.tasks} - mine.keys()
         folders = sorted({self.folder.joinpath(*task.path.parent.parts[:2]) for task in tasks})
-        found = [path for folder in folders for path in sorted(folder.rglob("*.json")) if path not in others]
+        found = [path for folder in folders for path in cell_file.find(folder) if path not in others]
         for task in tasks:
             self.ready(task)
         return [path for path in found if path not in mine or not self._is_of_now(mine[path])]

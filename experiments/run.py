@@ -27,6 +27,7 @@ from experiments.schema import read_experiment
 from experiments.work import Queue
 from layerpipe2.cli.console import in_words, run_command
 from layerpipe2.errors import UserError
+from layerpipe2.lab.runs import cell_file
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     guess.measure(grid)
     if left or outdated:
         for path in outdated:
-            path.unlink(missing_ok=True)
+            cell_file.remove(path)
         missing = Queue(grid, tasks, deadline, options.quiet, options.storage).run(jobs, torch.cuda.device_count())
         if missing:
             print(f"{missing} of {len(tasks)} runs are left; start this again to go on")

@@ -31,13 +31,13 @@ from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.comparisons import Settings
 from layerpipe2.lab.judging.history_costs import shares
 from layerpipe2.lab.judging.objectives import judged
+from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.runs.records import (
     Record,
     output_file,
     read_json,
     read_record,
-    read_records,
-    record_files,
+    with_times,
     writable_folder,
     write_json,
 )
@@ -122,18 +122,26 @@ def sources(runs: Path, larger: Sequence[Path], pages: Path) -> list[Source]:
     Raises:
         UserError: if there are no records, or one is broken.
     """
-    own = dict(zip(record_files(runs), read_records(runs, runs.parent / "times"), strict=True))
-    own |= {path: read_record(path) for path in record_files(runs.parent / "tune")}
+    times = runs.parent / "times"
+    own = {
+        path: with_times(record, times / path.relative_to(runs)) for path, record in cell_file.read_all(runs).items()
+    }
+    if not own:
+        raise UserError(f"no run records below {runs}; train first (`make reproduce`)")
+    own |= _trials(runs.parent)
     described = _about(runs.parent)
     name = described.get("name", next(iter(own.values()))["config"]["dataset"])
     found = [Source(str(name), runs.parent, own, pages, described)]
     for folder in (path for parent in larger for path in sorted(parent.glob("*")) if (path / "runs").is_dir()):
-        files = record_files(folder / "runs") + record_files(folder / "tune")
-        records = {path: read_record(path) for path in files}
+        records = cell_file.read_all(folder / "runs") | _trials(folder)
         kind = folder.parent.name
         place = pages / kind if kind == "evidence" else pages / kind / folder.name  # the evidence has one page for all
         found.append(Source(folder.name, folder, records, place, _about(folder / "tables")))
     return found
+
+
+def _trials(folder: Path) -> dict[Path, Record]:
+    return {path: read_record(path) for path in sorted((folder / "tune").rglob("*.json"))}
 
 
 def _about(tables: Path) -> dict[str, Any]:
@@ -180,7 +188,8 @@ def copies(source: Source) -> list[Copy]:
         key, phase, rate = str(path.relative_to(source.folder)), _phase(source, path), _rate(source, path, record)
         word = rate if phase == FINAL and "lr" in names and rate != "tuned" else ""
         subject = Subject(source.experiment, phase, key, record["config"], record["delays"], names, word, objective)
-        found.append(Copy(subject, record, path, told.get(path)))
+        file = path if path.is_file() else path.parent / cell_file.FILE
+        found.append(Copy(subject, record, file, told.get(path)))
     return found
 
 

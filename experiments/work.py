@@ -20,6 +20,7 @@ from experiments.grid import Grid
 from experiments.processes import follow, workers
 from layerpipe2.cli.console import in_words
 from layerpipe2.lab.provenance import provenance
+from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.runs.records import Record, writable_folder
 from layerpipe2.lab.tuning.places import Database, Folder, Place
 from layerpipe2.lab.tuning.storage import told
@@ -47,7 +48,7 @@ class Queue:
 
     def finished(self) -> int:
         """How many of the runs have a record by now."""
-        return sum((self.grid.folder / task.path).is_file() for task in self.tasks)
+        return sum(cell_file.exists(self.grid.folder / task.path) for task in self.tasks)
 
     def time_left(self, finished: int) -> str:
         """In words, from the runs that were finished since this queue began; all runs count alike."""

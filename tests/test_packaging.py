@@ -1,7 +1,6 @@
 """The files around the code agree with each other."""
 
 import itertools
-import json
 import re
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from packaging.utils import canonicalize_name
 
 import layerpipe2
 from layerpipe2.cli import EXTRAS as EXTRA_OF
+from layerpipe2.lab.runs import cell_file
 from tests.test_layering import LIBRARY_PACKAGES, imports, python_files
 
 ROOT = Path(__file__).parents[1]
@@ -107,8 +107,8 @@ def test_the_lock_holds_every_dependency_at_a_public_version_within_its_range():
 
 
 def test_the_lock_holds_the_versions_of_the_committed_records():
-    records = [json.loads(path.read_text()) for path in (ROOT / "results" / "evidence").rglob("*.json")]
-    recorded = [record["provenance"]["versions"] for record in records if "provenance" in record]
+    records = cell_file.read_all(ROOT / "results" / "evidence").values()
+    recorded = [record["provenance"]["versions"] for record in records]
     assert recorded
     for versions in recorded:
         packages = {name: version for name, version in versions.items() if name not in ("layerpipe2", "python")}

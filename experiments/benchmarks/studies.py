@@ -26,7 +26,7 @@ from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
 from layerpipe2.lab.runs.config import RunConfig
-from layerpipe2.lab.runs.records import read_record, record_files
+from layerpipe2.lab.runs.records import read_record
 from layerpipe2.lab.tuning.claims import WORKER
 from layerpipe2.lab.tuning.study import Study, open_existing, open_or_make
 from layerpipe2.lab.tuning.tune import study_settings
@@ -99,7 +99,7 @@ def _pace(study: Study) -> float:
 
 
 def _overhead(study: Study) -> float:
-    records = [read_record(path) for path in record_files(study.folder)]
+    records = [read_record(path) for path in study.folder.rglob("*.json")]
     trained = sum(float(record["provenance"]["wall_time_s"]) for record in records)
     return (_seconds(study) - trained) / len(records)
 

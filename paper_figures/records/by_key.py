@@ -11,7 +11,8 @@ import pandas as pd
 
 from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.designs import PIPELINE
-from layerpipe2.lab.runs.records import read_json, record_files
+from layerpipe2.lab.runs import cell_file
+from layerpipe2.lab.runs.records import read_json
 from paper_figures.claims.assay import in_place_of_a_verdict
 from paper_figures.published import PAGES, RESULTS
 from paper_figures.records import TEXT
@@ -117,10 +118,11 @@ class Results:
     @cached_property
     def machine(self) -> str:
         """Versions and device of the training runs that ``make reproduce`` makes; empty if there are no records."""
-        paths = record_files(self.top / RESULTS / "runs")
-        if not paths:
+        paths = cell_file.find(self.top / RESULTS / "runs")
+        record = cell_file.read(paths[0]) if paths else None
+        if record is None:
             return ""
-        where = read_json(paths[0], _REMEDY)["provenance"]
+        where = record["provenance"]
         return ", ".join([*(f"{name} {version}" for name, version in where["versions"].items()), where["device"]])
 
 

@@ -1,5 +1,6 @@
 """Fuzzed inputs as cases: the makers of :mod:`tests.chaos.inputs` and :mod:`tests.chaos.records`, each in a scene."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -9,7 +10,8 @@ from typing import Any
 
 from experiments import collect
 from layerpipe2.cli.console import run_command
-from layerpipe2.lab.runs.records import read_record, write_record
+from layerpipe2.lab.runs import cell_file
+from layerpipe2.lab.runs.records import read_record
 from tests.chaos import inputs, records, rule
 from tests.chaos.attack import Act, Failed, Scene, call
 from tests.made_records import record
@@ -72,7 +74,7 @@ def prepare_records(folder: Path) -> None:
     grid = small(folder, UNTUNED, group_sizes=[3])
     for task in grid.tasks:
         made = record(task.cell.strategy, task.config.seed) | {"config": task.config.to_dict()}
-        write_record(grid.folder / task.path, made)
+        cell_file.write(grid.folder / task.path, made)
     if call(partial(run_command, "collect", collect.main), _collect(folder, folder / "tables")) != "equal":
         raise RuntimeError("undamaged records can't be collected")
 
@@ -81,10 +83,13 @@ def collected(scene: Scene) -> Act:
     """One of an experiment's records is damaged or forged, and all are collected."""
     shutil.copytree(scene.prepared / "out", scene.folder / "out" / "records")
     (scene.folder / "small.yaml").write_bytes((scene.prepared / "small.yaml").read_bytes())
-    path = scene.random.choice(sorted((scene.out / "records").rglob("*.json")))
+    path = scene.random.choice(sorted((scene.out / "records").rglob(cell_file.FILE)))
     make = scene.random.choice([records.record_case, records.forged_case])
-    whole = read_record(path)
-    path.write_bytes(make(scene.random, {name: value for name, value in whole.items() if name != "checksum"}))
+    number = scene.random.randrange(len(lines := path.read_bytes().splitlines()))
+    name, whole = json.loads(lines[number]).values()
+    made = make(scene.random, {name: value for name, value in whole.items() if name != "checksum"})
+    lines[number] = b'{"name":"%s","record":%s}' % (name.encode(), made.replace(b"\n", b""))
+    path.write_bytes(b"\n".join(lines))
     words = _collect(scene.folder, scene.out / "tables", scene.out / "records")
     return lambda: call(partial(run_command, "collect", collect.main), words)
 

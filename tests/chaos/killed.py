@@ -16,7 +16,7 @@ from typing import Any
 from experiments import track
 from layerpipe2.cli import main
 from layerpipe2.cli.console import run_command
-from layerpipe2.lab.runs.records import write_record
+from layerpipe2.lab.runs import cell_file
 from tests.chaos.attack import Act, Failed, Scene
 from tests.chaos.processes import check_none_left, descendants, ended, fork, kill
 from tests.made_records import record
@@ -137,8 +137,12 @@ def finish(started: list[int], logs: Path) -> float:
 
 def numbers(path: Path) -> dict[str, Any]:
     """A record without what differs between two equal runs: times and memory."""
-    content = json.loads(path.read_text())
-    return {name: value for name, value in content.items() if name not in ("provenance", "processes", "checksum")}
+    return results_of(json.loads(path.read_text()))
+
+
+def results_of(record: dict[str, Any]) -> dict[str, Any]:
+    """The same of a record that was read."""
+    return {name: value for name, value in record.items() if name not in ("provenance", "processes", "checksum")}
 
 
 def same(found: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -167,9 +171,9 @@ def killed_experiment(scene: Scene) -> Act:
 
     def records(folder: Path) -> dict[str, Any]:
         paths = [path for path in folder.rglob("*") if path.is_file()]
-        return {str(path.relative_to(folder)): numbers(path) for path in paths if path.suffix == ".json"} | {
-            str(path): "left over" for path in paths if path.suffix != ".json"
-        }
+        made = cell_file.read_all(folder)
+        found = {str(path.relative_to(folder)): results_of(record) for path, record in made.items()}
+        return found | {str(path): "left over" for path in paths if path.name != cell_file.FILE}
 
     def act() -> str:
         scene.out.mkdir()
@@ -186,7 +190,7 @@ def killed_tracking(scene: Scene) -> Act:
     """The copy of records to MLflow is killed, mostly while it makes the database."""
     number, moment = scene.random.randint(1, 4), scene.random.random()
     for seed in range(number):
-        write_record(scene.folder / "records" / f"{seed}.json", record("stash", seed))
+        cell_file.write(scene.folder / "records" / f"{seed}.json", record("stash", seed))
 
     def act() -> str:
         scene.out.mkdir()

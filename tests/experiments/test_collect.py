@@ -9,7 +9,7 @@ from experiments.names import experiments
 from experiments.schema import read_experiment
 from experiments.tables import TABLES, curves, metrics
 from layerpipe2.errors import UserError
-from layerpipe2.lab.runs.records import write_record
+from layerpipe2.lab.runs import cell_file
 from tests.made_records import record
 from tests.small_experiments import ROOT, UNTUNED, read_rows, small
 
@@ -36,7 +36,7 @@ def finish(grid, diverged=(), missing=()):
     for task in grid.tasks:
         if task.cell.strategy not in missing:
             made = record(task.cell.strategy, task.config.seed, diverged=task.cell.strategy in diverged)
-            write_record(grid.folder / task.path, made | {"config": task.config.to_dict()})
+            cell_file.write(grid.folder / task.path, made | {"config": task.config.to_dict()})
 
 
 def test_every_table_has_its_columns_and_rows(grid, tmp_path):
@@ -94,20 +94,22 @@ def test_without_a_run_there_is_nothing_to_collect(tmp_path):
 
 def test_it_says_how_many_records_were_used_and_which_were_not(grid, tmp_path, capsys):
     finish(grid, missing=["latest"])
-    other = grid.folder / "runs" / "mlp-3" / "none-s0.json"
-    other.touch()
+    other, loose = (grid.folder / "runs" / "mlp-3" / f"none-s{seed}.json" for seed in (0, 1))
+    cell_file.write(other, record())
+    loose.touch()
     arguments = [str(tmp_path / "small.yaml"), "--records", str(grid.folder), "--out", str(tmp_path / "tables")]
     collect.main(arguments)
     output = capsys.readouterr().out
     assert f"6 of 8 runs of small collected in {tmp_path / 'tables'}\n" in output
-    assert f"records used: 6; skipped: 1, which are no runs of it: {other}\n" in output
+    assert f"records used: 6; skipped: 2, which are no runs of it: {cell_file.place(other)}, {loose}\n" in output
 
 
 def test_a_damaged_record_is_named_and_no_table_is_made(grid, tmp_path):
     finish(grid)
     path = grid.folder / grid.tasks[0].path
-    path.write_text(path.read_text().replace('"val_loss": 2.0', '"val_loss": 2.1', 1))
-    with pytest.raises(UserError, match=rf"^of 8 records 1 can't be used; the first: record {path}: .* checksum"):
+    file, place = path.parent / cell_file.FILE, cell_file.place(path)
+    file.write_text(file.read_text().replace('"val_loss":2.0', '"val_loss":2.1', 1))
+    with pytest.raises(UserError, match=rf"^of 8 records 1 can't be used; the first: record {place}: .* checksum"):
         collect.collect(grid, tmp_path / "tables")
     assert not (tmp_path / "tables").exists()
 
@@ -116,7 +118,7 @@ def test_a_record_whose_network_is_a_path_writes_nothing_anywhere(grid, tmp_path
     finish(grid)
     task, before = grid.tasks[0], sorted(tmp_path.rglob("*"))
     config = task.config.to_dict() | {"network": "../../up"}
-    write_record(grid.folder / task.path, record("sequential") | {"config": config})
+    cell_file.write(grid.folder / task.path, record("sequential") | {"config": config})
     with pytest.raises(UserError, match=r"config\.network: name is '\.\./\.\./up'; give a name"):
         collect.collect(grid, tmp_path / "a" / "b" / "tables")
     assert sorted(tmp_path.rglob("*")) == before

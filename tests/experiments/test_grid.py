@@ -1,6 +1,7 @@
 """The runs of an experiment, the choice of learning rates, and which records are theirs."""
 
 import json
+import re
 
 import pytest
 
@@ -8,7 +9,8 @@ from experiments.grid import Grid
 from experiments.names import experiments
 from experiments.schema import read_experiment
 from layerpipe2.errors import UserError
-from layerpipe2.lab.runs.records import write_json, write_record
+from layerpipe2.lab.runs import cell_file
+from layerpipe2.lab.runs.records import write_json
 from tests.made_records import record
 from tests.small_experiments import TUNED, UNTUNED, small
 
@@ -73,7 +75,7 @@ def test_networks_data_sets_and_optimizers_are_crossed(tmp_path):
 def test_a_record_of_other_settings_is_refused(tmp_path):
     grid = small(tmp_path, UNTUNED)
     task = grid.tasks[0]
-    write_record(grid.folder / task.path, record() | {"config": task.config.to_dict()})
+    cell_file.write(grid.folder / task.path, record() | {"config": task.config.to_dict()})
     assert grid.record(task) is not None
     assert grid.left(grid.tasks) == list(grid.tasks[1:])
     other = small(tmp_path, UNTUNED, settings=UNTUNED["settings"] | {"threads": 4, "device": "cpu"})
@@ -86,14 +88,15 @@ def test_a_record_of_other_settings_is_refused(tmp_path):
 
 def test_what_is_no_record_is_refused_before_training(tmp_path):
     grid = small(tmp_path, UNTUNED)
-    first, second = (grid.folder / task.path for task in grid.tasks[:2])
-    first.mkdir(parents=True)
-    with pytest.raises(UserError, match=rf"{first.name} is no regular file; delete it and train again"):
+    path = grid.folder / grid.tasks[0].path
+    file = path.parent / cell_file.FILE
+    file.mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"{file.name} is no regular file; delete it and train again"):
         grid.left(grid.tasks)
-    first.rmdir()
-    second.parent.mkdir()
-    second.write_text('{"schema": 2}')
-    with pytest.raises(UserError, match=rf"record .*{second.name}: it isn't what was written .*; delete it and train"):
+    file.rmdir()
+    file.write_text(f'{{"name":"{path.stem}","record":{{"schema":2}}}}\n')
+    place = re.escape(cell_file.place(path))
+    with pytest.raises(UserError, match=rf"record {place}: it isn't what was written .*; delete it and train"):
         grid.left(grid.tasks)
 
 

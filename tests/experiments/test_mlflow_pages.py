@@ -8,7 +8,7 @@ import pytest
 from experiments import track
 from experiments.browser import Browser, find_browser
 from experiments.screenshots import served
-from layerpipe2.lab.runs.records import write_record
+from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.tracking.view import link
 from tests.made_records import record
 from tests.sampling import slow
@@ -22,7 +22,7 @@ def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mlflow")
     for strategy in ("stash", "ema-window"):
         for seed in range(2):
-            write_record(folder / "runs" / f"{strategy}-{seed}.json", record(strategy, seed))
+            cell_file.write(folder / "runs" / f"{strategy}-{seed}.json", record(strategy, seed))
     found = track.sources(folder / "runs", [], folder / "none")
     track.track(found, folder / "mlflow.db", folder / "artifacts")
     with served(folder / "mlflow.db") as address:

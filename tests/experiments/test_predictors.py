@@ -4,7 +4,7 @@ from experiments.predicting.measure import measure as measure_signs
 from experiments.predicting.signs import predictors
 from experiments.predictors import FILE, main, measure
 from layerpipe2.lab.judging.designs import PIPELINE
-from layerpipe2.lab.runs.records import write_record
+from layerpipe2.lab.runs import cell_file
 from tests.made_records import record
 from tests.small_experiments import UNTUNED, read_rows, small
 
@@ -16,7 +16,7 @@ def made(folder, lr=0.1):
     for task in grid.tasks:
         if (task.cell.group, task.cell.strategy) != (5, "stash"):
             path = grid.folder / task.path
-            write_record(path, record(task.cell.strategy, task.config.seed) | {"config": task.config.to_dict()})
+            cell_file.write(path, record(task.cell.strategy, task.config.seed) | {"config": task.config.to_dict()})
     return grid
 
 

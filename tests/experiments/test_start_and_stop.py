@@ -1,6 +1,5 @@
 """``python -m experiments.run``: what is said before it starts, how it stops, and how it goes on."""
 
-import json
 import os
 import signal
 import time
@@ -14,6 +13,7 @@ from experiments.estimate import Speed
 from experiments.work import Queue
 from layerpipe2.cli.console import in_words, run_command
 from layerpipe2.errors import UserError
+from layerpipe2.lab.runs import cell_file
 from tests.chaos.processes import descendants
 from tests.experiments.running import alive, kill, start, victims
 from tests.sampling import slow
@@ -25,7 +25,7 @@ def options(folder, content, **changes):
 
 
 def records(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*.json")}
+    return cell_file.read_all(folder)
 
 
 def test_an_experiment_is_run_and_never_redone(tmp_path, capsys):
@@ -34,7 +34,7 @@ def test_an_experiment_is_run_and_never_redone(tmp_path, capsys):
     captured = capsys.readouterr()
     assert "10 of 10 runs are left: about " in captured.out
     assert "all 10 runs of small are finished" in captured.out
-    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.suffix != ".json"]
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != cell_file.FILE]
     grid = small(tmp_path, UNTUNED)
     for task in grid.tasks:
         record = grid.record(task)
@@ -43,9 +43,9 @@ def test_an_experiment_is_run_and_never_redone(tmp_path, capsys):
         assert where["wall_time_s"] > 0
         assert where["versions"]["torch"]
         assert {"commit", "dirty"} <= set(where)
-    before = {path: path.stat().st_mtime_ns for path in records(tmp_path)}
+    before = records(tmp_path)
     run.main(arguments)  # nothing is left, so nothing is asked
-    assert before == {path: path.stat().st_mtime_ns for path in records(tmp_path)}
+    assert before == records(tmp_path)
 
 
 def test_without_a_terminal_and_without_yes_it_says_how_long_it_takes_in_one_line(tmp_path, monkeypatch, capsys):
@@ -78,8 +78,8 @@ def test_a_time_limit_begins_no_further_run(tmp_path, capsys):
 
 def test_a_part_of_an_experiment_starts_at_once_if_it_is_to_be_quiet(tmp_path):
     run.main([*options(tmp_path, UNTUNED), "--network", "mlp", "--group", "sequential", "--quiet"])
-    found = [path.name for path in sorted((tmp_path / "out" / "runs" / "mlp-sequential").iterdir())]
-    assert found == ["sequential-s0.json", "sequential-s1.json"]
+    found = [str(path.relative_to(tmp_path / "out" / "runs")) for path in records(tmp_path)]
+    assert found == ["mlp-sequential/sequential-s0.json", "mlp-sequential/sequential-s1.json"]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_killed_experiment_goes_on_where_it_was(tmp_path, capsys):
         process.send_signal(signal.SIGKILL)
     kept = records(tmp_path)
     assert 2 <= len(kept) < 6
-    assert all(json.loads(content)["status"] == "completed" for content in kept.values())
+    assert all(record["status"] == "completed" for record in kept.values())
     run.main([str(tmp_path / "small.yaml"), "--out", str(tmp_path / "out"), "--quiet"])
     assert "all 6 runs of small are finished" in capsys.readouterr().out
     after = records(tmp_path)

@@ -21,6 +21,7 @@ from experiments.tables import run_rows
 from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.comparisons import Settings
 from layerpipe2.lab.looks import look
+from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.runs.records import read_record, write_record
 from layerpipe2.lab.tracking.bulk import BulkClient
 from layerpipe2.lab.tracking.entry import FINAL
@@ -273,7 +274,7 @@ def test_a_database_that_was_killed_while_it_was_made_is_made_anew_by_one_of_two
     assert place[0].with_name("mlflow.db.new").stat().st_size > 0
     place[0].touch()  # as sqlite leaves it, too
     for seed in range(3):
-        write_record(tmp_path / "runs" / f"{seed}.json", record("latest", seed))
+        cell_file.write(tmp_path / "runs" / f"{seed}.json", record("latest", seed))
     (source,) = tracking.sources(tmp_path / "runs", [], tmp_path / "none")
     found = []
     threads = [Thread(target=lambda: found.append(tracking.track([source], *place)[0])) for _ in range(2)]
@@ -305,9 +306,9 @@ def test_a_place_that_cannot_be_written_is_one_line_at_once(place):
 
 def test_the_script_counts_what_is_new_and_prints_a_link_to_every_page(place, tmp_path, empty, capsys):
     shutil.copyfile(empty, place[0])
-    write_record(tmp_path / "runs" / "a.json", record())
+    cell_file.write(tmp_path / "runs" / "a.json", record())
     larger = tmp_path / "larger" / "bigger"
-    write_record(larger / "runs" / "a.json", record())
+    cell_file.write(larger / "runs" / "a.json", record())
     write_record(larger / "tune" / "a" / "lr-0.1.json", record())
     arguments = [
         "--runs",
@@ -332,11 +333,12 @@ def test_the_script_counts_what_is_new_and_prints_a_link_to_every_page(place, tm
 def test_with_every_it_goes_on_and_passes_over_what_cannot_be_read_yet(place, tmp_path, empty, monkeypatch, capsys):
     shutil.copyfile(empty, place[0])
     runs = tmp_path / "runs"
-    write_record(runs / "a.json", record())
+    cell_file.write(runs / "a.json", record())
     what_happens = [
-        lambda: write_record(runs / "b.json", record("latest")),
-        lambda: (runs / "c.json").write_text("{"),
-        lambda: write_record(runs / "c.json", record("ema-span")),
+        lambda: cell_file.write(runs / "b.json", record("latest")),
+        lambda: (runs / cell_file.FILE).write_text(f"{(runs / cell_file.FILE).read_text()}{{"),
+        lambda: (runs / cell_file.FILE).write_text((runs / cell_file.FILE).read_text().removesuffix("{")),
+        lambda: cell_file.write(runs / "c.json", record("ema-span")),
     ]
 
     def wait(seconds):

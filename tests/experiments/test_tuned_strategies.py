@@ -9,6 +9,7 @@ from experiments import tune
 from experiments.collect import main as collect
 from experiments.grid import TUNED as CHOICE
 from layerpipe2.errors import UserError
+from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.runs.records import read_record
 from layerpipe2.lab.tuning.study import open_existing, work
 from tests.lab.tuning.studies import diverged, made_up, runs_are
@@ -185,14 +186,15 @@ def test_final_runs_have_what_was_chosen_and_only_new_ones_are_trained(once, cap
     grid = small(folder, SPACE)
     chosen = json.loads((out / CHOICE).read_text())["mlp"]
     for task in grid.tasks:
-        lr = read_record(out / task.path)["config"]["lr"]
+        lr = cell_file.read(out / task.path)["config"]["lr"]
         assert lr == chosen[grid.name(grid.tuned_with(task.cell))]["lr"]
-    times = {record: record.stat().st_mtime_ns for record in (out / "runs").rglob("*.json")}
+    times = {file: file.stat().st_mtime_ns for file in (out / "times").rglob("*.json")}
     seeds = write_experiment(folder, SPACE, seeds=[0, 1, 2])
     runs.main([seeds, *start[1:]])
-    after = {record: record.stat().st_mtime_ns for record in (out / "runs").rglob("*.json")}
+    after = {file: file.stat().st_mtime_ns for file in (out / "times").rglob("*.json")}
     assert times.items() < after.items()
-    assert {record.name[-7:] for record in after.keys() - times.keys()} == {"s2.json"}
+    assert {file.name[-7:] for file in after.keys() - times.keys()} == {"s2.json"}
+    assert len(cell_file.find(out / "runs")) == len(after)
 
 
 def test_records_of_other_code_are_trained_again_and_equal_but_for_their_times(once, monkeypatch):
@@ -200,8 +202,8 @@ def test_records_of_other_code_are_trained_again_and_equal_but_for_their_times(o
     out = folder / "out"
     start = [write_experiment(folder, SPACE), "--out", str(out), "--quiet", "--jobs", "1"]
     runs.main([*start, "--this-code"])
-    path = out / small(folder, SPACE).tasks[0].path
-    before, times = path.read_bytes(), out / "times" / path.relative_to(out / "runs")
+    path = (out / small(folder, SPACE).tasks[0].path).with_name(cell_file.FILE)
+    before, times = path.read_bytes(), out / "times" / small(folder, SPACE).tasks[0].path.relative_to("runs")
     assert b"started" not in before
     assert json.loads(times.read_text())["wall_time_s"] > 0
     monkeypatch.setattr("experiments.grid.code_hash", lambda parts: "other")
@@ -219,18 +221,18 @@ def test_only_the_chosen_runs_records_are_deleted_and_none_without_a_word(tmp_pa
     out = ("--out", str(tmp_path / "out"), "--jobs", "1")
     tune.main([path, *out, "--quiet"])
     runs.main([path, *out, "--quiet"])
-    records = set((tmp_path / "out" / "runs").rglob("*.json"))
+    records = cell_file.find(tmp_path / "out" / "runs")
     monkeypatch.setattr("experiments.grid.code_hash", lambda parts: "other")
     with pytest.raises(UserError, match="no terminal to ask on"):
         runs.main([path, *out, "--this-code"])
-    assert set((tmp_path / "out" / "runs").rglob("*.json")) == records
+    assert cell_file.find(tmp_path / "out" / "runs") == records
     grid = small(tmp_path, flat)
     outdated = {path.name for path in grid.outdated(grid.choose(None, 3))}
     assert outdated == {"mlp-3-stash-s0.json", "mlp-3-stash-s1.json"}
     (tmp_path / "out" / CHOICE).unlink()
     with pytest.raises(UserError, match=r"tuned\.json"):
         runs.main([path, *out, "--quiet", "--this-code"])
-    assert set((tmp_path / "out" / "runs").rglob("*.json")) == records
+    assert cell_file.find(tmp_path / "out" / "runs") == records
 
 
 def test_without_a_choice_the_remedy_is_named(tmp_path):

@@ -1,6 +1,7 @@
 """Who does a run: one process at a time; a dead owner keeps nothing; nothing is done twice or left half done."""
 
 import errno
+import json
 import os
 import tempfile
 
@@ -8,6 +9,7 @@ import pytest
 
 from experiments.work import Queue, work
 from layerpipe2.errors import UserError
+from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.runs.records import read_record
 from layerpipe2.lab.runs.train import train_run
 from tests.small_experiments import UNTUNED, small
@@ -17,10 +19,12 @@ def test_the_records_are_what_a_run_in_this_process_gives(tmp_path, capsys):
     grid = small(tmp_path, UNTUNED)
     tasks = grid.choose(None, 3)
     assert Queue(grid, tasks, quiet=True).run(2, 0) == 0
-    written = sorted(path.name for path in grid.folder.rglob("*") if path.is_file())
-    assert written == ["latest-s0.json", "latest-s1.json", "stash-s0.json", "stash-s1.json"]
+    written = [path for path in grid.folder.rglob("*") if path.is_file()]
+    assert written == [grid.folder / "runs" / "mlp-3" / cell_file.FILE]
+    names = [json.loads(line)["name"] for line in written[0].read_text().splitlines()]
+    assert names == ["latest-s0", "latest-s1", "stash-s0", "stash-s1"]
     for task in tasks:
-        written = read_record(grid.folder / task.path)
+        written = cell_file.read(grid.folder / task.path)
         expected = train_run(task.config, progress=False)
         assert {**written, "provenance": None} == {**expected, "provenance": None}
     assert "small: 4/4 runs" in capsys.readouterr().err
@@ -52,7 +56,7 @@ def test_a_full_disk_loses_no_result(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(second))
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
-        UserError, match=r"s0\.json can't be written \(No space .*; until then the record is .*/second/"
+        UserError, match=r"records\.jsonl can't be written \(No space .*; until then the record is .*/second/"
     ):
         work(Queue(grid, grid.tasks[:1]), None)
     (kept,) = second.rglob("*.json")

@@ -16,7 +16,6 @@ from layerpipe2.lab.runs.records import (
     fingerprint,
     not_finite,
     read_record,
-    read_records,
     split_times,
     with_times,
     write_json,
@@ -96,7 +95,7 @@ def test_a_read_only_folder_is_refused(tmp_path, monkeypatch):
 def test_a_broken_record_is_named(tmp_path, text, message):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(UserError, match=rf"run\.json:? {message}; delete it and train again$"):
-        read_records(tmp_path)
+        read_record(tmp_path / "run.json")
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
@@ -179,9 +178,7 @@ def test_the_first_number_that_is_not_finite_is_found():
     assert not_finite({"a": [1, {}], "b": None}) is None
 
 
-def test_missing_records_name_the_remedy(tmp_path):
-    with pytest.raises(UserError, match="make reproduce"):
-        read_records(tmp_path)
+def test_a_missing_record_is_refused(tmp_path):
     with pytest.raises(UserError, match="can't be read"):
         read_record(tmp_path / "none.json")
 

@@ -13,7 +13,8 @@ from experiments import track
 from layerpipe2.cli import main
 from layerpipe2.errors import UserError
 from layerpipe2.lab.cli import train
-from layerpipe2.lab.runs.records import read_record, write_record
+from layerpipe2.lab.runs import cell_file
+from layerpipe2.lab.runs.records import read_record
 from layerpipe2.lab.tracking import live
 from layerpipe2.lab.tracking.database import connect
 from layerpipe2.lab.tracking.lifetime import HOST
@@ -119,7 +120,7 @@ def test_runs_whose_writers_were_killed_too_are_closed_at_the_next_start_and_by_
     assert states() == {"s0": "KILLED", "s1": "RUNNING", "s2": "RUNNING"}
     assert {run.data.tags[HOST] for run in _runs(database)[1]} == {socket.gethostname()}
     _killed(last)
-    write_record(tmp_path / "runs" / "a.json", record())
+    cell_file.write(tmp_path / "runs" / "a.json", record())
     places = ("--runs", tmp_path / "runs", "--larger", tmp_path / "no", "--database", database, "--port", 5001)
     track.main([*map(str, places), "--artifacts", str(tmp_path / "mlartifacts")])
     assert states() == {"s0": "KILLED", "s1": "RUNNING", "s2": "KILLED"}

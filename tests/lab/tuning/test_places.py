@@ -6,7 +6,7 @@ import pytest
 
 from experiments import run
 from experiments.work import Queue, work
-from layerpipe2.lab.runs.records import read_record
+from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.tuning.places import Database, Folder
 from tests.chaos.processes import ended, fork
 from tests.small_experiments import FEW, UNTUNED, small
@@ -38,7 +38,7 @@ def test_two_machines_do_every_run_once_and_all_have_all_records(address, tmp_pa
     assert [ended(process) for process in started] == [0, 0]
     run.main([str(folders[2] / "small.yaml"), "--out", str(grids[2].folder), "--storage", address, "--quiet"])
     for task in grids[0].tasks:
-        one, other, late = (read_record(grid.folder / task.path) for grid in grids)
+        one, other, late = (cell_file.read(grid.folder / task.path) for grid in grids)
         assert one == other == late  # its times as well: it was trained once
 
 
@@ -54,7 +54,7 @@ def test_a_run_has_one_owner_and_its_record_goes_to_the_others(address, opened, 
     record = grid.record(task)
     here.post(task.path, record)
     there.fetch([task.path])
-    assert read_record(tmp_path / "there" / task.path) == record
+    assert cell_file.read(tmp_path / "there" / task.path) == record
 
 
 def test_machines_with_other_code_do_not_meet(address, opened, tmp_path, monkeypatch):

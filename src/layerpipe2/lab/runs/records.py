@@ -1,10 +1,11 @@
-"""Run records on disk: one JSON file per run, written whole or not at all, checked whenever it is read."""
+"""Run records as JSON: a file of its own is written whole or not at all, and a record checked whenever it is read."""
 
 import hashlib
 import json
 import math
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ Record = dict[str, Any]
 _CHECKSUM = "checksum"
 _LARGEST = 16 * 2**20  # bytes of a JSON file that is read; a record has some ten thousand
 _LONGEST = 400  # characters of a message that quotes a file
-_AGAIN = "delete it and train again"
+AGAIN = "delete it and train again"
+"""What to do about a record that is broken."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -100,18 +102,23 @@ def write_record(path: Path, record: Record) -> None:
 
 def record_text(record: Record) -> str:
     """What :func:`write_record` writes."""
-    plain = _finite(record)
-    return _json(plain | {_CHECKSUM: fingerprint(plain)})
+    return _json(sealed(record))
 
 
-def keep_record(path: Path, record: Record) -> None:
-    """Write the record of a run that has just ended: if it can't be where it belongs, somewhere else.
+def sealed(record: Record) -> Record:
+    """A record with its checksum; numbers that aren't finite are null."""
+    plain: Record = _finite(record)
+    return plain | {_CHECKSUM: fingerprint(plain)}
+
+
+def keep_record(path: Path, record: Record, write: Callable[[Path, Record], None] = write_record) -> None:
+    """Write the record of a run that has just ended by ``write``: if it can't be where it belongs, in another place.
 
     Raises:
         UserError: if it can't be written, with the place where the record is now; without any it is printed before.
     """
     try:
-        return write_record(path, record)
+        return write(path, record)
     except UserError as error:
         reason = str(error)
     try:
@@ -131,15 +138,23 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """
     try:
         content = read_file(path, _LARGEST, lambda what: UserError(f"{path} is {what}; {remedy}"))
-        found = json.loads(content.decode())
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}); {remedy}") from None
-    except UserError:
-        raise
+    return parsed_json(content, str(path), remedy)
+
+
+def parsed_json(content: str | bytes, what: str, remedy: str) -> dict[str, Any]:
+    """The mapping in a JSON text.
+
+    Raises:
+        UserError: if it is none; the message begins with ``what`` and ends with ``remedy``.
+    """
+    try:
+        found = json.loads(content if isinstance(content, str) else content.decode())
     except (ValueError, RecursionError):
-        raise UserError(f"{path} isn't valid JSON; {remedy}") from None
+        raise UserError(f"{what} isn't valid JSON; {remedy}") from None
     if not isinstance(found, dict):
-        raise UserError(f"{path} is no mapping; {remedy}")
+        raise UserError(f"{what} is no mapping; {remedy}")
     return found
 
 
@@ -149,9 +164,17 @@ def read_record(path: Path) -> Record:
     Raises:
         UserError: if the file is missing, has another layout, or isn't what was written.
     """
-    record = read_json(path, _AGAIN)
+    return checked_record(read_json(path, AGAIN), f"record {path}")
+
+
+def checked_record(record: Any, what: str) -> Record:
+    """Check a record as it was read, and return it without its checksum.
+
+    Raises:
+        UserError: if it has another layout, or isn't what was written; the message begins with ``what``.
+    """
     try:
-        if record.get("schema") != SCHEMA:
+        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
             raise UserError(f"its layout isn't {SCHEMA}")
         if record.pop(_CHECKSUM, None) != fingerprint(record):
             raise UserError("it isn't what was written (its checksum differs)")
@@ -159,13 +182,8 @@ def read_record(path: Path) -> Record:
     except (UserError, RecursionError) as error:
         reason = " ".join(str(error).split())
         reason = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]} ..."
-        raise UserError(f"record {path}: {reason}; {_AGAIN}") from None
-    return record
-
-
-def record_files(folder: Path) -> list[Path]:
-    """The files of all records below ``folder``, in the order of their paths."""
-    return sorted(folder.rglob("*.json"))
+        raise UserError(f"{what}: {reason}; {AGAIN}") from None
+    return dict(record)
 
 
 def split_times(record: Record) -> tuple[Record, dict[str, Any]]:
@@ -188,25 +206,10 @@ def with_times(record: Record, path: Path) -> Record:
         return record
     times: dict[str, Any] = dict.fromkeys(TIMES)
     if path.is_file():
-        found = dict(checked(RunTimes, read_json(path, _AGAIN), str(path)))
+        found = dict(checked(RunTimes, read_json(path, AGAIN), str(path)))
         if found.pop("record") == fingerprint(record):
             times = found
     return record | {"provenance": record["provenance"] | times}
-
-
-def read_records(folder: Path, times: Path | None = None) -> list[Record]:
-    """All records below ``folder``, in the order of their paths, with their times if those lie below ``times``.
-
-    Raises:
-        UserError: if there are none, or one is broken.
-    """
-    paths = record_files(folder)
-    if not paths:
-        raise UserError(f"no run records below {folder}; train first (`make reproduce`)")
-    records = [read_record(path) for path in paths]
-    if times is None:
-        return records
-    return [with_times(record, times / path.relative_to(folder)) for path, record in zip(paths, records, strict=True)]
 
 
 def fingerprint(record: Record) -> str:

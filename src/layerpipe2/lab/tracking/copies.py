@@ -13,6 +13,7 @@ from mlflow.entities import Run
 
 from layerpipe2.lab.judging.objectives import at_the_end, best
 from layerpipe2.lab.runs.record_schema import TIMES
+from layerpipe2.lab.runs.records import record_text
 from layerpipe2.lab.tracking.book import Book, is_parent
 from layerpipe2.lab.tracking.entry import CELL, FINGERPRINT, KEY, TUNE, digest
 from layerpipe2.lab.tracking.metrics import WON_BACK, Point, mean_curves, of_end, of_epochs
@@ -99,7 +100,7 @@ def _copy_cell(book: Book, copies: Sequence[Copy], mark: str) -> None:
     for found, start in zip(copies, starts, strict=True):
         identity = book.begin(found.subject.entry, start, **tags_of(found.record))
         book.log(identity, [*of_epochs(found.record), *of_end(found.record)])
-        for name, text in files_of(found.record, found.file.read_text(encoding="utf-8")).items():
+        for name, text in files_of(found.record, record_text(dict(found.record))).items():
             book.client.log_text(identity, text, name)
         book.end(identity, at=start + (found.record["provenance"]["wall_time_s"] or 0.0))
     book.log(parent, mean_curves(of_epochs(c.record) for c in copies))

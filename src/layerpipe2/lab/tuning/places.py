@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 from layerpipe2.lab.provenance import TRAINING
-from layerpipe2.lab.runs.records import Record, write_record
+from layerpipe2.lab.runs import cell_file
+from layerpipe2.lab.runs.records import Record
 from layerpipe2.lab.tuning.claims import server_lock
 from layerpipe2.lab.tuning.leases import Leases
 from layerpipe2.versions import code_hash
@@ -81,13 +82,12 @@ class Database:
 
     def fetch(self, paths: Iterable[Path]) -> None:
         """From the study's notes."""
-        missing = [path for path in paths if not (self.folder / path).is_file()]
+        missing = [path for path in paths if not cell_file.exists(self.folder / path)]
         found = self._study.user_attrs if missing else {}
         self._storage.remove_session()
         for path in missing:
             if str(path) in found:
-                (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
-                write_record(self.folder / path, json.loads(found[str(path)]))
+                cell_file.write(self.folder / path, json.loads(found[str(path)]))
 
     def post(self, path: Path, record: Record) -> None:
         """Into the study's notes."""
