@@ -1,7 +1,9 @@
 """One look for every figure: sizes and fonts, and for each strategy its colour, marker and line."""
 
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,9 @@ def labels(strategies: Iterable[str]) -> list[str]:
     """Names for readers, in the order of legends and tables."""
     return [find_strategy(name).label for name in ordered(strategies)]
 
+
+_COORDINATES = re.compile(r'\b(?:d|x|y)="[^"]*"|translate\([^)]*\)')
+_LONG = re.compile(r"-?\d+\.\d{3,}")
 
 _RC = {
     "font.family": "DejaVu Sans",
@@ -135,8 +140,17 @@ def note(figure: Figure, text: str) -> None:
 
 
 def save(figure: Figure, stem: Path) -> Path:
-    """Write ``stem.svg``, without dates or versions: same figure, same bytes."""
+    """Write ``stem.svg``, without dates, versions and indentation: same figure, same bytes.
+
+    Coordinates are rounded to a hundredth of a point, which nobody sees.
+    """
     path = stem.with_name(f"{stem.name}.svg")
-    with context():
-        figure.savefig(path, metadata={"Date": None, "Creator": None})
+    with context(), StringIO() as drawn:
+        figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+        text = _COORDINATES.sub(lambda found: _LONG.sub(_short, found[0]), drawn.getvalue())
+    path.write_text(re.sub(r"(?m)^ +", "", text), encoding="utf-8")
     return path
+
+
+def _short(number: re.Match[str]) -> str:
+    return f"{round(float(number[0]), 2):g}"
