@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import re
 from collections.abc import Callable
 from pathlib import Path
 
