@@ -122,7 +122,7 @@ dashboard: $(INSTALLED) ## look at a study in optuna-dashboard on 127.0.0.1: STU
 	@python -m pip install --quiet --disable-pip-version-check 'optuna-dashboard>=0.18,<1'
 	@optuna-dashboard --host 127.0.0.1 --port $(or $(PORT),8080) '$(or $(STUDY),study)/journal.log'
 
-screenshots: $(INSTALLED) ## take the pictures of MLflow in docs/howto/browse-results.md; needs Chromium
+screenshots: $(INSTALLED) ## take the picture of MLflow in docs/howto/browse-results.md; needs Chromium
 	@python -m experiments.track
 	@python -m experiments.screenshots
 

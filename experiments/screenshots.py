@@ -1,12 +1,14 @@
-"""Screenshots of MLflow for the documentation: `make screenshots`, after `make ui` has copied the runs.
+"""The picture of MLflow in the documentation: `make screenshots`, after `make ui` has copied the runs.
 
 Needs Chromium (Debian: apt-get install chromium). The server listens on a free port of 127.0.0.1, and ends with this.
 """
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,52 +16,45 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from experiments.browser import Browser, find_browser
+from matplotlib.image import imread, imsave
+
+from experiments.track_summary import LISTS, link
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError
-from layerpipe2.lab.runs.records import writable_folder
-from layerpipe2.lab.tracking.view import link
+from layerpipe2.lab.runs.records import output_file
 
-PAGES = {
-    "mlflow-cells": ("cells", "", "document.querySelectorAll('.ag-center-cols-container [role=row]').length > 9"),
-    "mlflow-seeds": ("seeds", "", "document.body.innerText.includes('Group:')"),
-    "mlflow-charts": ("cells", "&compareRunsMode=CHART", "document.querySelectorAll('.main-svg').length > 7"),
-}
-"""File -> prepared page, what its link has more, and what it has to show."""
-_CLOSE = """
-document.querySelectorAll('button[aria-label="Close"], button[aria-label="Hide banner"]').forEach(b => b.click())
-"""
+_FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--virtual-time-budget=60000")
+_WIDTH, _SHOWN, _HEIGHT = 1900, 1412, 860  # the panel of MLflow's assistant, on the right, is left out
 _ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write one PNG per page.
+    """Write the charts of the first experiment's cells as a PNG.
 
     Raises:
-        UserError: if there is no browser, no database, or a page doesn't show what it should.
+        UserError: if there is no browser, no database, or no picture comes of it.
     """
     parser = Parser(prog="python -m experiments.screenshots", description=__doc__)
     parser.add_argument("--database", type=Path, default=Path("mlflow.db"), help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("docs/pictures"), help="default: %(default)s")
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs/pictures/mlflow-charts.png"), help="default: %(default)s"
+    )
     options = parser.parse_args(arguments)
-    program = find_browser()
-    if program is None:
+    if (browser := shutil.which("chromium")) is None:
         raise UserError("there is no Chromium here; install it (Debian: apt-get install chromium)")
     if not options.database.is_file():
         raise UserError(f"there is no database {options.database}; run: python -m experiments.track")
-    out = writable_folder(options.out)
-    with served(options.database) as server, Browser(program, 1500, 860) as browser:
-        for name, (key, more, shown) in PAGES.items():
-            browser.open(link(server, "1", key) + more)
-            try:
-                browser.wait(shown)
-            except RuntimeError as error:
-                raise UserError(f"page '{key}': {error}") from None
-            browser.evaluate(_CLOSE)
-            time.sleep(2)  # what moves comes to rest
-            browser.screenshot(out / f"{name}.png")
-            print(out / f"{name}.png")
+    out = output_file(options.out)
+    with served(options.database) as server, tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder, "page.png")
+        flags = [*_FLAGS, f"--user-data-dir={folder}", f"--window-size={_WIDTH},{_HEIGHT}"]
+        command = [browser, *flags, f"--screenshot={picture}", link(server, "1", LISTS["charts"])]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        if not picture.is_file():
+            raise UserError(f"Chromium took no picture: {ended.stderr.strip().rpartition(chr(10))[2]}")
+        imsave(out, imread(picture)[:, :_SHOWN], pil_kwargs={"optimize": True})
+    print(out)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from layerpipe2.lab.judging.outcomes import outcome
 from layerpipe2.lab.runs.records import Record, write_text
 from layerpipe2.strategies import find_strategy
 
@@ -33,18 +34,14 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Row]) -> None:
 
 def run_rows(record: Record) -> list[Row]:
     """One row: settings, outcome and cost of the run. Accuracies are fractions, times seconds."""
-    config, where, epochs = record["config"], record["provenance"], record["epochs"]
-    accuracies = [row["val_accuracy"] for row in epochs if row["val_accuracy"] is not None]
+    config, where = record["config"], record["provenance"]
     row = {name: config[name] for name in _SETTINGS} | {
         "rate": record["rate"],
         "convention": record["convention"],
         "num_stages": len(record["delays"]),
         "max_delay": max(record["delays"]),
         **{name: record[name] for name in ("status", "diverged_epoch")},
-        **{f"test_{name}": record["test"][name] for name in ("accuracy", "loss", "images")},
-        "best_val_accuracy": max(accuracies, default=None),
-        "final_val_accuracy": epochs[-1]["val_accuracy"],
-        "history_copies": record["history_copies"],
+        **outcome(record),
     }
     return [row | {name: where[name] for name in (*_COST, "device")}]
 

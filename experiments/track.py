@@ -2,11 +2,10 @@
 
 Each experiment is one of MLflow's: a run per cell, with the means over its seeds, above a run per seed; a study above
 each trial of a learning rate; and one run with figures, report and verdicts. A record is copied once, however often
-this runs; one that was trained again replaces its copy, and the tag ``current`` says whether the record is still there.
-The copies are made in one transaction, and a database that was not finished is made anew. Of several processes one
-copies at a time, the others wait. A copy starts when its training run started and lasts as long; those with the tag
-``probed`` took longer than training does, because averages were measured along the way: don't compare their times with
-those of other runs.
+this runs; one that was trained again replaces its copy, and the copy of one that is gone is deleted. Of several
+processes one copies at a time, the others wait. A copy starts when its training run started and lasts as long; those
+with the tag ``probed`` took longer than training does, because averages were measured along the way: don't compare
+their times with those of other runs.
 """
 
 import argparse
@@ -15,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ import pandas as pd
 from experiments.examples import example_rows
 from experiments.grid import TUNED
 from experiments.tables import run_rows
-from experiments.track_summary import Pages, add_summary
+from experiments.track_summary import LISTS, Pages, add_summary, link, lists_of
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
@@ -41,14 +41,9 @@ from layerpipe2.lab.runs.records import (
     writable_folder,
     write_json,
 )
-from layerpipe2.lab.tracking.book import PREFIX, Book
-from layerpipe2.lab.tracking.bulk import BulkClient
-from layerpipe2.lab.tracking.copies import Copy, copy
-from layerpipe2.lab.tracking.database import opened
-from layerpipe2.lab.tracking.entry import FINAL, TRAIN, TUNE
-from layerpipe2.lab.tracking.lifetime import close_killed
-from layerpipe2.lab.tracking.subject import Subject, differing
-from layerpipe2.lab.tracking.view import VIEWS, link
+from layerpipe2.lab.tracking.copying import RecordedRun, copy_runs
+from layerpipe2.lab.tracking.database import ARTIFACTS, PREFIX, connect, experiment_id, locked, readable_errors
+from layerpipe2.lab.tracking.description import FINAL, TRAIN, TUNE, RunDescription, differing
 
 LARGER = [Path("results/evidence")]
 """Folders of experiments whose records are committed."""
@@ -81,30 +76,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--pages", type=Path, default=Path("paper_figures/out"), help="figures and reports; default: %(default)s")
     home, experiment = checkout(Path.cwd()), os.environ.get("DVC_EXP_NAME", "")
     add("--database", type=Path, default=home / "mlflow.db", help="default: mlflow.db")
-    add("--artifacts", type=Path, default=home / "mlartifacts", help="default: mlartifacts")
+    add("--artifacts", type=Path, default=home / ARTIFACTS, help=f"default: {ARTIFACTS}")
     add("--summary", type=Path, help="JSON file that counts the records, for DVC")
     add("--port", type=within(int, 1, 65535), help="print links for a server that will listen there on 127.0.0.1")
     add("--every", type=within(int, 1, 86400), metavar="SECONDS", help="go on copying what is new, until Ctrl-C")
     options = parser.parse_args(arguments)
-    _copy(options, experiment)
+    _track_once(options, experiment)
     while options.every is not None:
         time.sleep(options.every)
         with suppress(UserError):  # a record that is being replaced; the next look finds it
-            _copy(options, experiment, quiet=True)
+            _track_once(options, experiment, quiet=True)
 
 
-def _copy(options: argparse.Namespace, experiment: str, *, quiet: bool = False) -> None:
-    found = sources(options.runs, options.larger, options.pages)
+def _track_once(options: argparse.Namespace, experiment: str, *, quiet: bool = False) -> None:
+    records = sources(options.runs, options.larger, options.pages)
     if experiment:  # of `dvc exp run`: beside the runs of the study that it changes, not in their place
-        found = [found[0]._replace(experiment=f"{found[0].experiment} {experiment}")]
-    new, identities = track(found, options.database, options.artifacts)
-    total = sum(len(source.records) for source in found)
+        records = [records[0]._replace(experiment=f"{records[0].experiment} {experiment}")]
+    new, links = track(records, options.database, options.artifacts)
+    total = sum(len(source.records) for source in records)
     if options.summary:
         write_json(options.summary, {"records": total})
     if new or not quiet:
         print(f"{new} of {total} runs were new to {options.database}", flush=True)
     if options.port is not None and not quiet:
-        print_links(f"http://127.0.0.1:{options.port}", identities, found)
+        for title, address in links:
+            print(f"{title}:\n  http://127.0.0.1:{options.port}{address}")
 
 
 def checkout(folder: Path) -> Path:
@@ -131,13 +127,13 @@ def sources(runs: Path, larger: Sequence[Path], pages: Path) -> list[Source]:
     own |= _trials(runs.parent)
     described = _about(runs.parent)
     name = described.get("name", next(iter(own.values()))["config"]["dataset"])
-    found = [Source(str(name), runs.parent, own, pages, described)]
+    all_sources = [Source(str(name), runs.parent, own, pages, described)]
     for folder in (path for parent in larger for path in sorted(parent.glob("*")) if (path / "runs").is_dir()):
         records = cell_file.read_all(folder / "runs") | _trials(folder)
         kind = folder.parent.name
         place = pages / kind if kind == "evidence" else pages / kind / folder.name  # the evidence has one page for all
-        found.append(Source(folder.name, folder, records, place, _about(folder / "tables")))
-    return found
+        all_sources.append(Source(folder.name, folder, records, place, _about(folder / "tables")))
+    return all_sources
 
 
 def _trials(folder: Path) -> dict[Path, Record]:
@@ -149,48 +145,55 @@ def _about(tables: Path) -> dict[str, Any]:
     return read_json(path, _DAMAGED) if path.exists() else {}
 
 
-def track(found: Sequence[Source], database: Path, artifacts: Path) -> tuple[int, dict[str, str]]:
+def track(records: Sequence[Source], database: Path, artifacts: Path) -> tuple[int, list[tuple[str, str]]]:
     """Copy every record that isn't there yet.
 
     Args:
-        found: the experiments.
+        records: those of every experiment.
         database: SQLite file, made if need be.
         artifacts: folder of the records' copies; MLflow keeps its absolute path.
 
     Returns:
-        How many were new, and experiment -> its identity in MLflow.
+        How many were new, and the lists to look at: what they show, and their addresses without that of the server.
 
     Raises:
         UserError: if the database or the folder can't be written, or the database isn't whole.
     """
     writable_folder(artifacts)
-    new, identities = 0, dict[str, str]()
-    with opened(output_file(database), artifacts) as client:
-        for source in found:
-            book = Book(BulkClient(client, database), source.experiment, artifacts)
-            new += copy(book, copies(source))
-            add_summary(book, Pages(source.experiment, source.pages))
-            identities[source.experiment] = book.identity
-        if client.get_experiment_by_name(PREFIX + TRAIN):  # runs of `layerpipe2 train --mlflow`
-            book = Book(client, TRAIN, artifacts)
-            close_killed(book)
-            book.summarize()
-            identities[TRAIN] = book.identity
-    return new, identities
+    output_file(database)
+    new, links = 0, list[tuple[str, str]]()
+    client = connect(str(database))
+    with locked(database), readable_errors(str(database)):
+        for source in records:
+            runs = recorded_runs(source)
+            kinds = {run.description.tags(cell=cell)["kind"] for run in runs for cell in (True, False)}
+            experiment = experiment_id(client, source.experiment, artifacts)
+            new += copy_runs(client, experiment, runs)
+            add_summary(client, experiment, Pages(source.experiment, source.pages), kinds)
+            links += [(f"{source.experiment}, {s.title}", link("", experiment, s)) for s in lists_of(kinds)]
+        if trained := client.get_experiment_by_name(PREFIX + TRAIN):  # runs of `layerpipe2 train --mlflow`
+            links.append((f"{TRAIN}, every run", link("", trained.experiment_id, LISTS["seeds"])))
+    return new, links
 
 
-def copies(source: Source) -> list[Copy]:
-    """What is copied of an experiment."""
+def recorded_runs(source: Source) -> list[RecordedRun]:
+    """The records of an experiment with what MLflow says of them."""
     names = differing(record["config"] for record in source.records.values())
-    told, objective = _shares(source), judged(source.about["report"]) if source.about else ""
-    found = []
+    won_back, objective = _shares(source), judged(source.about["report"]) if source.about else ""
+    runs = []
     for path, record in source.records.items():
-        key, phase, rate = str(path.relative_to(source.folder)), _phase(source, path), _rate(source, path, record)
+        phase, rate = _phase(source, path), _rate(source, path, record)
         word = rate if phase == FINAL and "lr" in names and rate != "tuned" else ""
-        subject = Subject(source.experiment, phase, key, record["config"], record["delays"], names, word, objective)
-        file = path if path.is_file() else path.parent / cell_file.FILE
-        found.append(Copy(subject, record, file, told.get(path)))
-    return found
+        about = RunDescription(source.experiment, phase, record["config"], record["delays"], names, word, objective)
+        runs.append(RecordedRun(about, record, _started(path, record), won_back.get(path)))
+    return runs
+
+
+def _started(path: Path, record: Record) -> float:
+    """When a run started, in s since 1970; of one that another machine trained, when its file was written here."""
+    started = record["provenance"]["started"]
+    file = path if path.is_file() else path.parent / cell_file.FILE
+    return datetime.fromisoformat(started).timestamp() if started else file.stat().st_mtime
 
 
 def _shares(source: Source) -> dict[Path, float]:
@@ -205,8 +208,8 @@ def _shares(source: Source) -> dict[Path, float]:
     settings, rows = Settings.of(source.about), [run_rows(record)[0] for record in final.values()]
     runs = pd.DataFrame(rows, list(final)).astype({"test_accuracy": float, "test_loss": float})
     examples = pd.DataFrame(example_rows(final.values())) if settings.image_guard else pd.DataFrame()
-    found = shares(runs, settings, None if examples.empty else examples)
-    return {path: round(100 * share, 1) for path, share in found.dropna().items()}
+    known = shares(runs, settings, None if examples.empty else examples).dropna()
+    return {path: round(100 * share, 1) for path, share in known.items()}
 
 
 def _phase(source: Source, path: Path) -> str:
@@ -218,15 +221,6 @@ def _rate(source: Source, path: Path, record: Record) -> str:
     if "-common-s" in path.stem:
         return "common"
     return "tuned" if (source.folder / TUNED).exists() else f"{record['config']['lr']:g}"
-
-
-def print_links(server: str, identities: dict[str, str], found: Sequence[Source]) -> None:
-    """Where to look: one line per experiment and prepared page."""
-    tuned = {source.experiment for source in found if any(_phase(source, path) == TUNE for path in source.records)}
-    for experiment, identity in identities.items():
-        for key, view in VIEWS.items():
-            if key != "tuning" or experiment in tuned:
-                print(f"{experiment}, {view.title}:\n  {link(server, identity, key)}")
 
 
 if __name__ == "__main__":

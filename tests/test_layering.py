@@ -45,7 +45,7 @@ OTHER_PACKAGES = {
     "lab.judging": {"pandas", "pydantic", "scipy"},
     "lab.reference": {"torchvision"},
     "lab.runs": {"pydantic", "pydantic_core", "tqdm", "yaml"},
-    "lab.tracking": {"filelock", "mlflow", "sqlalchemy"},
+    "lab.tracking": {"filelock", "mlflow", "pandas"},
     "lab.tuning": {"filelock", "optuna", "pydantic", "sqlalchemy"},
     "lab.cli": {"tqdm"},
 }

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from layerpipe2.delays import DELAY_LAWS
+from layerpipe2.lab.judging.outcomes import accuracy_by_group
 from layerpipe2.lab.judging.searches import chosen_trials
 from layerpipe2.lab.looks import ordered
 from paper_figures.records.training import CONFIGURATION, RUN, Records
@@ -21,17 +22,8 @@ def accuracy(records: Records) -> pd.DataFrame:
         Columns network, stages, group_size, strategy, mean and sd (per cent; the sample standard deviation, absent
         for one run), min, max, n (completed runs), diverged (runs).
     """
-    runs = records.runs.assign(lost=records.runs["status"] == "diverged")
-    runs["percent"] = (100 * runs["test_accuracy"]).mask(runs["lost"])
-    rows = runs.groupby([*CONFIGURATION, "strategy"]).agg(
-        stages=("num_stages", "first"),
-        mean=("percent", "mean"),
-        sd=("percent", lambda percent: percent.std()),  # groupby's own differs in the last digit
-        min=("percent", "min"),
-        max=("percent", "max"),
-        n=("percent", "count"),
-        diverged=("lost", "sum"),
-    )
+    key = [*CONFIGURATION, "strategy"]
+    rows = accuracy_by_group(records.runs, key).assign(stages=records.runs.groupby(key)["num_stages"].first())
     columns = ["network", "stages", "group_size", "strategy", "mean", "sd", "min", "max", "n", "diverged"]
     return _sorted(rows.reset_index()[columns], records)
 

@@ -1,33 +1,33 @@
-"""Copies of records in MLflow: cells above seeds, once each, replaced by their reruns, whole or not there."""
+"""Copies of records in MLflow: seeds below cells, once each, replaced by their reruns, whole or made again."""
 
 import json
-import os
 import shutil
-import sqlite3
-from contextlib import closing
 from copy import deepcopy
+from math import nan
 from pathlib import Path
-from threading import Thread
 from types import SimpleNamespace
+from urllib.request import Request, urlopen
 
 import pandas as pd
 import pytest
-from alembic.script import ScriptDirectory
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState, create_trial
 
 from experiments import track as tracking
+from experiments.screenshots import served
 from experiments.tables import run_rows
+from experiments.track_summary import LISTS, link
 from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.comparisons import Settings
 from layerpipe2.lab.looks import look
 from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.runs.records import read_record, write_record
-from layerpipe2.lab.tracking.bulk import BulkClient
-from layerpipe2.lab.tracking.entry import FINAL
+from layerpipe2.lab.tracking.description import FINAL
 from layerpipe2.lab.tuning.results import best_trials
 from layerpipe2.lab.tuning.trial import told_as
 from paper_figures.claims.assay import Assay
+from paper_figures.records.training import Records
+from paper_figures.tables.training import accuracy
 from tests.chaos.processes import ended, fork
 from tests.made_records import record
 from tests.sampling import slow
@@ -68,9 +68,9 @@ def copied(place, tmp_path, empty):
     return copy
 
 
-def _runs(place, **tags):
+def _runs(place, name="digits", **tags):
     client = MlflowClient(f"sqlite:///{place[0]}")
-    experiment = client.get_experiment_by_name("layerpipe2/digits")
+    experiment = client.get_experiment_by_name(f"layerpipe2/{name}")
     found = client.search_runs([experiment.experiment_id])
     return {run.info.run_name: run for run in found if all(run.data.tags.get(k) == v for k, v in tags.items())}
 
@@ -102,10 +102,9 @@ def test_a_run_is_copied_whole_below_its_cell(place, copied):
     assert _points(place, run, "epoch/val_accuracy") == [(0, 50), (1, 75)]
     assert (run.info.start_time, run.info.end_time) == (1767225600000, 1767225602000)  # 2026-01-01 UTC, two seconds
     expected = {"strategy": "ema-window", "stages": "3", "delays": "4 2 0", "delay_law": "layerpipe2", "phase": "final"}
-    expected |= {"experiment": "digits", "commit": "0123abc", "device": "cpu", "current": "true", "kind": "seed"}
+    expected |= {"experiment": "digits", "commit": "0123abc", "device": "cpu", "dataset": "digits", "kind": "seed"}
     assert expected.items() <= run.data.tags.items()
     assert run.data.tags["mlflow.runColor"] == look("ema-window").colour == cell.data.tags["mlflow.runColor"]
-    assert run.inputs.dataset_inputs[0].dataset.name == "digits"
     copy = MlflowClient(f"sqlite:///{place[0]}").download_artifacts(run.info.run_id, "record.json")
     assert read_record(Path(copy)) == CELLS["runs/ema-window-s1"]
 
@@ -173,16 +172,24 @@ def test_a_rerun_replaces_its_copy_and_other_times_alone_are_no_change(place, co
     assert _runs(place)["latest x3 s0"].data.metrics["final/test_accuracy"] == 50
     other = record("latest", 0, lr=0.5)  # of another cell, in the same file
     assert copied({"runs/a": other}) == 1
-    assert [run.data.tags["current"] for run in _runs(place, kind="seed").values()] == ["true"]
+    assert len(_runs(place)) == 2
 
 
-def test_a_copy_whose_record_is_gone_says_so_until_it_is_back(place, copied):
-    both = {"runs/a": record("latest"), "runs/b": record("stash")}
-    copied(both)
-    copied({"runs/b": both["runs/b"]})
-    assert set(_runs(place, current="false")) == {"latest x3", "latest x3 s0"}
-    assert copied(both) == 0
-    assert not _runs(place, current="false")
+def test_unchanged_runs_stay_when_their_cell_changes_or_another_record_goes(place, copied):
+    records = {f"runs/{name}-{seed}": record(name, seed) for name in ("latest", "stash") for seed in range(3)}
+    assert copied(records) == 6
+    before = _runs(place)
+    second, _ = records.pop("runs/stash-2"), records.pop("runs/latest-2")
+    assert copied(records) == 0
+    after = _runs(place)
+    assert set(before) - set(after) == {"stash x3 s2", "latest x3 s2"}
+    run, cell = after["stash x3 s0"], after["stash x3"]
+    assert (run.info.run_id, run.data.tags["mlflow.parentRunId"]) == (
+        before["stash x3 s0"].info.run_id,
+        cell.info.run_id,
+    )
+    assert (before["stash x3"].data.metrics["n/seeds"], cell.data.metrics["n/seeds"]) == (3, 2)
+    assert copied(records | {"runs/stash-2": second}) == 1
 
 
 @pytest.mark.parametrize(("report", "objective", "best"), [(POINTS, "accuracy", 1), (NATS, "loss", 2)])
@@ -191,8 +198,8 @@ def test_trials_are_below_their_study_which_shows_the_one_that_the_tuner_chooses
 ):
     rates, values = (0.1, 0.2, 0.3, 0.4, 0.5), [(0.7, 1.5), (0.875, 1.2), (0.6, 0.9), (0.875, 0.9), (0.99, 0.1)]
     trials = [record("stash", 100, lr=rate) for rate in rates]
-    for made, (accuracy, loss) in zip(trials, values, strict=True):
-        made["epochs"][-1] |= {"val_accuracy": accuracy, "val_loss": loss}
+    for made, (correct, loss) in zip(trials, values, strict=True):
+        made["epochs"][-1] |= {"val_accuracy": correct, "val_loss": loss}
     trials[-1] |= {"status": "pruned", "test": None}
     study = SimpleNamespace(settings=SimpleNamespace(objectives=(objective,)))
     told = [told_as(made, (objective,)) for made in trials]
@@ -213,10 +220,10 @@ def test_trials_are_below_their_study_which_shows_the_one_that_the_tuner_chooses
 @slow
 def test_names_tell_all_committed_runs_apart():
     for source in tracking.sources(ROOT / "results/runs", [ROOT / "results/evidence"], ROOT / "none"):
-        final = [copy.subject for copy in tracking.copies(source) if copy.subject.phase == FINAL]
-        names = [subject.name for subject in final]
+        final = [run.description for run in tracking.recorded_runs(source) if run.description.phase == FINAL]
+        names = [about.name for about in final]
         if source.experiment == "mnist1d":  # seeds with and without probes are of one cell
-            assert len({subject.cell for subject in final}) == len({subject.cell_name for subject in final})
+            assert len({about.cell_key for about in final}) == len({about.cell_name for about in final})
         assert len(set(names)) == len(names) > 20, source.experiment
         if not source.experiment.startswith("screen-"):  # elsewhere what MLflow shows of them is enough
             assert len({name[:20] for name in names}) == len(names), source.experiment
@@ -235,67 +242,45 @@ def test_a_summary_holds_the_figures_once(place, copied, tmp_path):
     assert "| C1 | reproduced |" in summary.data.tags["mlflow.note.content"]
     tags = client.get_experiment(summary.info.experiment_id).tags
     assert "| C1 | reproduced |" in tags["mlflow.note.content"]
-    assert json.loads(tags["mlflow.sharedViewState.cells"])["selectedColumns"][-1] == "metrics.`cost/copies`"
 
 
-@pytest.mark.parametrize("time", [0, 1])
-def test_a_copy_that_was_cut_off_is_made_again(place, copied, monkeypatch, time):
-    """Before anything is written, and before the cells are closed."""
-    calls = []
+@pytest.mark.parametrize("writes", [1, 2, 3, 4])
+def test_a_copy_that_was_cut_off_is_made_again(place, copied, monkeypatch, writes):
+    """At every call that adds something to a run: to the cell, and to the first and the second seed."""
+    records, calls = {"runs/a": record(), "runs/b": record(seed=1)}, []
 
-    def cut_off(*arguments):
+    def cut_off(*arguments, **options):
         calls.append(arguments)
-        if len(calls) > time:
+        if len(calls) == writes:
             raise KeyboardInterrupt
-        return write(*arguments)
+        return terminate(*arguments, **options)
 
-    write = BulkClient.write
+    terminate = MlflowClient.set_terminated
     with monkeypatch.context() as patch:
-        patch.setattr(BulkClient, "write", cut_off)
-        with pytest.raises(KeyboardInterrupt):
-            copied({"runs/a": record()})
-    assert copied({"runs/a": record()}) == 1
-    assert {name: run.info.status for name, run in _runs(place).items()} == {
-        "stash x3": "FINISHED",
-        "stash x3 s0": "FINISHED",
-    }
+        patch.setattr(MlflowClient, "set_terminated", cut_off)
+        if writes < 4:
+            with pytest.raises(KeyboardInterrupt):
+                copied(records)
+    copied(records)
+    expected = dict.fromkeys(["stash x3", "stash x3 s0", "stash x3 s1"], "FINISHED")
+    assert {name: run.info.status for name, run in _runs(place).items()} == expected
+    assert copied(records) == 0
 
 
-def _killed_while_it_makes(place):
-    """As soon as the tables are there, and about to be brought up to date."""
-    ScriptDirectory.run_env = lambda *arguments, **options: os._exit(77)  # type: ignore[method-assign]
-    tracking.track([], *place)
-
-
-def test_a_database_that_was_killed_while_it_was_made_is_made_anew_by_one_of_two(place, tmp_path):
-    assert ended(fork(lambda: _killed_while_it_makes(place), tmp_path / "said")) == 77
-    (tmp_path / "said").unlink()
-    assert not place[0].exists()
-    assert place[0].with_name("mlflow.db.new").stat().st_size > 0
-    place[0].touch()  # as sqlite leaves it, too
+def test_two_processes_copy_every_record_once(place, tmp_path):
     for seed in range(3):
         cell_file.write(tmp_path / "runs" / f"{seed}.json", record("latest", seed))
-    (source,) = tracking.sources(tmp_path / "runs", [], tmp_path / "none")
-    found = []
-    threads = [Thread(target=lambda: found.append(tracking.track([source], *place)[0])) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(found) == [0, 3]
+
+    def copy():
+        sources = tracking.sources(tmp_path / "runs", [], tmp_path / "none")
+        print(tracking.track(sources, *place)[0])
+
+    processes = [fork(copy, tmp_path / f"said{number}") for number in range(2)]
+    assert [ended(process) for process in processes] == [0, 0]
+    said = "".join((tmp_path / f"said{number}").read_text() for number in range(2))
+    assert sorted(word for word in said.split() if word.isdigit()) == ["0", "3"]
     assert len(_runs(place, kind="seed")) == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["artifacts", "mlflow.db", "mlflow.db.lock", "runs"]
-
-
-@pytest.mark.parametrize("damage", [lambda whole: whole, lambda whole: whole[:4000], lambda whole: b"no database"])
-def test_a_database_that_is_another_or_not_whole_is_one_line(place, damage):
-    with closing(sqlite3.connect(place[0])) as connection:
-        connection.execute("CREATE TABLE experiments (name TEXT)")
-        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
-    place[0].write_bytes(damage(place[0].read_bytes()))
-    message = r"database .*mlflow\.db: [^\n]*; make room, or delete it: it holds nothing but copies of the records$"
-    with pytest.raises(UserError, match=message):
-        tracking.track([], *place)
+    assert not [path for path in tmp_path.iterdir() if ".new" in path.name]
 
 
 def test_a_place_that_cannot_be_written_is_one_line_at_once(place):
@@ -325,9 +310,9 @@ def test_the_script_counts_what_is_new_and_prints_a_link_to_every_page(place, tm
     first, second, *links = capsys.readouterr().out.strip().split("\n")  # no links without a port
     assert first.startswith("3 of 3 runs were new")
     assert second.startswith("0 of 3 runs were new")
-    page = "http://127.0.0.1:5017/#/experiments/{}/runs?viewStateShareKey={}&workflowType=machine_learning"
-    expected = [(1, "cells"), (1, "seeds"), (2, "cells"), (2, "seeds"), (2, "tuning")]
-    assert [line.strip() for line in links[1::2]] == [page.format(*pair) for pair in expected]
+    expected = [*((1, key) for key in ("cells", "charts", "seeds")), *((2, key) for key in LISTS)]
+    addresses = [link("http://127.0.0.1:5017", str(number), LISTS[key]) for number, key in expected]
+    assert [line.strip() for line in links[1::2]] == addresses
 
 
 def test_with_every_it_goes_on_and_passes_over_what_cannot_be_read_yet(place, tmp_path, empty, monkeypatch, capsys):
@@ -359,3 +344,33 @@ def test_a_copy_that_dvc_makes_for_an_experiment_belongs_to_its_checkout(tmp_pat
     copy = tmp_path / ".dvc" / "tmp" / "exps" / "standalone" / "tmpabc"
     assert tracking.checkout(copy) == tmp_path
     assert tracking.checkout(tmp_path) == tmp_path
+
+
+@slow
+def test_the_cells_of_the_committed_runs_have_the_numbers_of_the_report(place, published_results):
+    results = published_results / "results"
+    tracking.track(tracking.sources(results / "runs", [], ROOT / "none"), *place)
+    cells = _runs(place, "mnist1d", kind="cell").values()
+    names = ("network", "stages", "strategy")
+    shown = {tuple(cell.data.tags[name] for name in names): cell.data.metrics for cell in cells}
+    table = accuracy(Records(pd.read_csv(results / "runs.csv"), *[pd.DataFrame()] * 3))
+    assert len(table) == len(shown) > 40
+    for row in table.to_dict("records"):
+        metrics = shown[row["network"], str(row["stages"]), row["strategy"]]
+        assert metrics["final/test_accuracy"] == pytest.approx(row["mean"], abs=5.1e-4)
+        assert metrics.get("sd/test_accuracy", nan) == pytest.approx(row["sd"], abs=5.1e-4, nan_ok=True)
+        assert (metrics["n/with_result"], metrics["n/seeds"]) == (row["n"], row["n"] + row["diverged"])
+
+
+@slow
+def test_mlflows_server_gives_the_runs_of_a_link(place, copied):
+    copied(CELLS)
+    with served(place[0]) as server:
+        query = {"experiment_ids": ["1"], "filter": f"tags.kind = '{LISTS['cells'].kind}'"}
+        address = f"{server}/api/2.0/mlflow/runs/search"
+        request = Request(address, json.dumps(query).encode(), {"Content-Type": "application/json"})
+        with urlopen(request) as answer:
+            runs = json.load(answer)["runs"]
+    shown = {run["info"]["run_name"]: {m["key"]: m["value"] for m in run["data"]["metrics"]} for run in runs}
+    accuracies = {name: metrics["final/test_accuracy"] for name, metrics in shown.items()}
+    assert accuracies == {"stash x3": 85, "latest x3": 65, "ema-window x3": 80}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,29 +16,26 @@ from layerpipe2.lab.cli.early import read_run
 from layerpipe2.lab.data import Data, load
 from layerpipe2.lab.networks import NETWORKS
 from layerpipe2.lab.runs.config import RunConfig
-from layerpipe2.lab.runs.records import Record, keep_record, output_file, record_text
-from layerpipe2.lab.tracking.entry import TRAIN
-from layerpipe2.lab.tracking.live import Writer
+from layerpipe2.lab.runs.records import Record, keep_record, output_file
+from layerpipe2.lab.tracking.database import check_target
 
 if TYPE_CHECKING:
-    from layerpipe2.lab.tracking.logger import MLflowRun
+    from layerpipe2.lab.tracking.logger import RunLogger
 
 
 def run(options: argparse.Namespace) -> None:
     """Train one network; write the record and print a summary.
 
     Raises:
-        UserError: on bad settings, data or output folder, before any training; after it, with the record's place, if
-            the disk is full.
+        UserError: on bad settings, data, output folder or database, before any training; after it, with the record's
+            place, if the disk is full.
     """
     first = os.environ.get("RANK", "0") == "0"  # of the processes that `layerpipe2 launch` started
-    with Writer(options.mlflow) if options.mlflow and first else nullcontext() as writer:
-        _train(options, first, writer)  # MLflow is imported while this process imports torch
-
-
-def _train(options: argparse.Namespace, first: bool, writer: Writer | None) -> None:
     keep_freed_memory()
     config = read_run(options)
+    where = options.mlflow if first else None
+    if where:
+        check_target(where)
     out = output_file(Path(options.out)) if options.out else None
     root = Path(config.data_root) if config.data_root else None
     quiet = options.quiet or not first
@@ -52,7 +49,7 @@ def _train(options: argparse.Namespace, first: bool, writer: Writer | None) -> N
     pipeline = None
     if "TORCHELASTIC_RUN_ID" in os.environ:  # a launcher started this process; a diverged run is a result
         pipeline = PipelineStrategy(check_finite=False, resumable=folder is not None)
-    with _live(writer, config, data) as live:
+    with _logger(where, config, data) if where else nullcontext() as logger:
         record = train_run(
             config,
             data=data,
@@ -60,7 +57,7 @@ def _train(options: argparse.Namespace, first: bool, writer: Writer | None) -> N
             checkpoint_dir=folder,
             resume=options.resume,
             trainer_strategy=pipeline,
-            loggers=[live] if live else [],
+            loggers=[logger] if logger else [],
         )
         if pipeline is not None:
             record["processes"] = {"number": pipeline.processes, "memory": [asdict(row) for row in pipeline.memory]}
@@ -69,26 +66,24 @@ def _train(options: argparse.Namespace, first: bool, writer: Writer | None) -> N
             if out is not None:
                 keep_record(out, record)
                 print(f"record: {out}")
-        if live:
-            live.finish(record, record_text(record))
+        if logger:
+            logger.finish(record)
 
 
-def _live(writer: Writer | None, config: RunConfig, data: Data) -> AbstractContextManager[MLflowRun | None]:
-    """The run in MLflow, if --mlflow asks for it; its parameters are the settings that aren't the default."""
-    if writer is None:
-        return nullcontext()
+def _logger(where: str, config: RunConfig, data: Data) -> RunLogger:
+    """The run's logger for --mlflow; its parameters are the settings that aren't the default."""
     import torch
 
     from layerpipe2.lab.runs.plan import make_plan
-    from layerpipe2.lab.tracking.logger import MLflowRun
-    from layerpipe2.lab.tracking.subject import Subject
+    from layerpipe2.lab.tracking.description import TRAIN, RunDescription
+    from layerpipe2.lab.tracking.logger import RunLogger
 
     with torch.device("meta"):
         plan = make_plan(config, data.input_shape, data.num_classes)
     settings, defaults = plan.config.to_dict(), RunConfig().to_dict()
     changed = [name for name in settings if settings[name] != defaults[name]]
     shown = {"network", "dataset", "seed", *changed}
-    return MLflowRun(writer, Subject(TRAIN, TRAIN, None, settings, plan.delays.per_stage, shown))
+    return RunLogger(where, RunDescription(TRAIN, TRAIN, settings, plan.delays.per_stage, shown))
 
 
 def summary(record: Record) -> str:

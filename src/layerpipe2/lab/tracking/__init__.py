@@ -1,8 +1,7 @@
-"""Runs in MLflow: one description of how a run looks there, for runs that are going on and for copies of records.
+"""Runs in MLflow, written through its public client: run records that are copied, and runs that log themselves.
 
-`subject` says what a run is called and tagged, `metrics` which numbers it shows, `book` writes both, `database` opens
-MLflow's, `view` prepares its pages, `live` is the Lightning logger. Nothing else in the library imports MLflow, and
-`live` lets another process do it, so that training doesn't wait.
+``description`` says what a run is called and tagged, ``metrics`` which numbers it shows, ``database`` opens what is
+written to, ``copying`` writes records, and ``logger`` is Lightning's logger of a run that trains.
 """
 
 import os

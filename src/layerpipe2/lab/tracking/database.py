@@ -1,93 +1,151 @@
-"""MLflow's database, an SQLite file: made aside and whole, or not there; or an MLflow server's address instead."""
+"""What MLflow writes to: an SQLite file, or a server. Both are looked at before a run trains or is copied."""
+
+from __future__ import annotations
 
 import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-from mlflow.exceptions import MlflowException
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from mlflow.tracking import MlflowClient
+from layerpipe2.errors import UserError, install_command
 
-from layerpipe2.errors import UserError
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PREFIX = "layerpipe2/"
+"""The names of our experiments in MLflow begin with it."""
+ARTIFACTS = "mlartifacts"
+"""Folder of files beside the database."""
+_PATIENCE = 20.0  # s that a database may be locked by another process; MLflow waits as long for a single write
+
+
+def check_target(where: str) -> None:
+    """Refuse what MLflow can't write to, without importing it; a server is not asked.
+
+    Args:
+        where: path of an SQLite file, which need not be there, or the address of a server (``http://...``).
+
+    Raises:
+        UserError: if MLflow isn't installed; if the path is a folder, is in none, or is no whole database; if the
+            database can't be written, or another process locks it.
+    """
+    if find_spec("mlflow") is None:
+        raise UserError(f"--mlflow needs MLflow; run {install_command('tracking')}")
+    if "://" in where:
+        return
+    database = Path(where)
+    if database.is_dir():
+        raise UserError(f"database {database} is a folder; give the name of a file")
+    if not database.parent.is_dir():
+        raise UserError(f"database {database}: there is no folder {database.parent}; make it, or give another name")
+    if _is_there(database):
+        try:
+            _check_whole(database)
+        except sqlite3.Error as error:
+            raise one_line(where, error) from None
+
+
+def connect(where: str) -> MlflowClient:
+    """MLflow's client of a database file, which is made if need be, or of a server.
+
+    Raises:
+        UserError: as :func:`check_target`, or if MLflow can't open it.
+    """
+    check_target(where)
+    from mlflow import MlflowClient
+
+    try:
+        if "://" not in where:
+            with locked(Path(where)):
+                _make(Path(where))
+        client = MlflowClient(where if "://" in where else _uri(Path(where)))
+        client.search_experiments(max_results=1)  # is it MLflow's, and is there a server?
+    except UserError:
+        raise
+    except Exception as error:  # MLflow's, SQLAlchemy's, Alembic's, the network's
+        raise one_line(where, error) from None
+    return client
 
 
 @contextmanager
 def locked(database: Path) -> Iterator[None]:
-    """The database for this process alone; says so if it has to wait.
+    """Have one process at a time make the database, or copy records to it; one that has to wait says so."""
+    from filelock import FileLock, Timeout
 
-    Raises:
-        UserError: if it's a folder, beside which no lock is to stay.
-    """
-    if database.is_dir():
-        raise UserError(f"database {database} is a folder; give the name of a file")
     lock = FileLock(f"{database}.lock")
     try:
-        held = lock.acquire(blocking=False)
+        lock.acquire(blocking=False)
     except Timeout:
         print(f"waiting for the process that writes to {database}", file=sys.stderr, flush=True)
-        held = lock.acquire()
-    with held:
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def experiment_id(client: MlflowClient, name: str, artifacts: Path | None) -> str:
+    """The identity of our experiment of this name, which is made if need be, with its files below ``artifacts``."""
+    from mlflow.exceptions import MlflowException
+
+    if (experiment := client.get_experiment_by_name(PREFIX + name)) is not None:
+        return str(experiment.experiment_id)
+    try:
+        return str(client.create_experiment(PREFIX + name, artifacts and artifacts.resolve().as_uri()))
+    except MlflowException:
+        if (experiment := client.get_experiment_by_name(PREFIX + name)) is None:
+            raise
+        return str(experiment.experiment_id)  # another process has made it meanwhile
 
 
 @contextmanager
-def opened(database: Path, artifacts: Path) -> Iterator[MlflowClient]:
-    """The database for this process alone, made if need be.
+def readable_errors(where: str) -> Iterator[None]:
+    """Have errors of MLflow, its database or its server in one line.
 
     Raises:
-        UserError: if it isn't whole, or can't be written.
+        UserError: in the place of such an error.
     """
-    with locked(database):
-        client = connect(database, artifacts)
-        try:
-            yield client
-        except (OSError, MlflowException) as error:
-            raise refused(database, error) from None
+    from mlflow.exceptions import MlflowException
 
-
-def connect(database: Path, artifacts: Path) -> MlflowClient:
-    """The database, made if need be; hold :func:`locked` meanwhile.
-
-    Raises:
-        UserError: if it isn't whole, or can't be made.
-    """
     try:
-        if not database.exists() or not database.stat().st_size:
-            _make(database, artifacts)
-        check_whole(database)
-        client = MlflowClient(_uri(database))
-        client.search_experiments(max_results=1)  # looks at its tables
-    except Exception as error:  # SQLAlchemy's, Alembic's, MLflow's
-        raise refused(database, error) from None
-    return client
+        yield
+    except (OSError, MlflowException) as error:
+        raise one_line(where, error) from None
 
 
-def check_whole(database: Path) -> None:
-    """Raise sqlite3.DatabaseError if the file isn't an undamaged database."""
-    with closing(sqlite3.connect(database)) as connection:
-        (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if state != "ok":
-        raise sqlite3.DatabaseError(state)
-
-
-def refused(database: Path | str, error: Exception) -> UserError:
-    """What went wrong, in one line."""
+def one_line(where: str, error: Exception) -> UserError:
+    """What an error of MLflow or of its database says, with a remedy."""
     reason = str(error).strip().partition("\n")[0]
-    if "://" in str(database):
-        return UserError(f"MLflow at {database}: {reason}; start the server, or give another address")
-    return UserError(
-        f"database {database}: {reason}; make room, or delete it: it holds nothing but copies of the records"
-    )
+    if "://" in where:
+        return UserError(f"MLflow at {where}: {reason}; start the server, or give another address")
+    return UserError(f"database {where}: {reason}; make room, or give the name of another file")
 
 
-def _make(database: Path, artifacts: Path) -> None:
+def _is_there(database: Path) -> bool:
+    return database.is_file() and database.stat().st_size > 0
+
+
+def _check_whole(database: Path) -> None:
+    with closing(sqlite3.connect(database, timeout=_PATIENCE)) as connection:
+        (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if state != "ok":
+            raise sqlite3.DatabaseError(state)
+        connection.execute("BEGIN IMMEDIATE")  # fails if it can't be written
+
+
+def _make(database: Path) -> None:
+    """Make a database aside, so that one which is there is whole, whenever its making is killed."""
+    if _is_there(database):
+        return
+    from mlflow import MlflowClient
+
     new = database.with_name(f"{database.name}.new")
-    for rest in (new, Path(f"{new}-journal")):  # of a process that was killed here
+    for rest in (new, Path(f"{new}-journal")):
         rest.unlink(missing_ok=True)
-    SqlAlchemyStore(_uri(new), artifacts.resolve().as_uri()).engine.dispose()
+    MlflowClient(_uri(new)).search_experiments(max_results=1)
     new.replace(database)
 
 
