@@ -94,11 +94,15 @@ def test_an_error_along_the_way_is_told_at_the_end_and_training_goes_on(database
         calls.append(arguments)
         raise MlflowException("database is locked\n(and more)")
 
-    with pytest.raises(UserError, match=r"mlflow\.db: database is locked; make room, or give the name of"), logger:
-        monkeypatch.setattr(logger._client, "log_batch", refuse)
-        for epoch in range(2):
-            logger.log_metrics({"val_loss": 1.0, "epoch": epoch})
-        logger.finish(record("ema-window"))
+    def train():
+        with logger:
+            monkeypatch.setattr(logger._client, "log_batch", refuse)
+            for epoch in range(2):
+                logger.log_metrics({"val_loss": 1.0, "epoch": epoch})
+            logger.finish(record("ema-window"))
+
+    with pytest.raises(UserError, match=r"mlflow\.db: database is locked; make room, or give the name of"):
+        train()
     assert len(calls) == 1
 
 
