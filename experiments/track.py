@@ -81,11 +81,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--port", type=within(int, 1, 65535), help="print links for a server that will listen there on 127.0.0.1")
     add("--every", type=within(int, 1, 86400), metavar="SECONDS", help="go on copying what is new, until Ctrl-C")
     options = parser.parse_args(arguments)
+    tracked = _modified(options)
     _track_once(options, experiment)
     while options.every is not None:
         time.sleep(options.every)
-        with suppress(UserError):  # a record that is being replaced; the next look finds it
-            _track_once(options, experiment, quiet=True)
+        with suppress(UserError, FileNotFoundError):  # a record that is being replaced; the next look finds it
+            if (there := _modified(options)) != tracked:
+                _track_once(options, experiment, quiet=True)
+                tracked = there
+
+
+def _modified(options: argparse.Namespace) -> dict[Path, int]:
+    """When every file of records and pages was written."""
+    results = options.runs.parent
+    folders = (options.runs, results / "tune", *options.larger, options.pages)
+    files = [*results.glob("*.json"), *(path for folder in folders for path in folder.rglob("*"))]
+    return {path: path.stat().st_mtime_ns for path in files}
 
 
 def _track_once(options: argparse.Namespace, experiment: str, *, quiet: bool = False) -> None:

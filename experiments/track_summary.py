@@ -75,7 +75,7 @@ def add_summary(client: MlflowClient, experiment: str, pages: Pages, kinds: Iter
     note = "\n".join(_note(experiment, pages, kinds))
     client.set_experiment_tag(experiment, NOTE, note)
     mark = digest([note, *((str(path), digest(path.read_bytes().hex())) for path in pages.files)])
-    old = [run for run in runs_of(client, experiment) if run.data.tags.get("kind") == SUMMARY]
+    old = runs_of(client, experiment, f"tags.kind = '{SUMMARY}'")
     done = {run.data.tags.get(CHECKSUM) for run in old if run.info.status == "FINISHED"}
     if not pages.files or mark in done:
         return

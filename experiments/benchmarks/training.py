@@ -6,7 +6,6 @@ python -m experiments.benchmarks.training (the table), or with --network resnet1
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from layerpipe2.lab.data import BatchLoader, TensorSplit
 from layerpipe2.lab.provenance import provenance
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.plan import check_run
+from layerpipe2.lab.runs.records import write_json
 
 Precision = Literal["native", "bf16"]
 _CLASSES = 10
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = [row for name, one in settings.items() for row in _measured(name, one, options, device)]
     if options.out:
         result = {"options": vars(options) | {"out": None}, "rows": rows, "provenance": provenance(device)}
-        options.out.write_text(json.dumps(result, indent=1, sort_keys=True, default=str) + "\n")
+        write_json(options.out, result)
 
 
 def _measured(name: str, setting: Setting, options: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:

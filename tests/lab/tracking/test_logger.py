@@ -68,8 +68,8 @@ def test_two_runs_at_once_are_both_there_with_the_numbers_of_their_records(tmp_p
     assert read_record(Path(client.download_artifacts(run.info.run_id, path.path))) == made
 
 
-def test_a_run_is_there_while_it_trains(database, logger):
-    with logger:
+def test_a_run_is_there_while_it_trains_and_waits_for_no_copying_of_records(database, logger):
+    with databases.locked(database), logger:
         logger.log_metrics({"train_loss": 2.0, "epoch": 0, "test_loss": 1.0})
         (run,) = _runs(database)[1]
         assert (run.info.status, run.data.metrics) == ("RUNNING", {"epoch/train_loss": 2.0})

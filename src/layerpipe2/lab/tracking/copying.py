@@ -57,7 +57,7 @@ def copy_runs(client: MlflowClient, experiment: str, runs: Iterable[RecordedRun]
     cells: dict[str, list[RecordedRun]] = {}
     for run in runs:
         cells.setdefault(run.description.cell_key, []).append(run)
-    old = [run for run in runs_of(client, experiment) if run.data.tags.get("kind", SUMMARY) != SUMMARY]
+    old = runs_of(client, experiment, f"tags.kind != '{SUMMARY}'")
     there = {run.data.tags.get(CHECKSUM): run for run in old if run.info.status == "FINISHED"}
     kept, new = set[str](), 0
     for cell in cells.values():
@@ -78,9 +78,9 @@ def copy_runs(client: MlflowClient, experiment: str, runs: Iterable[RecordedRun]
     return new
 
 
-def runs_of(client: MlflowClient, experiment: str) -> list[Run]:
-    """All runs of an experiment that aren't deleted."""
-    return list(client.search_runs([experiment], max_results=50_000))
+def runs_of(client: MlflowClient, experiment: str, which: str = "") -> list[Run]:
+    """The runs of an experiment that aren't deleted: those that MLflow's filter names, or all."""
+    return list(client.search_runs([experiment], which, max_results=50_000))
 
 
 def log_values(

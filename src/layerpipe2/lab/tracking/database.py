@@ -58,7 +58,7 @@ def connect(where: str) -> MlflowClient:
     from mlflow import MlflowClient
 
     try:
-        if "://" not in where:
+        if "://" not in where and not _is_there(Path(where)):
             with locked(Path(where)):
                 _make(Path(where))
         client = MlflowClient(where if "://" in where else _uri(Path(where)))
