@@ -160,6 +160,7 @@ def test_a_diverged_run_is_a_finished_copy_without_a_result(place, copied):
     assert (run.info.status, run.data.tags["status"], run.data.tags["diverged_epoch"]) == ("FINISHED", "diverged", "0")
     assert "final/test_accuracy" not in run.data.metrics
     assert (cell.data.metrics["n/seeds"], cell.data.metrics["n/with_result"]) == (2, 1)
+    assert _points(place, cell, "epoch/val_accuracy") == [(0, 50)]  # a mean curve ends where its first run does
 
 
 def test_a_rerun_replaces_its_copy_and_other_times_alone_are_no_change(place, copied):

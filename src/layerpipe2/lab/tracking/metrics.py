@@ -86,7 +86,7 @@ def _epochs(record: Record) -> list[Metric]:
 
 
 def _metrics(values: Mapping[str, float | None], step: int) -> list[Metric]:
-    """Those that are finite numbers, with as many digits as a column has room for; the time is left at 0."""
+    """The values that are finite numbers, with as many digits as a column has room for; their time is left at 0."""
     return [
         Metric(name, round(value, 3) if "accuracy" in name else float(f"{value:.5g}"), 0, step)
         for name, value in values.items()
