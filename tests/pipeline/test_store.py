@@ -2,16 +2,21 @@
 
 import os
 import re
+import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.distributed import DistError
 
 from layerpipe2 import pipeline
 from layerpipe2.errors import UserError
+from layerpipe2.pipeline import process_group
 from layerpipe2.pipeline.environment import SECRET, interface_towards
 from layerpipe2.pipeline.health import agreement
+from layerpipe2.pipeline.health.watchdog import Watchdog
 from layerpipe2.pipeline.process_group import ProcessGroup
 from layerpipe2.pipeline.store import Notice, SignedPosts, _wait_for_server, host_store, join_store
 from tests.cli.test_launch import Launched
@@ -163,3 +168,21 @@ def addresses_of_gloo():
     found = os.environ["GLOO_SOCKET_IFNAME"], listening([os.getpid()])
     group.close()
     return found
+
+
+def test_a_rank_whose_store_is_gone_says_itself_why_it_ends(monkeypatch):
+    """Under a launcher one rank of a machine says what all have to say; whether another has can't be asked here."""
+
+    def gone(*arguments):
+        raise DistError("no store")
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for name, value in {"GROUP_RANK": "0", "RANK": "1", **address}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(process_group, "_PATIENCE_S", 0.2)
+    assert process_group._says_it()
+    watchdog = Watchdog.__new__(Watchdog)
+    watchdog._rank = 1
+    assert watchdog._first_on_machine(SimpleNamespace(may_say=gone))
