@@ -75,7 +75,7 @@ graphs: $(INSTALLED) ## time loaders of sampled graphs (minutes, on an idle mach
 readme: $(INSTALLED) ## put the measured results into README.md and docs
 	@python -m paper_figures.build readme
 
-test: $(DEVELOP) ## run the tests, with samples of the slow proofs, in two processes (eight minutes)
+test: $(DEVELOP) ## run the tests, with samples of the slow proofs, in two processes (ten minutes)
 	@python -m pytest -n $(WORKERS) --dist loadscope -m 'not slow'
 
 test-all: $(DEVELOP) ## run all tests, with the slow proofs whole
