@@ -1,4 +1,4 @@
-"""GraphSettings of the experiment on sampled graphs: every option, with its default, its range and one line of help."""
+"""Settings of the experiment on sampled graphs: every option, with its default, its range and one line of help."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ FanOut = Annotated[
 ]
 
 
-class GraphSettings(Checked):
+class Settings(Checked):
     """What is measured, and how often.
 
     Raises:
