@@ -177,7 +177,7 @@ def track(records: Sequence[Source], database: Path, artifacts: Path) -> tuple[i
     with locked(database), readable_errors(str(database)):
         for source in records:
             runs = recorded_runs(source)
-            kinds = {run.description.tags(cell=cell)["kind"] for run in runs for cell in (True, False)}
+            kinds = {kind for run in runs for kind in run.description.kinds}
             experiment = experiment_id(client, source.experiment, artifacts)
             new += copy_runs(client, experiment, runs)
             add_summary(client, experiment, Pages(source.experiment, source.pages), kinds)

@@ -70,6 +70,11 @@ class RunDescription:
         """As in ``ema-window x9 s0 mlp``; trials have their rate there. MLflow shows the first 20 characters."""
         return self._name(f"{self.config['lr']:g}" if self.phase == TUNE else f"s{self.config['seed']}")
 
+    @property
+    def kinds(self) -> tuple[str, str]:
+        """The tag ``kind`` of its cell, and its own."""
+        return (STUDY, TRIAL) if self.phase == TUNE else (CELL, SEED)
+
     def params(self, *, cell: bool = False) -> dict[str, str]:
         """What the run's page, table and comparison show as its parameters, or those of its cell."""
         without = {"stash_epochs"} | ({"lr" if self.phase == TUNE else "seed", _PROBES} if cell else set())
@@ -78,7 +83,7 @@ class RunDescription:
 
     def tags(self, *, cell: bool = False) -> dict[str, str]:
         """What the run, or its cell, is filtered and drawn by."""
-        above, below = (STUDY, TRIAL) if self.phase == TUNE else (CELL, SEED)
+        above, below = self.kinds
         return {
             "kind": above if cell else below,
             "strategy": self.strategy,
