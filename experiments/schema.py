@@ -17,7 +17,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from experiments.names import HERE, path_of
-from experiments.sections import SWEPT, Count, Dataset, Network, Seed, Settings, Strategy, Tuning
+from experiments.sections import SWEPT, Count, Dataset, Network, RunSettings, Seed, Strategy, Tuning
 from layerpipe2.errors import LARGEST, UserError, did_you_mean, plain_name, shown
 from layerpipe2.lab.data import TEXTS
 from layerpipe2.lab.judging.designs import LATEST, SEQUENTIAL, STASH
@@ -69,10 +69,10 @@ class Experiment(Checked):
     common_rates: dict[Network, Positive] = Field({})
     control_seeds: Several[Seed] | None = None
     probe_seeds: Several[Seed] | None = None
-    settings: Settings = Settings()
-    network_settings: dict[Network, Settings] = Field({})
-    dataset_settings: dict[Dataset, Settings] = Field({})
-    optimizer_settings: dict[str, Settings]
+    settings: RunSettings = RunSettings()
+    network_settings: dict[Network, RunSettings] = Field({})
+    dataset_settings: dict[Dataset, RunSettings] = Field({})
+    optimizer_settings: dict[str, RunSettings]
     tuning: Tuning | None = None
     report: Report
     jobs: Annotated[int, Field(ge=1, le=MOST_JOBS)]

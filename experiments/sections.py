@@ -14,7 +14,7 @@ from layerpipe2.lab.tuning.space import Space
 from layerpipe2.strategies import make_strategy
 
 SWEPT = ("dataset", "network", "group_size", "strategy", "seed", "stash_epochs", "max_steps")
-"""Settings that no section gives: the cells and seeds of an experiment do; the last two are for single runs."""
+"""RunSettings that no section gives: the cells and seeds of an experiment do; the last two are for single runs."""
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
@@ -28,7 +28,7 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
-class Settings(create_model("Fields", __base__=Checked, **_SETTINGS)):  # type: ignore[misc]
+class RunSettings(create_model("Fields", __base__=Checked, **_SETTINGS)):  # type: ignore[misc]
     """Some of the settings of runs; the others have their defaults."""
 
     @property

@@ -28,7 +28,7 @@ from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
 from layerpipe2.errors import UserError
-from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.judging.history_costs import shares
 from layerpipe2.lab.judging.objectives import judged
 from layerpipe2.lab.runs import cell_file
@@ -216,7 +216,7 @@ def _shares(source: Source) -> dict[Path, float]:
     }
     if not final:
         return {}
-    settings, rows = Settings.of(source.about), [run_rows(record)[0] for record in final.values()]
+    settings, rows = ComparisonSettings.of(source.about), [run_rows(record)[0] for record in final.values()]
     runs = pd.DataFrame(rows, list(final)).astype({"test_accuracy": float, "test_loss": float})
     examples = pd.DataFrame(example_rows(final.values())) if settings.image_guard else pd.DataFrame()
     known = shares(runs, settings, None if examples.empty else examples).dropna()

@@ -137,7 +137,7 @@ def _do_one(queue: Queue, waiting: list[Task], place: Place) -> bool:
 
     for task in waiting:
         config = queue.grid.ready(task)
-        with place.claimed(task.path) as mine:
+        with place.holding(task.path) as mine:
             # Between the look and the claim another process may have finished it.
             if mine:
                 place.fetch([task.path])

@@ -24,7 +24,7 @@ from pathlib import Path
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError, plain_name
-from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.runs.lifetime import end_with_parent
 from paper_figures.claims import why
 from paper_figures.figures import spiking
@@ -110,9 +110,9 @@ def print_rule(results: Path) -> None:
     print("RULE = Rule(", *(f"    {name}={value!r}," for name, value in vars(rule).items()), ")", sep="\n")
 
 
-def _default(results: Path) -> tuple[Records, Theory, Settings]:
+def _default(results: Path) -> tuple[Records, Theory, ComparisonSettings]:
     records, theory = training_records.load(results), theory_records.load(results / "theory")
-    return records, theory, Settings.of(records.experiment)
+    return records, theory, ComparisonSettings.of(records.experiment)
 
 
 def _map(results: Path) -> Regimes | None:

@@ -27,8 +27,8 @@ from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.records import read_record
-from layerpipe2.lab.tuning.claims import WORKER
 from layerpipe2.lab.tuning.study import Study, open_existing, open_or_make
+from layerpipe2.lab.tuning.trial_locks import WORKER
 from layerpipe2.lab.tuning.tune import study_settings
 
 RUN = ["--group-size", "3", "--strategy", "ema-span"]

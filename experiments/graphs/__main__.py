@@ -19,7 +19,7 @@ import torch
 
 from experiments.graphs.accuracy import accuracies
 from experiments.graphs.measure import Bench
-from experiments.graphs.settings import Settings
+from experiments.graphs.settings import GraphSettings
 from experiments.tables import write_csv
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
@@ -37,10 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         UserError: on a mistake in an option, or if the graph isn't there.
     """
     parser = Parser(prog="python -m experiments.graphs", description=__doc__)
-    add_options(parser, Settings)
+    add_options(parser, GraphSettings)
     parser.add_argument("--out", type=Path, help="folder for a folder named after the graph")
     options = parser.parse_args(arguments)
-    settings = read_options(Settings, options)
+    settings = read_options(GraphSettings, options)
     torch.set_num_threads(1)
     keep_freed_memory()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)

@@ -5,7 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from experiments.graphs.settings import Settings
+from experiments.graphs.settings import GraphSettings
 from layerpipe2 import PipelinedModule, partition
 from layerpipe2.engine.quiet_trainer import running_lightning
 from layerpipe2.graphs import SampledLoader
@@ -16,7 +16,7 @@ STRATEGIES = ("sequential", "stash", "latest", "ema-span")
 """Sequential training has one stage, the others one stage per layer and the delays of LayerPipe2."""
 
 
-def accuracies(data: GraphData, settings: Settings) -> list[dict[str, Any]]:
+def accuracies(data: GraphData, settings: GraphSettings) -> list[dict[str, Any]]:
     """A row per network, strategy and seed: accuracy on the test nodes (fraction) after all epochs."""
     pl.utilities.disable_possible_user_warnings()
     return [
@@ -27,7 +27,7 @@ def accuracies(data: GraphData, settings: Settings) -> list[dict[str, Any]]:
     ]
 
 
-def _train(data: GraphData, settings: Settings, network: str, strategy: str, seed: int) -> dict[str, float]:
+def _train(data: GraphData, settings: GraphSettings, network: str, strategy: str, seed: int) -> dict[str, float]:
     torch.manual_seed(seed)
     units = build(network, data.graph, settings.fan_out, width=settings.width)
     stages = partition(units, len(units) if strategy == "sequential" else 1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from experiments.graphs.baseline import NumpyLoader
 from experiments.graphs.predict import by_maximum, by_queue
-from experiments.graphs.settings import Settings
+from experiments.graphs.settings import GraphSettings
 from layerpipe2.graphs import SampledLoader
 from layerpipe2.graphs.kernels import batch_key
 from layerpipe2.graphs.loader import Span
@@ -39,7 +39,7 @@ class Bench:
     """
 
     data: GraphData
-    settings: Settings
+    settings: GraphSettings
     times: list[Row] = field(default_factory=list)
     predictions: list[Row] = field(default_factory=list)
     sampling: list[Row] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Settings of the experiment on sampled graphs: every option, with its default, its range and one line of help."""
+"""GraphSettings of the experiment on sampled graphs: every option, with its default, its range and one line of help."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ FanOut = Annotated[
 ]
 
 
-class Settings(Checked):
+class GraphSettings(Checked):
     """What is measured, and how often.
 
     Raises:

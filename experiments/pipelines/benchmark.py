@@ -17,7 +17,7 @@ from pathlib import Path
 
 from experiments.pipelines.network_benchmark import NetworkBenchmark
 from experiments.pipelines.processes import run_ranks, whereabouts
-from experiments.pipelines.settings import PLAIN, QUICK, Settings, parse
+from experiments.pipelines.settings import PLAIN, QUICK, BenchmarkSettings, parse
 from experiments.pipelines.summary import memory_table, table
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = Parser(prog="python -m experiments.pipelines.benchmark", description=__doc__)
     parser.add_argument("--out", type=Path, help="folder for the files of every network")
-    settings, options = parse(parser, Settings, arguments, QUICK)
+    settings, options = parse(parser, BenchmarkSettings, arguments, QUICK)
     where = whereabouts() | {"threads": 1}  # of every process, but for variants threads/N
     machine = Machine.measured(settings.processes, run_ranks)
     where |= {"machine": asdict(machine)}

@@ -23,7 +23,7 @@ from layerpipe2.lab.data import BatchLoader, Data, load
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.plan import make_loaders, optimizer_factory
 from layerpipe2.pipeline.memory import StageMemory
-from layerpipe2.pipeline.timeline import Event, Timeline
+from layerpipe2.pipeline.timeline import Span, SpanRecorder
 from layerpipe2.planning import StageWork, stage_costs
 from layerpipe2.planning.predict import profiled
 from layerpipe2.planning.variants import MEMORY_KINDS, Variant
@@ -62,10 +62,10 @@ def seconds_per_batch(
     return float(max(rank["seconds"] for rank in found))
 
 
-def measure_timeline(job: Job, variant: str, batches: int) -> list[Event]:
+def measure_timeline(job: Job, variant: str, batches: int) -> list[Span]:
     """Train on ``batches`` mini-batches; this rank's events, filling and draining of the pipeline included."""
     data, found = first_batches(job.config, batches)
-    timeline = Timeline()
+    timeline = SpanRecorder()
     trainer = make_trainer(variant, job, data, found[0][0], dist.get_world_size(), timeline)
     dist.barrier()
     trainer.train(found)

@@ -10,12 +10,12 @@ from typing import Any
 from experiments.pipelines import measure
 from experiments.pipelines.processes import in_random_order, run_ranks
 from experiments.pipelines.profiles import predictor
-from experiments.pipelines.settings import Settings
+from experiments.pipelines.settings import BenchmarkSettings
 from experiments.pipelines.summary import Row, summarise
 from experiments.pipelines.trainers import Job
 from experiments.tables import write_csv
 from layerpipe2.lab.runs.records import writable_folder, write_json, write_text
-from layerpipe2.pipeline.timeline import Event, chrome_trace
+from layerpipe2.pipeline.timeline import Span, chrome_trace
 from layerpipe2.planning.machine import Machine
 from layerpipe2.planning.predict import Predictor
 from layerpipe2.planning.variants import Variant
@@ -36,10 +36,10 @@ class NetworkBenchmark:
     """
 
     job: Job
-    settings: Settings
+    settings: BenchmarkSettings
     rows: list[Row]
     memory: list[dict[str, Any]] = field(default_factory=list)
-    traces: dict[str, list[list[Event]]] = field(default_factory=dict)
+    traces: dict[str, list[list[Span]]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -47,7 +47,7 @@ class NetworkBenchmark:
         network: str,
         width: int | None,
         variants: Sequence[str],
-        settings: Settings,
+        settings: BenchmarkSettings,
         machine: Machine,
         strategy: str = "",
     ) -> NetworkBenchmark:

@@ -23,7 +23,7 @@ from torch.distributed import pipelining
 from torch.optim import Optimizer
 
 from layerpipe2.errors import UserError
-from layerpipe2.pipeline.timeline import Timeline
+from layerpipe2.pipeline.timeline import SpanRecorder
 from layerpipe2.planning.variants import TORCH_PIPELINES
 
 Batch = tuple[Tensor, Tensor]
@@ -67,7 +67,7 @@ class SynchronousTrainer:
         x: Tensor,
         micro_batches: int,
         make_optimizer: MakeOptimizer,
-        timeline: Timeline | None = None,
+        timeline: SpanRecorder | None = None,
     ) -> None:
         schedule, processes = _checked(name, stages, x, micro_batches), list(range(dist.get_world_size()))
         back = processes[::-1] if schedule is pipelining.ScheduleZBVZeroBubble else processes

@@ -1,4 +1,4 @@
-"""Settings of the pipeline benchmark: every option, with its default, its range and one line of help."""
+"""BenchmarkSettings of the pipeline benchmark: every option, with its default, its range and one line of help."""
 
 import argparse
 import sys
@@ -59,7 +59,7 @@ def parse(parser: Parser, model: type[T], arguments: Sequence[str] | None, quick
     return read_options(model, options), options
 
 
-class Settings(Checked):
+class BenchmarkSettings(Checked):
     """What the benchmark measures, and how often.
 
     Raises:

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.pipelines.settings import Settings
+from experiments.pipelines.settings import BenchmarkSettings
 from layerpipe2.delays import aligned
 from layerpipe2.planning.variants import MEMORY_KINDS, TORCH_PIPELINES, Variant
 
@@ -30,7 +30,7 @@ def _ratio(theirs: Sequence[float], ours: Sequence[float]) -> list[float]:
     return [statistics.median(ratios), min(ratios), max(ratios)]
 
 
-def table(rows: Sequence[Row], network: str, settings: Settings) -> str:
+def table(rows: Sequence[Row], network: str, settings: BenchmarkSettings) -> str:
     """The figures as text: medians, and ratios with their smallest and largest value."""
     lines = [
         f"{network} on {settings.dataset}, mini-batches of {settings.batch_size}; {settings.processes} processes "

@@ -28,7 +28,7 @@ from layerpipe2.lab.runs.plan import make_units, optimizer_factory
 from layerpipe2.pipeline.in_flight import InFlight
 from layerpipe2.pipeline.links import Watch
 from layerpipe2.pipeline.neighbours import Endpoint, Neighbours
-from layerpipe2.pipeline.timeline import Timeline
+from layerpipe2.pipeline.timeline import SpanRecorder
 from layerpipe2.pipeline.worker_loop import WorkerLoop
 from layerpipe2.planning.variants import DATA_PARALLEL, Variant, group_starts
 from layerpipe2.stages import partition_at
@@ -70,7 +70,7 @@ def build_units(config: RunConfig, data: Data) -> list[nn.Module]:
 
 
 def make_trainer(
-    variant: str, job: Job, data: Data, x: Tensor, processes: int, timeline: Timeline | None = None
+    variant: str, job: Job, data: Data, x: Tensor, processes: int, timeline: SpanRecorder | None = None
 ) -> Trainer:
     """This process' part of ``variant``; ``x`` is a mini-batch, for its shape; ``timeline`` takes time stamps.
 
@@ -136,7 +136,7 @@ class AsynchronousTrainer:
         form: Variant,
         make_optimizer: MakeOptimizer,
         seed: int,
-        timeline: Timeline | None = None,
+        timeline: SpanRecorder | None = None,
     ) -> None:
         rank, per_stage = dist.get_rank(), form.delays(len(stages)).per_stage
         module, history = stages[rank], make_strategy(form.strategy)

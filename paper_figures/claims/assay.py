@@ -10,7 +10,7 @@ from typing import Any, Self
 import pandas as pd
 
 from layerpipe2.errors import UserError
-from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.judging.designs import pipeline_aware, rows_with
 from layerpipe2.lab.judging.history_costs import judge
 from paper_figures.text import dataset_label, law_label, network_label, optimizer_label
@@ -56,7 +56,7 @@ class Assay:
     def of(
         cls,
         runs: pd.DataFrame,
-        settings: Settings,
+        settings: ComparisonSettings,
         examples: pd.DataFrame | None = None,
         name: Callable[[Mapping[str, Any]], str] = short_name,
     ) -> Self:

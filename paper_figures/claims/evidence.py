@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.judging.designs import CELL
 from layerpipe2.strategies import DECAY_RULES
 from paper_figures.claims.assay import Assay, long_name
@@ -27,7 +27,7 @@ def assays(found: Mapping[str, Records]) -> Assay:
 
 def assay(records: Records) -> Assay:
     """The cells of one experiment, by its own demands."""
-    return Assay.of(records.all_runs, Settings.of(records.experiment), records.examples, long_name)
+    return Assay.of(records.all_runs, ComparisonSettings.of(records.experiment), records.examples, long_name)
 
 
 def at_own_rates(found: Assay) -> Assay:
@@ -50,10 +50,10 @@ def by_share(found: Mapping[str, Records]) -> Assay | None:
 
     Each keeps the margin that its experiment has declared: their searches have one seed, which tells no spread.
     """
-    judged = [records for records in found.values() if Settings.of(records.experiment).unit == "points"]
+    judged = [records for records in found.values() if ComparisonSettings.of(records.experiment).unit == "points"]
     if not judged:
         return None
-    settings = replace(Settings.of(judged[0].experiment), least_share=LEAST_SHARE, image_guard=False)
+    settings = replace(ComparisonSettings.of(judged[0].experiment), least_share=LEAST_SHARE, image_guard=False)
     runs = pd.concat([records.runs for records in judged], ignore_index=True)
     return Assay.of(runs.drop_duplicates([*CELL, "strategy", "seed"]), settings, name=long_name)
 

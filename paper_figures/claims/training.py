@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.judging.designs import LEARNT, own, pipeline_aware
 from layerpipe2.lab.judging.history_costs import won_back
 from layerpipe2.lab.looks import ordered
@@ -37,12 +37,12 @@ _MOST_SEEDS = 1000
 """A larger number of seeds is only said to be larger."""
 
 
-def assay(records: Records, settings: Settings) -> Assay:
+def assay(records: Records, settings: ComparisonSettings) -> Assay:
     """The costs and comparisons behind both claims."""
     return Assay.of(records.all_runs, settings, records.examples)
 
 
-def reconstruction_keeps_accuracy(found: Assay, settings: Settings) -> Verdict:
+def reconstruction_keeps_accuracy(found: Assay, settings: ComparisonSettings) -> Verdict:
     """C6: a pipeline-aware rule that loses nothing in any cell where losing something was possible."""
     answer, details = _answer(found)
     evidence = [costs_sentence(row) for row in found.costs.to_dict("records")]
@@ -112,7 +112,7 @@ class _Words(NamedTuple):
     undecided: tuple[str, str]
 
 
-def _words(settings: Settings) -> _Words:
+def _words(settings: ComparisonSettings) -> _Words:
     if settings.least_share is None:
         margin = amount(settings.margin, settings.unit)
         return _Words(
@@ -132,7 +132,7 @@ def _words(settings: Settings) -> _Words:
     )
 
 
-def in_short(found: Assay, settings: Settings) -> str:
+def in_short(found: Assay, settings: ComparisonSettings) -> str:
     """The answer in one or two sentences: what it is and where, and after a colon what it says of each strategy."""
     cells, words = found.costs["sensitive"], _words(settings)
     if not cells.any():

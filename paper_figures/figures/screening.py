@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.judging.history_costs import scored
 from layerpipe2.lab.looks import ordered
 from paper_figures import style
@@ -39,7 +39,7 @@ def screening(found: Mapping[str, Records]) -> Figure:
 
 
 def _panels(records: Records) -> list[tuple[str, str, pd.DataFrame]]:
-    settings = Settings.of(records.experiment)
+    settings = ComparisonSettings.of(records.experiment)
     runs = scored(records.runs, settings)
     sign, label = (-1, "test loss (nats)") if settings.unit == "nats" else (1, "test accuracy (%)")
     runs = runs.assign(score=sign * runs["score"].fillna(runs["guess"]))

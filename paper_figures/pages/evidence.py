@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from layerpipe2.errors import UserError
-from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.judging.history_costs import with_scores
 from layerpipe2.strategies import find_strategy
 from paper_figures.claims import evidence as claims
@@ -46,7 +46,7 @@ def page(found: Mapping[str, Records], results: Path) -> Page:
         raise UserError("nothing is confirmed yet; run: make paper EXPERIMENT=evidence-mlp")
     everything = claims.assays(confirmed)
     tuned, common = claims.at_own_rates(everything), everything.within(rate="common")
-    level = Settings.of(next(iter(confirmed.values())).experiment).level
+    level = ComparisonSettings.of(next(iter(confirmed.values())).experiment).level
     told, silent = claims.by_what_is_told(tuned)
     figures = {"costs": partial(assay_figures.costs, told, level, _OWN_RATES)}
     if len(silent.costs):
@@ -158,14 +158,14 @@ def _given_rates(found: Mapping[str, Records]) -> Iterator[str]:
 
 
 def _diverged(records: Records) -> int:
-    settings = Settings.of(records.experiment)
+    settings = ComparisonSettings.of(records.experiment)
     return int((with_scores(records.all_runs, settings)["status"] == "diverged").sum())
 
 
 def _guesses(found: Iterable[Records]) -> Iterator[str]:
     """The losses of guessing, of experiments that judge losses."""
     for records in found:
-        yield from (f"{nats:.2f}" for nats in Settings.of(records.experiment).guess.values())
+        yield from (f"{nats:.2f}" for nats in ComparisonSettings.of(records.experiment).guess.values())
 
 
 def _numbers(

@@ -5,7 +5,7 @@ from itertools import groupby
 from pathlib import Path
 
 from layerpipe2.errors import UserError
-from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.runs.records import write_text
 from paper_figures.claims import training
 from paper_figures.claims.answers import answers
@@ -54,7 +54,9 @@ def _with_section(text: str, name: str, content: str, path: Path) -> str:
     return f"{before}{begin}\n{content}{end}{after}"
 
 
-def results(records: Records, theory: Theory, settings: Settings, out: str, measured: Regimes | None = None) -> str:
+def results(
+    records: Records, theory: Theory, settings: ComparisonSettings, out: str, measured: Regimes | None = None
+) -> str:
     """The section on the results of the default study: a picture, answers in words, and the verdicts on the claims.
 
     ``out`` is the path of the report's folder from the README.

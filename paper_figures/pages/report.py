@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.strategies import find_strategy
 from paper_figures import figures, tables
 from paper_figures.claims import costs, spikepipe, structure, training
@@ -25,7 +25,7 @@ from paper_figures.verdicts import Verdict
 
 
 def claims(
-    records: Records, theory: Theory, judged: Assay, settings: Settings, measured: Regimes | None
+    records: Records, theory: Theory, judged: Assay, settings: ComparisonSettings, measured: Regimes | None
 ) -> list[Verdict]:
     """One verdict per claim, from the runs' records and their assay, tables of the theory, and the measured map."""
     return [
@@ -40,7 +40,7 @@ def claims(
     ]
 
 
-def page(records: Records, theory: Theory, settings: Settings, measured: Regimes | None = None) -> Page:
+def page(records: Records, theory: Theory, settings: ComparisonSettings, measured: Regimes | None = None) -> Page:
     """The report with all its figures and tables."""
     accuracy, judged = training_tables.accuracy(records), training.assay(records, settings)
     found = claims(records, theory, judged, settings, measured)
@@ -75,7 +75,7 @@ def page(records: Records, theory: Theory, settings: Settings, measured: Regimes
     return Page("report", "report.md", content, found, drawn, exact, shown)
 
 
-def _setting(records: Records, settings: Settings) -> dict[str, Any]:
+def _setting(records: Records, settings: ComparisonSettings) -> dict[str, Any]:
     """What was trained, and what the tests demand."""
     runs = records.runs
     return {

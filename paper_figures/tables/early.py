@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.judging.designs import STASH
 from layerpipe2.lab.judging.history_costs import with_scores
 from layerpipe2.lab.looks import ordered
@@ -25,7 +25,7 @@ def behind_stash(records: Records) -> pd.DataFrame:
         Columns cell, strategy, seed; ``first`` and ``last``: validation accuracy minus that of stash after these
         epochs, in points. No rows where runs have one epoch.
     """
-    runs = with_scores(records.runs, Settings.of(records.experiment))
+    runs = with_scores(records.runs, ComparisonSettings.of(records.experiment))
     runs = runs[(runs["num_stages"] > 1) & (runs["status"] == "completed")]
     runs = runs[runs["seed"].isin(records.experiment["seeds"])]
     epochs = records.epochs.merge(runs[[*RUN, *_KNOWN]], on=RUN).sort_values("epoch")

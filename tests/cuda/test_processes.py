@@ -15,7 +15,7 @@ from torch import nn
 
 from layerpipe2.pipeline.devices import transport_of
 from layerpipe2.pipeline.strategy import PipelineStrategy
-from layerpipe2.pipeline.timeline import Timeline
+from layerpipe2.pipeline.timeline import SpanRecorder
 from tests.pipeline import fits, processes
 from tests.pipeline.fits import Case, in_process
 
@@ -152,6 +152,6 @@ def _place():
 
 
 def _events():
-    strategy = PipelineStrategy(timeout_s=60, timeline=Timeline())
+    strategy = PipelineStrategy(timeout_s=60, timeline=SpanRecorder())
     Case(options=OPTIONS)(strategy)
     return strategy.events

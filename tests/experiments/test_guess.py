@@ -9,7 +9,7 @@ import torch
 from experiments import collect, guess
 from experiments import run as runs
 from layerpipe2.errors import UserError
-from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from paper_figures.records import training
 from tests.small_experiments import REPORT, UNTUNED, small, write_experiment
 
@@ -31,7 +31,7 @@ def test_it_is_measured_before_training_and_reaches_the_verdicts(tmp_path):
     measured = json.loads((tmp_path / "out" / guess.FILE).read_text())
     assert measured == {"digits": pytest.approx(math.log(10), abs=0.01)}
     collect.main([path, "--records", str(tmp_path / "out"), "--out", str(tmp_path / "tables")])
-    settings = Settings.of(training.load(tmp_path / "tables").experiment)
+    settings = ComparisonSettings.of(training.load(tmp_path / "tables").experiment)
     assert (settings.unit, settings.margin, settings.guess) == ("nats", 0.02, measured)
 
 
@@ -73,4 +73,4 @@ def test_what_is_missing_or_broken_is_said_in_one_line(tmp_path, text, message):
 def test_pages_demand_it_of_tables_that_judge_losses():
     report = {"equivalence_margin_points": 5, "significance_level": 0.05, "image_guard": False}
     with pytest.raises(UserError, match=r"the loss of guessing is {}, but the unit is nats; give it"):
-        Settings.of({"report": report | {"equivalence_margin_nats": 0.02, "guess_nats": None}})
+        ComparisonSettings.of({"report": report | {"equivalence_margin_nats": 0.02, "guess_nats": None}})

@@ -18,13 +18,13 @@ from experiments.screenshots import served
 from experiments.tables import run_rows
 from experiments.track_summary import LISTS, link
 from layerpipe2.errors import UserError
-from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.looks import look
 from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.runs.records import read_record, write_record
 from layerpipe2.lab.tracking.description import FINAL
 from layerpipe2.lab.tuning.results import best_trials
-from layerpipe2.lab.tuning.trial import told_as
+from layerpipe2.lab.tuning.trial import tell_arguments
 from paper_figures.claims.assay import Assay
 from paper_figures.records.training import Records
 from paper_figures.tables.training import accuracy
@@ -138,7 +138,7 @@ def test_the_share_won_back_is_the_reports_also_where_losses_are_judged(place, c
         made["test"]["loss"] = {"stash": 1.30, "latest": 1.40, "ema-window": 1.38}[strategy] + seed / 1000
     copied(runs, NATS)
     table = pd.DataFrame([row for made in runs.values() for row in run_rows(made | {"rate": "one"})])
-    rules = Assay.of(table, Settings.of({"report": NATS})).rules
+    rules = Assay.of(table, ComparisonSettings.of({"report": NATS})).rules
     (share,) = rules.loc[rules["strategy"] == "ema-window", "share"]
     assert won_back(place) == {"ema-window x3": round(100 * share, 1)} == {"ema-window x3": 20}
     copied(runs, NATS | {"equivalence_margin_nats": 0.2})
@@ -203,7 +203,7 @@ def test_trials_are_below_their_study_which_shows_the_one_that_the_tuner_chooses
         made["epochs"][-1] |= {"val_accuracy": correct, "val_loss": loss}
     trials[-1] |= {"status": "pruned", "test": None}
     study = SimpleNamespace(settings=SimpleNamespace(objectives=(objective,)))
-    told = [told_as(made, (objective,)) for made in trials]
+    told = [tell_arguments(made, (objective,)) for made in trials]
     known = [create_trial(**({"state": TrialState.COMPLETE} | one), params={}) for one in told]
     assert [known.index(trial) for trial in best_trials(study, known)] == [best]
     records = {f"tune/stash/range-0/trials/{number:05d}": made for number, made in enumerate(trials)}

@@ -2,7 +2,7 @@
 
 import json
 
-from layerpipe2.pipeline.timeline import Event, chrome_trace
+from layerpipe2.pipeline.timeline import Span, chrome_trace
 from paper_figures.pages import fill
 from paper_figures.pages.pipelines import claims, page
 from paper_figures.records.pipelines import load
@@ -39,10 +39,10 @@ def ticks(period, busy, parts=1, batches=18):
             start = (batch + 0.5 * rank) * period
             for part in range(parts):
                 begin, length = start + part * period / parts, busy * period / parts
-                events += [Event("forward", rank, batch, int(begin * 1e6), int((begin + length / 3) * 1e6))]
-                events += [Event("backward", rank, batch, int((begin + length / 3) * 1e6), int((begin + length) * 1e6))]
+                events += [Span("forward", rank, batch, int(begin * 1e6), int((begin + length / 3) * 1e6))]
+                events += [Span("backward", rank, batch, int((begin + length / 3) * 1e6), int((begin + length) * 1e6))]
             end = int((start + period) * 1e6)
-            events += [Event("weights", rank, batch, end - 1000, end), Event("wait", rank, batch, end, end + 1000)]
+            events += [Span("weights", rank, batch, end - 1000, end), Span("wait", rank, batch, end, end + 1000)]
         found.append(events)
     return found
 

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from paper_figures.claims.answers import answers
 from paper_figures.claims.assay import Assay
 from paper_figures.figures.answer import _differences
 from tests.lab.judging.test_share_rule import LATEST, SEEDS, SETTINGS, STASH, runs, won_back
 
 
-def made(settings: Settings = SETTINGS, **points: np.ndarray) -> list[str]:
+def made(settings: ComparisonSettings = SETTINGS, **points: np.ndarray) -> list[str]:
     return list(answers(Assay.of(runs(**points), settings))["answer"])
 
 

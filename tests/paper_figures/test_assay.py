@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.judging.history_costs import costs, scored
 from layerpipe2.lab.judging.statistics import ratio
 from paper_figures.claims.assay import Assay, in_place_of_a_verdict
@@ -19,8 +19,8 @@ _LOSING: Accuracies = {"ema-span": [0.70, 0.72, 0.69, 0.71, 0.70], "ema-window":
 _STASH = [0.85, 0.86, 0.84, 0.85, 0.86]
 _LATEST = [0.80, 0.82, 0.79, 0.81, 0.80]
 _RULE = [0.845, 0.853, 0.838, 0.846, 0.852]
-_SETTINGS = Settings(margin=1.0, image_guard=False)
-_NATS = Settings(0.02, 0.05, False, "nats", guess={"digits": 2.0})
+_SETTINGS = ComparisonSettings(margin=1.0, image_guard=False)
+_NATS = ComparisonSettings(0.02, 0.05, False, "nats", guess={"digits": 2.0})
 
 
 def made(columns: Accuracies, sequential: list[float | None] | None = None, **columns_of_runs: object) -> pd.DataFrame:
@@ -31,7 +31,7 @@ def made(columns: Accuracies, sequential: list[float | None] | None = None, **co
     return runs.assign(**columns_of_runs)
 
 
-def row(runs: pd.DataFrame, settings: Settings = _SETTINGS) -> pd.Series:
+def row(runs: pd.DataFrame, settings: ComparisonSettings = _SETTINGS) -> pd.Series:
     return costs(scored(runs, settings), settings).iloc[0]
 
 
@@ -90,7 +90,7 @@ def test_no_history_is_needed_where_the_latest_weights_are_shown_to_lose_less_th
     gap = np.array([0.0, 0.1, 0.2, 0.0, 0.1])
     assert found["p_needless"] == pytest.approx(stats.ttest_1samp(gap, 1.0, alternative="less").pvalue)
     assert (found["needless"], found["sensitive"]) == (True, False)
-    guarded = row(runs.assign(test_images=450), Settings(1.0, 0.05, True))
+    guarded = row(runs.assign(test_images=450), ComparisonSettings(1.0, 0.05, True))
     assert not guarded["needless"]  # 450 other images could move the difference by more than the margin
     lost = row(made({"latest": [*_STASH[:4], None]}))
     assert not lost["needless"]
@@ -159,9 +159,9 @@ def test_with_the_guard_the_control_must_fail_for_other_test_images_too() -> Non
     far = pd.DataFrame([_spread(0.9)])
     near = pd.DataFrame([_spread(0.1)])
     for examples, sensitive in ((far, False), (near, True)):
-        found = Assay.of(runs, Settings(1.0, 0.05, image_guard=True), examples)
+        found = Assay.of(runs, ComparisonSettings(1.0, 0.05, image_guard=True), examples)
         assert found.costs["sensitive"].item() == sensitive
-    error = Assay.of(runs, Settings(1.0, 0.05, image_guard=True), near).rules["image_error"].item()
+    error = Assay.of(runs, ComparisonSettings(1.0, 0.05, image_guard=True), near).rules["image_error"].item()
     assert error == pytest.approx(stats.norm.ppf(0.95) * 100 * 0.1 / math.sqrt(450))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from paper_figures.claims import structure, training
 from paper_figures.pages.report import claims
 from paper_figures.records.theory import Theory
@@ -22,15 +22,15 @@ _GOOD, _BAD = [0.969, 0.973, 0.967, 0.972], [0.90, 0.91, 0.90, 0.90]
 
 def judged(columns: Accuracies, **settings: Any) -> Verdict:
     """C6 on one cell."""
-    return c6(made_records(made_runs({"stash": list(STASH)} | columns)), Settings(**settings))
+    return c6(made_records(made_runs({"stash": list(STASH)} | columns)), ComparisonSettings(**settings))
 
 
 def all_claims(records: Records, theory: Theory = _THEORY) -> list[Verdict]:
-    return claims(records, theory, training.assay(records, Settings()), Settings(), None)
+    return claims(records, theory, training.assay(records, ComparisonSettings()), ComparisonSettings(), None)
 
 
-def c6(records: Records, settings: Settings | None = None) -> Verdict:
-    settings = settings or Settings()
+def c6(records: Records, settings: ComparisonSettings | None = None) -> Verdict:
+    settings = settings or ComparisonSettings()
     return training.reconstruction_keeps_accuracy(training.assay(records, settings), settings)
 
 
@@ -86,8 +86,8 @@ def test_a_rule_that_has_not_run_in_a_cell_has_not_passed_there() -> None:
 
 
 def test_without_any_aware_rule_there_is_no_answer() -> None:
-    found = training.assay(made_records(made_runs({"stash": list(STASH), "latest": list(_BAD)})), Settings())
-    assert training.in_short(found, Settings()).startswith("**Not decided**")
+    found = training.assay(made_records(made_runs({"stash": list(STASH), "latest": list(_BAD)})), ComparisonSettings())
+    assert training.in_short(found, ComparisonSettings()).startswith("**Not decided**")
 
 
 def test_a_loss_in_one_cell_is_not_averaged_away() -> None:
@@ -122,7 +122,7 @@ def test_kinds_of_networks_need_each_other() -> None:
             "fully connected: reproduced; spiking: reproduced",
         ),
     ):
-        found = training.assay(made_records(*runs), Settings())
+        found = training.assay(made_records(*runs), ComparisonSettings())
         assert training.kinds_of_networks(found).word == verdict
 
 
@@ -177,8 +177,8 @@ def test_the_answer_in_short() -> None:
         ({"ema-span": list(_BAD)}, "**No**, in 1 of 1 cell", "EMA window and EMA span are shown to lose more"),
         ({"latest": list(_GOOD)}, "**These runs can't tell**", "is not shown to lose more than 2 points"),
     ):
-        found = training.assay(made_records(made_runs(columns | changes)), Settings())
-        text = training.in_short(found, Settings())
+        found = training.assay(made_records(made_runs(columns | changes)), ComparisonSettings())
+        text = training.in_short(found, ComparisonSettings())
         assert text.startswith(start)
         assert words in text
 

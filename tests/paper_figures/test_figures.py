@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from experiments import theory as study
-from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.looks import look, ordered
 from layerpipe2.strategies import STRATEGIES, find_strategy, raw_forms
 from layerpipe2.strategies.moments import Updates
@@ -50,8 +50,10 @@ def test_order_does_not_depend_on_what_else_is_there() -> None:
 def test_figures_are_readable_at_their_final_size() -> None:
     units = {"mlp": 3, "vgg": 3, "resnet18": 4, "resnet-small": 4}
     records = synthetic_records.records(seeds=2, units=units, groups=(1, 2))
-    judged = assay(records, Settings())
-    for stem, draw in figures.catalogue(records, synthetic_records.theory_tables(), judged, Settings().level).items():
+    judged = assay(records, ComparisonSettings())
+    for stem, draw in figures.catalogue(
+        records, synthetic_records.theory_tables(), judged, ComparisonSettings().level
+    ).items():
         if not stem.startswith("curves_") or stem == "curves_mlp":
             _assert_readable(stem, draw)
 

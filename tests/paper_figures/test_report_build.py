@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from layerpipe2.errors import UserError
-from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from paper_figures import build, figures
 from paper_figures.claims.training import assay
 from paper_figures.pages import fill, readme, report
@@ -93,7 +93,7 @@ def test_building_again_in_another_process_gives_the_same_bytes(place: Path) -> 
 
 @slow
 def test_every_figure_and_table_is_written(place: Path) -> None:
-    records, settings = synthetic_records.records(), Settings()
+    records, settings = synthetic_records.records(), ComparisonSettings()
     judged = assay(records, settings)
     stems = list(figures.catalogue(records, synthetic_records.theory_tables(), judged, settings.level))
     names = ("accuracy", "assay_costs", "assay_rules", "training", "delays", "memory", "reconstruction")
@@ -171,7 +171,7 @@ def test_a_page_needs_a_name(written: Path) -> None:
 
 
 def _text(records: Records) -> str:
-    made = report.page(records, synthetic_records.theory_tables(), Settings())
+    made = report.page(records, synthetic_records.theory_tables(), ComparisonSettings())
     for stem, draw in made.figures.items():
         if not stem.startswith(("derivation", "stability", "costs", "gantt", "schedules")):  # they have no runs in them
             draw()
@@ -196,15 +196,15 @@ def test_sequential_runs_alone(tmp_path: Path) -> None:
     assert "Strategies: sequential." in _text(Records(**made))
     synthetic_records.write(tmp_path / "results", made)
     records, theory = training_records.load(tmp_path / "results"), synthetic_records.theory_tables()
-    assert "These are 2 training runs" in readme.results(records, theory, Settings(), "out")
+    assert "These are 2 training runs" in readme.results(records, theory, ComparisonSettings(), "out")
 
 
 def test_a_measured_map_decides_the_claim_that_is_modelled_without_it(tmp_path: Path) -> None:
     records, theory = Records(**synthetic_records.make(seeds=1, units={"mlp": 3})), synthetic_records.theory_tables()
     measured = regimes.load(made_map.write(tmp_path))
     for found, said in ((None, "(in our cost model)"), (measured, "(measured for two stages, else modelled)")):
-        made = report.page(records, theory, Settings(), found)
+        made = report.page(records, theory, ComparisonSettings(), found)
         text = fill(made.template, made.content)
         assert said in text
         assert ("And measured on two processes" in text) == (found is not None)
-        assert said in readme.results(records, theory, Settings(), "out", measured=found)
+        assert said in readme.results(records, theory, ComparisonSettings(), "out", measured=found)

@@ -9,7 +9,7 @@ import pytest
 
 from layerpipe2.pipeline.health.diagnosis import Post
 from layerpipe2.pipeline.health.watchdog import Watchdog
-from layerpipe2.pipeline.store import Board, host_store
+from layerpipe2.pipeline.store import SignedPosts, host_store
 from tests.pipeline import processes
 from tests.pipeline.fits import Case, in_process
 from tests.pipeline.toy_pipeline import train
@@ -109,7 +109,7 @@ def test_after_a_broken_connection_a_few_missing_beats_are_enough(monkeypatch):
     monkeypatch.setattr(Watchdog, "_end", ends)
     store = host_store("127.0.0.1", 0, 20.0)
     post = Post("stage 1", 1, 1, 1, None, done=False)  # and never again
-    Board(store, "layerpipe2/ranks").within("watch", 1).post("1", json.dumps(post))
+    SignedPosts(store, "layerpipe2/ranks").within("watch", 1).post("1", json.dumps(post))
     watchdog = Watchdog("127.0.0.1", store.port, 0, 2, timeout_s=60.0, label="stage 0", interval_s=0.05)
     watchdog.explain(RuntimeError("connection closed"))
     assert said == ["rank 1 (stage 1) gives no sign of life for 0.2 s: killed, stopped or cut off"]

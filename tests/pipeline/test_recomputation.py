@@ -8,7 +8,7 @@ from torch import nn
 from layerpipe2 import UserError
 from layerpipe2.pipeline.snapshots import StageSnapshots
 from layerpipe2.pipeline.strategy import PipelineStrategy
-from layerpipe2.pipeline.timeline import Timeline
+from layerpipe2.pipeline.timeline import SpanRecorder
 from tests.pipeline import processes
 from tests.pipeline.fits import (
     ByDevice,
@@ -59,7 +59,7 @@ def test_a_full_pipeline_is_saved_and_resumed(tmp_path):
 
 
 def events():
-    strategy = PipelineStrategy(timeline=Timeline(), recompute_activations=True)
+    strategy = PipelineStrategy(timeline=SpanRecorder(), recompute_activations=True)
     Case("stash", network="residual", epochs=1)(strategy)
     return strategy.events
 

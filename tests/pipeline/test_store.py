@@ -18,7 +18,7 @@ from layerpipe2.pipeline.environment import SECRET, interface_towards
 from layerpipe2.pipeline.health import agreement
 from layerpipe2.pipeline.health.watchdog import Watchdog
 from layerpipe2.pipeline.process_group import ProcessGroup
-from layerpipe2.pipeline.store import Board, Notice, _wait_for_server, host_store, join_store
+from layerpipe2.pipeline.store import Notice, SignedPosts, _wait_for_server, host_store, join_store
 from tests.cli.test_launch import Launched
 from tests.pipeline import processes
 from tests.pipeline.hosts import TOY
@@ -37,13 +37,13 @@ def stranger(store):
 
 
 def test_posts_are_read_and_replaced_and_a_claim_holds(store, stranger):
-    board = Board(store, "place")
-    board.post("a", "one\ntwo, three")
-    board.post("b", "")
-    assert Board(stranger, "place").read("abc") == {"a": "one\ntwo, three", "b": ""}
-    board.post("a", "other")
-    assert board.read("a") == {"a": "other"}
-    assert [board.claim("c", text) for text in ("mine", "late")] == ["mine", "mine"]
+    signed = SignedPosts(store, "place")
+    signed.post("a", "one\ntwo, three")
+    signed.post("b", "")
+    assert SignedPosts(stranger, "place").read("abc") == {"a": "one\ntwo, three", "b": ""}
+    signed.post("a", "other")
+    assert signed.read("a") == {"a": "other"}
+    assert [signed.claim("c", text) for text in ("mine", "late")] == ["mine", "mine"]
 
 
 def test_a_server_that_answers_is_found_by_who_has_no_time_to_wait(store):
@@ -55,27 +55,27 @@ FORGED = ["you are done", "", "0" * 64 + " you are done", b"\xff\xfe\x00"]
 
 @pytest.mark.parametrize("text", FORGED)
 def test_what_a_stranger_posts_counts_for_nothing(text, store, stranger):
-    board, notice = Board(store, "place"), Notice(store)
+    signed, notice = SignedPosts(store, "place"), Notice(store)
     for key in ("place/a", "layerpipe2/ranks/reason"):
         stranger.set(key, text)
-    assert board.read("a") == {"a": None}
+    assert signed.read("a") == {"a": None}
     assert notice.read() is None
-    assert board.claim("a", "true") == "true"
-    assert board.read("a") == {"a": "true"}
+    assert signed.claim("a", "true") == "true"
+    assert signed.read("a") == {"a": "true"}
     assert notice.propose("why") == notice.propose("later") == notice.read() == "why"
 
 
 def test_a_signed_post_counts_in_its_place_only(store, stranger):
-    board = Board(store, "place")
-    board.post("a", "fine")
+    signed = SignedPosts(store, "place")
+    signed.post("a", "fine")
     for key in ("place/b", "other/a"):
         stranger.set(key, stranger.get("place/a"))
-    assert board.read("ab") == {"a": "fine", "b": None}
-    assert Board(store, "other").read("a") == {"a": None}
+    assert signed.read("ab") == {"a": "fine", "b": None}
+    assert SignedPosts(store, "other").read("a") == {"a": None}
 
 
 def test_keys_can_be_listed_hence_are_no_secret(store, stranger):
-    Board(store, "place").post("a", "fine")
+    SignedPosts(store, "place").post("a", "fine")
     stranger.wait(["place/a"])  # a post isn't waited for
     assert stranger.list_keys() == ["place/a"]
 
@@ -83,9 +83,9 @@ def test_keys_can_be_listed_hence_are_no_secret(store, stranger):
 def agree_with_a_secret_of_its_own():
     rank, port = int(os.environ["RANK"]), int(os.environ["MASTER_PORT"])
     os.environ[SECRET], agreement._LINGER_S = f"secret of rank {rank}", 2.0
-    read = Board.read
+    read = SignedPosts.read
     if rank:  # it is slow to look
-        Board.read = lambda board, names: time.sleep(0.5) or read(board, names)
+        SignedPosts.read = lambda signed, names: time.sleep(0.5) or read(signed, names)
     store = (join_store if rank else host_store)("127.0.0.1", port, 20.0)
     try:
         agreement.check_agreement(store, rank, 2, {}, 20.0, member="node")

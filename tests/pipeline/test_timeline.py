@@ -4,13 +4,13 @@ import json
 from itertools import pairwise
 
 from layerpipe2.pipeline.strategy import PipelineStrategy
-from layerpipe2.pipeline.timeline import Event, Timeline, chrome_trace
+from layerpipe2.pipeline.timeline import Span, SpanRecorder, chrome_trace
 from tests.pipeline import processes
 from tests.pipeline.fits import Case
 
 
 def events(limit):
-    strategy = PipelineStrategy(timeline=Timeline(limit))
+    strategy = PipelineStrategy(timeline=SpanRecorder(limit))
     Case()(strategy)
     return strategy.events
 
@@ -31,7 +31,7 @@ def test_no_more_than_the_limit_is_kept():
 
 
 def test_chrome_trace():
-    ranks = [[Event("forward", 0, 3, 5_000, 9_000)], [Event("wait", 1, 2, 4_000, 5_000)]]
+    ranks = [[Span("forward", 0, 3, 5_000, 9_000)], [Span("wait", 1, 2, 4_000, 5_000)]]
     found = json.loads(chrome_trace(ranks))["traceEvents"]
     assert [e["args"]["name"] for e in found if e["ph"] == "M"] == ["rank 0", "rank 1"]
     assert {"name": "forward 3", "cat": "forward", "ph": "X", "pid": 0, "tid": 0, "ts": 1.0, "dur": 4.0} in found

@@ -31,7 +31,7 @@ _CLOSE = 1.05
 """Predictions nearer to each other than this ratio don't tell which is faster."""
 
 
-class Subject(NamedTuple):
+class Training(NamedTuple):
     """What is balanced: a network and how it is trained.
 
     Attributes:
@@ -64,39 +64,39 @@ def run(options: argparse.Namespace) -> None:
     optimizer = type(module.make_optimizer(list(module.parameters()))).__name__
     strategy = module.strategy.name or "stash"
     units, x = [unit.to(device) for unit in units], x.to(device)
-    balance(options, Subject(options.module, optimizer, units, x, module.make_optimizer, strategy))
+    balance(options, Training(options.module, optimizer, units, x, module.make_optimizer, strategy))
 
 
-def balance(options: argparse.Namespace, subject: Subject) -> None:
+def balance(options: argparse.Namespace, training: Training) -> None:
     """Time the units, print them, the best cut, and what else could be done with as many processes.
 
     Raises:
         UserError: on settings that don't fit.
     """
-    load, size = os.getloadavg()[0], len(subject.x)
+    load, size = os.getloadavg()[0], len(training.x)
     if options.latency is not None and options.gigabits is None:
         raise UserError("--latency is that of a link between machines; give its --gigabits, too")
     if options.recompute_activations:
-        check_recomputation(make_strategy(subject.strategy))
-    times = profiled(subject.units, subject.x, subject.make_optimizer, options.repeats)
+        check_recomputation(make_strategy(training.strategy))
+    times = profiled(training.units, training.x, training.make_optimizer, options.repeats)
     predictor = Predictor(times, size, options.stages, strategy=None, threads=options.threads)
-    best = predictor.cut(f"async/{subject.strategy}{'/recompute' * options.recompute_activations}")
+    best = predictor.cut(f"async/{training.strategy}{'/recompute' * options.recompute_activations}")
     print(
-        f"{subject.name}: {len(subject.units)} units, mini-batches of {size}, {subject.optimizer}, strategy "
-        f"{subject.strategy}, {options.threads} thread(s), median of {options.repeats} steps; the last stage has no "
+        f"{training.name}: {len(training.units)} units, mini-batches of {size}, {training.optimizer}, strategy "
+        f"{training.strategy}, {options.threads} thread(s), median of {options.repeats} steps; the last stage has no "
         f"history{' and recomputes nothing' * best.recomputes}\n"
     )
     print(f"{unit_table(best)}\n\n{stage_table(best)}\n")
     print(prediction(best))
     if any(slow.total.flops < unit.total.flops for slow, unit in zip(best.delayed, best.units, strict=True)):
         print("history below zero is noise: let nothing else run, or raise --repeats")
-    if options.stages > 1 and subject.x.device.type == "cpu":
-        print(f"\n{_comparison(predictor, subject, options)}")
+    if options.stages > 1 and training.x.device.type == "cpu":
+        print(f"\n{_comparison(predictor, training, options)}")
     if load > _BUSY:
         print(f"other work ran here before (load average {load:.1f}): do not trust these times")
 
 
-def _comparison(predictor: Predictor, subject: Subject, options: argparse.Namespace) -> str:
+def _comparison(predictor: Predictor, training: Training, options: argparse.Namespace) -> str:
     """The machine, all choices, the fastest one."""
     cores = len(os.sched_getaffinity(0))
     at_once = min(options.stages, cores)  # more would wait for each other
@@ -110,10 +110,10 @@ def _comparison(predictor: Predictor, subject: Subject, options: argparse.Namesp
     elif (needed := options.stages * options.threads) > cores:
         # One process with all threads can't be timed here.
         place, here = f"on a machine as fast as this one, with {needed} cores (this one has {cores})", False
-    strategies = dict.fromkeys(name for name in (subject.strategy, *_STRATEGIES) if name != "sequential")
+    strategies = dict.fromkeys(name for name in (training.strategy, *_STRATEGIES) if name != "sequential")
     if options.recompute_activations:
-        strategies = {f"{subject.strategy}/recompute": None} | strategies
-    copies = optimizer_copies(subject.make_optimizer)
+        strategies = {f"{training.strategy}/recompute": None} | strategies
+    copies = optimizer_copies(training.make_optimizer)
     found = choices(predictor, machine, strategies, one_host=here, optimizer_copies=copies)
     where = f"{options.stages} processes of {options.threads} thread(s) {place}"
     return f"{where}; {machine_line(machine)}\n\n{choice_table(found)}\n\n{sentence(found)}"

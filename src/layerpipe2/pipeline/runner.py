@@ -20,7 +20,7 @@ from layerpipe2.pipeline.memory import StageMemory
 from layerpipe2.pipeline.neighbours import Endpoint, Evaluation, Neighbours
 from layerpipe2.pipeline.process_group import ProcessGroup
 from layerpipe2.pipeline.stage_optimizers import Everywhere, StageOptimizers
-from layerpipe2.pipeline.timeline import Timeline
+from layerpipe2.pipeline.timeline import SpanRecorder
 from layerpipe2.pipeline.watched_loss import WatchedLoss
 from layerpipe2.pipeline.worker_loop import Batch, WorkerLoop
 from layerpipe2.stages import check_stages
@@ -33,7 +33,7 @@ class Options(NamedTuple):
     recompute_activations: bool
     check_finite: bool
     resumable: bool | None
-    timeline: Timeline | None
+    timeline: SpanRecorder | None
 
 
 class Runner(Execution):

@@ -93,7 +93,7 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-class Board:
+class SignedPosts:
     """Texts that the members of a job post for each other at ``place``, each under its name.
 
     With every text goes a code (HMAC-SHA256) of the job's secret, the place, the name and the text. A stranger can
@@ -124,9 +124,9 @@ class Board:
         posts = self._store.multi_get(list(map(self._key, there)))
         return {name: self._checked(name, post) for name, post in zip(there, posts, strict=True)}
 
-    def within(self, name: str, member: int) -> "Board":
-        """A new board below, for posts of this time: the same for all members that have asked as often."""
-        return Board(self._store, self._key(f"{name}/{self._store.add(self._key(f'{name} of {member}'), 1)}"))
+    def within(self, name: str, member: int) -> "SignedPosts":
+        """Posts of this time below: the same for all members that have asked as often."""
+        return SignedPosts(self._store, self._key(f"{name}/{self._store.add(self._key(f'{name} of {member}'), 1)}"))
 
     def _key(self, name: str) -> str:
         return f"{self._place}/{name}"
@@ -148,26 +148,26 @@ class Notice:
     """
 
     def __init__(self, store: Store, member: str = "rank") -> None:
-        self._board = Board(store, f"layerpipe2/{member}s")
+        self._signed = SignedPosts(store, f"layerpipe2/{member}s")
 
     def propose(self, reason: str) -> str:
         """Post ``reason`` unless there is one; returns the one that holds."""
-        return self._board.claim("reason", reason)
+        return self._signed.claim("reason", reason)
 
     def read(self) -> str | None:
         """The reason, if there is one."""
-        return self._board.read(["reason"]).get("reason")
+        return self._signed.read(["reason"]).get("reason")
 
     def acknowledge(self, who: str) -> None:
         """Say that ``who`` knows the reason and ends."""
-        self._board.post(f"known/{who}", "")
+        self._signed.post(f"known/{who}", "")
 
     def may_say(self, machine: str, who: str) -> bool:
         """Whether ``who`` is the first of its machine to say it, so that a launcher shows one line."""
-        return self._board.claim(f"said/{machine}", who) == who
+        return self._signed.claim(f"said/{machine}", who) == who
 
     def linger(self, others: Collection[str], limit_s: float) -> None:
         """Wait until all ``others`` know, at most ``limit_s`` seconds (those that failed never will)."""
         known, end = [f"known/{who}" for who in others], time.monotonic() + limit_s
-        while None in map(self._board.read(known).get, known) and time.monotonic() < end:
+        while None in map(self._signed.read(known).get, known) and time.monotonic() < end:
             time.sleep(_POLL_S)

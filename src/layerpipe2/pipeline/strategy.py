@@ -29,7 +29,7 @@ from layerpipe2.pipeline.memory import StageMemory
 from layerpipe2.pipeline.neighbours import Endpoint
 from layerpipe2.pipeline.process_group import ProcessGroup
 from layerpipe2.pipeline.runner import Options, Runner
-from layerpipe2.pipeline.timeline import Event, Timeline
+from layerpipe2.pipeline.timeline import Span, SpanRecorder
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class PipelineStrategy(SingleDeviceStrategy):
         recompute_activations: bool = False,
         check_finite: bool = True,
         resumable: bool | None = None,
-        timeline: Timeline | None = None,
+        timeline: SpanRecorder | None = None,
     ) -> None:
         super().__init__(device="cpu")  # until the launcher has said which device is this process's
         self.stages_per_process, self.timeout_s, self.timeline = stages_per_process, timeout_s, timeline
@@ -85,7 +85,7 @@ class PipelineStrategy(SingleDeviceStrategy):
         # Lightning's own world stays one process: in a larger one it lets all wait for the first before every batch.
         self.processes = 1
         self.memory: list[StageMemory] = []
-        self.events: list[list[Event]] = []
+        self.events: list[list[Span]] = []
         self._group: ProcessGroup | None = None
 
     @property
@@ -155,7 +155,7 @@ class PipelineStrategy(SingleDeviceStrategy):
         mine = [asdict(row) for row in self._runner().memory()]
         self.memory = [StageMemory(**row) for part in self.group.gather(mine) for row in part]
         found = self.group.gather(self.timeline.events) if self.timeline is not None else []
-        self.events = [[Event(*event) for event in part] for part in found]
+        self.events = [[Span(*event) for event in part] for part in found]
 
     def broadcast(self, obj: T, src: int = 0) -> T:
         """``obj`` of process ``src``, by way of JSON."""

@@ -11,7 +11,7 @@ import torch
 _CPU = torch.device("cpu")
 
 
-class Event(NamedTuple):
+class Span(NamedTuple):
     """A span of time: what (``forward``, ``recompute``, ``backward``, ``weights``, ``wait``), where, and when in ns."""
 
     what: str
@@ -21,7 +21,7 @@ class Event(NamedTuple):
     stop: int
 
 
-class Timeline:
+class SpanRecorder:
     """Events of one process. The clock is the machine's monotonic one, common to all its processes.
 
     Args:
@@ -30,7 +30,7 @@ class Timeline:
 
     def __init__(self, limit: int = 100_000) -> None:
         self.limit = limit
-        self.events: list[Event] = []
+        self.events: list[Span] = []
 
     @contextmanager
     def span(self, what: str, stage: int, batch: int, device: torch.device = _CPU) -> Iterator[None]:
@@ -39,7 +39,7 @@ class Timeline:
         yield
         stop = _now(device)
         if len(self.events) < self.limit:
-            self.events.append(Event(what, stage, batch, start, stop))
+            self.events.append(Span(what, stage, batch, start, stop))
 
 
 def _now(device: torch.device) -> int:
@@ -48,7 +48,7 @@ def _now(device: torch.device) -> int:
     return time.monotonic_ns()
 
 
-def chrome_trace(events_of_rank: Sequence[Sequence[Event]]) -> str:
+def chrome_trace(events_of_rank: Sequence[Sequence[Span]]) -> str:
     """JSON for ``chrome://tracing`` or Perfetto: one process per rank, times in microseconds from the first event."""
     origin = min((event.start for events in events_of_rank for event in events), default=0)
     place = {"name": "process_name", "ph": "M"}

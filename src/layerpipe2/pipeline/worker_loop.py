@@ -23,7 +23,7 @@ from layerpipe2.pipeline.health.finite import FiniteCheck
 from layerpipe2.pipeline.in_flight import InFlight
 from layerpipe2.pipeline.neighbours import Neighbours
 from layerpipe2.pipeline.snapshots import StageSnapshots
-from layerpipe2.pipeline.timeline import Timeline
+from layerpipe2.pipeline.timeline import SpanRecorder
 
 Batch = tuple[Tensor, Tensor]
 
@@ -49,7 +49,7 @@ class WorkerLoop:
         source: Callable[[], Batch],
         loss: Loss,
         totals: Totals,
-        timeline: Timeline | None = None,
+        timeline: SpanRecorder | None = None,
         *,
         check_finite: bool = False,
         resumable: bool = False,

@@ -9,7 +9,7 @@ import torch
 
 from experiments.pipelines import benchmark, measure
 from experiments.pipelines.processes import run_ranks
-from experiments.pipelines.settings import QUICK, Settings, parse
+from experiments.pipelines.settings import QUICK, BenchmarkSettings, parse
 from experiments.pipelines.summary import summarise, table
 from experiments.pipelines.trainers import build_units, make_trainer
 from layerpipe2.cli import Parser
@@ -77,7 +77,7 @@ def test_a_mistake_is_one_line(variants, message):
 
 def test_quick_changes_defaults_and_nothing_else():
     given = (["--quick", "--rounds", "7"], ["--rounds", "7"])
-    quick, full = (parse(Parser(), Settings, arguments, QUICK)[0] for arguments in given)
+    quick, full = (parse(Parser(), BenchmarkSettings, arguments, QUICK)[0] for arguments in given)
     assert quick.rounds == full.rounds == 7
     assert quick.width == 4 != full.width
     assert (quick.quick, full.quick) == (True, False)
@@ -124,7 +124,7 @@ def test_ratios_are_taken_within_a_round():
     assert rows[2]["speed_over"]["1f1b/2"] == [2, 1, 4]
     assert rows[0]["samples_per_second"] == 16
     given = {"dataset": "d", "batch_size": 64, "processes": 2, "rounds": 3, "batches": 1}
-    lines = table(rows, "n", Settings(**given)).splitlines()
+    lines = table(rows, "n", BenchmarkSettings(**given)).splitlines()
     assert lines[4].split()[:4] == ["async/stash", "64.0", "4.00x", "(2.00-6.00)"]
     assert lines[-1].split() == ["1f1b/2", "2.00x", "(1.00-4.00)"]
 

@@ -6,14 +6,16 @@ import pytest
 from scipy import stats
 
 from layerpipe2.errors import UserError
-from layerpipe2.lab.judging.comparisons import Settings, compare, pairs
+from layerpipe2.lab.judging.comparisons import ComparisonSettings, compare, pairs
 from layerpipe2.lab.judging.designs import CELL
 from tests.synthetic_records import STASH, made_runs, whole
 
-_SETTINGS = Settings()
+_SETTINGS = ComparisonSettings()
 
 
-def _compared(settings: Settings = _SETTINGS, images: int = 10_000, **columns: list[float | None]) -> pd.Series:
+def _compared(
+    settings: ComparisonSettings = _SETTINGS, images: int = 10_000, **columns: list[float | None]
+) -> pd.Series:
     """The comparison of EMA span (``ours``) with ``stash``."""
     runs = made_runs({"stash": columns.get("stash", list(STASH)), "ema-span": columns["ours"]}, images)
     scored = whole(runs).assign(score=100 * runs["test_accuracy"])
@@ -48,7 +50,7 @@ def test_few_test_images_decide_no_equivalence() -> None:
 def test_without_the_guard_a_verdict_is_about_this_test_set() -> None:
     same = [0.97, 0.97, 0.97, 0.97]
     for guard, outcome in ((True, "undecided"), (False, "equivalent")):
-        settings = Settings(margin=3, image_guard=guard)
+        settings = ComparisonSettings(margin=3, image_guard=guard)
         assert _compared(settings, 100, ours=same, stash=same)["outcome"] == outcome
 
 
@@ -86,4 +88,4 @@ def test_p_values_are_those_of_the_paired_t_test() -> None:
 def test_bad_settings(change: dict[str, object]) -> None:
     ((name, value),) = change.items()
     with pytest.raises(UserError, match=rf"report\.{name} is {value!r}; give a number between 0 and"):
-        Settings(**change)
+        ComparisonSettings(**change)

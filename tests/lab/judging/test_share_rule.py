@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from layerpipe2.errors import UserError
-from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.judging.history_costs import judge
 from layerpipe2.lab.judging.report import Report
 from layerpipe2.lab.judging.share_rule import margins, mcnemar
@@ -16,7 +16,7 @@ from layerpipe2.lab.judging.statistics import holm, holm_levels, seeds_needed
 from tests.sampling import sampled
 
 SEEDS = 10
-SETTINGS = Settings(0.5, 0.05, image_guard=False, least_share=0.75, margins={"mlp": 2.0})
+SETTINGS = ComparisonSettings(0.5, 0.05, image_guard=False, least_share=0.75, margins={"mlp": 2.0})
 NOISE = np.random.default_rng(1).normal(0, 0.4, SEEDS)
 STASH, LATEST = 60 + NOISE, 50 - NOISE
 
@@ -38,7 +38,7 @@ def runs(network: str = "mlp", **points: object) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def rule(name: str = "ema-lsq", settings: Settings = SETTINGS, **points: object) -> pd.Series:
+def rule(name: str = "ema-lsq", settings: ComparisonSettings = SETTINGS, **points: object) -> pd.Series:
     _, rules = judge(runs(**points), settings)
     return rules.set_index("strategy").loc[name]
 
@@ -81,7 +81,7 @@ def test_outcomes(points: np.ndarray, outcome: str) -> None:
 
 
 def test_share_and_margin_are_both_needed() -> None:
-    strict = Settings(0.5, 0.05, image_guard=False, least_share=0.75, margins={"mlp": 0.5})
+    strict = ComparisonSettings(0.5, 0.05, image_guard=False, least_share=0.75, margins={"mlp": 0.5})
     found = rule(settings=strict, ema_lsq=won_back(0.8))
     assert found["share"] == pytest.approx(0.8, abs=0.02)
     assert found["outcome"] == "loses"  # two points of ten, and only half a one is allowed
@@ -167,7 +167,10 @@ def test_levels_of_holm_decide_as_its_p_values() -> None:
 @pytest.mark.parametrize(("share", "wrong"), sampled([(0.75, "keeps"), (0.76, "loses")], [(0.75, "keeps")]))
 def test_it_is_rarely_wrong(share: float, wrong: str) -> None:
     """Where a strategy wins back just the least share, hardly more than one in twenty is said to keep, or lose."""
-    rng, wide = np.random.default_rng(3), Settings(0.5, 0.05, image_guard=False, least_share=0.75, margins={"mlp": 9.0})
+    rng, wide = (
+        np.random.default_rng(3),
+        ComparisonSettings(0.5, 0.05, image_guard=False, least_share=0.75, margins={"mlp": 9.0}),
+    )
     draws = 100
     found = [
         rule(settings=wide, ema_lsq=won_back(share, 1.0, int(rng.integers(10**9))))["outcome"] for _ in range(draws)

@@ -11,10 +11,10 @@ import pytest
 from layerpipe2.cli import main
 from layerpipe2.errors import UserError
 from layerpipe2.lab.runs.records import fingerprint, read_record, write_record
-from layerpipe2.lab.tuning.claims import by_database
 from layerpipe2.lab.tuning.results import status
 from layerpipe2.lab.tuning.storage import open_storage
 from layerpipe2.lab.tuning.study import open_existing, work
+from layerpipe2.lab.tuning.trial_locks import by_database
 from tests.chaos.processes import ended, fork
 from tests.lab.tuning.postgres import PASSWORD
 from tests.lab.tuning.studies import made_up, outcome, runs_are, small_study

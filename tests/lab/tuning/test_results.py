@@ -11,9 +11,9 @@ import pytest
 from optuna.trial import TrialState
 
 from layerpipe2.lab.judging.objectives import OBJECTIVES
-from layerpipe2.lab.tuning.claims import WORKER
 from layerpipe2.lab.tuning.results import best_trials, status
 from layerpipe2.lab.tuning.study import SECONDS, work
+from layerpipe2.lab.tuning.trial_locks import WORKER
 from tests.lab.tuning.studies import SMALL, made_up, runs_are, small_study
 
 

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from layerpipe2.errors import UserError
 from layerpipe2.lab.runs.config import RunConfig
-from layerpipe2.lab.tuning.trial import PruneBadTrials, modelled_time, told_as, train_trial, values_of
+from layerpipe2.lab.tuning.trial import PruneBadTrials, modelled_time, tell_arguments, train_trial, values_of
 from tests.lab.tuning.studies import SMALL
 from tests.made_records import record
 
@@ -86,7 +86,7 @@ def test_a_pruned_run_has_a_record_of_the_epochs_so_far(answer, state):
     assert (made["status"], made["test"], len(made["epochs"])) == (state, None, 1 if answer else 2)
     losses = {row["epoch"]: pytest.approx(row["val_loss"]) for row in made["epochs"]}
     assert trial.study.trials[0].intermediate_values == losses
-    assert told_as(made, ("loss",)) == ({"state": TrialState.PRUNED} if answer else {"values": [losses[1]]})
+    assert tell_arguments(made, ("loss",)) == ({"state": TrialState.PRUNED} if answer else {"values": [losses[1]]})
 
 
 def test_values_are_those_of_the_record():

@@ -34,4 +34,4 @@ def run(options: argparse.Namespace) -> None:
     images = networks.NETWORKS[config.network].takes == "images"
     x = torch.randn(shape, device=device) if images else torch.randint(spec.num_classes, shape, device=device)
     name = f"{config.network} for {config.dataset}"
-    own.balance(options, own.Subject(name, config.optimizer, units, x, optimizer_factory(config), config.strategy))
+    own.balance(options, own.Training(name, config.optimizer, units, x, optimizer_factory(config), config.strategy))

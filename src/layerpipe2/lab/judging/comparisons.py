@@ -37,7 +37,7 @@ COLUMNS = ("n", "pairs", "lost", "won", "mean", "sd", "low", "high", "image_erro
 
 
 @dataclass(frozen=True)
-class Settings:
+class ComparisonSettings:
     """Parameters of the tests.
 
     Attributes:
@@ -68,7 +68,7 @@ class Settings:
             raise UserError(f"{what}; give it where losses are judged, and there alone")
 
     @classmethod
-    def of(cls, experiment: Mapping[str, Any]) -> Settings:
+    def of(cls, experiment: Mapping[str, Any]) -> ComparisonSettings:
         """From the section ``report`` of an experiment's description, ``experiment.json``."""
         report = experiment["report"]
         level, guard, nats = report["significance_level"], report["image_guard"], report.get("equivalence_margin_nats")
@@ -117,7 +117,7 @@ def _by_example(both: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
     return found.assign(variance=known.fillna(found["variance"])).drop(columns=["examples", "spread"])
 
 
-def compare(table: pd.DataFrame, by: Sequence[str], settings: Settings) -> pd.DataFrame:
+def compare(table: pd.DataFrame, by: Sequence[str], settings: ComparisonSettings) -> pd.DataFrame:
     """One row per group of pairs: mean difference with its interval, adjusted p-values and the outcome.
 
     Args:
@@ -138,7 +138,7 @@ def compare(table: pd.DataFrame, by: Sequence[str], settings: Settings) -> pd.Da
     return result.assign(outcome=[_outcome(row, settings) for row in result.to_dict("records")])
 
 
-def _tested(group: pd.DataFrame, settings: Settings) -> dict[str, float]:
+def _tested(group: pd.DataFrame, settings: ComparisonSettings) -> dict[str, float]:
     done = group[group["difference"].notna()]
     values = done["difference"].to_numpy(dtype=float)
     result = paired(values, margin=settings.margin, level=settings.level, least_sd=float(done["image"].max()))
@@ -148,7 +148,7 @@ def _tested(group: pd.DataFrame, settings: Settings) -> dict[str, float]:
     return counts | about | {f"p_{name}": getattr(result, f"p_{name}") for name in HYPOTHESES}
 
 
-def _outcome(row: Mapping[str, Any], settings: Settings) -> str:
+def _outcome(row: Mapping[str, Any], settings: ComparisonSettings) -> str:
     if row["lost"]:
         return "diverged"
     if not row["n"] > 1:

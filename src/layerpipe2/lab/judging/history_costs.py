@@ -23,7 +23,7 @@ import pandas as pd
 
 from layerpipe2.lab.data import describe
 from layerpipe2.lab.judging import share_rule
-from layerpipe2.lab.judging.comparisons import Settings, compare, pairs
+from layerpipe2.lab.judging.comparisons import ComparisonSettings, compare, pairs
 from layerpipe2.lab.judging.designs import ALONE, CELL, LATEST, LEARNT, SEQUENTIAL, STASH, rows_with
 from layerpipe2.lab.judging.statistics import Ratio, holm, paired, ratio
 from layerpipe2.lab.looks import ordered
@@ -33,7 +33,7 @@ _HARDLY = 1.2
 
 
 def judge(
-    runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None = None
+    runs: pd.DataFrame, settings: ComparisonSettings, examples: pd.DataFrame | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Costs of all cells of an experiment, and every other strategy in each: see :func:`costs` and :func:`rules`.
 
@@ -61,7 +61,7 @@ def won_back(row: Mapping[str, Any]) -> Ratio | None:
     return found if told else None
 
 
-def shares(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None = None) -> pd.Series:
+def shares(runs: pd.DataFrame, settings: ComparisonSettings, examples: pd.DataFrame | None = None) -> pd.Series:
     """What the strategy of every run wins back in its cell, as a fraction; NaN where that isn't told.
 
     Of several runs with one cell, strategy and seed the first one counts.
@@ -72,12 +72,12 @@ def shares(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None
     return pd.Series([told.get(cell) for cell in runs[key].itertuples(index=False, name=None)], runs.index, float)
 
 
-def scored(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+def scored(runs: pd.DataFrame, settings: ComparisonSettings) -> pd.DataFrame:
     """The runs of every cell, :func:`with_scores`: those of stash are also in the cells that share its rate."""
     return with_scores(pd.concat([runs, *_stash_at_common_rate(runs)], ignore_index=True), settings)
 
 
-def with_scores(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+def with_scores(runs: pd.DataFrame, settings: ComparisonSettings) -> pd.DataFrame:
     """The runs with ``score`` (higher is better, in the unit of the margin) and ``guess``, the score of guessing.
 
     The status of those that ended hardly above that is ``diverged``: of accuracies a fifth, of losses the margin.
@@ -104,7 +104,7 @@ def _stash_at_common_rate(runs: pd.DataFrame) -> Iterator[pd.DataFrame]:
         yield found.assign(rate="common")
 
 
-def costs(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None = None) -> pd.DataFrame:
+def costs(runs: pd.DataFrame, settings: ComparisonSettings, examples: pd.DataFrame | None = None) -> pd.DataFrame:
     """The costs of every cell that has runs of stash and of the latest weights, with two seeds or more.
 
     Returns:
@@ -130,7 +130,7 @@ def costs(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None 
 
 
 def _image_errors(
-    runs: pd.DataFrame, table: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None
+    runs: pd.DataFrame, table: pd.DataFrame, settings: ComparisonSettings, examples: pd.DataFrame | None
 ) -> pd.Series:
     """About how far every cell's inconsistency would move with other test images; 0 if latest diverged in all runs."""
     found = _pairs(runs[runs["strategy"].isin([STASH, LATEST])], settings, examples)
@@ -138,7 +138,7 @@ def _image_errors(
     return table[list(CELL)].merge(compared, on=list(CELL), how="left")["image_error"].fillna(0.0)
 
 
-def _all_costs(runs: pd.DataFrame, settings: Settings) -> Iterator[tuple[Any, dict[str, Any]]]:
+def _all_costs(runs: pd.DataFrame, settings: ComparisonSettings) -> Iterator[tuple[Any, dict[str, Any]]]:
     alone = runs[runs["strategy"] == SEQUENTIAL]
     for key, cell in runs[runs["num_stages"] > 1].groupby(list(CELL), sort=False):
         scores = _table(cell)
@@ -148,7 +148,7 @@ def _all_costs(runs: pd.DataFrame, settings: Settings) -> Iterator[tuple[Any, di
 
 
 def _costs(
-    cell: pd.DataFrame, scores: pd.DataFrame, baseline: pd.Series, best: float, settings: Settings
+    cell: pd.DataFrame, scores: pd.DataFrame, baseline: pd.Series, best: float, settings: ComparisonSettings
 ) -> dict[str, Any]:
     guess = float(cell["guess"].iloc[0])
     both = scores.dropna(subset=[STASH, LATEST])
@@ -169,7 +169,7 @@ def _costs(
     return found
 
 
-def _interval(name: str, values: pd.Series, settings: Settings) -> dict[str, float]:
+def _interval(name: str, values: pd.Series, settings: ComparisonSettings) -> dict[str, float]:
     about = paired(values, margin=settings.margin, level=settings.level)
     return {name: about.mean, f"{name}_low": about.low, f"{name}_high": about.high}
 
@@ -197,7 +197,7 @@ def _finite(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def rules(
-    runs: pd.DataFrame, about: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None = None
+    runs: pd.DataFrame, about: pd.DataFrame, settings: ComparisonSettings, examples: pd.DataFrame | None = None
 ) -> pd.DataFrame:
     """Every other strategy against stash, in every cell of :func:`costs`.
 
@@ -230,13 +230,13 @@ def rules(
     return table.merge(about[[*keys, "needless", "trained"]], on=keys, how="left")
 
 
-def _pairs(runs: pd.DataFrame, settings: Settings, examples: pd.DataFrame | None) -> pd.DataFrame:
+def _pairs(runs: pd.DataFrame, settings: ComparisonSettings, examples: pd.DataFrame | None) -> pd.DataFrame:
     """Pairs with stash; of losses in nats it isn't known how test images spread them."""
     found = pairs(runs, examples)
     return found.assign(variance=0.0, image=0.0) if settings.unit == "nats" else found
 
 
-def _share(runs: pd.DataFrame, row: dict[str, Any], settings: Settings) -> Ratio:
+def _share(runs: pd.DataFrame, row: dict[str, Any], settings: ComparisonSettings) -> Ratio:
     """What a strategy wins back of its cell's inconsistency."""
     if row["strategy"] == LATEST:
         return Ratio(0.0, 0.0, 0.0)

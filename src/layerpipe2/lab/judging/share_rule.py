@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from layerpipe2.lab.judging.comparisons import Settings
+from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.judging.designs import ALONE, CELL, LATEST, LEARNT, SEQUENTIAL, STASH, rows_with
 from layerpipe2.lab.judging.searches import chosen_trials
 from layerpipe2.lab.judging.statistics import Floats, Paired, Ratio, holm, holm_levels, paired, ratio, seeds_needed
@@ -53,7 +53,7 @@ def margins(trials: pd.DataFrame, least: float) -> dict[str, float]:
     return {str(name): max(least, round(100 * float(stash.get(name, 0.0)), 2)) for name in networks}
 
 
-def costs(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+def costs(runs: pd.DataFrame, settings: ComparisonSettings) -> pd.DataFrame:
     """The costs of every cell that has runs of stash and of the latest weights with two seeds or more.
 
     Args:
@@ -100,7 +100,7 @@ def costs(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     return table
 
 
-def rules(runs: pd.DataFrame, about: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+def rules(runs: pd.DataFrame, about: pd.DataFrame, settings: ComparisonSettings) -> pd.DataFrame:
     """Every other strategy against stash, in every cell of :func:`costs`.
 
     Returns:
@@ -157,7 +157,7 @@ def _control_of(rows: pd.DataFrame, about: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**{name: np.where(latest, values, rows[name]) for name, values in taken.items()})
 
 
-def _costs(cell: pd.DataFrame, alone: pd.DataFrame, settings: Settings) -> dict[str, Any]:
+def _costs(cell: pd.DataFrame, alone: pd.DataFrame, settings: ComparisonSettings) -> dict[str, Any]:
     margin, guess = settings.margin_of(str(cell["network"].iloc[0])), float(cell["guess"].iloc[0])
     gap = _gap(cell, settings, settings.level)
     lost, won, pairs = _divergences(cell, LATEST)
@@ -193,7 +193,7 @@ def _tested(cell: pd.DataFrame, strategy: str, about: Mapping[str, Any], kept: P
     }
 
 
-def _compared(cell: pd.DataFrame, strategy: str, margin: float, settings: Settings) -> tuple[Paired, Paired]:
+def _compared(cell: pd.DataFrame, strategy: str, margin: float, settings: ComparisonSettings) -> tuple[Paired, Paired]:
     """With stash, and with the least share of what it wins back."""
     beyond = _beyond_share(cell, strategy, settings)
     differences = (_against(cell, strategy, STASH), beyond)
@@ -213,7 +213,7 @@ def _seeds_to_decide(kept: Paired, above: Paired, margin: float, holds: float, f
     return max(seeds_needed(distance, sd, level=holds) for distance, sd in distances)
 
 
-def _beyond_share(cell: pd.DataFrame, strategy: str, settings: Settings) -> pd.Series:
+def _beyond_share(cell: pd.DataFrame, strategy: str, settings: ComparisonSettings) -> pd.Series:
     """(strategy - latest) - least share * (stash - latest): above 0 on average if the share is above the least one."""
     assert settings.least_share is not None
     scores = _scores(cell, strategy, STASH, LATEST)
@@ -230,7 +230,7 @@ def _intervals(cell: pd.DataFrame, strategy: str, margin: float, level: float) -
     return dict(zip(_INTERVALS, values, strict=True))
 
 
-def _outcome(row: Mapping[str, Any], settings: Settings) -> str:
+def _outcome(row: Mapping[str, Any], settings: ComparisonSettings) -> str:
     if row["strategy"] == LATEST:
         return "loses" if row["sensitive"] else "undecided"
     for name in ("diverges", "keeps", "loses"):
@@ -244,7 +244,7 @@ def mcnemar(lost: int, won: int) -> float:
     return float(stats.binom.sf(lost - 1, lost + won, 0.5)) if lost else 1.0
 
 
-def _gap(cell: pd.DataFrame, settings: Settings, level: float) -> Paired:
+def _gap(cell: pd.DataFrame, settings: ComparisonSettings, level: float) -> Paired:
     """What the latest weights lose against stash."""
     margin = settings.margin_of(str(cell["network"].iloc[0]))
     return paired(_against(cell, STASH, LATEST), margin=margin, level=level, least_sd=_image(cell))

@@ -28,7 +28,7 @@ class Leases:
     known: dict[Path, SoftFileLease] = field(default_factory=dict)
 
     @contextmanager
-    def claimed(self, path: Path) -> Iterator[bool]:
+    def holding(self, path: Path) -> Iterator[bool]:
         """Whether this process has the lease of a path; it keeps it within, and then gives it back.
 
         Raises:

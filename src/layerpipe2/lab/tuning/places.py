@@ -13,8 +13,8 @@ from typing import Protocol
 from layerpipe2.lab.provenance import TRAINING
 from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.runs.records import Record
-from layerpipe2.lab.tuning.claims import server_lock
 from layerpipe2.lab.tuning.leases import Leases
+from layerpipe2.lab.tuning.trial_locks import server_lock
 from layerpipe2.versions import code_hash
 
 _RUNS = 0x1A7E3  # tells locks of runs from those of trials, and from those of others in the same database
@@ -23,7 +23,7 @@ _RUNS = 0x1A7E3  # tells locks of runs from those of trials, and from those of o
 class Place(Protocol):
     """Where processes that do the runs of one experiment meet. A run is named by its record's path."""
 
-    def claimed(self, path: Path) -> AbstractContextManager[bool]:
+    def holding(self, path: Path) -> AbstractContextManager[bool]:
         """Whether this process has the run; it keeps it within."""
 
     def fetch(self, paths: Iterable[Path]) -> None:
@@ -43,9 +43,9 @@ class Folder:
     folder: Path
     leases: Leases = field(default_factory=Leases)
 
-    def claimed(self, path: Path) -> AbstractContextManager[bool]:
+    def holding(self, path: Path) -> AbstractContextManager[bool]:
         """By the lease beside the record."""
-        return self.leases.claimed((self.folder / path).with_suffix(".lock"))
+        return self.leases.holding((self.folder / path).with_suffix(".lock"))
 
     def fetch(self, paths: Iterable[Path]) -> None:
         """Nothing: they are there."""
@@ -75,7 +75,7 @@ class Database:
         self._study = open_study(storage, self._name, ["maximize"])
         storage.remove_session()
 
-    def claimed(self, path: Path) -> AbstractContextManager[bool]:
+    def holding(self, path: Path) -> AbstractContextManager[bool]:
         """By a lock of the server, which it takes back if this process or its machine goes."""
         number = zlib.crc32(f"{self._name} {path}".encode()) - 2**31  # of two with one number, one waits for the other
         return server_lock(self._storage.engine, _RUNS, number)  # type: ignore[attr-defined]

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from optuna.trial import FrozenTrial, TrialState
 
 from layerpipe2.lab.judging.objectives import best
-from layerpipe2.lab.tuning.claims import WORKER
 from layerpipe2.lab.tuning.study import ERROR, OPEN, SECONDS, Study, count, runs
+from layerpipe2.lab.tuning.trial_locks import WORKER
 
 
 class Status(NamedTuple):

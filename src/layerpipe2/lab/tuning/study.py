@@ -19,9 +19,9 @@ from optuna.trial import FrozenTrial, TrialState
 from layerpipe2.errors import UserError
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.records import Record, keep_record, read_record, writable_folder, write_record
-from layerpipe2.lab.tuning.claims import WORKER, Claims, by_database, by_leases
 from layerpipe2.lab.tuning.settings import PRUNERS, StudySettings, quiet
 from layerpipe2.lab.tuning.storage import JOURNAL, open_storage, open_study, told
+from layerpipe2.lab.tuning.trial_locks import WORKER, TrialLocks, by_database, by_leases
 
 _SETTINGS, _RECORD = "settings", "record"
 STATUS, SECONDS, ERROR = "status", "seconds", "error"
@@ -48,7 +48,7 @@ class Study:
     url: str | None
     settings: StudySettings
     optuna_study: optuna.Study
-    claims: Claims
+    locks: TrialLocks
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """The trials of the budget, in their order, of these states or of all."""
@@ -64,14 +64,14 @@ class Study:
         todo = self.trials(*OPEN)
         for trial in todo[:1] if self.settings.in_order else todo:
             # Finished: this process was suspended, or cut off, and another one has done the trial meanwhile.
-            with suppress(UpdateFinishedTrialError), self.claims.claimed(trial) as mine:
+            with suppress(UpdateFinishedTrialError), self.locks.holding(trial) as mine:
                 if mine:
                     self._do(trial)
                     return True
         return False
 
     def _do(self, found: FrozenTrial) -> None:
-        from layerpipe2.lab.tuning.trial import told_as
+        from layerpipe2.lab.tuning.trial import tell_arguments
 
         since = time.monotonic()
         self.optuna_study.sampler = self.settings.sampler_of(found.number)
@@ -87,7 +87,7 @@ class Study:
                 notes[_RECORD] = json.dumps(read_record(self.path(trial.number)))
             for name, note in notes.items():
                 trial.set_user_attr(name, note)
-            end = told_as(record, self.settings.objectives) if record else {"state": TrialState.FAIL}
+            end = tell_arguments(record, self.settings.objectives) if record else {"state": TrialState.FAIL}
             self.optuna_study.tell(trial, **end, skip_if_finished=True)
 
     def _record(self, trial: optuna.Trial, begun: bool) -> tuple[Record | None, str]:
@@ -183,7 +183,7 @@ def _study(found: optuna.Study, name: str, folder: Path, url: str | None, storag
     if not isinstance(content, Mapping):
         raise UserError(f"study {name} isn't one of `layerpipe2 tune`; give another name")
     lock = by_leases(folder / "trials") if url is None else by_database(storage.engine)
-    return Study(name, folder, url, _settings(content, name), found, Claims(found._storage, lock))
+    return Study(name, folder, url, _settings(content, name), found, TrialLocks(found._storage, lock))
 
 
 def _settings(content: Mapping[str, Any], name: str) -> StudySettings:

@@ -100,7 +100,7 @@ def modelled_time(config: RunConfig) -> float:
     return 1 / Costs(sizes, plan.delays, config.strategy, config.batch_size).speedup(FlopDevice(1.0))
 
 
-def told_as(record: Record, objectives: tuple[str, ...]) -> dict[str, Any]:
+def tell_arguments(record: Record, objectives: tuple[str, ...]) -> dict[str, Any]:
     """What ``optuna.Study.tell`` gets: a diverged run is pruned, or failed where there are several objectives."""
     values = values_of(record, objectives)
     if values is not None:

@@ -8,7 +8,7 @@ from torch.distributed import DistError, Store  # type: ignore[attr-defined]
 
 from layerpipe2.errors import UserError
 from layerpipe2.pipeline.environment import SECRET
-from layerpipe2.pipeline.store import Board, Notice, first_line
+from layerpipe2.pipeline.store import Notice, SignedPosts, first_line
 from layerpipe2.versions import code_hash, versions
 
 _POLL_S = 0.05
@@ -41,9 +41,9 @@ def check_agreement(
     came: dict[int, Mapping[str, str]] = {rank: {f"number of {member}s": str(world_size), **settings}}
     notice = Notice(store, member)
     try:
-        board = Board(store, f"layerpipe2/{member}s").within("settings", rank)
-        board.post(str(rank), json.dumps(came[rank]))
-        reason = _wait(board, notice, rank, world_size, timeout_s, came, member)
+        signed = SignedPosts(store, f"layerpipe2/{member}s").within("settings", rank)
+        signed.post(str(rank), json.dumps(came[rank]))
+        reason = _wait(signed, notice, rank, world_size, timeout_s, came, member)
         reason = reason or _difference([came[r] for r in sorted(came)], member)
         if reason is None:
             return
@@ -58,7 +58,7 @@ def check_agreement(
 
 
 def _wait(
-    board: Board,
+    signed: SignedPosts,
     notice: Notice,
     rank: int,
     world_size: int,
@@ -69,7 +69,7 @@ def _wait(
     """Wait for everybody's settings, as long as nobody gives up; fills ``came``. Returns why it isn't full."""
     end = time.monotonic() + timeout_s
     while True:
-        posts = board.read(str(r) for r in range(world_size) if r not in came)
+        posts = signed.read(str(r) for r in range(world_size) if r not in came)
         came.update({int(r): json.loads(text) for r, text in posts.items() if text is not None})
         missing = ", ".join(str(r) for r in range(world_size) if r not in came)
         if not missing:

@@ -10,7 +10,7 @@ from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
 from layerpipe2.pipeline.health.diagnosis import Peers, Post
 from layerpipe2.pipeline.links import Watch
-from layerpipe2.pipeline.store import Board, Notice, agent_hosts_store, first_line, join_store
+from layerpipe2.pipeline.store import Notice, SignedPosts, agent_hosts_store, first_line, join_store
 
 _EXIT_CODE = 2
 _LINGER_S = 0.5  # beside two intervals: for the others to read the reason
@@ -107,13 +107,13 @@ class Watchdog(Watch):
     def _watch(self, store: TCPStore) -> None:
         notice = Notice(store)
         # A process may train several times over one store: its posts of last time aren't this time's.
-        board = Board(store, "layerpipe2/ranks").within("watch", self._rank)
+        signed = SignedPosts(store, "layerpipe2/ranks").within("watch", self._rank)
         looked = time.monotonic()
         while True:
             closing, failure = self._closing, self._failure
             self._beat += 1
             post = Post(self._label, self._beat, self._moves, self._step, self._waiting_for, done=closing)
-            board.post(str(self._rank), json.dumps(post))
+            signed.post(str(self._rank), json.dumps(post))
             if failure is not None:
                 held = notice.propose(f"rank {self._rank} ({self._label}): {failure}")
                 # Its own error says it, unless another one of this machine says just the same.
@@ -124,7 +124,7 @@ class Watchdog(Watch):
             if closing and self._rank:
                 return self._over.set()  # rank 0 may be gone with the store as soon as it reads this post
             now = time.monotonic()
-            self._peers.look(self._read(board), now - looked)
+            self._peers.look(self._read(signed), now - looked)
             looked = now
             reason = notice.read() or self._peers.diagnosis(self._impatient)
             if reason is not None:
@@ -134,8 +134,8 @@ class Watchdog(Watch):
             self._wake.wait(self._interval_s / 4 if closing else self._interval_s)
             self._wake.clear()
 
-    def _read(self, board: Board) -> dict[int, Post]:
-        posts = board.read(map(str, range(self._world_size)))
+    def _read(self, signed: SignedPosts) -> dict[int, Post]:
+        posts = signed.read(map(str, range(self._world_size)))
         return {int(rank): Post(*json.loads(text)) for rank, text in posts.items() if text is not None}
 
     def _check_on_store(self) -> None:

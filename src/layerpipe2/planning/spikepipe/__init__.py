@@ -9,17 +9,17 @@
 from layerpipe2.planning.spikepipe.compare import compare
 from layerpipe2.planning.spikepipe.networks import SPIKING, Layer, Setting, Unit, spiking
 from layerpipe2.planning.spikepipe.scheduler import Plan, list_schedule
-from layerpipe2.planning.spikepipe.tasks import Graph, Input, Task, task_graph
+from layerpipe2.planning.spikepipe.tasks import Input, Task, TaskGraph, task_graph
 from layerpipe2.planning.spikepipe.validate import check
 
 __all__ = [
     "SPIKING",
-    "Graph",
     "Input",
     "Layer",
     "Plan",
     "Setting",
     "Task",
+    "TaskGraph",
     "Unit",
     "check",
     "compare",

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from layerpipe2.errors import UserError, integer, shown
 from layerpipe2.planning.devices import Link
-from layerpipe2.planning.spikepipe.tasks import Graph
+from layerpipe2.planning.spikepipe.tasks import TaskGraph
 
 _PAYLOADS = 8
 MOST_TASKS = 2_000_000
@@ -37,7 +37,7 @@ class Plan(NamedTuple):
         sent: bytes, start and end on the link in s (m, 3); the message arrives a latency after its end.
     """
 
-    graph: Graph
+    graph: TaskGraph
     processors: int
     batches: int
     link: Link
@@ -48,7 +48,7 @@ class Plan(NamedTuple):
     sent: NDArray[np.float64]
 
 
-def urgency(graph: Graph, batches: int) -> list[float]:
+def urgency(graph: TaskGraph, batches: int) -> list[float]:
     """Longest path from the start of every task to the end of the run, in s: (batches tasks,)."""
     count = len(graph.tasks)
     after = [0.0] * (batches * count)
@@ -63,7 +63,7 @@ def urgency(graph: Graph, batches: int) -> list[float]:
 
 
 def list_schedule(
-    graph: Graph,
+    graph: TaskGraph,
     batches: int,
     processors: int,
     link: Link | None = None,
@@ -99,7 +99,7 @@ def list_schedule(
 
 
 class _Scheduler:
-    def __init__(self, graph: Graph, batches: int, processors: int, link: Link, home: Sequence[int] | None) -> None:
+    def __init__(self, graph: TaskGraph, batches: int, processors: int, link: Link, home: Sequence[int] | None) -> None:
         self.graph, self.batches, self.processors, self.link, self.home = graph, batches, processors, link, home
         self.count = len(graph.tasks)
         self.leader = list(range(self.count))  # the task of the graph that each task follows to its processor

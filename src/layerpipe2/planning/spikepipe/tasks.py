@@ -43,7 +43,7 @@ SPIKES, SAVED, STATE, GRADIENT, WEIGHTS = range(5)
 """Payloads: a task sends each of its own at most once to a processor. STATE: membrane, adjoint, sum of W."""
 
 
-class Graph(NamedTuple):
+class TaskGraph(NamedTuple):
     """Tasks in an order that respects their inputs of the same mini-batch, with times in s and inputs."""
 
     tasks: tuple[Task, ...]
@@ -52,7 +52,7 @@ class Graph(NamedTuple):
     delays: tuple[int, ...]
 
 
-def task_graph(units: Sequence[Unit], setting: Setting, steps_per_task: int, delays: Delays) -> Graph:
+def task_graph(units: Sequence[Unit], setting: Setting, steps_per_task: int, delays: Delays) -> TaskGraph:
     """The graph of a network.
 
     Args:
@@ -98,4 +98,4 @@ def task_graph(units: Sequence[Unit], setting: Setting, steps_per_task: int, del
         return [*found, Input(number["W", k, c + 1], 0, STATE, setting.message(unit.neurons) + weights.size)]
 
     seconds = tuple(times[task.kind, task.unit, chunks[task.chunk]] for task in tasks)
-    return Graph(tasks, seconds, tuple(tuple(inputs(task)) for task in tasks), delays.per_stage)
+    return TaskGraph(tasks, seconds, tuple(tuple(inputs(task)) for task in tasks), delays.per_stage)

@@ -31,14 +31,14 @@ _KEEPALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp
 
 
 @dataclass(frozen=True)
-class Claims:
+class TrialLocks:
     """How a process gets a trial that waits, or whose owner has died."""
 
     storage: BaseStorage
     lock: Lock
 
     @contextmanager
-    def claimed(self, trial: FrozenTrial) -> Iterator[bool]:
+    def holding(self, trial: FrozenTrial) -> Iterator[bool]:
         """Whether this process has the trial; it keeps it within. An error, or Ctrl-C, gives the trial back."""
         identity = trial._trial_id
         with self.lock(trial) as mine:
@@ -60,7 +60,7 @@ class Claims:
 def by_leases(folder: Path) -> Lock:
     """By a file in ``folder`` that is named after the trial's number."""
     leases = Leases()
-    return lambda trial: leases.claimed(folder / f"{trial.number:05d}.lock")
+    return lambda trial: leases.holding(folder / f"{trial.number:05d}.lock")
 
 
 def by_database(engine: Any) -> Lock:
