@@ -17,7 +17,7 @@ SHORT = 0.2
 
 def test_one_owner_at_a_time(tmp_path):
     lock = tmp_path / "run.lock"
-    with Leases().holding(lock) as first, Leases().claimed(lock) as second:
+    with Leases().holding(lock) as first, Leases().holding(lock) as second:
         assert (first, second) == (True, False)
         assert lock.is_file()
     assert not list(tmp_path.iterdir())

@@ -46,7 +46,7 @@ def test_a_run_has_one_owner_and_its_record_goes_to_the_others(address, opened, 
     grid = small(tmp_path, UNTUNED, seeds=[7])
     task = grid.tasks[0]
     here, there = (opened(Database(tmp_path / name, address, "small")) for name in ("here", "there"))
-    with here.holding(task.path) as first, there.claimed(task.path) as second:
+    with here.holding(task.path) as first, there.holding(task.path) as second:
         assert (first, second) == (True, False)
     with there.holding(task.path) as mine:
         assert mine
@@ -62,7 +62,7 @@ def test_machines_with_other_code_do_not_meet(address, opened, tmp_path, monkeyp
     monkeypatch.setattr("layerpipe2.lab.tuning.places.code_hash", lambda parts: "other")
     there = opened(Database(tmp_path, address, "small"))
     path = small(tmp_path, UNTUNED).tasks[0].path
-    with here.holding(path) as first, there.claimed(path) as second:
+    with here.holding(path) as first, there.holding(path) as second:
         assert (first, second) == (True, True)
 
 
@@ -70,6 +70,6 @@ def test_in_a_folder_a_lease_lies_beside_the_record(tmp_path):
     (tmp_path / "runs").mkdir()
     path = small(tmp_path, UNTUNED).tasks[0].path
     (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-    with Folder(tmp_path).holding(path) as first, Folder(tmp_path).claimed(path) as second:
+    with Folder(tmp_path).holding(path) as first, Folder(tmp_path).holding(path) as second:
         assert (first, second) == (True, False)
         assert (tmp_path / path).with_suffix(".lock").is_file()
