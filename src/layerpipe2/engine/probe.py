@@ -1,6 +1,6 @@
 """How well would each rule reconstruct the delayed weights? Measured along a training run that it does not touch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -12,7 +12,8 @@ from layerpipe2.engine.execution import StagedModule
 from layerpipe2.engine.optimizer_view import FlatOptimizer
 from layerpipe2.engine.weights import DelayedWeights
 from layerpipe2.errors import UserError
-from layerpipe2.strategies import State, Strategy, begin, count, make_strategy
+from layerpipe2.strategies import State, Strategy, begin, make_strategy
+from layerpipe2.strategies.together import update_of
 
 
 @dataclass
@@ -54,6 +55,7 @@ class ReconstructionProbe(pl.Callback):
         self.strategies = list(strategies)
         self.every_n_steps = every_n_steps
         self._series: dict[tuple[int, str], _Series] = {}
+        self._updates: list[Callable[[Sequence[Tensor]], None]] = []
         self._delays: dict[int, int] = {}
         self._first: dict[int, int] = {}  # updates that the pipeline had seen when the averages began
         self._resumed: dict[str, Any] = {}
@@ -77,7 +79,7 @@ class ReconstructionProbe(pl.Callback):
         """Start where the pipeline starts; show the optimizer to the strategies before a scheduler moves its rates."""
         stages, empty = _delayed(pl_module), batch_idx == 0 and cast(StagedModule, pl_module).drain
         if not self._series or empty:
-            self._start(stages, empty=empty)
+            self._start(stages, cast(StagedModule, pl_module).engine.step_count, empty=empty)
         with torch.no_grad():
             for k, series in self._acting("forward"):
                 view = FlatOptimizer(trainer.optimizers[0], stages[k].layout, stages[k].latest)
@@ -95,14 +97,17 @@ class ReconstructionProbe(pl.Callback):
             if k not in gradients:
                 gradients[k] = stages[k].gradients()
             series.strategy.gradient(series.state, gradients[k], stages[k].latest, stages[k].latest)
+        weights = [stage.row(before) for stage in stages.values()]  # update t put W(t) there
+        for update in self._updates:
+            update(weights)
+        self._step += 1
+        for k, lag in self._lags.items():
+            torch.clamp(self._step, max=self._delays[k], out=lag)
         done = int(before) + 1
-        for (k, _), series in self._series.items():
-            stage = stages[k]
-            if series.strategy.acts("update"):
-                series.strategy.update(series.state, stage.row(before), stage.latest)  # update t put W(t) there
-            count(series.state, stage.delay)
-            if self.started(k, done, stage.delay) and done % self.every_n_steps == 0:
-                series.errors.append(series.error(stage))
+        if done % self.every_n_steps == 0:
+            for (k, _), series in self._series.items():
+                if self.started(k, done, self._delays[k]):
+                    series.errors.append(series.error(stages[k]))
 
     def started(self, stage: int, updates: int, delay: int) -> bool:
         """Whether a stage's averages have seen ``2 d`` updates, when the pipeline has seen ``updates``."""
@@ -126,13 +131,16 @@ class ReconstructionProbe(pl.Callback):
             rows.append(row)
         return rows
 
-    def _start(self, stages: dict[int, DelayedWeights], *, empty: bool) -> None:
+    def _start(self, stages: dict[int, DelayedWeights], step: Tensor, *, empty: bool) -> None:
+        self._step = torch.zeros_like(step)
+        self._delays = {k: stage.delay for k, stage in stages.items()}
+        self._lags = {k: torch.zeros_like(stage.step) for k, stage in stages.items()}
         for k, stage in stages.items():
-            self._delays[k] = stage.delay
             for name in self.strategies:
                 strategy = make_strategy(name)
                 errors = self._series[k, name].errors if (k, name) in self._series else []
-                series = _Series(strategy, begin(strategy, stage.latest, stage.delay), errors)
+                state = begin(strategy, stage.latest, stage.delay, self._step) | {"lag": self._lags[k]}
+                series = _Series(strategy, state, errors)
                 self._series[k, name] = series
                 if self._resumed:
                     saved = self._resumed[f"{k} {name}"]
@@ -141,6 +149,19 @@ class ReconstructionProbe(pl.Callback):
                         value.copy_(saved["state"][key])
                 self._first[k] = 0 if empty else int(stage.step) - int(series.state["step"])
         self._resumed = {}
+        self._updates = [self._update_of(name, stages) for name in dict.fromkeys(self.strategies)]
+
+    def _update_of(self, name: str, stages: dict[int, DelayedWeights]) -> Callable[[Sequence[Tensor]], None]:
+        """What shows a strategy an update of all stages, as a function of their weights before it."""
+        series, latest = [self._series[k, name] for k in stages], [stage.latest for stage in stages.values()]
+        acting = series and series[0].strategy.acts("update")
+        together = update_of(series[0].strategy, [one.state for one in series], latest) if acting else None
+
+        def each(before: Sequence[Tensor]) -> None:
+            for one, old, new in zip(series, before, latest, strict=True):
+                one.strategy.update(one.state, old, new)
+
+        return together or each
 
 
 def _delayed(module: pl.LightningModule) -> dict[int, DelayedWeights]:
