@@ -19,25 +19,21 @@ stages all weights are copied (:mod:`layerpipe2.engine.in_place`).
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from operator import is_
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from layerpipe2.engine.accumulation import add_earlier
 from layerpipe2.engine.audited_forward import has_recurrent_layer, stage_context
-from layerpipe2.engine.layout import batchnorm_parameters, check_frozen, movable
+from layerpipe2.engine.layout import batchnorm_parameters, movable
 from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.engine.saved_weights import (
     Region,
     changed_in_forward,
     check_intercepted,
-    network_changed,
     storage_of,
 )
-from layerpipe2.engine.watch import WeightWatch
 from layerpipe2.engine.weights import DelayedWeights
 from layerpipe2.errors import UserError
 from layerpipe2.strategies import Strategy
@@ -65,7 +61,7 @@ class Stage:
         weights: the delayed weights, or in low precision those that are cast; ``None`` where there is neither.
         regions: what the passes compute with; one, or two in low precision (BatchNorm's weights keep their type).
         exchanged: the regions whose saved views the backward pass must exchange.
-        watch: looks for weights that something else than the optimizer has changed.
+        frozen: parameters that may not be unfrozen while training.
         stream: random numbers of the stage's own, if it has any.
         waiting: mini-batches that came back since the last update; none: an update is due.
         looks: so many updates more are looked at closely: the first two, and one after every audit.
@@ -102,11 +98,8 @@ class Stage:
         fixed = [p for p in self.parameters if p not in delayed]
         others = {storage_of(t) for t in (*fixed, *module.buffers())}
         self._audits, self.looks = 0, 2
-        self._untrained = [] if delay or trains else self.parameters
-        self.watch = WeightWatch(self.weights, fixed if delay else (), index)
+        self.frozen = fixed if delay else [] if trains else self.parameters
         self.stream = None if seed is None else RandomStream(seed, index, step.device)
-        self._places = [(m._parameters, name) for m in module.modules() for name in m._parameters]
-        self._placed = [holder[name] for holder, name in self._places]
         self._ahead, self._dtype, self.waiting = ahead, compute_dtype, 0
         self._copies = not ahead and self.weights is not None and (compute_dtype or self.weights.table is not None)
         self._lay_out_regions([t for t in old if storage_of(t) not in others])
@@ -140,28 +133,6 @@ class Stage:
         others = [*self.weights.rows, self.weights.latest] if self.delay else []
         for region in self.regions:
             region.other = [*memory, *others]
-
-    def begin_step(self, optimizer: Optimizer | Any) -> None:
-        """Before the passes that lead to the next update: the strategy chooses what forward passes read.
-
-        Raises:
-            UserError: if something else than the optimizer has changed weights since the last update, a parameter was
-                replaced, or one was unfrozen whose earlier values are not known.
-        """
-        self.check_places()
-        check_frozen(self._untrained, self.index)
-        self.watch.begin_step()
-        if self.weights is not None:
-            self.weights.begin_step(optimizer)
-
-    def check_places(self) -> None:
-        """See whether all layers still have the parameters that they had.
-
-        Raises:
-            UserError: if not.
-        """
-        if not all(map(is_, [holder.get(name) for holder, name in self._places], self._placed)):
-            raise network_changed(f"stage {self.index}")
 
     def enter(self, flat: Tensor | None = None) -> None:
         """Let the stage compute with the weights ``flat`` (N,); in low precision with a cast copy of everything.
@@ -295,12 +266,6 @@ class Stage:
         if self.weights is not None:
             self.weights.waiting = batches
 
-    def state_dict(self) -> dict[str, Any]:
-        """Of its delayed weights, as the last update left them: what others made of them isn't the pipeline's."""
-        assert self.weights is not None
-        kept = {} if self.watch.kept is None else {"latest": self.watch.kept.clone()}
-        return self.weights.state_dict() | kept
-
     def refill(self) -> None:
         """Start with an empty pipeline from the latest weights: the delay line holds them, the strategy starts anew.
 
@@ -312,4 +277,3 @@ class Stage:
         if self.weights is not None:
             self.weights.attach()
             self.weights.start()
-        self.watch.restart()

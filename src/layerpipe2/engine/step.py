@@ -55,6 +55,7 @@ class PipelineEngine:
     Attributes:
         delayed: stage -> its delayed weights (in low precision those that are cast as well).
         step_count: updates since the pipeline was last empty, int64 (1,).
+        watch: looks for weights that something else than the optimizer has changed.
         divergence: where the first loss that was not finite came from, on the CPU.
 
     Raises:
@@ -97,6 +98,7 @@ class PipelineEngine:
             self._in_place = None if delays.per_stage[-1] else InPlace([*self.delayed.values()], strategy)
         self._computes_in_place = False
         self._apply = Update(self.placed, self.step_count)
+        self.watch = self._apply.watch
         self._outputs: list[Tensor] = []
         self._interrupted, self._first_update = False, accumulate > 1
         self.divergence: Divergence | None = None
@@ -162,15 +164,14 @@ class PipelineEngine:
         """Before a mini-batch's passes: from now on the parameters are those that its forward pass reads.
 
         Raises:
-            UserError: as :meth:`Stage.begin_step`, and after an error in the middle of an update.
+            UserError: as :meth:`Update.begin`, and after an error in the middle of an update.
         """
         if self._interrupted:
             raise UserError(
                 "an error has interrupted an update, so that gradients and delay lines are half-way; call refill(), or "
                 "resume from a checkpoint"
             )
-        for stage in self.placed:
-            stage.begin_step(optimizer)
+        self._apply.begin(optimizer)
         # An audited pass computes in other memory, and so sees what was a view of the parameters before.
         self._computes_in_place = self._in_place is not None and not self._forward.audits
         self._enter()
@@ -237,19 +238,18 @@ class PipelineEngine:
         Raises:
             UserError: if something else has changed them, also through ``.data``.
         """
-        for stage in self.placed:
-            stage.watch.check()
+        self.watch.check()
 
     def note(self) -> None:
         """Keep copies of weights until the next mini-batch: :meth:`check_unchanged` then sees those by ``.data``."""
-        for stage in self.placed:
-            stage.watch.note()
+        self.watch.note()
 
     def refill(self) -> None:
         """Start with an empty pipeline from the latest weights: all delay lines hold them, all averages are zero."""
         self._interrupted = False
         for stage in self.placed:
             stage.refill()
+        self.watch.restart()
 
     def state_dict(self) -> dict[str, Any]:
         """Step counter, delay lines, the strategy's states: tensors, and plain values that say what they belong to.
@@ -260,7 +260,7 @@ class PipelineEngine:
         return {
             "kind": self._kind(),
             "step_count": self.step_count.clone(),
-            "stages": {str(stage.index): stage.state_dict() for stage in self.placed if stage.weights is not None},
+            "stages": {str(k): weights.state_dict() for k, weights in self.delayed.items()},
             "streams": {str(s.index): s.stream.state_dict() for s in self.placed if s.stream is not None},
             "frozen": {str(k): frozen_names(stage) for k, stage in enumerate(self.stages)},
             "waiting": self.waiting,
@@ -290,7 +290,7 @@ class PipelineEngine:
             if stage.stream is not None:
                 stage.stream.load_state_dict(state["streams"][str(stage.index)])
             stage.wait_for(state.get("waiting", 0))
-            stage.watch.restart()
+        self.watch.restart()
         self._interrupted = False
         for parameter, gradient in zip(self._parameters, state.get("gradients", ()), strict=False):
             parameter.grad = None if gradient is None else gradient.to(parameter)
@@ -315,8 +315,7 @@ class PipelineEngine:
             return
         self.end()
         hook(name, *args)
-        for stage in self.placed:
-            stage.watch.check_quickly()
+        self.watch.check_quickly()
         self._enter()
         for stage in () if self._computes_in_place else self.placed:
             stage.recall()

@@ -11,18 +11,35 @@ from layerpipe2.engine.audited_forward import clip_gradients
 from layerpipe2.engine.optimizer_checks import first_step
 from layerpipe2.engine.seen_gradients import SeenGradients
 from layerpipe2.engine.stage import Stage
+from layerpipe2.engine.watch import WeightWatch
 from layerpipe2.engine.weights import DelayedWeights
 from layerpipe2.strategies.together import update_of
 
 
 class Update:
-    """Updates of ``stages``, which share an optimizer and the counter ``step``, int64 (1,)."""
+    """Updates of ``stages``, which share an optimizer and the counter ``step``, int64 (1,).
+
+    Attributes:
+        watch: looks for weights that something else than the optimizer has changed.
+    """
 
     def __init__(self, stages: Sequence[Stage], step: Tensor) -> None:
         self._stages, self._step = stages, step
         self._delayed = [stage.weights for stage in stages if stage.weights is not None]
         self._parameters = [p for weights in self._delayed for p in weights.layout.parameters]
         self._take_update = _update_of(self._delayed)
+        self.watch = WeightWatch(stages)
+
+    def begin(self, optimizer: Optimizer | Any | None) -> None:
+        """Before the passes that lead to the next update: the strategy chooses what forward passes read.
+
+        Raises:
+            UserError: if something else than the optimizer has changed weights since the last update, a parameter was
+                replaced, or one was unfrozen whose earlier values are not known.
+        """
+        self.watch.begin_step()
+        for weights in self._delayed:
+            weights.begin_step(optimizer)
 
     def __call__(self, optimizer: Optimizer | Any | None) -> None:
         """Apply the parameters' gradients.
@@ -31,8 +48,8 @@ class Update:
             UserError: if something else than the optimizer has changed weights or, after the strategy has seen them,
                 gradients or learning rates.
         """
+        self.watch.check_quickly()
         for stage in self._stages:
-            stage.watch.check_quickly()
             clip_gradients(stage.module, stage.clip_norm)
         with torch.no_grad():
             for weights in self._delayed:
@@ -50,8 +67,8 @@ class Update:
         torch.autograd.graph.increment_version(self._parameters)
         for stage in self._stages:
             stage.updated = True
-            stage.watch.updated()
             stage.looks = max(0, stage.looks - 1)
+        self.watch.updated()
         self._step += 1
 
 

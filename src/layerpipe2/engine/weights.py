@@ -44,6 +44,7 @@ class DelayedWeights:
             has fixed addresses. On the CPU ``None``: each row has memory of its own.
         state: the state of the strategy.
         chosen: what forward passes read until the next update, if the strategy acts on them.
+        kept: a copy of the latest weights as the last update left them, between two mini-batches that are looked at.
         rates: those of the optimizer's groups, where the strategy has noted them for the gradient.
 
     Raises:
@@ -82,6 +83,7 @@ class DelayedWeights:
         self.acts = predicts or recalls or compensates or corrects
         self._unseen = self.latest.new_full((1,), torch.nan).expand_as(self.latest)
         self.chosen: Tensor | None = None
+        self.kept: Tensor | None = None
         self.rates: list[float] | None = None
         self.attach()
         self.start()
@@ -125,19 +127,23 @@ class DelayedWeights:
         """
         if not self.rows:
             return self.latest
-        read = self._read()
         if self.table is None:
-            return self.row(read) if read < int(self.step) else self.shown
+            done = int(self.step)
+            read = self._read_at(done)
+            return self.rows[read % self.span] if read < done else self.shown
+        read = self._read()
         row = self.row(read)
         # Row 0 holds W(0) until the first update; what else is read without a lag is in no row yet.
         return torch.where(read < self.step, row, self.shown) if self.predicts or self.accumulate > 1 else row
 
     def _read(self) -> Any:
-        """After how many updates that forward pass took place: an int on the CPU, else int64 (1,)."""
+        """After how many updates that forward pass took place, int64 (1,)."""
         each, ahead = self.accumulate, self.waiting - self.delay
-        if self.table is None:
-            return max(0, int(self.step) * each + ahead) // each
         return (self.step * each + ahead).clamp(min=0) // each
+
+    def _read_at(self, done: int) -> int:
+        """The same on the CPU, after ``done`` updates."""
+        return max(0, done * self.accumulate + self.waiting - self.delay) // self.accumulate
 
     def row(self, step: Any) -> Tensor:
         """The row of the delay line with what forward passes read after ``step`` updates, shape (N,)."""
@@ -152,11 +158,11 @@ class DelayedWeights:
         """
         if not self.acts:
             return
-        read = self._read()
-        if self.table is None:
-            self.state["lag"].fill_(int(self.step) - read)
+        if self.table is not None:
+            torch.sub(self.step, self._read(), out=self.state["lag"])
         else:
-            torch.sub(self.step, read, out=self.state["lag"])
+            done = int(self.step)
+            self.state["lag"].fill_(done - self._read_at(done))
         if self.predicts and not self.waiting:
             view = FlatOptimizer(optimizer, self.layout, self.latest)
             with torch.no_grad():
@@ -239,15 +245,14 @@ class DelayedWeights:
 
     def keep(self) -> Tensor:
         """Before an update: put what forward passes read until then into the delay line; ``before`` of it (N,)."""
-        if self.rows and self.table is None:
-            self.row(self.step).copy_(self.shown)
-        elif self.rows:
-            assert self.table is not None
+        if self.table is not None and self.rows:
             self.table.index_copy_(0, self.step.remainder(self.span), self.shown[None])
-        if not self.corrects:
-            return self.latest
-        in_line = self.rows and self.table is None and self.shown is self.latest
-        return self.row(self.step) if in_line else self.latest.clone()
+        elif self.rows:
+            row = self.row(self.step)
+            row.copy_(self.shown)
+            if self.shown is self.latest:
+                return row
+        return self.latest.clone() if self.corrects else self.latest
 
     @property
     def shown(self) -> Tensor:
@@ -267,7 +272,8 @@ class DelayedWeights:
         """Delay line, latest weights and the strategy's state, copied."""
         own = {name: value.clone() for name, value in self.own_state().items()}
         chosen = {"chosen": self.chosen.clone()} if self.chosen is not None and self.waiting else {}
-        return {"latest": self.latest.clone(), "line": self.line, "strategy": own, **chosen}
+        latest = self.latest if self.kept is None else self.kept  # what others made of them isn't the pipeline's
+        return {"latest": latest.clone(), "line": self.line, "strategy": own, **chosen}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`.

@@ -42,6 +42,7 @@ class InFlight:
         UserError: if the strategy has not the weights that forward passes are to be run again with.
 
     Attributes:
+        watch: looks for weights that something else than the optimizer has changed.
         audited: runs the forward passes; looks again at the next one when told so.
         in_flight: mini-batches between forward and backward pass, oldest first, and the bytes kept for each.
         peak_bytes: most bytes that were kept for them at one time (weights and buffers of the stage not counted).
@@ -60,6 +61,7 @@ class InFlight:
         if recompute_activations:
             check_recomputation(stage.strategy)
         self.stage, self.optimizer, self._apply = stage, optimizer, Update([stage], stage.step)
+        self.watch = self._apply.watch
         self.in_flight: deque[tuple[Pass | KeptInput, int]] = deque()
         self.audited = AuditedForward(
             stage.regions,
@@ -169,6 +171,23 @@ class InFlight:
         for region in self.stage.regions:
             region.recalled = region.compute  # frees what was recalled
 
+    def refill(self) -> None:
+        """Start with an empty pipeline.
+
+        Raises:
+            UserError: as :meth:`layerpipe2.engine.stage.Stage.refill`.
+        """
+        self.stage.refill()
+        self.watch.restart()
+
+    def begin_step(self) -> None:
+        """Before the passes that lead to the next update.
+
+        Raises:
+            UserError: as :meth:`layerpipe2.engine.update.Update.begin`.
+        """
+        self._apply.begin(self.optimizer)
+
     def update(self) -> None:
         """The mini-batch is back: apply gradients, if it is the last one of an update.
 
@@ -185,7 +204,7 @@ class InFlight:
             UserError: if something else than the optimizer has changed weights, or it updates another stage's.
         """
         self.audited.audit_next()
-        self.stage.watch.check()
+        self.watch.check()
         self.stage.looks += 1
         own, groups = set(self.stage.parameters), self.optimizer.param_groups if self.optimizer is not None else ()
         if any(p not in own for group in groups for p in group["params"]):

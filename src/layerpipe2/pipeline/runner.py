@@ -166,8 +166,8 @@ class Runner(Execution):
 
     def note_weights(self) -> None:
         """At all of its stages, if training has begun."""
-        for stage in self.loop.stages if self.loop is not None else ():
-            stage.watch.note()
+        for one in self.loop.passes if self.loop is not None else ():
+            one.watch.note()
 
     def release(self) -> None:
         """Those of this process's stages."""
@@ -182,8 +182,8 @@ class Runner(Execution):
         if self._ahead is not None:
             self._ahead.forget(self._epoch)
         if self.module.drain:
-            for stage in loop.stages:
-                stage.refill()
+            for one in loop.passes:
+                one.refill()
             loop.start(
                 min(self._batches, settings.remaining_batches(self.module)),
                 epoch=self._batches,
@@ -213,10 +213,10 @@ class Runner(Execution):
         """Look at weights and parameters; with ``drain``, they may change between two epochs."""
         self.check_network()
         settings.check_alike_everywhere(self.group.gather(settings.rates(self._own_optimizers)))
-        stages = self._running().stages
-        check_whole(stages[0].waiting, self.module.accumulate)
-        for stage in stages if not self.module.drain else ():
-            stage.watch.check()
+        loop = self._running()
+        check_whole(loop.stages[0].waiting, self.module.accumulate)
+        for one in loop.passes if not self.module.drain else ():
+            one.watch.check()
 
     def start_evaluation(self, phase: str) -> None:
         """Stages that have already seen later mini-batches show the buffers as of the last update."""

@@ -180,7 +180,7 @@ class StageSnapshots:
                 "callback, or PipelineStrategy(resumable=True)"
             )
         snapshot = self._taken.get(done) or self._current()
-        self.stage.watch.check()
+        self.passes.watch.check()
         frozen = frozen_names(self.stage.module)
         state: dict[str, Any] = {"step": self.stage.step.clone(), "frozen": frozen, **snapshot._asdict()}
         if weights is not None:
@@ -203,7 +203,7 @@ class StageSnapshots:
         weights.load_state_dict(
             saved["weights"] | ({} if weights.rows else {"line": weights.latest.new_empty(0, weights.layout.size)})
         )
-        self.stage.watch.restart()
+        self.passes.watch.restart()
         read = {batch: (batch - delay) // each for batch in range(done, done + delay if in_flight else 0)}
         old = {version: line[version % weights.span].to(weights.latest).clone() for version in read.values()}
         self._replayed = {batch: old[version] for batch, version in read.items()}

@@ -87,7 +87,7 @@ class WorkerLoop:
             )
         epoch_end = (self.done // self.epoch + 1) * self.epoch
         for one in self.passes:
-            one.stage.begin_step(one.optimizer)
+            one.begin_step()
         for i, stage in enumerate(self.stages):
             while self._forwarded[i] < min(self.limit, self.done + stage.delay + 1):
                 self.snapshots[i].take(self._forwarded[i])

@@ -112,4 +112,5 @@ def _at(state: State, names: Sequence[str]) -> list[int]:
 def _call(name: str, rows: Sequence[Sequence[int]], others: Sequence[Any]) -> tuple[Callable[[], None], Any]:
     """The loop over the rows of a table, and that table, int64 (stages, arguments)."""
     table, loop = np.array(rows, dtype=np.int64), getattr(sweeps.loops(), name)
-    return lambda: loop(len(table), table.ctypes.data, *others), table
+    address = table.ctypes.data
+    return lambda: loop(len(table), address, *others), table
