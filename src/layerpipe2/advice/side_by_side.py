@@ -113,7 +113,7 @@ class SideBySide(GradientProbe):
         trainer.should_stop = trainer.should_stop or stops
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """As the module does for its own scheduler; stop if the loader can't be read again."""
+        """Move the rates as the module does with its own scheduler; stop if the loader can't be read again."""
         trainer.should_stop = trainer.should_stop or self.updates == self._before
         self._before = self.updates
         for companion in self._companions.values():

@@ -75,7 +75,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], *, fused: bool | None = N
 
 
 def snapshot(stages: Iterable[nn.Module]) -> list[Tensor]:
-    """Of every stage: parameters and buffers of floating point in one vector, float64, on the CPU."""
+    """Copy every stage's parameters and buffers of floating point into one vector, float64, on the CPU."""
     held = [[t.detach().flatten() for t in s.state_dict().values() if t.is_floating_point()] for s in stages]
     return [torch.cat(tensors).to("cpu", torch.float64, copy=True) for tensors in held]
 

@@ -129,7 +129,7 @@ def resumed(device: torch.device) -> tuple[Trace, Trace]:
 
 
 def captured(device: torch.device) -> tuple[Trace, Trace]:
-    """As a CUDA graph, and with the same settings step by step."""
+    """Train as a CUDA graph, and with the same settings step by step."""
     traces: tuple[Trace, Trace] = ([], [])
     for trace in traces:
         with torch.cuda.device(device):

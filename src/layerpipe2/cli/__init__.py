@@ -108,7 +108,7 @@ class _PrintCompletion(argparse.Action):
     """Prints a shell's script and ends, as ``--version`` does."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
-        """With the imports that only this needs."""
+        """Run the command, with the imports that only it needs."""
         try:
             print(import_module("layerpipe2.lab.cli.completion").script(parser, values))
         except ModuleNotFoundError as error:

@@ -23,7 +23,7 @@ class Bar:
         self._terminal, self._drawn = sys.stderr.isatty(), False
 
     def __call__(self, done: int, steps: int, seconds_left: float) -> None:
-        """After every update."""
+        """Show progress after every update."""
         if done < _KNOWN or math.isnan(seconds_left):
             return
         left = f"{in_words(seconds_left)} left"

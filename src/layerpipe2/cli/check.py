@@ -90,7 +90,7 @@ def _not_here(why: str) -> Verdict:
 
 
 def _checks() -> Iterator[tuple[str, Work]]:
-    """Those of this machine: CPU, each GPU, two processes; or a line that says what it lacks."""
+    """Return the checks of this machine: CPU, each GPU, two processes; or a line that says what it lacks."""
     gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
     for device in (CPU, *gpus):
         for dtype in ROUNDING:

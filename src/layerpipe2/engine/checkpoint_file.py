@@ -181,7 +181,7 @@ class CheckedModule(pl.LightningModule):
     """A module whose checkpoints are checked before they are loaded."""
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """As torch's.
+        """Load a state as torch's method does.
 
         Raises:
             OtherNetwork: in one line, with the first weights that don't fit.
@@ -201,7 +201,7 @@ class CheckedModule(pl.LightningModule):
     def load_from_checkpoint(
         cls, checkpoint_path: Any, *args: Any, weights_only: bool | None = None, **kwargs: Any
     ) -> Self:
-        """As Lightning's, but for ``weights_only``, which is True unless it is given as False.
+        """Load as Lightning does, but for ``weights_only``, which is True unless it is given as False.
 
         Raises:
             UserError: if the file is damaged, or holds more than tensors and plain values; if it is of version 0.1,
@@ -249,5 +249,5 @@ def _is_local(path: Path | str) -> bool:
 
 
 def _shown(text: object) -> str:
-    """In one short line that a terminal can show, whatever a file says."""
+    """Shorten a text to one line that a terminal can show, whatever a file says."""
     return ascii((str(text).strip() or type(text).__name__).splitlines()[0])[1:-1][:160]

@@ -202,15 +202,15 @@ class Execution(ABC):
 
     @abstractmethod
     def release(self) -> None:
-        """After training: the parameters are no views of one vector any more."""
+        """Give the parameters memory of their own after training, instead of views of one vector."""
 
     @abstractmethod
     def start_epoch(self) -> None:
-        """Before an epoch's first mini-batch."""
+        """Prepare for an epoch, before its first mini-batch."""
 
     @abstractmethod
     def end_epoch(self) -> None:
-        """After an epoch's last mini-batch: refuse weights that something else than the optimizer has changed.
+        """Refuse weights that something else than the optimizer has changed, after an epoch's last mini-batch.
 
         Raises:
             UserError: naming the stage.
@@ -233,11 +233,11 @@ class Execution(ABC):
         """Outputs (B, ...) of the latest weights, the same in every process."""
 
     def start_evaluation(self, phase: str) -> None:
-        """Before the first mini-batch of a validation or test: an interrupted one before it doesn't count."""
+        """Begin a validation or test, before its first mini-batch; an interrupted one before it doesn't count."""
         self.totals[phase].take_means()
 
     def where_diverged(self) -> dict[str, Any]:
-        """Where a loss first was not finite, once one was.
+        """Say where a loss first was not finite, once one was.
 
         Returns:
             ``epoch`` and ``step`` (mini-batch of that epoch), both from 0, ``stage`` and ``quantity`` as in

@@ -93,7 +93,7 @@ class GradientProbe(ReconstructionProbe):
 
 
 def cosine(gradient: Tensor, exact: Tensor) -> Tensor:
-    """Of two gradients (N,); NaN where the exact one is zero, 0 where the other overflows."""
+    """Return the cosine of two gradients (N,): NaN where the exact one is zero, 0 where the other overflows."""
     norm, true = gradient.norm(), exact.norm()
     found: Tensor = gradient @ exact / (norm * true)
     return torch.zeros_like(norm) if true > 0 and not torch.isfinite(norm) else found

@@ -86,7 +86,7 @@ def hparams(module: StagedModule) -> dict[str, Any]:
 
 
 def _name(function: Callable[..., Any]) -> str:
-    """As in ``torch.optim.sgd.SGD``; a loss of torch by its name alone."""
+    """Name a function or class as in ``torch.optim.sgd.SGD``; a loss of torch by its name alone."""
     if isinstance(function, partial):  # LightningCLI's names the class as an argument
         function = next((one for one in function.args if isinstance(one, type)), function.func)
     name = getattr(function, "__qualname__", type(function).__qualname__)

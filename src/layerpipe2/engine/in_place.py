@@ -47,7 +47,7 @@ class InPlace:
 
     @torch.no_grad()
     def enter(self) -> None:
-        """Before the forward pass: the parameters are what it reads."""
+        """Make the parameters what the forward pass reads, before it runs."""
         read = [weights.used() for weights in self._delayed]
         self._put_aside(self._memory)
         self._write(read)
@@ -56,7 +56,7 @@ class InPlace:
 
     @torch.no_grad()
     def recall(self) -> None:
-        """Before the backward pass: the parameters, and all that was saved of them, are what the strategy recalls."""
+        """Make the parameters, and all that was saved of them, what the strategy recalls, before the backward pass."""
         if self._backward is not None:
             self._backward()
         else:
@@ -64,7 +64,7 @@ class InPlace:
 
     @torch.no_grad()
     def leave(self) -> None:
-        """After the passes: the parameters are the latest weights again."""
+        """Make the parameters the latest weights again, after the passes."""
         if self.entered:
             self._write(self._copies)
             self._take_for_latest(self._memory)

@@ -218,7 +218,7 @@ class PipelinedModule(StagedModule):
         self._epoch_ended, self._end_is_due = True, False
 
     def on_validation_model_eval(self) -> None:
-        """Before any callback of a validation, which may put other weights in their places until it ends."""
+        """Note the weights before any callback of a validation, which may put others in their places until it ends."""
         self.execution.note_weights()
         super().on_validation_model_eval()
 
@@ -298,7 +298,7 @@ class PipelinedModule(StagedModule):
             self.log(f"{phase}_{name}", value, prog_bar=name == "loss")
 
     def _save_changed_hparams(self) -> None:
-        """All of them at first, later those whose attribute was changed; a subclass may have saved others."""
+        """Save all of them at first, later those whose attribute was changed; a subclass may have saved others."""
         now = hparams(self)
         self.save_hyperparameters(
             {n: v for n, v in now.items() if n not in self._saved_hparams or self._saved_hparams[n] != v}

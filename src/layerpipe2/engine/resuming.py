@@ -129,7 +129,7 @@ def _draws_before_the_epoch_is_set(loader: Any) -> bool:
 
 
 def _names(optimizer: Optimizer, module: nn.Module) -> list[list[str]]:
-    """Of the parameters, by group; those that aren't the module's have none."""
+    """Return the parameters' names by group; those that aren't the module's have none."""
     names = {p: name for name, p in module.named_parameters()}
     return [[names.get(p, "") for p in group["params"]] for group in optimizer.param_groups]
 

@@ -14,7 +14,7 @@ from layerpipe2.errors import UserError
 
 
 class SeenGradients:
-    """Of the stages of one update, after the strategy has seen their gradients.
+    """Remembers the gradients of one update's stages as the strategy has seen them.
 
     A change that autograd counts is found always, one through ``.data`` where copies are kept.
 

@@ -116,7 +116,7 @@ class SideChannels:
                 self._note(made, _Mark({self._stage}, foreign))
 
     def _mark_of(self, tensor: Tensor) -> "_Mark | None":
-        """As the present stage sees it; ``None`` for constants."""
+        """Return the mark of a tensor as the present stage sees it; ``None`` for constants."""
         memory = storage_of(tensor)
         weights_of = self._weights.get(memory, -1)
         if weights_of >= 0:
@@ -167,7 +167,7 @@ class SideChannels:
 
 
 class _Mark(NamedTuple):
-    """Of a piece of memory with something else than constants.
+    """Says what a piece of memory holds that has something else than constants.
 
     Attributes:
         stages: those to which it belongs.
@@ -216,7 +216,7 @@ def _fills(tensor: Tensor) -> bool:
 
 
 def _base_edge(x: Tensor) -> Edge | None:
-    """Where the graph of a view goes on when it is changed in place."""
+    """Return where the graph of a view goes on when it is changed in place."""
     base = x._base
     return None if base is None or base.grad_fn is None else (base.grad_fn, base.output_nr)
 

@@ -40,7 +40,7 @@ class Simulation(Execution):
         self.diverged: dict[str, Any] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """For a copy of the module, as callbacks average it: its training lays out a pipeline of its own."""
+        """Leave the pipeline out of a copy of the module, as callbacks average it: whose training lays out its own."""
         memo[id(self)] = made = copy(self)
         made.__dict__.update(deepcopy(vars(self) | {"_engine": None, "_captured": None, "_hooks": {}}, memo))
         return made
@@ -100,17 +100,17 @@ class Simulation(Execution):
         self._captured = self._capture()
 
     def note_weights(self) -> None:
-        """In the engine, if training has begun."""
+        """Note the weights in the engine, if training has begun."""
         if self._engine is not None:
             self._engine.note()
 
     def release(self) -> None:
-        """Those of the engine's stages."""
+        """Release the parameters of the engine's stages."""
         for weights in self._engine.delayed.values() if self._engine is not None else ():
             weights.release()
 
     def start_epoch(self) -> None:
-        """With ``drain``, empty the pipeline."""
+        """Empty the pipeline, with ``drain``."""
         trainer = self.module.trainer
         self.audits.start_epoch(trainer.current_epoch, trainer.num_training_batches)
         if self.module.drain:
@@ -151,7 +151,7 @@ class Simulation(Execution):
         self.totals["train"].add(loss, outputs, y)
 
     def where_diverged(self) -> dict[str, Any]:
-        """Of a training with a loss that is not finite: see :meth:`Execution.where_diverged`."""
+        """Say where a loss first was not finite: see :meth:`Execution.where_diverged`."""
         if self.diverged is not None:
             return self.diverged
         stage = diverged_stage(self.module.stages)

@@ -233,7 +233,7 @@ class Stage:
         return stage_context(self.stream, without_cudnn=self._without_cudnn)
 
     def check_forward(self, input_needs_gradient: bool) -> None:
-        """After an audited forward pass: recalled weights must reach its backward pass.
+        """Check, after an audited forward pass, that recalled weights can reach its backward pass.
 
         Raises:
             UserError: naming the stage.
@@ -261,7 +261,7 @@ class Stage:
         return not self.waiting
 
     def wait_for(self, batches: int) -> None:
-        """So many mini-batches have come back since the last update."""
+        """Set how many mini-batches have come back since the last update."""
         self.waiting = batches
         if self.weights is not None:
             self.weights.waiting = batches

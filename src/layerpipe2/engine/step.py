@@ -161,7 +161,7 @@ class PipelineEngine:
             self._forward.audit_next()
 
     def begin(self, optimizer: Optimizer | Any = None) -> None:
-        """Before a mini-batch's passes: from now on the parameters are those that its forward pass reads.
+        """Begin a mini-batch: from now on the parameters are those that its forward pass reads.
 
         Raises:
             UserError: as :meth:`Update.begin`, and after an error in the middle of an update.
@@ -184,7 +184,7 @@ class PipelineEngine:
                 stage.enter()
 
     def end(self) -> None:
-        """After a mini-batch's passes: the parameters are the latest weights again.
+        """End a mini-batch's passes: the parameters are the latest weights again.
 
         Raises:
             UserError: if a stage has changed a frozen parameter, which low precision would lose.

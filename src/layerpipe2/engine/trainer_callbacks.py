@@ -80,5 +80,5 @@ def call_hook(hooks: Hooks, module: pl.LightningModule, name: str, *args: Any) -
 
 
 def _overrides(one: Any, base: type, name: str) -> bool:
-    """By its class, or as an attribute of its own (``LambdaCallback``)."""
+    """Say whether a callback has a hook, by its class or as an attribute of its own (``LambdaCallback``)."""
     return getattr(getattr(one, name), "__func__", None) is not getattr(base, name)

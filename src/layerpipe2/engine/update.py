@@ -31,7 +31,7 @@ class Update:
         self.watch = WeightWatch(stages)
 
     def begin(self, optimizer: Optimizer | Any | None) -> None:
-        """Before the passes that lead to the next update: the strategy chooses what forward passes read.
+        """Begin the passes that lead to the next update: the strategy chooses what forward passes read.
 
         Raises:
             UserError: if something else than the optimizer has changed weights since the last update, a parameter was

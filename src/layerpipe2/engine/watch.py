@@ -51,7 +51,7 @@ class WeightWatch:
         self.note()
 
     def begin_step(self) -> None:
-        """As :meth:`check_quickly`. From here on the copies aren't needed: autograd counts what the passes change.
+        """Do :meth:`check_quickly`; from here on the copies aren't needed: autograd counts what the passes change.
 
         Raises:
             UserError: as there, or if a layer has got another parameter.
@@ -81,7 +81,7 @@ class WeightWatch:
             self._noted = False
 
     def check_quickly(self) -> None:
-        """Before each mini-batch and update: as :meth:`check`, but only if autograd has counted a change.
+        """Do :meth:`check` before each mini-batch and update, but only if autograd has counted a change.
 
         Raises:
             UserError: as there, or if a parameter was unfrozen whose earlier values are not known.

@@ -105,7 +105,7 @@ class DelayedWeights:
         self._places = list(map(Tensor.data_ptr, self.layout.parameters))
 
     def take_back(self) -> None:
-        """After the optimizer's step, which may have given parameters other memory instead of writing to theirs."""
+        """Lay the parameters out again if the optimizer's step has given them other memory."""
         if self._places != list(map(Tensor.data_ptr, self.layout.parameters)):
             self.attach()
 
@@ -137,7 +137,7 @@ class DelayedWeights:
         return torch.where(read < self.step, row, self.shown) if self.predicts or self.accumulate > 1 else row
 
     def _read(self) -> Any:
-        """After how many updates that forward pass took place, int64 (1,)."""
+        """Return after how many updates that forward pass took place, int64 (1,)."""
         each, ahead = self.accumulate, self.waiting - self.delay
         return (self.step * each + ahead).clamp(min=0) // each
 
@@ -152,7 +152,7 @@ class DelayedWeights:
         return self.table.index_select(0, step.remainder(self.span))[0]
 
     def begin_step(self, optimizer: Any) -> None:
-        """Before the passes of the next mini-batch: note its lag, and let the strategy choose what forward passes read.
+        """Note the lag of the next mini-batch before its passes, and let the strategy choose what forward passes read.
 
         It is asked once per update.
         """
@@ -244,7 +244,7 @@ class DelayedWeights:
         return UserError(f"strategy '{self.strategy.name or self.strategy.kind}' at stage {self.index} {what}")
 
     def keep(self) -> Tensor:
-        """Before an update: put what forward passes read until then into the delay line; ``before`` of it (N,)."""
+        """Put what forward passes read until an update into the delay line; return the weights (N,) before it."""
         if self.table is not None and self.rows:
             self.table.index_copy_(0, self.step.remainder(self.span), self.shown[None])
         elif self.rows:

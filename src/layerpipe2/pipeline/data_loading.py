@@ -62,7 +62,7 @@ class FirstStageLoader:
 
     @property
     def batch_sampler(self) -> object:
-        """Likewise."""
+        """Return the loader's sampler of batches."""
         return getattr(self.loader, "batch_sampler", None) if self.reads else None
 
     def __iter__(self) -> Iterator[Any]:

@@ -75,7 +75,7 @@ class DeviceOutbox(OnDevice, Outbox):
         self.connect(self._send)
 
     def send(self, *tensors: Tensor) -> None:
-        """As :meth:`Outbox.send`."""
+        """Send as :meth:`Outbox.send` does."""
         size = payload_size(tensors)
         self.capacity = self.capacity or size
         self._check(size)
@@ -109,7 +109,7 @@ class DeviceInbox(OnDevice, Inbox):
         self.connect(self._receive)
 
     def expect(self, messages: float) -> None:
-        """So many further messages will come."""
+        """Prepare for so many further messages."""
         self.headers.expect(messages)
 
     def receive(self) -> list[Tensor]:
@@ -123,7 +123,7 @@ class DeviceInbox(OnDevice, Inbox):
         return unpack_payload(header, payload)
 
     def take_in(self, messages: int) -> None:
-        """Before a pause: begin the reception of the next ``messages`` (up to ``ahead``), which are on their way.
+        """Begin the reception of the next ``messages`` (up to ``ahead``), which are on their way, before a pause.
 
         All readers of the buffers that are used again were begun before.
         """

@@ -181,7 +181,7 @@ class InFlight:
         self.watch.restart()
 
     def begin_step(self) -> None:
-        """Before the passes that lead to the next update.
+        """Begin the passes that lead to the next update.
 
         Raises:
             UserError: as :meth:`layerpipe2.engine.update.Update.begin`.
@@ -214,7 +214,7 @@ class InFlight:
             )
 
     def _count(self, kept_bytes: int) -> None:
-        """So many bytes are kept now, beside those for all mini-batches in flight."""
+        """Note that so many bytes are kept now, beside those for all mini-batches in flight."""
         self.peak_bytes = max(self.peak_bytes, kept_bytes + sum(kept for _, kept in self.in_flight))
 
     def _run(self, x: Tensor, *, with_loss: bool = False) -> tuple[Pass, int]:

@@ -148,11 +148,11 @@ class Inbox(Channel):
         self._number, self._expected = 0, 0.0
 
     def expect(self, messages: float) -> None:
-        """So many further messages (infinitely many may) will come; no more receptions are posted than that."""
+        """Prepare for so many further messages (infinitely many may come); no more receptions are posted than that."""
         self._expected += messages
 
     def take_in(self, messages: int) -> None:
-        """Before a pause: nothing to do, up to ``ahead`` receptions are always posted."""
+        """Do nothing before a pause: up to ``ahead`` receptions are always posted."""
 
     def receive(self) -> list[Tensor]:
         """The next message's tensors, views of the buffer that it lies in where that is on their device."""

@@ -36,7 +36,7 @@ class StageMemory:
 
     @classmethod
     def of(cls, passes: InFlight, rank: int, checkpoint: int = 0) -> StageMemory:
-        """Of a stage that has trained for more than ``delay`` mini-batches.
+        """Measure a stage that has trained for more than ``delay`` mini-batches.
 
         Not in it: a copy of the stage's weights while it makes an update or recalls others, what a strategy chose for
         forward passes, and messages under way.

@@ -67,7 +67,7 @@ def pack_payload(tensors: Sequence[Tensor], payload: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _header(numbers: tuple[int, ...]) -> Tensor:
-    """Not to be written to: mini-batches of one size have one header."""
+    """Return the header, which must not be written to: mini-batches of one size share it."""
     return torch.tensor(numbers + (0,) * (_HEADER - len(numbers)))
 
 
@@ -95,7 +95,7 @@ def _place(
 
 
 def _spread(tensor: Tensor, stride: Sequence[int], shift: int) -> Tensor:
-    """With the gaps (a slice) and the alignment that it had: kernels may round differently without."""
+    """Give a tensor the gaps (a slice) and the alignment that it had: kernels may round differently without."""
     span = shift + 1 + sum((n - 1) * s for n, s in zip(tensor.shape, stride, strict=True))
     return tensor.new_empty(span if tensor.numel() else 0).as_strided(tensor.shape, stride, shift).copy_(tensor)
 

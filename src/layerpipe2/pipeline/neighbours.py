@@ -111,7 +111,7 @@ class Neighbours(NamedTuple):
 
     @classmethod
     def of(cls, endpoint: Endpoint, delays: Sequence[int], first: int, last: int) -> Neighbours:
-        """Those of the process that owns the stages ``first`` to ``last`` of a pipeline with ``delays``.
+        """Find those of the process that owns the stages ``first`` to ``last`` of a pipeline with ``delays``.
 
         As many activations are awaited in advance as the delays put between the two stages of a boundary. A message
         stays in its buffer until the backward pass, ``delays[first]`` steps later.
@@ -127,7 +127,7 @@ class Neighbours(NamedTuple):
         )
 
     def expect(self, batches: float) -> None:
-        """So many more mini-batches will pass (infinitely many may)."""
+        """Prepare for so many more mini-batches (infinitely many may come)."""
         for inbox in (self.activations_in, self.gradients_in):
             if inbox is not None:
                 inbox.expect(batches)

@@ -150,7 +150,7 @@ def in_one_line(kind: type[BaseException], error: BaseException, trace: Tracebac
 
 
 def _says_it() -> bool:
-    """Before the processes have met: whether this is the first one of its machine, where all make the same mistake."""
+    """Say whether this process is its machine's first: before they have met, all make the same mistake."""
     machine = os.environ.get("GROUP_RANK")
     try:
         return machine is None or Notice(join_store(*_address(), _PATIENCE_S)).may_say(machine, os.environ["RANK"])
@@ -159,5 +159,5 @@ def _says_it() -> bool:
 
 
 def _address() -> tuple[str, int]:
-    """Of the store where the processes meet, from the launcher."""
+    """Return the address of the store where the processes meet, from the launcher."""
     return os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])

@@ -135,7 +135,7 @@ class Runner(Execution):
             self.loop.start(settings.remaining_batches(module), epoch=self._batches, done=done)
 
     def _watch_loss(self, loop: WorkerLoop) -> None:
-        """Its random numbers must be those of one process; its buffers are kept with those of the last stage."""
+        """Watch the loss: its random numbers must be those of one process, its buffers the last stage's."""
         module = self.module
         if self.group.size > 1 or not module.drain:  # else the loader draws here, from the default generator
             self._loss.note(module.trainer.train_dataloader)
@@ -165,18 +165,18 @@ class Runner(Execution):
         )
 
     def note_weights(self) -> None:
-        """At all of its stages, if training has begun."""
+        """Note the weights of all of its stages, if training has begun."""
         for one in self.loop.passes if self.loop is not None else ():
             one.watch.note()
 
     def release(self) -> None:
-        """Those of this process's stages."""
+        """Release the parameters of this process's stages."""
         for stage in self.loop.stages if self.loop is not None else ():
             if stage.weights is not None:
                 stage.weights.release()
 
     def start_epoch(self) -> None:
-        """With ``drain``, begin with an empty pipeline."""
+        """Begin with an empty pipeline, with ``drain``."""
         loop, self._epoch = self._running(), self._epoch + 1
         self.audits.start_epoch(self._epoch, self._batches)
         if self._ahead is not None:
@@ -285,7 +285,7 @@ class Runner(Execution):
         return [StageMemory.of(one.passes, self.group.rank, one.peak_bytes) for one in snapshots]
 
     def stop(self) -> None:
-        """After training: the module and the random numbers are left as of the last update."""
+        """Leave the module and the random numbers as of the last update, after training."""
         self._running().stop()
         random = self._ahead.random_state(self._epoch + 1) if self._ahead is not None else None
         if random is not None:

@@ -33,7 +33,7 @@ class Shared(Channel):
     """One direction of messages of one kind through memory that both processes have mapped."""
 
     def numbers(self, pipe: SlotNumbers) -> list[int]:
-        """At least one slot's number from the neighbour.
+        """Wait for at least one slot's number from the neighbour.
 
         Raises:
             PeerLost: saying which rank failed and how.
@@ -50,7 +50,7 @@ class SharedOutbox(Shared, Outbox):
     """Packs messages into slots; of those that are free it takes the last one used, which caches still hold."""
 
     def send(self, *tensors: Tensor) -> None:
-        """As :meth:`Outbox.send`."""
+        """Send as :meth:`Outbox.send` does."""
         size = message_size(tensors)
         if not self.capacity:
             self.capacity = size
@@ -67,7 +67,7 @@ class SharedOutbox(Shared, Outbox):
             self._free += self._returns.take()
 
     def flush(self) -> None:
-        """Nothing to do: what was sent lies where it is read."""
+        """Do nothing: what was sent lies where it is read."""
 
     def connects(self, allowed: bool) -> bool:
         """Whether the receiver can open, and both are ``allowed`` to use, the memory that this process offers."""
@@ -96,7 +96,7 @@ class SharedInbox(Shared, Inbox):
     """Receives where the sender has packed it. What :meth:`receive` returns stays as long as an :class:`Inbox`'s."""
 
     def expect(self, messages: float) -> None:
-        """Nothing to do: the sender needs no buffer of this process."""
+        """Do nothing: the sender needs no buffer of this process."""
 
     def receive(self) -> list[Tensor]:
         """The next message's tensors, views of the slot that it lies in."""

@@ -36,7 +36,7 @@ class SlotNumbers:
         weakref.finalize(self, os.close, end)
 
     def take(self) -> list[int]:
-        """Those that are there.
+        """Take the numbers that are there.
 
         Raises:
             ConnectionError: if there is none, and never will be: the other process has ended.
@@ -50,7 +50,7 @@ class SlotNumbers:
         return [number for (number,) in WORD.iter_unpack(found)]
 
     def wait(self, timeout: timedelta) -> list[int]:
-        """At least one; raises TimeoutError if there is none in time, ConnectionError as :meth:`take`."""
+        """Wait for at least one; raises TimeoutError if there is none in time, ConnectionError as :meth:`take`."""
         if not self._poll.poll(min(timeout.total_seconds() * 1000, 2**31 - 1)):
             raise TimeoutError(f"no answer for {timeout.total_seconds():g} s")
         return self.take()

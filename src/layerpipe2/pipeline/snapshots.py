@@ -74,7 +74,7 @@ class StageSnapshots:
             self._put_all(now)
 
     def keep_version(self, batch: int, epoch_end: int) -> None:
-        """Before ``batch`` makes an update: keep what forward passes read for a checkpoint at ``epoch_end``."""
+        """Keep what forward passes read before ``batch`` makes an update, for a checkpoint at ``epoch_end``."""
         self._taken = {count: snapshot for count, snapshot in self._taken.items() if count > batch}
         weights, each = self.stage.weights, self.stage.accumulate
         if weights is None or weights.rows or (batch + 1) % each:
@@ -114,7 +114,7 @@ class StageSnapshots:
             self._evaluated, self._shown = (self._shown, found), None
 
     def take_over(self, done: int) -> None:
-        """Before training goes on: what an evaluation has left in the buffers holds for the mini-batches in flight.
+        """Let what an evaluation has left in the buffers hold for the mini-batches in flight, before training goes on.
 
         These went ahead without it. So it must not have made a difference to them: a buffer that training doesn't
         touch gets its new value now, one that every pass writes anew has none of its old one.
@@ -162,7 +162,7 @@ class StageSnapshots:
         return [one.detach() for one in found], own | {LOSS + name: value for name, value in of_loss.items()}
 
     def restore(self, done: int) -> None:
-        """After the last mini-batch, ``done`` in all: the module is left without traces of mini-batches in flight."""
+        """Leave the module without traces of mini-batches in flight, after the last one, ``done`` in all."""
         snapshot = self._taken.pop(done, None)
         if snapshot is not None:
             self._put_all(snapshot)

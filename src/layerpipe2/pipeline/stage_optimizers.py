@@ -175,7 +175,7 @@ class StageOptimizers:
 
 
 def _small(parameters: Sequence[Sequence[nn.Parameter]], device: torch.device) -> list[list[nn.Parameter]]:
-    """As ``parameters``, at most 2 long in every dimension, always with the same values."""
+    """Make parameters like ``parameters``, at most 2 long in every dimension, always with the same values."""
     generator = torch.Generator().manual_seed(0)
 
     def small(p: nn.Parameter) -> nn.Parameter:

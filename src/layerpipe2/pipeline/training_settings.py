@@ -81,7 +81,7 @@ def rates(optimizers: Mapping[int, Optimizer]) -> list[tuple[int, int, float]]:
 
 
 def check_alike_everywhere(found: Iterable[Sequence[tuple[int, int, float]]]) -> None:
-    """As :func:`check_alike`, of all processes' :func:`rates`.
+    """Do :func:`check_alike` with all processes' :func:`rates`.
 
     Raises:
         UserError: likewise.

@@ -121,14 +121,14 @@ class WorkerLoop:
             self.finite.finish()
 
     def stop(self) -> None:
-        """After the last step: nothing is under way any more, and the stages are as of the last update."""
+        """Stop after the last step: nothing is under way any more, and the stages are as of the last update."""
         self.pause()
         self.neighbours.flush()
         for snapshots in self.snapshots:
             snapshots.restore(self.done)
 
     def oldest_targets(self) -> Tensor:
-        """In the process with the loss, those of the mini-batch that comes back next."""
+        """Return those of the mini-batch that comes back next, in the process with the loss."""
         return self._losses[0][2]
 
     def _forward(self, i: int) -> None:

@@ -31,7 +31,7 @@ class Choice:
 
     @property
     def label(self) -> str:
-        """For readers."""
+        """The choice as readers see it."""
         return Variant.parse(self.variant).label
 
 

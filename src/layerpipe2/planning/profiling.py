@@ -86,7 +86,7 @@ class _Plain:
         return self._x.grad
 
     def finish_backward(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing more."""
 
     def update(self) -> None:
         if self._optimizer is not None:

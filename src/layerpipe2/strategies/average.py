@@ -119,7 +119,7 @@ class RawAverage(MovingAverage):
     """
 
     def init(self, weights: Tensor, delay: int) -> State:
-        """As of the average, and ``scaled`` (N,): the learning rates, then ``lr * gradient``."""
+        """Make the average's state, and ``scaled`` (N,): the learning rates, then ``lr * gradient``."""
         return super().init(weights, delay) | {"scaled": torch.zeros_like(weights)}
 
     def forward(self, state: State, latest: Tensor, optimizer: OptimizerView) -> Tensor:

@@ -52,7 +52,7 @@ class Chain(Strategy):
 
     @property
     def kind(self) -> str:
-        """All of them."""
+        """The kinds of all links."""
         return " and ".join(link.kind for link in self.links)
 
     @property
@@ -66,7 +66,7 @@ class Chain(Strategy):
         return any(link.fixed_lag for link in self.links)
 
     def acts(self, place: Place) -> bool:
-        """Where one of the links does."""
+        """Say whether one of the links acts there."""
         return any(link.acts(place) for link in self.links)
 
     @property
@@ -96,19 +96,19 @@ class Chain(Strategy):
         return self._only("backward", state, used, latest, used)
 
     def gradient(self, state: State, gradient: Tensor, latest: Tensor, used: Tensor) -> Tensor:
-        """Through one link after the other."""
+        """Pass it through one link after the other."""
         for i, link in enumerate(self.links):
             gradient = link.gradient(_own(state, i), gradient, latest, used)
         return gradient
 
     def update(self, state: State, before: Tensor, after: Tensor) -> Tensor:
-        """Through one link after the other."""
+        """Pass it through one link after the other."""
         for i, link in enumerate(self.links):
             after = link.update(_own(state, i), before, after)
         return after
 
     def copies(self, delay: int, **known: Any) -> float:
-        """Those of all links; what forward passes read is kept once, if it is needed."""
+        """Add up those of all links; what forward passes read is kept once, if it is needed."""
         kept = float(delay) if self.needs_used else 0.0
         own = (link.copies(delay, **known) - (delay if link.needs_used else 0) for link in self.links)
         return kept + sum(own)

@@ -85,7 +85,7 @@ class Moments:
 
     @classmethod
     def of(cls, updates: Updates, delay: int, decay: float) -> Moments:
-        """Of an average with ``decay`` in [0, 1) that has run for ever, and the window of the last ``delay`` >= 1.
+        """Derive them for an average with ``decay`` in [0, 1) that has run for ever, and a window of ``delay`` >= 1.
 
         Raises:
             UserError: if delay or decay is out of range.

@@ -24,7 +24,7 @@ class Estimator:
 
     @classmethod
     def of(cls, updates: Updates, delay: int, decay: float, x: float, y: float) -> "Estimator":
-        """With the error that it has for these updates."""
+        """Find the best coefficients and the error that they have for these updates."""
         moments = Moments.of(updates, delay, decay)
         return cls(decay, x, y, math.sqrt(max(0.0, moments.squared_error(x, y)) / moments.window))
 

@@ -41,7 +41,7 @@ class StashFirst(Strategy):
 
     @property
     def kind(self) -> str:
-        """Both."""
+        """The kinds of both."""
         return f"{type(self).__name__}, then {self.then.kind}"
 
     @property
@@ -55,7 +55,7 @@ class StashFirst(Strategy):
         return self.then.fixed_lag
 
     def acts(self, place: Place) -> bool:
-        """On the backward pass, and where ``then`` does."""
+        """Say whether it acts there: on the backward pass, and where ``then`` does."""
         return place == "backward" or self.then.acts(place)
 
     def init(self, weights: Tensor, delay: int) -> State:

@@ -29,7 +29,7 @@ def own(strategies: Iterable[str]) -> list[str]:
 
 
 def pipeline_aware(strategies: Iterable[str]) -> list[str]:
-    """Those whose decay follows from the delay, over applied updates: the candidates for the paper's method."""
+    """Choose those whose decay follows from the delay, over applied updates: the candidates for the paper's method."""
     rows = map(find_strategy, strategies)
     return [row.name for row in rows if row.family == "average" and row.aware and not row.raw and not row.warm]
 

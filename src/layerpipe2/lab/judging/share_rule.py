@@ -194,7 +194,7 @@ def _tested(cell: pd.DataFrame, strategy: str, about: Mapping[str, Any], kept: P
 
 
 def _compared(cell: pd.DataFrame, strategy: str, margin: float, settings: ComparisonSettings) -> tuple[Paired, Paired]:
-    """With stash, and with the least share of what it wins back."""
+    """Compare with stash, and with the least share of what it wins back."""
     beyond = _beyond_share(cell, strategy, settings)
     differences = (_against(cell, strategy, STASH), beyond)
     kept, above = (paired(d, margin=margin, level=settings.level, least_sd=_image(cell)) for d in differences)

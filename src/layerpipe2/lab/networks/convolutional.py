@@ -25,17 +25,17 @@ def vgg(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.M
 
 
 def cnn(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
-    """As :func:`vgg`, without batch normalisation, with biases: 9 units."""
+    """Build :func:`vgg` without batch normalisation, with biases: 9 units."""
     return _vgg_units(input_shape, num_classes, width, SMALL_BLOCKS, conv_relu)
 
 
 def vgg_small(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
-    """As :func:`vgg`, with one convolution of 1, 2, 4 and 8 times ``width`` channels each: 5 units."""
+    """Build :func:`vgg` with one convolution of 1, 2, 4 and 8 times ``width`` channels each: 5 units."""
     return _vgg_units(input_shape, num_classes, width, SHALLOW_BLOCKS, conv_bn_relu)
 
 
 def cnn_small(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
-    """As :func:`vgg_small`, without batch normalisation, with biases: 5 units."""
+    """Build :func:`vgg_small` without batch normalisation, with biases: 5 units."""
     return _vgg_units(input_shape, num_classes, width, SHALLOW_BLOCKS, conv_relu)
 
 

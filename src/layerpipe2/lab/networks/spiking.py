@@ -85,7 +85,7 @@ def spiking_mlp(input_shape: tuple[int, ...], num_classes: int, width: int, made
 
 
 def spiking_mlp_small(input_shape: tuple[int, ...], num_classes: int, width: int, made: Spiking) -> list[nn.Module]:
-    """As :func:`spiking_mlp`, with four hidden layers: 5 units."""
+    """Build :func:`spiking_mlp` with four hidden layers: 5 units."""
     return _dense(input_shape, num_classes, width, made, HIDDEN_LAYERS // 2)
 
 

@@ -47,7 +47,7 @@ class CountCorrect(Callback):
             self._count(outputs)
 
     def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
-        """As :meth:`on_test_batch_end`."""
+        """Count as :meth:`on_test_batch_end` does."""
         self._count(outputs)
 
     def _count(self, logits: Tensor) -> None:

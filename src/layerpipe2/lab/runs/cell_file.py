@@ -50,7 +50,7 @@ def exists(path: Path) -> bool:
 
 
 def place(path: Path) -> str:
-    """Where the record of a run is, in words."""
+    """Say where the record of a run is."""
     return f"{path.stem} in {path.parent / FILE}"
 
 

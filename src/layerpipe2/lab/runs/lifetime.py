@@ -15,7 +15,7 @@ def end_with_parent(how: signal.Signals = signal.SIGKILL) -> None:
 
 
 def end_with_starter() -> None:
-    """If :data:`STARTER` is set: end with that process, and leave Ctrl-C to it."""
+    """End with the process in :data:`STARTER`, if that is set, and leave Ctrl-C to it."""
     if (starter := os.environ.get(STARTER)) is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         end_with_parent()

@@ -35,7 +35,7 @@ class RecordedRun:
 
     @property
     def ended(self) -> float:
-        """When it ended; of a run whose times aren't known, when it started."""
+        """The time when it ended, or where that isn't known, when it started."""
         return self.started + (self.record["provenance"]["wall_time_s"] or 0.0)
 
     @cached_property

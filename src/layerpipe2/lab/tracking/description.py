@@ -51,7 +51,7 @@ class RunDescription:
 
     @property
     def strategy(self) -> str:
-        """Its name in tables: with ``-warm`` behind it after epochs with exact weights."""
+        """The strategy's name in tables, with ``-warm`` behind it after epochs with exact weights."""
         return str(self.config["strategy"]) + ("-warm" if self.config["stash_epochs"] else "")
 
     @property
@@ -62,12 +62,12 @@ class RunDescription:
 
     @property
     def cell_name(self) -> str:
-        """As in ``ema-window x9 mlp``: the strategy, the number of stages, and what else differs."""
+        """Name a cell, as in ``ema-window x9 mlp``: the strategy, the number of stages, and what else differs."""
         return self._name("tuning" if self.phase == TUNE else "")
 
     @property
     def name(self) -> str:
-        """As in ``ema-window x9 s0 mlp``; trials have their rate there. MLflow shows the first 20 characters."""
+        """Name a run, as in ``ema-window x9 s0 mlp``; trials have their rate there. MLflow shows 20 characters."""
         return self._name(f"{self.config['lr']:g}" if self.phase == TUNE else f"s{self.config['seed']}")
 
     @property
@@ -130,5 +130,5 @@ def differing(configs: Iterable[Mapping[str, Any]]) -> frozenset[str]:
 
 
 def digest(value: Any) -> str:
-    """Of plain values: 16 hexadecimal digits."""
+    """Return a digest of plain values: 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Before training: are all ranks there, and do they run the same code with the same settings?"""
+"""Are all ranks there before training, and do they run the same code with the same settings?"""
 
 import json
 import time

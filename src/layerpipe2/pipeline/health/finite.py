@@ -30,7 +30,7 @@ class FiniteCheck:
             _refuse([(finite, what)])
 
     def end_step(self) -> None:
-        """On a GPU: look at the values of the step before.
+        """Look at the values of the step before, on a GPU.
 
         Raises:
             UserError: naming the first that is not finite.
@@ -41,7 +41,7 @@ class FiniteCheck:
             _refuse(notes, event)
 
     def finish(self) -> None:
-        """On a GPU: look at all values that are left; raises as :meth:`end_step`."""
+        """Look at all values that are left, on a GPU; raises as :meth:`end_step`."""
         self.end_step()
         (event, notes), self._previous = self._previous, (None, [])
         _refuse(notes, event)

@@ -115,7 +115,7 @@ class Timeline:
 
 
 def _times(unit: float, columns: int, width: int) -> str:
-    """When columns of ``width`` characters start, each a blank apart: of all, or every second, third .. if need be."""
+    """Choose when columns of ``width`` characters start, a blank apart: all, or every second, third .. if need be."""
     labels = [f"{column * unit:.4g}" for column in range(columns)]
     every = max((-(-(len(label) + 1) // (width + 1)) for label in labels), default=1)
     return "".join(label.ljust(every * (width + 1)) for label in labels[::every])
