@@ -65,6 +65,11 @@ def test_hparams_are_plain_values():
         "stage_seed": None,
         "cuda_graph": False,
         "unfreezes": None,
+        "inputs": None,
+        "target": None,
+        "ignore_index": None,
+        "shift_target": False,
+        "accuracy": True,
     }
 
 

@@ -39,7 +39,8 @@ class Companion:
             stage_seed=module.stage_seed,
             unfreezes=module.delays_frozen,
         )
-        self._drain, self._interval, self._loss = module.drain, module.scheduler_interval, copy.deepcopy(module.loss)
+        self._drain, self._interval = module.drain, module.scheduler_interval
+        self._loss = copy.deepcopy(module.training_loss)
         self.optimizer: Optimizer = module.optimizer_over(p for stage in stages for p in stage.parameters())
         self._scheduler: LRScheduler | None = module.scheduler_over(self.optimizer)
 

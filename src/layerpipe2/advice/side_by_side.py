@@ -16,7 +16,6 @@ from layerpipe2.engine.execution import StagedModule
 from layerpipe2.engine.gradient_probe import GradientProbe, Recalled
 from layerpipe2.engine.replay import copied, delayed_of
 from layerpipe2.engine.step import Loss
-from layerpipe2.engine.values import pair_of_tensors
 from layerpipe2.errors import UserError
 from layerpipe2.strategies import Strategy, make_strategy
 
@@ -89,7 +88,7 @@ class SideBySide(GradientProbe):
     ) -> None:
         """Measure; then the mini-batch goes through the other trainings, before stashing has it."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        x, y = pair_of_tensors(batch)
+        x, y = cast(StagedModule, pl_module).batch_format.pair(batch)
         for name, companion in self._companions.items():
             if name not in self.diverged:
                 with isolate_rng():

@@ -13,7 +13,6 @@ from layerpipe2.cli.own import own_training
 from layerpipe2.delays import aligned
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.engine.device import resolve_device
-from layerpipe2.engine.values import pair_of_tensors
 from layerpipe2.errors import UserError
 from layerpipe2.pipeline.recomputation import check_recomputation
 from layerpipe2.planning import Link
@@ -60,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
     module, loader = own_training(options.module)
     device = resolve_device("auto")
     units = [unit for stage in module.stages for unit in (stage if isinstance(stage, nn.Sequential) else [stage])]
-    x, _ = pair_of_tensors(next(iter(loader), None))
+    x = module.batch_format.inputs_of(next(iter(loader), None))
     optimizer = type(module.make_optimizer(list(module.parameters()))).__name__
     strategy = module.strategy.name or "stash"
     units, x = [unit.to(device) for unit in units], x.to(device)

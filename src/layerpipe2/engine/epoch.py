@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from layerpipe2.engine.batches import class_dimension
 from layerpipe2.errors import UserError
 
 _SHORT, _LONG = 200, 1000
@@ -15,10 +16,17 @@ _SHORT, _LONG = 200, 1000
 class Totals:
     """Epoch means of loss and accuracy, summed on the device: nothing waits for it before the epoch ends.
 
-    ``metrics`` (of torchmetrics, by name) are copied, and count what is added here: nothing of other processes.
+    Args:
+        metrics: those of torchmetrics, by name; they are copied, and count what is added here: nothing of other
+            processes.
+        ignore_index: class of targets that count neither in the accuracy nor in the loss's mean.
+        accuracy: whether it is counted.
     """
 
-    def __init__(self, metrics: Mapping[str, Metric] | None = None) -> None:
+    def __init__(
+        self, metrics: Mapping[str, Metric] | None = None, ignore_index: int | None = None, *, accuracy: bool = True
+    ) -> None:
+        self._ignored, self._counts_correct = ignore_index, accuracy
         self._metrics = {name: metric.clone() for name, metric in (metrics or {}).items()}
         parts = [part for metric in self._metrics.values() for part in metric.modules() if isinstance(part, Metric)]
         for part in parts:  # in a pipeline only the last process has outputs, and it must wait for no other
@@ -28,22 +36,28 @@ class Totals:
     def _begin(self) -> None:
         self._loss: Tensor | None = None
         self._correct: Tensor | None = None
-        self._samples = 0
-        self._targets = 0
+        self._weight: int | Tensor = 0
+        self._targets: int | Tensor = 0
 
     @torch.no_grad()
     def add(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
-        """Add a batch: ``loss`` is its mean, ``outputs`` (B, C, ...), ``targets`` (B, ...) if they are classes."""
+        """Add a batch: ``loss`` is its mean, over targets that count where some don't.
+
+        ``outputs`` are (B, C, ...) or (B, T, V), ``targets`` (B, ...), if they are classes.
+        """
         for metric in self._metrics.values():  # copies: both lie in memory that the next mini-batches are written to
             metric.to(outputs.device).update(outputs.detach().clone(), targets.clone())
-        batch = len(targets)
-        loss = loss.detach() * batch
+        counted = None if self._ignored is None else (targets != self._ignored).sum()
+        weight = len(targets) if counted is None else counted
+        # The mean of no target is NaN, and counts nothing.
+        loss = loss.detach() * weight if counted is None else (loss.detach() * weight).where(counted > 0, 0)
         self._loss = loss if self._loss is None else self._loss + loss
-        self._samples += batch
-        if not targets.is_floating_point() and outputs.ndim == targets.ndim + 1:
-            correct = (outputs.argmax(1) == targets).sum()
+        self._weight = self._weight + weight
+        classes = class_dimension(outputs, targets) if self._counts_correct else None
+        if classes is not None:
+            correct = (outputs.argmax(classes) == targets).sum()  # no class is ``ignore_index``, if that is negative
             self._correct = correct if self._correct is None else self._correct + correct
-            self._targets += targets.numel()
+            self._targets = self._targets + (targets.numel() if counted is None else counted)
 
     def take_means(self) -> dict[str, Tensor]:
         """``loss``, for classes ``accuracy`` (fraction), and the metrics, over all batches added; starts anew.
@@ -51,7 +65,7 @@ class Totals:
         Raises:
             UserError: if a metric is no single number.
         """
-        means = {} if self._loss is None else {"loss": self._loss / self._samples}
+        means = {} if self._loss is None else {"loss": self._loss / self._weight}
         if self._correct is not None:
             means["accuracy"] = self._correct / self._targets
         if self._loss is not None:

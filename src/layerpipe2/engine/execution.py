@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric
 
 from layerpipe2.delays import Delays
+from layerpipe2.engine.batches import BatchFormat, adapted
 from layerpipe2.engine.checkpoint_file import CheckedModule, settle
 from layerpipe2.engine.epoch import AuditSteps, Totals
 from layerpipe2.engine.saved_weights import network_changed
@@ -50,6 +51,11 @@ class StagedModule(CheckedModule):
     accumulate: int
     scheduler_interval: str
     own_metrics: Mapping[str, Metric]
+    inputs: str | int | None
+    target: str | int | None
+    ignore_index: int | None
+    shift_target: bool
+    accuracy: bool
     probe_every: int
 
     def __new__(cls, *_: Any, **options: Any) -> Self:
@@ -66,6 +72,17 @@ class StagedModule(CheckedModule):
     def engine(self) -> PipelineEngine:
         """The pipeline of one process."""
         raise NotImplementedError
+
+    @property
+    def batch_format(self) -> BatchFormat:
+        """Which parts of a mini-batch the pipeline takes."""
+        return BatchFormat(self.inputs, self.target, self.ignore_index, self.shift_target)
+
+    @property
+    def training_loss(self) -> Loss:
+        """The loss that a training computes: ``loss`` with the settings for classes."""
+        made: Loss = adapted(self.loss, self.ignore_index)
+        return made
 
     @property
     def delays_frozen(self) -> bool:
@@ -133,13 +150,16 @@ class Execution(ABC):
         "unfreezes",
         "accumulate",
         "own_metrics",
+        "ignore_index",
+        "accuracy",
     )
     """Settings of the module that are read when training begins, and never again."""
 
     def __init__(self, module: StagedModule) -> None:
         self.module = module
         self._settings: list[tuple[str, Any]] = []
-        self.totals = {phase: Totals(module.own_metrics) for phase in ("train", "val", "test")}
+        counts: dict[str, Any] = {"ignore_index": module.ignore_index, "accuracy": module.accuracy}
+        self.totals = {phase: Totals(module.own_metrics, **counts) for phase in ("train", "val", "test")}
         self.audits = AuditSteps()
         self._parts: dict[str, nn.Module | nn.Parameter] = {}
 

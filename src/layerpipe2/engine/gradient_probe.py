@@ -11,7 +11,6 @@ from torch import Tensor
 from layerpipe2.engine.execution import StagedModule
 from layerpipe2.engine.probe import ReconstructionProbe
 from layerpipe2.engine.replay import Replay, delayed_of
-from layerpipe2.engine.values import pair_of_tensors
 
 PROBED = ("latest", "ema-lsq", "pair")
 """Strategies that are measured if nothing else is asked for."""
@@ -67,7 +66,7 @@ class GradientProbe(ReconstructionProbe):
         # With drain, the first mini-batch of an epoch empties the pipeline only now.
         step = 0 if module.drain and batch_idx == 0 else int(module.engine.step_count)
         if (step + 1) % self.every_n_steps == 0:
-            for one in self.measured(module, step, *pair_of_tensors(batch)):
+            for one in self.measured(module, step, *module.batch_format.pair(batch)):
                 self.note(module, step, one)
 
     def note(self, module: StagedModule, step: int, found: Recalled) -> None:

@@ -24,6 +24,11 @@ PLAIN = (
     "unfreezes",
     "accumulate",
     "probe_every",
+    "inputs",
+    "target",
+    "ignore_index",
+    "shift_target",
+    "accuracy",
 )
 """Settings that are plain values."""
 

@@ -30,9 +30,10 @@ from layerpipe2.strategies import Strategy
 class PipelinedModule(StagedModule):
     """Trains ``stages`` with delayed gradients; validates, tests, predicts and saves the latest weights.
 
-    A batch is a pair ``(x, y)``. Per epoch it logs ``train_loss``, ``val_loss``, ``test_loss`` and, where the targets
-    are classes, ``train_accuracy``, ``val_accuracy``, ``test_accuracy`` (fractions); per update nothing but what
-    ``probe_every`` measures. Losses and ``learning_rate`` stand in the progress bar.
+    A batch is a pair ``(x, y)``, or has parts that ``inputs`` and ``target`` name. Per epoch it logs ``train_loss``,
+    ``val_loss``, ``test_loss`` and, where the targets are classes, ``train_accuracy``, ``val_accuracy``,
+    ``test_accuracy`` (fractions); per update nothing but what ``probe_every`` measures. Losses and ``learning_rate``
+    stand in the progress bar.
     ``hparams`` has all settings as plain values, those that aren't by their names. They are saved, so that
     ``load_from_checkpoint(path, stages=..., optimizer=...)`` needs what only code can say.
     A checkpoint of an epoch's end holds delay lines, strategies' states and random generators, so that a resumed run
@@ -67,6 +68,12 @@ class PipelinedModule(StagedModule):
         accumulate: mini-batches per update, whose gradients are averaged, at every stage; delays count mini-batches.
         probe_every: while ``stash`` trains in one process, measure and log what other strategies would recall, each so
             many updates (:class:`layerpipe2.engine.gradient_probe.GradientProbe`); 0 measures nothing.
+        inputs: name of the inputs where a batch is a mapping, as ``"input_ids"``, or position where it is a tuple.
+        target: likewise the targets.
+        ignore_index: class of targets that count neither in torch's losses of classes nor in loss means and accuracy.
+        shift_target: a position's target is the next one (language models whose labels are their inputs); needs
+            ``ignore_index`` for the last position.
+        accuracy: whether it is logged.
 
     Raises:
         UserError: if delays and stages do not match, or a setting is not what it may be; when fitting starts, if one
@@ -94,6 +101,11 @@ class PipelinedModule(StagedModule):
         metrics: Mapping[str, Metric] | None = None,
         accumulate: int = 1,
         probe_every: int = 0,
+        inputs: str | int | None = None,
+        target: str | int | None = None,
+        ignore_index: int | None = None,
+        shift_target: bool = False,
+        accuracy: bool = True,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -106,6 +118,8 @@ class PipelinedModule(StagedModule):
         self.stage_seed, self.cuda_graph, self.unfreezes = stage_seed, cuda_graph, unfreezes
         self.own_metrics, self.accumulate = {} if metrics is None else metrics, accumulate
         self.probe_every = probe_every
+        self.inputs, self.target, self.ignore_index = inputs, target, ignore_index
+        self.shift_target, self.accuracy = shift_target, accuracy
         check_settings(self)
         self._saved_hparams: dict[str, Any] = {}
         self._save_changed_hparams()

@@ -78,7 +78,7 @@ class Replay:
             weights.rows[0].copy_(engine.delayed[k].used())
         self._engine.step_count.fill_(1)  # an update that the forward pass misses
         self._engine.begin()
-        self._value = one_number(copy.deepcopy(module.loss)(self._engine.forward(x.clone()), y.clone()))
+        self._value = one_number(copy.deepcopy(module.training_loss)(self._engine.forward(x.clone()), y.clone()))
         self.loss = float(self._value.detach())
 
     def gradients(self, weights: Mapping[int, Tensor] | None = None) -> dict[int, Tensor]:

@@ -34,6 +34,10 @@ def _is_a_seed(value: Any) -> bool:
     return type(value) is int and 0 <= value <= _LARGEST_SEED
 
 
+def _is_a_key(value: Any) -> bool:
+    return value is None or type(value) in (str, int)
+
+
 _SETTINGS = {
     "delays": _Setting(
         "delays",
@@ -70,6 +74,13 @@ _SETTINGS = {
         lambda v: all(n not in ("loss", "accuracy") and isinstance(m, Metric) for n, m in v.items()),
         "give a mapping from names other than loss and accuracy to metrics of torchmetrics",
     ),
+    "inputs": _Setting("inputs", _is_a_key, "give a name or position of a mini-batch's parts, or None for pairs"),
+    "target": _Setting("target", _is_a_key, "give a name or position of a mini-batch's parts, or None for pairs"),
+    "ignore_index": _Setting(
+        "ignore_index", lambda v: v is None or type(v) is int, "give the class that doesn't count, as -100, or None"
+    ),
+    "shift_target": _Setting("shift_target", lambda v: type(v) is bool, "give True or False"),
+    "accuracy": _Setting("accuracy", lambda v: type(v) is bool, "give True or False"),
     "probe_every": _Setting(
         "probe_every", lambda v: type(v) is int and v >= 0, "give a number of updates, or 0 to measure nothing"
     ),
@@ -92,6 +103,7 @@ def check_settings(module: StagedModule) -> None:
         if not fits:
             raise UserError(f"{name} is {shown(value)}; {setting.remedy}")
     check_accumulation(module.accumulate, module.strategy, module.delays)
+    _check_parts(module)
     if module.probe_every:
         _check_probe(module)
     _check_loss(module.loss)
@@ -99,6 +111,17 @@ def check_settings(module: StagedModule) -> None:
         _check_lazy(module.stages)
         dtype = COMPUTE_DTYPES[module.precision]
         check_pipeline(list(module.stages), module.delays, dtype, unfreezes=bool(module.unfreezes))
+
+
+def _check_parts(module: StagedModule) -> None:
+    """Refuse names of a mini-batch's parts that say only half."""
+    if (module.inputs is None) != (module.target is None):
+        raise UserError(
+            f"inputs is {shown(module.inputs)} and target is {shown(module.target)}; name both parts of a mini-batch, "
+            "or none where it is a pair"
+        )
+    if module.shift_target and (module.ignore_index is None or module.target is None):
+        raise UserError("shift_target needs target, and an ignore_index for the last position; give both, as -100")
 
 
 def _check_probe(module: StagedModule) -> None:

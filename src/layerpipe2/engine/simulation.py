@@ -14,7 +14,6 @@ from layerpipe2.engine.epoch import AuditSteps
 from layerpipe2.engine.execution import COMPUTE_DTYPES, Execution, StagedModule
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.engine.trainer_callbacks import Hooks, call_hook, gradient_hooks
-from layerpipe2.engine.values import inputs_of, pair_of_tensors
 from layerpipe2.errors import UserError
 
 
@@ -125,14 +124,14 @@ class Simulation(Execution):
 
     def train(self, batch: tuple[Tensor, Tensor]) -> None:
         """One mini-batch through the whole network."""
-        x, y = pair_of_tensors(batch)
+        x, y = self.module.batch_format.pair(batch)
         if self.audits.due:
             self.check_network()
             self.engine.audit_next()
         optimizer: Any = self.module.optimizers()
         if self._captured is None:
             loss, outputs = self.engine.train_step(
-                x, y, self.module.loss, optimizer, self._call if self._hooks else None
+                x, y, self.module.training_loss, optimizer, self._call if self._hooks else None
             )
         else:
             # The graph contains the optimizer's step; Lightning counts steps in these two callbacks of its wrapper.
@@ -160,14 +159,14 @@ class Simulation(Execution):
 
     def evaluate(self, phase: str, batch: tuple[Tensor, Tensor]) -> Tensor:
         """The whole network, one mini-batch."""
-        x, y = pair_of_tensors(batch)
+        x, y = self.module.batch_format.pair(batch)
         outputs: Tensor = self.module(x)
-        self.totals[phase].add(self.module.loss(outputs, y), outputs, y)
+        self.totals[phase].add(self.module.training_loss(outputs, y), outputs, y)
         return outputs
 
     def predict(self, batch: Any) -> Tensor:
         """The whole network, one mini-batch."""
-        outputs: Tensor = self.module(inputs_of(batch))
+        outputs: Tensor = self.module(self.module.batch_format.inputs_of(batch))
         return outputs
 
     def state_dict(self) -> dict[str, Any]:
@@ -200,4 +199,4 @@ class Simulation(Execution):
         if reason is not None:
             rank_zero_info(f"layerpipe2: no CUDA graph, training is several times slower: {reason}")
             return None
-        return CapturedStep(self.engine, module.loss, optimizer)  # type: ignore[arg-type]
+        return CapturedStep(self.engine, module.training_loss, optimizer)  # type: ignore[arg-type]

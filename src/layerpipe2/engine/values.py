@@ -20,17 +20,8 @@ def pair_of_tensors(batch: Any) -> tuple[Tensor, Tensor]:
         parts = f" of {', '.join(type(part).__name__ for part in batch) or 'nothing'}"
     raise UserError(
         f"mini-batch is a {type(batch).__name__}{parts}; a pipeline takes a pair (inputs, targets) of two tensors: "
-        "give the DataLoader a collate_fn that returns one"
+        "name its parts (inputs=..., target=...), or give the DataLoader a collate_fn that returns a pair"
     )
-
-
-def inputs_of(batch: Any) -> Tensor:
-    """A mini-batch's inputs, whether targets come with them or not.
-
-    Raises:
-        UserError: if there is something else.
-    """
-    return batch if isinstance(batch, Tensor) else pair_of_tensors(batch)[0]
 
 
 def one_tensor(y: Any, stage: int) -> Tensor:

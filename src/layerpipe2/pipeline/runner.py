@@ -11,7 +11,6 @@ from layerpipe2.engine.execution import Execution, StagedModule
 from layerpipe2.engine.layout import movable
 from layerpipe2.engine.side_channels import SideChannels
 from layerpipe2.engine.stage import Stage
-from layerpipe2.engine.values import inputs_of, pair_of_tensors
 from layerpipe2.errors import UserError
 from layerpipe2.pipeline import training_settings as settings
 from layerpipe2.pipeline.data_loading import ReadAhead, stream_of_data
@@ -237,7 +236,7 @@ class Runner(Execution):
     def evaluate(self, phase: str, batch: Any) -> None:
         """Pass one mini-batch on; the last process adds up."""
         self.group.watch.progress(self.loop.done if self.loop else 0)
-        pair = pair_of_tensors(batch) if self.group.rank == 0 else ()
+        pair = self.module.batch_format.pair(batch) if self.group.rank == 0 else ()
         found = self._evaluation.pass_on(phase, list(self.stages.values()), pair)
         if found is not None:
             outputs, targets = found
@@ -247,7 +246,7 @@ class Runner(Execution):
     def predict(self, batch: Any) -> Tensor:
         """Pass one mini-batch on; the last process gives its outputs to all."""
         self.group.watch.progress(self.loop.done if self.loop else 0)
-        inputs = [inputs_of(batch)] if self.group.rank == 0 else []
+        inputs = [self.module.batch_format.inputs_of(batch)] if self.group.rank == 0 else []
         found = self._evaluation.pass_on("test", list(self.stages.values()), inputs)
         return self.group.broadcast_tensor(None if found is None else found[0].clone(), self.group.size - 1).to(
             self.group.device
@@ -302,4 +301,4 @@ class Runner(Execution):
 
     def _next_batch(self) -> Batch:
         assert self._ahead is not None, "another process reads the data"
-        return pair_of_tensors(next(self._ahead))
+        return self.module.batch_format.pair(next(self._ahead))

@@ -35,9 +35,9 @@ class WatchedLoss:
             UserError: if it draws random numbers, and one process would draw others.
         """
         if not (self.looks and self._others_draw):
-            return self.module.loss(outputs, targets)
+            return self.module.training_loss(outputs, targets)
         before = torch.get_rng_state()
-        value = self.module.loss(outputs, targets)
+        value = self.module.training_loss(outputs, targets)
         if not torch.equal(before, torch.get_rng_state()):
             raise UserError(
                 "the loss draws random numbers from torch's default generator, from which a DataLoader without one of "
