@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from layerpipe2.engine.checkpoint_file import settle
+from layerpipe2.engine.checkpoint_file import use_plain_numbers
 from layerpipe2.engine.execution import COMPUTE_DTYPES, StagedModule
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.strategies import Strategy
@@ -59,4 +59,4 @@ class Companion:
     def _step_scheduler(self, interval: str) -> None:
         if self._scheduler is not None and self._interval == interval:
             self._scheduler.step()
-            settle(self.optimizer)
+            use_plain_numbers(self.optimizer)

@@ -117,7 +117,7 @@ def check(file: IO[bytes], name: Path | str, *, weights_only: bool = True) -> No
     file.seek(0)
 
 
-def intact(path: Path, reading: Callable[[Path], T]) -> T:
+def read_or_name_older(path: Path, reading: Callable[[Path], T]) -> T:
     """``reading(path)``; if that checkpoint is bad, the error names the newest good one beside it.
 
     Raises:
@@ -165,7 +165,7 @@ class CheckpointFile(TorchCheckpointIO):
                 raise UserError(f"{path} is no checkpoint of a Trainer; give one that it saved")
             return checkpoint
 
-        return intact(Path(path), reading) if _is_local(path) else reading(path)
+        return read_or_name_older(Path(path), reading) if _is_local(path) else reading(path)
 
 
 def guard(strategy: Strategy) -> None:
@@ -223,7 +223,7 @@ class CheckedModule(pl.LightningModule):
             ) from None
 
 
-def settle(optimizer: Optimizer, scheduler: LRScheduler | None = None) -> None:
+def use_plain_numbers(optimizer: Optimizer, scheduler: LRScheduler | None = None) -> None:
     """Make scalars of numpy among the settings Python's, as a resume does: the two kinds are rounded differently."""
     for group in optimizer.param_groups:
         group.update({name: _plain(value) for name, value in group.items() if isinstance(value, np.generic | tuple)})

@@ -18,7 +18,7 @@ from torchmetrics import Metric
 
 from layerpipe2.delays import Delays
 from layerpipe2.engine.batches import BatchFormat, adapted
-from layerpipe2.engine.checkpoint_file import CheckedModule, settle
+from layerpipe2.engine.checkpoint_file import CheckedModule, use_plain_numbers
 from layerpipe2.engine.epoch import AuditSteps, Totals
 from layerpipe2.engine.saved_weights import network_changed
 from layerpipe2.engine.step import Loss, PipelineEngine
@@ -114,7 +114,7 @@ class StagedModule(CheckedModule):
                 f"{type(optimizer).__name__} evaluates the network several times per update, which a pipeline can't "
                 "do; take an optimizer whose step() needs no closure"
             )
-        settle(optimizer)
+        use_plain_numbers(optimizer)
         return optimizer
 
     def scheduler_over(self, optimizer: Optimizer) -> LRScheduler | None:
@@ -133,7 +133,7 @@ class StagedModule(CheckedModule):
             )
         if not isinstance(scheduler, LRScheduler):
             raise UserError(f"scheduler returned a {type(scheduler).__name__}; it must return a torch.optim scheduler")
-        settle(optimizer, scheduler)
+        use_plain_numbers(optimizer, scheduler)
         return scheduler
 
 

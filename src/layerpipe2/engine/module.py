@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from layerpipe2.delays import Delays
-from layerpipe2.engine.checkpoint_file import guard, settle
+from layerpipe2.engine.checkpoint_file import guard, use_plain_numbers
 from layerpipe2.engine.execution import Execution, StagedModule
 from layerpipe2.engine.gradient_probe import GradientProbe
 from layerpipe2.engine.hparams import LOGGED, delays_from, hparams, loss_from, strategy_from
@@ -325,7 +325,7 @@ class PipelinedModule(StagedModule):
         schedulers = self.lr_schedulers()
         for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
             scheduler.step()  # type: ignore[union-attr]
-            settle(scheduler.optimizer)  # type: ignore[union-attr]
+            use_plain_numbers(scheduler.optimizer)  # type: ignore[union-attr]
 
 
 def _check_single(dataloader_idx: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from layerpipe2.engine.checkpoint_file import BadCheckpoint, intact, save, sync_folder
+from layerpipe2.engine.checkpoint_file import BadCheckpoint, read_or_name_older, save, sync_folder
 from layerpipe2.engine.checkpoint_file import read as read_file
 from layerpipe2.errors import UserError
 from layerpipe2.pipeline.snapshots import LOSS
@@ -109,7 +109,7 @@ def read(folder: Path, stages: Sequence[int] | None = None, *, weights_only: boo
     """
     if not folder.exists() and _beside(folder, "old").exists():  # killed between the two renames
         folder = _beside(folder, "old")
-    return intact(folder, lambda one: _read(one, stages if one == folder else None, weights_only))
+    return read_or_name_older(folder, lambda one: _read(one, stages if one == folder else None, weights_only))
 
 
 def _read(folder: Path, stages: Sequence[int] | None, weights_only: bool) -> dict[str, Any]:

@@ -53,10 +53,10 @@ class OnDevice(Channel):
         """Make the communicator by one transfer: both sides wait for each other here, not in the middle of a step."""
         self.watch.waiting(self.peer)
         self.wait(transfer(torch.zeros(1, dtype=torch.uint8, device=self.device)))
-        self.settle()
+        self.wait_for_stream()
         self.watch.waiting(None)
 
-    def settle(self) -> None:
+    def wait_for_stream(self) -> None:
         """Wait until the device has finished all work of the current stream."""
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
@@ -89,7 +89,7 @@ class DeviceOutbox(OnDevice, Outbox):
         """Wait until everything has left."""
         self.headers.flush()
         super().flush()
-        self.settle()
+        self.wait_for_stream()
 
 
 class DeviceInbox(OnDevice, Inbox):
