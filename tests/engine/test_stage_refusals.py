@@ -337,7 +337,6 @@ REFUSED = {
     "copied": (by(lambda layer, x: _Copying.apply(x, layer.weight)), ["latest"], f"_CopyingBackward {KEEPS}"),
     "hidden": (lambda: By(without_autograd), ALL[1:], "stage 1 saved none of its weights"),
     "hook": (hooked, ["stash"], "stage 1 has a hook on a parameter"),
-    "tuple": (lambda: nn.GRU(8, 8), ["latest"], "stage 1 returns a tuple"),
     "TorchScript": (scripted, ["stash"], "stage 1 holds a TorchScript module"),
 }
 

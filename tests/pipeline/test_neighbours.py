@@ -41,7 +41,7 @@ class Asked(Endpoint):
 def test_one_buffer_for_what_is_read_beside_those_that_are_filled():
     # With less, transfers between GPUs would overwrite what kernels still read: a CPU has no such kernels.
     endpoint = Asked(1, 3, torch.device("cpu"), timedelta(seconds=20), Watch())
-    Evaluation(endpoint).pass_on("val", [], [torch.zeros(1)])
+    Evaluation(endpoint).pass_on("val", {}, [torch.zeros(1)])
     Neighbours.of(endpoint, [4, 2, 0], 1, 1)
     evaluation, activations, gradients = endpoint.options
     assert evaluation["slots"] == evaluation["ahead"] + 1

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from layerpipe2.engine.packing import pack
 from layerpipe2.engine.values import pair_of_tensors
 from layerpipe2.errors import UserError, shown
 
@@ -15,14 +16,15 @@ class BatchFormat(NamedTuple):
     """Which parts of a mini-batch a pipeline takes.
 
     Attributes:
-        inputs: name or position of the inputs; ``None``: a mini-batch is a pair (inputs, targets).
+        inputs: name or position of the inputs, or several, which the first stage gets as a tuple; ``None``: a
+            mini-batch is a pair (inputs, targets).
         target: likewise that of the targets.
         ignore_index: class of targets that don't count, e.g. -100.
         shift_target: move targets one position to the left along the sequence, so that a position's target is the next
             token; the last position doesn't count.
     """
 
-    inputs: str | int | None = None
+    inputs: str | int | tuple[str | int, ...] | None = None
     target: str | int | None = None
     ignore_index: int | None = None
     shift_target: bool = False
@@ -35,7 +37,7 @@ class BatchFormat(NamedTuple):
         """
         if self.inputs is None or self.target is None:
             return pair_of_tensors(batch)
-        inputs, targets = _part(batch, self.inputs, "inputs"), _part(batch, self.target, "target")
+        inputs, targets = self.inputs_of(batch), _part(batch, self.target, "target")
         return inputs, self._shifted(targets) if self.shift_target else targets
 
     def inputs_of(self, batch: Any) -> Tensor:
@@ -46,7 +48,11 @@ class BatchFormat(NamedTuple):
         """
         if isinstance(batch, Tensor):
             return batch
-        return pair_of_tensors(batch)[0] if self.inputs is None else _part(batch, self.inputs, "inputs")
+        if self.inputs is None:
+            return pair_of_tensors(batch)[0]
+        if isinstance(self.inputs, str | int):
+            return _part(batch, self.inputs, "inputs")
+        return pack(tuple(_part(batch, key, "inputs") for key in self.inputs))
 
     def _shifted(self, targets: Tensor) -> Tensor:
         if targets.ndim != 2 or targets.is_floating_point():

@@ -51,7 +51,7 @@ class StagedModule(CheckedModule):
     accumulate: int
     scheduler_interval: str
     own_metrics: Mapping[str, Metric]
-    inputs: str | int | None
+    inputs: str | int | tuple[str | int, ...] | None
     target: str | int | None
     ignore_index: int | None
     shift_target: bool

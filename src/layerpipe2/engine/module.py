@@ -18,11 +18,13 @@ from layerpipe2.engine.execution import Execution, StagedModule
 from layerpipe2.engine.gradient_probe import GradientProbe
 from layerpipe2.engine.hparams import LOGGED, delays_from, hparams, loss_from, strategy_from
 from layerpipe2.engine.optimizer_checks import check_optimizers
+from layerpipe2.engine.packing import unpack
 from layerpipe2.engine.resuming import check_resumed, note_resumed, warn_of_data
 from layerpipe2.engine.settings import check_autocast, check_probe_alone, check_settings
 from layerpipe2.engine.simulation import Simulation
 from layerpipe2.engine.step import Loss, PipelineEngine
 from layerpipe2.engine.trainer_callbacks import check_callbacks
+from layerpipe2.engine.values import handed_on
 from layerpipe2.errors import UserError
 from layerpipe2.strategies import Strategy
 
@@ -68,7 +70,8 @@ class PipelinedModule(StagedModule):
         accumulate: mini-batches per update, whose gradients are averaged, at every stage; delays count mini-batches.
         probe_every: while ``stash`` trains in one process, measure and log what other strategies would recall, each so
             many updates (:class:`layerpipe2.engine.gradient_probe.GradientProbe`); 0 measures nothing.
-        inputs: name of the inputs where a batch is a mapping, as ``"input_ids"``, or position where it is a tuple.
+        inputs: name of the inputs where a batch is a mapping, as ``"input_ids"``, or position where it is a tuple;
+            a tuple of several, which the first stage gets as a tuple of tensors.
         target: likewise the targets.
         ignore_index: class of targets that count neither in torch's losses of classes nor in loss means and accuracy.
         shift_target: a position's target is the next one (language models whose labels are their inputs); needs
@@ -101,7 +104,7 @@ class PipelinedModule(StagedModule):
         metrics: Mapping[str, Metric] | None = None,
         accumulate: int = 1,
         probe_every: int = 0,
-        inputs: str | int | None = None,
+        inputs: str | int | tuple[str | int, ...] | None = None,
         target: str | int | None = None,
         ignore_index: int | None = None,
         shift_target: bool = False,
@@ -176,8 +179,8 @@ class PipelinedModule(StagedModule):
             raise UserError(
                 "this process has some of the stages only; call the Trainer's predict, in which all processes take part"
             )
-        for stage in self.stages:
-            x = stage(x)
+        for k, stage in enumerate(self.stages):
+            x = handed_on(stage(unpack(x)), k, last=k == len(self.stages) - 1)
         return x
 
     def configure_optimizers(self) -> Any:

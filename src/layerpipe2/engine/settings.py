@@ -38,6 +38,10 @@ def _is_a_key(value: Any) -> bool:
     return value is None or type(value) in (str, int)
 
 
+def _are_keys(value: Any) -> bool:
+    return _is_a_key(value) or (type(value) is tuple and bool(value) and all(type(key) in (str, int) for key in value))
+
+
 _SETTINGS = {
     "delays": _Setting(
         "delays",
@@ -74,7 +78,7 @@ _SETTINGS = {
         lambda v: all(n not in ("loss", "accuracy") and isinstance(m, Metric) for n, m in v.items()),
         "give a mapping from names other than loss and accuracy to metrics of torchmetrics",
     ),
-    "inputs": _Setting("inputs", _is_a_key, "give a name or position of a mini-batch's parts, or None for pairs"),
+    "inputs": _Setting("inputs", _are_keys, "give a name or position of a mini-batch's parts, or None for pairs"),
     "target": _Setting("target", _is_a_key, "give a name or position of a mini-batch's parts, or None for pairs"),
     "ignore_index": _Setting(
         "ignore_index", lambda v: v is None or type(v) is int, "give the class that doesn't count, as -100, or None"

@@ -25,10 +25,11 @@ from layerpipe2.engine.audited_forward import AuditedForward
 from layerpipe2.engine.divergence import Divergence, find_divergence, is_finite
 from layerpipe2.engine.in_place import InPlace, is_small
 from layerpipe2.engine.layout import check_pipeline, freeze_only, frozen_names
+from layerpipe2.engine.packing import cast, unpack
 from layerpipe2.engine.side_channels import SideChannels
 from layerpipe2.engine.stage import Stage
 from layerpipe2.engine.update import Update
-from layerpipe2.engine.values import one_number, one_tensor
+from layerpipe2.engine.values import handed_on, one_number
 from layerpipe2.errors import UserError
 from layerpipe2.strategies import Strategy
 
@@ -199,10 +200,10 @@ class PipelineEngine:
         """Forward pass after :meth:`begin`; audited after :meth:`audit_next` (and the first two).
 
         Raises:
-            UserError: if a stage returns no tensor; audited: if recalled weights could not reach a backward pass.
+            UserError: if a stage returns no tensors; audited: if recalled weights could not reach a backward pass.
         """
-        if self.compute_dtype is not None and x.is_floating_point():
-            x = x.to(self.compute_dtype)
+        if self.compute_dtype is not None:
+            x = cast(x, self.compute_dtype)
         needs_gradient: list[bool] = []
         self._outputs = []
         finish = lambda audit: self._finish_audit(audit, x, needs_gradient)  # noqa: E731
@@ -213,7 +214,8 @@ class PipelineEngine:
                 if audit is not None:
                     audit.enter(stage.index, x)
                 with stage.context():
-                    x = one_tensor(stage.module(x), stage.index)
+                    last = stage is self.placed[-1]
+                    x = handed_on(stage.module(unpack(x)), stage.index, last=last)
                 if audit is not None:
                     audit.leave(x)
                 self._outputs.append(x)

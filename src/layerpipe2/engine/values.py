@@ -1,20 +1,21 @@
-"""What passes through a pipeline is a tensor: mini-batches, the outputs of stages and the loss, checked."""
+"""What passes through a pipeline is a tensor: mini-batches, what stages hand on, and the loss, checked."""
 
 from typing import Any
 
 from torch import Tensor
 
+from layerpipe2.engine.packing import pack
 from layerpipe2.errors import UserError
 
 
 def pair_of_tensors(batch: Any) -> tuple[Tensor, Tensor]:
-    """A mini-batch's inputs and targets.
+    """A mini-batch's inputs, several of them in one tensor, and targets.
 
     Raises:
         UserError: if it is something else.
     """
-    if isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):
-        return batch[0], batch[1]
+    if isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Tensor):
+        return pack(batch[0]), batch[1]
     parts = ""
     if isinstance(batch, tuple | list):
         parts = f" of {', '.join(type(part).__name__ for part in batch) or 'nothing'}"
@@ -24,15 +25,17 @@ def pair_of_tensors(batch: Any) -> tuple[Tensor, Tensor]:
     )
 
 
-def one_tensor(y: Any, stage: int) -> Tensor:
-    """The outputs of a stage.
+def handed_on(y: Any, stage: int, *, last: bool) -> Tensor:
+    """What a stage hands on: its outputs, several tensors in one.
 
     Raises:
-        UserError: if they are something else.
+        UserError: if they are something else, or on the last stage, whose outputs the loss gets, no single tensor.
     """
-    if not isinstance(y, Tensor):
-        raise UserError(f"stage {stage} returns a {type(y).__name__}; a stage maps one tensor to one tensor")
-    return y
+    if last and not isinstance(y, Tensor):
+        raise UserError(
+            f"stage {stage}, the last one, returns a {type(y).__name__}; the loss takes a tensor: return one"
+        )
+    return pack(y, stage)
 
 
 def one_number(value: Any) -> Tensor:

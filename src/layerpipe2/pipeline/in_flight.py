@@ -21,9 +21,9 @@ from layerpipe2.engine.saved_weights import changed_in_forward, storage_of
 from layerpipe2.engine.side_channels import SideChannels
 from layerpipe2.engine.stage import Stage
 from layerpipe2.engine.update import Update
-from layerpipe2.engine.values import one_number, one_tensor
+from layerpipe2.engine.values import handed_on, one_number
 from layerpipe2.errors import UserError
-from layerpipe2.pipeline.passes import Pass, SplitPass, WholePass
+from layerpipe2.pipeline.passes import HandOn, Pass, SplitPass, WholePass
 from layerpipe2.pipeline.recomputation import KeptInput, check_recomputation
 
 
@@ -72,7 +72,7 @@ class InFlight:
         )
         self._own = {storage_of(t) for t in (*stage.parameters, *stage.module.buffers())}
         self._splits = split_backward
-        self._pass: Callable[[nn.Module, Tensor], Pass] = SplitPass if split_backward else WholePass
+        self._pass: Callable[[nn.Module, Tensor, HandOn], Pass] = SplitPass if split_backward else WholePass
         self._recomputes = recompute_activations and stage.delay > 0
         self._returned: Pass | None = None
         self.peak_bytes = 0
@@ -91,7 +91,7 @@ class InFlight:
             The outputs (B, ...) and the loss, detached.
 
         Raises:
-            UserError: if the stage returns no tensor, or recalled weights could not reach its backward pass.
+            UserError: if the stage returns no tensors, or recalled weights could not reach its backward pass.
         """
         x, weights = x.detach(), self.stage.weights
         if self.stage.index and x.is_floating_point():
@@ -242,8 +242,7 @@ class InFlight:
         with stage.context(), running as audit, self._all_in_graph():
             if audit is not None:
                 audit.enter(stage.index, x)
-            passing = self._pass(stage.module, x)
-            one_tensor(passing.y, stage.index)
+            passing = self._pass(stage.module, x, lambda y: handed_on(y, stage.index, last=with_loss))
         return passing, sum(kept.values())
 
     @contextmanager

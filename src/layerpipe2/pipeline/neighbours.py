@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from layerpipe2.engine.packing import unpack
+from layerpipe2.engine.values import handed_on
 from layerpipe2.pipeline.device_links import DeviceInbox, DeviceOutbox
 from layerpipe2.pipeline.links import Inbox, Outbox, Watch
 from layerpipe2.pipeline.shared_links import SharedInbox, SharedOutbox
@@ -146,12 +148,12 @@ class Evaluation:
         self._endpoint = endpoint
         self._links: dict[str, tuple[Inbox | None, Outbox | None]] = {}
 
-    def pass_on(self, phase: str, stages: Sequence[nn.Module], batch: Any) -> list[Tensor] | None:
+    def pass_on(self, phase: str, stages: Mapping[int, nn.Module], batch: Any) -> list[Tensor] | None:
         """Outputs, and targets if there are some, in the last process, ``None`` in the others.
 
         Args:
             phase: ``val`` or ``test``.
-            stages: of this process.
+            stages: of this process, by number.
             batch: inputs and, if wanted, targets in the first process, anything in the others.
         """
         if phase not in self._links:
@@ -163,8 +165,8 @@ class Evaluation:
         else:
             inbox.expect(1)
             x, *targets = inbox.receive()
-        for stage in stages:
-            x = stage(x)
+        for k, stage in stages.items():
+            x = handed_on(stage(unpack(x)), k, last=outbox is None and k == max(stages))
         if outbox is None:
             return [x, *targets]
         outbox.send(x, *targets)

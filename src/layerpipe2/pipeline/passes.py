@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 from layerpipe2.engine.audit import graph_of
 from layerpipe2.engine.layout import trainable
+from layerpipe2.engine.packing import pack, unpack
 from layerpipe2.errors import UserError
+
+HandOn = Callable[[Any], Tensor]
 
 
 class StageInput:
@@ -56,14 +59,19 @@ class _Enter(torch.autograd.Function):
 class WholePass:
     """A mini-batch between its forward and its backward pass: one graph, both kinds of gradients at once.
 
+    Args:
+        stage: runs forward.
+        x: its input (B, ...), or several tensors in one.
+        hand_on: makes one tensor of what it returns.
+
     Attributes:
-        x: the stage's input (B, ...).
-        y: its outputs (B, ...).
+        x: as given.
+        y: the stage's outputs (B, ...), or several tensors in one.
     """
 
-    def __init__(self, stage: nn.Module, x: Tensor) -> None:
+    def __init__(self, stage: nn.Module, x: Tensor, hand_on: HandOn) -> None:
         self.x, self._start = x, StageInput(x)
-        self.y: Tensor = stage(self._start.enter())
+        self.y = hand_on(stage(unpack(self._start.enter())))
         self._root = self.y
         self._share: Tensor | None = None
 
@@ -84,7 +92,7 @@ class WholePass:
         """From the gradient of the outputs (``None``: there is a loss) to that of the input; ``None`` without one."""
         start = gradient if self._share is None else self._share
         if self._root.requires_grad and start is not None:
-            self._root.backward(start)
+            self._root.backward(start)  # type: ignore[no-untyped-call]
         return self._start.gradient
 
     def weight_gradients(self) -> None:
@@ -104,16 +112,13 @@ class _Piece:
 class SplitPass:
     """The same with a graph per layer: the gradient of the input first, those of the weights when asked for."""
 
-    def __init__(self, stage: nn.Module, x: Tensor) -> None:
+    def __init__(self, stage: nn.Module, x: Tensor, hand_on: HandOn) -> None:
         self.x, self._pieces = x, list[_Piece]()
-        for layer in layers_of(stage):
+        layers = list(layers_of(stage))
+        for layer in layers:
             start = StageInput(x.detach().requires_grad_(x.requires_grad) if self._pieces else x)
-            x = layer(start.enter())
-            if not isinstance(x, Tensor):
-                raise UserError(
-                    f"a {type(layer).__name__} returns a {type(x).__name__}; to split the backward pass, every layer "
-                    "of a stage must map one tensor to one tensor"
-                )
+            y = layer(unpack(start.enter()))
+            x = hand_on(y) if layer is layers[-1] else pack(y)
             self._pieces.append(_Piece(layer, start, x))
         self.y = x
 

@@ -237,7 +237,7 @@ class Runner(Execution):
         """Pass one mini-batch on; the last process adds up."""
         self.group.watch.progress(self.loop.done if self.loop else 0)
         pair = self.module.batch_format.pair(batch) if self.group.rank == 0 else ()
-        found = self._evaluation.pass_on(phase, list(self.stages.values()), pair)
+        found = self._evaluation.pass_on(phase, self.stages, pair)
         if found is not None:
             outputs, targets = found
             self.totals[phase].add(self._loss(outputs, targets), outputs, targets)
@@ -247,7 +247,7 @@ class Runner(Execution):
         """Pass one mini-batch on; the last process gives its outputs to all."""
         self.group.watch.progress(self.loop.done if self.loop else 0)
         inputs = [self.module.batch_format.inputs_of(batch)] if self.group.rank == 0 else []
-        found = self._evaluation.pass_on("test", list(self.stages.values()), inputs)
+        found = self._evaluation.pass_on("test", self.stages, inputs)
         return self.group.broadcast_tensor(None if found is None else found[0].clone(), self.group.size - 1).to(
             self.group.device
         )

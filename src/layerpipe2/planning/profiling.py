@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from layerpipe2.engine.packing import pack, unpack
 from layerpipe2.engine.stage import Stage
 from layerpipe2.errors import UserError, integer
 from layerpipe2.pipeline.in_flight import InFlight
@@ -77,7 +78,7 @@ class _Plain:
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         self._x = x.detach().requires_grad_(self._index > 0)
-        self._y: Tensor = self._unit(self._x)
+        self._y = pack(self._unit(unpack(self._x)))
         return self._y, None
 
     def backward(self, gradient: Tensor | None) -> Tensor | None:
@@ -98,7 +99,7 @@ class _Split(_Plain):
     """The same with gradients of weights after that of the input."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        self._passing = SplitPass(self._unit, x.detach().requires_grad_(self._index > 0))
+        self._passing = SplitPass(self._unit, x.detach().requires_grad_(self._index > 0), pack)
         return self._passing.y, None
 
     def backward(self, gradient: Tensor | None) -> Tensor | None:
