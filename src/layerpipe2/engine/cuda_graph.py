@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from layerpipe2.engine.packing import is_packed
 from layerpipe2.engine.step import Loss, PipelineEngine
+from layerpipe2.errors import UserError
 
 # Real training steps before the capture: they create the optimizer's state and let cuDNN choose its kernels.
 _EAGER_STEPS = 3
@@ -77,6 +79,8 @@ class CapturedStep:
         return results
 
     def _capture(self, x: Tensor, y: Tensor) -> None:
+        if self.engine.packs or is_packed(x):
+            raise UserError("stages pass on several tensors, which a CUDA graph can't read; leave cuda_graph out")
         self._settings = _captured_settings(self.optimizer)
         self._inputs = (x.clone(memory_format=torch.preserve_format), y.clone())
         graph = torch.cuda.CUDAGraph()

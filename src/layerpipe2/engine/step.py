@@ -57,6 +57,7 @@ class PipelineEngine:
         delayed: stage -> its delayed weights (in low precision those that are cast as well).
         step_count: updates since the pipeline was last empty, int64 (1,).
         watch: looks for weights that something else than the optimizer has changed.
+        packs: whether a stage has handed on several tensors.
         divergence: where the first loss that was not finite came from, on the CPU.
 
     Raises:
@@ -102,6 +103,7 @@ class PipelineEngine:
         self.watch = self._apply.watch
         self._outputs: list[Tensor] = []
         self._interrupted, self._first_update = False, accumulate > 1
+        self.packs = False
         self.divergence: Divergence | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
@@ -215,7 +217,8 @@ class PipelineEngine:
                     audit.enter(stage.index, x)
                 with stage.context():
                     last = stage is self.placed[-1]
-                    x = handed_on(stage.module(unpack(x)), stage.index, last=last)
+                    y = stage.module(unpack(x))
+                    x, self.packs = handed_on(y, stage.index, last=last), self.packs or not isinstance(y, Tensor)
                 if audit is not None:
                     audit.leave(x)
                 self._outputs.append(x)
