@@ -12,6 +12,7 @@ from torch import nn
 from layerpipe2 import Delays, PipelinedModule, UserError, make_strategy
 from layerpipe2.engine.packing import is_packed, pack, unpack
 from layerpipe2.engine.step import PipelineEngine
+from layerpipe2.planning.profiling import profile
 from tests.engine.training import OPTIMIZERS, assert_bit_equal
 from tests.pipeline import fits
 
@@ -198,3 +199,12 @@ def test_the_last_stage_returns_one_tensor():
     engine.begin()
     with pytest.raises(UserError, match=r"^stage 1, the last one, returns a tuple; the loss takes a tensor"):
         engine.forward(torch.ones(2, 6))
+
+
+@pytest.mark.parametrize("how", [{}, {"history": make_strategy("ema-span")}, {"split": True}])
+def test_stages_that_exchange_them_are_timed_and_measured(how):
+    inputs = pack((torch.randn(5, 6), torch.rand(5, 1)))
+    works = profile(stages("dict"), inputs, lambda p: torch.optim.SGD(p, 0.1), repeats=1, **how)
+    handed_on = 5 * (6 * 4 + 6 + 6 * 4)  # features, mask, skip connection
+    assert [work.input_bytes for work in works] == [5 * 7 * 4, handed_on, handed_on, handed_on]
+    assert [work.output_bytes for work in works] == [handed_on, handed_on, handed_on, 5 * 4 * 4]

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from layerpipe2.errors import UserError, integer
@@ -30,25 +31,35 @@ def measure(
         UserError: on a batch size below 1, or a stage that refuses its input's shape.
     """
     integer(batch_size, "batch size", 1)
-    x = torch.empty(batch_size, *input_shape, dtype=dtype, device="meta")
+    return measure_from(stages, torch.empty(batch_size, *input_shape, dtype=dtype, device="meta"))
+
+
+def measure_from(stages: Sequence[nn.Module], x: Any) -> tuple[StageWork, ...]:
+    """The same for a mini-batch of inputs, a tensor or a flat structure of tensors, of which only the shapes count.
+
+    Raises:
+        UserError: on a stage that refuses its input's shape.
+    """
+    x = tree_map(lambda part: torch.empty_like(part, device="meta"), x)
     found = []
     for number, stage in enumerate(stages):
         try:
             y, work = _measure_stage(stage, x, first=number == 0)
         except (RuntimeError, ValueError) as error:
-            what = f"stage {number} cannot take an input of shape {list(x.shape)} ({' '.join(str(error).split())})"
+            shape = " and ".join(str(list(part.shape)) for part in tree_leaves(x))
+            what = f"stage {number} cannot take an input of shape {shape} ({' '.join(str(error).split())})"
             raise UserError(f"{what}; give the input shape that the network was built for") from None
         found.append(work)
         x = y
     return tuple(found)
 
 
-def _measure_stage(stage: nn.Module, x: Tensor, first: bool) -> tuple[Tensor, StageWork]:
+def _measure_stage(stage: nn.Module, x: Any, first: bool) -> tuple[Any, StageWork]:
     state = _on_meta(stage)
     weights = [p for p in state.values() if p.requires_grad]
     saved: list[Tensor] = []
     layers: list[_Layer] = []
-    source = x.detach().requires_grad_(not first)
+    source = _sources(x, with_gradient=not first)
     keep = torch.autograd.graph.saved_tensors_hooks(lambda t: _kept(saved, t), lambda t: t)
     hooks = [m.register_forward_hook(partial(_record, layers)) for m in stage.modules() if isinstance(m, _WEIGHED)]
     try:
@@ -68,10 +79,14 @@ def _measure_stage(stage: nn.Module, x: Tensor, first: bool) -> tuple[Tensor, St
         Work(weight, products[2] if weights else ()),
         parameter_bytes=sum(_size(p) for p in weights),
         saved_bytes=_saved_bytes(saved, state.values()),
-        input_bytes=_size(x),
-        output_bytes=_size(y),
+        input_bytes=sum(map(_size, tree_leaves(x))),
+        output_bytes=sum(map(_size, tree_leaves(y))),
     )
-    return y.detach(), work
+    return tree_map(Tensor.detach, y), work
+
+
+def _sources(x: Any, *, with_gradient: bool) -> Any:
+    return tree_map(lambda part: part.detach().requires_grad_(with_gradient and part.is_floating_point()), x)
 
 
 def _on_meta(stage: nn.Module) -> dict[str, Tensor]:
@@ -79,17 +94,17 @@ def _on_meta(stage: nn.Module) -> dict[str, Tensor]:
     return {n: torch.empty_like(t, device="meta").requires_grad_(t.requires_grad) for n, t in tensors}
 
 
-def _gradient_flops(stage: nn.Module, state: dict[str, Tensor], x: Tensor, first: bool) -> tuple[int, int]:
+def _gradient_flops(stage: nn.Module, state: dict[str, Tensor], x: Any, first: bool) -> tuple[int, int]:
     """FLOPs of the activation gradients and of the weight gradients."""
     weights = [p for p in state.values() if p.requires_grad]
-    source = x.detach().requires_grad_(x.is_floating_point())
+    source = _sources(x, with_gradient=True)
     y = torch.func.functional_call(stage, state, (source,), tie_weights=False)
     # Token numbers have no gradient: that of their embedding runs all activation gradients.
-    start = [source] if source.requires_grad else _embeddings(stage, state)
+    start = [part for part in tree_leaves(source) if part.requires_grad] or _embeddings(stage, state)
     activation = _backward_flops(y, start)
     weight = _backward_flops(y, [*start, *weights]) - activation
     if first:
-        y = torch.func.functional_call(stage, state, (x.detach(),), tie_weights=False)
+        y = torch.func.functional_call(stage, state, (_sources(x, with_gradient=False),), tie_weights=False)
         activation = _backward_flops(y, weights) - weight
     return activation, weight
 
@@ -99,17 +114,19 @@ def _embeddings(stage: nn.Module, state: dict[str, Tensor]) -> list[Tensor]:
     return [state[name] for name in names if state[name].requires_grad]
 
 
-def _backward_flops(y: Tensor, inputs: list[Tensor]) -> int:
+def _backward_flops(y: Any, inputs: list[Tensor]) -> int:
+    made = [part for part in tree_leaves(y) if part.requires_grad]
     with FlopCounterMode(display=False) as counter:
-        if inputs:
-            torch.autograd.grad(y, inputs, torch.empty_like(y), retain_graph=True, allow_unused=True)
+        if inputs and made:
+            torch.autograd.grad(made, inputs, list(map(torch.empty_like, made)), retain_graph=True, allow_unused=True)
     return int(counter.get_total_flops())
 
 
-def _record(layers: list[_Layer], module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    """Hook that lists the three products of a Linear or Conv layer that runs."""
+def _record(layers: list[_Layer], module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    """Hook that lists the three products of a Linear or Conv layer that runs; not those of a class made of one."""
     weight = module.weight
-    assert isinstance(weight, Tensor)
+    if not isinstance(weight, Tensor) or not isinstance(output, Tensor) or not isinstance(inputs[0], Tensor):
+        return
     count = getattr(module, "groups", 1)
     n, k = weight.shape[0] // count, weight[0].numel()
     m = output.numel() // weight.shape[0]

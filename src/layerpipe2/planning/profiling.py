@@ -15,7 +15,8 @@ from layerpipe2.engine.stage import Stage
 from layerpipe2.errors import UserError, integer
 from layerpipe2.pipeline.in_flight import InFlight
 from layerpipe2.pipeline.passes import SplitPass
-from layerpipe2.planning import StageWork, Work, measure
+from layerpipe2.planning import StageWork, Work
+from layerpipe2.planning.measure import measure_from
 from layerpipe2.strategies import Strategy
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -36,7 +37,8 @@ def profile(
 
     Args:
         units: the network as a flat list, input side first; copied, so that they stay as they are.
-        x: one mini-batch of inputs (B, ...), or of token numbers int64 (B, T), on the units' device.
+        x: one mini-batch of inputs (B, ...), or of token numbers int64 (B, T), on the units' device; several tensors
+            as :func:`layerpipe2.engine.packing.pack` makes one of them.
         make_optimizer: parameters -> optimizer; its update then counts too.
         history: time the units as a pipeline's process runs those of delayed stages, with this weight history.
         split: time the two kinds of gradients apart, as schedules of the zero-bubble kind run them; without history.
@@ -58,7 +60,7 @@ def profile(
         raise UserError("a weight history records an optimizer's updates; give make_optimizer, too")
     for name, value, least in (("repeats", repeats, 1), ("warmup", warmup, 0)):
         integer(value, f"{name} of the profile", least)
-    sizes = measure(units, x.shape[1:], x.shape[0], x.dtype)
+    sizes = measure_from(units, unpack(x))
     parts = [_part(k, copy.deepcopy(unit), make_optimizer, history, split) for k, unit in enumerate(units)]
     steps = [_step(parts, x) for _ in range(warmup + repeats)][warmup:]
     found = []
