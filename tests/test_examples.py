@@ -28,14 +28,6 @@ def run(name, capsys, epochs):
     return capsys.readouterr().out
 
 
-def test_every_example_is_short_tested_and_linked():
-    examples = {path.stem: path.read_text() for path in EXAMPLES.glob("*.py")}
-    assert examples.keys() == {"lightning_cli", "own_network", "own_data_module", "own_training", "two_processes"}
-    assert [name for name, text in examples.items() if len(text.splitlines()) > 60] == []
-    guide = "".join(path.read_text() for path in (ROOT / "docs" / "guide").glob("*.md"))
-    assert [name for name in examples if f"examples/{name}.py" not in guide] == []
-
-
 def test_own_network(capsys):
     printed = run("own_network", capsys, epochs=2)
     names = re.findall(r"^(.+?) +(\d+\.\d) %$", printed, re.MULTILINE)

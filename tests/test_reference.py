@@ -109,21 +109,16 @@ def test_every_strategy_in_both_conventions(network, strategy, convention):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("strategy", ["stash", "latest", "ema-window", "ema-span-raw"])
-@pytest.mark.parametrize("group_size", sampled([1, 2, 3, 4, 6], [1, 4]))
+@pytest.mark.parametrize("group_size", sampled([1, 2, 3, 4, 6], [4]))
 def test_every_group_size_and_optimizer(group_size, strategy, optimizer):
     lr = 0.002 if optimizer == "adamw" else 0.02
     assert_same("mlp", group_size, **settings(strategy, optimizer, lr_of=lambda t: lr / (1 + 0.1 * t)))
 
 
-@pytest.mark.parametrize("strategy", ["stash", "latest", "ema-span-raw"])
-@pytest.mark.parametrize("group_size", [2, 3, 5])
+@pytest.mark.parametrize("strategy", ["latest", "ema-span-raw"])
+@pytest.mark.parametrize("group_size", sampled([2, 3, 5], [3]))
 def test_spiking_networks_in_every_group_size(group_size, strategy):
     assert_same("spiking", group_size, **settings(strategy))
-
-
-@pytest.mark.parametrize("strategy", ["stash", "ema-window", "ema-lsq-raw"])
-def test_clipping_and_a_schedule_that_moves_every_step(strategy):
-    assert_same("cnn", 1, **settings(strategy, lr_of=lambda t: 0.05 * (1 + math.cos(t / 8)), clip=0.05))
 
 
 def test_strategies_differ_from_each_other():
@@ -136,16 +131,6 @@ def test_strategies_differ_from_each_other():
         for b in ALL[i + 1 :]:
             same = {a, b} == {"stash", "update-window"}
             assert torch.allclose(finals[a], finals[b], rtol=0, atol=1e-12) == same, (a, b)
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_exact_window_of_applied_updates_equals_stashing(optimizer):
-    results = []
-    for strategy in ("stash", "update-window"):
-        stages, batches = problem("cnn", 1)
-        chosen = settings(strategy, optimizer, lr_of=lambda t: 1e-3 * (1 + t % 3))
-        results.append(run_fast(stages, batches, **chosen))
-    assert results[0] == pytest.approx(results[1], abs=1e-12)
 
 
 def test_delay_law_comes_out_of_the_clock():

@@ -1,5 +1,7 @@
 """Parameters are frozen and unfrozen while training, or it is refused in one line; numbers: tests/programs."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from pytorch_lightning.callbacks import BaseFinetuning, Callback
@@ -17,16 +19,6 @@ from tests.engine.training import (
     resumes,
     train,
 )
-
-
-def test_what_was_trained_may_be_frozen_without_announcement():
-    pipeline = engine(nn.Linear(8, 8), "ema-window")
-    optimizer, weight = optimizer_of(pipeline), pipeline.stages[1].weight
-    for trains in (True, False, True):
-        weight.requires_grad_(trains)
-        before = weight.detach().clone()
-        train(pipeline, 3, optimizer)
-        assert torch.equal(before, weight) == (not trains)
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -86,25 +78,6 @@ def test_fine_tuning_needs_no_announcement():
     assert model.engine.delayed.keys() >= {0, 1}
 
 
-class Late(Callback):
-    def on_train_epoch_start(self, trainer, pl_module):
-        if trainer.current_epoch == 1:
-            pl_module.stages[0].requires_grad_(True)
-
-
-def test_a_callback_of_ones_own_is_told_what_to_give():
-    for unfreezes in (None, True):
-        model = module("latest", unfreezes=unfreezes)
-        model.stages[0].requires_grad_(False)
-        if unfreezes:
-            before = next(model.stages[0].parameters()).detach().clone()
-            fit(model, 2, callbacks=[Late()], enable_checkpointing=False)
-            assert not torch.equal(before, next(model.stages[0].parameters()))
-        else:
-            with pytest.raises(UserError, match="stage 0: a parameter that was frozen"):
-                fit(model, 2, callbacks=[Late()], enable_checkpointing=False)
-
-
 @resumes
 def test_a_resumed_run_is_frozen_as_the_interrupted_one(tmp_path):
     whole = fit(module("ema-window", stage_seed=1), 4, callbacks=[Unfreeze()], enable_checkpointing=False)
@@ -116,18 +89,16 @@ def test_a_resumed_run_is_frozen_as_the_interrupted_one(tmp_path):
 
 
 @pytest.mark.parametrize("change", [lambda p: p.mul_(0.5), lambda p: p.data.mul_(0.5)])
-@pytest.mark.parametrize("drain", [False, True])
-def test_what_is_frozen_from_the_start_stays_as_it_is_while_mini_batches_are_in_the_pipeline(change, drain):
+def test_what_is_frozen_from_the_start_stays_as_it_is_while_mini_batches_are_in_the_pipeline(change):
     class Changing(Callback):
         @torch.no_grad()
         def on_train_epoch_start(self, trainer, pl_module):
             if trainer.current_epoch == 1:
                 change(pl_module.stages[0][0][0].weight)
 
-    model = module("stash", drain=drain)
-    model.stages[0][0][0].weight.requires_grad_(False)
-    if drain:
-        fit(model, 2, callbacks=[Changing()], enable_checkpointing=False)
-        return
-    with pytest.raises(UserError, match=r"^stage 0: a frozen parameter was changed"):
-        fit(model, 2, callbacks=[Changing()], enable_checkpointing=False)
+    for drain in (True, False):
+        model = module("stash", drain=drain)
+        model.stages[0][0][0].weight.requires_grad_(False)
+        refused = pytest.raises(UserError, match=r"^stage 0: a frozen parameter was changed")
+        with nullcontext() if drain else refused:
+            fit(model, 2, callbacks=[Changing()], enable_checkpointing=False)

@@ -8,10 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from layerpipe2 import Delays, UserError, make_strategy
-from layerpipe2.engine.epoch import Totals
-from layerpipe2.engine.layout import trainable
 from layerpipe2.engine.step import PipelineEngine
-from tests.engine.training import MIDDLE, engine, load, optimizer_of, train
+from tests.engine.training import engine, load, optimizer_of, train
 
 
 class Gate(nn.Linear):
@@ -108,30 +106,6 @@ def test_the_audit_of_a_graph_ends(layer):
     train(engine(layer(8, 8), "ema-window"), 2)
 
 
-class Closure(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.inner = nn.Linear(8, 8)
-        self.act = lambda x: torch.relu(self.inner(x))
-        self.calls = 0
-
-    def forward(self, x):
-        self.calls += 1
-        return self.act(x)
-
-
-@pytest.mark.parametrize("strategy", ["stash", "latest", "ema-window"])
-def test_the_users_own_module_runs(strategy):
-    module, seen = Closure(), []
-    module.register_forward_hook(lambda *_: seen.append(1))
-    pipeline = engine(module, strategy)
-    before = module.inner.weight.detach().clone()
-    train(pipeline, 3)
-    assert module.calls == len(seen) == 3
-    assert not torch.equal(before, module.inner.weight)
-    assert isinstance(module.inner.weight, nn.Parameter)
-
-
 class Replacing(nn.Linear):
     def __init__(self):
         super().__init__(8, 8)
@@ -180,15 +154,6 @@ def test_raw_updates_follow_each_group_and_only_known_parameters():
     assert not bias.view(pipeline.delayed[0].state["average"]).any()
 
 
-@pytest.mark.parametrize("strategy", ["stash", "ema-window", "update-window"])
-def test_a_refilled_pipeline_is_a_new_one(strategy):
-    pipeline = engine(nn.Linear(8, 8), strategy)
-    train(pipeline, 5)
-    pipeline.refill()
-    fresh = PipelineEngine(copy.deepcopy(pipeline.stages), MIDDLE, make_strategy(strategy))
-    assert train(pipeline, 5) == train(fresh, 5)
-
-
 def test_bf16_equals_an_explicit_cast():
     """Two stages without delay in bf16, against the same arithmetic written out."""
     torch.manual_seed(0)
@@ -218,14 +183,6 @@ def test_in_bf16_frozen_weights_are_those_that_the_parameters_hold_now():
     assert torch.equal(*load(pipeline).forward(x)[:2])
 
 
-def test_epoch_means_weigh_batches_by_their_size():
-    totals = Totals()
-    totals.add(torch.tensor(1.0), torch.eye(3), torch.tensor([0, 1, 2]))
-    totals.add(torch.tensor(5.0), torch.eye(3)[:1], torch.tensor([2]))
-    assert {k: float(v) for k, v in totals.take_means().items()} == {"loss": 2.0, "accuracy": 0.75}
-    assert totals.take_means() == {}
-
-
 class Inner(nn.Module):
     """Differentiates within its forward pass, as networks of forces do."""
 
@@ -252,12 +209,6 @@ def test_a_derivative_within_the_forward_pass_uses_the_forward_passs_weights(str
     pipeline.end()
     assert not torch.equal(reference.layer.weight, pipeline.stages[1].layer.weight)
     torch.testing.assert_close(found, reference(x), rtol=0, atol=0)
-
-
-def test_a_parameter_of_one_element_is_trained_and_one_without_is_not():
-    sizes = {size: trainable(nn.Parameter(torch.zeros(size))) for size in (0, 1, 2)}
-    assert sizes == {0: False, 1: True, 2: True}
-    assert not trainable(nn.Parameter(torch.zeros(1), requires_grad=False))
 
 
 def test_a_parameter_with_gaps_in_memory_is_refused():

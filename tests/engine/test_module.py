@@ -33,29 +33,22 @@ class Plain(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": step_schedule(optimizer)}
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("strategy", ["stash", "ema-window", "latest"])
+@pytest.mark.parametrize(("strategy", "optimizer"), [("stash", "adamw"), ("ema-window", "sgd"), ("latest", "sgd")])
 @pytest.mark.parametrize(
-    ("delays", "group_size"),
-    [(None, 4), (Delays.none(4), 1), (Delays.custom([0] * 4), 1)],
-    ids=["one stage", "no delay", "all delays zero"],
+    ("delays", "group_size", "accumulate"),
+    [(None, 4, 1), (Delays.none(4), 1, 1), (Delays.none(4), 1, 3), (Delays.custom([0] * 4), 1, 1)],
+    ids=["one stage", "no delay", "several mini-batches per update", "all delays zero"],
 )
-def test_without_delay_bit_equal_to_plain_lightning(delays, group_size, strategy, optimizer):
-    mine = fit(module(strategy, delays, group_size, optimizer), 3)
+def test_without_delay_bit_equal_to_plain_lightning(delays, group_size, accumulate, strategy, optimizer):
+    mine = fit(module(strategy, delays, group_size, optimizer, accumulate=accumulate), 3)
     torch.manual_seed(3)
-    plain = fit(Plain(network(), OPTIMIZERS[optimizer]), 3)
-    theirs = list(plain.state_dict().values())
-    assert all(torch.equal(a, b) for a, b in zip(mine.state_dict().values(), theirs, strict=True))
+    plain = fit(Plain(network(), OPTIMIZERS[optimizer]), 3, accumulate_grad_batches=accumulate)
+    assert all(torch.equal(a, b) for a, b in zip(mine.state_dict().values(), plain.state_dict().values(), strict=True))
+    assert mine.trainer.global_step == plain.trainer.global_step == int(mine.engine.step_count) == 18 // accumulate
     torch.manual_seed(3)
-    assert not torch.equal(next(iter(theirs)), next(nn.Sequential(*network()).parameters())), "nothing was trained"
-
-
-def test_drain_refills_the_pipeline_every_epoch():
-    drained = fit(module("stash", drain=True), 2)
-    flowing = fit(module("stash"), 2)
-    assert int(drained.engine.step_count) == 6
-    assert int(flowing.engine.step_count) == 12
-    assert not torch.equal(drained.stages[0][0][0].weight, flowing.stages[0][0][0].weight)
+    assert not torch.equal(next(plain.parameters()), next(nn.Sequential(*network()).parameters())), (
+        "nothing was trained"
+    )
 
 
 def test_epoch_metrics_are_means_over_the_samples():
@@ -71,12 +64,6 @@ def test_epoch_metrics_are_means_over_the_samples():
     assert {"train_loss", "train_accuracy"} <= metrics.keys()
 
 
-def test_steps_are_counted_and_a_schedule_may_move_at_each():
-    assert fit(module("latest"), 2).trainer.global_step == 12
-    model = fit(module("stash", scheduler_interval="step"), 1)
-    assert model.optimizers().param_groups[0]["lr"] == pytest.approx(0.05 * 0.5**6)
-
-
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "bf16-true"])
 def test_autocast_trainers_are_refused(precision, monkeypatch):
     t = trainer(1)
@@ -90,7 +77,7 @@ def test_double_precision_trainer():
     assert model.engine.delayed[0].line.dtype == torch.float64
 
 
-@pytest.mark.parametrize(("strategy", "group_size"), [("sequential", 4), ("stash", 1), ("ema-window", 1)])
+@pytest.mark.parametrize(("strategy", "group_size"), [("sequential", 4), ("ema-window", 1)])
 def test_bf16_keeps_float32_weights_and_learns(strategy, group_size):
     model = fit(module(strategy, group_size=group_size, precision="bf16", scheduler=None), 1)
     first = model.trainer.callback_metrics["train_loss"].item()

@@ -12,8 +12,6 @@ from torchmetrics import MeanSquaredError
 
 from layerpipe2 import Delays, PipelinedModule, UserError, make_strategy, partition
 from layerpipe2.engine.optimizer_checks import first_step
-from layerpipe2.strategies import MovingAverage, StashFirst
-from layerpipe2.strategies.pair import Pair
 from tests.engine.training import OPTIMIZERS, data, fit, module, trainer
 
 LAYER = nn.Linear(4, 4)
@@ -160,38 +158,6 @@ def test_what_a_mini_batch_is(collate, message):
 def test_several_loaders_for_validation():
     with pytest.raises(UserError, match="there are several validation or test data loaders; give one"):
         trainer(1).fit(module("latest"), data(), [data(shuffle=False)] * 2)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (
-            lambda: StashFirst(then=make_strategy("latest"), updates=-1),
-            "updates with exact weights is -1; give an integer",
-        ),
-        (
-            lambda: StashFirst(then=make_strategy("latest"), updates=1.5),
-            "updates with exact weights is 1.5; give an integer",
-        ),
-        (
-            lambda: StashFirst(then=make_strategy("latest"), updates=True),
-            "updates with exact weights is True; give an int",
-        ),
-        (lambda: StashFirst(then="ema", updates=3), "then is 'ema'; give the Strategy that takes over"),
-        (lambda: MovingAverage(decay=0.9), "decay is 0.9; give a function of the span"),
-        (lambda: Pair(correlation=1.0), "correlation is 1.0; give a number >= 0 and < 1"),
-        (lambda: Pair(correlation=True), "correlation is True; give a number >= 0 and < 1"),
-    ],
-)
-def test_what_a_history_is_made_of(make, message):
-    with pytest.raises(UserError, match=message):
-        make()
-
-
-@pytest.mark.parametrize("decay", [1.5, 1.0, -0.1, float("nan")])
-def test_decays_that_are_none(decay):
-    with pytest.raises(UserError, match=rf"decay of span 2 is {decay}; it must be >= 0 and < 1"):
-        MovingAverage(decay=lambda n: decay).init(torch.zeros(3), 2)
 
 
 class Sharpness(torch.optim.Optimizer):

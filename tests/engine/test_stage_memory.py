@@ -7,11 +7,10 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.callbacks import Callback
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
 
 from layerpipe2 import Delays, UserError, make_strategy
 from layerpipe2.engine.step import PipelineEngine
-from tests.engine.training import data, engine, fit, module, optimizer_of, resumes, train, trainer
+from tests.engine.training import engine, fit, module, optimizer_of, resumes, train
 
 CHANGED = "stage 1: weights were changed between two updates"
 PRECISIONS = [None, torch.bfloat16]
@@ -178,16 +177,3 @@ def test_a_checkpoint_of_weights_that_stand_in_for_a_validation_is_not_resumed(t
     fit(module("ema-span"), 2, callbacks=[Lending()], enable_checkpointing=False)
     with pytest.raises(UserError, match="the checkpoint's weights are not those that its pipeline was at"):
         fit(module("ema-span"), 3, ckpt_path=tmp_path / "halved.ckpt")
-
-
-class Short(IterableDataset):
-    """Five mini-batches, though eight were asked for."""
-
-    def __iter__(self):
-        return iter([*data(shuffle=False)][:5])
-
-
-def test_an_epoch_that_ends_in_the_middle_of_an_update_is_refused():
-    model = module("latest", accumulate=2)
-    with pytest.raises(UserError, match="training stopped 1 mini-batches into an update of accumulate=2"):
-        trainer(1, limit_train_batches=8).fit(model, DataLoader(Short(), batch_size=None), data(shuffle=False))

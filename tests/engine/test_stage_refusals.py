@@ -116,50 +116,6 @@ class Complex(nn.Module):
         return torch.cat([filtered.real, filtered.imag], 1)
 
 
-class _Keeping(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, weight):
-        ctx.weight = weight
-        return x @ weight.T
-
-    @staticmethod
-    def backward(ctx, gy):
-        return gy @ ctx.weight, None
-
-
-class _Copying(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, weight):
-        ctx.transposed = weight.t().contiguous()
-        return x @ ctx.transposed
-
-    @staticmethod
-    def backward(ctx, gy):
-        return gy @ ctx.transposed.t(), None
-
-
-class _KeepingModule(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, layer):
-        ctx.layer = layer
-        return x @ layer.weight.detach().T
-
-    @staticmethod
-    def backward(ctx, gy):
-        return gy @ ctx.layer.weight, None
-
-
-class _KeepingFunction(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, function):
-        ctx.function = function
-        return function(x)
-
-    @staticmethod
-    def backward(ctx, gy):
-        return ctx.function(gy), None
-
-
 class _KeepingWhat(torch.autograd.Function):
     """Keeps what ``keep`` makes of the weights; ``find`` finds them there."""
 
@@ -189,6 +145,11 @@ class Slotted:
 
 
 KEPT = {
+    "itself": (lambda w, layer: w, lambda kept: kept),
+    "a parameter": (lambda w, layer: layer.weight, lambda kept: kept.detach()),
+    "module": (lambda w, layer: layer, lambda kept: kept.weight.detach()),
+    "partial": (lambda w, layer: partial(F.linear, weight=w), lambda kept: kept(torch.eye(8)).T),
+    "closure": (lambda w, layer: lambda: w, lambda kept: kept()),
     "object": (lambda w, layer: Holder([w]), lambda kept: kept.kept[0]),
     "slots": (lambda w, layer: Slotted(w), lambda kept: kept.kept),
     "method": (lambda w, layer: Slotted(w).show, lambda kept: kept()),
@@ -206,6 +167,7 @@ KEPT = {
 }
 """How an autograd function may keep weights, and finds them again."""
 COPIED = {
+    "transposed": (lambda w, layer: w.t().contiguous(), lambda kept: kept.t()),
     "NumPy's copy": (lambda w, layer: w.numpy().copy(), lambda kept: kept),
     "NumPy's transposed copy": (lambda w, layer: w.numpy().T.copy(), lambda kept: kept.T),
     "NumPy's copy, float64": (lambda w, layer: w.numpy().astype("d"), lambda kept: kept.astype("f")),
@@ -245,11 +207,6 @@ def test_in_a_process_exact_stashing_may_keep_copies(name):
 def test_constants_that_an_autograd_function_keeps_are_not_refused(value):
     middle = keeping(lambda w, layer: value, lambda kept: torch.eye(8))()
     train(engine(middle, "latest"), 2)
-
-
-def kept_by_a_closure(layer, x):
-    weight = layer.weight.detach()
-    return _KeepingFunction.apply(x, lambda v: v @ weight)
 
 
 def reentrant_everywhere():
@@ -326,15 +283,6 @@ REFUSED = {
         ["latest"],
         "stage 1 makes a sparse copy of its weights",
     ),
-    "kept": (by(lambda layer, x: _Keeping.apply(x, layer.weight)), ["latest"], f"_KeepingBackward {KEEPS}"),
-    "kept module": (by(lambda layer, x: _KeepingModule.apply(x, layer)), ["latest"], f"_KeepingModuleBackward {KEEPS}"),
-    "kept method": (
-        by(lambda layer, x: _KeepingFunction.apply(x, partial(F.linear, weight=layer.weight.detach()))),
-        ["latest"],
-        f"_KeepingFunctionBackward {KEEPS}",
-    ),
-    "kept closure": (by(kept_by_a_closure), ["latest"], f"_KeepingFunctionBackward {KEEPS}"),
-    "copied": (by(lambda layer, x: _Copying.apply(x, layer.weight)), ["latest"], f"_CopyingBackward {KEEPS}"),
     "hidden": (lambda: By(without_autograd), ALL[1:], "stage 1 saved none of its weights"),
     "hook": (hooked, ["stash"], "stage 1 has a hook on a parameter"),
     "TorchScript": (scripted, ["stash"], "stage 1 holds a TorchScript module"),

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from layerpipe2 import Delays, PipelinedModule, make_strategy, partition
 from layerpipe2.engine.step import PipelineEngine
+from layerpipe2.strategies import Strategy
 
 MIDDLE = Delays.custom([2, 1, 0])
 OPTIMIZERS = {
@@ -22,10 +23,14 @@ OPTIMIZERS = {
 resumes = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
 
 
-def engine(middle: nn.Module, strategy: str = "latest", delays=MIDDLE, **options) -> PipelineEngine:
+def made(strategy: str | Strategy) -> Strategy:
+    return make_strategy(strategy) if isinstance(strategy, str) else strategy
+
+
+def engine(middle: nn.Module, strategy: str | Strategy = "latest", delays=MIDDLE, **options) -> PipelineEngine:
     """``middle`` as the second of three stages."""
     torch.manual_seed(3)
-    return PipelineEngine([nn.Linear(8, 8), middle, nn.Linear(8, 8)], delays, make_strategy(strategy), **options)
+    return PipelineEngine([nn.Linear(8, 8), middle, nn.Linear(8, 8)], delays, made(strategy), **options)
 
 
 def optimizer_of(pipeline: PipelineEngine, **options) -> torch.optim.Optimizer:
@@ -65,12 +70,14 @@ def step_schedule(optimizer):
     return torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
 
 
-def module(strategy: str, delays=None, group_size: int = 1, optimizer: str = "sgd", **options) -> PipelinedModule:
+def module(
+    strategy: str | Strategy, delays=None, group_size: int = 1, optimizer: str = "sgd", **options
+) -> PipelinedModule:
     torch.manual_seed(3)
     stages = partition(network(), group_size)
     delays = delays or Delays.layerpipe2(len(stages))
     options = {"scheduler": step_schedule} | options
-    return PipelinedModule(stages, delays, make_strategy(strategy), optimizer=OPTIMIZERS[optimizer], **options)
+    return PipelinedModule(stages, delays, made(strategy), optimizer=OPTIMIZERS[optimizer], **options)
 
 
 def trainer(epochs: int, **options) -> pl.Trainer:

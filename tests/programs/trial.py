@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 
 import torch
 from hypothesis import HealthCheck, given, seed, settings
@@ -9,14 +10,14 @@ from torch import Tensor
 
 from layerpipe2 import UserError
 from tests.programs.expected import by_reference, distance
-from tests.programs.program import Program, by_trainer, programs
+from tests.programs.program import EVERY, Program, by_trainer, programs
 from tests.programs.two_processes import TwoProcesses
 
 TOLERANCE = 1e-10
 
 
-def tried(processes: int, number: int, start: int | None = None) -> Counter[str]:
-    """How so many programs end; always the same ones, or those of a seed.
+def tried(processes: int, number: int, start: int | None = None, strategies: Sequence[str] = EVERY) -> Counter[str]:
+    """How so many programs with these strategies end; always the same ones, or those of a seed.
 
     Raises:
         AssertionError: with the smallest program of its kind, on one that gives other numbers than the reference.
@@ -31,7 +32,7 @@ def tried(processes: int, number: int, start: int | None = None) -> Counter[str]
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(programs(processes))
+    @given(programs(processes, strategies))
     def run(program: Program) -> None:
         counts[outcome(program, place)] += 1
 

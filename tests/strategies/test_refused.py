@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from layerpipe2 import Delays, UserError, make_strategy
-from layerpipe2.strategies import StashFirst, Strategy, chain
+from layerpipe2.strategies import MovingAverage, StashFirst, Strategy, chain
+from layerpipe2.strategies.pair import Pair
 from tests.strategies.recalling import engine, losses
 
 
@@ -105,9 +106,35 @@ def test_what_forward_returns_may_change_afterwards():
     assert losses(*engine(own), range(9)) == losses(*engine(make_strategy("stash")), range(9))
 
 
-def test_a_warm_up_of_a_warm_up_is_refused():
-    with pytest.raises(UserError, match="then is a StashFirst itself; give one"):
-        StashFirst(then=StashFirst(then=make_strategy("latest"), updates=3), updates=3)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        *(
+            (lambda n=n: StashFirst(then=make_strategy("latest"), updates=n), f"exact weights is {n}; give an integer")
+            for n in (-1, 1.5, True)
+        ),
+        (lambda: StashFirst(then="ema", updates=3), "then is 'ema'; give the Strategy that takes over"),
+        (
+            lambda: StashFirst(then=StashFirst(then=make_strategy("latest"), updates=3), updates=3),
+            "then is a StashFirst itself; give one",
+        ),
+        (lambda: MovingAverage(decay=0.9), r"^decay is 0\.9; give a function of the span, as lambda n: 0\.9$"),
+        *(
+            (
+                lambda decay=decay: MovingAverage(decay=lambda n: decay).init(torch.zeros(3), 2),
+                f"decay of span 2 is {decay}; it must be >= 0 and < 1",
+            )
+            for decay in (1.5, 1.0, -0.1, float("nan"))
+        ),
+        *(
+            (lambda m=m: Pair(correlation=m), f"correlation is {m!r}; give a number >= 0 and < 1")
+            for m in (1, 1.0, -0.1, True, "0.9")
+        ),
+    ],
+)
+def test_what_a_strategy_is_made_of(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
 
 
 def test_without_a_delay_a_strategy_is_not_asked():
