@@ -1,7 +1,6 @@
 """Which steps are audited, and where a limit of steps ends the training."""
 
 import pytest
-import torch
 from torch import nn
 
 from layerpipe2 import UserError
@@ -21,14 +20,6 @@ def test_a_limit_of_steps_ends_the_training(limit):
 def test_a_run_that_is_resumed_at_its_limit_trains_no_further(tmp_path):
     path = checkpoint(tmp_path, module("latest"), 1)
     assert resume(path, module("latest"), 3, callbacks=[StepLimit(6)]).trainer.global_step == 6
-
-
-def test_the_number_of_a_mini_batch_elsewhere_goes_through_the_hooks_as_it_is():
-    model = module("stash")
-    assert model._call_batch_hook("transfer_batch_to_device", 7, torch.device("cpu"), 0) == 7
-    model.on_before_batch_transfer = lambda batch, dataloader_idx: [*batch, "changed"]
-    assert model._call_batch_hook("on_before_batch_transfer", [1, 2], 0) == [1, 2, "changed"]
-    assert model._call_batch_hook("on_before_batch_transfer", 7, 0) == 7
 
 
 def test_stages_that_several_processes_left_are_taken_up_if_all_are_there():

@@ -32,7 +32,8 @@ class Logged(Callback):
 
 @pytest.mark.parametrize("options", [{}, {"stage_seed": 3, "precision": "bf16", "drain": True}])
 def test_training_is_bit_equal_with_and_without(options):
-    probed = fit(module("stash", DELAYS, probe_every=1, **options), 2)
+    probe = ReconstructionProbe(["ema-span", "ema-lsq-raw"], 1)
+    probed = fit(module("stash", DELAYS, probe_every=1, **options), 2, callbacks=[probe])
     assert_bit_equal(probed.state_dict(), fit(module("stash", DELAYS, **options), 2).state_dict())
 
 

@@ -126,12 +126,6 @@ def test_an_embedding_gets_the_gradient_of_the_recalled_weights_behind_it(precis
     torch.testing.assert_close(gradients[1], 10 * gradients[0], rtol=2e-2 if compute else 1e-5, atol=0)
 
 
-def test_the_first_stage_may_save_nothing():
-    stages = [nn.Linear(8, 8), nn.Linear(8, 8)]
-    engine = PipelineEngine(stages, Delays.layerpipe2(2), make_strategy("latest"))
-    assert load(engine).forward(torch.randn(4, 8)).shape == (4, 8)
-
-
 def test_batchnorm_statistics_move_once_per_batch(device):
     stages = [nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)).to(device) for _ in range(3)]
     engine = PipelineEngine(stages, Delays.layerpipe2(3), make_strategy("ema-window"))

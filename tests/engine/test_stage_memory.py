@@ -57,17 +57,6 @@ def test_an_update_that_was_interrupted_is_not_gone_on_with():
     one_step(pipeline, optimizer)
 
 
-def test_an_empty_pipeline_waits_for_no_mini_batch():
-    pipeline = engine(nn.Linear(8, 8), "stash", accumulate=3)
-    optimizer = optimizer_of(pipeline)
-    one_step(pipeline, optimizer)
-    pipeline.refill()
-    assert pipeline.waiting == 0
-    for _ in range(3):
-        one_step(pipeline, optimizer)
-    assert int(pipeline.step_count) == 1
-
-
 def test_all_stages_have_their_latest_weights_back_if_one_has_lost_something():
     class Counting(nn.Linear):
         def forward(self, x):

@@ -31,7 +31,7 @@ def outcome(net, x):
 
 @pytest.mark.parametrize("reset", RESETS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("settings", [{}, {"coding": "rate", "synapse_decay": 0.3}, {"time_steps": 1}])
+@pytest.mark.parametrize("settings", [{"coding": "rate", "synapse_decay": 0.3}, {"time_steps": 1}])
 def test_training_leaves_the_bits_of_plain_modules(reset, dtype, settings):
     net, x = network(reset=reset, **settings).to(dtype), torch.randn(3, 1, 14, 14).to(dtype)
     kinds = [type(part) for part in net.modules()]
