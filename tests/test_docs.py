@@ -48,8 +48,6 @@ def test_snippets_run_as_they_stand(page, tmp_path, monkeypatch):
         assert len(re.search(r"^def objective.*?\n\n", SNIPPETS[page], re.DOTALL | re.M)[0].split("\n")) - 2 == 10
 
 
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_lines_are_those_of_the_programs(command):
     words = [word for word in shlex.split(command) if not re.match(r"[A-Z0-9_]+=", word)]

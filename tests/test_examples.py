@@ -2,7 +2,6 @@
 
 import re
 import runpy
-import subprocess
 import sys
 from contextlib import redirect_stdout
 from importlib import import_module
@@ -15,7 +14,6 @@ import yaml
 
 from tests.advice import ADVICE
 from tests.pipeline import processes
-from tests.sampling import slow
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -65,15 +63,7 @@ def test_lightnings_command_line_sets_what_a_pipeline_needs(tmp_path, monkeypatc
     assert dict(again.hparams) == dict(cli.model.hparams) | {"scheduler": None}
 
 
-NUMBERS = r"^{}(\w+) +([\d.]+)$"
-
-
-def simulated_numbers(capsys):
-    torch.set_num_threads(2)  # as `python` has outside of these tests, where a launcher's processes have one
-    found = re.findall(NUMBERS.format(""), run("two_processes", capsys, epochs=2), re.MULTILINE)
-    assert torch.get_num_threads() == 1
-    assert [name for name, _ in found] == ["train_loss", "val_loss", "val_accuracy"]
-    return found
+NUMBERS = r"^(\w+) +([\d.]+)$"
 
 
 def printed_by_a_rank():
@@ -83,17 +73,10 @@ def printed_by_a_rank():
 
 
 def test_two_processes_print_the_numbers_of_the_simulation(capsys):
-    simulated = simulated_numbers(capsys)
+    torch.set_num_threads(2)  # as `python` has outside of these tests, where a launcher's processes have one
+    simulated = re.findall(NUMBERS, run("two_processes", capsys, epochs=2), re.MULTILINE)
+    assert torch.get_num_threads() == 1
+    assert [name for name, _ in simulated] == ["train_loss", "val_loss", "val_accuracy"]
     first, second = processes.run(printed_by_a_rank, 2)
-    assert re.findall(NUMBERS.format(""), first, re.MULTILINE) == simulated
+    assert re.findall(NUMBERS, first, re.MULTILINE) == simulated
     assert second == ""
-
-
-@slow
-def test_two_launched_processes_print_the_numbers_of_the_simulation(capsys, tmp_path):
-    simulated = simulated_numbers(capsys)
-    script = tmp_path / "short.py"
-    script.write_text(f"import runpy; runpy.run_path({str(EXAMPLES / 'two_processes.py')!r})['main'](2)")
-    command = [sys.executable, "-m", "layerpipe2", "launch", "--processes", "2", "--", str(script)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    assert re.findall(NUMBERS.format(r"\[rank 0\] "), printed, re.MULTILINE) == simulated

@@ -132,7 +132,3 @@ def test_a_room_imports_only_the_packages_that_its_install_brings():
         and name not in OTHER_PACKAGES.get(room_of(module), ())
     ]
     assert not wrong
-
-
-
-

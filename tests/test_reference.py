@@ -179,28 +179,6 @@ def test_lags_of_accumulated_updates_come_out_of_the_clock(accumulate, monkeypat
             assert all(since == min(updates, D // a) for updates, since in method.noted)
 
 
-@pytest.mark.parametrize("clip", [None, 0.05])
-def test_accumulation_without_delay_is_that_of_plain_torch(clip):
-    stages, batches = problem("cnn", 1)
-    twins, found = copy.deepcopy(stages), []
-    chosen = settings("latest", "momentum", "none", lambda t: 0.05 / (1 + t), clip)
-    losses = run_clocked(stages, batches, accumulate=3, **chosen)
-    optimizer = OPTIMIZERS["momentum"]([p for stage in twins for p in stage.parameters()])
-    for t, (x, y) in enumerate(batches):
-        loss = F.cross_entropy(nn.Sequential(*twins)(x), y)
-        found.append(loss.item())
-        (loss / 3).backward()
-        if t % 3 == 2:
-            optimizer.param_groups[0]["lr"] = 0.05 / (1 + t // 3)
-            for stage in twins if clip else ():
-                nn.utils.clip_grad_norm_(stage.parameters(), clip)
-            optimizer.step()
-            optimizer.zero_grad()
-    assert losses == pytest.approx(found, abs=1e-12)
-    for a, b in zip(nn.ModuleList(stages).parameters(), nn.ModuleList(twins).parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
-
-
 @pytest.mark.parametrize("strategy", ["stash", "latest"])
 @pytest.mark.parametrize("a", [2, 3, 4])
 def test_accumulation_of_two_stages_is_their_recursion(a, strategy):

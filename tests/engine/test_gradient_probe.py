@@ -1,10 +1,8 @@
 """Logged along a training: recall errors and cosines of gradients. They are right, and training doesn't notice."""
 
-import pandas as pd
 import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
 from layerpipe2 import Delays, UserError
@@ -12,7 +10,7 @@ from layerpipe2.engine.gradient_probe import PROBED, GradientProbe, cosine
 from layerpipe2.engine.probe import ReconstructionProbe
 from layerpipe2.engine.settings import check_probe_alone
 from layerpipe2.strategies import StashFirst, make_strategy
-from tests.engine.training import assert_bit_equal, checkpoint, data, fit, module, resume, resumes, trainer
+from tests.engine.training import assert_bit_equal, checkpoint, fit, module, resume, resumes
 
 DELAYS = Delays.custom([2, 1, 1, 0])
 
@@ -59,15 +57,6 @@ def test_the_errors_are_those_of_the_probe_of_weights():
     # Before update 5 is after update 4: with the first one measured at 2 d = 4 updates, the first of stage 0.
     name = "probe/ema-lsq/recall_error/stage0"
     assert logged.found.get(5, {})[name] == pytest.approx(float(probe._series[0, "ema-lsq"].errors[0]))
-
-
-def test_loggers_write_what_falls_on_their_steps(tmp_path):
-    logger = CSVLogger(tmp_path)
-    trainer(2, logger=logger, log_every_n_steps=2).fit(
-        module("stash", DELAYS, probe_every=6), data(), data(shuffle=False)
-    )
-    table = pd.read_csv(tmp_path / "lightning_logs/version_0/metrics.csv")
-    assert table["probe/ema-lsq/gradient_cosine/stage0"].count() == 2
 
 
 def test_nothing_is_measured_by_default_or_without_delays():

@@ -11,44 +11,33 @@ from layerpipe2 import Delays, UserError, make_strategy
 from layerpipe2.engine.step import PipelineEngine
 from tests.engine.training import engine, load, optimizer_of, train
 
+PRODUCTS = (
+    lambda bias, left, right: left @ right,
+    torch.addmm,
+    lambda bias, left, right: torch.addmv(bias, left, right[0]),
+    lambda bias, left, right: torch.baddbmm(bias, left[None], right[None])[0],
+    lambda bias, left, right: F.conv1d(left[None], right[:, :, None], bias),
+)
+
 
 class Gate(nn.Linear):
     """Multiplies by what the weights make of a state of zeros, which stands on either side of them."""
 
-    def forward(self, x):
-        left, right = torch.zeros(1, 8) @ self.weight, self.weight @ torch.zeros(8, 1)
-        return torch.sigmoid(left) * torch.sigmoid(right.T) * super().forward(x)
-
-
-class SumGate(nn.Linear):
-    """The same by operations that add something to the product; ``zeros`` says which factor is zero."""
-
-    def __init__(self, operation, zeros):
+    def __init__(self, product):
         super().__init__(8, 8)
-        self.operation, self.zeros = operation, zeros
+        self.product = product
 
     def forward(self, x):
         zero = torch.zeros(8, 8)
-        left, right = (zero, self.weight) if self.zeros == "left" else (self.weight, zero)
-        if self.operation is torch.addmv:
-            made = torch.addmv(self.bias, left, right[0])
-        elif self.operation is F.conv1d:
-            made = F.conv1d(left[None], right[:, :, None], self.bias)
-        elif self.operation is torch.baddbmm:
-            made = torch.baddbmm(self.bias, left[None], right[None])[0]
-        else:
-            made = torch.addmm(self.bias, left, right)
-        return torch.sigmoid(made.view(-1, 8)[0]) * super().forward(x)
-
-
-SUMS = (torch.addmm, torch.baddbmm, torch.addmv, F.conv1d)
+        for pair in ((zero, self.weight), (self.weight, zero)):
+            x = torch.sigmoid(self.product(self.bias, *pair).view(-1, 8)[0]) * x
+        return super().forward(x)
 
 
 @pytest.mark.parametrize(
     "layer",
     [
-        lambda: Gate(8, 8),
-        *(lambda o=o, z=z: SumGate(o, z) for o in SUMS for z in ("left", "right")),
+        *(lambda product=product: Gate(product) for product in PRODUCTS),
         lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
         lambda: nn.LSTM(8, 8, num_layers=2),
         lambda: nn.GRU(8, 4, bidirectional=True),

@@ -101,36 +101,32 @@ def by_attribute(k):
     return stages, lambda outputs, y: F.cross_entropy(outputs, y) + stages[k].extra
 
 
-def with_loss(stages, loss=F.cross_entropy):
-    return stages, loss
-
-
 def drawing(layer, x):
     if "value" not in layer.box:
         layer.box["value"] = torch.randn(8)
     return linear(layer, x) * layer.box["value"]
 
 
+OF_FIRST = "stage 2 computes with a value of stage 0"
 REFUSED = {
-    "skip": (lambda: with_loss(stages_of(putting, getting)), "stage 2 computes with a value of stage 0"),
-    "skip, detached": (lambda: with_loss(stages_of(putting_detached, getting)), "stage 2 .* a value of stage 0"),
-    "skip, by a view": (lambda: with_loss(stages_of(putting, getting, between=Views)), "stage 2 .* a value of stage 0"),
-    "the batch": (lambda: with_loss(stages_of(putting_input, getting)), "stage 2 .* a value of stage 0"),
-    "memory": (
-        lambda: with_loss(stages_of(writing, getting, {"value": torch.zeros(4, 8)})),
-        "stage 2 .* a value of stage 0",
-    ),
-    "backwards": (lambda: with_loss(stages_of(getting, putting_detached)), "stage 0 .* a value of stage 2"),
-    "random": (lambda: with_loss(stages_of(drawing, drawing)), "stage 2 .* a value of stage 0"),
-    "weight": (lambda: with_loss(with_a_weight_of_the_head(False)), "stage 0 computes with a weight of stage 2"),
-    "weight, detached": (lambda: with_loss(with_a_weight_of_the_head(True)), "stage 0 .* a weight of stage 2"),
-    "statistics": (lambda: with_loss(with_statistics_of_another()), "stage 2 .* a value of stage 0"),
+    "skip": (lambda: stages_of(putting, getting), OF_FIRST),
+    "skip, detached": (lambda: stages_of(putting_detached, getting), OF_FIRST),
+    "skip, by a view": (lambda: stages_of(putting, getting, between=Views), OF_FIRST),
+    "the batch": (lambda: stages_of(putting_input, getting), OF_FIRST),
+    "memory": (lambda: stages_of(writing, getting, {"value": torch.zeros(4, 8)}), OF_FIRST),
+    "backwards": (lambda: stages_of(getting, putting_detached), "stage 0 .* a value of stage 2"),
+    "random": (lambda: stages_of(drawing, drawing), OF_FIRST),
+    "weight": (lambda: with_a_weight_of_the_head(False), "stage 0 computes with a weight of stage 2"),
+    "weight, detached": (lambda: with_a_weight_of_the_head(True), "stage 0 .* a weight of stage 2"),
+    "statistics": (with_statistics_of_another, OF_FIRST),
     "auxiliary loss": (lambda: by_attribute(0), "the loss computes with a value of stage 0"),
     "auxiliary loss, middle": (lambda: by_attribute(1), "the loss computes with a value of stage 1"),
 }
 
 
-def train_with(stages, loss, strategy, steps=5, delays=MIDDLE):
+def train_with(made, strategy, steps=5, delays=MIDDLE):
+    """``made``: stages, or stages and a loss."""
+    stages, loss = made if isinstance(made, tuple) else (made, F.cross_entropy)
     pipeline = PipelineEngine(stages, delays, make_strategy(strategy))
     optimizer, generator = optimizer_of(pipeline), torch.Generator().manual_seed(5)
     for _ in range(steps):
@@ -143,7 +139,7 @@ def train_with(stages, loss, strategy, steps=5, delays=MIDDLE):
 def test_refused(name, strategy):
     make, message = REFUSED[name]
     with pytest.raises(UserError, match=message):
-        train_with(*make(), strategy)
+        train_with(make(), strategy)
 
 
 @lru_cache
@@ -204,27 +200,27 @@ def with_a_frozen_weight():
 
 
 TRAINED = {
-    "constants": lambda: with_loss(stages_of(with_constants, with_constants)),
-    "state": lambda: with_loss([By(with_state, {}) for _ in range(3)]),
-    "residual": lambda: with_loss([By(residual, {}) for _ in range(3)]),
-    "workspace": lambda: with_loss(stages_of(with_workspace, with_workspace, {"space": torch.zeros(4, 8)})),
-    "monitored": lambda: with_loss(stages_of(monitored, monitored, {"sum": torch.zeros(())})),
-    "in place": lambda: with_loss([nn.Linear(8, 8), *(nn.Sequential(nn.ReLU(True), nn.Linear(8, 8)) for _ in "ab")]),
-    "in place, a view": lambda: with_loss(view_in_place()),
-    "buffers": lambda: with_loss(with_buffers()),
-    "frozen weight": lambda: with_loss(with_a_frozen_weight()),
+    "constants": lambda: stages_of(with_constants, with_constants),
+    "state": lambda: [By(with_state, {}) for _ in range(3)],
+    "residual": lambda: [By(residual, {}) for _ in range(3)],
+    "workspace": lambda: stages_of(with_workspace, with_workspace, {"space": torch.zeros(4, 8)}),
+    "monitored": lambda: stages_of(monitored, monitored, {"sum": torch.zeros(())}),
+    "in place": lambda: [nn.Linear(8, 8), *(nn.Sequential(nn.ReLU(True), nn.Linear(8, 8)) for _ in "ab")],
+    "in place, a view": view_in_place,
+    "buffers": with_buffers,
+    "frozen weight": with_a_frozen_weight,
     "auxiliary loss of the last stage": lambda: by_attribute(2),
-    "targets are the inputs": lambda: with_loss([nn.Linear(8, 8) for _ in range(3)], F.mse_loss),
+    "targets are the inputs": lambda: ([nn.Linear(8, 8) for _ in range(3)], F.mse_loss),
 }
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_trained(name):
-    train_with(*TRAINED[name](), "latest")
+    train_with(TRAINED[name](), "latest")
 
 
 def test_without_delays_stages_are_one_network():
-    train_with(*REFUSED["skip"][0](), "latest", delays=Delays.none(3))
+    train_with(REFUSED["skip"][0](), "latest", delays=Delays.none(3))
 
 
 def test_a_channel_that_opens_later_is_found_by_the_next_audit():

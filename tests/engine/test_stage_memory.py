@@ -5,12 +5,11 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.callbacks import Callback
 from torch import nn
 
 from layerpipe2 import Delays, UserError, make_strategy
 from layerpipe2.engine.step import PipelineEngine
-from tests.engine.training import engine, fit, module, optimizer_of, resumes, train
+from tests.engine.training import engine, optimizer_of, train
 
 CHANGED = "stage 1: weights were changed between two updates"
 PRECISIONS = [None, torch.bfloat16]
@@ -148,21 +147,3 @@ def test_an_empty_pipeline_takes_weights_as_they_lie_in_memory():
     pipeline.refill()
     assert torch.equal(layers[0].weight, other)
     assert torch.equal(layers[1].weight, one)
-
-
-@resumes
-def test_a_checkpoint_of_weights_that_stand_in_for_a_validation_is_not_resumed(tmp_path):
-    class Lending(Callback):
-        def on_validation_start(self, running, pl_module):
-            self.own = [p.detach().clone() for p in pl_module.parameters()]
-            for p in pl_module.parameters():
-                p.data.mul_(0.5)
-            running.save_checkpoint(tmp_path / "halved.ckpt")
-
-        def on_validation_end(self, running, pl_module):
-            for p, own in zip(pl_module.parameters(), self.own, strict=True):
-                p.data.copy_(own)
-
-    fit(module("ema-span"), 2, callbacks=[Lending()], enable_checkpointing=False)
-    with pytest.raises(UserError, match="the checkpoint's weights are not those that its pipeline was at"):
-        fit(module("ema-span"), 3, ckpt_path=tmp_path / "halved.ckpt")

@@ -3,6 +3,7 @@
 import copy
 import weakref
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -116,22 +117,17 @@ class Complex(nn.Module):
         return torch.cat([filtered.real, filtered.imag], 1)
 
 
-class _KeepingWhat(torch.autograd.Function):
-    """Keeps what ``keep`` makes of the weights; ``find`` finds them there."""
+class _Keeping(torch.autograd.Function):
+    """Keeps what ``keep`` makes of the weights."""
 
     @staticmethod
-    def forward(ctx, x, weight, keep, find, layer):
-        ctx.kept, ctx.find = keep(weight.detach(), layer), find
+    def forward(ctx, x, weight, keep, layer):
+        ctx.kept = keep(weight.detach(), layer)
         return x @ weight.T
 
     @staticmethod
     def backward(ctx, gy):
-        return gy @ torch.as_tensor(ctx.find(ctx.kept)), None, None, None, None
-
-
-class Holder:
-    def __init__(self, kept):
-        self.kept = kept
+        return gy, None, None, None
 
 
 class Slotted:
@@ -145,58 +141,55 @@ class Slotted:
 
 
 KEPT = {
-    "itself": (lambda w, layer: w, lambda kept: kept),
-    "a parameter": (lambda w, layer: layer.weight, lambda kept: kept.detach()),
-    "module": (lambda w, layer: layer, lambda kept: kept.weight.detach()),
-    "partial": (lambda w, layer: partial(F.linear, weight=w), lambda kept: kept(torch.eye(8)).T),
-    "closure": (lambda w, layer: lambda: w, lambda kept: kept()),
-    "object": (lambda w, layer: Holder([w]), lambda kept: kept.kept[0]),
-    "slots": (lambda w, layer: Slotted(w), lambda kept: kept.kept),
-    "method": (lambda w, layer: Slotted(w).show, lambda kept: kept()),
-    "set": (lambda w, layer: {w}, lambda kept: next(iter(kept))),
-    "nested": (lambda w, layer: {"a": [[[[{"b": w}]]]]}, lambda kept: kept["a"][0][0][0][0]["b"]),
-    "default": (lambda w, layer: lambda v=w: v, lambda kept: kept()),
-    "keyword default": (lambda w, layer: lambda *, v=w: v, lambda kept: kept()),
-    "module in a list": (lambda w, layer: [layer], lambda kept: kept[0].weight.detach()),
-    "weak reference": (lambda w, layer: weakref.ref(layer), lambda kept: kept().weight.detach()),
-    "storage": (
-        lambda w, layer: (w.untyped_storage(), w.storage_offset()),
-        lambda kept: torch.empty(0).set_(kept[0], kept[1], (8, 8)),
-    ),
-    "NumPy's view": (lambda w, layer: w.numpy(), lambda kept: kept),
+    "itself": lambda w, layer: w,
+    "a parameter": lambda w, layer: layer.weight,
+    "module": lambda w, layer: layer,
+    "partial": lambda w, layer: partial(F.linear, weight=w),
+    "closure": lambda w, layer: lambda: w,
+    "object": lambda w, layer: SimpleNamespace(kept=[w]),
+    "slots": lambda w, layer: Slotted(w),
+    "method": lambda w, layer: Slotted(w).show,
+    "set": lambda w, layer: {w},
+    "nested": lambda w, layer: {"a": [[[[{"b": w}]]]]},
+    "default": lambda w, layer: lambda v=w: v,
+    "keyword default": lambda w, layer: lambda *, v=w: v,
+    "module in a list": lambda w, layer: [layer],
+    "weak reference": lambda w, layer: weakref.ref(layer),
+    "storage": lambda w, layer: (w.untyped_storage(), w.storage_offset()),
+    "NumPy's view": lambda w, layer: w.numpy(),
 }
-"""How an autograd function may keep weights, and finds them again."""
+"""How an autograd function may keep weights."""
 COPIED = {
-    "transposed": (lambda w, layer: w.t().contiguous(), lambda kept: kept.t()),
-    "NumPy's copy": (lambda w, layer: w.numpy().copy(), lambda kept: kept),
-    "NumPy's transposed copy": (lambda w, layer: w.numpy().T.copy(), lambda kept: kept.T),
-    "NumPy's copy, float64": (lambda w, layer: w.numpy().astype("d"), lambda kept: kept.astype("f")),
-    "NumPy's objects": (lambda w, layer: np.array([w, None], dtype=object), lambda kept: kept[0]),
+    "transposed": lambda w, layer: w.t().contiguous(),
+    "NumPy's copy": lambda w, layer: w.numpy().copy(),
+    "NumPy's transposed copy": lambda w, layer: w.numpy().T.copy(),
+    "NumPy's copy, float64": lambda w, layer: w.numpy().astype("d"),
+    "NumPy's objects": lambda w, layer: np.array([w, None], dtype=object),
 }
 
 
-def keeping(keep, find):
-    return lambda: behind(By(lambda layer, x: _KeepingWhat.apply(x, layer.weight, keep, find, layer)))
+def keeping(keep):
+    return behind(By(lambda layer, x: _Keeping.apply(x, layer.weight, keep, layer)))
 
 
 @pytest.mark.parametrize("name", [*KEPT, *COPIED])
 def test_weights_that_an_autograd_function_keeps_somewhere_are_refused(name):
-    middle = keeping(*(KEPT | COPIED)[name])()
-    with pytest.raises(UserError, match=f"_KeepingWhatBackward {KEEPS}"):
+    middle = keeping((KEPT | COPIED)[name])
+    with pytest.raises(UserError, match=f"_KeepingBackward {KEEPS}"):
         train(engine(middle, "latest"))
 
 
 @pytest.mark.parametrize("name", KEPT)
 def test_in_a_process_the_same_is_refused_of_exact_stashing(name):
-    layer = keeping(*KEPT[name])()
+    layer = keeping(KEPT[name])
     passes = stage_alone(layer, 1, 2, "stash", torch.optim.SGD(layer.parameters(), lr=0.1))
-    with pytest.raises(UserError, match=f"_KeepingWhatBackward {KEEPS}"):
+    with pytest.raises(UserError, match=f"_KeepingBackward {KEEPS}"):
         passes.forward(torch.randn(4, 8))
 
 
 @pytest.mark.parametrize("name", [one for one in COPIED if "copy" in one])
 def test_in_a_process_exact_stashing_may_keep_copies(name):
-    layer = keeping(*COPIED[name])()
+    layer = keeping(COPIED[name])
     passes = stage_alone(layer, 1, 2, "stash", torch.optim.SGD(layer.parameters(), lr=0.1))
     passes.forward(torch.randn(4, 8))
 
@@ -205,7 +198,7 @@ def test_in_a_process_exact_stashing_may_keep_copies(name):
     "value", [np.zeros(8), np.zeros(0), np.arange(8.0), np.ones((8, 8)), {"eps": 1e-5}, [torch.ones(8)]]
 )
 def test_constants_that_an_autograd_function_keeps_are_not_refused(value):
-    middle = keeping(lambda w, layer: value, lambda kept: torch.eye(8))()
+    middle = keeping(lambda w, layer: value)
     train(engine(middle, "latest"), 2)
 
 
