@@ -176,14 +176,6 @@ def test_an_interrupted_evaluation_does_not_count(phase):
     assert again == getattr(trainer(1), phase)(fresh, data(shuffle=False), verbose=False)
 
 
-def two_groups(at):
-    def made(parameters):
-        parameters = list(parameters)
-        return torch.optim.SGD([{"params": parameters[:at]}, {"params": parameters[at:], "lr": 0.01}], lr=0.05)
-
-    return made
-
-
 def other(**options):
     made = module("ema-window", scheduler=None)
     for name, value in options.items():
@@ -197,56 +189,14 @@ def wider():
     return made
 
 
-def without_pipeline(checkpoint):
-    del checkpoint["pipeline"]
-
-
-def without_name(checkpoint):
-    del checkpoint["pipeline"]["optimizer"]
-
-
-def weights_alone(checkpoint):
-    del checkpoint["optimizer_states"]
-
-
-RESUMED = {
-    "other optimizer": (lambda: other(make_optimizer=torch.optim.Adam), None, "is of SGD, .* trains with Adam; resume"),
-    "other one of an old checkpoint": (
-        lambda: other(make_optimizer=torch.optim.Adam),
-        without_name,
-        "is of an optimizer without betas, eps, and this one trains with Adam; resume with the same",
-    ),
-    "other groups": (
-        lambda: other(make_optimizer=two_groups(4)),
-        None,
-        r"is of parameter groups of \[14\] parameters, and this one has \[4, 10\]; resume with the same",
-    ),
-    "other network": (
-        wider,
-        None,
-        r"are those of another network \(size mismatch for stages\.3\.0\.1\.weight: .*\); give",
-    ),
-    "weights alone": (other, weights_alone, "the checkpoint has weights only, from which no run can be resumed"),
-}
-
-
-@pytest.mark.parametrize("row", RESUMED)
-def test_a_run_that_is_another_is_refused_in_one_line(row, tmp_path):
-    make, change, message = RESUMED[row]
-    path = changed(checkpoint(tmp_path, other(), 1), change)
-    with pytest.raises(UserError, match=message) as found:
-        resume(path, make(), 2)
-    assert "\n" not in str(found.value)
-
-
-def by_convolution(order):
-    """The second's and the third's weights, of the same shapes, in two groups."""
+def with_groups(*groups):
+    """Adam with these of the parameters, by number, in groups; the first one has a number of its own."""
 
     def made(parameters):
         parameters = list(parameters)
-        groups = [{"params": parameters[at : at + 1]} for at in order]
-        groups[0]["number of its own"] = 1
-        return torch.optim.Adam(groups, lr=0.01)
+        given = [{"params": [parameters[i] for i in group]} for group in groups]
+        given[0]["number of its own"] = 1
+        return torch.optim.Adam(given, lr=0.01)
 
     return partial(other, make_optimizer=made)
 
@@ -260,26 +210,86 @@ def first_linear(then):
     return scheduled(lambda o: SequentialLR(o, [LinearLR(o), then(o, 0.5)], [2]))
 
 
-one_cycle = scheduled(OneCycleLR, 0.1, 100)
+def without(*names):
+    """What a checkpoint lacks."""
+
+    def change(content):
+        for name in names[:-1]:
+            content = content[name]
+        del content[names[-1]]
+
+    return change
 
 
-@pytest.mark.parametrize(
-    ("first", "then", "message"),
-    [
-        (by_convolution([4, 8]), by_convolution([8, 4]), "of parameter groups of other parameters, or in another ord"),
-        (scheduled(ExponentialLR, 0.5), one_cycle, "of ExponentialLR, and this one has OneCycleLR; resume with the s"),
-        (first_linear(ExponentialLR), first_linear(CosineAnnealingLR), r"of SequentialLR\(LinearLR, ExponentialLR\),"),
-        (other, one_cycle, "of an optimizer without max_lr, min_lr, "),
-        (by_convolution([4, 8]), by_convolution([4, 8]), None),
-        (first_linear(ExponentialLR), first_linear(ExponentialLR), None),
-        (other, scheduled(ExponentialLR, 0.5), None),
-        (one_cycle, other, None),
-    ],
-)
-def test_groups_in_another_order_or_another_scheduler_are_refused(first, then, message, tmp_path):
-    path = checkpoint(tmp_path, first(), 1)
-    with nullcontext() if message is None else pytest.raises(UserError, match=f"^the checkpoint is {message}"):
+adam, one_cycle = partial(other, make_optimizer=torch.optim.Adam), scheduled(OneCycleLR, 0.1, 100)
+one_group, two_groups = with_groups(range(14)), with_groups(range(4), range(4, 14))
+RESUMED = {
+    "other optimizer": (other, None, adam, "^the checkpoint is of SGD, .* trains with Adam; resume with the same"),
+    "other one of an old checkpoint": (
+        other,
+        without("pipeline", "optimizer"),
+        adam,
+        "^the checkpoint is of an optimizer without betas, eps, and this one trains with Adam; resume with the same",
+    ),
+    "other groups": (
+        one_group,
+        None,
+        two_groups,
+        r"^the checkpoint is of parameter groups of \[14\] parameters, and this one has \[4, 10\]; resume with the same",
+    ),
+    "groups in another order": (
+        with_groups([4], [8]),
+        None,
+        with_groups([8], [4]),  # weights of the same shape
+        "^the checkpoint is of parameter groups of other parameters, or in another order",
+    ),
+    "other network": (
+        other,
+        None,
+        wider,
+        r"the weights are those of another network \(size mismatch for stages\.3\.0\.1\.weight: .*\); give",
+    ),
+    "weights alone": (
+        other,
+        without("optimizer_states"),
+        other,
+        "^the checkpoint has weights only, from which no run can be resumed",
+    ),
+    "other scheduler": (
+        scheduled(ExponentialLR, 0.5),
+        None,
+        one_cycle,
+        "^the checkpoint is of ExponentialLR, and this one has OneCycleLR; resume with the same",
+    ),
+    "other scheduler within one": (
+        first_linear(ExponentialLR),
+        None,
+        first_linear(CosineAnnealingLR),
+        r"^the checkpoint is of SequentialLR\(LinearLR, ExponentialLR\),",
+    ),
+    "a scheduler that sets the optimizer up": (
+        other,
+        None,
+        one_cycle,
+        "^the checkpoint is of an optimizer without max_lr, min_lr, ",
+    ),
+    "the same groups": (two_groups, None, two_groups, None),
+    "the same schedulers within one": (first_linear(ExponentialLR), None, first_linear(ExponentialLR), None),
+    "a scheduler where there was none": (other, None, scheduled(ExponentialLR, 0.5), None),
+    "no scheduler where there was one": (one_cycle, None, other, None),
+}
+
+
+@pytest.mark.parametrize("row", RESUMED)
+def test_a_run_that_is_another_is_refused_in_one_line(row, tmp_path):
+    first, change, then, message = RESUMED[row]
+    path = changed(checkpoint(tmp_path, first(), 1), change)
+    if message is None:
         resume(path, then(), 2)
+        return
+    with pytest.raises(UserError, match=message) as found:
+        resume(path, then(), 2)
+    assert "\n" not in str(found.value)
 
 
 def changed(path, change):
@@ -296,7 +306,7 @@ def test_weights_of_another_network_are_a_runtime_error_as_everywhere():
 
 
 def test_a_checkpoint_without_a_pipeline_says_so(tmp_path):
-    path = changed(checkpoint(tmp_path, other(), 1), without_pipeline)
+    path = changed(checkpoint(tmp_path, other(), 1), without("pipeline"))
     with pytest.warns(UserWarning, match="has no state of a pipeline .* begins with an empty pipeline"):
         resume(path, other(), 2)
 

@@ -7,7 +7,6 @@ import torch
 
 from layerpipe2 import UserError, make_strategy
 from layerpipe2.lab.runs.config import RunConfig
-from layerpipe2.lab.runs.plan import make_plan
 from layerpipe2.lab.runs.train import train_run
 from layerpipe2.strategies import StashFirst
 from tests.strategies.recalling import delayed, engine, line, losses, recall_along
@@ -72,7 +71,7 @@ def test_a_run_warms_up_for_whole_epochs():
 
 def test_the_record_counts_the_memory_of_the_warm_up():
     plain, warmed, stash = (
-        make_plan(RunConfig(**RUN | settings), (1, 8, 8), 10).history_copies()
+        train_run(RunConfig(**RUN | {"epochs": 1} | settings), progress=False)["history_copies"]
         for settings in ({"strategy": "ema-span"}, {"strategy": "ema-span", "stash_epochs": 0.5}, {"strategy": "stash"})
     )
     assert plain < warmed == stash

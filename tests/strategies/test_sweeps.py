@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba.core import caching
 
-from layerpipe2 import make_strategy
-from layerpipe2.compiling import compiled
+from layerpipe2 import compiling, make_strategy
 from layerpipe2.strategies import begin, sweeps
 from layerpipe2.strategies.pair import MEMORY
 from tests.strategies.recalling import recall_along, walk
@@ -121,9 +120,13 @@ def test_without_numba_torch_is_used():
     assert done.stdout == "[3.0, 3.0, 3.0]\n"
 
 
-def test_a_folder_that_cannot_be_written_to_is_said_once(monkeypatch, caplog):
+def test_a_folder_that_cannot_be_written_to_is_said_once(monkeypatch):
+    said = []
     monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
-    with caplog.at_level("INFO"):
-        functions = [compiled(lambda x: x + 1), compiled(lambda x: x + 2)]
-    assert caplog.text.count("no folder for compiled code can be written to") == 1
+    monkeypatch.setattr(compiling, "rank_zero_info", said.append)
+    compiling._say_once.cache_clear()
+    functions = [compiling.compiled(lambda x: x + 1), compiling.compiled(lambda x: x + 2)]
     assert functions[1](1) == 3
+    assert [message.partition(",")[0] for message in said] == [
+        "layerpipe2: no folder for compiled code can be written to"
+    ]
