@@ -235,7 +235,7 @@ RESUMED = {
         one_group,
         None,
         two_groups,
-        r"^the checkpoint is of parameter groups of \[14\] parameters, and this one has \[4, 10\]; resume with the same",
+        r"^the checkpoint is of parameter groups of \[14\] parameters, and this one has \[4, 10\]; resume with",
     ),
     "groups in another order": (
         with_groups([4], [8]),
