@@ -378,8 +378,10 @@ def test_frozen_parameters_that_low_precision_would_lose():
 
     with pytest.raises(UserError, match="stage 1: a frozen parameter was changed while"):
         train(engine(target()), 2)
+    pipeline = engine(target(), compute_dtype=torch.bfloat16)
     with pytest.raises(UserError, match="stage 1 changes a frozen parameter in its forward pass"):
-        train(engine(target(), compute_dtype=torch.bfloat16))
+        train(pipeline)
+    assert {p.dtype for stage in pipeline.stages for p in stage.parameters()} == {torch.float32}
 
 
 def test_one_buffer_in_two_stages_is_refused():
