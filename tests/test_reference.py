@@ -121,6 +121,11 @@ def test_spiking_networks_in_every_group_size(group_size, strategy):
     assert_same("spiking", group_size, **settings(strategy))
 
 
+@pytest.mark.parametrize("strategy", ["stash", "ema-window", "ema-lsq-raw"])
+def test_clipping_and_a_schedule_that_moves_every_step(strategy):
+    assert_same("cnn", 1, **settings(strategy, lr_of=lambda t: 0.05 * (1 + math.cos(t / 8)), clip=0.05))
+
+
 def test_strategies_differ_from_each_other():
     finals = {}
     for strategy in ALL:
