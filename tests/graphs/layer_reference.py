@@ -12,7 +12,7 @@ from tests import reference
 Weights = dict[str, Tensor]
 
 
-def forward(layer: SampledLayer, w: Weights, table: Tensor) -> tuple[Tensor, tuple]:
+def forward(layer, w, table):
     end = layer.features + layer.k
     x, block, rest = table[:, : layer.features], table[:, layer.features : end].long(), table[:, end:]
     n = sum(1 for row in block.tolist() if row[0] != -2)
@@ -25,7 +25,7 @@ def forward(layer: SampledLayer, w: Weights, table: Tensor) -> tuple[Tensor, tup
     return torch.cat([y.clamp(min=0), rest[:n]], 1), (kept, table.shape, y > 0)
 
 
-def backward(layer: SampledLayer, w: Weights, kept: tuple, gy: Tensor) -> tuple[Tensor, Weights]:
+def backward(layer, w, kept, gy):
     inner, shape, positive = kept
     if positive is not None:
         gy = gy[:, : positive.shape[1]] * positive
@@ -35,7 +35,7 @@ def backward(layer: SampledLayer, w: Weights, kept: tuple, gy: Tensor) -> tuple[
     return whole, gradients
 
 
-def sage_forward(w: Weights, x: Tensor, a: Tensor) -> tuple[Tensor, tuple]:
+def sage_forward(w, x, a):
     a = a / a.sum(1, keepdim=True).clamp(min=1)
     mean = a @ x
     y = (
@@ -46,7 +46,7 @@ def sage_forward(w: Weights, x: Tensor, a: Tensor) -> tuple[Tensor, tuple]:
     return y, (x, a, mean)
 
 
-def sage_backward(w: Weights, kept: tuple, gy: Tensor) -> tuple[Tensor, Weights]:
+def sage_backward(w, kept, gy):
     x, a, mean = kept
     gx = a.T @ (gy @ w["convolution.lin_l.weight"])
     gx[: len(a)] += gy @ w["convolution.lin_r.weight"]
@@ -54,13 +54,13 @@ def sage_backward(w: Weights, kept: tuple, gy: Tensor) -> tuple[Tensor, Weights]
     return gx, left | {"convolution.lin_r.weight": gy.T @ x[: len(a)]}
 
 
-def gin_forward(w: Weights, x: Tensor, a: Tensor) -> tuple[Tensor, tuple]:
+def gin_forward(w, x, a):
     total = x[: len(a)] + a @ x
     hidden = (total @ w["convolution.nn.0.weight"].T + w["convolution.nn.0.bias"]).clamp(min=0)
     return hidden @ w["convolution.nn.2.weight"].T + w["convolution.nn.2.bias"], (a, total, hidden)
 
 
-def gin_backward(w: Weights, kept: tuple, gy: Tensor) -> tuple[Tensor, Weights]:
+def gin_backward(w, kept, gy):
     a, total, hidden = kept
     gh = (gy @ w["convolution.nn.2.weight"]) * (hidden > 0)
     gt = gh @ w["convolution.nn.0.weight"]
@@ -70,7 +70,7 @@ def gin_backward(w: Weights, kept: tuple, gy: Tensor) -> tuple[Tensor, Weights]:
     return gx, first | {"convolution.nn.2.weight": gy.T @ hidden, "convolution.nn.2.bias": gy.sum(0)}
 
 
-def gat_forward(w: Weights, x: Tensor, a: Tensor) -> tuple[Tensor, tuple]:
+def gat_forward(w, x, a):
     a = a.clone()
     a[range(len(a)), range(len(a))] = 1  # everyone hears of itself
     h = x @ w["convolution.lin.weight"].T
@@ -81,7 +81,7 @@ def gat_forward(w: Weights, x: Tensor, a: Tensor) -> tuple[Tensor, tuple]:
     return attention @ h + w["convolution.bias"], (x, h, score, attention)
 
 
-def gat_backward(w: Weights, kept: tuple, gy: Tensor) -> tuple[Tensor, Weights]:
+def gat_backward(w, kept, gy):
     x, h, score, attention = kept
     n = len(attention)
     ga = gy @ h.T

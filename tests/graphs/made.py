@@ -5,7 +5,7 @@ import numpy as np
 from layerpipe2.graphs import Graph
 
 
-def random_graph(nodes: int = 200, edges: int = 500, classes: int = 3, seed: int = 0, width: int = 4) -> Graph:
+def random_graph(nodes=200, edges=500, classes=3, seed=0, width=4):
     """Some nodes are isolated; the largest degree is about a dozen."""
     generator = np.random.default_rng(seed)
     ends = generator.integers(nodes - nodes // 10, size=(2, edges))

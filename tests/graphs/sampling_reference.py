@@ -1,28 +1,24 @@
 """The sampler written to be read: sets, lists and integers of Python. The fast one equals it bit for bit."""
 
-from collections.abc import Iterator
-
 import numpy as np
-
-from layerpipe2.graphs import Graph
 
 WORD = 2**64
 
 
-def mix(z: int) -> int:
+def mix(z):
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % WORD
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB % WORD
     return z ^ (z >> 31)
 
 
-def key_of(seed: int, epoch: int, batch: int) -> int:
+def key_of(seed, epoch, batch):
     key = 0
     for part in (seed, epoch, batch):
         key = mix((key + part + 0x9E3779B97F4A7C15) % WORD)
     return key
 
 
-def words(key: int) -> Iterator[int]:
+def words(key):
     """The random words of 32 bits of a mini-batch, one after the other."""
     number = 0
     while True:
@@ -30,7 +26,7 @@ def words(key: int) -> Iterator[int]:
         yield mix((key + number * 0x9E3779B97F4A7C15) % WORD) >> 32
 
 
-def below(draws: Iterator[int], n: int) -> int:
+def below(draws, n):
     """One of 0 ... n - 1: the 2**32 words are cut into n equal parts, of which 2**32 mod n words belong to none."""
     while True:
         high, low = divmod(next(draws) * n, 2**32)
@@ -38,7 +34,7 @@ def below(draws: Iterator[int], n: int) -> int:
             return high
 
 
-def floyd(draws: Iterator[int], n: int, k: int) -> list[int]:
+def floyd(draws, n, k):
     """Take k of n, every subset equally likely."""
     chosen: list[int] = []
     for j in range(n - k, n):
@@ -47,7 +43,7 @@ def floyd(draws: Iterator[int], n: int, k: int) -> list[int]:
     return chosen
 
 
-def salient(draws: Iterator[int], n: int, k: int) -> list[int]:
+def salient(draws, n, k):
     """The same with SALIENT's slip: one of 0 ... j - 1."""
     chosen: list[int] = []
     for j in range(n - k, n):
@@ -56,9 +52,7 @@ def salient(draws: Iterator[int], n: int, k: int) -> list[int]:
     return chosen
 
 
-def sample(
-    graph: Graph, batch: list[int], fan_out: tuple[int, ...], key: int
-) -> tuple[list[int], list[list[list[int]]]]:
+def sample(graph, batch, fan_out, key):
     """All nodes in order of discovery, and for every hop the rows of each node's neighbours."""
     draws, nodes, hops = words(key), list(batch), []
     for k in fan_out:
@@ -72,7 +66,7 @@ def sample(
     return nodes, hops
 
 
-def table(graph: Graph, batch: list[int], fan_out: tuple[int, ...], key: int) -> np.ndarray:
+def table(graph, batch, fan_out, key):
     """What a loader gives: features and, of the last hop first, the neighbours' rows."""
     nodes, hops = sample(graph, batch, fan_out, key)
     columns = [graph.features[nodes]]

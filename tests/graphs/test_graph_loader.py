@@ -22,15 +22,15 @@ from tests.graphs.made import random_graph
 GRAPH, NODES, FAN_OUT = random_graph(), np.arange(10, 190), (4, 3, 2)
 
 
-def loader(**options) -> SampledLoader:
+def loader(**options):
     return SampledLoader(options.pop("graph", GRAPH), NODES, FAN_OUT, 25, **{"shuffle": True, "seed": 7} | options)
 
 
-def sampling_threads() -> list[str]:
+def sampling_threads():
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("sampling")]
 
 
-def assert_same(found, expected) -> None:
+def assert_same(found, expected):
     for mine, theirs in zip(found, expected, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
 

@@ -28,7 +28,7 @@ def optimizer(parameters):
     return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
 
 
-def problem(network: str) -> tuple[list[torch.nn.Sequential], list[tuple[torch.Tensor, torch.Tensor]]]:
+def problem(network):
     torch.manual_seed(1)
     units = [unit.double() for unit in build(network, GRAPH, FAN_OUT, width=6)]
     loader = SampledLoader(GRAPH, NODES, FAN_OUT, 20, shuffle=True, threads=0)
@@ -86,7 +86,7 @@ def test_the_reference_reads_no_autograd():
     torch.testing.assert_close(y, stages[0](x))
 
 
-def train(network: str, threads: int) -> tuple[dict[str, torch.Tensor], list[float]]:
+def train(network, threads):
     """All weights after three epochs, and the losses of every mini-batch trained or validated."""
     torch.manual_seed(3)
     losses: list[float] = []
@@ -121,7 +121,7 @@ def test_losses_and_weights_are_those_of_the_serial_training(serial, threads):
 
 @pytest.mark.parametrize("strategy", ["stash", "ema-span"])
 def test_several_processes_train_as_one_does(strategy):
-    def data(shuffle: bool):
+    def data(shuffle):
         return lambda: SampledLoader(GRAPH, NODES, FAN_OUT, 48, shuffle=shuffle, threads=2, padded=True)
 
     work = fit(

@@ -17,7 +17,7 @@ from tests.graphs.made import random_graph
 LEAVES, DRAWS, BATCH = 8, 100_000, 1000
 
 
-def kept_by_the_sampler(k: int) -> np.ndarray:
+def kept_by_the_sampler(k):
     """Which of 8 leaves each of 1,000 centres keeps, mini-batch after mini-batch: (draws, k)."""
     targets, sources = np.divmod(np.arange(BATCH * LEAVES), LEAVES)
     nodes = BATCH + LEAVES
@@ -32,11 +32,11 @@ def kept_by_the_sampler(k: int) -> np.ndarray:
     return np.concatenate(kept)
 
 
-def kept_by_the_slip(k: int) -> np.ndarray:
+def kept_by_the_slip(k):
     return np.array([reference.salient(reference.words(draw), LEAVES, k) for draw in range(DRAWS // 10)])
 
 
-def p_value(kept: np.ndarray, k: int) -> float:
+def p_value(kept, k):
     """Of a chi-square test that all subsets of k leaves are equally likely."""
     subsets = [sum(1 << leaf for leaf in leaves) for leaves in itertools.combinations(range(LEAVES), k)]
     counts = np.bincount((1 << kept).sum(1), minlength=1 << LEAVES)

@@ -128,10 +128,3 @@ def test_rounding_makes_no_extra_column():
 def test_grid_names_stages_where_there_are_several():
     grid = build_schedule("interleaved", 4, 2, 2).grid(0, 3)
     assert grid.splitlines()[1].split() == ["processor", "0", "F0@0", "F1@0", "F0@2"]
-
-
-def test_the_long_case_is_a_plain_loop():
-    """16 stages x 200 batches: the simulator's size grows with the actions alone (1,000 batches: see the docs)."""
-    line = simulate(build_schedule("layerpipe2", 16, 16, 200), uniform_costs(16), FlopDevice(1.0))
-    assert len(line.events) == 16 * 200 * 3
-    assert line.period == 3

@@ -11,9 +11,7 @@ from layerpipe2.lab.networks import outline
 from layerpipe2.theory.derivation import derive
 from layerpipe2.theory.graph import SignalFlowGraph, training_graph
 from layerpipe2.theory.moves import (
-    DELAYED_GRADIENT,
     FEED_FORWARD,
-    LOOP,
     feedforward_cutset,
     insert_at_cutset,
     insert_delayed_gradients,
@@ -26,7 +24,7 @@ from layerpipe2.theory.network import LayeredNetwork, Operation, chain, from_uni
 
 
 @pytest.fixture
-def graph() -> SignalFlowGraph:
+def graph():
     return training_graph(chain(3), (0, 1, 2))
 
 
@@ -49,15 +47,6 @@ def test_graph_of_a_residual_block_sums_gradients_where_the_forward_pass_forks()
     assert resnet.num_units == 10
 
 
-def test_places_where_delays_may_go(graph):
-    found = places(graph)
-    assert {e for e, place in found.items() if place == DELAYED_GRADIENT} == set(graph.of_kind("step"))
-    free = {e for e, place in found.items() if place == FEED_FORWARD}
-    outside = {e for e in graph.edges if e[0] in "xy" or e[1] == "out"}
-    assert free == outside | {e for e in graph.edges if e[1] == "A0"}  # nobody in the loops reads A0
-    assert set(found.values()) == {FEED_FORWARD, DELAYED_GRADIENT, LOOP}
-
-
 def test_feed_forward_edges_are_those_of_all_feed_forward_cutsets():
     graph = training_graph(chain(1), (0,))
     nodes = list(graph.nodes)
@@ -70,20 +59,6 @@ def test_feed_forward_edges_are_those_of_all_feed_forward_cutsets():
     assert {edge for edge, place in places(graph).items() if place == FEED_FORWARD} == free
     assert all(bool(loop_through(graph, edge)) == (edge not in free) for edge in graph.edges)
     assert loop_through(graph, ("U0", "U0", "state")) == ["U0", "U0"]
-
-
-def test_insertion_at_a_cutset(graph):
-    after = insert_at_cutset(graph, ("x", "y"), 2)
-    cut = {("x", "F0", "activation"), ("x", "G0", "operand"), ("y", "loss", "target")}
-    assert {e: after.registers[e] for e in after.edges if e[0] in "xy"} == dict.fromkeys(cut, 2)
-
-
-def test_delayed_gradients_and_retiming_move_registers(graph):
-    delayed = insert_delayed_gradients(graph, {"0": 4})
-    assert delayed.registers["G0", "U0", "step"] == 4
-    moved = retime(delayed, {"G0": 2})
-    assert moved.registers["G0", "U0", "step"] == 2
-    assert moved.registers["A1", "G0", "error"] == 2
 
 
 SLOWED = training_graph(chain(2), (0, 1), period=2)

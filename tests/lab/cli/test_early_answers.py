@@ -64,7 +64,7 @@ EXPERIMENTS = {
 }
 
 
-def errors(folder: Path, module: str, *commands: str) -> list[str]:
+def errors(folder, module, *commands):
     """Lines on stderr of a module's commands, one after the other in one process, which all fail with code 2."""
     env = {name: value for name, value in os.environ.items() if name != "LAYERPIPE2_DATA"}
     script = [sys.executable, "-c", WITHOUT_TORCH, module, *commands]

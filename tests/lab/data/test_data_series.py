@@ -2,7 +2,6 @@
 
 import os
 import wave
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from layerpipe2.lab.data.series import BANDS, FRAMES, mel_bands, threshold_coded
 from layerpipe2.lab.networks import build
 
 
-def write_vowels(folder: Path, line: str = "") -> None:
+def write_vowels(folder, line=""):
     """Two series of each of nine classes in both files, and perhaps another line."""
     rng = np.random.default_rng(0)
     for part in ("TRAIN", "TEST"):
@@ -25,7 +24,7 @@ def write_vowels(folder: Path, line: str = "") -> None:
         (folder / f"JapaneseVowels_{part}.ts").write_text("\n".join([*rows, line]))
 
 
-def write_wav(path: Path, hertz: float, rate: int = 8000, seconds: float = 0.4, **header: int) -> None:
+def write_wav(path, hertz, rate=8000, seconds=0.4, **header):
     """A tone that begins after a tenth of its length."""
     t = np.arange(int(rate * seconds)) / rate
     samples = 12000 * np.sin(2 * np.pi * hertz * t) * (t > seconds / 10)
@@ -37,7 +36,7 @@ def write_wav(path: Path, hertz: float, rate: int = 8000, seconds: float = 0.4, 
 
 
 @pytest.fixture
-def wavs(tmp_path: Path) -> Path:
+def wavs(tmp_path):
     """Each digit twice for training and once for testing."""
     for digit in range(10):
         for number in (0, 5, 6):

@@ -1,39 +1,38 @@
-"""Finding data: every format, the order of places, and what is said about it."""
+"""Data sets are found in every format, in the order of places, and are what their rows say."""
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from data_files import make_arrays, spec_of, write_cifar, write_idx, write_npz, write_tree
 
 from layerpipe2.errors import UserError
-from layerpipe2.lab.data import IMAGES, Data, load, loading
+from layerpipe2.lab.data import DATASETS, IMAGES, BatchLoader, load, loading, split
 from layerpipe2.lab.data.loading import _load
-from layerpipe2.lab.data.specs import DatasetSpec
+from tests.sampling import sampled
 
 PARTS = ("x_train", "y_train", "x_test", "y_test")
 
 
 @pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _alone(monkeypatch, tmp_path):
     """No data of this machine: neither its environment variable nor its ./data."""
     monkeypatch.delenv("LAYERPIPE2_DATA", raising=False)
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
 
 
-def found(spec: DatasetSpec, root: Path | None, download: bool = False) -> tuple[Data, list[str]]:
+def found(spec, root, download=False):
     lines: list[str] = []
     return _load(spec, root, download, lines.append), lines
 
 
-def same(a: Data, b: Data) -> bool:
+def same(a, b):
     return all(torch.equal(getattr(a, part), getattr(b, part)) for part in PARTS)
 
 
-def test_digits_are_always_the_same() -> None:
+def test_digits_are_always_the_same():
     data = load("digits")
     assert (data.x_train.shape, data.x_test.shape) == ((1347, 1, 8, 8), (450, 1, 8, 8))
     assert int(data.x_train.max()) == 255
@@ -46,7 +45,7 @@ def test_digits_are_always_the_same() -> None:
     assert hashlib.sha256(content).hexdigest().startswith("e07c9b849b0643d2")
 
 
-def test_every_format_gives_the_same_arrays(tmp_path: Path) -> None:
+def test_every_format_gives_the_same_arrays(tmp_path):
     arrays = make_arrays()
     spec = spec_of("fashion-mnist", arrays)
     write_idx(tmp_path / "a" / "FashionMNIST" / "raw", arrays)
@@ -67,7 +66,7 @@ def test_every_format_gives_the_same_arrays(tmp_path: Path) -> None:
     assert sorted((label, image.tobytes()) for image, label in zip(x, y, strict=True)) == pairs
 
 
-def test_torchvisions_cifar_files_give_the_same_arrays_as_a_tree(tmp_path: Path) -> None:
+def test_torchvisions_cifar_files_give_the_same_arrays_as_a_tree(tmp_path):
     arrays = make_arrays((3, 32, 32))
     spec = spec_of("cifar100", arrays, torchvision=write_cifar(tmp_path / "a", arrays))
     write_tree(tmp_path / "b" / "cifar100", arrays)
@@ -78,9 +77,7 @@ def test_torchvisions_cifar_files_give_the_same_arrays_as_a_tree(tmp_path: Path)
     assert len(data.mean) == len(data.std) == 3
 
 
-def test_root_goes_before_the_environment_before_the_default_before_the_system(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_root_goes_before_the_environment_before_the_default_before_the_system(tmp_path, monkeypatch):
     arrays = make_arrays()
     spec = spec_of("fashion-mnist", arrays, system_folder=str(tmp_path / "system"))
     for folder in ("root", "environment", "cwd/data", "system"):
@@ -96,10 +93,10 @@ def test_root_goes_before_the_environment_before_the_default_before_the_system(
     assert lines[1] == f"fashion-mnist: reading {data.source}"
 
 
-def test_a_download_is_read_and_verified(tmp_path: Path) -> None:
+def test_a_download_is_read_and_verified(tmp_path):
     arrays = make_arrays()
 
-    def fake_torchvision(root: str, train: bool, download: bool) -> None:
+    def fake_torchvision(root, train, download):
         assert download
         write_idx(Path(root) / "FashionMNIST" / "raw", arrays)
 
@@ -110,28 +107,28 @@ def test_a_download_is_read_and_verified(tmp_path: Path) -> None:
     assert found(spec, tmp_path / "new")[1] == [f"fashion-mnist: reading idx files in {tmp_path}/new/FashionMNIST/raw"]
 
 
-def test_a_failed_download_says_so_in_one_line(tmp_path: Path) -> None:
-    def no_network(root: str, **_: Any) -> None:
-        raise OSError("<urlopen error [Errno -3]>\nmore")
+def no_network(root, **_):
+    raise OSError("<urlopen error [Errno -3]>\nmore")
 
-    with pytest.raises(UserError, match=r"download failed \(<urlopen error.*check the network") as caught:
-        found(spec_of("cifar10", make_arrays((3, 32, 32)), torchvision=no_network), tmp_path, download=True)
+
+@pytest.mark.parametrize(
+    ("changes", "environment", "message"),
+    [
+        ({"torchvision": no_network}, "", r"download failed \(<urlopen error.*check the network"),
+        ({"system_folder": "/system"}, "", r"no data found; looked for idx files.* in data and in /system; .*apt-get"),
+        ({}, "/gone", r"data folder /gone \(environment variable LAYERPIPE2_DATA\) is not a directory"),
+    ],
+)
+def test_data_that_are_nowhere_are_one_line_with_the_remedy(changes, environment, message, monkeypatch):
+    monkeypatch.setenv("LAYERPIPE2_DATA", environment)
+    with pytest.raises(UserError, match=message) as caught:
+        found(spec_of("fashion-mnist", make_arrays(), **changes), None, download="torchvision" in changes)
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_found_lists_the_places_and_the_remedy(tmp_path: Path) -> None:
-    spec = spec_of("fashion-mnist", make_arrays(), system_folder=str(tmp_path / "system"))
-    with pytest.raises(UserError, match=r"no data found; looked for idx files.* in data and in .*/system; .*apt-get"):
-        found(spec, None)
-
-
-def test_the_folder_of_the_environment_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LAYERPIPE2_DATA", str(tmp_path / "gone"))
-    with pytest.raises(UserError, match=r"/gone \(environment variable LAYERPIPE2_DATA\) is not a directory"):
-        load("cifar10")
-
-
-def test_the_specifications_are_the_published_sizes() -> None:
+def test_the_rows_are_the_published_sizes_under_names_of_their_own():
+    assert [row.name for row in DATASETS.values()] == [*DATASETS]
+    assert len({row.label for row in DATASETS.values()}) == len(DATASETS)
     sizes = {
         name: (s.per_class[0] * s.num_classes, s.per_class[1] * s.num_classes, s.num_classes)
         for name, s in IMAGES.items()
@@ -145,7 +142,24 @@ def test_the_specifications_are_the_published_sizes() -> None:
     assert IMAGES["cifar100"].mean == (0.5071, 0.4865, 0.4409)
 
 
-def test_halved_images_are_the_means_of_four_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# They ship with a dependency; mnist1d takes ten seconds to compute.
+@pytest.mark.parametrize("name", sampled(["digits", "python-docs", "mnist1d"], ["digits", "python-docs"]))
+def test_data_at_hand_are_what_the_row_says_and_give_batches(name):
+    row, lines = DATASETS[name], []
+    data, again = load(name, announce=lines.append), load(name)
+    assert lines == [f"{name}: reading {data.source}"]
+    assert (data.name, data.input_shape, data.num_classes) == (name, row.input_shape, row.num_classes)
+    assert same(data, again)
+    for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test)):
+        assert (len(x), x.dtype, y.dtype) == (len(y), torch.uint8, torch.int64)
+        assert 0 <= int(y.min()) <= int(y.max()) < data.num_classes
+    loader = BatchLoader(split(data, 0.2, seed=0).train, 8, mean=data.mean, std=data.std, seed=0)
+    x, y = next(iter(loader))
+    assert (x.shape, len(y)) == ((8, *row.input_shape), 8)
+    assert x.isfinite().all()
+
+
+def test_halved_images_are_the_means_of_four_pixels(tmp_path, monkeypatch):
     arrays = make_arrays((1, 28, 28))
     monkeypatch.setitem(loading.IMAGES, "fashion-mnist", spec_of("fashion-mnist", arrays))
     write_npz(tmp_path / "fashion-mnist.npz", arrays)

@@ -1,15 +1,13 @@
 """Text: what it is cut into, and how it trains."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 from layerpipe2.errors import UserError
-from layerpipe2.lab.data import TEXTS, BatchLoader, Data, load, split
+from layerpipe2.lab.data import TEXTS, BatchLoader, load, split
 from layerpipe2.lab.data.text import ALPHABET, VOCABULARY, encode, load_text, paragraphs
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.train import train_run
@@ -19,14 +17,14 @@ SMALL = {"network": "gpt", "dataset": "python-docs", "width": 8, "batch_size": 6
 
 
 @pytest.fixture(scope="module")
-def text() -> Data:
+def text():
     return load("python-docs")
 
 
-def test_the_text_is_windows_with_the_next_character_as_the_answer(text: Data) -> None:
-    assert text.input_shape == (CONTEXT,)
-    assert text.x_train.dtype == torch.uint8
-    assert text.y_train.dtype == torch.int64
+def test_the_text_is_windows_with_the_next_character_as_the_answer(text):
+    read = "".join(ALPHABET[i] if i < len(ALPHABET) else "?" for i in text.x_train[:2000].flatten().tolist())
+    assert 'The "assert" statement' in " ".join(read.split()) or "Assert statements" in read
+    assert (text.input_shape, text.num_classes, VOCABULARY) == ((CONTEXT,), 97, 97)
     assert len(text.x_train) > 2000
     assert len(text.x_test) == pytest.approx(len(text.x_train) / 9, rel=0.01)
     assert torch.equal(text.x_train[:, 1:].long(), text.y_train[:, :-1])
@@ -34,21 +32,12 @@ def test_the_text_is_windows_with_the_next_character_as_the_answer(text: Data) -
     assert "pydoc_data.topics of Python 3." in text.source
 
 
-def test_it_is_english(text: Data) -> None:
-    read = "".join(ALPHABET[i] if i < len(ALPHABET) else "?" for i in text.x_train[:2000].flatten().tolist())
-    assert 'The "assert" statement' in " ".join(read.split()) or "Assert statements" in read
-    assert text.num_classes == VOCABULARY == 97
-
-
-def test_characters_outside_the_alphabet_share_one_number() -> None:
+def test_a_paragraph_counts_once_and_characters_outside_the_alphabet_share_one_number():
+    assert paragraphs({"b": "two\n\none", "a": "one\n\nthree"}) == "one\n\nthree\n\ntwo"
     assert encode("\n ~é漢").tolist() == [0, 1, 95, 96, 96]
 
 
-def test_a_paragraph_counts_once() -> None:
-    assert paragraphs({"b": "two\n\none", "a": "one\n\nthree"}) == "one\n\nthree\n\ntwo"
-
-
-def test_validation_windows_are_the_seeds_and_no_training_windows(text: Data) -> None:
+def test_validation_windows_are_the_seeds_and_no_training_windows(text):
     parts, again, other = split(text, 0.1, 3), split(text, 0.1, 3), split(text, 0.1, 4)
     assert len(parts.validation) == round(0.1 * len(text.x_train))
     assert len(parts.train) + len(parts.validation) == len(text.x_train)
@@ -56,12 +45,12 @@ def test_validation_windows_are_the_seeds_and_no_training_windows(text: Data) ->
     assert not torch.equal(parts.validation.x, other.validation.x)
 
 
-def test_batches_are_token_numbers(text: Data) -> None:
+def test_batches_are_token_numbers(text):
     x, y = next(iter(BatchLoader(split(text, 0.1, 0).train, 4, mean=(), std=(), seed=0, shuffle=True)))
     assert (x.dtype, y.dtype, x.shape, y.shape) == (torch.int64, torch.int64, (4, CONTEXT), (4, CONTEXT))
 
 
-def test_a_language_model_trains_through_the_pipeline() -> None:
+def test_a_language_model_trains_through_the_pipeline():
     record = train_run(RunConfig(**SMALL, strategy="ema-span", optimizer="adamw", lr=1e-3), progress=False)
     assert record["status"] == "completed"
     assert record["delays"] == list(range(18, -1, -2))
@@ -69,22 +58,21 @@ def test_a_language_model_trains_through_the_pipeline() -> None:
     assert 0 < record["test"]["accuracy"] < 1
 
 
-def test_text_is_not_augmented() -> None:
+def test_text_is_not_augmented():
     with pytest.raises(UserError, match="augment crops and mirrors images"):
         train_run(RunConfig(**SMALL, augment=True), progress=False)
 
 
-def _missing(root: Path | None) -> tuple[str, str]:
-    raise ModuleNotFoundError("No module named 'pydoc_data'", name="pydoc_data")
+def test_a_python_without_the_text_is_refused():
+    def missing(root):
+        raise ModuleNotFoundError("No module named 'pydoc_data'", name="pydoc_data")
 
-
-def test_a_python_without_the_text_is_refused() -> None:
     message = "python-docs: this Python has no module pydoc_data; install a complete Python"
     with pytest.raises(UserError, match=message):
-        load_text(replace(TEXTS["python-docs"], read=_missing))
+        load_text(replace(TEXTS["python-docs"], read=missing))
 
 
-def _wordnet(folder: Path, glosses: int) -> Path:
+def _wordnet(folder, glosses):
     """Files as Debian's wordnet-base has them: a licence in lines that begin with blanks, then the meanings."""
     folder.mkdir()
     for part in ("noun", "verb", "adj", "adv"):
@@ -96,7 +84,7 @@ def _wordnet(folder: Path, glosses: int) -> Path:
     return folder
 
 
-def test_wordnet_is_its_glosses_once_each_in_an_order_of_their_own(tmp_path: Path) -> None:
+def test_wordnet_is_its_glosses_once_each_in_an_order_of_their_own(tmp_path):
     text = load("wordnet", root=_wordnet(tmp_path / "wordnet", 200).parent)
     assert text.input_shape == (64,)
     assert f"WordNet in {tmp_path / 'wordnet'}" in text.source
@@ -116,7 +104,7 @@ def test_wordnet_is_its_glosses_once_each_in_an_order_of_their_own(tmp_path: Pat
         (lambda folder: [path.write_text("", encoding="ascii") for path in folder.iterdir()], "too few to train on"),
     ],
 )
-def test_a_damaged_wordnet_is_refused(damage: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+def test_a_damaged_wordnet_is_refused(damage, message, tmp_path):
     folder = _wordnet(tmp_path / "wordnet", 200)
     damage(folder)
     with pytest.raises(UserError, match=f"{message}.*apt-get install wordnet-base"):

@@ -1,7 +1,6 @@
 """Paired comparisons against cases made by hand."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
@@ -13,9 +12,7 @@ from tests.synthetic_records import STASH, made_runs, whole
 _SETTINGS = ComparisonSettings()
 
 
-def _compared(
-    settings: ComparisonSettings = _SETTINGS, images: int = 10_000, **columns: list[float | None]
-) -> pd.Series:
+def _compared(settings=_SETTINGS, images=10_000, **columns):
     """The comparison of EMA span (``ours``) with ``stash``."""
     runs = made_runs({"stash": columns.get("stash", list(STASH)), "ema-span": columns["ours"]}, images)
     scored = whole(runs).assign(score=100 * runs["test_accuracy"])
@@ -35,11 +32,11 @@ def _compared(
         ([0.970, 0.972, None, 0.971], "diverged"),
     ],
 )
-def test_outcomes(ours: list[float | None], outcome: str) -> None:
+def test_outcomes(ours, outcome):
     assert _compared(ours=ours)["outcome"] == outcome
 
 
-def test_few_test_images_decide_no_equivalence() -> None:
+def test_few_test_images_decide_no_equivalence():
     same = [0.97, 0.97, 0.97, 0.97]
     assert _compared(ours=same, stash=same)["outcome"] == "equivalent"
     assert _compared(ours=same, stash=same, images=100)["outcome"] == "undecided"
@@ -47,32 +44,32 @@ def test_few_test_images_decide_no_equivalence() -> None:
     assert collapse["outcome"] == "worse"
 
 
-def test_without_the_guard_a_verdict_is_about_this_test_set() -> None:
+def test_without_the_guard_a_verdict_is_about_this_test_set():
     same = [0.97, 0.97, 0.97, 0.97]
     for guard, outcome in ((True, "undecided"), (False, "equivalent")):
         settings = ComparisonSettings(margin=3, image_guard=guard)
         assert _compared(settings, 100, ours=same, stash=same)["outcome"] == outcome
 
 
-def test_equal_counts_are_not_taken_as_no_spread() -> None:
+def test_equal_counts_are_not_taken_as_no_spread():
     row = _compared(ours=[0.97, 0.97], stash=[0.97, 0.97], images=450)
     assert row["sd"] == pytest.approx(100 / 450)
     assert row["p_equivalent"] > 0.02
 
 
-def test_seeds_are_paired_and_a_seed_without_partner_is_left_out() -> None:
+def test_seeds_are_paired_and_a_seed_without_partner_is_left_out():
     row = _compared(ours=[0.901, 0.951, 0.801], stash=[0.90, 0.95, 0.80, 0.85])
     assert row["n"] == 3
     assert row["mean"] == pytest.approx(0.1)
     assert row["sd"] == pytest.approx(0.01)  # one of 10,000 images; the accuracies themselves scatter by points
 
 
-def test_stash_that_diverged_makes_no_pair_and_no_loss() -> None:
+def test_stash_that_diverged_makes_no_pair_and_no_loss():
     row = _compared(ours=[0.97, 0.97, 0.97], stash=[None, 0.97, 0.97])
     assert (row["n"], row["lost"], row["won"]) == (2, 0, 1)
 
 
-def test_p_values_are_those_of_the_paired_t_test() -> None:
+def test_p_values_are_those_of_the_paired_t_test():
     ours = [0.961, 0.968, 0.955, 0.969]
     row = _compared(ours=ours)
     points = 100 * (np.array(ours) - np.array(STASH))
@@ -85,7 +82,7 @@ def test_p_values_are_those_of_the_paired_t_test() -> None:
 
 
 @pytest.mark.parametrize("change", [{"margin": 0}, {"margin": "two"}, {"margin": True}, {"level": 0.7}])
-def test_bad_settings(change: dict[str, object]) -> None:
+def test_bad_settings(change):
     ((name, value),) = change.items()
     with pytest.raises(UserError, match=rf"report\.{name} is {value!r}; give a number between 0 and"):
         ComparisonSettings(**change)

@@ -21,7 +21,7 @@ NOISE = np.random.default_rng(1).normal(0, 0.4, SEEDS)
 STASH, LATEST = 60 + NOISE, 50 - NOISE
 
 
-def runs(network: str = "mlp", **points: object) -> pd.DataFrame:
+def runs(network="mlp", **points):
     """Runs of a cell, strategy (with _ for -) -> per cent correct by seed; NaN: diverged."""
     given = {"sequential": np.full(SEEDS, 62.0), "stash": STASH, "latest": LATEST} | points
     rows = []
@@ -38,16 +38,16 @@ def runs(network: str = "mlp", **points: object) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def rule(name: str = "ema-lsq", settings: ComparisonSettings = SETTINGS, **points: object) -> pd.Series:
+def rule(name="ema-lsq", settings=SETTINGS, **points):
     _, rules = judge(runs(**points), settings)
     return rules.set_index("strategy").loc[name]
 
 
-def won_back(share: float, spread: float = 0.1, seed: int = 2) -> np.ndarray:
+def won_back(share, spread=0.1, seed=2):
     return LATEST + share * (STASH - LATEST) + np.random.default_rng(seed).normal(0, spread, SEEDS)
 
 
-def test_the_control_is_shown_to_fail_by_its_accuracy_or_by_its_divergences() -> None:
+def test_the_control_is_shown_to_fail_by_its_accuracy_or_by_its_divergences():
     costs, _ = judge(runs(), SETTINGS)
     cell = costs.iloc[0]
     assert cell["sensitive"]
@@ -60,7 +60,7 @@ def test_the_control_is_shown_to_fail_by_its_accuracy_or_by_its_divergences() ->
     assert not cell["sensitive"]
 
 
-def test_a_history_is_needless_where_the_latest_weights_are_shown_to_lose_less_than_the_margin() -> None:
+def test_a_history_is_needless_where_the_latest_weights_are_shown_to_lose_less_than_the_margin():
     cell = judge(runs(latest=STASH - 0.5 + NOISE), SETTINGS)[0].iloc[0]
     assert (cell["sensitive"], cell["needless"]) == (False, True)
 
@@ -76,18 +76,18 @@ def test_a_history_is_needless_where_the_latest_weights_are_shown_to_lose_less_t
         (np.where(np.arange(SEEDS) < 1, math.nan, won_back(0.95)), "keeps"),  # one divergence may be an accident
     ],
 )
-def test_outcomes(points: np.ndarray, outcome: str) -> None:
+def test_outcomes(points, outcome):
     assert rule(ema_lsq=points)["outcome"] == outcome
 
 
-def test_share_and_margin_are_both_needed() -> None:
+def test_share_and_margin_are_both_needed():
     strict = ComparisonSettings(0.5, 0.05, image_guard=False, least_share=0.75, margins={"mlp": 0.5})
     found = rule(settings=strict, ema_lsq=won_back(0.8))
     assert found["share"] == pytest.approx(0.8, abs=0.02)
     assert found["outcome"] == "loses"  # two points of ten, and only half a one is allowed
 
 
-def test_p_values_are_scipys() -> None:
+def test_p_values_are_scipys():
     points = won_back(0.8, 1.0)
     found = rule(ema_lsq=points)
     share = stats.ttest_1samp((points - LATEST) - 0.75 * (STASH - LATEST), 0, alternative="greater").pvalue
@@ -96,7 +96,7 @@ def test_p_values_are_scipys() -> None:
     assert found["p_loses"] == pytest.approx(min(1, 2 * min(1 - share, 1 - margin)))
 
 
-def test_holm_runs_over_all_strategies_of_all_sensitive_cells() -> None:
+def test_holm_runs_over_all_strategies_of_all_sensitive_cells():
     points = {"ema_lsq": won_back(0.8, 1.0), "pair": won_back(0.9, 1.0, 3), "ema_0.9": won_back(0.7, 1.0, 4)}
     _, together = judge(pd.concat([runs(**points), runs("cnn", **points)]), SETTINGS)
     _, cnn = judge(runs("cnn", ema_lsq=points["ema_lsq"]), SETTINGS)
@@ -114,7 +114,7 @@ def test_holm_runs_over_all_strategies_of_all_sensitive_cells() -> None:
     assert [others.loc[key, "p_keeps"] for key in keys] == pytest.approx(wanted)
 
 
-def test_every_interval_is_that_of_the_test_that_decides() -> None:
+def test_every_interval_is_that_of_the_test_that_decides():
     """A strategy keeps exactly if both of its intervals say so."""
     rng, seen = np.random.default_rng(5), set()
     for _ in range(20):
@@ -131,7 +131,7 @@ def test_every_interval_is_that_of_the_test_that_decides() -> None:
     assert seen == {"keeps", "loses", "undecided"}
 
 
-def test_the_control_has_the_interval_of_the_test_that_judges_it() -> None:
+def test_the_control_has_the_interval_of_the_test_that_judges_it():
     costs, rules = judge(pd.concat([runs(), runs("cnn", latest=STASH - 0.4 + NOISE)]), SETTINGS)
     control = rules[rules["strategy"] == "latest"]
     for name, other in (("low", "high"), ("high", "low")):
@@ -143,20 +143,20 @@ def test_the_control_has_the_interval_of_the_test_that_judges_it() -> None:
 
 @pytest.mark.parametrize("completed", [4, 1, 0])
 @pytest.mark.parametrize(("loss", "outcome"), [(0.01, "keeps"), (20, "loses")])
-def test_where_the_control_fails_by_divergence_alone_the_margin_decides(completed, loss, outcome) -> None:
+def test_where_the_control_fails_by_divergence_alone_the_margin_decides(completed, loss, outcome):
     latest = np.where(np.arange(SEEDS) < completed, STASH + 1, math.nan)
     costs, rules = judge(runs(latest=latest, ema_lsq=STASH - loss + NOISE / 10), SETTINGS)
     assert costs[["sensitive", "shared", "needless"]].iloc[0].tolist() == [True, False, False]
     assert rules.set_index("strategy").loc["ema-lsq", "outcome"] == outcome
 
 
-def test_a_history_is_not_needless_where_the_latest_weights_diverged_more_often() -> None:
+def test_a_history_is_not_needless_where_the_latest_weights_diverged_more_often():
     latest = np.where(np.arange(SEEDS) < 6, STASH, math.nan)
     cell = judge(runs(latest=latest), SETTINGS)[0].iloc[0]
     assert (cell["sensitive"], cell["needless"]) == (False, False)
 
 
-def test_levels_of_holm_decide_as_its_p_values() -> None:
+def test_levels_of_holm_decide_as_its_p_values():
     rng = np.random.default_rng(0)
     for _ in range(200):
         p = rng.uniform(0, 0.08, 5)
@@ -165,7 +165,7 @@ def test_levels_of_holm_decide_as_its_p_values() -> None:
 
 
 @pytest.mark.parametrize(("share", "wrong"), sampled([(0.75, "keeps"), (0.76, "loses")], [(0.75, "keeps")]))
-def test_it_is_rarely_wrong(share: float, wrong: str) -> None:
+def test_it_is_rarely_wrong(share, wrong):
     """Where a strategy wins back just the least share, hardly more than one in twenty is said to keep, or lose."""
     rng, wide = (
         np.random.default_rng(3),
@@ -179,12 +179,12 @@ def test_it_is_rarely_wrong(share: float, wrong: str) -> None:
 
 
 @pytest.mark.parametrize(("lost", "won"), [(0, 0), (1, 0), (6, 0), (4, 2), (2, 5)])
-def test_mcnemars_p_value_is_that_of_a_binomial_test(lost: int, won: int) -> None:
+def test_mcnemars_p_value_is_that_of_a_binomial_test(lost, won):
     expected = stats.binomtest(lost, lost + won, 0.5, alternative="greater").pvalue if lost + won else 1.0
     assert mcnemar(lost, won) == pytest.approx(expected)
 
 
-def test_margins_are_the_spread_of_stash_at_the_rate_that_was_chosen() -> None:
+def test_margins_are_the_spread_of_stash_at_the_rate_that_was_chosen():
     by_rate = {0.02: [0.60, 0.62, 0.64], 0.04: [0.70, 0.71, 0.75], 0.08: [0.8, 0.84, math.nan]}
     rows = [
         {"network": "mlp", "strategy": name, "lr": lr, "seed": seed, "val_accuracy": value - (name != "stash")}
@@ -198,12 +198,12 @@ def test_margins_are_the_spread_of_stash_at_the_rate_that_was_chosen() -> None:
     assert margins(pd.DataFrame(rows), 5.0) == {"mlp": 5.0}
 
 
-def test_the_rule_is_for_accuracies_of_one_test_part() -> None:
+def test_the_rule_is_for_accuracies_of_one_test_part():
     with pytest.raises(UserError, match="leave out image_guard and nats"):
         Report(equivalence_margin_points=0.5, significance_level=0.05, image_guard=True, least_share=0.75)
 
 
-def test_so_many_seeds_as_it_says_would_decide() -> None:
+def test_so_many_seeds_as_it_says_would_decide():
     found = rule(ema_lsq=won_back(0.78, 1.5))
     assert found["outcome"] == "undecided"
     assert SEEDS < found["needs"] < 1000

@@ -9,27 +9,27 @@ import pytest
 from scipy import stats
 
 from layerpipe2.lab.judging import statistics
-from layerpipe2.lab.judging.statistics import Paired, holm, paired
+from layerpipe2.lab.judging.statistics import holm, paired
 
 LEVEL, MARGIN, DRAWS = 0.05, 0.5, 2000
 SLACK = 3 * math.sqrt(LEVEL * (1 - LEVEL) / DRAWS)  # three standard errors of a simulated rate
 
 
-def test_examples() -> None:
+def test_examples():
     result = doctest.testmod(statistics)
     assert result.attempted > 0
     assert result.failed == 0
 
 
-def draws(mean: float, n: int, count: int = DRAWS, seed: int = 0) -> np.ndarray:
+def draws(mean, n, count=DRAWS, seed=0):
     return np.random.default_rng(seed).normal(mean, 0.3, (count, n))
 
 
-def judge(values: np.ndarray) -> Paired:
+def judge(values):
     return paired(values, margin=MARGIN, level=LEVEL)
 
 
-def test_p_values_and_interval_are_scipys() -> None:
+def test_p_values_and_interval_are_scipys():
     for values in draws(0.3, 5, count=20):
         found = judge(values)
         nulls = (MARGIN, -MARGIN, 0)
@@ -43,7 +43,7 @@ def test_p_values_and_interval_are_scipys() -> None:
 
 
 @pytest.mark.parametrize("n", [3, 5])
-def test_equivalence_and_superiority_are_claimed_wrongly_at_most_at_their_level(n: int) -> None:
+def test_equivalence_and_superiority_are_claimed_wrongly_at_most_at_their_level(n):
     wrong = np.mean([judge(values).p_equivalent < LEVEL for values in draws(MARGIN, n)])
     assert wrong <= LEVEL + SLACK
     right = np.mean([judge(values).p_equivalent < LEVEL for values in draws(0.0, 12)])
@@ -52,7 +52,7 @@ def test_equivalence_and_superiority_are_claimed_wrongly_at_most_at_their_level(
     assert abs(wrong - LEVEL) <= SLACK
 
 
-def test_without_correction_a_family_is_wrong_far_too_often_and_with_holm_at_most_at_its_level() -> None:
+def test_without_correction_a_family_is_wrong_far_too_often_and_with_holm_at_most_at_its_level():
     family = 8
     values = draws(0.0, 5, count=DRAWS * family, seed=1)
     p = np.array([judge(row).p_superior for row in values]).reshape(DRAWS, family)
@@ -60,7 +60,7 @@ def test_without_correction_a_family_is_wrong_far_too_often_and_with_holm_at_mos
     assert np.mean([holm(row).min() < LEVEL for row in p]) <= LEVEL + SLACK
 
 
-def test_holm_is_the_closed_form_of_bonferroni() -> None:
+def test_holm_is_the_closed_form_of_bonferroni():
     generator = np.random.default_rng(3)
     for _ in range(20):
         p = generator.random(5) ** 3
@@ -69,7 +69,7 @@ def test_holm_is_the_closed_form_of_bonferroni() -> None:
             assert adjusted == pytest.approx(min(1.0, max(len(s) * min(p[list(s)]) for s in subsets)))
 
 
-def test_absent_values_stay_absent() -> None:
+def test_absent_values_stay_absent():
     np.testing.assert_allclose(holm([0.01, 0.04, math.nan, 0.03]), [0.03, 0.06, math.nan, 0.06])
     assert holm([]).size == 0
     two = judge(np.array([1.0, math.nan, 3.0]))
@@ -80,7 +80,7 @@ def test_absent_values_stay_absent() -> None:
     assert math.isnan(one.p_equivalent)
 
 
-def test_equal_values_are_no_proof_below_the_resolution() -> None:
+def test_equal_values_are_no_proof_below_the_resolution():
     equal = paired([0.0, 0.0, 0.0], margin=0.5, level=LEVEL, least_sd=0.4)
     assert equal.p_equivalent == pytest.approx(stats.t(2).sf(0.5 / (0.4 / math.sqrt(3))))
     assert paired([0.0, 0.0], margin=0.5, level=LEVEL).p_equivalent == 0

@@ -2,11 +2,11 @@
 
 import math
 from itertools import pairwise
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models import vgg16_bn
 
 from layerpipe2.errors import UserError
@@ -18,13 +18,13 @@ SHAPES = {"images": [(1, 8, 8), (1, 28, 28), (1, 1, 40), (3, 32, 32)], "text": [
 CASES = [(name, shape) for name, row in NETWORKS.items() for shape in SHAPES[row.takes]]
 
 
-def samples(shape: tuple[int, ...]) -> Tensor:
+def samples(shape):
     """Three images, or three windows of seven tokens."""
     return torch.randn(3, *shape) if len(shape) == 3 else torch.randint(7, (3, *shape))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_row_says_what_readers_need(name: str) -> None:
+def test_a_row_says_what_readers_need(name):
     row = NETWORKS[name]
     assert row.name == name
     assert row.label.strip() == row.label != ""
@@ -37,7 +37,7 @@ def test_a_row_says_what_readers_need(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "shape"), CASES)
-def test_every_network_maps_every_input_to_logits(name: str, shape: tuple[int, ...]) -> None:
+def test_every_network_maps_every_input_to_logits(name, shape):
     torch.manual_seed(0)
     units = build(name, input_shape=shape, num_classes=7, width=8)
     assert all(any(True for _ in unit.parameters()) for unit in units)
@@ -64,13 +64,13 @@ def test_every_network_maps_every_input_to_logits(name: str, shape: tuple[int, .
         ("mlp", (1, 8, 8), 10, 16, (64 * 16 + 16) + 7 * (16 * 16 + 16) + (16 * 10 + 10)),
     ],
 )
-def test_number_of_parameters(name: str, shape: tuple[int, ...], classes: int, width: int | None, count: int) -> None:
+def test_number_of_parameters(name, shape, classes, width, count):
     with torch.device("meta"):
         units = build(name, input_shape=shape, num_classes=classes, width=width)
     assert sum(p.numel() for unit in units for p in unit.parameters()) == count
 
 
-def test_vgg16_has_the_convolutions_of_torchvisions() -> None:
+def test_vgg16_has_the_convolutions_of_torchvisions():
     with torch.device("meta"):  # shapes alone
         published = [m for m in vgg16_bn().features if isinstance(m, nn.Conv2d)]
         units = build("vgg16", input_shape=(3, 32, 32), num_classes=100)
@@ -80,7 +80,7 @@ def test_vgg16_has_the_convolutions_of_torchvisions() -> None:
     assert len([m for unit in units for m in unit.modules() if isinstance(m, nn.MaxPool2d)]) == 5
 
 
-def test_the_plain_network_has_the_convolutions_of_vgg_and_nothing_that_normalises() -> None:
+def test_the_plain_network_has_the_convolutions_of_vgg_and_nothing_that_normalises():
     plain, normalised = (build(name, input_shape=(1, 14, 14), num_classes=10, width=4) for name in ("cnn", "vgg"))
     assert not any(isinstance(m, nn.BatchNorm2d) for unit in plain for m in unit.modules())
     shapes = [
@@ -93,7 +93,7 @@ def test_the_plain_network_has_the_convolutions_of_vgg_and_nothing_that_normalis
 
 
 @pytest.mark.parametrize(("name", "pools"), [("cnn", 3), ("vgg", 3), ("vgg16", 5), ("spiking-cnn", 3)])
-def test_images_of_height_1_waste_no_weight(name: str, pools: int) -> None:
+def test_images_of_height_1_waste_no_weight(name, pools):
     flat, square = (build(name, input_shape=(1, *size, 40), num_classes=10, width=4) for size in ((1,), (40,)))
     convs, others = ([m for u in units for m in u.modules() if isinstance(m, nn.Conv2d)] for units in (flat, square))
     assert [m.weight.shape[:2] for m in convs] == [m.weight.shape[:2] for m in others]
@@ -102,7 +102,7 @@ def test_images_of_height_1_waste_no_weight(name: str, pools: int) -> None:
     assert [m.kernel_size for u in flat for m in u.modules() if isinstance(m, nn.MaxPool2d)] == [(1, 2)] * pools
 
 
-def test_number_of_parameters_on_images_of_height_1() -> None:
+def test_number_of_parameters_on_images_of_height_1():
     units = build("cnn", input_shape=(1, 1, 40), num_classes=10, width=4)
     channels = (1, 4, 4, 8, 8, 16, 16, 32, 32)
     count = sum(3 * a * b + b for a, b in pairwise(channels)) + 32 * 10 + 10
@@ -111,7 +111,7 @@ def test_number_of_parameters_on_images_of_height_1() -> None:
 
 
 @pytest.mark.parametrize("name", ["cnn", "vgg"])
-def test_a_1x3_kernel_does_what_the_middle_row_of_a_3x3_kernel_does(name: str) -> None:
+def test_a_1x3_kernel_does_what_the_middle_row_of_a_3x3_kernel_does(name):
     flat, square = (build(name, input_shape=(1, height, 1), num_classes=7, width=4) for height in (1, 2))
     for own, other in zip(nn.Sequential(*flat).parameters(), nn.Sequential(*square).parameters(), strict=True):
         with torch.no_grad():
@@ -121,7 +121,7 @@ def test_a_1x3_kernel_does_what_the_middle_row_of_a_3x3_kernel_does(name: str) -
 
 
 @pytest.mark.parametrize(("name", "mode"), [("cnn", "fan_in"), ("vgg", "fan_out")])
-def test_taller_images_have_3x3_kernels_drawn_one_after_the_other(name: str, mode: Any) -> None:
+def test_taller_images_have_3x3_kernels_drawn_one_after_the_other(name, mode):
     torch.manual_seed(0)
     units = build(name, input_shape=(1, 2, 40), num_classes=10, width=4)
     torch.manual_seed(0)
@@ -131,7 +131,7 @@ def test_taller_images_have_3x3_kernels_drawn_one_after_the_other(name: str, mod
         assert torch.equal(next(unit.parameters()), expected)
 
 
-def test_the_signal_keeps_its_scale_through_the_plain_network() -> None:
+def test_the_signal_keeps_its_scale_through_the_plain_network():
     torch.manual_seed(0)
     x = torch.randn(16, 1, 16, 16)
     for unit in build("cnn", input_shape=(1, 16, 16), num_classes=10, width=16)[:-1]:
@@ -139,7 +139,7 @@ def test_the_signal_keeps_its_scale_through_the_plain_network() -> None:
         assert 0.2 < float(x.square().mean()) < 8  # max pooling raises it, padding with zeros lowers it
 
 
-def test_convolutional_stages_halve_the_size() -> None:
+def test_convolutional_stages_halve_the_size():
     x = torch.randn(2, 3, 32, 32)
     sides = []
     for unit in build("resnet18", input_shape=(3, 32, 32), num_classes=10, width=2)[:-1]:
@@ -148,7 +148,7 @@ def test_convolutional_stages_halve_the_size() -> None:
     assert sides == [32, 32, 32, 16, 16, 8, 8, 4, 4]
 
 
-def test_the_signal_keeps_its_scale_through_the_deep_mlp() -> None:
+def test_the_signal_keeps_its_scale_through_the_deep_mlp():
     torch.manual_seed(0)
     units = build("mlp", input_shape=(1, 16, 16), num_classes=256, width=256)
     x = torch.randn(512, 1, 16, 16)
@@ -160,7 +160,7 @@ def test_the_signal_keeps_its_scale_through_the_deep_mlp() -> None:
     assert all(0.3 < p < 3 for p in power)
 
 
-def test_the_global_seed_decides_the_weights() -> None:
+def test_the_global_seed_decides_the_weights():
     weights = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -170,7 +170,7 @@ def test_the_global_seed_decides_the_weights() -> None:
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_default_width_is_the_table_entry() -> None:
+def test_default_width_is_the_table_entry():
     units = build("mlp", input_shape=(1, 8, 8), num_classes=10)
     assert isinstance(units[-1], nn.Linear)
     assert units[-1].in_features == NETWORKS["mlp"].default_width
@@ -197,6 +197,6 @@ WRONG_WIDTHS = (0, -1, 2.5, True, math.nan, "8", 2**32, 10**20, 10**5000)
         ("spiking-mlp", {"spiking": {"treshold": 1}}, "have no treshold; did you mean 'threshold'"),
     ],
 )
-def test_bad_settings_are_refused(name: str, changes: dict[str, Any], message: str) -> None:
+def test_bad_settings_are_refused(name, changes, message):
     with pytest.raises(UserError, match=message):
         build(name, **{"input_shape": (1, 8, 8), "num_classes": 10} | changes)

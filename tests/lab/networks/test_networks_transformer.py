@@ -16,24 +16,24 @@ from tests.sampling import sampled
 VOCABULARY, CONTEXT = 11, 6
 
 
-def gpt(width: int = 8) -> list[nn.Module]:
+def gpt(width=8):
     torch.manual_seed(0)
     return build("gpt", input_shape=(CONTEXT,), num_classes=VOCABULARY, width=width)
 
 
-def tokens(batch: int = 3, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+def tokens(batch=3, seed=1):
     drawn = torch.randint(VOCABULARY, (batch, CONTEXT + 1), generator=torch.Generator().manual_seed(seed))
     return drawn[:, :-1], drawn[:, 1:]
 
 
-def test_gpt_gives_logits_that_cross_entropy_takes() -> None:
+def test_gpt_gives_logits_that_cross_entropy_takes():
     x, y = tokens()
     logits = nn.Sequential(*gpt())(x)
     assert logits.shape == (3, VOCABULARY, CONTEXT)
     assert F.cross_entropy(logits, y).item() == pytest.approx(math.log(VOCABULARY), abs=0.1)
 
 
-def test_gpt_sees_the_past_and_never_the_future() -> None:
+def test_gpt_sees_the_past_and_never_the_future():
     net = nn.Sequential(*gpt()).double()
     x, _ = tokens()
     changed = x.clone()
@@ -43,13 +43,13 @@ def test_gpt_sees_the_past_and_never_the_future() -> None:
     assert all((before[..., t] - after[..., t]).abs().max() > 1e-9 for t in range(3, CONTEXT))
 
 
-def test_a_shorter_text_than_the_context_is_read_as_its_beginning() -> None:
+def test_a_shorter_text_than_the_context_is_read_as_its_beginning():
     net = nn.Sequential(*gpt()).double()
     x, _ = tokens()
     torch.testing.assert_close(net(x[:, :4]), net(x)[..., :4], rtol=0, atol=1e-12)
 
 
-def test_vit_sees_every_patch_and_knows_its_place() -> None:
+def test_vit_sees_every_patch_and_knows_its_place():
     torch.manual_seed(0)
     net = nn.Sequential(*build("vit", input_shape=(1, 8, 8), num_classes=5, width=16)).double()
     x = torch.randn(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)
@@ -60,18 +60,18 @@ def test_vit_sees_every_patch_and_knows_its_place() -> None:
 
 
 @pytest.mark.parametrize("width", [4, 8, 33, 100])
-def test_any_width_has_heads(width: int) -> None:
+def test_any_width_has_heads(width):
     assert nn.Sequential(*gpt(width))(tokens()[0]).shape == (3, VOCABULARY, CONTEXT)
 
 
-def batch_for(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+def batch_for(name):
     if NETWORKS[name].takes == "text":
         return tokens(4)
     torch.manual_seed(2)
     return torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 3])
 
 
-def pipeline(name: str, strategy: str, dtype: torch.dtype | None) -> PipelineEngine:
+def pipeline(name, strategy, dtype):
     torch.manual_seed(3)
     shape = (CONTEXT,) if NETWORKS[name].takes == "text" else (1, 8, 8)
     units = build(name, input_shape=shape, num_classes=VOCABULARY, width=8)
@@ -82,7 +82,7 @@ def pipeline(name: str, strategy: str, dtype: torch.dtype | None) -> PipelineEng
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 @pytest.mark.parametrize("strategy", sampled(["stash", "latest", "ema-span", "pair"], ["latest", "pair"]))
 @pytest.mark.parametrize("name", NETWORKS)
-def test_delayed_training_accepts_and_moves_every_weight(name: str, strategy: str, dtype: torch.dtype | None) -> None:
+def test_delayed_training_accepts_and_moves_every_weight(name, strategy, dtype):
     engine = pipeline(name, strategy, dtype)
     parameters = [p for stage in engine.stages for p in stage.parameters()]
     before = copy.deepcopy(parameters)
@@ -96,7 +96,7 @@ def test_delayed_training_accepts_and_moves_every_weight(name: str, strategy: st
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 @pytest.mark.parametrize("name", ["vit", "gpt"])
-def test_every_matrix_and_norm_of_a_block_is_exchanged(name: str, dtype: torch.dtype | None) -> None:
+def test_every_matrix_and_norm_of_a_block_is_exchanged(name, dtype):
     engine = pipeline(name, "latest", dtype)
     x, y = batch_for(name)
     parameters = [p for stage in engine.stages for p in stage.parameters()]
@@ -106,7 +106,7 @@ def test_every_matrix_and_norm_of_a_block_is_exchanged(name: str, dtype: torch.d
 
 
 @pytest.mark.parametrize("name", ["vit", "gpt", "spiking-mlp", "spiking-cnn", "spiking-resnet"])
-def test_recalled_weights_change_the_gradients_of_earlier_stages(name: str) -> None:
+def test_recalled_weights_change_the_gradients_of_earlier_stages(name):
     engine = pipeline(name, "latest", None)
     x, y = batch_for(name)
     gradients = []

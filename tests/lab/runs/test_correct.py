@@ -23,14 +23,14 @@ from tests.made_records import record
         ({"network": "gpt", "dataset": "python-docs", "width": 8, "batch_size": 64, "max_steps": 3, "epochs": 1}, 128),
     ],
 )
-def test_a_run_counts_the_predictions_that_its_accuracy_is_made_of(settings: dict[str, object], size: int) -> None:
+def test_a_run_counts_the_predictions_that_its_accuracy_is_made_of(settings, size):
     test = train_run(RunConfig(**settings, strategy="ema-span"), progress=False)["test"]
     counts = unpacked(test["correct"], test["images"])
     assert counts.sum() == round(test["accuracy"] * test["images"] * size)
     assert 0 < counts.mean() < size
 
 
-def test_the_order_is_that_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_is_that_of_the_data(monkeypatch):
     """A network that always says 'three' is right exactly where there is a three."""
     monkeypatch.setattr("layerpipe2.engine.module.PipelinedModule.forward", _three)
     settings = {"network": "mlp", "width": 8, "batch_size": 256, "max_steps": 1, "epochs": 1}
@@ -38,11 +38,11 @@ def test_the_order_is_that_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (unpacked(test["correct"], 450) == (load("digits").y_test == 3).numpy()).all()
 
 
-def _three(module: object, x: torch.Tensor) -> torch.Tensor:
+def _three(module, x):
     return torch.nn.functional.one_hot(torch.full((len(x),), 3), 10).float()
 
 
-def test_counts_come_back_as_they_were() -> None:
+def test_counts_come_back_as_they_were():
     counts = np.random.default_rng(0).integers(0, 256, 5000, dtype=np.uint8)
     assert (unpacked(packed(counts), 5000) == counts).all()
     assert len(packed((counts > 40).astype(np.uint8))) < 1500
@@ -59,7 +59,7 @@ def test_counts_come_back_as_they_were() -> None:
         (base64.b64encode(zlib.compress(bytes(10))[:-4]).decode(), "doesn't hold 10 examples"),
     ],
 )
-def test_what_is_damaged_or_of_another_size_is_refused(text: str, message: str, tmp_path) -> None:
+def test_what_is_damaged_or_of_another_size_is_refused(text, message, tmp_path):
     with pytest.raises(UserError, match=message):
         unpacked(text, 10)
     made = record()
