@@ -43,15 +43,6 @@ def floyd(draws, n, k):
     return chosen
 
 
-def salient(draws, n, k):
-    """The same with SALIENT's slip: one of 0 ... j - 1."""
-    chosen: list[int] = []
-    for j in range(n - k, n):
-        one = below(draws, j)
-        chosen.append(j if one in chosen else one)
-    return chosen
-
-
 def sample(graph, batch, fan_out, key):
     """All nodes in order of discovery, and for every hop the rows of each node's neighbours."""
     draws, nodes, hops = words(key), list(batch), []

@@ -53,15 +53,6 @@ def test_batches_are_those_of_the_readable_sampler_for_any_number_of_threads(thr
     assert not sampling_threads()
 
 
-def test_another_epoch_or_seed_has_other_batches():
-    made, other = loader(), loader(seed=8)
-    first = next(iter(made))[0]
-    made.set_epoch(1)
-    assert not any(
-        a.shape == first.shape and torch.equal(a, first) for a in (next(iter(made))[0], next(iter(other))[0])
-    )
-
-
 def test_without_shuffling_every_epoch_has_the_same_batches():
     made = loader(shuffle=False)
     first = list(made)

@@ -17,7 +17,7 @@ from layerpipe2.strategies import raw_forms
 from tests.graphs import layer_reference
 from tests.graphs.made import random_graph
 from tests.pipeline.fits import assert_equal, assert_same_weights, fit, pipelined
-from tests.reference import clock_of, delay_of, forward_layer, run_clocked
+from tests.reference import clock_of, delay_of, run_clocked
 
 FAN_OUT = (4, 3, 2)
 GRAPH = random_graph()
@@ -78,12 +78,6 @@ def test_a_sample_of_all_neighbours_is_the_whole_graph(network):
         for table, _ in SampledLoader(GRAPH, order, full, 64, threads=0, padded=padded):
             found.append(torch.nn.Sequential(*units)(table.double()))
         torch.testing.assert_close(torch.cat(found).flip(0), x)
-
-
-def test_the_reference_reads_no_autograd():
-    stages, ((x, _), *_) = problem("gat")
-    y, _ = forward_layer(stages[0][0], dict(stages[0][0].named_parameters()), x)
-    torch.testing.assert_close(y, stages[0](x))
 
 
 def train(network, threads):

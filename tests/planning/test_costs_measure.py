@@ -13,12 +13,7 @@ from layerpipe2.lab import networks
 from layerpipe2.lab.reference import REFERENCE
 from layerpipe2.planning import FlopDevice, Gemm, SystolicArray, Work, measure, network_costs
 
-PUBLISHED = {
-    "alexnet": models.AlexNet_Weights.IMAGENET1K_V1,
-    "vgg16": models.VGG16_Weights.IMAGENET1K_V1,
-    "resnet18": models.ResNet18_Weights.IMAGENET1K_V1,
-    "resnet50": models.ResNet50_Weights.IMAGENET1K_V1,
-}
+PUBLISHED = {"alexnet": models.AlexNet_Weights.IMAGENET1K_V1, "resnet18": models.ResNet18_Weights.IMAGENET1K_V1}
 
 
 def test_linear_layer_by_hand():
@@ -54,7 +49,7 @@ def test_published_counts_of_operations_and_parameters(name):
     assert sum(w.parameter_bytes for w in work) == 4 * meta["num_params"]
 
 
-@pytest.mark.parametrize("name", ["mlp", "vgg", "vgg16", "resnet18", "resnet-small"])
+@pytest.mark.parametrize("name", ["mlp", "vgg", "resnet-small"])
 def test_gradients_cost_what_theory_says(name):
     units = networks.build(name, input_shape=(3, 32, 32), num_classes=10, width=8)
     work = measure(units, (3, 32, 32), 2)

@@ -96,21 +96,6 @@ def test_iteration_bound_is_never_beaten(seed, convention):
     assert line.steady_utilisation <= 1 + 1e-9
 
 
-@pytest.fixture(scope="module")
-def real_partitions():
-    network = networks.build("resnet-small", input_shape=SHAPE, num_classes=100)
-    return [network_costs(network, SHAPE, group, batch_size=128) for group in range(1, len(network) + 1)]
-
-
-@pytest.mark.parametrize("bandwidth", [32e9, 8e9, 2e9])
-def test_iteration_bound_is_close_on_real_partitions(real_partitions, bandwidth):
-    device = FlopDevice(10e12, Link(bandwidth, 1e-6))
-    for costs in real_partitions:
-        stages = len(costs.stages)
-        line = simulate(build_schedule("layerpipe2", stages, stages, 16 * stages), costs, device)
-        assert 1 - 1e-9 <= line.period / costs.period(device) <= 1.12
-
-
 def test_double_delay_hides_what_single_delay_exposes():
     stages, latency, compute = 5, 2.0, 3.0
     device = FlopDevice(1.0, Link(latency=latency))

@@ -34,13 +34,6 @@ def test_the_share_of_the_links_is_that_of_all_busy_time(table):
     assert (links / (links + table["work"])).to_numpy() == pytest.approx(table["communication"])
 
 
-def test_filling_the_array_every_step_takes_longer(table):
-    work = table.groupby(["network", "steps"])["work"].agg(["min", "max"])
-    assert work["min"].to_numpy() == pytest.approx(work["max"])  # whatever the schedule
-    for network in ("mlp", "vgg"):
-        assert work.loc[(network, 1), "min"] > work.loc[(network, 8), "max"]
-
-
 @pytest.mark.parametrize("name", ["mlp", "vgg"])
 def test_whole_sequences_on_the_standard_groups_are_standard_pipelining(name):
     for processors in (2, 5):

@@ -67,7 +67,7 @@ def test_below_the_bound_of_the_largest_delay_every_hessian_is_stable(momentum):
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("delay", [0, 1, 3, 14])
+@pytest.mark.parametrize("delay", [0, 3])
 def test_engine_diverges_where_theory_says(delay, momentum):
     bound = closed_form(delay, momentum)
     steps = np.array([0.9, 0.97, 0.995, 1.005, 1.03, 1.1]) * bound
@@ -77,8 +77,9 @@ def test_engine_diverges_where_theory_says(delay, momentum):
     assert measured == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.parametrize("strategy", ["stash", "latest", "ema-window"])
-@pytest.mark.parametrize("convention", ["layerpipe2", "pipedream"])
+@pytest.mark.parametrize(
+    ("convention", "strategy"), [("layerpipe2", "stash"), ("layerpipe2", "latest"), ("pipedream", "ema-window")]
+)
 def test_linear_network_in_the_engine_with_unequal_delays(convention, strategy):
     weights = [1.1, 0.9, 1.2, 0.8]
     delays = getattr(Delays, convention)(4).per_stage
@@ -93,6 +94,8 @@ def test_linear_network_in_the_engine_with_unequal_delays(convention, strategy):
 def test_uncoupled_stages_are_bounded_one_by_one():
     bound = largest_stable_coupled_step(np.diag([0.5, 1.0, 3.0]), [6, 2, 0])
     assert bound == pytest.approx(min(closed_form(6) / 0.5, closed_form(2), 2 / 3), rel=1e-7)
+    equal = largest_stable_coupled_step(linear_chain_hessian([1.0] * 4), [3] * 4)
+    assert equal * 4 == pytest.approx(closed_form(3), rel=1e-7)
 
 
 @pytest.mark.parametrize(

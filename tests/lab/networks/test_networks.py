@@ -2,7 +2,6 @@
 
 import math
 from itertools import pairwise
-from typing import get_args
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from torchvision.models import vgg16_bn
 
 from layerpipe2.errors import UserError
 from layerpipe2.lab.networks import NETWORKS, build
-from layerpipe2.lab.networks.registry import Kind
 
 SHAPES = {"images": [(1, 8, 8), (1, 28, 28), (1, 1, 40), (3, 32, 32)], "text": [(1,), (12,)]}
 """Kind of input -> shapes of one sample."""
@@ -21,19 +19,6 @@ CASES = [(name, shape) for name, row in NETWORKS.items() for shape in SHAPES[row
 def samples(shape):
     """Three images, or three windows of seven tokens."""
     return torch.randn(3, *shape) if len(shape) == 3 else torch.randint(7, (3, *shape))
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_row_says_what_readers_need(name):
-    row = NETWORKS[name]
-    assert row.name == name
-    assert row.label.strip() == row.label != ""
-    assert "\n" not in row.description
-    assert row.kind in get_args(Kind)
-    units = build(name, input_shape=SHAPES[row.takes][-1], num_classes=7, width=8)
-    assert f"{len(units)} units" in row.description
-    assert row.default_width > 0
-    assert len({other.label for other in NETWORKS.values()}) == len(NETWORKS)
 
 
 @pytest.mark.parametrize(("name", "shape"), CASES)
@@ -102,14 +87,6 @@ def test_images_of_height_1_waste_no_weight(name, pools):
     assert [m.kernel_size for u in flat for m in u.modules() if isinstance(m, nn.MaxPool2d)] == [(1, 2)] * pools
 
 
-def test_number_of_parameters_on_images_of_height_1():
-    units = build("cnn", input_shape=(1, 1, 40), num_classes=10, width=4)
-    channels = (1, 4, 4, 8, 8, 16, 16, 32, 32)
-    count = sum(3 * a * b + b for a, b in pairwise(channels)) + 32 * 10 + 10
-    assert sum(p.numel() for unit in units for p in unit.parameters()) == count
-    assert nn.Sequential(*units[:-1])(torch.empty(2, 1, 1, 40)).shape == (2, 32, 1, 5)
-
-
 @pytest.mark.parametrize("name", ["cnn", "vgg"])
 def test_a_1x3_kernel_does_what_the_middle_row_of_a_3x3_kernel_does(name):
     flat, square = (build(name, input_shape=(1, height, 1), num_classes=7, width=4) for height in (1, 2))
@@ -129,14 +106,6 @@ def test_taller_images_have_3x3_kernels_drawn_one_after_the_other(name, mode):
         expected = nn.Conv2d(a, b, 3, bias=name == "cnn").weight
         nn.init.kaiming_normal_(expected, mode=mode, nonlinearity="relu")
         assert torch.equal(next(unit.parameters()), expected)
-
-
-def test_the_signal_keeps_its_scale_through_the_plain_network():
-    torch.manual_seed(0)
-    x = torch.randn(16, 1, 16, 16)
-    for unit in build("cnn", input_shape=(1, 16, 16), num_classes=10, width=16)[:-1]:
-        x = unit(x).detach()
-        assert 0.2 < float(x.square().mean()) < 8  # max pooling raises it, padding with zeros lowers it
 
 
 def test_convolutional_stages_halve_the_size():
@@ -160,17 +129,9 @@ def test_the_signal_keeps_its_scale_through_the_deep_mlp():
     assert all(0.3 < p < 3 for p in power)
 
 
-def test_the_global_seed_decides_the_weights():
-    weights = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        units = build("resnet-small", input_shape=(1, 8, 8), num_classes=10)
-        weights.append(torch.cat([p.flatten() for u in units for p in u.parameters()]))
-    assert torch.equal(weights[0], weights[1])
-    assert not torch.equal(weights[0], weights[2])
-
-
-def test_default_width_is_the_table_entry():
+def test_rows_have_names_and_labels_of_their_own_and_the_default_width():
+    assert [row.name for row in NETWORKS.values()] == [*NETWORKS]
+    assert len({row.label for row in NETWORKS.values()}) == len(NETWORKS)
     units = build("mlp", input_shape=(1, 8, 8), num_classes=10)
     assert isinstance(units[-1], nn.Linear)
     assert units[-1].in_features == NETWORKS["mlp"].default_width

@@ -1,7 +1,6 @@
 """Transformers: what a token may see, and that delayed training reaches every weight."""
 
 import copy
-import math
 
 import pytest
 import torch
@@ -24,13 +23,6 @@ def gpt(width=8):
 def tokens(batch=3, seed=1):
     drawn = torch.randint(VOCABULARY, (batch, CONTEXT + 1), generator=torch.Generator().manual_seed(seed))
     return drawn[:, :-1], drawn[:, 1:]
-
-
-def test_gpt_gives_logits_that_cross_entropy_takes():
-    x, y = tokens()
-    logits = nn.Sequential(*gpt())(x)
-    assert logits.shape == (3, VOCABULARY, CONTEXT)
-    assert F.cross_entropy(logits, y).item() == pytest.approx(math.log(VOCABULARY), abs=0.1)
 
 
 def test_gpt_sees_the_past_and_never_the_future():
@@ -80,7 +72,7 @@ def pipeline(name, strategy, dtype):
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-@pytest.mark.parametrize("strategy", sampled(["stash", "latest", "ema-span", "pair"], ["latest", "pair"]))
+@pytest.mark.parametrize("strategy", sampled(["stash", "latest", "ema-span", "pair"], ["latest"]))
 @pytest.mark.parametrize("name", NETWORKS)
 def test_delayed_training_accepts_and_moves_every_weight(name, strategy, dtype):
     engine = pipeline(name, strategy, dtype)

@@ -159,7 +159,7 @@ def test_a_changed_digit_is_refused(tmp_path, made):
         assert outcome(lambda: read_record(path)) is None, f"digit {place}"
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_damaged_record_is_refused_in_one_line_or_equal(tmp_path, seed):
     rng, made, path, found = random.Random(seed), record(diverged=seed == 0), tmp_path / "run.json", []
     for _ in range(100):

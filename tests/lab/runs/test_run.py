@@ -7,7 +7,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from layerpipe2.engine.device import resolve_device
 from layerpipe2.errors import UserError
 from layerpipe2.lab.data import load
 from layerpipe2.lab.runs.callbacks import LAST_CHECKPOINT, EpochRecorder
@@ -15,7 +14,6 @@ from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.plan import lr_factor
 from layerpipe2.lab.runs.records import read_record, write_record
 from layerpipe2.lab.runs.train import train_run
-from layerpipe2.pipeline import checkpoint as by_stage
 
 
 @pytest.fixture(scope="session")
@@ -100,25 +98,6 @@ def test_progress_is_a_bar_on_a_terminal_and_sparse_lines_elsewhere(train, capsy
     assert "2/2" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"convention": "custom", "delays": (2, 0)}, "delays has 2 entries, but there are 3 stages"),
-        ({"batch_size": 5000}, "batch_size is 5000; give at most"),
-    ],
-)
-def test_settings_that_do_not_fit_are_refused(train, settings, message):
-    with pytest.raises(UserError, match=message):
-        train(**settings)
-
-
-def test_a_missing_device_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert resolve_device("auto").type == "cpu"
-    with pytest.raises(UserError, match="device 'cuda' isn't available"):
-        resolve_device("cuda")
-
-
 def test_the_schedule_warms_up_and_falls_to_zero():
     factors = [lr_factor(step, warmup=3, total=11, schedule="cosine") for step in range(12)]
     assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
@@ -166,31 +145,32 @@ def test_a_state_is_not_overwritten_unasked_nor_taken_for_another_runs(train, tm
 
 
 @pytest.mark.parametrize(
-    ("folder", "resume", "message"),
+    ("settings", "message"),
     [
-        ("", True, r"no checkpoint .*last\.ckpt to resume from"),
-        (None, True, "nothing to resume from; name the folder"),
-        ("file/checkpoints", False, "output folder .*checkpoints can't be made"),
+        ({"convention": "custom", "delays": (2, 0)}, "delays has 2 entries, but there are 3 stages"),
+        ({"batch_size": 5000}, "batch_size is 5000; give at most"),
+        ({"device": "cuda"}, "device 'cuda' isn't available"),
+        ({"checkpoint_dir": ".", "resume": True}, r"no checkpoint .*last\.ckpt to resume from"),
+        ({"resume": True}, "nothing to resume from; name the folder"),
+        ({"checkpoint_dir": "file/checkpoints"}, "output folder .*checkpoints can't be made"),
     ],
 )
-def test_what_cannot_be_resumed_or_saved_is_refused_before_training(train, folder, resume, message, tmp_path):
+def test_what_cannot_be_run_resumed_or_saved_is_refused_before_training(
+    train, settings, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     (tmp_path / "file").touch()
+    where = {"checkpoint_dir": tmp_path / settings["checkpoint_dir"]} if "checkpoint_dir" in settings else {}
     with pytest.raises(UserError, match=message):
-        train(checkpoint_dir=None if folder is None else tmp_path / folder, resume=resume)
+        train(**settings | where)
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 def test_a_state_of_several_processes_is_told_from_one_of_one(train, tmp_path):
     (tmp_path / LAST_CHECKPOINT).mkdir()
     with pytest.raises(UserError, match="was written by several processes; go on under `layerpipe2 launch`"):
         train(checkpoint_dir=tmp_path, resume=True)
-    file = tmp_path / "file.ckpt"
-    file.touch()
-    by_stage.write(file, {"pipeline": {}}, {}, mark="1", first=True, barrier=lambda: None)
-    assert file.is_dir()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file.ckpt", LAST_CHECKPOINT]
-    with pytest.raises(UserError, match="no checkpoint of a pipeline of several processes"):
-        by_stage.whole_state_dict(str(tmp_path / "none"))
-    assert by_stage.whole_state_dict(str(file)) == {}
 
 
 @pytest.mark.parametrize("epochs", [1, 3])

@@ -159,11 +159,12 @@ def test_a_setting_that_the_best_trial_did_not_have_stays():
     assert ranges.moved({"optimizer": "sgd", "momentum": 0.9}).texts["momentum"].endswith(" if optimizer=sgd")
 
 
-def test_places_are_shares_of_the_range():
+def test_places_are_shares_of_the_range_and_lead_back_to_their_values():
     one, two, three = space(lr="log:0.01:1", momentum="uniform:0:0.8", optimizer="choice:sgd,adamw").ranges
     assert one.place(0.1) == pytest.approx(0.5)
     assert (two.place(0.0), two.place(0.2), two.place(0.8)) == pytest.approx((0, 0.25, 1))
     assert three.place("sgd") is None
+    assert [of.place(of.at(share)) for of in (one, two) for share in (0.0, 0.3)] == pytest.approx([0, 0.3] * 2)
 
 
 def test_first_trials_are_spread_over_the_space():
@@ -175,10 +176,3 @@ def test_first_trials_are_spread_over_the_space():
     many = [space.spread(number)["lr"] for number in range(100)]
     for low in range(10):  # in every tenth of the range a tenth of the trials
         assert sum(0.01 * 10 ** (0.2 * low) <= lr < 0.01 * 10 ** (0.2 * low + 0.2) for lr in many) in range(8, 13)
-
-
-def test_a_place_and_the_value_there_belong_together():
-    for text in ("log:0.01:1", "uniform:0.01:1"):
-        one = Space.of({"lr": text}, RunConfig()).ranges[0]
-        for share in (0.0, 0.3, 0.9):
-            assert one.place(one.at(share)) == pytest.approx(share)

@@ -54,12 +54,14 @@ def test_a_trial_that_is_done_again_is_not_pruned_before_it_is_where_it_was(epoc
     assert validated({"val_accuracy": 0.5}, epoch=epoch, before=(0, 1, 2))[0].pruned == pruned
 
 
-def test_nobody_is_pruned_after_the_last_epoch():
-    assert not validated({"val_accuracy": 0.5}, epoch=4)[1].should_stop
-
-
-def test_who_stops_for_another_reason_still_stops():
-    assert validated({"val_accuracy": 0.5}, prune=False, should_stop=True)[1].should_stop
+@pytest.mark.parametrize(
+    ("more", "stops"),
+    [({"epoch": 4}, False), ({"prune": False, "should_stop": True}, True), ({"sanity_checking": True}, False)],
+)
+def test_the_last_epoch_ends_and_lightnings_check_begins_without_a_stop_and_who_stops_still_stops(more, stops):
+    callback, trainer = validated({} if "sanity_checking" in more else {"val_accuracy": 0.5}, **more)
+    assert trainer.should_stop == stops
+    assert bool(reported(callback)) != ("sanity_checking" in more)
 
 
 @pytest.mark.parametrize("metrics", [{"val_accuracy": math.nan}, {"val_accuracy": 0.1, "val_loss": math.inf}])
@@ -67,11 +69,6 @@ def test_what_has_diverged_stops_at_once_and_is_not_reported(metrics):
     callback, trainer = validated(metrics, prune=False)
     assert (callback.pruned, trainer.should_stop) == (True, True)
     assert reported(callback) == {}
-
-
-def test_lightnings_check_before_training_is_none():
-    callback, trainer = validated({}, sanity_checking=True)
-    assert (callback.pruned, trainer.should_stop, reported(callback)) == (False, False, {})
 
 
 def test_a_metric_that_is_not_logged_is_one_line():

@@ -30,9 +30,9 @@ def test_two_processes_share_the_trials(tmp_path, monkeypatch):
         alone(studies)
 
     monkeypatch.setattr(tuning, "work", late)
-    study = tune(QUICK, SPACE, folder=tmp_path, trials=10, jobs=2, follow=seen.append)
-    assert status(study).counts == {"completed": 10}
-    assert seen[-1].finished == seen[-1].total == 10
+    study = tune(QUICK, SPACE, folder=tmp_path, trials=6, jobs=2, follow=seen.append)
+    assert status(study).counts == {"completed": 6}
+    assert seen[-1].finished == seen[-1].total == 6
     finished = [found.finished for found in seen]
     assert finished == sorted(finished)
     assert len({tuple(trial.user_attrs["worker"][:2]) for trial in study.trials()}) == 2
