@@ -132,7 +132,7 @@ def test_a_module_of_your_own_is_left_alone_and_told_of_over_the_epochs_of_its_l
 def test_a_list_of_mini_batches_is_a_loader_and_one_that_can_be_read_once_is_read_to_its_end():
     batches = list(loader())
     found = advise_module(linear(), batches, steps=4)
-    assert advise_module(linear(), iter(batches), steps=200) == found
+    assert advise_module(linear(), iter(batches), steps=200).updates == len(batches)
     assert found == advise_module(linear(), loader(), steps=4)
 
 

@@ -36,6 +36,9 @@ TESTS = {
     "engine/*.py": ("tests/engine", "tests/test_reference.py", "tests/programs", "tests/lab/runs/test_run.py"),
     "pipeline/*.py": ("tests/pipeline",),
     "pipeline/health/*.py": ("tests/pipeline",),
+    "planning/*.py": ("tests/planning",),
+    "theory/*.py": ("tests/theory",),
+    "lab/judging/*.py": ("tests/lab/judging",),
     "cli/ranks.py": ("tests/cli/test_launch.py", "tests/cli/test_launch_settings.py", "tests/cli/test_hosts.py"),
 }
 """The files that are mutated -> what tests them."""

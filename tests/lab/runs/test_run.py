@@ -14,6 +14,7 @@ from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.plan import lr_factor
 from layerpipe2.lab.runs.records import read_record, write_record
 from layerpipe2.lab.runs.train import train_run
+from layerpipe2.pipeline import checkpoint as by_stage
 
 
 @pytest.fixture(scope="session")
@@ -171,6 +172,13 @@ def test_a_state_of_several_processes_is_told_from_one_of_one(train, tmp_path):
     (tmp_path / LAST_CHECKPOINT).mkdir()
     with pytest.raises(UserError, match="was written by several processes; go on under `layerpipe2 launch`"):
         train(checkpoint_dir=tmp_path, resume=True)
+    file = tmp_path / "file.ckpt"
+    file.touch()
+    by_stage.write(file, {"pipeline": {}}, {}, mark="1", first=True, barrier=lambda: None)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file.ckpt", LAST_CHECKPOINT]
+    assert by_stage.whole_state_dict(str(file)) == {}
+    with pytest.raises(UserError, match="no checkpoint of a pipeline of several processes"):
+        by_stage.whole_state_dict(str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
