@@ -204,31 +204,6 @@ def test_a_position_of_another_loader_is_refused(change, message):
     assert len(list(made)) == 8
 
 
-WRONG = {
-    "names node 200; nodes are numbered from 0 to 199": lambda: SampledLoader(GRAPH, np.array([0, 200]), FAN_OUT, 2),
-    "names node -1": lambda: SampledLoader(GRAPH, np.array([-1]), FAN_OUT, 2),
-    "give a row of at least one node number": lambda: SampledLoader(GRAPH, np.array([], int), FAN_OUT, 2),
-    "a node stands there twice": lambda: SampledLoader(GRAPH, np.array([3, 3]), FAN_OUT, 2),
-    "batch size is 0": lambda: SampledLoader(GRAPH, NODES, FAN_OUT, 0),
-    "fan-out in graph random, whose largest degree is": lambda: SampledLoader(GRAPH, NODES, (0,), 2),
-    "number of threads is -1": lambda: loader(threads=-1),
-    "batches ahead is 1; give an integer from 2": lambda: loader(threads=2, ahead=1),
-    "loader's seed is 1.5": lambda: loader(seed=1.5),
-    "loader's device is 'gpu'; give cpu or cuda": lambda: loader(device="gpu"),
-    "loader's device is 'meta'; give cpu or cuda": lambda: loader(device="meta"),
-    "loader's device is None; give cpu or cuda": lambda: loader(device=None),
-    "loader's device is cuda:99, but torch sees": lambda: loader(device="cuda:99"),
-}
-
-
-@pytest.mark.parametrize("message", WRONG)
-def test_bad_settings_are_one_line(message):
-    with pytest.raises(UserError) as error:
-        WRONG[message]()
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
-
-
 def test_without_numba_one_line_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
     for module in ("layerpipe2.graphs.kernels", "layerpipe2.compiling"):

@@ -142,20 +142,3 @@ def test_another_fan_out_is_seen_in_a_mini_batch_of_all_nodes_and_in_one_of_fewe
     for table, fan_out in ((x, (4, 2, 3)), (x, (3, 3, 3)), (y, (4, 3, 1, 1)), (y, (2, 2, 3, 2)), (y, (4, 5))):
         with pytest.raises(UserError, match="give network and loader the same fan-out"):
             torch.nn.Sequential(*build("sage", GRAPH, fan_out, width=6))(table)
-
-
-WRONG = {
-    "unknown graph network 'sag'; did you mean 'sage'?": lambda: build("sag", GRAPH, FAN_OUT),
-    "width is 0": lambda: build("sage", GRAPH, FAN_OUT, width=0),
-    "dropout is 1": lambda: build("sage", GRAPH, FAN_OUT, dropout=1),
-    "dropout is 'x'; give a number": lambda: build("sage", GRAPH, FAN_OUT, dropout="x"),
-    "can't number the nodes": lambda: build("sage", GRAPH, FAN_OUT)[0](torch.zeros(3, 13, dtype=torch.bfloat16)),
-    "has 9 columns where a layer of 4 features reads 4": lambda: build("gin", GRAPH, (4,))[0](torch.zeros(3, 9)),
-}
-
-
-@pytest.mark.parametrize("message", WRONG)
-def test_bad_networks_and_tables_are_one_line(message):
-    with pytest.raises(UserError) as error:
-        WRONG[message]()
-    assert message in str(error.value)

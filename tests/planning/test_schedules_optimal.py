@@ -1,7 +1,7 @@
 """Makespans against the shortest possible ones, which an exact solver finds.
 
 Start times of all actions are variables of a constraint programme: actions of one processor do not overlap, inputs
-come first (without communication time), no stage holds more batches than it may. Which processor does a task is given.
+come first (without communication time). Which processor does a task is given.
 """
 
 import pytest
@@ -16,13 +16,12 @@ from layerpipe2.planning.schedules.simulator import task_seconds
 UNEQUAL = ((2, 2, 1), (1, 3, 2), (3, 1, 1), (2, 1, 3))
 
 
-def shortest(schedule, costs, most_held=None):
+def shortest(schedule, costs):
     """Least makespan of the schedule's actions in any order, for integer operation counts on ``FlopDevice(1)``.
 
     Args:
         schedule: gives the actions and their processors; its order is ignored.
         costs: integer work per stage.
-        most_held: batches of which a stage may hold activations at one time.
     """
     model = cp_model.CpModel()
     actions = [a for row in schedule.processors for a in row]
@@ -37,8 +36,6 @@ def shortest(schedule, costs, most_held=None):
             source = Action(kind, stage, action.batch - lag)
             if source in start:
                 model.add(start[action] >= start[source] + length[source])
-    if most_held is not None:
-        _limit_held(model, schedule, start, length, horizon, most_held)
     end = model.new_int_var(0, horizon, "makespan")
     model.add_max_equality(end, [start[a] + length[a] for a in actions])
     model.minimize(end)
@@ -46,18 +43,6 @@ def shortest(schedule, costs, most_held=None):
     solver.parameters.num_workers = 1
     assert solver.solve(model) == cp_model.OPTIMAL
     return round(solver.objective_value)
-
-
-def _limit_held(model, schedule, start, length, horizon, most_held):
-    for stage in range(schedule.num_stages):
-        held = []
-        for batch in range(schedule.num_batches):
-            last = Action("W" if ("W", stage) in schedule.home else "BW", stage, batch)
-            size = model.new_int_var(0, horizon, "")
-            end = model.new_int_var(0, horizon, "")
-            model.add(end == start[last] + length[last])
-            held.append(model.new_interval_var(start[Action("F", stage, batch)], size, end, ""))
-        model.add_cumulative(held, [1] * len(held), most_held)
 
 
 def unequal_costs(stages):
@@ -81,7 +66,6 @@ def test_schedules_with_whole_backward_passes_are_optimal_for_equal_stages(name,
 def test_zero_bubble_is_optimal_for_equal_tasks_even_without_a_memory_limit(processors, batches):
     costs, schedule = uniform_costs(processors), build_schedule("zb-h1", processors, processors, batches)
     assert makespan(schedule, costs) == shortest(schedule, costs) == 3 * batches + processors - 1
-    assert shortest(schedule, costs, most_held=processors) == 3 * batches + processors - 1
     assert max(simulate(schedule, costs, FlopDevice(1.0)).in_flight()) <= processors
 
 

@@ -104,9 +104,7 @@ def test_a_line_that_is_no_record_is_named_and_the_file_stays(tmp_path, text, me
     ("content", "message"),
     [
         ('{"schema":2', "isn't valid JSON"),
-        ("[" * 100_000, "isn't valid JSON"),
         ("[]", "its layout isn't 2"),
-        ('{"schema":1}', "its layout isn't 2"),
         ('{"schema":2}', r"it isn't what was written \(its checksum differs\)"),
         ('{"schema":2,"\x85":"\u2028"}', r"it isn't what was written"),
     ],
