@@ -126,19 +126,17 @@ def test_several_processes_train_as_one_does(strategy):
     assert_equal(work, 3)
 
 
-@pytest.mark.parametrize("fan_out", [(3, 4, 6), (5, 5, 3), (4, 6, 3), (6, 3, 4)])
-@pytest.mark.parametrize("padded", [False, True])
-def test_a_network_of_another_fan_out_with_the_same_sum_is_refused(fan_out, padded):
-    x, _ = next(iter(SampledLoader(random_graph(2000, 5000), NODES[:8], (6, 4, 3), 8, threads=0, padded=padded)))
-    torch.nn.Sequential(*build("sage", random_graph(2000, 5000), (6, 4, 3), width=6))(x)
+LARGE = random_graph(2000, 5000)
+OTHERS = [(LARGE, 8, (6, 4, 3), other) for other in ((3, 4, 6), (5, 5, 3), (4, 6, 3), (6, 3, 4))]  # of one sum
+OTHERS += [(GRAPH, 200, FAN_OUT, other) for other in ((4, 2, 3), (3, 3, 3))]  # all nodes in a mini-batch
+HOPS = [(GRAPH, 20, FAN_OUT, other, False) for other in ((4, 3, 1, 1), (2, 2, 3, 2), (4, 5))]
+
+
+@pytest.mark.parametrize(
+    ("graph", "nodes", "right", "other", "padded"), [*((*row, p) for row in OTHERS for p in (False, True)), *HOPS]
+)
+def test_a_network_of_another_fan_out_is_refused(graph, nodes, right, other, padded):
+    x, _ = next(iter(SampledLoader(graph, np.arange(nodes), right, nodes, threads=0, padded=padded)))
+    torch.nn.Sequential(*build("sage", graph, right, width=6))(x)
     with pytest.raises(UserError, match="give network and loader the same fan-out, in the same order"):
-        torch.nn.Sequential(*build("sage", random_graph(2000, 5000), fan_out, width=6))(x)
-
-
-@pytest.mark.parametrize("padded", [False, True])
-def test_another_fan_out_is_seen_in_a_mini_batch_of_all_nodes_and_in_one_of_fewer_hops(padded):
-    x, _ = next(iter(SampledLoader(GRAPH, np.arange(200), FAN_OUT, 200, threads=0, padded=padded)))
-    y, _ = next(iter(SampledLoader(GRAPH, NODES, FAN_OUT, 20, threads=0)))
-    for table, fan_out in ((x, (4, 2, 3)), (x, (3, 3, 3)), (y, (4, 3, 1, 1)), (y, (2, 2, 3, 2)), (y, (4, 5))):
-        with pytest.raises(UserError, match="give network and loader the same fan-out"):
-            torch.nn.Sequential(*build("sage", GRAPH, fan_out, width=6))(table)
+        torch.nn.Sequential(*build("sage", graph, other, width=6))(x)

@@ -103,12 +103,12 @@ class Timed(torch.autograd.Function):
 
 
 class Layer(nn.Module):
-    """Takes these seconds forward, for the gradient of its input and of its weight, a hundred times at first."""
+    """Takes these seconds forward and backward, some of it the weight's, and a hundred times as long at first."""
 
-    def __init__(self, forward, activation, weight, slow_steps=0):
+    def __init__(self, forward, backward, weight=0, slow_steps=0):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(3))
-        self.seconds, self.slow_steps = (forward, activation, weight), slow_steps
+        self.seconds, self.slow_steps = (forward, backward - weight, weight), slow_steps
 
     def forward(self, x):
         if x.is_meta:  # counted, not run
@@ -116,7 +116,9 @@ class Layer(nn.Module):
         forward, activation, weight = (s * (100 if self.slow_steps > 0 else 1) for s in self.seconds)
         self.slow_steps -= 1
         CLOCK.seconds += forward
-        return Timed.apply(x, activation) * Timed.apply(self.weight, weight)
+        if weight:
+            return Timed.apply(x, activation) * Timed.apply(self.weight, weight)
+        return Timed.apply(x * self.weight, activation)
 
 
 class Timing(torch.optim.SGD):
@@ -127,7 +129,7 @@ class Timing(torch.optim.SGD):
 
 def test_the_profile_is_the_median_of_the_timed_steps(monkeypatch):
     monkeypatch.setattr(profiling, "time", CLOCK)
-    layers = [Layer(1, 0, 2, 2), Layer(3, 4, 1, 2), nn.Flatten(), Layer(2, 3, 1, 2)]
+    layers = [Layer(1, 2, 0, 2), Layer(3, 5, 0, 2), nn.Flatten(), Layer(2, 4, 0, 2)]
     before = copy.deepcopy(layers)
     work = profile(layers, torch.ones(4, 3), lambda p: Timing(p, lr=0.1), repeats=3, warmup=2)
     assert [u.forward.flops for u in work] == [1, 3, 0, 2]
@@ -157,7 +159,7 @@ class Slow(Latest):
 
 def test_the_profile_of_delayed_stages_counts_their_history(monkeypatch):
     monkeypatch.setattr(profiling, "time", CLOCK)
-    layers = [Layer(1, 0, 2), nn.Flatten(), Layer(3, 4, 1)]
+    layers = [Layer(1, 2), nn.Flatten(), Layer(3, 5)]
     before = copy.deepcopy(layers)
     make, history = lambda p: Timing(p, lr=0.1), Slow()
     work = profile(layers, torch.ones(4, 3), make, history=history, repeats=3)
@@ -169,7 +171,7 @@ def test_the_profile_of_delayed_stages_counts_their_history(monkeypatch):
 
 def test_a_split_profile_tells_the_two_kinds_of_gradients_apart(monkeypatch):
     monkeypatch.setattr(profiling, "time", CLOCK)
-    layers = [Layer(0, 2, 5), nn.Sequential(Layer(0, 2, 5), nn.Flatten(), Layer(0, 2, 5))]
+    layers = [Layer(0, 7, 5), nn.Sequential(Layer(0, 7, 5), nn.Flatten(), Layer(0, 7, 5))]
     whole = profile(layers, torch.ones(4, 3), repeats=1)
     assert [(u.activation.flops, u.weight.flops) for u in whole] == [(5, 0), (14, 0)]
     split = profile(layers, torch.ones(4, 3), split=True, repeats=1)
