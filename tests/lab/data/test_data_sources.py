@@ -10,6 +10,7 @@ from data_files import make_arrays, spec_of, write_cifar, write_idx, write_npz, 
 from layerpipe2.errors import UserError
 from layerpipe2.lab.data import DATASETS, IMAGES, BatchLoader, load, loading, split
 from layerpipe2.lab.data.loading import _load
+from layerpipe2.lab.data.specs import DatasetSpec
 from tests.sampling import sampled
 
 PARTS = ("x_train", "y_train", "x_test", "y_test")
@@ -142,8 +143,16 @@ def test_the_rows_are_the_published_sizes_under_names_of_their_own():
     assert IMAGES["cifar100"].mean == (0.5071, 0.4865, 0.4409)
 
 
-# They ship with a dependency; mnist1d takes ten seconds to compute.
-@pytest.mark.parametrize("name", sampled(["digits", "python-docs", "mnist1d"], ["digits", "python-docs"]))
+# They ship with a dependency or are computed; the others must be downloaded. To compute data takes ten seconds.
+AT_HAND = [
+    name
+    for name, row in DATASETS.items()
+    if (bool(row.read or row.compute) if isinstance(row, DatasetSpec) else row.system_folder is None)
+]
+READ = [name for name in AT_HAND if not getattr(DATASETS[name], "compute", None)]
+
+
+@pytest.mark.parametrize("name", sampled(AT_HAND, READ))
 def test_data_at_hand_are_what_the_row_says_and_give_batches(name):
     row, lines = DATASETS[name], []
     data, again = load(name, announce=lines.append), load(name)
