@@ -105,7 +105,7 @@ EARLY = "from layerpipe2 import make_strategy\nmake_strategy('stas')"
     [
         pytest.param(EARLY, "unknown strategy 'stas'; did you mean 'stash'\\?", marks=slow),
         pytest.param(REFUSED.format("refused.plateau"), "ReduceLROnPlateau waits for a metric, .*", marks=slow),
-        (REFUSED.format("callbacks=[refused.Scaling()]"), "stage [01]: weights were changed between two updates .*"),
+        (REFUSED.format("callbacks=refused.scaled()"), "stage [01]: weights were changed between two updates .*"),
     ],
     ids=["before the processes meet", "before training", "in the middle of training"],
 )

@@ -101,10 +101,36 @@ def merged(found):
 
 def assert_equal(work, world, **options):
     """``work`` by ``world`` processes is what it is by the simulator, bit for bit."""
-    known, weights = run(work)
-    found = processes.run(in_process, world, work, **options)
-    assert [other for other, _ in found] == [known] * world
-    assert_same_weights(merged(found), weights)
+    assert_all_equal({"the only one": (work, options)}, world)
+
+
+def assert_all_equal(rows, world):
+    """The same of works, by the same processes: name -> work, or a pair of it and settings of the strategy."""
+    rows = {name: row if isinstance(row, tuple) else (row, {}) for name, row in rows.items()}
+    for name, own in zip(rows, zip(*processes.run(one_by_one, world, rows), strict=True), strict=True):
+        known, weights = run(rows[name][0])
+        assert [other for other, _ in own] == [known] * world, name
+        assert_same_weights(merged(own), weights)
+
+
+def one_by_one(rows):
+    """What this process finds in each."""
+    found = []
+    for name, (work, options) in rows.items():
+        try:
+            found.append(in_process(work, **options))
+        except BaseException as error:
+            error.add_note(name)
+            raise
+    return found
+
+
+def resumed_equals_whole(make, before=2, after=4, epoch=1, last=1, **options):
+    """``make(resume)``, interrupted after ``epoch`` epochs and continued by ``after`` processes: rows and weights."""
+    whole = processes.run(in_process, before, make(None))
+    resumed = processes.run(in_process, after, make(epoch), **options)
+    assert resumed[0][0][-last:] == whole[0][0][-last:]
+    assert_same_weights(merged(resumed), merged(whole))
 
 
 def assert_same_weights(found, expected):

@@ -6,7 +6,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from layerpipe2.pipeline.messages import message_size, pack, unpack
-from tests.pipeline.fits import ByDevice, ByGloo, assert_equal, fit, noise, pipelined, stage_alone
+from layerpipe2.pipeline.strategy import PipelineStrategy
+from tests.pipeline.fits import ByDevice, ByGloo, assert_all_equal, assert_equal, fit, noise, pipelined, stage_alone
 from tests.sampling import sampled
 
 
@@ -29,27 +30,26 @@ def frozen(module):
     return module.requires_grad_(False)
 
 
-# Shape of an input, number of processes, stages: in double precision, where kernels differ by memory format.
+# Shape of an input, stages: in double precision, where kernels differ by memory format.
 LAYOUTS = {
-    "gradient in channels last": (
-        (3, 16, 16), 2, lambda: [nn.Conv2d(3, 19, 3), nn.Sequential(
-            Apply(lambda x: x.contiguous(memory_format=torch.channels_last)), nn.Conv2d(19, 8, 3), nn.Flatten(),
-            nn.Linear(1152, 4))]),
-    "expanded and permuted gradient": (
-        (3, 16, 16), 2, lambda: [nn.Conv2d(3, 19, 3), Apply(lambda x: x.flatten(2).transpose(1, 2)),
-                            nn.Sequential(nn.LayerNorm(19), nn.Linear(19, 21)),
-                            nn.Sequential(Apply(lambda x: x.mean(1)), nn.Linear(21, 4))]),
-    "expanded activation": (
-        (49, 33), 4, lambda: [nn.Linear(33, 65), Apply(lambda x: x[:, :, None].expand(-1, -1, 3, -1)),
-                          nn.Sequential(nn.Linear(65, 4), nn.Flatten()), nn.Linear(588, 4)]),
-    "tokens cut off": (
-        (49, 33), 4, lambda: [nn.Sequential(nn.Linear(33, 65), nn.LayerNorm(65)), Apply(lambda x: x[:, 1:]),
-                          nn.Sequential(nn.Linear(65, 16), nn.Tanh(), nn.Flatten()), nn.Linear(768, 4)]),
-    "half of the features": (
-        (49, 33), 4, lambda: [nn.Linear(33, 130), Apply(lambda x: x.chunk(2, -1)[1]),
-                          nn.Sequential(nn.Linear(65, 16), nn.Tanh(), nn.Flatten()), nn.Linear(784, 4)]),
+    "gradient in channels last": ((3, 16, 16), lambda: [
+        nn.Conv2d(3, 19, 3),
+        nn.Sequential(Apply(lambda x: x.contiguous(memory_format=torch.channels_last)), nn.Conv2d(19, 8, 3)),
+        Apply(lambda x: x.flatten(1)), nn.Linear(1152, 4)]),
+    "expanded and permuted gradient": ((3, 16, 16), lambda: [
+        nn.Conv2d(3, 19, 3), Apply(lambda x: x.flatten(2).transpose(1, 2)),
+        nn.Sequential(nn.LayerNorm(19), nn.Linear(19, 21)),
+        nn.Sequential(Apply(lambda x: x.mean(1)), nn.Linear(21, 4))]),
+    "expanded activation": ((49, 33), lambda: [
+        nn.Linear(33, 65), Apply(lambda x: x[:, :, None].expand(-1, -1, 3, -1)),
+        nn.Sequential(nn.Linear(65, 4), nn.Flatten()), nn.Linear(588, 4)]),
+    "tokens cut off": ((49, 33), lambda: [
+        nn.Sequential(nn.Linear(33, 65), nn.LayerNorm(65)), Apply(lambda x: x[:, 1:]),
+        nn.Sequential(nn.Linear(65, 16), nn.Tanh(), nn.Flatten()), nn.Linear(768, 4)]),
+    "half of the features": ((49, 33), lambda: [
+        nn.Linear(33, 130), Apply(lambda x: x.chunk(2, -1)[1]),
+        nn.Sequential(nn.Linear(65, 16), nn.Tanh(), nn.Flatten()), nn.Linear(784, 4)]),
 }  # fmt: skip
-
 STAGES = {
     "in-place operations first": lambda: [
         nn.Sequential(nn.Linear(12, 16), nn.BatchNorm1d(16)), nn.Sequential(nn.ReLU(inplace=True), nn.Linear(16, 16)),
@@ -59,31 +59,44 @@ STAGES = {
     "frozen first": lambda: [frozen(nn.Linear(12, 16)), nn.Sequential(nn.Tanh(), nn.Linear(16, 16)), nn.Linear(16, 4)],
     "frozen in between": lambda: [nn.Linear(12, 16), frozen(nn.Linear(16, 16)), nn.Linear(16, 4)],
 }  # fmt: skip
+WAYS = {"whole": {}, "split": {"split_backward": True}, "device": {"strategy": ByDevice}, "gloo": {"strategy": ByGloo}}
+ways = pytest.mark.parametrize("way", sampled([*WAYS], ["split"]))
 
 
-@pytest.mark.parametrize("case", LAYOUTS)
-def test_layouts_travel(case):
-    shape, world, stages = LAYOUTS[case]
-    data = lambda: noise(shape, dtype=torch.float64)  # noqa: E731
-    assert_equal(fit(lambda: pipelined([stage.double() for stage in stages()], "stash"), data=data), world)
+def test_layouts_travel():
+    rows = {
+        name: fit(
+            lambda stages=stages: pipelined([stage.double() for stage in stages()], "stash"),
+            data=lambda shape=shape: noise(shape, dtype=torch.float64),
+        )
+        for name, (shape, stages) in LAYOUTS.items()
+    }
+    assert_all_equal(rows, 4)
 
 
-WAYS = [{}, {"split_backward": True}, {"strategy": ByDevice}, {"strategy": ByGloo}]
-WAY_NAMES = ["whole", "split", "by device", "by gloo"]
-
-
-@pytest.mark.parametrize("way", sampled(WAYS, WAYS[1:2]), ids=WAY_NAMES)
-@pytest.mark.parametrize("case", STAGES)
-def test_stages(case, way):
+@ways
+def test_stages(way):
     schedule = lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)  # noqa: E731
-    make = lambda: pipelined(STAGES[case](), "ema-window", scheduler=schedule)  # noqa: E731
-    assert_equal(fit(make, max_steps=12), 2, **way)
+    rows = {
+        name: (
+            fit(lambda stages=stages: pipelined(stages(), "ema-window", scheduler=schedule), max_steps=12),
+            WAYS[way],
+        )
+        for name, stages in STAGES.items()
+    }
+    assert_all_equal(rows, 2)
 
 
-@pytest.mark.parametrize("way", sampled(WAYS, WAYS[1:2]), ids=WAY_NAMES)
+@ways
 def test_integers_have_no_gradient_to_send(way):
     stages = lambda: [nn.Identity(), nn.Embedding(7, 12), nn.Sequential(nn.Flatten(), nn.Linear(72, 4))]  # noqa: E731
-    assert_equal(fit(lambda: pipelined(stages()), data=tokens), 3, **way)
+    assert_equal(fit(lambda: pipelined(stages()), data=tokens), 3, **WAYS[way])
+
+
+@pytest.mark.parametrize("strategy", [PipelineStrategy, ByGloo, ByDevice])
+def test_a_smaller_last_batch(strategy):
+    make = lambda: pipelined(STAGES["no parameters last"]())  # noqa: E731
+    assert_equal(fit(make, data=lambda: noise(size=37)), 2, strategy=strategy)
 
 
 @pytest.mark.parametrize(

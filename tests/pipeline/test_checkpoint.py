@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -65,12 +66,41 @@ def test_a_bomb_ends_all_processes_with_one_line(work, file, folder, tmp_path, m
     assert not (tmp_path / "crater").exists()
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_a_flipped_bit_is_found(file, folder):
+def flip(folder, file):
     content = bytearray((folder / file).read_bytes())
     content[content.index(b"\x80\x02}") + 20] ^= 16  # within the first member
     (folder / file).write_bytes(content)
-    with pytest.raises(UserError, match=rf"{file} is damaged \(archive/data.*\); delete it and start without resuming"):
+
+
+def exchange(folder):
+    for old, new in ((FILES[1], "other"), (FILES[2], FILES[1]), ("other", FILES[2])):
+        os.rename(folder / old, folder / new)
+
+
+def unmark(folder):
+    for file in FILES:
+        content = torch.load(folder / file, weights_only=True)
+        del content["save"]
+        torch.save(content, folder / file)
+
+
+DAMAGED = r"{} is damaged \(archive/data.*\); delete it and start without resuming"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        *((partial(flip, file=file), DAMAGED.format(file)) for file in FILES),
+        (exchange, r"is a mixture \(stage-000\.pt doesn't belong there\)"),
+        (lambda f: shutil.copy(f / FILES[3], f / FILES[0]), r"is a mixture \(common\.pt is the file of a stage\)"),
+        (lambda folder: (folder / FILES[-1]).unlink(), r"has no stage \d; resume with as many stages"),
+        (unmark, r"epoch=1\.ckpt lacks what this version saves; delete it and start without"),
+    ],
+    ids=str,
+)
+def test_a_damaged_or_foreign_checkpoint_is_refused(damage, message, folder):
+    damage(folder)
+    with pytest.raises(UserError, match=message):
         whole_state_dict(folder)
 
 
@@ -81,34 +111,6 @@ def test_files_of_two_saves_are_told_apart_and_an_intact_checkpoint_is_named(sav
         whole_state_dict(folder)
     mixture = f"checkpoint {folder} is a mixture ({FILES[2]} doesn't belong there)"
     assert str(refused.value) == f"{mixture}; take {older}, which is intact, in its place"
-
-
-def test_files_of_two_stages_that_changed_places_are_found(folder):
-    for old, new in ((FILES[1], "other"), (FILES[2], FILES[1]), ("other", FILES[2])):
-        os.rename(folder / old, folder / new)
-    with pytest.raises(UserError, match=r"is a mixture \(stage-000\.pt doesn't belong there\)"):
-        whole_state_dict(folder)
-
-
-def test_a_stage_in_the_place_of_what_all_have_in_common_is_found(folder):
-    shutil.copy(folder / FILES[3], folder / FILES[0])
-    with pytest.raises(UserError, match=r"is a mixture \(common\.pt is the file of a stage\)"):
-        whole_state_dict(folder)
-
-
-def test_a_missing_stage_is_found(folder):
-    (folder / FILES[-1]).unlink()
-    with pytest.raises(UserError, match=r"has no stage \d; resume with as many stages"):
-        whole_state_dict(folder)
-
-
-def test_a_folder_without_marks_is_refused(folder):
-    for file in FILES:
-        content = torch.load(folder / file, weights_only=True)
-        del content["save"]
-        torch.save(content, folder / file)
-    with pytest.raises(UserError, match=r"epoch=1\.ckpt lacks what this version saves; delete it and start without"):
-        whole_state_dict(folder)
 
 
 def test_the_weights_of_a_save_that_was_killed_can_be_read(folder):

@@ -1,86 +1,127 @@
-"""Several processes train as the simulator does, bit for bit."""
+"""Several processes train as the simulator does, bit for bit: strategies, networks, delays, ways of the messages."""
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from layerpipe2 import STRATEGIES, UserError
+from layerpipe2 import STRATEGIES, UserError, make_strategy
 from tests.pipeline import processes
-from tests.pipeline.fits import NETWORKS, Case, assert_equal, in_process
-from tests.sampling import sampled
+from tests.pipeline.fits import (
+    NETWORKS,
+    ByDevice,
+    ByGloo,
+    Case,
+    Rows,
+    assert_all_equal,
+    decay,
+    dense,
+    in_process,
+    noise,
+    pipelined,
+    resumed_equals_whole,
+    trainer,
+)
+from tests.sampling import sampled, slow
+from tests.strategies.test_three_places import Prediction
 
-SPIKING = [name for name in NETWORKS if name.startswith("spiking")]
-STRATEGY_NAMES = [*(name for name in STRATEGIES if name != "sequential"), "ema-span-raw"]
+LAWS = ("layerpipe2", "pipedream")
+NAMES = [*(name for name in STRATEGIES if name != "sequential"), "ema-span-raw"]
+SPLIT, AGAIN = {"split_backward": True}, {"recompute_activations": True}
+DOUBLE = {"dtype": torch.float64, "options": {"precision": "64-true"}}
+SHORT = {"limit_train_batches": 3}
+
+
+def accumulated(name, a, delays=None, folder=None, resume=None, **options):
+    """Work: four epochs of six mini-batches; the validation data, five, are no multiple of ``a``."""
+
+    def work(runs):
+        how = {"scheduler": decay, "scheduler_interval": "step", "gradient_clip_norm": 0.5, **options}
+        rows, module = Rows(), pipelined(dense(), "stash", delays, accumulate=a, **how)
+        module.strategy = Prediction() if name == "prediction" else make_strategy(name)
+        trainer(runs, [rows], folder, max_epochs=4).fit(module, noise(size=48), noise(), ckpt_path=resume)
+        assert rows.rows[-1]["step"] == 24 // a
+        return rows.rows, module
+
+    return work
+
+
+QUICK = {
+    1: [Case("pair")],
+    2: [
+        Case("ema-span", **DOUBLE),
+        Case("ema-span", "pipedream", network="spiking-cnn", optimizer="small steps"),
+        Case("pair", "pipedream", drain=True),
+        Case("ema-span-raw", optimizer="adamw"),
+        Case("stash", delays=(5, 5, 1, 1)),
+        (Case(options=SHORT), {"stages_per_process": [1, 3]}),
+        (Case("pair", network="residual"), SPLIT),
+        (Case("stash", network="transformer", drain=True), SPLIT | AGAIN),
+        (Case("stash", delays=(5, 5, 1, 1)), AGAIN),  # with the loss in flight
+        (Case("stash", delays=(12, 7, 2, 0), network="residual"), AGAIN),  # in flight for two epochs
+        accumulated("ema-span", 2, (7, 3, 0)),
+        accumulated("pair", 2, optimizer=lambda p: torch.optim.AdamW(p, lr=0.01)),
+        accumulated("prediction", 3),
+    ],
+    3: [Case("pair"), Case("ema-lsq", network="residual"), Case("ema-lsq", network="transformer")],
+    4: [
+        Case("stash"),
+        Case("latest", "pipedream"),
+        Case(convention="pipedream"),
+        Case("ema-span-raw"),
+        (Case("stash", "pipedream", clip=0.1), AGAIN),
+        (Case("ema-span", "pipedream", options={"val_check_interval": 2}), {"strategy": ByDevice}),
+        (Case("ema-span", "pipedream", options={"val_check_interval": 2}), {"strategy": ByGloo}),
+    ],
+}
+"""Processes -> what they train, one after the other."""
+SLOW = {
+    1: [Case("stash")],
+    2: [
+        *(Case(name, **DOUBLE) for name in ("stash", "latest", "pair")),
+        *(
+            Case(name, law, network=network, optimizer="small steps")
+            for network in NETWORKS
+            for name in NAMES
+            for law in LAWS
+            if network.startswith("spiking")
+        ),
+        *(Case(drain=True), Case(clip=0.1), Case(convention="none"), Case(delays=(9, 2, 2, 0))),
+        Case(options={"max_steps": 7}),
+        *((Case(name, network=n), SPLIT) for n in ("dense", "residual", "transformer") for name in ("stash", "latest")),
+        *((Case(name, network=n), SPLIT) for n in ("dense", "transformer") for name in ("ema-span", "pair")),
+        (Case("stash", network="spiking-cnn", optimizer="small steps"), AGAIN),
+        *(accumulated("stash", 3), accumulated("latest", 6), accumulated("ema-0.9", 3, drain=True)),
+    ],
+    3: [
+        *(Case("stash"), Case("stash", network="residual"), Case("stash", network="transformer")),
+        (Case("stash"), {"strategy": ByDevice} | AGAIN),
+    ],
+    4: [
+        *(Case(name, law) for name in NAMES for law in LAWS),
+        *((Case(*case), {"strategy": way}) for case in (["stash"], ["pair"]) for way in (ByDevice, ByGloo)),
+        *((Case(drain=True, delays=(9, 2, 2, 0)), {"strategy": way}) for way in (ByDevice, ByGloo)),
+    ],
+}
 
 
 @pytest.mark.parametrize(
-    ("strategy", "convention"),
-    sampled(
-        [(name, law) for law in ("layerpipe2", "pipedream") for name in STRATEGY_NAMES],
-        [("stash", "layerpipe2"), ("latest", "pipedream"), ("ema-window", "pipedream"), ("ema-span-raw", "layerpipe2")],
-    ),
+    ("world", "rows"),
+    [pytest.param(world, rows, id=f"{world} processes") for world, rows in QUICK.items()]
+    + [pytest.param(world, rows, id=f"{world} processes, the rest", marks=slow) for world, rows in SLOW.items()],
 )
-def test_every_strategy(strategy, convention):
-    assert_equal(Case(strategy, convention), 4)
+def test_the_processes_train_as_the_simulator_does(world, rows):
+    assert_all_equal({f"{number}: {row}": row for number, row in enumerate(rows)}, world)
 
 
-@pytest.mark.parametrize("world", sampled([1, 2, 3], [1, 3]))
-@pytest.mark.parametrize("strategy", sampled(["stash", "pair"], ["pair"]))
-def test_several_stages_in_a_process(strategy, world):
-    assert_equal(Case(strategy), world)
+RESUMED = [("stash", 2), ("ema-span", 3), ("prediction", 1)]
 
 
-@pytest.mark.parametrize("strategy", sampled(["stash", "latest", "ema-span", "pair"], ["ema-span"]))
-def test_double_precision(strategy):
-    assert_equal(Case(strategy, dtype=torch.float64, options={"precision": "64-true"}), 2)
+@pytest.mark.parametrize(("name", "after"), sampled(RESUMED, RESUMED[1:2]))
+def test_accumulated_updates_are_resumed(name, after, tmp_path):
+    def make(epoch):
+        return accumulated(name, 3, (7, 3, 0), tmp_path, epoch and tmp_path / f"epoch={epoch}.ckpt")
 
-
-@pytest.mark.parametrize("network", ["residual", "transformer"])
-@pytest.mark.parametrize("strategy", sampled(["stash", "ema-lsq"], ["ema-lsq"]))
-def test_networks(network, strategy):
-    assert_equal(Case(strategy, network=network), 3)
-
-
-@pytest.mark.parametrize(
-    ("network", "strategy", "convention"),
-    sampled(
-        [(network, name, law) for network in SPIKING for name in STRATEGY_NAMES for law in ("layerpipe2", "pipedream")],
-        [
-            ("spiking-cnn", "ema-span", "pipedream"),
-            ("spiking-resnet", "pair", "layerpipe2"),
-        ],
-    ),
-)
-def test_spiking_networks(network, strategy, convention):
-    assert_equal(Case(strategy, convention, network=network, optimizer="small steps"), 2)
-
-
-MODES = [
-    Case(drain=True),
-    Case("pair", "pipedream", drain=True),
-    Case(clip=0.1),
-    Case("ema-span-raw", optimizer="adamw"),
-    Case(convention="none"),
-    Case("stash", delays=(5, 5, 1, 1)),
-    Case(delays=(9, 2, 2, 0)),
-    Case(options={"limit_train_batches": 3}),
-    Case(options={"max_steps": 7}),
-]
-
-
-@pytest.mark.parametrize("case", sampled(MODES, MODES[1::2]), ids=str)
-def test_modes(case):
-    assert_equal(case, 2)
-
-
-def test_uneven_processes():
-    assert_equal(Case(), 2, stages_per_process=[1, 3])
-
-
-@pytest.mark.parametrize("strategy", sampled(["stash", "latest", "ema-span", "pair"], ["stash", "pair"]))
-@pytest.mark.parametrize("network", sampled(["dense", "residual", "transformer"], ["residual"]))
-def test_split_backward(strategy, network):
-    assert_equal(Case(strategy, network=network), 2, split_backward=True)
+    resumed_equals_whole(make, 2, after, last=3)
 
 
 def test_no_step_waits_for_all_processes():

@@ -10,7 +10,7 @@ from torch import nn
 
 from layerpipe2.pipeline.strategy import PipelineStrategy
 from tests.pipeline import processes
-from tests.pipeline.fits import assert_equal, dense, fit, pipelined
+from tests.pipeline.fits import assert_all_equal, dense, fit, pipelined
 from tests.sampling import sampled
 
 
@@ -41,19 +41,15 @@ def one_validation():
     return [EarlyStopping("val_loss", stopping_threshold=1e9)]
 
 
-@pytest.mark.parametrize(
-    ("make", "options"),
-    [
-        (partial(module, "counts"), {"val_check_interval": 2}),
-        (partial(module, "scratch"), {"val_check_interval": 2}),
-        (partial(module, "scales", stage=2), {}),
-        (partial(module, "scales", drain=True), {}),
-        (partial(module, "always"), {"callbacks": one_validation}),
-    ],
-    ids=["only then", "written anew", "no delay", "an empty pipeline", "training ends"],
-)
-def test_they_stay_as_in_one_process(make, options):
-    assert_equal(fit(make, **options), 2)
+def test_they_stay_as_in_one_process():
+    rows = {
+        "only then": fit(partial(module, "counts"), val_check_interval=2),
+        "written anew": fit(partial(module, "scratch"), val_check_interval=2),
+        "no delay": fit(partial(module, "scales", stage=2)),
+        "an empty pipeline": fit(partial(module, "scales", drain=True)),
+        "training ends": fit(partial(module, "always"), one_validation),
+    }
+    assert_all_equal(rows, 2)
 
 
 class Centred(nn.Module):
@@ -77,32 +73,28 @@ def follows(strategy=None, always=False, delays=(5, 3, 1), **options):
     return rows, module.stages  # every process has the loss
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"val_check_interval": 2}, {"max_steps": 7}, {"always": True, "delays": (4, 2, 0)}],
-    ids=["epochs", "in between", "an early end", "no delay"],
-)
-def test_those_of_a_loss_are_as_in_one_process(options):
-    assert_equal(partial(follows, **options), 2)
+def test_those_of_a_loss_are_as_in_one_process():
+    rows = {
+        "epochs": follows,
+        "in between": partial(follows, val_check_interval=2),
+        "an early end": partial(follows, max_steps=7),
+        "no delay": partial(follows, always=True, delays=(4, 2, 0)),
+    }
+    assert_all_equal(rows, 2)
 
 
-def test_a_loss_that_evaluation_moves_is_refused_where_the_last_stage_has_a_delay(tmp_path):
-    found = processes.ends(lambda: follows(PipelineStrategy(timeout_s=20), always=True), 2, tmp_path)
+LOSS = "stage 2: an evaluation has changed buffer 'loss: centre', and the mini-batches already"
+LAYER = "stage 0: an evaluation has changed buffer '1.count', and the mini-batches already"
+REFUSED = [
+    *((partial(module, kind, strategy="stash"), {}, LAYER) for kind in ("scales", "always")),
+    (partial(module, "scales", strategy="stash"), {"split_backward": True}, LAYER),
+    (partial(module, "always", strategy="stash"), {"recompute_activations": True}, LAYER),
+    (partial(pipelined, dense(), loss=Centred(always=True), delays=(5, 3, 1)), {}, LOSS),
+]
+
+
+@pytest.mark.parametrize(("make", "options", "message"), sampled(REFUSED, [*REFUSED[:2], REFUSED[-1]]))
+def test_a_difference_to_mini_batches_under_way_is_refused(make, options, message, tmp_path):
+    found = processes.ends(lambda: fit(make)(PipelineStrategy(timeout_s=20, **options)), 2, tmp_path)
     assert [code for code, _ in found] == [2, 2]
-    assert "stage 2: an evaluation has changed buffer 'loss: centre', and the mini-batches already" in found[1][1]
-
-
-OPTIONS = [{}, {"split_backward": True}, {"recompute_activations": True}]
-
-
-@pytest.mark.parametrize("options", sampled(OPTIONS, OPTIONS[:1]))
-@pytest.mark.parametrize("kind", ["scales", "always"])
-def test_a_difference_to_mini_batches_under_way_is_refused(kind, options, tmp_path):
-    work = partial(train, kind, options)
-    found = processes.ends(work, 2, tmp_path)
-    assert [code for code, _ in found] == [2, 2]
-    assert "stage 0: an evaluation has changed buffer '1.count', and the mini-batches already" in found[0][1]
-
-
-def train(kind, options):
-    fit(partial(module, kind, strategy="stash"))(PipelineStrategy(timeout_s=20, **options))
+    assert message in "".join(said for _, said in found)

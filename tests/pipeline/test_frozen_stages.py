@@ -1,5 +1,7 @@
 """Parameters are frozen and unfrozen while several processes train: as in one process, or refused in one line."""
 
+from functools import partial
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -9,14 +11,13 @@ from layerpipe2.pipeline.strategy import PipelineStrategy
 from tests.pipeline import processes
 from tests.pipeline.fits import (
     Rows,
+    assert_all_equal,
     assert_equal,
-    assert_same_weights,
     dense,
     fit,
-    in_process,
-    merged,
     noise,
     pipelined,
+    resumed_equals_whole,
     trainer,
 )
 from tests.sampling import sampled
@@ -57,11 +58,20 @@ PLANS = {
 }
 
 
-@pytest.mark.parametrize("split_backward", sampled([False, True], [True]))
-@pytest.mark.parametrize("plan", PLANS)
-def test_frozen_at_any_time(plan, split_backward):
-    work = fit(lambda: pipelined(dense(), "ema-window", unfreezes=True), lambda: [Plan(PLANS[plan])])
-    assert_equal(work, 2, split_backward=split_backward)
+def planned(plan, strategy="ema-window", **options):
+    return fit(lambda: pipelined(dense(), strategy, **options), lambda: [Plan(plan)])
+
+
+def some_are(epoch, batch):
+    return [1] if epoch == 1 else []
+
+
+@pytest.mark.parametrize("options", sampled([{}, {"split_backward": True}], [{"split_backward": True}]))
+def test_frozen_at_any_time(options):
+    rows = {name: (planned(plan, unfreezes=True), options) for name, plan in PLANS.items()}
+    again = planned(PLANS["again and again"], "stash", unfreezes=True), options | {"recompute_activations": True}
+    halved = fit(lambda: _partly_frozen(drain=True), lambda: [_Halve(counted=False)])  # with an empty pipeline
+    assert_all_equal(rows | {"computed again": again, "unannounced": planned(some_are), "halved": halved}, 2)
 
 
 @pytest.mark.parametrize("strategy", sampled(["stash", "latest", "pair"], ["latest"]))
@@ -69,33 +79,20 @@ def test_fine_tuning(strategy):
     assert_equal(fit(lambda: pipelined(dense(), strategy), lambda: [Unfreeze()]), 3)
 
 
-def test_what_was_trained_may_be_frozen_without_announcement():
-    frozen = lambda epoch, batch: [1] if epoch == 1 else []  # noqa: E731
-    assert_equal(fit(lambda: pipelined(dense()), lambda: [Plan(frozen)]), 2)
-
-
 def test_a_resumed_run_is_frozen_as_the_interrupted_one(tmp_path):
-    def run(epochs, resume=None, folder=None):
+    def make(epoch):
         def work(strategy):
             rows, module = Rows(), pipelined(dense())
-            one = trainer(strategy, [rows, Unfreeze()], folder, max_epochs=epochs)
-            one.fit(module, noise(), noise(), ckpt_path=resume)
+            one = trainer(strategy, [rows, Unfreeze()], tmp_path, max_epochs=4)
+            one.fit(module, noise(), noise(), ckpt_path=epoch and tmp_path / f"epoch={epoch}.ckpt")
             return rows.rows, module
 
-        return processes.run(in_process, 2, work)
+        return work
 
-    whole = run(4, folder=tmp_path)
-    resumed = run(4, tmp_path / "epoch=2.ckpt", tmp_path)
-    assert resumed[0][0][-1] == whole[0][0][-1]
-    assert_same_weights(merged(resumed), merged(whole))
+    resumed_equals_whole(make, 2, 2, epoch=2)
 
 
-def test_unfreezing_must_be_announced():
-    with pytest.raises(AssertionError, match=r"stage 0: a parameter that was frozen when training began was unfrozen"):
-        processes.run(_unannounced, 2)
-
-
-def _unannounced():
+def unannounced():
     plan = Plan(PLANS["a stage from the start"])
     trainer(PipelineStrategy(timeout_s=20), [plan]).fit(pipelined(dense()), noise(), noise())
 
@@ -113,20 +110,7 @@ class _Halve(pl.Callback):
                 (weight if self.counted else weight.data).mul_(0.5)
 
 
-@pytest.mark.parametrize("counted", [True, False])
-def test_a_frozen_weight_that_changes_is_noticed(counted):
-    with pytest.raises(AssertionError, match=r"stage 0: a frozen parameter was changed"):
-        processes.run(_halves_what_is_frozen, 2, counted)
-
-
-def test_with_an_empty_pipeline_a_frozen_weight_may_change():
-    def make():
-        return _partly_frozen(drain=True)
-
-    assert_equal(fit(make, lambda: [_Halve(counted=False)]), 2)
-
-
-def _halves_what_is_frozen(counted):
+def halves_what_is_frozen(counted):
     trainer(PipelineStrategy(timeout_s=20), [_Halve(counted)]).fit(_partly_frozen(), noise(), noise())
 
 
@@ -134,3 +118,15 @@ def _partly_frozen(**options):
     module = pipelined(dense(), "stash", **options)
     module.stages[0][0].weight.requires_grad_(False)
     return module
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        (unannounced, "stage 0: a parameter that was frozen when training began was unfrozen"),
+        *((partial(halves_what_is_frozen, counted), "stage 0: a frozen parameter was changed") for counted in (0, 1)),
+    ],
+)
+def test_what_differs_from_one_process_is_refused(work, message):
+    with pytest.raises(AssertionError, match=message):
+        processes.run(work, 1)

@@ -6,7 +6,6 @@ import re
 import signal
 import tempfile
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,14 +31,12 @@ from tests.pipeline.fits import (
     assert_equal,
     assert_same_weights,
     dense,
-    fit,
     in_process,
     merged,
     noise,
     pipelined,
     trainer,
 )
-from tests.pipeline.test_boundaries import STAGES
 from tests.sampling import sampled
 
 SLOTS, AHEAD, DEPTH = 5, 2, 3
@@ -48,12 +45,13 @@ both = pytest.mark.parametrize("shares", [True, False], ids=["shared memory", "g
 ways = pytest.mark.parametrize("strategy", [PipelineStrategy, ByGloo, ByDevice])
 
 
-def link(shares, *, expected=None, watch=None, seconds=20.0):
+def link(shares, *, expected=None, seconds=20.0, tag=0):
     """This process's end: rank 0 sends, rank 1 receives."""
-    dist.init_process_group("gloo")
+    if not dist.is_initialized():
+        dist.init_process_group("gloo")
     rank = dist.get_rank()
-    endpoint = Endpoint(rank, 2, CPU, timedelta(seconds=seconds), watch or Watch(), shares=shares)
-    end = endpoint.inbox(-1, 0, slots=SLOTS, ahead=AHEAD) if rank else endpoint.outbox(+1, 0, depth=DEPTH)
+    endpoint = Endpoint(rank, 2, CPU, timedelta(seconds=seconds), Watch(), shares=shares)
+    end = endpoint.inbox(-1, tag, slots=SLOTS, ahead=AHEAD) if rank else endpoint.outbox(+1, tag, depth=DEPTH)
     by_memory = shares if expected is None else expected
     assert type(end) is ((SharedOutbox, SharedInbox) if by_memory else (Outbox, Inbox))[rank]
     if rank:
@@ -79,8 +77,11 @@ def exchange(end, count):
 
 
 @both
-def test_messages_come_in_order_and_stay_as_long_as_they_are_read(shares):
-    assert processes.run(_many, 2, shares)[1] == [True] * 40
+def test_messages_come_in_order_stay_as_long_as_they_are_read_and_may_shrink_not_grow(shares):
+    refusal, (right, received) = processes.run(_many_and_shrinking, 2, shares)
+    assert right == [True] * 40
+    assert received == [500, 3, 500]
+    assert re.match("a mini-batch needs .* may shrink, not grow", refusal)
 
 
 def _many(shares, expected=None):
@@ -92,17 +93,11 @@ def _many(shares, expected=None):
     return found
 
 
-@both
-def test_batches_may_shrink_not_grow(shares):
-    refusal, received = processes.run(_shrinking, 2, shares)
-    assert received == [500, 3, 500]
-    assert re.match("a mini-batch needs .* may shrink, not grow", refusal)
-
-
-def _shrinking(shares):
-    end, sizes = link(shares), (500, 3, 500)
+def _many_and_shrinking(shares):
+    right, sizes = _many(shares), (500, 3, 500)
+    end = link(shares, tag=1)
     if dist.get_rank():
-        found = [len(end.receive()[0]) for _ in sizes]
+        found = right, [len(end.receive()[0]) for _ in sizes]
     else:
         for size in sizes:
             end.send(torch.ones(size))
@@ -230,28 +225,6 @@ def traces(process="[0-9]*"):
             continue
 
 
-CASES = [
-    Case("stash"),
-    Case("ema-span", "pipedream", options={"val_check_interval": 2}),
-    Case("pair", drain=True),
-    Case(delays=(9, 2, 2, 0)),
-]
-
-
-OTHER_WAYS = [(case, way) for case in CASES for way in (ByDevice, ByGloo)]
-
-
-@pytest.mark.parametrize(("case", "strategy"), sampled(OTHER_WAYS, OTHER_WAYS[2:4]), ids=str)
-def test_every_way_equals_the_simulator(case, strategy):
-    assert_equal(case, 4, strategy=strategy)
-
-
-@ways
-def test_a_smaller_last_batch(strategy):
-    make = lambda: pipelined(STAGES["no parameters last"]())  # noqa: E731
-    assert_equal(fit(make, data=lambda: noise(size=37)), 2, strategy=strategy)
-
-
 class StopEarly(pl.Callback):
     """As ``EarlyStopping`` does: nobody knew it before."""
 
@@ -274,9 +247,8 @@ def _twice(strategy):
 
 
 def test_what_one_way_saved_the_other_resumes(tmp_path):
-    case = Case("ema-window")
-    whole = processes.run(in_process, 2, replace(case, folder=tmp_path), strategy=ByGloo)
-    resumed = processes.run(in_process, 2, replace(case, resume=tmp_path / "epoch=1.ckpt"))
+    whole = processes.run(in_process, 2, Case(folder=tmp_path), strategy=ByGloo)
+    resumed = processes.run(in_process, 2, Case(resume=tmp_path / "epoch=1.ckpt"))
     assert resumed[0][0][-1] == whole[0][0][-1]
     assert_same_weights(merged(resumed), merged(whole))
 

@@ -25,45 +25,47 @@ def network():
     return [first, second, third, nn.Linear(256, 5)]
 
 
-def memory_of(strategy, convention, **options):
-    """Memory of the stages after 15 updates of 8 samples."""
-    pipeline = PipelineStrategy(**options)
-    trainer(pipeline).fit(pipelined(network(), strategy, law=convention), *loaders())
-    return pipeline.memory
+def memory_of(rows):
+    """Memory of the stages after 15 updates of 8 samples: strategy, law, settings of the pipeline."""
+    found = []
+    for strategy, law, options in rows:
+        pipeline = PipelineStrategy(**options)
+        trainer(pipeline).fit(pipelined(network(), strategy, law=law), *loaders())
+        found.append(pipeline.memory)
+    return found
 
 
-@pytest.mark.parametrize("convention", sampled(["layerpipe2", "pipedream"], ["layerpipe2"]))
-@pytest.mark.parametrize(
-    ("strategy", "recomputes"), [("stash", False), ("stash", True), ("latest", False), ("ema-window", False)]
-)
-def test_the_cost_model_tells_what_the_processes_hold(strategy, recomputes, convention):
-    rows = processes.run(memory_of, 4, strategy, convention, recompute_activations=recomputes)[0]
-    model = stage_costs(network(), (1, 8, 8), strategy, convention, batch_size=8, recomputes=recomputes)
-    assert [row.parameters for row in rows] == list(model.parameter_bytes)
-    assert [row.optimizer for row in rows] == list(model.parameter_bytes)
-    assert [row.activations for row in rows] == list(model.activation_bytes)
-    for row, history, stage in zip(rows, model.history_bytes, network(), strict=True):
-        copies = make_strategy(strategy).copies(row.delay)
-        most = history + copies * len(list(stage.parameters())) * PADDING + 64 * (row.delay + 1)  # the decays' table
-        assert history <= row.history <= most
-        assert row.delay or row.history == 0
+HELD = [("stash", {}), ("stash", {"recompute_activations": True}), ("latest", {}), ("ema-window", {})]
 
 
-def test_every_process_knows_and_the_table_says():
-    found = processes.run(memory_of, 2, "ema-window", "layerpipe2")
-    assert found[0] == found[1]
+@pytest.mark.parametrize("law", sampled(["layerpipe2", "pipedream"], ["layerpipe2"]))
+def test_the_cost_model_tells_what_the_processes_hold(law):
+    found = processes.run(memory_of, 4, [(strategy, law, options) for strategy, options in HELD])
+    assert all(one == found[0] for one in found)  # every process knows
+    for (strategy, options), rows in zip(HELD, found[0], strict=True):
+        model = stage_costs(network(), (1, 8, 8), strategy, law, batch_size=8, recomputes=bool(options))
+        assert [row.parameters for row in rows] == list(model.parameter_bytes)
+        assert [row.optimizer for row in rows] == list(model.parameter_bytes)
+        assert [row.activations for row in rows] == list(model.activation_bytes)
+        for row, history, stage in zip(rows, model.history_bytes, network(), strict=True):
+            copies = make_strategy(strategy).copies(row.delay)
+            most = history + copies * len(list(stage.parameters())) * PADDING + 64 * (row.delay + 1)  # decays' table
+            assert history <= row.history <= most
+            assert row.delay or row.history == 0
+
+
+def test_the_table_says_it_and_versions_are_kept_for_a_checkpoint_only():
+    rows = [("latest", "layerpipe2", {"resumable": resumable}) for resumable in (False, True)]
+    found = processes.run(memory_of, 2, rows)[0]
     assert [(row.stage, row.rank, row.delay) for row in found[0]] == [(0, 0, 6), (1, 0, 4), (2, 1, 2), (3, 1, 0)]
     lines = memory_table(found[0]).splitlines()
     titles = "stage rank delay parameters optimizer activations history checkpoint (kB)"
     assert lines[0].split() == titles.split()
     assert lines[-1].split()[1] == f"{sum(row.parameters for row in found[0]) / 1e3:.1f}"
-
-
-@pytest.mark.parametrize(("resumable", "copies"), [(False, 0), (True, 1)])
-def test_versions_are_kept_for_a_checkpoint_only(resumable, copies):
-    for row in processes.run(memory_of, 2, "latest", "layerpipe2", resumable=resumable)[0]:
-        weights = row.delay * row.parameters * copies
-        assert weights <= row.checkpoint <= weights + copies * row.delay * 4 * PADDING
+    for copies, rows in enumerate(found):
+        for row in rows:
+            weights = row.delay * row.parameters * copies
+            assert weights <= row.checkpoint <= weights + copies * row.delay * 4 * PADDING
 
 
 class Block(nn.Module):

@@ -7,72 +7,9 @@ from torch import nn
 
 from layerpipe2 import UserError
 from layerpipe2.pipeline.snapshots import StageSnapshots
-from layerpipe2.pipeline.strategy import PipelineStrategy
-from layerpipe2.pipeline.timeline import SpanRecorder
-from tests.pipeline import processes
-from tests.pipeline.fits import (
-    ByDevice,
-    Case,
-    assert_equal,
-    assert_same_weights,
-    dense,
-    fit,
-    in_process,
-    merged,
-    pipelined,
-    stage_alone,
-)
-from tests.pipeline.test_frozen_stages import PLANS, Plan
-from tests.sampling import sampled, slow
+from tests.pipeline.fits import assert_same_weights, stage_alone
 
 DELAY = 2
-
-
-@pytest.mark.parametrize(
-    ("case", "world", "way"),
-    [
-        (Case("stash", "pipedream", clip=0.1), 4, {}),
-        (Case("stash", network="transformer", drain=True), 2, {"split_backward": True}),
-        (Case("stash", delays=(5, 5, 1, 1)), 2, {}),  # with the loss in flight
-        (Case("stash", delays=(12, 7, 2, 0), network="residual"), 2, {}),  # in flight for two epochs
-        pytest.param(Case("stash", network="spiking-cnn", optimizer="small steps"), 2, {}, marks=slow),
-        pytest.param(Case("stash", network="dense"), 3, {"strategy": ByDevice}, marks=slow),
-    ],
-    ids=str,
-)
-def test_training_stays_the_same(case, world, way):
-    assert_equal(case, world, recompute_activations=True, **way)
-
-
-@pytest.mark.parametrize("split_backward", sampled([False, True], [True]))
-def test_frozen_at_any_time(split_backward):
-    plan = Plan(PLANS["again and again"])
-    work = fit(lambda: pipelined(dense(), "stash", unfreezes=True), lambda: [plan])
-    assert_equal(work, 2, split_backward=split_backward, recompute_activations=True)
-
-
-def test_a_full_pipeline_is_saved_and_resumed(tmp_path):
-    whole = processes.run(in_process, 2, Case("stash", folder=tmp_path))
-    resumed = processes.run(in_process, 4, Case("stash", resume=tmp_path / "epoch=1.ckpt"), recompute_activations=True)
-    assert resumed[0][0][-1] == whole[0][0][-1]
-    assert_same_weights(merged(resumed), merged(whole))
-
-
-def events():
-    strategy = PipelineStrategy(timeline=SpanRecorder(), recompute_activations=True)
-    Case("stash", network="residual", epochs=1)(strategy)
-    return strategy.events
-
-
-def test_time_stamps_tell_what_is_computed_again():
-    last = [event for rank in processes.run(events, 2)[0] for event in rank]
-    count = max(event.stage for event in last)
-    again = {(e.stage, e.batch): e for e in last if e.what == "recompute"}
-    assert {batch for _, batch in again} == set(range(5))
-    assert 0 < len({stage for stage, _ in again}) <= count  # not the last one, which has no delay
-    for event in last:
-        if event.what == "backward" and (event.stage, event.batch) in again:
-            assert again[event.stage, event.batch].stop <= event.start
 
 
 def local_stage(*layers, strategy="stash", **options):
@@ -117,17 +54,11 @@ class Counting(nn.Module):
 @pytest.mark.parametrize("loss", [None, lambda y: y.square().sum()], ids=["gradient comes back", "loss in flight"])
 def test_a_pass_that_depends_on_buffers_is_the_same_again(loss):
     made = []
-    for recompute in (False, True):
+    for again in (False, True):
         torch.manual_seed(0)
-        local = local_stage(Counting(), nn.BatchNorm1d(8), nn.Dropout(), nn.Sigmoid(), recompute_activations=recompute)
-        made.append(
-            (
-                train(local, loss=loss),
-                local.stage.module.state_dict(),
-                local.stage.stream.state_dict(),
-                local.peak_bytes,
-            )
-        )
+        local = local_stage(Counting(), nn.BatchNorm1d(8), nn.Dropout(), nn.Sigmoid(), recompute_activations=again)
+        gradients, stage = train(local, loss=loss), local.stage
+        made.append((gradients, stage.module.state_dict(), stage.stream.state_dict(), local.peak_bytes))
     (plain, weights, stream, most), (again, *state, least) = made
     assert all(map(torch.equal, plain, again))
     assert_same_weights(state[0], weights)
@@ -180,16 +111,16 @@ def tail():
     return nn.Linear(8, 8), nn.Tanh(), nn.Tanh()
 
 
+def drop_more(dropout):
+    dropout.p = 0.5
+
+
 @pytest.mark.parametrize(
     ("layers", "change", "message"),
     [
-        (
-            [nn.Hardtanh(inplace=True), *tail()],
-            None,
-            r"stage 1 changes its input in place .*train without recompute_ac",
-        ),
+        ([nn.Hardtanh(inplace=True), *tail()], None, "stage 1 changes its input in place .*train without recompute_ac"),
         ([*tail(), Own()], None, "stage 1 computed other outputs when its forward pass ran again"),
-        ([*tail(), nn.Dropout(0.2)], lambda dropout: setattr(dropout, "p", 0.5), "a callback that changes how it comp"),
+        ([*tail(), nn.Dropout(0.2)], drop_more, "a callback that changes how it comp"),
     ],
     ids=["in place", "own random numbers", "callback"],
 )
@@ -204,9 +135,3 @@ def test_weights_that_are_not_those_of_the_forward_pass_are_refused(strategy):
     message = f"with the same weights, which strategy '{strategy}' doesn't keep .*; give strategy 'stash'"
     with pytest.raises(UserError, match=message):
         local_stage(*tail(), strategy=strategy, recompute_activations=True)
-
-
-def test_all_processes_refuse_them(tmp_path):
-    found = processes.ends(in_process, 2, tmp_path, Case(), recompute_activations=True)
-    assert [code for code, _ in found] == [2, 2]
-    assert all("give strategy 'stash'" in said for _, said in found), found

@@ -55,42 +55,50 @@ class Clipping(pl.Callback):
         nn.utils.clip_grad_norm_(pl_module.parameters(), 1.0)
 
 
-class Scaling(pl.Callback):
-    def on_train_epoch_end(self, trainer, pl_module):
-        next(pl_module.parameters()).data.mul_(0.5)
+def on(hook, act):
+    """A callback that does ``act(trainer, module, ...)``."""
+    return [pl.callbacks.LambdaCallback(**{f"on_train_{hook}": act})]
 
 
-class Assigning(pl.Callback):
-    def on_train_batch_end(self, trainer, pl_module, *_):
-        parameter = next(pl_module.parameters())
-        parameter.data = parameter.data.clone()
+def scaled():
+    return on("epoch_end", lambda trainer, module: next(module.parameters()).data.mul_(0.5))
 
 
-class Replacing(pl.Callback):
-    def on_train_epoch_end(self, trainer, pl_module):
-        for layer in pl_module.modules():
-            if isinstance(layer, nn.Linear):
-                layer.weight = nn.Parameter(layer.weight.detach().clone())
+def assigned(trainer, module, *_):
+    parameter = next(module.parameters())
+    parameter.data = parameter.data.clone()
 
 
-class Adding(pl.Callback):
+def replaced(trainer, module):
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            layer.weight = nn.Parameter(layer.weight.detach().clone())
+
+
+def added(trainer, module):
     """As BaseFinetuning does where the optimizer was given a part of the parameters."""
+    new = nn.Parameter(torch.zeros(1))
+    for optimizer in trainer.optimizers:
+        optimizer.add_param_group({"params": [new]})
 
-    def on_train_epoch_start(self, trainer, pl_module):
-        new = nn.Parameter(torch.zeros(1))
-        for optimizer in trainer.optimizers:
-            optimizer.add_param_group({"params": [new]})
+
+def set_to(name, value):
+    return on("batch_end", lambda trainer, module, *_: setattr(module, name, value))
+
+
+def first_rate(trainer, module, *_):
+    """As is right in one process, which has one optimizer."""
+    trainer.optimizers[0].param_groups[0]["lr"] = 0.01
+
+
+def exchanged(trainer, module, *_):
+    trainer.optimizers = [torch.optim.SGD(module.parameters(), lr=0.01)]
 
 
 def fit(make=lambda: pipelined(dense()), data=noise, validation=None, **options):
     one = trainer(PipelineStrategy(timeout_s=20), **options)
     one.fit(make(), data(), (validation or data)())
     return one
-
-
-class Longer(pl.Callback):
-    def on_train_epoch_start(self, trainer, pl_module):
-        trainer.fit_loop.max_epochs = 4
 
 
 class Borrowing(nn.Linear):
@@ -126,36 +134,12 @@ def left():
     return pipelined(stages)
 
 
-class Setting(pl.Callback):
-    def __init__(self, name, value):
-        self.name, self.value = name, value
-
-    def on_train_batch_end(self, trainer, pl_module, *_):
-        setattr(pl_module, self.name, self.value)
-
-
-class FirstRate(pl.Callback):
-    """As is right in one process, which has one optimizer."""
-
-    def on_train_batch_start(self, trainer, pl_module, *_):
-        trainer.optimizers[0].param_groups[0]["lr"] = 0.01
-
-
 class Weighing(torch.optim.lr_scheduler.LRScheduler):
     """Its rate depends on the weights that it finds."""
 
     def get_lr(self):
         size = sum(p.detach().norm().item() for group in self.optimizer.param_groups for p in group["params"])
         return [0.1 / size for _ in self.optimizer.param_groups]
-
-
-class Exchanging(pl.Callback):
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        trainer.optimizers = [torch.optim.SGD(pl_module.parameters(), lr=0.01)]
-
-
-def looks_at_batches(look):
-    return pl.callbacks.LambdaCallback(on_train_batch_start=lambda trainer, module, batch, _: look(batch))
 
 
 def noisy_loss(outputs, targets):
@@ -179,6 +163,18 @@ def given(**options):
     return partial(fit, lambda: pipelined(dense(), **options))
 
 
+def looks(look):
+    return partial(fit, callbacks=on("batch_start", lambda trainer, module, batch, _: look(batch)))
+
+
+def with_callback(hook, act):
+    return partial(fit, callbacks=on(hook, act))
+
+
+def short():
+    return DataLoader(Short(), 8)
+
+
 def cast():
     with torch.autocast("cpu", torch.bfloat16):
         fit(lambda: pipelined(dense(), "stash"))
@@ -196,78 +192,73 @@ def two_clippings():
     in_process(Case(clip=0.5 if os.environ["RANK"] == "1" else None))
 
 
+DICTS = {"validation": lambda: DataLoader([{"x": torch.zeros(12), "y": 1}])}
+CHANGED = "weights were changed between two updates (a callback that clamps"
+WHILE_TRAINING = "was changed while training (by a callback?)"
+LOOKS = "a callback or hook looks into a mini-batch, but several"
+SHORTER = "a DataLoader of length 8 has given 5 mini-batches only, but several processes"
+NOISY = "the loss draws random numbers from torch's default generator, from which a DataLoader"
+BY_ONE = [
+    (partial(fit, plateau), "ReduceLROnPlateau waits for a metric"),
+    (partial(fit, Plain), "PipelineStrategy trains a PipelinedModule, not a Plain"),
+    (partial(fit, data=lambda: DataLoader(Endless(), 8)), "a DataLoader without a length can't feed"),
+    (partial(fit, **DICTS), "mini-batch is a dict; a pipeline takes a pair (inputs, targets) of two tensors"),
+    (partial(fit, reload_dataloaders_every_n_epochs=1), "reads ahead into the next epoch"),
+    (partial(fit, val_check_interval=2, enable_checkpointing=True), "save_on_train_epoch"),
+    (partial(fit, callbacks=[Clipping()]), "Clipping has on_after_backward, but the processes of a pipeline never"),
+    (
+        partial(fit, callbacks=[EMAWeightAveraging()]),
+        "EMAWeightAveraging doesn't work with a pipeline: it averages",
+    ),
+    (partial(fit, callbacks=scaled()), CHANGED),
+    (with_callback("batch_end", assigned), CHANGED),
+    (with_callback("epoch_end", replaced), "a parameter or layer was added, replaced or removed"),
+    (with_callback("epoch_start", added), "was given parameters of another stage, which has its own"),
+    (
+        with_callback("epoch_start", lambda trainer, _: setattr(trainer.fit_loop, "max_epochs", 4)),
+        "training goes on behind mini-batch 15, which was to be the last one",
+    ),
+    (partial(fit, borrowed), "stage 2 computes with a weight of stage 0 that doesn't come by its input"),
+    (partial(fit, left), "stage 1 computes with a value of stage 0 that doesn't come by its input"),
+    (partial(fit, callbacks=set_to("gradient_clip_norm", 0.1)), f"gradient_clip_norm {WHILE_TRAINING}"),
+    (partial(fit, callbacks=set_to("drain", True)), f"drain {WHILE_TRAINING}"),
+    (partial(fit, callbacks=set_to("loss", F.mse_loss)), f"loss {WHILE_TRAINING}"),
+    (with_callback("batch_start", first_rate), "the learning rate of group 0 is 0.01 in stage"),
+    *(
+        (partial(fit, partial(two_stages, scheduler=Weighing, scheduler_interval=interval)), "by a scheduler that")
+        for interval in ("step", "epoch")
+    ),
+    (with_callback("batch_start", exchanged), "trainer.optimizers was replaced while training (by a callback?)"),
+    (looks(lambda batch: batch[0].mul_(2)), LOOKS),
+    (looks(lambda batch: batch.__setitem__(0, None)), LOOKS),
+    (looks(lambda batch: [*batch]), LOOKS),
+    (partial(fit, data=short, validation=noise), SHORTER),
+    (partial(fit, validation=short), SHORTER),
+    (given(loss=noisy_loss), NOISY),
+    (given(optimizer=lambda p: Sharpness(p, lr=0.1)), "Sharpness evaluates the network again within an update"),
+    (given(optimizer=lambda p: torch.optim.SGD(p, 0.1, differentiable=True)), "SGD(differentiable=True) would"),
+    (cast, "fit() is called within torch.autocast, which keeps"),
+    (partial(in_process, Case(delays=(0, 2, 0, 0))), "delays [0, 2, 0, 0] grow towards the output"),
+    (partial(in_process, Case(options={"precision": "bf16-mixed"})), "computes in the parameters' own type"),
+]
+BY_TWO = [
+    (partial(fit, plateau), "ReduceLROnPlateau waits for a metric"),
+    (partial(fit, callbacks=scaled()), CHANGED),
+    (partial(fit, left), "stage 1 computes with a value of stage 0 that doesn't come by its input"),
+    (call, "has some of the stages only; call the Trainer's predict"),
+    (partial(in_process, Case(), stages_per_process=[1, 2]), "[1, 2]; give 2 numbers that add up to 4"),
+    (two_clippings, "rank 1 differs from rank 0 in drain, clipping, seed of the stages: False, 0.5, 7 against"),
+    (partial(in_process, Case(), recompute_activations=True), "give strategy 'stash'"),
+]
+
+
 @pytest.mark.parametrize(
-    ("work", "message"),
-    [
-        (partial(fit, plateau), "ReduceLROnPlateau waits for a metric"),
-        (partial(fit, Plain), "PipelineStrategy trains a PipelinedModule, not a Plain"),
-        (partial(fit, data=lambda: DataLoader(Endless(), 8)), "a DataLoader without a length can't feed"),
-        (
-            partial(fit, validation=lambda: DataLoader([{"x": torch.zeros(12), "y": 1}])),
-            "mini-batch is a dict; a pipeline takes a pair (inputs, targets) of two tensors",
-        ),
-        (partial(fit, reload_dataloaders_every_n_epochs=1), "reads ahead into the next epoch"),
-        (partial(fit, val_check_interval=2, enable_checkpointing=True), "save_on_train_epoch"),
-        (partial(fit, callbacks=[Clipping()]), "Clipping has on_after_backward, but the processes of a pipeline never"),
-        (
-            partial(fit, callbacks=[EMAWeightAveraging()]),
-            "EMAWeightAveraging doesn't work with a pipeline: it averages the whole network",
-        ),
-        (partial(fit, callbacks=[Scaling()]), "weights were changed between two updates (a callback that clamps"),
-        (partial(fit, callbacks=[Assigning()]), "weights were changed between two updates (a callback that clamps"),
-        (partial(fit, callbacks=[Replacing()]), "a parameter or layer was added, replaced or removed"),
-        (partial(fit, callbacks=[Adding()]), "was given parameters of another stage, which has its own"),
-        (partial(fit, callbacks=[Longer()]), "training goes on behind mini-batch 15, which was to be the last one"),
-        (partial(fit, borrowed), "stage 2 computes with a weight of stage 0 that doesn't come by its input"),
-        (partial(fit, left), "stage 1 computes with a value of stage 0 that doesn't come by its input"),
-        *(
-            (partial(fit, callbacks=[Setting(name, value)]), f"{name} was changed while training (by a callback?)")
-            for name, value in (("gradient_clip_norm", 0.1), ("drain", True), ("loss", F.mse_loss))
-        ),
-        (partial(fit, callbacks=[FirstRate()]), "the learning rate of group 0 is 0.01 in stage"),
-        *(
-            (partial(fit, partial(two_stages, scheduler=Weighing, scheduler_interval=interval)), "by a scheduler that")
-            for interval in ("step", "epoch")
-        ),
-        (partial(fit, callbacks=[Exchanging()]), "trainer.optimizers was replaced while training (by a callback?)"),
-        *(
-            (
-                partial(fit, callbacks=[looks_at_batches(look)]),
-                "a callback or hook looks into a mini-batch, but several",
-            )
-            for look in (
-                lambda batch: batch[0].mul_(2),
-                lambda batch: batch.__setitem__(0, None),
-                lambda batch: [*batch],
-            )
-        ),
-        *(
-            (partial(fit, **data), "a DataLoader of length 8 has given 5 mini-batches only, but several processes")
-            for short in [lambda: DataLoader(Short(), 8)]
-            for data in ({"data": short, "validation": noise}, {"validation": short})
-        ),
-        (
-            given(loss=noisy_loss),
-            "the loss draws random numbers from torch's default generator, from which a DataLoader",
-        ),
-        (given(optimizer=lambda p: Sharpness(p, lr=0.1)), "Sharpness evaluates the network again within an update"),
-        (given(optimizer=lambda p: torch.optim.SGD(p, 0.1, differentiable=True)), "SGD(differentiable=True) would"),
-        (cast, "fit() is called within torch.autocast, which keeps"),
-        (call, "has some of the stages only; call the Trainer's predict"),
-        (
-            partial(in_process, Case(), stages_per_process=[1, 2]),
-            "stages_per_process is [1, 2]; give 2 numbers that add up to 4",
-        ),
-        (partial(in_process, Case(delays=(0, 2, 0, 0))), "delays [0, 2, 0, 0] grow towards the output"),
-        (partial(in_process, Case(options={"precision": "bf16-mixed"})), "computes in the parameters' own type"),
-        (two_clippings, "rank 1 differs from rank 0 in drain, clipping, seed of the stages: False, 0.5, 7 against"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
+    ("world", "work", "message"), [(1, *row) for row in BY_ONE] + [(2, *row) for row in BY_TWO], ids=str
 )
-def test_refused(work, message, tmp_path, monkeypatch):
+def test_every_process_refuses(world, work, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = processes.ends(work, 2, tmp_path)
-    assert [code for code, _ in found] == [2, 2]
+    found = processes.ends(work, world, tmp_path)
+    assert [code for code, _ in found] == [2] * world
     assert all(message in said for _, said in found), found
 
 

@@ -23,9 +23,11 @@ from tests.pipeline.fits import (
     merged,
     noise,
     pipelined,
+    resumed_equals_whole,
     trainer,
 )
 from tests.pipeline.test_evaluated_buffers import Centred
+from tests.pipeline.test_training import own_generator
 from tests.sampling import sampled, slow
 
 STAGES = [f"stage-{k:03d}.pt" for k in range(4)]
@@ -45,19 +47,22 @@ CASES = [
 @pytest.mark.parametrize(("before", "after"), sampled([(2, 2), (4, 2), (1, 3)], [(4, 2)]))
 @pytest.mark.parametrize("case", sampled(CASES, CASES[::3]), ids=str)
 def test_resumed_equals_uninterrupted(case, before, after, tmp_path):
-    whole = processes.run(in_process, before, replace(case, folder=tmp_path))
-    files = sorted(path.name for path in (tmp_path / "epoch=1.ckpt").iterdir())
-    assert files == ["common.pt", *STAGES]
-    resumed = processes.run(in_process, after, replace(case, resume=tmp_path / "epoch=1.ckpt"))
-    assert resumed[0][0][-1] == whole[0][0][-1]
-    assert_same_weights(merged(resumed), merged(whole))
+    again = replace(case, resume=tmp_path / "epoch=1.ckpt")
+    resumed_equals_whole(lambda epoch: again if epoch else replace(case, folder=tmp_path), before, after)
+
+
+def test_a_full_pipeline_is_saved_and_resumed_by_processes_that_compute_again(tmp_path):
+    case, again = Case("stash", folder=tmp_path), Case("stash", resume=tmp_path / "epoch=1.ckpt")
+    resumed_equals_whole(lambda epoch: again if epoch else case, 2, 4, recompute_activations=True)
 
 
 @pytest.mark.parametrize("strategy", ["stash", "ema-window"])
-def test_saving_changes_nothing(strategy, tmp_path):
+def test_saving_changes_nothing_and_one_process_reads_the_weights(strategy, tmp_path):
     case = Case(strategy)
     saved, plain = (processes.run(in_process, 2, c) for c in (replace(case, folder=tmp_path), case))
     assert [rows for rows, _ in saved] == [rows for rows, _ in plain]
+    assert sorted(path.name for path in (tmp_path / "epoch=1.ckpt").iterdir()) == ["common.pt", *STAGES]
+    assert_same_weights(checkpoint.whole_state_dict(tmp_path / "epoch=2.ckpt"), merged(saved))
 
 
 def test_what_does_not_fit(tmp_path):
@@ -65,16 +70,14 @@ def test_what_does_not_fit(tmp_path):
     folder = tmp_path / "epoch=0.ckpt"
     with pytest.raises(AssertionError, match=r"checkpoint does not fit stage [02]"):
         processes.run(in_process, 2, Case("pair", resume=folder))
+    other = r"the checkpoint is of SGD, and this one trains with AdamW; resume with"
+    with pytest.raises(AssertionError, match=other):
+        processes.run(in_process, 1, Case("stash", optimizer="adamw", resume=folder))
     (folder / STAGES[3]).unlink()
     with pytest.raises(AssertionError, match="has no stage 3; resume with as many stages as it was saved with"):
         processes.run(in_process, 2, Case("stash", resume=folder))
     with pytest.raises(AssertionError, match="no checkpoint of a pipeline of several processes in"):
-        processes.run(in_process, 2, Case("stash", resume=tmp_path / "nowhere"))
-
-
-def test_the_weights_can_be_read_in_one_process(tmp_path):
-    found = processes.run(in_process, 2, Case("ema-window", folder=tmp_path))
-    assert_same_weights(checkpoint.whole_state_dict(tmp_path / "epoch=2.ckpt"), merged(found))
+        processes.run(in_process, 1, Case("stash", resume=tmp_path / "nowhere"))
 
 
 def test_saving_in_the_middle_of_an_epoch(tmp_path):
@@ -157,23 +160,21 @@ def test_a_loss_with_buffers_is_resumed(tmp_path):
     train(2, "a", 2)
     found = train(3, "b", 4, tmp_path / "a" / "epoch=1.ckpt")
     assert found[0][0][-2:] == whole[0][0][-2:]
-    ends = [one[-1][1] for one in (found, whole)]
-    assert ends[0]["loss.centre"].abs().sum() > 0
-    assert all(torch.equal(value, ends[0][name]) for name, value in ends[1].items() if name in ends[0])
-    assert torch.equal(
-        checkpoint.whole_state_dict(tmp_path / "b" / "epoch=3.ckpt")["loss.centre"], ends[0]["loss.centre"]
-    )
+    one, other = found[-1][1], whole[-1][1]
+    assert one["loss.centre"].abs().sum() > 0
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    saved = checkpoint.whole_state_dict(tmp_path / "b" / "epoch=3.ckpt")
+    assert torch.equal(saved["loss.centre"], one["loss.centre"])
 
 
 @pytest.mark.parametrize("drain", sampled([False, True], [False]))
 @pytest.mark.parametrize("size", [40, 16])  # an epoch of five mini-batches, and one shorter than the delay
 def test_a_resumed_run_goes_on_in_the_same_order(drain, size, tmp_path):
-    whole, resumed = (
-        processes.run(in_process, 2, training(tmp_path, size, 5, resume, shuffle=True, drain=drain))
-        for resume in (None, tmp_path / "epoch=1.ckpt")
-    )
-    assert resumed[0][0][-5:] == whole[0][0][-5:]
-    assert_same_weights(merged(resumed), merged(whole))
+    def make(epoch):
+        path = epoch and tmp_path / f"epoch={epoch}.ckpt"
+        return training(tmp_path, size, 5, path, shuffle=True, drain=drain)
+
+    resumed_equals_whole(make, 2, 2, last=5)
 
 
 def told(folder, resume=None, limit=None, loader=noise, **options):
@@ -188,10 +189,6 @@ def told(folder, resume=None, limit=None, loader=noise, **options):
         return (rows.rows[-1], [str(one.message) for one in said if "layerpipe2" in str(one.message)]), module
 
     return work
-
-
-def own_generator():
-    return noise(shuffle=True, generator=torch.Generator().manual_seed(1))
 
 
 def by_epoch():
@@ -218,9 +215,3 @@ def test_the_data_go_on_or_a_line_says_that_they_do_not(loader, limit, message, 
     assert (resumed == whole) == (message is None)
     assert len(said) == (message is not None)
     assert all(message in line for line in said)
-
-
-def test_another_optimizer_is_refused(tmp_path):
-    processes.run(in_process, 2, Case("latest", folder=tmp_path, epochs=1))
-    with pytest.raises(AssertionError, match="the checkpoint is of SGD, and this one trains with AdamW; resume with"):
-        processes.run(in_process, 2, Case("latest", optimizer="adamw", resume=tmp_path / "epoch=0.ckpt"))

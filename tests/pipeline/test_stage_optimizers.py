@@ -11,7 +11,17 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 from layerpipe2 import UserError
 from layerpipe2.pipeline.stage_optimizers import Everywhere, StageOptimizers
 from tests.pipeline import processes
-from tests.pipeline.fits import assert_equal, dense, fit, in_process, noise, pipelined, trainer
+from tests.pipeline.fits import (
+    Rows,
+    assert_all_equal,
+    dense,
+    fit,
+    in_process,
+    noise,
+    pipelined,
+    resumed_equals_whole,
+    trainer,
+)
 
 SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
 
@@ -53,33 +63,17 @@ def module(optimizer, **options):
     return pipelined(dense(), optimizer=optimizer, **options)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        partial(module, faster_head),
-        partial(module, by_shape),
-        partial(module, without_first_stage),
-        partial(module, faster_head, scheduler=two_rates),
-        partial(module, faster_head, scheduler=one_cycle, scheduler_interval="step"),
-        knows_the_network,
-    ],
-    ids=["by position", "by shape", "some left out", "rates per group", "largest rates per group", "by name"],
-)
-def test_groups_are_those_of_one_process(make):
-    assert_equal(fit(make), 2)
-
-
 def test_groups_are_resumed_by_another_number_of_processes(tmp_path):
-    def work(strategy, epochs=3, resume=None):
-        made = module(faster_head, scheduler=two_rates)
-        one = trainer(strategy, folder=tmp_path, max_epochs=epochs)
-        one.fit(made, noise(), noise(), ckpt_path=resume)
-        return one.global_step, made
+    def make(epoch):
+        def work(strategy):
+            made, rows = module(faster_head, scheduler=two_rates), Rows()
+            one = trainer(strategy, [rows], tmp_path)
+            one.fit(made, noise(), noise(), ckpt_path=None if epoch is None else tmp_path / f"epoch={epoch}.ckpt")
+            return rows.rows, made
 
-    whole = processes.run(in_process, 3, work)
-    resumed = processes.run(in_process, 2, partial(work, resume=tmp_path / "epoch=0.ckpt"))
-    known = [{name: value for _, own in found for name, value in own.items()} for found in (whole, resumed)]
-    assert all(torch.equal(value, known[1][name]) for name, value in known[0].items())
+        return work
+
+    resumed_equals_whole(make, 3, 2, epoch=0)
 
 
 def test_groups_in_another_order_are_refused(tmp_path):
@@ -152,10 +146,18 @@ def around(lookahead):
     return lambda parameters: lookahead(SGD(parameters))
 
 
-@pytest.mark.parametrize("lookahead", [Lookahead, Early])
-@pytest.mark.parametrize("strategy", ["ema-window", "pair"])
-def test_a_lookahead_with_its_weights_in_its_state(lookahead, strategy):
-    assert_equal(fit(partial(module, around(lookahead), strategy=strategy)), 2)
+def test_groups_and_lookaheads_are_those_of_one_process():
+    rows = {
+        "by position": partial(module, faster_head),
+        "by shape": partial(module, by_shape),
+        "some left out": partial(module, without_first_stage),
+        "rates per group": partial(module, faster_head, scheduler=two_rates),
+        "largest rates per group": partial(module, faster_head, scheduler=one_cycle, scheduler_interval="step"),
+        "by name": knows_the_network,
+        "a lookahead": partial(module, around(Lookahead), strategy="ema-window"),
+        "one that copies early": partial(module, around(Early), strategy="pair"),
+    }
+    assert_all_equal({name: fit(make) for name, make in rows.items()}, 2)
 
 
 def test_a_wrapper_without_what_lightning_reads():

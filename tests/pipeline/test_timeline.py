@@ -9,14 +9,14 @@ from tests.pipeline import processes
 from tests.pipeline.fits import Case
 
 
-def events(limit):
-    strategy = PipelineStrategy(timeline=SpanRecorder(limit))
-    Case()(strategy)
+def events(case, limit=10_000, **options):
+    strategy = PipelineStrategy(timeline=SpanRecorder(limit), **options)
+    case(strategy)
     return strategy.events
 
 
 def test_every_task_of_every_stage_is_there_in_order():
-    ranks = processes.run(events, 2, 10_000)[0]
+    ranks = processes.run(events, 2, Case())[0]
     for rank, found in enumerate(ranks):
         assert {event.stage for event in found} == {2 * rank, 2 * rank + 1}
         for what in ("forward", "backward", "weights"):
@@ -27,7 +27,18 @@ def test_every_task_of_every_stage_is_there_in_order():
 
 
 def test_no_more_than_the_limit_is_kept():
-    assert [len(found) for found in processes.run(events, 2, 7)[0]] == [7, 7]
+    assert [len(found) for found in processes.run(events, 2, Case(), 7)[0]] == [7, 7]
+
+
+def test_time_stamps_tell_what_is_computed_again():
+    ranks = processes.run(events, 2, Case("stash", network="residual", epochs=1), recompute_activations=True)[0]
+    last = [event for rank in ranks for event in rank]
+    again = {(e.stage, e.batch): e for e in last if e.what == "recompute"}
+    assert {batch for _, batch in again} == set(range(5))
+    assert 0 < len({stage for stage, _ in again}) <= max(event.stage for event in last)  # the last one has no delay
+    for event in last:
+        if event.what == "backward" and (event.stage, event.batch) in again:
+            assert again[event.stage, event.batch].stop <= event.start
 
 
 def test_chrome_trace():

@@ -16,8 +16,8 @@ from torch.utils.data.distributed import DistributedSampler
 from layerpipe2.engine.execution import StepLimit
 from layerpipe2.pipeline.strategy import PipelineStrategy
 from tests.pipeline import processes
-from tests.pipeline.fits import Rows, assert_equal, dense, fit, noise, pipelined, trainer
-from tests.sampling import sampled
+from tests.pipeline.fits import Rows, assert_all_equal, assert_equal, dense, fit, noise, pipelined, trainer
+from tests.sampling import slow
 
 
 class Scaled(nn.Module):
@@ -32,26 +32,69 @@ class Scaled(nn.Module):
         return torch.tanh(self.linear(x)) * self.scale
 
 
+class Dropping(nn.Module):
+    def __init__(self, rate=0.3):
+        super().__init__()
+        self.dropout = nn.Dropout(rate)
+
+    def forward(self, outputs, targets):
+        return F.cross_entropy(self.dropout(outputs), targets)
+
+
 def early():
     return [EarlyStopping("val_loss", patience=1, min_delta=10.0)]
 
 
-STOPS = [
-    {"callbacks": early, "max_epochs": 9},
-    {"callbacks": lambda: [StepLimit(7)]},
-    {"val_check_interval": 2},
-    {"val_check_interval": 7, "check_val_every_n_epoch": None},
-    {"callbacks": early, "val_check_interval": 2},
-    {"check_val_every_n_epoch": 2, "max_epochs": 4},
-    {"max_steps": 7},
-    {"num_sanity_val_steps": 0, "limit_val_batches": 2},
-]
+def dropping(validation=None, **options):
+    """A loss that draws random numbers while it trains."""
+    data = partial(noise, generator=torch.Generator())
+    return fit(lambda: pipelined(dense(), loss=Dropping()), data=data, validation=validation or data, **options)
 
 
-@pytest.mark.parametrize("drain", sampled([False, True], [False]))
-@pytest.mark.parametrize("options", sampled(STOPS, STOPS[::2]), ids="-".join)
-def test_stops_and_validations(drain, options):
-    assert_equal(fit(lambda: pipelined(dense(), drain=drain), **options), 2)
+def own_generator():
+    return noise(shuffle=True, generator=torch.Generator().manual_seed(1))
+
+
+def half():
+    """Its sampler changes with the epoch."""
+    data = noise().dataset
+    return DataLoader(data, 16, sampler=DistributedSampler(data, num_replicas=2, rank=0, shuffle=True))
+
+
+def plain(drain=False, **options):
+    return fit(lambda: pipelined(dense(), drain=drain), **options)
+
+
+STOPS = {
+    "early": {"callbacks": early, "max_epochs": 9},
+    "a limit of steps": {"callbacks": lambda: [StepLimit(7)]},
+    "in between": {"val_check_interval": 2},
+    "over epochs": {"val_check_interval": 7, "check_val_every_n_epoch": None},
+    "early, in between": {"callbacks": early, "val_check_interval": 2},
+    "rarely": {"check_val_every_n_epoch": 2, "max_epochs": 4},
+    "the Trainer's limit": {"max_steps": 7},
+    "no first try": {"num_sanity_val_steps": 0, "limit_val_batches": 2},
+}
+QUICK = {
+    **{name: plain(**options) for name, options in [*STOPS.items()][::2]},
+    "a generator": plain(
+        data=lambda: noise(shuffle=True, generator=torch.Generator().manual_seed(1)), validation=noise
+    ),
+    "the default generator": plain(data=lambda: noise(shuffle=True), limit_val_batches=0, validation=noise),
+    "shuffled and drained": plain(True, data=lambda: noise(shuffle=True), validation=noise),
+    "a smaller mini-batch": plain(data=lambda: noise(size=45)),
+    "double": plain(precision="64-true"),
+    "random numbers of a loss": dropping(max_epochs=3),
+    "too late": dropping(noise, max_epochs=1),
+    "a sampler by epoch": plain(validation=half),
+    "a constant buffer": fit(lambda: pipelined([Scaled(12), Scaled(16), nn.Linear(16, 4)])),
+}
+SLOW = {f"{name}, {drain}": plain(drain, **options) for name, options in STOPS.items() for drain in (False, True)}
+
+
+@pytest.mark.parametrize("rows", [QUICK, pytest.param(SLOW, marks=slow)], ids=["quick", "slow"])
+def test_stops_validations_and_loaders(rows):
+    assert_all_equal(rows, 2)
 
 
 def test_lightnings_harmless_callbacks(tmp_path):
@@ -72,38 +115,6 @@ def test_a_loss_with_buffers(tmp_path):
         return found, module.stages
 
     assert_equal(work, 2)
-
-
-class Dropping(nn.Module):
-    """A loss that draws random numbers while it trains."""
-
-    def __init__(self, rate=0.3):
-        super().__init__()
-        self.dropout = nn.Dropout(rate)
-
-    def forward(self, outputs, targets):
-        return F.cross_entropy(self.dropout(outputs), targets)
-
-
-@pytest.mark.parametrize(
-    ("validation", "epochs"), [(partial(noise, generator=torch.Generator()), 3), (noise, 1)], ids=["own", "too late"]
-)
-def test_a_loss_that_draws_random_numbers(validation, epochs):
-    data = partial(noise, generator=torch.Generator())
-    work = fit(lambda: pipelined(dense(), loss=Dropping()), data=data, validation=validation, max_epochs=epochs)
-    assert_equal(work, 2)
-
-
-def test_a_validation_loader_whose_sampler_changes_with_the_epoch():
-    def half():
-        data = noise().dataset
-        return DataLoader(data, 16, sampler=DistributedSampler(data, num_replicas=2, rank=0, shuffle=True))
-
-    assert_equal(fit(lambda: pipelined(dense()), validation=half, max_epochs=3), 2)
-
-
-def test_a_constant_buffer_outlives_a_validation():
-    assert_equal(fit(lambda: pipelined([Scaled(12), Scaled(16), nn.Linear(16, 4)])), 2)
 
 
 @pytest.mark.parametrize("drain", [False, True])
@@ -164,21 +175,6 @@ class Noise(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch, dataloader_idx):
         x, y = batch
         return x - 1, y
-
-
-@pytest.mark.parametrize(
-    ("data", "drain", "options"),
-    [
-        (lambda: noise(shuffle=True, generator=torch.Generator().manual_seed(1)), False, {"validation": noise}),
-        (lambda: noise(shuffle=True), False, {"limit_val_batches": 0, "validation": noise}),
-        (lambda: noise(shuffle=True), True, {"validation": noise}),
-        (lambda: noise(size=45), False, {}),
-        (noise, False, {"precision": "64-true"}),
-    ],
-    ids=["generator", "default generator", "default generator, drained", "last one smaller", "double"],
-)
-def test_loaders(data, drain, options):
-    assert_equal(fit(lambda: pipelined(dense(), drain=drain), data=data, **options), 2)
 
 
 def test_hooks_of_a_data_module():
