@@ -21,7 +21,7 @@ from layerpipe2.delays import aligned
 from tests.chaos.attack import Attack, call
 from tests.chaos.attacks import ATTACKS
 from tests.chaos.kept import KEPT, Kept
-from tests.chaos.page import PAGE, page
+from tests.chaos.page import PAGE, with_counts
 from tests.chaos.runner import run, table
 
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = run(attacks, numbers, options.seed, options.minutes, options.jobs, results=kept.results, keep=keep)
     print("\n".join(aligned(table(results), left=1)))
     if options.write:
-        PAGE.write_text(page(ATTACKS, kept))
+        PAGE.write_text(with_counts(PAGE.read_text(), ATTACKS, kept))
     failed = sum(len(result.failures) for result in results.values())
     print(f"{sum(result.cases for result in results.values())} cases, {failed} failed")
     if untried := [name for name, result in results.items() if not result.cases]:

@@ -7,16 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-ALLOWED = {"equal": "equal to the reference, or completed", "refused": "refused in one line"}
-FORBIDDEN = {
-    "traceback": "a traceback, or no single clear line",
-    "hang": "over 5 s for one input, or over the limit of what is started",
-    "executed": "ran code that came with an input",
-    "different": "another result than the reference's, or a lost one",
-    "outside": "changed files outside the output folder",
-    "memory": "more than 1 GB",
-    "left": "left processes or temporary files",
-}
+ALLOWED = ("equal", "refused")
+FORBIDDEN = ("traceback", "hang", "executed", "different", "outside", "memory", "left")
+"""docs/reliability.md says what each of these words means."""
 
 
 class Failed(Exception):
@@ -54,6 +47,8 @@ Act = Callable[[], str]
 class Attack:
     """One kind of attack. ``case`` makes an input in the scene's folder and returns the act that is looked at.
 
+    docs/reliability.md says under its name what it does, and by which rule a case must end.
+
     Attributes:
         short: cases of ``make chaos``; ``long``: those of ``make chaos-long``.
         prepare: makes, once and in a process of its own, what all cases need.
@@ -63,8 +58,6 @@ class Attack:
     """
 
     name: str
-    what: str
-    rule: str
     case: Callable[[Scene], Act]
     short: int
     long: int

@@ -1,40 +1,77 @@
 """Fuzzed inputs as cases: the makers of :mod:`tests.chaos.inputs` and :mod:`tests.chaos.records`, each in a scene."""
 
+import io
 import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from experiments import collect
+from experiments.grid import Grid
+from experiments.schema import read_experiment
+from layerpipe2.cli import main
 from layerpipe2.cli.console import run_command
+from layerpipe2.lab.data.loading import _load
 from layerpipe2.lab.runs import cell_file
+from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.plan import plan_from
 from layerpipe2.lab.runs.records import read_record
-from tests.chaos import inputs, records, rule
+from layerpipe2.lab.runs.validation import checked
+from tests.chaos import inputs, records
 from tests.chaos.attack import Act, Failed, Scene, call
+from tests.data_files import make_arrays
 from tests.made_records import record
 from tests.small_experiments import UNTUNED, small
 
+LINE = 1300
+"""Most characters of an answer."""
+
+
+def _completes(work: Callable[[], object]) -> Act:
+    def act() -> str:
+        work()
+        return "equal"
+
+    return act
+
 
 def experiment(scene: Scene) -> Act:
-    """The file of an experiment."""
-    content = inputs.yaml_case(scene.random)
+    """The file of an experiment: all records of its runs lie in the folder that is asked for."""
     scene.out.mkdir()
-    return _answered(lambda: rule.yaml_answer(content, scene.out))
+    path = scene.out / "small.yaml"
+    path.write_bytes(inputs.yaml_case(scene.random))
+
+    def read() -> None:
+        found = read_experiment(str(path))
+        for place in (Grid.of(found).folder, Path(found.tables.format(name=found.name))):
+            assert Path("x", place).resolve().is_relative_to(Path("x").resolve()), place
+        grid = Grid.of(found, scene.out / "out")
+        for task in grid.tasks:
+            assert (grid.folder / task.path).resolve().is_relative_to(grid.folder.resolve()), task.path
+        grid.left(grid.tasks)
+
+    return _completes(read)
 
 
 def settings(scene: Scene) -> Act:
-    """Settings of a run, in Python."""
+    """Settings of a run, in Python: they cut the network, and the record's form of them is read back."""
     values = inputs.config_case(scene.random)
-    return _answered(lambda: rule.config_answer(values))
+
+    def read() -> None:
+        config = checked(RunConfig, values, "case")
+        assert checked(RunConfig, config.to_dict()) == config
+        plan_from(config)
+
+    return _completes(read)
 
 
 def arguments(scene: Scene) -> Act:
     """Arguments of the public functions."""
     asked = inputs.api_case(scene.random)
-    return _answered(lambda: rule.answer(asked))
+    return _completes(asked)
 
 
 def command(scene: Scene) -> Act:
@@ -44,7 +81,25 @@ def command(scene: Scene) -> Act:
     folder = scene.out / "a" / "b"
     folder.mkdir(parents=True)
     os.chdir(folder)
-    return _answered(lambda: rule.command_answer(words))
+    return lambda: answer(words)
+
+
+def answer(words: list[str]) -> str:
+    """How ``layerpipe2`` ends; a refusal is the last line on the standard error."""
+    said = io.StringIO()
+    with redirect_stdout(io.StringIO()), redirect_stderr(said):
+        try:
+            code = main(words)
+        except SystemExit as end:  # --help
+            code = int(end.code or 0)
+    assert code in (0, 2), (words, code)
+    if code == 0:
+        return "equal"
+    (line,) = said.getvalue().splitlines()[-1:]
+    assert "error: " in said.getvalue()
+    assert line.isprintable(), line
+    assert len(line) < LINE, line
+    return "refused"
 
 
 def data(scene: Scene) -> Act:
@@ -52,7 +107,13 @@ def data(scene: Scene) -> Act:
     folder = scene.folder / "data"
     folder.mkdir()
     spec = inputs.data_case(scene.random, folder)
-    return _answered(lambda: rule.data_answer(spec, folder))
+
+    def read() -> None:
+        found, arrays = _load(spec, folder, False, lambda line: None), make_arrays(spec.input_shape)
+        assert found.x_train.long().sum() == int(arrays.x_train.sum())
+        assert sorted(found.y_test.tolist()) == sorted(arrays.y_test.tolist())
+
+    return _completes(read)
 
 
 def damaged_record(scene: Scene) -> Act:
@@ -75,7 +136,7 @@ def prepare_records(folder: Path) -> None:
     for task in grid.tasks:
         made = record(task.cell.strategy, task.config.seed) | {"config": task.config.to_dict()}
         cell_file.write(grid.folder / task.path, made)
-    if call(partial(run_command, "collect", collect.main), _collect(folder, folder / "tables")) != "equal":
+    if _collected(folder, folder / "tables") != "equal":
         raise RuntimeError("undamaged records can't be collected")
 
 
@@ -90,13 +151,9 @@ def collected(scene: Scene) -> Act:
     made = make(scene.random, {name: value for name, value in whole.items() if name != "checksum"})
     lines[number] = b'{"name":"%s","record":%s}' % (name.encode(), made.replace(b"\n", b""))
     path.write_bytes(b"\n".join(lines))
-    words = _collect(scene.folder, scene.out / "tables", scene.out / "records")
-    return lambda: call(partial(run_command, "collect", collect.main), words)
+    return lambda: _collected(scene.folder, scene.out / "tables", scene.out / "records")
 
 
-def _collect(folder: Path, tables: Path, found: Path | None = None) -> list[str]:
-    return [str(folder / "small.yaml"), "--records", str(found or folder / "out"), "--out", str(tables)]
-
-
-def _answered(ask: Callable[[], Any]) -> Act:
-    return lambda: "equal" if ask() is None else "refused"
+def _collected(folder: Path, tables: Path, found: Path | None = None) -> str:
+    words = [str(folder / "small.yaml"), "--records", str(found or folder / "out"), "--out", str(tables)]
+    return call(partial(run_command, "collect", collect.main), words)

@@ -1,7 +1,7 @@
 """Random bad inputs: files of experiments, settings, calls, command lines, files of data.
 
-A maker takes a ``random.Random`` and returns a case; the same generator gives the same case. ``tests.chaos.rule`` says
-what each must keep to.
+A maker takes a ``random.Random`` and returns a case; the same generator gives the same case. :mod:`tests.chaos.fuzzed`
+says what each must keep to.
 """
 
 import argparse

@@ -1,10 +1,9 @@
 """A tiny reproduction while another process holds most of the memory: its results and figures are the same bytes."""
 
-import importlib.util
 import os
+import runpy
 import time
 from pathlib import Path
-from types import ModuleType
 
 from tests.chaos.attack import Act, Failed, Scene
 from tests.chaos.processes import ended, fork, kill
@@ -13,18 +12,13 @@ ROOT = Path(__file__).parents[2]
 _LEFT_GB = 1.5
 
 
-def _tiny() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tiny_reproduction", ROOT / ".ci" / "tiny_reproduction.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def _reproduce(clone: Path) -> None:
+    runpy.run_path(str(ROOT / ".ci" / "tiny_reproduction.py"))["reproduce"](clone, ["mlp"])
 
 
 def prepare(folder: Path) -> None:
     """A reproduction with all the memory there is."""
-    _tiny().reproduce(folder / "clone", ["mlp"])
+    _reproduce(folder / "clone")
 
 
 def pressed(scene: Scene) -> Act:
@@ -34,7 +28,7 @@ def pressed(scene: Scene) -> Act:
         scene.out.mkdir()
         holder = fork(_hold_memory, scene.out / "said")
         try:
-            _tiny().reproduce(scene.out / "clone", ["mlp"])
+            _reproduce(scene.out / "clone")
         finally:
             kill([holder])
             ended(holder)

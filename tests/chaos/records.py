@@ -74,9 +74,8 @@ def _structure(rng: random.Random, whole: bytes) -> bytes:
 
 def _digit(rng: random.Random, whole: bytes) -> bytes:
     place = rng.choice([i for i, byte in enumerate(whole) if chr(byte).isdigit()])
-    return (
-        whole[:place] + rng.choice(b"0123456789".replace(whole[place : place + 1], b"")).to_bytes() + whole[place + 1 :]
-    )
+    other = rng.choice(b"0123456789".replace(whole[place : place + 1], b"")).to_bytes()
+    return whole[:place] + other + whole[place + 1 :]
 
 
 def _bit(rng: random.Random, whole: bytes) -> bytes:
@@ -87,9 +86,8 @@ def _bit(rng: random.Random, whole: bytes) -> bytes:
 def _piece(rng: random.Random, whole: bytes) -> bytes:
     """A piece is lost, doubled, or replaced by something."""
     start, end = sorted(rng.randrange(len(whole) + 1) for _ in range(2))
-    middle = rng.choice(
-        [b"", 2 * whole[start:end], bytes(end - start), rng.randbytes(20), b"NaN", b"1e999", b"9" * 5000]
-    )
+    other = [b"", rng.randbytes(20), b"NaN", b"1e999", b"9" * 5000]
+    middle = rng.choice([*other, 2 * whole[start:end], bytes(end - start)])
     return whole[:start] + middle + whole[end:]
 
 
@@ -102,21 +100,9 @@ def _null(rng: random.Random, whole: bytes) -> bytes:
 def _foreign(rng: random.Random, whole: bytes) -> bytes:
     depth = rng.choice([900, 5000, 200_000])
     nested = whole.replace(b"[]", b"[" * depth + b"]" * depth, 1)
-    other = [
-        b"",
-        b"{}",
-        b"[]",
-        b"null",
-        b"2",
-        b'{"schema": 1}',
-        b'{"schema": 2}',
-        b"[" * depth,
-        b'{"a":' * depth,
-        nested,
-    ]
-    return rng.choice(
-        [*other, rng.randbytes(500), whole.decode().encode("utf-16"), b"\xef\xbb\xbf" + whole, whole + whole]
-    )
+    plain = [b"", b"{}", b"[]", b"null", b"2", b'{"schema": 1}', b'{"schema": 2}']
+    other = [*plain, b"[" * depth, b'{"a":' * depth, nested, rng.randbytes(500), whole.decode().encode("utf-16")]
+    return rng.choice([*other, b"\xef\xbb\xbf" + whole, whole + whole])
 
 
 _DAMAGES = (_structure, _structure, _digit, _bit, _piece, _null, _foreign)
