@@ -1,4 +1,4 @@
-"""The commands that train, plan a pipeline or look at this machine: what they print, and how it fits a terminal."""
+"""The commands that train, plan a pipeline or look at this machine: their tables, and the same as JSON."""
 
 import json
 import re
@@ -6,8 +6,8 @@ import resource
 
 import pytest
 
+from layerpipe2 import STRATEGIES, Delays
 from layerpipe2.cli import balance, main
-from layerpipe2.cli.console import fitted, wrapped
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.planning import Link
 from layerpipe2.planning.choices import Choice
@@ -51,17 +51,19 @@ def test_train_says_where_the_data_comes_from_and_that_a_run_diverged(capsys):
     assert "diverged: epoch 0, mini-batch 1: the outputs of stage 2 are not finite" in captured.out
 
 
-@pytest.mark.parametrize(("width", "ticks"), [(20, 6), (80, 14), (400, 19)])
-def test_delays_draws_as_many_ticks_as_fit_the_terminal(width, ticks, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", str(width))
-    assert main(["delays"]) == 0
-    grid = capsys.readouterr().out.partition("\n\ntick")[2].splitlines()
-    assert grid[0].split() == [str(tick) for tick in range(ticks)]
-    assert max(map(len, grid)) <= max(width, len("stage 0") + 6 * len("  F0"))
-    assert main(["delays", "--ticks", "25"]) == 0
-    assert "  24\n" in capsys.readouterr().out
+@pytest.mark.parametrize("command", [["delays"], ["schedule", "layerpipe2"]])
+def test_a_chart_fits_the_terminal_and_has_what_is_asked_for(command, capsys, monkeypatch):
+    widths = []
+    for columns in (60, 80):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert main(command) == 0
+        widths.append(max(len(line) for line in capsys.readouterr().out.splitlines() if line.startswith(CHARTED)))
+    assert 50 < widths[0] <= 60 < widths[1] <= 80
+    assert main([*command, {"delays": "--ticks", "schedule": "--until"}[command[0]], "25"]) == 0
+    assert re.search(r"  24$", capsys.readouterr().out, re.MULTILINE)
 
 
+CHARTED = ("tick", "time", "stage", "processor")
 SHOWN = [("resnet-small", "digits", 2, 8, 3), ("gpt", "python-docs", 16, 10, 4)]
 
 
@@ -119,24 +121,51 @@ def test_balance_takes_the_link_between_machines_from_its_options(monkeypatch, c
         assert "(load average 3.0): do not trust these times" in text
 
 
-@pytest.mark.parametrize(("width", "columns"), [(1, 6), (12, 6), (15, 7), (16, 8), (99, 9)])
-def test_a_chart_has_the_most_columns_that_fit_but_never_too_few(width, columns):
-    assert fitted(lambda count: "head\n" + "x " * count, 9, width).count("x") == columns
+def found(capsys, *command):
+    """The command's JSON and its text."""
+    assert main([*command, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert main([*command]) == 0
+    return content, capsys.readouterr().out
 
 
-def test_a_chart_of_few_columns_is_whole():
-    assert fitted(lambda count: "x" * count, 3, 80) == "xxx"
+def test_delays(capsys):
+    content, text = found(capsys, "delays", "--group-size", "3", "--ticks", "4")
+    assert [row["delay"] for row in content["stages"]] == [4, 2, 0]
+    assert [row["units"] for row in content["stages"]] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    shown = re.findall(r"^ +\d  +(\S+)  +([\d,]+)  +\d+$", text, re.M)
+    units = ("0-2", "3-5", "6-8")
+    assert shown == [(u, f"{row['parameters']:,d}") for u, row in zip(units, content["stages"], strict=True)]
+    assert re.search(r"^stage 2 +F0B0", text, re.M)
+    assert content["copies"].keys() == STRATEGIES.keys() - {"sequential"}
+    assert re.search(rf"^stash +{content['copies']['stash']:.2f}$", text, re.M)
+    assert content["grid"] == [["F0", "F1", "F2", "F3"], ["", "F0", "F1", "F2B0"], ["", "", "F0B0", "F1B1"]]
+    content, _ = found(capsys, "delays", "--group-size", "3", "--convention", "custom", "--delays", "4,1,0")
+    assert (content["convention"], content["network"], content["dataset"]) == ("custom", "mlp", "digits")
+    assert content["grid"] == Delays.custom([4, 1, 0]).cells(7)
 
 
-def test_wrapping_keeps_words_tables_and_blank_lines():
-    text = "one two three-four five\n\n  [holds] one two three\nstage  operation  step  weight\n"
-    assert wrapped(text, 14).splitlines() == [
-        "one two",
-        "  three-four",
-        "  five",
-        "",
-        "  [holds] one",
-        "    two three",
-        "stage  operation  step  weight",
-    ]
-    assert wrapped("averylongword", 5) == "averylongword"
+def test_info(capsys):
+    content, text = found(capsys, "info")
+    assert content["strategies"] == {name: row.description for name, row in STRATEGIES.items()}
+    assert content["dataset"]["input_shape"] == [1, 8, 8]
+    assert "{train} + {test} {kind}".format_map(content["dataset"]) in text
+    for name in (*content["networks"], *content["datasets"], content["device"], content["versions"]["torch"]):
+        assert name in text
+
+
+def test_advice(capsys):
+    content, text = found(capsys, *["advise", "--group-size", "5", "--steps", "8", "--strategies", "ema-span"])
+    assert [sentence in text for sentence in content["sentences"]] == [True] * 3
+    assert [row["updates"] for row in content["rows"]] == [2, 4, 6, 8]
+    for row in content["rows"]:
+        shown = re.search(rf"^ +{row['updates']} +(\S+) +(\S+)$", text, re.M).groups()
+        assert shown == tuple(f"{row['losses'][name]:.3g}" for name in ("stash", "ema-span"))
+    (stage,) = content["stages"]
+    known = {one["updates"]: one for one in stage["qualities"]["ema-span"]}
+    qualities = ("recall_error", "gradient_cosine")
+    cells = [f"{known[n][what]:.3g}" if n in known else "-" for what in qualities for n in (2, 4, 6, 8)]
+    assert re.search(r"^ +0 +2 +ema-span +(.*)$", text, re.M)[1].split() == cells
+    saved = stage["megabytes"]["stash"] - stage["megabytes"]["ema-span"]
+    assert f"{stage['parameters']:,d}  " in text
+    assert f"{saved:.3g}" in text

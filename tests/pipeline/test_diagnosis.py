@@ -43,39 +43,34 @@ def dead(since=2):
 AT_BARRIER = waits_for(EVERYONE)
 
 
-@pytest.mark.parametrize(
-    "histories",
-    [
-        [working, working, working],
-        [waits_for(1), working],
-        [AT_BARRIER, AT_BARRIER, working],
-        [waits_for(1), AT_BARRIER, working],
-        [moving_within_a_step],
-        [working, finished],  # it may be silent
-    ],
-)
-def test_no_rank_is_named_while_all_go_on(histories):
-    assert watch(histories, 100) is None
-
-
 RING = "rank 1 (b) waits for rank 2 (c) waits for rank 1 (b)"
 LOST = "no sign of life for 3 s: killed, stopped or cut off"
 
 
 @pytest.mark.parametrize(
-    ("histories", "reason"),
+    ("histories", "looks", "reason"),
     [
-        ([waits_for(1), waits_for(2), waits_for(3), hangs(12)], "rank 3 (d) hangs: no progress for 3 s at step 12"),
-        ([waits_for(1), waits_for(2), waits_for(1)], f"deadlock: {RING} for 3 s"),
-        ([AT_BARRIER, AT_BARRIER, hangs()], "rank 2 (c) hangs: no progress for 3 s at step 7"),
-        ([waits_for(1), finished], "rank 0 (a) waits for rank 1 (b), which has already finished"),
-        ([working, dead()], f"rank 1 (b) gives {LOST}"),
-        ([waits_for(1), dead()], f"rank 1 (b) gives {LOST}"),
-        ([working, dead(2), dead(3)], f"rank 1 (b) and rank 2 (c) give {LOST}"),
+        ([working, working, working], 100, None),
+        ([waits_for(1), working], 100, None),
+        ([AT_BARRIER, AT_BARRIER, working], 100, None),
+        ([waits_for(1), AT_BARRIER, working], 100, None),
+        ([moving_within_a_step], 100, None),
+        ([working, finished], 100, None),  # it may be silent
+        ([waits_for(1), waits_for(2), waits_for(3), hangs(12)], 20, "rank 3 (d) hangs: no progress for 3 s at step 12"),
+        ([waits_for(1), waits_for(2), waits_for(1)], 20, f"deadlock: {RING} for 3 s"),
+        ([AT_BARRIER, AT_BARRIER, hangs()], 20, "rank 2 (c) hangs: no progress for 3 s at step 7"),
+        ([hangs(7), hangs(6, moves=1)], 8, "rank 1 (b) hangs: no progress for 3 s at step 6"),  # the one behind
+        ([waits_for(1), finished], 20, "rank 0 (a) waits for rank 1 (b), which has already finished"),
+        ([working, dead()], 8, None),
+        ([working, dead()], 20, f"rank 1 (b) gives {LOST}"),
+        ([waits_for(1), dead()], 20, f"rank 1 (b) gives {LOST}"),
+        ([working, dead(2), dead(3)], 20, f"rank 1 (b) and rank 2 (c) give {LOST}"),
+        ([working, None], 4, None),
+        ([working, None], 8, "rank 1 never came: no sign of it for 3 s"),
     ],
 )
-def test_the_rank_that_holds_up_the_others_is_named(histories, reason):
-    assert watch(histories, 20) == reason
+def test_the_rank_that_holds_up_the_others_is_named(histories, looks, reason):
+    assert watch(histories, looks) == reason
 
 
 @pytest.mark.parametrize(
@@ -91,27 +86,16 @@ def test_those_cut_off_at_one_time_are_named_together(timeout_s, looks_apart, na
     assert reason == f"{named} no sign of life for {timeout_s:g} s: killed, stopped or cut off"
 
 
-def test_of_two_that_seem_to_hang_the_one_behind_is_named():
-    moved_last = hangs(6, moves=1)
-    assert watch([hangs(7), moved_last], 8) == "rank 1 (b) hangs: no progress for 3 s at step 6"
-
-
 def test_a_broken_connection_makes_a_few_missing_beats_enough():
-    assert watch([working, dead()], 8) is None
     reason = watch([working, dead()], 8, impatient=True)
-    assert reason == "rank 1 (b) gives no sign of life for 2 s: killed, stopped or cut off"
-
-
-def test_a_rank_that_was_never_seen_never_came():
-    assert watch([working, None], 4) is None
-    assert watch([working, None], 8) == "rank 1 never came: no sign of it for 3 s"
+    assert reason == f"rank 1 (b) gives {LOST.replace('3 s', '2 s')}"
 
 
 def test_a_rank_whose_post_was_deleted_gives_no_sign():
     peers = Peers(2, TIMEOUT_S, INTERVAL_S)
     for i in range(10):
         peers.look({0: Post("a", beat=i, moves=i)} | ({} if i else {1: Post("b")}), INTERVAL_S)
-    assert peers.diagnosis() == "rank 1 (b) gives no sign of life for 3 s: killed, stopped or cut off"
+    assert peers.diagnosis() == f"rank 1 (b) gives {LOST}"
 
 
 def test_who_was_held_up_itself_doesnt_take_the_others_for_dead():
@@ -122,5 +106,4 @@ def test_who_was_held_up_itself_doesnt_take_the_others_for_dead():
         peers.look(posts, 1000.0)
         assert peers.diagnosis() is None
     peers.look(posts, 1000.0)
-    reason = "rank 0 (a) and rank 1 (b) give no sign of life for 3 s: killed, stopped or cut off"
-    assert peers.diagnosis() == reason
+    assert peers.diagnosis() == f"rank 0 (a) and rank 1 (b) give {LOST}"
