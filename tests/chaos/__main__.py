@@ -20,8 +20,7 @@ from layerpipe2.cli import main as layerpipe2
 from layerpipe2.delays import aligned
 from tests.chaos.attack import Attack, call
 from tests.chaos.attacks import ATTACKS
-from tests.chaos.kept import KEPT, Kept
-from tests.chaos.page import PAGE, with_counts
+from tests.chaos.results import KEPT, PAGE, Kept, with_counts
 from tests.chaos.runner import run, table
 
 

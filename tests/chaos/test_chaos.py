@@ -13,9 +13,8 @@ import pytest
 from layerpipe2.errors import UserError
 from tests.chaos.attack import ALLOWED, FORBIDDEN, Act, Attack, Failed, Scene, call
 from tests.chaos.attacks import ATTACKS
-from tests.chaos.kept import Kept
-from tests.chaos.page import PAGE, with_counts
 from tests.chaos.processes import resident_gb
+from tests.chaos.results import PAGE, Kept, with_counts
 from tests.chaos.runner import run
 
 

@@ -2,7 +2,6 @@
 
 import os
 import socket
-from pathlib import Path
 
 import pytest
 
@@ -47,24 +46,6 @@ def test_a_node_that_never_comes_is_named(script, node, absent, server, capsys, 
 
 
 MASTER = ["--processes", "1", "--master", "10.0.0.1:29500"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        ([], "several machines need a common secret of at least 16 characters; make one by `(umask 77; openssl rand"),
-        (["--secret-file", "short"], "several machines need a common secret of at least 16 characters; make one by"),
-        (["--secret-file", "none"], "--secret-file none can't be read ("),
-    ],
-)
-def test_several_machines_need_a_secret(arguments, line, script, capsys, monkeypatch, tmp_path):
-    monkeypatch.delenv("LAYERPIPE2_SECRET", raising=False)
-    monkeypatch.chdir(tmp_path)
-    Path("short").write_text("0123456789")
-    assert main(["launch", *MASTER, "--nodes", "2", *arguments, "--", script]) == 2
-    err = capsys.readouterr().err
-    assert err.startswith(f"layerpipe2: error: {line}")
-    assert err.count("\n") == 1
 
 
 def test_one_machine_stays_with_itself_and_makes_a_secret_for_every_job(script, monkeypatch, tmp_path):

@@ -11,6 +11,9 @@ LAUNCH = ["launch", "--processes", "2"]
 CUSTOM = ["--group-size", "5", "--convention", "custom", "--delays"]
 SPIKING = ["train", "--network", "spiking-mlp"]
 WRONG_KIND = ["--network", "mlp", "--dataset", "python-docs"]
+CIFAR = ["info", "--dataset", "cifar10", "--data-root"]
+NODES = ["launch", "--processes", "1", "--master", "10.0.0.1:29500", "--nodes", "2"]
+SECRET = "several machines need a common secret of at least 16 characters; make one by `(umask 77; openssl rand"
 
 
 @pytest.mark.parametrize(
@@ -95,14 +98,8 @@ WRONG_KIND = ["--network", "mlp", "--dataset", "python-docs"]
         (["train", "--stash-epochs", "1e300"], "--stash-epochs is 1e+300; give a finite number >= 0 and <= 1000000000"),
         (["train", "--threads", "100000"], "--threads is 100000; give an integer >= 1 and <= 1024"),
         (["train", *CUSTOM, "4294967296,0"], "--delays is (4294967296, 0); give a list of integers >= 0 and <= 10000"),
-        (
-            ["train", *CUSTOM, "10000,0", "--width", "65536"],
-            "network mlp of width 65536, batch_size 64 and delays of up",
-        ),
-        (
-            ["balance", "--width", "65536", "--network", "vgg16"],
-            "network vgg16 of width 65536, batch_size 64 and delays",
-        ),
+        (["train", *CUSTOM, "10000,0", "--width", "65536"], "network mlp of width 65536, batch_size 64 and delays of"),
+        (["balance", "--width", "65536", "--network", "vgg16"], "network vgg16 of width 65536, batch_size 64 and"),
         (["launch", "--master", "host:\u00b2", "--", __file__], "--master is 'host:\u00b2'; give HOST:PORT"),
         (["launch", "--master", "a" * 64 + ":1", "--", __file__], "--master is 'aaa"),
         (["stability", *CUSTOM, "65,0"], "largest delay is 65; give an integer from 0 to 64"),
@@ -110,19 +107,17 @@ WRONG_KIND = ["--network", "mlp", "--dataset", "python-docs"]
         (["schedule", "--batches", "4294967296"], "argument --batches: '4294967296' is out of range; give"),
         (["schedule", "gpipe", "--until", "1e9"], "--until is 1e+09, more than 10,000 columns; give an earlier end"),
         (["schedule", "gpipe", "--forward", "1e-300"], "argument --forward: '1e-300' is out of range; give a"),
-        (
-            ["info", "--dataset", "cifar10", "--data-root", "~nobody-here"],
-            "cifar10: data folder ~nobody-here (the root argument)",
-        ),
-        (
-            ["info", "--dataset", "cifar10", "--data-root", "\udcff"],
-            "argument '\\udcff' isn't UTF-8; give another name",
-        ),
+        ([*CIFAR, "~nobody-here"], "cifar10: data folder ~nobody-here (the root argument)"),
+        ([*CIFAR, "\udcff"], "argument '\\udcff' isn't UTF-8; give another name"),
+        ([*NODES, "--", __file__], SECRET),
+        ([*NODES, "--secret-file", "file", "--", __file__], SECRET),  # a short one
+        ([*NODES, "--secret-file", "none", "--", __file__], "--secret-file none can't be read ("),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").touch()
+    monkeypatch.delenv("LAYERPIPE2_SECRET", raising=False)
+    (tmp_path / "file").write_text("0123456789")
     assert main([*arguments, "--quiet"] if arguments[:1] == ["train"] else arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"layerpipe2: error: {message}")

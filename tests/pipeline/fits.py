@@ -32,8 +32,9 @@ def dense():
 def pipelined(stages, strategy="ema-window", delays=None, law="layerpipe2", **options):
     """A module with SGD, as long as ``options`` don't say otherwise."""
     late = Delays.custom(delays) if delays else Delays.by_law(law, len(stages))
+    strategy = make_strategy(strategy) if isinstance(strategy, str) else strategy
     options = {"optimizer": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9), "stage_seed": 3, **options}
-    return PipelinedModule(stages, late, make_strategy(strategy), **options)
+    return PipelinedModule(stages, late, strategy, **options)
 
 
 def noise(shape=(12,), size=40, batch=8, classes=4, dtype=torch.float32, **options):
@@ -125,12 +126,19 @@ def one_by_one(rows):
     return found
 
 
-def resumed_equals_whole(make, before=2, after=4, epoch=1, last=1, **options):
-    """``make(resume)``, interrupted after ``epoch`` epochs and continued by ``after`` processes: rows and weights."""
-    whole = processes.run(in_process, before, make(None))
-    resumed = processes.run(in_process, after, make(epoch), **options)
-    assert resumed[0][0][-last:] == whole[0][0][-last:]
-    assert_same_weights(merged(resumed), merged(whole))
+def resumed_equals_whole(folder, work, before=2, after=4, epoch=1, last=1, saved=None, **options):
+    """``work``, taken up after ``epoch`` by ``after`` processes, ends as it does with ``before``, which saved it.
+
+    Args:
+        folder: of the checkpoints.
+        work: makes it with the arguments ``folder`` and ``resume``.
+        last: how many rows of what was logged must be equal, besides the weights.
+        saved: settings of the strategy that saves; ``options`` are those of the other one.
+    """
+    whole = processes.run(in_process, before, work(folder=folder), **(saved or {}))
+    again = processes.run(in_process, after, work(folder=folder, resume=folder / f"epoch={epoch}.ckpt"), **options)
+    assert again[0][0][-last:] == whole[0][0][-last:]
+    assert_same_weights(merged(again), merged(whole))
 
 
 def assert_same_weights(found, expected):
@@ -138,12 +146,13 @@ def assert_same_weights(found, expected):
     assert [name for name, value in expected.items() if not torch.equal(found[name], value)] == []
 
 
-def fit(make, callbacks=list, data=noise, validation=None, **options):
-    """Work: trains ``make()`` on noise."""
+def fit(make, callbacks=list, data=noise, validation=None, resume=None, **options):
+    """Work: trains ``make()`` on noise, with options of the ``Trainer``."""
 
     def work(strategy):
         rows, module = Rows(), make()
-        trainer(strategy, [rows, *callbacks()], **options).fit(module, data(), (validation or data)())
+        one = trainer(strategy, [rows, *callbacks()], **options)
+        one.fit(module, data(), (validation or data)(), ckpt_path=resume)
         return rows.rows, module
 
     return work

@@ -1,27 +1,27 @@
 """Several processes train as the simulator does, bit for bit: strategies, networks, delays, ways of the messages."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.distributed as dist
 
-from layerpipe2 import STRATEGIES, UserError, make_strategy
+from layerpipe2 import STRATEGIES, UserError
 from tests.pipeline import processes
 from tests.pipeline.fits import (
     NETWORKS,
     ByDevice,
     ByGloo,
     Case,
-    Rows,
     assert_all_equal,
     decay,
     dense,
+    fit,
     in_process,
     noise,
     pipelined,
-    resumed_equals_whole,
-    trainer,
 )
-from tests.sampling import sampled, slow
+from tests.sampling import slow
 from tests.strategies.test_three_places import Prediction
 
 LAWS = ("layerpipe2", "pipedream")
@@ -31,18 +31,11 @@ DOUBLE = {"dtype": torch.float64, "options": {"precision": "64-true"}}
 SHORT = {"limit_train_batches": 3}
 
 
-def accumulated(name, a, delays=None, folder=None, resume=None, **options):
-    """Work: four epochs of six mini-batches; the validation data, five, are no multiple of ``a``."""
-
-    def work(runs):
-        how = {"scheduler": decay, "scheduler_interval": "step", "gradient_clip_norm": 0.5, **options}
-        rows, module = Rows(), pipelined(dense(), "stash", delays, accumulate=a, **how)
-        module.strategy = Prediction() if name == "prediction" else make_strategy(name)
-        trainer(runs, [rows], folder, max_epochs=4).fit(module, noise(size=48), noise(), ckpt_path=resume)
-        assert rows.rows[-1]["step"] == 24 // a
-        return rows.rows, module
-
-    return work
+def accumulated(strategy, a, delays=None, **options):
+    """Four epochs of six mini-batches; the validation data, five, are no multiple of ``a``."""
+    how = {"scheduler": decay, "scheduler_interval": "step", "gradient_clip_norm": 0.5, "accumulate": a, **options}
+    make = lambda: pipelined(dense(), strategy, delays, **how)  # noqa: E731
+    return partial(fit, make, data=partial(noise, size=48), validation=noise, max_epochs=4)
 
 
 QUICK = {
@@ -58,9 +51,9 @@ QUICK = {
         (Case("stash", network="transformer", drain=True), SPLIT | AGAIN),
         (Case("stash", delays=(5, 5, 1, 1)), AGAIN),  # with the loss in flight
         (Case("stash", delays=(12, 7, 2, 0), network="residual"), AGAIN),  # in flight for two epochs
-        accumulated("ema-span", 2, (7, 3, 0)),
-        accumulated("pair", 2, optimizer=lambda p: torch.optim.AdamW(p, lr=0.01)),
-        accumulated("prediction", 3),
+        accumulated("ema-span", 2, (7, 3, 0))(),
+        accumulated("pair", 2, optimizer=lambda p: torch.optim.AdamW(p, lr=0.01))(),
+        accumulated(Prediction(), 3)(),
     ],
     3: [Case("pair"), Case("ema-lsq", network="residual"), Case("ema-lsq", network="transformer")],
     4: [
@@ -90,7 +83,7 @@ SLOW = {
         *((Case(name, network=n), SPLIT) for n in ("dense", "residual", "transformer") for name in ("stash", "latest")),
         *((Case(name, network=n), SPLIT) for n in ("dense", "transformer") for name in ("ema-span", "pair")),
         (Case("stash", network="spiking-cnn", optimizer="small steps"), AGAIN),
-        *(accumulated("stash", 3), accumulated("latest", 6), accumulated("ema-0.9", 3, drain=True)),
+        *(accumulated("stash", 3)(), accumulated("latest", 6)(), accumulated("ema-0.9", 3, drain=True)()),
     ],
     3: [
         *(Case("stash"), Case("stash", network="residual"), Case("stash", network="transformer")),
@@ -111,17 +104,6 @@ SLOW = {
 )
 def test_the_processes_train_as_the_simulator_does(world, rows):
     assert_all_equal({f"{number}: {row}": row for number, row in enumerate(rows)}, world)
-
-
-RESUMED = [("stash", 2), ("ema-span", 3), ("prediction", 1)]
-
-
-@pytest.mark.parametrize(("name", "after"), sampled(RESUMED, RESUMED[1:2]))
-def test_accumulated_updates_are_resumed(name, after, tmp_path):
-    def make(epoch):
-        return accumulated(name, 3, (7, 3, 0), tmp_path, epoch and tmp_path / f"epoch={epoch}.ckpt")
-
-    resumed_equals_whole(make, 2, after, last=3)
 
 
 def test_no_step_waits_for_all_processes():

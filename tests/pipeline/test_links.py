@@ -1,5 +1,6 @@
 """Messages between two processes: the same by shared memory and by gloo, whatever becomes of one of the processes."""
 
+import atexit
 import errno
 import os
 import re
@@ -16,23 +17,19 @@ import torch
 import torch.distributed as dist
 
 from layerpipe2 import UserError
-from layerpipe2.pipeline import shared_memory
+from layerpipe2.pipeline import neighbours, shared_memory
 from layerpipe2.pipeline.links import Inbox, Outbox, Watch
 from layerpipe2.pipeline.messages import message_size, pack
-from layerpipe2.pipeline.neighbours import Endpoint
+from layerpipe2.pipeline.neighbours import TAGS, Endpoint, Evaluation, Neighbours
 from layerpipe2.pipeline.shared_links import SharedInbox, SharedOutbox
 from layerpipe2.pipeline.strategy import PipelineStrategy
 from tests.pipeline import processes
 from tests.pipeline.fits import (
     ByDevice,
     ByGloo,
-    Case,
     Rows,
     assert_equal,
-    assert_same_weights,
     dense,
-    in_process,
-    merged,
     noise,
     pipelined,
     trainer,
@@ -246,13 +243,6 @@ def _twice(strategy):
     return rows.rows, module
 
 
-def test_what_one_way_saved_the_other_resumes(tmp_path):
-    whole = processes.run(in_process, 2, Case(folder=tmp_path), strategy=ByGloo)
-    resumed = processes.run(in_process, 2, Case(resume=tmp_path / "epoch=1.ckpt"))
-    assert resumed[0][0][-1] == whole[0][0][-1]
-    assert_same_weights(merged(resumed), merged(whole))
-
-
 def test_a_type_that_cannot_travel_is_refused():
     names = ("float32", "float64", "bfloat16", "float16", "int64", "int32", "uint8", "bool")
     known = ", ".join(f"torch.{name}" for name in names)
@@ -260,3 +250,39 @@ def test_a_type_that_cannot_travel_is_refused():
     with pytest.raises(UserError) as error:
         pack(tensors, torch.empty(message_size(tensors), dtype=torch.uint8))
     assert str(error.value) == f"a tensor of type torch.complex64 can't travel between processes; use one of {known}"
+
+
+def test_communicators_are_closed_before_the_process_ends():
+    assert processes.run(_communicators, 2) == [(TAGS, 0, False)] * 2
+
+
+def _communicators():
+    """How many one process has, how many at its end, and whether torch.distributed is still there."""
+    atexit._clear()  # what the parent has registered is the parent's
+    dist.init_process_group("gloo")
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    Endpoint(rank, world, torch.device("cpu"), timedelta(seconds=20), Watch(), backend="gloo")
+    made = len(neighbours._groups["gloo"])
+    atexit._run_exitfuncs()
+    return made, len(neighbours._groups), dist.is_initialized()
+
+
+class Asked(Endpoint):
+    """Remembers how inboxes were asked for, and makes no links."""
+
+    def inbox(self, direction, tag, **options):
+        self.options = [*getattr(self, "options", []), options]
+
+    def outbox(self, direction, tag, *, depth):
+        pass
+
+
+def test_one_buffer_for_what_is_read_beside_those_that_are_filled():
+    # With less, transfers between GPUs would overwrite what kernels still read: a CPU has no such kernels.
+    endpoint = Asked(1, 3, torch.device("cpu"), timedelta(seconds=20), Watch())
+    Evaluation(endpoint).pass_on("val", {}, [torch.zeros(1)])
+    Neighbours.of(endpoint, [4, 2, 0], 1, 1)
+    evaluation, activations, gradients = endpoint.options
+    assert evaluation["slots"] == evaluation["ahead"] + 1
+    assert gradients["slots"] == gradients["ahead"] + 1
+    assert activations["slots"] > activations["ahead"] + 2  # which are read again two steps later
