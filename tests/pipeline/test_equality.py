@@ -28,6 +28,8 @@ LAWS = ("layerpipe2", "pipedream")
 NAMES = [*(name for name in STRATEGIES if name != "sequential"), "ema-span-raw"]
 SPLIT, AGAIN = {"split_backward": True}, {"recompute_activations": True}
 DOUBLE = {"dtype": torch.float64, "options": {"precision": "64-true"}}
+SPLITTING = ("stash", "latest", "ema-span", "pair")
+BY_OTHER_WAYS = [Case("stash"), Case("pair", drain=True), Case(delays=(9, 2, 2, 0))]
 SHORT = {"limit_train_batches": 3}
 
 
@@ -80,8 +82,7 @@ SLOW = {
         ),
         *(Case(drain=True), Case(clip=0.1), Case(convention="none"), Case(delays=(9, 2, 2, 0))),
         Case(options={"max_steps": 7}),
-        *((Case(name, network=n), SPLIT) for n in ("dense", "residual", "transformer") for name in ("stash", "latest")),
-        *((Case(name, network=n), SPLIT) for n in ("dense", "transformer") for name in ("ema-span", "pair")),
+        *((Case(name, network=n), SPLIT) for n in ("dense", "residual", "transformer") for name in SPLITTING),
         (Case("stash", network="spiking-cnn", optimizer="small steps"), AGAIN),
         *(accumulated("stash", 3)(), accumulated("latest", 6)(), accumulated("ema-0.9", 3, drain=True)()),
     ],
@@ -91,8 +92,7 @@ SLOW = {
     ],
     4: [
         *(Case(name, law) for name in NAMES for law in LAWS),
-        *((Case(*case), {"strategy": way}) for case in (["stash"], ["pair"]) for way in (ByDevice, ByGloo)),
-        *((Case(drain=True, delays=(9, 2, 2, 0)), {"strategy": way}) for way in (ByDevice, ByGloo)),
+        *((case, {"strategy": way}) for case in BY_OTHER_WAYS for way in (ByDevice, ByGloo)),
     ],
 }
 

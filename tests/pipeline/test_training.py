@@ -80,9 +80,7 @@ STOPS = {
 }
 QUICK = {
     **{name: plain(**options) for name, options in [*STOPS.items()][::2]},
-    "a generator": plain(
-        data=lambda: noise(shuffle=True, generator=torch.Generator().manual_seed(1)), validation=noise
-    ),
+    "a generator": plain(data=own_generator, validation=noise),
     "the default generator": plain(data=lambda: noise(shuffle=True), limit_val_batches=0, validation=noise),
     "shuffled and drained": plain(True, data=lambda: noise(shuffle=True), validation=noise),
     "a smaller mini-batch": plain(data=lambda: noise(size=45)),
@@ -100,54 +98,16 @@ def test_stops_validations_and_loaders(rows):
     assert_all_equal(rows, 2)
 
 
-def test_lightnings_harmless_callbacks(tmp_path):
-    def work(strategy):
-        watching = [Timer(timedelta(hours=1)), LearningRateMonitor(), DeviceStatsMonitor(cpu_stats=True)]
-        options = {"logger": CSVLogger(tmp_path), "enable_progress_bar": True, "log_every_n_steps": 1}
-        module, one = pipelined(dense()), trainer(strategy, [*watching, RichProgressBar()], **options)
-        one.fit(module, noise(), noise())
-        return one.global_step, module
-
-    assert_equal(work, 2)
-
-
-def test_a_loss_with_buffers(tmp_path):
-    def work(strategy):
-        found, module = [], pipelined(dense(), loss=nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0, 4.0])))
-        trainer(strategy, folder=tmp_path, max_epochs=2).fit(module, noise(), noise())
-        return found, module.stages
-
-    assert_equal(work, 2)
-
-
-@pytest.mark.parametrize("drain", [False, True])
-def test_test_and_another_training_after_an_early_stop(drain):
-    def work(strategy):
-        module, found = pipelined(dense(), drain=drain), []
-        for _ in range(2):
-            first = trainer(strategy, early(), max_epochs=9)
-            first.fit(module, noise(), noise())
-            found += [first.current_epoch, first.test(module, noise(batch=20), verbose=False)]
-            strategy = strategy and PipelineStrategy(timeout_s=20)
-        return found, module
-
-    assert_equal(work, 2)
-
-
-def test_a_limit_of_steps_may_be_saved(tmp_path):
-    assert_equal(lambda strategy: _limited(strategy, tmp_path), 2, resumable=True)
+def limited(folder, strategy):
+    module, one = pipelined(dense()), trainer(strategy, [StepLimit(7), _Save(folder / "a.ckpt")])
+    one.fit(module, noise(), noise())
+    return one.global_step, module
 
 
 def test_a_callback_that_saves_must_be_announced(tmp_path):
     with pytest.raises(AssertionError, match=r"were not kept; give the Trainer a\s+checkpoint callback, or Pipeline"):
-        processes.run(lambda: _limited(PipelineStrategy(timeout_s=20), tmp_path), 2)
+        processes.run(lambda: limited(tmp_path, PipelineStrategy(timeout_s=20)), 2)
     assert list(tmp_path.iterdir()) == []
-
-
-def _limited(strategy, folder):
-    module, limited = pipelined(dense()), trainer(strategy, [StepLimit(7), _Save(folder / "a.ckpt")])
-    limited.fit(module, noise(), noise())
-    return limited.global_step, module
 
 
 class _Save(pl.Callback):
@@ -180,13 +140,54 @@ class Noise(pl.LightningDataModule):
         return x - 1, y
 
 
-def test_hooks_of_a_data_module():
-    def work(strategy):
-        rows, module = Rows(), pipelined(dense())
-        trainer(strategy, [rows], num_sanity_val_steps=0).fit(module, datamodule=Noise())
-        return rows.rows, module
+def watched(folder, strategy):
+    watching = [Timer(timedelta(hours=1)), LearningRateMonitor(), DeviceStatsMonitor(cpu_stats=True)]
+    options = {"logger": CSVLogger(folder), "enable_progress_bar": True, "log_every_n_steps": 1}
+    module, one = pipelined(dense()), trainer(strategy, [*watching, RichProgressBar()], **options)
+    one.fit(module, noise(), noise())
+    return one.global_step, module
 
-    assert_equal(work, 2)
+
+def weighted(folder, strategy):
+    """A loss with buffers, which every process has."""
+    module = pipelined(dense(), loss=nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0, 4.0])))
+    trainer(strategy, folder=folder, max_epochs=2).fit(module, noise(), noise())
+    return [], module.stages
+
+
+def trained_again(folder, strategy, drain=False):
+    """After an early stop."""
+    module, found = pipelined(dense(), drain=drain), []
+    for _ in range(2):
+        first = trainer(strategy, early(), max_epochs=9)
+        first.fit(module, noise(), noise())
+        found += [first.current_epoch, first.test(module, noise(batch=20), verbose=False)]
+        strategy = strategy and PipelineStrategy(timeout_s=20)
+    return found, module
+
+
+def hooked(folder, strategy):
+    rows, module = Rows(), pipelined(dense())
+    trainer(strategy, [rows], num_sanity_val_steps=0).fit(module, datamodule=Noise())
+    return rows.rows, module
+
+
+def predicted(folder, strategy):
+    """Outputs of pairs and of inputs alone, after training and test, with a last mini-batch that is smaller."""
+    module, one, pairs = pipelined(dense()), trainer(strategy, max_epochs=1), noise(size=21)
+    one.fit(module, noise(), noise())
+    one.test(module, pairs, verbose=False)
+    found = [one.predict(module, data) for data in (pairs, DataLoader(pairs.dataset.tensors[0], 8))]
+    assert [len(part) for part in found[1]] == [8, 8, 5]
+    return [part.tolist() for predictions in found for part in predictions], module
+
+
+def test_other_things_that_users_do(tmp_path):
+    works = {work.__name__: work for work in (watched, weighted, trained_again, hooked, predicted)}
+    works["drained"] = partial(trained_again, drain=True)
+    rows = {name: partial(work, tmp_path) for name, work in works.items()}
+    assert_all_equal(rows | {"saved": (partial(limited, tmp_path), {"resumable": True})}, 2)
+    assert_equal(partial(predicted, tmp_path), 3)
 
 
 class Prepared(Noise):
@@ -219,20 +220,6 @@ def test_a_module_of_one_process_can_be_simulated_afterwards():
 def test_a_module_without_all_stages_can_not_be_simulated():
     with pytest.raises(AssertionError, match="left this one some of the stages only; make the module anew"):
         processes.run(lambda: _first_in_processes(PipelineStrategy(timeout_s=20)), 2)
-
-
-def test_predictions_are_the_outputs_in_every_process():
-    """Of pairs and of inputs alone, after training and test, with a last mini-batch that is smaller."""
-
-    def work(strategy):
-        module, one, pairs = pipelined(dense()), trainer(strategy, max_epochs=1), noise(size=21)
-        one.fit(module, noise(), noise())
-        one.test(module, pairs, verbose=False)
-        found = [one.predict(module, data) for data in (pairs, DataLoader(pairs.dataset.tensors[0], 8))]
-        assert [len(part) for part in found[1]] == [8, 8, 5]
-        return [part.tolist() for predictions in found for part in predictions], module
-
-    assert_equal(work, 3)
 
 
 def remaining(accumulate=1, callbacks=(), **given):
