@@ -34,7 +34,7 @@ SHORT = {"limit_train_batches": 3}
 
 
 def accumulated(strategy, a, delays=None, **options):
-    """Four epochs of six mini-batches; the validation data, five, are no multiple of ``a``."""
+    """Make work that trains four epochs of six mini-batches; its validation data, five, are no multiple of ``a``."""
     how = {"scheduler": decay, "scheduler_interval": "step", "gradient_clip_norm": 0.5, "accumulate": a, **options}
     make = lambda: pipelined(dense(), strategy, delays, **how)  # noqa: E731
     return partial(fit, make, data=partial(noise, size=48), validation=noise, max_epochs=4)

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch.distributed import DistError
 
-from layerpipe2 import pipeline
 from layerpipe2.errors import UserError
 from layerpipe2.pipeline import process_group
 from layerpipe2.pipeline.environment import SECRET, interface_towards
@@ -74,12 +73,6 @@ def test_a_signed_post_counts_in_its_place_only(store, stranger):
     assert SignedPosts(store, "other").read("a") == {"a": None}
 
 
-def test_keys_can_be_listed_hence_are_no_secret(store, stranger):
-    SignedPosts(store, "place").post("a", "fine")
-    stranger.wait(["place/a"])  # a post isn't waited for
-    assert stranger.list_keys() == ["place/a"]
-
-
 def agree_with_a_secret_of_its_own():
     rank, port = int(os.environ["RANK"]), int(os.environ["MASTER_PORT"])
     os.environ[SECRET], agreement._LINGER_S = f"secret of rank {rank}", 2.0
@@ -114,16 +107,9 @@ def test_processes_exchange_plain_values():
 
 
 def test_other_values_do_not_travel():
+    """What torch offers for objects would unpickle whatever comes."""
     with pytest.raises(AssertionError, match=r"TypeError: expected str, bytes or os\.PathLike object, not set"):
         processes.run(exchange, 1, [{1}])
-
-
-def test_no_object_is_unpickled_between_processes():
-    """What torch offers for objects unpickles whatever comes."""
-    sources = {path.name: path.read_text() for path in Path(pipeline.__file__).parent.rglob("*.py")}
-    names = r"_object\b|object_list|pickle|torch\.load|DistributedObject"
-    assert len(sources) > 20
-    assert [name for name, text in sources.items() if re.search(names, text.replace("unpickled", ""))] == []
 
 
 def listening(pids):
