@@ -202,6 +202,10 @@ BY_ONE = [
     (partial(fit, plateau), "ReduceLROnPlateau waits for a metric"),
     (partial(fit, Plain), "PipelineStrategy trains a PipelinedModule, not a Plain"),
     (partial(fit, data=lambda: DataLoader(Endless(), 8)), "a DataLoader without a length can't feed"),
+    (
+        partial(fit, data=lambda: [noise(), noise()], validation=noise),
+        "a pipeline of several processes takes one data",
+    ),
     (partial(fit, **DICTS), "mini-batch is a dict; a pipeline takes a pair (inputs, targets) of two tensors"),
     (partial(fit, reload_dataloaders_every_n_epochs=1), "reads ahead into the next epoch"),
     (partial(fit, val_check_interval=2, enable_checkpointing=True), "save_on_train_epoch"),
