@@ -108,7 +108,8 @@ def assert_equal(work, world, **options):
 def assert_all_equal(rows, world):
     """The same of works, by the same processes: name -> work, or a pair of it and settings of the strategy."""
     rows = {name: row if isinstance(row, tuple) else (row, {}) for name, row in rows.items()}
-    for name, own in zip(rows, zip(*processes.run(one_by_one, world, rows), strict=True), strict=True):
+    found = processes.run(one_by_one, world, rows, timeout=120 * len(rows))
+    for name, own in zip(rows, zip(*found, strict=True), strict=True):
         known, weights = run(rows[name][0])
         assert [other for other, _ in own] == [known] * world, name
         assert_same_weights(merged(own), weights)
