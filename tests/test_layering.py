@@ -21,8 +21,9 @@ FLOORS = (
     ("lab.data", "lab.looks", "lab.networks", "lab.provenance", "lab"),
     ("cli",),
     ("advice", "checks"),
-    ("graphs", "planning", "spiking", "theory"),
     ("__init__",),
+    ("cutting",),
+    ("graphs", "planning", "spiking", "theory"),
     ("pipeline",),
     ("engine",),
     ("strategies",),
@@ -30,7 +31,7 @@ FLOORS = (
     ("errors",),
 )
 """The rooms of ``src`` from top to bottom: a room may import those below it and itself. ``__init__`` is the face of the
-library below; above it lie the public rooms, the commands, and the lab."""
+library below; above it lie the commands and the lab."""
 
 LIBRARY_PACKAGES = {"lightning_fabric", "numpy", "pytorch_lightning", "torch", "torchmetrics"}
 """All that a plain install brings, and what any room may import."""

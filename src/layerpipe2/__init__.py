@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from layerpipe2.pipeline.environment import SECRET
 
 if TYPE_CHECKING:
+    from layerpipe2.cutting import cut
     from layerpipe2.delays import Delays
     from layerpipe2.engine.module import PipelinedModule
     from layerpipe2.errors import UserError
@@ -26,6 +27,7 @@ __all__ = [
     "Strategy",
     "UserError",
     "chain",
+    "cut",
     "find_strategy",
     "make_strategy",
     "partition",
@@ -40,6 +42,7 @@ _HOMES = {
     "Strategy": "strategies",
     "UserError": "errors",
     "chain": "strategies",
+    "cut": "cutting",
     "find_strategy": "strategies",
     "make_strategy": "strategies",
     "partition": "stages",
