@@ -75,7 +75,9 @@ def cut(
     at: Sequence[str] | None = None,
     untie: bool = False,
 ) -> Stages:
-    """Take a network apart into the stages of a pipeline, each of which takes one tensor and returns one.
+    """Take a network apart into the stages of a pipeline, each of which takes what the one before it returns.
+
+    That is a tensor, or a tuple of several where more cross: skip connections, masks, noise that is used twice.
 
     The stages hold the network's own modules, parameters and buffers. Each begins at a submodule. Submodules that lie
     in one stage are called as they are; those that a cut goes through, and the network's own forward, are recorded.
@@ -168,22 +170,18 @@ def _refused(program: Program, place: int) -> str:
     if program.is_first(place):
         return "nothing comes before" if place else "it computes without gradients"
     tensors = program.crossing(place).tensors
-    if len(tensors) != 1:
-        names = ", ".join(map(_made_by, tensors))
-        return (
-            f"{len(tensors)} tensors would have to cross ({names}), and stages pass one on"
-            if tensors
-            else "nothing crosses"
-        )
-    value = tensors[0].meta["value"]
-    if not isinstance(value, Tensor):
-        return f"what crosses is a {type(value).__name__}"
-    if not value.requires_grad:
-        return f"{_made_by(tensors[0])} has no gradient"
-    if program.changes(value, place):
-        return f"{_made_by(tensors[0])} is changed in place there"
-    lacks = program.crossing(place, given=tensors[0]).lacks
-    return f"a size would have to cross beside the tensor, from {lacks[0].meta['line']}" if lacks else ""
+    if not tensors:
+        return "nothing crosses"
+    for node in tensors:
+        value = node.meta["value"]
+        if not isinstance(value, Tensor):
+            return f"what crosses is a {type(value).__name__}"
+        if program.changes(value, place):
+            return f"{_made_by(node)} is changed in place there"
+    if not any(node.meta["value"].requires_grad for node in tensors):
+        return f"{' and '.join(map(_made_by, tensors))} has no gradient"
+    lacks = program.crossing(place, given=tensors).lacks
+    return f"a size would have to cross beside the tensors, from {lacks[0].meta['line']}" if lacks else ""
 
 
 def _made_by(node: Node) -> str:
@@ -194,30 +192,41 @@ def _made_by(node: Node) -> str:
     return f"that of {node.meta['line']}"
 
 
-def _free(network: nn.Module, example: Tensor) -> tuple[dict[str, Places], Reading]:
-    """Outermost submodules at every place where a stage can begin, in the order in which they are called."""
-    reading = read(network, example[:_SAMPLES])
+def _free(reading: Reading, *, several: bool = True) -> dict[str, Places]:
+    """Outermost submodules at every place where a stage can begin, in the order in which they are called.
+
+    Args:
+        reading: of the network.
+        several: whether more than one tensor may cross there.
+    """
     found: dict[str, Places] = {}
     names = sorted(reading.programs[True].places().items(), key=lambda pair: (pair[1], pair[0].count(".")))
     for name, step in names:
         places = _place(reading, name)
-        if not isinstance(places, str) and step not in [place[True] for place in found.values()]:
+        if isinstance(places, str) or step in [place[True] for place in found.values()]:
+            continue
+        if several or all(len(reading.programs[mode].crossing(place).tensors) == 1 for mode, place in places.items()):
             found[name] = places
-    return found, reading
+    return found
 
 
 def _remedy(network: nn.Module, example: Tensor, name: str) -> str:
-    free, reading = _free(network, example)
+    reading = read(network, example[:_SAMPLES])
+    free = _free(reading)
     place = reading.programs[True].places().get(name, 0)
     near = sorted(sorted(free, key=lambda other: abs(free[other][True] - place))[:3], key=list(free).index)
-    return f"one tensor crosses at {', '.join(map(repr, near))}" if near else "one tensor alone crosses nowhere"
+    return f"one can begin at {', '.join(map(repr, near))}" if near else "one can begin nowhere"
 
 
 def _balanced(network: nn.Module, example: Tensor, stages: int) -> tuple[list[str], Works]:
-    free, reading = _free(network, example)
-    units, _ = emit(network, reading, list(free.values()), untie=True)
-    starts = _with_parameters(units)
-    if len(starts) < stages:
+    reading = read(network, example[:_SAMPLES])
+    for several in (False, True):  # a place where one tensor crosses costs least
+        free = _free(reading, several=several)
+        units, _ = emit(network, reading, list(free.values()), untie=True)
+        starts = _with_parameters(units)
+        if len(starts) >= stages:
+            break
+    else:
         raise UserError(f"network can't be cut into {stages} stages: {_why_so_few(reading, list(free), starts)}")
     found = balanced(merge(_profile(units, example), [*starts, len(units)]), stages)
     return [list(free)[starts[start] - 1] for start in found.starts[1:]], found.stages

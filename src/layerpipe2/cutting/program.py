@@ -1,7 +1,8 @@
-"""A traced network as a list of steps: where one tensor crosses, and the steps between two places as a graph."""
+"""A traced network as a list of steps: which tensors cross at a place, and the steps between two places as a graph."""
 
 from __future__ import annotations
 
+import operator
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -36,12 +37,13 @@ def require_sizes(x: Tensor, sizes: tuple[tuple[int, int], ...]) -> None:
 
 @dataclass(frozen=True)
 class OfCrossing:
-    """A size of the tensor that crosses along a dimension, or its type."""
+    """A size of a tensor that crosses, along a dimension, or its type."""
 
+    tensor: fx.Node
     dim: int | None
 
     def step(self, graph: fx.Graph, x: fx.Node) -> fx.Node:
-        """The step that reads it."""
+        """The step that reads it of ``x``."""
         return (
             graph.call_function(getattr, (x, "dtype")) if self.dim is None else graph.call_method("size", (x, self.dim))
         )
@@ -54,7 +56,7 @@ class Crossing:
     Attributes:
         tensors: of the steps before, those that must cross.
         steps: to compute, in order: of those before, the ones that are computed once more.
-        lacks: sizes of tensors before that the crossing tensor doesn't have.
+        lacks: sizes of tensors before that no crossing tensor has.
     """
 
     tensors: list[fx.Node]
@@ -99,8 +101,8 @@ class Program:
         """Whether nothing that depends on the input is computed before a place."""
         return all(self._is_free(node) or not self._places(node) for node in self.nodes[1:place])
 
-    def crossing(self, start: int, end: int | None = None, given: fx.Node | None = None) -> Crossing:
-        """What the steps from ``start`` to ``end`` need; ``given`` is the tensor that crosses."""
+    def crossing(self, start: int, end: int | None = None, given: Sequence[fx.Node] = ()) -> Crossing:
+        """What the steps from ``start`` to ``end`` need; ``given`` are the tensors that cross."""
         last = len(self.nodes) if end is None else end
         todo = [node for node in self.nodes[start:last] if not self._is_free(node) and node.op != "placeholder"]
         needed, tensors, lacks = set[fx.Node](), set[fx.Node](), list[fx.Node]()
@@ -121,11 +123,13 @@ class Program:
         first, steps = (sorted(found, key=self._at.__getitem__) for found in (tensors, needed))
         return Crossing(first, steps, lacks)
 
-    def graph(self, start: int, end: int, given: fx.Node, result: fx.Node) -> fx.Graph:
-        """The steps from ``start`` to ``end``, as a function of the tensor that crosses into them."""
+    def graph(self, start: int, end: int, given: Sequence[fx.Node], results: Sequence[fx.Node]) -> fx.Graph:
+        """The steps from ``start`` to ``end``, as a function of what crosses into them: a tensor, or a tuple."""
         graph = fx.Graph()
         x = graph.placeholder("x")
-        made = {given: x}
+        several = enumerate(given) if len(given) > 1 else ()
+        made = dict.fromkeys(given, x) | {node: graph.call_function(operator.getitem, (x, i)) for i, node in several}
+        x = made[given[0]]
         outer = graph.call_function(torch.is_grad_enabled)
         if start == 0 and self._pinned:
             graph.call_function(require_sizes, (x, tuple(self._pinned.items())))
@@ -135,7 +139,7 @@ class Program:
                 return made[item]
             if isinstance(item, torch.device) and item == self._device:
                 return graph.call_function(getattr, (x, "device"))
-            return item.step(graph, x) if isinstance(item, OfCrossing) else item
+            return item.step(graph, made[item.tensor]) if isinstance(item, OfCrossing) else item
 
         for node in self.crossing(start, end, given).steps:
             if node.op == "output":
@@ -149,7 +153,8 @@ class Program:
             if node.target is torch._C._set_grad_enabled:
                 args = (args[0] and outer,)
             made[node] = graph.create_node(node.op, target, args, kwargs)
-        graph.output(made[result])
+        found = tuple(made[node] for node in results)
+        graph.output(found[0] if len(found) == 1 else found)
         return graph
 
     def _is_free(self, node: fx.Node) -> bool:
@@ -176,24 +181,26 @@ class Program:
     def _places(node: fx.Node) -> list[int]:
         return [storage(item) for item in atoms(node.meta["value"]) if isinstance(item, Tensor)]
 
-    def _stands_in(self, node: fx.Node, start: int, given: fx.Node | None) -> bool:
+    def _stands_in(self, node: fx.Node, start: int, given: Sequence[fx.Node]) -> bool:
         """Whether a step reads a size or the type of a tensor that is not there."""
         value = node.meta["value"]
         if not (isinstance(value, torch.dtype) or (node.op == "call_method" and is_number(value))):
             return False
         source = node.all_input_nodes[0]
-        return source is not given and not self._is_free(source) and self._at[source] < start
+        return source not in given and not self._is_free(source) and self._at[source] < start
 
-    def _stand_in(self, node: fx.Node, given: fx.Node | None) -> Any:
-        """The same value from sizes of the crossing tensor; None if it has none that were the same for all examples."""
+    def _stand_in(self, node: fx.Node, given: Sequence[fx.Node]) -> Any:
+        """The same value from sizes of what crosses; None if there is none that was the same for all examples."""
         values = self._values[node]
         if isinstance(values[0], torch.dtype):
-            return OfCrossing(None) if given and given.meta["value"].dtype == values[0] else None
+            return next((OfCrossing(one, None) for one in given if one.meta["value"].dtype == values[0]), None)
         if all(value == values[0] for value in values):
             return values[0]
-        shapes = [value.shape for value in self._values[given]] if given else []
-        sizes = {size: OfCrossing(d) for d, size in reversed(list(enumerate(zip(*shapes, strict=True))))}
-        return sizes.get(tuple(values))
+        for one in given:
+            for d, sizes in enumerate(zip(*(value.shape for value in self._values[one]), strict=True)):
+                if sizes == tuple(values):
+                    return OfCrossing(one, d)
+        return None
 
 
 @dataclass(frozen=True)

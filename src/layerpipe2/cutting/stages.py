@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from layerpipe2.cutting.program import Reading, unchanged
 from layerpipe2.cutting.tracing import CutError, OtherSizeError, held_at, leaves, why
+from layerpipe2.engine.packing import is_packed, pack, unpack
 from layerpipe2.errors import UserError
 
 Copies = Sequence[tuple[Tensor, Tensor]]
@@ -41,8 +42,8 @@ class Stage(nn.Module):
         self.holds = list(held)
         self._compile()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute the steps of the mode."""
+    def forward(self, x: Any) -> Any:
+        """Compute the steps of the mode, from a tensor or a tuple of those that cross to the next such."""
         out: Tensor = self._functions[self.training](self, x)
         return out
 
@@ -72,8 +73,8 @@ def emit(network: nn.Module, reading: Reading, places: Sequence[Places], *, unti
     bounds = [dict.fromkeys(programs, 0), *places, {mode: len(program.nodes) for mode, program in programs.items()}]
     crossing = {}
     for mode, program in programs.items():
-        inner = (program.crossing(place[mode]).tensors[0] for place in places)
-        crossing[mode] = [program.nodes[0], *inner, program.nodes[-1].args[0]]
+        inner = (program.crossing(place[mode]).tensors for place in places)
+        crossing[mode] = [[program.nodes[0]], *inner, [program.nodes[-1].args[0]]]
     stages, copies, owners = list[Stage](), list[tuple[Tensor, Tensor]](), dict[int, int]()
     for k in range(len(places) + 1):
         graphs = {
@@ -188,7 +189,8 @@ def _results(
         y = x.detach().clone()
         for stage in stages:
             y = y.detach().requires_grad_(y.is_floating_point())
-            out = next(leaves(stage(y if passes else y.clone())))[1]
+            made = stage(unpack(y.clone()) if is_packed(y) or not passes else y)
+            out = pack(made) if len(passes) < len(stages) - 1 else next(leaves(made))[1]
             passes.append((y, out))
             y = out
         weights = torch.linspace(-1, 2, y.numel(), device=y.device).cos().to(y.dtype).reshape(y.shape)
