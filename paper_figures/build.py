@@ -3,7 +3,7 @@
 (none)     everything: the report, the pages of the evidence, of the measured pipelines and of the graphs
 study DIR  pictures of a study of `layerpipe2 tune`, in DIR/figures
 page NAME  one page: report, evidence, pipelines, graphs, or that of one experiment, in OUT/experiments/NAME
-rule       print the rule of thumb of paper_figures/claims/rule.py, made anew from the coarse searches
+rule       print the rule of thumb of paper_figures/accuracy/why.py, made anew from the coarse searches
 neuron     the picture of docs/theory/spiking.md, in DOCS/pictures
 readme     the results between the markers of README.md and docs/artifact.md; --check only compares them
 
@@ -24,24 +24,13 @@ from pathlib import Path
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError, plain_name
-from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.runs.lifetime import end_with_parent
-from paper_figures.claims import why
-from paper_figures.figures import spiking
-from paper_figures.pages import artifact, evidence, graphs, pipelines, readme, report
-from paper_figures.records import evidence as evidence_records
-from paper_figures.records import graphs as graph_records
-from paper_figures.records import pipelines as pipeline_records
-from paper_figures.records import regimes as regime_records
-from paper_figures.records import theory as theory_records
-from paper_figures.records import training as training_records
-from paper_figures.records.regimes import Regimes
-from paper_figures.records.theory import Theory
-from paper_figures.records.training import Records
+from paper_figures import documents, records, report
+from paper_figures.accuracy import why
+from paper_figures.page import find_questions
+from paper_figures.spiking.neuron import neuron
 from paper_figures.style import save
 
-MAIN_NETWORK = "even"
-"""The network whose measured pipelines are compared."""
 _JOBS = 2
 
 
@@ -51,20 +40,13 @@ def write_page(name: str, results: Path, out: Path) -> str:
     Raises:
         UserError: if its records are missing or broken.
     """
+    pages = find_questions()
+    if name in pages:
+        made = pages[name].build(pages[name].load(results))
+        return str(made.write(out if name == "report" else out / name))
     folder = results / "evidence"
-    if name == "report":
-        written = report.page(*_default(results), _map(results)).write(out)
-    elif name == "pipelines":
-        records = pipeline_records.load(results / "pipelines", MAIN_NETWORK)
-        written = pipelines.page(records).write(out / "pipelines")
-    elif name == "graphs":
-        written = graphs.page(graph_records.load(results / "graphs")).write(out / "graphs")
-    elif name == "evidence":
-        written = evidence.page(evidence_records.load(folder), folder).write(out / "evidence")
-    else:
-        one = {name: training_records.load(folder / plain_name(name, "page") / "tables")}
-        written = evidence.page(one, folder).write(out / "experiments" / name)
-    return str(written)
+    found = {name: records.load(folder / plain_name(name, "page") / "tables")}
+    return str(pages["evidence"].build({"found": found, "folder": folder}).write(out / "experiments" / name))
 
 
 def write_pages(names: Sequence[str], results: Path, out: Path) -> None:
@@ -87,7 +69,7 @@ def draw_study(folder: Path) -> None:
     """
     from layerpipe2.lab.tuning.results import best_trials
     from layerpipe2.lab.tuning.study import open_existing
-    from paper_figures.figures.study import catalogue
+    from paper_figures.study import catalogue
 
     study = open_existing(folder)
     if not best_trials(study):
@@ -103,20 +85,12 @@ def print_rule(results: Path) -> None:
     Raises:
         UserError: if there are no measured cells, or none of them or all of them need a history.
     """
-    folder = results / "evidence"
-    rule = why.fit(why.of_cells(evidence_records.load(folder), evidence_records.predictors(folder)))
+    found = find_questions()["evidence"].load(results)
+    rule = why.fit(why.of_cells(found["found"], why.predictors(found["folder"])))
     if rule is None:
-        raise UserError(f"no cells in {folder} make a rule; run: python -m experiments.predictors screen-mlp")
+        where = found["folder"]
+        raise UserError(f"no cells in {where} make a rule; run: python -m experiments.predictors screen-mlp")
     print("RULE = Rule(", *(f"    {name}={value!r}," for name, value in vars(rule).items()), ")", sep="\n")
-
-
-def _default(results: Path) -> tuple[Records, Theory, ComparisonSettings]:
-    records, theory = training_records.load(results), theory_records.load(results / "theory")
-    return records, theory, ComparisonSettings.of(records.experiment)
-
-
-def _map(results: Path) -> Regimes | None:
-    return regime_records.load(results / "pipelines" / "map")
 
 
 def update_documents(document: Path, docs: Path, results: Path, out: Path, *, check: bool) -> None:
@@ -125,14 +99,11 @@ def update_documents(document: Path, docs: Path, results: Path, out: Path, *, ch
     Raises:
         UserError: if records are missing or broken, or (``check``) a document is out of date.
     """
-    text = readme.results(*_default(results), _link(document, out), _map(results))
-    appendix = artifact.sections(results, out)
-    readme.update(document, {"results": text}, check=check)
-    readme.update(docs / "artifact.md", appendix, check=check)
-
-
-def _link(document: Path, folder: Path) -> str:
-    return Path(os.path.relpath(folder, document.parent)).as_posix()
+    find_questions()
+    link = Path(os.path.relpath(out, document.parent)).as_posix()
+    text, appendix = documents.results(report.load(results), link), documents.sections(results, out)
+    documents.update(document, {"results": text}, check=check)
+    documents.update(docs / "artifact.md", appendix, check=check)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -145,17 +116,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.command == "rule":
         return print_rule(options.results)
     if options.command == "neuron":
-        print(save(spiking.neuron(), options.docs / "pictures" / "spiking-neuron"))
+        print(save(neuron(), options.docs / "pictures" / "spiking-neuron"))
         return None
     if options.command == "page" and not options.name:
         raise UserError("page: give a name, as in: python -m paper_figures.build page report")
     if options.command == "study":
         return draw_study(Path(options.name or "study"))
-    confirmed = evidence_records.confirmations(evidence_records.load(options.results / "evidence"))
-    everything = ["report", *(["evidence"] if confirmed else []), "pipelines"]
-    everything += ["graphs"] if (options.results / "graphs").is_dir() else []
-    write_pages([options.name] if options.command == "page" else everything, options.results, options.out)
-    return None
+    names = [options.name] if options.command == "page" else list(find_questions())
+    return write_pages(names, options.results, options.out)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,6 +1,6 @@
-"""Numbers and lists as text for readers. Accuracies are in per cent, their differences in percentage points."""
+"""Numbers, lists and tables as text for readers. Accuracies are in per cent, their differences in percentage points."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -8,13 +8,14 @@ import pandas as pd
 from layerpipe2.delays import DELAY_LAWS
 from layerpipe2.lab.data import DATASETS
 from layerpipe2.lab.networks import NETWORKS
+from layerpipe2.strategies import find_strategy
 
 Format = Callable[[Any], str]
 
 
 def network_label(name: str) -> str:
-    """A network's name for readers; those of a benchmark alone have none."""
-    return NETWORKS[name].label if name in NETWORKS else name
+    """A network's name for readers; that of the benchmark's own network is what it is."""
+    return NETWORKS[name].label if name in NETWORKS else {"even": "Eight equal convolutions"}.get(name, name)
 
 
 def dataset_label(name: str) -> str:
@@ -40,12 +41,6 @@ def law_label(name: str) -> str:
 def setting(dataset: str, law: str) -> str:
     """What every result must be read with: the data and the delays."""
     return f"Data: {dataset_label(dataset)}; delays: {law_label(law)}."
-
-
-def law_of(runs: pd.DataFrame) -> str:
-    """Delay law of the pipelined runs (of all runs, if none is pipelined)."""
-    pipelined = runs[runs["num_stages"] > 1]
-    return str((pipelined if len(pipelined) else runs)["convention"].iloc[0])
 
 
 def number(digits: int) -> Format:
@@ -93,3 +88,40 @@ def listed(words: Iterable[object]) -> str:
 def plural(count: object, word: str) -> str:
     """``1 pair``, ``2 pairs``."""
     return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+_COLUMNS: Mapping[str, tuple[str, Format]] = {
+    "network": ("network", lambda v: network_label(str(v))),
+    "strategy": ("strategy", lambda v: find_strategy(str(v)).label),
+    "group_size": ("units per stage", str),
+    "mean": ("mean", significant),
+    "min": ("min", significant),
+    "max": ("max", significant),
+    "train_loss": ("train loss (nats)", number(4)),
+    "train_accuracy": ("train accuracy (%)", number(2)),
+    "val_loss": ("val. loss (nats)", number(4)),
+    "val_accuracy": ("val. accuracy (%)", number(2)),
+    "recorded_delays": ("delays as recorded (updates)", str),
+    **{f"{law.name}_delays": (law.label, str) for law in DELAY_LAWS.values()},
+    "copies": ("copies beside the latest", number(2)),
+    "parameters": ("parameters", number(0)),
+    "mib": ("float32 MiB", number(3)),
+    "delay": ("delay (updates)", str),
+}
+
+
+def for_readers(table: pd.DataFrame, formats: Mapping[str, tuple[str, Format]] | None = None) -> pd.DataFrame:
+    """The table as text, with column names and names of networks and strategies for readers."""
+    known = {**_COLUMNS, **(formats or {})}
+    text = {}
+    for column in table:
+        name, form = known.get(column, (column.replace("_", " "), str))
+        text[name] = [form(value) for value in table[column]]
+    return pd.DataFrame(text, dtype=object)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A GitHub-flavoured Markdown table of a frame of text."""
+    head = "| " + " | ".join(table.columns) + " |\n|" + " --- |" * table.shape[1] + "\n"
+    lines = ("| " + " | ".join(str(v).replace("|", "\\|") for v in row) + " |\n" for row in table.to_numpy())
+    return str(head) + "".join(lines)

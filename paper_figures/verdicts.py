@@ -1,8 +1,9 @@
 """A verdict: the answer of the records to a claim or question. One type and one vocabulary for all pages."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class Answer(StrEnum):
@@ -53,10 +54,12 @@ class Verdict:
         evidence: sentences with the numbers.
         caveat: under which conditions the answer holds, or what a reader of it alone must know; empty if nothing.
         details: the answer in full, where one word for all of it would say too little.
+        parts: of a claim with a key, the paragraphs of its docstring that say how it is tested.
+        demands: values that these name in braces.
     """
 
-    question: str
-    answer: Answer
+    question: str = ""
+    answer: Answer = Answer.NOT_TESTED
     words: Words = CLAIM
     n: int = 0
     key: str = ""
@@ -64,6 +67,8 @@ class Verdict:
     evidence: tuple[str, ...] = ()
     caveat: str = ""
     details: str = ""
+    parts: tuple[str, ...] = ("Test",)
+    demands: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def word(self) -> str:

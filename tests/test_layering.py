@@ -53,7 +53,7 @@ OTHER_PACKAGES = {
 }
 """Room -> what it needs beside them, which an extra brings."""
 
-PARTS = {"src": (), "experiments": ("src",), "paper_figures": ("src",)}
+PARTS = {"src": (), "experiments": ("src",), "paper_figures": ("src", "experiments")}
 """Part of the repository -> the other parts that it may import."""
 
 TARGETS = {"layerpipe2": "src", "experiments": "experiments", "paper_figures": "paper_figures", "tests": "tests"}

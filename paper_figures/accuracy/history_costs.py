@@ -1,0 +1,176 @@
+"""What the delay and the choice of the backward weights cost: bars with intervals, one panel per cell."""
+
+from textwrap import fill
+from typing import Any
+
+import pandas as pd
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from layerpipe2.lab.judging.designs import SEQUENTIAL
+from layerpipe2.lab.looks import look, ordered
+from layerpipe2.strategies import find_strategy
+from paper_figures import style
+from paper_figures.accuracy.assay import CANNOT_TELL, NOT_NEEDED, UNTRAINED, Assay, in_place_of_a_verdict
+from paper_figures.page import report
+from paper_figures.text import amount, listed
+
+_SMALLEST = 3.0
+"""The axis reaches at least to so many margins."""
+
+
+_TITLE = {1: 90, 2: 50, 3: 32}
+"""Columns -> letters of a line of a panel's title."""
+
+
+_WORDS = {
+    CANNOT_TELL: "'latest' isn't shown to lose more than the margin, nor less",
+    NOT_NEEDED: "'latest' is shown to lose less than the margin",
+    UNTRAINED: "stashing gains less than half of what sequential training does",
+}
+"""What stands in titles, in words."""
+
+
+_KEPT_TOGETHER = (" stages", " delays", *_WORDS)
+"""Words between which no line of a title ends."""
+
+
+_FARTHEST = 20.0
+"""And at most to so many, to either side: longer bars are cut, and their value is written."""
+
+
+@report.figure("history_costs", when=lambda judged: len(judged.costs))
+def history_costs(judged: Assay, level: float, where: str) -> Figure:
+    """Loss against exact stashing of every strategy, and above it what the delay costs stashing itself.
+
+    Args:
+        judged: the cells.
+        level: of the tests; the intervals are those of 1 - 2 level.
+        where: data and delay law, for the note below the panels.
+    """
+    cells = judged.costs.to_dict("records")
+    names = ordered(judged.rules["strategy"])
+    columns = 2 if len(cells) in (2, 4) else min(3, len(cells))
+    rows = -(-len(cells) // columns)
+    with style.context():
+        height = 0.75 + rows * (0.55 + 0.12 * (columns > 2) + 0.155 * (len(names) + 1))
+        figure, axes = style.canvas(height, columns, rows, len(cells), sharey=True)
+        marks: set[str] = set()
+        for cell, axis in zip(cells, axes.flat, strict=False):
+            marks |= _panel(axis, cell, judged.rules, names)
+            axis.set_title(_title(cell, _TITLE[columns]))
+            axis.set_xlabel(f"cost ({cell['unit']} of test {'loss' if cell['unit'] == 'nats' else 'accuracy'})")
+        style.note(figure, _note(judged, level, where, marks))
+        return figure
+
+
+def _panel(axis: Any, cell: dict[str, Any], rules: pd.DataFrame, names: list[str]) -> set[str]:
+    """Draws a cell; returns what its marks are, for the note: "bar" and "line" that are cut, "lost" runs."""
+    rows = [("", cell["delay"], cell["delay_low"], cell["delay_high"], SEQUENTIAL)]
+    known = rules[rules["cell"] == cell["cell"]].set_index("strategy").to_dict("index")
+    for name in names:
+        row = known.get(name)
+        if name == "latest":
+            lost = _diverged(cell["diverged_latest"], cell["seeds"])
+            rows.append((lost, *(cell[f"inconsistency{end}"] for end in ("", "_low", "_high")), name))
+        elif row is not None and (not row["lost"] or "p_keeps" in row):
+            lost = _diverged(row["lost"], row["pairs"])
+            rows.append((lost, -row["mean"], -row["high"], -row["low"], name))
+        elif row is not None:
+            rows.append((_diverged(row["lost"], row["lost"] + row["n"]), float("inf"), 0.0, 0.0, name))
+        else:
+            rows.append(("", float("nan"), 0.0, 0.0, name))
+    start, end = _ends(rows, cell["margin"])
+    axis.axvspan(-cell["margin"], cell["margin"], color="#e6e6e6", zorder=0, linewidth=0)
+    axis.axvline(0, color="#444444", linewidth=0.6)
+    marks = [_bar(axis, place, row, start, end) for place, row in enumerate(rows)]
+    axis.set_yticks(range(len(rows)), ["delay alone", *(find_strategy(name).label for name in names)])
+    axis.set(ylim=(len(rows) - 0.4, -0.6), xlim=(start, end))
+    axis.grid(False, axis="y")
+    return set().union(*marks)
+
+
+def _title(cell: dict[str, Any], letters: int) -> str:
+    title = ": ".join(filter(None, [cell["cell"], in_place_of_a_verdict(cell)]))
+    for words in _KEPT_TOGETHER:
+        title = title.replace(words, words.replace(" ", "\N{NO-BREAK SPACE}"))
+    return fill(title, letters)
+
+
+def _diverged(some: int, of: int) -> str:
+    return f"{some} of {of} diverged" if some else ""
+
+
+def _ends(rows: list[tuple[Any, ...]], margin: float) -> tuple[float, float]:
+    """Of the axis: all intervals fit, unless they are longer than :data:`_FARTHEST` margins."""
+    lowest = min((row[2] for row in rows if row[2] == row[2]), default=0.0)
+    highest = max((row[3] for row in rows if row[3] == row[3]), default=0.0)
+    start = max(min(1.1 * lowest, -1.3 * margin), -_FARTHEST * margin)
+    return start, min(max(1.1 * highest, _SMALLEST * margin), _FARTHEST * margin)
+
+
+def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) -> set[str]:
+    """A bar with its interval; arrows where the interval is cut, the value in words where the bar is."""
+    lost, mean, low, high, name = row
+    if mean != mean:
+        return set()
+    marks = {"lost"} if lost else set()
+    looks = look(name)
+    filled = {"color": looks.colour, "alpha": 0.55 if name == SEQUENTIAL else 0.75, "linewidth": 0}
+    outline = {"facecolor": "white", "edgecolor": looks.colour, "linewidth": 1.2}
+    hollow = find_strategy(name).raw or lost
+    axis.barh(place, min(max(mean, start), end), height=0.66, **outline if hollow else filled)
+    if start < mean < end:
+        axis.plot([max(low, start), min(high, end)], [place, place], color="#222222", linewidth=0.9)
+        if lost:
+            axis.text(0.02 * (end - start), place, lost, ha="left", va="center", fontsize=7)
+        for edge, cut, marker in ((start, low < start, "<"), (end, high > end, ">")):
+            if cut:
+                marks.add("line")
+                axis.plot(edge, place, marker, color="#222222", markersize=3.5, clip_on=False)
+    else:
+        marks |= set() if lost else {"bar"}
+        text = lost or (f"{mean:.2g}" if abs(mean) < 10 else f"{mean:.0f}")
+        edge, side = (end, "right") if mean > 0 else (start, "left")
+        ink = _ink("white" if hollow else looks.colour)
+        axis.text(0.97 * edge, place, text, ha=side, va="center", fontsize=7, color=ink, fontweight="bold")
+    return marks
+
+
+def _ink(colour: str) -> str:
+    """What is legible on a bar of this colour."""
+    red, green, blue = to_rgb(colour)
+    return "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.55 else "#222222"
+
+
+def _note(found: Assay, level: float, where: str, marks: set[str]) -> str:
+    seeds = sorted({*found.costs["seeds"], *found.rules.loc[found.rules["n"] > 1, "n"]})
+    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    margins = listed(dict.fromkeys(amount(row.margin, row.unit) for row in found.costs.itertuples()))
+    used = set(map(in_place_of_a_verdict, found.costs.to_dict("records")))
+    words = "; ".join(f"{word}: {meaning}" for word, meaning in _WORDS.items() if word in used)
+    words += ".\n" if words else ""
+    drawn = {
+        "bar": f"Bars end at {_FARTHEST:g} margins: a number is the value.",
+        "line": "Arrows: the line goes on.",
+        "lost": f"Hollow with a count: so many runs diverged or ended at guessing; {_length(found)}.",
+    }
+    explained = "".join(f"{text}\n" for mark, text in drawn.items() if mark in marks)
+    return (
+        "'delay alone': what exact stashing loses against sequential training; others: what each loses against exact "
+        f"stashing.\nLines: {_intervals(found, level)} over n = {count} seeds; grey: the margin ({margins}).\n"
+        f"{explained}{words}{where}"
+    )
+
+
+def _by_share(found: Assay) -> bool:
+    """Whether divergences are counted apart from the accuracies of the runs that completed."""
+    return "p_keeps" in found.rules
+
+
+def _intervals(found: Assay, level: float) -> str:
+    return "intervals of the tests that decide," if _by_share(found) else f"{100 * (1 - 2 * level):g} % intervals"
+
+
+def _length(found: Assay) -> str:
+    return "the bar is that of the others" if _by_share(found) else "the bar has no length"

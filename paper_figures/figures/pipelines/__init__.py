@@ -1,1 +1,0 @@
-"""Figures of pipelines that were run on real processes."""

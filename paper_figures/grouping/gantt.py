@@ -1,0 +1,94 @@
+"""Gantt charts of simulated schedules."""
+
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from layerpipe2.delays import Delays
+from layerpipe2.planning import Costs, FlopDevice, StageWork, Work, uniform_costs
+from layerpipe2.planning.schedules import SCHEDULES, Timeline, build_schedule, repeat, simulate
+from layerpipe2.planning.schedules.compare import grouped
+from layerpipe2.planning.schedules.layerpipe import layerpipe
+from paper_figures import style
+from paper_figures.page import report
+
+_KINDS = {
+    "F": ("forward", "#9ad0f0"),
+    "B": ("activation gradient", "#f0c060"),
+    **dict.fromkeys(("B1", "B2"), ("half of it", "#f8e2b0")),
+    "W": ("weight gradient", "#e89a6a"),
+    "BW": ("whole backward pass", "#d9b3cc"),
+}
+
+
+@report.figure("gantt_equal")
+def equal() -> Figure:
+    """Equal stages, F = B = W = 1: every schedule with whole stages; numbers are batches, grey is idle."""
+    processors, lines = 4, {}
+    for name, row in SCHEDULES.items():
+        if name == "layerpipe":  # cuts stages in two
+            continue
+        stages, time = row.stages_per_processor * processors, 1 / row.stages_per_processor
+        schedule = build_schedule(name, stages, processors, 8 if row.synchronous else 16)
+        schedule = schedule if schedule.batches_per_update == 1 else repeat(schedule, 2)
+        costs = uniform_costs(stages, time, time, time)
+        lines[row.label] = simulate(schedule, costs, FlopDevice(1.0))
+    note = f"{processors} equal stages (interleaved: {2 * processors} half as long), all tasks 1, 8 micro-batches per "
+    return _charts(lines, (0, 30), note + "update for the first four; grey: waiting.")
+
+
+UNEQUAL = (8, 2, 6, 4, 2)
+"""Times of F, B and W of five layers, to show what finer tasks do."""
+
+
+@report.figure("gantt_unequal")
+def unequal() -> Figure:
+    """Five layers of unequal times on four processors, steady state: whole layers per stage, and LayerPipe's tasks."""
+    processors = 4
+    works = tuple(StageWork(*(Work(t),) * 3) for t in UNEQUAL)
+    units, device = Costs(works, Delays.none(len(works))), FlopDevice(1.0)
+    stages = grouped(units, processors, device)
+    lines = {
+        SCHEDULES[name].label: simulate(build_schedule(name, processors, processors, 24), stages, device)
+        for name in ("pipedream", "layerpipe2")
+    }
+    lines[SCHEDULES["layerpipe"].label] = simulate(layerpipe(len(works), processors, 24, units, device), units, device)
+    lines = {f"{name}: a batch every {line.period:.3g}": line for name, line in lines.items()}
+    times = " ".join(map(str, UNEQUAL))
+    note = f"Five layers a to e; F, B and W of each take {times}. LayerPipe: layer and batch; others: "
+    return _charts(lines, (190, 246), note + "batch of the stage.", layers=len(works))
+
+
+def _charts(lines: dict[str, Timeline], window: tuple[float, float], note: str, layers: int = 0) -> Figure:
+    rows = sum(line.schedule.num_processors for line in lines.values())
+    with style.context(), mpl.rc_context({"axes.grid": False}):
+        figure, axes = style.canvas(0.8 + 0.15 * rows + 0.24 * len(lines), 1, len(lines), sharex=True)
+        for axis, (title, line) in zip(axes.flat, lines.items(), strict=True):
+            _draw_chart(axis, line, window, line.schedule.num_stages == layers)
+            axis.set_title(title, loc="left", pad=2)
+        axes.flat[-1].set_xlabel("time (units of one task)" if not layers else "time (in the unit of the tasks' times)")
+        used = {event.action.kind for line in lines.values() for event in line.events}
+        colors = {text: color for kind, (text, color) in _KINDS.items() if kind in used}
+        handles = [Patch(facecolor=color, edgecolor="#555555", label=text) for text, color in colors.items()]
+        style.legend(figure, handles, columns=len(handles))
+        style.note(figure, note)
+        return figure
+
+
+def _draw_chart(axis: Any, line: Timeline, window: tuple[float, float], letters: bool) -> None:
+    count = line.schedule.num_processors
+    axis.set(xlim=window, ylim=(count - 0.5, -0.5), facecolor="#e4e4e4")
+    axis.set_yticks(range(count), [f"P{p}" for p in range(count)])
+    axis.tick_params(length=0, pad=2)
+    for p, action, start, end in line.events:
+        left, right = max(start, window[0]), min(end, window[1])
+        if right <= left:
+            continue
+        color = _KINDS[action.kind][1]
+        looks: dict[str, Any] = {"facecolor": color, "edgecolor": "white", "linewidth": 0.5}
+        axis.add_patch(Rectangle((start, p - 0.46), end - start, 0.92, **looks))
+        label = f"{'abcdefghij'[action.stage]}{action.batch}" if letters else str(action.batch)
+        if (right - left) / (window[1] - window[0]) > 0.011 * len(label):
+            axis.text((left + right) / 2, p, label, ha="center", va="center_baseline", fontsize=7)

@@ -1,0 +1,258 @@
+"""Pages: a template in Markdown, filled with what the files of the questions have registered for it.
+
+A figure, table, claim or value is a function that a decorator of the page registers. Its parameters name what it needs
+of the page's records and values, each of which is made once.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial, wraps
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from layerpipe2.errors import UserError
+from layerpipe2.lab.runs.records import writable_folder, write_json, write_text
+from paper_figures import style
+from paper_figures.html import html
+from paper_figures.text import markdown
+from paper_figures.verdicts import Verdict, words_by_name
+
+ROOT = Path(__file__).parent
+Make = Callable[..., Any]
+
+
+class Data(dict[str, Any]):
+    """What functions ask for by name: what is known, and values that are made when they are first asked for."""
+
+    def __init__(self, values: Mapping[str, Make], known: Mapping[str, Any]) -> None:
+        super().__init__(known)
+        self.values_of = values
+
+    def __missing__(self, name: str) -> Any:
+        self[name] = self.call(self.values_of[name])
+        return self[name]
+
+    def call(self, function: Make) -> Any:
+        """Call a function with what its parameters name, but for those that have a default."""
+        asked = inspect.signature(function).parameters.values()
+        return function(**{one.name: self[one.name] for one in asked if one.default is one.empty})
+
+
+@dataclass(frozen=True)
+class Part:
+    """A function that a page shows, under a name.
+
+    Attributes:
+        name: a file's stem or a claim's key; it may name data in braces.
+        make: the function.
+        when: says, from data too, whether it is shown.
+        each: ``one in many``: it is shown for every item of the data ``many``, which it takes as ``one``.
+        shown: of a table, what makes the text for readers from it (as ``table``) and data; none for a CSV file alone.
+        place: of a claim, its place among the others.
+    """
+
+    name: str
+    make: Make
+    when: Make = lambda: True
+    each: str = ""
+    shown: Make | None = None
+    place: int = 0
+
+    def expanded(self, data: Data) -> Iterator[tuple[str, Data]]:
+        """Yield each name, and the data that belong to it."""
+        one, _, many = self.each.partition(" in ")
+        for item in data[many] if many else (None,):
+            known = Data(data.values_of, data | {one: item}) if one else data
+            if known.call(self.when):
+                yield self.name.format_map(known), known
+
+
+@dataclass(frozen=True)
+class Built:
+    """A page made from records.
+
+    Attributes:
+        text: Markdown.
+        verdicts: as in ``verdicts.json``.
+        figures: file stem -> function that draws the figure.
+        csv: file stem -> table that is written with all digits.
+        markdown: file stem -> table that is written as text for readers.
+    """
+
+    name: str
+    text: str
+    verdicts: Sequence[Verdict] = ()
+    figures: Mapping[str, Callable[[], Figure]] = field(default_factory=dict)
+    csv: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    markdown: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+    def write(self, out: Path) -> Path:
+        """Write ``figures/*.svg``, ``tables/*.csv`` and ``.md``, the page twice, and ``verdicts.json``.
+
+        Returns:
+            The page in Markdown.
+
+        Raises:
+            UserError: if the folder can't be written.
+        """
+        writable_folder(out / "figures")
+        for stem, draw in self.figures.items():
+            style.save(draw(), out / "figures" / stem)
+        for stem, table in self.csv.items():
+            write_text(out / "tables" / f"{stem}.csv", table.to_csv(index=False, lineterminator="\n"))
+        for stem, table in self.markdown.items():
+            write_text(out / "tables" / f"{stem}.md", markdown(table))
+        write_text(out / f"{self.name}.md", self.text)
+        write_text(out / f"{self.name}.html", html(self.text, out))
+        write_json(out / "verdicts.json", words_by_name(self.verdicts))
+        return out / f"{self.name}.md"
+
+
+PAGES: dict[str, "Page"] = {}
+"""The pages whose records can be read, by name."""
+
+
+class Page:
+    """A page by name; its template ``<name>.md`` lies beside the file that reads its records."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.template = ROOT / f"{name}.md"
+        self.load: Callable[[Path], Mapping[str, Any]] = lambda results: {}
+        self.parts: dict[str, list[Part]] = {"figure": [], "table": [], "claim": []}
+        self.values: dict[str, Make] = {}
+
+    def records(self, function: Callable[[Path], Mapping[str, Any]]) -> Callable[[Path], Mapping[str, Any]]:
+        """Register what reads the page's records, by name, from the folder of all results."""
+        self.load, self.template = function, Path(inspect.getfile(function)).with_name(f"{self.name}.md")
+        PAGES[self.name] = self
+        return function
+
+    def figure(self, name: str, **options: Any) -> Callable[[Make], Make]:
+        """Register a function that draws a figure; one that the template doesn't place stands at the page's end."""
+        return self._registering("figure", name, options)
+
+    def table(self, name: str, shown: Make | None = lambda table: table, **options: Any) -> Callable[[Make], Make]:
+        """Register a function that makes a table."""
+        return self._registering("table", name, options | {"shown": shown})
+
+    def value(self, function: Make) -> Make:
+        """Register a function whose result has its name, for the template and for other functions."""
+        self.values[function.__name__] = function
+        return function
+
+    def claim(self, name: str = "", **options: Any) -> Callable[[Make], Make]:
+        """Register a function that judges a claim, or a list of them.
+
+        The docstring of a claim that has a key says it in a paragraph 'Claim: ...', and how it is tested in one
+        'Test: ...', with values of the verdict in braces.
+
+        Raises:
+            UserError: if such a claim has no test.
+        """
+
+        def register(judge: Make) -> Make:
+            if not name:
+                return self._registering("claim", "", options)(judge)
+            said = paragraphs(judge)
+            for part in ("Claim", "Test"):
+                if not said.get(part):
+                    where = f"{judge.__module__}.{judge.__qualname__}"
+                    raise UserError(
+                        f"claim {name} has no {part.lower()}; write '{part}: ...' in the docstring of {where}"
+                    )
+
+            @wraps(judge)
+            def judged(*arguments: Any, **named: Any) -> Verdict:
+                found: Verdict = judge(*arguments, **named)
+                test = " ".join(said[part] for part in found.parts).format(**found.demands)
+                return replace(found, key=name, question=said["Claim"], test=test)
+
+            return self._registering("claim", name, options)(judged)
+
+        return register
+
+    def _registering(self, kind: str, name: str, options: Mapping[str, Any]) -> Callable[[Make], Make]:
+        def register(function: Make) -> Make:
+            self.parts[kind].append(Part(name, function, **options))
+            return function
+
+        return register
+
+    def data(self, known: Mapping[str, Any]) -> Data:
+        """Give what is known, by name, together with all values."""
+        return Data(self.values, known)
+
+    def verdicts(self, data: Data) -> list[Verdict]:
+        """Judge all claims, in the order of their places and keys."""
+        claims = sorted(self.parts["claim"], key=lambda part: (part.place, part.name))
+        found = [known.call(part.make) for part in claims for _, known in part.expanded(data)]
+        return [one for some in found for one in (some if isinstance(some, list) else [some])]
+
+    def build(self, known: Mapping[str, Any]) -> Built:
+        """Put the page of these records together."""
+        data, csv, shown = self.data(known), dict[str, pd.DataFrame](), dict[str, pd.DataFrame]()
+        for part in self.parts["table"]:
+            for stem, mine in part.expanded(data):
+                csv[stem] = mine.call(part.make)
+                if part.shown:
+                    shown[stem] = Data(self.values, mine | {"table": csv[stem]}).call(part.shown)
+        figures = [(stem, mine, part.make) for part in self.parts["figure"] for stem, mine in part.expanded(data)]
+        drawn = {stem: partial(mine.call, make) for stem, mine, make in figures}
+        verdicts = self.verdicts(data)
+        content = {"claims": verdicts, "verdict_table": _overview(verdicts), "tables": shown, "figures": drawn}
+        text = fill(self.template, {name: data[name] for name in {**known, **self.values}} | content)
+        unplaced = [stem for stem in drawn if f"(figures/{stem}.svg)" not in text]
+        text += "".join(f"\n{_figure(stem, stem.replace('_', ' '))}\n" for stem in unplaced)
+        return Built(self.name, text, verdicts, drawn, csv, shown)
+
+
+def paragraphs(function: Make) -> dict[str, str]:
+    """Read the paragraphs 'Head: text' of a docstring, as text by head."""
+    found = (" ".join(text.split()).partition(": ") for text in (inspect.getdoc(function) or "").split("\n\n"))
+    return {head: text for head, mark, text in found if mark}
+
+
+def _overview(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    if any(claim.key for claim in verdicts):
+        rows = [(claim.key, claim.question, claim.word_and_caveat) for claim in verdicts]
+        return pd.DataFrame(rows, columns=["claim", "statement", "verdict"])
+    return pd.DataFrame([(claim.question, claim.word) for claim in verdicts], columns=["question", "answer"])
+
+
+def _figure(stem: str, caption: str) -> str:
+    return f"![{caption}](figures/{stem}.svg)\n\n*{caption}*"
+
+
+def fill(template: Path, content: Mapping[str, Any]) -> str:
+    """Fill a template's Markdown with the content; lines of one paragraph are joined."""
+    templates = Environment(
+        loader=FileSystemLoader(template.parent),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+        autoescape=False,  # the templates are Markdown; HTML is escaped when it is made of that
+    )
+    templates.filters["table"] = lambda frame: markdown(frame).rstrip("\n")
+    templates.filters["bullets"] = lambda sentences: "\n".join(f"- {sentence}" for sentence in sentences)
+    templates.globals["figure"] = _figure
+    return re.sub(r"(?<=\S)\n *(?=[^\s|#!*<-])", " ", templates.get_template(template.name).render(content))
+
+
+def find_questions() -> dict[str, Page]:
+    """Import every file of every question, so that it registers what it shows, and give all pages by name."""
+    for path in sorted(ROOT.glob("*/*.py")):
+        import_module(f"paper_figures.{path.parent.name}.{path.stem}")
+    return PAGES
+
+
+report = Page("report")
+"""The page of the claims, which several questions fill."""
