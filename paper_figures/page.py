@@ -120,7 +120,7 @@ PAGES: dict[str, "Page"] = {}
 
 
 class Page:
-    """A page by name; its template ``<name>.md`` lies beside the file that reads its records."""
+    """A page by name; its template ``<name>.md`` lies beside the file that reads its records, or is ``page.md``."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -137,7 +137,7 @@ class Page:
 
     def figure(self, name: str, **options: Any) -> Callable[[Make], Make]:
         """Register a function that draws a figure; one that the template doesn't place stands at the page's end."""
-        return self._registering("figure", name, options)
+        return lambda draw: self._registering("figure", name, options)(style.drawn(draw))
 
     def table(self, name: str, shown: Make | None = lambda table: table, **options: Any) -> Callable[[Make], Make]:
         """Register a function that makes a table."""
@@ -208,7 +208,9 @@ class Page:
         drawn = {stem: partial(mine.call, make) for stem, mine, make in figures}
         verdicts = self.verdicts(data)
         content = {"claims": verdicts, "verdict_table": _overview(verdicts), "tables": shown, "figures": drawn}
-        text = fill(self.template, {name: data[name] for name in {**known, **self.values}} | content)
+        values = {name: data[name] for name in {**known, **self.values}}
+        template = self.template if self.template.exists() else ROOT / "page.md"
+        text = fill(template, {"title": self.name.capitalize()} | values | content)
         unplaced = [stem for stem in drawn if f"(figures/{stem}.svg)" not in text]
         text += "".join(f"\n{_figure(stem, stem.replace('_', ' '))}\n" for stem in unplaced)
         return Built(self.name, text, verdicts, drawn, csv, shown)
@@ -249,8 +251,8 @@ def fill(template: Path, content: Mapping[str, Any]) -> str:
 
 def find_questions() -> dict[str, Page]:
     """Import every file of every question, so that it registers what it shows, and give all pages by name."""
-    for path in sorted(ROOT.glob("*/*.py")):
-        import_module(f"paper_figures.{path.parent.name}.{path.stem}")
+    for path in (ROOT / "report.py", *sorted(ROOT.glob("*/*.py"))):
+        import_module(".".join(("paper_figures", *path.relative_to(ROOT).with_suffix("").parts)))
     return PAGES
 
 

@@ -30,18 +30,8 @@ KEYS = {
 """Table of :data:`experiments.tables.TABLES` -> the columns that name a row."""
 TRIAL = ["network", "strategy", "round", "trial"]
 _OPTIONAL = {
-    *(
-        [
-            "optimizer",
-            "momentum",
-            "diverged_epoch",
-            "test_accuracy",
-            "test_loss",
-            "best_val_accuracy",
-            "final_val_accuracy",
-        ]
-    ),
-    *(["train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "relative_error", "device"]),
+    *("optimizer", "momentum", "diverged_epoch", "test_accuracy", "test_loss", "best_val_accuracy"),
+    *("final_val_accuracy", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "relative_error"),
 }
 """What a run that diverged lacks, and a sequential one."""
 
@@ -136,20 +126,12 @@ def load(folder: Path) -> Records:
     return Records(**tables | own | known, common=common if len(common) else None, experiment=experiment)
 
 
-class _Experiment(Checked):
-    """What :func:`experiments.collect.described` writes."""
+class _Experiment(Checked, extra="ignore"):
+    """What is needed of what :func:`experiments.collect.described` writes."""
 
     name: str
     published: bool
-    optimizers: list[str]
     seeds: list[int]
-    stages: list[int] | None
-    group_sizes: list[int] | None
-    strategies: list[str]
-    network: str
-    dataset: str
-    width: int | None
-    epochs: int | None
     report: "_Report"
     planned: int
     finished: int

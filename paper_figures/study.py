@@ -36,6 +36,7 @@ def catalogue(study: Study) -> dict[str, Callable[[], Figure]]:
     return found
 
 
+@style.drawn
 def history(study: Study) -> Figure:
     """The first objective of every completed trial, and the best so far."""
     done = _done(study)
@@ -43,88 +44,87 @@ def history(study: Study) -> Figure:
     better = max if OBJECTIVES[study.settings.objectives[0]].direction == "maximize" else min
     for value in values:
         best.append(better([*best[-1:], value]))
-    with style.context():
-        figure, axes = style.canvas(2.4)
-        axis = axes.flat[0]
-        axis.scatter([trial.number for trial in done], values, s=12, color=_GREY, linewidths=0, label="trial")
-        axis.step([t.number for t in done], best, where="post", color=_RED, label="best so far")
-        axis.set(xlabel="trial", ylabel=_label(study))
-        axis.legend(loc="best")
-        style.integer_ticks(axis)
-        style.note(figure, _told(study))
-        return figure
+    figure, axes = style.canvas(2.4)
+    axis = axes.flat[0]
+    axis.scatter([trial.number for trial in done], values, s=12, color=_GREY, linewidths=0, label="trial")
+    axis.step([t.number for t in done], best, where="post", color=_RED, label="best so far")
+    axis.set(xlabel="trial", ylabel=_label(study))
+    axis.legend(loc="best")
+    style.integer_ticks(axis)
+    style.note(figure, _told(study))
+    return figure
 
 
+@style.drawn
 def slices(study: Study) -> Figure:
     """The first objective against each setting; darker dots are later trials."""
     ranges, done = study.settings.ranges.ranges, _done(study)
-    with style.context():
-        figure, axes = style.canvas(2.4, columns=len(ranges), sharey=True)
-        for axis, one in zip(axes.flat, ranges, strict=True):
-            mine = [trial for trial in done if one.name in trial.params]
-            xs = [_place(one, trial) if one.choices else trial.params[one.name] for trial in mine]
-            order = [trial.number for trial in mine]
-            axis.scatter(xs, [trial.values[0] for trial in mine], c=order, cmap="Blues", vmin=-10, s=14, linewidths=0)
-            axis.set_xlabel(one.name)
-            _scale(axis, one)
-        axes.flat[0].set_ylabel(_label(study))
-        style.note(figure, f"{_told(study)} Later trials are darker.")
-        return figure
+    figure, axes = style.canvas(2.4, columns=len(ranges), sharey=True)
+    for axis, one in zip(axes.flat, ranges, strict=True):
+        mine = [trial for trial in done if one.name in trial.params]
+        xs = [_place(one, trial) if one.choices else trial.params[one.name] for trial in mine]
+        order = [trial.number for trial in mine]
+        axis.scatter(xs, [trial.values[0] for trial in mine], c=order, cmap="Blues", vmin=-10, s=14, linewidths=0)
+        axis.set_xlabel(one.name)
+        _scale(axis, one)
+    axes.flat[0].set_ylabel(_label(study))
+    style.note(figure, f"{_told(study)} Later trials are darker.")
+    return figure
 
 
+@style.drawn
 def parallel(study: Study) -> Figure:
     """A line per completed trial through its settings, in the colour of the first objective; the best lie on top."""
     ranges, done = study.settings.ranges.ranges, _done(study)
     values = [trial.values[0] for trial in done]
     scale = Normalize(min(values), max(values))
     worst_first = OBJECTIVES[study.settings.objectives[0]].direction == "maximize"
-    with style.context():
-        figure, axes = style.canvas(2.8)
-        axis, shown = axes.flat[0], ScalarMappable(scale, _COLOURS if worst_first else f"{_COLOURS}_r")
-        for trial in sorted(done, key=lambda trial: trial.values[0], reverse=not worst_first):
-            points = [(x, _share(one, trial)) for x, one in enumerate(ranges) if one.name in trial.params]
-            axis.plot(*zip(*points, strict=True), color=shown.to_rgba(trial.values[0]), linewidth=0.9)
-        for x, one in enumerate(ranges):
-            for y, text in _ends(one):
-                axis.annotate(text, (x, y), (3, 0), textcoords="offset points", fontsize=7, va="center")
-        axis.set_xticks(range(len(ranges)), [one.name for one in ranges])
-        axis.set(yticks=[], xlim=(-0.1, len(ranges) - 0.6))
-        axis.grid(visible=True, axis="x", color="#888888")
-        axis.spines[["left", "bottom"]].set_visible(False)
-        figure.colorbar(shown, ax=axis).set_label(_label(study))
-        style.note(figure, f"{_told(study)} Each setting runs from its lowest to its highest value.")
-        return figure
+    figure, axes = style.canvas(2.8)
+    axis, shown = axes.flat[0], ScalarMappable(scale, _COLOURS if worst_first else f"{_COLOURS}_r")
+    for trial in sorted(done, key=lambda trial: trial.values[0], reverse=not worst_first):
+        points = [(x, _share(one, trial)) for x, one in enumerate(ranges) if one.name in trial.params]
+        axis.plot(*zip(*points, strict=True), color=shown.to_rgba(trial.values[0]), linewidth=0.9)
+    for x, one in enumerate(ranges):
+        for y, text in _ends(one):
+            axis.annotate(text, (x, y), (3, 0), textcoords="offset points", fontsize=7, va="center")
+    axis.set_xticks(range(len(ranges)), [one.name for one in ranges])
+    axis.set(yticks=[], xlim=(-0.1, len(ranges) - 0.6))
+    axis.grid(visible=True, axis="x", color="#888888")
+    axis.spines[["left", "bottom"]].set_visible(False)
+    figure.colorbar(shown, ax=axis).set_label(_label(study))
+    style.note(figure, f"{_told(study)} Each setting runs from its lowest to its highest value.")
+    return figure
 
 
+@style.drawn
 def importance(study: Study) -> Figure:
     """Share of the first objective's variance over the space that each setting explains."""
     first = (lambda trial: float(trial.values[0])) if len(study.settings.objectives) > 1 else None
     with quiet():
         found = get_param_importances(study.optuna_study, evaluator=FanovaImportanceEvaluator(seed=0), target=first)
-    with style.context():
-        figure, axes = style.canvas(0.9 + 0.25 * len(found))
-        axis = axes.flat[0]
-        axis.barh(list(found)[::-1], [100 * share for share in list(found.values())[::-1]], color="#0072b2")
-        axis.set_xlabel(f"share of the variance of {study.settings.objectives[0]} (%, fANOVA)")
-        style.note(figure, _told(study))
-        return figure
+    figure, axes = style.canvas(0.9 + 0.25 * len(found))
+    axis = axes.flat[0]
+    axis.barh(list(found)[::-1], [100 * share for share in list(found.values())[::-1]], color="#0072b2")
+    axis.set_xlabel(f"share of the variance of {study.settings.objectives[0]} (%, fANOVA)")
+    style.note(figure, _told(study))
+    return figure
 
 
+@style.drawn
 def front(study: Study) -> Figure:
     """The first objective against each of the others: all completed trials, and those of the Pareto front."""
     names, done = study.settings.objectives, _done(study)
     best = {trial.number for trial in best_trials(study)}
-    with style.context():
-        figure, axes = style.canvas(2.6, columns=len(names) - 1, sharey=True)
-        for column, name in enumerate(names[1:], 1):
-            axis = axes.flat[column - 1]
-            for chosen, look in ((False, {"color": _GREY, "s": 10}), (True, {"color": _RED, "s": 22})):
-                mine = [trial.values for trial in done if (trial.number in best) == chosen]
-                axis.scatter([v[column] for v in mine], [v[0] for v in mine], linewidths=0, **look)
-            axis.set_xlabel(OBJECTIVES[name].text.replace(", ", ",\n"))
-        axes.flat[0].set_ylabel(_label(study))
-        style.note(figure, f"{_told(study)} Red: the {len(best)} trials of the Pareto front.")
-        return figure
+    figure, axes = style.canvas(2.6, columns=len(names) - 1, sharey=True)
+    for column, name in enumerate(names[1:], 1):
+        axis = axes.flat[column - 1]
+        for chosen, look in ((False, {"color": _GREY, "s": 10}), (True, {"color": _RED, "s": 22})):
+            mine = [trial.values for trial in done if (trial.number in best) == chosen]
+            axis.scatter([v[column] for v in mine], [v[0] for v in mine], linewidths=0, **look)
+        axis.set_xlabel(OBJECTIVES[name].text.replace(", ", ",\n"))
+    axes.flat[0].set_ylabel(_label(study))
+    style.note(figure, f"{_told(study)} Red: the {len(best)} trials of the Pareto front.")
+    return figure
 
 
 def _done(study: Study) -> list[FrozenTrial]:

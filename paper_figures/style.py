@@ -1,8 +1,9 @@
 """One look for every figure: sizes and fonts, and for each strategy its colour, marker and line."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from functools import wraps
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,17 @@ _RC = {
 def context() -> AbstractContextManager[None]:
     """The settings under which figures are drawn and saved."""
     return mpl.rc_context(sns.axes_style("ticks") | sns.plotting_context("paper") | _RC)
+
+
+def drawn(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Let a function draw under these settings."""
+
+    @wraps(draw)
+    def under_them(*arguments: Any, **named: Any) -> Figure:
+        with context():
+            return draw(*arguments, **named)
+
+    return under_them
 
 
 def canvas(

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from paper_figures.records import theory
-from paper_figures.records.theory import Theory
-from paper_figures.records.training import Records
+from paper_figures import theory
+from paper_figures.records import Records
+from paper_figures.theory import Theory
 
 STRATEGIES = ("stash", "latest", "ema-0.9", "ema-window", "ema-running", "ema-span", "ema-lsq")
 UNITS = {"mlp": 9, "resnet-small": 5}

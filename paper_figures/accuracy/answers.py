@@ -100,17 +100,16 @@ def accuracy_and_copies(records: Records, level: float) -> Figure:
     A panel per network, each at its largest number of stages; the intervals are those of 1 - 2 level.
     """
     tables = {name: _differences(records.runs[records.runs["network"] == name], level) for name in records.networks}
-    with style.context():
-        figure, axes = style.canvas(2.4, columns=len(tables), rows=1, sharey=True)
-        for axis, (name, table) in zip(axes.flat, tables.items(), strict=True):
-            _panel(axis, table)
-            axis.set_title(f"{network_label(name)}, {table['stages'].iloc[0]} stages")
-            axis.set_xlabel("copies of the weights kept")
-        axes[0, 0].set_ylabel("accuracy minus that of\nsequential training (points)")
-        every = pd.concat(tables.values())
-        style.legend(figure, style.handles(every["strategy"], linestyle=""), columns=6)
-        style.note(figure, _note(records, every, level))
-        return figure
+    figure, axes = style.canvas(2.4, columns=len(tables), rows=1, sharey=True)
+    for axis, (name, table) in zip(axes.flat, tables.items(), strict=True):
+        _panel(axis, table)
+        axis.set_title(f"{network_label(name)}, {table['stages'].iloc[0]} stages")
+        axis.set_xlabel("copies of the weights kept")
+    axes[0, 0].set_ylabel("accuracy minus that of\nsequential training (points)")
+    every = pd.concat(tables.values())
+    style.legend(figure, style.handles(every["strategy"], linestyle=""), columns=6)
+    style.note(figure, _note(records, every, level))
+    return figure
 
 
 def _differences(runs: pd.DataFrame, level: float) -> pd.DataFrame:

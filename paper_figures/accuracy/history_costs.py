@@ -52,16 +52,15 @@ def history_costs(judged: Assay, level: float, where: str) -> Figure:
     names = ordered(judged.rules["strategy"])
     columns = 2 if len(cells) in (2, 4) else min(3, len(cells))
     rows = -(-len(cells) // columns)
-    with style.context():
-        height = 0.75 + rows * (0.55 + 0.12 * (columns > 2) + 0.155 * (len(names) + 1))
-        figure, axes = style.canvas(height, columns, rows, len(cells), sharey=True)
-        marks: set[str] = set()
-        for cell, axis in zip(cells, axes.flat, strict=False):
-            marks |= _panel(axis, cell, judged.rules, names)
-            axis.set_title(_title(cell, _TITLE[columns]))
-            axis.set_xlabel(f"cost ({cell['unit']} of test {'loss' if cell['unit'] == 'nats' else 'accuracy'})")
-        style.note(figure, _note(judged, level, where, marks))
-        return figure
+    height = 0.75 + rows * (0.55 + 0.12 * (columns > 2) + 0.155 * (len(names) + 1))
+    figure, axes = style.canvas(height, columns, rows, len(cells), sharey=True)
+    marks: set[str] = set()
+    for cell, axis in zip(cells, axes.flat, strict=False):
+        marks |= _panel(axis, cell, judged.rules, names)
+        axis.set_title(_title(cell, _TITLE[columns]))
+        axis.set_xlabel(f"cost ({cell['unit']} of test {'loss' if cell['unit'] == 'nats' else 'accuracy'})")
+    style.note(figure, _note(judged, level, where, marks))
+    return figure
 
 
 def _panel(axis: Any, cell: dict[str, Any], rules: pd.DataFrame, names: list[str]) -> set[str]:

@@ -62,27 +62,26 @@ def curves(records: Records, network: str) -> Figure:
     epochs, ceiling = _capped(_epochs(records, network))
     partitions = epochs.loc[epochs["num_stages"] > 1, ["num_stages", "group_size"]].drop_duplicates()
     columns = partitions.sort_values("num_stages").to_numpy().tolist() or [[1, int(epochs["group_size"].iloc[0])]]
-    with style.context():
-        figure, axes = style.canvas(4.2, columns=len(columns), rows=2, sharex=True, sharey="row")
-        for (upper, lower), (stages, group) in zip(axes.T, columns, strict=True):
-            shown = epochs[(epochs["num_stages"] == 1) | (epochs["group_size"] == group)]
-            _draw_curves(upper, shown, "val_accuracy")
-            _draw_curves(lower, shown, "train_loss")
-            upper.set(title=_partition(stages, group), xlabel="", ylabel="")
-            lower.set(xlabel="epoch", ylabel="")
-            style.log_ticks(lower, (1, 2, 5))
-            lower.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-        low, high = axes[1, 0].get_ylim()
-        if high < 4 * low:
-            axes[1, 0].yaxis.set_major_locator(MaxNLocator(5))  # 1, 2 and 5 would leave a tick or two
-        axes[0, 0].set_ylabel("validation accuracy (%)")
-        axes[1, 0].set_ylabel(_LOSS)
-        handles = style.handles(epochs["strategy"], marker="")
-        if (epochs["status"] == "diverged").any():
-            handles.append(style.handle("diverged after here", color="#444444", **_CROSS))
-        style.legend(figure, handles, columns=7)
-        style.note(figure, _curve_note(records, network) + ceiling)
-        return figure
+    figure, axes = style.canvas(4.2, columns=len(columns), rows=2, sharex=True, sharey="row")
+    for (upper, lower), (stages, group) in zip(axes.T, columns, strict=True):
+        shown = epochs[(epochs["num_stages"] == 1) | (epochs["group_size"] == group)]
+        _draw_curves(upper, shown, "val_accuracy")
+        _draw_curves(lower, shown, "train_loss")
+        upper.set(title=_partition(stages, group), xlabel="", ylabel="")
+        lower.set(xlabel="epoch", ylabel="")
+        style.log_ticks(lower, (1, 2, 5))
+        lower.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    low, high = axes[1, 0].get_ylim()
+    if high < 4 * low:
+        axes[1, 0].yaxis.set_major_locator(MaxNLocator(5))  # 1, 2 and 5 would leave a tick or two
+    axes[0, 0].set_ylabel("validation accuracy (%)")
+    axes[1, 0].set_ylabel(_LOSS)
+    handles = style.handles(epochs["strategy"], marker="")
+    if (epochs["status"] == "diverged").any():
+        handles.append(style.handle("diverged after here", color="#444444", **_CROSS))
+    style.legend(figure, handles, columns=7)
+    style.note(figure, _curve_note(records, network) + ceiling)
+    return figure
 
 
 def _partition(num_stages: int, group_size: int) -> str:
@@ -138,15 +137,14 @@ def final_accuracy(records: Records) -> Figure:
     """Final test accuracy: every run a dot, with mean and range; diverged runs counted below a line."""
     runs = records.runs.assign(percent=100 * records.runs["test_accuracy"])
     done = runs[runs["status"] == "completed"]
-    with style.context():
-        figure, axes = style.panels(records.networks, 3.0, "stages", "test accuracy (%)", sharey=False)
-        for network, axis in axes.items():
-            mine = runs[runs["network"] == network]
-            _draw_baseline(axis, mine[mine["num_stages"] == 1])
-            _draw_partitions(axis, mine[mine["num_stages"] > 1])
-        style.legend(figure, style.handles(runs["strategy"], linestyle=""), columns=6)
-        style.note(figure, _accuracy_note(records, done))
-        return figure
+    figure, axes = style.panels(records.networks, 3.0, "stages", "test accuracy (%)", sharey=False)
+    for network, axis in axes.items():
+        mine = runs[runs["network"] == network]
+        _draw_baseline(axis, mine[mine["num_stages"] == 1])
+        _draw_partitions(axis, mine[mine["num_stages"] > 1])
+    style.legend(figure, style.handles(runs["strategy"], linestyle=""), columns=6)
+    style.note(figure, _accuracy_note(records, done))
+    return figure
 
 
 def _draw_baseline(axis: Any, runs: pd.DataFrame) -> None:

@@ -21,23 +21,22 @@ def screening(screens: Mapping[str, Records]) -> Figure:
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     runs = pd.concat([table for _, _, table in panels])
-    with style.context():
-        figure, axes = style.canvas(0.9 + 1.45 * rows, columns, rows, len(panels))
-        for (title, label, table), axis in zip(panels, axes.flat, strict=False):
-            for name in ordered(table["strategy"]):
-                mean = table[table["strategy"] == name].groupby("lr")["score"].mean()
-                axis.plot(mean.index, mean.to_numpy(), **style.line(name, markersize=3))
-            axis.set(xscale="log", xlabel="peak learning rate", ylabel=label)
-            axis.set_title(title, fontsize=6.5)
-        style.legend(figure, style.handles(runs["strategy"]), columns=5)
-        cell = ["network", "optimizer", "momentum", "num_stages", "lr", "strategy"]
-        seeds = span(runs.groupby(cell, dropna=False)["seed"].nunique())
-        style.note(
-            figure,
-            f"Mean of n = {seeds} seeds; a run that diverged counts as guessing. "
-            "Of accuracies more is better, of losses less.",
-        )
-        return figure
+    figure, axes = style.canvas(0.9 + 1.45 * rows, columns, rows, len(panels))
+    for (title, label, table), axis in zip(panels, axes.flat, strict=False):
+        for name in ordered(table["strategy"]):
+            mean = table[table["strategy"] == name].groupby("lr")["score"].mean()
+            axis.plot(mean.index, mean.to_numpy(), **style.line(name, markersize=3))
+        axis.set(xscale="log", xlabel="peak learning rate", ylabel=label)
+        axis.set_title(title, fontsize=6.5)
+    style.legend(figure, style.handles(runs["strategy"]), columns=5)
+    cell = ["network", "optimizer", "momentum", "num_stages", "lr", "strategy"]
+    seeds = span(runs.groupby(cell, dropna=False)["seed"].nunique())
+    style.note(
+        figure,
+        f"Mean of n = {seeds} seeds; a run that diverged counts as guessing. "
+        "Of accuracies more is better, of losses less.",
+    )
+    return figure
 
 
 def _panels(records: Records) -> list[tuple[str, str, pd.DataFrame]]:

@@ -59,21 +59,20 @@ def rates(records: Records) -> Figure:
     trials = records.tuning
     assert trials is not None  # _knows_accuracies
     means, best = rate_means(trials), chosen_trials(trials)
-    with style.context():
-        figure, panels = style.panels(records.networks, 2.3, "learning rate", "validation accuracy (%)")
-        for network, axis in panels.items():
-            for name in ordered(trials["strategy"]):
-                mine, chosen = (
-                    table[(table["network"] == network) & (table["strategy"] == name)].sort_values("lr")
-                    for table in (means, best)
-                )
-                axis.plot(mine["lr"], 100 * mine["val_accuracy"], **style.line(name, markersize=3))
-                axis.plot(chosen["lr"], 100 * chosen["val_accuracy"], linestyle="", **_CHOSEN)
-            _logarithmic(axis)
-        handles = [*style.handles(trials["strategy"]), style.handle("chosen", linestyle="", **_CHOSEN)]
-        style.legend(figure, handles, columns=7)
-        style.note(figure, _note(trials))
-        return figure
+    figure, panels = style.panels(records.networks, 2.3, "learning rate", "validation accuracy (%)")
+    for network, axis in panels.items():
+        for name in ordered(trials["strategy"]):
+            mine, chosen = (
+                table[(table["network"] == network) & (table["strategy"] == name)].sort_values("lr")
+                for table in (means, best)
+            )
+            axis.plot(mine["lr"], 100 * mine["val_accuracy"], **style.line(name, markersize=3))
+            axis.plot(chosen["lr"], 100 * chosen["val_accuracy"], linestyle="", **_CHOSEN)
+        _logarithmic(axis)
+    handles = [*style.handles(trials["strategy"]), style.handle("chosen", linestyle="", **_CHOSEN)]
+    style.legend(figure, handles, columns=7)
+    style.note(figure, _note(trials))
+    return figure
 
 
 def _note(trials: pd.DataFrame) -> str:

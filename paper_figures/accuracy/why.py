@@ -364,6 +364,7 @@ _HOLLOW: dict[str, Any] = {"color": "#222222", "markerfacecolor": "white"}
 _LINE: dict[str, Any] = {"color": "#666666", "linewidth": 0.8, "linestyle": (0, (4, 2))}
 
 
+@style.drawn
 def draw(cells: pd.DataFrame, rule: Rule) -> Figure:
     """Cost in margins against the rule's quantity (of a cosine, what it lacks of 1), with margin and threshold.
 
@@ -375,27 +376,26 @@ def draw(cells: pd.DataFrame, rule: Rule) -> Figure:
     how = [optimizer_label(row.optimizer, row.momentum).split()[0] for row in shown.itertuples()]
     shown = shown.assign(x=_place(shown[rule.quantity], rule), how=how)
     marker = dict(zip(sorted(shown["network"].unique()), _MARKERS, strict=False))
-    with style.context():
-        figure, axes = style.canvas(3.4)
-        axis = axes[0, 0]
-        for row in shown.sort_values("screened", ascending=False, kind="stable").to_dict("records"):
-            edge = _SCREENED if row["screened"] else _CONFIRMED
-            look = {"color": _COLOURS[row["how"]], "marker": marker[row["network"]]}
-            axis.plot(row["x"], row["cost"], linestyle="", **look | edge)
-        axis.axhline(1, **_LINE)
-        axis.axvline(_place(rule.threshold, rule), **_LINE)
-        axis.set(xscale="log", xlabel=_label(rule), ylabel="cost of doing without a history\n(in margins)")
-        axis.set_yscale("symlog", linthresh=1, linscale=0.7)
-        axis.set_ylim(top=max(10.0, 2 * shown["cost"].max()))
-        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        hows = [how for how in _COLOURS if how in set(shown["how"])]
-        handles = [style.handle(how, color=_COLOURS[how], linewidth=5) for how in hows]
-        handles += [style.handle(network_label(n), marker=m, linestyle="", **_HOLLOW) for n, m in marker.items()]
-        if not shown["screened"].all():
-            handles.append(style.handle("confirmed", color="white", marker="8", linestyle="", **_CONFIRMED))
-        style.legend(figure, [*handles, style.handle("margin; threshold", **_LINE)], columns=5)
-        style.note(figure, _note(shown, rule))
-        return figure
+    figure, axes = style.canvas(3.4)
+    axis = axes[0, 0]
+    for row in shown.sort_values("screened", ascending=False, kind="stable").to_dict("records"):
+        edge = _SCREENED if row["screened"] else _CONFIRMED
+        look = {"color": _COLOURS[row["how"]], "marker": marker[row["network"]]}
+        axis.plot(row["x"], row["cost"], linestyle="", **look | edge)
+    axis.axhline(1, **_LINE)
+    axis.axvline(_place(rule.threshold, rule), **_LINE)
+    axis.set(xscale="log", xlabel=_label(rule), ylabel="cost of doing without a history\n(in margins)")
+    axis.set_yscale("symlog", linthresh=1, linscale=0.7)
+    axis.set_ylim(top=max(10.0, 2 * shown["cost"].max()))
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    hows = [how for how in _COLOURS if how in set(shown["how"])]
+    handles = [style.handle(how, color=_COLOURS[how], linewidth=5) for how in hows]
+    handles += [style.handle(network_label(n), marker=m, linestyle="", **_HOLLOW) for n, m in marker.items()]
+    if not shown["screened"].all():
+        handles.append(style.handle("confirmed", color="white", marker="8", linestyle="", **_CONFIRMED))
+    style.legend(figure, [*handles, style.handle("margin; threshold", **_LINE)], columns=5)
+    style.note(figure, _note(shown, rule))
+    return figure
 
 
 def _place(value: Any, rule: Rule) -> Any:

@@ -40,28 +40,27 @@ def residual() -> Figure:
     row_height = tall + _GAP + _TITLE
     height = len(pairs) * row_height + strip
     pitch = (style.DOUBLE - 0.08 - 2 * MARGIN) / len(found.network.operations)
-    with style.context():
-        figure = Figure(figsize=(style.DOUBLE, height))
-        for i, (before, step) in enumerate(pairs):
-            low = height - (i + 1) * row_height
-            axis = figure.add_axes(_share((0, low, style.DOUBLE - 0.08, tall), height))
-            ResidualDrawing(axis, step, before.graph.registers if before else None, pitch).draw()
-            _words(figure, 0.08, low + tall + 0.12, height, _title(step), FONT + 1)
-        delays = ", ".join(f"{delay} for stage {k}" for k, delay in enumerate(found.delays))
-        result = (
-            f"1a and 1b: the block's layers; 1+: their output plus the block's input. Delays: {delays}.",
-            "The block's input crosses the boundary once; its branches send a gradient each, which are added behind "
-            "it.",
-            "",
-        )
-        _lines(figure, 0.08, strip - 0.15, height, [*result, *_KEY_LINES])
-        return figure
+    figure = Figure(figsize=(style.DOUBLE, height))
+    for i, (before, step) in enumerate(pairs):
+        low = height - (i + 1) * row_height
+        axis = figure.add_axes(_share((0, low, style.DOUBLE - 0.08, tall), height))
+        ResidualDrawing(axis, step, before.graph.registers if before else None, pitch).draw()
+        _words(figure, 0.08, low + tall + 0.12, height, _title(step), FONT + 1)
+    delays = ", ".join(f"{delay} for stage {k}" for k, delay in enumerate(found.delays))
+    result = (
+        f"1a and 1b: the block's layers; 1+: their output plus the block's input. Delays: {delays}.",
+        "The block's input crosses the boundary once; its branches send a gradient each, which are added behind it.",
+        "",
+    )
+    _lines(figure, 0.08, strip - 0.15, height, [*result, *_KEY_LINES])
+    return figure
 
 
 _TITLE, _GAP, _LINE = 0.26, 0.08, 0.135
 """Heights in inches: of a drawing's title, between drawings, of a line of text."""
 
 
+@style.drawn
 def derivation_figure(derivation: Derivation, columns: int, first: int = 0) -> Figure:
     """The steps of a chain's derivation, ``columns`` side by side, then what came out, and a key.
 
@@ -76,21 +75,20 @@ def derivation_figure(derivation: Derivation, columns: int, first: int = 0) -> F
     strip = 0.0 if spare else 0.5 + _LINE * max(len(table), len(argument))
     height = -(-len(steps) // columns) * row_height + strip + 0.38
     pitch = (width - 0.08 - 2 * MARGIN) / len(derivation.network.operations)
-    with style.context():
-        figure = Figure(figsize=(style.DOUBLE, height))
-        for i, step in enumerate(steps):
-            left, low = (i % columns) * width, height - (i // columns + 1) * row_height
-            axis = figure.add_axes(_share((left, low, width - 0.08, HEIGHT + 0.1), height))
-            before = derivation.steps[first + i - 1].graph.registers if first + i else None
-            Drawing(axis, step, before, pitch).draw()
-            _words(figure, left + 0.08, low + HEIGHT + 0.19, height, _title(step), FONT + 1)
-        left, top = spare * width + 0.08, height - (len(steps) // columns) * row_height - 0.15
-        _words(figure, left, top, height, "Result", FONT + 1)
-        _lines(figure, left, top - 0.22, height, table, family="DejaVu Sans Mono")
-        beside = (left, top - 0.4 - _LINE * len(table)) if spare else (left + style.DOUBLE / 2, top - 0.22)
-        _lines(figure, *beside, height, argument)
-        _lines(figure, 0.08, 0.25, height, _KEY_LINES)
-        return figure
+    figure = Figure(figsize=(style.DOUBLE, height))
+    for i, step in enumerate(steps):
+        left, low = (i % columns) * width, height - (i // columns + 1) * row_height
+        axis = figure.add_axes(_share((left, low, width - 0.08, HEIGHT + 0.1), height))
+        before = derivation.steps[first + i - 1].graph.registers if first + i else None
+        Drawing(axis, step, before, pitch).draw()
+        _words(figure, left + 0.08, low + HEIGHT + 0.19, height, _title(step), FONT + 1)
+    left, top = spare * width + 0.08, height - (len(steps) // columns) * row_height - 0.15
+    _words(figure, left, top, height, "Result", FONT + 1)
+    _lines(figure, left, top - 0.22, height, table, family="DejaVu Sans Mono")
+    beside = (left, top - 0.4 - _LINE * len(table)) if spare else (left + style.DOUBLE / 2, top - 0.22)
+    _lines(figure, *beside, height, argument)
+    _lines(figure, 0.08, 0.25, height, _KEY_LINES)
+    return figure
 
 
 _TITLES = {

@@ -51,19 +51,18 @@ def delays(records: Records) -> Figure:
     """Delay of every unit, one line per group size; the other delay law is drawn thin and dashed."""
     other = "pipedream" if records.convention == "layerpipe2" else "layerpipe2"
     looks = _group_styles(records)
-    with style.context():
-        figure, axes = style.panels(records.networks, 2.5, "unit (0 = input side)", "delay (updates)")
-        for network, axis in axes.items():
-            for group, delay in _partitions(records, network):
-                length = records.units().get(network, group * len(delay))
-                law = DELAY_LAWS[other].delays(len(delay))
-                _draw_delays(axis, delay, group, length, looks[group])
-                _draw_delays(axis, law, group, length, looks[group] | _THIN)
-            style.integer_ticks(axis)
-        style.legend(figure, [style.handle(_size_label(g), **looks[g]) for g in looks])
-        recorded, thin = law_label(records.convention), law_label(other)
-        style.note(figure, f"Solid lines with markers: {recorded}, as recorded. Thin dashes: {thin}, for comparison.")
-        return figure
+    figure, axes = style.panels(records.networks, 2.5, "unit (0 = input side)", "delay (updates)")
+    for network, axis in axes.items():
+        for group, delay in _partitions(records, network):
+            length = records.units().get(network, group * len(delay))
+            law = DELAY_LAWS[other].delays(len(delay))
+            _draw_delays(axis, delay, group, length, looks[group])
+            _draw_delays(axis, law, group, length, looks[group] | _THIN)
+        style.integer_ticks(axis)
+    style.legend(figure, [style.handle(_size_label(g), **looks[g]) for g in looks])
+    recorded, thin = law_label(records.convention), law_label(other)
+    style.note(figure, f"Solid lines with markers: {recorded}, as recorded. Thin dashes: {thin}, for comparison.")
+    return figure
 
 
 _THIN: dict[str, Any] = {"linestyle": (0, (2, 1.5)), "marker": "", "linewidth": 0.8, "zorder": 3}
@@ -93,22 +92,21 @@ def _size_label(group: int) -> str:
 def memory(records: Records) -> Figure:
     """Copies of the parameters that a strategy needs, against the number of stages; equal strategies share a line."""
     table = memory_table(records)
-    with style.context():
-        figure, axes = style.panels(records.networks, 2.5, "stages", "parameter copies\nbeside the latest (modelled)")
-        handles: dict[str, Line2D] = {}
-        for network, axis in axes.items():
-            pipelined = table[(table["network"] == network) & (table["stages"] > 1)]
-            for strategies, line in _same_lines(pipelined):
-                looks = style.line(strategies[0]) if len(strategies) == 1 else _SHARED
-                (drawn,) = axis.plot(line.index, line.to_numpy(), clip_on=False, **looks)
-                handles.setdefault(_joined(strategies), drawn)
-            axis.set_xticks(sorted(set(pipelined["stages"])))
-        axis.set_ylim(bottom=0)  # the axes share y, and this ends its autoscaling: only after the last line
-        for label, line in handles.items():
-            line.set_label(label)
-        style.legend(figure, list(handles.values()), columns=6)
-        style.note(figure, setting(records.dataset, records.convention))
-        return figure
+    figure, axes = style.panels(records.networks, 2.5, "stages", "parameter copies\nbeside the latest (modelled)")
+    handles: dict[str, Line2D] = {}
+    for network, axis in axes.items():
+        pipelined = table[(table["network"] == network) & (table["stages"] > 1)]
+        for strategies, line in _same_lines(pipelined):
+            looks = style.line(strategies[0]) if len(strategies) == 1 else _SHARED
+            (drawn,) = axis.plot(line.index, line.to_numpy(), clip_on=False, **looks)
+            handles.setdefault(_joined(strategies), drawn)
+        axis.set_xticks(sorted(set(pipelined["stages"])))
+    axis.set_ylim(bottom=0)  # the axes share y, and this ends its autoscaling: only after the last line
+    for label, line in handles.items():
+        line.set_label(label)
+    style.legend(figure, list(handles.values()), columns=6)
+    style.note(figure, setting(records.dataset, records.convention))
+    return figure
 
 
 _SHARED: dict[str, Any] = {"color": "#444444", "marker": "d", "linestyle": (0, (3, 1, 1, 1))}

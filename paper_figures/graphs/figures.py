@@ -27,7 +27,7 @@ def timeline(record: GraphRecord) -> Figure:
     serial = next(iter(spans.values()))
     width = _SHOWN * serial["stop"].max() / serial["batch"].nunique()
     threads = {name: _threads(rows) for name, rows in spans.items()}
-    with style.context(), mpl.rc_context({"axes.grid": False}):
+    with mpl.rc_context({"axes.grid": False}):
         height = 1.0 + sum(0.27 * len(names) + 0.32 for names in threads.values())
         ratios = [len(names) for names in threads.values()]
         figure, axes = style.canvas(height, 1, len(spans), sharex=True, height_ratios=ratios)
@@ -66,16 +66,15 @@ def _draw(axis: Any, rows: pd.DataFrame, threads: list[str], width: float) -> No
 @graphs.figure("epochs")
 def epochs(records: list[GraphRecord]) -> Figure:
     """Time per mini-batch, as the training sees it, loader by loader: median over rounds; dots are rounds."""
-    with style.context():
-        tallest = max(len(record.variants) for record in records)
-        figure, axes = style.canvas(0.8 + 0.3 * tallest, len(records), 1)
-        for column, record in enumerate(records):
-            _draw_epochs(axes[0, column], record)
-            if column and record.variants == records[column - 1].variants:
-                axes[0, column].set_yticklabels([])
-        names = {"train": "training", "sample": "waiting for sample + slice"}
-        style.legend(figure, [Patch(facecolor=_COLORS[key], label=text) for key, text in names.items()])
-        return figure
+    tallest = max(len(record.variants) for record in records)
+    figure, axes = style.canvas(0.8 + 0.3 * tallest, len(records), 1)
+    for column, record in enumerate(records):
+        _draw_epochs(axes[0, column], record)
+        if column and record.variants == records[column - 1].variants:
+            axes[0, column].set_yticklabels([])
+    names = {"train": "training", "sample": "waiting for sample + slice"}
+    style.legend(figure, [Patch(facecolor=_COLORS[key], label=text) for key, text in names.items()])
+    return figure
 
 
 def _draw_epochs(axis: Any, record: GraphRecord) -> None:

@@ -211,21 +211,20 @@ def tradeoff(partitions: pd.DataFrame) -> Figure:
     Below: speed over one processor against the group size, for several links.
     """
     names = list(dict.fromkeys(partitions["network"]))
-    with style.context():
-        figure, axes = style.canvas(4.3, len(names), 2)
-        for column, name in enumerate(names):
-            mine = partitions[partitions["network"] == name]
-            _draw_front(axes[0, column], mine)
-            _draw_speed(axes[1, column], mine)
-            axes[0, column].set_title(network_label(name))
-        axes[0, 0].set_ylabel("work of slowest stage\n(% of network)")
-        axes[1, 0].set_ylabel("speed over one processor")
-        front = [style.handle("Pareto front", **_FRONT), style.handle("dominated", **_DOMINATED)]
-        links = [style.handle(f"links of {link}", **looks) for looks, link in zip(_LINKS, LINKS, strict=True)]
-        style.legend(figure, front + links, columns=5)
-        rate = f"Modelled: {RATE / 1e12:.0f} TFLOP/s per processor; dashed: one of them."
-        style.note(figure, f"Numbers at points: units per stage. {rate}\n{_SETTING}")
-        return figure
+    figure, axes = style.canvas(4.3, len(names), 2)
+    for column, name in enumerate(names):
+        mine = partitions[partitions["network"] == name]
+        _draw_front(axes[0, column], mine)
+        _draw_speed(axes[1, column], mine)
+        axes[0, column].set_title(network_label(name))
+    axes[0, 0].set_ylabel("work of slowest stage\n(% of network)")
+    axes[1, 0].set_ylabel("speed over one processor")
+    front = [style.handle("Pareto front", **_FRONT), style.handle("dominated", **_DOMINATED)]
+    links = [style.handle(f"links of {link}", **looks) for looks, link in zip(_LINKS, LINKS, strict=True)]
+    style.legend(figure, front + links, columns=5)
+    rate = f"Modelled: {RATE / 1e12:.0f} TFLOP/s per processor; dashed: one of them."
+    style.note(figure, f"Numbers at points: units per stage. {rate}\n{_SETTING}")
+    return figure
 
 
 def _draw_front(axis: Any, mine: pd.DataFrame) -> None:
@@ -266,19 +265,18 @@ def memory(partitions: pd.DataFrame) -> Figure:
     One stage has no history, so that its lines end before.
     """
     names = list(dict.fromkeys(partitions["network"]))
-    with style.context():
-        figure, axes = style.canvas(2.5, len(names), sharey=True)
-        for axis, name in zip(axes[0], names, strict=True):
-            mine = partitions[partitions["network"] == name]
-            for part, looks in _PARTS.items():
-                there = mine[mine[part] > 0]
-                axis.plot(there["group_size"], there[part] / 1e6, clip_on=False, **looks)
-            axis.set(yscale="log", title=network_label(name), xlabel="units per stage")
-            style.integer_ticks(axis)
-        axes[0, 0].set_ylabel("MB in all stages")
-        style.legend(figure, [style.handle(**looks) for looks in _PARTS.values()])
-        style.note(figure, _SETTING + " Activations: (d + 1) mini-batches per stage.")
-        return figure
+    figure, axes = style.canvas(2.5, len(names), sharey=True)
+    for axis, name in zip(axes[0], names, strict=True):
+        mine = partitions[partitions["network"] == name]
+        for part, looks in _PARTS.items():
+            there = mine[mine[part] > 0]
+            axis.plot(there["group_size"], there[part] / 1e6, clip_on=False, **looks)
+        axis.set(yscale="log", title=network_label(name), xlabel="units per stage")
+        style.integer_ticks(axis)
+    axes[0, 0].set_ylabel("MB in all stages")
+    style.legend(figure, [style.handle(**looks) for looks in _PARTS.values()])
+    style.note(figure, _SETTING + " Activations: (d + 1) mini-batches per stage.")
+    return figure
 
 
 report.table("partitions", shown=partitions)(lambda theory: theory.partitions)

@@ -61,9 +61,10 @@ def unequal() -> Figure:
     return _charts(lines, (190, 246), note + "batch of the stage.", layers=len(works))
 
 
+@style.drawn
 def _charts(lines: dict[str, Timeline], window: tuple[float, float], note: str, layers: int = 0) -> Figure:
     rows = sum(line.schedule.num_processors for line in lines.values())
-    with style.context(), mpl.rc_context({"axes.grid": False}):
+    with mpl.rc_context({"axes.grid": False}):
         figure, axes = style.canvas(0.8 + 0.15 * rows + 0.24 * len(lines), 1, len(lines), sharex=True)
         for axis, (title, line) in zip(axes.flat, lines.items(), strict=True):
             _draw_chart(axis, line, window, line.schedule.num_stages == layers)

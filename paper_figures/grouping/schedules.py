@@ -113,29 +113,28 @@ _LOOKS: dict[str, dict[str, Any]] = {
 def speeds(schedules: pd.DataFrame) -> Figure:
     """Speed over PipeDream against the number of processors, a panel per network; grey lines: LayerPipe's abstract."""
     table, names = schedules, list(dict.fromkeys(schedules["network"]))
-    with style.context():
-        figure, axes = style.canvas(4.2, 3, 2, sharey=True, sharex=True)
-        for axis, name in zip(axes.flat, names, strict=False):
-            axis.axhline(ANCHORS[0], color="#777777", linewidth=0.8, zorder=1)
-            axis.plot((7, 9), (ANCHORS[1], ANCHORS[1]), color="#777777", linewidth=0.8, zorder=1)
-            for schedule, looks in _LOOKS.items():
-                mine = table[(table["network"] == name) & (table["schedule"] == schedule)]
-                axis.plot(mine["processors"], mine["speed"], clip_on=False, **looks)
-            axis.set(title=REFERENCE[name].label, xticks=sorted(set(table["processors"])))
-            axis.tick_params(labelbottom=True)
-        for spare in axes.flat[len(names) :]:
-            spare.axis("off")
-            handles = [style.handle(SCHEDULES[s].label, **looks) for s, looks in _LOOKS.items()]
-            mean, most = (f"+{100 * (anchor - 1):.0f} %" for anchor in ANCHORS)
-            text = f"LayerPipe's abstract:\n{mean} on average; {most} at\nmost, with 7 to 9 processors"
-            anchors = style.handle(text, color="#777777", linewidth=0.8)
-            spare.legend(handles=[*handles, anchors], loc="center left", borderaxespad=0)
-        for axis in axes.flat[max(0, len(names) - 3) : len(names)]:
-            axis.set_xlabel("processors")
-        figure.supylabel("speed over PipeDream", fontsize=8)
-        arrays = "Modelled: 128 × 128 systolic arrays at 1 GHz, links 64 GB/s, batches of 32."
-        style.note(figure, f"{arrays} AlexNet has 8 stages at most.")
-        return figure
+    figure, axes = style.canvas(4.2, 3, 2, sharey=True, sharex=True)
+    for axis, name in zip(axes.flat, names, strict=False):
+        axis.axhline(ANCHORS[0], color="#777777", linewidth=0.8, zorder=1)
+        axis.plot((7, 9), (ANCHORS[1], ANCHORS[1]), color="#777777", linewidth=0.8, zorder=1)
+        for schedule, looks in _LOOKS.items():
+            mine = table[(table["network"] == name) & (table["schedule"] == schedule)]
+            axis.plot(mine["processors"], mine["speed"], clip_on=False, **looks)
+        axis.set(title=REFERENCE[name].label, xticks=sorted(set(table["processors"])))
+        axis.tick_params(labelbottom=True)
+    for spare in axes.flat[len(names) :]:
+        spare.axis("off")
+        handles = [style.handle(SCHEDULES[s].label, **looks) for s, looks in _LOOKS.items()]
+        mean, most = (f"+{100 * (anchor - 1):.0f} %" for anchor in ANCHORS)
+        text = f"LayerPipe's abstract:\n{mean} on average; {most} at\nmost, with 7 to 9 processors"
+        anchors = style.handle(text, color="#777777", linewidth=0.8)
+        spare.legend(handles=[*handles, anchors], loc="center left", borderaxespad=0)
+    for axis in axes.flat[max(0, len(names) - 3) : len(names)]:
+        axis.set_xlabel("processors")
+    figure.supylabel("speed over PipeDream", fontsize=8)
+    arrays = "Modelled: 128 × 128 systolic arrays at 1 GHz, links 64 GB/s, batches of 32."
+    style.note(figure, f"{arrays} AlexNet has 8 stages at most.")
+    return figure
 
 
 @report.figure("schedules_devices")
@@ -143,23 +142,22 @@ def devices(devices: pd.DataFrame) -> Figure:
     """LayerPipe's speed over PipeDream on every device: a mark per network and number of processors, and the mean."""
     table, labels = devices, list(dict.fromkeys(devices["device"]))[::-1]
     networks = list(dict.fromkeys(table["network"]))
-    with style.context():
-        figure, axes = style.canvas(2.7, 2, 1, sharey=True, sharex=True)
-        for axis, (low, high) in zip(axes[0], ((3, 6), (7, 9)), strict=True):
-            for height in ANCHORS:
-                axis.axvline(height, color="#777777", linewidth=0.8, zorder=1)
-            axis.axvline(1, color="black", linewidth=0.8, linestyle=(0, (4, 2)))
-            mine = table[(table["schedule"] == "layerpipe") & table["processors"].between(low, high)]
-            _draw_marks(axis, mine, labels, networks)
-            axis.set(title=f"{low} to {high} processors", xlabel="speed of LayerPipe over PipeDream")
-        axes[0, 0].set_yticks(range(len(labels)), labels)
-        handles = [style.handle(REFERENCE[n].label, linestyle="", **_mark(i)) for i, n in enumerate(networks)]
-        mean = style.handle("mean", linestyle="", marker="|", color="black", markersize=11, markeredgewidth=2)
-        style.legend(figure, [*handles, mean], columns=6)
-        marks = "LayerPipe in our reading, modelled; st.: stationary. Marks: a network and number of processors."
-        lines = "Grey lines: its abstract, +25 % on average, +80 % at most. Dashed: as fast as PipeDream."
-        style.note(figure, f"{marks}\n{lines}")
-        return figure
+    figure, axes = style.canvas(2.7, 2, 1, sharey=True, sharex=True)
+    for axis, (low, high) in zip(axes[0], ((3, 6), (7, 9)), strict=True):
+        for height in ANCHORS:
+            axis.axvline(height, color="#777777", linewidth=0.8, zorder=1)
+        axis.axvline(1, color="black", linewidth=0.8, linestyle=(0, (4, 2)))
+        mine = table[(table["schedule"] == "layerpipe") & table["processors"].between(low, high)]
+        _draw_marks(axis, mine, labels, networks)
+        axis.set(title=f"{low} to {high} processors", xlabel="speed of LayerPipe over PipeDream")
+    axes[0, 0].set_yticks(range(len(labels)), labels)
+    handles = [style.handle(REFERENCE[n].label, linestyle="", **_mark(i)) for i, n in enumerate(networks)]
+    mean = style.handle("mean", linestyle="", marker="|", color="black", markersize=11, markeredgewidth=2)
+    style.legend(figure, [*handles, mean], columns=6)
+    marks = "LayerPipe in our reading, modelled; st.: stationary. Marks: a network and number of processors."
+    lines = "Grey lines: its abstract, +25 % on average, +80 % at most. Dashed: as fast as PipeDream."
+    style.note(figure, f"{marks}\n{lines}")
+    return figure
 
 
 def _mark(index: int) -> dict[str, Any]:

@@ -136,23 +136,22 @@ def draw(bench: Benchmark) -> Figure:
     table = totals(bench.memory).assign(nothing=0.0)
     counts = sorted(table["processes"].unique())
     strategies = ordered(table["strategy"])
-    with style.context():
-        ratios = [count + 0.5 for count in counts]
-        figure, axes = style.canvas(4.2, len(counts), 2, sharey="row", sharex="col", width_ratios=ratios)
-        for column, count in enumerate(counts):
-            mine = table[table["processes"] == count]
-            axes[0, column].set_title(f"{count} processes, one stage each")
-            _draw_bars(axes[0, column], mine, strategies, "copies", 1.0, "nothing")
-            _draw_bars(axes[1, column], mine, strategies, "total", 1e6, "rest")
-        axes[0, 0].set_ylabel("weight history\n(copies of the stage's weights)")
-        axes[1, 0].set_ylabel("held by the stage (MB)")
-        labels = {strategy: f"history: {find_strategy(strategy).label}" for strategy in strategies}
-        bars = [Patch(facecolor=look(strategy).colour, label=label) for strategy, label in labels.items()]
-        rest = Patch(facecolor=_REST, label="weights, optimizer, activations")
-        style.legend(figure, [*bars, rest, style.handle("cost model", **_MODEL)], columns=3)
-        note = "Bars: measured in the processes. Not in them: gradients, messages under way, torch's working memory."
-        style.note(figure, note)
-        return figure
+    ratios = [count + 0.5 for count in counts]
+    figure, axes = style.canvas(4.2, len(counts), 2, sharey="row", sharex="col", width_ratios=ratios)
+    for column, count in enumerate(counts):
+        mine = table[table["processes"] == count]
+        axes[0, column].set_title(f"{count} processes, one stage each")
+        _draw_bars(axes[0, column], mine, strategies, "copies", 1.0, "nothing")
+        _draw_bars(axes[1, column], mine, strategies, "total", 1e6, "rest")
+    axes[0, 0].set_ylabel("weight history\n(copies of the stage's weights)")
+    axes[1, 0].set_ylabel("held by the stage (MB)")
+    labels = {strategy: f"history: {find_strategy(strategy).label}" for strategy in strategies}
+    bars = [Patch(facecolor=look(strategy).colour, label=label) for strategy, label in labels.items()]
+    rest = Patch(facecolor=_REST, label="weights, optimizer, activations")
+    style.legend(figure, [*bars, rest, style.handle("cost model", **_MODEL)], columns=3)
+    note = "Bars: measured in the processes. Not in them: gradients, messages under way, torch's working memory."
+    style.note(figure, note)
+    return figure
 
 
 def _draw_bars(axis: Any, table: pd.DataFrame, strategies: list[str], column: str, unit: float, base: str) -> None:

@@ -232,26 +232,25 @@ def speed(bench: Benchmark) -> Figure:
     """Speed over plain training per variant: bars are medians over rounds, dots rounds, diamonds predictions."""
     predicted = bench.variants.set_index("variant")["predicted"].drop("plain").dropna()
     dots: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 2.6, "color": "#222222"}
-    with style.context():
-        figure, axis, places = _chart(bench.variants["variant"])
-        for name, place in places.items():
-            ratios = bench.ratios(name)
-            _bar(axis, place, ratios.median(), name)
-            line = [ratios.median()] * 2, [place - 0.36, place + 0.36]
-            axis.plot(*line, color=variant_style.color(name), linewidth=1.6)
-            axis.plot(ratios, [place] * len(ratios), zorder=4, **dots)
-            if name in predicted:
-                axis.plot([predicted[name]], [place], zorder=3, **_PREDICTED)
-        axis.axvline(1, color="#444444", linewidth=0.8)
-        axis.axvline(OVER_PLAIN, **_AIM)
-        axis.set(xlabel="speed over plain training in one process", xlim=(0, None))
-        handles = [Patch(facecolor="#8c8c8c", alpha=0.6, label="median"), style.handle("one round", **dots)]
-        handles += [style.handle("predicted from layer times", **_PREDICTED)]
-        style.legend(figure, [*handles, style.handle(f"aim: {OVER_PLAIN:g}×", **_AIM)])
-        o, dataset = bench.options, dataset_label(bench.options["dataset"])
-        setting = f"{bench.label} on {dataset}, mini-batches of {o['batch_size']}; {o['processes']} processes"
-        style.note(figure, f"{setting} of one thread; n={o['rounds']} rounds of {o['batches']} mini-batches.")
-        return figure
+    figure, axis, places = _chart(bench.variants["variant"])
+    for name, place in places.items():
+        ratios = bench.ratios(name)
+        _bar(axis, place, ratios.median(), name)
+        line = [ratios.median()] * 2, [place - 0.36, place + 0.36]
+        axis.plot(*line, color=variant_style.color(name), linewidth=1.6)
+        axis.plot(ratios, [place] * len(ratios), zorder=4, **dots)
+        if name in predicted:
+            axis.plot([predicted[name]], [place], zorder=3, **_PREDICTED)
+    axis.axvline(1, color="#444444", linewidth=0.8)
+    axis.axvline(OVER_PLAIN, **_AIM)
+    axis.set(xlabel="speed over plain training in one process", xlim=(0, None))
+    handles = [Patch(facecolor="#8c8c8c", alpha=0.6, label="median"), style.handle("one round", **dots)]
+    handles += [style.handle("predicted from layer times", **_PREDICTED)]
+    style.legend(figure, [*handles, style.handle(f"aim: {OVER_PLAIN:g}×", **_AIM)])
+    o, dataset = bench.options, dataset_label(bench.options["dataset"])
+    setting = f"{bench.label} on {dataset}, mini-batches of {o['batch_size']}; {o['processes']} processes"
+    style.note(figure, f"{setting} of one thread; n={o['rounds']} rounds of {o['batches']} mini-batches.")
+    return figure
 
 
 def _bar(axis: Any, place: float, length: float, name: str) -> None:

@@ -366,21 +366,20 @@ def draw(time_to_loss: TimeToLoss) -> Figure:
     found, shown = time_to_loss, time_to_loss.summary()
     names = variant_style.ordered(shown["variant"])
     rows, columns = len(found.networks), len(found.places)
-    with style.context():
-        height = 0.75 + rows * (0.3 + _ROW * len(names))
-        figure, axes = style.canvas(height, columns, rows, width=style.SINGLE, sharey=True)
-        for i, net in enumerate(found.networks):
-            mine = shown[shown["network"] == net["network"]]
-            limits = _limits(mine)
-            for j, place in enumerate(found.places):
-                _panel(axes[i, j], mine[mine["place"] == place].set_index("variant"), names, limits)
-                head = "" if j else f"{network_label(net['network'])}, loss ≤ {net['target']:g}"
-                where = place if place == ONE_HOST else f"two hosts, {place}"
-                axes[i, j].set_title(f"{head}\n{where}", fontsize=7, pad=3)
-        axes[0, 0].set_yticks(range(len(names)), [_short(name) for name in names])
-        axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
-        figure.supxlabel(_note(found), fontsize=7)
-        return figure
+    height = 0.75 + rows * (0.3 + _ROW * len(names))
+    figure, axes = style.canvas(height, columns, rows, width=style.SINGLE, sharey=True)
+    for i, net in enumerate(found.networks):
+        mine = shown[shown["network"] == net["network"]]
+        limits = _limits(mine)
+        for j, place in enumerate(found.places):
+            _panel(axes[i, j], mine[mine["place"] == place].set_index("variant"), names, limits)
+            head = "" if j else f"{network_label(net['network'])}, loss ≤ {net['target']:g}"
+            where = place if place == ONE_HOST else f"two hosts, {place}"
+            axes[i, j].set_title(f"{head}\n{where}", fontsize=7, pad=3)
+    axes[0, 0].set_yticks(range(len(names)), [_short(name) for name in names])
+    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
+    figure.supxlabel(_note(found), fontsize=7)
+    return figure
 
 
 def _note(found: TimeToLoss) -> str:

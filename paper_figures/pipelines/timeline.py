@@ -71,7 +71,7 @@ def draw(bench: Benchmark, kind: str) -> Figure:
     traces, found = bench.traces, {name: bench.steady[name] for name in names}
     width = _SHOWN * max(s.period for s in found.values())
     ranks = {name: len(s.idle) for name, s in found.items()}
-    with style.context(), mpl.rc_context({"axes.grid": False}):
+    with mpl.rc_context({"axes.grid": False}):
         height = 0.9 + sum(0.27 * count + 0.3 for count in ranks.values())
         figure, axes = style.canvas(height, 1, len(names), sharex=True, height_ratios=list(ranks.values()))
         for axis, name in zip(axes.flat, names, strict=True):

@@ -52,15 +52,14 @@ def reconstruction(records: Records) -> Figure:
     alike = _raw_alike(drawn)
     drawn = drawn[~drawn["strategy"].isin(alike)]
     networks = [name for name in records.networks if name in set(table["network"])] or records.networks[:1]
-    with style.context():
-        figure, axes = style.panels(
-            networks, 2.7, "delay (updates)", "relative error of reconstructed\nweights (log scale)"
-        )
-        for network, axis in axes.items():
-            _draw(axis, drawn[drawn["network"] == network])
-        style.legend(figure, _handles(drawn))
-        style.note(figure, _note(records, table, exact, alike))
-        return figure
+    figure, axes = style.panels(
+        networks, 2.7, "delay (updates)", "relative error of reconstructed\nweights (log scale)"
+    )
+    for network, axis in axes.items():
+        _draw(axis, drawn[drawn["network"] == network])
+    style.legend(figure, _handles(drawn))
+    style.note(figure, _note(records, table, exact, alike))
+    return figure
 
 
 def _draw(axis: Any, table: pd.DataFrame) -> None:
@@ -128,6 +127,7 @@ def reconstruction_theory(records: Records) -> Figure:
     return draw(records.reconstruction.merge(momentum, on=CONFIGURATION), records.dataset, records.convention)
 
 
+@style.drawn
 def draw(measured: pd.DataFrame, dataset: str, convention: str) -> Figure:
     """The same from rows ``network, momentum, seed, delay, strategy, relative_error``: a column per network, momentum.
 
@@ -140,21 +140,20 @@ def draw(measured: pd.DataFrame, dataset: str, convention: str) -> Figure:
     groups = list(kept.groupby(["network", "momentum"], sort=True))
     fits = [theory.fitted(rows.to_dict("records")) for _, rows in groups]
     correlated = any(fit.correlation >= _CORRELATED for fit in fits) or not fits
-    with style.context():
-        height, rows = (4.4, 2) if correlated else (2.7, 1)
-        figure, axes = style.canvas(height, max(1, len(groups)), rows, sharex="col", sharey=True)
-        for column, ((network, momentum), measurements), fit in zip(axes.T, groups, fits, strict=False):
-            column[0].set_title(f"{network_label(str(network))}, m = {momentum:g}")
-            _panel(column[0], measurements, Updates(float(momentum)))
-            if correlated:
-                share = fit.white / (1 + fit.white)
-                column[1].set_title(f"fit: m = {fit.correlation:.2f}, {100 * share:.0f} % white")
-                _panel(column[1], measurements, fit)
-            column[-1].set_xlabel("delay (updates)")
-        figure.supylabel("relative error of reconstructed\nweights (log scale)", fontsize=8)
-        style.legend(figure, style.handles(_shown(kept)), columns=6)
-        style.note(figure, _theory_note(kept, dataset, convention, correlated))
-        return figure
+    height, rows = (4.4, 2) if correlated else (2.7, 1)
+    figure, axes = style.canvas(height, max(1, len(groups)), rows, sharex="col", sharey=True)
+    for column, ((network, momentum), measurements), fit in zip(axes.T, groups, fits, strict=False):
+        column[0].set_title(f"{network_label(str(network))}, m = {momentum:g}")
+        _panel(column[0], measurements, Updates(float(momentum)))
+        if correlated:
+            share = fit.white / (1 + fit.white)
+            column[1].set_title(f"fit: m = {fit.correlation:.2f}, {100 * share:.0f} % white")
+            _panel(column[1], measurements, fit)
+        column[-1].set_xlabel("delay (updates)")
+    figure.supylabel("relative error of reconstructed\nweights (log scale)", fontsize=8)
+    style.legend(figure, style.handles(_shown(kept)), columns=6)
+    style.note(figure, _theory_note(kept, dataset, convention, correlated))
+    return figure
 
 
 @report.value

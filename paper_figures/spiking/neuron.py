@@ -39,20 +39,20 @@ def traces(neuron: Neuron) -> dict[str, Tensor]:
     return {"membrane": torch.stack(membrane).detach(), "spikes": spikes.detach(), "gradient": gradient}
 
 
+@style.drawn
 def neuron() -> Figure:
     """Three panels over the time steps; a line for every neuron of :data:`NEURONS`."""
-    with style.context():
-        figure, axes = style.canvas(4.6, rows=3, sharex=True, height_ratios=(3, 1, 2))
-        for number, (made, colour, dash) in enumerate(NEURONS.values()):
-            _draw(axes[:, 0], number, traces(made), {"color": colour, "linestyle": dash})
-        axes[0, 0].plot(inputs(), color="#777777", linewidth=0.8)
-        axes[0, 0].axhline(1, color="#777777", linewidth=0.6)
-        axes[0, 0].set(ylabel="membrane V / θ\n(grey: input)")
-        axes[1, 0].set(ylabel="spikes", yticks=[], ylim=(-0.6, len(NEURONS) - 0.4))
-        axes[2, 0].set(ylabel="gradient of the input", xlabel="time step")
-        style.legend(figure, [style.handle(name, color=c, linestyle=d) for name, (_, c, d) in NEURONS.items()], 3)
-        style.note(figure, f"A gradient of 1 arrives at the spike of step {ASKED} and goes back in time from there.")
-        return figure
+    figure, axes = style.canvas(4.6, rows=3, sharex=True, height_ratios=(3, 1, 2))
+    for number, (made, colour, dash) in enumerate(NEURONS.values()):
+        _draw(axes[:, 0], number, traces(made), {"color": colour, "linestyle": dash})
+    axes[0, 0].plot(inputs(), color="#777777", linewidth=0.8)
+    axes[0, 0].axhline(1, color="#777777", linewidth=0.6)
+    axes[0, 0].set(ylabel="membrane V / θ\n(grey: input)")
+    axes[1, 0].set(ylabel="spikes", yticks=[], ylim=(-0.6, len(NEURONS) - 0.4))
+    axes[2, 0].set(ylabel="gradient of the input", xlabel="time step")
+    style.legend(figure, [style.handle(name, color=c, linestyle=d) for name, (_, c, d) in NEURONS.items()], 3)
+    style.note(figure, f"A gradient of 1 arrives at the spike of step {ASKED} and goes back in time from there.")
+    return figure
 
 
 def _draw(axes: Any, number: int, found: dict[str, Tensor], look: style.Look) -> None:

@@ -117,27 +117,26 @@ def against_standard(spikepipe: pd.DataFrame) -> Figure:
     names, whole = list(dict.fromkeys(table["network"])), table["steps"].max()
     measures = {"speed": "speed over standard\npipelining", "utilisation": "processors busy (%)"}
     measures |= {"communication": "links' share of\nbusy time (%)"}
-    with style.context():
-        figure, axes = style.canvas(5.8, len(names), len(measures), sharex=True, sharey="row")
-        for row, (measure, label) in zip(axes, measures.items(), strict=True):
-            for axis, name in zip(row, names, strict=True):
-                cases = table[table["network"] == name].groupby(["placement", "steps"], sort=False)
-                for (placement, steps), mine in cases:
-                    values = mine[measure] * (1 if measure == "speed" else 100)
-                    axis.plot(mine["processors"], values, clip_on=False, **_look(placement, whole=steps == whole))
-            row[0].set(ylim=(0, None), ylabel=label, xticks=sorted(set(table["processors"])))
-        for axis, name in zip(axes[0], names, strict=True):
-            axis.set_title(LABELS[name])
-            for anchor in ANCHORS:
-                axis.axhline(anchor, **_GREY)
-        for axis in axes[-1]:
-            axis.set_xlabel("processors")
-        style.legend(figure, _entries(), columns=2)
-        sizes = "Modelled: 128 × 128 arrays at 1 GHz, links of 64 GB/s and 1 µs, mini-batches of 32, 8 time steps."
-        style.note(
-            figure, f"{sizes} The delays are\nthe same everywhere. 1 × 28 × 28 inputs; networks of 9, 8 and 10 units."
-        )
-        return figure
+    figure, axes = style.canvas(5.8, len(names), len(measures), sharex=True, sharey="row")
+    for row, (measure, label) in zip(axes, measures.items(), strict=True):
+        for axis, name in zip(row, names, strict=True):
+            cases = table[table["network"] == name].groupby(["placement", "steps"], sort=False)
+            for (placement, steps), mine in cases:
+                values = mine[measure] * (1 if measure == "speed" else 100)
+                axis.plot(mine["processors"], values, clip_on=False, **_look(placement, whole=steps == whole))
+        row[0].set(ylim=(0, None), ylabel=label, xticks=sorted(set(table["processors"])))
+    for axis, name in zip(axes[0], names, strict=True):
+        axis.set_title(LABELS[name])
+        for anchor in ANCHORS:
+            axis.axhline(anchor, **_GREY)
+    for axis in axes[-1]:
+        axis.set_xlabel("processors")
+    style.legend(figure, _entries(), columns=2)
+    sizes = "Modelled: 128 × 128 arrays at 1 GHz, links of 64 GB/s and 1 µs, mini-batches of 32, 8 time steps."
+    style.note(
+        figure, f"{sizes} The delays are\nthe same everywhere. 1 × 28 × 28 inputs; networks of 9, 8 and 10 units."
+    )
+    return figure
 
 
 def _entries() -> list[Line2D]:

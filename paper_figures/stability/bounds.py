@@ -33,16 +33,15 @@ def bounds(stability: pd.DataFrame) -> Figure:
     Args:
         stability: of :func:`experiments.theory.stability`; series are text.
     """
-    with style.context():
-        figure, axes = style.canvas(2.75, columns=3)
-        for draw, axis in zip((_bounds, _growths, _chains), axes[0], strict=True):
-            draw(axis, stability)
-        style.note(
-            figure,
-            "Lines: theory. Markers: measured with the training engine (exact stashing).\n"
-            "η learning rate; λ curvature; tr H sum of the stages' curvatures; m momentum.",
-        )
-        return figure
+    figure, axes = style.canvas(2.75, columns=3)
+    for draw, axis in zip((_bounds, _growths, _chains), axes[0], strict=True):
+        draw(axis, stability)
+    style.note(
+        figure,
+        "Lines: theory. Markers: measured with the training engine (exact stashing).\n"
+        "η learning rate; λ curvature; tr H sum of the stages' curvatures; m momentum.",
+    )
+    return figure
 
 
 def _bounds(axis: Any, measured: pd.DataFrame) -> None:

@@ -15,9 +15,9 @@ from experiments.graphs.baseline import NumpyLoader
 from experiments.graphs.predict import by_maximum, by_queue
 from layerpipe2.errors import UserError
 from paper_figures import build
-from paper_figures.pages.graphs import verdicts
-from paper_figures.records.graphs import load
-from paper_figures.tables import graphs as tables
+from paper_figures.graphs import measured as tables
+from paper_figures.graphs.measured import verdicts
+from paper_figures.graphs.record import load
 from tests.graphs.made import random_graph
 
 
@@ -66,7 +66,7 @@ def written(tmp_path_factory):
 def test_every_loader_is_timed_and_its_parts_make_the_whole(written):
     record = json.loads((written / "graphs" / "digits" / "experiment.json").read_text())
     assert record["graph"] == {"nodes": 1797, "edges": 19848, "features": 64, "classes": 10, "train_nodes": 1151}
-    (found,) = load(written / "graphs")
+    (found,) = load(written)["records"]
     assert found.variants == [
         *("plain numpy", "compiled sampler", "reused buffers"),
         *("pipelined, 1 thread", "pipelined, 2 threads", "pipelined, float16 features"),
@@ -94,14 +94,14 @@ def test_the_page_has_its_figures_tables_and_verdicts(written):
     assert "Published, not ours" in text
     assert "the first 3 of the 12 mini-batches of an epoch" in text
     assert len(json.loads((written / "out" / "graphs" / "verdicts.json").read_text())) == 4
-    (found,) = load(written / "graphs")
+    (found,) = load(written)["records"]
     shown = tables.times(found).set_index("loader")
     assert shown["speed over the plain loader"]["plain numpy"] == "1.00× (1.00–1.00, n=2)"
     assert list(tables.accuracy(found)["network"]) == ["GAT", "GIN", "GraphSAGE"]
 
 
 def test_what_threads_missed_beside_other_work_stays_open(written):
-    (found,) = load(written / "graphs")
+    (found,) = load(written)["records"]
     slow = found.sampling.assign(wall=1.0)
     for load_average, scaling in ((0.0, "missed"), (3.0, "inconclusive (n=2)")):
         where = found.provenance | {"load_average": load_average}
@@ -119,7 +119,7 @@ def test_missing_and_broken_records_are_one_line(written, tmp_path):
     table = pd.read_csv(folder / "times.csv")
     table.drop(columns="epoch").to_csv(folder / "times.csv", index=False)
     with pytest.raises(UserError, match=r"times.csv' lacks the columns epoch; measure again: make graphs"):
-        load(tmp_path / "graphs")
+        load(tmp_path)
     record = json.loads((folder / "experiment.json").read_text())
     for wrong in (
         {},
@@ -127,8 +127,8 @@ def test_missing_and_broken_records_are_one_line(written, tmp_path):
         record | {"provenance": record["provenance"] | {"load_average": "?"}},
     ):
         (folder / "experiment.json").write_text(json.dumps(wrong))
-        with pytest.raises(UserError, match=r"experiment.json is broken"):
-            load(tmp_path / "graphs")
+        with pytest.raises(UserError, match=r"experiment.json cannot be read"):
+            load(tmp_path)
 
 
 def test_accuracies_of_an_earlier_command_are_not_kept(tmp_path):

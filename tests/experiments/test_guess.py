@@ -10,7 +10,7 @@ from experiments import collect, guess
 from experiments import run as runs
 from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.comparisons import ComparisonSettings
-from paper_figures.records import training
+from paper_figures import records
 from tests.small_experiments import REPORT, UNTUNED, small, write_experiment
 
 _SMALL = {"strategies": ["stash"], "group_sizes": [3], "seeds": [0], "jobs": 1}
@@ -31,7 +31,7 @@ def test_it_is_measured_before_training_and_reaches_the_verdicts(tmp_path):
     measured = json.loads((tmp_path / "out" / guess.FILE).read_text())
     assert measured == {"digits": pytest.approx(math.log(10), abs=0.01)}
     collect.main([path, "--records", str(tmp_path / "out"), "--out", str(tmp_path / "tables")])
-    settings = ComparisonSettings.of(training.load(tmp_path / "tables").experiment)
+    settings = ComparisonSettings.of(records.load(tmp_path / "tables").experiment)
     assert (settings.unit, settings.margin, settings.guess) == ("nats", 0.02, measured)
 
 

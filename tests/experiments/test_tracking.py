@@ -25,9 +25,9 @@ from layerpipe2.lab.runs.records import read_record, write_record
 from layerpipe2.lab.tracking.description import FINAL
 from layerpipe2.lab.tuning.results import best_trials
 from layerpipe2.lab.tuning.trial import tell_arguments
-from paper_figures.claims.assay import Assay
-from paper_figures.records.training import Records
-from paper_figures.tables.training import accuracy
+from paper_figures.accuracy.assay import Assay
+from paper_figures.accuracy.runs import accuracy
+from paper_figures.records import Records
 from tests.chaos.processes import ended, fork
 from tests.made_records import record
 from tests.sampling import slow

@@ -3,9 +3,7 @@
 import json
 
 from layerpipe2.pipeline.timeline import Span, chrome_trace
-from paper_figures.pages import fill
-from paper_figures.pages.pipelines import claims, page
-from paper_figures.records.pipelines import load
+from paper_figures.pipelines.benchmark import load, pipelines
 
 PEAKS = {"plain": [15e6], "plain/4": [7e6], "threads/2": [15e6], "zero-bubble/2": [8e6, 8e6]}
 PEAKS |= {"async/stash": [30e6, 18e6], "async/stash/recompute": [20e6, 18e6], "async/ema-window": [27.6e6, 18e6]}
@@ -97,18 +95,17 @@ def write(folder, speeds=SPEEDS, quick=False, load=0.0, **changes):
     (folder / "vgg16.json").write_text(json.dumps(cuts))
 
 
-def written(folder, **changes):
-    """The same, read."""
-    write(folder, **changes)
-    return load(folder, "even")
+def written(results, **changes):
+    """What the page of a folder with such records knows."""
+    write(results / "pipelines", **changes)
+    return load(results)
 
 
-def verdicts(records):
+def verdicts(known):
     """Verdicts by title."""
-    return {verdict.question: verdict for verdict in claims(records)}
+    return {verdict.question: verdict for verdict in pipelines.verdicts(pipelines.data(known))}
 
 
-def page_text(records):
+def page_text(known):
     """The page in Markdown."""
-    made = page(records)
-    return fill(made.template, made.content)
+    return pipelines.build(known).text

@@ -10,9 +10,8 @@ from scipy import stats
 from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.judging.history_costs import costs, scored
 from layerpipe2.lab.judging.statistics import ratio
-from paper_figures.claims.assay import Assay, in_place_of_a_verdict
-from paper_figures.claims.evidence import answer, decided
-from paper_figures.tables import assay as tables
+from paper_figures.accuracy.assay import Assay, costs_table, in_place_of_a_verdict
+from paper_figures.accuracy.evidence import answer, decided
 from tests.synthetic_records import Accuracies, made_runs, whole
 
 _LOSING: Accuracies = {"ema-span": [0.70, 0.72, 0.69, 0.71, 0.70], "ema-window": [0.70, 0.72, 0.69, 0.71, 0.70]}
@@ -206,8 +205,8 @@ def test_the_answer_of_several_cells_counts_them() -> None:
 
 def test_readers_see_what_sequential_training_and_stash_reach() -> None:
     found = Assay.of(made({"latest": list(_LATEST)}, sequential=[0.88, 0.88, 0.87, 0.89, 0.88]), _SETTINGS)
-    shown = tables.costs(found).iloc[0]
+    shown = costs_table(found).iloc[0]
     assert (shown["sequential"], shown["stash"]) == ("88.00", "85.20")
     losses = made({"latest": list(_LATEST)}).assign(test_loss=1.25)
-    nats = tables.costs(Assay.of(losses, _NATS)).iloc[0]
+    nats = costs_table(Assay.of(losses, _NATS)).iloc[0]
     assert (nats["sequential"], nats["stash"]) == ("–", "1.25")

@@ -5,15 +5,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from layerpipe2.lab.judging.comparisons import ComparisonSettings
-from paper_figures.claims import structure, training
-from paper_figures.pages.report import claims
-from paper_figures.records.theory import Theory
-from paper_figures.records.training import Records
+from paper_figures.accuracy import claims as accuracy
+from paper_figures.accuracy.answers import answers
+from paper_figures.accuracy.assay import Assay
+from paper_figures.derivation import claims as structure
+from paper_figures.page import report
+from paper_figures.records import Records
+from paper_figures.report import judged as assay
+from paper_figures.report import known
+from paper_figures.theory import Theory
 from paper_figures.verdicts import Answer, Verdict
 from tests import synthetic_records
+from tests.lab.judging import test_share_rule as share_rule
 from tests.synthetic_records import STASH, Accuracies, made_records, made_runs
 
 _THEORY = synthetic_records.theory_tables()
@@ -26,12 +33,12 @@ def judged(columns: Accuracies, **settings: Any) -> Verdict:
 
 
 def all_claims(records: Records, theory: Theory = _THEORY) -> list[Verdict]:
-    return claims(records, theory, training.assay(records, ComparisonSettings()), ComparisonSettings(), None)
+    return report.verdicts(report.data(known(records, theory, ComparisonSettings())))
 
 
 def c6(records: Records, settings: ComparisonSettings | None = None) -> Verdict:
     settings = settings or ComparisonSettings()
-    return training.reconstruction_keeps_accuracy(training.assay(records, settings), settings)
+    return accuracy.reconstruction_keeps_accuracy(assay(records, settings), settings)
 
 
 @pytest.mark.parametrize(
@@ -85,11 +92,6 @@ def test_a_rule_that_has_not_run_in_a_cell_has_not_passed_there() -> None:
     assert c6(made_records(with_it, without)).word == "inconclusive (n=4)"
 
 
-def test_without_any_aware_rule_there_is_no_answer() -> None:
-    found = training.assay(made_records(made_runs({"stash": list(STASH), "latest": list(_BAD)})), ComparisonSettings())
-    assert training.in_short(found, ComparisonSettings()).startswith("**Not decided**")
-
-
 def test_a_loss_in_one_cell_is_not_averaged_away() -> None:
     columns: Accuracies = {"stash": list(STASH), "latest": list(_BAD), "ema-span": list(_GOOD)}
     many = [made_runs(columns).assign(group_size=g, num_stages=10 - g) for g in range(1, 8)]
@@ -122,8 +124,8 @@ def test_kinds_of_networks_need_each_other() -> None:
             "fully connected: reproduced; spiking: reproduced",
         ),
     ):
-        found = training.assay(made_records(*runs), ComparisonSettings())
-        assert training.kinds_of_networks(found).word == verdict
+        found = assay(made_records(*runs), ComparisonSettings())
+        assert accuracy.kinds_of_networks(found).word == verdict
 
 
 def test_structure_claims_hold_on_lawful_records_and_fail_on_others() -> None:
@@ -137,15 +139,6 @@ def test_structure_claims_hold_on_lawful_records_and_fail_on_others() -> None:
     alone = tables["stages"].groupby(["network", "group_size"]).filter(lambda rows: len(rows) == 1)
     none = Records(**(tables | {"stages": alone, "runs": tables["runs"][sequential]}))
     assert [claim(none, _THEORY).word for claim in judge] == ["inconclusive (n=0)"] * 4
-
-
-def test_one_seed_is_never_a_verdict_on_accuracy() -> None:
-    found = {claim.key: claim.word for claim in all_claims(synthetic_records.records(seeds=1))}
-    assert found["C6"].startswith("inconclusive")
-    assert (
-        found["C8"]
-        == "convolutional: inconclusive (n=0); fully connected: inconclusive (n=0); spiking: inconclusive (n=0)"
-    )
 
 
 def test_equal_to_a_stash_that_does_not_train_is_no_evidence() -> None:
@@ -176,9 +169,12 @@ def test_the_answer_in_short() -> None:
         ({}, "**Yes**, in 1 of 1 cell, where the latest weights cost 6.8 points", "EMA window is shown to lose more"),
         ({"ema-span": list(_BAD)}, "**No**, in 1 of 1 cell", "EMA window and EMA span are shown to lose more"),
         ({"latest": list(_GOOD)}, "**These runs can't tell**", "is not shown to lose more than 2 points"),
+        ({"ema-span": [], "ema-window": []}, "**Not decided**", ""),
     ):
-        found = training.assay(made_records(made_runs(columns | changes)), ComparisonSettings())
-        text = training.in_short(found, ComparisonSettings())
+        found = assay(
+            made_records(made_runs({k: v for k, v in (columns | changes).items() if v})), ComparisonSettings()
+        )
+        text = accuracy.in_short(found, ComparisonSettings())
         assert text.startswith(start)
         assert words in text
 
@@ -206,7 +202,10 @@ def test_claims_on_the_derivation_follow_the_proofs() -> None:
         )
     none = replace(_THEORY, proofs=_THEORY.proofs.head(0))
     assert structure.formal_derivation(none).word == "inconclusive (n=0)"
-    assert structure.structure_alone(records, none).word == "inconclusive (n=0)"
+    found = {claim.key: claim.word for claim in all_claims(records, none)}
+    assert found["C1"] == "inconclusive (n=0)"
+    assert found["C6"].startswith("inconclusive")  # one seed is never a verdict on accuracy
+    assert found["C8"].count("inconclusive (n=0)") == 3
 
 
 def test_recorded_delays_that_are_not_the_derived_ones_are_found() -> None:
@@ -215,3 +214,23 @@ def test_recorded_delays_that_are_not_the_derived_ones_are_found() -> None:
     assert same == known > 0
     off = records.stages.assign(delay=records.stages["delay"] + 1)
     assert structure.against_derivation(off, _THEORY, "layerpipe2") == (0, known)
+
+
+def told(**points: np.ndarray) -> list[str]:
+    """The three answers of the default study on a cell of per cent by seed."""
+    return list(answers(Assay.of(share_rule.runs(**points), share_rule.SETTINGS))["answer"])
+
+
+def test_the_answers_name_what_is_lost_and_who_stands_in() -> None:
+    stash, latest, seeds = share_rule.STASH, share_rule.LATEST, np.arange(share_rule.SEEDS)
+    matter, stand_in, delay = told(ema_lsq=share_rule.won_back(1.0), pair=share_rule.won_back(0.5))
+    assert matter == f"Yes: the latest weights lose against stored ones for MLP ({np.mean(stash - latest):.1f} points)."
+    assert "EMA lsq, which follows the delay: yes for MLP (100 %)." in stand_in
+    assert "pair: no for MLP (50 %)." in stand_in
+    assert delay.endswith(f"in points of accuracy: MLP {np.mean(62 - stash):.1f}.")
+    assert "and 6 of 10 runs diverged" in told(latest=np.where(seeds < 6, np.nan, latest))[0]
+    matter, stand_in, _ = told(latest=stash - 0.1 * (62 - stash), ema_lsq=share_rule.won_back(1.0))
+    assert matter == "Hardly for MLP (less than 2.0 points)."
+    assert stand_in == "These runs can't tell: nothing is lost without old weights."
+    noisy = stash - 2 + np.random.default_rng(0).normal(0, 3, share_rule.SEEDS)
+    assert told(latest=noisy)[0] == "These runs can't tell for MLP."

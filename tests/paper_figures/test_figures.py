@@ -1,9 +1,7 @@
-"""Figures: one look per strategy, readable sizes, complete, and true to the records and to the theory."""
+"""Figures are true to the records and to the theory, and every strategy has one look."""
 
 import itertools
 import re
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from experiments import theory as study
-from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.looks import look, ordered
 from layerpipe2.strategies import STRATEGIES, find_strategy, raw_forms
 from layerpipe2.strategies.moments import Updates
@@ -20,62 +17,12 @@ from layerpipe2.theory import reconstruction
 from layerpipe2.theory.derivation import derive
 from layerpipe2.theory.network import from_units
 from layerpipe2.theory.stability import closed_form
-from paper_figures import figures, style
-from paper_figures.claims.training import assay
-from paper_figures.figures import derivation, spiking, stability
-from paper_figures.figures import reconstruction as figure_module
-from tests import synthetic_records
-from tests.sampling import slow
-
-_FIXED = ["ema-0.5", "ema-0.8", "ema-0.95", "ema-0.99", "ema-0.999"]
-
-
-def test_every_strategy_has_its_own_look() -> None:
-    names = [*STRATEGIES, *raw_forms(), *_FIXED]
-    looks = {(row.colour, row.marker, row.dash, row.filled) for row in map(look, names)}
-    assert len(looks) == len({find_strategy(name).label for name in names}) == len(names)
-
-
-def test_rules_differ_in_color_marker_and_line() -> None:
-    for feature in ("colour", "marker", "dash"):
-        assert len({getattr(look(name), feature) for name in STRATEGIES}) == len(STRATEGIES), feature
-
-
-def test_order_does_not_depend_on_what_else_is_there() -> None:
-    assert ordered(["ema-lsq", "latest", "stash", "latest"]) == ["stash", "latest", "ema-lsq"]
-    assert ordered(reversed(list(STRATEGIES))) == ordered(STRATEGIES)
-
-
-@slow
-def test_figures_are_readable_at_their_final_size() -> None:
-    units = {"mlp": 3, "vgg": 3, "resnet18": 4, "resnet-small": 4}
-    records = synthetic_records.records(seeds=2, units=units, groups=(1, 2))
-    judged = assay(records, ComparisonSettings())
-    for stem, draw in figures.catalogue(
-        records, synthetic_records.theory_tables(), judged, ComparisonSettings().level
-    ).items():
-        if not stem.startswith("curves_") or stem == "curves_mlp":
-            _assert_readable(stem, draw)
-
-
-def _assert_readable(stem: str, draw: Callable[[], Figure]) -> None:
-    figure = draw()
-    with style.context():
-        figure.draw_without_rendering()
-    width, height = figure.get_size_inches()
-    assert width == style.DOUBLE
-    assert height < 9.5
-    texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
-    assert min(text.get_fontsize() for text in texts) >= 7
-    beside = [figure._supxlabel, *figure.texts, *(axis.title for axis in figure.axes)]
-    for text in texts if stem.startswith("derivation") else filter(None, beside):
-        if text.get_text().strip():
-            extent = text.get_window_extent()
-            assert 0 <= extent.x0 < extent.x1 <= figure.bbox.width, text.get_text()
-    boxes = [axis.get_tightbbox() for axis in figure.axes]
-    boxes += [legend.get_window_extent() for legend in figure.legends]
-    for i, box in enumerate(boxes):
-        assert not any(box.shrunk(0.99, 0.99).overlaps(other) for other in boxes[:i])
+from paper_figures.accuracy.answers import _differences
+from paper_figures.derivation import diagrams as derivation
+from paper_figures.reconstruction import errors
+from paper_figures.spiking import neuron as spiking
+from paper_figures.stability.bounds import chain_bound
+from tests.lab.judging.test_share_rule import LATEST, SEEDS, STASH, runs
 
 
 def labels(figure: Figure) -> list[str]:
@@ -107,7 +54,7 @@ def test_a_drawn_neuron_fires_above_its_threshold_and_its_gradient_goes_back_in_
         assert np.asarray(gradient.get_ydata())[: spiking.ASKED + 1].any()
 
 
-def test_stability_measurements_lie_on_the_lines(tmp_path: Path):
+def test_stability_measurements_lie_on_the_lines():
     measured = pd.DataFrame(study.stability(momenta=(0.0,), delays=(4,), lengths=(2, 3)))
     near = 2 * (study.RATIO - 1)
     for row in measured[measured["panel"] == "bound"].itertuples():
@@ -115,12 +62,7 @@ def test_stability_measurements_lie_on_the_lines(tmp_path: Path):
     for row in measured[measured["panel"] == "chain"].itertuples():
         delays = [2, 0] if row.x == 2 else [4, 2, 0]
         delays = delays if row.series == "layerpipe2" else [d // 2 for d in delays]
-        assert row.y == pytest.approx(stability.chain_bound(int(row.x), delays), rel=near)
-    style.save(stability.stability(measured), tmp_path / "stability")
-    text = (tmp_path / "stability.svg").read_text()
-    assert len(text) > 10_000
-    assert not re.search(r' d="[^"]*\.\d{3}', text)
-    assert "scale(0.015625)" in text  # of letters, which no rounding may touch
+        assert row.y == pytest.approx(chain_bound(int(row.x), delays), rel=near)
 
 
 def rows(correlation: float, white: float) -> pd.DataFrame:
@@ -135,7 +77,7 @@ def rows(correlation: float, white: float) -> pd.DataFrame:
 
 
 def test_fitted_theory_passes_through_its_own_errors():
-    figure = figure_module.draw(rows(0.8, 0.25), "digits", "layerpipe2")
+    figure = errors.draw(rows(0.8, 0.25), "digits", "layerpipe2")
     momentum, fitted = figure.axes
     assert momentum.get_title() == "MLP, m = 0.9"
     assert fitted.get_title() == "fit: m = 0.80, 20 % white"
@@ -144,7 +86,20 @@ def test_fitted_theory_passes_through_its_own_errors():
     assert curve[8] == pytest.approx(reconstruction.error("ema-span", 8, Updates(0.8, 0.25)), rel=0.01)
 
 
-def test_figure_has_a_column_per_network():
-    records = synthetic_records.records(seeds=2, units={"mlp": 3, "vgg": 3, "resnet-small": 4}, groups=(1, 2))
-    figure = figure_module.reconstruction_theory(records)
-    assert len(figure.axes) == 6
+def test_every_strategy_has_its_own_look() -> None:
+    names = [*STRATEGIES, *raw_forms(), *(f"ema-0.{n}" for n in (5, 8, 95, 99, 999))]
+    looks = {(row.colour, row.marker, row.dash, row.filled) for row in map(look, names)}
+    assert len(looks) == len({find_strategy(name).label for name in names}) == len(names)
+
+
+def test_order_does_not_depend_on_what_else_is_there() -> None:
+    assert ordered(["ema-lsq", "latest", "stash", "latest"]) == ["stash", "latest", "ema-lsq"]
+    assert ordered(reversed(list(STRATEGIES))) == ordered(STRATEGIES)
+
+
+def test_the_picture_shows_differences_from_sequential_training_of_the_same_seed() -> None:
+    table = runs(latest=np.where(np.arange(SEEDS) < 2, np.nan, LATEST)).assign(history_copies=1.5)
+    rows = _differences(table, 0.05).set_index("strategy")
+    assert rows.loc["stash", "mean"] == pytest.approx(np.mean(STASH - 62))
+    assert rows.loc["stash", "low"] < rows.loc["stash", "mean"] < rows.loc["stash", "high"]
+    assert (rows.loc["latest", "lost"], rows.loc["latest", "of"], rows.loc["latest", "n"]) == (2, SEEDS, SEEDS - 2)

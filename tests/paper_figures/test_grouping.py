@@ -1,22 +1,27 @@
-"""C7 on a measured map: what confirms it, what refutes it, what decides nothing, and what is said without a map."""
+"""Modelled costs, simulated schedules and the measured map: what is said follows from them, and verdicts can fail."""
 
 import pandas as pd
 import pytest
 
 from experiments import theory as study
-from paper_figures.claims.costs import trade_off
-from paper_figures.claims.pipelines import grouping
-from paper_figures.claims.pipelines.grouping import one_stage_or_two
-from paper_figures.records.regimes import load
+from layerpipe2.lab.reference import REFERENCE
+from layerpipe2.planning.schedules import SCHEDULES
+from layerpipe2.planning.schedules.compare import compare
+from paper_figures.grouping import costs, schedules
+from paper_figures.grouping.costs import one_stage_or_two, trade_off
+from paper_figures.pipelines.regimes import load
+from paper_figures.spiking import spikepipe
+from paper_figures.theory import Theory
 from paper_figures.verdicts import Answer
+from tests import synthetic_records
 from tests.paper_figures.made_map import TIMES, write
 
-PARTITIONS = pd.DataFrame(study.partitions(("mlp",)))
+PARTITIONS = pd.DataFrame(study.partitions(("mlp", "vgg")))
 
 
 @pytest.fixture(autouse=True)
 def _few(monkeypatch):
-    monkeypatch.setattr(grouping, "LEAST", 1)
+    monkeypatch.setattr(costs, "LEAST", 1)
 
 
 def changed(folder, **rounds):
@@ -28,7 +33,6 @@ def changed(folder, **rounds):
     return load(write(folder, times))
 
 
-# One process takes 20 and 30 ms; the link carries 60 kB and 1 MB, at 12 MB/s in 5 and 83 ms: one case of four above 1.
 @pytest.mark.parametrize(
     ("rounds", "answer", "counts"),
     [
@@ -71,8 +75,85 @@ def test_the_verdict_says_what_it_follows_from(tmp_path):
 
 
 def test_few_cases_quick_runs_and_one_host_decide_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(grouping, "LEAST", 4)
+    monkeypatch.setattr(costs, "LEAST", 4)
     assert trade_off(PARTITIONS, changed(tmp_path)).word == "inconclusive (n=4)"
     near = {name: times for name, times in TIMES.items() if name[1] is None}
     for folder in (write(tmp_path / "quick", quick=True), write(tmp_path / "near", near)):
         assert trade_off(PARTITIONS, load(folder)).word_and_caveat == "reproduced (in our cost model)"
+
+
+def test_every_group_size_is_there():
+    table = PARTITIONS
+    assert table.groupby("network")["group_size"].agg(list).to_dict() == {n: list(range(1, 10)) for n in ("mlp", "vgg")}
+    assert (table["history_ema"] <= table["history_stash"]).all()
+    assert (table["history_ema"] <= table["parameters"]).all()
+    whole = table[table["stages"] == 1]
+    assert (whole["share"] == 1).all()
+    assert (whole[list(study.LINKS)] == 1).all(axis=None)
+    speeds = table[list(study.LINKS)].to_numpy()
+    assert (speeds[:, :-1] >= speeds[:, 1:]).all()  # faster links are never slower
+
+
+def test_front_by_hand():
+    points = [{"communication": sent, "computation": done} for sent, done in ((0, 9), (1, 5), (1, 6), (2, 5), (1, 5))]
+    assert [study.efficient(point, points) for point in points] == [True, True, False, False, True]
+
+
+def test_verdicts_of_the_model():
+    table = PARTITIONS
+    answer, sentence = costs.history_is_a_cost(table)
+    mlp = table[(table["network"] == "mlp") & (table["group_size"] == 1)].iloc[0]
+    assert answer == Answer.YES
+    assert f"MLP {mlp['history_stash'] / mlp['parameters']:.1f} times its parameters" in sentence
+    answer, sentence = costs.grouping_trades(table)
+    assert answer == Answer.YES
+    assert "5 of 9 group sizes on the front" in sentence
+
+
+def test_verdicts_can_fail():
+    table = PARTITIONS
+    free = table.assign(history_stash=0.0)
+    assert costs.history_is_a_cost(free)[0] == Answer.NO
+    silent = table.assign(communication=0)
+    assert costs.grouping_trades(silent)[0] == Answer.NO
+    one_best = table.assign(efficient=table["group_size"] == 1)
+    assert costs.grouping_trades(one_best)[0] == Answer.NO
+    for verdict in (costs.history_is_a_cost, costs.grouping_trades):
+        assert verdict(table.head(0))[0] == Answer.UNDECIDED
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    return pd.DataFrame(compare({name: REFERENCE[name].costs() for name in ("mlp", "alexnet")}, (3, 4, 9)))
+
+
+def test_sentence_and_table_take_their_numbers_from_the_cases(simulated):
+    fine = simulated[(simulated["schedule"] == "layerpipe") & (simulated["processors"] == 9)]
+    sentence = schedules.layerpipe(simulated)[0]
+    assert f"9 processors: {100 * (fine['speed'].mean() - 1):+.0f} % on average" in sentence
+    assert "n=2)" in sentence
+    assert "+25 % on average, up to +80 %" in sentence
+    none = simulated.head(0)
+    wide = schedules.speed_table(Theory(none, none, none, simulated, none, none))
+    assert list(wide.columns) == ["network", "schedule", "P=3", "P=4", "P=9"]
+    assert set(wide["schedule"]) == {SCHEDULES[name].label for name in SCHEDULES if name != "pipedream"}
+    assert (wide.loc[wide["schedule"] == "interleaved 1F1B", "P=9"] == "–").all()
+
+
+def test_whether_the_model_is_above_the_abstract_is_computed(simulated):
+    assert "the average is above the abstract's" in schedules.layerpipe(simulated)[0]
+    slow = simulated.assign(speed=simulated["speed"].clip(upper=1.1))
+    assert "the average is not above the abstract's, and the largest gain is not" in schedules.layerpipe(slow)[0]
+
+
+def test_sentences_take_their_numbers_from_the_table_and_can_turn():
+    table = synthetic_records.theory_tables().spikepipe
+    declared = table[(table["array"] == 128) & (table["placement"] == "free") & (table["steps"] == 8)]
+    said = spikepipe.spikepipe_in_our_model(table)
+    mean = declared["speed"].mean()
+    assert f"{mean:.2f} times on average (from {declared['speed'].min():.2f} to" in said[0]
+    assert ("the average is above the abstract's over all" in said[0]) == (mean > 1.6)
+    slow = table.assign(speed=table["speed"].clip(upper=1.1))
+    assert "the average is not above the abstract's over all" in spikepipe.spikepipe_in_our_model(slow)[0]
+    quick = table.assign(speed=3.0)
+    assert "and above it with at most 8" in spikepipe.spikepipe_in_our_model(quick)[0]

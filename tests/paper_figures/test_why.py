@@ -1,6 +1,5 @@
 """What predicts that a history is needed, against cases made by hand; the rule of thumb against the records."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +8,11 @@ import pandas as pd
 import pytest
 
 from layerpipe2.errors import UserError
+from layerpipe2.lab.judging.designs import PIPELINE
 from paper_figures import build
-from paper_figures.claims import why
-from paper_figures.claims.rule import RULE, strategy_of
-from paper_figures.figures.why import why as figure
-from paper_figures.pages import evidence as page
-from paper_figures.pages import fill
-from paper_figures.records import evidence as records
-from paper_figures.records.training import Records
+from paper_figures.accuracy import why
+from paper_figures.accuracy.why import RULE, strategy_of
+from paper_figures.records import Records
 from tests.synthetic_records import EXPERIMENT, made_records, made_runs, whole
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -144,7 +140,7 @@ def test_cells_that_do_not_train_or_were_not_measured_are_left_out() -> None:
 
 def test_everything_that_is_measured_has_words() -> None:
     seen = pd.read_csv(SEEN / "predictors.csv")
-    names = [name for name in seen if name not in (*records.PIPELINE, "lr", "diverged")]
+    names = [name for name in seen if name not in (*PIPELINE, "lr", "diverged")]
     assert len({why.meaning(name) for name in names}) == len(names) > 20
 
 
@@ -154,7 +150,7 @@ def test_a_quantity_names_the_strategy_that_it_is_about() -> None:
 
 
 def test_the_rule_of_thumb_is_the_one_of_the_committed_measurements(capsys: pytest.CaptureFixture[str]) -> None:
-    """Else put into paper_figures/claims/rule.py what ``python -m paper_figures.build rule`` prints."""
+    """Else put into paper_figures/accuracy/why.py what ``python -m paper_figures.build rule`` prints."""
     build.main(["rule", "--results", str(RESULTS)])
     printed = capsys.readouterr().out.splitlines()
     assert printed == ["RULE = Rule(", *(f"    {name}={value!r}," for name, value in vars(RULE).items()), ")"]
@@ -163,37 +159,3 @@ def test_the_rule_of_thumb_is_the_one_of_the_committed_measurements(capsys: pyte
 def test_no_rule_without_measurements(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"make a rule; run: python -m experiments\.predictors screen-mlp"):
         build.main(["rule", "--results", str(tmp_path)])
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The coarse search, and one rate of it as if it were a confirmation."""
-    folder = tmp_path_factory.mktemp("evidence")
-    for name in ("screen-mlp", "evidence-made"):
-        shutil.copytree(SEEN / "tables", folder / name / "tables")
-        shutil.copy(SEEN / "predictors.csv", folder / name)
-    for path in (folder / "evidence-made").rglob("*.csv"):
-        table = pd.read_csv(path)
-        if "rate" in table:
-            table[table["rate"] == "sgd-3"].assign(rate="tuned").to_csv(path, index=False)
-    return folder
-
-
-def test_the_page_says_why_and_is_built_without_that_too(results: Path) -> None:
-    found = records.load(results)
-    whole_page = page.page(found, results)
-    text = fill(whole_page.template, whole_page.content)
-    assert f"**Rule of thumb**: where {RULE.meaning} is " in text
-    told = sum(1 for row in whole_page.csv["costs"].to_dict("records") if row["sensitive"])
-    assert f" of {told} with each strategy's own rate" in text
-    assert "Of the confirmed cells that tell whether a history is needed, which did not make it, it is right in" in text
-    assert "Screened cells in which exact stashing trains: 22; in 8 of them" in text
-    shown = figure(whole_page.csv["predictors"], RULE).axes[0]
-    points = [line for line in shown.lines if len(line.get_xdata()) == 1]
-    assert len(points) == 22 + told
-    assert sum(line.get_markeredgecolor() == "black" for line in points) == told
-    for path in results.glob("*/predictors.csv"):
-        path.unlink()
-    bare = page.page(found, results)
-    assert "Rule of thumb" not in fill(bare.template, bare.content)
-    assert "why" not in bare.figures

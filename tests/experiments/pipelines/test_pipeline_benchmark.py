@@ -16,8 +16,7 @@ from layerpipe2.cli import Parser
 from layerpipe2.errors import UserError
 from layerpipe2.lab.data import load
 from layerpipe2.planning.variants import Variant
-from paper_figures.pages.pipelines import page
-from paper_figures.records.pipelines import load as load_records
+from paper_figures.page import find_questions
 from tests.experiments.pipelines.peer_work import CONFIG, JOB
 from tests.sampling import slow
 
@@ -28,6 +27,7 @@ SMALL = "--network even --width 4 --rounds 1 --batches 2 --warmup 1 --layer-repe
 def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
     options = "--variants plain 1f1b/2 --memory-processes 2"
     options += " --memory-strategies stash --timelines 1f1b/2 --trace-batches 7 --cut-network mlp --cut-width 4"
+    tmp_path = tmp_path / "pipelines"
     benchmark.main([*f"{SMALL} {options} --out".split(), str(tmp_path)])
     text = capsys.readouterr().out
     assert "even on digits, mini-batches of 64; 2 processes of one thread; n = 1 rounds of 2 mini-batches" in text
@@ -43,7 +43,8 @@ def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
     assert [(row["stage"], row["delay"]) for row in result["memory"]] == [(0, 2), (1, 0)]
     groups = json.loads((tmp_path / "mlp.json").read_text())["rows"][2]
     assert (groups["variant"], groups["starts"]) == ("async/ema-window/groups", [0, 5])
-    page(load_records(tmp_path, "even")).write(tmp_path / "page")
+    page = find_questions()["pipelines"]
+    page.build(page.load(tmp_path.parent)).write(tmp_path / "page")
     assert "async/ema-window/groups" not in (tmp_path / "page" / "pipelines.md").read_text()  # names are for readers
     with (tmp_path / "even.csv").open() as file:
         assert [(line["variant"], line["round"]) for line in csv.DictReader(file)] == [("plain", "0"), ("1f1b/2", "0")]

@@ -1,14 +1,10 @@
-"""The regime map on the page, from tables made by hand: winners, predictions, figure, and what is broken."""
+"""The regime map on the page, from tables made by hand: winners, predictions, figure, and what cannot be read."""
 
 import pandas as pd
 import pytest
 
 from layerpipe2.errors import UserError
-from paper_figures import build
-from paper_figures.figures.pipelines import regimes as figure
-from paper_figures.records.regimes import load
-from paper_figures.style import SINGLE
-from paper_figures.tables import regimes as tables
+from paper_figures.pipelines.regimes import draw, error_table, load, rule_table
 from tests.paper_figures import made_pipelines as made
 from tests.paper_figures.made_map import write
 from tests.paper_figures.made_pipelines import page_text, verdicts
@@ -31,9 +27,8 @@ def test_winners_are_those_of_the_medians_and_decided_in_every_round(tmp_path):
 
 
 def test_verdicts_count_points_and_name_errors(tmp_path):
-    made.write(tmp_path)
-    write(tmp_path)
-    records = made.load(tmp_path, "even")
+    write(tmp_path / "pipelines", busy_cores=3.0)
+    records = made.written(tmp_path)
     found = verdicts(records)
     ours = found["Asynchronous pipelines against one process, threads, DDP and 1F1B"]
     assert ours.word == "faster at so many of 2 points: one host 0, 0.1 Gbit/s 1"
@@ -55,18 +50,21 @@ def test_verdicts_count_points_and_name_errors(tmp_path):
     assert "Of 12 measured times" in guess.evidence[0]  # one process is the same at all places
     text = page_text(records)
     assert "**2.00×**" in text
+    assert "**Busy machine.** Other work kept 3.0 cores busy" in text
     assert text.index("## Which one is fastest") < text.index("## Speed")
 
 
 def test_tables_show_errors_by_place(tmp_path):
-    table = tables.errors(load(write(tmp_path))).set_index("measured over predicted time, less one")
+    table = error_table(load(write(tmp_path))).set_index("measured over predicted time, less one")
     assert table.loc["data parallel, DDP", "0.1 Gbit/s"] == "+0 % (-4 % to +4 %)"
     assert table.loc["LayerPipe2, stash", "one host"] == "+2 % (-6 % to +10 %)"
     assert table.loc["plain, 2 threads", "0.1 Gbit/s"] == "–"
+    marks = [[line.get_marker() for line in axis.get_lines()] for axis in draw(load(tmp_path / "map")).axes]
+    assert marks == [["P", "P"], ["o", "s"]]  # of the fastest choices
 
 
 def test_rules_are_compared_at_all_points_and_at_those_held_out(tmp_path):
-    table = tables.rules(load(write(tmp_path))).set_index("choice")
+    table = rule_table(load(write(tmp_path))).set_index("choice")
     assert list(table.columns) == ["one host", "0.1 Gbit/s", "everywhere", "held out", "at most"]
     guess = ["1/2, 1.05×", "2/2, 1.00×", "3/4, 1.02×", "2/2, 1.00×", "1.10×"]
     assert list(table.loc["the predicted fastest"]) == guess
@@ -75,33 +73,6 @@ def test_rules_are_compared_at_all_points_and_at_those_held_out(tmp_path):
     # Of two hosts one process takes the place of the threads.
     assert list(table.loc["always plain, 2 threads"])[2:] == ["2/4, 1.22×", "1/2, 1.10×", "1.67×"]
     assert list(table.loc["the best rule of each place, known afterwards"])[2] == "2/4, 1.22×"
-
-
-def test_the_page_is_built_with_the_map(tmp_path):
-    made.write(tmp_path / "pipelines")
-    write(tmp_path / "pipelines")
-    build.main(["page", "pipelines", "--results", str(tmp_path), "--out", str(tmp_path / "out")])
-    assert "(figures/regimes.svg)" in (tmp_path / "out" / "pipelines" / "pipelines.md").read_text()
-    assert (tmp_path / "out" / "pipelines" / "figures" / "regimes.svg").exists()
-
-
-def test_the_figure_has_a_panel_per_place_and_a_mark_per_point(tmp_path):
-    found = load(write(tmp_path))
-    drawn = figure.regimes(found)
-    assert drawn.get_figwidth() == SINGLE
-    assert [axis.get_title() for axis in drawn.axes] == ["one host", "two hosts, 0.1 Gbit/s"]
-    marks = [[line.get_marker() for line in axis.get_lines()] for axis in drawn.axes]
-    assert marks == [["P", "P"], ["o", "s"]]
-    faces = [line.get_markerfacecolor() for line in drawn.axes[0].get_lines()]
-    assert faces == ["white", "#000000"]  # the first is not decided
-    (x, y) = (drawn.axes[0].get_lines()[0].get_data()[i][0] for i in (0, 1))
-    assert (x, y) == pytest.approx((60_000 / 0.02 / 1e6, 30 / 0.02))
-
-
-def test_a_busy_machine_is_said_of_the_map_too(tmp_path):
-    made.write(tmp_path)
-    write(tmp_path, busy_cores=3.0)
-    assert "**Busy machine.** Other work kept 3.0 cores busy" in page_text(made.load(tmp_path, "even"))
 
 
 def test_a_map_that_was_broken_off_is_none_and_a_broken_one_is_a_line(tmp_path):
@@ -119,5 +90,7 @@ def test_a_map_that_was_broken_off_is_none_and_a_broken_one_is_a_line(tmp_path):
         write(tmp_path)
         for name in (table, "measured.csv") if word in ("missing", "positive") else (table,):
             change(pd.read_csv(folder / name)).to_csv(folder / name, index=False)
-        with pytest.raises(UserError, match=rf"the map in .* is broken \(ValueError: .*{word}.*\); measure again: "):
+        with pytest.raises(
+            UserError, match=rf"the map in .* cannot be read \(ValueError: .*{word}.*\); measure again: "
+        ):
             load(folder)

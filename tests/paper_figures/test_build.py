@@ -1,0 +1,222 @@
+"""The builder: same records, same bytes; a page shows what registers itself; errors are one line."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from layerpipe2.errors import UserError
+from layerpipe2.lab.judging.comparisons import ComparisonSettings
+from paper_figures import build, documents
+from paper_figures.html import html
+from paper_figures.page import PAGES, Page, report
+from paper_figures.pipelines import regimes
+from paper_figures.records import Records
+from paper_figures.report import known
+from paper_figures.verdicts import Answer, Verdict
+from tests import synthetic_records
+from tests.chaos.processes import descendants
+from tests.experiments.running import kill, start_module
+from tests.paper_figures import made_map
+from tests.paper_figures.conftest import DOCUMENTS, arguments
+from tests.sampling import slow
+
+ROOT = Path(__file__).parents[2]
+BEGIN, END = documents.markers("results")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@slow
+def test_it_ends_with_the_shell_in_which_dvc_started_it(results: Path, tmp_path: Path) -> None:
+    command = arguments(tmp_path, results, "page", "report")
+    with start_module(tmp_path, "paper_figures.build", *command, dvc=True) as process:
+        while len(list(descendants(process.pid))) < 2:  # it, and what draws the page
+            time.sleep(0.01)
+        kill(process, process.pid)
+    assert not list(tmp_path.rglob("report.md"))
+
+
+@slow
+def test_building_again_in_another_process_gives_the_same_bytes(results: Path, built: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
+    command = [sys.executable, "-W", "error", "-m", "paper_figures.build", *arguments(tmp_path, results)]
+    subprocess.run(command, env=environment, check=True)
+    first, second = contents(built / "out"), contents(tmp_path / "out")
+    assert list(first) == list(second)
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_every_figure_table_and_claim_of_every_page_is_written_and_shown(built: Path) -> None:
+    assert set(PAGES) == {"report", "evidence", "pipelines", "graphs"}
+    for name in PAGES:
+        out = built / "out" / (name if name != "report" else "")
+        text, page = (out / f"{name}.md").read_text(), (out / f"{name}.html").read_text()
+        drawn = {path.stem for path in (out / "figures").glob("*.svg")}
+        assert set(re.findall(r"\]\(figures/(\w+)\.svg\)", text)) == drawn != set()
+        assert page.count("<figure>") == text.count("](figures/")
+        assert "http" not in page.replace("http-equiv", "")
+        assert "nan" not in text.lower().split()
+        assert all(word in text for word in json.loads((out / "verdicts.json").read_text()).values())
+    report = contents(built / "out")
+    for stem in ("accuracy", "assay_costs", "assay_rules", "training", "delays", "memory", "reconstruction"):
+        assert {f"tables/{stem}.csv", f"tables/{stem}.md"} <= set(report)
+    assert "3 of 3 diverged" in report["tables/accuracy.md"].decode()
+    assert "(n=2, 1 of 3 diverged)" in report["report.md"].decode()
+    assert [f"### C{n}: " in report["report.md"].decode() for n in range(1, 9)] == [True] * 8
+
+
+def test_documents_keep_what_stands_outside_the_markers_and_can_be_checked(results: Path, built: Path) -> None:
+    text = (built / "README.md").read_text()
+    assert text.startswith(f"# Title\n\n{BEGIN}\n")
+    assert text.endswith(f"\n{END}\n\nafter\n")
+    assert "(out/figures/accuracy_and_copies.svg)" in text
+    appendix = (built / "docs/artifact.md").read_text()
+    assert appendix.count("\n\nbetween\n\n") == len(DOCUMENTS["docs/artifact.md"]) - 1
+    assert "\nold\n" not in text + appendix
+    build.main([*arguments(built, results, "readme"), "--check"])
+    stale = built / "stale.md"
+    stale.write_text(text.replace("reproduced", "confirmed"))
+    before = stale.read_bytes()
+    with pytest.raises(UserError, match=r"not those of the records; run: python -m paper_figures\.build readme"):
+        build.main([*arguments(built, results, "readme"), "--check", "--readme", str(stale)])
+    assert stale.read_bytes() == before
+
+
+def test_readme_and_docs_are_those_of_the_published_records(published_results: Path, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    for page in DOCUMENTS:
+        shutil.copy(ROOT / page, tmp_path / page)
+    shutil.copytree(published_results / "results", tmp_path / "results")
+    (tmp_path / "paper_figures").mkdir()
+    (tmp_path / "paper_figures" / "out").symlink_to(published_results / "paper_figures" / "out")
+    synthetic_records.make()["epochs"].to_csv(tmp_path / "results" / "epochs.csv", index=False)  # not in the README
+    words = arguments(tmp_path, tmp_path / "results", "readme", "--check")
+    build.main([*words, "--out", str(tmp_path / "paper_figures" / "out")])
+
+
+def test_minutes_and_tolerances(tmp_path: Path) -> None:
+    (tmp_path / "one" / "tables").mkdir(parents=True)
+    (tmp_path / "one" / "tables" / "times.csv").write_text("strategy,wall_time_s\nstash,300\nlatest,180\n")
+    assert list(documents.times(tmp_path)) == [("one", "2", "4")]  # in two processes
+    assert documents.tolerance(1.0, 3, 0.2) == pytest.approx(4.3027 * (2 / 3) ** 0.5, rel=1e-4)
+    assert documents.tolerance(0.0, 3, 0.2) == 0.2  # at least one image
+
+
+@pytest.mark.parametrize("text", ["no markers", BEGIN, END + BEGIN, f"{BEGIN}{END}{BEGIN}{END}", None])
+def test_readme_without_its_markers(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "README.md"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match="once each" if text is not None else "cannot be read"):
+        documents.update(path, {"results": "new"}, check=False)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("page", "page: give a name"),
+        ("page unknown", r"does not exist; run: python -m experiments\.collect unknown"),
+        ("page ../elsewhere", r"page is '\.\./elsewhere'; give a name: no /"),
+        ("page report", r"results file '.*runs.csv' does not exist; run: make reproduce"),
+        ("page evidence", "nothing is confirmed yet; run: make paper"),
+        ("page pipelines", r"no record .*even\.json; measure first: make pipelines"),
+        ("page graphs", r"no records in .*graphs; measure first: make graphs"),
+        ("rule", r"make a rule; run: python -m experiments\.predictors screen-mlp"),
+    ],
+)
+def test_a_question_without_records_is_one_line(tmp_path: Path, command: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build.main(arguments(tmp_path, tmp_path, *command.split()))
+
+
+def test_a_claim_without_a_test_stops_the_build() -> None:
+    def silent() -> Verdict:
+        """Judge nothing.
+
+        Claim: All is well.
+        """
+        return Verdict(answer=Answer.YES)
+
+    with pytest.raises(UserError, match=r"claim C9 has no test; write 'Test: ...' in the docstring of .*silent"):
+        report.claim("C9")(silent)
+
+
+def test_a_page_shows_what_is_registered_with_the_data_that_it_names(tmp_path: Path) -> None:
+    page = Page("small")
+    page.template = tmp_path / "small.md"
+    page.template.write_text(
+        "# Small\n\none\ntwo\n\n- three\n  four\n\n{{ verdict_table | table }}\n{{ tables.ab | table }}"
+    )
+    page.figure("plot_{name}", each="name in names", when=lambda name: name != "c")(lambda name: Figure())
+    page.table("ab", shown=lambda table, total: table.astype(str) + f" of {total}")(lambda n: pd.DataFrame({"n": [n]}))
+
+    @page.value
+    def total(n: int) -> int:
+        return 10 * n
+
+    @page.claim("C1")
+    def judge(total: int) -> Verdict:
+        """Judge it.
+
+        Claim: It holds.
+
+        Test: At least {least}.
+        """
+        return Verdict(answer=Answer.YES if total >= 20 else Answer.NO, demands={"least": 20})
+
+    made = page.build({"names": ["a", "b", "c"], "n": 2})
+    table = "| claim | statement | verdict |\n| --- | --- | --- |\n| C1 | It holds. | reproduced |\n"
+    assert made.text.startswith(f"# Small\n\none two\n\n- three four\n\n{table}| n |\n| --- |\n| 2 of 20 |")
+    assert re.findall(r"\((figures/.*)\)", made.text) == ["figures/plot_a.svg", "figures/plot_b.svg"]
+    assert (made.verdicts[0].test, made.csv["ab"]["n"].item()) == ("At least 20.", 2)
+    made.write(tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "verdicts.json").read_text()) == {"C1": "reproduced"}
+
+
+def test_text_is_escaped_and_figures_lie_within_the_page(tmp_path: Path) -> None:
+    (tmp_path / "a.svg").write_text("<svg/>")
+    page = html("# T & 'U'\n\na < `b`\n\n![See](a.svg)\n\n*See*\n\n| n |\n| --- |\n| 1 |\n", tmp_path)
+    assert "<title>T &amp; &#x27;U&#x27;</title>" in page
+    assert "<p>a &lt; <code>b</code></p>" in page
+    assert '<img src="data:image/svg+xml;base64,PHN2Zy8+" alt="See">' in page
+    assert '<td class="number">1</td>' in page
+
+
+def page_of(records: Records, measured: regimes.Regimes | None = None) -> str:
+    """The report's text, with the figures drawn that have runs in them."""
+    made = report.build(known(records, synthetic_records.theory_tables(), ComparisonSettings(), measured))
+    for stem, draw in made.figures.items():
+        if not stem.startswith(("derivation", "stability", "costs", "gantt", "schedules", "spikepipe")):
+            draw()
+    return made.text
+
+
+def test_one_network_one_seed_the_other_convention_and_a_map(tmp_path: Path) -> None:
+    made = synthetic_records.make(seeds=1, units={"vgg": 3}, groups=(1,))
+    for name in ("runs", "stages", "reconstruction"):
+        halved = {column: made[name][column] // 2 for column in ("delay", "max_delay") if column in made[name]}
+        made[name] = made[name].assign(**halved, convention="pipedream")
+    text = page_of(Records(**made), regimes.load(made_map.write(tmp_path)))
+    assert "PipeDream, S" in text
+    assert "nan" not in text.lower().split()
+    assert "(measured for two stages, else modelled)" in text
+    assert "And measured on two processes" in " ".join(text.split()) or "Measured on two processes" in text
+
+
+def test_sequential_runs_alone() -> None:
+    made = synthetic_records.make(seeds=2, units={"mlp": 3}, groups=())
+    made["reconstruction"] = synthetic_records.make(seeds=1, units={"mlp": 3})["reconstruction"]
+    text = page_of(Records(**made))
+    assert "Strategies: sequential." in text
+    assert "(in our cost model)" in text
