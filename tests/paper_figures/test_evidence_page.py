@@ -1,7 +1,6 @@
 """The page of the evidence, and what it says of the first epoch, from made-up experiments."""
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,42 +14,21 @@ from paper_figures.accuracy.early import behind_stash, early
 from paper_figures.accuracy.evidence import decays_above_limit, load, silent, told
 from paper_figures.accuracy.tuning import chosen_rates
 from tests import synthetic_records
-from tests.paper_figures.conftest import experiment
-from tests.synthetic_records import made_runs, whole
-
-
-def test_the_page_says_what_the_cells_say(built: Path) -> None:
-    text = (built / "out" / "evidence" / "evidence.md").read_text()
-    assert "**So far yes: in the one cell** in which the weights of the backward pass matter (of 1 tried), an" in text
-    assert "Confirmed cells that answer the question, yes or no: 1 of 1." in text
-    assert "**Incomplete**: evidence-a has 29 of 30 runs" in text
-    assert re.search(r"\| EMA window \| 6\d % \[\d+, \d+\]: worse \|", text)
-    assert text.count("](figures/") == 3
-    assert "Confirmed: 1 cell, 24 runs" in text
-    assert "Screened: 2 cells, 10 runs" in text
-    assert f"Together {0.01 * 34:.1f} hours of one process" in text
-    assert "3 runs diverged or ended hardly better" in text
-    assert "nan" not in text.lower().split()
-    found = json.loads((built / "out" / "evidence" / "verdicts.json").read_text())
-    assert found["EMA span: no loss in any cell where it can be told?"] == "reproduced"
-    assert found["EMA window: no loss in any cell where it can be told?"] == "not reproduced"
 
 
 def test_the_name_of_an_experiment_gives_its_own_page(results: Path, tmp_path: Path) -> None:
-    build.main(["page", "evidence-a", "--results", str(results), "--out", str(tmp_path)])
-    text = (tmp_path / "experiments" / "evidence-a" / "evidence.md").read_text()
-    assert "**So far yes: in the one cell**" in text
+    name = "evidence-cnn-1f1b"
+    build.main(["page", name, "--results", str(results), "--out", str(tmp_path)])
+    text = (tmp_path / "experiments" / name / "evidence.md").read_text()
     assert "The search that came before" not in text
     assert not (tmp_path / "evidence").exists()
 
 
-def test_what_is_not_published_is_no_part_of_the_evidence(results: Path) -> None:
-    assert (results / "evidence" / "evidence-b").is_dir()
-    assert list(load(results)["found"]) == ["evidence-a", "screen-a"]
-
-
-def test_a_search_alone_confirms_nothing(tmp_path: Path) -> None:
-    experiment(tmp_path / "evidence" / "screen-a" / "tables", whole(made_runs({"stash": [0.8], "latest": [0.7]})))
+def test_what_is_not_published_is_no_part_of_the_evidence_and_a_search_confirms_nothing(tmp_path: Path) -> None:
+    for name, published in (("evidence-a", False), ("screen-a", True)):
+        tables = synthetic_records.write(tmp_path / "evidence" / name / "tables", synthetic_records.make(seeds=1))
+        (tables / "experiment.json").write_text(json.dumps(synthetic_records.EXPERIMENT | {"published": published}))
+    assert list(load(tmp_path)["found"]) == ["screen-a"]
     with pytest.raises(UserError, match="nothing is confirmed yet; run: make paper"):
         build.main(["page", "evidence", "--results", str(tmp_path), "--out", str(tmp_path)])
 

@@ -7,10 +7,8 @@ import pandas as pd
 import pytest
 
 from layerpipe2.errors import UserError
-from paper_figures.pipelines.time_to_loss import TITLE, draw, first_to_loss, headline, load
+from paper_figures.pipelines.time_to_loss import draw, first_to_loss, headline, load
 from paper_figures.pipelines.time_to_loss import seconds_table as table
-from tests.paper_figures import made_pipelines as made
-from tests.paper_figures.made_pipelines import page_text, verdicts
 
 SEEDS = range(5)
 # network -> strategy -> updates by seed; None: missed
@@ -111,14 +109,7 @@ def test_the_best_of_either_side_are_compared_and_the_first_line_says_who_wins(t
     assert far["ratio"] == pytest.approx(50 * 20 / (61 * 12))
     assert far["low"] > 1
     assert leads.loc["even", "1 Gbit/s"]["ours"] == "async/ema-span"
-    line = headline(found)
-    assert line.startswith(
-        "Which training reaches a target loss first? On one host an asynchronous pipeline is, of 2 networks, slower "
-        "for 2. Its time, as a multiple of the best other choice's, by medians: MLP 1.33 (95 % interval 1.21 to 1.48), "
-        "against plain, 2 threads; "
-    )
-    assert "On two hosts with 1 Gbit/s an asynchronous pipeline is, of 2 networks, faster for 2. Its time" in line
-    assert "MLP 0.73 (" in line
+    assert "On two hosts with 1 Gbit/s an asynchronous pipeline is, of 2 networks, faster for 2." in headline(found)
 
 
 def test_where_nobody_reaches_the_target_nobody_is_first(tmp_path):
@@ -129,32 +120,6 @@ def test_where_nobody_reaches_the_target_nobody_is_first(tmp_path):
     assert "Eight equal convolutions (none reached it)" in headline(found)
     assert "(neither reached the target) over" in first_to_loss(found).evidence[0]
     assert draw(found)
-
-
-def test_the_page_begins_with_it_where_it_was_measured(tmp_path):
-    records = made.written(tmp_path)
-    assert "reaches a target loss first?" not in page_text(records)
-    folder = write(tmp_path / "pipelines", busy_cores=3.0)
-    text = page_text(records)
-    assert text.split("\n\n")[1] == f"**{headline(load(folder))}**"
-    assert "(figures/time_to_loss.svg)" in text
-    assert "**Busy machine.** Other work kept 3.0 cores busy" in text
-    verdict = verdicts(records)[TITLE]
-    assert verdict.word == "one host: slower 2; 1 Gbit/s: faster 2"
-    # Trainings of 50 updates took 50 mini-batches' time; ours have one more to fill it, in 10 of 11 parts of that.
-    assert "of 20 trainings, measured over" in verdict.evidence[0]
-    assert "less one, is -0 % in the median (-0 % to +8 %)" in verdict.evidence[0]
-    assert "differ from the simulated ones by 1e-06 in the median and 1e-06 at most" in verdict.evidence[0]
-
-
-def test_the_figure_has_a_panel_per_network_and_place_and_a_filled_mark_for_the_fastest(tmp_path):
-    drawn = draw(load(write(tmp_path)))
-    filled = []
-    for axis in drawn.axes:
-        marks = [line for line in axis.get_lines() if len(line.get_xdata()) == 1]
-        filled.append([mark.get_ydata()[0] for mark in marks if mark.get_markerfacecolor() != "white"])
-    names = ["plain", "threads/2", "ddp", "1f1b/2", "async/stash", "async/ema-span"]
-    assert [names[place] for (place,) in filled] == ["threads/2", "async/stash", "threads/2", "async/ema-span"]
 
 
 def test_files_that_are_broken_are_one_line_and_missing_ones_none(tmp_path):

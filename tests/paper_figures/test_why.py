@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.designs import PIPELINE
 from paper_figures import build
 from paper_figures.accuracy import why
@@ -154,8 +153,3 @@ def test_the_rule_of_thumb_is_the_one_of_the_committed_measurements(capsys: pyte
     build.main(["rule", "--results", str(RESULTS)])
     printed = capsys.readouterr().out.splitlines()
     assert printed == ["RULE = Rule(", *(f"    {name}={value!r}," for name, value in vars(RULE).items()), ")"]
-
-
-def test_no_rule_without_measurements(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"make a rule; run: python -m experiments\.predictors screen-mlp"):
-        build.main(["rule", "--results", str(tmp_path)])
