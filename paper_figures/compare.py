@@ -255,16 +255,8 @@ class Comparison:
     @property
     def changed(self) -> list[str]:
         """Claims, questions and cells whose verdict is another one here."""
-        asked = self.before.verdicts.keys() | self.after.verdicts.keys()
-        cells = self.before.outcomes.keys() | self.after.outcomes.keys()
-        return [
-            *(
-                f"{p}: {key}"
-                for p, key in sorted(asked)
-                if not _same(self.before.verdicts, self.after.verdicts, (p, key))
-            ),
-            *(cell[1] for cell in sorted(cells) if not _same(self.before.outcomes, self.after.outcomes, cell)),
-        ]
+        asked = [f"{page}: {key}" for page, key in _unlike(self.before.verdicts, self.after.verdicts)]
+        return asked + [cell for _, cell, _ in _unlike(self.before.outcomes, self.after.outcomes)]
 
     def claims(self) -> pd.DataFrame:
         """A row per claim and question: page, published, here, whether they are the same, largest difference."""
@@ -346,8 +338,8 @@ class Comparison:
         return Built("compare", fill(ROOT / "compare.md", content | frames))
 
 
-def _same(before: Mapping[Any, Any], after: Mapping[Any, Any], key: Any) -> bool:
-    return bool(before.get(key) == after.get(key))
+def _unlike(before: Mapping[Any, Any], after: Mapping[Any, Any]) -> list[Any]:
+    return sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
 
 
 def _pair(before: str, after: str) -> tuple[str, str, str]:

@@ -14,36 +14,9 @@ import pandas as pd
 from layerpipe2.errors import UserError
 
 TEXT = {
-    *(
-        [
-            "dataset",
-            "network",
-            "convention",
-            "strategy",
-            "status",
-            "optimizer",
-            "commit",
-            "device",
-            "delays",
-            "rate",
-            "reference",
-        ]
-    ),
-    *(
-        [
-            "claim",
-            "statement",
-            "evidence",
-            "panel",
-            "series",
-            "schedule",
-            "placement",
-            "variant",
-            "sampler",
-            "thread",
-            "what",
-        ]
-    ),
+    *("dataset", "network", "convention", "strategy", "status", "optimizer", "commit", "device", "delays", "rate"),
+    *("reference", "claim", "statement", "evidence", "panel", "series", "schedule", "placement", "variant", "sampler"),
+    *("thread", "what"),
 }
 """Columns of any table that are not taken for numbers."""
 BUSY = 0.5
