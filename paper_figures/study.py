@@ -7,7 +7,6 @@ from typing import Any
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial
 
@@ -160,7 +159,4 @@ def _scale(axis: Any, one: Range) -> None:
     if one.choices:
         axis.set_xticks(range(len(one.choices)), [str(choice) for choice in one.choices], rotation=30)
     elif one.logarithmic:
-        axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator())
-        axis.xaxis.set_minor_locator(NullLocator())
-        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        style.log_ticks(axis, (1.0,), "x")

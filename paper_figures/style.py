@@ -13,6 +13,7 @@ import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from layerpipe2.lab.judging.designs import SEQUENTIAL
@@ -122,12 +123,22 @@ def integer_ticks(axis: Any) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def log_ticks(axis: Any, subs: Sequence[float]) -> None:
-    """A logarithmic y axis whose ticks are these multiples of powers of ten, written in full."""
-    axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(subs=subs))
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.yaxis.set_minor_locator(NullLocator())
+def log_ticks(axis: Any, subs: Sequence[float], along: str = "y") -> None:
+    """Make an axis logarithmic, with ticks at these multiples of powers of ten, written in full."""
+    axis.set(**{f"{along}scale": "log"})
+    ruler = getattr(axis, f"{along}axis")
+    ruler.set_major_locator(LogLocator(subs=subs))
+    ruler.set_major_formatter(lambda value, _: f"{value:g}")
+    ruler.set_minor_locator(NullLocator())
+
+
+def task(axis: Any, row: float, left: float, length: float, text: str, **looks: Any) -> None:
+    """Draw a task on a time axis that begins at 0, and its text where there is room for it."""
+    axis.add_patch(Rectangle((left, row - 0.42), length, 0.84, edgecolor="white", **looks))
+    width = axis.get_xlim()[1]
+    seen = min(left + length, width) - max(left, 0)
+    if text and seen > 0.013 * len(text) * width:
+        axis.text(max(left, 0) + seen / 2, row, text, ha="center", va="center_baseline", fontsize=7)
 
 
 def handle(label: str, **look: Any) -> Line2D:

@@ -113,6 +113,11 @@ def both(*answers: Answer) -> Answer:
     return Answer.YES if set(answers) <= {Answer.YES} else Answer.UNDECIDED
 
 
+def beside_one(low: float, high: float) -> Answer:
+    """Whether a ratio is above one, said only if both ends of its range are on the same side."""
+    return Answer.YES if low > 1 else Answer.NO if high < 1 else Answer.UNDECIDED
+
+
 def everywhere(reached: Iterable[bool]) -> Answer:
     """Whether something holds in all cases, in some or in none."""
     found = list(reached)

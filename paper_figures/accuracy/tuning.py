@@ -4,7 +4,6 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 
 from layerpipe2.lab.judging.searches import chosen_trials, rate_means
 from layerpipe2.lab.looks import ordered
@@ -68,7 +67,7 @@ def rates(records: Records) -> Figure:
             )
             axis.plot(mine["lr"], 100 * mine["val_accuracy"], **style.line(name, markersize=3))
             axis.plot(chosen["lr"], 100 * chosen["val_accuracy"], linestyle="", **_CHOSEN)
-        _logarithmic(axis)
+        style.log_ticks(axis, (1, 3), "x")
     handles = [*style.handles(trials["strategy"]), style.handle("chosen", linestyle="", **_CHOSEN)]
     style.legend(figure, handles, columns=7)
     style.note(figure, _note(trials))
@@ -83,10 +82,3 @@ def _note(trials: pd.DataFrame) -> str:
         f"Points: mean of n = {span(runs, '{:.0f}'.format)} runs at each network's largest number of stages, where all "
         f"completed. All trials: {told}."
     )
-
-
-def _logarithmic(axis: Any) -> None:
-    axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.xaxis.set_minor_locator(NullLocator())

@@ -5,7 +5,7 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 
 from paper_figures import style
 from paper_figures.graphs.record import GraphRecord, graphs
@@ -53,14 +53,9 @@ def _draw(axis: Any, rows: pd.DataFrame, threads: list[str], width: float) -> No
     axis.set_yticks(range(len(threads)), ["training", *(f"thread {n}" for n in range(1, len(threads)))])
     axis.tick_params(axis="y", length=0)
     for row in rows.to_dict("records"):
-        left, length = row["start"], row["stop"] - row["start"]
         line = threads.index(row["thread"]) if row["thread"] in threads else 0
-        looks: dict[str, Any] = {"facecolor": _COLORS[row["what"]], "edgecolor": "white", "linewidth": 0.3}
-        axis.add_patch(Rectangle((left, line - 0.42), length, 0.84, **looks))
-        seen = min(left + length, width) - left
-        text = str(row["batch"])
-        if row["what"] != "slice" and seen > 0.013 * len(text) * width:
-            axis.text(left + seen / 2, line, text, ha="center", va="center_baseline", fontsize=7)
+        text, looks = str(row["batch"]) if row["what"] != "slice" else "", {"facecolor": _COLORS[row["what"]]}
+        style.task(axis, line, row["start"], row["stop"] - row["start"], text, linewidth=0.3, **looks)
 
 
 @graphs.figure("epochs")

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from paper_figures import style, variant_style
 from paper_figures.pipelines.benchmark import Benchmark, pipelines
 from paper_figures.text import dataset_label, listed, median_range, percent, span
-from paper_figures.verdicts import AIM, FASTER, WORTH_IT, Answer, Verdict, everywhere
+from paper_figures.verdicts import AIM, FASTER, WORTH_IT, Answer, Verdict, beside_one, everywhere
 
 OVER_PLAIN = 1.8
 """The aim for two processes of one thread: speed over one, on a network that halves evenly."""
@@ -150,7 +150,7 @@ def cut(bench: Benchmark) -> Verdict:
         cuts.append(f"{what} (stages start at layers {starts}) predicted {guess:.2f}×, measured {measured}")
     text = f"Over plain training, {variant_style.label(best)}: {'; '.join(cuts)}. "
     text += f"Balanced over groups: {median_range(ratio)}."
-    return Verdict(f"Balanced stages, {bench.label}", _direction(ratio), FASTER, evidence=(text,))
+    return Verdict(f"Balanced stages, {bench.label}", beside_one(ratio.min(), ratio.max()), FASTER, evidence=(text,))
 
 
 @pipelines.claim(place=10)
@@ -168,15 +168,10 @@ def split(bench: Benchmark) -> Verdict:
         "neighbour waits for the input's gradient, as it does without delays ('exact'); in the asynchronous pipeline "
         "messages travel while both neighbours compute."
     )
-    answers = {label: _direction(ratio) for label, ratio in found.items()}
+    answers = {label: beside_one(ratio.min(), ratio.max()) for label, ratio in found.items()}
     details = "; ".join(f"{label}: {WORTH_IT.word(answer)}" for label, answer in answers.items())
     answer = everywhere(answer == Answer.YES for answer in answers.values())
     return Verdict(title, answer, WORTH_IT, evidence=(text,), details=details)
-
-
-def _direction(ratio: pd.Series) -> Answer:
-    """Whether a ratio is above one, said only if all rounds are on the same side."""
-    return Answer.YES if ratio.min() > 1 else Answer.NO if ratio.max() < 1 else Answer.UNDECIDED
 
 
 @pipelines.table("speed")

@@ -19,7 +19,7 @@ from paper_figures.pipelines.benchmark import pipelines
 from paper_figures.pipelines.regimes import ONE_HOST, place_name
 from paper_figures.read import one_line
 from paper_figures.text import listed, network_label, percent, plural, span
-from paper_figures.verdicts import FASTER, Answer, Verdict
+from paper_figures.verdicts import FASTER, Answer, Verdict, beside_one
 
 _REMEDY = "measure again: make pipelines"
 
@@ -220,7 +220,7 @@ def _measured(time_to_loss: TimeToLoss | None) -> bool:
 def first_to_loss(time_to_loss: TimeToLoss) -> Verdict:
     """Whether the best asynchronous pipeline reaches the targets before the best of all other choices."""
     found, leads = time_to_loss, time_to_loss.leads()
-    leads["answer"] = [_answer(row.low, row.high) for row in leads.itertuples()]
+    leads["answer"] = [beside_one(row.low, row.high) for row in leads.itertuples()]
     places = [_counted(place, leads[leads["place"] == place]) for place in found.places]
     answers = set(leads["answer"])
     whole = answers.pop() if len(answers) == 1 else Answer.IN_PART if Answer.YES in answers else Answer.NO
@@ -244,7 +244,7 @@ def headline(time_to_loss: TimeToLoss | None) -> str:
     for place in found.places:
         mine = leads[leads["place"] == place]
         words = [f"{network_label(row.network)} {_first(row)}{_unsure(row, found.checks)}" for row in mine.itertuples()]
-        sentences.append(f"{_where(place)} {_won([_answer(row.low, row.high) for row in mine.itertuples()])}")
+        sentences.append(f"{_where(place)} {_won([beside_one(row.low, row.high) for row in mine.itertuples()])}")
         sentences.append(f"Its time, as a multiple of the best other choice's, by medians: {'; '.join(words)}")
     return f"Which training reaches a target loss first? {'. '.join(sentences)}."
 
@@ -288,10 +288,6 @@ def _where(place: str) -> str:
 def _counted(place: str, leads: pd.DataFrame) -> str:
     counts = leads["answer"].value_counts()
     return f"{place}: {listed(f'{_WORDS[answer]} {counts[answer]}' for answer in _WORDS if answer in counts)}"
-
-
-def _answer(low: float, high: float) -> Answer:
-    return Answer.YES if low > 1 else Answer.NO if high < 1 else Answer.UNDECIDED
 
 
 def _times(row: Any) -> str:

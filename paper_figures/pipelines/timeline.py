@@ -5,7 +5,7 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 
 from layerpipe2.planning.variants import Variant
 from paper_figures import style, variant_style
@@ -97,10 +97,5 @@ def _draw_events(axis: Any, events: pd.DataFrame, found: Steady, width: float) -
     first = int(inside["batch"].min())
     for event in inside[inside["what"].isin(COMPUTING)].to_dict("records"):
         left, length = event["start"] - found.start, event["stop"] - event["start"]
-        looks: dict[str, Any] = {"facecolor": _COLORS[event["what"]], "edgecolor": "white", "linewidth": 0.4}
-        axis.add_patch(Rectangle((left, event["rank"] - 0.42), length, 0.84, **looks))
-        seen = min(left + length, width) - max(left, 0)
-        text = str(event["batch"] - first + 1)
-        if event["what"] != "weights" and seen > 0.013 * len(text) * width:
-            middle = max(left, 0) + seen / 2
-            axis.text(middle, event["rank"], text, ha="center", va="center_baseline", fontsize=7)
+        text = str(event["batch"] - first + 1) if event["what"] != "weights" else ""
+        style.task(axis, event["rank"], left, length, text, facecolor=_COLORS[event["what"]], linewidth=0.4)

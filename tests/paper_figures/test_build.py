@@ -104,14 +104,6 @@ def test_readme_and_docs_are_those_of_the_published_records(results: Path, publi
     documents.update(ROOT / "docs" / "artifact.md", made, check=True)
 
 
-def test_minutes_and_tolerances(tmp_path: Path) -> None:
-    (tmp_path / "one" / "tables").mkdir(parents=True)
-    (tmp_path / "one" / "tables" / "times.csv").write_text("strategy,wall_time_s\nstash,300\nlatest,180\n")
-    assert list(documents.times(tmp_path)) == [("one", "2", "4")]  # in two processes
-    assert documents.tolerance(1.0, 3, 0.2) == pytest.approx(4.3027 * (2 / 3) ** 0.5, rel=1e-4)
-    assert documents.tolerance(0.0, 3, 0.2) == 0.2  # at least one image
-
-
 @pytest.mark.parametrize("text", ["no markers", BEGIN, END + BEGIN, f"{BEGIN}{END}{BEGIN}{END}", None])
 def test_readme_without_its_markers(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "README.md"

@@ -62,18 +62,6 @@ def test_the_chosen_rates_have_a_column_per_network() -> None:
     assert losses.to_dict("list") == {"strategy": ["stash"], "MLP": ["0.1"]}
 
 
-def test_runs_are_paired_with_stash_by_seed_in_the_first_and_the_last_epoch() -> None:
-    records = synthetic_records.records(units={"mlp": 9}, groups=(1,))
-    gaps = behind_stash(records)
-    assert set(gaps["cell"]) == {"MLP, digits, momentum 0.9, 9 stages"}
-    one = gaps[(gaps["strategy"] == "ema-window") & (gaps["seed"] == 1)].iloc[0]
-    epochs = records.epochs[records.epochs["seed"] == 1].set_index(["strategy", "epoch"])["val_accuracy"]
-    for name, epoch in (("first", 0), ("last", 5)):
-        assert one[name] == pytest.approx(100 * (epochs["ema-window", epoch] - epochs["stash", epoch]))
-    assert "latest" not in set(gaps["strategy"])  # all its runs diverged
-    assert set(gaps.loc[gaps["strategy"] == "ema-span", "seed"]) == {0, 1}  # one is missing
-
-
 def test_the_table_has_means_and_runs_of_one_epoch_are_not_in_it() -> None:
     records = synthetic_records.records(units={"mlp": 9}, groups=(1,))
     gaps = behind_stash(records)

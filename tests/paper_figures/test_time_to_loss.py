@@ -68,20 +68,6 @@ def write(folder, busy_cores=0.1, updates=UPDATES):
     return out
 
 
-def test_seconds_are_updates_times_those_of_one_and_fill_the_pipeline_once(tmp_path):
-    found = load(write(tmp_path))
-    assert found.places == ["one host", "1 Gbit/s"]
-    rows = {(row.network, row.place, row.variant): row for row in found.summary().itertuples()}
-    plain, ours = rows["mlp", "one host", "plain"], rows["mlp", "one host", "async/stash"]
-    assert (plain.updates, plain.reached, plain.n) == (50, 5, 5)
-    assert plain.seconds == pytest.approx(50 * 0.02002)
-    assert ours.seconds_per_update == pytest.approx(0.0132132 * 10 / 11)
-    assert ours.seconds == pytest.approx(61 * 0.0132132 * 10 / 11)
-    assert rows["mlp", "1 Gbit/s", "plain"].seconds == plain.seconds  # it needs no link
-    assert ("mlp", "1 Gbit/s", "threads/2") not in rows
-    assert (plain.low, plain.high) == (pytest.approx(45 * 0.02002), pytest.approx(55 * 0.02002))
-
-
 def test_a_missed_target_is_an_infinite_time_and_never_left_out(tmp_path):
     rows = load(write(tmp_path)).summary().set_index(["network", "place", "variant"])
     average, stash = (

@@ -26,15 +26,6 @@ def cells(**columns: list[float]) -> pd.DataFrame:
     return table.assign(rate="tuned", **columns)
 
 
-def test_the_area_under_the_curve_is_the_share_of_pairs_in_the_right_order() -> None:
-    rng = np.random.default_rng(0)
-    x, needs = rng.integers(0, 8, 40) * 1.0, rng.random(40) < 0.4
-    pairs = [(a > b) + 0.5 * (a == b) for a in x[needs] for b in x[~needs]]
-    found = why.cut(x, needs)
-    assert found is not None
-    assert found.auc == pytest.approx(max(np.mean(pairs), 1 - np.mean(pairs)))
-
-
 def test_a_threshold_lies_midway_between_the_classes_on_either_side() -> None:
     needs = cells()["needs"]
     assert why.cut([9, 8, 7, 3, 2, 1], needs) == why.Cut(1.0, True, 5.0, 1.0)
@@ -48,18 +39,6 @@ def test_a_threshold_lies_midway_between_the_classes_on_either_side() -> None:
     assert (mirrored.threshold, mirrored.above) == (3.5, False)
     assert why.cut([1, 1, 1, 1, 1, 1], needs) is None
     assert why.cut([1, 2, 3, np.nan, np.nan, np.nan], needs) is None
-
-
-def test_quantities_are_ranked_and_correlated_with_cost_and_share() -> None:
-    made = cells(
-        drift=[3, 2, 5, 4, 1, 0], **{"alignment.latest": [0.1, 0.2, 0.3, 0.7, 0.8, 0.9], "error.latest": [1.0] * 6}
-    )
-    table = why.ranking(made).set_index("quantity")
-    assert list(table.index) == ["alignment.latest", "drift"]
-    assert table.loc["alignment.latest", "rho_cost"] == pytest.approx(-1)
-    assert table.loc["alignment.latest", "rho_share"] == pytest.approx(-1)
-    assert table.loc["drift", "auc"] == pytest.approx(7 / 9)
-    assert table.loc["drift", "n_share"] == 3
 
 
 def test_the_rule_is_made_on_screened_cells_of_what_is_measured_in_all_of_them() -> None:
