@@ -85,11 +85,11 @@ def print_rule(results: Path) -> None:
     Raises:
         UserError: if there are no measured cells, or none of them or all of them need a history.
     """
-    found = find_questions()["evidence"].load(results)
-    rule = why.fit(why.of_cells(found["found"], why.predictors(found["folder"])))
+    page = find_questions()["evidence"]
+    data = page.data(page.load(results))
+    rule = why.fit(data["cells"])
     if rule is None:
-        where = found["folder"]
-        raise UserError(f"no cells in {where} make a rule; run: python -m experiments.predictors screen-mlp")
+        raise UserError(f"no cells in {data['folder']} make a rule; run: python -m experiments.predictors screen-mlp")
     print("RULE = Rule(", *(f"    {name}={value!r}," for name, value in vars(rule).items()), ")", sep="\n")
 
 

@@ -75,9 +75,15 @@ def confirmed(found: Mapping[str, Records]) -> dict[str, Records]:
 
 
 @evidence.value
-def judged(confirmed: Mapping[str, Records]) -> Assay:
-    """The cells of all experiments."""
-    return Assay.joined(map(assay, confirmed.values()))
+def assays(found: Mapping[str, Records]) -> dict[str, Assay]:
+    """The cells of each experiment, searches too."""
+    return {name: assay(one) for name, one in found.items()}
+
+
+@evidence.value
+def judged(confirmed: Mapping[str, Records], assays: Mapping[str, Assay]) -> Assay:
+    """The cells of all experiments that confirm."""
+    return Assay.joined(assays[name] for name in confirmed)
 
 
 def assay(records: Records) -> Assay:

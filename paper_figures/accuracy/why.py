@@ -19,9 +19,9 @@ from scipy import stats
 from layerpipe2.lab.judging.designs import LATEST, PIPELINE
 from layerpipe2.strategies import find_strategy
 from paper_figures import style
-from paper_figures.accuracy.evidence import assay, evidence, screens
+from paper_figures.accuracy.assay import Assay
+from paper_figures.accuracy.evidence import SCREEN, evidence
 from paper_figures.read import TableForm, read_table
-from paper_figures.records import Records
 from paper_figures.text import network_label, number, optimizer_label
 
 Saying = Literal["drop", "keep", "unknown"]
@@ -105,7 +105,7 @@ def meaning(quantity: str) -> str:
     )
 
 
-def of_cells(found: Mapping[str, Records], measured: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def of_cells(assays: Mapping[str, Assay], measured: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """What was measured before and what came out, a row per cell.
 
     Returns:
@@ -113,17 +113,15 @@ def of_cells(found: Mapping[str, Records], measured: Mapping[str, pd.DataFrame])
         lose, in margins; needs: whether that is more than 1; share: what :data:`AVERAGE` wins back; and the measured
         quantities.
     """
-    known = {name: measured[name] for name in found if name in measured}
-    coarse = screens(found)
+    known = {name: measured[name] for name in assays if name in measured}
     tables = []
     for name, table in known.items():
-        searched = name in coarse
-        tables.append(_joined(found[name], table, searched).assign(experiment=name, screened=searched))
+        searched = name.startswith(SCREEN)
+        tables.append(_joined(assays[name], table, searched).assign(experiment=name, screened=searched))
     return pd.concat([t for t in tables if len(t)] or [pd.DataFrame()], ignore_index=True)
 
 
-def _joined(records: Records, measured: pd.DataFrame, coarse: bool) -> pd.DataFrame:
-    judged = assay(records)
+def _joined(judged: Assay, measured: pd.DataFrame, coarse: bool) -> pd.DataFrame:
     costs = judged.costs[judged.costs["trained"].astype(bool)]
     if not coarse:
         costs = costs[costs["sensitive"] | costs["needless"]]
@@ -279,9 +277,9 @@ def predictors(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 @evidence.value
-def cells(found: Mapping[str, Records], folder: Path) -> pd.DataFrame:
+def cells(assays: Mapping[str, Assay], folder: Path) -> pd.DataFrame:
     """What was measured before, and what came out; no rows unless it was measured of searches."""
-    known = of_cells(found, predictors(folder))
+    known = of_cells(assays, predictors(folder))
     return known if len(known) and known["screened"].any() else known.head(0)
 
 

@@ -147,7 +147,7 @@ def test_a_page_shows_what_is_registered_with_the_data_that_it_names(tmp_path: P
     page = Page("small")
     page.template = tmp_path / "small.md"
     page.template.write_text(
-        "# Small\n\none\ntwo\n\n- three\n  four\n\n{{ verdict_table | table }}\n{{ tables.ab | table }}"
+        "# Small\n\none\ntwo\n\n- three\n  four\n\n{{ verdict_table | table }}\n\n{{ tables.ab | table }}\n"
     )
     page.figure("plot_{name}", each="name in names", when=lambda name: name != "c")(lambda name: Figure())
     page.table("ab", shown=lambda table, total: table.astype(str) + f" of {total}")(lambda n: pd.DataFrame({"n": [n]}))
@@ -167,7 +167,7 @@ def test_a_page_shows_what_is_registered_with_the_data_that_it_names(tmp_path: P
         return Verdict(answer=Answer.YES if total >= 20 else Answer.NO, demands={"least": 20})
 
     made = page.build({"names": ["a", "b", "c"], "n": 2})
-    table = "| claim | statement | verdict |\n| --- | --- | --- |\n| C1 | It holds. | reproduced |\n"
+    table = "| claim | statement | verdict |\n| --- | --- | --- |\n| C1 | It holds. | reproduced |\n\n"
     assert made.text.startswith(f"# Small\n\none two\n\n- three four\n\n{table}| n |\n| --- |\n| 2 of 20 |")
     assert re.findall(r"\((figures/.*)\)", made.text) == ["figures/plot_a.svg", "figures/plot_b.svg"]
     assert (made.verdicts[0].test, made.csv["ab"]["n"].item()) == ("At least 20.", 2)

@@ -10,7 +10,9 @@ import pytest
 from layerpipe2.lab.judging.designs import PIPELINE
 from paper_figures import build
 from paper_figures.accuracy import why
+from paper_figures.accuracy.evidence import assay, evidence
 from paper_figures.accuracy.why import RULE, strategy_of
+from paper_figures.page import Built
 from paper_figures.records import Records
 from tests.synthetic_records import EXPERIMENT, made_records, made_runs, whole
 
@@ -96,24 +98,25 @@ def test_costs_are_in_margins_and_joined_with_what_was_measured_at_the_rate_of_s
     found = made_experiment(latest=[0.79, 0.80], **{"ema-span": [0.82, 0.83]})
     common = found.runs[found.runs["strategy"] == "latest"].assign(rate="common", test_accuracy=0.85)
     both = replace(found, common=common)
-    table = why.of_cells({"screen-made": both}, {"screen-made": measured()})
+    table = why.of_cells({"screen-made": assay(both)}, {"screen-made": measured()})
     assert dict(zip(table["rate"], table["cost"], strict=True)) == pytest.approx({"tuned": 3.0, "common": 0.25})
     assert table["needs"].tolist() == [True, False]
     assert table["share"].tolist()[0] == pytest.approx(0.5)
     assert table["margin"].tolist() == [7.0, 7.0]
     assert table["screened"].all()
-    confirmed = why.of_cells({"evidence-made": both}, {"evidence-made": measured()})
+    confirmed = why.of_cells({"evidence-made": assay(both)}, {"evidence-made": measured()})
     assert confirmed["screened"].tolist() == [False] * len(confirmed)
     assert "common" not in set(confirmed["rate"]), "two seeds show neither that a history matters nor that it doesn't"
 
 
 def test_cells_that_do_not_train_or_were_not_measured_are_left_out() -> None:
-    found = {"screen-made": made_experiment(latest=[0.79, 0.80])}
+    found = {"screen-made": assay(made_experiment(latest=[0.79, 0.80]))}
     assert len(why.of_cells(found, {"screen-made": measured()})) == 1
     assert why.of_cells(found, {}).empty
     assert why.of_cells(found, {"screen-made": measured(diverged=1)}).empty
     assert why.of_cells(found, {"screen-made": measured(num_stages=5)}).empty
-    assert why.of_cells({"a": made_experiment(latest=[0.2, 0.2], stash=[0.3, 0.3])}, {"a": measured()}).empty
+    untrained = assay(made_experiment(latest=[0.2, 0.2], stash=[0.3, 0.3]))
+    assert why.of_cells({"a": untrained}, {"a": measured()}).empty
 
 
 def test_everything_that_is_measured_has_words() -> None:
@@ -127,8 +130,11 @@ def test_a_quantity_names_the_strategy_that_it_is_about() -> None:
     assert [strategy_of(name) for name in named] == ["ema-0.9", "pair", "latest", "latest"]
 
 
-def test_the_rule_of_thumb_is_the_one_of_the_committed_measurements(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_rule_of_thumb_is_the_one_of_the_committed_measurements(
+    pages: dict[str, Built], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Else put into paper_figures/accuracy/why.py what ``python -m paper_figures.build rule`` prints."""
-    build.main(["rule", "--results", str(RESULTS)])
+    monkeypatch.setattr(evidence, "load", lambda _: {"cells": pages["evidence"].csv["predictors"]})
+    build.main(["rule"])
     printed = capsys.readouterr().out.splitlines()
     assert printed == ["RULE = Rule(", *(f"    {name}={value!r}," for name, value in vars(RULE).items()), ")"]
