@@ -17,7 +17,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from layerpipe2.errors import UserError
+from layerpipe2.errors import UserError, did_you_mean
 from layerpipe2.lab.runs.records import writable_folder, write_json, write_text
 from paper_figures import style
 from paper_figures.html import html
@@ -36,6 +36,8 @@ class Data(dict[str, Any]):
         self.values_of = values
 
     def __missing__(self, name: str) -> Any:
+        if name not in self.values_of:
+            raise UserError(f"nothing on this page is called {name}; {did_you_mean(name, [*self, *self.values_of])}")
         self[name] = self.call(self.values_of[name])
         return self[name]
 
@@ -192,7 +194,7 @@ class Page:
 
     def verdicts(self, data: Data) -> list[Verdict]:
         """Judge all claims, in the order of their places and keys."""
-        claims = sorted(self.parts["claim"], key=lambda part: (part.place, part.name))
+        claims = sorted(self.parts["claim"], key=lambda part: (part.place, len(part.name), part.name))
         found = [known.call(part.make) for part in claims for _, known in part.expanded(data)]
         return [one for some in found for one in (some if isinstance(some, list) else [some])]
 

@@ -171,6 +171,8 @@ def test_a_page_shows_what_is_registered_with_the_data_that_it_names(tmp_path: P
     assert made.text.startswith(f"# Small\n\none two\n\n- three four\n\n{table}| n |\n| --- |\n| 2 of 20 |")
     assert re.findall(r"\((figures/.*)\)", made.text) == ["figures/plot_a.svg", "figures/plot_b.svg"]
     assert (made.verdicts[0].test, made.csv["ab"]["n"].item()) == ("At least 20.", 2)
+    with pytest.raises(UserError, match="nothing on this page is called totl; did you mean 'total'"):
+        page.data({"n": 2}).call(lambda totl: totl)
     made.write(tmp_path / "out")
     assert json.loads((tmp_path / "out" / "verdicts.json").read_text()) == {"C1": "reproduced"}
 
