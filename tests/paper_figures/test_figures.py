@@ -90,6 +90,8 @@ def test_every_strategy_has_its_own_look() -> None:
     names = [*STRATEGIES, *raw_forms(), *(f"ema-0.{n}" for n in (5, 8, 95, 99, 999))]
     looks = {(row.colour, row.marker, row.dash, row.filled) for row in map(look, names)}
     assert len(looks) == len({find_strategy(name).label for name in names}) == len(names)
+    for feature in ("colour", "marker", "dash"):
+        assert len({getattr(look(name), feature) for name in STRATEGIES}) == len(STRATEGIES), feature
 
 
 def test_order_does_not_depend_on_what_else_is_there() -> None:
