@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from paper_figures import build, documents
+from paper_figures.accuracy.evidence import evidence
+from paper_figures.accuracy.why import RULE
 from paper_figures.page import Built, Page, report
 from paper_figures.pipelines import regimes
 from paper_figures.records import Records
@@ -52,6 +54,16 @@ def test_pages_are_those_of_the_published_records(pages: dict[str, Built], publi
             pd.testing.assert_frame_equal(made, pd.read_csv(out / "tables" / f"{stem}.csv"), rtol=1e-9)
         for stem in page.markdown.keys() - {"training"}:
             assert markdown(page.markdown[stem]) == (out / "tables" / f"{stem}.md").read_text()
+
+
+def test_the_rule_of_thumb_is_the_one_of_the_committed_measurements(
+    pages: dict[str, Built], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else put into paper_figures/accuracy/why.py what ``python -m paper_figures.build rule`` prints."""
+    monkeypatch.setattr(evidence, "load", lambda _: {"cells": pages["evidence"].csv["predictors"]})
+    build.main(["rule"])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == ["RULE = Rule(", *(f"    {name}={value!r}," for name, value in vars(RULE).items()), ")"]
 
 
 @slow

@@ -8,11 +8,9 @@ import pandas as pd
 import pytest
 
 from layerpipe2.lab.judging.designs import PIPELINE
-from paper_figures import build
 from paper_figures.accuracy import why
-from paper_figures.accuracy.evidence import assay, evidence
-from paper_figures.accuracy.why import RULE, strategy_of
-from paper_figures.page import Built
+from paper_figures.accuracy.evidence import assay
+from paper_figures.accuracy.why import strategy_of
 from paper_figures.records import Records
 from tests.synthetic_records import EXPERIMENT, made_records, made_runs, whole
 
@@ -128,13 +126,3 @@ def test_everything_that_is_measured_has_words() -> None:
 def test_a_quantity_names_the_strategy_that_it_is_about() -> None:
     named = ("alignment.ema-0.9.worst", "error.pair", "drift.worst", "margin")
     assert [strategy_of(name) for name in named] == ["ema-0.9", "pair", "latest", "latest"]
-
-
-def test_the_rule_of_thumb_is_the_one_of_the_committed_measurements(
-    pages: dict[str, Built], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Else put into paper_figures/accuracy/why.py what ``python -m paper_figures.build rule`` prints."""
-    monkeypatch.setattr(evidence, "load", lambda _: {"cells": pages["evidence"].csv["predictors"]})
-    build.main(["rule"])
-    printed = capsys.readouterr().out.splitlines()
-    assert printed == ["RULE = Rule(", *(f"    {name}={value!r}," for name, value in vars(RULE).items()), ")"]
