@@ -21,10 +21,10 @@ from typing import Any
 
 from experiments.cells import Cell, Task, count_units
 from experiments.schema import Experiment
-from layerpipe2.engine.device import resolve_device
+from layerpipe2.engine.device import device_name, resolve_device
 from layerpipe2.errors import UserError, shown
 from layerpipe2.lab.judging.designs import LATEST, SEQUENTIAL, STASH
-from layerpipe2.lab.provenance import TRAINING, device_name
+from layerpipe2.lab.provenance import TRAINING
 from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.records import (

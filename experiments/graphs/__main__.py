@@ -11,7 +11,6 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tables |= {"spans": bench.spans, "accuracy": trained}
     _show(tables)
     if options.out:
-        where = provenance(bench.device) | {
-            "numba": metadata.version("numba"),
-            "cores": os.cpu_count(),
-            "load_average": load,
-        }
+        where = provenance(bench.device) | {"cores": os.cpu_count(), "load_average": load}
         graph = data.graph
         sizes = {"nodes": graph.num_nodes, "edges": graph.num_edges, "features": graph.features.shape[1]}
         sizes |= {"classes": graph.num_classes, "train_nodes": len(data.train)}

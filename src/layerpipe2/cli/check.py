@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ import torch
 from layerpipe2.checks import reference, trainings
 from layerpipe2.checks.reference import Trace
 from layerpipe2.checks.trainings import CPU, DELAYS, SINGLE, STRATEGIES, batches, network, simulated
+from layerpipe2.engine.device import device_name
 from layerpipe2.errors import UserError, shown
 from layerpipe2.versions import versions
 
@@ -135,11 +135,11 @@ def _machine() -> str:
     """What a report of a difference must say beside it."""
     known = [f"{name} {versions()[name]}" for name in ("layerpipe2", "torch", "pytorch-lightning", "python")]
     gpus = list(map(_gpu, range(torch.cuda.device_count())))
-    return f"{', '.join(known)}; {platform.machine()}, {os.cpu_count()} cores; {', '.join(gpus) or 'no GPU'}"
+    return f"{', '.join(known)}; {device_name(CPU)}, {os.cpu_count()} cores; {', '.join(gpus) or 'no GPU'}"
 
 
 def _gpu(index: int) -> str:
     try:
-        return torch.cuda.get_device_name(index)
+        return device_name(torch.device("cuda", index))
     except Exception:  # its checks will say why
         return f"cuda:{index}, which does not answer"

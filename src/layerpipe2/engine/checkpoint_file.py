@@ -4,7 +4,6 @@
 bit a run is resumed to another result. Here every such bit is found or harmless, also in a file of somebody else's.
 """
 
-import os
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.serialization import get_unsafe_globals_in_checkpoint
 from torch.utils.serialization import config as torch_settings
 
+from layerpipe2.engine.files import replaced
 from layerpipe2.errors import UserError
 
 T = TypeVar("T")
@@ -42,22 +42,16 @@ def save(state: Any, path: Path) -> None:
     Raises:
         UserError: if it holds what only code could read again; nothing is written then.
     """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file, torch_settings.patch("save.compute_crc32", True):  # type: ignore[attr-defined]
+    with replaced(path, alone=True) as file:
+        with torch_settings.patch("save.compute_crc32", True):  # type: ignore[attr-defined]
             torch.save(_plain(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        if unknown := get_unsafe_globals_in_checkpoint(part):
+        file.flush()
+        if unknown := get_unsafe_globals_in_checkpoint(file.name):
             raise UserError(
                 f"checkpoint {path} would hold {', '.join(sorted(unknown))}, which only code can read again; keep "
                 "tensors and plain values in hparams and in the state of callbacks, schedulers and data modules, or "
                 "allow more by torch.serialization.add_safe_globals"
             )
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
 def read(path: Path | str, *, weights_only: bool = True) -> Any:
@@ -134,15 +128,6 @@ def read_or_name_older(path: Path, reading: Callable[[Path], T]) -> T:
         else:
             raise UserError(f"{error}; delete it and start without resuming") from None
         raise UserError(f"{error}; take {other}, which is intact, in its place") from None
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in ``folder`` on the disk, too."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class CheckpointFile(TorchCheckpointIO):

@@ -1,6 +1,7 @@
-"""Where to train: a device by its name."""
+"""Where to train: a device by its name, and its name in words."""
 
 import os
+import platform
 
 import torch
 
@@ -19,3 +20,10 @@ def resolve_device(name: str) -> torch.device:
     if not use_cuda:
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words, as in ``cpu (x86_64)`` or ``NVIDIA H100 80GB HBM3``."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.machine()})"

@@ -1,6 +1,5 @@
 """Where a result comes from: commit, versions, device."""
 
-import platform
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import torch
 
+from layerpipe2.engine.device import device_name
 from layerpipe2.versions import versions
 
 TRAINING = (
@@ -58,10 +58,3 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def device_name(device: torch.device) -> str:
-    """The device in words, as in ``cpu (x86_64)`` or ``NVIDIA H100 80GB HBM3``."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} ({platform.machine()})"

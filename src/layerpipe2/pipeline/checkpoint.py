@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from layerpipe2.engine.checkpoint_file import BadCheckpoint, read_or_name_older, save, sync_folder
+from layerpipe2.engine.checkpoint_file import BadCheckpoint, read_or_name_older, save
 from layerpipe2.engine.checkpoint_file import read as read_file
+from layerpipe2.engine.files import sync_folder
 from layerpipe2.errors import UserError
 from layerpipe2.pipeline.snapshots import LOSS
 

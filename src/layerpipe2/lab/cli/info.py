@@ -8,17 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from layerpipe2.cli.console import print_json
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.lab.cli.early import read_run
 from layerpipe2.lab.data import DATASETS, load
 from layerpipe2.lab.networks import NETWORKS, NetworkInfo
-from layerpipe2.lab.provenance import device_name, git_state
+from layerpipe2.lab.provenance import provenance
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.strategies import STRATEGIES, NamedStrategy
-from layerpipe2.versions import versions
 
 
 def run(options: argparse.Namespace) -> None:
@@ -32,13 +29,13 @@ def run(options: argparse.Namespace) -> None:
         return
     config = read_run(options)
     if options.json:
-        machine = _machine(config)
+        machine = provenance(resolve_device(config.device))
         print_json(_names() | {"dataset": _data(config, options, partial(print, file=sys.stderr))} | machine)
         return
     print(_listed("networks", NETWORKS))
     print(_listed("strategies (every ema-* also with -raw)", STRATEGIES))
     print(f"data sets: {', '.join(DATASETS)}\n")
-    machine = _machine(config)
+    machine = provenance(resolve_device(config.device))
     data = _data(config, options, print)
     shape = " x ".join(map(str, data["input_shape"]))
     sizes = "{train} + {test} {kind}, {shape}, {classes} classes".format_map(data | {"shape": shape})
@@ -66,13 +63,6 @@ def _data(config: RunConfig, options: argparse.Namespace, announce: Callable[[st
         "input_shape": list(data.input_shape),
         "classes": data.num_classes,
     }
-
-
-def _machine(config: RunConfig) -> dict[str, Any]:
-    device = device_name(resolve_device(config.device))
-    commit, dirty = git_state(Path(__file__).parent)
-    threads = torch.get_num_threads()
-    return {"device": device, "threads": threads, "commit": commit, "dirty": dirty, "versions": versions()}
 
 
 def schema() -> dict[str, Any]:

@@ -8,10 +8,10 @@ import random
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from layerpipe2.engine.files import replaced
 from layerpipe2.errors import UserError, install_command, read_file
 from layerpipe2.lab.data.types import Arrays
 
@@ -77,7 +77,5 @@ def _keep(path: Path, content: bytes) -> None:
     """Write the copy whole or not at all, also beside other processes; one that can't be written is done without."""
     with suppress(OSError):
         path.parent.mkdir(exist_ok=True)
-        with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as new:
-            written = Path(new) / path.name
-            written.write_bytes(content)
-            written.replace(path)
+        with replaced(path) as file:
+            file.write(content)

@@ -3,13 +3,12 @@
 import hashlib
 import json
 import math
-import os
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from layerpipe2.engine.files import replaced
 from layerpipe2.errors import UserError, read_file
 from layerpipe2.lab.runs.record_schema import SCHEMA, TIMES, RunRecord, RunTimes
 from layerpipe2.lab.runs.validation import checked
@@ -28,27 +27,12 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: if it can't be written, for lack of room, too; the old content stays.
     """
-    folder = output_file(path).parent
+    output_file(path)
     try:
-        handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.", suffix=".tmp")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replaced(path) as file:
+            file.write(text.encode())
     except OSError as error:
         raise UserError(f"{path} can't be written ({error.strerror}); make room or choose another place") from None
-    with suppress(OSError):  # some file systems can't sync a folder
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:
