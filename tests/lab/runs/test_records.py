@@ -51,9 +51,10 @@ def full(*arguments, **options):
 def test_a_failed_write_is_one_line_and_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, where, name):
     path = tmp_path / "run.json"
     write_text(path, "old")
-    monkeypatch.setattr(where, name, full)
-    with pytest.raises(UserError, match=r"run\.json can't be written \(No space left on device\); make room or"):
-        write_text(path, "new")
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, full)
+        with pytest.raises(UserError, match=r"run\.json can't be written \(No space left on device\); make room or"):
+            write_text(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["run.json"]
 
