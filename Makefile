@@ -25,7 +25,7 @@ export DVC_NO_ANALYTICS := 1
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop reproduce tune compare paper pipelines graphs readme test test-all mutants chaos chaos-long docs lint lock ui plots dashboard screenshots clean
+.PHONY: help install develop reproduce tune compare paper pipelines graphs readme test test-all mutants chaos chaos-long docs lint lock ui plots dashboard clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -121,10 +121,6 @@ dashboard: $(INSTALLED) ## look at a study in optuna-dashboard on 127.0.0.1: STU
 		{ echo 'make dashboard: error: there is no study in $(or $(STUDY),study); give STUDY=FOLDER' >&2; exit 2; }
 	@python -m pip install --quiet --disable-pip-version-check 'optuna-dashboard>=0.18,<1'
 	@optuna-dashboard --host 127.0.0.1 --port $(or $(PORT),8080) '$(or $(STUDY),study)/journal.log'
-
-screenshots: $(INSTALLED) ## take the picture of MLflow in docs/howto/browse-results.md; needs Chromium
-	@python -m experiments.track
-	@python -m experiments.screenshots
 
 clean: ## remove the environment, studies and times of `make reproduce` (it then trains all anew), and caches
 	rm -rf $(VENV) results/times results/times.csv results/tune .dvc/cache .dvc/tmp mlflow.db* mlartifacts checkpoints lightning_logs

@@ -13,19 +13,18 @@ from typing import Any
 
 import pandas as pd
 
-from experiments import guess
-from experiments.cells import Task
-from experiments.examples import COLUMNS as EXAMPLES
-from experiments.examples import example_rows
-from experiments.grid import Grid
-from experiments.schema import Experiment, read_experiment
-from experiments.tables import TABLES, curves, metrics, unique, write_csv
+from experiments.accuracy import guess
+from experiments.accuracy.examples import COLUMNS as EXAMPLES
+from experiments.accuracy.examples import example_rows
+from experiments.accuracy.grid import Grid, Task
+from experiments.accuracy.schema import Experiment, read_experiment
+from experiments.accuracy.tables import TABLES, curves, metrics, unique
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.share_rule import margins
 from layerpipe2.lab.runs import cell_file
-from layerpipe2.lab.runs.records import Record, write_json, write_text
+from layerpipe2.lab.runs.records import Record, write_csv, write_json, write_text
 
 Finished = list[tuple[Task, Record]]
 

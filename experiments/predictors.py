@@ -17,14 +17,14 @@ from experiments.processes import training_server, workers
 if __name__ == "__main__":
     training_server()  # what it imports takes as long as the imports below: both go on at once
 
-from experiments.grid import Grid
-from experiments.schema import read_experiment
-from experiments.tables import Row, write_csv
+from experiments.accuracy.grid import Grid
+from experiments.accuracy.schema import read_experiment
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
 from layerpipe2.lab.judging.designs import PIPELINE, STASH
 from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.records import Row, write_csv
 from layerpipe2.lab.tuning import MOST_JOBS
 
 FILE = "predictors.csv"

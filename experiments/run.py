@@ -20,11 +20,10 @@ if __name__ == "__main__":
 
 import torch
 
-from experiments import guess
-from experiments.cells import Task
-from experiments.grid import Grid
-from experiments.schema import read_experiment
-from experiments.work import Queue
+from experiments.accuracy import guess
+from experiments.accuracy.grid import Grid, Task
+from experiments.accuracy.schema import read_experiment
+from experiments.accuracy.work import Queue
 from layerpipe2.cli.console import in_words, run_command
 from layerpipe2.errors import UserError
 from layerpipe2.lab.runs import cell_file
@@ -59,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _agreed(left: list[Task], total: int, jobs: int, yes: bool) -> bool:
     """Say how long it will take, and ask."""
-    from experiments.estimate import estimate  # imports Lightning
+    from experiments.accuracy.estimate import estimate  # imports Lightning
 
     seconds, speeds = estimate(left, jobs=jobs)
     steps = ", ".join(f"{kind} {1e3 * speed.step:.3g} ms per update" for kind, speed in speeds.items())

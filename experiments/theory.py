@@ -17,13 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from experiments.tables import Row, write_csv
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.delays import DELAY_LAWS
 from layerpipe2.lab import networks
 from layerpipe2.lab.reference import BATCH_SIZE, CLASSES, DEVICES, INPUT_SHAPE, LINKS, RATE, REFERENCE, efficient
-from layerpipe2.lab.runs.records import writable_folder
+from layerpipe2.lab.runs.records import Row, writable_folder, write_csv
 from layerpipe2.planning import Costs, FlopDevice, network_costs
 from layerpipe2.planning.devices import DEVICE
 from layerpipe2.planning.schedules.compare import compare

@@ -8,22 +8,25 @@ with the tag ``probed`` took longer than training does, because averages were me
 their times with those of other runs.
 """
 
+from __future__ import annotations
+
 import argparse
+import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlencode
 
 import pandas as pd
 
-from experiments.examples import example_rows
-from experiments.grid import TUNED
-from experiments.tables import run_rows
-from experiments.track_summary import LISTS, Pages, add_summary, link, lists_of
+from experiments.accuracy.examples import example_rows
+from experiments.accuracy.grid import TUNED
+from experiments.accuracy.tables import run_rows
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
@@ -41,9 +44,110 @@ from layerpipe2.lab.runs.records import (
     writable_folder,
     write_json,
 )
-from layerpipe2.lab.tracking.copying import RecordedRun, copy_runs
+from layerpipe2.lab.tracking.copying import CHECKSUM, RecordedRun, copy_runs, runs_of
 from layerpipe2.lab.tracking.database import ARTIFACTS, PREFIX, connect, experiment_id, locked, readable_errors
-from layerpipe2.lab.tracking.description import FINAL, TRAIN, TUNE, RunDescription, differing
+from layerpipe2.lab.tracking.description import (
+    CELL,
+    FINAL,
+    NOTE,
+    SEED,
+    SUMMARY,
+    TRAIN,
+    TRIAL,
+    TUNE,
+    RunDescription,
+    differing,
+    digest,
+)
+from layerpipe2.lab.tracking.metrics import TEST
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_SHOWN = ("*.svg", "*.html", "*.md", "*.json")
+_PAPER = "[LayerPipe2](https://arxiv.org/abs/2512.08160)"
+
+
+class RunList(NamedTuple):
+    """What a link opens: its title, the kind of its runs, the column that orders them, and whether it draws them."""
+
+    title: str
+    kind: str
+    order: str
+    ascending: bool = False
+    charts: bool = False
+
+
+LISTS = {
+    "cells": RunList("cells, by test accuracy: means over the seeds", CELL, f"metrics.`{TEST}`"),
+    "charts": RunList("charts of the cells", CELL, f"metrics.`{TEST}`", charts=True),
+    "seeds": RunList("every run, in the order of the cells", SEED, "params.`cell`", ascending=True),
+    "trials": RunList("trials of the learning rates, in the order of their studies", TRIAL, "params.`cell`", True),
+}
+
+
+def link(server: str, experiment: str, shown: RunList) -> str:
+    """The address of a list; ``server`` is as in ``http://127.0.0.1:5000``, or empty for a link within MLflow."""
+    query = {"searchFilter": f"tags.kind = '{shown.kind}'", "orderByKey": shown.order}
+    query |= {"orderByAsc": str(shown.ascending).lower(), "workflowType": "machine_learning"}
+    query |= {"compareRunsMode": "CHART"} if shown.charts else {}
+    return f"{server}/#/experiments/{experiment}/runs?{urlencode(query)}"
+
+
+def lists_of(kinds: Iterable[str]) -> list[RunList]:
+    """The lists that show runs of these kinds."""
+    return [shown for shown in LISTS.values() if shown.kind in set(kinds)]
+
+
+class Pages(NamedTuple):
+    """The folder of an experiment's figures, report and verdicts."""
+
+    experiment: str
+    folder: Path
+
+    @property
+    def files(self) -> list[Path]:
+        """Those that MLflow can show; none below the folders of other pages."""
+        return sorted(
+            path for top in (self.folder, self.folder / "figures") for kind in _SHOWN for path in top.glob(kind)
+        )
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """Claim or question -> verdict."""
+        path = self.folder / "verdicts.json"
+        return {str(key): str(value) for key, value in json.loads(path.read_text()).items()} if path.exists() else {}
+
+
+def add_summary(client: MlflowClient, experiment: str, pages: Pages, kinds: Iterable[str]) -> None:
+    """Bring the description of an experiment with runs of these kinds, and the run of its figures, up to date."""
+    note = "\n".join(_note(experiment, pages, kinds))
+    client.set_experiment_tag(experiment, NOTE, note)
+    mark = digest([note, *((str(path), digest(path.read_bytes().hex())) for path in pages.files)])
+    old = runs_of(client, experiment, f"tags.kind = '{SUMMARY}'")
+    done = {run.data.tags.get(CHECKSUM) for run in old if run.info.status == "FINISHED"}
+    if not pages.files or mark in done:
+        return
+    tags = {"kind": SUMMARY, "experiment": pages.experiment, CHECKSUM: mark, NOTE: note}
+    run = client.create_run(experiment, None, tags, f"figures and report of {pages.experiment}").info.run_id
+    for path in pages.files:
+        folder = path.parent.relative_to(pages.folder)
+        client.log_artifact(run, str(path), None if folder == Path() else str(folder))
+    client.set_terminated(run)
+    for replaced in old:
+        client.delete_run(replaced.info.run_id)
+
+
+def _note(experiment: str, pages: Pages, kinds: Iterable[str]) -> Iterator[str]:
+    yield f"Runs of `experiments/{pages.experiment}.yaml`, which reproduces {_PAPER}."
+    yield ""
+    yield from (f"- [{shown.title}]({link('', experiment, shown)})" for shown in lists_of(kinds))
+    if pages.verdicts:
+        yield from ("", "| claim | verdict |", "| --- | --- |")
+        yield from (f"| {name} | {verdict} |" for name, verdict in pages.verdicts.items())
+        where = f"the artifacts of the run `figures and report of {pages.experiment}`"
+        yield from ("", f"Figures, report and evidence: {where}.")
+
 
 LARGER = [Path("results/evidence")]
 """Folders of experiments whose records are committed."""
@@ -228,7 +332,7 @@ def _phase(source: Source, path: Path) -> str:
 
 
 def _rate(source: Source, path: Path, record: Record) -> str:
-    """Where the learning rate of a final run comes from, see :mod:`experiments.tables`; without a tuning, itself."""
+    """Where the learning rate of a final run comes from: ``rate`` of :mod:`experiments.accuracy.tables`."""
     if "-common-s" in path.stem:
         return "common"
     return "tuned" if (source.folder / TUNED).exists() else f"{record['config']['lr']:g}"

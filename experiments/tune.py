@@ -30,15 +30,12 @@ if __name__ == "__main__":
     check(tune_parser(__doc__))
     training_server()  # what it imports takes as long as the imports below: both go on at once
 
-from experiments.cells import Cell
-from experiments.grid import TUNED, Grid
-from experiments.schema import read_experiment
-from experiments.sections import Tuning
-from experiments.tables import Row, write_csv
+from experiments.accuracy.grid import TUNED, Cell, Grid
+from experiments.accuracy.schema import Tuning, read_experiment
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.objectives import best, judged
-from layerpipe2.lab.runs.records import write_json
+from layerpipe2.lab.runs.records import Row, write_csv, write_json
 from layerpipe2.lab.tuning.results import values_of
 from layerpipe2.lab.tuning.settings import GRID
 from layerpipe2.lab.tuning.space import Space

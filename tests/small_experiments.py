@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from experiments.grid import Grid
-from experiments.schema import read_experiment
+from experiments.accuracy.grid import Grid
+from experiments.accuracy.schema import read_experiment
 
 ROOT = Path(__file__).parents[1]
 REPORT = {"equivalence_margin_points": 5, "significance_level": 0.05}

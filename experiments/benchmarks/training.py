@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
-from experiments.estimate import now
+from experiments.accuracy.estimate import now
 from layerpipe2 import Delays, PipelinedModule, make_strategy, partition
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command

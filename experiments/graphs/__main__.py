@@ -17,16 +17,14 @@ from typing import Any
 import torch
 
 from experiments.graphs.accuracy import accuracies
-from experiments.graphs.measure import Bench
-from experiments.graphs.settings import GraphSettings
-from experiments.tables import write_csv
+from experiments.graphs.measure import Bench, GraphSettings
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.lab.cli.options import add_options, read_options
 from layerpipe2.lab.graphs.data import load_graph
 from layerpipe2.lab.provenance import provenance
-from layerpipe2.lab.runs.records import write_json
+from layerpipe2.lab.runs.records import write_csv, write_json
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

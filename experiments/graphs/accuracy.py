@@ -5,7 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from experiments.graphs.settings import GraphSettings
+from experiments.graphs.measure import GraphSettings
 from layerpipe2 import PipelinedModule, partition
 from layerpipe2.engine.quiet_trainer import running_lightning
 from layerpipe2.graphs import SampledLoader

@@ -2,26 +2,79 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from experiments.graphs.baseline import NumpyLoader
-from experiments.graphs.predict import by_maximum, by_queue
-from experiments.graphs.settings import GraphSettings
+from layerpipe2.errors import LARGEST
 from layerpipe2.graphs import SampledLoader
 from layerpipe2.graphs.kernels import batch_key
-from layerpipe2.graphs.loader import Span
+from layerpipe2.graphs.loader import THREADS, Span
 from layerpipe2.graphs.networks import build
 from layerpipe2.graphs.sampler import Sampler
 from layerpipe2.lab.graphs.data import GraphData
+from layerpipe2.lab.runs.records import Row
+from layerpipe2.lab.runs.validation import Checked, Real, Several, setting
 
-Row = dict[str, Any]
+FanOut = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=LARGEST)], ...], Field(strict=False, json_schema_extra={"spaced": True})
+]
+
+
+class GraphSettings(Checked):
+    """What is measured, and how often.
+
+    Raises:
+        UserError: naming the setting, its value and what is allowed.
+    """
+
+    graph: str = setting("digits", "", "graph: digits, wordnet, cora, citeseer or facebook")
+    folder: str | None = setting(None, "", "folder of its files, if they aren't where they always are")
+    network: str = setting("sage", "", "network whose training is timed: sage, gin or gat")
+    width: int = setting(64, "", "features of a hidden layer", ge=1, le=LARGEST)
+    fan_out: FanOut = setting((10, 8, 5), "", "most neighbours per node, from the mini-batch's nodes outwards")
+    batch_size: int = setting(128, "", "nodes per mini-batch", ge=1, le=LARGEST)
+    threads: Several[Annotated[int, Field(ge=1, le=THREADS)]] = setting((1, 2), "", "numbers of preparing threads")
+    rounds: int = setting(5, "", "times that everything is timed", ge=1, le=1000)
+    batches: int = setting(60, "", "timed mini-batches per round, or an epoch's if there are fewer", ge=2, le=10_000)
+    seeds: int = setting(3, "", "trainings per network and strategy; 0: none", ge=0, le=1000)
+    epochs: int = setting(10, "", "epochs of these", ge=1, le=10_000)
+    lr: Real = setting(0.003, "", "their learning rate of AdamW", gt=0)
+
+
+def by_maximum(preparation: Sequence[float], training: Sequence[float], threads: int) -> float:
+    """The larger of the two sums instead of their sum, and of the other what nothing hides.
+
+    That is preparing the first mini-batch, or training the last one.
+    """
+    return max(preparation[0] + sum(training), sum(preparation) / threads + training[-1])
+
+
+def by_queue(preparation: Sequence[float], training: Sequence[float], threads: int, ahead: int) -> float:
+    """The loader's rule, mini-batch by mini-batch.
+
+    Number b is begun by the thread that is free first, but not before number b - ``ahead`` is taken; it is taken when
+    it is ready and the one before it has been trained.
+    """
+    free = [0.0] * threads
+    taken: list[float] = []
+    end = 0.0
+    for number, (prepare, train) in enumerate(zip(preparation, training, strict=True)):
+        thread = free.index(min(free))
+        start = max(free[thread], taken[number - ahead] if number >= ahead else 0.0)
+        free[thread] = start + prepare
+        taken.append(max(free[thread], end))
+        end = taken[-1] + train
+    return end
+
+
 SERIAL = "reused buffers"
 """The variant whose parts predict the pipelined ones: the same work, in one thread."""
 

@@ -15,9 +15,8 @@ from torch.distributed.tensor import DTensor
 from torch.profiler import ProfilerActivity
 
 from experiments.hosts import Namespaces
-from experiments.pipelines.peers import Batch
 from experiments.pipelines.processes import run_ranks
-from experiments.pipelines.trainers import AsynchronousTrainer, Job, Trainer, build_units, make_trainer
+from experiments.pipelines.trainers import AsynchronousTrainer, Batch, Job, Trainer, build_units, make_trainer
 from layerpipe2.errors import UserError
 from layerpipe2.lab.data import BatchLoader, Data, load
 from layerpipe2.lab.runs.config import RunConfig
@@ -25,7 +24,7 @@ from layerpipe2.lab.runs.plan import make_loaders, optimizer_factory
 from layerpipe2.pipeline.memory import StageMemory
 from layerpipe2.pipeline.timeline import Span, SpanRecorder
 from layerpipe2.planning import StageWork, stage_costs
-from layerpipe2.planning.predict import profiled
+from layerpipe2.planning.predict import Predictor, profiled
 from layerpipe2.planning.variants import MEMORY_KINDS, Variant
 
 
@@ -199,3 +198,14 @@ def _status(field: str) -> int:
     """A value of /proc/self/status in bytes: VmRSS, resident memory now, or VmHWM, its peak."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
     return 1024 * int(line.split()[1])
+
+
+def predictor(config: RunConfig, processes: int, repeats: int, strategy: str | None = "") -> Predictor:
+    """Predicts times of ``config`` on so many processes; ``repeats`` steps of each unit are timed."""
+
+    def profile(size: int, update: bool, strategy: str, split: bool, threads: int) -> tuple[StageWork, ...]:
+        wanted = (size, update, strategy, split, threads)
+        found: tuple[StageWork, ...] = run_ranks(measure_layers, 1, config, wanted, repeats)[0]
+        return found
+
+    return Predictor(profile, config.batch_size, processes, strategy)

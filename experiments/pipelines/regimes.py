@@ -21,18 +21,16 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from experiments.hosts import Namespaces, limited_hosts
-from experiments.pipelines.measure import seconds_per_batch
+from experiments.pipelines.measure import predictor, seconds_per_batch
 from experiments.pipelines.processes import in_random_order, run_ranks, whereabouts
-from experiments.pipelines.profiles import predictor
 from experiments.pipelines.settings import check_choices, parse
 from experiments.pipelines.trainers import Job
-from experiments.tables import Row, write_csv
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.delays import aligned
 from layerpipe2.errors import UserError
 from layerpipe2.lab.runs.config import RunConfig
-from layerpipe2.lab.runs.records import writable_folder, write_json
+from layerpipe2.lab.runs.records import Row, writable_folder, write_csv, write_json
 from layerpipe2.lab.runs.validation import Checked, Positive, Several, setting
 from layerpipe2.lab.runs.yaml_file import read_yaml
 from layerpipe2.planning.machine import Machine, measured_link

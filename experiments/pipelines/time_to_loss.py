@@ -22,10 +22,9 @@ from experiments.pipelines.settings import parse
 from experiments.pipelines.trainers import Job
 from experiments.pipelines.updates import MEASURED, Design, Network, losses, train_all
 from experiments.processes import workers
-from experiments.tables import Row, write_csv
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
-from layerpipe2.lab.runs.records import writable_folder, write_json
+from layerpipe2.lab.runs.records import Row, writable_folder, write_csv, write_json
 from layerpipe2.lab.runs.validation import Checked, setting
 from layerpipe2.planning.variants import Variant
 

@@ -3,24 +3,37 @@
 A trainer is one process' part of a training: ``stages``, number -> module with its latest weights, of the stages that
 this process has; ``optimizer``, of their parameters; ``sent_bytes`` per mini-batch; ``train(batches)``, which returns
 the losses it knows.
+
+torch's synchronous pipelines (``torch.distributed.pipelining``) and its data parallel training run as torch ships them,
+on the same stages, batches and processes. They update once per mini-batch, hence train exactly like one process does
+(networks with batch normalisation excepted: its statistics are those of a part). Time stamps have the words of
+``layerpipe2.pipeline.worker_loop``, with ``weights`` for gradients of weights computed apart and for the update; what
+lies between them is waiting, messages and torch's own administration.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise, product
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed import pipelining
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
-from experiments.pipelines.data_parallel import DataParallelTrainer
-from experiments.pipelines.peers import Batch, MakeOptimizer, SynchronousTrainer
 from layerpipe2.engine.epoch import Totals
 from layerpipe2.engine.stage import Stage
+from layerpipe2.errors import UserError
 from layerpipe2.lab.data import Data
 from layerpipe2.lab.networks.layers import convolution, output_linear
 from layerpipe2.lab.runs.config import RunConfig
@@ -30,9 +43,185 @@ from layerpipe2.pipeline.links import Watch
 from layerpipe2.pipeline.neighbours import Endpoint, Neighbours
 from layerpipe2.pipeline.timeline import SpanRecorder
 from layerpipe2.pipeline.worker_loop import WorkerLoop
-from layerpipe2.planning.variants import DATA_PARALLEL, Variant, group_starts
+from layerpipe2.planning.variants import DATA_PARALLEL, TORCH_PIPELINES, Variant, group_starts
 from layerpipe2.stages import partition_at
 from layerpipe2.strategies import make_strategy
+
+Batch = tuple[Tensor, Tensor]
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+PEERS: dict[str, Any] = {
+    "gpipe": pipelining.ScheduleGPipe,
+    "1f1b": pipelining.Schedule1F1B,
+    "interleaved": pipelining.ScheduleInterleaved1F1B,
+    "zero-bubble": pipelining.ScheduleInterleavedZeroBubble,
+    "zero-bubble-v": pipelining.ScheduleZBVZeroBubble,
+}
+"""A key of ``TORCH_PIPELINES`` -> torch's schedule."""
+_PASSES = {
+    "forward_one_chunk": "forward",
+    "backward_one_chunk": "backward",
+    "backward_weight_one_chunk": "weights",
+}
+
+
+class SynchronousTrainer:
+    """This process' part of a synchronous pipeline, with the cross entropy; needs an initialised process group.
+
+    Args:
+        name: a key of :data:`PEERS`.
+        stages: the whole network, as many per process as the schedule wants, the same weights on every rank; the stages
+            of other ranks are not kept.
+        x: a mini-batch (B, ...) for its shape and type.
+        micro_batches: parts of a mini-batch; B must be a multiple.
+        make_optimizer: parameters of this rank -> optimizer.
+        timeline: takes time stamps, if wanted; else torch's passes are left as they are.
+
+    Raises:
+        UserError: on an unknown name, or numbers that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stages: Sequence[nn.Module],
+        x: Tensor,
+        micro_batches: int,
+        make_optimizer: MakeOptimizer,
+        timeline: SpanRecorder | None = None,
+    ) -> None:
+        schedule, processes = _checked(name, stages, x, micro_batches), list(range(dist.get_world_size()))
+        back = processes[::-1] if schedule is pipelining.ScheduleZBVZeroBubble else processes
+        ranks = (processes + back)[: len(stages)]  # of the stages
+        shapes = _shapes(stages, x[: len(x) // micro_batches])
+        self.stages = {k: stage for k, stage in enumerate(stages) if ranks[k] == dist.get_rank()}
+        parts = [
+            # Without its shapes torch would run a batch to find them, which changes batch normalisation's statistics.
+            pipelining.PipelineStage(
+                _Sends(stage), k, len(stages), x.device, input_args=shapes[k], output_args=shapes[k + 1]
+            )
+            for k, stage in self.stages.items()
+        ]
+        self._timeline, self._batch = timeline, 0
+        for part, (method, what) in product(parts if timeline else (), _PASSES.items()):
+            setattr(part, method, self._timed(getattr(part, method), what, part.stage_index))
+        single = schedule in (pipelining.ScheduleGPipe, pipelining.Schedule1F1B)
+        self._schedule = schedule(parts[0] if single else parts, micro_batches, loss_fn=F.cross_entropy)
+        self.optimizer = make_optimizer(p for stage in self.stages.values() for p in stage.parameters())
+        self._first, self._last = 0 in self.stages, len(stages) - 1 in self.stages
+        self.sent_bytes = micro_batches * _sent(ranks, shapes)
+
+    def train(self, batches: Iterable[Batch]) -> list[float]:
+        """One update per mini-batch; mean losses on the rank that holds the last stage, elsewhere nothing."""
+        losses = []
+        for x, y in batches:
+            parts = list[Tensor]()
+            target = y if self._last else None
+            self._schedule.step(*((x,) if self._first else ()), target=target, losses=parts, return_outputs=False)
+            with self._span("weights", next(iter(self.stages))):
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
+            self._batch += 1
+            if parts:
+                losses.append(torch.stack(parts).detach().mean().item())
+        return losses
+
+    def _timed(self, work: Callable[..., Any], what: str, stage: int) -> Callable[..., Any]:
+        def timed(*arguments: Any, **keywords: Any) -> Any:
+            with self._span(what, stage):
+                return work(*arguments, **keywords)
+
+        return timed
+
+    def _span(self, what: str, stage: int) -> AbstractContextManager[None]:
+        return self._timeline.span(what, stage, self._batch) if self._timeline else nullcontext()
+
+
+class _Sends(nn.Module):
+    """A stage whose outputs are contiguous, as torch wants its messages."""
+
+    def __init__(self, stage: nn.Module) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.stage(x)
+        return out.contiguous()
+
+
+def _checked(name: str, stages: Sequence[nn.Module], x: Tensor, micro_batches: int) -> Any:
+    """The schedule, if all fits."""
+    if name not in PEERS:
+        raise UserError(f"unknown synchronous pipeline {name!r}; choose one of {', '.join(PEERS)}")
+    processes = dist.get_world_size()
+    needed, least = TORCH_PIPELINES[name] * processes, processes if name == "1f1b" else 1
+    if len(stages) != needed:
+        raise UserError(f"{name} on {processes} processes needs {needed} stages, not {len(stages)}")
+    if micro_batches < least or len(x) % micro_batches:
+        raise UserError(
+            f"{name} on {processes} processes cannot make {micro_batches} micro-batches of {len(x)} "
+            f"samples; give at least {least}, and a batch size that is a multiple"
+        )
+    return PEERS[name]
+
+
+def _shapes(stages: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
+    """The input of every stage and the output of the last, without values."""
+    shapes = [x.detach().to("meta")]
+    for stage in stages:
+        shapes.append(copy.deepcopy(_Sends(stage)).to("meta")(shapes[-1]).detach().requires_grad_())
+    return shapes
+
+
+def _sent(ranks: Sequence[int], shapes: Sequence[Tensor]) -> int:
+    """Bytes that this rank sends per micro-batch: activations forward and, as large, gradients back."""
+    edges = [(edge, y.nbytes) for edge, y in zip(pairwise(ranks), shapes[1:-1], strict=True) if edge[0] != edge[1]]
+    return sum(size * edge.count(dist.get_rank()) for edge, size in edges)
+
+
+class DataParallelTrainer:
+    """This process' part, with the cross entropy; needs an initialised process group.
+
+    Updates are those of one process: the mean of the parts' gradients is the gradient of the whole mini-batch (networks
+    with batch normalisation excepted: its statistics are those of a part).
+
+    Args:
+        kind: ``ddp``: every process has all weights; ``fsdp``: a shard of each unit's, which the processes gather
+            before a pass through the unit, and whose gradients they reduce to the shards.
+        network: the same weights on every rank.
+        make_optimizer: parameters of this rank -> optimizer.
+    """
+
+    def __init__(self, kind: str, network: nn.Sequential, make_optimizer: MakeOptimizer) -> None:
+        processes, size = dist.get_world_size(), sum(p.nbytes for p in network.parameters())
+        self.stages, self._forward = {0: network}, DistributedDataParallel(network) if kind == "ddp" else network
+        if kind == "fsdp":
+            mesh = init_device_mesh("cpu", (processes,))
+            for unit in (*network, network):
+                fully_shard(unit, mesh=mesh)
+        self.optimizer = make_optimizer(network.parameters())
+        # Around a ring of n, a gather or a reduction sends (n - 1) n-ths of the bytes, and an all-reduce is both. FSDP
+        # gathers a unit in the forward and again in the backward pass.
+        self.sent_bytes = (2 if kind == "ddp" else 3) * size * (processes - 1) // processes
+
+    def train(self, batches: Iterable[Batch]) -> list[float]:
+        """One update per mini-batch; this rank's losses, each the mean of its part.
+
+        Raises:
+            UserError: on a mini-batch that the processes cannot share evenly.
+        """
+        rank, processes, losses = dist.get_rank(), dist.get_world_size(), []
+        for x, y in batches:
+            if len(x) % processes:
+                what = f"{processes} processes cannot share {len(x)} samples evenly"
+                raise UserError(f"{what}; give a batch size that is a multiple")
+            part, target = x.chunk(processes)[rank], y.chunk(processes)[rank]
+            loss = F.cross_entropy(self._forward(part), target)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            losses.append(loss.item())
+        return losses
 
 
 @dataclass(frozen=True)

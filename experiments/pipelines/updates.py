@@ -23,12 +23,11 @@ from experiments.pipelines.measure import first_batches, held_out
 from experiments.pipelines.settings import check_choices
 from experiments.pipelines.trainers import build_units
 from experiments.processes import workers
-from experiments.tables import Row, write_csv
 from layerpipe2.delays import Delays
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.plan import optimizer_factory
-from layerpipe2.lab.runs.records import fingerprint
+from layerpipe2.lab.runs.records import Row, fingerprint, write_csv
 from layerpipe2.lab.runs.validation import Checked, Positive, Several
 from layerpipe2.lab.runs.yaml_file import read_yaml
 from layerpipe2.stages import partition_at

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.schema import read_experiment
+from experiments.accuracy.schema import read_experiment
 from layerpipe2.errors import UserError
 from layerpipe2.lab.data.loading import _load
 from layerpipe2.lab.runs.config import RunConfig
@@ -30,8 +30,9 @@ from tests.made_records import record
 INPUTS = 2000
 """Inputs of a case."""
 _MODULES = ("reader", "scanner", "parser", "composer", "resolver", "constructor")
-_INSTRUMENTED = [f"yaml.{name}" for name in _MODULES] + ["experiments.schema", "layerpipe2.lab.runs.validation"]
-_INSTRUMENTED += ["layerpipe2.lab.runs.records", "layerpipe2.errors", "json.decoder", "ast"]
+_INSTRUMENTED = [f"yaml.{name}" for name in _MODULES] + ["experiments.accuracy.schema"]
+_INSTRUMENTED += [f"layerpipe2.lab.runs.{name}" for name in ("validation", "records")]
+_INSTRUMENTED += ["layerpipe2.errors", "json.decoder", "ast"]
 _INSTRUMENTED += [f"layerpipe2.lab.data.{name}" for name in ("loading", "readers", "verify")]
 _INSTRUMENTED.append(np.lib.format.read_array.__module__)
 _SPEC = spec_of("fashion-mnist", make_arrays())

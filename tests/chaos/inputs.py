@@ -21,7 +21,7 @@ import torch
 import yaml
 from torch import nn
 
-from experiments.schema import Experiment
+from experiments.accuracy.schema import Experiment
 from layerpipe2 import Delays, make_strategy, partition
 from layerpipe2.cli import make_parser
 from layerpipe2.lab import networks

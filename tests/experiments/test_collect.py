@@ -5,9 +5,9 @@ import json
 import pytest
 
 from experiments import collect
+from experiments.accuracy.schema import read_experiment
+from experiments.accuracy.tables import TABLES, curves, metrics
 from experiments.names import experiments
-from experiments.schema import read_experiment
-from experiments.tables import TABLES, curves, metrics
 from layerpipe2.errors import UserError
 from layerpipe2.lab.runs import cell_file
 from tests.made_records import record

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from experiments.accuracy.schema import read_experiment
 from experiments.names import experiments
-from experiments.schema import read_experiment
 from tests.sampling import sampled
 
 ROOT = Path(__file__).parents[2]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.examples import example_rows
+from experiments.accuracy.examples import example_rows
 from layerpipe2.lab.runs.correct import packed
 from tests.made_records import record
 

@@ -12,7 +12,7 @@ import pytest
 from experiments.graphs import __main__ as graphs
 from experiments.graphs import accuracy
 from experiments.graphs.baseline import NumpyLoader
-from experiments.graphs.predict import by_maximum, by_queue
+from experiments.graphs.measure import by_maximum, by_queue
 from layerpipe2.errors import UserError
 from paper_figures import build
 from paper_figures.graphs import measured as tables

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from experiments.grid import Grid
+from experiments.accuracy.grid import Grid
+from experiments.accuracy.schema import read_experiment
 from experiments.names import experiments
-from experiments.schema import read_experiment
 from layerpipe2.errors import UserError
 from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.runs.records import write_json

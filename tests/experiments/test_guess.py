@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
-from experiments import collect, guess
+from experiments import collect
 from experiments import run as runs
+from experiments.accuracy import guess
 from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from paper_figures import records

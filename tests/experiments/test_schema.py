@@ -6,9 +6,9 @@ import re
 import pytest
 import yaml
 
-from experiments.grid import Grid
+from experiments.accuracy.grid import Grid
+from experiments.accuracy.schema import Experiment, read_experiment
 from experiments.names import HERE
-from experiments.schema import Experiment, read_experiment
 from layerpipe2.errors import UserError, shown
 from layerpipe2.lab.networks import NETWORKS
 from tests.small_experiments import REPORT, ROOT, TUNED, UNTUNED, small, write_experiment

@@ -9,8 +9,8 @@ from threading import Thread
 import pytest
 
 from experiments import run
-from experiments.estimate import Speed
-from experiments.work import Queue
+from experiments.accuracy.estimate import Speed
+from experiments.accuracy.work import Queue
 from layerpipe2.cli.console import in_words, run_command
 from layerpipe2.errors import UserError
 from layerpipe2.lab.runs import cell_file

@@ -10,13 +10,13 @@ from urllib.request import Request, urlopen
 
 import pandas as pd
 import pytest
+from experiments.screenshots import served
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState, create_trial
 
 from experiments import track as tracking
-from experiments.screenshots import served
-from experiments.tables import run_rows
-from experiments.track_summary import LISTS, link
+from experiments.accuracy.tables import run_rows
+from experiments.track import LISTS, link
 from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.looks import look

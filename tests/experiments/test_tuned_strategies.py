@@ -6,8 +6,8 @@ import pytest
 
 from experiments import run as runs
 from experiments import tune
+from experiments.accuracy.grid import TUNED as CHOICE
 from experiments.collect import main as collect
-from experiments.grid import TUNED as CHOICE
 from layerpipe2.errors import UserError
 from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.runs.records import read_record
@@ -206,7 +206,7 @@ def test_records_of_other_code_are_trained_again_and_equal_but_for_their_times(o
     before, times = path.read_bytes(), out / "times" / small(folder, SPACE).tasks[0].path.relative_to("runs")
     assert b"started" not in before
     assert json.loads(times.read_text())["wall_time_s"] > 0
-    monkeypatch.setattr("experiments.grid.code_hash", lambda parts: "other")
+    monkeypatch.setattr("experiments.accuracy.grid.code_hash", lambda parts: "other")
     kept = path.stat().st_mtime_ns
     runs.main(start)
     assert path.stat().st_mtime_ns == kept
@@ -222,7 +222,7 @@ def test_only_the_chosen_runs_records_are_deleted_and_none_without_a_word(tmp_pa
     tune.main([path, *out, "--quiet"])
     runs.main([path, *out, "--quiet"])
     records = cell_file.find(tmp_path / "out" / "runs")
-    monkeypatch.setattr("experiments.grid.code_hash", lambda parts: "other")
+    monkeypatch.setattr("experiments.accuracy.grid.code_hash", lambda parts: "other")
     with pytest.raises(UserError, match="no terminal to ask on"):
         runs.main([path, *out, "--this-code"])
     assert cell_file.find(tmp_path / "out" / "runs") == records

@@ -7,7 +7,7 @@ import tempfile
 
 import pytest
 
-from experiments.work import Queue, work
+from experiments.accuracy.work import Queue, work
 from layerpipe2.errors import UserError
 from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.runs.records import read_record

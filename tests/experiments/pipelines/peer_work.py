@@ -8,10 +8,14 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
-from experiments.pipelines.data_parallel import DataParallelTrainer
 from experiments.pipelines.measure import first_batches
-from experiments.pipelines.peers import SynchronousTrainer
-from experiments.pipelines.trainers import AsynchronousTrainer, Job, make_trainer
+from experiments.pipelines.trainers import (
+    AsynchronousTrainer,
+    DataParallelTrainer,
+    Job,
+    SynchronousTrainer,
+    make_trainer,
+)
 from layerpipe2.errors import UserError
 from layerpipe2.lab import networks
 from layerpipe2.lab.runs.config import RunConfig

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from experiments.pipelines import benchmark, measure
+from experiments.pipelines.benchmark import summarise, table
 from experiments.pipelines.processes import run_ranks
 from experiments.pipelines.settings import QUICK, BenchmarkSettings, parse
-from experiments.pipelines.summary import summarise, table
 from experiments.pipelines.trainers import build_units, make_trainer
 from layerpipe2.cli import Parser
 from layerpipe2.errors import UserError

@@ -7,8 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from experiments.predicting.curvature import NotMeasured, descent_of, hessian_product, largest_eigenpair
-from experiments.predicting.measure import along
-from experiments.predicting.measurement import Measurement
+from experiments.predicting.measure import Measurement, along
 from layerpipe2.delays import Delays
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.theory.stability import largest_stable_shared_step, largest_stable_step

@@ -10,8 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import nn
 from torch.utils.data import DataLoader
 
-from experiments.predicting.measure import along, measure
-from experiments.predicting.measurement import Measurement, compare
+from experiments.predicting.measure import Measurement, along, compare, measure
 from experiments.predicting.signs import predictors
 from layerpipe2 import Delays, PipelinedModule, UserError
 from layerpipe2.engine.replay import Replay

@@ -4,8 +4,8 @@ import errno
 import json
 import math
 import os
-import tempfile
 import random
+import tempfile
 from pathlib import Path
 
 import pytest

@@ -5,7 +5,7 @@ from contextlib import ExitStack, closing
 import pytest
 
 from experiments import run
-from experiments.work import Queue, work
+from experiments.accuracy.work import Queue, work
 from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.tuning.places import Database, Folder
 from tests.chaos.processes import ended, fork

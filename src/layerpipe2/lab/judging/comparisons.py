@@ -87,7 +87,7 @@ def pairs(runs: pd.DataFrame, examples: pd.DataFrame | None = None) -> pd.DataFr
 
     Args:
         runs: with a column ``score``.
-        examples: rows of :func:`experiments.examples.example_rows`, for the spread over the test images.
+        examples: rows of :func:`experiments.accuracy.examples.example_rows`, for the spread over the test images.
 
     Returns:
         The runs with columns difference (points, absent if one of the two diverged), lost (only this run diverged),

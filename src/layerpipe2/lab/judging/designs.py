@@ -15,6 +15,9 @@ PIPELINE = ("network", "dataset", "optimizer", "momentum", "num_stages", "conven
 CELL = (*PIPELINE, "group_size")
 """What a pipeline's runs share, beside strategy and seed; two group sizes may give one number of stages."""
 
+RUN = ("network", "group_size", "strategy", "seed", "rate")
+"""What names a run in the tables of one experiment: of one data set, delay law and choice of optimizers."""
+
 ALONE = ("network", "dataset", "optimizer", "momentum")
 """What a cell has in common with the sequential training that it is compared with."""
 

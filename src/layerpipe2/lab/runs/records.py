@@ -1,10 +1,12 @@
 """Run records as JSON: a file of its own is written whole or not at all, and a record checked whenever it is read."""
 
+import csv
 import hashlib
+import io
 import json
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from layerpipe2.lab.runs.record_schema import SCHEMA, TIMES, RunRecord, RunTimes
 from layerpipe2.lab.runs.validation import checked
 
 Record = dict[str, Any]
+Row = dict[str, Any]
+"""A row of a table, by column."""
 _CHECKSUM = "checksum"
 _LARGEST = 16 * 2**20  # bytes of a JSON file that is read; a record has some ten thousand
 _LONGEST = 400  # characters of a message that quotes a file
@@ -42,6 +46,19 @@ def write_json(path: Path, value: Any) -> None:
         UserError: if the file can't be written.
     """
     write_text(path, _json(value))
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Row]) -> None:
+    """Write a table atomically; None becomes an empty cell.
+
+    Raises:
+        UserError: if the folder can't be written.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def writable_folder(folder: Path) -> Path:

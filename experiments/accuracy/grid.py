@@ -14,16 +14,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from experiments.cells import Cell, Task, count_units
-from experiments.schema import Experiment
+import torch
+
+from experiments.accuracy.schema import Experiment
 from layerpipe2.engine.device import device_name, resolve_device
 from layerpipe2.errors import UserError, shown
+from layerpipe2.lab.data import describe
 from layerpipe2.lab.judging.designs import LATEST, SEQUENTIAL, STASH
+from layerpipe2.lab.networks import build
 from layerpipe2.lab.provenance import TRAINING
 from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.runs.config import RunConfig
@@ -38,6 +41,40 @@ from layerpipe2.lab.runs.records import (
 )
 from layerpipe2.lab.runs.validation import checked
 from layerpipe2.versions import code_hash, versions
+
+
+class Cell(NamedTuple):
+    """What has a learning rate of its own; ``group`` is a group size, or 'sequential' for the baseline."""
+
+    network: str
+    dataset: str
+    optimizer: str
+    group: int | str
+    stages: int
+    strategy: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run; ``path`` leads from the folder of the experiment's records to its own.
+
+    In a tuned experiment the settings of ``config`` that are tuned stand open, see :meth:`Grid.ready`. ``common`` says
+    that they will be those that were chosen for stash.
+    """
+
+    path: Path
+    cell: Cell
+    config: RunConfig
+    common: bool = False
+
+
+@cache
+def count_units(network: str, dataset: str, width: int | None) -> int:
+    """Number of a network's units."""
+    spec = describe(dataset)
+    with torch.device("meta"):
+        return len(build(network, input_shape=spec.input_shape, num_classes=spec.num_classes, width=width))
+
 
 TUNED = "tuned.json"
 """File of the chosen settings: network -> cell -> setting -> value."""
@@ -174,7 +211,7 @@ class Grid:
         return task.config.copy_with(**self.chosen(like))
 
     def rate(self, task: Task) -> str:
-        """Where the learning rate of a final run comes from: see :mod:`experiments.tables`."""
+        """Where the learning rate of a final run comes from: see :mod:`experiments.accuracy.tables`."""
         if self.experiment.tuning is None:
             return task.cell.optimizer
         return "common" if task.common else "tuned"

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from experiments.grid import Grid
+from experiments.accuracy.grid import Grid
 from layerpipe2.errors import UserError
 from layerpipe2.lab.data import load
 from layerpipe2.lab.runs.records import read_json, write_json

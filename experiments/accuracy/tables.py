@@ -5,31 +5,14 @@ Beside what a record has, ``rate`` says where a run's learning rate comes from: 
 ``optimizer_settings``.
 """
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from layerpipe2.lab.judging.designs import RUN, SEQUENTIAL
 from layerpipe2.lab.judging.outcomes import outcome
-from layerpipe2.lab.runs.records import Record, write_text
+from layerpipe2.lab.runs.records import Record, Row
 from layerpipe2.strategies import find_strategy
-
-Row = dict[str, Any]
-
-
-def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Row]) -> None:
-    """Write a table atomically; None becomes an empty cell.
-
-    Raises:
-        UserError: if the folder can't be written.
-    """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def run_rows(record: Record) -> list[Row]:
@@ -64,7 +47,6 @@ def stage_rows(record: Record) -> list[Row]:
 
 
 _COST = ("wall_time_s", "train_time_s", "commit")
-_KEY = ("network", "group_size", "strategy", "seed", "rate")
 _SETTINGS = ("dataset", "network", "group_size", "strategy", "seed", "optimizer", "momentum", "lr")
 
 TABLES: dict[str, tuple[list[str], Callable[[Record], list[Row]]]] = {
@@ -77,10 +59,10 @@ TABLES: dict[str, tuple[list[str], Callable[[Record], list[Row]]]] = {
         ],
         lambda record: [{k: v for row in run_rows(record) for k, v in row.items() if k not in _COST}],
     ),
-    "times": ([*_KEY, *_COST], time_rows),
+    "times": ([*RUN, *_COST], time_rows),
     "epochs": (
         [
-            *(*_KEY, "epoch"),
+            *(*RUN, "epoch"),
             *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"),
         ],
         epoch_rows,
@@ -141,13 +123,13 @@ def _most_delayed(records: list[Record]) -> dict[str, dict[str, list[Record]]]:
     chosen: dict[str, dict[str, list[Record]]] = {network: {} for network in largest}
     for record in records:
         network, strategy = record["config"]["network"], record["config"]["strategy"]
-        if strategy == "sequential" or max(record["delays"]) == largest[network]:
+        if strategy == SEQUENTIAL or max(record["delays"]) == largest[network]:
             chosen[network].setdefault(strategy, []).append(record)
     return chosen
 
 
 def _key(record: Record) -> Row:
-    return {name: record["config"].get(name, record["rate"]) for name in _KEY}
+    return {name: record["config"].get(name, record["rate"]) for name in RUN}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 
-from experiments.cells import Task
+from experiments.accuracy.grid import Task
 from experiments.processes import workers
 from layerpipe2.lab.runs.config import RunConfig
 

@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from experiments.cells import Task
-from experiments.grid import Grid
+from experiments.accuracy.grid import Grid, Task
 from experiments.processes import follow, workers
 from layerpipe2.cli.console import in_words
 from layerpipe2.lab.provenance import provenance
