@@ -21,46 +21,37 @@ def made(strategy, seed, rate="tuned", **settings):
     return found
 
 
+def spreads(*records):
+    """Rate, strategy and reference -> spread."""
+    return {(row["rate"], row["strategy"], row["reference"]): row["spread"] for row in example_rows(records)}
+
+
 def test_every_strategy_of_a_partition_beside_every_reference():
-    rows = list(example_rows(made(name, seed) for name in _COUNTS for seed in (0, 1)))
-    found = {(row["strategy"], row["reference"]): row["spread"] for row in rows}
-    assert set(found) == {("stash", "sequential"), ("ema-span", "sequential"), ("ema-span", "stash")}
+    found = spreads(*(made(name, seed) for name in _COUNTS for seed in (0, 1)))
+    pairs = [("stash", "sequential"), ("ema-span", "sequential"), ("ema-span", "stash")]
+    assert set(found) == {("tuned", *pair) for pair in pairs}
     # Means over seeds: sequential 1 1 1 1/2, stash 1 1/2 0 0, EMA span 1 1 1/2 1.
-    assert found["ema-span", "stash"] == pytest.approx(np.std([0, 0.5, 0.5, 1], ddof=1))
-    assert found["ema-span", "sequential"] == pytest.approx(np.std([0, 0, -0.5, 0.5], ddof=1))
-    assert all(row["examples"] == 4 for row in rows)
+    assert found["tuned", "ema-span", "stash"] == pytest.approx(np.std([0, 0.5, 0.5, 1], ddof=1))
+    assert found["tuned", "ema-span", "sequential"] == pytest.approx(np.std([0, 0, -0.5, 0.5], ddof=1))
 
 
 def test_partitions_and_rates_are_kept_apart_and_share_sequential_training():
     alone = [made("sequential", seed) for seed in (0, 1)]
     pipelines = [made("stash", 0), made("stash", 1, "common"), made("ema-span", 1, "common"), made("ema-span", 0)]
-    rows = list(example_rows([*alone, *pipelines]))
-    found = {(row["rate"], row["strategy"], row["reference"]): row["spread"] for row in rows}
-    assert set(found) == {
-        ("tuned", "stash", "sequential"),
-        ("common", "stash", "sequential"),
-        ("common", "ema-span", "sequential"),
-        ("common", "ema-span", "stash"),
-        ("tuned", "ema-span", "sequential"),
-        ("tuned", "ema-span", "stash"),
-    }
+    found = spreads(*alone, *pipelines)
+    pairs = [("stash", "sequential"), ("ema-span", "sequential"), ("ema-span", "stash")]
+    assert set(found) == {(rate, *pair) for rate in ("tuned", "common") for pair in pairs}
     assert found["common", "ema-span", "stash"] == pytest.approx(np.std([0, 1, 0, 1], ddof=1))
-
-
-def test_at_the_rate_of_stash_its_tuned_runs_are_compared_seed_by_seed():
-    rows = example_rows([made("stash", 0), made("stash", 1), made("ema-span", 1, "common")])
-    found = {(row["rate"], row["strategy"], row["reference"]): row["spread"] for row in rows}
+    # Stash without a run at the common rate: its tuned runs are compared, seed by seed.
+    found = spreads(made("stash", 0), made("stash", 1), made("ema-span", 1, "common"))
     assert found == {("common", "ema-span", "stash"): pytest.approx(np.std([0, 1, 0, 1], ddof=1))}
 
 
 def test_a_window_of_text_is_one_example():
-    (row,) = example_rows(
-        made(name, 0, dataset="wordnet", network="gpt", optimizer="adamw") for name in ("stash", "ema-span")
-    )
-    assert row["spread"] == pytest.approx(np.std([0, 0, 1, 1], ddof=1) / 64)
+    text = {"dataset": "wordnet", "network": "gpt", "optimizer": "adamw"}
+    (row,) = example_rows(made(name, 0, **text) for name in ("stash", "ema-span"))
+    assert (row["examples"], row["spread"]) == (4, pytest.approx(np.std([0, 0, 1, 1], ddof=1) / 64))
 
 
 def test_records_that_know_no_examples_give_no_rows():
-    old = record("stash") | {"rate": "tuned"}
-    lost = record("stash", 1, diverged=True) | {"rate": "tuned"}
-    assert list(example_rows([old, lost])) == []
+    assert not spreads(*(one | {"rate": "tuned"} for one in (record("stash"), record("stash", 1, diverged=True))))

@@ -6,11 +6,9 @@ from copy import deepcopy
 from math import nan
 from pathlib import Path
 from types import SimpleNamespace
-from urllib.request import Request, urlopen
 
 import pandas as pd
 import pytest
-from experiments.screenshots import served
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState, create_trial
 
@@ -68,16 +66,25 @@ def copied(place, tmp_path, empty):
     return copy
 
 
-def _runs(place, name="digits", **tags):
-    client = MlflowClient(f"sqlite:///{place[0]}")
+def client_of(place):
+    return MlflowClient(f"sqlite:///{place[0]}")
+
+
+def _runs(place, name="digits", kind=None):
+    """Runs of an experiment by name, those of a kind as a link of MLflow finds them."""
+    client = client_of(place)
     experiment = client.get_experiment_by_name(f"layerpipe2/{name}")
-    found = client.search_runs([experiment.experiment_id])
-    return {run.info.run_name: run for run in found if all(run.data.tags.get(k) == v for k, v in tags.items())}
+    found = client.search_runs([experiment.experiment_id], f"tags.kind = '{kind}'" if kind else "", max_results=5000)
+    return {run.info.run_name: run for run in found}
 
 
 def _points(place, run, metric):
-    history = MlflowClient(f"sqlite:///{place[0]}").get_metric_history(run.info.run_id, metric)
+    history = client_of(place).get_metric_history(run.info.run_id, metric)
     return sorted((point.step, point.value) for point in history)
+
+
+def _artifact(place, run, name):
+    return Path(client_of(place).download_artifacts(run.info.run_id, name))
 
 
 CELLS = {
@@ -90,25 +97,6 @@ for seed in range(3):  # stash 80, 85, 90; latest and the rule 20 and 5 less
     CELLS[f"runs/ema-window-s{seed}"]["test"]["accuracy"] -= 0.05
 
 
-def test_a_run_is_copied_whole_below_its_cell(place, copied):
-    assert copied(CELLS) == 9
-    assert copied(CELLS) == 0
-    run, cell = (_runs(place)[name] for name in ("ema-window x3 s1", "ema-window x3"))
-    assert {found.info.status for found in _runs(place).values()} == {"FINISHED"}
-    assert run.data.tags["mlflow.parentRunId"] == cell.info.run_id
-    assert run.data.params == {"strategy": "ema-window", "seed": "1", "stages": "3", "cell": "ema-window x3"}
-    assert run.data.metrics["final/test_accuracy"] == 80
-    assert run.data.metrics["best/val_accuracy"] == 75
-    assert _points(place, run, "epoch/val_accuracy") == [(0, 50), (1, 75)]
-    assert (run.info.start_time, run.info.end_time) == (1767225600000, 1767225602000)  # 2026-01-01 UTC, two seconds
-    expected = {"strategy": "ema-window", "stages": "3", "delays": "4 2 0", "delay_law": "layerpipe2", "phase": "final"}
-    expected |= {"experiment": "digits", "commit": "0123abc", "device": "cpu", "dataset": "digits", "kind": "seed"}
-    assert expected.items() <= run.data.tags.items()
-    assert run.data.tags["mlflow.runColor"] == look("ema-window").colour == cell.data.tags["mlflow.runColor"]
-    copy = MlflowClient(f"sqlite:///{place[0]}").download_artifacts(run.info.run_id, "record.json")
-    assert read_record(Path(copy)) == CELLS["runs/ema-window-s1"]
-
-
 POINTS = {"equivalence_margin_points": 1.0, "significance_level": 0.05, "image_guard": False}
 NATS = POINTS | {"equivalence_margin_nats": 0.02, "guess_nats": {"digits": 2.0}}
 
@@ -118,14 +106,32 @@ def won_back(place):
     return {name: run.data.metrics["won_back"] for name, run in cells.items() if "won_back" in run.data.metrics}
 
 
-def test_a_cell_has_the_mean_its_spread_and_what_is_won_back(place, copied):
-    copied(CELLS, POINTS)
-    cells = _runs(place, kind="cell")
-    metrics = cells["ema-window x3"].data.metrics
-    assert (metrics["final/test_accuracy"], metrics["sd/test_accuracy"], metrics["n/seeds"]) == (80, 5, 3)
+def test_a_run_is_copied_whole_below_its_cell_which_has_the_means(place, copied):
+    assert copied(CELLS, POINTS) == 9
+    assert copied(CELLS, POINTS) == 0
+    assert set(_runs(place, kind="cell")) == {"stash x3", "latest x3", "ema-window x3"}
+    run, cell, stash = (_runs(place)[name] for name in ("ema-window x3 s1", "ema-window x3", "stash x3 s0"))
+    assert {found.info.status for found in _runs(place).values()} == {"FINISHED"}
+    assert run.data.tags["mlflow.parentRunId"] == cell.info.run_id
+    assert run.data.params == {"strategy": "ema-window", "seed": "1", "stages": "3", "cell": "ema-window x3"}
+    assert (run.data.metrics["final/test_accuracy"], run.data.metrics["best/val_accuracy"]) == (80, 75)
+    assert _points(place, run, "epoch/val_accuracy") == [(0, 50), (1, 75)]
+    assert (run.info.start_time, run.info.end_time) == (1767225600000, 1767225602000)  # 2026-01-01 UTC, two seconds
+    expected = {"strategy": "ema-window", "stages": "3", "delays": "4 2 0", "delay_law": "layerpipe2", "phase": "final"}
+    expected |= {"experiment": "digits", "commit": "0123abc", "device": "cpu", "dataset": "digits", "kind": "seed"}
+    assert expected.items() <= run.data.tags.items()
+    assert run.data.tags["mlflow.runColor"] == look("ema-window").colour == cell.data.tags["mlflow.runColor"]
+    assert read_record(_artifact(place, run, "record.json")) == CELLS["runs/ema-window-s1"]
+    # What was measured of weights is a table and no metric.
+    assert stash.data.tags["probed"] == "true"
+    assert not [name for name in stash.data.metrics if "reconstruction" in name]
+    lines = _artifact(place, stash, "reconstruction.csv").read_text().split()
+    assert lines == ["stage,delay,strategy,relative_error,n", "0,4,ema-window,0.25,7"]
+    means = cell.data.metrics
+    assert (means["final/test_accuracy"], means["sd/test_accuracy"], means["n/seeds"]) == (80, 5, 3)
     assert won_back(place) == {"ema-window x3": 75}
-    assert _points(place, cells["stash x3"], "epoch/val_accuracy") == [(0, 50), (1, 75)]
-    assert "seed" not in cells["stash x3"].data.params
+    assert _points(place, cell, "epoch/val_accuracy") == [(0, 50), (1, 75)]
+    assert "seed" not in cell.data.params
     copied(CELLS)  # what it demands isn't known any more
     assert won_back(place) == {}
 
@@ -145,15 +151,6 @@ def test_the_share_won_back_is_the_reports_also_where_losses_are_judged(place, c
     assert won_back(place) == {}  # as in the report: the latest weights aren't shown to lose so much
 
 
-def test_measured_errors_are_a_table_and_no_metric(place, copied):
-    copied({"runs/a": record()})
-    run = _runs(place, kind="seed")["stash x3 s0"]
-    assert run.data.tags["probed"] == "true"
-    assert not [name for name in run.data.metrics if "reconstruction" in name]
-    copy = MlflowClient(f"sqlite:///{place[0]}").download_artifacts(run.info.run_id, "reconstruction.csv")
-    assert Path(copy).read_text().split() == ["stage,delay,strategy,relative_error,n", "0,4,ema-window,0.25,7"]
-
-
 def test_a_diverged_run_is_a_finished_copy_without_a_result(place, copied):
     copied({"runs/a": record("latest", diverged=True), "runs/b": record("latest", 1)})
     run, cell = (_runs(place)[name] for name in ("latest x3 s0", "latest x3"))
@@ -171,8 +168,7 @@ def test_a_rerun_replaces_its_copy_and_other_times_alone_are_no_change(place, co
     second["test"]["accuracy"] = 0.5
     assert copied({"runs/a": second}) == 1
     assert _runs(place)["latest x3 s0"].data.metrics["final/test_accuracy"] == 50
-    other = record("latest", 0, lr=0.5)  # of another cell, in the same file
-    assert copied({"runs/a": other}) == 1
+    assert copied({"runs/a": record("latest", 0, lr=0.5)}) == 1  # of another cell, in the same file
     assert len(_runs(place)) == 2
 
 
@@ -185,10 +181,8 @@ def test_unchanged_runs_stay_when_their_cell_changes_or_another_record_goes(plac
     after = _runs(place)
     assert set(before) - set(after) == {"stash x3 s2", "latest x3 s2"}
     run, cell = after["stash x3 s0"], after["stash x3"]
-    assert (run.info.run_id, run.data.tags["mlflow.parentRunId"]) == (
-        before["stash x3 s0"].info.run_id,
-        cell.info.run_id,
-    )
+    assert run.info.run_id == before["stash x3 s0"].info.run_id
+    assert run.data.tags["mlflow.parentRunId"] == cell.info.run_id
     assert (before["stash x3"].data.metrics["n/seeds"], cell.data.metrics["n/seeds"]) == (3, 2)
     assert copied(records | {"runs/stash-2": second}) == 1
 
@@ -238,14 +232,14 @@ def test_a_summary_holds_the_figures_once(place, copied, tmp_path):
     for _ in range(2):
         copied({"runs/a": record()})
         (summary,) = _runs(place, kind="summary").values()
-    client = MlflowClient(f"sqlite:///{place[0]}")
+    client = client_of(place)
     assert [file.path for file in client.list_artifacts(summary.info.run_id, "figures")] == ["figures/accuracy.svg"]
     assert "| C1 | reproduced |" in summary.data.tags["mlflow.note.content"]
     tags = client.get_experiment(summary.info.experiment_id).tags
     assert "| C1 | reproduced |" in tags["mlflow.note.content"]
 
 
-@pytest.mark.parametrize("writes", [1, 2, 3, 4])
+@pytest.mark.parametrize("writes", [1, 2, 3])
 def test_a_copy_that_was_cut_off_is_made_again(place, copied, monkeypatch, writes):
     """At every call that adds something to a run: to the cell, and to the first and the second seed."""
     records, calls = {"runs/a": record(), "runs/b": record(seed=1)}, []
@@ -259,9 +253,8 @@ def test_a_copy_that_was_cut_off_is_made_again(place, copied, monkeypatch, write
     terminate = MlflowClient.set_terminated
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "set_terminated", cut_off)
-        if writes < 4:
-            with pytest.raises(KeyboardInterrupt):
-                copied(records)
+        with pytest.raises(KeyboardInterrupt):
+            copied(records)
     copied(records)
     expected = dict.fromkeys(["stash x3", "stash x3 s0", "stash x3 s1"], "FINISHED")
     assert {name: run.info.status for name, run in _runs(place).items()} == expected
@@ -290,23 +283,19 @@ def test_a_place_that_cannot_be_written_is_one_line_at_once(place):
             tracking.track([], database, artifacts)
 
 
+def arguments(place, folder, *more):
+    given = ["--runs", folder / "runs", "--larger", folder / "larger", "--pages", folder / "no"]
+    return [str(word) for word in (*given, "--database", place[0], "--artifacts", place[1], *more)]
+
+
 def test_the_script_counts_what_is_new_and_prints_a_link_to_every_page(place, tmp_path, empty, capsys):
     shutil.copyfile(empty, place[0])
     cell_file.write(tmp_path / "runs" / "a.json", record())
     larger = tmp_path / "larger" / "bigger"
     cell_file.write(larger / "runs" / "a.json", record())
     write_record(larger / "tune" / "a" / "lr-0.1.json", record())
-    arguments = [
-        "--runs",
-        str(tmp_path / "runs"),
-        "--larger",
-        str(tmp_path / "larger"),
-        "--pages",
-        str(tmp_path / "no"),
-    ]
-    arguments += ["--database", str(place[0]), "--artifacts", str(place[1])]
-    tracking.main([*arguments, "--summary", str(tmp_path / "tracked.json")])
-    tracking.main([*arguments, "--port", "5017"])
+    tracking.main(arguments(place, tmp_path, "--summary", tmp_path / "tracked.json"))
+    tracking.main(arguments(place, tmp_path, "--port", 5017))
     assert json.loads((tmp_path / "tracked.json").read_text()) == {"records": 3}
     first, second, *links = capsys.readouterr().out.strip().split("\n")  # no links without a port
     assert first.startswith("3 of 3 runs were new")
@@ -314,6 +303,8 @@ def test_the_script_counts_what_is_new_and_prints_a_link_to_every_page(place, tm
     expected = [*((1, key) for key in ("cells", "charts", "seeds")), *((2, key) for key in LISTS)]
     addresses = [link("http://127.0.0.1:5017", str(number), LISTS[key]) for number, key in expected]
     assert [line.strip() for line in links[1::2]] == addresses
+    assert tracking.checkout(tmp_path / ".dvc" / "tmp" / "exps" / "standalone" / "tmpabc") == tmp_path  # of DVC's copy
+    assert tracking.checkout(tmp_path) == tmp_path
 
 
 def test_with_every_it_goes_on_and_passes_over_what_cannot_be_read_yet(place, tmp_path, empty, monkeypatch, capsys):
@@ -334,17 +325,10 @@ def test_with_every_it_goes_on_and_passes_over_what_cannot_be_read_yet(place, tm
         what_happens.pop(0)()
 
     monkeypatch.setattr(tracking.time, "sleep", wait)
-    arguments = ["--runs", str(runs), "--larger", str(tmp_path / "none"), "--pages", str(tmp_path / "no")]
     with pytest.raises(KeyboardInterrupt):
-        tracking.main([*arguments, "--database", str(place[0]), "--artifacts", str(place[1]), "--every", "30"])
+        tracking.main(arguments(place, tmp_path, "--every", 30))
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(" runs")[0] for line in lines] == ["1 of 1", "1 of 2", "1 of 3"]
-
-
-def test_a_copy_that_dvc_makes_for_an_experiment_belongs_to_its_checkout(tmp_path):
-    copy = tmp_path / ".dvc" / "tmp" / "exps" / "standalone" / "tmpabc"
-    assert tracking.checkout(copy) == tmp_path
-    assert tracking.checkout(tmp_path) == tmp_path
 
 
 @slow
@@ -361,17 +345,3 @@ def test_the_cells_of_the_committed_runs_have_the_numbers_of_the_report(place, p
         assert metrics["final/test_accuracy"] == pytest.approx(row["mean"], abs=5.1e-4)
         assert metrics.get("sd/test_accuracy", nan) == pytest.approx(row["sd"], abs=5.1e-4, nan_ok=True)
         assert (metrics["n/with_result"], metrics["n/seeds"]) == (row["n"], row["n"] + row["diverged"])
-
-
-@slow
-def test_mlflows_server_gives_the_runs_of_a_link(place, copied):
-    copied(CELLS)
-    with served(place[0]) as server:
-        query = {"experiment_ids": ["1"], "filter": f"tags.kind = '{LISTS['cells'].kind}'"}
-        address = f"{server}/api/2.0/mlflow/runs/search"
-        request = Request(address, json.dumps(query).encode(), {"Content-Type": "application/json"})
-        with urlopen(request) as answer:
-            runs = json.load(answer)["runs"]
-    shown = {run["info"]["run_name"]: {m["key"]: m["value"] for m in run["data"]["metrics"]} for run in runs}
-    accuracies = {name: metrics["final/test_accuracy"] for name, metrics in shown.items()}
-    assert accuracies == {"stash x3": 85, "latest x3": 65, "ema-window x3": 80}

@@ -54,23 +54,6 @@ def trainer(variant, layers):
     return SynchronousTrainer(form.kind, stages, batches()[0][0], form.micro_batches, make_optimizer)
 
 
-def train(variants):
-    """Variant -> losses, this rank's stages as lists of weights, and bytes sent per mini-batch."""
-    found = {}
-    for variant in variants:
-        mine = trainer(variant, units())
-        losses = mine.train(batches())
-        weights = {k: [whole(p) for p in stage.parameters()] for k, stage in mine.stages.items()}
-        found[variant] = losses, weights, mine.sent_bytes
-    return found
-
-
-def whole(parameter):
-    """A copy, of a sharded one put together."""
-    value = parameter.detach()
-    return (value.full_tensor() if isinstance(value, DTensor) else value).clone()
-
-
 class Columns(torch.nn.Module):
     """A layer whose outputs lie in memory column by column, as a transformer's embedding of patches may leave them."""
 
@@ -82,19 +65,50 @@ class Columns(torch.nn.Module):
         return self.layer(x).t().contiguous().t()
 
 
-def losses_by_columns(variants):
-    """Variant -> losses, if no stage's outputs are contiguous."""
-    return {variant: trainer(variant, [*map(Columns, units())]).train(batches()) for variant in variants}
+def train(variants, peers):
+    """Variant -> losses, this rank's stages as lists of weights, and bytes sent per mini-batch.
+
+    Then, of ``peers``, the losses if no stage's outputs are contiguous; buffers of batch normalisation; refusals.
+    """
+    found = {}
+    for variant in variants:
+        mine = trainer(variant, units())
+        losses = mine.train(batches())
+        weights = {k: [whole(p) for p in stage.parameters()] for k, stage in mine.stages.items()}
+        found[variant] = losses, weights, mine.sent_bytes
+    by_columns = {variant: trainer(variant, [*map(Columns, units())]).train(batches()) for variant in peers}
+    return found, by_columns, buffers_after("gpipe/2", 3), refusals()
 
 
-def statistics_after(variant, steps):
-    """Running mean and count of this rank's batch normalisation after some steps."""
-    torch.manual_seed(0)
+def whole(parameter):
+    """A copy, of a sharded one put together."""
+    value = parameter.detach()
+    return (value.full_tensor() if isinstance(value, DTensor) else value).clone()
+
+
+def buffers_after(variant, steps):
     layers = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 6), torch.nn.BatchNorm1d(6)).double()]
-    layers.append(torch.nn.Linear(6, CLASSES).double())
-    peer = trainer(variant, layers)
+    peer = trainer(variant, [*layers, torch.nn.Linear(6, CLASSES).double()])
     peer.train(batches()[:steps])
     return {k: dict(stage.named_buffers()) for k, stage in peer.stages.items()}
+
+
+def refusals():
+    lines = []
+    cases = [("gpip", 2, 2), ("gpipe", 4, 2), ("gpipe", 2, 3), ("1f1b", 2, 1), ("ddp", 1, 1)]
+    for name, count, micro_batches in cases:
+        try:
+            if name == "ddp":
+                trainer(name, units()).train([(torch.zeros(3, 16),) * 2])
+            SynchronousTrainer(name, partition(units(), 8 // count), batches()[0][0], micro_batches, make_optimizer)
+        except UserError as error:
+            lines.append(str(error))
+    return lines
+
+
+def several(calls):
+    """What each of some functions gives on this rank, one after the other."""
+    return [work(*arguments) for work, *arguments in calls]
 
 
 def train_job(variant, count):
@@ -104,28 +118,8 @@ def train_job(variant, count):
     return losses, torch.get_num_threads()
 
 
-def refusals():
-    """Error lines for what does not fit."""
-    lines = []
-    for name, count, micro_batches in (("gpip", 2, 2), ("gpipe", 4, 2), ("gpipe", 2, 3), ("1f1b", 2, 1)):
-        try:
-            stages = partition(units(), 8 // count)
-            SynchronousTrainer(name, stages, batches()[0][0], micro_batches, make_optimizer)
-        except UserError as error:
-            lines.append(str(error))
-    try:
-        DataParallelTrainer("ddp", torch.nn.Sequential(*units()), make_optimizer).train([(torch.zeros(3, 16),) * 2])
-    except UserError as error:
-        lines.append(str(error))
-    return lines
-
-
-def rank():
-    return dist.get_rank(), os.getpid()
-
-
 def misbehave(how, bad):
-    """Rank ``bad`` raises, dies or hangs; the others wait for it."""
+    """Rank ``bad`` raises, dies or hangs, and the others wait for it; without such a rank: its number and process."""
     if dist.get_rank() == bad:
         if how == "raises":
             raise UserError("no such thing; give another")
@@ -135,6 +129,7 @@ def misbehave(how, bad):
             os._exit(3)
         time.sleep(600)
     dist.barrier()
+    return dist.get_rank(), os.getpid()
 
 
 def show_and_hang(folder):
