@@ -50,16 +50,19 @@ def test_records_of_the_default_experiment_are_sorted_by_network_and_group():
     assert {task.cell.strategy for task in grid.choose("mlp", "sequential")} == {"sequential"}
 
 
-def test_stages_that_a_network_cannot_have_are_refused(tmp_path):
-    message = "network mlp has 9 units, which can't be 4 stages; possible: 1, 2, 3, 5, 9"
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stages": [4]}, "network mlp has 9 units, which can't be 4 stages; possible: 1, 2, 3, 5, 9"),
+        (
+            {"networks": ["mlp", "vgg"], "stages": [3, 2], "cell": "{strategy}"},
+            r"cell is '\{strategy\}', which gives 4 runs the record runs/stash-s0\.json; name what tells them",
+        ),
+    ],
+)
+def test_what_is_no_list_of_different_runs_is_refused(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
-        _ = small(tmp_path, TUNED, stages=[4]).tasks
-
-
-def test_runs_that_would_share_a_record_are_refused(tmp_path):
-    message = r"cell is '\{strategy\}', which gives 4 runs the record runs/stash-s0\.json; name what tells them"
-    with pytest.raises(UserError, match=message):
-        _ = small(tmp_path, TUNED, networks=["mlp", "vgg"], stages=[3, 2], cell="{strategy}").tasks
+        _ = small(tmp_path, TUNED, **changes).tasks
 
 
 def test_networks_data_sets_and_optimizers_are_crossed(tmp_path):
@@ -100,24 +103,22 @@ def test_what_is_no_record_is_refused_before_training(tmp_path):
         grid.left(grid.tasks)
 
 
-SPACE = {"tuning": {"seeds": [100], "space": {"lr": "log:0.02:0.2"}, "trials": 3}}
+SPACE = {"tuning": {"seeds": [100], "space": {"lr": "log:0.02:0.2"}, "trials": 3}, "optimizer_settings": {"sgd": {}}}
 
 
 def test_runs_at_the_common_rate_have_what_was_chosen_for_stash(tmp_path):
-    grid = small(tmp_path, UNTUNED, **SPACE, optimizer_settings={"sgd": {}}, common_seeds=[5, 6])
-    names = [grid.name(cell) for cell in {grid.tuned_with(cell) for cell in grid.cells}]
-    chosen = {name: {"lr": 0.03 + 0.01 * place} for place, name in enumerate(sorted(names))}
+    grid = small(tmp_path, UNTUNED, **SPACE, common_seeds=[5, 6])
+    names = sorted(grid.name(cell) for cell in {grid.tuned_with(cell) for cell in grid.cells})
+    chosen = {name: {"lr": 0.03 + 0.01 * place} for place, name in enumerate(names)}
     write_json(grid.folder / "tuned.json", {"mlp": chosen})
     common = [task for task in grid.tasks if task.common]
-    assert [(t.cell.strategy, t.config.seed, str(t.path)) for t in common if t.cell.group == 1] == [
-        ("latest", 5, "runs/mlp-1/latest-common-s5.json"),
-        ("latest", 6, "runs/mlp-1/latest-common-s6.json"),
-    ]
-    assert {grid.ready(task).lr for task in common} == {chosen["mlp-1/stash"]["lr"]}
-    assert {grid.rate(task) for task in common} == {"common"}
+    paths = [str(task.path) for task in common if task.cell.group == 1]
+    assert paths == ["runs/mlp-1/latest-common-s5.json", "runs/mlp-1/latest-common-s6.json"]
     others = [task for task in grid.tasks if not task.common and task.cell.strategy == "latest"]
-    assert {grid.ready(task).lr for task in others} == {chosen["mlp-1/latest"]["lr"]}
-    assert {grid.rate(task) for task in others} == {"tuned"}
+    for tasks, rate, name in ((common, "common", "stash"), (others, "tuned", "latest")):
+        assert {(grid.ready(task).lr, grid.rate(task)) for task in tasks} == {(chosen[f"mlp-1/{name}"]["lr"], rate)}
+    untuned = small(tmp_path, UNTUNED)
+    assert {untuned.rate(task) for task in untuned.tasks} == {"sgd"}
 
 
 def test_control_seeds_are_those_of_stash_and_the_latest_weights_at_the_deepest_partition(tmp_path):
@@ -127,23 +128,16 @@ def test_control_seeds_are_those_of_stash_and_the_latest_weights_at_the_deepest_
     assert {task.cell.stages for task in grid.tasks if task.config.seed >= 7} == {max(c.stages for c in grid.cells)}
 
 
-def test_with_given_common_rates_other_networks_have_no_such_runs(tmp_path):
-    changes = {"optimizer_settings": {"sgd": {}}, "common_seeds": [5], "common_rates": {"mlp": 0.07}}
-    tasks = small(tmp_path, UNTUNED, **SPACE, **changes, networks=["mlp", "cnn"]).tasks
-    assert {task.cell.network for task in tasks if task.common} == {"mlp"}
-    assert {task.config.seed for task in tasks if task.cell.network == "cnn"} == {0, 1}
-
-
-def test_a_given_common_rate_is_one_for_stash_as_well(tmp_path):
-    changes = {"optimizer_settings": {"sgd": {}}, "common_seeds": [5], "common_rates": {"mlp": 0.07}}
-    grid = small(tmp_path, UNTUNED, **SPACE, **changes)
+def test_a_given_common_rate_is_one_for_stash_as_well_and_other_networks_have_no_such_runs(tmp_path):
+    grid = small(tmp_path, UNTUNED, **SPACE, common_seeds=[5], common_rates={"mlp": 0.07}, networks=["mlp", "cnn"])
     common = [task for task in grid.tasks if task.common]
-    assert [(task.cell.strategy, task.cell.group) for task in common] == [("stash", 1), ("latest", 1)]
+    assert [task.cell[:1] + task.cell[3:4] + task.cell[5:] for task in common] == [
+        ("mlp", 1, "stash"),
+        ("mlp", 1, "latest"),
+    ]
     assert {grid.ready(task).lr for task in common} == {0.07}
-    assert {t.config.seed for t in grid.tasks if not t.common and t.cell.strategy == "stash"} == {0, 1}
-    assert {t.config.seed for t in grid.tasks if t.cell.strategy == "sequential"} == {0, 1, 5}
-
-
-def test_a_rate_that_the_experiment_gives_is_named_by_its_entry(tmp_path):
-    grid = small(tmp_path, UNTUNED)
-    assert {grid.rate(task) for task in grid.tasks} == {"sgd"}
+    others = {(t.cell.network, t.cell.strategy, t.config.seed) for t in grid.tasks if not t.common}
+    strategies = ("sequential", "stash", "latest")
+    assert others == {(n, s, seed) for n in ("mlp", "cnn") for s in strategies for seed in (0, 1)} | {
+        ("mlp", "sequential", 5)
+    }

@@ -35,8 +35,10 @@ def test_of_two_places_the_later_one_wins(tmp_path):
 def test_one_word_switches_the_data_set_of_the_small_experiment(tmp_path):
     digits = yaml.safe_load((HERE / "digits.yaml").read_text())
     run = small(tmp_path, digits, datasets=["fashion-mnist"]).tasks[0].config
-    assert run.dataset == "fashion-mnist"
-    assert run.batch_size == digits["dataset_settings"]["fashion-mnist"]["batch_size"]
+    assert (run.dataset, run.batch_size) == (
+        "fashion-mnist",
+        digits["dataset_settings"]["fashion-mnist"]["batch_size"],
+    )
 
 
 def test_a_file_takes_from_the_one_it_is_like_what_it_does_not_give(tmp_path):
@@ -169,13 +171,10 @@ def test_mistakes_name_file_key_value_and_range(tmp_path, content, changes, mess
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("key", ["networks", "report", "optimizer_settings"])
-def test_a_missing_key_is_named(tmp_path, key):
-    with pytest.raises(UserError, match=rf"^small\.yaml: '{key}' is missing; give"):
-        small(tmp_path, {name: value for name, value in UNTUNED.items() if name != key})
-
-
-def test_too_many_runs_are_refused_before_they_are_listed(tmp_path):
+def test_a_missing_key_is_named_and_too_many_runs_are_refused_before_they_are_listed(tmp_path):
+    for key in ("networks", "report", "optimizer_settings"):
+        with pytest.raises(UserError, match=rf"^small\.yaml: '{key}' is missing; give"):
+            small(tmp_path, {name: value for name, value in UNTUNED.items() if name != key})
     with pytest.raises(UserError, match=r"^small\.yaml: this is 22,500 runs; give shorter lists, for at most 20,000$"):
         small(tmp_path, UNTUNED, seeds=list(range(4500)))
 

@@ -1,7 +1,9 @@
 """``python -m experiments.run``: what is said before it starts, how it stops, and how it goes on."""
 
+import errno
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 from threading import Thread
@@ -10,10 +12,12 @@ import pytest
 
 from experiments import run
 from experiments.accuracy.estimate import Speed
-from experiments.accuracy.work import Queue
+from experiments.accuracy.work import Queue, work
 from layerpipe2.cli.console import in_words, run_command
 from layerpipe2.errors import UserError
 from layerpipe2.lab.runs import cell_file
+from layerpipe2.lab.runs.records import read_record
+from layerpipe2.lab.runs.train import train_run
 from tests.chaos.processes import descendants
 from tests.experiments.running import alive, kill, start, victims
 from tests.sampling import slow
@@ -28,68 +32,56 @@ def records(folder):
     return cell_file.read_all(folder)
 
 
-def test_an_experiment_is_run_and_never_redone(tmp_path, capsys):
-    arguments = options(tmp_path, UNTUNED)
+def test_an_experiment_is_run_and_never_redone_and_its_parts_can_be_run_alone(tmp_path, capsys):
+    """The records are what a run in this process gives."""
+    arguments, grid = options(tmp_path, FEW, jobs=2), small(tmp_path, FEW, jobs=2)
+    run.main([*arguments, "--quiet", "--minutes", "0"])
+    assert "6 of 6 runs are left; start this again" in capsys.readouterr().out
+    run.main([*arguments, "--network", "mlp", "--group", "sequential", "--quiet"])
+    found = [str(path.relative_to(tmp_path / "out" / "runs")) for path in records(tmp_path)]
+    assert found == ["mlp-sequential/sequential-s0.json", "mlp-sequential/sequential-s1.json"]
     run.main([*arguments, "--yes"])
     captured = capsys.readouterr()
-    assert "10 of 10 runs are left: about " in captured.out
-    assert "all 10 runs of small are finished" in captured.out
-    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != cell_file.FILE]
-    grid = small(tmp_path, UNTUNED)
+    assert "4 of 6 runs are left: about " in captured.out
+    assert "all 6 runs of small are finished" in captured.out
+    assert "small: 2/2 runs" in captured.err
+    assert {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()} == {cell_file.FILE}
     for task in grid.tasks:
-        record = grid.record(task)
-        where = record["provenance"]
-        assert where["device"]
-        assert where["wall_time_s"] > 0
-        assert where["versions"]["torch"]
-        assert {"commit", "dirty"} <= set(where)
+        record, expected = grid.record(task), train_run(task.config, progress=False)
+        assert record | {"provenance": None} == expected | {"provenance": None}
+        assert record["provenance"]["versions"] == expected["provenance"]["versions"]
+        assert record["provenance"]["wall_time_s"] > 0
     before = records(tmp_path)
     run.main(arguments)  # nothing is left, so nothing is asked
     assert before == records(tmp_path)
 
 
-def test_without_a_terminal_and_without_yes_it_says_how_long_it_takes_in_one_line(tmp_path, monkeypatch, capsys):
+def test_it_says_how_long_it_takes_and_starts_only_if_that_is_confirmed(tmp_path, monkeypatch, capsys):
+    arguments, asked = options(tmp_path, UNTUNED), []
     monkeypatch.setattr("sys.stdin.isatty", lambda: False)
-    assert run_command("experiments.run", run.main, options(tmp_path, UNTUNED)) == 2
+    assert run_command("experiments.run", run.main, arguments) == 2
     output, errors = capsys.readouterr()
-    assert output == ""
     (line,) = errors.strip().split("\n")
+    assert output == ""
     assert line.startswith("experiments.run: error: 10 of 10 runs are left: about ")
     assert " on this machine (2 side by side; sequential " in line
     assert line.endswith("there is no terminal to ask on: give --yes to start")
-    assert os.listdir(tmp_path) == ["small.yaml"]
-
-
-@pytest.mark.parametrize("answer", ["n", ""])
-def test_on_a_terminal_it_asks(tmp_path, monkeypatch, answer):
-    asked: list[str] = []
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
-    monkeypatch.setattr("builtins.input", lambda text: asked.append(text) or answer)
-    with pytest.raises(UserError, match="not confirmed; nothing was started"):
-        run.main(options(tmp_path, UNTUNED))
-    assert "10 of 10 runs are left: about " in asked[0]
-    assert not records(tmp_path)
-
-
-def test_a_time_limit_begins_no_further_run(tmp_path, capsys):
-    run.main([*options(tmp_path, UNTUNED), "--quiet", "--minutes", "0"])
-    assert "10 of 10 runs are left; start this again" in capsys.readouterr().out
-
-
-def test_a_part_of_an_experiment_starts_at_once_if_it_is_to_be_quiet(tmp_path):
-    run.main([*options(tmp_path, UNTUNED), "--network", "mlp", "--group", "sequential", "--quiet"])
-    found = [str(path.relative_to(tmp_path / "out" / "runs")) for path in records(tmp_path)]
-    assert found == ["mlp-sequential/sequential-s0.json", "mlp-sequential/sequential-s1.json"]
+    monkeypatch.setattr("builtins.input", lambda text: asked.append(text) or "n" * (len(asked) - 1))
+    monkeypatch.setattr("experiments.accuracy.estimate.estimate", lambda left, jobs: (60.0 * len(left), {}))
+    for _ in range(2):  # nothing is typed, then "n"
+        with pytest.raises(UserError, match="not confirmed; nothing was started"):
+            run.main(arguments)
+    assert all("10 of 10 runs are left: about 10 min" in text for text in asked)
+    assert os.listdir(tmp_path) == ["small.yaml"]
 
 
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
         ("--jobs", "0", "argument --jobs: '0' is out of range; give an integer from 1 to 256; see `.* --help`"),
-        ("--jobs", "1e1", "argument --jobs: '1e1' is out of range; give an integer from 1 to 256; see `.* --help`"),
         ("--minutes", "nan", "argument --minutes: 'nan' is out of range; give a number from 0 to 1000000; see .*"),
         ("--group", "4", "small.yaml has no group '4'; known: sequential, 1, 3"),
-        ("--group", "\u00b2", "small.yaml has no group '\u00b2'; known: sequential, 1, 3"),
         ("--group", "\u0663", "small.yaml has no group '\u0663'; known: sequential, 1, 3"),
         ("--bogus", "1", "unknown argument '--bogus'; did you mean '--out'.; see `python -m experiments.run --help`"),
         ("--network", "mpl", "small.yaml has no network 'mpl'; known: mlp"),
@@ -186,6 +178,35 @@ def test_two_starts_share_a_folder_and_no_run_is_done_twice(tmp_path):
     lines = [line for _, errors in found for line in errors.splitlines() if "validation" in line]
     labels = [line.split(" ", 1)[1].split(":")[0] for line in lines]
     assert len(labels) == len(set(labels)) == 10
+
+
+def test_all_runs_are_checked_before_the_first_one_starts(tmp_path):
+    grid = small(tmp_path, UNTUNED, group_sizes=[3, 99])
+    with pytest.raises(UserError, match="group size for 9 units is 99"):
+        Queue(grid, grid.tasks).run(1, 0)
+    assert not grid.folder.exists()
+    grid.folder.touch()
+    with pytest.raises(UserError, match="can't be made"):
+        Queue(grid, grid.choose(None, 3)).run(1, 0)
+
+
+def test_a_full_disk_loses_no_result(tmp_path, monkeypatch):
+    grid, second, sync = small(tmp_path, UNTUNED), tmp_path / "second", os.fsync
+
+    def full(handle):
+        if f"{grid.folder}/" in os.readlink(f"/proc/self/fd/{handle}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(handle)
+
+    second.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(second))
+    monkeypatch.setattr(os, "fsync", full)
+    message = r"records\.jsonl can't be written \(No space .*; until then the record is .*/second/"
+    with pytest.raises(UserError, match=message):
+        work(Queue(grid, grid.tasks[:1]), None)
+    (kept,) = second.rglob("*.json")
+    assert read_record(kept)["config"] == grid.tasks[0].config.to_dict()
+    assert not [path for path in grid.folder.rglob("*") if path.is_file()]
 
 
 def test_durations_and_speeds():
