@@ -14,7 +14,6 @@ from typing import Any
 import pandas as pd
 
 from experiments.accuracy import guess
-from experiments.accuracy.examples import COLUMNS as EXAMPLES
 from experiments.accuracy.examples import example_rows
 from experiments.accuracy.grid import Grid, Task
 from experiments.accuracy.schema import Experiment, read_experiment
@@ -22,6 +21,7 @@ from experiments.accuracy.tables import TABLES, curves, metrics, unique
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError
+from layerpipe2.lab.judging.designs import COLUMNS
 from layerpipe2.lab.judging.share_rule import margins
 from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.runs.records import Record, write_csv, write_json, write_text
@@ -115,9 +115,9 @@ def described(experiment: Experiment, guess_nats: dict[str, float] | None) -> di
 
 
 def _write(records: list[Record], out: Path) -> None:
-    for name, (columns, rows) in TABLES.items():
-        write_csv(out / f"{name}.csv", columns, unique(row for record in records for row in rows(record)))
-    write_csv(out / "examples.csv", EXAMPLES, example_rows(records))
+    for name, rows in TABLES.items():
+        write_csv(out / f"{name}.csv", COLUMNS[name], unique(row for record in records for row in rows(record)))
+    write_csv(out / "examples.csv", COLUMNS["examples"], example_rows(records))
     write_json(out / "metrics.json", metrics(records))
     for network, table in curves(records).items():
         write_csv(out / "curves" / f"{network}.csv", list(table[0]), table)

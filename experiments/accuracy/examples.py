@@ -6,14 +6,14 @@ from itertools import product
 
 from layerpipe2.lab.data import describe
 from layerpipe2.lab.data.text import TextSpec
-from layerpipe2.lab.judging.designs import ALONE, LATEST, SEQUENTIAL, STASH
+from layerpipe2.lab.judging.designs import COLUMNS, LATEST, SEQUENTIAL, STASH
 from layerpipe2.lab.runs.correct import Counts, spread, unpacked
 from layerpipe2.lab.runs.records import Record, Row
 
 REFERENCES = (SEQUENTIAL, STASH, LATEST)
 """What every strategy of a partition is compared with."""
-_CELL = (*ALONE, "group_size", "rate")
-COLUMNS = (*_CELL, "strategy", "reference", "examples", "spread")
+_CELL = COLUMNS["examples"][:6]
+_SAME = _CELL[:4]  # a cell's and that of the sequential training that it is compared with
 
 _Seeds = dict[int, Counts]
 _Strategies = dict[str, _Seeds]
@@ -30,7 +30,7 @@ def example_rows(records: Iterable[Record]) -> Iterator[Row]:
     """
     partitions, alone = _grouped(records)
     for cell, strategies in partitions.items():
-        same, rate = cell[: len(ALONE)], cell[-1]
+        same, rate = cell[: len(_SAME)], cell[-1]
         baseline = alone.get((*same, rate), alone.get((*same, "tuned"), {}))
         own_rate = partitions.get((*cell[:-1], "tuned"), {}) if rate == "common" else {}  # stash has no other
         everyone = {**baseline, **{n: c for n, c in own_rate.items() if n == STASH}, **strategies}
@@ -57,7 +57,7 @@ def _grouped(records: Iterable[Record]) -> tuple[_Cells, _Cells]:
         config, test = record["config"] | {"rate": record["rate"]}, record["test"]
         if test and test.get("correct"):
             sequential = config["strategy"] == SEQUENTIAL
-            names = (*ALONE, "rate") if sequential else _CELL
+            names = (*_SAME, "rate") if sequential else _CELL
             groups = (alone if sequential else partitions)[tuple(config[name] for name in names)]
             groups[config["strategy"]][config["seed"]] = unpacked(test["correct"], test["images"])
     return partitions, alone

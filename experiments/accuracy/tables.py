@@ -49,31 +49,14 @@ def stage_rows(record: Record) -> list[Row]:
 _COST = ("wall_time_s", "train_time_s", "commit")
 _SETTINGS = ("dataset", "network", "group_size", "strategy", "seed", "optimizer", "momentum", "lr")
 
-TABLES: dict[str, tuple[list[str], Callable[[Record], list[Row]]]] = {
-    "runs": (
-        [
-            *("dataset", "network", "group_size", "num_stages", "max_delay", "convention", "strategy", "seed"),
-            *("optimizer", "momentum", "lr", "rate", "status", "diverged_epoch"),
-            *("test_accuracy", "test_loss", "test_images"),
-            *("best_val_accuracy", "final_val_accuracy", "history_copies", "device"),
-        ],
-        lambda record: [{k: v for row in run_rows(record) for k, v in row.items() if k not in _COST}],
-    ),
-    "times": ([*RUN, *_COST], time_rows),
-    "epochs": (
-        [
-            *(*RUN, "epoch"),
-            *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"),
-        ],
-        epoch_rows,
-    ),
-    "stages": (["network", "group_size", "stage", "delay", "parameters"], stage_rows),
-    "reconstruction": (
-        ["network", "group_size", "seed", "rate", "stage", "delay", "strategy", "relative_error", "n"],
-        lambda record: [_key(record) | row for row in record["reconstruction"]],  # `strategy` becomes the probed rule
-    ),
+TABLES: dict[str, Callable[[Record], list[Row]]] = {
+    "runs": lambda record: [{k: v for row in run_rows(record) for k, v in row.items() if k not in _COST}],
+    "times": time_rows,
+    "epochs": epoch_rows,
+    "stages": stage_rows,
+    "reconstruction": lambda record: [_key(record) | row for row in record["reconstruction"]],  # `strategy` is the rule
 }
-"""Table -> its columns, and the rows that a record gives it."""
+"""Table with these columns (:data:`layerpipe2.lab.judging.designs.COLUMNS`) -> the rows that a record gives it."""
 
 
 def metrics(records: list[Record]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from experiments import collect
 from experiments.accuracy.schema import read_experiment
 from experiments.accuracy.tables import TABLES, curves, metrics
 from layerpipe2.errors import UserError
+from layerpipe2.lab.judging.designs import COLUMNS
 from layerpipe2.lab.runs import cell_file
 from tests.made_records import record
 from tests.small_experiments import ROOT, UNTUNED, read_rows, small
@@ -39,7 +40,7 @@ def test_every_table_has_its_columns_and_rows(grid, tmp_path):
     counts = {name: len(rows) for name, rows in tables.items()}
     assert counts == {"runs": 8, "epochs": 14, "times": 8, "stages": 4, "reconstruction": 2}
     for name, rows in tables.items():
-        assert list(rows[0]) == TABLES[name][0]
+        assert tuple(rows[0]) == COLUMNS[name]
     diverged = next(row for row in tables["runs"] if row["strategy"] == "latest")
     assert (diverged["status"], diverged["diverged_epoch"], diverged["test_accuracy"]) == ("diverged", "0", "")
     assert tables["stages"][0] == {"network": "mlp", "group_size": "3", "stage": "0", "delay": "4", "parameters": "10"}

@@ -21,6 +21,24 @@ RUN = ("network", "group_size", "strategy", "seed", "rate")
 ALONE = ("network", "dataset", "optimizer", "momentum")
 """What a cell has in common with the sequential training that it is compared with."""
 
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "runs": (
+        *("dataset", "network", "group_size", "num_stages", "max_delay", "convention", "strategy", "seed"),
+        *("optimizer", "momentum", "lr", "rate", "status", "diverged_epoch"),
+        *("test_accuracy", "test_loss", "test_images"),
+        *("best_val_accuracy", "final_val_accuracy", "history_copies", "device"),
+    ),
+    "times": (*RUN, "wall_time_s", "train_time_s", "commit"),
+    "epochs": (*RUN, "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"),
+    "stages": ("network", "group_size", "stage", "delay", "parameters"),
+    "reconstruction": ("network", "group_size", "seed", "rate", "stage", "delay", "strategy", "relative_error", "n"),
+    "examples": (
+        *("dataset", "network", "optimizer", "momentum", "group_size", "rate"),
+        *("strategy", "reference", "examples", "spread"),
+    ),
+}
+"""Table of an experiment -> its columns: what ``python -m experiments.collect`` writes and pages read."""
+
 LEARNT = 0.5
 """Share of what sequential training reaches that stash must reach for a partition to say anything about reconstruction:
 of the accuracy, or of what it gains over guessing."""
