@@ -9,7 +9,6 @@ import argparse
 import statistics
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pytorch_lightning as pl
@@ -26,10 +25,8 @@ from layerpipe2.engine.quiet_trainer import quiet_trainer, running_lightning
 from layerpipe2.errors import LARGEST
 from layerpipe2.lab import networks
 from layerpipe2.lab.data import BatchLoader, TensorSplit
-from layerpipe2.lab.provenance import provenance
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.plan import check_run
-from layerpipe2.lab.runs.records import write_json
 
 Precision = Literal["native", "bf16"]
 _CLASSES = 10
@@ -102,7 +99,7 @@ def make_optimizer(parameters: Any, fused: bool) -> torch.optim.Optimizer:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Time all variants of one network or of the table's, print ratios, write the figures.
+    """Time all variants of one network or of the table's, and print ratios.
 
     Raises:
         UserError: on an unknown network, or a number that is no count.
@@ -115,31 +112,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.network is not None:
         one = Setting(options.network, options.width, tuple(options.input_shape), options.batch_size, options.steps)
         settings = {f"{one.network}, batch {one.batch_size}": one}
-    for one in settings.values():
+    print(f"{device}, {options.threads} threads, n = {options.rounds} rounds; [least, largest] ratio")
+    for name, one in settings.items():
         sizes = RunConfig(network=one.network, strategy="sequential", width=one.width, batch_size=one.batch_size)
         check_run(sizes, one.input_shape, _CLASSES)
-    print(f"{device}, {options.threads} threads, n = {options.rounds} rounds; [least, largest] ratio")
-    rows = [row for name, one in settings.items() for row in _measured(name, one, options, device)]
-    if options.out:
-        result = {"options": vars(options) | {"out": None}, "rows": rows, "provenance": provenance(device)}
-        write_json(options.out, result)
+        _compare(name, one, options, device)
 
 
-def _measured(name: str, setting: Setting, options: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
-    """Rows of one setting, printed as they are known: seconds per step and ratios to plain Lightning by round."""
+def _compare(name: str, setting: Setting, options: argparse.Namespace, device: torch.device) -> None:
+    """Print seconds per step of every variant, and their ratios to plain Lightning's by round."""
     variants = _variants(device)
-    times: dict[str, list[float]] = {variant: [] for variant in variants}
-    for _ in range(options.rounds):
-        for variant, form in variants.items():
-            times[variant].append(_time(setting, options.warmup, device, form))
+    rounds = [
+        {n: _time(setting, options.warmup, device, v) for n, v in variants.items()} for _ in range(options.rounds)
+    ]
     print(f"\n{name:28} {'ms/step':>9} {'/plain':>8}")
-    rows, plain = [], times["plain Lightning"]
-    for variant, values in times.items():
-        ratios = [value / base for value, base in zip(values, plain, strict=True)]
-        median, ratio = statistics.median(values), statistics.median(ratios)
-        print(f"{variant:28} {median * 1e3:9.2f} {ratio:7.2f}x [{min(ratios):.2f}, {max(ratios):.2f}]", flush=True)
-        rows.append({"setting": name, "variant": variant, "seconds_per_step": values, "ratio_to_plain": ratio})
-    return rows
+    for variant in variants:
+        median = 1e3 * statistics.median(times[variant] for times in rounds)
+        ratios = [times[variant] / times["plain Lightning"] for times in rounds]
+        spread = f"{statistics.median(ratios):7.2f}x [{min(ratios):.2f}, {max(ratios):.2f}]"
+        print(f"{variant:28} {median * 1e3:9.2f} {spread}", flush=True)
 
 
 def _variants(device: torch.device) -> dict[str, Variant]:
@@ -178,18 +169,16 @@ def _time(setting: Setting, warmup: int, device: torch.device, variant: Variant)
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m experiments.benchmarks.training", description=__doc__)
-    parser.add_argument("--network", default=None, help="one network; default: the table's")
-    parser.add_argument(
-        "--width", type=within(int, 1, LARGEST), default=None, help="base width; default: the network's own"
-    )
-    parser.add_argument("--input-shape", type=within(int, 1, LARGEST), nargs=3, default=[3, 32, 32], help="C H W")
-    parser.add_argument("--batch-size", type=within(int, 1, LARGEST), default=128, help="images per mini-batch")
-    parser.add_argument("--steps", type=within(int, 1, 1000), default=20, help="timed steps per round")
-    parser.add_argument("--warmup", type=within(int, 0, 1000), default=20, help="untimed steps per round")
-    parser.add_argument("--rounds", type=within(int, 1, 1000), default=5, help="times that each variant is timed")
-    parser.add_argument("--threads", type=within(int, 1, 1024), default=1, help="CPU threads")
-    parser.add_argument("--cpu", action="store_true", help="time on the CPU even where there is a CUDA device")
-    parser.add_argument("--out", type=Path, default=None, help="write the figures there as JSON")
+    add, size, count = parser.add_argument, within(int, 1, LARGEST), within(int, 1, 1000)
+    add("--network", help="one network; default: the table's")
+    add("--width", type=size, help="base width; default: the network's own")
+    add("--input-shape", type=size, nargs=3, default=[3, 32, 32], help="C H W")
+    add("--batch-size", type=size, default=128, help="images per mini-batch")
+    add("--steps", type=count, default=20, help="timed steps per round")
+    add("--warmup", type=within(int, 0, 1000), default=20, help="untimed steps per round")
+    add("--rounds", type=count, default=5, help="times that each variant is timed")
+    add("--threads", type=within(int, 1, 1024), default=1, help="CPU threads")
+    add("--cpu", action="store_true", help="time on the CPU even where there is a CUDA device")
     return parser
 
 

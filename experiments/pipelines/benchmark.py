@@ -31,8 +31,9 @@ from layerpipe2.lab.runs.records import Row, writable_folder, write_csv, write_j
 from layerpipe2.pipeline.timeline import Span, chrome_trace
 from layerpipe2.planning.machine import Machine
 from layerpipe2.planning.predict import Predictor
-from layerpipe2.planning.variants import MEMORY_KINDS, TORCH_PIPELINES, Variant
+from layerpipe2.planning.variants import Variant
 
+_SECRET = ("data_root",)  # a place on this machine
 _HEAD = ("variant", "samples/s", "speed-up", "(min-max)", "predicted", "torch MB by rank", "RSS MB by rank", "sent kB")
 
 
@@ -53,30 +54,13 @@ def _ratio(theirs: Sequence[float], ours: Sequence[float]) -> list[float]:
 
 
 def table(rows: Sequence[Row], network: str, settings: BenchmarkSettings) -> str:
-    """The figures as text: medians, and ratios with their smallest and largest value."""
+    """The figures as text: medians, and ratios to plain training with their smallest and largest value."""
     lines = [
         f"{network} on {settings.dataset}, mini-batches of {settings.batch_size}; {settings.processes} processes "
         f"of one thread; n = {settings.rounds} rounds of {settings.batches} mini-batches",
         *aligned([_HEAD, *map(_cells, rows)]),
     ]
-    others = ("independent", *TORCH_PIPELINES)
-    bases = [row["variant"] for row in rows if Variant.parse(row["variant"]).kind in others]
-    asynchronous = [row for row in rows if row["variant"].startswith("async") and row["variant"].count("/") == 1]
-    if bases and asynchronous:
-        cells = [[name, *(_spread(row["speed_over"][name]) for row in asynchronous)] for name in bases]
-        lines += ["", *aligned([["speed over", *(row["variant"] for row in asynchronous)], *cells])]
     return "\n".join(lines)
-
-
-def memory_table(rows: Sequence[Row]) -> str:
-    """Bytes per stage as text: measured, and in brackets what the cost model says."""
-    head = ("variant", "processes", "stage", "delay")
-    cells = [
-        [str(row[name]) for name in head]
-        + [f"{row[kind] / 1e3:.1f} ({row[f'modelled_{kind}'] / 1e3:.1f})" for kind in MEMORY_KINDS]
-        for row in rows
-    ]
-    return "\n".join(["kB (modelled):", *aligned([[*head, *MEMORY_KINDS], *cells])])
 
 
 def _cells(row: Row) -> list[str]:
@@ -90,15 +74,8 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _spread(ratio: Sequence[float]) -> str:
-    return f"{ratio[0]:.2f}x ({ratio[1]:.2f}-{ratio[2]:.2f})"
-
-
 def _megabytes(values: Sequence[float]) -> str:
     return " + ".join(f"{value / 1e6:.1f}" for value in values)
-
-
-_SECRET = ("data_root",)  # a place on this machine
 
 
 @dataclass
@@ -234,10 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _show(bench: NetworkBenchmark, out: Path | None, where: dict[str, object]) -> None:
-    print(table(bench.rows, bench.job.config.network, bench.settings))
-    if bench.memory:
-        print("\n" + memory_table(bench.memory))
-    print()
+    print(table(bench.rows, bench.job.config.network, bench.settings), end="\n\n")
     if out:
         bench.write(out, where)
 

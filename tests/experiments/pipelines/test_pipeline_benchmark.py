@@ -37,7 +37,7 @@ def test_it_writes_all_figures_and_prints_them(tmp_path, capsys):
     options += " --memory-strategies stash --timelines 1f1b/2 --trace-batches 7 --cut-network mlp --cut-width 4"
     tmp_path = tmp_path / "pipelines"
     benchmark.main([*f"{SMALL} {options} --out".split(), str(tmp_path)])
-    assert re.search(r"async/stash +2 +0 +2 ", capsys.readouterr().out)
+    assert re.search(r"1f1b/2 +[\d.]+ +[\d.]+x ", capsys.readouterr().out)
     result = json.loads((tmp_path / "even.json").read_text())
     plain, pipeline = result["rows"]
     assert pipeline["speed_over"]["plain"][0] == plain["seconds_per_batch"][0] / pipeline["seconds_per_batch"][0]
@@ -167,7 +167,6 @@ def test_ratios_are_taken_within_a_round():
     given = {"dataset": "d", "batch_size": 64, "processes": 2, "rounds": 3, "batches": 1}
     lines = table(rows, "n", BenchmarkSettings(**given)).splitlines()
     assert lines[4].split()[:4] == ["async/stash", "64.0", "4.00x", "(2.00-6.00)"]
-    assert lines[-1].split() == ["1f1b/2", "2.00x", "(1.00-4.00)"]
 
 
 def test_variants_want_their_stages_and_ranks():
