@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tables |= {"spans": bench.spans, "accuracy": trained}
     _show(tables)
     if options.out:
-        where = provenance(bench.device) | {"cores": os.cpu_count(), "load_average": load}
+        where = provenance(bench.device)
+        where |= {"numba": where["versions"]["numba"], "cores": os.cpu_count(), "load_average": load}
         graph = data.graph
         sizes = {"nodes": graph.num_nodes, "edges": graph.num_edges, "features": graph.features.shape[1]}
         sizes |= {"classes": graph.num_classes, "train_nodes": len(data.train)}
