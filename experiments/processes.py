@@ -5,11 +5,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
+from typing import Any
 
 from tqdm import tqdm
 
@@ -73,7 +74,8 @@ def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def follow(
-    futures: Iterable[Future[None]],
+    pool: ProcessPoolExecutor,
+    calls: Iterable[tuple[Any, ...]],
     name: str,
     unit: str,
     total: int,
@@ -84,10 +86,11 @@ def follow(
     lines: bool = False,
     more: Callable[[int], str] = lambda done: "",
 ) -> None:
-    """Wait for workers, with a bar or a few lines on stderr.
+    """Have workers do some calls, and wait for their ends, with a bar or a few lines on stderr.
 
     Args:
-        futures: the workers' ends.
+        pool: the workers.
+        calls: a function and its arguments for each of them.
         name: of what they do, and ``unit`` of it.
         total: of units; ``finished`` counts them.
         look_s: how often they are counted; None: when a worker has ended.
@@ -98,7 +101,8 @@ def follow(
     Raises:
         Exception: a worker's own.
     """
-    waiting, shown = set(futures), 0
+    waiting, shown = {pool.submit(*call) for call in calls}, 0
+    pool.submit(os.getpid)  # or CPython's pool wouldn't watch the process that was started last
     with tqdm(total=total, desc=name, unit=unit, disable=not bar) as progress:
         while waiting:
             ended, waiting = wait(waiting, look_s, FIRST_EXCEPTION)

@@ -114,10 +114,9 @@ def _study(grid: Grid, tuning: Tuning, cell: Cell, seed: int, number: int, space
 
 def _do(name: str, studies: list[Study], jobs: int) -> None:
     with workers(jobs) as pool:
-        done = [pool.submit(_work, [study.folder for study in studies]) for _ in range(jobs)]
-        pool.submit(len, ())  # or CPython's pool wouldn't watch the process that was started last
+        calls = [(_work, [study.folder for study in studies])] * jobs
         total = sum(study.settings.trials for study in studies)
-        follow(done, name, "trial", total, lambda: sum(map(_finished, studies)), look_s=_LOOK_S, lines=True)
+        follow(pool, calls, name, "trial", total, lambda: sum(map(_finished, studies)), look_s=_LOOK_S, lines=True)
 
 
 def _finished(study: Study) -> int:

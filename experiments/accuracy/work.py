@@ -9,7 +9,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 
@@ -89,25 +88,20 @@ class Queue:
             for folder in {self.grid.folder / task.path.parent for task in left}:
                 writable_folder(folder)
             begun = replace(self, began=(time.time(), len(self.tasks) - len(left)))
-            done = [pool.submit(work, begun, i % gpus if gpus else None) for i in range(jobs)]
-            pool.submit(os.getpid)  # or CPython's pool wouldn't watch the process that was started last
-            begun._follow(done)
+            bar = self.quiet and sys.stderr.isatty()
+            follow(
+                pool,
+                [(work, begun, i % gpus if gpus else None) for i in range(jobs)],
+                self.grid.experiment.name,
+                "run",
+                len(self.tasks),
+                self.finished,
+                look_s=0.5 if self.quiet else None,
+                bar=bar,
+                lines=self.quiet and not bar,
+                more=begun.time_left,
+            )
         return len(self.grid.left(self.tasks))
-
-    def _follow(self, done: list[Future[None]]) -> None:
-        """Wait for the workers, and show how far they are if they are quiet."""
-        bar = self.quiet and sys.stderr.isatty()
-        follow(
-            done,
-            self.grid.experiment.name,
-            "run",
-            len(self.tasks),
-            self.finished,
-            look_s=0.5 if self.quiet else None,
-            bar=bar,
-            lines=self.quiet and not bar,
-            more=self.time_left,
-        )
 
 
 def work(queue: Queue, gpu: int | None) -> None:

