@@ -44,7 +44,7 @@ class Namespaces:
             subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
 
     def address(self, host: int) -> str:
-        """Of the host's ``eth0``."""
+        """Return the address of a host's ``eth0``."""
         return f"10.77.0.{host + 1}"
 
     def limit(self, gigabits: float) -> None:

@@ -77,7 +77,7 @@ def _cells(grid: Grid) -> dict[tuple[str, ...], tuple[Row, RunConfig]]:
 
 
 def _measured(config: RunConfig) -> Row:
-    """In a worker."""
+    """Measure a cell; a worker calls it."""
     from experiments.predicting.measure import measure as measure_signs
     from experiments.predicting.signs import predictors
     from layerpipe2.lab.runs.worker import load_once
@@ -88,7 +88,7 @@ def _measured(config: RunConfig) -> Row:
 
 
 def _key(row: Row) -> tuple[str, ...]:
-    """The same of a row that was read and of one that was made."""
+    """Return what names a row, the same of one that was read and of one that was made."""
     return tuple(str(row[name]) for name in (*PIPELINE, "lr"))
 
 

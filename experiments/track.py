@@ -107,7 +107,7 @@ class Pages(NamedTuple):
 
     @property
     def files(self) -> list[Path]:
-        """Those that MLflow can show; none below the folders of other pages."""
+        """List the files that MLflow can show; none below the folders of other pages."""
         return sorted(
             path for top in (self.folder, self.folder / "figures") for kind in _SHOWN for path in top.glob(kind)
         )
@@ -228,7 +228,7 @@ def checkout(folder: Path) -> Path:
 
 
 def sources(runs: Path, larger: Sequence[Path], pages: Path) -> list[Source]:
-    """All experiments with records: that of ``make reproduce``, and those whose records are committed.
+    """Read all experiments with records: that of ``make reproduce``, and those whose records are committed.
 
     Raises:
         UserError: if there are no records, or one is broken.

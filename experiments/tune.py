@@ -124,7 +124,7 @@ def _finished(study: Study) -> int:
 
 
 def _work(folders: list[Path]) -> None:
-    """In a worker."""
+    """Do trials of the studies in these folders; a worker calls it."""
     work([open_existing(folder) for folder in folders])
 
 
@@ -142,7 +142,7 @@ def _best(studies: list[Study]) -> tuple[Study, dict[str, Any]] | None:
 
 
 def _best_point(studies: list[Study]) -> dict[str, Any] | None:
-    """Of a grid the point with the best mean, of those at which every seed's run has completed; None without any."""
+    """Return the point of a grid with the best mean, of those at which all seeds' runs have completed; None of none."""
     values: dict[tuple[Any, ...], list[list[float] | None]] = {}
     for study in studies:
         for trial in study.trials():

@@ -28,7 +28,7 @@ class Speed(NamedTuple):
     test: int
 
     def seconds(self, epochs: int) -> float:
-        """Of a whole run."""
+        """Return the seconds of a whole run."""
         return epochs * (self.steps * self.step + self.validation * self.evaluation) + self.test * self.evaluation
 
 
@@ -52,7 +52,7 @@ class _Clock(Checkpoint):
 
 
 def measure(config: RunConfig) -> Speed:
-    """In a worker: time a few steps of a run.
+    """Time a few steps of a run; a worker calls it.
 
     Raises:
         UserError: as the run would.

@@ -95,7 +95,7 @@ class Grid:
 
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
-        """All runs.
+        """List all runs.
 
         Raises:
             UserError: if a network can't be cut as wanted, settings don't go together, or two runs have one record.
@@ -110,7 +110,7 @@ class Grid:
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
-        """All cells, the baseline first wherever the network, the data set or the optimizer changes."""
+        """List all cells, the baseline first wherever the network, the data set or the optimizer changes."""
         experiment, found = self.experiment, list[Cell]()
         for start in product(experiment.networks, experiment.datasets, experiment.optimizers):
             found.append(Cell(*start, SEQUENTIAL, 1, SEQUENTIAL))
@@ -194,7 +194,7 @@ class Grid:
         return self.folder / "times" / task.path.relative_to(task.path.parts[0])
 
     def left(self, tasks: Sequence[Task]) -> list[Task]:
-        """Those without a record."""
+        """Return those of the tasks that have no record."""
         return [task for task in tasks if self.record(task) is None]
 
     def ready(self, task: Task) -> RunConfig:
@@ -244,7 +244,7 @@ class Grid:
         return found
 
     def name(self, cell: Cell) -> str:
-        """Of a cell in file names."""
+        """Return what a cell is called in file names."""
         return self.experiment.cell.format(**cell._asdict())
 
     def _partitions(self, network: str, dataset: str, optimizer: str) -> Iterator[tuple[int, int]]:

@@ -50,7 +50,7 @@ class RunSettings(create_model("Fields", __base__=Checked, **_SETTINGS)):  # typ
 
     @property
     def given(self) -> dict[str, Any]:
-        """Those that the file gives."""
+        """Return the settings that the file gives."""
         return {name: getattr(self, name) for name in self.model_fields_set if name in _SETTINGS}
 
 
@@ -210,7 +210,7 @@ class Experiment(Checked):
 
     @property
     def all_seeds(self) -> list[int]:
-        """Those of final runs, each once, in their order."""
+        """List the seeds of final runs, each once, in their order."""
         more = (self.other_seeds, self.common_seeds, self.control_seeds)
         return list(dict.fromkeys([*self.seeds, *(seed for seeds in more for seed in seeds or ())]))
 

@@ -105,7 +105,7 @@ class Queue:
 
 
 def work(queue: Queue, gpu: int | None) -> None:
-    """In a worker: do runs until none is left that could be begun, now or later."""
+    """Do runs until none is left that could be begun, now or later; a worker calls it."""
     if gpu is not None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[gpu] if gpu < len(visible) and visible[gpu] else str(gpu)

@@ -39,7 +39,7 @@ _CHECKS: tuple[tuple[Any, str, Callable[..., object]], ...] = (
 
 @contextmanager
 def without_checks() -> Iterator[None]:
-    """Within: steps look at nothing."""
+    """Have steps look at nothing within the block."""
     with ExitStack() as patches:
         for owner, name, instead in _CHECKS:
             patches.enter_context(patch.object(owner, name, instead))
@@ -57,7 +57,7 @@ class Steps:
         self.x, self.y = torch.randn(32, 1, 8, 8), torch.randint(10, (32,))
 
     def seconds(self, *, checked: bool = True, audited: bool = False) -> float:
-        """Of one step."""
+        """Return the processor's seconds of one step."""
         self.engine.watch.updated()  # what this step compares with
         with ExitStack() as within:
             if not checked:
@@ -70,7 +70,7 @@ class Steps:
 
 
 def ratios(steps: Steps, seconds: float) -> dict[str, list[float]]:
-    """Of steps of one round, which come in random order, to one without checks: with them, without again, audited."""
+    """Return ratios of a round's steps, in random order, to one without checks: with them, without again, audited."""
     kinds = {"with": {}, "without": {"checked": False}, "again": {"checked": False}, "audited": {"audited": True}}
     found: dict[str, list[float]] = {kind: [] for kind in kinds}
     end, i = time.monotonic() + seconds, 0

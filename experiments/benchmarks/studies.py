@@ -85,7 +85,7 @@ def _times(study: Study) -> list[tuple[float, float, int]]:
 
 
 def _seconds(study: Study) -> float:
-    """From the first trial's start to the last one's end."""
+    """Return the time from the first trial's start to the last one's end."""
     times = _times(study)
     return max(end for _, end, _ in times) - times[0][0]
 

@@ -53,7 +53,7 @@ class NumpyLoader:
         return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
 
     def sample(self, seeds: Integers) -> tuple[Integers, Hops]:
-        """All nodes, those of the batch first, and for each hop the rows of each node's neighbours (n, k), -1: none."""
+        """Draw all nodes, those of the batch first, and for each hop the rows of their neighbours (n, k), -1: none."""
         if self._sampler is not None:
             sample = self._sampler.sample(seeds, int(self._random.integers(2**63)))
             ends = np.cumsum(sample.counts[:-1] * self.fan_out)[:-1]

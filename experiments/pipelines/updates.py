@@ -98,7 +98,7 @@ class Design(Checked):
 
     @property
     def strategies(self) -> tuple[str, ...]:
-        """All that are tuned."""
+        """Name all strategies that are tuned."""
         return (SEQUENTIAL, "stash", *self.averages)
 
 
@@ -121,7 +121,7 @@ def losses(net: Network, strategy: str, lr: float, seed: int, target: float) -> 
 
 
 def loss_of(stages: Iterable[nn.Module], x: Tensor, y: Tensor) -> float:
-    """Of the latest weights."""
+    """Return the loss of the latest weights on these examples."""
     network = nn.Sequential(*stages).eval()
     with torch.no_grad():
         loss = F.cross_entropy(network(x), y).item()

@@ -44,17 +44,17 @@ class Folder:
     leases: Leases = field(default_factory=Leases)
 
     def holding(self, path: Path) -> AbstractContextManager[bool]:
-        """By the lease beside the record."""
+        """Hold the lease beside the record."""
         return self.leases.holding((self.folder / path).with_suffix(".lock"))
 
     def fetch(self, paths: Iterable[Path]) -> None:
-        """Nothing: they are there."""
+        """Do nothing, since all see the same records."""
 
     def post(self, path: Path, record: Record) -> None:
-        """Nothing: it is there."""
+        """Do nothing, since all see the record."""
 
     def close(self) -> None:
-        """Nothing: there is none."""
+        """Do nothing, since there is no connection."""
 
 
 class Database:
@@ -76,12 +76,12 @@ class Database:
         storage.remove_session()
 
     def holding(self, path: Path) -> AbstractContextManager[bool]:
-        """By a lock of the server, which it takes back if this process or its machine goes."""
+        """Hold a lock of the server, which it takes back if this process or its machine goes."""
         number = zlib.crc32(f"{self._name} {path}".encode()) - 2**31  # of two with one number, one waits for the other
         return server_lock(self._storage.engine, _RUNS, number)  # type: ignore[attr-defined]
 
     def fetch(self, paths: Iterable[Path]) -> None:
-        """From the study's notes."""
+        """Write the records that stand in the study's notes."""
         missing = [path for path in paths if not cell_file.exists(self.folder / path)]
         found = self._study.user_attrs if missing else {}
         self._storage.remove_session()
@@ -90,11 +90,11 @@ class Database:
                 cell_file.write(self.folder / path, json.loads(found[str(path)]))
 
     def post(self, path: Path, record: Record) -> None:
-        """Into the study's notes."""
+        """Put the record into the study's notes."""
         self._study.set_user_attr(str(path), json.dumps(record))
         self._storage.remove_session()
 
     def close(self) -> None:
-        """Of this thread, and those that no thread uses."""
+        """Close the connections of this thread, and those that no thread uses."""
         self._storage.remove_session()
         self._storage.engine.dispose()  # type: ignore[attr-defined]

@@ -58,13 +58,13 @@ class TrialLocks:
 
 
 def by_leases(folder: Path) -> Lock:
-    """By a file in ``folder`` that is named after the trial's number."""
+    """Lock a trial by a file in ``folder`` that is named after the trial's number."""
     leases = Leases()
     return lambda trial: leases.holding(folder / f"{trial.number:05d}.lock")
 
 
 def by_database(engine: Any) -> Lock:
-    """By a lock that the database's server holds, see :func:`server_lock`."""
+    """Lock a trial by a lock that the database's server holds, see :func:`server_lock`."""
     return lambda trial: server_lock(engine, _TRIALS, trial._trial_id)
 
 
