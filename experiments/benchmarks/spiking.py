@@ -49,7 +49,7 @@ def _first(units: nn.Module) -> Neurons:
 
 
 def plain_copy(module: nn.Module, run: Callable[[Neuron, torch.Tensor], torch.Tensor] = unrolled) -> nn.Module:
-    """Return the module with neurons, normalisation and pooling apart, each by plain autograd, or neurons by ``run``."""
+    """Return it with neurons, normalisation and pooling apart, each by plain autograd, or neurons by ``run``."""
     copy = nn.Sequential(deepcopy(module))
     for part in copy.modules():
         for name, child in part.named_children():
