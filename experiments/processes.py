@@ -45,7 +45,7 @@ def training_server() -> ForkServerContext:
 
 
 def begin() -> None:
-    """Have a server's process keep freed memory for the next step, and end with the server (that ends with its starter)."""
+    """Keep freed memory for the next step, and end with the server of this process, which ends with its starter."""
     keep_freed_memory()
     end_with_parent()
     starter = multiprocessing.parent_process()
