@@ -6,9 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.examples import COLUMNS as EXAMPLES
-from experiments.tables import TABLES
 from layerpipe2.errors import UserError
+from layerpipe2.lab.judging.designs import COLUMNS, RUN
 from layerpipe2.lab.judging.objectives import judged
 from layerpipe2.lab.judging.report import Report
 from layerpipe2.lab.looks import ordered
@@ -17,17 +16,15 @@ from layerpipe2.lab.runs.records import read_json
 from layerpipe2.lab.runs.validation import Checked, Positive, checked
 from paper_figures.read import TableForm, read_table
 
-RUN = ["network", "group_size", "strategy", "seed", "rate"]
-"""The columns that name one run."""
 CONFIGURATION = ["network", "group_size"]
 """The columns that name one partition of one network."""
 KEYS = {
-    "runs": RUN,
+    "runs": [*RUN],
     "epochs": [*RUN, "epoch"],
     "reconstruction": [*CONFIGURATION, "seed", "rate", "stage", "strategy"],
     "stages": [*CONFIGURATION, "stage"],
 }
-"""Table of :data:`experiments.tables.TABLES` -> the columns that name a row."""
+"""Table of :data:`layerpipe2.lab.judging.designs.COLUMNS` -> the columns that name a row."""
 TRIAL = ["network", "strategy", "round", "trial"]
 _OPTIONAL = {
     *("optimizer", "momentum", "diverged_epoch", "test_accuracy", "test_loss", "best_val_accuracy"),
@@ -108,14 +105,14 @@ def load(folder: Path) -> Records:
         return read_table(folder / f"{name}.csv", form, remedy)
 
     tables = {
-        name: read(name, TableForm(TABLES[name][0], _OPTIONAL - {*key}, key, may_be_empty=name == "reconstruction"))
+        name: read(name, TableForm(COLUMNS[name], _OPTIONAL - {*key}, key, may_be_empty=name == "reconstruction"))
         for name, key in KEYS.items()
     }
     experiment = read_json(folder / "experiment.json", remedy)
     checked(_Experiment, experiment, f"{folder / 'experiment.json'}: {remedy}")
     value = f"val_{judged(experiment['report'])}"
     more = {
-        "examples": TableForm(EXAMPLES, ("examples", "spread"), may_be_empty=True),
+        "examples": TableForm(COLUMNS["examples"], ("examples", "spread"), may_be_empty=True),
         "tuning": TableForm([*TRIAL, "status", value, "lr", "edge"], (value, "lr", "edge"), TRIAL),
     }
     known = {name: read(name, form) for name, form in more.items() if (folder / f"{name}.csv").exists()}

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from experiments import collect
-from experiments.grid import Grid
-from experiments.schema import read_experiment
+from experiments.accuracy.grid import Grid
+from experiments.accuracy.schema import read_experiment
 from layerpipe2.cli import main
 from layerpipe2.cli.console import run_command
 from layerpipe2.lab.data.loading import _load
