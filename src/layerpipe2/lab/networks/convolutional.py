@@ -8,6 +8,7 @@ On images of height 1 the networks of VGG's kind have 1x3 kernels and pool along
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -17,31 +18,6 @@ SMALL_BLOCKS = ((1, 1), (2, 2), (4, 4), (8, 8))
 SHALLOW_BLOCKS = ((1,), (2,), (4,), (8,))
 VGG16_BLOCKS = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
 """Channels of the convolutions, block by block, as multiples of the width: VGG-16 is configuration D of the paper."""
-
-
-def vgg(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
-    """Eight conv-BN-ReLU units of 1, 1, 2, 2, 4, 4, 8, 8 times ``width`` channels and a head: 9 units."""
-    return _vgg_units(input_shape, num_classes, width, SMALL_BLOCKS, conv_bn_relu)
-
-
-def cnn(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
-    """Build :func:`vgg` without batch normalisation, with biases: 9 units."""
-    return _vgg_units(input_shape, num_classes, width, SMALL_BLOCKS, conv_relu)
-
-
-def vgg_small(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
-    """Build :func:`vgg` with one convolution of 1, 2, 4 and 8 times ``width`` channels each: 5 units."""
-    return _vgg_units(input_shape, num_classes, width, SHALLOW_BLOCKS, conv_bn_relu)
-
-
-def cnn_small(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
-    """Build :func:`vgg_small` without batch normalisation, with biases: 5 units."""
-    return _vgg_units(input_shape, num_classes, width, SHALLOW_BLOCKS, conv_relu)
-
-
-def vgg16(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
-    """VGG-16's thirteen conv-BN-ReLU units and a head: 14 units; width 64 gives its channels."""
-    return _vgg_units(input_shape, num_classes, width, VGG16_BLOCKS, conv_bn_relu, pool_last=True)
 
 
 def _vgg_units(
@@ -71,6 +47,18 @@ def _vgg_units(
             units[-1] = nn.Sequential(units[-1], nn.MaxPool2d((1, 2) if flat else 2))
             height, width_px = height // 2, width_px // 2
     return channels_last([*units, pooled_head(channels, num_classes)])
+
+
+vgg = partial(_vgg_units, blocks=SMALL_BLOCKS, unit=conv_bn_relu)
+"""Eight conv-BN-ReLU units of 1, 1, 2, 2, 4, 4, 8, 8 times ``width`` channels and a head: 9 units."""
+cnn = partial(_vgg_units, blocks=SMALL_BLOCKS, unit=conv_relu)
+""":func:`vgg` without batch normalisation, with biases: 9 units."""
+vgg_small = partial(_vgg_units, blocks=SHALLOW_BLOCKS, unit=conv_bn_relu)
+""":func:`vgg` with one convolution of 1, 2, 4 and 8 times ``width`` channels each: 5 units."""
+cnn_small = partial(_vgg_units, blocks=SHALLOW_BLOCKS, unit=conv_relu)
+""":func:`vgg_small` without batch normalisation, with biases: 5 units."""
+vgg16 = partial(_vgg_units, blocks=VGG16_BLOCKS, unit=conv_bn_relu, pool_last=True)
+"""VGG-16's thirteen conv-BN-ReLU units and a head: 14 units; width 64 gives its channels."""
 
 
 class BasicBlock(nn.Module):
@@ -113,17 +101,10 @@ def _residual_units(
     return channels_last([*units, pooled_head(channels, num_classes)])
 
 
-def resnet18(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
-    """ResNet-18 with a 3x3 stem and no max pooling: stem, 8 basic blocks, head = 10 units.
+resnet18 = partial(_residual_units, factors=(1, 2, 4, 8))
+"""ResNet-18 with a 3x3 stem and no max pooling: stem, 8 basic blocks, head = 10 units.
 
-    Channels are 1, 2, 4, 8 times ``width``; width 64 and 100 classes give the usual 11,220,132 parameters.
-    """
-    return _residual_units(input_shape, num_classes, width, (1, 2, 4, 8))
-
-
-def resnet_small(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
-    """ResNet-14 for quick runs: stem, 6 basic blocks, head = 8 units.
-
-    Channels are 1, 2, 4 times ``width``.
-    """
-    return _residual_units(input_shape, num_classes, width, (1, 2, 4))
+Channels are 1, 2, 4, 8 times ``width``; width 64 and 100 classes give the usual 11,220,132 parameters.
+"""
+resnet_small = partial(_residual_units, factors=(1, 2, 4))
+"""ResNet-14 for quick runs: stem, 6 basic blocks, head = 8 units. Channels are 1, 2, 4 times ``width``."""

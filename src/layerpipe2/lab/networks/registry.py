@@ -5,8 +5,9 @@ Nothing here imports torch before a network is built: whoever mistypes a name is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -27,137 +28,54 @@ class NetworkInfo:
 
     Attributes:
         name, label: in options and records, and for readers.
+        default_width: features of a hidden layer or a token, or channels of the first units.
         description: one line of help.
         kind: of its units.
-        default_width: features of a hidden layer or a token, or channels of the first units.
-        builder: ``module.function`` of this folder: (input shape, number of classes, width) -> units; of a spiking
-            network (..., its settings).
+        module: of this folder, with a function of the network's name, whose ``-`` is ``_``: (input shape, number of
+            classes, width) -> units; of a spiking network (..., its settings).
         takes: kind of input, a key of :data:`INPUTS`.
     """
 
     name: str
     label: str
+    default_width: int
     description: str
     kind: Kind
-    default_width: int
-    builder: str
+    module: str
     takes: str = "images"
 
 
 DENSE, CNN, TRANSFORMER, SPIKING = get_args(Kind)
+_cnn = partial(NetworkInfo, kind=CNN, module="convolutional")
+_transformer = partial(NetworkInfo, kind=TRANSFORMER, module="transformer")
+_spiking = partial(NetworkInfo, kind=SPIKING, module="spiking")
+_PLAIN = "conv-ReLU of width to 8*width channels, not normalised, head"
+_NORMALISED = "conv-BN-ReLU of width to 8*width channels, head"
+_RELU = "hidden layers of `width` features with ReLU, output"
+_NEURONS = "hidden layers of `width` neurons, read-out"
+_SPIKING_CNN = "conv-BN-neurons of width to 8*width channels, read-out"
 _ROWS = (
-    NetworkInfo(
-        "mlp",
-        "MLP",
-        "fully connected: 8 hidden layers of `width` features with ReLU, output; 9 units",
-        DENSE,
-        128,
-        "mlp.mlp",
-    ),
-    NetworkInfo(
-        "cnn",
-        "CNN",
-        "plain: 8 conv-ReLU of width to 8*width channels, not normalised, head; 9 units",
-        CNN,
-        32,
-        "convolutional.cnn",
-    ),
-    NetworkInfo(
-        "vgg",
-        "VGG",
-        "VGG-style: 8 conv-BN-ReLU of width to 8*width channels, head; 9 units",
-        CNN,
-        32,
-        "convolutional.vgg",
-    ),
-    NetworkInfo(
-        "cnn-small",
-        "CNN (small)",
-        "plain: 4 conv-ReLU of width to 8*width channels, not normalised, head; 5 units",
-        CNN,
-        8,
-        "convolutional.cnn_small",
-    ),
-    NetworkInfo(
-        "vgg-small",
-        "VGG (small)",
-        "VGG-style: 4 conv-BN-ReLU of width to 8*width channels, head; 5 units",
-        CNN,
-        8,
-        "convolutional.vgg_small",
-    ),
-    NetworkInfo(
-        "resnet18",
-        "ResNet-18",
-        "ResNet-18 for small images: stem, 8 basic blocks, head; 10 units",
-        CNN,
-        64,
-        "convolutional.resnet18",
-    ),
-    NetworkInfo(
-        "resnet-small",
-        "ResNet (small)",
-        "narrow ResNet-14: stem, 6 basic blocks, head; 8 units",
-        CNN,
-        16,
-        "convolutional.resnet_small",
-    ),
-    NetworkInfo(
-        "vgg16",
-        "VGG-16",
-        "VGG-16: 13 conv-BN-ReLU of width to 8*width channels, head; 14 units",
-        CNN,
-        64,
-        "convolutional.vgg16",
-    ),
-    NetworkInfo(
-        "vit",
-        "ViT",
-        "vision transformer: patches, 8 blocks of `width` features, head; 10 units",
-        TRANSFORMER,
-        192,
-        "transformer.vit",
-    ),
-    NetworkInfo(
+    NetworkInfo("mlp", "MLP", 128, f"fully connected: 8 {_RELU}; 9 units", DENSE, "mlp"),
+    _cnn("cnn", "CNN", 32, f"plain: 8 {_PLAIN}; 9 units"),
+    _cnn("vgg", "VGG", 32, f"VGG-style: 8 {_NORMALISED}; 9 units"),
+    _cnn("cnn-small", "CNN (small)", 8, f"plain: 4 {_PLAIN}; 5 units"),
+    _cnn("vgg-small", "VGG (small)", 8, f"VGG-style: 4 {_NORMALISED}; 5 units"),
+    _cnn("resnet18", "ResNet-18", 64, "ResNet-18 for small images: stem, 8 basic blocks, head; 10 units"),
+    _cnn("resnet-small", "ResNet (small)", 16, "narrow ResNet-14: stem, 6 basic blocks, head; 8 units"),
+    _cnn("vgg16", "VGG-16", 64, f"VGG-16: 13 {_NORMALISED}; 14 units"),
+    _transformer("vit", "ViT", 192, "vision transformer: patches, 8 blocks of `width` features, head; 10 units"),
+    _transformer(
         "gpt",
         "GPT (characters)",
-        "character-level GPT: embedding, 8 causal blocks, head; 10 units; text",
-        TRANSFORMER,
         192,
-        "transformer.gpt",
+        "character-level GPT: embedding, 8 causal blocks, head; 10 units; text",
         takes="text",
     ),
-    NetworkInfo(
-        "spiking-mlp",
-        "spiking MLP",
-        "spiking, fully connected: 8 hidden layers of `width` neurons, read-out; 9 units",
-        SPIKING,
-        64,
-        "spiking.spiking_mlp",
-    ),
-    NetworkInfo(
-        "spiking-mlp-small",
-        "spiking MLP (small)",
-        "spiking, fully connected: 4 hidden layers of `width` neurons, read-out; 5 units",
-        SPIKING,
-        64,
-        "spiking.spiking_mlp_small",
-    ),
-    NetworkInfo(
-        "spiking-cnn",
-        "spiking CNN",
-        "spiking, VGG-style: 8 conv-BN-neurons of width to 8*width channels, read-out; 9 units",
-        SPIKING,
-        8,
-        "spiking.spiking_cnn",
-    ),
-    NetworkInfo(
-        "spiking-resnet",
-        "spiking ResNet",
-        "spiking ResNet-14: stem, 6 basic blocks with neurons, read-out; 8 units",
-        SPIKING,
-        8,
-        "spiking.spiking_resnet",
+    _spiking("spiking-mlp", "spiking MLP", 64, f"spiking, fully connected: 8 {_NEURONS}; 9 units"),
+    _spiking("spiking-mlp-small", "spiking MLP (small)", 64, f"spiking, fully connected: 4 {_NEURONS}; 5 units"),
+    _spiking("spiking-cnn", "spiking CNN", 8, f"spiking, VGG-style: 8 {_SPIKING_CNN}; 9 units"),
+    _spiking(
+        "spiking-resnet", "spiking ResNet", 8, "spiking ResNet-14: stem, 6 basic blocks with neurons, read-out; 8 units"
     ),
 )
 
@@ -202,22 +120,20 @@ def build(
     if len(input_shape) != len(axes):
         given, wanted = "x".join(map(shown, input_shape)), f"({', '.join(axes)}{',' * (len(axes) == 1)})"
         raise UserError(f"network {name} takes {info.takes}, not input of shape {given}; give data of shape {wanted}")
-    sizes = {
-        "width": width,
-        "num_classes": num_classes,
-        **{f"input {a}": n for a, n in zip(axes, input_shape, strict=True)},
-    }
-    for label, size in sizes.items():
+    labels = ("width", "num_classes", *(f"input {axis}" for axis in axes))
+    for label, size in zip(labels, (width, num_classes, *input_shape), strict=True):
         integer(size, f"network {name}: {label}", 1, LARGEST)
     integer(prod(input_shape), f"network {name}: product of the input's sizes", 1, LARGEST**2)
-    if info.kind == SPIKING:
-        from layerpipe2.lab.networks.spiking import Spiking
-
-        return _builder(info)(input_shape, num_classes, width, Spiking.of(spiking or {}))
-    if spiking:
+    if spiking and info.kind != SPIKING:
         known = ", ".join(row.name for row in _ROWS if row.kind == SPIKING)
         raise UserError(f"network {name} isn't spiking, it has no {next(iter(spiking))}; leave it out, or take {known}")
-    return _builder(info)(input_shape, num_classes, width)
+    import torch
+
+    with torch.device("cpu"):  # what a module holds itself isn't on the device that a network is built on
+        module = import_module(f"layerpipe2.lab.networks.{info.module}")
+    made = [module.Spiking.of(spiking or {})] if info.kind == SPIKING else []
+    units: list[nn.Module] = getattr(module, name.replace("-", "_"))(input_shape, num_classes, width, *made)
+    return units
 
 
 def outline(name: str) -> list[nn.Module]:
@@ -231,13 +147,3 @@ def outline(name: str) -> list[nn.Module]:
     shape = (64,) if look_up(NETWORKS, name, "network").takes == "text" else (3, 32, 32)
     with torch.device("meta"):
         return build(name, input_shape=shape, num_classes=10)
-
-
-def _builder(info: NetworkInfo) -> Callable[..., list[nn.Module]]:
-    """The function of a row, imported from its module."""
-    import torch
-
-    module, _, function = info.builder.partition(".")
-    with torch.device("cpu"):  # what a module holds itself isn't on the device that a network is built on
-        builder: Callable[..., list[nn.Module]] = getattr(import_module(f"layerpipe2.lab.networks.{module}"), function)
-    return builder

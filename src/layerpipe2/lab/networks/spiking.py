@@ -79,19 +79,10 @@ SETTINGS = ("time_steps", "membrane_decay", "synapse_decay", "threshold", "reset
 """The settings of a spiking network in a run's configuration."""
 
 
-def spiking_mlp(input_shape: tuple[int, ...], num_classes: int, width: int, made: Spiking) -> list[nn.Module]:
-    """Eight hidden layers of ``width`` neurons, and a read-out: 9 units, no normalisation."""
-    return _dense(input_shape, num_classes, width, made, HIDDEN_LAYERS)
-
-
-def spiking_mlp_small(input_shape: tuple[int, ...], num_classes: int, width: int, made: Spiking) -> list[nn.Module]:
-    """Build :func:`spiking_mlp` with four hidden layers: 5 units."""
-    return _dense(input_shape, num_classes, width, made, HIDDEN_LAYERS // 2)
-
-
-def _dense(
-    input_shape: tuple[int, ...], num_classes: int, width: int, made: Spiking, hidden_layers: int
+def spiking_mlp(
+    input_shape: tuple[int, ...], num_classes: int, width: int, made: Spiking, hidden_layers: int = HIDDEN_LAYERS
 ) -> list[nn.Module]:
+    """Eight hidden layers of ``width`` neurons, and a read-out: 9 units, no normalisation."""
     channels, height, columns = input_shape
     features = channels * height * (1 if made.coding == "columns" else columns)
     a, b, threshold = made.neuron.synapse_decay, made.neuron.membrane_decay, made.neuron.threshold
@@ -103,6 +94,10 @@ def _dense(
     hidden = [nn.Sequential(layer, nn.ReLU()) for layer in layers[1:]]
     first = nn.Sequential(nn.Flatten(), layers[0], nn.ReLU())
     return _with_neurons([first, *hidden, output_linear(width, num_classes)], input_shape, made)
+
+
+spiking_mlp_small = partial(spiking_mlp, hidden_layers=HIDDEN_LAYERS // 2)
+""":func:`spiking_mlp` with four hidden layers: 5 units."""
 
 
 def spiking_cnn(input_shape: tuple[int, ...], num_classes: int, width: int, made: Spiking) -> list[nn.Module]:
