@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -142,10 +142,9 @@ def _tested(group: pd.DataFrame, settings: ComparisonSettings) -> dict[str, floa
     done = group[group["difference"].notna()]
     values = done["difference"].to_numpy(dtype=float)
     result = paired(values, margin=settings.margin, level=settings.level, least_sd=float(done["image"].max()))
-    counts = {"n": result.n, "pairs": result.n, "lost": int(group["lost"].sum()), "won": int(group["won"].sum())}
     error = float(stats.norm.ppf(1 - settings.level)) * math.sqrt(done["variance"].mean()) if result.n else math.nan
-    about = {"mean": result.mean, "sd": result.sd, "low": result.low, "high": result.high, "image_error": error}
-    return counts | about | {f"p_{name}": getattr(result, f"p_{name}") for name in HYPOTHESES}
+    counts = {"pairs": result.n, "lost": int(group["lost"].sum()), "won": int(group["won"].sum())}
+    return asdict(result) | counts | {"image_error": error}
 
 
 def _outcome(row: Mapping[str, Any], settings: ComparisonSettings) -> str:

@@ -55,6 +55,12 @@ def pipeline_aware(strategies: Iterable[str]) -> list[str]:
     return [row.name for row in rows if row.family == "average" and row.aware and not row.raw and not row.warm]
 
 
+def paired_scores(cell: pd.DataFrame, *strategies: str) -> pd.DataFrame:
+    """Scores of a cell's runs, seeds by strategies, where all of these have one."""
+    scores = cell.pivot(index="seed", columns="strategy", values="score")
+    return scores.reindex(columns=list(dict.fromkeys(strategies))).dropna()
+
+
 def rows_with(table: pd.DataFrame, values: Mapping[str, Any]) -> pd.DataFrame:
     """The rows with these values of columns, or with one of several."""
     for name, wanted in values.items():

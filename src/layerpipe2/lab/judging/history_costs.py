@@ -24,8 +24,8 @@ import pandas as pd
 from layerpipe2.lab.data import describe
 from layerpipe2.lab.judging import share_rule
 from layerpipe2.lab.judging.comparisons import ComparisonSettings, compare, pairs
-from layerpipe2.lab.judging.designs import ALONE, CELL, LATEST, LEARNT, SEQUENTIAL, STASH, rows_with
-from layerpipe2.lab.judging.statistics import Ratio, holm, paired, ratio
+from layerpipe2.lab.judging.designs import ALONE, CELL, LATEST, LEARNT, SEQUENTIAL, STASH, paired_scores, rows_with
+from layerpipe2.lab.judging.statistics import Ratio, holm, paired
 from layerpipe2.lab.looks import ordered
 
 _HARDLY = 1.2
@@ -141,17 +141,16 @@ def _image_errors(
 def _all_costs(runs: pd.DataFrame, settings: ComparisonSettings) -> Iterator[tuple[Any, dict[str, Any]]]:
     alone = runs[runs["strategy"] == SEQUENTIAL]
     for key, cell in runs[runs["num_stages"] > 1].groupby(list(CELL), sort=False):
-        scores = _table(cell)
-        if {STASH, LATEST} <= set(scores) and len(scores.dropna(subset=[STASH, LATEST])) > 1:
+        both = paired_scores(_finite(cell), STASH, LATEST)
+        if len(both) > 1:
             mine = rows_with(alone, {name: value for name, value in zip(CELL, key, strict=True) if name in ALONE})
-            yield key, _costs(cell, scores, _baseline(mine, key[CELL.index("rate")]), _best(mine), settings)
+            yield key, _costs(cell, both, _baseline(mine, key[CELL.index("rate")]), _best(mine), settings)
 
 
 def _costs(
-    cell: pd.DataFrame, scores: pd.DataFrame, baseline: pd.Series, best: float, settings: ComparisonSettings
+    cell: pd.DataFrame, both: pd.DataFrame, baseline: pd.Series, best: float, settings: ComparisonSettings
 ) -> dict[str, Any]:
     guess = float(cell["guess"].iloc[0])
-    both = scores.dropna(subset=[STASH, LATEST])
     mine = cell[cell["seed"].isin(both.index)]
     lost = mine[mine["status"] == "diverged"].groupby("strategy").size()
     found: dict[str, Any] = {"seeds": len(both)}
@@ -163,20 +162,18 @@ def _costs(
     least = 0.0 if settings.unit == "nats" else 100 / float(cell["test_images"].iloc[0])
     tested = paired(gap, margin=settings.margin, level=settings.level, least_sd=least)
     found |= {"p_sensitive": tested.p_better, "p_needless": 1 - tested.p_better}
-    whole = float(baseline.mean()) if len(baseline) else math.nan
     reached = float(both[STASH].mean())
-    found |= {"whole": whole, "reached": reached, "trained": not reached - guess < LEARNT * (best - guess)}
+    found |= {
+        "whole": float(baseline.mean()),
+        "reached": reached,
+        "trained": not reached - guess < LEARNT * (best - guess),
+    }
     return found
 
 
 def _interval(name: str, values: pd.Series, settings: ComparisonSettings) -> dict[str, float]:
     about = paired(values, margin=settings.margin, level=settings.level)
     return {name: about.mean, f"{name}_low": about.low, f"{name}_high": about.high}
-
-
-def _table(cell: pd.DataFrame) -> pd.DataFrame:
-    """Scores, seeds by strategies; what diverged has that of guessing."""
-    return _finite(cell).pivot(index="seed", columns="strategy", values="score")
 
 
 def _baseline(alone: pd.DataFrame, rate: str) -> pd.Series:
@@ -225,7 +222,8 @@ def rules(
     tables = [compare(found[mine], [*CELL, "strategy"], settings).assign(sensitive=value) for mine, value in families]
     tables[0]["outcome"] = tables[0]["outcome"].where(tables[0]["outcome"] == "diverged", "worse")
     table = pd.concat([t for t in tables if len(t)] or tables[:1])
-    won = [_share(known, row, settings) for row in table.to_dict("records")]
+    cells = [_finite(rows_with(known, {name: row[name] for name in CELL})) for row in table.to_dict("records")]
+    won = [share_rule.share(*places, settings.level) for places in zip(cells, table["strategy"], strict=True)]
     table = table.assign(share=[w.value for w in won], share_low=[w.low for w in won], share_high=[w.high for w in won])
     return table.merge(about[[*keys, "needless", "trained"]], on=keys, how="left")
 
@@ -234,12 +232,3 @@ def _pairs(runs: pd.DataFrame, settings: ComparisonSettings, examples: pd.DataFr
     """Pairs with stash; of losses in nats it isn't known how test images spread them."""
     found = pairs(runs, examples)
     return found.assign(variance=0.0, image=0.0) if settings.unit == "nats" else found
-
-
-def _share(runs: pd.DataFrame, row: dict[str, Any], settings: ComparisonSettings) -> Ratio:
-    """What a strategy wins back of its cell's inconsistency."""
-    if row["strategy"] == LATEST:
-        return Ratio(0.0, 0.0, 0.0)
-    wanted = [row["strategy"], STASH, LATEST]
-    scores = _table(rows_with(runs, {name: row[name] for name in CELL} | {"strategy": wanted})).dropna(subset=wanted)
-    return ratio(scores[row["strategy"]] - scores[LATEST], scores[STASH] - scores[LATEST], level=settings.level)

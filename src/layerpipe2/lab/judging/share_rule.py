@@ -33,7 +33,7 @@ import pandas as pd
 from scipy import stats
 
 from layerpipe2.lab.judging.comparisons import ComparisonSettings
-from layerpipe2.lab.judging.designs import ALONE, CELL, LATEST, LEARNT, SEQUENTIAL, STASH, rows_with
+from layerpipe2.lab.judging.designs import ALONE, CELL, LATEST, LEARNT, SEQUENTIAL, STASH, paired_scores, rows_with
 from layerpipe2.lab.judging.searches import chosen_trials
 from layerpipe2.lab.judging.statistics import Floats, Paired, Ratio, holm, holm_levels, paired, ratio, seeds_needed
 
@@ -75,8 +75,9 @@ def costs(runs: pd.DataFrame, settings: ComparisonSettings) -> pd.DataFrame:
         if len(_seeds(cell, STASH) & _seeds(cell, LATEST)) > 1
     ]
     rows = [key | _costs(cell, _alone(alone, key), settings) for key, cell in cells]
-    columns = [*CELL, "seeds", "margin", "delay", "delay_n", "inconsistency", "diverged_stash", "diverged_latest"]
-    columns += ["whole", "reached", "trained", "p_sensitive", "p_diverges", "p_needless"]
+    columns = [*CELL, "seeds", "margin", "delay", "delay_low", "delay_high", "delay_n", "inconsistency"]
+    columns += ["diverged_stash", "diverged_latest", "whole", "reached", "trained"]
+    columns += ["p_sensitive", "p_diverges", "p_needless"]
     table = pd.DataFrame(rows, columns=columns)
     trained = table["trained"].astype(bool)
     names = ("p_sensitive", "p_diverges", "p_needless")
@@ -94,10 +95,8 @@ def costs(runs: pd.DataFrame, settings: ComparisonSettings) -> pd.DataFrame:
     beyond = [gap.mean - margin for gap, margin in zip(intervals, table["margin"], strict=True)]
     needed = zip(beyond, intervals, more, less, strict=True)
     table["needs"] = [seeds_needed(abs(far), gap.sd, level=high if far > 0 else low) for far, gap, high, low in needed]
-    delays = [paired(_delays(cell, _alone(alone, key)), margin=1.0, level=settings.level) for key, cell in cells]
-    for name, found in (("inconsistency", intervals), ("delay", delays)):
-        table = table.assign(**{f"{name}_low": [f.low for f in found], f"{name}_high": [f.high for f in found]})
-    return table
+    ends = {"inconsistency_low": [gap.low for gap in intervals], "inconsistency_high": [gap.high for gap in intervals]}
+    return table.assign(**ends)
 
 
 def rules(runs: pd.DataFrame, about: pd.DataFrame, settings: ComparisonSettings) -> pd.DataFrame:
@@ -112,16 +111,14 @@ def rules(runs: pd.DataFrame, about: pd.DataFrame, settings: ComparisonSettings)
     rows, cells, compared = [], [], []
     for row in about.to_dict("records"):
         cell = rows_with(runs, {name: row[name] for name in CELL})
-        of_cell = {name: row[name] for name in _OF_CELL}
+        of_cell = {name: row[name] for name in (*CELL, *_OF_CELL)}
         for name in cell["strategy"].unique():
             if name != STASH:
                 cells.append(cell)
                 compared.append(_compared(cell, name, row["margin"], settings))
                 rows.append(of_cell | {"strategy": name} | _tested(cell, name, row, *compared[-1]))
     tests = [f"p_{name}" for name in _TESTS]
-    columns = [*_OF_CELL, "n", "pairs", "lost", "won", *tests]
-    columns.insert(columns.index("margin"), "strategy")
-    table = pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=[*CELL, "strategy", *_OF_CELL, "n", "pairs", "lost", "won", *tests])
     judged = table["sensitive"].astype(bool) & (table["strategy"] != LATEST)  # the control is tested in costs()
     raw = {name: np.where(judged, table[name].to_numpy(dtype=float), np.nan) for name in tests}
     for name in tests:
@@ -138,7 +135,7 @@ def rules(runs: pd.DataFrame, about: pd.DataFrame, settings: ComparisonSettings)
     return _control_of(table, about)
 
 
-_OF_CELL = (*CELL, "margin", "sensitive", "needless", "trained")
+_OF_CELL = ("margin", "sensitive", "needless", "trained")
 _INTERVALS = ("mean", "sd", "low", "high", "share", "share_low", "share_high")
 
 
@@ -161,17 +158,16 @@ def _costs(cell: pd.DataFrame, alone: pd.DataFrame, settings: ComparisonSettings
     margin, guess = settings.margin_of(str(cell["network"].iloc[0])), float(cell["guess"].iloc[0])
     gap = _gap(cell, settings, settings.level)
     lost, won, pairs = _divergences(cell, LATEST)
-    delays, reached = _delays(cell, alone), float(cell.loc[cell["strategy"] == STASH, "score"].mean())
-    whole = float(alone["score"].mean())
-    stash = cell[(cell["strategy"] == STASH) & cell["seed"].isin(_seeds(cell, LATEST))]
+    failed, whole = cell[cell["score"].isna()], float(alone["score"].mean())
+    delay = paired(_delays(cell, alone), margin=margin, level=settings.level)
+    reached = float(cell.loc[cell["strategy"] == STASH, "score"].mean())
     return {
         "seeds": pairs,
         "margin": margin,
-        "delay": float(np.mean(delays)) if len(delays) else math.nan,
-        "delay_n": len(delays),
+        **{"delay": delay.mean, "delay_low": delay.low, "delay_high": delay.high, "delay_n": delay.n},
         "inconsistency": gap.mean,
-        "diverged_stash": int(stash["score"].isna().sum()),
-        "diverged_latest": int(cell.loc[cell["strategy"] == LATEST, "score"].isna().sum()),
+        "diverged_stash": len(_seeds(failed, STASH) & _seeds(cell, LATEST)),
+        "diverged_latest": len(_seeds(failed, LATEST)),
         "whole": whole,
         "reached": reached,
         "trained": math.isfinite(reached) and not reached - guess < LEARNT * (whole - guess),
@@ -216,18 +212,23 @@ def _seeds_to_decide(kept: Paired, above: Paired, margin: float, holds: float, f
 def _beyond_share(cell: pd.DataFrame, strategy: str, settings: ComparisonSettings) -> pd.Series:
     """(strategy - latest) - least share * (stash - latest): above 0 on average if the share is above the least one."""
     assert settings.least_share is not None
-    scores = _scores(cell, strategy, STASH, LATEST)
+    scores = paired_scores(cell, strategy, STASH, LATEST)
     return scores[strategy] - scores[LATEST] - settings.least_share * (scores[STASH] - scores[LATEST])
 
 
 def _intervals(cell: pd.DataFrame, strategy: str, margin: float, level: float) -> dict[str, float]:
     found = paired(_against(cell, strategy, STASH), margin=margin, level=level, least_sd=_image(cell))
-    won = Ratio(0.0, 0.0, 0.0)
-    if strategy != LATEST:
-        scores = _scores(cell, strategy, STASH, LATEST)
-        won = ratio(scores[strategy] - scores[LATEST], scores[STASH] - scores[LATEST], level=level)
+    won = share(cell, strategy, level)
     values = (found.mean, found.sd, found.low, found.high, won.value, won.low, won.high)
     return dict(zip(_INTERVALS, values, strict=True))
+
+
+def share(cell: pd.DataFrame, strategy: str, level: float) -> Ratio:
+    """What a strategy wins back of its cell's inconsistency, with the 1 - 2 level interval."""
+    if strategy == LATEST:
+        return Ratio(0.0, 0.0, 0.0)
+    scores = paired_scores(cell, strategy, STASH, LATEST)
+    return ratio(scores[strategy] - scores[LATEST], scores[STASH] - scores[LATEST], level=level)
 
 
 def _outcome(row: Mapping[str, Any], settings: ComparisonSettings) -> str:
@@ -262,26 +263,16 @@ def _alone(alone: pd.DataFrame, key: Mapping[str, Any]) -> pd.DataFrame:
 
 def _against(cell: pd.DataFrame, strategy: str, other: str) -> pd.Series:
     """Differences of the seeds with which both completed, in points."""
-    scores = _scores(cell, strategy, other)
+    scores = paired_scores(cell, strategy, other)
     return scores[strategy] - scores[other]
-
-
-def _scores(cell: pd.DataFrame, *strategies: str) -> pd.DataFrame:
-    """Scores, seeds by strategies, where all of these completed."""
-    mine = cell[cell["strategy"].isin(strategies)]
-    return (
-        mine.pivot(index="seed", columns="strategy", values="score")
-        .reindex(columns=list(dict.fromkeys(strategies)))
-        .dropna()
-    )
 
 
 def _divergences(cell: pd.DataFrame, strategy: str) -> tuple[int, int, int]:
     """Pairs in which the strategy alone diverged, in which stash alone did, and all pairs."""
-    mine = cell[cell["strategy"].isin([strategy, STASH])]
-    failed = mine.assign(failed=mine["score"].isna()).pivot(index="seed", columns="strategy", values="failed").dropna()
-    own, other = failed[strategy].astype(bool), failed[STASH].astype(bool)
-    return int((own & ~other).sum()), int((~own & other).sum()), len(failed)
+    failed = cell.assign(failed=cell["score"].isna()).pivot(index="seed", columns="strategy", values="failed")
+    both = failed[[strategy, STASH]].dropna().astype(bool)
+    own, other = both[strategy], both[STASH]
+    return int((own & ~other).sum()), int((~own & other).sum()), len(both)
 
 
 def _seeds(cell: pd.DataFrame, strategy: str) -> set[int]:

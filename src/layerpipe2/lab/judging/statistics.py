@@ -97,12 +97,13 @@ def holm(p_values: ArrayLike) -> Floats:
 def seeds_needed(distance: float, sd: float, *, level: float) -> float:
     """Pairs with which a one-sided t test finds a mean this far from its bound, four times in five.
 
-    ``((z_(1 - level) + z_0.8) sd / distance)^2`` and one more, for normal differences; infinite for no distance.
+    ``((z_(1 - level) + z_0.8) sd / distance)^2`` and one more, for normal differences; infinite for no distance,
+    and where one of these isn't known.
 
     >>> seeds_needed(1.0, 2.0, level=0.05)
     26.0
     """
-    if math.isnan(sd) or not distance:
+    if math.isnan(sd * distance * level) or not distance:
         return math.inf
     wide = float(special.ndtri(1 - level)) + float(special.ndtri(0.8))
     return float(math.ceil((wide * sd / distance) ** 2 + 1))
