@@ -1,7 +1,6 @@
 """Advice on a run of the study, see :mod:`layerpipe2.advice`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
@@ -38,7 +37,7 @@ def advise(
     if config.strategy == "sequential":
         raise UserError("strategy is 'sequential', one stage without delay: there is no history to drop; leave it out")
     torch.set_num_threads(config.threads)
-    data = data or load(config.dataset, root=Path(config.data_root) if config.data_root else None)
+    data = data or load(config.dataset, config.data_root)
     with isolate_rng():
         pl.seed_everything(config.seed, verbose=False)
         plan = make_plan(config, data.input_shape, data.num_classes)

@@ -3,10 +3,9 @@
 import argparse
 import sys
 from functools import partial
-from pathlib import Path
 
 from layerpipe2.engine.allocator import keep_freed_memory
-from layerpipe2.lab.cli.early import read_run
+from layerpipe2.lab.cli.options import read_run
 from layerpipe2.lab.data import load
 
 
@@ -23,8 +22,8 @@ def run(options: argparse.Namespace) -> None:
         return
     keep_freed_memory()
     config = read_run(options)
-    root = Path(config.data_root) if config.data_root else None
-    data = load(config.dataset, root, download=options.download, announce=partial(print, file=sys.stderr))
+    announce = partial(print, file=sys.stderr)
+    data = load(config.dataset, config.data_root, download=options.download, announce=announce)
     from layerpipe2.cli.advise import Bar, show  # takes seconds
     from layerpipe2.lab.advice import advise
 

@@ -8,7 +8,7 @@ from layerpipe2.cli import balance as own
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.lab import networks
-from layerpipe2.lab.cli.early import read_run
+from layerpipe2.lab.cli.options import read_run
 from layerpipe2.lab.data import describe
 from layerpipe2.lab.runs.plan import check_run, make_units, optimizer_factory
 from layerpipe2.strategies import make_strategy

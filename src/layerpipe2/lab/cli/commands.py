@@ -2,13 +2,13 @@
 
 import argparse
 from collections.abc import Callable, Collection
+from functools import partial
 
 from layerpipe2.cli.commands import add_json
 from layerpipe2.cli.options import within
 from layerpipe2.delays import MOST_UPDATES
 from layerpipe2.lab.cli import tune
-from layerpipe2.lab.cli.early import check, check_network
-from layerpipe2.lab.cli.options import add_options
+from layerpipe2.lab.cli.options import add_options, check, check_network
 from layerpipe2.lab.runs.config import RunConfig
 
 PIPELINE = ("dataset", "network", "width", "group_size", "convention", "delays")
@@ -35,10 +35,6 @@ def _delays(parser: argparse.ArgumentParser) -> None:
     text = "columns of the grid; default: what fits, at most 2 x stages + 1"
     parser.add_argument("--ticks", type=within(int, 1, MOST_UPDATES), metavar="N", help=text)
     add_json(parser)
-
-
-def _balance(parser: argparse.ArgumentParser) -> None:
-    _add_settings(parser, _MEASURED)
 
 
 def _tune(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +84,7 @@ def _add_download(parser: argparse.ArgumentParser) -> None:
 OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "train": _train,
     "delays": _delays,
-    "balance": _balance,
+    "balance": partial(_add_settings, only=_MEASURED),
     "tune": _tune,
     "advise": _advise,
     "info": _info,

@@ -5,7 +5,7 @@ from typing import Any
 
 from layerpipe2.cli.console import fitted, print_json, span, terminal_width
 from layerpipe2.delays import aligned
-from layerpipe2.lab.cli.early import read_run
+from layerpipe2.lab.cli.options import read_run
 from layerpipe2.lab.runs.plan import Plan, plan_from
 from layerpipe2.strategies import STRATEGIES, make_strategy
 
@@ -61,7 +61,6 @@ def stage_table(found: dict[str, Any]) -> str:
 
 def memory_table(found: dict[str, Any]) -> str:
     """Modelled history memory of every strategy, as multiples of the network's size, and what these are."""
-    width = max(map(len, found["copies"]))
-    rows = [f"{name:{width}}  {copies:6.2f}" for name, copies in found["copies"].items()]
+    rows = [["strategy", "copies"], *([name, f"{copies:.2f}"] for name, copies in found["copies"].items())]
     note = "copies: of all the network's parameters, held beside the latest weights"
-    return "\n".join([f"{'strategy':{width}}  copies", *rows, note])
+    return "\n".join([*aligned(rows, left=1), note])

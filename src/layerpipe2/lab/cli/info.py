@@ -5,12 +5,11 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from layerpipe2.cli.console import print_json
 from layerpipe2.engine.device import resolve_device
-from layerpipe2.lab.cli.early import read_run
+from layerpipe2.lab.cli.options import read_run
 from layerpipe2.lab.data import DATASETS, load
 from layerpipe2.lab.networks import NETWORKS, NetworkInfo
 from layerpipe2.lab.provenance import provenance
@@ -53,8 +52,7 @@ def _names() -> dict[str, Any]:
 
 def _data(config: RunConfig, options: argparse.Namespace, announce: Callable[[str], None]) -> dict[str, Any]:
     """What is known of the data set, once it is loaded and verified; ``train`` and ``test`` count images or windows."""
-    root = Path(config.data_root) if config.data_root else None
-    data = load(config.dataset, root, download=options.download, announce=announce)
+    data = load(config.dataset, config.data_root, download=options.download, announce=announce)
     return {
         "name": data.name,
         "train": len(data.y_train),

@@ -7,7 +7,7 @@ from typing import Any
 from layerpipe2.cli.console import print_json
 from layerpipe2.delays import aligned
 from layerpipe2.errors import integer
-from layerpipe2.lab.cli.early import read_run
+from layerpipe2.lab.cli.options import read_run
 from layerpipe2.lab.runs.plan import plan_from
 from layerpipe2.theory.stability import largest_stable_step
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerpipe2.engine.allocator import keep_freed_memory
-from layerpipe2.lab.cli.early import read_run
+from layerpipe2.lab.cli.options import read_run
 from layerpipe2.lab.data import Data, load
 from layerpipe2.lab.networks import NETWORKS
 from layerpipe2.lab.runs.config import RunConfig
@@ -37,11 +37,9 @@ def run(options: argparse.Namespace) -> None:
     if where:
         check_target(where)
     out = output_file(Path(options.out)) if options.out else None
-    root = Path(config.data_root) if config.data_root else None
     quiet = options.quiet or not first
-    data = load(
-        config.dataset, root, download=options.download, announce=None if quiet else partial(print, file=sys.stderr)
-    )
+    announce = None if quiet else partial(print, file=sys.stderr)
+    data = load(config.dataset, config.data_root, download=options.download, announce=announce)
     from layerpipe2.lab.runs.train import train_run
     from layerpipe2.pipeline.strategy import PipelineStrategy
 

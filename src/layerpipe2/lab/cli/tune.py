@@ -12,7 +12,7 @@ from layerpipe2.cli.console import in_words as duration
 from layerpipe2.cli.console import print_json
 from layerpipe2.cli.options import within
 from layerpipe2.errors import UserError, did_you_mean, shown
-from layerpipe2.lab.cli.early import read_run
+from layerpipe2.lab.cli.options import read_run
 from layerpipe2.lab.tuning import MOST_JOBS, MOST_TRIALS
 
 if TYPE_CHECKING:
@@ -27,20 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", default="run", metavar="ACTION", help="run (default), join or status")
     add = parser.add_argument_group("study").add_argument
     add("--space", nargs="+", metavar="NAME=RANGE", help="settings to tune, or one YAML file with them")
-    add(
-        "--trials",
-        type=within(int, 1, MOST_TRIALS),
-        default=20,
-        metavar="N",
-        help="budget, over all processes; default: 20",
-    )
-    add(
-        "--objective",
-        nargs="+",
-        default=["accuracy"],
-        metavar="NAME",
-        help="accuracy, loss (of the validation part), copies (of weights), time (modelled); default: accuracy",
-    )
+    budget = "budget, over all processes; default: 20"
+    add("--trials", type=within(int, 1, MOST_TRIALS), default=20, metavar="N", help=budget)
+    aims = "accuracy, loss (of the validation part), copies (of weights), time (modelled); default: accuracy"
+    add("--objective", nargs="+", default=["accuracy"], metavar="NAME", help=aims)
     add("--sampler", default="tpe", metavar="NAME", help="tpe, gp (Gaussian process) or random; default: tpe")
     add("--pruner", metavar="NAME", help="median, hyperband or none; default: median, of several objectives none")
     add("--study-seed", type=within(int, 0, 2**32 - 1), default=0, metavar="N", help="of the sampler; default: 0")
@@ -59,21 +49,20 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: on a mistake in settings or space, another study in its place, or a storage that can't be used.
     """
+    from layerpipe2.engine.allocator import keep_freed_memory
     from layerpipe2.lab.runs.lifetime import end_with_starter
 
     end_with_starter()
+    keep_freed_memory()
     if options.action not in _ACTIONS:
         raise UserError(f"'layerpipe2 tune' can't {shown(options.action)}; {did_you_mean(options.action, _ACTIONS)}")
     {"run": _run, "join": _join, "status": _status}[options.action](options)
 
 
 def _run(options: argparse.Namespace) -> None:
-    from layerpipe2.engine.allocator import keep_freed_memory
-
     space = _space(options.space)
     from layerpipe2.lab.tuning.tune import tune  # takes seconds
 
-    keep_freed_memory()
     several = len(options.objective) > 1
     study = tune(
         read_run(options),
@@ -94,10 +83,8 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _join(options: argparse.Namespace) -> None:
-    from layerpipe2.engine.allocator import keep_freed_memory
     from layerpipe2.lab.tuning.study import open_existing, work
 
-    keep_freed_memory()
     study = open_existing(Path(options.out), options.storage, options.study)
     work([study])
     study.fetch_records()

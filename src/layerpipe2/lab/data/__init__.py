@@ -9,27 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from layerpipe2.lab.data.loading import DATASETS, describe, load
-from layerpipe2.lab.data.specs import IMAGES, DatasetSpec
+from layerpipe2.lab.data.specs import IMAGES
 from layerpipe2.lab.data.text import TEXTS
-from layerpipe2.lab.data.types import Data, Splits, TensorSplit
+from layerpipe2.lab.data.types import Data, TensorSplit
 
 if TYPE_CHECKING:
     from layerpipe2.lab.data.batches import BatchLoader
     from layerpipe2.lab.data.splits import split
 
-__all__ = [
-    "DATASETS",
-    "IMAGES",
-    "TEXTS",
-    "BatchLoader",
-    "Data",
-    "DatasetSpec",
-    "Splits",
-    "TensorSplit",
-    "describe",
-    "load",
-    "split",
-]
+__all__ = ["DATASETS", "IMAGES", "TEXTS", "BatchLoader", "Data", "TensorSplit", "describe", "load", "split"]
 
 _HOMES = {"BatchLoader": "batches", "split": "splits"}
 

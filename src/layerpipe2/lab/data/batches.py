@@ -8,7 +8,6 @@ makes the host wait for the device.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,16 +17,6 @@ from torch.nn.functional import pad
 from layerpipe2.engine.frozen_random import frozen_generator
 from layerpipe2.errors import UserError, integer
 from layerpipe2.lab.data.types import TensorSplit
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is random in one epoch, image by image in the order of the batches; None where nothing is."""
-
-    order: Tensor | None
-    dy: Tensor | None
-    dx: Tensor
-    mirror: Tensor
 
 
 class BatchLoader:
@@ -119,32 +108,30 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of the chosen epoch."""
-        plan = self._plan(self.epoch)
+        order, windows = self._plan(self.epoch)
         first, self._first = self._first, 0
         for i in range(first, len(self)):
             self._yielded = i + 1
-            yield self._batch(plan, slice(i * self.batch_size, min((i + 1) * self.batch_size, len(self.y))))
+            at = slice(i * self.batch_size, (i + 1) * self.batch_size)
+            yield self._batch(order[at], None if windows is None else windows[:, at])
 
-    def _plan(self, epoch: int) -> _Plan:
-        """Draw order, window and mirror of every image of the epoch."""
-        generator = frozen_generator("batches", self.seed, epoch)
-        count, none = len(self.y), torch.empty(0)
-        order = torch.from_numpy(generator.permutation(count)).to(self.device) if self.shuffle else None
-        if not self.augment:
-            return _Plan(order, None, none, none)
-        offsets = generator.randint(2 * self._padding + 1, size=(2, count), dtype=np.int64)
-        dy, dx = torch.from_numpy(offsets).to(self.device)
-        mirror = generator.random_sample(count) < (0.5 if self.flippable else 0.0)
-        return _Plan(order, dy, dx, torch.from_numpy(mirror).to(self.device))
+    def _plan(self, epoch: int) -> tuple[Tensor, Tensor | None]:
+        """Draw an epoch's order, and in that order dy, dx and mirror of every image's window, int64 (3, N)."""
+        generator, count = frozen_generator("batches", self.seed, epoch), len(self.y)
+        order = generator.permutation(count) if self.shuffle else np.arange(count)
+        windows = None
+        if self.augment:
+            offsets = generator.randint(2 * self._padding + 1, size=(2, count), dtype=np.int64)
+            mirror = generator.random_sample(count) < (0.5 if self.flippable else 0.0)
+            windows = torch.from_numpy(np.vstack([offsets, mirror])).to(self.device)
+        return torch.from_numpy(order).to(self.device), windows
 
-    def _batch(self, plan: _Plan, at: slice) -> tuple[Tensor, Tensor]:
-        """The batch of the images ``at`` these positions of the epoch's order."""
-        if plan.order is None:
-            x, y = self.x[at], self.y[at]
-        else:
-            x, y = self.x.index_select(0, plan.order[at]), self.y.index_select(0, plan.order[at])
-        if plan.dy is not None:
-            x = crop_and_mirror(x, plan.dy[at], plan.dx[at], plan.mirror[at], self._padding)
+    def _batch(self, which: Tensor, windows: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The batch of these images, cropped to their windows if they have some."""
+        x, y = self.x.index_select(0, which), self.y.index_select(0, which)
+        if windows is not None:
+            dy, dx, mirror = windows
+            x = crop_and_mirror(x, dy, dx, mirror.bool(), self._padding)
         if x.ndim != 4:
             return x.long(), y
         return x.to(self.dtype).sub_(self._mean).mul_(self._scale), y

@@ -65,7 +65,9 @@ def describe(name: str) -> DatasetSpec | TextSpec:
     return look_up(DATASETS, name, "data set")
 
 
-def load(name: str, root: Path | None = None, *, download: bool = False, announce: Announce | None = None) -> Data:
+def load(
+    name: str, root: Path | str | None = None, *, download: bool = False, announce: Announce | None = None
+) -> Data:
     """Load a data set into memory and verify that it is the published one.
 
     The same arrays in the same order result from every source. The module's text states the order in which folders
@@ -89,30 +91,25 @@ def load(name: str, root: Path | None = None, *, download: bool = False, announc
     return text
 
 
-def _load(spec: DatasetSpec, root: Path | None, download: bool, announce: Announce) -> Data:
+def _load(spec: DatasetSpec, root: Path | str | None, download: bool, announce: Announce) -> Data:
     """Load what ``spec`` describes."""
     tried = []
     for source, reader in _sources(spec, root, download):
         if reader is not None:
             announce(f"{spec.name}: reading {source}")
-            return verified(spec, source, _read(spec, source, reader))
+            try:
+                return verified(spec, source, reader())
+            except READ_ERRORS as error:
+                if isinstance(error, UserError):
+                    raise
+                raise damaged(spec, source, f"cannot be read ({first_line(error)})") from error
         announce(f"{spec.name}: no {_formats(spec)} in {source}")
         tried.append(source)
     places = f"{_formats(spec)} in {' and in '.join(tried)}"
     raise UserError(f"{spec.name}: no data found; looked for {places}; {spec.remedy}")
 
 
-def _read(spec: DatasetSpec, source: str, reader: Reader) -> Arrays:
-    """Read, with one kind of error for all the formats."""
-    try:
-        return reader()
-    except UserError:
-        raise
-    except READ_ERRORS as error:
-        raise damaged(spec, source, f"cannot be read ({first_line(error)})") from error
-
-
-def _sources(spec: DatasetSpec, root: Path | None, download: bool) -> Iterator[tuple[str, Reader | None]]:
+def _sources(spec: DatasetSpec, root: Path | str | None, download: bool) -> Iterator[tuple[str, Reader | None]]:
     """Every place in order: its description, and its reader or None if nothing is there.
 
     Raises:
@@ -144,9 +141,9 @@ def _formats(spec: DatasetSpec) -> str:
     return f"{first}train/<class>/*.png or {spec.name}.npz"
 
 
-def _main_folder(root: Path | None) -> tuple[Path, str]:
+def _main_folder(root: Path | str | None) -> tuple[Path, str]:
     """The folder to search first and who named it ("" for the default)."""
-    if root is not None:
+    if root:
         return Path(os.path.expanduser(root)), "the root argument"  # Path.expanduser fails on an unknown user's home
     named = os.path.expanduser(os.environ.get(ENVIRONMENT_VARIABLE, ""))
     return (Path(named), f"environment variable {ENVIRONMENT_VARIABLE}") if named else (Path("data"), "")

@@ -4,7 +4,6 @@ The package draws one sample at a time, which takes seconds, so a copy is kept i
 each sample 40 levels and the label, a byte each. What is computed and what is read must have the checksum below.
 """
 
-import random
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -55,6 +54,8 @@ def _whole(content: bytes) -> bool:
 
 def _computed() -> bytes:
     """The rows that the package's defaults give for so many samples; the global generators that it seeds stay."""
+    from pytorch_lightning.utilities.seed import isolate_rng
+
     try:
         from mnist1d.data import get_dataset_args, make_dataset
     except ImportError as error:
@@ -62,12 +63,8 @@ def _computed() -> bytes:
         raise UserError(f"{what}; {install_command('lab')}") from None
     settings = get_dataset_args()
     settings.num_samples, settings.train_split = _TRAIN + _TEST, _TRAIN / (_TRAIN + _TEST)
-    states = random.getstate(), np.random.get_state()
-    try:
+    with isolate_rng(include_cuda=False):
         made = make_dataset(settings)
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
     curves = np.clip(np.concatenate([made["x"], made["x_test"]]), -_RANGE, _RANGE)
     levels = np.rint(255 / (2 * _RANGE) * (curves + _RANGE))
     return np.column_stack([levels, np.concatenate([made["y"], made["y_test"]])]).astype(np.uint8).tobytes()

@@ -7,6 +7,7 @@ unpack to more, whatever its header says.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import zipfile
 import zlib
@@ -93,13 +94,11 @@ def read_download(spec: DatasetSpec, root: Path) -> Arrays:
 
 def read_npz(spec: DatasetSpec, path: Path) -> Arrays:
     """An .npz file with uint8 images (N, C, H, W) x_train, x_test and integer labels (N,) y_train, y_test."""
-    with path.open("rb") as file:
-        if path.stat().st_size > most_bytes(spec):
-            raise damaged(spec, str(path), f"larger than the {most_bytes(spec):,d} bytes that are expected at most")
-        if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
-            raise damaged(spec, str(path), "a single array, not an .npz archive")
-        with zipfile.ZipFile(file) as archive:
-            return Arrays(*(_npz_array(spec, path, archive, name) for name in Arrays._fields))
+    content = read_file(path, most_bytes(spec), partial(damaged, spec, str(path)))
+    if content.startswith(np.lib.format.MAGIC_PREFIX):
+        raise damaged(spec, str(path), "a single array, not an .npz archive")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return Arrays(*(_npz_array(spec, path, archive, name) for name in Arrays._fields))
 
 
 def _npz_array(spec: DatasetSpec, path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
@@ -126,10 +125,8 @@ def read_tree(spec: DatasetSpec, folder: Path) -> Arrays:
     For CIFAR-10 and CIFAR-100 these are the published order of the labels. The counts are checked before the first
     image is decoded, which takes seconds.
     """
-    from torchvision.datasets.folder import find_classes
-
     parts = [str(folder / part) for part in ("train", "test")]
-    classes = [[name for name in find_classes(part)[0] if not name.startswith(".")] for part in parts]
+    classes = [sorted(p.name for p in Path(part).iterdir() if p.is_dir() and p.name[0] != ".") for part in parts]
     for part, names in zip(parts, classes, strict=True):
         if len(names) != spec.num_classes:
             raise damaged(spec, part, f"{len(names)} class folders, expected {spec.num_classes}")
@@ -137,7 +134,7 @@ def read_tree(spec: DatasetSpec, folder: Path) -> Arrays:
         odd = sorted(set(classes[0]) ^ set(classes[1]))[0]
         raise damaged(spec, str(folder), f"class folder {odd} is not in both of train and test")
     numbers = {name: label for label, name in enumerate(classes[0])}
-    listed = [[(path, numbers[name]) for name in numbers for path in _images(part, name)] for part in parts]
+    listed = [[(path, numbers[name]) for name in numbers for path in _images(Path(part, name))] for part in parts]
     labels = [np.array([label for _, label in files], dtype=np.int64) for files in listed]
     for part, found in zip(parts, labels, strict=True):
         check_counts(spec, part, Path(part).name, found)
@@ -145,9 +142,8 @@ def read_tree(spec: DatasetSpec, folder: Path) -> Arrays:
     return Arrays(train, labels[0], test, labels[1])
 
 
-def _images(part: str, name: str) -> list[str]:
-    with os.scandir(Path(part, name)) as entries:
-        return sorted(entry.path for entry in entries if entry.name.lower().endswith(".png"))
+def _images(folder: Path) -> list[str]:
+    return sorted(str(path) for path in folder.iterdir() if path.suffix.lower() == ".png")
 
 
 def _decode(spec: DatasetSpec, paths: list[str]) -> NDArray[np.uint8]:

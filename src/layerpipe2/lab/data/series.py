@@ -111,20 +111,13 @@ def mel_bands(samples: NDArray[np.float64], rate: int) -> NDArray[np.float64]:
     starts = np.linspace(0, len(samples) - window, FRAMES).astype(int)
     frames = np.stack([samples[start : start + window] for start in starts]) * np.hanning(window)
     power = np.abs(np.fft.rfft(frames)) ** 2
-    edges = _hertz(np.linspace(_mel(_LOWEST_HZ), _mel(rate / 2), BANDS + 2))
+    low, high = (float(2595 * np.log10(1 + hertz / 700)) for hertz in (_LOWEST_HZ, rate / 2))
+    edges = 700 * (10 ** (np.linspace(low, high, BANDS + 2) / 2595) - 1)
     up, down = (np.diff(edges)[i : i + BANDS, None] for i in (0, 1))
     bins = np.fft.rfftfreq(window, 1 / rate)
     weights = np.clip(np.minimum((bins - edges[:-2, None]) / up, (edges[2:, None] - bins) / down), 0, None)
     bands = weights @ power.T
     return np.asarray(np.maximum(10 * np.log10(np.maximum(bands / max(bands.max(), 1e-12), 1e-12)), -_RANGE_DB))
-
-
-def _mel(hertz: float) -> float:
-    return float(2595 * np.log10(1 + hertz / 700))
-
-
-def _hertz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(700 * (10 ** (mel / 2595) - 1))
 
 
 def threshold_coded(levels: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -12,17 +12,8 @@ from typing import Any
 import numpy as np
 
 from layerpipe2.errors import install_command
+from layerpipe2.lab.data import series
 from layerpipe2.lab.data.mnist1d import POINTS, read_mnist1d
-from layerpipe2.lab.data.series import (
-    BANDS,
-    FRAMES,
-    STEPS,
-    VOWELS,
-    WAVS,
-    read_digits_folder,
-    read_vowels,
-    vowels_folder,
-)
 from layerpipe2.lab.data.types import Arrays
 
 _REMEDY = "give --download (in Python download=True), or put the files there, or name their folder (--data-root)"
@@ -138,12 +129,7 @@ _ROWS = (
         system_folder="/usr/share/datasets/fashion-mnist",
     ),
     DatasetSpec(
-        "fashion-mnist-14",
-        "Fashion-MNIST, 14 x 14 pixels",
-        (1, 14, 14),
-        10,
-        flippable=True,
-        half_of="fashion-mnist",
+        "fashion-mnist-14", "Fashion-MNIST, 14 x 14 pixels", (1, 14, 14), 10, flippable=True, half_of="fashion-mnist"
     ),
     _cifar(10, (5000, 1000), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), "cifar-10-batches-py"),
     _cifar(100, (500, 100), (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), "cifar-100-python"),
@@ -159,21 +145,21 @@ _ROWS = (
     DatasetSpec(
         "japanese-vowels",
         "Japanese vowels",
-        (VOWELS, 1, STEPS),
+        (series.VOWELS, 1, series.STEPS),
         9,
         remedy=f"{install_command('series')}, or name the folder of the .ts files (--data-root)",
-        system_folder=vowels_folder(),
+        system_folder=series.vowels_folder(),
         pattern="JapaneseVowels_T*.ts",
-        read_folder=read_vowels,
+        read_folder=series.read_vowels,
     ),
     DatasetSpec(
         "spoken-digits",
         "spoken digits",
-        (2, BANDS, FRAMES),
+        (2, series.BANDS, series.FRAMES),
         10,
         remedy="name the folder of the wavs (--data-root), such as recordings/ of the Free Spoken Digit Dataset",
-        pattern=WAVS,
-        read_folder=read_digits_folder,
+        pattern=series.WAVS,
+        read_folder=series.read_digits_folder,
     ),
 )
 

@@ -47,6 +47,7 @@ class TextSpec:
         read: the text, from the folder that was named or else from where it always lies; gives the source as well.
         context: characters of a window.
         system_folder: where a distribution's package puts the files; none: the text ships with Python.
+        num_classes: size of the vocabulary.
     """
 
     name: str
@@ -55,16 +56,12 @@ class TextSpec:
     remedy: str
     context: int = 128
     system_folder: Path | None = None
+    num_classes: int = VOCABULARY
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """(T,): characters of a window."""
         return (self.context,)
-
-    @property
-    def num_classes(self) -> int:
-        """Size of the vocabulary."""
-        return VOCABULARY
 
 
 def paragraphs(topics: Mapping[str, str]) -> str:

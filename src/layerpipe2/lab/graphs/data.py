@@ -48,22 +48,19 @@ class GraphSource:
     """A graph by name: how it is read, and what it must have.
 
     Attributes:
-        name, label: in options and for readers.
+        label: for readers.
         read: from the folder of its files.
         nodes, edges: how many there are, edges as the files list them.
         folder: where its files always lie; none: it has to be named.
         remedy: if they aren't there.
-        has_files: whether there are any.
     """
 
-    name: str
     label: str
     read: Callable[[Path], Raw]
     nodes: int
     edges: int
     remedy: str
     folder: Path | None = None
-    has_files: bool = True
 
 
 def load_graph(name: str, folder: Path | None = None, seed: int = 0) -> GraphData:
@@ -80,7 +77,7 @@ def load_graph(name: str, folder: Path | None = None, seed: int = 0) -> GraphDat
     source = look_up(GRAPHS, name, "graph")
     place = folder or source.folder
     integer(seed, "split seed", 0)
-    if folder and not source.has_files:
+    if folder and source.read is _digits:
         raise UserError(f"graph {name} reads no files, but the folder {folder} is given; leave it out")
     if place is None:
         raise UserError(f"graph {name} needs the folder of its files; {source.remedy}")
@@ -167,12 +164,11 @@ def _facebook(folder: Path) -> Raw:
 
 _NPZ = "give the folder data/npz of github.com/shchur/gnn-benchmark"
 _MUSAE = "give the folder input of github.com/benedekrozemberczki/MUSAE"
-_ROWS = (
-    GraphSource("digits", "digits", _digits, 1797, 1797 * NEAREST, "reinstall scikit-learn", Path(), has_files=False),
-    GraphSource("wordnet", "WordNet", _wordnet, 117_659, 285_348, wordnet.REMEDY, wordnet.FOLDER),
-    GraphSource("cora", "Cora", _citations("cora"), 2708, 5429, _NPZ),
-    GraphSource("citeseer", "CiteSeer", _citations("citeseer"), 3312, 4715, _NPZ),
-    GraphSource("facebook", "Facebook pages", _facebook, 22_470, 171_002, _MUSAE),
-)
-GRAPHS: dict[str, GraphSource] = {row.name: row for row in _ROWS}
+GRAPHS = {
+    "digits": GraphSource("digits", _digits, 1797, 1797 * NEAREST, "reinstall scikit-learn", Path()),
+    "wordnet": GraphSource("WordNet", _wordnet, 117_659, 285_348, wordnet.REMEDY, wordnet.FOLDER),
+    "cora": GraphSource("Cora", _citations("cora"), 2708, 5429, _NPZ),
+    "citeseer": GraphSource("CiteSeer", _citations("citeseer"), 3312, 4715, _NPZ),
+    "facebook": GraphSource("Facebook pages", _facebook, 22_470, 171_002, _MUSAE),
+}
 """Name -> where a graph comes from."""

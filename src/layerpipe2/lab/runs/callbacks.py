@@ -44,17 +44,12 @@ class CountCorrect(Callback):
     def on_test_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
         """Compare the logits (B, classes) or (B, classes, T) of a mini-batch, if this process has those of all."""
         if outputs is not None:
-            self._count(outputs)
+            found = outputs.argmax(1).view(len(outputs), -1)
+            mine = self.targets[self._seen : self._seen + len(found)]
+            self._counts.append((found == mine).sum(1).to(torch.uint8).cpu())
+            self._seen += len(found)
 
-    def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
-        """Count as :meth:`on_test_batch_end` does."""
-        self._count(outputs)
-
-    def _count(self, logits: Tensor) -> None:
-        found = logits.argmax(1).view(len(logits), -1)
-        mine = self.targets[self._seen : self._seen + len(found)]
-        self._counts.append((found == mine).sum(1).to(torch.uint8).cpu())
-        self._seen += len(found)
+    on_predict_batch_end = on_test_batch_end  # type: ignore[assignment]  # the same arguments
 
     @property
     def complete(self) -> bool:
@@ -120,12 +115,7 @@ class EpochRecorder(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values for the checkpoint."""
-        return {
-            "config": self.config,
-            "rows": self.rows,
-            "divergence": self.divergence,
-            "train_time_s": self.train_time_s,
-        }
+        return {name: getattr(self, name) for name in ("config", "rows", "divergence", "train_time_s")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the table of the run that is resumed.
@@ -174,31 +164,17 @@ def find_checkpoint(folder: Path | None, resume: bool, several: bool) -> Path | 
         raise UserError(f"checkpoint {path} was written by {writer}; go on {how}, or choose another folder")
     if not resume and path.exists():
         raise UserError(f"{path} holds the state of a run; give --resume to go on with it, or choose another folder")
-    if not resume:
-        return None
-    if not path.exists():
+    if resume and not path.exists():
         raise UserError(f"no checkpoint {path} to resume from; start without resuming")
-    return path
+    return path if resume else None
 
 
 class EpochProgress(Callback):
     """One bar on a terminal; elsewhere a plain line for about every tenth of the run."""
 
     def __init__(self, epochs: int, label: str) -> None:
-        self.epochs, self.label = epochs, label
-        self._bar = tqdm(disable=True)
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar if there is a terminal to draw it on."""
-        self._bar = tqdm(
-            total=self.epochs,
-            initial=trainer.current_epoch,
-            desc=self.label,
-            unit="epoch",
-            leave=False,
-            mininterval=0,
-            disable=not sys.stderr.isatty(),
-        )
+        self.epochs, self.label, hidden = epochs, label, not sys.stderr.isatty()
+        self._bar = tqdm(total=epochs, desc=label, unit="epoch", leave=False, mininterval=0, disable=hidden)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the validation figures of the epoch."""
@@ -206,7 +182,7 @@ class EpochProgress(Callback):
         loss, accuracy = (float(trainer.callback_metrics.get(f"val_{name}", math.nan)) for name in ("loss", "accuracy"))
         text = f"val loss {loss:.4f}, accuracy {accuracy:.2%}"
         self._bar.set_postfix_str(text, refresh=False)
-        self._bar.update()
+        self._bar.update(done - self._bar.n)
         if self._bar.disable and (done % max(1, self.epochs // 10) == 0 or done == self.epochs):
             print(f"{self.label}: epoch {done}/{self.epochs}, {text}", file=sys.stderr, flush=True)
 

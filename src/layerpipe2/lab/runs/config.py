@@ -13,9 +13,14 @@ from layerpipe2.delays import DELAY_LAWS, MOST_UPDATES
 from layerpipe2.errors import LARGEST, MOST_STEPS, UserError
 from layerpipe2.lab.runs.validation import Checked, Positive, Real, one_of, real, setting
 
-Decay = Annotated[float, *real(ge=0, lt=1)]
 _MOST = 10**9
 """Epochs and mini-batches of a run: below it their products and sums are exact."""
+Decay = Annotated[float, *real(ge=0, lt=1)]
+Size = Annotated[int, Field(ge=1, le=LARGEST)]
+Steps = Annotated[int, Field(ge=1, le=_MOST)]
+Law = Annotated[str, *one_of((*DELAY_LAWS, "custom"))]
+OwnDelays = Annotated[tuple[Annotated[int, Field(ge=0, le=MOST_UPDATES)], ...], Field(min_length=1, strict=False)]
+_PROBES = "with `stash`: measure every decay rule's reconstruction error, once in so many updates; 0: never"
 
 
 class RunConfig(Checked):
@@ -25,12 +30,10 @@ class RunConfig(Checked):
     data_root: str | None = setting(None, "data", "folder searched first for the data set", metavar="DIR")
     validation_fraction: Real = setting(0.15, "data", "share of the training images for validation", gt=0, lt=1)
     augment: bool = setting(False, "data", "random crops and flips of the training images")
-    batch_size: int = setting(64, "data", "images per mini-batch", ge=1, le=LARGEST)
+    batch_size: Size = setting(64, "data", "images per mini-batch")
 
     network: str = setting("mlp", "network", "network; `layerpipe2 info` lists them")
-    width: int | None = setting(
-        None, "network", "base width (features or channels); default: the network's own", ge=1, le=LARGEST
-    )
+    width: Size | None = setting(None, "network", "base width (features or channels); default: the network's own")
 
     time_steps: int | None = setting(None, "spiking", "time steps of a sample; default: 4", ge=1, le=MOST_STEPS)
     membrane_decay: Decay | None = setting(None, "spiking", "what is left of a membrane after a step; default: 0.5")
@@ -45,18 +48,10 @@ class RunConfig(Checked):
     )
     readout: str | None = setting(None, "spiking", "of classes: membrane or rate; default: membrane")
 
-    group_size: int = setting(
-        1, "pipeline", "units per stage; `sequential` always takes the whole network", ge=1, le=LARGEST
-    )
-    convention: Annotated[str, *one_of((*DELAY_LAWS, "custom"))] = setting(
-        "layerpipe2", "pipeline", "delay law: 2S, S (1F1B), none, or your own `delays`"
-    )
-    delays: tuple[Annotated[int, Field(ge=0, le=MOST_UPDATES)], ...] | None = setting(
-        None,
-        "pipeline",
-        "delays for --convention custom, in updates, one per stage, input side first",
-        min_length=1,
-        strict=False,
+    group_size: Size = setting(1, "pipeline", "units per stage; `sequential` always takes the whole network")
+    convention: Law = setting("layerpipe2", "pipeline", "delay law: 2S, S (1F1B), none, or your own `delays`")
+    delays: OwnDelays | None = setting(
+        None, "pipeline", "delays for --convention custom, in updates, one per stage, input side first"
     )
     strategy: str = setting("stash", "pipeline", "weights that the backward pass uses; `layerpipe2 info` lists them")
     stash_epochs: Real = setting(
@@ -73,8 +68,8 @@ class RunConfig(Checked):
     warmup_epochs: Real = setting(0.0, "optimizer", "epochs of linear warm-up of the learning rate", ge=0)
     gradient_clip_norm: Positive | None = setting(None, "optimizer", "largest gradient norm of a stage")
 
-    epochs: int = setting(10, "run", "passes over the training images", ge=1, le=_MOST)
-    max_steps: int | None = setting(None, "run", "stop after so many mini-batches", ge=1, le=_MOST)
+    epochs: Steps = setting(10, "run", "passes over the training images")
+    max_steps: Steps | None = setting(None, "run", "stop after so many mini-batches")
     precision: Literal["float32", "float64", "bf16"] = setting(
         "float32", "run", "arithmetic; bf16 keeps float32 master weights"
     )
@@ -82,13 +77,7 @@ class RunConfig(Checked):
     threads: int = setting(1, "run", "CPU threads; another number changes the last bits", ge=1, le=1024)
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "run", "where to train")
     cuda_graph: bool = setting(False, "run", "on a CUDA device, run the step as one CUDA graph")
-    probe_every: int = setting(
-        0,
-        "run",
-        "with `stash`: measure every decay rule's reconstruction error, once in so many updates; 0: never",
-        ge=0,
-        le=_MOST,
-    )
+    probe_every: int = setting(0, "run", _PROBES, ge=0, le=_MOST)
 
     @model_validator(mode="after")
     def _fit(self) -> Self:

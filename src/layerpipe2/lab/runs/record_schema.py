@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -13,10 +14,6 @@ from layerpipe2.lab.runs.validation import Checked, Real, real
 
 SCHEMA = 2
 """Version of the layout; see :func:`layerpipe2.lab.runs.train.train_run`."""
-
-
-def _checked_name(name: str) -> str:
-    return plain_name(name, "name")
 
 
 def _checked_time(text: str) -> str:
@@ -31,7 +28,7 @@ def _checked_time(text: str) -> str:
 
 TIMES = ("commit", "dirty", "started", "wall_time_s", "train_time_s")
 """What two runs that give the same differ in; it may lie in a file of its own."""
-Name = Annotated[str, AfterValidator(_checked_name)]
+Name = Annotated[str, AfterValidator(partial(plain_name, what="name"))]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Fraction = Annotated[float, *real(ge=0, le=1)]
 Seconds = Annotated[float, *real(ge=0, le=1e10)]

@@ -67,16 +67,13 @@ def writable_folder(folder: Path) -> Path:
     Raises:
         UserError: if it can't be made or written.
     """
+    what, remedy = "made", "choose another folder"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output folder {folder} can't be made ({error.strerror}); choose another folder") from None
-    try:
+        what, remedy = "written", "change its permissions or choose another"
         tempfile.TemporaryFile(dir=folder).close()  # permissions don't tell it all: network and special file systems
     except OSError as error:
-        raise UserError(
-            f"output folder {folder} can't be written ({error.strerror}); change its permissions or choose another"
-        ) from None
+        raise UserError(f"output folder {folder} can't be {what} ({error.strerror}); {remedy}") from None
     return folder
 
 

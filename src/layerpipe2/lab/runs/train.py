@@ -71,15 +71,23 @@ def train_run(
     checkpoint = find_checkpoint(checkpoint_dir, resume, several=trainer_strategy is not None)
     device = resolve_device(config.device)
     torch.set_num_threads(config.threads)
-    data = data or load(config.dataset, root=Path(config.data_root) if config.data_root else None)
+    data = data or load(config.dataset, config.data_root)
     pl.seed_everything(config.seed, verbose=False)
     plan = make_plan(config, data.input_shape, data.num_classes)
     loaders = make_loaders(config, data, device)
     plan = plan.warmed_up(len(loaders["train"]))
     recorder = EpochRecorder(plan.config.to_dict())
     probe = None if trainer_strategy else make_probe(plan)
-    own = _callbacks(plan.config, recorder, probe, progress, checkpoint_dir)
-    trainer = quiet_trainer(plan.config.epochs, device, [*own, *callbacks], trainer_strategy, loggers=loggers)
+    label = f"{config.network} g{plan.config.group_size} {config.strategy} s{config.seed}"
+    own = (
+        StepLimit(config.max_steps) if config.max_steps else None,
+        probe,
+        EpochProgress(config.epochs, label) if progress else None,
+        recorder,
+        LastCheckpoint(checkpoint_dir) if checkpoint_dir else None,
+    )
+    all_callbacks = [*filter(None, own), *callbacks]
+    trainer = quiet_trainer(config.epochs, device, all_callbacks, trainer_strategy, loggers=loggers)
     module = make_module(plan, len(loaders["train"]), stage_seed=config.seed if trainer_strategy else None)
     found = _train_and_test(module, loaders, trainer, recorder, checkpoint, test)
     where = provenance(device) | {
@@ -141,24 +149,6 @@ def make_module(plan: Plan, steps_per_epoch: int, stage_seed: int | None = None)
         stage_seed=stage_seed,
         cuda_graph=config.cuda_graph,
     )
-
-
-def _callbacks(
-    config: RunConfig,
-    recorder: EpochRecorder,
-    probe: ReconstructionProbe | None,
-    progress: bool,
-    checkpoint_dir: Path | None,
-) -> list[Callback]:
-    label = f"{config.network} g{config.group_size} {config.strategy} s{config.seed}"
-    optional = (
-        StepLimit(config.max_steps) if config.max_steps else None,
-        probe,
-        EpochProgress(config.epochs, label) if progress else None,
-        recorder,
-        LastCheckpoint(checkpoint_dir) if checkpoint_dir else None,
-    )
-    return [callback for callback in optional if callback is not None]
 
 
 def _train_and_test(

@@ -5,7 +5,6 @@ Its imports are heavy: a server that processes are forked from does them once.
 
 from collections.abc import Iterable, Sequence
 from functools import cache
-from pathlib import Path
 
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -40,4 +39,4 @@ def train_quietly(config: RunConfig, callbacks: Sequence[Callback] = (), *, test
 @cache
 def load_once(dataset: str, root: str | None) -> Data:
     """The data set, read once in this process."""
-    return load(dataset, root=Path(root) if root else None)
+    return load(dataset, root)
