@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from layerpipe2.errors import UserError
-from layerpipe2.lab.judging.designs import COLUMNS, RUN
+from layerpipe2.lab.judging.designs import COLUMNS
+from layerpipe2.lab.judging.designs import RUN as NAMES_OF_RUN
 from layerpipe2.lab.judging.objectives import judged
 from layerpipe2.lab.judging.report import Report
 from layerpipe2.lab.looks import ordered
@@ -16,10 +17,12 @@ from layerpipe2.lab.runs.records import read_json
 from layerpipe2.lab.runs.validation import Checked, Positive, checked
 from paper_figures.read import TableForm, read_table
 
+RUN = [*NAMES_OF_RUN]
+"""The columns that name one run."""
 CONFIGURATION = ["network", "group_size"]
 """The columns that name one partition of one network."""
 KEYS = {
-    "runs": [*RUN],
+    "runs": RUN,
     "epochs": [*RUN, "epoch"],
     "reconstruction": [*CONFIGURATION, "seed", "rate", "stage", "strategy"],
     "stages": [*CONFIGURATION, "stage"],
