@@ -6,7 +6,9 @@ import pytest
 
 from layerpipe2.errors import UserError
 from layerpipe2.planning import FlopDevice, Link, uniform_costs
-from layerpipe2.planning.schedules import Action, Schedule, ScheduleError, build_schedule, simulate, validate
+from layerpipe2.planning.schedules import build_schedule, simulate
+from layerpipe2.planning.schedules.actions import Action, Schedule
+from layerpipe2.planning.schedules.validate import ScheduleError, validate
 
 F0, B0, W0 = (Action(kind, 0, 0) for kind in ("F", "B", "W"))
 

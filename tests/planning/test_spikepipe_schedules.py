@@ -9,8 +9,10 @@ from ortools.sat.python import cp_model
 from layerpipe2.delays import Delays
 from layerpipe2.errors import UserError
 from layerpipe2.planning import Link, SystolicArray
-from layerpipe2.planning.spikepipe import SPIKING, Setting, check, list_schedule, spiking, task_graph
-from layerpipe2.planning.spikepipe.networks import block, conv, dense
+from layerpipe2.planning.spikepipe.networks import SPIKING, Setting, block, conv, dense, spiking
+from layerpipe2.planning.spikepipe.scheduler import list_schedule
+from layerpipe2.planning.spikepipe.tasks import task_graph
+from layerpipe2.planning.spikepipe.validate import check
 
 SMALL = Setting(SystolicArray(4, 4, clock=1.0), batch_size=2, time_steps=2)
 

@@ -80,7 +80,7 @@ def advise_module(
 
 
 def _readable(loader: Iterable[Any]) -> Iterable[Any]:
-    """Lightning would take the mini-batches of a list for loaders."""
+    """Wrap a list of mini-batches, whose items Lightning would take for loaders."""
     return DataLoader(loader, batch_size=None) if isinstance(loader, list) else loader  # type: ignore[arg-type]
 
 
@@ -94,7 +94,7 @@ def _names(module: PipelinedModule, strategies: Sequence[str] | None) -> list[st
 
 
 def _as_in(module: PipelinedModule, name: str) -> Strategy:
-    """The strategy of this name, after as many updates with exact weights as the module's own has."""
+    """Return the strategy of this name, after as many updates with exact weights as the module's own has."""
     strategy, own = make_strategy(name), module.strategy
     return StashFirst(then=strategy, updates=own.updates) if isinstance(own, StashFirst) else strategy
 

@@ -60,7 +60,7 @@ class StageQuality:
     qualities: dict[str, tuple[Quality, ...]]
 
     def saved(self, strategy: str) -> float:
-        """What it saves of stashing's memory, in 10^6 bytes."""
+        """Return what the strategy saves of stashing's memory, in 10^6 bytes."""
         return self.megabytes["stash"] - self.megabytes[strategy]
 
 
@@ -98,5 +98,5 @@ class Advice:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, with ``sentences``."""
+        """Return all that as plain values, with ``sentences``."""
         return {**asdict(self), "sentences": list(self.sentences)}

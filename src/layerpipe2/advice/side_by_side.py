@@ -1,5 +1,6 @@
 """The Lightning callback that trains other strategies beside exact stashing, and measures along the latter."""
 
+import copy
 import math
 import time
 from collections import defaultdict
@@ -8,14 +9,16 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from layerpipe2.advice.companion import Companion
 from layerpipe2.advice.result import Advice, Losses, Quality, StageQuality
-from layerpipe2.engine.execution import StagedModule
+from layerpipe2.engine.checkpoint_file import use_plain_numbers
+from layerpipe2.engine.execution import COMPUTE_DTYPES, StagedModule
 from layerpipe2.engine.gradient_probe import GradientProbe, Recalled
 from layerpipe2.engine.replay import copied, delayed_of
-from layerpipe2.engine.step import Loss
+from layerpipe2.engine.step import Loss, PipelineEngine
 from layerpipe2.errors import UserError
 from layerpipe2.strategies import Strategy, make_strategy
 
@@ -38,10 +41,60 @@ class KeptLoss:
         self.value: Tensor | None = None
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The loss, a scalar."""
+        """Return the loss, a scalar."""
         value = self._loss(outputs, targets)
         self.value = value.detach()
         return value
+
+
+class Companion:
+    """Trains stages of its own as ``module`` trains with ``strategy``, bit for bit.
+
+    Call it with torch's generators put aside (``isolate_rng``), before the module's own step: both then draw the same.
+
+    Args:
+        module: with the settings, under a ``Trainer``.
+        stages: copies with the initial weights, on the training's device.
+        strategy: instead of the module's own.
+
+    Attributes:
+        optimizer: over the stages' parameters.
+
+    Raises:
+        UserError: as the module itself does of its settings.
+    """
+
+    def __init__(self, module: StagedModule, stages: list[nn.Module], strategy: Strategy) -> None:
+        self._engine = PipelineEngine(
+            stages,
+            module.delays,
+            strategy,
+            compute_dtype=COMPUTE_DTYPES[module.precision],
+            gradient_clip_norm=module.gradient_clip_norm,
+            stage_seed=module.stage_seed,
+            unfreezes=module.delays_frozen,
+        )
+        self._drain, self._interval = module.drain, module.scheduler_interval
+        self._loss = copy.deepcopy(module.training_loss)
+        self.optimizer: Optimizer = module.optimizer_over(p for stage in stages for p in stage.parameters())
+        self._scheduler: LRScheduler | None = module.scheduler_over(self.optimizer)
+
+    def train(self, x: Tensor, y: Tensor, batch_idx: int) -> float:
+        """Train on one mini-batch, the ``batch_idx``-th of its epoch, and return its loss."""
+        if self._drain and batch_idx == 0:
+            self._engine.refill()
+        loss, _ = self._engine.train_step(x, y, self._loss, self.optimizer)
+        self._step_scheduler("step")
+        return float(loss)
+
+    def end_epoch(self) -> None:
+        """Let an epoch-wise scheduler take its step."""
+        self._step_scheduler("epoch")
+
+    def _step_scheduler(self, interval: str) -> None:
+        if self._scheduler is not None and self._interval == interval:
+            self._scheduler.step()
+            use_plain_numbers(self.optimizer)
 
 
 class SideBySide(GradientProbe):
@@ -119,11 +172,11 @@ class SideBySide(GradientProbe):
             companion.end_epoch()
 
     def note(self, module: StagedModule, step: int, found: Recalled) -> None:
-        """Keep it instead of logging it."""
+        """Keep a measurement instead of logging it."""
         self._found[found.stage, found.strategy].append((float(found.recall_error), float(found.gradient_cosine)))
 
     def advice(self, module: StagedModule) -> Advice:
-        """What was found, when training has ended.
+        """Return what was found, when training has ended.
 
         Raises:
             UserError: if there was no update.
@@ -173,7 +226,7 @@ class SideBySide(GradientProbe):
 
 
 def _keeps_newest(group: dict[str, Any]) -> bool:
-    """Whether an optimizer's state tells the newest update of these parameters: SGD's momentum does, and Adam's."""
+    """Say whether an optimizer's state tells the newest update of these parameters: SGD's momentum does, and Adam's."""
     return "betas" in group or (group.get("momentum", 0) > 0 and not group.get("nesterov", False))
 
 

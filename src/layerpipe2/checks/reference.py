@@ -58,7 +58,7 @@ def train(
 
 
 def plain(stages: Sequence[nn.Module], batches: Sequence[Batch]) -> Trace:
-    """Ordinary training, as in any tutorial."""
+    """Train without delays, as any tutorial does."""
     network, trace = nn.Sequential(*stages), []
     optimizer = make_optimizer(network.parameters())
     for x, y in batches:
@@ -70,7 +70,7 @@ def plain(stages: Sequence[nn.Module], batches: Sequence[Batch]) -> Trace:
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], *, fused: bool | None = None) -> torch.optim.Optimizer:
-    """SGD with momentum."""
+    """Make SGD with momentum."""
     return torch.optim.SGD(parameters, lr=0.2, momentum=0.9, fused=fused)
 
 
@@ -81,7 +81,7 @@ def snapshot(stages: Iterable[nn.Module]) -> list[Tensor]:
 
 
 def _backward(layer: nn.Module, w: dict[str, Tensor], x: Tensor, gradient: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Gradients of the input and, flat and in the parameters' own type, of the weights."""
+    """Return the gradients of the input and, flat and in the parameters' own type, of the weights."""
     leaves = {name: value.detach().requires_grad_() for name, value in w.items()}
     buffers = {name: buffer.clone() for name, buffer in layer.named_buffers()}
     x = x.detach().requires_grad_()
@@ -100,7 +100,7 @@ def _split(stage: nn.Module, flat: Tensor) -> list[Tensor]:
 
 
 def _by_layer(stage: nn.Sequential, flat: Tensor, compute: torch.dtype | None) -> list[dict[str, Tensor]]:
-    """A stage's weights as dictionaries of its layers, cast where they are to be."""
+    """Return a stage's weights as a dictionary per layer, cast where they are to be."""
     pieces, found = iter(_split(stage, flat)), []
     for layer in stage:
         dtype = flat.dtype if isinstance(layer, nn.BatchNorm2d) else compute or flat.dtype

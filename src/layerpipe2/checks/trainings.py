@@ -61,22 +61,17 @@ STRATEGIES["chain"] = chain(_Ahead(), make_strategy("ema-window"), _Compensated(
 
 
 def network(dtype: torch.dtype = SINGLE, device: torch.device = CPU) -> list[nn.Sequential]:
-    """Four stages, the same weights on all devices. Nothing jumps (ReLU), so that rounding remains rounding."""
+    """Return four stages, the same weights on all devices. Nothing jumps (ReLU), so that rounding remains rounding."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         first = nn.Sequential(nn.Conv2d(2, 4, 3, 1, 1), nn.BatchNorm2d(4), nn.Tanh())
         second = nn.Sequential(nn.Conv2d(4, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.Tanh())
-        stages = [
-            first,
-            second,
-            nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.Tanh()),
-            nn.Sequential(nn.Linear(8, 4)),
-        ]
-    return [stage.to(device, dtype) for stage in stages]
+        third, last = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.Tanh()), nn.Sequential(nn.Linear(8, 4))
+    return [stage.to(device, dtype) for stage in (first, second, third, last)]
 
 
 def batches(dtype: torch.dtype = SINGLE, device: torch.device = CPU) -> list[Batch]:
-    """Noise (8, 2, 6, 6) with classes (8,)."""
+    """Return noise (8, 2, 6, 6) with classes (8,)."""
     made, generator = [], torch.Generator().manual_seed(1)
     for _ in range(STEPS):
         x, y = torch.randn(8, 2, 6, 6, generator=generator), torch.randint(4, (8,), generator=generator)
@@ -92,34 +87,40 @@ class _Noting(pl.Callback):
         self.trace.append(snapshot(pl_module.stages))  # type: ignore[arg-type]
 
 
-def _fit(device: torch.device, rule: str = "ema-window", delays: Any = DELAYS, **options: Any) -> PipelinedModule:
-    """Train quietly; options: the ``Trainer``'s, and of the module ``dtype``, ``precision``, ``resume`` (a file)."""
-    dtype, precision, resume = (options.pop(name, None) for name in ("dtype", "precision", "resume"))
-    how: Any = {"optimizer": make_optimizer, "precision": precision or "native"}
-    module = PipelinedModule(network(dtype or SINGLE), delays, STRATEGIES[rule], **how)
+def _fit(
+    device: torch.device,
+    rule: str = "ema-window",
+    delays: Any = DELAYS,
+    dtype: torch.dtype = SINGLE,
+    precision: Any = "native",
+    resume: Path | None = None,
+    **options: Any,
+) -> PipelinedModule:
+    """Train quietly, with options of the ``Trainer``; ``resume`` is a checkpoint."""
+    module = PipelinedModule(network(dtype), delays, STRATEGIES[rule], optimizer=make_optimizer, precision=precision)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     place = {"accelerator": "gpu", "devices": [device.index]} if device.type == "cuda" else {"accelerator": "cpu"}
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
     with running_lightning(".*no `val_dataloader`", ".*many workers", ".*when using `ckpt_path`", "GPU available but"):
         trainer = pl.Trainer(**{**quiet, "max_epochs": 1, "devices": 1, **place, **options})
-        trainer.fit(module, DataLoader(batches(dtype or SINGLE), batch_size=None), ckpt_path=resume)  # type: ignore[arg-type]
+        trainer.fit(module, DataLoader(batches(dtype), batch_size=None), ckpt_path=resume)  # type: ignore[arg-type]
     return module
 
 
 def simulated(device: torch.device, **options: Any) -> Trace:
-    """The trace of the simulation in this process."""
+    """Return the trace of the simulation in this process."""
     noting = _Noting()
     _fit(device, callbacks=[noting], **options)
     return noting.trace
 
 
 def undelayed(device: torch.device) -> tuple[Trace, Trace]:
-    """Without delays, and by ordinary PyTorch."""
+    """Train without delays, and by ordinary PyTorch."""
     return simulated(device, delays=[0] * len(DELAYS)), plain(network(SINGLE, device), batches(SINGLE, device))
 
 
 def resumed(device: torch.device) -> tuple[Trace, Trace]:
-    """Two epochs: of a training that was resumed behind the first, and of one that was not."""
+    """Train for two epochs: resumed behind the first one, and without a stop."""
     whole, second = _Noting(), _Noting()
     with TemporaryDirectory() as folder:
         saving = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
@@ -144,7 +145,7 @@ def captured(device: torch.device) -> tuple[Trace, Trace]:
 
 
 def two_processes(gpus: Sequence[int], timeout_s: float) -> list[Tensor]:
-    """What every stage holds at the end, by ``layerpipe2 launch``; on CPUs if no GPUs are named, by their numbers.
+    """Train by ``layerpipe2 launch``, on these GPUs or on CPUs; return what every stage holds at the end.
 
     Raises:
         RuntimeError: with the line that says why, if they failed.
@@ -167,7 +168,7 @@ def two_processes(gpus: Sequence[int], timeout_s: float) -> list[Tensor]:
 
 
 def repeatable_arithmetic() -> None:
-    """From now on, in this process: one thread, no TF32, only kernels of cuDNN that always give the same bits."""
+    """Compute with one thread from now on, without TF32, with kernels of cuDNN that always give the same bits."""
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True

@@ -87,7 +87,7 @@ class CommandParser(Parser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+    """Return the parser of all commands."""
     parser = Parser(
         prog="layerpipe2",
         description="Pipelined (delayed-gradient) training of neural networks.",
@@ -127,7 +127,7 @@ def _dispatch(arguments: Sequence[str] | None) -> None:
 
 
 def _missing(command: str, error: ModuleNotFoundError) -> UserError:
-    """What to install; an error of another kind is raised itself."""
+    """Say what to install; raise an error of another kind itself."""
     if error.name not in EXTRAS:
         raise error
     return UserError(f"'layerpipe2 {command}' needs {error.name}; run {install_command(EXTRAS[error.name])}")

@@ -80,9 +80,8 @@ def _qualities(advice: Advice) -> tuple[str, list[list[str]]]:
     for stage in advice.stages:
         for name, qualities in stage.qualities.items():
             found = {quality.updates: quality for quality in qualities}
-            cells = [_number(found[end].recall_error if end in found else None) for end in ends]
-            cells += [_number(found[end].gradient_cosine if end in found else None) for end in ends]
-            rows.append([str(stage.stage), str(stage.delay), name, *cells])
+            cells = (getattr(found.get(e), what, None) for what in ("recall_error", "gradient_cosine") for e in ends)
+            rows.append([str(stage.stage), str(stage.delay), name, *map(_number, cells)])
     return "along stash, up to so many updates: error of the recalled weights, cosine of their gradient", rows
 
 

@@ -1,4 +1,4 @@
-"""``layerpipe2 balance``."""
+"""``layerpipe2 balance``: where is a network cut, and which training of it is fastest here?"""
 
 import argparse
 import os
@@ -96,7 +96,7 @@ def balance(options: argparse.Namespace, training: Training) -> None:
 
 
 def _comparison(predictor: Predictor, training: Training, options: argparse.Namespace) -> str:
-    """The machine, all choices, the fastest one."""
+    """Return text on the machine, all choices and the fastest one."""
     cores = len(os.sched_getaffinity(0))
     at_once = min(options.stages, cores)  # more would wait for each other
     with side_by_side(max(at_once, 2)) as start:
@@ -119,7 +119,7 @@ def _comparison(predictor: Predictor, training: Training, options: argparse.Name
 
 
 def machine_line(machine: Machine) -> str:
-    """What was measured beside the units."""
+    """Say what was measured beside the units."""
     copied = f"memory {machine.alone / 1e9:.1f} GB/s for one process"
     if machine.together < machine.alone:
         copied += f", {machine.together / 1e9:.1f} GB/s for each of all"
@@ -127,7 +127,7 @@ def machine_line(machine: Machine) -> str:
 
 
 def choice_table(found: Sequence[Choice]) -> str:
-    """One line per choice."""
+    """Return a table with a line per choice."""
     rows = [["choice", "ms", "speed", "MB"]]
     for one in found:
         speed = f"{found[0].seconds / one.seconds:.2f}x"
@@ -136,7 +136,7 @@ def choice_table(found: Sequence[Choice]) -> str:
 
 
 def sentence(found: Sequence[Choice]) -> str:
-    """The fastest choice, by how much, and under which conditions."""
+    """Say which choice is the fastest, by how much, and under which conditions."""
     best, *rest = sorted(found, key=lambda one: one.seconds)
     second = next(one for one in rest if not (_is_late(best) and _is_late(one)))  # not another history
     ratio = second.seconds / best.seconds
@@ -158,7 +158,7 @@ def _is_late(choice: Choice) -> bool:
 
 
 def unit_table(cut: Balance) -> str:
-    """One line per unit: stage, parameters, output per mini-batch, times in ms (history: what a delay adds)."""
+    """Return a line per unit: stage, parameters, output per mini-batch, times in ms (history: what a delay adds)."""
     rows = [["unit", "stage", "parameters", "output kB", "forward ms", "backward ms", "update ms", "history ms"]]
     for i, (unit, delayed) in enumerate(zip(cut.units, cut.delayed or cut.units, strict=True)):
         stage = sum(start <= i for start in cut.starts) - 1
@@ -170,7 +170,7 @@ def unit_table(cut: Balance) -> str:
 
 
 def stage_table(cut: Balance) -> str:
-    """One line per stage: units, time per mini-batch and its share."""
+    """Return a line per stage: units, time per mini-batch and its share."""
     rows, ends = [["stage", "units", "ms", "share"]], (*cut.starts[1:], len(cut.units))
     for k, (first, end, seconds) in enumerate(zip(cut.starts, ends, cut.seconds, strict=True)):
         rows.append([str(k), span(first, end), f"{1e3 * seconds:.2f}", f"{seconds / sum(cut.seconds):.1%}"])
@@ -178,7 +178,7 @@ def stage_table(cut: Balance) -> str:
 
 
 def prediction(cut: Balance) -> str:
-    """The speed of the cut, and that of equally many units per stage."""
+    """Say how fast the cut is, and one of equally many units per stage."""
     count = len(cut.starts)
     text = (
         f"one process {1e3 * cut.sequential:.2f} ms per mini-batch; {count} processes of one stage each: predicted "

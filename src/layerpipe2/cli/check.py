@@ -1,4 +1,4 @@
-"""``layerpipe2 check``."""
+"""``layerpipe2 check``: does this machine train as the definition says?"""
 
 import argparse
 import os
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def compared(found: Trace, expected: Trace, tolerance: float = 0.0) -> Verdict:
-    """Two traces, with the first place where they differ by more than ``tolerance``."""
+    """Compare two traces; name the first place where they differ by more than ``tolerance``."""
     largest = 0.0
     for update, (mine, theirs) in enumerate(zip(found, expected, strict=True), 1):
         for stage, (a, b) in enumerate(zip(mine, theirs, strict=True)):
@@ -73,7 +73,7 @@ def compared(found: Trace, expected: Trace, tolerance: float = 0.0) -> Verdict:
 
 
 def _guarded(work: Work, left: float) -> Verdict:
-    """Whatever happens in it, the next one comes."""
+    """Do a check so that the next one comes whatever happens in it."""
     began = time.monotonic()
     try:
         if left > 0:
@@ -110,7 +110,7 @@ def _checks() -> Iterator[tuple[str, Work]]:
 
 
 def _simulation(device: torch.device, dtype: torch.dtype, rule: str, left: float) -> Verdict:
-    """Against the reference on the CPU; bfloat16, which devices round coarsely, against that on the same device."""
+    """Compare with the reference on the CPU; in bfloat16, which devices round coarsely, on the same device."""
     half = dtype == torch.bfloat16
     place = (SINGLE, device) if half else (dtype, CPU)
     expected = reference.train(network(*place), DELAYS, STRATEGIES[rule], batches(*place), half=half)
@@ -123,7 +123,7 @@ def _bits(train: Callable[[torch.device], tuple[Trace, Trace]], device: torch.de
 
 
 def _processes(gpus: Sequence[torch.device], left: float) -> Verdict:
-    """Against the simulation: on CPUs bit for bit."""
+    """Compare two processes with the simulation: on CPUs bit for bit."""
     if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
         return _not_here("this torch has no gloo")
     expected = simulated(gpus[0] if gpus else CPU)
@@ -132,7 +132,7 @@ def _processes(gpus: Sequence[torch.device], left: float) -> Verdict:
 
 
 def _machine() -> str:
-    """What a report of a difference must say beside it."""
+    """Say what a report of a difference must have beside it."""
     known = [f"{name} {versions()[name]}" for name in ("layerpipe2", "torch", "pytorch-lightning", "python")]
     gpus = list(map(_gpu, range(torch.cuda.device_count())))
     return f"{', '.join(known)}; {device_name(CPU)}, {os.cpu_count()} cores; {', '.join(gpus) or 'no GPU'}"

@@ -96,7 +96,7 @@ def _schedule(parser: argparse.ArgumentParser) -> None:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """The option of commands whose tables programs may want."""
+    """Add the option of commands whose tables programs may want."""
     parser.add_argument("--json", action="store_true", help="print the same as JSON, for programs")
 
 

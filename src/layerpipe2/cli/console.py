@@ -51,22 +51,22 @@ def _refused(program: str, message: str) -> int:
 
 
 def print_json(content: dict[str, Any]) -> None:
-    """What a command with ``--json`` prints: one JSON object, for programs."""
+    """Print what a command with ``--json`` prints: one JSON object, for programs."""
     print(json.dumps(content, indent=2, allow_nan=False))
 
 
 def span(first: int, end: int) -> str:
-    """Numbers from ``first`` up to ``end``, which is not among them, as in ``2-4`` or ``3``."""
+    """Name the numbers from ``first`` up to ``end``, which is not among them, as in ``2-4`` or ``3``."""
     return f"{first}-{end - 1}" if end - first > 1 else str(first)
 
 
 def terminal_width() -> int:
-    """Characters per line of the terminal, of ``$COLUMNS`` if that is set; 80 where there is neither."""
+    """Return the characters per line of the terminal, or ``$COLUMNS`` if that is set; 80 where there is neither."""
     return shutil.get_terminal_size().columns
 
 
 def fitted(draw: Callable[[int], str], most: int, width: int) -> str:
-    """The chart with the most columns whose lines fit ``width``, at most ``most``; ``draw`` makes it from a number."""
+    """Return the chart with the most columns, up to ``most``, whose lines fit ``width``; ``draw`` makes it."""
     charts = map(draw, range(min(_FEWEST, most), most + 1))
     chart = next(charts)
     for wider in charts:
@@ -77,7 +77,7 @@ def fitted(draw: Callable[[int], str], most: int, width: int) -> str:
 
 
 def wrapped(text: str, width: int) -> str:
-    """The text with lines broken between words at ``width``; lines of tables (wide gaps between words) stay whole."""
+    """Break lines between words at ``width``; lines of tables (wide gaps between words) stay whole."""
     lines = []
     for line in text.splitlines():
         indent = " " * (len(line) - len(line.lstrip()) + 2)
@@ -87,7 +87,7 @@ def wrapped(text: str, width: int) -> str:
 
 
 def in_words(seconds: float) -> str:
-    """A duration with two digits that matter, as in ``3 h 20 min``."""
+    """Say a duration with two digits that matter, as in ``3 h 20 min``."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return "less than a minute"

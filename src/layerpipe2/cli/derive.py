@@ -33,7 +33,7 @@ _COLUMNS = {
     "kept": "F -> A",
     "operand": "into G",
 }
-"""Kind of edge that has a column -> which edges of an operation are counted there."""
+"""Kind of edge that has a column -> which edges of an operation are counted there: those of the first task named."""
 
 
 def run(options: argparse.Namespace, network: LayeredNetwork | None = None) -> None:
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace, network: LayeredNetwork | None = None) -> N
 
 
 def _one_step(derivation: Derivation, options: argparse.Namespace) -> str:
-    """The chosen step or the last one, as a table or in the format of ``--export``."""
+    """Return the chosen step or the last one, as a table or in the format of ``--export``."""
     known = {step.number: step for step in derivation.steps}
     number = derivation.steps[-1].number if options.step is None else options.step
     if number not in known:
@@ -65,7 +65,7 @@ def _one_step(derivation: Derivation, options: argparse.Namespace) -> str:
 
 
 def explain(derivation: Derivation) -> str:
-    """Places, steps and proofs of a derivation; of the rounds of step 4 the first and the last."""
+    """Show places, steps and proofs of a derivation; of the rounds of step 4 the first and the last."""
     law, steps = derivation.law, derivation.steps
     head = f"{law.name}: {law.description}\nunits per stage: {', '.join(map(str, derivation.sizes))}"
     kinds = Counter(places(derivation.pipeline).values())
@@ -76,18 +76,18 @@ def explain(derivation: Derivation) -> str:
 
 
 def described(step: Step) -> str:
-    """One step of a derivation: its title and its register counts by operation."""
+    """Show one step of a derivation: its title and its register counts by operation."""
     return f"step {step.number}: {step.title}\n{step_table(step.graph)}"
 
 
 def legend() -> str:
-    """What the columns of :func:`step_table` are, in one line."""
+    """Say what the columns of :func:`step_table` are, in one line."""
     columns = ", ".join(f"{kind} {edges}" for kind, edges in _COLUMNS.items())
     return f"columns count registers: {columns} ({', '.join(f'{letter} {task}' for letter, task in TASKS.items())})"
 
 
 def step_table(graph: SignalFlowGraph) -> str:
-    """Registers by operation: on its own edges, on those that bring its input and take its gradient away.
+    """Count registers by operation: on its own edges, on those that bring its input and take its gradient away.
 
     Operations side by side with the same counts in the same stage share a line; ``1/3`` are two edges that differ.
     """
@@ -107,7 +107,7 @@ def step_table(graph: SignalFlowGraph) -> str:
 
 
 def edge_table(graph: SignalFlowGraph) -> str:
-    """Every edge with its registers, by kind."""
+    """List every edge with its registers, by kind."""
     rows = [["from", "to", "kind", "registers"]]
     order = list(KINDS)
     for u, v, kind in sorted(graph.edges, key=lambda edge: order.index(edge[2])):
@@ -116,7 +116,7 @@ def edge_table(graph: SignalFlowGraph) -> str:
 
 
 def dot(graph: SignalFlowGraph) -> str:
-    """The graph in Graphviz's language; edges are labelled with their registers (``2D``)."""
+    """Write the graph in Graphviz's language; edges are labelled with their registers (``2D``)."""
     lines = ["digraph training {", "  rankdir=LR;", "  node [shape=circle];"]
     lines += [f'  "{node}" [label="{node}", group="{data["stage"]}"];' for node, data in graph.nodes.items()]
     for u, v, kind in graph.edges:
@@ -126,7 +126,7 @@ def dot(graph: SignalFlowGraph) -> str:
 
 
 def as_json(graph: SignalFlowGraph) -> str:
-    """Nodes and edges as JSON; same graph, same text."""
+    """Write nodes and edges as JSON; the same graph gives the same text."""
     nodes = [{"name": node, **data} for node, data in graph.nodes.items()]
     edges = [
         {"source": u, "target": v, "kind": kind, "registers": graph.registers[u, v, kind]} for u, v, kind in graph.edges
@@ -135,7 +135,7 @@ def as_json(graph: SignalFlowGraph) -> str:
 
 
 def graphml(graph: SignalFlowGraph) -> str:
-    """The graph as GraphML, for yEd, Gephi and networkx."""
+    """Write the graph as GraphML, for yEd, Gephi and networkx."""
     return "\n".join(nx.generate_graphml(graph.networkx())) + "\n"
 
 
@@ -150,18 +150,12 @@ FORMATS: dict[str, Callable[[SignalFlowGraph], str]] = {
 
 
 def _counts(graph: SignalFlowGraph, operation: str, kind: str) -> str:
-    """Registers of an operation's edges of one kind: incoming ones, but outgoing ones for its weights and gradient."""
-    forward, backward, gradient, update = (f"{letter}{operation}" for letter in "FAGU")
-    ends = {
-        "activation": (1, forward),
-        "operand": (1, gradient),
-        "gradient": (0, backward),
-        "kept": (0, forward),
-        "step": (0, gradient),
-    }
-    side, node = ends.get(kind, (0, update))
+    """Count registers on an operation's edges of one kind: incoming ones, outgoing ones for weights and gradient."""
+    counted = _COLUMNS[kind]
+    node = f"{next(filter(str.isupper, counted))}{operation}"
     if node not in graph.nodes:
         return "-"
-    edges = graph.topology.out_edges(node, keys=True) if side == 0 else graph.topology.in_edges(node, keys=True)
+    edges = graph.topology.in_edges if counted.startswith("into") else graph.topology.out_edges
     wanted = (kind, "output") if kind == "gradient" else (kind,)
-    return "/".join(str(c) for c in sorted({graph.registers[edge] for edge in edges if edge[2] in wanted})) or "-"
+    found = {graph.registers[edge] for edge in edges(node, keys=True) if edge[2] in wanted}
+    return "/".join(map(str, sorted(found))) or "-"

@@ -8,7 +8,7 @@ OWN, STUDY = "layerpipe2.cli", "layerpipe2.lab.cli"
 
 
 class Command(NamedTuple):
-    """A command.
+    """What the help says of a command.
 
     Attributes:
         purpose: for the list of commands.
@@ -31,7 +31,7 @@ class Command(NamedTuple):
         return tuple(home for home, examples in ((OWN, self.own), (STUDY, self.study)) if examples)
 
     def epilog(self, homes: Collection[str]) -> str:
-        """What the help says below the options, with the examples of these homes."""
+        """Return what the help says below the options, with the examples of these homes."""
         examples = (self.study if STUDY in homes else "") + (self.own if OWN in homes else "")
         return f"examples:\n{examples}" + (f"\n{self.explanation}" if self.explanation else "")
 

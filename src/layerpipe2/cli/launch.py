@@ -1,4 +1,4 @@
-"""``layerpipe2 launch``."""
+"""``layerpipe2 launch`` starts the processes of a pipeline on this machine."""
 
 import argparse
 import os
@@ -52,7 +52,7 @@ def _address(master: str | None, nodes: int) -> tuple[str, int]:
 
 
 def _secret(file: str | None, nodes: int) -> str:
-    """What the processes sign with, so that a stranger on the network can't speak for one of them."""
+    """Return what the processes sign with, so that a stranger on the network can't speak for one of them."""
     remedy = "make one by `(umask 77; openssl rand -hex 32 > job.secret)` and give it to all by --secret-file"
     try:
         secret = Path(file).read_text(encoding="utf-8").strip() if file else os.environ.get(SECRET, "")

@@ -8,7 +8,7 @@ from layerpipe2.errors import plain, shown
 
 
 def within(kind: type[int] | type[float], least: float, most: float) -> Callable[[str], float]:
-    """The ``type`` of an argparse option: a number from ``least`` to ``most``, or one line that says so."""
+    """Make the ``type`` of an option: a number from ``least`` to ``most``, or one line that says so."""
 
     def read(text: str) -> float:
         with suppress(ValueError):
@@ -21,7 +21,7 @@ def within(kind: type[int] | type[float], least: float, most: float) -> Callable
 
 
 def integers(text: str) -> tuple[int, ...]:
-    """The ``type`` of an argparse option that takes a list, as in ``2,2,1``."""
+    """Read a list, as in ``2,2,1``: the ``type`` of an option that takes one."""
     try:
         return tuple(int(plain(part)) for part in text.split(","))
     except ValueError:

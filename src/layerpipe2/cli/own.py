@@ -13,7 +13,7 @@ from layerpipe2.errors import UserError, install_command, look_up, shown
 
 
 def own_training(name: str | None) -> tuple[PipelinedModule, Iterable[Any]]:
-    """What the function ``package.module:function`` returns; the module may lie in the working folder.
+    """Return what the function ``package.module:function`` returns; the module may lie in the working folder.
 
     Raises:
         UserError: if there is no such module or function, or it returns something else.

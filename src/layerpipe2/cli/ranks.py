@@ -74,7 +74,7 @@ def launch(
 
 
 def _torchrun(place: list[str], command: Sequence[str]) -> None:
-    """Every line of a rank gets ``[rank k]`` in front; the ranks die with this process."""
+    """Put ``[rank k]`` in front of every line of a rank; the ranks die with this process."""
     os.environ["TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"] = "[rank ${rank}] "
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     logging.disable(logging.CRITICAL)  # torchrun logs a dozen lines for every rank that ends
@@ -92,7 +92,7 @@ def _torchrun(place: list[str], command: Sequence[str]) -> None:
 
 
 def _tell(reason: str, host: str, port: int, node_rank: int, nodes: int) -> None:
-    """All ranks read it from the store; node 0, which serves it, stays until all machines have."""
+    """Tell all ranks by the store; node 0, which serves it, stays until all machines have read it."""
     with suppress(DistError, UserError):
         notice = Notice(join_store(host, port, _PATIENCE_S))
         notice.propose(reason)

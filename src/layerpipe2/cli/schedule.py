@@ -1,4 +1,4 @@
-"""``layerpipe2 schedule``."""
+"""``layerpipe2 schedule`` simulates and draws pipeline schedules."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def facts(line: Timeline) -> dict[str, Any]:
-    """Steady state (``busy``: share of the time), delays in updates and stored batches by stage."""
+    """Return the steady state (``busy``: share of the time), delays in updates and stored batches by stage."""
     return {
         "schedule": line.schedule.name,
         "time_per_batch": line.period,
@@ -62,7 +62,7 @@ def facts(line: Timeline) -> dict[str, Any]:
 
 
 def actions(line: Timeline, until: float | None) -> list[dict[str, Any]]:
-    """What the chart shows: every action that starts before ``until``."""
+    """List what the chart shows: every action that starts before ``until``."""
     return [
         {"processor": one.processor, **one.action._asdict(), "start": one.start, "end": one.end}
         for one in sorted(line.events, key=lambda one: (one.start, one.processor))
@@ -71,7 +71,7 @@ def actions(line: Timeline, until: float | None) -> list[dict[str, Any]]:
 
 
 def comparison(lines: Sequence[Timeline], processors: int, batches: int) -> str:
-    """One line per schedule, and one on what can't take these counts."""
+    """Return a line per schedule, and one on what can't take these counts."""
     rows = [["schedule", "time per batch", "busy", "most delayed (updates)", "batches in flight"]]
     for found in map(facts, lines):
         busy, delay, held = f"{100 * found['busy']:.0f} %", max(found["delays"]), max(found["in_flight"])
@@ -114,7 +114,7 @@ def _spikepipe(wanted: Mapping[str, Any], processors: int) -> list[dict[str, Any
 
 
 def _against_standard(rows: Sequence[dict[str, Any]]) -> str:
-    """One line per schedule."""
+    """Return a line per schedule."""
     lines = [["schedule", "steps per task", "us per batch", "speed", "busy", "links", "MB per batch"]]
     for row in rows:
         shares = [f"{100 * row[name]:.1f} %" for name in ("utilisation", "communication")]
@@ -125,12 +125,12 @@ def _against_standard(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _fitting(processors: int, batches: int) -> list[str]:
-    """The schedules that can take these counts."""
+    """Return the schedules that can take these counts."""
     return [name for name in SCHEDULES if name != "interleaved" or batches % processors == 0]
 
 
 def summary(line: Timeline) -> str:
-    """Steady state, delays and stored batches of one run."""
+    """Say the steady state, delays and stored batches of one run."""
     schedule = line.schedule
     return (
         f"{schedule.name}: a batch every {line.period:.4g}, processors busy {100 * line.steady_utilisation:.0f} % of "
@@ -140,7 +140,7 @@ def summary(line: Timeline) -> str:
 
 
 def _simulated(name: str, processors: int, batches: int, times: Sequence[float]) -> Timeline:
-    """One stage per processor (interleaved: two, half as long) with the given times of F, B and W."""
+    """Simulate one stage per processor (interleaved: two, half as long) with the given times of F, B and W."""
     row = SCHEDULES.get(name)
     parts, together = (row.stages_per_processor, row.synchronous) if row else (1, False)
     long = max(_LONG * batches, _LONG * processors)  # a pipeline must be full before its delays can be seen

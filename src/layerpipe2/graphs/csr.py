@@ -63,7 +63,7 @@ class Graph:
         *,
         symmetric: bool = True,
     ) -> Graph:
-        """A graph from its edges: ``targets[e]`` hears of ``sources[e]``; repeated edges count once.
+        """Make a graph from its edges: ``targets[e]`` hears of ``sources[e]``; repeated edges count once.
 
         Args:
             name, features, labels: as in the class.
@@ -88,26 +88,26 @@ class Graph:
 
     @property
     def num_nodes(self) -> int:
-        """N."""
+        """Number of nodes N."""
         return len(self.labels)
 
     @property
     def num_edges(self) -> int:
-        """Entries of ``col``: an edge that goes both ways counts twice."""
+        """Number of entries of ``col``: an edge that goes both ways counts twice."""
         return len(self.col)
 
     @property
     def num_classes(self) -> int:
-        """Classes: the largest label and one."""
+        """Number of classes: the largest label and one."""
         return int(self.labels.max()) + 1
 
     @property
     def largest_degree(self) -> int:
-        """Neighbours of the node that has most."""
+        """Number of neighbours of the node that has most."""
         return int(np.diff(self.rowptr).max())
 
     def in_half_precision(self) -> Graph:
-        """The same graph with features of float16: half of the memory that slicing reads.
+        """Return the same graph with features of float16: half of the memory that slicing reads.
 
         Raises:
             UserError: if a feature is too large for it.
@@ -117,7 +117,7 @@ class Graph:
         return Graph(self.name, self.rowptr, self.col, features, self.labels)
 
     def checked_nodes(self, nodes: Integers, what: str) -> Integers:
-        """``nodes`` as int64, if each is a node of this graph and none stands twice.
+        """Return ``nodes`` as int64, if each is a node of this graph and none stands twice.
 
         Raises:
             UserError: if not, or if there are none.
@@ -131,7 +131,7 @@ class Graph:
         return found.astype(np.int64)
 
     def checked_fan_out(self, fan_out: Sequence[int]) -> tuple[int, ...]:
-        """``fan_out`` as Python's integers, if it can be drawn in this graph: each from 1 to the largest degree.
+        """Return ``fan_out`` as Python's integers, if it can be drawn in this graph: each from 1 to the largest degree.
 
         Raises:
             UserError: if not.

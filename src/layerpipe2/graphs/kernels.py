@@ -25,7 +25,7 @@ NO_NEIGHBOUR, NO_DESTINATION = -1, -2
 
 @compiled
 def mix(z: Any) -> Any:
-    """SplitMix64's output function, uint64 to uint64."""
+    """Apply SplitMix64's output function, uint64 to uint64."""
     z = (z ^ (z >> _30)) * _A
     z = (z ^ (z >> _27)) * _B
     return z ^ (z >> _31)
@@ -33,7 +33,7 @@ def mix(z: Any) -> Any:
 
 @compiled
 def batch_key(seed: Any, epoch: Any, batch: Any) -> Any:
-    """Where the random numbers of a mini-batch begin; numba gives it to Python as an int."""
+    """Return where the random numbers of a mini-batch begin; numba gives it to Python as an int."""
     state = np.uint64(0)
     for part in (seed, epoch, batch):
         state = mix(state + np.uint64(part) + GAMMA)
@@ -42,7 +42,7 @@ def batch_key(seed: Any, epoch: Any, batch: Any) -> Any:
 
 @compiled
 def below(state: Any, n: Any) -> Any:
-    """A number from 0 to n - 1, all equally likely, and the next state (Lemire 2019); n is at most 2**32.
+    """Draw a number from 0 to n - 1, all equally likely (Lemire 2019; n at most 2**32); return it and the next state.
 
     The product of n and a random word has its upper word in range; n numbers share 2**32 products evenly when the
     2**32 mod n products with the smallest lower words are drawn again.
@@ -85,7 +85,7 @@ def sample_hops(
     neighbours: NDArray[np.int32],
     counts: NDArray[np.int64],
 ) -> None:
-    """Neighbours of the seeds, neighbours of all those, and so on, with one numbering of the nodes over all hops.
+    """Find neighbours of the seeds, neighbours of all those, and so on, numbering the nodes over all hops.
 
     A node with more than k neighbours keeps k of them, see :func:`choose`.
 

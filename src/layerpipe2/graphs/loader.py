@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +20,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from layerpipe2.engine.frozen_random import frozen_generator
 from layerpipe2.errors import UserError, integer, shown
 from layerpipe2.graphs import kernels
-from layerpipe2.graphs.buffers import Buffers
 from layerpipe2.graphs.csr import Graph, Integers
 from layerpipe2.graphs.sampler import Sample, Sampler
 
@@ -41,6 +42,38 @@ class Span(NamedTuple):
     batch: int
     start: int
     stop: int
+
+
+class Buffers:
+    """Tensors in memory that was allocated before, where there is some.
+
+    Fresh memory costs a page fault per 4 KiB when it is written: as much as slicing itself. A buffer comes back when
+    the last tensor in it is gone: also what autograd keeps for a backward pass, or a pipeline in flight, counts.
+
+    Args:
+        pinned: whether a GPU can copy from it while the CPU goes on.
+    """
+
+    def __init__(self, *, pinned: bool = False) -> None:
+        self._pinned = pinned
+        self.free: deque[NDArray[np.uint8]] = deque()
+        self.made = 0
+
+    def take(self, shape: tuple[int, int], dtype: DTypeLike) -> Tensor:
+        """Return a tensor on the CPU whose values are whatever was there."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        try:
+            memory = self.free.pop()
+        except IndexError:
+            memory = np.empty(0, np.uint8)
+        if memory.size < size:
+            self.made += 1
+            # torch's allocator aligns as its own tensors are: kernels round by that.
+            memory = torch.empty(size + size // 8, dtype=torch.uint8, pin_memory=self._pinned).numpy()
+        array = memory[:size].view(dtype).reshape(shape)
+        # The tensor holds this very array until its memory is released.
+        weakref.finalize(array, self.free.append, memory).atexit = False
+        return torch.from_numpy(array)
 
 
 class SampledLoader:
@@ -98,7 +131,7 @@ class SampledLoader:
         self._samplers = deque([Sampler(graph, self.fan_out, batch_size)])
 
     def __len__(self) -> int:
-        """Batches per epoch."""
+        """Return the number of batches per epoch."""
         return -(-len(self.nodes) // self.batch_size)
 
     @property
@@ -117,7 +150,7 @@ class SampledLoader:
             self.epoch, self._first, self._yielded = epoch, 0, 0
 
     def state_dict(self) -> dict[str, int]:
-        """Position: the epoch, how many of its batches were yielded, and what decides which these were."""
+        """Return the position: the epoch, how many of its batches were yielded, and what decides which these were."""
         made_of = {"batch_size": self.batch_size, "seed": self.seed, "shuffle": int(self.shuffle)}
         return {"epoch": self.epoch, "yielded": self._yielded, "nodes": len(self.nodes), **made_of}
 
@@ -167,7 +200,7 @@ class SampledLoader:
         return (_joined(parts), y) if self._stream is None else self._sent(parts, y, number)
 
     def _slice(self, sampler: Sampler, sample: Sample) -> list[Tensor]:
-        """The table, or, of features in half precision, its two parts: they are joined where they are needed."""
+        """Write the table, or, of features in half precision, its two parts: they are joined where they are needed."""
         features = self.graph.features
         rows, width, columns = int(sampler.ends(sample, padded=self.padded)[-1]), features.shape[1], sum(self.fan_out)
         if features.dtype == np.float16:
@@ -180,7 +213,7 @@ class SampledLoader:
         return [x]
 
     def _sent(self, parts: list[Tensor], y: Tensor, number: int) -> Batch:
-        """Copies on the device, made on the loader's own stream; their buffers are free after it."""
+        """Copy to the device on the loader's own stream; the buffers are free after it."""
         with self._span("transfer", number), torch.cuda.stream(self._stream):
             x = _joined([part.to(self.device, non_blocking=True) for part in parts])
             y = y.to(self.device, non_blocking=True)
@@ -198,7 +231,7 @@ class SampledLoader:
 
 
 def _by_threads(prepare: Callable[[int], Batch], numbers: Iterable[int], threads: int, ahead: int) -> Iterator[Batch]:
-    """``map(prepare, numbers)``, in order, ``ahead`` of them early. However it ends, the threads have ended then."""
+    """Yield ``map(prepare, numbers)``, ``ahead`` of them early. However it ends, the threads have ended then."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="sampling")
     jobs = (pool.submit(prepare, number) for number in numbers)
     try:

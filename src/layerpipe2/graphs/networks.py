@@ -35,7 +35,7 @@ class SampledLayer(nn.Module):
         self.convolution, self.features, self.k, self.last, self.dropout = convolution, features, k, last, dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        """Table (N, features + k + rest) -> table (n, outputs + rest), n of the rows having a place in this layer.
+        """Turn a table (N, features + k + rest) into one (n, outputs + rest): n of the rows have a place here.
 
         Raises:
             UserError: if the table is in low precision, which can't number its rows, or one of another fan-out.
@@ -118,7 +118,7 @@ GRAPH_NETWORKS: dict[str, GraphNetwork] = {row.name: row for row in _ROWS}
 def build(
     name: str, graph: Graph, fan_out: Sequence[int], *, width: int = 256, dropout: float = 0.0
 ) -> list[nn.Module]:
-    """A network as a flat list of units, one per number in ``fan_out``; weights from torch's generator.
+    """Make a network as a flat list of units, one per number in ``fan_out``; weights from torch's generator.
 
     Args:
         name: a key of :data:`GRAPH_NETWORKS`.

@@ -69,7 +69,7 @@ class Sampler:
         self._counts = np.empty(len(most), np.int64)
 
     def sample(self, batch: Integers, key: int) -> Sample:
-        """The neighbourhoods of the nodes ``batch`` (int64, each once), drawn with the numbers of ``key``."""
+        """Draw neighbourhoods of the nodes ``batch`` (int64, each once) with the numbers of ``key``."""
         graph = self.graph
         state = (self._local, self._nodes, self._neighbours, self._counts)
         kernels.sample_hops(graph.rowptr, graph.col, batch, self.fan_out, np.uint64(key), *state)
@@ -93,7 +93,7 @@ class Sampler:
         kernels.slice_rows(features, *sampled, ends, self.fan_out, table, ids)
 
     def ends(self, sample: Sample, *, padded: bool) -> Integers:
-        """Rows of the table that are destinations of each hop; the last number is that of all rows.
+        """Return how many rows are destinations of each hop; the last number is that of all rows.
 
         Padded, they depend on the number of the batch's own nodes alone, which is the first.
         """

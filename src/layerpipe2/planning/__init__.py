@@ -10,13 +10,12 @@
 """
 
 from layerpipe2.planning.costs import Costs, network_costs, stage_costs, uniform_costs
-from layerpipe2.planning.devices import Device, FlopDevice, Link, SystolicArray
+from layerpipe2.planning.devices import FlopDevice, Link, SystolicArray
 from layerpipe2.planning.measure import measure
 from layerpipe2.planning.work import Gemm, StageWork, Work
 
 __all__ = [
     "Costs",
-    "Device",
     "FlopDevice",
     "Gemm",
     "Link",

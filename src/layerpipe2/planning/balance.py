@@ -71,7 +71,7 @@ class Balance:
         return sum(unit.total.flops for unit in self.units)
 
     def period(self, convention: str = "layerpipe2") -> float:
-        """Predicted time in s per mini-batch of the asynchronous pipeline, in the steady state.
+        """Predict the time in s per mini-batch of the asynchronous pipeline, in the steady state.
 
         The iteration bound of ``layerpipe2.planning.Costs.period``: the slowest stage or link, unless the delays of
         ``convention`` are too short to hide the way there and back.
@@ -82,7 +82,7 @@ class Balance:
         return self._costs(convention).period(self.device)
 
     def speedup(self, convention: str = "layerpipe2") -> float:
-        """Predicted speed over one processor, at most the number of stages."""
+        """Predict the speed over one processor, at most the number of stages."""
         return self.sequential / self.period(convention)
 
     def _costs(self, convention: str) -> Costs:
@@ -97,7 +97,7 @@ def balanced(
     delayed: Sequence[StageWork] = (),
     recomputes: bool = False,
 ) -> Balance:
-    """The contiguous cut whose slowest stage or link is fastest; among equals, the one that sends the fewest bytes.
+    """Find the contiguous cut whose slowest stage or link is fastest and, among equals, sends the fewest bytes.
 
     Exact, by dynamic programming over (stages, units): :func:`chain_cuts`.
 
@@ -131,7 +131,7 @@ def chain_cuts(
     *,
     last: Sequence[float] | None = None,
 ) -> tuple[int, ...]:
-    """Where to cut a chain of n items into ``parts`` non-empty runs.
+    """Find where to cut a chain of n items into ``parts`` non-empty runs.
 
     ``loads`` (n,) are the items' times in s, ``cuts`` (n - 1,) the bytes after each item but the last, ``occupation``
     turns bytes into s on a link of one direction. Where items take another time in the last run, ``last`` has it (n,).
@@ -164,7 +164,7 @@ def chain_cuts(
 
 
 def _solve(n: int, parts: int, extend: Callable[[float, int, int], float]) -> tuple[float, tuple[int, ...]]:
-    """Dynamic programme over (runs, items): ``extend(value up to i, i, j)`` adds the run of items i to j - 1."""
+    """Do dynamic programming over (runs, items); ``extend(value up to i, i, j)`` adds the run of items i to j - 1."""
     infinity = float("inf")
     value, back = [0.0] + [infinity] * n, list[list[int]]()
     for part in range(1, parts + 1):
@@ -181,7 +181,7 @@ def _solve(n: int, parts: int, extend: Callable[[float, int, int], float]) -> tu
 
 
 def merge(stages: Sequence[StageWork], cuts: Sequence[int]) -> tuple[StageWork, ...]:
-    """The stages between ``cuts`` as one each.
+    """Return the stages between ``cuts`` as one each.
 
     ``saved_bytes`` become an upper bound: a tensor that two of the merged stages keep is counted for both.
     """

@@ -38,7 +38,7 @@ class Choice:
 def choices(
     predictor: Predictor, machine: Machine, strategies: Iterable[str], *, one_host: bool, optimizer_copies: float
 ) -> list[Choice]:
-    """All that the predictor's processes could do with its mini-batches, one process first.
+    """Return all that the predictor's processes could do with its mini-batches, one process first.
 
     Args:
         predictor: of the network.
@@ -86,7 +86,7 @@ def _held(name: str, predictor: Predictor, optimizer_copies: float) -> float:
 
 
 def optimizer_copies(make_optimizer: Callable[[Sequence[nn.Parameter]], Optimizer]) -> float:
-    """How many copies of the weights an optimizer keeps: 1 of SGD with momentum, 2 of Adam."""
+    """Return how many copies of the weights an optimizer keeps: 1 of SGD with momentum, 2 of Adam."""
     weights = nn.Parameter(torch.zeros(64))
     weights.grad = torch.zeros_like(weights)
     optimizer = make_optimizer([weights])

@@ -84,33 +84,33 @@ class Costs:
         return tuple((stage.total + again).flops for stage, again in self._work)
 
     def seconds(self, device: Device) -> tuple[float, ...]:
-        """Computation ``c_k`` per stage and mini-batch."""
+        """Return the time ``c_k`` of computation per stage and mini-batch."""
         return tuple(device.seconds(stage.total + again) for stage, again in self._work)
 
     def balance(self, device: Device | None = None) -> float:
-        """Load balance, mean over maximum of the stages' times (of their operations without a device), in (0, 1]."""
+        """Return the balance: mean over maximum of the stages' times (without a device operations), in (0, 1]."""
         loads = self.flops if device is None else self.seconds(device)
         return sum(loads) / len(loads) / max(loads) if max(loads) else 1.0
 
     def period(self, device: Device) -> float:
-        """The iteration bound: least time in s per mini-batch in the steady state."""
-        busy = [device.occupation(size / 2) for size in self.boundary_bytes]
+        """Return the iteration bound: least time in s per mini-batch in the steady state."""
+        busy = [device.link.occupation(size / 2) for size in self.boundary_bytes]
         split = self.delays.convention == "layerpipe2"
         after = [device.seconds(stage.weight) if split else 0.0 for stage in self.stages]
         computing = [device.seconds(stage.total) for stage in self.stages]
         bound, loop = max((*self.seconds(device), *busy)), 0.0
         for k in reversed(range(len(self.stages))):
             loop += computing[k] - after[k]
-            loop += 2 * (busy[k] + device.latency) if k < len(busy) else 0.0
+            loop += 2 * (busy[k] + device.link.latency) if k < len(busy) else 0.0
             bound = max(bound, (after[k] + loop) / (self.delays.per_stage[k] + 1))
         return bound
 
     def speedup(self, device: Device) -> float:
-        """Speed over one processor that does all stages, without communication; at most K."""
+        """Return the speed over one processor that does all stages, without communication; at most K."""
         return sum(device.seconds(stage.total) for stage in self.stages) / self.period(device)
 
     def _waiting(self, stage: StageWork) -> int:
-        """Bytes of a mini-batch that waits for its backward pass."""
+        """Return the bytes of a mini-batch that waits for its backward pass."""
         return stage.input_bytes if self.recomputes else stage.saved_bytes
 
     @property
@@ -128,7 +128,7 @@ def network_costs(
     convention: str = "layerpipe2",
     batch_size: int = 1,
 ) -> Costs:
-    """Costs of a network in groups of ``group_size`` units; ``sequential`` is one stage without delay.
+    """Return the costs of a network in groups of ``group_size`` units; ``sequential`` is one stage, not delayed.
 
     The units may live on any device: nothing is computed and no weight is copied.
 
@@ -157,7 +157,7 @@ def stage_costs(
     *,
     recomputes: bool = False,
 ) -> Costs:
-    """Costs of given stages, see :func:`network_costs`; with ``recomputes``, see :class:`Costs`."""
+    """Return the costs of given stages, see :func:`network_costs`; with ``recomputes``, see :class:`Costs`."""
     delays = Delays.by_law(convention, len(stages))
     make_strategy(strategy)
     return Costs(measure(stages, input_shape, batch_size), delays, strategy, batch_size, recomputes)
@@ -166,7 +166,7 @@ def stage_costs(
 def uniform_costs(
     stages: int, forward: float = 1, activation: float = 1, weight: float = 1, message_bytes: int = 0
 ) -> Costs:
-    """Equal stages with given operations per pass: on ``FlopDevice(1)`` they are the passes' times."""
+    """Return equal stages with given operations per pass: on ``FlopDevice(1)`` they are the passes' times."""
     integer(stages, "number of stages", 1)
     stage = StageWork(Work(forward), Work(activation), Work(weight), 0, 0, message_bytes, message_bytes)
     return Costs((stage,) * stages, Delays.layerpipe2(stages))

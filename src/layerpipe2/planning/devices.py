@@ -4,7 +4,6 @@ Stated simplifications: only matrix products and convolutions take time; every o
 of its own (full duplex); a link carries one message after the other while the processors compute.
 """
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import ceil
 from typing import Literal
@@ -22,7 +21,7 @@ def _positive(what: str, value: float, unit: str) -> None:
 
 @dataclass(frozen=True)
 class Link:
-    """A connection: ``bandwidth`` in bytes/s in each direction (infinite by default) and ``latency`` in s."""
+    """A connection: ``bandwidth`` in bytes/s each way (infinite by default), and ``latency`` in s."""
 
     bandwidth: float = float("inf")
     latency: float = 0.0
@@ -33,31 +32,12 @@ class Link:
             raise UserError(f"link latency is {self.latency!r} s; give a finite number of at least 0")
 
     def occupation(self, size: float) -> float:
-        """Bytes over bandwidth."""
+        """Return the time in s for which a message of ``size`` bytes keeps the link busy."""
         return size / self.bandwidth
 
 
-class Device(ABC):
-    """A processor and its links."""
-
-    link: Link
-
-    @abstractmethod
-    def seconds(self, work: Work) -> float:
-        """Time in s of a task."""
-
-    def occupation(self, size: float) -> float:
-        """Time in s for which a message of ``size`` bytes keeps its link busy."""
-        return self.link.occupation(size)
-
-    @property
-    def latency(self) -> float:
-        """Time in s that a message takes beside its link's occupation."""
-        return self.link.latency
-
-
 @dataclass(frozen=True)
-class FlopDevice(Device):
+class FlopDevice:
     """A processor that does ``rate`` floating-point operations per second, whatever the shapes."""
 
     rate: float
@@ -67,12 +47,12 @@ class FlopDevice(Device):
         _positive("processor speed", self.rate, "FLOP/s")
 
     def seconds(self, work: Work) -> float:
-        """Operations over rate."""
+        """Return the time in s of a task: operations over rate."""
         return work.flops / self.rate
 
 
 @dataclass(frozen=True)
-class SystolicArray(Device):
+class SystolicArray:
     """A systolic array of ``rows`` x ``columns`` multiply-accumulate cells at ``clock`` Hz.
 
     A product (m, k) x (k, n) is cut into ceil(S_r / rows) ceil(S_c / columns) folds, one after the other, with::
@@ -99,7 +79,7 @@ class SystolicArray(Device):
             raise UserError(f"unknown dataflow {self.dataflow!r} of the systolic array; choose os, ws or is")
 
     def cycles(self, gemm: Gemm) -> int:
-        """Cycles of ``gemm.count`` products."""
+        """Return the cycles of ``gemm.count`` products."""
         m, n, k = gemm.rows, gemm.columns, gemm.inner
         high, wide, stream = {"os": (m, n, k), "ws": (k, n, m), "is": (k, m, n)}[self.dataflow]
         preload = 0 if self.dataflow == "os" else self.rows
@@ -107,7 +87,7 @@ class SystolicArray(Device):
         return gemm.count * ceil(high / self.rows) * ceil(wide / self.columns) * fold
 
     def seconds(self, work: Work) -> float:
-        """Cycles of all products over the clock.
+        """Return the time in s of a task: cycles of all products over the clock.
 
         Raises:
             UserError: if some operations belong to no Linear or Conv layer, so that their shapes are not known.
@@ -119,5 +99,7 @@ class SystolicArray(Device):
         return sum(map(self.cycles, work.gemms)) / self.clock
 
 
+Device = FlopDevice | SystolicArray
+"""A processor and its links."""
 DEVICE = SystolicArray(128, 128, "os", 1e9, Link(64e9, 1e-6))
 """The declared processor: 128 x 128 cells, output stationary, 1 GHz; links of 64 GB/s each way and 1 us."""

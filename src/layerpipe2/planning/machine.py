@@ -59,12 +59,12 @@ class Machine:
 
     @classmethod
     def measured(cls, processes: int, run: Run) -> Machine:
-        """This machine, with processes on one host."""
+        """Measure this machine, with processes on one host."""
         alone, together, local = run(copy_rate, 1)[0], min(run(copy_rate, processes)), measured_link(run)
         return cls(alone, together, local, local, measured_link(run, shares=True))
 
     def with_link(self, link: Link) -> Machine:
-        """The same with neighbours on hosts of their own."""
+        """Return the same machine with neighbours on hosts of their own."""
         return replace(self, link=link, shared=None)
 
     @property
@@ -80,7 +80,7 @@ class Machine:
 
 
 def measured_link(run: Run, *, shares: bool = False) -> Link:
-    """The link between the two processes that ``run`` starts: by gloo, or as the asynchronous pipeline does."""
+    """Measure the link between two processes that ``run`` starts: by gloo, or as the asynchronous pipeline does."""
     work = shared_round_trips if shares else round_trips
     small, large, largest = (seconds / 2 for seconds in run(work, 2, _SIZES)[0])
     calm = largest > large  # else other work on the machine held up the shorter message
@@ -88,7 +88,7 @@ def measured_link(run: Run, *, shares: bool = False) -> Link:
 
 
 def round_trips(sizes: Sequence[int]) -> list[float]:
-    """Least seconds in which messages of so many bytes travel from rank 0 to rank 1 and back."""
+    """Return the least seconds in which messages of so many bytes travel from rank 0 to rank 1 and back."""
     return [_least(partial(_there_and_back, torch.zeros(size, dtype=torch.uint8))) for size in sizes]
 
 
@@ -99,7 +99,7 @@ def _there_and_back(message: torch.Tensor) -> None:
 
 
 def shared_round_trips(sizes: Sequence[int]) -> list[float]:
-    """The same by the links of the asynchronous pipeline."""
+    """Return the same by the links of the asynchronous pipeline."""
     return [_least(_link(number, torch.zeros(size, dtype=torch.uint8))) for number, size in enumerate(sizes)]
 
 
@@ -121,7 +121,7 @@ def _link(number: int, message: torch.Tensor) -> Callable[[], None]:
 
 
 def copy_rate() -> float:
-    """Bytes/s that this process reads and writes while it copies memory."""
+    """Return the bytes/s that this process reads and writes while it copies memory."""
     source = torch.zeros(_COPIED // 4)
     target = torch.empty_like(source)
     dist.barrier()
@@ -129,7 +129,7 @@ def copy_rate() -> float:
 
 
 def _least(work: Callable[[], object]) -> float:
-    """Seconds: other work can only make it longer."""
+    """Return the least of some timed seconds: other work can only make it longer."""
     seconds = []
     for _ in range(_REPEATS + 1):
         start = time.perf_counter()
@@ -140,7 +140,7 @@ def _least(work: Callable[[], object]) -> float:
 
 @contextmanager
 def side_by_side(processes: int) -> Iterator[Run]:
-    """What runs functions of modules in up to so many fresh processes of one thread on this machine.
+    """Yield what runs functions of modules in up to so many fresh processes of one thread on this machine.
 
     All calls share the processes, which start with the first one and end with the block.
 

@@ -25,7 +25,7 @@ _WEIGHED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 def measure(
     stages: Sequence[nn.Module], input_shape: Sequence[int], batch_size: int, dtype: torch.dtype = torch.float32
 ) -> tuple[StageWork, ...]:
-    """Work of every stage for one mini-batch of inputs (batch_size, *input_shape): float32, or int64 for tokens.
+    """Measure each stage's work for a mini-batch of inputs (batch_size, *input_shape): float32, or int64 for tokens.
 
     Raises:
         UserError: on a batch size below 1, or a stage that refuses its input's shape.
@@ -95,7 +95,7 @@ def _on_meta(stage: nn.Module) -> dict[str, Tensor]:
 
 
 def _gradient_flops(stage: nn.Module, state: dict[str, Tensor], x: Any, first: bool) -> tuple[int, int]:
-    """FLOPs of the activation gradients and of the weight gradients."""
+    """Count the FLOPs of the activation gradients and of the weight gradients."""
     weights = [p for p in state.values() if p.requires_grad]
     source = _sources(x, with_gradient=True)
     y = torch.func.functional_call(stage, state, (source,), tie_weights=False)
@@ -123,7 +123,7 @@ def _backward_flops(y: Any, inputs: list[Tensor]) -> int:
 
 
 def _record(layers: list[_Layer], module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-    """Hook that lists the three products of a Linear or Conv layer that runs; not those of a class made of one."""
+    """List the three products of a Linear or Conv layer that runs: a hook. A class made of one has none."""
     weight = module.weight
     if not isinstance(weight, Tensor) or not isinstance(output, Tensor) or not isinstance(inputs[0], Tensor):
         return

@@ -36,7 +36,7 @@ kinds of gradients apart if split, in one process of so many threads.
 
 
 def profiled(units: Sequence[nn.Module], x: Tensor, make_optimizer: MakeOptimizer, repeats: int) -> Profile:
-    """Times the units in this process, ``repeats`` steps of them with parts of the mini-batch ``x`` (B, ...)."""
+    """Time the units in this process, ``repeats`` steps of them with parts of the mini-batch ``x`` (B, ...)."""
 
     def timed(size: int, update: bool, strategy: str, split: bool, threads: int) -> tuple[StageWork, ...]:
         torch.set_num_threads(threads)
@@ -69,13 +69,13 @@ class Predictor:
         return self._profile(size, update, strategy, split, threads or self.threads)
 
     def balance(self, stages: int, strategy: str = "", *, recomputes: bool = False) -> Balance:
-        """The best cut into so many stages, by the times of whole mini-batches; for a strategy where cuts have one."""
+        """Find the best cut into so many stages, by times of whole mini-batches; with a history where cuts have one."""
         size, strategy = self.batch_size, strategy if self.strategy is None else self.strategy
         delayed = self._units(size, strategy=strategy) if strategy and stages > 1 else ()
         return balanced(self._units(size), stages, delayed=delayed, recomputes=recomputes and self.strategy is None)
 
     def cut(self, variant: str) -> Balance:
-        """The stages of a variant, balanced or groups of as many units, with its own history."""
+        """Return the stages of a variant, balanced or groups of as many units, with its own history."""
         form = Variant.parse(variant)
         history = form.strategy if form.kind == "async" else ""
         found = self.balance(form.stages(self.processes), history, recomputes=form.recompute)
@@ -84,12 +84,12 @@ class Predictor:
         return replace(found, delayed=self._units(self.batch_size, strategy=history) if history else ())
 
     def speedup(self, variant: str, machine: Machine | None = None) -> float | None:
-        """Predicted speed over plain training; None where there is no prediction."""
+        """Predict the speed over plain training; None where there is no prediction."""
         seconds = self.seconds(variant, machine)
         return None if seconds is None else self.cut("plain").sequential / seconds
 
     def seconds(self, variant: str, machine: Machine | None = None) -> float | None:
-        """Predicted seconds per mini-batch in the steady state; None where nothing of ours models the variant.
+        """Predict seconds per mini-batch in the steady state; None where nothing of ours models the variant.
 
         Neither FSDP nor zero-bubble V is modelled, nor a split backward pass that hides no message.
         """
@@ -113,7 +113,7 @@ class Predictor:
         return parts * passes + _update(cut.units)
 
     def _asynchronous(self, form: Variant, cut: Balance, machine: Machine) -> float:
-        """The iteration bound."""
+        """Return the iteration bound."""
         if machine.shared is not None:
             machine = replace(machine, local=machine.shared, link=machine.shared)
         stages = carrying([_crowded(stage, machine) for stage in cut.stages], machine)
@@ -122,7 +122,7 @@ class Predictor:
         )
 
     def _synchronous(self, name: str, micro_batches: int, cut: Balance, machine: Machine) -> float:
-        """The schedule with the times of micro-batches, then the slowest process' update."""
+        """Simulate the schedule with the times of micro-batches, and add the slowest process' update."""
         split = name == "zero-bubble"
         units = self._units(self.batch_size // micro_batches, update=False, split=split)
         stages = carrying(Balance(units, cut.starts).stages, machine)
@@ -135,7 +135,7 @@ class Predictor:
 
 
 def data_parallel(parts: Sequence[StageWork], update: float, processes: int, machine: Machine) -> float:
-    """Seconds per mini-batch of DDP.
+    """Predict seconds per mini-batch of DDP.
 
     Gradients are gathered in buckets while the backward pass goes on from the output side: a bucket that is full is
     copied there, averaged around a ring, which sends ``2 (n - 1) / n`` of its bytes in ``2 (n - 1)`` messages each way,
@@ -162,7 +162,7 @@ def data_parallel(parts: Sequence[StageWork], update: float, processes: int, mac
 
 
 def carrying(stages: Sequence[StageWork], machine: Machine) -> tuple[StageWork, ...]:
-    """The stages with the time that messages from and to their neighbours take them, as long forward as backward."""
+    """Add the time that messages from and to their neighbours take the stages, as long forward as backward."""
     last = len(stages) - 1
     sizes = [(k > 0) * s.input_bytes + (k < last) * s.output_bytes for k, s in enumerate(stages)]
     added = [Work(machine.local.occupation(size / 2)) for size in sizes]

@@ -124,7 +124,7 @@ def _part(
 
 
 def _step(parts: Sequence[_Plain | InFlight], x: Tensor) -> _Times:
-    """One training step; seconds per unit of forward pass, backward pass, what is put off of it, and update."""
+    """Do one training step; return seconds per unit: forward pass, backward pass, what it puts off, update."""
     forward, backward, rest, update = list[float](), list[float](), list[float](), list[float]()
     for part in parts:
         start = _now(x)

@@ -46,7 +46,7 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Variant:
-    """A name, read.
+    """A name that was read.
 
     Attributes:
         kind: ``plain``, ``threads``, ``independent``, ``async``, ``exact``, one of :data:`DATA_PARALLEL` or of
@@ -120,26 +120,26 @@ class Variant:
         return self.strategy if self.kind == "async" else "sequential"
 
     def fills(self, processes: int) -> int:
-        """How many more mini-batches' time an epoch takes, while the pipeline fills and drains."""
+        """Return how many more mini-batches' time an epoch takes, while the pipeline fills and drains."""
         return self.stages(processes) - 1 if self.kind == "async" else 0
 
     def ranks(self, processes: int) -> int:
-        """Number of processes, of so many at hand."""
+        """Return the number of processes, of so many at hand."""
         return 1 if self.kind in ("plain", "threads") else processes
 
     def stages(self, processes: int) -> int:
-        """Number of stages on so many processes."""
+        """Return the number of stages on so many processes."""
         if self.kind in TORCH_PIPELINES:
             return TORCH_PIPELINES[self.kind] * processes
         return processes if self.is_runtime else 1
 
     def delays(self, processes: int) -> Delays:
-        """Delays of the stages; none where the pipeline waits for all updates."""
+        """Return the delays of the stages; none where the pipeline waits for all updates."""
         return Delays.by_law(self.convention, self.stages(processes))
 
 
 def group_starts(units: int, stages: int) -> tuple[int, ...]:
-    """First units of so many groups of equal size, of which the last may be smaller.
+    """Return first units of so many groups of equal size, of which the last may be smaller.
 
     Raises:
         UserError: if no group size gives so many.

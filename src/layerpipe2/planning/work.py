@@ -30,7 +30,7 @@ class Gemm:
         return 2 * self.rows * self.columns * self.inner * self.count
 
     def halves(self) -> tuple[Gemm, Gemm]:
-        """The product cut in two along its columns (input channels, for an activation gradient)."""
+        """Cut the product in two along its columns (input channels, for an activation gradient)."""
         low = self.columns // 2
         return replace(self, columns=self.columns - low), replace(self, columns=low)
 
@@ -51,7 +51,7 @@ class Work:
         return Work(self.flops + other.flops, self.gemms + other.gemms)
 
     def halves(self) -> tuple[Work, Work]:
-        """Two tasks that do this one together: the larger half first where it does not come out even."""
+        """Return two tasks that do this one together: the larger half first where it does not come out even."""
         if not self.gemms:
             return Work(self.flops / 2), Work(self.flops / 2)
         pairs = [gemm.halves() for gemm in self.gemms]

@@ -9,8 +9,7 @@ reads results out. `CODINGS` turns images into what a spiking network receives o
 from layerpipe2.spiking.coding import CODINGS
 from layerpipe2.spiking.fire import fire, integrate
 from layerpipe2.spiking.layers import READOUTS, Coded, Neurons, Readout
-from layerpipe2.spiking.neuron import RESETS, Neuron, State, step, unrolled
-from layerpipe2.spiking.surrogate import SURROGATES
+from layerpipe2.spiking.neuron import RESETS, SURROGATES, Neuron, State, step, unrolled
 
 __all__ = [
     "CODINGS",

@@ -18,12 +18,12 @@ _WORD = 2**32 - 1
 
 
 def static(x: Tensor, steps: int, seed: int) -> Tensor:
-    """The image itself as a constant current in every step; takes no memory."""
+    """Give the image itself as a constant current in every step; takes no memory."""
     return x.expand(steps, *x.shape)
 
 
 def rate(x: Tensor, steps: int, seed: int) -> Tensor:
-    """A spike in each step with the pixel's intensity for its probability.
+    """Give a spike in each step with the pixel's intensity for its probability.
 
     The random numbers are a hash of the seed, the image, the pixel and the step: as good as independent, and with no
     state that a process or a checkpoint would have to know.
@@ -40,13 +40,13 @@ def rate(x: Tensor, steps: int, seed: int) -> Tensor:
 
 
 def latency(x: Tensor, steps: int, seed: int) -> Tensor:
-    """One spike per pixel, in step floor((1 - intensity) T): the brighter the earlier, and none from a pixel at 0."""
+    """Give one spike per pixel in step floor((1 - intensity) T), the brighter the earlier, and none at 0."""
     at = ((1 - _intensity(x).float()) * steps).long()
     return (at == torch.arange(steps, device=x.device).view(-1, *[1] * x.ndim)).to(x.dtype)
 
 
 def columns(x: Tensor, steps: int, seed: int) -> Tensor:
-    """The image column by column, (W, N, C, H, 1): its width is time, as in a spectrogram.
+    """Give the image column by column, (W, N, C, H, 1): its width is time, as in a spectrogram.
 
     Raises:
         UserError: if the images are not ``steps`` columns wide.
@@ -61,14 +61,14 @@ CODINGS: dict[str, Coding] = {"static": static, "rate": rate, "latency": latency
 
 
 def _intensity(x: Tensor) -> Tensor:
-    """Each image from 0 to 1; all zeros if it is of one value."""
+    """Scale each image from 0 to 1; all zeros if it is of one value."""
     pixels = x.flatten(1)
     low, high = pixels.amin(1, keepdim=True), pixels.amax(1, keepdim=True)
     return ((pixels - low) / (high - low).clamp(min=torch.finfo(x.dtype).tiny)).view(x.shape)
 
 
 def _hashed(x: Tensor) -> Tensor:
-    """32 bits that look random from the low 32 bits of an integer: Wellons' low-bias hash (hash-prospector)."""
+    """Mix the low 32 bits of an integer till they look random: Wellons' low-bias hash (hash-prospector)."""
     for shift, factor in ((16, 0x21F0AAAD), (15, 0xD35A2D97)):
         x = ((x ^ (x >> shift)) * factor) & _WORD
     return x ^ (x >> 15)

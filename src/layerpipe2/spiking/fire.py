@@ -21,7 +21,7 @@ _PIECE = 2**16
 
 
 def leak(y: Tensor, decay: float, *, reverse: bool = False, keep: Callable[[int], Tensor] | None = None) -> Tensor:
-    """One-pole filter in place, ``y(t) += decay y(t - 1)``, or ``y(t) += decay keep(t) y(t + 1)`` in ``reverse``.
+    """Filter in place, ``y(t) += decay y(t - 1)``, or ``y(t) += decay keep(t) y(t + 1)`` in ``reverse``.
 
     Args:
         y: (T, ...), overwritten and returned.
@@ -42,7 +42,7 @@ def leak(y: Tensor, decay: float, *, reverse: bool = False, keep: Callable[[int]
 
 
 def fire(neuron: Neuron, x: Tensor) -> Tensor:
-    """Neurons from rest over all time steps: inputs (T, ...) -> spikes (T, ...), 0 or 1 in the type of ``x``.
+    """Run neurons from rest over all time steps: inputs (T, ...) -> spikes (T, ...), 0 or 1 in the type of ``x``.
 
     Equals :func:`layerpipe2.spiking.unrolled`, which is slower.
 
@@ -55,7 +55,7 @@ def fire(neuron: Neuron, x: Tensor) -> Tensor:
 
 
 def integrate(neuron: Neuron, x: Tensor) -> Tensor:
-    """The membrane of neurons that never fire: inputs (T, ...) -> V (T, ...), the plain filter.
+    """Return the membrane of neurons that never fire: inputs (T, ...) -> V (T, ...), the plain filter.
 
     Raises:
         UserError: without a time step, or if not of floating point.
@@ -66,7 +66,7 @@ def integrate(neuron: Neuron, x: Tensor) -> Tensor:
 
 
 def recursion(neuron: Neuron, x: Tensor, membrane: Tensor, spikes: Tensor | None = None) -> None:
-    """Neurons forward, step by step, so that a step's few operations find their tensors in the cache.
+    """Run neurons forward, step by step, so that a step's few operations find their tensors in the cache.
 
     Args:
         neuron: their constants.
@@ -91,7 +91,7 @@ def recursion(neuron: Neuron, x: Tensor, membrane: Tensor, spikes: Tensor | None
 
 
 def adjoint(neuron: Neuron, membrane: Tensor, gradient: Tensor, found: Tensor) -> Tensor:
-    """Gradient of the inputs (T, ...) from that of the spikes, into ``found``: it may be V without reset to zero."""
+    """Write the inputs' gradient (T, ...), from the spikes', into ``found``; that may be V unless reset to zero."""
     _through_spikes(neuron, membrane, gradient, found)
 
     def silent(t: int) -> Tensor:
@@ -102,7 +102,7 @@ def adjoint(neuron: Neuron, membrane: Tensor, gradient: Tensor, found: Tensor) -
 
 
 def _through_spikes(neuron: Neuron, membrane: Tensor, gradient: Tensor, found: Tensor) -> None:
-    """Gradient of the membrane by way of the spikes of the same step, in pieces that fit into the cache."""
+    """Write the membrane's gradient by way of the same step's spikes, in pieces that fit into the cache."""
     piece = _PIECE * torch.get_num_threads()
     parts = (torch.split(t.reshape(-1), piece) for t in (membrane, gradient, found))
     for v, g, out in zip(*parts, strict=True):

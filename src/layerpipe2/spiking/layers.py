@@ -25,7 +25,7 @@ READOUTS = {
 
 
 def over_time(x: Tensor, steps: int) -> Tensor:
-    """(T N, ...) -> (T, N, ...), a view.
+    """View (T N, ...) as (T, N, ...).
 
     Raises:
         UserError: if the first dimension is no multiple of T.
@@ -84,7 +84,7 @@ class Neurons(nn.Module):
         return self.run(self.neuron, self.over_time(x)).flatten(0, 1)
 
     def over_time(self, x: Tensor) -> Tensor:
-        """Inputs as (T, N, ...), a view."""
+        """View inputs as (T, N, ...)."""
         return x.expand(self.steps, *x.shape) if self.constant else over_time(x, self.steps)
 
 
@@ -123,14 +123,14 @@ class Readout(nn.Module):
         self.steps = integer(steps, "time_steps", 1, MOST_STEPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of a batch."""
+        """Return the logits of a batch."""
         if self.kind == "rate":
             return self.layer(over_time(x, self.steps).mean(0))
         return integrate(self.neuron, over_time(self.layer(x), self.steps)).mean(0)
 
 
 def spiking(unit: nn.Module, neurons: Callable[[], Neurons]) -> nn.Module:
-    """``unit``, with neurons in place of every ReLU in it, itself included, wherever one is used again.
+    """Put neurons in place of every ReLU in ``unit``, itself included, wherever one is used again.
 
     Batch normalisation and max pooling before and behind them then keep less for the backward pass, to the same result.
     """
@@ -149,6 +149,6 @@ def spiking(unit: nn.Module, neurons: Callable[[], Neurons]) -> nn.Module:
 
 
 def _pools_by_two(layer: nn.Module) -> bool:
-    """Whether it is ``nn.MaxPool2d(2)``."""
+    """Say whether it is ``nn.MaxPool2d(2)``."""
     names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
     return type(layer) is nn.MaxPool2d and all(getattr(layer, n) == getattr(nn.MaxPool2d(2), n) for n in names)

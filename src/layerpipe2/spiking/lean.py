@@ -19,14 +19,14 @@ from layerpipe2.spiking.neuron import Neuron
 
 
 def can_fire_normalised(norm: nn.BatchNorm2d, x: Tensor) -> bool:
-    """Whether :func:`fire_normalised` equals ``norm`` and neurons, bit by bit."""
+    """Say whether :func:`fire_normalised` equals ``norm`` and neurons, bit by bit."""
     exact = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
     usual = norm.training and norm.affine and norm.track_running_stats and norm.momentum is not None
     return exact and usual and x.dtype == norm.weight.dtype and x.numel() > x.shape[1]
 
 
 def fire_normalised(neuron: Neuron, norm: nn.BatchNorm2d, x: Tensor, over_time: Callable[[Tensor], Tensor]) -> Tensor:
-    """Spikes (T N, C, H, W) of neurons behind a normalisation of ``x``.
+    """Return spikes (T N, C, H, W) of neurons behind a normalisation of ``x``.
 
     Args:
         neuron: the constants.
@@ -79,13 +79,13 @@ class _NormalisedFire(Function):
 
 
 def _evaluated(x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor) -> Tensor:
-    """``scale (x - mean) + shift`` per channel, by the operation that normalises in training, so rounded as there."""
+    """Return ``scale (x - mean) + shift`` by the operation that normalises in training, so rounded as there."""
     y: Tensor = torch.native_batch_norm(x, scale, shift, mean, torch.ones_like(mean), False, 0.0, 0.0)[0]
     return y
 
 
 def _room(inputs: Tensor) -> Tensor:
-    """Memory for the membrane: that of the inputs, unless all steps share it."""
+    """Return memory for the membrane: that of the inputs, unless all steps share it."""
     return inputs if inputs.is_contiguous() else torch.empty_like(inputs, memory_format=torch.contiguous_format)
 
 

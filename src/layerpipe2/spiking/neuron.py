@@ -25,8 +25,14 @@ That is the filter of the forward pass run backwards in time (:mod:`layerpipe2.s
 dropped: -θ σ'(V(t) - θ) for subtraction, -b V(t) σ'(V(t) - θ) for a reset to zero; nothing without reset. This is where
 the common libraries cut, too: snntorch by default, spikingjelly with ``detach_reset=True``. Zenke and Vogels 2021 (doi
 10.1162/neco_a_01367) compare both.
+
+**The surrogate** stands for the derivative of a step function, which is zero or infinite. All are 1 at the threshold
+and fall with the distance ``u`` of the membrane from it, the faster the steeper their slope ``k`` is: fast sigmoid
+(Zenke and Ganguli 2018, arXiv 1705.11146), arctan (Fang et al. 2021, arXiv 2007.05785), triangle (Esser et al. 2016,
+arXiv 1603.08270).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -34,8 +40,27 @@ import torch
 from torch import Tensor
 
 from layerpipe2.errors import UserError, look_up, shown
-from layerpipe2.spiking.surrogate import SURROGATES
 
+Surrogate = Callable[[Tensor, float], Tensor]
+
+
+def fast_sigmoid(u: Tensor, slope: float) -> Tensor:
+    """Return 1 / (1 + k |u|)², the derivative of u / (1 + k |u|)."""
+    return u.abs().mul_(slope).add_(1).square_().reciprocal_()
+
+
+def arctan(u: Tensor, slope: float) -> Tensor:
+    """Return 1 / (1 + (k u)²), the derivative of the arctan of k u, divided by k."""
+    return (u * slope).square_().add_(1).reciprocal_()
+
+
+def triangle(u: Tensor, slope: float) -> Tensor:
+    """Return max(0, 1 - k |u|), which is zero from a distance of 1 / k on."""
+    return u.abs().mul_(-slope).add_(1).clamp_(min=0)
+
+
+SURROGATES: dict[str, Surrogate] = {"fast-sigmoid": fast_sigmoid, "arctan": arctan, "triangle": triangle}
+"""Name -> (distance from the threshold, any shape; slope) -> derivative, a new tensor of that shape."""
 RESETS = {
     "subtract": "a spike lowers the membrane by the threshold",
     "zero": "a spike empties the membrane",
@@ -76,7 +101,7 @@ class Neuron:
         look_up(SURROGATES, self.surrogate, "surrogate")
 
     def derivative(self, membrane: Tensor) -> Tensor:
-        """Surrogate derivative of the spikes with respect to the membrane, of its shape."""
+        """Return the surrogate derivative of the spikes with respect to the membrane, of its shape."""
         return SURROGATES[self.surrogate](membrane - self.threshold, self.slope)
 
 
@@ -93,12 +118,12 @@ class State(NamedTuple):
 
 
 def at_rest(x: Tensor) -> State:
-    """The state before the first time step, of neurons that receive ``x`` in each."""
+    """Return the state before the first time step, of neurons that receive ``x`` in each."""
     return State(torch.zeros_like(x), torch.zeros_like(x))
 
 
 def step(neuron: Neuron, x: Tensor, state: State) -> tuple[Tensor, State]:
-    """One time step by plain autograd: input (...) and state -> spikes (...) and the next state."""
+    """Do one time step by plain autograd: input (...) and state -> spikes (...) and the next state."""
     current = torch.add(x, state.current, alpha=neuron.synapse_decay)
     fired = state.membrane > neuron.threshold  # a comparison has no gradient: here the reset's is cut off
     kept = state.membrane.masked_fill(fired, 0) if neuron.reset == "zero" else state.membrane
@@ -109,14 +134,14 @@ def step(neuron: Neuron, x: Tensor, state: State) -> tuple[Tensor, State]:
 
 
 def spike(neuron: Neuron, membrane: Tensor) -> Tensor:
-    """1 where the membrane is above the threshold, else 0; the surrogate is its derivative."""
+    """Return 1 where the membrane is above the threshold, else 0; the surrogate is its derivative."""
     slope = neuron.derivative(membrane.detach())
     linear = slope * membrane
     return (membrane > neuron.threshold).to(membrane.dtype) + (linear - linear.detach())  # adds an exact zero
 
 
 def check(x: Tensor) -> None:
-    """Inputs over time.
+    """Check inputs over time.
 
     Raises:
         UserError: without a time step, or if not of floating point.
@@ -128,7 +153,7 @@ def check(x: Tensor) -> None:
 
 
 def unrolled(neuron: Neuron, x: Tensor) -> Tensor:
-    """Neurons from rest over all time steps by plain autograd: inputs (T, ...) -> spikes (T, ...).
+    """Run neurons from rest over all time steps by plain autograd: inputs (T, ...) -> spikes (T, ...).
 
     What :func:`layerpipe2.spiking.fire` is compared with.
 

@@ -24,7 +24,7 @@ from layerpipe2.theory.moves import insert_delayed_gradients
 
 
 def loop_deficit(derivation: Derivation, operation: str) -> int:
-    """Registers that the recorded loop of an operation would lack if its gradient came one update earlier.
+    """Count the registers that an operation's recorded loop would lack if its gradient came one update earlier.
 
     Counted edge by edge on the graph before retiming; retiming keeps the sum. Positive: no pipeline has that delay.
     """
@@ -36,7 +36,7 @@ def loop_deficit(derivation: Derivation, operation: str) -> int:
 
 
 def smaller_is_infeasible(derivation: Derivation, operation: str) -> bool:
-    """Whether no retiming makes a pipeline if this gradient comes one update earlier and all others as late as can be.
+    """Say whether no retiming makes a pipeline if this gradient comes an update earlier, others as late as can be.
 
     Solves the whole system of constraints; no loop has to be known for it.
     """
@@ -47,14 +47,14 @@ def smaller_is_infeasible(derivation: Derivation, operation: str) -> bool:
 
 
 def task_times(graph: SignalFlowGraph) -> dict[str, float]:
-    """One unit for every forward, activation-gradient and weight-gradient task with weights, none for the rest."""
+    """Give one unit of time to every forward and gradient task with weights, none to the rest."""
     weighted = set(graph.operations)
     timed = ("forward", "activation gradient", "weight gradient")
     return {n: float(d["kind"] in timed and d["operation"] in weighted) for n, d in graph.nodes.items()}
 
 
 def periods(derivation: Derivation) -> tuple[float, float, float]:
-    """Clock periods in task times: of the derived pipeline, of the best retiming at all, of the last stage alone.
+    """Return clock periods in task times: of the derived pipeline, the best retiming at all, the last stage alone.
 
     The best one is Leiserson and Saxe's, free to put registers inside stages. No retiming can be faster than the last
     stage, whose loop has the weight register only.
@@ -68,13 +68,13 @@ def periods(derivation: Derivation) -> tuple[float, float, float]:
 
 
 def shift_registers(graph: SignalFlowGraph) -> dict[str, int]:
-    """Length of the shift register behind every node: the largest count on its outgoing edges."""
+    """Return the length of the shift register behind every node: the largest count on its outgoing edges."""
     behind = {n: [graph.registers[edge] for edge in graph.topology.out_edges(n, keys=True)] for n in graph.nodes}
     return {node: max(counts, default=0) for node, counts in behind.items()}
 
 
 def fewest_registers(graph: SignalFlowGraph, required: Mapping[Edge, int]) -> float:
-    """Smallest sum of shift register lengths over all retimings that leave the required registers.
+    """Return the least sum of shift register lengths over all retimings that leave the required registers.
 
     Args:
         graph: any graph of the derivation, usually with delayed gradients and before retiming.

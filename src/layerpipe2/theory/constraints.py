@@ -18,7 +18,7 @@ Matrix = NDArray[np.float64]
 
 
 def required_registers(graph: SignalFlowGraph, turn: int) -> dict[Edge, int]:
-    """Registers that every edge must have at least once the stages work at the same time.
+    """Return the registers that every edge must have at least once the stages work at the same time.
 
     * An edge from one stage to another: one per boundary that it crosses, for what it carries is on its way for a tick.
     * ``loss -> A`` and ``loss -> G``: ``turn``, 1 if a stage can't do a forward and a backward task in one tick.
@@ -36,7 +36,7 @@ def required_registers(graph: SignalFlowGraph, turn: int) -> dict[Edge, int]:
 
 
 def minimum_delays(graph: SignalFlowGraph, required: Mapping[Edge, int]) -> tuple[dict[str, int], dict[str, list[str]]]:
-    """Delay of each operation's gradient that no pipeline can go below, and the loop that proves it.
+    """Return the delay of each gradient that no pipeline can go below, and the loop that proves it.
 
     Retiming keeps the registers of a loop. So ``Gl -> Ul`` must be given what the longest path ``Ul -> ... -> Gl``
     asks for beyond what it has, rounded up to whole updates. Paths over other ``step`` edges need not be looked at:
@@ -61,7 +61,7 @@ def minimum_delays(graph: SignalFlowGraph, required: Mapping[Edge, int]) -> tupl
 
 
 def _longest_path(paths: nx.DiGraph, order: list[str], goal: str) -> tuple[int, list[str]]:
-    """Length of the longest path from the first node of ``order`` to ``goal``, and the loop that it closes."""
+    """Return the longest path's length from the first node of ``order`` to ``goal``, and the loop that it closes."""
     far: dict[str, tuple[int, int]] = {order[0]: (0, 0)}  # length; of equal ones that with most edges
     before: dict[str, str] = {}
     for u in order:
@@ -78,7 +78,7 @@ def _longest_path(paths: nx.DiGraph, order: list[str], goal: str) -> tuple[int, 
 
 
 def slack_matrix(nodes: list[str], slacks: Iterable[tuple[str, str, float]], fixed: Collection[str]) -> Matrix:
-    """The matrix C of the constraints ``r(u) <= r(v) + C[u, v]``.
+    """Return the matrix C of the constraints ``r(u) <= r(v) + C[u, v]``.
 
     Args:
         nodes: in the order of rows and columns.
@@ -96,7 +96,7 @@ def slack_matrix(nodes: list[str], slacks: Iterable[tuple[str, str, float]], fix
 
 
 def solve(slack: Matrix, below: NDArray[np.float64] | None = None) -> NDArray[np.float64] | None:
-    """Largest lags up to ``below`` (0) with ``r(u) <= r(v) + C[u, v]`` (Bellman-Ford), or None if there are none."""
+    """Find the largest lags up to ``below`` (0) with ``r(u) <= r(v) + C[u, v]`` (Bellman-Ford); None without any."""
     lags = np.zeros(len(slack)) if below is None else below
     for _ in range(len(slack) + 1):
         lower = (slack + lags).min(axis=1)
@@ -113,7 +113,7 @@ def _constraints(graph: SignalFlowGraph, required: Mapping[Edge, int]) -> tuple[
 
 
 def feasible_lags(graph: SignalFlowGraph, required: Mapping[Edge, int]) -> dict[str, int] | None:
-    """A retiming after which every edge has its required registers, or None if no retiming does."""
+    """Find a retiming after which every edge has its required registers, or None if no retiming does."""
     nodes, slack = _constraints(graph, required)
     lags = solve(slack)
     if lags is None:
@@ -123,7 +123,7 @@ def feasible_lags(graph: SignalFlowGraph, required: Mapping[Edge, int]) -> dict[
 
 
 def lag_ranges(graph: SignalFlowGraph, required: Mapping[Edge, int]) -> dict[str, tuple[float, float]]:
-    """Smallest and largest lag of every node over all retimings with the required registers.
+    """Return the smallest and largest lag of every node over all retimings with the required registers.
 
     If the two are equal for all nodes there is one such retiming only. The constraints must be feasible.
     """

@@ -161,7 +161,7 @@ def derive(
 
 
 def _turned(graph: SignalFlowGraph, turn: int, period: int) -> Step:
-    """Step 2t of a slowed clock: one register from behind the weights to between forward and backward tasks."""
+    """Do step 2t of a slowed clock: one register from behind the weights to between forward and backward tasks."""
     lags = {node: turn for node in graph.nodes if graph.nodes[node]["kind"].endswith("gradient")}
     lags |= {f"U{operation}": period - 1 for operation in graph.operations}
     title = f"all gradients by {turn:+d}, all updates by {period - 1:+d}: forward, backward, update in turn"
@@ -169,7 +169,7 @@ def _turned(graph: SignalFlowGraph, turn: int, period: int) -> Step:
 
 
 def _two_cutsets(graph: SignalFlowGraph, stage: int, count: int) -> Step:
-    """Steps 3 and 4: ``count`` registers of the first stage, or of the first one that is left."""
+    """Do steps 3 and 4: ``count`` registers of the first stage, or of the first one that is left."""
     own = {node: data["kind"] for node, data in graph.nodes.items() if data["stage"] == stage}
     lags = {node: _DIRECTION[kind] * count for node, kind in own.items() if count and kind in _DIRECTION}
     number = "3" if stage == 0 else f"4{'' if stage == 1 else f'.{stage}'}"

@@ -96,15 +96,15 @@ class SignalFlowGraph:
         return 1 + max(int(data["stage"]) for data in self.nodes.values())
 
     def stage(self, node: str) -> int:
-        """Stage that runs a node; the sources belong to stage 0, the loss to the last one."""
+        """Return the stage that runs a node; the sources belong to stage 0, the loss to the last one."""
         return int(self.nodes[node]["stage"])
 
     def of_kind(self, kind: str) -> list[Edge]:
-        """Edges of one kind."""
+        """Return the edges of one kind."""
         return [edge for edge in self.edges if edge[2] == kind]
 
     def with_registers(self, changes: Mapping[Edge, int]) -> SignalFlowGraph:
-        """The same graph with other register counts on some edges; checks signs only: legal moves are in ``moves``.
+        """Return the graph with other counts on some edges; checks signs only: legal moves are in ``moves``.
 
         Raises:
             UserError: on an unknown edge or a negative count.
@@ -115,7 +115,7 @@ class SignalFlowGraph:
         return replace(self, registers={**self.registers, **changes})
 
     def networkx(self) -> nx.MultiDiGraph:
-        """A copy for networkx, with the attribute ``registers`` on every edge."""
+        """Return a copy for networkx, with the attribute ``registers`` on every edge."""
         graph = nx.MultiDiGraph(period=self.period)
         graph.add_nodes_from(self.topology.nodes(data=True))
         graph.add_edges_from((u, v, kind, {"registers": self.registers[u, v, kind]}) for u, v, kind in self.edges)
@@ -123,12 +123,12 @@ class SignalFlowGraph:
 
 
 def name_of(edge: Edge) -> str:
-    """An edge for messages: ``G0 -> U0 (step)``."""
+    """Name an edge in messages: ``G0 -> U0 (step)``."""
     return f"{edge[0]} -> {edge[1]} ({edge[2]})"
 
 
 def training_graph(network: LayeredNetwork, stages: Sequence[int], period: int = 1) -> SignalFlowGraph:
-    """The graph of sequential training: ``period`` registers where the weights are, none elsewhere.
+    """Build the graph of sequential training: ``period`` registers where the weights are, none elsewhere.
 
     Args:
         network: the forward pass.
@@ -160,7 +160,7 @@ TASKS = {"F": "forward", "A": "activation gradient", "G": "weight gradient", "U"
 
 
 def _edges_of(op: Operation, weighted: set[str], is_output: bool) -> Iterator[Edge]:
-    """Edges that an operation adds: from its sources, from its own weights, and the gradients to its sources."""
+    """Yield edges that an operation adds: from its sources, from its own weights, and gradients to its sources."""
     forward, backward, gradient, update = (f"{letter}{op.name}" for letter in "FAGU")
     for source in op.inputs:
         outside = source == INPUT

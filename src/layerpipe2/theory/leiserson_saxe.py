@@ -16,7 +16,7 @@ from layerpipe2.theory.constraints import Matrix, slack_matrix, solve
 
 
 def clock_period(circuit: nx.MultiDiGraph, times: Mapping[str, float]) -> float:
-    """Largest computing time of a path without registers, in the unit of ``times``.
+    """Return the largest computing time of a path without registers, in the unit of ``times``.
 
     Args:
         circuit: edges with the attribute ``registers``.
@@ -40,7 +40,7 @@ def clock_period(circuit: nx.MultiDiGraph, times: Mapping[str, float]) -> float:
 
 
 def path_matrices(circuit: nx.MultiDiGraph, times: Mapping[str, float]) -> tuple[list[str], Matrix, Matrix]:
-    """Nodes, ``W`` and ``D`` (infinite and 0 where there is no path), from all-pairs shortest paths.
+    """Return nodes, ``W`` and ``D`` (infinite and 0 where there is no path), from all-pairs shortest paths.
 
     Path lengths are compared by registers first and by computing time, longest first, second: one number
     ``w M - t(u)`` per edge does both if M exceeds the sum of all times.
@@ -65,7 +65,7 @@ def path_matrices(circuit: nx.MultiDiGraph, times: Mapping[str, float]) -> tuple
 def minimum_period(
     circuit: nx.MultiDiGraph, times: Mapping[str, float], fixed: Collection[str] = ()
 ) -> tuple[float, dict[str, int]]:
-    """Smallest clock period that retiming can reach, and lags that reach it.
+    """Find the smallest clock period that retiming can reach, and lags that reach it.
 
     Args:
         circuit: edges with the attribute ``registers``.

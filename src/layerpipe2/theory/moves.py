@@ -14,7 +14,6 @@ loop: if it does not, the nodes that its head can reach are one side of such a c
 any cutset through it in both directions.
 """
 
-from collections import deque
 from collections.abc import Collection, Mapping
 
 import networkx as nx
@@ -27,7 +26,7 @@ FEED_FORWARD, DELAYED_GRADIENT, LOOP = "feed-forward cutset", "delayed gradient"
 
 
 def feedforward_cutset(graph: SignalFlowGraph, upstream: Collection[str]) -> list[Edge]:
-    """The cutset between ``upstream`` and the rest, if all its edges leave ``upstream``.
+    """Return the cutset between ``upstream`` and the rest, if all its edges leave ``upstream``.
 
     Raises:
         UserError: on an unknown node, if one side is empty, or naming an edge that leads back.
@@ -47,7 +46,7 @@ def feedforward_cutset(graph: SignalFlowGraph, upstream: Collection[str]) -> lis
 
 
 def loop_through(graph: SignalFlowGraph, edge: Edge) -> list[str]:
-    """Nodes of a shortest loop through ``edge``, first one repeated at the end; empty if there is none."""
+    """Return nodes of a shortest loop through ``edge``, the first repeated at the end; empty if there is none."""
     try:
         back: list[str] = nx.shortest_path(graph.topology, edge[1], edge[0])
     except nx.NetworkXNoPath:
@@ -56,7 +55,7 @@ def loop_through(graph: SignalFlowGraph, edge: Edge) -> list[str]:
 
 
 def places(graph: SignalFlowGraph) -> dict[Edge, str]:
-    """For every edge, how registers may come onto it.
+    """Say for every edge how registers may come onto it.
 
     ``feed-forward cutset``: with the rest of a cutset, at the price of latency only. ``delayed gradient``: on this
     edge alone, at the price of an older gradient (delayed LMS; Long, Ling & Proakis 1989). ``loop``: only by retiming,
@@ -125,27 +124,18 @@ def retime(graph: SignalFlowGraph, lags: Mapping[str, int]) -> SignalFlowGraph:
 
 
 def lags_between(before: SignalFlowGraph, after: SignalFlowGraph) -> dict[str, int]:
-    """The lags that retime ``before`` into ``after``, the same graph with other registers: both compute the same.
+    """Find lags that retime ``before`` into ``after``, the same graph with other registers: both compute the same.
 
     Raises:
         UserError: naming an edge of a loop, or of a path between outside nodes, whose delay differs.
     """
-    lags = dict.fromkeys(HOST, 0)
-    neighbours: dict[str, list[tuple[str, int]]] = {node: [] for node in before.nodes}
-    for u, v, kind in before.edges:
-        move = after.registers[u, v, kind] - before.registers[u, v, kind]
-        neighbours[u].append((v, move))
-        neighbours[v].append((u, -move))
-    for start in [*lags, *before.nodes]:
-        lags.setdefault(start, 0)
-        queue = deque([start])
-        while queue:
-            u = queue.popleft()
-            for v, move in neighbours[u]:
-                if v not in lags:
-                    lags[v] = lags[u] + move
-                    queue.append(v)
-    for edge in before.edges:
-        if after.registers[edge] - before.registers[edge] != lags[edge[1]] - lags[edge[0]]:
+    moves = {edge: after.registers[edge] - before.registers[edge] for edge in before.edges}
+    steps = {(v, u): -move for (u, v, _), move in moves.items()} | {(u, v): move for (u, v, _), move in moves.items()}
+    lags = {HOST[0]: 0}
+    for u, v in nx.bfs_edges(before.topology.to_undirected(as_view=True), HOST[0]):
+        lags[v] = lags[u] + steps[u, v]
+    lags |= dict.fromkeys(HOST, 0)
+    for edge, move in moves.items():
+        if move != lags[edge[1]] - lags[edge[0]]:
             raise UserError(f"edge {name_of(edge)} changes the delay of a loop or an input-output path; keep both")
     return lags

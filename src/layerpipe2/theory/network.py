@@ -114,7 +114,7 @@ def _check_units(operations: Sequence[Operation]) -> None:
 
 
 def chain(num_units: int) -> LayeredNetwork:
-    """``num_units`` layers with weights, one after the other, named 0, 1, 2, ...
+    """Return ``num_units`` layers with weights, one after the other, named 0, 1, 2, ...
 
     Raises:
         UserError: if ``num_units`` is not an integer >= 1.
@@ -124,7 +124,7 @@ def chain(num_units: int) -> LayeredNetwork:
 
 
 def from_units(kinds: Sequence[str]) -> LayeredNetwork:
-    """A chain of units of :data:`UNIT_KINDS`, input side first.
+    """Return a chain of units of :data:`UNIT_KINDS`, input side first.
 
     A block of unit 3 has the operations ``3.conv1``, ``3.conv2``, ``3.add`` and, with a projection, ``3.proj``.
 
@@ -150,7 +150,7 @@ def from_units(kinds: Sequence[str]) -> LayeredNetwork:
 
 
 def layered(units: Sequence[nn.Module]) -> LayeredNetwork:
-    """The forward graph of a network's units, input side first.
+    """Return the forward graph of a network's units, input side first.
 
     A unit with a ``shortcut`` is a residual block of two convolutions; any other unit stands as one layer.
     """
@@ -165,7 +165,7 @@ def _kind(unit: nn.Module) -> str:
 
 
 def group_sizes(num_units: int, group_size: int | None = None, groups: Sequence[int] | None = None) -> tuple[int, ...]:
-    """Units per stage, input side first. Without ``group_size`` and ``groups`` every unit is a stage.
+    """Return units per stage, input side first. Without ``group_size`` and ``groups`` every unit is a stage.
 
     Args:
         num_units: units of the network.

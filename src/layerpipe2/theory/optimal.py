@@ -27,17 +27,17 @@ from layerpipe2.strategies.optimal import Estimator, least
 
 
 def ordinary(updates: Updates, delay: int, decay: float, gain: float) -> Estimator:
-    """``Ŵ = W(t) + gain * E``, ``E`` the ordinary average."""
+    """Estimate by ``Ŵ = W(t) + gain * E``, ``E`` the ordinary average."""
     return Estimator.of(updates, delay, decay, gain * decay, gain * (1 - decay))
 
 
 def optimal_decay(updates: Updates, delay: int) -> Estimator:
-    """The best ``Ŵ = W(t) + n E``."""
+    """Return the best ``Ŵ = W(t) + n E``."""
     return least(lambda decay: ordinary(updates, delay, decay, delay), delay)
 
 
 def optimal_gain(updates: Updates, delay: int) -> Estimator:
-    """The best ``Ŵ = W(t) + g E``; the gain is ``x + y``."""
+    """Return the best ``Ŵ = W(t) + g E``; the gain is ``x + y``."""
 
     def best(b: float) -> Estimator:
         moments, c = Moments.of(updates, delay, b), 1 - b
@@ -49,7 +49,7 @@ def optimal_gain(updates: Updates, delay: int) -> Estimator:
 
 
 def nesterov(momentum: float) -> Updates:
-    """Updates of SGD with Nesterov momentum ``m`` > 0 and white gradients ``g``.
+    """Model the updates of SGD with Nesterov momentum ``m`` > 0 and white gradients ``g``.
 
     The update is ``g + m v`` with ``v = g + m v_before``: ``(1 + m) g_0 + m^2 g_1 + m^3 g_2 + ...``. Its
     autocovariance is ``m^k a`` for ``k >= 1``, with ``a = m (1 + m) + m^4 / (1 - m^2)``, and

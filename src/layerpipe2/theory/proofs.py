@@ -31,7 +31,7 @@ class Claim:
 
 
 def prove(derivation: Derivation) -> tuple[Claim, ...]:
-    """All claims that apply to the derivation's delay law."""
+    """Check all claims that apply to the derivation's delay law."""
     claims = [_delay_law, _groups, _engine, _same_function, _places, _legal, _history, _in_flight, _least_delay]
     if derivation.law.name != "none":  # sequential training leaves slack: many retimings, and none has to save
         claims += [_only_retiming, _fewest, _period]
@@ -39,7 +39,7 @@ def prove(derivation: Derivation) -> tuple[Claim, ...]:
 
 
 def _of_law(derivation: Derivation) -> dict[str, int]:
-    """The delay that the law gives every operation's stage."""
+    """Return the delay that the law gives every operation's stage."""
     delays = derivation.law.delays(derivation.num_stages)
     nodes = derivation.pipeline.nodes.values()
     return {data["operation"]: delays[data["stage"]] for data in nodes if data["kind"] == "forward"}
@@ -80,7 +80,7 @@ def _same_function(derivation: Derivation) -> Claim:
 
 
 def _places(derivation: Derivation) -> Claim:
-    """Which edges gained registers without a retiming, compared with loops that are searched edge by edge."""
+    """Compare edges that gained registers without a retiming with loops that are searched edge by edge."""
     graph, kinds = derivation.undelayed, places(derivation.undelayed)
     wrong = [edge for edge in graph.edges if (kinds[edge] == FEED_FORWARD) == bool(loop_through(graph, edge))]
     grown = {"1": FEED_FORWARD, "2": DELAYED_GRADIENT}
@@ -113,7 +113,7 @@ def _in_flight(derivation: Derivation) -> Claim:
 
 
 def _least_delay(derivation: Derivation) -> Claim:
-    """Any delay less by one, all others as large as one likes: no retiming. Two independent certificates per layer."""
+    """Find no retiming with any delay less by one, all others as large as one likes: two certificates per layer."""
     graph = derivation.delayed
     tight = [op for op, delay in derivation.gradient_delays.items() if delay]
     kept = [op for op in tight if loop_deficit(derivation, op) <= 0]
@@ -139,7 +139,7 @@ def _fewest(derivation: Derivation) -> Claim:
 
 
 def _period(derivation: Derivation) -> Claim:
-    """Compared with Leiserson and Saxe's algorithm, which knows neither stages nor the derivation's moves."""
+    """Compare with Leiserson and Saxe's algorithm, which knows neither stages nor the derivation's moves."""
     derived, best, last = periods(derivation)
     holds = best <= derived and (best == derived or derived > last)
     statement = "the pipeline has the least clock period of any retiming, unless stages are out of balance"

@@ -42,7 +42,7 @@ from layerpipe2.strategies.optimal import Estimator
 
 
 def estimator(strategy: str, delay: int, updates: Updates) -> Estimator:
-    """The weights that ``strategy`` gives the average and the newest update, and its relative error.
+    """Return the weights that ``strategy`` gives the average and the newest update, and its relative error.
 
     `pair` measures the correlation of the updates as they are. The ``-raw`` averages take the updates' correlation for
     the optimizer's momentum (not Nesterov's).
@@ -60,12 +60,12 @@ def estimator(strategy: str, delay: int, updates: Updates) -> Estimator:
 
 
 def error(strategy: str, delay: int, updates: Updates) -> float:
-    """Relative error of ``strategy`` at ``delay`` >= 1 in steady state."""
+    """Return the relative error of ``strategy`` at ``delay`` >= 1 in steady state."""
     return 0.0 if find_strategy(strategy).exact else estimator(strategy, delay, updates).error
 
 
 def fitted(measured: Iterable[dict[str, Any]]) -> Updates:
-    """The AR(1) plus white updates under which theory comes closest to measured errors, in squared log ratio.
+    """Return the AR(1) plus white updates under which theory comes closest to measured errors, in squared log ratio.
 
     It is what the updates look like to the averages. Gradients that are not white move it off the momentum.
 
@@ -94,18 +94,18 @@ def fitted(measured: Iterable[dict[str, Any]]) -> Updates:
 
 
 def _averages(strategy: NamedStrategy) -> bool:
-    """Whether it averages the applied updates in a way that has a closed form."""
+    """Say whether a strategy averages the applied updates in a way that has a closed form."""
     averages = strategy.family in ("average", "pair") and not strategy.raw
     return averages and strategy.make().coefficients(1, Updates()) is not None
 
 
 def _model(place: tuple[float, float]) -> Updates:
-    """From ``-ln(1 - m)`` and the white share of the variance."""
+    """Make updates from ``-ln(1 - m)`` and the white share of the variance."""
     return Updates(-math.expm1(-place[0]), place[1] / (1 - place[1]))
 
 
 def _descend(value: Callable[[tuple[float, float]], float], start: tuple[float, float]) -> tuple[float, float]:
-    """Pattern search in [0, 4.6] x [0, 0.98], from steps of 1/8 to 1/2000."""
+    """Search by patterns in [0, 4.6] x [0, 0.98], in steps from 1/8 to 1/2000."""
     place, step = start, 0.125
     while step > 1 / 2000:
         around = [(place[0] + i * step, place[1] + j * step / 2) for i in (-1, 0, 1) for j in (-1, 0, 1)]

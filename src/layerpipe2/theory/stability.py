@@ -44,7 +44,7 @@ from layerpipe2.errors import UserError, integer
 
 
 def closed_form(delay: int, momentum: float = 0.0) -> float:
-    """Largest stable ``eta lambda`` by the frequency at which the first pole leaves the unit circle.
+    """Return the largest stable ``eta lambda`` by the frequency at which the first pole leaves the unit circle.
 
     At ``z = exp(i w)`` the polynomial asks for ``eta lambda = -z^(d-1) (z - 1)(z - m)`` to be real and positive, that
     is ``(d - 1/2) w + arg(z - m) = pi / 2``. The left side grows with w from 0, so there is one such w in (0, pi], and
@@ -66,7 +66,7 @@ def closed_form(delay: int, momentum: float = 0.0) -> float:
 
 
 def growth(step: float, delay: int, momentum: float = 0.0, nesterov: bool = False) -> float:
-    """Factor per update by which errors grow in the long run: the largest root of the characteristic polynomial.
+    """Return the factor per update by which errors grow at last: the characteristic polynomial's largest root.
 
     ``step`` is ``eta lambda``.
     """
@@ -76,19 +76,18 @@ def growth(step: float, delay: int, momentum: float = 0.0, nesterov: bool = Fals
 def shared_growth(
     step: float, shares: Sequence[float], delays: Sequence[int], momentum: float = 0.0, nesterov: bool = False
 ) -> float:
-    """The same where a share ``s_j`` >= 0 of the curvature is delayed by ``d_j``: ``z^-d`` is ``sum_j s_j z^-d_j``."""
+    """Return it where a share ``s_j`` >= 0 of the curvature is delayed by ``d_j``: ``z^-d`` is ``sum_j s_j z^-d_j``."""
     polynomial = np.concatenate([np.polymul([1.0, -1.0], [1.0, -momentum]), np.zeros(max(delays))])
+    newest = np.array([1.0 + momentum, -momentum] if nesterov else [1, 0])
     for share, delay in zip(shares, delays, strict=True):
-        polynomial[delay + 1 : delay + 3] += (
-            share * step * np.array([1.0 + momentum, -momentum] if nesterov else [1, 0])
-        )
+        polynomial[delay + 1 : delay + 3] += share * step * newest
     return float(np.abs(np.roots(polynomial)).max())
 
 
 def largest_stable_shared_step(
     shares: Sequence[float], delays: Sequence[int], momentum: float = 0.0, nesterov: bool = False
 ) -> float:
-    """Largest ``eta lambda`` below which training converges if shares of one curvature have different delays.
+    """Return the largest ``eta lambda`` that converges if shares of one curvature have different delays.
 
     Never below :func:`largest_stable_step` of the largest delay (see the module's text, *one curvature for all*), and
     exact where the Hessian has rank one: ``s_j`` is then the square of the eigenvector's part in the stage.
@@ -116,7 +115,7 @@ def largest_stable_shared_step(
 
 
 def largest_stable_step(delay: int, momentum: float = 0.0, nesterov: bool = False) -> float:
-    """Largest ``eta lambda`` below which training converges, for one delay.
+    """Return the largest ``eta lambda`` below which training converges, for one delay.
 
     Found by bisection on the spectral radius; without momentum the tests compare it with :func:`closed_form`.
 
@@ -136,7 +135,7 @@ def largest_stable_step(delay: int, momentum: float = 0.0, nesterov: bool = Fals
 
 
 def bisect_step(is_stable: Callable[[float], bool], high: float, precision: float = 1e-9) -> float:
-    """Upper end of the interval of stable steps that begins at 0.
+    """Find the upper end of the interval of stable steps that begins at 0.
 
     Args:
         is_stable: test of a step > 0.
@@ -161,7 +160,7 @@ def bisect_step(is_stable: Callable[[float], bool], high: float, precision: floa
 
 
 def coupled_growth(step: float, hessian: ArrayLike, delays: Sequence[int], momentum: float = 0.0) -> float:
-    """Factor per update by which errors grow in the long run: the spectral radius of the block companion matrix.
+    """Return the factor per update by which errors grow at last: the block companion matrix' spectral radius.
 
     Weights don't move along directions without curvature: each is an eigenvalue of 1, which is left out.
 
@@ -193,7 +192,7 @@ def coupled_growth(step: float, hessian: ArrayLike, delays: Sequence[int], momen
 def largest_stable_coupled_step(
     hessian: ArrayLike, delays: Sequence[int], momentum: float = 0.0, precision: float = 1e-9
 ) -> float:
-    """Largest learning rate ``eta`` below which a pipeline with these delays converges; see :func:`coupled_growth`.
+    """Return the largest learning rate ``eta`` at which a pipeline converges; see :func:`coupled_growth`.
 
     Raises:
         UserError: on shapes that do not fit, a delay or momentum out of range, or if no step is stable.
@@ -208,18 +207,14 @@ def largest_stable_coupled_step(
     return bisect_step(lambda step: coupled_growth(step, hessian, delays, momentum) < 1, 2 * high, precision)
 
 
-def linear_chain_hessian(weights: Sequence[float], scale: float = 1.0) -> NDArray[np.float64]:
-    """H (K, K) of ``(scale * w_1 w_2 ... w_K - target)^2 / 2`` where it is zero: scalar layers in a row.
+def linear_chain_hessian(weights: Sequence[float]) -> NDArray[np.float64]:
+    """Return H (K, K) of ``(w_1 w_2 ... w_K - target)^2 / 2`` where it is zero: scalar layers in a row.
 
-    With ``p`` the product of the weights, the output moves by ``scale p / w_k`` per unit of ``w_k``, and
-    ``H_kj = scale^2 p^2 / (w_k w_j)``, of rank one: only the product is determined by the data.
-
-    Args:
-        weights: one scalar per layer, none zero.
-        scale: root mean square of the inputs.
+    With ``p`` the product of the weights, the output moves by ``p / w_k`` per unit of ``w_k``, and
+    ``H_kj = p^2 / (w_k w_j)``, of rank one: only the product is determined by the data. No weight may be zero.
     """
     w = np.asarray(weights, dtype=float)
-    slope = scale * w.prod() / w
+    slope = w.prod() / w
     hessian: NDArray[np.float64] = np.outer(slope, slope)
     return hessian
 

@@ -23,12 +23,12 @@ class Scales(nn.Module):
         self.weight = nn.Parameter(weights.clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Product, element by element."""
+        """Multiply, element by element."""
         return x * self.weight
 
 
 def quadratic_growth(steps: Sequence[float] | Vector, delay: int, momentum: float = 0.0, updates: int = 800) -> Vector:
-    """Measured growth per update of delayed descent on many quadratics at once, from w = 1.
+    """Measure the growth per update of delayed descent on many quadratics at once, from w = 1.
 
     A stage with weights w, fed with ``sqrt(step)`` and with loss ``sum of y^2 / 2``, has the curvature ``step`` in
     each weight; the learning rate is 1. The weights do not see each other.
@@ -57,7 +57,7 @@ def chain_growth(
     momentum: float = 0.0,
     updates: int = 800,
 ) -> Vector:
-    """Measured growth per update of pipelined scalar linear networks, from close to a minimum without residual.
+    """Measure the growth per update of pipelined scalar linear networks, from close to a minimum of loss 0.
 
     All learning rates ``steps`` run side by side in one engine: a network that is fed with ``sqrt(s)`` behaves with
     learning rate 1 as one that is fed with 1 does with learning rate s.
@@ -89,7 +89,7 @@ def _errors(
     momentum: float,
     updates: int,
 ) -> Vector:
-    """Residuals (updates, n) in the course of training on one mini-batch again and again, learning rate 1."""
+    """Return residuals (updates, n) while training on one mini-batch again and again, learning rate 1."""
     engine = PipelineEngine(stages, Delays.custom(delays), make_strategy(strategy))
     optimizer = torch.optim.SGD([p for stage in stages for p in stage.parameters()], lr=1.0, momentum=momentum)
 
@@ -102,7 +102,7 @@ def _errors(
 
 
 def _growth(errors: Vector, delay: int, floor: float) -> Vector:
-    """Growth per update of every column of ``errors``, once fast decaying parts have died out.
+    """Return the growth per update of every column of ``errors``, once fast decaying parts have died out.
 
     Compares the largest errors of two windows, at the middle and at the end of the time in which they are above
     ``floor``, where rounding takes over, and finite. A window spans several oscillations.

@@ -7,23 +7,9 @@
 - ``compare``: tables over networks and numbers of processors
 """
 
-from layerpipe2.planning.schedules.actions import Action, Schedule
 from layerpipe2.planning.schedules.builders import repeat
-from layerpipe2.planning.schedules.registry import SCHEDULES, ScheduleInfo, build_schedule
+from layerpipe2.planning.schedules.registry import SCHEDULES, build_schedule
 from layerpipe2.planning.schedules.simulator import simulate
-from layerpipe2.planning.schedules.timeline import Event, Timeline
-from layerpipe2.planning.schedules.validate import ScheduleError, validate
+from layerpipe2.planning.schedules.timeline import Timeline
 
-__all__ = [
-    "SCHEDULES",
-    "Action",
-    "Event",
-    "Schedule",
-    "ScheduleError",
-    "ScheduleInfo",
-    "Timeline",
-    "build_schedule",
-    "repeat",
-    "simulate",
-    "validate",
-]
+__all__ = ["SCHEDULES", "Timeline", "build_schedule", "repeat", "simulate"]

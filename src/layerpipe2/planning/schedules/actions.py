@@ -7,7 +7,7 @@ An action is a kind of work on one stage and one (micro- or mini-)batch:
     W   weight gradient and update        BW  the whole backward pass as one task: what comes out, comes out at its end
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -36,7 +36,7 @@ class Action(NamedTuple):
 
 @dataclass(frozen=True)
 class Schedule:
-    """Actions of all processors. Check it with ``layerpipe2.planning.schedules.validate``.
+    """Actions of all processors. Check it with :func:`layerpipe2.planning.schedules.validate.validate`.
 
     Attributes:
         name: for messages and drawings.
@@ -67,7 +67,7 @@ class Schedule:
         return {(a.kind, a.stage): p for p, actions in enumerate(self.processors) for a in actions}
 
     def delays(self) -> tuple[int, ...]:
-        """Per stage, the largest number of updates that miss in the weights which a forward pass reads.
+        """Return per stage the largest number of updates that miss in the weights which a forward pass reads.
 
         In optimizer updates: batch ``t`` would read the weights after ``t // batches_per_update`` updates if nothing
         were pipelined. Where F and W share a processor their order tells; elsewhere the lag with which F is fed.
@@ -83,7 +83,7 @@ class Schedule:
         return tuple(worst)
 
     def grid(self, first: int = 0, last: int | None = None, mark: tuple[int, int] | None = None) -> str:
-        """Steps ``first`` to ``last`` as text, a row per processor; ``mark`` (processor, step) is put in > <.
+        """Show steps ``first`` to ``last``, a row per processor; ``mark`` (processor, step) is put in > <.
 
         ``F3`` is batch 3 of the processor's only stage, ``F3@5`` that of stage 5 where it has several.
         """
@@ -92,18 +92,11 @@ class Schedule:
         table = [["step", *map(str, range(first, last))]]
         for p, actions in enumerate(self.processors):
             several = len({a.stage for a in actions}) > 1
-            cells = [_cell(actions, step, several) for step in range(first, last)]
-            if mark and mark[0] == p and first <= mark[1] < last:
+            cells = [f"{a.kind}{a.batch}" + f"@{a.stage}" * several for a in actions[first:last]]
+            if mark and mark[0] == p:
                 cells[mark[1] - first] = f">{cells[mark[1] - first]}<"
-            table.append([f"processor {p}", *cells])
+            table.append([f"processor {p}", *cells, *[""] * (last - first - len(cells))])
         return "\n".join(aligned(table, left=len(table[0])))
-
-
-def _cell(actions: Sequence[Action], step: int, several: bool) -> str:
-    if step >= len(actions):
-        return ""
-    kind, stage, batch = actions[step]
-    return f"{kind}{batch}@{stage}" if several else f"{kind}{batch}"
 
 
 Payload = Literal["output", "gradient", "half gradient", "for B", "for W", "inner", "weights", "half weights"]
@@ -118,7 +111,7 @@ class Edge(NamedTuple):
 
 
 def edges(schedule: Schedule) -> dict[Task, tuple[Edge, ...]]:
-    """The inputs of every task.
+    """Return the inputs of every task.
 
     F waits for F of the stage before. Every backward task waits for its stage's F (what it saved) and for the
     gradient from the stage after, in whichever parts that computes it. Where the weights are updated on another

@@ -37,7 +37,7 @@ def check_one_each(name: str, stages: int, processors: int, batches: int) -> Non
 
 
 def gpipe(stages: int, processors: int, batches: int) -> Schedule:
-    """All forward passes, then all backward passes in reverse order, then one update."""
+    """Do all forward passes, then all backward passes in reverse order, then one update."""
     check_one_each("gpipe", stages, processors, batches)
     rows = tuple(
         tuple(Action("F", p, m) for m in range(batches)) + tuple(Action("BW", p, m) for m in reversed(range(batches)))
@@ -47,14 +47,14 @@ def gpipe(stages: int, processors: int, batches: int) -> Schedule:
 
 
 def one_f_one_b(stages: int, processors: int, batches: int) -> Schedule:
-    """Synchronous 1F1B: ``P - 1 - p`` forward passes ahead, then forward and backward by turns; one update."""
+    """Do ``P - 1 - p`` forward passes ahead, then forward and backward by turns, then one update (1F1B)."""
     check_one_each("1f1b", stages, processors, batches)
     rows = tuple(_by_turns(p, processors - 1 - p, batches) for p in range(processors))
     return Schedule("1f1b", rows, stages, batches, batches)
 
 
 def pipedream(stages: int, processors: int, batches: int) -> Schedule:
-    """1F1B without synchronisation: the same order, an update after every mini-batch; delays S."""
+    """Do 1F1B without synchronisation: the same order, an update after every mini-batch; delays S."""
     check_one_each("pipedream", stages, processors, batches)
     return replace(one_f_one_b(stages, processors, batches), name="pipedream", batches_per_update=1)
 
@@ -70,7 +70,7 @@ def _by_turns(stage: int, ahead: int, batches: int) -> tuple[Action, ...]:
 
 
 def zb_h1(stages: int, processors: int, batches: int) -> Schedule:
-    """Zero-bubble H1: 1F1B with the backward pass cut in two, W of processor p put off by p mini-batches.
+    """Do zero-bubble H1: 1F1B with the backward pass cut in two, W of processor p put off by p mini-batches.
 
     B sends the gradient on at once, and the W that were put off fill the gaps of draining; with equal times of F, B
     and W a third of 1F1B's idle time is left, and no stage holds more mini-batches than P.
@@ -82,7 +82,7 @@ def zb_h1(stages: int, processors: int, batches: int) -> Schedule:
 
 
 def _weights_later(stage: int, row: Iterable[Action], batches: int) -> Iterator[Action]:
-    """A row of 1F1B with the backward pass cut in two."""
+    """Cut the backward passes of a row of 1F1B in two."""
     for action in row:
         yield action if action.kind == "F" else action._replace(kind="B")
         if action.kind != "F" and action.batch >= stage:
@@ -91,7 +91,7 @@ def _weights_later(stage: int, row: Iterable[Action], batches: int) -> Iterator[
 
 
 def interleaved(stages: int, processors: int, batches: int) -> Schedule:
-    """Interleaved 1F1B: stage s on processor s mod P; each processor has stages / P chunks of the network.
+    """Do interleaved 1F1B: stage s on processor s mod P; each processor has stages / P chunks of the network.
 
     Raises:
         UserError: unless stages and batches are multiples of processors.
@@ -125,7 +125,7 @@ def _chunks_by_turns(p: int, processors: int, chunks: int, batches: int) -> Iter
 
 
 def repeat(schedule: Schedule, updates: int) -> Schedule:
-    """A synchronous schedule for several updates: each processor goes on as soon as it has finished its own part.
+    """Repeat a synchronous schedule for several updates: each processor goes on when it has finished its part.
 
     Raises:
         UserError: if ``updates`` is not an integer of at least 1.

@@ -27,7 +27,7 @@ def compare(
     schedules: Sequence[str] = tuple(SCHEDULES),
     device: Device = DEVICE,
 ) -> list[dict[str, object]]:
-    """The table; a schedule is left out where it cannot use the network (interleaved with less than 2 P units).
+    """Make the table; a schedule is left out where it cannot use the network (interleaved with less than 2 P units).
 
     Args:
         networks: name -> costs with a stage per unit.
@@ -73,9 +73,9 @@ def run(schedule: str, units: Costs, processors: int, device: Device) -> Timelin
 
 
 def grouped(units: Costs, stages: int, device: Device) -> Costs:
-    """The costs of the best contiguous cut into ``stages``."""
+    """Return the costs of the best contiguous cut into ``stages``."""
     cuts = [(float(s.output_bytes), float(s.output_bytes)) for s in units.stages[:-1]]
-    starts = chain_cuts(units.seconds(device), cuts, stages, device.occupation)
+    starts = chain_cuts(units.seconds(device), cuts, stages, device.link.occupation)
     return replace(units, stages=merge(units.stages, starts), delays=Delays.none(stages))
 
 

@@ -37,7 +37,7 @@ _Item = tuple[tuple[Task, ...], Cut]
 
 
 def layerpipe2(stages: int, processors: int, batches: int) -> Schedule:
-    """Every tick a forward pass, an activation gradient and a weight gradient of every stage; delays 2S."""
+    """Do a forward pass, an activation and a weight gradient of every stage in every tick; delays 2S."""
     check_one_each("layerpipe2", stages, processors, batches)
     kinds: tuple[Kind, ...] = ("F", "B", "W")
     home = {(kind, k): k for kind in kinds for k in range(stages)}
@@ -47,7 +47,7 @@ def layerpipe2(stages: int, processors: int, batches: int) -> Schedule:
 def layerpipe(
     stages: int, processors: int, batches: int, costs: Costs | None = None, device: Device | None = None
 ) -> Schedule:
-    """LayerPipe's schedule: a stage per layer, and up to about four processors per layer.
+    """Make LayerPipe's schedule: a stage per layer, and up to about four processors per layer.
 
     Args:
         stages: number of layers.
@@ -68,7 +68,7 @@ def layerpipe(
         few = f"{processors} processors, but {stages} layers give only {len(items)} tasks; give at most {len(items)}"
         raise UserError(f"schedule 'layerpipe': {few} processors")
     loads = [sum(task_seconds(kind, costs.stages[k], device) for kind, k in tasks) for tasks, _ in items]
-    starts = chain_cuts(loads, [cut for _, cut in items[:-1]], processors, device.occupation)
+    starts = chain_cuts(loads, [cut for _, cut in items[:-1]], processors, device.link.occupation)
     home = {task: p for p, (a, b) in enumerate(pairwise(starts)) for tasks, _ in items[a:b] for task in tasks}
     compound = frozenset(k for k, stage in enumerate(costs.stages) if not stage.single_layer)
     return periodic("layerpipe", _joined(home), stages, batches, compound)
@@ -90,7 +90,7 @@ def _items(k: int, stage: StageWork) -> list[_Item]:
 
 
 def _joined(home: dict[Task, int]) -> dict[Task, int]:
-    """Two halves on one processor are one activation gradient."""
+    """Join two halves on one processor to one activation gradient."""
     joined = dict(home)
     for k in [k for kind, k in home if kind == "B1" and home["B2", k] == home["B1", k]]:
         joined["B", k] = joined.pop(("B1", k))
@@ -101,7 +101,7 @@ def _joined(home: dict[Task, int]) -> dict[Task, int]:
 def periodic(
     name: str, home: Mapping[Task, int], stages: int, batches: int, compound: frozenset[int] = frozenset()
 ) -> Schedule:
-    """The schedule of a placement (task -> processor); see the module's text."""
+    """Make the schedule of a placement (task -> processor); see the module's text."""
     order = _round_order(home)
     rounds = tuple(tuple(Action(*task, 0) for task in order if home[task] == p) for p in range(max(home.values()) + 1))
     once = Schedule(name, rounds, stages, 1, compound=compound)
@@ -119,7 +119,7 @@ def periodic(
 
 
 def offsets(schedule: Schedule, order: list[Task]) -> dict[Task, int]:
-    """Rounds between the input of a batch and each task on it: the retiming values."""
+    """Count rounds between the input of a batch and each task on it: the retiming values."""
     needs, home = edges(schedule), schedule.home
     found: dict[Task, int] = {}
     for task in order:
@@ -129,7 +129,7 @@ def offsets(schedule: Schedule, order: list[Task]) -> dict[Task, int]:
 
 
 def _round_order(home: Mapping[Task, int]) -> list[Task]:
-    """Forward in the order of stages, activation gradients back, weight gradients last: the gradient is sent early."""
+    """Order a round: F by stages, activation gradients back, weight gradients last, as gradients are sent early."""
     forward = sorted((t for t in home if t[0] == "F"), key=lambda t: t[1])
     activation = sorted((t for t in home if t[0] in ("B", "B1", "B2")), key=lambda t: (-t[1], t[0]))
     weight = sorted((t for t in home if t[0] == "W"), key=lambda t: -t[1])

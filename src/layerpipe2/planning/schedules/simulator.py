@@ -28,28 +28,26 @@ _WORK: dict[Kind, Callable[[StageWork], Work]] = {
 
 
 def task_seconds(kind: Kind, stage: StageWork, device: Device) -> float:
-    """Time in s of a task for one batch."""
+    """Return the time in s of a task for one batch."""
     return device.seconds(_WORK[kind](stage))
 
 
-def payload_bytes(payload: Payload, stage: StageWork) -> float:
-    """Bytes of a message, from the sizes of the sending stage.
+_BYTES: dict[Payload, Callable[[StageWork], float]] = {
+    "output": lambda s: s.output_bytes,
+    "gradient": lambda s: s.input_bytes,
+    "half gradient": lambda s: s.input_bytes / 2,
+    "for B": lambda s: 0 if s.single_layer else s.saved_bytes,
+    "for W": lambda s: s.input_bytes if s.single_layer else s.saved_bytes,
+    "inner": lambda s: s.saved_bytes,
+    "weights": lambda s: s.parameter_bytes,
+    "half weights": lambda s: s.parameter_bytes / 2,
+}
+"""Sizes of messages, from those of the sending stage.
 
-    A single layer's activation gradient needs of its own forward pass only the sign mask of the nonlinearity, which
-    its forward processor can apply (0 bytes); its weight gradient needs the input. Several layers need all that was
-    saved, and their weight gradients the inner gradients too, taken to be as large (an upper bound).
-    """
-    sizes: dict[Payload, float] = {
-        "output": stage.output_bytes,
-        "gradient": stage.input_bytes,
-        "half gradient": stage.input_bytes / 2,
-        "for B": 0 if stage.single_layer else stage.saved_bytes,
-        "for W": stage.input_bytes if stage.single_layer else stage.saved_bytes,
-        "inner": stage.saved_bytes,
-        "weights": stage.parameter_bytes,
-        "half weights": stage.parameter_bytes / 2,
-    }
-    return sizes[payload]
+A single layer's activation gradient needs of its own forward pass only the sign mask of the nonlinearity, which its
+forward processor can apply (0 bytes); its weight gradient needs the input. Several layers need all that was saved, and
+their weight gradients the inner gradients too, taken to be as large (an upper bound).
+"""
 
 
 def simulate(schedule: Schedule, costs: Costs, device: Device) -> Timeline:
@@ -75,7 +73,7 @@ class _Run:
         needs = edges(schedule)
         for task, inputs in needs.items():
             for source, lag, payload in inputs:
-                self.uses[source].append((task, lag, payload, payload_bytes(payload, costs.stages[source[1]])))
+                self.uses[source].append((task, lag, payload, _BYTES[payload](costs.stages[source[1]])))
         self.missing = {
             a: sum(a.batch >= edge.lag for edge in needs[a.kind, a.stage]) for p in schedule.processors for a in p
         }
@@ -128,6 +126,6 @@ class _Run:
     def _send(self, source: int, target: int, size: float, now: float) -> float:
         """Put a message on its link and return when it arrives."""
         link = source, target
-        self.link_free[link] = max(self.link_free[link], now) + self.device.occupation(size)
+        self.link_free[link] = max(self.link_free[link], now) + self.device.link.occupation(size)
         self.link_bytes[link] += size
-        return self.link_free[link] + self.device.latency
+        return self.link_free[link] + self.device.link.latency

@@ -74,7 +74,7 @@ class Timeline:
         return sum(self.link_bytes.values()) / self.schedule.num_batches
 
     def in_flight(self) -> tuple[int, ...]:
-        """Per stage, the largest number of batches whose activations are stored at one time.
+        """Return per stage the largest number of batches whose activations are stored at one time.
 
         Stored from the start of F to the end of the last backward task.
         """
@@ -91,7 +91,7 @@ class Timeline:
         return tuple(max(accumulate(change for _, change in sorted(of))) for of in moves)
 
     def gantt(self, unit: float, until: float | None = None) -> str:
-        """The run as text: a row of times, a row per processor, a column per ``unit`` s, ``.`` where it waits.
+        """Draw the run: a row of times, a row per processor, a column per ``unit`` s, ``.`` where it waits.
 
         An action fills its columns with its kind and batch, then ``-``; what is shorter than a column may be hidden.
 

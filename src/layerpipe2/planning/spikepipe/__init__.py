@@ -7,23 +7,6 @@
 """
 
 from layerpipe2.planning.spikepipe.compare import compare
-from layerpipe2.planning.spikepipe.networks import SPIKING, Layer, Setting, Unit, spiking
-from layerpipe2.planning.spikepipe.scheduler import Plan, list_schedule
-from layerpipe2.planning.spikepipe.tasks import Input, Task, TaskGraph, task_graph
-from layerpipe2.planning.spikepipe.validate import check
+from layerpipe2.planning.spikepipe.networks import Setting, spiking
 
-__all__ = [
-    "SPIKING",
-    "Input",
-    "Layer",
-    "Plan",
-    "Setting",
-    "Task",
-    "TaskGraph",
-    "Unit",
-    "check",
-    "compare",
-    "list_schedule",
-    "spiking",
-    "task_graph",
-]
+__all__ = ["Setting", "compare", "spiking"]

@@ -43,7 +43,7 @@ def compare(
     setting: Setting | None = None,
     placements: Sequence[str] = PLACEMENTS,
 ) -> list[dict[str, object]]:
-    """The table; every plan in it is checked.
+    """Make the table; every plan in it is checked.
 
     Returns:
         Rows of network; processors; placement (``standard`` first); steps, time steps per task, 1 and all; period, in s
@@ -69,22 +69,22 @@ def compare(
     return rows
 
 
-def standard(units: Sequence[Unit], processors: int, setting: Setting, batches: int = BATCHES) -> dict[str, float]:
-    """Standard pipelining: measures of the steady state, see :func:`compare`."""
+def standard(units: Sequence[Unit], processors: int, setting: Setting) -> dict[str, float]:
+    """Simulate standard pipelining: measures of the steady state, see :func:`compare`."""
     works = [_whole(k, unit, setting) for k, unit in enumerate(units)]
     starts = groups(units, processors, setting, setting.time_steps)
     stages, device = merge(works, starts), FlopDevice(1.0, setting.link)
     costs = Costs(stages, Delays.layerpipe2(len(stages)), batch_size=setting.batch_size)
-    line = simulate(build_schedule("layerpipe2", len(stages), len(stages), batches), costs, device)
+    line = simulate(build_schedule("layerpipe2", len(stages), len(stages), BATCHES), costs, device)
     start, end = np.array([(event.start, event.end) for event in line.events]).T
     sent = sum(line.link_bytes.values())
-    return _measures(start, end, processors, batches, sent, setting)
+    return _measures(start, end, processors, BATCHES, sent, setting)
 
 
 def fine(
     units: Sequence[Unit], processors: int, setting: Setting, placement: str, steps: int, batches: int = BATCHES
 ) -> dict[str, float]:
-    """A list schedule of tasks of ``steps`` time steps: the same measures."""
+    """Make a list schedule of tasks of ``steps`` time steps: the same measures."""
     used = min(processors, len(units))
     law = Delays.layerpipe2(used)
     of = _stage(groups(units, processors, setting, setting.time_steps))
@@ -97,7 +97,7 @@ def fine(
 
 
 def groups(units: Sequence[Unit], processors: int, setting: Setting, steps: int) -> tuple[int, ...]:
-    """Starts of the best contiguous groups for tasks of so many steps, and the number of units."""
+    """Return starts of the best contiguous groups for tasks of so many steps, and the number of units."""
     whole = setting.time_steps / steps
     loads = [whole * sum(_seconds(kind, k, unit, setting, steps) for kind in KINDS) for k, unit in enumerate(units)]
     cuts = [
@@ -116,7 +116,7 @@ def _seconds(kind: str, k: int, unit: Unit, setting: Setting, steps: int) -> flo
 
 
 def _whole(k: int, unit: Unit, setting: Setting) -> StageWork:
-    """A unit's tasks of whole sequences, in s in the place of operations."""
+    """Return a unit's tasks of whole sequences, in s in the place of operations."""
     forward, activation, weight = (Work(_seconds(kind, k, unit, setting, setting.time_steps)) for kind in KINDS)
     gradient = int(setting.message(unit.inputs, setting.time_steps))
     spikes = int(setting.message(unit.outputs, setting.time_steps, 1))
@@ -130,15 +130,8 @@ def _measures(
     computing = np.clip(np.minimum(end, last) - np.maximum(start, first), 0, None).sum()
     utilisation = float(computing / (last - first) / processors)
     work, links = float((end - start).sum()) / batches, setting.link.occupation(sent / batches)
-    period = work / processors / utilisation
-    share = links / (links + work)
-    return {
-        "period": period,
-        "utilisation": utilisation,
-        "work": work,
-        "megabytes": sent / batches / 1e6,
-        "communication": share,
-    }
+    found = {"period": work / processors / utilisation, "utilisation": utilisation, "work": work}
+    return found | {"megabytes": sent / batches / 1e6, "communication": links / (links + work)}
 
 
 def _row(

@@ -43,7 +43,7 @@ class Layer:
     pixels: int = 1
 
     def gemm(self, kind: str, rows: int) -> Gemm:
-        """The product of a task, ``rows`` = samples x time steps x output pixels."""
+        """Return the product of a task, ``rows`` = samples x time steps x output pixels."""
         inner = self.inputs * self.window
         return {
             "F": Gemm(rows, self.outputs, inner),
@@ -62,28 +62,28 @@ class Unit:
 
     @property
     def parameters(self) -> int:
-        """Weights."""
+        """Number of weights."""
         return sum(layer.inputs * layer.outputs * layer.window for layer in self.layers)
 
     @property
     def neurons(self) -> int:
-        """Membranes that are kept per sample and time step."""
+        """Number of membranes that are kept per sample and time step."""
         return sum(layer.outputs * layer.pixels for layer in self.layers)
 
 
 def dense(inputs: int, outputs: int) -> Unit:
-    """A fully connected layer."""
+    """Return a fully connected layer."""
     return Unit((Layer(inputs, outputs),), inputs, outputs)
 
 
 def conv(inputs: int, outputs: int, side: int, pool: int = 1) -> Unit:
-    """3 x 3 convolution to ``side`` x ``side`` pixels, its spikes pooled over ``pool`` x ``pool``."""
+    """Return a 3 x 3 convolution to ``side`` x ``side`` pixels, its spikes pooled over ``pool`` x ``pool``."""
     layer = Layer(inputs, outputs, 9, side * side)
     return Unit((layer,), inputs * side * side, outputs * (side // pool) ** 2)
 
 
 def block(inputs: int, outputs: int, before: int, side: int) -> Unit:
-    """Two 3 x 3 convolutions to ``side`` x ``side`` pixels; a third of 1 x 1 where the channels change."""
+    """Return two 3 x 3 convolutions to ``side`` x ``side`` pixels, and a 1 x 1 one where the channels change."""
     layers = (Layer(inputs, outputs, 9, side * side), Layer(outputs, outputs, 9, side * side))
     shortcut = () if inputs == outputs else (Layer(inputs, outputs, 1, side * side),)
     return Unit(layers + shortcut, inputs * before**2, outputs * side**2)
@@ -145,18 +145,18 @@ class Setting:
         return self.array.link
 
     def seconds(self, kind: str, unit: Unit, steps: int) -> float:
-        """Time in s of a task for one mini-batch and ``steps`` time steps."""
+        """Return the time in s of a task for one mini-batch and ``steps`` time steps."""
         array = replace(self.array, dataflow="os" if kind == "W" else "ws")
         rows = self.batch_size * steps
         return sum(array.cycles(layer.gemm(kind, rows * layer.pixels)) for layer in unit.layers) / array.clock
 
     def message(self, numbers: int, steps: int = 1, bits: int | None = None) -> float:
-        """Bytes of so many numbers per sample and time step."""
+        """Return the bytes of so many numbers per sample and time step."""
         return self.batch_size * steps * numbers * (self.bits if bits is None else bits) / 8
 
 
 def spiking(network: str) -> tuple[Unit, ...]:
-    """A network of :data:`SPIKING`.
+    """Return a network of :data:`SPIKING`.
 
     Raises:
         UserError: on an unknown name.

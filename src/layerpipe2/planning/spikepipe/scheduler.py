@@ -49,7 +49,7 @@ class Plan(NamedTuple):
 
 
 def urgency(graph: TaskGraph, batches: int) -> list[float]:
-    """Longest path from the start of every task to the end of the run, in s: (batches tasks,)."""
+    """Return the longest path from each task's start to the end of the run, in s: (batches tasks,)."""
     count = len(graph.tasks)
     after = [0.0] * (batches * count)
     steps = [(j, graph.seconds[j], [(i.source - i.lag * count) for i in graph.inputs[j]]) for j in range(count)][::-1]
@@ -111,11 +111,10 @@ class _Scheduler:
             [(i.source - i.lag * self.count, i.payload, i.size, link.occupation(i.size)) for i in of]
             for of in graph.inputs
         ]
-        takers: list[list[int]] = [[] for _ in range(self.count)]
+        self.takers: list[list[int]] = [[] for _ in range(self.count)]
         for j, of in enumerate(graph.inputs):
             for one in of:
-                takers[one.source].append(j + one.lag * self.count)
-        self.takers = takers
+                self.takers[one.source].append(j + one.lag * self.count)
         self.missing = [sum(m >= i.lag for i in of) for m in range(batches) for of in graph.inputs]
         self.link_free = [0.0] * processors**2
         self.arrived: dict[int, float] = {}
@@ -158,7 +157,7 @@ class _Scheduler:
         heapq.heappush(self.events, (now + seconds, task))
 
     def _freed(self, task: int) -> list[int]:
-        """The tasks for which this one was the last that they waited for."""
+        """Return the tasks for which this one was the last that they waited for."""
         j = task % self.count
         first, found = task - j, []
         for taker in self.takers[j]:
@@ -197,7 +196,7 @@ class _Scheduler:
         return there
 
     def _earliest(self, first: int, needs: list[tuple[int, int, float, float]], now: float) -> int:
-        """The processor where the task ends first; of several, the one that holds more of its input."""
+        """Choose the processor where the task ends first; of several, the one that holds more of its input."""
         free, waiting, count = self.free, self.waiting, self.processors
         backlog = [(free[p] if free[p] > now else now) + waiting[p] for p in range(count)]
         given = [
@@ -226,14 +225,6 @@ class _Scheduler:
         return chosen
 
     def _plan(self) -> Plan:
-        return Plan(
-            self.graph,
-            self.processors,
-            self.batches,
-            self.link,
-            np.array(self.place),
-            np.array(self.start),
-            np.array(self.end),
-            np.array(self.messages, dtype=np.int64).reshape(-1, 4),
-            np.array(self.sent).reshape(-1, 3),
-        )
+        messages, sent = np.array(self.messages, dtype=np.int64).reshape(-1, 4), np.array(self.sent).reshape(-1, 3)
+        times = np.array(self.start), np.array(self.end)
+        return Plan(self.graph, self.processors, self.batches, self.link, np.array(self.place), *times, messages, sent)

@@ -53,7 +53,7 @@ class TaskGraph(NamedTuple):
 
 
 def task_graph(units: Sequence[Unit], setting: Setting, steps_per_task: int, delays: Delays) -> TaskGraph:
-    """The graph of a network.
+    """Return the graph of a network.
 
     Args:
         units: input side first.

@@ -43,7 +43,7 @@ def check(plan: Plan) -> None:
 
 
 def _check_messages(plan: Plan) -> NDArray[np.int64]:
-    """Check all messages; a number for each sender's task, payload and receiver."""
+    """Check all messages; return a number for each sender's task, payload and receiver."""
     task, payload, sender, receiver = plan.messages.T
     size, start, end = plan.sent.T
     _refuse(plan, plan.place[task] != sender, "is sent from elsewhere", task)
@@ -55,7 +55,7 @@ def _check_messages(plan: Plan) -> NDArray[np.int64]:
 
 
 def _overlaps(place: NDArray[np.int64], start: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """What starts before another thing in the same place has ended."""
+    """Return what starts before another thing in the same place has ended."""
     order = np.lexsort((end, start, place))
     found = np.zeros(len(place), bool)
     found[order[1:]] = (place[order[1:]] == place[order[:-1]]) & (start[order[1:]] < end[order[:-1]])
