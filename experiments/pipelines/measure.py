@@ -23,7 +23,8 @@ from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.plan import make_loaders, optimizer_factory
 from layerpipe2.pipeline.memory import StageMemory
 from layerpipe2.pipeline.timeline import Span, SpanRecorder
-from layerpipe2.planning import StageWork, stage_costs
+from layerpipe2.planning import StageWork
+from layerpipe2.planning.costs import stage_costs
 from layerpipe2.planning.predict import Predictor, profiled
 from layerpipe2.planning.variants import MEMORY_KINDS, Variant
 

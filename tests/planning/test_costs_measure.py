@@ -11,7 +11,9 @@ from torchvision import models
 from layerpipe2.errors import UserError
 from layerpipe2.lab import networks
 from layerpipe2.lab.reference import REFERENCE
-from layerpipe2.planning import FlopDevice, Gemm, SystolicArray, Work, measure, network_costs
+from layerpipe2.planning import FlopDevice, SystolicArray, Work, network_costs
+from layerpipe2.planning.measure import measure
+from layerpipe2.planning.work import Gemm
 
 PUBLISHED = {"alexnet": models.AlexNet_Weights.IMAGENET1K_V1, "resnet18": models.ResNet18_Weights.IMAGENET1K_V1}
 

@@ -4,11 +4,12 @@ import pytest
 
 from layerpipe2.delays import DELAY_LAWS, Delays
 from layerpipe2.errors import UserError
-from layerpipe2.planning import FlopDevice, Gemm, Link, StageWork, Work, uniform_costs
+from layerpipe2.planning import FlopDevice, Link, StageWork, Work, uniform_costs
 from layerpipe2.planning.costs import Costs
 from layerpipe2.planning.schedules import SCHEDULES, build_schedule, repeat, simulate
 from layerpipe2.planning.schedules.layerpipe import layerpipe
 from layerpipe2.planning.schedules.validate import validate
+from layerpipe2.planning.work import Gemm
 
 DEVICE = FlopDevice(1.0)
 

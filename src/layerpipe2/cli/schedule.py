@@ -141,8 +141,7 @@ def summary(line: Timeline) -> str:
 
 def _simulated(name: str, processors: int, batches: int, times: Sequence[float]) -> Timeline:
     """Simulate one stage per processor (interleaved: two, half as long) with the given times of F, B and W."""
-    row = SCHEDULES.get(name)
-    parts, together = (row.stages_per_processor, row.synchronous) if row else (1, False)
+    parts, together = SCHEDULES[name].stages_per_processor, SCHEDULES[name].synchronous
     long = max(_LONG * batches, _LONG * processors)  # a pipeline must be full before its delays can be seen
     schedule = build_schedule(name, parts * processors, processors, batches if together else long)
     schedule = repeat(schedule, _LONG) if together else schedule

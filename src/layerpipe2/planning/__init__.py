@@ -9,21 +9,8 @@
 - ``schedules``: pipeline schedules and their simulator; ``spikepipe``: list schedules of spiking networks' tasks
 """
 
-from layerpipe2.planning.costs import Costs, network_costs, stage_costs, uniform_costs
+from layerpipe2.planning.costs import Costs, network_costs, uniform_costs
 from layerpipe2.planning.devices import FlopDevice, Link, SystolicArray
-from layerpipe2.planning.measure import measure
-from layerpipe2.planning.work import Gemm, StageWork, Work
+from layerpipe2.planning.work import StageWork, Work
 
-__all__ = [
-    "Costs",
-    "FlopDevice",
-    "Gemm",
-    "Link",
-    "StageWork",
-    "SystolicArray",
-    "Work",
-    "measure",
-    "network_costs",
-    "stage_costs",
-    "uniform_costs",
-]
+__all__ = ["Costs", "FlopDevice", "Link", "StageWork", "SystolicArray", "Work", "network_costs", "uniform_costs"]

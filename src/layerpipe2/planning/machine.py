@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
+import timeit
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -130,12 +130,7 @@ def copy_rate() -> float:
 
 def _least(work: Callable[[], object]) -> float:
     """Return the least of some timed seconds: other work can only make it longer."""
-    seconds = []
-    for _ in range(_REPEATS + 1):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[1:])
+    return min(timeit.repeat(work, repeat=_REPEATS + 1, number=1)[1:])
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from layerpipe2.engine.packing import pack, unpack
 from layerpipe2.engine.stage import Stage
 from layerpipe2.errors import UserError, integer
 from layerpipe2.pipeline.in_flight import InFlight
-from layerpipe2.pipeline.passes import SplitPass
+from layerpipe2.pipeline.passes import HandOn, Pass, SplitPass, WholePass
 from layerpipe2.planning import StageWork, Work
 from layerpipe2.planning.measure import measure_from
 from layerpipe2.strategies import Strategy
@@ -73,35 +73,14 @@ def profile(
 
 
 class _Plain:
-    """A unit as ordinary training runs it."""
+    """A unit as ordinary training runs it, or, split, with gradients of weights after that of the input."""
 
-    def __init__(self, unit: nn.Module, index: int, optimizer: Optimizer | None) -> None:
+    def __init__(self, unit: nn.Module, index: int, optimizer: Optimizer | None, *, split: bool) -> None:
         self._unit, self._index, self._optimizer = unit, index, optimizer
+        self._pass: Callable[[nn.Module, Tensor, HandOn], Pass] = SplitPass if split else WholePass
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        self._x = x.detach().requires_grad_(self._index > 0)
-        self._y = pack(self._unit(unpack(self._x)))
-        return self._y, None
-
-    def backward(self, gradient: Tensor | None) -> Tensor | None:
-        if self._y.requires_grad:
-            self._y.backward(gradient)  # type: ignore[no-untyped-call]
-        return self._x.grad
-
-    def finish_backward(self) -> None:
-        """Do nothing more."""
-
-    def update(self) -> None:
-        if self._optimizer is not None:
-            self._optimizer.step()
-        self._unit.zero_grad(set_to_none=True)
-
-
-class _Split(_Plain):
-    """The same with gradients of weights after that of the input."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        self._passing = SplitPass(self._unit, x.detach().requires_grad_(self._index > 0), pack)
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        self._passing = self._pass(self._unit, x.detach().requires_grad_(self._index > 0), pack)
         return self._passing.y, None
 
     def backward(self, gradient: Tensor | None) -> Tensor | None:
@@ -110,6 +89,11 @@ class _Split(_Plain):
     def finish_backward(self) -> None:
         self._passing.weight_gradients()
 
+    def update(self) -> None:
+        if self._optimizer is not None:
+            self._optimizer.step()
+        self._unit.zero_grad(set_to_none=True)
+
 
 def _part(
     index: int, unit: nn.Module, make: MakeOptimizer | None, history: Strategy | None, split: bool
@@ -117,7 +101,7 @@ def _part(
     parameters = [p for p in unit.parameters() if p.requires_grad]
     optimizer = make(parameters) if make is not None and parameters else None
     if history is None:
-        return (_Split if split else _Plain)(unit, index, optimizer)
+        return _Plain(unit, index, optimizer, split=split)
     # Delay 2 is that of a stage with one behind it; what a history does per update is the same for every delay.
     step = torch.zeros(1, dtype=torch.int64, device=next(unit.parameters(), torch.zeros(0)).device)
     return InFlight(Stage(unit, index, 2, history, step, ahead=True, trains=optimizer is not None, seed=0), optimizer)

@@ -45,16 +45,16 @@ def _of_law(derivation: Derivation) -> dict[str, int]:
     return {data["operation"]: delays[data["stage"]] for data in nodes if data["kind"] == "forward"}
 
 
-def _differing(found: Mapping[str, int], expected: Mapping[str, int]) -> str:
+def _equal(key: str, statement: str, found: Mapping[str, int], expected: Mapping[str, int]) -> Claim:
     wrong = [f"{op}: {found[op]} for {expected[op]}" for op in found if found[op] != expected[op]]
-    return "; ".join(wrong[:3]) or f"{len(found)} operations, {min(found.values())} to {max(found.values())}"
+    span = f"{len(found)} operations, {min(found.values())} to {max(found.values())}"
+    return Claim(key, statement, found == expected, "; ".join(wrong[:3]) or span)
 
 
 def _delay_law(derivation: Derivation) -> Claim:
     found, law = dict(derivation.gradient_delays), _of_law(derivation)
-    expected = {op: law[op] for op in found}
     statement = f"delay of layer l = {derivation.law.formula}, S = stages after it"
-    return Claim("delay law", statement, found == expected, _differing(found, expected))
+    return _equal("delay law", statement, found, {op: law[op] for op in found})
 
 
 def _groups(derivation: Derivation) -> Claim:
@@ -101,15 +101,14 @@ def _legal(derivation: Derivation) -> Claim:
 
 
 def _history(derivation: Derivation) -> Claim:
-    found, expected = derivation.history, dict(derivation.gradient_delays)
     statement = "historical weights needed beside the latest = the delay"
-    return Claim("history", statement, found == expected, _differing(found, expected))
+    return _equal("history", statement, derivation.history, dict(derivation.gradient_delays))
 
 
 def _in_flight(derivation: Derivation) -> Claim:
     expected = {op: delay + 1 for op, delay in _of_law(derivation).items()}
-    found, statement = derivation.in_flight, f"mini-batches in flight = {derivation.law.formula} + 1"
-    return Claim("activations", statement, found == expected, _differing(found, expected))
+    statement = f"mini-batches in flight = {derivation.law.formula} + 1"
+    return _equal("activations", statement, derivation.in_flight, expected)
 
 
 def _least_delay(derivation: Derivation) -> Claim:

@@ -73,7 +73,7 @@ def standard(units: Sequence[Unit], processors: int, setting: Setting) -> dict[s
     """Simulate standard pipelining: measures of the steady state, see :func:`compare`."""
     works = [_whole(k, unit, setting) for k, unit in enumerate(units)]
     starts = groups(units, processors, setting, setting.time_steps)
-    stages, device = merge(works, starts), FlopDevice(1.0, setting.link)
+    stages, device = merge(works, starts), FlopDevice(1.0, setting.array.link)
     costs = Costs(stages, Delays.layerpipe2(len(stages)), batch_size=setting.batch_size)
     line = simulate(build_schedule("layerpipe2", len(stages), len(stages), BATCHES), costs, device)
     start, end = np.array([(event.start, event.end) for event in line.events]).T
@@ -91,7 +91,7 @@ def fine(
     graph = task_graph(units, setting, steps, Delays.custom([law.per_stage[stage] for stage in of]))
     cut = _stage(groups(units, processors, setting, steps))
     home = [cut[task.unit] for task in graph.tasks] if placement == "fixed" else None
-    plan = list_schedule(graph, batches, processors, setting.link, home, together=placement == "together")
+    plan = list_schedule(graph, batches, processors, setting.array.link, home, together=placement == "together")
     check(plan)
     return _measures(plan.start, plan.end, processors, batches, float(plan.sent[:, 0].sum()), setting)
 
@@ -104,7 +104,7 @@ def groups(units: Sequence[Unit], processors: int, setting: Setting, steps: int)
         (setting.message(u.outputs, setting.time_steps, 1), setting.message(u.outputs, setting.time_steps))
         for u in units
     ]
-    return chain_cuts(loads, cuts[:-1], min(processors, len(units)), setting.link.occupation)
+    return chain_cuts(loads, cuts[:-1], min(processors, len(units)), setting.array.link.occupation)
 
 
 def _stage(starts: Sequence[int]) -> list[int]:
@@ -129,7 +129,7 @@ def _measures(
     first, last = end.max() / 4, 3 * end.max() / 4
     computing = np.clip(np.minimum(end, last) - np.maximum(start, first), 0, None).sum()
     utilisation = float(computing / (last - first) / processors)
-    work, links = float((end - start).sum()) / batches, setting.link.occupation(sent / batches)
+    work, links = float((end - start).sum()) / batches, setting.array.link.occupation(sent / batches)
     found = {"period": work / processors / utilisation, "utilisation": utilisation, "work": work}
     return found | {"megabytes": sent / batches / 1e6, "communication": links / (links + work)}
 

@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from layerpipe2.errors import UserError, integer, look_up
-from layerpipe2.planning.devices import DEVICE, Link, SystolicArray
+from layerpipe2.planning.devices import DEVICE, SystolicArray
 from layerpipe2.planning.work import Gemm
 
 KINDS = ("F", "B", "W")
@@ -138,11 +138,6 @@ class Setting:
         integer(self.time_steps, "number of time steps", 1)
         if self.bits not in (16, 32):
             raise UserError(f"gradients have {self.bits!r} bits; give 16 or 32")
-
-    @property
-    def link(self) -> Link:
-        """The connection of each ordered pair of processors."""
-        return self.array.link
 
     def seconds(self, kind: str, unit: Unit, steps: int) -> float:
         """Return the time in s of a task for one mini-batch and ``steps`` time steps."""
