@@ -131,10 +131,8 @@ class SideBySide(GradientProbe):
         super().on_train_start(trainer, pl_module)
         module = cast(StagedModule, pl_module)
         with isolate_rng():
-            self._companions = {
-                name: Companion(module, copied(list(module.stages)), strategy)
-                for name, strategy in self._beside.items()
-            }
+            for name, strategy in self._beside.items():
+                self._companions[name] = Companion(module, copied(list(module.stages)), strategy)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

@@ -88,12 +88,8 @@ class CommandParser(Parser):
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = Parser(
-        prog="layerpipe2",
-        description="Pipelined (delayed-gradient) training of neural networks.",
-        epilog=_EPILOG,
-        formatter_class=argparse.HelpFormatter,
-    )
+    text = "Pipelined (delayed-gradient) training of neural networks."
+    parser = Parser(prog="layerpipe2", description=text, epilog=_EPILOG, formatter_class=argparse.HelpFormatter)
     version = import_module("layerpipe2").__version__
     parser.add_argument("--version", action="version", version=f"%(prog)s {version}")
     text = "print what bash, zsh or tcsh needs to complete commands and names; needs shtab"

@@ -128,9 +128,7 @@ def dot(graph: SignalFlowGraph) -> str:
 def as_json(graph: SignalFlowGraph) -> str:
     """Write nodes and edges as JSON; the same graph gives the same text."""
     nodes = [{"name": node, **data} for node, data in graph.nodes.items()]
-    edges = [
-        {"source": u, "target": v, "kind": kind, "registers": graph.registers[u, v, kind]} for u, v, kind in graph.edges
-    ]
+    edges = [{"source": u, "target": v, "kind": k, "registers": graph.registers[u, v, k]} for u, v, k in graph.edges]
     return json.dumps({"period": graph.period, "nodes": nodes, "edges": edges}, indent=1) + "\n"
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from layerpipe2.errors import UserError, integer, shown
 
 Integers = NDArray[np.int64]
+Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Graph:
     name: str
     rowptr: Integers
     col: Integers
-    features: NDArray[np.floating]
+    features: Floats
     labels: Integers
 
     def __post_init__(self) -> None:
@@ -46,22 +47,15 @@ class Graph:
         if self.features.ndim != 2 or len(self.features) != self.num_nodes or not self.features.shape[1]:
             found = "x".join(map(str, self.features.shape))
             raise UserError(f"graph {self.name} has {self.num_nodes} nodes and features {found}; give a row per node")
-        if self.features.dtype not in (np.float32, np.float16):
-            raise UserError(f"graph {self.name} has features of {self.features.dtype}; give float32 or float16")
+        dtype = self.features.dtype
+        if dtype not in (np.float32, np.float16):
+            raise UserError(f"graph {self.name} has features of {dtype}; give float32 or float16")
         if not np.isfinite(self.features).all():
-            raise UserError(
-                f"graph {self.name} has features that are no finite {self.features.dtype}; give such numbers"
-            )
+            raise UserError(f"graph {self.name} has features that are no finite {dtype}; give such numbers")
 
     @staticmethod
     def from_edges(
-        name: str,
-        sources: Integers,
-        targets: Integers,
-        features: NDArray[np.floating],
-        labels: Integers,
-        *,
-        symmetric: bool = True,
+        name: str, sources: Integers, targets: Integers, features: Floats, labels: Integers, *, symmetric: bool = True
     ) -> Graph:
         """Make a graph from its edges: ``targets[e]`` hears of ``sources[e]``; repeated edges count once.
 

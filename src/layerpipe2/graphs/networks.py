@@ -140,8 +140,5 @@ def build(
         layers = [network.layer(a, b) for a, b in pairwise(ends)]
     except ModuleNotFoundError as error:
         raise UserError(f"graph networks need {error.name}; run {install_command('graphs')}") from None
-    last = len(layers) - 1
-    return [
-        SampledLayer(layer, inputs, k, last=number == last, dropout=dropout)
-        for number, (layer, inputs, k) in enumerate(zip(layers, ends, reversed(fan_out), strict=False))
-    ]
+    made = zip(layers, ends, reversed(fan_out), strict=False)
+    return [SampledLayer(layer, inputs, k, last=layer is layers[-1], dropout=dropout) for layer, inputs, k in made]

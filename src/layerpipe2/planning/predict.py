@@ -117,9 +117,8 @@ class Predictor:
         if machine.shared is not None:
             machine = replace(machine, local=machine.shared, link=machine.shared)
         stages = carrying([_crowded(stage, machine) for stage in cut.stages], machine)
-        return Costs(stages, form.delays(self.processes), recomputes=form.recompute).period(
-            FlopDevice(1.0, machine.wire)
-        )
+        costs = Costs(stages, form.delays(self.processes), recomputes=form.recompute)
+        return costs.period(FlopDevice(1.0, machine.wire))
 
     def _synchronous(self, name: str, micro_batches: int, cut: Balance, machine: Machine) -> float:
         """Simulate the schedule with the times of micro-batches, and add the slowest process' update."""
@@ -165,11 +164,8 @@ def carrying(stages: Sequence[StageWork], machine: Machine) -> tuple[StageWork, 
     """Add the time that messages from and to their neighbours take the stages, as long forward as backward."""
     last = len(stages) - 1
     sizes = [(k > 0) * s.input_bytes + (k < last) * s.output_bytes for k, s in enumerate(stages)]
-    added = [Work(machine.local.occupation(size / 2)) for size in sizes]
-    return tuple(
-        replace(s, forward=s.forward + more, activation=s.activation + more)
-        for s, more in zip(stages, added, strict=True)
-    )
+    added = zip(stages, (Work(machine.local.occupation(size / 2)) for size in sizes), strict=True)
+    return tuple(replace(s, forward=s.forward + more, activation=s.activation + more) for s, more in added)
 
 
 def _crowded(stage: StageWork, machine: Machine) -> StageWork:

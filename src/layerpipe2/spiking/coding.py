@@ -31,9 +31,8 @@ def rate(x: Tensor, steps: int, seed: int) -> Tensor:
     p = _intensity(x).flatten(1)
     count, pixels = p.shape
     place = torch.arange(steps * pixels, device=x.device).view(steps, 1, pixels)
-    number = (
-        (p.float() * 256).round().long()
-    )  # 256 k / range is no half for ranges up to 255: rounding changes no image
+    # 256 k / range is no half for ranges up to 255: rounding changes no image.
+    number = (p.float() * 256).round().long()
     image = (number * _hashed(torch.arange(pixels, device=x.device) ^ seed)).sum(1) & _WORD
     drawn = _hashed(_hashed(place ^ _hashed(image ^ seed).view(1, count, 1)))
     return (drawn.double() < p.double() * 2**32).to(x.dtype).view(steps, *x.shape)

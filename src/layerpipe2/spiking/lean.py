@@ -17,6 +17,8 @@ from torch.autograd.function import once_differentiable
 from layerpipe2.spiking.fire import adjoint, recursion
 from layerpipe2.spiking.neuron import Neuron
 
+View = Callable[[Tensor], Tensor]
+
 
 def can_fire_normalised(norm: nn.BatchNorm2d, x: Tensor) -> bool:
     """Say whether :func:`fire_normalised` equals ``norm`` and neurons, bit by bit."""
@@ -25,7 +27,7 @@ def can_fire_normalised(norm: nn.BatchNorm2d, x: Tensor) -> bool:
     return exact and usual and x.dtype == norm.weight.dtype and x.numel() > x.shape[1]
 
 
-def fire_normalised(neuron: Neuron, norm: nn.BatchNorm2d, x: Tensor, over_time: Callable[[Tensor], Tensor]) -> Tensor:
+def fire_normalised(neuron: Neuron, norm: nn.BatchNorm2d, x: Tensor, over_time: View) -> Tensor:
     """Return spikes (T N, C, H, W) of neurons behind a normalisation of ``x``.
 
     Args:
@@ -41,13 +43,7 @@ def fire_normalised(neuron: Neuron, norm: nn.BatchNorm2d, x: Tensor, over_time: 
 class _NormalisedFire(Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        neuron: Neuron,
-        norm: nn.BatchNorm2d,
-        over_time: Callable[[Tensor], Tensor],
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, neuron: Neuron, norm: nn.BatchNorm2d, over_time: View
     ) -> Tensor:
         norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         statistics = norm.running_mean, norm.running_var
@@ -72,10 +68,8 @@ class _NormalisedFire(Function):
         found = torch.empty_like(membrane) if ctx.neuron.reset == "zero" else membrane
         found = adjoint(ctx.neuron, membrane, gradient.reshape(membrane.shape), found)
         found = found.flatten(0, 1) if found.numel() == x.numel() else found.sum(0)
-        gradients = torch.ops.aten.native_batch_norm_backward(
-            found, x, weight, None, None, mean, rstd, True, ctx.eps, ctx.needs_input_grad[:3]
-        )
-        return *gradients, None, None, None
+        backward, needed = torch.ops.aten.native_batch_norm_backward, ctx.needs_input_grad[:3]
+        return *backward(found, x, weight, None, None, mean, rstd, True, ctx.eps, needed), None, None, None
 
 
 def _evaluated(x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor) -> Tensor:
@@ -120,7 +114,6 @@ class _SpikePool(Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (place,) = ctx.saved_tensors
         unread, two, zero, one = gradient.new_empty(ctx.shape), (2, 2), (0, 0), (1, 1)
-        found: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
-            gradient, unread, two, two, zero, one, False, place.long()
-        )
+        pool_backward = torch.ops.aten.max_pool2d_with_indices_backward
+        found: Tensor = pool_backward(gradient, unread, two, two, zero, one, False, place.long())
         return found

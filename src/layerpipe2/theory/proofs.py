@@ -5,13 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from layerpipe2.delays import Delays
-from layerpipe2.theory.certificates import (
-    fewest_registers,
-    loop_deficit,
-    periods,
-    shift_registers,
-    smaller_is_infeasible,
-)
+from layerpipe2.theory import certificates
 from layerpipe2.theory.constraints import lag_ranges
 from layerpipe2.theory.derivation import Derivation
 from layerpipe2.theory.moves import DELAYED_GRADIENT, FEED_FORWARD, lags_between, loop_through, places
@@ -115,9 +109,9 @@ def _least_delay(derivation: Derivation) -> Claim:
     """Find no retiming with any delay less by one, all others as large as one likes: two certificates per layer."""
     graph = derivation.delayed
     tight = [op for op, delay in derivation.gradient_delays.items() if delay]
-    kept = [op for op in tight if loop_deficit(derivation, op) <= 0]
+    kept = [op for op in tight if certificates.loop_deficit(derivation, op) <= 0]
     sample = list(dict.fromkeys([*tight[:1], *tight[len(tight) // 2 :][:1], *tight[-1:]]))
-    kept += [op for op in sample if not smaller_is_infeasible(derivation, op)]
+    kept += [op for op in sample if not certificates.smaller_is_infeasible(derivation, op)]
     statement = "no smaller delay of any layer has a pipeline"
     evidence = f"{len(tight)} loops counted, {len(sample)} systems of {len(graph.nodes)} nodes infeasible"
     return Claim("least delay", statement, not kept, f"not so: {kept[:3]}" if kept else evidence)
@@ -131,15 +125,15 @@ def _only_retiming(derivation: Derivation) -> Claim:
 
 
 def _fewest(derivation: Derivation) -> Claim:
-    found = sum(shift_registers(derivation.pipeline).values())
-    least = fewest_registers(derivation.delayed, derivation.required)
+    found = sum(certificates.shift_registers(derivation.pipeline).values())
+    least = certificates.fewest_registers(derivation.delayed, derivation.required)
     holds = abs(found - least) < 1e-6
     return Claim("minimality", "no legal retiming has fewer registers", holds, f"{found} held, optimum {least:.0f}")
 
 
 def _period(derivation: Derivation) -> Claim:
     """Compare with Leiserson and Saxe's algorithm, which knows neither stages nor the derivation's moves."""
-    derived, best, last = periods(derivation)
+    derived, best, last = certificates.periods(derivation)
     holds = best <= derived and (best == derived or derived > last)
     statement = "the pipeline has the least clock period of any retiming, unless stages are out of balance"
     evidence = f"{derived:g} task times, best retiming {best:g}, last stage {last:g}"

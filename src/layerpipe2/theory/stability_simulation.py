@@ -81,13 +81,7 @@ def chain_growth(
 
 
 def _errors(
-    stages: Sequence[nn.Module],
-    delays: Sequence[int],
-    strategy: str,
-    x: Tensor,
-    target: Tensor,
-    momentum: float,
-    updates: int,
+    stages: Sequence[Scales], delays: Sequence[int], strategy: str, x: Tensor, y: Tensor, momentum: float, updates: int
 ) -> Vector:
     """Return residuals (updates, n) while training on one mini-batch again and again, learning rate 1."""
     engine = PipelineEngine(stages, Delays.custom(delays), make_strategy(strategy))
@@ -96,7 +90,7 @@ def _errors(
     def half_square(outputs: Tensor, targets: Tensor) -> Tensor:
         return 0.5 * ((outputs - targets) ** 2).sum()
 
-    residuals = [engine.train_step(x, target, half_square, optimizer)[1][0] - target[0] for _ in range(updates)]
+    residuals = [engine.train_step(x, y, half_square, optimizer)[1][0] - y[0] for _ in range(updates)]
     errors: Vector = torch.stack(residuals).abs().numpy()
     return errors
 

@@ -131,8 +131,6 @@ def repeat(schedule: Schedule, updates: int) -> Schedule:
         UserError: if ``updates`` is not an integer of at least 1.
     """
     check_counts(schedule.name, schedule.num_stages, schedule.num_processors, updates)
-    count = schedule.num_batches
-    rows = tuple(
-        tuple(a._replace(batch=a.batch + u * count) for u in range(updates) for a in row) for row in schedule.processors
-    )
+    count, rows = schedule.num_batches, schedule.processors
+    rows = tuple(tuple(a._replace(batch=a.batch + u * count) for u in range(updates) for a in row) for row in rows)
     return replace(schedule, processors=rows, num_batches=updates * count)

@@ -74,9 +74,7 @@ class _Run:
         for task, inputs in needs.items():
             for source, lag, payload in inputs:
                 self.uses[source].append((task, lag, payload, _BYTES[payload](costs.stages[source[1]])))
-        self.missing = {
-            a: sum(a.batch >= edge.lag for edge in needs[a.kind, a.stage]) for p in schedule.processors for a in p
-        }
+        self.missing = {a: sum(a.batch >= e.lag for e in needs[a[:2]]) for p in schedule.processors for a in p}
         self.ready: dict[Action, float] = defaultdict(float)
         self.position = [0] * schedule.num_processors
         self.free: list[float | None] = [0.0] * schedule.num_processors

@@ -98,12 +98,9 @@ def fine(
 
 def groups(units: Sequence[Unit], processors: int, setting: Setting, steps: int) -> tuple[int, ...]:
     """Return starts of the best contiguous groups for tasks of so many steps, and the number of units."""
-    whole = setting.time_steps / steps
-    loads = [whole * sum(_seconds(kind, k, unit, setting, steps) for kind in KINDS) for k, unit in enumerate(units)]
-    cuts = [
-        (setting.message(u.outputs, setting.time_steps, 1), setting.message(u.outputs, setting.time_steps))
-        for u in units
-    ]
+    time = setting.time_steps
+    loads = [time / steps * sum(_seconds(kind, k, u, setting, steps) for kind in KINDS) for k, u in enumerate(units)]
+    cuts = [(setting.message(u.outputs, time, 1), setting.message(u.outputs, time)) for u in units]
     return chain_cuts(loads, cuts[:-1], min(processors, len(units)), setting.array.link.occupation)
 
 

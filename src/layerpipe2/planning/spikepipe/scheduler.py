@@ -86,11 +86,10 @@ def list_schedule(
     """
     integer(processors, "number of processors", 1)
     integer(batches, "number of mini-batches", 1)
-    integer(batches * len(graph.tasks), "mini-batches times tasks", 1, MOST_TASKS)
-    if home is not None and (len(home) != len(graph.tasks) or not all(0 <= p < processors for p in home)):
-        raise UserError(
-            f"homes are {shown(home)}; give each of {len(graph.tasks)} tasks a processor below {processors}"
-        )
+    count = len(graph.tasks)
+    integer(batches * count, "mini-batches times tasks", 1, MOST_TASKS)
+    if home is not None and (len(home) != count or not all(0 <= p < processors for p in home)):
+        raise UserError(f"homes are {shown(home)}; give each of {count} tasks a processor below {processors}")
     scheduler = _Scheduler(graph, batches, processors, link or Link(), home)
     if together:
         first = {task.unit: j for j, task in reversed(list(enumerate(graph.tasks)))}
