@@ -88,7 +88,7 @@ class Costs:
         return tuple(device.seconds(stage.total + again) for stage, again in self._work)
 
     def balance(self, device: Device | None = None) -> float:
-        """Return the balance: mean over maximum of the stages' times (without a device operations), in (0, 1]."""
+        """Return the balance: mean over maximum of the stages' times (without a device: operations), in (0, 1]."""
         loads = self.flops if device is None else self.seconds(device)
         return sum(loads) / len(loads) / max(loads) if max(loads) else 1.0
 

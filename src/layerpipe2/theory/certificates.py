@@ -36,7 +36,7 @@ def loop_deficit(derivation: Derivation, operation: str) -> int:
 
 
 def smaller_is_infeasible(derivation: Derivation, operation: str) -> bool:
-    """Say whether no retiming makes a pipeline if this gradient comes an update earlier, others as late as can be.
+    """Say whether no retiming makes a pipeline if this gradient comes an update earlier, and others ever so late.
 
     Solves the whole system of constraints; no loop has to be known for it.
     """

@@ -76,7 +76,7 @@ def growth(step: float, delay: int, momentum: float = 0.0, nesterov: bool = Fals
 def shared_growth(
     step: float, shares: Sequence[float], delays: Sequence[int], momentum: float = 0.0, nesterov: bool = False
 ) -> float:
-    """Return it where a share ``s_j`` >= 0 of the curvature is delayed by ``d_j``: ``z^-d`` is ``sum_j s_j z^-d_j``."""
+    """Return the same where shares ``s_j`` >= 0 of the curvature have delays: ``z^-d`` is ``sum_j s_j z^-d_j``."""
     polynomial = np.concatenate([np.polymul([1.0, -1.0], [1.0, -momentum]), np.zeros(max(delays))])
     newest = np.array([1.0 + momentum, -momentum] if nesterov else [1, 0])
     for share, delay in zip(shares, delays, strict=True):
