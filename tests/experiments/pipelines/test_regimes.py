@@ -10,7 +10,6 @@ from experiments.pipelines.measure import measure_layers
 from layerpipe2.errors import UserError
 from layerpipe2.planning import StageWork, Work
 from layerpipe2.planning.machine import Machine
-from layerpipe2.planning.measure import measure
 from tests.small_experiments import ROOT, read_rows
 
 CHOICES = 6
