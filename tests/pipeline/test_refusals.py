@@ -256,9 +256,7 @@ BY_TWO = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("world", "work", "message"), [(1, *row) for row in BY_ONE] + [(2, *row) for row in BY_TWO], ids=str
-)
+@pytest.mark.parametrize(("world", "work", "message"), [(1, *row) for row in BY_ONE] + [(2, *row) for row in BY_TWO])
 def test_every_process_refuses(world, work, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = processes.ends(work, world, tmp_path)

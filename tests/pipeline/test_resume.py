@@ -312,7 +312,6 @@ DAMAGED = r"{} is damaged \(archive/data.*\); delete it and start without resumi
         (lambda folder: (folder / FILES[-1]).unlink(), r"has no stage \d; resume with as many stages"),
         (unmark, r"epoch=1\.ckpt lacks what this version saves; delete it and start without"),
     ],
-    ids=str,
 )
 def test_a_damaged_or_foreign_checkpoint_is_refused(damage, message, folder):
     damage(folder)
