@@ -99,56 +99,6 @@ def lists_of(kinds: Iterable[str]) -> list[RunList]:
     return [shown for shown in LISTS.values() if shown.kind in set(kinds)]
 
 
-class Pages(NamedTuple):
-    """The folder of an experiment's figures, report and verdicts."""
-
-    experiment: str
-    folder: Path
-
-    @property
-    def files(self) -> list[Path]:
-        """List the files that MLflow can show; none below the folders of other pages."""
-        return sorted(
-            path for top in (self.folder, self.folder / "figures") for kind in _SHOWN for path in top.glob(kind)
-        )
-
-    @property
-    def verdicts(self) -> dict[str, str]:
-        """Claim or question -> verdict."""
-        path = self.folder / "verdicts.json"
-        return {str(key): str(value) for key, value in json.loads(path.read_text()).items()} if path.exists() else {}
-
-
-def add_summary(client: MlflowClient, experiment: str, pages: Pages, kinds: Iterable[str]) -> None:
-    """Bring the description of an experiment with runs of these kinds, and the run of its figures, up to date."""
-    note = "\n".join(_note(experiment, pages, kinds))
-    client.set_experiment_tag(experiment, NOTE, note)
-    mark = digest([note, *((str(path), digest(path.read_bytes().hex())) for path in pages.files)])
-    old = runs_of(client, experiment, f"tags.kind = '{SUMMARY}'")
-    done = {run.data.tags.get(CHECKSUM) for run in old if run.info.status == "FINISHED"}
-    if not pages.files or mark in done:
-        return
-    tags = {"kind": SUMMARY, "experiment": pages.experiment, CHECKSUM: mark, NOTE: note}
-    run = client.create_run(experiment, None, tags, f"figures and report of {pages.experiment}").info.run_id
-    for path in pages.files:
-        folder = path.parent.relative_to(pages.folder)
-        client.log_artifact(run, str(path), None if folder == Path() else str(folder))
-    client.set_terminated(run)
-    for replaced in old:
-        client.delete_run(replaced.info.run_id)
-
-
-def _note(experiment: str, pages: Pages, kinds: Iterable[str]) -> Iterator[str]:
-    yield f"Runs of `experiments/{pages.experiment}.yaml`, which reproduces {_PAPER}."
-    yield ""
-    yield from (f"- [{shown.title}]({link('', experiment, shown)})" for shown in lists_of(kinds))
-    if pages.verdicts:
-        yield from ("", "| claim | verdict |", "| --- | --- |")
-        yield from (f"| {name} | {verdict} |" for name, verdict in pages.verdicts.items())
-        where = f"the artifacts of the run `figures and report of {pages.experiment}`"
-        yield from ("", f"Figures, report and evidence: {where}.")
-
-
 LARGER = [Path("results/evidence")]
 """Folders of experiments whose records are committed."""
 _DAMAGED = "make it again with `python -m experiments.collect`"
@@ -165,6 +115,49 @@ class Source(NamedTuple):
     records: dict[Path, Record]
     pages: Path
     about: dict[str, Any]
+
+    @property
+    def shown(self) -> list[Path]:
+        """List the files of its pages that MLflow can show; none below the folders of other pages."""
+        return sorted(
+            path for top in (self.pages, self.pages / "figures") for kind in _SHOWN for path in top.glob(kind)
+        )
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """Claim or question -> verdict."""
+        path = self.pages / "verdicts.json"
+        return {str(key): str(value) for key, value in json.loads(path.read_text()).items()} if path.exists() else {}
+
+
+def add_summary(client: MlflowClient, experiment: str, source: Source, kinds: Iterable[str]) -> None:
+    """Bring the description of an experiment with runs of these kinds, and the run of its figures, up to date."""
+    note = "\n".join(_note(experiment, source, kinds))
+    client.set_experiment_tag(experiment, NOTE, note)
+    mark = digest([note, *((str(path), digest(path.read_bytes().hex())) for path in source.shown)])
+    old = runs_of(client, experiment, f"tags.kind = '{SUMMARY}'")
+    done = {run.data.tags.get(CHECKSUM) for run in old if run.info.status == "FINISHED"}
+    if not source.shown or mark in done:
+        return
+    tags = {"kind": SUMMARY, "experiment": source.experiment, CHECKSUM: mark, NOTE: note}
+    run = client.create_run(experiment, None, tags, f"figures and report of {source.experiment}").info.run_id
+    for path in source.shown:
+        folder = path.parent.relative_to(source.pages)
+        client.log_artifact(run, str(path), None if folder == Path() else str(folder))
+    client.set_terminated(run)
+    for replaced in old:
+        client.delete_run(replaced.info.run_id)
+
+
+def _note(experiment: str, source: Source, kinds: Iterable[str]) -> Iterator[str]:
+    yield f"Runs of `experiments/{source.experiment}.yaml`, which reproduces {_PAPER}."
+    yield ""
+    yield from (f"- [{shown.title}]({link('', experiment, shown)})" for shown in lists_of(kinds))
+    if source.verdicts:
+        yield from ("", "| claim | verdict |", "| --- | --- |")
+        yield from (f"| {name} | {verdict} |" for name, verdict in source.verdicts.items())
+        where = f"the artifacts of the run `figures and report of {source.experiment}`"
+        yield from ("", f"Figures, report and evidence: {where}.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -284,7 +277,7 @@ def track(records: Sequence[Source], database: Path, artifacts: Path) -> tuple[i
             kinds = {kind for run in runs for kind in run.description.kinds}
             experiment = experiment_id(client, source.experiment, artifacts)
             new += copy_runs(client, experiment, runs)
-            add_summary(client, experiment, Pages(source.experiment, source.pages), kinds)
+            add_summary(client, experiment, source, kinds)
             links += [(f"{source.experiment}, {s.title}", link("", experiment, s)) for s in lists_of(kinds)]
         if trained := client.get_experiment_by_name(PREFIX + TRAIN):  # runs of `layerpipe2 train --mlflow`
             links.append((f"{TRAIN}, every run", link("", trained.experiment_id, LISTS["seeds"])))
