@@ -5,7 +5,6 @@ import os
 import signal
 import tempfile
 import time
-from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -18,7 +17,7 @@ from layerpipe2.errors import UserError
 from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.runs.records import read_record
 from layerpipe2.lab.runs.train import train_run
-from tests.chaos.processes import descendants
+from tests.chaos.processes import descendants, read
 from tests.experiments.running import alive, kill, start, victims
 from tests.sampling import slow
 from tests.small_experiments import FEW, UNTUNED, small, write_experiment
@@ -95,11 +94,8 @@ def test_a_mistake_in_an_option_is_one_line(tmp_path, option, value, message):
 
 
 def cpu_seconds(pid):
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except FileNotFoundError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    fields = read(pid, "stat").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
 
 @slow
