@@ -127,7 +127,7 @@ def _compare(name: str, setting: Setting, options: argparse.Namespace, device: t
     ]
     print(f"\n{name:28} {'ms/step':>9} {'/plain':>8}")
     for variant in variants:
-        median = 1e3 * statistics.median(times[variant] for times in rounds)
+        median = statistics.median(times[variant] for times in rounds)
         ratios = [times[variant] / times["plain Lightning"] for times in rounds]
         spread = f"{statistics.median(ratios):7.2f}x [{min(ratios):.2f}, {max(ratios):.2f}]"
         print(f"{variant:28} {median * 1e3:9.2f} {spread}", flush=True)
