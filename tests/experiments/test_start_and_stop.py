@@ -127,6 +127,7 @@ def test_it_ends_with_the_shell_in_which_dvc_started_it_and_says_so(tmp_path):
     assert not records(tmp_path)
 
 
+@slow
 def test_a_killed_worker_ends_the_others_at_once_in_one_line(tmp_path):
     """Also the one that was started last, which CPython's pool overlooks."""
     grid = small(tmp_path, UNTUNED, settings={"epochs": 300, "width": 8})
