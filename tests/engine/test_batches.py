@@ -109,6 +109,7 @@ def test_processes_take_names_as_one_process_does():
     [
         (lambda: by_name(target=None), dict, r"^inputs is 'input_ids' and target is None; name both parts"),
         (lambda: by_name(inputs=1.5), dict, r"^inputs is 1.5; give a name or position"),
+        (lambda: by_name(ignore_index=0, loss=nn.NLLLoss()), dict, r"^ignore_index is 0, and the loss ignores -100"),
         (lambda: by_name(ignore_index="no"), dict, r"^ignore_index is 'no'; give the class that doesn't count"),
         (
             lambda: by_name(ignore_index=None, shift_target=True),

@@ -126,6 +126,13 @@ def _check_parts(module: StagedModule) -> None:
         )
     if module.shift_target and (module.ignore_index is None or module.target is None):
         raise UserError("shift_target needs target, and an ignore_index for the last position; give both, as -100")
+    ignored = getattr(module.loss, "ignore_index", None)  # of torch's modules
+    if (
+        isinstance(module.loss, nn.Module)
+        and module.ignore_index is not None
+        and ignored not in (None, module.ignore_index)
+    ):
+        raise UserError(f"ignore_index is {module.ignore_index}, and the loss ignores {ignored}; give both the same")
 
 
 def _check_probe(module: StagedModule) -> None:
