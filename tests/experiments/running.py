@@ -41,12 +41,7 @@ def victims(main: int, name: str) -> list[int]:
     if name == "run":
         return [pid for pid, command in below.items() if command[1:3] == ["-m", "experiments.run"]]
     forked = [pid for pid, command in below.items() if "multiprocessing.forkserver" in " ".join(command)]
-    return [pid for pid in forked if (_parent(pid) in forked) == (name != "server")]  # numbers begin anew at 32,768
-
-
-def _parent(pid: int) -> int:
-    fields = read(pid, "stat").rpartition(")")[2].split()
-    return int(fields[1]) if fields else 0
+    return forked[:1] if name == "server" else forked[1:]
 
 
 def kill(process: subprocess.Popen[str], victim: int) -> tuple[float, str]:

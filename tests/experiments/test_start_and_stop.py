@@ -17,7 +17,7 @@ from layerpipe2.errors import UserError
 from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.runs.records import read_record
 from layerpipe2.lab.runs.train import train_run
-from tests.chaos.processes import descendants, read
+from tests.chaos.processes import descendants, processor_s
 from tests.experiments.running import alive, kill, start, victims
 from tests.sampling import slow
 from tests.small_experiments import FEW, UNTUNED, small, write_experiment
@@ -93,18 +93,13 @@ def test_a_mistake_in_an_option_is_one_line(tmp_path, option, value, message):
         run.main([*options(tmp_path, UNTUNED), option, value])
 
 
-def cpu_seconds(pid):
-    fields = read(pid, "stat").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
-
-
 @slow
 @pytest.mark.parametrize(("stop", "code", "says"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGKILL, -9, "")])
 def test_stopping_it_ends_its_workers(tmp_path, stop, code, says):
     write_experiment(tmp_path, UNTUNED, settings={"epochs": 100_000, "width": 8})
     with start(tmp_path, "--quiet") as process:
         pids: list[int] = []
-        while sum(cpu_seconds(pid) > 1.5 for pid in pids) < 3:  # the server imports, both workers train
+        while sum(processor_s(pid) > 1.5 for pid in pids) < 3:  # the server imports, both workers train
             assert process.poll() is None
             time.sleep(0.05)
             pids = descendants(process.pid)
