@@ -20,10 +20,9 @@ from layerpipe2.engine.divergence import describe, diverged_stage
 from layerpipe2.engine.execution import StepLimit
 from layerpipe2.engine.gradient_probe import cosine
 from layerpipe2.engine.module import PipelinedModule
-from layerpipe2.engine.probe import ReconstructionProbe
+from layerpipe2.engine.probe import ReconstructionProbe, updates_before
 from layerpipe2.engine.quiet_trainer import quiet_trainer, running_lightning
 from layerpipe2.engine.replay import Replay, delayed_of
-from layerpipe2.engine.values import pair_of_tensors
 from layerpipe2.errors import UserError
 from layerpipe2.lab.data import Data, load
 from layerpipe2.lab.runs.config import RunConfig
@@ -67,12 +66,11 @@ class Measurement(ReconstructionProbe):
         """Measure what the step that comes now would be with other weights."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         module = cast(PipelinedModule, pl_module)
-        # With drain, the first mini-batch of an epoch empties the pipeline only now.
-        step = 0 if module.drain and batch_idx == 0 else int(module.engine.step_count)
+        step = updates_before(module, batch_idx)
         self._is_inside = self.updates >= self.warmup and step >= self._fill(module)
         if not self._losses or (self._is_inside and step % self.every_n_steps == 0):
             with isolate_rng():
-                self._measure(module, trainer, *pair_of_tensors(batch))
+                self._measure(module, trainer, *module.batch_format.pair(batch))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -9,7 +9,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from layerpipe2.engine.execution import StagedModule
-from layerpipe2.engine.probe import ReconstructionProbe
+from layerpipe2.engine.probe import ReconstructionProbe, updates_before
 from layerpipe2.engine.replay import Replay, delayed_of
 
 PROBED = ("latest", "ema-lsq", "pair")
@@ -63,8 +63,7 @@ class GradientProbe(ReconstructionProbe):
         """Measure before the update whose number ``every_n_steps`` divides."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         module = cast(StagedModule, pl_module)
-        # With drain, the first mini-batch of an epoch empties the pipeline only now.
-        step = 0 if module.drain and batch_idx == 0 else int(module.engine.step_count)
+        step = updates_before(module, batch_idx)
         if (step + 1) % self.every_n_steps == 0:
             for one in self.measured(module, step, *module.batch_format.pair(batch)):
                 self.note(module, step, one)

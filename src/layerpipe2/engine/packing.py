@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from layerpipe2.errors import UserError
 
@@ -101,13 +102,7 @@ def is_packed(x: Tensor) -> bool:
 
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
     """``x``, or the floats that it carries, in another type."""
-    if not is_packed(x):
-        return x.to(dtype) if x.is_floating_point() else x
-    held = unpack(x)
-    convert = lambda part: part.to(dtype) if part.is_floating_point() else part  # noqa: E731
-    if isinstance(held, dict):
-        return pack({key: convert(part) for key, part in held.items()})  # type: ignore[no-untyped-call]
-    return pack(tuple(map(convert, held)) if isinstance(held, tuple) else list(map(convert, held)))
+    return pack(tree_map(lambda part: part.to(dtype) if part.is_floating_point() else part, unpack(x)))
 
 
 def _numbers(part: Tensor, dtype: torch.dtype) -> Tensor:

@@ -164,6 +164,11 @@ class ReconstructionProbe(pl.Callback):
         return together or each
 
 
+def updates_before(module: StagedModule, batch_idx: int) -> int:
+    """How many updates the pipeline has seen before a mini-batch; with drain, an epoch's first finds none."""
+    return 0 if module.drain and batch_idx == 0 else int(module.engine.step_count)
+
+
 def _delayed(module: pl.LightningModule) -> dict[int, DelayedWeights]:
     if not isinstance(module, StagedModule):
         raise TypeError(f"ReconstructionProbe watches a PipelinedModule, not a {type(module).__name__}")
