@@ -26,6 +26,7 @@ FLOORS = (
     ("graphs", "planning", "spiking", "theory"),
     ("pipeline",),
     ("engine",),
+    ("optim",),
     ("strategies",),
     ("compiling", "delays", "stages", "versions"),
     ("errors",),

@@ -9,6 +9,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import pytorch_lightning as pl
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from experiments.accuracy.estimate import now
-from layerpipe2 import Delays, PipelinedModule, make_strategy, partition
+from layerpipe2 import Delays, PipelinedModule, make_strategy, optim, partition
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
 from layerpipe2.cli.options import within
@@ -54,11 +55,12 @@ SETTINGS = {
 
 
 class Variant(NamedTuple):
-    """What is timed: a strategy or ``plain``, its arithmetic, and whether a step is one CUDA graph."""
+    """What is timed: a strategy or ``plain``, its arithmetic, whether a step is one CUDA graph, an update one pass."""
 
     strategy: str
     precision: Precision = "native"
     graph: bool = False
+    one_pass: bool = False
 
 
 class Plain(pl.LightningModule):
@@ -93,9 +95,10 @@ class Clock(pl.Callback):
         self.seconds = (now(pl_module.device) - self.start) / (trainer.global_step - self.warmup)
 
 
-def make_optimizer(parameters: Any, fused: bool) -> torch.optim.Optimizer:
+def make_optimizer(parameters: Any, fused: bool, one_pass: bool = False) -> torch.optim.Optimizer:
     """SGD with momentum 0.9."""
-    return torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, fused=fused)
+    kind = optim.SGD if one_pass else torch.optim.SGD
+    return kind(parameters, lr=1e-3, momentum=0.9, fused=fused)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -135,9 +138,17 @@ def _compare(name: str, setting: Setting, options: argparse.Namespace, device: t
 
 def _variants(device: torch.device) -> dict[str, Variant]:
     strategies = {"sequential": "sequential"} | {f"per layer, {name}": name for name in DELAYED}
-    forms: dict[str, tuple[Precision, bool]] = {"": ("native", False)}
+    forms: dict[str, tuple[Precision, bool, bool]] = {
+        "": ("native", False, False),
+        ", one pass": ("native", False, True),
+    }
     if device.type == "cuda":
-        forms |= {", bf16": ("bf16", False), ", graph": ("native", True), ", bf16, graph": ("bf16", True)}
+        forms = {
+            "": ("native", False, False),
+            ", bf16": ("bf16", False, False),
+            ", graph": ("native", True, False),
+            ", bf16, graph": ("bf16", True, False),
+        }
     found = {
         name + words: Variant(strategy, *form) for words, form in forms.items() for name, strategy in strategies.items()
     }
@@ -156,7 +167,8 @@ def _time(setting: Setting, warmup: int, device: torch.device, variant: Variant)
         stages = partition(layers, len(layers) if variant.strategy == "sequential" else 1)
         delays, history = Delays.layerpipe2(len(stages)), make_strategy(variant.strategy)
         form: dict[str, Any] = {"precision": variant.precision, "cuda_graph": variant.graph}
-        model = PipelinedModule(stages, delays, history, optimizer=lambda p: make_optimizer(p, cuda), **form)
+        form["optimizer"] = partial(make_optimizer, fused=cuda, one_pass=variant.one_pass)
+        model = PipelinedModule(stages, delays, history, **form)
     n = setting.batch_size * (setting.steps + warmup)
     data = TensorSplit(torch.randint(0, 256, (n, *shape), dtype=torch.uint8), torch.randint(_CLASSES, (n,)))
     channels = [0.5] * shape[0]

@@ -33,7 +33,7 @@ class ProgramStage(Stage):
 
     def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Groups are made of all parameters; of each the stage has its own."""
-        made, own = self.program.make_optimizer(self.everything), set(parameters)
+        made, own = self.program.make_optimizer(self.everything, torchs=True), set(parameters)
         for group in made.param_groups:
             group["params"] = [p for p in group["params"] if p in own]
         return made

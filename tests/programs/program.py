@@ -19,7 +19,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, LambdaCallback, Mode
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from layerpipe2 import Delays, PipelinedModule, make_strategy
+from layerpipe2 import Delays, PipelinedModule, make_strategy, optim
 from layerpipe2.strategies import StashFirst, Strategy, chain
 from tests.programs.layers import HIDING, INPUTS, SIZE, UNITS
 from tests.strategies.test_three_places import CASES, DelayCompensation, ErrorFeedback, Prediction
@@ -31,8 +31,10 @@ OPTIMIZERS: dict[str, tuple[Maker, float, dict[str, Any]]] = {
     "sgd": (torch.optim.SGD, 0.05, {}),
     "momentum": (torch.optim.SGD, 0.02, {"momentum": 0.9, "weight_decay": 1e-2}),
     "nesterov": (torch.optim.SGD, 0.02, {"momentum": 0.8, "nesterov": True}),
+    "in one pass": (optim.SGD, 0.02, {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-2}),
     "dampened": (torch.optim.SGD, 0.03, {"momentum": 0.7, "dampening": 0.3}),
     "adamw": (torch.optim.AdamW, 0.01, {"weight_decay": 0.1, "eps": 1e-2}),
+    "adamw in one pass": (optim.AdamW, 0.01, {"weight_decay": 0.1, "eps": 1e-2}),
     "amsgrad": (torch.optim.Adam, 0.01, {"amsgrad": True, "eps": 1e-2}),
     "nadam": (torch.optim.NAdam, 0.01, {"eps": 1e-2}),
     "radam": (torch.optim.RAdam, 0.01, {"eps": 1e-2}),
@@ -43,6 +45,8 @@ OPTIMIZERS: dict[str, tuple[Maker, float, dict[str, Any]]] = {
     "asgd": (torch.optim.ASGD, 0.05, {}),
 }
 """Class, rate, settings. A large eps: a bias before BatchNorm has no gradient but rounding."""
+TORCHS: dict[Any, Maker] = {optim.SGD: torch.optim.SGD, optim.AdamW: torch.optim.AdamW}
+"""What the reference has in the place of the package's own."""
 PREDICTED = ("momentum", "nesterov", "dampened", "rmsprop", "adamw")
 COMPOSED: dict[str, Callable[[], Strategy]] = {
     **{name: lambda strategy=strategy: strategy for name, (strategy, _) in CASES.items()},
@@ -138,8 +142,9 @@ class Program:
         shuffled = {"shuffle": True, "generator": generator} if self.order == "shuffled" else {}
         return DataLoader(data, self.batch, sampler=sampler, drop_last=self.order == "last dropped", **shuffled)
 
-    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def make_optimizer(self, parameters: Iterable[nn.Parameter], *, torchs: bool = False) -> torch.optim.Optimizer:
         kind, rate, settings = OPTIMIZERS[self.optimizer]
+        kind = TORCHS.get(kind, kind) if torchs else kind
         given = list(parameters)
         if self.groups == "one":
             return kind(given, lr=rate, **settings)

@@ -1,19 +1,18 @@
 """An update of the stages that share an optimizer: gradients are clipped and applied, the strategy learns of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from layerpipe2.engine.around_update import AroundUpdate
 from layerpipe2.engine.audited_forward import clip_gradients
 from layerpipe2.engine.optimizer_checks import first_step
 from layerpipe2.engine.seen_gradients import SeenGradients
 from layerpipe2.engine.stage import Stage
 from layerpipe2.engine.watch import WeightWatch
-from layerpipe2.engine.weights import DelayedWeights
-from layerpipe2.strategies.together import update_of
 
 
 class Update:
@@ -27,7 +26,7 @@ class Update:
         self._stages, self._step = stages, step
         self._delayed = [stage.weights for stage in stages if stage.weights is not None]
         self._parameters = [p for weights in self._delayed for p in weights.layout.parameters]
-        self._take_update = _update_of(self._delayed)
+        self._around = AroundUpdate(self._delayed)
         self.watch = WeightWatch(stages)
 
     def begin(self, optimizer: Optimizer | Any | None) -> None:
@@ -54,7 +53,7 @@ class Update:
         with torch.no_grad():
             for weights in self._delayed:
                 weights.change_gradients()
-            before = [weights.keep() for weights in self._delayed]
+        self._around.begin(optimizer)
         seen = SeenGradients(self._delayed, copies=any(stage.looks for stage in self._stages))
         with seen.checking(optimizer):
             if optimizer is not None:
@@ -62,7 +61,7 @@ class Update:
         with torch.no_grad():
             for weights in self._delayed:
                 weights.take_back()
-            self._take_update(before)
+            self._around.end()
         # An earlier graph can't be run back any more.
         torch.autograd.graph.increment_version(self._parameters)
         for stage in self._stages:
@@ -70,19 +69,3 @@ class Update:
             stage.looks = max(0, stage.looks - 1)
         self.watch.updated()
         self._step += 1
-
-
-def _update_of(delayed: Sequence[DelayedWeights]) -> Callable[[Sequence[Tensor]], None]:
-    """What lets the strategy take in an update of all stages, as a function of their weights before."""
-    acting = [k for k, weights in enumerate(delayed) if weights.corrects]
-    states, latest = [delayed[k].state for k in acting], [delayed[k].latest for k in acting]
-    together = update_of(delayed[acting[0]].strategy, states, latest) if acting else None
-
-    def take(before: Sequence[Tensor]) -> None:
-        if together is not None:
-            together([before[k] for k in acting])
-            return
-        for k in acting:
-            delayed[k].take_update(before[k])
-
-    return take

@@ -14,6 +14,7 @@ from layerpipe2.engine.layout import Layout
 from layerpipe2.engine.optimizer_view import FlatOptimizer, rates_of
 from layerpipe2.engine.saved_weights import as_bytes, foreign_weights, weights_changed
 from layerpipe2.errors import UserError
+from layerpipe2.optim import Part
 from layerpipe2.strategies import Strategy, begin
 from layerpipe2.strategies.base import COUNTERS, Place
 
@@ -253,6 +254,28 @@ class DelayedWeights:
             if self.shown is self.latest:
                 return row
         return self.latest.clone() if self.corrects else self.latest
+
+    def room(self, *, copied: bool) -> Tensor | None:
+        """Where :meth:`keep` would put the weights (N,) on the CPU, for somebody who writes them there.
+
+        Args:
+            copied: whether there must be such a place where there is no delay line.
+        """
+        if self.rows:
+            return self.row(self.step)
+        return torch.zeros_like(self.latest) if copied else None
+
+    def places(self, room: Tensor | None, *, moved: bool) -> dict[Tensor, Part]:
+        """Per parameter, its part of ``room`` (N,) and, if it is ``moved``, of the average."""
+        size, row, average, rest = self.latest.element_size(), 0 if room is None else room.data_ptr(), 0, (0, 0, 0)
+        if moved and self.corrects:
+            gain, average = self.state["gain"], self.state["average"].data_ptr()
+            rest = gain.data_ptr(), len(gain) - 1, self.step.data_ptr()
+        found = dict[Tensor, Part]()
+        for slot in self.layout.slots:
+            at = size * slot.offset
+            found[slot.parameter] = Part(row and row + at, average and average + at, *rest)
+        return found
 
     @property
     def shown(self) -> Tensor:

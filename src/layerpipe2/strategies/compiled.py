@@ -7,6 +7,7 @@ simulation and in a process of its own. The last argument of each loop is a zero
 ``..._all`` do the same in all stages, whose arguments are the rows of an int64 table.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,8 @@ from layerpipe2.compiling import compiled
 
 COUNT = np.int64(0)
 """Stands for the type of counters."""
+CHUNK = 4096
+"""Numbers of each vector that one step takes at a time: five vectors of float32 fit a second-level cache."""
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -27,6 +30,16 @@ def _pointer(context: Any, address: Any, like: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
     return types.CPointer(like)(types.intp, like), convert
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _fma(context: Any, a: Any, b: Any, c: Any) -> Any:
+    """``a b + c``, rounded once, as torch adds a multiple."""
+
+    def fused(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fma(*arguments)
+
+    return a(a, a, a), fused
 
 
 @compiled
@@ -155,3 +168,67 @@ def copy_all(vectors: Any, table: Any, zero: Any) -> None:
         a, b = _at(source, n, zero), _at(target, n, zero)
         for i in range(n):
             b[i] = a[i]
+
+
+@compiled
+def _sgd(n: Any, parameter: Any, gradient: Any, buffer: Any, numbers: Any, zero: Any) -> None:
+    """The step of :class:`torch.optim.SGD`, in its order; no buffer (0): no momentum."""
+    kind = type(zero)
+    rate, decay, momentum = kind(numbers[0]), kind(numbers[1]), kind(numbers[2])
+    w, g = _at(parameter, n, zero), _at(gradient, n, zero)
+    if not buffer:
+        for i in range(n):
+            w[i] = _fma(_fma(w[i], decay, g[i]), -rate, w[i])
+        return
+    b = _at(buffer, n, zero)
+    if numbers[3]:  # Nesterov
+        for i in range(n):
+            found = _fma(w[i], decay, g[i])
+            b[i] = b[i] * momentum + found
+            w[i] = _fma(_fma(b[i], momentum, found), -rate, w[i])
+    else:
+        for i in range(n):
+            b[i] = b[i] * momentum + _fma(w[i], decay, g[i])
+            w[i] = _fma(b[i], -rate, w[i])
+
+
+@compiled
+def _adamw(n: Any, parameter: Any, gradient: Any, mean: Any, square: Any, numbers: Any, zero: Any) -> None:
+    """The step of :class:`torch.optim.AdamW`."""
+    kind = type(zero)
+    rate, root, shrink, eps = kind(numbers[0]), kind(numbers[1]), kind(1 - numbers[2]), kind(numbers[7])
+    new, kept, fresh = kind(numbers[4]), kind(numbers[5]), kind(numbers[6])
+    w, g, m, v = _at(parameter, n, zero), _at(gradient, n, zero), _at(mean, n, zero), _at(square, n, zero)
+    for i in range(n):
+        m[i] = _fma(g[i] - m[i], new, m[i])
+        v[i] = v[i] * kept + fresh * g[i] * g[i]
+        w[i] = w[i] * shrink - rate * (m[i] / (math.sqrt(v[i]) / root + eps))
+
+
+@compiled
+def step_all(parameters: Any, table: Any, settings: Any, zero: Any) -> None:
+    """Updates of parameters and of what stands beside them, some numbers at a time, which stay in the cache.
+
+    A row of the table is ``parameter, gradient, buffer, second buffer, n`` and :class:`layerpipe2.optim.Part`; with
+    second buffers it is :func:`_adamw`. Each parameter has 8 float64 ``settings``.
+    """
+    scratch = np.full(CHUNK, zero)
+    size = scratch.itemsize
+    numbers = _at(settings, (parameters, 8), np.float64(0))
+    for k in range(parameters):
+        w, g, first, second, n, row, average, gains, last, updates = _at(table, (parameters, 10), COUNT)[k]
+        done = 0
+        while done < n:
+            count, at = min(CHUNK, n - done), done * size
+            before = row + at if row else scratch.ctypes.data
+            if row or average:
+                old, new = _at(before, count, zero), _at(w + at, count, zero)
+                for i in range(count):
+                    old[i] = new[i]
+            if second:
+                _adamw(count, w + at, g + at, first + at, second + at, numbers[k], zero)
+            else:
+                _sgd(count, w + at, g + at, first + at if first else 0, numbers[k], zero)
+            if average:
+                move(count, average + at, before, w + at, gains, last, updates, zero)
+            done += count

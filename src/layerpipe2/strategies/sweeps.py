@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_ZEROS = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
+ZEROS: dict[torch.dtype, Any] = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
+"""What tells the loops a type."""
 
 
 @cache
@@ -31,7 +32,7 @@ def zero_of(*vectors: Tensor) -> Any:
     for v in vectors:
         if not v.is_cpu or v.dtype is not kind or v.shape != size or not v.is_contiguous():
             return None
-    return _ZEROS.get(kind) if loops() else None
+    return ZEROS.get(kind) if loops() else None
 
 
 def move(average: Tensor, before: Tensor, after: Tensor, gains: Tensor, step: Tensor) -> None:
