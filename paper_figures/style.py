@@ -152,9 +152,18 @@ def handles(strategies: Iterable[str], **changes: Any) -> list[Line2D]:
     return [handle(find_strategy(name).label, **line(name, **look)) for name, look in looks.items()]
 
 
-def legend(figure: Figure, handles: Sequence[Artist], columns: int = 4) -> None:
-    """A legend for the whole figure, above the panels."""
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(columns, len(handles)))
+_TITLE: dict[str, Any] = {"size": 8.5, "weight": "bold"}
+
+
+def title(figure: Figure, text: str) -> None:
+    """What a figure without a legend shows, in one line above it."""
+    figure.suptitle(text, fontproperties=_TITLE)
+
+
+def legend(figure: Figure, handles: Sequence[Artist], columns: int = 4, title: str | None = None) -> None:
+    """A legend for the whole figure, above the panels; the title says in one line what the figure shows."""
+    place = {"loc": "outside upper center", "ncols": min(columns, len(handles))}
+    figure.legend(handles=handles, title=title, title_fontproperties=_TITLE, **place)
 
 
 def note(figure: Figure, text: str) -> None:

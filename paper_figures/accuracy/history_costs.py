@@ -1,6 +1,6 @@
 """What the delay and the choice of the backward weights cost: bars with intervals, one panel per cell."""
 
-from textwrap import fill
+from textwrap import fill, wrap
 from typing import Any
 
 import pandas as pd
@@ -21,6 +21,14 @@ _SMALLEST = 3.0
 
 _TITLE = {1: 90, 2: 50, 3: 32}
 """Columns -> letters of a line of a panel's title."""
+
+
+_NOTE = 118
+"""Letters of a line of the note."""
+
+
+_PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.85}
+"""Behind a text that lies over a bar."""
 
 
 _WORDS = {
@@ -52,13 +60,14 @@ def history_costs(judged: Assay, level: float, where: str) -> Figure:
     names = ordered(judged.rules["strategy"])
     columns = 2 if len(cells) in (2, 4) else min(3, len(cells))
     rows = -(-len(cells) // columns)
-    height = 0.75 + rows * (0.55 + 0.12 * (columns > 2) + 0.155 * (len(names) + 1))
+    height = 1.35 + rows * (0.55 + 0.12 * (columns > 2) + 0.155 * (len(names) + 1))
     figure, axes = style.canvas(height, columns, rows, len(cells), sharey=True)
     marks: set[str] = set()
     for cell, axis in zip(cells, axes.flat, strict=False):
         marks |= _panel(axis, cell, judged.rules, names)
         axis.set_title(_title(cell, _TITLE[columns]))
         axis.set_xlabel(f"cost ({cell['unit']} of test {'loss' if cell['unit'] == 'nats' else 'accuracy'})")
+    style.title(figure, "What late gradients cost, and what each strategy costs beside exact stashing")
     style.note(figure, _note(judged, level, where, marks))
     return figure
 
@@ -117,19 +126,22 @@ def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) 
     looks = look(name)
     filled = {"color": looks.colour, "alpha": 0.55 if name == SEQUENTIAL else 0.75, "linewidth": 0}
     outline = {"facecolor": "white", "edgecolor": looks.colour, "linewidth": 1.2}
-    hollow = find_strategy(name).raw or lost
+    hollow = find_strategy(name).raw
+    if lost:
+        axis.plot(end, place, "x", color="#222222", markersize=4, clip_on=False)
+        axis.text(0.96 * end, place, lost, ha="right", va="center", fontsize=7, zorder=5, bbox=_PAPER)
+        if not start < mean < end:
+            return marks
     axis.barh(place, min(max(mean, start), end), height=0.66, **outline if hollow else filled)
     if start < mean < end:
         axis.plot([max(low, start), min(high, end)], [place, place], color="#222222", linewidth=0.9)
-        if lost:
-            axis.text(0.02 * (end - start), place, lost, ha="left", va="center", fontsize=7)
         for edge, cut, marker in ((start, low < start, "<"), (end, high > end, ">")):
             if cut:
                 marks.add("line")
                 axis.plot(edge, place, marker, color="#222222", markersize=3.5, clip_on=False)
-    else:
-        marks |= set() if lost else {"bar"}
-        text = lost or (f"{mean:.2g}" if abs(mean) < 10 else f"{mean:.0f}")
+    elif not lost:
+        marks.add("bar")
+        text = f"{mean:.2g}" if abs(mean) < 10 else f"{mean:.0f}"
         edge, side = (end, "right") if mean > 0 else (start, "left")
         ink = _ink("white" if hollow else looks.colour)
         axis.text(0.97 * edge, place, text, ha=side, va="center", fontsize=7, color=ink, fontweight="bold")
@@ -148,18 +160,25 @@ def _note(found: Assay, level: float, where: str, marks: set[str]) -> str:
     margins = listed(dict.fromkeys(amount(row.margin, row.unit) for row in found.costs.itertuples()))
     used = set(map(in_place_of_a_verdict, found.costs.to_dict("records")))
     words = "; ".join(f"{word}: {meaning}" for word, meaning in _WORDS.items() if word in used)
-    words += ".\n" if words else ""
+    words += "." if words else ""
     drawn = {
         "bar": f"Bars end at {_FARTHEST:g} margins: a number is the value.",
         "line": "Arrows: the line goes on.",
-        "lost": f"Hollow with a count: so many runs diverged or ended at guessing; {_length(found)}.",
+        "lost": f"x with a count: so many runs diverged or ended at guessing; {_length(found)}.",
     }
-    explained = "".join(f"{text}\n" for mark, text in drawn.items() if mark in marks)
-    return (
-        "'delay alone': what exact stashing loses against sequential training; others: what each loses against exact "
-        f"stashing.\nLines: {_intervals(found, level)} over n = {count} seeds; grey: the margin ({margins}).\n"
-        f"{explained}{words}{where}"
+    raw = (
+        "Outlined: over learning rate x gradient." if any(find_strategy(n).raw for n in found.rules["strategy"]) else ""
     )
+    sentences = (
+        "'delay alone': what exact stashing loses against sequential training; others: what each loses against exact "
+        "stashing.",
+        f"Lines: {_intervals(found, level)} over n = {count} seeds; grey: the margin ({margins}).",
+        *(text for mark, text in drawn.items() if mark in marks),
+        raw,
+        words,
+        where,
+    )
+    return "\n".join(line for sentence in sentences for line in wrap(sentence, _NOTE))
 
 
 def _by_share(found: Assay) -> bool:
@@ -172,4 +191,4 @@ def _intervals(found: Assay, level: float) -> str:
 
 
 def _length(found: Assay) -> str:
-    return "the bar is that of the others" if _by_share(found) else "the bar has no length"
+    return "the bar is that of the others" if _by_share(found) else "no cost is given"

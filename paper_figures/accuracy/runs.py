@@ -3,17 +3,17 @@
 from typing import Any
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from layerpipe2.lab.judging.designs import SEQUENTIAL
+from layerpipe2.lab.judging.designs import SEQUENTIAL, STASH
 from layerpipe2.lab.judging.outcomes import accuracy_by_group
 from layerpipe2.lab.looks import look, ordered
+from layerpipe2.strategies import find_strategy
 from paper_figures import style
 from paper_figures.page import report
 from paper_figures.records import CONFIGURATION, RUN, Records
-from paper_figures.text import for_readers, mean_spread, setting, span
+from paper_figures.text import for_readers, mean_spread, network_label, setting, span
 
 
 def accuracy(records: Records) -> pd.DataFrame:
@@ -53,79 +53,69 @@ def accuracy_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     return for_readers(short, {"result": ("test accuracy (%), mean ± SD", str)})
 
 
-_LOSS = "training loss\n(nats, log scale)"
-
-
 @report.figure("curves_{network}", each="network in networks")
 def curves(records: Records, network: str) -> Figure:
-    """Accuracy and loss against epoch: rows are measures, columns partitions, the sequential runs in every column."""
-    epochs, ceiling = _capped(_epochs(records, network))
-    partitions = epochs.loc[epochs["num_stages"] > 1, ["num_stages", "group_size"]].drop_duplicates()
-    columns = partitions.sort_values("num_stages").to_numpy().tolist() or [[1, int(epochs["group_size"].iloc[0])]]
-    figure, axes = style.canvas(4.2, columns=len(columns), rows=2, sharex=True, sharey="row")
-    for (upper, lower), (stages, group) in zip(axes.T, columns, strict=True):
-        shown = epochs[(epochs["num_stages"] == 1) | (epochs["group_size"] == group)]
-        _draw_curves(upper, shown, "val_accuracy")
-        _draw_curves(lower, shown, "train_loss")
-        upper.set(title=_partition(stages, group), xlabel="", ylabel="")
-        lower.set(xlabel="epoch", ylabel="")
-        style.log_ticks(lower, (1, 2, 5))
-        lower.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-    low, high = axes[1, 0].get_ylim()
-    if high < 4 * low:
-        axes[1, 0].yaxis.set_major_locator(MaxNLocator(5))  # 1, 2 and 5 would leave a tick or two
-    axes[0, 0].set_ylabel("validation accuracy (%)")
-    axes[1, 0].set_ylabel(_LOSS)
-    handles = style.handles(epochs["strategy"], marker="")
-    if (epochs["status"] == "diverged").any():
-        handles.append(style.handle("diverged after here", color="#444444", **_CROSS))
-    style.legend(figure, handles, columns=7)
-    style.note(figure, _curve_note(records, network) + ceiling)
+    """Validation accuracy minus that of exact stashing, epoch by epoch: a row per partition, a column per strategy."""
+    gaps = gaps_to_stash(records, network)
+    names, depths = ordered(gaps["strategy"]), sorted(set(gaps["num_stages"]), reverse=True)
+    figure, axes = style.canvas(0.9 + 1.35 * max(1, len(depths)), max(1, len(names)), max(1, len(depths)), sharey=True)
+    for row, stages in zip(axes, depths, strict=False):
+        for axis, name in zip(row, names, strict=False):
+            _draw_gap(axis, gaps[(gaps["num_stages"] == stages) & (gaps["strategy"] == name)], name)
+        row[0].set_ylabel(f"{stages} stages\npoints over stash")
+    for axis, name in zip(axes[0], names, strict=False):
+        axis.set_title(find_strategy(name).label, color=look(name).colour)
+    for axis in axes[-1]:
+        axis.set_xlabel("epoch")
+    style.title(figure, f"{network_label(network)}: validation accuracy beside that of exact stashing, along training")
+    style.note(figure, _curve_note(records, network))
     return figure
 
 
-def _partition(num_stages: int, group_size: int) -> str:
-    units = f"up to {group_size} units" if group_size > 1 else "1 unit"
-    return f"{num_stages} stages ({units} each)"
+def gaps_to_stash(records: Records, network: str) -> pd.DataFrame:
+    """Every run's validation accuracies beside those of stash with its seed, which has completed.
 
-
-def _epochs(records: Records, network: str) -> pd.DataFrame:
+    Returns:
+        Columns num_stages (of the pipeline), strategy, seed, status, epoch (from 1) and gap (points).
+    """
     status = records.runs[[*RUN, "status", "num_stages"]]
     epochs = records.epochs[records.epochs["network"] == network].merge(status, on=RUN)
-    return epochs.assign(epoch=epochs["epoch"] + 1, val_accuracy=100 * epochs["val_accuracy"])
+    columns = ["seed", "epoch", "val_accuracy"]
+    stash = epochs[(epochs["strategy"] == STASH) & (epochs["status"] == "completed")][["num_stages", *columns]]
+    others = epochs[epochs["strategy"] != STASH][["num_stages", "strategy", "status", *columns]]
+    alone = others["strategy"] == SEQUENTIAL
+    both = [
+        stash.merge(others[alone].drop(columns="num_stages"), on=["seed", "epoch"], suffixes=("_stash", "")),
+        stash.merge(others[~alone], on=["num_stages", "seed", "epoch"], suffixes=("_stash", "")),
+    ]
+    found = pd.concat(both, ignore_index=True)
+    gap = 100 * (found["val_accuracy"] - found["val_accuracy_stash"])
+    return found.assign(gap=gap, epoch=found["epoch"] + 1)[["num_stages", "strategy", "seed", "status", "epoch", "gap"]]
 
 
-def _capped(epochs: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Losses of diverging runs (up to 1e30) cut at ten times the largest other loss, and the sentence that says so."""
-    ceiling = 10 * epochs.loc[epochs["status"] == "completed", "train_loss"].max()
-    if not (epochs["train_loss"] > ceiling).any():
-        return epochs, ""
-    capped = epochs.assign(train_loss=epochs["train_loss"].clip(upper=ceiling))
-    return capped, f"\nTraining losses above {ceiling:.2g} nats (diverging runs) are drawn at that value."
-
-
-def _draw_curves(axis: Any, epochs: pd.DataFrame, measure: str) -> None:
-    done = epochs[epochs["status"] == "completed"]
-    names = ordered(done["strategy"])
-    hues = {"hue": "strategy", "hue_order": names, "palette": {name: look(name).colour for name in names}}
-    dashes = {name: look(name).dash[1] or "" for name in names}
-    band = {"errorbar": ("pi", 100), "err_kws": {"alpha": 0.13, "linewidth": 0}}
-    styles: dict[str, Any] = {"style": "strategy", "style_order": names, "dashes": dashes, "legend": False}
-    sns.lineplot(done, x="epoch", y=measure, ax=axis, **hues, **styles, **band)
-    for (strategy, _), run in epochs[epochs["status"] == "diverged"].groupby(["strategy", "seed"]):
-        finite = run[run[measure].notna()].sort_values("epoch")
-        looks = look(strategy)
-        axis.plot(finite["epoch"], finite[measure], color=looks.colour, linestyle=looks.dash, linewidth=0.7)
-        axis.plot(finite["epoch"].tail(1), finite[measure].tail(1), **_CROSS, color=looks.colour)
+def _draw_gap(axis: Any, gaps: pd.DataFrame, strategy: str) -> None:
+    looks = look(strategy)
+    axis.axhline(0, color=look(STASH).colour, linewidth=1, zorder=1)
+    done = gaps[gaps["status"] == "completed"].groupby("epoch")["gap"].agg(["mean", "min", "max"])
+    axis.fill_between(done.index, done["min"], done["max"], color=looks.colour, alpha=0.15, linewidth=0)
+    axis.plot(done.index, done["mean"], color=looks.colour, linestyle=looks.dash)
+    for _, run in gaps[gaps["status"] == "diverged"].groupby("seed"):
+        finite = run[run["gap"].notna()].sort_values("epoch")
+        axis.plot(finite["epoch"].tail(1), finite["gap"].tail(1), **_CROSS, color=looks.colour)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
 
 
 _CROSS: dict[str, Any] = {"linestyle": "", "marker": "x", "markersize": 5, "markeredgewidth": 1.4, "zorder": 5}
 
 
 def _curve_note(records: Records, network: str) -> str:
-    runs = records.runs[(records.runs["network"] == network) & (records.runs["status"] == "completed")]
+    runs = records.runs[records.runs["network"] == network]
     where = setting(records.dataset, records.convention)
-    return f"Lines: mean of the completed runs, n = {_counted(runs)} seeds; bands: their range. {where}"
+    lost = ", x: a run diverged after it" if (runs["status"] == "diverged").any() else ""
+    return (
+        f"Over the blue line: better than stash with the same seed. Lines: mean of the completed runs, n = "
+        f"{_counted(runs[runs['status'] == 'completed'])} seeds;\nbands: their range{lost}. {where}"
+    )
 
 
 def _counted(runs: pd.DataFrame) -> str:

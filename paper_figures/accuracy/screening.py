@@ -1,54 +1,94 @@
-"""Coarse searches: test accuracy or loss against the learning rate, a panel per network, optimizer and depth."""
+"""Coarse searches: at which learning rates each strategy trains, and where it is best."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from layerpipe2.lab.judging.comparisons import ComparisonSettings
+from layerpipe2.lab.judging.designs import SEQUENTIAL
 from layerpipe2.lab.judging.history_costs import scored
-from layerpipe2.lab.looks import ordered
+from layerpipe2.lab.looks import look, ordered
 from paper_figures import style
 from paper_figures.accuracy.evidence import evidence
 from paper_figures.records import Records
 from paper_figures.text import dataset_label, network_label, optimizer_label, span
 
+_CELL = ["network", "optimizer", "momentum", "num_stages"]
+_TRAINED = 0.5
+"""The share of what sequential training gains over guessing from which on a mean counts as trained."""
+
+
+@evidence.value
+def trained_rates(screens: Mapping[str, Records]) -> pd.DataFrame:
+    """The learning rates at which each strategy trains, by cell of the coarse searches.
+
+    A strategy trains at a rate if its mean score, in which a diverged run counts as guessing, gains at least half of
+    what sequential training gains over guessing at its own best rate.
+
+    Returns:
+        Columns cell (a name), strategy, low and high (the least and largest rate; NaN where it trains at none), best
+        (the rate of the best mean), lowest and highest (of those that were tried), n (seeds).
+    """
+    found = [row for records in screens.values() for row in _rows(records)]
+    columns = ["cell", "strategy", "low", "high", "best", "lowest", "highest", "n"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def _rows(records: Records) -> list[dict[str, Any]]:
+    runs = scored(records.runs, ComparisonSettings.of(records.experiment))
+    runs = runs.assign(gain=runs["score"].fillna(runs["guess"]) - runs["guess"])
+    rows = []
+    for (network, optimizer, momentum), mine in runs.groupby(_CELL[:3], dropna=False, sort=False):
+        how = optimizer_label(str(optimizer), float(momentum))
+        alone = mine[mine["num_stages"] == 1]
+        enough = _TRAINED * alone.groupby("lr")["gain"].mean().max()
+        for stages in sorted(set(mine["num_stages"]) - {1}):
+            where = f"{stages} stages, {dataset_label(records.dataset).split(',')[0]}"
+            cell = f"{network_label(str(network))}, {how}\n{where}"
+            both = pd.concat([alone, mine[mine["num_stages"] == stages]])
+            for name in ordered(both["strategy"]):
+                rates = both[both["strategy"] == name].groupby("lr")["gain"].agg(["mean", "size"])
+                trains = rates.index[rates["mean"] >= enough]
+                ends = {"low": trains.min(), "high": trains.max(), "best": rates["mean"].idxmax()}
+                tried = {"lowest": rates.index.min(), "highest": rates.index.max(), "n": int(rates["size"].min())}
+                rows.append({"cell": cell, "strategy": name, **ends, **tried})
+    return rows
+
 
 @evidence.figure("screening", when=lambda screens: screens)
-def screening(screens: Mapping[str, Records]) -> Figure:
-    """Mean score of every strategy; runs that diverged score what guessing does."""
-    panels = [panel for records in screens.values() for panel in _panels(records)]
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    runs = pd.concat([table for _, _, table in panels])
-    figure, axes = style.canvas(0.9 + 1.45 * rows, columns, rows, len(panels))
-    for (title, label, table), axis in zip(panels, axes.flat, strict=False):
-        for name in ordered(table["strategy"]):
-            mean = table[table["strategy"] == name].groupby("lr")["score"].mean()
-            axis.plot(mean.index, mean.to_numpy(), **style.line(name, markersize=3))
-        axis.set(xscale="log", xlabel="peak learning rate", ylabel=label)
-        axis.set_title(title, fontsize=6.5)
-    style.legend(figure, style.handles(runs["strategy"]), columns=5)
-    cell = ["network", "optimizer", "momentum", "num_stages", "lr", "strategy"]
-    seeds = span(runs.groupby(cell, dropna=False)["seed"].nunique())
+def screening(trained_rates: pd.DataFrame) -> Figure:
+    """A row per cell: each strategy's range of learning rates that train, and the best one in it."""
+    cells, names = list(dict.fromkeys(trained_rates["cell"])), ordered(trained_rates["strategy"])
+    figure, axes = style.canvas(1.2 + 0.42 * len(cells))
+    axis = axes[0, 0]
+    for row in trained_rates.to_dict("records"):
+        y = cells.index(row["cell"]) + 0.7 * ((names.index(row["strategy"]) + 0.5) / len(names) - 0.5)
+        _draw_range(axis, y, row)
+    for border in range(1, len(cells)):
+        axis.axhline(border - 0.5, color="#dddddd", linewidth=0.6)
+    axis.set(xscale="log", xlabel="peak learning rate", ylim=(len(cells) - 0.5, -0.5))
+    axis.set_yticks(range(len(cells)), cells, fontsize=6.5)
+    axis.grid(visible=False, axis="y")
+    best = style.handle("best rate", color="#444444", marker="o", linestyle="")
+    entries = [*style.handles(names, marker=""), best]
+    style.legend(figure, entries, len(entries), "At which learning rates each strategy trains")
     style.note(
         figure,
-        f"Mean of n = {seeds} seeds; a run that diverged counts as guessing. "
-        "Of accuracies more is better, of losses less.",
+        "Bars: from the least to the largest rate at which the mean gains at least half of what sequential training "
+        f"gains over guessing,\nn = {span(trained_rates['n'])} seeds; a run that diverged counts as guessing. "
+        "Arrows: the largest rate that was tried trains. x: trains at none.",
     )
     return figure
 
 
-def _panels(records: Records) -> list[tuple[str, str, pd.DataFrame]]:
-    settings = ComparisonSettings.of(records.experiment)
-    runs = scored(records.runs, settings)
-    sign, label = (-1, "test loss (nats)") if settings.unit == "nats" else (1, "test accuracy (%)")
-    runs = runs.assign(score=sign * runs["score"].fillna(runs["guess"]))
-    found = []
-    for (optimizer, momentum), mine in runs.groupby(["optimizer", "momentum"], dropna=False, sort=False):
-        how = optimizer_label(str(optimizer), float(momentum))
-        for stages in sorted(set(mine["num_stages"]) - {1}):
-            where = f"{stages} stages, {dataset_label(records.dataset).split(',')[0]}"
-            shown = mine[mine["num_stages"].isin([1, stages])]
-            found.append((f"{network_label(mine['network'].iloc[0])}, {how}\n{where}", label, shown))
-    return found
+def _draw_range(axis: Any, y: float, row: Mapping[str, Any]) -> None:
+    colour = look(row["strategy"]).colour
+    if pd.isna(row["low"]):
+        axis.plot(row["best"], y, marker="x", markersize=4, color=colour)
+        return
+    axis.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2.2 if row["strategy"] != SEQUENTIAL else 1.2)
+    axis.plot(row["best"], y, marker="o", markersize=3.5, color=colour, markeredgecolor="white", markeredgewidth=0.5)
+    if row["high"] == row["highest"]:
+        axis.plot(row["high"], y, marker=">", markersize=4, color=colour)

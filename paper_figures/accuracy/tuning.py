@@ -67,9 +67,10 @@ def rates(records: Records) -> Figure:
             )
             axis.plot(mine["lr"], 100 * mine["val_accuracy"], **style.line(name, markersize=3))
             axis.plot(chosen["lr"], 100 * chosen["val_accuracy"], linestyle="", **_CHOSEN)
+        axis.margins(y=0.12)  # the rings are larger than their points
         style.log_ticks(axis, (1, 3), "x")
     handles = [*style.handles(trials["strategy"]), style.handle("chosen", linestyle="", **_CHOSEN)]
-    style.legend(figure, handles, columns=7)
+    style.legend(figure, handles, 7, "Which learning rate each strategy chose")
     style.note(figure, _note(trials))
     return figure
 

@@ -343,17 +343,16 @@ def _signed(value: float) -> str:
     return "–" if pd.isna(value) else f"{value:+.2f}"
 
 
-_COLOURS = {"SGD": "#b2182b", "momentum": "#555555", "AdamW": "#b05be0"}
-"""No strategy has these."""
+_OPTIMIZERS = ("SGD", "momentum", "AdamW")
 
 
 _MARKERS = "osD^vPXph*<>"
 
 
-_SCREENED: dict[str, Any] = {"markersize": 5.5, "markeredgecolor": "white", "markeredgewidth": 0.4}
+_SCREENED: dict[str, Any] = {"color": "#999999", "markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.4}
 
 
-_CONFIRMED: dict[str, Any] = {"markersize": 7, "markeredgecolor": "black", "markeredgewidth": 1.0, "alpha": 0.8}
+_CONFIRMED: dict[str, Any] = {"color": "black", "markersize": 7, "markeredgecolor": "white", "markeredgewidth": 0.4}
 
 
 _HOLLOW: dict[str, Any] = {"color": "#222222", "markerfacecolor": "white"}
@@ -364,7 +363,7 @@ _LINE: dict[str, Any] = {"color": "#666666", "linewidth": 0.8, "linestyle": (0, 
 
 @style.drawn
 def draw(cells: pd.DataFrame, rule: Rule) -> Figure:
-    """Cost in margins against the rule's quantity (of a cosine, what it lacks of 1), with margin and threshold.
+    """Cost in margins against the rule's quantity (of a cosine, what it lacks of 1), a panel per optimizer.
 
     Args:
         cells: from :func:`of_cells`.
@@ -374,26 +373,31 @@ def draw(cells: pd.DataFrame, rule: Rule) -> Figure:
     how = [optimizer_label(row.optimizer, row.momentum).split()[0] for row in shown.itertuples()]
     shown = shown.assign(x=_place(shown[rule.quantity], rule), how=how)
     marker = dict(zip(sorted(shown["network"].unique()), _MARKERS, strict=False))
-    figure, axes = style.canvas(3.4)
-    axis = axes[0, 0]
-    for row in shown.sort_values("screened", ascending=False, kind="stable").to_dict("records"):
-        edge = _SCREENED if row["screened"] else _CONFIRMED
-        look = {"color": _COLOURS[row["how"]], "marker": marker[row["network"]]}
-        axis.plot(row["x"], row["cost"], linestyle="", **look | edge)
-    axis.axhline(1, **_LINE)
-    axis.axvline(_place(rule.threshold, rule), **_LINE)
-    axis.set(xscale="log", xlabel=_label(rule), ylabel="cost of doing without a history\n(in margins)")
-    axis.set_yscale("symlog", linthresh=1, linscale=0.7)
-    axis.set_ylim(top=max(10.0, 2 * shown["cost"].max()))
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    hows = [how for how in _COLOURS if how in set(shown["how"])]
-    handles = [style.handle(how, color=_COLOURS[how], linewidth=5) for how in hows]
-    handles += [style.handle(network_label(n), marker=m, linestyle="", **_HOLLOW) for n, m in marker.items()]
-    if not shown["screened"].all():
-        handles.append(style.handle("confirmed", color="white", marker="8", linestyle="", **_CONFIRMED))
-    style.legend(figure, [*handles, style.handle("margin; threshold", **_LINE)], columns=5)
-    style.note(figure, _note(shown, rule))
+    names = [name for name in _OPTIMIZERS if name in set(how)]
+    figure, axes = style.canvas(3.2, len(names), sharex=True, sharey=True)
+    for name, axis in zip(names, axes.flat, strict=True):
+        _scatter(axis, shown[shown["how"] == name], marker)
+        axis.axhline(1, **_LINE)
+        axis.axvline(_place(rule.threshold, rule), **_LINE)
+        axis.set(title=name, xscale="log")
+        axis.set_yscale("symlog", linthresh=1, linscale=0.7)
+    axes[0, 0].set(
+        ylabel="cost of doing without a history\n(in margins)", ylim=(None, max(10.0, 2 * shown["cost"].max()))
+    )
+    axes[0, 0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    handles = [style.handle(network_label(n), marker=m, linestyle="", **_HOLLOW) for n, m in marker.items()]
+    for label, look in (("coarse search", _SCREENED), ("confirmed", _CONFIRMED)):
+        handles.append(style.handle(label, marker="8", linestyle="", **look))
+    handles.append(style.handle("margin; threshold", **_LINE))
+    style.legend(figure, handles, 5, "What doing without a history costs, against what was measured before")
+    style.note(figure, f"{_label(rule)}\n{_note(shown, rule)}")
     return figure
+
+
+def _scatter(axis: Any, cells: pd.DataFrame, marker: Mapping[str, str]) -> None:
+    for row in cells.sort_values("screened", ascending=False, kind="stable").to_dict("records"):
+        look = _SCREENED if row["screened"] else _CONFIRMED
+        axis.plot(row["x"], row["cost"], linestyle="", marker=marker[row["network"]], **look)
 
 
 def _place(value: Any, rule: Rule) -> Any:

@@ -188,17 +188,15 @@ def _megabytes(size: float) -> str:
     return f"{size / 1e6:.0f}" if size >= 1e8 else f"{size / 1e6:.3g}"
 
 
-_FRONT: dict[str, Any] = {"color": "#0072b2", "marker": "o", "linestyle": (0, ()), "markersize": 4}
-
-
-_DOMINATED: dict[str, Any] = {"color": "#888888", "marker": "o", "linestyle": "", "markerfacecolor": "white"}
-
-
 _LINKS: tuple[dict[str, Any], ...] = (
-    {"color": "#009e73", "marker": "^", "linestyle": (0, ()), "markersize": 7, "markerfacecolor": "white"},
-    {"color": "#e69f00", "marker": "s", "linestyle": (0, (4, 1.5))},
-    {"color": "#d55e00", "marker": "v", "linestyle": (0, (1, 1))},
+    {"color": "#222222", "marker": "", "linestyle": (0, ())},
+    {"color": "#777777", "marker": "", "linestyle": (0, (4, 1.5))},
+    {"color": "#aaaaaa", "marker": "", "linestyle": (0, (1, 1))},
 )
+"""Greys: a colour is a strategy's."""
+
+
+_BEST: dict[str, Any] = {"color": "#882255", "marker": "o", "linestyle": "", "markersize": 4.5}
 
 
 _SETTING = f"3 × 32 × 32 inputs, mini-batches of {BATCH_SIZE}, float32, LayerPipe2's delays."
@@ -206,46 +204,27 @@ _SETTING = f"3 × 32 × 32 inputs, mini-batches of {BATCH_SIZE}, float32, LayerP
 
 @report.figure("costs_tradeoff")
 def tradeoff(partitions: pd.DataFrame) -> Figure:
-    """Above: computation of the slowest stage against communication, one point per group size, with the Pareto front.
-
-    Below: speed over one processor against the group size, for several links.
-    """
+    """Speed over one processor against the group size, for several links, and the best group size of each."""
     names = list(dict.fromkeys(partitions["network"]))
-    figure, axes = style.canvas(4.3, len(names), 2)
-    for column, name in enumerate(names):
-        mine = partitions[partitions["network"] == name]
-        _draw_front(axes[0, column], mine)
-        _draw_speed(axes[1, column], mine)
-        axes[0, column].set_title(network_label(name))
-    axes[0, 0].set_ylabel("work of slowest stage\n(% of network)")
-    axes[1, 0].set_ylabel("speed over one processor")
-    front = [style.handle("Pareto front", **_FRONT), style.handle("dominated", **_DOMINATED)]
-    links = [style.handle(f"links of {link}", **looks) for looks, link in zip(_LINKS, LINKS, strict=True)]
-    style.legend(figure, front + links, columns=5)
-    rate = f"Modelled: {RATE / 1e12:.0f} TFLOP/s per processor; dashed: one of them."
-    style.note(figure, f"Numbers at points: units per stage. {rate}\n{_SETTING}")
+    figure, axes = style.canvas(2.6, len(names))
+    for axis, name in zip(axes.flat, names, strict=True):
+        _draw_speed(axis, partitions[partitions["network"] == name])
+        axis.set_title(network_label(name))
+    axes[0, 0].set_ylabel("speed over one processor")
+    entries = [style.handle(f"links of {link}", **looks) for looks, link in zip(_LINKS, LINKS, strict=True)]
+    entries.append(style.handle("best group size", **_BEST))
+    style.legend(figure, entries, 4, "How many units per stage are fastest, by the speed of the links")
+    rate = f"Modelled, n = 1: {RATE / 1e12:.0f} TFLOP/s per processor; thin line: one of them."
+    style.note(figure, f"{rate} {_SETTING}")
     return figure
-
-
-def _draw_front(axis: Any, mine: pd.DataFrame) -> None:
-    front = mine[mine["efficient"]].sort_values("communication")
-    rest = mine[~mine["efficient"]]
-    axis.plot(rest["communication"] / 1e6, 100 * rest["share"], clip_on=False, zorder=3, **_DOMINATED)
-    axis.plot(front["communication"] / 1e6, 100 * front["share"], clip_on=False, zorder=4, **_FRONT)
-    last, widest = (float("-inf"), 0.0), mine["communication"].max()
-    for row in front.itertuples():
-        crowded = row.communication - last[0] < 0.05 * widest and last[1] - row.share < 0.08
-        offset = (-7, -9) if crowded else (4, 3)
-        place = {"textcoords": "offset points", "xytext": offset, "fontsize": 7}
-        axis.annotate(str(row.group_size), (row.communication / 1e6, 100 * row.share), **place)
-        last = row.communication, row.share
-    axis.set(ylim=(0, 105), xlim=(0, None), xlabel="sent (MB per mini-batch)")
 
 
 def _draw_speed(axis: Any, mine: pd.DataFrame) -> None:
     for looks, link in zip(_LINKS, LINKS, strict=True):
         axis.plot(mine["group_size"], mine[link], clip_on=False, **looks)
-    axis.axhline(1, color="#000000", linewidth=0.6, linestyle=(0, (4, 2)))
+        best = mine.loc[mine[link].idxmax()]
+        axis.plot(best["group_size"], best[link], clip_on=False, zorder=4, **_BEST)
+    axis.axhline(1, color="#000000", linewidth=0.5)
     axis.set(ylim=(0, None), xlabel="units per stage")
     style.integer_ticks(axis)
 

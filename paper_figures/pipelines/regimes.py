@@ -387,13 +387,11 @@ def draw(regimes: Regimes) -> Figure:
     limits = [(values.min() / 2, values.max() * 2) for values in (x, y)]
     columns = min(len(found.places), 2)
     rows = -(-len(found.places) // columns)
-    figure, axes = style.canvas(
-        0.9 + 1.75 * rows, columns, rows, len(found.places), width=style.SINGLE, sharex=True, sharey=True
-    )
+    figure, axes = style.canvas(1.3 + 1.9 * rows, columns, rows, len(found.places), sharex=True, sharey=True)
     for place, axis in zip(found.places, axes.flat, strict=False):
         axis.set(xscale="log", yscale="log", xlim=limits[0], ylim=limits[1])
         axis.minorticks_off()
-        axis.set_title(place if place == ONE_HOST else f"two hosts, {place}", pad=3)
+        axis.set_title(_winners(place, winners[winners["place"] == place]), pad=3)
         _shade(axis, found.bandwidth(place) / 1e6, found.neighbours_bandwidth(place) / 1e6, limits)
         _draw(axis, winners.assign(x=x, y=y)[winners["place"] == place])
     figure.supxlabel("activations at the cut (MB per s of one process)", fontsize=8)
@@ -402,8 +400,15 @@ def draw(regimes: Regimes) -> Figure:
     handles: list[Any] = [style.handle(variant_style.label(name), **_look(name, decided=True)) for name in names]
     handles += [style.handle(f"hollow: not in all {found.rounds_of_each} rounds", **_HOLLOW)]
     handles += [Patch(label="link too slow for DDP", **_DDP), Patch(label="link too slow for a pipeline", **_PIPELINE)]
-    style.legend(figure, handles, columns=2)
+    style.legend(figure, handles, 3, "Which training is fastest, by what it would have to send")
     return figure
+
+
+def _winners(place: str, points: pd.DataFrame) -> str:
+    """A place, and what is fastest there most often."""
+    counts = points["fastest"].value_counts()
+    where = place if place == ONE_HOST else f"two hosts, {place}"
+    return f"{where}: {variant_style.label(counts.index[0])}\nfastest at {counts.iloc[0]} of {len(points)} points"
 
 
 def _shade(axis: Any, bandwidth: float, neighbours: float, limits: list[tuple[float, float]]) -> None:

@@ -363,18 +363,20 @@ def draw(time_to_loss: TimeToLoss) -> Figure:
     names = variant_style.ordered(shown["variant"])
     rows, columns = len(found.networks), len(found.places)
     height = 0.75 + rows * (0.3 + _ROW * len(names))
-    figure, axes = style.canvas(height, columns, rows, width=style.SINGLE, sharey=True)
+    figure, axes = style.canvas(height + 0.3, columns, rows, sharey=True)
     for i, net in enumerate(found.networks):
         mine = shown[shown["network"] == net["network"]]
         limits = _limits(mine)
         for j, place in enumerate(found.places):
-            _panel(axes[i, j], mine[mine["place"] == place].set_index("variant"), names, limits)
-            head = "" if j else f"{network_label(net['network'])}, loss ≤ {net['target']:g}"
+            here = mine[mine["place"] == place].set_index("variant")
+            _panel(axes[i, j], here, names, limits)
             where = place if place == ONE_HOST else f"two hosts, {place}"
-            axes[i, j].set_title(f"{head}\n{where}", fontsize=7, pad=3)
+            head = f"{network_label(net['network'])}, loss ≤ {net['target']:g}, {where}"
+            axes[i, j].set_title(f"{head}\nfastest: {_short(str(here['seconds'].idxmin()))}", fontsize=7, pad=3)
     axes[0, 0].set_yticks(range(len(names)), [_short(name) for name in names])
     axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
-    figure.supxlabel(_note(found), fontsize=7)
+    style.title(figure, "How long each training takes to a target loss")
+    style.note(figure, _note(found))
     return figure
 
 

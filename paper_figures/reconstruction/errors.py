@@ -122,25 +122,23 @@ def _where_exact(strategy: str, table: pd.DataFrame, exact: pd.DataFrame) -> str
 
 @report.figure("reconstruction_theory")
 def reconstruction_theory(records: Records) -> Figure:
-    """Theory (lines) against measurement (markers), with the optimizer's momentum and with the correlation fitted."""
+    """Measured error over the error that theory predicts, with the optimizer's momentum for the correlation."""
     momentum = records.runs.groupby(CONFIGURATION)["momentum"].first().reset_index()
     return draw(records.reconstruction.merge(momentum, on=CONFIGURATION), records.dataset, records.convention)
 
 
 @style.drawn
 def draw(measured: pd.DataFrame, dataset: str, convention: str) -> Figure:
-    """The same from rows ``network, momentum, seed, delay, strategy, relative_error``: a column per network, momentum.
+    """The same from rows ``network, momentum, seed, delay, strategy, relative_error``: a panel per network, momentum.
 
-    The upper row takes the optimizer's momentum for the correlation of the updates (white gradients). The lower one
-    fits a correlation and a white part to all averages measured; it is left out where no fit finds a correlation.
+    Where a correlation and a white part fit all averages that were measured, a second row has these instead.
     """
     kept = measured[(measured["delay"] > 0) & measured["relative_error"].notna()]
-    raw = [name for name in kept["strategy"].unique() if find_strategy(name).raw]
-    kept = kept[~kept["strategy"].isin(raw)].assign(momentum=kept["momentum"].fillna(0.0))
+    kept = kept[kept["strategy"].isin(SHOWN)].assign(momentum=kept["momentum"].fillna(0.0))
     groups = list(kept.groupby(["network", "momentum"], sort=True))
     fits = [theory.fitted(rows.to_dict("records")) for _, rows in groups]
     correlated = any(fit.correlation >= _CORRELATED for fit in fits) or not fits
-    height, rows = (4.4, 2) if correlated else (2.7, 1)
+    height, rows = (4.4, 2) if correlated else (2.6, 1)
     figure, axes = style.canvas(height, max(1, len(groups)), rows, sharex="col", sharey=True)
     for column, ((network, momentum), measurements), fit in zip(axes.T, groups, fits, strict=False):
         column[0].set_title(f"{network_label(str(network))}, m = {momentum:g}")
@@ -150,8 +148,10 @@ def draw(measured: pd.DataFrame, dataset: str, convention: str) -> Figure:
             column[1].set_title(f"fit: m = {fit.correlation:.2f}, {100 * share:.0f} % white")
             _panel(column[1], measurements, fit)
         column[-1].set_xlabel("delay (updates)")
-    figure.supylabel("relative error of reconstructed\nweights (log scale)", fontsize=8)
-    style.legend(figure, style.handles(_shown(kept)), columns=6)
+    figure.supylabel("measured over predicted\nerror (log scale)", fontsize=8)
+    style.legend(
+        figure, style.handles(_shown(kept)), 6, "Measured errors of reconstruction, over those that theory predicts"
+    )
     style.note(figure, _theory_note(kept, dataset, convention, correlated))
     return figure
 
@@ -175,19 +175,14 @@ def misfit(records: Records) -> str:
 
 
 def _panel(axis: Any, rows: pd.DataFrame, updates: Updates) -> None:
-    delays = np.arange(1, int(rows["delay"].max()) + 1)
+    axis.axhline(1.0, color="black", linewidth=0.8, zorder=1)
     for strategy in _shown(rows):
-        looks = look(strategy)
-        expected = np.array([theory.error(strategy, int(d), updates) for d in delays])
-        drawn = expected > _EXACT
-        axis.plot(delays[drawn], expected[drawn], color=looks.colour, linestyle=looks.dash)
         errors = rows[rows["strategy"] == strategy].groupby("delay")["relative_error"].agg(["mean", "min", "max"])
-        errors = errors[errors["mean"] > _EXACT]
-        spread = [errors["mean"] - errors["min"], errors["max"] - errors["mean"]]
-        axis.errorbar(
-            errors.index, errors["mean"], yerr=spread, elinewidth=0.6, **style.line(strategy, linestyle="none")
-        )
-    style.log_ticks(axis, (1, 2, 3, 5))
+        expected = np.array([theory.error(strategy, int(delay), updates) for delay in errors.index])
+        ratios = errors[expected > _EXACT].div(expected[expected > _EXACT], axis=0)
+        axis.fill_between(ratios.index, ratios["min"], ratios["max"], color=look(strategy).colour, alpha=0.12, lw=0)
+        axis.plot(ratios.index, ratios["mean"], **style.line(strategy))
+    style.log_ticks(axis, (1, 1.5, 2, 3, 5, 7))
     axis.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 4, 10], integer=True))
 
 
@@ -198,9 +193,9 @@ def _shown(rows: pd.DataFrame) -> list[str]:
 def _theory_note(rows: pd.DataFrame, dataset: str, convention: str, correlated: bool) -> str:
     counts = rows[rows["strategy"].isin(SHOWN)].groupby(["network", "momentum", "strategy", "delay"]).size()
     fit = "above, the optimizer's momentum; below, fitted with a white part"
-    line = fit if correlated else "the optimizer's momentum (a fit finds none either)"
+    how = fit if correlated else "the optimizer's momentum (a fit finds none either)"
     return (
-        f"Lines: theory, AR(1) updates of correlation m: {line}.\n"
-        f"Markers: measured along stash runs, mean of n = {span(counts)} (stage, partition, seed); bars: range.\n"
-        "1 is no better than the latest weights; the pair is exact at delays 1 and 2. " + setting(dataset, convention)
+        f"1: as predicted, for updates that are AR(1) with correlation m: {how}.\n"
+        f"Measured along stash runs, mean of n = {span(counts)} (stage, partition, seed) per point; bands: range.\n"
+        + setting(dataset, convention)
     )
