@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from inspect import isfunction
+from inspect import isfunction, signature
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -106,7 +106,11 @@ def own_training(name: str) -> Own:
     check_name(name)
     place, _, function = name.partition(":")
     functions = {key: value for key, value in vars(import_module(place)).items() if isfunction(value)}
-    made = look_up(functions, function, f"function of {place}")()
+    make = look_up(functions, function, f"function of {place}")
+    needed = [one.name for one in signature(make).parameters.values() if one.default is one.empty]
+    if needed:
+        raise UserError(f"{name} takes the argument {needed[0]}; give it a default, since nobody says it")
+    made = make()
     from torch import nn
 
     from layerpipe2.engine.module import PipelinedModule

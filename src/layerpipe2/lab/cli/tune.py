@@ -59,8 +59,8 @@ def check(options: argparse.Namespace) -> None:
     if options.action not in _ACTIONS:
         raise UserError(f"'layerpipe2 tune' can't {shown(options.action)}; {did_you_mean(options.action, _ACTIONS)}")
     if options.action == "run":
-        space = _space(options.space)
         check_run(options)
+        space = _space(options.space)
         from layerpipe2.lab.tuning.settings import StudySettings
 
         StudySettings(config=read_run(options), space=space, trials=options.trials, **_settings(options))
