@@ -2,14 +2,17 @@
 
 import json
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 
-from layerpipe2.cli import main
+from layerpipe2.cli import balance, main
 from layerpipe2.lab.tuning.results import status
 from layerpipe2.lab.tuning.study import open_existing
 from tests.advice import advised
 
+ROOT = Path(__file__).parents[2]
 OWN = """
 import torch
 from torch import nn
@@ -65,11 +68,35 @@ def test_one_function_is_for_all_three(function, cut, module, tmp_path, capsys):
     assert "study study was made with other code" in capsys.readouterr().err
 
 
+@advised
+def test_the_page_is_followed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(balance, "_comparison", lambda *given: "")  # times processes, which other tests do
+    text = (ROOT / "docs" / "howto" / "own-network.md").read_text()
+    (code,) = re.findall(r'^```python title="mine.py"\n(.*?)^```', text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "mine.py").write_text(code)
+    commands = re.findall(r"^\$ layerpipe2 (.+?)(?: {2,}#.*)?$", text, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["balance", "advise", "tune"]
+    for command in commands:
+        assert main(shlex.split(command)) == 0
+    told = capsys.readouterr().out
+    assert "mine:training: 6 units, mini-batches of 32, sgd, strategy stash, " in told
+    assert "mine:training, 3 stages, sgd, learning rate 0.05: 50 updates with each strategy" in told
+    assert "study: 6 of 6 trials finished (" in told
+
+
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
-        ("unlike", ["advise"], "; return three: a network or a list of its stages, data, loss; or two: a PipelinedModule"),
-        ("no_loader", ["advise"], "; return a loader of training batches, or a tuple of it and one of validation batches"),
+        (
+            "unlike",
+            ["advise"],
+            "; return three: a network or a list of its stages, data, loss; or two: a PipelinedModule",
+        ),
+        (
+            "no_loader",
+            ["advise"],
+            "; return a loader of training batches, or a tuple of it and one of validation batches",
+        ),
         ("pipeline", ["advise", "--lr", "0.1"], "--lr is for a network, and {}:pipeline returns a PipelinedModule"),
         ("pipeline", ["balance", "--strategy", "latest"], "--strategy is for a network, and {}:pipeline returns"),
         ("stages", ["advise", "--stages", "3"], "--stages is 3, but {}:stages returns 4 stages; leave it out"),

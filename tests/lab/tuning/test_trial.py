@@ -9,8 +9,8 @@ from optuna.trial import TrialState
 
 from layerpipe2.errors import UserError
 from layerpipe2.lab.runs.config import RunConfig
-from layerpipe2.lab.tuning.trial import PruneBadTrials, modelled_time, tell_arguments, train_trial, values_of
 from layerpipe2.lab.tuning.settings import StudySettings, quiet
+from layerpipe2.lab.tuning.trial import PruneBadTrials, modelled_time, tell_arguments, train_trial, values_of
 from tests.lab.tuning.studies import SMALL
 from tests.made_records import record
 

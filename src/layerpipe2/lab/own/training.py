@@ -34,12 +34,11 @@ _USERS = (".*does not have many workers", ".*smaller than the logging interval")
 
 
 def called(name: str, config: RunConfig) -> Own:
-    """Call the function with the random generators and threads that a run has.
+    """Call the function with the random generators that a run has.
 
     Raises:
         UserError: as :func:`layerpipe2.cli.own.own_training`.
     """
-    torch.set_num_threads(config.threads)
     pl.seed_everything(config.seed, verbose=False)
     return own_training(name)
 
@@ -87,6 +86,7 @@ class OwnRun:
         Raises:
             UserError: if it is something else than network, data and loss, or can't be cut so.
         """
+        torch.set_num_threads(config.threads)
         x = first_inputs(name, own)
         if not isinstance(own.model, nn.Module):
             if stages not in (None, len(own.model)):
