@@ -30,6 +30,7 @@ def pipeline():
     return PipelinedModule(units(), "layerpipe2", "stash", optimizer=torch.optim.SGD, loss="mse_loss"), train
 def unlike(): return network(), train
 def no_loader(): return network(), x, "mse_loss"
+def misspelt(): return network(), train, "mse_los"
 def unjudged(): return network(), train, "mse_loss"
 """
 
@@ -97,6 +98,7 @@ def test_the_page_is_followed(tmp_path, capsys, monkeypatch):
             ["advise"],
             "; return a loader of training batches, or a tuple of it and one of validation batches",
         ),
+        ("misspelt", ["balance"], "unknown loss 'mse_los'; did you mean 'mse_loss'?"),
         ("pipeline", ["advise", "--lr", "0.1"], "--lr is for a network, and {}:pipeline returns a PipelinedModule"),
         ("pipeline", ["balance", "--strategy", "latest"], "--strategy is for a network, and {}:pipeline returns"),
         ("stages", ["advise", "--stages", "3"], "--stages is 3, but {}:stages returns 4 stages; leave it out"),

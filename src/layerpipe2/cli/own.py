@@ -35,13 +35,13 @@ class Own(NamedTuple):
         model: a network, a list of stages, or a module with all settings of its training.
         train: loader of training batches.
         validation: loader of validation batches, if there is one.
-        loss: of a network or of stages, ``loss(outputs, targets)`` or its name in ``torch.nn.functional``.
+        loss: of a network or of stages: ``loss(outputs, targets)`` -> scalar.
     """
 
     model: PipelinedModule | nn.Module | Sequence[nn.Module]
     train: Iterable[Any]
     validation: Iterable[Any] | None
-    loss: Loss | str | None
+    loss: Loss | None
 
     @property
     def pipeline(self) -> PipelinedModule | None:
@@ -113,6 +113,7 @@ def own_training(name: str) -> Own:
     made = make()
     from torch import nn
 
+    from layerpipe2.engine.hparams import loss_from
     from layerpipe2.engine.module import PipelinedModule
 
     match made:
@@ -120,7 +121,7 @@ def own_training(name: str) -> Own:
             return Own(model, *_loaders(name, data), None)
         case (nn.Module() | [nn.Module(), *_] as model, data, loss) if isinstance(loss, str) or callable(loss):
             if not isinstance(model, PipelinedModule):
-                return Own(model, *_loaders(name, data), loss)
+                return Own(model, *_loaders(name, data), loss_from(loss))
     raise UserError(f"{name} returns {shown(made)}; {_RETURN}")
 
 

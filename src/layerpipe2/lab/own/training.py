@@ -17,9 +17,9 @@ from layerpipe2.delays import Delays
 from layerpipe2.engine.batches import BatchFormat
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.engine.execution import StepLimit
-from layerpipe2.engine.hparams import loss_from
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.quiet_trainer import quiet_trainer, running_lightning
+from layerpipe2.engine.step import Loss
 from layerpipe2.errors import UserError
 from layerpipe2.lab.own import check_precision
 from layerpipe2.lab.runs.config import RunConfig
@@ -121,7 +121,7 @@ class OwnRun:
             UserError: on settings that don't go together, or not with the stages.
         """
         made = make_module(self.plan(config), self.steps_per_epoch)
-        made.loss = loss_from(self.own.loss)
+        made.loss = cast(Loss, self.own.loss)
         return made
 
     def train(self, callbacks: Sequence[Callback]) -> tuple[list[dict[str, float]], Plan]:
