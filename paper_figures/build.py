@@ -69,7 +69,7 @@ def draw_study(folder: Path) -> None:
     """
     from layerpipe2.lab.tuning.results import best_trials
     from layerpipe2.lab.tuning.study import open_existing
-    from paper_figures.study import catalogue
+    from paper_figures.study import catalogue, why_no_importance
 
     study = open_existing(folder)
     if not best_trials(study):
@@ -77,6 +77,8 @@ def draw_study(folder: Path) -> None:
     (folder / "figures").mkdir(exist_ok=True)
     for name, draw in catalogue(study).items():
         print(save(draw(), folder / "figures" / name))
+    if why := why_no_importance(study):
+        print(f"no picture of the importance of settings: {why}")
 
 
 def print_rule(results: Path) -> None:

@@ -11,7 +11,7 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial
 
 from layerpipe2.lab.judging.objectives import OBJECTIVES
-from layerpipe2.lab.tuning.results import best_trials
+from layerpipe2.lab.tuning.results import best_trials, values_of
 from layerpipe2.lab.tuning.settings import quiet
 from layerpipe2.lab.tuning.space import Range
 from layerpipe2.lab.tuning.study import Study
@@ -28,11 +28,24 @@ def catalogue(study: Study) -> dict[str, Callable[[], Figure]]:
     found: dict[str, Callable[[], Figure]] = {"history": partial(history, study), "slice": partial(slices, study)}
     if len(study.settings.space) > 1:
         found["parallel"] = partial(parallel, study)
-        if len(_done(study)) >= _FEWEST and len({trial.values[0] for trial in _done(study)}) > 1:
-            found["importance"] = partial(importance, study)
+    if why_no_importance(study) is None:
+        found["importance"] = partial(importance, study)
     if len(study.settings.objectives) > 1:
         found["front"] = partial(front, study)
     return found
+
+
+def why_no_importance(study: Study) -> str | None:
+    """Why nothing can be said about the importance of settings; None if it can."""
+    done = _done(study)
+    always = [name for name in study.settings.space if all(name in trial.params for trial in done)]
+    if len(always) < 2:
+        return f"{len(always)} setting is tuned in every trial, and shares of the variance take two"
+    if len(done) < _FEWEST:
+        return f"{len(done)} trials have completed, and it takes {_FEWEST}"
+    if len({trial.values[0] for trial in done}) == 1:
+        return f"all completed trials have the same {study.settings.objectives[0]}"
+    return None
 
 
 @style.drawn
@@ -127,7 +140,7 @@ def front(study: Study) -> Figure:
 
 
 def _done(study: Study) -> list[FrozenTrial]:
-    return [trial for trial in study.trials() if trial.values]
+    return [trial for trial in study.trials() if values_of(trial) is not None]
 
 
 def _label(study: Study) -> str:

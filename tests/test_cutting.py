@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from layerpipe2 import PipelinedModule, UserError, cut
+from layerpipe2.cutting import cut_finely
 from layerpipe2.cutting.stages import check_equal
 
 TOKENS = torch.arange(24).reshape(3, 8) * 7 % 20
@@ -394,6 +395,22 @@ REFUSED = {
     "no stages": (chain, {"stages": 0}, "number of stages is 0"),
     "compiled": (lambda: Net(chain, _orig_mod=NORM), TWO, "network is compiled"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("network", "at"),
+    [
+        (Net(lambda self, x: self.d(self.c(self.b(self.a(x).relu())) + 1)), ["b", "c", "d"]),
+        (Net(skips), ["b", "d"]),
+        (nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Dropout(), nn.Linear(8, 3), nn.Tanh()), ["1"]),
+        (nn.Sequential(nn.Linear(8, 8)), []),
+    ],
+    ids=["chain", "skip", "without parameters", "one layer"],
+)
+def test_the_finest_stages_have_something_to_train_and_get_one_tensor(network, at):
+    stages = cut_finely(network, ROWS)
+    assert (stages.at, len(stages)) == (at, len(at) + 1)
+    assert all(any(p.requires_grad for p in stage.parameters()) for stage in stages)
 
 
 @pytest.mark.parametrize("name", REFUSED)

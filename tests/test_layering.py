@@ -17,6 +17,7 @@ FLOORS = (
     ("lab.cli",),
     ("lab.advice", "lab.tuning", "lab.tracking"),
     ("lab.judging",),
+    ("lab.own",),
     ("lab.graphs", "lab.reference", "lab.runs"),
     ("lab.data", "lab.looks", "lab.networks", "lab.provenance", "lab"),
     ("cli",),

@@ -29,11 +29,11 @@ RUN = """
 import io, json
 from contextlib import redirect_stderr, redirect_stdout
 import layerpipe2, pytorch_lightning
-from examples.own_training import training
+from examples.own_training import pipeline
 from layerpipe2.cli import main
 
 def trained():
-    module, loader = training()
+    module, loader = pipeline()
     quiet = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     before = [p.clone() for p in module.parameters()]
     pytorch_lightning.Trainer(max_steps=12, **quiet).fit(module, loader)
@@ -52,9 +52,9 @@ if __name__ == "__main__":
         found = {"missing": missing, "trained": trained()}
     json.dump(found | {"answers": [answer(*command) for command in json.loads(sys.argv[1])]}, sys.stdout)
 """
-OWN = "--module examples.own_training:training"
+OWN = "--module examples.own_training:pipeline"
 WORKING = {
-    f"balance {OWN} --stages 2 --repeats 1": "examples.own_training:training: 5 units, mini-batches of 32, SGD, ",
+    f"balance {OWN} --stages 2 --repeats 1": "examples.own_training:pipeline: 3 units, mini-batches of 32, RMSprop, ",
     f"advise {OWN} --steps 10": "10 updates with each strategy, side by side from the first one",
     "check --only float64": "cpu float64 chain       equal",
     "schedule --processors 3": "interleaved is left out",
@@ -63,6 +63,7 @@ REFUSALS = {
     "train --network vgg": "'layerpipe2 train' needs pydantic; run `pip install '.[lab]'` in",
     "derive": "'layerpipe2 derive' needs networkx; run `pip install '.[theory]'` in",
     "balance": "no training is named; give --module package.module:function; the study's networks need `pip ",
+    "advise --module examples.own_training:training": "examples.own_training:training returns a network, whose",
     "tune --space lr=log:0.001:1": "'layerpipe2 tune' needs optuna; run `pip install '.[tuning]'` in",
 }
 

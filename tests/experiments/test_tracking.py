@@ -197,7 +197,7 @@ def test_trials_are_below_their_study_which_shows_the_one_that_the_tuner_chooses
         made["epochs"][-1] |= {"val_accuracy": correct, "val_loss": loss}
     trials[-1] |= {"status": "pruned", "test": None}
     study = SimpleNamespace(settings=SimpleNamespace(objectives=(objective,)))
-    told = [tell_arguments(made, (objective,)) for made in trials]
+    told = [tell_arguments(made, (objective,), "tpe") for made in trials]
     known = [create_trial(**({"state": TrialState.COMPLETE} | one), params={}) for one in told]
     assert [known.index(trial) for trial in best_trials(study, known)] == [best]
     records = {f"tune/stash/range-0/trials/{number:05d}": made for number, made in enumerate(trials)}

@@ -75,11 +75,11 @@ def advise_module(
         trainer = quiet_trainer(-1, resolve_device(device), [trainings], limits=(None, 0))
         silent = ("You defined a `validation_step` but have no `val_dataloader`", "Total length of .* is zero")
         with running_lightning(*silent):
-            trainer.fit(stashing, _readable(loader))
+            trainer.fit(stashing, readable(loader))
         return trainings.advice(stashing)
 
 
-def _readable(loader: Iterable[Any]) -> Iterable[Any]:
+def readable(loader: Iterable[Any]) -> Iterable[Any]:
     """Wrap a list of mini-batches, whose items Lightning would take for loaders."""
     return DataLoader(loader, batch_size=None) if isinstance(loader, list) else loader  # type: ignore[arg-type]
 

@@ -3,12 +3,15 @@
 import argparse
 import math
 import sys
+from collections.abc import Iterable
+from typing import Any
 
 from layerpipe2.advice import Advice, advise_module
 from layerpipe2.cli.console import in_words, print_json
-from layerpipe2.cli.own import own_training
+from layerpipe2.cli.own import own_pipeline, refuse_settings
 from layerpipe2.delays import aligned
 from layerpipe2.engine.allocator import keep_freed_memory
+from layerpipe2.engine.module import PipelinedModule
 
 _BAR = 30
 """Columns of the progress bar."""
@@ -48,11 +51,23 @@ def run(options: argparse.Namespace) -> None:
         UserError: on a pipeline without delays, or settings that don't work together.
     """
     keep_freed_memory()
-    module, loader = own_training(options.module)
-    bar = Bar()
-    advice = advise_module(module, loader, steps=options.steps, strategies=options.strategies, progress=bar)
+    module, loader = own_pipeline(options.module)
+    refuse_settings(options, ["stages"])
+    advise_pipeline(options, options.module, module, loader)
+
+
+def advise_pipeline(
+    options: argparse.Namespace, title: str, module: PipelinedModule, loader: Iterable[Any], device: str = "auto"
+) -> None:
+    """Train a module's stages on its batches, and print the same under a title.
+
+    Raises:
+        UserError: likewise.
+    """
+    bar, chosen = Bar(), options.strategies
+    advice = advise_module(module, loader, steps=options.steps, strategies=chosen, device=device, progress=bar)
     bar.close()
-    show(advice, options.module, as_json=options.json)
+    show(advice, title, as_json=options.json)
 
 
 def show(advice: Advice, title: str, *, as_json: bool) -> None:

@@ -2,18 +2,18 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from layerpipe2.cli.console import span
-from layerpipe2.cli.own import own_training
+from layerpipe2.cli.own import own_pipeline
 from layerpipe2.delays import aligned
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.engine.device import resolve_device
-from layerpipe2.errors import UserError
+from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.pipeline.recomputation import check_recomputation
 from layerpipe2.planning import Link
 from layerpipe2.planning.balance import Balance
@@ -56,14 +56,27 @@ def run(options: argparse.Namespace) -> None:
         UserError: if it has no mini-batch.
     """
     keep_freed_memory()
-    module, loader = own_training(options.module)
+    balance_pipeline(options, *own_pipeline(options.module))
+
+
+def balance_pipeline(options: argparse.Namespace, module: PipelinedModule, loader: Iterable[Any]) -> None:
+    """Balance the stages of a module, unit by unit, for its first mini-batch.
+
+    Raises:
+        UserError: if there is no mini-batch.
+    """
     device = resolve_device("auto")
-    units = [unit for stage in module.stages for unit in (stage if isinstance(stage, nn.Sequential) else [stage])]
+    units = units_of(module.stages)
     x = module.batch_format.inputs_of(next(iter(loader), None))
     optimizer = type(module.make_optimizer(list(module.parameters()))).__name__
     strategy = module.strategy.name or "stash"
     units, x = [unit.to(device) for unit in units], x.to(device)
     balance(options, Training(options.module, optimizer, units, x, module.make_optimizer, strategy))
+
+
+def units_of(stages: Iterable[nn.Module]) -> list[nn.Module]:
+    """Return what the stages call one after the other."""
+    return [unit for stage in stages for unit in (stage if isinstance(stage, nn.Sequential) else [stage])]
 
 
 def balance(options: argparse.Namespace, training: Training) -> None:
@@ -73,8 +86,6 @@ def balance(options: argparse.Namespace, training: Training) -> None:
         UserError: on settings that don't fit.
     """
     load, size = os.getloadavg()[0], len(training.x)
-    if options.latency is not None and options.gigabits is None:
-        raise UserError("--latency is that of a link between machines; give its --gigabits, too")
     if options.recompute_activations:
         check_recomputation(make_strategy(training.strategy))
     times = profiled(training.units, training.x, training.make_optimizer, options.repeats)

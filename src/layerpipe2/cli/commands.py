@@ -4,9 +4,10 @@ import argparse
 from collections.abc import Callable
 
 from layerpipe2.cli.options import integers, within
+from layerpipe2.cli.own import check
 from layerpipe2.errors import LARGEST
 
-_MODULE = "your own training: FUNCTION returns a PipelinedModule and the loader of its training batches"
+_MODULE = "your own training: FUNCTION returns a network (or stages), data and loss, or a PipelinedModule and data"
 
 MOST_TASKS = 2048
 """Most processors times batches of a schedule: what is simulated in some 5 s."""
@@ -17,7 +18,7 @@ SPIKEPIPE = {"network": "mlp", "array": 128, "time_steps": 8}
 
 def _balance(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--module", metavar="MODULE:FUNCTION", help=_MODULE)
+    add_module(parser)
     add("--stages", type=within(int, 1, LARGEST), default=2, metavar="N", help="stages, one per process; default: 2")
     add("--repeats", type=within(int, 1, 10_000), default=9, metavar="N", help="timed steps; default: 9")
     text = "threads per process; default: 1"
@@ -32,7 +33,8 @@ def _balance(parser: argparse.ArgumentParser) -> None:
 
 def _advise(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--module", metavar="MODULE:FUNCTION", help=_MODULE)
+    add_module(parser)
+    add_stages(parser)
     text = "updates of each training; default: 200"
     add("--steps", type=within(int, 1, LARGEST), default=200, metavar="N", help=text)
     text = "train these beside stash; default: latest, ema-lsq and pair"
@@ -93,6 +95,18 @@ def _schedule(parser: argparse.ArgumentParser) -> None:
     text = "rows and columns of every processor's systolic array; default: 128"
     add("--array", type=within(int, 1, LARGEST), metavar="N", help=text)
     add("--time-steps", type=within(int, 1, 64), metavar="N", help="time steps of a sample; default: 8")
+
+
+def add_module(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names a training of one's own."""
+    parser.add_argument("--module", metavar="MODULE:FUNCTION", help=_MODULE)
+    parser.set_defaults(check=check)
+
+
+def add_stages(parser: argparse._ActionsContainer) -> None:
+    """Add the option of commands that cut a network of one's own as it is to be trained."""
+    text = "cut the network of --module into so many, equally slow; default: 2"
+    parser.add_argument("--stages", type=within(int, 1, LARGEST), metavar="N", help=text)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

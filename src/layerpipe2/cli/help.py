@@ -72,10 +72,11 @@ stashing stores and a moving average reconstructs.""",
   layerpipe2 balance --network resnet18 --stages 2     time every unit, cut where the slower stage is fastest
   layerpipe2 balance --network vgg --dataset cifar10 --batch-size 128 --stages 4 --strategy ema-span
   layerpipe2 balance --network gpt --dataset python-docs --batch-size 8
+  layerpipe2 balance --module examples.own_training:training --optimizer adamw
   layerpipe2 balance --width 1024 --gigabits 1 --latency 0.1    two machines instead of two processes on this one""",
         own="""\
-  layerpipe2 balance --module examples.own_training:training --stages 4
-  layerpipe2 balance --module examples.own_training:training --gigabits 1 --latency 0.1      a machine per process""",
+  layerpipe2 balance --module examples.own_training:pipeline --stages 4
+  layerpipe2 balance --module examples.own_training:pipeline --gigabits 1 --latency 0.1      a machine per process""",
         explanation="""\
 First units and the best cut, whose prediction leaves out transfers; then what else the same processes could do, with
 transfers, by this machine's memory and link: one process with all threads, data parallel training, torch's pipelines,
@@ -91,6 +92,7 @@ In Python: layerpipe2.planning.profiling.profile, then balance.balanced, and pre
   layerpipe2 tune --space space.yaml --optimizer adamw --objective loss --sampler gp --pruner hyperband
   layerpipe2 tune --space lr=log:1e-3:1 group_size=int:1:4 strategy=choice:stash,latest,ema-span \\
                   --objective accuracy copies time               a Pareto front: accuracy against memory and time
+  layerpipe2 tune --module examples.own_training:training --stages 3 --space lr=log:1e-3:1     a network of your own
   layerpipe2 tune status                                         what runs where, the best so far, the time left
   layerpipe2 tune join                                           one more process, until the study is finished
   layerpipe2 tune --space lr=log:1e-3:1 --storage postgresql://user@host/optuna --study mlp     on each machine""",
@@ -106,9 +108,10 @@ Every trial is a run, with its record in the study's folder.""",
   layerpipe2 advise                                       the MLP on digits, every unit a stage
   layerpipe2 advise --network vgg --group-size 3 --lr 0.1 --momentum 0 --steps 50
   layerpipe2 advise --optimizer adamw --lr 1e-3 --strategies ema-span pair
-  layerpipe2 advise --config run.json --json              the settings of a record, for programs""",
+  layerpipe2 advise --config run.json --json              the settings of a record, for programs
+  layerpipe2 advise --module examples.own_training:training --stages 3 --lr 0.05""",
         own="""\
-  layerpipe2 advise --module examples.own_training:training --strategies ema-span pair""",
+  layerpipe2 advise --module examples.own_training:pipeline --strategies ema-span pair""",
         explanation="""\
 Trains from the first update, at these settings, by exact stashing and beside it with each strategy: the same weights,
 mini-batches and random numbers. Shows their losses over time and which diverge; along stash how far each strategy's

@@ -1,10 +1,11 @@
-"""What the values of options are: numbers within bounds, lists."""
+"""What the values of options are: numbers within bounds, lists, names; and which go together."""
 
 import argparse
 from collections.abc import Callable
 from contextlib import suppress
 
-from layerpipe2.errors import plain, shown
+from layerpipe2.errors import UserError, plain, shown
+from layerpipe2.strategies import find_strategy
 
 
 def within(kind: type[int] | type[float], least: float, most: float) -> Callable[[str], float]:
@@ -26,3 +27,15 @@ def integers(text: str) -> tuple[int, ...]:
         return tuple(int(plain(part)) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{shown(text)} is no list of integers; give one, as in 2,2,1") from None
+
+
+def check_together(options: argparse.Namespace) -> None:
+    """Refuse unknown strategies, and a link's latency without its bandwidth, before torch is imported.
+
+    Raises:
+        UserError: saying so.
+    """
+    for name in getattr(options, "strategies", None) or ():
+        find_strategy(name)
+    if getattr(options, "latency", None) is not None and options.gigabits is None:
+        raise UserError("--latency is that of a link between machines; give its --gigabits, too")

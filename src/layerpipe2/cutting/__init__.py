@@ -115,6 +115,23 @@ def cut(
     return Stages(parts, at, example, works)
 
 
+def cut_finely(model: nn.Module, example: Tensor) -> Stages:
+    """Cut a network into the smallest stages that each have something to train and get one tensor.
+
+    Args:
+        model, example: as of :func:`cut`. Parameters that several stages use are untied.
+
+    Raises:
+        UserError: as :func:`cut`.
+    """
+    network = _checked(model, example, 1, None)
+    reading = read(network, example[:_SAMPLES])
+    free = _free(reading, several=False)
+    units, _ = emit(network, reading, list(free.values()), untie=True)
+    at = [list(free)[start - 1] for start in _with_parameters(units)[1:]]
+    return cut(network, example, at=at, untie=True) if at else cut(network, example, 1)
+
+
 def _checked(model: Any, example: Any, stages: Any, at: Any) -> nn.Module:
     if isinstance(model, Sequence) and model and all(isinstance(unit, nn.Module) for unit in model):
         model = nn.Sequential(*model)

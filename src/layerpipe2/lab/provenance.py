@@ -22,7 +22,7 @@ TRAINING = (
     "strategies",
 )
 """Files and folders of this package on which a run's numbers depend."""
-TUNING = (*TRAINING, "lab/judging/objectives.py", "lab/tuning")
+TUNING = (*TRAINING, "cli/own.py", "cutting", "lab/judging/objectives.py", "lab/own", "lab/tuning")
 """Those on which a study depends."""
 
 

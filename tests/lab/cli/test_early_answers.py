@@ -56,6 +56,18 @@ MISTAKES = {
     "stability --dataset nonsense": DATA,
     "tune --dataset nonsense": DATA,
     "tune": "nothing to tune; give settings and their ranges",
+    "tune statsu": "'layerpipe2 tune' can't 'statsu'; did you mean 'status'?",
+    "tune status --out nowhere": "there is no study in nowhere; start one",
+    "tune --space lr=lg:1:2": "space.lr is 'lg:1:2'; give log:LOW:HIGH",
+    "tune --space lr=log:1:2 --sampler nonsense": "sampler is 'nonsense'; give one of tpe, gp, random",
+    "tune --space lr=log:1:2 --objective loss loss": "objectives is ('loss', 'loss'); give a list of distinct names",
+    "tune --space lr=log:1:2 --module nonsense:x": "--module is 'nonsense:x', and there is no module nonsense",
+    "tune --space lr=log:1:2 --dataset cifar10 --data-root /nowhere": NOWHERE,
+    "advise --strategies nonsense": "unknown strategy 'nonsense'; known: sequential, stash, latest",
+    "advise --module nonsense:x": "--module is 'nonsense:x', and there is no module nonsense, here or installed",
+    "advise --module json:load --lr -1": "--lr is -1.0; give a finite number > 0",
+    "balance --module json.nonsense:x": "--module is 'json.nonsense:x', and there is no module json.nonsense",
+    "balance --latency 1": "--latency is that of a link between machines; give its --gigabits, too",
 }
 EXPERIMENTS = {
     "nonsense": "no experiment 'nonsense'; known: digits, evidence-cnn",
@@ -74,8 +86,8 @@ def errors(folder, module, *commands):
 
 
 def test_missing_data_is_told_without_torch(tmp_path):
-    found = errors(tmp_path, "layerpipe2", "train --dataset cifar10", "advise --dataset cifar10")
-    assert found == [*MISSING, *MISSING]
+    commands = [f"{command} --dataset cifar10" for command in ("train", "advise", "tune --space lr=log:1:2")]
+    assert errors(tmp_path, "layerpipe2", *commands) == [*MISSING, *MISSING, MISSING[1]]
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from layerpipe2.cli.options import check_together
+from layerpipe2.cli.own import check_name
 from layerpipe2.errors import UserError, look_up, plain
 from layerpipe2.lab.networks import NETWORKS
+from layerpipe2.lab.own import SETTINGS, check_precision
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.validation import Model, Schema, checked, choices
 from layerpipe2.strategies import find_strategy
@@ -94,9 +97,12 @@ def check(options: argparse.Namespace) -> None:
     """
     from layerpipe2.lab.data import describe  # imports NumPy
 
+    check_together(options)
     if getattr(options, "module", None):
         _check_own(options)
         return
+    if options.command != "balance" and getattr(options, "stages", None) is not None:
+        raise UserError("--stages is for a network of --module; those of the study have --group-size")
     config = read_run(options)
     describe(config.dataset)
     look_up(NETWORKS, config.network, "network")
@@ -116,10 +122,14 @@ def check_network(options: argparse.Namespace) -> None:
 
 
 def _check_own(options: argparse.Namespace) -> None:
-    names = {*RunConfig.model_fields, "config"} - {"threads"}
+    check_name(options.module)
+    names = {*RunConfig.model_fields, "config"} - SETTINGS
     given = [name for name in sorted(names) if getattr(options, name, None) is not None]
     if given:
         raise UserError(f"{option(given[0])} is for the study's networks, and --module has your own; give one of them")
+    config = read_run(options)
+    check_precision(config)
+    find_strategy(config.strategy)
 
 
 def read_run(options: argparse.Namespace) -> RunConfig:

@@ -6,14 +6,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from layerpipe2.cli.commands import add_module, add_stages
 from layerpipe2.cli.console import in_words as duration
 from layerpipe2.cli.console import print_json
 from layerpipe2.cli.options import within
 from layerpipe2.errors import UserError, did_you_mean, shown
+from layerpipe2.lab.cli.options import check as check_run
 from layerpipe2.lab.cli.options import read_run
-from layerpipe2.lab.tuning import MOST_JOBS, MOST_TRIALS
+from layerpipe2.lab.data import load
+from layerpipe2.lab.tuning import MOST_JOBS, MOST_TRIALS, check_there
 
 if TYPE_CHECKING:
     from layerpipe2.lab.tuning.results import Status
@@ -25,7 +28,10 @@ _ACTIONS = ("run", "join", "status")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command beside the settings of a run."""
     parser.add_argument("action", nargs="?", default="run", metavar="ACTION", help="run (default), join or status")
-    add = parser.add_argument_group("study").add_argument
+    add_module(parser)
+    group = parser.add_argument_group("study")
+    add_stages(group)
+    add = group.add_argument
     add("--space", nargs="+", metavar="NAME=RANGE", help="settings to tune, or one YAML file with them")
     budget = "budget, over all processes; default: 20"
     add("--trials", type=within(int, 1, MOST_TRIALS), default=20, metavar="N", help=budget)
@@ -41,6 +47,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", default="study", metavar="DIR", help="folder of the study and its records; default: study")
     add("--json", action="store_true", help="print the outcome, or the status, as JSON")
     add("--quiet", action="store_true", help="no progress display")
+    parser.set_defaults(check=check)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Refuse what is wrong about the settings, the space, or the place of a study, without importing torch.
+
+    Raises:
+        UserError: as :func:`run`.
+    """
+    if options.action not in _ACTIONS:
+        raise UserError(f"'layerpipe2 tune' can't {shown(options.action)}; {did_you_mean(options.action, _ACTIONS)}")
+    if options.action == "run":
+        check_run(options)
+        space = _space(options.space)
+        from layerpipe2.lab.tuning.settings import StudySettings
+
+        StudySettings(config=read_run(options), space=space, trials=options.trials, **_settings(options))
+    elif options.storage is None:
+        check_there(Path(options.out))
 
 
 def run(options: argparse.Namespace) -> None:
@@ -54,32 +79,40 @@ def run(options: argparse.Namespace) -> None:
 
     end_with_starter()
     keep_freed_memory()
-    if options.action not in _ACTIONS:
-        raise UserError(f"'layerpipe2 tune' can't {shown(options.action)}; {did_you_mean(options.action, _ACTIONS)}")
     {"run": _run, "join": _join, "status": _status}[options.action](options)
 
 
 def _run(options: argparse.Namespace) -> None:
-    space = _space(options.space)
+    config = read_run(options)
+    if options.module is None:
+        load(config.dataset, config.data_root)  # missing data are told
     from layerpipe2.lab.tuning.tune import tune  # takes seconds
 
-    several = len(options.objective) > 1
     study = tune(
-        read_run(options),
-        space,
+        config,
+        _space(options.space),
         folder=Path(options.out),
         trials=options.trials,
         jobs=options.jobs,
         storage=options.storage,
         name=options.study,
+        stages=options.stages,
         follow=None if options.quiet else Progress(),
-        objectives=tuple(options.objective),
-        sampler=options.sampler,
-        pruner=options.pruner or ("none" if several else "median"),
-        seed=options.study_seed,
-        in_order=options.in_order,
+        **_settings(options),
     )
     _show(study, options.json)
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Of a study, beside those of a run, the space and the budget."""
+    return {
+        "module": options.module,
+        "objectives": tuple(options.objective),
+        "sampler": options.sampler,
+        "pruner": options.pruner or ("none" if len(options.objective) > 1 else "median"),
+        "seed": options.study_seed,
+        "in_order": options.in_order,
+    }
 
 
 def _join(options: argparse.Namespace) -> None:
@@ -123,7 +156,7 @@ def _show(study: Study, as_json: bool) -> None:
         print_json(found._asdict())
         return
     print(summary(found))
-    if found.finished == found.total:
+    if found.finished == found.total and study.settings.module is None:
         print(f"records: {study.folder / 'trials'}")
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
+
+from layerpipe2.errors import look_up
 
 Direction = Literal["maximize", "minimize"]
 T = TypeVar("T")
@@ -22,6 +25,11 @@ class Objective(NamedTuple):
     text: str
     short: str = ".4g"
 
+    @property
+    def worst(self) -> float:
+        """Infinity, of the sign that no trial wants."""
+        return -math.inf if self.direction == "maximize" else math.inf
+
 
 OBJECTIVES = {
     "accuracy": Objective("maximize", "validation accuracy after the last epoch, share", ".2%"),
@@ -38,8 +46,12 @@ def judged(report: Mapping[str, Any]) -> str:
 
 
 def at_the_end(record: Mapping[str, Any], objective: str) -> float:
-    """The validation ``accuracy`` or ``loss`` of a completed run, after its last epoch."""
-    return float(record["epochs"][-1][f"val_{objective}"])
+    """The validation ``accuracy`` or ``loss`` of a completed run, after its last epoch.
+
+    Raises:
+        UserError: if it has none, as a training of one's own whose targets are no classes has no accuracy.
+    """
+    return float(look_up(record["epochs"][-1], f"val_{objective}", "metric"))
 
 
 def best(found: Iterable[T], objectives: Sequence[str], values: Callable[[T], Sequence[float] | None]) -> list[T]:

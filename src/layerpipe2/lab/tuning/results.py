@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from statistics import median
@@ -66,8 +67,9 @@ def best_trials(study: Study, trials: Sequence[FrozenTrial] | None = None) -> li
 
 
 def values_of(trial: FrozenTrial) -> list[float] | None:
-    """What its objectives were; None of a trial that isn't completed."""
-    return trial.values if trial.state == TrialState.COMPLETE else None
+    """What its objectives were; None of a trial that isn't completed, or has diverged."""
+    done = trial.state == TrialState.COMPLETE and all(map(math.isfinite, trial.values))
+    return trial.values if done else None
 
 
 def _seconds_left(trials: Sequence[FrozenTrial], left: int, running: Sequence[float]) -> float | None:

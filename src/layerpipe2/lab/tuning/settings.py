@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.objectives import OBJECTIVES, Direction
+from layerpipe2.lab.own import SETTINGS as OWN_SETTINGS
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.validation import Checked, Several, one_of
 from layerpipe2.lab.tuning import MOST_TRIALS
@@ -53,7 +54,9 @@ class StudySettings(Checked):
         space: setting -> range, see :mod:`layerpipe2.lab.tuning.space`.
         config: the settings of all trials that aren't tuned.
         in_order: whether each trial waits for the one before, so that the study doesn't depend on who was faster.
-        code: hash of the code that trains.
+        module: a function that gives network, data and loss in place of those of ``config``.
+        at: where its network is cut, as one process has measured it for all.
+        code: hash of the code that trains, the function's among it.
     """
 
     config: RunConfig
@@ -64,12 +67,17 @@ class StudySettings(Checked):
     pruner: Annotated[str, *one_of(PRUNERS)] = "median"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     in_order: bool = False
+    module: str | None = None
+    at: Annotated[tuple[str, ...], Field(strict=False)] = ()
     code: str = ""
     commit: str | None = None
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
         object.__setattr__(self, "space", Space.of(self.space, self.config).texts)
+        other = next((name for name in self.space if self.module is not None and name not in OWN_SETTINGS), None)
+        if other is not None:
+            raise UserError(f"space has {other}, which is for the study's networks; your own has no such setting")
         if self.sampler == GRID:
             check_grid(self.ranges, self.trials)
         if len(self.objectives) > 1 and self.pruner != "none":
@@ -101,7 +109,7 @@ class StudySettings(Checked):
     def differs(self, other: StudySettings) -> str | None:
         """Which setting of another study is not this one's; a budget may grow, and a commit needn't change the code."""
         own, its = self.to_dict(), other.to_dict()
-        for name in own.keys() - {"config", "trials", "commit"}:
+        for name in own.keys() - {"config", "trials", "commit", "at"}:
             if own[name] != its[name]:
                 return name
         return next((name for name, value in own["config"].items() if its["config"].get(name) != value), None)
@@ -138,4 +146,6 @@ def quiet() -> Iterator[None]:
         warnings.simplefilter("ignore", ExperimentalWarning)
         # A trial that is done again, after a kill, reports the values of its first epochs again.
         warnings.filterwarnings("ignore", message="The reported value is ignored")
+        # A Gaussian process takes the infinite values of diverged trials for the worst finite ones.
+        warnings.filterwarnings("ignore", message="Clip non-finite values")
         yield

@@ -7,7 +7,7 @@ import json
 import os
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from optuna.storages.journal._file import BaseJournalFileLock
 from layerpipe2.errors import UserError, install_command
 from layerpipe2.lab.judging.objectives import Direction
 from layerpipe2.lab.runs.records import writable_folder
+from layerpipe2.lab.tuning import JOURNAL
 from layerpipe2.lab.tuning.settings import quiet
 
-JOURNAL = "journal.log"
 _LONGEST = 2**18  # bytes of a line of the journal
 _ATTEMPTS = 20  # of several processes that make the tables of a new database at once
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
@@ -129,8 +129,10 @@ def told(what: str) -> Iterator[None]:
         raise UserError(f"{what}: {_first_line(error)}; start the storage and give the same command again") from None
 
 
-def open_study(storage: BaseStorage, name: str, directions: list[Direction] | None) -> optuna.Study:
-    """The study of a name, made if ``directions`` are given.
+def open_study(
+    storage: BaseStorage, name: str, directions: list[Direction] | None, objectives: Sequence[str] = ()
+) -> optuna.Study:
+    """The study of a name, made if ``directions`` are given; dashboards show ``objectives``, the names of its values.
 
     Raises:
         UserError: if there is none and it isn't to be made, or it has other directions.
@@ -138,7 +140,9 @@ def open_study(storage: BaseStorage, name: str, directions: list[Direction] | No
     with told(f"study {name}"), quiet():
         try:
             if directions is not None:
-                optuna.create_study(storage=storage, study_name=name, directions=directions)
+                made = optuna.create_study(storage=storage, study_name=name, directions=directions)
+                if objectives:
+                    made.set_metric_names(list(objectives))
         except DuplicatedStudyError:
             pass
         try:

@@ -19,8 +19,9 @@ from optuna.trial import FrozenTrial, TrialState
 from layerpipe2.errors import UserError
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.records import Record, keep_record, read_record, writable_folder, write_record
+from layerpipe2.lab.tuning import check_there
 from layerpipe2.lab.tuning.settings import PRUNERS, StudySettings, quiet
-from layerpipe2.lab.tuning.storage import JOURNAL, open_storage, open_study, told
+from layerpipe2.lab.tuning.storage import open_storage, open_study, told
 from layerpipe2.lab.tuning.trial_locks import WORKER, TrialLocks, by_database, by_leases
 
 _SETTINGS, _RECORD = "settings", "record"
@@ -83,20 +84,24 @@ class Study:
             notes[SECONDS] = time.monotonic() - since
             if record is None:
                 notes[ERROR] = error
-            elif self.url is not None:
+            elif self.url is not None and self.settings.module is None:
                 notes[_RECORD] = json.dumps(read_record(self.path(trial.number)))
             for name, note in notes.items():
                 trial.set_user_attr(name, note)
-            end = tell_arguments(record, self.settings.objectives) if record else {"state": TrialState.FAIL}
+            end = {"state": TrialState.FAIL}
+            if record is not None:
+                end = tell_arguments(record, self.settings.objectives, self.settings.sampler)
             self.optuna_study.tell(trial, **end, skip_if_finished=True)
 
     def _record(self, trial: optuna.Trial, begun: bool) -> tuple[Record | None, str]:
         """The record of a trial, or why there is none; one that is there already if the storage was gone after it."""
-        from layerpipe2.lab.tuning.trial import train_trial
+        from layerpipe2.lab.tuning.trial import train_own_trial, train_trial
 
         path = self.path(trial.number)
         try:
             config = self.settings.ranges.suggest(trial, self.settings.config)
+            if self.settings.module is not None:
+                return train_own_trial(trial, config, self.settings), ""
             with suppress(UserError):
                 if begun and path.is_file() and _same(record := read_record(path), config):
                     return record, ""
@@ -131,7 +136,7 @@ def work(studies: list[Study], deadline: float | None = None) -> None:
     if left:
         from layerpipe2.lab.runs.worker import check_runs
 
-        check_runs(study.settings.config for study in left)
+        check_runs(study.settings.config for study in left if study.settings.module is None)
     pause = _POLL[0]
     while left and (deadline is None or time.time() < deadline):
         with told(f"study {left[0].name}"):
@@ -152,10 +157,12 @@ def open_or_make(settings: StudySettings, folder: Path, url: str | None = None, 
     writable_folder(folder)
     storage = open_storage(folder, url)
     with told(f"study {name}"):
-        found = open_study(storage, name, settings.directions)
+        found = open_study(storage, name, settings.directions, settings.objectives)
         before = found.user_attrs.get(_SETTINGS)
         if before is not None:
-            _check(settings, _settings(before, name), name)
+            its = _settings(before, name)
+            _check(settings, its, name)
+            settings = settings.model_copy(update={"at": its.at})
         if before is None or before["trials"] < settings.trials:
             found.set_user_attr(_SETTINGS, settings.to_dict())
         with quiet():
@@ -171,8 +178,8 @@ def open_existing(folder: Path, url: str | None = None, name: str = "study") -> 
     Raises:
         UserError: if there is none.
     """
-    if url is None and not (folder / JOURNAL).is_file():
-        raise UserError(f"there is no study in {folder}; start one with `layerpipe2 tune`, or give its folder (--out)")
+    if url is None:
+        check_there(folder)
     storage = open_storage(folder, url)
     with told(f"study {name}"):
         return _study(open_study(storage, name, None), name, folder, url, storage)
@@ -207,10 +214,11 @@ def _check(settings: StudySettings, its: StudySettings, name: str) -> None:
 
 
 def _check_code(settings: StudySettings, name: str) -> None:
+    from layerpipe2.cli.own import source_hash
     from layerpipe2.lab.provenance import TUNING
     from layerpipe2.versions import code_hash
 
-    if settings.code != code_hash(TUNING):
+    if settings.code != code_hash(TUNING) + source_hash(settings.module):
         commit = (settings.commit or "unknown")[:12]
         raise OtherStudy(f"study {name} was made with other code (commit {commit}); give another folder or name")
 

@@ -11,15 +11,18 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from layerpipe2.errors import look_up
-from layerpipe2.lab.judging.objectives import at_the_end
+from layerpipe2.lab.judging.objectives import OBJECTIVES, at_the_end
 from layerpipe2.lab.networks import NETWORKS
+from layerpipe2.lab.own.training import OwnRun, called
 from layerpipe2.lab.runs.config import RunConfig
-from layerpipe2.lab.runs.plan import plan_from
-from layerpipe2.lab.runs.records import Record
+from layerpipe2.lab.runs.plan import Plan, plan_from
+from layerpipe2.lab.runs.records import Record, not_finite
 from layerpipe2.lab.runs.worker import train_quietly
+from layerpipe2.lab.tuning.settings import StudySettings
+from layerpipe2.planning import StageWork
 from layerpipe2.planning.costs import Costs
 from layerpipe2.planning.devices import FlopDevice
-from layerpipe2.planning.measure import measure
+from layerpipe2.planning.measure import measure, measure_from
 
 
 class PruneBadTrials(Callback):
@@ -64,11 +67,33 @@ def train_trial(trial: optuna.Trial, config: RunConfig, objectives: tuple[str, .
     Raises:
         UserError: on settings that don't go together.
     """
-    pruning = [PruneBadTrials(trial, f"val_{objectives[0]}")] if objectives in (("accuracy",), ("loss",)) else []
+    pruning = _pruning(trial, objectives)
     record = train_quietly(config, callbacks=pruning, test=False)
     if record["status"] == "completed" and any(one.pruned for one in pruning):
         record["status"] = "pruned"
     return record
+
+
+def train_own_trial(trial: optuna.Trial, config: RunConfig, settings: StudySettings) -> Record:
+    """What the other functions here read of a run's record, for a network of one's own; nothing keeps it.
+
+    Raises:
+        UserError: on settings that don't go together.
+    """
+    objectives, name = settings.objectives, str(settings.module)
+    run = OwnRun.made(name, called(name, config), config, at=settings.at)
+    pruning = _pruning(trial, objectives)
+    rows, plan = run.train(pruning)
+    diverged = not_finite(rows) is not None
+    pruned = any(one.pruned for one in pruning)
+    record: Record = {"status": "diverged" if diverged else "pruned" if pruned else "completed", "epochs": rows}
+    if "time" in objectives:
+        record["time"] = _relative_time(measure_from(run.stages, run.x), plan, len(run.x))
+    return record | {"config": config.to_dict(), "history_copies": plan.history_copies()}
+
+
+def _pruning(trial: optuna.Trial, objectives: tuple[str, ...]) -> list[PruneBadTrials]:
+    return [PruneBadTrials(trial, f"val_{objectives[0]}")] if objectives in (("accuracy",), ("loss",)) else []
 
 
 def values_of(record: Record, objectives: tuple[str, ...]) -> list[float] | None:
@@ -82,7 +107,7 @@ def _value(record: Record, objective: str) -> float:
     if objective == "copies":
         return float(record["history_copies"])
     if objective == "time":
-        return modelled_time(RunConfig(**record["config"]))
+        return float(record["time"]) if "time" in record else modelled_time(RunConfig(**record["config"]))
     return at_the_end(record, objective)
 
 
@@ -97,13 +122,23 @@ def modelled_time(config: RunConfig) -> float:
     plan = plan_from(config)
     dtype = torch.float32 if NETWORKS[config.network].takes == "images" else torch.int64
     sizes = measure(plan.stages, describe(config.dataset).input_shape, config.batch_size, dtype)
-    return 1 / Costs(sizes, plan.delays, config.strategy, config.batch_size).speedup(FlopDevice(1.0))
+    return _relative_time(sizes, plan, config.batch_size)
 
 
-def tell_arguments(record: Record, objectives: tuple[str, ...]) -> dict[str, Any]:
-    """What ``optuna.Study.tell`` gets: a diverged run is pruned, or failed where there are several objectives."""
+def _relative_time(sizes: tuple[StageWork, ...], plan: Plan, batch_size: int) -> float:
+    return 1 / Costs(sizes, plan.delays, plan.config.strategy, batch_size).speedup(FlopDevice(1.0))
+
+
+def tell_arguments(record: Record, objectives: tuple[str, ...], sampler: str) -> dict[str, Any]:
+    """What ``optuna.Study.tell`` gets, so that the sampler learns where runs diverge.
+
+    Of one objective, TPE puts pruned trials behind the completed ones, and among themselves in the order of their
+    length. Where it can't, and a Gaussian process, which looks at completed trials only, get a diverged run's values:
+    the worst ones, infinite, which importances, pictures and the choice of the best trial leave out.
+    """
     values = values_of(record, objectives)
     if values is not None:
         return {"values": values}
-    several = len(objectives) > 1
-    return {"state": optuna.trial.TrialState.FAIL if several else optuna.trial.TrialState.PRUNED}
+    if record["status"] == "diverged" and (len(objectives) > 1 or sampler == "gp"):
+        return {"values": [OBJECTIVES[name].worst for name in objectives]}
+    return {"state": optuna.trial.TrialState.PRUNED}

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from layerpipe2.errors import integer
+from layerpipe2.cli.own import source_hash
+from layerpipe2.errors import UserError, integer
+from layerpipe2.lab.own.training import OwnRun, called
 from layerpipe2.lab.provenance import TUNING, git_state
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.lifetime import STARTER
@@ -36,6 +38,8 @@ def tune(
     jobs: int = 1,
     storage: str | None = None,
     name: str = "study",
+    module: str | None = None,
+    stages: int | None = None,
     follow: Callable[[Status], None] | None = None,
     **settings: Any,
 ) -> Study:
@@ -52,6 +56,10 @@ def tune(
         jobs: processes on this machine.
         storage: address of a PostgreSQL database, for several machines: the same call on each.
         name: of the study in that database.
+        module: ``package.module:function`` that returns a network (or its stages), a tuple of loaders of training and
+            validation batches, and the loss: they take the place of network and data in ``config``, and trials have no
+            records.
+        stages: into how many its network is cut, by measured times; by default two.
         follow: called about once a second with how far the study is, and at its end.
         settings: further ones of :class:`layerpipe2.lab.tuning.settings.StudySettings`, such as ``objectives``.
 
@@ -60,7 +68,7 @@ def tune(
             used.
     """
     integer(jobs, "jobs", 1, MOST_JOBS)
-    wanted = study_settings(config, space, trials=trials, **settings)
+    wanted = study_settings(config, space, trials=trials, module=module, stages=stages, **settings)
     study = open_or_make(wanted, folder, storage, name)
     with _helpers(study, min(jobs, trials) - 1), _followed(study, follow):
         work([study])
@@ -70,19 +78,39 @@ def tune(
     return study
 
 
-def study_settings(config: RunConfig, space: Mapping[str, str], *, trials: int, **settings: Any) -> StudySettings:
+def study_settings(
+    config: RunConfig,
+    space: Mapping[str, str],
+    *,
+    trials: int,
+    module: str | None = None,
+    stages: int | None = None,
+    **settings: Any,
+) -> StudySettings:
     """The settings of a study of this code, after a look at the runs at the ends of every range.
 
     Raises:
         UserError: as :func:`tune`.
     """
-    plan_from(config)
-    read = Space.of(space, config)
-    for changes in read.ends(config):
-        plan_from(config.copy_with(**changes))
+    read, at = Space.of(space, config), tuple[str, ...]()
+    build: Callable[[RunConfig], Any] = plan_from
+    if module is not None:
+        run = OwnRun.made(module, called(module, config), config, stages)
+        if run.own.validation is None:
+            raise UserError(f"{module} returns no validation data, which judge trials; return (train, validation)")
+        build, at = run.module, run.at
+    for changes in ({}, *read.ends(config)):
+        build(config.copy_with(**changes))
     commit, _ = git_state(Path(__file__).parent)
     return StudySettings(
-        config=config, space=read.texts, trials=trials, code=code_hash(TUNING), commit=commit, **settings
+        config=config,
+        space=read.texts,
+        trials=trials,
+        module=module,
+        at=at,
+        code=code_hash(TUNING) + source_hash(module),
+        commit=commit,
+        **settings,
     )
 
 
