@@ -28,6 +28,8 @@ from paper_figures.verdicts import CLAIM, Answer, Verdict
 evidence = Page("evidence")
 SCREEN = "screen-"
 """What the names of the coarse searches begin with."""
+LONG = "-long"
+"""What the names of experiments end with that train the cells of another one for longer."""
 
 
 LEAST_SHARE = 0.75
@@ -63,12 +65,12 @@ def screens(found: Mapping[str, Records]) -> dict[str, Records]:
 
 @evidence.value
 def confirmed(found: Mapping[str, Records]) -> dict[str, Records]:
-    """The other experiments.
+    """The other experiments, but for the longer ones, whose cells are those of another.
 
     Raises:
         UserError: if there are none yet.
     """
-    others = {name: one for name, one in found.items() if not name.startswith(SCREEN)}
+    others = {name: one for name, one in found.items() if not name.startswith(SCREEN) and not name.endswith(LONG)}
     if not others:
         raise UserError("nothing is confirmed yet; run: make paper EXPERIMENT=evidence-mlp")
     return others

@@ -12,6 +12,7 @@ from paper_figures import build
 from paper_figures.accuracy.assay import Assay
 from paper_figures.accuracy.early import behind_stash, early
 from paper_figures.accuracy.evidence import decays_above_limit, load, silent, told
+from paper_figures.accuracy.longer import fall
 from paper_figures.accuracy.tuning import chosen_rates
 from tests import synthetic_records
 
@@ -72,3 +73,17 @@ def test_the_table_has_means_and_runs_of_one_epoch_are_not_in_it() -> None:
     found = table.set_index("strategy")["MLP, digits, momentum 0.9, 9 stages"]
     assert found["EMA lsq"] == f"{first:+.1f} → {last:+.1f}"
     assert early({"b": short}) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.5, 2.5, "25 % of before, shown to be below a third."),
+        (1.0, 4.0, "25 % of before, not shown to be, nor not to be, below a third."),
+        (5.0, 9.0, "25 % of before, shown not to be below a third."),
+    ],
+)
+def test_a_cost_has_fallen_to_a_third_if_both_intervals_say_so(low, high, said):
+    short = {"cell": "MLP", "epochs": 2, "delay": 10.0, "delay_low": 9.0, "delay_high": 12.0}
+    long = {"epochs": 16, "delay": 2.5, "delay_low": low, "delay_high": high}
+    assert fall(short, long, "delay") == f"MLP, 16 instead of 2 epochs: what the delay costs is {said}"
