@@ -105,7 +105,7 @@ def cut(
     few = inputs.of_each(lambda x: x[:_SAMPLES])
     works = Works()
     if at is None and stages != 1:
-        at, works = _balanced(network, inputs, integer(stages, "number of stages", 1))
+        at, works = _balanced(network, inputs, few, integer(stages, "number of stages", 1))
     at = list(at or ())
     unknown = next((name for name in at if name not in dict(network.named_modules())), None)
     if unknown is not None:
@@ -216,8 +216,8 @@ def _remedy(network: nn.Module, example: Example, name: str) -> str:
     return f"one can begin at {', '.join(map(repr, near))}" if near else "one can begin nowhere"
 
 
-def _balanced(network: nn.Module, example: Example, stages: int) -> tuple[list[str], Works]:
-    reading = read(network, example.of_each(lambda x: x[:_SAMPLES]))
+def _balanced(network: nn.Module, example: Example, few: Example, stages: int) -> tuple[list[str], Works]:
+    reading = read(network, few)
     free = _free(reading)
     units, _ = emit(network, reading, list(free.values()), untie=True)
     widths = [0, *(_width(reading, places) for places in free.values())]
