@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from layerpipe2 import PipelinedModule, UserError, cut
 from layerpipe2.cutting import cut_finely
+from layerpipe2.cutting.example import Example
 from layerpipe2.cutting.stages import check_equal
 
 TOKENS = torch.arange(24).reshape(3, 8) * 7 % 20
@@ -304,6 +305,7 @@ def test_a_tied_parameter_is_untied_on_request():
     assert stages[0].get_parameter("tokens.weight") is network.tokens.weight is not copied
     expected, ours = (result(network, parts, TOKENS, True) for parts in ([network], stages))
     torch.testing.assert_close(ours["head.weight"] + ours["tokens.weight"], expected["tokens.weight"])
+    assert cut(network, TOKENS, stages=1).works[0].total.flops > 0
 
 
 def trained(stages):
@@ -386,7 +388,11 @@ REFUSED = {
     "statistics of two": (lambda: nn.Sequential(nn.Linear(8, 8), NORM, nn.Linear(8, 8), NORM), {"at": ["2"]},
                           r"buffer '1.[a-z_]+' is used by stages 0 and 1"),
     "parameter of two": (lambda self, x: self.b(self.c(self.b(x))), {"at": ["c"]}, "'b.weight' is used .* untie=True"),
-    "two outputs": (lambda self, x: {"logits": self.a(x), "x": x}, TWO, "network returns logits, x; give one"),
+    "two outputs": (lambda self, x: {"logits": self.a(x), "x": x}, TWO,
+                    "network returns logits, x; give one that returns one tensor, or name .*, as output='logits'"),
+    "other output": (lambda self, x: {"logits": self.a(x), "x": x}, TWO | {"output": "logit"},
+                     "network returns logits, x, and no 'logit'; did you mean 'logits'?"),
+    "no tensor there": (lambda self, x: self.a(x) + self.b(x, Answer), TWO, "passes a type on, which is no tensor"),
     "other mode": (lambda: nn.Sequential(nn.Linear(8, 8), nn.Sequential(NORM, nn.Linear(8, 8)).eval()), {"at": ["1.1"]},
                    "submodule '1', which a cut goes through, is in another mode"),
     "nothing asked for": (chain, {}, "give either stages="),
@@ -424,11 +430,111 @@ def test_what_cant_be_cut_is_refused_in_one_line(name):
 
 @pytest.mark.parametrize(
     ("example", "message"),
-    [((ROWS, ROWS), "give a mini-batch"), (ROWS[:, :5], "mat1 and mat2 .*, at .*test_cutting.py")],
+    [
+        ((ROWS, ROWS), "^example doesn't fit the network's forward: too many positional arguments; give example= a t"),
+        ({"y": ROWS}, "^example doesn't fit the network's forward: missing a required argument: 'x';"),
+        (7, "^example is 7; give a mini-batch"),
+        ({}, "^example is {}; give a mini-batch"),
+        ({"x": [1]}, r"^input 'x' is \[1\]; give a mini-batch"),
+        ((ROWS, ROWS[:3]), r"^input 1 is of shape \[3, 8\]; give a mini-batch \(B, ...\), each input with B samples"),
+        (ROWS[:, :5], "mat1 and mat2 .*, at .*test_cutting.py"),
+    ],
 )
 def test_an_example_that_does_not_fit_is_refused(example, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as refused:
         cut(Net(chain), example, stages=2)
+    assert "\n" not in str(refused.value)
+
+
+class Translator(nn.Module):
+    """Reads a text and another one so far, each with its padding; the texts' lengths differ."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.read = nn.Embedding(20, 16), nn.ModuleList(Block() for _ in range(2))
+        self.write, self.head = nn.ModuleList(Block() for _ in range(2)), nn.Linear(16, 20)
+
+    def forward(self, text, so_far, padding=None, weight=None):
+        x, y = self.tokens(text), self.tokens(so_far)
+        if torch.compiler.is_exporting() or not padding.all():  # a shortcut that depends on values
+            x = x * padding[:, :, None]
+        for block in self.read:
+            x = block(x, mask=padding[0, :, None] | padding[0])
+        for block in self.write:
+            y = block(y, mask=torch.ones(20, 20).tril()) + (x * padding[:, :, None]).mean(1, keepdim=True)
+        return {"logits": self.head(y).transpose(1, 2) * weight[:, None], "read": x}
+
+
+TEXTS = {"text": TOKENS, "so_far": TOKENS[:, 1:6], "padding": TOKENS > 3, "weight": torch.rand(3, 5)}
+ADDED = (ROWS, torch.rand(6, 8), torch.arange(48).reshape(6, 8) % 3 == 0)
+
+
+class Added(Net):
+    def forward(self, x, scale, chosen):
+        x = self.b(self.a(x)).where(chosen, x)
+        return self.d(self.c(x * scale) + scale)
+
+
+def shorter(given):
+    return {"text": given["text"][:, :7], "padding": given["padding"][:, :7]} if "text" in given else {}
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "at", "output"),
+    [
+        (Translator, TEXTS, ["read.1", "write.0", "write.1.mlp", "head"], "logits"),
+        (Translator, TEXTS, None, "logits"),
+        (lambda: Added(None), ADDED, ["b", "c", "d"], None),
+        (lambda: Net(answers), (ROWS,), ["c"], None),
+    ],
+    ids=["names", "in balance", "positions", "a tuple of one"],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_several_inputs_reach_the_stages_that_need_them(make, given, at, output, training):
+    network = make().train(training)
+    stages = cut(network, given, 3 if at is None else None, at=at, output=output)
+    assert str(stages).count("\n") == len(stages)
+    names = given if isinstance(given, dict) else range(len(given))
+    longer = {name: torch.cat([given[name], given[name][:2]]) for name in names}
+    for parts in ({name: given[name] for name in names}, longer, longer | shorter(longer)):
+        grown = {name: part.clone().requires_grad_(part.is_floating_point()) for name, part in parts.items()}
+        found = []
+        for whole in (True, False):
+            torch.manual_seed(3)
+            values = tuple(grown.values())
+            if whole:
+                out = network(**grown) if isinstance(given, dict) else network(*values)
+                out = out.logits if isinstance(out, Answer) else out if isinstance(out, torch.Tensor) else out[output]
+            else:
+                out = run(stages, values)
+            weights = [*network.parameters(), *(value for value in values if value.requires_grad)]
+            found.append([out, *torch.autograd.grad(out.square().sum(), weights, allow_unused=True)])
+        for ours, theirs in zip(*found, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_the_first_of_the_stages_takes_the_inputs_that_it_was_cut_for():
+    stages = cut(Translator(), TEXTS, at=["head"], output="logits")
+    text, so_far, padding, weight = TEXTS.values()
+    for given in (text, (text, so_far)):
+        with pytest.raises(
+            UserError, match=r"the first stage gets a [Tt].*; give it a tuple of input 'text', input 'so_"
+        ):
+            stages[0](given)
+    with pytest.raises(UserError, match=r"cut for inputs of another size or type \(5 in dimension 1, not \[3, 4\]\)"):
+        stages[0]((text, so_far, padding, weight[:, :4]))
+
+
+def test_the_gradient_of_each_input_is_compared():
+    network = Added(None)
+    first, last = cut(network, ADDED, at=["c"])
+
+    class Spoilt(nn.Module):
+        def forward(self, given):
+            return first((given[0], given[1].detach(), given[2]))
+
+    with pytest.raises(UserError, match="stages are not the network: the gradient of input 1 differs in training"):
+        check_equal(network, [Spoilt(), last], (), [Example(ADDED, alone=False)])
 
 
 def test_processes_do_not_measure_each_for_itself(monkeypatch):
@@ -459,4 +565,4 @@ def test_stages_that_are_not_the_network_are_refused(spoil, message):
     network = Net(chain, b=nn.BatchNorm1d(8))
     first, last = cut(network, ROWS, at=["c"])
     with pytest.raises(UserError, match=f"stages are not the network: {message}"):
-        check_equal(network, [Spoilt(first), last], (), [ROWS, ROWS[:3]])
+        check_equal(network, [Spoilt(first), last], (), [Example((ROWS,)), Example((ROWS[:3],))])

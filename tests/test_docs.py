@@ -2,10 +2,13 @@
 
 import argparse
 import re
+import runpy
 import shlex
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,9 @@ import yaml
 
 import layerpipe2
 from layerpipe2 import STRATEGIES, find_strategy
-from layerpipe2.cli import make_parser
+from layerpipe2.cli import main, make_parser
 from tests.advice import advised
+from tests.pipeline import processes
 from tests.sampling import slow
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +50,33 @@ def test_snippets_run_as_they_stand(page, tmp_path, monkeypatch):
     if "objective" in scope:
         assert {trial.state.name for trial in scope["study"].trials} == {"COMPLETE", "PRUNED"}
         assert len(re.search(r"^def objective.*?\n\n", SNIPPETS[page], re.DOTALL | re.M)[0].split("\n")) - 2 == 10
+
+
+def printed_by_the_script_on_bert(file):
+    with redirect_stdout(StringIO()) as printed:
+        runpy.run_path(str(file))["main"](epochs=1)
+    return re.findall(r"^([\w-]+) +train_loss (\S+) val_accuracy (\S+)(.*)$", printed.getvalue(), re.M)
+
+
+@slow
+@advised
+def test_the_script_on_bert_trains_in_two_processes_as_in_one_and_can_be_advised(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    file = tmp_path / "bert.py"
+    file.write_text(
+        re.search(r'^```python title="bert.py"\n(.*?)^```', (DOCS / "howto/bert.md").read_text(), re.S | re.M)[1]
+    )
+    alone = printed_by_the_script_on_bert(file)
+    assert [row[0] for row in alone] == ["stash", "ema-span", "latest"]
+    first, second = processes.run(printed_by_the_script_on_bert, 2, file)
+    assert [row[:3] for row in first] == [row[:3] for row in alone]
+    assert second == []
+    stash, average, latest = (float(row[3].split()[0]) for row in first)
+    assert stash == pytest.approx(2 * average, rel=0.05)
+    assert latest == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["advise", "--module", "bert:training", "--steps", "4"]) == 0
+    assert "stash keeps" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -34,7 +34,8 @@ def _row(records: Records, assay: Assay) -> dict[str, Any]:
     runs = records.runs[records.runs["rate"] != "common"]
     epochs = int(records.epochs["epoch"].max()) + 1
     rates = {name: float(runs.loc[runs["strategy"] == name, "lr"].median()) for name in (SEQUENTIAL, STASH)}
-    return cell | {"epochs": epochs, "moves": {name: rate * epochs for name, rate in rates.items()}}
+    made: dict[str, Any] = cell | {"epochs": epochs, "moves": {name: rate * epochs for name, rate in rates.items()}}
+    return made
 
 
 def _readable(row: Mapping[str, Any]) -> dict[str, Any]:

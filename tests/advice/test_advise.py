@@ -137,6 +137,16 @@ def test_a_list_of_mini_batches_is_a_loader_and_one_that_can_be_read_once_is_rea
 
 
 @advised
+def test_parts_of_mini_batches_are_those_that_the_module_names():
+    pairs = advise_module(linear(), loader(), steps=4)
+    batches = [{"x": x, "y": y, "weight": torch.ones(len(x))} for x, y in loader()]
+    assert advise_module(linear(inputs="x", target="y"), batches, steps=4) == pairs
+    weighted = lambda y, targets: ((y - targets[0]).square().mean(1) * targets[1]).mean()  # noqa: E731
+    found = advise_module(linear(inputs="x", target=("y", "weight"), loss=weighted), batches, steps=4)
+    assert found.rows[-1].losses == pytest.approx(pairs.rows[-1].losses)
+
+
+@advised
 def test_a_row_is_the_mean_loss_since_the_one_before():
     each = advise_module(linear(), loader(), steps=4, strategies=[])
     whole = advise_module(linear(), loader(), steps=16, strategies=[])

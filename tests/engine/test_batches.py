@@ -100,6 +100,28 @@ def test_the_dimension_of_classes(outputs, targets, dimension):
     assert class_dimension(torch.zeros(outputs), torch.zeros(targets, dtype=torch.int64)) == dimension
 
 
+def weighted(**options):
+    """Tokens that the mask leaves out count a half."""
+
+    def loss(outputs, targets):
+        labels, mask = targets
+        each = F.cross_entropy(outputs.transpose(1, 2), labels, reduction="none", ignore_index=-100)
+        return (each * (1 + mask)).sum() / (2 * (labels != -100).sum())
+
+    return by_name(**{"target": ("labels", "attention_mask"), "loss": loss} | options)
+
+
+def test_a_loss_gets_several_targets_of_which_the_first_counts():
+    everything = torch.utils.data.default_collate(samples())
+    model = weighted()
+    logged = trainer(1).test(model, batches(size=7), verbose=False)[0]
+    labels = everything["labels"]
+    outputs = model.eval()(everything["input_ids"])
+    assert logged["test_loss"] == pytest.approx(model.loss(outputs, (labels, everything["attention_mask"])).item())
+    assert logged["test_accuracy"] == trainer(1).test(by_name(), batches(), verbose=False)[0]["test_accuracy"]
+    fits.assert_equal(fits.fit(weighted, data=batches), 2)
+
+
 def test_processes_take_names_as_one_process_does():
     fits.assert_equal(fits.fit(by_name, data=batches), 2)
 
@@ -108,13 +130,19 @@ def test_processes_take_names_as_one_process_does():
     ("model", "form", "message"),
     [
         (lambda: by_name(target=None), dict, r"^inputs is 'input_ids' and target is None; name both parts"),
+        (
+            lambda: by_name(target=("labels", "input_ids")),
+            dict,
+            r"^target is \('labels', 'input_ids'\), and the loss t",
+        ),
+        (lambda: weighted(shift_target=True), dict, r"^shift_target needs one target"),
         (lambda: by_name(inputs=1.5), dict, r"^inputs is 1.5; give a name or position"),
         (lambda: by_name(ignore_index=0, loss=nn.NLLLoss()), dict, r"^ignore_index is 0, and the loss ignores -100"),
         (lambda: by_name(ignore_index="no"), dict, r"^ignore_index is 'no'; give the class that doesn't count"),
         (
             lambda: by_name(ignore_index=None, shift_target=True),
             dict,
-            r"^shift_target needs target, and an ignore_index",
+            r"^shift_target needs one target, and an ignore_index",
         ),
         (
             lambda: by_name(target="label"),

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from layerpipe2.advice.result import Advice
 from layerpipe2.advice.side_by_side import KeptLoss, Progress, SideBySide
 from layerpipe2.delays import Delays
+from layerpipe2.engine.batches import adapted
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.engine.gradient_probe import PROBED
 from layerpipe2.engine.module import PipelinedModule
@@ -54,7 +55,7 @@ def advise_module(
     integer(steps, "steps", 1, LARGEST)
     beside = {name: _as_in(module, name) for name in _names(module, strategies)}
     _check_delays(module.delays)
-    loss = KeptLoss(module.loss)
+    loss = KeptLoss(adapted(module.loss, module.ignore_index))
     with isolate_rng():
         stashing = PipelinedModule(
             copied(list(module.stages)),
@@ -70,6 +71,10 @@ def advise_module(
             stage_seed=module.stage_seed,
             unfreezes=module.unfreezes,
             accumulate=module.accumulate,
+            inputs=module.inputs,
+            target=module.target,
+            shift_target=module.shift_target,
+            ignore_index=module.ignore_index,
         )
         trainings = SideBySide(beside, steps, loss, progress)
         trainer = quiet_trainer(-1, resolve_device(device), [trainings], limits=(None, 0))

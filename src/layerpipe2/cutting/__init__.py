@@ -5,18 +5,19 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Node
 
+from layerpipe2.cutting.example import Example
 from layerpipe2.cutting.program import Program, Reading, read
 from layerpipe2.cutting.stages import Places, Stage, check_equal, emit
 from layerpipe2.delays import Delays, aligned
+from layerpipe2.engine.packing import pack
 from layerpipe2.errors import UserError, did_you_mean, integer, shown
 from layerpipe2.planning import Costs, StageWork
 from layerpipe2.planning.balance import balanced, merge
@@ -25,6 +26,8 @@ from layerpipe2.planning.profiling import profile
 Works = tuple[StageWork, ...]
 _SECONDS = 3.0
 """About how long units are timed."""
+_SLOWER = 1.25
+"""How much slower the slowest stage may be, for places where fewer tensors cross."""
 _SAMPLES = 4
 """How many samples of the example are traced and compared."""
 
@@ -36,7 +39,7 @@ class Stages(list[nn.Module]):
         at: the submodules that stages begin at, from the second stage on: ``cut(..., at=stages.at)`` cuts there again.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], at: Sequence[str], example: Tensor, works: Works = ()) -> None:
+    def __init__(self, modules: Sequence[nn.Module], at: Sequence[str], example: Example, works: Works = ()) -> None:
         super().__init__(modules)
         self.at, self._example, self._works = list(at), example, works
 
@@ -69,11 +72,12 @@ class Stages(list[nn.Module]):
 
 def cut(
     model: nn.Module | Sequence[nn.Module],
-    example: Tensor,
+    example: Tensor | Sequence[Tensor] | Mapping[str, Tensor],
     stages: int | None = None,
     *,
     at: Sequence[str] | None = None,
     untie: bool = False,
+    output: str | None = None,
 ) -> Stages:
     """Take a network apart into the stages of a pipeline, each of which takes what the one before it returns.
 
@@ -86,18 +90,22 @@ def cut(
 
     Args:
         model: the network, or a flat list of modules that are called one after the other.
-        example: one mini-batch of its input (B, ...), on its device.
+        example: one mini-batch of its input (B, ...), on its device. Several inputs: a tuple in the order of the
+            network's forward, or a mapping of its arguments; the first stage takes a tuple of them in that order.
         stages: into how many stages, as equally slow as measured times allow.
         at: instead, names of the submodules that stages begin at, from the second stage on.
         untie: whether the later of two stages that use one parameter gets a copy of its own.
+        output: which one of several outputs counts, as ``"logits"``; the others are left out.
 
     Raises:
         UserError: if the network can't be taken apart there, in one line with the line of its source.
     """
-    network = _checked(model, example, stages, at)
+    network = _checked(model, stages, at)
+    inputs = Example.of(network, example, output)
+    few = inputs.of_each(lambda x: x[:_SAMPLES])
     works = Works()
     if at is None and stages != 1:
-        at, works = _balanced(network, example, integer(stages, "number of stages", 1))
+        at, works = _balanced(network, inputs, few, integer(stages, "number of stages", 1))
     at = list(at or ())
     unknown = next((name for name in at if name not in dict(network.named_modules())), None)
     if unknown is not None:
@@ -109,14 +117,14 @@ def cut(
         raise UserError(
             f"submodule '{other}', which a cut goes through, is in another mode than the network; cut elsewhere"
         )
-    reading = read(network, example[:_SAMPLES], opened)
-    parts, copies = emit(network, reading, _checked_places(network, example, reading, at), untie=untie)
+    reading = read(network, few, opened)
+    parts, copies = emit(network, reading, _checked_places(network, few, reading, at), untie=untie)
     check_equal(network, parts, copies, reading.examples)
-    return Stages(parts, at, example, works)
+    return Stages(parts, at, inputs, works)
 
 
 def cut_finely(model: nn.Module, example: Tensor) -> Stages:
-    """Cut a network into the smallest stages that each have something to train and get one tensor.
+    """Cut a network into the smallest stages that each have something to train and get one tensor with a gradient.
 
     Args:
         model, example: as of :func:`cut`. Parameters that several stages use are untied.
@@ -124,23 +132,22 @@ def cut_finely(model: nn.Module, example: Tensor) -> Stages:
     Raises:
         UserError: as :func:`cut`.
     """
-    network = _checked(model, example, 1, None)
-    reading = read(network, example[:_SAMPLES])
-    free = _free(reading, several=False)
+    network = _checked(model, 1, None)
+    reading = read(network, Example.of(network, example, None).of_each(lambda x: x[:_SAMPLES]))
+    free = _free(reading)
     units, _ = emit(network, reading, list(free.values()), untie=True)
-    at = [list(free)[start - 1] for start in _with_parameters(units)[1:]]
+    narrow = [True, *(_width(reading, places) == 1 for places in free.values())]
+    at = [list(free)[start - 1] for start in _with_parameters(units, narrow)[1:]]
     return cut(network, example, at=at, untie=True) if at else cut(network, example, 1)
 
 
-def _checked(model: Any, example: Any, stages: Any, at: Any) -> nn.Module:
+def _checked(model: Any, stages: Any, at: Any) -> nn.Module:
     if isinstance(model, Sequence) and model and all(isinstance(unit, nn.Module) for unit in model):
         model = nn.Sequential(*model)
     if isinstance(model, nn.ModuleList):
         model = nn.Sequential(*model)
     if not isinstance(model, nn.Module):
         raise UserError(f"network is {shown(model)}; give a module, or a list of modules")
-    if not isinstance(example, Tensor) or not example.dim() or not len(example):
-        raise UserError(f"example is {shown(example)}; give a mini-batch (B, ...) of the one tensor that it takes")
     if (stages is None) == (at is None):
         raise UserError("give either stages=, how many, or at=, names of the submodules that stages begin at")
     if at is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -158,7 +165,7 @@ def _around(names: Sequence[str]) -> set[str]:
     return {name.rsplit(".", depth)[0] for name in names for depth in range(1, name.count(".") + 1)}
 
 
-def _checked_places(network: nn.Module, example: Tensor, reading: Reading, at: Sequence[str]) -> list[Places]:
+def _checked_places(network: nn.Module, example: Example, reading: Reading, at: Sequence[str]) -> list[Places]:
     places = []
     for name in at:
         found = _place(reading, name)
@@ -194,67 +201,61 @@ def _refused(program: Program, place: int) -> str:
         if not isinstance(value, Tensor):
             return f"what crosses is a {type(value).__name__}"
         if program.changes(value, place):
-            return f"{_made_by(node)} is changed in place there"
+            return f"{program.name(node)} is changed in place there"
     if not any(node.meta["value"].requires_grad for node in tensors):
-        return f"{' and '.join(map(_made_by, tensors))} has no gradient"
+        return f"{' and '.join(map(program.name, tensors))} has no gradient"
     lacks = program.crossing(place, given=tensors).lacks
     return f"a size would have to cross beside the tensors, from {lacks[0].meta['line']}" if lacks else ""
 
 
-def _made_by(node: Node) -> str:
-    if node.op == "placeholder":
-        return "the input"
-    if node.op == "call_module":
-        return f"the output of '{str(node.target).partition('.')[2]}'"
-    return f"that of {node.meta['line']}"
-
-
-def _free(reading: Reading, *, several: bool = True) -> dict[str, Places]:
-    """Outermost submodules at every place where a stage can begin, in the order in which they are called.
-
-    Args:
-        reading: of the network.
-        several: whether more than one tensor may cross there.
-    """
+def _free(reading: Reading) -> dict[str, Places]:
+    """Outermost submodules at every place where a stage can begin, in the order in which they are called."""
     found: dict[str, Places] = {}
     names = sorted(reading.programs[True].places().items(), key=lambda pair: (pair[1], pair[0].count(".")))
     for name, step in names:
         places = _place(reading, name)
-        if isinstance(places, str) or step in [place[True] for place in found.values()]:
-            continue
-        if several or all(len(reading.programs[mode].crossing(place).tensors) == 1 for mode, place in places.items()):
+        if not isinstance(places, str) and step not in [place[True] for place in found.values()]:
             found[name] = places
     return found
 
 
-def _remedy(network: nn.Module, example: Tensor, name: str) -> str:
-    reading = read(network, example[:_SAMPLES])
+def _width(reading: Reading, places: Places) -> int:
+    """How many tensors with a gradient cross: masks and the like cost little."""
+    programs = reading.programs
+    crossing = (programs[mode].crossing(place).tensors for mode, place in places.items())
+    return max(sum(bool(node.meta["value"].requires_grad) for node in tensors) for tensors in crossing)
+
+
+def _remedy(network: nn.Module, example: Example, name: str) -> str:
+    reading = read(network, example)
     free = _free(reading)
     place = reading.programs[True].places().get(name, 0)
     near = sorted(sorted(free, key=lambda other: abs(free[other][True] - place))[:3], key=list(free).index)
     return f"one can begin at {', '.join(map(repr, near))}" if near else "one can begin nowhere"
 
 
-def _balanced(network: nn.Module, example: Tensor, stages: int) -> tuple[list[str], Works]:
-    reading = read(network, example[:_SAMPLES])
-    for several in (False, True):  # a place where one tensor crosses costs least
-        free = _free(reading, several=several)
-        units, _ = emit(network, reading, list(free.values()), untie=True)
-        starts = _with_parameters(units)
-        if len(starts) >= stages:
-            break
-    else:
-        raise UserError(f"network can't be cut into {stages} stages: {_why_so_few(reading, list(free), starts)}")
-    found = balanced(merge(_profile(units, example), [*starts, len(units)]), stages)
-    return [list(free)[starts[start] - 1] for start in found.starts[1:]], found.stages
+def _balanced(network: nn.Module, example: Example, few: Example, stages: int) -> tuple[list[str], Works]:
+    reading = read(network, few)
+    free = _free(reading)
+    units, _ = emit(network, reading, list(free.values()), untie=True)
+    widths = [0, *(_width(reading, places) for places in free.values())]
+    starts = [_with_parameters(units, [width <= most for width in widths]) for most in sorted({*widths})]
+    if len(starts[-1]) < stages:
+        raise UserError(f"network can't be cut into {stages} stages: {_why_so_few(reading, list(free), starts[-1])}")
+    works = _profile(units, example)
+    enough = [found for found in starts if len(found) >= stages]
+    cuts = [balanced(merge(works, [*found, len(units)]), stages) for found in enough]
+    best = min(max(cut.seconds) for cut in cuts)
+    found, cut = next(pair for pair in zip(enough, cuts, strict=True) if max(pair[1].seconds) <= _SLOWER * best)
+    return [list(free)[found[start] - 1] for start in cut.starts[1:]], cut.stages
 
 
-def _with_parameters(units: Sequence[nn.Module]) -> list[int]:
-    """First units of the smallest parts that each have something to train; 0 at least."""
+def _with_parameters(units: Sequence[nn.Module], open_: Sequence[bool]) -> list[int]:
+    """First units, of those that are open, of the smallest parts that each have something to train; 0 at least."""
     trains = [any(p.requires_grad for p in unit.parameters()) for unit in units]
     starts = [0]
     for number in range(1, len(units)):
-        if any(trains[starts[-1] : number]) and any(trains[number:]):
+        if open_[number] and any(trains[starts[-1] : number]) and any(trains[number:]):
             starts.append(number)
     return starts
 
@@ -270,15 +271,15 @@ def _why_so_few(reading: Reading, free: list[str], starts: list[int]) -> str:
     return f"{where}{why}{closed}; ask for at most {len(starts)}"
 
 
-def _profile(modules: Sequence[nn.Module], example: Tensor) -> Works:
+def _profile(modules: Sequence[nn.Module], example: Example) -> Works:
     start = time.perf_counter()
     try:
         with torch.no_grad():
-            x = example
+            x = example.value
             for module in copy.deepcopy(list(modules)):
                 x = module(x)
         seconds = time.perf_counter() - start
-        return profile(modules, example, repeats=max(1, min(5, int(_SECONDS / (4 * seconds)))), warmup=1)
+        return profile(modules, pack(example.value), repeats=max(1, min(5, int(_SECONDS / (4 * seconds)))), warmup=1)
     except (UserError, RuntimeError) as error:
         remedy = "cut at submodules that you name, at="
         raise UserError(f"times can't be measured ({' '.join(str(error).split())}); {remedy}") from None

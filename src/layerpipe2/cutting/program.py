@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.utils._device import _device_constructors
 
+from layerpipe2.cutting.example import Example
 from layerpipe2.cutting.tracing import (
     ROOT,
     CutError,
@@ -27,12 +28,31 @@ from layerpipe2.cutting.tracing import (
     storage,
     why,
 )
+from layerpipe2.errors import UserError
+
+Sizes = tuple[tuple[int, int, int | tuple[int, int]], ...]
+"""Input, dimension, and the size that it must have, or the input and dimension whose size it must have."""
 
 
-def require_sizes(x: Tensor, sizes: tuple[tuple[int, int], ...]) -> None:
-    """Refuse inputs whose size differs where the network was not seen with another one."""
-    for d, size in sizes:
-        require(x.shape[d] if d < x.dim() else None, size, f"{size} in dimension {d}, not {list(x.shape)}")
+def require_sizes(x: Any, names: tuple[str, ...], sizes: Sizes) -> None:
+    """Refuse inputs whose size differs where the network was not seen with another one.
+
+    Args:
+        x: the input, or a tuple of several.
+        names: of several.
+        sizes: that are required.
+    """
+    if names and not (isinstance(x, tuple | list) and len(x) == len(names)):
+        raise UserError(
+            f"the first stage gets a {type(x).__name__}; give it a tuple of {', '.join(names)}, as a PipelinedModule "
+            "does whose inputs= names them"
+        )
+    given = x if names else (x,)
+    for i, d, wanted in sizes:
+        shape, size = given[i].shape, wanted
+        if isinstance(wanted, tuple):
+            size = given[wanted[0]].shape[wanted[1]]
+        require(shape[d] if d < len(shape) else None, size, f"{size} in dimension {d}, not {list(shape)}")
 
 
 @dataclass(frozen=True)
@@ -70,12 +90,14 @@ class Program:
     Args:
         trace: of the example.
         others: traces of other sizes with the same steps.
-        pinned: dimensions of the input whose size must stay, with their size.
+        required: sizes of the inputs that must stay, or be the same.
     """
 
-    def __init__(self, trace: Trace, others: Sequence[Trace], pinned: dict[int, int]) -> None:
-        self.nodes, self.entries, self._pinned = trace.nodes, trace.entries, pinned
-        self._device = trace.example.device
+    def __init__(self, trace: Trace, others: Sequence[Trace], required: Sizes) -> None:
+        self.nodes, self.entries, self._required = trace.nodes, trace.entries, required
+        example = trace.example
+        self._device = example.device
+        self._inputs = () if example.alone else tuple(map(example.name, range(len(example.tensors))))
         self._at = {node: i for i, node in enumerate(self.nodes)}
         runs = zip(trace.nodes, *(other.nodes for other in others), strict=True)
         self._values = {nodes[0]: [node.meta["value"] for node in nodes] for nodes in runs}
@@ -99,7 +121,16 @@ class Program:
 
     def is_first(self, place: int) -> bool:
         """Whether nothing that depends on the input is computed before a place."""
-        return all(self._is_free(node) or not self._places(node) for node in self.nodes[1:place])
+        begin = 1 + len(self._inputs)
+        return all(self._is_free(node) or not self._places(node) for node in self.nodes[begin:place])
+
+    def name(self, node: fx.Node) -> str:
+        """What the result of a step is called in messages."""
+        if self._at[node] <= len(self._inputs):
+            return (*self._inputs, "the input")[self._at[node] - 1]
+        if node.op == "call_module":
+            return f"the output of '{str(node.target).partition('.')[2]}'"
+        return f"that of {node.meta['line']}"
 
     def crossing(self, start: int, end: int | None = None, given: Sequence[fx.Node] = ()) -> Crossing:
         """What the steps from ``start`` to ``end`` need; ``given`` are the tensors that cross."""
@@ -131,8 +162,10 @@ class Program:
         made = dict.fromkeys(given, x) | {node: graph.call_function(operator.getitem, (x, i)) for i, node in several}
         x = made[given[0]]
         outer = graph.call_function(torch.is_grad_enabled)
-        if start == 0 and self._pinned:
-            graph.call_function(require_sizes, (x, tuple(self._pinned.items())))
+        if start == 0 and (self._inputs or self._required):
+            graph.call_function(require_sizes, (x, self._inputs, self._required))
+        if start == 0 and self._inputs:
+            x = graph.call_function(operator.getitem, (x, 0))
 
         def new(item: Any) -> Any:
             if isinstance(item, fx.Node):
@@ -214,7 +247,7 @@ class Reading:
     """
 
     programs: dict[bool, Program]
-    examples: list[Tensor]
+    examples: list[Example]
     closed: dict[type, str]
 
     def changes(self, tensor: Tensor) -> bool:
@@ -222,7 +255,7 @@ class Reading:
         return any(program.changes(tensor) for program in self.programs.values())
 
 
-def read(network: nn.Module, example: Tensor, opened: set[str] | None = None) -> Reading:
+def read(network: nn.Module, example: Example, opened: set[str] | None = None) -> Reading:
     """Trace a network in both modes, with examples of several sizes.
 
     Args:
@@ -249,23 +282,23 @@ def read(network: nn.Module, example: Tensor, opened: set[str] | None = None) ->
                 raise CutError(f"{inner} can't be taken apart: {reason}; {remedy}") from error
             closed[type(modules[name])] = reason
             wanted = {other for other in wanted if type(modules[other]) is not type(modules[name])}
-    other, others, pinned = example, list[dict[bool, Trace]](), dict[int, int]()
-    for d, size in enumerate(example.shape):
-        found = _followed(network, base, wanted, _other_sizes(example, d))
+    other, others, required = example, list[dict[bool, Trace]](), list[tuple[int, int, int | tuple[int, int]]]()
+    for axis in example.axes():
+        found = _followed(network, base, wanted, example.with_other_sizes(axis))
         if isinstance(found, dict):
             others.append(found)
-            changed = found[True].example.shape[d]
-            other = torch.cat([other, other[:1]]) if changed > size else other.narrow(d, 0, changed)
-        elif d == 0:
+            other = other.resized(axis, found[True].example.size(axis))
+            required += [(i, d, axis[0]) for i, d in axis[1:]]
+        elif axis[0][1] == 0:
             raise CutError(f"network takes other steps for another number of samples{found}")
         else:
-            pinned[d] = size
-    programs = {mode: Program(base[mode], [other[mode] for other in others], pinned) for mode in base}
+            required += [(i, d, example.size(axis)) for i, d in axis]
+    programs = {mode: Program(base[mode], [other[mode] for other in others], tuple(required)) for mode in base}
     return Reading(programs, [example, other], closed)
 
 
 def _followed(
-    network: nn.Module, base: dict[bool, Trace], opened: set[str], examples: Iterator[Tensor]
+    network: nn.Module, base: dict[bool, Trace], opened: set[str], examples: Iterator[Example]
 ) -> dict[bool, Trace] | str:
     """Traces of the first example that the network takes; if their steps are others, the line where they differ."""
     for x in examples:
@@ -276,30 +309,19 @@ def _followed(
     return ", or refuses it"
 
 
-def _both(network: nn.Module, x: Tensor, opened: set[str], stack: list[str]) -> dict[bool, Trace]:
+def _both(network: nn.Module, x: Example, opened: set[str], stack: list[str]) -> dict[bool, Trace]:
     traces = {}
     modes = [(module, module.training) for module in network.modules()]
     try:
         for training in (True, False):
             network.train(training)
-            with unchanged(network, x):
-                given = x.detach().requires_grad_(x.is_floating_point()).clone()
+            with unchanged(network, x.device):
+                given = x.leaves().of_each(torch.clone)
                 traces[training] = Trace(network, given, opened, stack)
     finally:
         for module, mode in modes:
             module.training = mode
     return traces
-
-
-def _other_sizes(x: Tensor, d: int) -> Iterator[Tensor]:
-    """Examples of other sizes along a dimension: half of it, or a little less."""
-    size = x.shape[d]
-    if d == 0:
-        yield torch.cat([x, x[:1]])
-    if d == 0 or size < 2:
-        return
-    yield x.narrow(d, 0, size // 2)
-    yield x.narrow(d, 0, size - 1)
 
 
 def _difference(one: Trace, other: Trace) -> str:
@@ -315,13 +337,13 @@ def _written(node: fx.Node) -> tuple[str, ...]:
 
 
 @contextmanager
-def unchanged(modules: nn.Module, x: Tensor, seed: int = 0) -> Iterator[None]:
+def unchanged(modules: nn.Module, device: torch.device, seed: int = 0) -> Iterator[None]:
     """Run the same random numbers within, and leave modules, gradients and random numbers as they were."""
     kept = [(module, dict(vars(module)), dict(module._buffers)) for module in modules.modules()]
     values = [(buffer, buffer.clone()) for buffer in modules.buffers()]
     gradients = [(parameter, parameter.grad) for parameter in modules.parameters()]
     chance = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng([x.device] if x.is_cuda else []):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from layerpipe2.cutting.example import Example
 from layerpipe2.cutting.program import Reading, unchanged
-from layerpipe2.cutting.tracing import CutError, OtherSizeError, held_at, leaves, why
+from layerpipe2.cutting.tracing import CutError, OtherSizeError, held_at, why
 from layerpipe2.engine.packing import is_packed, pack, unpack
 from layerpipe2.errors import UserError
 
@@ -74,7 +76,7 @@ def emit(network: nn.Module, reading: Reading, places: Sequence[Places], *, unti
     crossing = {}
     for mode, program in programs.items():
         inner = (program.crossing(place[mode]).tensors for place in places)
-        crossing[mode] = [[program.nodes[0]], *inner, [program.nodes[-1].args[0]]]
+        crossing[mode] = [[program.nodes[0]], *inner, program.nodes[-1].all_input_nodes]
     stages, copies, owners = list[Stage](), list[tuple[Tensor, Tensor]](), dict[int, int]()
     for k in range(len(places) + 1):
         graphs = {
@@ -138,7 +140,7 @@ def _persistent(network: nn.Module) -> Callable[[str], bool]:
     return is_persistent
 
 
-def check_equal(network: nn.Module, stages: Sequence[nn.Module], copies: Copies, examples: Sequence[Tensor]) -> None:
+def check_equal(network: nn.Module, stages: Sequence[nn.Module], copies: Copies, examples: Sequence[Example]) -> None:
     """Outputs, gradients and buffers of network and stages in both modes, with the same dropout.
 
     Args:
@@ -155,10 +157,11 @@ def check_equal(network: nn.Module, stages: Sequence[nn.Module], copies: Copies,
     try:
         for training in (True, False):
             for number, x in enumerate(examples):
-                where = f"in {'training' if training else 'evaluation'}, for an input of shape {list(x.shape)}"
+                where = f"in {'training' if training else 'evaluation'}, for {x}"
                 network.train(training)
                 try:
-                    theirs = _results(both, [network], network, (), x, number)
+                    whole = partial(x.output_of, network)
+                    theirs = _results(both, [whole], network, (), x, number)
                 except Exception as error:  # whatever a network raises
                     if number:
                         continue
@@ -168,7 +171,7 @@ def check_equal(network: nn.Module, stages: Sequence[nn.Module], copies: Copies,
                 try:
                     ours = _results(both, stages, network, copies, x, number)
                 except Exception as error:
-                    if isinstance(error, OtherSizeError) and x.shape[1:] != examples[0].shape[1:]:
+                    if isinstance(error, OtherSizeError) and x.other_lengths(examples[0]):
                         continue
                     raise CutError(f"stages are not the network: they fail {where}: {why(error)}") from error
                 _compare(theirs, ours, where)
@@ -181,25 +184,31 @@ Results = dict[str, Tensor | None]
 
 
 def _results(
-    both: nn.Module, stages: Sequence[nn.Module], network: nn.Module, copies: Copies, x: Tensor, seed: int
+    both: nn.Module,
+    stages: Sequence[Callable[[Any], Any]],
+    network: nn.Module,
+    copies: Copies,
+    example: Example,
+    seed: int,
 ) -> Results:
     """Output, gradients, and buffers afterwards, each stage for itself as in a pipeline."""
-    with unchanged(both, x, seed), torch.set_grad_enabled(network.training or seed == 0):
-        passes = list[tuple[Tensor, Tensor]]()
-        y = x.detach().clone()
-        for stage in stages:
+    with unchanged(both, example.device, seed), torch.set_grad_enabled(network.training or seed == 0):
+        given = example.leaves()
+        y = pack(stages[0](given.of_each(torch.clone).value))
+        passes = [(given.tensors[0], y)]
+        for stage in stages[1:]:
             y = y.detach().requires_grad_(y.is_floating_point())
-            made = stage(unpack(y.clone()) if is_packed(y) or not passes else y)
-            out = pack(made) if len(passes) < len(stages) - 1 else next(leaves(made))[1]
-            passes.append((y, out))
-            y = out
+            passes.append((y, pack(stage(unpack(y.clone()) if is_packed(y) else y))))
+            y = passes[-1][1]
         weights = torch.linspace(-1, 2, y.numel(), device=y.device).cos().to(y.dtype).reshape(y.shape)
         gradient: Tensor | None = weights
-        for given, out in reversed(passes):
+        for x, out in reversed(passes):
             if gradient is not None and out.requires_grad:
                 out.backward(gradient)  # type: ignore[no-untyped-call]
-            gradient = given.grad
-        found: Results = {"the output": y.detach(), "the gradient of the input": gradient}
+            gradient = x.grad
+        found: Results = {"the output": y.detach()}
+        for i, x in enumerate(given.tensors):
+            found[f"the gradient of {example.name(i)}"] = x.grad
         copied = {id(copy): original for original, copy in copies}
         gradients: dict[int, Tensor | None] = {}
         for tensor in [*network.parameters(), *(copy for _, copy in copies)]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,7 +23,10 @@ from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
 
-from layerpipe2.errors import UserError, shown
+from layerpipe2.errors import UserError
+
+if TYPE_CHECKING:
+    from layerpipe2.cutting.example import Example
 
 ROOT = "network"
 """Name of the network within :class:`_Caller`."""
@@ -125,7 +128,7 @@ class Trace(fx.Tracer):
         stack: names of the opened modules that run; after an error, those that it happened in.
     """
 
-    def __init__(self, network: nn.Module, example: Tensor, opened: set[str], stack: list[str]) -> None:
+    def __init__(self, network: nn.Module, example: Example, opened: set[str], stack: list[str]) -> None:
         super().__init__(autowrap_modules=())  # type: ignore[arg-type]
         self.opened, self.example = {ROOT, *(f"{ROOT}.{name}" for name in opened)}, example
         self.entries: dict[str, list[tuple[fx.Node, bool]]] = {}
@@ -135,8 +138,8 @@ class Trace(fx.Tracer):
         self._autocast = torch.is_autocast_enabled(example.device.type)
         self._owned = {id(t): name for name, t in _tensors(network)}
         before = _states(network, opened)
-        with torch.enable_grad(), _Mode(self):
-            self.graph = self.trace(_Caller(network))
+        with torch.enable_grad(), _Mode(self), _without_shortcuts():
+            self.graph = self.trace(_Caller(network, example))
         self.nodes = list(self.graph.nodes)
         _check_states(before, _states(network, opened))
 
@@ -173,7 +176,8 @@ class Trace(fx.Tracer):
         try:
             return super().create_arg(tuple(a) if isinstance(a, torch.Size) else a)
         except NotImplementedError:
-            raise self._error(f"passes {shown(a)} on") from None
+            remedy = "does a setting leave it out, as use_cache=False?"
+            raise self._error(f"passes a {type(a).__name__} on, which is no tensor ({remedy})") from None
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any) -> Any:
         """Compute a step for real and note it.
@@ -187,7 +191,8 @@ class Trace(fx.Tracer):
         with self._apart():
             versions = [(t, t._version) for t in (*given, *module.buffers())]
             state = self._generators()
-            value = self.example if kind == "placeholder" else _call(module, kind, target, *_plain((args, kwargs)))
+            plain = _plain((args, kwargs))
+            value = self.example.value if kind == "placeholder" else _call(module, kind, target, *plain)
             draws = not torch.equal(state, self._generators())
             changes = [storage(t) for t, version in versions if t._version != version]
         has_tensors = any(isinstance(item, Tensor) for item in atoms(value))
@@ -290,8 +295,8 @@ class Trace(fx.Tracer):
 
     def _generators(self) -> Tensor:
         """States of torch's generators."""
-        x = self.example
-        on = [torch.cuda.get_rng_state(x.device)] if x.is_cuda else []
+        device = self.example.device
+        on = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
         return torch.cat([torch.get_rng_state(), *on])
 
     def _check_context(self, target: Any) -> None:
@@ -318,19 +323,33 @@ class _Mode(TorchFunctionMode):
         return self._trace.function(func, args, kwargs or {})
 
 
+@contextmanager
+def _without_shortcuts() -> Iterator[None]:
+    """Tell a forward that asks, as it does for ``torch.export``, to take no shortcut that depends on values.
+
+    So a mask is used also if it masks nothing. Whether both ways give the same is compared with all else.
+    """
+    names = "_is_compiling_flag", "_is_exporting_flag"
+    before = [getattr(torch.compiler, name) for name in names]
+    try:
+        for name in names:
+            setattr(torch.compiler, name, True)
+        yield
+    finally:
+        for name, value in zip(names, before, strict=True):
+            setattr(torch.compiler, name, value)
+
+
 class _Caller(nn.Module):
     """Calls the network, with its hooks."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, example: Example) -> None:
         super().__init__()
         setattr(self, ROOT, network)
+        self._example = example
 
-    def forward(self, x: Tensor) -> Tensor:
-        found = list(leaves(getattr(self, ROOT)(x)))
-        if len(found) != 1:
-            names = ", ".join(name for name, _ in found) or "no tensor"
-            raise CutError(f"network returns {names}; give one that returns one tensor")
-        return found[0][1]
+    def forward(self, x: Any) -> Tensor:
+        return self._example.output_of(getattr(self, ROOT), x)
 
 
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

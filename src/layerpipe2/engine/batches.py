@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layerpipe2.engine.packing import pack
+from layerpipe2.engine.packing import pack, unpack
 from layerpipe2.engine.values import pair_of_tensors
 from layerpipe2.errors import UserError, shown
 
@@ -18,14 +18,14 @@ class BatchFormat(NamedTuple):
     Attributes:
         inputs: name or position of the inputs, or several, which the first stage gets as a tuple; ``None``: a
             mini-batch is a pair (inputs, targets).
-        target: likewise that of the targets.
+        target: likewise that of the targets, or several, which the loss gets as a tuple.
         ignore_index: class of targets that don't count, e.g. -100.
         shift_target: move targets one position to the left along the sequence, so that a position's target is the next
             token; the last position doesn't count.
     """
 
     inputs: str | int | tuple[str | int, ...] | None = None
-    target: str | int | None = None
+    target: str | int | tuple[str | int, ...] | None = None
     ignore_index: int | None = None
     shift_target: bool = False
 
@@ -37,7 +37,7 @@ class BatchFormat(NamedTuple):
         """
         if self.inputs is None or self.target is None:
             return pair_of_tensors(batch)
-        inputs, targets = self.inputs_of(batch), _part(batch, self.target, "target")
+        inputs, targets = self.inputs_of(batch), _parts(batch, self.target, "target")
         return inputs, self._shifted(targets) if self.shift_target else targets
 
     def inputs_of(self, batch: Any) -> Tensor:
@@ -50,9 +50,7 @@ class BatchFormat(NamedTuple):
             return batch
         if self.inputs is None:
             return pair_of_tensors(batch)[0]
-        if isinstance(self.inputs, str | int):
-            return _part(batch, self.inputs, "inputs")
-        return pack(tuple(_part(batch, key, "inputs") for key in self.inputs))
+        return _parts(batch, self.inputs, "inputs")
 
     def _shifted(self, targets: Tensor) -> Tensor:
         if targets.ndim != 2 or targets.is_floating_point():
@@ -62,6 +60,12 @@ class BatchFormat(NamedTuple):
             )
         assert self.ignore_index is not None, "settings are checked"
         return F.pad(targets[:, 1:], (0, 1), value=self.ignore_index)
+
+
+def _parts(batch: Any, keys: str | int | tuple[str | int, ...], argument: str) -> Tensor:
+    if isinstance(keys, tuple):
+        return pack(tuple(_part(batch, key, argument) for key in keys))
+    return _part(batch, keys, argument)
 
 
 def _part(batch: Any, key: str | int, argument: str) -> Tensor:
@@ -96,16 +100,23 @@ def class_dimension(outputs: Tensor, targets: Tensor) -> int | None:
     return -1 if not torch_fits and outputs.shape[:-1] == targets.shape else 1
 
 
-def adapted(loss: Any, ignore_index: int | None) -> Any:
+def adapted(loss: Any, ignore_index: int | None, *, several: bool = False) -> Any:
     """The loss that a training computes: torch's losses of classes take outputs (B, T, V) and ``ignore_index`` as well.
 
-    Others are taken as they are.
+    Others are taken as they are. With ``several`` targets, they get a tuple of them.
     """
+    if several:
+        return partial(_of_several, loss)
     if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss):
         return partial(_of_classes, loss, {})
     if loss is not F.cross_entropy and loss is not F.nll_loss:
         return loss
     return partial(_of_classes, loss, {} if ignore_index is None else {"ignore_index": ignore_index})
+
+
+def _of_several(loss: Any, outputs: Tensor, targets: Tensor) -> Tensor:
+    found: Tensor = loss(outputs, unpack(targets))
+    return found
 
 
 def _of_classes(loss: Any, options: Mapping[str, Any], outputs: Tensor, targets: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ class CapturedStep:
         return results
 
     def _capture(self, x: Tensor, y: Tensor) -> None:
-        if self.engine.packs or is_packed(x):
+        if self.engine.packs or is_packed(x) or is_packed(y):
             raise UserError("stages pass on several tensors, which a CUDA graph can't read; leave cuda_graph out")
         self._settings = _captured_settings(self.optimizer)
         self._inputs = (x.clone(memory_format=torch.preserve_format), y.clone())

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from layerpipe2.engine.batches import class_dimension
+from layerpipe2.engine.packing import unpack
 from layerpipe2.errors import UserError
 
 _SHORT, _LONG = 200, 1000
@@ -21,12 +22,18 @@ class Totals:
             processes.
         ignore_index: class of targets that count neither in the accuracy nor in the loss's mean.
         accuracy: whether it is counted.
+        several: whether targets are several in one tensor, of which the first counts.
     """
 
     def __init__(
-        self, metrics: Mapping[str, Metric] | None = None, ignore_index: int | None = None, *, accuracy: bool = True
+        self,
+        metrics: Mapping[str, Metric] | None = None,
+        ignore_index: int | None = None,
+        *,
+        accuracy: bool = True,
+        several: bool = False,
     ) -> None:
-        self._ignored, self._counts_correct = ignore_index, accuracy
+        self._ignored, self._counts_correct, self._several = ignore_index, accuracy, several
         self._metrics = {name: metric.clone() for name, metric in (metrics or {}).items()}
         parts = [part for metric in self._metrics.values() for part in metric.modules() if isinstance(part, Metric)]
         for part in parts:  # in a pipeline only the last process has outputs, and it must wait for no other
@@ -45,6 +52,7 @@ class Totals:
 
         ``outputs`` are (B, C, ...) or (B, T, V), ``targets`` (B, ...), if they are classes.
         """
+        targets = unpack(targets)[0] if self._several else targets
         for metric in self._metrics.values():  # copies: both lie in memory that the next mini-batches are written to
             metric.to(outputs.device).update(outputs.detach().clone(), targets.clone())
         counted = None if self._ignored is None else (targets != self._ignored).sum()

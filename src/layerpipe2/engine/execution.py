@@ -52,7 +52,7 @@ class StagedModule(CheckedModule):
     scheduler_interval: str
     own_metrics: Mapping[str, Metric]
     inputs: str | int | tuple[str | int, ...] | None
-    target: str | int | None
+    target: str | int | tuple[str | int, ...] | None
     ignore_index: int | None
     shift_target: bool
     accuracy: bool
@@ -81,7 +81,7 @@ class StagedModule(CheckedModule):
     @property
     def training_loss(self) -> Loss:
         """The loss that a training computes: ``loss`` with the settings for classes."""
-        made: Loss = adapted(self.loss, self.ignore_index)
+        made: Loss = adapted(self.loss, self.ignore_index, several=isinstance(self.target, tuple))
         return made
 
     @property
@@ -159,6 +159,7 @@ class Execution(ABC):
         self.module = module
         self._settings: list[tuple[str, Any]] = []
         counts: dict[str, Any] = {"ignore_index": module.ignore_index, "accuracy": module.accuracy}
+        counts["several"] = isinstance(module.target, tuple)
         self.totals = {phase: Totals(module.own_metrics, **counts) for phase in ("train", "val", "test")}
         self.audits = AuditSteps()
         self._parts: dict[str, nn.Module | nn.Parameter] = {}

@@ -72,7 +72,8 @@ class PipelinedModule(StagedModule):
             many updates (:class:`layerpipe2.engine.gradient_probe.GradientProbe`); 0 measures nothing.
         inputs: name of the inputs where a batch is a mapping, as ``"input_ids"``, or position where it is a tuple;
             a tuple of several, which the first stage gets as a tuple of tensors.
-        target: likewise the targets.
+        target: likewise the targets; several, as ``("labels", "weights")``, which a loss of your own gets as a tuple of
+            tensors, and of which the first counts for ``ignore_index``, accuracy and metrics.
         ignore_index: class of targets that count neither in torch's losses of classes nor in loss means and accuracy.
         shift_target: a position's target is the next one (language models whose labels are their inputs); needs
             ``ignore_index`` for the last position.
@@ -105,7 +106,7 @@ class PipelinedModule(StagedModule):
         accumulate: int = 1,
         probe_every: int = 0,
         inputs: str | int | tuple[str | int, ...] | None = None,
-        target: str | int | None = None,
+        target: str | int | tuple[str | int, ...] | None = None,
         ignore_index: int | None = None,
         shift_target: bool = False,
         accuracy: bool = True,

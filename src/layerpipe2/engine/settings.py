@@ -11,6 +11,7 @@ from torchmetrics import Metric
 
 from layerpipe2.delays import Delays
 from layerpipe2.engine.accumulation import check_accumulation
+from layerpipe2.engine.batches import adapted
 from layerpipe2.engine.execution import COMPUTE_DTYPES, StagedModule
 from layerpipe2.engine.layout import check_pipeline
 from layerpipe2.errors import UserError, shown
@@ -79,7 +80,7 @@ _SETTINGS = {
         "give a mapping from names other than loss and accuracy to metrics of torchmetrics",
     ),
     "inputs": _Setting("inputs", _are_keys, "give a name or position of a mini-batch's parts, or None for pairs"),
-    "target": _Setting("target", _is_a_key, "give a name or position of a mini-batch's parts, or None for pairs"),
+    "target": _Setting("target", _are_keys, "give a name or position of a mini-batch's parts, or None for pairs"),
     "ignore_index": _Setting(
         "ignore_index", lambda v: v is None or type(v) is int, "give the class that doesn't count, as -100, or None"
     ),
@@ -124,8 +125,13 @@ def _check_parts(module: StagedModule) -> None:
             f"inputs is {shown(module.inputs)} and target is {shown(module.target)}; name both parts of a mini-batch, "
             "or none where it is a pair"
         )
-    if module.shift_target and (module.ignore_index is None or module.target is None):
-        raise UserError("shift_target needs target, and an ignore_index for the last position; give both, as -100")
+    several = isinstance(module.target, tuple)
+    if several and adapted(module.loss, None) is not module.loss:
+        raise UserError(
+            f"target is {shown(module.target)}, and the loss takes one; give a function of outputs and a tuple"
+        )
+    if module.shift_target and (module.ignore_index is None or module.target is None or several):
+        raise UserError("shift_target needs one target, and an ignore_index for the last position; give both, as -100")
     ignored = getattr(module.loss, "ignore_index", None)  # of torch's modules
     if (
         isinstance(module.loss, nn.Module)

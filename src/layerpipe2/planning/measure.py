@@ -64,7 +64,7 @@ def _measure_stage(stage: nn.Module, x: Any, first: bool) -> tuple[Any, StageWor
     hooks = [m.register_forward_hook(partial(_record, layers)) for m in stage.modules() if isinstance(m, _WEIGHED)]
     try:
         with keep, FlopCounterMode(display=False) as forward:
-            y = torch.func.functional_call(stage, state, (source,), tie_weights=False)
+            y = torch.func.functional_call(stage, state, (source,))
     finally:
         for hook in hooks:
             hook.remove()
@@ -98,20 +98,20 @@ def _gradient_flops(stage: nn.Module, state: dict[str, Tensor], x: Any, first: b
     """Count the FLOPs of the activation gradients and of the weight gradients."""
     weights = [p for p in state.values() if p.requires_grad]
     source = _sources(x, with_gradient=True)
-    y = torch.func.functional_call(stage, state, (source,), tie_weights=False)
+    y = torch.func.functional_call(stage, state, (source,))
     # Token numbers have no gradient: that of their embedding runs all activation gradients.
     start = [part for part in tree_leaves(source) if part.requires_grad] or _embeddings(stage, state)
     activation = _backward_flops(y, start)
     weight = _backward_flops(y, [*start, *weights]) - activation
     if first:
-        y = torch.func.functional_call(stage, state, (_sources(x, with_gradient=False),), tie_weights=False)
+        y = torch.func.functional_call(stage, state, (_sources(x, with_gradient=False),))
         activation = _backward_flops(y, weights) - weight
     return activation, weight
 
 
 def _embeddings(stage: nn.Module, state: dict[str, Tensor]) -> list[Tensor]:
     names = (f"{name}.weight".lstrip(".") for name, m in stage.named_modules() if isinstance(m, nn.Embedding))
-    return [state[name] for name in names if state[name].requires_grad]
+    return [state[name] for name in names if name in state and state[name].requires_grad]
 
 
 def _backward_flops(y: Any, inputs: list[Tensor]) -> int:
