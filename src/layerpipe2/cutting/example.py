@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerpipe2.cutting.tracing import CutError, leaves
-from layerpipe2.errors import UserError, did_you_mean, shown
+from layerpipe2.errors import UserError, shown
 
 Axis = tuple[tuple[int, int], ...]
 """Input and dimension, of those whose size is one and the same."""
@@ -57,7 +56,7 @@ class Example:
     def _check_taken(self, network: nn.Module) -> None:
         signature = inspect.signature(network.forward)
         try:
-            self._call(signature.bind, self.value)
+            self.call(signature.bind, self.value)
         except TypeError as error:
             remedy = "give example= a tuple of its positional arguments, or a mapping of those that have names"
             raise UserError(f"example doesn't fit the network's forward: {error}; {remedy}") from None
@@ -89,27 +88,11 @@ class Example:
         """What an input is called in messages."""
         return "the input" if self.alone else f"input {shown(self.names[i]) if self.names else i}"
 
-    def _call(self, function: Callable[..., Any], value: Any) -> Any:
+    def call(self, function: Callable[..., Any], value: Any) -> Any:
+        """What ``function`` returns for ``value`` in the place of these inputs."""
         if self.names:
             return function(**dict(zip(self.names, value, strict=True)))
         return function(value) if self.alone else function(*value)
-
-    def output_of(self, network: nn.Module, value: Any) -> Tensor:
-        """The output that counts, of a network that gets ``value`` in the place of these inputs.
-
-        Raises:
-            CutError: if it isn't one tensor.
-        """
-        found = dict(leaves(self._call(network, value)))
-        if self.output is None and len(found) == 1:
-            return next(iter(found.values()))
-        names = ", ".join(name or "a tensor" for name in found) or "no tensor"
-        if self.output is None:
-            remedy = f", or name the one that counts, as output={shown(next(iter(found)))}" if len(found) > 1 else ""
-            raise CutError(f"network returns {names}; give one that returns one tensor{remedy}")
-        if self.output not in found:
-            raise CutError(f"network returns {names}, and no {shown(self.output)}; {did_you_mean(self.output, found)}")
-        return found[self.output]
 
     def of_each(self, function: Callable[[Tensor], Tensor]) -> Example:
         """The same with what ``function`` makes of each input."""

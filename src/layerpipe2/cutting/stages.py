@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from layerpipe2.cutting.example import Example
 from layerpipe2.cutting.program import Reading, unchanged
-from layerpipe2.cutting.tracing import CutError, OtherSizeError, held_at, why
+from layerpipe2.cutting.tracing import CutError, OtherSizeError, held_at, output_of, why
 from layerpipe2.engine.packing import is_packed, pack, unpack
 from layerpipe2.errors import UserError
 
@@ -160,7 +160,7 @@ def check_equal(network: nn.Module, stages: Sequence[nn.Module], copies: Copies,
                 where = f"in {'training' if training else 'evaluation'}, for {x}"
                 network.train(training)
                 try:
-                    whole = partial(x.output_of, network)
+                    whole = partial(output_of, network, x)
                     theirs = _results(both, [whole], network, (), x, number)
                 except Exception as error:  # whatever a network raises
                     if number:

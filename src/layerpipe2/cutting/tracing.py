@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +23,8 @@ from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
 
-from layerpipe2.errors import UserError
-
-if TYPE_CHECKING:
-    from layerpipe2.cutting.example import Example
+from layerpipe2.cutting.example import Example
+from layerpipe2.errors import UserError, did_you_mean, shown
 
 ROOT = "network"
 """Name of the network within :class:`_Caller`."""
@@ -349,7 +347,27 @@ class _Caller(nn.Module):
         self._example = example
 
     def forward(self, x: Any) -> Tensor:
-        return self._example.output_of(getattr(self, ROOT), x)
+        return output_of(getattr(self, ROOT), self._example, x)
+
+
+def output_of(network: nn.Module, example: Example, value: Any) -> Tensor:
+    """The output that counts, of a network that gets ``value`` in the place of the example's inputs.
+
+    Raises:
+        CutError: if it isn't one tensor.
+    """
+    found = dict(leaves(example.call(network, value)))
+    if example.output is None and len(found) == 1:
+        return next(iter(found.values()))
+    names = ", ".join(name or "a tensor" for name in found) or "no tensor"
+    if example.output is None:
+        remedy = f", or name the one that counts, as output={shown(next(iter(found)))}" if len(found) > 1 else ""
+        raise CutError(f"network returns {names}; give one that returns one tensor{remedy}")
+    if example.output not in found:
+        raise CutError(
+            f"network returns {names}, and no {shown(example.output)}; {did_you_mean(example.output, found)}"
+        )
+    return found[example.output]
 
 
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
