@@ -30,6 +30,7 @@ FLOORS = (
     ("optim",),
     ("strategies",),
     ("compiling", "delays", "stages", "versions"),
+    ("lightning",),
     ("errors",),
 )
 """The rooms of ``src`` from top to bottom: a room may import those below it and itself. ``__init__`` is the face of the
@@ -123,6 +124,16 @@ def test_a_part_imports_only_what_it_may_and_no_file_itself_by_way_of_others(par
     assert not list(nx.simple_cycles(arrows))
     parts = {name: TARGETS.get(name.split(".")[0], part) for name in arrows}
     assert [name for name, target in parts.items() if target not in (part, *PARTS[part])] == []
+
+
+def test_one_file_alone_chooses_which_package_lightning_is():
+    lightning = {"lightning", "lightning_fabric", "pytorch_lightning"}
+    importing = {
+        module
+        for module, path in MODULES.items()
+        if module.startswith("layerpipe2") and lightning & {name.split(".")[0] for name in imports(path)}
+    }
+    assert importing == {"layerpipe2.lightning"}
 
 
 def test_a_room_imports_only_the_packages_that_its_install_brings():

@@ -116,10 +116,23 @@ def test_version_and_licence_are_the_same_everywhere():
     assert f"## {layerpipe2.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_the_source_distribution_is_the_repository(tmp_path):
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory):
+    """The wheel and the source distribution, in a folder."""
+    folder = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-t", "wheel", "-d", str(folder)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (archive,) = tmp_path.glob("layerpipe2-*.tar.gz")
+    return folder
+
+
+def test_an_index_takes_the_distributions(distributions):
+    check = [sys.executable, "-m", "twine", "check", "--strict", *map(str, distributions.iterdir())]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.count("PASSED")) == (0, 2), done.stdout
+
+
+def test_the_source_distribution_is_the_repository(distributions):
+    (archive,) = distributions.glob("layerpipe2-*.tar.gz")
     with tarfile.open(archive) as file:
         packed = {name.partition("/")[2] for name in file.getnames()}
     tracked = set(

@@ -5,7 +5,8 @@ from functools import cache
 from typing import Any
 
 import numba
-from pytorch_lightning.utilities import rank_zero_info
+
+from layerpipe2.lightning import pl
 
 
 def compiled(function: Callable[..., Any], **how: Any) -> Any:
@@ -22,7 +23,7 @@ def compiled(function: Callable[..., Any], **how: Any) -> Any:
 
 @cache
 def _say_once() -> None:
-    rank_zero_info(
+    pl.utilities.rank_zero_info(
         "layerpipe2: no folder for compiled code can be written to, so that every process compiles it anew (seconds); "
         "NUMBA_CACHE_DIR names another one"
     )

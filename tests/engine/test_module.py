@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
 
-from layerpipe2 import Delays, UserError
+from layerpipe2 import Delays, PipelinedModule, UserError
 from tests.engine.training import OPTIMIZERS, data, fit, module, network, step_schedule, trainer
 
 
@@ -49,6 +49,19 @@ def test_without_delay_bit_equal_to_plain_lightning(delays, group_size, accumula
     assert not torch.equal(next(plain.parameters()), next(nn.Sequential(*network()).parameters())), (
         "nothing was trained"
     )
+
+
+class PastThePipeline(PipelinedModule):
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+
+def test_a_step_of_ones_own_that_trains_no_pipeline_is_refused():
+    one = PastThePipeline(network(), [0] * len(network()), "latest", optimizer=OPTIMIZERS["sgd"])
+    with pytest.raises(
+        UserError, match=r"PastThePipeline\.training_step trains no pipeline; call super\(\)\.training_st"
+    ):
+        fit(one, 1)
 
 
 def test_epoch_metrics_are_means_over_the_samples():

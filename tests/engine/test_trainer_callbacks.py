@@ -69,6 +69,15 @@ def test_refused(name):
         trainer(1, callbacks=[REFUSED[name]()]).fit(module("latest"), Loaders())
 
 
+def test_one_of_the_other_package_is_refused():
+    """Whose classes have the same methods, and are others."""
+    foreign = type("Foreign", (), {name: value for name, value in vars(Callback).items() if name[:2] != "__"})
+    with pytest.raises(
+        UserError, match=r"Foreign is no callback of pytorch_lightning, as the Trainer is; take one of it"
+    ):
+        trainer(1, callbacks=[foreign()]).fit(module("latest"), data(), data())
+
+
 @pytest.mark.filterwarnings("ignore:The .* does not have many workers")
 def test_harmless(tmp_path):
     quiet = {"enable_checkpointing": False, "logger": CSVLogger(tmp_path), "log_every_n_steps": 1}

@@ -2,6 +2,7 @@
 
 import os
 from functools import partial
+from textwrap import dedent
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from layerpipe2 import Delays, UserError
-from layerpipe2.pipeline.strategy import PipelineStrategy
+from layerpipe2.pipeline.strategy import AS_PIPELINE, PipelineStrategy
 from layerpipe2.pipeline.training_settings import check_trainer
 from tests.pipeline import processes
 from tests.pipeline.fits import Case, dense, in_process, noise, pipelined, stage_alone, trainer
@@ -39,10 +40,13 @@ class Short(IterableDataset):
 class Plain(pl.LightningModule):
     def __init__(self):
         super().__init__()
-        self.layer = nn.Linear(12, 4)
+        self.first, self.last = nn.Linear(12, 8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.last(self.first(x))
 
     def training_step(self, batch, batch_idx):
-        return nn.functional.cross_entropy(self.layer(batch[0]), batch[1])
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
 
     validation_step = training_step
 
@@ -200,7 +204,7 @@ SHORTER = "a DataLoader of length 8 has given 5 mini-batches only, but several p
 NOISY = "the loss draws random numbers from torch's default generator, from which a DataLoader"
 BY_ONE = [
     (partial(fit, plateau), "ReduceLROnPlateau waits for a metric"),
-    (partial(fit, Plain), "PipelineStrategy trains a PipelinedModule, not a Plain"),
+    (partial(fit, Plain), "PipelineStrategy trains a PipelinedModule, not a Plain; these lines train its layers"),
     (partial(fit, data=lambda: DataLoader(Endless(), 8)), "a DataLoader without a length can't feed"),
     (
         partial(fit, data=lambda: [noise(), noise()], validation=noise),
@@ -291,3 +295,13 @@ def test_an_accelerator_that_is_neither_a_cpu_nor_nvidias_is_refused():
     trainer = SimpleNamespace(accelerator=MPSAccelerator())
     with pytest.raises(UserError, match=r"runs on CPUs or NVIDIA GPUs; give the Trainer accelerator='cpu'$"):
         check_trainer(SimpleNamespace(trainer=trainer, delays=Delays.layerpipe2(2)))
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+def test_the_five_lines_train_the_layers_of_a_plain_module():
+    plain = Plain()
+    before = [parameter.clone() for parameter in plain.parameters()]
+    lines = dedent(AS_PIPELINE.partition("\n")[2])
+    exec(lines, {"torch": torch, "module": plain, "loader": noise(), "trainer": trainer("auto")})
+    assert lines.count("\n") == 4
+    assert not any(old.equal(new) for old, new in zip(before, plain.parameters(), strict=True))

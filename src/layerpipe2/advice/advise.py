@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -17,6 +16,7 @@ from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.quiet_trainer import quiet_trainer, running_lightning
 from layerpipe2.engine.replay import copied
 from layerpipe2.errors import LARGEST, UserError, integer
+from layerpipe2.lightning import pl
 from layerpipe2.strategies import StashFirst, Strategy, find_strategy, make_strategy
 
 STEPS = 200
@@ -56,7 +56,7 @@ def advise_module(
     beside = {name: _as_in(module, name) for name in _names(module, strategies)}
     _check_delays(module.delays)
     loss = KeptLoss(adapted(module.loss, module.ignore_index))
-    with isolate_rng():
+    with pl.utilities.seed.isolate_rng():
         stashing = PipelinedModule(
             copied(list(module.stages)),
             module.delays,

@@ -7,8 +7,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-import pytorch_lightning as pl
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -20,6 +18,7 @@ from layerpipe2.engine.gradient_probe import GradientProbe, Recalled
 from layerpipe2.engine.replay import copied, delayed_of
 from layerpipe2.engine.step import Loss, PipelineEngine
 from layerpipe2.errors import UserError
+from layerpipe2.lightning import pl
 from layerpipe2.strategies import Strategy, make_strategy
 
 ROWS = 4
@@ -130,7 +129,7 @@ class SideBySide(GradientProbe):
         """Copy the initial weights, which are on their device now."""
         super().on_train_start(trainer, pl_module)
         module = cast(StagedModule, pl_module)
-        with isolate_rng():
+        with pl.utilities.seed.isolate_rng():
             for name, strategy in self._beside.items():
                 self._companions[name] = Companion(module, copied(list(module.stages)), strategy)
 
@@ -142,7 +141,7 @@ class SideBySide(GradientProbe):
         x, y = cast(StagedModule, pl_module).batch_format.pair(batch)
         for name, companion in self._companions.items():
             if name not in self.diverged:
-                with isolate_rng():
+                with pl.utilities.seed.isolate_rng():
                     self._note_loss(name, companion.train(x.clone(), y.clone(), batch_idx))
 
     def on_train_batch_end(

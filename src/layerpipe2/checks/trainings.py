@@ -14,10 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -27,6 +25,7 @@ from layerpipe2.engine.cuda_graph import CapturedStep
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.quiet_trainer import running_lightning
 from layerpipe2.engine.step import PipelineEngine
+from layerpipe2.lightning import pl
 from layerpipe2.pipeline.strategy import PipelineStrategy
 from layerpipe2.strategies import OptimizerView, State, Strategy, chain, make_strategy
 
@@ -98,7 +97,7 @@ def _fit(
 ) -> PipelinedModule:
     """Train quietly, with options of the ``Trainer``; ``resume`` is a checkpoint."""
     module = PipelinedModule(network(dtype), delays, STRATEGIES[rule], optimizer=make_optimizer, precision=precision)
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger(pl.__name__).setLevel(logging.WARNING)
     place = {"accelerator": "gpu", "devices": [device.index]} if device.type == "cuda" else {"accelerator": "cpu"}
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
     with running_lightning(".*no `val_dataloader`", ".*many workers", ".*when using `ckpt_path`", "GPU available but"):
@@ -123,7 +122,7 @@ def resumed(device: torch.device) -> tuple[Trace, Trace]:
     """Train for two epochs: resumed behind the first one, and without a stop."""
     whole, second = _Noting(), _Noting()
     with TemporaryDirectory() as folder:
-        saving = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
+        saving = pl.callbacks.ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
         _fit(device, callbacks=[whole, saving], max_epochs=2, enable_checkpointing=True)
         _fit(device, callbacks=[second], max_epochs=2, resume=Path(folder, "epoch=0.ckpt"))
     return whole.trace[:STEPS] + second.trace, whole.trace

@@ -12,11 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Self, TypeVar
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.cloud_io import get_filesystem
-from pytorch_lightning.plugins.io import TorchCheckpointIO
-from pytorch_lightning.strategies import Strategy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.serialization import get_unsafe_globals_in_checkpoint
@@ -24,6 +20,7 @@ from torch.utils.serialization import config as torch_settings
 
 from layerpipe2.engine.files import replaced
 from layerpipe2.errors import UserError
+from layerpipe2.lightning import fabric, pl
 
 T = TypeVar("T")
 
@@ -79,7 +76,7 @@ def opened(path: Path | str) -> IO[bytes]:
     Raises:
         UserError: if it is not, or is a folder or a device.
     """
-    files = get_filesystem(path)
+    files = fabric.utilities.cloud_io.get_filesystem(path)
     if not (Path(path).is_file() if _is_local(path) else files.exists(str(path))):
         raise UserError(f"no checkpoint file {path}; give the path of one that one process wrote")
     return files.open(str(path), "rb")  # type: ignore[no-any-return]
@@ -130,7 +127,7 @@ def read_or_name_older(path: Path, reading: Callable[[Path], T]) -> T:
         raise UserError(f"{error}; take {other}, which is intact, in its place") from None
 
 
-class CheckpointFile(TorchCheckpointIO):
+class CheckpointFile(pl.plugins.TorchCheckpointIO):
     """What a ``Trainer`` saves and loads by itself, by :func:`save` and :func:`read`."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -153,12 +150,12 @@ class CheckpointFile(TorchCheckpointIO):
         return read_or_name_older(Path(path), reading) if _is_local(path) else reading(path)
 
 
-def guard(strategy: Strategy) -> None:
+def guard(strategy: pl.strategies.Strategy) -> None:
     """Have a ``Trainer`` save and load by :class:`CheckpointFile`; a plugin of the user's own stays."""
     files: Any = strategy.checkpoint_io
-    if type(files) is TorchCheckpointIO:
+    if type(files) is pl.plugins.TorchCheckpointIO:
         strategy.checkpoint_io = CheckpointFile()
-    elif type(getattr(files, "checkpoint_io", None)) is TorchCheckpointIO:  # within an AsyncCheckpointIO
+    elif type(getattr(files, "checkpoint_io", None)) is pl.plugins.TorchCheckpointIO:  # within an AsyncCheckpointIO
         files._checkpoint_io = CheckpointFile()
 
 

@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -24,6 +23,7 @@ from layerpipe2.engine.saved_weights import network_changed
 from layerpipe2.engine.step import Loss, PipelineEngine
 from layerpipe2.engine.trainer_callbacks import unfreezes
 from layerpipe2.errors import UserError, shown
+from layerpipe2.lightning import pl
 from layerpipe2.strategies import Strategy
 
 COMPUTE_DTYPES = {"native": None, "bf16": torch.bfloat16}

@@ -3,14 +3,13 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from layerpipe2.engine.execution import StagedModule
 from layerpipe2.engine.probe import ReconstructionProbe, updates_before
 from layerpipe2.engine.replay import Replay, delayed_of
+from layerpipe2.lightning import pl
 
 PROBED = ("latest", "ema-lsq", "pair")
 """Strategies that are measured if nothing else is asked for."""
@@ -80,7 +79,7 @@ class GradientProbe(ReconstructionProbe):
         full = [k for k, stage in stages.items() if self.started(k, step, stage.delay)]
         if not full:
             return
-        with isolate_rng(), torch.enable_grad():
+        with pl.utilities.seed.isolate_rng(), torch.enable_grad():
             replay = Replay(module, x, y)
             exact = replay.gradients()
             gradients = {name: replay.gradients(self.recalled(name, stages)) for name in self.strategies}

@@ -5,8 +5,6 @@ from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -26,6 +24,7 @@ from layerpipe2.engine.step import Loss, PipelineEngine
 from layerpipe2.engine.trainer_callbacks import check_callbacks
 from layerpipe2.engine.values import handed_on
 from layerpipe2.errors import UserError
+from layerpipe2.lightning import pl, warn_of_two
 from layerpipe2.strategies import Strategy
 
 
@@ -82,8 +81,8 @@ class PipelinedModule(StagedModule):
     Raises:
         UserError: if delays and stages do not match, or a setting is not what it may be; when fitting starts, if one
             was changed to such a value, or the ``Trainer`` uses autocast, several devices, or a callback that would
-            train something else; while it trains, if one was changed that is read when it begins; when it resumes, if
-            the checkpoint is of another network or optimizer.
+            train something else; while it trains, if one was changed that is read when it begins, or a subclass has a
+            ``training_step`` of its own; when it resumes, if the checkpoint is of another network or optimizer.
     """
 
     def __init__(
@@ -112,6 +111,7 @@ class PipelinedModule(StagedModule):
         accuracy: bool = True,
     ) -> None:
         super().__init__()
+        warn_of_two()
         self.automatic_optimization = False
         self.stages = nn.ModuleList(stages)
         self.delays, self.strategy = delays_from(delays, len(self.stages)), strategy_from(strategy)
@@ -170,7 +170,7 @@ class PipelinedModule(StagedModule):
         if stage == "fit":
             check_callbacks(self.trainer, self, several=not isinstance(self.execution, Simulation))
 
-    def configure_callbacks(self) -> list[Callback]:
+    def configure_callbacks(self) -> list[pl.Callback]:
         """The probe, if ``probe_every`` asks for it."""
         return [GradientProbe(every_n_steps=self.probe_every)] if self.probe_every else []
 
@@ -225,6 +225,15 @@ class PipelinedModule(StagedModule):
         self.execution.train(batch)
         if (batch_idx + 1) % self.accumulate == 0:
             self._step_scheduler("step")
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Refuse a subclass that trains past the pipeline."""
+        if not self.execution.audits.step:
+            name = type(self).__name__
+            raise UserError(
+                f"{name}.training_step trains no pipeline; call super().training_step(batch, batch_idx) there, and "
+                f"give {name} what it computes as loss=..."
+            )
 
     def on_train_epoch_end(self) -> None:
         """Look at the weights; log the epoch's means and rate; step an epoch-wise scheduler."""
@@ -288,7 +297,7 @@ class PipelinedModule(StagedModule):
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Keep it until training starts on its device, if it is training that goes on."""
-        fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+        fitting = self._trainer is not None and self._trainer.state.fn == pl.trainer.states.TrainerFn.FITTING
         self._checkpoint = checkpoint if fitting else None
 
     @property

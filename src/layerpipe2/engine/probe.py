@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from layerpipe2.engine.execution import StagedModule
 from layerpipe2.engine.optimizer_view import FlatOptimizer
 from layerpipe2.engine.weights import DelayedWeights
 from layerpipe2.errors import UserError
+from layerpipe2.lightning import pl
 from layerpipe2.strategies import State, Strategy, begin, make_strategy
 from layerpipe2.strategies.together import update_of
 

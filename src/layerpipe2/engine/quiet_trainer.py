@@ -5,11 +5,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, Checkpoint
-from pytorch_lightning.loggers import Logger
-from pytorch_lightning.strategies import Strategy
+
+from layerpipe2.lightning import pl
 
 
 @contextmanager
@@ -29,13 +27,13 @@ def running_lightning(*expected: str) -> Iterator[None]:
 def quiet_trainer(
     epochs: int,
     device: torch.device,
-    callbacks: list[Callback],
-    strategy: Strategy | None = None,
+    callbacks: list[pl.Callback],
+    strategy: pl.strategies.Strategy | None = None,
     limits: tuple[int | None, int | None] = (None, None),
-    loggers: Sequence[Logger] = (),
+    loggers: Sequence[pl.loggers.Logger] = (),
 ) -> pl.Trainer:
     """A trainer that prints nothing; ``limits`` cut its epochs: training, validation batches. -1: endless epochs."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banner
+    logging.getLogger(pl.__name__).setLevel(logging.WARNING)  # its banner
     return pl.Trainer(
         strategy=strategy or "auto",
         accelerator="gpu" if device.type == "cuda" else "cpu",
@@ -44,7 +42,7 @@ def quiet_trainer(
         callbacks=callbacks,
         logger=list(loggers),
         log_every_n_steps=1 if loggers else None,  # else Lightning warns of epochs shorter than 50 mini-batches
-        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        enable_checkpointing=any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pytorch_lightning as pl
-from pytorch_lightning.utilities import CombinedLoader, rank_zero_warn
 from torch import nn
 from torch.optim import Optimizer
 
 from layerpipe2.errors import UserError
+from layerpipe2.lightning import pl
 
 _OPTIMIZER, _SCHEDULER = "optimizer", "scheduler"
 """Entries of a checkpoint's pipeline: the names of their classes."""
@@ -56,7 +55,7 @@ def check_resumed(checkpoint: Mapping[str, Any], module: pl.LightningModule) -> 
         if state.pop(_PARAMETERS, names := _names(optimizer, module)) != names:
             raise _other("of parameter groups of other parameters, or in another order")
     if "pipeline" not in checkpoint:
-        rank_zero_warn(
+        pl.utilities.rank_zero_warn(
             "layerpipe2: the checkpoint has no state of a pipeline (it is of another module?): training begins with "
             "an empty pipeline, as from its weights"
         )
@@ -84,12 +83,12 @@ def warn_of_data(trainer: pl.Trainer, checkpoint: Mapping[str, Any], *, several:
     """Say in one line if the data go on otherwise than in the uninterrupted run; ``several``: processes."""
     difference = _difference_of_data(trainer, checkpoint, several)
     if difference is not None:
-        rank_zero_warn(f"layerpipe2: the resumed run is not the uninterrupted one: {difference}")
+        pl.utilities.rank_zero_warn(f"layerpipe2: the resumed run is not the uninterrupted one: {difference}")
 
 
 def _difference_of_data(trainer: pl.Trainer, checkpoint: Mapping[str, Any], several: bool) -> str | None:
     loop = trainer.fit_loop
-    loaders = CombinedLoader(trainer.train_dataloader).flattened
+    loaders = pl.utilities.CombinedLoader(trainer.train_dataloader).flattened
     held = checkpoint.get("loops", {}).get("fit_loop", {}).get("state_dict", {}).get("combined_loader")
     if several:
         loaders, held = [one.loader for one in loaders], None

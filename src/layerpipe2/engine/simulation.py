@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from copy import copy, deepcopy
 from typing import Any, Self
 
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from layerpipe2.engine.accumulation import check_epoch, check_whole
@@ -15,6 +14,7 @@ from layerpipe2.engine.execution import COMPUTE_DTYPES, Execution, StagedModule
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.engine.trainer_callbacks import Hooks, call_hook, gradient_hooks
 from layerpipe2.errors import UserError
+from layerpipe2.lightning import pl
 
 
 class Simulation(Execution):
@@ -197,6 +197,6 @@ class Simulation(Execution):
         if self._hooks:
             reason = f"the callbacks' {', '.join(self._hooks)} can't be called in it: leave them out"
         if reason is not None:
-            rank_zero_info(f"layerpipe2: no CUDA graph, training is several times slower: {reason}")
+            pl.utilities.rank_zero_info(f"layerpipe2: no CUDA graph, training is several times slower: {reason}")
             return None
         return CapturedStep(self.engine, module.training_loss, optimizer)  # type: ignore[arg-type]

@@ -6,19 +6,8 @@ docs/howto/callbacks.md has the table; a test holds each of its lines.
 from collections.abc import Callable
 from typing import Any
 
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import (
-    BaseFinetuning,
-    BatchSizeFinder,
-    Callback,
-    GradientAccumulationScheduler,
-    LearningRateFinder,
-    ModelPruning,
-    StochasticWeightAveraging,
-    WeightAveraging,
-)
-
 from layerpipe2.errors import UserError
+from layerpipe2.lightning import pl
 
 Hooks = dict[str, list[tuple[Any, Callable[..., object]]]]
 """Hook -> whose it is (a callback or the module), and what is called."""
@@ -26,15 +15,16 @@ Hooks = dict[str, list[tuple[Any, Callable[..., object]]]]
 GRADIENT_HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
 """Lightning's hooks between the forward pass of a mini-batch and its update, in order."""
 
-_REFUSED: dict[type[Callback], str] = {
-    StochasticWeightAveraging: "steps learning rates and rereads the data by itself; take EMAWeightAveraging",
-    GradientAccumulationScheduler: "skips updates by itself; give PipelinedModule(accumulate=2) or the like",
-    LearningRateFinder: "needs an optimizer that Lightning steps; compare short trainings with `layerpipe2 train`",
-    BatchSizeFinder: "trains and restores the network in between; choose the mini-batch's size yourself",
-    ModelPruning: "replaces weights by masked ones, where recalled weights can't reach; prune before or after training",
+_REFUSED: dict[str, str] = {
+    "StochasticWeightAveraging": "steps learning rates and rereads the data by itself; take EMAWeightAveraging",
+    "GradientAccumulationScheduler": "skips updates by itself; give PipelinedModule(accumulate=2) or the like",
+    "LearningRateFinder": "needs an optimizer that Lightning steps; compare short trainings with `layerpipe2 train`",
+    "BatchSizeFinder": "trains and restores the network in between; choose the mini-batch's size yourself",
+    "ModelPruning": "replaces weights by masked ones, where recalled weights can't reach; prune before or after "
+    "training",
 }
-_REFUSED_BY_SEVERAL: dict[type[Callback], str] = {
-    WeightAveraging: "averages the whole network, and each process has some stages only; train in one process",
+_REFUSED_BY_SEVERAL: dict[str, str] = {
+    "WeightAveraging": "averages the whole network, and each process has some stages only; train in one process",
 }
 
 
@@ -46,8 +36,12 @@ def check_callbacks(trainer: pl.Trainer, module: pl.LightningModule, *, several:
     """
     refused = _REFUSED | (_REFUSED_BY_SEVERAL if several else {})
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if not isinstance(callback, pl.Callback):
+            raise UserError(
+                f"{type(callback).__name__} is no callback of {pl.__name__}, as the Trainer is; take one of it"
+            )
         for kind, reason in refused.items():
-            if isinstance(callback, kind):
+            if isinstance(callback, getattr(pl.callbacks, kind)):
                 raise UserError(f"{type(callback).__name__} doesn't work with a pipeline: it {reason}")
     hooks = gradient_hooks(trainer, module) if several else {}
     for name, called in hooks.items():
@@ -59,14 +53,14 @@ def check_callbacks(trainer: pl.Trainer, module: pl.LightningModule, *, several:
 
 def unfreezes(trainer: pl.Trainer) -> bool:
     """Whether a callback announces that parameters which are frozen now may be unfrozen."""
-    return any(isinstance(callback, BaseFinetuning) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    return any(isinstance(callback, pl.callbacks.BaseFinetuning) for callback in trainer.callbacks)  # type: ignore[attr-defined]
 
 
 def gradient_hooks(trainer: pl.Trainer, module: pl.LightningModule) -> Hooks:
     """What somebody wrote for the hooks of :data:`GRADIENT_HOOKS`, in Lightning's order."""
     found: Hooks = {}
     for name in GRADIENT_HOOKS:
-        own: list[Any] = [c for c in trainer.callbacks if _overrides(c, Callback, name)]  # type: ignore[attr-defined]
+        own: list[Any] = [c for c in trainer.callbacks if _overrides(c, pl.Callback, name)]  # type: ignore[attr-defined]
         own += [module] if _overrides(module, pl.LightningModule, name) else []
         if own:
             found[name] = [(one, getattr(one, name)) for one in own]

@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.seed import isolate_rng
 
 from layerpipe2.advice import STEPS, Advice, advise_module
 from layerpipe2.advice.side_by_side import Progress
@@ -14,6 +12,7 @@ from layerpipe2.lab.data import Data, load
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.plan import make_loaders, make_plan
 from layerpipe2.lab.runs.train import make_module
+from layerpipe2.lightning import pl
 
 
 def advise(
@@ -38,7 +37,7 @@ def advise(
         raise UserError("strategy is 'sequential', one stage without delay: there is no history to drop; leave it out")
     torch.set_num_threads(config.threads)
     data = data or load(config.dataset, config.data_root)
-    with isolate_rng():
+    with pl.utilities.seed.isolate_rng():
         pl.seed_everything(config.seed, verbose=False)
         plan = make_plan(config, data.input_shape, data.num_classes)
         loader = make_loaders(config, data, resolve_device(config.device))["train"]

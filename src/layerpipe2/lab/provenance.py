@@ -17,6 +17,7 @@ TRAINING = (
     "lab/data",
     "lab/networks",
     "lab/runs",
+    "lightning.py",
     "spiking",
     "stages.py",
     "strategies",

@@ -6,12 +6,12 @@ from itertools import islice
 from typing import Any, NoReturn, cast
 
 import torch
-from lightning_fabric.utilities.data import _set_sampler_epoch
 from torch import Tensor
 
 from layerpipe2.engine.execution import StagedModule
 from layerpipe2.engine.random_streams import RandomStream
 from layerpipe2.errors import UserError
+from layerpipe2.lightning import fabric
 
 
 class Number(int):
@@ -122,7 +122,7 @@ class ReadAhead:
 
     def _begin_epoch(self) -> None:
         self._states[self._epoch] = torch.get_rng_state()
-        _set_sampler_epoch(self._loader, self._epoch)
+        fabric.utilities.data._set_sampler_epoch(self._loader, self._epoch)
         self._source = _whole(self._loader, self._batches)
         self._epoch += 1
 

@@ -5,10 +5,10 @@ import warnings
 from typing import Any
 
 import torch
-from pytorch_lightning.accelerators import CUDAAccelerator
 
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.errors import UserError
+from layerpipe2.lightning import pl
 from layerpipe2.pipeline.environment import set_missing_gpu_settings
 
 
@@ -18,7 +18,7 @@ def own_device(accelerator: Any) -> torch.device:
     Raises:
         UserError: if every kernel is to block the host (``CUDA_LAUNCH_BLOCKING``), while transfers go from GPU to GPU.
     """
-    if not isinstance(accelerator, CUDAAccelerator):
+    if not isinstance(accelerator, pl.accelerators.CUDAAccelerator):
         return torch.device("cpu")
     device = resolve_device("cuda")
     if transport_of(device) != "nccl":

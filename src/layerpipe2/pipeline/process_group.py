@@ -134,7 +134,7 @@ class ProcessGroup:
 
 
 def in_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """A user's mistake ends a script as it ends our commands: one line, exit code 2.
+    """A user's mistake ends a script as it ends our commands: its message alone, exit code 2.
 
     The line goes to the process's own standard error: torch calls what was ``sys.excepthook`` when it joined the
     processes with a buffer in place of ``sys.stderr``.
@@ -145,7 +145,7 @@ def in_one_line(kind: type[BaseException], error: BaseException, trace: Tracebac
         if stream is not None:
             stream.flush()
     if dist.is_initialized() or _says_it():
-        os.write(2, f"layerpipe2: error: {' '.join(str(error).splitlines())}\n".encode(errors="replace"))
+        os.write(2, f"layerpipe2: error: {error}\n".encode(errors="replace"))
     os._exit(2)  # the interpreter would end with code 1
 
 

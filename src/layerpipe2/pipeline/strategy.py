@@ -14,14 +14,12 @@ from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from pytorch_lightning.callbacks import BaseFinetuning
-from pytorch_lightning.strategies import SingleDeviceStrategy
-from pytorch_lightning.utilities import rank_zero_info
 
 from layerpipe2.engine.allocator import keep_freed_memory
 from layerpipe2.engine.execution import StagedModule
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.errors import UserError
+from layerpipe2.lightning import pl, warn_of_two
 from layerpipe2.pipeline import checkpoint as checkpoints
 from layerpipe2.pipeline.data_loading import FirstStageLoader
 from layerpipe2.pipeline.devices import describe, own_device
@@ -33,8 +31,16 @@ from layerpipe2.pipeline.timeline import Span, SpanRecorder
 
 T = TypeVar("T")
 
+AS_PIPELINE = """these lines train its layers, with the loss of its training_step and its optimizer:
+    from layerpipe2 import PipelinedModule, cut
+    inputs, targets = next(iter(loader))
+    stages = cut(module, inputs, stages=2)
+    pipeline = PipelinedModule(stages, "layerpipe2", "ema-lsq", loss="cross_entropy", optimizer=torch.optim.SGD)
+    trainer.fit(pipeline, loader)"""
+"""What a user does with a LightningModule of another kind."""
 
-class PipelineStrategy(SingleDeviceStrategy):
+
+class PipelineStrategy(pl.strategies.SingleDeviceStrategy):
     """One process per group of consecutive stages, on CPUs or (not tried yet, see docs/cluster.md) a GPU each.
 
     The results are those of one process with the same ``PipelinedModule(stage_seed=...)`` (``None`` is 0 here), on CPUs
@@ -79,6 +85,7 @@ class PipelineStrategy(SingleDeviceStrategy):
         resumable: bool | None = None,
         timeline: SpanRecorder | None = None,
     ) -> None:
+        warn_of_two()
         super().__init__(device="cpu")  # until the launcher has said which device is this process's
         self.stages_per_process, self.timeout_s, self.timeline = stages_per_process, timeout_s, timeline
         self.options = Options(split_backward, recompute_activations, check_finite, resumable, timeline)
@@ -102,7 +109,7 @@ class PipelineStrategy(SingleDeviceStrategy):
         keep_freed_memory()
         self.global_rank, self.processes = self._group.rank, self._group.size
         if self.is_global_zero and (notice := describe(self.root_device, self.processes)) is not None:
-            rank_zero_info(f"layerpipe2: {notice}")
+            pl.utilities.rank_zero_info(f"layerpipe2: {notice}")
         # Nothing is to be reduced: every process logs the last one's metrics.
         warnings.filterwarnings("ignore", message=".*recommended to use .self.log.*sync_dist=True")
         super().setup_environment()
@@ -195,7 +202,7 @@ class PipelineStrategy(SingleDeviceStrategy):
             own = {name: value for name, value in module.state_dict().items() if checkpoints.of_none(name)}
             checkpoint["state_dict"] = own | checkpoint["state_dict"]
         for callback in module.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, BaseFinetuning):  # it knows the first process's parameters only, and needs none
+            if isinstance(callback, pl.callbacks.BaseFinetuning):  # it knows the first process's parameters, needs none
                 checkpoint.get("callbacks", {}).pop(callback.state_key, None)
         return checkpoint
 
@@ -207,5 +214,5 @@ class PipelineStrategy(SingleDeviceStrategy):
     def _runner(self) -> Runner:
         module = self.lightning_module
         if not isinstance(module, PipelinedModule) or not isinstance(module.execution, Runner):
-            raise UserError(f"PipelineStrategy trains a PipelinedModule, not a {type(module).__name__}")
+            raise UserError(f"PipelineStrategy trains a PipelinedModule, not a {type(module).__name__}; {AS_PIPELINE}")
         return module.execution

@@ -7,12 +7,12 @@ from itertools import chain, pairwise
 from typing import Any
 
 import torch
-from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from layerpipe2.engine.execution import StagedModule, StepLimit
 from layerpipe2.errors import UserError
+from layerpipe2.lightning import pl
 
 
 def check_trainer(module: StagedModule) -> None:
@@ -25,7 +25,7 @@ def check_trainer(module: StagedModule) -> None:
     if not module.delays.is_realizable:
         raise UserError(f"delays {delays} grow towards the output, which no pipeline can have; give delays that don't")
     several = "a pipeline of several processes"
-    if not isinstance(trainer.accelerator, CPUAccelerator | CUDAAccelerator):
+    if not isinstance(trainer.accelerator, pl.accelerators.CPUAccelerator | pl.accelerators.CUDAAccelerator):
         raise UserError(f"{several} runs on CPUs or NVIDIA GPUs; give the Trainer accelerator='cpu'")
     if trainer.reload_dataloaders_every_n_epochs:  # type: ignore[attr-defined]
         raise UserError(f"{several} reads ahead into the next epoch; leave reload_dataloaders_every_n_epochs alone")

@@ -13,6 +13,7 @@ import numpy as np
 from layerpipe2.engine.files import replaced
 from layerpipe2.errors import UserError, install_command, read_file
 from layerpipe2.lab.data.types import Arrays
+from layerpipe2.lightning import pl
 
 POINTS = 40
 """Points of a curve."""
@@ -54,8 +55,6 @@ def _whole(content: bytes) -> bool:
 
 def _computed() -> bytes:
     """The rows that the package's defaults give for so many samples; the global generators that it seeds stay."""
-    from pytorch_lightning.utilities.seed import isolate_rng
-
     try:
         from mnist1d.data import get_dataset_args, make_dataset
     except ImportError as error:
@@ -63,7 +62,7 @@ def _computed() -> bytes:
         raise UserError(f"{what}; {install_command('lab')}") from None
     settings = get_dataset_args()
     settings.num_samples, settings.train_split = _TRAIN + _TEST, _TRAIN / (_TRAIN + _TEST)
-    with isolate_rng(include_cuda=False):
+    with pl.utilities.seed.isolate_rng(include_cuda=False):
         made = make_dataset(settings)
     curves = np.clip(np.concatenate([made["x"], made["x_test"]]), -_RANGE, _RANGE)
     levels = np.rint(255 / (2 * _RANGE) * (curves + _RANGE))

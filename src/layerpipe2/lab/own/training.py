@@ -5,9 +5,7 @@ from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from typing import Self, cast
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
 from layerpipe2.advice.advise import readable
@@ -25,6 +23,7 @@ from layerpipe2.lab.own import check_precision
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.plan import Plan
 from layerpipe2.lab.runs.train import make_module
+from layerpipe2.lightning import pl
 from layerpipe2.strategies import make_strategy
 
 STAGES = 2
@@ -124,7 +123,7 @@ class OwnRun:
         made.loss = cast(Loss, self.own.loss)
         return made
 
-    def train(self, callbacks: Sequence[Callback]) -> tuple[list[dict[str, float]], Plan]:
+    def train(self, callbacks: Sequence[pl.Callback]) -> tuple[list[dict[str, float]], Plan]:
         """Train it, and validate after every epoch, until a metric isn't finite.
 
         Returns:
@@ -139,7 +138,7 @@ class OwnRun:
         return rows.found, plan
 
 
-class _Rows(Callback):
+class _Rows(pl.Callback):
     """Keeps what every validation logs, and stops training when some of it isn't finite."""
 
     def __init__(self) -> None:

@@ -6,9 +6,7 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, Checkpoint
 from torch import Tensor
 from tqdm import tqdm
 
@@ -16,13 +14,14 @@ from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.errors import UserError, integer
 from layerpipe2.lab.runs.correct import MOST, Counts
 from layerpipe2.lab.runs.records import not_finite, writable_folder
+from layerpipe2.lightning import pl
 from layerpipe2.pipeline.checkpoint import remove
 
 LAST_CHECKPOINT, PREVIOUS_CHECKPOINT = "last.ckpt", "previous.ckpt"
 _METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 
-class CountCorrect(Callback):
+class CountCorrect(pl.Callback):
     """Counts the right predictions of every example while a ``Trainer`` tests or predicts in the order of ``targets``.
 
     The test of one process has the outputs; of several only one has them, before :meth:`Trainer.predict` gives them to
@@ -61,7 +60,7 @@ class CountCorrect(Callback):
         return torch.cat(self._counts).numpy()
 
 
-class EpochRecorder(Checkpoint):
+class EpochRecorder(pl.callbacks.Checkpoint):
     """Collects one row of metrics per epoch, and stops the run when a loss isn't finite any more.
 
     It is a ``Checkpoint`` for its place in the order of the hooks: after the module has logged the epoch's means and
@@ -132,7 +131,7 @@ class EpochRecorder(Checkpoint):
         self.divergence, self.train_time_s = state_dict["divergence"], state_dict["train_time_s"]
 
 
-class LastCheckpoint(Checkpoint):
+class LastCheckpoint(pl.callbacks.Checkpoint):
     """Saves the complete state after every epoch and keeps the one before. Must stand behind the recorder."""
 
     def __init__(self, folder: Path) -> None:
@@ -169,7 +168,7 @@ def find_checkpoint(folder: Path | None, resume: bool, several: bool) -> Path | 
     return path if resume else None
 
 
-class EpochProgress(Callback):
+class EpochProgress(pl.Callback):
     """One bar on a terminal; elsewhere a plain line for about every tenth of the run."""
 
     def __init__(self, epochs: int, label: str) -> None:

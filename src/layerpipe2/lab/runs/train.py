@@ -6,11 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import Logger
-from pytorch_lightning.strategies import Strategy
 
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.engine.execution import StepLimit
@@ -25,6 +21,7 @@ from layerpipe2.lab.runs.correct import packed
 from layerpipe2.lab.runs.plan import Loaders, Plan, make_loaders, make_plan, optimizer_factory, scheduler_factory
 from layerpipe2.lab.runs.record_schema import SCHEMA
 from layerpipe2.lab.runs.records import Record, not_finite
+from layerpipe2.lightning import pl
 from layerpipe2.strategies import STRATEGIES, raw_forms
 from layerpipe2.versions import code_hash
 
@@ -36,9 +33,9 @@ def train_run(
     progress: bool = True,
     checkpoint_dir: Path | None = None,
     resume: bool = False,
-    trainer_strategy: Strategy | None = None,
-    callbacks: Sequence[Callback] = (),
-    loggers: Sequence[Logger] = (),
+    trainer_strategy: pl.strategies.Strategy | None = None,
+    callbacks: Sequence[pl.Callback] = (),
+    loggers: Sequence[pl.loggers.Logger] = (),
     test: bool = True,
 ) -> Record:
     """Train, validate after every epoch, test once at the end, and return the run's record.

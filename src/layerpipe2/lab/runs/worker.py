@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 
 import torch
-from pytorch_lightning.callbacks import Callback
 
 from layerpipe2.engine.device import resolve_device
 from layerpipe2.lab.data import Data, load
@@ -15,6 +14,7 @@ from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.plan import make_loaders, make_plan
 from layerpipe2.lab.runs.records import Record
 from layerpipe2.lab.runs.train import train_run
+from layerpipe2.lightning import pl
 
 
 def check_runs(configs: Iterable[RunConfig]) -> None:
@@ -30,7 +30,7 @@ def check_runs(configs: Iterable[RunConfig]) -> None:
         make_loaders(config, data, torch.device("cpu"))
 
 
-def train_quietly(config: RunConfig, callbacks: Sequence[Callback] = (), *, test: bool = True) -> Record:
+def train_quietly(config: RunConfig, callbacks: Sequence[pl.Callback] = (), *, test: bool = True) -> Record:
     """Train one run without a display, on the copy of the data set that this process keeps."""
     data = load_once(config.dataset, config.data_root)
     return train_run(config, data=data, progress=False, callbacks=callbacks, test=test)

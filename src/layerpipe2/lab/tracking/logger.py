@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from mlflow.entities import RunTag
-from pytorch_lightning.loggers import Logger
 
 from layerpipe2.errors import UserError
 from layerpipe2.lab.runs.records import Record
@@ -15,11 +14,12 @@ from layerpipe2.lab.tracking.copying import log_record, log_values, outcome_tags
 from layerpipe2.lab.tracking.database import ARTIFACTS, connect, experiment_id, readable_errors
 from layerpipe2.lab.tracking.description import RunDescription
 from layerpipe2.lab.tracking.metrics import end_metrics, epoch_metrics
+from layerpipe2.lightning import pl
 
 _PHASES = ("train_", "val_")
 
 
-class RunLogger(Logger):
+class RunLogger(pl.loggers.Logger):
     """A run of :func:`layerpipe2.lab.runs.train.train_run` in MLflow.
 
     Give it among the ``loggers``, within a ``with`` block, and call :meth:`finish` at the end of that; a block that an

@@ -6,9 +6,7 @@ import math
 from typing import Any
 
 import optuna
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
 
 from layerpipe2.errors import look_up
 from layerpipe2.lab.judging.objectives import OBJECTIVES, at_the_end
@@ -19,13 +17,14 @@ from layerpipe2.lab.runs.plan import Plan, plan_from
 from layerpipe2.lab.runs.records import Record, not_finite
 from layerpipe2.lab.runs.worker import train_quietly
 from layerpipe2.lab.tuning.settings import StudySettings
+from layerpipe2.lightning import pl
 from layerpipe2.planning import StageWork
 from layerpipe2.planning.costs import Costs
 from layerpipe2.planning.devices import FlopDevice
 from layerpipe2.planning.measure import measure, measure_from
 
 
-class PruneBadTrials(Callback):
+class PruneBadTrials(pl.Callback):
     """Reports a validation metric to an ``optuna.Trial`` after every epoch, and stops training if it is bad.
 
     For any Lightning module, a user's own among them. A trial whose metric isn't finite is stopped at once.
