@@ -33,15 +33,9 @@ def alive(pid: int) -> bool:
     return read(pid, "stat").rpartition(")")[2].split()[:1] not in ([], ["Z"])
 
 
-def victims(main: int, name: str) -> list[int]:
-    """``main``, or those of the processes below it that have this name."""
-    if name == "shell of DVC":
-        return [main]
-    below = {pid: read(pid, "cmdline").split("\0") for pid in (main, *descendants(main))}
-    if name == "run":
-        return [pid for pid, command in below.items() if command[1:3] == ["-m", "experiments.run"]]
-    forked = [pid for pid, command in below.items() if "multiprocessing.forkserver" in " ".join(command)]
-    return forked[:1] if name == "server" else forked[1:]
+def serves(main: int) -> bool:
+    """Whether there is a server of training processes below ``main``."""
+    return any("multiprocessing.forkserver" in read(pid, "cmdline") for pid in descendants(main))
 
 
 def kill(process: subprocess.Popen[str], victim: int) -> tuple[float, str]:

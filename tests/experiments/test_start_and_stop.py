@@ -5,6 +5,7 @@ import os
 import signal
 import tempfile
 import time
+from multiprocessing import active_children
 from threading import Thread
 
 import pytest
@@ -18,7 +19,7 @@ from layerpipe2.lab.runs import cell_file
 from layerpipe2.lab.runs.records import read_record
 from layerpipe2.lab.runs.train import train_run
 from tests.chaos.processes import descendants, processor_s
-from tests.experiments.running import alive, kill, start, victims
+from tests.experiments.running import alive, kill, serves, start
 from tests.sampling import slow
 from tests.small_experiments import FEW, UNTUNED, small, write_experiment
 
@@ -115,32 +116,31 @@ def test_stopping_it_ends_its_workers(tmp_path, stop, code, says):
 def test_it_ends_with_the_shell_in_which_dvc_started_it_and_says_so(tmp_path):
     write_experiment(tmp_path, UNTUNED)
     with start(tmp_path, "--quiet", dvc=True) as process:
-        while not victims(process.pid, "server"):
+        while not serves(process.pid):
             time.sleep(0.01)
         said = kill(process, process.pid)[1]
     assert said in ("", "experiments: ended, since DVC has ended; finished runs are kept, so start it again\n")
     assert not records(tmp_path)
 
 
-@slow
 def test_a_killed_worker_ends_the_others_at_once_in_one_line(tmp_path):
     """Also the one that was started last, which CPython's pool overlooks."""
-    grid = small(tmp_path, UNTUNED, settings={"epochs": 300, "width": 8})
-    while victims(os.getpid(), "worker"):  # of an earlier test's pool
-        time.sleep(0.05)
+    grid, found = small(tmp_path, UNTUNED, settings={"epochs": 300, "width": 8}), []
+    earlier = set(active_children())
 
     def kill_the_last():
-        while len(found := victims(os.getpid(), "worker")) < 2:
-            time.sleep(0.01)
-        os.kill(max(found), signal.SIGKILL)
+        while len(found) < 2:  # /proc would list the git of a worker, too
+            time.sleep(0.001)
+            found[:] = set(active_children()) - earlier
+        max(found, key=lambda worker: worker.pid).kill()
 
-    killer = Thread(target=kill_the_last)
+    killer = Thread(target=kill_the_last, daemon=True)
     killer.start()
     with pytest.raises(UserError, match=r"^a training process was killed; if memory ran out, lower jobs$"):
         Queue(grid, grid.tasks, quiet=True).run(2, 0)
     killer.join()
     assert not records(tmp_path)
-    while victims(os.getpid(), "worker"):
+    while any(alive(worker.pid) for worker in found):
         time.sleep(0.05)
 
 
