@@ -124,7 +124,7 @@ class XPipe(Strategy):
 
     stages: int
 
-    constants = ("ahead", "behind")
+    constants = ("rank",)
     needs_used = False
     fixed_lag = True
 
@@ -132,33 +132,24 @@ class XPipe(Strategy):
         integer(self.stages, "stages of XPipe", 2)
 
     def init(self, weights: Tensor, delay: int) -> State:
-        """``ahead`` and ``behind`` (1,), steps of the two passes, and ``moves`` s (N,).
-
-        Raises:
-            UserError: if no stage of the law S has this delay.
-        """
-        rank = self.stages - 1 - delay
-        if rank < 0:
-            raise UserError(
-                f"XPipe of {self.stages} stages counts its steps for delays up to {self.stages - 1}, and one is "
-                f"{delay}; take the delay law pipedream (S)"
-            )
-        steps = {"ahead": self.stages - 1 - rank // 2, "behind": rank // 2}
-        counts = {name: torch.full((1,), n, device=weights.device) for name, n in steps.items()}
-        return counts | {"moves": torch.zeros_like(weights)}
+        """``rank`` r (1,), and ``moves`` s (N,)."""
+        rank = torch.full((1,), self.stages - 1 - delay, device=weights.device)
+        return {"rank": rank, "moves": torch.zeros_like(weights)}
 
     def forward(self, state: State, latest: Tensor, optimizer: OptimizerView) -> Tensor:
         """``W(t) - (D - 1 - r // 2) s(t)``.
 
         Raises:
-            UserError: if the optimizer is none of those that are known.
+            UserError: if no stage of the law S has this delay, or the optimizer is none of those that are known.
         """
+        law = f"XPipe of {self.stages} stages knows delays up to {self.stages - 1}, and a stage has a longer one"
+        refuse_where(state["rank"] < 0, f"{law}; take the delay law pipedream (S)")
         state["moves"].copy_(own_step(optimizer, "XPipe"))
-        return latest - state["ahead"] * state["moves"]
+        return latest - (self.stages - 1 - state["rank"] // 2) * state["moves"]
 
     def backward(self, state: State, latest: Tensor, used: Tensor) -> Tensor:
         """``W(t) - (r // 2) s(t)``."""
-        return latest - state["behind"] * state["moves"]
+        return latest - state["rank"] // 2 * state["moves"]
 
     def copies(self, delay: int, **known: Any) -> float:
         """Two, the predicted weights of each pass."""

@@ -1,4 +1,4 @@
-"""The rows of ``experiments.field`` for the clock-driven reference, each written straight from its paper's equations."""
+"""The rows of ``experiments.field`` for the clock-driven reference, each written from its paper's equations."""
 
 import math
 from dataclasses import dataclass, field
@@ -45,9 +45,12 @@ class SpecTrain(Paper):
         return each(lambda w, v: w - group["lr"] * self.delay * v, latest, found)
 
 
-def adams_step(latest, optimizer):
-    """``lr mhat / (sqrt(vhat) + eps)``."""
+def own_step(latest, optimizer):
+    """``lr v`` of SGD with momentum, ``lr mhat / (sqrt(vhat) + eps)`` of Adam."""
     (group,) = optimizer.optimizer.param_groups
+    if "betas" not in group:
+        found = dict(zip(latest, optimizer.buffers("momentum_buffer"), strict=True))
+        return each(lambda v: group["lr"] * v, found)
     b1, b2 = group["betas"]
     found = {}
     for name, p in zip(latest, optimizer.weights, strict=True):
@@ -62,10 +65,10 @@ def adams_step(latest, optimizer):
 
 
 class PipeOptim(Paper):
-    """``w_fwd = w - d lr mhat / (sqrt(vhat) + eps)``."""
+    """``w_fwd = w - d s``, with the optimizer's own step ``s``."""
 
     def forward_weights(self, latest, optimizer):
-        return each(lambda w, s: w - self.delay * s, latest, adams_step(latest, optimizer))
+        return each(lambda w, s: w - self.delay * s, latest, own_step(latest, optimizer))
 
 
 @dataclass
@@ -78,7 +81,7 @@ class XPipe(Paper):
         if not self.delay:
             return latest
         self.rank = self.stages - 1 - self.delay
-        self.kept = adams_step(latest, optimizer)
+        self.kept = own_step(latest, optimizer)
         return each(lambda w, s: w - (self.stages - 1 - self.rank // 2) * s, latest, self.kept)
 
     def backward_weights(self, used_forward, since):
@@ -172,7 +175,7 @@ class ErrorFeedback(Paper):
 
 @dataclass
 class PipeMare(Paper):
-    """T1: a rate of ``lr / d^(1 - min(t / T, 1))``. T2: ``w_bwd = w - n delta``, ``delta <- G delta + (1 - G) step``."""
+    """T1: a rate of ``lr / d^(1 - min(t / T, 1))``. T2: ``w - n delta``, ``delta <- G delta + (1 - G) (w_new - w)``."""
 
     until: int = 0
     corrects: bool = False
