@@ -220,13 +220,16 @@ class ReferenceOptimizer:
 
     def __init__(self, optimizer: Any, weights: list[nn.Parameter], frozen: list[bool]) -> None:
         self.optimizer, self.weights, self.frozen = optimizer, weights, frozen
+        self.kind = type(optimizer).__name__
 
     def rate(self) -> Tensor:
         maximize = any(group.get("maximize") for group in self.optimizer.param_groups)
         return -self.setting("lr") if maximize else self.setting("lr")
 
     def setting(self, name: str) -> Tensor:
-        own = {w: group[name] for group in self.optimizer.param_groups for w in group["params"]}
+        key, _, entry = name.partition(".")
+        find = lambda group: group[key][int(entry)] if entry else group[key]  # noqa: E731
+        own = {w: find(group) for group in self.optimizer.param_groups for w in group["params"]}
         return torch.cat([torch.full_like(w, own[w]).flatten() for w in self.weights]).detach()
 
     def state(self, name: str) -> Tensor:

@@ -13,15 +13,17 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from experiments.field.compensation import DelayCompensation
+from experiments.field.feedback import ErrorFeedback
+from experiments.field.prediction import LastUpdate, SpecTrain
 from layerpipe2 import UserError, make_strategy
 from layerpipe2.strategies import StashFirst, chain
 from tests.engine.training import data, engine, fit, module, optimizer_of, trainer
-from tests.strategies.test_three_places import DelayCompensation, ErrorFeedback, Prediction
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 @pytest.mark.parametrize("done", [1, 8])
-@pytest.mark.parametrize("strategy", ["stash", "ema-span", Prediction()])
+@pytest.mark.parametrize("strategy", ["stash", "ema-span", LastUpdate()])
 def test_what_is_saved_in_the_middle_of_an_update_holds_its_gradients(strategy, done, dtype):
     def made():
         pipeline = engine(nn.Linear(8, 8), strategy, accumulate=3, compute_dtype=dtype)
@@ -60,8 +62,8 @@ def with_strategy(strategy, a):
 RAW, DIVIDE = ".*gradient of each mini-batch, but accumulate=2", "accumulate=. .*delay.* divide"
 REFUSED = {
     "a raw average": (with_strategy("ema-span-raw", 2), f"'ema-span-raw'{RAW}"),
-    "a method on gradients": (with_strategy(DelayCompensation(), 2), f"DelayCompensation{RAW}"),
-    "a chain with one": (with_strategy(chain(Prediction(), DelayCompensation()), 2), f"DelayCompensation{RAW}"),
+    "a method on gradients": (with_strategy(DelayCompensation(0.2), 2), f"DelayCompensation{RAW}"),
+    "a chain with one": (with_strategy(chain(SpecTrain(), DelayCompensation(0.2)), 2), f"DelayCompensation{RAW}"),
     "pair": (with_strategy("pair", 4), f"'pair'.*{DIVIDE}"),
     "pair, a number": (with_strategy("pair-0.9", 3), f"'pair-0.9'.*{DIVIDE}"),
     "window": (with_strategy("update-window", 4), f"'update-window'.*{DIVIDE}"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from experiments.field.prediction import SpecTrain
 from layerpipe2 import STRATEGIES, UserError
 from tests.pipeline import processes
 from tests.pipeline.fits import (
@@ -22,7 +23,6 @@ from tests.pipeline.fits import (
     pipelined,
 )
 from tests.sampling import slow
-from tests.strategies.test_three_places import Prediction
 
 LAWS = ("layerpipe2", "pipedream")
 NAMES = [*(name for name in STRATEGIES if name != "sequential"), "ema-span-raw"]
@@ -55,7 +55,7 @@ QUICK = {
         (Case("stash", delays=(12, 7, 2, 0), network="residual"), AGAIN),  # in flight for two epochs
         accumulated("ema-span", 2, (7, 3, 0))(),
         accumulated("pair", 2, optimizer=lambda p: torch.optim.AdamW(p, lr=0.01))(),
-        accumulated(Prediction(), 3)(),
+        accumulated(SpecTrain(), 3)(),
     ],
     3: [Case("pair"), Case("ema-lsq", network="residual"), Case("ema-lsq", network="transformer")],
     4: [

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DistributedSampler
 
+from experiments.field.prediction import SpecTrain
 from layerpipe2 import UserError, make_strategy
 from layerpipe2.engine.execution import StepLimit
 from layerpipe2.pipeline import checkpoint
@@ -39,7 +40,6 @@ from tests.pipeline.test_equality import accumulated
 from tests.pipeline.test_stage_optimizers import faster_head, two_rates
 from tests.pipeline.test_training import own_generator
 from tests.sampling import sampled, slow
-from tests.strategies.test_three_places import Prediction
 
 STAGES = [f"stage-{k:03d}.pt" for k in range(4)]
 FILES = ["common.pt", *STAGES]
@@ -83,7 +83,7 @@ RESUMED = {
 }
 SLOW = {
     "stash, accumulated": (accumulated("stash", 3, (7, 3, 0)), {"after": 2, "last": 3}),
-    "prediction, accumulated": (accumulated(Prediction(), 3, (7, 3, 0)), {"after": 1, "last": 3}),
+    "prediction, accumulated": (accumulated(SpecTrain(), 3, (7, 3, 0)), {"after": 1, "last": 3}),
     "drained": (shuffled(40, drain=True), {"after": 2, "last": 5}),
     "drained, a short epoch": (shuffled(16, drain=True), {"after": 2, "last": 5}),
 }

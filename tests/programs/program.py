@@ -19,10 +19,13 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, LambdaCallback, Mode
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
+from experiments.field.compensation import DelayCompensation
+from experiments.field.feedback import ErrorFeedback
+from experiments.field.prediction import SpecTrain
 from layerpipe2 import Delays, PipelinedModule, make_strategy, optim
 from layerpipe2.strategies import StashFirst, Strategy, chain
 from tests.programs.layers import HIDING, INPUTS, SIZE, UNITS
-from tests.strategies.test_three_places import CASES, DelayCompensation, ErrorFeedback, Prediction
+from tests.strategies.test_three_places import CASES
 from tests.test_reference import ALL, OTHER
 
 CLASSES = 3
@@ -47,12 +50,12 @@ OPTIMIZERS: dict[str, tuple[Maker, float, dict[str, Any]]] = {
 """Class, rate, settings. A large eps: a bias before BatchNorm has no gradient but rounding."""
 TORCHS: dict[Any, Maker] = {optim.SGD: torch.optim.SGD, optim.AdamW: torch.optim.AdamW}
 """What the reference has in the place of the package's own."""
-PREDICTED = ("momentum", "nesterov", "dampened", "rmsprop", "adamw")
+PREDICTED = ("momentum", "nesterov", "dampened", "in one pass", "sgd", "rmsprop", "adamw")
 COMPOSED: dict[str, Callable[[], Strategy]] = {
     **{name: lambda strategy=strategy: strategy for name, (strategy, _) in CASES.items()},
-    "prediction, average": lambda: chain(Prediction(), make_strategy("ema-span")),
-    "prediction, stash": lambda: chain(Prediction(), make_strategy("stash")),
-    "compensation, latest": lambda: chain(DelayCompensation(), make_strategy("latest")),
+    "prediction, average": lambda: chain(SpecTrain(), make_strategy("ema-span")),
+    "prediction, stash": lambda: chain(SpecTrain(), make_strategy("stash")),
+    "compensation, latest": lambda: chain(DelayCompensation(0.2), make_strategy("latest")),
     "feedback, window": lambda: chain(ErrorFeedback(), make_strategy("update-window")),
     "feedback, average": lambda: chain(ErrorFeedback(), make_strategy("ema-window")),
     "stash first": lambda: StashFirst(then=make_strategy("ema-lsq"), updates=4),
@@ -178,7 +181,7 @@ class Program:
         odd = strategy.fixed_lag and any(d % each for d in self.law.per_stage)
         return (
             self.change is not None
-            or (self.strategy.startswith("prediction") and "momentum" not in OPTIMIZERS[self.optimizer][2])
+            or (self.strategy.startswith("prediction") and self.optimizer in ("sgd", "rmsprop", "adamw"))
             or (late and not {*self.units}.isdisjoint(HIDING))
             or ((late or self.processes > 1) and not self.announced and any(a <= 0 < b for _, a, b in self.frozen))
             or (each > 1 and (len(self.loader()) % each > 0 or odd or strategy.acts("gradient")))

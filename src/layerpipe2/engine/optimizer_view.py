@@ -24,12 +24,17 @@ class FlatOptimizer:
         self._optimizer: Optimizer = getattr(optimizer, "optimizer", optimizer)
         self._layout, self._like = layout, like
 
+    @property
+    def kind(self) -> str:
+        """The name of its class."""
+        return type(self._optimizer).__name__
+
     def rate(self) -> Tensor:
         """The learning rates, negative where the optimizer maximizes."""
         return self._filled(lambda group: -group["lr"] if group.get("maximize") else group["lr"])
 
     def setting(self, name: str) -> Tensor:
-        """A numeric setting of the parameter groups.
+        """A numeric setting of the parameter groups, or an entry of one that has several, as ``betas.0``.
 
         Raises:
             UserError: if they have none of this name.
@@ -60,14 +65,17 @@ class FlatOptimizer:
         return flat
 
     def _number(self, group: dict[str, Any], name: str) -> Any:
-        numbers = {key: value for key, value in group.items() if isinstance(value, int | float | Tensor)}
+        several = {key: value for key, value in group.items() if isinstance(value, tuple | list) and key != "params"}
+        entries = {f"{key}.{i}": one for key, value in several.items() for i, one in enumerate(value)}
+        numbers = {key: value for key, value in (group | entries).items() if isinstance(value, int | float | Tensor)}
         if name not in numbers:
             raise self._unknown("number", name, numbers)
         return numbers[name]
 
     def _unknown(self, what: str, name: str, known: dict[str, Any]) -> UserError:
-        kind = type(self._optimizer).__name__
-        return UserError(f"the strategy asks {kind} for a {what} '{name}', which it hasn't; it has {', '.join(known)}")
+        return UserError(
+            f"the strategy asks {self.kind} for a {what} '{name}', which it hasn't; it has {', '.join(known)}"
+        )
 
 
 def rates_of(optimizer: Optimizer | Any) -> list[float]:

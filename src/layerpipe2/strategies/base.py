@@ -24,11 +24,15 @@ _PROBE = 64
 class OptimizerView(Protocol):
     """What a strategy may ask of the optimizer: vectors (N,) in the order of the stage's flat weights."""
 
+    @property
+    def kind(self) -> str:
+        """The name of its class, as ``SGD``: a strategy may follow the update of some and refuse the others."""
+
     def rate(self) -> Tensor:
         """The learning rates, negative where the optimizer maximizes: plain descent is ``W - rate * gradient``."""
 
     def setting(self, name: str) -> Tensor:
-        """A numeric setting of the parameter groups, such as ``lr`` or ``momentum``, as it is."""
+        """A numeric setting of the parameter groups, such as ``lr``, ``momentum`` or ``betas.0``, as it is."""
 
     def state(self, name: str) -> Tensor:
         """A buffer of the optimizer's state, as ``momentum_buffer``; zero before the first update, and where frozen."""

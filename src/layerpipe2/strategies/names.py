@@ -13,7 +13,7 @@ from layerpipe2.errors import UserError, did_you_mean, plain, shown
 if TYPE_CHECKING:
     from layerpipe2.strategies.base import Strategy
 
-Family = Literal["sequential", "stash", "latest", "average", "pair", "window"]
+Family = Literal["sequential", "stash", "latest", "average", "pair", "window", "field"]
 
 _AVERAGE = "ema-"
 """What the names of moving averages begin with: those have a form with ``-raw``."""
@@ -29,7 +29,8 @@ class NamedStrategy:
         name: as in options, records and tables.
         label: short name for readers, in legends and tables.
         description: one line of help.
-        family: the kind of method. ``average`` and ``pair`` reconstruct the weights approximately.
+        family: the kind of method. ``average`` and ``pair`` reconstruct the weights approximately; ``field`` is one of
+            another table.
         make: a new strategy.
         aware: whether the weights of its average follow from the delay.
         raw: whether it averages lr x gradient, not the applied updates (names that end in ``-raw``).
@@ -138,6 +139,9 @@ STRATEGIES: dict[str, NamedStrategy] = {row.name: row for row in _ROWS}
 """Name -> row. Further names that :func:`find_strategy` knows: any number as in ``ema-0.95`` and ``pair-0.5``, and
 every average with ``-raw`` behind it."""
 
+FURTHER: list[Callable[[str], NamedStrategy | None]] = []
+"""Other tables, which whoever imports them adds: asked for names that aren't in this one, they know a row or none."""
+
 _PARAMETRISED: dict[str, tuple[Callable[[str], NamedStrategy], str, bool]] = {
     "ema": (_fixed_average, "decay", False),
     "pair": (_fixed_pair, "correlation", True),
@@ -155,6 +159,9 @@ def find_strategy(name: str) -> NamedStrategy:
         _unknown(name)
     if name in STRATEGIES:
         return STRATEGIES[name]
+    for row in (find(name) for find in FURTHER):
+        if row is not None:
+            return row
     base, _, last = name.rpartition("-")
     if last == "warm":
         return _warm(name, find_strategy(base))
