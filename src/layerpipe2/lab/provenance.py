@@ -18,6 +18,7 @@ TRAINING = (
     "lab/networks",
     "lab/runs",
     "lightning.py",
+    "optim.py",
     "spiking",
     "stages.py",
     "strategies",
