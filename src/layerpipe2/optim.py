@@ -174,5 +174,5 @@ def _swept(p: Tensor, *others: Tensor) -> bool:
     if not p.is_cpu or p.dtype not in sweeps.ZEROS or sweeps.loops() is None:
         return False
     dense = p.is_contiguous() or p.is_contiguous(memory_format=torch.channels_last)
-    kind = p.device, p.dtype, p.layout, p.stride()
-    return dense and all(kind == (one.device, one.dtype, one.layout, one.stride()) for one in others)
+    kind = p.device, p.dtype, p.layout, p.shape, p.stride()
+    return dense and all(kind == (one.device, one.dtype, one.layout, one.shape, one.stride()) for one in others)
