@@ -1,6 +1,7 @@
 """The regime map: times of every choice at every point and place, predicted and measured, and what they say."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,10 @@ class Regimes:
             of another kind in every round; ``foretold``: the choice that was predicted to be fastest, ``loss``: how
             much longer that one takes, as a share, and ``lead``: how much longer the next one was predicted to take.
         """
+        return self._winners.copy()
+
+    @cached_property
+    def _winners(self) -> pd.DataFrame:
         rows = []
         for (*point, place), mine in self.summary().groupby([*POINT, "place"], sort=False):
             mine = mine.set_index("variant")
