@@ -1,7 +1,7 @@
 """Mini-batches are the same for any number of threads, their memory is used again, and no thread outlives trouble."""
 
+import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -18,6 +18,7 @@ from layerpipe2.graphs.kernels import batch_key
 from layerpipe2.graphs.sampler import Sampler
 from tests.graphs import sampling_reference as reference
 from tests.graphs.made import random_graph
+from tests.pipeline.processes import CONTEXT
 
 GRAPH, NODES, FAN_OUT = random_graph(), np.arange(10, 190), (4, 3, 2)
 
@@ -155,23 +156,21 @@ def test_an_iteration_that_is_left_leaves_no_threads():
     assert not sampling_threads()
 
 
-SCRIPT = """
-import numpy as np, time
-from layerpipe2.graphs import SampledLoader
-from tests.graphs.made import random_graph
-for x, y in SampledLoader(random_graph(), np.arange(180), (4, 3), 2, threads=2):
-    print("training", flush=True)
-    time.sleep(1)
-"""
+def sample_slowly(pipe):
+    for _ in SampledLoader(GRAPH, np.arange(180), (4, 3), 2, threads=2):
+        pipe.send("training")
+        time.sleep(1)
 
 
-def test_ctrl_c_ends_a_training_at_once():
-    with subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"training\n"
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
-    assert process.returncode in (1, -signal.SIGINT)
-    assert errors.decode().rstrip().endswith("KeyboardInterrupt")
+def test_ctrl_c_ends_a_training_at_once(capfd):
+    mine, theirs = CONTEXT.Pipe()
+    process = CONTEXT.Process(target=sample_slowly, args=(theirs,), daemon=True)
+    process.start()
+    assert mine.recv() == "training"
+    os.kill(process.pid, signal.SIGINT)
+    process.join(timeout=20)
+    assert process.exitcode == 1
+    assert capfd.readouterr().err.rstrip().endswith("KeyboardInterrupt")
 
 
 def test_a_resumed_epoch_goes_on_where_it_was():
