@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from layerpipe2 import UserError, find_strategy
 from layerpipe2.errors import plain
+from layerpipe2.lab.runs.config import FURTHER_OPTIMIZERS
+from layerpipe2.lab.runs.config import OPTIMIZERS as RUN_OPTIMIZERS
 from layerpipe2.strategies.names import FURTHER, NamedStrategy
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ OPTIMIZERS: "dict[str, Callable[..., Optimizer]]" = {
     "look-ahead": _of("nesterov.LookAhead"),
     "rotated": _of("rotation.rotated"),
 }
-"""Name -> parameters, ``lr`` and (but ``look-ahead``) ``weight_decay`` -> optimizer."""
+"""Name -> parameters, ``lr`` and ``weight_decay`` -> optimizer."""
 
 
 @dataclass(frozen=True)
@@ -184,3 +186,4 @@ def _chained(makers: "Sequence[Callable[[], Strategy]]", backward: "Sequence[Cal
 
 
 FURTHER.append(find)
+FURTHER_OPTIMIZERS.update({name: make for name, make in OPTIMIZERS.items() if name not in RUN_OPTIMIZERS})
