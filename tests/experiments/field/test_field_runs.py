@@ -63,11 +63,17 @@ def test_accumulated_updates_are_recorded_and_one_mini_batch_is_not():
     assert three["epochs"][1]["lr"] == pytest.approx(0.005)  # half of 2 x 2 updates are done
     with pytest.raises(UserError, match="accumulate is 9; give at most 8, an epoch's mini-batches"):
         train(accumulate=9)
+    with pytest.raises(UserError, match=r"probe_every looks at .*, and accumulate is 2; give one"):
+        RunConfig(accumulate=2, probe_every=5)
 
 
 def test_a_row_and_an_optimizer_that_do_not_fit_are_told():
-    with pytest.raises(UserError, match="gap-aware is made from SGD's momentum buffer, and the optimizer is NAdam"):
+    with pytest.raises(UserError, match="'gap-aware' is not defined for the optimizer nadam; take sgd"):
         train(strategy="gap-aware", optimizer="nadam")
+    with pytest.raises(UserError, match=r"'rotation.feedback' is not defined for the optimizer muon; take rotated"):
+        train(strategy="rotation+feedback", optimizer="muon")
+    with pytest.raises(UserError, match=r"'nadam.spectrain' is .*; take another strategy"):
+        train(strategy="nadam+spectrain")
     with pytest.raises(UserError, match="optimizer is 'nothing'; give one of sgd, adamw"):
         RunConfig(optimizer="nothing")
 

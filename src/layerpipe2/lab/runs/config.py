@@ -106,6 +106,10 @@ class RunConfig(Checked):
                 "stash_epochs counts from the last fill of the pipeline, and drain fills it every epoch; "
                 "give one of them"
             )
+        if self.probe_every and (self.accumulate or 1) > 1:
+            raise UserError(
+                f"probe_every looks at an update after every mini-batch, and accumulate is {self.accumulate}; give one"
+            )
         if self.nesterov and self.optimizer != "sgd":
             raise UserError(f"nesterov is a form of sgd's momentum; the optimizer is {self.optimizer}; leave it out")
         if self.nesterov and not self.momentum:

@@ -21,7 +21,7 @@ from layerpipe2.lab.networks.spiking import SETTINGS
 from layerpipe2.lab.runs.config import FURTHER_OPTIMIZERS, RunConfig
 from layerpipe2.lab.runs.memory import check_memory
 from layerpipe2.stages import partition
-from layerpipe2.strategies import StashFirst, Strategy, make_strategy
+from layerpipe2.strategies import StashFirst, Strategy, find_strategy, make_strategy
 
 Loaders = dict[str, BatchLoader]
 _EVALUATION_BATCH = 128
@@ -99,7 +99,10 @@ def make_plan(config: RunConfig, input_shape: tuple[int, ...], num_classes: int)
 
 def _plan(config: RunConfig, input_shape: tuple[int, ...], num_classes: int) -> Plan:
     """The plan, whether or not it fits in memory."""
-    strategy = make_strategy(config.strategy)
+    strategy, known = make_strategy(config.strategy), find_strategy(config.strategy).optimizers
+    if known is not None and config.optimizer not in known:
+        what = f"strategy '{config.strategy}' is not defined for the optimizer {config.optimizer}"
+        raise UserError(f"{what}; take {' or '.join(known) or 'another strategy'}")
     units = make_units(config, input_shape, num_classes)
     if config.strategy == "sequential":
         config = config.copy_with(group_size=len(units), convention="none", delays=None, stash_epochs=0.0)
