@@ -41,7 +41,7 @@ def server(*preload: str) -> ForkServerContext:
 
 def training_server() -> ForkServerContext:
     """The server of training processes. To start it early saves time: its imports take seconds."""
-    return server("layerpipe2.lab.runs.worker")
+    return server("layerpipe2.lab.runs.worker", "experiments.field.rows")
 
 
 def begin() -> None:

@@ -70,7 +70,8 @@ def measure(config: RunConfig) -> Speed:
     sizes = {name: len(loader) for name, loader in loaders.items()}
     before, steps = _STEPS[device.type]
     clock = _Clock()
-    trainer = quiet_trainer(1, device, [clock], limits=(before + steps, 2))
+    whole = before + steps + -(before + steps) % plan.accumulate
+    trainer = quiet_trainer(1, device, [clock], limits=(whole, 2))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # this is no training: the run itself will warn
         trainer.fit(make_module(plan, sizes["train"]), loaders["train"], loaders["validation"])

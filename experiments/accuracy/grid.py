@@ -142,9 +142,10 @@ class Grid:
             return None
         record = with_times(record, self._times(task))
         found, wanted = record["config"], self.ready(task).to_dict()
-        changed = [name for name in wanted if name not in _MACHINE and found.get(name) != wanted[name]]
+        fields = (name for name in RunConfig.model_fields if name not in _MACHINE)
+        changed = [name for name in fields if found.get(name) != wanted.get(name)]
         if changed:
-            was, now = found.get(changed[0]), wanted[changed[0]]
+            was, now = found.get(changed[0]), wanted.get(changed[0])
             what = f"record {cell_file.place(self.folder / task.path)} was made with {changed[0]} {was!r}"
             remedy = "use another --out folder, or move the old records away"
             raise UserError(f"{what}, the experiment has {now!r}; {remedy}")

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, create_model, model_validator
 
+import experiments.field.rows  # noqa: F401, its names are strategies and optimizers
 from experiments.names import HERE, path_of
 from layerpipe2.errors import LARGEST, UserError, did_you_mean, plain_name, shown
 from layerpipe2.lab.data import DATASETS, TEXTS

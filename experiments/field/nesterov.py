@@ -31,15 +31,18 @@ class LookAhead(Optimizer):
         parameters: those to train.
         lr: the rate, of which ``1 - m`` is applied.
         momentum: ``m`` in [0, 1).
+        weight_decay: ``k``, of which ``k y`` is added to the gradient.
 
     Raises:
         UserError: if it is something else.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.99) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.99, weight_decay: float = 0.0
+    ) -> None:
         if not 0 <= momentum < 1:
             raise UserError(f"momentum of LookAhead is {momentum!r}; give a number >= 0 and < 1")
-        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -52,7 +55,7 @@ class LookAhead(Optimizer):
             m = group["momentum"]
             for y in (p for p in group["params"] if p.grad is not None):
                 before = self.state[y].get("weights", y.clone())
-                after = y - group["lr"] * (1 - m) * y.grad
+                after = y - group["lr"] * (1 - m) * (y.grad + group["weight_decay"] * y)
                 self.state[y]["weights"] = after
                 y.copy_(after + m * (after - before))
         return loss

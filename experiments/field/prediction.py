@@ -65,7 +65,8 @@ class PipeOptim(Prediction):
     """PipeOptim (arXiv 2312.00839): ``s`` is the optimizer's own step, without weight decay.
 
     ``lr v`` of SGD with momentum, ``lr mhat / (sqrt(vhat) + eps)`` of Adam and AdamW, with bias correction. The public
-    code predicts ``world_size - rank`` steps ahead, one more than the paper's ``D - rank - 1``.
+    code predicts ``world_size - rank`` steps ahead, one more than its text's ``D - rank - 1``, and with SGD by
+    ``m v + g``.
     """
 
     def step(self, state: State, optimizer: OptimizerView) -> Tensor:
@@ -109,11 +110,11 @@ class LastUpdate(Prediction):
 class XPipe(Strategy):
     """XPipe (arXiv 1911.04610): both passes read what the weights will be when stage 0 has updated.
 
-    With ``D`` stages of rank ``r`` and one micro-batch per update its step counts, ``round((D + M - r // 2 - 2) / M)``
-    forward and ``round((M + r // 2 - 1) / M)`` backward at ``M = 1``, are ``D - 1 - r // 2`` and ``r // 2``: the same
-    target for both passes, to which both are consistent. ``s`` is that of :class:`PipeOptim`. It touches both parts of
-    the cost and keeps two copies, no stash. The last stage has no delay, so that no strategy is asked there: it reads
-    its latest weights, where the paper predicts. AMDP's public code divides the moments by ``1 - b`` for ``1 - b^t``.
+    With ``D`` stages of rank ``r`` and ``M`` micro-batches its step counts are ``round((D + M - r // 2 - 2) / M)``
+    forward and ``round((M + r // 2 - 1) / M)`` backward, as in AMDP's code: at ``M = 1`` ``D - 1 - r // 2`` and
+    ``r // 2``, one target for both passes. ``s`` is that of :class:`PipeOptim`; AMDP's code divides the moments by
+    ``1 - b`` for ``1 - b^t``. It touches both parts of the cost and keeps two copies, no stash. The last stage has no
+    delay, so that no strategy is asked there: it reads its latest weights, where the paper predicts.
 
     Attributes:
         stages: ``D``. The rank follows from the delay ``D - 1 - r``, so that it is defined for the law S alone.

@@ -7,7 +7,7 @@ the name says which.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from layerpipe2 import UserError, find_strategy
 from layerpipe2.errors import plain
+from layerpipe2.lab.runs.config import FURTHER_OPTIMIZERS
+from layerpipe2.lab.runs.config import OPTIMIZERS as RUN_OPTIMIZERS
 from layerpipe2.strategies.names import FURTHER, NamedStrategy
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ OPTIMIZERS: "dict[str, Callable[..., Optimizer]]" = {
     "look-ahead": _of("nesterov.LookAhead"),
     "rotated": _of("rotation.rotated"),
 }
-"""Name -> parameters, ``lr`` and (but ``look-ahead``) ``weight_decay`` -> optimizer."""
+"""Name -> parameters, ``lr`` and ``weight_decay`` -> optimizer."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Row:
         make: its strategy, of the number behind the name, if it has one.
         backward: the strategy that it is chained with for the backward pass; empty if it stashes or acts there itself.
         number: what the number behind the name is; empty if it has none.
-        optimizers: those that it is defined for; the first is that of its paper or close to it.
+        optimizers: those that it is defined for; the first is that of its paper or close to it. With all of
+            :data:`SCREENED` it is for any other as well.
         delays: stages, mini-batches per update -> delays, if it is a delay law.
         accumulates: whether it needs several mini-batches per update.
         keeps: what beside the strategy's copies (``copies`` of the strategy) a rank keeps.
@@ -165,7 +168,14 @@ def find(name: str) -> NamedStrategy | None:
     backward = [find_strategy(first).make] if first and not others else []
     label = " + ".join([*(row.label for row, _ in known), *(other.label for other in others)])
     text = f"{label} ({', '.join(dict.fromkeys(row.source for row, _ in known))})"
-    return NamedStrategy(name, label, text, "field", partial(_chained, makers, backward))
+    make = partial(_chained, makers, backward)
+    return NamedStrategy(name, label, text, "field", make, optimizers=_common(row for row, _ in known))
+
+
+def _common(rows: Iterable[Row]) -> tuple[str, ...] | None:
+    """The optimizers that all ``rows`` are defined for; ``None`` if each is for any."""
+    particular = [row.optimizers for row in rows if row.optimizers != SCREENED]
+    return tuple(name for name in OPTIMIZERS if all(name in own for own in particular)) if particular else None
 
 
 def _make(row: Row, number: float | None) -> "Strategy":
@@ -184,3 +194,4 @@ def _chained(makers: "Sequence[Callable[[], Strategy]]", backward: "Sequence[Cal
 
 
 FURTHER.append(find)
+FURTHER_OPTIMIZERS.update({name: make for name, make in OPTIMIZERS.items() if name not in RUN_OPTIMIZERS})

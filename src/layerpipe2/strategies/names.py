@@ -36,6 +36,7 @@ class NamedStrategy:
         raw: whether it averages lr x gradient, not the applied updates (names that end in ``-raw``).
         warm: whether epochs with exact weights came first (names that end in ``-warm``, of tables and figures: a run
             has the setting ``stash_epochs``).
+        optimizers: names of those of a run that it is defined for; ``None``: all.
     """
 
     name: str
@@ -46,6 +47,7 @@ class NamedStrategy:
     aware: bool = False
     raw: bool = False
     warm: bool = False
+    optimizers: tuple[str, ...] | None = None
 
     @property
     def plain(self) -> str:

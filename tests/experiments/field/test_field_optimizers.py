@@ -92,8 +92,8 @@ def test_basis_rotation_in_a_pipeline():
 def test_look_ahead_at_a_constant_rate_is_torchs_nesterov():
     mine, theirs = matrices(), matrices()
     given = gradients(mine)
-    found = moved(LookAhead(mine, 0.5, 0.9), mine, given)
-    expected = moved(torch.optim.SGD(theirs, 0.05, momentum=0.9, nesterov=True), theirs, given)
+    found = moved(LookAhead(mine, 0.5, 0.9, weight_decay=0.1), mine, given)
+    expected = moved(torch.optim.SGD(theirs, 0.05, momentum=0.9, nesterov=True, weight_decay=0.1), theirs, given)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 

@@ -5,14 +5,17 @@ options of ``layerpipe2 train`` and, as JSON schema, tells an editor what is all
 project's own: the paper's are not known.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 from layerpipe2.delays import DELAY_LAWS, MOST_UPDATES
 from layerpipe2.errors import LARGEST, MOST_STEPS, UserError
 from layerpipe2.lab.runs.validation import Checked, Positive, Real, one_of, real, setting
 
+_LATER = ("accumulate",)
 _MOST = 10**9
 """Epochs and mini-batches of a run: below it their products and sums are exact."""
 Decay = Annotated[float, *real(ge=0, lt=1)]
@@ -20,6 +23,20 @@ Size = Annotated[int, Field(ge=1, le=LARGEST)]
 Steps = Annotated[int, Field(ge=1, le=_MOST)]
 Law = Annotated[str, *one_of((*DELAY_LAWS, "custom"))]
 OwnDelays = Annotated[tuple[Annotated[int, Field(ge=0, le=MOST_UPDATES)], ...], Field(min_length=1, strict=False)]
+OPTIMIZERS = ("sgd", "adamw")
+FURTHER_OPTIMIZERS: dict[str, Callable[..., Any]] = {}
+"""Makers of other tables, which whoever imports them adds: parameters, ``lr`` and ``weight_decay`` -> optimizer."""
+
+
+def _known_optimizer(name: str) -> str:
+    if name not in (*OPTIMIZERS, *FURTHER_OPTIMIZERS):
+        raise PydanticCustomError("one_of", "unknown name")
+    return name
+
+
+Optimizer = Annotated[
+    str, AfterValidator(_known_optimizer), WithJsonSchema({"type": "string", "enum": list(OPTIMIZERS)})
+]
 _PROBES = "with `stash`: measure every decay rule's reconstruction error, once in so many updates; 0: never"
 
 
@@ -58,8 +75,9 @@ class RunConfig(Checked):
         0.0, "pipeline", "epochs with exact weights before `strategy` takes over", ge=0, le=_MOST
     )
     drain: bool = setting(False, "pipeline", "empty the pipeline at the end of every epoch")
+    accumulate: Size | None = setting(None, "pipeline", "mini-batches per update; default: 1")
 
-    optimizer: Literal["sgd", "adamw"] = setting("sgd", "optimizer", "optimizer")
+    optimizer: Optimizer = setting("sgd", "optimizer", "optimizer")
     lr: Real = setting(0.01, "optimizer", "peak learning rate", gt=0, le=1e15)
     momentum: Real = setting(0.9, "optimizer", "momentum of sgd", ge=0, lt=1)
     nesterov: bool = setting(False, "optimizer", "Nesterov's form of momentum (sgd)")
@@ -88,6 +106,10 @@ class RunConfig(Checked):
                 "stash_epochs counts from the last fill of the pipeline, and drain fills it every epoch; "
                 "give one of them"
             )
+        if self.probe_every and (self.accumulate or 1) > 1:
+            raise UserError(
+                f"probe_every looks at an update after every mini-batch, and accumulate is {self.accumulate}; give one"
+            )
         if self.nesterov and self.optimizer != "sgd":
             raise UserError(f"nesterov is a form of sgd's momentum; the optimizer is {self.optimizer}; leave it out")
         if self.nesterov and not self.momentum:
@@ -100,5 +122,6 @@ class RunConfig(Checked):
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Field name -> plain value (JSON and checkpoints)."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in self}
+        """Field name -> plain value (JSON and checkpoints); fields that older records lack only if they are given."""
+        given = ((name, value) for name, value in self if name not in _LATER or value is not None)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in given}

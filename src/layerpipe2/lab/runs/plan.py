@@ -18,10 +18,10 @@ from layerpipe2.errors import UserError, look_up
 from layerpipe2.lab import networks
 from layerpipe2.lab.data import BatchLoader, Data, describe, split
 from layerpipe2.lab.networks.spiking import SETTINGS
-from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.config import FURTHER_OPTIMIZERS, RunConfig
 from layerpipe2.lab.runs.memory import check_memory
 from layerpipe2.stages import partition
-from layerpipe2.strategies import StashFirst, Strategy, make_strategy
+from layerpipe2.strategies import StashFirst, Strategy, find_strategy, make_strategy
 
 Loaders = dict[str, BatchLoader]
 _EVALUATION_BATCH = 128
@@ -43,9 +43,19 @@ class Plan:
     delays: Delays
     strategy: Strategy
 
+    @property
+    def accumulate(self) -> int:
+        """Mini-batches per update."""
+        return self.config.accumulate or 1
+
+    @property
+    def lags(self) -> list[int]:
+        """The longest delay of every stage, in updates."""
+        return [-(-delay // self.accumulate) for delay in self.delays.per_stage]
+
     def warmed_up(self, steps_per_epoch: int) -> Plan:
         """The plan with exact weights for the first ``stash_epochs`` epochs, if the configuration asks for them."""
-        updates = round(self.config.stash_epochs * steps_per_epoch)
+        updates = round(self.config.stash_epochs * (steps_per_epoch // self.accumulate))
         if not updates or self.strategy.exact:
             return self
         return replace(self, strategy=StashFirst(then=self.strategy, updates=updates))
@@ -59,7 +69,7 @@ class Plan:
         """Modelled hardware memory: parameter copies beside the latest weights, as multiples of the network's size."""
         strategy, config, sizes = strategy or self.strategy, self.config, self.parameters_per_stage
         buffer = config.optimizer == "adamw" or (config.momentum > 0 and not config.nesterov)
-        copies = [strategy.copies(d, momentum_buffer=buffer) for d in self.delays.per_stage]
+        copies = [strategy.copies(d, momentum_buffer=buffer) for d in self.lags]
         return sum(c * n for c, n in zip(copies, sizes, strict=True)) / sum(sizes)
 
 
@@ -89,7 +99,10 @@ def make_plan(config: RunConfig, input_shape: tuple[int, ...], num_classes: int)
 
 def _plan(config: RunConfig, input_shape: tuple[int, ...], num_classes: int) -> Plan:
     """The plan, whether or not it fits in memory."""
-    strategy = make_strategy(config.strategy)
+    strategy, known = make_strategy(config.strategy), find_strategy(config.strategy).optimizers
+    if known is not None and config.optimizer not in known:
+        what = f"strategy '{config.strategy}' is not defined for the optimizer {config.optimizer}"
+        raise UserError(f"{what}; take {' or '.join(known) or 'another strategy'}")
     units = make_units(config, input_shape, num_classes)
     if config.strategy == "sequential":
         config = config.copy_with(group_size=len(units), convention="none", delays=None, stash_epochs=0.0)
@@ -126,7 +139,7 @@ def check_run(config: RunConfig, input_shape: tuple[int, ...], num_classes: int)
     """
     with torch.device("meta"):
         plan = _plan(config, input_shape, num_classes)
-    check_memory(config, plan.stages, plan.delays.per_stage, input_shape)
+    check_memory(config, plan.stages, plan.lags, input_shape)
 
 
 def make_loaders(config: RunConfig, data: Data, device: torch.device) -> Loaders:
@@ -151,7 +164,11 @@ def optimizer_factory(config: RunConfig) -> Callable[[Iterable[nn.Parameter]], O
     def make(given: Iterable[nn.Parameter]) -> Optimizer:
         parameters = list(given)
         cuda = parameters[0].is_cuda
-        common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": cuda}
+        common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+        if config.optimizer in FURTHER_OPTIMIZERS:
+            made: Optimizer = FURTHER_OPTIMIZERS[config.optimizer](parameters, **common)
+            return made
+        common["fused"] = cuda
         if config.optimizer == "adamw":
             return AdamW(parameters, capturable=cuda, **common)
         return SGD(parameters, momentum=config.momentum, nesterov=config.nesterov, **common)
@@ -160,10 +177,11 @@ def optimizer_factory(config: RunConfig) -> Callable[[Iterable[nn.Parameter]], O
 
 
 def scheduler_factory(config: RunConfig, steps_per_epoch: int) -> Callable[[Optimizer], LRScheduler]:
-    """Optimizer -> schedule that is stepped once per mini-batch; see :func:`lr_factor`."""
-    warmup = round(config.warmup_epochs * steps_per_epoch)
-    total = config.epochs * steps_per_epoch
-    total = min(total, config.max_steps or total)
+    """Optimizer -> schedule that is stepped once per update; see :func:`lr_factor`."""
+    each = config.accumulate or 1
+    warmup = round(config.warmup_epochs * (steps_per_epoch // each))
+    total = config.epochs * (steps_per_epoch // each)
+    total = min(total, config.max_steps // each if config.max_steps else total)
 
     def make(optimizer: Optimizer) -> LRScheduler:
         return LambdaLR(optimizer, lambda step: lr_factor(step, warmup, total, config.schedule))
@@ -172,7 +190,7 @@ def scheduler_factory(config: RunConfig, steps_per_epoch: int) -> Callable[[Opti
 
 
 def lr_factor(step: int, warmup: int, total: int, schedule: str) -> float:
-    """Learning rate of mini-batch ``step`` as a share of the peak.
+    """Learning rate of update ``step`` as a share of the peak.
 
     Rises linearly over ``warmup`` steps; then stays (``constant``) or falls along half a cosine that reaches zero
     after ``total`` steps (``cosine``).

@@ -13,6 +13,7 @@ from layerpipe2.engine.execution import StepLimit
 from layerpipe2.engine.module import PipelinedModule
 from layerpipe2.engine.probe import ReconstructionProbe
 from layerpipe2.engine.quiet_trainer import quiet_trainer, running_lightning
+from layerpipe2.errors import UserError
 from layerpipe2.lab.data import Data, load
 from layerpipe2.lab.provenance import TRAINING, provenance
 from layerpipe2.lab.runs.callbacks import CountCorrect, EpochProgress, EpochRecorder, LastCheckpoint, find_checkpoint
@@ -84,7 +85,8 @@ def train_run(
         LastCheckpoint(checkpoint_dir) if checkpoint_dir else None,
     )
     all_callbacks = [*filter(None, own), *callbacks]
-    trainer = quiet_trainer(config.epochs, device, all_callbacks, trainer_strategy, loggers=loggers)
+    limits = whole_updates(plan, len(loaders["train"])), None
+    trainer = quiet_trainer(config.epochs, device, all_callbacks, trainer_strategy, limits, loggers)
     module = make_module(plan, len(loaders["train"]), stage_seed=config.seed if trainer_strategy else None)
     found = _train_and_test(module, loaders, trainer, recorder, checkpoint, test)
     where = provenance(device) | {
@@ -129,6 +131,17 @@ def make_probe(plan: Plan) -> ReconstructionProbe | None:
     return ReconstructionProbe([*recalling, *raw_forms()], config.probe_every)
 
 
+def whole_updates(plan: Plan, steps_per_epoch: int) -> int | None:
+    """The mini-batches of an epoch that make whole updates; ``None``: all of them, since each makes one.
+
+    Raises:
+        UserError: if there is not one update.
+    """
+    if plan.accumulate > steps_per_epoch:
+        raise UserError(f"accumulate is {plan.accumulate}; give at most {steps_per_epoch}, an epoch's mini-batches")
+    return None if plan.accumulate == 1 else steps_per_epoch - steps_per_epoch % plan.accumulate
+
+
 def make_module(plan: Plan, steps_per_epoch: int, stage_seed: int | None = None) -> PipelinedModule:
     """The module that a run trains; ``steps_per_epoch`` is the unit of its learning-rate schedule."""
     config = plan.config
@@ -145,6 +158,7 @@ def make_module(plan: Plan, steps_per_epoch: int, stage_seed: int | None = None)
         precision="bf16" if config.precision == "bf16" else "native",
         stage_seed=stage_seed,
         cuda_graph=config.cuda_graph,
+        accumulate=plan.accumulate,
     )
 
 
