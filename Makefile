@@ -78,7 +78,8 @@ readme: $(INSTALLED) ## put the measured results into README.md and docs
 test: $(DEVELOP) ## run the tests, with samples of the slow proofs, in two processes (ten minutes)
 	@python -m pytest -n $(WORKERS) --dist loadscope -m 'not slow'
 
-test-all: $(DEVELOP) ## run all tests, with the slow proofs whole
+test-all: $(DEVELOP) ## run all tests, with the slow proofs whole, and networks of other libraries
+	@python -m pip install --quiet --disable-pip-version-check --editable '.[models]'
 	@python -m pytest -n $(WORKERS) --dist loadscope
 
 mutants: $(DEVELOP) ## which small changes of the engine does no test notice? SAMPLE=40|all (all: a night), SEED=0, ONLY=engine/*

@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 EXTRAS = {name: [Requirement(entry) for entry in entries] for name, entries in PROJECT["optional-dependencies"].items()}
-APART = EXTRAS.pop("series")
-"""Data that nothing else needs, whose package bounds pandas below the locked one: in neither `all` nor the lock."""
+APART = {name: {requirement.name for requirement in EXTRAS.pop(name)} for name in ("models", "series")}
+"""What nothing else needs and `all` is without: packages that slow down every process, or bound pandas."""
 NAMED = [*map(Requirement, PROJECT["dependencies"]), *itertools.chain.from_iterable(EXTRAS.values())]
 DIRECT = [requirement for requirement in NAMED if requirement.name != "layerpipe2"]
 LOCK = dict(
@@ -45,7 +45,7 @@ def test_the_environment_is_python_and_this_package_with_everything():
 
 
 def test_extras_bring_what_their_purpose_needs():
-    assert [requirement.name for requirement in APART] == ["layerpipe2", "sktime"]
+    assert APART == {"models": {"layerpipe2", "timm", "transformers"}, "series": {"layerpipe2", "sktime"}}
     assert _names("all") == set().union(*map(_names, EXTRAS))
     assert {"dvc", "matplotlib", "mlflow", "networkx", "optuna"} <= _names("reproduce")
     assert not _names("reproduce") & (_names("test") | _names("docs") | _names("dev"))

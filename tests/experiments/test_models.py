@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize(
     ("name", "at"),
-    [("transformers T5", "decoder.block.1"), ("U-Net", "up.0")],
+    [pytest.param("transformers T5", "decoder.block.1", marks=slow), ("U-Net", "up.0")],
 )
 def test_a_small_network_trains_in_two_processes_as_in_the_simulation(name, at):
     alone = trained(name, [at], ("ema-span",))["ema-span"]
