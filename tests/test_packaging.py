@@ -45,7 +45,7 @@ def test_the_environment_is_python_and_this_package_with_everything():
 
 
 def test_extras_bring_what_their_purpose_needs():
-    assert APART == {"models": {"layerpipe2", "timm", "transformers"}, "series": {"layerpipe2", "sktime"}}
+    assert {"models": {"layerpipe2", "timm", "transformers"}, "series": {"layerpipe2", "sktime"}} == APART
     assert _names("all") == set().union(*map(_names, EXTRAS))
     assert {"dvc", "matplotlib", "mlflow", "networkx", "optuna"} <= _names("reproduce")
     assert not _names("reproduce") & (_names("test") | _names("docs") | _names("dev"))
