@@ -4,6 +4,7 @@ import copy
 import math
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 
 from experiments.field import laws, rotation
 from experiments.field.nesterov import LookAhead
-from experiments.field.rows import OPTIMIZERS, ROWS, SCREENED
+from experiments.field.rows import OPTIMIZERS, ROWS, SCREENED, row_of
 from layerpipe2 import Delays, UserError, find_strategy, make_strategy
 from layerpipe2.engine.step import PipelineEngine
 from tests.experiments.field import papers
@@ -228,3 +229,11 @@ def test_names_are_told_for_readers():
     assert (row.label, row.family) == ("PipeMare T1 + PipeMare T2", "field")
     assert row.description == "PipeMare T1 + PipeMare T2 (arXiv 1910.05124)"
     assert find_strategy("t2-warm").warm
+
+
+def test_the_docs_list_every_row_with_what_it_touches():
+    page = Path(__file__).parents[3] / "docs" / "theory" / "mitigations.md"
+    lines = [line.split(" | ") for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    told = {line[1].strip("`"): line[4] for line in lines if len(line) == 6}
+    found = {row_of(name)[0].label: touches for name, touches in told.items() if row_of(name)}
+    assert found == {row.label: row.touches for row in ROWS.values()}
