@@ -6,9 +6,13 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.callbacks import LambdaCallback
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.utils.data import DataLoader
 
-from layerpipe2 import Delays, UserError, make_strategy, optim
+from layerpipe2 import Delays, PipelinedModule, UserError, make_strategy, optim
+from layerpipe2.engine.quiet_trainer import quiet_trainer, running_lightning
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.strategies import sweeps
 
@@ -170,35 +174,138 @@ def shrink(parameter, *_):
     parameter.data.mul_(0.9)
 
 
-@pytest.mark.parametrize("register", ["register_step_pre_hook", "register_step_post_hook"])
-def test_hooks_that_change_weights_are_part_of_the_update(register):
+def hooked(register):
+    """An update in which a hook of the step changes weights."""
+
+    def made(pipeline, kind):
+        optimizer = optimizer_of(pipeline, kind)
+        handle = register(optimizer)(partial(shrink, pipeline.stages[0][0].weight))
+        return optimizer, handle.remove
+
+    return made
+
+
+def subclassed(pipeline, kind):
+    class Clamping(kind):
+        def step(self, closure=None):
+            super().step(closure)
+            shrink(pipeline.stages[0][0].weight)
+
+    return optimizer_of(pipeline, Clamping), lambda: None
+
+
+def wrapped(pipeline, kind):
+    class Wrapper:
+        """As a Lookahead has its optimizer."""
+
+        def __init__(self):
+            self.optimizer = optimizer_of(pipeline, kind)
+            self.param_groups = self.optimizer.param_groups
+
+        def step(self, closure=None):
+            self.optimizer.step(closure)
+            shrink(pipeline.stages[0][0].weight)
+
+    return Wrapper(), lambda: None
+
+
+CHANGING = {
+    "before": hooked(lambda optimizer: optimizer.register_step_pre_hook),
+    "after": hooked(lambda optimizer: optimizer.register_step_post_hook),
+    "before, everywhere": hooked(lambda _: register_optimizer_step_pre_hook),
+    "after, everywhere": hooked(lambda _: register_optimizer_step_post_hook),
+    "subclass": subclassed,
+    "wrapper": wrapped,
+}
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_what_changes_weights_around_the_step_is_part_of_the_update(name):
     found = []
     for kind in (optim.SGD, torch.optim.SGD):
         pipeline = engine("ema-span")
-        optimizer = optimizer_of(pipeline, kind)
-        moved = pipeline.stages[0][0].weight
-        getattr(optimizer, register)(partial(shrink, moved))
+        optimizer, end = CHANGING[name](pipeline, kind)
         found.append(flat(own(train(pipeline, optimizer))))
+        end()
     assert close(*found)
 
 
-def test_a_callback_that_changes_weights_within_the_step_is_refused():
-    pipeline = engine("stash")
-    optimizer, moved = optimizer_of(pipeline, optim.SGD), pipeline.stages[0][0].weight
-    train(pipeline, optimizer, 3)
+@pytest.mark.parametrize("strategy", ["stash", "ema-span"])
+def test_a_callback_that_changes_weights_within_the_step_is_part_of_the_update(strategy):
+    found = []
+    for kind in (optim.SGD, torch.optim.SGD):
+        torch.manual_seed(2)
+        stages = [nn.Sequential(nn.Linear(6, 6), nn.Tanh()), nn.Sequential(nn.Linear(6, 6), nn.Tanh()), nn.Linear(6, 4)]
+        module = PipelinedModule(stages, "layerpipe2", strategy, optimizer=partial(kind, lr=0.3, momentum=0.9))
+        moved = stages[0][0].weight
+        clamping = LambdaCallback(on_before_optimizer_step=lambda *_, moved=moved: moved.data.clamp_(-0.2, 0.2))
+        data = [(torch.randn(8, 6), torch.arange(8) % 4) for _ in range(12)]
+        with running_lightning(".*does not have many workers", ".*`val_dataloader`"):
+            quiet_trainer(1, torch.device("cpu"), [clamping], limits=(None, 0)).fit(module, DataLoader(data, None))
+        found.append(flat(module.state_dict()))
+    assert all(map(torch.equal, *found))
 
-    class Wrapped:
-        """As Lightning's, which gives the step a closure."""
 
-        def __init__(self):
-            self.optimizer, self.param_groups = optimizer, optimizer.param_groups
-
-        def step(self):
-            optimizer.step(self.change)
-
-        @torch.no_grad()
-        def change(self):
-            moved.mul_(0.5)
-
+def test_a_step_that_keeps_weights_refuses_a_closure_that_changes_them():
+    optimizer = optim.SGD(parameters(), lr=0.1)
+    optimizer.around = object()
+    (moved, *_) = optimizer.param_groups[0]["params"]
     with pytest.raises(UserError, match=r"changed within the optimizer's step .* take the optimizer of torch\.optim"):
-        train(pipeline, Wrapped(), 1)
+        optimizer.step(lambda: moved.detach().mul_(0.5))
+    assert optimizer.around is None
+
+
+def test_memory_of_another_shape_is_left_to_torch_which_refuses_it():
+    small, large = (optim.SGD([nn.Parameter(torch.ones(n))], lr=0.1, momentum=0.9) for n in (5, 64))
+    for optimizer in (small, large):
+        (p,) = optimizer.param_groups[0]["params"]
+        p.grad = torch.ones_like(p)
+    small.step()
+    large.load_state_dict(small.state_dict())
+    with pytest.raises(RuntimeError, match="size"):
+        large.step()
+
+
+def numbers(values, gradients, kind, **settings):
+    p = nn.Parameter(torch.tensor(values, dtype=torch.float64))
+    optimizer = kind([p], **settings)
+    for gradient in gradients:
+        p.grad = torch.tensor(gradient, dtype=torch.float64)
+        optimizer.step()
+    return p.detach()
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "gradients", "settings"),
+    [
+        (optim.SGD, [float("-inf"), 1.0], [[0.0, 1.0]] * 3, {"lr": 0.1, "momentum": 0.9}),
+        (optim.SGD, [1.0, 1.0], [[float("nan"), 1.0]] * 2, {"lr": 0.1}),
+        (optim.AdamW, [1.0, 1.0], [[0.0, 1.0]] * 3, {"lr": 0.1, "eps": 0.0}),
+    ],
+    ids=["infinite weight", "gradient that is no number", "no eps"],
+)
+def test_odd_numbers_are_torchs(kind, values, gradients, settings):
+    ours, theirs = (numbers(values, gradients, one, **settings) for one in (kind, KINDS[kind]))
+    assert torch.allclose(ours, theirs, rtol=1e-12, equal_nan=True)
+
+
+@pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with duplicate parameters")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_parameter_that_is_given_twice_moves_twice(kind):
+    found = []
+    for one in (kind, KINDS[kind]):
+        p = nn.Parameter(torch.ones(4))
+        optimizer = one([p, p], lr=0.1)
+        p.grad = torch.arange(4.0)
+        optimizer.step()
+        found.append(p.detach())
+    assert torch.equal(*found)
+
+
+def test_autograd_sees_that_weights_have_moved():
+    p = nn.Parameter(torch.ones(3))
+    loss = (p * p).sum()
+    loss.backward(retain_graph=True)
+    optim.SGD([p], lr=0.1).step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

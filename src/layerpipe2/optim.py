@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from layerpipe2.errors import UserError
@@ -33,6 +33,8 @@ from layerpipe2.strategies import sweeps
 
 _TORCHS = ("maximize", "foreach", "fused", "capturable", "differentiable", "amsgrad", "dampening")
 """Settings that are left to torch, if they are given."""
+_PLAIN = (Tensor, nn.Parameter)
+"""Types of tensors whose memory is their own; a subclass may have none."""
 
 
 class Part(NamedTuple):
@@ -56,7 +58,7 @@ class Part(NamedTuple):
 class Around(Protocol):
     """What a pipeline does around an update."""
 
-    def places(self) -> Mapping[Tensor, Part]:
+    def parts(self) -> Mapping[Tensor, Part]:
         """Where that of each delayed parameter takes place, if the optimizer's step does it."""
 
     def keep(self) -> None:
@@ -67,15 +69,15 @@ class _Row(NamedTuple):
     """A parameter in the loop's table."""
 
     parameter: Tensor
+    gradient: Tensor
     buffers: Sequence[Tensor]
     numbers: tuple[float, ...]
-    place: Part
+    part: Part
 
     def addresses(self) -> tuple[int, ...]:
-        p, gradient = self.parameter, self.parameter.grad
-        assert gradient is not None
         first, second = (*(buffer.data_ptr() for buffer in self.buffers), 0, 0)[:2]
-        return (p.data_ptr(), gradient.data_ptr(), first, second, p.numel(), *self.place)
+        p = self.parameter
+        return (p.data_ptr(), self.gradient.data_ptr(), first, second, p.numel(), *self.part)
 
 
 class OnePass(Optimizer):
@@ -92,7 +94,7 @@ class OnePass(Optimizer):
         """Update the parameters by their gradients.
 
         Raises:
-            UserError: if the closure, in which Lightning calls callbacks, changes weights of a pipeline.
+            UserError: if the closure changes weights of a pipeline, or the step is to be differentiated.
         """
         around, self.around = self.around, None
         given = [p for group in self.param_groups for p in group["params"]]
@@ -100,14 +102,11 @@ class OnePass(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if around is not None and versions != [p._version for p in given]:
-            raise UserError(
-                "weights were changed within the optimizer's step (by a callback's on_before_optimizer_step?), where "
-                f"layerpipe2.optim.{type(self).__name__} keeps them; take the optimizer of torch.optim"
-            )
-        places = {} if around is None else around.places()
-        groups = [self._rows(group, places) for group in self.param_groups]
-        if None in groups or not places.keys() <= {p for p in given if p.grad is not None}:
+        self._check(around is not None and versions != [p._version for p in given])
+        parts = {} if around is None else around.parts()
+        groups = [self._rows(group, parts) for group in self.param_groups]
+        moving = {p for p in given if p.grad is not None}
+        if None in groups or len({*given}) < len(given) or not parts.keys() <= moving:
             if around is not None:
                 around.keep()
             unwrap(super().step)(self)  # without its hooks, which are called around this step
@@ -116,23 +115,32 @@ class OnePass(Optimizer):
             self._sweep(rows)
         return loss
 
-    def _rows(self, group: dict[str, Any], places: Mapping[Tensor, Part]) -> list[_Row] | None:
+    def _check(self, changed: bool) -> None:
+        name = type(self).__name__
+        if changed:
+            raise UserError(
+                "weights were changed within the optimizer's step (by its closure?), where "
+                f"layerpipe2.optim.{name} keeps them; take the optimizer of torch.optim"
+            )
+        if any(group.get("differentiable") for group in self.param_groups):
+            raise UserError(f"layerpipe2.optim.{name} can't be differentiated; take the optimizer of torch.optim")
+
+    def _rows(self, group: dict[str, Any], parts: Mapping[Tensor, Part]) -> list[_Row] | None:
         """The parameters of a group that have a gradient; ``None`` if torch's step must update them."""
         if any(group.get(name) for name in _TORCHS) or any(isinstance(value, Tensor) for value in group.values()):
             return None
-        rows, kinds = list[_Row](), set()
-        for p in group["params"]:
-            if p.grad is not None:
-                buffers, numbers = self._row(p, group)
-                kinds.add(p.dtype if _swept(p, p.grad, *buffers) else None)
-                rows.append(_Row(p, buffers, numbers, places.get(p, Part())))
-        return None if None in kinds or len(kinds) > 1 else rows
+        moving = [(p, p.grad) for p in group["params"] if p.grad is not None]
+        if len({p.dtype for p, _ in moving}) > 1 or not all(_swept(*pair) for pair in moving):
+            return None  # before any buffer is made: torch's step makes others
+        rows = [_Row(p, g, *self._row(p, group), parts.get(p, Part())) for p, g in moving]
+        return rows if all(_swept(row.parameter, *row.buffers) for row in rows) else None
 
     def _sweep(self, rows: Sequence[_Row]) -> None:
         table = np.array([row.addresses() for row in rows], dtype=np.int64)
         numbers = np.array([row.numbers for row in rows], dtype=np.float64)
         zero = sweeps.ZEROS[rows[0].parameter.dtype]
         sweeps.loops().step_all(len(rows), table.ctypes.data, numbers.ctypes.data, zero)
+        torch.autograd.graph.increment_version([row.parameter for row in rows])
 
     def _row(self, p: Tensor, group: dict[str, Any]) -> tuple[list[Tensor], tuple[float, ...]]:
         """A parameter's buffers, made if need be, and the numbers of its next update."""
@@ -143,7 +151,7 @@ class SGD(OnePass, torch.optim.SGD):
     """:class:`torch.optim.SGD` in one pass; see the module's text."""
 
     def _row(self, p: Tensor, group: dict[str, Any]) -> tuple[list[Tensor], tuple[float, ...]]:
-        momentum, state = group["momentum"], self.state[p]
+        momentum, state = group["momentum"], self.state[p] if group["momentum"] else {}
         if momentum and state.get("momentum_buffer") is None:
             state["momentum_buffer"] = torch.zeros_like(p, memory_format=torch.preserve_format)
         numbers = group["lr"], group["weight_decay"], momentum, float(group["nesterov"]), 0.0, 0.0, 0.0, 0.0
@@ -156,7 +164,8 @@ class AdamW(OnePass, torch.optim.AdamW):
     def _row(self, p: Tensor, group: dict[str, Any]) -> tuple[list[Tensor], tuple[float, ...]]:
         state, rate, (b1, b2) = self.state[p], group["lr"], group["betas"]
         if not state:
-            state["step"] = torch.tensor(0.0)
+            counts = torch.float64 if torch.get_default_dtype() is torch.float64 else torch.float32
+            state["step"] = torch.zeros((), dtype=counts, device="cpu")
             for name in ("exp_avg", "exp_avg_sq"):
                 state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
         updates = float(state["step"]) + 1
@@ -170,9 +179,15 @@ class AdamW(OnePass, torch.optim.AdamW):
 
 
 def _swept(p: Tensor, *others: Tensor) -> bool:
-    """Whether the loop takes a parameter, its gradient and its buffers: the same order in memory, without gaps."""
+    """Whether the loop takes tensors like a parameter: plain ones, in the same order in memory, without gaps."""
     if not p.is_cpu or p.dtype not in sweeps.ZEROS or sweeps.loops() is None:
         return False
+    if not all(type(one) in _PLAIN and one.layout is torch.strided and not one.is_neg() for one in (p, *others)):
+        return False
     dense = p.is_contiguous() or p.is_contiguous(memory_format=torch.channels_last)
-    kind = p.device, p.dtype, p.layout, p.shape, p.stride()
-    return dense and all(kind == (one.device, one.dtype, one.layout, one.shape, one.stride()) for one in others)
+    kind = p.device, p.dtype, p.shape, p.stride()
+    return dense and all(kind == (one.device, one.dtype, one.shape, one.stride()) for one in others)
+
+
+ONE_PASS = (SGD, AdamW)
+"""Those whose step is nothing else than :meth:`OnePass.step`: a subclass may do more in its own."""

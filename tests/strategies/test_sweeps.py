@@ -123,7 +123,7 @@ def test_without_numba_torch_is_used():
 def test_a_folder_that_cannot_be_written_to_is_said_once(monkeypatch):
     said = []
     monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
-    monkeypatch.setattr(compiling, "rank_zero_info", said.append)
+    monkeypatch.setattr(compiling.pl.utilities, "rank_zero_info", said.append)
     compiling._say_once.cache_clear()
     functions = [compiling.compiled(lambda x: x + 1), compiling.compiled(lambda x: x + 2)]
     assert functions[1](1) == 3

@@ -96,6 +96,8 @@ class Simulation(Execution):
         self.diverged = None
         self.audits = AuditSteps()
         self._hooks = gradient_hooks(module.trainer, module)
+        if "on_before_optimizer_step" in self._hooks:
+            self._engine.expect_changes_in_step()
         self._captured = self._capture()
 
     def note_weights(self) -> None:

@@ -156,6 +156,10 @@ class PipelineEngine:
         self._interrupted = False
         return value.detach(), outputs.detach()
 
+    def expect_changes_in_step(self) -> None:
+        """Callbacks may change weights within the optimizer's step, before the optimizer does."""
+        self._apply.hooked = True
+
     def _update(self, optimizer: Optimizer | Any) -> None:
         self._interrupted = True
         self._apply(optimizer)

@@ -20,9 +20,11 @@ class Update:
 
     Attributes:
         watch: looks for weights that something else than the optimizer has changed.
+        hooked: whether callbacks may change weights within the optimizer's step.
     """
 
     def __init__(self, stages: Sequence[Stage], step: Tensor) -> None:
+        self.hooked = False
         self._stages, self._step = stages, step
         self._delayed = [stage.weights for stage in stages if stage.weights is not None]
         self._parameters = [p for weights in self._delayed for p in weights.layout.parameters]
@@ -53,11 +55,14 @@ class Update:
         with torch.no_grad():
             for weights in self._delayed:
                 weights.change_gradients()
-        self._around.begin(optimizer)
+        self._around.begin(optimizer, hooked=self.hooked)
         seen = SeenGradients(self._delayed, copies=any(stage.looks for stage in self._stages))
-        with seen.checking(optimizer):
-            if optimizer is not None:
-                optimizer.step() if self._stages[0].updated else first_step(optimizer)
+        try:
+            with seen.checking(optimizer):
+                if optimizer is not None:
+                    optimizer.step() if self._stages[0].updated else first_step(optimizer)
+        finally:
+            self._around.withdraw()
         with torch.no_grad():
             for weights in self._delayed:
                 weights.take_back()

@@ -265,7 +265,7 @@ class DelayedWeights:
             return self.row(self.step)
         return torch.zeros_like(self.latest) if copied else None
 
-    def places(self, room: Tensor | None, *, moved: bool) -> dict[Tensor, Part]:
+    def parts(self, room: Tensor | None, *, moved: bool) -> dict[Tensor, Part]:
         """Per parameter, its part of ``room`` (N,) and, if it is ``moved``, of the average."""
         size, row, average, rest = self.latest.element_size(), 0 if room is None else room.data_ptr(), 0, (0, 0, 0)
         if moved and self.corrects:

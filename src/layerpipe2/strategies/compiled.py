@@ -171,6 +171,11 @@ def copy_all(vectors: Any, table: Any, zero: Any) -> None:
 
 
 @compiled
+def _decayed(w: Any, decay: Any, gradient: Any) -> Any:
+    return _fma(w, decay, gradient) if decay else gradient  # w may be infinite
+
+
+@compiled
 def _sgd(n: Any, parameter: Any, gradient: Any, buffer: Any, numbers: Any, zero: Any) -> None:
     """The step of :class:`torch.optim.SGD`, in its order; no buffer (0): no momentum."""
     kind = type(zero)
@@ -178,21 +183,21 @@ def _sgd(n: Any, parameter: Any, gradient: Any, buffer: Any, numbers: Any, zero:
     w, g = _at(parameter, n, zero), _at(gradient, n, zero)
     if not buffer:
         for i in range(n):
-            w[i] = _fma(_fma(w[i], decay, g[i]), -rate, w[i])
+            w[i] = _fma(_decayed(w[i], decay, g[i]), -rate, w[i])
         return
     b = _at(buffer, n, zero)
     if numbers[3]:  # Nesterov
         for i in range(n):
-            found = _fma(w[i], decay, g[i])
+            found = _decayed(w[i], decay, g[i])
             b[i] = b[i] * momentum + found
             w[i] = _fma(_fma(b[i], momentum, found), -rate, w[i])
     else:
         for i in range(n):
-            b[i] = b[i] * momentum + _fma(w[i], decay, g[i])
+            b[i] = b[i] * momentum + _decayed(w[i], decay, g[i])
             w[i] = _fma(b[i], -rate, w[i])
 
 
-@compiled
+@partial(compiled, error_model="numpy")
 def _adamw(n: Any, parameter: Any, gradient: Any, mean: Any, square: Any, numbers: Any, zero: Any) -> None:
     """The step of :class:`torch.optim.AdamW`."""
     kind = type(zero)

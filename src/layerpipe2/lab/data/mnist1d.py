@@ -13,7 +13,6 @@ import numpy as np
 from layerpipe2.engine.files import replaced
 from layerpipe2.errors import UserError, install_command, read_file
 from layerpipe2.lab.data.types import Arrays
-from layerpipe2.lightning import pl
 
 POINTS = 40
 """Points of a curve."""
@@ -55,6 +54,8 @@ def _whole(content: bytes) -> bool:
 
 def _computed() -> bytes:
     """The rows that the package's defaults give for so many samples; the global generators that it seeds stay."""
+    from layerpipe2.lightning import pl  # takes seconds
+
     try:
         from mnist1d.data import get_dataset_args, make_dataset
     except ImportError as error:
