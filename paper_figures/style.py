@@ -1,7 +1,7 @@
 """One look for every figure: sizes and fonts, and for each strategy its colour, marker and line."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import wraps
 from io import StringIO
@@ -13,7 +13,7 @@ import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from layerpipe2.lab.judging.designs import SEQUENTIAL
@@ -25,6 +25,17 @@ SINGLE, DOUBLE = 3.4, 6.9
 """Widths of one and two columns of a paper, in inches; figures are drawn at their final size: fonts in true points."""
 
 SOLID = (0, ())
+
+TASKS = {
+    "forward": "#9ad0f0",
+    "forward again": "#5a9bd4",
+    "activation gradient": "#f0c060",
+    "half of it": "#f8e2b0",
+    "weight gradient": "#e89a6a",
+    "whole backward pass": "#d9b3cc",
+}
+"""Colours of what a processor computes, in schedules and in time stamps."""
+WAITING = "#e4e4e4"
 
 Look = dict[str, Any]
 """Keyword arguments for ``Axes.plot``."""
@@ -164,6 +175,13 @@ def legend(figure: Figure, handles: Sequence[Artist], columns: int = 4, title: s
     """A legend for the whole figure, above the panels; the title says in one line what the figure shows."""
     place = {"loc": "outside upper center", "ncols": min(columns, len(handles))}
     figure.legend(handles=handles, title=title, title_fontproperties=_TITLE, **place)
+
+
+def task_legend(figure: Figure, tasks: Mapping[str, str], title: str) -> None:
+    """A legend of :data:`TASKS`, with their texts, and of waiting."""
+    colours = {text: TASKS[what] for what, text in tasks.items()} | {"waiting": WAITING}
+    patches = [Patch(facecolor=colour, edgecolor="#555555", label=text) for text, colour in colours.items()]
+    legend(figure, patches, len(patches) if len(patches) < 6 else 3, title)
 
 
 def note(figure: Figure, text: str) -> None:

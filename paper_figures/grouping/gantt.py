@@ -4,7 +4,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 
 from layerpipe2.delays import Delays
 from layerpipe2.planning import Costs, FlopDevice, StageWork, Work, uniform_costs
@@ -15,11 +15,11 @@ from paper_figures import style
 from paper_figures.page import report
 
 _KINDS = {
-    "F": ("forward", "#9ad0f0"),
-    "B": ("activation gradient", "#f0c060"),
-    **dict.fromkeys(("B1", "B2"), ("half of it", "#f8e2b0")),
-    "W": ("weight gradient", "#e89a6a"),
-    "BW": ("whole backward pass", "#d9b3cc"),
+    "F": "forward",
+    "B": "activation gradient",
+    **dict.fromkeys(("B1", "B2"), "half of it"),
+    "W": "weight gradient",
+    "BW": "whole backward pass",
 }
 
 
@@ -36,7 +36,8 @@ def equal() -> Figure:
         costs = uniform_costs(stages, time, time, time)
         lines[row.label] = simulate(schedule, costs, FlopDevice(1.0))
     note = f"{processors} equal stages (interleaved: {2 * processors} half as long), all tasks 1, 8 micro-batches per "
-    return _charts(lines, (0, 30), note + "update for the first four; grey: waiting.")
+    title = "With late gradients no processor waits once the pipeline is full; without, they wait at every update"
+    return _charts(lines, (0, 30), title, note + "update for the first four.")
 
 
 UNEQUAL = (8, 2, 6, 4, 2)
@@ -55,40 +56,39 @@ def unequal() -> Figure:
         for name in ("pipedream", "layerpipe2")
     }
     lines[SCHEDULES["layerpipe"].label] = simulate(layerpipe(len(works), processors, 24, units, device), units, device)
+    whole, finer = (lines[SCHEDULES[name].label].period for name in ("layerpipe2", "layerpipe"))
+    title = f"Tasks finer than whole layers balance unequal ones: a batch every {finer:.3g} instead of {whole:.3g}"
     lines = {f"{name}: a batch every {line.period:.3g}": line for name, line in lines.items()}
     times = " ".join(map(str, UNEQUAL))
     note = f"Five layers a to e; F, B and W of each take {times}. LayerPipe: layer and batch; others: "
-    return _charts(lines, (190, 246), note + "batch of the stage.", layers=len(works))
+    return _charts(lines, (190, 246), title, note + "batch of the stage.", layers=len(works))
 
 
 @style.drawn
-def _charts(lines: dict[str, Timeline], window: tuple[float, float], note: str, layers: int = 0) -> Figure:
+def _charts(lines: dict[str, Timeline], window: tuple[float, float], title: str, note: str, layers: int = 0) -> Figure:
     rows = sum(line.schedule.num_processors for line in lines.values())
     with mpl.rc_context({"axes.grid": False}):
         figure, axes = style.canvas(0.8 + 0.15 * rows + 0.24 * len(lines), 1, len(lines), sharex=True)
-        for axis, (title, line) in zip(axes.flat, lines.items(), strict=True):
+        for axis, (name, line) in zip(axes.flat, lines.items(), strict=True):
             _draw_chart(axis, line, window, line.schedule.num_stages == layers)
-            axis.set_title(title, loc="left", pad=2)
+            axis.set_title(name, loc="left", pad=2)
         axes.flat[-1].set_xlabel("time (units of one task)" if not layers else "time (in the unit of the tasks' times)")
-        used = {event.action.kind for line in lines.values() for event in line.events}
-        colors = {text: color for kind, (text, color) in _KINDS.items() if kind in used}
-        handles = [Patch(facecolor=color, edgecolor="#555555", label=text) for text, color in colors.items()]
-        style.legend(figure, handles, columns=len(handles))
+        used = {_KINDS[event.action.kind] for line in lines.values() for event in line.events}
+        style.task_legend(figure, {what: what for what in style.TASKS if what in used}, title)
         style.note(figure, note)
         return figure
 
 
 def _draw_chart(axis: Any, line: Timeline, window: tuple[float, float], letters: bool) -> None:
     count = line.schedule.num_processors
-    axis.set(xlim=window, ylim=(count - 0.5, -0.5), facecolor="#e4e4e4")
+    axis.set(xlim=window, ylim=(count - 0.5, -0.5), facecolor=style.WAITING)
     axis.set_yticks(range(count), [f"P{p}" for p in range(count)])
     axis.tick_params(length=0, pad=2)
     for p, action, start, end in line.events:
         left, right = max(start, window[0]), min(end, window[1])
         if right <= left:
             continue
-        color = _KINDS[action.kind][1]
-        looks: dict[str, Any] = {"facecolor": color, "edgecolor": "white", "linewidth": 0.5}
+        looks: dict[str, Any] = {"facecolor": style.TASKS[_KINDS[action.kind]], "edgecolor": "white", "linewidth": 0.5}
         axis.add_patch(Rectangle((start, p - 0.46), end - start, 0.92, **looks))
         label = f"{'abcdefghij'[action.stage]}{action.batch}" if letters else str(action.batch)
         if (right - left) / (window[1] - window[0]) > 0.011 * len(label):

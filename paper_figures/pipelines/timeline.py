@@ -5,7 +5,6 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from layerpipe2.planning.variants import Variant
 from paper_figures import style, variant_style
@@ -44,13 +43,7 @@ def idle_table(bench: Benchmark) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-_COLORS = {"forward": "#56b4e9", "recompute": "#0072b2", "backward": "#e69f00", "weights": "#0b5d46"}
-
-
-_WAITING = "#e2e2e2"
-
-
-_LABELS = dict(zip(COMPUTING, COMPUTING, strict=True)) | {"weights": "weights: split-off gradients, update"}
+_TEXTS = {text: text for text in style.TASKS} | {"weight gradient": "weight gradient, update"}
 
 
 _SHOWN = 2.5  # mini-batches of the slowest pipeline
@@ -75,22 +68,33 @@ def draw(bench: Benchmark, kind: str) -> Figure:
         height = 0.9 + sum(0.27 * count + 0.3 for count in ranks.values())
         figure, axes = style.canvas(height, 1, len(names), sharex=True, height_ratios=list(ranks.values()))
         for axis, name in zip(axes.flat, names, strict=True):
-            _draw_events(axis, traces[name], found[name], width)
+            _draw_events(axis, traces[name].assign(task=_tasks(traces[name], name)), found[name], width)
             words = f"{percent(found[name].mean_idle)} idle, {found[name].period:.1f} ms per mini-batch"
             axis.set_title(f"{variant_style.label(name)}: {words}", loc="left", pad=3)
         axes.flat[-1].set_xlabel("time (ms)")
-        there = set().union(*(traces[name]["what"] for name in names))
-        handles: list[Any] = [
-            Patch(facecolor=_COLORS[what], label=_LABELS[what]) for what in COMPUTING if what in there
-        ]
-        style.legend(figure, [*handles, Patch(facecolor=_WAITING, label="waiting")])
+        there = {task for name in names for task in _tasks(traces[name], name)}
+        style.task_legend(figure, {what: text for what, text in _TEXTS.items() if what in there}, _title(found))
         style.note(figure, "Time stamps of single runs in the steady state; numbers are mini-batches.")
         return figure
 
 
+def _tasks(events: pd.DataFrame, name: str) -> pd.Series:
+    """What each event computes, in the words of :data:`style.TASKS`."""
+    backward = "activation gradient" if Variant.parse(name).split else "whole backward pass"
+    words = {"recompute": "forward again", "backward": backward, "weights": "weight gradient"}
+    return events["what"].replace(words)
+
+
+def _title(found: dict[str, Steady]) -> str:
+    """Which of the variants waits least, and which most."""
+    waiting = sorted(found, key=lambda name: found[name].mean_idle)
+    ends = dict.fromkeys((waiting[0], waiting[-1]))
+    return ", ".join(f"{variant_style.label(name)} waits {percent(found[name].mean_idle)} of the time" for name in ends)
+
+
 def _draw_events(axis: Any, events: pd.DataFrame, found: Steady, width: float) -> None:
     count = len(found.idle)
-    axis.set(xlim=(0, width), ylim=(count - 0.5, -0.5), facecolor=_WAITING)
+    axis.set(xlim=(0, width), ylim=(count - 0.5, -0.5), facecolor=style.WAITING)
     axis.set_yticks(range(count), [f"process {rank}" for rank in range(count)])
     axis.tick_params(axis="y", length=0)
     inside = events[(events["stop"] > found.start) & (events["start"] < found.start + width)]
@@ -98,4 +102,4 @@ def _draw_events(axis: Any, events: pd.DataFrame, found: Steady, width: float) -
     for event in inside[inside["what"].isin(COMPUTING)].to_dict("records"):
         left, length = event["start"] - found.start, event["stop"] - event["start"]
         text = str(event["batch"] - first + 1) if event["what"] != "weights" else ""
-        style.task(axis, event["rank"], left, length, text, facecolor=_COLORS[event["what"]], linewidth=0.4)
+        style.task(axis, event["rank"], left, length, text, facecolor=style.TASKS[event["task"]], linewidth=0.4)
