@@ -1,7 +1,7 @@
 """Makes the site of pages that also read well in the repository.
 
 A link that leaves docs/ leads to a file of the repository. Results (paper_figures/out) join the site and its menu, and
-so do tables that a page links to; of any other file only the path stays.
+so do tables and code that a page links to; of any other file only the path stays.
 """
 
 import os
@@ -20,10 +20,13 @@ LEFT = re.compile(r"\[([^]]*)\]\(((?:\.\./)+[^)#\s]+)(?:#[^)\s]*)?\)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put pages of results that the menu doesn't name to the end of its results."""
+    """Put pages of results that the menu doesn't name to the end of its results: those of claims, under their keys."""
     named, results = str(config.nav), next(item["Results"] for item in config.nav if "Results" in item)
     pages = sorted(path.relative_to(OUT).as_posix() for path in OUT.rglob("*.md") if path.parent.name != "tables")
-    results += [f"out/{name}" for name in pages if f"'out/{name}'" not in named and "experiments/" not in name]
+    more = [f"out/{name}" for name in pages if f"'out/{name}'" not in named and not name.startswith("experiments/")]
+    claims = [name for name in more if name.startswith("out/report/C")]
+    results += [name for name in more if name not in claims]
+    results.append({"Claim by claim": [{Path(name).stem: name} for name in claims]})
     return config
 
 
@@ -60,13 +63,13 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 
 
 def _uri(path: Path, config: MkDocsConfig, files: Files) -> str:
-    """Where the site has a file of the repository; empty if nowhere. A table of the records joins it."""
+    """Where the site has a file of the repository; empty if nowhere. A table or code joins it, code as text."""
     for folder, place in ((Path(config.docs_dir), "."), (OUT, "out")):
         if path.is_relative_to(folder):
             return Path(place, path.relative_to(folder)).as_posix()
-    if path.suffix != ".csv" or not path.is_file():
+    if path.suffix not in (".csv", ".py") or not path.is_file():
         return ""
-    uri = path.relative_to(ROOT).as_posix()
+    uri = path.relative_to(ROOT).as_posix() + (".txt" if path.suffix == ".py" else "")
     if files.get_file_from_path(uri) is None:
         files.append(File.generated(config, uri, abs_src_path=str(path)))
     return uri

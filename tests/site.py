@@ -119,7 +119,8 @@ def main() -> int:
     if options.shots is not None:
         options.shots.mkdir(parents=True, exist_ok=True)
     site, wrong = options.site.resolve(), 0
-    files = [file for file in sorted(site.rglob("*.html")) if file.relative_to(site).match(options.only)]
+    pages = (file for file in sorted(site.rglob("*.html")) if file.name != "404.html")  # for servers
+    files = [file for file in pages if file.relative_to(site).match(options.only)]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
         for file in files:

@@ -4,7 +4,9 @@
 // What the theme leaves without a name, or without a way to scroll by keyboard.
 document.querySelector(".md-search")?.setAttribute("aria-label", "Search");
 for (const name of ["drawer", "search"]) document.getElementById(`__${name}`)?.setAttribute("aria-label", `Open ${name}`);
-for (const part of document.querySelectorAll(".md-typeset__scrollwrap")) part.tabIndex = 0;
+document.addEventListener("DOMContentLoaded", () => { // when the theme has wrapped the tables
+  for (const part of document.querySelectorAll(".md-typeset__scrollwrap")) part.tabIndex = 0;
+});
 
 for (const table of document.querySelectorAll(".md-content table")) {
   const body = table.tBodies[0];
@@ -50,7 +52,7 @@ for (const table of document.querySelectorAll(".md-content table")) {
   shown.setAttribute("role", "status");
   line.className = "filter";
   line.append(filter, " ", shown);
-  (table.closest(".md-typeset__scrollwrap") ?? table).before(line);
+  table.before(line);
   filter.addEventListener("input", () => {
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     let left = 0;

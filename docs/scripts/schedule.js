@@ -40,7 +40,7 @@ for (const place of document.querySelectorAll(".schedule")) {
       restart((value) => (state.law = value))),
     select("Stages", Object.keys(laws[state.law].stages).map((n) => [n, n]), state.stages,
       restart((value) => (state.stages = value))),
-    button("Back to the start", "⏮", () => go(0)),
+    button("Back to the start", "Start", () => go(0)),
     button("One tick back", "◀ Back", () => go(state.tick - 1)),
     button("One tick on", "Step ▶", () => go(state.tick + 1)),
     play,
@@ -49,7 +49,8 @@ for (const place of document.querySelectorAll(".schedule")) {
   const grid = make("div", { class: "schedule-scroll", tabindex: "0", role: "region", "aria-label": "Schedule" });
   const now = make("div", { class: "schedule-scroll", tabindex: "0", role: "region", "aria-label": "This tick" });
   const keys = make("p", { class: "schedule-keys" },
-    "Keys, where the focus is in this figure: ← and → step, Home goes to the start, p plays.");
+    "Above, F is a forward and B a backward task, with the number of the mini-batch, and a column is a tick; below is what ",
+    "each stage does in this tick. Keys, where the focus is in this figure: ← and → step, Home goes to the start, p plays.");
   place.replaceChildren(controls, said, grid, now, keys);
 
   function stop() {
@@ -71,9 +72,9 @@ for (const place of document.querySelectorAll(".schedule")) {
     show(tick);
   }
 
-  function table(caption, head, body) {
+  function table(head, body) {
     const cells = head.map((text) => make("th", { scope: "col" }, text));
-    return make("table", {}, make("caption", {}, caption), make("thead", {}, make("tr", {}, ...cells)),
+    return make("table", { class: "schedule-table" }, make("thead", {}, make("tr", {}, ...cells)),
       make("tbody", {}, ...body));
   }
   const heading = (stage) => make("th", { scope: "row" }, `stage ${stage}`);
@@ -88,8 +89,7 @@ for (const place of document.querySelectorAll(".schedule")) {
       });
       return make("tr", {}, heading(stage), ...cells);
     });
-    const caption = "F: forward, B: backward and update, with the number of the mini-batch. A column is a tick.";
-    grid.replaceChildren(table(caption, ["tick", ...rows()[0].map((_, tick) => tick)], body));
+    grid.replaceChildren(table(["tick", ...rows()[0].map((_, tick) => tick)], body));
     show(state.tick);
   }
 
@@ -132,7 +132,7 @@ for (const place of document.querySelectorAll(".schedule")) {
     const head = ["stage", "forward", "backward", "its forward read", "the stage holds", "updates between", "update makes"];
     const body = rows().map((row, stage) =>
       make("tr", {}, heading(stage), ...told(row[state.tick]).map((text) => make("td", {}, text))));
-    now.replaceChildren(table("What each stage does in this tick", head, body));
+    now.replaceChildren(table(head, body));
     const [, , backward, , between] = rows()[0][state.tick];
     const first = backward === null ? "no gradient has come back to stage 0 in it"
       : `at stage 0 the gradient of mini-batch ${backward} comes ${between} update${between === 1 ? "" : "s"} late`;
