@@ -302,7 +302,7 @@ class Place:
             f"**{caption}** {read}".rstrip(),
             " · ".join(filter(None, told)),
         ]
-        return "\n\n".join([f'<figure markdown="1" id="{stem}">', *lines, "</figure>"])
+        return "\n\n".join([f'<figure markdown="1" id="figure-{stem}">', *lines, "</figure>"])
 
     def data(self, stem: str, part: Part) -> str:
         """Link to what the figure draws, if that is a file."""

@@ -185,7 +185,7 @@ def test_a_page_shows_what_is_registered_with_the_data_that_it_names(tmp_path: P
     assert made.text.startswith(f"# Small\n\none two\n\n- three four\n\n{table}| n |\n| --- |\n| 2 of 20 |")
     told = r"\(tables/ab.csv\) · \[code\]\(../../../tests/.*\) · `python -m paper_figures.build figure small/(.*)`"
     assert re.findall(told, made.text) == ["plot_a", "plot_b"]
-    assert re.findall(r'^<figure markdown="1" id="(.*)">$', made.text, re.MULTILINE) == ["plot_a", "plot_b"]
+    assert re.findall(r'^<figure markdown="1" id="figure-(.*)">$', made.text, re.MULTILINE) == ["plot_a", "plot_b"]
     assert (made.verdicts[0].test, made.csv["ab"]["n"].item()) == ("At least 20.", 2)
     with pytest.raises(UserError, match="nothing on this page is called totl; did you mean 'total'"):
         page.data({"n": 2}).call(lambda totl: totl)
