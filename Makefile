@@ -25,14 +25,14 @@ export DVC_NO_ANALYTICS := 1
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop reproduce tune compare paper pipelines graphs readme test test-all mutants chaos chaos-long docs lint lock ui plots dashboard clean
+.PHONY: help install develop reproduce tune compare paper pipelines graphs readme site test test-all mutants chaos chaos-long lint lock ui plots dashboard clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 install: $(INSTALLED) ## install into .venv what `make reproduce` needs; LOCKED=1: the versions of the published numbers
 
-develop: $(DEVELOP) ## install what tests, docs and lint need as well
+develop: $(DEVELOP) ## install what tests and lint need as well
 
 # The published results are those of another machine: the first time, they make room for this one's, and git or a copy
 # keeps them. What was trained here has its times beside it, so a start that was stopped goes on.
@@ -43,7 +43,7 @@ reproduce: $(INSTALLED) ## train everything, draw figures and tables, write the 
 	@python -m paper_figures.compare --page || test $$? -eq 1
 	@echo
 	@echo 'Look at:'
-	@echo '  paper_figures/out/report.md   verdict per claim, tables, figures (and report.html)'
+	@echo '  paper_figures/out/report.md   verdict per claim and a page per question; make site: to browse them'
 	@echo '  results/runs.csv              every run in one table; results/runs/ holds their records'
 	@echo '  make ui                       browse the runs in MLflow'
 
@@ -92,8 +92,12 @@ chaos-long: $(DEVELOP) ## attack it for hours and write docs/reliability.md; MIN
 	@python -m pip install --quiet --disable-pip-version-check 'atheris>=3,<4' || echo 'going on without atheris'
 	@nice -n 10 python -m tests.chaos --long --write $(if $(MINUTES),--minutes $(MINUTES))
 
-docs: $(DEVELOP) ## build the documentation into build/site, without a network
-	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+# A build that fails leaves the site that is there.
+site: $(INSTALLED) ## build report and documentation into build/site, to open from disk without a network
+	@rm -rf build/site.new
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet --site-dir build/site.new
+	@rm -rf build/site && mv build/site.new build/site
+	@echo build/site/index.html
 
 lint: $(DEVELOP) ## check style, docstrings and types
 	@ruff check

@@ -64,7 +64,7 @@ from layerpipe2.lab.tracking.metrics import TEST
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_SHOWN = ("*.svg", "*.html", "*.md", "*.json")
+_SHOWN = ("*.svg", "*.md", "*.json")
 _PAPER = "[LayerPipe2](https://arxiv.org/abs/2512.08160)"
 
 

@@ -5,7 +5,8 @@ study DIR  pictures of a study of `layerpipe2 tune`, in DIR/figures
 page NAME  one page: report, evidence, pipelines, graphs, or that of one experiment, in OUT/experiments/NAME
 rule       print the rule of thumb of paper_figures/accuracy/why.py, made anew from the coarse searches
 neuron     the picture of docs/theory/spiking.md, in DOCS/pictures
-readme     the results between the markers of README.md and docs/artifact.md; --check only compares them
+figure F   one figure, as it is called under it: costs_memory of the report, pipelines/speed of another page
+readme     the results between the markers of README.md, docs/index.md and docs/artifact.md; --check only compares them
 
 It reads RESULTS/*.csv, RESULTS/theory, RESULTS/evidence/*/tables, RESULTS/pipelines and RESULTS/graphs. Same records,
 same bytes.
@@ -23,8 +24,9 @@ from pathlib import Path
 
 from layerpipe2.cli import Parser
 from layerpipe2.cli.console import run_command
-from layerpipe2.errors import UserError, plain_name
+from layerpipe2.errors import UserError, look_up, plain_name
 from layerpipe2.lab.runs.lifetime import end_with_parent
+from layerpipe2.lab.runs.records import writable_folder
 from paper_figures import documents, records, report
 from paper_figures.accuracy import why
 from paper_figures.page import find_questions
@@ -32,6 +34,21 @@ from paper_figures.spiking.neuron import neuron
 from paper_figures.style import save
 
 _JOBS = 2
+
+
+def draw_figure(name: str, results: Path, out: Path) -> Path:
+    """Draw one figure of a page, and nothing else.
+
+    Raises:
+        UserError: if there is no such page or figure, or its records are missing or broken.
+    """
+    pages = find_questions()
+    page, _, stem = name.rpartition("/")
+    found = look_up(pages, page or "report", "page")
+    drawn = found.drawings(found.data(found.load(results)))
+    _, draw = look_up(drawn, stem, f"figure of page {found.name}")
+    folder = writable_folder(out / page.removesuffix("report") / "figures")
+    return save(draw(), folder / stem)
 
 
 def write_page(name: str, results: Path, out: Path) -> str:
@@ -46,7 +63,8 @@ def write_page(name: str, results: Path, out: Path) -> str:
         return str(made.write(out if name == "report" else out / name))
     folder = results / "evidence"
     found = {name: records.load(folder / plain_name(name, "page") / "tables")}
-    return str(pages["evidence"].build({"found": found, "folder": folder}).write(out / "experiments" / name))
+    made = pages["evidence"].build({"found": found, "folder": folder}, f"experiments/{name}")
+    return str(made.write(out / "experiments" / name))
 
 
 def write_pages(names: Sequence[str], results: Path, out: Path) -> None:
@@ -102,10 +120,13 @@ def update_documents(document: Path, docs: Path, results: Path, out: Path, *, ch
         UserError: if records are missing or broken, or (``check``) a document is out of date.
     """
     find_questions()
-    link = Path(os.path.relpath(out, document.parent)).as_posix()
-    text, appendix = documents.results(report.load(results), link), documents.sections(results, out)
-    documents.update(document, {"results": text}, check=check)
-    documents.update(docs / "artifact.md", appendix, check=check)
+    known = report.load(results)
+    evidence = {claim: value for claim, _, value, _ in documents.claims(results, out)}
+    for path in (document, docs / "index.md"):
+        links = [Path(os.path.relpath(folder, path.parent)).as_posix() for folder in (out, docs)]
+        text = documents.results(known, evidence, links[0], "" if links[1] == "." else f"{links[1]}/")
+        documents.update(path, {"results": text}, check=check)
+    documents.update(docs / "artifact.md", documents.sections(results, out), check=check)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -122,6 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return None
     if options.command == "page" and not options.name:
         raise UserError("page: give a name, as in: python -m paper_figures.build page report")
+    if options.command == "figure":
+        return print(draw_figure(options.name or "", options.results, options.out))
     if options.command == "study":
         return draw_study(Path(options.name or "study"))
     names = [options.name] if options.command == "page" else list(find_questions())
@@ -131,9 +154,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m paper_figures.build", description=__doc__)
     parser.add_argument(
-        "command", nargs="?", choices=("page", "neuron", "readme", "rule", "study"), help="default: everything"
+        "command",
+        nargs="?",
+        choices=("figure", "page", "neuron", "readme", "rule", "study"),
+        help="default: everything",
     )
-    parser.add_argument("name", nargs="?", help="of the page; folder of the study")
+    parser.add_argument("name", nargs="?", help="of the page or figure; folder of the study")
     parser.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("paper_figures/out"), help="default: %(default)s")
     parser.add_argument("--readme", type=Path, default=Path("README.md"), help="default: %(default)s")

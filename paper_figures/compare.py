@@ -335,7 +335,7 @@ class Comparison:
         """All of it as a page beside the report."""
         content = {"before": self.before.name, "summary": self.summary, "machines": self.machines}
         frames = {"claims": self.claims(), "cells": self.cells(), "tables": self.tables()}
-        return Built("compare", fill(ROOT / "compare.md", content | frames))
+        return Built({"compare": fill(ROOT / "compare.md", content | frames)})
 
 
 def _unlike(before: Mapping[Any, Any], after: Mapping[Any, Any]) -> list[Any]:
@@ -392,9 +392,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = Parser(prog="python -m paper_figures.compare", description=__doc__)
     parser.add_argument("revision", nargs="?", metavar="REV", help="a commit; default: the one that is checked out")
-    parser.add_argument(
-        "--page", action="store_true", help=f"write {published.PAGES}/compare/compare.md (and .html) too"
-    )
+    parser.add_argument("--page", action="store_true", help=f"write {published.PAGES}/compare/compare.md too")
     options = parser.parse_args(arguments)
     root = Path.cwd()
     with tempfile.TemporaryDirectory() as into:

@@ -13,7 +13,6 @@ kinds of values:
 import json
 import math
 from collections.abc import Iterator, Mapping
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -68,19 +67,28 @@ def _with_section(text: str, name: str, content: str, path: Path) -> str:
     return f"{before}{begin}\n{content}{end}{after}"
 
 
-def results(known: Mapping[str, Any], out: str) -> str:
-    """The section on the default study: a picture, answers in words, and the verdicts on the claims.
+def results(known: Mapping[str, Any], evidence: Mapping[str, str], out: str, docs: str) -> str:
+    """The section on the default study: the question, answers in words, a picture, and a verdict on every claim.
 
-    ``known`` is what the report's parts ask for, ``out`` the path of its folder from the README.
+    Args:
+        known: what the report's parts ask for.
+        evidence: claim -> one line, as in :func:`claims`.
+        out: path of the report's folder from the document.
+        docs: path of the documentation from there, with its slash.
     """
     data = report.data(known)
-    same = groupby(report.verdicts(data), key=lambda claim: claim.word_and_caveat)
-    content = {
-        "answers": data["answers"],
+    rows = [
+        (f"[{one.key}]({out}/report/{one.key}.md)", one.question, one.word_and_caveat, evidence[one.key])
+        for one in report.verdicts(data)
+        if one.key in evidence
+    ]
+    content = {name: data[name] for name in ("answers", "in_short")} | {
+        "claims": pd.DataFrame(rows, columns=["claim", "statement", "verdict", "evidence"]),
         "dataset": dataset_label(data["records"].dataset),
-        "runs": len(data["records"].all_runs),
+        "docs": docs,
         "out": out,
-        "verdicts": "; ".join(f"{', '.join(claim.key for claim in claims)} {word}" for word, claims in same),
+        "pictured": "accuracy_and_copies" in report.drawings(data),
+        "runs": len(data["records"].all_runs),
     }
     return fill(ROOT / "readme.md", content)
 

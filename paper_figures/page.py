@@ -1,12 +1,13 @@
-"""Pages: a template in Markdown, filled with what the files of the questions have registered for it.
+"""Pages: templates in Markdown, filled with what the files of the questions have registered for them.
 
 A figure, table, claim or value is a function that a decorator of the page registers. Its parameters name what it needs
 of the page's records and values, each of which is made once.
 """
 
 import inspect
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from importlib import import_module
@@ -20,8 +21,7 @@ from matplotlib.figure import Figure
 from layerpipe2.errors import UserError, did_you_mean
 from layerpipe2.lab.runs.records import writable_folder, write_json, write_text
 from paper_figures import style
-from paper_figures.html import html
-from paper_figures.text import markdown
+from paper_figures.text import folded, markdown
 from paper_figures.verdicts import Verdict, words_by_name
 
 ROOT = Path(__file__).parent
@@ -58,6 +58,7 @@ class Part:
         each: ``one in many``: it is shown for every item of the data ``many``, which it takes as ``one``.
         shown: of a table, what makes the text for readers from it (as ``table``) and data; none for a CSV file alone.
         place: of a claim, its place among the others.
+        data: of a figure, what it draws: a table of its page, or a file of the repository; else the table of its name.
     """
 
     name: str
@@ -66,6 +67,12 @@ class Part:
     each: str = ""
     shown: Make | None = None
     place: int = 0
+    data: str = ""
+
+    @property
+    def code(self) -> Path:
+        """The file of its function, from the top folder."""
+        return Path(os.path.relpath(inspect.getfile(inspect.unwrap(self.make)), ROOT.parent))
 
     def expanded(self, data: Data) -> Iterator[tuple[str, Data]]:
         """Yield each name, and the data that belong to it."""
@@ -81,25 +88,29 @@ class Built:
     """A page made from records.
 
     Attributes:
-        text: Markdown.
+        texts: path without suffix, from the page's folder -> Markdown; the page itself comes first.
         verdicts: as in ``verdicts.json``.
         figures: file stem -> function that draws the figure.
         csv: file stem -> table that is written with all digits.
         markdown: file stem -> table that is written as text for readers.
     """
 
-    name: str
-    text: str
+    texts: Mapping[str, str]
     verdicts: Sequence[Verdict] = ()
     figures: Mapping[str, Callable[[], Figure]] = field(default_factory=dict)
     csv: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     markdown: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
+    @property
+    def text(self) -> str:
+        """All Markdown."""
+        return "\n".join(self.texts.values())
+
     def write(self, out: Path) -> Path:
-        """Write ``figures/*.svg``, ``tables/*.csv`` and ``.md``, the page twice, and ``verdicts.json``.
+        """Write ``figures/*.svg``, ``tables/*.csv`` and ``.md``, the page in its parts, and ``verdicts.json``.
 
         Returns:
-            The page in Markdown.
+            The page in Markdown, or the first of its parts.
 
         Raises:
             UserError: if the folder can't be written.
@@ -111,10 +122,10 @@ class Built:
             write_text(out / "tables" / f"{stem}.csv", table.to_csv(index=False, lineterminator="\n"))
         for stem, table in self.markdown.items():
             write_text(out / "tables" / f"{stem}.md", markdown(table))
-        write_text(out / f"{self.name}.md", self.text)
-        write_text(out / f"{self.name}.html", html(self.text, out))
+        for name, text in self.texts.items():
+            write_text(out / f"{name}.md", text)
         write_json(out / "verdicts.json", words_by_name(self.verdicts))
-        return out / f"{self.name}.md"
+        return out / f"{next(iter(self.texts))}.md"
 
 
 PAGES: dict[str, "Page"] = {}
@@ -198,24 +209,111 @@ class Page:
         found = [known.call(part.make) for part in claims for _, known in part.expanded(data)]
         return [one for some in found for one in (some if isinstance(some, list) else [some])]
 
-    def build(self, known: Mapping[str, Any]) -> Built:
-        """Put the page of these records together."""
+    def drawings(self, data: Data) -> dict[str, tuple[Part, Callable[[], Figure]]]:
+        """File stem -> the figure's part, and what draws it."""
+        found = [(stem, mine, part) for part in self.parts["figure"] for stem, mine in part.expanded(data)]
+        return {
+            stem: (replace(part, data=part.data.format_map(mine)), partial(mine.call, part.make))
+            for stem, mine, part in found
+        }
+
+    def build(self, known: Mapping[str, Any], folder: str = "") -> Built:
+        """Put the page of these records together; ``folder`` is where it will lie in ``out``.
+
+        Raises:
+            UserError: if a figure names data that don't exist.
+        """
         data, csv, shown = self.data(known), dict[str, pd.DataFrame](), dict[str, pd.DataFrame]()
         for part in self.parts["table"]:
             for stem, mine in part.expanded(data):
                 csv[stem] = mine.call(part.make)
                 if part.shown:
                     shown[stem] = Data(self.values, mine | {"table": csv[stem]}).call(part.shown)
-        figures = [(stem, mine, part.make) for part in self.parts["figure"] for stem, mine in part.expanded(data)]
-        drawn = {stem: partial(mine.call, make) for stem, mine, make in figures}
-        verdicts = self.verdicts(data)
-        content = {"claims": verdicts, "verdict_table": _overview(verdicts), "tables": shown, "figures": drawn}
-        values = {name: data[name] for name in {**known, **self.values}}
+                    shown[stem].attrs["csv"] = stem
+        drawn, verdicts = self.drawings(data), self.verdicts(data)
+        home = Place(self.name, drawn, set(csv), Path(folder or ("" if self is report else self.name)))
+        values = {"title": self.name.capitalize()} | {name: data[name] for name in {**known, **self.values}}
+        values |= {"verdict_table": _overview(verdicts, self), "claims": verdicts, "tables": shown, "figures": drawn}
         template = self.template if self.template.exists() else ROOT / "page.md"
-        text = fill(template, {"title": self.name.capitalize()} | values | content)
-        unplaced = [stem for stem in drawn if f"(figures/{stem}.svg)" not in text]
-        text += "".join(f"\n{_figure(stem, stem.replace('_', ' '))}\n" for stem in unplaced)
-        return Built(self.name, text, verdicts, drawn, csv, shown)
+        texts = {self.name: fill(template, values, home)}
+        for path in self.chapters:
+            texts[f"{self.name}/{path.stem}"] = fill(path, values, home.below)
+        if self.chapters:
+            parts = {part.name: part for part in self.parts["claim"]}
+            for claim in verdicts:
+                chapter = {"claim": claim, "code": parts[claim.key].code}
+                texts[f"{self.name}/{claim.key}"] = fill(ROOT / "claim.md", chapter, home.below)
+        unplaced = [stem for stem in drawn if not any(f"figures/{stem}.svg" in text for text in texts.values())]
+        texts[self.name] += "".join(f"\n{home.figure(stem, stem.replace('_', ' '))}\n" for stem in unplaced)
+        return Built(texts, verdicts, {stem: draw for stem, (_, draw) in drawn.items()}, csv, shown)
+
+    @property
+    def chapters(self) -> list[Path]:
+        """Templates of further parts: the report has one in the folder of every question that is no page of its own."""
+        if self is not report:
+            return []
+        found = (folder / f"{folder.name}.md" for folder in sorted(ROOT.iterdir()) if folder.name not in PAGES)
+        return [path for path in found if path.is_file()]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a text lies, and what it says under a figure.
+
+    Attributes:
+        page: the page's name.
+        drawn: file stem -> a figure's part.
+        tables: the tables that are written as CSV files.
+        folder: of the page, in the folder of all pages.
+        up: from the text to that folder.
+    """
+
+    page: str
+    drawn: Mapping[str, tuple[Part, Any]] = field(default_factory=dict)
+    tables: Collection[str] = ()
+    folder: Path = Path()
+    up: str = ""
+
+    @property
+    def below(self) -> "Place":
+        """The place of a text in a folder of this one."""
+        return replace(self, up=f"{self.up}../")
+
+    def top(self, path: str | Path) -> str:
+        """Link to a file of the repository, whose pages lie two folders below its top."""
+        return f"{self.up}{'../' * (len(self.folder.parts) + 2)}{Path(path).as_posix()}"
+
+    def figure(self, stem: str, caption: str, read: str = "") -> str:
+        """Show a figure that opens in full, what it shows, how to read it, its data, its code and its command."""
+        if stem not in self.drawn:
+            raise UserError(
+                f"page {self.page}: there is no figure {stem} in these records; {did_you_mean(stem, self.drawn)}"
+            )
+        part, _ = self.drawn[stem]
+        name = stem if self.page == "report" else f"{self.page}/{stem}"
+        told = [
+            self.data(stem, part),
+            f"[code]({self.top(part.code)})",
+            f"`python -m paper_figures.build figure {name}`",
+        ]
+        file = f"{self.up}figures/{stem}.svg"
+        lines = [
+            f"[![{caption}]({file})]({file})",
+            f"**{caption}** {read}".rstrip(),
+            " · ".join(filter(None, told)),
+        ]
+        return "\n\n".join([f'<figure markdown="1" id="figure-{stem}">', *lines, "</figure>"])
+
+    def data(self, stem: str, part: Part) -> str:
+        """Link to what the figure draws, if that is a file."""
+        name = part.data or (stem if stem in self.tables else "")
+        if "/" in name:
+            return f"[data (CSV)]({self.top(name)})"
+        if name and name not in self.tables:
+            raise UserError(
+                f"page {self.page}: figure {stem} draws the table {name}; {did_you_mean(name, self.tables)}"
+            )
+        return f"[data (CSV)]({self.up}tables/{name}.csv)" if name else ""
 
 
 def paragraphs(function: Make) -> dict[str, str]:
@@ -224,30 +322,30 @@ def paragraphs(function: Make) -> dict[str, str]:
     return {head: text for head, mark, text in found if mark}
 
 
-def _overview(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+def _overview(verdicts: Sequence[Verdict], page: Page) -> pd.DataFrame:
+    if page.chapters:
+        rows = [(f"[{one.key}]({page.name}/{one.key}.md)", one.question, one.word_and_caveat) for one in verdicts]
+        return pd.DataFrame(rows, columns=["claim", "statement", "verdict"])
     if any(claim.key for claim in verdicts):
         rows = [(claim.key, claim.question, claim.word_and_caveat) for claim in verdicts]
         return pd.DataFrame(rows, columns=["claim", "statement", "verdict"])
     return pd.DataFrame([(claim.question, claim.word) for claim in verdicts], columns=["question", "answer"])
 
 
-def _figure(stem: str, caption: str) -> str:
-    return f"![{caption}](figures/{stem}.svg)\n\n*{caption}*"
-
-
-def fill(template: Path, content: Mapping[str, Any]) -> str:
+def fill(template: Path, content: Mapping[str, Any], place: Place | None = None) -> str:
     """Fill a template's Markdown with the content; lines of one paragraph are joined."""
+    place = place or Place(template.stem)
     templates = Environment(
         loader=FileSystemLoader(template.parent),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=StrictUndefined,
-        autoescape=False,  # the templates are Markdown; HTML is escaped when it is made of that
+        autoescape=False,  # the templates are Markdown
     )
-    templates.filters["table"] = lambda frame: markdown(frame).rstrip("\n")
+    templates.filters["table"] = partial(folded, up=place.up)
     templates.filters["bullets"] = lambda sentences: "\n".join(f"- {sentence}" for sentence in sentences)
-    templates.globals["figure"] = _figure
+    templates.globals |= {"figure": place.figure, "top": place.top}
     return re.sub(r"(?<=\S)\n *(?=[^\s|#!*<-])", " ", templates.get_template(template.name).render(content))
 
 

@@ -125,3 +125,18 @@ def markdown(table: pd.DataFrame) -> str:
     head = "| " + " | ".join(table.columns) + " |\n|" + " --- |" * table.shape[1] + "\n"
     lines = ("| " + " | ".join(str(v).replace("|", "\\|") for v in row) + " |\n" for row in table.to_numpy())
     return str(head) + "".join(lines)
+
+
+LONG = 12
+"""Rows; a longer table is folded."""
+
+
+def folded(table: pd.DataFrame, up: str = "") -> str:
+    """The table for a page, folded if it is long; one that is a file (``attrs["csv"]``) has a link to it.
+
+    ``up`` leads from the page to the folder of ``tables``.
+    """
+    text = markdown(table).rstrip("\n")
+    if len(table) > LONG:
+        text = f'<details markdown="1">\n<summary>Table of {len(table)} rows</summary>\n\n{text}\n\n</details>'
+    return text + (f"\n\n[CSV]({up}tables/{table.attrs['csv']}.csv)" if "csv" in table.attrs else "")

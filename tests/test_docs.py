@@ -6,6 +6,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+from bisect import bisect_left
 from contextlib import redirect_stdout
 from html.parser import HTMLParser
 from io import StringIO
@@ -15,8 +16,10 @@ import pytest
 import yaml
 
 import layerpipe2
-from layerpipe2 import STRATEGIES, find_strategy
+from docs import schedule
+from layerpipe2 import STRATEGIES, Delays, find_strategy
 from layerpipe2.cli import main, make_parser
+from layerpipe2.delays import DELAY_LAWS
 from tests.advice import advised
 from tests.pipeline import processes
 from tests.sampling import slow
@@ -123,6 +126,25 @@ def test_every_page_is_in_the_menu():
     assert [page for page in DOCS.rglob("*.md") if f"'{page.relative_to(DOCS)}'" not in menu] == []
 
 
+@pytest.mark.parametrize("law", DELAY_LAWS)
+def test_the_schedule_that_moves_has_the_delays_of_the_law(law):
+    """By counting: a task reads what the updates before its tick have made."""
+    grids = schedule.data()[law]["stages"]
+    assert list(grids) == [str(stages) for stages in range(2, 10)]
+    for stages, rows in grids.items():
+        late = []
+        for row in rows:
+            tick_of = {forward: tick for tick, (forward, *_) in enumerate(row) if forward is not None}
+            updates = [tick for tick, (_, _, backward, *_) in enumerate(row) if backward is not None]
+            for tick, (forward, reads, backward, read, between) in enumerate(row):
+                assert forward is None or reads == bisect_left(updates, tick)
+                if backward is not None:
+                    assert read == row[tick_of[backward]][1]
+                    assert between == bisect_left(updates, tick) - read
+            late.append(max(cell[4] for cell in row if cell[4] is not None))
+        assert tuple(late) == Delays.by_law(law, int(stages)).per_stage
+
+
 class Assets(HTMLParser):
     """What a browser loads by itself: scripts, style sheets, images, frames."""
 
@@ -164,7 +186,10 @@ def test_the_site_loads_nothing_from_elsewhere(site):
 
 @slow
 def test_the_site_holds_results_and_reference(site):
-    assert "reproduced" in (site / "out" / "report.html").read_text()
+    assert "reproduced" in (site / "index.html").read_text()
+    assert "reproduced" in (site / "out" / "report" / "C6.html").read_text()
     assert (site / "out" / "figures" / "final_accuracy.svg").is_file()
+    assert (site / "results" / "theory" / "partitions.csv").is_file()
+    assert "Fieller" in (site / "search" / "search_index.js").read_text()
     assert "make_strategy" in (site / "reference" / "strategies.html").read_text()
     assert ":func:" not in (site / "reference" / "theory.html").read_text()

@@ -48,12 +48,11 @@ def test_extras_bring_what_their_purpose_needs():
     assert {"models": {"layerpipe2", "timm", "transformers"}, "series": {"layerpipe2", "sktime"}} == APART
     assert _names("all") == set().union(*map(_names, EXTRAS))
     assert {"dvc", "matplotlib", "mlflow", "networkx", "optuna"} <= _names("reproduce")
-    assert not _names("reproduce") & (_names("test") | _names("docs") | _names("dev"))
+    assert not _names("reproduce") & (_names("test") | _names("dev"))
 
 
 PACKAGES = {
     "lightning_fabric": "pytorch-lightning",
-    "markdown_it": "markdown-it-py",
     "pydantic_core": "pydantic",
     "pytorch_lightning": "pytorch-lightning",
     "sklearn": "scikit-learn",
@@ -77,8 +76,8 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     assert core == {PACKAGES.get(name, name) for name in LIBRARY_PACKAGES}
     assert library <= core | _names("graphs") | _names("theory") | _names("tracking") | _names("tuning")
     assert harness <= core | _names("reproduce")
-    # DVC is a program, psycopg what SQLAlchemy reaches PostgreSQL with.
-    assert core | _names("reproduce") == library | harness | {"dvc", "psycopg"}
+    # DVC and what builds the site are programs, psycopg what SQLAlchemy reaches PostgreSQL with.
+    assert core | _names("reproduce") == library | harness | {"dvc", "psycopg"} | _names("site")
 
 
 def test_a_command_names_the_extra_that_brings_what_it_lacks():

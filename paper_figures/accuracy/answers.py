@@ -93,7 +93,7 @@ def _has_both(records: Records) -> bool:
     return "tuned" in set(records.runs["rate"]) and SEQUENTIAL in set(records.runs["strategy"])
 
 
-@report.figure("accuracy_and_copies", when=_has_both)
+@report.figure("accuracy_and_copies", data="results/runs.csv", when=_has_both)
 def accuracy_and_copies(records: Records, level: float) -> Figure:
     """Mean accuracy minus that of sequential training with the same seed, over copies of the weights.
 

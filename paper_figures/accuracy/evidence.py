@@ -127,10 +127,10 @@ def level(confirmed: Mapping[str, Records]) -> float:
 _OWN_RATES = "Each strategy has the learning rate that it chose."
 _ONE_RATE = "One rate for all pipelines; sequential training keeps its own."
 evidence.figure("costs")(lambda told, level: history_costs(told, level, _OWN_RATES))
-evidence.figure("costs_silent", when=lambda silent: len(silent.costs))(
+evidence.figure("costs_silent", data="costs", when=lambda silent: len(silent.costs))(
     lambda silent, level: history_costs(silent, level, _OWN_RATES)
 )
-evidence.figure("costs_common", when=lambda common: len(common.costs))(
+evidence.figure("costs_common", data="costs", when=lambda common: len(common.costs))(
     lambda common, level: history_costs(common, level, _ONE_RATE)
 )
 evidence.table("costs", shown=None)(lambda judged: judged.costs)

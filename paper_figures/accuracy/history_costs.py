@@ -47,7 +47,7 @@ _FARTHEST = 20.0
 """And at most to so many, to either side: longer bars are cut, and their value is written."""
 
 
-@report.figure("history_costs", when=lambda judged: len(judged.costs))
+@report.figure("history_costs", data="assay_rules", when=lambda judged: len(judged.costs))
 def history_costs(judged: Assay, level: float, where: str) -> Figure:
     """Loss against exact stashing of every strategy, and above it what the delay costs stashing itself.
 

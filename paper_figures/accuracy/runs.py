@@ -53,7 +53,7 @@ def accuracy_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     return for_readers(short, {"result": ("test accuracy (%), mean ± SD", str)})
 
 
-@report.figure("curves_{network}", each="network in networks")
+@report.figure("curves_{network}", each="network in networks", data="results/curves/{network}.csv")
 def curves(records: Records, network: str) -> Figure:
     """Validation accuracy minus that of exact stashing, epoch by epoch: a row per partition, a column per strategy."""
     gaps = gaps_to_stash(records, network)
@@ -122,7 +122,7 @@ def _counted(runs: pd.DataFrame) -> str:
     return span(runs.groupby(["network", "group_size", "strategy"])["seed"].nunique())
 
 
-@report.figure("final_accuracy")
+@report.figure("final_accuracy", data="results/runs.csv")
 def final_accuracy(records: Records) -> Figure:
     """Final test accuracy: every run a dot, with mean and range; diverged runs counted below a line."""
     runs = records.runs.assign(percent=100 * records.runs["test_accuracy"])

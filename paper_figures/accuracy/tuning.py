@@ -52,7 +52,7 @@ def _knows_accuracies(records: Records) -> bool:
     return records.tuning is not None and "val_accuracy" in records.tuning
 
 
-@report.figure("tuning_rates", when=_knows_accuracies)
+@report.figure("tuning_rates", data="results/tuning.csv", when=_knows_accuracies)
 def rates(records: Records) -> Figure:
     """Mean validation accuracy over the rate, a line per strategy; a line ends where one of its runs diverged."""
     trials = records.tuning

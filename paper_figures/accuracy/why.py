@@ -421,4 +421,4 @@ def _note(shown: pd.DataFrame, rule: Rule) -> str:
 
 
 evidence.table("predictors", shown=None, when=lambda cells: len(cells))(lambda cells: cells)
-evidence.figure("why", when=lambda cells: len(cells))(lambda cells: draw(cells, RULE))
+evidence.figure("why", data="predictors", when=lambda cells: len(cells))(lambda cells: draw(cells, RULE))

@@ -20,7 +20,7 @@ _SHOWN = 4.5
 """Mini-batches of the serial loader."""
 
 
-@graphs.figure("timeline_{record.name}", each="record in records")
+@graphs.figure("timeline_{record.name}", each="record in records", data="results/graphs/{record.name}/spans.csv")
 def timeline(record: GraphRecord) -> Figure:
     """The first mini-batches of each traced loader, one above the other, on one axis of time."""
     spans = {name: rows for name, rows in record.spans.groupby("variant", sort=False) if "float16" not in str(name)}

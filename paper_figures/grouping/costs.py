@@ -202,7 +202,7 @@ _BEST: dict[str, Any] = {"color": "#882255", "marker": "o", "linestyle": "", "ma
 _SETTING = f"3 × 32 × 32 inputs, mini-batches of {BATCH_SIZE}, float32, LayerPipe2's delays."
 
 
-@report.figure("costs_tradeoff")
+@report.figure("costs_tradeoff", data="partitions")
 def tradeoff(partitions: pd.DataFrame) -> Figure:
     """Speed over one processor against the group size, for several links, and the best group size of each."""
     names = list(dict.fromkeys(partitions["network"]))
@@ -237,7 +237,7 @@ _PARTS: dict[str, dict[str, Any]] = {
 }
 
 
-@report.figure("costs_memory")
+@report.figure("costs_memory", data="partitions")
 def memory(partitions: pd.DataFrame) -> Figure:
     """Parameters, stored activations and weight history (exact and averaged) against the group size, on a log axis.
 

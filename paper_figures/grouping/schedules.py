@@ -109,7 +109,7 @@ _LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
-@report.figure("schedules_speed")
+@report.figure("schedules_speed", data="schedules")
 def speeds(schedules: pd.DataFrame) -> Figure:
     """Speed over PipeDream against the number of processors, a panel per network; grey lines: LayerPipe's abstract."""
     table, names = schedules, list(dict.fromkeys(schedules["network"]))
@@ -137,7 +137,7 @@ def speeds(schedules: pd.DataFrame) -> Figure:
     return figure
 
 
-@report.figure("schedules_devices")
+@report.figure("schedules_devices", data="results/theory/devices.csv")
 def devices(devices: pd.DataFrame) -> Figure:
     """LayerPipe's speed over PipeDream on every device: a mark per network and number of processors, and the mean."""
     table, labels = devices, list(dict.fromkeys(devices["device"]))[::-1]

@@ -57,7 +57,7 @@ def kinds(bench: Benchmark) -> dict[str, list[str]]:
     return {kind: names for kind, names in kinds.items() if names}
 
 
-@pipelines.figure("{kind}", each="kind in kinds")
+@pipelines.figure("{kind}", each="kind in kinds", data="idle")
 def draw(bench: Benchmark, kind: str) -> Figure:
     """These variants one above the other, each in its steady state, on one axis of time."""
     names = kinds(bench)[kind]

@@ -43,7 +43,7 @@ SHOWN = ("ema-0.9", "ema-window", "ema-running", "ema-span", "ema-lsq", "pair")
 """The strategies beside theory, where they were measured; the correlation is fitted to all that were."""
 
 
-@report.figure("reconstruction")
+@report.figure("reconstruction", data="results/reconstruction.csv")
 def reconstruction(records: Records) -> Figure:
     """Relative error of the reconstructed weights against the delay; 1 is no better than the latest weights."""
     table = error_table(records)
@@ -120,7 +120,7 @@ def _where_exact(strategy: str, table: pd.DataFrame, exact: pd.DataFrame) -> str
     return find_strategy(strategy).label + where
 
 
-@report.figure("reconstruction_theory")
+@report.figure("reconstruction_theory", data="results/reconstruction.csv")
 def reconstruction_theory(records: Records) -> Figure:
     """Measured error over the error that theory predicts, with the optimizer's momentum for the correlation."""
     momentum = records.runs.groupby(CONFIGURATION)["momentum"].first().reset_index()

@@ -108,7 +108,7 @@ def _look(placement: str, *, whole: bool) -> dict[str, Any]:
     return look | {"markerfacecolor": colour if whole else "white"}
 
 
-@report.figure("spikepipe")
+@report.figure("spikepipe", data="results/theory/spikepipe.csv")
 def against_standard(spikepipe: pd.DataFrame) -> Figure:
     """Speed over standard pipelining, a panel per network; tasks of whole sequences, and the freest of a time step."""
     table = spikepipe[spikepipe["array"] == spikepipe["array"].iloc[0]]

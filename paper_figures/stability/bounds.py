@@ -26,7 +26,7 @@ _MARKER: dict[str, Any] = {"markersize": 3.2, "markerfacecolor": "white"}
 _CHAINS = {"layerpipe2": ("#0072b2", "s"), "pipedream": ("#000000", "o")}
 
 
-@report.figure("stability")
+@report.figure("stability", data="results/theory/stability.csv")
 def bounds(stability: pd.DataFrame) -> Figure:
     """Bound over the delay, growth around the bound, and bound of a deep linear network with unequal delays.
 

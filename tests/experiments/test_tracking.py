@@ -227,7 +227,7 @@ def test_names_tell_all_committed_runs_apart():
 def test_a_summary_holds_the_figures_once(place, copied, tmp_path):
     (tmp_path / "pages" / "figures").mkdir(parents=True)
     (tmp_path / "pages" / "figures" / "accuracy.svg").write_bytes(b"svg")
-    (tmp_path / "pages" / "report.html").write_text("<p>")
+    (tmp_path / "pages" / "report.md").write_text("# The report")
     (tmp_path / "pages" / "verdicts.json").write_text('{"C1": "reproduced"}')
     for _ in range(2):
         copied({"runs/a": record()})

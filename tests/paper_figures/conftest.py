@@ -13,7 +13,11 @@ from paper_figures.records import RUN
 find_questions()
 
 PARTS = ("claims", "accuracy", "reconstruction", "times", "evidence", "pipelines")
-DOCUMENTS = {"README.md": ("results",), "docs/artifact.md": tuple(f"artifact-{part}" for part in PARTS)}
+DOCUMENTS = {
+    "README.md": ("results",),
+    "docs/index.md": ("results",),
+    "docs/artifact.md": tuple(f"artifact-{part}" for part in PARTS),
+}
 
 
 def arguments(folder: Path, results: Path, *command: str) -> list[str]:

@@ -5,11 +5,11 @@ The networks are known architectures as flat lists of units, on the meta device 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import nn
-from torchvision import models
 
 from layerpipe2.delays import Delays
 from layerpipe2.lab.networks.mlp import mlp
@@ -50,11 +50,16 @@ def _chain(layers: Iterable[nn.Module]) -> list[nn.Module]:
     return [nn.Sequential(*unit) for unit in units]
 
 
-def _with_classifier(model: models.VGG | models.AlexNet) -> list[nn.Module]:
+def _vision(name: str) -> Any:
+    """A network of torchvision, which is imported here: that takes longer than to draw a figure."""
+    return import_module("torchvision.models").get_model(name, weights=None)
+
+
+def _with_classifier(model: Any) -> list[nn.Module]:
     return _chain([*model.features, model.avgpool, nn.Flatten(), *model.classifier])
 
 
-def _residual(model: models.ResNet) -> list[nn.Module]:
+def _residual(model: Any) -> list[nn.Module]:
     stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
     blocks = [block for group in (model.layer1, model.layer2, model.layer3, model.layer4) for block in group]
     return [stem, *blocks, nn.Sequential(model.avgpool, nn.Flatten(), model.fc)]
@@ -64,10 +69,10 @@ _IMAGE = (3, 224, 224)
 
 REFERENCE: dict[str, ReferenceNetwork] = {
     "mlp": ReferenceNetwork("MLP 8 × 1024", (1, 28, 28), lambda: mlp((1, 28, 28), 10, width=1024)),
-    "alexnet": ReferenceNetwork("AlexNet", _IMAGE, lambda: _with_classifier(models.alexnet(weights=None))),
-    "vgg16": ReferenceNetwork("VGG-16", _IMAGE, lambda: _with_classifier(models.vgg16(weights=None))),
-    "resnet18": ReferenceNetwork("ResNet-18", _IMAGE, lambda: _residual(models.resnet18(weights=None))),
-    "resnet50": ReferenceNetwork("ResNet-50", _IMAGE, lambda: _residual(models.resnet50(weights=None))),
+    "alexnet": ReferenceNetwork("AlexNet", _IMAGE, lambda: _with_classifier(_vision("alexnet"))),
+    "vgg16": ReferenceNetwork("VGG-16", _IMAGE, lambda: _with_classifier(_vision("vgg16"))),
+    "resnet18": ReferenceNetwork("ResNet-18", _IMAGE, lambda: _residual(_vision("resnet18"))),
+    "resnet50": ReferenceNetwork("ResNet-50", _IMAGE, lambda: _residual(_vision("resnet50"))),
 }
 """Units: 9 linear; 8 and 16 layers; 10 and 18 with a residual block as one unit. ImageNet sizes but for the MLP."""
 
