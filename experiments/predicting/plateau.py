@@ -1,4 +1,4 @@
-"""Measure the most negative curvature along the warm-up of exact stashing: ``python -m experiments.predicting.plateau``.
+"""Measure the most negative curvature along the warm-up of stash: ``python -m experiments.predicting.plateau``.
 
 **Question**: does ``k`` = learning rate x |smallest eigenvalue| x largest delay, the largest of the warm-up, tell which
 strategies diverge, better than the learning rate alone does, on networks that did not make it? And do the strategies
@@ -16,6 +16,7 @@ apart four times in five (standard error 0.05 each, correlated 0.5), 0.85 and 0.
 
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,8 @@ def measure(config: RunConfig, data: Data) -> tuple[int, list[Row]]:
     loader = make_loaders(config, data, torch.device("cpu"))["train"]
     updates = round(config.warmup_epochs * len(loader))
     module = make_module(plan, len(loader))
-    pairs = [module.batch_format.pair(batch) for batch, _ in zip(loader, range(-(-SAMPLES // config.batch_size)))]
+    batches = islice(loader, -(-SAMPLES // config.batch_size))
+    pairs = [module.batch_format.pair(batch) for batch in batches]
     x, y = (torch.cat([pair[i] for pair in pairs]) for i in (0, 1))
     found = Curvatures(x, y, updates // MOMENTS)
     trainer = quiet_trainer(1, torch.device("cpu"), [found, StepLimit(updates)], limits=(None, 0))

@@ -114,7 +114,7 @@ def draw(recalled: dict[str, pd.DataFrame], level: float) -> Figure:
     counts = ", ".join(str(n) for n in sorted({int(n) for table in recalled.values() for n in table["n"]}))
     style.note(
         figure,
-        f"Large: mean of n = {counts} seeds with its {100 * (1 - 2 * level):g} % interval, paired by seed; small: seeds. "
+        f"Large: mean of n = {counts} seeds with its {100 * (1 - 2 * level):g} % interval, paired; small: seeds. "
         "e = 0: exact stashing, e = 1: latest weights.\nA run that diverged counts as guessing (10 %). "
         "Linear between -2 and 2 points, logarithmic beyond.",
     )

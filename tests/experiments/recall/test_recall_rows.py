@@ -5,9 +5,12 @@ import torch
 
 import experiments.recall.rows  # noqa: F401, its names are strategies
 from layerpipe2 import UserError, find_strategy, make_strategy
+from layerpipe2.engine.probe import ReconstructionProbe
+from layerpipe2.engine.quiet_trainer import quiet_trainer, running_lightning
 from layerpipe2.lab.data import load
 from layerpipe2.lab.runs.config import RunConfig
-from layerpipe2.lab.runs.train import train_run
+from layerpipe2.lab.runs.plan import make_loaders, make_plan
+from layerpipe2.lab.runs.train import make_module, train_run
 from layerpipe2.strategies import begin, count
 from layerpipe2.theory.poles import two_poles
 from tests.strategies.recalling import engine, losses
@@ -64,3 +67,16 @@ def test_two_poles_add_the_kernel_of_the_theory_up(delay):
 def test_what_is_no_row_is_refused(name, message):
     with pytest.raises(UserError, match=message):
         find_strategy(name)
+
+
+def test_along_a_run_of_plain_sgd_two_poles_recall_better_than_the_pair():
+    config, data = RunConfig(width=16, batch_size=16, momentum=0.0, weight_decay=0.0, lr=0.02, epochs=2), load("digits")
+    plan = make_plan(config, data.input_shape, data.num_classes)
+    loader = make_loaders(config, data, torch.device("cpu"))["train"]
+    probe, names = ReconstructionProbe(["two-poles", "pair", "ema-lsq"], 10), {}
+    with running_lightning("You defined a `validation_step` but have no `val_dataloader`"):
+        quiet_trainer(2, torch.device("cpu"), [probe], limits=(None, 0)).fit(make_module(plan, len(loader)), loader)
+    for row in probe.rows():
+        names.setdefault(row["strategy"], []).append(row["relative_error"])
+    means = {name: sum(errors) / len(errors) for name, errors in names.items()}
+    assert means["two-poles"] < 0.9 * means["pair"] < means["ema-lsq"]
