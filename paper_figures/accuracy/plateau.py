@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy import stats
+from numpy.typing import ArrayLike, NDArray
 
 from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.judging.history_costs import with_scores
@@ -28,10 +28,13 @@ _QUANTITIES = {
     "rate_delay": "rate × delay",
     "k": "k = rate × |smallest curvature| × delay",
     "x": "growth x of the strategy at that k",
+    "early": "k with the first curvature and the peak rate (post hoc)",
 }
 _GUESS = 0.12
 """Accuracy of a search's trial that is hardly above guessing: ten classes, and a fifth more."""
-_DRAWS = 1000
+_LAST = 1000.0
+"""Largest k of the figure: beyond it the run of stash has diverged while it was measured."""
+_DRAWS = 2000
 _POINT = ["cell", "peak_lr"]
 
 
@@ -40,13 +43,15 @@ def measured(folder: Path) -> pd.DataFrame | None:
     path = folder / "why-plateau" / "curvatures.csv"
     if not path.is_file():
         return None
-    columns = ("experiment", "network", "num_stages", "peak_lr", "max_delay", "update", "lr", "smallest", "largest")
-    form = TableForm(columns, ("smallest", "largest"))
+    form = TableForm(("network", "num_stages", "peak_lr", "max_delay", "lr", "smallest"), ("smallest",))
     table = read_table(path, form, "delete it, and run: python -m experiments.predicting.plateau")
     table["k"] = -table["lr"] * table["smallest"].clip(upper=0) * table["max_delay"]
     table["cell"] = [_cell(*row) for row in table[["experiment", "network", "num_stages"]].itertuples(index=False)]
-    found = table[np.isfinite(table["k"])].groupby(_POINT).agg(k=("k", "max"), delay=("max_delay", "max")).reset_index()
-    return found.assign(rate_delay=found["peak_lr"] * found["delay"])
+    table = table[np.isfinite(table["k"])]
+    found = table.groupby(_POINT).agg(k=("k", "max"), delay=("max_delay", "max")).reset_index()
+    first = table.groupby(_POINT)["smallest"].first().clip(upper=0).to_numpy()
+    rate = found["peak_lr"] * found["delay"]
+    return found.assign(rate_delay=rate, early=-rate * first)
 
 
 def _cell(experiment: str, network: str, stages: int) -> str:
@@ -69,7 +74,7 @@ def outcomes(screens: Mapping[str, Records], searched: pd.DataFrame) -> pd.DataF
 
 @evidence.value
 def plateau(folder: Path, screens: Mapping[str, Records]) -> pd.DataFrame | None:
-    """Strategies x cells x rates with outcome and quantities, those of the model alone; None if nothing was measured."""
+    """Strategies x cells x rates with outcome and quantities, those of the model alone; None if none was measured."""
     known = measured(folder)
     if known is None:
         return None
@@ -78,12 +83,15 @@ def plateau(folder: Path, screens: Mapping[str, Records]) -> pd.DataFrame | None
     return both.assign(x=[growth(row.strategy, row.k) for row in both.itertuples()], made=both["cell"].isin(MADE))
 
 
-def area(values: pd.Series, lost: pd.Series) -> float:
-    """Area under the ROC curve of "the larger, the sooner it diverges"; NaN if all ended alike."""
-    if lost.nunique() < 2:
-        return float("nan")
-    u = stats.mannwhitneyu(values[lost], values[~lost], method="asymptotic").statistic
-    return float(u) / (lost.sum() * (~lost).sum())
+def areas(values: pd.Series, lost: pd.Series, weights: ArrayLike = 1.0) -> NDArray[np.float64]:
+    """Areas under the ROC curve of "the larger, the sooner it diverges", for each row of ``weights`` (draws, n)."""
+    x, y = values.to_numpy(dtype=float), lost.to_numpy(dtype=bool)
+    above = np.sign(x[y][:, None] - x[~y]) / 2 + 0.5
+    every = np.broadcast_to(np.atleast_2d(weights), (np.atleast_2d(weights).shape[0], len(x)))
+    up, down = every[:, y], every[:, ~y]
+    with np.errstate(invalid="ignore"):  # a draw in which all ended alike has none
+        found: NDArray[np.float64] = ((up @ above) * down).sum(1) / (up.sum(1) * down.sum(1))
+    return found
 
 
 def compared(table: pd.DataFrame) -> pd.DataFrame:
@@ -94,19 +102,19 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
         bootstrap over cells and rates), threshold, right (share of the tried).
     """
     made, tried = table[table["made"]], table[~table["made"]]
-    points, random = list(tried.groupby(_POINT).groups.values()), np.random.default_rng(0)
-    draws = [random.integers(len(points), size=len(points)) for _ in range(_DRAWS)]
-    samples = [tried.loc[np.concatenate([points[i] for i in draw])] for draw in draws]
-    drawn = {name: np.array([area(one[name], one["lost"]) for one in samples]) for name in _QUANTITIES}
+    place = tried.groupby(_POINT).ngroup().to_numpy()
+    count, random = place.max() + 1, np.random.default_rng(0)
+    weights = random.multinomial(count, np.full(count, 1 / count), size=_DRAWS)[:, place]
+    drawn = {name: areas(tried[name], tried["lost"], weights) for name in _QUANTITIES}
     rows = []
     for name in _QUANTITIES:
         found = cut(made[name], made["lost"])
         assert found is not None
         ends = np.nanquantile(drawn[name] - drawn["peak_lr"], [0.025, 0.975])
-        own, reference = area(tried[name], tried["lost"]), area(tried["peak_lr"], tried["lost"])
+        own, rate = (areas(tried[one], tried["lost"])[0] for one in (name, "peak_lr"))
         right = ((tried[name] >= found.threshold) == tried["lost"]).mean()
-        row = {"quantity": name, "made": area(made[name], made["lost"]), "tried": own, "n": len(tried)}
-        gain = {"gain": own - reference, "low": ends[0], "high": ends[1]}
+        row = {"quantity": name, "made": areas(made[name], made["lost"])[0], "tried": own, "n": len(tried)}
+        gain = {"gain": own - rate, "low": ends[0], "high": ends[1]}
         rows.append(row | gain | {"threshold": found.threshold, "right": right})
     return pd.DataFrame(rows)
 
@@ -156,13 +164,15 @@ def draw(plateau: pd.DataFrame) -> Figure:
     ks = np.geomspace(0.05, 50, 80)
     for name in names:
         axes[0, 0].plot(ks, [growth(name, k) for k in ks], **style.line(name, marker=""))
-    axes[0, 0].set(xscale="log", xlabel="k (no unit)", ylabel="growth x (nats per delay)", title="The model")
+    axes[0, 0].set(
+        xscale="log", yscale="log", xlabel="k (no unit)", ylabel="growth x (nats per delay)", title="The model"
+    )
     for axis, quantity in zip(axes[0, 1:], ("peak_lr", "k"), strict=True):
         for row in plateau.itertuples():
             y = cells.index(row.cell) + 0.2 * (names.index(row.strategy) - (len(names) - 1) / 2)
             face = style.line(row.strategy)["color"] if row.lost else "white"
-            look = style.line(row.strategy, linestyle="", markerfacecolor=face, markersize=3.5)
-            axis.plot(getattr(row, quantity), y, **look)
+            look = style.line(row.strategy, linestyle="", markerfacecolor=face, markersize=4, markeredgewidth=0.7)
+            axis.plot(min(getattr(row, quantity), _LAST), y, **look)
         axis.set(xscale="log", ylim=(len(cells) - 0.5, -0.5), title="Who diverged")
         axis.set_yticks(range(len(cells)), [_named(cell) for cell in cells] if quantity == "peak_lr" else [])
         axis.grid(visible=False, axis="y")
@@ -172,8 +182,9 @@ def draw(plateau: pd.DataFrame) -> Figure:
     made = ", ".join(_named(cell).replace("\n", " ") for cell in MADE)
     style.note(
         figure,
-        "k = learning rate × |smallest curvature| × largest delay, one run of stash per network and rate. Filled: half of the "
-        f"runs or more diverged\n(n = 3 of MNIST-1D, 2 of Fashion-MNIST); hollow: fewer. Thresholds come from: {made}.",
+        "k = learning rate × |smallest curvature| × largest delay; one run of stash per network and rate.\n"
+        "Filled: half of the runs or more diverged (n = 3 of MNIST-1D, 2 of Fashion-MNIST); hollow: fewer.\n"
+        f"k above {_LAST:,.0f} stands there. Thresholds come from: {made}.",
     )
     return figure
 

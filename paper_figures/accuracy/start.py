@@ -71,8 +71,8 @@ def draw(started: pd.DataFrame) -> Figure:
     style.note(
         figure,
         "MLP, MNIST-1D, 9 stages, plain SGD, 1,500 updates, n = 3 seeds; the rate rises over the first 20 %.\n"
-        "100 %: stash. A run that ended within a fifth of guessing has diverged. Of 0 (3) of 3 the one-sided 95 % bound\n"
-        "of the probability is 63 % (37 %).",
+        "100 %: stash. A run that ended within a fifth of guessing has diverged. Of 0 (3) of 3 the one-sided\n"
+        "95 % bound of the probability is 63 % (37 %).",
     )
     return figure
 
