@@ -139,9 +139,7 @@ def plateau_shown(plateau: pd.DataFrame | None) -> dict[str, Any] | None:
     if plateau is None:
         return None
     found = compared(plateau)
-    k = found.set_index("quantity").loc["k"]
-    shown = "shown to be better" if k["low"] > 0 else "shown to be worse" if k["high"] < 0 else "not shown to be better"
-    says = f"k is {shown} than the rate alone: its area is {k['gain']:+.2f} [{k['low']:+.2f}, {k['high']:+.2f}]."
+    says = [_against_rate(row) for row in found.to_dict("records") if row["quantity"] in ("k", "early")]
     rows = [
         {
             "quantity": _QUANTITIES[row["quantity"]],
@@ -154,6 +152,14 @@ def plateau_shown(plateau: pd.DataFrame | None) -> dict[str, Any] | None:
         for row in found.to_dict("records")
     ]
     return {"says": says, "table": pd.DataFrame(rows, dtype=object), "order": agreeing(plateau)}
+
+
+def _against_rate(row: Mapping[str, Any]) -> str:
+    shown = (
+        "shown to be better" if row["low"] > 0 else "shown to be worse" if row["high"] < 0 else "not shown to be better"
+    )
+    what, ends = _QUANTITIES[row["quantity"]], f"{row['gain']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+    return f"{what}: {shown} than the rate alone, its area is {ends}."
 
 
 @evidence.figure("plateau", when=lambda plateau: plateau is not None)
