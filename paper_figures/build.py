@@ -46,7 +46,7 @@ def write_page(name: str, results: Path, out: Path) -> str:
         return str(made.write(out if name == "report" else out / name))
     folder = results / "evidence"
     found = {name: records.load(folder / plain_name(name, "page") / "tables")}
-    return str(pages["evidence"].build({"found": found, "folder": folder}).write(out / "experiments" / name))
+    return str(pages["evidence"].build({"found": found, "causes": {}, "folder": folder}).write(out / "experiments" / name))
 
 
 def write_pages(names: Sequence[str], results: Path, out: Path) -> None:

@@ -74,8 +74,8 @@ def outcomes(screens: Mapping[str, Records], searched: pd.DataFrame) -> pd.DataF
 
 @evidence.value
 def plateau(folder: Path, screens: Mapping[str, Records]) -> pd.DataFrame | None:
-    """Strategies x cells x rates with outcome and quantities, those of the model alone; None if none was measured."""
-    known = measured(folder)
+    """Strategies x cells x rates with outcome and quantities, those of the model alone; None without a search."""
+    known = measured(folder) if screens else None
     if known is None:
         return None
     both = outcomes(screens, pd.read_csv(folder.parent / "tuning.csv")).merge(known, on=_POINT)

@@ -71,7 +71,7 @@ def draw(started: pd.DataFrame) -> Figure:
     style.title(figure, "Runs that diverged, of how many")
     style.note(
         figure,
-        f"MLP, MNIST-1D, 9 stages, plain SGD, 1,500 updates, n = {started['n'].max()} seeds; the rate rises over 20 %.\n"
+        f"MLP, MNIST-1D, 9 stages, plain SGD, 1,500 updates, n = {started['n'].max()} seeds; the rate rises for 20 %.\n"
         "100 %: stash. A run that ended within a fifth of guessing has diverged.\n"
         "Of 0 (3) of 3 the one-sided 95 % bound of the probability is 63 % (37 %).",
     )
