@@ -63,7 +63,7 @@ def write_page(name: str, results: Path, out: Path) -> str:
         return str(made.write(out if name == "report" else out / name))
     folder = results / "evidence"
     found = {name: records.load(folder / plain_name(name, "page") / "tables")}
-    made = pages["evidence"].build({"found": found, "folder": folder}, f"experiments/{name}")
+    made = pages["evidence"].build({"found": found, "causes": {}, "folder": folder}, f"experiments/{name}")
     return str(made.write(out / "experiments" / name))
 
 

@@ -16,7 +16,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, create_model, model_validator
 
-import experiments.field.rows  # noqa: F401, its names are strategies and optimizers
+import experiments.field.rows
+import experiments.recall.rows  # noqa: F401, the names of both are strategies, those of the field optimizers too
 from experiments.names import HERE, path_of
 from layerpipe2.errors import LARGEST, UserError, did_you_mean, plain_name, shown
 from layerpipe2.lab.data import DATASETS, TEXTS

@@ -28,6 +28,8 @@ from paper_figures.verdicts import CLAIM, Answer, Verdict
 evidence = Page("evidence")
 SCREEN = "screen-"
 """What the names of the coarse searches begin with."""
+WHY = "why-"
+"""What the names of experiments begin with that look for causes: their strategies are none that anybody would use."""
 LONG = "-long"
 """What the names of experiments end with that train the cells of another one for longer."""
 
@@ -54,7 +56,9 @@ def load(results: Path) -> dict[str, Any]:
     """
     folder = results / "evidence"
     found = {path.parent.name: training.load(path) for path in sorted(folder.glob("*/tables"))}
-    return {"found": {name: one for name, one in found.items() if one.experiment["published"]}, "folder": folder}
+    shown = {name: one for name, one in found.items() if one.experiment["published"]}
+    causes = {name: shown.pop(name) for name in list(shown) if name.startswith(WHY)}
+    return {"found": shown, "causes": causes, "folder": folder}
 
 
 @evidence.value

@@ -70,6 +70,8 @@ def _plain(name: str) -> Look:
         return _fixed_decay(float(number))
     if kind == "pair":
         return Look("#999933", "p", (0, (2, 2)), 9 + float(number) / 10)
+    if find_strategy(name).family == "field":  # rows of other tables look alike; figures of theirs have own colours
+        return Look("#666666", "d", (0, (1, 1.5)), 20)
     raise UserError(f"strategy '{name}' has no look; add a row to layerpipe2/lab/looks.py")
 
 

@@ -1,0 +1,1 @@
+"""Which weights a backward pass should read, and when: strategies that answer a question and are no methods."""
