@@ -10,7 +10,7 @@ experiment is published, is never taken from another file.
 """
 
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -179,7 +179,7 @@ class Experiment(Checked):
             raise UserError(f"this is {runs:,d} runs; give shorter lists, for at most {_MOST_RUNS:,d}")
         return self
 
-    def _check_rows(self, rows: Mapping[str, list[str]]) -> None:
+    def _check_rows(self, rows: Mapping[str, Sequence[str]]) -> None:
         for name in self.strategies:
             if name not in rows:
                 make_strategy(name)
