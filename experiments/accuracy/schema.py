@@ -10,7 +10,7 @@ experiment is published, is never taken from another file.
 """
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -161,7 +161,7 @@ class Experiment(Checked):
     def _fit(self) -> Self:
         if (self.group_sizes is None) == (self.stages is None):
             raise UserError("group_sizes and stages are two ways to cut a network; give one of them")
-        self._check_rows({} if self.tuning is None else self.tuning.rows)
+        self._check_rows()
         if STASH not in self.strategies:
             raise UserError(f"strategies lacks '{STASH}', which the others are compared with; add it")
         if self.control_seeds and LATEST not in self.strategies:
@@ -179,10 +179,12 @@ class Experiment(Checked):
             raise UserError(f"this is {runs:,d} runs; give shorter lists, for at most {_MOST_RUNS:,d}")
         return self
 
-    def _check_rows(self, rows: Mapping[str, Sequence[str]]) -> None:
-        for name in self.strategies:
-            if name not in rows:
-                make_strategy(name)
+    def _check_rows(self) -> None:
+        for i, name in enumerate(self.strategies):
+            try:
+                make_strategy(self.provisional(name))
+            except UserError as error:
+                raise UserError(f"strategies.{i}: {error}") from None
         if self.front and self.tuning is None:
             raise UserError("front needs a search, by which it is chosen; give tuning, or leave it out")
 

@@ -20,7 +20,7 @@ def shown(cells: pd.DataFrame) -> bool:
 
 @field.value
 def advice(final: pd.DataFrame) -> list[str]:
-    """A line per optimizer: the row shown to gain over stash in all cells, of several that with the largest least gain."""
+    """A line per optimizer: of the rows shown to gain over stash in all cells, that with the largest least gain."""
     lines = []
     for setup, mine in final.groupby("setup", sort=False):
         cells = mine.groupby(CELL[::2]).ngroups
@@ -79,7 +79,7 @@ def collapse(stashless: pd.DataFrame) -> Verdict:
     fallen = others["kept"] < _COLLAPSE
     said = [f"{int(fallen.sum())} of {len(others)} cells of other optimizers collapse."]
     said += [
-        f"{r.setup}, law {r.law}, {network_label(r.network)}: {100 * r.kept:.0f} % kept, {r.diverged} of {r.n} diverged."
+        f"{r.setup}, {r.law}, {network_label(r.network)}: {100 * r.kept:.0f} % kept; {r.diverged} of {r.n} diverged."
         for r in stashless.itertuples()
     ]
     question = f"Without the stash all others collapse, and basis rotation ({ROWS['rotation'].source}) doesn't"

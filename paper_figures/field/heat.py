@@ -35,8 +35,8 @@ def heat(outcomes: pd.DataFrame, law: str) -> Figure:
     style.note(
         figure,
         f"Bold, framed: final runs, mean of pairs with one seed, n = {span(final['n'])}. Grey, italic: outside the "
-        "front;\nvalidation accuracy of the search, n = 2. x2: two runs diverged and are not in the mean. Intervals: in "
-        f"the table. Darker is worse, to {_WORST:g}.",
+        "front;\nvalidation accuracy of the search, n = 2. x2: two runs diverged and are not in the mean. Intervals: "
+        f"table. Darker is worse, to {_WORST:g}.",
     )
     return figure
 

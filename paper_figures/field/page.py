@@ -64,10 +64,8 @@ def setup_of(name: str) -> tuple[str, str]:
 
 def row_name(strategy: str) -> str:
     """A strategy's name without the numbers of its rows."""
-    return "+".join(
-        next((n for n in ROWS if part != n and part.startswith(f"{n}-") and ROWS[n].number), part)
-        for part in strategy.split("+")
-    )
+    bases = [(part, part.rpartition("-")[0]) for part in strategy.split("+")]
+    return "+".join(base if base in ROWS and ROWS[base].number else part for part, base in bases)
 
 
 def label(row: str) -> str:
@@ -193,7 +191,7 @@ def chosen(trials: pd.DataFrame) -> pd.DataFrame:
 @field.value
 def final(outcomes: pd.DataFrame) -> pd.DataFrame:
     """The outcomes with runs of their own."""
-    return outcomes[outcomes["final"]]
+    return outcomes[outcomes["final"].astype(bool)]
 
 
 @field.value

@@ -20,7 +20,7 @@ def interval(mean: float, low: float, high: float) -> str:
 
 def for_readers(table: pd.DataFrame) -> pd.DataFrame:
     """The outcomes of final runs as text."""
-    done = table[table["final"]]
+    done = table[table["final"].astype(bool)]
     return pd.DataFrame(
         {
             "law": done["law"],

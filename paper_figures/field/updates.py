@@ -38,7 +38,7 @@ def speeds(found: dict[str, Records]) -> pd.DataFrame:
         law, setup = setup_of(name)
         per_epoch = _MINI_BATCHES // (4 if "per update" in setup else 1)
         epochs = records.epochs.sort_values("epoch").assign(row=records.epochs["strategy"].map(row_name))
-        for network, mine in epochs.groupby("network"):
+        for network, mine in epochs.groupby("network", sort=False):
             first = mine[(mine["row"] == SEQUENTIAL) & (mine["epoch"] == 0)]
             target = float(first["val_loss"].mean())
             for (row, seed), run in mine.groupby(["row", "seed"]):
