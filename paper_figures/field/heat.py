@@ -1,5 +1,6 @@
 """Every mitigation with every optimizer: what it loses against sequential training."""
 
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -47,6 +48,10 @@ def _panel(axis: Any, cells: pd.DataFrame, rows: list[str], columns: list[str]) 
     axis.set_xticks(range(len(columns)), [name.replace(" ", "\n", 1) for name in columns], fontsize=6.5)
     axis.grid(visible=False)
     axis.tick_params(length=0)
+    there = {(cell.setup, cell.row) for cell in cells.itertuples()}
+    for x, y in product(range(len(columns)), range(len(rows))):
+        if (columns[x], rows[y]) not in there:
+            axis.text(x, y, "not run", ha="center", va="center", fontsize=5.5, color="#999999")
     for cell in cells.itertuples():
         x, y = columns.index(cell.setup), rows.index(cell.row)
         known = pd.notna(cell.cost)
