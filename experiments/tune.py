@@ -5,6 +5,7 @@ number of trials, the same pruner, seeds that no final run has, validation data 
 losses, else their accuracy. Where the best value lies at an end of its range, the range is moved there and the study
 done again, as often as the experiment allows. Of a grid with several seeds that point is chosen whose mean is best, of
 those at which no run diverged; if it is an outermost one, the search doesn't cover the best rate, which is an error.
+Where the trials are ``listed`` the budget decides, and the table says which choices are at an end.
 Trials of one study follow each other, so that the choice doesn't depend on how many processes there are; studies go
 side by side.
 
@@ -30,14 +31,14 @@ if __name__ == "__main__":
     check(tune_parser(__doc__))
     training_server()  # what it imports takes as long as the imports below: both go on at once
 
-from experiments.accuracy.grid import TUNED, Cell, Grid
+from experiments.accuracy.grid import FRONT, TUNED, Cell, Grid
 from experiments.accuracy.schema import Tuning, read_experiment
 from layerpipe2.cli.console import run_command
 from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.objectives import best, judged
 from layerpipe2.lab.runs.records import Row, write_csv, write_json
 from layerpipe2.lab.tuning.results import values_of
-from layerpipe2.lab.tuning.settings import GRID
+from layerpipe2.lab.tuning.settings import GRID, POINTWISE
 from layerpipe2.lab.tuning.space import Space
 from layerpipe2.lab.tuning.study import STATUS, OtherStudy, Study, open_existing, open_or_make, work
 from layerpipe2.lab.tuning.tune import study_settings
@@ -66,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def tune(grid: Grid, tuning: Tuning, jobs: int, quiet: bool) -> dict[Cell, list[Study]]:
     """Do all studies, and write the choice and the table. Cell -> its studies, one for every range."""
     cells = list(dict.fromkeys(grid.tuned_with(cell) for cell in grid.cells))
-    spaces = {cell: Space.of(tuning.space, grid.study_config(cell, tuning.seeds[0])) for cell in cells}
+    spaces = {
+        cell: Space.of(tuning.space_of(cell.strategy), grid.study_config(cell, tuning.seeds[0])) for cell in cells
+    }
     rounds: dict[Cell, list[Study]] = {cell: [] for cell in cells}
     for number in range(tuning.moves + 1):
         pairs = [(cell, seed) for seed in tuning.seeds for cell in spaces]
@@ -141,16 +144,16 @@ def _best(studies: list[Study]) -> tuple[Study, dict[str, Any]] | None:
     return (chosen[0][0], chosen[0][1].params) if chosen else None
 
 
-def _best_point(studies: list[Study]) -> dict[str, Any] | None:
+def _best_point(studies: list[Study]) -> tuple[dict[str, Any], float] | None:
     """Return the point of a grid with the best mean, of those at which all seeds' runs have completed; None of none."""
     values: dict[tuple[Any, ...], list[list[float] | None]] = {}
     for study in studies:
         for trial in study.trials():
             values.setdefault(tuple(trial.params.items()), []).append(values_of(trial))
     whole = {point: [one[0] for one in found if one] for point, found in values.items() if None not in found}
-    means = [(point, [fmean(found)]) for point, found in whole.items()]
-    chosen = best(means, studies[0].settings.objectives, lambda pair: pair[1])
-    return dict(chosen[0][0]) if chosen else None
+    means = [(dict(point), fmean(found)) for point, found in whole.items()]
+    chosen = best(means, studies[0].settings.objectives, lambda pair: [pair[1]])
+    return chosen[0] if chosen else None
 
 
 def _choice(cell: str, tuning: Tuning, studies: list[Study]) -> dict[str, Any] | None:
@@ -159,11 +162,11 @@ def _choice(cell: str, tuning: Tuning, studies: list[Study]) -> dict[str, Any] |
     Raises:
         UserError: if they are at the edge of a grid, so that better ones may lie beyond it.
     """
-    if tuning.sampler != GRID:
+    if tuning.sampler not in POINTWISE:
         found = _best(studies)
         return found[1] if found else None
-    point = _best_point(studies)
-    edges = studies[0].settings.ranges.outermost(point) if point else []
+    point, _ = _best_point(studies) or (None, None)
+    edges = studies[0].settings.ranges.outermost(point) if point and tuning.sampler == GRID else []
     if edges:
         assert point is not None
         raise UserError(
@@ -191,12 +194,27 @@ def _write(grid: Grid, tuning: Tuning, rounds: dict[Cell, list[Study]]) -> None:
         if best is None:
             print(f"{grid.name(cell)}: every trial diverged; the one that lasted longest is chosen", file=sys.stderr)
         chosen.setdefault(cell.network, {})[grid.name(cell)] = settings
-    names = sorted({name for studies in rounds.values() for study in studies for name in study.settings.space})
+    tuned = {name for studies in rounds.values() for study in studies for name in study.settings.space}
+    names = sorted(tuned - set(_CELL))  # the name of a strategy has the number of its trial
     value = f"val_{judged(dict(grid.experiment.report))}"
     rows = [row for cell, studies in rounds.items() for row in _rows(cell, len(tuning.seeds), studies, value)]
     columns = [*_CELL, "round", "seed", "trial", "status", "epochs", value, "edge", *names]
     write_csv(grid.folder / "tuning.csv", columns, rows)
     write_json(grid.folder / TUNED, chosen)
+    if grid.experiment.front is not None:
+        write_json(grid.folder / FRONT, {"front": _front(grid, rounds, grid.experiment.front)})
+
+
+def _front(grid: Grid, rounds: dict[Cell, list[Study]], most: int) -> list[str]:
+    """The mitigations with the best means over all networks; one that trains nowhere in one of them is not in it."""
+    values: dict[str, list[list[float] | None]] = {name: [] for name in grid.rows}
+    for cell, studies in rounds.items():
+        if cell.strategy in values:
+            found = _best_point(studies)
+            values[cell.strategy].append([found[1]] if found else None)
+    means = [(name, fmean(v[0] for v in found if v)) for name, found in values.items() if None not in found]
+    sign = 1 if judged(dict(grid.experiment.report)) == "loss" else -1
+    return [name for name, _ in sorted(means, key=lambda pair: sign * pair[1])[:most]]
 
 
 def _rows(cell: Cell, seeds: int, studies: list[Study], value: str) -> list[Row]:

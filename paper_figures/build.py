@@ -1,8 +1,8 @@
 """Draw figures, write tables and pages from the result tables. Run: python -m paper_figures.build [COMMAND].
 
-(none)     everything: the report, the pages of the evidence, of the measured pipelines and of the graphs
+(none)     everything: the report, the pages of the evidence, the field, the measured pipelines and the graphs
 study DIR  pictures of a study of `layerpipe2 tune`, in DIR/figures
-page NAME  one page: report, evidence, pipelines, graphs, or that of one experiment, in OUT/experiments/NAME
+page NAME  one page: report, evidence, field, pipelines, graphs, or that of one experiment, in OUT/experiments/NAME
 rule       print the rule of thumb of paper_figures/accuracy/why.py, made anew from the coarse searches
 neuron     the picture of docs/theory/spiking.md, in DOCS/pictures
 figure F   one figure, as it is called under it: costs_memory of the report, pipelines/speed of another page

@@ -1,7 +1,7 @@
 """The runs of an experiment, in the order in which they are done, and where their records are.
 
 ``tune/<cell>/``              study of a strategy at its largest number of stages, if the experiment is tuned
-``tuned.json``                what the studies have chosen
+``tuned.json``                what the studies have chosen; ``front.json`` the mitigations that have final runs
 ``runs/<cell>-s<seed>.json``  final runs; ``...-common-s<seed>.json`` with the settings that were chosen for stash;
                               lines of their folder's ``records.jsonl`` (:mod:`layerpipe2.lab.runs.cell_file`)
 
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from experiments import field
 from experiments.accuracy.schema import Experiment
 from layerpipe2.engine.device import device_name, resolve_device
 from layerpipe2.errors import UserError, shown
@@ -29,7 +30,7 @@ from layerpipe2.lab.judging.designs import LATEST, SEQUENTIAL, STASH
 from layerpipe2.lab.networks import build
 from layerpipe2.lab.provenance import TRAINING
 from layerpipe2.lab.runs import cell_file
-from layerpipe2.lab.runs.config import RunConfig
+from layerpipe2.lab.runs.config import FURTHER_OPTIMIZERS, RunConfig
 from layerpipe2.lab.runs.records import (
     Record,
     keep_record,
@@ -40,6 +41,7 @@ from layerpipe2.lab.runs.records import (
     write_json,
 )
 from layerpipe2.lab.runs.validation import checked
+from layerpipe2.strategies import find_strategy
 from layerpipe2.versions import code_hash, versions
 
 
@@ -78,7 +80,15 @@ def count_units(network: str, dataset: str, width: int | None) -> int:
 
 TUNED = "tuned.json"
 """File of the chosen settings: network -> cell -> setting -> value."""
+FRONT = "front.json"
+"""File of the mitigations that have final runs, where not all have."""
 _MACHINE = ("data_root", "device", "threads")  # settings that another machine may need otherwise
+
+
+def code_of(config: RunConfig) -> str:
+    """Hash of the code that a run's numbers depend on: that of :mod:`experiments.field` too, if it has a row of it."""
+    own = find_strategy(config.strategy).family == "field" or config.optimizer in FURTHER_OPTIMIZERS
+    return code_hash(TRAINING) + (f"-{code_hash(package=Path(field.__file__).parent)}" if own else "")
 
 
 @dataclass(frozen=True)
@@ -188,7 +198,7 @@ class Grid:
         except UserError:
             return False
         where = record["provenance"] if record is not None else {}
-        now = code_hash(TRAINING), versions(), device_name(resolve_device(task.config.device))
+        now = code_of(task.config), versions(), device_name(resolve_device(task.config.device))
         return (where.get("code"), where.get("versions"), where.get("device")) == now
 
     def _times(self, task: Task) -> Path:
@@ -210,6 +220,21 @@ class Grid:
             return task.config.copy_with(lr=self.experiment.common_rates[task.cell.network])
         like = task.cell._replace(strategy=STASH) if task.common else task.cell
         return task.config.copy_with(**self.chosen(like))
+
+    @cached_property
+    def _dropped(self) -> frozenset[str]:
+        """Mitigations that the search has left out of the front."""
+        if self.experiment.front is None:
+            return frozenset()
+        again = f"run python -m experiments.tune {self.experiment.name}"
+        chosen = read_json(self.folder / FRONT, again)["front"]
+        return frozenset(name for name in self.rows if name not in chosen)
+
+    @property
+    def rows(self) -> list[str]:
+        """The mitigations among the strategies, of which ``front`` says how many have final runs."""
+        given = self.experiment
+        return [name for name in given.strategies if find_strategy(given.provisional(name)).family == "field"]
 
     def rate(self, task: Task) -> str:
         """Where the learning rate of a final run comes from: see :mod:`experiments.accuracy.tables`."""
@@ -271,7 +296,7 @@ class Grid:
 
     def _final(self, seed: int) -> Iterator[Task]:
         for cell in self.cells:
-            if seed in self._seeds_of(cell):
+            if seed in self._seeds_of(cell) and cell.strategy not in self._dropped:
                 yield self._task(f"runs/*-s{seed}.json", cell, seed=seed)
 
     def _seeds_of(self, cell: Cell) -> Sequence[int]:
@@ -302,11 +327,11 @@ class Grid:
     def _task(self, path: str, cell: Cell, **changes: Any) -> Task:
         """A run; the cell's name, as in ``sgd-9-ema-span``, stands for the ``*`` in the path of its record."""
         values = self.experiment.settings_of(*cell[:3]) | changes
-        values |= {"strategy": cell.strategy, "group_size": cell.group}
+        values |= {"strategy": self.experiment.provisional(cell.strategy), "group_size": cell.group}
         if self.experiment.probe_seeds is not None and values.get("seed") not in self.experiment.probe_seeds:
             values["probe_every"] = 0
         if cell.strategy == SEQUENTIAL:
-            values |= {"group_size": count_units(*cell[:2], values.get("width")), "convention": "none"}
+            values |= {"group_size": count_units(*cell[:2], values.get("width")), "convention": "none", "delays": None}
         return Task(
             Path(path.replace("*", self.name(cell))),
             cell,

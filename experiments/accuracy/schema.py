@@ -28,7 +28,7 @@ from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.validation import Checked, Positive, Several, checked, one_of
 from layerpipe2.lab.runs.yaml_file import read_yaml
 from layerpipe2.lab.tuning import MOST_JOBS
-from layerpipe2.lab.tuning.settings import GRID, PRUNERS, SAMPLERS, check_grid
+from layerpipe2.lab.tuning.settings import LISTED, POINTWISE, PRUNERS, SAMPLERS, check_grid
 from layerpipe2.lab.tuning.space import Space
 from layerpipe2.strategies import make_strategy
 
@@ -66,6 +66,8 @@ class Tuning(Checked):
         epochs: of these runs, if not those of the final ones.
         seeds: of the runs; several with a grid alone, whose points are compared by their means.
         trials: runs with one seed; of a grid all its points.
+        rows: with the sampler ``listed``, strategies that have a number of their own -> their names with the number of
+            each trial. So they have as many trials as the others, of a rate and a number each.
         moves: how often the range is moved, and the study done again, while the best value lies at an end of it.
     """
 
@@ -76,16 +78,25 @@ class Tuning(Checked):
     sampler: Annotated[str, *one_of(SAMPLERS)] = "tpe"
     pruner: Annotated[str, *one_of(PRUNERS)] = "median"
     moves: Annotated[int, Field(ge=0, le=10)] = 0
+    rows: dict[str, Several[Strategy]] = Field({})
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
         space = Space.of(self.space, RunConfig())
-        if self.sampler == GRID:
-            check_grid(space, self.trials)
+        if self.sampler in POINTWISE:
+            check_grid(space, self.trials, self.sampler)
         elif len(self.seeds) > 1:
             what = f"seeds has {len(self.seeds)}, but only a grid has the same points with each"
-            raise UserError(f"{what}; give one seed, or sampler: {GRID}")
+            raise UserError(f"{what}; give one seed, or sampler: {POINTWISE[0]}")
+        for name, numbered in self.rows.items():
+            if self.sampler != LISTED or len(numbered) != self.trials:
+                raise UserError(f"rows.{name} has {len(numbered)} names; give sampler: {LISTED}, and a name per trial")
         return self
+
+    def space_of(self, strategy: str) -> dict[str, str]:
+        """The space of a strategy's studies, with its own number if it has one."""
+        numbered = self.rows.get(strategy)
+        return self.space | ({"strategy": f"choice:{','.join(numbered)}"} if numbered else {})
 
 
 _OWN = ("records", "tables", "published", "times_apart")
@@ -109,6 +120,8 @@ class Experiment(Checked):
             None: all.
         tuning: None if every optimizer's learning rate is one of its settings.
         jobs: processes side by side; changes no result.
+        front: if given, so many mitigations of the field at most have final runs, beside all other strategies: those
+            with the best mean validation accuracies in the search, over all networks.
         published: whether its tables are committed (those of a larger experiment with its records), and shown by
             ``make reproduce`` and the README.
         times_apart: whether commits and times lie in a folder ``times`` beside ``runs``, so that the files of two runs
@@ -123,7 +136,7 @@ class Experiment(Checked):
     datasets: Several[Dataset]
     group_sizes: Several[Count] | None = None
     stages: Several[Annotated[int, Field(ge=2, le=LARGEST)]] | None = None
-    strategies: Several[Strategy]
+    strategies: Several[str]
     optimizers: Several[str]
     seeds: Several[Seed]
     other_seeds: Several[Seed] | None = None
@@ -138,6 +151,7 @@ class Experiment(Checked):
     tuning: Tuning | None = None
     report: Report
     jobs: Annotated[int, Field(ge=1, le=MOST_JOBS)]
+    front: Count | None = None
     published: bool = False
     times_apart: bool = False
     records: str = "results/evidence/{name}"
@@ -148,6 +162,7 @@ class Experiment(Checked):
     def _fit(self) -> Self:
         if (self.group_sizes is None) == (self.stages is None):
             raise UserError("group_sizes and stages are two ways to cut a network; give one of them")
+        self._check_rows()
         if STASH not in self.strategies:
             raise UserError(f"strategies lacks '{STASH}', which the others are compared with; add it")
         if self.control_seeds and LATEST not in self.strategies:
@@ -164,6 +179,19 @@ class Experiment(Checked):
         if (runs := self._count_runs()) > _MOST_RUNS:
             raise UserError(f"this is {runs:,d} runs; give shorter lists, for at most {_MOST_RUNS:,d}")
         return self
+
+    def _check_rows(self) -> None:
+        for i, name in enumerate(self.strategies):
+            try:
+                make_strategy(self.provisional(name))
+            except UserError as error:
+                raise UserError(f"strategies.{i}: {error}") from None
+        if self.front and self.tuning is None:
+            raise UserError("front needs a search, by which it is chosen; give tuning, or leave it out")
+
+    def provisional(self, strategy: str) -> str:
+        """The name that a strategy has in runs until its number is chosen."""
+        return self.tuning.rows.get(strategy, [strategy])[0] if self.tuning else strategy
 
     def _count_runs(self) -> int:
         cuts = len(self.group_sizes or self.stages or ()) * len(self.strategies) + 1

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from experiments.accuracy.grid import Grid, Task
+from experiments.accuracy.grid import Grid, Task, code_of
 from experiments.processes import follow, workers
 from layerpipe2.cli.console import in_words
 from layerpipe2.lab.provenance import provenance
@@ -137,6 +137,7 @@ def _do_one(queue: Queue, waiting: list[Task], place: Place) -> bool:
             if not mine or queue.grid.record(task) is not None:
                 continue
             record = train_quietly(config)
+            record["provenance"]["code"] = code_of(config)
             queue.grid.keep(task, record)
             place.post(task.path, queue.grid.record(task) or record)
         if not queue.quiet:

@@ -20,6 +20,7 @@ from paper_figures import records as training
 from paper_figures.accuracy.assay import Assay, costs_table, long_name, rules_table, verdict_table
 from paper_figures.accuracy.history_costs import history_costs
 from paper_figures.accuracy.tuning import chosen_rates
+from paper_figures.field.page import FIELD
 from paper_figures.page import Page
 from paper_figures.records import CONFIGURATION, Records
 from paper_figures.text import network_label, plural, span
@@ -49,13 +50,17 @@ _HALF = "fashion-mnist-14"
 
 @evidence.records
 def load(results: Path) -> dict[str, Any]:
-    """Read the records of every published experiment that is collected, in the order of their names.
+    """Read the records of every published experiment that is collected, in the order of their names; not the field's.
 
     Raises:
         UserError: if a table is broken.
     """
     folder = results / "evidence"
-    found = {path.parent.name: training.load(path) for path in sorted(folder.glob("*/tables"))}
+    found = {
+        path.parent.name: training.load(path)
+        for path in sorted(folder.glob("*/tables"))
+        if not path.parent.name.startswith(FIELD)
+    }
     shown = {name: one for name, one in found.items() if one.experiment["published"]}
     causes = {name: shown.pop(name) for name in list(shown) if name.startswith(WHY)}
     return {"found": shown, "causes": causes, "folder": folder}

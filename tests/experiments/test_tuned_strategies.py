@@ -7,11 +7,15 @@ import pytest
 from experiments import run as runs
 from experiments import tune
 from experiments.accuracy.grid import TUNED as CHOICE
+from experiments.accuracy.grid import code_of
 from experiments.collect import main as collect
 from layerpipe2.errors import UserError
+from layerpipe2.lab.provenance import TRAINING
 from layerpipe2.lab.runs import cell_file
+from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.records import read_record, write_json
 from layerpipe2.lab.tuning.study import open_existing, work
+from layerpipe2.versions import code_hash
 from tests.lab.tuning.studies import diverged, made_up, runs_are
 from tests.made_records import record
 from tests.sampling import slow
@@ -137,6 +141,53 @@ def test_a_grid_whose_best_point_is_an_outermost_one_is_refused_and_nothing_is_w
         search(tuning=GRID | {"space": {"lr": "choice:0.1,0.3,0.9"}})
     assert not (tmp_path / "out" / CHOICE).exists()
     assert not (tmp_path / "out" / "tuning.csv").exists()
+
+
+LISTED = {
+    "seeds": [100, 101],
+    "space": {"lr": "choice:0.05,0.1,0.2"},
+    "sampler": "listed",
+    "trials": 3,
+    "pruner": "none",
+}
+ROWS = {"dc-asgd": ["dc-asgd-1", "dc-asgd-4", "dc-asgd-2"]}
+
+
+def test_a_row_with_a_number_has_as_many_trials_as_the_others_and_the_front_alone_has_final_runs(search, tmp_path):
+    best = {"dc-asgd-4": 0.9, "feedback": 0.8, "t2": 0.7}
+
+    def by_row(config, last):
+        last["val_accuracy"] = best.get(config.strategy, 0.5) - 0.1 * (config.lr == 0.05)
+
+    changes = {"strategies": ["stash", "t2", "dc-asgd", "feedback"], "tuning": LISTED | {"rows": ROWS}, "front": 2}
+    rows, chosen = search(by_row, **changes)
+    mine = [(row["strategy"], row["lr"]) for row in rows if row["strategy"].startswith("dc-asgd")]
+    assert mine == 2 * [("dc-asgd-1", "0.05"), ("dc-asgd-4", "0.1"), ("dc-asgd-2", "0.2")]
+    assert chosen["mlp-3/dc-asgd"] == {"lr": 0.1, "strategy": "dc-asgd-4"}
+    grid = small(tmp_path, SPACE, **changes)
+    deepest = dict.fromkeys(grid.ready(task).strategy for task in grid.tasks if task.cell.stages == 3)
+    assert list(deepest) == ["stash", "dc-asgd-4", "feedback"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tuning": LISTED | {"rows": {"dc-asgd": ["dc-asgd-1"]}}}, r"rows\.dc-asgd has 1 names; give sampler: listed"),
+        ({"strategies": ["stash", "dc-asgd"], "tuning": LISTED}, "needs its lambda_0; give the number"),
+        ({"tuning": None, "front": 2}, "front needs a search"),
+    ],
+    ids=["too few", "no number", "no search"],
+)
+def test_rows_and_fronts_that_are_none_are_refused(changes, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        small(tmp_path, SPACE, **changes)
+
+
+def test_the_code_of_a_run_is_that_of_the_field_too_where_it_has_a_row_of_it():
+    plain, row, optimizer = (code_of(RunConfig(**given)) for given in ({}, {"strategy": "t2"}, {"optimizer": "muon"}))
+    assert plain == code_hash(TRAINING)
+    assert row == optimizer != plain
+    assert row.startswith(plain)
 
 
 def test_where_the_report_judges_losses_the_lowest_validation_loss_is_chosen(search):

@@ -40,14 +40,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_pages_are_those_of_the_published_records(pages: dict[str, Built], published_results: Path) -> None:
-    assert set(pages) == {"report", "evidence", "pipelines", "graphs"}
+    assert set(pages) == {"report", "evidence", "field", "pipelines", "graphs"}
     epochs = re.compile(r"Epochs: [^.]*\.")  # which are not published
     for name, page in pages.items():
         out = published_results / "paper_figures" / "out" / (name if name != "report" else "")
         for part, text in page.texts.items():
             assert epochs.sub("", text) == epochs.sub("", (out / f"{part}.md").read_text())
         assert words_by_name(page.verdicts) == json.loads((out / "verdicts.json").read_text())
-        assert {path.stem for path in (out / "figures").iterdir()} == set(page.figures)
+        assert {path.stem for path in (out / "figures").glob("*")} == set(page.figures)
         assert set(re.findall(r"\[!\[.+\]\((?:\.\./)?figures/([\w-]+)\.svg\)\]", page.text)) == set(page.figures)
         assert {path.stem for path in (out / "tables").glob("*.csv")} == set(page.csv)
         for stem in page.csv.keys() - {"training"}:

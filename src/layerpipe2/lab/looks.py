@@ -42,6 +42,10 @@ _LOOKS = {
 }
 
 
+_ROW = Look("#999999", "*", (0, (1, 1.5)), 10)
+"""The look of all mitigations of another table: they are too many for colours, and named where they stand."""
+
+
 def look(strategy: str) -> Look:
     """The look of a strategy's name, of its variants as well.
 
@@ -70,8 +74,8 @@ def _plain(name: str) -> Look:
         return _fixed_decay(float(number))
     if kind == "pair":
         return Look("#999933", "p", (0, (2, 2)), 9 + float(number) / 10)
-    if find_strategy(name).family == "field":  # rows of other tables look alike; figures of theirs have own colours
-        return Look("#666666", "d", (0, (1, 1.5)), 20)
+    if find_strategy(name).family == "field":
+        return _ROW
     raise UserError(f"strategy '{name}' has no look; add a row to layerpipe2/lab/looks.py")
 
 

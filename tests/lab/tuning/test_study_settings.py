@@ -7,7 +7,7 @@ import pytest
 
 from layerpipe2.errors import UserError
 from layerpipe2.lab.runs.config import RunConfig
-from layerpipe2.lab.tuning.settings import GRID, PRUNERS, SAMPLERS, StudySettings, in_words
+from layerpipe2.lab.tuning.settings import GRID, LISTED, POINTWISE, PRUNERS, SAMPLERS, StudySettings, in_words
 from layerpipe2.lab.tuning.tune import study_settings
 
 
@@ -72,7 +72,20 @@ def test_trials_of_a_grid_are_its_points_in_their_order():
         settings(sampler=GRID, space=space, trials=3)
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != GRID])
+def test_listed_trials_have_one_choice_of_every_setting_each():
+    one = settings(
+        sampler=LISTED, space={"lr": "choice:0.1,0.2", "momentum": "choice:0.9,0.0"}, trials=2, pruner="none"
+    )
+    found = []
+    for number in range(2):
+        config = one.ranges.suggest(optuna.create_study(sampler=one.sampler_of(number)).ask(), one.config)
+        found.append((config.lr, config.momentum))
+    assert found == [(0.1, 0.9), (0.2, 0.0)]
+    with pytest.raises(UserError, match="trials is 2, but momentum lists 3 choices; give 2"):
+        settings(sampler=LISTED, space={"lr": "choice:0.1,0.2", "momentum": "choice:0.9,0.0,0.5"}, trials=2)
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name not in POINTWISE])
 def test_a_trials_value_follows_from_the_seed_and_its_number(name):
     """Of trials behind the first ones, which are spread evenly: without any others to learn from they are random."""
 

@@ -33,11 +33,15 @@ SAMPLERS: Mapping[str, Callable[[int, int], BaseSampler]] = {
     "gp": lambda seed, start: GPSampler(seed=seed, n_startup_trials=start, deterministic_objective=False),
     "random": lambda seed, start: RandomSampler(seed=seed),
     "grid": lambda seed, start: RandomSampler(seed=seed),
+    "listed": lambda seed, start: RandomSampler(seed=seed),
 }
 """Name -> sampler from a seed and the number of trials before it learns; every trial of a grid has its values given."""
 
 GRID = "grid"
 """The sampler that does each combination of choices once, in their order: Optuna's own grid takes none from a queue."""
+LISTED = "listed"
+"""The sampler whose n-th trial has the n-th choice of every setting."""
+POINTWISE = (GRID, LISTED)
 
 PRUNERS: Mapping[str, Callable[[int], BasePruner]] = {
     "median": lambda epochs: MedianPruner(n_startup_trials=3, n_warmup_steps=max(1, epochs // 4)),
@@ -78,8 +82,8 @@ class StudySettings(Checked):
         other = next((name for name in self.space if self.module is not None and name not in OWN_SETTINGS), None)
         if other is not None:
             raise UserError(f"space has {other}, which is for the study's networks; your own has no such setting")
-        if self.sampler == GRID:
-            check_grid(self.ranges, self.trials)
+        if self.sampler in POINTWISE:
+            check_grid(self.ranges, self.trials, self.sampler)
         if len(self.objectives) > 1 and self.pruner != "none":
             raise UserError(
                 f"pruner is {self.pruner}, but there are {len(self.objectives)} objectives, which don't say which of "
@@ -95,7 +99,7 @@ class StudySettings(Checked):
     @property
     def first(self) -> int:
         """How many trials are spread over the space before the sampler learns from what came out; random: none."""
-        return 0 if self.sampler in ("random", GRID) else min(10, max(3, self.trials // 3))
+        return 0 if self.sampler in ("random", *POINTWISE) else min(10, max(3, self.trials // 3))
 
     @property
     def directions(self) -> list[Direction]:
@@ -116,7 +120,7 @@ class StudySettings(Checked):
 
     def sampler_of(self, number: int) -> BaseSampler:
         """The sampler of one trial: its values or its seed follow from the trial's number, whoever does it."""
-        points = self.ranges.points() if self.sampler == GRID else None
+        points = self.ranges.points(listed=self.sampler == LISTED) if self.sampler in POINTWISE else None
         given = points[number] if points else self.ranges.spread(number) if number < self.first else None
         digest = hashlib.sha256(f"{self.seed} {number}".encode()).digest()
         with quiet():
@@ -125,15 +129,19 @@ class StudySettings(Checked):
             return SAMPLERS[self.sampler](int.from_bytes(digest[:4], "big"), self.first)
 
 
-def check_grid(space: Space, trials: int) -> None:
-    """Refuse a grid that isn't one, or that the budget doesn't fit.
+def check_grid(space: Space, trials: int, sampler: str = GRID) -> None:
+    """Refuse a grid, or a list of trials, that isn't one, or that the budget doesn't fit.
 
     Raises:
         UserError: saying so.
     """
-    points = space.points()
+    points = space.points(listed=sampler == LISTED)
     if points is None:
         raise UserError("a grid has a range in its space; give choices without conditions, as in lr=choice:0.01,0.02")
+    if sampler == LISTED:
+        for one in space.ranges:
+            if len(one.choices) != trials:
+                raise UserError(f"trials is {trials}, but {one.name} lists {len(one.choices)} choices; give {trials}")
     if len(points) != trials:
         raise UserError(f"trials is {trials}, but the grid has {len(points)} points; give {len(points)}")
 

@@ -161,12 +161,17 @@ class Space:
         """Values of the first trials, from number 0: Halton's points, which leave no large hole even if few."""
         return {one.name: one.at(_halton(number + 1, base)) for one, base in zip(self.ranges, _primes(), strict=False)}
 
-    def points(self) -> list[dict[str, Value]] | None:
-        """All combinations of choices, the first setting's changing last; None where one has a range or a condition."""
+    def points(self, *, listed: bool = False) -> list[dict[str, Value]] | None:
+        """All combinations of choices, the first setting's changing last; None where one has a range or a condition.
+
+        Where ``listed``, the first choices of all settings, then the second ones, as far as each has one.
+        """
         if any(one.when or not one.choices for one in self.ranges):
             return None
         names = [one.name for one in self.ranges]
-        return [dict(zip(names, values, strict=True)) for values in product(*(one.choices for one in self.ranges))]
+        choices = [one.choices for one in self.ranges]
+        found = zip(*choices, strict=False) if listed else product(*choices)
+        return [dict(zip(names, values, strict=True)) for values in found]
 
     def outermost(self, best: Mapping[str, Any]) -> list[str]:
         """Settings whose best value is the smallest or the largest of several numbers: it may lie beyond them."""

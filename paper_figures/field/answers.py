@@ -1,0 +1,94 @@
+"""What follows: which mitigation to use, and whether all collapse without a stash."""
+
+import pandas as pd
+
+from experiments.field.rows import ROWS
+from layerpipe2.lab.judging.designs import LATEST, STASH
+from paper_figures.field.page import CELL, SETUPS, field, label, row_name, setup_of
+from paper_figures.records import Records
+from paper_figures.text import listed, network_label, span
+from paper_figures.verdicts import Answer, Verdict, everywhere
+
+_LEVEL, _CHANCE, _COLLAPSE = 0.05, 0.1, 0.5
+_ROTATED = SETUPS["rotated"]
+
+
+def shown(cells: pd.DataFrame) -> bool:
+    """Whether a row is shown to be above stash in every cell, and never diverged."""
+    return bool(((cells["p"] < _LEVEL) & (cells["gain"] > 0) & (cells["diverged"] == 0)).all())
+
+
+@field.value
+def advice(final: pd.DataFrame) -> list[str]:
+    """A line per optimizer: of the rows shown to gain over stash in all cells, that with the largest least gain."""
+    lines = []
+    for setup, mine in final.groupby("setup", sort=False):
+        cells = mine.groupby(CELL[::2]).ngroups
+        rows = {
+            name: own
+            for name, own in mine.groupby("row")
+            if name not in (STASH, "paci") and len(own) == cells and shown(own)
+        }
+        if mine["row"].nunique() < 5:
+            continue
+        if not rows:
+            lines.append(f"{setup}: no row is shown to gain over exact stashing in all {cells} cells.")
+            continue
+        best = max(rows, key=lambda name: float(rows[name]["gain"].min()))
+        least = min(rows, key=lambda name: (float(rows[name]["copies"].max()), name))
+        text = (
+            f"{setup}: {label(best)} gains {span(rows[best]['gain'], lambda v: f'{v:.1f}')} points over exact stashing"
+        )
+        text += f" in {cells} cells, with {span(rows[best]['copies'], lambda v: f'{v:.1f}')} copies; still "
+        text += f"{span(rows[best]['cost'], lambda v: f'{v:.1f}')} points under sequential training."
+        others = [label(name) for name in rows if name != best]
+        text += f" Also shown: {listed(others)}." if others else ""
+        if least != best:
+            text += f" Fewest copies: {label(least)}."
+        lines.append(text)
+    return lines[:5]
+
+
+@field.value
+def stashless(found: dict[str, Records]) -> pd.DataFrame:
+    """Per cell, the share of stash's gain over guessing that the latest weights keep; a diverged run keeps nothing."""
+    rows = []
+    for name, records in found.items():
+        runs = records.runs.assign(row=records.runs["strategy"].map(row_name))
+        for network, mine in runs.groupby("network", sort=False):
+            lost = mine["status"] == "diverged"
+            gains = (mine["test_accuracy"] - _CHANCE).mask(lost, 0.0).groupby(mine["row"]).mean()
+            if {LATEST, STASH} <= set(gains.index) and gains[STASH] > 0:
+                cell = dict(zip(CELL, (*setup_of(name), network), strict=True))
+                count = int((mine["row"] == LATEST).sum())
+                diverged = int((lost & (mine["row"] == LATEST)).sum())
+                rows.append(cell | {"kept": gains[LATEST] / gains[STASH], "n": count, "diverged": diverged})
+    return pd.DataFrame(rows, columns=[*CELL, "kept", "n", "diverged"])
+
+
+field.table("stashless", shown=None)(lambda stashless: stashless)
+
+
+@field.claim()
+def collapse(stashless: pd.DataFrame) -> Verdict:
+    """Basis rotation's claim, in this study's terms.
+
+    An optimizer collapses in a cell if the latest weights keep less than half of what stash gains over guessing.
+    """
+    others, rotated = stashless[stashless["setup"] != _ROTATED], stashless[stashless["setup"] == _ROTATED]
+    fallen = others["kept"] < _COLLAPSE
+    said = [f"{int(fallen.sum())} of {len(others)} cells of other optimizers collapse."]
+    said += [
+        f"{r.setup}, {r.law}, {network_label(r.network)}: {100 * r.kept:.0f} % kept; {r.diverged} of {r.n} diverged."
+        for r in stashless.itertuples()
+    ]
+    question = f"Without the stash all others collapse, and basis rotation ({ROWS['rotation'].source}) doesn't"
+    if not len(others):
+        return Verdict(question=question, evidence=("Nothing is measured yet.",))
+    answer = everywhere(fallen)
+    if answer is Answer.YES and (rotated.empty or (rotated["kept"] < _COLLAPSE).any()):
+        answer = Answer.IN_PART
+    share = f"{100 * _COLLAPSE:.0f} %"
+    test = f"the latest weights keep less than {share} of what stash gains over guessing; a diverged run keeps nothing"
+    caveat = "their networks are larger" + ("; rotation itself is not run yet" if rotated.empty else "")
+    return Verdict(question=question, answer=answer, test=test, evidence=tuple(said), caveat=caveat, n=len(others))

@@ -1,0 +1,72 @@
+"""Every mitigation with every optimizer: what it loses against sequential training."""
+
+from itertools import product
+from typing import Any
+
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from paper_figures import style
+from paper_figures.field.page import BASELINES, SETUPS, field, label
+from paper_figures.text import network_label, span
+
+_WORST = -50.0
+
+
+@field.figure("heat_{law}", each="law in laws")
+def heat(outcomes: pd.DataFrame, law: str) -> Figure:
+    """A panel per network, a row per mitigation, a column per optimizer; the number is the difference."""
+    mine = outcomes[outcomes["law"] == law]
+    rows = [
+        *(name for name in BASELINES if name in set(mine["row"])),
+        *sorted({*mine["row"]} - {*BASELINES}, key=label),
+    ]
+    columns = [name for name in SETUPS.values() if name in set(mine["setup"])]
+    networks = list(dict.fromkeys(mine["network"]))
+    figure, axes = style.canvas(1.5 + 0.21 * len(rows), len(networks), sharey=True)
+    for axis, network in zip(axes[0], networks, strict=True):
+        _panel(axis, mine[mine["network"] == network], rows, columns)
+        axis.set_title(network_label(network))
+    axes[0, 0].set_yticks(range(len(rows)), [label(row) for row in rows])
+    style.title(figure, f"Test accuracy minus sequential training's with the same optimizer, in points (law {law})")
+    final = mine[mine["final"]]
+    style.note(
+        figure,
+        f"Bold, framed: final runs, mean of pairs with one seed, n = {span(final['n'])}. Grey, italic: outside the "
+        "front;\nvalidation accuracy of the search, n = 2. x2: two runs diverged and are not in the mean. Intervals: "
+        f"table. Darker is worse, to {_WORST:g}.",
+    )
+    return figure
+
+
+def _panel(axis: Any, cells: pd.DataFrame, rows: list[str], columns: list[str]) -> None:
+    shade, colours = Normalize(_WORST, 0), colormaps["YlOrBr_r"]
+    axis.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+    axis.set_xticks(range(len(columns)), [name.replace(" ", "\n", 1) for name in columns], fontsize=6.5)
+    axis.grid(visible=False)
+    axis.tick_params(length=0)
+    there = {(cell.setup, cell.row) for cell in cells.itertuples()}
+    for x, y in product(range(len(columns)), range(len(rows))):
+        if (columns[x], rows[y]) not in there:
+            axis.text(x, y, "not run", ha="center", va="center", fontsize=5.5, color="#999999")
+    for cell in cells.itertuples():
+        x, y = columns.index(cell.setup), rows.index(cell.row)
+        known = pd.notna(cell.cost)
+        ground = colours(0.25 + 0.75 * shade(max(-cell.cost, _WORST))) if known else "#eeeeee"
+        axis.add_patch(
+            Rectangle(
+                (x - 0.48, y - 0.46),
+                0.96,
+                0.92,
+                facecolor=ground,
+                edgecolor="#333333" if cell.final else "none",
+                linewidth=0.7,
+            )
+        )
+        text = f"{-cell.cost:+.1f}" if known else ""
+        text += f" x{cell.diverged}" if cell.diverged and (cell.final or not known) else ""
+        looks = {"weight": "bold", "color": "black"} if cell.final else {"style": "italic", "color": "#444444"}
+        axis.text(x, y, text.strip(), ha="center", va="center", fontsize=6, **looks)

@@ -1,0 +1,214 @@
+"""The page of the field: every mitigation of a late gradient, under one budget."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import experiments.field.rows  # noqa: F401, its names are strategies
+from experiments.field.rows import ROWS
+from layerpipe2.lab.judging.designs import SEQUENTIAL, STASH
+from layerpipe2.lab.judging.statistics import Floats, holm, paired
+from layerpipe2.strategies import find_strategy
+from paper_figures import records as training
+from paper_figures.page import Page
+from paper_figures.read import TableForm, read_table
+from paper_figures.records import Records
+
+field = Page("field")
+FIELD = "field-"
+"""What the names of its experiments begin with."""
+BASELINES = (STASH, "latest", "ema-span", "pair")
+SETUPS = {
+    "momentum": "SGD with momentum",
+    "adamw": "AdamW",
+    "nadam": "NAdam 0.99",
+    "muon": "Muon",
+    "rotated": "basis rotation",
+    "look-ahead": "look-ahead",
+    "accumulate": "momentum, 4 per update",
+}
+"""Experiment -> how its weights are updated, for readers."""
+LAWS = {"": "2S", "-one": "1", "-amdp": "AMDP"}
+"""End of an experiment's name -> its delay law."""
+_LEVEL = 0.05
+_DRAWS = 10_000
+_TRIALS = TableForm(["network", "strategy", "seed", "status", "lr", "val_accuracy"], optional=["val_accuracy"])
+CELL = ["law", "setup", "network"]
+
+
+@field.records
+def load(results: Path) -> dict[str, Any]:
+    """Read what is collected of the experiments, and the searches that have ended; there may be none.
+
+    Raises:
+        UserError: if a table is broken.
+    """
+    folder, remedy = results / "evidence", "run: python -m experiments.tune"
+    found = {path.parent.name: training.load(path) for path in sorted(folder.glob(f"{FIELD}*/tables"))}
+    trials = {
+        path.parent.name: read_table(path, _TRIALS, remedy) for path in sorted(folder.glob(f"{FIELD}*/tuning.csv"))
+    }
+    return {"found": found, "trials": trials}
+
+
+def setup_of(name: str) -> tuple[str, str]:
+    """The delay law and the way of updating of an experiment."""
+    stem = name.removeprefix(FIELD).replace("amdp", "accumulate-amdp")
+    end = next(end for end in sorted(LAWS, reverse=True) if stem.endswith(end))
+    return LAWS[end], SETUPS[stem.removesuffix(end)]
+
+
+def row_name(strategy: str) -> str:
+    """A strategy's name without the numbers of its rows."""
+    bases = [(part, part.rpartition("-")[0]) for part in strategy.split("+")]
+    return "+".join(base if base in ROWS and ROWS[base].number else part for part, base in bases)
+
+
+def label(row: str) -> str:
+    """A row's name for readers."""
+    return " + ".join(ROWS[part].label if part in ROWS else find_strategy(part).label for part in row.split("+"))
+
+
+def bootstrapped(differences: Floats) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean; none for fewer than three."""
+    if len(differences) < 3:
+        return math.nan, math.nan
+    picks = np.random.default_rng(0).integers(len(differences), size=(_DRAWS, len(differences)))
+    low, high = np.quantile(differences[picks].mean(1), [_LEVEL / 2, 1 - _LEVEL / 2])
+    return float(low), float(high)
+
+
+def two_sided(differences: Floats) -> float:
+    """The p-value of Student's t test that the mean is zero; the least deviation is one test image of 10,000."""
+    above = paired(differences, margin=1.0, level=_LEVEL, least_sd=0.01).p_superior
+    return 2 * min(above, 1 - above)
+
+
+def between(runs: pd.DataFrame, row: str, other: str) -> Floats:
+    """Differences of test accuracy, in points, of the seeds with which both have completed."""
+    scores = 100 * runs.pivot(index="seed", columns="row", values="test_accuracy").reindex(columns=[row, other])
+    return np.asarray((scores[row] - scores[other]).dropna(), dtype=np.float64)
+
+
+@field.value
+def outcomes(found: Mapping[str, Records], trials: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """A row per mitigation, network, law and optimizer.
+
+    Those with final runs have test accuracies; the others validation accuracies of the search, with ``final`` false.
+
+    Returns:
+        Columns law, setup, network, row, strategy (with its number), final, n (pairs), diverged, runs, cost (sequential
+        minus row, points), low, high (its interval), gain (row minus stash), gain_low, gain_high, p (adjusted), copies.
+    """
+    rows = [one for name in trials for one in _of_one(name, found.get(name), trials[name])]
+    table = pd.DataFrame(
+        rows,
+        columns=[
+            *CELL,
+            "row",
+            "strategy",
+            "final",
+            "n",
+            "diverged",
+            "runs",
+            "cost",
+            "low",
+            "high",
+            "gain",
+            "gain_low",
+            "gain_high",
+            "p",
+            "copies",
+        ],
+    )
+    order = {law: place for place, law in enumerate(LAWS.values())} | {
+        s: place for place, s in enumerate(SETUPS.values())
+    }
+    table = table.sort_values(["law", "setup"], key=lambda column: column.map(order), kind="stable", ignore_index=True)
+    for _, family in table.groupby("setup"):
+        table.loc[family.index, "p"] = holm(family["p"].to_numpy(dtype=float))
+    return table
+
+
+def _of_one(name: str, records: Records | None, trials: pd.DataFrame) -> list[dict[str, Any]]:
+    law, setup = setup_of(name)
+    searched = trials.assign(row=trials["strategy"].map(row_name))
+    found = []
+    for network, mine in searched.groupby("network", sort=False):
+        runs = pd.DataFrame() if records is None else records.runs[records.runs["network"] == network]
+        runs = runs.assign(row=runs["strategy"].map(row_name)) if len(runs) else runs
+        for row in dict.fromkeys(mine["row"]):
+            if row != SEQUENTIAL:
+                final = len(runs) and row in set(runs["row"])
+                values = _final(runs, row) if final else _searched(mine, row)
+                found.append(
+                    {"law": law, "setup": setup, "network": network, "row": row, "final": bool(final)} | values
+                )
+    return found
+
+
+def _final(runs: pd.DataFrame, row: str) -> dict[str, Any]:
+    own = runs[runs["row"] == row]
+    cost, gain = -between(runs, row, SEQUENTIAL), between(runs, row, STASH)
+    low, high = bootstrapped(cost)
+    gain_low, gain_high = bootstrapped(gain)
+    return {
+        "strategy": own["strategy"].iloc[0],
+        **{"n": len(cost), "diverged": int((own["status"] == "diverged").sum()), "runs": len(own)},
+        **{"cost": cost.mean() if len(cost) else math.nan, "low": low, "high": high},
+        **{"gain": gain.mean() if len(gain) else math.nan, "gain_low": gain_low, "gain_high": gain_high},
+        "p": two_sided(gain) if row != STASH and len(gain) > 1 else math.nan,
+        "copies": own["history_copies"].iloc[0],
+    }
+
+
+def _searched(trials: pd.DataFrame, row: str) -> dict[str, Any]:
+    """The trial that was chosen, beside sequential training's and stash's; every trial that diverged is counted."""
+    own, alone, stash = (chosen(trials[trials["row"] == name]) for name in (row, SEQUENTIAL, STASH))
+    mine = trials[trials["row"] == row]
+    lost = int((mine["status"] == "diverged").sum())
+    return {
+        "strategy": own["strategy"].iloc[0] if len(own) else row,
+        **{"n": len(own), "diverged": lost, "runs": len(mine), "p": math.nan, "copies": math.nan},
+        "cost": 100 * (alone["val_accuracy"].mean() - own["val_accuracy"].mean()),
+        "gain": 100 * (own["val_accuracy"].mean() - stash["val_accuracy"].mean()),
+    }
+
+
+def chosen(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials of one strategy with the settings that have the best mean, where none diverged; none if all have."""
+    whole = trials.groupby(["strategy", "lr"]).filter(lambda same: bool((same["status"] == "completed").all()))
+    if whole.empty:
+        return whole
+    best = whole.groupby(["strategy", "lr"])["val_accuracy"].mean().idxmax()
+    return whole[(whole["strategy"] == best[0]) & (whole["lr"] == best[1])]
+
+
+@field.value
+def final(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """The outcomes with runs of their own."""
+    return outcomes[outcomes["final"].astype(bool)]
+
+
+@field.value
+def laws(outcomes: pd.DataFrame) -> list[str]:
+    """The delay laws with rows enough for a picture."""
+    return [str(law) for law, mine in outcomes.groupby("law", sort=False) if mine["row"].nunique() >= len(BASELINES)]
+
+
+@field.value
+def state(found: Mapping[str, Records], trials: Mapping[str, pd.DataFrame]) -> list[str]:
+    """How much of each experiment there is."""
+    return [
+        f"{setup_of(name)[1]}, law {setup_of(name)[0]}: {len(trials[name])} runs of the search"
+        + (
+            f", {found[name].experiment['finished']} of {found[name].experiment['planned']} final runs"
+            if name in found
+            else ""
+        )
+        for name in trials
+    ]

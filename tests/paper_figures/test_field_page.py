@@ -1,0 +1,99 @@
+"""The page of the field, from made-up runs: what is counted, what is shown, and what may be said of it."""
+
+import math
+
+import numpy as np
+import pytest
+
+from paper_figures.field.page import load, row_name, setup_of
+from paper_figures.field.updates import updates_to
+from paper_figures.page import PAGES
+from paper_figures.style import save
+from tests.paper_figures import made_field
+
+FIELD = PAGES["field"]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """Final runs with one optimizer, a search with another."""
+    results = tmp_path_factory.mktemp("field")
+    made_field.write(results)
+    made_field.write(results, "field-adamw", final=False)
+    return FIELD.data(load(results))
+
+
+def test_costs_are_paired_by_seed_and_divergences_are_counts(page):
+    found = page["outcomes"].set_index(["setup", "network", "row"])
+    feedback, lost, outside = (found.loc["SGD with momentum", "mlp", row] for row in ("feedback", "dc-asgd", "t1"))
+    assert (feedback.n, feedback.diverged, feedback.copies) == (8, 0, 1.0)
+    assert feedback.low < feedback.cost < feedback.high
+    assert (feedback.cost, feedback.gain) == (pytest.approx(15, abs=1), pytest.approx(10, abs=1))
+    assert (lost.n, lost.diverged, lost.runs, lost.strategy) == (7, 1, 8, "dc-asgd-3")
+    # Of the search the trial with the best mean is shown, and never a rate at which a run diverged.
+    assert (outside.final, outside.n, outside.strategy) == (False, 2, "t1-3")
+    assert outside.cost == pytest.approx(24)
+    assert not found.loc["AdamW"]["final"].any()
+
+
+def test_p_values_are_adjusted_over_all_that_an_optimizer_has(page):
+    tested = page["final"]["p"].dropna()
+    assert len(tested) == 2 * 5  # both networks: without stash itself
+    worst = page["final"].set_index(["network", "row"])["p"]
+    assert worst["mlp", "feedback"] < 1e-5 < 0.05 < worst["cnn-small", "pair"]
+
+
+def test_only_what_is_shown_in_all_cells_is_advised(page):
+    [line] = page["advice"]
+    assert "SGD with momentum: error feedback gains" in line
+    assert "in 2 cells" in line
+    for name in ("pair", "DC-ASGD", "T1"):
+        assert name not in line
+
+
+@pytest.mark.parametrize(("name", "answer"), [("", "reproduced"), ("field-rotated", "in part")])
+def test_all_collapse_without_a_stash_is_reproduced_only_where_rotation_is_unaffected(
+    name, answer, tmp_path, monkeypatch
+):
+    made_field.write(tmp_path)
+    if not name:
+        monkeypatch.setitem(made_field.GAINS, "latest", made_field.GAINS["stash"])
+    made_field.write(tmp_path, "field-rotated")
+    [verdict] = FIELD.verdicts(FIELD.data(load(tmp_path)))
+    assert verdict.word == answer
+    assert verdict.evidence[0] == "2 of 2 cells of other optimizers collapse."
+
+
+def test_the_front_has_what_no_row_beats_in_both(page):
+    table = page.call(next(part.make for part in FIELD.parts["table"] if part.name == "pareto"))
+    assert list(table[table["network"] == "mlp"]["row"]) == ["latest", "feedback"]
+
+
+@pytest.mark.parametrize(
+    ("losses", "updates"),
+    [([2.0, 1.0, 0.5], 1000.0), ([2.0, 1.5, 0.5], 1250.0), ([0.9, 0.5], 500.0), ([2.0, math.nan], math.inf)],
+    ids=["at an end", "between", "before the first end", "never"],
+)
+def test_updates_to_a_loss_are_linear_between_ends_of_epochs(losses, updates):
+    assert updates_to(np.array(losses), 1.0, 500) == updates
+
+
+def test_names_of_rows_and_experiments():
+    assert [row_name(name) for name in ("t1-800+t2", "dc-asgd-fixed-0.4", "ema-0.9", "feedback-d")] == [
+        *("t1+t2", "dc-asgd-fixed", "ema-0.9", "feedback-d"),
+    ]
+    names = ("momentum", "adamw-one", "amdp", "accumulate-one")
+    assert [setup_of(f"field-{name}") for name in names] == [
+        *(("2S", "SGD with momentum"), ("1", "AdamW")),
+        *(("AMDP", "momentum, 4 per update"), ("1", "momentum, 4 per update")),
+    ]
+
+
+@pytest.mark.parametrize("final", [True, False], ids=["final runs", "search alone"])
+def test_every_state_has_a_page(final, tmp_path):
+    made_field.write(tmp_path, final=final)
+    built = FIELD.build(load(tmp_path))
+    assert set(built.figures) == ({"heat_2S", "pareto", "updates_to_target"} if final else {"heat_2S"})
+    for stem, draw in built.figures.items():
+        assert save(draw(), tmp_path / stem).stat().st_size > 1000
+    assert "Nothing is measured yet" in FIELD.build(load(tmp_path / "none")).text
