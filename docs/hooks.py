@@ -10,6 +10,7 @@ from pathlib import Path
 
 import schedule
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -44,7 +45,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     def inside(match: re.Match[str]) -> str:
         path = (folder / match[1]).resolve()
-        uri = _uri(path, config, files)
+        uri = _uri(path, page.file.src_uri, config, files)
         return f"]({os.path.relpath(Path(config.docs_dir, uri), folder)}" if uri else match[0]
 
     def outside(match: re.Match[str]) -> str:
@@ -62,12 +63,14 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
     return html.replace(schedule.MARK, schedule.html()) if schedule.MARK in html else html
 
 
-def _uri(path: Path, config: MkDocsConfig, files: Files) -> str:
+def _uri(path: Path, page: str, config: MkDocsConfig, files: Files) -> str:
     """Where the site has a file of the repository; empty if nowhere. A table or code joins it, code as text."""
     for folder, place in ((Path(config.docs_dir), "."), (OUT, "out")):
         if path.is_relative_to(folder):
             return Path(place, path.relative_to(folder)).as_posix()
-    if path.suffix not in (".csv", ".py") or not path.is_file():
+    if not path.exists():
+        raise PluginError(f"{page}: a link leads to {path.relative_to(ROOT)}, which does not exist")
+    if path.suffix not in (".csv", ".py"):
         return ""
     uri = path.relative_to(ROOT).as_posix() + (".txt" if path.suffix == ".py" else "")
     if files.get_file_from_path(uri) is None:

@@ -63,7 +63,7 @@ def schedule(browser: Browser, site: Path) -> Iterator[str]:
     page = opened(browser, site / "theory" / "delays.html", "light", found)
     figure, said = page.locator(".schedule"), page.locator(".schedule-said")
     figure.get_by_label("Stages").select_option("9")
-    figure.get_by_role("button", name="One tick on").focus()
+    figure.get_by_role("button", name="Step").focus()
     for _ in range(32):
         page.keyboard.press("ArrowRight")
     if said.inner_text() != "Tick 32 of 35: at stage 0 the gradient of mini-batch 16 comes 16 updates late.":
@@ -71,7 +71,7 @@ def schedule(browser: Browser, site: Path) -> Iterator[str]:
     if figure.locator("tbody tr").first.locator(".between").count() != 16:
         yield "schedule: not 16 updates are marked at stage 0"
     figure.get_by_label("Delay law").select_option("pipedream")
-    figure.get_by_role("button", name="One tick on").focus()
+    figure.get_by_role("button", name="Step").focus()
     page.keyboard.press("p")
     page.wait_for_function("document.querySelector('.schedule-said').textContent.startsWith('Tick 2')", timeout=9000)
     page.close()

@@ -17,8 +17,8 @@ for (const place of document.querySelectorAll(".schedule")) {
     list.addEventListener("change", () => change(list.value));
     return make("label", {}, label, " ", list);
   };
-  const button = (label, text, press) => {
-    const made = make("button", { type: "button", class: "md-button", "aria-label": label, title: label }, text);
+  const button = (title, text, press) => {
+    const made = make("button", { type: "button", class: "md-button", title }, text);
     made.addEventListener("click", press);
     return made;
   };
@@ -32,7 +32,7 @@ for (const place of document.querySelectorAll(".schedule")) {
     build();
   };
 
-  const play = button("Play", "▶ Play", () => (state.timer ? stop() : start()));
+  const play = button("p", "▶ Play", () => (state.timer ? stop() : start()));
   const controls = make(
     "div",
     { class: "schedule-controls" },
@@ -57,14 +57,12 @@ for (const place of document.querySelectorAll(".schedule")) {
     clearInterval(state.timer);
     state.timer = 0;
     play.textContent = "▶ Play";
-    play.setAttribute("aria-label", "Play");
     said.setAttribute("role", "status");
   }
   function start() {
     if (state.tick === last()) go(0);
     said.removeAttribute("role"); // a screen reader need not follow every tick
     play.textContent = "⏸ Pause";
-    play.setAttribute("aria-label", "Pause");
     state.timer = setInterval(() => (state.tick === last() ? stop() : show(state.tick + 1)), 800);
   }
   function go(tick) {
