@@ -85,7 +85,7 @@ def test_building_again_in_another_process_gives_the_same_bytes(results: Path, b
     assert list(first) == list(second)
     assert [name for name in first if first[name] != second[name]] == []
     pages = {name: page.decode() for name, page in first.items() if name.endswith(".html")}
-    assert len(pages) == 4
+    assert len(pages) == 5
     assert [name for name, page in pages.items() if "http" in page.replace("http-equiv", "")] == []
     assert [name for name, page in pages.items() if page.count("<figure>") != page.count("data:image/svg")] == []
 
