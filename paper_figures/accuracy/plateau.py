@@ -162,6 +162,9 @@ def _against_rate(row: Mapping[str, Any]) -> str:
     return f"{what}: {shown} than the rate alone, its area is {ends}."
 
 
+evidence.table("plateau", shown=None, when=lambda plateau: plateau is not None)(lambda plateau: plateau)
+
+
 @evidence.figure("plateau", when=lambda plateau: plateau is not None)
 def draw(plateau: pd.DataFrame) -> Figure:
     """Draw the model's growth over k, and who diverged over the rate and over k, a row per network."""

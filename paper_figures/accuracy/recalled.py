@@ -96,6 +96,13 @@ def recalled_table(recalled: dict[str, pd.DataFrame] | None) -> pd.DataFrame:
     return pd.DataFrame(rows, dtype=object)
 
 
+@evidence.table("recalled", shown=None, when=lambda recalled: recalled is not None)
+def recalled_data(recalled: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The sweep with all digits."""
+    tables = [table.drop(columns="differences").assign(rate=_RATES[name]) for name, table in recalled.items()]
+    return pd.concat(tables, ignore_index=True)
+
+
 @evidence.figure("recalled", when=lambda recalled: recalled is not None)
 def draw(recalled: dict[str, pd.DataFrame], level: float) -> Figure:
     """Draw points of test accuracy against exact stashing over the share of the latest weights, a panel per network."""
@@ -105,7 +112,9 @@ def draw(recalled: dict[str, pd.DataFrame], level: float) -> Figure:
     for place, (name, table) in enumerate(recalled.items()):
         for network, axis in axes.items():
             _sweep(axis, table[table["network"] == network], _COLOURS[name], 0.03 * place)
+    shares = sorted({share for table in recalled.values() for share in table["share"]})
     for axis in axes.values():
+        axis.set_xticks(shares, [f"{share:g}" for share in shares])
         axis.axhline(0, color="#777777", linewidth=0.6, zorder=1)
         axis.set_yscale("symlog", linthresh=2)
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -127,4 +136,3 @@ def _sweep(axis: Any, rows: pd.DataFrame, colour: str, shift: float) -> None:
         axis.plot([place] * len(gaps), gaps, ".", color=colour, alpha=0.3, markersize=3, markeredgewidth=0)
     ends = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
     axis.errorbar(x, rows["mean"], ends, color=colour, marker="o", capsize=2, linewidth=1)
-    axis.set_xticks(sorted(rows["share"]))

@@ -49,13 +49,17 @@ def started_said(started: pd.DataFrame | None) -> list[str]:
     for name, table in started[(started["strategy"] != STASH) & started["lr"].isin(stable)].groupby("strategy"):
         cells = dict(list(table.groupby("share")))
         counts = ", ".join(f"{100 * s:.0f} %: {rows['lost'].sum()} of {rows['n'].sum()}" for s, rows in cells.items())
-        saved = [s for s, rows in cells.items() if not rows["lost"].any() and s]
+        lost = max((share for share, rows in cells.items() if rows["lost"].any()), default=-1.0)
+        saved = [share for share in cells if share > lost]
         end = f"none diverges from {100 * min(saved):.0f} % on" if saved else "no share saves all runs"
         label = find_strategy(str(name)).label
         said.append(
             f"{label}, at the rates at which no run of stash diverges, by share of exact updates: {counts}; {end}."
         )
     return said
+
+
+evidence.table("started", shown=None, when=lambda started: started is not None)(lambda started: started)
 
 
 @evidence.figure("started", when=lambda started: started is not None)
