@@ -92,10 +92,12 @@ chaos-long: $(DEVELOP) ## attack it for hours and write docs/reliability.md; MIN
 	@python -m pip install --quiet --disable-pip-version-check 'atheris>=3,<4' || echo 'going on without atheris'
 	@nice -n 10 python -m tests.chaos --long --write $(if $(MINUTES),--minutes $(MINUTES))
 
-# A build that fails leaves the site that is there.
+# A build that fails leaves the site that is there. (With --quiet, --strict would let warnings pass.)
 site: $(INSTALLED) ## build report and documentation into build/site, to open from disk without a network
 	@rm -rf build/site.new
-	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet --site-dir build/site.new
+	@mkdir -p build
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict --site-dir build/site.new 2>build/site.log || \
+		{ grep -v ^INFO build/site.log >&2; exit 2; }
 	@rm -rf build/site && mv build/site.new build/site
 	@echo build/site/index.html
 

@@ -163,7 +163,7 @@ class Assets(HTMLParser):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -189,7 +189,7 @@ def test_the_site_holds_results_and_reference(site):
     assert "reproduced" in (site / "index.html").read_text()
     assert "reproduced" in (site / "out" / "report" / "C6.html").read_text()
     assert (site / "out" / "figures" / "final_accuracy.svg").is_file()
-    assert (site / "results" / "theory" / "partitions.csv").is_file()
+    assert (site / "results" / "theory" / "stability.csv").is_file()
     assert "Fieller" in (site / "search" / "search_index.js").read_text()
     assert "make_strategy" in (site / "reference" / "strategies.html").read_text()
     assert ":func:" not in (site / "reference" / "theory.html").read_text()
