@@ -74,13 +74,18 @@ def outcomes(screens: Mapping[str, Records], searched: pd.DataFrame) -> pd.DataF
 
 @evidence.value
 def plateau(folder: Path, screens: Mapping[str, Records]) -> pd.DataFrame | None:
-    """Strategies x cells x rates with outcome and quantities, those of the model alone; None without a search."""
+    """Strategies x cells x rates with outcome and quantities, those of the model alone.
+
+    None without a search, or if the networks that make the thresholds all ended alike, as in a very short search.
+    """
     known = measured(folder) if screens else None
     if known is None:
         return None
     both = outcomes(screens, pd.read_csv(folder.parent / "tuning.csv")).merge(known, on=_POINT)
     both = both[both["strategy"].isin(RECALLED)].reset_index(drop=True)
-    return both.assign(x=[growth(row.strategy, row.k) for row in both.itertuples()], made=both["cell"].isin(MADE))
+    both = both.assign(x=[growth(row.strategy, row.k) for row in both.itertuples()], made=both["cell"].isin(MADE))
+    made = both[both["made"]]
+    return both if all(cut(made[name], made["lost"]) for name in _QUANTITIES) else None
 
 
 def areas(values: pd.Series, lost: pd.Series, weights: ArrayLike = 1.0) -> NDArray[np.float64]:
@@ -121,7 +126,7 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
 
 def agreeing(table: pd.DataFrame) -> pd.DataFrame:
     """Pairs of strategies: where one diverged and the other didn't, is it the one that grows faster on a plateau?"""
-    wide = table.pivot(index=_POINT, columns="strategy", values="lost")
+    wide = table.pivot(index=_POINT, columns="strategy", values="lost").reindex(columns=[*RECALLED])
     rows = []
     for first, second in (("latest", "stash"), ("ema-lsq", "stash"), ("stash", "ema-span"), ("latest", "ema-span")):
         both = wide[[first, second]].dropna().astype(bool)
@@ -159,7 +164,7 @@ def _against_rate(row: Mapping[str, Any]) -> str:
         "shown to be better" if row["low"] > 0 else "shown to be worse" if row["high"] < 0 else "not shown to be better"
     )
     what, ends = _QUANTITIES[row["quantity"]], f"{row['gain']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
-    return f"{what}: {shown} than the rate alone, its area is {ends}."
+    return f"{what}: {shown} than the rate alone; difference of the areas {ends}."
 
 
 evidence.table("plateau", shown=None, when=lambda plateau: plateau is not None)(lambda plateau: plateau)
@@ -169,7 +174,7 @@ evidence.table("plateau", shown=None, when=lambda plateau: plateau is not None)(
 def draw(plateau: pd.DataFrame) -> Figure:
     """Draw the model's growth over k, and who diverged over the rate and over k, a row per network."""
     names, cells = ordered(plateau["strategy"]), list(dict.fromkeys(plateau["cell"]))
-    figure, axes = style.canvas(3.4, columns=3, width=style.DOUBLE)
+    figure, axes = style.canvas(4.6, columns=3)
     ks = np.geomspace(0.05, 50, 80)
     for name in names:
         axes[0, 0].plot(ks, [growth(name, k) for k in ks], **style.line(name, marker=""))

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from paper_figures.accuracy.plateau import agreeing, areas, compared
+from paper_figures.accuracy.plateau import agreeing, areas, compared, plateau
 from paper_figures.accuracy.recalled import swept
 from paper_figures.accuracy.start import counted, started_said
 from tests.synthetic_records import EXPERIMENT, made_records, made_runs
@@ -69,3 +69,16 @@ def _with_averages(table):
     """The same, with averages that end as stash does."""
     stash = table[table["strategy"] == "stash"]
     return pd.concat([table, *(stash.assign(strategy=name) for name in ("ema-lsq", "ema-span"))])
+
+
+def test_a_search_in_which_all_ended_alike_makes_no_threshold(tmp_path, monkeypatch):
+    known = pd.DataFrame(
+        {"cell": ["mnist1d mlp"] * 2, "peak_lr": [0.1, 0.2], "k": [1.0, 2.0], "rate_delay": [1.0, 2.0]}
+    )
+    ended = known[["cell", "peak_lr"]].assign(strategy="stash", lost=False)
+    monkeypatch.setattr("paper_figures.accuracy.plateau.measured", lambda folder: known.assign(early=known["k"]))
+    monkeypatch.setattr("paper_figures.accuracy.plateau.outcomes", lambda screens, searched: ended)
+    (tmp_path / "tuning.csv").write_text("stages\n")
+    assert plateau(tmp_path / "evidence", {"screen": None}) is None
+    ended.loc[1, "lost"] = True
+    assert len(plateau(tmp_path / "evidence", {"screen": None})) == 2
