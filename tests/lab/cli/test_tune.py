@@ -102,7 +102,10 @@ def test_a_best_value_at_an_end_and_refused_trials_are_told(capsys):
         (["--space", "momentum=uniform:0:1"], "space: momentum is 1.0; give a finite number >= 0 and < 1"),
         (["--space", "group_size=int:1:99"], "group size for 9 units is 99; give an integer from 1 to 9"),
         ([*SPACE, "--objective", "acuracy"], "objectives is ('acuracy',); give a list of distinct names out of"),
-        ([*SPACE, "--sampler", "tpee"], "sampler is 'tpee'; give one of tpe, gp, random, grid; did you mean 'tpe'?"),
+        (
+            [*SPACE, "--sampler", "tpee"],
+            "sampler is 'tpee'; give one of tpe, gp, random, grid, listed; did you mean 'tpe'?",
+        ),
         ([*SPACE, "--pruner", "mediann"], "pruner is 'mediann'; give one of median, hyperband, none; did you mean"),
         ([*SPACE, "--objective", "accuracy", "time", "--pruner", "median"], "give the pruner 'none'"),
         ([*SPACE, "--trials", "0"], "'0' is out of range; give an integer from 1 to"),
