@@ -202,13 +202,25 @@ def laws(outcomes: pd.DataFrame) -> list[str]:
 
 @field.value
 def state(found: Mapping[str, Records], trials: Mapping[str, pd.DataFrame]) -> list[str]:
-    """How much of each experiment there is."""
-    return [
-        f"{setup_of(name)[1]}, law {setup_of(name)[0]}: {len(trials[name])} runs of the search"
-        + (
-            f", {found[name].experiment['finished']} of {found[name].experiment['planned']} final runs"
-            if name in found
-            else ""
-        )
-        for name in trials
-    ]
+    """How much of each experiment there is, and how narrowly the search has chosen."""
+    return [_state(name, found.get(name), runs) for name, runs in trials.items()]
+
+
+def _state(name: str, records: Records | None, trials: pd.DataFrame) -> str:
+    law, setup = setup_of(name)
+    said = f"{setup}, law {law}: {len(trials)} runs of the search"
+    if records is None:
+        return said
+    said += f", {records.experiment['finished']} of {records.experiment['planned']} final runs"
+    margin = cut(trials, {row_name(strategy) for strategy in records.runs["strategy"]})
+    return said if math.isnan(margin) else f"{said}; last in the front to first outside it: {margin:.2f} points"
+
+
+def cut(trials: pd.DataFrame, front: set[str]) -> float:
+    """Mean validation accuracy, in points, of the last mitigation in the front minus that of the first outside it."""
+    trials = trials.assign(row=trials["strategy"].map(row_name))
+    trials = trials[~trials["row"].isin([SEQUENTIAL, *BASELINES])]
+    cells = {key: chosen(mine)["val_accuracy"].mean() for key, mine in trials.groupby(["row", "network"])}
+    means = pd.Series(cells, dtype=float).groupby(level=0).agg(lambda both: both.mean(skipna=False))
+    inside = means.index.isin(front)
+    return float(100 * (means[inside].min() - means[~inside].max()))

@@ -43,6 +43,12 @@ def test_p_values_are_adjusted_over_all_that_an_optimizer_has(page):
     assert worst["mlp", "feedback"] < 1e-5 < 0.05 < worst["cnn-small", "pair"]
 
 
+def test_how_narrowly_the_search_chose_is_told(page):
+    searched, done = page["state"]
+    assert done.endswith("; last in the front to first outside it: -3.00 points")
+    assert searched.endswith(" runs of the search")
+
+
 def test_only_what_is_shown_in_all_cells_is_advised(page):
     [line] = page["advice"]
     assert "SGD with momentum: error feedback gains" in line
