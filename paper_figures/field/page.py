@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import experiments.field.rows  # noqa: F401, its names are strategies
+from experiments.field.operations import operations
 from experiments.field.rows import ROWS
 from layerpipe2.lab.judging.designs import SEQUENTIAL, STASH
 from layerpipe2.lab.judging.statistics import Floats, holm, paired
@@ -102,7 +102,8 @@ def outcomes(found: Mapping[str, Records], trials: Mapping[str, pd.DataFrame]) -
 
     Returns:
         Columns law, setup, network, row, strategy (with its number), final, n (pairs), diverged, runs, cost (sequential
-        minus row, points), low, high (its interval), gain (row minus stash), gain_low, gain_high, p (adjusted), copies.
+        minus row, points), low, high (its interval), gain (row minus stash), gain_low, gain_high, p (adjusted), copies,
+        operations (:mod:`experiments.field.operations`).
     """
     rows = [one for name in trials for one in _of_one(name, found.get(name), trials[name])]
     table = pd.DataFrame(
@@ -123,6 +124,7 @@ def outcomes(found: Mapping[str, Records], trials: Mapping[str, pd.DataFrame]) -
             "gain_high",
             "p",
             "copies",
+            "operations",
         ],
     )
     order = {law: place for place, law in enumerate(LAWS.values())} | {
@@ -145,6 +147,9 @@ def _of_one(name: str, records: Records | None, trials: pd.DataFrame) -> list[di
             if row != SEQUENTIAL:
                 final = len(runs) and row in set(runs["row"])
                 values = _final(runs, row) if final else _searched(mine, row)
+                values["operations"] = operations(
+                    str(values["strategy"]), "AdamW" if setup == SETUPS["adamw"] else "SGD"
+                )
                 found.append(
                     {"law": law, "setup": setup, "network": network, "row": row, "final": bool(final)} | values
                 )

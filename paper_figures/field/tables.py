@@ -33,6 +33,7 @@ def for_readers(table: pd.DataFrame) -> pd.DataFrame:
             "n": done["n"].astype(str),
             "diverged": [f"{d} of {n}" for d, n in zip(done["diverged"], done["runs"], strict=True)],
             "copies": [f"{copies:.2f}" for copies in done["copies"]],
+            "operations": done["operations"].astype(int).astype(str),
         }
     )
 
