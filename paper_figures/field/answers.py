@@ -32,7 +32,9 @@ def advice(final: pd.DataFrame) -> list[str]:
         if mine["row"].nunique() < 5:
             continue
         if not rows:
-            lines.append(f"{setup}: no row is shown to gain over exact stashing in all {cells} cells.")
+            lines.append(
+                f"{setup}: no row is shown to gain over exact stashing in all {cells} cells. {_in_some(mine)}".rstrip()
+            )
             continue
         best = max(rows, key=lambda name: float(rows[name]["gain"].min()))
         least = min(rows, key=lambda name: (float(rows[name]["copies"].max()), name))
@@ -47,6 +49,16 @@ def advice(final: pd.DataFrame) -> list[str]:
             text += f" Fewest copies: {label(least)}."
         lines.append(text)
     return lines[:5]
+
+
+def _in_some(mine: pd.DataFrame) -> str:
+    """The rows that are shown to gain in a cell, with their gains."""
+    said = []
+    for (law, network), own in mine.groupby(["law", "network"], sort=False):
+        rows = own[(own["p"] < _LEVEL) & (own["gain"] > 0) & (own["diverged"] == 0)].sort_values("gain")[::-1]
+        gains = listed([f"{label(r.row)} {r.gain:.1f}" for r in rows.itertuples()])
+        said += [f"{network_label(network)}, law {law}: {gains} points."] if len(rows) else []
+    return " ".join(said)
 
 
 @field.value

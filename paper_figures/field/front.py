@@ -10,6 +10,8 @@ from paper_figures import style
 from paper_figures.field.page import field, label
 from paper_figures.text import network_label, span
 
+_RIGHT = 3
+
 
 def pareto(cells: pd.DataFrame) -> pd.DataFrame:
     """The rows of one cell that no other has fewer copies than at no more cost, or less cost at no more copies."""
@@ -59,8 +61,10 @@ def _panel(axis: Any, cells: pd.DataFrame) -> None:
             axis.plot([cell.copies] * 2, [cell.low, cell.high], color=colour, linewidth=0.8)
         axis.plot(cell.copies, cell.cost, "o", color=colour, markerfacecolor=face, markersize=3.5)
         if on or cell.row == STASH:
-            place = {"xytext": (4, 2), "textcoords": "offset points", "fontsize": 6.5}
-            axis.annotate(label(cell.row), (cell.copies, cell.cost), color=colour, **place)
+            left = cell.copies > _RIGHT  # there the name would leave the panel
+            place = {"xytext": (-4, -8), "ha": "right"} if left else {"xytext": (4, 2)}
+            at = (cell.copies, cell.cost)
+            axis.annotate(label(cell.row), at, color=colour, textcoords="offset points", fontsize=6.5, **place)
     axis.set_xscale("symlog", linthresh=1)
     axis.set_xticks([0, 1, 2, 4, 8, 16], ["0", "1", "2", "4", "8", "16"])
     axis.set_xlim(-0.15, 24)

@@ -1,5 +1,6 @@
 """Every mitigation with every optimizer: what it loses against sequential training."""
 
+import math
 from itertools import product
 from typing import Any
 
@@ -10,10 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from paper_figures import style
-from paper_figures.field.page import BASELINES, SETUPS, field, label
+from paper_figures.field.page import BASELINES, SETUPS, defined, field, label
 from paper_figures.text import network_label, span
-
-_WORST = -50.0
 
 
 @field.figure("heat_{law}", each="law in laws")
@@ -27,23 +26,25 @@ def heat(outcomes: pd.DataFrame, law: str) -> Figure:
     columns = [name for name in SETUPS.values() if name in set(mine["setup"])]
     networks = list(dict.fromkeys(mine["network"]))
     figure, axes = style.canvas(1.5 + 0.21 * len(rows), len(networks), sharey=True)
+    worst = 5 * math.floor(-mine["cost"].max() / 5)
     for axis, network in zip(axes[0], networks, strict=True):
-        _panel(axis, mine[mine["network"] == network], rows, columns)
+        _panel(axis, mine[mine["network"] == network], rows, columns, worst)
         axis.set_title(network_label(network))
     axes[0, 0].set_yticks(range(len(rows)), [label(row) for row in rows])
     style.title(figure, f"Test accuracy minus sequential training's with the same optimizer, in points (law {law})")
     final = mine[mine["final"]]
+    said = mine["final"] | mine["cost"].isna()  # elsewhere the number alone is shown
+    lost = " x2: two runs diverged and are not in the mean." if (said & (mine["diverged"] > 0)).any() else ""
     style.note(
         figure,
         f"Bold, framed: final runs, mean of pairs with one seed, n = {span(final['n'])}. Grey, italic: outside the "
-        "front;\nvalidation accuracy of the search, n = 2. x2: two runs diverged and are not in the mean. Intervals: "
-        f"table. Darker is worse, to {_WORST:g}.",
+        f"front;\nvalidation accuracy of the search, n = 2.{lost} Intervals: table. Darker is worse, to {worst:g}.",
     )
     return figure
 
 
-def _panel(axis: Any, cells: pd.DataFrame, rows: list[str], columns: list[str]) -> None:
-    shade, colours = Normalize(_WORST, 0), colormaps["YlOrBr_r"]
+def _panel(axis: Any, cells: pd.DataFrame, rows: list[str], columns: list[str], worst: float) -> None:
+    shade, colours = Normalize(worst, 0), colormaps["YlOrBr_r"]
     axis.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     axis.set_xticks(range(len(columns)), [name.replace(" ", "\n", 1) for name in columns], fontsize=6.5)
     axis.grid(visible=False)
@@ -51,11 +52,12 @@ def _panel(axis: Any, cells: pd.DataFrame, rows: list[str], columns: list[str]) 
     there = {(cell.setup, cell.row) for cell in cells.itertuples()}
     for x, y in product(range(len(columns)), range(len(rows))):
         if (columns[x], rows[y]) not in there:
-            axis.text(x, y, "not run", ha="center", va="center", fontsize=5.5, color="#999999")
+            why = "not run" if defined(rows[y], columns[x]) else "not defined"
+            axis.text(x, y, why, ha="center", va="center", fontsize=5.5, color="#999999")
     for cell in cells.itertuples():
         x, y = columns.index(cell.setup), rows.index(cell.row)
         known = pd.notna(cell.cost)
-        ground = colours(0.25 + 0.75 * shade(max(-cell.cost, _WORST))) if known else "#eeeeee"
+        ground = colours(0.25 + 0.75 * shade(-cell.cost)) if known else "#eeeeee"
         axis.add_patch(
             Rectangle(
                 (x - 0.48, y - 0.46),

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.field.operations import operations
-from experiments.field.rows import ROWS
+from experiments.field.rows import ROWS, SCREENED
 from layerpipe2.lab.judging.designs import SEQUENTIAL, STASH
 from layerpipe2.lab.judging.statistics import Floats, holm, paired
 from layerpipe2.strategies import find_strategy
@@ -71,6 +71,14 @@ def row_name(strategy: str) -> str:
 def label(row: str) -> str:
     """A row's name for readers."""
     return " + ".join(ROWS[part].label if part in ROWS else find_strategy(part).label for part in row.split("+"))
+
+
+def defined(row: str, setup: str) -> bool:
+    """Whether a row goes with a way of updating, by what the table of rows says."""
+    key = next(name for name, shown in SETUPS.items() if shown == setup)
+    optimizer = "sgd" if key in ("momentum", "accumulate") else key
+    known = [ROWS[part].optimizers for part in row.split("+") if part in ROWS]
+    return all(optimizer in own or own == SCREENED for own in known)
 
 
 def bootstrapped(differences: Floats) -> tuple[float, float]:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from paper_figures.field.page import load, row_name, setup_of
+from paper_figures.field.page import defined, load, row_name, setup_of
 from paper_figures.field.updates import updates_to
 from paper_figures.page import PAGES
 from paper_figures.style import save
@@ -41,6 +41,21 @@ def test_p_values_are_adjusted_over_all_that_an_optimizer_has(page):
     assert len(tested) == 2 * 5  # both networks: without stash itself
     worst = page["final"].set_index(["network", "row"])["p"]
     assert worst["mlp", "feedback"] < 1e-5 < 0.05 < worst["cnn-small", "pair"]
+
+
+@pytest.mark.parametrize(
+    ("row", "setup", "answer"),
+    [
+        ("t1+t2", "Muon", True),
+        ("spike", "SGD with momentum", True),
+        ("spike", "momentum, 4 per update", True),
+        ("pipeoptim", "AdamW", True),
+        ("pipeoptim", "Muon", False),
+        ("stash", "basis rotation", True),
+    ],
+)
+def test_a_row_goes_with_the_optimizers_of_its_table(row, setup, answer):
+    assert defined(row, setup) is answer
 
 
 def test_how_narrowly_the_search_chose_is_told(page):
