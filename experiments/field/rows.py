@@ -87,19 +87,19 @@ def _predicted(label: str, source: str, name: str, **how: Any) -> Row:
 
 ROWS: dict[str, Row] = {
     "paci": Row("PACI", "arXiv 2606.07881", "both", find_strategy("latest").make, accumulates=True),
-    "feedback": Row("error feedback", "arXiv 2606.30634", "delay", _of("feedback.ErrorFeedback")),
+    "feedback": Row("error feedback", "arXiv 2606.30634", "delay", find_strategy("feedback").make),
     "feedback-d": Row(
-        "error feedback over d", "deduced from arXiv 2606.30634", "delay", _of("feedback.ErrorFeedback", by_delay=True)
+        "error feedback over d", "deduced from arXiv 2606.30634", "delay", find_strategy("feedback-d").make
     ),
     "spectrain": _predicted("SpecTrain", "arXiv 1809.02839", "SpecTrain", optimizers=("sgd",)),
     "pipeoptim": _predicted("PipeOptim", "arXiv 2312.00839", "PipeOptim", optimizers=("sgd", "adamw")),
     "xpipe": _predicted(
         "XPipe", "arXiv 1911.04610", "XPipe", backward="", number="stages", optimizers=("adamw", "sgd")
     ),
-    "last-update": _predicted("last-update prediction", "marin, pull request 6423", "LastUpdate", backward=""),
+    "last-update": Row("last-update prediction", "marin, pull request 6423", "both", find_strategy("last-update").make),
     "look-ahead": Row("AsyncPP, Nesterov", "arXiv 2505.01099", "delay", optimizers=("look-ahead",)),
     "nadam": Row("AsyncPP, NAdam", "PluralisResearch/AsyncPP", "delay", optimizers=("nadam",)),
-    "t1": Row("PipeMare T1", "arXiv 1910.05124", "delay", _of("feedback.Rescheduled"), "latest", "updates"),
+    "t1": Row("PipeMare T1", "arXiv 1910.05124", "delay", _of("rescheduling.Rescheduled"), "latest", "updates"),
     "t2": Row("PipeMare T2", "arXiv 1910.05124", "inconsistency", _of("discrepancy.DiscrepancyCorrection")),
     "spike": Row(
         "spike compensation",

@@ -14,10 +14,9 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from experiments.field.compensation import DelayCompensation
-from experiments.field.feedback import ErrorFeedback
-from experiments.field.prediction import LastUpdate, SpecTrain
+from experiments.field.prediction import SpecTrain
 from layerpipe2 import UserError, make_strategy
-from layerpipe2.strategies import StashFirst, chain
+from layerpipe2.strategies import ErrorFeedback, LastUpdate, StashFirst, chain
 from tests.engine.training import data, engine, fit, module, optimizer_of, trainer
 
 

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from experiments.field.compensation import DelayCompensation
-from experiments.field.feedback import ErrorFeedback
 from experiments.field.prediction import SpecTrain
 from layerpipe2 import Delays, PipelinedModule, make_strategy, optim
-from layerpipe2.strategies import StashFirst, Strategy, chain
+from layerpipe2.strategies import ErrorFeedback, StashFirst, Strategy, chain
 from tests.programs.layers import HIDING, INPUTS, SIZE, UNITS
 from tests.strategies.test_three_places import CASES
 from tests.test_reference import ALL, OTHER

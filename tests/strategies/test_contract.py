@@ -81,7 +81,7 @@ def test_the_state_is_tensors_that_change_in_place(name, delay):
         strategy.forward(state, path[t], NoOptimizer(path[0]))
         strategy.gradient(state, path[t] - path[t + 1], path[t], path[t])
         after = path[t + 1]
-        assert strategy.update(state, path[t], after) is after
+        assert (strategy.update(state, path[t], after) is after) == (not strategy.changes_update)
         count(state, delay)
         before = copy.deepcopy(state)
         latest, used = path[t + 1].clone(), path[max(0, t + 1 - delay)].clone()
@@ -118,7 +118,8 @@ def test_modelled_memory(name):
         copies = [history.copies(delay, momentum_buffer=with_buffer) for delay in range(9)]
         assert copies[0] == 0
         assert copies == sorted(copies)
-        assert all(count <= max(delay, 2) for delay, count in enumerate(copies))
+        beside = find_strategy(name).family == "field"  # those that act on the delay have a stash and one copy more
+        assert all(count <= max(delay + beside, 2) for delay, count in enumerate(copies))
     assert all(history.copies(d) <= history.copies(d, momentum_buffer=False) for d in range(9))
 
 

@@ -12,11 +12,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from experiments.field.compensation import DelayCompensation
-from experiments.field.feedback import ErrorFeedback
 from experiments.field.prediction import SpecTrain
 from layerpipe2 import Delays, UserError, make_strategy
 from layerpipe2.engine.step import PipelineEngine
-from layerpipe2.strategies import chain
+from layerpipe2.strategies import ErrorFeedback, chain
 from tests.experiments.field import papers
 from tests.reference import run_clocked
 from tests.test_reference import OPTIMIZERS, problem

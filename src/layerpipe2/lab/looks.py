@@ -39,10 +39,13 @@ _LOOKS = {
     "ema-span": Look("#56b4e9", "D", (0, (4, 1, 1, 1)), 7),
     "ema-lsq": Look("#7a4b1e", "P", (0, (6, 1, 1, 1, 1, 1)), 8),
     "pair": Look("#332288", "X", (0, (8, 2)), 9),
+    "feedback": Look("#882255", "d", (0, (2, 1)), 10),
+    "feedback-d": Look("#cc6677", ">", (0, (2, 2)), 11),
+    "last-update": Look("#117733", "8", (0, (3, 2)), 12),
 }
 
 
-_ROW = Look("#999999", "*", (0, (1, 1.5)), 10)
+_ROW = Look("#999999", "*", (0, (1, 1.5)), 13)
 """The look of all mitigations of another table: they are too many for colours, and named where they stand."""
 
 

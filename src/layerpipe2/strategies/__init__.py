@@ -41,15 +41,20 @@ if TYPE_CHECKING:
     from layerpipe2.strategies.average import DECAY_RULES, MovingAverage, RawAverage
     from layerpipe2.strategies.base import FromLatest, OptimizerView, State, Strategy, begin, count
     from layerpipe2.strategies.chained import chain
+    from layerpipe2.strategies.feedback import ErrorFeedback
+    from layerpipe2.strategies.prediction import LastUpdate, Prediction
     from layerpipe2.strategies.warm_up import StashFirst
 
 __all__ = [
     "DECAY_RULES",
     "STRATEGIES",
+    "ErrorFeedback",
     "FromLatest",
+    "LastUpdate",
     "MovingAverage",
     "NamedStrategy",
     "OptimizerView",
+    "Prediction",
     "RawAverage",
     "StashFirst",
     "State",
@@ -65,7 +70,8 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("DECAY_RULES", "MovingAverage", "RawAverage"), "average"),
     **dict.fromkeys(("FromLatest", "OptimizerView", "State", "Strategy", "begin", "count"), "base"),
-    **{"chain": "chained", "StashFirst": "warm_up"},
+    **{"chain": "chained", "ErrorFeedback": "feedback", "StashFirst": "warm_up"},
+    **dict.fromkeys(("LastUpdate", "Prediction"), "prediction"),
 }
 
 

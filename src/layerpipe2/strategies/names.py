@@ -29,8 +29,8 @@ class NamedStrategy:
         name: as in options, records and tables.
         label: short name for readers, in legends and tables.
         description: one line of help.
-        family: the kind of method. ``average`` and ``pair`` reconstruct the weights approximately; ``field`` is one of
-            another table.
+        family: the kind of method. ``average`` and ``pair`` reconstruct the weights approximately; ``field`` acts on
+            the delay, or is one of another table.
         make: a new strategy.
         aware: whether the weights of its average follow from the delay.
         raw: whether it averages lr x gradient, not the applied updates (names that end in ``-raw``).
@@ -134,6 +134,27 @@ _ROWS = (
         "exact window of the applied updates (equals stashing)",
         "window",
         _maker("stash.UpdateWindow"),
+    ),
+    NamedStrategy(
+        "feedback",
+        "error feedback",
+        "stash, and each update corrected by the last one's error (arXiv 2606.30634)",
+        "field",
+        _maker("feedback.ErrorFeedback"),
+    ),
+    NamedStrategy(
+        "feedback-d",
+        "error feedback over d",
+        "the same, once per update of the delay",
+        "field",
+        _maker("feedback.ErrorFeedback", by_delay=True),
+    ),
+    NamedStrategy(
+        "last-update",
+        "last-update prediction",
+        "stash, and forward passes that read the weights predicted by the newest update",
+        "field",
+        _maker("prediction.LastUpdate"),
     ),
 )
 
