@@ -3,8 +3,8 @@
 import pandas as pd
 
 from experiments.field.rows import ROWS
-from layerpipe2.lab.judging.designs import LATEST, STASH
-from paper_figures.field.page import CELL, SETUPS, field, label, row_name, setup_of
+from layerpipe2.lab.judging.designs import LATEST, SEQUENTIAL, STASH
+from paper_figures.field.page import CELL, SETUPS, bootstrapped, field, label, row_name, setup_of
 from paper_figures.records import Records
 from paper_figures.text import listed, network_label, span
 from paper_figures.verdicts import Answer, Verdict, everywhere
@@ -59,6 +59,31 @@ def _in_some(mine: pd.DataFrame) -> str:
         gains = listed([f"{label(r.row)} {r.gain:.1f}" for r in rows.itertuples()])
         said += [f"{network_label(network)}, law {law}: {gains} points."] if len(rows) else []
     return " ".join(said)
+
+
+@field.value
+def highest(found: dict[str, Records]) -> list[str]:
+    """A line per network, law 2S: the optimizer with the best row, and by how much that of the next one is worse."""
+    laws = {name: setup_of(name) for name in found}
+    tables = [
+        found[name].runs.assign(setup=setup, row=found[name].runs["strategy"].map(row_name))
+        for name, (law, setup) in laws.items()
+        if law == "2S" and "per update" not in setup
+    ]
+    if len(tables) < 2:
+        return []
+    runs = pd.concat(tables)
+    runs = runs[runs["row"] != SEQUENTIAL]
+    return [_highest(network, mine) for network, mine in runs.groupby("network", sort=False)]
+
+
+def _highest(network: str, runs: pd.DataFrame) -> str:
+    scores = 100 * runs.pivot_table(index="seed", columns=["setup", "row"], values="test_accuracy", dropna=False)
+    means = scores.dropna(axis=1).mean().sort_values(ascending=False)  # of rows that diverged with no seed
+    (setup, row), (other, its) = means.index[~means.index.get_level_values("setup").duplicated()][:2]
+    low, high = bootstrapped((scores[setup, row] - scores[other, its]).to_numpy())
+    said = f"{network_label(network)}: highest with {setup}, {label(row)}, {means[setup, row]:.1f} %; then {other},"
+    return f"{said} {label(its)}, {means[setup, row] - means[other, its]:.1f} points less [{low:.1f}, {high:.1f}]."
 
 
 @field.value

@@ -54,6 +54,7 @@ def parts(found: dict[str, Records]) -> pd.DataFrame:
             mine = runs[runs["network"] == network]
             without = LATEST if LATEST in set(mine["row"]) else "paci"
             cell = dict(zip(CELL, (*setup_of(name), network), strict=True))
+            cell["sequential"] = 100 * mine[mine["row"] == SEQUENTIAL]["test_accuracy"].mean()
             for part, (one, other) in {"delay": (SEQUENTIAL, STASH), "inconsistency": (STASH, without)}.items():
                 found_here = between(mine, one, other)
                 low, high = bootstrapped(found_here)
@@ -63,7 +64,7 @@ def parts(found: dict[str, Records]) -> pd.DataFrame:
                     cell
                     | {"part": part, "n": len(found_here), "points": mean, "low": low, "high": high, "diverged": lost}
                 )
-    return pd.DataFrame(rows, columns=[*CELL, "part", "n", "points", "low", "high", "diverged"])
+    return pd.DataFrame(rows, columns=[*CELL, "sequential", "part", "n", "points", "low", "high", "diverged"])
 
 
 def parts_for_readers(table: pd.DataFrame) -> pd.DataFrame:
@@ -75,7 +76,10 @@ def parts_for_readers(table: pd.DataFrame) -> pd.DataFrame:
         ]
     )
     wide = (
-        said.pivot(index=CELL, columns="part", values="text").reindex(columns=["delay", "inconsistency"]).reset_index()
+        said.assign(sequential=said["sequential"].map("{:.1f} %".format))
+        .pivot(index=[*CELL, "sequential"], columns="part", values="text")
+        .reindex(columns=["delay", "inconsistency"])
+        .reset_index()
     )
     wide["network"] = wide["network"].map(network_label)
     order = {name: place for place, name in enumerate((*LAWS.values(), *SETUPS.values()))}

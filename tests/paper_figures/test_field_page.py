@@ -118,3 +118,14 @@ def test_every_state_has_a_page(final, tmp_path):
     for stem, draw in built.figures.items():
         assert save(draw(), tmp_path / stem).stat().st_size > 1000
     assert "Nothing is measured yet" in FIELD.build(load(tmp_path / "none")).text
+
+
+def test_the_best_row_of_every_optimizer_is_compared_with_the_next_ones(tmp_path):
+    made_field.write(tmp_path)
+    assert FIELD.data(load(tmp_path))["highest"] == []
+    made_field.write(tmp_path, "field-adamw")
+    lines = FIELD.data(load(tmp_path))["highest"]
+    assert [line.split(":")[0] for line in lines] == ["MLP", "CNN (small)"]
+    for line in lines:
+        assert ": highest with AdamW, error feedback, " in line
+        assert "; then SGD with momentum, error feedback, 0.0 points less [0.0, 0.0]." in line
