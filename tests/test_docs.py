@@ -16,10 +16,11 @@ import pytest
 import yaml
 
 import layerpipe2
-from docs import commits, schedule
+from docs import commits, pdf, schedule
 from layerpipe2 import STRATEGIES, Delays, find_strategy
 from layerpipe2.cli import main, make_parser
 from layerpipe2.delays import DELAY_LAWS
+from layerpipe2.errors import UserError
 from tests.advice import advised
 from tests.pipeline import processes
 from tests.sampling import slow
@@ -231,3 +232,39 @@ def test_the_site_holds_results_and_reference(site):
     assert "Fieller" in (site / "search" / "search_index.js").read_text()
     assert "make_strategy" in (site / "reference" / "strategies.html").read_text()
     assert ":func:" not in (site / "reference" / "theory.html").read_text()
+
+
+@slow
+def test_the_printed_results_hold_every_page_once_and_no_link_that_leads_nowhere(site, tmp_path):
+    text = pdf.printable(site, tmp_path)
+    pages = list((site / "out").rglob("*.html"))
+    assert sorted(pdf.pages(site)) == sorted(page.resolve() for page in pages)
+    names = re.findall(r' id="([^"]+)"', text)
+    assert len(names) == len(set(names)) > len(pages)
+    assert [link for link in re.findall(r' href="#([^"]+)"', text) if link not in names] == []
+    files = [file for file in re.findall(r' src="([^"]+)"', text) if not file.startswith("data:")]
+    assert len(files) == text.count("<figure")
+    assert [file for file in files if not (tmp_path / file).is_file()] == []
+    assert [link for link in re.findall(r' href="([^#"]+)"', text) if link.endswith((".html", ".csv"))] == []
+    assert text.count("left out here") > 5
+    assert text.count("<details open") == text.count("<details") > 5
+
+
+def test_printing_without_a_site_or_a_browser_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    out = tmp_path / "report.pdf"
+    words = ["--site", str(tmp_path), "--out", str(out)]
+    with pytest.raises(UserError, match=r"there is no Chromium, .*; on Debian: apt-get install chromium"):
+        pdf.main(words)
+    browser = tmp_path / "chromium"
+    browser.write_text("#!/bin/sh\necho broken >&2; exit 3\n")
+    browser.chmod(0o755)
+    with pytest.raises(UserError, match=r"there is no site in .*; run: make site"):
+        pdf.main(words)
+    (tmp_path / "out").mkdir()
+    page = '<nav class="md-nav md-nav--primary"></nav>\n<article class="md-content__inner md-typeset"></article>'
+    (tmp_path / pdf.FIRST).write_text(page)
+    out.write_text("old")
+    with pytest.raises(UserError, match="printed no pages, and said: broken"):
+        pdf.main(words)
+    assert out.read_text() == "old"
