@@ -25,7 +25,7 @@ export DVC_NO_ANALYTICS := 1
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop reproduce tune compare paper pipelines graphs readme site test test-all mutants chaos chaos-long lint lock ui plots dashboard clean
+.PHONY: help install develop reproduce tune compare paper pipelines graphs readme site pdf test test-all mutants chaos chaos-long lint lock ui plots dashboard clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -100,6 +100,9 @@ site: $(INSTALLED) ## build report and documentation into build/site, to open fr
 		{ grep -v ^INFO build/site.log >&2; exit 2; }
 	@rm -rf build/site && mv build/site.new build/site
 	@echo build/site/index.html
+
+pdf: site ## print the results as one file, build/report.pdf; needs Chromium
+	@python -m docs.pdf
 
 lint: $(DEVELOP) ## check style, docstrings and types
 	@ruff check

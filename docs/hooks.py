@@ -1,13 +1,14 @@
 """Makes the site of pages that also read well in the repository.
 
 A link that leaves docs/ leads to a file of the repository. Results (paper_figures/out) join the site and its menu, and
-so do tables and code that a page links to; of any other file only the path stays.
+so do tables and code that a page links to; of any other file only the path stays. Under each figure stands its commit.
 """
 
 import os
 import re
 from pathlib import Path
 
+import commits
 import schedule
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
@@ -32,7 +33,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add pages, figures and tables of results."""
+    """Add pages, figures and tables of results, and find the figures' commits."""
+    config.extra["commits"] = commits.of_figures(ROOT, OUT.relative_to(ROOT).as_posix())
     for path in sorted(OUT.rglob("*")):
         if path.suffix in (".csv", ".svg") or (path.suffix == ".md" and path.parent.name != "tables"):
             files.append(File.generated(config, f"out/{path.relative_to(OUT)}", abs_src_path=str(path)))
@@ -40,8 +42,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead links to results into the site, and turn other links out of docs/ into paths."""
+    """Add the figures' commits, lead links to results into the site, and turn other links out of docs/ into paths."""
     folder = Path(config.docs_dir, page.file.src_uri).parent
+    markdown = commits.added(markdown, Path(str(page.file.abs_src_path)).parent, config.extra["commits"])
 
     def inside(match: re.Match[str]) -> str:
         path = (folder / match[1]).resolve()

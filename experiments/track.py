@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
@@ -58,6 +59,7 @@ from layerpipe2.lab.tracking.description import (
     RunDescription,
     differing,
     digest,
+    shown_on,
 )
 from layerpipe2.lab.tracking.metrics import TEST
 
@@ -104,17 +106,49 @@ LARGER = [Path("results/evidence")]
 _DAMAGED = "make it again with `python -m experiments.collect`"
 
 
+FIGURES = {
+    "screen-*": "screening",
+    "why-recall*": "recalled",
+    "why-start": "started",
+    "field-*-one": "heat_1",
+    "field-amdp": "heat_AMDP",
+    "field-*": "heat_2S",
+    "evidence-*": "costs",
+}
+"""Names of experiments -> the figure that their runs are in; that of any other is the report's."""
+_EITHER = "costs"
+"""Its runs are in this figure or, where they tell nothing, in the one below it: their address is that of the page."""
+SITE = Path("build/site/out")
+"""Where `make site` puts the pages, from the project's folder."""
+
+
 class Source(NamedTuple):
     """The records of an experiment, with the folder that their keys start from, and the folder of its pages.
 
-    ``about`` is what :mod:`experiments.collect` has said of it in ``experiment.json``; empty before that.
+    ``top`` is the folder of all pages; ``about`` is what :mod:`experiments.collect` has said of it in
+    ``experiment.json``; empty before that.
     """
 
     experiment: str
     folder: Path
     records: dict[Path, Record]
     pages: Path
+    top: Path
     about: dict[str, Any]
+
+    def page(self, phase: str) -> str:
+        """The address of what shows runs of a phase, from the project's folder; empty if no page has it."""
+        report = "tuning_rates" if phase == TUNE else "final_accuracy"
+        figure = next((figure for name, figure in FIGURES.items() if fnmatch(self.experiment, name)), report)
+        own = self.top / "experiments" / self.experiment  # of `make paper`: this experiment alone
+        folders = (
+            [own] if own.is_dir() else [self.top, *(path for path in self.top.glob("*") if path.name != "experiments")]
+        )
+        for path in (path for folder in folders for path in sorted(folder.glob("*.md"))):
+            if f'id="figure-{figure}"' in path.read_text(encoding="utf-8"):
+                place = (SITE / path.relative_to(self.top)).with_suffix(".html").as_posix()
+                return place if figure == _EITHER else f"{place}#figure-{figure}"
+        return ""
 
     @property
     def shown(self) -> list[Path]:
@@ -153,6 +187,8 @@ def _note(experiment: str, source: Source, kinds: Iterable[str]) -> Iterator[str
     yield f"Runs of `experiments/{source.experiment}.yaml`, which reproduces {_PAPER}."
     yield ""
     yield from (f"- [{shown.title}]({link('', experiment, shown)})" for shown in lists_of(kinds))
+    if page := source.page(FINAL):
+        yield from ("", shown_on(page))
     if source.verdicts:
         yield from ("", "| claim | verdict |", "| --- | --- |")
         yield from (f"| {name} | {verdict} |" for name, verdict in source.verdicts.items())
@@ -235,12 +271,12 @@ def sources(runs: Path, larger: Sequence[Path], pages: Path) -> list[Source]:
     own |= _trials(runs.parent)
     described = _about(runs.parent)
     name = described.get("name", next(iter(own.values()))["config"]["dataset"])
-    all_sources = [Source(str(name), runs.parent, own, pages, described)]
+    all_sources = [Source(str(name), runs.parent, own, pages, pages, described)]
     for folder in (path for parent in larger for path in sorted(parent.glob("*")) if (path / "runs").is_dir()):
         records = cell_file.read_all(folder / "runs") | _trials(folder)
         kind = folder.parent.name
         place = pages / kind if kind == "evidence" else pages / kind / folder.name  # the evidence has one page for all
-        all_sources.append(Source(folder.name, folder, records, place, _about(folder / "tables")))
+        all_sources.append(Source(folder.name, folder, records, place, pages, _about(folder / "tables")))
     return all_sources
 
 
@@ -287,12 +323,14 @@ def track(records: Sequence[Source], database: Path, artifacts: Path) -> tuple[i
 def recorded_runs(source: Source) -> list[RecordedRun]:
     """The records of an experiment with what MLflow says of them."""
     names = differing(record["config"] for record in source.records.values())
+    pages = {phase: source.page(phase) for phase in (FINAL, TUNE)}
     won_back, objective = _shares(source), judged(source.about["report"]) if source.about else ""
     runs = []
     for path, record in source.records.items():
         phase, rate = _phase(source, path), _rate(source, path, record)
         word = rate if phase == FINAL and "lr" in names and rate != "tuned" else ""
-        about = RunDescription(source.experiment, phase, record["config"], record["delays"], names, word, objective)
+        told = word, objective, pages[phase]
+        about = RunDescription(source.experiment, phase, record["config"], record["delays"], names, *told)
         runs.append(RecordedRun(about, record, _started(path, record), won_back.get(path)))
     return runs
 

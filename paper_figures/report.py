@@ -58,6 +58,7 @@ def setup(records: Records, settings: ComparisonSettings) -> dict[str, Any]:
     """What was trained, and what the tests demand."""
     runs = records.runs
     return {
+        "name": records.experiment.get("name", records.dataset),
         "runs": len(records.all_runs),
         "diverged": int((records.all_runs["status"] == "diverged").sum()),
         "dataset": dataset_label(records.dataset),

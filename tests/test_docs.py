@@ -16,10 +16,11 @@ import pytest
 import yaml
 
 import layerpipe2
-from docs import schedule
+from docs import commits, pdf, schedule
 from layerpipe2 import STRATEGIES, Delays, find_strategy
 from layerpipe2.cli import main, make_parser
 from layerpipe2.delays import DELAY_LAWS
+from layerpipe2.errors import UserError
 from tests.advice import advised
 from tests.pipeline import processes
 from tests.sampling import slow
@@ -145,6 +146,41 @@ def test_the_schedule_that_moves_has_the_delays_of_the_law(law):
         assert tuple(late) == Delays.by_law(law, int(stages)).per_stage
 
 
+def git(folder, *command):
+    who = ("-c", "user.name=A", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+    done = subprocess.run(["git", "-C", folder, *who, *command], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_a_figure_has_the_last_commit_that_changed_it(tmp_path):
+    project = tmp_path / "inner"  # as in a repository that holds this one in a folder
+    (project / "out").mkdir(parents=True)
+    assert commits.of_figures(project, "out") == {}
+    git(tmp_path, "init", "--quiet")
+    hashes = []
+    for names in (["same", "edited", "staged", "twice"], ["twice"], ["notes"]):
+        for name in names:
+            (project / "out" / f"{name}.{'md' if name == 'notes' else 'svg'}").write_text(f"{name} {len(hashes)}")
+        git(tmp_path, "add", ".")
+        git(tmp_path, "commit", "--quiet", "--date=2020-01-01T00:00:00", "-m", "one")
+        hashes.append(git(tmp_path, "log", "-1", "--format=commit %h (%cs)"))
+    for name in ("edited", "staged", "new"):
+        (project / "out" / f"{name}.svg").write_text("other")
+    git(project, "add", "out/staged.svg")
+    first, second, _ = hashes
+    expected = {"same": first, "twice": second} | dict.fromkeys(("edited", "staged"), f"{first}, changed since")
+    found = commits.of_figures(project, "out")
+    assert found == {project / "out" / f"{name}.svg": text for name, text in expected.items()}
+    block = (
+        '<figure markdown="1" id="figure-{0}">\n\n[![A](../out/{0}.svg)](../out/{0}.svg)\n\n[code](a.py)\n\n</figure>\n'
+    )
+    page = "".join(map(block.format, ("new", "twice", "same")))
+    lines = [line for line in commits.added(page, project / "docs", found).split("\n") if line.startswith("[code]")]
+    assert lines == ["[code](a.py)", f"[code](a.py) · {second}", f"[code](a.py) · {first}"]
+    git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{tmp_path}", "shallow")
+    assert commits.of_figures(tmp_path / "shallow" / "inner", "out") == {}
+
+
 class Assets(HTMLParser):
     """What a browser loads by itself: scripts, style sheets, images, frames."""
 
@@ -189,7 +225,46 @@ def test_the_site_holds_results_and_reference(site):
     assert "reproduced" in (site / "index.html").read_text()
     assert "reproduced" in (site / "out" / "report" / "C6.html").read_text()
     assert (site / "out" / "figures" / "final_accuracy.svg").is_file()
+    figures = commits.of_figures(ROOT, "paper_figures/out")
+    pages = "".join(page.read_text() for page in (site / "out").rglob("*.html"))
+    assert pages.count(" · commit ") == len(figures)
     assert (site / "results" / "theory" / "stability.csv").is_file()
     assert "Fieller" in (site / "search" / "search_index.js").read_text()
     assert "make_strategy" in (site / "reference" / "strategies.html").read_text()
     assert ":func:" not in (site / "reference" / "theory.html").read_text()
+
+
+@slow
+def test_the_printed_results_hold_every_page_once_and_no_link_that_leads_nowhere(site, tmp_path):
+    text = pdf.printable(site, tmp_path)
+    pages = list((site / "out").rglob("*.html"))
+    assert sorted(pdf.pages(site)) == sorted(page.resolve() for page in pages)
+    names = re.findall(r' id="([^"]+)"', text)
+    assert len(names) == len(set(names)) > len(pages)
+    assert [link for link in re.findall(r' href="#([^"]+)"', text) if link not in names] == []
+    files = [file for file in re.findall(r' src="([^"]+)"', text) if not file.startswith("data:")]
+    assert len(files) == text.count("<figure")
+    assert [file for file in files if not (tmp_path / file).is_file()] == []
+    assert [link for link in re.findall(r' href="([^#"]+)"', text) if link.endswith((".html", ".csv"))] == []
+    assert text.count("left out here") > 5
+    assert text.count("<details open") == text.count("<details") > 5
+
+
+def test_printing_without_a_site_or_a_browser_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    out = tmp_path / "report.pdf"
+    words = ["--site", str(tmp_path), "--out", str(out)]
+    with pytest.raises(UserError, match=r"there is no Chromium, .*; on Debian: apt-get install chromium"):
+        pdf.main(words)
+    browser = tmp_path / "chromium"
+    browser.write_text("#!/bin/sh\necho broken >&2; exit 3\n")
+    browser.chmod(0o755)
+    with pytest.raises(UserError, match=r"there is no site in .*; run: make site"):
+        pdf.main(words)
+    (tmp_path / "out").mkdir()
+    page = '<nav class="md-nav md-nav--primary"></nav>\n<article class="md-content__inner md-typeset"></article>'
+    (tmp_path / pdf.FIRST).write_text(page)
+    out.write_text("old")
+    with pytest.raises(UserError, match="printed no pages, and said: broken"):
+        pdf.main(words)
+    assert out.read_text() == "old"

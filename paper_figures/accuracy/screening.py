@@ -57,6 +57,12 @@ def _rows(records: Records) -> list[dict[str, Any]]:
     return rows
 
 
+@evidence.table("screening", shown=None, when=lambda screens: screens)
+def ranges(trained_rates: pd.DataFrame) -> pd.DataFrame:
+    """As :func:`trained_rates`, with each cell's name in one line."""
+    return trained_rates.assign(cell=trained_rates["cell"].str.replace("\n", ", "))
+
+
 @evidence.figure("screening", when=lambda screens: screens)
 def screening(trained_rates: pd.DataFrame) -> Figure:
     """A row per cell: each strategy's range of learning rates that train, and the best one in it."""

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from layerpipe2.theory.derivation import Derivation, Step, derive
@@ -12,29 +14,49 @@ from paper_figures import style
 from paper_figures.derivation.drawing import ERROR, FONT, HEIGHT, INK, MARGIN, ROWS, Drawing
 from paper_figures.page import report
 
+DRAWN = {
+    "per_layer": partial(derive, 3),
+    "grouped": partial(derive, 5, group_size=2),
+    "residual": partial(derive, from_units(["layer", "block", "layer"])),
+    "pipedream": partial(derive, 3, convention="pipedream"),
+}
+"""Drawing -> what makes its derivation."""
 
-@report.figure("derivation_per_layer")
+
+@report.table("derivation", shown=None)
+def registers() -> pd.DataFrame:
+    """The registers on every edge after every step, drawn or not; a node is a letter of the key with its operation."""
+    rows = [
+        (drawing, step.number, *edge, step.graph.registers[edge])
+        for drawing, make in DRAWN.items()
+        for step in make().steps
+        for edge in step.graph.edges
+    ]
+    return pd.DataFrame(rows, columns=["drawing", "step", "from", "to", "signal", "registers"])
+
+
+@report.figure("derivation_per_layer", data="derivation")
 def per_layer() -> Figure:
     """Three layers, each a stage of its own."""
-    return derivation_figure(derive(3), columns=2)
+    return derivation_figure(DRAWN["per_layer"](), columns=2)
 
 
-@report.figure("derivation_grouped")
+@report.figure("derivation_grouped", data="derivation")
 def grouped() -> Figure:
     """Five layers in stages of two, two and one; the start is that of :func:`per_layer`."""
-    return derivation_figure(derive(5, group_size=2), columns=1, first=1)
+    return derivation_figure(DRAWN["grouped"](), columns=1, first=1)
 
 
-@report.figure("derivation_pipedream")
+@report.figure("derivation_pipedream", data="derivation")
 def pipedream() -> Figure:
     """The same three layers with PipeDream's clock."""
-    return derivation_figure(derive(3, convention="pipedream"), columns=2)
+    return derivation_figure(DRAWN["pipedream"](), columns=2)
 
 
-@report.figure("derivation_residual")
+@report.figure("derivation_residual", data="derivation")
 def residual() -> Figure:
     """Layer, residual block, layer, a stage each: the start, the delayed gradients, and the end."""
-    found = derive(from_units(["layer", "block", "layer"]))
+    found = DRAWN["residual"]()
     steps, tall, strip = found.steps, HEIGHT - LOW, 0.95
     pairs = [(None, steps[0]), (steps[1], steps[2]), (steps[-2], steps[-1])]
     row_height = tall + _GAP + _TITLE

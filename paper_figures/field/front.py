@@ -26,7 +26,7 @@ def front_table(final: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(groups) if groups else final
 
 
-@field.figure("pareto", when=lambda final: len(final))
+@field.figure("pareto", data="outcomes", when=lambda final: len(final))
 def front(final: pd.DataFrame) -> Figure:
     """A panel per network and setup of the law 2S, or of the first law there is."""
     law = "2S" if "2S" in set(final["law"]) else final["law"].iloc[0]

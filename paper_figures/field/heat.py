@@ -15,7 +15,7 @@ from paper_figures.field.page import BASELINES, SETUPS, defined, field, label
 from paper_figures.text import network_label, span
 
 
-@field.figure("heat_{law}", each="law in laws")
+@field.figure("heat_{law}", each="law in laws", data="outcomes")
 def heat(outcomes: pd.DataFrame, law: str) -> Figure:
     """A panel per network, a row per mitigation, a column per optimizer; the number is the difference."""
     mine = outcomes[outcomes["law"] == law]

@@ -64,7 +64,7 @@ def table(speeds: pd.DataFrame) -> pd.DataFrame:
     return speeds
 
 
-@field.figure("updates_to_target", when=lambda speeds: len(speeds))
+@field.figure("updates_to_target", data="updates", when=lambda speeds: len(speeds))
 def figure(speeds: pd.DataFrame) -> Figure:
     """A panel per network and optimizer, law 2S or the first there is: a dot per run, a bar at the median."""
     law = "2S" if "2S" in set(speeds["law"]) else speeds["law"].iloc[0]

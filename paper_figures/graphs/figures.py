@@ -58,6 +58,12 @@ def _draw(axis: Any, rows: pd.DataFrame, threads: list[str], width: float) -> No
         style.task(axis, line, row["start"], row["stop"] - row["start"], text, linewidth=0.3, **looks)
 
 
+@graphs.table("epochs", shown=None)
+def rounds(records: list[GraphRecord]) -> pd.DataFrame:
+    """The times of every round, in ms per mini-batch."""
+    return pd.concat([record.times.assign(graph=record.name) for record in records])
+
+
 @graphs.figure("epochs")
 def epochs(records: list[GraphRecord]) -> Figure:
     """Time per mini-batch, as the training sees it, loader by loader: median over rounds; dots are rounds."""

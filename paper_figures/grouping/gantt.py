@@ -3,6 +3,7 @@
 from typing import Any
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -23,45 +24,90 @@ _KINDS = {
 }
 
 
-@report.figure("gantt_equal")
-def equal() -> Figure:
-    """Equal stages, F = B = W = 1: every schedule with whole stages; numbers are batches, grey is idle."""
-    processors, lines = 4, {}
+_PROCESSORS = 4
+
+
+@report.value
+def equal_stages() -> dict[str, Timeline]:
+    """Every schedule with whole stages, all of them equal, F = B = W = 1."""
+    lines = {}
     for name, row in SCHEDULES.items():
         if name == "layerpipe":  # cuts stages in two
             continue
-        stages, time = row.stages_per_processor * processors, 1 / row.stages_per_processor
-        schedule = build_schedule(name, stages, processors, 8 if row.synchronous else 16)
+        stages, time = row.stages_per_processor * _PROCESSORS, 1 / row.stages_per_processor
+        schedule = build_schedule(name, stages, _PROCESSORS, 8 if row.synchronous else 16)
         schedule = schedule if schedule.batches_per_update == 1 else repeat(schedule, 2)
         costs = uniform_costs(stages, time, time, time)
         lines[row.label] = simulate(schedule, costs, FlopDevice(1.0))
-    note = f"{processors} equal stages (interleaved: {2 * processors} half as long), all tasks 1, 8 micro-batches per "
+    return lines
+
+
+@report.table("gantt_equal", shown=None)
+def equal_tasks(equal_stages: dict[str, Timeline]) -> pd.DataFrame:
+    """Every task of the schedules with equal stages."""
+    return _tasks(equal_stages)
+
+
+@report.figure("gantt_equal")
+def equal(equal_stages: dict[str, Timeline]) -> Figure:
+    """Numbers are batches, grey is idle."""
+    halves = f"interleaved: {2 * _PROCESSORS} half as long"
+    note = f"{_PROCESSORS} equal stages ({halves}), all tasks 1, 8 micro-batches per update for the first four."
     title = "With late gradients no processor waits once the pipeline is full; without, they wait at every update"
-    return _charts(lines, (0, 30), title, note + "update for the first four.")
+    return _charts(equal_stages, (0, 30), title, note)
 
 
 UNEQUAL = (8, 2, 6, 4, 2)
 """Times of F, B and W of five layers, to show what finer tasks do."""
 
 
-@report.figure("gantt_unequal")
-def unequal() -> Figure:
+@report.value
+def unequal_layers() -> dict[str, Timeline]:
     """Five layers of unequal times on four processors, steady state: whole layers per stage, and LayerPipe's tasks."""
-    processors = 4
     works = tuple(StageWork(*(Work(t),) * 3) for t in UNEQUAL)
     units, device = Costs(works, Delays.none(len(works))), FlopDevice(1.0)
-    stages = grouped(units, processors, device)
+    stages = grouped(units, _PROCESSORS, device)
     lines = {
-        SCHEDULES[name].label: simulate(build_schedule(name, processors, processors, 24), stages, device)
+        SCHEDULES[name].label: simulate(build_schedule(name, _PROCESSORS, _PROCESSORS, 24), stages, device)
         for name in ("pipedream", "layerpipe2")
     }
-    lines[SCHEDULES["layerpipe"].label] = simulate(layerpipe(len(works), processors, 24, units, device), units, device)
-    whole, finer = (lines[SCHEDULES[name].label].period for name in ("layerpipe2", "layerpipe"))
+    finer = layerpipe(len(works), _PROCESSORS, 24, units, device)
+    return lines | {SCHEDULES["layerpipe"].label: simulate(finer, units, device)}
+
+
+@report.table("gantt_unequal", shown=None)
+def unequal_tasks(unequal_layers: dict[str, Timeline]) -> pd.DataFrame:
+    """Every task of the schedules of unequal layers."""
+    return _tasks(unequal_layers)
+
+
+@report.figure("gantt_unequal")
+def unequal(unequal_layers: dict[str, Timeline]) -> Figure:
+    """The steady state of the schedules of unequal layers."""
+    whole, finer = (unequal_layers[SCHEDULES[name].label].period for name in ("layerpipe2", "layerpipe"))
     title = f"Tasks finer than whole layers balance unequal ones: a batch every {finer:.3g} instead of {whole:.3g}"
-    lines = {f"{name}: a batch every {line.period:.3g}": line for name, line in lines.items()}
+    lines = {f"{name}: a batch every {line.period:.3g}": line for name, line in unequal_layers.items()}
     times = " ".join(map(str, UNEQUAL))
     note = f"Five layers a to e; F, B and W of each take {times}. LayerPipe: layer and batch; others: "
-    return _charts(lines, (190, 246), title, note + "batch of the stage.", layers=len(works))
+    return _charts(lines, (190, 246), title, note + "batch of the stage.", layers=len(UNEQUAL))
+
+
+def _tasks(lines: dict[str, Timeline]) -> pd.DataFrame:
+    """A row per task; stage and batch count from 0, start and end are in the unit of the tasks' times."""
+    rows = [
+        (
+            name,
+            event.processor,
+            _KINDS[event.action.kind],
+            event.action.stage,
+            event.action.batch,
+            event.start,
+            event.end,
+        )
+        for name, line in lines.items()
+        for event in line.events
+    ]
+    return pd.DataFrame(rows, columns=["schedule", "processor", "task", "stage", "batch", "start", "end"])
 
 
 @style.drawn

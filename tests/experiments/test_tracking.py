@@ -60,7 +60,8 @@ def copied(place, tmp_path, empty):
             write_record(tmp_path / "experiment" / f"{name}.json", made)
         found = {path: read_record(path) for path in sorted((tmp_path / "experiment").rglob("*.json"))}
         about = {} if report is None else {"report": report}
-        source = tracking.Source("digits", tmp_path / "experiment", found, tmp_path / "pages", about)
+        pages = tmp_path / "pages"
+        source = tracking.Source("digits", tmp_path / "experiment", found, pages, pages, about)
         return tracking.track([source], *place)[0]
 
     return copy
@@ -87,6 +88,7 @@ def _artifact(place, run, name):
     return Path(client_of(place).download_artifacts(run.info.run_id, name))
 
 
+CELL = ["network", "dataset", "optimizer", "momentum", "convention", "num_stages"]
 CELLS = {
     f"runs/{strategy}-s{seed}": record(strategy, seed)
     for strategy in ("stash", "latest", "ema-window")
@@ -224,6 +226,44 @@ def test_names_tell_all_committed_runs_apart():
             assert len({name[:20] for name in names}) == len(names), source.experiment
 
 
+def test_a_run_has_the_address_of_the_page_that_shows_it(place, copied, tmp_path):
+    def page(name, figure):
+        (tmp_path / "pages" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pages" / name).write_text(f'<figure markdown="1" id="figure-{figure}">')
+
+    records = {"runs/a": record(), "tune/stash/b": record(lr=0.5)}
+    page("experiments/other/evidence.md", "final_accuracy")  # of another experiment alone
+    copied(records)
+    assert [run for run in _runs(place).values() if "page" in run.data.tags] == []
+    page("report/accuracy.md", "final_accuracy")
+    page("report/rates.md", "tuning_rates")
+    copied(records)
+    address = "build/site/out/report/accuracy.html#figure-final_accuracy"
+    for kind in ("cell", "seed"):
+        (run,) = _runs(place, kind=kind).values()
+        assert run.data.tags["page"] == address
+        assert f"`{address}`" in run.data.tags["mlflow.note.content"]
+    for kind in ("study", "trial"):
+        (run,) = _runs(place, kind=kind).values()
+        assert run.data.tags["page"] == "build/site/out/report/rates.html#figure-tuning_rates"
+    client = client_of(place)
+    search = "tags.page LIKE '%report/accuracy%' AND tags.kind = 'seed'"  # as the pages have it
+    assert [run.info.run_name for run in client.search_runs([run.info.experiment_id], search)] == ["stash x3 s0 0.01"]
+    assert f"`{address}`" in client.get_experiment_by_name("layerpipe2/digits").tags["mlflow.note.content"]
+    page("experiments/digits/evidence.md", "final_accuracy")
+    copied(records)
+    (run,) = _runs(place, kind="seed").values()
+    assert run.data.tags["page"] == "build/site/out/experiments/digits/evidence.html#figure-final_accuracy"
+
+
+def test_every_experiment_with_committed_records_has_a_page(published_results):
+    pages = published_results / "paper_figures" / "out"
+    folders = [folder.parent for folder in (published_results / "results" / "evidence").glob("*/runs")]
+    sources = [tracking.Source(folder.name, folder, {}, pages, pages, {}) for folder in folders]
+    assert len(sources) > 10
+    assert [source.experiment for source in sources if not source.page(FINAL)] == []
+
+
 def test_a_summary_holds_the_figures_once(place, copied, tmp_path):
     (tmp_path / "pages" / "figures").mkdir(parents=True)
     (tmp_path / "pages" / "figures" / "accuracy.svg").write_bytes(b"svg")
@@ -345,3 +385,25 @@ def test_the_cells_of_the_committed_runs_have_the_numbers_of_the_report(place, p
         assert metrics["final/test_accuracy"] == pytest.approx(row["mean"], abs=5.1e-4)
         assert metrics.get("sd/test_accuracy", nan) == pytest.approx(row["sd"], abs=5.1e-4, nan_ok=True)
         assert (metrics["n/with_result"], metrics["n/seeds"]) == (row["n"], row["n"] + row["diverged"])
+
+
+@slow
+def test_what_the_strategies_win_back_is_what_the_pages_say(published_results):
+    results, out = published_results / "results", published_results / "paper_figures" / "out"
+    own, evidence = (
+        pd.read_csv(out / name).set_index([*CELL, "rate", "strategy"]).sort_index()
+        for name in ("tables/assay_rules.csv", "evidence/tables/rules.csv")
+    )
+    compared = 0
+    for source in tracking.sources(results / "runs", [results / "evidence"], out):
+        rules = evidence if source.experiment.startswith("evidence-") else own
+        for run in tracking.recorded_runs(source):
+            about = run.description
+            cell = (*(about.config[name] for name in CELL[:-1]), len(about.delays))
+            place = (*cell, about.rate or "tuned", about.strategy)
+            if about.phase == FINAL and not source.experiment.endswith("-long") and place in rules.index:
+                (row,) = rules.loc[[place]].to_dict("records")
+                told = row["sensitive"] and not pd.isna(row["share"]) and about.strategy != "latest"
+                assert run.won_back == (round(100 * row["share"], 1) if told else None)
+                compared += told
+    assert compared > 100

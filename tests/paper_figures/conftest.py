@@ -18,6 +18,8 @@ DOCUMENTS = {
     "docs/index.md": ("results",),
     "docs/artifact.md": tuple(f"artifact-{part}" for part in PARTS),
 }
+TOLD = r'id="figure-([\w-]+)">\n\n.+\n\n\*\*[^*]+\*\* \S.+\n\n\[data \(CSV\)\].+ · \[code\].+ · `python .+`\n'
+"""A figure with its message, how to read it, its data, its code and its command."""
 
 
 def arguments(folder: Path, results: Path, *command: str) -> list[str]:

@@ -28,7 +28,7 @@ from tests import synthetic_records
 from tests.chaos.processes import descendants
 from tests.experiments.running import kill, start_module
 from tests.paper_figures import made_map
-from tests.paper_figures.conftest import DOCUMENTS, arguments
+from tests.paper_figures.conftest import DOCUMENTS, TOLD, arguments
 from tests.sampling import slow
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +49,7 @@ def test_pages_are_those_of_the_published_records(pages: dict[str, Built], publi
         assert words_by_name(page.verdicts) == json.loads((out / "verdicts.json").read_text())
         assert {path.stem for path in (out / "figures").glob("*")} == set(page.figures)
         assert set(re.findall(r"\[!\[.+\]\((?:\.\./)?figures/([\w-]+)\.svg\)\]", page.text)) == set(page.figures)
+        assert set(re.findall(TOLD, page.text)) == set(page.figures)
         assert {path.stem for path in (out / "tables").glob("*.csv")} == set(page.csv)
         for stem in page.csv.keys() - {"training"}:
             made = pd.read_csv(StringIO(page.csv[stem].to_csv(index=False)))

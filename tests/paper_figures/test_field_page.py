@@ -1,6 +1,7 @@
 """The page of the field, from made-up runs: what is counted, what is shown, and what may be said of it."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from paper_figures.field.updates import updates_to
 from paper_figures.page import PAGES
 from paper_figures.style import save
 from tests.paper_figures import made_field
+from tests.paper_figures.conftest import TOLD
 
 FIELD = PAGES["field"]
 
@@ -115,6 +117,7 @@ def test_every_state_has_a_page(final, tmp_path):
     made_field.write(tmp_path, final=final)
     built = FIELD.build(load(tmp_path))
     assert set(built.figures) == ({"heat_2S", "pareto", "updates_to_target"} if final else {"heat_2S"})
+    assert set(re.findall(TOLD, built.text)) == set(built.figures)
     for stem, draw in built.figures.items():
         assert save(draw(), tmp_path / stem).stat().st_size > 1000
     assert "Nothing is measured yet" in FIELD.build(load(tmp_path / "none")).text

@@ -39,6 +39,7 @@ class RunDescription:
         differing: the settings in which runs of the experiment differ; only they are parameters.
         rate: what its name says of the choice of the learning rate, as in ``common``; empty: nothing.
         objective: what a trial is judged by, ``accuracy`` or ``loss`` of the validation part; empty: it isn't known.
+        page: address of the page that shows it, from the project's folder; empty: there is none.
     """
 
     experiment: str
@@ -48,6 +49,7 @@ class RunDescription:
     differing: Collection[str]
     rate: str = ""
     objective: str = ""
+    page: str = ""
 
     @property
     def strategy(self) -> str:
@@ -93,7 +95,8 @@ class RunDescription:
             "phase": self.phase,
             "experiment": self.experiment,
             **{name: str(self.config[name]) for name in _NAMED},
-            NOTE: f"{self._heading()}\n\n{self._note(cell)}",
+            NOTE: "\n\n".join(filter(None, (self._heading(), self._note(cell), shown_on(self.page)))),
+            **({"page": self.page} if self.page else {}),
             "mlflow.runColor": look(self.strategy).colour,
             "mlflow.source.type": "LOCAL",
             "mlflow.source.name": "layerpipe2 train" if self.phase == TRAIN else "experiments.run",
@@ -121,6 +124,11 @@ class RunDescription:
         if not self.objective:
             return "Metrics are there once the experiment is collected."
         return f"Metrics are those of the trial with the best validation {self.objective} at its end."
+
+
+def shown_on(page: str) -> str:
+    """Say where the site shows a run; nothing if there is no page."""
+    return f"Shown on `{page}` of this project's folder, which `make site` builds." if page else ""
 
 
 def differing(configs: Iterable[Mapping[str, Any]]) -> frozenset[str]:
