@@ -57,7 +57,7 @@ def test_pages_are_those_of_the_published_records(pages: dict[str, Built], publi
             assert markdown(page.markdown[stem]) == (out / "tables" / f"{stem}.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["evidence"])
+@pytest.mark.parametrize("name", ["evidence", "pipelines"])
 def test_every_part_answers_its_question_on_the_front_page_and_is_short(pages: dict[str, Built], name: str) -> None:
     front, *parts = pages[name].texts
     for part in parts:
