@@ -133,10 +133,13 @@ PAGES: dict[str, "Page"] = {}
 
 
 class Page:
-    """A page by name; its template ``<name>.md`` lies beside the file that reads its records, or is ``page.md``."""
+    """A page by name; its template ``<name>.md`` lies beside the file that reads its records, or is ``page.md``.
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    ``chapters`` are further parts, in their order; their templates lie beside the page's.
+    """
+
+    def __init__(self, name: str, *chapters: str) -> None:
+        self.name, self.names = name, chapters
         self.template = ROOT / f"{name}.md"
         self.load: Callable[[Path], Mapping[str, Any]] = lambda results: {}
         self.parts: dict[str, list[Part]] = {"figure": [], "table": [], "claim": []}
@@ -205,9 +208,13 @@ class Page:
 
     def verdicts(self, data: Data) -> list[Verdict]:
         """Judge all claims, in the order of their places and keys."""
+        return [verdict for _, verdict in self.judged(data)]
+
+    def judged(self, data: Data) -> list[tuple[Path, Verdict]]:
+        """The file of every claim's function, and the verdict, in the order of :meth:`verdicts`."""
         claims = sorted(self.parts["claim"], key=lambda part: (part.place, len(part.name), part.name))
-        found = [known.call(part.make) for part in claims for _, known in part.expanded(data)]
-        return [one for some in found for one in (some if isinstance(some, list) else [some])]
+        found = [(part.code, known.call(part.make)) for part in claims for _, known in part.expanded(data)]
+        return [(code, one) for code, some in found for one in (some if isinstance(some, list) else [some])]
 
     def drawings(self, data: Data) -> dict[str, tuple[Part, Callable[[], Figure]]]:
         """File stem -> the figure's part, and what draws it."""
@@ -230,28 +237,34 @@ class Page:
                 if part.shown:
                     shown[stem] = Data(self.values, mine | {"table": csv[stem]}).call(part.shown)
                     shown[stem].attrs["csv"] = stem
-        drawn, verdicts = self.drawings(data), self.verdicts(data)
+        drawn, judged = self.drawings(data), self.judged(data)
+        verdicts = [verdict for _, verdict in judged]
         home = Place(self.name, drawn, set(csv), Path(folder or ("" if self is report else self.name)))
         values = {"title": self.name.capitalize()} | {name: data[name] for name in {**known, **self.values}}
-        values |= {"verdict_table": _overview(verdicts, self), "claims": verdicts, "tables": shown, "figures": drawn}
+        values |= {"verdict_table": _overview(verdicts, self), "tables": shown, "figures": drawn}
         template = self.template if self.template.exists() else ROOT / "page.md"
-        texts = {self.name: fill(template, values, home)}
+        below, under = (home.below, f"{self.name}/") if self is report else (home, "")
+        chapters = dict[str, str]()
         for path in self.chapters:
-            texts[f"{self.name}/{path.stem}"] = fill(path, values, home.below)
-        if self.chapters:
-            parts = {part.name: part for part in self.parts["claim"]}
-            for claim in verdicts:
-                chapter = {"claim": claim, "code": parts[claim.key].code}
-                texts[f"{self.name}/{claim.key}"] = fill(ROOT / "claim.md", chapter, home.below)
+            claims = [claim for code, claim in judged if code.stem == path.stem]
+            chapters[path.stem] = fill(path, values | {"claims": claims}, below)
+        chapters = {stem: text for stem, text in chapters.items() if text.strip()}
+        texts = {self.name: fill(template, values | {"claims": verdicts, "questions": _answers(chapters)}, home)}
+        texts |= {f"{under}{stem}": text for stem, text in chapters.items()}
+        for code, claim in judged if self is report else ():
+            texts[f"{under}{claim.key}"] = fill(ROOT / "claim.md", {"claim": claim, "code": code}, below)
         unplaced = [stem for stem in drawn if not any(f"figures/{stem}.svg" in text for text in texts.values())]
         texts[self.name] += "".join(f"\n{home.figure(stem, stem.replace('_', ' '))}\n" for stem in unplaced)
         return Built(texts, verdicts, {stem: draw for stem, (_, draw) in drawn.items()}, csv, shown)
 
     @property
     def chapters(self) -> list[Path]:
-        """Templates of further parts: the report has one in the folder of every question that is no page of its own."""
+        """Templates of further parts: the report has one in the folder of every question that is no page of its own.
+
+        One that comes out empty makes no part.
+        """
         if self is not report:
-            return []
+            return [self.template.with_name(f"{name}.md") for name in self.names]
         found = (folder / f"{folder.name}.md" for folder in sorted(ROOT.iterdir()) if folder.name not in PAGES)
         return [path for path in found if path.is_file()]
 
@@ -323,13 +336,23 @@ def paragraphs(function: Make) -> dict[str, str]:
 
 
 def _overview(verdicts: Sequence[Verdict], page: Page) -> pd.DataFrame:
-    if page.chapters:
+    if page is report:
         rows = [(f"[{one.key}]({page.name}/{one.key}.md)", one.question, one.word_and_caveat) for one in verdicts]
         return pd.DataFrame(rows, columns=["claim", "statement", "verdict"])
     if any(claim.key for claim in verdicts):
         rows = [(claim.key, claim.question, claim.word_and_caveat) for claim in verdicts]
         return pd.DataFrame(rows, columns=["claim", "statement", "verdict"])
     return pd.DataFrame([(claim.question, claim.word) for claim in verdicts], columns=["question", "answer"])
+
+
+def _answers(chapters: Mapping[str, str]) -> pd.DataFrame:
+    """Link to every chapter by its heading, and what its first paragraph says in bold."""
+    rows = []
+    for stem, text in chapters.items():
+        title, _, rest = text.removeprefix("# ").partition("\n")
+        bold = re.search(r"\*\*(.+?)\*\*", rest.strip().partition("\n\n")[0])
+        rows.append((f"[{title}]({stem}.md)", bold[1] if bold else ""))
+    return pd.DataFrame(rows, columns=["question", "answer"])
 
 
 def fill(template: Path, content: Mapping[str, Any], place: Place | None = None) -> str:

@@ -127,16 +127,16 @@ def markdown(table: pd.DataFrame) -> str:
     return str(head) + "".join(lines)
 
 
-LONG = 12
-"""Rows; a longer table is folded."""
+LONG, WIDE = 12, 8
+"""Rows and columns; a table that has more is folded."""
 
 
 def folded(table: pd.DataFrame, up: str = "") -> str:
-    """The table for a page, folded if it is long; one that is a file (``attrs["csv"]``) has a link to it.
+    """The table for a page, folded if it is long or wide; one that is a file (``attrs["csv"]``) has a link to it.
 
     ``up`` leads from the page to the folder of ``tables``.
     """
     text = markdown(table).rstrip("\n")
-    if len(table) > LONG:
+    if len(table) > LONG or table.shape[1] > WIDE:
         text = f'<details markdown="1">\n<summary>Table of {len(table)} rows</summary>\n\n{text}\n\n</details>'
     return text + (f"\n\n[CSV]({up}tables/{table.attrs['csv']}.csv)" if "csv" in table.attrs else "")

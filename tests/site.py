@@ -82,15 +82,16 @@ def tables(browser: Browser, site: Path) -> Iterator[str]:
     """Unfold, sort and filter a table by keyboard."""
     found: list[str] = []
     page = opened(browser, site / "out" / "report" / "accuracy.html", "light", found)
-    page.locator("details summary").first.press("Enter")
-    table = page.locator("details table").first
+    folded = page.locator("details", has=page.locator(".filter")).first
+    folded.locator("summary").press("Enter")
+    table = folded.locator("table")
     head, rows = table.locator("th").first, table.locator("tbody tr:visible")
     total = rows.count()
     for order in ("ascending", "descending"):
         head.get_by_role("button").press("Enter")
         if head.get_attribute("aria-sort") != order:
             yield f"table: not {order}"
-    page.locator("details .filter input").first.fill("mlp latest")
+    folded.locator(".filter input").fill("mlp latest")
     if not 0 < rows.count() < total:
         yield f"table: {rows.count()} of {total} rows after filtering"
     page.close()

@@ -169,7 +169,8 @@ def _image_error(row: Mapping[str, Any]) -> str:
 
 
 def verdict_table(found: Assay) -> pd.DataFrame:
-    """Strategies by cells: the share won back and the outcome, where a verdict is possible."""
+    """Strategies by cells where a verdict is possible, or by all if none is: the share won back and the outcome."""
+    found = found.sensitive if len(found.sensitive.costs) else found
     names = ordered(found.rules["strategy"])
     known = {(row["cell"], row["strategy"]): _verdict(row) for row in found.rules.to_dict("records")}
     columns = {cell: [known.get((cell, name), "–") for name in names] for cell in found.costs["cell"]}

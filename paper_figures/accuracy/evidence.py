@@ -17,22 +17,41 @@ from layerpipe2.lab.judging.designs import CELL
 from layerpipe2.lab.judging.history_costs import with_scores
 from layerpipe2.strategies import DECAY_RULES, find_strategy
 from paper_figures import records as training
-from paper_figures.accuracy.assay import Assay, costs_table, long_name, rules_table, verdict_table
+from paper_figures.accuracy.assay import (
+    Assay,
+    costs_table,
+    in_place_of_a_verdict,
+    long_name,
+    rules_table,
+    verdict_table,
+)
 from paper_figures.accuracy.history_costs import history_costs
 from paper_figures.accuracy.tuning import chosen_rates
 from paper_figures.field.page import FIELD
 from paper_figures.page import Page
 from paper_figures.records import CONFIGURATION, Records
-from paper_figures.text import network_label, plural, span
-from paper_figures.verdicts import CLAIM, Answer, Verdict
+from paper_figures.text import listed, network_label, plural, span
+from paper_figures.verdicts import CLAIM, OUTCOMES, Answer, Verdict
 
-evidence = Page("evidence")
+evidence = Page(
+    "evidence",
+    *("cells", "strategies", "common", "longer", "why", "recalled", "start", "plateau", "screening", "method"),
+)
 SCREEN = "screen-"
 """What the names of the coarse searches begin with."""
 WHY = "why-"
 """What the names of experiments begin with that look for causes: their strategies are none that anybody would use."""
 LONG = "-long"
 """What the names of experiments end with that train the cells of another one for longer."""
+
+
+COSTS = {"delay": "the delay costs", "inconsistency": "no history costs"}
+"""Costs of a cell in words."""
+
+
+def cost_ends(row: Mapping[str, Any], cost: str) -> tuple[float, float, float]:
+    """A cost of a cell, and the ends of its interval."""
+    return row[cost], row[f"{cost}_low"], row[f"{cost}_high"]
 
 
 LEAST_SHARE = 0.75
@@ -249,12 +268,49 @@ def keeps(name: str, tuned: Assay) -> Verdict:
 @evidence.value
 def shown(tuned: Assay, common: Assay) -> dict[str, dict[str, pd.DataFrame]]:
     """The tables of both kinds of cells, for readers."""
-    tables = {"verdicts": verdict_table, "costs": costs_table, "rules": rules_table}
     return {
-        kind: {name: table(found) for name, table in tables.items()}
+        kind: {"verdicts": verdict_table(found), "costs": costs_table(found), "rules": rules_table(found)}
         for kind, found in (("tuned", tuned), ("common", common))
         if len(found.costs)
     }
+
+
+@evidence.value
+def cell_table(tuned: Assay) -> pd.DataFrame:
+    """A row per cell for readers, those that need a history first: what it costs, and which strategies do without."""
+    rows = []
+    for row in tuned.costs.sort_values(["sensitive", "needless"], ascending=False, kind="stable").to_dict("records"):
+        mine = tuned.sensitive.within(cell=row["cell"]).rules
+        found = {name: OUTCOMES.get(outcome) for name, outcome in zip(mine["strategy"], mine["outcome"], strict=True)}
+        rows.append(
+            {
+                "cell": row["cell"],
+                **{title: f"{row[cost]:+.2f} {row['unit']}" for cost, title in COSTS.items()},
+                "a history is": in_place_of_a_verdict(row) or "needed",
+                "lose nothing": "; ".join(_named(found, Answer.YES)) or "–",
+                "lose": "; ".join(_named(found, Answer.NO)) or "–",
+            }
+        )
+    return pd.DataFrame(rows, dtype=object)
+
+
+def _named(found: Mapping[str, Answer | None], answer: Answer) -> list[str]:
+    """The strategies with an answer."""
+    return [find_strategy(name).label for name, its in found.items() if its == answer]
+
+
+def shown_losses(found: Assay) -> str:
+    """Which strategies are shown to lose nothing in any cell that tells, and which to lose in one."""
+    answers = {name: found.answer(name) for name in dict.fromkeys(found.rules["strategy"])}
+    kept, lost = (listed(_named(answers, one) or ["no strategy"]) for one in (Answer.YES, Answer.NO))
+    cells = plural(len(found.sensitive.costs), "cell")
+    return f"{kept} can be shown to lose nothing in all of {cells} that tell it, and {lost} to lose in at least one"
+
+
+@evidence.value
+def said(tuned: Assay, common: Assay) -> dict[str, str]:
+    """:func:`shown_losses` of both kinds of cells."""
+    return {"tuned": shown_losses(tuned), "common": shown_losses(common)}
 
 
 @evidence.value
@@ -264,15 +320,22 @@ def plans(confirmed: Mapping[str, Records]) -> list[dict[str, Any]]:
 
 
 @evidence.value
-def rates(confirmed: Mapping[str, Records]) -> dict[str, pd.DataFrame]:
-    """Experiment -> the rate that every strategy chose."""
+def rates(confirmed: Mapping[str, Records]) -> pd.DataFrame:
+    """A row per experiment and network: the rate that every strategy chose."""
     known = {name: (one.tuning, one.networks) for name, one in confirmed.items() if one.tuning is not None}
-    return {name: chosen_rates(*found) for name, found in known.items()}
+    tables = [chosen_rates(*found).set_index("strategy").T.assign(experiment=name) for name, found in known.items()]
+    table = pd.concat(tables or [pd.DataFrame(columns=["experiment"])]).rename_axis("network").reset_index()
+    return table.set_index("experiment").reset_index().fillna("–")
 
 
 @evidence.value
 def numbers(
-    tuned: Assay, confirmed: Mapping[str, Records], screens: Mapping[str, Records], folder: Path, level: float
+    tuned: Assay,
+    cell_table: pd.DataFrame,
+    confirmed: Mapping[str, Records],
+    screens: Mapping[str, Records],
+    folder: Path,
+    level: float,
 ) -> dict[str, Any]:
     """Counts, and lists in words."""
     every = [*confirmed.values(), *screens.values()]
@@ -284,6 +347,7 @@ def numbers(
     small = [name for one in confirmed.values() if one.dataset == _HALF for name in one.networks]
     answered, total = decided(tuned)
     return {
+        "kinds": cell_table["a history is"].value_counts(),
         "answered": answered,
         "total": total,
         "cells": plural(total, "cell"),

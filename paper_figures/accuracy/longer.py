@@ -1,31 +1,44 @@
 """The same cells trained for longer, until stashing has moved as far as sequential training does in the short runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from layerpipe2.lab.judging.designs import SEQUENTIAL, STASH
+from layerpipe2.lab.judging.designs import LATEST, SEQUENTIAL, STASH
+from layerpipe2.lab.looks import look
+from paper_figures import style
 from paper_figures.accuracy.assay import Assay, interval, score
-from paper_figures.accuracy.evidence import LONG, evidence
+from paper_figures.accuracy.evidence import COSTS, LONG, cost_ends, evidence
 from paper_figures.records import Records
-from paper_figures.text import percent
+from paper_figures.text import listed, percent, span
+from paper_figures.verdicts import Answer
 
 _PART = 3
 """A cost is asked to fall to one in so many."""
-_COSTS = {"delay": "the delay costs", "inconsistency": "no history costs"}
 
 
 @evidence.value
 def longer(found: Mapping[str, Records], assays: Mapping[str, Assay]) -> dict[str, Any] | None:
-    """A table with two rows per pair of a short and a long experiment, and what the costs fall to; None without any."""
+    """A short and a long row for each pair, their table, and what the costs fall to; None without any."""
     pairs = {name.removesuffix(LONG): name for name in found if name.endswith(LONG)}
-    rows, said = [], []
-    for pair in pairs.items():
-        short, long = (_row(found[name], assays[name]) for name in pair)
-        rows += [short, long]
-        said += [fall(short, long, cost) for cost in _COSTS]
-    return {"table": pd.DataFrame([_readable(row) for row in rows], dtype=object), "said": said} if rows else None
+    both = [(_row(found[a], assays[a]), _row(found[b], assays[b])) for a, b in pairs.items()]
+    rows = [row for pair in both for row in pair]
+    table = pd.DataFrame([_readable(row) for row in rows], dtype=object)
+    said = [fall(*pair, cost) for pair in both for cost in COSTS]
+    return {"rows": rows, "table": table, "said": said, "answer": _answer(both)} if rows else None
+
+
+def _answer(pairs: Sequence[tuple[Any, Any]]) -> str:
+    """Which costs are shown to fall to a third, which not to, and which neither."""
+    found: dict[Answer, list[str]] = {answer: [] for answer in _WORDS}
+    for pair in pairs:
+        for cost, title in COSTS.items():
+            found[fallen(*pair, cost)].append(f"what {title} in {pair[0]['cell']} ({_share(*pair, cost)})")
+    yes, no, unsure = (listed(costs or ["nothing"]) for costs in found.values())
+    return f"Shown to fall below a third at matched length: {yes}; shown not to: {no}; neither: {unsure}"
 
 
 def _row(records: Records, assay: Assay) -> dict[str, Any]:
@@ -39,7 +52,7 @@ def _row(records: Records, assay: Assay) -> dict[str, Any]:
 
 
 def _readable(row: Mapping[str, Any]) -> dict[str, Any]:
-    costs = {title: interval(*_ends(row, cost)) for cost, title in _COSTS.items()}
+    costs = {title: interval(*cost_ends(row, cost)) for cost, title in COSTS.items()}
     return {
         "cell": row["cell"],
         "epochs": row["epochs"],
@@ -53,20 +66,54 @@ def _readable(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def fall(short: Mapping[str, Any], long: Mapping[str, Any], cost: str) -> str:
+_WORDS = {
+    Answer.YES: "shown to be",
+    Answer.NO: "shown not to be",
+    Answer.UNDECIDED: "not shown to be, nor not to be,",
+}
+
+
+def fallen(short: Mapping[str, Any], long: Mapping[str, Any], cost: str) -> Answer:
     """Whether a cost is shown to fall to a third, by both intervals."""
-    (mean, low, high), (longer, least, most) = _ends(short, cost), _ends(long, cost)
-    below, above = most < low / _PART, least > high / _PART
-    word = "shown to be" if below else "shown not to be" if above else "not shown to be, nor not to be,"
-    share = percent(longer / mean) if mean > 0 else "an undefined share"
-    what = (
-        f"{short['cell']}, {long['epochs']} instead of {short['epochs']} epochs: what {_COSTS[cost].split(' cost')[0]}"
-    )
-    return f"{what} costs is {share} of before, {word} below a third."
+    (_, low, high), (_, least, most) = cost_ends(short, cost), cost_ends(long, cost)
+    return Answer.YES if most < low / _PART else Answer.NO if least > high / _PART else Answer.UNDECIDED
 
 
-def _ends(row: Mapping[str, Any], cost: str) -> tuple[float, float, float]:
-    return row[cost], row[f"{cost}_low"], row[f"{cost}_high"]
+def fall(short: Mapping[str, Any], long: Mapping[str, Any], cost: str) -> str:
+    """What a cost falls to, and whether it is shown to fall to a third."""
+    what = f"{short['cell']}, {long['epochs']} instead of {short['epochs']} epochs: what {COSTS[cost]}"
+    return f"{what} is {_share(short, long, cost)}, {_WORDS[fallen(short, long, cost)]} below a third."
+
+
+def _share(short: Mapping[str, Any], long: Mapping[str, Any], cost: str) -> str:
+    return f"{percent(long[cost] / short[cost]) if short[cost] > 0 else 'an undefined share'} of before"
 
 
 evidence.table("longer", shown=None, when=lambda longer: longer is not None)(lambda longer: longer["table"])
+
+
+_LOOKS = {"delay": look(SEQUENTIAL).colour, "inconsistency": look(LATEST).colour}
+"""The colours that these costs have in the pictures of all costs."""
+
+
+@evidence.figure("longer", when=lambda longer: longer is not None)
+def draw(longer: dict[str, Any], level: float) -> Figure:
+    """Draw both costs over the epochs, a panel per cell, and a third of what each was."""
+    pairs = list(zip(longer["rows"][::2], longer["rows"][1::2], strict=True))
+    columns = min(3, len(pairs))
+    figure, axes = style.canvas(0.9 + 1.9 * -(-len(pairs) // columns), columns, -(-len(pairs) // columns), len(pairs))
+    for axis, pair in zip(axes.flat, pairs, strict=False):
+        x = [row["epochs"] for row in pair]
+        for cost, colour in _LOOKS.items():
+            mean, low, high = np.transpose([cost_ends(row, cost) for row in pair])
+            axis.errorbar(x, mean, [mean - low, high - mean], color=colour, marker="o", capsize=2)
+            axis.plot(x, [mean[0] / _PART] * 2, color=colour, linestyle=(0, (4, 2)), linewidth=0.8)
+        axis.set(title=pair[0]["cell"], xlabel="epochs", ylabel=f"cost ({pair[0]['unit']})", xticks=x)
+    lines = [style.handle(COSTS[cost], color=colour, marker="o") for cost, colour in _LOOKS.items()]
+    third = style.handle("a third of before", color="#444444", linestyle=(0, (4, 2)))
+    style.legend(figure, [*lines, third], 3, "What the delay and doing without a history cost in longer runs")
+    n = span([row["seeds"] for row in longer["rows"]])
+    style.note(
+        figure, f"Means with {100 * (1 - 2 * level):g} % intervals, n = {n} seeds; each length has rates of its own."
+    )
+    return figure

@@ -65,7 +65,7 @@ RULE = Rule(
     threshold=0.990854,
     drop_above=True,
     cells=46,
-    source="paper_figures/out/evidence/evidence.md",
+    source="paper_figures/out/evidence/why.md",
 )
 """The rule in use: what ``python -m paper_figures.build rule`` prints, from the coarse searches of the evidence."""
 
@@ -74,7 +74,7 @@ AVERAGE = "ema-span"
 """The reconstruction that is measured beside the latest weights."""
 
 
-SOURCE = "paper_figures/out/evidence/evidence.md"
+SOURCE = "paper_figures/out/evidence/why.md"
 
 
 GIVEN = "lr"

@@ -14,7 +14,7 @@ from paper_figures.page import Page
 from paper_figures.read import BUSY, one_line
 from paper_figures.text import dataset_label, listed, network_label
 
-pipelines = Page("pipelines")
+pipelines = Page("pipelines", "time_to_loss", "regimes", "speed", "timeline", "memory", "method")
 MAIN_NETWORK = "even"
 """The network whose measured pipelines are compared."""
 

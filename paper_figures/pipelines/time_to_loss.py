@@ -237,20 +237,28 @@ def first_to_loss(time_to_loss: TimeToLoss) -> Verdict:
 
 @pipelines.value
 def headline(time_to_loss: TimeToLoss | None) -> str:
-    """The page's first line: where an asynchronous pipeline is first, and where it loses."""
-    if (found := time_to_loss) is None:
+    """The page's first line: where an asynchronous pipeline reaches the target first, and where it loses."""
+    if time_to_loss is None:
         return ""
-    leads, sentences = found.leads(), []
-    for place in found.places:
-        mine = leads[leads["place"] == place]
+    places = time_to_loss.leads().groupby("place", sort=False)
+    return " ".join(f"{_where(str(place))} {_won(mine)}." for place, mine in places)
+
+
+@pipelines.value
+def multiples(time_to_loss: TimeToLoss | None) -> list[str]:
+    """How long the best asynchronous pipeline takes beside the best other choice, place by place."""
+    if (found := time_to_loss) is None:
+        return []
+    said = []
+    for place, mine in found.leads().groupby("place", sort=False):
         words = [f"{network_label(row.network)} {_first(row)}{_unsure(row, found.checks)}" for row in mine.itertuples()]
-        sentences.append(f"{_where(place)} {_won([beside_one(row.low, row.high) for row in mine.itertuples()])}")
-        sentences.append(f"Its time, as a multiple of the best other choice's, by medians: {'; '.join(words)}")
-    return f"Which training reaches a target loss first? {'. '.join(sentences)}."
+        said.append(f"{_where(str(place))}: {'; '.join(words)}.")
+    return said
 
 
-def _won(answers: list[Answer]) -> str:
+def _won(leads: pd.DataFrame) -> str:
     """For how many networks an asynchronous pipeline is first, and for how many it is not."""
+    answers = [beside_one(row.low, row.high) for row in leads.itertuples()]
     words = _WORDS | {Answer.UNDECIDED: "not shown to differ"}
     counts = [f"{word} for {answers.count(answer)}" for answer, word in words.items() if answer in answers]
     return f"an asynchronous pipeline is, of {plural(len(answers), 'network')}, {listed(counts)}"

@@ -29,6 +29,12 @@ def idle(bench: Benchmark) -> Verdict:
     return Verdict("Bubble", answer, SMALLER, evidence=(f"{text}: {'; '.join(shares)}.",))
 
 
+@pipelines.value
+def waiting(bench: Benchmark) -> str:
+    """Which of the variants waits least, and which most; empty if none was traced."""
+    return _title(bench.steady) if bench.traces else ""
+
+
 @pipelines.table("idle", when=lambda bench: bench.traces)
 def idle_table(bench: Benchmark) -> pd.DataFrame:
     """How much of their time the processes wait, by variant, from the time stamps."""

@@ -58,6 +58,17 @@ def test_pages_are_those_of_the_published_records(pages: dict[str, Built], publi
             assert markdown(page.markdown[stem]) == (out / "tables" / f"{stem}.md").read_text()
 
 
+@pytest.mark.parametrize("name", ["evidence", "pipelines"])
+def test_every_part_answers_its_question_on_the_front_page_and_is_short(pages: dict[str, Built], name: str) -> None:
+    front, *parts = pages[name].texts
+    for part in parts:
+        assert re.search(rf"\|  ?\[.+\?\]\({part}\.md\) \| .*\w", pages[name].texts[front])
+    for text in pages[name].texts.values():
+        shown = re.sub(r"<details.*?</details>", "", text, flags=re.DOTALL)
+        assert len(shown.split()) <= 900
+        assert max((line.count(" | ") for line in shown.splitlines() if line.startswith("| ")), default=0) < 8
+
+
 def test_the_rule_of_thumb_is_the_one_of_the_committed_measurements(
     pages: dict[str, Built], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,6 +210,27 @@ def test_a_page_shows_what_is_registered_with_the_data_that_it_names(tmp_path: P
     page.figure("other", data="abc")(lambda n: Figure())
     with pytest.raises(UserError, match="page small: figure other draws the table abc; did you mean 'ab'"):
         page.build({"names": ["a"], "n": 2})
+
+
+def test_a_part_answers_its_question_with_the_claims_of_its_file_and_an_empty_one_is_left_out(tmp_path: Path) -> None:
+    page = Page("small", Path(__file__).stem, "other", "empty")
+    page.template = tmp_path / "small.md"
+    page.template.write_text("# Small\n\n{{ questions | table }}\n")
+    (tmp_path / f"{Path(__file__).stem}.md").write_text(
+        "# Why?\n\nSo: **{{ claims[0].word }},\nat n = {{ n }}**, and **more**.\n\n{{ figure('plot', 'A plot.') }}\n"
+    )
+    (tmp_path / "other.md").write_text("# Which?\n\n{{ claims | length }} claims.\n\n**Below.**\n")
+    (tmp_path / "empty.md").write_text("{% if n > 2 %}\n# Never\n{% endif %}\n\n")
+    page.figure("plot")(lambda n: Figure())
+    page.claim()(lambda n: Verdict("Holds it?", Answer.YES))
+    made = page.build({"n": 2}, "deeper/small")
+    assert list(made.texts) == ["small", Path(__file__).stem, "other"]
+    head = "# Small\n\n| question | answer |\n| --- | --- |\n"
+    why = f"| [Why?]({Path(__file__).stem}.md) | reproduced, at n = 2 |\n"
+    assert made.texts["small"] == f"{head}{why}| [Which?](other.md) |  |\n"
+    assert "0 claims." in made.texts["other"]
+    assert "(figures/plot.svg)" in made.texts[Path(__file__).stem]
+    assert "(../../../../tests/paper_figures/test_build.py)" in made.texts[Path(__file__).stem]
 
 
 def page_of(records: Records, measured: regimes.Regimes | None = None) -> str:

@@ -20,8 +20,10 @@ from tests import synthetic_records
 def test_the_name_of_an_experiment_gives_its_own_page(results: Path, tmp_path: Path) -> None:
     name = "evidence-cnn-1f1b"
     build.main(["page", name, "--results", str(results), "--out", str(tmp_path)])
-    text = (tmp_path / "experiments" / name / "evidence.md").read_text()
-    assert "The search that came before" not in text
+    texts = {path.stem: path.read_text() for path in (tmp_path / "experiments" / name).glob("*.md")}
+    assert set(texts) == {"evidence", "cells", "strategies", "longer", "screening", "method"}
+    assert "figures/screening.svg" not in texts["screening"]
+    assert "(../../../../docs/scope.md#" in texts["strategies"]
     assert not (tmp_path / "evidence").exists()
 
 

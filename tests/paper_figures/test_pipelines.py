@@ -60,10 +60,12 @@ def test_what_was_not_measured_is_said_and_not_drawn(tmp_path):
     found = verdicts(records)
     for title in ("Against torch's 1F1B and GPipe", "Bubble", "Memory", "Split backward pass"):
         assert (found[title].answer, found[title].word) == (Answer.NOT_TESTED, "not measured")
-    pipelines.build(records).write(tmp_path / "out")
+    page = pipelines.build(records)
+    page.write(tmp_path / "out")
     assert {path.stem for path in (tmp_path / "out" / "figures").iterdir()} == {"speed"}
-    shown = re.findall(r"\(figures/(\w+)", (tmp_path / "out" / "pipelines.md").read_text())
-    assert set(shown) == {"speed"}
+    assert set(re.findall(r"\(figures/(\w+)", page.text)) == {"speed"}
+    assert set(page.texts) == {"pipelines", "speed", "timeline", "memory", "method"}
+    assert "[How much memory do the processes hold?](memory.md) | Memory is not measured." in page.text
 
 
 def test_a_busy_machine_and_a_quick_run_are_verdicts(tmp_path):
