@@ -388,7 +388,7 @@ def draw(cells: pd.DataFrame, rule: Rule) -> Figure:
         axis.set(title=name, xscale="log")
         axis.set_yscale("symlog", linthresh=1, linscale=0.7)
     axes[0, 0].set(
-        ylabel="what 'latest' costs beside exact\nstashing (margins; linear up to 1, then log)",
+        ylabel="cost of 'latest' (margins;\nlinear up to 1, then log)",
         ylim=(None, max(10.0, 2 * shown["cost"].max())),
     )
     axes[0, 0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
