@@ -143,14 +143,14 @@ def _panel(axis: Any, table: pd.DataFrame) -> None:
         ends = [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
         axis.errorbar(row["copies"], row["mean"], yerr=ends, elinewidth=0.9, capsize=2, **look)
         if row["lost"]:
-            text = f"{row['lost']} of {row['of']}\ndiverged"
+            text = f"{row['lost']} of {row['of']} diverged"
             axis.annotate(
                 text,
                 (row["copies"], row["mean"]),
-                (5, -2),
+                (6, 0),
                 textcoords="offset points",
                 fontsize=6.5,
-                va="top",
+                va="bottom",
                 bbox=_PAPER,
                 zorder=5,
             )

@@ -202,8 +202,8 @@ def _note(found: Assay, level: float, where: str, marks: set[str]) -> str:
     sentences = (
         "'delay alone': what exact stashing loses against sequential training; others: what each loses against exact "
         "stashing.",
-        f"Dots: means; lines: {_intervals(found, level)} over seeds; n is less than all where runs diverged or a strategy "
-        "was run with fewer. Grey: the margin.",
+        f"Dots: means; lines: {_intervals(found, level)} over seeds, fewer where runs diverged or a strategy "
+        "had fewer. Grey: the margin.",
         *(text for mark, text in drawn.items() if mark in marks),
         raw,
         words,

@@ -85,7 +85,8 @@ def screening(trained_rates: pd.DataFrame) -> Figure:
         figure,
         "Bars: from the least to the largest rate at which the mean gains at least half of what sequential training "
         f"gains over guessing,\nn = {span(trained_rates['n'])} seeds; a run that diverged counts as guessing. "
-        "Arrows: up to the largest, down to the least\nrate that was tried. A cross stands at the rate of the best mean. No interval.",
+        "Arrows: up to the largest, down to the least\nrate that was tried. A cross stands at the rate of "
+        "the best mean. No interval.",
     )
     return figure
 

@@ -423,9 +423,9 @@ def _note(shown: pd.DataFrame, rule: Rule) -> str:
     left = rule.drop_above == rule.quantity.startswith("alignment.")
     return (
         "Shape: network. A point per cell (network, data, optimizer, stages) in which exact stashing trains: "
-        f"{coarse} in coarse\nsearches (grey), {len(shown) - coarse} confirmed with more seeds (black); means over seeds, "
-        "no interval. A run that diverged counts as guessing.\nThe margin is 0.5 points of test accuracy (language "
-        "models: 0.02 nats of test loss). The rule of thumb drops the history\n"
+        f"{coarse} in coarse\nsearches (grey), {len(shown) - coarse} confirmed with more seeds (black); means over "
+        "seeds, no interval. A run that diverged counts as guessing.\nThe margin is 0.5 points of test accuracy ("
+        "language models: 0.02 nats of test loss). The rule of thumb drops the history\n"
         f"{'left' if left else 'right'} of the upright line; that is correct below the level line."
     )
 
