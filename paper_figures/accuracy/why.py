@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
@@ -392,7 +393,9 @@ def draw(cells: pd.DataFrame, rule: Rule) -> Figure:
         ylim=(None, max(10.0, 2 * shown["cost"].max())),
     )
     axes[0, 0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    handles = [style.handle(network_label(n), marker=m, linestyle="", **_HOLLOW) for n, m in marker.items()]
+    handles: list[Artist] = [
+        style.handle(network_label(n), marker=m, linestyle="", **_HOLLOW) for n, m in marker.items()
+    ]
     for label, look in (("coarse search", _SCREENED), ("confirmed", _CONFIRMED)):
         handles.append(Patch(facecolor=look["color"], label=label))
     handles.append(style.handle("one margin; rule's threshold", **_LINE))
