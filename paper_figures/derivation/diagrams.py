@@ -50,7 +50,7 @@ def residual() -> Figure:
     result = (
         f"1a and 1b: the block's layers; 1+: their output plus the block's input. Delays: {delays}.",
         "The block's input crosses the boundary once; its branches send a gradient each, which are added behind it.",
-        "",
+        "LayerPipe2's delays: 2S, with S stages behind a stage. Steps 1 and 3 are not drawn.",
     )
     _lines(figure, 0.08, strip - 0.15, height, [*result, *_KEY_LINES])
     return figure
