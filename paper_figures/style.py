@@ -37,6 +37,9 @@ TASKS = {
 """Colours of what a processor computes, in schedules and in time stamps."""
 WAITING = "#e4e4e4"
 
+OTHERS = ("#2f4858", "#2ab7b0", "#a4c639", "#8e63ce", "#b0b0b0", "#6b705c")
+"""Colours of what is no strategy, none of which is a strategy's: schedules, networks, momenta."""
+
 Look = dict[str, Any]
 """Keyword arguments for ``Axes.plot``."""
 

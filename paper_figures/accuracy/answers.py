@@ -100,14 +100,19 @@ def accuracy_and_copies(records: Records, level: float) -> Figure:
     A panel per network, each at its largest number of stages; the intervals are those of 1 - 2 level.
     """
     tables = {name: _differences(records.runs[records.runs["network"] == name], level) for name in records.networks}
-    figure, axes = style.canvas(2.4, columns=len(tables), rows=1, sharey=True)
+    figure, axes = style.canvas(2.75, columns=len(tables), rows=1, sharey=True)
     for axis, (name, table) in zip(axes.flat, tables.items(), strict=True):
         _panel(axis, table)
-        axis.set_title(f"{network_label(name)}, {table['stages'].iloc[0]} stages")
+        axis.set_title(f"{network_label(name)}\n{table['stages'].iloc[0]} stages")
         axis.set_xlabel("copies of the weights kept")
     axes[0, 0].set_ylabel("accuracy minus that of\nsequential training (points)")
     every = pd.concat(tables.values())
-    style.legend(figure, style.handles(every["strategy"], linestyle=""), columns=6)
+    style.legend(
+        figure,
+        style.handles(every["strategy"], linestyle=""),
+        6,
+        "Accuracy that a pipeline loses, against the weights it keeps",
+    )
     style.note(figure, _note(records, every, level))
     return figure
 
@@ -128,6 +133,9 @@ def _differences(runs: pd.DataFrame, level: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+_PAPER: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+
+
 def _panel(axis: Any, table: pd.DataFrame) -> None:
     axis.axhline(0, color="#444444", linewidth=0.6)
     for row in table.to_dict("records"):
@@ -136,7 +144,16 @@ def _panel(axis: Any, table: pd.DataFrame) -> None:
         axis.errorbar(row["copies"], row["mean"], yerr=ends, elinewidth=0.9, capsize=2, **look)
         if row["lost"]:
             text = f"{row['lost']} of {row['of']} diverged"
-            axis.annotate(text, (row["copies"], row["mean"]), (5, -8), textcoords="offset points", fontsize=7)
+            axis.annotate(
+                text,
+                (row["copies"], row["mean"]),
+                (6, 0),
+                textcoords="offset points",
+                fontsize=6.5,
+                va="bottom",
+                bbox=_PAPER,
+                zorder=5,
+            )
     axis.set_xlim(left=-0.06 * table["copies"].max())
     axis.margins(x=0.12)
     style.integer_ticks(axis)
@@ -146,6 +163,6 @@ def _note(records: Records, table: pd.DataFrame, level: float) -> str:
     seeds = span(table["n"], "{:.0f}".format)
     return (
         f"Mean over n = {seeds} seeds of the runs that completed, paired by seed; lines: {100 * (1 - 2 * level):g} % "
-        f"intervals. 0: no pipeline.\nCopies: modelled, beside the latest weights. "
+        f"intervals. Accuracy 0: that of no pipeline.\nCopies: modelled, beside the latest weights. "
         f"{setting(records.dataset, records.convention)}"
     )

@@ -13,7 +13,7 @@ from layerpipe2.strategies import find_strategy
 from paper_figures import style
 from paper_figures.accuracy.assay import CANNOT_TELL, NOT_NEEDED, UNTRAINED, Assay, in_place_of_a_verdict
 from paper_figures.page import report
-from paper_figures.text import amount, listed
+from paper_figures.text import amount, span
 
 _SMALLEST = 3.0
 """The axis reaches at least to so many margins."""
@@ -43,6 +43,10 @@ _KEPT_TOGETHER = (" stages", " delays", *_WORDS)
 """Words between which no line of a title ends."""
 
 
+_WORD = 0.42
+"""The share of an axis that a count of diverged runs takes, beside its bar."""
+
+
 _FARTHEST = 20.0
 """And at most to so many, to either side: longer bars are cut, and their value is written."""
 
@@ -60,14 +64,14 @@ def history_costs(judged: Assay, level: float, where: str) -> Figure:
     names = ordered(judged.rules["strategy"])
     columns = 2 if len(cells) in (2, 4) else min(3, len(cells))
     rows = -(-len(cells) // columns)
-    height = 1.35 + rows * (0.55 + 0.12 * (columns > 2) + 0.155 * (len(names) + 1))
+    height = 1.35 + rows * (0.68 + 0.12 * (columns > 2) + 0.155 * (len(names) + 1))
     figure, axes = style.canvas(height, columns, rows, len(cells), sharey=True)
     marks: set[str] = set()
     for cell, axis in zip(cells, axes.flat, strict=False):
         marks |= _panel(axis, cell, judged.rules, names)
         axis.set_title(_title(cell, _TITLE[columns]))
-        axis.set_xlabel(f"cost ({cell['unit']} of test {'loss' if cell['unit'] == 'nats' else 'accuracy'})")
-    style.title(figure, "What late gradients cost, and what each strategy costs beside exact stashing")
+        axis.set_xlabel(_xlabel(cell, judged))
+    style.title(figure, _message(judged))
     style.note(figure, _note(judged, level, where, marks))
     return figure
 
@@ -80,6 +84,9 @@ def _panel(axis: Any, cell: dict[str, Any], rules: pd.DataFrame, names: list[str
         row = known.get(name)
         if name == "latest":
             lost = _diverged(cell["diverged_latest"], cell["seeds"])
+            if lost and "p_keeps" not in rules:
+                rows.append((lost, float("inf"), 0.0, 0.0, name))
+                continue
             rows.append((lost, *(cell[f"inconsistency{end}"] for end in ("", "_low", "_high")), name))
         elif row is not None and (not row["lost"] or "p_keeps" in row):
             lost = _diverged(row["lost"], row["pairs"])
@@ -109,18 +116,40 @@ def _diverged(some: int, of: int) -> str:
     return f"{some} of {of} diverged" if some else ""
 
 
+def _xlabel(cell: dict[str, Any], found: Assay) -> str:
+    """What is drawn, its unit, the number of seeds and the margin."""
+    seeds = found.rules.loc[(found.rules["cell"] == cell["cell"]) & (found.rules["n"] > 0), "n"]
+    what = "loss" if cell["unit"] == "nats" else "accuracy"
+    return (
+        f"cost ({cell['unit']} of test {what})\nn = {span(seeds)} seeds; margin {amount(cell['margin'], cell['unit'])}"
+    )
+
+
+def _message(found: Assay) -> str:
+    """The title: which cells these are."""
+    if set(found.costs["rate"]) == {"common"}:
+        return "With one learning rate for all pipelines: what each strategy costs beside exact stashing"
+    if not (found.costs["sensitive"] | found.costs["needless"]).any():
+        return "Where the runs can't tell if old weights are needed: late gradients and each strategy"
+    if _by_share(found):
+        return "Default study: what late gradients cost, and what each strategy costs beside exact stashing"
+    return "With a rate of its own: what each strategy costs beside exact stashing, and the delay before"
+
+
 def _ends(rows: list[tuple[Any, ...]], margin: float) -> tuple[float, float]:
     """Of the axis: all intervals fit, unless they are longer than :data:`_FARTHEST` margins."""
     lowest = min((row[2] for row in rows if row[2] == row[2]), default=0.0)
     highest = max((row[3] for row in rows if row[3] == row[3]), default=0.0)
     start = max(min(1.1 * lowest, -1.3 * margin), -_FARTHEST * margin)
-    return start, min(max(1.1 * highest, _SMALLEST * margin), _FARTHEST * margin)
+    beside = max(((row[3] - _WORD * start) / (1 - _WORD) for row in rows if row[0]), default=0.0)
+    return start, min(max(1.1 * highest, _SMALLEST * margin, beside), _FARTHEST * margin)
 
 
 def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) -> set[str]:
     """A bar with its interval; arrows where the interval is cut, the value in words where the bar is."""
     lost, mean, low, high, name = row
     if mean != mean:
+        axis.text(0, place, " not run", va="center", fontsize=7, color="#777777", bbox=_PAPER)
         return set()
     marks = {"lost"} if lost else set()
     looks = look(name)
@@ -135,6 +164,7 @@ def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) 
     axis.barh(place, min(max(mean, start), end), height=0.66, **outline if hollow else filled)
     if start < mean < end:
         axis.plot([max(low, start), min(high, end)], [place, place], color="#222222", linewidth=0.9)
+        axis.plot(mean, place, "o", color="#222222", markersize=2.4)
         for edge, cut, marker in ((start, low < start, "<"), (end, high > end, ">")):
             if cut:
                 marks.add("line")
@@ -145,6 +175,7 @@ def _bar(axis: Any, place: int, row: tuple[Any, ...], start: float, end: float) 
         edge, side = (end, "right") if mean > 0 else (start, "left")
         ink = _ink("white" if hollow else looks.colour)
         axis.text(0.97 * edge, place, text, ha=side, va="center", fontsize=7, color=ink, fontweight="bold")
+        axis.text(0.78 * edge, place, "//", ha="center", va="center", fontsize=11, color="white", fontweight="bold")
     return marks
 
 
@@ -155,24 +186,24 @@ def _ink(colour: str) -> str:
 
 
 def _note(found: Assay, level: float, where: str, marks: set[str]) -> str:
-    seeds = sorted({*found.costs["seeds"], *found.rules.loc[found.rules["n"] > 1, "n"]})
-    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    margins = listed(dict.fromkeys(amount(row.margin, row.unit) for row in found.costs.itertuples()))
     used = set(map(in_place_of_a_verdict, found.costs.to_dict("records")))
     words = "; ".join(f"{word}: {meaning}" for word, meaning in _WORDS.items() if word in used)
     words += "." if words else ""
     drawn = {
-        "bar": f"Bars end at {_FARTHEST:g} margins: a number is the value.",
+        "bar": f"//: a bar that is cut at {_FARTHEST:g} margins; the number is its value.",
         "line": "Arrows: the line goes on.",
         "lost": f"x with a count: so many runs diverged or ended at guessing; {_length(found)}.",
     }
     raw = (
-        "Outlined: over learning rate x gradient." if any(find_strategy(n).raw for n in found.rules["strategy"]) else ""
+        "Outlined (raw): the average is over learning rate x gradient instead of updates."
+        if any(find_strategy(n).raw for n in found.rules["strategy"])
+        else ""
     )
     sentences = (
         "'delay alone': what exact stashing loses against sequential training; others: what each loses against exact "
         "stashing.",
-        f"Lines: {_intervals(found, level)} over n = {count} seeds; grey: the margin ({margins}).",
+        f"Dots: means; lines: {_intervals(found, level)} over seeds, fewer where runs diverged or a strategy "
+        "had fewer. Grey: the margin.",
         *(text for mark, text in drawn.items() if mark in marks),
         raw,
         words,
@@ -187,7 +218,11 @@ def _by_share(found: Assay) -> bool:
 
 
 def _intervals(found: Assay, level: float) -> str:
-    return "intervals of the tests that decide," if _by_share(found) else f"{100 * (1 - 2 * level):g} % intervals"
+    return (
+        f"intervals of the tests that decide (level {100 * level:g} %)"
+        if _by_share(found)
+        else f"{100 * (1 - 2 * level):g} % intervals"
+    )
 
 
 def _length(found: Assay) -> str:

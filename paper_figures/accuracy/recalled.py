@@ -20,7 +20,7 @@ from paper_figures.text import network_label, number
 SHARES = {STASH: 0.0, LATEST: 1.0}
 _MIXED = "mixed-"
 _RATES = {"why-recall": "the rate of stash", "why-recall-own": "each its own rate"}
-_COLOURS = {"why-recall": "#0072b2", "why-recall-own": "#d55e00"}
+_COLOURS = {"why-recall": style.OTHERS[0], "why-recall-own": style.OTHERS[3]}
 
 
 def share_of(strategy: str) -> float | None:
@@ -133,6 +133,6 @@ def draw(recalled: dict[str, pd.DataFrame], level: float) -> Figure:
 def _sweep(axis: Any, rows: pd.DataFrame, colour: str, shift: float) -> None:
     x = rows["share"] + shift
     for place, gaps in zip(x, rows["differences"], strict=True):
-        axis.plot([place] * len(gaps), gaps, ".", color=colour, alpha=0.3, markersize=3, markeredgewidth=0)
+        axis.plot([place] * len(gaps), gaps, ".", color=colour, alpha=0.6, markersize=3.5, markeredgewidth=0)
     ends = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
     axis.errorbar(x, rows["mean"], ends, color=colour, marker="o", capsize=2, linewidth=1)

@@ -62,7 +62,7 @@ def curves(records: Records, network: str) -> Figure:
     for row, stages in zip(axes, depths, strict=False):
         for axis, name in zip(row, names, strict=False):
             _draw_gap(axis, gaps[(gaps["num_stages"] == stages) & (gaps["strategy"] == name)], name)
-        row[0].set_ylabel(f"{stages} stages\npoints over stash")
+        row[0].set_ylabel(f"{stages} stages, n = {_seeds(gaps[gaps['num_stages'] == stages])}\npoints over stash")
     for axis, name in zip(axes[0], names, strict=False):
         axis.set_title(find_strategy(name).label, color=look(name).colour)
     for axis in axes[-1]:
@@ -118,6 +118,10 @@ def _curve_note(records: Records, network: str) -> str:
     )
 
 
+def _seeds(gaps: pd.DataFrame) -> str:
+    return span(gaps.groupby("strategy")["seed"].nunique())
+
+
 def _counted(runs: pd.DataFrame) -> str:
     return span(runs.groupby(["network", "group_size", "strategy"])["seed"].nunique())
 
@@ -163,7 +167,7 @@ def _draw_partitions(axis: Any, runs: pd.DataFrame) -> None:
             axis.annotate(f"{len(cell) - len(percent)}", (x, 0.04), (4, 0), fontsize=7, color=color, **place)
     for border in range(1, len(depths)):
         axis.axvline(border - 0.5, color="#dddddd", linewidth=0.6)
-    axis.set_xticks(range(len(depths)), [str(k) for k in depths])
+    axis.set_xticks(range(len(depths)), [f"{k}\nn = {_counted(runs[runs['num_stages'] == k])}" for k in depths])
     axis.set_xlim(-0.5, max(len(depths), 1) - 0.5)
     axis.grid(False, axis="x")
 

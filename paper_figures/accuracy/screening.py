@@ -13,6 +13,7 @@ from layerpipe2.lab.looks import look, ordered
 from paper_figures import style
 from paper_figures.accuracy.evidence import evidence
 from paper_figures.records import Records
+from paper_figures.style import labels
 from paper_figures.text import dataset_label, network_label, optimizer_label, span
 
 _CELL = ["network", "optimizer", "momentum", "num_stages"]
@@ -57,6 +58,9 @@ def _rows(records: Records) -> list[dict[str, Any]]:
     return rows
 
 
+_BEST: dict[str, Any] = {"marker": "o", "markersize": 4, "markerfacecolor": "white", "markeredgewidth": 1}
+
+
 @evidence.table("screening", shown=None, when=lambda screens: screens)
 def ranges(trained_rates: pd.DataFrame) -> pd.DataFrame:
     """As :func:`trained_rates`, with each cell's name in one line."""
@@ -77,14 +81,18 @@ def screening(trained_rates: pd.DataFrame) -> Figure:
     axis.set(xscale="log", xlabel="peak learning rate", ylim=(len(cells) - 0.5, -0.5))
     axis.set_yticks(range(len(cells)), cells, fontsize=6.5)
     axis.grid(visible=False, axis="y")
-    best = style.handle("best rate", color="#444444", marker="o", linestyle="")
-    entries = [*style.handles(names, marker=""), best]
+    entries = [
+        style.handle(label, color=look(n).colour, linewidth=2.2) for n, label in zip(names, labels(names), strict=True)
+    ]
+    entries.append(style.handle("best rate", color="#444444", linestyle="", **_BEST))
+    entries.append(style.handle("trains at none", color="#444444", marker="x", linestyle=""))
     style.legend(figure, entries, len(entries), "At which learning rates each strategy trains")
     style.note(
         figure,
         "Bars: from the least to the largest rate at which the mean gains at least half of what sequential training "
         f"gains over guessing,\nn = {span(trained_rates['n'])} seeds; a run that diverged counts as guessing. "
-        "Arrows: the largest rate that was tried trains. x: trains at none.",
+        "Arrows: up to the largest, down to the least\nrate that was tried. A cross stands at the rate of "
+        "the best mean. No interval.",
     )
     return figure
 
@@ -95,6 +103,7 @@ def _draw_range(axis: Any, y: float, row: Mapping[str, Any]) -> None:
         axis.plot(row["best"], y, marker="x", markersize=4, color=colour)
         return
     axis.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2.2 if row["strategy"] != SEQUENTIAL else 1.2)
-    axis.plot(row["best"], y, marker="o", markersize=3.5, color=colour, markeredgecolor="white", markeredgewidth=0.5)
-    if row["high"] == row["highest"]:
-        axis.plot(row["high"], y, marker=">", markersize=4, color=colour)
+    for end, last, out, marker in (("low", "lowest", 0.9, "<"), ("high", "highest", 1.12, ">")):
+        if row[end] == row[last]:
+            axis.plot(out * row[end], y, marker=marker, markersize=3.5, color=colour)
+    axis.plot(row["best"], y, color=colour, zorder=4, **_BEST)

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from layerpipe2.lab.judging.designs import SEQUENTIAL
 from layerpipe2.lab.judging.searches import chosen_trials, rate_means
 from layerpipe2.lab.looks import ordered
 from paper_figures import style
@@ -45,7 +46,8 @@ def tuned(records: Records) -> dict[str, Any] | None:
     return {"sentence": sentence, "table": chosen_rates(trials, records.networks)}
 
 
-_CHOSEN = {"marker": "o", "markersize": 8, "markerfacecolor": "none", "color": "#cc3311", "markeredgewidth": 1.2}
+_CLOSE = 0.01
+"""Validation accuracy below a strategy's best up to which a learning rate does about as well."""
 
 
 def _knows_accuracies(records: Records) -> bool:
@@ -54,32 +56,43 @@ def _knows_accuracies(records: Records) -> bool:
 
 @report.figure("tuning_rates", data="results/tuning.csv", when=_knows_accuracies)
 def rates(records: Records) -> Figure:
-    """Mean validation accuracy over the rate, a line per strategy; a line ends where one of its runs diverged."""
+    """A row per strategy: the rate it chose, and from which to which rate it is within a point of its best."""
     trials = records.tuning
     assert trials is not None  # _knows_accuracies
     means, best = rate_means(trials), chosen_trials(trials)
-    figure, panels = style.panels(records.networks, 2.3, "learning rate", "validation accuracy (%)")
+    names = ordered(trials["strategy"])
+    figure, panels = style.panels(records.networks, 1.25 + 0.17 * len(names), "learning rate (log scale)", "")
     for network, axis in panels.items():
-        for name in ordered(trials["strategy"]):
-            mine, chosen = (
-                table[(table["network"] == network) & (table["strategy"] == name)].sort_values("lr")
-                for table in (means, best)
-            )
-            axis.plot(mine["lr"], 100 * mine["val_accuracy"], **style.line(name, markersize=3))
-            axis.plot(chosen["lr"], 100 * chosen["val_accuracy"], linestyle="", **_CHOSEN)
-        axis.margins(y=0.12)  # the rings are larger than their points
-        style.log_ticks(axis, (1, 3), "x")
-    handles = [*style.handles(trials["strategy"]), style.handle("chosen", linestyle="", **_CHOSEN)]
-    style.legend(figure, handles, 7, "Which learning rate each strategy chose")
+        mine = means[means["network"] == network]
+        chosen = best[best["network"] == network].set_index("strategy")["lr"]
+        for place, name in enumerate(names):
+            _draw_rates(axis, place, mine[mine["strategy"] == name], chosen.get(name), name)
+        axis.set_yticks(range(len(names)), labels(names))
+        axis.set_ylim(len(names) - 0.5, -0.5)
+        axis.grid(visible=False, axis="y")
+        style.log_ticks(axis, (1, 2, 5) if mine["lr"].max() < 30 * mine["lr"].min() else (1, 3), "x")
+    style.title(figure, "Which learning rate each strategy chose, and how far it could be moved")
     style.note(figure, _note(trials))
     return figure
+
+
+def _draw_rates(axis: Any, place: int, means: pd.DataFrame, chosen: float | None, strategy: str) -> None:
+    colour = style.line(strategy)["color"]
+    axis.plot(means["lr"], [place] * len(means), "|", color="#999999", markersize=3, zorder=2)
+    close = means.loc[means["val_accuracy"] >= means["val_accuracy"].max() - _CLOSE, "lr"]
+    axis.plot([close.min(), close.max()], [place, place], color=colour, alpha=0.4, linewidth=5, solid_capstyle="butt")
+    if chosen is not None:
+        mark = "o" if strategy == SEQUENTIAL else style.line(strategy)["marker"]
+        axis.plot(chosen, place, marker=mark, color=colour, markersize=5, linestyle="", zorder=3)
 
 
 def _note(trials: pd.DataFrame) -> str:
     runs = trials.groupby(["network", "strategy", "lr"]).size()
     counts = trials["status"].value_counts()
-    told = ", ".join(f"{counts[word]} {word}" for word in ("completed", "pruned", "diverged") if word in counts)
+    told = ", ".join(f"{counts[word]} trials {word}" for word in ("completed", "pruned", "diverged") if word in counts)
     return (
-        f"Points: mean of n = {span(runs, '{:.0f}'.format)} runs at each network's largest number of stages, where all "
-        f"completed. All trials: {told}."
+        "Mark: the rate chosen. Bar: from the least to the largest rate with a validation accuracy at most "
+        f"{100 * _CLOSE:g} point below\nthe strategy's best; no bar: only the chosen one is. Ticks: rates at which all "
+        f"of n = {span(runs, '{:.0f}'.format)} runs completed (means over them),\n"
+        f"at each network's largest number of stages. {told[0].upper()}{told[1:]}."
     )

@@ -8,11 +8,14 @@ on the coarse searches and tried on those confirmed cells, which did not make it
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 from scipy import stats
 
@@ -358,6 +361,10 @@ _CONFIRMED: dict[str, Any] = {"color": "black", "markersize": 7, "markeredgecolo
 _HOLLOW: dict[str, Any] = {"color": "#222222", "markerfacecolor": "white"}
 
 
+_LABEL = 42
+"""Letters of a line below a panel."""
+
+
 _LINE: dict[str, Any] = {"color": "#666666", "linewidth": 0.8, "linestyle": (0, (4, 2))}
 
 
@@ -374,7 +381,7 @@ def draw(cells: pd.DataFrame, rule: Rule) -> Figure:
     shown = shown.assign(x=_place(shown[rule.quantity], rule), how=how)
     marker = dict(zip(sorted(shown["network"].unique()), _MARKERS, strict=False))
     names = [name for name in _OPTIMIZERS if name in set(how)]
-    figure, axes = style.canvas(3.2, len(names), sharex=True, sharey=True)
+    figure, axes = style.canvas(3.5, len(names), sharex=True, sharey=True)
     for name, axis in zip(names, axes.flat, strict=True):
         _scatter(axis, shown[shown["how"] == name], marker)
         axis.axhline(1, **_LINE)
@@ -382,15 +389,20 @@ def draw(cells: pd.DataFrame, rule: Rule) -> Figure:
         axis.set(title=name, xscale="log")
         axis.set_yscale("symlog", linthresh=1, linscale=0.7)
     axes[0, 0].set(
-        ylabel="cost of doing without a history\n(in margins)", ylim=(None, max(10.0, 2 * shown["cost"].max()))
+        ylabel="cost of 'latest' (margins;\nlinear up to 1, then log)",
+        ylim=(None, max(10.0, 2 * shown["cost"].max())),
     )
     axes[0, 0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    handles = [style.handle(network_label(n), marker=m, linestyle="", **_HOLLOW) for n, m in marker.items()]
+    handles: list[Artist] = [
+        style.handle(network_label(n), marker=m, linestyle="", **_HOLLOW) for n, m in marker.items()
+    ]
     for label, look in (("coarse search", _SCREENED), ("confirmed", _CONFIRMED)):
-        handles.append(style.handle(label, marker="8", linestyle="", **look))
-    handles.append(style.handle("margin; threshold", **_LINE))
-    style.legend(figure, handles, 5, "What doing without a history costs, against what was measured before")
-    style.note(figure, f"{_label(rule)}\n{_note(shown, rule)}")
+        handles.append(Patch(facecolor=look["color"], label=label))
+    handles.append(style.handle("one margin; rule's threshold", **_LINE))
+    style.legend(figure, handles, 5, "Can the cost of going without old weights be told before training?")
+    for axis in axes.flat:
+        axis.set_xlabel(fill(_label(rule), _LABEL), fontsize=7)
+    style.note(figure, _note(shown, rule))
     return figure
 
 
@@ -413,9 +425,10 @@ def _note(shown: pd.DataFrame, rule: Rule) -> str:
     coarse = int(shown["screened"].sum())
     left = rule.drop_above == rule.quantity.startswith("alignment.")
     return (
-        f"A point per cell in which exact stashing trains: n = {coarse} of the coarse searches, {len(shown) - coarse} "
-        "confirmed; means over seeds.\nA run that diverged counts as guessing. The margin is 0.5 points of test "
-        "accuracy (language models: 0.02 nats of test loss).\nThe rule of thumb drops the history "
+        "Shape: network. A point per cell (network, data, optimizer, stages) in which exact stashing trains: "
+        f"{coarse} in coarse\nsearches (grey), {len(shown) - coarse} confirmed with more seeds (black); means over "
+        "seeds, no interval. A run that diverged counts as guessing.\nThe margin is 0.5 points of test accuracy ("
+        "language models: 0.02 nats of test loss). The rule of thumb drops the history\n"
         f"{'left' if left else 'right'} of the upright line; that is correct below the level line."
     )
 

@@ -72,7 +72,7 @@ def residual() -> Figure:
     result = (
         f"1a and 1b: the block's layers; 1+: their output plus the block's input. Delays: {delays}.",
         "The block's input crosses the boundary once; its branches send a gradient each, which are added behind it.",
-        "",
+        "LayerPipe2's delays: 2S, with S stages behind a stage. Steps 1 and 3 are not drawn.",
     )
     _lines(figure, 0.08, strip - 0.15, height, [*result, *_KEY_LINES])
     return figure
@@ -105,7 +105,7 @@ def derivation_figure(derivation: Derivation, columns: int, first: int = 0) -> F
         Drawing(axis, step, before, pitch).draw()
         _words(figure, left + 0.08, low + HEIGHT + 0.19, height, _title(step), FONT + 1)
     left, top = spare * width + 0.08, height - (len(steps) // columns) * row_height - 0.15
-    _words(figure, left, top, height, "Result", FONT + 1)
+    _words(figure, left, top, height, _heading(derivation), FONT + 1)
     _lines(figure, left, top - 0.22, height, table, family="DejaVu Sans Mono")
     beside = (left, top - 0.4 - _LINE * len(table)) if spare else (left + style.DOUBLE / 2, top - 0.22)
     _lines(figure, *beside, height, argument)
@@ -123,14 +123,19 @@ _TITLES = {
 
 
 _KEY_LINES = (
-    "F forward, A activation gradient, G weight gradient, U update, ℓ loss. Box: registers (D = one tick); orange:",
-    "changed by the step; pale: emptied by it. Dashed: nodes delayed by the number beside, in ticks. Grey: a stage.",
+    "F forward, A activation gradient, G weight gradient, U update, ℓ loss. Box: registers (D = one tick); violet:",
+    "changed by the step; dotted: emptied by it. Dashed: nodes delayed by the number beside, in ticks. Grey: a stage.",
 )
 
 
 def _title(step: Step) -> str:
     stage = step.number.removeprefix("4").removeprefix(".") or "1"
     return _TITLES.get(step.number, f"4  The same for the rest: stage {stage}")
+
+
+def _heading(derivation: Derivation) -> str:
+    whose = "PipeDream" if derivation.law.turn else "LayerPipe2"
+    return f"Result: {whose}'s delays; S: stages behind a stage"
 
 
 def _result(derivation: Derivation) -> tuple[list[str], list[str]]:

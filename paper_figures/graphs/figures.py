@@ -9,11 +9,15 @@ from matplotlib.patches import Patch
 
 from paper_figures import style
 from paper_figures.graphs.record import GraphRecord, graphs
+from paper_figures.text import span
 
 _COLORS = {"sample": "#e69f00", "slice": "#f0e442", "transfer": "#cc79a7", "train": "#56b4e9"}
 
 
 _WAITING = "#e2e2e2"
+
+
+_EPOCHS = "What a mini-batch takes, loader by loader"
 
 
 _SHOWN = 4.5
@@ -68,13 +72,17 @@ def rounds(records: list[GraphRecord]) -> pd.DataFrame:
 def epochs(records: list[GraphRecord]) -> Figure:
     """Time per mini-batch, as the training sees it, loader by loader: median over rounds; dots are rounds."""
     tallest = max(len(record.variants) for record in records)
-    figure, axes = style.canvas(0.8 + 0.3 * tallest, len(records), 1)
+    figure, axes = style.canvas(1.2 + 0.3 * tallest, len(records), 1)
     for column, record in enumerate(records):
         _draw_epochs(axes[0, column], record)
         if column and record.variants == records[column - 1].variants:
             axes[0, column].set_yticklabels([])
     names = {"train": "training", "sample": "waiting for sample + slice"}
-    style.legend(figure, [Patch(facecolor=_COLORS[key], label=text) for key, text in names.items()])
+    style.legend(figure, [Patch(facecolor=_COLORS[key], label=text) for key, text in names.items()], 2, _EPOCHS)
+    rounds = span([n for record in records for n in record.times.groupby("variant").size()])
+    style.note(
+        figure, f"Bars: medians of both parts; dots: whole mini-batches of n = {rounds} rounds, each; no interval."
+    )
     return figure
 
 

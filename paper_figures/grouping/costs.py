@@ -233,7 +233,7 @@ _PARTS: dict[str, dict[str, Any]] = {
     "activations": {"label": "stored activations", "color": "#999999", "marker": "d", "linestyle": (0, ())},
     "parameters": {"label": "parameters", "color": "#000000", "marker": "", "linestyle": (0, (1, 1))},
     "history_stash": style.line("stash", label="history: exact stash"),
-    "history_ema": style.line("ema-window", label="history: moving average"),
+    "history_ema": {"label": "history: moving average", "color": "#444444", "marker": "^", "linestyle": (0, (3, 1))},
 }
 
 

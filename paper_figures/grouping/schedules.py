@@ -99,13 +99,13 @@ def device_table(theory: Theory) -> pd.DataFrame:
 
 
 _LOOKS: dict[str, dict[str, Any]] = {
-    "layerpipe": {"color": "#d55e00", "marker": "o", "linestyle": (0, ()), "linewidth": 1.6},
-    "layerpipe2": {"color": "#0072b2", "marker": "s", "linestyle": (0, (5, 1.5))},
+    "layerpipe": {"color": style.OTHERS[0], "marker": "o", "linestyle": (0, ()), "linewidth": 1.6},
+    "layerpipe2": {"color": style.OTHERS[1], "marker": "s", "linestyle": (0, (5, 1.5))},
     "pipedream": {"color": "#000000", "marker": "", "linestyle": (0, (4, 2)), "linewidth": 0.8},
-    "zb-h1": {"color": "#009e73", "marker": "^", "linestyle": (0, (1, 1))},
-    "1f1b": {"color": "#e69f00", "marker": "v", "linestyle": (0, (3, 1, 1, 1))},
-    "gpipe": {"color": "#cc79a7", "marker": "D", "linestyle": (0, (1, 2)), "markersize": 3},
-    "interleaved": {"color": "#7a4b1e", "marker": "P", "linestyle": (0, (6, 1, 1, 1, 1, 1))},
+    "zb-h1": {"color": style.OTHERS[2], "marker": "^", "linestyle": (0, (1, 1))},
+    "1f1b": {"color": style.OTHERS[3], "marker": "v", "linestyle": (0, (3, 1, 1, 1))},
+    "gpipe": {"color": style.OTHERS[4], "marker": "D", "linestyle": (0, (1, 2)), "markersize": 3},
+    "interleaved": {"color": style.OTHERS[5], "marker": "P", "linestyle": (0, (6, 1, 1, 1, 1, 1))},
 }
 
 
@@ -161,7 +161,7 @@ def devices(devices: pd.DataFrame) -> Figure:
 
 
 def _mark(index: int) -> dict[str, Any]:
-    color = ("#0072b2", "#e69f00", "#d55e00", "#009e73", "#cc79a7")[index % 5]
+    color = style.OTHERS[index % 5]
     return {"color": color, "marker": "osDv^"[index % 5], "markersize": 4, "markeredgecolor": "white", "mew": 0.3}
 
 

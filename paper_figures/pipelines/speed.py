@@ -216,7 +216,7 @@ _ROW = 0.17  # inches
 _PREDICTED: dict[str, Any] = {"marker": "D", "markersize": 5, "markerfacecolor": "white"}
 
 
-_PREDICTED |= {"markeredgecolor": "#d55e00", "markeredgewidth": 1.1, "linestyle": ""}
+_PREDICTED |= {"markeredgecolor": "#222222", "markeredgewidth": 1.1, "linestyle": ""}
 
 
 _AIM: dict[str, Any] = {"color": "#444444", "linewidth": 0.8, "linestyle": (0, (4, 2))}

@@ -370,7 +370,7 @@ def draw(time_to_loss: TimeToLoss) -> Figure:
     found, shown = time_to_loss, time_to_loss.summary()
     names = variant_style.ordered(shown["variant"])
     rows, columns = len(found.networks), len(found.places)
-    height = 0.75 + rows * (0.3 + _ROW * len(names))
+    height = 0.75 + rows * (0.42 + _ROW * len(names))
     figure, axes = style.canvas(height + 0.3, columns, rows, sharey=True)
     for i, net in enumerate(found.networks):
         mine = shown[shown["network"] == net["network"]]
@@ -379,7 +379,7 @@ def draw(time_to_loss: TimeToLoss) -> Figure:
             here = mine[mine["place"] == place].set_index("variant")
             _panel(axes[i, j], here, names, limits)
             where = place if place == ONE_HOST else f"two hosts, {place}"
-            head = f"{network_label(net['network'])}, loss ≤ {net['target']:g}, {where}"
+            head = f"{network_label(net['network'])}, loss ≤ {net['target']:g}\n{where}"
             axes[i, j].set_title(f"{head}\nfastest: {_short(str(here['seconds'].idxmin()))}", fontsize=7, pad=3)
     axes[0, 0].set_yticks(range(len(names)), [_short(name) for name in names])
     axes[0, 0].set_ylim(len(names) - 0.5, -0.5)

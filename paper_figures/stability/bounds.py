@@ -14,16 +14,19 @@ from paper_figures import style
 from paper_figures.page import report
 from paper_figures.text import law_label
 
-_MOMENTA = {"0": ("#0072b2", "o"), "0.5": ("#009e73", "^"), "0.9": ("#d55e00", "s")}
+_MOMENTA = {"0": (style.OTHERS[0], "o"), "0.5": (style.OTHERS[1], "^"), "0.9": (style.OTHERS[3], "s")}
 
 
-_DELAYS = {"0": ("#000000", "o"), "1": ("#0072b2", "^"), "4": ("#009e73", "s"), "14": ("#d55e00", "D")}
+_DELAYS = {
+    delay: (style.OTHERS[place], marker)
+    for place, (delay, marker) in enumerate({"0": "o", "1": "^", "4": "s", "14": "D"}.items())
+}
 
 
 _MARKER: dict[str, Any] = {"markersize": 3.2, "markerfacecolor": "white"}
 
 
-_CHAINS = {"layerpipe2": ("#0072b2", "s"), "pipedream": ("#000000", "o")}
+_CHAINS = {"layerpipe2": (style.OTHERS[1], "s"), "pipedream": ("#000000", "o")}
 
 
 @report.figure("stability", data="results/theory/stability.csv")
