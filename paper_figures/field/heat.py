@@ -38,7 +38,7 @@ def heat(outcomes: pd.DataFrame, law: str) -> Figure:
     style.note(
         figure,
         f"Bold, framed: final runs, mean of pairs with one seed, n = {span(final['n'])}. Grey, italic: outside the "
-        f"front;\nvalidation accuracy of the search, n = 2.{lost} Intervals: table. Darker is worse, to {worst:g}.",
+        f"front;\nvalidation accuracy of the search, n = 2.{lost} Intervals: table. Darker is worse, to {worst:g}. –: not defined.",
     )
     return figure
 
@@ -52,7 +52,7 @@ def _panel(axis: Any, cells: pd.DataFrame, rows: list[str], columns: list[str], 
     there = {(cell.setup, cell.row) for cell in cells.itertuples()}
     for x, y in product(range(len(columns)), range(len(rows))):
         if (columns[x], rows[y]) not in there:
-            why = "not run" if defined(rows[y], columns[x]) else "not defined"
+            why = "not run" if defined(rows[y], columns[x]) else "–"
             axis.text(x, y, why, ha="center", va="center", fontsize=5.5, color="#999999")
     for cell in cells.itertuples():
         x, y = columns.index(cell.setup), rows.index(cell.row)
