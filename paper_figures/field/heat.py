@@ -38,7 +38,8 @@ def heat(outcomes: pd.DataFrame, law: str) -> Figure:
     style.note(
         figure,
         f"Bold, framed: final runs, mean of pairs with one seed, n = {span(final['n'])}. Grey, italic: outside the "
-        f"front;\nvalidation accuracy of the search, n = 2.{lost} Intervals: table. Darker is worse, to {worst:g}. –: not defined.",
+        f"front;\nvalidation accuracy of the search, n = 2.{lost} Intervals: table. Darker is worse, to {worst:g}. "
+        "–: not defined.",
     )
     return figure
 
