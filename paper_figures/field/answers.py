@@ -33,7 +33,7 @@ def advice(final: pd.DataFrame) -> list[str]:
             continue
         if not rows:
             lines.append(
-                f"{setup}: no row is shown to gain over exact stashing in all {cells} cells. {_in_some(mine)}".rstrip()
+                f"{setup}: no row is shown to gain over exact stashing in every cell ({cells}). {_in_some(mine)}".rstrip()
             )
             continue
         best = max(rows, key=lambda name: float(rows[name]["gain"].min()))
