@@ -32,9 +32,8 @@ def advice(final: pd.DataFrame) -> list[str]:
         if mine["row"].nunique() < 5:
             continue
         if not rows:
-            lines.append(
-                f"{setup}: no row is shown to gain over exact stashing in every cell ({cells}). {_in_some(mine)}".rstrip()
-            )
+            none = f"{setup}: no row is shown to gain over exact stashing in every cell ({cells})."
+            lines.append(f"{none} {_in_some(mine)}".rstrip())
             continue
         best = max(rows, key=lambda name: float(rows[name]["gain"].min()))
         least = min(rows, key=lambda name: (float(rows[name]["copies"].max()), name))
