@@ -55,7 +55,7 @@ def follow(page: Path, root: Path) -> list[str]:
 def copy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """The package and its tests, with all recipes followed; the files that they write or change."""
     root = tmp_path_factory.mktemp("recipes")
-    for folder in ("src", "tests"):
+    for folder in ("src", "tests", "experiments"):  # some tests take rows of the field
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", root)
     touched = []
