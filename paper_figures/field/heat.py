@@ -25,7 +25,7 @@ def heat(outcomes: pd.DataFrame, law: str) -> Figure:
     ]
     columns = [name for name in SETUPS.values() if name in set(mine["setup"])]
     networks = list(dict.fromkeys(mine["network"]))
-    figure, axes = style.canvas(1.5 + 0.21 * len(rows), len(networks), sharey=True)
+    figure, axes = style.canvas(1.7 + 0.21 * len(rows), len(networks), sharey=True)
     worst = 5 * math.floor(-mine["cost"].max() / 5)
     for axis, network in zip(axes[0], networks, strict=True):
         _panel(axis, mine[mine["network"] == network], rows, columns, worst)
@@ -47,7 +47,7 @@ def heat(outcomes: pd.DataFrame, law: str) -> Figure:
 def _panel(axis: Any, cells: pd.DataFrame, rows: list[str], columns: list[str], worst: float) -> None:
     shade, colours = Normalize(worst, 0), colormaps["YlOrBr_r"]
     axis.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
-    axis.set_xticks(range(len(columns)), [name.replace(" ", "\n", 1) for name in columns], fontsize=6.5)
+    axis.set_xticks(range(len(columns)), columns, fontsize=6.5, rotation=30, ha="right", rotation_mode="anchor")
     axis.grid(visible=False)
     axis.tick_params(length=0)
     there = {(cell.setup, cell.row) for cell in cells.itertuples()}
