@@ -119,7 +119,7 @@ def draw(recalled: dict[str, pd.DataFrame], level: float) -> Figure:
         axis.set_yscale("symlog", linthresh=2)
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     handles = [style.handle(_RATES[name], color=_COLOURS[name], marker="o") for name in recalled]
-    style.legend(figure, handles, title="Backward pass with (1 - e) W(t - d) + e W(t)")
+    style.legend(figure, handles, title="Are mixed weights, (1 - e) old + e latest, better than exact old ones?")
     counts = ", ".join(str(n) for n in sorted({int(n) for table in recalled.values() for n in table["n"]}))
     style.note(
         figure,

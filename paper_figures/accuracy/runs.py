@@ -136,7 +136,8 @@ def final_accuracy(records: Records) -> Figure:
         mine = runs[runs["network"] == network]
         _draw_baseline(axis, mine[mine["num_stages"] == 1])
         _draw_partitions(axis, mine[mine["num_stages"] > 1])
-    style.legend(figure, style.handles(runs["strategy"], linestyle=""), columns=6)
+    title = "Final test accuracy of each strategy, by number of stages"
+    style.legend(figure, style.handles(runs["strategy"], linestyle=""), 6, title)
     style.note(figure, _accuracy_note(records, done))
     return figure
 

@@ -59,7 +59,8 @@ def delays(records: Records) -> Figure:
             _draw_delays(axis, delay, group, length, looks[group])
             _draw_delays(axis, law, group, length, looks[group] | _THIN)
         style.integer_ticks(axis)
-    style.legend(figure, [style.handle(_size_label(g), **looks[g]) for g in looks])
+    title = "How many updates late the gradient of each unit is"
+    style.legend(figure, [style.handle(_size_label(g), **looks[g]) for g in looks], title=title)
     recorded, thin = law_label(records.convention), law_label(other)
     style.note(figure, f"Solid lines with markers: {recorded}, as recorded. Thin dashes: {thin}, for comparison.")
     return figure
@@ -104,7 +105,7 @@ def memory(records: Records) -> Figure:
     axis.set_ylim(bottom=0)  # the axes share y, and this ends its autoscaling: only after the last line
     for label, line in handles.items():
         line.set_label(label)
-    style.legend(figure, list(handles.values()), columns=6)
+    style.legend(figure, list(handles.values()), 6, "How many copies of the weights each strategy keeps")
     style.note(figure, setting(records.dataset, records.convention))
     return figure
 

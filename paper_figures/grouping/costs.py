@@ -253,7 +253,7 @@ def memory(partitions: pd.DataFrame) -> Figure:
         axis.set(yscale="log", title=network_label(name), xlabel="units per stage")
         style.integer_ticks(axis)
     axes[0, 0].set_ylabel("MB in all stages")
-    style.legend(figure, [style.handle(**looks) for looks in _PARTS.values()])
+    style.legend(figure, [style.handle(**looks) for looks in _PARTS.values()], title="What a pipeline keeps in memory")
     style.note(figure, _SETTING + " Activations: (d + 1) mini-batches per stage.")
     return figure
 

@@ -132,6 +132,7 @@ def speeds(schedules: pd.DataFrame) -> Figure:
     for axis in axes.flat[max(0, len(names) - 3) : len(names)]:
         axis.set_xlabel("processors")
     figure.supylabel("speed over PipeDream", fontsize=8)
+    style.title(figure, "How fast each schedule is beside PipeDream's, by number of processors")
     arrays = "Modelled: 128 × 128 systolic arrays at 1 GHz, links 64 GB/s, batches of 32."
     style.note(figure, f"{arrays} AlexNet has 8 stages at most.")
     return figure
@@ -153,7 +154,7 @@ def devices(devices: pd.DataFrame) -> Figure:
     axes[0, 0].set_yticks(range(len(labels)), labels)
     handles = [style.handle(REFERENCE[n].label, linestyle="", **_mark(i)) for i, n in enumerate(networks)]
     mean = style.handle("mean", linestyle="", marker="|", color="black", markersize=11, markeredgewidth=2)
-    style.legend(figure, [*handles, mean], columns=6)
+    style.legend(figure, [*handles, mean], 6, "LayerPipe over PipeDream, by kind of device")
     marks = "LayerPipe in our reading, modelled; st.: stationary. Marks: a network and number of processors."
     lines = "Grey lines: its abstract, +25 % on average, +80 % at most. Dashed: as fast as PipeDream."
     style.note(figure, f"{marks}\n{lines}")

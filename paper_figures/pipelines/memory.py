@@ -148,7 +148,8 @@ def draw(bench: Benchmark) -> Figure:
     labels = {strategy: f"history: {find_strategy(strategy).label}" for strategy in strategies}
     bars = [Patch(facecolor=look(strategy).colour, label=label) for strategy, label in labels.items()]
     rest = Patch(facecolor=_REST, label="weights, optimizer, activations")
-    style.legend(figure, [*bars, rest, style.handle("cost model", **_MODEL)], columns=3)
+    entries = [*bars, rest, style.handle("cost model", **_MODEL)]
+    style.legend(figure, entries, 3, "What each process holds, measured and modelled")
     note = "Bars: measured in the processes. Not in them: gradients, messages under way, torch's working memory."
     style.note(figure, note)
     return figure

@@ -241,7 +241,8 @@ def speed(bench: Benchmark) -> Figure:
     axis.set(xlabel="speed over plain training in one process", xlim=(0, None))
     handles = [Patch(facecolor="#8c8c8c", alpha=0.6, label="median"), style.handle("one round", **dots)]
     handles += [style.handle("predicted from layer times", **_PREDICTED)]
-    style.legend(figure, [*handles, style.handle(f"aim: {OVER_PLAIN:g}×", **_AIM)])
+    entries = [*handles, style.handle(f"aim: {OVER_PLAIN:g}×", **_AIM)]
+    style.legend(figure, entries, title="How fast each training is, measured and predicted")
     o, dataset = bench.options, dataset_label(bench.options["dataset"])
     setting = f"{bench.label} on {dataset}, mini-batches of {o['batch_size']}; {o['processes']} processes"
     style.note(figure, f"{setting} of one thread; n={o['rounds']} rounds of {o['batches']} mini-batches.")

@@ -57,7 +57,9 @@ def reconstruction(records: Records) -> Figure:
     )
     for network, axis in axes.items():
         _draw(axis, drawn[drawn["network"] == network])
-    style.legend(figure, _handles(drawn))
+    style.legend(
+        figure, _handles(drawn), title="How far recalled weights are from the old ones; 1 is as far as the latest"
+    )
     style.note(figure, _note(records, table, exact, alike))
     return figure
 

@@ -39,6 +39,7 @@ def bounds(stability: pd.DataFrame) -> Figure:
     figure, axes = style.canvas(2.75, columns=3)
     for draw, axis in zip((_bounds, _growths, _chains), axes[0], strict=True):
         draw(axis, stability)
+    style.title(figure, "How large a step stays stable when gradients are late")
     style.note(
         figure,
         "Lines: theory. Markers: measured with the training engine (exact stashing).\n"
