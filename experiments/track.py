@@ -110,14 +110,12 @@ FIGURES = {
     "screen-*": "screening",
     "why-recall*": "recalled",
     "why-start": "started",
-    "field-*-one": "heat_1",
-    "field-amdp": "heat_AMDP",
     "field-*": "heat_2S",
     "evidence-*": "costs",
 }
 """Names of experiments -> the figure that their runs are in; that of any other is the report's."""
-_EITHER = "costs"
-"""Its runs are in this figure or, where they tell nothing, in the one below it: their address is that of the page."""
+_SEVERAL = ("costs", "heat_2S")
+"""Runs are in this figure or in another one or a table of its page: their address is that of the page."""
 SITE = Path("build/site/out")
 """Where `make site` puts the pages, from the project's folder."""
 
@@ -147,7 +145,7 @@ class Source(NamedTuple):
         for path in (path for folder in folders for path in sorted(folder.glob("*.md"))):
             if f'id="figure-{figure}"' in path.read_text(encoding="utf-8"):
                 place = (SITE / path.relative_to(self.top)).with_suffix(".html").as_posix()
-                return place if figure == _EITHER else f"{place}#figure-{figure}"
+                return place if figure in _SEVERAL else f"{place}#figure-{figure}"
         return ""
 
     @property
