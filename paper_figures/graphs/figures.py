@@ -11,7 +11,7 @@ from paper_figures import style
 from paper_figures.graphs.record import GraphRecord, graphs
 from paper_figures.text import span
 
-_COLORS = {"sample": "#e69f00", "slice": "#f0e442", "transfer": "#cc79a7", "train": "#56b4e9"}
+_COLORS = dict(zip(("sample", "slice", "transfer", "train"), style.OTHERS[1:], strict=False))
 
 
 _WAITING = "#e2e2e2"
