@@ -1,6 +1,6 @@
 """Weight prediction: the forward pass reads where the weights are likely to be when its gradient arrives.
 
-``W(t + d) = W(t) - u(t) - ... - u(t + d - 1)``. All rows let one step ``s(t)`` that is known at ``t`` stand for each
+``W(t + d) = W(t) - u(t) - ... - u(t + d - 1)``. All let one step ``s(t)`` that is known at ``t`` stand for each
 of these updates, ``W(t + d) ~ W(t) - d s(t)``; they differ in ``s`` alone. A forward pass that read ``W(t + d)`` would
 have no delay at all; and a backward pass with the latest weights, which then are ``W(t + d)``, no inconsistency. So
 prediction can touch both parts of the cost. It keeps one copy, the predicted weights; with a stash ``d`` more.

@@ -127,7 +127,7 @@ def make_probe(plan: Plan) -> ReconstructionProbe | None:
     config = plan.config
     if config.strategy != "stash" or not config.probe_every or not any(plan.delays.per_stage):
         return None
-    recalling = [name for name, row in STRATEGIES.items() if row.family not in ("sequential", "stash", "field")]
+    recalling = [name for name, row in STRATEGIES.items() if not row.make().exact]
     return ReconstructionProbe([*recalling, *raw_forms()], config.probe_every)
 
 
