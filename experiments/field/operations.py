@@ -1,6 +1,7 @@
 """What a row computes: element-wise operations per weight and update, beside those of exact stashing."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -48,6 +49,7 @@ class _Counter(TorchDispatchMode):
         return result
 
 
+@cache
 def operations(name: str, optimizer: str = "SGD") -> int:
     """Element-wise operations per weight that a strategy's four places take for one update, as they are written.
 
@@ -70,14 +72,10 @@ def operations(name: str, optimizer: str = "SGD") -> int:
     view = _Optimizer(optimizer)
     counter = _Counter()
     with counter:
-        if made.acts("forward"):
-            made.forward(state, before, view)
-        if made.acts("backward"):
-            made.backward(state, before, used)
-        if made.acts("gradient"):
-            made.gradient(state, used.detach(), before, used)
-        if made.acts("update"):
-            made.update(state, before, after)
+        made.forward(state, before, view)
+        made.backward(state, before, used)
+        made.gradient(state, used, before, used)
+        made.update(state, before, after)
     return counter.results
 
 

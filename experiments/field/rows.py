@@ -81,22 +81,26 @@ class Row:
     keeps: str = ""
 
 
+def _packaged(name: str, source: str, touches: Literal["delay", "inconsistency", "both"]) -> Row:
+    """The row of a mitigation that is a strategy of the package."""
+    known = find_strategy(name)
+    return Row(known.label, source, touches, known.make)
+
+
 def _predicted(label: str, source: str, name: str, **how: Any) -> Row:
     return Row(label, source, "both", _of(f"prediction.{name}"), **{"backward": "latest", **how})
 
 
 ROWS: dict[str, Row] = {
     "paci": Row("PACI", "arXiv 2606.07881", "both", find_strategy("latest").make, accumulates=True),
-    "feedback": Row("error feedback", "arXiv 2606.30634", "delay", find_strategy("feedback").make),
-    "feedback-d": Row(
-        "error feedback over d", "deduced from arXiv 2606.30634", "delay", find_strategy("feedback-d").make
-    ),
+    "feedback": _packaged("feedback", "arXiv 2606.30634", "delay"),
+    "feedback-d": _packaged("feedback-d", "deduced from arXiv 2606.30634", "delay"),
     "spectrain": _predicted("SpecTrain", "arXiv 1809.02839", "SpecTrain", optimizers=("sgd",)),
     "pipeoptim": _predicted("PipeOptim", "arXiv 2312.00839", "PipeOptim", optimizers=("sgd", "adamw")),
     "xpipe": _predicted(
         "XPipe", "arXiv 1911.04610", "XPipe", backward="", number="stages", optimizers=("adamw", "sgd")
     ),
-    "last-update": Row("last-update prediction", "marin, pull request 6423", "both", find_strategy("last-update").make),
+    "last-update": _packaged("last-update", "marin, pull request 6423", "both"),
     "look-ahead": Row("AsyncPP, Nesterov", "arXiv 2505.01099", "delay", optimizers=("look-ahead",)),
     "nadam": Row("AsyncPP, NAdam", "PluralisResearch/AsyncPP", "delay", optimizers=("nadam",)),
     "t1": Row("PipeMare T1", "arXiv 1910.05124", "delay", _of("rescheduling.Rescheduled"), "latest", "updates"),
@@ -169,10 +173,10 @@ def find(name: str) -> NamedStrategy | None:
     label = " + ".join([*(row.label for row, _ in known), *(other.label for other in others)])
     text = f"{label} ({', '.join(dict.fromkeys(row.source for row, _ in known))})"
     make = partial(_chained, makers, backward)
-    return NamedStrategy(name, label, text, "field", make, optimizers=_common(row for row, _ in known))
+    return NamedStrategy(name, label, text, "field", make, optimizers=common_optimizers(row for row, _ in known))
 
 
-def _common(rows: Iterable[Row]) -> tuple[str, ...] | None:
+def common_optimizers(rows: Iterable[Row]) -> tuple[str, ...] | None:
     """The optimizers that all ``rows`` are defined for; ``None`` if each is for any."""
     particular = [row.optimizers for row in rows if row.optimizers != SCREENED]
     return tuple(name for name in OPTIMIZERS if all(name in own for own in particular)) if particular else None

@@ -4,7 +4,7 @@ import pandas as pd
 
 from experiments.field.rows import ROWS
 from layerpipe2.lab.judging.designs import LATEST, SEQUENTIAL, STASH
-from paper_figures.field.page import CELL, SETUPS, bootstrapped, field, label, row_name, setup_of
+from paper_figures.field.page import CELL, SETUPS, bootstrapped, field, label, setup_of, with_rows
 from paper_figures.records import Records
 from paper_figures.text import listed, network_label, span
 from paper_figures.verdicts import Answer, Verdict, everywhere
@@ -63,10 +63,10 @@ def _in_some(mine: pd.DataFrame) -> str:
 @field.value
 def highest(found: dict[str, Records]) -> list[str]:
     """A line per network, law 2S: the optimizer with the best row, and by how much that of the next one is worse."""
-    laws = {name: setup_of(name) for name in found}
     tables = [
-        found[name].runs.assign(setup=setup, row=found[name].runs["strategy"].map(row_name))
-        for name, (law, setup) in laws.items()
+        with_rows(records.runs).assign(setup=setup)
+        for name, records in found.items()
+        for law, setup in [setup_of(name)]
         if law == "2S" and "per update" not in setup
     ]
     if len(tables) < 2:
@@ -90,7 +90,7 @@ def stashless(found: dict[str, Records]) -> pd.DataFrame:
     """Per cell, the share of stash's gain over guessing that the latest weights keep; a diverged run keeps nothing."""
     rows = []
     for name, records in found.items():
-        runs = records.runs.assign(row=records.runs["strategy"].map(row_name))
+        runs = with_rows(records.runs)
         for network, mine in runs.groupby("network", sort=False):
             lost = mine["status"] == "diverged"
             gains = (mine["test_accuracy"] - _CHANCE).mask(lost, 0.0).groupby(mine["row"]).mean()

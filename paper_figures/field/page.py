@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.field.operations import operations
-from experiments.field.rows import ROWS, SCREENED
+from experiments.field.rows import ROWS, common_optimizers
 from layerpipe2.lab.judging.designs import SEQUENTIAL, STASH
 from layerpipe2.lab.judging.statistics import Floats, holm, paired
 from layerpipe2.strategies import find_strategy
@@ -68,6 +68,11 @@ def row_name(strategy: str) -> str:
     return "+".join(base if base in ROWS and ROWS[base].number else part for part, base in bases)
 
 
+def with_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of runs, epochs or trials with a column ``row``: :func:`row_name` of its strategies."""
+    return table.assign(row=table["strategy"].map(row_name))
+
+
 def label(row: str) -> str:
     """A row's name for readers."""
     return " + ".join(ROWS[part].label if part in ROWS else find_strategy(part).label for part in row.split("+"))
@@ -77,8 +82,8 @@ def defined(row: str, setup: str) -> bool:
     """Whether a row goes with a way of updating, by what the table of rows says."""
     key = next(name for name, shown in SETUPS.items() if shown == setup)
     optimizer = "sgd" if key in ("momentum", "accumulate") else key
-    known = [ROWS[part].optimizers for part in row.split("+") if part in ROWS]
-    return all(optimizer in own or own == SCREENED for own in known)
+    known = common_optimizers(ROWS[part] for part in row.split("+") if part in ROWS)
+    return known is None or optimizer in known
 
 
 def bootstrapped(differences: Floats) -> tuple[float, float]:
@@ -146,21 +151,18 @@ def outcomes(found: Mapping[str, Records], trials: Mapping[str, pd.DataFrame]) -
 
 def _of_one(name: str, records: Records | None, trials: pd.DataFrame) -> list[dict[str, Any]]:
     law, setup = setup_of(name)
-    searched = trials.assign(row=trials["strategy"].map(row_name))
+    done = pd.DataFrame(columns=["network", "row"]) if records is None else with_rows(records.runs)
     found = []
-    for network, mine in searched.groupby("network", sort=False):
-        runs = pd.DataFrame() if records is None else records.runs[records.runs["network"] == network]
-        runs = runs.assign(row=runs["strategy"].map(row_name)) if len(runs) else runs
+    for network, mine in with_rows(trials).groupby("network", sort=False):
+        runs = done[done["network"] == network]
         for row in dict.fromkeys(mine["row"]):
             if row != SEQUENTIAL:
-                final = len(runs) and row in set(runs["row"])
+                final = row in set(runs["row"])
                 values = _final(runs, row) if final else _searched(mine, row)
                 values["operations"] = operations(
                     str(values["strategy"]), "AdamW" if setup == SETUPS["adamw"] else "SGD"
                 )
-                found.append(
-                    {"law": law, "setup": setup, "network": network, "row": row, "final": bool(final)} | values
-                )
+                found.append({"law": law, "setup": setup, "network": network, "row": row, "final": final} | values)
     return found
 
 
@@ -225,13 +227,13 @@ def _state(name: str, records: Records | None, trials: pd.DataFrame) -> str:
     if records is None:
         return said
     said += f", {records.experiment['finished']} of {records.experiment['planned']} final runs"
-    margin = cut(trials, {row_name(strategy) for strategy in records.runs["strategy"]})
+    margin = cut(trials, set(with_rows(records.runs)["row"]))
     return said if math.isnan(margin) else f"{said}; last in the front to first outside it: {margin:.2f} points"
 
 
 def cut(trials: pd.DataFrame, front: set[str]) -> float:
     """Mean validation accuracy, in points, of the last mitigation in the front minus that of the first outside it."""
-    trials = trials.assign(row=trials["strategy"].map(row_name))
+    trials = with_rows(trials)
     trials = trials[~trials["row"].isin([SEQUENTIAL, *BASELINES])]
     cells = {key: chosen(mine)["val_accuracy"].mean() for key, mine in trials.groupby(["row", "network"])}
     means = pd.Series(cells, dtype=float).groupby(level=0).agg(lambda both: both.mean(skipna=False))

@@ -4,7 +4,7 @@ import pandas as pd
 
 from experiments.field.rows import ROWS
 from layerpipe2.lab.judging.designs import LATEST, SEQUENTIAL, STASH
-from paper_figures.field.page import CELL, LAWS, SETUPS, between, bootstrapped, field, label, row_name, setup_of
+from paper_figures.field.page import CELL, LAWS, SETUPS, between, bootstrapped, field, label, setup_of, with_rows
 from paper_figures.records import Records
 from paper_figures.text import network_label
 
@@ -49,7 +49,7 @@ def parts(found: dict[str, Records]) -> pd.DataFrame:
     """Both parts of the cost in points: delay (sequential - stash), inconsistency (stash - latest), with intervals."""
     rows = []
     for name, records in found.items():
-        runs = records.runs.assign(row=records.runs["strategy"].map(row_name))
+        runs = with_rows(records.runs)
         for network in records.networks:
             mine = runs[runs["network"] == network]
             without = LATEST if LATEST in set(mine["row"]) else "paci"
@@ -73,11 +73,11 @@ def parts_for_readers(table: pd.DataFrame) -> pd.DataFrame:
         text=[
             interval(r.points, r.low, r.high) + (f", {r.diverged} diverged" if r.diverged else "")
             for r in table.itertuples()
-        ]
+        ],
+        sequential=table["sequential"].map("{:.1f} %".format),
     )
     wide = (
-        said.assign(sequential=said["sequential"].map("{:.1f} %".format))
-        .pivot(index=[*CELL, "sequential"], columns="part", values="text")
+        said.pivot(index=[*CELL, "sequential"], columns="part", values="text")
         .reindex(columns=["delay", "inconsistency"])
         .reset_index()
     )
@@ -116,6 +116,6 @@ def papers(final: pd.DataFrame, found: dict[str, Records]) -> pd.DataFrame:
 
 
 def _beside(found: dict[str, Records], name: str, row: str, other: str) -> list[tuple[float, float]]:
-    runs = found[name].runs.assign(row=found[name].runs["strategy"].map(row_name))
+    runs = with_rows(found[name].runs)
     cells = [mine for _, mine in runs.groupby("network") if {row, other} <= set(mine["row"])]
     return [bootstrapped(between(mine, row, other)) for mine in cells]

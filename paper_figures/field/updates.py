@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from layerpipe2.lab.judging.designs import SEQUENTIAL
 from paper_figures import style
-from paper_figures.field.page import SETUPS, field, label, row_name, setup_of
+from paper_figures.field.page import SETUPS, field, label, setup_of, with_rows
 from paper_figures.records import Records
 from paper_figures.text import network_label, span
 
@@ -37,7 +37,7 @@ def speeds(found: dict[str, Records]) -> pd.DataFrame:
     for name, records in found.items():
         law, setup = setup_of(name)
         per_epoch = _MINI_BATCHES // (4 if "per update" in setup else 1)
-        epochs = records.epochs.sort_values("epoch").assign(row=records.epochs["strategy"].map(row_name))
+        epochs = with_rows(records.epochs.sort_values("epoch"))
         for network, mine in epochs.groupby("network", sort=False):
             first = mine[(mine["row"] == SEQUENTIAL) & (mine["epoch"] == 0)]
             target = float(first["val_loss"].mean())
