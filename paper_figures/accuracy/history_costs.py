@@ -80,21 +80,7 @@ def _panel(axis: Any, cell: dict[str, Any], rules: pd.DataFrame, names: list[str
     """Draws a cell; returns what its marks are, for the note: "bar" and "line" that are cut, "lost" runs."""
     rows = [("", cell["delay"], cell["delay_low"], cell["delay_high"], SEQUENTIAL)]
     known = rules[rules["cell"] == cell["cell"]].set_index("strategy").to_dict("index")
-    for name in names:
-        row = known.get(name)
-        if name == "latest":
-            lost = _diverged(cell["diverged_latest"], cell["seeds"])
-            if lost and "p_keeps" not in rules:
-                rows.append((lost, float("inf"), 0.0, 0.0, name))
-                continue
-            rows.append((lost, *(cell[f"inconsistency{end}"] for end in ("", "_low", "_high")), name))
-        elif row is not None and (not row["lost"] or "p_keeps" in row):
-            lost = _diverged(row["lost"], row["pairs"])
-            rows.append((lost, -row["mean"], -row["high"], -row["low"], name))
-        elif row is not None:
-            rows.append((_diverged(row["lost"], row["lost"] + row["n"]), float("inf"), 0.0, 0.0, name))
-        else:
-            rows.append(("", float("nan"), 0.0, 0.0, name))
+    rows += [_row(name, cell, known.get(name), shared="p_keeps" in rules) for name in names]
     start, end = _ends(rows, cell["margin"])
     axis.axvspan(-cell["margin"], cell["margin"], color="#e6e6e6", zorder=0, linewidth=0)
     axis.axvline(0, color="#444444", linewidth=0.6)
@@ -112,8 +98,22 @@ def _title(cell: dict[str, Any], letters: int) -> str:
     return fill(title, letters)
 
 
-def _diverged(some: int, of: int) -> str:
-    return f"{some} of {of} diverged" if some else ""
+def _row(name: str, cell: dict[str, Any], row: dict[str, Any] | None, *, shared: bool) -> tuple[Any, ...]:
+    """How many diverged, in words, a strategy's cost with its ends, and its name; the cost is NaN if it wasn't run.
+
+    Where the rule isn't that of shares, it has no cost if a run diverged: then it is infinite.
+    """
+    if name == "latest":
+        lost, of = cell["diverged_latest"], cell["seeds"]
+        cost = tuple(cell[f"inconsistency{end}"] for end in ("", "_low", "_high"))
+    elif row is None:
+        return "", float("nan"), 0.0, 0.0, name
+    else:
+        lost, of = row["lost"], row["pairs"] if shared else row["lost"] + row["n"]
+        cost = -row["mean"], -row["high"], -row["low"]
+    if lost and not shared:
+        cost = float("inf"), 0.0, 0.0
+    return f"{lost} of {of} diverged" if lost else "", *cost, name
 
 
 def _xlabel(cell: dict[str, Any], found: Assay) -> str:
