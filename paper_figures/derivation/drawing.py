@@ -13,8 +13,9 @@ from matplotlib.patches import Circle, FancyBboxPatch
 
 from layerpipe2.theory.derivation import Step
 from layerpipe2.theory.graph import Edge, SignalFlowGraph
+from paper_figures import style
 
-INK, MOVED, FADED, STAGE = "#222222", "#8e63ce", "#9a9a9a", "#f1f1ee"
+INK, MOVED, FADED, STAGE = "#222222", style.OTHERS[3], "#9a9a9a", "#f1f1ee"
 
 
 FILLS = {"F": "#cfe5f5", "A": "#f6dcc4", "G": "#f3e9b5", "U": "#c9e8da"}
