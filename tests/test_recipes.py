@@ -97,7 +97,8 @@ def test_the_new_rows_pass_the_tests_of_their_tables(
     said = run(copy[0], "pytest", "-v", "-p", "no:cacheprovider", *contracts, "-k", chosen)
     passed = [line for line in said.splitlines() if " PASSED" in line]
     counts = {name: sum(name in line or name.replace("-", "_") in line for line in passed) for name in names}
-    assert all(count >= 2 for count in counts.values()), counts  # data sets have two tests, the others more
+    least = {"bars": 2}  # the tests of a data set are two
+    assert all(count >= least.get(name, 3) for name, count in counts.items()), counts
 
 
 def test_the_code_of_the_recipes_has_the_style_of_the_package(copy: tuple[Path, list[str]]) -> None:
