@@ -1,5 +1,6 @@
 """Text: what it is cut into, and how it trains."""
 
+import hashlib
 import math
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import torch
 
 from layerpipe2.errors import UserError
 from layerpipe2.lab.data import TEXTS, BatchLoader, load, split
+from layerpipe2.lab.data import text as texts
 from layerpipe2.lab.data.text import ALPHABET, VOCABULARY, encode, load_text, paragraphs
 from layerpipe2.lab.runs.config import RunConfig
 from layerpipe2.lab.runs.train import train_run
@@ -109,3 +111,32 @@ def test_a_damaged_wordnet_is_refused(damage, message, tmp_path):
     damage(folder)
     with pytest.raises(UserError, match=f"{message}.*apt-get install wordnet-base"):
         load("wordnet", root=folder)
+
+
+def _shakespeare(folder, monkeypatch):
+    """A text in the place of tiny Shakespeare, taken for the published one."""
+    content = b"ROMEO:\nO, speak again, bright angel!\n\n" * 50
+    (folder / "tiny-shakespeare.txt").write_bytes(content)
+    monkeypatch.setattr(texts, "SHAKESPEARE_MD5", hashlib.md5(content, usedforsecurity=False).hexdigest())
+
+
+def test_tiny_shakespeare_is_read_whole_and_its_last_tenth_is_for_testing(tmp_path, monkeypatch):
+    _shakespeare(tmp_path, monkeypatch)
+    text = load("tiny-shakespeare", root=tmp_path)
+    assert (text.input_shape, len(text.x_train), len(text.x_test)) == ((64,), 26, 3)
+    read = "".join(ALPHABET[i] for i in torch.cat([text.x_train, text.x_test]).flatten().tolist())
+    assert read.startswith("ROMEO:\nO, speak again, bright angel!\n\nROMEO:")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda file: file.unlink(), "can't be read"),
+        (lambda file: file.write_bytes(b"To be"), "is damaged, or another"),
+    ],
+)
+def test_another_text_than_tiny_shakespeare_is_refused(damage, message, tmp_path, monkeypatch):
+    _shakespeare(tmp_path, monkeypatch)
+    damage(tmp_path / "tiny-shakespeare.txt")
+    with pytest.raises(UserError, match=rf"tiny-shakespeare: .*{message}.*curl -o tiny-shakespeare\.txt https://"):
+        load("tiny-shakespeare", root=tmp_path)

@@ -41,6 +41,14 @@ def test_a_shorter_text_than_the_context_is_read_as_its_beginning():
     torch.testing.assert_close(net(x[:, :4]), net(x)[..., :4], rtol=0, atol=1e-12)
 
 
+def test_the_small_gpt_has_four_blocks_of_four_heads_whose_residuals_start_small():
+    torch.manual_seed(0)
+    _, *blocks, _ = build("gpt-small", input_shape=(CONTEXT,), num_classes=VOCABULARY)
+    assert [block.heads for block in blocks] == [4] * 4
+    spread = torch.cat([block.project.weight.flatten() for block in blocks]).std()
+    assert spread.item() == pytest.approx(0.02 / 8**0.5, rel=0.02)
+
+
 def test_vit_sees_every_patch_and_knows_its_place():
     torch.manual_seed(0)
     net = nn.Sequential(*build("vit", input_shape=(1, 8, 8), num_classes=5, width=16)).double()

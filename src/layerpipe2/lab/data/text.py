@@ -9,6 +9,9 @@ which a run's record names.
 the files of Debian's ``wordnet-base``. A gloss counts once, and they are ordered by a hash, so that every part of the
 text has the same mixture; 30,000 of them are taken, 2.3 million characters, for runs of minutes.
 
+``tiny-shakespeare`` is the text of char-rnn (Karpathy 2015), on which nanoGPT's recipe for a CPU has a published loss:
+one file, 1,115,394 characters, which has to be downloaded.
+
 The vocabulary is the same for every text and version: newline, the printable ASCII characters, and one number for all
 the others. The last tenth of the text is for testing.
 """
@@ -121,6 +124,23 @@ def _wordnet(root: Path | None) -> tuple[str, str]:
     return "\n".join(ordered[:GLOSSES]), f"WordNet in {folder}"
 
 
+SHAKESPEARE = Path("tiny-shakespeare.txt")
+SHAKESPEARE_MD5 = "6fb458f1232090904fb40fe944165e91"
+_DOWNLOAD = (
+    f"`curl -o {SHAKESPEARE} https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt`, "
+    "and name its folder (--data-root)"
+)
+
+
+def _tiny_shakespeare(root: Path | None) -> tuple[str, str]:
+    """The file ``tiny-shakespeare.txt`` in ``root``, if its content is the published one."""
+    path = (root or Path()) / SHAKESPEARE
+    found = read_file(path, _LARGEST, lambda what: UserError(f"tiny-shakespeare: {path} is {what}; {_DOWNLOAD}"))
+    if hashlib.md5(found, usedforsecurity=False).hexdigest() != SHAKESPEARE_MD5:
+        raise UserError(f"tiny-shakespeare: {path} is damaged, or another text; {_DOWNLOAD}")
+    return found.decode("ascii"), "tiny Shakespeare of char-rnn"
+
+
 _ROWS = (
     TextSpec(
         "python-docs",
@@ -136,6 +156,7 @@ _ROWS = (
         context=64,
         system_folder=WORDNET,
     ),
+    TextSpec("tiny-shakespeare", "tiny Shakespeare", _tiny_shakespeare, remedy=_DOWNLOAD, context=64),
 )
 
 TEXTS: dict[str, TextSpec] = {spec.name: spec for spec in _ROWS}

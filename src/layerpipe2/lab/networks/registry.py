@@ -71,6 +71,13 @@ _ROWS = (
         "character-level GPT: embedding, 8 causal blocks, head; 10 units; text",
         takes="text",
     ),
+    _transformer(
+        "gpt-small",
+        "GPT (4 blocks)",
+        128,
+        "as gpt, of 4 blocks, the network of nanoGPT's recipe for a CPU; 6 units; text",
+        takes="text",
+    ),
     _spiking("spiking-mlp", "spiking MLP", 64, f"spiking, fully connected: 8 {_NEURONS}; 9 units"),
     _spiking("spiking-mlp-small", "spiking MLP (small)", 64, f"spiking, fully connected: 4 {_NEURONS}; 5 units"),
     _spiking("spiking-cnn", "spiking CNN", 8, f"spiking, VGG-style: 8 {_SPIKING_CNN}; 9 units"),

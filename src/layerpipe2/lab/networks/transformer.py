@@ -5,6 +5,7 @@ Weights start as in GPT-2 (Radford et al. 2019): normal with standard deviation 
 a residual branch ends, so that the depth does not scale the sum; biases start at zero. There is no dropout.
 """
 
+from functools import partial
 from math import gcd, sqrt
 from typing import cast
 
@@ -19,19 +20,19 @@ _STD = 0.02
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)): (N, T, width) -> (N, T, width).
+    """x + attention(norm(x)), then x + mlp(norm(x)): (N, T, width) -> (N, T, width); one of ``blocks`` of a network.
 
     Heads are ``width // 32``, or the largest divisor that this number and ``width`` share.
     """
 
-    def __init__(self, width: int, causal: bool) -> None:
+    def __init__(self, width: int, causal: bool, blocks: int = BLOCKS) -> None:
         super().__init__()
         self.heads, self.causal = gcd(width, max(1, width // _HEAD_WIDTH)), causal
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv = _linear(width, 3 * width)
-        self.project = _linear(width, width, residual=True)
+        self.project = _linear(width, width, residual_of=blocks)
         self.widen = _linear(width, MLP_FACTOR * width)
-        self.narrow = _linear(MLP_FACTOR * width, width, residual=True)
+        self.narrow = _linear(MLP_FACTOR * width, width, residual_of=blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map a batch of sequences; the input is left as it is."""
@@ -110,19 +111,26 @@ def vit(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.M
     return [PatchEmbedding((channels, height, width_px), width), *blocks, Head(width, num_classes, mean=True)]
 
 
-def gpt(input_shape: tuple[int, ...], num_classes: int, width: int) -> list[nn.Module]:
+def gpt(input_shape: tuple[int, ...], num_classes: int, width: int, blocks: int = BLOCKS) -> list[nn.Module]:
     """Decoder-only language model (Radford et al. 2019): embedding, 8 causal blocks, head = 10 units.
 
     Takes token numbers int64 (N, T) with ``input_shape = (T,)``. The head has weights of its own: weights that it
     shared with the embedding would belong to two stages.
     """
     (context,) = input_shape
-    blocks = [Block(width, causal=True) for _ in range(BLOCKS)]
-    return [TokenEmbedding(num_classes, context, width), *blocks, Head(width, num_classes, mean=False)]
+    made = [Block(width, causal=True, blocks=blocks) for _ in range(blocks)]
+    return [TokenEmbedding(num_classes, context, width), *made, Head(width, num_classes, mean=False)]
 
 
-def _linear(features_in: int, features_out: int, residual: bool = False) -> nn.Linear:
+gpt_small = partial(gpt, blocks=4)
+"""The network of nanoGPT's recipe for a CPU (Karpathy 2022, its README): 4 blocks, 6 units, width 128.
+
+nanoGPT shares the head's weights with the embedding and has no biases; here the head has its own, and there are.
+"""
+
+
+def _linear(features_in: int, features_out: int, residual_of: int | None = None) -> nn.Linear:
     linear = nn.Linear(features_in, features_out)
-    nn.init.normal_(linear.weight, std=_STD / sqrt(2 * BLOCKS) if residual else _STD)
+    nn.init.normal_(linear.weight, std=_STD / sqrt(2 * residual_of) if residual_of else _STD)
     nn.init.zeros_(linear.bias)
     return linear
