@@ -32,8 +32,8 @@ from layerpipe2.lab.tuning.settings import LISTED, POINTWISE, PRUNERS, SAMPLERS,
 from layerpipe2.lab.tuning.space import Space
 from layerpipe2.strategies import make_strategy
 
-SWEPT = ("dataset", "network", "group_size", "strategy", "seed", "stash_epochs", "max_steps")
-"""RunSettings that no section gives: the cells and seeds of an experiment do; the last two are for single runs."""
+SWEPT = ("dataset", "network", "group_size", "strategy", "seed", "stash_epochs")
+"""RunSettings that no section gives: the cells and seeds of an experiment do; the last is for single runs."""
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
@@ -205,7 +205,7 @@ class Experiment(Checked):
                 "optimizers has several, but a tuned experiment has one; write a file for each, `like` this one"
             )
         for name in tuning.space:
-            if name in (*SWEPT, "optimizer", "momentum", "convention", "delays"):
+            if name in (*SWEPT, "max_steps", "optimizer", "momentum", "convention", "delays"):
                 raise UserError(f"tuning.space has {name}, in which cells differ; leave it out")
         for seed in set(tuning.seeds) & set(self.all_seeds):
             raise UserError(f"tuning.seeds has {seed}, the seed of final runs; give another")

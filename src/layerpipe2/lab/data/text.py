@@ -126,10 +126,8 @@ def _wordnet(root: Path | None) -> tuple[str, str]:
 
 SHAKESPEARE = Path("tiny-shakespeare.txt")
 SHAKESPEARE_MD5 = "6fb458f1232090904fb40fe944165e91"
-_DOWNLOAD = (
-    f"`curl -o {SHAKESPEARE} https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt`, "
-    "and name its folder (--data-root)"
-)
+_CHAR_RNN = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+_DOWNLOAD = f"`curl -o {SHAKESPEARE} {_CHAR_RNN}`, and name its folder (--data-root)"
 
 
 def _tiny_shakespeare(root: Path | None) -> tuple[str, str]:
