@@ -11,6 +11,8 @@ from paper_figures.verdicts import Answer, Verdict, everywhere
 
 _LEVEL, _CHANCE, _COLLAPSE = 0.05, 0.1, 0.5
 _ROTATED = SETUPS["rotated"]
+_NAMED = 3
+"""So many rows are named where more are shown."""
 
 
 def shown(cells: pd.DataFrame) -> bool:
@@ -51,13 +53,30 @@ def advice(final: pd.DataFrame) -> list[str]:
 
 
 def _in_some(mine: pd.DataFrame) -> str:
-    """The rows that are shown to gain in a cell, with their gains."""
+    """The rows that are shown to gain most in a cell, with their gains, and how many more do."""
     said = []
     for (law, network), own in mine.groupby(["law", "network"], sort=False):
         rows = own[(own["p"] < _LEVEL) & (own["gain"] > 0) & (own["diverged"] == 0)].sort_values("gain")[::-1]
-        gains = listed([f"{label(r.row)} {r.gain:.1f}" for r in rows.itertuples()])
-        said += [f"{network_label(network)}, law {law}: {gains} points."] if len(rows) else []
+        gains = listed([f"{label(r.row)} {r.gain:.1f}" for r in rows[:_NAMED].itertuples()])
+        more = f" ({len(rows) - _NAMED} more)" if len(rows) > _NAMED else ""
+        said += [f"{network_label(network)}, law {law}: {gains} points{more}."] if len(rows) else []
     return " ".join(said)
+
+
+@field.value
+def overall(final: pd.DataFrame) -> list[str]:
+    """The rows that are most often shown to gain rather than to lose, of those run in half of the cells, best first."""
+    rows = final[~final["row"].isin([STASH, "paci"])]
+    signs = rows.assign(
+        gains=(rows["p"] < _LEVEL) & (rows["gain"] > 0) & (rows["diverged"] == 0),
+        loses=(rows["p"] < _LEVEL) & (rows["gain"] < 0) | (rows["diverged"] > 0),
+    )
+    counts = signs.groupby("row").agg(cells=("gains", "size"), gains=("gains", "sum"), loses=("loses", "sum"))
+    counts = counts[(2 * counts["cells"] >= counts["cells"].max()) & (counts["gains"] > counts["loses"])]
+    best = counts.assign(balance=counts["gains"] - counts["loses"]).sort_values("balance", ascending=False)[:_NAMED]
+    return [
+        f"{label(str(r.Index))} gains in {r.gains} of {r.cells} cells, loses in {r.loses}" for r in best.itertuples()
+    ]
 
 
 @field.value
@@ -105,6 +124,13 @@ def stashless(found: dict[str, Records]) -> pd.DataFrame:
 field.table("stashless", shown=None)(lambda stashless: stashless)
 
 
+def _least_kept(what: str, cells: pd.DataFrame) -> str:
+    worst = cells.loc[cells["kept"].idxmin()]
+    where = f"{worst['setup']}, law {worst['law']}, {network_label(worst['network'])}"
+    kept = span(cells["kept"], lambda share: f"{100 * share:.0f}")
+    return f"{what}: {kept} % kept, least in {where}; {cells['diverged'].sum()} of {cells['n'].sum()} runs diverged."
+
+
 @field.claim()
 def collapse(stashless: pd.DataFrame) -> Verdict:
     """Basis rotation's claim, in this study's terms.
@@ -114,10 +140,7 @@ def collapse(stashless: pd.DataFrame) -> Verdict:
     others, rotated = stashless[stashless["setup"] != _ROTATED], stashless[stashless["setup"] == _ROTATED]
     fallen = others["kept"] < _COLLAPSE
     said = [f"{int(fallen.sum())} of {len(others)} cells of other optimizers collapse."]
-    said += [
-        f"{r.setup}, {r.law}, {network_label(r.network)}: {100 * r.kept:.0f} % kept; {r.diverged} of {r.n} diverged."
-        for r in stashless.itertuples()
-    ]
+    said += [_least_kept(what, cells) for what, cells in (("Others", others), ("Rotation", rotated)) if len(cells)]
     question = f"Without the stash all others collapse, and basis rotation ({ROWS['rotation'].source}) doesn't"
     if not len(others):
         return Verdict(question=question, evidence=("Nothing is measured yet.",))

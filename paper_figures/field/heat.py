@@ -26,7 +26,7 @@ def heat(outcomes: pd.DataFrame, law: str) -> Figure:
     columns = [name for name in SETUPS.values() if name in set(mine["setup"])]
     networks = list(dict.fromkeys(mine["network"]))
     figure, axes = style.canvas(1.7 + 0.21 * len(rows), len(networks), sharey=True)
-    worst = 5 * math.floor(-mine["cost"].max() / 5)
+    worst = _darkest(mine)
     for axis, network in zip(axes[0], networks, strict=True):
         _panel(axis, mine[mine["network"] == network], rows, columns, worst)
         axis.set_title(network_label(network))
@@ -38,14 +38,21 @@ def heat(outcomes: pd.DataFrame, law: str) -> Figure:
     style.note(
         figure,
         f"Bold, framed: final runs, mean of pairs with one seed, n = {span(final['n'])}. Grey, italic: outside the "
-        f"front;\nvalidation accuracy of the search, n = 2.{lost} Intervals: table. Darker is worse, to {worst:g}. "
+        f"front;\nvalidation accuracy of the search, n = 2.{lost} Intervals: table. Darkest from {worst:g} on. "
         "–: not defined.",
     )
     return figure
 
 
+def _darkest(cells: pd.DataFrame) -> float:
+    """The difference from which a cell is darkest: the worst of the optimizers with rows enough to compare."""
+    rows = cells.groupby("setup")["row"].transform("nunique")
+    many = cells[rows > len(BASELINES)]
+    return float(math.floor(-(many if len(many) else cells)["cost"].max()))
+
+
 def _panel(axis: Any, cells: pd.DataFrame, rows: list[str], columns: list[str], worst: float) -> None:
-    shade, colours = Normalize(worst, 0), colormaps["YlOrBr_r"]
+    shade, colours = Normalize(worst, 0, clip=True), colormaps["YlOrBr_r"]
     axis.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     axis.set_xticks(range(len(columns)), columns, fontsize=6.5, rotation=30, ha="right", rotation_mode="anchor")
     axis.grid(visible=False)
