@@ -1,8 +1,8 @@
 """The records of one experiment: tables of one data set and one delay law, with its description."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
@@ -15,6 +15,7 @@ from layerpipe2.lab.looks import ordered
 from layerpipe2.lab.networks import NETWORKS
 from layerpipe2.lab.runs.records import read_json
 from layerpipe2.lab.runs.validation import Checked, Positive, checked
+from layerpipe2.strategies import find_strategy
 from paper_figures.read import TableForm, read_table
 
 RUN = [*NAMES_OF_RUN]
@@ -81,6 +82,16 @@ class Records:
     def networks(self) -> list[str]:
         """The names of the networks, fully connected first, then by name."""
         return sorted(self.runs["network"].unique(), key=lambda name: (NETWORKS[name].kind != "fully connected", name))
+
+    def of_histories(self) -> Self:
+        """Leave out the strategies that act on the delay itself, which are compared on the field's page."""
+        tables = {name: getattr(self, name) for name in ("runs", "epochs", "common", "tuning")}
+        kept = {
+            name: table[table["strategy"].map(lambda strategy: find_strategy(strategy).family != "field")]
+            for name, table in tables.items()
+            if table is not None
+        }
+        return replace(self, **kept)
 
     def units(self) -> dict[str, int]:
         """Count each network's units, where a run tells: one stage of L units, or L stages of one unit."""

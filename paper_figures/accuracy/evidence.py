@@ -69,7 +69,7 @@ _HALF = "fashion-mnist-14"
 
 @evidence.records
 def load(results: Path) -> dict[str, Any]:
-    """Read the records of every published experiment that is collected, in the order of their names; not the field's.
+    """Read the records of every published experiment that is collected, by name; not the field's, nor its rows.
 
     Raises:
         UserError: if a table is broken.
@@ -82,7 +82,8 @@ def load(results: Path) -> dict[str, Any]:
     }
     shown = {name: one for name, one in found.items() if one.experiment["published"]}
     causes = {name: shown.pop(name) for name in list(shown) if name.startswith(WHY)}
-    return {"found": shown, "causes": causes, "folder": folder}
+    histories = {name: one.of_histories() for name, one in shown.items()}
+    return {"found": histories, "causes": causes, "folder": folder}
 
 
 @evidence.value

@@ -21,6 +21,8 @@ from paper_figures.records import Records
 field = Page("field")
 FIELD = "field-"
 """What the names of its experiments begin with."""
+LANGUAGE = "evidence-nanogpt-3"
+"""The experiment with the best rows of the front in a language model."""
 BASELINES = (STASH, "latest", "ema-span", "pair")
 SETUPS = {
     "momentum": "SGD with momentum",
@@ -52,7 +54,8 @@ def load(results: Path) -> dict[str, Any]:
     trials = {
         path.parent.name: read_table(path, _TRIALS, remedy) for path in sorted(folder.glob(f"{FIELD}*/tuning.csv"))
     }
-    return {"found": found, "trials": trials}
+    language = folder / LANGUAGE / "tables"
+    return {"found": found, "trials": trials, "language": training.load(language) if language.is_dir() else None}
 
 
 def setup_of(name: str) -> tuple[str, str]:
@@ -95,9 +98,9 @@ def bootstrapped(differences: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def two_sided(differences: Floats) -> float:
+def two_sided(differences: Floats, least_sd: float = 0.01) -> float:
     """The p-value of Student's t test that the mean is zero; the least deviation is one test image of 10,000."""
-    above = paired(differences, margin=1.0, level=_LEVEL, least_sd=0.01).p_superior
+    above = paired(differences, margin=1.0, level=_LEVEL, least_sd=least_sd).p_superior
     return 2 * min(above, 1 - above)
 
 

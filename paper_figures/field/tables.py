@@ -11,11 +11,11 @@ from paper_figures.text import network_label
 _LEVEL = 0.05
 
 
-def interval(mean: float, low: float, high: float) -> str:
+def interval(mean: float, low: float, high: float, digits: int = 1) -> str:
     """``+1.2 [0.3, 2.1]``; the mean alone where there is no interval."""
     if pd.isna(mean):
         return "–"
-    return f"{mean:+.1f}" + ("" if pd.isna(low) else f" [{low:.1f}, {high:.1f}]")
+    return f"{mean + 0.0:+.{digits}f}" + ("" if pd.isna(low) else f" [{low:.{digits}f}, {high:.{digits}f}]")
 
 
 def for_readers(table: pd.DataFrame) -> pd.DataFrame:

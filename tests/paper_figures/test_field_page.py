@@ -2,10 +2,13 @@
 
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from paper_figures.field.language import language_answer, losses
 from paper_figures.field.page import defined, load, row_name, setup_of
 from paper_figures.field.updates import updates_to
 from paper_figures.page import PAGES
@@ -132,3 +135,30 @@ def test_the_best_row_of_every_optimizer_is_compared_with_the_next_ones(tmp_path
     for line in lines:
         assert ": highest with AdamW, error feedback, " in line
         assert "; then SGD with momentum, error feedback, 0.0 points less [0.0, 0.0]." in line
+
+
+def test_a_language_model_is_judged_by_its_loss(page):
+    made = {"sequential": 1.9, "stash": 2.3, "feedback": 2.1, "pair": 2.3}
+    noise = np.random.default_rng(0)
+    rows = [
+        {"strategy": name, "seed": seed, "test_loss": loss + 0.002 * noise.standard_normal(), "lr": 1e-3}
+        for name, loss in made.items()
+        for seed in range(5)
+    ]
+    rows[-1] |= {"test_loss": math.nan}
+    runs = pd.DataFrame(rows).assign(status="completed", history_copies=1.0)
+    runs.loc[runs["test_loss"].isna(), "status"] = "diverged"
+    found = losses(SimpleNamespace(runs=runs)).set_index("strategy")
+    assert found["n"].to_dict() == {"sequential": 5, "stash": 5, "feedback": 5, "pair": 4}
+    assert found["diverged"].to_dict() == {"sequential": 0, "stash": 0, "feedback": 0, "pair": 1}
+    assert found.loc["feedback", "gain"] == pytest.approx(0.2, abs=0.005)
+    assert found.loc["feedback", "p"] < 1e-5 < found.loc["pair", "p"]
+    assert math.isnan(found.loc["stash", "p"])
+    said = language_answer(found.reset_index())
+    assert re.fullmatch(r"With exact stashing the delay costs 0\.4\d\d nats; .*: error feedback 0\.\d+\.", said), said
+    assert "nothing is shown" in language_answer(found.assign(p=1.0).reset_index())
+    assert page["language_answer"] == ""
+
+
+def test_where_rows_gain_and_lose_is_counted_over_all_optimizers(page):
+    assert page["overall"][0] == "error feedback gains in 2 of 2 cells, loses in 0"
