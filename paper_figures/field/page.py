@@ -21,6 +21,8 @@ from paper_figures.records import Records
 field = Page("field")
 FIELD = "field-"
 """What the names of its experiments begin with."""
+JOINED = f"{FIELD}joined-"
+"""What the names of the experiments begin with in which rows do without a stash."""
 LANGUAGE = "evidence-nanogpt-3"
 """The experiment with the best rows of the front in a language model."""
 BASELINES = (STASH, "latest", "ema-span", "pair")
@@ -54,8 +56,11 @@ def load(results: Path) -> dict[str, Any]:
     trials = {
         path.parent.name: read_table(path, _TRIALS, remedy) for path in sorted(folder.glob(f"{FIELD}*/tuning.csv"))
     }
+    joined = {name: found.pop(name) for name in list(found) if name.startswith(JOINED)}
+    trials = {name: one for name, one in trials.items() if not name.startswith(JOINED)}
     language = folder / LANGUAGE / "tables"
-    return {"found": found, "trials": trials, "language": training.load(language) if language.is_dir() else None}
+    more = {"joined": joined, "language": training.load(language) if language.is_dir() else None}
+    return {"found": found, "trials": trials} | more
 
 
 def setup_of(name: str) -> tuple[str, str]:

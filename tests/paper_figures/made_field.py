@@ -1,6 +1,7 @@
 """Made-up searches and final runs of the field, in the columns of the tables. Not measurements."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,17 @@ OUTSIDE = "t1"
 """What has no final runs."""
 
 
-def write(results: Path, name: str = "field-momentum", *, final: bool = True) -> Path:
+def write(
+    results: Path, name: str = "field-momentum", *, final: bool = True, gains: Mapping[str, float] = GAINS
+) -> Path:
     """The folder of an experiment, with a search and, where ``final``, tables."""
     folder = results / "evidence" / name
     (folder / "tables").mkdir(parents=True)
     trials, runs, epochs = [], [], []
     rng = np.random.default_rng(0)
     for network in NETWORKS:
-        for strategy in ("sequential", *GAINS):
-            accuracy = 0.1 + (ALONE if strategy == "sequential" else GAINS[strategy])
+        for strategy in ("sequential", *gains):
+            accuracy = 0.1 + (ALONE if strategy == "sequential" else gains[strategy])
             for seed in (110, 111):
                 trials += [_trial(network, strategy, seed, n, accuracy) for n in range(5)]
             if strategy != OUTSIDE:

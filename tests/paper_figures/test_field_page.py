@@ -162,3 +162,23 @@ def test_a_language_model_is_judged_by_its_loss(page):
 
 def test_where_rows_gain_and_lose_is_counted_over_all_optimizers(page):
     assert page["overall"][0] == "error feedback gains in 2 of 2 cells, loses in 0"
+
+
+def test_rows_that_do_without_a_stash_stand_beside_the_same_with_one(tmp_path):
+    made_field.write(tmp_path)
+    made_field.write(tmp_path, "field-joined-momentum", gains={"stash": 0.30, "feedback+ema-span": 0.38})
+    data = FIELD.data(load(tmp_path))
+    table = data["without_stash"]
+    assert [*table["row"]] == ["feedback+ema-span"] * 2
+    for row in table.itertuples():
+        assert (row.setup, row.n, row.diverged, row.saved) == ("SGD with momentum", 8, 0, 0)
+        assert (row.gain, row.own) == (pytest.approx(8, abs=1), pytest.approx(-2, abs=1))
+        assert row.own_low < row.own < row.own_high
+        assert row.p < 1e-4
+    assert data["joined_answer"].count("error feedback + EMA span in the ") == 2
+    assert "field-joined-momentum" not in data["found"]
+    assert not data["outcomes"]["row"].str.contains("+", regex=False).any()
+
+
+def test_a_page_without_joined_rows_says_nothing_of_them(page):
+    assert (len(page["without_stash"]), page["joined_answer"]) == (0, "")
