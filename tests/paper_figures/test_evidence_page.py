@@ -36,6 +36,19 @@ def test_what_is_not_published_is_no_part_of_the_evidence_and_a_search_confirms_
         build.main(["page", "evidence", "--results", str(tmp_path), "--out", str(tmp_path)])
 
 
+def test_rows_of_the_field_are_not_judged_as_histories(tmp_path: Path) -> None:
+    tables = synthetic_records.make(seeds=1)
+    for table in tables.values():
+        if "strategy" in table:
+            table.loc[table["strategy"] == "ema-running", "strategy"] = "feedback"
+    written = synthetic_records.write(tmp_path / "evidence" / "evidence-a" / "tables", tables)
+    (written / "experiment.json").write_text(json.dumps(synthetic_records.EXPERIMENT | {"published": True}))
+    records = load(tmp_path)["found"]["evidence-a"]
+    assert "feedback" in set(tables["runs"]["strategy"])
+    assert "feedback" not in {*records.runs["strategy"], *records.epochs["strategy"]}
+    assert {"stash", "latest"} <= set(records.runs["strategy"])
+
+
 def test_cells_that_tell_nothing_are_drawn_apart() -> None:
     costs = pd.DataFrame({"cell": ["a", "b", "c"], "sensitive": [True, False, False], "needless": [False, True, False]})
     some = told(Assay(costs, costs))
