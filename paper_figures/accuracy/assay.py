@@ -133,11 +133,23 @@ def costs_table(judged: Assay) -> pd.DataFrame:
             "no history costs": interval(row["inconsistency"], row["inconsistency_low"], row["inconsistency_high"]),
             "stash diverged": f"{row['diverged_stash']} of {row['seeds']}",
             "latest diverged": f"{row['diverged_latest']} of {row['seeds']}",
-            "a verdict is": in_place_of_a_verdict(row) or "possible",
+            "a verdict is": (in_place_of_a_verdict(row) or "possible") + _would_tell(row),
         }
         for row in judged.costs.to_dict("records")
     ]
     return pd.DataFrame(rows, dtype=object)
+
+
+MOST_SEEDS = 1000
+"""More than so many seeds nobody would train."""
+
+
+def _would_tell(row: Mapping[str, Any]) -> str:
+    """How many seeds a cell that can't tell would need, at the difference that was found."""
+    if in_place_of_a_verdict(row) != CANNOT_TELL:
+        return ""
+    needs = row["needs"]
+    return f" ({f'some {needs:.0f}' if needs <= MOST_SEEDS else f'more than {MOST_SEEDS}'} seeds would)"
 
 
 def _few(row: Mapping[str, Any]) -> str:

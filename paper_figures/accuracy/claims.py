@@ -15,7 +15,15 @@ from layerpipe2.lab.judging.designs import LEARNT, own, pipeline_aware
 from layerpipe2.lab.looks import ordered
 from layerpipe2.lab.networks import NETWORKS
 from layerpipe2.strategies import find_strategy
-from paper_figures.accuracy.assay import CANNOT_TELL, NOT_NEEDED, UNTRAINED, Assay, in_place_of_a_verdict, share_text
+from paper_figures.accuracy.assay import (
+    CANNOT_TELL,
+    MOST_SEEDS,
+    NOT_NEEDED,
+    UNTRAINED,
+    Assay,
+    in_place_of_a_verdict,
+    share_text,
+)
 from paper_figures.page import report
 from paper_figures.text import amount, listed, network_label, percent, plural, span
 from paper_figures.verdicts import CLAIM, Answer, Verdict, both
@@ -30,10 +38,6 @@ REASONS = {
     UNTRAINED: "hardly trained: exact stashing gains less than half of what sequential training does",
 }
 """What stands in place of a verdict -> the same for a sentence."""
-
-
-_MOST_SEEDS = 1000
-"""A larger number of seeds is only said to be larger."""
 
 
 @report.claim("C6")
@@ -228,7 +232,7 @@ def costs_sentence(row: Mapping[str, Any]) -> str:
 def _needs(row: Mapping[str, Any], what: str) -> str:
     """How many seeds would decide at the difference that was found, where that is known."""
     seeds = row.get("needs", math.inf)
-    count = f"about {seeds:.0f}" if seeds <= _MOST_SEEDS else f"more than {_MOST_SEEDS}"
+    count = f"about {seeds:.0f}" if seeds <= MOST_SEEDS else f"more than {MOST_SEEDS}"
     return f"; {what} would take {count} seeds" if math.isfinite(seeds) else ""
 
 

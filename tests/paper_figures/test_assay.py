@@ -1,6 +1,7 @@
 """Costs, shares won back and sensitivity, against cases made by hand and simulated ones."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from scipy import stats
 
 from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.judging.history_costs import costs, scored
-from layerpipe2.lab.judging.statistics import ratio
+from layerpipe2.lab.judging.statistics import ratio, seeds_needed
 from paper_figures.accuracy.assay import Assay, costs_table, in_place_of_a_verdict
 from paper_figures.accuracy.evidence import answer, decided
 from tests.synthetic_records import Accuracies, made_runs, whole
@@ -210,3 +211,16 @@ def test_readers_see_what_sequential_training_and_stash_reach() -> None:
     losses = made({"latest": list(_LATEST)}).assign(test_loss=1.25)
     nats = costs_table(Assay.of(losses, _NATS)).iloc[0]
     assert (nats["sequential"], nats["stash"]) == ("–", "1.25")
+
+
+def test_a_cell_that_cannot_tell_says_how_many_seeds_would() -> None:
+    latest: list[float | None] = [0.85, 0.9, 0.8, 0.84, 0.88]
+    found = Assay.of(made({"latest": latest}), _SETTINGS)
+    runs = made({"latest": latest}).pivot(index="seed", columns="strategy", values="test_accuracy")
+    gap = 100 * (runs["stash"] - runs["latest"])
+    beyond = abs(gap.mean() - _SETTINGS.margin)
+    needs = seeds_needed(beyond, gap.std(), level=_SETTINGS.level)
+    assert found.costs["needs"].tolist() == [needs]
+    assert costs_table(found)["a verdict is"].tolist() == [f"can't tell (some {needs:.0f} seeds would)"]
+    far = replace(found, costs=found.costs.assign(needs=math.inf))
+    assert costs_table(far)["a verdict is"].tolist() == ["can't tell (more than 1000 seeds would)"]

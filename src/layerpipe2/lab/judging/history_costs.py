@@ -25,7 +25,7 @@ from layerpipe2.lab.data import describe
 from layerpipe2.lab.judging import share_rule
 from layerpipe2.lab.judging.comparisons import ComparisonSettings, compare, pairs
 from layerpipe2.lab.judging.designs import ALONE, CELL, LATEST, LEARNT, SEQUENTIAL, STASH, paired_scores, rows_with
-from layerpipe2.lab.judging.statistics import Ratio, holm, paired
+from layerpipe2.lab.judging.statistics import Ratio, holm, paired, seeds_needed
 from layerpipe2.lab.looks import ordered
 
 _HARDLY = 1.2
@@ -117,16 +117,19 @@ def costs(runs: pd.DataFrame, settings: ComparisonSettings, examples: pd.DataFra
     rows = [dict(zip(CELL, key, strict=True)) | found for key, found in _all_costs(runs, settings)]
     columns = [*CELL, "seeds", "diverged_stash", "diverged_latest", "trained", "p_sensitive", "p_needless"]
     columns += [f"{name}{end}" for name in ("delay", "inconsistency") for end in ("", "_low", "_high")] + ["delay_n"]
-    columns += ["whole", "reached"]
+    columns += ["whole", "reached", "sd"]
     table = pd.DataFrame(rows, columns=columns)
     for name in ("p_sensitive", "p_needless"):
         table[name] = holm(table[name].mask(~table["trained"].astype(bool)).to_numpy(dtype=float))
     shown, needless = table["p_sensitive"] < settings.level, table["p_needless"] < settings.level
+    beyond = (table["inconsistency"] - settings.margin).abs()
     if settings.image_guard:
         errors = _image_errors(runs, table, settings, examples)
         shown &= table["inconsistency"] - errors > settings.margin
         needless &= table["inconsistency"] + errors < settings.margin
-    return table.assign(sensitive=shown, needless=needless)
+        beyond = (beyond - errors).clip(lower=0)
+    needs = [seeds_needed(far, sd, level=settings.level) for far, sd in zip(beyond, table["sd"], strict=True)]
+    return table.drop(columns="sd").assign(sensitive=shown, needless=needless, needs=needs)
 
 
 def _image_errors(
@@ -161,7 +164,7 @@ def _costs(
     found |= _interval("inconsistency", gap, settings)
     least = 0.0 if settings.unit == "nats" else 100 / float(cell["test_images"].iloc[0])
     tested = paired(gap, margin=settings.margin, level=settings.level, least_sd=least)
-    found |= {"p_sensitive": tested.p_better, "p_needless": 1 - tested.p_better}
+    found |= {"p_sensitive": tested.p_better, "p_needless": 1 - tested.p_better, "sd": tested.sd}
     reached = float(both[STASH].mean())
     found |= {
         "whole": float(baseline.mean()),
